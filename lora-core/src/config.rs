@@ -1,0 +1,289 @@
+//! What to adapt and how: [`LoraConfig`].
+
+use crate::{LoraError, LoraScaling};
+use serde::{Deserialize, Serialize};
+
+/// How `A` starts. `B` starts at zero, so that training begins at the pretrained model
+/// (Hu et al. 2021, section 4.1). On an embedding the two change places, as in PEFT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraInit {
+    /// Uniform in ±1/√d_in: Kaiming uniform with a = √5, PEFT's and loralib's default.
+    #[default]
+    KaimingUniform,
+    /// Normal with standard deviation 1/rank: PEFT's `"gaussian"`.
+    Gaussian,
+}
+
+/// Which modules get an adapter.
+///
+/// Names are the dotted path of the module, such as `transformer.h.0.attn.c_attn`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// Each entry is a whole path or its last components: `c_attn` adapts every `….c_attn`.
+    ///
+    /// Where the model says how a projection is fused, an entry may name slices of it:
+    /// `c_attn[q,v]` gives q and v an adapter each, of the configured rank.
+    Names(Vec<String>),
+    /// A regular expression that must match the whole path, or `"all-linear"`.
+    Pattern(String),
+}
+
+impl TargetModules {
+    /// PEFT's word for every linear layer but the output layer.
+    pub const ALL_LINEAR: &'static str = "all-linear";
+
+    /// Every linear layer but the output layer.
+    pub fn all_linear() -> Self {
+        TargetModules::Pattern(Self::ALL_LINEAR.into())
+    }
+
+    /// Modules by path or by the end of it.
+    pub fn names<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        TargetModules::Names(names.into_iter().map(Into::into).collect())
+    }
+
+    /// Modules whose whole path matches a regular expression.
+    pub fn regex(pattern: impl Into<String>) -> Self {
+        TargetModules::Pattern(pattern.into())
+    }
+}
+
+/// Modules that are left alone although they are targets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ExcludeModules {
+    /// Whole paths or ends of paths.
+    Names(Vec<String>),
+    /// A regular expression that must match the whole path.
+    Pattern(String),
+}
+
+/// Configuration of an adapter; the defaults are PEFT's.
+///
+/// # Example
+/// ```
+/// use lora_core::{LoraConfig, LoraScaling, TargetModules};
+///
+/// let config = LoraConfig::new(16)
+///     .with_alpha(32.0)
+///     .with_dropout(0.05)
+///     .with_scaling(LoraScaling::RankStabilized)
+///     .with_targets(TargetModules::names(["query", "value"]));
+/// assert_eq!(config.scaling.factor(config.alpha, config.rank), 8.0);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// Rank r of the update, at least 1. Default 8.
+    pub rank: usize,
+    /// Scaling numerator α. Default 8.
+    pub alpha: f64,
+    /// Probability in [0, 1) of dropping an input of the adapter, while training. Default 0.
+    pub dropout: f64,
+    /// How α and r make the scale. Default α/r.
+    pub scaling: LoraScaling,
+    /// How A starts.
+    pub init: LoraInit,
+    /// Seed of A's values, which depend on it and on the module's path alone. Default 0.
+    pub seed: u64,
+    /// Which modules are adapted. Default: all linear layers.
+    pub targets: TargetModules,
+    /// Which of them are left alone.
+    pub exclude: Option<ExcludeModules>,
+    /// Only these layers, by index, of what [`TargetModules::Names`] selects.
+    pub layers: Option<Vec<usize>>,
+    /// Name of the list that the layers are in, such as `h`; any name when empty.
+    pub layers_pattern: Vec<String>,
+    /// Another rank for some modules: regular expressions on the end of the path, the first that
+    /// matches counts.
+    pub rank_pattern: Vec<(String, usize)>,
+    /// Another alpha for some modules, likewise.
+    pub alpha_pattern: Vec<(String, f64)>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 8.0,
+            dropout: 0.0,
+            scaling: LoraScaling::Standard,
+            init: LoraInit::KaimingUniform,
+            seed: 0,
+            targets: TargetModules::all_linear(),
+            exclude: None,
+            layers: None,
+            layers_pattern: Vec::new(),
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+        }
+    }
+}
+
+impl LoraConfig {
+    /// A configuration of this rank, with PEFT's other defaults.
+    pub fn new(rank: usize) -> Self {
+        Self {
+            rank,
+            ..Self::default()
+        }
+    }
+
+    /// Sets the scaling numerator α.
+    pub fn with_alpha(mut self, alpha: f64) -> Self {
+        self.alpha = alpha;
+        self
+    }
+
+    /// Sets the dropout on the adapter's input.
+    pub fn with_dropout(mut self, probability: f64) -> Self {
+        self.dropout = probability;
+        self
+    }
+
+    /// Sets how α and r make the scale.
+    pub fn with_scaling(mut self, scaling: LoraScaling) -> Self {
+        self.scaling = scaling;
+        self
+    }
+
+    /// Sets how A starts.
+    pub fn with_init(mut self, init: LoraInit) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Sets the seed of A's values.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets which modules are adapted.
+    pub fn with_targets(mut self, targets: TargetModules) -> Self {
+        self.targets = targets;
+        self
+    }
+
+    /// Leaves some of the targets alone.
+    pub fn with_exclude(mut self, exclude: ExcludeModules) -> Self {
+        self.exclude = Some(exclude);
+        self
+    }
+
+    /// Adapts these layers only.
+    pub fn with_layers(mut self, layers: impl IntoIterator<Item = usize>) -> Self {
+        self.layers = Some(layers.into_iter().collect());
+        self
+    }
+
+    /// Says which list the layer indices count in, such as `h`.
+    pub fn with_layers_pattern<S: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.layers_pattern = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Gives the modules that end in `pattern` another rank.
+    pub fn with_rank_for(mut self, pattern: impl Into<String>, rank: usize) -> Self {
+        self.rank_pattern.push((pattern.into(), rank));
+        self
+    }
+
+    /// Gives the modules that end in `pattern` another alpha.
+    pub fn with_alpha_for(mut self, pattern: impl Into<String>, alpha: f64) -> Self {
+        self.alpha_pattern.push((pattern.into(), alpha));
+        self
+    }
+
+    /// Checks what can be checked without a model.
+    ///
+    /// # Errors
+    /// [`LoraError::InvalidOption`] for a rank of 0, an alpha that is not finite, a dropout outside
+    /// [0, 1), or layers together with a pattern for the targets.
+    pub fn validate(&self) -> Result<(), LoraError> {
+        let ranks = self.rank_pattern.iter().map(|(_, rank)| *rank);
+        if let Some(rank) = std::iter::once(self.rank).chain(ranks).find(|&r| r == 0) {
+            return Err(invalid("rank", rank, "at least 1"));
+        }
+        let alphas = self.alpha_pattern.iter().map(|(_, alpha)| *alpha);
+        if let Some(alpha) = std::iter::once(self.alpha)
+            .chain(alphas)
+            .find(|alpha| !alpha.is_finite())
+        {
+            return Err(invalid("alpha", alpha, "a finite number"));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(invalid(
+                "dropout",
+                self.dropout,
+                "a probability in [0, 1)",
+            ));
+        }
+        if matches!(&self.targets, TargetModules::Names(names) if names.is_empty()) {
+            return Err(invalid("targets", "empty", "at least one module name"));
+        }
+        if self.layers.is_none() && !self.layers_pattern.is_empty() {
+            return Err(invalid(
+                "layers_pattern",
+                self.layers_pattern.join(", "),
+                "the option `layers` beside it",
+            ));
+        }
+        if self.layers.as_ref().is_some_and(Vec::is_empty) {
+            return Err(invalid("layers", "empty", "at least one layer index"));
+        }
+        if self.layers.is_some() && matches!(self.targets, TargetModules::Pattern(_)) {
+            return Err(invalid(
+                "layers",
+                "given with a pattern for the targets",
+                "targets as a list of names (PEFT ignores layers otherwise)",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(option: &'static str, found: impl ToString, expected: impl ToString) -> LoraError {
+    LoraError::InvalidOption {
+        option,
+        found: found.to_string(),
+        expected: expected.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_outside_their_range_are_refused_by_name() {
+        let bad = [
+            (LoraConfig::new(0), "rank"),
+            (LoraConfig::new(4).with_rank_for("c_fc", 0), "rank"),
+            (LoraConfig::new(4).with_alpha(f64::NAN), "alpha"),
+            (
+                LoraConfig::new(4).with_alpha_for("c_fc", f64::INFINITY),
+                "alpha",
+            ),
+            (LoraConfig::new(4).with_dropout(1.0), "dropout"),
+            (LoraConfig::new(4).with_dropout(-0.1), "dropout"),
+            (LoraConfig::new(4).with_dropout(f64::NAN), "dropout"),
+            (LoraConfig::new(4).with_layers([1]), "layers"),
+            (
+                LoraConfig::new(4).with_targets(TargetModules::Names(vec![])),
+                "targets",
+            ),
+        ];
+        for (config, name) in bad {
+            match config.validate() {
+                Err(LoraError::InvalidOption { option, .. }) => assert_eq!(option, name),
+                other => panic!("{config:?}: {other:?}"),
+            }
+        }
+        assert!(LoraConfig::default().validate().is_ok());
+    }
+}

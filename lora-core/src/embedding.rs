@@ -1,0 +1,65 @@
+//! An embedding that reads its adapter on the activation path.
+
+use crate::LoraAdapter;
+use burn::config::Config;
+use burn::module::{Module, Param};
+use burn::nn::{Embedding, EmbeddingConfig};
+use burn::tensor::{Device, Int, Tensor, module::embedding};
+
+/// Configuration of a [`LoraEmbedding`].
+#[derive(Config, Debug)]
+pub struct LoraEmbeddingConfig {
+    /// Number of rows.
+    pub n_embedding: usize,
+    /// Size of a row.
+    pub d_model: usize,
+}
+
+/// `y = W[ids]`, and with an adapter `y = W[ids] + s A[ids] B`.
+///
+/// As in PEFT the adapter has no dropout here, `A` starts at zero and `B` at random.
+#[derive(Module, Debug)]
+pub struct LoraEmbedding {
+    /// `[n_embedding, d_model]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl LoraEmbeddingConfig {
+    /// An embedding that starts as Burn's [`EmbeddingConfig`] does.
+    pub fn init(&self, device: &Device) -> LoraEmbedding {
+        EmbeddingConfig::new(self.n_embedding, self.d_model)
+            .init(device)
+            .into()
+    }
+}
+
+impl From<Embedding> for LoraEmbedding {
+    fn from(embedding: Embedding) -> Self {
+        Self {
+            weight: embedding.weight,
+        }
+    }
+}
+
+impl LoraEmbedding {
+    /// The adapter on the weight, if there is one.
+    pub fn adapter(&self) -> Option<&LoraAdapter> {
+        self.weight.reparameterization::<LoraAdapter>()
+    }
+
+    /// Looks rows up.
+    ///
+    /// # Shapes
+    /// - `ids`: `[batch, seq]`
+    /// - returns `[batch, seq, d_model]`
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        match self.adapter().filter(|adapter| adapter.is_enabled()) {
+            None => embedding(self.weight.val(), ids),
+            Some(adapter) => {
+                let low = embedding(adapter.a.val(), ids.clone()).mul_scalar(adapter.scale);
+                let update = burn::tensor::module::linear(low, adapter.b_dense(), None);
+                embedding(self.weight.base(), ids) + update
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Files and directories that are either there whole or not at all.
+
+use crate::LoraError;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Whether something that is already there may be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// It is an error.
+    Refuse,
+    /// It is replaced, once the new one is complete.
+    Replace,
+}
+
+/// Writes a file through a temporary one beside it: flushed, synchronised, then renamed.
+///
+/// # Errors
+/// [`LoraError::AlreadyExists`] if it is there and may not be replaced; [`LoraError::Io`].
+pub fn write_file(
+    path: &Path,
+    overwrite: Overwrite,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), LoraError> {
+    if overwrite == Overwrite::Refuse && path.exists() {
+        return Err(LoraError::AlreadyExists { path: path.into() });
+    }
+    let io = LoraError::io(path);
+    let folder = folder_of(path);
+    let result = (|| {
+        let temporary = tempfile::Builder::new()
+            .prefix(".lora-")
+            .tempfile_in(&folder)?;
+        let mut writer = BufWriter::new(temporary);
+        write(&mut writer)?;
+        let temporary = writer.into_inner().map_err(|error| error.into_error())?;
+        temporary.as_file().sync_all()?;
+        // A temporary file is private to its owner; the result is a file like any other.
+        set_default_mode(temporary.as_file())?;
+        temporary.persist(path).map_err(|error| error.error)?;
+        sync_folder(&folder)
+    })();
+    result.map_err(io)
+}
+
+/// Fills a directory through a temporary one beside it, renamed when `fill` has succeeded.
+///
+/// When a directory is replaced, it is moved aside first and removed last, so that a crash leaves
+/// the old one or the new one whole.
+///
+/// # Errors
+/// [`LoraError::AlreadyExists`] if it is there, not empty, and may not be replaced;
+/// [`LoraError::Io`]; whatever `fill` returns.
+pub fn write_dir<E: From<LoraError>>(
+    path: &Path,
+    overwrite: Overwrite,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let occupied = match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => path.exists(),
+    };
+    if occupied && overwrite == Overwrite::Refuse {
+        return Err(LoraError::AlreadyExists { path: path.into() }.into());
+    }
+    let folder = folder_of(path);
+    fs::create_dir_all(&folder).map_err(LoraError::io(&folder))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(".lora-")
+        .tempdir_in(&folder)
+        .map_err(LoraError::io(&folder))?;
+    let fresh = temporary.path().join("new");
+    fs::create_dir(&fresh).map_err(LoraError::io(&fresh))?;
+    fill(&fresh)?;
+    let replace = || {
+        sync_folder(&fresh)?;
+        if path.exists() {
+            fs::rename(path, temporary.path().join("old"))?;
+        }
+        fs::rename(&fresh, path)?;
+        sync_folder(&folder)
+    };
+    replace().map_err(LoraError::io(path))?;
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.into(),
+        _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> std::io::Result<()> {
+    Ok(()) // A directory cannot be opened as a file there.
+}
+
+#[cfg(unix)]
+fn set_default_mode(file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_default_mode(_file: &File) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_file(&path, Overwrite::Refuse, |w| w.write_all(b"old")).unwrap();
+        let failed = write_file(&path, Overwrite::Replace, |w| {
+            w.write_all(b"half")?;
+            Err(std::io::Error::other("disk full"))
+        });
+        assert!(matches!(failed, Err(LoraError::Io { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_overwritten_without_being_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter");
+        let fill = |text: &'static str| {
+            move |dir: &Path| {
+                fs::write(dir.join("weights"), text).map_err(LoraError::io(dir))
+            }
+        };
+        write_dir(&path, Overwrite::Refuse, fill("one")).unwrap();
+        assert!(matches!(
+            write_dir(&path, Overwrite::Refuse, fill("two")),
+            Err(LoraError::AlreadyExists { .. })
+        ));
+        assert_eq!(fs::read(path.join("weights")).unwrap(), b"one");
+        write_dir(&path, Overwrite::Replace, fill("two")).unwrap();
+        assert_eq!(fs::read(path.join("weights")).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_fails_to_fill_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter");
+        let failed: Result<(), LoraError> = write_dir(&path, Overwrite::Refuse, |_| {
+            Err(LoraError::NotAttached { module: "x".into() })
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,75 @@
+//! LoRA adapters for any [Burn](burn) module.
+//!
+//! A dense weight `W` `[d_in, d_out]` is frozen and gets a low-rank update `s · A B` with `A`
+//! `[d_in, r]` and `B` `[r, d_out]`; only the factors train (Hu et al. 2021, arXiv 2106.09685).
+//!
+//! ```
+//! # #![recursion_limit = "256"]
+//! use burn::module::Module;
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use lora_core::{LoraConfig, LoraLinear, LoraLinearConfig, TargetModules};
+//!
+//! #[derive(Module, Debug)]
+//! struct Attention { query: LoraLinear, value: LoraLinear }
+//!
+//! let device = Device::flex().autodiff();
+//! let model = Attention {
+//!     query: LoraLinearConfig::new(64, 64).init(&device),
+//!     value: LoraLinearConfig::new(64, 64).init(&device),
+//! };
+//! let config = LoraConfig::new(4).with_alpha(16.0).with_targets(TargetModules::names(["query"]));
+//! let (model, report) = lora_core::attach(model, &config)?;
+//! assert_eq!(report.modules[0].module, "query");
+//!
+//! let x = Tensor::<3>::random([2, 5, 64], Distribution::Default, &device);
+//! let loss = model.query.forward(x.clone()).sum() + model.value.forward(x).sum();
+//! let grads = loss.backward();
+//! let adapter = model.query.adapter().unwrap();
+//! assert!(adapter.b.val().grad(&grads).is_some());
+//! assert!(model.query.weight.base().grad(&grads).is_none());
+//! # Ok::<(), lora_core::LoraError>(())
+//! ```
+//!
+//! # Rooms
+//! - [`ops`]: the arithmetic on Burn's backends, with one backward pass for all
+//! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
+//! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
+//! - [`LoraAdapter`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
+//! - [`merge()`], [`trainable_summary`]
+//! - [`peft`]: adapters to and from Python's PEFT
+//! - [`files`]: atomic writes
+//!
+//! # Backends
+//! Burn's backends are chosen by features of Burn. The activation path of [`LoraLinear`] is an
+//! operation of its own, so a backend must also be named here: `flex`, `ndarray`, `wgpu`, `vulkan`,
+//! `webgpu`, `metal`, `cuda` or `rocm`. Without any, the crate compiles for a portable application
+//! that chooses later. Binaries need `#![recursion_limit = "256"]`, as Burn itself does.
+#![recursion_limit = "256"]
+
+mod adapter;
+mod attach;
+mod config;
+mod embedding;
+mod error;
+pub mod files;
+mod init;
+mod linear;
+mod merge;
+mod modules;
+pub mod ops;
+pub mod peft;
+mod scaling;
+mod target;
+mod trainable;
+
+pub use adapter::{AdapterSwitch, LoraAdapter};
+pub use attach::{AdaptedModule, AttachReport, attach, attach_with, detach};
+pub use config::{ExcludeModules, LoraConfig, LoraInit, TargetModules};
+pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
+pub use error::LoraError;
+pub use linear::{LoraLinear, LoraLinearConfig};
+pub use merge::{Merged, merge};
+pub use modules::{AdapterPath, LayerKind, param_id};
+pub use scaling::LoraScaling;
+pub use target::{Architecture, FusedProjection, Slices};
+pub use trainable::{TrainableSummary, trainable_summary};

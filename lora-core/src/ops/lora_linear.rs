@@ -1,0 +1,99 @@
+//! The adapted projection `y = x W + s (x' A) B`, Hu et al. 2021, equation (3).
+
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::Tensor;
+
+/// What a backend does for LoRA.
+///
+/// The default composes the backend's own operations; a backend with a fused kernel can override
+/// it. Implemented for the backends that the crate features name: `flex`, `ndarray`, and one for
+/// all of `wgpu`, `vulkan`, `webgpu`, `metal`, `cuda` and `rocm`.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "gpu"),
+    Fusion: cfg(feature = "gpu"),
+    Autodiff,
+)]
+pub trait LoraOps: Backend {
+    /// `x W + scale · (adapter_x A) B`.
+    ///
+    /// `adapter_x` is `x` itself, or `x` after the adapter's dropout.
+    ///
+    /// # Shapes
+    /// - `x`, `adapter_x`: `[..., d_in]`
+    /// - `w`: `[d_in, d_out]`, `a`: `[d_in, rank]`, `b`: `[rank, d_out]`
+    /// - returns `[..., d_out]`
+    ///
+    /// # Gradients
+    /// `w` is frozen and gets none. With `g = ∂L/∂y` and `h = scale · g Bᵀ`:
+    /// `∂x = g Wᵀ`, `∂adapter_x = h Aᵀ`, `∂A = adapter_xᵀ h`, `∂B = scale · (adapter_x A)ᵀ g`.
+    /// `adapter_x A` is computed again rather than kept, and no `[d_in, d_out]` delta is built.
+    #[fusion(default)]
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        adapter_x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let base = Self::linear(x, w, None);
+        // Scaling the `[..., rank]` product is cheaper than scaling the `[..., d_out]` one.
+        let low = Self::float_mul_scalar(Self::linear(adapter_x, a, None), scale.into());
+        Self::float_add(base, Self::linear(low, b, None))
+    }
+}
+
+#[cfg(feature = "flex")]
+impl LoraOps for burn::backend::Flex {}
+
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
+impl LoraOps for burn::backend::NdArray {}
+
+#[cfg(feature = "gpu")]
+impl LoraOps for burn_cubecl::CubeBackend {}
+
+/// [`LoraOps::lora_linear`] on tensors, with an optional bias `[d_out]`.
+///
+/// # Example
+/// ```
+/// # #![recursion_limit = "256"]
+/// use burn::tensor::{Device, Tensor};
+/// use lora_core::ops::lora_linear;
+///
+/// let device = Device::flex();
+/// let x = Tensor::<2>::from_floats([[1.0, 2.0]], &device);
+/// let w = Tensor::<2>::from_floats([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]], &device);
+/// let a = Tensor::<2>::from_floats([[1.0], [1.0]], &device);
+/// let b = Tensor::<2>::from_floats([[0.5, 0.0, 1.0]], &device);
+/// // x W = [1, 2, 2]; x A = 3; scale 2 · 3 · B = [3, 0, 6].
+/// let y = lora_linear(x.clone(), x, w, a, b, None, 2.0);
+/// assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [4.0, 2.0, 8.0]);
+/// ```
+///
+/// # Panics
+/// On shapes that do not fit, and on a backend whose feature of this crate is off.
+pub fn lora_linear<const D: usize>(
+    x: Tensor<D>,
+    adapter_x: Tensor<D>,
+    w: Tensor<2>,
+    a: Tensor<2>,
+    b: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    scale: f64,
+) -> Tensor<D> {
+    let y: Tensor<D> = Tensor::from_dispatch(<Dispatch as LoraOps>::lora_linear(
+        x.into_dispatch(),
+        adapter_x.into_dispatch(),
+        w.into_dispatch(),
+        a.into_dispatch(),
+        b.into_dispatch(),
+        scale,
+    ));
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
+}

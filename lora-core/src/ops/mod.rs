@@ -1,0 +1,14 @@
+//! Arithmetic of LoRA as an extension of Burn's [`Backend`](burn::backend::Backend) trait.
+//!
+//! This is the only place of the workspace that names backends. Everything above takes a
+//! [`Device`](burn::tensor::Device).
+//!
+//! - [`LoraOps`] says what a backend must be able to do; the default is composed of operations
+//!   that every backend has.
+//! - One backward pass, written for `Autodiff<B>`, serves all of them.
+//! - [`lora_linear`] is the same on [`Tensor`](burn::tensor::Tensor)s.
+
+mod autodiff;
+mod lora_linear;
+
+pub use lora_linear::{LoraOps, lora_linear};

@@ -1,0 +1,302 @@
+//! `adapter_config.json`: read strictly, written as PEFT reads it without a warning.
+
+use super::write::PeftOptions;
+use crate::{
+    AttachReport, ExcludeModules, LoraConfig, LoraError, LoraInit, LoraScaling, TargetModules,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use std::io::Read;
+use std::path::Path;
+
+/// Name of the file with the configuration.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// No configuration is anywhere near this size.
+const CONFIG_LIMIT: u64 = 1 << 20;
+
+/// Keys that change nothing about the arithmetic of an adapter that is loaded.
+const WITHOUT_EFFECT: &[&str] = &[
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
+    // How the base is stored in Python; the factors are the same either way.
+    "fan_in_fan_out",
+    "inference_mode",
+    "loftq_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "task_type",
+];
+
+/// Reads `adapter_config.json` of a PEFT directory.
+///
+/// # Errors
+/// If it is not there, is no JSON object, is not of a LoRA adapter, or has a key that would change
+/// the arithmetic and is not supported: the error names the key.
+pub fn read_config(dir: &Path) -> Result<LoraConfig, LoraError> {
+    let path = dir.join(CONFIG_FILE);
+    let mut text = String::new();
+    let file = std::fs::File::open(&path).map_err(LoraError::io(&path))?;
+    let read = file.take(CONFIG_LIMIT + 1).read_to_string(&mut text);
+    let length = read.map_err(LoraError::io(&path))? as u64;
+    if length > CONFIG_LIMIT {
+        return Err(LoraError::Malformed {
+            path,
+            message: format!("is larger than {CONFIG_LIMIT} bytes: not an adapter configuration"),
+        });
+    }
+    let object: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|error| LoraError::Malformed {
+            path: path.clone(),
+            message: format!("is not a JSON object: {error}"),
+        })?;
+    Keys { path, object }.into_config()
+}
+
+struct Keys {
+    path: std::path::PathBuf,
+    object: Map<String, Value>,
+}
+
+/// Null, false, zero-sized: PEFT's ways of saying that an option is off.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+impl Keys {
+    fn into_config(mut self) -> Result<LoraConfig, LoraError> {
+        match self.take::<String>("peft_type", "\"LORA\"")?.as_deref() {
+            Some("LORA") => {}
+            Some(other) => {
+                let value = Value::from(other);
+                return Err(self.unsupported("peft_type", &value, "only \"LORA\" is"));
+            }
+            None => return Err(self.malformed("has no `peft_type`: not written by PEFT")),
+        }
+        let mut config = LoraConfig {
+            rank: self.take("r", "a whole number")?.unwrap_or(8),
+            alpha: self.take("lora_alpha", "a number")?.unwrap_or(8.0),
+            dropout: self.take("lora_dropout", "a number")?.unwrap_or(0.0),
+            ..LoraConfig::default()
+        };
+        if self.take("use_rslora", "true or false")?.unwrap_or(false) {
+            config.scaling = LoraScaling::RankStabilized;
+        }
+        config.targets = match self.take("target_modules", "a string or a list of names")? {
+            Some(targets) => targets,
+            None => {
+                return Err(self.malformed(
+                    "has no `target_modules`; write the modules that the adapter is on",
+                ));
+            }
+        };
+        config.exclude = self
+            .take::<ExcludeModules>("exclude_modules", "a string or a list of names")?
+            .filter(|exclude| !matches!(exclude, ExcludeModules::Names(names) if names.is_empty()));
+        config.layers = self
+            .take::<OneOrMany<usize>>("layers_to_transform", "an index or a list of them")?
+            .map(OneOrMany::into_vec)
+            .filter(|layers| !layers.is_empty());
+        config.layers_pattern = self
+            .take::<OneOrMany<String>>("layers_pattern", "a name or a list of them")?
+            .map(OneOrMany::into_vec)
+            .unwrap_or_default();
+        if config.layers.is_none() {
+            config.layers_pattern.clear(); // Without layers it has no effect.
+        }
+        config.rank_pattern = self.take_map("rank_pattern", "an object of whole numbers")?;
+        config.alpha_pattern = self.take_map("alpha_pattern", "an object of numbers")?;
+        config.init = self.init()?;
+        self.bias()?;
+        self.refuse_the_rest()?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn init(&mut self) -> Result<LoraInit, LoraError> {
+        match self.object.shift_remove("init_lora_weights") {
+            None | Some(Value::Bool(_)) | Some(Value::Null) => Ok(LoraInit::KaimingUniform),
+            Some(Value::String(name)) if name == "gaussian" => Ok(LoraInit::Gaussian),
+            // Orthogonal factors leave the base alone: what is in the file is all there is.
+            Some(Value::String(name)) if name == "orthogonal" => Ok(LoraInit::KaimingUniform),
+            Some(other) => Err(self.unsupported(
+                "init_lora_weights",
+                &other,
+                "it changes the base weights, so the adapter does not fit the original base; save \
+                 it from PEFT with `path_initial_model_for_weight_conversion`",
+            )),
+        }
+    }
+
+    fn bias(&mut self) -> Result<(), LoraError> {
+        match self.object.shift_remove("bias") {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(name)) if name == "none" => Ok(()),
+            Some(other) => Err(self.unsupported("bias", &other, "only \"none\" is")),
+        }
+    }
+
+    fn refuse_the_rest(&self) -> Result<(), LoraError> {
+        let left = self.object.iter();
+        let mut unknown =
+            left.filter(|(key, value)| !WITHOUT_EFFECT.contains(&key.as_str()) && !is_off(value));
+        match unknown.next() {
+            None => Ok(()),
+            Some((key, value)) => Err(self.unsupported(
+                key,
+                value,
+                "it may change what the adapter computes; only null, false or empty is accepted",
+            )),
+        }
+    }
+
+    fn take<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+        expected: &str,
+    ) -> Result<Option<T>, LoraError> {
+        match self.object.shift_remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match serde_json::from_value(value.clone()) {
+                Ok(parsed) => Ok(Some(parsed)),
+                Err(_) => Err(self.malformed(&format!("`{key}` is {value}, expected {expected}"))),
+            },
+        }
+    }
+
+    /// An object as pairs, in the order of the file: the first pattern that matches counts.
+    fn take_map<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+        expected: &str,
+    ) -> Result<Vec<(String, T)>, LoraError> {
+        let Some(object) = self.take::<Map<String, Value>>(key, expected)? else {
+            return Ok(Vec::new());
+        };
+        let pairs = object.into_iter().map(|(name, value)| {
+            let parsed = serde_json::from_value(value.clone());
+            let parsed = parsed.map_err(|_| {
+                self.malformed(&format!("`{key}.{name}` is {value}, expected {expected}"))
+            })?;
+            Ok((name, parsed))
+        });
+        pairs.collect()
+    }
+
+    fn malformed(&self, message: &str) -> LoraError {
+        LoraError::Malformed {
+            path: self.path.clone(),
+            message: message.into(),
+        }
+    }
+
+    fn unsupported(&self, key: &str, value: &Value, message: &str) -> LoraError {
+        LoraError::UnsupportedKey {
+            path: self.path.clone(),
+            key: key.into(),
+            value: value.to_string(),
+            message: message.into(),
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    fn into_vec(self) -> Vec<T> {
+        match self {
+            OneOrMany::One(item) => vec![item],
+            OneOrMany::Many(items) => items,
+        }
+    }
+}
+
+/// The configuration of attached adapters as PEFT writes it.
+pub(crate) fn to_json(report: &AttachReport, options: &PeftOptions) -> Value {
+    let config = &report.config;
+    // What PEFT sees of a sliced adapter is one of all its slices' rank together.
+    let of_file = |module: &crate::AdaptedModule| {
+        let rank = module.total_rank();
+        (rank, config.scaling.alpha(module.scale, rank))
+    };
+    let first = report.modules.first().map(of_file);
+    let (rank, alpha) = first.unwrap_or((config.rank, config.alpha));
+    let mut rank_pattern = Map::new();
+    let mut alpha_pattern = Map::new();
+    for module in &report.modules {
+        let (module_rank, module_alpha) = of_file(module);
+        let key = || regex::escape(&module.module);
+        if module_rank != rank {
+            rank_pattern.insert(key(), module_rank.into());
+        }
+        if !same(module_alpha, alpha) {
+            alpha_pattern.insert(key(), number(module_alpha));
+        }
+    }
+    let targets = match &config.targets {
+        TargetModules::Pattern(pattern) => json!(pattern),
+        TargetModules::Names(names) => {
+            let plain = |name: &String| name.split('[').next().unwrap_or(name).to_string();
+            json!(names.iter().map(plain).collect::<Vec<_>>())
+        }
+    };
+    json!({
+        "alpha_pattern": alpha_pattern,
+        "auto_mapping": null,
+        "base_model_name_or_path": options.base_model,
+        "bias": "none",
+        "exclude_modules": config.exclude,
+        "fan_in_fan_out": options.fan_in_fan_out,
+        "inference_mode": true,
+        "init_lora_weights": match config.init {
+            LoraInit::KaimingUniform => json!(true),
+            LoraInit::Gaussian => json!("gaussian"),
+        },
+        "layers_pattern": match config.layers_pattern.is_empty() {
+            true => Value::Null,
+            false => json!(config.layers_pattern),
+        },
+        "layers_to_transform": config.layers,
+        "lora_alpha": number(alpha),
+        "lora_dropout": number(config.dropout),
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": rank_pattern,
+        "revision": null,
+        "target_modules": targets,
+        "task_type": options.task_type,
+        "use_dora": false,
+        "use_rslora": config.scaling == LoraScaling::RankStabilized,
+    })
+}
+
+/// Equal but for the rounding of α → scale → α.
+fn same(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
+}
+
+/// Whole numbers without a fraction: PEFT's `lora_alpha` is one, and rounding must not show.
+fn number(value: f64) -> Value {
+    let whole = value.round();
+    if same(value, whole) && whole.abs() < 1e15 {
+        json!(whole as i64)
+    } else {
+        json!(value)
+    }
+}

@@ -1,0 +1,195 @@
+//! Reading a PEFT directory onto a module.
+
+use super::config::read_config;
+use super::tensors::{SLICES_KEY, SlicesByModule, WEIGHTS_FILE, compact, file_shapes, names, transpose};
+use crate::attach::AttachPlan;
+use crate::target::Slices;
+use crate::{AdaptedModule, Architecture, AttachReport, LoraError};
+use burn::module::Module;
+use burn::tensor::{Bytes, DType, TensorData};
+use safetensors::{Dtype, SafeTensors};
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::Path;
+
+/// Attaches the adapter in a PEFT directory to a module, ready to go on training.
+///
+/// The tensors must be exactly those that `adapter_config.json` calls for on this module. They may
+/// be f32, f16, bf16 or f64, and become f32.
+///
+/// # Errors
+/// If a file cannot be read or is malformed, a key is not supported, a target matches nothing, or a
+/// tensor is missing, left over, without PEFT's prefix, misshapen or not finite.
+pub fn load<M: Module>(
+    module: M,
+    dir: &Path,
+    architecture: &Architecture,
+) -> Result<(M, AttachReport), LoraError> {
+    let config = read_config(dir)?;
+    let mut plan = AttachPlan::new(&module, &config, architecture)?;
+    let path = dir.join(WEIGHTS_FILE);
+    let bytes = read_bounded(&path, &plan.report.modules)?;
+    let malformed = |message: String| LoraError::Malformed {
+        path: path.clone(),
+        message,
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|error| malformed(format!("is not a safetensors file: {error}")))?;
+    let tensors = SafeTensors::deserialize(&bytes)
+        .map_err(|error| malformed(format!("is not a safetensors file: {error}")))?;
+
+    check_names(&path, &plan.report.modules, &tensors)?;
+    let slices: SlicesByModule = match header.metadata().as_ref().and_then(|m| m.get(SLICES_KEY)) {
+        None => SlicesByModule::new(),
+        Some(text) => serde_json::from_str(text)
+            .map_err(|error| malformed(format!("metadata `{SLICES_KEY}`: {error}")))?,
+    };
+    let mut factors = HashMap::new();
+    for module in &mut plan.report.modules {
+        let [name_a, name_b] = names(module);
+        let [shape_a, shape_b] = file_shapes(module);
+        let a = values(&path, &tensors, &name_a, shape_a)?;
+        let b = values(&path, &tensors, &name_b, shape_b)?;
+        let mut b = transpose(&b, shape_b);
+        if let Some(saved) = slices.get(&module.module) {
+            let sliced = to_slices(module, saved.parts, &saved.adapted, &b)
+                .ok_or_else(|| malformed(format!("`{name_b}` is not in the slices it names")))?;
+            let total_rank = module.total_rank();
+            module.rank = total_rank / sliced.1.adapted.len();
+            module.alpha = config.scaling.alpha(module.scale, module.rank);
+            b = sliced.0;
+            module.slices = Some(sliced.1);
+            module.parameters = module.factor_shapes().iter().map(|[m, n]| m * n).sum();
+        }
+        let [a_shape, b_shape] = module.factor_shapes();
+        factors.insert(
+            module.module.clone(),
+            [
+                TensorData::new(transpose(&a, shape_a), a_shape),
+                TensorData::new(b, b_shape),
+            ],
+        );
+    }
+    Ok(plan.apply(module, factors))
+}
+
+/// Reads the file if it can be the adapter's: what the model calls for at 8 bytes a value, and room
+/// for the header. A file that claims more is not read at all.
+fn read_bounded(path: &Path, modules: &[AdaptedModule]) -> Result<Vec<u8>, LoraError> {
+    const HEADER_LIMIT: u64 = 16 << 20;
+    let values: usize = modules
+        .iter()
+        .flat_map(file_shapes)
+        .map(|[rows, columns]| rows * columns)
+        .sum();
+    let limit = HEADER_LIMIT + 8 * values as u64;
+    let file = std::fs::File::open(path).map_err(LoraError::io(path))?;
+    let mut bytes = Vec::new();
+    let read = file.take(limit + 1).read_to_end(&mut bytes);
+    if read.map_err(LoraError::io(path))? as u64 > limit {
+        return Err(LoraError::Malformed {
+            path: path.into(),
+            message: format!(
+                "is larger than the {limit} bytes that this configuration can need on this model"
+            ),
+        });
+    }
+    Ok(bytes)
+}
+
+fn check_names(
+    path: &Path,
+    modules: &[AdaptedModule],
+    tensors: &SafeTensors<'_>,
+) -> Result<(), LoraError> {
+    let expected: Vec<String> = modules.iter().flat_map(names).collect();
+    let mut unexpected: Vec<String> = tensors
+        .names()
+        .into_iter()
+        .filter(|name| !expected.iter().any(|e| e == name))
+        .map(|name| name.to_string())
+        .collect();
+    if !unexpected.is_empty() {
+        unexpected.sort();
+        return Err(LoraError::UnexpectedTensors {
+            path: path.into(),
+            names: unexpected,
+        });
+    }
+    let missing: Vec<String> = expected
+        .into_iter()
+        .filter(|name| tensors.tensor(name).is_err())
+        .collect();
+    if !missing.is_empty() {
+        return Err(LoraError::MissingTensors {
+            path: path.into(),
+            names: missing,
+        });
+    }
+    Ok(())
+}
+
+fn values(
+    path: &Path,
+    tensors: &SafeTensors<'_>,
+    name: &str,
+    expected: [usize; 2],
+) -> Result<Vec<f32>, LoraError> {
+    let malformed = |message: String| LoraError::Malformed {
+        path: path.into(),
+        message,
+    };
+    let tensor = tensors
+        .tensor(name)
+        .map_err(|error| malformed(format!("tensor `{name}`: {error}")))?;
+    if tensor.shape() != expected {
+        return Err(LoraError::TensorShape {
+            path: path.into(),
+            name: name.into(),
+            expected: expected.to_vec(),
+            found: tensor.shape().to_vec(),
+        });
+    }
+    let dtype = match tensor.dtype() {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F64 => DType::F64,
+        other => {
+            return Err(malformed(format!(
+                "tensor `{name}` is {other:?}, expected F32, F16, BF16 or F64"
+            )));
+        }
+    };
+    let bytes = Bytes::from_bytes_vec(tensor.data().to_vec());
+    let data = TensorData::from_bytes(bytes, expected, dtype);
+    let values = data
+        .convert::<f32>()
+        .try_to_vec::<f32>()
+        .map_err(|error| malformed(format!("tensor `{name}`: {error:?}")))?;
+    if !values.iter().all(|value| value.is_finite()) {
+        return Err(malformed(format!("tensor `{name}` has values that are not finite")));
+    }
+    Ok(values)
+}
+
+/// Checks the slices that the metadata names and takes their blocks out of `B`.
+fn to_slices(
+    module: &AdaptedModule,
+    parts: usize,
+    adapted: &[usize],
+    b: &[f32],
+) -> Option<(Vec<f32>, Slices)> {
+    let d_out = module.shape[1];
+    let ascending = adapted.windows(2).all(|pair| pair[0] < pair[1]);
+    let within = adapted.last().is_some_and(|&last| last < parts);
+    if !ascending || !within || d_out % parts != 0 || module.total_rank() % adapted.len() != 0 {
+        return None;
+    }
+    let slices = Slices {
+        parts,
+        adapted: adapted.to_vec(),
+    };
+    let rank = module.total_rank() / adapted.len();
+    Some((compact(b, rank, d_out, &slices)?, slices))
+}
