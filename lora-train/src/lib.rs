@@ -1,1 +1,25 @@
+//! Fine-tuning language models with LoRA on [Burn](burn): data, training loop, metrics, and the
+//! jobs of the program `lora`.
+//!
+//! # Rooms
+//! - [`data`]: files to records, records to examples, examples to batches
+//! - [`task`]: a model with its loss, and texts generated with it
+//! - [`trainer`]: the training loop on Burn's `Learner`, checkpoints, schedule, optimizer
+//! - [`metric`]: loss, perplexity, BLEU, ROUGE-L
+//! - [`options`]: what a run can be told, by flags or a recipe
+//! - [`run`]: train, evaluate, generate, merge, inspect
+//! - [`progress`], [`device`]: what is shown, and where it runs
 #![recursion_limit = "256"]
+
+pub mod data;
+pub mod device;
+pub mod error;
+mod host;
+pub mod metric;
+pub mod options;
+pub mod progress;
+pub mod run;
+pub mod task;
+pub mod trainer;
+
+pub use error::TrainError;

@@ -9,6 +9,8 @@
 //! - [`lora_linear`] is the same on [`Tensor`](burn::tensor::Tensor)s.
 
 mod autodiff;
+mod limits;
 mod lora_linear;
 
+pub use limits::max_buffer_bytes;
 pub use lora_linear::{LoraOps, lora_linear};

@@ -1,1 +1,56 @@
-fn main(){}
+//! The program `lora`: LoRA fine-tuning of GPT-2 models on Burn.
+#![recursion_limit = "256"]
+
+mod eval;
+mod generate;
+mod inspect;
+mod merge;
+mod train;
+
+use clap::{Parser, Subcommand};
+use lora_train::TrainError;
+use std::process::ExitCode;
+
+/// Fine-tune GPT-2 models with LoRA, and use the result.
+///
+/// Exit codes: 0 done, 1 failed, 2 bad usage.
+#[derive(Parser)]
+#[command(name = "lora", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train an adapter, or with --full the whole model.
+    Train(Box<train::Train>),
+    /// Measure loss, perplexity and accuracy, and with --generate BLEU and ROUGE-L.
+    Eval(lora_train::run::EvalOptions),
+    /// Continue prompts.
+    Generate(lora_train::run::GenerateOptions),
+    /// Write a model with an adapter merged into it.
+    Merge(lora_train::run::MergeOptions),
+    /// Describe an adapter or a model.
+    Inspect(inspect::Inspect),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(command) => command.run(),
+        Command::Eval(options) => eval::run(&options),
+        Command::Generate(options) => generate::run(&options),
+        Command::Merge(options) => merge::run(&options),
+        Command::Inspect(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            match error {
+                TrainError::Config { .. } => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}

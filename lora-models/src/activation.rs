@@ -1,0 +1,132 @@
+//! Activation functions, by the names that `config.json` gives them.
+
+use burn::tensor::{Tensor, activation};
+use std::f64::consts::{FRAC_2_SQRT_PI, SQRT_2};
+
+/// The cubic coefficient of the tanh approximation of GELU (Hendrycks and Gimpel 2016,
+/// arXiv 1606.08415, section 2).
+const GELU_CUBIC: f64 = 0.044715;
+
+/// An activation function between two linear layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// GELU by the tanh approximation: `gelu_new`, `gelu_pytorch_tanh` and `gelu_fast` compute the
+    /// same. GPT-2's own.
+    GeluTanh,
+    /// GELU by the error function: `gelu`.
+    Gelu,
+    /// `relu`.
+    Relu,
+    /// `x · sigmoid(x)`: `silu` or `swish`.
+    Silu,
+    /// `tanh`.
+    Tanh,
+}
+
+impl Activation {
+    /// Every name that is understood, for messages.
+    pub const NAMES: &'static [&'static str] = &[
+        "gelu_new",
+        "gelu_pytorch_tanh",
+        "gelu_fast",
+        "gelu",
+        "relu",
+        "silu",
+        "swish",
+        "tanh",
+    ];
+
+    /// The function of a name in `config.json`.
+    ///
+    /// ```
+    /// use lora_models::activation::Activation;
+    /// assert_eq!(Activation::from_name("gelu_new"), Some(Activation::GeluTanh));
+    /// assert_eq!(Activation::from_name("quick_gelu"), None);
+    /// ```
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Some(Self::GeluTanh),
+            "gelu" => Some(Self::Gelu),
+            "relu" => Some(Self::Relu),
+            "silu" | "swish" => Some(Self::Silu),
+            "tanh" => Some(Self::Tanh),
+            _ => None,
+        }
+    }
+
+    /// The name that is written to `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GeluTanh => "gelu_new",
+            Self::Gelu => "gelu",
+            Self::Relu => "relu",
+            Self::Silu => "silu",
+            Self::Tanh => "tanh",
+        }
+    }
+
+    /// Applies the function to each element.
+    ///
+    /// # Shapes
+    /// - `x`: `[...]`
+    /// - returns `[...]`
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::GeluTanh => gelu_tanh(x),
+            Self::Gelu => activation::gelu(x),
+            Self::Relu => activation::relu(x),
+            Self::Silu => activation::silu(x),
+            Self::Tanh => activation::tanh(x),
+        }
+    }
+}
+
+/// `½ x (1 + tanh u)` with `u = √(2/π) (x + 0.044715 x³)`, written as `x · sigmoid(2u)`, which is
+/// the same and takes one exponential instead of a hyperbolic tangent. Burn's own
+/// `gelu_approximate` takes the cube by `powf`, several times slower than two products.
+fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    // 2 √(2/π): FRAC_2_SQRT_PI is 2/√π.
+    let slope = FRAC_2_SQRT_PI * SQRT_2;
+    let square = x.clone() * x.clone();
+    let twice_u = (square * (slope * GELU_CUBIC) + slope) * x.clone();
+    activation::sigmoid(twice_u) * x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn every_name_has_a_function_and_every_function_its_name() {
+        for name in Activation::NAMES {
+            let activation = Activation::from_name(name).unwrap();
+            assert_eq!(Activation::from_name(activation.name()), Some(activation));
+        }
+    }
+
+    /// Values by PyTorch 2.15, `torch.nn.functional.gelu(x, approximate="tanh")` in f64.
+    #[test]
+    fn gelu_by_tanh_is_pytorchs() {
+        let x = [-10.0, -3.0, -1.0, -0.1, 0.0, 0.5, 2.0, 30.0];
+        let expected = [
+            0.0,
+            -0.0036373920817729943,
+            -0.15880800939172324,
+            -0.04601724895456484,
+            0.0,
+            0.34571400982514394,
+            1.954597694087775,
+            30.0,
+        ];
+        let x = Tensor::<1>::from_floats(x, &Device::flex());
+        let y = Activation::GeluTanh.forward(x).into_data();
+        for (found, expected) in y.iter::<f64>().zip(expected) {
+            // A few units in the last place of f32.
+            assert!(
+                (found - expected).abs() <= 4e-7 * expected.abs().max(0.1),
+                "{found} {expected}"
+            );
+        }
+    }
+}

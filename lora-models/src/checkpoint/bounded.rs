@@ -1,0 +1,96 @@
+//! Reading small files that somebody else wrote: nothing that is not a regular file, and never more than a limit.
+
+use crate::error::ModelError;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Opens a regular file and says how long it is.
+///
+/// The kind is looked at before opening, because opening a pipe waits for a writer that may never come, and reading
+/// a device may never end. Links are followed: the cache of the Hugging Face hub is made of them.
+///
+/// # Errors
+///
+/// [`ModelError::Io`] where it cannot be opened, [`ModelError::Malformed`] where it is no regular file.
+pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), ModelError> {
+    let kind = std::fs::metadata(path).map_err(ModelError::io(path))?;
+    if !kind.is_file() {
+        return Err(ModelError::malformed(path, "not a regular file"));
+    }
+    let file = File::open(path).map_err(ModelError::io(path))?;
+    let length = file.metadata().map_err(ModelError::io(path))?.len();
+    Ok((file, length))
+}
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// [`ModelError::Io`], [`ModelError::Malformed`] as for [`open_regular`], and [`ModelError::TooLarge`] past the limit.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
+    let too_large = || ModelError::TooLarge {
+        path: path.to_path_buf(),
+        limit,
+    };
+    let (file, length) = open_regular(path)?;
+    if length > limit {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::new();
+    // One byte past the limit is asked for, so that a file growing meanwhile is noticed and not cut.
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(ModelError::io(path))?;
+    if bytes.len() as u64 > limit {
+        return Err(too_large());
+    }
+    Ok(bytes)
+}
+
+/// Reads a JSON file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// Those of [`read_bounded`], and [`ModelError::Json`] where it does not parse as a `T`.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, ModelError> {
+    serde_json::from_slice(&read_bounded(path, limit)?).map_err(|err| ModelError::Json {
+        path: path.to_path_buf(),
+        message: err.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_past_the_limit_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        std::fs::write(&path, b"[1, 2]").unwrap();
+        assert_eq!(read_json::<Vec<u8>>(&path, 6).unwrap(), [1, 2]);
+        assert!(matches!(
+            read_bounded(&path, 5),
+            Err(ModelError::TooLarge { limit: 5, .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            read_bounded(dir.path(), 10),
+            Err(ModelError::Malformed { .. })
+        ));
+        assert!(matches!(
+            read_bounded(Path::new("/dev/null"), 10),
+            Err(ModelError::Malformed { .. })
+        ));
+        assert!(matches!(
+            read_bounded(&dir.path().join("none"), 10),
+            Err(ModelError::Io { .. })
+        ));
+    }
+}

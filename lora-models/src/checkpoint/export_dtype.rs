@@ -1,0 +1,150 @@
+//! The element types that a checkpoint is written in.
+
+use crate::error::ModelError;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use std::fmt;
+
+/// Element type of an exported checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ExportDType {
+    /// 32-bit float: what was computed, exactly.
+    #[default]
+    F32,
+    /// Half precision: 11 significant bits, and nothing above 65504.
+    F16,
+    /// The upper half of an `F32`: its range, with 8 significant bits.
+    BF16,
+}
+
+impl ExportDType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+
+    /// The name that `config.json` of `transformers` uses (`torch_dtype` or `dtype`).
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::BF16 => "bfloat16",
+        }
+    }
+
+    /// Appends `values`, rounded to nearest, as little-endian bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TensorOverflow`] where a finite value would become infinite; `name` is for that message.
+    pub(super) fn encode(
+        self,
+        name: &str,
+        values: &[f32],
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), ModelError> {
+        match self {
+            Self::F32 => {
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+                Ok(())
+            }
+            Self::F16 => {
+                let mut halves = vec![f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
+                self.check_range(name, values, |i| halves[i].is_infinite())
+            }
+            Self::BF16 => {
+                let mut halves = vec![bf16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
+                self.check_range(name, values, |i| halves[i].is_infinite())
+            }
+        }
+    }
+
+    fn check_range(
+        self,
+        name: &str,
+        values: &[f32],
+        became_infinite: impl Fn(usize) -> bool,
+    ) -> Result<(), ModelError> {
+        let lost = values
+            .iter()
+            .enumerate()
+            .find(|&(i, value)| became_infinite(i) && value.is_finite());
+        match lost {
+            Some((_, &value)) => Err(ModelError::TensorOverflow {
+                name: name.to_string(),
+                value,
+                dtype: self.to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ExportDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+        })
+    }
+}
+
+impl From<ExportDType> for safetensors::Dtype {
+    fn from(dtype: ExportDType) -> Self {
+        match dtype {
+            ExportDType::F32 => Self::F32,
+            ExportDType::F16 => Self::F16,
+            ExportDType::BF16 => Self::BF16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(dtype: ExportDType, values: &[f32]) -> Result<Vec<u8>, ModelError> {
+        let mut bytes = Vec::new();
+        dtype.encode("w", values, &mut bytes).map(|()| bytes)
+    }
+
+    #[test]
+    fn values_are_rounded_to_nearest_even() {
+        // 1 + 2^-11 lies midway between two halves, and the even one is 1.
+        let values = [1.0, 1.0 + 2f32.powi(-11), -0.5];
+        assert_eq!(
+            encode(ExportDType::F16, &values).unwrap(),
+            [0, 0x3c, 0, 0x3c, 0, 0xb8]
+        );
+        let values = [1.0, 1.0 + 2f32.powi(-8), -0.5];
+        assert_eq!(
+            encode(ExportDType::BF16, &values).unwrap(),
+            [0x80, 0x3f, 0x80, 0x3f, 0, 0xbf]
+        );
+        assert_eq!(
+            encode(ExportDType::F32, &[1.5]).unwrap(),
+            1.5f32.to_le_bytes()
+        );
+    }
+
+    #[test]
+    fn overflow_of_a_finite_value_is_an_error_and_infinity_is_kept() {
+        assert!(encode(ExportDType::F16, &[65504.0, f32::INFINITY, f32::NAN]).is_ok());
+        match encode(ExportDType::F16, &[1.0, -70000.0]) {
+            Err(ModelError::TensorOverflow { name, value, .. }) => {
+                assert_eq!((name.as_str(), value), ("w", -70000.0));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(encode(ExportDType::BF16, &[70000.0]).is_ok());
+        assert!(encode(ExportDType::BF16, &[f32::MAX]).is_err());
+    }
+}

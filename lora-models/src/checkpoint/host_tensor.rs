@@ -1,0 +1,226 @@
+//! A tensor in the memory of the host, and the conversion of stored bytes to `f32`.
+
+use super::DType;
+use crate::error::ModelError;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// Elements converted at a time: their 16-bit form fits in the first-level cache.
+const BLOCK: usize = 4096;
+
+/// A tensor read from a checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Extents, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The elements in row-major order, as many as the product of `shape`.
+    pub values: Vec<f32>,
+}
+
+impl HostTensor {
+    /// Converts the stored elements of a tensor, once and into their final place.
+    ///
+    /// `elements` has been checked against the file by whoever read the header: it never exceeds what `bytes` holds,
+    /// and this is checked here again before anything is allocated.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TensorDtype`] where the elements are no floats, [`ModelError::TensorShape`] where `bytes` does
+    /// not hold as many elements as `shape` says.
+    pub(super) fn from_bytes(
+        name: &str,
+        dtype: DType,
+        shape: Vec<usize>,
+        bytes: &[u8],
+        order: ByteOrder,
+    ) -> Result<Self, ModelError> {
+        let size = match dtype {
+            DType::F64 => 8,
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+            _ => return Err(not_float(name, dtype)),
+        };
+        let elements = bytes.len() / size;
+        let declared = shape
+            .iter()
+            .try_fold(1usize, |n, &extent| n.checked_mul(extent));
+        if declared != Some(elements) || !bytes.len().is_multiple_of(size) {
+            return Err(ModelError::TensorShape {
+                name: name.to_string(),
+                expected: shape,
+                found: vec![elements],
+            });
+        }
+        let values = match dtype {
+            DType::F64 => f64_values(bytes, order),
+            DType::F32 => f32_values(bytes, order),
+            DType::F16 => half_values(bytes, order, f16::from_bits),
+            _ => half_values(bytes, order, bf16::from_bits),
+        };
+        Ok(Self { shape, values })
+    }
+}
+
+/// In which order the bytes of an element lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ByteOrder {
+    /// Least significant first: what safetensors files hold.
+    Little,
+    /// That of this machine: what `pytorch_reader` hands out.
+    Native,
+}
+
+impl ByteOrder {
+    fn is_native(self) -> bool {
+        self == Self::Native || cfg!(target_endian = "little")
+    }
+}
+
+/// The error for asking for a tensor of integers or of an exotic kind as `f32`.
+pub(super) fn not_float(name: &str, dtype: DType) -> ModelError {
+    ModelError::TensorDtype {
+        name: name.to_string(),
+        expected: "F32, F16, BF16 or F64".to_string(),
+        found: dtype.to_string(),
+    }
+}
+
+fn f32_values(bytes: &[u8], order: ByteOrder) -> Vec<f32> {
+    let elements = bytes.len() / 4;
+    if !order.is_native() {
+        let word = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        return bytes.chunks_exact(4).map(word).collect();
+    }
+    let mut values: Vec<f32> = Vec::with_capacity(elements);
+    // SAFETY: the allocation holds `elements` values of 4 bytes, `bytes` at least as many bytes, and the two do not
+    // overlap, since one was allocated just now. The copy is of bytes, so the alignment of the source does not
+    // matter. Every bit pattern is an `f32`, and all `elements` are written before the length says so.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            bytes.as_ptr(),
+            values.as_mut_ptr().cast::<u8>(),
+            elements * 4,
+        );
+        values.set_len(elements);
+    }
+    values
+}
+
+/// Values past the range of `f32` become infinite, as in `tensor.float()` of PyTorch.
+fn f64_values(bytes: &[u8], order: ByteOrder) -> Vec<f32> {
+    let element = |b: &[u8]| {
+        let raw = [b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]];
+        let wide = if order.is_native() {
+            f64::from_ne_bytes(raw)
+        } else {
+            f64::from_le_bytes(raw)
+        };
+        wide as f32
+    };
+    bytes.chunks_exact(8).map(element).collect()
+}
+
+/// Both kinds of 16-bit float, a block at a time: `half` converts slices with the vector instructions of the machine.
+fn half_values<H: Copy>(bytes: &[u8], order: ByteOrder, from_bits: fn(u16) -> H) -> Vec<f32>
+where
+    [H]: HalfFloatSliceExt,
+{
+    let mut values = vec![0.0; bytes.len() / 2];
+    let mut block = [from_bits(0); BLOCK];
+    for (source, target) in bytes.chunks(2 * BLOCK).zip(values.chunks_mut(BLOCK)) {
+        for (half, b) in block.iter_mut().zip(source.chunks_exact(2)) {
+            let raw = [b[0], b[1]];
+            *half = from_bits(if order.is_native() {
+                u16::from_ne_bytes(raw)
+            } else {
+                u16::from_le_bytes(raw)
+            });
+        }
+        block[..target.len()].convert_to_f32_slice(target);
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(dtype: DType, bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        HostTensor::from_bytes("w", dtype, shape.to_vec(), bytes, ByteOrder::Little)
+            .map(|tensor| tensor.values)
+    }
+
+    /// More than one block, of values that all four types hold exactly.
+    fn exact() -> Vec<f32> {
+        (0..BLOCK + 77)
+            .map(|i| (i % 251) as f32 * 0.5 - 31.0)
+            .collect()
+    }
+
+    #[test]
+    fn all_float_kinds_convert() {
+        let expected = exact();
+        let shape = [expected.len()];
+        let f32s: Vec<u8> = expected.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let f64s: Vec<u8> = expected
+            .iter()
+            .flat_map(|&v| f64::from(v).to_le_bytes())
+            .collect();
+        let f16s: Vec<u8> = expected
+            .iter()
+            .flat_map(|&v| f16::from_f32(v).to_le_bytes())
+            .collect();
+        let bf16s: Vec<u8> = expected
+            .iter()
+            .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
+            .collect();
+        assert_eq!(read(DType::F32, &f32s, &shape).unwrap(), expected);
+        assert_eq!(read(DType::F64, &f64s, &shape).unwrap(), expected);
+        assert_eq!(read(DType::F16, &f16s, &shape).unwrap(), expected);
+        assert_eq!(read(DType::BF16, &bf16s, &shape).unwrap(), expected);
+    }
+
+    #[test]
+    fn unaligned_bytes_are_read() {
+        let mut bytes = vec![0u8];
+        bytes.extend([1.5f32, -2.25].iter().flat_map(|v| v.to_le_bytes()));
+        assert_eq!(read(DType::F32, &bytes[1..], &[2]).unwrap(), [1.5, -2.25]);
+    }
+
+    #[test]
+    fn special_values_survive() {
+        let bytes: Vec<u8> = [0x7c00u16, 0xfc00, 0x0001, 0x7e00]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        let values = read(DType::F16, &bytes, &[4]).unwrap();
+        assert_eq!(
+            values[..3],
+            [f32::INFINITY, f32::NEG_INFINITY, 2f32.powi(-24)]
+        );
+        assert!(values[3].is_nan());
+    }
+
+    #[test]
+    fn scalars_and_empty_tensors_have_one_and_no_element() {
+        assert_eq!(read(DType::F32, &1f32.to_le_bytes(), &[]).unwrap(), [1.0]);
+        assert!(read(DType::F16, &[], &[0, 3]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn integers_and_wrong_lengths_are_errors() {
+        assert!(matches!(
+            read(DType::I64, &[0; 8], &[1]),
+            Err(ModelError::TensorDtype { .. })
+        ));
+        assert!(matches!(
+            read(DType::F32, &[0; 8], &[3]),
+            Err(ModelError::TensorShape { .. })
+        ));
+        assert!(matches!(
+            read(DType::F32, &[0; 9], &[2]),
+            Err(ModelError::TensorShape { .. })
+        ));
+        assert!(read(DType::F32, &[0; 8], &[usize::MAX, 2]).is_err());
+    }
+}

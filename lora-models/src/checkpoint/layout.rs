@@ -1,0 +1,229 @@
+//! Which files hold the weights of a model directory.
+
+use super::shard_index::ShardIndex;
+use crate::error::ModelError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One file of safetensors.
+pub(super) const SAFETENSORS: &str = "model.safetensors";
+/// The index of several files of safetensors.
+pub(super) const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
+/// One file written by `torch.save`.
+pub(super) const PYTORCH_BIN: &str = "pytorch_model.bin";
+/// The index of several files written by `torch.save`.
+pub(super) const PYTORCH_BIN_INDEX: &str = "pytorch_model.bin.index.json";
+
+/// What kind of file the weights came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CheckpointSource {
+    /// `model.safetensors`.
+    Safetensors,
+    /// `model.safetensors.index.json` and its shards.
+    SafetensorsShards,
+    /// `pytorch_model.bin`, a pickle.
+    PytorchBin,
+    /// `pytorch_model.bin.index.json` and its shards.
+    PytorchBinShards,
+}
+
+impl CheckpointSource {
+    /// Whether the tensors lie in pickles.
+    pub fn is_pickle(self) -> bool {
+        matches!(self, Self::PytorchBin | Self::PytorchBinShards)
+    }
+
+    /// Ending of the files that hold the tensors.
+    pub(super) fn extension(self) -> &'static str {
+        if self.is_pickle() {
+            ".bin"
+        } else {
+            ".safetensors"
+        }
+    }
+}
+
+impl fmt::Display for CheckpointSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::SafetensorsShards => "safetensors shards",
+            Self::PytorchBin => "PyTorch pickle",
+            Self::PytorchBinShards => "PyTorch pickle shards",
+        })
+    }
+}
+
+/// The files of a checkpoint, found but not opened.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) source: CheckpointSource,
+    /// The files that hold tensors, each once.
+    pub(super) files: Vec<PathBuf>,
+    /// For shards, which file each tensor is in.
+    pub(super) index: Option<ShardIndex>,
+}
+
+impl Layout {
+    /// Looks for the weights at `path`, a model directory or one of the files themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::MissingFile`] naming what was looked for, and what reading an index can give.
+    pub(super) fn find(path: &Path) -> Result<Self, ModelError> {
+        if !path.is_dir() {
+            return Self::of_file(path);
+        }
+        let found = [
+            (SAFETENSORS, CheckpointSource::Safetensors),
+            (SAFETENSORS_INDEX, CheckpointSource::SafetensorsShards),
+            (PYTORCH_BIN, CheckpointSource::PytorchBin),
+            (PYTORCH_BIN_INDEX, CheckpointSource::PytorchBinShards),
+        ]
+        .into_iter()
+        .find(|(name, _)| path.join(name).exists());
+        match found {
+            Some((name, source)) => Self::of_kind(source, path.join(name)),
+            None => Err(missing(path)),
+        }
+    }
+
+    /// A file given by its own path tells its kind by its ending.
+    fn of_file(path: &Path) -> Result<Self, ModelError> {
+        if !path.exists() {
+            return Err(missing(path));
+        }
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let source = if name.ends_with(".safetensors.index.json") {
+            CheckpointSource::SafetensorsShards
+        } else if name.ends_with(".bin.index.json") {
+            CheckpointSource::PytorchBinShards
+        } else if name.ends_with(".safetensors") {
+            CheckpointSource::Safetensors
+        } else if [".bin", ".pt", ".pth"]
+            .iter()
+            .any(|ending| name.ends_with(ending))
+        {
+            CheckpointSource::PytorchBin
+        } else {
+            return Err(ModelError::malformed(
+                path,
+                "its name ends with none of .safetensors, .safetensors.index.json, .bin, .pt, .pth, .bin.index.json, \
+                 so its kind is unknown",
+            ));
+        };
+        Self::of_kind(source, path.to_path_buf())
+    }
+
+    fn of_kind(source: CheckpointSource, path: PathBuf) -> Result<Self, ModelError> {
+        match source {
+            CheckpointSource::Safetensors | CheckpointSource::PytorchBin => Ok(Self {
+                source,
+                files: vec![path],
+                index: None,
+            }),
+            CheckpointSource::SafetensorsShards | CheckpointSource::PytorchBinShards => {
+                let index = ShardIndex::read(&path, source.extension())?;
+                let dir = path.parent().unwrap_or_else(|| Path::new("."));
+                let files: Vec<PathBuf> = index
+                    .shard_names()
+                    .iter()
+                    .map(|name| dir.join(name))
+                    .collect();
+                if let Some(absent) = files.iter().find(|file| !file.exists()) {
+                    return Err(ModelError::MissingFile {
+                        path: dir.to_path_buf(),
+                        looked_for: vec![file_name(absent)],
+                    });
+                }
+                Ok(Self {
+                    source,
+                    files,
+                    index: Some(index),
+                })
+            }
+        }
+    }
+}
+
+fn missing(path: &Path) -> ModelError {
+    let looked_for = [
+        SAFETENSORS,
+        SAFETENSORS_INDEX,
+        PYTORCH_BIN,
+        PYTORCH_BIN_INDEX,
+    ];
+    ModelError::MissingFile {
+        path: path.to_path_buf(),
+        looked_for: looked_for.map(str::to_string).to_vec(),
+    }
+}
+
+/// The last part of a path, for messages and reports.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .to_string_lossy()
+        .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn safetensors_come_before_pickles() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(PYTORCH_BIN), b"").unwrap();
+        assert_eq!(
+            Layout::find(dir.path()).unwrap().source,
+            CheckpointSource::PytorchBin
+        );
+        std::fs::write(dir.path().join(SAFETENSORS), b"").unwrap();
+        assert_eq!(
+            Layout::find(dir.path()).unwrap().source,
+            CheckpointSource::Safetensors
+        );
+    }
+
+    #[test]
+    fn an_empty_directory_names_all_that_was_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = Layout::find(dir.path()).unwrap_err().to_string();
+        for name in [
+            SAFETENSORS,
+            SAFETENSORS_INDEX,
+            PYTORCH_BIN,
+            PYTORCH_BIN_INDEX,
+        ] {
+            assert!(message.contains(name), "{message}");
+        }
+        assert!(matches!(
+            Layout::find(&dir.path().join("no/such/place")),
+            Err(ModelError::MissingFile { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_tells_its_kind_by_its_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, source) in [
+            ("adapter.safetensors", CheckpointSource::Safetensors),
+            ("weights.pt", CheckpointSource::PytorchBin),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, b"").unwrap();
+            assert_eq!(Layout::find(&path).unwrap().source, source);
+        }
+        let other = dir.path().join("model.gguf");
+        std::fs::write(&other, b"").unwrap();
+        assert!(matches!(
+            Layout::find(&other),
+            Err(ModelError::Malformed { .. })
+        ));
+    }
+}

@@ -1,0 +1,111 @@
+//! What was loaded from a checkpoint, for a person and for a log.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The outcome of loading a checkpoint: every tensor is counted as loaded or listed as ignored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LoadReport {
+    /// The kind of files, as [`CheckpointSource`](super::CheckpointSource) displays it.
+    pub source: String,
+    /// Names of the files that hold the tensors.
+    pub files: Vec<String>,
+    /// Length of those files together, in bytes.
+    pub file_bytes: u64,
+    /// Number of tensors loaded.
+    pub tensors: usize,
+    /// Number of elements of those tensors.
+    pub parameters: u64,
+    /// Bytes that those tensors take in their stored types.
+    pub bytes: u64,
+    /// Number of loaded tensors of each stored element type.
+    pub dtypes: BTreeMap<String, usize>,
+    /// Tensors of the files that were left alone on purpose.
+    pub ignored: Vec<IgnoredTensor>,
+    /// Seconds from opening the reader to the last tensor.
+    pub seconds: f64,
+}
+
+/// A tensor that a model leaves alone on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IgnoredTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Why it is not needed.
+    pub reason: String,
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dtypes: Vec<String> = self
+            .dtypes
+            .iter()
+            .map(|(dtype, count)| format!("{count} {dtype}"))
+            .collect();
+        write!(
+            f,
+            "loaded {} tensors ({}) with {} parameters, {}, from {} ({}) in {:.2} s",
+            self.tensors,
+            dtypes.join(", "),
+            self.parameters,
+            Bytes(self.bytes),
+            self.source,
+            self.files.join(", "),
+            self.seconds,
+        )?;
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for ignored in &self.ignored {
+            *reasons.entry(&ignored.reason).or_default() += 1;
+        }
+        for (reason, count) in reasons {
+            write!(f, "; ignored {count} ({reason})")?;
+        }
+        Ok(())
+    }
+}
+
+/// A number of bytes as a person reads it, in powers of 1000.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        for unit in ["B", "kB", "MB"] {
+            if value < 1000.0 {
+                let digits = if unit == "B" { 0 } else { 1 };
+                return write!(f, "{value:.digits$} {unit}");
+            }
+            value /= 1000.0;
+        }
+        write!(f, "{value:.1} GB")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_reads_as_a_sentence() {
+        let report = LoadReport {
+            source: "safetensors".into(),
+            files: vec!["model.safetensors".into()],
+            file_bytes: 498_000_000,
+            tensors: 148,
+            parameters: 124_439_808,
+            bytes: 497_759_232,
+            dtypes: BTreeMap::from([("F32".into(), 148)]),
+            ignored: vec![IgnoredTensor {
+                name: "h.0.attn.bias".into(),
+                reason: "causal mask".into(),
+            }],
+            seconds: 0.251,
+        };
+        assert_eq!(
+            report.to_string(),
+            "loaded 148 tensors (148 F32) with 124439808 parameters, 497.8 MB, from safetensors \
+             (model.safetensors) in 0.25 s; ignored 1 (causal mask)"
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! One file written by `torch.save`: a pickle of tensors, never executed.
+//!
+//! Read through `pytorch_reader`, which interprets the few calls that rebuild tensors and reads a tensor's elements
+//! when they are asked for, gathered into row-major order where the tensor was a transposed or otherwise strided view.
+//! Before that, this file looks through the pickle for anything but tensors ([`super::pickle_scan`]).
+
+use super::DType;
+use super::bounded::open_regular;
+use super::host_tensor::{ByteOrder, HostTensor, not_float};
+use super::pickle_scan::{MAX_PICKLE_BYTES, scan};
+use super::zip_directory::read_pickle;
+use crate::error::ModelError;
+use pytorch_reader::{PytorchError, PytorchReader, Tensor};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+
+/// First bytes of a ZIP archive: PyTorch 1.6 and later.
+const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
+
+/// First bytes of the older format: the magic number 0x1950a86a20f9469cfc6c, pickled with protocol 2.
+const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// The pickles that open the older format: magic number, version, machine, tensors, storage keys.
+const LEGACY_PICKLES: usize = 5;
+
+/// A file of pickled tensors whose elements have not been read yet.
+#[derive(Debug)]
+pub(super) struct PickleFile {
+    path: PathBuf,
+    reader: PytorchReader,
+    file_bytes: u64,
+}
+
+impl PickleFile {
+    /// Checks and parses the pickle; no element is read yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Io`], or [`ModelError::Malformed`] where the file is no dictionary of tensors, or lies about
+    /// where they are.
+    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
+        let (mut file, file_bytes) = open_regular(path)?;
+        check(&mut file, file_bytes).map_err(|message| ModelError::malformed(path, message))?;
+        let reader = PytorchReader::new(path).map_err(|err| pytorch_error(path, err))?;
+        for (name, tensor) in reader.tensors() {
+            // A view may repeat its storage (a stride of 0), so a small file can describe a tensor of any size. Shared
+            // storages are honest, but no single honest tensor is longer than the file that it lies in.
+            if tensor.byte_len() as u64 > file_bytes {
+                return Err(ModelError::malformed(
+                    path,
+                    format!(
+                        "tensor `{name}` claims {} bytes, more than the {file_bytes} of the file",
+                        tensor.byte_len()
+                    ),
+                ));
+            }
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            reader,
+            file_bytes,
+        })
+    }
+
+    /// The names of all tensors, in no order.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.reader.keys()
+    }
+
+    /// Length of the file in bytes.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.reader.get(name).map(Tensor::shape)
+    }
+
+    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
+        self.reader.get(name).map(|tensor| tensor.dtype().into())
+    }
+
+    /// Bytes that the tensor takes once gathered; a storage shared by several counts for each of them.
+    pub(super) fn bytes_of(&self, name: &str) -> Option<u64> {
+        self.reader.get(name).map(|tensor| tensor.byte_len() as u64)
+    }
+
+    /// Reads one tensor as `f32`; `None` where there is none of that name.
+    pub(super) fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
+        self.reader.get(name).map(|tensor| self.read(name, tensor))
+    }
+
+    fn read(&self, name: &str, tensor: &Tensor) -> Result<HostTensor, ModelError> {
+        let dtype = DType::from(tensor.dtype());
+        if !dtype.is_float() {
+            return Err(not_float(name, dtype));
+        }
+        let bytes = tensor.read().map_err(|err| match err.raw_os_error() {
+            Some(_) => ModelError::Io {
+                path: self.path.clone(),
+                source: err,
+            },
+            None => ModelError::malformed(&self.path, err.to_string()),
+        })?;
+        HostTensor::from_bytes(
+            name,
+            dtype,
+            tensor.shape().to_vec(),
+            &bytes,
+            ByteOrder::Native,
+        )
+    }
+}
+
+/// Looks through the pickle in whichever of the two containers it lies.
+fn check(file: &mut File, file_bytes: u64) -> Result<(), String> {
+    let mut magic = Vec::new();
+    file.take(LEGACY_MAGIC.len() as u64)
+        .read_to_end(&mut magic)
+        .and_then(|_| file.rewind())
+        .map_err(|err| err.to_string())?;
+    if magic.starts_with(ZIP_MAGIC) {
+        scan(
+            read_pickle(file, file_bytes, MAX_PICKLE_BYTES)?.as_slice(),
+            1,
+        )
+    } else if magic == LEGACY_MAGIC {
+        scan(BufReader::new(file), LEGACY_PICKLES)
+    } else {
+        Err(
+            "it begins like no file of torch.save, neither the ZIP archive nor the older format"
+                .to_string(),
+        )
+    }
+}
+
+fn pytorch_error(path: &Path, err: PytorchError) -> ModelError {
+    match err {
+        PytorchError::Io(source) if source.raw_os_error().is_some() => ModelError::Io {
+            path: path.to_path_buf(),
+            source,
+        },
+        other => ModelError::malformed(path, other.to_string()),
+    }
+}

@@ -1,0 +1,278 @@
+//! One safetensors file, mapped into memory.
+//!
+//! Layout: the length `n` of the header as a little-endian `u64`, `n` bytes of JSON that give each tensor's type,
+//! shape and place, then the elements of all tensors without gaps
+//! (<https://github.com/huggingface/safetensors#format>).
+
+use super::DType;
+use super::bounded::open_regular;
+use super::host_tensor::{ByteOrder, HostTensor};
+use crate::error::ModelError;
+use memmap2::Mmap;
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::path::{Path, PathBuf};
+
+/// Bytes of the length that opens the file.
+const LENGTH_BYTES: usize = 8;
+
+/// The longest header that the format allows.
+pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// A safetensors file whose header has been checked against its size.
+#[derive(Debug)]
+pub(super) struct SafetensorsFile {
+    path: PathBuf,
+    map: Mmap,
+    header: Metadata,
+    /// Where the elements begin.
+    data_start: usize,
+}
+
+impl SafetensorsFile {
+    /// Maps a file and checks its header; no element is read yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Io`], or [`ModelError::Malformed`] where the header lies about the file.
+    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
+        let (file, _) = open_regular(path)?;
+        // SAFETY: the map is private to this struct and only ever read, as bytes, so no value can be invalid and no
+        // reference to it is mutable. What no program can rule out is that another process changes the file while it
+        // is mapped: changed elements would be read as they are then, and cutting the file short would end this
+        // process by a signal (SIGBUS), not corrupt its memory. Replacing a file by renaming another over it, as
+        // this crate's export and package managers do, is harmless: the map keeps the file that was opened.
+        let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
+        let (header, data_start) = parse_header(path, &map)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            map,
+            header,
+            data_start,
+        })
+    }
+
+    /// The names of all tensors, in no order.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// Length of the file in bytes.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.header.info(name).map(|info| info.shape.as_slice())
+    }
+
+    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
+        self.header.info(name).map(|info| info.dtype.into())
+    }
+
+    /// Bytes that the tensor takes in the file.
+    pub(super) fn bytes_of(&self, name: &str) -> Option<u64> {
+        self.header
+            .info(name)
+            .map(|info| (info.data_offsets.1 - info.data_offsets.0) as u64)
+    }
+
+    /// Reads one tensor as `f32`; `None` where there is none of that name.
+    pub(super) fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
+        let info = self.header.info(name)?;
+        Some(self.elements(info).and_then(|bytes| {
+            let shape = info.shape.clone();
+            HostTensor::from_bytes(name, info.dtype.into(), shape, bytes, ByteOrder::Little)
+        }))
+    }
+
+    fn elements(&self, info: &TensorInfo) -> Result<&[u8], ModelError> {
+        let (from, to) = info.data_offsets;
+        // `parse_header` compared the last offset with the file; asking again costs nothing and cannot panic.
+        self.map
+            .get(self.data_start..)
+            .and_then(|data| data.get(from..to))
+            .ok_or_else(|| ModelError::malformed(&self.path, "a tensor lies outside the file"))
+    }
+}
+
+/// Parses the header and returns it with the place where the elements begin.
+///
+/// The `safetensors` crate checks that the tensors lie one after another and that each is as long as its type and
+/// shape say. Comparing their end with the end of the file is done here: its own `read_metadata` adds up sizes from
+/// the file without a check for overflow, so that a hostile header stops a debug build and passes a release build.
+fn parse_header(path: &Path, file: &[u8]) -> Result<(Metadata, usize), ModelError> {
+    let malformed = |message: String| ModelError::malformed(path, message);
+    let (length, rest) = file
+        .split_first_chunk::<LENGTH_BYTES>()
+        .ok_or_else(|| malformed("too short for the header of a safetensors file".to_string()))?;
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES {
+        return Err(malformed(format!(
+            "its header claims {length} bytes, more than the {MAX_HEADER_BYTES} of the format"
+        )));
+    }
+    let json = usize::try_from(length)
+        .ok()
+        .and_then(|length| rest.get(..length))
+        .ok_or_else(|| {
+            malformed(format!(
+                "its header claims {length} bytes, more than the file has"
+            ))
+        })?;
+    let header: Metadata = serde_json::from_slice(json)
+        .map_err(|err| malformed(format!("its safetensors header is invalid: {err}")))?;
+    let data_bytes = rest.len() - json.len();
+    if header.data_len() != data_bytes {
+        return Err(malformed(format!(
+            "its header describes {} bytes of tensors, but {data_bytes} follow",
+            header.data_len()
+        )));
+    }
+    Ok((header, LENGTH_BYTES + json.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(data);
+        bytes
+    }
+
+    fn open(bytes: &[u8]) -> Result<SafetensorsFile, ModelError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        SafetensorsFile::open(&path)
+    }
+
+    fn assert_malformed(bytes: &[u8]) {
+        match open(bytes) {
+            Err(ModelError::Malformed { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const ONE: &str = r#"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+
+    #[test]
+    fn a_tensor_is_read_from_its_place() {
+        let data: Vec<u8> = [1.5f32, -2.0]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        let file = open(&file(ONE, &data)).unwrap();
+        assert_eq!(file.names(), ["w"]);
+        assert_eq!(file.read_f32("w").unwrap().unwrap().values, [1.5, -2.0]);
+        assert!(file.read_f32("v").is_none());
+        assert_eq!(file.bytes_of("w"), Some(8));
+    }
+
+    #[test]
+    fn truncated_files_are_errors_at_every_length() {
+        let whole = file(ONE, &[0; 8]);
+        for length in 0..whole.len() {
+            assert_malformed(&whole[..length]);
+        }
+    }
+
+    #[test]
+    fn a_lying_header_length_is_an_error() {
+        for length in [
+            u64::MAX,
+            u64::MAX - 7,
+            1 << 63,
+            100_000_001,
+            99_999_999,
+            0,
+            1,
+        ] {
+            let mut bytes = file(ONE, &[0; 8]);
+            bytes[..8].copy_from_slice(&length.to_le_bytes());
+            assert_malformed(&bytes);
+        }
+    }
+
+    #[test]
+    fn offsets_that_overlap_leave_gaps_or_run_backwards_are_errors() {
+        for (first, second) in [
+            ("[0,8]", "[4,12]"),
+            ("[0,8]", "[12,20]"),
+            ("[8,0]", "[0,8]"),
+            ("[0,8]", "[0,8]"),
+        ] {
+            let header = format!(
+                r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{first}}},"b":{{"dtype":"F32","shape":[2],"data_offsets":{second}}}}}"#
+            );
+            for data in [8, 12, 16, 20] {
+                assert_malformed(&file(&header, &vec![0; data]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_shape_that_does_not_fit_its_bytes_is_an_error() {
+        for shape in [
+            "[3]",
+            "[1]",
+            "[2,2]",
+            "[18446744073709551615,2]",
+            "[-1]",
+            "[0]",
+            "[2.5]",
+        ] {
+            assert_malformed(&file(&ONE.replace("[2]", shape), &[0; 8]));
+        }
+    }
+
+    #[test]
+    fn offsets_that_add_up_past_the_machine_word_are_errors() {
+        // Nine tensors of nearly 2^61 bytes: their end plus the header overflows 64 bits, which `safetensors` 0.8.0
+        // adds without a check. Found by reading it; a debug build would stop there.
+        let each = (1u64 << 61) - 8;
+        let mut parts = Vec::new();
+        let mut start = 0u64;
+        for i in 0..8 {
+            let end = start + each;
+            parts.push(format!(
+                r#""t{i}":{{"dtype":"U8","shape":[{each}],"data_offsets":[{start},{end}]}}"#
+            ));
+            start = end;
+        }
+        let last = u64::MAX - start;
+        parts.push(format!(
+            r#""t8":{{"dtype":"U8","shape":[{last}],"data_offsets":[{start},{}]}}"#,
+            u64::MAX
+        ));
+        assert_malformed(&file(&format!("{{{}}}", parts.join(",")), &[]));
+    }
+
+    #[test]
+    fn headers_that_are_no_json_are_errors() {
+        for header in [
+            "",
+            "{",
+            "[]",
+            "null",
+            r#"{"w":3}"#,
+            r#"{"w":{"dtype":"F33"}}"#,
+        ] {
+            assert_malformed(&file(header, &[]));
+        }
+        assert_malformed(&file(&"[".repeat(100_000), &[]));
+    }
+
+    #[test]
+    fn integers_are_seen_and_not_read() {
+        let header = r#"{"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
+        let file = open(&file(header, &[0; 8])).unwrap();
+        assert_eq!(file.dtype("i"), Some(DType::I64));
+        assert!(matches!(
+            file.read_f32("i").unwrap(),
+            Err(ModelError::TensorDtype { name, .. }) if name == "i"
+        ));
+    }
+}

@@ -1,0 +1,265 @@
+//! Writing one safetensors file: the header, then tensor after tensor, without a second copy of them all.
+
+use super::safetensors_file::MAX_HEADER_BYTES;
+use super::{AtomicFile, ExportDType};
+use crate::error::ModelError;
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Elements converted at a time.
+const BLOCK: usize = 64 << 10;
+
+/// The header is padded to this, so that the elements begin aligned.
+const HEADER_ALIGNMENT: usize = 8;
+
+/// The key that the format keeps for itself among the names of tensors.
+const METADATA_KEY: &str = "__metadata__";
+
+/// A tensor that is borrowed for writing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TensorRef<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// Extents, outermost first.
+    pub shape: &'a [usize],
+    /// The elements in row-major order.
+    pub values: &'a [f32],
+}
+
+/// Writes tensors to one safetensors file, sorted by name, and returns its length in bytes.
+///
+/// The file carries the metadata `format=pt`, without which `transformers` refuses it. It appears whole or not at all.
+///
+/// # Errors
+///
+/// [`ModelError::Export`] where two tensors have one name, [`ModelError::TensorShape`] where a shape and its values
+/// disagree, [`ModelError::TensorOverflow`] where a value does not fit in `dtype`, [`ModelError::Io`].
+pub fn write_safetensors(
+    path: impl AsRef<Path>,
+    tensors: &[TensorRef<'_>],
+    dtype: ExportDType,
+) -> Result<u64, ModelError> {
+    let path = path.as_ref();
+    let plan: Vec<(String, Vec<usize>)> = tensors
+        .iter()
+        .map(|tensor| (tensor.name.to_string(), tensor.shape.to_vec()))
+        .collect();
+    let planned = plan_tensors(path, &plan, dtype)?;
+    let values: HashMap<&str, &[f32]> = tensors
+        .iter()
+        .map(|tensor| (tensor.name, tensor.values))
+        .collect();
+    let (file, bytes) = write_file(path, &planned, dtype, &mut |name| {
+        Ok(Cow::Borrowed(values.get(name).copied().unwrap_or_default()))
+    })?;
+    file.commit()?;
+    Ok(bytes)
+}
+
+/// Gives the values of the tensor of a name, owned or borrowed.
+pub(super) type Producer<'p, 'a> = dyn FnMut(&str) -> Result<Cow<'a, [f32]>, ModelError> + 'p;
+
+/// A tensor to be written, and what it takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlannedTensor<'a> {
+    pub(super) name: &'a str,
+    pub(super) shape: &'a [usize],
+    pub(super) elements: usize,
+    pub(super) bytes: usize,
+}
+
+/// Sorts a plan by name and works out what each tensor takes.
+///
+/// # Errors
+///
+/// [`ModelError::Export`] for a name that comes twice or is not allowed, and for a size past the machine's word.
+pub(super) fn plan_tensors<'a>(
+    path: &Path,
+    plan: &'a [(String, Vec<usize>)],
+    dtype: ExportDType,
+) -> Result<Vec<PlannedTensor<'a>>, ModelError> {
+    let refuse = |message: String| ModelError::Export {
+        path: path.to_path_buf(),
+        message,
+    };
+    let mut planned = Vec::with_capacity(plan.len());
+    let mut total = 0usize;
+    for (name, shape) in plan {
+        if name == METADATA_KEY {
+            return Err(refuse(format!("no tensor can be called `{METADATA_KEY}`")));
+        }
+        let elements = shape
+            .iter()
+            .try_fold(1usize, |n, &extent| n.checked_mul(extent));
+        let bytes = elements.and_then(|elements| elements.checked_mul(dtype.size()));
+        let sum = bytes.and_then(|bytes| total.checked_add(bytes));
+        let (Some(elements), Some(bytes), Some(sum)) = (elements, bytes, sum) else {
+            return Err(refuse(format!(
+                "the shape {shape:?} of tensor `{name}` is too large"
+            )));
+        };
+        total = sum;
+        planned.push(PlannedTensor {
+            name,
+            shape,
+            elements,
+            bytes,
+        });
+    }
+    planned.sort_by_key(|tensor| tensor.name);
+    if let Some(pair) = planned.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(refuse(format!("two tensors are called `{}`", pair[0].name)));
+    }
+    Ok(planned)
+}
+
+/// Writes one file, asking `produce` for the values of one tensor at a time, in the order of `tensors`.
+///
+/// The file is complete but not yet in its place: the caller commits it, alone or with others. Returned with it is its
+/// length in bytes.
+///
+/// # Errors
+///
+/// Those of [`write_safetensors`], and whatever `produce` gives.
+pub(super) fn write_file<'a>(
+    path: &Path,
+    tensors: &[PlannedTensor<'_>],
+    dtype: ExportDType,
+    produce: &mut Producer<'_, 'a>,
+) -> Result<(AtomicFile, u64), ModelError> {
+    let header = header(path, tensors, dtype)?;
+    let mut out = BufWriter::with_capacity(1 << 20, AtomicFile::create(path)?);
+    out.write_all(&(header.len() as u64).to_le_bytes())
+        .and_then(|()| out.write_all(&header))
+        .map_err(ModelError::io(path))?;
+    let mut length = (size_of::<u64>() + header.len()) as u64;
+    let mut bytes = Vec::with_capacity(BLOCK * dtype.size());
+    for tensor in tensors {
+        let values = produce(tensor.name)?;
+        if values.len() != tensor.elements {
+            return Err(ModelError::TensorShape {
+                name: tensor.name.to_string(),
+                expected: tensor.shape.to_vec(),
+                found: vec![values.len()],
+            });
+        }
+        for block in values.chunks(BLOCK) {
+            bytes.clear();
+            dtype.encode(tensor.name, block, &mut bytes)?;
+            out.write_all(&bytes).map_err(ModelError::io(path))?;
+        }
+        length += tensor.bytes as u64;
+    }
+    let file = out
+        .into_inner()
+        .map_err(|err| ModelError::io(path)(err.into_error()))?;
+    Ok((file, length))
+}
+
+/// The JSON header, padded with spaces.
+fn header(
+    path: &Path,
+    tensors: &[PlannedTensor<'_>],
+    dtype: ExportDType,
+) -> Result<Vec<u8>, ModelError> {
+    let refuse = |message: String| ModelError::Export {
+        path: path.to_path_buf(),
+        message,
+    };
+    let mut start = 0;
+    let entries = tensors
+        .iter()
+        .map(|tensor| {
+            let end = start + tensor.bytes;
+            let info = TensorInfo {
+                dtype: dtype.into(),
+                shape: tensor.shape.to_vec(),
+                data_offsets: (start, end),
+            };
+            start = end;
+            (tensor.name.to_string(), info)
+        })
+        .collect();
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let metadata = Metadata::new(Some(format), entries).map_err(|err| refuse(err.to_string()))?;
+    let mut json = serde_json::to_vec(&metadata).map_err(|err| refuse(err.to_string()))?;
+    json.resize(json.len().next_multiple_of(HEADER_ALIGNMENT), b' ');
+    if json.len() as u64 > MAX_HEADER_BYTES {
+        return Err(refuse(format!(
+            "its header would have {} bytes",
+            json.len()
+        )));
+    }
+    Ok(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    fn tensor<'a>(name: &'a str, shape: &'a [usize], values: &'a [f32]) -> TensorRef<'a> {
+        TensorRef {
+            name,
+            shape,
+            values,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_sorted_and_with_its_metadata() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let long: Vec<f32> = (0..BLOCK + 3).map(|i| i as f32).collect();
+        let tensors = [
+            tensor("z", &[2, 1], &[1.5, -2.0]),
+            tensor("a", &[BLOCK + 3], &long),
+            tensor("s", &[], &[7.0]),
+        ];
+        let length = write_safetensors(&path, &tensors, ExportDType::F32).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len() as u64, length);
+        assert!(bytes[8..].starts_with(br#"{"__metadata__":{"format":"pt"},"a":{"#));
+        assert_eq!(u64::from_le_bytes(*bytes.first_chunk().unwrap()) % 8, 0);
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        for written in tensors {
+            let read = checkpoint.read_f32(written.name).unwrap();
+            assert_eq!(
+                (read.shape.as_slice(), read.values.as_slice()),
+                (written.shape, written.values)
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let twice = [tensor("a", &[1], &[1.0]), tensor("a", &[1], &[2.0])];
+        let reserved = [tensor("__metadata__", &[1], &[1.0])];
+        let huge = [tensor("a", &[usize::MAX, 2], &[1.0])];
+        for tensors in [twice.as_slice(), &reserved, &huge] {
+            let result = write_safetensors(&path, tensors, ExportDType::F32);
+            assert!(
+                matches!(result, Err(ModelError::Export { .. })),
+                "{result:?}"
+            );
+        }
+        let short = [tensor("a", &[2], &[1.0])];
+        let result = write_safetensors(&path, &short, ExportDType::F32);
+        assert!(
+            matches!(result, Err(ModelError::TensorShape { .. })),
+            "{result:?}"
+        );
+        let large = [tensor("a", &[1], &[1e6])];
+        let result = write_safetensors(&path, &large, ExportDType::F16);
+        assert!(
+            matches!(result, Err(ModelError::TensorOverflow { .. })),
+            "{result:?}"
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,180 @@
+//! The index of a checkpoint in several files: which tensor lies in which shard.
+
+use super::bounded::read_json;
+use crate::error::ModelError;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+
+/// The longest index read. That of a model with a hundred thousand tensors has some 10 MB.
+pub(super) const MAX_INDEX_BYTES: u64 = 64 << 20;
+
+/// The most shards opened: each takes a file handle or a memory map.
+pub(super) const MAX_SHARDS: usize = 1024;
+
+/// A `*.index.json` whose shard names have been found to be plain file names.
+///
+/// Its `metadata` is not read: `total_size` is wrong in many a published index, and nothing here depends on it.
+#[derive(Debug, Deserialize)]
+pub(super) struct ShardIndex {
+    #[serde(deserialize_with = "unique_keys")]
+    weight_map: BTreeMap<String, String>,
+}
+
+impl ShardIndex {
+    /// Reads an index of shards whose names end with `extension`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Malformed`] where a shard's name could lead out of the directory, and what reading bounded JSON
+    /// can give.
+    pub(super) fn read(path: &Path, extension: &str) -> Result<Self, ModelError> {
+        let index: Self = read_json(path, MAX_INDEX_BYTES)?;
+        let shards = index.shard_names();
+        if shards.is_empty() || shards.len() > MAX_SHARDS {
+            let count = shards.len();
+            return Err(ModelError::malformed(
+                path,
+                format!("it names {count} shards; 1 to {MAX_SHARDS} are read"),
+            ));
+        }
+        for name in shards {
+            if !is_plain_file_name(name) || !name.ends_with(extension) {
+                return Err(ModelError::malformed(
+                    path,
+                    format!(
+                        "it names the shard {name:?}, which is not the plain name of a {extension} file beside it"
+                    ),
+                ));
+            }
+        }
+        Ok(index)
+    }
+
+    /// The names of the shards, each once, sorted.
+    pub(super) fn shard_names(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+
+    /// Each tensor with the name of its shard.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.weight_map
+            .iter()
+            .map(|(tensor, shard)| (tensor.as_str(), shard.as_str()))
+    }
+}
+
+/// Whether joining `name` to a directory gives a file of that directory, on Unix and on Windows.
+fn is_plain_file_name(name: &str) -> bool {
+    !name.is_empty()
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\\', ':', '\0'])
+        && Path::new(name).components().count() == 1
+}
+
+/// A JSON object in which no key comes twice. `serde` alone would keep the last one in silence.
+fn unique_keys<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Unique;
+    impl<'de> Visitor<'de> for Unique {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object from tensor names to shard names")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((tensor, shard)) = access.next_entry::<String, String>()? {
+                if map.contains_key(&tensor) {
+                    return Err(A::Error::custom(format!(
+                        "tensor `{tensor}` is listed twice"
+                    )));
+                }
+                map.insert(tensor, shard);
+            }
+            Ok(map)
+        }
+    }
+    deserializer.deserialize_map(Unique)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<ShardIndex, ModelError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&path, json).unwrap();
+        ShardIndex::read(&path, ".safetensors")
+    }
+
+    #[test]
+    fn tensors_and_shards_are_listed() {
+        let index = read(
+            r#"{"metadata":{"total_size":8},"weight_map":{"b":"y.safetensors","a":"x.safetensors"}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            index.shard_names().into_iter().collect::<Vec<_>>(),
+            ["x.safetensors", "y.safetensors"]
+        );
+        assert_eq!(
+            index.tensors().collect::<Vec<_>>(),
+            [("a", "x.safetensors"), ("b", "y.safetensors")]
+        );
+    }
+
+    #[test]
+    fn a_shard_outside_the_directory_is_refused() {
+        for name in [
+            "../x.safetensors",
+            "/etc/x.safetensors",
+            "sub/x.safetensors",
+            "..\\\\x.safetensors",
+            "C:x.safetensors",
+            "..",
+            ".",
+            "",
+            "x\\u0000.safetensors",
+            "x.bin",
+        ] {
+            let result = read(&format!(r#"{{"weight_map":{{"a":"{name}"}}}}"#));
+            assert!(
+                matches!(result, Err(ModelError::Malformed { .. })),
+                "{name}: {result:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_index_of_nothing_or_of_too_much_is_refused() {
+        assert!(matches!(
+            read(r#"{"weight_map":{}}"#),
+            Err(ModelError::Malformed { .. })
+        ));
+        let many: Vec<String> = (0..=MAX_SHARDS)
+            .map(|i| format!(r#""t{i}":"{i}.safetensors""#))
+            .collect();
+        let many = format!(r#"{{"weight_map":{{{}}}}}"#, many.join(","));
+        assert!(matches!(read(&many), Err(ModelError::Malformed { .. })));
+    }
+
+    #[test]
+    fn what_is_no_index_is_a_json_error() {
+        for json in [
+            "",
+            "[]",
+            "{}",
+            r#"{"weight_map":{"a":1}}"#,
+            r#"{"weight_map":{"a":"x","a":"y"}}"#,
+        ] {
+            assert!(matches!(read(json), Err(ModelError::Json { .. })), "{json}");
+        }
+    }
+}

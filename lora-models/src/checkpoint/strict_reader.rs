@@ -1,0 +1,269 @@
+//! Loading with an account of every tensor: none is missing, and none is left over in silence.
+
+use super::layout::file_name;
+use super::{Checkpoint, HostTensor, IgnoredTensor, LoadReport};
+use crate::error::ModelError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+/// Reads a checkpoint tensor by tensor and keeps account of what was used.
+///
+/// A tensor that a model silently lacks starts from random values, and one that nobody takes shows that the model is
+/// not the one that was saved; both pass unnoticed until the outputs are wrong. So: [`check`](Self::check) the whole
+/// plan first, [`take`](Self::take) what the model needs, [`ignore`](Self::ignore) what it knows it does not, and
+/// [`finish`](Self::finish), which refuses whatever is left.
+#[derive(Debug)]
+pub struct StrictReader<'a> {
+    checkpoint: &'a Checkpoint,
+    taken: BTreeSet<String>,
+    ignored: BTreeMap<String, String>,
+    started: Instant,
+}
+
+impl<'a> StrictReader<'a> {
+    /// Begins the account of a checkpoint, and its time.
+    pub fn new(checkpoint: &'a Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            taken: BTreeSet::new(),
+            ignored: BTreeMap::new(),
+            started: Instant::now(),
+        }
+    }
+
+    /// The checkpoint that is read.
+    pub fn checkpoint(&self) -> &'a Checkpoint {
+        self.checkpoint
+    }
+
+    /// Whether the checkpoint has a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.checkpoint.contains(name)
+    }
+
+    /// Compares the names and shapes that a model needs with the checkpoint, before anything is read.
+    ///
+    /// All tensors of `expected` must be there; those of `optional` may be; either must have its shape.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TensorMissing`] with all names that are missing, else [`ModelError::TensorShape`] with the first
+    /// tensor of another shape, else [`ModelError::TensorDtype`] with the first that holds no floats.
+    pub fn check(
+        &self,
+        expected: &[(String, Vec<usize>)],
+        optional: &[(String, Vec<usize>)],
+    ) -> Result<(), ModelError> {
+        let missing: Vec<String> = expected
+            .iter()
+            .filter(|(name, _)| !self.has(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if !missing.is_empty() {
+            return Err(ModelError::TensorMissing { names: missing });
+        }
+        let present = || {
+            expected
+                .iter()
+                .chain(optional)
+                .filter(|(name, _)| self.has(name))
+        };
+        for (name, shape) in present() {
+            self.check_shape(name, shape)?;
+        }
+        for (name, _) in present() {
+            if let Some(dtype) = self
+                .checkpoint
+                .dtype(name)
+                .filter(|dtype| !dtype.is_float())
+            {
+                return Err(super::host_tensor::not_float(name, dtype));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a tensor that must have the given shape, and counts it as used.
+    ///
+    /// Taking a tensor again, for weights that are tied, reads it again and counts it once.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TensorMissing`], [`ModelError::TensorShape`], and what [`Checkpoint::read_f32`] can give.
+    pub fn take(&mut self, name: &str, expected_shape: &[usize]) -> Result<HostTensor, ModelError> {
+        if self.has(name) {
+            self.check_shape(name, expected_shape)?;
+        }
+        let tensor = self.checkpoint.read_f32(name)?;
+        // A tensor may be taken after a pattern covered it: then it is used, not ignored.
+        self.ignored.remove(name);
+        self.taken.insert(name.to_string());
+        Ok(tensor)
+    }
+
+    /// Marks the tensors not yet taken whose names satisfy `matches` as not needed, and returns how many they are.
+    ///
+    /// `reason` goes into the report: for example "causal mask", for the buffers of old GPT-2 files whose names end
+    /// with `.attn.bias`. Mind the dot there: the parameter `c_attn.bias` has the same ending without it.
+    pub fn ignore(&mut self, reason: &str, matches: impl Fn(&str) -> bool) -> usize {
+        let before = self.ignored.len();
+        for name in self.checkpoint.names() {
+            if !self.taken.contains(name) && matches(name) {
+                self.ignored
+                    .entry(name.to_string())
+                    .or_insert_with(|| reason.to_string());
+            }
+        }
+        self.ignored.len() - before
+    }
+
+    /// The tensors neither taken nor ignored so far, sorted.
+    pub fn left_over(&self) -> Vec<String> {
+        self.checkpoint
+            .names()
+            .filter(|&name| !self.taken.contains(name) && !self.ignored.contains_key(name))
+            .map(str::to_string)
+            .collect()
+    }
+
+    /// Closes the account.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TensorUnexpected`] with every tensor neither taken nor ignored.
+    pub fn finish(self) -> Result<LoadReport, ModelError> {
+        let left_over = self.left_over();
+        if !left_over.is_empty() {
+            return Err(ModelError::TensorUnexpected { names: left_over });
+        }
+        let mut report = LoadReport {
+            source: self.checkpoint.source().to_string(),
+            files: self.checkpoint.files().map(file_name).collect(),
+            file_bytes: self.checkpoint.file_bytes(),
+            tensors: self.taken.len(),
+            parameters: 0,
+            bytes: 0,
+            dtypes: BTreeMap::new(),
+            ignored: Vec::new(),
+            seconds: self.started.elapsed().as_secs_f64(),
+        };
+        for name in &self.taken {
+            let shape = self.checkpoint.shape(name).unwrap_or_default();
+            report.parameters += shape.iter().product::<usize>() as u64;
+            report.bytes += self.checkpoint.bytes_of(name).unwrap_or_default();
+            if let Some(dtype) = self.checkpoint.dtype(name) {
+                *report.dtypes.entry(dtype.to_string()).or_default() += 1;
+            }
+        }
+        report.ignored = self
+            .ignored
+            .into_iter()
+            .map(|(name, reason)| IgnoredTensor { name, reason })
+            .collect();
+        Ok(report)
+    }
+
+    fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelError> {
+        match self.checkpoint.shape(name) {
+            Some(found) if found != expected => Err(ModelError::TensorShape {
+                name: name.to_string(),
+                expected: expected.to_vec(),
+                found: found.to_vec(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::SafetensorsExport;
+
+    fn plan(names: &[&str]) -> Vec<(String, Vec<usize>)> {
+        names
+            .iter()
+            .map(|name| (name.to_string(), vec![2, 3]))
+            .collect()
+    }
+
+    fn checkpoint(names: &[&str]) -> (tempfile::TempDir, Checkpoint) {
+        let dir = tempfile::tempdir().unwrap();
+        SafetensorsExport::new(dir.path())
+            .write(&plan(names), |name| Ok(vec![name.len() as f32; 6]))
+            .unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        (dir, checkpoint)
+    }
+
+    #[test]
+    fn all_that_is_missing_is_named() {
+        let (_dir, checkpoint) = checkpoint(&["b"]);
+        let reader = StrictReader::new(&checkpoint);
+        match reader.check(&plan(&["a", "b", "c"]), &plan(&["d"])) {
+            Err(ModelError::TensorMissing { names }) => assert_eq!(names, ["a", "c"]),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn all_that_is_left_over_is_named() {
+        let (_dir, checkpoint) = checkpoint(&["a", "b", "c", "attn.bias"]);
+        let mut reader = StrictReader::new(&checkpoint);
+        reader.take("b", &[2, 3]).unwrap();
+        assert_eq!(
+            reader.ignore("causal mask", |name| name.ends_with("attn.bias")),
+            1
+        );
+        match reader.finish() {
+            Err(ModelError::TensorUnexpected { names }) => assert_eq!(names, ["a", "c"]),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_full_account_becomes_a_report() {
+        let (_dir, checkpoint) = checkpoint(&["a", "bb", "attn.bias"]);
+        let mut reader = StrictReader::new(&checkpoint);
+        reader
+            .check(&plan(&["a"]), &plan(&["bb", "absent"]))
+            .unwrap();
+        assert_eq!(reader.take("a", &[2, 3]).unwrap().values, [1.0; 6]);
+        assert_eq!(reader.take("a", &[2, 3]).unwrap().values, [1.0; 6]);
+        reader.ignore("all others", |_| true);
+        assert_eq!(reader.take("bb", &[2, 3]).unwrap().values, [2.0; 6]);
+        let report = reader.finish().unwrap();
+        assert_eq!(
+            (report.tensors, report.parameters, report.bytes),
+            (2, 12, 48)
+        );
+        assert_eq!(report.dtypes["F32"], 2);
+        assert_eq!(report.files, ["model.safetensors"]);
+        assert_eq!(report.ignored.len(), 1);
+        assert_eq!(report.ignored[0].name, "attn.bias");
+    }
+
+    #[test]
+    fn a_wrong_shape_is_an_error_wherever_it_is_asked_for() {
+        let (_dir, checkpoint) = checkpoint(&["a"]);
+        let mut reader = StrictReader::new(&checkpoint);
+        let wrong = [("a".to_string(), vec![3, 2])];
+        assert!(matches!(
+            reader.check(&wrong, &[]),
+            Err(ModelError::TensorShape { .. })
+        ));
+        assert!(matches!(
+            reader.check(&[], &wrong),
+            Err(ModelError::TensorShape { .. })
+        ));
+        assert!(matches!(
+            reader.take("a", &[3, 2]),
+            Err(ModelError::TensorShape { .. })
+        ));
+        assert!(matches!(
+            reader.take("z", &[3, 2]),
+            Err(ModelError::TensorMissing { .. })
+        ));
+        assert_eq!(reader.left_over(), ["a"]);
+    }
+}

@@ -1,0 +1,305 @@
+//! The beams of one prompt: which beginnings are followed up, and which continuations are complete.
+//!
+//! As `_beam_search` of transformers 5, without its tensors: there, what is not there yet has a
+//! score of -10⁹; here it is not there.
+
+use super::config::{BeamSearch, EarlyStopping};
+use super::ngram::banned;
+
+/// A beginning that is followed up.
+#[derive(Clone, Debug)]
+pub(super) struct Beam {
+    /// What was generated.
+    pub(super) tokens: Vec<u32>,
+    /// Sum of the tokens' log-probabilities.
+    pub(super) log_probability: f64,
+    /// The row, among this prompt's of the step before, that it continues.
+    pub(super) parent: usize,
+}
+
+/// A complete continuation.
+#[derive(Clone, Debug)]
+pub(super) struct Complete {
+    pub(super) tokens: Vec<u32>,
+    /// Log-probability over length to the power of the length penalty.
+    pub(super) score: f64,
+    /// Whether it ended with a stop token, and not by its length.
+    pub(super) stopped: bool,
+}
+
+/// What holds for every prompt of a search.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'a> {
+    pub(super) search: BeamSearch,
+    pub(super) max_new_tokens: usize,
+    pub(super) no_repeat_ngram_size: usize,
+    pub(super) stop_tokens: &'a [u32],
+}
+
+impl Rules<'_> {
+    /// How many continuations a step looks at: enough that `beams` of them do not end, even if
+    /// every stop token of every beam is among them.
+    fn candidates(&self) -> usize {
+        self.search.beams * (1 + self.stop_tokens.len()).max(2)
+    }
+
+    fn score(&self, log_probability: f64, length: usize) -> f64 {
+        log_probability / (length as f64).powf(self.search.length_penalty)
+    }
+}
+
+/// The search for one prompt.
+pub(super) struct Beams {
+    /// Best first. One, of no tokens, before the first step.
+    pub(super) running: Vec<Beam>,
+    /// Best first, at most as many as beams.
+    complete: Vec<Complete>,
+}
+
+struct Candidate {
+    beam: usize,
+    token: u32,
+    log_probability: f64,
+}
+
+impl Beams {
+    pub(super) fn new() -> Self {
+        Self {
+            running: vec![Beam {
+                tokens: Vec::new(),
+                log_probability: 0.0,
+                parent: 0,
+            }],
+            complete: Vec::new(),
+        }
+    }
+
+    /// Continues every running beam by a token, and returns whether the search goes on.
+    ///
+    /// `logits` holds a row `[vocab]` for each running beam; `prompt` is for the rule on sequences
+    /// that come twice.
+    pub(super) fn advance(&mut self, prompt: &[u32], logits: &[Vec<f32>], rules: &Rules) -> bool {
+        let length = self.running.first().map_or(0, |beam| beam.tokens.len()) + 1;
+        let is_last = length == rules.max_new_tokens;
+        let beams = rules.search.beams;
+        let mut running = Vec::with_capacity(beams);
+        for (rank, candidate) in self.best(prompt, logits, rules).into_iter().enumerate() {
+            let parent = candidate.beam;
+            let mut tokens = self.running[parent].tokens.clone();
+            tokens.push(candidate.token);
+            let stopped = rules.stop_tokens.contains(&candidate.token);
+            if stopped || is_last {
+                // What is ranked after the beams is there to be followed up, not to be complete.
+                if rank < beams {
+                    self.complete.push(Complete {
+                        score: rules.score(candidate.log_probability, length),
+                        tokens,
+                        stopped,
+                    });
+                }
+            } else if running.len() < beams {
+                running.push(Beam {
+                    tokens,
+                    log_probability: candidate.log_probability,
+                    parent,
+                });
+            }
+        }
+        // Stable: of equals, the one that was complete first stays first.
+        self.complete.sort_by(|a, b| b.score.total_cmp(&a.score));
+        self.complete.truncate(beams);
+        if running.is_empty() && self.complete.is_empty() {
+            return false; // Nothing may follow: what there is so far is the result.
+        }
+        self.running = running;
+        !is_last && self.can_improve(length, rules)
+    }
+
+    /// The best complete continuation; of none, the best running one as it is.
+    pub(super) fn finish(self, rules: &Rules) -> Complete {
+        let running = self.running.into_iter().map(|beam| Complete {
+            score: rules.score(beam.log_probability, beam.tokens.len().max(1)),
+            tokens: beam.tokens,
+            stopped: false,
+        });
+        let nothing = Complete {
+            tokens: Vec::new(),
+            score: f64::NEG_INFINITY,
+            stopped: false,
+        };
+        self.complete
+            .into_iter()
+            .chain(running)
+            .next()
+            .unwrap_or(nothing)
+    }
+
+    fn can_improve(&self, length: usize, rules: &Rules) -> bool {
+        let Some(best) = self.running.first() else {
+            return false;
+        };
+        let worst = match self.complete.get(rules.search.beams - 1) {
+            None => return true,
+            Some(worst) => worst.score,
+        };
+        match rules.search.early_stopping {
+            EarlyStopping::WhenFull => false,
+            EarlyStopping::WhenUnlikely => rules.score(best.log_probability, length) > worst,
+        }
+    }
+
+    /// The best continuations by one token, over all beams, best first.
+    fn best(&self, prompt: &[u32], logits: &[Vec<f32>], rules: &Rules) -> Vec<Candidate> {
+        let count = rules.candidates();
+        let mut best: Vec<Candidate> = Vec::with_capacity(count + 1);
+        for (beam, (running, logits)) in self.running.iter().zip(logits).enumerate() {
+            let history = [prompt, &running.tokens].concat();
+            let banned = banned(&history, rules.no_repeat_ngram_size);
+            let offset = running.log_probability - log_sum_exp(logits);
+            for (token, &logit) in logits.iter().enumerate() {
+                let log_probability = offset + f64::from(logit);
+                // The last of a full list; of a list that is not, anything that is possible.
+                let worst = best.get(count - 1);
+                let worst = worst.map_or(f64::NEG_INFINITY, |worst| worst.log_probability);
+                if log_probability.is_nan() || log_probability <= worst {
+                    continue;
+                }
+                let token = token as u32;
+                if banned.contains(&token) {
+                    continue;
+                }
+                let at = best.partition_point(|c| c.log_probability >= log_probability);
+                best.insert(
+                    at,
+                    Candidate {
+                        beam,
+                        token,
+                        log_probability,
+                    },
+                );
+                best.truncate(count);
+            }
+        }
+        best
+    }
+}
+
+/// `ln Σ exp` of a row.
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits
+        .iter()
+        .map(|logit| f64::from((logit - max).exp()))
+        .sum();
+    f64::from(max) + sum.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(beams: usize, max_new_tokens: usize, early_stopping: EarlyStopping) -> Rules<'static> {
+        Rules {
+            search: BeamSearch {
+                beams,
+                length_penalty: 1.0,
+                early_stopping,
+            },
+            max_new_tokens,
+            no_repeat_ngram_size: 0,
+            stop_tokens: &[0],
+        }
+    }
+
+    /// Logits of these probabilities.
+    fn row(probabilities: &[f32]) -> Vec<f32> {
+        probabilities.iter().map(|p| p.ln() + 3.0).collect()
+    }
+
+    fn running(beams: &Beams) -> Vec<&[u32]> {
+        beams
+            .running
+            .iter()
+            .map(|beam| beam.tokens.as_slice())
+            .collect()
+    }
+
+    #[test]
+    fn the_first_step_spreads_and_the_next_compares_all_beams() {
+        let rules = rules(2, 3, EarlyStopping::WhenUnlikely);
+        let mut beams = Beams::new();
+        assert!(beams.advance(&[], &[row(&[0.1, 0.5, 0.4])], &rules));
+        assert_eq!(running(&beams), [&[1], &[2]]);
+        // 0.4 · 0.9 = 0.36 beats 0.5 · 0.5 = 0.25.
+        let logits = [row(&[0.0, 0.5, 0.5]), row(&[0.0, 0.9, 0.1])];
+        assert!(beams.advance(&[], &logits, &rules));
+        assert_eq!(running(&beams), [&[2, 1], &[1, 1]]);
+        assert_eq!(beams.running[0].parent, 1);
+        assert!((beams.running[0].log_probability - 0.36f64.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_stop_token_completes_only_among_the_best() {
+        let rules = rules(2, 9, EarlyStopping::WhenUnlikely);
+        let mut beams = Beams::new();
+        // The stop token is third: it is not complete, and not followed up.
+        beams.advance(&[], &[row(&[0.2, 0.5, 0.3])], &rules);
+        assert!(beams.complete.is_empty());
+        assert_eq!(running(&beams), [&[1], &[2]]);
+        // Now it is first of one beam, and the other two fill up.
+        beams.advance(
+            &[],
+            &[row(&[0.9, 0.06, 0.04]), row(&[0.0, 0.6, 0.4])],
+            &rules,
+        );
+        assert_eq!(beams.complete[0].tokens, [1, 0]);
+        assert!((beams.complete[0].score - 0.45f64.ln() / 2.0).abs() < 1e-6);
+        assert_eq!(running(&beams), [&[2, 1], &[2, 2]]);
+    }
+
+    #[test]
+    fn a_full_search_ends_at_once_or_when_it_cannot_improve() {
+        let first = [row(&[0.6, 0.4, 0.0])];
+        let mut full = Beams::new();
+        assert!(!full.advance(&[], &first, &rules(1, 9, EarlyStopping::WhenFull)));
+        // Complete with ln 0.6; ln 0.4 is worse, so this one does not go on either.
+        let mut unlikely = Beams::new();
+        assert!(!unlikely.advance(&[], &first, &rules(1, 9, EarlyStopping::WhenUnlikely)));
+        // Nothing is complete where the stop token is not among the best.
+        let second = [row(&[0.4, 0.6, 0.0])];
+        let rules = rules(1, 9, EarlyStopping::WhenFull);
+        let mut open = Beams::new();
+        assert!(open.advance(&[], &second, &rules));
+        assert_eq!(open.finish(&rules).tokens, [1]);
+    }
+
+    #[test]
+    fn the_last_step_completes_what_is_best() {
+        let rules = rules(2, 1, EarlyStopping::WhenUnlikely);
+        let mut beams = Beams::new();
+        assert!(!beams.advance(&[], &[row(&[0.1, 0.3, 0.6])], &rules));
+        let best = beams.finish(&rules);
+        assert_eq!((best.tokens, best.stopped), (vec![2], false));
+    }
+
+    #[test]
+    fn a_search_with_nothing_left_to_say_ends() {
+        let mut rules = rules(2, 9, EarlyStopping::WhenUnlikely);
+        rules.no_repeat_ngram_size = 1;
+        let mut beams = Beams::new();
+        assert!(beams.advance(&[0, 2], &[row(&[0.1, 0.7, 0.2])], &rules));
+        assert!(!beams.advance(&[0, 2], &[row(&[0.1, 0.7, 0.2])], &rules));
+        assert_eq!(beams.finish(&rules).tokens, [1]);
+    }
+
+    #[test]
+    fn sequences_that_came_before_are_not_candidates() {
+        let mut rules = rules(1, 9, EarlyStopping::WhenUnlikely);
+        rules.no_repeat_ngram_size = 2;
+        let mut beams = Beams::new();
+        beams.advance(&[2, 1, 2], &[row(&[0.1, 0.7, 0.2])], &rules);
+        // 2 1 was there; the probability of the other is not changed by that.
+        assert_eq!(running(&beams), [&[2]]);
+        assert!((beams.running[0].log_probability - 0.2f64.ln()).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,220 @@
+//! Keys and values of the tokens that a model has seen.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Keys and values of past tokens, layer by layer, so that a step computes its own token alone.
+///
+/// The room for all of them is taken at once: a step writes into its place and copies nothing of
+/// what is there, and reading is a view. Models write with [`append`](Self::append) in each layer
+/// and [`advance`](Self::advance) once at the end of a forward pass.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    layers: Vec<Option<Layer>>,
+    /// Tokens that are complete in every layer.
+    len: usize,
+    capacity: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    /// `[rows, heads, capacity, d_head]`.
+    keys: Tensor<4>,
+    /// `[rows, heads, capacity, d_head]`.
+    values: Tensor<4>,
+}
+
+impl KvCache {
+    /// An empty cache of `layers` layers with room for `capacity` tokens a row. It grows if more
+    /// come, at the price of a copy.
+    pub fn new(layers: usize, capacity: usize) -> Self {
+        Self {
+            layers: vec![None; layers],
+            len: 0,
+            capacity,
+        }
+    }
+
+    /// Number of tokens seen, in each row.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token has been seen.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Writes the keys and values of new tokens in a layer, and returns those of all tokens.
+    ///
+    /// # Shapes
+    /// - `keys`, `values`: `[rows, heads, seq, d_head]`
+    /// - returns twice `[rows, heads, len + seq, d_head]`
+    ///
+    /// # Panics
+    /// If there is no such layer, or the rows, heads or widths are not those of the tokens before.
+    pub fn append(
+        &mut self,
+        layer: usize,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+    ) -> (Tensor<4>, Tensor<4>) {
+        let [_, _, seq, _] = keys.dims();
+        let needed = self.len + seq;
+        if needed > self.capacity {
+            self.grow(needed.max(2 * self.capacity));
+        }
+        let room = |like: &Tensor<4>| empty(like, self.capacity);
+        let Layer {
+            keys: all_keys,
+            values: all_values,
+        } = self.layers[layer].take().unwrap_or_else(|| Layer {
+            keys: room(&keys),
+            values: room(&values),
+        });
+        let stored = Layer {
+            keys: write(all_keys, keys, self.len),
+            values: write(all_values, values, self.len),
+        };
+        let seen = (
+            stored.keys.clone().narrow(2, 0, needed),
+            stored.values.clone().narrow(2, 0, needed),
+        );
+        self.layers[layer] = Some(stored);
+        seen
+    }
+
+    /// Counts the tokens that every layer has written.
+    pub fn advance(&mut self, seq: usize) {
+        self.len += seq;
+    }
+
+    /// Keeps these rows, in this order; a row may be named more than once, or not at all.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn select(&mut self, rows: &[usize], device: &Device) {
+        let indices = indices(rows, device);
+        let (len, capacity) = (self.len, self.capacity);
+        self.replace(|all| {
+            let chosen = all.narrow(2, 0, len).select(0, indices.clone());
+            write(empty(&chosen, capacity), chosen, 0)
+        });
+    }
+
+    /// Reorders the rows' tokens from position `from` on; what is before stays.
+    ///
+    /// The beams of a prompt share it, so that their exchange moves what was generated and not the
+    /// prompt.
+    ///
+    /// # Panics
+    /// If `rows` has another length than there are rows, or there is no such row.
+    pub fn reorder(&mut self, rows: &[usize], from: usize, device: &Device) {
+        let in_place = rows.iter().enumerate().all(|(at, &row)| at == row);
+        if in_place || from >= self.len {
+            return;
+        }
+        let indices = indices(rows, device);
+        let len = self.len;
+        self.replace(|all| {
+            let moved = all
+                .clone()
+                .narrow(2, from, len - from)
+                .select(0, indices.clone());
+            write(all, moved, from)
+        });
+    }
+
+    fn grow(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        let len = self.len;
+        self.replace(|all| write(empty(&all, capacity), all.narrow(2, 0, len), 0));
+    }
+
+    fn replace(&mut self, mut change: impl FnMut(Tensor<4>) -> Tensor<4>) {
+        for slot in &mut self.layers {
+            *slot = slot.take().map(|layer| Layer {
+                keys: change(layer.keys),
+                values: change(layer.values),
+            });
+        }
+    }
+}
+
+fn indices(rows: &[usize], device: &Device) -> Tensor<1, Int> {
+    let shape = [rows.len()];
+    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    Tensor::from_data(TensorData::new(rows, shape), device)
+}
+
+/// Zeros `[rows, heads, capacity, d_head]` of the kind of `like` `[rows, heads, _, d_head]`.
+fn empty(like: &Tensor<4>, capacity: usize) -> Tensor<4> {
+    let [rows, heads, _, d_head] = like.dims();
+    Tensor::zeros(
+        [rows, heads, capacity, d_head],
+        (&like.device(), like.dtype()),
+    )
+}
+
+/// Puts `new` `[rows, heads, seq, d_head]` at position `at` of `all`.
+fn write(all: Tensor<4>, new: Tensor<4>, at: usize) -> Tensor<4> {
+    let [rows, heads, seq, d_head] = new.dims();
+    all.slice_assign([0..rows, 0..heads, at..at + seq, 0..d_head], new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `[rows, 1, 1, 1]` of these values.
+    fn column(values: &[f32]) -> Tensor<4> {
+        let data = TensorData::new(values.to_vec(), [values.len(), 1, 1, 1]);
+        Tensor::from_data(data, &Device::flex())
+    }
+
+    fn push(cache: &mut KvCache, values: &[f32]) -> Vec<f32> {
+        let (keys, seen) = cache.append(0, column(values), column(values) * 10.0);
+        cache.advance(1);
+        assert_eq!((keys * 10.0).into_data(), seen.clone().into_data());
+        seen.into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn tokens_come_back_in_order_past_the_capacity() {
+        let mut cache = KvCache::new(1, 2);
+        assert!(cache.is_empty());
+        push(&mut cache, &[1.0, 2.0]);
+        push(&mut cache, &[3.0, 4.0]);
+        let seen = push(&mut cache, &[5.0, 6.0]);
+        assert_eq!(seen, [10.0, 30.0, 50.0, 20.0, 40.0, 60.0]);
+        assert_eq!((cache.len(), cache.layers()), (3, 1));
+    }
+
+    #[test]
+    fn rows_are_kept_repeated_and_dropped() {
+        let device = Device::flex();
+        let mut cache = KvCache::new(1, 4);
+        push(&mut cache, &[1.0, 2.0, 3.0]);
+        cache.select(&[2, 2, 0, 1], &device);
+        let seen = push(&mut cache, &[4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(seen, [30.0, 40.0, 30.0, 50.0, 10.0, 60.0, 20.0, 70.0]);
+        cache.select(&[3], &device);
+        assert_eq!(push(&mut cache, &[8.0]), [20.0, 70.0, 80.0]);
+    }
+
+    #[test]
+    fn a_reorder_leaves_the_prompt_where_it_is() {
+        let device = Device::flex();
+        let mut cache = KvCache::new(1, 4);
+        push(&mut cache, &[1.0, 2.0]);
+        push(&mut cache, &[3.0, 4.0]);
+        cache.reorder(&[0, 1], 1, &device);
+        cache.reorder(&[1, 1], 1, &device);
+        let seen = push(&mut cache, &[5.0, 6.0]);
+        assert_eq!(seen, [10.0, 40.0, 50.0, 20.0, 40.0, 60.0]);
+    }
+}

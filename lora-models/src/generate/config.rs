@@ -1,0 +1,268 @@
+//! How to generate.
+
+use super::CausalModel;
+use crate::ModelError;
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Strategy {
+    /// The most likely one.
+    Greedy,
+    /// One at random.
+    Sample(Sampling),
+    /// The tokens that are the most likely together, as far as a search of limited width finds.
+    Beam(BeamSearch),
+}
+
+/// A random choice, narrowed in this order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; above 0. Below 1 the choice is less random. Default 1.
+    pub temperature: f64,
+    /// Only this many of the most likely tokens, and those as likely as the last of them. Default
+    /// all.
+    pub top_k: Option<usize>,
+    /// Only the most likely tokens that together have at least this probability, in (0, 1]
+    /// (Holtzman et al. 2020, arXiv 1904.09751). Default 1: all.
+    pub top_p: f64,
+    /// Seed of the choices. They depend on it and on the prompt's place in the list alone. Default
+    /// 0.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: None,
+            top_p: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+/// Beam search as transformers does it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BeamSearch {
+    /// Number of beginnings that are followed up, at least 1. Default 4.
+    pub beams: usize,
+    /// A continuation's log-probability is divided by its length, in tokens, to this power: above 0
+    /// long ones gain, below 0 short ones. Default 1.
+    pub length_penalty: f64,
+    /// When a search ends.
+    pub early_stopping: EarlyStopping,
+}
+
+impl Default for BeamSearch {
+    fn default() -> Self {
+        Self {
+            beams: 4,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::WhenUnlikely,
+        }
+    }
+}
+
+/// When a beam search ends before the longest length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// When there are as many complete continuations as beams: `early_stopping=True`.
+    WhenFull,
+    /// When, besides, the best beam would not be better than the worst of them if it ended now:
+    /// `early_stopping=False`.
+    WhenUnlikely,
+}
+
+/// How to generate: strategy, length, and what ends a text.
+///
+/// # Example
+/// ```
+/// use lora_models::generate::{BeamSearch, GenerationConfig, Strategy};
+///
+/// // The E2E decoding of Hu et al. 2021.
+/// let config = GenerationConfig::new(64)
+///     .with_strategy(Strategy::Beam(BeamSearch { beams: 10, length_penalty: 0.9, ..BeamSearch::default() }))
+///     .with_no_repeat_ngram_size(4)
+///     .with_stop_tokens([50256]);
+/// assert_eq!(config.max_new_tokens, 64);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationConfig {
+    /// The most tokens after the prompt, at least 1.
+    pub max_new_tokens: usize,
+    /// How the next token is chosen. Default greedy.
+    pub strategy: Strategy,
+    /// No sequence of this many tokens comes twice, the prompt included; 0 for no such rule.
+    /// Default 0.
+    pub no_repeat_ngram_size: usize,
+    /// Tokens that end a text. Default none.
+    pub stop_tokens: Vec<u32>,
+    /// The token that short prompts of a batch are filled up with; the model does not look at it.
+    /// Default 0.
+    pub pad_id: u32,
+}
+
+impl GenerationConfig {
+    /// Greedy generation of at most `max_new_tokens`, with no stop token.
+    pub fn new(max_new_tokens: usize) -> Self {
+        Self {
+            max_new_tokens,
+            strategy: Strategy::Greedy,
+            no_repeat_ngram_size: 0,
+            stop_tokens: Vec::new(),
+            pad_id: 0,
+        }
+    }
+
+    /// Sets how the next token is chosen.
+    pub fn with_strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Lets no sequence of this many tokens come twice.
+    pub fn with_no_repeat_ngram_size(mut self, size: usize) -> Self {
+        self.no_repeat_ngram_size = size;
+        self
+    }
+
+    /// Sets the tokens that end a text.
+    pub fn with_stop_tokens(mut self, tokens: impl IntoIterator<Item = u32>) -> Self {
+        self.stop_tokens = tokens.into_iter().collect();
+        self
+    }
+
+    /// Sets the token that short prompts are filled up with.
+    pub fn with_pad_id(mut self, token: u32) -> Self {
+        self.pad_id = token;
+        self
+    }
+
+    /// Checks the options by themselves.
+    ///
+    /// # Errors
+    /// [`ModelError::Generation`] that names the option.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        if self.max_new_tokens == 0 {
+            return refuse("max_new_tokens is 0, expected at least 1".into());
+        }
+        match self.strategy {
+            Strategy::Greedy => Ok(()),
+            Strategy::Sample(sampling) => sampling.validate(),
+            Strategy::Beam(search) => search.validate(),
+        }
+    }
+
+    /// Checks options and prompts against a model.
+    pub(super) fn validate_for<M: CausalModel>(
+        &self,
+        model: &M,
+        prompts: &[Vec<u32>],
+    ) -> Result<(), ModelError> {
+        self.validate()?;
+        let vocab = model.vocab_size();
+        let known = |token: u32| (token as usize) < vocab;
+        if !known(self.pad_id) {
+            return refuse(format!(
+                "pad_id {} is not below the vocabulary's size, {vocab}",
+                self.pad_id
+            ));
+        }
+        for (index, prompt) in prompts.iter().enumerate() {
+            if prompt.is_empty() {
+                return refuse(format!(
+                    "prompt {index} is empty; begin with the model's first token, such as <|endoftext|>"
+                ));
+            }
+            if let Some(token) = prompt.iter().find(|&&token| !known(token)) {
+                return refuse(format!(
+                    "prompt {index} holds token {token}, which is not below the vocabulary's size, {vocab}"
+                ));
+            }
+            let positions = model.max_positions();
+            if prompt.len().saturating_add(self.max_new_tokens) > positions {
+                return refuse(format!(
+                    "prompt {index} has {} tokens, which with max_new_tokens {} are more than the \
+                     model's {positions} positions",
+                    prompt.len(),
+                    self.max_new_tokens
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sampling {
+    fn validate(&self) -> Result<(), ModelError> {
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            return refuse(format!(
+                "temperature is {}, expected a number above 0; for the most likely token, choose greedy",
+                self.temperature
+            ));
+        }
+        if self.top_k == Some(0) {
+            return refuse("top_k is 0, expected at least 1, or none".into());
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return refuse(format!(
+                "top_p is {}, expected a probability in (0, 1]",
+                self.top_p
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl BeamSearch {
+    fn validate(&self) -> Result<(), ModelError> {
+        if self.beams == 0 {
+            return refuse("beams is 0, expected at least 1".into());
+        }
+        if !self.length_penalty.is_finite() {
+            return refuse(format!(
+                "length_penalty is {}, expected a number",
+                self.length_penalty
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn refuse(message: String) -> Result<(), ModelError> {
+    Err(ModelError::Generation { message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_outside_their_range_are_refused_by_name() {
+        let sample = |change: fn(&mut Sampling)| {
+            let mut sampling = Sampling::default();
+            change(&mut sampling);
+            GenerationConfig::new(4).with_strategy(Strategy::Sample(sampling))
+        };
+        let beam = |change: fn(&mut BeamSearch)| {
+            let mut search = BeamSearch::default();
+            change(&mut search);
+            GenerationConfig::new(4).with_strategy(Strategy::Beam(search))
+        };
+        for (config, name) in [
+            (GenerationConfig::new(0), "max_new_tokens"),
+            (sample(|s| s.temperature = 0.0), "temperature"),
+            (sample(|s| s.temperature = f64::NAN), "temperature"),
+            (sample(|s| s.top_k = Some(0)), "top_k"),
+            (sample(|s| s.top_p = 0.0), "top_p"),
+            (sample(|s| s.top_p = 1.5), "top_p"),
+            (beam(|b| b.beams = 0), "beams"),
+            (beam(|b| b.length_penalty = f64::INFINITY), "length_penalty"),
+        ] {
+            let message = config.validate().unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+        assert!(sample(|s| s.top_k = Some(1)).validate().is_ok());
+        assert!(beam(|b| b.beams = 1).validate().is_ok());
+    }
+}

@@ -1,0 +1,104 @@
+//! Rows of a batch that are continued step by step.
+
+use super::{CausalModel, KvCache};
+use crate::ModelError;
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+
+/// A batch in generation: prompts of different lengths, padded on the left so that all rows end at
+/// the same place.
+pub(super) struct Decoder<'a, M> {
+    model: &'a M,
+    device: &'a Device,
+    cache: KvCache,
+    /// Number of padding tokens that each row begins with.
+    padding: Vec<usize>,
+    /// Length of the longest prompt.
+    width: usize,
+}
+
+impl<'a, M: CausalModel> Decoder<'a, M> {
+    /// Reads the prompts, a row each, and returns what may follow them: `[prompts, vocab]`.
+    pub(super) fn start(
+        model: &'a M,
+        device: &'a Device,
+        prompts: &[Vec<u32>],
+        pad_id: u32,
+        max_new_tokens: usize,
+    ) -> (Self, Tensor<2>) {
+        let width = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let padding: Vec<usize> = prompts.iter().map(|prompt| width - prompt.len()).collect();
+        let mut ids = Vec::with_capacity(prompts.len() * width);
+        let mut positions = Vec::with_capacity(prompts.len() * width);
+        for (prompt, &padding) in prompts.iter().zip(&padding) {
+            ids.extend(std::iter::repeat_n(i64::from(pad_id), padding));
+            ids.extend(prompt.iter().map(|&token| i64::from(token)));
+            // Padding is not looked at; position 0 is one that is there.
+            positions.extend(std::iter::repeat_n(0, padding));
+            positions.extend(0..prompt.len() as i64);
+        }
+        let mut decoder = Self {
+            model,
+            device,
+            cache: KvCache::new(model.cache_layers(), width + max_new_tokens),
+            padding,
+            width,
+        };
+        let logits = decoder.forward(ids, positions, width);
+        (decoder, logits)
+    }
+
+    /// Continues each row by a token and returns what may follow: `[rows, vocab]`.
+    pub(super) fn step(&mut self, tokens: &[u32]) -> Tensor<2> {
+        let ids = tokens.iter().map(|&token| i64::from(token)).collect();
+        let place = self.cache.len();
+        let positions = self.padding.iter().map(|padding| (place - padding) as i64);
+        let positions = positions.collect();
+        self.forward(ids, positions, 1)
+    }
+
+    /// Keeps these rows, in this order; one may be kept more than once.
+    pub(super) fn select(&mut self, rows: &[usize]) {
+        self.cache.select(rows, self.device);
+        self.padding = rows.iter().map(|&row| self.padding[row]).collect();
+    }
+
+    /// Puts other rows of the same prompts in the places of the rows.
+    pub(super) fn reorder(&mut self, rows: &[usize]) {
+        self.cache.reorder(rows, self.width, self.device);
+    }
+
+    fn forward(&mut self, ids: Vec<i64>, positions: Vec<i64>, seq: usize) -> Tensor<2> {
+        let rows = self.padding.len();
+        let ints = |values: Vec<i64>| {
+            Tensor::<2, Int>::from_data(TensorData::new(values, [rows, seq]), self.device)
+        };
+        let mask = self.mask(self.cache.len() + seq);
+        self.model
+            .next_logits(ints(ids), mask, ints(positions), &mut self.cache)
+    }
+
+    /// `[rows, length]`, false for padding; `None` where there is none.
+    fn mask(&self, length: usize) -> Option<Tensor<2, Bool>> {
+        if self.padding.iter().all(|&padding| padding == 0) {
+            return None;
+        }
+        let mut mask = Vec::with_capacity(self.padding.len() * length);
+        for &padding in &self.padding {
+            mask.extend((0..length).map(|place| place >= padding));
+        }
+        let data = TensorData::new(mask, [self.padding.len(), length]);
+        Some(Tensor::from_data(data, self.device))
+    }
+}
+
+/// Brings logits `[rows, vocab]` to the host, row after row.
+pub(super) fn rows_on_host(logits: Tensor<2>) -> Result<Vec<Vec<f32>>, ModelError> {
+    let [_, vocab] = logits.dims();
+    let values = logits.into_data().convert::<f32>();
+    let values = values
+        .as_slice::<f32>()
+        .map_err(|error| ModelError::Generation {
+            message: format!("the logits cannot be read from the device: {error:?}"),
+        })?;
+    Ok(values.chunks_exact(vocab).map(<[f32]>::to_vec).collect())
+}

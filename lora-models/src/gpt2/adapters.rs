@@ -1,0 +1,225 @@
+//! LoRA adapters on a GPT-2.
+
+use super::Gpt2LmHead;
+use super::build::param;
+use super::keys::HEAD;
+use crate::ModelError;
+use burn::module::Module;
+use burn::tensor::Device;
+use lora_core::files::Overwrite;
+use lora_core::peft::{self, PeftOptions};
+use lora_core::{
+    Architecture, AttachReport, ExcludeModules, FusedProjection, LayerKind, LoraConfig,
+    LoraEmbedding, LoraEmbeddingConfig, LoraLinear, LoraLinearConfig, TargetModules, attach,
+    attach_with,
+};
+use std::path::Path;
+
+impl Gpt2LmHead {
+    /// What `all-linear` leaves out, and what can be adapted by slices: `c_attn[q,v]`.
+    pub fn architecture() -> Architecture {
+        Architecture {
+            output_layers: vec!["lm_head".into()],
+            fused: vec![FusedProjection {
+                module: "attn.c_attn".into(),
+                parts: ["q", "k", "v"].map(String::from).to_vec(),
+            }],
+        }
+    }
+
+    /// Freezes the model and puts LoRA adapters on it.
+    ///
+    /// A tied head becomes a layer of its own first, where the configuration adapts or excludes it,
+    /// or adapts the token embedding: the head keeps the embedding's base weight then, as in PEFT,
+    /// also after a merge.
+    ///
+    /// # Example
+    /// ```
+    /// # #![recursion_limit = "256"]
+    /// use burn::tensor::Device;
+    /// use lora_core::{LoraConfig, TargetModules};
+    /// use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+    ///
+    /// let config = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, vocab_size: 100, ..Gpt2Config::default() };
+    /// let model = Gpt2LmHead::init(&config, 0, &Device::flex())?;
+    /// let lora = LoraConfig::new(4).with_targets(TargetModules::names(["c_attn[q,v]"]));
+    /// let (model, report) = model.attach(&lora)?;
+    /// // Two slices in two layers, each with A [64, 4] and B [4, 64].
+    /// assert_eq!(report.parameters(), 2 * 2 * (64 * 4 + 4 * 64));
+    /// # let _ = model;
+    /// # Ok::<(), lora_models::ModelError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`lora_core::attach_with`].
+    pub fn attach(self, config: &LoraConfig) -> Result<(Self, AttachReport), ModelError> {
+        let model = self.with_head_for(config);
+        Ok(attach_with(model, config, &Self::architecture())?)
+    }
+
+    /// Puts the adapter of a PEFT directory on the model, ready to go on training.
+    ///
+    /// # Errors
+    /// As [`lora_core::peft::load`].
+    pub fn load_adapter(self, dir: impl AsRef<Path>) -> Result<(Self, AttachReport), ModelError> {
+        let dir = dir.as_ref();
+        let model = self.with_head_for(&peft::read_config(dir)?);
+        Ok(peft::load(model, dir, &Self::architecture())?)
+    }
+
+    /// Writes the adapters as a PEFT directory.
+    ///
+    /// `base_model` is the name or path of the base model, by which Python's `AutoPeftModel` finds
+    /// it.
+    ///
+    /// # Errors
+    /// As [`lora_core::peft::save`].
+    pub fn save_adapter(
+        &self,
+        report: &AttachReport,
+        dir: impl AsRef<Path>,
+        base_model: Option<&str>,
+        overwrite: Overwrite,
+    ) -> Result<(), ModelError> {
+        // In Python the embedding is no Conv1D, and the head is a Linear.
+        let is_conv1d =
+            |m: &lora_core::AdaptedModule| m.kind == LayerKind::Linear && m.module != "lm_head";
+        let options = PeftOptions {
+            task_type: Some("CAUSAL_LM".into()),
+            base_model: base_model.map(String::from),
+            fan_in_fan_out: report.modules.iter().any(is_conv1d),
+        };
+        Ok(peft::save(self, report, dir.as_ref(), &options, overwrite)?)
+    }
+
+    /// Gives a tied model a head of its own, which starts as the token embedding, transposed.
+    pub fn untie_head(mut self) -> Self {
+        if self.lm_head.is_none() {
+            let embedding = self.transformer.wte.weight.base();
+            let [vocab, d_model] = embedding.dims();
+            let device = embedding.device();
+            let values = embedding.transpose().into_data().convert::<f32>();
+            let values = values.iter::<f32>().collect();
+            self.lm_head = Some(LoraLinear {
+                weight: param(HEAD, values, [d_model, vocab], &device),
+                bias: None,
+            });
+        }
+        self
+    }
+
+    fn with_head_for(self, config: &LoraConfig) -> Self {
+        match self.lm_head.is_none() && needs_head(config, &self.transformer.wte) {
+            true => self.untie_head(),
+            false => self,
+        }
+    }
+}
+
+/// Whether a configuration tells the head from the token embedding.
+fn needs_head(config: &LoraConfig, wte: &LoraEmbedding) -> bool {
+    let device = wte.weight.lazy_device();
+    let targets = match &config.targets {
+        TargetModules::Pattern(word) if word == TargetModules::ALL_LINEAR => Vec::new(),
+        TargetModules::Pattern(pattern) => vec![TargetModules::regex(pattern)],
+        TargetModules::Names(names) => one_by_one(names),
+    };
+    let excluded = match &config.exclude {
+        None => Vec::new(),
+        Some(ExcludeModules::Pattern(pattern)) => vec![TargetModules::regex(pattern)],
+        Some(ExcludeModules::Names(names)) => one_by_one(names),
+    };
+    targets
+        .into_iter()
+        .any(|entry| Ends::both(&device).has(entry))
+        || excluded
+            .into_iter()
+            .any(|entry| Ends::head(&device).has(entry))
+}
+
+fn one_by_one(names: &[String]) -> Vec<TargetModules> {
+    let single = |name: &String| TargetModules::names([name]);
+    names.iter().map(single).collect()
+}
+
+/// The two ends of a model, one number each: a selector that finds nothing here means neither.
+///
+/// Names and patterns are matched in one place, which is `lora-core`; this asks it.
+#[derive(Module, Debug)]
+struct Ends {
+    transformer: Option<Start>,
+    lm_head: LoraLinear,
+}
+
+#[derive(Module, Debug)]
+struct Start {
+    wte: LoraEmbedding,
+}
+
+impl Ends {
+    fn head(device: &Device) -> Self {
+        Self {
+            transformer: None,
+            lm_head: LoraLinearConfig::new(1, 1).init(device),
+        }
+    }
+
+    fn both(device: &Device) -> Self {
+        let wte = LoraEmbeddingConfig::new(1, 1).init(device);
+        Self {
+            transformer: Some(Start { wte }),
+            ..Self::head(device)
+        }
+    }
+
+    fn has(self, entry: TargetModules) -> bool {
+        attach(self, &LoraConfig::new(1).with_targets(entry)).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpt2::Gpt2Config;
+
+    fn tied() -> Gpt2LmHead {
+        let config = Gpt2Config {
+            vocab_size: 30,
+            n_positions: 8,
+            n_embd: 8,
+            n_layer: 1,
+            n_head: 2,
+            ..Gpt2Config::default()
+        };
+        Gpt2LmHead::init(&config, 5, &Device::flex()).unwrap()
+    }
+
+    fn unties(config: LoraConfig) -> bool {
+        tied().attach(&config).unwrap().0.lm_head.is_some()
+    }
+
+    #[test]
+    fn the_head_is_untied_where_it_is_told_from_the_embedding() {
+        let names =
+            |names: &[&str]| LoraConfig::new(2).with_targets(TargetModules::names(names.to_vec()));
+        let regex = |pattern: &str| LoraConfig::new(2).with_targets(TargetModules::regex(pattern));
+        assert!(unties(names(&["c_attn", "lm_head"])));
+        assert!(unties(names(&["wte"])));
+        assert!(unties(names(&["transformer.wte"])));
+        assert!(unties(regex(r"lm_head|.*c_attn")));
+        assert!(unties(
+            regex(r".*c_attn").with_exclude(ExcludeModules::Names(vec!["lm_head".into()]))
+        ));
+        assert!(!unties(names(&["c_attn[q,v]", "c_fc"])));
+        assert!(!unties(regex(r".*\.c_(attn|fc)")));
+        assert!(!unties(LoraConfig::new(2)));
+    }
+
+    #[test]
+    fn an_untied_head_is_the_embedding_transposed() {
+        let model = tied().untie_head();
+        let head = model.lm_head.as_ref().unwrap().weight.val();
+        let embedding = model.transformer.wte.weight.val();
+        assert_eq!(head.transpose().into_data(), embedding.into_data());
+    }
+}

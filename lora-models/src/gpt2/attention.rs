@@ -1,0 +1,68 @@
+//! Causal self-attention.
+
+use crate::generate::KvCache;
+use burn::module::Module;
+use burn::nn::Dropout;
+use burn::tensor::{Tensor, activation::softmax};
+use lora_core::LoraLinear;
+
+/// Multi-head self-attention whose query, key and value projections are one matrix, `c_attn`.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Queries, keys and values side by side: `[d_model, 3 · d_model]`.
+    pub c_attn: LoraLinear,
+    /// Of the heads' outputs: `[d_model, d_model]`.
+    pub c_proj: LoraLinear,
+    /// On the attention's weights.
+    pub attn_dropout: Dropout,
+    /// On the output.
+    pub resid_dropout: Dropout,
+    pub(super) n_head: usize,
+    /// What the scores are multiplied by.
+    pub(super) scale: f64,
+}
+
+/// The past of one layer, and which one it is.
+pub(super) struct Past<'a> {
+    pub(super) cache: &'a mut KvCache,
+    pub(super) layer: usize,
+}
+
+impl Attention {
+    /// # Shapes
+    /// - `x`: `[batch, seq, d_model]`
+    /// - `mask`: broadcasts to `[batch, n_head, seq, past + seq]`, added to the scores
+    /// - returns `[batch, seq, d_model]`
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        mask: Option<&Tensor<4>>,
+        past: Option<Past<'_>>,
+    ) -> Tensor<3> {
+        let [batch, seq, d_model] = x.dims();
+        let d_head = d_model / self.n_head;
+        let fused = self.c_attn.forward(x); // [batch, seq, 3 * d_model]
+        let part = |index: usize| {
+            let part = fused.clone().narrow(2, index * d_model, d_model);
+            // [batch, seq, d_model] -> [batch, n_head, seq, d_head]
+            part.reshape([batch, seq, self.n_head, d_head])
+                .swap_dims(1, 2)
+        };
+        let (query, key, value) = (part(0), part(1), part(2));
+        let (key, value) = match past {
+            None => (key, value),
+            Some(past) => past.cache.append(past.layer, key, value),
+        };
+
+        // Scaling the queries is cheaper than scaling the scores.
+        let scores = (query * self.scale).matmul(key.swap_dims(2, 3)); // [batch, n_head, seq, keys]
+        let scores = match mask {
+            None => scores,
+            Some(mask) => scores + mask.clone(),
+        };
+        let weights = self.attn_dropout.forward(softmax(scores, 3));
+        let heads = weights.matmul(value); // [batch, n_head, seq, d_head]
+        let joined = heads.swap_dims(1, 2).reshape([batch, seq, d_model]);
+        self.resid_dropout.forward(self.c_proj.forward(joined))
+    }
+}

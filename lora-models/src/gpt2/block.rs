@@ -1,0 +1,60 @@
+//! One layer of the model: attention, then a perceptron, each on a normalised residual stream.
+
+use super::attention::{Attention, Past};
+use crate::activation::Activation;
+use burn::module::Module;
+use burn::nn::{Dropout, LayerNorm};
+use burn::tensor::Tensor;
+use lora_core::LoraLinear;
+
+/// `x + attn(ln_1(x))`, then `x + mlp(ln_2(x))`.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Before the attention.
+    pub ln_1: LayerNorm,
+    /// Causal self-attention.
+    pub attn: Attention,
+    /// Before the perceptron.
+    pub ln_2: LayerNorm,
+    /// The perceptron.
+    pub mlp: Mlp,
+}
+
+impl Block {
+    /// # Shapes
+    /// - `x`: `[batch, seq, d_model]`
+    /// - `mask`: broadcasts to `[batch, n_head, seq, past + seq]`
+    /// - returns `[batch, seq, d_model]`
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        mask: Option<&Tensor<4>>,
+        past: Option<Past<'_>>,
+    ) -> Tensor<3> {
+        let x = self.attn.forward(self.ln_1.forward(x.clone()), mask, past) + x;
+        self.mlp.forward(self.ln_2.forward(x.clone())) + x
+    }
+}
+
+/// Two linear layers with an activation between them.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[d_model, d_inner]`.
+    pub c_fc: LoraLinear,
+    /// `[d_inner, d_model]`.
+    pub c_proj: LoraLinear,
+    /// On the output.
+    pub dropout: Dropout,
+    #[module(skip)]
+    pub(super) activation: Activation,
+}
+
+impl Mlp {
+    /// # Shapes
+    /// - `x`: `[batch, seq, d_model]`
+    /// - returns `[batch, seq, d_model]`
+    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let inner = self.activation.forward(self.c_fc.forward(x)); // [batch, seq, d_inner]
+        self.dropout.forward(self.c_proj.forward(inner))
+    }
+}

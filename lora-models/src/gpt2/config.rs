@@ -1,0 +1,307 @@
+//! The configuration of a GPT-2, to and from `config.json`.
+
+use super::config_file::ConfigFile;
+use crate::ModelError;
+use crate::activation::Activation;
+use crate::checkpoint::bounded::read_json;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Name of the file.
+pub const CONFIG_FILE: &str = "config.json";
+/// No configuration is anywhere near this size.
+const CONFIG_LIMIT: u64 = 1 << 20;
+/// GPT-3 has 96 layers.
+const MAX_LAYERS: usize = 4096;
+/// Ids and positions are 32-bit integers on most devices.
+const MAX_INDEX: usize = i32::MAX as usize;
+/// A quarter of a trillion; GPT-3 has 175 billion.
+const MAX_PARAMETERS: u64 = 1 << 38;
+
+/// What a GPT-2 is made of. The defaults are transformers': GPT-2 small.
+///
+/// # Example
+/// ```
+/// use lora_models::gpt2::Gpt2Config;
+///
+/// let config = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, ..Gpt2Config::default() };
+/// assert_eq!(config.inner(), 256);
+/// assert_eq!(Gpt2Config::default().parameters(), Some(124_439_808));
+/// # config.validate()?;
+/// # Ok::<(), lora_models::ModelError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gpt2Config {
+    /// Number of tokens that have an embedding. Default 50257.
+    pub vocab_size: usize,
+    /// Longest sequence, in tokens. Default 1024.
+    pub n_positions: usize,
+    /// Width of the hidden states, `d_model`. Default 768.
+    pub n_embd: usize,
+    /// Number of blocks. Default 12.
+    pub n_layer: usize,
+    /// Number of attention heads, a divisor of `n_embd`. Default 12.
+    pub n_head: usize,
+    /// Width inside the MLP. Default 4 · `n_embd`.
+    pub n_inner: Option<usize>,
+    /// Activation inside the MLP. Default GELU by tanh.
+    pub activation_function: Activation,
+    /// Dropout probability on what a block adds to the hidden states. Default 0.1.
+    pub resid_pdrop: f64,
+    /// Dropout probability on the embeddings. Default 0.1.
+    pub embd_pdrop: f64,
+    /// Dropout probability on the attention's weights. Default 0.1.
+    pub attn_pdrop: f64,
+    /// Added to the variance in layer norms. Default 1e-5.
+    pub layer_norm_epsilon: f64,
+    /// Standard deviation of a random start. Default 0.02.
+    pub initializer_range: f64,
+    /// Whether attention scores are divided by the square root of the head's width. Default true.
+    pub scale_attn_weights: bool,
+    /// Whether attention scores are divided by the number of the block, from 1. Default false.
+    pub scale_attn_by_inverse_layer_idx: bool,
+    /// Whether the output layer is the token embedding, transposed. Default true.
+    pub tie_word_embeddings: bool,
+    /// The token that begins a text. Default 50256.
+    pub bos_token_id: Option<u32>,
+    /// The tokens that end a text. Default 50256.
+    pub eos_token_ids: Vec<u32>,
+    /// The token that fills a batch up. Default none.
+    pub pad_token_id: Option<u32>,
+    /// The other keys of the file that it was read from, written back on export.
+    pub other: Map<String, Value>,
+}
+
+impl Default for Gpt2Config {
+    fn default() -> Self {
+        Self {
+            vocab_size: 50257,
+            n_positions: 1024,
+            n_embd: 768,
+            n_layer: 12,
+            n_head: 12,
+            n_inner: None,
+            activation_function: Activation::GeluTanh,
+            resid_pdrop: 0.1,
+            embd_pdrop: 0.1,
+            attn_pdrop: 0.1,
+            layer_norm_epsilon: 1e-5,
+            initializer_range: 0.02,
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            tie_word_embeddings: true,
+            bos_token_id: Some(50256),
+            eos_token_ids: vec![50256],
+            pad_token_id: None,
+            other: Map::new(),
+        }
+    }
+}
+
+impl Gpt2Config {
+    /// GPT-2 medium: 355 million parameters.
+    pub fn medium() -> Self {
+        Self::of_size(24, 1024, 16)
+    }
+
+    /// GPT-2 large: 774 million parameters.
+    pub fn large() -> Self {
+        Self::of_size(36, 1280, 20)
+    }
+
+    /// GPT-2 XL: 1.56 billion parameters.
+    pub fn xl() -> Self {
+        Self::of_size(48, 1600, 25)
+    }
+
+    fn of_size(n_layer: usize, n_embd: usize, n_head: usize) -> Self {
+        Self {
+            n_layer,
+            n_embd,
+            n_head,
+            ..Self::default()
+        }
+    }
+
+    /// Reads `config.json` of a model directory.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for another model than a GPT-2, a value outside its range,
+    /// or a key that asks for what is not computed here; [`ModelError::Json`],
+    /// [`ModelError::TooLarge`] and [`ModelError::Io`] where it cannot be read.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = dir.as_ref().join(CONFIG_FILE);
+        let object: Map<String, Value> = read_json(&path, CONFIG_LIMIT)?;
+        ConfigFile::parse(&path, object)?.into_config(&path)
+    }
+
+    /// The object that `config.json` holds.
+    pub fn to_json(&self) -> Map<String, Value> {
+        ConfigFile::write(self)
+    }
+
+    /// Names and shapes of all weights, as in a file with a head.
+    pub fn weight_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let mut shapes = super::keys::trunk(self);
+        if !self.tie_word_embeddings {
+            shapes.push((super::keys::HEAD.into(), vec![self.vocab_size, self.n_embd]));
+        }
+        shapes
+    }
+
+    /// Width inside the MLP.
+    pub fn inner(&self) -> usize {
+        self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
+    }
+
+    /// Number of parameters, a tied output layer counted once; `None` past what 64 bits hold.
+    pub fn parameters(&self) -> Option<u64> {
+        let [vocab, positions, d, layers, inner] = [
+            self.vocab_size,
+            self.n_positions,
+            self.n_embd,
+            self.n_layer,
+            self.inner(),
+        ]
+        .map(|size| size as u64);
+        let linear = |d_in: u64, d_out: u64| d_in.checked_add(1)?.checked_mul(d_out);
+        let norm = d.checked_mul(2)?;
+        let block = [
+            linear(d, d.checked_mul(3)?)?,
+            linear(d, d)?,
+            linear(d, inner)?,
+            linear(inner, d)?,
+            norm,
+            norm,
+        ];
+        let block = block.into_iter().try_fold(0u64, u64::checked_add)?;
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        [
+            vocab.checked_mul(d)?.checked_mul(tables)?,
+            positions.checked_mul(d)?,
+            block.checked_mul(layers)?,
+            norm,
+        ]
+        .into_iter()
+        .try_fold(0u64, u64::checked_add)
+    }
+
+    /// Checks that a model can be made of these values.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] with the key.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        self.validate_at(Path::new("Gpt2Config"))
+    }
+
+    pub(super) fn validate_at(&self, path: &Path) -> Result<(), ModelError> {
+        let refuse = |key: &str, value: String, expected: String| {
+            Err(ModelError::UnsupportedConfig {
+                path: path.to_path_buf(),
+                key: key.into(),
+                value,
+                expected,
+            })
+        };
+        for (key, value, most) in [
+            ("vocab_size", self.vocab_size, MAX_INDEX),
+            ("n_positions", self.n_positions, MAX_INDEX),
+            ("n_embd", self.n_embd, MAX_INDEX),
+            ("n_layer", self.n_layer, MAX_LAYERS),
+            ("n_head", self.n_head, MAX_INDEX),
+            ("n_inner", self.inner(), MAX_INDEX),
+        ] {
+            if value == 0 || value > most {
+                return refuse(key, value.to_string(), format!("1 to {most}"));
+            }
+        }
+        if !self.n_embd.is_multiple_of(self.n_head) {
+            let expected = format!("a divisor of n_embd, {}", self.n_embd);
+            return refuse("n_head", self.n_head.to_string(), expected);
+        }
+        if self.parameters().is_none_or(|count| count > MAX_PARAMETERS) {
+            let sizes = format!(
+                "with vocab_size {}, n_positions {}, n_layer {} and n_inner {}",
+                self.vocab_size,
+                self.n_positions,
+                self.n_layer,
+                self.inner()
+            );
+            let expected = format!("at most {MAX_PARAMETERS} parameters in all");
+            return refuse("n_embd", format!("{} {sizes}", self.n_embd), expected);
+        }
+        for (key, value) in [
+            ("resid_pdrop", self.resid_pdrop),
+            ("embd_pdrop", self.embd_pdrop),
+            ("attn_pdrop", self.attn_pdrop),
+        ] {
+            if !(0.0..1.0).contains(&value) {
+                return refuse(key, value.to_string(), "a probability in [0, 1)".into());
+            }
+        }
+        if !(self.layer_norm_epsilon.is_finite() && self.layer_norm_epsilon > 0.0) {
+            let found = self.layer_norm_epsilon.to_string();
+            return refuse("layer_norm_epsilon", found, "a positive number".into());
+        }
+        if !(self.initializer_range.is_finite() && self.initializer_range >= 0.0) {
+            let found = self.initializer_range.to_string();
+            return refuse("initializer_range", found, "a number of at least 0".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_of(config: &Gpt2Config) -> String {
+        match config.validate() {
+            Err(ModelError::UnsupportedConfig { key, .. }) => key,
+            other => panic!("{config:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn published_sizes_have_their_published_counts() {
+        let count = |config: Gpt2Config| config.parameters().unwrap();
+        assert_eq!(count(Gpt2Config::default()), 124_439_808);
+        assert_eq!(count(Gpt2Config::medium()), 354_823_168);
+        assert_eq!(count(Gpt2Config::large()), 774_030_080);
+        assert_eq!(count(Gpt2Config::xl()), 1_557_611_200);
+    }
+
+    #[test]
+    fn values_that_make_no_model_are_refused_by_name() {
+        let of = |change: fn(&mut Gpt2Config)| {
+            let mut config = Gpt2Config::default();
+            change(&mut config);
+            key_of(&config)
+        };
+        assert_eq!(of(|c| c.n_head = 7), "n_head");
+        assert_eq!(of(|c| c.n_head = 0), "n_head");
+        assert_eq!(of(|c| c.n_layer = 0), "n_layer");
+        assert_eq!(of(|c| c.n_layer = usize::MAX), "n_layer");
+        assert_eq!(of(|c| c.vocab_size = 0), "vocab_size");
+        assert_eq!(of(|c| c.n_positions = 0), "n_positions");
+        assert_eq!(of(|c| c.n_inner = Some(0)), "n_inner");
+        assert_eq!(of(|c| c.attn_pdrop = 1.0), "attn_pdrop");
+        assert_eq!(of(|c| c.resid_pdrop = -0.1), "resid_pdrop");
+        assert_eq!(of(|c| c.embd_pdrop = f64::NAN), "embd_pdrop");
+        assert_eq!(of(|c| c.layer_norm_epsilon = 0.0), "layer_norm_epsilon");
+        assert_eq!(
+            of(|c| c.initializer_range = f64::INFINITY),
+            "initializer_range"
+        );
+        // Each size is allowed, their product is not.
+        assert_eq!(
+            of(|c| {
+                c.vocab_size = MAX_INDEX;
+                c.n_embd = MAX_INDEX - 1;
+                c.n_head = 1;
+                c.n_inner = Some(1);
+            }),
+            "n_embd"
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! A random start.
+
+use super::build::{Weights, build};
+use super::{Gpt2Config, Gpt2LmHead};
+use crate::ModelError;
+use burn::tensor::Device;
+use lora_core::param_id;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+impl Gpt2LmHead {
+    /// A model with random weights, as transformers starts one: normal with standard deviation
+    /// `initializer_range`, divided by √(2 · `n_layer`) for what writes to the residual stream
+    /// (Radford et al. 2019, section 2.3), and no biases.
+    ///
+    /// The values are drawn on the host and depend on `seed` and on the names of the parameters
+    /// alone, so they are the same on every device.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] where the configuration makes no model.
+    pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Self, ModelError> {
+        config.validate()?;
+        build(config, device, &mut Random { config, seed })
+    }
+}
+
+struct Random<'a> {
+    config: &'a Gpt2Config,
+    seed: u64,
+}
+
+impl Weights for Random<'_> {
+    fn values(&mut self, path: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let count = shape.iter().product();
+        if path.ends_with(".gamma") {
+            return Ok(vec![1.0; count]);
+        }
+        if path.ends_with(".bias") || path.ends_with(".beta") {
+            return Ok(vec![0.0; count]);
+        }
+        let mut deviation = self.config.initializer_range;
+        if path.ends_with(".c_proj.weight") {
+            deviation /= (2.0 * self.config.n_layer as f64).sqrt();
+        }
+        let mut rng = StdRng::seed_from_u64(self.seed ^ param_id(path).val());
+        Ok(normal(&mut rng, count, deviation))
+    }
+}
+
+/// Box and Muller's transform, in pairs.
+fn normal(rng: &mut StdRng, count: usize, deviation: f64) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        // 1 - u is in (0, 1]: its logarithm is finite.
+        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * deviation;
+        let angle = std::f64::consts::TAU * rng.random::<f64>();
+        values.push((radius * angle.cos()) as f32);
+        values.push((radius * angle.sin()) as f32);
+    }
+    values.truncate(count);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Tensor;
+
+    fn tiny() -> Gpt2Config {
+        Gpt2Config {
+            vocab_size: 200,
+            n_positions: 8,
+            n_embd: 64,
+            n_layer: 2,
+            n_head: 2,
+            ..Gpt2Config::default()
+        }
+    }
+
+    fn deviation<const D: usize>(tensor: &Tensor<D>) -> f64 {
+        let values: Vec<f64> = tensor.clone().into_data().iter::<f64>().collect();
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt()
+    }
+
+    #[test]
+    fn deviations_are_transformers() {
+        let model = Gpt2LmHead::init(&tiny(), 1, &Device::flex()).unwrap();
+        let block = &model.transformer.h[1];
+        for (found, expected) in [
+            (deviation(&model.transformer.wte.weight.val()), 0.02),
+            (deviation(&block.attn.c_attn.weight.val()), 0.02),
+            (deviation(&block.attn.c_proj.weight.val()), 0.01),
+            (deviation(&block.mlp.c_proj.weight.val()), 0.01),
+        ] {
+            // The estimate's own deviation is at most 1/√(2 · 4096) = 1.1 %.
+            assert!((found / expected - 1.0).abs() < 0.05, "{found} {expected}");
+        }
+        let bias = block.attn.c_attn.bias.as_ref().unwrap().val();
+        assert_eq!(deviation(&bias), 0.0);
+        assert_eq!(block.ln_1.gamma.val().mean().into_scalar::<f32>(), 1.0);
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let start = |seed| {
+            let model = Gpt2LmHead::init(&tiny(), seed, &Device::flex()).unwrap();
+            model.transformer.wpe.weight.val().into_data()
+        };
+        assert_eq!(start(3), start(3));
+        assert_ne!(start(3), start(4));
+    }
+}

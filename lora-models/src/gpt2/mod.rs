@@ -1,0 +1,42 @@
+//! GPT-2 (Radford et al. 2019, *Language Models are Unsupervised Multitask Learners*).
+//!
+//! - [`Gpt2Config`]: what the model is made of, from and to `config.json`
+//! - [`Gpt2LmHead`]: the model; [`init`](Gpt2LmHead::init) at random,
+//!   [`load`](Gpt2LmHead::load) from a Hugging Face directory,
+//!   [`export`](Gpt2LmHead::export) to one
+//! - [`attach`](Gpt2LmHead::attach), [`load_adapter`](Gpt2LmHead::load_adapter),
+//!   [`save_adapter`](Gpt2LmHead::save_adapter): LoRA on it
+//! - [`Gpt2`], [`Block`], [`Attention`], [`Mlp`]: its parts, for those who look inside
+//!
+//! Modules and paths are named as in Python, so a LoRA target is written as it is there:
+//!
+//! | path | what it is | shape |
+//! | --- | --- | --- |
+//! | `transformer.wte` | embedding of tokens | `[vocab_size, d_model]` |
+//! | `transformer.wpe` | embedding of positions | `[n_positions, d_model]` |
+//! | `transformer.h.{i}.attn.c_attn` | queries, keys and values side by side; `c_attn[q,v]` names slices | `[d_model, 3 · d_model]` |
+//! | `transformer.h.{i}.attn.c_proj` | output of the attention | `[d_model, d_model]` |
+//! | `transformer.h.{i}.mlp.c_fc` | into the MLP | `[d_model, d_inner]` |
+//! | `transformer.h.{i}.mlp.c_proj` | out of it | `[d_inner, d_model]` |
+//! | `lm_head` | to the vocabulary, where it is not tied | `[d_model, vocab_size]` |
+//!
+//! Arithmetic is in f32, whatever the weights were stored as.
+
+mod adapters;
+mod attention;
+mod block;
+mod build;
+mod config;
+mod config_file;
+mod export;
+mod init;
+mod keys;
+mod load;
+mod mask;
+mod model;
+
+pub use attention::Attention;
+pub use block::{Block, Mlp};
+pub use config::{CONFIG_FILE, Gpt2Config};
+pub use export::ExportOptions;
+pub use model::{Gpt2, Gpt2LmHead};

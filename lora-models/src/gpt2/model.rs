@@ -1,0 +1,174 @@
+//! The model: embeddings, blocks, and the projection to the vocabulary.
+
+use super::attention::Past;
+use super::block::Block;
+use super::mask::additive_mask;
+use crate::generate::{CausalModel, KvCache};
+use burn::module::Module;
+use burn::nn::{Dropout, Embedding, LayerNorm};
+use burn::tensor::{Bool, Device, Int, Tensor, module::linear};
+use lora_core::{LoraEmbedding, LoraLinear};
+
+/// The model without the projection to the vocabulary.
+#[derive(Module, Debug)]
+pub struct Gpt2 {
+    /// Of tokens: `[vocab_size, d_model]`.
+    pub wte: LoraEmbedding,
+    /// Of positions: `[n_positions, d_model]`.
+    pub wpe: Embedding,
+    /// On the embeddings.
+    pub drop: Dropout,
+    /// The layers.
+    pub h: Vec<Block>,
+    /// After the last layer.
+    pub ln_f: LayerNorm,
+}
+
+/// GPT-2 with its projection to the vocabulary (Radford et al. 2019).
+///
+/// The fields are named as the modules are in Python, so that a path here is the path there.
+#[derive(Module, Debug)]
+pub struct Gpt2LmHead {
+    /// Embeddings and blocks.
+    pub transformer: Gpt2,
+    /// `[d_model, vocab_size]`; `None` where it is tied: the token embedding, transposed.
+    pub lm_head: Option<LoraLinear>,
+}
+
+impl Gpt2 {
+    /// The hidden states of every token, after the last layer norm.
+    ///
+    /// Without position ids a token's position is its place in the row, the tokens in the cache
+    /// counted, as in transformers: for rows that are padded on the left, give them.
+    ///
+    /// # Shapes
+    /// - `ids`: `[batch, seq]`
+    /// - `attention_mask`: `[batch, past + seq]`, true for a token, false for padding; `past` is
+    ///   the length of the cache
+    /// - `position_ids`: `[batch or 1, seq]`
+    /// - returns `[batch, seq, d_model]`; what it holds for padding means nothing
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or there are more tokens than positions.
+    pub fn forward(
+        &self,
+        ids: Tensor<2, Int>,
+        attention_mask: Option<Tensor<2, Bool>>,
+        position_ids: Option<Tensor<2, Int>>,
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let [_, seq] = ids.dims();
+        let device = ids.device();
+        let past = cache.as_ref().map_or(0, |cache| cache.len());
+        let position_ids = position_ids.unwrap_or_else(|| {
+            let positions = self.positions();
+            assert!(
+                past + seq <= positions,
+                "{past} tokens in the cache and {seq} new are more than the {positions} positions"
+            );
+            let ids = Tensor::<1, Int>::arange(past as i64..(past + seq) as i64, &device);
+            ids.unsqueeze() // [seq] -> [1, seq]
+        });
+        let x = self.wte.forward(ids) + self.wpe.forward(position_ids);
+        let mut x = self.drop.forward(x);
+        let mask = additive_mask(seq, past, attention_mask, &device);
+        for (layer, block) in self.h.iter().enumerate() {
+            let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
+            x = block.forward(x, mask.as_ref(), past);
+        }
+        if let Some(cache) = cache {
+            cache.advance(seq);
+        }
+        self.ln_f.forward(x)
+    }
+
+    fn positions(&self) -> usize {
+        self.wpe.weight.lazy_shape()[0]
+    }
+}
+
+impl Gpt2LmHead {
+    /// The device that the weights are on.
+    pub fn device(&self) -> Device {
+        self.transformer.wte.weight.lazy_device()
+    }
+
+    /// [`Gpt2::forward`]: the hidden states, to be projected where they are needed.
+    ///
+    /// # Shapes
+    /// As [`Gpt2::forward`].
+    ///
+    /// # Panics
+    /// As [`Gpt2::forward`].
+    pub fn forward_hidden(
+        &self,
+        ids: Tensor<2, Int>,
+        attention_mask: Option<Tensor<2, Bool>>,
+        position_ids: Option<Tensor<2, Int>>,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        self.transformer
+            .forward(ids, attention_mask, position_ids, cache)
+    }
+
+    /// Projects hidden states to the vocabulary.
+    ///
+    /// A tied projection uses the embedding's own weight: an adapter on the embedding does not act
+    /// here, as in PEFT.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[..., d_model]`
+    /// - returns `[..., vocab_size]`
+    pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => linear(hidden, self.transformer.wte.weight.base().transpose(), None),
+        }
+    }
+
+    /// The logits of every token: [`forward_hidden`](Self::forward_hidden), then
+    /// [`logits`](Self::logits).
+    ///
+    /// # Shapes
+    /// - `ids`: `[batch, seq]`
+    /// - `attention_mask`: `[batch, seq]`, true for a token, false for padding
+    /// - returns `[batch, seq, vocab_size]`
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or there are more tokens than positions.
+    pub fn forward(
+        &self,
+        ids: Tensor<2, Int>,
+        attention_mask: Option<Tensor<2, Bool>>,
+    ) -> Tensor<3> {
+        self.logits(self.forward_hidden(ids, attention_mask, None, None))
+    }
+}
+
+impl CausalModel for Gpt2LmHead {
+    fn vocab_size(&self) -> usize {
+        self.transformer.wte.weight.lazy_shape()[0]
+    }
+
+    fn max_positions(&self) -> usize {
+        self.transformer.positions()
+    }
+
+    fn cache_layers(&self) -> usize {
+        self.transformer.h.len()
+    }
+
+    fn next_logits(
+        &self,
+        ids: Tensor<2, Int>,
+        attention_mask: Option<Tensor<2, Bool>>,
+        position_ids: Tensor<2, Int>,
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        let [_, seq] = ids.dims();
+        let hidden = self.forward_hidden(ids, attention_mask, Some(position_ids), Some(cache));
+        // [rows, seq, d_model] -> [rows, d_model]
+        let last = hidden.narrow(1, seq - 1, 1).squeeze_dim::<2>(1);
+        self.logits(last)
+    }
+}

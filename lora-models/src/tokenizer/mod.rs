@@ -1,0 +1,262 @@
+//! Text to token ids and back, from the tokenizer files of a Hugging Face model directory.
+//!
+//! | concept | file |
+//! | --- | --- |
+//! | [`Tokenizer`]: encoding, decoding, the ids with a meaning | `mod.rs` |
+//! | reading `tokenizer.json`, or `vocab.json` with `merges.txt` | `load.rs` |
+//! | which tokens are special, and which ends a text | `special_tokens.rs` |
+//!
+//! The work is done by Hugging Face's own `tokenizers` crate, so ids are those of `transformers`. What is different on
+//! purpose: no special tokens are added around a text, nothing is padded or cut off whatever `tokenizer.json` says, and
+//! decoding never "cleans up" spaces, so that for byte-level BPE decoding undoes encoding.
+
+mod load;
+mod special_tokens;
+
+use crate::checkpoint::AtomicFile;
+use crate::checkpoint::bounded::read_bounded;
+use crate::error::ModelError;
+use load::Loaded;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// The longest tokenizer file read. The largest in use, with a quarter of a million tokens, have some 30 MB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Texts encoded at once: enough for all threads, and bounded memory for a corpus of any length.
+const BATCH: usize = 1024;
+
+/// All files that can belong to a tokenizer, those that define it and those that say how it is used.
+const FILES: [&str; 7] = [
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+];
+
+/// A tokenizer with the ids that a language model needs.
+///
+/// # Examples
+///
+/// ```no_run
+/// use lora_models::tokenizer::Tokenizer;
+///
+/// # fn main() -> Result<(), lora_models::ModelError> {
+/// let tokenizer = Tokenizer::from_dir("gpt2")?;
+/// let ids = tokenizer.encode("Hello world<|endoftext|>")?;
+/// assert_eq!(ids, [15496, 995, 50256]);
+/// assert_eq!(tokenizer.eos_id(), Some(50256));
+/// assert_eq!(tokenizer.decode(&ids, true)?, "Hello world");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The file or directory it came from, for messages.
+    path: PathBuf,
+    files: Vec<PathBuf>,
+    eos_id: Option<u32>,
+    bos_id: Option<u32>,
+    pad_id: Option<u32>,
+    vocab_size: usize,
+    largest_id: Option<u32>,
+}
+
+impl Tokenizer {
+    /// Loads the tokenizer of a model directory: from `tokenizer.json`, else from `vocab.json` and `merges.txt` as
+    /// byte-level BPE, the scheme of GPT-2.
+    ///
+    /// The end-of-text id is that of `eos_token` in `tokenizer_config.json`, else in `special_tokens_map.json`, else
+    /// `eos_token_id` of `config.json` where the tokenizer has that id, else `<|endoftext|>` where the vocabulary has
+    /// it. The ids for the beginning of a text and for padding are found likewise, without the last step. Tokens that
+    /// these files call special are recognised in texts, and appended to the vocabulary where it lacks them, as
+    /// `transformers` does.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::MissingFile`] where the directory has no tokenizer; [`ModelError::Tokenizer`],
+    /// [`ModelError::Json`] or [`ModelError::TooLarge`] where a file is not what it should be; [`ModelError::Io`].
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let dir = dir.as_ref();
+        let Loaded {
+            inner,
+            path,
+            special,
+        } = load::load(dir)?;
+        let id_of = |token: &Option<String>, config_id: Option<u32>| {
+            let named = token.as_deref().and_then(|token| inner.token_to_id(token));
+            // A `config.json` made without its tokenizer has the ids of another one, so they are looked up.
+            named.or(config_id.filter(|&id| inner.id_to_token(id).is_some()))
+        };
+        let ids = special.config_ids;
+        let eos_id =
+            id_of(&special.eos, ids.eos).or_else(|| inner.token_to_id(special_tokens::END_OF_TEXT));
+        let bos_id = id_of(&special.bos, ids.bos);
+        let pad_id = id_of(&special.pad, ids.pad);
+        let vocab = inner.get_vocab(true);
+        let (vocab_size, largest_id) = (vocab.len(), vocab.into_values().max());
+        let files = FILES
+            .iter()
+            .map(|name| dir.join(name))
+            .filter(|path| path.is_file())
+            .collect();
+        Ok(Self {
+            inner,
+            path,
+            files,
+            eos_id,
+            bos_id,
+            pad_id,
+            vocab_size,
+            largest_id,
+        })
+    }
+
+    /// The ids of a text. None are added around it; the text of a special token in it becomes that token.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Tokenizer`] where the tokenizer's own rules fail on the text. Byte-level BPE has a token for
+    /// every byte and does not.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        let encoding = guarded(&self.path, || self.inner.encode_fast(text, false))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of each text, worked out on several threads, otherwise as [`encode`](Self::encode).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`encode`](Self::encode).
+    pub fn encode_batch<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>, ModelError> {
+        let mut ids = Vec::with_capacity(texts.len());
+        for batch in texts.chunks(BATCH) {
+            let batch: Vec<&str> = batch.iter().map(AsRef::as_ref).collect();
+            let encodings = guarded(&self.path, || self.inner.encode_batch_fast(batch, false))?;
+            ids.extend(encodings.iter().map(|encoding| encoding.get_ids().to_vec()));
+        }
+        Ok(ids)
+    }
+
+    /// The text of some ids, without special tokens where `skip_special` says so.
+    ///
+    /// Ids that the vocabulary lacks are passed over, and bytes that are no UTF-8 (a character may be cut between two
+    /// tokens) become U+FFFD, both as in `transformers`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Tokenizer`] where the tokenizer's own rules fail on the tokens.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
+        guarded(&self.path, || self.inner.decode(ids, skip_special))
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The largest id that a text can have, `None` for an empty vocabulary.
+    ///
+    /// Ids may have gaps, so this and not [`vocab_size`](Self::vocab_size) is what must be smaller than the number of
+    /// rows of the model's embedding.
+    pub fn largest_id(&self) -> Option<u32> {
+        self.largest_id
+    }
+
+    /// The id that ends a text.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos_id
+    }
+
+    /// The id that begins a text, for models that have one.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos_id
+    }
+
+    /// The id that fills up short texts. GPT-2 has none; the end of the text is often taken for it.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.pad_id
+    }
+
+    /// The id of a token, given as it stands in the vocabulary: byte-level BPE writes a space as `Ġ`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id, as it stands in the vocabulary.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The tokenizer's files in its directory: those to copy beside an exported model.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Copies the tokenizer's files to `dir`, byte for byte, and returns the copies. Copying to where they already are
+    /// does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Io`], or [`ModelError::TooLarge`] where a file has grown past what is read.
+    pub fn save_to(&self, dir: impl AsRef<Path>) -> Result<Vec<PathBuf>, ModelError> {
+        let dir = dir.as_ref();
+        std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+        let mut copies = Vec::with_capacity(self.files.len());
+        for file in &self.files {
+            let Some(name) = file.file_name() else {
+                continue;
+            };
+            let copy = dir.join(name);
+            if !is_same_file(file, &copy) {
+                AtomicFile::write_whole(&copy, &read_bounded(file, MAX_FILE_BYTES)?)?;
+            }
+            copies.push(copy);
+        }
+        Ok(copies)
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    /// Without the vocabulary, which would fill screens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("path", &self.path)
+            .field("vocab_size", &self.vocab_size)
+            .field("eos_id", &self.eos_id)
+            .field("bos_id", &self.bos_id)
+            .field("pad_id", &self.pad_id)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Runs a piece of the `tokenizers` crate, with its errors and its panics as ours.
+///
+/// A file can make the crate panic: a `continuing_subword_prefix` longer than a merged token, for one, or an id of
+/// 2^32 - 1 before another token is added. A tokenizer is somebody else's file, and must not end the program.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, ModelError> {
+    let fail = |message: String| {
+        Err(ModelError::Tokenizer {
+            path: path.to_path_buf(),
+            message,
+        })
+    };
+    // Nothing that a panic leaves half-done is used again: loading drops it, and encoding writes only to a cache
+    // behind a lock, one whole entry at a time.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(err)) => fail(err.to_string()),
+        Err(_) => fail(
+            "its definition contradicts itself, and the tokenizers crate gave up on it".to_string(),
+        ),
+    }
+}

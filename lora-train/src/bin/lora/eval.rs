@@ -1,0 +1,16 @@
+//! `lora eval`.
+
+use lora_train::TrainError;
+use lora_train::progress::Screen;
+use lora_train::run::{EvalOptions, eval};
+
+pub fn run(options: &EvalOptions) -> Result<(), TrainError> {
+    let summary = eval(options, &Screen::detect())?;
+    for (name, value) in &summary.metrics {
+        println!("{name:12} {value:.4}");
+    }
+    if let Some(path) = &options.predictions {
+        println!("saved {}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! `lora generate`.
+
+use lora_train::TrainError;
+use lora_train::progress::Screen;
+use lora_train::run::{GenerateOptions, generate};
+
+pub fn run(options: &GenerateOptions) -> Result<(), TrainError> {
+    for continuation in generate(options, &Screen::detect())? {
+        if options.json {
+            println!("{}", serde_json::json!(continuation));
+        } else {
+            println!("{}{}", continuation.prompt, continuation.text);
+        }
+    }
+    Ok(())
+}

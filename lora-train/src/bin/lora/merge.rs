@@ -1,0 +1,9 @@
+//! `lora merge`.
+
+use lora_train::TrainError;
+use lora_train::run::{MergeOptions, merge};
+
+pub fn run(options: &MergeOptions) -> Result<(), TrainError> {
+    println!("{}", merge(options)?);
+    Ok(())
+}

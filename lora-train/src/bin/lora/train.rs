@@ -1,0 +1,78 @@
+//! `lora train`.
+
+use clap::Args;
+use lora_train::TrainError;
+use lora_train::options::TrainOptions;
+use lora_train::progress::Screen;
+use lora_train::run::{INTERRUPTED, TrainPlan, TrainSummary, train};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How many generated texts are shown at the end.
+const SHOWN: usize = 3;
+
+#[derive(Args)]
+pub struct Train {
+    /// Recipe: a TOML file with any of the options below as keys, `_` for `-`; flags win over it.
+    recipe: Option<PathBuf>,
+    #[command(flatten)]
+    options: TrainOptions,
+}
+
+impl Train {
+    pub fn run(self) -> Result<(), TrainError> {
+        let options = match &self.recipe {
+            Some(recipe) => self.options.or(TrainOptions::from_recipe(recipe)?)?,
+            None => self.options,
+        };
+        let plan = TrainPlan::new(options)?;
+        let interrupter = burn_train::Interrupter::new();
+        let handle = interrupter.clone();
+        let asked = AtomicBool::new(false);
+        let handler = ctrlc::set_handler(move || {
+            if asked.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("finishing this step and saving; press Ctrl-C again to leave at once");
+            handle.stop(Some(INTERRUPTED));
+        });
+        handler.map_err(|error| TrainError::Burn {
+            message: format!("no handler for Ctrl-C: {error}"),
+        })?;
+        let mut screen = Screen::detect();
+        show(&train(plan, interrupter, &mut screen)?);
+        Ok(())
+    }
+}
+
+fn show(summary: &TrainSummary) {
+    if !summary.after.is_empty() {
+        println!("{:12} {:>10} {:>10}", "", "before", "after");
+        let names: BTreeSet<&String> = summary.before.keys().chain(summary.after.keys()).collect();
+        for name in names {
+            let value = |metrics: &std::collections::BTreeMap<String, f64>| {
+                metrics.get(name).map_or("-".into(), |value| format!("{value:.3}"))
+            };
+            println!("{name:12} {:>10} {:>10}", value(&summary.before), value(&summary.after));
+        }
+    }
+    let step = (summary.texts.len() / SHOWN).max(1);
+    for text in summary.texts.iter().step_by(step).take(SHOWN) {
+        println!("\nprompt     {}", text.prompt.trim());
+        println!("generated  {}", text.text);
+        for reference in text.references.iter().take(2) {
+            println!("reference  {reference}");
+        }
+    }
+    println!("\n{} steps in {:.0} s", summary.steps, summary.seconds);
+    match summary.stopped.as_deref() {
+        Some(INTERRUPTED) => println!("interrupted: go on with --resume"),
+        Some(reason) => println!("stopped early: {reason}"),
+        None => {}
+    }
+    println!("saved {}", summary.weights.display());
+    if let Some(merged) = &summary.merged {
+        println!("saved {}", merged.display());
+    }
+}

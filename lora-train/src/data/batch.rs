@@ -1,0 +1,180 @@
+//! Examples side by side, padded to one length: what a step is given.
+
+use super::example::Example;
+use super::record::Origin;
+
+/// The label of a position that nothing is learned from, as in PyTorch and Hugging Face.
+pub const IGNORE_INDEX: i64 = -100;
+
+/// A batch of examples, padded at the right to the longest of them.
+///
+/// The matrices are `[batch, seq]` in row-major order. A label is the token at its own position;
+/// the loss compares it with the logits of the position before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The tokens, `[batch, seq]`.
+    pub input_ids: Vec<i64>,
+    /// Whether a position holds a token rather than padding, `[batch, seq]`.
+    pub attention_mask: Vec<bool>,
+    /// The token to predict at a position, or [`IGNORE_INDEX`], `[batch, seq]`. The first column is
+    /// always ignored.
+    pub labels: Vec<i64>,
+    /// The number of examples.
+    pub batch: usize,
+    /// The length of the longest.
+    pub seq: usize,
+    /// The number of labels that are not ignored: what the loss is averaged over.
+    pub label_tokens: usize,
+    /// The number of tokens that are not padding.
+    pub tokens: usize,
+    /// The index of each example, as [`Example::index`] gives it.
+    pub indices: Vec<usize>,
+    /// Where each example was read.
+    pub origins: Vec<Origin>,
+}
+
+impl Batch {
+    /// What is in the batch and where it was read, for error messages and logs.
+    pub fn describe(&self) -> String {
+        const SHOWN: usize = 8;
+        let mut origins: Vec<String> = self
+            .origins
+            .iter()
+            .take(SHOWN)
+            .map(ToString::to_string)
+            .collect();
+        let more = self.origins.len() - origins.len();
+        if more > 0 {
+            origins.push(format!("{more} more"));
+        }
+        format!(
+            "a batch of {} examples and up to {} tokens ({})",
+            self.batch,
+            self.seq,
+            origins.join(", ")
+        )
+    }
+}
+
+/// Puts examples side by side. What pads the shorter ones, `pad_id`, is neither attended to nor
+/// learned, so any token will do where a model has none for it.
+///
+/// # Examples
+/// ```
+/// use lora_train::data::{Example, IGNORE_INDEX, Origin, collate};
+/// use std::path::Path;
+///
+/// let origin = Origin::new(Path::new("train.jsonl"), 1);
+/// let long = Example::new(0, vec![5, 6, 7], 2, origin.clone());
+/// let short = Example::new(1, vec![8, 9], 1, origin);
+/// let batch = collate(&[&long, &short], 0);
+///
+/// assert_eq!((batch.batch, batch.seq), (2, 3));
+/// assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 0]);
+/// assert_eq!(batch.attention_mask, [true, true, true, true, true, false]);
+/// let none = IGNORE_INDEX;
+/// assert_eq!(batch.labels, [none, none, 7, none, 9, none]);
+/// assert_eq!(batch.label_tokens, 2);
+/// ```
+pub fn collate(examples: &[&Example], pad_id: u32) -> Batch {
+    let seq = examples.iter().map(|e| e.len()).max().unwrap_or(0);
+    let cells = examples.len() * seq;
+    let mut batch = Batch {
+        input_ids: Vec::with_capacity(cells),
+        attention_mask: Vec::with_capacity(cells),
+        labels: Vec::with_capacity(cells),
+        batch: examples.len(),
+        seq,
+        label_tokens: 0,
+        tokens: 0,
+        indices: Vec::with_capacity(examples.len()),
+        origins: Vec::with_capacity(examples.len()),
+    };
+    for example in examples {
+        for (position, &token) in example.tokens().iter().enumerate() {
+            let token = i64::from(token);
+            let learned = position >= example.loss_from();
+            batch.input_ids.push(token);
+            batch.attention_mask.push(true);
+            batch
+                .labels
+                .push(if learned { token } else { IGNORE_INDEX });
+        }
+        let row_end = (batch.indices.len() + 1) * seq;
+        batch.input_ids.resize(row_end, i64::from(pad_id));
+        batch.attention_mask.resize(row_end, false);
+        batch.labels.resize(row_end, IGNORE_INDEX);
+
+        batch.label_tokens += example.label_tokens();
+        batch.tokens += example.len();
+        batch.indices.push(example.index());
+        batch.origins.push(example.origin().clone());
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const NONE: i64 = IGNORE_INDEX;
+
+    fn example(index: usize, tokens: &[u32], loss_from: usize) -> Example {
+        let origin = Origin::new(Path::new("a.jsonl"), index + 1);
+        Example::new(index, tokens.to_vec(), loss_from, origin)
+    }
+
+    #[test]
+    fn shorter_examples_are_padded_at_the_right_and_padding_is_masked_and_unlabelled() {
+        let examples = [
+            example(3, &[10, 11], 1),
+            example(7, &[20, 21, 22, 23], 2),
+            example(5, &[30, 31, 32], 1),
+        ];
+        let batch = collate(&examples.iter().collect::<Vec<_>>(), 1);
+        assert_eq!((batch.batch, batch.seq), (3, 4));
+        assert_eq!(
+            batch.input_ids,
+            [10, 11, 1, 1, 20, 21, 22, 23, 30, 31, 32, 1]
+        );
+        let labels = [
+            [NONE, 11, NONE, NONE],
+            [NONE, NONE, 22, 23],
+            [NONE, 31, 32, NONE],
+        ];
+        assert_eq!(batch.labels, labels.concat());
+        let mask: Vec<u8> = batch.attention_mask.iter().map(|&m| m.into()).collect();
+        assert_eq!(mask, [1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0]);
+        assert_eq!(batch.tokens, 9);
+        assert_eq!(batch.label_tokens, 5);
+        assert_eq!(batch.indices, [3, 7, 5]);
+    }
+
+    #[test]
+    fn the_count_of_label_tokens_is_the_count_of_labels_after_the_first_column() {
+        let examples = [example(0, &[4, 4, 4], 0), example(1, &[4], 0)];
+        let batch = collate(&examples.iter().collect::<Vec<_>>(), 4);
+        let labels = batch.labels.iter().filter(|label| **label != NONE).count();
+        assert_eq!(batch.label_tokens, labels);
+        assert!(batch.labels.iter().step_by(batch.seq).all(|l| *l == NONE));
+    }
+
+    #[test]
+    fn a_batch_of_nothing_is_empty() {
+        let batch = collate(&[], 0);
+        assert_eq!((batch.batch, batch.seq, batch.tokens), (0, 0, 0));
+        assert!(batch.input_ids.is_empty());
+    }
+
+    #[test]
+    fn a_description_names_the_first_lines_and_counts_the_others() {
+        let examples: Vec<Example> = (0..10).map(|i| example(i, &[1, 2, 3], 1)).collect();
+        let text = collate(&examples.iter().collect::<Vec<_>>(), 0).describe();
+        assert!(
+            text.starts_with("a batch of 10 examples and up to 3 tokens (a.jsonl:1, a.jsonl:2"),
+            "{text}"
+        );
+        assert!(text.ends_with("a.jsonl:8, 2 more)"), "{text}");
+    }
+}

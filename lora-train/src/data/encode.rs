@@ -1,0 +1,324 @@
+//! From records to tokenised examples.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::example::Example;
+use super::record::{Content, Record};
+use crate::error::TrainError;
+
+/// A tokenizer, as far as data needs one.
+pub trait Encode {
+    /// The tokens of `text`, without any that the tokenizer would add around it (such as BERT's
+    /// `[CLS]`): pieces of an example are encoded apart and joined.
+    ///
+    /// # Errors
+    /// Whatever the tokenizer refuses.
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError>;
+}
+
+/// How records become examples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EncodingOptions {
+    /// Ends each text and each completion with the end-of-sequence token, so that the model learns
+    /// to stop. Default: true.
+    pub append_eos: bool,
+    /// Learns the prompt too, not only the completion. Default: false.
+    pub loss_on_prompt: bool,
+    /// The most tokens of an example, the end-of-sequence token included; what is longer is cut off
+    /// at the right. Default: 512.
+    pub max_length: usize,
+}
+
+impl Default for EncodingOptions {
+    fn default() -> Self {
+        Self {
+            append_eos: true,
+            loss_on_prompt: false,
+            max_length: 512,
+        }
+    }
+}
+
+/// What cutting to the greatest length took away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TruncationReport {
+    /// The number of records encoded.
+    pub examples: usize,
+    /// How many of them were longer than [`max_length`](Self::max_length), and were cut.
+    pub examples_cut: usize,
+    /// The number of tokens cut off, over all examples.
+    pub tokens_cut: usize,
+    /// How many had no token with a label, mostly because the prompt filled the length, and were
+    /// left out.
+    pub examples_without_labels_left: usize,
+    /// The tokens of the longest example, before it was cut.
+    pub longest: usize,
+    /// The greatest length that was allowed, in tokens.
+    pub max_length: usize,
+}
+
+impl fmt::Display for TruncationReport {
+    /// One line, for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            examples,
+            examples_cut,
+            tokens_cut,
+            examples_without_labels_left: dropped,
+            longest,
+            max_length,
+        } = self;
+        if *examples_cut == 0 {
+            write!(
+                f,
+                "{examples} examples, none cut (longest {longest} of {max_length} tokens)"
+            )?;
+        } else {
+            write!(
+                f,
+                "{examples} examples, {examples_cut} cut to {max_length} tokens, losing {tokens_cut} \
+                 (longest {longest})"
+            )?;
+        }
+        if *dropped > 0 {
+            write!(f, "; {dropped} left out because no token to learn was left")?;
+        }
+        Ok(())
+    }
+}
+
+/// Tokenises `records` into examples, in their order.
+///
+/// - A text becomes its tokens and the end-of-sequence token `eos_id`; every token but the first
+///   is learned.
+/// - A prompt and its completion are tokenised apart and joined, so that the prompt's tokens are
+///   the very ones that generation will start from; `eos_id` follows the completion. The completion
+///   and `eos_id` are learned, and the prompt too with
+///   [`loss_on_prompt`](EncodingOptions::loss_on_prompt).
+///
+/// What is longer than [`max_length`](EncodingOptions::max_length) loses its end; an example with
+/// nothing to learn is left out; the report counts both.
+///
+/// # Errors
+/// - [`TrainError::Config`] if `append_eos` is set and there is no `eos_id`, or if `max_length` is
+///   below 2, the least that holds a token and its label;
+/// - [`TrainError::DataEmpty`] if no example is left;
+/// - whatever `encoder` raises.
+pub fn encode_records(
+    records: &[Record],
+    encoder: &dyn Encode,
+    eos_id: Option<u32>,
+    options: &EncodingOptions,
+) -> Result<(Vec<Example>, TruncationReport), TrainError> {
+    let eos = options.eos(eos_id)?;
+    let mut report = TruncationReport {
+        max_length: options.max_length,
+        ..TruncationReport::default()
+    };
+    let mut examples = Vec::with_capacity(records.len());
+    for record in records {
+        let (mut tokens, loss_from) = match &record.content {
+            Content::Text { text } => (encoder.encode(text)?, 1),
+            Content::PromptCompletion { prompt, completion } => {
+                let mut tokens = encoder.encode(prompt)?;
+                let loss_from = if options.loss_on_prompt {
+                    1
+                } else {
+                    tokens.len()
+                };
+                tokens.extend(encoder.encode(completion)?);
+                (tokens, loss_from)
+            }
+        };
+        tokens.extend(eos);
+
+        report.examples += 1;
+        report.longest = report.longest.max(tokens.len());
+        if tokens.len() > options.max_length {
+            report.examples_cut += 1;
+            report.tokens_cut += tokens.len() - options.max_length;
+            tokens.truncate(options.max_length);
+        }
+        let example = Example::new(examples.len(), tokens, loss_from, record.origin.clone());
+        if example.label_tokens() == 0 {
+            report.examples_without_labels_left += 1;
+        } else {
+            examples.push(example);
+        }
+    }
+
+    match (examples.is_empty(), records.first()) {
+        (false, _) => Ok((examples, report)),
+        (true, Some(first)) => Err(TrainError::data_empty(
+            first.origin.path(),
+            format!("{report}; allow a greater length, or shorten the prompts"),
+        )),
+        (true, None) => Err(TrainError::config("records", "there are none to encode")),
+    }
+}
+
+impl EncodingOptions {
+    /// The token to append, if any, after a check of the options.
+    fn eos(&self, eos_id: Option<u32>) -> Result<Option<u32>, TrainError> {
+        if self.max_length < 2 {
+            return Err(TrainError::config(
+                "max_length",
+                format!(
+                    "{} leaves nothing to predict; give at least 2 tokens",
+                    self.max_length
+                ),
+            ));
+        }
+        match (self.append_eos, eos_id) {
+            (false, _) => Ok(None),
+            (true, Some(eos)) => Ok(Some(eos)),
+            (true, None) => Err(TrainError::config(
+                "append_eos",
+                "the tokenizer names no end-of-sequence token; give its id, or set this to false",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Origin;
+    use super::*;
+    use std::path::Path;
+
+    const EOS: Option<u32> = Some(256);
+
+    /// Each byte is a token.
+    struct Bytes;
+
+    impl Encode for Bytes {
+        fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+            Ok(text.bytes().map(u32::from).collect())
+        }
+    }
+
+    fn origin(line: usize) -> Origin {
+        Origin::new(Path::new("train.jsonl"), line)
+    }
+
+    fn pair() -> [Record; 1] {
+        [Record::prompt_completion("ab", " c", origin(1))]
+    }
+
+    fn encode(
+        records: &[Record],
+        options: EncodingOptions,
+    ) -> Result<(Vec<Example>, TruncationReport), TrainError> {
+        encode_records(records, &Bytes, EOS, &options)
+    }
+
+    #[test]
+    fn a_text_is_learned_but_for_its_first_token_and_ends_with_eos() {
+        let records = [Record::text("abc", origin(4))];
+        let (examples, _) = encode(&records, EncodingOptions::default()).unwrap();
+        assert_eq!(examples[0].tokens(), [97, 98, 99, 256]);
+        assert_eq!(examples[0].loss_from(), 1);
+        assert_eq!(examples[0].origin().line(), 4);
+    }
+
+    #[test]
+    fn of_a_pair_the_completion_and_eos_are_learned() {
+        let (examples, _) = encode(&pair(), EncodingOptions::default()).unwrap();
+        assert_eq!(examples[0].tokens(), [97, 98, 32, 99, 256]);
+        assert_eq!(examples[0].loss_from(), 2);
+        assert_eq!(examples[0].label_tokens(), 3);
+    }
+
+    #[test]
+    fn loss_on_the_prompt_and_no_eos_can_be_asked_for() {
+        let options = EncodingOptions {
+            append_eos: false,
+            loss_on_prompt: true,
+            ..EncodingOptions::default()
+        };
+        let (examples, _) = encode_records(&pair(), &Bytes, None, &options).unwrap();
+        assert_eq!(examples[0].tokens(), [97, 98, 32, 99]);
+        assert_eq!(examples[0].loss_from(), 1);
+    }
+
+    #[test]
+    fn a_completion_after_an_empty_prompt_is_learned_but_for_its_first_token() {
+        let records = [Record::prompt_completion("", "ab", origin(1))];
+        let (examples, _) = encode(&records, EncodingOptions::default()).unwrap();
+        assert_eq!(examples[0].loss_from(), 1);
+        assert_eq!(examples[0].label_tokens(), 2);
+    }
+
+    #[test]
+    fn what_is_too_long_loses_its_end_and_what_keeps_no_label_is_left_out() {
+        let records = [
+            Record::prompt_completion("prompt too long", " c", origin(1)),
+            Record::prompt_completion("ab", " cdef", origin(2)),
+            Record::text("", origin(3)),
+            Record::text("abc", origin(4)),
+        ];
+        let options = EncodingOptions {
+            max_length: 4,
+            ..EncodingOptions::default()
+        };
+        let (examples, report) = encode(&records, options).unwrap();
+        assert_eq!(examples.len(), 2);
+        assert_eq!(examples[0].tokens(), [97, 98, 32, 99]);
+        assert_eq!(examples[0].label_tokens(), 2);
+        // Indices count what is kept, lines what was read.
+        assert_eq!((examples[1].index(), examples[1].origin().line()), (1, 4));
+        assert_eq!(
+            report,
+            TruncationReport {
+                examples: 4,
+                examples_cut: 2,
+                tokens_cut: 14 + 4,
+                examples_without_labels_left: 2,
+                longest: 18,
+                max_length: 4,
+            }
+        );
+        assert_eq!(
+            report.to_string(),
+            "4 examples, 2 cut to 4 tokens, losing 18 (longest 18); 2 left out because no token to \
+             learn was left"
+        );
+    }
+
+    #[test]
+    fn the_report_says_when_nothing_was_cut() {
+        let (_, report) = encode(&pair(), EncodingOptions::default()).unwrap();
+        assert_eq!(
+            report.to_string(),
+            "1 examples, none cut (longest 5 of 512 tokens)"
+        );
+    }
+
+    #[test]
+    fn no_example_left_is_an_error_that_names_the_file() {
+        let options = EncodingOptions {
+            max_length: 2,
+            ..EncodingOptions::default()
+        };
+        let error = encode(&pair(), options).unwrap_err();
+        assert!(matches!(error, TrainError::DataEmpty { .. }));
+        assert!(error.to_string().starts_with("train.jsonl"), "{error}");
+        assert!(encode(&[], options).is_err());
+    }
+
+    #[test]
+    fn a_missing_eos_and_a_length_without_room_are_configuration_errors() {
+        let options = EncodingOptions::default();
+        let error = encode_records(&pair(), &Bytes, None, &options).unwrap_err();
+        assert!(error.to_string().contains("append_eos"), "{error}");
+        let options = EncodingOptions {
+            max_length: 1,
+            ..options
+        };
+        let error = encode(&pair(), options).unwrap_err();
+        assert!(error.to_string().contains("max_length"), "{error}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The lines of a text file, with bounds on what a hostile one can ask for.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::record::Origin;
+use crate::error::TrainError;
+
+/// The longest line, or row over several lines, that is read, in bytes. A file without line breaks
+/// (a disk image given by mistake, `/dev/zero`) would otherwise fill the memory.
+pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+
+/// What some editors on Windows put before the first line; not part of the text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Reads a file line by line, counting.
+pub(super) struct Lines {
+    reader: BufReader<File>,
+    path: Arc<Path>,
+    line: usize,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// Opens `path` at its first line.
+    pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
+        let file = File::open(path).map_err(TrainError::io(path))?;
+        Ok(Self {
+            reader: BufReader::new(file),
+            path: Arc::from(path),
+            line: 0,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// The next line without its ending (`\n` or `\r\n`), and where it stands; `None` at the end of
+    /// the file.
+    ///
+    /// # Errors
+    /// [`TrainError::DataLine`] if the line is longer than [`MAX_LINE_BYTES`] or is not UTF-8;
+    /// [`TrainError::Io`] if it cannot be read.
+    pub(super) fn next_line(&mut self) -> Result<Option<(&str, Origin)>, TrainError> {
+        self.buffer.clear();
+        // One byte more than is allowed tells a line of the greatest length from a longer one; the
+        // line ending, up to two bytes, does not count.
+        let limit = (MAX_LINE_BYTES + 3) as u64;
+        let read = (&mut self.reader)
+            .take(limit)
+            .read_until(b'\n', &mut self.buffer)
+            .map_err(TrainError::io(&*self.path))?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.line += 1;
+
+        let mut line = self.buffer.as_slice();
+        line = line.strip_suffix(b"\n").unwrap_or(line);
+        line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() > MAX_LINE_BYTES {
+            return Err(TrainError::data_line(
+                &self.path,
+                self.line,
+                format!(
+                    "longer than {} MiB, the most a line may hold; is this a text file?",
+                    MAX_LINE_BYTES / (1024 * 1024)
+                ),
+            ));
+        }
+        if self.line == 1 {
+            line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+        }
+        let text = std::str::from_utf8(line).map_err(|error| {
+            TrainError::data_line(
+                &self.path,
+                self.line,
+                format!(
+                    "not valid UTF-8 from byte {} on; convert the file to UTF-8",
+                    error.valid_up_to() + 1
+                ),
+            )
+        })?;
+        Ok(Some((text, Origin::new(self.path.clone(), self.line))))
+    }
+}
+
+/// Whether a line holds nothing but white space.
+pub(super) fn is_blank(line: &str) -> bool {
+    line.trim().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn all(bytes: &[u8]) -> Result<Vec<(usize, String)>, TrainError> {
+        let file = file(bytes);
+        let mut lines = Lines::open(file.path())?;
+        let mut found = Vec::new();
+        while let Some((line, origin)) = lines.next_line()? {
+            found.push((origin.line(), line.to_string()));
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn endings_of_both_kinds_are_removed_and_lines_counted_from_one() {
+        let found = all(b"one\r\n\n three \nlast").unwrap();
+        let expected = [(1, "one"), (2, ""), (3, " three "), (4, "last")];
+        assert_eq!(found, expected.map(|(n, line)| (n, line.to_string())));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_the_first_line() {
+        assert_eq!(all(b"\xEF\xBB\xBFone\n").unwrap(), [(1, "one".to_string())]);
+    }
+
+    #[test]
+    fn invalid_utf8_is_named_by_line_and_byte() {
+        let message = all(b"good\nba\xFFd\n").unwrap_err().to_string();
+        assert!(message.contains("line 2"), "{message}");
+        assert!(message.contains("from byte 3"), "{message}");
+    }
+
+    #[test]
+    fn the_longest_line_is_read_and_one_byte_more_refused() {
+        let mut bytes = vec![b'x'; MAX_LINE_BYTES];
+        bytes.extend(b"\r\n");
+        assert_eq!(all(&bytes).unwrap()[0].1.len(), MAX_LINE_BYTES);
+        bytes.insert(0, b'x');
+        let message = all(&bytes).unwrap_err().to_string();
+        assert!(message.contains("line 1: longer than 16 MiB"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_file_is_an_io_error_with_its_path() {
+        let error = Lines::open(Path::new("no/such/file.txt")).err().unwrap();
+        assert!(error.to_string().starts_with("no/such/file.txt: "));
+    }
+}

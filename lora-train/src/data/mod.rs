@@ -1,0 +1,85 @@
+//! Data: from files to batches.
+//!
+//! ```text
+//! file ──read_records──▶ Record ──encode_records──▶ Example ──collate──▶ Batch
+//!                          │    └──pack_records───▶    ▲
+//!                          └──group_references──▶ ReferenceGroup (to evaluate generation)
+//!                                                BatchPlan: which examples, in which order
+//! ```
+//!
+//! Nothing here knows of tensors or devices: a [`Batch`] is plain vectors, and the trainer puts them
+//! on a device.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `source` | which formats there are, how one is told, [`read_records`] |
+//! | `jsonl`, `delimited`, `e2e`, `plain_text` | a reader each |
+//! | `columns` | which columns or keys hold the text |
+//! | `lines` | lines of a file, bounded |
+//! | `record` | [`Record`] and where it was read |
+//! | `example`, `encode`, `pack` | tokenised examples, and the two ways to make them |
+//! | `batch`, `plan` | padding side by side; order, shuffling and grouping by length |
+//! | `reference` | several references to one prompt |
+//!
+//! # Examples
+//! ```
+//! use lora_train::data::*;
+//! use lora_train::error::TrainError;
+//! use std::path::Path;
+//!
+//! /// Each byte is a token.
+//! struct Bytes;
+//! impl Encode for Bytes {
+//!     fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+//!         Ok(text.bytes().map(u32::from).collect())
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), TrainError> {
+//! // What `read_records(path, &SourceOptions::default())?` would return:
+//! let origin = Origin::new(Path::new("train.jsonl"), 1);
+//! let records = [Record::prompt_completion("2 + 2 =", " 4", origin)];
+//!
+//! let (examples, report) =
+//!     encode_records(&records, &Bytes, Some(256), &EncodingOptions::default())?;
+//! assert_eq!(report.to_string(), "1 examples, none cut (longest 10 of 512 tokens)");
+//!
+//! let lengths = examples.iter().map(Example::len).collect();
+//! let plan = BatchPlan::new(lengths, 8, BatchOrder::Shuffled, 42)?;
+//! for indices in plan.epoch(0) {
+//!     let members: Vec<&Example> = indices.iter().map(|&i| &examples[i]).collect();
+//!     let batch = collate(&members, 0);
+//!     // " 4" and the end-of-sequence token are learned, the prompt is not.
+//!     assert_eq!(batch.label_tokens, 3);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod batch;
+mod columns;
+mod delimited;
+mod e2e;
+mod encode;
+mod example;
+mod jsonl;
+mod lines;
+mod pack;
+mod plain_text;
+mod plan;
+mod record;
+mod reference;
+mod source;
+
+pub use batch::{Batch, IGNORE_INDEX, collate};
+pub use columns::Columns;
+pub use e2e::E2eTemplate;
+pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
+pub use example::Example;
+pub use lines::MAX_LINE_BYTES;
+pub use pack::{PackingReport, concatenate_and_chunk, pack_records};
+pub use plain_text::TextDocuments;
+pub use plan::{BatchOrder, BatchPlan};
+pub use record::{Content, Origin, Record};
+pub use reference::{ReferenceGroup, group_references};
+pub use source::{DataFormat, SourceOptions, read_records};

@@ -1,0 +1,244 @@
+//! Packing: documents put end to end and cut into examples of one length, to pretrain on.
+
+use std::fmt;
+
+use super::encode::Encode;
+use super::example::Example;
+use super::record::{Content, Origin, Record};
+use crate::error::TrainError;
+
+/// What packing made of the documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PackingReport {
+    /// The number of documents that had a token.
+    pub documents: usize,
+    /// Their tokens, the end-of-sequence tokens included.
+    pub tokens: usize,
+    /// The number of examples they make.
+    pub chunks: usize,
+    /// The length of each, in tokens.
+    pub length: usize,
+    /// The tokens at the end that fill no example, and are left out.
+    pub tokens_dropped: usize,
+}
+
+impl fmt::Display for PackingReport {
+    /// One line, for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} tokens of {} documents packed into {} examples of {} tokens; the last {} tokens left \
+             out",
+            self.tokens, self.documents, self.chunks, self.length, self.tokens_dropped
+        )
+    }
+}
+
+/// Puts tokenised documents end to end, each followed by `eos_id` if there is one, and cuts the
+/// stream into examples of exactly `length` tokens, as `run_clm.py` of transformers does (there
+/// without an end-of-sequence token): no padding, and the remainder is left out and reported.
+///
+/// All tokens of an example but the first are learned. Its origin is that of the document its first
+/// token is from.
+///
+/// # Errors
+/// [`TrainError::Config`] if `length` is below 2 or there is no document;
+/// [`TrainError::DataEmpty`] if the documents do not fill one example.
+pub fn concatenate_and_chunk(
+    documents: impl IntoIterator<Item = (Vec<u32>, Origin)>,
+    eos_id: Option<u32>,
+    length: usize,
+) -> Result<(Vec<Example>, PackingReport), TrainError> {
+    let mut packer = Packer::new(eos_id, length)?;
+    for (tokens, origin) in documents {
+        packer.push(&tokens, &origin);
+    }
+    packer.finish()
+}
+
+/// Tokenises texts and packs them: [`concatenate_and_chunk`] on records.
+///
+/// # Errors
+/// As [`concatenate_and_chunk`]; [`TrainError::DataLine`] for a record that is a prompt and a
+/// completion, whose boundary packing would lose; whatever `encoder` raises.
+pub fn pack_records(
+    records: &[Record],
+    encoder: &dyn Encode,
+    eos_id: Option<u32>,
+    length: usize,
+) -> Result<(Vec<Example>, PackingReport), TrainError> {
+    let mut packer = Packer::new(eos_id, length)?;
+    for record in records {
+        match &record.content {
+            Content::Text { text } => packer.push(&encoder.encode(text)?, &record.origin),
+            Content::PromptCompletion { .. } => {
+                return Err(TrainError::data_line(
+                    record.origin.path(),
+                    record.origin.line(),
+                    "only texts can be packed, and this is a prompt with a completion; switch packing \
+                     off",
+                ));
+            }
+        }
+    }
+    packer.finish()
+}
+
+/// The stream so far, and the example being filled.
+struct Packer {
+    eos_id: Option<u32>,
+    filling: Vec<u32>,
+    filling_from: Option<Origin>,
+    first: Option<Origin>,
+    examples: Vec<Example>,
+    report: PackingReport,
+}
+
+impl Packer {
+    fn new(eos_id: Option<u32>, length: usize) -> Result<Self, TrainError> {
+        if length < 2 {
+            return Err(TrainError::config(
+                "max_length",
+                format!("{length} leaves nothing to predict; give at least 2 tokens"),
+            ));
+        }
+        Ok(Self {
+            eos_id,
+            filling: Vec::new(),
+            filling_from: None,
+            first: None,
+            examples: Vec::new(),
+            report: PackingReport {
+                length,
+                ..PackingReport::default()
+            },
+        })
+    }
+
+    fn push(&mut self, document: &[u32], origin: &Origin) {
+        self.first.get_or_insert_with(|| origin.clone());
+        if document.is_empty() {
+            return;
+        }
+        self.report.documents += 1;
+        for &token in document.iter().chain(self.eos_id.as_ref()) {
+            self.report.tokens += 1;
+            let from = self.filling_from.get_or_insert_with(|| origin.clone());
+            self.filling.push(token);
+            if self.filling.len() == self.report.length {
+                let example = Example::new(
+                    self.examples.len(),
+                    std::mem::take(&mut self.filling),
+                    1,
+                    from.clone(),
+                );
+                self.examples.push(example);
+                self.filling_from = None;
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<(Vec<Example>, PackingReport), TrainError> {
+        self.report.chunks = self.examples.len();
+        self.report.tokens_dropped = self.filling.len();
+        match self.first {
+            None => Err(TrainError::config("records", "there are none to pack")),
+            Some(first) if self.examples.is_empty() => Err(TrainError::data_empty(
+                first.path(),
+                format!(
+                    "its {} tokens do not fill one example of {}; give a smaller length or more text",
+                    self.report.tokens, self.report.length
+                ),
+            )),
+            Some(_) => Ok((self.examples, self.report)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn origin(line: usize) -> Origin {
+        Origin::new(Path::new("wiki.txt"), line)
+    }
+
+    fn documents() -> Vec<(Vec<u32>, Origin)> {
+        vec![
+            (vec![1, 2, 3], origin(1)),
+            (vec![], origin(2)),
+            (vec![4, 5, 6, 7], origin(3)),
+        ]
+    }
+
+    #[test]
+    fn documents_follow_each_other_with_eos_and_the_remainder_is_reported() {
+        let (examples, report) = concatenate_and_chunk(documents(), Some(9), 4).unwrap();
+        let tokens: Vec<&[u32]> = examples.iter().map(Example::tokens).collect();
+        assert_eq!(tokens, [[1, 2, 3, 9], [4, 5, 6, 7]]);
+        assert_eq!(
+            report,
+            PackingReport {
+                documents: 2,
+                tokens: 9,
+                chunks: 2,
+                length: 4,
+                tokens_dropped: 1,
+            }
+        );
+        assert_eq!(
+            report.to_string(),
+            "9 tokens of 2 documents packed into 2 examples of 4 tokens; the last 1 tokens left out"
+        );
+    }
+
+    #[test]
+    fn without_eos_the_stream_is_the_documents_tokens_alone() {
+        let (examples, report) = concatenate_and_chunk(documents(), None, 3).unwrap();
+        let tokens: Vec<&[u32]> = examples.iter().map(Example::tokens).collect();
+        assert_eq!(tokens, [[1, 2, 3], [4, 5, 6]]);
+        assert_eq!(report.tokens_dropped, 1);
+    }
+
+    #[test]
+    fn an_example_is_learned_but_for_its_first_token_and_names_its_first_document() {
+        let (examples, _) = concatenate_and_chunk(documents(), None, 2).unwrap();
+        let seen: Vec<_> = examples
+            .iter()
+            .map(|e| {
+                (
+                    e.index(),
+                    e.loss_from(),
+                    e.label_tokens(),
+                    e.origin().line(),
+                )
+            })
+            .collect();
+        assert_eq!(seen, [(0, 1, 1, 1), (1, 1, 1, 1), (2, 1, 1, 3)]);
+    }
+
+    #[test]
+    fn too_little_text_no_text_and_a_length_of_one_are_errors() {
+        let error = concatenate_and_chunk(documents(), Some(9), 10).unwrap_err();
+        assert!(matches!(error, TrainError::DataEmpty { .. }));
+        assert!(error.to_string().contains("9 tokens"), "{error}");
+        assert!(concatenate_and_chunk(vec![], None, 4).is_err());
+        assert!(concatenate_and_chunk(documents(), None, 1).is_err());
+    }
+
+    #[test]
+    fn a_prompt_with_a_completion_cannot_be_packed() {
+        struct Bytes;
+        impl Encode for Bytes {
+            fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+                Ok(text.bytes().map(u32::from).collect())
+            }
+        }
+        let text = Record::text("abcd", origin(1));
+        let pair = Record::prompt_completion("a", "b", origin(2));
+        assert!(pack_records(std::slice::from_ref(&text), &Bytes, None, 2).is_ok());
+        let error = pack_records(&[text, pair], &Bytes, None, 2).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+}

@@ -1,0 +1,128 @@
+//! Plain text, such as WikiText: to pretrain on, or to measure perplexity.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::lines::{Lines, is_blank};
+use super::record::{Origin, Record};
+use crate::error::TrainError;
+
+/// What is one document of a plain text file. Nothing is trimmed: the text is kept as it stands,
+/// but for the line ending after its last line, and with `\n` as the only line ending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextDocuments {
+    /// Each line that is not blank.
+    Line,
+    /// Each block of lines, set apart by one or more blank lines.
+    #[default]
+    Block,
+    /// The whole file, blank lines and all: what `run_clm.py` makes of a file when it concatenates
+    /// its lines.
+    File,
+}
+
+/// Reads every document of the file.
+pub(super) fn read(path: &Path, documents: TextDocuments) -> Result<Vec<Record>, TrainError> {
+    let mut lines = Lines::open(path)?;
+    let mut records = Vec::new();
+    let mut open: Option<(String, Origin)> = None;
+    while let Some((line, origin)) = lines.next_line()? {
+        let blank = is_blank(line);
+        let ends_before = match documents {
+            TextDocuments::Line => true,
+            TextDocuments::Block => blank,
+            TextDocuments::File => false,
+        };
+        if ends_before {
+            records.extend(open.take().map(|(text, origin)| Record::text(text, origin)));
+        }
+        if blank && documents != TextDocuments::File {
+            continue;
+        }
+        match &mut open {
+            Some((text, _)) => {
+                text.push('\n');
+                text.push_str(line);
+            }
+            None => open = Some((line.to_string(), origin)),
+        }
+    }
+    records.extend(open.map(|(text, origin)| Record::text(text, origin)));
+    // A file of nothing but blank lines holds no text, even if it is one document.
+    records.retain(|record| match &record.content {
+        super::record::Content::Text { text } => !is_blank(text),
+        super::record::Content::PromptCompletion { .. } => true,
+    });
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Content;
+    use super::*;
+    use std::io::Write;
+
+    const TEXT: &str = " \n = Title = \n \n first line\r\nsecond line\n\n\nlast\n";
+
+    fn read_text(text: &str, documents: TextDocuments) -> Vec<(usize, String)> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let records = read(file.path(), documents).unwrap();
+        let entry = |record: Record| match record.content {
+            Content::Text { text } => (record.origin.line(), text),
+            other => panic!("{other:?}"),
+        };
+        records.into_iter().map(entry).collect()
+    }
+
+    fn owned<const N: usize>(expected: [(usize, &str); N]) -> Vec<(usize, String)> {
+        expected.map(|(n, text)| (n, text.to_string())).to_vec()
+    }
+
+    #[test]
+    fn a_block_ends_at_a_blank_line() {
+        assert_eq!(
+            read_text(TEXT, TextDocuments::Block),
+            owned([
+                (2, " = Title = "),
+                (4, " first line\nsecond line"),
+                (8, "last")
+            ])
+        );
+    }
+
+    #[test]
+    fn each_line_is_a_document_and_blank_ones_are_none() {
+        assert_eq!(
+            read_text(TEXT, TextDocuments::Line),
+            owned([
+                (2, " = Title = "),
+                (4, " first line"),
+                (5, "second line"),
+                (8, "last")
+            ])
+        );
+    }
+
+    #[test]
+    fn a_whole_file_keeps_its_blank_lines() {
+        assert_eq!(
+            read_text(TEXT, TextDocuments::File),
+            owned([(1, " \n = Title = \n \n first line\nsecond line\n\n\nlast")])
+        );
+    }
+
+    #[test]
+    fn a_file_of_blank_lines_holds_no_document() {
+        for documents in [
+            TextDocuments::Line,
+            TextDocuments::Block,
+            TextDocuments::File,
+        ] {
+            assert!(read_text("\n  \n\t\n", documents).is_empty());
+            assert!(read_text("", documents).is_empty());
+        }
+    }
+}

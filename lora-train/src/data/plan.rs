@@ -1,0 +1,287 @@
+//! Which examples go into which batch, epoch after epoch.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+
+/// How many batches' worth of examples are sorted by length together: the number that transformers
+/// uses. More would leave the same examples together in every epoch, fewer would pad more.
+const MEGA_BATCH: usize = 50;
+
+/// In which order the examples of an epoch come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchOrder {
+    /// As in the file, every epoch: for evaluation.
+    FileOrder,
+    /// In a new random order every epoch.
+    #[default]
+    Shuffled,
+    /// Shuffled, but with examples of like length in a batch, so that little is padded. The batch
+    /// that takes the most memory comes first: if it does not fit, that shows at once.
+    GroupedByLength,
+}
+
+/// Divides examples into batches.
+///
+/// The batches of an epoch depend on the lengths, the batch size, the order, the seed and the number
+/// of the epoch alone, not on the epochs before it nor on the platform: a run that is resumed
+/// computes the plan of its epoch anew. A test holds the random numbers to what they were when this
+/// was written, so that an upgrade of `rand` cannot change them unseen.
+///
+/// No example is left out: the last batch may be smaller than the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchPlan {
+    lengths: Vec<usize>,
+    batch_size: usize,
+    order: BatchOrder,
+    seed: u64,
+}
+
+impl BatchPlan {
+    /// A plan for examples of these lengths, in tokens.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] if `batch_size` is 0 or there is no example.
+    ///
+    /// # Examples
+    /// ```
+    /// use lora_train::data::{BatchOrder, BatchPlan};
+    ///
+    /// # fn main() -> Result<(), lora_train::error::TrainError> {
+    /// let plan = BatchPlan::new(vec![5, 3, 9, 4, 8], 2, BatchOrder::FileOrder, 0)?;
+    /// assert_eq!(plan.epoch(0), [vec![0, 1], vec![2, 3], vec![4]]);
+    /// assert_eq!(plan.batches_per_epoch(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn new(
+        lengths: Vec<usize>,
+        batch_size: usize,
+        order: BatchOrder,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        if batch_size == 0 {
+            return Err(TrainError::config(
+                "batch_size",
+                "0 examples make no batch; give at least 1",
+            ));
+        }
+        if lengths.is_empty() {
+            return Err(TrainError::config(
+                "examples",
+                "there are none to make batches of",
+            ));
+        }
+        Ok(Self {
+            lengths,
+            batch_size,
+            order,
+            seed,
+        })
+    }
+
+    /// The plan for the examples from `start` up to and without `end`, counted anew from 0, with the
+    /// same batch size, order and seed: for a data loader that is divided among workers. What lies
+    /// beyond the examples is left out, and a plan of none has no batch.
+    pub fn slice(&self, start: usize, end: usize) -> Self {
+        let end = end.min(self.lengths.len());
+        let lengths = self.lengths.get(start..end).unwrap_or_default().to_vec();
+        Self {
+            lengths,
+            ..self.clone()
+        }
+    }
+
+    /// The number of batches in each epoch.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.lengths.len().div_ceil(self.batch_size)
+    }
+
+    /// The batches of epoch `epoch`, counted from 0: the indices of their examples.
+    pub fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
+        let mut indices: Vec<usize> = (0..self.lengths.len()).collect();
+        match self.order {
+            BatchOrder::FileOrder => self.cut(&indices),
+            BatchOrder::Shuffled => {
+                indices.shuffle(&mut self.rng(epoch));
+                self.cut(&indices)
+            }
+            BatchOrder::GroupedByLength => {
+                let mut rng = self.rng(epoch);
+                indices.shuffle(&mut rng);
+                let mega_batch = self.batch_size.saturating_mul(MEGA_BATCH);
+                for together in indices.chunks_mut(mega_batch) {
+                    // A stable sort: examples of one length stay shuffled among themselves.
+                    together.sort_by_key(|&index| std::cmp::Reverse(self.length(index)));
+                }
+                let mut batches = self.cut(&indices);
+                batches.shuffle(&mut rng);
+                self.largest_first(&mut batches);
+                batches
+            }
+        }
+    }
+
+    /// The generator of an epoch. Seed and epoch fill the generator's seed side by side: added or
+    /// hashed together, epoch 1 of one seed could be epoch 0 of another.
+    fn rng(&self, epoch: u64) -> StdRng {
+        let mut seed = [0; 32];
+        let (first, rest) = seed.split_at_mut(8);
+        let (second, _) = rest.split_at_mut(8);
+        first.copy_from_slice(&self.seed.to_le_bytes());
+        second.copy_from_slice(&epoch.to_le_bytes());
+        StdRng::from_seed(seed)
+    }
+
+    fn cut(&self, indices: &[usize]) -> Vec<Vec<usize>> {
+        indices.chunks(self.batch_size).map(<[_]>::to_vec).collect()
+    }
+
+    fn length(&self, index: usize) -> usize {
+        self.lengths.get(index).copied().unwrap_or(0)
+    }
+
+    /// Moves the batch with the most positions, padding included, to the front.
+    fn largest_first(&self, batches: &mut [Vec<usize>]) {
+        let positions = |batch: &Vec<usize>| {
+            let seq = batch.iter().map(|&index| self.length(index)).max();
+            let seq = seq.unwrap_or(0);
+            (seq.saturating_mul(batch.len()), seq)
+        };
+        let largest = (0..batches.len()).max_by_key(|&at| positions(&batches[at]));
+        if let Some(largest) = largest {
+            batches.swap(0, largest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// 1000 lengths from 1 to 97 in no order.
+    fn lengths() -> Vec<usize> {
+        (0..1000).map(|i| i * 7919 % 97 + 1).collect()
+    }
+
+    fn plan(order: BatchOrder, seed: u64) -> BatchPlan {
+        BatchPlan::new(lengths(), 8, order, seed).unwrap()
+    }
+
+    fn padding(batches: &[Vec<usize>]) -> usize {
+        let lengths = lengths();
+        let of = |batch: &Vec<usize>| {
+            let seq = batch.iter().map(|&i| lengths[i]).max().unwrap();
+            batch.iter().map(|&i| seq - lengths[i]).sum::<usize>()
+        };
+        batches.iter().map(of).sum()
+    }
+
+    #[test]
+    fn every_example_is_in_exactly_one_batch_of_each_epoch() {
+        for order in [
+            BatchOrder::FileOrder,
+            BatchOrder::Shuffled,
+            BatchOrder::GroupedByLength,
+        ] {
+            // 1000 is no multiple of 7: the last batch is a smaller one.
+            let plan = BatchPlan::new(lengths(), 7, order, 3).unwrap();
+            for epoch in 0..3 {
+                let batches = plan.epoch(epoch);
+                assert_eq!(batches.len(), plan.batches_per_epoch());
+                assert_eq!(batches.len(), 143);
+                let small = batches.iter().filter(|batch| batch.len() < 7).count();
+                assert_eq!(small, 1, "{order:?}");
+                let seen: BTreeSet<usize> = batches.concat().into_iter().collect();
+                assert_eq!(seen.len(), 1000);
+                assert_eq!(batches.concat().len(), 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn epochs_differ_seeds_differ_and_both_repeat() {
+        for order in [BatchOrder::Shuffled, BatchOrder::GroupedByLength] {
+            let plan_1 = plan(order, 1);
+            assert_ne!(plan_1.epoch(0), plan_1.epoch(1));
+            assert_ne!(plan_1.epoch(0), plan(order, 2).epoch(0));
+            // Seed 1 at epoch 2 is not seed 2 at epoch 1.
+            assert_ne!(plan_1.epoch(2), plan(order, 2).epoch(1));
+            // Epoch 5 alone, as on a resume.
+            let resumed = plan(order, 1).epoch(5);
+            let through: Vec<_> = (0..6).map(|epoch| plan_1.epoch(epoch)).collect();
+            assert_eq!(through.last(), Some(&resumed));
+        }
+    }
+
+    #[test]
+    fn file_order_is_the_same_every_epoch() {
+        let plan = plan(BatchOrder::FileOrder, 1);
+        assert_eq!(plan.epoch(0), plan.epoch(9));
+        assert_eq!(plan.epoch(0).concat(), (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn grouping_by_length_pads_far_less_than_shuffling() {
+        let shuffled = padding(&plan(BatchOrder::Shuffled, 0).epoch(0));
+        let grouped = padding(&plan(BatchOrder::GroupedByLength, 0).epoch(0));
+        assert!(grouped * 5 < shuffled, "{grouped} against {shuffled}");
+    }
+
+    #[test]
+    fn the_batch_with_the_most_positions_comes_first() {
+        let grouped = plan(BatchOrder::GroupedByLength, 4).epoch(2);
+        let lengths = lengths();
+        let positions =
+            |batch: &Vec<usize>| batch.len() * batch.iter().map(|&i| lengths[i]).max().unwrap_or(0);
+        let most = grouped.iter().map(positions).max().unwrap();
+        assert_eq!(positions(&grouped[0]), most);
+        // And the others are shuffled, not sorted.
+        let rest: Vec<usize> = grouped[1..].iter().map(positions).collect();
+        assert!(!rest.is_sorted() && !rest.iter().rev().is_sorted());
+    }
+
+    /// A resumed run must find the order that it was interrupted in, even after an upgrade: these
+    /// are the values of `rand` 0.10 with its `StdRng` of ChaCha with 12 rounds.
+    #[test]
+    fn the_order_of_a_seed_is_what_it_always_was() {
+        let plan = BatchPlan::new(vec![1; 10], 4, BatchOrder::Shuffled, 42).unwrap();
+        assert_eq!(plan.epoch(0).concat(), GOLDEN[0]);
+        assert_eq!(plan.epoch(1).concat(), GOLDEN[1]);
+    }
+
+    const GOLDEN: [[usize; 10]; 2] = [
+        [6, 1, 9, 5, 0, 7, 4, 8, 3, 2],
+        [9, 6, 5, 1, 2, 0, 4, 3, 7, 8],
+    ];
+
+    #[test]
+    fn no_examples_and_a_batch_size_of_zero_are_configuration_errors() {
+        assert!(BatchPlan::new(vec![], 8, BatchOrder::Shuffled, 0).is_err());
+        assert!(BatchPlan::new(vec![1], 0, BatchOrder::Shuffled, 0).is_err());
+    }
+
+    #[test]
+    fn a_slice_plans_its_own_examples_alone() {
+        let whole = BatchPlan::new(vec![5, 3, 9, 4, 8], 2, BatchOrder::FileOrder, 0).unwrap();
+        assert_eq!(whole.slice(1, 4).epoch(0), [vec![0, 1], vec![2]]);
+        let grouped = BatchPlan::new(vec![5, 3, 9, 4, 8], 3, BatchOrder::GroupedByLength, 0);
+        assert_eq!(grouped.unwrap().slice(1, 4).epoch(0), [vec![1, 2, 0]]);
+        for (start, end) in [(2, 2), (4, 2), (7, 9)] {
+            assert!(whole.slice(start, end).epoch(0).is_empty());
+        }
+        assert_eq!(whole.slice(3, 99).batches_per_epoch(), 1);
+    }
+
+    #[test]
+    fn a_batch_size_beyond_the_examples_makes_one_batch() {
+        let plan =
+            BatchPlan::new(vec![1, 2, 3], usize::MAX, BatchOrder::GroupedByLength, 0).unwrap();
+        assert_eq!(plan.epoch(0), [vec![2, 1, 0]]);
+    }
+}

@@ -1,0 +1,22 @@
+//! Tensors read back to the host.
+
+use crate::TrainError;
+use burn::tensor::{Int, Tensor};
+
+/// The values of a float tensor, row-major.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
+    let data = tensor.try_into_data().map_err(burn_error)?;
+    data.convert::<f32>().try_to_vec().map_err(burn_error)
+}
+
+/// The values of an integer tensor, row-major.
+pub(crate) fn integers<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i64>, TrainError> {
+    let data = tensor.try_into_data().map_err(burn_error)?;
+    data.convert::<i64>().try_to_vec().map_err(burn_error)
+}
+
+fn burn_error(error: impl std::fmt::Debug) -> TrainError {
+    TrainError::Burn {
+        message: format!("a tensor cannot be read back: {error:?}"),
+    }
+}

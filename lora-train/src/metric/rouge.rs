@@ -1,0 +1,210 @@
+//! ROUGE-L, as the package `rouge_score` computes it without its stemmer.
+//!
+//! Lin, *ROUGE: a Package for Automatic Evaluation of Summaries*, 2004, section 3.
+
+use std::fmt;
+
+use super::check_corpus;
+use crate::error::TrainError;
+
+/// Precision, recall and F1 of the longest common subsequence of words, each from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RougeL {
+    /// The share of the hypothesis' words that are in the subsequence.
+    pub precision: f64,
+    /// The share of the reference's words that are in the subsequence.
+    pub recall: f64,
+    /// Their harmonic mean: the number that is usually called ROUGE-L.
+    pub f1: f64,
+}
+
+impl fmt::Display for RougeL {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "ROUGE-L = {:.4} (precision {:.4}, recall {:.4})",
+            self.f1, self.precision, self.recall
+        )
+    }
+}
+
+/// The ROUGE-L of one hypothesis against the reference that gives it the highest F1, as
+/// `RougeScorer(["rougeL"]).score_multi` takes it; all zero without a reference.
+///
+/// Words are runs of `a` to `z` and `0` to `9` after lower-casing; no other script has words here.
+///
+/// # Examples
+/// ```
+/// use lora_train::metric::rouge_l;
+///
+/// let rouge = rouge_l("The Mill is near the river.", &["The Mill lies by the river."]);
+/// // "the mill … the river": 4 of 6 words on both sides.
+/// assert!((rouge.f1 - 4.0 / 6.0).abs() < 1e-12);
+/// ```
+pub fn rouge_l<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> RougeL {
+    let hypothesis = Words::new(hypothesis);
+    let mut best: Option<RougeL> = None;
+    for reference in references {
+        let score = score(&hypothesis, &Words::new(reference.as_ref()));
+        // Of equal ones the first stays, as there.
+        if best.is_none_or(|best| score.f1 > best.f1) {
+            best = Some(score);
+        }
+    }
+    best.unwrap_or_default()
+}
+
+/// The mean of [`rouge_l`] over a corpus, where `references[i]` are the references of hypothesis
+/// `i`.
+///
+/// # Errors
+/// [`TrainError::Metric`] if the two differ in length, are empty, or a hypothesis has no reference.
+pub fn corpus_rouge_l<H, R>(hypotheses: &[H], references: &[Vec<R>]) -> Result<RougeL, TrainError>
+where
+    H: AsRef<str>,
+    R: AsRef<str>,
+{
+    check_corpus("ROUGE-L", hypotheses, references)?;
+    let mut sum = RougeL::default();
+    for (hypothesis, references) in hypotheses.iter().zip(references) {
+        let score = rouge_l(hypothesis.as_ref(), references);
+        sum.precision += score.precision;
+        sum.recall += score.recall;
+        sum.f1 += score.f1;
+    }
+    let count = hypotheses.len() as f64;
+    Ok(RougeL {
+        precision: sum.precision / count,
+        recall: sum.recall / count,
+        f1: sum.f1 / count,
+    })
+}
+
+/// A text, lower-cased, and its words as ranges of it.
+struct Words {
+    text: String,
+    ranges: Vec<std::ops::Range<usize>>,
+}
+
+impl Words {
+    fn new(text: &str) -> Self {
+        let text = text.to_lowercase();
+        let mut ranges = Vec::new();
+        let mut start = None;
+        for (at, byte) in text.bytes().chain([b' ']).enumerate() {
+            let in_word = byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            match (start, in_word) {
+                (None, true) => start = Some(at),
+                (Some(from), false) => {
+                    ranges.push(from..at);
+                    start = None;
+                }
+                _ => {}
+            }
+        }
+        Self { text, ranges }
+    }
+
+    fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        self.ranges.iter().map(|range| &self.text[range.clone()])
+    }
+}
+
+fn score(hypothesis: &Words, reference: &Words) -> RougeL {
+    if hypothesis.len() == 0 || reference.len() == 0 {
+        return RougeL::default();
+    }
+    let common = longest_common_subsequence(hypothesis, reference) as f64;
+    let precision = common / hypothesis.len() as f64;
+    let recall = common / reference.len() as f64;
+    let f1 = if precision + recall > 0.0 {
+        2.0 * precision * recall / (precision + recall)
+    } else {
+        0.0
+    };
+    RougeL {
+        precision,
+        recall,
+        f1,
+    }
+}
+
+/// The length of the longest common subsequence, by the usual table of which one row is kept.
+fn longest_common_subsequence(hypothesis: &Words, reference: &Words) -> usize {
+    let reference: Vec<&str> = reference.iter().collect();
+    // row[j]: the length for the hypothesis so far and the first j words of the reference.
+    let mut row = vec![0; reference.len() + 1];
+    for word in hypothesis.iter() {
+        let mut diagonal = 0;
+        let mut left = 0;
+        for (cell, other) in row.iter_mut().skip(1).zip(&reference) {
+            let above = *cell;
+            *cell = if word == *other {
+                diagonal + 1
+            } else {
+                above.max(left)
+            };
+            diagonal = above;
+            left = *cell;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        Words::new(text).iter().map(str::to_string).collect()
+    }
+
+    #[test]
+    fn words_are_lower_case_runs_of_ascii_letters_and_digits() {
+        assert_eq!(
+            words("Don't PAY £20-25, café\t2nd_floor"),
+            ["don", "t", "pay", "20", "25", "caf", "2nd", "floor"]
+        );
+        assert!(words("…  日本").is_empty());
+        // The Kelvin sign and a dotted capital I have ASCII letters in lower case, in Python too.
+        assert_eq!(words("5\u{212a} \u{130}x"), ["5k", "i", "x"]);
+    }
+
+    #[test]
+    fn the_subsequence_keeps_order_and_may_have_gaps() {
+        let rouge = rouge_l("a b c d", &["d a x b"]);
+        assert_eq!((rouge.precision, rouge.recall, rouge.f1), (0.5, 0.5, 0.5));
+        let rouge = rouge_l(
+            "police killed the gunman",
+            &["police kill the gunman today"],
+        );
+        assert_eq!((rouge.precision, rouge.recall), (0.75, 0.6));
+    }
+
+    #[test]
+    fn the_best_reference_counts() {
+        let references = ["nothing alike", "a b", "a b c x"];
+        let rouge = rouge_l("a b c", &references);
+        assert_eq!((rouge.precision, rouge.recall), (1.0, 0.75));
+    }
+
+    #[test]
+    fn empty_texts_score_0() {
+        for (hypothesis, reference) in [("", "a"), ("a", ""), ("", ""), ("...", "a")] {
+            assert_eq!(rouge_l(hypothesis, &[reference]), RougeL::default());
+        }
+        assert_eq!(rouge_l("a", &Vec::<&str>::new()), RougeL::default());
+    }
+
+    #[test]
+    fn a_corpus_is_the_mean_of_its_items() {
+        let references = [vec!["a b"], vec!["x"]];
+        let rouge = corpus_rouge_l(&["a b", "y"], &references).unwrap();
+        assert_eq!((rouge.precision, rouge.recall, rouge.f1), (0.5, 0.5, 0.5));
+        assert!(corpus_rouge_l(&["a"], &references).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! The tokenizer `13a` of sacrebleu (`tokenizer_13a.py`, `tokenizer_re.py`), which is that of NIST's
+//! `mteval-v13a.pl`: what BLEU counts as a word.
+
+/// The words of a segment.
+pub(super) fn tokenize(segment: &str) -> Vec<String> {
+    let mut text = segment
+        .trim_end_matches(is_space)
+        .replace("<skipped>", "")
+        .replace("-\n", "")
+        .replace('\n', " ");
+    if text.contains('&') {
+        // In this order, so that `&amp;lt;` ends up as `<`, as it does there.
+        text = text
+            .replace("&quot;", "\"")
+            .replace("&amp;", "&")
+            .replace("&lt;", "<")
+            .replace("&gt;", ">");
+    }
+    // The rules below look at neighbours; the spaces give the first and the last character one.
+    let text = format!(" {text} ");
+
+    let text = set_apart_symbols(&text);
+    let text = substitute_pairs(&text, not_digit, period_or_comma, |a, b| [a, ' ', b, ' ']);
+    let text = substitute_pairs(&text, period_or_comma, not_digit, |a, b| [' ', a, ' ', b]);
+    let text = substitute_pairs(&text, digit, dash, |a, b| [a, ' ', b, ' ']);
+    text.split(is_space)
+        .filter(|word| !word.is_empty())
+        .map(str::to_string)
+        .collect()
+}
+
+/// White space as Python's `str.split` and `str.rstrip` see it: Unicode's, and the four separators
+/// of ASCII.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+fn digit(c: char) -> bool {
+    c.is_ascii_digit()
+}
+
+fn not_digit(c: char) -> bool {
+    !digit(c)
+}
+
+fn period_or_comma(c: char) -> bool {
+    c == '.' || c == ','
+}
+
+fn dash(c: char) -> bool {
+    c == '-'
+}
+
+/// `([\{-\~\[-\` -\&\(-\+\:-\@\/])` → ` \1 `: ASCII's symbols but `'`, `,`, `-` and `.`.
+fn set_apart_symbols(text: &str) -> String {
+    let mut result = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        if matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/') {
+            result.extend([' ', c, ' ']);
+        } else {
+            result.push(c);
+        }
+    }
+    result
+}
+
+/// Replaces each pair of neighbours of which the first satisfies `first` and the second `second`.
+/// As with a regular expression, matches do not overlap: in `a,,b` the second comma is not looked
+/// at again as the second half of a pair.
+fn substitute_pairs(
+    text: &str,
+    first: fn(char) -> bool,
+    second: fn(char) -> bool,
+    replacement: fn(char, char) -> [char; 4],
+) -> String {
+    let mut result = String::with_capacity(text.len() * 2);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match chars.peek() {
+            Some(&next) if first(c) && second(next) => {
+                result.extend(replacement(c, next));
+                chars.next();
+            }
+            _ => result.push(c),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected values: `sacrebleu.tokenizers.tokenizer_13a.Tokenizer13a`, sacrebleu 2.6.0.
+    #[test]
+    fn segments_are_split_as_sacrebleu_splits_them() {
+        for (segment, expected) in [
+            ("Hello, world!", "Hello , world !"),
+            ("It costs 1,000.50 dollars.", "It costs 1,000.50 dollars ."),
+            ("family-friendly 2-3", "family-friendly 2 - 3"),
+            ("don't (stop)", "don't ( stop )"),
+            ("&quot;A &amp; B&quot;", "\" A & B \""),
+            ("&amp;lt;b&gt;", "< b >"),
+            ("a,,b", "a , , b"),
+            ("...", ". . ."),
+            ("5.", "5 ."),
+            (".5", ". 5"),
+            ("x.5,y", "x . 5 , y"),
+            ("trail  \t\n", "trail"),
+            ("hyphen-\nated<skipped> line", "hyphenated line"),
+            ("£5 é–à\u{1c}b\u{a0}c", "£5 é–à b c"),
+            ("", ""),
+        ] {
+            assert_eq!(tokenize(segment).join(" "), expected, "{segment:?}");
+        }
+    }
+}

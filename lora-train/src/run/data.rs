@@ -1,0 +1,74 @@
+//! Data files to examples.
+
+use crate::TrainError;
+use crate::data::{
+    Columns, EncodingOptions, Example, Record, SourceOptions, encode_records, pack_records,
+    read_records,
+};
+use crate::options::ReadingOptions;
+use crate::run::Base;
+use std::path::Path;
+
+impl ReadingOptions {
+    fn source(&self) -> SourceOptions {
+        SourceOptions {
+            format: self.format.unwrap_or_default(),
+            columns: Columns {
+                text: self.text_column.clone(),
+                prompt: self.prompt_column.clone(),
+                completion: self.completion_column.clone(),
+            },
+            documents: self.documents.unwrap_or_default(),
+            ..SourceOptions::default()
+        }
+    }
+}
+
+/// Examples of a file, and a line on what became of it.
+pub(crate) struct Examples {
+    pub records: Vec<Record>,
+    pub examples: Vec<Example>,
+    pub report: String,
+}
+
+/// Reads and tokenises a file.
+pub(crate) fn read_examples(
+    path: &Path,
+    reading: &ReadingOptions,
+    base: &Base,
+    max_length: usize,
+) -> Result<Examples, TrainError> {
+    let records = read_records(path, &reading.source())?;
+    let (examples, report) = if reading.pack {
+        let eos = if reading.no_eos { None } else { base.eos_id() };
+        let (examples, report) = pack_records(&records, &base.tokenizer, eos, max_length)?;
+        (examples, report.to_string())
+    } else {
+        let options = EncodingOptions {
+            append_eos: !reading.no_eos,
+            loss_on_prompt: reading.loss_on_prompt,
+            max_length,
+        };
+        let (examples, report) = encode_records(&records, &base.tokenizer, base.eos_id(), &options)?;
+        (examples, report.to_string())
+    };
+    Ok(Examples {
+        records,
+        examples,
+        report: format!("{}: {report}", path.display()),
+    })
+}
+
+/// The longest example: as asked for, else 512 tokens or what the model takes.
+pub(crate) fn max_length(asked: Option<usize>, base: &Base) -> Result<usize, TrainError> {
+    let positions = base.config.n_positions;
+    match asked {
+        None => Ok(512.min(positions)),
+        Some(0 | 1) => Err(TrainError::config("max_length", "is below 2: nothing to predict")),
+        Some(length) if length > positions => Err(TrainError::config(
+            "max_length",
+            format!("is {length}, but the model takes {positions} tokens at most"),
+        )),
+        Some(length) => Ok(length),
+    }
+}

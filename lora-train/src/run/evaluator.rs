@@ -1,0 +1,83 @@
+//! Loss, perplexity and accuracy over a data set.
+
+use crate::TrainError;
+use crate::data::{BatchOrder, BatchPlan, Example, collate};
+use crate::metric::RunningLoss;
+use crate::task::CausalLm;
+use std::collections::BTreeMap;
+
+/// The score of one example.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExampleScore {
+    /// Mean `-log p` over its label tokens.
+    pub loss: f64,
+    /// Number of its label tokens.
+    pub tokens: usize,
+}
+
+/// Evaluates on the same examples again and again.
+#[derive(Clone)]
+pub(crate) struct Evaluator {
+    examples: Vec<Example>,
+    batches: Vec<Vec<usize>>,
+    pad_id: u32,
+}
+
+impl Evaluator {
+    pub fn new(examples: Vec<Example>, batch_size: usize, pad_id: u32) -> Result<Self, TrainError> {
+        let lengths = examples.iter().map(Example::len).collect();
+        // By length, so that little is padded; the scores come back in the order of the file.
+        let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
+        Ok(Self {
+            batches: plan.epoch(0),
+            examples,
+            pad_id,
+        })
+    }
+
+    /// Metrics by name, and the score of each example in the order of the file. `progress` is told
+    /// how many examples are done.
+    pub fn run(
+        &self,
+        model: &CausalLm,
+        mut progress: impl FnMut(usize),
+    ) -> Result<(BTreeMap<String, f64>, Vec<ExampleScore>), TrainError> {
+        let mut running = RunningLoss::default();
+        let mut sums = vec![(0.0f64, 0usize); self.examples.len()];
+        let mut done = 0;
+        for indices in &self.batches {
+            let examples: Vec<&Example> = indices.iter().map(|&i| &self.examples[i]).collect();
+            let scores = model.score(&collate(&examples, self.pad_id))?;
+            for (&example, &nll) in scores.example.iter().zip(&scores.nll) {
+                let sum = &mut sums[indices[example]];
+                sum.0 += f64::from(nll);
+                sum.1 += 1;
+            }
+            let correct = scores.correct.iter().filter(|&&correct| correct).count() as u64;
+            running.add_accuracy(correct, scores.correct.len() as u64);
+            done += indices.len();
+            progress(done);
+        }
+        // Summed over examples, so that the batch size does not change the rounding.
+        for (nll, tokens) in &sums {
+            running.add_sum(*nll, *tokens as u64);
+        }
+        let scores = sums.into_iter().map(|(nll, tokens)| ExampleScore {
+            loss: nll / tokens.max(1) as f64,
+            tokens,
+        });
+        let metrics = [
+            ("loss", running.mean()),
+            ("perplexity", running.perplexity()),
+            ("accuracy", running.accuracy()),
+        ];
+        let metrics = metrics
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_string(), value?)));
+        Ok((metrics.collect(), scores.collect()))
+    }
+
+    pub fn len(&self) -> usize {
+        self.examples.len()
+    }
+}

@@ -1,0 +1,166 @@
+//! Generating text.
+
+use super::base::load_base;
+use super::judge::generation_config;
+use crate::TrainError;
+use crate::device::{self, DeviceName};
+use crate::progress::Screen;
+use clap::Args;
+use lora_models::generate::{BeamSearch, GenerationConfig, Sampling, Strategy};
+use std::io::BufRead;
+use std::path::PathBuf;
+
+/// Options of `lora generate`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GenerateOptions {
+    /// Directory of the model.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// PEFT adapter on it [default: the model alone].
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Text to go on from; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Vec<String>,
+    /// File with a prompt on each line, or `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// Most tokens to generate.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_new_tokens: usize,
+    /// Prompts in a forward pass.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub batch_size: usize,
+    /// How to choose tokens.
+    #[command(flatten)]
+    pub sampling: SamplingOptions,
+    /// Print one JSON object a prompt: `prompt`, `text`, `tokens`, `finished`.
+    #[arg(long)]
+    pub json: bool,
+    /// Device to run on.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceName,
+}
+
+/// How tokens are chosen.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SamplingOptions {
+    /// Draw tokens at random, from probabilities sharpened (below 1) or flattened (above 1) [default: the likeliest token].
+    #[arg(long, value_name = "X", conflicts_with = "beams")]
+    pub temperature: Option<f64>,
+    /// Draw from this many likeliest tokens only.
+    #[arg(long, value_name = "N", conflicts_with = "beams")]
+    pub top_k: Option<usize>,
+    /// Draw from the likeliest tokens that make up this probability only, in (0, 1].
+    #[arg(long, value_name = "P", conflicts_with = "beams")]
+    pub top_p: Option<f64>,
+    /// Seed of the draws.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// Beams of a beam search.
+    #[arg(long, value_name = "N")]
+    pub beams: Option<usize>,
+    /// Exponent of the length that a beam's score is divided by.
+    #[arg(long, value_name = "X", requires = "beams")]
+    pub length_penalty: Option<f64>,
+    /// Never repeat a sequence of this many tokens; 0 allows it.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub no_repeat_ngram: usize,
+}
+
+impl SamplingOptions {
+    /// The configuration for a model with these defaults.
+    pub fn apply(&self, config: GenerationConfig) -> GenerationConfig {
+        let config = config.with_no_repeat_ngram_size(self.no_repeat_ngram);
+        if let Some(beams) = self.beams {
+            let standard = BeamSearch::default();
+            return config.with_strategy(Strategy::Beam(BeamSearch {
+                beams,
+                length_penalty: self.length_penalty.unwrap_or(standard.length_penalty),
+                ..standard
+            }));
+        }
+        if self.temperature.is_none() && self.top_k.is_none() && self.top_p.is_none() {
+            return config;
+        }
+        let standard = Sampling::default();
+        config.with_strategy(Strategy::Sample(Sampling {
+            temperature: self.temperature.unwrap_or(standard.temperature),
+            top_k: self.top_k.or(standard.top_k),
+            top_p: self.top_p.unwrap_or(standard.top_p),
+            seed: self.seed,
+        }))
+    }
+}
+
+/// A continuation.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Continuation {
+    /// The prompt.
+    pub prompt: String,
+    /// What follows it.
+    pub text: String,
+    /// Number of tokens generated.
+    pub tokens: usize,
+    /// Whether the model ended the text, rather than the limit.
+    pub finished: bool,
+}
+
+/// Generates for all prompts.
+///
+/// # Errors
+/// On bad files, no prompt, an empty one, or one that leaves no room.
+pub fn generate(
+    options: &GenerateOptions,
+    screen: &Screen,
+) -> Result<Vec<Continuation>, TrainError> {
+    let prompts = prompts(options)?;
+    let device = device::open(options.device)?;
+    let loaded = load_base(&options.model, options.adapter.as_deref(), &device)?;
+    let base = loaded.base;
+    let config = generation_config(&base, options.max_new_tokens, 1);
+    let config = options.sampling.apply(config);
+    let mut bar = screen.bar("generate", prompts.len());
+    let mut continuations = Vec::with_capacity(prompts.len());
+    for chunk in prompts.chunks(options.batch_size.max(1)) {
+        let mut tokens = Vec::with_capacity(chunk.len());
+        for prompt in chunk {
+            tokens.push(base.tokenizer.encode(prompt)?);
+        }
+        let generated = lora_models::generate::generate(&loaded.model, &tokens, &config, &device)?;
+        for (prompt, output) in chunk.iter().zip(generated) {
+            continuations.push(Continuation {
+                prompt: prompt.clone(),
+                text: base.tokenizer.decode(&output.tokens, true)?,
+                tokens: output.tokens.len(),
+                finished: output.finished_by_stop,
+            });
+        }
+        bar.set(continuations.len());
+    }
+    bar.finish();
+    Ok(continuations)
+}
+
+fn prompts(options: &GenerateOptions) -> Result<Vec<String>, TrainError> {
+    let mut prompts = options.prompt.clone();
+    if let Some(path) = &options.prompts {
+        let reader: Box<dyn BufRead> = match path.to_str() {
+            Some("-") => Box::new(std::io::stdin().lock()),
+            _ => {
+                let file = std::fs::File::open(path).map_err(TrainError::io(path))?;
+                Box::new(std::io::BufReader::new(file))
+            }
+        };
+        for line in reader.lines() {
+            let line = line.map_err(TrainError::io(path))?;
+            if !line.trim().is_empty() {
+                prompts.push(line);
+            }
+        }
+    }
+    match prompts.is_empty() {
+        true => Err(TrainError::config("prompt", "is missing: give --prompt or --prompts")),
+        false => Ok(prompts),
+    }
+}

@@ -1,0 +1,71 @@
+//! Merging an adapter into its model for deployment.
+
+use super::base::load_base;
+use crate::TrainError;
+use crate::device::{self, DeviceName};
+use clap::Args;
+use lora_core::files::Overwrite;
+use lora_models::checkpoint::ExportDType;
+use lora_models::gpt2::ExportOptions;
+use std::path::PathBuf;
+
+/// Options of `lora merge`.
+#[derive(Args, Clone, Debug)]
+pub struct MergeOptions {
+    /// Directory of the base model.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// PEFT adapter to merge into it.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Element type of the weights: f32, f16 or bf16; the sum is taken in f32.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_dtype)]
+    pub dtype: ExportDType,
+    /// Replace the output directory if it is there.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Device to run on.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceName,
+    /// Seed; nothing in a merge is random, the option is there for scripts.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+}
+
+fn parse_dtype(text: &str) -> Result<ExportDType, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "f32" | "float32" => Ok(ExportDType::F32),
+        "f16" | "float16" => Ok(ExportDType::F16),
+        "bf16" | "bfloat16" => Ok(ExportDType::BF16),
+        _ => Err("expected f32, f16 or bf16".into()),
+    }
+}
+
+/// Merges, and returns a line on what was written.
+///
+/// # Errors
+/// On bad files, a value that does not fit in the element type, or an output that is there already.
+pub fn merge(options: &MergeOptions) -> Result<String, TrainError> {
+    let device = device::open(options.device)?;
+    let loaded = load_base(&options.model, Some(&options.adapter), &device)?;
+    let modules = loaded.adapter.map_or(0, |report| report.modules.len());
+    let model = lora_core::merge(loaded.model).into_module();
+    let overwrite = match options.overwrite {
+        true => Overwrite::Replace,
+        false => Overwrite::Refuse,
+    };
+    let export = ExportOptions {
+        dtype: options.dtype,
+        base_dir: Some(options.model.clone()),
+    };
+    let report = model.export(&loaded.base.config, &options.output, &export, overwrite)?;
+    Ok(format!(
+        "merged {modules} modules; wrote {} parameters ({:.1} MB) to {}",
+        report.parameters,
+        report.tensor_bytes as f64 / 1e6,
+        options.output.display()
+    ))
+}

@@ -1,0 +1,304 @@
+//! Options of a training run with everything filled in and checked.
+
+use crate::TrainError;
+use crate::data::BatchOrder;
+use crate::options::{TargetNames, TrainOptions};
+use crate::trainer::{AdamW, Every, ScheduleKind};
+use lora_core::{ExcludeModules, LoraConfig, LoraScaling, TargetModules};
+use std::path::PathBuf;
+
+/// What a run will do: [`TrainOptions`] with defaults in place.
+#[derive(Clone, Debug)]
+pub struct TrainPlan {
+    /// The options it was made from.
+    pub options: TrainOptions,
+    /// Base model.
+    pub model: PathBuf,
+    /// Training data.
+    pub data: PathBuf,
+    /// Where everything is written to.
+    pub output: PathBuf,
+    /// The adapter, or `None` to train all weights.
+    pub lora: Option<LoraConfig>,
+    /// The optimizer.
+    pub adamw: AdamW,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// What it does after the warm-up.
+    pub schedule: ScheduleKind,
+    /// Largest norm of all gradients together.
+    pub max_grad_norm: Option<f64>,
+    /// Label smoothing.
+    pub label_smoothing: f64,
+    /// Examples in a forward pass.
+    pub batch_size: usize,
+    /// Examples in a forward pass of an evaluation.
+    pub eval_batch_size: usize,
+    /// Forward passes in a step.
+    pub accumulation: usize,
+    /// Times to go through the data.
+    pub epochs: usize,
+    /// Order of the examples.
+    pub order: BatchOrder,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// When to evaluate.
+    pub evaluate: Every,
+    /// When to write a checkpoint.
+    pub save: Every,
+}
+
+fn within(name: &str, value: f64, ok: bool, expected: &str) -> Result<f64, TrainError> {
+    match ok {
+        true => Ok(value),
+        false => Err(TrainError::config(name, format!("is {value}, expected {expected}"))),
+    }
+}
+
+fn at_least_one(name: &str, value: usize) -> Result<usize, TrainError> {
+    match value {
+        0 => Err(TrainError::config(name, "is 0, expected at least 1")),
+        value => Ok(value),
+    }
+}
+
+fn required(name: &str, value: &Option<PathBuf>) -> Result<PathBuf, TrainError> {
+    value.clone().ok_or_else(|| {
+        TrainError::config(name, format!("is missing: give --{name}, or `{name}` in a recipe"))
+    })
+}
+
+impl TrainPlan {
+    /// Fills in defaults and checks every value.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] that names the option.
+    pub fn new(options: TrainOptions) -> Result<Self, TrainError> {
+        let o = &options;
+        let rate = |name: &str, value: f64| {
+            within(name, value, value.is_finite() && value >= 0.0, "a number of at least 0")
+        };
+        let share = |name: &str, value: f64| {
+            within(name, value, (0.0..1.0).contains(&value), "a number in [0, 1)")
+        };
+        if let Some(ratio) = o.warmup_ratio {
+            within("warmup_ratio", ratio, (0.0..=1.0).contains(&ratio), "a share in [0, 1]")?;
+            if o.warmup_steps.is_some() {
+                return Err(TrainError::config("warmup_ratio", "is given beside warmup_steps; give one"));
+            }
+        }
+        if o.from_scratch && !o.full {
+            return Err(TrainError::config(
+                "from_scratch",
+                "goes with --full: an adapter on random weights learns nothing of use",
+            ));
+        }
+        if o.full && (o.adapter.is_some() || o.merge) {
+            return Err(TrainError::config(
+                "full",
+                "trains all weights: there is no adapter to start from or to merge",
+            ));
+        }
+        if (o.early_stopping.is_some() || o.keep_best) && o.eval_data.is_none() {
+            return Err(TrainError::config(
+                "eval_data",
+                "is missing: without it there is no best evaluation to stop by or to keep",
+            ));
+        }
+        let batch_size = at_least_one("batch_size", o.batch_size.unwrap_or(8))?;
+        let max_grad_norm = rate("max_grad_norm", o.max_grad_norm.unwrap_or(1.0))?;
+        let lora = match o.full {
+            true => None,
+            false => Some(lora_config(o)?),
+        };
+        let standard = AdamW::default();
+        Ok(Self {
+            model: required("model", &o.model)?,
+            data: required("data", &o.data)?,
+            output: required("output", &o.output)?,
+            lora,
+            adamw: AdamW {
+                beta1: share("beta1", o.beta1.unwrap_or(standard.beta1))?,
+                beta2: share("beta2", o.beta2.unwrap_or(standard.beta2))?,
+                epsilon: rate("epsilon", o.epsilon.unwrap_or(standard.epsilon))?,
+                weight_decay: rate("weight_decay", o.weight_decay.unwrap_or(standard.weight_decay))?,
+            },
+            lr: rate("lr", o.lr.unwrap_or(2e-4))?,
+            schedule: o.schedule.unwrap_or_default(),
+            max_grad_norm: (max_grad_norm > 0.0).then_some(max_grad_norm),
+            label_smoothing: share("label_smoothing", o.label_smoothing.unwrap_or(0.0))?,
+            batch_size,
+            eval_batch_size: at_least_one("eval_batch_size", o.eval_batch_size.unwrap_or(batch_size))?,
+            accumulation: at_least_one("grad_accumulation", o.grad_accumulation.unwrap_or(1))?,
+            epochs: at_least_one("epochs", o.epochs.unwrap_or(3))?,
+            order: match (o.no_shuffle, o.no_group_by_length) {
+                (true, _) => BatchOrder::FileOrder,
+                (false, true) => BatchOrder::Shuffled,
+                (false, false) => BatchOrder::GroupedByLength,
+            },
+            seed: o.seed.unwrap_or(42),
+            evaluate: match (o.eval_data.is_some(), o.eval_steps) {
+                (false, _) => Every::Never,
+                (true, None) => Every::Epoch,
+                (true, Some(steps)) => Every::Steps(at_least_one("eval_steps", steps)?),
+            },
+            save: match o.save_steps {
+                None => Every::Epoch,
+                Some(0) => Every::Never,
+                Some(steps) => Every::Steps(steps),
+            },
+            options,
+        })
+    }
+
+    /// Steps of the run, for this many batches an epoch.
+    pub fn total_steps(&self, batches_per_epoch: usize) -> Result<usize, TrainError> {
+        match self.options.max_steps {
+            Some(steps) => at_least_one("max_steps", steps),
+            None => Ok(self.epochs * batches_per_epoch.div_ceil(self.accumulation)),
+        }
+    }
+
+    /// Steps of the warm-up, out of all; a ratio is rounded up, as in transformers.
+    pub fn warmup_steps(&self, total: usize) -> usize {
+        match (self.options.warmup_steps, self.options.warmup_ratio) {
+            (Some(steps), _) => steps,
+            (None, Some(ratio)) => (ratio * total as f64).ceil() as usize,
+            (None, None) => 0,
+        }
+    }
+
+    /// Whether the best evaluation is kept, not the last step.
+    pub fn keeps_best(&self) -> bool {
+        self.options.keep_best || self.options.early_stopping.is_some()
+    }
+
+    /// The options that change the numbers of a run: a run is resumed with the same only.
+    pub fn fingerprint(&self, examples: usize, tokens: usize) -> Result<String, TrainError> {
+        let numbers = TrainOptions {
+            model: None,
+            data: None,
+            eval_data: None,
+            output: None,
+            adapter: None,
+            overwrite: false,
+            merge: false,
+            device: None,
+            generate_prompts: None,
+            eval_batch_size: None,
+            ..self.options.clone()
+        };
+        Ok(format!("{}examples = {examples}\ntokens = {tokens}\n", numbers.to_toml()?))
+    }
+}
+
+fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
+    let standard = LoraConfig::default();
+    let config = LoraConfig {
+        rank: o.rank.unwrap_or(standard.rank),
+        alpha: o.alpha.unwrap_or(standard.alpha),
+        dropout: o.dropout.unwrap_or(standard.dropout),
+        scaling: match o.rslora {
+            true => LoraScaling::RankStabilized,
+            false => LoraScaling::Standard,
+        },
+        init: o.init.unwrap_or_default(),
+        seed: o.seed.unwrap_or(42),
+        targets: targets(o.targets.as_ref()),
+        exclude: o.exclude.clone().map(ExcludeModules::Names),
+        layers: o.layers.clone(),
+        layers_pattern: Vec::new(),
+        rank_pattern: o.rank_pattern.clone().into_iter().collect(),
+        alpha_pattern: o.alpha_pattern.clone().into_iter().collect(),
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// `c_attn[q,v],c_fc` is two entries: a comma in brackets separates slices.
+fn targets(names: Option<&TargetNames>) -> TargetModules {
+    let text = match names {
+        None => "c_attn",
+        Some(TargetNames::List(names)) => return TargetModules::names(names.clone()),
+        Some(TargetNames::Text(text)) => text.as_str(),
+    };
+    if text == TargetModules::ALL_LINEAR {
+        return TargetModules::all_linear();
+    }
+    if let Some(pattern) = text.strip_prefix("regex:") {
+        return TargetModules::regex(pattern);
+    }
+    let mut entries = vec![String::new()];
+    let mut depth = 0usize;
+    for character in text.chars() {
+        match character {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                entries.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(entry) = entries.last_mut() {
+            entry.push(character);
+        }
+    }
+    TargetModules::names(entries.iter().map(|entry| entry.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> TrainOptions {
+        TrainOptions {
+            model: Some("base".into()),
+            data: Some("train.jsonl".into()),
+            output: Some("out".into()),
+            ..TrainOptions::default()
+        }
+    }
+
+    #[test]
+    fn a_comma_in_brackets_separates_slices() {
+        let of = |text: &str| targets(Some(&TargetNames::Text(text.into())));
+        assert_eq!(of("c_attn[q,v], c_fc"), TargetModules::names(["c_attn[q,v]", "c_fc"]));
+        assert_eq!(of("all-linear"), TargetModules::all_linear());
+        assert_eq!(of("regex:.*c_fc"), TargetModules::regex(".*c_fc"));
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_name() {
+        let bad: [(&str, TrainOptions); 8] = [
+            ("model", TrainOptions { model: None, ..options() }),
+            ("batch_size", TrainOptions { batch_size: Some(0), ..options() }),
+            ("lr", TrainOptions { lr: Some(f64::NAN), ..options() }),
+            ("label_smoothing", TrainOptions { label_smoothing: Some(1.0), ..options() }),
+            ("warmup_ratio", TrainOptions { warmup_ratio: Some(1.5), ..options() }),
+            ("from_scratch", TrainOptions { from_scratch: true, ..options() }),
+            ("eval_data", TrainOptions { early_stopping: Some(2), ..options() }),
+            ("full", TrainOptions { full: true, merge: true, ..options() }),
+        ];
+        for (name, options) in bad {
+            match TrainPlan::new(options) {
+                Err(TrainError::Config { option, .. }) => assert_eq!(option, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn steps_and_warm_up_are_counted_as_transformers_does() {
+        let plan = TrainPlan::new(TrainOptions {
+            epochs: Some(3),
+            grad_accumulation: Some(4),
+            warmup_ratio: Some(0.1),
+            ..options()
+        })
+        .unwrap();
+        // 10 batches make 3 steps an epoch, the last of 2 batches.
+        assert_eq!(plan.total_steps(10).unwrap(), 9);
+        assert_eq!(plan.warmup_steps(9), 1);
+    }
+}

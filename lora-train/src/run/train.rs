@@ -1,0 +1,227 @@
+//! Training, from files to files.
+
+use super::base::{Loaded, check_finite};
+use super::data::{max_length, read_examples};
+use super::evaluator::Evaluator;
+use super::judge::Judge;
+use super::plan::TrainPlan;
+use super::weights::{Saver, starting_weights, weights_name};
+use crate::TrainError;
+use crate::data::{BatchPlan, Example};
+use crate::device::{self, DeviceName};
+use crate::progress::{MetricsFile, Screen};
+use crate::task::{CausalLm, GeneratedText};
+use crate::trainer::{
+    BatchLoader, CheckpointDir, Hooks, Outcome, Run, Schedule, TrainerConfig, fit,
+};
+use burn::module::Module;
+use burn_train::Interrupter;
+use lora_core::files::{Overwrite, write_file};
+use lora_core::{merge, trainable_summary};
+use lora_models::gpt2::ExportOptions;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The reason that Ctrl-C gives for a stop.
+pub const INTERRUPTED: &str = "interrupted";
+
+/// What a run did.
+#[derive(Clone, Debug)]
+pub struct TrainSummary {
+    /// Metrics on the evaluation data before training.
+    pub before: BTreeMap<String, f64>,
+    /// And after it, with the weights that were kept.
+    pub after: BTreeMap<String, f64>,
+    /// What the trained model wrote, beside what people wrote.
+    pub texts: Vec<GeneratedText>,
+    /// The adapter's directory, or the model's with `--full`.
+    pub weights: PathBuf,
+    /// The merged model's directory.
+    pub merged: Option<PathBuf>,
+    /// Why the run ended before its last step, if it did.
+    pub stopped: Option<String>,
+    /// Steps done.
+    pub steps: usize,
+    /// Seconds of training, evaluations included.
+    pub seconds: f64,
+}
+
+/// Trains as the plan says. Stopped through the interrupter, it saves a checkpoint first.
+///
+/// # Errors
+/// On bad data, options or files, a loss that is not finite, or output that is there already.
+pub fn train(
+    plan: TrainPlan,
+    interrupter: Interrupter,
+    screen: &mut Screen,
+) -> Result<TrainSummary, TrainError> {
+    let checkpoints = CheckpointDir::new(plan.output.join("checkpoints"));
+    let checkpoint = match plan.options.resume {
+        false => None,
+        true => Some(checkpoints.last()?.ok_or_else(|| TrainError::Checkpoint {
+            path: plan.output.join("checkpoints"),
+            message: "there is none to resume from".into(),
+        })?),
+    };
+    let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
+    screen.line(&format!("device    {}", device::describe(&device)));
+    let device = device.autodiff();
+
+    let Loaded {
+        model,
+        adapter,
+        base,
+        summary,
+    } = starting_weights(&plan, checkpoint.as_ref(), &device)?;
+    screen.line(&format!("model     {summary}"));
+    check_finite(&model)?;
+    if let Some(report) = &adapter {
+        screen.line(&report.to_string());
+    }
+    screen.line(&format!("weights   {}", trainable_summary(&model)));
+
+    let length = max_length(plan.options.max_length, &base)?;
+    let read = |path: &Path| read_examples(path, &plan.options.reading, &base, length);
+    let data = read(&plan.data)?;
+    screen.line(&format!("data      {}", data.report));
+    let (mut evaluator, mut records) = (None, Vec::new());
+    if let Some(path) = &plan.options.eval_data {
+        let data = read(path)?;
+        screen.line(&format!("eval data {}", data.report));
+        evaluator = Some(Evaluator::new(data.examples, plan.eval_batch_size, base.pad_id())?);
+        records = data.records;
+    }
+    let judge = Judge::new(&plan, &base, evaluator, &records)?;
+
+    if checkpoint.is_none() {
+        prepare_output(&plan.output, plan.options.overwrite)?;
+    }
+    let recipe = plan.options.clone().absolute()?.to_toml()?;
+    write_file(&plan.output.join("recipe.toml"), Overwrite::Replace, |file| {
+        file.write_all(recipe.as_bytes())
+    })?;
+
+    let task = CausalLm::new(model, plan.label_smoothing);
+    let before = match &checkpoint {
+        Some(_) => BTreeMap::new(),
+        None => judge.judge(&task.valid(), &base, screen, "before")?.0,
+    };
+    let saver = Saver::new(base.clone(), adapter);
+    let hooks = LmHooks {
+        evaluator: judge.evaluator().cloned(),
+        saver: saver.clone(),
+    };
+    let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
+    let metrics = MetricsFile::open(&plan.output.join("metrics.jsonl"), step)?;
+    let mut run = run(&plan, data.examples, base.pad_id(), hooks, interrupter)?;
+    run.observers = vec![Box::new(metrics), Box::new(screen.observer())];
+    let Outcome {
+        model: mut task,
+        state,
+        stopped,
+    } = fit(task, run, &plan.output, checkpoint)?;
+
+    if let (true, Some(best)) = (plan.keeps_best(), checkpoints.best()) {
+        screen.line(&format!("keeping the best evaluation, {}", best.display()));
+        task = CausalLm::new(saver.reload(&best, &device)?, plan.label_smoothing).valid();
+    }
+    let (after, texts) = match stopped.as_deref() {
+        Some(INTERRUPTED) => Default::default(),
+        _ => judge.judge(&task, &base, screen, "after")?,
+    };
+    let weights = plan.output.join(weights_name(plan.options.full));
+    saver.save(&task.model, &weights, Overwrite::Replace)?;
+    let mut merged = None;
+    if plan.options.merge {
+        let dir = plan.output.join("merged");
+        let options = ExportOptions {
+            base_dir: Some(base.dir.clone()),
+            ..ExportOptions::default()
+        };
+        let model = merge(task.model).into_module();
+        model.export(&base.config, &dir, &options, Overwrite::Replace)?;
+        merged = Some(dir);
+    }
+    Ok(TrainSummary {
+        before,
+        after,
+        texts,
+        weights,
+        merged,
+        stopped,
+        steps: state.step,
+        seconds: state.seconds,
+    })
+}
+
+/// Refuses to write over another run, or clears it away when asked to.
+fn prepare_output(dir: &Path, overwrite: bool) -> Result<(), TrainError> {
+    let names = ["adapter", "model", "merged", "checkpoints", "metrics.jsonl", "recipe.toml"];
+    for path in names.map(|name| dir.join(name)) {
+        if !path.exists() {
+            continue;
+        }
+        if !overwrite {
+            return Err(TrainError::OutputExists { path });
+        }
+        let removed = match path.is_dir() {
+            true => std::fs::remove_dir_all(&path),
+            false => std::fs::remove_file(&path),
+        };
+        removed.map_err(TrainError::io(&path))?;
+    }
+    std::fs::create_dir_all(dir).map_err(TrainError::io(dir))
+}
+
+fn run(
+    plan: &TrainPlan,
+    examples: Vec<Example>,
+    pad_id: u32,
+    hooks: LmHooks,
+    interrupter: Interrupter,
+) -> Result<Run<CausalLm>, TrainError> {
+    let fingerprint =
+        plan.fingerprint(examples.len(), examples.iter().map(Example::len).sum())?;
+    let lengths = examples.iter().map(Example::len).collect();
+    let batches = BatchPlan::new(lengths, plan.batch_size, plan.order, plan.seed)?;
+    let total = plan.total_steps(batches.batches_per_epoch())?;
+    Ok(Run {
+        config: TrainerConfig {
+            total_steps: total,
+            accumulation: plan.accumulation,
+            max_grad_norm: plan.max_grad_norm,
+            evaluate: plan.evaluate,
+            save: plan.save,
+            patience: plan.options.early_stopping,
+            best_metric: "loss".into(),
+            higher_is_better: false,
+            seed: plan.seed,
+        },
+        adamw: plan.adamw,
+        schedule: Schedule::new(plan.schedule, plan.lr, plan.warmup_steps(total), total),
+        loader: BatchLoader::new(examples, batches, pad_id),
+        hooks: Box::new(hooks),
+        observers: Vec::new(),
+        interrupter,
+        fingerprint,
+    })
+}
+
+/// Evaluation and saving for the training loop.
+struct LmHooks {
+    evaluator: Option<Evaluator>,
+    saver: Saver,
+}
+
+impl Hooks<CausalLm> for LmHooks {
+    fn evaluate(&mut self, model: &CausalLm) -> Result<BTreeMap<String, f64>, TrainError> {
+        match &self.evaluator {
+            Some(evaluator) => Ok(evaluator.run(model, |_| {})?.0),
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
+    fn save_weights(&mut self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
+        self.saver.save_into(model, dir)
+    }
+}

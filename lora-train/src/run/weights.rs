@@ -1,0 +1,134 @@
+//! What a run starts from, and how what it trained is written.
+
+use super::base::{Base, Loaded, from_scratch, load_base};
+use super::plan::TrainPlan;
+use crate::TrainError;
+use crate::task::CausalLm;
+use crate::trainer::Checkpoint;
+use burn::module::Module;
+use burn::tensor::Device;
+use lora_core::AttachReport;
+use lora_core::files::Overwrite;
+use lora_models::gpt2::{ExportOptions, Gpt2LmHead};
+use std::path::{Path, PathBuf};
+
+/// Name of the directory with what was trained: a PEFT adapter, or a whole model with `--full`.
+pub(crate) fn weights_name(full: bool) -> &'static str {
+    if full { "model" } else { "adapter" }
+}
+
+/// The model that a run starts from: the checkpoint's weights, the adapter's, or fresh ones.
+pub(crate) fn starting_weights(
+    plan: &TrainPlan,
+    checkpoint: Option<&Checkpoint>,
+    device: &Device,
+) -> Result<Loaded, TrainError> {
+    let saved = checkpoint.map(|c| c.path.join(weights_name(plan.lora.is_none())));
+    let Some(lora) = &plan.lora else {
+        let mut loaded = match (&saved, plan.options.from_scratch) {
+            (None, true) => from_scratch(&plan.model, plan.seed, device)?,
+            (None, false) => load_base(&plan.model, None, device)?,
+            (Some(saved), _) => {
+                let loaded = load_base(saved, None, device)?;
+                // Tokenizer and origin stay those of the base model.
+                let mut base = loaded.base;
+                base.dir = plan.model.clone();
+                Loaded { base, ..loaded }
+            }
+        };
+        loaded.model = loaded.model.set_require_grad(true);
+        return Ok(loaded);
+    };
+    let adapter: Option<PathBuf> = saved.or(plan.options.adapter.clone());
+    let mut loaded = load_base(&plan.model, adapter.as_deref(), device)?;
+    if let Some(report) = &mut loaded.adapter {
+        check_asked(plan, report)?;
+    } else {
+        let (model, report) = loaded.model.attach(lora)?;
+        loaded.model = model;
+        loaded.adapter = Some(report);
+    }
+    Ok(loaded)
+}
+
+/// An adapter that is loaded brings its own rank, alpha and targets: asking for others is an error,
+/// not a surprise.
+fn check_asked(plan: &TrainPlan, report: &AttachReport) -> Result<(), TrainError> {
+    let options = &plan.options;
+    let refuse = |name: &str, found: String, asked: String| {
+        Err(TrainError::config(
+            name,
+            format!(
+                "is {asked}, but the adapter to start from has {found}; leave the option out, or \
+                 start a fresh adapter"
+            ),
+        ))
+    };
+    let config = &report.config;
+    let sliced = report.modules.iter().any(|m| m.slices.is_some());
+    match options.rank {
+        Some(rank) if rank != config.rank && !sliced => {
+            return refuse("rank", config.rank.to_string(), rank.to_string());
+        }
+        _ => {}
+    }
+    match options.alpha {
+        Some(alpha) if alpha != config.alpha && !sliced => {
+            return refuse("alpha", config.alpha.to_string(), alpha.to_string());
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Writes what was trained.
+#[derive(Clone)]
+pub(crate) struct Saver {
+    base: Base,
+    report: Option<AttachReport>,
+}
+
+impl Saver {
+    pub fn new(base: Base, report: Option<AttachReport>) -> Self {
+        Self { base, report }
+    }
+
+    /// Writes the adapter, or the model where there is none, as `dir`.
+    pub fn save(
+        &self,
+        model: &Gpt2LmHead,
+        dir: &Path,
+        overwrite: Overwrite,
+    ) -> Result<(), TrainError> {
+        match &self.report {
+            Some(report) => {
+                let base = self.base.dir.to_string_lossy();
+                model.save_adapter(report, dir, Some(&base), overwrite)?;
+            }
+            None => {
+                let options = ExportOptions {
+                    base_dir: Some(self.base.dir.clone()),
+                    ..ExportOptions::default()
+                };
+                model.export(&self.base.config, dir, &options, overwrite)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The weights of a directory that [`save`](Self::save) wrote, on the base model.
+    pub fn reload(&self, dir: &Path, device: &Device) -> Result<Gpt2LmHead, TrainError> {
+        let dir = dir.join(weights_name(self.report.is_none()));
+        let loaded = match self.report {
+            Some(_) => load_base(&self.base.dir, Some(&dir), device)?,
+            None => load_base(&dir, None, device)?,
+        };
+        Ok(loaded.model)
+    }
+
+    /// Writes a checkpoint's part.
+    pub fn save_into(&self, task: &CausalLm, dir: &Path) -> Result<(), TrainError> {
+        let dir = dir.join(weights_name(self.report.is_none()));
+        self.save(&task.model.valid(), &dir, Overwrite::Refuse)
+    }
+}

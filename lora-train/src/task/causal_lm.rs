@@ -1,0 +1,174 @@
+//! Causal language modelling: predict the next token.
+
+use crate::TrainError;
+use crate::data::{Batch, IGNORE_INDEX};
+use crate::host;
+use crate::trainer::{MicroBatch, OptimizerTap, StepOutput, Task};
+use burn::module::Module;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn_train::{InferenceStep, TrainOutput, TrainStep};
+use lora_models::gpt2::Gpt2LmHead;
+
+/// A GPT-2 with its loss.
+///
+/// The loss of a token is `-log p(token)`, with label smoothing ε
+/// `(1 - ε) · -log p(token) + ε · mean over the vocabulary of -log p`, as in PyTorch. Logits are
+/// computed for the positions that carry a label only.
+#[derive(Module, Debug)]
+pub struct CausalLm {
+    /// The model.
+    pub model: Gpt2LmHead,
+    label_smoothing: f64,
+    #[module(skip)]
+    tap: OptimizerTap,
+}
+
+/// How well each labelled token of a batch was predicted, without label smoothing.
+#[derive(Clone, Debug, Default)]
+pub struct TokenScores {
+    /// The example in the batch that each token belongs to.
+    pub example: Vec<usize>,
+    /// `-log p(token)`.
+    pub nll: Vec<f32>,
+    /// Whether the token was the most likely one.
+    pub correct: Vec<bool>,
+}
+
+/// The positions of a batch that a token is predicted at, and the tokens.
+struct Labelled {
+    /// Index in `[batch · seq]` of the position before each label.
+    positions: Vec<i64>,
+    tokens: Vec<i64>,
+    examples: Vec<usize>,
+}
+
+impl Labelled {
+    fn of(batch: &Batch) -> Self {
+        let mut labelled = Self {
+            positions: Vec::with_capacity(batch.label_tokens),
+            tokens: Vec::with_capacity(batch.label_tokens),
+            examples: Vec::with_capacity(batch.label_tokens),
+        };
+        for (index, &label) in batch.labels.iter().enumerate() {
+            let first = index % batch.seq == 0;
+            if label != IGNORE_INDEX && !first {
+                labelled.positions.push(index as i64 - 1);
+                labelled.tokens.push(label);
+                labelled.examples.push(index / batch.seq);
+            }
+        }
+        labelled
+    }
+}
+
+impl CausalLm {
+    /// A model to train, with label smoothing in [0, 1).
+    pub fn new(model: Gpt2LmHead, label_smoothing: f64) -> Self {
+        Self {
+            model,
+            label_smoothing,
+            tap: OptimizerTap::default(),
+        }
+    }
+
+    /// Log-probabilities `[labels, vocabulary]` of the labelled positions.
+    fn log_probabilities(&self, batch: &Batch, labelled: &Labelled) -> Tensor<2> {
+        let device = self.model.device();
+        let shape = [batch.batch, batch.seq];
+        let ids = TensorData::new(batch.input_ids.clone(), shape);
+        let ids = Tensor::<2, Int>::from_data(ids, &device);
+        // Padding is at the right, where the causal mask hides it from every labelled position:
+        // without a mask the numbers are the same, and there is less to compute.
+        let padded_left = (0..batch.batch).any(|row| !batch.attention_mask[row * batch.seq]);
+        let mask = padded_left.then(|| {
+            let mask = TensorData::new(batch.attention_mask.clone(), shape);
+            Tensor::<2, Bool>::from_data(mask, &device)
+        });
+        let hidden = self.model.forward_hidden(ids, mask, None, None);
+        let [_, _, d_model] = hidden.dims();
+        let hidden = hidden.reshape([batch.batch * batch.seq, d_model]);
+        let rows = TensorData::new(labelled.positions.clone(), [labelled.positions.len()]);
+        let rows = Tensor::<1, Int>::from_data(rows, &device);
+        log_softmax(self.model.logits(hidden.select(0, rows)), 1)
+    }
+
+    /// The loss summed over the labelled tokens, `[1]`.
+    fn loss_sum(&self, batch: &Batch) -> Tensor<1> {
+        let labelled = Labelled::of(batch);
+        let log_p = self.log_probabilities(batch, &labelled);
+        let device = self.model.device();
+        let [labels, vocabulary] = log_p.dims();
+        let tokens = TensorData::new(labelled.tokens, [labels, 1]);
+        let tokens = Tensor::<2, Int>::from_data(tokens, &device);
+        let nll = log_p.clone().gather(1, tokens).sum().neg();
+        if self.label_smoothing == 0.0 {
+            return nll;
+        }
+        let uniform = log_p.sum().mul_scalar(-1.0 / vocabulary as f64);
+        nll.mul_scalar(1.0 - self.label_smoothing) + uniform.mul_scalar(self.label_smoothing)
+    }
+
+    /// Scores every labelled token of a batch.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn score(&self, batch: &Batch) -> Result<TokenScores, TrainError> {
+        let labelled = Labelled::of(batch);
+        if labelled.tokens.is_empty() {
+            return Ok(TokenScores::default());
+        }
+        let log_p = self.log_probabilities(batch, &labelled);
+        let tokens = TensorData::new(labelled.tokens.clone(), [labelled.tokens.len(), 1]);
+        let tokens = Tensor::<2, Int>::from_data(tokens, &self.model.device());
+        let nll = host::values(log_p.clone().gather(1, tokens).neg())?;
+        let best = host::integers(log_p.argmax(1))?;
+        Ok(TokenScores {
+            correct: best.iter().zip(&labelled.tokens).map(|(b, t)| b == t).collect(),
+            example: labelled.examples,
+            nll,
+        })
+    }
+}
+
+impl TrainStep for CausalLm {
+    type Input = MicroBatch;
+    type Output = StepOutput;
+
+    fn step(&self, micro: MicroBatch) -> TrainOutput<StepOutput> {
+        self.model.device().seed(micro.seed);
+        let loss = self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale);
+        let grads = loss.backward();
+        TrainOutput::new(self, grads, StepOutput { loss: loss.detach() })
+    }
+
+    fn optimize(
+        self,
+        optimizer: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        let stepped = optimizer.step(lr, self, grads);
+        stepped.tap.observe(optimizer);
+        stepped
+    }
+}
+
+impl InferenceStep for CausalLm {
+    type Input = MicroBatch;
+    type Output = StepOutput;
+
+    fn step(&self, micro: MicroBatch) -> StepOutput {
+        StepOutput {
+            loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
+        }
+    }
+}
+
+impl Task for CausalLm {
+    fn tap(&self) -> &OptimizerTap {
+        &self.tap
+    }
+}

@@ -1,0 +1,79 @@
+//! Text out of a model, and how good it is.
+
+use crate::TrainError;
+use crate::data::ReferenceGroup;
+use crate::metric::{corpus_bleu, corpus_rouge_l};
+use lora_models::generate::{GenerationConfig, generate};
+use lora_models::gpt2::Gpt2LmHead;
+use lora_models::tokenizer::Tokenizer;
+use std::collections::BTreeMap;
+
+/// What a model wrote for a prompt.
+#[derive(Clone, Debug)]
+pub struct GeneratedText {
+    /// The prompt.
+    pub prompt: String,
+    /// What follows it, without the stop token, trimmed.
+    pub text: String,
+    /// What others wrote for it.
+    pub references: Vec<String>,
+}
+
+/// Generates for each group's prompt, `batch` at a time, shortest first so that little is padded.
+/// `progress` is told how many are done.
+///
+/// # Errors
+/// If a prompt is empty or too long, or the device fails.
+pub fn generate_texts(
+    model: &Gpt2LmHead,
+    tokenizer: &Tokenizer,
+    groups: &[ReferenceGroup],
+    config: &GenerationConfig,
+    batch: usize,
+    mut progress: impl FnMut(usize),
+) -> Result<Vec<GeneratedText>, TrainError> {
+    let device = model.device();
+    let mut prompts = Vec::with_capacity(groups.len());
+    for (index, group) in groups.iter().enumerate() {
+        prompts.push((index, tokenizer.encode(&group.prompt)?));
+    }
+    prompts.sort_by_key(|(_, tokens)| tokens.len());
+    let mut texts = vec![String::new(); groups.len()];
+    let mut done = 0;
+    for chunk in prompts.chunks(batch.max(1)) {
+        let tokens: Vec<Vec<u32>> = chunk.iter().map(|(_, tokens)| tokens.clone()).collect();
+        let generated = generate(model, &tokens, config, &device)?;
+        for ((index, _), output) in chunk.iter().zip(generated) {
+            texts[*index] = tokenizer.decode(&output.tokens, true)?.trim().to_string();
+        }
+        done += chunk.len();
+        progress(done);
+    }
+    Ok(groups
+        .iter()
+        .zip(texts)
+        .map(|(group, text)| GeneratedText {
+            prompt: group.prompt.clone(),
+            text,
+            references: group.references.clone(),
+        })
+        .collect())
+}
+
+/// BLEU and ROUGE-L of generated texts, by name.
+///
+/// # Errors
+/// If there are none.
+pub fn score_texts(texts: &[GeneratedText]) -> Result<BTreeMap<String, f64>, TrainError> {
+    let hypotheses: Vec<&str> = texts.iter().map(|text| text.text.as_str()).collect();
+    let references: Vec<Vec<&str>> = texts
+        .iter()
+        .map(|text| text.references.iter().map(String::as_str).collect())
+        .collect();
+    let bleu = corpus_bleu(&hypotheses, &references)?.score;
+    let rouge = corpus_rouge_l(&hypotheses, &references)?.f1 * 100.0;
+    Ok(BTreeMap::from([
+        ("bleu".to_string(), bleu),
+        ("rouge_l".to_string(), rouge),
+    ]))
+}

@@ -1,0 +1,109 @@
+//! AdamW with PyTorch's defaults, and gradients looked at as a whole.
+
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// Options of AdamW; the defaults are PyTorch's, which are not Burn's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamW {
+    /// Decay of the mean of the gradients.
+    pub beta1: f64,
+    /// Decay of the mean of their squares.
+    pub beta2: f64,
+    /// Added to the root of the latter.
+    pub epsilon: f64,
+    /// Decoupled weight decay, on matrices only.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+        }
+    }
+}
+
+impl AdamW {
+    /// The optimizer for a module: no decay on biases and norms, which are its vectors.
+    pub fn init<M: Module>(&self, module: &M) -> ModuleOptimizer {
+        let config = AdamWConfig::new()
+            .with_beta_1(self.beta1 as f32)
+            .with_beta_2(self.beta2 as f32)
+            .with_epsilon(self.epsilon as f32);
+        let mut vectors = Vectors(Vec::new());
+        module.visit(&mut vectors);
+        config
+            .clone()
+            .with_weight_decay(self.weight_decay as f32)
+            .init()
+            .with_group(
+                ParamGroup::from_ids(vectors.0),
+                config.with_weight_decay(0.0).build(),
+                None,
+            )
+    }
+}
+
+struct Vectors(Vec<ParamId>);
+
+impl ModuleVisitor for Vectors {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if D < 2 {
+            self.0.push(param.id);
+        }
+    }
+}
+
+/// The squared norm of all gradients together, `[1]`, or `None` if there are none.
+pub(crate) fn squared_norm<M: Module>(module: &M, grads: &GradientsParams) -> Option<Tensor<1>> {
+    let mut sum = SquaredNorm { grads, sum: None };
+    module.visit(&mut sum);
+    sum.sum
+}
+
+struct SquaredNorm<'a> {
+    grads: &'a GradientsParams,
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for SquaredNorm<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.get::<D>(param.id) {
+            let square = grad.square().sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
+        }
+    }
+}
+
+/// Multiplies every gradient by `factor`.
+pub(crate) fn scale<M: Module>(
+    module: &M,
+    grads: GradientsParams,
+    factor: f64,
+) -> GradientsParams {
+    let mut scaled = Scale { grads, factor };
+    module.visit(&mut scaled);
+    scaled.grads
+}
+
+struct Scale {
+    grads: GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            self.grads.register(param.id, grad.mul_scalar(self.factor));
+        }
+    }
+}

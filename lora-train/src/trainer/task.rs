@@ -1,0 +1,89 @@
+//! What the training loop asks of a model and its loss.
+
+use super::MicroBatch;
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
+use burn::tensor::Tensor;
+use burn::backend::ExecutionError;
+use burn_train::metric::{Adaptor, LossInput};
+use burn_train::{InferenceStep, ItemLazy, LearnerModel, TrainStep};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// A model with its loss: what [`Trainer`](super::Trainer) trains, through Burn's learner.
+///
+/// `TrainStep::step` computes the gradients of the batch's loss, summed over its label tokens and
+/// multiplied by [`MicroBatch::loss_scale`]; `TrainStep::optimize` calls
+/// [`OptimizerTap::observe`] when it has stepped the optimizer.
+pub trait Task:
+    LearnerModel
+    + TrainStep<Input = MicroBatch, Output = StepOutput>
+    + InferenceStep<Input = MicroBatch, Output = StepOutput>
+{
+    /// Where the optimizer's state can be tapped.
+    fn tap(&self) -> &OptimizerTap;
+}
+
+/// What one forward pass gives.
+#[derive(Clone, Debug)]
+pub struct StepOutput {
+    /// The scaled loss, `[1]`: the passes of one step add up to its mean loss.
+    pub loss: Tensor<1>,
+}
+
+impl ItemLazy for StepOutput {
+    fn sync(self) -> Result<Self, ExecutionError> {
+        self.loss.device().flush()?;
+        Ok(Self {
+            loss: self.loss.without_autodiff(),
+        })
+    }
+}
+
+impl Adaptor<LossInput> for StepOutput {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.loss.clone())
+    }
+}
+
+/// Takes the optimizer's state out of Burn's `Learner`, which keeps it to itself but for
+/// `TrainStep::optimize`. Clones are one tap.
+#[derive(Clone, Default)]
+pub struct OptimizerTap(Arc<Mutex<Tapped>>);
+
+#[derive(Default)]
+struct Tapped {
+    wanted: bool,
+    record: Option<OptimizerRecord>,
+}
+
+impl OptimizerTap {
+    /// To be called after each step of the optimizer.
+    pub fn observe(&self, optimizer: &ModuleOptimizer) {
+        let mut tapped = self.lock();
+        if tapped.wanted {
+            tapped.record = Some(optimizer.to_record());
+            tapped.wanted = false;
+        }
+    }
+
+    /// Asks for the state after the next step.
+    pub(crate) fn want(&self) {
+        self.lock().wanted = true;
+    }
+
+    /// The state asked for.
+    pub(crate) fn take(&self) -> Option<OptimizerRecord> {
+        self.lock().record.take()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tapped> {
+        // Both fields are replaced whole: no panic can leave them half-written.
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl fmt::Debug for OptimizerTap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OptimizerTap")
+    }
+}
