@@ -146,7 +146,7 @@ pub fn attach_with<M: Module>(
 pub(crate) struct AttachPlan {
     pub report: AttachReport,
     /// Paths of the parameters, in the order of `report.modules`.
-    parameters: Vec<String>,
+    pub parameters: Vec<String>,
 }
 
 impl AttachPlan {

@@ -77,6 +77,38 @@ pub(crate) fn factors<M: Module>(module: &M) -> Vec<Factor> {
     walk.factors
 }
 
+/// The weight at a parameter's path, row-major, without its adapter.
+pub(crate) fn base_weight<M: Module>(module: &M, parameter: &str) -> Option<Vec<f32>> {
+    struct Find<'a> {
+        path: Vec<String>,
+        wanted: &'a str,
+        found: Option<Vec<f32>>,
+    }
+    impl ModuleVisitor for Find<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.into());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.path.join(".") == self.wanted {
+                let data = param.base().into_data().convert::<f32>();
+                self.found = data.try_to_vec().ok();
+            }
+        }
+    }
+    let mut find = Find {
+        path: Vec::new(),
+        wanted: parameter,
+        found: None,
+    };
+    module.visit(&mut find);
+    find.found
+}
+
 /// The path component that Burn puts before an adapter's own parameters.
 pub(crate) const ADAPTER_COMPONENT: &str = "lora";
 

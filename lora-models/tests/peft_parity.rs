@@ -41,26 +41,14 @@ fn peft_name(path: &str) -> String {
     }
 }
 
-/// Something of every factor, by PEFT's name.
-struct Factors<F> {
+/// The gradient of every factor, with its shape, by PEFT's name.
+struct FactorGradients<'a> {
     path: Vec<String>,
-    read: F,
+    grads: &'a Gradients,
     found: BTreeMap<String, (Vec<f32>, Vec<usize>)>,
 }
 
-impl<F: Fn(Tensor<2>) -> Option<Tensor<2>>> Factors<F> {
-    fn of(model: &Gpt2LmHead, read: F) -> BTreeMap<String, (Vec<f32>, Vec<usize>)> {
-        let mut factors = Self {
-            path: Vec::new(),
-            read,
-            found: BTreeMap::new(),
-        };
-        model.visit(&mut factors);
-        factors.found
-    }
-}
-
-impl<F: Fn(Tensor<2>) -> Option<Tensor<2>>> ModuleVisitor for Factors<F> {
+impl ModuleVisitor for FactorGradients<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.into());
     }
@@ -71,18 +59,15 @@ impl<F: Fn(Tensor<2>) -> Option<Tensor<2>>> ModuleVisitor for Factors<F> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
+        let gradient = param.base().grad(self.grads);
         if path.contains(".lora.") {
-            let value = param.val();
-            let shape = value.dims();
-            let value = (self.read)(value.reshape([shape[0], shape[1]])).expect(&path);
-            let shape = value.dims().to_vec();
-            self.found.insert(peft_name(&path), (host(value), shape));
+            let gradient = gradient.expect(&path);
+            let shape = gradient.dims().to_vec();
+            self.found.insert(peft_name(&path), (host(gradient), shape));
+        } else {
+            assert!(gradient.is_none(), "{path} is frozen");
         }
     }
-}
-
-fn gradients(model: &Gpt2LmHead, grads: &Gradients) -> BTreeMap<String, (Vec<f32>, Vec<usize>)> {
-    Factors::of(model, |factor| factor.grad(grads))
 }
 
 #[test]
@@ -103,9 +88,14 @@ fn logits_loss_and_gradients_are_those_of_peft() {
             name,
         );
 
-        let found = gradients(&model, &loss.backward());
-        assert_eq!(found.len(), 2 * report.modules.len(), "{name}");
-        for (tensor, (found, shape)) in found {
+        let mut found = FactorGradients {
+            path: Vec::new(),
+            grads: &loss.backward(),
+            found: BTreeMap::new(),
+        };
+        model.visit(&mut found);
+        assert_eq!(found.found.len(), 2 * report.modules.len(), "{name}");
+        for (tensor, (found, shape)) in found.found {
             let (values, file_shape) = expected.floats(&format!("grad.{tensor}"));
             assert_eq!(file_shape, [shape[1], shape[0]], "{tensor}");
             let found = transpose(&found, &shape);
@@ -257,8 +247,7 @@ fn a_tied_head_keeps_the_base_when_the_embedding_is_adapted() {
     let base = load("gpt2_tied", &device).0;
     let config = LoraConfig::new(2).with_targets(TargetModules::names(["wte"]));
     let (model, _) = base.clone().attach(&config).unwrap();
-    let mut seed = 0.0;
-    let model = model.map(&mut FillA(&mut seed));
+    let model = model.map(&mut FillA);
     let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
     let adapted = host(batch.logits(&model));
     assert_ne!(adapted, host(batch.logits(&base)));
@@ -268,16 +257,15 @@ fn a_tied_head_keeps_the_base_when_the_embedding_is_adapted() {
 }
 
 /// Gives the embedding's `A`, which starts at zero, values that are not.
-struct FillA<'a>(&'a mut f32);
+struct FillA;
 
-impl ModuleMapper for FillA<'_> {
+impl ModuleMapper for FillA {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if param.lazy_shape().num_elements() != 600 {
-            return param;
+            return param; // Only A is [300, 2].
         }
         param.map(|old| {
             let values = (0..600).map(|i| (i as f32 * 0.7).sin() * 0.3).collect();
-            *self.0 += 1.0;
             Tensor::from_data(TensorData::new(values, old.shape()), &old.device())
         })
     }

@@ -100,13 +100,14 @@ class Filler:
         self.between = defaultdict(Counter)
         self.after = defaultdict(Counter)
         self.before = defaultdict(Counter)
+        self.any = Counter()
         for sentence in corpus:
             for left, word, right in zip([START, *sentence], sentence, sentence[1:]):
                 if re.fullmatch(r"[^\W\d_]{2,}", word) and word not in frequent:
                     self.between[left, right][word] += 1
                     self.after[left][word] += 1
                     self.before[right][word] += 1
-        self.all = Counter({token: n for after in self.after.values() for token, n in after.items()})
+                    self.any[word] += 1
 
     def word(self, left, right):
         choices = self.between[left, right]
@@ -114,7 +115,7 @@ class Filler:
             after, before = self.after[left], self.before[right]
             choices = {word: after[word] * before[word] for word in after if word in before}
         if len(choices) < 2:
-            choices = self.after[left] or self.before[right] or self.all
+            choices = self.after[left] or self.before[right] or self.any
         words = sorted(choices)
         totals = list(accumulate(choices[word] for word in words))
         return words[bisect(totals, self.random.random() * totals[-1])]

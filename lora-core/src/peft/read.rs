@@ -1,10 +1,13 @@
 //! Reading a PEFT directory onto a module.
 
 use super::config::read_config;
-use super::tensors::{SLICES_KEY, SlicesByModule, WEIGHTS_FILE, compact, file_shapes, names, transpose};
+use super::tensors::{
+    PREFIX, SLICES_KEY, SlicesByModule, WEIGHTS_FILE, compact, file_shapes, names, transpose,
+};
 use crate::attach::AttachPlan;
+use crate::modules::base_weight;
 use crate::target::Slices;
-use crate::{AdaptedModule, Architecture, AttachReport, LoraError};
+use crate::{AdaptedModule, Architecture, AttachReport, LayerKind, LoraError};
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::{Dtype, SafeTensors};
@@ -38,7 +41,11 @@ pub fn load<M: Module>(
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|error| malformed(format!("is not a safetensors file: {error}")))?;
 
-    check_names(&path, &plan.report.modules, &tensors)?;
+    let copies = base_copies(&plan, &tensors);
+    check_names(&path, &plan.report.modules, &copies, &tensors)?;
+    for copy in &copies {
+        check_copy(&path, &module, copy, &tensors)?;
+    }
     let slices: SlicesByModule = match header.metadata().as_ref().and_then(|m| m.get(SLICES_KEY)) {
         None => SlicesByModule::new(),
         Some(text) => serde_json::from_str(text)
@@ -73,13 +80,13 @@ pub fn load<M: Module>(
     Ok(plan.apply(module, factors))
 }
 
-/// Reads the file if it can be the adapter's: what the model calls for at 8 bytes a value, and room
-/// for the header. A file that claims more is not read at all.
+/// Reads the file if it can be the adapter's: factors and copies of base weights at 8 bytes a
+/// value, and room for the header. Of a file that is larger, no more than that is read.
 fn read_bounded(path: &Path, modules: &[AdaptedModule]) -> Result<Vec<u8>, LoraError> {
     const HEADER_LIMIT: u64 = 16 << 20;
     let values: usize = modules
         .iter()
-        .flat_map(file_shapes)
+        .flat_map(|module| file_shapes(module).into_iter().chain([module.shape]))
         .map(|[rows, columns]| rows * columns)
         .sum();
     let limit = HEADER_LIMIT + 8 * values as u64;
@@ -97,9 +104,61 @@ fn read_bounded(path: &Path, modules: &[AdaptedModule]) -> Result<Vec<u8>, LoraE
     Ok(bytes)
 }
 
+/// A copy of an adapted module's base weight in the file. PEFT writes them beside adapters on
+/// embeddings and output layers.
+struct BaseCopy<'a> {
+    name: String,
+    module: &'a AdaptedModule,
+    parameter: &'a str,
+}
+
+fn base_copies<'a>(plan: &'a AttachPlan, tensors: &SafeTensors<'_>) -> Vec<BaseCopy<'a>> {
+    let modules = plan.report.modules.iter().zip(&plan.parameters);
+    modules
+        .map(|(module, parameter)| BaseCopy {
+            name: format!("{PREFIX}{}.base_layer.weight", module.module),
+            module,
+            parameter,
+        })
+        .filter(|copy| tensors.tensor(&copy.name).is_ok())
+        .collect()
+}
+
+/// A copy that is not the model's own weight means another base model: PEFT would put it in place,
+/// here it is refused.
+fn check_copy<M: Module>(
+    path: &Path,
+    module: &M,
+    copy: &BaseCopy<'_>,
+    tensors: &SafeTensors<'_>,
+) -> Result<(), LoraError> {
+    let [d_in, d_out] = copy.module.shape;
+    // Embeddings lie in the file as here, linear layers the other way round.
+    let shape = match copy.module.kind {
+        LayerKind::Embedding => [d_in, d_out],
+        LayerKind::Linear => [d_out, d_in],
+    };
+    let mut values = values(path, tensors, &copy.name, shape)?;
+    if copy.module.kind == LayerKind::Linear {
+        values = transpose(&values, shape);
+    }
+    if base_weight(module, copy.parameter).is_some_and(|base| base == values) {
+        return Ok(());
+    }
+    Err(LoraError::Malformed {
+        path: path.into(),
+        message: format!(
+            "`{}` is not the weight of this base model; the adapter was trained on another, or \
+             with the weight itself (save it from PEFT with `save_embedding_layers=False`)",
+            copy.name
+        ),
+    })
+}
+
 fn check_names(
     path: &Path,
     modules: &[AdaptedModule],
+    copies: &[BaseCopy<'_>],
     tensors: &SafeTensors<'_>,
 ) -> Result<(), LoraError> {
     let expected: Vec<String> = modules.iter().flat_map(names).collect();
@@ -107,6 +166,7 @@ fn check_names(
         .names()
         .into_iter()
         .filter(|name| !expected.iter().any(|e| e == name))
+        .filter(|name| !copies.iter().any(|copy| copy.name == **name))
         .map(|name| name.to_string())
         .collect();
     if !unexpected.is_empty() {

@@ -1,4 +1,4 @@
-//! Merging an adapter into its model for deployment.
+//! Merging an adapter into its model for deployment, or converting a model.
 
 use super::base::load_base;
 use crate::TrainError;
@@ -15,9 +15,9 @@ pub struct MergeOptions {
     /// Directory of the base model.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// PEFT adapter to merge into it.
+    /// PEFT adapter to merge into it [default: none, the model is converted].
     #[arg(long, value_name = "DIR")]
-    pub adapter: PathBuf,
+    pub adapter: Option<PathBuf>,
     /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
@@ -50,7 +50,7 @@ fn parse_dtype(text: &str) -> Result<ExportDType, String> {
 /// On bad files, a value that does not fit in the element type, or an output that is there already.
 pub fn merge(options: &MergeOptions) -> Result<String, TrainError> {
     let device = device::open(options.device)?;
-    let loaded = load_base(&options.model, Some(&options.adapter), &device)?;
+    let loaded = load_base(&options.model, options.adapter.as_deref(), &device)?;
     let modules = loaded.adapter.map_or(0, |report| report.modules.len());
     let model = lora_core::merge(loaded.model).into_module();
     let overwrite = match options.overwrite {

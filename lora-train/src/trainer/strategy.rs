@@ -139,6 +139,7 @@ impl<M: Task> Inner<M> {
             }
             components.event_processor.process_train(LearnerEvent::EndSplit(epoch + 1)).map_err(burn_error)?;
         }
+        self.state.seconds = clock.seconds();
         self.tell(&Event::End)
     }
 
