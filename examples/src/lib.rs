@@ -1,1 +1,17 @@
+//! Small programs to copy from, each run by a test.
+//!
+//! - [`foreign_module`]: adapters on somebody else's plain Burn module, with `lora-core` alone
+//! - [`fine_tune`]: a training run from a program of one's own
+//! - [`application`]: a model with its adapter inside an application, with `lora-models` alone
+//!
+//! The code of the README is compiled and run with this crate too.
+#![recursion_limit = "256"]
 
+pub mod application;
+pub mod fine_tune;
+pub mod foreign_module;
+
+/// The README, whose Rust code runs as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

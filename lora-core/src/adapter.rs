@@ -117,7 +117,7 @@ fn expand(b: Tensor<2>, slices: &Slices) -> Tensor<2> {
                 if start > 0 {
                     parts.push(zeros(start, width));
                 }
-                parts.push(b.clone().slice([start..end]));
+                parts.push(b.clone().narrow(0, start, rank));
                 if end < rows {
                     parts.push(zeros(rows - end, width));
                 }
@@ -140,7 +140,9 @@ impl Reparameterization for LoraAdapter {
         let delta = self.delta().reshape(base.shape());
         let dtype = base.dtype();
         match dtype {
-            DType::F16 | DType::BF16 => (base.cast(DType::F32) + delta.cast(DType::F32)).cast(dtype),
+            DType::F16 | DType::BF16 => {
+                (base.cast(DType::F32) + delta.cast(DType::F32)).cast(dtype)
+            }
             _ => base + delta,
         }
     }

@@ -1,7 +1,7 @@
 //! Putting adapters on a module, and taking them off.
 
 use crate::adapter::{AdapterSwitch, LoraAdapter, without_adapters};
-use crate::init::{normal_factor, random_factor};
+use crate::init::{normal_values, random_factor};
 use crate::modules::{self, AdapterPath, LayerKind, param_id};
 use crate::target::{Architecture, Slices, Target, resolve};
 use crate::{LoraConfig, LoraError};
@@ -68,7 +68,12 @@ impl AttachReport {
 
 impl fmt::Display for AttachReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.modules.iter().map(|m| m.module.len()).max().unwrap_or(6);
+        let width = self
+            .modules
+            .iter()
+            .map(|m| m.module.len())
+            .max()
+            .unwrap_or(6);
         writeln!(
             f,
             "{:width$}  {:>14}  {:>4}  {:>8}  {:>10}  {:>10}",
@@ -159,7 +164,10 @@ impl AttachPlan {
         Ok(Self {
             report: AttachReport {
                 config: config.clone(),
-                modules: targets.iter().map(|target| adapted(target, config)).collect(),
+                modules: targets
+                    .iter()
+                    .map(|target| adapted(target, config))
+                    .collect(),
                 switch: AdapterSwitch::on(),
             },
             parameters: targets.into_iter().map(|t| t.matrix.parameter).collect(),
@@ -266,7 +274,10 @@ impl Attach {
                 );
                 (values, zeros(b))
             }
-            LayerKind::Embedding => (zeros(a), normal_factor(b[0] * b[1], seed, &module.module)),
+            LayerKind::Embedding => (
+                zeros(a),
+                normal_values(seed, &module.module, b[0] * b[1], 1.0),
+            ),
         };
         [TensorData::new(a_values, a), TensorData::new(b_values, b)]
     }

@@ -217,11 +217,7 @@ impl LoraConfig {
             return Err(invalid("alpha", alpha, "a finite number"));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(invalid(
-                "dropout",
-                self.dropout,
-                "a probability in [0, 1)",
-            ));
+            return Err(invalid("dropout", self.dropout, "a probability in [0, 1)"));
         }
         if matches!(&self.targets, TargetModules::Names(names) if names.is_empty()) {
             return Err(invalid("targets", "empty", "at least one module name"));

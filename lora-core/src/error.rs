@@ -51,7 +51,9 @@ pub enum LoraError {
         module: String,
     },
     /// A module and an adapter description do not belong together.
-    #[error("the module has no LoRA adapter on `{module}`: was it attached to another model, or merged?")]
+    #[error(
+        "the module has no LoRA adapter on `{module}`: was it attached to another model, or merged?"
+    )]
     NotAttached {
         /// Path of the module.
         module: String,

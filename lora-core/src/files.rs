@@ -4,6 +4,7 @@ use crate::LoraError;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Whether something that is already there may be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +15,60 @@ pub enum Overwrite {
     Replace,
 }
 
-/// Writes a file through a temporary one beside it: flushed, synchronised, then renamed.
+/// A file written beside its place, and renamed into it by [`commit`](Self::commit).
+///
+/// Whoever reads the place sees the old content or the new, never a part. Dropped without a commit
+/// it leaves nothing behind.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    temporary: NamedTempFile,
+}
+
+impl AtomicFile {
+    /// Begins a file that is to appear at `path`, whose directory must be there.
+    ///
+    /// # Errors
+    /// [`LoraError::Io`].
+    pub fn create(path: &Path) -> Result<Self, LoraError> {
+        let temporary = tempfile::Builder::new()
+            .prefix(".lora-")
+            .tempfile_in(folder_of(path))
+            .map_err(LoraError::io(path))?;
+        Ok(Self {
+            path: path.into(),
+            temporary,
+        })
+    }
+
+    /// Puts the file in its place, on the disk and not in memory only.
+    ///
+    /// # Errors
+    /// [`LoraError::Io`]; the place is then as it was.
+    pub fn commit(self) -> Result<(), LoraError> {
+        let Self { path, temporary } = self;
+        let commit = || {
+            temporary.as_file().sync_all()?;
+            // A temporary file is private to its owner; the result is a file like any other.
+            set_default_mode(temporary.as_file())?;
+            temporary.persist(&path).map_err(|error| error.error)?;
+            sync_folder(&folder_of(&path))
+        };
+        commit().map_err(LoraError::io(&path))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.temporary.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.temporary.flush()
+    }
+}
+
+/// Writes a whole [`AtomicFile`].
 ///
 /// # Errors
 /// [`LoraError::AlreadyExists`] if it is there and may not be replaced; [`LoraError::Io`].
@@ -26,22 +80,11 @@ pub fn write_file(
     if overwrite == Overwrite::Refuse && path.exists() {
         return Err(LoraError::AlreadyExists { path: path.into() });
     }
-    let io = LoraError::io(path);
-    let folder = folder_of(path);
-    let result = (|| {
-        let temporary = tempfile::Builder::new()
-            .prefix(".lora-")
-            .tempfile_in(&folder)?;
-        let mut writer = BufWriter::new(temporary);
-        write(&mut writer)?;
-        let temporary = writer.into_inner().map_err(|error| error.into_error())?;
-        temporary.as_file().sync_all()?;
-        // A temporary file is private to its owner; the result is a file like any other.
-        set_default_mode(temporary.as_file())?;
-        temporary.persist(path).map_err(|error| error.error)?;
-        sync_folder(&folder)
-    })();
-    result.map_err(io)
+    let mut writer = BufWriter::new(AtomicFile::create(path)?);
+    write(&mut writer).map_err(LoraError::io(path))?;
+    let file = writer.into_inner();
+    let file = file.map_err(|error| LoraError::io(path)(error.into_error()))?;
+    file.commit()
 }
 
 /// Fills a directory through a temporary one beside it, renamed when `fill` has succeeded.
@@ -132,13 +175,25 @@ mod tests {
     }
 
     #[test]
+    fn the_old_content_stays_until_the_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        file.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        drop(AtomicFile::create(&path).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn nothing_is_overwritten_without_being_asked() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
         let fill = |text: &'static str| {
-            move |dir: &Path| {
-                fs::write(dir.join("weights"), text).map_err(LoraError::io(dir))
-            }
+            move |dir: &Path| fs::write(dir.join("weights"), text).map_err(LoraError::io(dir))
         };
         write_dir(&path, Overwrite::Refuse, fill("one")).unwrap();
         assert!(matches!(

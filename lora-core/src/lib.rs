@@ -67,6 +67,7 @@ pub use attach::{AdaptedModule, AttachReport, attach, attach_with, detach};
 pub use config::{ExcludeModules, LoraConfig, LoraInit, TargetModules};
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
 pub use error::LoraError;
+pub use init::normal_values;
 pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
 pub use modules::{AdapterPath, LayerKind, param_id};

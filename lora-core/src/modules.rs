@@ -146,7 +146,10 @@ impl ModuleVisitor for Walk {
         }
         let shape = param.lazy_shape();
         let shape = [shape[0], shape[1]];
-        let reparameterization = self.containers.iter().position(|c| c == "Reparameterization");
+        let reparameterization = self
+            .containers
+            .iter()
+            .position(|c| c == "Reparameterization");
         if let Some(depth) = reparameterization {
             // The matrix visited last is the one that this adapter is on.
             if let Some(matrix) = self.matrices.last_mut() {

@@ -47,12 +47,14 @@ fn ids(device: &Device) -> Tensor<2, Int> {
 
 fn run_foreign(m: &Foreign) -> Tensor<3> {
     let device = m.hidden.weight.device();
-    m.output.forward(m.hidden.forward(m.embedding.forward(ids(&device))).tanh())
+    m.output
+        .forward(m.hidden.forward(m.embedding.forward(ids(&device))).tanh())
 }
 
 fn run_ours(m: &Ours) -> Tensor<3> {
     let device = m.hidden.weight.device();
-    m.output.forward(m.hidden.forward(m.embedding.forward(ids(&device))).tanh())
+    m.output
+        .forward(m.hidden.forward(m.embedding.forward(ids(&device))).tanh())
 }
 
 /// Gives every factor of a module values that are not zero.
@@ -68,7 +70,8 @@ impl burn::module::ModuleMapper for Fill {
         param.map(|tensor| {
             let (shape, device) = (tensor.shape(), tensor.device());
             let n = shape.num_elements() as i64;
-            let values = (Tensor::<1, Int>::arange(0..n, &device).float() * 0.37 + salt).sin() * 0.4;
+            let values =
+                (Tensor::<1, Int>::arange(0..n, &device).float() * 0.37 + salt).sin() * 0.4;
             values.reshape(shape).detach().require_grad()
         })
     }
@@ -87,24 +90,50 @@ fn both_paths_compute_the_same_values_and_gradients() {
     let (foreign, ours) = pair(&device);
     let (foreign, report_foreign) = attach(foreign, &config()).unwrap();
     let (ours, report_ours) = attach(ours, &config()).unwrap();
-    assert!(report_foreign.modules.iter().all(|m| m.path == AdapterPath::Composed));
-    assert!(report_ours.modules.iter().all(|m| m.path == AdapterPath::Activation));
+    assert!(
+        report_foreign
+            .modules
+            .iter()
+            .all(|m| m.path == AdapterPath::Composed)
+    );
+    assert!(
+        report_ours
+            .modules
+            .iter()
+            .all(|m| m.path == AdapterPath::Activation)
+    );
     let (foreign, ours) = (foreign.map(&mut Fill(0)), ours.map(&mut Fill(0)));
 
     let (y_foreign, y_ours) = (run_foreign(&foreign), run_ours(&ours));
     assert_close(y_ours.clone(), &host(y_foreign.clone()), 1e-5, "y");
-    let (g_foreign, g_ours) = (y_foreign.square().sum().backward(), y_ours.square().sum().backward());
-    let hidden = foreign.hidden.weight.reparameterization::<lora_core::LoraAdapter>().unwrap();
+    let (g_foreign, g_ours) = (
+        y_foreign.square().sum().backward(),
+        y_ours.square().sum().backward(),
+    );
+    let hidden = foreign
+        .hidden
+        .weight
+        .reparameterization::<lora_core::LoraAdapter>()
+        .unwrap();
     let factors = [
         (&hidden.a, &ours.hidden.adapter().unwrap().a),
         (&hidden.b, &ours.hidden.adapter().unwrap().b),
     ];
     for (theirs, mine) in factors {
         let expected = host(theirs.val().grad(&g_foreign).unwrap());
-        assert_close(mine.val().grad(&g_ours).unwrap(), &expected, 1e-4, "gradient");
+        assert_close(
+            mine.val().grad(&g_ours).unwrap(),
+            &expected,
+            1e-4,
+            "gradient",
+        );
     }
     let embedding = ours.embedding.adapter().unwrap();
-    let expected = foreign.embedding.weight.reparameterization::<lora_core::LoraAdapter>().unwrap();
+    let expected = foreign
+        .embedding
+        .weight
+        .reparameterization::<lora_core::LoraAdapter>()
+        .unwrap();
     assert_close(
         embedding.a.val().grad(&g_ours).unwrap(),
         &host(expected.a.val().grad(&g_foreign).unwrap()),
@@ -137,21 +166,31 @@ fn the_report_and_the_summary_count_exactly() {
     assert_eq!(summary.trainable_bytes, 4 * adapters);
     assert_eq!(trainable_summary(&ours.valid()), summary);
     let hidden = &report.modules[1];
-    assert_eq!((hidden.module.as_str(), hidden.rank, hidden.scale), ("hidden", 2, 2.5));
+    assert_eq!(
+        (hidden.module.as_str(), hidden.rank, hidden.scale),
+        ("hidden", 2, 2.5)
+    );
 }
 
 #[test]
 fn dropout_acts_on_the_adapters_input_only_and_only_in_training() {
     let device = Device::flex().autodiff();
     let linear = LoraLinearConfig::new(64, 32).init(&device);
-    let (linear, _) = attach(linear, &LoraConfig::new(4).with_alpha(8.0).with_dropout(0.5)).unwrap();
+    let (linear, _) = attach(
+        linear,
+        &LoraConfig::new(4).with_alpha(8.0).with_dropout(0.5),
+    )
+    .unwrap();
     let x = Tensor::<2>::random([16, 64], Distribution::Default, &device);
     // B is zero: the base is not touched by dropout.
     let base = host(linear.forward(x.clone()));
     assert_close(linear.forward(x.clone()), &base, 0.0, "base");
 
     let linear = linear.map(&mut Fill(0));
-    let (first, second) = (host(linear.forward(x.clone())), host(linear.forward(x.clone())));
+    let (first, second) = (
+        host(linear.forward(x.clone())),
+        host(linear.forward(x.clone())),
+    );
     assert_ne!(first, second);
     // Its mean over many draws is the value without dropout.
     let exact = host(linear.valid().forward(x.clone().inner()));
@@ -159,10 +198,22 @@ fn dropout_acts_on_the_adapters_input_only_and_only_in_training() {
     const DRAWS: usize = 400;
     for _ in 0..DRAWS {
         let draw = host(linear.forward(x.clone()));
-        mean.iter_mut().zip(&draw).for_each(|(m, d)| *m += d / DRAWS as f32);
+        mean.iter_mut()
+            .zip(&draw)
+            .for_each(|(m, d)| *m += d / DRAWS as f32);
     }
-    let error = mean.iter().zip(&exact).map(|(m, e)| (m - e).abs()).sum::<f32>() / mean.len() as f32;
-    let spread = first.iter().zip(&exact).map(|(m, e)| (m - e).abs()).sum::<f32>() / mean.len() as f32;
+    let error = mean
+        .iter()
+        .zip(&exact)
+        .map(|(m, e)| (m - e).abs())
+        .sum::<f32>()
+        / mean.len() as f32;
+    let spread = first
+        .iter()
+        .zip(&exact)
+        .map(|(m, e)| (m - e).abs())
+        .sum::<f32>()
+        / mean.len() as f32;
     // 400 draws shrink the mean error by √400 = 20; half of that is asked for.
     assert!(error < spread / 10.0, "{error} {spread}");
 }
@@ -171,7 +222,9 @@ fn dropout_acts_on_the_adapters_input_only_and_only_in_training() {
 fn dropout_on_the_composed_path_is_refused() {
     let (foreign, _) = pair(&Device::flex());
     let refused = attach(foreign, &config().with_dropout(0.1));
-    assert!(matches!(refused, Err(LoraError::UnsupportedTarget { module, .. }) if module == "embedding"));
+    assert!(
+        matches!(refused, Err(LoraError::UnsupportedTarget { module, .. }) if module == "embedding")
+    );
 }
 
 #[test]
@@ -255,7 +308,11 @@ fn slices_adapt_only_their_columns() {
     }
     // Each slice is its own A_g B_g.
     let (a, b) = (adapter.a.val(), adapter.b.val());
-    let q = a.clone().slice([0..6, 0..2]).matmul(b.clone().slice([0..2, 0..4])) * 2.5;
+    let q = a
+        .clone()
+        .slice([0..6, 0..2])
+        .matmul(b.clone().slice([0..2, 0..4]))
+        * 2.5;
     let v = a.slice([0..6, 2..4]).matmul(b.slice([2..4, 0..4])) * 2.5;
     let dense = adapter.delta();
     assert_close(dense.clone().slice([0..6, 0..4]), &host(q), 1e-6, "q");

@@ -15,7 +15,10 @@ fn values(shape: [usize; 2], salt: f64) -> Vec<f64> {
 }
 
 fn tensor(values: &[f64], shape: [usize; 2], device: &Device) -> Tensor<2> {
-    Tensor::from_data(TensorData::new(values.to_vec(), shape), (device, DType::F64))
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), shape),
+        (device, DType::F64),
+    )
 }
 
 /// `Σ t · (x W + s (x' A) B)²/2`: a loss whose gradient is different at every element.
@@ -47,7 +50,10 @@ fn gradients_equal_a_finite_difference_in_float64() {
     let [x, adapter_x, w, a, b, t] = tensors.clone();
     let y = lora_linear(x, adapter_x, w, a, b, None, scale);
     let grads = ((y.square() * t).sum() * 0.5).backward();
-    assert!(tensors[2].grad(&grads).is_none(), "the frozen weight gets no gradient");
+    assert!(
+        tensors[2].grad(&grads).is_none(),
+        "the frozen weight gets no gradient"
+    );
 
     let step = 1e-5;
     for index in [0, 1, 3, 4] {
@@ -63,7 +69,10 @@ fn gradients_equal_a_finite_difference_in_float64() {
             at(original);
             // The loss is quadratic in each input, so only rounding is left: about 1e-16 / 1e-5.
             let error = (numeric - gradient).abs();
-            assert!(error < 1e-7 * (1.0 + gradient.abs()), "{index}.{element}: {numeric} {gradient}");
+            assert!(
+                error < 1e-7 * (1.0 + gradient.abs()),
+                "{index}.{element}: {numeric} {gradient}"
+            );
         }
     }
 }
@@ -83,13 +92,28 @@ const TOLERANCE: f32 = 2e-5;
 
 fn check<const D: usize>(fixture: &Fixture, name: &str, device: &Device) {
     let get2 = |part: &str| fixture.tensor::<2>(&format!("{name}.{part}"), device);
-    let x = fixture.tensor::<D>(&format!("{name}.x"), device).require_grad();
+    let x = fixture
+        .tensor::<D>(&format!("{name}.x"), device)
+        .require_grad();
     let a = get2("a").require_grad();
     let b = get2("b").require_grad();
     let bias = fixture.tensor::<1>(&format!("{name}.bias"), device);
     let dy = fixture.tensor::<D>(&format!("{name}.dy"), device);
-    let y = lora_linear(x.clone(), x.clone(), get2("w"), a.clone(), b.clone(), Some(bias), 5.0 / 3.0);
-    assert_close(y.clone(), &fixture.values(&format!("{name}.y")), TOLERANCE, "y");
+    let y = lora_linear(
+        x.clone(),
+        x.clone(),
+        get2("w"),
+        a.clone(),
+        b.clone(),
+        Some(bias),
+        5.0 / 3.0,
+    );
+    assert_close(
+        y.clone(),
+        &fixture.values(&format!("{name}.y")),
+        TOLERANCE,
+        "y",
+    );
     let grads = (y * dy).sum().backward();
     let expected = |part: &str| fixture.values(&format!("{name}.{part}"));
     assert_close(x.grad(&grads).unwrap(), &expected("dx"), TOLERANCE, "dx");
@@ -104,7 +128,15 @@ fn an_untracked_input_gives_the_factors_their_gradients() {
     let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Default, &device);
     let (x, w) = (random([6, 4]), random([4, 5]));
     let (a, b) = (random([4, 2]).require_grad(), random([2, 5]).require_grad());
-    let fused = lora_linear(x.clone(), x.clone(), w.clone(), a.clone(), b.clone(), None, 0.7);
+    let fused = lora_linear(
+        x.clone(),
+        x.clone(),
+        w.clone(),
+        a.clone(),
+        b.clone(),
+        None,
+        0.7,
+    );
     let fused = fused.square().sum().backward();
     let composed = x.clone().matmul(w) + x.matmul(a.clone()).matmul(b.clone()) * 0.7;
     let composed = composed.square().sum().backward();

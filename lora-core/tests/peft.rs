@@ -29,9 +29,13 @@ fn net(device: &Device) -> Net {
     let fixture = Fixture::open("peft_linear.safetensors");
     let linear = |name: &str| LoraLinear {
         weight: Param::from_tensor(
-            fixture.tensor::<2>(&format!("{name}.weight"), device).transpose(),
+            fixture
+                .tensor::<2>(&format!("{name}.weight"), device)
+                .transpose(),
         ),
-        bias: Some(Param::from_tensor(fixture.tensor::<1>(&format!("{name}.bias"), device))),
+        bias: Some(Param::from_tensor(
+            fixture.tensor::<1>(&format!("{name}.bias"), device),
+        )),
     };
     Net {
         q: linear("q"),
@@ -48,7 +52,11 @@ fn load(dir: &Path) -> Result<(Net, lora_core::AttachReport), LoraError> {
 fn copy() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in [CONFIG_FILE, WEIGHTS_FILE] {
-        std::fs::copy(fixtures().join("peft_linear").join(name), dir.path().join(name)).unwrap();
+        std::fs::copy(
+            fixtures().join("peft_linear").join(name),
+            dir.path().join(name),
+        )
+        .unwrap();
     }
     dir
 }
@@ -68,11 +76,18 @@ fn edit_weights(dir: &Path, edit: impl FnOnce(&mut Tensors)) {
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let mut all: Tensors = tensors
         .iter()
-        .map(|(name, view)| (name.to_string(), view.shape().to_vec(), view.data().to_vec()))
+        .map(|(name, view)| {
+            (
+                name.to_string(),
+                view.shape().to_vec(),
+                view.data().to_vec(),
+            )
+        })
         .collect();
     edit(&mut all);
     let views = all.iter().map(|(name, shape, data)| {
-        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data);
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data);
         (name.as_str(), view.unwrap())
     });
     std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
@@ -105,14 +120,24 @@ fn what_is_written_reads_back_bit_for_bit_and_as_peft_names_it() {
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let mut all: Vec<_> = tensors
             .iter()
-            .map(|(name, view)| (name.to_string(), view.shape().to_vec(), view.data().to_vec()))
+            .map(|(name, view)| {
+                (
+                    name.to_string(),
+                    view.shape().to_vec(),
+                    view.data().to_vec(),
+                )
+            })
             .collect();
         all.sort();
         all
     };
     assert_eq!(read(&path), read(&fixtures().join("peft_linear")));
-    let config: Value = serde_json::from_slice(&std::fs::read(path.join(CONFIG_FILE)).unwrap()).unwrap();
-    assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(3), &json!(5)));
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(path.join(CONFIG_FILE)).unwrap()).unwrap();
+    assert_eq!(
+        (&config["r"], &config["lora_alpha"]),
+        (&json!(3), &json!(5))
+    );
     assert_eq!(config["rank_pattern"], json!({"v": 2}));
     assert_eq!(config["alpha_pattern"], json!({"v": 7}));
     let (_, again) = load(&path).unwrap();
@@ -121,6 +146,41 @@ fn what_is_written_reads_back_bit_for_bit_and_as_peft_names_it() {
     let refused = peft::save(&net, &report, &path, &options, Overwrite::Refuse);
     assert!(matches!(refused, Err(LoraError::AlreadyExists { .. })));
     peft::save(&net, &report, &path, &options, Overwrite::Replace).unwrap();
+}
+
+#[test]
+fn switching_to_another_adapter_leaves_nothing_of_the_first() {
+    let (first, report) = load(&fixtures().join("peft_linear")).unwrap();
+    let base = first.q.weight.base().into_data();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("adapter");
+    // Another rank and other modules: the one on `v` only.
+    let config = LoraConfig::new(4).with_targets(TargetModules::names(["v"]));
+    let (other, other_report) =
+        lora_core::attach(lora_core::detach(first.clone()), &config).unwrap();
+    peft::save(
+        &other,
+        &other_report,
+        &path,
+        &PeftOptions::default(),
+        Overwrite::Refuse,
+    )
+    .unwrap();
+
+    let (second, _) = peft::switch(first, &path, &Architecture::default()).unwrap();
+    assert!(second.q.adapter().is_none());
+    assert_eq!(second.q.weight.val().into_data(), base);
+    assert_eq!(second.v.adapter().unwrap().a.val().dims(), [11, 4]);
+    let (back, again) = peft::switch(
+        second,
+        &fixtures().join("peft_linear"),
+        &Architecture::default(),
+    )
+    .unwrap();
+    assert_eq!(again.parameters(), report.parameters());
+    let fixture = Fixture::open("peft_linear.safetensors");
+    let x = fixture.tensor::<2>("x", &Device::flex());
+    assert_close(back.q.forward(x), &fixture.values("q_output"), 1e-5, "q");
 }
 
 #[test]
@@ -146,7 +206,9 @@ fn keys_that_change_the_arithmetic_are_refused_by_name() {
         }
     }
     let dir = copy();
-    edit_config(dir.path(), |config| config["something_of_a_later_version"] = json!(false));
+    edit_config(dir.path(), |config| {
+        config["something_of_a_later_version"] = json!(false)
+    });
     assert!(load(dir.path()).is_ok());
 }
 
@@ -170,7 +232,10 @@ fn malformed_configurations_are_refused() {
     for text in ["", "[]", "{", "\u{0}", "{\"peft_type\": \"LORA\""] {
         let dir = copy();
         std::fs::write(dir.path().join(CONFIG_FILE), text).unwrap();
-        assert!(matches!(load(dir.path()), Err(LoraError::Malformed { .. })), "{text:?}");
+        assert!(
+            matches!(load(dir.path()), Err(LoraError::Malformed { .. })),
+            "{text:?}"
+        );
     }
     let deep = format!("{{\"peft_type\": {}", "[".repeat(100_000));
     let dir = copy();
@@ -193,9 +258,16 @@ fn tensors_must_be_exactly_those_called_for() {
 
     let dir = copy();
     edit_weights(dir.path(), |tensors| {
-        tensors.push(("base_model.model.k.lora_A.weight".into(), vec![1], vec![0; 4]));
+        tensors.push((
+            "base_model.model.k.lora_A.weight".into(),
+            vec![1],
+            vec![0; 4],
+        ));
     });
-    assert!(matches!(load(dir.path()), Err(LoraError::UnexpectedTensors { .. })));
+    assert!(matches!(
+        load(dir.path()),
+        Err(LoraError::UnexpectedTensors { .. })
+    ));
 
     let dir = copy();
     edit_weights(dir.path(), |tensors| {
@@ -208,11 +280,16 @@ fn tensors_must_be_exactly_those_called_for() {
 
     let dir = copy();
     edit_weights(dir.path(), |tensors| {
-        let (_, shape, _) = tensors.iter_mut().find(|t| t.0.ends_with("q.lora_A.weight")).unwrap();
+        let (_, shape, _) = tensors
+            .iter_mut()
+            .find(|t| t.0.ends_with("q.lora_A.weight"))
+            .unwrap();
         shape.reverse();
     });
     match load(dir.path()) {
-        Err(LoraError::TensorShape { expected, found, .. }) => {
+        Err(LoraError::TensorShape {
+            expected, found, ..
+        }) => {
             assert_eq!((expected, found), (vec![3, 7], vec![7, 3]));
         }
         other => panic!("{other:?}"),
@@ -231,10 +308,20 @@ fn hostile_weight_files_are_refused() {
     let mut lying = good.clone();
     lying[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     let huge = vec![0u8; 20 << 20];
-    for bytes in [&good[..good.len() - 3], &good[..7], &[], &lying[..], &huge[..]] {
+    for bytes in [
+        &good[..good.len() - 3],
+        &good[..7],
+        &[],
+        &lying[..],
+        &huge[..],
+    ] {
         let dir = copy();
         std::fs::write(dir.path().join(WEIGHTS_FILE), bytes).unwrap();
-        assert!(matches!(load(dir.path()), Err(LoraError::Malformed { .. })), "{}", bytes.len());
+        assert!(
+            matches!(load(dir.path()), Err(LoraError::Malformed { .. })),
+            "{}",
+            bytes.len()
+        );
     }
     let dir = copy();
     std::fs::remove_file(dir.path().join(WEIGHTS_FILE)).unwrap();
@@ -271,12 +358,22 @@ fn a_sliced_adapter_is_a_standard_one_for_others_and_sliced_again_here() {
 
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
-        peft::save(&net, &report, &path, &PeftOptions::default(), Overwrite::Refuse).unwrap();
+        peft::save(
+            &net,
+            &report,
+            &path,
+            &PeftOptions::default(),
+            Overwrite::Refuse,
+        )
+        .unwrap();
         let config = peft::read_config(&path).unwrap();
         assert_eq!(config.rank, 4);
         let (again, report) = peft::load(base.clone(), &path, &architecture).unwrap();
         assert_eq!(report.modules[0].slices.as_ref().unwrap().adapted, [0, 2]);
-        assert_eq!((report.modules[0].rank, report.parameters()), (2, 6 * 4 + 4 * 4));
+        assert_eq!(
+            (report.modules[0].rank, report.parameters()),
+            (2, 6 * 4 + 4 * 4)
+        );
         assert!((report.modules[0].alpha - 5.0).abs() < 1e-12);
         assert_close(again.c_attn.forward(x.clone()), &expected, 0.0, "sliced");
 

@@ -6,6 +6,31 @@
 //! - [`tokenizer`]: text to ids and back
 //! - [`activation`]: what configurations call their activations
 //!
+//! ```
+//! # #![recursion_limit = "256"]
+//! use burn::tensor::Device;
+//! use lora_core::{LoraConfig, TargetModules, merge};
+//! use lora_models::generate::{GenerationConfig, generate};
+//! use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+//!
+//! let device = Device::flex();
+//! // `Gpt2LmHead::load(dir, &device)` reads a directory of Hugging Face's hub; this is a small one
+//! // at random.
+//! let config = Gpt2Config { n_layer: 2, n_embd: 48, n_head: 4, vocab_size: 100, ..Gpt2Config::default() };
+//! let model = Gpt2LmHead::init(&config, 0, &device)?;
+//!
+//! // The paper's choice: the query and value parts of the fused projection.
+//! let lora = LoraConfig::new(4).with_alpha(32.0).with_targets(TargetModules::names(["c_attn[q,v]"]));
+//! let (model, report) = model.attach(&lora)?;
+//! assert_eq!(report.parameters(), 2 * 2 * 4 * (48 + 48));
+//!
+//! // Train the adapters, then add them to the weights and generate.
+//! let model = merge(model).into_module();
+//! let texts = generate(&model, &[vec![7, 8, 9]], &GenerationConfig::new(5), &device)?;
+//! assert_eq!(texts[0].tokens.len(), 5);
+//! # Ok::<(), lora_models::ModelError>(())
+//! ```
+//!
 //! Backends are chosen by features, as in [`lora_core`]; binaries need
 //! `#![recursion_limit = "256"]`, as with Burn itself.
 #![recursion_limit = "256"]

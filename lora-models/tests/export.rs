@@ -12,7 +12,7 @@
 mod common;
 
 use burn::tensor::Device;
-use common::{Batch, TOLERANCE, Tensors, assert_near, fixture, host, load};
+use common::{Batch, TOLERANCE, Tensors, assert_near, fill_adapters, fixture, host, load};
 use lora_core::files::Overwrite;
 use lora_core::{LoraConfig, LoraError, TargetModules, merge};
 use lora_models::ModelError;
@@ -202,6 +202,31 @@ fn adapters_are_left_beside_the_exports_for_python() {
         let expected = Tensors::open(fixture("adapters").join(format!("{name}.safetensors")));
         assert_near(&logits, &expected.floats("logits").0, TOLERANCE, name);
         write_expected(&dir, &logits, base);
+    }
+}
+
+/// What PEFT does on a tied model: an adapter on either end leaves the other as it was.
+#[test]
+fn adapters_on_both_ends_of_a_tied_model_are_left_for_python_too() {
+    let device = Device::flex();
+    for (name, targets) in [
+        ("adapter_tied_wte", vec!["wte", "c_attn"]),
+        ("adapter_tied_head", vec!["lm_head", "c_fc"]),
+        ("adapter_tied_both", vec!["wte", "lm_head"]),
+    ] {
+        let (model, _) = load("gpt2_tied", &device);
+        let lora = LoraConfig::new(2).with_targets(TargetModules::names(targets));
+        let (model, report) = model.attach(&lora).unwrap();
+        let model = fill_adapters(model);
+        let dir = target(name);
+        model
+            .save_adapter(&report, &dir, Some("gpt2_tied"), Overwrite::Replace)
+            .unwrap();
+        let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
+        let logits = host(batch.logits(&model));
+        let (again, _) = load("gpt2_tied", &device).0.load_adapter(&dir).unwrap();
+        assert_eq!(host(batch.logits(&again)), logits, "{name}");
+        write_expected(&dir, &logits, "gpt2_tied");
     }
 }
 

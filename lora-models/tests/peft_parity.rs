@@ -5,7 +5,9 @@ mod common;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use common::{Batch, TOLERANCE, Tensors, assert_near, fixture, host, load, transpose};
+use common::{
+    Batch, TOLERANCE, Tensors, assert_near, fill_adapters, fixture, host, load, transpose,
+};
 use lora_core::files::Overwrite;
 use lora_core::{LoraConfig, LoraError, TargetModules, detach, merge};
 use lora_models::ModelError;
@@ -119,6 +121,26 @@ fn the_keyword_all_linear_is_the_list_it_stands_for() {
         (host(batch.logits(&model)), report.to_string())
     };
     assert_eq!(read("all_linear"), read("all_linear_keyword"));
+}
+
+/// PEFT writes the base weight of an embedding or head beside its adapter, unless told not to.
+#[test]
+fn copies_of_the_base_in_the_file_are_compared_with_the_model() {
+    let device = Device::flex();
+    let with_base = adapter("head_embed_with_base");
+    let base = load("gpt2_untied", &device).0;
+    let batch = Batch::of(&Tensors::of_model("gpt2_untied"), "right", &device);
+    let (model, _) = base.clone().load_adapter(&with_base).unwrap();
+    let (bare, _) = base.clone().load_adapter(adapter("head_embed")).unwrap();
+    assert_eq!(host(batch.logits(&model)), host(batch.logits(&bare)));
+
+    let mut other = base;
+    let wte = &mut other.transformer.wte;
+    wte.weight = wte.weight.clone().map(|weight| weight + 0.5);
+    assert!(matches!(
+        other.load_adapter(&with_base),
+        Err(ModelError::Lora(_))
+    ));
 }
 
 #[test]
@@ -247,28 +269,13 @@ fn a_tied_head_keeps_the_base_when_the_embedding_is_adapted() {
     let base = load("gpt2_tied", &device).0;
     let config = LoraConfig::new(2).with_targets(TargetModules::names(["wte"]));
     let (model, _) = base.clone().attach(&config).unwrap();
-    let model = model.map(&mut FillA);
+    let model = fill_adapters(model);
     let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
     let adapted = host(batch.logits(&model));
     assert_ne!(adapted, host(batch.logits(&base)));
     // A merge changes the embedding and leaves the head as it was.
     let merged = merge(model).into_module();
     assert_near(&host(batch.logits(&merged)), &adapted, TOLERANCE, "merged");
-}
-
-/// Gives the embedding's `A`, which starts at zero, values that are not.
-struct FillA;
-
-impl ModuleMapper for FillA {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if param.lazy_shape().num_elements() != 600 {
-            return param; // Only A is [300, 2].
-        }
-        param.map(|old| {
-            let values = (0..600).map(|i| (i as f32 * 0.7).sin() * 0.3).collect();
-            Tensor::from_data(TensorData::new(values, old.shape()), &old.device())
-        })
-    }
 }
 
 #[test]

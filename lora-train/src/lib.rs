@@ -8,13 +8,14 @@
 //! - [`metric`]: loss, perplexity, BLEU, ROUGE-L
 //! - [`options`]: what a run can be told, by flags or a recipe
 //! - [`run`]: train, evaluate, generate, merge, inspect
-//! - [`progress`], [`device`]: what is shown, and where it runs
+//! - [`progress`], [`device`], [`memory`]: what is shown, where it runs, how memory is kept
 #![recursion_limit = "256"]
 
 pub mod data;
 pub mod device;
 pub mod error;
 mod host;
+pub mod memory;
 pub mod metric;
 pub mod options;
 pub mod progress;

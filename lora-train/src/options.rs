@@ -67,11 +67,21 @@ pub struct TrainOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<TargetNames>,
     /// Modules to leave alone, by name.
-    #[arg(long, value_name = "A,B", value_delimiter = ',', help_heading = "Adapter")]
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        help_heading = "Adapter"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclude: Option<Vec<String>>,
     /// Layers to adapt, by index from 0 [default: all].
-    #[arg(long, value_name = "N,N", value_delimiter = ',', help_heading = "Adapter")]
+    #[arg(
+        long,
+        value_name = "N,N",
+        value_delimiter = ',',
+        help_heading = "Adapter"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
     /// Scale by alpha/√rank (rank-stabilized LoRA).
@@ -124,7 +134,12 @@ pub struct TrainOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleKind>,
     /// Steps over which the learning rate rises from zero [default: 0].
-    #[arg(long, value_name = "N", conflicts_with = "warmup_ratio", help_heading = "Optimization (AdamW)")]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "warmup_ratio",
+        help_heading = "Optimization (AdamW)"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<usize>,
     /// The same as a share of all steps, in [0, 1].
@@ -383,11 +398,20 @@ mod tests {
         };
         let options = flags.or(recipe).unwrap();
         assert_eq!((options.rank, options.alpha), (Some(16), Some(32.0)));
-        assert_eq!((options.warmup_steps, options.warmup_ratio), (None, Some(0.1)));
+        assert_eq!(
+            (options.warmup_steps, options.warmup_ratio),
+            (None, Some(0.1))
+        );
         assert!(options.no_shuffle && options.resume);
         assert_eq!(options.rank_pattern["c_fc"], 2);
         let again: TrainOptions = toml::from_str(&options.to_toml().unwrap()).unwrap();
-        assert_eq!(again, TrainOptions { resume: false, ..options });
+        assert_eq!(
+            again,
+            TrainOptions {
+                resume: false,
+                ..options
+            }
+        );
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Bar {
             Some(bar) => bar.set_position(done as u64),
             None if self.last.elapsed() >= LINE_INTERVAL => {
                 self.last = Instant::now();
-                self.screen.line(&format!("{} {done}/{}", self.label, self.total));
+                self.screen
+                    .line(&format!("{} {done}/{}", self.label, self.total));
             }
             None => {}
         }
@@ -141,7 +142,9 @@ impl TrainingProgress {
             bar.set_message(text);
             return;
         }
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL);
+        let due = self
+            .last_line
+            .is_none_or(|last| last.elapsed() >= LINE_INTERVAL);
         if due || step.step == self.total {
             self.last_line = Some(Instant::now());
             self.screen.line(&format!(
@@ -187,8 +190,11 @@ impl Observer for TrainingProgress {
             Event::Step(step) => self.step(step),
             Event::EvalStart => {}
             Event::Eval(eval) => {
-                let values: Vec<String> =
-                    eval.eval.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+                let values: Vec<String> = eval
+                    .eval
+                    .iter()
+                    .map(|(name, value)| format!("{name} {value:.4}"))
+                    .collect();
                 let best = if eval.best { "  (best so far)" } else { "" };
                 self.line(&format!(
                     "evaluation at step {}, epoch {:.2}: {}{best}",
@@ -260,7 +266,9 @@ fn lines_until(path: &Path, step: usize) -> Result<Vec<String>, TrainError> {
     for line in BufReader::new(file).lines() {
         let line = line.map_err(TrainError::io(path))?;
         let object: Option<Value> = serde_json::from_str(&line).ok();
-        let of = object.as_ref().and_then(|object| object.get("step")?.as_u64());
+        let of = object
+            .as_ref()
+            .and_then(|object| object.get("step")?.as_u64());
         if of.is_some_and(|of| of <= step as u64) {
             lines.push(line);
         }
@@ -303,13 +311,22 @@ mod tests {
             file.observe(&step(i)).unwrap();
         }
         drop(file);
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"st").unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"st")
+            .unwrap();
         let mut file = MetricsFile::open(&path, 3).unwrap();
         file.observe(&step(4)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let steps: Vec<u64> = text
             .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap())
+            .map(|line| {
+                serde_json::from_str::<Value>(line).unwrap()["step"]
+                    .as_u64()
+                    .unwrap()
+            })
             .collect();
         assert_eq!(steps, [1, 2, 3, 4]);
     }
@@ -318,10 +335,24 @@ mod tests {
     fn a_step_is_one_object_with_the_documented_keys() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        MetricsFile::open(&path, 0).unwrap().observe(&step(1)).unwrap();
+        MetricsFile::open(&path, 0)
+            .unwrap()
+            .observe(&step(1))
+            .unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let object: Value = serde_json::from_str(text.trim()).unwrap();
         let keys: Vec<&String> = object.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["step", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds"]);
+        assert_eq!(
+            keys,
+            [
+                "step",
+                "epoch",
+                "loss",
+                "lr",
+                "grad_norm",
+                "tokens",
+                "seconds"
+            ]
+        );
     }
 }

@@ -91,7 +91,8 @@ def is_kept(sentence):
 
 
 class Filler:
-    """Draws words for unknown ones: those seen between the same two neighbours, else those that follow the left one."""
+    """Draws words for unknown ones: those seen between the same two neighbours, else those that follow the left one and
+    precede the right one, else those that do either."""
 
     def __init__(self, corpus):
         self.random = random.Random(SEED)
@@ -100,14 +101,14 @@ class Filler:
         self.between = defaultdict(Counter)
         self.after = defaultdict(Counter)
         self.before = defaultdict(Counter)
-        self.any = Counter()
         for sentence in corpus:
             for left, word, right in zip([START, *sentence], sentence, sentence[1:]):
                 if re.fullmatch(r"[^\W\d_]{2,}", word) and word not in frequent:
                     self.between[left, right][word] += 1
                     self.after[left][word] += 1
                     self.before[right][word] += 1
-                    self.any[word] += 1
+        # The last resort: any word, weighted by how often it follows one of its left neighbours.
+        self.any = {word: n for after in self.after.values() for word, n in after.items()}
 
     def word(self, left, right):
         choices = self.between[left, right]

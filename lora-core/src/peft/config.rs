@@ -1,11 +1,8 @@
-//! `adapter_config.json`: read strictly, written as PEFT reads it without a warning.
+//! `adapter_config.json`, read strictly.
 
-use super::write::PeftOptions;
-use crate::{
-    AttachReport, ExcludeModules, LoraConfig, LoraError, LoraInit, LoraScaling, TargetModules,
-};
+use crate::{ExcludeModules, LoraConfig, LoraError, LoraInit, LoraScaling};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::Path;
 
@@ -223,80 +220,5 @@ impl<T> OneOrMany<T> {
             OneOrMany::One(item) => vec![item],
             OneOrMany::Many(items) => items,
         }
-    }
-}
-
-/// The configuration of attached adapters as PEFT writes it.
-pub(crate) fn to_json(report: &AttachReport, options: &PeftOptions) -> Value {
-    let config = &report.config;
-    // What PEFT sees of a sliced adapter is one of all its slices' rank together.
-    let of_file = |module: &crate::AdaptedModule| {
-        let rank = module.total_rank();
-        (rank, config.scaling.alpha(module.scale, rank))
-    };
-    let first = report.modules.first().map(of_file);
-    let (rank, alpha) = first.unwrap_or((config.rank, config.alpha));
-    let mut rank_pattern = Map::new();
-    let mut alpha_pattern = Map::new();
-    for module in &report.modules {
-        let (module_rank, module_alpha) = of_file(module);
-        let key = || regex::escape(&module.module);
-        if module_rank != rank {
-            rank_pattern.insert(key(), module_rank.into());
-        }
-        if !same(module_alpha, alpha) {
-            alpha_pattern.insert(key(), number(module_alpha));
-        }
-    }
-    let targets = match &config.targets {
-        TargetModules::Pattern(pattern) => json!(pattern),
-        TargetModules::Names(names) => {
-            let plain = |name: &String| name.split('[').next().unwrap_or(name).to_string();
-            json!(names.iter().map(plain).collect::<Vec<_>>())
-        }
-    };
-    json!({
-        "alpha_pattern": alpha_pattern,
-        "auto_mapping": null,
-        "base_model_name_or_path": options.base_model,
-        "bias": "none",
-        "exclude_modules": config.exclude,
-        "fan_in_fan_out": options.fan_in_fan_out,
-        "inference_mode": true,
-        "init_lora_weights": match config.init {
-            LoraInit::KaimingUniform => json!(true),
-            LoraInit::Gaussian => json!("gaussian"),
-        },
-        "layers_pattern": match config.layers_pattern.is_empty() {
-            true => Value::Null,
-            false => json!(config.layers_pattern),
-        },
-        "layers_to_transform": config.layers,
-        "lora_alpha": number(alpha),
-        "lora_dropout": number(config.dropout),
-        "modules_to_save": null,
-        "peft_type": "LORA",
-        "r": rank,
-        "rank_pattern": rank_pattern,
-        "revision": null,
-        "target_modules": targets,
-        "task_type": options.task_type,
-        "use_dora": false,
-        "use_rslora": config.scaling == LoraScaling::RankStabilized,
-    })
-}
-
-/// Equal but for the rounding of α → scale → α.
-fn same(a: f64, b: f64) -> bool {
-    (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
-}
-
-/// Whole numbers without a fraction: PEFT's `lora_alpha` is one, and rounding must not show.
-fn number(value: f64) -> Value {
-    let whole = value.round();
-    if same(value, whole) && whole.abs() < 1e15 {
-        json!(whole as i64)
-    } else {
-        json!(value)
     }
 }

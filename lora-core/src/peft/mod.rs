@@ -16,11 +16,13 @@
 //! PEFT does not look.
 
 mod config;
+mod json;
 mod read;
 mod tensors;
 mod write;
 
 pub use config::{CONFIG_FILE, read_config};
-pub use read::load;
+pub use json::PeftOptions;
+pub use read::{load, load_with, switch};
 pub use tensors::{PREFIX, WEIGHTS_FILE};
-pub use write::{PeftOptions, save};
+pub use write::save;

@@ -7,7 +7,7 @@ use super::tensors::{
 use crate::attach::AttachPlan;
 use crate::modules::base_weight;
 use crate::target::Slices;
-use crate::{AdaptedModule, Architecture, AttachReport, LayerKind, LoraError};
+use crate::{AdaptedModule, Architecture, AttachReport, LayerKind, LoraConfig, LoraError, detach};
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::{Dtype, SafeTensors};
@@ -28,8 +28,21 @@ pub fn load<M: Module>(
     dir: &Path,
     architecture: &Architecture,
 ) -> Result<(M, AttachReport), LoraError> {
-    let config = read_config(dir)?;
-    let mut plan = AttachPlan::new(&module, &config, architecture)?;
+    load_with(module, dir, &read_config(dir)?, architecture)
+}
+
+/// [`load`] with a configuration that was read before, and may have been changed where the tensors
+/// do not depend on it: another dropout to train with.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with<M: Module>(
+    module: M,
+    dir: &Path,
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<(M, AttachReport), LoraError> {
+    let mut plan = AttachPlan::new(&module, config, architecture)?;
     let path = dir.join(WEIGHTS_FILE);
     let bytes = read_bounded(&path, &plan.report.modules)?;
     let malformed = |message: String| LoraError::Malformed {
@@ -102,6 +115,19 @@ fn read_bounded(path: &Path, modules: &[AdaptedModule]) -> Result<Vec<u8>, LoraE
         });
     }
     Ok(bytes)
+}
+
+/// Takes the adapters off a module and puts those of another directory on: the base is neither
+/// copied nor changed.
+///
+/// # Errors
+/// As [`load`].
+pub fn switch<M: Module>(
+    module: M,
+    dir: &Path,
+    architecture: &Architecture,
+) -> Result<(M, AttachReport), LoraError> {
+    load(detach(module), dir, architecture)
 }
 
 /// A copy of an adapted module's base weight in the file. PEFT writes them beside adapters on
@@ -228,7 +254,9 @@ fn values(
         .try_to_vec::<f32>()
         .map_err(|error| malformed(format!("tensor `{name}`: {error:?}")))?;
     if !values.iter().all(|value| value.is_finite()) {
-        return Err(malformed(format!("tensor `{name}` has values that are not finite")));
+        return Err(malformed(format!(
+            "tensor `{name}` has values that are not finite"
+        )));
     }
     Ok(values)
 }
@@ -243,7 +271,8 @@ fn to_slices(
     let d_out = module.shape[1];
     let ascending = adapted.windows(2).all(|pair| pair[0] < pair[1]);
     let within = adapted.last().is_some_and(|&last| last < parts);
-    if !ascending || !within || d_out % parts != 0 || module.total_rank() % adapted.len() != 0 {
+    let divides = d_out.is_multiple_of(parts) && module.total_rank().is_multiple_of(adapted.len());
+    if !ascending || !within || !divides {
         return None;
     }
     let slices = Slices {

@@ -39,7 +39,12 @@ pub(crate) fn transpose(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32>
 /// Takes the blocks of a sliced adapter out of a dense `B` `[G · r, d_out]`.
 ///
 /// `None` if there is anything but zero outside them: then it is no sliced adapter.
-pub(crate) fn compact(dense: &[f32], rank: usize, d_out: usize, slices: &Slices) -> Option<Vec<f32>> {
+pub(crate) fn compact(
+    dense: &[f32],
+    rank: usize,
+    d_out: usize,
+    slices: &Slices,
+) -> Option<Vec<f32>> {
     let width = d_out / slices.parts;
     let mut blocks = Vec::with_capacity(rank * width * slices.adapted.len());
     for (row, values) in dense.chunks_exact(d_out).enumerate() {

@@ -1,6 +1,7 @@
 //! Writing adapters as a PEFT directory.
 
-use super::config::{CONFIG_FILE, to_json};
+use super::config::CONFIG_FILE;
+use super::json::{PeftOptions, to_json};
 use super::tensors::{
     SLICES_KEY, SavedSlices, SlicesByModule, WEIGHTS_FILE, file_shapes, names, transpose,
 };
@@ -12,17 +13,6 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::collections::HashMap;
 use std::path::Path;
-
-/// What PEFT wants to know beside the adapter.
-#[derive(Clone, Debug, Default)]
-pub struct PeftOptions {
-    /// PEFT's task, such as `CAUSAL_LM`; it decides which model class wraps the adapter.
-    pub task_type: Option<String>,
-    /// Name or path of the base model.
-    pub base_model: Option<String>,
-    /// Whether the adapted layers are `Conv1D` in Python, as GPT-2's are.
-    pub fan_in_fan_out: bool,
-}
 
 /// Writes the adapters of a module as a PEFT directory, atomically.
 ///
@@ -81,7 +71,10 @@ fn metadata(report: &AttachReport) -> HashMap<String, String> {
 
 type FileTensor = (String, [usize; 2], Vec<u8>);
 
-fn file_tensors<M: Module>(module: &M, report: &AttachReport) -> Result<Vec<FileTensor>, LoraError> {
+fn file_tensors<M: Module>(
+    module: &M,
+    report: &AttachReport,
+) -> Result<Vec<FileTensor>, LoraError> {
     let attached = factors(module);
     let mut tensors = Vec::with_capacity(2 * report.modules.len());
     for adapted in &report.modules {
@@ -104,9 +97,15 @@ fn file_tensors<M: Module>(module: &M, report: &AttachReport) -> Result<Vec<File
         let a = transpose(&a, shape_a);
         let b = transpose(&b, [rank, adapted.shape[1]]);
         let values = [a, b].into_iter();
-        for ((name, shape), values) in names(adapted).into_iter().zip(file_shapes(adapted)).zip(values)
+        for ((name, shape), values) in names(adapted)
+            .into_iter()
+            .zip(file_shapes(adapted))
+            .zip(values)
         {
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             tensors.push((name, shape, bytes));
         }
     }

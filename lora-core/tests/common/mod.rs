@@ -34,7 +34,8 @@ impl Fixture {
     }
 
     pub fn values(&self, name: &str) -> Vec<f32> {
-        self.view(name, |b| f32::from_le_bytes(b.try_into().unwrap()), 4).0
+        self.view(name, |b| f32::from_le_bytes(b.try_into().unwrap()), 4)
+            .0
     }
 
     pub fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
@@ -54,10 +55,18 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().try_to_vec().unwrap()
 }
 
-pub fn assert_close<const D: usize>(found: Tensor<D>, expected: &[f32], tolerance: f32, what: &str) {
+pub fn assert_close<const D: usize>(
+    found: Tensor<D>,
+    expected: &[f32],
+    tolerance: f32,
+    what: &str,
+) {
     let found = host(found);
     assert_eq!(found.len(), expected.len(), "{what}");
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        assert!((f - e).abs() <= tolerance * (1.0 + e.abs()), "{what}[{i}]: {f} is not {e}");
+        assert!(
+            (f - e).abs() <= tolerance * (1.0 + e.abs()),
+            "{what}[{i}]: {f} is not {e}"
+        );
     }
 }

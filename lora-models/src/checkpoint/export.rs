@@ -1,9 +1,10 @@
 //! Writing the weights of a model directory: one file, or shards with their index.
 
+use super::ExportDType;
 use super::layout::{SAFETENSORS, SAFETENSORS_INDEX};
 use super::safetensors_writer::{PlannedTensor, plan_tensors, write_file};
-use super::{AtomicFile, ExportDType};
 use crate::error::ModelError;
+use lora_core::files::{Overwrite, write_file as write_file_atomically};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -131,7 +132,9 @@ impl SafetensorsExport {
             message: err.to_string(),
         })?;
         json.push(b'\n');
-        AtomicFile::write_whole(path, &json)
+        Ok(write_file_atomically(path, Overwrite::Replace, |file| {
+            file.write_all(&json)
+        })?)
     }
 }
 

@@ -8,7 +8,7 @@
 //! | pickles of `torch.save`, looked through and never executed | `pickle_file.rs`, `pickle_scan.rs`, `zip_directory.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
 //! | [`StrictReader`], [`LoadReport`]: every tensor used, ignored by name, or an error | `strict_reader.rs`, `load_report.rs` |
-//! | [`SafetensorsExport`]: writing a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs`, `atomic_file.rs` |
+//! | [`SafetensorsExport`]: writing a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
 //!
 //! Nothing here knows of models: the names of tensors are those in the files, and the key map of a model family turns
 //! them into fields.
@@ -41,7 +41,6 @@
 //! # }
 //! ```
 
-mod atomic_file;
 pub(crate) mod bounded;
 mod dtype;
 mod export;
@@ -57,7 +56,6 @@ mod shard_index;
 mod strict_reader;
 mod zip_directory;
 
-pub(crate) use atomic_file::AtomicFile;
 pub use dtype::DType;
 pub use export::{DEFAULT_MAX_SHARD_BYTES, ExportReport, SafetensorsExport};
 pub use export_dtype::ExportDType;

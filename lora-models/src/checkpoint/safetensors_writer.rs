@@ -1,8 +1,9 @@
 //! Writing one safetensors file: the header, then tensor after tensor, without a second copy of them all.
 
+use super::ExportDType;
 use super::safetensors_file::MAX_HEADER_BYTES;
-use super::{AtomicFile, ExportDType};
 use crate::error::ModelError;
+use lora_core::files::AtomicFile;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
 use std::collections::HashMap;

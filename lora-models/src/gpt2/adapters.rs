@@ -1,8 +1,8 @@
 //! LoRA adapters on a GPT-2.
 
 use super::Gpt2LmHead;
-use super::build::param;
-use super::keys::HEAD;
+use super::build::{on_host, param};
+use super::keys::{EMBEDDING, HEAD};
 use crate::ModelError;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -53,7 +53,7 @@ impl Gpt2LmHead {
     /// # Errors
     /// As [`lora_core::attach_with`].
     pub fn attach(self, config: &LoraConfig) -> Result<(Self, AttachReport), ModelError> {
-        let model = self.with_head_for(config);
+        let model = self.with_head_for(config)?;
         Ok(attach_with(model, config, &Self::architecture())?)
     }
 
@@ -62,9 +62,27 @@ impl Gpt2LmHead {
     /// # Errors
     /// As [`lora_core::peft::load`].
     pub fn load_adapter(self, dir: impl AsRef<Path>) -> Result<(Self, AttachReport), ModelError> {
-        let dir = dir.as_ref();
-        let model = self.with_head_for(&peft::read_config(dir)?);
-        Ok(peft::load(model, dir, &Self::architecture())?)
+        let config = peft::read_config(dir.as_ref())?;
+        self.load_adapter_with(dir, &config)
+    }
+
+    /// [`load_adapter`](Self::load_adapter) with a configuration that was read before, and may have
+    /// been changed where the tensors do not depend on it: another dropout to train with.
+    ///
+    /// # Errors
+    /// As [`lora_core::peft::load_with`].
+    pub fn load_adapter_with(
+        self,
+        dir: impl AsRef<Path>,
+        config: &LoraConfig,
+    ) -> Result<(Self, AttachReport), ModelError> {
+        let model = self.with_head_for(config)?;
+        Ok(peft::load_with(
+            model,
+            dir.as_ref(),
+            config,
+            &Self::architecture(),
+        )?)
     }
 
     /// Writes the adapters as a PEFT directory.
@@ -93,25 +111,27 @@ impl Gpt2LmHead {
     }
 
     /// Gives a tied model a head of its own, which starts as the token embedding, transposed.
-    pub fn untie_head(mut self) -> Self {
+    ///
+    /// # Errors
+    /// [`ModelError::TensorDtype`] where the embedding cannot be read as floats.
+    pub fn untie_head(mut self) -> Result<Self, ModelError> {
         if self.lm_head.is_none() {
             let embedding = self.transformer.wte.weight.base();
             let [vocab, d_model] = embedding.dims();
             let device = embedding.device();
-            let values = embedding.transpose().into_data().convert::<f32>();
-            let values = values.iter::<f32>().collect();
+            let values = on_host(EMBEDDING, embedding.transpose())?;
             self.lm_head = Some(LoraLinear {
                 weight: param(HEAD, values, [d_model, vocab], &device),
                 bias: None,
             });
         }
-        self
+        Ok(self)
     }
 
-    fn with_head_for(self, config: &LoraConfig) -> Self {
+    fn with_head_for(self, config: &LoraConfig) -> Result<Self, ModelError> {
         match self.lm_head.is_none() && needs_head(config, &self.transformer.wte) {
             true => self.untie_head(),
-            false => self,
+            false => Ok(self),
         }
     }
 }
@@ -217,7 +237,7 @@ mod tests {
 
     #[test]
     fn an_untied_head_is_the_embedding_transposed() {
-        let model = tied().untie_head();
+        let model = tied().untie_head().unwrap();
         let head = model.lm_head.as_ref().unwrap().weight.val();
         let embedding = model.transformer.wte.weight.val();
         assert_eq!(head.transpose().into_data(), embedding.into_data());

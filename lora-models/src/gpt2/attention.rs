@@ -41,14 +41,14 @@ impl Attention {
     ) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
         let d_head = d_model / self.n_head;
+        // One layout for all three parts, each then a range of heads, copies nothing where the
+        // backend has views, and its backward pass writes whole rows.
         let fused = self.c_attn.forward(x); // [batch, seq, 3 * d_model]
-        let part = |index: usize| {
-            let part = fused.clone().narrow(2, index * d_model, d_model);
-            // [batch, seq, d_model] -> [batch, n_head, seq, d_head]
-            part.reshape([batch, seq, self.n_head, d_head])
-                .swap_dims(1, 2)
-        };
-        let (query, key, value) = (part(0), part(1), part(2));
+        let heads = fused
+            .reshape([batch, seq, 3 * self.n_head, d_head])
+            .swap_dims(1, 2); // [batch, 3 * n_head, seq, d_head]
+        let part = |index: usize| heads.clone().narrow(1, index * self.n_head, self.n_head);
+        let (query, key, value) = (part(0), part(1), part(2)); // [batch, n_head, seq, d_head]
         let (key, value) = match past {
             None => (key, value),
             Some(past) => past.cache.append(past.layer, key, value),
@@ -61,8 +61,8 @@ impl Attention {
             Some(mask) => scores + mask.clone(),
         };
         let weights = self.attn_dropout.forward(softmax(scores, 3));
-        let heads = weights.matmul(value); // [batch, n_head, seq, d_head]
-        let joined = heads.swap_dims(1, 2).reshape([batch, seq, d_model]);
+        let output = weights.matmul(value); // [batch, n_head, seq, d_head]
+        let joined = output.swap_dims(1, 2).reshape([batch, seq, d_model]);
         self.resid_dropout.forward(self.c_proj.forward(joined))
     }
 }

@@ -142,6 +142,21 @@ pub(super) fn param<const D: usize>(
     Param::initialized(param_id(path), tensor).set_require_grad(true)
 }
 
+/// The values of the parameter of this name, row-major.
+pub(super) fn on_host<const D: usize>(
+    name: &str,
+    tensor: Tensor<D>,
+) -> Result<Vec<f32>, ModelError> {
+    let data = tensor.into_data().convert::<f32>();
+    let found = format!("{:?}", data.dtype());
+    data.try_into_vec::<f32>()
+        .map_err(|_| ModelError::TensorDtype {
+            name: name.into(),
+            expected: "F32".into(),
+            found,
+        })
+}
+
 fn dropout(probability: f64) -> Dropout {
     DropoutConfig::new(probability).init()
 }

@@ -25,7 +25,7 @@ const REFUSED: &[(&str, &str)] = &[
 /// The keys that have a meaning here. `reorder_and_upcast_attn` is not among them: it is another
 /// order of the same arithmetic.
 #[derive(Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default = "ConfigFile::defaults")]
 pub(super) struct ConfigFile {
     model_type: Option<String>,
     vocab_size: usize,
@@ -55,15 +55,6 @@ pub(super) struct ConfigFile {
 enum OneOrMany {
     One(u32),
     Many(Vec<u32>),
-}
-
-impl Default for ConfigFile {
-    fn default() -> Self {
-        Self {
-            model_type: None,
-            ..Self::of(&Gpt2Config::default())
-        }
-    }
 }
 
 impl ConfigFile {
@@ -154,6 +145,14 @@ impl ConfigFile {
             Ok(Value::Object(object)) => object,
             // A struct of numbers, strings and JSON always has the form of an object.
             _ => Map::new(),
+        }
+    }
+
+    /// transformers' defaults. A file must say of which model it is.
+    fn defaults() -> Self {
+        Self {
+            model_type: None,
+            ..Self::of(&Gpt2Config::default())
         }
     }
 

@@ -1,5 +1,6 @@
 //! Writing a model as a directory that transformers loads.
 
+use super::build::on_host;
 use super::config::CONFIG_FILE;
 use super::keys::{EMBEDDING, HEAD, file_name, transpose};
 use super::{Gpt2Config, Gpt2LmHead};
@@ -57,9 +58,9 @@ impl Gpt2LmHead {
     ) -> Result<ExportReport, ModelError> {
         let dir = dir.as_ref();
         let mut parameters = Parameters::of(self, dir)?;
-        let tied = match parameters.tensors.get(HEAD) {
-            None => true,
-            Some(head) => config.tie_word_embeddings && parameters.is_embedding(head),
+        let tied = match parameters.tensors.contains_key(HEAD) {
+            false => true,
+            true => config.tie_word_embeddings && parameters.head_is_embedding()?,
         };
         if tied {
             parameters.tensors.remove(HEAD);
@@ -170,25 +171,16 @@ impl Parameters {
             names: vec![name.into()],
         };
         let tensor = self.tensors.get(name).ok_or_else(missing)?;
-        Ok(tensor.on_host(name == HEAD))
-    }
-
-    /// Whether this head holds the values of the token embedding.
-    fn is_embedding(&self, head: &FileTensor) -> bool {
-        self.tensors.get(EMBEDDING).is_some_and(|embedding| {
-            embedding.shape == head.shape && embedding.on_host(false) == head.on_host(true)
+        let values = on_host(name, tensor.values.clone())?;
+        Ok(match (name, tensor.shape.as_slice()) {
+            (HEAD, &[vocab, d_model]) => transpose(&values, [d_model, vocab]),
+            _ => values,
         })
     }
-}
 
-impl FileTensor {
-    fn on_host(&self, is_head: bool) -> Vec<f32> {
-        let data = self.values.clone().into_data().convert::<f32>();
-        let values: Vec<f32> = data.iter::<f32>().collect();
-        match (is_head, self.shape.as_slice()) {
-            (true, &[vocab, d_model]) => transpose(&values, [d_model, vocab]),
-            _ => values,
-        }
+    /// Whether the head holds the values of the token embedding.
+    fn head_is_embedding(&self) -> Result<bool, ModelError> {
+        Ok(self.values(HEAD)? == self.values(EMBEDDING)?)
     }
 }
 

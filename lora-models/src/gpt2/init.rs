@@ -4,9 +4,7 @@ use super::build::{Weights, build};
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::ModelError;
 use burn::tensor::Device;
-use lora_core::param_id;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use lora_core::normal_values;
 
 impl Gpt2LmHead {
     /// A model with random weights, as transformers starts one: normal with standard deviation
@@ -42,23 +40,8 @@ impl Weights for Random<'_> {
         if path.ends_with(".c_proj.weight") {
             deviation /= (2.0 * self.config.n_layer as f64).sqrt();
         }
-        let mut rng = StdRng::seed_from_u64(self.seed ^ param_id(path).val());
-        Ok(normal(&mut rng, count, deviation))
+        Ok(normal_values(self.seed, path, count, deviation))
     }
-}
-
-/// Box and Muller's transform, in pairs.
-fn normal(rng: &mut StdRng, count: usize, deviation: f64) -> Vec<f32> {
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        // 1 - u is in (0, 1]: its logarithm is finite.
-        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * deviation;
-        let angle = std::f64::consts::TAU * rng.random::<f64>();
-        values.push((radius * angle.cos()) as f32);
-        values.push((radius * angle.sin()) as f32);
-    }
-    values.truncate(count);
-    values
 }
 
 #[cfg(test)]

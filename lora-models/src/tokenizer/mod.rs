@@ -13,10 +13,10 @@
 mod load;
 mod special_tokens;
 
-use crate::checkpoint::AtomicFile;
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
 use load::Loaded;
+use lora_core::files::{Overwrite, write_file};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -214,7 +214,8 @@ impl Tokenizer {
             };
             let copy = dir.join(name);
             if !is_same_file(file, &copy) {
-                AtomicFile::write_whole(&copy, &read_bounded(file, MAX_FILE_BYTES)?)?;
+                let bytes = read_bounded(file, MAX_FILE_BYTES)?;
+                write_file(&copy, Overwrite::Replace, |w| w.write_all(&bytes))?;
             }
             copies.push(copy);
         }

@@ -76,7 +76,11 @@ impl Base {
 /// # Errors
 /// If a file is missing, malformed or not supported, or a weight is larger than the device can
 /// bind at once.
-pub fn load_base(dir: &Path, adapter: Option<&Path>, device: &Device) -> Result<Loaded, TrainError> {
+pub fn load_base(
+    dir: &Path,
+    adapter: Option<&Path>,
+    device: &Device,
+) -> Result<Loaded, TrainError> {
     check_limits(&Gpt2Config::from_dir(dir)?, device)?;
     let (mut model, config, report) = Gpt2LmHead::load(dir, device)?;
     let mut attached = None;

@@ -49,7 +49,8 @@ pub(crate) fn read_examples(
             loss_on_prompt: reading.loss_on_prompt,
             max_length,
         };
-        let (examples, report) = encode_records(&records, &base.tokenizer, base.eos_id(), &options)?;
+        let (examples, report) =
+            encode_records(&records, &base.tokenizer, base.eos_id(), &options)?;
         (examples, report.to_string())
     };
     Ok(Examples {
@@ -64,7 +65,10 @@ pub(crate) fn max_length(asked: Option<usize>, base: &Base) -> Result<usize, Tra
     let positions = base.config.n_positions;
     match asked {
         None => Ok(512.min(positions)),
-        Some(0 | 1) => Err(TrainError::config("max_length", "is below 2: nothing to predict")),
+        Some(0 | 1) => Err(TrainError::config(
+            "max_length",
+            "is below 2: nothing to predict",
+        )),
         Some(length) if length > positions => Err(TrainError::config(
             "max_length",
             format!("is {length}, but the model takes {positions} tokens at most"),

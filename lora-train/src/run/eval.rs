@@ -76,7 +76,11 @@ pub struct EvalSummary {
 /// # Errors
 /// On bad data or files, or a predictions file that is there already.
 pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
-    if let Some(path) = options.predictions.as_ref().filter(|p| p.exists() && !options.overwrite) {
+    if let Some(path) = options
+        .predictions
+        .as_ref()
+        .filter(|p| p.exists() && !options.overwrite)
+    {
         return Err(TrainError::OutputExists { path: path.clone() });
     }
     let device = device::open(options.device)?;
@@ -101,9 +105,16 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         let config = generation_config(&base, options.max_new_tokens, options.beams);
         let mut bar = screen.bar("texts", groups.len());
         let (model, tokenizer) = (&task.model, &base.tokenizer);
-        texts = generate_texts(model, tokenizer, &groups, &config, options.batch_size, |done| {
-            bar.set(done);
-        })?;
+        texts = generate_texts(
+            model,
+            tokenizer,
+            &groups,
+            &config,
+            options.batch_size,
+            |done| {
+                bar.set(done);
+            },
+        )?;
         bar.finish();
         metrics.extend(score_texts(&texts)?);
     }
@@ -123,8 +134,11 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
 
 impl EvalSummary {
     fn lines(&self, examples: &[Example], records: &[Record]) -> Vec<serde_json::Value> {
-        let texts: HashMap<&str, &str> =
-            self.texts.iter().map(|text| (text.prompt.as_str(), text.text.as_str())).collect();
+        let texts: HashMap<&str, &str> = self
+            .texts
+            .iter()
+            .map(|text| (text.prompt.as_str(), text.text.as_str()))
+            .collect();
         // Records that had nothing to predict make no example: the line tells which is which.
         let prompts: HashMap<usize, &str> = records
             .iter()

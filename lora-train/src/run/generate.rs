@@ -160,7 +160,10 @@ fn prompts(options: &GenerateOptions) -> Result<Vec<String>, TrainError> {
         }
     }
     match prompts.is_empty() {
-        true => Err(TrainError::config("prompt", "is missing: give --prompt or --prompts")),
+        true => Err(TrainError::config(
+            "prompt",
+            "is missing: give --prompt or --prompts",
+        )),
         false => Ok(prompts),
     }
 }

@@ -24,13 +24,17 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
     let config = read_config(path)?;
     let checkpoint = Checkpoint::open(path.join(WEIGHTS_FILE))?;
     let mut text = format!("PEFT LoRA adapter {}\n", path.display());
-    line(&mut text, format!("  rank {}, alpha {}, dropout {}, {:?} scaling: scale {}",
-        config.rank,
-        config.alpha,
-        config.dropout,
-        config.scaling,
-        config.scaling.factor(config.alpha, config.rank)
-    ));
+    line(
+        &mut text,
+        format!(
+            "  rank {}, alpha {}, dropout {}, {:?} scaling: scale {}",
+            config.rank,
+            config.alpha,
+            config.dropout,
+            config.scaling,
+            config.scaling.factor(config.alpha, config.rank)
+        ),
+    );
     line(&mut text, format!("  targets {:?}", config.targets));
     for (name, rank) in &config.rank_pattern {
         line(&mut text, format!("  rank {rank} for {name}"));
@@ -44,13 +48,19 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
     for name in checkpoint.names() {
         let shape = checkpoint.shape(name).unwrap_or_default();
         parameters += shape.iter().product::<usize>();
-        let Some((module, factor)) = name.strip_prefix(PREFIX).and_then(|n| n.split_once(".lora_"))
+        let Some((module, factor)) = name
+            .strip_prefix(PREFIX)
+            .and_then(|n| n.split_once(".lora_"))
         else {
             notes.push(format!("`{name}` is no LoRA factor"));
             continue;
         };
         let values = checkpoint.read_f32(name)?.values;
-        let norm = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let norm = values
+            .iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum::<f64>()
+            .sqrt();
         let factor = factor.trim_end_matches(".weight");
         modules
             .entry(module.to_string())
@@ -59,14 +69,19 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
         if !norm.is_finite() {
             notes.push(format!("`{name}` has values that are not finite"));
         } else if norm == 0.0 {
-            notes.push(format!("`{name}` is all zero: the adapter does nothing there"));
+            notes.push(format!(
+                "`{name}` is all zero: the adapter does nothing there"
+            ));
         }
     }
-    line(&mut text, format!(
-        "  {} modules, {parameters} parameters, {} bytes",
-        modules.len(),
-        checkpoint.file_bytes()
-    ));
+    line(
+        &mut text,
+        format!(
+            "  {} modules, {parameters} parameters, {} bytes",
+            modules.len(),
+            checkpoint.file_bytes()
+        ),
+    );
     for (module, factors) in modules {
         line(&mut text, format!("  {module}: {}", factors.join(", ")));
     }
@@ -80,33 +95,52 @@ fn model(path: &Path) -> Result<String, TrainError> {
     let config = Gpt2Config::from_dir(path)?;
     let checkpoint = Checkpoint::open(path)?;
     let mut text = format!("gpt2 model {}\n", path.display());
-    line(&mut text, format!(
-        "  {} layers, {} wide, {} heads, {} tokens, {} positions, head {}",
-        config.n_layer,
-        config.n_embd,
-        config.n_head,
-        config.vocab_size,
-        config.n_positions,
-        if config.tie_word_embeddings { "tied" } else { "of its own" }
-    ));
+    line(
+        &mut text,
+        format!(
+            "  {} layers, {} wide, {} heads, {} tokens, {} positions, head {}",
+            config.n_layer,
+            config.n_embd,
+            config.n_head,
+            config.vocab_size,
+            config.n_positions,
+            if config.tie_word_embeddings {
+                "tied"
+            } else {
+                "of its own"
+            }
+        ),
+    );
     let mut dtypes: BTreeMap<&str, usize> = BTreeMap::new();
     let mut parameters = 0;
     for name in checkpoint.names() {
-        parameters += checkpoint.shape(name).unwrap_or_default().iter().product::<usize>();
+        parameters += checkpoint
+            .shape(name)
+            .unwrap_or_default()
+            .iter()
+            .product::<usize>();
         if let Some(dtype) = checkpoint.dtype(name) {
             *dtypes.entry(dtype.name()).or_default() += 1;
         }
     }
-    let dtypes: Vec<String> =
-        dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
-    line(&mut text, format!(
-        "  {}: {} tensors ({}), {parameters} parameters, {} bytes",
-        checkpoint.source(),
-        checkpoint.len(),
-        dtypes.join(", "),
-        checkpoint.file_bytes()
-    ));
-    line(&mut text, "  targets: c_attn (or slices c_attn[q,k,v]), c_proj, c_fc, lm_head, wte".into());
+    let dtypes: Vec<String> = dtypes
+        .iter()
+        .map(|(dtype, count)| format!("{count} {dtype}"))
+        .collect();
+    line(
+        &mut text,
+        format!(
+            "  {}: {} tensors ({}), {parameters} parameters, {} bytes",
+            checkpoint.source(),
+            checkpoint.len(),
+            dtypes.join(", "),
+            checkpoint.file_bytes()
+        ),
+    );
+    line(
+        &mut text,
+        "  targets: c_attn (or slices c_attn[q,k,v]), c_proj, c_fc, lm_head, wte".into(),
+    );
     Ok(text)
 }
 

@@ -21,7 +21,11 @@ pub(crate) struct Judge {
 pub(crate) type Verdict = (BTreeMap<String, f64>, Vec<GeneratedText>);
 
 /// Greedy or beam search that stops where a text ends.
-pub(crate) fn generation_config(base: &Base, max_new_tokens: usize, beams: usize) -> GenerationConfig {
+pub(crate) fn generation_config(
+    base: &Base,
+    max_new_tokens: usize,
+    beams: usize,
+) -> GenerationConfig {
     let config = GenerationConfig::new(max_new_tokens)
         .with_stop_tokens(base.eos_id())
         .with_pad_id(base.pad_id());
@@ -67,17 +71,20 @@ impl Judge {
         self.evaluator.as_ref()
     }
 
-    /// Metrics by name, and the generated texts.
+    /// Metrics by name, and the generated texts. `known` is the loss and its kin, where they were
+    /// measured on this model already.
     pub fn judge(
         &self,
         task: &CausalLm,
         base: &Base,
         screen: &mut Screen,
         when: &str,
+        known: Option<BTreeMap<String, f64>>,
     ) -> Result<Verdict, TrainError> {
-        let mut metrics = BTreeMap::new();
+        let measure = known.is_none();
+        let mut metrics = known.unwrap_or_default();
         let mut texts = Vec::new();
-        if let Some(evaluator) = &self.evaluator {
+        if let (true, Some(evaluator)) = (measure, &self.evaluator) {
             let mut bar = screen.bar(&format!("loss {when}"), evaluator.len());
             metrics = evaluator.run(task, |done| bar.set(done))?.0;
             bar.finish();

@@ -51,7 +51,10 @@ pub struct TrainPlan {
 fn within(name: &str, value: f64, ok: bool, expected: &str) -> Result<f64, TrainError> {
     match ok {
         true => Ok(value),
-        false => Err(TrainError::config(name, format!("is {value}, expected {expected}"))),
+        false => Err(TrainError::config(
+            name,
+            format!("is {value}, expected {expected}"),
+        )),
     }
 }
 
@@ -64,7 +67,10 @@ fn at_least_one(name: &str, value: usize) -> Result<usize, TrainError> {
 
 fn required(name: &str, value: &Option<PathBuf>) -> Result<PathBuf, TrainError> {
     value.clone().ok_or_else(|| {
-        TrainError::config(name, format!("is missing: give --{name}, or `{name}` in a recipe"))
+        TrainError::config(
+            name,
+            format!("is missing: give --{name}, or `{name}` in a recipe"),
+        )
     })
 }
 
@@ -76,15 +82,33 @@ impl TrainPlan {
     pub fn new(options: TrainOptions) -> Result<Self, TrainError> {
         let o = &options;
         let rate = |name: &str, value: f64| {
-            within(name, value, value.is_finite() && value >= 0.0, "a number of at least 0")
+            within(
+                name,
+                value,
+                value.is_finite() && value >= 0.0,
+                "a number of at least 0",
+            )
         };
         let share = |name: &str, value: f64| {
-            within(name, value, (0.0..1.0).contains(&value), "a number in [0, 1)")
+            within(
+                name,
+                value,
+                (0.0..1.0).contains(&value),
+                "a number in [0, 1)",
+            )
         };
         if let Some(ratio) = o.warmup_ratio {
-            within("warmup_ratio", ratio, (0.0..=1.0).contains(&ratio), "a share in [0, 1]")?;
+            within(
+                "warmup_ratio",
+                ratio,
+                (0.0..=1.0).contains(&ratio),
+                "a share in [0, 1]",
+            )?;
             if o.warmup_steps.is_some() {
-                return Err(TrainError::config("warmup_ratio", "is given beside warmup_steps; give one"));
+                return Err(TrainError::config(
+                    "warmup_ratio",
+                    "is given beside warmup_steps; give one",
+                ));
             }
         }
         if o.from_scratch && !o.full {
@@ -121,14 +145,20 @@ impl TrainPlan {
                 beta1: share("beta1", o.beta1.unwrap_or(standard.beta1))?,
                 beta2: share("beta2", o.beta2.unwrap_or(standard.beta2))?,
                 epsilon: rate("epsilon", o.epsilon.unwrap_or(standard.epsilon))?,
-                weight_decay: rate("weight_decay", o.weight_decay.unwrap_or(standard.weight_decay))?,
+                weight_decay: rate(
+                    "weight_decay",
+                    o.weight_decay.unwrap_or(standard.weight_decay),
+                )?,
             },
             lr: rate("lr", o.lr.unwrap_or(2e-4))?,
             schedule: o.schedule.unwrap_or_default(),
             max_grad_norm: (max_grad_norm > 0.0).then_some(max_grad_norm),
             label_smoothing: share("label_smoothing", o.label_smoothing.unwrap_or(0.0))?,
             batch_size,
-            eval_batch_size: at_least_one("eval_batch_size", o.eval_batch_size.unwrap_or(batch_size))?,
+            eval_batch_size: at_least_one(
+                "eval_batch_size",
+                o.eval_batch_size.unwrap_or(batch_size),
+            )?,
             accumulation: at_least_one("grad_accumulation", o.grad_accumulation.unwrap_or(1))?,
             epochs: at_least_one("epochs", o.epochs.unwrap_or(3))?,
             order: match (o.no_shuffle, o.no_group_by_length) {
@@ -188,7 +218,10 @@ impl TrainPlan {
             eval_batch_size: None,
             ..self.options.clone()
         };
-        Ok(format!("{}examples = {examples}\ntokens = {tokens}\n", numbers.to_toml()?))
+        Ok(format!(
+            "{}examples = {examples}\ntokens = {tokens}\n",
+            numbers.to_toml()?
+        ))
     }
 }
 
@@ -263,7 +296,10 @@ mod tests {
     #[test]
     fn a_comma_in_brackets_separates_slices() {
         let of = |text: &str| targets(Some(&TargetNames::Text(text.into())));
-        assert_eq!(of("c_attn[q,v], c_fc"), TargetModules::names(["c_attn[q,v]", "c_fc"]));
+        assert_eq!(
+            of("c_attn[q,v], c_fc"),
+            TargetModules::names(["c_attn[q,v]", "c_fc"])
+        );
         assert_eq!(of("all-linear"), TargetModules::all_linear());
         assert_eq!(of("regex:.*c_fc"), TargetModules::regex(".*c_fc"));
     }
@@ -271,14 +307,63 @@ mod tests {
     #[test]
     fn bad_values_are_refused_by_name() {
         let bad: [(&str, TrainOptions); 8] = [
-            ("model", TrainOptions { model: None, ..options() }),
-            ("batch_size", TrainOptions { batch_size: Some(0), ..options() }),
-            ("lr", TrainOptions { lr: Some(f64::NAN), ..options() }),
-            ("label_smoothing", TrainOptions { label_smoothing: Some(1.0), ..options() }),
-            ("warmup_ratio", TrainOptions { warmup_ratio: Some(1.5), ..options() }),
-            ("from_scratch", TrainOptions { from_scratch: true, ..options() }),
-            ("eval_data", TrainOptions { early_stopping: Some(2), ..options() }),
-            ("full", TrainOptions { full: true, merge: true, ..options() }),
+            (
+                "model",
+                TrainOptions {
+                    model: None,
+                    ..options()
+                },
+            ),
+            (
+                "batch_size",
+                TrainOptions {
+                    batch_size: Some(0),
+                    ..options()
+                },
+            ),
+            (
+                "lr",
+                TrainOptions {
+                    lr: Some(f64::NAN),
+                    ..options()
+                },
+            ),
+            (
+                "label_smoothing",
+                TrainOptions {
+                    label_smoothing: Some(1.0),
+                    ..options()
+                },
+            ),
+            (
+                "warmup_ratio",
+                TrainOptions {
+                    warmup_ratio: Some(1.5),
+                    ..options()
+                },
+            ),
+            (
+                "from_scratch",
+                TrainOptions {
+                    from_scratch: true,
+                    ..options()
+                },
+            ),
+            (
+                "eval_data",
+                TrainOptions {
+                    early_stopping: Some(2),
+                    ..options()
+                },
+            ),
+            (
+                "full",
+                TrainOptions {
+                    full: true,
+                    merge: true,
+                    ..options()
+                },
+            ),
         ];
         for (name, options) in bad {
             match TrainPlan::new(options) {

@@ -88,7 +88,11 @@ pub fn train(
     if let Some(path) = &plan.options.eval_data {
         let data = read(path)?;
         screen.line(&format!("eval data {}", data.report));
-        evaluator = Some(Evaluator::new(data.examples, plan.eval_batch_size, base.pad_id())?);
+        evaluator = Some(Evaluator::new(
+            data.examples,
+            plan.eval_batch_size,
+            base.pad_id(),
+        )?);
         records = data.records;
     }
     let judge = Judge::new(&plan, &base, evaluator, &records)?;
@@ -97,14 +101,16 @@ pub fn train(
         prepare_output(&plan.output, plan.options.overwrite)?;
     }
     let recipe = plan.options.clone().absolute()?.to_toml()?;
-    write_file(&plan.output.join("recipe.toml"), Overwrite::Replace, |file| {
-        file.write_all(recipe.as_bytes())
-    })?;
+    write_file(
+        &plan.output.join("recipe.toml"),
+        Overwrite::Replace,
+        |file| file.write_all(recipe.as_bytes()),
+    )?;
 
     let task = CausalLm::new(model, plan.label_smoothing);
     let before = match &checkpoint {
         Some(_) => BTreeMap::new(),
-        None => judge.judge(&task.valid(), &base, screen, "before")?.0,
+        None => judge.judge(&task.valid(), &base, screen, "before", None)?.0,
     };
     let saver = Saver::new(base.clone(), adapter);
     let hooks = LmHooks {
@@ -119,15 +125,21 @@ pub fn train(
         model: mut task,
         state,
         stopped,
+        last_evaluation,
     } = fit(task, run, &plan.output, checkpoint)?;
 
+    // The last evaluation holds for the final weights, if it was after the last step.
+    let mut known = last_evaluation
+        .filter(|e| e.step == state.step)
+        .map(|e| e.eval);
     if let (true, Some(best)) = (plan.keeps_best(), checkpoints.best()) {
         screen.line(&format!("keeping the best evaluation, {}", best.display()));
         task = CausalLm::new(saver.reload(&best, &device)?, plan.label_smoothing).valid();
+        known = None;
     }
     let (after, texts) = match stopped.as_deref() {
         Some(INTERRUPTED) => Default::default(),
-        _ => judge.judge(&task, &base, screen, "after")?,
+        _ => judge.judge(&task, &base, screen, "after", known)?,
     };
     let weights = plan.output.join(weights_name(plan.options.full));
     saver.save(&task.model, &weights, Overwrite::Replace)?;
@@ -156,7 +168,14 @@ pub fn train(
 
 /// Refuses to write over another run, or clears it away when asked to.
 fn prepare_output(dir: &Path, overwrite: bool) -> Result<(), TrainError> {
-    let names = ["adapter", "model", "merged", "checkpoints", "metrics.jsonl", "recipe.toml"];
+    let names = [
+        "adapter",
+        "model",
+        "merged",
+        "checkpoints",
+        "metrics.jsonl",
+        "recipe.toml",
+    ];
     for path in names.map(|name| dir.join(name)) {
         if !path.exists() {
             continue;
@@ -180,8 +199,7 @@ fn run(
     hooks: LmHooks,
     interrupter: Interrupter,
 ) -> Result<Run<CausalLm>, TrainError> {
-    let fingerprint =
-        plan.fingerprint(examples.len(), examples.iter().map(Example::len).sum())?;
+    let fingerprint = plan.fingerprint(examples.len(), examples.iter().map(Example::len).sum())?;
     let lengths = examples.iter().map(Example::len).collect();
     let batches = BatchPlan::new(lengths, plan.batch_size, plan.order, plan.seed)?;
     let total = plan.total_steps(batches.batches_per_epoch())?;

@@ -7,10 +7,10 @@ use crate::task::CausalLm;
 use crate::trainer::Checkpoint;
 use burn::module::Module;
 use burn::tensor::Device;
-use lora_core::AttachReport;
 use lora_core::files::Overwrite;
+use lora_core::{AttachReport, peft};
 use lora_models::gpt2::{ExportOptions, Gpt2LmHead};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Name of the directory with what was trained: a PEFT adapter, or a whole model with `--full`.
 pub(crate) fn weights_name(full: bool) -> &'static str {
@@ -39,46 +39,56 @@ pub(crate) fn starting_weights(
         loaded.model = loaded.model.set_require_grad(true);
         return Ok(loaded);
     };
-    let adapter: Option<PathBuf> = saved.or(plan.options.adapter.clone());
-    let mut loaded = load_base(&plan.model, adapter.as_deref(), device)?;
-    if let Some(report) = &mut loaded.adapter {
-        check_asked(plan, report)?;
-    } else {
-        let (model, report) = loaded.model.attach(lora)?;
-        loaded.model = model;
-        loaded.adapter = Some(report);
-    }
+    let mut loaded = load_base(&plan.model, None, device)?;
+    let (model, report) = match (saved, &plan.options.adapter) {
+        (Some(saved), _) => loaded.model.load_adapter(saved)?,
+        (None, Some(adapter)) => start_from(plan, loaded.model, adapter)?,
+        (None, None) => loaded.model.attach(lora)?,
+    };
+    loaded.model = model;
+    loaded.adapter = Some(report);
     Ok(loaded)
 }
 
 /// An adapter that is loaded brings its own rank, alpha and targets: asking for others is an error,
-/// not a surprise.
-fn check_asked(plan: &TrainPlan, report: &AttachReport) -> Result<(), TrainError> {
+/// not a surprise. Dropout is a matter of training, and taken from the options.
+fn start_from(
+    plan: &TrainPlan,
+    model: Gpt2LmHead,
+    dir: &Path,
+) -> Result<(Gpt2LmHead, AttachReport), TrainError> {
     let options = &plan.options;
-    let refuse = |name: &str, found: String, asked: String| {
-        Err(TrainError::config(
-            name,
-            format!(
-                "is {asked}, but the adapter to start from has {found}; leave the option out, or \
-                 start a fresh adapter"
-            ),
-        ))
+    let mut config = peft::read_config(dir)?;
+    config.dropout = options.dropout.unwrap_or(config.dropout);
+    let (model, report) = model.load_adapter_with(dir, &config)?;
+
+    let mut asked = config.clone();
+    asked.rank = options.rank.unwrap_or(asked.rank);
+    asked.alpha = options.alpha.unwrap_or(asked.alpha);
+    if let (Some(_), Some(lora)) = (&options.targets, &plan.lora) {
+        asked.targets = lora.targets.clone();
+    }
+    if asked == config {
+        return Ok((model, report));
+    }
+    let (_, asked) = lora_core::detach(model.clone()).attach(&asked)?;
+    let modules = |report: &AttachReport| -> Vec<(String, usize, f64)> {
+        let modules = report.modules.iter();
+        modules
+            .map(|m| (m.module.clone(), m.total_rank(), m.scale))
+            .collect()
     };
-    let config = &report.config;
-    let sliced = report.modules.iter().any(|m| m.slices.is_some());
-    match options.rank {
-        Some(rank) if rank != config.rank && !sliced => {
-            return refuse("rank", config.rank.to_string(), rank.to_string());
-        }
-        _ => {}
+    if modules(&asked) == modules(&report) {
+        return Ok((model, report));
     }
-    match options.alpha {
-        Some(alpha) if alpha != config.alpha && !sliced => {
-            return refuse("alpha", config.alpha.to_string(), alpha.to_string());
-        }
-        _ => {}
-    }
-    Ok(())
+    Err(TrainError::config(
+        "adapter",
+        format!(
+            "{} has other modules, ranks or scales than `rank`, `alpha` and `targets` ask for; \
+             leave these out to go on with it, or leave it out to start a fresh one. It has:\n{report}",
+            dir.display()
+        ),
+    ))
 }
 
 /// Writes what was trained.

@@ -126,7 +126,11 @@ impl CausalLm {
         let nll = host::values(log_p.clone().gather(1, tokens).neg())?;
         let best = host::integers(log_p.argmax(1))?;
         Ok(TokenScores {
-            correct: best.iter().zip(&labelled.tokens).map(|(b, t)| b == t).collect(),
+            correct: best
+                .iter()
+                .zip(&labelled.tokens)
+                .map(|(b, t)| b == t)
+                .collect(),
             example: labelled.examples,
             nll,
         })
@@ -141,7 +145,13 @@ impl TrainStep for CausalLm {
         self.model.device().seed(micro.seed);
         let loss = self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale);
         let grads = loss.backward();
-        TrainOutput::new(self, grads, StepOutput { loss: loss.detach() })
+        TrainOutput::new(
+            self,
+            grads,
+            StepOutput {
+                loss: loss.detach(),
+            },
+        )
     }
 
     fn optimize(

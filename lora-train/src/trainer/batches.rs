@@ -129,6 +129,10 @@ impl DataLoader<MicroBatch> for BatchLoader {
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<MicroBatch>> {
         let examples = self.examples[start..end].to_vec();
-        Arc::new(Self::new(examples, self.plan.slice(start, end), self.pad_id))
+        Arc::new(Self::new(
+            examples,
+            self.plan.slice(start, end),
+            self.pad_id,
+        ))
     }
 }

@@ -131,7 +131,9 @@ impl CheckpointDir {
         let file = path.join(STATE_FILE);
         let size = fs::metadata(&file).map_err(LoraError::io(&file))?.len();
         if size > STATE_LIMIT {
-            return Err(malformed(format!("{STATE_FILE} has {size} bytes: not a state")));
+            return Err(malformed(format!(
+                "{STATE_FILE} has {size} bytes: not a state"
+            )));
         }
         let text = fs::read_to_string(&file).map_err(LoraError::io(&file))?;
         let state = serde_json::from_str(&text)
@@ -194,17 +196,27 @@ mod tests {
         for step in [5, 10] {
             let state = RunState {
                 step,
-                best: Some(Best { step: 5, value: 1.0 / 3.0 }),
+                best: Some(Best {
+                    step: 5,
+                    value: 1.0 / 3.0,
+                }),
                 seconds: 0.1 + 0.2,
                 ..RunState::default()
             };
             let optimizer = OptimizerRecord::default();
-            checkpoints.save_last(&state, optimizer, weights("w")).unwrap();
+            checkpoints
+                .save_last(&state, optimizer, weights("w"))
+                .unwrap();
             let last = checkpoints.last().unwrap().unwrap();
             assert_eq!(last.state, state);
             assert!(last.path.join("weights").exists());
         }
-        assert_eq!(fs::read_dir(dir.path().join("checkpoints")).unwrap().count(), 1);
+        assert_eq!(
+            fs::read_dir(dir.path().join("checkpoints"))
+                .unwrap()
+                .count(),
+            1
+        );
     }
 
     #[test]
@@ -214,6 +226,9 @@ mod tests {
         checkpoints.save_best(1, weights("good")).unwrap();
         let failed = checkpoints.save_best(2, |_| Err(TrainError::config("x", "disk full")));
         assert!(failed.is_err());
-        assert_eq!(checkpoints.best().unwrap(), dir.path().join("best-00000001"));
+        assert_eq!(
+            checkpoints.best().unwrap(),
+            dir.path().join("best-00000001")
+        );
     }
 }

@@ -3,7 +3,7 @@
 use super::quiet::{NoLog, NoRenderer};
 use super::strategy::{Hooks, Inner, Trainer, TrainerConfig};
 use super::{
-    AdamW, BatchLoader, Checkpoint, CheckpointDir, Observer, RunState, Schedule, Task,
+    AdamW, BatchLoader, Checkpoint, CheckpointDir, EvalEvent, Observer, RunState, Schedule, Task,
 };
 use crate::TrainError;
 use burn_train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
@@ -20,6 +20,8 @@ pub struct Outcome<M> {
     pub state: RunState,
     /// Why it ended before its last step, if it did.
     pub stopped: Option<String>,
+    /// The last evaluation of this session.
+    pub last_evaluation: Option<EvalEvent>,
 }
 
 /// What a run needs beside the model.
@@ -67,9 +69,9 @@ pub fn fit<M: Task>(
             return Err(TrainError::Checkpoint {
                 path: checkpoint.path,
                 message: format!(
-                    "was written by a run with other options ({}; now {}); resume with the same \
-                     ones, or start anew with `adapter`",
-                    checkpoint.state.fingerprint, run.fingerprint
+                    "was written by a run with other options ({}); resume with the same ones, or \
+                     start anew from its adapter",
+                    differences(&checkpoint.state.fingerprint, &run.fingerprint)
                 ),
             });
         }
@@ -92,6 +94,7 @@ pub fn fit<M: Task>(
             observers: run.observers,
             error: None,
             stopped: None,
+            last_evaluation: None,
         }),
     });
     let result = SupervisedTraining::new(output, loader.clone(), loader)
@@ -115,5 +118,17 @@ pub fn fit<M: Task>(
         model: result.model,
         state: inner.state.clone(),
         stopped: inner.stopped.take(),
+        last_evaluation: inner.last_evaluation.take(),
     })
+}
+
+/// The lines that two fingerprints do not share.
+fn differences(saved: &str, now: &str) -> String {
+    let only = |a: &str, b: &str| {
+        let lines = a
+            .lines()
+            .filter(|line| !b.lines().any(|other| other == *line));
+        lines.collect::<Vec<_>>().join(", ")
+    };
+    format!("it had: {}; now: {}", only(saved, now), only(now, saved))
 }

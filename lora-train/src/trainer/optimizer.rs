@@ -85,11 +85,7 @@ impl ModuleVisitor for SquaredNorm<'_> {
 }
 
 /// Multiplies every gradient by `factor`.
-pub(crate) fn scale<M: Module>(
-    module: &M,
-    grads: GradientsParams,
-    factor: f64,
-) -> GradientsParams {
+pub(crate) fn scale<M: Module>(module: &M, grads: GradientsParams, factor: f64) -> GradientsParams {
     let mut scaled = Scale { grads, factor };
     module.visit(&mut scaled);
     scaled.grads

@@ -82,6 +82,7 @@ pub(crate) struct Inner<M> {
     pub observers: Vec<Box<dyn Observer>>,
     pub error: Option<TrainError>,
     pub stopped: Option<String>,
+    pub last_evaluation: Option<EvalEvent>,
 }
 
 impl<M: Task> SupervisedLearningStrategy<M> for Trainer<M> {
@@ -119,10 +120,13 @@ impl<M: Task> Inner<M> {
         'run: while self.state.step < self.config.total_steps {
             self.loader.seek(self.state.position);
             let epoch = self.state.position.epoch;
-            components.event_processor.process_train(LearnerEvent::StartSplit {
-                epoch_number: epoch + 1,
-                total_items: train.num_items(),
-            }).map_err(burn_error)?;
+            components
+                .event_processor
+                .process_train(LearnerEvent::StartSplit {
+                    epoch_number: epoch + 1,
+                    total_items: train.num_items(),
+                })
+                .map_err(burn_error)?;
             let mut batches = train.iter();
             loop {
                 let mut group = Vec::with_capacity(self.config.accumulation);
@@ -137,7 +141,10 @@ impl<M: Task> Inner<M> {
                     break 'run;
                 }
             }
-            components.event_processor.process_train(LearnerEvent::EndSplit(epoch + 1)).map_err(burn_error)?;
+            components
+                .event_processor
+                .process_train(LearnerEvent::EndSplit(epoch + 1))
+                .map_err(burn_error)?;
         }
         self.state.seconds = clock.seconds();
         self.tell(&Event::End)
@@ -155,7 +162,10 @@ impl<M: Task> Inner<M> {
         let step = self.state.step + 1;
         let batches = group.len();
         let tokens: usize = group.iter().map(|micro| micro.batch.label_tokens).sum();
-        let described = group.first().map(|m| m.batch.describe()).unwrap_or_default();
+        let described = group
+            .first()
+            .map(|m| m.batch.describe())
+            .unwrap_or_default();
 
         let mut accumulator = GradientsAccumulator::new();
         let mut losses = Vec::with_capacity(batches);
@@ -172,7 +182,10 @@ impl<M: Task> Inner<M> {
                 Some(learner.lr_current()),
             );
             let event = LearnerEvent::ProcessedItem(item);
-            components.event_processor.process_train(event).map_err(burn_error)?;
+            components
+                .event_processor
+                .process_train(event)
+                .map_err(burn_error)?;
         }
         let mut grads = accumulator.grads();
         let (loss, grad_norm) = read(losses, squared_norm(&learner.model(), &grads))?;
@@ -203,7 +216,8 @@ impl<M: Task> Inner<M> {
         let interrupted = components.interrupter.should_stop();
         let evaluate = due(self.config.evaluate) && !interrupted;
         // An evaluation may end the run early, and then it can be resumed from there.
-        let save = interrupted || due(self.config.save) || (evaluate && self.config.patience.is_some());
+        let save =
+            interrupted || due(self.config.save) || (evaluate && self.config.patience.is_some());
         if save {
             learner.model().tap().want();
         }
@@ -261,15 +275,20 @@ impl<M: Task> Inner<M> {
         } else {
             self.state.evaluations_since_best += 1;
         }
-        self.tell(&Event::Eval(EvalEvent {
+        let evaluation = EvalEvent {
             step: self.state.step,
             epoch: self.epochs_done(),
             eval: metrics,
             best,
             eval_seconds: start.elapsed().as_secs_f64(),
-        }))?;
+        };
+        self.tell(&Event::Eval(evaluation.clone()))?;
+        self.last_evaluation = Some(evaluation);
         let since = self.state.evaluations_since_best;
-        let exhausted = self.config.patience.is_some_and(|patience| since >= patience);
+        let exhausted = self
+            .config
+            .patience
+            .is_some_and(|patience| since >= patience);
         Ok(exhausted.then(|| {
             format!(
                 "{} has not improved for {since} evaluations",
@@ -280,7 +299,8 @@ impl<M: Task> Inner<M> {
 
     fn save(&mut self, model: &M) -> Result<(), TrainError> {
         let optimizer = model.tap().take().ok_or_else(|| TrainError::Burn {
-            message: "the task did not show its optimizer; does its `optimize` call the tap?".into(),
+            message: "the task did not show its optimizer; does its `optimize` call the tap?"
+                .into(),
         })?;
         let hooks = &mut self.hooks;
         let path = self

@@ -1,9 +1,9 @@
 //! What the training loop asks of a model and its loss.
 
 use super::MicroBatch;
+use burn::backend::ExecutionError;
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::Tensor;
-use burn::backend::ExecutionError;
 use burn_train::metric::{Adaptor, LossInput};
 use burn_train::{InferenceStep, ItemLazy, LearnerModel, TrainStep};
 use std::fmt;

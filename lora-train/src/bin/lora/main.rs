@@ -36,6 +36,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    lora_train::memory::keep_freed_memory();
     let result = match Cli::parse().command {
         Command::Train(command) => command.run(),
         Command::Eval(options) => eval::run(&options),

@@ -52,9 +52,15 @@ fn show(summary: &TrainSummary) {
         let names: BTreeSet<&String> = summary.before.keys().chain(summary.after.keys()).collect();
         for name in names {
             let value = |metrics: &std::collections::BTreeMap<String, f64>| {
-                metrics.get(name).map_or("-".into(), |value| format!("{value:.3}"))
+                metrics
+                    .get(name)
+                    .map_or("-".into(), |value| format!("{value:.3}"))
             };
-            println!("{name:12} {:>10} {:>10}", value(&summary.before), value(&summary.after));
+            println!(
+                "{name:12} {:>10} {:>10}",
+                value(&summary.before),
+                value(&summary.after)
+            );
         }
     }
     let step = (summary.texts.len() / SHOWN).max(1);

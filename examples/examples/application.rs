@@ -1,0 +1,19 @@
+//! A model and an adapter in an application:
+//! `cargo run --release --example application -- MODEL [ADAPTER]`, with prompts on standard input.
+#![recursion_limit = "256"]
+
+use burn::tensor::Device;
+use lora_examples::application::Writer;
+use std::io::BufRead;
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let model = arguments.next().ok_or("give the directory of a model")?;
+    let adapter = arguments.next();
+    let writer = Writer::open(&model, adapter.as_deref(), Device::default())?;
+    for prompt in std::io::stdin().lock().lines() {
+        println!("{}", writer.write(&prompt?, 64)?);
+    }
+    Ok(())
+}

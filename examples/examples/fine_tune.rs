@@ -1,0 +1,15 @@
+//! Fine-tuning from a program: `cargo run --release --example fine_tune`.
+#![recursion_limit = "256"]
+
+use lora_train::progress::Screen;
+
+fn main() -> Result<(), lora_train::TrainError> {
+    let summary =
+        lora_examples::fine_tune::run("out/fine_tune".as_ref(), 100, &mut Screen::detect())?;
+    println!(
+        "{} steps, saved {}",
+        summary.steps,
+        summary.weights.display()
+    );
+    Ok(())
+}

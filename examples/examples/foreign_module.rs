@@ -1,0 +1,8 @@
+//! Adapters on somebody else's plain Burn module: `cargo run --release --example foreign_module`.
+#![recursion_limit = "256"]
+
+fn main() -> Result<(), lora_core::LoraError> {
+    let outcome = lora_examples::foreign_module::run("out/foreign_module".as_ref())?;
+    println!("{outcome:#?}");
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! A model with its adapter inside an application: no training crate, any backend.
+
+use burn::tensor::Device;
+use lora_models::ModelError;
+use lora_models::generate::{GenerationConfig, generate};
+use lora_models::gpt2::Gpt2LmHead;
+use lora_models::tokenizer::Tokenizer;
+use std::path::Path;
+
+/// Writes about a restaurant.
+pub struct Writer {
+    model: Gpt2LmHead,
+    tokenizer: Tokenizer,
+    device: Device,
+}
+
+impl Writer {
+    /// Loads a model from its directory, and an adapter merged into it where there is one.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed.
+    pub fn open(model: &Path, adapter: Option<&Path>, device: Device) -> Result<Self, ModelError> {
+        let (mut loaded, _, _) = Gpt2LmHead::load(model, &device)?;
+        if let Some(adapter) = adapter {
+            let (adapted, _) = loaded.load_adapter(adapter)?;
+            loaded = lora_core::merge(adapted).into_module();
+        }
+        Ok(Self {
+            model: loaded,
+            tokenizer: Tokenizer::from_dir(model)?,
+            device,
+        })
+    }
+
+    /// Continues a prompt by at most `limit` tokens.
+    ///
+    /// # Errors
+    /// If the prompt is empty or too long.
+    pub fn write(&self, prompt: &str, limit: usize) -> Result<String, ModelError> {
+        let config = GenerationConfig::new(limit).with_stop_tokens(self.tokenizer.eos_id());
+        let prompt = self.tokenizer.encode(prompt)?;
+        let written = generate(&self.model, &[prompt], &config, &self.device)?;
+        let tokens = written
+            .first()
+            .map(|w| w.tokens.clone())
+            .unwrap_or_default();
+        self.tokenizer.decode(&tokens, true)
+    }
+}

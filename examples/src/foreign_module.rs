@@ -1,0 +1,119 @@
+//! Adapters on a module that knows nothing of them, with `lora-core` alone.
+
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::{AdamConfig, GradientsParams};
+use burn::tensor::{Device, Tensor, TensorData};
+use lora_core::files::Overwrite;
+use lora_core::peft::{self, PeftOptions};
+use lora_core::{
+    Architecture, LoraConfig, LoraError, TargetModules, attach, detach, merge, trainable_summary,
+};
+use std::path::Path;
+
+/// Somebody else's module: plain Burn layers.
+#[derive(Module, Debug)]
+pub struct Regressor {
+    input: Linear,
+    hidden: Linear,
+    output: Linear,
+}
+
+impl Regressor {
+    fn new(device: &Device) -> Self {
+        Self {
+            input: LinearConfig::new(1, 64).init(device),
+            hidden: LinearConfig::new(64, 64).init(device),
+            output: LinearConfig::new(64, 1).init(device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = self.input.forward(x).tanh();
+        self.output.forward(self.hidden.forward(x).tanh())
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Mean squared error of the pretrained module on the new task.
+    pub before: f32,
+    /// The same after training the adapters.
+    pub after: f32,
+    /// The same with the adapters merged into plain weights.
+    pub merged: f32,
+    /// The same with the adapter read back from its PEFT directory.
+    pub reloaded: f32,
+    /// Trainable parameters, in per cent of all.
+    pub percent: f64,
+}
+
+/// 128 points, and a wave at each.
+fn wave(phase: f32, device: &Device) -> (Tensor<2>, Tensor<2>) {
+    let points: Vec<f32> = (0..128).map(|i| i as f32 / 20.0 - 3.2).collect();
+    let values = points.iter().map(|x| (2.0 * x + phase).sin()).collect();
+    let column = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [128, 1]), device);
+    (column(points), column(values))
+}
+
+fn error(model: &Regressor, (x, y): &(Tensor<2>, Tensor<2>)) -> Tensor<1> {
+    (model.forward(x.clone()) - y.clone()).square().mean()
+}
+
+/// Ordinary Burn: the optimizer moves what has a gradient, and that is the adapters alone once they
+/// are attached.
+fn train(mut model: Regressor, data: &(Tensor<2>, Tensor<2>), steps: usize, lr: f64) -> Regressor {
+    let mut optimizer = AdamConfig::new().init();
+    for _ in 0..steps {
+        let grads = error(&model, data).backward();
+        let grads = GradientsParams::from_grads(grads, &model);
+        model = optimizer.step(lr, model, grads);
+    }
+    model
+}
+
+/// Pretrains on one wave, adapts to another, saves, reloads, merges.
+///
+/// # Errors
+/// If the adapter cannot be written to `dir`.
+pub fn run(dir: &Path) -> Result<Outcome, LoraError> {
+    let device = Device::default().autodiff();
+    device.seed(7);
+    let model = train(Regressor::new(&device), &wave(0.0, &device), 600, 1e-2);
+
+    let task = wave(0.7, &device);
+    let value = |loss: Tensor<1>| loss.into_scalar::<f32>();
+    let before = value(error(&model, &task));
+
+    let config = LoraConfig::new(4)
+        .with_alpha(8.0)
+        .with_targets(TargetModules::names(["hidden", "input"]))
+        .with_rank_for("input", 1);
+    let (model, report) = attach(model, &config)?;
+    println!("{report}");
+    let summary = trainable_summary(&model);
+    println!("{summary}");
+    let model = train(model, &task, 600, 1e-2);
+    let after = value(error(&model, &task));
+
+    peft::save(
+        &model,
+        &report,
+        dir,
+        &PeftOptions::default(),
+        Overwrite::Replace,
+    )?;
+    let merged = merge(model);
+    let merged_error = value(error(merged.module(), &task));
+
+    let base = detach(merged.unmerge());
+    let (reloaded, _) = peft::load(base, dir, &Architecture::default())?;
+    Ok(Outcome {
+        before,
+        after,
+        merged: merged_error,
+        reloaded: value(error(&reloaded, &task)),
+        percent: summary.percent(),
+    })
+}

@@ -1,0 +1,66 @@
+//! Every example runs, and does what it says.
+#![recursion_limit = "256"]
+
+use burn::tensor::Device;
+use lora_examples::{application::Writer, fine_tune, foreign_module};
+use lora_train::progress::Screen;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+#[test]
+fn a_foreign_module_learns_a_new_task_by_its_adapters() {
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = foreign_module::run(&dir.path().join("adapter")).unwrap();
+    assert!(outcome.after < 0.1 * outcome.before, "{outcome:?}");
+    assert!((outcome.merged - outcome.after).abs() < 1e-4, "{outcome:?}");
+    assert!(
+        (outcome.reloaded - outcome.after).abs() < 1e-5,
+        "{outcome:?}"
+    );
+    assert!(outcome.percent < 15.0, "{outcome:?}");
+}
+
+#[test]
+fn the_shipped_model_is_fine_tuned_from_a_program_and_used_in_an_application() {
+    let dir = tempfile::tempdir().unwrap();
+    let summary = fine_tune::run(dir.path(), 3, &mut Screen::quiet()).unwrap();
+    assert_eq!(summary.steps, 3);
+    let model = fine_tune::folder().join("models/wiki-gpt2");
+    let prompt = "name[Aromi], eatType[coffee shop] ||";
+    let write = |adapter: Option<&PathBuf>| {
+        let adapter = adapter.map(PathBuf::as_path);
+        Writer::open(&model, adapter, Device::flex())
+            .unwrap()
+            .write(prompt, 8)
+            .unwrap()
+    };
+    assert!(!write(None).is_empty());
+    assert!(!write(Some(&summary.weights)).is_empty());
+}
+
+/// The programs themselves, which `cargo test` builds beside this test.
+#[test]
+fn the_application_answers_prompts_on_standard_input() {
+    let target = std::env::current_exe().unwrap();
+    let program = target
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("examples/application");
+    let mut child = Command::new(program)
+        .arg(fine_tune::folder().join("models/wiki-gpt2"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"The film\nThe city\n")
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8(output.stdout).unwrap().lines().count() >= 2);
+}

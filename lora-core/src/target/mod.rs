@@ -1,0 +1,309 @@
+//! Which modules a configuration means: names, patterns, layers and slices to resolved paths.
+
+mod pattern;
+mod select;
+
+use crate::modules::Matrix;
+use crate::{AdapterPath, LoraConfig, LoraError};
+use pattern::{first_match, nearest, patterns};
+use regex::Regex;
+use select::{Selected, exclude, keep_layers, select};
+
+/// What a model tells about itself, so that targets can be named as its users know them.
+#[derive(Clone, Debug, Default)]
+pub struct Architecture {
+    /// Names of output layers, which `all-linear` leaves out, such as `lm_head`.
+    pub output_layers: Vec<String>,
+    /// Projections that hold several matrices side by side.
+    pub fused: Vec<FusedProjection>,
+}
+
+/// A projection `[d_in, parts · d]` that holds several matrices side by side, such as GPT-2's
+/// `c_attn` with q, k and v.
+#[derive(Clone, Debug)]
+pub struct FusedProjection {
+    /// Its name, by the end of its path.
+    pub module: String,
+    /// Names of the parts, from the first column on.
+    pub parts: Vec<String>,
+}
+
+/// The parts of a fused projection that have an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slices {
+    /// How many parts of equal width the projection has.
+    pub parts: usize,
+    /// Indices of the adapted ones, ascending.
+    pub adapted: Vec<usize>,
+}
+
+/// A module that will get an adapter.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub matrix: Matrix,
+    /// Of one slice, where the target is sliced.
+    pub rank: usize,
+    pub alpha: f64,
+    pub slices: Option<Slices>,
+}
+
+/// Resolves the configuration against the matrices of a model, in the model's order.
+pub(crate) fn resolve(
+    matrices: &[Matrix],
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<Vec<Target>, LoraError> {
+    config.validate()?;
+    if let Some(matrix) = matrices.iter().find(|matrix| matrix.adapted) {
+        return Err(LoraError::AlreadyAttached {
+            module: matrix.module.clone(),
+        });
+    }
+    let no_match = |what, entry: &str| LoraError::NoMatch {
+        what,
+        entry: entry.into(),
+        candidates: nearest(entry, matrices),
+    };
+
+    let mut selected = select(matrices, config, architecture, &no_match)?;
+    exclude(&mut selected, matrices, config, &no_match)?;
+    keep_layers(&mut selected, config)?;
+    if selected.is_empty() {
+        return Err(LoraError::NoMatch {
+            what: "configuration",
+            entry: "targets without exclusions, in the given layers".into(),
+            candidates: nearest("", matrices),
+        });
+    }
+
+    let ranks = patterns("rank pattern", &config.rank_pattern)?;
+    let alphas = patterns("alpha pattern", &config.alpha_pattern)?;
+    every_pattern_matches(
+        "rank pattern",
+        &config.rank_pattern,
+        &ranks,
+        &selected,
+        &no_match,
+    )?;
+    every_pattern_matches(
+        "alpha pattern",
+        &config.alpha_pattern,
+        &alphas,
+        &selected,
+        &no_match,
+    )?;
+    let mut targets = Vec::with_capacity(selected.len());
+    for (matrix, slices) in selected {
+        let target = Target {
+            rank: first_match(&ranks, &matrix.module).unwrap_or(config.rank),
+            alpha: first_match(&alphas, &matrix.module).unwrap_or(config.alpha),
+            matrix: matrix.clone(),
+            slices,
+        };
+        check(&target, config)?;
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+fn every_pattern_matches<T>(
+    what: &'static str,
+    entries: &[(String, T)],
+    patterns: &[(Regex, T)],
+    selected: &Selected<'_>,
+    no_match: &dyn Fn(&'static str, &str) -> LoraError,
+) -> Result<(), LoraError> {
+    for ((entry, _), (regex, _)) in entries.iter().zip(patterns) {
+        if !selected.iter().any(|(m, _)| regex.is_match(&m.module)) {
+            return Err(no_match(what, entry));
+        }
+    }
+    Ok(())
+}
+
+fn check(target: &Target, config: &LoraConfig) -> Result<(), LoraError> {
+    let [d_in, d_out] = target.matrix.shape;
+    let width = target.slices.as_ref().map_or(d_out, |s| d_out / s.parts);
+    let refuse = |message: String| {
+        Err(LoraError::UnsupportedTarget {
+            module: target.matrix.module.clone(),
+            message,
+        })
+    };
+    if target.rank > d_in.min(width) {
+        return refuse(format!(
+            "rank {} is above its matrix [{d_in}, {width}]; choose at most {}",
+            target.rank,
+            d_in.min(width)
+        ));
+    }
+    if config.dropout > 0.0 && target.matrix.path == AdapterPath::Composed {
+        return refuse(
+            "dropout acts on the adapter's input, which a layer that reads the composed weight \
+             does not have; use a `LoraLinear` there, or dropout 0"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::LayerKind;
+    use crate::{ExcludeModules, TargetModules};
+
+    fn model() -> Vec<Matrix> {
+        let mut matrices = Vec::new();
+        for layer in 0..3 {
+            for (name, shape) in [
+                ("attn.c_attn", [8, 24]),
+                ("attn.c_proj", [8, 8]),
+                ("mlp.c_fc", [8, 32]),
+            ] {
+                let module = format!("transformer.h.{layer}.{name}");
+                matrices.push(Matrix {
+                    parameter: format!("{module}.weight"),
+                    module,
+                    kind: LayerKind::Linear,
+                    path: AdapterPath::Activation,
+                    shape,
+                    adapted: false,
+                });
+            }
+        }
+        matrices.push(Matrix {
+            module: "lm_head".into(),
+            parameter: "lm_head.weight".into(),
+            kind: LayerKind::Linear,
+            path: AdapterPath::Activation,
+            shape: [8, 50],
+            adapted: false,
+        });
+        matrices
+    }
+
+    fn gpt2() -> Architecture {
+        Architecture {
+            output_layers: vec!["lm_head".into()],
+            fused: vec![FusedProjection {
+                module: "attn.c_attn".into(),
+                parts: ["q", "k", "v"].map(String::from).to_vec(),
+            }],
+        }
+    }
+
+    fn paths(config: &LoraConfig) -> Result<Vec<String>, LoraError> {
+        let targets = resolve(&model(), config, &gpt2())?;
+        Ok(targets.into_iter().map(|t| t.matrix.module).collect())
+    }
+
+    fn names(names: &[&str]) -> LoraConfig {
+        LoraConfig::new(4).with_targets(TargetModules::names(names.to_vec()))
+    }
+
+    #[test]
+    fn a_name_matches_the_end_of_a_path_at_a_dot_only() {
+        assert_eq!(paths(&names(&["c_attn"])).unwrap().len(), 3);
+        assert_eq!(paths(&names(&["h.1.attn.c_attn"])).unwrap().len(), 1);
+        assert!(matches!(
+            paths(&names(&["attn"])),
+            Err(LoraError::NoMatch { .. })
+        ));
+    }
+
+    #[test]
+    fn every_entry_must_match_and_the_error_names_the_nearest() {
+        match paths(&names(&["c_attn", "c_atn"])) {
+            Err(LoraError::NoMatch {
+                entry, candidates, ..
+            }) => {
+                assert_eq!(entry, "c_atn");
+                assert_eq!(candidates[0], "c_attn");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn all_linear_leaves_the_output_layer_out() {
+        let config = LoraConfig::new(4);
+        let found = paths(&config).unwrap();
+        assert_eq!(found.len(), 9);
+        assert!(!found.contains(&"lm_head".to_string()));
+    }
+
+    #[test]
+    fn a_pattern_must_match_the_whole_path() {
+        let config = |p: &str| LoraConfig::new(4).with_targets(TargetModules::regex(p));
+        assert_eq!(paths(&config(r".*\.h\.[02]\.mlp\.c_fc")).unwrap().len(), 2);
+        assert!(matches!(
+            paths(&config("c_fc")),
+            Err(LoraError::NoMatch { .. })
+        ));
+        assert!(matches!(
+            paths(&config("(?<!a)c_fc")),
+            Err(LoraError::InvalidPattern { .. })
+        ));
+    }
+
+    #[test]
+    fn exclusions_and_layers_narrow_the_selection() {
+        let config = names(&["c_attn", "c_proj"])
+            .with_exclude(ExcludeModules::Names(vec!["c_proj".into()]))
+            .with_layers([0, 2])
+            .with_layers_pattern(["h"]);
+        assert_eq!(
+            paths(&config).unwrap(),
+            ["transformer.h.0.attn.c_attn", "transformer.h.2.attn.c_attn"]
+        );
+        let absent = names(&["c_attn"]).with_layers([7]);
+        assert!(matches!(
+            paths(&absent),
+            Err(LoraError::NoMatch { what: "layer", .. })
+        ));
+        let useless = names(&["c_attn"]).with_exclude(ExcludeModules::Names(vec!["c_gc".into()]));
+        assert!(matches!(paths(&useless), Err(LoraError::NoMatch { .. })));
+    }
+
+    #[test]
+    fn the_first_pattern_that_matches_sets_rank_and_alpha() {
+        let absent = names(&["c_attn"]).with_rank_for("c_fc", 3);
+        assert!(matches!(
+            paths(&absent),
+            Err(LoraError::NoMatch {
+                what: "rank pattern",
+                ..
+            })
+        ));
+        let config = names(&["c_attn", "c_fc"])
+            .with_rank_for("mlp.c_fc", 2)
+            .with_rank_for("c_fc", 3)
+            .with_alpha_for("h.1.attn.c_attn", 9.0);
+        let targets = resolve(&model(), &config, &gpt2()).unwrap();
+        let of = |path: &str| targets.iter().find(|t| t.matrix.module == path).unwrap();
+        assert_eq!(of("transformer.h.0.mlp.c_fc").rank, 2);
+        assert_eq!(of("transformer.h.0.attn.c_attn").rank, 4);
+        assert_eq!(of("transformer.h.1.attn.c_attn").alpha, 9.0);
+        assert_eq!(of("transformer.h.2.attn.c_attn").alpha, 8.0);
+    }
+
+    #[test]
+    fn slices_are_named_as_the_model_names_them() {
+        let targets = resolve(&model(), &names(&["c_attn[v, q]"]), &gpt2()).unwrap();
+        let slices = targets[0].slices.clone().unwrap();
+        assert_eq!((slices.parts, slices.adapted), (3, vec![0, 2]));
+        for bad in ["c_attn[x]", "c_fc[q]", "c_attn[q", "c_attn[]"] {
+            assert!(resolve(&model(), &names(&[bad]), &gpt2()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_rank_above_the_matrix_is_refused() {
+        let config = LoraConfig::new(9).with_targets(TargetModules::names(["c_proj"]));
+        assert!(matches!(
+            paths(&config),
+            Err(LoraError::UnsupportedTarget { .. })
+        ));
+    }
+}

@@ -1,0 +1,183 @@
+//! Every backend that is compiled in computes what flex computes.
+//!
+//! Built with `--features ndarray,webgpu` this runs on a machine without a GPU, WebGPU through a
+//! software Vulkan. With flex alone there is nothing to compare, and the tests say so.
+#![recursion_limit = "256"]
+
+mod common;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use common::{adapter, fixtures, metrics, model};
+use lora_core::{LoraConfig, LoraLinear, TargetModules, attach};
+use lora_train::device::{self, DeviceName};
+use lora_train::options::TrainOptions;
+use lora_train::progress::Screen;
+use lora_train::run::{TrainPlan, train};
+use std::path::Path;
+
+/// The backends to compare with flex.
+fn others() -> Vec<DeviceName> {
+    let others = vec![
+        #[cfg(feature = "ndarray")]
+        DeviceName::Ndarray,
+        #[cfg(feature = "webgpu")]
+        DeviceName::WebGpu,
+        #[cfg(feature = "vulkan")]
+        DeviceName::Vulkan,
+        #[cfg(feature = "metal")]
+        DeviceName::Metal,
+        #[cfg(feature = "cuda")]
+        DeviceName::Cuda,
+        #[cfg(feature = "rocm")]
+        DeviceName::Rocm,
+    ];
+    if others.is_empty() {
+        eprintln!("flex alone is compiled in: nothing to compare");
+    }
+    others
+}
+
+struct Fill(f32);
+
+impl ModuleMapper for Fill {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.0 += 1.0;
+        let (salt, grad) = (self.0, param.is_require_grad());
+        param.map(|tensor| {
+            let (shape, device) = (tensor.shape(), tensor.device());
+            let values: Vec<f32> = (0..shape.num_elements())
+                .map(|i| ((i as f32 * 0.37 + salt).sin()) * 0.4)
+                .collect();
+            let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
+            if grad { tensor.require_grad() } else { tensor }
+        })
+    }
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_to_vec().unwrap()
+}
+
+/// Output and gradients of x, A and B of an adapted layer with odd sizes.
+fn layer(device: Device) -> [Vec<f32>; 4] {
+    #[derive(Module, Debug)]
+    struct Net {
+        layer: LoraLinear,
+    }
+    let device = device.autodiff();
+    let layer = lora_core::LoraLinearConfig::new(37, 53).init(&device);
+    let config = LoraConfig::new(5)
+        .with_alpha(7.0)
+        .with_targets(TargetModules::names(["layer"]));
+    let (net, _) = attach(Net { layer }, &config).unwrap();
+    let net = net.map(&mut Fill(0.0));
+    let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
+    let x = (ids.float() * 0.11)
+        .sin()
+        .reshape([3, 11, 37])
+        .require_grad();
+    let y = net.layer.forward(x.clone());
+    let grads = y.clone().square().sum().backward();
+    let adapter = net.layer.adapter().unwrap();
+    [
+        host(y),
+        host(x.grad(&grads).unwrap()),
+        host(adapter.a.val().grad(&grads).unwrap()),
+        host(adapter.b.val().grad(&grads).unwrap()),
+    ]
+}
+
+#[test]
+fn an_adapted_layer_has_the_values_and_gradients_of_flex() {
+    let expected = layer(Device::flex());
+    for name in others() {
+        let found = layer(device::open(name).unwrap());
+        for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            for (f, e) in found.iter().zip(expected) {
+                // Sums of up to 53 · 33 products in another order.
+                assert!(
+                    (f - e).abs() <= 2e-5 * scale,
+                    "{name} {part}: {f} is not {e}"
+                );
+            }
+        }
+    }
+}
+
+fn run(device: DeviceName, output: &Path) {
+    let options = TrainOptions {
+        model: Some(model()),
+        adapter: Some(fixtures().join("train20/init")),
+        data: Some(fixtures().join("train20/train.jsonl")),
+        output: Some(output.into()),
+        device: Some(device),
+        max_steps: Some(6),
+        max_length: Some(48),
+        batch_size: Some(2),
+        grad_accumulation: Some(2),
+        lr: Some(1e-2),
+        warmup_steps: Some(2),
+        no_shuffle: true,
+        ..TrainOptions::default()
+    };
+    let plan = TrainPlan::new(options).unwrap();
+    train(plan, burn_train::Interrupter::new(), &mut Screen::quiet()).unwrap();
+}
+
+#[test]
+fn training_steps_of_a_gpt2_are_those_of_flex() {
+    let dir = tempfile::tempdir().unwrap();
+    let reference = dir.path().join("flex");
+    run(DeviceName::Flex, &reference);
+    for name in others() {
+        let output = dir.path().join(name.to_string());
+        run(name, &output);
+        for (found, expected) in metrics(&output).iter().zip(metrics(&reference)) {
+            for key in ["loss", "grad_norm"] {
+                let (f, e) = (
+                    found[key].as_f64().unwrap(),
+                    expected[key].as_f64().unwrap(),
+                );
+                assert!(
+                    (f - e).abs() < 1e-4,
+                    "{name} step {}: {key} {f} is not {e}",
+                    found["step"]
+                );
+            }
+        }
+        let (found, expected) = (
+            adapter(&output.join("adapter")),
+            adapter(&reference.join("adapter")),
+        );
+        for ((tensor, _, found), (_, _, expected)) in found.iter().zip(&expected) {
+            for (f, e) in found.iter().zip(expected) {
+                assert!((f - e).abs() < 1e-4, "{name} {tensor}: {f} is not {e}");
+            }
+        }
+    }
+}
+
+/// WebGPU's default is 128 MiB a buffer, on which Burn was seen to go wrong silently.
+#[cfg(feature = "webgpu")]
+#[test]
+fn a_weight_above_the_devices_limit_is_refused_before_it_is_put_there() {
+    let device = device::open(DeviceName::WebGpu).unwrap();
+    let limit = lora_core::ops::max_buffer_bytes(&device).unwrap();
+    assert!(lora_core::ops::max_buffer_bytes(&Device::flex()).is_none());
+    let dir = tempfile::tempdir().unwrap();
+    // A vocabulary just above it; there are no weights, so the check must come first.
+    let vocabulary = limit / (4 * 1024) + 1;
+    let config = format!(
+        "{{\"model_type\": \"gpt2\", \"n_embd\": 1024, \"n_head\": 16, \"n_layer\": 1, \
+         \"vocab_size\": {vocabulary}}}"
+    );
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let result = lora_train::run::load_base(dir.path(), None, &device);
+    let error = result.err().unwrap().to_string();
+    assert!(
+        error.contains("wte.weight") && error.contains("MiB"),
+        "{error}"
+    );
+}
