@@ -1,7 +1,7 @@
 //! Which device to run on: chosen at run time among those compiled in.
 
 use crate::TrainError;
-use burn::tensor::{Device, DeviceType};
+use burn::tensor::{Device, DeviceType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -37,26 +37,56 @@ impl fmt::Display for DeviceName {
     }
 }
 
+/// A kind of device that is compiled in.
+struct Kind {
+    name: DeviceName,
+    /// For a search of the machine's hardware.
+    hardware: DeviceType,
+    /// The backend's own choice: for WGPU it includes software adapters, which a search leaves out.
+    default: fn() -> Device,
+}
+
 /// The kinds compiled in, the fastest first.
-fn compiled_in() -> Vec<(DeviceName, DeviceType)> {
+fn compiled_in() -> Vec<Kind> {
+    let kind = |name, hardware, default| Kind {
+        name,
+        hardware,
+        default,
+    };
     vec![
         #[cfg(feature = "cuda")]
-        (DeviceName::Cuda, DeviceType::Cuda),
+        kind(DeviceName::Cuda, DeviceType::Cuda, || Device::cuda(0)),
         #[cfg(feature = "rocm")]
-        (DeviceName::Rocm, DeviceType::Rocm),
+        kind(DeviceName::Rocm, DeviceType::Rocm, || Device::rocm(0)),
         #[cfg(feature = "metal")]
-        (DeviceName::Metal, DeviceType::Metal),
+        kind(DeviceName::Metal, DeviceType::Metal, || {
+            Device::metal(Default::default())
+        }),
         #[cfg(feature = "vulkan")]
-        (DeviceName::Vulkan, DeviceType::Vulkan),
+        kind(DeviceName::Vulkan, DeviceType::Vulkan, || {
+            Device::vulkan(Default::default())
+        }),
         #[cfg(feature = "webgpu")]
-        (DeviceName::WebGpu, DeviceType::WebGpu),
+        // Burn's own `webgpu` device is the browser's. Elsewhere WGPU takes the system's graphics
+        // API, and WGSL unless the feature `vulkan` or `metal` brings another compiler.
+        kind(DeviceName::WebGpu, DeviceType::Wgpu, || {
+            Device::wgpu(Default::default())
+        }),
         #[cfg(feature = "wgpu")]
-        (DeviceName::Wgpu, DeviceType::Wgpu),
+        kind(DeviceName::Wgpu, DeviceType::Wgpu, || {
+            Device::wgpu(Default::default())
+        }),
         #[cfg(feature = "flex")]
-        (DeviceName::Flex, DeviceType::Flex),
+        kind(DeviceName::Flex, DeviceType::Flex, Device::flex),
         #[cfg(feature = "ndarray")]
-        (DeviceName::Ndarray, DeviceType::NdArray),
+        kind(DeviceName::Ndarray, DeviceType::NdArray, ndarray),
     ]
+}
+
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
+fn ndarray() -> Device {
+    Device::ndarray()
 }
 
 /// Opens a device.
@@ -67,29 +97,34 @@ fn compiled_in() -> Vec<(DeviceName, DeviceType)> {
 pub fn open(name: DeviceName) -> Result<Device, TrainError> {
     let kinds = compiled_in();
     if name == DeviceName::Auto {
-        return kinds
-            .into_iter()
-            .find_map(|(_, kind)| first(kind))
+        let found = kinds.into_iter().find_map(|kind| {
+            let devices = Device::enumerate(kind.hardware).into_vec();
+            devices.into_iter().next()
+        });
+        return found
             .ok_or_else(|| missing("no device was found; build with the feature `flex`".into()));
     }
-    let names: Vec<String> = kinds.iter().map(|(name, _)| name.to_string()).collect();
-    let kind = kinds.into_iter().find(|(kind, _)| *kind == name);
-    let (_, kind) = kind.ok_or_else(|| {
+    let names: Vec<String> = kinds.iter().map(|kind| kind.name.to_string()).collect();
+    let kind = kinds.into_iter().find(|kind| kind.name == name);
+    let kind = kind.ok_or_else(|| {
         missing(format!(
             "`{name}` is not compiled in; build with `--features {name}`, or choose among {}",
             names.join(", ")
         ))
     })?;
-    first(kind).ok_or_else(|| missing(format!("this machine has no device for `{name}`")))
+    // Burn panics where there is no such device, at the first use.
+    let probe = move || {
+        let device = (kind.default)();
+        let one = Tensor::<1>::ones([1], &device).try_into_data().is_ok();
+        one.then_some(device)
+    };
+    let device = std::panic::catch_unwind(probe).ok().flatten();
+    device.ok_or_else(|| missing(format!("this machine has no device for `{name}`")))
 }
 
 /// What a device is, for people.
 pub fn describe(device: &Device) -> String {
     format!("{device:?}")
-}
-
-fn first(kind: DeviceType) -> Option<Device> {
-    Device::enumerate(kind).into_vec().into_iter().next()
 }
 
 fn missing(message: String) -> TrainError {

@@ -49,7 +49,6 @@ pub trait LoraOps: Backend {
 impl LoraOps for burn::backend::Flex {}
 
 #[cfg(feature = "ndarray")]
-#[allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
 impl LoraOps for burn::backend::NdArray {}
 
 #[cfg(feature = "gpu")]

@@ -10,6 +10,7 @@
 
 mod autodiff;
 mod limits;
+#[allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
 mod lora_linear;
 
 pub use limits::max_buffer_bytes;
