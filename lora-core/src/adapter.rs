@@ -1,6 +1,6 @@
 //! The adapter itself: factors on a frozen weight, held by the parameter.
 
-use crate::target::Slices;
+use crate::targets::Slices;
 use burn::module::{Module, Param, Reparameterization};
 use burn::nn::Dropout;
 use burn::tensor::{DType, Tensor};

@@ -3,7 +3,7 @@
 use crate::adapter::{AdapterSwitch, LoraAdapter, without_adapters};
 use crate::init::{normal_values, random_factor};
 use crate::modules::{self, AdapterPath, LayerKind, param_id};
-use crate::target::{Architecture, Slices, Target, resolve};
+use crate::targets::{Architecture, Slices, Target, resolve};
 use crate::{LoraConfig, LoraError};
 use burn::module::{Module, Param, Reparameterizer};
 use burn::nn::DropoutConfig;

@@ -42,7 +42,7 @@
 //! # Backends
 //! Burn's backends are chosen by features of Burn. The activation path of [`LoraLinear`] is an
 //! operation of its own, so a backend must also be named here: `flex`, `ndarray`, `wgpu`, `vulkan`,
-//! `webgpu`, `metal`, `cuda` or `rocm`. Without any, the crate compiles for a portable application
+//! `webgpu`, `metal`, `cuda` or `rocm`, with `fusion` wherever Burn's `fusion` is on. Without any, the crate compiles for a portable application
 //! that chooses later. Binaries need `#![recursion_limit = "256"]`, as Burn itself does.
 #![recursion_limit = "256"]
 
@@ -59,7 +59,7 @@ mod modules;
 pub mod ops;
 pub mod peft;
 mod scaling;
-mod target;
+mod targets;
 mod trainable;
 
 pub use adapter::{AdapterSwitch, LoraAdapter};
@@ -72,5 +72,5 @@ pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
 pub use modules::{AdapterPath, LayerKind, param_id};
 pub use scaling::LoraScaling;
-pub use target::{Architecture, FusedProjection, Slices};
+pub use targets::{Architecture, FusedProjection, Slices};
 pub use trainable::{TrainableSummary, trainable_summary};

@@ -400,3 +400,39 @@ fn all_weights_can_be_trained_from_scratch_and_the_model_loads() {
     let inspected = succeed(lora(["inspect"]).arg(half));
     assert!(inspected.contains("28 F16"), "{inspected}");
 }
+
+/// The README's commands for a model and data of one's own, on the fixture's.
+#[test]
+fn the_commands_of_the_readme_work_on_files_of_ones_own() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let block = readme.split("<!-- own").nth(1).unwrap();
+    let block = block
+        .split("```sh\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let block = block.replace("\\\n", " ");
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("gpt2");
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(model()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    for name in ["train.jsonl", "valid.jsonl"] {
+        std::fs::copy(data(), dir.path().join(name)).unwrap();
+    }
+    let mut commands = 0;
+    for line in block.lines() {
+        let arguments = line.strip_prefix("cargo run --release -- ").unwrap();
+        let arguments = arguments
+            .split_whitespace()
+            .map(|word| word.trim_matches('"'));
+        succeed(lora(arguments).current_dir(dir.path()));
+        commands += 1;
+    }
+    assert_eq!(commands, 5);
+}

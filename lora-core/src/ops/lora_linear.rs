@@ -7,12 +7,13 @@ use burn::tensor::Tensor;
 ///
 /// The default composes the backend's own operations; a backend with a fused kernel can override
 /// it. Implemented for the backends that the crate features name: `flex`, `ndarray`, and one for
-/// all of `wgpu`, `vulkan`, `webgpu`, `metal`, `cuda` and `rocm`.
+/// all of `wgpu`, `vulkan`, `webgpu`, `metal`, `cuda` and `rocm`, with Burn's kernel fusion where the
+/// feature `fusion` is on and without where it is off.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "gpu"),
+    Fusion: cfg(feature = "fusion"),
     Autodiff,
 )]
 pub trait LoraOps: Backend {

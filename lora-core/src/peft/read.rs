@@ -6,7 +6,7 @@ use super::tensors::{
 };
 use crate::attach::AttachPlan;
 use crate::modules::base_weight;
-use crate::target::Slices;
+use crate::targets::Slices;
 use crate::{AdaptedModule, Architecture, AttachReport, LayerKind, LoraConfig, LoraError, detach};
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, TensorData};

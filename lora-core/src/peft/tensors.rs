@@ -1,6 +1,6 @@
 //! Names, shapes and layouts of an adapter's tensors in a PEFT file.
 
-use crate::target::Slices;
+use crate::targets::Slices;
 use crate::{AdaptedModule, LayerKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
