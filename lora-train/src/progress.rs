@@ -121,22 +121,21 @@ pub struct TrainingProgress {
 
 impl TrainingProgress {
     fn step(&mut self, step: &StepEvent) {
-        let (first, since) = *self.first.get_or_insert((step.step, step.seconds));
-        self.tokens += step.tokens;
-        let seconds = step.seconds - since;
-        let done = step.step - first;
-        let speed = match done {
-            0 => String::new(),
-            _ => {
-                let left = seconds / done as f64 * (self.total - step.step) as f64;
-                let rate = self.tokens as f64 / seconds.max(1e-9) * done as f64 / (done + 1) as f64;
+        let speed = match self.first {
+            // The first step of a session is the one that the others are timed from.
+            None => {
+                self.first = Some((step.step, step.seconds));
+                String::new()
+            }
+            Some((first, since)) => {
+                self.tokens += step.tokens;
+                let seconds = (step.seconds - since).max(1e-9);
+                let left = seconds / (step.step - first) as f64 * (self.total - step.step) as f64;
+                let rate = self.tokens as f64 / seconds;
                 format!("  {rate:.0} tokens/s  {} left", clock(left))
             }
         };
-        let text = format!(
-            "loss {:.4}  lr {:.2e}  grad norm {:.3}{speed}",
-            step.loss, step.lr, step.grad_norm
-        );
+        let text = format!("loss {:.4}  lr {:.2e}{speed}", step.loss, step.lr);
         if let Some(bar) = &self.bar {
             bar.set_position(step.step as u64);
             bar.set_message(text);
@@ -183,7 +182,7 @@ impl Observer for TrainingProgress {
                 }
                 if self.screen.terminal {
                     let bar = ProgressBar::new(*total_steps as u64);
-                    bar.set_style(style("step {pos}/{len} {bar:24} {msg}"));
+                    bar.set_style(style("step {pos}/{len} {bar:12} {msg}"));
                     self.bar = Some(bar);
                 }
             }

@@ -167,6 +167,7 @@ impl<M: Task> Inner<M> {
             .map(|m| m.batch.describe())
             .unwrap_or_default();
 
+        learner.lr_step();
         let mut accumulator = GradientsAccumulator::new();
         let mut losses = Vec::with_capacity(batches);
         for (index, mut micro) in group.into_iter().enumerate() {
@@ -221,7 +222,6 @@ impl<M: Task> Inner<M> {
         if save {
             learner.model().tap().want();
         }
-        learner.lr_step();
         learner.optimizer_step(grads);
         self.state.step = step;
         self.state.position = position;
