@@ -51,6 +51,8 @@ pub(crate) struct Matrix {
     pub kind: LayerKind,
     pub path: AdapterPath,
     pub shape: [usize; 2],
+    /// Whether it is the weight of a linear layer, not some other matrix of a module.
+    pub is_linear_layer: bool,
     /// Whether an adapter is on it already.
     pub adapted: bool,
 }
@@ -165,7 +167,8 @@ impl ModuleVisitor for Walk {
             return;
         }
         let container = self.containers.last().map_or("", String::as_str);
-        let (kind, path) = match container.rsplit(':').next().unwrap_or_default() {
+        let container = container.rsplit(':').next().unwrap_or_default();
+        let (kind, path) = match container {
             "LoraLinear" => (LayerKind::Linear, AdapterPath::Activation),
             "LoraEmbedding" => (LayerKind::Embedding, AdapterPath::Activation),
             "Embedding" => (LayerKind::Embedding, AdapterPath::Composed),
@@ -178,6 +181,7 @@ impl ModuleVisitor for Walk {
             kind,
             path,
             shape,
+            is_linear_layer: matches!(container, "Linear" | "LoraLinear"),
             adapted: false,
         });
     }

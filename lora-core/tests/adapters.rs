@@ -334,3 +334,24 @@ fn an_embedding_starts_with_a_zero_a_as_in_peft() {
     assert!(host(adapter.a.val()).iter().all(|v| *v == 0.0));
     assert!(host(adapter.b.val()).iter().any(|v| *v != 0.0));
 }
+
+#[test]
+fn a_bare_matrix_is_adapted_by_name_but_is_no_linear_layer() {
+    #[derive(Module, Debug)]
+    struct Net {
+        layer: Linear,
+        mixing: Param<Tensor<2>>,
+    }
+    let device = Device::flex();
+    let net = Net {
+        layer: LinearConfig::new(6, 4).init(&device),
+        mixing: Param::from_tensor(Tensor::ones([5, 5], &device)),
+    };
+    let (_, report) = attach(net.clone(), &LoraConfig::new(2)).unwrap();
+    assert_eq!(report.modules.len(), 1);
+    assert_eq!(report.modules[0].module, "layer");
+    let config = LoraConfig::new(2).with_targets(TargetModules::names(["mixing"]));
+    let (net, report) = attach(net, &config).unwrap();
+    assert_eq!(report.modules[0].path, AdapterPath::Composed);
+    assert_eq!(host(net.mixing.val()), vec![1.0; 25]);
+}

@@ -168,6 +168,7 @@ mod tests {
                     kind: LayerKind::Linear,
                     path: AdapterPath::Activation,
                     shape,
+                    is_linear_layer: true,
                     adapted: false,
                 });
             }
@@ -178,6 +179,7 @@ mod tests {
             kind: LayerKind::Linear,
             path: AdapterPath::Activation,
             shape: [8, 50],
+            is_linear_layer: true,
             adapted: false,
         });
         matrices

@@ -2,7 +2,7 @@
 
 use super::pattern::{compile, ends_in, full_match};
 use super::{Architecture, Slices};
-use crate::modules::{LayerKind, Matrix};
+use crate::modules::Matrix;
 use crate::{AdapterPath, ExcludeModules, LoraConfig, LoraError, TargetModules};
 
 /// One entry of [`TargetModules::Names`].
@@ -58,7 +58,7 @@ pub(super) fn select<'a>(
             };
             return Ok(matrices
                 .iter()
-                .filter(|m| m.kind == LayerKind::Linear && !is_output(&m.module))
+                .filter(|m| m.is_linear_layer && !is_output(&m.module))
                 .map(|matrix| (matrix, None))
                 .collect());
         }
