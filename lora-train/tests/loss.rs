@@ -45,7 +45,7 @@ fn case(side: &str) -> Case {
     };
     let (batch, seq) = (3, 9);
     let labels = integers("labels");
-    let counted = |i: usize| labels[i] != IGNORE_INDEX && i % seq != 0;
+    let counted = |i: usize| labels[i] != IGNORE_INDEX && !i.is_multiple_of(seq);
     let label_tokens = (0..labels.len()).filter(|&i| counted(i)).count();
     Case {
         batch: Batch {
@@ -70,7 +70,7 @@ fn expected(case: &Case, smoothing: f64) -> f64 {
     let vocabulary = case.logits.len() / batch.labels.len();
     let mut sum = 0.0;
     for (index, &label) in batch.labels.iter().enumerate() {
-        if label == IGNORE_INDEX || index % batch.seq == 0 {
+        if label == IGNORE_INDEX || index.is_multiple_of(batch.seq) {
             continue;
         }
         let row = &case.logits[(index - 1) * vocabulary..index * vocabulary];
