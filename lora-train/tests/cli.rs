@@ -118,6 +118,15 @@ fn a_run_leaves_what_it_promises_and_a_better_model() {
 
     // Nothing is overwritten without being asked.
     fail(&mut train(&data(), &out), 1, &["already exists"]);
+    let own = out.join("adapter");
+    let mut command = train(&data(), &out);
+    command
+        .arg("--overwrite")
+        .arg("--adapter")
+        .arg(&own)
+        .args(["--max-steps", "1"]);
+    fail(&mut command, 2, &["output", "which this run reads"]);
+    assert!(own.join("adapter_model.safetensors").exists());
     // The recipe that it wrote does the same again.
     let before = adapter(&out.join("adapter"));
     succeed(

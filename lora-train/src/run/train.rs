@@ -98,7 +98,7 @@ pub fn train(
     let judge = Judge::new(&plan, &base, evaluator, &records)?;
 
     if checkpoint.is_none() {
-        prepare_output(&plan.output, plan.options.overwrite)?;
+        prepare_output(&plan)?;
     }
     let recipe = plan.options.clone().absolute()?.to_toml()?;
     write_file(
@@ -166,8 +166,16 @@ pub fn train(
     })
 }
 
-/// Refuses to write over another run, or clears it away when asked to.
-fn prepare_output(dir: &Path, overwrite: bool) -> Result<(), TrainError> {
+/// Refuses to write over another run, or clears it away when asked to; what this run reads stays.
+fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
+    let dir = &plan.output;
+    let o = &plan.options;
+    let inputs = [&o.model, &o.adapter, &o.data, &o.eval_data];
+    let inputs: Vec<PathBuf> = inputs
+        .into_iter()
+        .flatten()
+        .filter_map(|path| path.canonicalize().ok())
+        .collect();
     let names = [
         "adapter",
         "model",
@@ -180,8 +188,15 @@ fn prepare_output(dir: &Path, overwrite: bool) -> Result<(), TrainError> {
         if !path.exists() {
             continue;
         }
-        if !overwrite {
+        if !o.overwrite {
             return Err(TrainError::OutputExists { path });
+        }
+        let place = path.canonicalize().map_err(TrainError::io(&path))?;
+        if inputs.iter().any(|input| input.starts_with(&place)) {
+            return Err(TrainError::config(
+                "output",
+                format!("would replace {}, which this run reads", path.display()),
+            ));
         }
         let removed = match path.is_dir() {
             true => std::fs::remove_dir_all(&path),
