@@ -16,7 +16,6 @@ pub struct ExampleScore {
 }
 
 /// Evaluates on the same examples again and again.
-#[derive(Clone)]
 pub(crate) struct Evaluator {
     examples: Vec<Example>,
     batches: Vec<Vec<usize>>,

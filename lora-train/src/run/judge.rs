@@ -9,10 +9,11 @@ use crate::progress::Screen;
 use crate::task::{CausalLm, GeneratedText, generate_texts, score_texts};
 use lora_models::generate::{BeamSearch, GenerationConfig, Strategy};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Judges a model before, during and after training, on the same examples and prompts.
 pub(crate) struct Judge {
-    evaluator: Option<Evaluator>,
+    evaluator: Option<Arc<Evaluator>>,
     groups: Vec<ReferenceGroup>,
     generation: GenerationConfig,
     batch: usize,
@@ -60,15 +61,16 @@ impl Judge {
         groups.truncate(wanted);
         let max_new_tokens = plan.options.max_new_tokens.unwrap_or(64);
         Ok(Self {
-            evaluator,
+            evaluator: evaluator.map(Arc::new),
             groups,
             generation: generation_config(base, max_new_tokens, plan.options.beams.unwrap_or(1)),
             batch: plan.eval_batch_size,
         })
     }
 
-    pub fn evaluator(&self) -> Option<&Evaluator> {
-        self.evaluator.as_ref()
+    /// To be shared with the training loop: the examples are there once.
+    pub fn evaluator(&self) -> Option<Arc<Evaluator>> {
+        self.evaluator.clone()
     }
 
     /// Metrics by name, and the generated texts. `known` is the loss and its kin, where they were

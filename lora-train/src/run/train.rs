@@ -21,6 +21,7 @@ use lora_core::{merge, trainable_summary};
 use lora_models::gpt2::ExportOptions;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The reason that Ctrl-C gives for a stop.
 pub const INTERRUPTED: &str = "interrupted";
@@ -114,7 +115,7 @@ pub fn train(
     };
     let saver = Saver::new(base.clone(), adapter);
     let hooks = LmHooks {
-        evaluator: judge.evaluator().cloned(),
+        evaluator: judge.evaluator(),
         saver: saver.clone(),
     };
     let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
@@ -242,7 +243,7 @@ fn run(
 
 /// Evaluation and saving for the training loop.
 struct LmHooks {
-    evaluator: Option<Evaluator>,
+    evaluator: Option<Arc<Evaluator>>,
     saver: Saver,
 }
 
