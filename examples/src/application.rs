@@ -1,6 +1,7 @@
 //! A model with its adapter inside an application: no training crate, any backend.
 
 use burn::tensor::Device;
+use lora_models::LoraModel;
 use lora_models::ModelError;
 use lora_models::generate::{GenerationConfig, generate};
 use lora_models::gpt2::Gpt2LmHead;

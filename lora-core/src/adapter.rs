@@ -1,6 +1,6 @@
 //! The adapter itself: factors on a frozen weight, held by the parameter.
 
-use crate::targets::Slices;
+use crate::targets::{FusedLayout, Slices};
 use burn::module::{Module, Param, Reparameterization};
 use burn::nn::Dropout;
 use burn::tensor::{DType, Tensor};
@@ -125,7 +125,14 @@ fn expand(b: Tensor<2>, slices: &Slices) -> Tensor<2> {
             }
         });
     }
-    Tensor::cat(columns, 1)
+    let dense = Tensor::cat(columns, 1); // [G * r, parts * width]
+    match slices.layout {
+        FusedLayout::PartByPart => dense,
+        FusedLayout::HeadByHead { heads } => dense
+            .reshape([rows, slices.parts, heads, width / heads])
+            .swap_dims(1, 2)
+            .reshape([rows, slices.parts * width]),
+    }
 }
 
 impl Reparameterization for LoraAdapter {

@@ -3,7 +3,7 @@
 use crate::adapter::{AdapterSwitch, LoraAdapter, without_adapters};
 use crate::init::{normal_values, random_factor};
 use crate::modules::{self, AdapterPath, LayerKind, param_id};
-use crate::targets::{Architecture, Slices, Target, resolve};
+use crate::targets::{Architecture, SavedParameter, Slices, Target, resolve};
 use crate::{LoraConfig, LoraError};
 use burn::module::{Module, Param, Reparameterizer};
 use burn::nn::DropoutConfig;
@@ -14,8 +14,11 @@ use std::fmt;
 /// One adapted module, as [`attach`] reports it.
 #[derive(Clone, Debug)]
 pub struct AdaptedModule {
-    /// Path of the module, such as `transformer.h.0.attn.c_attn`.
+    /// Name of the module, such as `transformer.h.0.attn.c_attn`.
     pub module: String,
+    /// Path of its weight in the module: the name with `.weight`, but where the model has other
+    /// names in Python.
+    pub parameter: String,
     /// Whether its weight is multiplied or looked up.
     pub kind: LayerKind,
     /// Shape of the weight, `[d_in, d_out]`.
@@ -55,6 +58,8 @@ pub struct AttachReport {
     pub config: LoraConfig,
     /// The adapted modules, in the model's order.
     pub modules: Vec<AdaptedModule>,
+    /// The parameters that train whole and are saved with the adapters, such as a new head.
+    pub saved: Vec<SavedParameter>,
     /// Turns these adapters on and off.
     pub switch: AdapterSwitch,
 }
@@ -63,6 +68,11 @@ impl AttachReport {
     /// Number of trainable parameters of all adapters.
     pub fn parameters(&self) -> usize {
         self.modules.iter().map(|module| module.parameters).sum()
+    }
+
+    /// Number of parameters that train whole, beside the adapters.
+    pub fn saved_parameters(&self) -> usize {
+        self.saved.iter().map(SavedParameter::elements).sum()
     }
 }
 
@@ -95,12 +105,25 @@ impl fmt::Display for AttachReport {
                 m.parameters,
             )?;
         }
+        for saved in &self.saved {
+            writeln!(
+                f,
+                "{:width$}  {:>14}  trains whole, saved with the adapter  {:>7}",
+                saved.name,
+                format!("{:?}", saved.shape),
+                saved.elements(),
+            )?;
+        }
         write!(
             f,
             "{} adapted modules, {} trainable parameters",
             self.modules.len(),
             self.parameters()
-        )
+        )?;
+        match self.saved_parameters() {
+            0 => Ok(()),
+            saved => write!(f, " and {saved} that train whole"),
+        }
     }
 }
 
@@ -144,14 +167,21 @@ pub fn attach_with<M: Module>(
     architecture: &Architecture,
 ) -> Result<(M, AttachReport), LoraError> {
     let plan = AttachPlan::new(&module, config, architecture)?;
-    Ok(plan.apply(module, HashMap::new()))
+    Ok(plan.apply(module, Given::default()))
 }
 
 /// What an attach will do, before it is done: reading an adapter checks its tensors in between.
 pub(crate) struct AttachPlan {
     pub report: AttachReport,
-    /// Paths of the parameters, in the order of `report.modules`.
-    pub parameters: Vec<String>,
+}
+
+/// Values that were read from a file; what is not in it starts afresh, or stays.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// `A` and `B` by the path of the weight, in the adapter's own layout.
+    pub factors: HashMap<String, [TensorData; 2]>,
+    /// Parameters that train whole, by path.
+    pub saved: HashMap<String, TensorData>,
 }
 
 impl AttachPlan {
@@ -160,34 +190,33 @@ impl AttachPlan {
         config: &LoraConfig,
         architecture: &Architecture,
     ) -> Result<Self, LoraError> {
-        let targets = resolve(&modules::matrices(module), config, architecture)?;
+        let parameters = modules::parameters(module, architecture);
+        let resolved = resolve(&parameters, config, architecture)?;
+        let targets = resolved.targets.iter();
         Ok(Self {
             report: AttachReport {
                 config: config.clone(),
-                modules: targets
-                    .iter()
-                    .map(|target| adapted(target, config))
-                    .collect(),
+                modules: targets.map(|target| adapted(target, config)).collect(),
+                saved: resolved.saved,
                 switch: AdapterSwitch::on(),
             },
-            parameters: targets.into_iter().map(|t| t.matrix.parameter).collect(),
         })
     }
 
-    /// Attaches; `factors` holds A and B by module path, in the adapter's own layout, and modules
-    /// that are not in it start afresh.
-    pub fn apply<M: Module>(
-        self,
-        module: M,
-        mut factors: HashMap<String, [TensorData; 2]>,
-    ) -> (M, AttachReport) {
+    /// Attaches.
+    pub fn apply<M: Module>(self, module: M, mut given: Given) -> (M, AttachReport) {
         let mut modules = HashMap::new();
-        for (parameter, adapted) in self.parameters.into_iter().zip(&self.report.modules) {
-            let given = factors.remove(&adapted.module);
-            modules.insert(parameter, (adapted.clone(), given));
+        for adapted in &self.report.modules {
+            let factors = given.factors.remove(&adapted.parameter);
+            modules.insert(adapted.parameter.clone(), (adapted.clone(), factors));
         }
+        let saved = self.report.saved.iter().map(|saved| {
+            let value = given.saved.remove(&saved.parameter);
+            (saved.parameter.clone(), value)
+        });
         let module = module.apply_reparameterization(Attach {
             config: self.report.config.clone(),
+            saved: saved.collect(),
             modules,
             switch: self.report.switch.clone(),
         });
@@ -197,7 +226,8 @@ impl AttachPlan {
 
 /// Takes the adapters off: the base parameters as they were, without a copy.
 ///
-/// The module stays frozen. Clones of it keep their adapters.
+/// The module stays frozen but for what trained whole beside the adapters, which keeps its values:
+/// there is no original to go back to. Clones of the module keep their adapters.
 pub fn detach<M: Module>(module: M) -> M {
     without_adapters(|| module.materialize())
 }
@@ -205,6 +235,7 @@ pub fn detach<M: Module>(module: M) -> M {
 fn adapted(target: &Target, config: &LoraConfig) -> AdaptedModule {
     let mut module = AdaptedModule {
         module: target.matrix.module.clone(),
+        parameter: target.matrix.parameter.clone(),
         kind: target.matrix.kind,
         shape: target.matrix.shape,
         rank: target.rank,
@@ -221,6 +252,7 @@ fn adapted(target: &Target, config: &LoraConfig) -> AdaptedModule {
 struct Attach {
     config: LoraConfig,
     modules: HashMap<String, (AdaptedModule, Option<[TensorData; 2]>)>,
+    saved: HashMap<String, Option<TensorData>>,
     switch: AdapterSwitch,
 }
 
@@ -232,6 +264,16 @@ impl Reparameterizer for Attach {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
+        if let Some(value) = self.saved.remove(path) {
+            let param = match value {
+                None => param,
+                Some(data) => {
+                    let value = Tensor::<D>::from_data(data, &param.lazy_device());
+                    Param::initialized(param.id, value)
+                }
+            };
+            return (param.set_require_grad(true), None);
+        }
         let adapter = self.modules.remove(path).map(|(module, given)| {
             let device = param.lazy_device();
             let [a, b] = given.unwrap_or_else(|| self.starting_factors(&module));

@@ -95,6 +95,8 @@ pub struct LoraConfig {
     pub layers: Option<Vec<usize>>,
     /// Name of the list that the layers are in, such as `h`; any name when empty.
     pub layers_pattern: Vec<String>,
+    /// Modules that train whole and are saved with the adapter, by name or the end of it: a new head.
+    pub modules_to_save: Vec<String>,
     /// Another rank for some modules: regular expressions on the end of the path, the first that
     /// matches counts.
     pub rank_pattern: Vec<(String, usize)>,
@@ -115,6 +117,7 @@ impl Default for LoraConfig {
             exclude: None,
             layers: None,
             layers_pattern: Vec::new(),
+            modules_to_save: Vec::new(),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
         }
@@ -184,6 +187,15 @@ impl LoraConfig {
         names: impl IntoIterator<Item = S>,
     ) -> Self {
         self.layers_pattern = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Trains these modules whole, beside the adapters, and saves them with these.
+    pub fn with_modules_to_save<S: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.modules_to_save = names.into_iter().map(Into::into).collect();
         self
     }
 

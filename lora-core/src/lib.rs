@@ -72,5 +72,5 @@ pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
 pub use modules::{AdapterPath, LayerKind, param_id};
 pub use scaling::LoraScaling;
-pub use targets::{Architecture, FusedProjection, Slices};
+pub use targets::{Architecture, FusedLayout, FusedProjection, SavedParameter, Slices};
 pub use trainable::{TrainableSummary, trainable_summary};

@@ -1,5 +1,6 @@
 //! What a module is made of: the matrices an adapter can be put on, and their paths.
 
+use crate::Architecture;
 use crate::init::stable_hash;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
@@ -44,7 +45,8 @@ pub fn param_id(path: &str) -> ParamId {
 /// A weight matrix that can be adapted.
 #[derive(Clone, Debug)]
 pub(crate) struct Matrix {
-    /// Path of the module: that of the parameter without its last component `weight`.
+    /// Name of the module, as Python calls it: that of the parameter without its last component
+    /// `weight`.
     pub module: String,
     /// Path of the parameter.
     pub parameter: String,
@@ -57,30 +59,52 @@ pub(crate) struct Matrix {
     pub adapted: bool,
 }
 
+/// Any float parameter of a module, those of adapters left out.
+#[derive(Clone, Debug)]
+pub(crate) struct Parameter {
+    pub path: String,
+    /// Its name in files.
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Whether it lies the other way round in files.
+    pub transposed: bool,
+}
+
 /// A factor of an adapter in a module.
 #[derive(Clone, Debug)]
 pub(crate) struct Factor {
-    pub module: String,
+    /// Path of the parameter that the adapter is on.
+    pub parameter: String,
     pub name: String,
     pub value: Tensor<2>,
 }
 
-/// The adaptable matrices of a module, in its order.
-pub(crate) fn matrices<M: Module>(module: &M) -> Vec<Matrix> {
-    let mut walk = Walk::default();
+/// The parameters of a module, in its order.
+#[derive(Debug, Default)]
+pub(crate) struct Parameters {
+    /// The matrices that can be adapted.
+    pub matrices: Vec<Matrix>,
+    /// All of them.
+    pub all: Vec<Parameter>,
+}
+
+/// The parameters of a module.
+pub(crate) fn parameters<M: Module>(module: &M, architecture: &Architecture) -> Parameters {
+    let mut walk = Walk::new(architecture);
     module.visit(&mut walk);
-    walk.matrices
+    walk.parameters
 }
 
 /// The adapter factors in a module, in its order.
 pub(crate) fn factors<M: Module>(module: &M) -> Vec<Factor> {
-    let mut walk = Walk::default();
+    let architecture = Architecture::default();
+    let mut walk = Walk::new(&architecture);
     module.visit(&mut walk);
     walk.factors
 }
 
-/// The weight at a parameter's path, row-major, without its adapter.
-pub(crate) fn base_weight<M: Module>(module: &M, parameter: &str) -> Option<Vec<f32>> {
+/// The value of the parameter at a path, row-major, without its adapter.
+pub(crate) fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f32>> {
     struct Find<'a> {
         path: Vec<String>,
         wanted: &'a str,
@@ -114,13 +138,47 @@ pub(crate) fn base_weight<M: Module>(module: &M, parameter: &str) -> Option<Vec<
 /// The path component that Burn puts before an adapter's own parameters.
 pub(crate) const ADAPTER_COMPONENT: &str = "lora";
 
-#[derive(Default)]
-struct Walk {
+struct Walk<'a> {
+    architecture: &'a Architecture,
     path: Vec<String>,
     /// Types of the modules around the parameter, such as `Struct:LoraLinear`.
     containers: Vec<String>,
-    matrices: Vec<Matrix>,
+    parameters: Parameters,
     factors: Vec<Factor>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(architecture: &'a Architecture) -> Self {
+        Self {
+            architecture,
+            path: Vec::new(),
+            containers: Vec::new(),
+            parameters: Parameters::default(),
+            factors: Vec::new(),
+        }
+    }
+
+    /// Notes a parameter of an adapter, `true` where it is one.
+    fn adapter<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> bool {
+        let mut containers = self.containers.iter();
+        let Some(depth) = containers.position(|c| c == "Reparameterization") else {
+            return false;
+        };
+        // The matrix visited last is the one that this adapter is on.
+        if let Some(matrix) = self.parameters.matrices.last_mut() {
+            matrix.adapted = true;
+        }
+        let is_factor = self.path[depth] == ADAPTER_COMPONENT && self.path.len() == depth + 2;
+        if D == 2 && is_factor {
+            let shape = param.lazy_shape();
+            self.factors.push(Factor {
+                parameter: self.path[..depth].join("."),
+                name: self.path[depth + 1].clone(),
+                value: param.val().reshape([shape[0], shape[1]]),
+            });
+        }
+        true
+    }
 }
 
 /// `a.b.weight` → `a.b`: where the layer ends and the parameter begins.
@@ -131,7 +189,7 @@ fn module_path(parameter: &str) -> String {
         .to_string()
 }
 
-impl ModuleVisitor for Walk {
+impl ModuleVisitor for Walk<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.push(name.into());
         self.containers.push(container.into());
@@ -143,45 +201,39 @@ impl ModuleVisitor for Walk {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if D != 2 {
-            return;
-        }
-        let shape = param.lazy_shape();
-        let shape = [shape[0], shape[1]];
-        let reparameterization = self
-            .containers
-            .iter()
-            .position(|c| c == "Reparameterization");
-        if let Some(depth) = reparameterization {
-            // The matrix visited last is the one that this adapter is on.
-            if let Some(matrix) = self.matrices.last_mut() {
-                matrix.adapted = true;
-            }
-            if self.path[depth] == ADAPTER_COMPONENT && self.path.len() == depth + 2 {
-                self.factors.push(Factor {
-                    module: module_path(&self.path[..depth].join(".")),
-                    name: self.path[depth + 1].clone(),
-                    value: param.val().reshape(shape),
-                });
-            }
+        if self.adapter(param) {
             return;
         }
         let container = self.containers.last().map_or("", String::as_str);
         let container = container.rsplit(':').next().unwrap_or_default();
-        let (kind, path) = match container {
+        let shape = param.lazy_shape();
+        let path = self.path.join(".");
+        let name = self.architecture.tensor_name(&path);
+        let module = module_path(&name);
+        let is_linear_layer = matches!(container, "Linear" | "LoraLinear");
+        let transposed = D == 2 && is_linear_layer && !self.architecture.is_conv1d(&module);
+        self.parameters.all.push(Parameter {
+            path: path.clone(),
+            name,
+            shape: shape.to_vec(),
+            transposed,
+        });
+        if D != 2 {
+            return;
+        }
+        let (kind, adapter_path) = match container {
             "LoraLinear" => (LayerKind::Linear, AdapterPath::Activation),
             "LoraEmbedding" => (LayerKind::Embedding, AdapterPath::Activation),
             "Embedding" => (LayerKind::Embedding, AdapterPath::Composed),
             _ => (LayerKind::Linear, AdapterPath::Composed),
         };
-        let parameter = self.path.join(".");
-        self.matrices.push(Matrix {
-            module: module_path(&parameter),
-            parameter,
+        self.parameters.matrices.push(Matrix {
+            module,
+            parameter: path,
             kind,
-            path,
-            shape,
-            is_linear_layer: matches!(container, "Linear" | "LoraLinear"),
+            path: adapter_path,
+            shape: [shape[0], shape[1]],
+            is_linear_layer,
             adapted: false,
         });
     }

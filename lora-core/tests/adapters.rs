@@ -8,9 +8,9 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use common::{assert_close, host};
 use lora_core::{
-    AdapterPath, Architecture, FusedProjection, LoraConfig, LoraEmbedding, LoraEmbeddingConfig,
-    LoraError, LoraLinear, LoraLinearConfig, TargetModules, attach, attach_with, detach, merge,
-    trainable_summary,
+    AdapterPath, Architecture, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
+    LoraEmbeddingConfig, LoraError, LoraLinear, LoraLinearConfig, TargetModules, attach,
+    attach_with, detach, merge, trainable_summary,
 };
 
 #[derive(Module, Debug)]
@@ -289,6 +289,7 @@ fn slices_adapt_only_their_columns() {
         fused: vec![FusedProjection {
             module: "hidden".into(),
             parts: ["q", "k", "v"].map(String::from).to_vec(),
+            layout: FusedLayout::PartByPart,
         }],
         ..Architecture::default()
     };

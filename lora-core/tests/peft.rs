@@ -10,8 +10,8 @@ use common::{Fixture, assert_close, fixtures, host};
 use lora_core::files::Overwrite;
 use lora_core::peft::{self, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::{
-    Architecture, FusedProjection, LoraConfig, LoraError, LoraLinear, LoraScaling, TargetModules,
-    attach_with,
+    Architecture, FusedLayout, FusedProjection, LoraConfig, LoraError, LoraLinear, LoraScaling,
+    TargetModules, attach_with,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -189,7 +189,6 @@ fn keys_that_change_the_arithmetic_are_refused_by_name() {
         ("use_dora", json!(true)),
         ("lora_bias", json!(true)),
         ("bias", json!("all")),
-        ("modules_to_save", json!(["classifier"])),
         ("target_parameters", json!(["experts"])),
         ("layer_replication", json!([[0, 2]])),
         ("trainable_token_indices", json!([1, 2])),
@@ -339,6 +338,7 @@ fn a_sliced_adapter_is_a_standard_one_for_others_and_sliced_again_here() {
         fused: vec![FusedProjection {
             module: "c_attn".into(),
             parts: ["q", "k", "v"].map(String::from).to_vec(),
+            layout: FusedLayout::PartByPart,
         }],
         ..Architecture::default()
     };
@@ -394,4 +394,49 @@ impl burn::module::ModuleMapper for Ones {
             true => param.map(|t| (t.ones_like() * 0.3).detach().require_grad()),
         }
     }
+}
+
+#[test]
+fn a_module_to_save_trains_whole_and_comes_back_from_the_file() {
+    #[derive(Module, Debug)]
+    struct Classifier {
+        hidden: LoraLinear,
+        norm: burn::nn::LayerNorm,
+        classifier: LoraLinear,
+    }
+    let device = Device::flex().autodiff();
+    let base = Classifier {
+        hidden: lora_core::LoraLinearConfig::new(6, 12).init(&device),
+        norm: burn::nn::LayerNormConfig::new(12).init(&device),
+        classifier: lora_core::LoraLinearConfig::new(12, 3).init(&device),
+    };
+    let config = LoraConfig::new(2).with_modules_to_save(["classifier", "norm"]);
+    let (module, report) = attach(base.clone(), &config).unwrap();
+    // `all-linear` would take the classifier as well, if it were not trained whole.
+    assert_eq!(report.modules.len(), 1);
+    assert_eq!(report.parameters(), 6 * 2 + 2 * 12);
+    assert_eq!(report.saved_parameters(), 12 * 3 + 3 + 12 + 12);
+    let trainable = lora_core::trainable_summary(&module).trainable;
+    assert_eq!(trainable, report.parameters() + report.saved_parameters());
+
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("adapter");
+    let (architecture, options) = (Architecture::default(), PeftOptions::default());
+    peft::save(&module, &report, &dir, &options, Overwrite::Refuse).unwrap();
+    let bytes = std::fs::read(dir.join("adapter_model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let shape = |name: &str| file.tensor(name).unwrap().shape().to_vec();
+    assert_eq!(shape("base_model.model.classifier.weight"), [3, 12]);
+    assert_eq!(shape("base_model.model.norm.weight"), [12]);
+
+    let other = Classifier {
+        classifier: lora_core::LoraLinearConfig::new(12, 3).init(&device),
+        ..base
+    };
+    let (again, again_report) = peft::load(other, &dir, &architecture).unwrap();
+    assert_eq!(again_report.saved, report.saved);
+    let weight = |module: &Classifier| module.classifier.weight.val().into_data();
+    assert_eq!(weight(&again), weight(&module));
+    assert!(again.classifier.weight.val().is_require_grad());
+    assert!(!again.hidden.weight.base().is_require_grad());
 }

@@ -10,6 +10,7 @@
 //! # #![recursion_limit = "256"]
 //! use burn::tensor::Device;
 //! use lora_core::{LoraConfig, TargetModules, merge};
+//! use lora_models::LoraModel;
 //! use lora_models::generate::{GenerationConfig, generate};
 //! use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 //!
@@ -36,10 +37,17 @@
 #![recursion_limit = "256"]
 
 pub mod activation;
+pub mod bert;
 pub mod checkpoint;
+pub mod encoder;
 mod error;
+mod export;
 pub mod generate;
 pub mod gpt2;
+mod model;
 pub mod tokenizer;
+mod weights;
 
 pub use error::ModelError;
+pub use export::ExportOptions;
+pub use model::LoraModel;

@@ -17,7 +17,8 @@ use lora_core::files::Overwrite;
 use lora_core::{LoraConfig, LoraError, TargetModules, merge};
 use lora_models::ModelError;
 use lora_models::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
-use lora_models::gpt2::{ExportOptions, Gpt2Config, Gpt2LmHead};
+use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::{ExportOptions, LoraModel};
 use std::path::{Path, PathBuf};
 
 /// Where the exports of these tests lie.

@@ -10,6 +10,7 @@ use common::{
 };
 use lora_core::files::Overwrite;
 use lora_core::{LoraConfig, LoraError, TargetModules, detach, merge};
+use lora_models::LoraModel;
 use lora_models::ModelError;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use std::collections::BTreeMap;

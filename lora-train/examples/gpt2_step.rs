@@ -7,6 +7,7 @@
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use lora_core::{LoraConfig, TargetModules, trainable_summary};
+use lora_models::LoraModel;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_train::trainer::AdamW;
 use std::time::Instant;

@@ -113,6 +113,9 @@ impl Keys {
         }
         config.rank_pattern = self.take_map("rank_pattern", "an object of whole numbers")?;
         config.alpha_pattern = self.take_map("alpha_pattern", "an object of numbers")?;
+        config.modules_to_save = self
+            .take("modules_to_save", "a list of names")?
+            .unwrap_or_default();
         config.init = self.init()?;
         self.bias()?;
         self.refuse_the_rest()?;

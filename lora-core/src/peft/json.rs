@@ -62,7 +62,10 @@ pub(crate) fn to_json(report: &AttachReport, options: &PeftOptions) -> Value {
         "layers_to_transform": config.layers,
         "lora_alpha": number(alpha),
         "lora_dropout": number(config.dropout),
-        "modules_to_save": null,
+        "modules_to_save": match config.modules_to_save.is_empty() {
+            true => Value::Null,
+            false => json!(config.modules_to_save),
+        },
         "peft_type": "LORA",
         "r": rank,
         "rank_pattern": rank_pattern,

@@ -2,16 +2,16 @@
 
 use super::config::read_config;
 use super::tensors::{
-    PREFIX, SLICES_KEY, SlicesByModule, WEIGHTS_FILE, compact, file_shapes, names, transpose,
+    PREFIX, SLICES_KEY, SavedSlices, SlicesByModule, WEIGHTS_FILE, compact, file_shapes, names,
+    transpose,
 };
-use crate::attach::AttachPlan;
-use crate::modules::base_weight;
+use crate::attach::{AttachPlan, Given};
+use crate::modules::base_value;
 use crate::targets::Slices;
 use crate::{AdaptedModule, Architecture, AttachReport, LayerKind, LoraConfig, LoraError, detach};
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::{Dtype, SafeTensors};
-use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -44,7 +44,7 @@ pub fn load_with<M: Module>(
 ) -> Result<(M, AttachReport), LoraError> {
     let mut plan = AttachPlan::new(&module, config, architecture)?;
     let path = dir.join(WEIGHTS_FILE);
-    let bytes = read_bounded(&path, &plan.report.modules)?;
+    let bytes = read_bounded(&path, &plan.report)?;
     let malformed = |message: String| LoraError::Malformed {
         path: path.clone(),
         message,
@@ -55,7 +55,7 @@ pub fn load_with<M: Module>(
         .map_err(|error| malformed(format!("is not a safetensors file: {error}")))?;
 
     let copies = base_copies(&plan, &tensors);
-    check_names(&path, &plan.report.modules, &copies, &tensors)?;
+    check_names(&path, &plan.report, &copies, &tensors)?;
     for copy in &copies {
         check_copy(&path, &module, copy, &tensors)?;
     }
@@ -64,15 +64,15 @@ pub fn load_with<M: Module>(
         Some(text) => serde_json::from_str(text)
             .map_err(|error| malformed(format!("metadata `{SLICES_KEY}`: {error}")))?,
     };
-    let mut factors = HashMap::new();
+    let mut given = Given::default();
     for module in &mut plan.report.modules {
         let [name_a, name_b] = names(module);
         let [shape_a, shape_b] = file_shapes(module);
-        let a = values(&path, &tensors, &name_a, shape_a)?;
-        let b = values(&path, &tensors, &name_b, shape_b)?;
+        let a = values(&path, &tensors, &name_a, &shape_a)?;
+        let b = values(&path, &tensors, &name_b, &shape_b)?;
         let mut b = transpose(&b, shape_b);
         if let Some(saved) = slices.get(&module.module) {
-            let sliced = to_slices(module, saved.parts, &saved.adapted, &b)
+            let sliced = to_slices(module, saved, &b)
                 .ok_or_else(|| malformed(format!("`{name_b}` is not in the slices it names")))?;
             let total_rank = module.total_rank();
             module.rank = total_rank / sliced.1.adapted.len();
@@ -82,26 +82,37 @@ pub fn load_with<M: Module>(
             module.parameters = module.factor_shapes().iter().map(|[m, n]| m * n).sum();
         }
         let [a_shape, b_shape] = module.factor_shapes();
-        factors.insert(
-            module.module.clone(),
+        given.factors.insert(
+            module.parameter.clone(),
             [
                 TensorData::new(transpose(&a, shape_a), a_shape),
                 TensorData::new(b, b_shape),
             ],
         );
     }
-    Ok(plan.apply(module, factors))
+    for saved in &plan.report.saved {
+        let name = format!("{PREFIX}{}", saved.name);
+        let shape = saved.file_shape();
+        let mut values = values(&path, &tensors, &name, &shape)?;
+        if let (true, &[rows, columns]) = (saved.transposed, shape.as_slice()) {
+            values = transpose(&values, [rows, columns]);
+        }
+        let data = TensorData::new(values, saved.shape.clone());
+        given.saved.insert(saved.parameter.clone(), data);
+    }
+    Ok(plan.apply(module, given))
 }
 
 /// Reads the file if it can be the adapter's: factors and copies of base weights at 8 bytes a
 /// value, and room for the header. Of a file that is larger, no more than that is read.
-fn read_bounded(path: &Path, modules: &[AdaptedModule]) -> Result<Vec<u8>, LoraError> {
+fn read_bounded(path: &Path, report: &AttachReport) -> Result<Vec<u8>, LoraError> {
     const HEADER_LIMIT: u64 = 16 << 20;
+    let modules = report.modules.iter();
     let values: usize = modules
-        .iter()
         .flat_map(|module| file_shapes(module).into_iter().chain([module.shape]))
         .map(|[rows, columns]| rows * columns)
         .sum();
+    let values = values + report.saved_parameters();
     let limit = HEADER_LIMIT + 8 * values as u64;
     let file = std::fs::File::open(path).map_err(LoraError::io(path))?;
     let mut bytes = Vec::new();
@@ -135,16 +146,14 @@ pub fn switch<M: Module>(
 struct BaseCopy<'a> {
     name: String,
     module: &'a AdaptedModule,
-    parameter: &'a str,
 }
 
 fn base_copies<'a>(plan: &'a AttachPlan, tensors: &SafeTensors<'_>) -> Vec<BaseCopy<'a>> {
-    let modules = plan.report.modules.iter().zip(&plan.parameters);
+    let modules = plan.report.modules.iter();
     modules
-        .map(|(module, parameter)| BaseCopy {
+        .map(|module| BaseCopy {
             name: format!("{PREFIX}{}.base_layer.weight", module.module),
             module,
-            parameter,
         })
         .filter(|copy| tensors.tensor(&copy.name).is_ok())
         .collect()
@@ -164,11 +173,11 @@ fn check_copy<M: Module>(
         LayerKind::Embedding => [d_in, d_out],
         LayerKind::Linear => [d_out, d_in],
     };
-    let mut values = values(path, tensors, &copy.name, shape)?;
+    let mut values = values(path, tensors, &copy.name, &shape)?;
     if copy.module.kind == LayerKind::Linear {
         values = transpose(&values, shape);
     }
-    if base_weight(module, copy.parameter).is_some_and(|base| base == values) {
+    if base_value(module, &copy.module.parameter).is_some_and(|base| base == values) {
         return Ok(());
     }
     Err(LoraError::Malformed {
@@ -183,11 +192,17 @@ fn check_copy<M: Module>(
 
 fn check_names(
     path: &Path,
-    modules: &[AdaptedModule],
+    report: &AttachReport,
     copies: &[BaseCopy<'_>],
     tensors: &SafeTensors<'_>,
 ) -> Result<(), LoraError> {
-    let expected: Vec<String> = modules.iter().flat_map(names).collect();
+    let saved = report.saved.iter();
+    let expected: Vec<String> = report
+        .modules
+        .iter()
+        .flat_map(names)
+        .chain(saved.map(|saved| format!("{PREFIX}{}", saved.name)))
+        .collect();
     let mut unexpected: Vec<String> = tensors
         .names()
         .into_iter()
@@ -219,7 +234,7 @@ fn values(
     path: &Path,
     tensors: &SafeTensors<'_>,
     name: &str,
-    expected: [usize; 2],
+    expected: &[usize],
 ) -> Result<Vec<f32>, LoraError> {
     let malformed = |message: String| LoraError::Malformed {
         path: path.into(),
@@ -262,23 +277,12 @@ fn values(
 }
 
 /// Checks the slices that the metadata names and takes their blocks out of `B`.
-fn to_slices(
-    module: &AdaptedModule,
-    parts: usize,
-    adapted: &[usize],
-    b: &[f32],
-) -> Option<(Vec<f32>, Slices)> {
+fn to_slices(module: &AdaptedModule, saved: &SavedSlices, b: &[f32]) -> Option<(Vec<f32>, Slices)> {
     let d_out = module.shape[1];
-    let ascending = adapted.windows(2).all(|pair| pair[0] < pair[1]);
-    let within = adapted.last().is_some_and(|&last| last < parts);
-    let divides = d_out.is_multiple_of(parts) && module.total_rank().is_multiple_of(adapted.len());
-    if !ascending || !within || !divides {
+    let slices = saved.of(d_out)?;
+    if !module.total_rank().is_multiple_of(slices.adapted.len()) {
         return None;
     }
-    let slices = Slices {
-        parts,
-        adapted: adapted.to_vec(),
-    };
-    let rank = module.total_rank() / adapted.len();
+    let rank = module.total_rank() / slices.adapted.len();
     Some((compact(b, rank, d_out, &slices)?, slices))
 }

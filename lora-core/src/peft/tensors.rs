@@ -1,6 +1,6 @@
 //! Names, shapes and layouts of an adapter's tensors in a PEFT file.
 
-use crate::targets::Slices;
+use crate::targets::{FusedLayout, Slices};
 use crate::{AdaptedModule, LayerKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,14 +49,27 @@ pub(crate) fn compact(
     let mut blocks = Vec::with_capacity(rank * width * slices.adapted.len());
     for (row, values) in dense.chunks_exact(d_out).enumerate() {
         let part = *slices.adapted.get(row / rank)?;
-        let columns = part * width..(part + 1) * width;
-        let outside = values[..columns.start].iter().chain(&values[columns.end..]);
-        if outside.into_iter().any(|&value| value != 0.0) {
+        let inside = (0..width).map(|column| values[slices.column(part, column, d_out)]);
+        blocks.extend(inside);
+        let not_zero = |values: &[f32]| values.iter().filter(|&&value| value != 0.0).count();
+        if not_zero(values) != not_zero(&blocks[blocks.len() - width..]) {
             return None;
         }
-        blocks.extend_from_slice(&values[columns]);
     }
     Some(blocks)
+}
+
+/// Puts the blocks of a sliced `B` at their places in `[G · r, d_out]`, zeros elsewhere.
+pub(crate) fn expand(blocks: &[f32], rank: usize, d_out: usize, slices: &Slices) -> Vec<f32> {
+    let width = d_out / slices.parts;
+    let mut dense = vec![0.0; slices.adapted.len() * rank * d_out];
+    for (row, values) in blocks.chunks_exact(width).enumerate() {
+        let part = slices.adapted[row / rank];
+        for (column, &value) in values.iter().enumerate() {
+            dense[row * d_out + slices.column(part, column, d_out)] = value;
+        }
+    }
+    dense
 }
 
 /// The slices of a module as the metadata keeps them.
@@ -64,6 +77,41 @@ pub(crate) fn compact(
 pub(crate) struct SavedSlices {
     pub parts: usize,
     pub adapted: Vec<usize>,
+    /// The number of heads where the columns lie head by head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+}
+
+impl From<&Slices> for SavedSlices {
+    fn from(slices: &Slices) -> Self {
+        Self {
+            parts: slices.parts,
+            adapted: slices.adapted.clone(),
+            heads: match slices.layout {
+                FusedLayout::PartByPart => None,
+                FusedLayout::HeadByHead { heads } => Some(heads),
+            },
+        }
+    }
+}
+
+impl SavedSlices {
+    /// The slices of a projection `[d_in, d_out]`, if they can be of one.
+    pub fn of(&self, d_out: usize) -> Option<Slices> {
+        let ascending = self.adapted.windows(2).all(|pair| pair[0] < pair[1]);
+        let within = self.adapted.last().is_some_and(|&last| last < self.parts);
+        let heads = self.heads.unwrap_or(1);
+        let columns = self.parts.checked_mul(heads)?;
+        let divides = columns > 0 && d_out.is_multiple_of(columns);
+        (ascending && within && divides).then(|| Slices {
+            parts: self.parts,
+            adapted: self.adapted.clone(),
+            layout: match self.heads {
+                None => FusedLayout::PartByPart,
+                Some(heads) => FusedLayout::HeadByHead { heads },
+            },
+        })
+    }
 }
 
 /// Slices by module path.
@@ -86,6 +134,7 @@ mod tests {
         let slices = Slices {
             parts: 3,
             adapted: vec![0, 2],
+            layout: FusedLayout::PartByPart,
         };
         let mut dense = vec![
             1.0, 2.0, 0.0, 0.0, 0.0, 0.0, //
@@ -93,7 +142,26 @@ mod tests {
         ];
         let blocks = compact(&dense, 1, 6, &slices);
         assert_eq!(blocks, Some(vec![1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(expand(&[1.0, 2.0, 3.0, 4.0], 1, 6, &slices), dense);
         dense[3] = 0.5;
         assert_eq!(compact(&dense, 1, 6, &slices), None);
+    }
+    #[test]
+    fn blocks_are_found_head_by_head() {
+        // Two heads of one column a part: q0 k0 v0 q1 k1 v1.
+        let saved = SavedSlices {
+            parts: 3,
+            adapted: vec![0, 2],
+            heads: Some(2),
+        };
+        let slices = saved.of(6).unwrap();
+        let dense = vec![
+            1.0, 0.0, 0.0, 2.0, 0.0, 0.0, //
+            0.0, 0.0, 3.0, 0.0, 0.0, 4.0,
+        ];
+        let blocks = vec![1.0, 2.0, 3.0, 4.0];
+        assert_eq!(compact(&dense, 1, 6, &slices), Some(blocks.clone()));
+        assert_eq!(expand(&blocks, 1, 6, &slices), dense);
+        assert!(saved.of(9).is_none());
     }
 }

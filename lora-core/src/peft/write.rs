@@ -3,11 +3,12 @@
 use super::config::CONFIG_FILE;
 use super::json::{PeftOptions, to_json};
 use super::tensors::{
-    SLICES_KEY, SavedSlices, SlicesByModule, WEIGHTS_FILE, file_shapes, names, transpose,
+    PREFIX, SLICES_KEY, SavedSlices, SlicesByModule, WEIGHTS_FILE, expand, file_shapes, names,
+    transpose,
 };
 use crate::files::{Overwrite, write_dir, write_file};
-use crate::modules::{Factor, factors};
-use crate::{AdaptedModule, AttachReport, LoraError};
+use crate::modules::{Factor, base_value, factors};
+use crate::{AttachReport, LoraError};
 use burn::module::Module;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -54,11 +55,7 @@ fn metadata(report: &AttachReport) -> HashMap<String, String> {
         .iter()
         .filter_map(|module| {
             let slices = module.slices.as_ref()?;
-            let saved = SavedSlices {
-                parts: slices.parts,
-                adapted: slices.adapted.clone(),
-            };
-            Some((module.module.clone(), saved))
+            Some((module.module.clone(), SavedSlices::from(slices)))
         })
         .collect();
     if !slices.is_empty() {
@@ -69,7 +66,7 @@ fn metadata(report: &AttachReport) -> HashMap<String, String> {
     metadata
 }
 
-type FileTensor = (String, [usize; 2], Vec<u8>);
+type FileTensor = (String, Vec<usize>, Vec<u8>);
 
 fn file_tensors<M: Module>(
     module: &M,
@@ -83,7 +80,7 @@ fn file_tensors<M: Module>(
         };
         let factor = |name: &str| {
             let mut all = attached.iter();
-            all.find(|f| f.module == adapted.module && f.name == name)
+            all.find(|f| f.parameter == adapted.parameter && f.name == name)
                 .and_then(to_host)
                 .ok_or_else(not_attached)
         };
@@ -92,7 +89,10 @@ fn file_tensors<M: Module>(
         if a.len() != shape_a[0] * shape_a[1] || b.len() != shape_b[0] * shape_b[1] {
             return Err(not_attached());
         }
-        let b = to_dense(adapted, b);
+        let b = match &adapted.slices {
+            None => b,
+            Some(slices) => expand(&b, adapted.rank, adapted.shape[1], slices),
+        };
         let rank = adapted.total_rank();
         let a = transpose(&a, shape_a);
         let b = transpose(&b, [rank, adapted.shape[1]]);
@@ -102,32 +102,30 @@ fn file_tensors<M: Module>(
             .zip(file_shapes(adapted))
             .zip(values)
         {
-            let bytes = values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect();
-            tensors.push((name, shape, bytes));
+            tensors.push((name, shape.to_vec(), to_bytes(&values)));
         }
     }
+    for saved in &report.saved {
+        let values = base_value(module, &saved.parameter);
+        let values = values.filter(|values| values.len() == saved.elements());
+        let mut values = values.ok_or_else(|| LoraError::NotAttached {
+            module: saved.name.clone(),
+        })?;
+        if let (true, &[rows, columns]) = (saved.transposed, saved.shape.as_slice()) {
+            values = transpose(&values, [rows, columns]);
+        }
+        let name = format!("{PREFIX}{}", saved.name);
+        tensors.push((name, saved.file_shape(), to_bytes(&values)));
+    }
     Ok(tensors)
+}
+
+fn to_bytes(values: &[f32]) -> Vec<u8> {
+    let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+    bytes.collect()
 }
 
 fn to_host(factor: &Factor) -> Option<Vec<f32>> {
     let data = factor.value.clone().into_data().convert::<f32>();
     data.try_to_vec::<f32>().ok()
-}
-
-/// The blocks of a sliced `B` at their places in `[G · r, d_out]`.
-fn to_dense(adapted: &AdaptedModule, b: Vec<f32>) -> Vec<f32> {
-    let Some(slices) = &adapted.slices else {
-        return b;
-    };
-    let d_out = adapted.shape[1];
-    let width = d_out / slices.parts;
-    let mut dense = vec![0.0; adapted.total_rank() * d_out];
-    for (row, values) in b.chunks_exact(width).enumerate() {
-        let start = row * d_out + slices.adapted[row / adapted.rank] * width;
-        dense[start..start + width].copy_from_slice(values);
-    }
-    dense
 }

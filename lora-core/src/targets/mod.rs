@@ -1,32 +1,18 @@
 //! Which modules a configuration means: names, patterns, layers and slices to resolved paths.
 
+mod architecture;
 mod pattern;
+mod saved;
 mod select;
 
-use crate::modules::Matrix;
+pub use architecture::{Architecture, FusedLayout, FusedProjection};
+pub use saved::SavedParameter;
+
+use crate::modules::{Matrix, Parameters};
 use crate::{AdapterPath, LoraConfig, LoraError};
 use pattern::{first_match, nearest, patterns};
 use regex::Regex;
 use select::{Selected, exclude, keep_layers, select};
-
-/// What a model tells about itself, so that targets can be named as its users know them.
-#[derive(Clone, Debug, Default)]
-pub struct Architecture {
-    /// Names of output layers, which `all-linear` leaves out, such as `lm_head`.
-    pub output_layers: Vec<String>,
-    /// Projections that hold several matrices side by side.
-    pub fused: Vec<FusedProjection>,
-}
-
-/// A projection `[d_in, parts · d]` that holds several matrices side by side, such as GPT-2's
-/// `c_attn` with q, k and v.
-#[derive(Clone, Debug)]
-pub struct FusedProjection {
-    /// Its name, by the end of its path.
-    pub module: String,
-    /// Names of the parts, from the first column on.
-    pub parts: Vec<String>,
-}
 
 /// The parts of a fused projection that have an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +21,23 @@ pub struct Slices {
     pub parts: usize,
     /// Indices of the adapted ones, ascending.
     pub adapted: Vec<usize>,
+    /// How the columns are shared out among the parts.
+    pub layout: FusedLayout,
+}
+
+impl Slices {
+    /// The column of a projection `[d_in, d_out]` that is column `column` of part `part`.
+    pub(crate) fn column(&self, part: usize, column: usize, d_out: usize) -> usize {
+        let width = d_out / self.parts;
+        match self.layout {
+            FusedLayout::PartByPart => part * width + column,
+            FusedLayout::HeadByHead { heads } => {
+                let d_head = width / heads;
+                let (head, rest) = (column / d_head, column % d_head);
+                (head * self.parts + part) * d_head + rest
+            }
+        }
+    }
 }
 
 /// A module that will get an adapter.
@@ -47,13 +50,23 @@ pub(crate) struct Target {
     pub slices: Option<Slices>,
 }
 
-/// Resolves the configuration against the matrices of a model, in the model's order.
+/// What a configuration means on a model.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// The modules that get an adapter, in the model's order.
+    pub targets: Vec<Target>,
+    /// The parameters that train and are saved whole, in the model's order.
+    pub saved: Vec<SavedParameter>,
+}
+
+/// Resolves the configuration against the parameters of a model.
 pub(crate) fn resolve(
-    matrices: &[Matrix],
+    parameters: &Parameters,
     config: &LoraConfig,
     architecture: &Architecture,
-) -> Result<Vec<Target>, LoraError> {
+) -> Result<Resolved, LoraError> {
     config.validate()?;
+    let matrices = &parameters.matrices;
     if let Some(matrix) = matrices.iter().find(|matrix| matrix.adapted) {
         return Err(LoraError::AlreadyAttached {
             module: matrix.module.clone(),
@@ -68,6 +81,9 @@ pub(crate) fn resolve(
     let mut selected = select(matrices, config, architecture, &no_match)?;
     exclude(&mut selected, matrices, config, &no_match)?;
     keep_layers(&mut selected, config)?;
+    let saved = saved::resolve(&parameters.all, config)?;
+    // What trains whole needs no adapter.
+    selected.retain(|(matrix, _)| !saved.iter().any(|s| s.parameter == matrix.parameter));
     if selected.is_empty() {
         return Err(LoraError::NoMatch {
             what: "configuration",
@@ -103,7 +119,7 @@ pub(crate) fn resolve(
         check(&target, config)?;
         targets.push(target);
     }
-    Ok(targets)
+    Ok(Resolved { targets, saved })
 }
 
 fn every_pattern_matches<T>(
@@ -153,7 +169,7 @@ mod tests {
     use crate::modules::LayerKind;
     use crate::{ExcludeModules, TargetModules};
 
-    fn model() -> Vec<Matrix> {
+    fn model() -> Parameters {
         let mut matrices = Vec::new();
         for layer in 0..3 {
             for (name, shape) in [
@@ -182,7 +198,10 @@ mod tests {
             is_linear_layer: true,
             adapted: false,
         });
-        matrices
+        Parameters {
+            matrices,
+            ..Parameters::default()
+        }
     }
 
     fn gpt2() -> Architecture {
@@ -191,13 +210,19 @@ mod tests {
             fused: vec![FusedProjection {
                 module: "attn.c_attn".into(),
                 parts: ["q", "k", "v"].map(String::from).to_vec(),
+                layout: FusedLayout::PartByPart,
             }],
+            ..Architecture::default()
         }
     }
 
     fn paths(config: &LoraConfig) -> Result<Vec<String>, LoraError> {
-        let targets = resolve(&model(), config, &gpt2())?;
-        Ok(targets.into_iter().map(|t| t.matrix.module).collect())
+        let resolved = resolve(&model(), config, &gpt2())?;
+        Ok(resolved
+            .targets
+            .into_iter()
+            .map(|t| t.matrix.module)
+            .collect())
     }
 
     fn names(names: &[&str]) -> LoraConfig {
@@ -282,7 +307,7 @@ mod tests {
             .with_rank_for("mlp.c_fc", 2)
             .with_rank_for("c_fc", 3)
             .with_alpha_for("h.1.attn.c_attn", 9.0);
-        let targets = resolve(&model(), &config, &gpt2()).unwrap();
+        let targets = resolve(&model(), &config, &gpt2()).unwrap().targets;
         let of = |path: &str| targets.iter().find(|t| t.matrix.module == path).unwrap();
         assert_eq!(of("transformer.h.0.mlp.c_fc").rank, 2);
         assert_eq!(of("transformer.h.0.attn.c_attn").rank, 4);
@@ -292,7 +317,8 @@ mod tests {
 
     #[test]
     fn slices_are_named_as_the_model_names_them() {
-        let targets = resolve(&model(), &names(&["c_attn[v, q]"]), &gpt2()).unwrap();
+        let resolved = resolve(&model(), &names(&["c_attn[v, q]"]), &gpt2()).unwrap();
+        let targets = resolved.targets;
         let slices = targets[0].slices.clone().unwrap();
         assert_eq!((slices.parts, slices.adapted), (3, vec![0, 2]));
         for bad in ["c_attn[x]", "c_fc[q]", "c_attn[q", "c_attn[]"] {

@@ -34,17 +34,16 @@ pub(super) fn full_match(what: &'static str, pattern: &str) -> Result<Regex, Lor
 
 /// The names closest to an entry: what the user may have meant.
 pub(super) fn nearest(entry: &str, matrices: &[Matrix]) -> Vec<String> {
-    let last = |path: &str| path.rsplit('.').next().unwrap_or(path).to_string();
-    let mut names: Vec<String> = matrices
-        .iter()
-        .map(|m| {
-            if entry.contains('.') {
-                m.module.clone()
-            } else {
-                last(&m.module)
-            }
-        })
-        .collect();
+    closest(entry, matrices.iter().map(|m| m.module.as_str()))
+}
+
+/// The paths closest to an entry, or their last components where the entry is a single one.
+pub(super) fn closest<'a>(entry: &str, paths: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let shown = |path: &'a str| match entry.contains('.') {
+        true => path,
+        false => path.rsplit('.').next().unwrap_or(path),
+    };
+    let mut names: Vec<String> = paths.map(|path| shown(path).to_string()).collect();
     names.sort();
     names.dedup();
     names.sort_by(|a, b| {

@@ -1,7 +1,7 @@
 //! From all matrices of a model to those that a configuration names.
 
 use super::pattern::{compile, ends_in, full_match};
-use super::{Architecture, Slices};
+use super::{Architecture, FusedLayout, Slices};
 use crate::modules::Matrix;
 use crate::{AdapterPath, ExcludeModules, LoraConfig, LoraError, TargetModules};
 
@@ -52,13 +52,9 @@ pub(super) fn select<'a>(
     let names = match &config.targets {
         TargetModules::Names(names) => names,
         TargetModules::Pattern(word) if word == TargetModules::ALL_LINEAR => {
-            let is_output = |path: &str| {
-                let mut outputs = architecture.output_layers.iter();
-                outputs.any(|name| ends_in(path, name))
-            };
             return Ok(matrices
                 .iter()
-                .filter(|m| m.is_linear_layer && !is_output(&m.module))
+                .filter(|m| m.is_linear_layer && !architecture.is_output(&m.module))
                 .map(|matrix| (matrix, None))
                 .collect());
         }
@@ -127,9 +123,13 @@ pub(super) fn slices_of(
             "slices need a `LoraLinear`, this layer reads the composed weight".into(),
         ));
     }
-    if !matrix.shape[1].is_multiple_of(fused.parts.len()) {
+    let heads = match fused.layout {
+        FusedLayout::PartByPart => 1,
+        FusedLayout::HeadByHead { heads } => heads,
+    };
+    if !matrix.shape[1].is_multiple_of(fused.parts.len() * heads) {
         return Err(refuse(format!(
-            "its {} columns do not divide into {} parts",
+            "its {} columns do not divide into {} parts of {heads} heads",
             matrix.shape[1],
             fused.parts.len()
         )));
@@ -149,6 +149,7 @@ pub(super) fn slices_of(
     Ok(Slices {
         parts: fused.parts.len(),
         adapted,
+        layout: fused.layout,
     })
 }
 

@@ -1,19 +1,54 @@
 //! LoRA adapters on a GPT-2.
 
-use super::Gpt2LmHead;
-use super::build::{on_host, param};
 use super::keys::{EMBEDDING, HEAD};
-use crate::ModelError;
+use super::{Gpt2Config, Gpt2LmHead};
+use crate::checkpoint::ExportReport;
+use crate::weights::{on_host, param};
+use crate::{ExportOptions, LoraModel, ModelError};
 use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
-use lora_core::peft::{self, PeftOptions};
 use lora_core::{
-    Architecture, AttachReport, ExcludeModules, FusedProjection, LayerKind, LoraConfig,
-    LoraEmbedding, LoraEmbeddingConfig, LoraLinear, LoraLinearConfig, TargetModules, attach,
-    attach_with,
+    Architecture, ExcludeModules, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
+    LoraEmbeddingConfig, LoraLinear, LoraLinearConfig, TargetModules, attach,
 };
 use std::path::Path;
+
+impl LoraModel for Gpt2LmHead {
+    type Config = Gpt2Config;
+
+    fn lora_architecture(&self) -> Architecture {
+        Self::architecture()
+    }
+
+    fn task_type(&self) -> &'static str {
+        "CAUSAL_LM"
+    }
+
+    fn device(&self) -> Device {
+        self.transformer.wte.weight.lazy_device()
+    }
+
+    /// A tied head becomes a layer of its own first, where the configuration adapts or excludes
+    /// it, or adapts the token embedding: the head keeps the embedding's base weight then, as in
+    /// PEFT, also after a merge.
+    fn prepare(self, config: &LoraConfig) -> Result<Self, ModelError> {
+        match self.lm_head.is_none() && needs_head(config, &self.transformer.wte) {
+            true => self.untie_head(),
+            false => Ok(self),
+        }
+    }
+
+    fn export(
+        &self,
+        config: &Gpt2Config,
+        dir: impl AsRef<Path>,
+        options: &ExportOptions,
+        overwrite: Overwrite,
+    ) -> Result<ExportReport, ModelError> {
+        super::export::export(self, config, dir.as_ref(), options, overwrite)
+    }
+}
 
 impl Gpt2LmHead {
     /// What `all-linear` leaves out, and what can be adapted by slices: `c_attn[q,v]`.
@@ -23,91 +58,11 @@ impl Gpt2LmHead {
             fused: vec![FusedProjection {
                 module: "attn.c_attn".into(),
                 parts: ["q", "k", "v"].map(String::from).to_vec(),
+                layout: FusedLayout::PartByPart,
             }],
+            conv1d: ["c_attn", "c_proj", "c_fc"].map(String::from).to_vec(),
+            ..Architecture::default()
         }
-    }
-
-    /// Freezes the model and puts LoRA adapters on it.
-    ///
-    /// A tied head becomes a layer of its own first, where the configuration adapts or excludes it,
-    /// or adapts the token embedding: the head keeps the embedding's base weight then, as in PEFT,
-    /// also after a merge.
-    ///
-    /// # Example
-    /// ```
-    /// # #![recursion_limit = "256"]
-    /// use burn::tensor::Device;
-    /// use lora_core::{LoraConfig, TargetModules};
-    /// use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
-    ///
-    /// let config = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, vocab_size: 100, ..Gpt2Config::default() };
-    /// let model = Gpt2LmHead::init(&config, 0, &Device::flex())?;
-    /// let lora = LoraConfig::new(4).with_targets(TargetModules::names(["c_attn[q,v]"]));
-    /// let (model, report) = model.attach(&lora)?;
-    /// // Two slices in two layers, each with A [64, 4] and B [4, 64].
-    /// assert_eq!(report.parameters(), 2 * 2 * (64 * 4 + 4 * 64));
-    /// # let _ = model;
-    /// # Ok::<(), lora_models::ModelError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`lora_core::attach_with`].
-    pub fn attach(self, config: &LoraConfig) -> Result<(Self, AttachReport), ModelError> {
-        let model = self.with_head_for(config)?;
-        Ok(attach_with(model, config, &Self::architecture())?)
-    }
-
-    /// Puts the adapter of a PEFT directory on the model, ready to go on training.
-    ///
-    /// # Errors
-    /// As [`lora_core::peft::load`].
-    pub fn load_adapter(self, dir: impl AsRef<Path>) -> Result<(Self, AttachReport), ModelError> {
-        let config = peft::read_config(dir.as_ref())?;
-        self.load_adapter_with(dir, &config)
-    }
-
-    /// [`load_adapter`](Self::load_adapter) with a configuration that was read before, and may have
-    /// been changed where the tensors do not depend on it: another dropout to train with.
-    ///
-    /// # Errors
-    /// As [`lora_core::peft::load_with`].
-    pub fn load_adapter_with(
-        self,
-        dir: impl AsRef<Path>,
-        config: &LoraConfig,
-    ) -> Result<(Self, AttachReport), ModelError> {
-        let model = self.with_head_for(config)?;
-        Ok(peft::load_with(
-            model,
-            dir.as_ref(),
-            config,
-            &Self::architecture(),
-        )?)
-    }
-
-    /// Writes the adapters as a PEFT directory.
-    ///
-    /// `base_model` is the name or path of the base model, by which Python's `AutoPeftModel` finds
-    /// it.
-    ///
-    /// # Errors
-    /// As [`lora_core::peft::save`].
-    pub fn save_adapter(
-        &self,
-        report: &AttachReport,
-        dir: impl AsRef<Path>,
-        base_model: Option<&str>,
-        overwrite: Overwrite,
-    ) -> Result<(), ModelError> {
-        // In Python the embedding is no Conv1D, and the head is a Linear.
-        let is_conv1d =
-            |m: &lora_core::AdaptedModule| m.kind == LayerKind::Linear && m.module != "lm_head";
-        let options = PeftOptions {
-            task_type: Some("CAUSAL_LM".into()),
-            base_model: base_model.map(String::from),
-            fan_in_fan_out: report.modules.iter().any(is_conv1d),
-        };
-        Ok(peft::save(self, report, dir.as_ref(), &options, overwrite)?)
     }
 
     /// Gives a tied model a head of its own, which starts as the token embedding, transposed.
@@ -126,13 +81,6 @@ impl Gpt2LmHead {
             });
         }
         Ok(self)
-    }
-
-    fn with_head_for(self, config: &LoraConfig) -> Result<Self, ModelError> {
-        match self.lm_head.is_none() && needs_head(config, &self.transformer.wte) {
-            true => self.untie_head(),
-            false => Ok(self),
-        }
     }
 }
 

@@ -5,38 +5,28 @@ use super::attention::Attention;
 use super::block::{Block, Mlp};
 use super::model::{Gpt2, Gpt2LmHead};
 use crate::ModelError;
-use burn::module::Param;
-use burn::nn::{Dropout, DropoutConfig, Embedding, LayerNorm, LayerNormConfig};
-use burn::tensor::{Device, Tensor, TensorData};
-use lora_core::{LoraEmbedding, LoraLinear, param_id};
+use crate::weights::{Maker, Weights, dropout};
+use burn::nn::{Embedding, LayerNorm};
+use burn::tensor::Device;
 
-/// Where parameters come from: a checkpoint, or chance.
-pub(super) trait Weights {
-    /// The values of the parameter at `path`, row-major.
-    fn values(&mut self, path: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError>;
-}
-
-/// Makes a model, asking for one parameter at a time.
-///
-/// Ids of parameters depend on their paths alone, so that what an optimizer saved for them is found
-/// again in another process.
+/// Makes a model.
 pub(super) fn build(
     config: &Gpt2Config,
     device: &Device,
     weights: &mut dyn Weights,
 ) -> Result<Gpt2LmHead, ModelError> {
-    let mut builder = Builder {
-        config,
+    let architecture = &Gpt2LmHead::architecture();
+    let maker = Maker {
+        architecture,
         device,
         weights,
     };
+    let mut builder = Builder { config, maker };
     let transformer = builder.transformer()?;
+    let head = [config.n_embd, config.vocab_size];
     let lm_head = match config.tie_word_embeddings {
         true => None,
-        false => Some(LoraLinear {
-            weight: builder.param("lm_head.weight", [config.n_embd, config.vocab_size])?,
-            bias: None,
-        }),
+        false => Some(builder.maker.linear_without_bias("lm_head", head)?),
     };
     Ok(Gpt2LmHead {
         transformer,
@@ -46,8 +36,7 @@ pub(super) fn build(
 
 struct Builder<'a> {
     config: &'a Gpt2Config,
-    device: &'a Device,
-    weights: &'a mut dyn Weights,
+    maker: Maker<'a>,
 }
 
 impl Builder<'_> {
@@ -56,12 +45,13 @@ impl Builder<'_> {
         let d = config.n_embd;
         let blocks = (0..config.n_layer).map(|layer| self.block(layer));
         let h = blocks.collect::<Result<Vec<_>, _>>()?;
+        let positions = [config.n_positions, d];
         Ok(Gpt2 {
-            wte: LoraEmbedding {
-                weight: self.param("transformer.wte.weight", [config.vocab_size, d])?,
-            },
+            wte: self
+                .maker
+                .embedding("transformer.wte", [config.vocab_size, d])?,
             wpe: Embedding {
-                weight: self.param("transformer.wpe.weight", [config.n_positions, d])?,
+                weight: self.maker.param("transformer.wpe.weight", positions)?,
             },
             drop: dropout(config.embd_pdrop),
             h,
@@ -83,8 +73,8 @@ impl Builder<'_> {
         Ok(Block {
             ln_1: self.norm(&path("ln_1"))?,
             attn: Attention {
-                c_attn: self.linear(&path("attn.c_attn"), [d, 3 * d])?,
-                c_proj: self.linear(&path("attn.c_proj"), [d, d])?,
+                c_attn: self.maker.linear(&path("attn.c_attn"), [d, 3 * d])?,
+                c_proj: self.maker.linear(&path("attn.c_proj"), [d, d])?,
                 attn_dropout: dropout(config.attn_pdrop),
                 resid_dropout: dropout(config.resid_pdrop),
                 n_head: config.n_head,
@@ -92,71 +82,17 @@ impl Builder<'_> {
             },
             ln_2: self.norm(&path("ln_2"))?,
             mlp: Mlp {
-                c_fc: self.linear(&path("mlp.c_fc"), [d, inner])?,
-                c_proj: self.linear(&path("mlp.c_proj"), [inner, d])?,
+                c_fc: self.maker.linear(&path("mlp.c_fc"), [d, inner])?,
+                c_proj: self.maker.linear(&path("mlp.c_proj"), [inner, d])?,
                 dropout: dropout(config.resid_pdrop),
                 activation: config.activation_function,
             },
         })
     }
 
-    fn linear(&mut self, path: &str, shape: [usize; 2]) -> Result<LoraLinear, ModelError> {
-        Ok(LoraLinear {
-            weight: self.param(&format!("{path}.weight"), shape)?,
-            bias: Some(self.param(&format!("{path}.bias"), [shape[1]])?),
-        })
-    }
-
     fn norm(&mut self, path: &str) -> Result<LayerNorm, ModelError> {
-        let d = self.config.n_embd;
-        let mut norm = LayerNormConfig::new(d)
-            .with_epsilon(self.config.layer_norm_epsilon)
-            .init(self.device);
-        norm.gamma = self.param(&format!("{path}.gamma"), [d])?;
-        norm.beta = Some(self.param(&format!("{path}.beta"), [d])?);
-        Ok(norm)
+        let config = self.config;
+        self.maker
+            .norm(path, config.n_embd, config.layer_norm_epsilon)
     }
-
-    fn param<const D: usize>(
-        &mut self,
-        path: &str,
-        shape: [usize; D],
-    ) -> Result<Param<Tensor<D>>, ModelError> {
-        let values = self.weights.values(path, &shape)?;
-        Ok(param(path, values, shape, self.device))
-    }
-}
-
-/// A trainable parameter at `path`.
-pub(super) fn param<const D: usize>(
-    path: &str,
-    values: Vec<f32>,
-    shape: [usize; D],
-    device: &Device,
-) -> Param<Tensor<D>> {
-    let data = TensorData::new(values, shape);
-    // As Burn's own layers do: memory that lives as long as the model lies apart from the rest.
-    let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, device));
-    // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but
-    // the parameter is to have them once `train()` has moved it to one that has.
-    Param::initialized(param_id(path), tensor).set_require_grad(true)
-}
-
-/// The values of the parameter of this name, row-major.
-pub(super) fn on_host<const D: usize>(
-    name: &str,
-    tensor: Tensor<D>,
-) -> Result<Vec<f32>, ModelError> {
-    let data = tensor.into_data().convert::<f32>();
-    let found = format!("{:?}", data.dtype());
-    data.try_into_vec::<f32>()
-        .map_err(|_| ModelError::TensorDtype {
-            name: name.into(),
-            expected: "F32".into(),
-            found,
-        })
-}
-
-fn dropout(probability: f64) -> Dropout {
-    DropoutConfig::new(probability).init()
 }

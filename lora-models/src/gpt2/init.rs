@@ -1,10 +1,10 @@
 //! A random start.
 
-use super::build::{Weights, build};
+use super::build::build;
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::ModelError;
+use crate::weights::Random;
 use burn::tensor::Device;
-use lora_core::normal_values;
 
 impl Gpt2LmHead {
     /// A model with random weights, as transformers starts one: normal with standard deviation
@@ -18,29 +18,20 @@ impl Gpt2LmHead {
     /// [`ModelError::UnsupportedConfig`] where the configuration makes no model.
     pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Self, ModelError> {
         config.validate()?;
-        build(config, device, &mut Random { config, seed })
+        build(config, device, &mut random(config, seed))
     }
 }
 
-struct Random<'a> {
-    config: &'a Gpt2Config,
-    seed: u64,
-}
-
-impl Weights for Random<'_> {
-    fn values(&mut self, path: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let count = shape.iter().product();
-        if path.ends_with(".gamma") {
-            return Ok(vec![1.0; count]);
-        }
-        if path.ends_with(".bias") || path.ends_with(".beta") {
-            return Ok(vec![0.0; count]);
-        }
-        let mut deviation = self.config.initializer_range;
-        if path.ends_with(".c_proj.weight") {
-            deviation /= (2.0 * self.config.n_layer as f64).sqrt();
-        }
-        Ok(normal_values(self.seed, path, count, deviation))
+/// Random weights of this configuration.
+pub(super) fn random(config: &Gpt2Config, seed: u64) -> Random<impl Fn(&str) -> f64> {
+    let whole = config.initializer_range;
+    let residual = whole / (2.0 * config.n_layer as f64).sqrt();
+    Random {
+        seed,
+        deviation: move |path: &str| match path.ends_with(".c_proj.weight") {
+            true => residual,
+            false => whole,
+        },
     }
 }
 

@@ -20,16 +20,6 @@ pub(super) const HEAD: &str = "lm_head.weight";
 /// The token embedding.
 pub(super) const EMBEDDING: &str = "transformer.wte.weight";
 
-/// The name in a file, with the prefix, of the parameter at this path.
-pub(super) fn file_name(path: &str) -> String {
-    for (ours, theirs) in [(".gamma", ".weight"), (".beta", ".bias")] {
-        if let Some(module) = path.strip_suffix(ours) {
-            return format!("{module}{theirs}");
-        }
-    }
-    path.to_string()
-}
-
 /// Whether a tensor of this name is a buffer of the causal mask, which is no weight.
 pub(super) fn is_mask_buffer(name: &str) -> bool {
     name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
@@ -65,54 +55,14 @@ pub(super) fn trunk(config: &Gpt2Config) -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
-/// Row-major `[rows, columns]` to row-major `[columns, rows]`.
-///
-/// In squares that fit in the first-level cache: the head of a GPT-2 is 150 MB.
-pub(super) fn transpose(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
-    const SIDE: usize = 32;
-    let mut transposed = vec![0.0; values.len()];
-    for row_start in (0..rows).step_by(SIDE) {
-        for column_start in (0..columns).step_by(SIDE) {
-            for column in column_start..(column_start + SIDE).min(columns) {
-                for row in row_start..(row_start + SIDE).min(rows) {
-                    transposed[column * rows + row] = values[row * columns + column];
-                }
-            }
-        }
-    }
-    transposed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_transformers() {
-        assert_eq!(
-            file_name("transformer.h.3.ln_1.gamma"),
-            "transformer.h.3.ln_1.weight"
-        );
-        assert_eq!(file_name("transformer.ln_f.beta"), "transformer.ln_f.bias");
-        assert_eq!(
-            file_name("transformer.h.0.attn.c_attn.bias"),
-            "transformer.h.0.attn.c_attn.bias"
-        );
+    fn mask_buffers_are_told_from_biases() {
         assert!(is_mask_buffer("transformer.h.0.attn.bias"));
         assert!(is_mask_buffer("h.0.attn.masked_bias"));
         assert!(!is_mask_buffer("h.0.attn.c_attn.bias"));
-    }
-
-    #[test]
-    fn transpose_turns_rows_into_columns_across_squares() {
-        let shape = [70, 33];
-        let values: Vec<f32> = (0..70 * 33).map(|value| value as f32).collect();
-        let transposed = transpose(&values, shape);
-        for row in 0..70 {
-            for column in 0..33 {
-                assert_eq!(transposed[column * 70 + row], values[row * 33 + column]);
-            }
-        }
-        assert_eq!(transpose(&transposed, [33, 70]), values);
     }
 }

@@ -1,13 +1,25 @@
 //! Reading a model from a Hugging Face directory.
 
-use super::build::{Weights, build};
-use super::keys::{EMBEDDING, HEAD, PREFIX, file_name, is_mask_buffer, transpose, trunk};
+use super::build::build;
+use super::init::random;
+use super::keys::{EMBEDDING, HEAD, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::ModelError;
-use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
+use crate::checkpoint::{Checkpoint, LoadReport};
+use crate::weights::{Expectation, Leftover, plan, read_model};
 use burn::tensor::Device;
-use std::collections::HashSet;
 use std::path::Path;
+
+/// Buffers of the causal mask in old files.
+const MASK: Leftover = Leftover {
+    reason: "buffer of the causal mask",
+    is: is_mask_buffer,
+};
+/// A head that is the embedding.
+const TIED: Leftover = Leftover {
+    reason: "tied to the token embedding",
+    is: |name| name == HEAD,
+};
 
 impl Gpt2LmHead {
     /// Loads a model from a directory with `config.json` and weights in any form that
@@ -29,72 +41,23 @@ impl Gpt2LmHead {
         let dir = dir.as_ref();
         let config = Gpt2Config::from_dir(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
-        let mut reader = StrictReader::new(&checkpoint);
-        // A file without the prefix lacks the embedding under its full name; a file that lacks both
-        // is reported with the full names.
-        let bare = EMBEDDING.strip_prefix(PREFIX).unwrap_or(EMBEDDING);
-        let strip = if reader.has(bare) { PREFIX } else { "" };
-
-        let mut expected = trunk(&config);
-        for (name, _) in &mut expected {
-            *name = without(strip, name).to_string();
-        }
-        let head = (HEAD.to_string(), vec![config.vocab_size, config.n_embd]);
-        let mut optional = Vec::new();
-        match config.tie_word_embeddings {
-            true => optional.push(head),
-            false => expected.push(head),
-        }
-        reader.check(&expected, &optional)?;
-        reader.ignore("buffer of the causal mask", is_mask_buffer);
-        if config.tie_word_embeddings {
-            reader.ignore("tied to the token embedding", |name| name == HEAD);
-        }
-        refuse_strangers(&reader, &expected)?;
-
-        let mut weights = FromFile {
-            reader: &mut reader,
-            strip,
+        let expectation = Expectation {
+            wanted: plan(|weights| build(&config, device, weights))?,
+            prefix: PREFIX,
+            anchor: EMBEDDING,
+            may_be_fresh: &[],
+            force_fresh: false,
+            leftovers: match config.tie_word_embeddings {
+                true => &[MASK, TIED],
+                false => &[MASK],
+            },
         };
-        let model = build(&config, device, &mut weights)?;
-        let report = reader.finish()?;
+        let (model, report, _) = read_model(
+            &checkpoint,
+            &expectation,
+            &mut random(&config, 0),
+            |weights| build(&config, device, weights),
+        )?;
         Ok((model, config, report))
-    }
-}
-
-/// Says what is left over before reading gigabytes, which [`StrictReader::finish`] does after.
-fn refuse_strangers(
-    reader: &StrictReader<'_>,
-    expected: &[(String, Vec<usize>)],
-) -> Result<(), ModelError> {
-    let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-    let mut names = reader.left_over();
-    names.retain(|name| !known.contains(name.as_str()));
-    match names.is_empty() {
-        true => Ok(()),
-        false => Err(ModelError::TensorUnexpected { names }),
-    }
-}
-
-fn without<'a>(prefix: &str, name: &'a str) -> &'a str {
-    name.strip_prefix(prefix).unwrap_or(name)
-}
-
-struct FromFile<'r, 'c> {
-    reader: &'r mut StrictReader<'c>,
-    /// What the names in the file lack.
-    strip: &'static str,
-}
-
-impl Weights for FromFile<'_, '_> {
-    fn values(&mut self, path: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        if path == HEAD {
-            let [d_model, vocab] = [shape[0], shape[1]];
-            let tensor = self.reader.take(HEAD, &[vocab, d_model])?;
-            return Ok(transpose(&tensor.values, [vocab, d_model]));
-        }
-        let name = file_name(path);
-        let tensor = self.reader.take(without(self.strip, &name), shape)?;
-        Ok(tensor.values)
     }
 }

@@ -38,5 +38,4 @@ mod model;
 pub use attention::Attention;
 pub use block::{Block, Mlp};
 pub use config::{CONFIG_FILE, Gpt2Config};
-pub use export::ExportOptions;
 pub use model::{Gpt2, Gpt2LmHead};

@@ -6,7 +6,7 @@ use super::mask::additive_mask;
 use crate::generate::{CausalModel, KvCache};
 use burn::module::Module;
 use burn::nn::{Dropout, Embedding, LayerNorm};
-use burn::tensor::{Bool, Device, Int, Tensor, module::linear};
+use burn::tensor::{Bool, Int, Tensor, module::linear};
 use lora_core::{LoraEmbedding, LoraLinear};
 
 /// The model without the projection to the vocabulary.
@@ -88,11 +88,6 @@ impl Gpt2 {
 }
 
 impl Gpt2LmHead {
-    /// The device that the weights are on.
-    pub fn device(&self) -> Device {
-        self.transformer.wte.weight.lazy_device()
-    }
-
     /// [`Gpt2::forward`]: the hidden states, to be projected where they are needed.
     ///
     /// # Shapes

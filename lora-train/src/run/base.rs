@@ -5,6 +5,7 @@ use crate::data::Encode;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use lora_core::AttachReport;
+use lora_models::LoraModel;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use crate::device::{self, DeviceName};
 use clap::Args;
 use lora_core::files::Overwrite;
 use lora_models::checkpoint::ExportDType;
-use lora_models::gpt2::ExportOptions;
+use lora_models::{ExportOptions, LoraModel};
 use std::path::PathBuf;
 
 /// Options of `lora merge`.

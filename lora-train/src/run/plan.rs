@@ -242,6 +242,7 @@ fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
         layers: o.layers.clone(),
         layers_pattern: Vec::new(),
         rank_pattern: o.rank_pattern.clone().into_iter().collect(),
+        modules_to_save: Vec::new(),
         alpha_pattern: o.alpha_pattern.clone().into_iter().collect(),
     };
     config.validate()?;

@@ -18,7 +18,7 @@ use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::{merge, trainable_summary};
-use lora_models::gpt2::ExportOptions;
+use lora_models::{ExportOptions, LoraModel};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -9,7 +9,8 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::{AttachReport, peft};
-use lora_models::gpt2::{ExportOptions, Gpt2LmHead};
+use lora_models::gpt2::Gpt2LmHead;
+use lora_models::{ExportOptions, LoraModel};
 use std::path::Path;
 
 /// Name of the directory with what was trained: a PEFT adapter, or a whole model with `--full`.

@@ -10,6 +10,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
+use lora_models::LoraModel;
 use lora_models::gpt2::Gpt2LmHead;
 
 /// A GPT-2 with its loss.

@@ -3,6 +3,7 @@
 use crate::TrainError;
 use crate::data::ReferenceGroup;
 use crate::metric::{corpus_bleu, corpus_rouge_l};
+use lora_models::LoraModel;
 use lora_models::generate::{GenerationConfig, generate};
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::tokenizer::Tokenizer;

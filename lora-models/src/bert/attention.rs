@@ -1,0 +1,62 @@
+//! Scaled dot-product attention between all tokens.
+
+use crate::ModelError;
+use crate::encoder::{EncoderConfig, SelfAttention};
+use crate::weights::{Maker, dropout};
+use burn::module::Module;
+use burn::nn::Dropout;
+use burn::tensor::{Tensor, activation::softmax};
+use lora_core::LoraLinear;
+
+/// Multi-head self-attention (Vaswani et al. 2017, section 3.2).
+#[derive(Module, Debug)]
+pub struct BertSelfAttention {
+    /// `[hidden_size, hidden_size]`.
+    pub query: LoraLinear,
+    /// `[hidden_size, hidden_size]`.
+    pub key: LoraLinear,
+    /// `[hidden_size, hidden_size]`.
+    pub value: LoraLinear,
+    /// On the weights.
+    pub dropout: Dropout,
+    heads: usize,
+}
+
+impl BertSelfAttention {
+    pub(super) fn build(
+        maker: &mut Maker<'_>,
+        config: &EncoderConfig,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        let square = [config.hidden_size; 2];
+        Ok(Self {
+            query: maker.linear(&format!("{path}.query"), square)?,
+            key: maker.linear(&format!("{path}.key"), square)?,
+            value: maker.linear(&format!("{path}.value"), square)?,
+            dropout: dropout(config.attention_dropout),
+            heads: config.num_attention_heads,
+        })
+    }
+}
+
+impl SelfAttention for BertSelfAttention {
+    /// Added to the scores, `[batch, 1, 1, seq]`.
+    type Context = Tensor<4>;
+
+    fn forward(&self, x: Tensor<3>, hidden: &Tensor<4>) -> Tensor<3> {
+        let [batch, seq, d] = x.dims();
+        let d_head = d / self.heads;
+        let split = |x: Tensor<3>| {
+            let heads = x.reshape([batch, seq, self.heads, d_head]);
+            heads.swap_dims(1, 2) // [batch, heads, seq, d_head]
+        };
+        // Scaling the queries is cheaper than scaling the scores.
+        let query = split(self.query.forward(x.clone())) / (d_head as f64).sqrt();
+        let key = split(self.key.forward(x.clone()));
+        let value = split(self.value.forward(x));
+        let scores = query.matmul(key.swap_dims(2, 3)) + hidden.clone(); // [batch, heads, seq, seq]
+        let weights = self.dropout.forward(softmax(scores, 3));
+        let output = weights.matmul(value); // [batch, heads, seq, d_head]
+        output.swap_dims(1, 2).reshape([batch, seq, d])
+    }
+}

@@ -1,0 +1,66 @@
+//! The encoder.
+
+use super::BertSelfAttention;
+use crate::ModelError;
+use crate::encoder::{Embeddings, EncoderConfig, Layer, hidden_keys};
+use crate::weights::Maker;
+use burn::module::Module;
+use burn::tensor::{Bool, Int, Tensor};
+
+/// BERT's, RoBERTa's and XLM-RoBERTa's encoder.
+#[derive(Module, Debug)]
+pub struct BertModel {
+    /// Tokens to vectors.
+    pub embeddings: Embeddings,
+    /// The layers.
+    pub encoder: BertEncoder,
+}
+
+/// The layers, one after the other.
+#[derive(Module, Debug)]
+pub struct BertEncoder {
+    /// First to last.
+    pub layer: Vec<Layer<BertSelfAttention>>,
+}
+
+impl BertModel {
+    pub(crate) fn build(
+        maker: &mut Maker<'_>,
+        config: &EncoderConfig,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        let embeddings = Embeddings::build(maker, config, &format!("{path}.embeddings"))?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for index in 0..config.num_hidden_layers {
+            let path = format!("{path}.encoder.layer.{index}");
+            layers.push(Layer::build(maker, config, &path, |maker, path| {
+                BertSelfAttention::build(maker, config, path)
+            })?);
+        }
+        Ok(Self {
+            embeddings,
+            encoder: BertEncoder { layer: layers },
+        })
+    }
+
+    /// The hidden states of every token, after the last layer.
+    ///
+    /// # Shapes
+    /// - `ids`, `type_ids`: `[batch, seq]`
+    /// - `mask`: `[batch, seq]`, true for a token, false for padding
+    /// - returns `[batch, seq, hidden_size]`; what it holds for padding means nothing
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or there are more tokens than positions.
+    pub fn forward(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: &Tensor<2, Bool>,
+        type_ids: Option<Tensor<2, Int>>,
+    ) -> Tensor<3> {
+        let hidden = hidden_keys(mask);
+        let x = self.embeddings.forward(ids, mask, type_ids);
+        let layers = self.encoder.layer.iter();
+        layers.fold(x, |x, layer| layer.forward(x, &hidden))
+    }
+}

@@ -1,0 +1,481 @@
+//! `config.json` of an encoder, checked.
+
+use super::{Disentangled, EncoderConfig, EncoderFamily, Labels, PositionTerms, RelativeConv};
+use crate::ModelError;
+use crate::activation::Activation;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Keys that change what is computed in a way that is not supported, unless they are off.
+const REFUSED: &[(&str, &str)] = &[
+    ("add_cross_attention", "false: an encoder alone"),
+    ("is_decoder", "false: an encoder"),
+    ("quantization_config", "no such key: weights in floats"),
+    ("talking_head", "false"),
+];
+
+/// The largest value of a size: keeps the products of two within 64 bits.
+const LARGEST: usize = 1 << 28;
+
+/// Reads a configuration from its keys.
+pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<EncoderConfig, ModelError> {
+    let keys = Keys { path, object };
+    for &(key, expected) in REFUSED {
+        match keys.object.get(key) {
+            None | Some(Value::Null | Value::Bool(false)) => {}
+            Some(value) => return Err(keys.refuse(key, value.to_string(), expected)),
+        }
+    }
+    let family = keys.family()?;
+    let config = match family {
+        EncoderFamily::Bert | EncoderFamily::Roberta | EncoderFamily::XlmRoberta => {
+            bert(&keys, family)?
+        }
+        EncoderFamily::Deberta | EncoderFamily::DebertaV2 => deberta(&keys, family)?,
+    };
+    check(&keys, &config)?;
+    Ok(EncoderConfig {
+        file: keys.object,
+        ..config
+    })
+}
+
+fn bert(keys: &Keys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
+    let kind: Option<String> = keys.get("position_embedding_type")?;
+    if kind.as_deref().is_some_and(|kind| kind != "absolute") {
+        let found = kind.unwrap_or_default();
+        return Err(keys.refuse("position_embedding_type", found, "absolute"));
+    }
+    let standard = Defaults {
+        vocab_size: match family {
+            EncoderFamily::Bert => 30522,
+            _ => 50265,
+        },
+        hidden_size: 768,
+        num_hidden_layers: 12,
+        num_attention_heads: 12,
+        intermediate_size: 3072,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        pad_token_id: u32::from(family.is_roberta()),
+    };
+    Ok(EncoderConfig {
+        classifier_dropout: keys.get("classifier_dropout")?,
+        pooler_act: Activation::Tanh,
+        ..common(keys, family, &standard)?
+    })
+}
+
+fn deberta(keys: &Keys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
+    let second = family == EncoderFamily::DebertaV2;
+    let standard = match second {
+        false => Defaults {
+            vocab_size: 50265,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            type_vocab_size: 0,
+            layer_norm_eps: 1e-7,
+            pad_token_id: 0,
+        },
+        true => Defaults {
+            vocab_size: 128100,
+            hidden_size: 1536,
+            num_hidden_layers: 24,
+            num_attention_heads: 24,
+            intermediate_size: 6144,
+            type_vocab_size: 0,
+            layer_norm_eps: 1e-7,
+            pad_token_id: 0,
+        },
+    };
+    let config = common(keys, family, &standard)?;
+    for (key, width) in [
+        ("pooler_hidden_size", config.hidden_size),
+        ("attention_head_size", config.head_size()),
+    ] {
+        let found: Option<usize> = keys.get(key)?;
+        if let Some(found) = found.filter(|&found| found != width) {
+            return Err(keys.refuse(key, found.to_string(), &width.to_string()));
+        }
+    }
+    Ok(EncoderConfig {
+        embedding_size: keys.get("embedding_size")?.unwrap_or(config.hidden_size),
+        classifier_dropout: keys.get("cls_dropout")?,
+        pooler_dropout: keys.get("pooler_dropout")?.unwrap_or(0.0),
+        pooler_act: keys.activation("pooler_hidden_act", "gelu")?,
+        position_embeddings: keys.get("position_biased_input")?.unwrap_or(true),
+        disentangled: Some(disentangled(keys, second, config.max_position_embeddings)?),
+        ..config
+    })
+}
+
+fn disentangled(
+    keys: &Keys<'_>,
+    second: bool,
+    positions: usize,
+) -> Result<Disentangled, ModelError> {
+    // Below 1 stands for "not given".
+    let count = |key: &str| -> Result<Option<usize>, ModelError> {
+        let value: Option<i64> = keys.get(key)?;
+        Ok(value
+            .and_then(|value| usize::try_from(value).ok())
+            .filter(|&value| value > 0))
+    };
+    let mut options = Disentangled {
+        relative: keys.get("relative_attention")?.unwrap_or(false),
+        terms: keys.position_terms()?,
+        max_distance: count("max_relative_positions")?.unwrap_or(positions),
+        buckets: None,
+        share_att_key: false,
+        norm_embeddings: false,
+        conv: None,
+    };
+    if second {
+        options.buckets = count("position_buckets")?;
+        options.share_att_key = keys.get("share_att_key")?.unwrap_or(false);
+        let norm: Option<String> = keys.get("norm_rel_ebd")?;
+        for word in norm.iter().flat_map(|norm| norm.split('|')) {
+            match word.trim().to_lowercase().as_str() {
+                "none" => {}
+                "layer_norm" => options.norm_embeddings = true,
+                other => {
+                    return Err(keys.refuse("norm_rel_ebd", other.into(), "none or layer_norm"));
+                }
+            }
+        }
+        if let Some(kernel) = count("conv_kernel_size")? {
+            options.conv = Some(RelativeConv {
+                kernel,
+                groups: count("conv_groups")?.unwrap_or(1),
+                activation: keys.activation("conv_act", "tanh")?,
+            });
+        }
+    }
+    Ok(options)
+}
+
+struct Defaults {
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    type_vocab_size: usize,
+    layer_norm_eps: f64,
+    pad_token_id: u32,
+}
+
+fn common(
+    keys: &Keys<'_>,
+    family: EncoderFamily,
+    standard: &Defaults,
+) -> Result<EncoderConfig, ModelError> {
+    let size = |key: &str, standard: usize| -> Result<usize, ModelError> {
+        Ok(keys.get(key)?.unwrap_or(standard))
+    };
+    let hidden_size = size("hidden_size", standard.hidden_size)?;
+    Ok(EncoderConfig {
+        family,
+        vocab_size: size("vocab_size", standard.vocab_size)?,
+        embedding_size: hidden_size,
+        hidden_size,
+        num_hidden_layers: size("num_hidden_layers", standard.num_hidden_layers)?,
+        num_attention_heads: size("num_attention_heads", standard.num_attention_heads)?,
+        intermediate_size: size("intermediate_size", standard.intermediate_size)?,
+        hidden_act: keys.activation("hidden_act", "gelu")?,
+        hidden_dropout: keys.get("hidden_dropout_prob")?.unwrap_or(0.1),
+        attention_dropout: keys.get("attention_probs_dropout_prob")?.unwrap_or(0.1),
+        classifier_dropout: None,
+        pooler_dropout: 0.0,
+        pooler_act: Activation::Tanh,
+        max_position_embeddings: size("max_position_embeddings", 512)?,
+        position_embeddings: true,
+        type_vocab_size: size("type_vocab_size", standard.type_vocab_size)?,
+        initializer_range: keys.get("initializer_range")?.unwrap_or(0.02),
+        layer_norm_eps: keys
+            .get("layer_norm_eps")?
+            .unwrap_or(standard.layer_norm_eps),
+        pad_token_id: keys.get("pad_token_id")?.unwrap_or(standard.pad_token_id),
+        disentangled: None,
+        labels: Labels::read(&keys.object)
+            .map_err(|(key, value, expected)| keys.refuse(key, value, &expected))?,
+        file: Map::new(),
+    })
+}
+
+/// Checks that a model can be made of these values.
+fn check(keys: &Keys<'_>, config: &EncoderConfig) -> Result<(), ModelError> {
+    for (key, size) in [
+        ("vocab_size", config.vocab_size),
+        ("embedding_size", config.embedding_size),
+        ("hidden_size", config.hidden_size),
+        ("num_hidden_layers", config.num_hidden_layers),
+        ("num_attention_heads", config.num_attention_heads),
+        ("intermediate_size", config.intermediate_size),
+        ("max_position_embeddings", config.max_position_embeddings),
+    ] {
+        if !(1..=LARGEST).contains(&size) {
+            let expected = format!("from 1 to {LARGEST}");
+            return Err(keys.refuse(key, size.to_string(), &expected));
+        }
+    }
+    if config.type_vocab_size > LARGEST {
+        let found = config.type_vocab_size.to_string();
+        return Err(keys.refuse("type_vocab_size", found, &format!("at most {LARGEST}")));
+    }
+    if !config
+        .hidden_size
+        .is_multiple_of(config.num_attention_heads)
+    {
+        let expected = format!("a multiple of the {} heads", config.num_attention_heads);
+        return Err(keys.refuse("hidden_size", config.hidden_size.to_string(), &expected));
+    }
+    for (key, probability) in [
+        ("hidden_dropout_prob", Some(config.hidden_dropout)),
+        (
+            "attention_probs_dropout_prob",
+            Some(config.attention_dropout),
+        ),
+        ("pooler_dropout", Some(config.pooler_dropout)),
+        (
+            match config.disentangled {
+                Some(_) => "cls_dropout",
+                None => "classifier_dropout",
+            },
+            config.classifier_dropout,
+        ),
+    ] {
+        if let Some(found) = probability.filter(|p| !(0.0..1.0).contains(p)) {
+            return Err(keys.refuse(key, found.to_string(), "a number in [0, 1)"));
+        }
+    }
+    for (key, value) in [
+        ("layer_norm_eps", config.layer_norm_eps),
+        ("initializer_range", config.initializer_range),
+    ] {
+        if !(value.is_finite() && value >= 0.0) {
+            return Err(keys.refuse(key, value.to_string(), "a number of at least 0"));
+        }
+    }
+    if config.family.is_roberta() && config.max_length() == 0 {
+        let found = config.max_position_embeddings.to_string();
+        let expected = format!("more than pad_token_id + 1 = {}", config.pad_token_id + 1);
+        return Err(keys.refuse("max_position_embeddings", found, &expected));
+    }
+    let Some(attention) = &config.disentangled else {
+        return Ok(());
+    };
+    if attention.relative && attention.terms.count() == 0 && config.family == EncoderFamily::Deberta
+    {
+        let expected = "c2p, p2c or both, where relative_attention is on";
+        return Err(keys.refuse("pos_att_type", "empty".into(), expected));
+    }
+    if attention.max_distance > LARGEST || attention.span() > LARGEST {
+        let found = attention.max_distance.to_string();
+        return Err(keys.refuse(
+            "max_relative_positions",
+            found,
+            &format!("at most {LARGEST}"),
+        ));
+    }
+    // Buckets are exact up to a half of them and logarithmic up to the farthest distance.
+    if let Some(buckets) = attention.buckets
+        && (buckets < 4 || attention.max_distance <= buckets / 2 + 1)
+    {
+        let expected = format!(
+            "at least 4 and less than twice max_relative_positions = {}",
+            attention.max_distance
+        );
+        return Err(keys.refuse("position_buckets", buckets.to_string(), &expected));
+    }
+    if let Some(conv) = attention.conv {
+        let groups_divide = config.hidden_size.is_multiple_of(conv.groups);
+        if conv.kernel.is_multiple_of(2) || conv.kernel > LARGEST {
+            let expected = "an odd number: an even one makes another length";
+            return Err(keys.refuse("conv_kernel_size", conv.kernel.to_string(), expected));
+        }
+        if !groups_divide {
+            let expected = format!("a divisor of hidden_size = {}", config.hidden_size);
+            return Err(keys.refuse("conv_groups", conv.groups.to_string(), &expected));
+        }
+    }
+    Ok(())
+}
+
+struct Keys<'a> {
+    path: &'a Path,
+    object: Map<String, Value>,
+}
+
+impl Keys<'_> {
+    fn refuse(&self, key: &str, value: String, expected: &str) -> ModelError {
+        ModelError::UnsupportedConfig {
+            path: self.path.into(),
+            key: key.into(),
+            value,
+            expected: expected.into(),
+        }
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ModelError> {
+        match self.object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let parsed = serde_json::from_value(value.clone());
+                parsed.map(Some).map_err(|error| ModelError::Json {
+                    path: self.path.into(),
+                    message: format!("`{key}`: {error}"),
+                })
+            }
+        }
+    }
+
+    fn family(&self) -> Result<EncoderFamily, ModelError> {
+        let name: Option<String> = self.get("model_type")?;
+        let family = name.as_deref().and_then(EncoderFamily::from_model_type);
+        family.ok_or_else(|| {
+            let all = EncoderFamily::ALL.map(EncoderFamily::model_type);
+            let found = name.unwrap_or_else(|| "not there".into());
+            self.refuse("model_type", found, &all.join(", "))
+        })
+    }
+
+    fn activation(&self, key: &str, standard: &str) -> Result<Activation, ModelError> {
+        let name: Option<String> = self.get(key)?;
+        let name = name.unwrap_or_else(|| standard.into());
+        Activation::from_name(&name)
+            .ok_or_else(|| self.refuse(key, name, &Activation::NAMES.join(", ")))
+    }
+
+    /// `"c2p|p2c"` or `["c2p", "p2c"]`.
+    fn position_terms(&self) -> Result<PositionTerms, ModelError> {
+        let words: Vec<String> = match self.object.get("pos_att_type") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(text)) => text.split('|').map(String::from).collect(),
+            Some(_) => self.get("pos_att_type")?.unwrap_or_default(),
+        };
+        let mut terms = PositionTerms::default();
+        for word in &words {
+            match word.trim().to_lowercase().as_str() {
+                "c2p" => terms.c2p = true,
+                "p2c" => terms.p2c = true,
+                "" | "none" => {}
+                other => return Err(self.refuse("pos_att_type", other.into(), "c2p and p2c")),
+            }
+        }
+        Ok(terms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(json: Value) -> Result<EncoderConfig, ModelError> {
+        parse(Path::new("config.json"), json.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn what_is_not_said_is_transformers_default() {
+        let config = read(json!({"model_type": "bert"})).unwrap();
+        assert_eq!((config.vocab_size, config.hidden_size), (30522, 768));
+        assert_eq!(config.max_length(), 512);
+        let config =
+            read(json!({"model_type": "roberta", "max_position_embeddings": 514})).unwrap();
+        assert_eq!((config.pad_token_id, config.max_length()), (1, 512));
+        let config = read(json!({"model_type": "deberta-v2"})).unwrap();
+        assert_eq!((config.num_hidden_layers, config.type_vocab_size), (24, 0));
+        assert!(!config.disentangled.unwrap().relative);
+    }
+
+    #[test]
+    fn debertas_options_are_read_in_both_spellings() {
+        let config = read(json!({
+            "model_type": "deberta-v2", "relative_attention": true, "pos_att_type": "p2c|c2p",
+            "position_buckets": 256, "max_relative_positions": -1, "norm_rel_ebd": "layer_norm",
+            "share_att_key": true, "conv_kernel_size": 3, "conv_act": "gelu"
+        }))
+        .unwrap();
+        let options = config.disentangled.unwrap();
+        assert_eq!(options.terms.count(), 2);
+        assert_eq!((options.max_distance, options.span()), (512, 256));
+        assert!(options.norm_embeddings && options.share_att_key);
+        assert_eq!(options.conv.unwrap().activation, Activation::Gelu);
+        let list =
+            json!({"model_type": "deberta", "pos_att_type": ["c2p"], "max_relative_positions": 9});
+        let options = read(list).unwrap().disentangled.unwrap();
+        assert!(options.terms.c2p && !options.terms.p2c && options.span() == 9);
+    }
+
+    #[test]
+    fn what_is_not_computed_here_is_refused_by_its_key() {
+        for (json, key) in [
+            (json!({}), "model_type"),
+            (json!({"model_type": "electra"}), "model_type"),
+            (
+                json!({"model_type": "bert", "is_decoder": true}),
+                "is_decoder",
+            ),
+            (
+                json!({"model_type": "bert", "position_embedding_type": "relative_key"}),
+                "position_embedding_type",
+            ),
+            (
+                json!({"model_type": "bert", "hidden_act": "quick_gelu"}),
+                "hidden_act",
+            ),
+            (
+                json!({"model_type": "bert", "hidden_size": 10}),
+                "hidden_size",
+            ),
+            (json!({"model_type": "bert", "vocab_size": 0}), "vocab_size"),
+            (
+                json!({"model_type": "bert", "hidden_dropout_prob": 1.0}),
+                "hidden_dropout_prob",
+            ),
+            (
+                json!({"model_type": "roberta", "max_position_embeddings": 2}),
+                "max_position_embeddings",
+            ),
+            (
+                json!({"model_type": "deberta-v2", "pos_att_type": "p2p"}),
+                "pos_att_type",
+            ),
+            (
+                json!({"model_type": "deberta-v2", "norm_rel_ebd": "batch"}),
+                "norm_rel_ebd",
+            ),
+            (
+                json!({"model_type": "deberta-v2", "conv_kernel_size": 4}),
+                "conv_kernel_size",
+            ),
+            (
+                json!({"model_type": "deberta-v2", "position_buckets": 2}),
+                "position_buckets",
+            ),
+            (
+                json!({"model_type": "deberta-v2", "pooler_hidden_size": 7}),
+                "pooler_hidden_size",
+            ),
+            (
+                json!({"model_type": "deberta", "relative_attention": true}),
+                "pos_att_type",
+            ),
+        ] {
+            match read(json.clone()) {
+                Err(ModelError::UnsupportedConfig { key: found, .. }) => {
+                    assert_eq!(found, key, "{json}")
+                }
+                other => panic!("{json}: {other:?}"),
+            }
+        }
+        assert!(matches!(
+            read(json!({"model_type": "bert", "hidden_size": "wide"})),
+            Err(ModelError::Json { .. })
+        ));
+    }
+}

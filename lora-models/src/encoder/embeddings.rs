@@ -1,0 +1,119 @@
+//! Embeddings of tokens, positions and segments.
+
+use super::EncoderConfig;
+use crate::ModelError;
+use crate::weights::{Maker, dropout};
+use burn::module::Module;
+use burn::nn::{Dropout, LayerNorm};
+use burn::tensor::{Bool, Int, Tensor};
+use lora_core::{LoraEmbedding, LoraLinear};
+
+/// The sum of what a token is, where it stands and which segment it is in, normalised.
+#[derive(Module, Debug)]
+pub struct Embeddings {
+    /// `[vocab_size, embedding_size]`.
+    pub word_embeddings: LoraEmbedding,
+    /// `[max_position_embeddings, embedding_size]`, unless positions are the attention's alone.
+    pub position_embeddings: Option<LoraEmbedding>,
+    /// `[type_vocab_size, embedding_size]`, where there are segments.
+    pub token_type_embeddings: Option<LoraEmbedding>,
+    /// `[embedding_size, hidden_size]`, where these differ.
+    pub embed_proj: Option<LoraLinear>,
+    /// Of the sum.
+    pub layer_norm: LayerNorm,
+    /// On the whole.
+    pub dropout: Dropout,
+    /// RoBERTa counts tokens that are not this one, from one above it.
+    padding: Option<usize>,
+    /// DeBERTa clears the rows of padding.
+    clears_padding: bool,
+}
+
+impl Embeddings {
+    pub(crate) fn build(
+        maker: &mut Maker<'_>,
+        config: &EncoderConfig,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        let (d, hidden) = (config.embedding_size, config.hidden_size);
+        let name = |name: &str| format!("{path}.{name}");
+        let mut table = |there: bool, field: &str, rows: usize| match there {
+            true => maker.embedding(&name(field), [rows, d]).map(Some),
+            false => Ok(None),
+        };
+        let positions = config.max_position_embeddings;
+        let position_embeddings =
+            table(config.position_embeddings, "position_embeddings", positions)?;
+        let types = config.type_vocab_size;
+        let token_type_embeddings = table(types > 0, "token_type_embeddings", types)?;
+        Ok(Self {
+            word_embeddings: maker.embedding(&name("word_embeddings"), [config.vocab_size, d])?,
+            position_embeddings,
+            token_type_embeddings,
+            embed_proj: match d == hidden {
+                true => None,
+                false => Some(maker.linear_without_bias(&name("embed_proj"), [d, hidden])?),
+            },
+            layer_norm: maker.norm(&name("layer_norm"), hidden, config.layer_norm_eps)?,
+            dropout: dropout(config.hidden_dropout),
+            padding: config
+                .family
+                .is_roberta()
+                .then_some(config.pad_token_id as usize),
+            clears_padding: config.disentangled.is_some(),
+        })
+    }
+
+    /// # Shapes
+    /// - `ids`, `type_ids`: `[batch, seq]`
+    /// - `mask`: `[batch, seq]`, true for a token, false for padding
+    /// - returns `[batch, seq, hidden_size]`
+    ///
+    /// # Panics
+    /// If there are more tokens than positions.
+    pub fn forward(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: &Tensor<2, Bool>,
+        type_ids: Option<Tensor<2, Int>>,
+    ) -> Tensor<3> {
+        let mut x = self.word_embeddings.forward(ids.clone());
+        if let Some(table) = &self.position_embeddings {
+            x = x + table.forward(self.positions(ids.clone(), table));
+        }
+        if let Some(table) = &self.token_type_embeddings {
+            let type_ids = type_ids.unwrap_or_else(|| ids.zeros_like());
+            x = x + table.forward(type_ids);
+        }
+        if let Some(projection) = &self.embed_proj {
+            x = projection.forward(x);
+        }
+        x = self.layer_norm.forward(x);
+        if self.clears_padding {
+            x = x * mask.clone().float().unsqueeze_dim::<3>(2);
+        }
+        self.dropout.forward(x)
+    }
+
+    /// Positions, `[1 or batch, seq]`.
+    fn positions(&self, ids: Tensor<2, Int>, table: &LoraEmbedding) -> Tensor<2, Int> {
+        let [_, seq] = ids.dims();
+        let rows = table.weight.lazy_shape()[0];
+        let taken = self.padding.map_or(0, |padding| padding + 1);
+        assert!(
+            seq + taken <= rows,
+            "{seq} tokens are more than the {} positions",
+            rows - taken
+        );
+        match self.padding {
+            None => {
+                let positions = Tensor::<1, Int>::arange(0..seq as i64, &ids.device());
+                positions.unsqueeze() // [seq] -> [1, seq]
+            }
+            Some(padding) => {
+                let real = ids.not_equal_elem(padding as i64).int(); // [batch, seq]
+                real.clone().cumsum(1) * real + padding as i64
+            }
+        }
+    }
+}

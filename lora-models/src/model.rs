@@ -1,0 +1,130 @@
+//! What is the same about all models of this crate: adapters on them, and files out of them.
+
+use crate::checkpoint::ExportReport;
+use crate::{ExportOptions, ModelError};
+use burn::module::Module;
+use burn::tensor::Device;
+use lora_core::files::Overwrite;
+use lora_core::peft::{self, PeftOptions};
+use lora_core::{Architecture, AttachReport, LayerKind, LoraConfig, attach_with};
+use std::path::Path;
+
+/// A model that takes LoRA adapters under the names of Hugging Face, and that transformers loads
+/// when it is exported.
+///
+/// # Example
+/// ```
+/// # #![recursion_limit = "256"]
+/// use burn::tensor::Device;
+/// use lora_core::{LoraConfig, TargetModules};
+/// use lora_models::LoraModel;
+/// use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+///
+/// let config = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, vocab_size: 100, ..Gpt2Config::default() };
+/// let model = Gpt2LmHead::init(&config, 0, &Device::flex())?;
+/// let lora = LoraConfig::new(4).with_targets(TargetModules::names(["c_attn[q,v]"]));
+/// let (model, report) = model.attach(&lora)?;
+/// // Two slices in two layers, each with A [64, 4] and B [4, 64].
+/// assert_eq!(report.parameters(), 2 * 2 * (64 * 4 + 4 * 64));
+/// # let _ = model;
+/// # Ok::<(), lora_models::ModelError>(())
+/// ```
+pub trait LoraModel: Module {
+    /// Its configuration.
+    type Config;
+
+    /// Names of its modules in Python, what `all-linear` leaves out, and what can be adapted by
+    /// slices.
+    fn lora_architecture(&self) -> Architecture;
+
+    /// PEFT's word for its task, such as `CAUSAL_LM`.
+    fn task_type(&self) -> &'static str;
+
+    /// The device that its weights are on.
+    fn device(&self) -> Device;
+
+    /// Makes the model ready for an adapter of this configuration.
+    ///
+    /// # Errors
+    /// Where a weight cannot be read.
+    fn prepare(self, _config: &LoraConfig) -> Result<Self, ModelError> {
+        Ok(self)
+    }
+
+    /// Writes the model as a directory that transformers loads without a warning:
+    /// `model.safetensors` (in shards above 5 GB), `config.json`, and the files of the base model
+    /// beside them. The directory appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`ModelError::Export`] where the model has adapters: merge or detach them first.
+    /// [`ModelError::TensorOverflow`] where a weight does not fit in the element type,
+    /// [`LoraError::AlreadyExists`](lora_core::LoraError::AlreadyExists) and
+    /// [`LoraError::Io`](lora_core::LoraError::Io) inside [`ModelError::Lora`].
+    fn export(
+        &self,
+        config: &Self::Config,
+        dir: impl AsRef<Path>,
+        options: &ExportOptions,
+        overwrite: Overwrite,
+    ) -> Result<ExportReport, ModelError>;
+
+    /// Freezes the model and puts LoRA adapters on it.
+    ///
+    /// # Errors
+    /// As [`lora_core::attach_with`].
+    fn attach(self, config: &LoraConfig) -> Result<(Self, AttachReport), ModelError> {
+        let model = self.prepare(config)?;
+        let architecture = model.lora_architecture();
+        Ok(attach_with(model, config, &architecture)?)
+    }
+
+    /// Puts the adapter of a PEFT directory on the model, ready to go on training.
+    ///
+    /// # Errors
+    /// As [`lora_core::peft::load`].
+    fn load_adapter(self, dir: impl AsRef<Path>) -> Result<(Self, AttachReport), ModelError> {
+        let config = peft::read_config(dir.as_ref())?;
+        self.load_adapter_with(dir, &config)
+    }
+
+    /// [`load_adapter`](Self::load_adapter) with a configuration that was read before, and may have
+    /// been changed where the tensors do not depend on it: another dropout to train with.
+    ///
+    /// # Errors
+    /// As [`lora_core::peft::load_with`].
+    fn load_adapter_with(
+        self,
+        dir: impl AsRef<Path>,
+        config: &LoraConfig,
+    ) -> Result<(Self, AttachReport), ModelError> {
+        let model = self.prepare(config)?;
+        let architecture = model.lora_architecture();
+        Ok(peft::load_with(model, dir.as_ref(), config, &architecture)?)
+    }
+
+    /// Writes the adapters, and what trained whole beside them, as a PEFT directory.
+    ///
+    /// `base_model` is the name or path of the base model, by which Python's `AutoPeftModel` finds
+    /// it.
+    ///
+    /// # Errors
+    /// As [`lora_core::peft::save`].
+    fn save_adapter(
+        &self,
+        report: &AttachReport,
+        dir: impl AsRef<Path>,
+        base_model: Option<&str>,
+        overwrite: Overwrite,
+    ) -> Result<(), ModelError> {
+        let architecture = self.lora_architecture();
+        let is_conv1d = |module: &lora_core::AdaptedModule| {
+            module.kind == LayerKind::Linear && architecture.is_conv1d(&module.module)
+        };
+        let options = PeftOptions {
+            task_type: Some(self.task_type().into()),
+            base_model: base_model.map(String::from),
+            fan_in_fan_out: report.modules.iter().any(is_conv1d),
+        };
+        Ok(peft::save(self, report, dir.as_ref(), &options, overwrite)?)
+    }
+}

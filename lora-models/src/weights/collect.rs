@@ -1,0 +1,125 @@
+//! A module's parameters under their names in a file.
+
+use super::maker::on_host;
+use super::transpose::transpose;
+use crate::ModelError;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use lora_core::Architecture;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The parameters of a module under their names in a file. Values stay on the device until they
+/// are asked for.
+pub(crate) struct Parameters<'a> {
+    architecture: &'a Architecture,
+    tensors: BTreeMap<String, FileTensor>,
+    path: Vec<String>,
+    containers: Vec<String>,
+    /// The first parameter that has an adapter.
+    adapted: Option<String>,
+}
+
+struct FileTensor {
+    /// As in the file.
+    shape: Vec<usize>,
+    transposed: bool,
+    /// All values in a row, in the module's layout.
+    values: Tensor<1>,
+}
+
+impl<'a> Parameters<'a> {
+    /// Goes through a module, which is to be exported to `dir`.
+    ///
+    /// # Errors
+    /// [`ModelError::Export`] where it has adapters.
+    pub fn of<M: Module>(
+        model: &M,
+        architecture: &'a Architecture,
+        dir: &Path,
+    ) -> Result<Self, ModelError> {
+        let mut parameters = Self {
+            architecture,
+            tensors: BTreeMap::new(),
+            path: Vec::new(),
+            containers: Vec::new(),
+            adapted: None,
+        };
+        model.visit(&mut parameters);
+        match parameters.adapted {
+            None => Ok(parameters),
+            Some(path) => Err(ModelError::Export {
+                path: dir.into(),
+                message: format!(
+                    "`{path}` has an adapter; merge the adapters into the weights, or detach them, first"
+                ),
+            }),
+        }
+    }
+
+    /// Names and shapes, as in the file.
+    pub fn plan(&self) -> Vec<(String, Vec<usize>)> {
+        let tensors = self.tensors.iter();
+        tensors
+            .map(|(name, tensor)| (name.clone(), tensor.shape.clone()))
+            .collect()
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Leaves a tensor out.
+    pub fn remove(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
+    /// The values of a tensor as in the file.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let missing = || ModelError::TensorMissing {
+            names: vec![name.into()],
+        };
+        let tensor = self.tensors.get(name).ok_or_else(missing)?;
+        let values = on_host(name, tensor.values.clone())?;
+        Ok(match (tensor.transposed, tensor.shape.as_slice()) {
+            (true, &[d_out, d_in]) => transpose(&values, [d_in, d_out]),
+            _ => values,
+        })
+    }
+}
+
+impl ModuleVisitor for Parameters<'_> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        if container == "Reparameterization" && self.adapted.is_none() {
+            self.adapted = Some(self.path.join("."));
+        }
+        self.path.push(name.into());
+        self.containers.push(container.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+        self.containers.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.architecture.tensor_name(&self.path.join("."));
+        let container = self.containers.last().map_or("", String::as_str);
+        let module = name.strip_suffix(".weight").unwrap_or(&name);
+        let transposed =
+            D == 2 && container.ends_with(":LoraLinear") && !self.architecture.is_conv1d(module);
+        let value = param.base();
+        let mut shape = value.dims().to_vec();
+        if transposed {
+            shape.reverse();
+        }
+        let count: usize = shape.iter().product();
+        let tensor = FileTensor {
+            shape,
+            transposed,
+            values: value.reshape([count]),
+        };
+        self.tensors.insert(name, tensor);
+    }
+}

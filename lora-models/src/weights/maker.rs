@@ -1,0 +1,125 @@
+//! Layers, made one parameter at a time.
+
+use super::source::{Wanted, Weights};
+use crate::ModelError;
+use burn::module::Param;
+use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig};
+use burn::tensor::{Device, Tensor, TensorData};
+use lora_core::{Architecture, LoraEmbedding, LoraLinear, param_id};
+
+/// Makes the layers of a model, asking a source for one parameter at a time.
+///
+/// Ids of parameters depend on their paths alone, so that what an optimizer saved for them is found
+/// again in another process.
+pub(crate) struct Maker<'a> {
+    pub architecture: &'a Architecture,
+    pub device: &'a Device,
+    pub weights: &'a mut dyn Weights,
+}
+
+impl Maker<'_> {
+    /// A linear layer with a bias, `[d_in, d_out]`.
+    pub fn linear(&mut self, path: &str, shape: [usize; 2]) -> Result<LoraLinear, ModelError> {
+        let bias = self.param(&format!("{path}.bias"), [shape[1]])?;
+        Ok(LoraLinear {
+            bias: Some(bias),
+            ..self.linear_without_bias(path, shape)?
+        })
+    }
+
+    /// A linear layer without, `[d_in, d_out]`.
+    pub fn linear_without_bias(
+        &mut self,
+        path: &str,
+        shape: [usize; 2],
+    ) -> Result<LoraLinear, ModelError> {
+        let module = self.architecture.module_name(path);
+        let transposed = !self.architecture.is_conv1d(&module);
+        Ok(LoraLinear {
+            weight: self.ask(&format!("{path}.weight"), shape, transposed)?,
+            bias: None,
+        })
+    }
+
+    /// An embedding, `[rows, d_model]`.
+    pub fn embedding(
+        &mut self,
+        path: &str,
+        shape: [usize; 2],
+    ) -> Result<LoraEmbedding, ModelError> {
+        Ok(LoraEmbedding {
+            weight: self.param(&format!("{path}.weight"), shape)?,
+        })
+    }
+
+    /// A layer norm over `d` features.
+    pub fn norm(&mut self, path: &str, d: usize, epsilon: f64) -> Result<LayerNorm, ModelError> {
+        let config = LayerNormConfig::new(d).with_epsilon(epsilon);
+        let mut norm = config.init(self.device);
+        norm.gamma = self.param(&format!("{path}.gamma"), [d])?;
+        norm.beta = Some(self.param(&format!("{path}.beta"), [d])?);
+        Ok(norm)
+    }
+
+    /// A parameter that lies in a file as here.
+    pub fn param<const D: usize>(
+        &mut self,
+        path: &str,
+        shape: [usize; D],
+    ) -> Result<Param<Tensor<D>>, ModelError> {
+        self.ask(path, shape, false)
+    }
+
+    fn ask<const D: usize>(
+        &mut self,
+        path: &str,
+        shape: [usize; D],
+        transposed: bool,
+    ) -> Result<Param<Tensor<D>>, ModelError> {
+        let wanted = Wanted {
+            path: path.into(),
+            name: self.architecture.tensor_name(path),
+            shape: shape.to_vec(),
+            transposed,
+        };
+        Ok(match self.weights.values(&wanted)? {
+            Some(values) => param(path, values, shape, self.device),
+            None => param(path, vec![0.0], [1; D], self.device),
+        })
+    }
+}
+
+/// A trainable parameter at `path`.
+pub(crate) fn param<const D: usize>(
+    path: &str,
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let data = TensorData::new(values, shape);
+    // As Burn's own layers do: memory that lives as long as the model lies apart from the rest.
+    let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, device));
+    // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but
+    // the parameter is to have them once `train()` has moved it to one that has.
+    Param::initialized(param_id(path), tensor).set_require_grad(true)
+}
+
+/// The values of the parameter of this name, row-major.
+pub(crate) fn on_host<const D: usize>(
+    name: &str,
+    tensor: Tensor<D>,
+) -> Result<Vec<f32>, ModelError> {
+    let data = tensor.into_data().convert::<f32>();
+    let found = format!("{:?}", data.dtype());
+    data.try_into_vec::<f32>()
+        .map_err(|_| ModelError::TensorDtype {
+            name: name.into(),
+            expected: "F32".into(),
+            found,
+        })
+}
+
+/// Dropout of this probability.
+pub(crate) fn dropout(probability: f64) -> Dropout {
+    DropoutConfig::new(probability).init()
+}

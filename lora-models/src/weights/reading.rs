@@ -1,0 +1,188 @@
+//! A checkpoint as the source of a model: every tensor is used, fresh, or passed over for a reason.
+
+use super::source::{Wanted, Weights};
+use super::transpose::transpose;
+use crate::ModelError;
+use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
+use std::collections::{HashMap, HashSet};
+
+/// What a model expects of a checkpoint.
+pub(crate) struct Expectation<'a> {
+    /// All that the model asks for.
+    pub wanted: Vec<Wanted>,
+    /// What a model with a head puts before the names of the model without, such as `bert.`.
+    pub prefix: &'a str,
+    /// A tensor that every checkpoint of the family has, with the prefix: it tells whether the
+    /// file has it.
+    pub anchor: &'a str,
+    /// Modules that may start afresh, each whole, where the checkpoint lacks them: a new head.
+    pub may_be_fresh: &'a [&'a str],
+    /// Starts them afresh even where the checkpoint has them.
+    pub force_fresh: bool,
+    /// What a checkpoint may hold that the model does not need, and why.
+    pub leftovers: &'a [Leftover],
+}
+
+/// Tensors that are passed over, by a test on their names in the file.
+pub(crate) struct Leftover {
+    /// Why.
+    pub reason: &'static str,
+    /// Which.
+    pub is: fn(&str) -> bool,
+}
+
+/// Reads a model.
+///
+/// Names and shapes are compared before anything is read; then each tensor is read, converted to
+/// f32 and given to the device, one after another. Returns the modules that started afresh, from
+/// `random`.
+///
+/// # Errors
+/// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
+/// [`ModelError::TensorDtype`] where the weights are not those of the model.
+pub(crate) fn read_model<M>(
+    checkpoint: &Checkpoint,
+    expectation: &Expectation<'_>,
+    random: &mut dyn Weights,
+    build: impl FnOnce(&mut dyn Weights) -> Result<M, ModelError>,
+) -> Result<(M, LoadReport, Vec<String>), ModelError> {
+    let mut reader = StrictReader::new(checkpoint);
+    let names = FileNames::new(&reader, expectation);
+    let fresh = fresh_modules(expectation, &names);
+    let is_fresh = |name: &str| fresh.iter().any(|module| is_in(name, module));
+
+    let mut found = HashMap::new();
+    let mut expected = Vec::new();
+    for wanted in &expectation.wanted {
+        if is_fresh(&wanted.name) {
+            continue;
+        }
+        let name = names
+            .of(&wanted.name)
+            .unwrap_or_else(|| wanted.name.clone());
+        expected.push((name.clone(), wanted.file_shape()));
+        found.insert(wanted.path.clone(), name);
+    }
+    reader.check(&expected, &[])?;
+    for leftover in expectation.leftovers {
+        let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        reader.ignore(leftover.reason, |name| {
+            !known.contains(name) && (leftover.is)(name)
+        });
+    }
+    if expectation.force_fresh {
+        let heads = expectation.may_be_fresh;
+        reader.ignore("started afresh", |name| {
+            heads.iter().any(|module| is_in(name, module))
+        });
+    }
+    refuse_strangers(&reader, &expected)?;
+
+    let mut source = FromFile {
+        reader: &mut reader,
+        found,
+        random,
+    };
+    let model = build(&mut source)?;
+    Ok((model, reader.finish()?, fresh))
+}
+
+/// Whether a parameter belongs to a module.
+fn is_in(name: &str, module: &str) -> bool {
+    name.strip_prefix(module)
+        .is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// How a file names things: with the prefix or without, in today's words or in TensorFlow's.
+struct FileNames<'r, 'c> {
+    reader: &'r StrictReader<'c>,
+    /// What the names in the file lack.
+    strip: &'r str,
+}
+
+impl<'r, 'c> FileNames<'r, 'c> {
+    fn new(reader: &'r StrictReader<'c>, expectation: &'r Expectation<'_>) -> Self {
+        // A file without the prefix lacks the anchor under its full name; a file that lacks both is
+        // reported with the full names.
+        let prefix = expectation.prefix;
+        let names = Self {
+            reader,
+            strip: prefix,
+        };
+        let strip = match names.of(expectation.anchor).is_some() {
+            true => prefix,
+            false => "",
+        };
+        Self { reader, strip }
+    }
+
+    /// The name in the file, if the tensor is there.
+    fn of(&self, name: &str) -> Option<String> {
+        let name = name.strip_prefix(self.strip).unwrap_or(name);
+        let mut names = vec![name.to_string()];
+        // Converted from TensorFlow by an old library: `LayerNorm.gamma` and `LayerNorm.beta`.
+        for (now, then) in [
+            ("LayerNorm.weight", "LayerNorm.gamma"),
+            ("LayerNorm.bias", "LayerNorm.beta"),
+        ] {
+            names.extend(name.strip_suffix(now).map(|head| format!("{head}{then}")));
+        }
+        names.into_iter().find(|name| self.reader.has(name))
+    }
+}
+
+/// The modules that the checkpoint lacks altogether, of those that it may lack.
+fn fresh_modules(expectation: &Expectation<'_>, names: &FileNames<'_, '_>) -> Vec<String> {
+    let lacks = |module: &&&str| {
+        let mut tensors = expectation.wanted.iter();
+        let mut asked = tensors
+            .by_ref()
+            .filter(|wanted| is_in(&wanted.name, module));
+        expectation.force_fresh || asked.all(|wanted| names.of(&wanted.name).is_none())
+    };
+    let modules = expectation.may_be_fresh.iter();
+    let asked_for = |module: &&&str| {
+        let mut tensors = expectation.wanted.iter();
+        tensors.any(|wanted| is_in(&wanted.name, module))
+    };
+    modules
+        .filter(asked_for)
+        .filter(lacks)
+        .map(|module| module.to_string())
+        .collect()
+}
+
+/// Says what is left over before reading gigabytes, which [`StrictReader::finish`] does after.
+fn refuse_strangers(
+    reader: &StrictReader<'_>,
+    expected: &[(String, Vec<usize>)],
+) -> Result<(), ModelError> {
+    let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let mut names = reader.left_over();
+    names.retain(|name| !known.contains(name.as_str()));
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(ModelError::TensorUnexpected { names }),
+    }
+}
+
+struct FromFile<'r, 'c, 'w> {
+    reader: &'r mut StrictReader<'c>,
+    /// Names in the file by path.
+    found: HashMap<String, String>,
+    random: &'w mut dyn Weights,
+}
+
+impl Weights for FromFile<'_, '_, '_> {
+    fn values(&mut self, wanted: &Wanted) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(name) = self.found.get(&wanted.path) else {
+            return self.random.values(wanted);
+        };
+        let shape = wanted.file_shape();
+        let tensor = self.reader.take(name, &shape)?;
+        Ok(Some(match (wanted.transposed, shape.as_slice()) {
+            (true, &[d_out, d_in]) => transpose(&tensor.values, [d_out, d_in]),
+            _ => tensor.values,
+        }))
+    }
+}
