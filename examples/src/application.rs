@@ -21,7 +21,7 @@ impl Writer {
     /// # Errors
     /// If a file is missing or malformed.
     pub fn open(model: &Path, adapter: Option<&Path>, device: Device) -> Result<Self, ModelError> {
-        let (mut loaded, _, _) = Gpt2LmHead::load(model, &device)?;
+        let (mut loaded, _) = Gpt2LmHead::load(model, &device)?;
         if let Some(adapter) = adapter {
             let (adapted, _) = loaded.load_adapter(adapter)?;
             loaded = lora_core::merge(adapted).into_module();

@@ -11,7 +11,7 @@ use lora_core::files::Overwrite;
 use lora_core::peft::{self, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::{
     Architecture, FusedLayout, FusedProjection, LoraConfig, LoraError, LoraLinear, LoraScaling,
-    TargetModules, attach_with,
+    TargetModules, attach, attach_with,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};

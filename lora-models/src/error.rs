@@ -103,6 +103,19 @@ pub enum ModelError {
         found: Vec<usize>,
     },
 
+    /// The checkpoint's head has another number of outputs than labels were asked for.
+    #[error(
+        "the checkpoint's head `{name}` has {found} outputs, but there are {expected} labels; start a fresh head (`fresh_head`), or use the head's own labels"
+    )]
+    HeadMismatch {
+        /// The tensor.
+        name: String,
+        /// The number of labels.
+        expected: usize,
+        /// The number of outputs in the checkpoint.
+        found: usize,
+    },
+
     /// A tensor has an element type that cannot be used for what it was asked for.
     #[error("tensor `{name}` holds {found} elements, but {expected} was expected")]
     TensorDtype {

@@ -30,9 +30,6 @@ use std::path::Path;
 /// # Ok::<(), lora_models::ModelError>(())
 /// ```
 pub trait LoraModel: Module {
-    /// Its configuration.
-    type Config;
-
     /// Names of its modules in Python, what `all-linear` leaves out, and what can be adapted by
     /// slices.
     fn lora_architecture(&self) -> Architecture;
@@ -51,6 +48,11 @@ pub trait LoraModel: Module {
         Ok(self)
     }
 
+    /// Files that are written beside an adapter, by name.
+    fn adapter_companions(&self) -> Vec<(String, Vec<u8>)> {
+        Vec::new()
+    }
+
     /// Writes the model as a directory that transformers loads without a warning:
     /// `model.safetensors` (in shards above 5 GB), `config.json`, and the files of the base model
     /// beside them. The directory appears whole or not at all.
@@ -62,7 +64,6 @@ pub trait LoraModel: Module {
     /// [`LoraError::Io`](lora_core::LoraError::Io) inside [`ModelError::Lora`].
     fn export(
         &self,
-        config: &Self::Config,
         dir: impl AsRef<Path>,
         options: &ExportOptions,
         overwrite: Overwrite,
@@ -124,6 +125,7 @@ pub trait LoraModel: Module {
             task_type: Some(self.task_type().into()),
             base_model: base_model.map(String::from),
             fan_in_fan_out: report.modules.iter().any(is_conv1d),
+            companions: self.adapter_companions(),
         };
         Ok(peft::save(self, report, dir.as_ref(), &options, overwrite)?)
     }

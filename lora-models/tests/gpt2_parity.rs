@@ -42,7 +42,7 @@ fn every_form_of_the_files_gives_the_same_model() {
         ("gpt2_tied_bin", 0),
         ("gpt2_tied_bare", 4),
     ] {
-        let (model, _, report) = Gpt2LmHead::load(fixture(name), &device).unwrap();
+        let (model, report) = Gpt2LmHead::load(fixture(name), &device).unwrap();
         assert_eq!(host(batch.logits(&model)), reference, "{name}");
         assert_eq!(report.tensors, 28, "{name}");
         let of_mask = |tensor: &&lora_models::checkpoint::IgnoredTensor| {
@@ -190,7 +190,7 @@ fn a_head_is_needed_where_it_is_not_tied_and_passed_over_where_it_is() {
     let both = changed("gpt2_untied", |_, config| {
         config["tie_word_embeddings"] = true.into();
     });
-    let (model, _, report) = Gpt2LmHead::load(both.path(), &Device::flex()).unwrap();
+    let (model, report) = Gpt2LmHead::load(both.path(), &Device::flex()).unwrap();
     assert!(model.lm_head.is_none());
     assert_eq!(report.ignored[0].name, "lm_head.weight");
     let misshapen = changed("gpt2_tied", |plan, _| {

@@ -12,6 +12,8 @@ pub struct PeftOptions {
     pub base_model: Option<String>,
     /// Whether the adapted layers are `Conv1D` in Python, as GPT-2's are.
     pub fan_in_fan_out: bool,
+    /// Other files to write into the directory, by name: what PEFT has no place for.
+    pub companions: Vec<(String, Vec<u8>)>,
 }
 
 /// The configuration of attached adapters as PEFT writes it.

@@ -44,6 +44,9 @@ pub fn save<M: Module>(
             write_file(&dir.join(name), Overwrite::Refuse, |w| w.write_all(bytes))
         };
         file(CONFIG_FILE, config.as_bytes())?;
+        for (name, bytes) in &options.companions {
+            file(name, bytes)?;
+        }
         file(WEIGHTS_FILE, &weights)
     })
 }

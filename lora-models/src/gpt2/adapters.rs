@@ -1,7 +1,7 @@
 //! LoRA adapters on a GPT-2.
 
+use super::Gpt2LmHead;
 use super::keys::{EMBEDDING, HEAD};
-use super::{Gpt2Config, Gpt2LmHead};
 use crate::checkpoint::ExportReport;
 use crate::weights::{on_host, param};
 use crate::{ExportOptions, LoraModel, ModelError};
@@ -15,8 +15,6 @@ use lora_core::{
 use std::path::Path;
 
 impl LoraModel for Gpt2LmHead {
-    type Config = Gpt2Config;
-
     fn lora_architecture(&self) -> Architecture {
         Self::architecture()
     }
@@ -41,12 +39,11 @@ impl LoraModel for Gpt2LmHead {
 
     fn export(
         &self,
-        config: &Gpt2Config,
         dir: impl AsRef<Path>,
         options: &ExportOptions,
         overwrite: Overwrite,
     ) -> Result<ExportReport, ModelError> {
-        super::export::export(self, config, dir.as_ref(), options, overwrite)
+        super::export::export(self, dir.as_ref(), options, overwrite)
     }
 }
 

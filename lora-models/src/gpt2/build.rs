@@ -31,6 +31,7 @@ pub(super) fn build(
     Ok(Gpt2LmHead {
         transformer,
         lm_head,
+        config: config.clone(),
     })
 }
 

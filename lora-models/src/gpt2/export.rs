@@ -1,7 +1,7 @@
 //! Writing a GPT-2 as a directory that transformers loads.
 
+use super::Gpt2LmHead;
 use super::keys::{EMBEDDING, HEAD};
-use super::{Gpt2Config, Gpt2LmHead};
 use crate::checkpoint::ExportReport;
 use crate::export::write_model;
 use crate::weights::Parameters;
@@ -14,11 +14,11 @@ use std::path::Path;
 /// head that has become another is written, and the configuration says that it is not.
 pub(super) fn export(
     model: &Gpt2LmHead,
-    config: &Gpt2Config,
     dir: &Path,
     options: &ExportOptions,
     overwrite: Overwrite,
 ) -> Result<ExportReport, ModelError> {
+    let config = model.config();
     let architecture = Gpt2LmHead::architecture();
     let mut parameters = Parameters::of(model, &architecture, dir)?;
     let tied = !parameters.has(HEAD)

@@ -23,7 +23,7 @@ impl Gpt2LmHead {
 }
 
 /// Random weights of this configuration.
-pub(super) fn random(config: &Gpt2Config, seed: u64) -> Random<impl Fn(&str) -> f64> {
+pub(super) fn random(config: &Gpt2Config, seed: u64) -> Random<impl Fn(&str) -> f64 + use<>> {
     let whole = config.initializer_range;
     let residual = whole / (2.0 * config.n_layer as f64).sqrt();
     Random {

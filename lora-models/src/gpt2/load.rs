@@ -34,19 +34,18 @@ impl Gpt2LmHead {
     /// As [`Gpt2Config::from_dir`] and [`Checkpoint::open`]; [`ModelError::TensorMissing`],
     /// [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
     /// [`ModelError::TensorDtype`] where the weights are not those of the configuration.
-    pub fn load(
-        dir: impl AsRef<Path>,
-        device: &Device,
-    ) -> Result<(Self, Gpt2Config, LoadReport), ModelError> {
+    pub fn load(dir: impl AsRef<Path>, device: &Device) -> Result<(Self, LoadReport), ModelError> {
         let dir = dir.as_ref();
         let config = Gpt2Config::from_dir(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
+        let head = [(HEAD.to_string(), vec![config.vocab_size, config.n_embd])];
         let expectation = Expectation {
             wanted: plan(|weights| build(&config, device, weights))?,
             prefix: PREFIX,
             anchor: EMBEDDING,
             may_be_fresh: &[],
             force_fresh: false,
+            optional: &head,
             leftovers: match config.tie_word_embeddings {
                 true => &[MASK, TIED],
                 false => &[MASK],
@@ -58,6 +57,6 @@ impl Gpt2LmHead {
             &mut random(&config, 0),
             |weights| build(&config, device, weights),
         )?;
-        Ok((model, config, report))
+        Ok((model, report))
     }
 }

@@ -1,5 +1,6 @@
 //! The model: embeddings, blocks, and the projection to the vocabulary.
 
+use super::Gpt2Config;
 use super::attention::Past;
 use super::block::Block;
 use super::mask::additive_mask;
@@ -33,6 +34,8 @@ pub struct Gpt2LmHead {
     pub transformer: Gpt2,
     /// `[d_model, vocab_size]`; `None` where it is tied: the token embedding, transposed.
     pub lm_head: Option<LoraLinear>,
+    #[module(skip)]
+    pub(super) config: Gpt2Config,
 }
 
 impl Gpt2 {
@@ -88,6 +91,11 @@ impl Gpt2 {
 }
 
 impl Gpt2LmHead {
+    /// Its configuration.
+    pub fn config(&self) -> &Gpt2Config {
+        &self.config
+    }
+
     /// [`Gpt2::forward`]: the hidden states, to be projected where they are needed.
     ///
     /// # Shapes

@@ -19,11 +19,14 @@ pub(crate) struct Expectation<'a> {
     pub may_be_fresh: &'a [&'a str],
     /// Starts them afresh even where the checkpoint has them.
     pub force_fresh: bool,
+    /// Names and shapes of tensors that may be there, and are not read.
+    pub optional: &'a [(String, Vec<usize>)],
     /// What a checkpoint may hold that the model does not need, and why.
     pub leftovers: &'a [Leftover],
 }
 
 /// Tensors that are passed over, by a test on their names in the file.
+#[derive(Clone, Copy)]
 pub(crate) struct Leftover {
     /// Why.
     pub reason: &'static str,
@@ -63,7 +66,7 @@ pub(crate) fn read_model<M>(
         expected.push((name.clone(), wanted.file_shape()));
         found.insert(wanted.path.clone(), name);
     }
-    reader.check(&expected, &[])?;
+    reader.check(&expected, expectation.optional)?;
     for leftover in expectation.leftovers {
         let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
         reader.ignore(leftover.reason, |name| {

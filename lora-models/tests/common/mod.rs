@@ -17,7 +17,8 @@ pub fn fixture(path: &str) -> PathBuf {
 }
 
 pub fn load(name: &str, device: &Device) -> (Gpt2LmHead, Gpt2Config) {
-    let (model, config, _) = Gpt2LmHead::load(fixture(name), device).unwrap();
+    let (model, _) = Gpt2LmHead::load(fixture(name), device).unwrap();
+    let config = model.config().clone();
     (model, config)
 }
 

@@ -83,7 +83,8 @@ pub fn load_base(
     device: &Device,
 ) -> Result<Loaded, TrainError> {
     check_limits(&Gpt2Config::from_dir(dir)?, device)?;
-    let (mut model, config, report) = Gpt2LmHead::load(dir, device)?;
+    let (mut model, report) = Gpt2LmHead::load(dir, device)?;
+    let config = model.config().clone();
     let mut attached = None;
     if let Some(adapter) = adapter {
         let (with_adapter, report) = model.load_adapter(adapter)?;

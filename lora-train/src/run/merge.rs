@@ -61,7 +61,7 @@ pub fn merge(options: &MergeOptions) -> Result<String, TrainError> {
         dtype: options.dtype,
         base_dir: Some(options.model.clone()),
     };
-    let report = model.export(&loaded.base.config, &options.output, &export, overwrite)?;
+    let report = model.export(&options.output, &export, overwrite)?;
     Ok(format!(
         "merged {modules} modules; wrote {} parameters ({:.1} MB) to {}",
         report.parameters,

@@ -152,7 +152,7 @@ pub fn train(
             ..ExportOptions::default()
         };
         let model = merge(task.model).into_module();
-        model.export(&base.config, &dir, &options, Overwrite::Replace)?;
+        model.export(&dir, &options, Overwrite::Replace)?;
         merged = Some(dir);
     }
     Ok(TrainSummary {

@@ -121,7 +121,7 @@ impl Saver {
                     base_dir: Some(self.base.dir.clone()),
                     ..ExportOptions::default()
                 };
-                model.export(&self.base.config, dir, &options, overwrite)?;
+                model.export(dir, &options, overwrite)?;
             }
         }
         Ok(())

@@ -1,0 +1,155 @@
+//! An encoder with its head.
+
+use super::adapters::architecture;
+use super::{Head, HeadKind, Pooler};
+use crate::ModelError;
+use crate::bert::BertModel;
+use crate::encoder::EncoderConfig;
+use crate::weights::{Maker, Random, Weights};
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Int, Tensor};
+
+/// The encoder of a family. The names of the variants are no part of a path in Python.
+#[derive(Module, Debug)]
+pub enum Trunk {
+    /// BERT, RoBERTa, XLM-RoBERTa.
+    Bert(BertModel),
+}
+
+/// An encoder with a head.
+///
+/// The fields are named as the modules are in Python, but for what Rust or the family calls
+/// otherwise: see [`LoraModel::lora_architecture`](crate::LoraModel::lora_architecture).
+#[derive(Module, Debug)]
+pub struct Classifier {
+    /// The encoder; `bert`, `roberta` or `deberta` in Python.
+    pub trunk: Trunk,
+    /// BERT's and DeBERTa's, on sequences.
+    pub pooler: Option<Pooler>,
+    /// The head.
+    pub classifier: Head,
+    #[module(skip)]
+    pub(super) kind: HeadKind,
+    #[module(skip)]
+    pub(super) config: EncoderConfig,
+}
+
+impl Trunk {
+    fn build(maker: &mut Maker<'_>, config: &EncoderConfig) -> Result<Self, ModelError> {
+        Ok(Self::Bert(BertModel::build(maker, config, "trunk.Bert")?))
+    }
+
+    fn forward(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: &Tensor<2, Bool>,
+        type_ids: Option<Tensor<2, Int>>,
+    ) -> Tensor<3> {
+        match self {
+            Self::Bert(model) => model.forward(ids, mask, type_ids),
+        }
+    }
+}
+
+impl Classifier {
+    pub(super) fn build(
+        config: &EncoderConfig,
+        kind: HeadKind,
+        device: &Device,
+        weights: &mut dyn Weights,
+    ) -> Result<Self, ModelError> {
+        let mut maker = Maker {
+            architecture: &architecture(config, kind),
+            device,
+            weights,
+        };
+        Ok(Self {
+            trunk: Trunk::build(&mut maker, config)?,
+            pooler: Pooler::build(&mut maker, config, kind)?,
+            classifier: Head::build(&mut maker, config, kind)?,
+            kind,
+            config: config.clone(),
+        })
+    }
+
+    /// A model with random weights, as transformers starts one.
+    ///
+    /// The values depend on `seed` and on the names of the parameters alone, so they are the same on
+    /// every device.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn init(
+        config: &EncoderConfig,
+        kind: HeadKind,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        Self::build(config, kind, device, &mut random(config, seed))
+    }
+
+    /// Its configuration, with the labels of the head.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// What the head is for.
+    pub fn kind(&self) -> HeadKind {
+        self.kind
+    }
+
+    /// The hidden states of every token, after the last layer.
+    ///
+    /// # Shapes
+    /// - `ids`, `type_ids`: `[batch, seq]`
+    /// - `mask`: `[batch, seq]`, true for a token, false for padding
+    /// - returns `[batch, seq, hidden_size]`; what it holds for padding means nothing
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or there are more tokens than positions.
+    pub fn hidden_states(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: &Tensor<2, Bool>,
+        type_ids: Option<Tensor<2, Int>>,
+    ) -> Tensor<3> {
+        self.trunk.forward(ids, mask, type_ids)
+    }
+
+    /// The outputs of the head.
+    ///
+    /// # Shapes
+    /// - `ids`, `type_ids`: `[batch, seq]`
+    /// - `mask`: `[batch, seq]`, true for a token, false for padding
+    /// - returns `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or there are more tokens than positions.
+    pub fn forward(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: &Tensor<2, Bool>,
+        type_ids: Option<Tensor<2, Int>>,
+    ) -> Tensor<2> {
+        let hidden = self.hidden_states(ids, mask, type_ids);
+        let [batch, seq, d] = hidden.dims();
+        let rows = match self.kind {
+            HeadKind::Sequence => hidden.narrow(1, 0, 1).reshape([batch, d]),
+            HeadKind::Token => hidden.reshape([batch * seq, d]),
+        };
+        let rows = match &self.pooler {
+            Some(pooler) => pooler.forward(rows),
+            None => rows,
+        };
+        self.classifier.forward(rows)
+    }
+}
+
+/// Fresh weights: normal with standard deviation `initializer_range`, norms one, biases zero.
+pub(super) fn random(config: &EncoderConfig, seed: u64) -> Random<impl Fn(&str) -> f64 + use<>> {
+    let deviation = config.initializer_range;
+    Random {
+        seed,
+        deviation: move |_: &str| deviation,
+    }
+}
