@@ -1,0 +1,383 @@
+//! Adapters of PEFT on encoders give PEFT's logits and gradients, the heads that trained with them
+//! included, and come back as PEFT wrote them.
+#![recursion_limit = "256"]
+
+mod common;
+mod encoders;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use common::{TOLERANCE, Tensors, assert_near, host, transpose};
+use encoders::{
+    ADAPTERS, Batch, adapter, encoder, expected_of_adapter, json, load, logits_on, loss, model,
+    options,
+};
+use lora_core::files::Overwrite;
+use lora_core::{
+    AttachReport, LayerKind, LoraConfig, LoraError, TargetModules, detach, merge, peft,
+};
+use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
+use lora_models::encoder::Labels;
+use lora_models::{LoraModel, ModelError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+fn with_adapter(name: &str, base: &str, device: &Device) -> (Classifier, AttachReport) {
+    let loaded = model(base, device).load_adapter(adapter(name));
+    loaded.unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// PEFT's names of all that trains, and whether it lies the other way round in the file, by path.
+fn trainable(report: &AttachReport) -> BTreeMap<String, (String, bool)> {
+    let mut names = BTreeMap::new();
+    for adapted in &report.modules {
+        let (a, b) = match adapted.kind {
+            LayerKind::Linear => ("lora_A.weight", "lora_B.weight"),
+            LayerKind::Embedding => ("lora_embedding_A", "lora_embedding_B"),
+        };
+        for (factor, suffix) in [("a", a), ("b", b)] {
+            let path = format!("{}.lora.{factor}", adapted.parameter);
+            let name = format!("base_model.model.{}.{suffix}", adapted.module);
+            names.insert(path, (name, true));
+        }
+    }
+    for saved in &report.saved {
+        let name = format!("base_model.model.{}", saved.name);
+        names.insert(saved.parameter.clone(), (name, saved.transposed));
+    }
+    names
+}
+
+/// The gradient of everything that trains, as the file has it, by PEFT's name.
+struct FileGradients<'a> {
+    path: Vec<String>,
+    grads: &'a Gradients,
+    trainable: &'a BTreeMap<String, (String, bool)>,
+    found: BTreeMap<String, (Vec<f32>, Vec<usize>)>,
+}
+
+impl ModuleVisitor for FileGradients<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join(".");
+        let gradient = param.base().grad(self.grads);
+        let Some((name, transposed)) = self.trainable.get(&path) else {
+            assert!(gradient.is_none(), "{path} is frozen");
+            return;
+        };
+        let gradient = gradient.unwrap_or_else(|| panic!("{path} has no gradient"));
+        let mut shape = gradient.dims().to_vec();
+        let mut values = host(gradient);
+        if *transposed {
+            values = transpose(&values, &shape);
+            shape.reverse();
+        }
+        self.found.insert(name.clone(), (values, shape));
+    }
+}
+
+#[test]
+fn logits_loss_and_gradients_are_those_of_peft() {
+    let device = Device::flex().autodiff();
+    for &(name, base) in ADAPTERS {
+        let (model, report) = with_adapter(name, base, &device);
+        let expected = expected_of_adapter(name);
+        let inputs = encoders::expected(base);
+        let batch = Batch::of(&inputs, &device);
+        let logits = batch.logits(&model);
+        let found = host(logits.clone());
+        batch.assert_rows(&found, &expected.floats("logits"), TOLERANCE, name);
+        let is_score = model.config().labels == Labels::Score;
+        let found = host(loss(logits.clone(), &inputs, is_score));
+        assert_near(
+            &found,
+            &expected.floats("loss").0,
+            TOLERANCE,
+            &format!("{name}, loss"),
+        );
+
+        // A weighted sum of all logits: every parameter of the model has a part in it.
+        let (weights, _) = inputs.floats("weights");
+        let weights = TensorData::new(weights, logits.dims());
+        let sum = (logits * Tensor::from_data(weights, &device)).sum();
+        let trainable = trainable(&report);
+        let mut gradients = FileGradients {
+            path: Vec::new(),
+            grads: &sum.backward(),
+            trainable: &trainable,
+            found: BTreeMap::new(),
+        };
+        model.visit(&mut gradients);
+        let of_file = Tensors::open(adapter(name).join(WEIGHTS)).names();
+        assert_eq!(
+            gradients.found.keys().cloned().collect::<Vec<_>>(),
+            of_file,
+            "{name}"
+        );
+        for (tensor, (found, shape)) in gradients.found {
+            let (values, file_shape) = expected.floats(&format!("grad.{tensor}"));
+            assert_eq!(file_shape, shape, "{name}: {tensor}");
+            let what = format!("{name}, gradient of {tensor}");
+            assert_near(&found, &values, TOLERANCE, &what);
+        }
+    }
+}
+
+#[test]
+fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
+    let device = Device::flex();
+    for &(name, base) in ADAPTERS {
+        let (model, report) = with_adapter(name, base, &device);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        model
+            .save_adapter(&report, &path, Some(base), Overwrite::Refuse)
+            .unwrap();
+        assert_same_tensors(&path, name);
+        let written = json(&path.join("adapter_config.json"));
+        let peft = json(&adapter(name).join("adapter_config.json"));
+        for key in [
+            "task_type",
+            "peft_type",
+            "base_model_name_or_path",
+            "target_modules",
+            "modules_to_save",
+            "fan_in_fan_out",
+            "use_rslora",
+            "bias",
+        ] {
+            assert_eq!(written[key], peft[key], "{name}: {key}");
+        }
+        let labels = adapter_labels(&path).unwrap();
+        assert_eq!(labels.kind, model.kind(), "{name}");
+        assert_eq!(
+            labels.labels.as_ref(),
+            Some(&model.config().labels),
+            "{name}"
+        );
+
+        let (again, again_report) = encoders::model(base, &device).load_adapter(&path).unwrap();
+        assert_eq!(again_report.parameters(), report.parameters(), "{name}");
+        assert_eq!(again_report.saved, report.saved, "{name}");
+        assert_eq!(logits_on(&again, base), logits_on(&model, base), "{name}");
+    }
+}
+
+fn assert_same_tensors(found: &Path, name: &str) {
+    let found = Tensors::open(found.join(WEIGHTS));
+    let expected = Tensors::open(adapter(name).join(WEIGHTS));
+    assert_eq!(found.names(), expected.names(), "{name}");
+    for tensor in expected.names() {
+        let what = format!("{name}: {tensor}");
+        assert_eq!(found.floats(&tensor), expected.floats(&tensor), "{what}");
+    }
+}
+
+#[test]
+fn labels_of_peft_s_own_adapters_are_counted() {
+    for (name, kind, labels) in [
+        ("roberta_default", HeadKind::Sequence, Labels::numbered(3)),
+        ("v3_reg", HeadKind::Sequence, Labels::Score),
+        ("deberta_tags", HeadKind::Token, Labels::numbered(5)),
+    ] {
+        let found = adapter_labels(adapter(name)).unwrap();
+        assert_eq!((found.kind, found.labels), (kind, Some(labels)), "{name}");
+    }
+}
+
+#[test]
+fn a_merge_computes_the_same_and_a_detach_keeps_the_head() {
+    let device = Device::flex();
+    for &(name, base) in ADAPTERS {
+        let (model, _) = with_adapter(name, base, &device);
+        let batch = Batch::of_model(base, &device);
+        let adapted = host(batch.logits(&model));
+        let merged = merge(model.clone()).into_module();
+        let shape = batch.logits(&merged).dims().to_vec();
+        let shape = match model.kind() {
+            HeadKind::Sequence => shape,
+            HeadKind::Token => [batch.ids.dims().to_vec(), vec![shape[1]]].concat(),
+        };
+        // Sums of weights instead of sums of products.
+        batch.assert_rows(&host(batch.logits(&merged)), &(adapted, shape), 1e-5, name);
+
+        let base = encoders::model(base, &device);
+        let detached = detach(model);
+        assert_eq!(
+            host(batch.hidden(&detached)),
+            host(batch.hidden(&base)),
+            "{name}"
+        );
+        assert_ne!(
+            host(batch.logits(&detached)),
+            host(batch.logits(&base)),
+            "{name}"
+        );
+    }
+}
+
+/// Names of the modules with an adapter in a file.
+fn adapted_in_file(name: &str) -> BTreeSet<String> {
+    let names = Tensors::open(adapter(name).join(WEIGHTS)).names();
+    let adapted = names.iter().filter_map(|name| {
+        let module = name.strip_suffix(".lora_A.weight")?;
+        Some(module.strip_prefix("base_model.model.")?.to_string())
+    });
+    adapted.collect()
+}
+
+fn adapted(report: &AttachReport) -> BTreeSet<String> {
+    report.modules.iter().map(|m| m.module.clone()).collect()
+}
+
+#[test]
+fn what_the_defaults_adapt_and_save_is_what_peft_s_do() {
+    let device = Device::flex();
+    for (name, base) in [
+        ("bert_default", "bert_seq"),
+        ("bert_tags", "bert_tok"),
+        ("roberta_default", "roberta_seq"),
+        ("roberta_tags", "roberta_tok"),
+        ("xlmr_default", "xlmr_seq"),
+        ("deberta_default", "deberta_seq"),
+        ("deberta_tags", "deberta_tok"),
+        ("deberta_c2p_default", "deberta_c2p_seq"),
+        ("v3_default", "v3_seq"),
+        ("v3_tags", "v3_tok"),
+        ("xl_default", "xl_seq"),
+    ] {
+        let model = model(base, &device);
+        let mut config = model.lora_config(LoraConfig::new(3).with_alpha(7.0));
+        if json(&adapter(name).join("adapter_config.json"))["modules_to_save"][0] == "pooler" {
+            config = model.with_fresh(config, &["pooler".to_string()]);
+        }
+        let (_, report) = model.attach(&config).unwrap();
+        assert_eq!(adapted(&report), adapted_in_file(name), "{name}");
+        let names: BTreeSet<String> = trainable(&report).into_values().map(|(n, _)| n).collect();
+        let of_file = Tensors::open(adapter(name).join(WEIGHTS)).names();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), of_file, "{name}");
+    }
+}
+
+#[test]
+fn the_keyword_all_linear_means_what_it_means_to_peft() {
+    let device = Device::flex();
+    for (name, base) in [
+        ("bert_all_linear", "bert_reg"),
+        ("roberta_all_linear", "roberta_reg"),
+        ("deberta_all_linear", "deberta_seq"),
+        ("xl_all_linear", "xl_seq"),
+    ] {
+        let mut config = LoraConfig::new(3).with_targets(TargetModules::all_linear());
+        config.modules_to_save = peft::read_config(&adapter(name)).unwrap().modules_to_save;
+        let (_, report) = model(base, &device).attach(&config).unwrap();
+        assert_eq!(adapted(&report), adapted_in_file(name), "{name}");
+    }
+}
+
+/// A head and a pooler that the checkpoint lacks are random, and another seed's until the adapter
+/// brings its own.
+#[test]
+fn what_started_afresh_comes_back_with_the_adapter() {
+    let device = Device::flex();
+    for base in [
+        "bert_mlm",
+        "roberta_mlm",
+        "xlmr_mlm",
+        "deberta_published",
+        "v3_mlm",
+    ] {
+        let start = |seed| {
+            let options = ClassifierOptions {
+                labels: Some(Labels::numbered(4)),
+                seed,
+                ..options(base)
+            };
+            Classifier::load(encoder(base), &options, &device).unwrap()
+        };
+        let (first, second) = (start(1), start(2));
+        let fresh = first.fresh.clone();
+        let config = first.model.lora_config(LoraConfig::new(2));
+        let config = first.model.with_fresh(config, &fresh);
+        let (model, report) = first.model.attach(&config).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter");
+        model
+            .save_adapter(&report, &path, Some(base), Overwrite::Refuse)
+            .unwrap();
+
+        assert_ne!(
+            logits_on(&second.model, base),
+            logits_on(&model, base),
+            "{base}"
+        );
+        let (again, again_report) = second.model.load_adapter(&path).unwrap();
+        assert_eq!(logits_on(&again, base), logits_on(&model, base), "{base}");
+        let second = start(2);
+        assert_eq!(second.still_random(None), fresh, "{base}");
+        assert!(
+            second.still_random(Some(&again_report)).is_empty(),
+            "{base}"
+        );
+    }
+}
+
+#[test]
+fn an_adapter_of_another_model_is_refused_by_name() {
+    let device = Device::flex();
+    let refuse = |base: &str, name: &str| match model(base, &device).load_adapter(adapter(name)) {
+        Err(ModelError::Lora(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    match refuse("v3_seq", "roberta_default") {
+        LoraError::NoMatch { what, entry, .. } => {
+            assert_eq!((what, entry.as_str()), ("target module", "query"));
+        }
+        other => panic!("{other}"),
+    }
+    // The same targets behind another encoder's name.
+    match refuse("roberta_seq", "bert_default") {
+        LoraError::UnexpectedTensors { names, .. } => {
+            let classifier = "base_model.model.classifier.weight".to_string();
+            assert!(names.contains(&classifier), "{names:?}");
+        }
+        other => panic!("{other}"),
+    }
+    // A head with three outputs on a model with one.
+    let one = ClassifierOptions {
+        labels: Some(Labels::Score),
+        fresh_head: true,
+        ..options("v3_seq")
+    };
+    let loaded = Classifier::load(encoder("v3_seq"), &one, &device).unwrap();
+    match loaded.model.load_adapter(adapter("v3_default")) {
+        Err(ModelError::Lora(LoraError::TensorShape {
+            name,
+            expected,
+            found,
+            ..
+        })) => {
+            assert!(name.starts_with("base_model.model.classifier."), "{name}");
+            assert_eq!((expected[0], found[0]), (1, 3));
+        }
+        other => panic!("{other:?}"),
+    }
+    let poolerless = load("roberta_seq", &device)
+        .model
+        .load_adapter(adapter("bert_pooler"));
+    match poolerless {
+        Err(ModelError::Lora(LoraError::NoMatch { what, entry, .. })) => {
+            assert_eq!((what, entry.as_str()), ("module to save", "pooler"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
