@@ -105,22 +105,19 @@ fn check_values(
     Ok(())
 }
 
-/// Pearson's coefficient by centred values, each side divided by its norm before they meet, as SciPy does: neither a
-/// great mean nor great or small values cost digits.
+/// Pearson's coefficient by centred and scaled values, as SciPy takes it: neither a great mean nor great or small values
+/// cost digits. One root of the product, and not two: sides that are the same then give 1 exactly.
 fn correlation(x: &[f64], y: &[f64]) -> Option<f64> {
-    let (x, y) = (unit(x)?, unit(y)?);
-    let product: f64 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
+    let (x, y) = (centred(x)?, centred(y)?);
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let r = dot(&x, &y) / (dot(&x, &x) * dot(&y, &y)).sqrt();
     // Two points lie on a line.
-    let product = if x.len() == 2 {
-        product.round()
-    } else {
-        product
-    };
-    Some(product.clamp(-1.0, 1.0))
+    let r = if x.len() == 2 { r.round() } else { r };
+    Some(r.clamp(-1.0, 1.0))
 }
 
-/// The values less their mean, divided by their norm; `None` if they are all the same.
-fn unit(values: &[f64]) -> Option<Vec<f64>> {
+/// The values less their mean, the farthest from it scaled to 1 or -1; `None` if they are all the same.
+fn centred(values: &[f64]) -> Option<Vec<f64>> {
     let first = *values.first()?;
     if values.iter().all(|value| *value == first) {
         return None;
@@ -132,14 +129,6 @@ fn unit(values: &[f64]) -> Option<Vec<f64>> {
     let greatest = centred.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
     for value in &mut centred {
         *value /= greatest;
-    }
-    let norm = centred
-        .iter()
-        .map(|value| value * value)
-        .sum::<f64>()
-        .sqrt();
-    for value in &mut centred {
-        *value /= norm;
     }
     Some(centred)
 }
