@@ -3,6 +3,7 @@
 //! - [`gpt2`]: GPT-2 from and to Hugging Face's files, each projection an injection target
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
+//! - [`hub`]: models by name, downloaded with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
 //! - [`activation`]: what configurations call their activations
 //!
@@ -40,6 +41,7 @@ pub mod checkpoint;
 mod error;
 pub mod generate;
 pub mod gpt2;
+pub mod hub;
 pub mod tokenizer;
 
 pub use error::ModelError;
