@@ -72,7 +72,8 @@ pub(super) fn fetch(
     let client = Client::new(repo, options)?;
     let unreachable = |why: String| {
         repo.error(format!(
-            "not complete in the cache {}, and {} cannot be reached: {why}",
+            "not complete in the cache {}, and {} cannot be reached: {why}; try again, or set \
+             HF_ENDPOINT, HTTPS_PROXY or SSL_CERT_FILE if the way there is another",
             cache.dir().display(),
             client.endpoint()
         ))
