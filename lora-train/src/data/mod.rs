@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `source` | which formats there are, how one is told, [`read_records`] |
 //! | `jsonl`, `delimited`, `e2e`, `plain_text` | a reader each |
+//! | `rows` | the rows of CSV and TSV |
 //! | `columns` | which columns or keys hold the text |
 //! | `lines` | lines of a file, bounded |
 //! | `record` | [`Record`] and where it was read |
@@ -69,6 +70,7 @@ mod plain_text;
 mod plan;
 mod record;
 mod reference;
+mod rows;
 mod source;
 
 pub use batch::{Batch, IGNORE_INDEX, collate};
