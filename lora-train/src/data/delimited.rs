@@ -196,8 +196,6 @@ mod tests {
         assert!(error.contains("16 MiB"), "{error}");
     }
 
-
-
     #[test]
     fn a_header_of_nothing_but_separators_is_refused() {
         let header = ",".repeat(MAX_COLUMNS);

@@ -47,9 +47,8 @@ impl Objects {
     ) -> Result<Option<(Map<String, Value>, Origin)>, TrainError> {
         while let Some((line, origin)) = self.lines.next_line()? {
             if !is_blank(line) {
-                let object = parse_object(line).map_err(|message| {
-                    TrainError::data_line(&self.path, origin.line(), message)
-                })?;
+                let object = parse_object(line)
+                    .map_err(|message| TrainError::data_line(&self.path, origin.line(), message))?;
                 return Ok(Some((object, origin)));
             }
         }

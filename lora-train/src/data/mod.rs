@@ -21,6 +21,7 @@
 //! | `example`, `encode`, `pack` | tokenised examples, and the two ways to make them |
 //! | `batch`, `plan` | padding side by side; order, shuffling and grouping by length |
 //! | `reference` | several references to one prompt |
+//! | `labelled` | data to classify: [`read_labelled`], [`read_tokens`], GLUE, [`LabelSet`] |
 //!
 //! # Examples
 //! ```
@@ -64,6 +65,7 @@ mod e2e;
 mod encode;
 mod example;
 mod jsonl;
+mod labelled;
 mod lines;
 mod pack;
 mod plain_text;
@@ -78,6 +80,12 @@ pub use columns::Columns;
 pub use e2e::E2eTemplate;
 pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
 pub use example::Example;
+pub use labelled::{
+    GlueScore, GlueTask, Label, LabelKind, LabelSet, LabelledColumns, LabelledData, LabelledLayout,
+    LabelledRecord, LabelledSource, Predictions, ReadReport, TokenData, TokenFormat, TokenKeys,
+    TokenRecord, TokenSource, Unlabelled, glue_submission, read_labelled, read_tokens,
+    write_glue_submission,
+};
 pub use lines::MAX_LINE_BYTES;
 pub use pack::{PackingReport, concatenate_and_chunk, pack_records};
 pub use plain_text::TextDocuments;
