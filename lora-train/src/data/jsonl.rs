@@ -9,6 +9,9 @@ use super::lines::{Lines, is_blank};
 use super::record::{Origin, Record};
 use crate::error::TrainError;
 
+/// A JSON object.
+pub(super) type Object = Map<String, Value>;
+
 /// Reads every record of the file. Keys that are not asked for are ignored.
 pub(super) fn read(path: &Path, columns: &Columns) -> Result<Vec<Record>, TrainError> {
     let mut objects = Objects::open(path)?;
@@ -42,9 +45,7 @@ impl Objects {
     /// # Errors
     /// [`TrainError::DataLine`] for a line that is no object, too long or not UTF-8;
     /// [`TrainError::Io`].
-    pub(super) fn next_object(
-        &mut self,
-    ) -> Result<Option<(Map<String, Value>, Origin)>, TrainError> {
+    pub(super) fn next_object(&mut self) -> Result<Option<(Object, Origin)>, TrainError> {
         while let Some((line, origin)) = self.lines.next_line()? {
             if !is_blank(line) {
                 let object = parse_object(line)
@@ -57,11 +58,7 @@ impl Objects {
 }
 
 /// The record that an object is, or what is wrong with it.
-fn record(
-    mut object: Map<String, Value>,
-    origin: Origin,
-    columns: &Columns,
-) -> Result<Record, String> {
+fn record(mut object: Object, origin: Origin, columns: &Columns) -> Result<Record, String> {
     let layout =
         columns
             .layout(|key| object.contains_key(key))
@@ -89,7 +86,7 @@ fn record(
 }
 
 /// The line as a JSON object.
-pub(super) fn parse_object(line: &str) -> Result<Map<String, Value>, String> {
+pub(super) fn parse_object(line: &str) -> Result<Object, String> {
     match serde_json::from_str(line) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(Value::Array(_)) => Err(
@@ -108,7 +105,7 @@ pub(super) fn parse_object(line: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
-fn take_string(object: &mut Map<String, Value>, key: &str) -> Result<String, String> {
+fn take_string(object: &mut Object, key: &str) -> Result<String, String> {
     match object.remove(key) {
         Some(Value::String(text)) => Ok(text),
         Some(other) => Err(format!(

@@ -38,8 +38,7 @@ impl Default for LabelledLayout {
     }
 }
 
-/// How to read a file of labelled records. The default reads classes from one's own data, tells
-/// the format by itself, and gathers the classes from the file.
+/// How to read a file of labelled records.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelledSource<'a> {
     /// Its columns and labels.

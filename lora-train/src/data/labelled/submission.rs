@@ -202,19 +202,19 @@ mod tests {
 
     #[test]
     fn scores_are_clipped_and_have_three_decimals() {
-        let scores = Predictions::Scores(&[-0.3, 2.71828, 5.2]);
+        let scores = Predictions::Scores(&[-0.3, 1.23456, 5.2]);
         let file = glue_submission(GlueTask::Stsb, None, scores).unwrap();
-        assert_eq!(file, "index\tprediction\n0\t0.000\n1\t2.718\n2\t5.000\n");
+        assert_eq!(file, "index\tprediction\n0\t0.000\n1\t1.235\n2\t5.000\n");
     }
 
     #[test]
     fn what_cannot_be_submitted_is_refused() {
         let labels = GlueTask::Rte.labels().unwrap();
         let two = Predictions::Classes(&[0, 1], &labels);
-        let message = |task, ids, predictions| {
+        fn message(task: GlueTask, ids: Option<&[&str]>, predictions: Predictions) -> String {
             let error = glue_submission(task, ids, predictions).unwrap_err();
             error.to_string()
-        };
+        }
         let rte = GlueTask::Rte;
         for (ids, reason) in [
             (vec!["1"], "2 predictions for 1 ids"),

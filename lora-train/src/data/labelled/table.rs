@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::data::jsonl::{self, Objects};
+use crate::data::jsonl::{self, Object, Objects};
 use crate::data::lines::{Lines, is_blank};
 use crate::data::rows::{Dialect, Header, Ragged, Rows};
 use crate::data::{DataFormat, Origin};
@@ -35,7 +35,7 @@ pub(super) struct Row {
 
 enum Cells {
     Fields(Vec<String>),
-    Object(Map<String, Value>),
+    Object(Object),
 }
 
 /// A column of a table.

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::classes::{Classes, raw_label};
 use super::conll::Sentences;
 use super::label_set::LabelSet;
 use super::record::{ReadReport, TokenRecord, Unlabelled};
-use crate::data::jsonl::{self, Objects};
+use crate::data::jsonl::{self, Object, Objects};
 use crate::data::lines::{Lines, is_blank};
 use crate::data::{DataFormat, Origin};
 use crate::error::{TrainError, listed};
@@ -229,7 +229,7 @@ pub(super) struct Sentence {
 
 impl Sentence {
     /// The sentence that an object is, or what is wrong with it.
-    fn of(mut object: Map<String, Value>, keys: &TokenKeys) -> Result<Self, String> {
+    fn of(mut object: Object, keys: &TokenKeys) -> Result<Self, String> {
         let words_key = keys.words.as_deref().unwrap_or(WORDS);
         let labels_key = match &keys.labels {
             Some(key) => Some(key.as_str()),
