@@ -160,6 +160,13 @@ pub enum ModelError {
     #[error(transparent)]
     Lora(#[from] lora_core::LoraError),
 
+    /// A model named by a user is not to be had: there is none of that name, it may not be read, or its download failed.
+    #[error("{message}")]
+    Hub {
+        /// Which model or setting, what is wrong, and what would do.
+        message: String,
+    },
+
     /// Text cannot be generated as asked.
     #[error("generation: {message}")]
     Generation {

@@ -1,8 +1,11 @@
 //! Language models for [Burn](burn), made to be adapted with [`lora_core`].
 //!
 //! - [`gpt2`]: GPT-2 from and to Hugging Face's files, each projection an injection target
+//! - [`bert`], [`encoder`]: BERT, RoBERTa and XLM-RoBERTa; [`classifier`]: encoders with a head
+//! - [`LoraModel`]: what is the same about all of them: adapters, export
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
+//! - [`hub`]: models by name, downloaded with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
 //! - [`activation`]: what configurations call their activations
 //!
@@ -45,6 +48,7 @@ mod error;
 mod export;
 pub mod generate;
 pub mod gpt2;
+pub mod hub;
 mod model;
 pub mod tokenizer;
 mod weights;

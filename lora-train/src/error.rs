@@ -153,7 +153,7 @@ impl TrainError {
 }
 
 /// The names between backticks, with commas; the first ones of a table too wide to print.
-fn listed(names: &[String]) -> String {
+pub(crate) fn listed(names: &[String]) -> String {
     const SHOWN: usize = 20;
     if names.is_empty() {
         return "none".to_string();

@@ -5,7 +5,7 @@
 //! - [`data`]: files to records, records to examples, examples to batches
 //! - [`task`]: a model with its loss, and texts generated with it
 //! - [`trainer`]: the training loop on Burn's `Learner`, checkpoints, schedule, optimizer
-//! - [`metric`]: loss, perplexity, BLEU, ROUGE-L
+//! - [`metric`]: loss, perplexity, BLEU, ROUGE-L; accuracy, F1, correlations, entities
 //! - [`options`]: what a run can be told, by flags or a recipe
 //! - [`run`]: train, evaluate, generate, merge, inspect
 //! - [`progress`], [`device`], [`memory`]: what is shown, where it runs, how memory is kept

@@ -6,13 +6,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// One file of safetensors.
-pub(super) const SAFETENSORS: &str = "model.safetensors";
+pub(crate) const SAFETENSORS: &str = "model.safetensors";
 /// The index of several files of safetensors.
-pub(super) const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
 /// One file written by `torch.save`.
-pub(super) const PYTORCH_BIN: &str = "pytorch_model.bin";
+pub(crate) const PYTORCH_BIN: &str = "pytorch_model.bin";
 /// The index of several files written by `torch.save`.
-pub(super) const PYTORCH_BIN_INDEX: &str = "pytorch_model.bin.index.json";
+pub(crate) const PYTORCH_BIN_INDEX: &str = "pytorch_model.bin.index.json";
 
 /// What kind of file the weights came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +57,7 @@ impl fmt::Display for CheckpointSource {
 
 /// The files of a checkpoint, found but not opened.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     pub(super) source: CheckpointSource,
     /// The files that hold tensors, each once.
     pub(super) files: Vec<PathBuf>,
@@ -71,7 +71,7 @@ impl Layout {
     /// # Errors
     ///
     /// [`ModelError::MissingFile`] naming what was looked for, and what reading an index can give.
-    pub(super) fn find(path: &Path) -> Result<Self, ModelError> {
+    pub(crate) fn find(path: &Path) -> Result<Self, ModelError> {
         if !path.is_dir() {
             return Self::of_file(path);
         }

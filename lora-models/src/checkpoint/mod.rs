@@ -46,13 +46,13 @@ mod dtype;
 mod export;
 mod export_dtype;
 mod host_tensor;
-mod layout;
+pub(crate) mod layout;
 mod load_report;
 mod pickle_file;
 mod pickle_scan;
 mod safetensors_file;
 mod safetensors_writer;
-mod shard_index;
+pub(crate) mod shard_index;
 mod strict_reader;
 mod zip_directory;
 

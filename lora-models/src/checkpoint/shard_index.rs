@@ -18,7 +18,7 @@ pub(super) const MAX_SHARDS: usize = 1024;
 ///
 /// Its `metadata` is not read: `total_size` is wrong in many a published index, and nothing here depends on it.
 #[derive(Debug, Deserialize)]
-pub(super) struct ShardIndex {
+pub(crate) struct ShardIndex {
     #[serde(deserialize_with = "unique_keys")]
     weight_map: BTreeMap<String, String>,
 }
@@ -30,7 +30,7 @@ impl ShardIndex {
     ///
     /// [`ModelError::Malformed`] where a shard's name could lead out of the directory, and what reading bounded JSON
     /// can give.
-    pub(super) fn read(path: &Path, extension: &str) -> Result<Self, ModelError> {
+    pub(crate) fn read(path: &Path, extension: &str) -> Result<Self, ModelError> {
         let index: Self = read_json(path, MAX_INDEX_BYTES)?;
         let shards = index.shard_names();
         if shards.is_empty() || shards.len() > MAX_SHARDS {
@@ -54,7 +54,7 @@ impl ShardIndex {
     }
 
     /// The names of the shards, each once, sorted.
-    pub(super) fn shard_names(&self) -> BTreeSet<&str> {
+    pub(crate) fn shard_names(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
 

@@ -1,124 +1,286 @@
-//! Building a tokenizer from the files that define it.
+//! Building a tokenizer from the files that a directory has.
 
-use super::special_tokens::{END_OF_TEXT, SpecialTokens};
-use super::{MAX_FILE_BYTES, guarded};
-use crate::checkpoint::bounded::{read_bounded, read_json};
+use super::family::{self, Family};
+use super::guarded;
+use super::sentence_piece::{self, Kind, SentencePiece};
+use super::special_tokens::{ConfigIds, END_OF_TEXT, Named, Settings, SpecialTokens};
+use super::vocabulary::{Pieces, Vocabulary, read_merges, read_vocab_json, read_vocab_txt};
+use super::whole_file::WholeFile;
+use super::{MAX_FILE_BYTES, pipeline};
+use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
-use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
 /// The whole tokenizer in one file.
 const TOKENIZER_JSON: &str = "tokenizer.json";
-/// The tokens of byte-level BPE with their ids.
-const VOCAB_JSON: &str = "vocab.json";
-/// The pairs that byte-level BPE merges, the most frequent first.
-const MERGES_TXT: &str = "merges.txt";
 
 /// A tokenizer and what its directory says about it.
 pub(super) struct Loaded {
     pub(super) inner: Tokenizer,
     /// The file that defines it.
     pub(super) path: PathBuf,
-    pub(super) special: SpecialTokens,
+    pub(super) named: Named,
+    pub(super) settings: Settings,
+    pub(super) config_ids: ConfigIds,
 }
 
 /// Loads whichever kind of tokenizer a directory has.
 ///
 /// # Errors
 ///
-/// [`ModelError::MissingFile`] where it has none, and what reading the files can give.
+/// [`ModelError::MissingFile`] where it has none, [`ModelError::Tokenizer`] where it could be several, and what reading
+/// the files can give.
 pub(super) fn load(dir: &Path) -> Result<Loaded, ModelError> {
-    let mut special = SpecialTokens::read(dir)?;
+    let special = SpecialTokens::read(dir)?;
+    let named = Family::named(special.class.as_deref(), special.model_type.as_deref());
     let whole = dir.join(TOKENIZER_JSON);
-    let (vocab, merges) = (dir.join(VOCAB_JSON), dir.join(MERGES_TXT));
-    let (mut inner, path) = if whole.exists() {
-        (from_tokenizer_json(&whole)?, whole)
-    } else if vocab.exists() && merges.exists() {
-        let inner = from_vocab_and_merges(&vocab, &merges, special.add_prefix_space)?;
-        if special.tokens.is_empty() && inner.token_to_id(END_OF_TEXT).is_some() {
-            special.tokens.push(AddedToken::from(END_OF_TEXT, true));
-        }
-        (inner, vocab)
+    let (inner, path, named) = if whole.exists() {
+        from_whole_file(whole, &named, &special)?
     } else {
-        return Err(ModelError::MissingFile {
-            path: dir.to_path_buf(),
-            looked_for: vec![
-                TOKENIZER_JSON.to_string(),
-                format!("{VOCAB_JSON} with {MERGES_TXT}"),
-            ],
-        });
+        let family = match named {
+            family::Named::Family(family) => family,
+            family::Named::Nothing => family_by_files(dir)?,
+            family::Named::Other(class) => return Err(unknown_class(dir, &class)),
+        };
+        from_vocabulary(dir, family, &special)?
     };
-    add_missing(&mut inner, &path, &special.tokens)?;
     Ok(Loaded {
         inner,
         path,
-        special,
+        named,
+        settings: special.settings,
+        config_ids: special.config_ids,
     })
 }
 
-/// `tokenizer.json`, without the padding and truncation that it may ask for: how long a text may be is the business of
-/// who trains or generates, and a tokenizer that cuts in silence spoils an evaluation.
-fn from_tokenizer_json(path: &Path) -> Result<Tokenizer, ModelError> {
-    let bytes = read_bounded(path, MAX_FILE_BYTES)?;
-    guarded(path, || {
-        let mut tokenizer = Tokenizer::from_bytes(&bytes)?;
-        tokenizer.with_truncation(None)?;
-        tokenizer.with_padding(None);
-        Ok(tokenizer)
-    })
+/// `tokenizer.json`: taken as it stands, but for the families that `transformers` builds anew from its vocabulary.
+///
+/// GPT-2's is taken as it stands: many models of that type have a tokenizer of their own in it.
+fn from_whole_file(
+    path: PathBuf,
+    named: &family::Named,
+    special: &SpecialTokens,
+) -> Result<(Tokenizer, PathBuf, Named), ModelError> {
+    let mut file = WholeFile::read(&path)?;
+    if let family::Named::Family(family) = *named
+        && family != Family::Gpt2
+        && let Some((vocabulary, added)) = file.parts_for(family)
+    {
+        let (named, tokens) = special.of_family(family, added, Vec::new());
+        let inner = build(&path, family, vocabulary, &named, special, &tokens)?;
+        return Ok((inner, path, named));
+    }
+    let mut inner = file.tokenizer(&path)?;
+    add_missing(&mut inner, &path, &special.tokens)?;
+    let named = special.named.clone().or_usual(&inner);
+    Ok((inner, path, named))
 }
 
-/// Byte-level BPE from its two files, as GPT-2 was published.
-fn from_vocab_and_merges(
-    vocab_path: &Path,
-    merges_path: &Path,
-    add_prefix_space: bool,
-) -> Result<Tokenizer, ModelError> {
-    let vocab: HashMap<String, u32> = read_json(vocab_path, MAX_FILE_BYTES)?;
-    let mut seen = HashSet::with_capacity(vocab.len());
-    if let Some((token, id)) = vocab.iter().find(|&(_, id)| !seen.insert(*id)) {
-        return Err(ModelError::Tokenizer {
-            path: vocab_path.to_path_buf(),
-            message: format!("two tokens have the id {id}, one of them {token:?}"),
+/// A tokenizer from the files of its family.
+fn from_vocabulary(
+    dir: &Path,
+    family: Family,
+    special: &SpecialTokens,
+) -> Result<(Tokenizer, PathBuf, Named), ModelError> {
+    if !has_all(dir, family) {
+        return Err(ModelError::MissingFile {
+            path: dir.to_path_buf(),
+            looked_for: vec![TOKENIZER_JSON.to_string(), family.files().join(" with ")],
         });
     }
-    let merges = read_merges(merges_path)?;
-    guarded(vocab_path, || {
-        let vocab: Vocab = vocab.into_iter().collect();
-        let bpe = BPE::builder().vocab_and_merges(vocab, merges).build()?;
-        let mut tokenizer = Tokenizer::new(bpe);
-        tokenizer.with_pre_tokenizer(Some(ByteLevel::new(add_prefix_space, true, true)));
-        tokenizer.with_decoder(Some(ByteLevelDecoder::default()));
-        Ok(tokenizer)
-    })
+    let path = dir.join(family.files()[0]);
+    if family == Family::Gpt2 {
+        return gpt2(dir, path, special);
+    }
+    let (vocabulary, named, tokens) = match family {
+        Family::XlmRoberta | Family::DebertaV2 => {
+            let model = sentence_piece::parse(&path, &read_bounded(&path, MAX_FILE_BYTES)?)?;
+            let (named, tokens) = special.of_family(family, BTreeMap::new(), unsplit(&model));
+            let vocabulary = match family {
+                Family::XlmRoberta => fairseq(&path, model, &named)?,
+                _ => unigram(model),
+            };
+            (Vocabulary::Unigram(vocabulary), named, tokens)
+        }
+        _ => {
+            let vocabulary = match family {
+                Family::Bert => Vocabulary::WordPiece(read_vocab_txt(&path)?),
+                _ => bpe(dir, &path)?,
+            };
+            let (named, tokens) = special.of_family(family, BTreeMap::new(), Vec::new());
+            (vocabulary, named, tokens)
+        }
+    };
+    let inner = build(&path, family, vocabulary, &named, special, &tokens)?;
+    Ok((inner, path, named))
 }
 
-/// The lines of `merges.txt`: two tokens with a space between them, after a first line with the version.
-fn read_merges(path: &Path) -> Result<Merges, ModelError> {
-    let fail = |message: String| ModelError::Tokenizer {
-        path: path.to_path_buf(),
-        message,
+/// GPT-2 as it was published. Its one special token is added where the vocabulary has it, and not to others.
+fn gpt2(
+    dir: &Path,
+    path: PathBuf,
+    special: &SpecialTokens,
+) -> Result<(Tokenizer, PathBuf, Named), ModelError> {
+    let vocabulary = bpe(dir, &path)?;
+    let mut tokens = special.tokens.clone();
+    if let Vocabulary::Bpe(vocab, _) = &vocabulary
+        && tokens.is_empty()
+        && vocab.contains_key(END_OF_TEXT)
+    {
+        tokens.push(AddedToken::from(END_OF_TEXT, true));
+    }
+    let mut seen = HashSet::new();
+    tokens.retain(|token| seen.insert(token.content.clone()));
+    let ends = Named {
+        bos: special.named.bos.clone().or(Some(END_OF_TEXT.to_string())),
+        eos: special.named.eos.clone().or(Some(END_OF_TEXT.to_string())),
+        ..Named::default()
     };
-    let text = String::from_utf8(read_bounded(path, MAX_FILE_BYTES)?)
-        .map_err(|err| fail(format!("not UTF-8: {err}")))?;
-    let is_version = |number: usize, line: &str| number == 0 && line.starts_with("#version");
-    text.lines()
-        .enumerate()
-        .filter(|&(number, line)| !line.is_empty() && !is_version(number, line))
-        .map(|(number, line)| match line.split_once(' ') {
-            Some((left, right))
-                if !left.is_empty() && !right.is_empty() && !right.contains(' ') =>
-            {
-                Ok((left.to_string(), right.to_string()))
+    let inner = build(&path, Family::Gpt2, vocabulary, &ends, special, &tokens)?;
+    Ok((inner, path, special.named.clone()))
+}
+
+fn build(
+    path: &Path,
+    family: Family,
+    vocabulary: Vocabulary,
+    named: &Named,
+    special: &SpecialTokens,
+    tokens: &[AddedToken],
+) -> Result<Tokenizer, ModelError> {
+    let settings = &special.settings;
+    let inner = guarded(path, || {
+        pipeline::build(family, vocabulary, named, settings, tokens)
+    })?;
+    // Ids with gaps leave no room for the tokens that are added after as many as there are.
+    let mut seen = HashSet::new();
+    let vocab = inner.get_vocab(true);
+    match vocab.iter().find(|&(_, id)| !seen.insert(*id)) {
+        Some((token, id)) => Err(ModelError::Tokenizer {
+            path: path.to_path_buf(),
+            message: format!("two tokens have the id {id}, one of them {token:?}"),
+        }),
+        None => Ok(inner),
+    }
+}
+
+fn has_all(dir: &Path, family: Family) -> bool {
+    family.files().iter().all(|name| dir.join(name).exists())
+}
+
+/// The family of a directory in which nothing names it.
+fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
+    // The three with byte-level BPE have the same files.
+    let sorts = [
+        Family::Bert,
+        Family::Gpt2,
+        Family::XlmRoberta,
+        Family::DebertaV2,
+    ];
+    let names = |family: &Family| family.files().join(" with ");
+    let found: Vec<Family> = sorts
+        .into_iter()
+        .filter(|&sort| has_all(dir, sort))
+        .collect();
+    let fail = |message: String| {
+        Err(ModelError::Tokenizer {
+            path: dir.to_path_buf(),
+            message,
+        })
+    };
+    match found[..] {
+        [] => Err(ModelError::MissingFile {
+            path: dir.to_path_buf(),
+            looked_for: std::iter::once(TOKENIZER_JSON.to_string())
+                .chain(sorts.iter().map(names))
+                .collect(),
+        }),
+        [Family::Gpt2] => {
+            let path = dir.join(Family::Gpt2.files()[0]);
+            Family::of_bpe(&path, &read_vocab_json(&path)?)
+        }
+        [Family::DebertaV2] => {
+            let path = dir.join(Family::DebertaV2.files()[0]);
+            let model = sentence_piece::parse(&path, &read_bounded(&path, MAX_FILE_BYTES)?)?;
+            // Other models have a file of this name as well.
+            let has = |text: &str| model.pieces.iter().any(|piece| piece.text == text);
+            if has("[CLS]") && has("[SEP]") {
+                Ok(Family::DebertaV2)
+            } else {
+                fail(format!(
+                    "its spm.model has not the special tokens of DeBERTa; {}",
+                    family::say_which()
+                ))
             }
-            _ => Err(fail(format!(
-                "line {} is not two tokens with a space between",
-                number + 1
-            ))),
+        }
+        [one] => Ok(one),
+        _ => {
+            let found: Vec<String> = found.iter().map(names).collect();
+            fail(format!(
+                "it has {}; {}",
+                found.join(" and "),
+                family::say_which()
+            ))
+        }
+    }
+}
+
+fn unknown_class(dir: &Path, class: &str) -> ModelError {
+    ModelError::Tokenizer {
+        path: dir.to_path_buf(),
+        message: format!(
+            "its class `{class}` is read from {TOKENIZER_JSON}, which is not there; save it with that file, or, if it \
+             is one of {}, say so as `tokenizer_class` in tokenizer_config.json",
+            Family::class_names()
+        ),
+    }
+}
+
+fn bpe(dir: &Path, vocab: &Path) -> Result<Vocabulary, ModelError> {
+    let tokens = read_vocab_json(vocab)?;
+    Ok(Vocabulary::Bpe(
+        tokens,
+        read_merges(&dir.join("merges.txt"))?,
+    ))
+}
+
+fn unigram(model: SentencePiece) -> Pieces {
+    let pieces = model.pieces.into_iter();
+    Pieces {
+        pieces: pieces
+            .map(|piece| (piece.text, f64::from(piece.score)))
+            .collect(),
+        unk_id: Some(model.unk_id),
+        charsmap: model.charsmap,
+    }
+}
+
+/// XLM-R's ids, which are fairseq's: four special tokens in place of SentencePiece's three, and the mask at the end.
+fn fairseq(path: &Path, model: SentencePiece, named: &Named) -> Result<Pieces, ModelError> {
+    let first = model.pieces.iter().take(3).map(|piece| piece.kind);
+    if !first.eq([Kind::Unknown, Kind::Control, Kind::Control]) {
+        return Err(ModelError::malformed(
+            path,
+            "its first pieces are not `<unk>`, `<s>`, `</s>`, as they are in XLM-R",
+        ));
+    }
+    let mut pieces = unigram(model);
+    let token = |token: &Option<String>| (token.clone().unwrap_or_default(), 0.0);
+    let start = [&named.bos, &named.pad, &named.eos, &named.unk].map(token);
+    pieces.pieces.splice(..3, start);
+    pieces.pieces.push(token(&named.mask));
+    Ok(pieces)
+}
+
+/// The pieces that are found in a text before it is split up.
+fn unsplit(model: &SentencePiece) -> Vec<AddedToken> {
+    let pieces = model.pieces.iter();
+    pieces
+        .filter(|piece| matches!(piece.kind, Kind::Control | Kind::UserDefined))
+        .map(|piece| {
+            AddedToken::from(piece.text.clone(), piece.kind == Kind::Control).normalized(false)
         })
         .collect()
 }
@@ -147,35 +309,4 @@ fn add_missing(
         tokenizer.add_tokens(&missing);
         Ok(())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn merges(text: &str) -> Result<Merges, ModelError> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(MERGES_TXT);
-        std::fs::write(&path, text).unwrap();
-        read_merges(&path)
-    }
-
-    #[test]
-    fn merges_are_pairs_after_a_version() {
-        let pairs = merges("#version: 0.2\na b\n# #\nab c\n").unwrap();
-        assert_eq!(pairs.len(), 3);
-        assert_eq!(pairs[1], ("#".to_string(), "#".to_string()));
-    }
-
-    #[test]
-    fn a_merge_of_one_or_three_is_an_error_with_its_line() {
-        for text in [
-            "#version: 0.2\na\n",
-            "#version: 0.2\na b c\n",
-            "#version: 0.2\n b\n",
-        ] {
-            let message = merges(text).unwrap_err().to_string();
-            assert!(message.contains("line 2"), "{message}");
-        }
-    }
 }

@@ -2,16 +2,34 @@
 //!
 //! | concept | file |
 //! | --- | --- |
-//! | [`Tokenizer`]: encoding, decoding, the ids with a meaning | `mod.rs` |
-//! | reading `tokenizer.json`, or `vocab.json` with `merges.txt` | `load.rs` |
-//! | which tokens are special, and which ends a text | `special_tokens.rs` |
+//! | [`Tokenizer`]: the ids of a text, and back; the ids with a meaning | `mod.rs` |
+//! | [`Sequence`]: texts and pairs as a model takes them | `encode.rs` |
+//! | which files a directory has, and what is built from them | `load.rs` |
+//! | BERT, RoBERTa, XLM-R, DeBERTa, GPT-2: their names, files and special tokens | `family.rs` |
+//! | what each of them does with a text | `pipeline.rs` |
+//! | which tokens are special, and which ends a text | `special_tokens.rs`, `token_entries.rs` |
+//! | reading `vocab.txt`, `vocab.json` and `merges.txt` | `vocabulary.rs` |
+//! | reading `tokenizer.json` | `whole_file.rs` |
+//! | reading SentencePiece models, their format, their table of characters | `sentence_piece.rs`, `protobuf.rs`, `charsmap.rs` |
 //!
-//! The work is done by Hugging Face's own `tokenizers` crate, so ids are those of `transformers`. What is different on
-//! purpose: no special tokens are added around a text, nothing is padded or cut off whatever `tokenizer.json` says, and
-//! decoding never "cleans up" spaces, so that for byte-level BPE decoding undoes encoding.
+//! The work is done by Hugging Face's own `tokenizers` crate, set up as `AutoTokenizer` of `transformers` 5 does it, so
+//! ids are those of `transformers`. What is different on purpose: [`Tokenizer::encode`] adds no special tokens around a
+//! text ([`Tokenizer::encode_inputs`] does), nothing is padded or cut off whatever `tokenizer.json` says, and decoding
+//! never "cleans up" spaces, so that for byte-level BPE decoding undoes encoding.
 
+mod charsmap;
+mod encode;
+mod family;
 mod load;
+mod pipeline;
+mod protobuf;
+mod sentence_piece;
 mod special_tokens;
+mod token_entries;
+mod vocabulary;
+mod whole_file;
+
+pub use encode::Sequence;
 
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
@@ -20,6 +38,7 @@ use lora_core::files::{Overwrite, write_file};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use tokenizers::PostProcessorWrapper;
 
 /// The longest tokenizer file read. The largest in use, with a quarter of a million tokens, have some 30 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -28,10 +47,13 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 const BATCH: usize = 1024;
 
 /// All files that can belong to a tokenizer, those that define it and those that say how it is used.
-const FILES: [&str; 7] = [
+const FILES: [&str; 10] = [
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
+    "spm.model",
+    "sentencepiece.bpe.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -56,48 +78,80 @@ const FILES: [&str; 7] = [
 /// ```
 #[derive(Clone)]
 pub struct Tokenizer {
+    /// Without its last step, which puts the special tokens around a text.
     inner: tokenizers::Tokenizer,
+    /// That step.
+    processor: Option<PostProcessorWrapper>,
     /// The file or directory it came from, for messages.
     path: PathBuf,
     files: Vec<PathBuf>,
     eos_id: Option<u32>,
     bos_id: Option<u32>,
     pad_id: Option<u32>,
+    pad_type_id: u32,
+    cls_id: Option<u32>,
+    sep_id: Option<u32>,
+    mask_id: Option<u32>,
+    unk_id: Option<u32>,
+    /// Whether what is too long loses its start and not its end.
+    cut_left: bool,
     vocab_size: usize,
     largest_id: Option<u32>,
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer of a model directory: from `tokenizer.json`, else from `vocab.json` and `merges.txt` as
-    /// byte-level BPE, the scheme of GPT-2.
+    /// Loads the tokenizer of a model directory, as `AutoTokenizer.from_pretrained` of `transformers` does.
+    ///
+    /// | family | `tokenizer_class`, else `model_type` | files, where there is no `tokenizer.json` |
+    /// | --- | --- | --- |
+    /// | BERT, DistilBERT, ELECTRA | `BertTokenizer`, `bert` | `vocab.txt` |
+    /// | RoBERTa | `RobertaTokenizer`, `roberta` | `vocab.json`, `merges.txt` |
+    /// | XLM-R | `XLMRobertaTokenizer`, `xlm-roberta` | `sentencepiece.bpe.model` |
+    /// | DeBERTa | `DebertaTokenizer`, `deberta` | `vocab.json`, `merges.txt` |
+    /// | DeBERTa v2 and v3 | `DebertaV2Tokenizer`, `deberta-v2` | `spm.model` |
+    /// | GPT-2 | `GPT2Tokenizer`, `gpt2` | `vocab.json`, `merges.txt` |
+    ///
+    /// The class stands in `tokenizer_config.json` or `config.json`, the model type in `config.json`. Where neither is
+    /// known, `tokenizer.json` is taken as it stands, and without it the files and their special tokens tell.
+    ///
+    /// For a known family but GPT-2, `tokenizer.json` gives the vocabulary, and the rest comes from
+    /// `tokenizer_config.json`: BERT's `do_lower_case`, say, counts there and not the normalizer of `tokenizer.json`.
+    /// That is what `transformers` does, so the ids are the same in training here and in use there.
     ///
     /// The end-of-text id is that of `eos_token` in `tokenizer_config.json`, else in `special_tokens_map.json`, else
-    /// `eos_token_id` of `config.json` where the tokenizer has that id, else `<|endoftext|>` where the vocabulary has
-    /// it. The ids for the beginning of a text and for padding are found likewise, without the last step. Tokens that
-    /// these files call special are recognised in texts, and appended to the vocabulary where it lacks them, as
-    /// `transformers` does.
+    /// that of the family, else `eos_token_id` of `config.json` where the tokenizer has that id, else `<|endoftext|>`
+    /// where the vocabulary has it. The ids for the beginning of a text and for padding are found likewise, without the
+    /// last step. Tokens that these files call special are recognised in texts, and appended to the vocabulary where it
+    /// lacks them, as `transformers` does.
     ///
     /// # Errors
     ///
     /// [`ModelError::MissingFile`] where the directory has no tokenizer; [`ModelError::Tokenizer`],
-    /// [`ModelError::Json`] or [`ModelError::TooLarge`] where a file is not what it should be; [`ModelError::Io`].
+    /// [`ModelError::Json`], [`ModelError::Malformed`] or [`ModelError::TooLarge`] where a file is not what it should
+    /// be, and [`ModelError::Tokenizer`] where it could be several tokenizers; [`ModelError::Io`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
         let dir = dir.as_ref();
         let Loaded {
-            inner,
+            mut inner,
             path,
-            special,
+            named,
+            settings,
+            config_ids,
         } = load::load(dir)?;
+        let processor = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<PostProcessorWrapper>);
+        let named_id =
+            |token: &Option<String>| token.as_deref().and_then(|token| inner.token_to_id(token));
         let id_of = |token: &Option<String>, config_id: Option<u32>| {
-            let named = token.as_deref().and_then(|token| inner.token_to_id(token));
             // A `config.json` made without its tokenizer has the ids of another one, so they are looked up.
-            named.or(config_id.filter(|&id| inner.id_to_token(id).is_some()))
+            named_id(token).or(config_id.filter(|&id| inner.id_to_token(id).is_some()))
         };
-        let ids = special.config_ids;
-        let eos_id =
-            id_of(&special.eos, ids.eos).or_else(|| inner.token_to_id(special_tokens::END_OF_TEXT));
-        let bos_id = id_of(&special.bos, ids.bos);
-        let pad_id = id_of(&special.pad, ids.pad);
+        let eos_id = id_of(&named.eos, config_ids.eos)
+            .or_else(|| inner.token_to_id(special_tokens::END_OF_TEXT));
+        let bos_id = id_of(&named.bos, config_ids.bos);
+        let pad_id = id_of(&named.pad, config_ids.pad);
+        let (cls_id, sep_id) = (named_id(&named.cls), named_id(&named.sep));
+        let (mask_id, unk_id) = (named_id(&named.mask), named_id(&named.unk));
         let vocab = inner.get_vocab(true);
         let (vocab_size, largest_id) = (vocab.len(), vocab.into_values().max());
         let files = FILES
@@ -107,11 +161,18 @@ impl Tokenizer {
             .collect();
         Ok(Self {
             inner,
+            processor,
             path,
             files,
             eos_id,
             bos_id,
             pad_id,
+            pad_type_id: settings.pad_token_type_id.unwrap_or(0),
+            cls_id,
+            sep_id,
+            mask_id,
+            unk_id,
+            cut_left: settings.truncation_side == Some(special_tokens::Side::Left),
             vocab_size,
             largest_id,
         })
@@ -181,6 +242,31 @@ impl Tokenizer {
     /// The id that fills up short texts. GPT-2 has none; the end of the text is often taken for it.
     pub fn pad_id(&self) -> Option<u32> {
         self.pad_id
+    }
+
+    /// The type of what fills up short texts.
+    pub fn pad_type_id(&self) -> u32 {
+        self.pad_type_id
+    }
+
+    /// The id that begins a text and stands for all of it: `[CLS]`, `<s>`.
+    pub fn cls_id(&self) -> Option<u32> {
+        self.cls_id
+    }
+
+    /// The id that ends a text, and stands between two: `[SEP]`, `</s>`.
+    pub fn sep_id(&self) -> Option<u32> {
+        self.sep_id
+    }
+
+    /// The id that stands for a token to be guessed: `[MASK]`, `<mask>`.
+    pub fn mask_id(&self) -> Option<u32> {
+        self.mask_id
+    }
+
+    /// The id that stands for what has no token.
+    pub fn unk_id(&self) -> Option<u32> {
+        self.unk_id
     }
 
     /// The id of a token, given as it stands in the vocabulary: byte-level BPE writes a space as `Ġ`.

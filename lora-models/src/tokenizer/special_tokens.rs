@@ -1,13 +1,15 @@
 //! The tokens with a meaning of their own, gathered from the files beside a tokenizer.
 
 use super::MAX_FILE_BYTES;
+use super::family::Family;
+use super::token_entries::{AddedEntry, NamedTokens, Token};
 use crate::checkpoint::bounded::read_json;
 use crate::error::ModelError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use tokenizers::AddedToken;
+use tokenizers::{AddedToken, Tokenizer};
 
 /// The one special token of GPT-2, which begins, ends and replaces.
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
@@ -15,19 +17,64 @@ pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 /// What the files beside a tokenizer say about its tokens.
 #[derive(Debug, Default)]
 pub(super) struct SpecialTokens {
-    /// The token that ends a text.
-    pub(super) eos: Option<String>,
-    /// The token that begins a text.
-    pub(super) bos: Option<String>,
-    /// The token that fills up short texts.
-    pub(super) pad: Option<String>,
+    /// The special tokens by their part.
+    pub(super) named: Named,
     /// Tokens beyond the model's vocabulary, in the order of their ids, then the special ones in the order in which
     /// `transformers` goes through them.
     pub(super) tokens: Vec<AddedToken>,
-    /// Whether a space is put before the first word.
-    pub(super) add_prefix_space: bool,
+    /// How texts are split up.
+    pub(super) settings: Settings,
     /// The ids of `config.json`, in case no token is named.
     pub(super) config_ids: ConfigIds,
+    /// The class of the tokenizer in `transformers`.
+    pub(super) class: Option<String>,
+    /// The kind of model that it goes with.
+    pub(super) model_type: Option<String>,
+    files: Files,
+}
+
+/// The special tokens by their part.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Named {
+    /// Begins a text.
+    pub(super) bos: Option<String>,
+    /// Ends a text.
+    pub(super) eos: Option<String>,
+    /// Stands for what is unknown.
+    pub(super) unk: Option<String>,
+    /// Ends a text, and stands between two.
+    pub(super) sep: Option<String>,
+    /// Fills up short texts.
+    pub(super) pad: Option<String>,
+    /// Begins a text, and stands for all of it.
+    pub(super) cls: Option<String>,
+    /// Stands for what is to be guessed.
+    pub(super) mask: Option<String>,
+}
+
+/// What `tokenizer_config.json` says about splitting up texts. What it leaves open is for the family to say.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Settings {
+    /// Whether a space is put before the first word.
+    pub(super) add_prefix_space: Option<bool>,
+    pub(super) add_bos_token: Option<bool>,
+    pub(super) add_eos_token: Option<bool>,
+    pub(super) do_lower_case: Option<bool>,
+    pub(super) strip_accents: Option<bool>,
+    pub(super) tokenize_chinese_chars: Option<bool>,
+    pub(super) split_by_punct: Option<bool>,
+    pub(super) unk_id: Option<usize>,
+    pub(super) pad_token_type_id: Option<u32>,
+    pub(super) truncation_side: Option<Side>,
+}
+
+/// An end of a text.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Side {
+    Left,
+    Right,
 }
 
 /// Ids from `config.json`; where a list is given, its first.
@@ -36,6 +83,18 @@ pub(super) struct ConfigIds {
     pub(super) eos: Option<u32>,
     pub(super) bos: Option<u32>,
     pub(super) pad: Option<u32>,
+}
+
+/// The parts of the files that the tokens of a family are worked out from.
+#[derive(Debug, Default)]
+struct Files {
+    named: NamedTokens,
+    /// `added_tokens_decoder`, where `tokenizer_config.json` has one. It then stands for all lists of added tokens.
+    listed: Option<BTreeMap<u32, AddedToken>>,
+    /// `added_tokens.json`.
+    legacy: BTreeMap<u32, String>,
+    /// Whether `tokenizer_config.json` has a list of special tokens without a part.
+    config_has_extra: bool,
 }
 
 impl SpecialTokens {
@@ -52,23 +111,139 @@ impl SpecialTokens {
         let added: BTreeMap<String, u32> = read_if_there(&dir.join("added_tokens.json"))?;
         let model: ModelConfig = read_if_there(&dir.join("config.json"))?;
 
+        let config_has_extra = config.named.additional_special_tokens.is_some()
+            || config.named.extra_special_tokens.is_some();
         let named = config.named.or(map);
-        let mut tokens = by_id(config.added_tokens_decoder, added);
+        let listed: Option<BTreeMap<u32, AddedToken>> =
+            config.added_tokens_decoder.map(|entries| {
+                let entries = entries.into_iter();
+                entries
+                    .map(|(id, entry)| (id, entry.token.to_added(entry.special)))
+                    .collect()
+            });
+        let legacy: BTreeMap<u32, String> = added
+            .into_iter()
+            .map(|(content, id)| (id, content))
+            .collect();
+        let mut tokens = by_id(listed.clone().unwrap_or_default(), &legacy);
         tokens.extend(named.in_order().map(|token| token.to_added(true)));
-        let content =
-            |token: &Option<Token>| token.as_ref().map(|token| token.content().to_string());
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_string);
         Ok(Self {
-            eos: content(&named.eos_token),
-            bos: content(&named.bos_token),
-            pad: content(&named.pad_token),
+            named: named.contents(),
             tokens,
-            add_prefix_space: config.add_prefix_space.unwrap_or(false),
+            settings: config.settings,
             config_ids: ConfigIds {
                 eos: first_id(&model.eos_token_id),
                 bos: first_id(&model.bos_token_id),
                 pad: first_id(&model.pad_token_id),
             },
+            class: text(&config.tokenizer_class).or_else(|| text(&model.tokenizer_class)),
+            model_type: text(&model.model_type),
+            files: Files {
+                named,
+                listed,
+                legacy,
+                config_has_extra,
+            },
         })
+    }
+
+    /// The special tokens of a family by their part, and all tokens to add to its vocabulary, in this order.
+    ///
+    /// `from_file` are the added tokens of `tokenizer.json`, `pieces` those that a SentencePiece model never splits.
+    /// The order decides on the ids of tokens that the vocabulary lacks, and the rules of a token on where it is found,
+    /// so this goes through the files as `transformers` does: a token that is listed has the rules of that list; one
+    /// only named is special and found as it stands.
+    pub(super) fn of_family(
+        &self,
+        family: Family,
+        from_file: BTreeMap<u32, AddedToken>,
+        pieces: Vec<AddedToken>,
+    ) -> (Named, Vec<AddedToken>) {
+        let files = &self.files;
+        let parts = files.named.parts(&family.defaults());
+        let listed = match &files.listed {
+            Some(listed) => listed.clone(),
+            None => {
+                let special: HashSet<&str> = files.named.in_order().map(Token::content).collect();
+                let legacy = files.legacy.iter().map(|(&id, content)| {
+                    let special = special.contains(content.as_str());
+                    (id, AddedToken::from(content.clone(), special))
+                });
+                legacy.chain(from_file).collect()
+            }
+        };
+        let known: HashSet<String> = listed.values().map(|token| token.content.clone()).collect();
+        let mut tokens: Vec<AddedToken> = listed.into_values().collect();
+        let is_part = |token: &AddedToken| {
+            let mut parts = parts.iter().flatten();
+            parts.any(|part| part.content() == token.content)
+        };
+        for token in &mut tokens {
+            token.special |= is_part(token);
+        }
+        // SentencePiece's own are passed over where the configuration has a list, be it empty.
+        let extra: Vec<AddedToken> = if pieces.is_empty() || files.config_has_extra {
+            files
+                .named
+                .extra()
+                .map(|token| token.to_added(true))
+                .collect()
+        } else {
+            pieces
+        };
+        for token in parts
+            .iter()
+            .flatten()
+            .map(|token| token.to_added(true))
+            .chain(extra)
+        {
+            if !known.contains(&token.content) && !tokens.contains(&token) {
+                tokens.push(token);
+            }
+        }
+        (Named::of(&parts), tokens)
+    }
+}
+
+impl Named {
+    /// These, with the usual names for the parts that are open, where a tokenizer that no file names has the special
+    /// tokens of BERT or those of RoBERTa. What begins and ends a text is not taken from them: that is for models that
+    /// write.
+    pub(super) fn or_usual(self, tokenizer: &Tokenizer) -> Self {
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = |name: &str| added.values().any(|t| t.special && t.content == name);
+        let usual = [Family::Bert, Family::Roberta].map(Family::defaults);
+        let found = usual.into_iter().find(|family| {
+            let parts = [family.cls, family.sep, family.pad, family.mask];
+            parts.into_iter().flatten().all(special)
+        });
+        let Some(usual) = found else {
+            return self;
+        };
+        let text = |name: Option<&str>| name.map(str::to_string);
+        Self {
+            unk: self.unk.or_else(|| text(Some(usual.unk))),
+            sep: self.sep.or_else(|| text(usual.sep)),
+            pad: self.pad.or_else(|| text(usual.pad)),
+            cls: self.cls.or_else(|| text(usual.cls)),
+            mask: self.mask.or_else(|| text(usual.mask)),
+            ..self
+        }
+    }
+
+    pub(super) fn of(parts: &[Option<Token>; 7]) -> Self {
+        let content = |part: &Option<Token>| part.as_ref().map(|token| token.content().to_string());
+        let [bos, eos, unk, sep, pad, cls, mask] = parts;
+        Self {
+            bos: content(bos),
+            eos: content(eos),
+            unk: content(unk),
+            sep: content(sep),
+            pad: content(pad),
+            cls: content(cls),
+            mask: content(mask),
+        }
     }
 }
 
@@ -81,16 +256,12 @@ fn read_if_there<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ModelE
 }
 
 /// The tokens listed with their ids, in the order of these: new ids are given out in this order.
-fn by_id(decoder: BTreeMap<u32, AddedEntry>, added: BTreeMap<String, u32>) -> Vec<AddedToken> {
-    let mut tokens: BTreeMap<u32, AddedToken> = added
-        .into_iter()
-        .map(|(content, id)| (id, AddedToken::from(content, false)))
+fn by_id(listed: BTreeMap<u32, AddedToken>, legacy: &BTreeMap<u32, String>) -> Vec<AddedToken> {
+    let mut tokens: BTreeMap<u32, AddedToken> = legacy
+        .iter()
+        .map(|(&id, content)| (id, AddedToken::from(content.clone(), false)))
         .collect();
-    tokens.extend(
-        decoder
-            .into_iter()
-            .map(|(id, entry)| (id, entry.token.to_added(entry.special))),
-    );
+    tokens.extend(listed);
     tokens.into_values().collect()
 }
 
@@ -107,8 +278,10 @@ fn first_id(value: &serde_json::Value) -> Option<u32> {
 struct TokenizerConfig {
     #[serde(flatten)]
     named: NamedTokens,
-    added_tokens_decoder: BTreeMap<u32, AddedEntry>,
-    add_prefix_space: Option<bool>,
+    #[serde(flatten)]
+    settings: Settings,
+    added_tokens_decoder: Option<BTreeMap<u32, AddedEntry>>,
+    tokenizer_class: serde_json::Value,
 }
 
 /// `config.json`, as far as it is about tokens.
@@ -118,127 +291,8 @@ struct ModelConfig {
     eos_token_id: serde_json::Value,
     bos_token_id: serde_json::Value,
     pad_token_id: serde_json::Value,
-}
-
-/// Tokens by their part, as in `special_tokens_map.json` and in `tokenizer_config.json`.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct NamedTokens {
-    bos_token: Option<Token>,
-    eos_token: Option<Token>,
-    unk_token: Option<Token>,
-    sep_token: Option<Token>,
-    pad_token: Option<Token>,
-    cls_token: Option<Token>,
-    mask_token: Option<Token>,
-    additional_special_tokens: Option<Tokens>,
-    /// The name that transformers 5 gives the same.
-    extra_special_tokens: Option<Tokens>,
-}
-
-impl NamedTokens {
-    /// Part by part, what `self` says, else what `other` says.
-    fn or(self, other: Self) -> Self {
-        Self {
-            bos_token: self.bos_token.or(other.bos_token),
-            eos_token: self.eos_token.or(other.eos_token),
-            unk_token: self.unk_token.or(other.unk_token),
-            sep_token: self.sep_token.or(other.sep_token),
-            pad_token: self.pad_token.or(other.pad_token),
-            cls_token: self.cls_token.or(other.cls_token),
-            mask_token: self.mask_token.or(other.mask_token),
-            additional_special_tokens: self
-                .additional_special_tokens
-                .or(other.additional_special_tokens),
-            extra_special_tokens: self.extra_special_tokens.or(other.extra_special_tokens),
-        }
-    }
-
-    fn in_order(&self) -> impl Iterator<Item = &Token> {
-        let named = [
-            &self.bos_token,
-            &self.eos_token,
-            &self.unk_token,
-            &self.sep_token,
-            &self.pad_token,
-            &self.cls_token,
-            &self.mask_token,
-        ];
-        let lists = [&self.additional_special_tokens, &self.extra_special_tokens];
-        named
-            .into_iter()
-            .flatten()
-            .chain(lists.into_iter().flatten().flat_map(Tokens::all))
-    }
-}
-
-/// A list of tokens, with or without names.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Tokens {
-    List(Vec<Token>),
-    Named(BTreeMap<String, Token>),
-}
-
-impl Tokens {
-    fn all(&self) -> Box<dyn Iterator<Item = &Token> + '_> {
-        match self {
-            Self::List(tokens) => Box::new(tokens.iter()),
-            Self::Named(tokens) => Box::new(tokens.values()),
-        }
-    }
-}
-
-/// A token, written as its text or with the rules for finding it in a text.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Token {
-    Text(String),
-    Full {
-        content: String,
-        #[serde(default)]
-        single_word: bool,
-        #[serde(default)]
-        lstrip: bool,
-        #[serde(default)]
-        rstrip: bool,
-        normalized: Option<bool>,
-    },
-}
-
-impl Token {
-    fn content(&self) -> &str {
-        match self {
-            Self::Text(content) | Self::Full { content, .. } => content,
-        }
-    }
-
-    fn to_added(&self, special: bool) -> AddedToken {
-        let plain = AddedToken::from(self.content(), special);
-        match self {
-            Self::Text(_) => plain,
-            Self::Full {
-                single_word,
-                lstrip,
-                rstrip,
-                normalized,
-                ..
-            } => plain
-                .single_word(*single_word)
-                .lstrip(*lstrip)
-                .rstrip(*rstrip)
-                .normalized(normalized.unwrap_or(!special)),
-        }
-    }
-}
-
-/// An entry of `added_tokens_decoder`.
-#[derive(Deserialize)]
-struct AddedEntry {
-    #[serde(flatten)]
-    token: Token,
-    #[serde(default)]
-    special: bool,
+    model_type: serde_json::Value,
+    tokenizer_class: serde_json::Value,
 }
 
 #[cfg(test)]
@@ -264,7 +318,9 @@ mod tests {
     #[test]
     fn a_directory_without_them_has_none() {
         let special = read(&[]).unwrap();
-        assert!(special.eos.is_none() && special.tokens.is_empty() && !special.add_prefix_space);
+        assert!(
+            special.named.eos.is_none() && special.tokens.is_empty() && special.class.is_none()
+        );
     }
 
     #[test]
@@ -280,9 +336,9 @@ mod tests {
             ),
         ])
         .unwrap();
-        assert_eq!(special.eos.as_deref(), Some("</s>"));
-        assert_eq!(special.bos.as_deref(), Some("<s>"));
-        assert_eq!(special.pad.as_deref(), Some("<pad>"));
+        assert_eq!(special.named.eos.as_deref(), Some("</s>"));
+        assert_eq!(special.named.bos.as_deref(), Some("<s>"));
+        assert_eq!(special.named.pad.as_deref(), Some("<pad>"));
         assert_eq!(contents(&special), ["<s>", "</s>", "<pad>"]);
         assert!(special.tokens[1].lstrip && special.tokens[1].special);
     }

@@ -1,6 +1,6 @@
 //! JSON Lines: one object a line, `{"text": …}` or `{"prompt": …, "completion": …}`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -9,24 +9,56 @@ use super::lines::{Lines, is_blank};
 use super::record::{Origin, Record};
 use crate::error::TrainError;
 
-/// Reads every record of the file. Blank lines are skipped, keys that are not asked for ignored.
+/// A JSON object.
+pub(super) type Object = Map<String, Value>;
+
+/// Reads every record of the file. Keys that are not asked for are ignored.
 pub(super) fn read(path: &Path, columns: &Columns) -> Result<Vec<Record>, TrainError> {
-    let mut lines = Lines::open(path)?;
+    let mut objects = Objects::open(path)?;
     let mut records = Vec::new();
-    while let Some((line, origin)) = lines.next_line()? {
-        if !is_blank(line) {
-            let number = origin.line();
-            let record = parse(line, origin, columns)
-                .map_err(|message| TrainError::data_line(path, number, message))?;
-            records.push(record);
-        }
+    while let Some((object, origin)) = objects.next_object()? {
+        let number = origin.line();
+        let record = record(object, origin, columns)
+            .map_err(|message| TrainError::data_line(path, number, message))?;
+        records.push(record);
     }
     Ok(records)
 }
 
-/// The record on one line, or what is wrong with it.
-fn parse(line: &str, origin: Origin, columns: &Columns) -> Result<Record, String> {
-    let mut object = parse_object(line)?;
+/// Reads a file of JSON Lines object by object. Blank lines are skipped.
+pub(super) struct Objects {
+    lines: Lines,
+    path: PathBuf,
+}
+
+impl Objects {
+    /// Opens `path` at its first object.
+    pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
+        Ok(Self {
+            lines: Lines::open(path)?,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// The next object, and the line it stands on; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// [`TrainError::DataLine`] for a line that is no object, too long or not UTF-8;
+    /// [`TrainError::Io`].
+    pub(super) fn next_object(&mut self) -> Result<Option<(Object, Origin)>, TrainError> {
+        while let Some((line, origin)) = self.lines.next_line()? {
+            if !is_blank(line) {
+                let object = parse_object(line)
+                    .map_err(|message| TrainError::data_line(&self.path, origin.line(), message))?;
+                return Ok(Some((object, origin)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The record that an object is, or what is wrong with it.
+fn record(mut object: Object, origin: Origin, columns: &Columns) -> Result<Record, String> {
     let layout =
         columns
             .layout(|key| object.contains_key(key))
@@ -54,7 +86,7 @@ fn parse(line: &str, origin: Origin, columns: &Columns) -> Result<Record, String
 }
 
 /// The line as a JSON object.
-pub(super) fn parse_object(line: &str) -> Result<Map<String, Value>, String> {
+pub(super) fn parse_object(line: &str) -> Result<Object, String> {
     match serde_json::from_str(line) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(Value::Array(_)) => Err(
@@ -73,7 +105,7 @@ pub(super) fn parse_object(line: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
-fn take_string(object: &mut Map<String, Value>, key: &str) -> Result<String, String> {
+fn take_string(object: &mut Object, key: &str) -> Result<String, String> {
     match object.remove(key) {
         Some(Value::String(text)) => Ok(text),
         Some(other) => Err(format!(
@@ -84,7 +116,8 @@ fn take_string(object: &mut Map<String, Value>, key: &str) -> Result<String, Str
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What a value is, in words.
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -104,7 +137,7 @@ mod tests {
     }
 
     fn parsed(line: &str) -> Result<Record, String> {
-        parse(line, origin(), &Columns::default())
+        record(parse_object(line)?, origin(), &Columns::default())
     }
 
     #[test]
@@ -124,7 +157,7 @@ mod tests {
         let columns = Columns::prompt_completion("q", "a");
         let line = r#"{"q": "1+1?", "a": "2", "text": "ignored"}"#;
         assert_eq!(
-            parse(line, origin(), &columns).unwrap(),
+            record(parse_object(line).unwrap(), origin(), &columns).unwrap(),
             Record::prompt_completion("1+1?", "2", origin())
         );
     }

@@ -14,12 +14,14 @@
 //! | --- | --- |
 //! | `source` | which formats there are, how one is told, [`read_records`] |
 //! | `jsonl`, `delimited`, `e2e`, `plain_text` | a reader each |
+//! | `rows` | the rows of CSV and TSV |
 //! | `columns` | which columns or keys hold the text |
 //! | `lines` | lines of a file, bounded |
 //! | `record` | [`Record`] and where it was read |
 //! | `example`, `encode`, `pack` | tokenised examples, and the two ways to make them |
 //! | `batch`, `plan` | padding side by side; order, shuffling and grouping by length |
 //! | `reference` | several references to one prompt |
+//! | `labelled` | data to classify: [`read_labelled`], [`read_tokens`], GLUE, [`LabelSet`] |
 //!
 //! # Examples
 //! ```
@@ -63,12 +65,14 @@ mod e2e;
 mod encode;
 mod example;
 mod jsonl;
+mod labelled;
 mod lines;
 mod pack;
 mod plain_text;
 mod plan;
 mod record;
 mod reference;
+mod rows;
 mod source;
 
 pub use batch::{Batch, IGNORE_INDEX, collate};
@@ -76,6 +80,12 @@ pub use columns::Columns;
 pub use e2e::E2eTemplate;
 pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
 pub use example::Example;
+pub use labelled::{
+    GlueScore, GlueTask, Label, LabelKind, LabelSet, LabelledColumns, LabelledData, LabelledLayout,
+    LabelledRecord, LabelledSource, Predictions, ReadReport, TokenData, TokenFormat, TokenKeys,
+    TokenRecord, TokenSource, Unlabelled, glue_submission, read_labelled, read_tokens,
+    write_glue_submission,
+};
 pub use lines::MAX_LINE_BYTES;
 pub use pack::{PackingReport, concatenate_and_chunk, pack_records};
 pub use plain_text::TextDocuments;

@@ -7,12 +7,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::columns::Columns;
-use super::delimited::{self, Dialect};
+use super::delimited;
 use super::e2e::{self, E2eTemplate};
 use super::jsonl;
 use super::lines::{Lines, is_blank};
 use super::plain_text::{self, TextDocuments};
 use super::record::Record;
+use super::rows::Dialect;
 use crate::error::TrainError;
 
 /// The formats that can be read. The names in parentheses are those of [`FromStr`] and of
@@ -72,17 +73,9 @@ impl DataFormat {
     /// # Errors
     /// [`TrainError::DataFormat`] if neither tells; whatever reading the first line can raise.
     pub fn detect(path: &Path) -> Result<Self, TrainError> {
-        let extension = path
-            .extension()
-            .map(|extension| extension.to_string_lossy().to_ascii_lowercase())
-            .unwrap_or_default();
-        match extension.as_str() {
-            "jsonl" | "ndjson" | "json" => return Ok(Self::JsonLines),
-            "csv" => return Ok(Self::Csv),
-            "tsv" | "tab" => return Ok(Self::Tsv),
-            _ => {}
+        if let Some(format) = Self::from_extension(path) {
+            return Ok(format);
         }
-
         let mut lines = Lines::open(path)?;
         while let Some((line, _)) = lines.next_line()? {
             if is_blank(line) {
@@ -96,7 +89,7 @@ impl DataFormat {
             }
             break;
         }
-        match extension.as_str() {
+        match extension(path).as_str() {
             "txt" | "text" | "raw" | "tokens" => Ok(Self::PlainText),
             _ => Err(TrainError::data_format(
                 path,
@@ -107,6 +100,23 @@ impl DataFormat {
             )),
         }
     }
+
+    /// The format that the extension of `path` decides.
+    pub(super) fn from_extension(path: &Path) -> Option<Self> {
+        match extension(path).as_str() {
+            "jsonl" | "ndjson" | "json" => Some(Self::JsonLines),
+            "csv" => Some(Self::Csv),
+            "tsv" | "tab" => Some(Self::Tsv),
+            _ => None,
+        }
+    }
+}
+
+/// The file's extension in lower case, empty if there is none.
+fn extension(path: &Path) -> String {
+    path.extension()
+        .map(|extension| extension.to_string_lossy().to_ascii_lowercase())
+        .unwrap_or_default()
 }
 
 impl fmt::Display for DataFormat {

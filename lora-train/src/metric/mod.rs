@@ -1,22 +1,37 @@
-//! Metrics: what a generation is worth, and how a model does on the tokens it is asked to predict.
+//! Metrics: what a generation is worth, how a model does on the tokens it is asked to predict, and how well it classifies.
 //!
 //! | metric | equal to |
 //! | --- | --- |
 //! | [`corpus_bleu`] | `sacrebleu.corpus_bleu`, default settings (`c:mixed\|e:no\|tok:13a\|s:exp`) |
 //! | [`corpus_rouge_l`] | the mean of `rouge_score`'s `rougeL`, `score_multi`, no stemmer |
 //! | [`RunningLoss`] | token-weighted mean loss, perplexity and token accuracy |
+//! | [`accuracy`], [`f1`], [`class_scores`], [`matthews`], [`ConfusionMatrix`] | scikit-learn, `zero_division=0` |
+//! | [`pearson`], [`spearman`] | `scipy.stats`; `None` where that gives NaN |
+//! | [`mean_squared_error`], [`mean_absolute_error`] | scikit-learn |
+//! | [`token_classification`] | scikit-learn over tokens, seqeval's default over entities |
+//! | [`TaskMetric`] | GLUE: the metrics of a task, and the one that is its score |
 //!
-//! The first two take text and compare it with one or more references each; they are tested against
+//! The first two take text and compare it with one or more references each. All but the running loss are tested against
 //! the Python packages' own numbers.
 
 mod bleu;
+mod classification;
+mod confusion;
+mod correlation;
+mod entity;
 mod rouge;
 mod running;
+mod task;
 mod tokenizer_13a;
 
 pub use bleu::{Bleu, corpus_bleu};
+pub use classification::{Average, ClassScore, accuracy, class_scores, f1, matthews};
+pub use confusion::ConfusionMatrix;
+pub use correlation::{mean_absolute_error, mean_squared_error, pearson, spearman};
+pub use entity::{Entity, are_entity_tags, entities, token_classification};
 pub use rouge::{RougeL, corpus_rouge_l, rouge_l};
 pub use running::RunningLoss;
+pub use task::TaskMetric;
 
 use crate::error::TrainError;
 
@@ -44,4 +59,41 @@ fn check_corpus<H, R>(
         )),
         None => Ok(()),
     }
+}
+
+/// Refuses predictions and labels that are not the same number, or none.
+fn check_pairs<T>(metric: &'static str, predictions: &[T], labels: &[T]) -> Result<(), TrainError> {
+    let message = if predictions.len() != labels.len() {
+        format!(
+            "{} predictions and {} labels; expected one of each for every example",
+            predictions.len(),
+            labels.len()
+        )
+    } else if labels.is_empty() {
+        "nothing to judge; expected at least one example".to_string()
+    } else {
+        return Ok(());
+    };
+    Err(TrainError::Metric { metric, message })
+}
+
+/// Refuses a class that is not below `classes`.
+fn check_classes(
+    metric: &'static str,
+    predictions: &[usize],
+    labels: &[usize],
+    classes: usize,
+) -> Result<(), TrainError> {
+    for (what, all) in [("prediction", predictions), ("label", labels)] {
+        if let Some(at) = all.iter().position(|&class| class >= classes) {
+            return Err(TrainError::Metric {
+                metric,
+                message: format!(
+                    "{what} of example {at}, counted from 0, is class {}; with {classes} classes it must be below that",
+                    all[at]
+                ),
+            });
+        }
+    }
+    Ok(())
 }

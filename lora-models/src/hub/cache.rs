@@ -1,0 +1,124 @@
+//! Where a model's files lie in the Hub's cache, and what of them is there.
+
+use super::name::{RepoName, is_commit};
+use crate::checkpoint::bounded::read_bounded;
+use crate::checkpoint::layout::Layout;
+use std::path::{Path, PathBuf};
+
+/// The configuration, without which a directory is no model.
+pub(super) const CONFIG: &str = "config.json";
+
+/// The folder of one model in the cache: `refs/<revision>` holds a commit, `snapshots/<commit>` has the files' names,
+/// which are links to their contents in `blobs`.
+#[derive(Debug)]
+pub(super) struct RepoCache {
+    cache: PathBuf,
+    /// `models--organization--name`.
+    folder: String,
+}
+
+impl RepoCache {
+    pub(super) fn new(repo: &RepoName, cache: &Path) -> Self {
+        // The links are relative, but the caller's directory may change before it uses the path.
+        let cache = std::path::absolute(cache).unwrap_or_else(|_| cache.to_path_buf());
+        Self {
+            cache,
+            folder: format!("models--{}", repo.id().replace('/', "--")),
+        }
+    }
+
+    /// The folder of the model.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.cache.join(&self.folder)
+    }
+
+    /// The file that is locked by who downloads the model.
+    #[cfg(feature = "hub")]
+    pub(super) fn lock(&self) -> PathBuf {
+        self.cache
+            .join(".locks")
+            .join(&self.folder)
+            .join("lora.lock")
+    }
+
+    /// The directory with the files of a commit.
+    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.dir().join("snapshots").join(commit)
+    }
+
+    /// The file that holds the commit of a revision.
+    pub(super) fn reference(&self, repo: &RepoName) -> PathBuf {
+        self.dir().join("refs").join(repo.revision())
+    }
+
+    /// The snapshot of the revision as it was last downloaded, if it has a configuration and all weights.
+    ///
+    /// Which tokenizer files a model has only the server knows. Here they are downloaded before the weights, so that a
+    /// snapshot with weights has them.
+    pub(super) fn complete_snapshot(&self, repo: &RepoName) -> Option<PathBuf> {
+        let commit = match repo.commit() {
+            Some(commit) => commit.to_string(),
+            None => {
+                // A commit, and perhaps a line's end.
+                let bytes = read_bounded(&self.reference(repo), 64).ok()?;
+                String::from_utf8(bytes).ok()?.trim().to_string()
+            }
+        };
+        let snapshot = self.snapshot(&commit);
+        let complete = is_commit(&commit)
+            && snapshot.join(CONFIG).is_file()
+            && Layout::find(&snapshot).is_ok();
+        complete.then_some(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::name::Named;
+    use super::*;
+    use std::fs;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    fn repo(name: &str) -> RepoName {
+        match Named::parse(name).unwrap() {
+            Named::Repo(repo) => repo,
+            Named::Directory(path) => panic!("{}", path.display()),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_complete_with_its_configuration_and_all_its_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = repo("org/model");
+        let cache = RepoCache::new(&repo, dir.path());
+        assert_eq!(cache.dir(), dir.path().join("models--org--model"));
+        let snapshot = cache.snapshot(COMMIT);
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(cache.dir().join("refs")).unwrap();
+        fs::write(cache.reference(&repo), format!("{COMMIT}\n")).unwrap();
+        assert_eq!(cache.complete_snapshot(&repo), None);
+        fs::write(snapshot.join(CONFIG), "{}").unwrap();
+        assert_eq!(cache.complete_snapshot(&repo), None);
+        let index = r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#;
+        fs::write(snapshot.join("model.safetensors.index.json"), index).unwrap();
+        fs::write(snapshot.join("1.safetensors"), "").unwrap();
+        assert_eq!(cache.complete_snapshot(&repo), None);
+        fs::write(snapshot.join("2.safetensors"), "").unwrap();
+        assert_eq!(cache.complete_snapshot(&repo), Some(snapshot));
+    }
+
+    #[test]
+    fn a_reference_that_is_no_commit_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = repo("model");
+        let cache = RepoCache::new(&repo, dir.path());
+        // A model where the reference would lead.
+        fs::create_dir_all(cache.dir().join("refs")).unwrap();
+        fs::create_dir_all(cache.dir().join("snapshots")).unwrap();
+        fs::write(cache.dir().join(CONFIG), "{}").unwrap();
+        fs::write(cache.dir().join("model.safetensors"), "").unwrap();
+        fs::write(cache.reference(&repo), "..").unwrap();
+        assert_eq!(cache.complete_snapshot(&repo), None);
+    }
+}

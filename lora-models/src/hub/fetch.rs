@@ -1,0 +1,250 @@
+//! Which files a model has, and bringing them into the cache.
+
+use super::cache::{CONFIG, RepoCache};
+use super::download::Remote;
+use super::http::{Client, Failure, Method, encoded};
+use super::name::{RepoName, is_commit};
+use super::{HubOptions, Progress};
+use crate::checkpoint::layout::{PYTORCH_BIN, PYTORCH_BIN_INDEX, SAFETENSORS, SAFETENSORS_INDEX};
+use crate::checkpoint::shard_index::ShardIndex;
+use crate::error::ModelError;
+use lora_core::files::{Overwrite, write_file};
+use serde::Deserialize;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// What a model has beside its weights. All but the configuration may be missing.
+const SMALL_FILES: [&str; 12] = [
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+];
+
+/// The weights or their index, the first choice first, with the ending of the shards that an index names.
+const WEIGHTS: [(&str, &str); 4] = [
+    (SAFETENSORS, ".safetensors"),
+    (SAFETENSORS_INDEX, ".safetensors"),
+    (PYTORCH_BIN, ".bin"),
+    (PYTORCH_BIN_INDEX, ".bin"),
+];
+
+/// The longest of those downloaded, twice what is read of any.
+const MAX_SMALL_BYTES: u64 = 128 << 20;
+
+/// The longest list of files read; that of a model with a thousand has some 100 kB.
+const MAX_LISTING_BYTES: u64 = 16 << 20;
+
+/// The server's description of a revision, as far as it matters here.
+#[derive(Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+/// Downloads what the cache lacks of a model's revision. If the server cannot be reached, `cached` does.
+///
+/// # Errors
+///
+/// As for [`resolve`](super::resolve).
+pub(super) fn fetch(
+    repo: &RepoName,
+    cache: &RepoCache,
+    cached: Option<PathBuf>,
+    options: &HubOptions,
+    progress: &mut Progress<'_>,
+) -> Result<PathBuf, ModelError> {
+    let client = Client::new(repo, options)?;
+    let unreachable = |why: String| {
+        repo.error(format!(
+            "not complete in the cache {}, and {} cannot be reached: {why}; try again, or set \
+             HF_ENDPOINT, HTTPS_PROXY or SSL_CERT_FILE if the way there is another",
+            cache.dir().display(),
+            client.endpoint()
+        ))
+    };
+    let listing = match (list(&client, repo), cached) {
+        (Ok(listing), _) => listing,
+        (Err(Failure::Unreachable(_)), Some(cached)) => return Ok(cached),
+        (Err(Failure::Unreachable(why)), None) => return Err(unreachable(why)),
+        (Err(Failure::Refused(error)), _) => return Err(error),
+    };
+    let fetching = Fetching {
+        client: &client,
+        repo,
+        cache,
+        commit: &listing.sha,
+        snapshot: cache.snapshot(&listing.sha),
+    };
+    let files = listing
+        .siblings
+        .iter()
+        .map(|file| &*file.rfilename)
+        .collect();
+    match fetching.all(&files, progress) {
+        Ok(()) => Ok(fetching.snapshot),
+        Err(Failure::Unreachable(why)) => Err(unreachable(why)),
+        Err(Failure::Refused(error)) => Err(error),
+    }
+}
+
+/// Asks for the commit of the revision and its files.
+fn list(client: &Client<'_>, repo: &RepoName) -> Result<Listing, Failure> {
+    let url = client.url(&format!(
+        "api/models/{}/revision/{}",
+        repo.id(),
+        encoded(repo.revision())
+    ));
+    let response = client.send(Method::Get, &url, None)?;
+    let body = response
+        .into_body()
+        .into_with_config()
+        .limit(MAX_LISTING_BYTES)
+        .read_to_vec();
+    let body = body.map_err(|error| match error {
+        ureq::Error::BodyExceedsLimit(limit) => Failure::Refused(client.error(format!(
+            "the list of its files is longer than {limit} bytes"
+        ))),
+        error => Failure::Unreachable(error.to_string()),
+    })?;
+    let odd = |message: String| {
+        let message = format!("{} is no server of models: {message}", client.endpoint());
+        Failure::Refused(client.error(message))
+    };
+    let listing: Listing = serde_json::from_slice(&body).map_err(|error| odd(error.to_string()))?;
+    // It becomes part of a path.
+    if !is_commit(&listing.sha) {
+        return Err(odd(format!("the commit is {:?}", listing.sha)));
+    }
+    Ok(listing)
+}
+
+/// A commit on its way into the cache.
+struct Fetching<'a> {
+    client: &'a Client<'a>,
+    repo: &'a RepoName,
+    cache: &'a RepoCache,
+    commit: &'a str,
+    snapshot: PathBuf,
+}
+
+impl Fetching<'_> {
+    fn all(&self, files: &HashSet<&str>, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let refuse = |message: String| Err(Failure::Refused(self.repo.error(message)));
+        if !files.contains(CONFIG) {
+            return refuse(format!(
+                "it has no {CONFIG}, so it is no model of transformers"
+            ));
+        }
+        let Some((weights, ending)) = WEIGHTS.into_iter().find(|(name, _)| files.contains(name))
+        else {
+            return refuse(format!(
+                "it has none of {}; weights of other programs are not read",
+                WEIGHTS.map(|(name, _)| name).join(", ")
+            ));
+        };
+        let _lock = self.lock()?;
+        for name in SMALL_FILES.into_iter().filter(|name| files.contains(name)) {
+            self.file(name, MAX_SMALL_BYTES, progress)?;
+        }
+        // The weights last: what has them is complete.
+        if weights.ends_with(".index.json") {
+            let index = self.file(weights, MAX_SMALL_BYTES, progress)?;
+            for shard in ShardIndex::read(&index, ending)?.shard_names() {
+                self.file(shard, u64::MAX, progress)?;
+            }
+        } else {
+            self.file(weights, u64::MAX, progress)?;
+        }
+        self.remember()
+    }
+
+    /// One file of at most `limit` bytes, from the cache or the server; gives its path.
+    fn file(
+        &self,
+        name: &str,
+        limit: u64,
+        progress: &mut Progress<'_>,
+    ) -> Result<PathBuf, Failure> {
+        let path = self.snapshot.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        let remote = Remote::ask(self.client, self.repo.id(), self.commit, name)?;
+        if remote.size() > limit {
+            let size = remote.size();
+            let message =
+                format!("{name} has {size} bytes; at most {limit} are downloaded of such a file");
+            return Err(Failure::Refused(self.repo.error(message)));
+        }
+        let blobs = self.cache.dir().join("blobs");
+        for dir in [&blobs, &self.snapshot] {
+            fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+        }
+        remote.download(self.client, &blobs, progress)?;
+        link(&blobs, remote.etag(), &path).map_err(ModelError::io(&path))?;
+        Ok(path)
+    }
+
+    /// Keeps others from downloading the same model until the file is dropped.
+    fn lock(&self) -> Result<File, ModelError> {
+        let path = self.cache.lock();
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+        }
+        let file = File::create(&path).map_err(ModelError::io(&path))?;
+        match file.lock() {
+            // A file system without locks: two at a time would spoil a download, which its length or SHA-256 would show.
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(file),
+            locked => locked.map(|()| file).map_err(ModelError::io(&path)),
+        }
+    }
+
+    /// Notes which commit the revision is.
+    fn remember(&self) -> Result<(), Failure> {
+        if self.repo.commit().is_some() {
+            return Ok(());
+        }
+        let path = self.cache.reference(self.repo);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+        }
+        write_file(&path, Overwrite::Replace, |out| {
+            out.write_all(self.commit.as_bytes())
+        })
+        .map_err(|error| Failure::Refused(error.into()))
+    }
+}
+
+/// Lets `path`, in a folder of `snapshots`, be the file of this ETag in `blobs`.
+#[cfg(unix)]
+fn link(_blobs: &Path, etag: &str, path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        // A link to nothing.
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), path)
+}
+
+/// Where links need a privilege, the file itself goes there, as the Hub's own programs do it.
+#[cfg(not(unix))]
+fn link(blobs: &Path, etag: &str, path: &Path) -> std::io::Result<()> {
+    fs::rename(blobs.join(etag), path)
+}

@@ -1,0 +1,50 @@
+//! In the place of `fetch.rs` where the feature `hub` is off: the cache, and otherwise what to do.
+
+use super::cache::RepoCache;
+use super::name::RepoName;
+use super::{HubOptions, Progress};
+use crate::error::ModelError;
+use std::path::PathBuf;
+
+/// What the cache has.
+///
+/// # Errors
+///
+/// [`ModelError::Hub`], with the ways to come by the model, if that is nothing.
+pub(super) fn fetch(
+    repo: &RepoName,
+    cache: &RepoCache,
+    cached: Option<PathBuf>,
+    _options: &HubOptions,
+    _progress: &mut Progress<'_>,
+) -> Result<PathBuf, ModelError> {
+    cached.ok_or_else(|| {
+        repo.error(format!(
+            "no such directory here, not complete in the cache {}, and this program was built without downloads; build \
+             it with `--features hub`, or download the model with `huggingface-cli download {}` or git, and give its \
+             directory",
+            cache.dir().display(),
+            repo.id()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::resolve;
+
+    #[test]
+    fn a_name_without_downloads_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = HubOptions::new("https://huggingface.co", dir.path());
+        let error = resolve("org/model", &options, &mut |_, _, _| ()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("`org/model`"), "{message}");
+        assert!(message.contains("--features hub"), "{message}");
+        assert!(
+            message.contains("huggingface-cli download org/model"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! Texts as a model takes them: with its special tokens, in pairs, cut to a length, or given word by word.
+
+use super::{BATCH, Tokenizer, guarded};
+use crate::error::ModelError;
+use tokenizers::{Encoding, PostProcessor};
+
+/// A text, or a pair of them, as the tokens that a model takes.
+///
+/// All lists have one entry for each token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sequence {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// Which of two texts a token belongs to, for models that tell them apart: 0 or 1. For the others all are 0.
+    pub type_ids: Vec<u32>,
+    /// Whether a token was put around the texts. One that was written in a text is part of it.
+    pub special: Vec<bool>,
+    /// The index of the word that a token is of, where words were given; `None` for what was put around them.
+    pub words: Vec<Option<u32>>,
+    /// How many tokens were cut off to keep to the length.
+    pub cut: usize,
+}
+
+impl Sequence {
+    /// That of an encoding, in which the words are those that the tokenizer found and not those that were given.
+    fn of(encoding: &Encoding, cut: usize) -> Self {
+        let mask = encoding.get_special_tokens_mask();
+        Self {
+            ids: encoding.get_ids().to_vec(),
+            type_ids: encoding.get_type_ids().to_vec(),
+            special: mask.iter().map(|&special| special == 1).collect(),
+            words: vec![None; encoding.len()],
+            cut,
+        }
+    }
+}
+
+impl Tokenizer {
+    /// A text, or a pair of texts, with the special tokens of the model around and between them, in at most
+    /// `max_length` tokens.
+    ///
+    /// What is too long is cut at the end (at the start, where `truncation_side` in `tokenizer_config.json` says so), of
+    /// a pair the longer one first. This is `tokenizer(first, second, truncation=True, max_length=…)` of
+    /// `transformers`, where a second text that is empty still makes a pair, as it does in batches there.
+    ///
+    /// GPT-2 has no special tokens to put around a text.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Tokenizer`] where `max_length` has no room for the special tokens, and those of
+    /// [`encode`](Self::encode).
+    pub fn encode_inputs(
+        &self,
+        first: &str,
+        second: Option<&str>,
+        max_length: Option<usize>,
+    ) -> Result<Sequence, ModelError> {
+        let encode = |text: &str| guarded(&self.path, || self.inner.encode_fast(text, false));
+        let first = encode(first)?;
+        let second = second.map(encode).transpose()?;
+        let (encoding, cut) = self.assemble(first, second, max_length)?;
+        Ok(Sequence::of(&encoding, cut))
+    }
+
+    /// Texts and pairs worked out on several threads, otherwise as [`encode_inputs`](Self::encode_inputs).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`encode_inputs`](Self::encode_inputs).
+    pub fn encode_inputs_batch(
+        &self,
+        inputs: &[(&str, Option<&str>)],
+        max_length: Option<usize>,
+    ) -> Result<Vec<Sequence>, ModelError> {
+        let mut sequences = Vec::with_capacity(inputs.len());
+        for batch in inputs.chunks(BATCH) {
+            let batch_of = |texts: Vec<&str>| {
+                guarded(&self.path, || self.inner.encode_batch_fast(texts, false))
+            };
+            let firsts = batch_of(batch.iter().map(|&(first, _)| first).collect())?;
+            let seconds = batch_of(batch.iter().filter_map(|&(_, second)| second).collect())?;
+            let mut seconds = seconds.into_iter();
+            for (first, (_, second)) in firsts.into_iter().zip(batch) {
+                let second = second.and_then(|_| seconds.next());
+                let (encoding, cut) = self.assemble(first, second, max_length)?;
+                sequences.push(Sequence::of(&encoding, cut));
+            }
+        }
+        Ok(sequences)
+    }
+
+    /// A text given as its words, with the special tokens of the model around it, in at most `max_length` tokens.
+    /// [`Sequence::words`] says which word each token is of.
+    ///
+    /// This is `tokenizer(words, is_split_into_words=True, …)` of `transformers`. Words are taken as they come: RoBERTa,
+    /// GPT-2 and the first DeBERTa take a space before a word for part of it, so their tokenizers want
+    /// `add_prefix_space` in `tokenizer_config.json` for this.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`encode_inputs`](Self::encode_inputs).
+    pub fn encode_words(
+        &self,
+        words: &[&str],
+        max_length: Option<usize>,
+    ) -> Result<Sequence, ModelError> {
+        // `encode_fast` does not follow words.
+        let encoding = guarded(&self.path, || self.inner.encode(words, false))?;
+        let (encoding, cut) = self.assemble(encoding, None, max_length)?;
+        Ok(Sequence {
+            words: encoding.get_word_ids().to_vec(),
+            ..Sequence::of(&encoding, cut)
+        })
+    }
+
+    /// Cuts to the length, and puts the special tokens around. Also says how many tokens were cut off.
+    fn assemble(
+        &self,
+        mut first: Encoding,
+        mut second: Option<Encoding>,
+        max_length: Option<usize>,
+    ) -> Result<(Encoding, usize), ModelError> {
+        let processor = self.processor.as_ref();
+        let added = processor.map_or(0, |processor| processor.added_tokens(second.is_some()));
+        let room = match max_length {
+            None => usize::MAX,
+            Some(length) => length.checked_sub(added).ok_or_else(|| ModelError::Tokenizer {
+                path: self.path.clone(),
+                message: format!(
+                    "a length of {length} has no room for the {added} special tokens that it puts around; allow more"
+                ),
+            })?,
+        };
+        let lengths = (first.len(), second.as_ref().map(Encoding::len));
+        let kept = longest_first(lengths, room);
+        self.cut_to(&mut first, kept.0);
+        if let (Some(second), Some(length)) = (&mut second, kept.1) {
+            self.cut_to(second, length);
+        }
+        let cut = lengths.0 - kept.0 + lengths.1.unwrap_or(0) - kept.1.unwrap_or(0);
+
+        let encoding = guarded(&self.path, || match processor {
+            Some(processor) => processor.process(first, second, true),
+            None => {
+                if let Some(mut second) = second {
+                    second.set_type_ids(vec![1; second.len()]);
+                    first.merge_with(second, false);
+                }
+                Ok(first)
+            }
+        })?;
+        Ok((encoding, cut))
+    }
+
+    fn cut_to(&self, encoding: &mut Encoding, length: usize) {
+        let side = match self.cut_left {
+            true => tokenizers::TruncationDirection::Left,
+            false => tokenizers::TruncationDirection::Right,
+        };
+        encoding.truncate(length, 0, side);
+        // What is cut off is kept in pieces, which the special tokens would be put around in every combination.
+        encoding.take_overflowing();
+    }
+}
+
+/// How much is kept of a text or a pair where there is room for `room` tokens: of a pair, the longer one is cut until
+/// it is as long as the shorter, then both, the odd token for the longer one, or the second.
+fn longest_first(lengths: (usize, Option<usize>), room: usize) -> (usize, Option<usize>) {
+    let (first, Some(second)) = lengths else {
+        return (lengths.0.min(room), None);
+    };
+    if first.saturating_add(second) <= room {
+        return lengths;
+    }
+    let (shorter, swapped) = (first.min(second), first > second);
+    let (short, long) = if shorter <= room / 2 {
+        (shorter, room - shorter)
+    } else {
+        (room / 2, room - room / 2)
+    };
+    match swapped {
+        true => (long, Some(short)),
+        false => (short, Some(long)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::TruncationDirection;
+    use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
+
+    /// The `tokenizers` crate cuts pairs too, but not one at a time.
+    #[test]
+    fn the_longer_text_is_cut_first() {
+        let encoding = |length: usize| {
+            let token = |id| tokenizers::Token::new(id, String::new(), (0, 0));
+            Encoding::from_tokens((0..length as u32).map(token).collect(), 0)
+        };
+        for first in 0..9 {
+            for second in 0..9 {
+                for room in 0..20 {
+                    let params = TruncationParams {
+                        direction: TruncationDirection::Right,
+                        max_length: room,
+                        strategy: TruncationStrategy::LongestFirst,
+                        stride: 0,
+                    };
+                    let (a, b) =
+                        truncate_encodings(encoding(first), Some(encoding(second)), &params)
+                            .unwrap();
+                    assert_eq!(
+                        longest_first((first, Some(second)), room),
+                        (a.len(), b.map(|b| b.len())),
+                        "{first} and {second} in {room}"
+                    );
+                }
+            }
+        }
+        assert_eq!(longest_first((5, None), 3), (3, None));
+        assert_eq!(longest_first((5, None), usize::MAX), (5, None));
+    }
+}

@@ -1,0 +1,316 @@
+//! Reading a SentencePiece model: `spm.model`, `sentencepiece.bpe.model`.
+//!
+//! The file is a protocol buffer, `sentencepiece_model.proto` of google/sentencepiece. Read are the pieces with their
+//! scores, the kind of model, the id for what is unknown, and the table that normalises characters; how spaces are
+//! treated is settled by the tokenizer's family, as in `transformers`.
+
+use super::charsmap;
+use super::protobuf::{Fields, Value};
+use crate::error::ModelError;
+use std::collections::HashSet;
+use std::path::Path;
+
+/// The most pieces read. The largest vocabulary in use, that of XLM-V, has some 900 000.
+const MAX_PIECES: usize = 1 << 20;
+
+/// The longest piece read, in bytes. They are a few characters; each byte costs a node of a trie.
+const MAX_PIECE_BYTES: usize = 1 << 10;
+
+/// The most text of all pieces read, in bytes.
+const MAX_TEXT_BYTES: usize = 16 << 20;
+
+/// What a model says of itself.
+#[derive(Debug, PartialEq)]
+pub(super) struct SentencePiece {
+    /// The pieces in the order of their ids.
+    pub(super) pieces: Vec<Piece>,
+    /// The id of what is unknown, as the trainer was told.
+    pub(super) unk_id: usize,
+    /// The table that normalises characters, where there is one; checked.
+    pub(super) charsmap: Option<Vec<u8>>,
+}
+
+/// A token of the vocabulary.
+#[derive(Debug, PartialEq)]
+pub(super) struct Piece {
+    pub(super) text: String,
+    pub(super) score: f32,
+    pub(super) kind: Kind,
+}
+
+/// What a piece is there for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// Part of texts, or of no use, or a byte.
+    Plain,
+    /// Stands for what has no piece.
+    Unknown,
+    /// Never part of a text: `<s>`, `[CLS]`.
+    Control,
+    /// Always taken whole.
+    UserDefined,
+}
+
+/// Reads a model of the unigram kind.
+///
+/// # Errors
+///
+/// [`ModelError::Malformed`] where the bytes are no such model, and [`ModelError::Tokenizer`] where it is one of a kind
+/// that is not supported.
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<SentencePiece, ModelError> {
+    let malformed =
+        |message: String| ModelError::malformed(path, format!("no SentencePiece model: {message}"));
+    let raw = Raw::read(bytes).map_err(malformed)?;
+    let kind = match raw.model_type {
+        1 => None,
+        2 => Some("BPE"),
+        3 => Some("word"),
+        4 => Some("character"),
+        other => return Err(malformed(format!("there is no model type {other}"))),
+    };
+    if let Some(kind) = kind {
+        return Err(ModelError::Tokenizer {
+            path: path.to_path_buf(),
+            message: format!(
+                "a SentencePiece model of the {kind} kind, but only unigram models are supported; save the tokenizer \
+                 as `tokenizer.json`"
+            ),
+        });
+    }
+    raw.checked().map_err(malformed)
+}
+
+/// A model as it stands in the file.
+struct Raw {
+    pieces: Vec<Piece>,
+    model_type: u64,
+    unk_id: u64,
+    charsmap: Option<Vec<u8>>,
+}
+
+impl Raw {
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        // The defaults of the format.
+        let mut raw = Self {
+            pieces: Vec::new(),
+            model_type: 1,
+            unk_id: 0,
+            charsmap: None,
+        };
+        let mut text_bytes = 0;
+        for field in Fields::of(bytes) {
+            let field = field?;
+            match (field.number, field.value) {
+                (1, Value::Bytes(message)) => {
+                    let piece = Piece::read(message)
+                        .map_err(|err| format!("piece {}: {err}", raw.pieces.len()))?;
+                    text_bytes += piece.text.len();
+                    if raw.pieces.len() == MAX_PIECES || text_bytes > MAX_TEXT_BYTES {
+                        return Err(format!(
+                            "it has more than {MAX_PIECES} pieces, or more than {MAX_TEXT_BYTES} bytes in them"
+                        ));
+                    }
+                    raw.pieces.push(piece);
+                }
+                (2, Value::Bytes(message)) => raw.read_trainer(message)?,
+                (3, Value::Bytes(message)) => raw.read_normalizer(message)?,
+                (number @ 1..=3, _) => return Err(format!("field {number} is no message")),
+                _ => {}
+            }
+        }
+        Ok(raw)
+    }
+
+    /// `TrainerSpec`, as far as it matters for using the model.
+    fn read_trainer(&mut self, message: &[u8]) -> Result<(), String> {
+        for field in Fields::of(message) {
+            let field = field?;
+            match (field.number, field.value) {
+                (3, Value::Varint(value)) => self.model_type = value,
+                (40, Value::Varint(value)) => self.unk_id = value,
+                (3 | 40, _) => return Err(format!("`trainer_spec` field {}", field.number)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// `NormalizerSpec`, likewise.
+    fn read_normalizer(&mut self, message: &[u8]) -> Result<(), String> {
+        for field in Fields::of(message) {
+            let field = field?;
+            match (field.number, field.value) {
+                (2, Value::Bytes(table)) => self.charsmap = Some(table.to_vec()),
+                (2, _) => return Err("`precompiled_charsmap` is no table".to_string()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn checked(self) -> Result<SentencePiece, String> {
+        let mut seen = HashSet::with_capacity(self.pieces.len());
+        if let Some(piece) = self.pieces.iter().find(|piece| !seen.insert(&piece.text)) {
+            return Err(format!("the piece {:?} is there twice", piece.text));
+        }
+        let unk_id = usize::try_from(self.unk_id).unwrap_or(usize::MAX);
+        // Which of the two counts is for the family to say, so they need not agree.
+        let known = self.pieces.iter().all(|piece| piece.kind != Kind::Unknown);
+        if known || unk_id >= self.pieces.len() {
+            return Err(format!(
+                "of its {} pieces none, or piece {}, stands for what is unknown",
+                self.pieces.len(),
+                self.unk_id
+            ));
+        }
+        let charsmap = self.charsmap.filter(|table| !table.is_empty());
+        charsmap.as_deref().map_or(Ok(()), charsmap::check)?;
+        Ok(SentencePiece {
+            pieces: self.pieces,
+            unk_id,
+            charsmap,
+        })
+    }
+}
+
+impl Piece {
+    fn read(message: &[u8]) -> Result<Self, String> {
+        let (mut text, mut score, mut kind) = (None, 0.0, Kind::Plain);
+        for field in Fields::of(message) {
+            let field = field?;
+            match (field.number, field.value) {
+                (1, Value::Bytes(bytes)) => text = Some(bytes),
+                (2, Value::Fixed32(bytes)) => score = f32::from_le_bytes(bytes),
+                (3, Value::Varint(value)) => {
+                    kind = match value {
+                        1 | 5 | 6 => Kind::Plain,
+                        2 => Kind::Unknown,
+                        3 => Kind::Control,
+                        4 => Kind::UserDefined,
+                        other => return Err(format!("there is no type {other}")),
+                    }
+                }
+                (1..=3, _) => return Err(format!("field {} is of another type", field.number)),
+                _ => {}
+            }
+        }
+        let text = text.filter(|text| (1..=MAX_PIECE_BYTES).contains(&text.len()));
+        let text = text.ok_or_else(|| format!("it has not 1 to {MAX_PIECE_BYTES} bytes"))?;
+        let text = std::str::from_utf8(text).map_err(|err| err.to_string())?;
+        // An infinite score would win or lose every sum, and nothing compares with one that is no number.
+        if !score.is_finite() {
+            return Err(format!("{text:?} has the score {score}"));
+        }
+        Ok(Self {
+            text: text.to_string(),
+            score,
+            kind,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
+        let mut field = vec![number << 3 | 2, u8::try_from(content.len()).unwrap()];
+        field.extend(content);
+        field
+    }
+
+    fn piece(text: &[u8], score: f32, kind: u8) -> Vec<u8> {
+        let mut message = bytes(1, text);
+        message.push(2 << 3 | 5);
+        message.extend(score.to_le_bytes());
+        message.extend([3 << 3, kind]);
+        bytes(1, &message)
+    }
+
+    fn model(parts: &[Vec<u8>]) -> Result<SentencePiece, ModelError> {
+        parse(Path::new("x.model"), &parts.concat())
+    }
+
+    fn unknown() -> Vec<u8> {
+        piece(b"<unk>", 0.0, 2)
+    }
+
+    #[test]
+    fn pieces_and_what_is_said_of_them_are_read() {
+        let found = model(&[
+            unknown(),
+            piece(b"<s>", 0.0, 3),
+            piece("▁a".as_bytes(), -1.5, 1),
+            piece(b"#", 0.0, 4),
+            bytes(2, &[3 << 3, 1]),
+            bytes(9, b"something newer"),
+        ])
+        .unwrap();
+        assert_eq!((found.unk_id, found.charsmap), (0, None));
+        let pieces: Vec<(&str, f32, Kind)> = found
+            .pieces
+            .iter()
+            .map(|piece| (piece.text.as_str(), piece.score, piece.kind))
+            .collect();
+        assert_eq!(
+            pieces,
+            [
+                ("<unk>", 0.0, Kind::Unknown),
+                ("<s>", 0.0, Kind::Control),
+                ("▁a", -1.5, Kind::Plain),
+                ("#", 0.0, Kind::UserDefined),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_model_that_contradicts_itself_is_refused() {
+        let trainer = |field: &[u8]| bytes(2, field);
+        for (parts, part) in [
+            (vec![], "of its 0 pieces none"),
+            (vec![piece(b"a", 0.0, 1)], "of its 1 pieces none"),
+            (
+                vec![unknown(), trainer(&[0xc0, 0x02, 7])],
+                "piece 7, stands",
+            ),
+            (
+                vec![unknown(), piece(b"a", 0.0, 1), piece(b"a", 1.0, 1)],
+                "twice",
+            ),
+            (vec![unknown(), piece(b"a", f32::NAN, 1)], "NaN"),
+            (vec![unknown(), piece(b"a", f32::INFINITY, 1)], "inf"),
+            (vec![unknown(), piece(b"", 0.0, 1)], "piece 1"),
+            (vec![unknown(), piece(b"\xff", 0.0, 1)], "utf-8"),
+            (vec![unknown(), piece(b"a", 0.0, 9)], "no type 9"),
+            (vec![unknown(), vec![0x08, 1]], "no message"),
+            (vec![unknown(), trainer(&[3 << 3, 9])], "no model type 9"),
+            (vec![unknown(), bytes(3, &bytes(2, b"abc"))], "header"),
+            (vec![unknown(), vec![0x0a, 0x7f]], "127 bytes"),
+        ] {
+            let message = model(&parts).unwrap_err().to_string();
+            assert!(
+                message.contains(part) && message.contains("x.model"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn models_of_other_kinds_are_refused_by_name() {
+        for (kind, name) in [(2, "BPE"), (3, "word"), (4, "character")] {
+            let error = model(&[unknown(), bytes(2, &[3 << 3, kind])]).unwrap_err();
+            assert!(matches!(error, ModelError::Tokenizer { .. }));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_piece_longer_than_any_is_refused() {
+        let mut message = vec![0x0a, 0x81, 0x08];
+        message.extend([b'a'; 1025]);
+        let mut field = vec![0x0a, 0x84, 0x08];
+        field.extend(&message);
+        let message = model(&[unknown(), field]).unwrap_err().to_string();
+        assert!(message.contains("1 to 1024 bytes"), "{message}");
+    }
+}

@@ -1,0 +1,162 @@
+//! How special tokens are written in `tokenizer_config.json` and `special_tokens_map.json`.
+
+use super::family::Defaults;
+use super::special_tokens::Named;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use tokenizers::AddedToken;
+
+/// Tokens by their part, as in `special_tokens_map.json` and in `tokenizer_config.json`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NamedTokens {
+    bos_token: Option<Token>,
+    eos_token: Option<Token>,
+    unk_token: Option<Token>,
+    sep_token: Option<Token>,
+    pad_token: Option<Token>,
+    cls_token: Option<Token>,
+    mask_token: Option<Token>,
+    pub(super) additional_special_tokens: Option<Tokens>,
+    /// The name that transformers 5 gives the same.
+    pub(super) extra_special_tokens: Option<Tokens>,
+}
+
+impl NamedTokens {
+    /// Part by part, what `self` says, else what `other` says.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            bos_token: self.bos_token.or(other.bos_token),
+            eos_token: self.eos_token.or(other.eos_token),
+            unk_token: self.unk_token.or(other.unk_token),
+            sep_token: self.sep_token.or(other.sep_token),
+            pad_token: self.pad_token.or(other.pad_token),
+            cls_token: self.cls_token.or(other.cls_token),
+            mask_token: self.mask_token.or(other.mask_token),
+            additional_special_tokens: self
+                .additional_special_tokens
+                .or(other.additional_special_tokens),
+            extra_special_tokens: self.extra_special_tokens.or(other.extra_special_tokens),
+        }
+    }
+
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Token> {
+        let named = [
+            &self.bos_token,
+            &self.eos_token,
+            &self.unk_token,
+            &self.sep_token,
+            &self.pad_token,
+            &self.cls_token,
+            &self.mask_token,
+        ];
+        named.into_iter().flatten().chain(self.extra())
+    }
+
+    /// Those without a part.
+    pub(super) fn extra(&self) -> impl Iterator<Item = &Token> {
+        let lists = [&self.additional_special_tokens, &self.extra_special_tokens];
+        lists.into_iter().flatten().flat_map(Tokens::all)
+    }
+
+    /// Those with a part in the order of [`in_order`](Self::in_order), with the defaults of a family for the parts that
+    /// are open.
+    pub(super) fn parts(&self, defaults: &Defaults) -> [Option<Token>; 7] {
+        let part = |token: &Option<Token>, default: Option<&str>| {
+            token
+                .clone()
+                .or_else(|| default.map(|text| Token::Text(text.to_string())))
+        };
+        [
+            part(&self.bos_token, defaults.bos),
+            part(&self.eos_token, defaults.eos),
+            part(&self.unk_token, Some(defaults.unk)),
+            part(&self.sep_token, defaults.sep),
+            part(&self.pad_token, defaults.pad),
+            part(&self.cls_token, defaults.cls),
+            part(&self.mask_token, defaults.mask),
+        ]
+    }
+
+    pub(super) fn contents(&self) -> Named {
+        let parts = [
+            &self.bos_token,
+            &self.eos_token,
+            &self.unk_token,
+            &self.sep_token,
+            &self.pad_token,
+            &self.cls_token,
+            &self.mask_token,
+        ];
+        Named::of(&parts.map(Clone::clone))
+    }
+}
+
+/// A list of tokens, with or without names.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Tokens {
+    List(Vec<Token>),
+    Named(BTreeMap<String, Token>),
+}
+
+impl Tokens {
+    fn all(&self) -> Box<dyn Iterator<Item = &Token> + '_> {
+        match self {
+            Self::List(tokens) => Box::new(tokens.iter()),
+            Self::Named(tokens) => Box::new(tokens.values()),
+        }
+    }
+}
+
+/// A token, written as its text or with the rules for finding it in a text.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Token {
+    Text(String),
+    Full {
+        content: String,
+        #[serde(default)]
+        single_word: bool,
+        #[serde(default)]
+        lstrip: bool,
+        #[serde(default)]
+        rstrip: bool,
+        normalized: Option<bool>,
+    },
+}
+
+impl Token {
+    pub(super) fn content(&self) -> &str {
+        match self {
+            Self::Text(content) | Self::Full { content, .. } => content,
+        }
+    }
+
+    pub(super) fn to_added(&self, special: bool) -> AddedToken {
+        let plain = AddedToken::from(self.content(), special);
+        match self {
+            Self::Text(_) => plain,
+            Self::Full {
+                single_word,
+                lstrip,
+                rstrip,
+                normalized,
+                ..
+            } => plain
+                .single_word(*single_word)
+                .lstrip(*lstrip)
+                .rstrip(*rstrip)
+                .normalized(normalized.unwrap_or(!special)),
+        }
+    }
+}
+
+/// An entry of `added_tokens_decoder`.
+#[derive(Deserialize)]
+pub(super) struct AddedEntry {
+    #[serde(flatten)]
+    pub(super) token: Token,
+    #[serde(default)]
+    pub(super) special: bool,
+}

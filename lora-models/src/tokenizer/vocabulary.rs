@@ -1,0 +1,174 @@
+//! The files that hold a vocabulary and nothing else: `vocab.txt`, `vocab.json` with `merges.txt`.
+
+use super::MAX_FILE_BYTES;
+use crate::checkpoint::bounded::{read_bounded, read_json};
+use crate::error::ModelError;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use tokenizers::models::bpe::Merges;
+
+/// The tokens of a file with their ids.
+pub(super) type Tokens = HashMap<String, u32>;
+
+/// A vocabulary, by the model that it is for.
+pub(super) enum Vocabulary {
+    /// Words and the ends of words, those marked by `##`.
+    WordPiece(Tokens),
+    /// Pieces and the pairs that are merged, the most frequent first.
+    Bpe(Tokens, Merges),
+    /// Pieces with their log probabilities, in the order of their ids.
+    Unigram(Pieces),
+}
+
+/// The vocabulary of a unigram model.
+pub(super) struct Pieces {
+    pub(super) pieces: Vec<(String, f64)>,
+    /// The id of what is unknown, where the file says it.
+    pub(super) unk_id: Option<usize>,
+    /// The table that normalises characters, checked.
+    pub(super) charsmap: Option<Vec<u8>>,
+}
+
+/// `vocab.txt`: a token a line, its id the number of the line.
+///
+/// # Errors
+///
+/// [`ModelError::Tokenizer`] for an empty file, one that is not UTF-8, and a token that is there twice, and those of
+/// reading it.
+pub(super) fn read_vocab_txt(path: &Path) -> Result<Tokens, ModelError> {
+    let text = read_text(path)?;
+    let mut tokens = Tokens::new();
+    for (id, line) in (0_u32..).zip(text.split_terminator('\n')) {
+        // White space is no part of a token: lines may end as on Windows.
+        let token = line.trim_end();
+        if let Some(first) = tokens.insert(token.to_string(), id) {
+            return Err(fail(
+                path,
+                format!("lines {} and {} are both {token:?}", first + 1, id + 1),
+            ));
+        }
+    }
+    if tokens.is_empty() {
+        return Err(fail(path, "it has no tokens".to_string()));
+    }
+    Ok(tokens)
+}
+
+/// `vocab.json`: an object of tokens with their ids.
+///
+/// # Errors
+///
+/// [`ModelError::Tokenizer`] where two tokens have one id, and those of reading it.
+pub(super) fn read_vocab_json(path: &Path) -> Result<Tokens, ModelError> {
+    let vocab: Tokens = read_json(path, MAX_FILE_BYTES)?;
+    let mut seen = HashSet::with_capacity(vocab.len());
+    if let Some((token, id)) = vocab.iter().find(|&(_, id)| !seen.insert(*id)) {
+        return Err(fail(
+            path,
+            format!("two tokens have the id {id}, one of them {token:?}"),
+        ));
+    }
+    Ok(vocab)
+}
+
+/// The lines of `merges.txt`: two tokens with a space between them, after a first line with the version.
+///
+/// # Errors
+///
+/// [`ModelError::Tokenizer`] for a line that is something else, and those of reading it.
+pub(super) fn read_merges(path: &Path) -> Result<Merges, ModelError> {
+    let text = read_text(path)?;
+    let is_version = |number: usize, line: &str| number == 0 && line.starts_with("#version");
+    text.lines()
+        .enumerate()
+        .filter(|&(number, line)| !line.is_empty() && !is_version(number, line))
+        .map(|(number, line)| match line.split_once(' ') {
+            Some((left, right))
+                if !left.is_empty() && !right.is_empty() && !right.contains(' ') =>
+            {
+                Ok((left.to_string(), right.to_string()))
+            }
+            _ => Err(fail(
+                path,
+                format!("line {} is not two tokens with a space between", number + 1),
+            )),
+        })
+        .collect()
+}
+
+fn read_text(path: &Path) -> Result<String, ModelError> {
+    String::from_utf8(read_bounded(path, MAX_FILE_BYTES)?)
+        .map_err(|err| fail(path, format!("not UTF-8: {err}")))
+}
+
+fn fail(path: &Path, message: String) -> ModelError {
+    ModelError::Tokenizer {
+        path: path.to_path_buf(),
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file<T>(text: impl AsRef<[u8]>, read: impl FnOnce(&Path) -> T) -> T {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    fn merges(text: &str) -> Result<Merges, ModelError> {
+        with_file(text, read_merges)
+    }
+
+    #[test]
+    fn merges_are_pairs_after_a_version() {
+        let pairs = merges("#version: 0.2\na b\n# #\nab c\n").unwrap();
+        assert_eq!(pairs.len(), 3);
+        assert_eq!(pairs[1], ("#".to_string(), "#".to_string()));
+    }
+
+    #[test]
+    fn a_merge_of_one_or_three_is_an_error_with_its_line() {
+        for text in [
+            "#version: 0.2\na\n",
+            "#version: 0.2\na b c\n",
+            "#version: 0.2\n b\n",
+        ] {
+            let message = merges(text).unwrap_err().to_string();
+            assert!(message.contains("line 2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn lines_of_vocab_txt_are_numbered_from_zero() {
+        for text in ["[PAD]\n##a\n!", "[PAD]\r\n##a\r\n!\r\n"] {
+            let tokens = with_file(text, read_vocab_txt).unwrap();
+            assert_eq!(tokens.len(), 3);
+            assert_eq!((tokens["[PAD]"], tokens["##a"], tokens["!"]), (0, 1, 2));
+        }
+    }
+
+    #[test]
+    fn a_vocab_txt_that_makes_no_sense_is_an_error() {
+        for (text, part) in [
+            (b"".as_slice(), "no tokens"),
+            (b"a\nb\na\n", "lines 1 and 3"),
+            (b"a\n\n\n", "lines 2 and 3"),
+            (b"a\n\xff\n", "UTF-8"),
+        ] {
+            let message = with_file(text, read_vocab_txt).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_two_tokens_is_an_error() {
+        let message = with_file(r#"{"a": 0, "b": 0}"#, read_vocab_json)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("the id 0"), "{message}");
+    }
+}

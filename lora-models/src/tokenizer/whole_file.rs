@@ -1,0 +1,183 @@
+//! `tokenizer.json`: as it stands, or what of it `transformers` builds a tokenizer of a known family from.
+
+use super::charsmap;
+use super::family::Family;
+use super::vocabulary::{Pieces, Tokens, Vocabulary};
+use super::{MAX_FILE_BYTES, guarded};
+use crate::checkpoint::bounded::read_bounded;
+use crate::error::ModelError;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tokenizers::{AddedToken, Tokenizer};
+
+/// Added tokens by their id.
+pub(super) type Added = BTreeMap<u32, AddedToken>;
+
+/// The content of a `tokenizer.json`.
+pub(super) struct WholeFile {
+    bytes: Vec<u8>,
+    added: Added,
+    vocabulary: Option<Vocabulary>,
+}
+
+impl WholeFile {
+    /// Reads the file, and checks what the `tokenizers` crate would trust.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Tokenizer`], or those of reading a file.
+    pub(super) fn read(path: &Path) -> Result<Self, ModelError> {
+        let fail = |message: String| ModelError::Tokenizer {
+            path: path.to_path_buf(),
+            message,
+        };
+        let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+        let file: File = serde_json::from_slice(&bytes).map_err(|err| fail(err.to_string()))?;
+        charsmap::check_normalizer(&file.normalizer).map_err(fail)?;
+        let charsmap = charsmap::first_table(&file.normalizer).map_err(fail)?;
+        let added = file.added_tokens.into_iter();
+        Ok(Self {
+            bytes,
+            added: added.map(|added| (added.id, added.token)).collect(),
+            vocabulary: file.model.and_then(|model| model.vocabulary(charsmap)),
+        })
+    }
+
+    /// The tokenizer as the file describes it, without the padding and truncation that it may ask for: how long a text
+    /// may be is the business of who trains or generates, and a tokenizer that cuts in silence spoils an evaluation.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Tokenizer`] where the description makes no sense.
+    pub(super) fn tokenizer(&self, path: &Path) -> Result<Tokenizer, ModelError> {
+        guarded(path, || {
+            let mut tokenizer = Tokenizer::from_bytes(&self.bytes)?;
+            tokenizer.with_truncation(None)?;
+            tokenizer.with_padding(None);
+            Ok(tokenizer)
+        })
+    }
+
+    /// The vocabulary and the tokens added to it, for a tokenizer of `family`; `None` where the family is built on
+    /// another kind of vocabulary.
+    pub(super) fn parts_for(&mut self, family: Family) -> Option<(Vocabulary, Added)> {
+        let vocabulary = self.vocabulary.take_if(|found| family.takes(found))?;
+        Some((vocabulary, std::mem::take(&mut self.added)))
+    }
+}
+
+/// `tokenizer.json`, as far as it is read here.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    added_tokens: Vec<AddedWithId>,
+    #[serde(default)]
+    normalizer: serde_json::Value,
+    model: Option<Model>,
+}
+
+#[derive(Deserialize)]
+struct AddedWithId {
+    id: u32,
+    #[serde(flatten)]
+    token: AddedToken,
+}
+
+/// The model; files of old leave its kind to be seen from what it has.
+#[derive(Deserialize)]
+struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    vocab: Option<Vocab>,
+    merges: Option<Vec<Merge>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Vocab {
+    Ids(Tokens),
+    Scores(Vec<(String, f64)>),
+}
+
+/// Two tokens, apart or with a space between.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Pair(String, String),
+    Line(String),
+}
+
+impl Model {
+    fn vocabulary(self, charsmap: Option<Vec<u8>>) -> Option<Vocabulary> {
+        match (self.kind.as_deref(), self.vocab?, self.merges) {
+            (Some("Unigram") | None, Vocab::Scores(pieces), None) => {
+                Some(Vocabulary::Unigram(Pieces {
+                    pieces,
+                    unk_id: None,
+                    charsmap,
+                }))
+            }
+            (Some("BPE") | None, Vocab::Ids(tokens), Some(merges)) => {
+                let merges = merges.into_iter().map(Merge::pair).collect::<Option<_>>();
+                Some(Vocabulary::Bpe(tokens, merges?))
+            }
+            (Some("WordPiece") | None, Vocab::Ids(tokens), None) => {
+                Some(Vocabulary::WordPiece(tokens))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Merge {
+    fn pair(self) -> Option<(String, String)> {
+        match self {
+            Self::Pair(left, right) => Some((left, right)),
+            Self::Line(line) => line
+                .split_once(' ')
+                .map(|(left, right)| (left.to_string(), right.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<WholeFile, ModelError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        std::fs::write(&path, json).unwrap();
+        WholeFile::read(&path)
+    }
+
+    #[test]
+    fn the_kind_of_a_model_is_named_or_seen() {
+        for json in [
+            r#"{"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}"#,
+            r#"{"model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}}"#,
+        ] {
+            let Some(Vocabulary::Bpe(tokens, merges)) = read(json).unwrap().vocabulary else {
+                panic!("{json}");
+            };
+            assert_eq!((tokens["ab"], merges), (2, vec![("a".into(), "b".into())]));
+        }
+        let file = read(r#"{"model": {"vocab": [["a", -1.5]]}, "added_tokens": []}"#).unwrap();
+        assert!(matches!(file.vocabulary, Some(Vocabulary::Unigram(_))));
+        let file = read(r#"{"model": {"type": "WordPiece", "vocab": {"a": 0}}}"#).unwrap();
+        assert!(matches!(file.vocabulary, Some(Vocabulary::WordPiece(_))));
+        let file = read(r#"{"model": {"type": "WordLevel", "vocab": {"a": 0}}}"#).unwrap();
+        assert!(file.vocabulary.is_none());
+        let mut file = read(r#"{"model": {"type": "WordPiece", "vocab": {"a": 0}}}"#).unwrap();
+        assert!(file.parts_for(Family::Roberta).is_none());
+        assert!(file.parts_for(Family::Bert).is_some());
+    }
+
+    #[test]
+    fn a_table_that_claims_to_be_larger_than_it_is_is_refused() {
+        let json = r#"{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////wAA"}}"#;
+        let message = read(json).err().unwrap().to_string();
+        assert!(message.contains("shorter than the trie"), "{message}");
+    }
+}

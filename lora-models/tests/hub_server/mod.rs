@@ -1,0 +1,392 @@
+//! Servers that speak as much of the Hub's protocol as downloading needs, and break it where they are told to.
+
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub const NEW_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
+
+/// What goes wrong with the next content that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// The connection ends after so many bytes.
+    Cut(usize),
+    /// The whole file comes, whatever was asked for.
+    WholeFile,
+    /// A range comes that begins one byte earlier.
+    OtherRange,
+    /// 416.
+    RangeRefused,
+    /// The last byte is missing, and the length says so.
+    Shorter,
+    /// There is a byte more, and the length says so.
+    Longer,
+    /// There is a byte more, and no length.
+    LongerUnannounced,
+    /// A byte is another.
+    Damaged,
+}
+
+/// A model on the server. Files that end as weights do lie in the storage, and the server redirects there.
+#[derive(Clone)]
+pub struct Repo {
+    pub id: String,
+    /// A name that redirects to this one.
+    pub old_id: Option<String>,
+    pub commit: String,
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Who asks without it is answered 401.
+    pub token: Option<String>,
+    /// Whether its files are for those who were granted access.
+    pub gated: bool,
+    /// Given instead of each file's own.
+    pub etag: Option<String>,
+    /// Whether all is answered 503.
+    pub down: bool,
+}
+
+impl Repo {
+    pub fn of_dir(id: &str, dir: &Path) -> Self {
+        let read = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_string();
+            (name, std::fs::read(path).unwrap())
+        };
+        Self {
+            id: id.to_string(),
+            old_id: None,
+            commit: COMMIT.to_string(),
+            files: std::fs::read_dir(dir).unwrap().map(read).collect(),
+            token: None,
+            gated: false,
+            etag: None,
+            down: false,
+        }
+    }
+}
+
+struct Request {
+    method: String,
+    path: String,
+    headers: BTreeMap<String, String>,
+}
+
+impl Request {
+    fn read(stream: &TcpStream) -> Option<Self> {
+        let mut lines = BufReader::new(stream).lines();
+        let first = lines.next()?.ok()?;
+        let mut words = first.split(' ');
+        let (method, path) = (words.next()?.to_string(), words.next()?.to_string());
+        let mut headers = BTreeMap::new();
+        for line in lines {
+            let line = line.ok()?;
+            let Some((name, value)) = line.split_once(": ") else {
+                break;
+            };
+            headers.insert(name.to_lowercase(), value.to_string());
+        }
+        Some(Self {
+            method,
+            path,
+            headers,
+        })
+    }
+
+    /// The first byte asked for.
+    fn range(&self) -> Option<usize> {
+        let range = self.headers.get("range")?.strip_prefix("bytes=")?;
+        range.strip_suffix('-')?.parse().ok()
+    }
+}
+
+struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+    /// How much of the body is sent.
+    sent: usize,
+}
+
+impl Reply {
+    fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        Self {
+            status,
+            headers: vec![("content-length", body.len().to_string())],
+            sent: body.len(),
+            body,
+        }
+    }
+
+    fn error(status: u16, code: &'static str) -> Self {
+        Self::new(status, "{}").with("x-error-code", code)
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    fn write(self, mut stream: &TcpStream, with_body: bool) {
+        let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", self.status);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += "\r\n";
+        // Who asked may be gone, as it should after an error.
+        let _ = stream.write_all(head.as_bytes());
+        if with_body {
+            let _ = stream.write_all(&self.body[..self.sent]);
+        }
+    }
+}
+
+/// A server that answers one connection after another with what a function says, until it is dropped.
+struct Server {
+    address: String,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(answer: impl Fn(&Request) -> Reply + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    break;
+                }
+                let stream = stream.unwrap();
+                if let Some(request) = Request::read(&stream) {
+                    answer(&request).write(&stream, request.method != "HEAD");
+                }
+            }
+        });
+        Self {
+            address,
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes it.
+        let _ = TcpStream::connect(&self.address);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    requests: Vec<String>,
+    tokens: Vec<Option<String>>,
+    storage_tokens: Vec<Option<String>>,
+    ranges: Vec<Option<usize>>,
+}
+
+struct Shared {
+    repo: Mutex<Repo>,
+    faults: Mutex<VecDeque<Fault>>,
+    log: Mutex<Log>,
+}
+
+/// The server of one model, and the storage it redirects to.
+pub struct Hub {
+    shared: Arc<Shared>,
+    server: Server,
+    _storage: Server,
+}
+
+impl Hub {
+    pub fn start(repo: Repo) -> Self {
+        let shared = Arc::new(Shared {
+            repo: Mutex::new(repo),
+            faults: Mutex::default(),
+            log: Mutex::default(),
+        });
+        let here = shared.clone();
+        let storage = Server::start(move |request| here.content(request));
+        let (here, address) = (shared.clone(), storage.address.clone());
+        let server = Server::start(move |request| here.answer(request, &address));
+        Self {
+            shared,
+            server,
+            _storage: storage,
+        }
+    }
+
+    /// With a slash at its end, as people write it.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.server.address)
+    }
+
+    /// Another state of the model.
+    pub fn serve(&self, repo: Repo) {
+        *self.shared.repo.lock().unwrap() = repo;
+    }
+
+    /// What goes wrong with the next contents that are asked for, one each.
+    pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.shared.faults.lock().unwrap().extend(faults);
+    }
+
+    pub fn forget_requests(&self) {
+        *self.shared.log.lock().unwrap() = Log::default();
+    }
+
+    /// What the server was asked, method and path.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.log.lock().unwrap().requests.clone()
+    }
+
+    /// The authorization that each request to the server had.
+    pub fn tokens(&self) -> Vec<Option<String>> {
+        self.shared.log.lock().unwrap().tokens.clone()
+    }
+
+    /// The authorization that each request to the storage had.
+    pub fn storage_tokens(&self) -> Vec<Option<String>> {
+        self.shared.log.lock().unwrap().storage_tokens.clone()
+    }
+
+    /// Where each request to the storage wanted to begin.
+    pub fn ranges(&self) -> Vec<Option<usize>> {
+        self.shared.log.lock().unwrap().ranges.clone()
+    }
+}
+
+impl Shared {
+    /// What the server answers.
+    fn answer(&self, request: &Request, storage: &str) -> Reply {
+        let repo = self.repo.lock().unwrap().clone();
+        let token = request.headers.get("authorization").cloned();
+        {
+            let mut log = self.log.lock().unwrap();
+            log.requests
+                .push(format!("{} {}", request.method, request.path));
+            log.tokens.push(token.clone());
+        }
+        if repo.down {
+            return Reply::new(503, "");
+        }
+        if repo
+            .token
+            .as_ref()
+            .is_some_and(|wanted| token != Some(format!("Bearer {wanted}")))
+        {
+            return Reply::error(401, "");
+        }
+        if let Some(old) = &repo.old_id
+            && request.path.contains(&format!("/{old}/"))
+        {
+            let path = request
+                .path
+                .replacen(&format!("/{old}/"), &format!("/{}/", repo.id), 1);
+            return Reply::new(307, "").with("location", path);
+        }
+        if let Some(revision) = request
+            .path
+            .strip_prefix(&format!("/api/models/{}/revision/", repo.id))
+        {
+            if revision != "main" && revision != repo.commit {
+                return Reply::error(404, "RevisionNotFound");
+            }
+            let names = repo
+                .files
+                .keys()
+                .map(|name| serde_json::json!({"rfilename": name}));
+            let list =
+                serde_json::json!({"sha": repo.commit, "siblings": names.collect::<Vec<_>>()});
+            return Reply::new(200, list.to_string());
+        }
+        let resolve = format!("/{}/resolve/{}/", repo.id, repo.commit);
+        let Some(name) = request.path.strip_prefix(&resolve) else {
+            return Reply::error(404, "RepoNotFound");
+        };
+        let Some(content) = repo.files.get(name) else {
+            return Reply::error(404, "EntryNotFound");
+        };
+        if repo.gated {
+            return Reply::error(401, "GatedRepo");
+        }
+        let sha256: String = Sha256::digest(content)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let etag = repo.etag.clone().unwrap_or_else(|| sha256.clone());
+        if name.ends_with(".safetensors") || name.ends_with(".bin") {
+            Reply::new(302, "see there")
+                .with("x-repo-commit", &repo.commit)
+                .with("x-linked-etag", format!("\"{etag}\""))
+                .with("x-linked-size", content.len().to_string())
+                .with("etag", "\"of-the-redirection\"")
+                .with("location", format!("http://{storage}/{name}?signed=1"))
+        } else {
+            // Of a small file the ETag is the SHA-1 of git, of 40 digits.
+            Reply::new(200, content.clone())
+                .with("x-repo-commit", &repo.commit)
+                .with("etag", format!("W/\"{}\"", &etag[..etag.len().min(40)]))
+        }
+    }
+
+    /// What the storage answers.
+    fn content(&self, request: &Request) -> Reply {
+        {
+            let mut log = self.log.lock().unwrap();
+            log.storage_tokens
+                .push(request.headers.get("authorization").cloned());
+            log.ranges.push(request.range());
+        }
+        let name = request
+            .path
+            .trim_start_matches('/')
+            .split('?')
+            .next()
+            .unwrap();
+        let whole = self.repo.lock().unwrap().files[name].clone();
+        let (from, size) = (request.range(), whole.len());
+        let fault = self.faults.lock().unwrap().pop_front();
+        let ranged = |from: usize| {
+            Reply::new(206, &whole[from..])
+                .with("content-range", format!("bytes {from}-{}/{size}", size - 1))
+        };
+        let reply = match from {
+            Some(from) => ranged(from),
+            None => Reply::new(200, whole.clone()),
+        };
+        match fault {
+            None => reply,
+            Some(Fault::Cut(sent)) => Reply { sent, ..reply },
+            Some(Fault::WholeFile) => Reply::new(200, whole),
+            Some(Fault::OtherRange) => ranged(from.unwrap() - 1),
+            Some(Fault::RangeRefused) => Reply::new(416, ""),
+            Some(Fault::Shorter) => Reply::new(200, &whole[..size - 1]),
+            Some(Fault::Longer) => Reply::new(200, [&whole[..], b"x"].concat()),
+            Some(Fault::LongerUnannounced) => {
+                let mut reply = Reply::new(200, [&whole[..], b"x"].concat());
+                reply.headers.clear();
+                reply
+            }
+            Some(Fault::Damaged) => {
+                let mut damaged = whole;
+                damaged[size / 2] ^= 1;
+                Reply::new(200, damaged)
+            }
+        }
+    }
+}

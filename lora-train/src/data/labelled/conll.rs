@@ -1,0 +1,175 @@
+//! CoNLL's columns: a word a line, with blank lines between sentences.
+//!
+//! ```text
+//! EU NNP B-NP B-ORG
+//! rejects VBZ B-VP O
+//! ```
+//!
+//! The first column is the word and the last its label; with one column alone there are no labels.
+//! Columns are separated by tabs, if the first line has any, or by spaces.
+
+use std::path::{Path, PathBuf};
+
+use super::tokens::Sentence;
+use crate::data::Origin;
+use crate::data::lines::{Lines, MAX_LINE_BYTES, is_blank};
+use crate::error::TrainError;
+
+/// What begins the line that separates documents in the files of CoNLL 2003.
+const DOCUMENT: &str = "-DOCSTART-";
+
+/// Reads a file sentence by sentence.
+pub(super) struct Sentences {
+    lines: Lines,
+    path: PathBuf,
+    /// What separates the columns, and how many there are.
+    columns: Option<(char, usize)>,
+}
+
+impl Sentences {
+    /// Opens `path` at its first sentence.
+    pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
+        Ok(Self {
+            lines: Lines::open(path)?,
+            path: path.to_path_buf(),
+            columns: None,
+        })
+    }
+
+    /// The next sentence, and where it begins; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// [`TrainError::DataLine`] for a line without the columns of the first one, a sentence that is
+    /// too long, and as [`Lines::next_line`].
+    pub(super) fn next_sentence(&mut self) -> Result<Option<(Sentence, Origin)>, TrainError> {
+        let mut open: Option<(Sentence, Origin)> = None;
+        let mut bytes = 0;
+        while let Some((line, origin)) = self.lines.next_line()? {
+            if is_blank(line) || line.starts_with(DOCUMENT) {
+                if open.is_some() {
+                    break;
+                }
+                continue;
+            }
+            let refuse = |message| TrainError::data_line(&self.path, origin.line(), message);
+            // A file without blank lines would otherwise be one sentence that fills the memory.
+            bytes += line.len();
+            if bytes > MAX_LINE_BYTES {
+                return Err(refuse(format!(
+                    "a sentence of more than {} MiB; are there blank lines between sentences?",
+                    MAX_LINE_BYTES / (1024 * 1024)
+                )));
+            }
+            let (word, label) = split(line, &mut self.columns).map_err(refuse)?;
+            let (sentence, _) = open.get_or_insert_with(|| (Sentence::default(), origin));
+            sentence.words.push(word.to_string());
+            sentence.labels.extend(label.map(ToString::to_string));
+        }
+        Ok(open)
+    }
+}
+
+/// The word on a line and, if there are several columns, its label. The first line of a file says
+/// what the columns are.
+fn split<'a>(
+    line: &'a str,
+    columns: &mut Option<(char, usize)>,
+) -> Result<(&'a str, Option<&'a str>), String> {
+    let separator = match columns {
+        Some((separator, _)) => *separator,
+        None if line.contains('\t') => '\t',
+        None => ' ',
+    };
+    // Tabs count, each of them; spaces may be several between two columns.
+    let mut fields = line
+        .split(separator)
+        .map(str::trim)
+        .filter(|field| separator == '\t' || !field.is_empty());
+    let word = fields.next().unwrap_or_default();
+    let (label, more) = fields.fold((None, 0), |(_, count), field| (Some(field), count + 1));
+    let (_, expected) = *columns.get_or_insert((separator, more + 1));
+    if more + 1 != expected {
+        return Err(format!(
+            "{} columns, where the first line has {expected}; expected a word and, last, its label, \
+             with {} between",
+            more + 1,
+            if separator == '\t' { "tabs" } else { "spaces" }
+        ));
+    }
+    if word.is_empty() || label.is_some_and(str::is_empty) {
+        return Err("the word or its label is empty".to_string());
+    }
+    Ok((word, label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn read(text: &str) -> Result<Vec<(Sentence, usize)>, TrainError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let mut sentences = Sentences::open(file.path())?;
+        let mut found = Vec::new();
+        while let Some((sentence, origin)) = sentences.next_sentence()? {
+            found.push((sentence, origin.line()));
+        }
+        Ok(found)
+    }
+
+    fn sentence(words: &[&str], labels: &[&str]) -> Sentence {
+        let strings = |of: &[&str]| of.iter().map(ToString::to_string).collect();
+        Sentence {
+            words: strings(words),
+            labels: strings(labels),
+        }
+    }
+
+    #[test]
+    fn sentences_end_at_blank_lines_documents_and_the_end() {
+        let text = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects  VBZ O\n \n\nIt PRP O\n-DOCSTART- -X- O\nA DT O";
+        assert_eq!(
+            read(text).unwrap(),
+            [
+                (sentence(&["EU", "rejects"], &["B-ORG", "O"]), 3),
+                (sentence(&["It"], &["O"]), 7),
+                (sentence(&["A"], &["O"]), 9),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_word_between_tabs_may_hold_spaces_and_words_alone_have_no_labels() {
+        assert_eq!(
+            read("New York\tB-LOC\nis\tO\n").unwrap(),
+            [(sentence(&["New York", "is"], &["B-LOC", "O"]), 1)]
+        );
+        assert_eq!(
+            read("one\ntwo\n").unwrap(),
+            [(sentence(&["one", "two"], &[]), 1)]
+        );
+    }
+
+    #[test]
+    fn a_line_with_other_columns_is_named() {
+        for (text, reason) in [
+            ("a O\nb\n", "line 2: 1 columns, where the first line has 2"),
+            ("a O\nb X O\n", "line 2: 3 columns"),
+            ("a\tO\nb O\n", "line 2: 1 columns"),
+            ("a\tO\n\tO\n", "line 2: the word or its label is empty"),
+            ("a\tO\nb\t\n", "line 2: the word or its label is empty"),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(reason), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_sentence_without_end_is_refused_at_the_bound() {
+        let line = format!("{} O\n", "x".repeat(99_998));
+        let text = line.repeat(MAX_LINE_BYTES / 100_000 + 1);
+        let message = read(&text).unwrap_err().to_string();
+        assert!(message.contains("more than 16 MiB"), "{message}");
+    }
+}

@@ -1,0 +1,317 @@
+//! The tasks of GLUE (Wang et al., 2019, <https://arxiv.org/abs/1804.07461>).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::label_set::LabelSet;
+use super::record::LabelKind;
+use crate::error::{TrainError, listed};
+
+/// A task of GLUE. Its name on the command line and in configuration files is in parentheses;
+/// [`FromStr`] also takes it as the data calls it (`SST-2`, `STS-B`), and after `glue/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum GlueTask {
+    /// Is a sentence grammatical? (`cola`)
+    Cola,
+    /// Is a sentence of a film review positive? (`sst2`)
+    Sst2,
+    /// Do two sentences say the same? (`mrpc`)
+    Mrpc,
+    /// How alike in meaning are two sentences, from 0 to 5? (`stsb`)
+    Stsb,
+    /// Do two questions ask the same? (`qqp`)
+    Qqp,
+    /// Does a premise entail a hypothesis, contradict it, or neither? (`mnli`)
+    Mnli,
+    /// [`Mnli`](Self::Mnli), evaluated on other genres than it is trained on. (`mnli-mm`)
+    MnliMismatched,
+    /// Does a sentence answer a question? (`qnli`)
+    Qnli,
+    /// Does one sentence entail another? (`rte`)
+    Rte,
+    /// Does a sentence entail another, in which a pronoun is resolved? (`wnli`)
+    Wnli,
+}
+
+/// What a task of GLUE is scored by; where there are two, by their mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GlueScore {
+    /// The share of records whose class is right.
+    Accuracy,
+    /// Accuracy, and the F1 of class 1.
+    AccuracyAndF1,
+    /// Matthews' correlation coefficient.
+    Matthews,
+    /// Pearson's and Spearman's correlation coefficients.
+    PearsonAndSpearman,
+}
+
+/// What is known of a task.
+struct Spec {
+    name: &'static str,
+    title: &'static str,
+    submission: &'static str,
+    texts: (&'static str, Option<&'static str>),
+    labels: &'static [&'static str],
+    score: GlueScore,
+}
+
+const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
+const SENTENCES: (&str, Option<&str>) = ("sentence1", Some("sentence2"));
+
+impl GlueTask {
+    /// Every task.
+    pub const ALL: [Self; 10] = [
+        Self::Cola,
+        Self::Sst2,
+        Self::Mrpc,
+        Self::Stsb,
+        Self::Qqp,
+        Self::Mnli,
+        Self::MnliMismatched,
+        Self::Qnli,
+        Self::Rte,
+        Self::Wnli,
+    ];
+
+    /// Names, fields and the order of the labels are those of the `glue` data set on the Hugging
+    /// Face hub.
+    fn spec(self) -> Spec {
+        let spec = |name, title, submission, texts, labels, score| Spec {
+            name,
+            title,
+            submission,
+            texts,
+            labels,
+            score,
+        };
+        let sentence = ("sentence", None);
+        let questions = ("question1", Some("question2"));
+        let premise = ("premise", Some("hypothesis"));
+        let question = ("question", Some("sentence"));
+        let acceptable: &[&str] = &["unacceptable", "acceptable"];
+        let sentiment: &[&str] = &["negative", "positive"];
+        let equivalent: &[&str] = &["not_equivalent", "equivalent"];
+        let duplicate: &[&str] = &["not_duplicate", "duplicate"];
+        let inference: &[&str] = &["entailment", "neutral", "contradiction"];
+        let reversed: &[&str] = &["not_entailment", "entailment"];
+        use GlueScore::{Accuracy, AccuracyAndF1, Matthews, PearsonAndSpearman};
+        #[rustfmt::skip]
+        let spec = match self {
+            Self::Cola => spec("cola", "CoLA", "CoLA.tsv", sentence, acceptable, Matthews),
+            Self::Sst2 => spec("sst2", "SST-2", "SST-2.tsv", sentence, sentiment, Accuracy),
+            Self::Mrpc => spec("mrpc", "MRPC", "MRPC.tsv", SENTENCES, equivalent, AccuracyAndF1),
+            Self::Stsb => spec("stsb", "STS-B", "STS-B.tsv", SENTENCES, &[], PearsonAndSpearman),
+            Self::Qqp => spec("qqp", "QQP", "QQP.tsv", questions, duplicate, AccuracyAndF1),
+            Self::Mnli => spec("mnli", "MNLI", "MNLI-m.tsv", premise, inference, Accuracy),
+            Self::MnliMismatched => spec("mnli-mm", "MNLI-mm", "MNLI-mm.tsv", premise, inference, Accuracy),
+            Self::Qnli => spec("qnli", "QNLI", "QNLI.tsv", question, ENTAILMENT, Accuracy),
+            Self::Rte => spec("rte", "RTE", "RTE.tsv", SENTENCES, ENTAILMENT, Accuracy),
+            Self::Wnli => spec("wnli", "WNLI", "WNLI.tsv", SENTENCES, reversed, Accuracy),
+        };
+        spec
+    }
+
+    /// The task's name on the command line and in configuration files.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// The task's name in writing: `CoLA`.
+    pub fn title(self) -> &'static str {
+        self.spec().title
+    }
+
+    /// The fields that hold the text, or the two texts, in the `glue` data set on the Hugging Face
+    /// hub.
+    pub fn text_fields(self) -> (&'static str, Option<&'static str>) {
+        self.spec().texts
+    }
+
+    /// Whether the labels are classes or, for STS-B, scores.
+    pub fn kind(self) -> LabelKind {
+        match self {
+            Self::Stsb => LabelKind::Score,
+            _ => LabelKind::Classes,
+        }
+    }
+
+    /// The names of the classes in the order of their indices; `None` for STS-B.
+    pub fn labels(self) -> Option<LabelSet> {
+        let labels = self.spec().labels;
+        (!labels.is_empty()).then(|| LabelSet::from_distinct(labels))
+    }
+
+    /// How many numbers a model predicts: one for each class, or one score.
+    pub fn outputs(self) -> usize {
+        self.spec().labels.len().max(1)
+    }
+
+    /// What the task is scored by.
+    pub fn score(self) -> GlueScore {
+        self.spec().score
+    }
+
+    /// The name of the file of predictions that GLUE's server asks for.
+    pub fn submission_file(self) -> &'static str {
+        self.spec().submission
+    }
+
+    /// The class of `model` for each class of the task.
+    ///
+    /// They go by name, in any order and case, as in `run_glue.py` of transformers; by index, if the
+    /// classes of the model have no names of their own (`LABEL_0`).
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] if the names are others, or the task has no classes.
+    pub(super) fn class_mapping(self, model: &LabelSet) -> Result<Vec<usize>, TrainError> {
+        let labels = self.spec().labels;
+        if labels.is_empty() {
+            return Err(TrainError::config(
+                "labels",
+                format!(
+                    "{} has scores, not classes; name no labels for it",
+                    self.title()
+                ),
+            ));
+        }
+        if model.is_generic() && model.len() == labels.len() {
+            return Ok((0..labels.len()).collect());
+        }
+        let lower: Vec<String> = model.names().iter().map(|n| n.to_lowercase()).collect();
+        let find = |label: &&str| lower.iter().position(|name| name == label);
+        let mapping: Option<Vec<usize>> = labels.iter().map(find).collect();
+        mapping
+            .filter(|_| model.len() == labels.len())
+            .ok_or_else(|| {
+                let own: Vec<String> = labels.iter().map(ToString::to_string).collect();
+                TrainError::config(
+                    "labels",
+                    format!(
+                        "the labels are {}, and those of {} are {}; a model for this task must have \
+                         these, in any order",
+                        listed(model.names()),
+                        self.title(),
+                        listed(&own)
+                    ),
+                )
+            })
+    }
+}
+
+impl fmt::Display for GlueTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for GlueTask {
+    type Err = TrainError;
+
+    fn from_str(name: &str) -> Result<Self, TrainError> {
+        let lower = name.to_ascii_lowercase();
+        let plain: String = lower
+            .strip_prefix("glue/")
+            .unwrap_or(&lower)
+            .chars()
+            .filter(|c| !matches!(c, '-' | '_'))
+            .collect();
+        let plain = match plain.as_str() {
+            "mnlim" | "mnlimatched" => "mnli",
+            "mnlimismatched" => "mnlimm",
+            other => other,
+        };
+        Self::ALL
+            .into_iter()
+            .find(|task| task.name().replace('-', "") == plain)
+            .ok_or_else(|| {
+                let names: Vec<String> = Self::ALL.map(|task| task.name().to_string()).into();
+                TrainError::config(
+                    "task",
+                    format!(
+                        "`{name}` is no task of GLUE; the tasks are {}",
+                        listed(&names)
+                    ),
+                )
+            })
+    }
+}
+
+impl TryFrom<String> for GlueTask {
+    type Error = TrainError;
+
+    fn try_from(name: String) -> Result<Self, TrainError> {
+        name.parse()
+    }
+}
+
+impl From<GlueTask> for String {
+    fn from(task: GlueTask) -> Self {
+        task.name().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_has_one_name_and_is_found_under_every_spelling() {
+        for task in GlueTask::ALL {
+            assert_eq!(task.name().parse::<GlueTask>().unwrap(), task);
+            assert_eq!(task.title().parse::<GlueTask>().unwrap(), task);
+            let path = format!("glue/{task}");
+            assert_eq!(path.parse::<GlueTask>().unwrap(), task);
+            let json = serde_json::to_value(task).unwrap();
+            assert_eq!(json, task.name());
+            assert_eq!(serde_json::from_value::<GlueTask>(json).unwrap(), task);
+        }
+        for (name, task) in [
+            ("glue/sst-2", GlueTask::Sst2),
+            ("glue/sts-b", GlueTask::Stsb),
+            ("mnli_matched", GlueTask::Mnli),
+            ("MNLI-m", GlueTask::Mnli),
+            ("mnli_mismatched", GlueTask::MnliMismatched),
+        ] {
+            assert_eq!(name.parse::<GlueTask>().unwrap(), task, "{name}");
+        }
+        let message = "glue/boolq".parse::<GlueTask>().unwrap_err().to_string();
+        assert!(message.contains("`cola`, `sst2`"), "{message}");
+    }
+
+    #[test]
+    fn a_model_whose_classes_stand_in_another_order_is_mapped_by_name() {
+        let mapping = |names: &[&str]| {
+            GlueTask::Mnli.class_mapping(&LabelSet::new(names.iter().copied()).unwrap())
+        };
+        let order = ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"];
+        assert_eq!(mapping(&order).unwrap(), [2, 1, 0]);
+        let generic = ["LABEL_0", "LABEL_1", "LABEL_2"];
+        assert_eq!(mapping(&generic).unwrap(), [0, 1, 2]);
+        for others in [
+            vec!["entailment", "not_entailment"],
+            vec!["LABEL_0", "LABEL_1"],
+            vec!["entailment", "neutral", "contradiction", "other"],
+        ] {
+            let message = mapping(&others).unwrap_err().to_string();
+            assert!(message.contains("those of MNLI are"), "{message}");
+        }
+        let labels = LabelSet::new(["a", "b"]).unwrap();
+        let message = GlueTask::Stsb.class_mapping(&labels).unwrap_err();
+        assert!(message.to_string().contains("has scores"), "{message}");
+    }
+
+    #[test]
+    fn outputs_are_the_classes_or_one_score() {
+        let outputs = GlueTask::ALL.map(GlueTask::outputs);
+        assert_eq!(outputs, [2, 2, 2, 1, 2, 3, 3, 2, 2, 2]);
+        for task in GlueTask::ALL {
+            let classes = task.labels().map(|labels| labels.len());
+            assert_eq!(classes.is_some(), task.kind() == LabelKind::Classes);
+            assert_eq!(classes.unwrap_or(1), task.outputs());
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The rows of a table: CSV with quoting as in RFC 4180, TSV without quoting.
+//!
+//! The quoting is read strictly, by [`split_csv`], and not by the `csv` crate: that one takes a
+//! quote that is never closed for the rest of the file, without a word, and its line numbers leave
+//! out blank lines.
+
+use std::path::{Path, PathBuf};
+
+use super::lines::{Lines, MAX_LINE_BYTES};
+use super::record::Origin;
+use crate::error::TrainError;
+
+/// The most columns of a table. A line of nothing but separators would otherwise fill the memory
+/// with empty fields.
+pub(super) const MAX_COLUMNS: usize = 10_000;
+
+/// What separates the fields, and whether a field may be quoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Commas; a field in double quotes may hold commas, line breaks and doubled quotes.
+    Csv,
+    /// Tabs; a double quote is a character like any other.
+    Tsv,
+}
+
+/// What becomes of a row that has not as many fields as the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ragged {
+    /// It is an error.
+    Refuse,
+    /// It is left out and counted: for published files that are known to hold such rows.
+    Skip,
+}
+
+/// Reads a table row by row. The first row, which is usually the header, says how many fields the
+/// others have. Empty lines are skipped; a line break within a field becomes `\n`.
+pub(super) struct Rows {
+    lines: Lines,
+    path: PathBuf,
+    dialect: Dialect,
+    width: Option<usize>,
+    ragged: Ragged,
+    skipped: usize,
+}
+
+impl Rows {
+    /// Opens `path` at its first row.
+    pub(super) fn open(path: &Path, dialect: Dialect) -> Result<Self, TrainError> {
+        Ok(Self {
+            lines: Lines::open(path)?,
+            path: path.to_path_buf(),
+            dialect,
+            width: None,
+            ragged: Ragged::Refuse,
+            skipped: 0,
+        })
+    }
+
+    /// Says what becomes of ragged rows from here on; they are refused unless told otherwise.
+    pub(super) fn set_ragged(&mut self, ragged: Ragged) {
+        self.ragged = ragged;
+    }
+
+    /// How many ragged rows have been left out.
+    pub(super) fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// The next row's fields, and the line it begins on; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// [`TrainError::DataLine`] for a row that is malformed, too long, or ragged where that is
+    /// refused; [`TrainError::Io`].
+    pub(super) fn next_row(&mut self) -> Result<Option<(Vec<String>, Origin)>, TrainError> {
+        while let Some((row, origin)) = gather(&mut self.lines, &self.path, self.dialect)? {
+            let limit = match self.ragged {
+                Ragged::Refuse => self.width.unwrap_or(MAX_COLUMNS),
+                Ragged::Skip => MAX_COLUMNS,
+            };
+            let fields = match self.dialect {
+                Dialect::Csv => split_csv(&row, limit),
+                Dialect::Tsv => split_tsv(&row, limit),
+            };
+            let refuse = |message| TrainError::data_line(&self.path, origin.line(), message);
+            let fields = fields.map_err(refuse)?;
+            let width = *self.width.get_or_insert(fields.len());
+            if fields.len() == width {
+                return Ok(Some((fields, origin)));
+            }
+            if self.ragged == Ragged::Refuse {
+                return Err(refuse(format!(
+                    "{} fields, where the first row has {width}; is a separator or a quote missing?",
+                    fields.len()
+                )));
+            }
+            self.skipped += 1;
+        }
+        Ok(None)
+    }
+}
+
+/// The names in the first row of a table, without white space around them.
+pub(super) struct Header {
+    names: Vec<String>,
+}
+
+impl Header {
+    pub(super) fn new(fields: &[String]) -> Self {
+        let names = fields.iter().map(|name| name.trim().to_string()).collect();
+        Self { names }
+    }
+
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    pub(super) fn has(&self, column: &str) -> bool {
+        self.names.iter().any(|name| name == column)
+    }
+
+    /// Where `column` stands.
+    ///
+    /// # Errors
+    /// [`TrainError::Column`] if it is not there, [`TrainError::DataFormat`] if it is there twice.
+    pub(super) fn position(&self, path: &Path, column: &str) -> Result<usize, TrainError> {
+        let mut found = self
+            .names
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| *name == column);
+        match (found.next(), found.next()) {
+            (Some((position, _)), None) => Ok(position),
+            (None, _) => Err(self.missing(path, column)),
+            _ => Err(TrainError::data_format(
+                path,
+                format!("the table has several columns `{column}`; rename all but one"),
+            )),
+        }
+    }
+
+    /// The error that `column` is not there, listing the columns that are.
+    pub(super) fn missing(&self, path: &Path, column: &str) -> TrainError {
+        TrainError::Column {
+            path: path.to_path_buf(),
+            column: column.to_string(),
+            available: self.names.clone(),
+        }
+    }
+}
+
+/// The next row, of one line or, where a quote is open at the end of a line, of several.
+fn gather(
+    lines: &mut Lines,
+    path: &Path,
+    dialect: Dialect,
+) -> Result<Option<(String, Origin)>, TrainError> {
+    let odd_quotes = |line: &str| {
+        dialect == Dialect::Csv && line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1
+    };
+    let (mut row, origin) = loop {
+        match lines.next_line()? {
+            None => return Ok(None),
+            Some(("", _)) => {}
+            Some((line, origin)) => break (line.to_string(), origin),
+        }
+    };
+    let mut open = odd_quotes(&row);
+    while open {
+        let next = lines.next_line()?.map(|(line, _)| line);
+        let Some(line) = next.filter(|line| row.len() + line.len() < MAX_LINE_BYTES) else {
+            return Err(TrainError::data_line(
+                path,
+                origin.line(),
+                format!(
+                    "a double quote is not closed by the end of the file, or of the {} MiB that a row \
+                     may hold; put a field that holds quotes in double quotes, and double those in it",
+                    MAX_LINE_BYTES / (1024 * 1024)
+                ),
+            ));
+        };
+        row.push('\n');
+        row.push_str(line);
+        open ^= odd_quotes(line);
+    }
+    Ok(Some((row, origin)))
+}
+
+/// The fields of a CSV row, at most `limit`: RFC 4180, section 2, rules 4 to 7.
+fn split_csv(row: &str, limit: usize) -> Result<Vec<String>, String> {
+    let mut fields = Vec::new();
+    let mut rest = Some(row);
+    while let Some(at) = rest {
+        let number = next_number(&fields, limit)?;
+        let (field, after) = match at.strip_prefix('"') {
+            Some(quoted) => unquote(quoted).ok_or_else(|| {
+                format!("the double quote that opens field {number} is not closed")
+            })?,
+            None => {
+                let (field, after) = at.split_at(at.find(',').unwrap_or(at.len()));
+                if field.contains('"') {
+                    return Err(format!(
+                        "a bare double quote in field {number}; put the field in double quotes, and \
+                         double those in it"
+                    ));
+                }
+                (field.to_string(), after)
+            }
+        };
+        rest = after.strip_prefix(',');
+        if rest.is_none() && !after.is_empty() {
+            return Err(format!(
+                "text after the closing double quote of field {number}; double the quotes within a \
+                 field"
+            ));
+        }
+        fields.push(field);
+    }
+    Ok(fields)
+}
+
+/// The text up to the closing quote, doubled quotes made single, and what follows that quote;
+/// `None` if there is no closing quote.
+fn unquote(quoted: &str) -> Option<(String, &str)> {
+    let mut field = String::new();
+    let mut rest = quoted;
+    loop {
+        let (text, after) = rest.split_once('"')?;
+        field.push_str(text);
+        match after.strip_prefix('"') {
+            Some(more) => {
+                field.push('"');
+                rest = more;
+            }
+            None => return Some((field, after)),
+        }
+    }
+}
+
+/// The fields of a TSV row, at most `limit`.
+fn split_tsv(row: &str, limit: usize) -> Result<Vec<String>, String> {
+    let mut fields = Vec::new();
+    for field in row.split('\t') {
+        next_number(&fields, limit)?;
+        fields.push(field.to_string());
+    }
+    Ok(fields)
+}
+
+/// The number of the field to come, counted from 1.
+fn next_number(fields: &[String], limit: usize) -> Result<usize, String> {
+    if fields.len() < limit {
+        return Ok(fields.len() + 1);
+    }
+    Err(format!(
+        "more than the {limit} fields that {}; is a separator too many, or a quote missing?",
+        if limit == MAX_COLUMNS {
+            "a table may have"
+        } else {
+            "the first row has"
+        }
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn widths(text: &str, ragged: Ragged) -> Result<(Vec<usize>, usize), TrainError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let mut rows = Rows::open(file.path(), Dialect::Tsv)?;
+        rows.set_ragged(ragged);
+        let mut lines = Vec::new();
+        while let Some((_, origin)) = rows.next_row()? {
+            lines.push(origin.line());
+        }
+        Ok((lines, rows.skipped()))
+    }
+
+    #[test]
+    fn ragged_rows_are_refused_or_left_out_and_counted() {
+        let text = "a\tb\n1\t2\n3\n\n4\t5\t6\n7\t8\n";
+        assert_eq!(widths(text, Ragged::Skip).unwrap(), (vec![1, 2, 6], 2));
+        let message = widths(text, Ragged::Refuse).unwrap_err().to_string();
+        assert!(message.contains("line 3: 1 fields"), "{message}");
+    }
+
+    #[test]
+    fn a_column_is_found_once_or_not_at_all() {
+        let header = Header::new(&["id ".into(), "text".into(), "text".into()]);
+        let path = Path::new("a.tsv");
+        assert_eq!(header.position(path, "id").unwrap(), 0);
+        assert!(header.has("text") && !header.has("label"));
+        let message = |column| header.position(path, column).unwrap_err().to_string();
+        assert!(message("text").contains("several columns `text`"));
+        assert!(message("label").contains("its columns are `id`, `text`"));
+    }
+
+    #[test]
+    fn malformed_quoting_is_refused_with_its_field() {
+        for (row, reason) in [
+            ("a,5\" pipe \"", "a bare double quote in field 2"),
+            ("\"a\"b,c", "text after the closing double quote of field 1"),
+            ("a\"b,\"c", "a bare double quote in field 1"),
+        ] {
+            let error = split_csv(row, 2).unwrap_err();
+            assert!(error.contains(reason), "{row}: {error}");
+        }
+    }
+
+    #[test]
+    fn empty_fields_count_also_at_the_ends() {
+        assert_eq!(split_csv(",\"\",", 3).unwrap(), ["", "", ""]);
+        assert_eq!(split_csv("\"\"\"\"", 1).unwrap(), ["\""]);
+        assert_eq!(split_tsv("\t\t", 3).unwrap(), ["", "", ""]);
+    }
+}

@@ -1,0 +1,293 @@
+//! Token classification: how many tokens have the right label, and how many entities are found whole.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::classification::{Average, accuracy, f1, ratio};
+use super::{check_classes, check_pairs};
+use crate::error::TrainError;
+
+const METRIC: &str = "token classification";
+
+/// An entity in a sequence of tags: tokens `start..end` are one of kind `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entity<'a> {
+    /// What follows the tag's `B-` or `I-`; empty for a bare `B` or `I`.
+    pub kind: &'a str,
+    /// Its first token.
+    pub start: usize,
+    /// One past its last token.
+    pub end: usize,
+}
+
+/// The entities that tags describe, read as leniently as the program `conlleval` and seqeval's default (`mode=None`) do:
+/// an `I-` that continues nothing begins an entity, and so does one whose kind differs from the tag before. Tags of the
+/// schemes IOB1, IOB2, IOE and IOBES (`B`, `I`, `O`, `E`, `S`) are understood; others are outside of entities.
+///
+/// # Examples
+/// ```
+/// use lora_train::metric::{Entity, entities};
+///
+/// let found = entities(&["B-PER", "I-PER", "O", "I-LOC", "I-ORG"]);
+/// assert_eq!(found.len(), 3);
+/// assert_eq!(found[0], Entity { kind: "PER", start: 0, end: 2 });
+/// assert_eq!(found[2], Entity { kind: "ORG", start: 4, end: 5 });
+/// ```
+pub fn entities<'a>(tags: &[&'a str]) -> Vec<Entity<'a>> {
+    let mut found = Vec::new();
+    let mut open: Option<Entity<'a>> = None;
+    let mut before = Tag::OUTSIDE;
+    for (at, tag) in tags.iter().map(|tag| Tag::parse(tag)).enumerate() {
+        let begins = tag.inside() && tag.begins_after(&before);
+        if begins || !tag.inside() {
+            found.extend(open.take());
+        }
+        if begins {
+            open = Some(Entity {
+                kind: tag.kind,
+                start: at,
+                end: at + 1,
+            });
+        } else if let Some(entity) = &mut open {
+            entity.end = at + 1;
+        }
+        before = tag;
+    }
+    found.extend(open);
+    found
+}
+
+/// A tag taken apart.
+#[derive(Clone, Copy)]
+struct Tag<'a> {
+    letter: char,
+    kind: &'a str,
+}
+
+impl<'a> Tag<'a> {
+    const OUTSIDE: Tag<'static> = Tag {
+        letter: 'O',
+        kind: "",
+    };
+
+    fn parse(tag: &'a str) -> Self {
+        match parts(tag) {
+            Some((letter, kind)) => Tag { letter, kind },
+            None => Tag::OUTSIDE,
+        }
+    }
+
+    fn inside(&self) -> bool {
+        self.letter != 'O'
+    }
+
+    /// Whether an entity begins with this tag, which is inside one, rather than goes on from the one before it.
+    fn begins_after(&self, before: &Tag<'_>) -> bool {
+        matches!(self.letter, 'B' | 'S')
+            || matches!(before.letter, 'O' | 'E' | 'S')
+            || self.kind != before.kind
+    }
+}
+
+/// The letter of a tag and the kind of entity; `None` if it is none.
+fn parts(tag: &str) -> Option<(char, &str)> {
+    let mut rest = tag.chars();
+    let letter = rest.next().filter(|letter| "BIOES".contains(*letter))?;
+    match rest.as_str() {
+        "" => Some((letter, "")),
+        _ if letter == 'O' => None,
+        rest => Some((letter, rest.strip_prefix('-')?)),
+    }
+}
+
+/// Whether labels are the tags of entities: `O`, and `B-…` and `I-…` (or `E-…` and `S-…`) for the rest.
+///
+/// # Examples
+/// ```
+/// use lora_train::metric::are_entity_tags;
+///
+/// assert!(are_entity_tags(&["O", "B-PER", "I-PER"]));
+/// assert!(!are_entity_tags(&["NOUN", "VERB", "O"]));
+/// ```
+pub fn are_entity_tags<S: AsRef<str>>(names: &[S]) -> bool {
+    let mut inside = false;
+    names.iter().all(|name| {
+        let tag = parts(name.as_ref());
+        inside |= tag.is_some_and(|(letter, _)| letter != 'O');
+        tag.is_some()
+    }) && inside
+}
+
+/// The metrics of token classification. `predictions[i]` and `labels[i]` are the classes of sequence `i`'s tokens, which
+/// `names` names; tokens that are not to be judged (padding, all but the first of a word) are left out of both.
+///
+/// - `accuracy`: the share of tokens with the right label
+/// - `micro_f1`, `macro_f1`: scikit-learn's `f1_score` over tokens
+/// - `precision`, `recall`, `f1`: of whole [`entities`], seqeval's default, if [`are_entity_tags`] of the names; an
+///   entity counts as found if its kind and both ends are right
+///
+/// # Errors
+/// [`TrainError::Metric`] if the two differ in length, in all or in a sequence, have no token, or a class without a name.
+///
+/// # Examples
+/// ```
+/// use lora_train::metric::token_classification;
+///
+/// let names = ["O", "B-PER", "I-PER"];
+/// // The second entity is found but not whole.
+/// let metrics = token_classification(&[vec![1, 0], vec![0, 1, 0]], &[vec![1, 0], vec![0, 1, 2]], &names)?;
+/// assert_eq!(metrics["accuracy"], 0.8);
+/// assert_eq!(metrics["f1"], 0.5);
+/// # Ok::<(), lora_train::TrainError>(())
+/// ```
+pub fn token_classification<S: AsRef<str>>(
+    predictions: &[Vec<usize>],
+    labels: &[Vec<usize>],
+    names: &[S],
+) -> Result<BTreeMap<String, f64>, TrainError> {
+    check_pairs(METRIC, predictions, labels)?;
+    for (at, (predicted, labelled)) in predictions.iter().zip(labels).enumerate() {
+        if predicted.len() != labelled.len() {
+            return Err(TrainError::Metric {
+                metric: METRIC,
+                message: format!(
+                    "sequence {at}, counted from 0, has {} predictions and {} labels; expected one of each for every \
+                     token",
+                    predicted.len(),
+                    labelled.len()
+                ),
+            });
+        }
+    }
+    let (flat_predictions, flat_labels) = (predictions.concat(), labels.concat());
+    check_pairs(METRIC, &flat_predictions, &flat_labels)?;
+    check_classes(METRIC, &flat_predictions, &flat_labels, names.len())?;
+
+    let mut metrics = BTreeMap::from([
+        (
+            "accuracy".to_string(),
+            accuracy(&flat_predictions, &flat_labels)?,
+        ),
+        (
+            "micro_f1".to_string(),
+            f1(&flat_predictions, &flat_labels, Average::Micro)?,
+        ),
+        (
+            "macro_f1".to_string(),
+            f1(&flat_predictions, &flat_labels, Average::Macro)?,
+        ),
+    ]);
+    if are_entity_tags(names) {
+        let (precision, recall) = entity_precision_and_recall(predictions, labels, names);
+        // seqeval's formula, which is 0 and not undefined where nothing is found.
+        let f1 = match precision + recall {
+            0.0 => 0.0,
+            sum => 2.0 * precision * recall / sum,
+        };
+        for (name, value) in [("precision", precision), ("recall", recall), ("f1", f1)] {
+            metrics.insert(name.to_string(), value);
+        }
+    }
+    Ok(metrics)
+}
+
+/// Over all kinds of entities, and sequence by sequence: none reaches from one into the next. The classes are below the
+/// number of names.
+fn entity_precision_and_recall<S: AsRef<str>>(
+    predictions: &[Vec<usize>],
+    labels: &[Vec<usize>],
+    names: &[S],
+) -> (f64, f64) {
+    let tags = |classes: &[usize]| -> Vec<&str> {
+        classes.iter().map(|&class| names[class].as_ref()).collect()
+    };
+    let (mut hits, mut predicted, mut labelled) = (0, 0, 0);
+    for (prediction, label) in predictions.iter().zip(labels) {
+        let found = entities(&tags(prediction));
+        let wanted = entities(&tags(label));
+        predicted += found.len();
+        labelled += wanted.len();
+        let wanted: HashSet<Entity<'_>> = wanted.into_iter().collect();
+        hits += found
+            .iter()
+            .filter(|entity| wanted.contains(entity))
+            .count();
+    }
+    (ratio(hits, predicted), ratio(hits, labelled))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spans<'a>(tags: &[&'a str]) -> Vec<(&'a str, usize, usize)> {
+        let found = entities(tags);
+        found.iter().map(|e| (e.kind, e.start, e.end)).collect()
+    }
+
+    #[test]
+    fn an_entity_goes_on_only_by_an_i_of_its_kind() {
+        assert_eq!(
+            spans(&["B-A", "I-A", "B-A", "I-B"]),
+            [("A", 0, 2), ("A", 2, 3), ("B", 3, 4)]
+        );
+        assert_eq!(
+            spans(&["I-A", "O", "I-A", "I-A"]),
+            [("A", 0, 1), ("A", 2, 4)]
+        );
+        assert_eq!(spans(&["O", "O"]), []);
+    }
+
+    #[test]
+    fn ends_and_singles_close_an_entity() {
+        assert_eq!(
+            spans(&["B-A", "E-A", "I-A", "S-A", "I-A"]),
+            [("A", 0, 2), ("A", 2, 3), ("A", 3, 4), ("A", 4, 5)]
+        );
+        assert_eq!(spans(&["B", "I", "O", "S"]), [("", 0, 2), ("", 3, 4)]);
+    }
+
+    #[test]
+    fn a_kind_may_have_a_hyphen() {
+        assert_eq!(
+            spans(&["B-A-B", "I-A-B", "I-A"]),
+            [("A-B", 0, 2), ("A", 2, 3)]
+        );
+    }
+
+    #[test]
+    fn words_that_begin_with_a_letter_of_tags_are_none() {
+        assert!(!are_entity_tags(&["Business", "O"]));
+        assert!(!are_entity_tags(&["O"]));
+        assert!(!are_entity_tags::<&str>(&[]));
+        assert_eq!(spans(&["Sports", "Other", "B-A"]), [("A", 2, 3)]);
+    }
+
+    #[test]
+    fn labels_that_are_no_tags_have_no_entity_scores() {
+        let metrics =
+            token_classification(&[vec![0, 1]], &[vec![0, 0]], &["NOUN", "VERB"]).unwrap();
+        assert_eq!(
+            metrics.keys().collect::<Vec<_>>(),
+            ["accuracy", "macro_f1", "micro_f1"]
+        );
+    }
+
+    #[test]
+    fn no_entity_reaches_into_the_next_sequence() {
+        let names = ["O", "I-A"];
+        let metrics =
+            token_classification(&[vec![1], vec![1]], &[vec![1], vec![0]], &names).unwrap();
+        assert_eq!((metrics["precision"], metrics["recall"]), (0.5, 1.0));
+    }
+
+    #[test]
+    fn sequences_of_different_lengths_no_token_and_a_class_without_a_name_are_errors() {
+        let names = ["O", "B-A"];
+        let error = token_classification(&[vec![0], vec![0]], &[vec![0], vec![0, 1]], &names);
+        let message = error.unwrap_err().to_string();
+        assert!(message.contains("sequence 1"), "{message}");
+        assert!(token_classification(&[vec![]], &[vec![]], &names).is_err());
+        assert!(token_classification(&[], &[], &names).is_err());
+        assert!(token_classification(&[vec![2]], &[vec![0]], &names).is_err());
+    }
+}

@@ -1,0 +1,277 @@
+//! Which metrics a task is judged by, under the names of Hugging Face's `evaluate`, and which of them is its score.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::classification::{Average, accuracy, f1, matthews};
+use super::correlation::{mean_absolute_error, mean_squared_error, pearson, spearman};
+use super::{check_classes, check_pairs};
+use crate::error::TrainError;
+
+/// What a classification or regression task is judged by.
+///
+/// | metric | in the map | primary | GLUE |
+/// | --- | --- | --- | --- |
+/// | [`Accuracy`](Self::Accuracy) | `accuracy` | `accuracy` | MNLI, QNLI, RTE, SST-2, WNLI |
+/// | [`AccuracyAndF1`](Self::AccuracyAndF1) | `accuracy`, `f1`, `combined_score` | their mean | MRPC, QQP |
+/// | [`Matthews`](Self::Matthews) | `matthews_correlation` | the same | CoLA |
+/// | [`PearsonAndSpearman`](Self::PearsonAndSpearman) | `pearson`, `spearmanr`, `combined_score` | their mean | STS-B |
+/// | [`Regression`](Self::Regression) | `mse`, `mae`, `pearson`, `spearmanr` | `mse` | |
+///
+/// # Examples
+/// ```
+/// use lora_train::metric::TaskMetric;
+///
+/// let metric = TaskMetric::glue("mrpc").unwrap();
+/// let metrics = metric.of_classes(&[1, 1, 0, 1], &[1, 0, 0, 1], 2)?;
+/// assert_eq!((metrics["accuracy"], metrics["f1"]), (0.75, 0.8));
+/// assert_eq!(metric.score(&metrics), Some(0.775));
+/// # Ok::<(), lora_train::TrainError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskMetric {
+    /// The share of examples whose class is predicted.
+    Accuracy,
+    /// Accuracy, and F1: that of class 1 where there are two classes, the macro mean where there are more.
+    AccuracyAndF1,
+    /// Matthews' correlation.
+    Matthews,
+    /// Pearson's and Spearman's correlation of predicted numbers.
+    PearsonAndSpearman,
+    /// The mean squared and absolute errors of predicted numbers, and both correlations.
+    Regression,
+}
+
+impl TaskMetric {
+    /// The metric of a task of GLUE, by its name in the data set `glue`; `None` for another name.
+    pub fn glue(task: &str) -> Option<Self> {
+        Some(match task {
+            "cola" => Self::Matthews,
+            "mrpc" | "qqp" => Self::AccuracyAndF1,
+            "stsb" => Self::PearsonAndSpearman,
+            "mnli" | "mnli_matched" | "mnli_mismatched" | "qnli" | "rte" | "sst2" | "wnli"
+            | "hans" => Self::Accuracy,
+            _ => return None,
+        })
+    }
+
+    /// Whether it judges predicted numbers, by [`of_values`](Self::of_values), and not classes.
+    pub fn is_regression(self) -> bool {
+        matches!(self, Self::PearsonAndSpearman | Self::Regression)
+    }
+
+    /// The name of the metric that is the task's score, by which models are compared.
+    pub fn primary(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::AccuracyAndF1 | Self::PearsonAndSpearman => "combined_score",
+            Self::Matthews => "matthews_correlation",
+            Self::Regression => "mse",
+        }
+    }
+
+    /// Whether the greater [`primary`](Self::primary) is the better one.
+    pub fn higher_is_better(self) -> bool {
+        self != Self::Regression
+    }
+
+    /// The primary score among `metrics`; `None` where it is undefined, as [`of_values`](Self::of_values) says.
+    pub fn score(self, metrics: &BTreeMap<String, f64>) -> Option<f64> {
+        metrics.get(self.primary()).copied()
+    }
+
+    /// The metrics of predicted classes, of which there are `classes`.
+    ///
+    /// # Errors
+    /// [`TrainError::Metric`] if the slices differ in length or are empty, have a class that is not below `classes`, or
+    /// the metric judges numbers.
+    pub fn of_classes(
+        self,
+        predictions: &[usize],
+        labels: &[usize],
+        classes: usize,
+    ) -> Result<BTreeMap<String, f64>, TrainError> {
+        let name = self.name();
+        check_pairs(name, predictions, labels)?;
+        check_classes(name, predictions, labels, classes)?;
+        let mut metrics = Metrics::default();
+        match self {
+            Self::Accuracy => metrics.add("accuracy", accuracy(predictions, labels)?),
+            Self::AccuracyAndF1 => {
+                let average = if classes <= 2 {
+                    Average::Binary
+                } else {
+                    Average::Macro
+                };
+                let accuracy = accuracy(predictions, labels)?;
+                let f1 = f1(predictions, labels, average)?;
+                metrics.add("accuracy", accuracy);
+                metrics.add("f1", f1);
+                metrics.add("combined_score", (accuracy + f1) / 2.0);
+            }
+            Self::Matthews => metrics.add("matthews_correlation", matthews(predictions, labels)?),
+            Self::PearsonAndSpearman | Self::Regression => {
+                return Err(TrainError::Metric {
+                    metric: name,
+                    message: "it judges numbers, but was given classes; choose accuracy, F1 or Matthews' correlation for \
+                              a classification task"
+                        .to_string(),
+                });
+            }
+        }
+        Ok(metrics.0)
+    }
+
+    /// The metrics of predicted numbers. A correlation that is undefined, because one side is constant or there is one
+    /// pair only, is left out, and so is the combined score; `evaluate` gives NaN for those.
+    ///
+    /// # Errors
+    /// [`TrainError::Metric`] if the slices differ in length, are empty, hold a number that is not finite, or the metric
+    /// judges classes.
+    pub fn of_values(
+        self,
+        predictions: &[f64],
+        labels: &[f64],
+    ) -> Result<BTreeMap<String, f64>, TrainError> {
+        if !self.is_regression() {
+            return Err(TrainError::Metric {
+                metric: self.name(),
+                message: "it judges classes, but was given numbers; choose a correlation or the mean squared error for \
+                          a regression task"
+                    .to_string(),
+            });
+        }
+        let mut metrics = Metrics::default();
+        let pearson = pearson(predictions, labels)?;
+        let spearman = spearman(predictions, labels)?;
+        metrics.add_defined("pearson", pearson);
+        metrics.add_defined("spearmanr", spearman);
+        if self == Self::Regression {
+            metrics.add("mse", mean_squared_error(predictions, labels)?);
+            metrics.add("mae", mean_absolute_error(predictions, labels)?);
+        } else {
+            let both = pearson.zip(spearman);
+            metrics.add_defined("combined_score", both.map(|(p, s)| (p + s) / 2.0));
+        }
+        Ok(metrics.0)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::AccuracyAndF1 => "accuracy and F1",
+            Self::Matthews => "Matthews' correlation",
+            Self::PearsonAndSpearman => "Pearson's and Spearman's correlation",
+            Self::Regression => "regression",
+        }
+    }
+}
+
+impl fmt::Display for TaskMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[derive(Default)]
+struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    fn add(&mut self, name: &str, value: f64) {
+        self.0.insert(name.to_string(), value);
+    }
+
+    fn add_defined(&mut self, name: &str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [TaskMetric; 5] = [
+        TaskMetric::Accuracy,
+        TaskMetric::AccuracyAndF1,
+        TaskMetric::Matthews,
+        TaskMetric::PearsonAndSpearman,
+        TaskMetric::Regression,
+    ];
+
+    #[test]
+    fn each_metric_has_its_primary_in_its_map() {
+        for metric in ALL {
+            let metrics = if metric.is_regression() {
+                metric.of_values(&[1.0, 2.5, 3.0], &[1.0, 2.0, 1.5])
+            } else {
+                metric.of_classes(&[1, 0, 1], &[1, 1, 1], 2)
+            };
+            assert!(metric.score(&metrics.unwrap()).is_some(), "{metric}");
+        }
+    }
+
+    #[test]
+    fn only_the_squared_error_is_better_when_lower() {
+        let lower: Vec<TaskMetric> = ALL.into_iter().filter(|m| !m.higher_is_better()).collect();
+        assert_eq!(lower, [TaskMetric::Regression]);
+    }
+
+    #[test]
+    fn more_than_two_classes_have_the_macro_mean() {
+        let (predictions, labels) = ([0, 1, 2, 2], [0, 1, 1, 2]);
+        let metrics = TaskMetric::AccuracyAndF1
+            .of_classes(&predictions, &labels, 3)
+            .unwrap();
+        assert_eq!(
+            metrics["f1"],
+            f1(&predictions, &labels, Average::Macro).unwrap()
+        );
+        assert_eq!(
+            metrics["combined_score"],
+            (metrics["accuracy"] + metrics["f1"]) / 2.0
+        );
+    }
+
+    #[test]
+    fn constant_predictions_leave_the_correlations_out_and_keep_the_errors() {
+        let (predictions, labels) = ([2.0; 3], [1.0, 2.0, 3.0]);
+        let metrics = TaskMetric::PearsonAndSpearman
+            .of_values(&predictions, &labels)
+            .unwrap();
+        assert!(metrics.is_empty(), "{metrics:?}");
+        assert_eq!(TaskMetric::PearsonAndSpearman.score(&metrics), None);
+        let metrics = TaskMetric::Regression
+            .of_values(&predictions, &labels)
+            .unwrap();
+        assert_eq!(metrics.keys().collect::<Vec<_>>(), ["mae", "mse"]);
+        assert_eq!(TaskMetric::Regression.score(&metrics), Some(2.0 / 3.0));
+    }
+
+    #[test]
+    fn classes_for_numbers_and_numbers_for_classes_are_errors() {
+        assert!(TaskMetric::Regression.of_classes(&[0], &[0], 2).is_err());
+        assert!(TaskMetric::Matthews.of_values(&[0.5], &[0.0]).is_err());
+        let error = TaskMetric::Accuracy
+            .of_classes(&[0, 1], &[0, 5], 3)
+            .unwrap_err();
+        assert!(error.to_string().contains("class 5"), "{error}");
+        assert!(error.to_string().contains("3 classes"), "{error}");
+    }
+
+    #[test]
+    fn the_tasks_of_glue_are_known_and_others_are_not() {
+        assert_eq!(TaskMetric::glue("cola"), Some(TaskMetric::Matthews));
+        assert_eq!(
+            TaskMetric::glue("stsb"),
+            Some(TaskMetric::PearsonAndSpearman)
+        );
+        assert_eq!(
+            TaskMetric::glue("mnli_mismatched"),
+            Some(TaskMetric::Accuracy)
+        );
+        assert_eq!(TaskMetric::glue("squad"), None);
+    }
+}
