@@ -50,7 +50,8 @@ pub(super) fn resolve(
     let mut entries = config.modules_to_save.iter().zip(&found);
     let has_head = entries.any(|(entry, found)| *found && is_head(entry));
     for (entry, found) in config.modules_to_save.iter().zip(&found) {
-        if !found && !(is_head(entry) && has_head) {
+        let is_other_name = is_head(entry) && has_head;
+        if !found && !is_other_name {
             return Err(LoraError::NoMatch {
                 what: "module to save",
                 entry: entry.clone(),
