@@ -414,7 +414,7 @@ fn files_of_each_family_are_copied() {
 fn a_batch_larger_than_a_chunk_keeps_its_order() {
     let tokenizer = Tokenizer::from_dir(group("bert_cased")[0].write().path()).unwrap();
     let texts: Vec<String> = (0..2500).map(|number| format!("the {number}")).collect();
-    let second = |number: usize| (number % 3 == 0).then_some("a second text");
+    let second = |number: usize| (number.is_multiple_of(3)).then_some("a second text");
     let inputs: Vec<(&str, Option<&str>)> = texts
         .iter()
         .enumerate()
