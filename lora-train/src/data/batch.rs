@@ -2,6 +2,7 @@
 
 use super::example::Example;
 use super::record::Origin;
+use super::sample::{Sample, SampleBatch};
 
 /// The label of a position that nothing is learned from, as in PyTorch and Hugging Face.
 pub const IGNORE_INDEX: i64 = -100;
@@ -33,27 +34,48 @@ pub struct Batch {
     pub origins: Vec<Origin>,
 }
 
-impl Batch {
-    /// What is in the batch and where it was read, for error messages and logs.
-    pub fn describe(&self) -> String {
-        const SHOWN: usize = 8;
-        let mut origins: Vec<String> = self
-            .origins
-            .iter()
-            .take(SHOWN)
-            .map(ToString::to_string)
-            .collect();
-        let more = self.origins.len() - origins.len();
-        if more > 0 {
-            origins.push(format!("{more} more"));
-        }
-        format!(
-            "a batch of {} examples and up to {} tokens ({})",
-            self.batch,
-            self.seq,
-            origins.join(", ")
-        )
+impl SampleBatch for Batch {
+    fn weight(&self) -> f64 {
+        self.label_tokens as f64
     }
+
+    fn tokens(&self) -> usize {
+        self.label_tokens
+    }
+
+    fn describe(&self) -> String {
+        describe(self.batch, self.seq, &self.origins)
+    }
+}
+
+impl Sample for Example {
+    type Batch = Batch;
+
+    fn len(&self) -> usize {
+        self.tokens().len()
+    }
+
+    fn collate(samples: &[&Self], pad_id: u32) -> Batch {
+        collate(samples, pad_id)
+    }
+}
+
+/// What is in a batch and where it was read.
+pub(super) fn describe(batch: usize, seq: usize, origins: &[Origin]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<String> = origins
+        .iter()
+        .take(SHOWN)
+        .map(ToString::to_string)
+        .collect();
+    let more = origins.len() - shown.len();
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    format!(
+        "a batch of {batch} examples and up to {seq} tokens ({})",
+        shown.join(", ")
+    )
 }
 
 /// Puts examples side by side. What pads the shorter ones, `pad_id`, is neither attended to nor

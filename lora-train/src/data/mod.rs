@@ -73,6 +73,7 @@ mod plan;
 mod record;
 mod reference;
 mod rows;
+mod sample;
 mod source;
 
 pub use batch::{Batch, IGNORE_INDEX, collate};
@@ -92,4 +93,5 @@ pub use plain_text::TextDocuments;
 pub use plan::{BatchOrder, BatchPlan};
 pub use record::{Content, Origin, Record};
 pub use reference::{ReferenceGroup, group_references};
+pub use sample::{Sample, SampleBatch};
 pub use source::{DataFormat, SourceOptions, read_records};

@@ -214,7 +214,7 @@ fn run(
     pad_id: u32,
     hooks: LmHooks,
     interrupter: Interrupter,
-) -> Result<Run<CausalLm>, TrainError> {
+) -> Result<Run<CausalLm, Example>, TrainError> {
     let fingerprint = plan.fingerprint(examples.len(), examples.iter().map(Example::len).sum())?;
     let lengths = examples.iter().map(Example::len).collect();
     let batches = BatchPlan::new(lengths, plan.batch_size, plan.order, plan.seed)?;

@@ -1,7 +1,7 @@
 //! Causal language modelling: predict the next token.
 
 use crate::TrainError;
-use crate::data::{Batch, IGNORE_INDEX};
+use crate::data::{Batch, Example, IGNORE_INDEX};
 use crate::host;
 use crate::trainer::{MicroBatch, OptimizerTap, StepOutput, Task};
 use burn::module::Module;
@@ -139,10 +139,10 @@ impl CausalLm {
 }
 
 impl TrainStep for CausalLm {
-    type Input = MicroBatch;
+    type Input = MicroBatch<Batch>;
     type Output = StepOutput;
 
-    fn step(&self, micro: MicroBatch) -> TrainOutput<StepOutput> {
+    fn step(&self, micro: MicroBatch<Batch>) -> TrainOutput<StepOutput> {
         self.model.device().seed(micro.seed);
         let loss = self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale);
         let grads = loss.backward();
@@ -168,17 +168,17 @@ impl TrainStep for CausalLm {
 }
 
 impl InferenceStep for CausalLm {
-    type Input = MicroBatch;
+    type Input = MicroBatch<Batch>;
     type Output = StepOutput;
 
-    fn step(&self, micro: MicroBatch) -> StepOutput {
+    fn step(&self, micro: MicroBatch<Batch>) -> StepOutput {
         StepOutput {
             loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
         }
     }
 }
 
-impl Task for CausalLm {
+impl Task<Example> for CausalLm {
     fn tap(&self) -> &OptimizerTap {
         &self.tap
     }

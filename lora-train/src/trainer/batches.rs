@@ -1,6 +1,6 @@
 //! Batches for Burn's learner, at any place of the run.
 
-use crate::data::{Batch, BatchPlan, Example, collate};
+use crate::data::{BatchPlan, Sample, SampleBatch};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
@@ -17,12 +17,12 @@ pub struct Position {
 }
 
 /// One forward and backward pass: a batch, and what its summed loss is multiplied by so that the
-/// whole step averages over its tokens.
+/// whole step averages over its labels.
 #[derive(Clone, Debug)]
-pub struct MicroBatch {
+pub struct MicroBatch<B> {
     /// The examples.
-    pub batch: Batch,
-    /// One over the label tokens of the step.
+    pub batch: B,
+    /// One over what the step averages over: its labels, or their weights together.
     pub loss_scale: f64,
     /// Seed of what is random in the pass, such as dropout: the state of the random number
     /// generator is this number, so a resumed run draws the same.
@@ -34,16 +34,16 @@ pub struct MicroBatch {
 /// As a Burn [`DataLoader`] it yields what is left of one epoch, from the [`Position`] on that was
 /// set last; clones share it.
 #[derive(Clone)]
-pub struct BatchLoader {
-    examples: Arc<Vec<Example>>,
+pub struct BatchLoader<S> {
+    examples: Arc<Vec<S>>,
     plan: Arc<BatchPlan>,
     pad_id: u32,
     position: Arc<Mutex<Position>>,
 }
 
-impl BatchLoader {
+impl<S: Sample> BatchLoader<S> {
     /// A loader at the start of the first epoch.
-    pub fn new(examples: Vec<Example>, plan: BatchPlan, pad_id: u32) -> Self {
+    pub fn new(examples: Vec<S>, plan: BatchPlan, pad_id: u32) -> Self {
         Self {
             examples: Arc::new(examples),
             plan: Arc::new(plan),
@@ -58,7 +58,7 @@ impl BatchLoader {
     }
 
     /// Number of examples.
-    pub fn examples(&self) -> &[Example] {
+    pub fn examples(&self) -> &[S] {
         &self.examples
     }
 
@@ -73,29 +73,37 @@ impl BatchLoader {
     }
 }
 
-struct EpochIterator<'a> {
-    loader: &'a BatchLoader,
+/// One over a weight; a step without labels has no loss, whatever it is multiplied by.
+pub(super) fn loss_scale(weight: f64) -> f64 {
+    match weight > 0.0 {
+        true => 1.0 / weight,
+        false => 1.0,
+    }
+}
+
+struct EpochIterator<'a, S> {
+    loader: &'a BatchLoader<S>,
     batches: std::vec::IntoIter<Vec<usize>>,
     processed: usize,
 }
 
-impl Iterator for EpochIterator<'_> {
-    type Item = Result<MicroBatch, DatasetError>;
+impl<S: Sample> Iterator for EpochIterator<'_, S> {
+    type Item = Result<MicroBatch<S::Batch>, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let indices = self.batches.next()?;
         self.processed += indices.len();
-        let examples: Vec<&Example> = indices.iter().map(|&i| &self.loader.examples[i]).collect();
-        let batch = collate(&examples, self.loader.pad_id);
+        let examples: Vec<&S> = indices.iter().map(|&i| &self.loader.examples[i]).collect();
+        let batch = S::collate(&examples, self.loader.pad_id);
         Some(Ok(MicroBatch {
-            loss_scale: 1.0 / batch.label_tokens.max(1) as f64,
+            loss_scale: loss_scale(batch.weight()),
             batch,
             seed: 0,
         }))
     }
 }
 
-impl DataLoaderIterator<MicroBatch> for EpochIterator<'_> {
+impl<S: Sample> DataLoaderIterator<MicroBatch<S::Batch>> for EpochIterator<'_, S> {
     fn progress(&self) -> Progress {
         Progress::new(
             self.processed,
@@ -105,8 +113,8 @@ impl DataLoaderIterator<MicroBatch> for EpochIterator<'_> {
     }
 }
 
-impl DataLoader<MicroBatch> for BatchLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<MicroBatch> + 'a> {
+impl<S: Sample> DataLoader<MicroBatch<S::Batch>> for BatchLoader<S> {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<MicroBatch<S::Batch>> + 'a> {
         let position = *self.lock();
         let mut batches = self.plan.epoch(position.epoch as u64);
         let skipped = position.batch.min(batches.len());
@@ -123,11 +131,11 @@ impl DataLoader<MicroBatch> for BatchLoader {
     }
 
     /// Batches stay on the host: the task puts them on its model's device.
-    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<MicroBatch>> {
+    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<MicroBatch<S::Batch>>> {
         Arc::new(self.clone())
     }
 
-    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<MicroBatch>> {
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<MicroBatch<S::Batch>>> {
         let examples = self.examples[start..end].to_vec();
         Arc::new(Self::new(
             examples,

@@ -11,13 +11,13 @@ pub struct StepEvent {
     pub step: usize,
     /// How far the data has been gone through, in epochs.
     pub epoch: f64,
-    /// Mean loss over the step's label tokens, label smoothing included.
+    /// Mean loss over the step's labels, label smoothing included.
     pub loss: f64,
     /// Learning rate of the step.
     pub lr: f64,
     /// Norm of all gradients together, before clipping.
     pub grad_norm: f64,
-    /// Label tokens of the step.
+    /// Label tokens of the step; where one thing is predicted of many tokens, those that were read.
     pub tokens: usize,
     /// Seconds since the start of the run, those of earlier sessions included.
     pub seconds: f64,

@@ -6,6 +6,7 @@ use super::{
     AdamW, BatchLoader, Checkpoint, CheckpointDir, EvalEvent, Observer, RunState, Schedule, Task,
 };
 use crate::TrainError;
+use crate::data::Sample;
 use burn_train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use std::cell::RefCell;
 use std::path::Path;
@@ -25,7 +26,7 @@ pub struct Outcome<M> {
 }
 
 /// What a run needs beside the model.
-pub struct Run<M> {
+pub struct Run<M, S> {
     /// How it goes.
     pub config: TrainerConfig,
     /// The optimizer.
@@ -33,7 +34,7 @@ pub struct Run<M> {
     /// The learning rate.
     pub schedule: Schedule,
     /// The data.
-    pub loader: BatchLoader,
+    pub loader: BatchLoader<S>,
     /// Evaluation and saving.
     pub hooks: Box<dyn Hooks<M>>,
     /// Who is told.
@@ -52,9 +53,9 @@ pub struct Run<M> {
 /// # Errors
 /// If the checkpoint is of a run with other options, a loss is not finite, or anything cannot be
 /// written.
-pub fn fit<M: Task>(
+pub fn fit<S: Sample, M: Task<S>>(
     model: M,
-    run: Run<M>,
+    run: Run<M, S>,
     output: &Path,
     resume: Option<Checkpoint>,
 ) -> Result<Outcome<M>, TrainError> {

@@ -1,11 +1,13 @@
 //! The loop itself.
 
+use super::batches::loss_scale;
 use super::optimizer::{scale, squared_norm};
 use super::{
     BatchLoader, Best, CheckpointDir, EvalEvent, Event, MicroBatch, Observer, Position, RunState,
     StepEvent, Task,
 };
 use crate::TrainError;
+use crate::data::{Sample, SampleBatch};
 use burn::optim::GradientsAccumulator;
 use burn::tensor::Tensor;
 use burn_train::{
@@ -69,14 +71,14 @@ pub trait Hooks<M>: Send {
 }
 
 /// The strategy: [`fit`](super::fit) hands it to Burn.
-pub struct Trainer<M> {
-    pub(crate) inner: RefCell<Inner<M>>,
+pub struct Trainer<M, S> {
+    pub(crate) inner: RefCell<Inner<M, S>>,
 }
 
-pub(crate) struct Inner<M> {
+pub(crate) struct Inner<M, S> {
     pub config: TrainerConfig,
     pub state: RunState,
-    pub loader: BatchLoader,
+    pub loader: BatchLoader<S>,
     pub checkpoints: CheckpointDir,
     pub hooks: Box<dyn Hooks<M>>,
     pub observers: Vec<Box<dyn Observer>>,
@@ -85,7 +87,7 @@ pub(crate) struct Inner<M> {
     pub last_evaluation: Option<EvalEvent>,
 }
 
-impl<M: Task> SupervisedLearningStrategy<M> for Trainer<M> {
+impl<S: Sample, M: Task<S>> SupervisedLearningStrategy<M> for Trainer<M, S> {
     fn fit(
         &self,
         mut components: TrainingComponents<M>,
@@ -102,7 +104,7 @@ impl<M: Task> SupervisedLearningStrategy<M> for Trainer<M> {
     }
 }
 
-impl<M: Task> Inner<M> {
+impl<S: Sample, M: Task<S>> Inner<M, S> {
     fn run(
         &mut self,
         components: &mut TrainingComponents<M>,
@@ -155,13 +157,14 @@ impl<M: Task> Inner<M> {
         &mut self,
         components: &mut TrainingComponents<M>,
         learner: &mut Learner<M>,
-        group: Vec<MicroBatch>,
+        group: Vec<MicroBatch<S::Batch>>,
         progress: burn::data::dataloader::Progress,
         clock: &Clock,
     ) -> Result<bool, TrainError> {
         let step = self.state.step + 1;
         let batches = group.len();
-        let tokens: usize = group.iter().map(|micro| micro.batch.label_tokens).sum();
+        let tokens: usize = group.iter().map(|micro| micro.batch.tokens()).sum();
+        let weight: f64 = group.iter().map(|micro| micro.batch.weight()).sum();
         let described = group
             .first()
             .map(|m| m.batch.describe())
@@ -171,7 +174,7 @@ impl<M: Task> Inner<M> {
         let mut accumulator = GradientsAccumulator::new();
         let mut losses = Vec::with_capacity(batches);
         for (index, mut micro) in group.into_iter().enumerate() {
-            micro.loss_scale = 1.0 / tokens.max(1) as f64;
+            micro.loss_scale = loss_scale(weight);
             micro.seed = mix(self.config.seed, step as u64, index as u64);
             let output = learner.train_step(micro);
             losses.push(output.item.loss.clone().without_autodiff());

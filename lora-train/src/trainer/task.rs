@@ -1,6 +1,7 @@
 //! What the training loop asks of a model and its loss.
 
 use super::MicroBatch;
+use crate::data::Sample;
 use burn::backend::ExecutionError;
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::tensor::Tensor;
@@ -11,13 +12,13 @@ use std::sync::{Arc, Mutex};
 
 /// A model with its loss: what [`Trainer`](super::Trainer) trains, through Burn's learner.
 ///
-/// `TrainStep::step` computes the gradients of the batch's loss, summed over its label tokens and
+/// `TrainStep::step` computes the gradients of the batch's loss, summed over its labels and
 /// multiplied by [`MicroBatch::loss_scale`]; `TrainStep::optimize` calls
 /// [`OptimizerTap::observe`] when it has stepped the optimizer.
-pub trait Task:
+pub trait Task<S: Sample>:
     LearnerModel
-    + TrainStep<Input = MicroBatch, Output = StepOutput>
-    + InferenceStep<Input = MicroBatch, Output = StepOutput>
+    + TrainStep<Input = MicroBatch<S::Batch>, Output = StepOutput>
+    + InferenceStep<Input = MicroBatch<S::Batch>, Output = StepOutput>
 {
     /// Where the optimizer's state can be tapped.
     fn tap(&self) -> &OptimizerTap;

@@ -4,6 +4,7 @@
 //! file ──read_labelled──▶ LabelledRecord: one or two texts, a Label
 //! file ──read_tokens────▶ TokenRecord: words, a class for each
 //!                         LabelSet: what the classes are called
+//! either ──encode_labelled, encode_tagged──▶ LabelledExample ──collate──▶ LabelledBatch
 //! predictions ──glue_submission──▶ the file that GLUE's server scores
 //! ```
 //!
@@ -16,11 +17,14 @@
 //! | `columns` | which columns other files have |
 //! | `read` | [`read_labelled`] |
 //! | `tokens`, `conll` | [`read_tokens`], from JSON Lines or CoNLL's columns |
+//! | `encode`, `example` | tokenised examples, and batches of them |
 //! | `submission` | [`glue_submission`] |
 
 mod classes;
 mod columns;
 mod conll;
+mod encode;
+mod example;
 mod glue;
 mod glue_files;
 mod label_set;
@@ -31,6 +35,8 @@ mod table;
 mod tokens;
 
 pub use columns::LabelledColumns;
+pub use encode::{ClassWeights, EncodeInputs, Encoded, encode_labelled, encode_tagged};
+pub use example::{LabelledBatch, LabelledExample, Target, Targets};
 pub use glue::{GlueScore, GlueTask};
 pub use label_set::LabelSet;
 pub use read::{LabelledData, LabelledLayout, LabelledSource, read_labelled};
