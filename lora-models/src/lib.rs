@@ -39,6 +39,7 @@
 pub mod activation;
 pub mod bert;
 pub mod checkpoint;
+pub mod deberta;
 pub mod encoder;
 mod error;
 mod export;
