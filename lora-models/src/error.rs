@@ -116,6 +116,17 @@ pub enum ModelError {
         found: usize,
     },
 
+    /// Something of a model started at random and an adapter does not bring it: what the model says
+    /// would mean nothing.
+    #[error(
+        "neither the checkpoint nor the adapter has {}: it would stay at random values; the adapter was saved without it (PEFT leaves a fresh pooler out unless `modules_to_save` names it), train it again",
+        modules.iter().map(|module| format!("`{module}`")).collect::<Vec<_>>().join(", ")
+    )]
+    StillRandom {
+        /// The modules.
+        modules: Vec<String>,
+    },
+
     /// A tensor has an element type that cannot be used for what it was asked for.
     #[error("tensor `{name}` holds {found} elements, but {expected} was expected")]
     TensorDtype {

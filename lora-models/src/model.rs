@@ -6,7 +6,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::peft::{self, PeftOptions};
-use lora_core::{Architecture, AttachReport, LayerKind, LoraConfig, attach_with};
+use lora_core::{
+    Architecture, AttachReport, LayerKind, LoraConfig, TargetModules, attach_with,
+};
 use std::path::Path;
 
 /// A model that takes LoRA adapters under the names of Hugging Face, and that transformers loads
@@ -40,6 +42,23 @@ pub trait LoraModel: Module {
     /// The device that its weights are on.
     fn device(&self) -> Device;
 
+    /// The modules that PEFT adapts by default.
+    fn default_targets(&self) -> TargetModules;
+
+    /// Modules that train whole beside any adapter, because they mean nothing before they are trained: a
+    /// head, and what else a checkpoint lacked.
+    fn modules_to_save(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Refuses an adapter that leaves something of the model at random values.
+    ///
+    /// # Errors
+    /// [`ModelError::StillRandom`] with the modules.
+    fn check_adapter(&self, _report: &AttachReport) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     /// Makes the model ready for an adapter of this configuration.
     ///
     /// # Errors
@@ -69,20 +88,27 @@ pub trait LoraModel: Module {
         overwrite: Overwrite,
     ) -> Result<ExportReport, ModelError>;
 
-    /// Freezes the model and puts LoRA adapters on it.
+    /// Freezes the model and puts LoRA adapters on it. What [`modules_to_save`](Self::modules_to_save)
+    /// names trains whole, beside those that the configuration names.
     ///
     /// # Errors
     /// As [`lora_core::attach_with`].
     fn attach(self, config: &LoraConfig) -> Result<(Self, AttachReport), ModelError> {
-        let model = self.prepare(config)?;
+        let mut config = config.clone();
+        for module in self.modules_to_save() {
+            if !config.modules_to_save.contains(&module) {
+                config.modules_to_save.push(module);
+            }
+        }
+        let model = self.prepare(&config)?;
         let architecture = model.lora_architecture();
-        Ok(attach_with(model, config, &architecture)?)
+        Ok(attach_with(model, &config, &architecture)?)
     }
 
     /// Puts the adapter of a PEFT directory on the model, ready to go on training.
     ///
     /// # Errors
-    /// As [`lora_core::peft::load`].
+    /// As [`lora_core::peft::load`] and [`check_adapter`](Self::check_adapter).
     fn load_adapter(self, dir: impl AsRef<Path>) -> Result<(Self, AttachReport), ModelError> {
         let config = peft::read_config(dir.as_ref())?;
         self.load_adapter_with(dir, &config)
@@ -92,7 +118,7 @@ pub trait LoraModel: Module {
     /// been changed where the tensors do not depend on it: another dropout to train with.
     ///
     /// # Errors
-    /// As [`lora_core::peft::load_with`].
+    /// As [`lora_core::peft::load_with`] and [`check_adapter`](Self::check_adapter).
     fn load_adapter_with(
         self,
         dir: impl AsRef<Path>,
@@ -100,7 +126,9 @@ pub trait LoraModel: Module {
     ) -> Result<(Self, AttachReport), ModelError> {
         let model = self.prepare(config)?;
         let architecture = model.lora_architecture();
-        Ok(peft::load_with(model, dir.as_ref(), config, &architecture)?)
+        let (model, report) = peft::load_with(model, dir.as_ref(), config, &architecture)?;
+        model.check_adapter(&report)?;
+        Ok((model, report))
     }
 
     /// Writes the adapters, and what trained whole beside them, as a PEFT directory.

@@ -11,7 +11,7 @@ use crate::{ExportOptions, LoraModel, ModelError};
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::peft::{PREFIX, WEIGHTS_FILE};
-use lora_core::{Architecture, LoraConfig, TargetModules};
+use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -46,30 +46,6 @@ pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architectu
     }
 }
 
-impl Classifier {
-    /// Completes a configuration as PEFT does for this model: the family's default targets where the
-    /// configuration has the crate's own, all linear layers, and the head to be trained whole. What else the
-    /// checkpoint lacks (`fresh`) is added by [`with_fresh`](Self::with_fresh).
-    pub fn lora_config(&self, mut config: LoraConfig) -> LoraConfig {
-        if config.targets == TargetModules::all_linear() {
-            config.targets =
-                TargetModules::names(self.config.family.default_targets().iter().copied());
-        }
-        self.with_fresh(config, &[])
-    }
-
-    /// Adds the head, and what started afresh, to the modules that train whole and are saved with the
-    /// adapter.
-    pub fn with_fresh(&self, mut config: LoraConfig, fresh: &[String]) -> LoraConfig {
-        for module in ["classifier".to_string()].iter().chain(fresh) {
-            if !config.modules_to_save.contains(module) {
-                config.modules_to_save.push(module.clone());
-            }
-        }
-        config
-    }
-}
-
 impl LoraModel for Classifier {
     fn lora_architecture(&self) -> Architecture {
         architecture(&self.config, self.kind)
@@ -77,6 +53,32 @@ impl LoraModel for Classifier {
 
     fn task_type(&self) -> &'static str {
         self.kind.task_type()
+    }
+
+    fn default_targets(&self) -> TargetModules {
+        TargetModules::names(self.config.family.default_targets().iter().copied())
+    }
+
+    fn modules_to_save(&self) -> Vec<String> {
+        let mut modules = vec!["classifier".to_string()];
+        modules.extend(self.fresh.iter().filter(|m| *m != "classifier").cloned());
+        modules
+    }
+
+    fn check_adapter(&self, report: &AttachReport) -> Result<(), ModelError> {
+        let brought = |module: &String| {
+            let inside = |name: &str| {
+                let mut components = name.split('.').rev().skip(1);
+                components.any(|component| component == module)
+            };
+            report.saved.iter().any(|saved| inside(&saved.name))
+        };
+        let missing = self.fresh.iter().filter(|module| !brought(module));
+        let modules: Vec<String> = missing.cloned().collect();
+        match modules.is_empty() {
+            true => Ok(()),
+            false => Err(ModelError::StillRandom { modules }),
+        }
     }
 
     fn device(&self) -> Device {

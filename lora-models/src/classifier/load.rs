@@ -8,7 +8,6 @@ use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::weights::{Expectation, Leftover, plan, read_model};
 use burn::tensor::Device;
-use lora_core::AttachReport;
 use std::path::Path;
 
 /// How a classifier is loaded.
@@ -23,33 +22,6 @@ pub struct ClassifierOptions {
     pub fresh_head: bool,
     /// Seed of what starts afresh.
     pub seed: u64,
-}
-
-/// A classifier that was loaded.
-#[derive(Debug)]
-pub struct LoadedClassifier {
-    /// The model.
-    pub model: Classifier,
-    /// What was read.
-    pub report: LoadReport,
-    /// Modules that the checkpoint lacks and that started at random, such as `classifier`. They
-    /// mean nothing before they are trained.
-    pub fresh: Vec<String>,
-}
-
-impl LoadedClassifier {
-    /// What the checkpoint lacks and an adapter does not bring either: the outputs would be random.
-    pub fn still_random(&self, adapter: Option<&AttachReport>) -> Vec<String> {
-        let brought = |module: &String| {
-            let names = adapter.into_iter().flat_map(|report| &report.saved);
-            let part = format!("{module}.");
-            names.into_iter().any(|saved| {
-                saved.name.starts_with(&part) || saved.name.contains(&format!(".{part}"))
-            })
-        };
-        let fresh = self.fresh.iter();
-        fresh.filter(|module| !brought(module)).cloned().collect()
-    }
 }
 
 /// What checkpoints hold that a classifier has no use for.
@@ -88,7 +60,7 @@ impl Classifier {
     /// [`Checkpoint`] reads: with or without the family's prefix, with today's names or TensorFlow's.
     ///
     /// Every tensor of the encoder must be there in its shape. A head or pooler that the checkpoint
-    /// lacks starts afresh, and [`LoadedClassifier::fresh`] names it; the heads of pretraining are passed over,
+    /// lacks starts afresh, and [`fresh`](Self::fresh) names it; the heads of pretraining are passed over,
     /// and [`LoadReport::ignored`] names them.
     ///
     /// # Errors
@@ -101,7 +73,7 @@ impl Classifier {
         dir: impl AsRef<Path>,
         options: &ClassifierOptions,
         device: &Device,
-    ) -> Result<LoadedClassifier, ModelError> {
+    ) -> Result<(Self, LoadReport), ModelError> {
         let dir = dir.as_ref();
         let mut config = EncoderConfig::from_dir(dir)?;
         if let Some(labels) = &options.labels {
@@ -133,19 +105,14 @@ impl Classifier {
         let read = read_model(&checkpoint, &expectation, &mut fresh_weights, |weights| {
             Self::build(&config, kind, device, weights)
         });
-        let (model, report, fresh) = read.map_err(|error| head_mismatch(error, &config, kind))?;
-        let last = |module: String| {
-            module
-                .rsplit('.')
-                .next()
-                .map(String::from)
-                .unwrap_or(module)
+        let (mut model, report, fresh) =
+            read.map_err(|error| head_mismatch(error, &config, kind))?;
+        let last = |module: String| match module.rsplit_once('.') {
+            Some((_, name)) => name.to_string(),
+            None => module,
         };
-        Ok(LoadedClassifier {
-            model,
-            report,
-            fresh: fresh.into_iter().map(last).collect(),
-        })
+        model.fresh = fresh.into_iter().map(last).collect();
+        Ok((model, report))
     }
 }
 

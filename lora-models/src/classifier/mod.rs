@@ -16,7 +16,7 @@
 //! let device = Device::flex();
 //! // `Classifier::load(dir, …)` reads a directory of Hugging Face's hub; this is a small one at random.
 //! let model = Classifier::init(&config, HeadKind::Sequence, 0, &device)?;
-//! let lora = model.lora_config(LoraConfig::new(4).with_alpha(8.0));
+//! let lora = LoraConfig::new(4).with_alpha(8.0).with_targets(model.default_targets());
 //! let (model, report) = model.attach(&lora)?;
 //! assert_eq!(report.parameters(), 2 * 2 * 2 * 32 * 4); // query and value of two layers
 //! assert_eq!(report.saved_parameters(), 32 * 32 + 32 + 32 * 3 + 3); // the head
@@ -41,5 +41,5 @@ mod model;
 
 pub use adapters::{AdapterLabels, adapter_labels};
 pub use head::{Head, HeadKind, Pooler};
-pub use load::{ClassifierOptions, LoadedClassifier};
+pub use load::ClassifierOptions;
 pub use model::{Classifier, Trunk};

@@ -32,6 +32,8 @@ pub struct Classifier {
     pub(super) kind: HeadKind,
     #[module(skip)]
     pub(super) config: EncoderConfig,
+    #[module(skip)]
+    pub(super) fresh: Vec<String>,
 }
 
 impl Trunk {
@@ -69,6 +71,7 @@ impl Classifier {
             classifier: Head::build(&mut maker, config, kind)?,
             kind,
             config: config.clone(),
+            fresh: Vec::new(),
         })
     }
 
@@ -91,6 +94,12 @@ impl Classifier {
     /// Its configuration, with the labels of the head.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
+    }
+
+    /// Modules that the checkpoint lacks and that started at random, such as `classifier`. They mean
+    /// nothing before they are trained.
+    pub fn fresh(&self) -> &[String] {
+        &self.fresh
     }
 
     /// What the head is for.

@@ -23,6 +23,10 @@ impl LoraModel for Gpt2LmHead {
         "CAUSAL_LM"
     }
 
+    fn default_targets(&self) -> TargetModules {
+        TargetModules::names(["c_attn"])
+    }
+
     fn device(&self) -> Device {
         self.transformer.wte.weight.lazy_device()
     }
