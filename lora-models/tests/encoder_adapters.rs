@@ -7,10 +7,10 @@ mod encoders;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use common::{TOLERANCE, Tensors, assert_near, host, transpose};
+use common::{Tensors, assert_near, fill_adapters, host, transpose};
 use encoders::{
-    ADAPTERS, Batch, adapter, encoder, expected_of_adapter, json, load, logits_on, loss, model,
-    options,
+    ADAPTERS, Batch, TOLERANCE, adapter, encoder, expected_of_adapter, json, load, logits_on, loss,
+    model, options,
 };
 use lora_core::files::Overwrite;
 use lora_core::{
@@ -18,7 +18,7 @@ use lora_core::{
 };
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
 use lora_models::encoder::Labels;
-use lora_models::{LoraModel, ModelError};
+use lora_models::{ExportOptions, LoraModel, ModelError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -256,9 +256,10 @@ fn what_the_defaults_adapt_and_save_is_what_peft_s_do() {
         ("xl_default", "xl_seq"),
     ] {
         let model = model(base, &device);
-        let mut config = model.lora_config(LoraConfig::new(3).with_alpha(7.0));
+        let mut config = LoraConfig::new(3).with_targets(model.default_targets());
+        // What a pretrained DeBERTa lacks; these have it.
         if json(&adapter(name).join("adapter_config.json"))["modules_to_save"][0] == "pooler" {
-            config = model.with_fresh(config, &["pooler".to_string()]);
+            config.modules_to_save.push("pooler".into());
         }
         let (_, report) = model.attach(&config).unwrap();
         assert_eq!(adapted(&report), adapted_in_file(name), "{name}");
@@ -284,6 +285,46 @@ fn the_keyword_all_linear_means_what_it_means_to_peft() {
     }
 }
 
+/// DeBERTa's `in_proj` has queries, keys and values of one head after the other.
+#[test]
+fn slices_of_in_proj_are_those_of_every_head() {
+    let device = Device::flex();
+    let base = "deberta_seq";
+    let targets = TargetModules::names(["in_proj[q,v]"]);
+    let config = LoraConfig::new(2).with_alpha(5.0).with_targets(targets);
+    let (model, report) = model(base, &device).attach(&config).unwrap();
+    // A [9, 4] for both slices and B [4, 9] for the columns of each, in two layers.
+    assert_eq!(report.parameters(), 2 * (9 * 4 + 4 * 9));
+    let model = fill_adapters(model);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("adapter");
+    model
+        .save_adapter(&report, &path, None, Overwrite::Refuse)
+        .unwrap();
+    let (again, _) = encoders::model(base, &device).load_adapter(&path).unwrap();
+    assert_eq!(logits_on(&again, base), logits_on(&model, base));
+
+    let path = dir.path().join("merged");
+    let merged = merge(model).into_module();
+    merged
+        .export(&path, &ExportOptions::default(), Overwrite::Refuse)
+        .unwrap();
+    let (found, base) = [path, encoder(base)]
+        .map(|dir| Tensors::open(dir.join("model.safetensors")))
+        .into();
+    let (heads, d_head, d) = (3, 3, 9);
+    for layer in 0..2 {
+        let name = format!("deberta.encoder.layer.{layer}.attention.self.in_proj.weight");
+        let ((found, shape), (base, _)) = (found.floats(&name), base.floats(&name));
+        assert_eq!(shape, [heads * 3 * d_head, d]);
+        let rows = found.chunks_exact(d).zip(base.chunks_exact(d));
+        for (row, (found, base)) in rows.enumerate() {
+            let is_key = (row / d_head) % 3 == 1;
+            assert_eq!(found == base, is_key, "layer {layer}, row {row}");
+        }
+    }
+}
+
 /// A head and a pooler that the checkpoint lacks are random, and another seed's until the adapter
 /// brings its own.
 #[test]
@@ -302,32 +343,45 @@ fn what_started_afresh_comes_back_with_the_adapter() {
                 seed,
                 ..options(base)
             };
-            Classifier::load(encoder(base), &options, &device).unwrap()
+            let (model, _) = Classifier::load(encoder(base), &options, &device).unwrap();
+            model
         };
         let (first, second) = (start(1), start(2));
-        let fresh = first.fresh.clone();
-        let config = first.model.lora_config(LoraConfig::new(2));
-        let config = first.model.with_fresh(config, &fresh);
-        let (model, report) = first.model.attach(&config).unwrap();
+        let fresh = first.fresh().to_vec();
+        let config = LoraConfig::new(2).with_targets(first.default_targets());
+        let (model, report) = first.attach(&config).unwrap();
+        assert_eq!(report.config.modules_to_save, fresh, "{base}");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
         model
             .save_adapter(&report, &path, Some(base), Overwrite::Refuse)
             .unwrap();
 
-        assert_ne!(
-            logits_on(&second.model, base),
-            logits_on(&model, base),
-            "{base}"
-        );
-        let (again, again_report) = second.model.load_adapter(&path).unwrap();
+        assert_ne!(logits_on(&second, base), logits_on(&model, base), "{base}");
+        let (again, _) = second.load_adapter(&path).unwrap();
         assert_eq!(logits_on(&again, base), logits_on(&model, base), "{base}");
-        let second = start(2);
-        assert_eq!(second.still_random(None), fresh, "{base}");
-        assert!(
-            second.still_random(Some(&again_report)).is_empty(),
-            "{base}"
-        );
+    }
+}
+
+/// PEFT saves the head alone, unless told to save the pooler too.
+#[test]
+fn an_adapter_that_leaves_a_pooler_at_random_is_refused() {
+    let device = Device::flex();
+    // Encoders of the same sizes, with a pooler and without.
+    let (with_pooler, without) = ("bert_bare", "bert_mlm");
+    let (model, _) = load(with_pooler, &device);
+    assert_eq!(model.fresh(), ["classifier"]);
+    let config = LoraConfig::new(2).with_targets(model.default_targets());
+    let (model, report) = model.attach(&config).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("adapter");
+    model
+        .save_adapter(&report, &path, None, Overwrite::Refuse)
+        .unwrap();
+    load(with_pooler, &device).0.load_adapter(&path).unwrap();
+    match load(without, &device).0.load_adapter(&path) {
+        Err(ModelError::StillRandom { modules }) => assert_eq!(modules, ["pooler"]),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -358,8 +412,8 @@ fn an_adapter_of_another_model_is_refused_by_name() {
         fresh_head: true,
         ..options("v3_seq")
     };
-    let loaded = Classifier::load(encoder("v3_seq"), &one, &device).unwrap();
-    match loaded.model.load_adapter(adapter("v3_default")) {
+    let (model, _) = Classifier::load(encoder("v3_seq"), &one, &device).unwrap();
+    match model.load_adapter(adapter("v3_default")) {
         Err(ModelError::Lora(LoraError::TensorShape {
             name,
             expected,
@@ -372,7 +426,7 @@ fn an_adapter_of_another_model_is_refused_by_name() {
         other => panic!("{other:?}"),
     }
     let poolerless = load("roberta_seq", &device)
-        .model
+        .0
         .load_adapter(adapter("bert_pooler"));
     match poolerless {
         Err(ModelError::Lora(LoraError::NoMatch { what, entry, .. })) => {

@@ -13,13 +13,13 @@ mod common;
 mod encoders;
 
 use burn::tensor::Device;
-use common::{TOLERANCE, Tensors, assert_near};
+use common::{Tensors, assert_near, fill_adapters};
 use encoders::{
-    ADAPTERS, Batch, CHECKPOINTS, adapter, encoder, expected_of_adapter, json, load, logits_on,
-    model, options,
+    ADAPTERS, Batch, CHECKPOINTS, TOLERANCE, adapter, encoder, expected_of_adapter, json, load,
+    logits_on, model, options,
 };
 use lora_core::files::Overwrite;
-use lora_core::{LoraConfig, merge};
+use lora_core::{LoraConfig, TargetModules, merge};
 use lora_models::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::encoder::Labels;
@@ -47,14 +47,14 @@ fn round_trip(name: &str, base: &str, model: &Classifier, dtype: ExportDType) ->
         head: model.kind(),
         ..ClassifierOptions::default()
     };
-    let again = Classifier::load(&dir, &head, &Device::flex()).unwrap();
+    let (again, report) = Classifier::load(&dir, &head, &Device::flex()).unwrap();
     assert!(
-        again.fresh.is_empty() && again.report.ignored.is_empty(),
+        again.fresh().is_empty() && report.ignored.is_empty(),
         "{name}"
     );
-    assert_eq!(again.model.config().labels, model.config().labels, "{name}");
+    assert_eq!(again.config().labels, model.config().labels, "{name}");
     let logits = logits_on(model, base);
-    let found = logits_on(&again.model, base);
+    let found = logits_on(&again, base);
     match dtype {
         ExportDType::F32 => assert_eq!(found, logits, "{name}"),
         // Weights of the order of 1 keep 11 bits.
@@ -149,13 +149,8 @@ fn other_forms_are_exported_as_classifiers_with_their_labels() {
             labels: Some(labels),
             ..options(like)
         };
-        let loaded = Classifier::load(encoder(form), &options, &device).unwrap();
-        let dir = round_trip(
-            &format!("form_{form}"),
-            form,
-            &loaded.model,
-            ExportDType::F32,
-        );
+        let (model, _) = Classifier::load(encoder(form), &options, &device).unwrap();
+        let dir = round_trip(&format!("form_{form}"), form, &model, ExportDType::F32);
         let config = json(&dir.join("config.json"));
         assert_eq!(config["architectures"], serde_json::json!([class]));
         assert_eq!(
@@ -212,16 +207,25 @@ fn adapters_are_left_beside_the_exports_for_python() {
     }
 }
 
-/// What this crate attaches by itself, to a base that lacks head and pooler.
+/// What this crate attaches by itself: to bases that lack head and pooler, and to slices.
 #[test]
-fn an_adapter_with_a_head_of_its_own_is_left_for_python_too() {
+fn adapters_of_this_crate_s_own_are_left_for_python_too() {
     let device = Device::flex();
-    for base in ["bert_mlm", "roberta_mlm", "v3_mlm"] {
-        let loaded = load(base, &device);
-        let config = loaded.model.lora_config(LoraConfig::new(2));
-        let config = loaded.model.with_fresh(config, &loaded.fresh);
-        let (model, report) = loaded.model.attach(&config).unwrap();
-        let dir = target(&format!("adapter_{base}"));
+    for (name, base, targets) in [
+        ("own_bert", "bert_mlm", vec!["query", "value"]),
+        ("own_roberta", "roberta_mlm", vec!["query", "value"]),
+        ("own_v3", "v3_mlm", vec!["query_proj", "value_proj"]),
+        (
+            "own_slices",
+            "deberta_seq",
+            vec!["in_proj[q,v]", "pos_proj"],
+        ),
+    ] {
+        let (model, _) = load(base, &device);
+        let config = LoraConfig::new(2).with_targets(TargetModules::names(targets));
+        let (model, report) = model.attach(&config).unwrap();
+        let model = fill_adapters(model);
+        let dir = target(&format!("adapter_{name}"));
         model
             .save_adapter(&report, &dir, Some(base), Overwrite::Replace)
             .unwrap();

@@ -152,7 +152,7 @@ pub fn transpose(values: &[f32], shape: &[usize]) -> Vec<f32> {
 }
 
 /// Gives every factor of the adapters values, since one of each two starts at zero.
-pub fn fill_adapters(model: Gpt2LmHead) -> Gpt2LmHead {
+pub fn fill_adapters<M: Module>(model: M) -> M {
     model.map(&mut Fill {
         path: Vec::new(),
         salt: 0.0,
