@@ -44,6 +44,10 @@ const LEFTOVERS: &[Leftover] = &[
         },
     },
     Leftover {
+        reason: "difference between two embeddings of the pretraining",
+        is: |name| name.ends_with("embeddings.word_embeddings._weight"),
+    },
+    Leftover {
         reason: "head of another task",
         is: |name| name.starts_with("qa_outputs."),
     },
