@@ -6,9 +6,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::peft::{self, PeftOptions};
-use lora_core::{
-    Architecture, AttachReport, LayerKind, LoraConfig, TargetModules, attach_with,
-};
+use lora_core::{Architecture, AttachReport, LayerKind, LoraConfig, TargetModules, attach_with};
 use std::path::Path;
 
 /// A model that takes LoRA adapters under the names of Hugging Face, and that transformers loads
