@@ -8,7 +8,7 @@ mod encoders;
 use burn::tensor::Device;
 use common::{assert_near, host};
 use encoders::{
-    Batch, CHECKPOINTS, TOLERANCE, changed, encoder, expected, load, logits_on, loss, model,
+    Batch, CHECKPOINTS, TOLERANCE, changed, encoder, expected, json, load, logits_on, loss, model,
     options,
 };
 use lora_models::ModelError;
@@ -234,6 +234,42 @@ fn a_head_starts_afresh_where_asked_for() {
         let batch = Batch::of(&expected, &device);
         let hidden = host(batch.hidden(&model));
         batch.assert_rows(&hidden, &expected.floats("hidden"), TOLERANCE, name);
+    }
+}
+
+/// Each kind of dropout on its own, by its key.
+#[test]
+fn every_dropout_is_on_in_training_and_off_without() {
+    use burn::module::Module;
+    let device = Device::flex();
+    for (name, key) in [
+        ("bert_seq", "hidden_dropout_prob"),
+        ("bert_seq", "attention_probs_dropout_prob"),
+        ("bert_seq", "classifier_dropout"),
+        ("bert_tok", "classifier_dropout"),
+        ("roberta_seq", "classifier_dropout"),
+        ("deberta_seq", "hidden_dropout_prob"),
+        ("deberta_seq", "attention_probs_dropout_prob"),
+        ("v3_seq", "attention_probs_dropout_prob"),
+        ("v3_seq", "pooler_dropout"),
+        ("v3_seq", "cls_dropout"),
+        ("v3_tok", "hidden_dropout_prob"),
+        ("xl_seq", "hidden_dropout_prob"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = encoder(name).join("model.safetensors");
+        std::fs::copy(weights, dir.path().join("model.safetensors")).unwrap();
+        let mut config = json(&encoder(name).join("config.json"));
+        config[key] = 0.5.into();
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let training = device.clone().autodiff();
+        let (model, _) = Classifier::load(dir.path(), &options(name), &training).unwrap();
+        let (first, second) = (logits_on(&model, name), logits_on(&model, name));
+        assert_ne!(first, second, "{name}: {key}");
+        let expected = expected(name);
+        let batch = Batch::of(&expected, &device);
+        let logits = host(batch.logits(&model.valid()));
+        batch.assert_rows(&logits, &expected.floats("logits"), TOLERANCE, name);
     }
 }
 
