@@ -5,7 +5,7 @@ use super::{Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
 use crate::encoder::EncoderConfig;
-use crate::weights::{Maker, Random, Weights};
+use crate::weights::{Maker, Random, Weights, plan};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
@@ -89,6 +89,22 @@ impl Classifier {
         device: &Device,
     ) -> Result<Self, ModelError> {
         Self::build(config, kind, device, &mut random(config, seed))
+    }
+
+    /// Names and shapes, as in files, of the weights of a model of this configuration.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn weight_shapes(
+        config: &EncoderConfig,
+        kind: HeadKind,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+        let wanted = plan(|weights| Self::build(config, kind, device, weights))?;
+        let shapes = wanted.into_iter();
+        Ok(shapes
+            .map(|wanted| (wanted.name.clone(), wanted.file_shape()))
+            .collect())
     }
 
     /// Its configuration, with the labels of the head.

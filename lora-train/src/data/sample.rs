@@ -8,7 +8,10 @@ pub trait Sample: Clone + Debug + Send + Sync + 'static {
     type Batch: SampleBatch;
 
     /// The number of tokens.
-    #[expect(clippy::len_without_is_empty, reason = "an example without tokens is none")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "an example without tokens is none"
+    )]
     fn len(&self) -> usize;
 
     /// Puts examples side by side, the shorter ones filled up with `pad_id`.
