@@ -43,6 +43,7 @@ pub mod activation;
 pub mod bert;
 pub mod checkpoint;
 pub mod classifier;
+pub mod deberta;
 pub mod encoder;
 mod error;
 mod export;

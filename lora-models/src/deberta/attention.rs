@@ -1,0 +1,48 @@
+//! The attention of either version.
+
+use super::{AttentionV1, AttentionV2, DebertaContext};
+use crate::ModelError;
+use crate::encoder::{Disentangled, EncoderConfig, EncoderFamily, SelfAttention};
+use crate::weights::Maker;
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+/// Disentangled self-attention. The names of the variants are no part of a path in Python.
+#[derive(Module, Debug)]
+pub enum DisentangledAttention {
+    /// Of DeBERTa.
+    V1(AttentionV1),
+    /// Of DeBERTa v2 and v3.
+    V2(AttentionV2),
+}
+
+impl DisentangledAttention {
+    pub(super) fn build(
+        maker: &mut Maker<'_>,
+        config: &EncoderConfig,
+        options: &Disentangled,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        Ok(match config.family {
+            EncoderFamily::Deberta => {
+                let path = format!("{path}.V1");
+                Self::V1(AttentionV1::build(maker, config, options, &path)?)
+            }
+            _ => {
+                let path = format!("{path}.V2");
+                Self::V2(AttentionV2::build(maker, config, options, &path)?)
+            }
+        })
+    }
+}
+
+impl SelfAttention for DisentangledAttention {
+    type Context = DebertaContext;
+
+    fn forward(&self, x: Tensor<3>, context: &DebertaContext) -> Tensor<3> {
+        match self {
+            Self::V1(attention) => attention.forward(x, context),
+            Self::V2(attention) => attention.forward(x, context),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The convolution beside the first layer.
+
+use crate::ModelError;
+use crate::activation::Activation;
+use crate::encoder::{EncoderConfig, RelativeConv};
+use crate::weights::{Maker, dropout};
+use burn::module::{Module, Param};
+use burn::nn::{Dropout, LayerNorm};
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Bool, Tensor, module::conv1d};
+
+/// A convolution over the embeddings whose output is added to the first layer's, and normalised.
+#[derive(Module, Debug)]
+pub struct ConvLayer {
+    /// The convolution.
+    pub conv: Conv,
+    /// Of the sum; `LayerNorm` in Python.
+    pub layer_norm: LayerNorm,
+    /// On the convolution.
+    pub dropout: Dropout,
+    #[module(skip)]
+    activation: Activation,
+}
+
+/// A convolution over a sequence that keeps its length.
+#[derive(Module, Debug)]
+pub struct Conv {
+    /// `[hidden_size, hidden_size / groups, kernel]`.
+    pub weight: Param<Tensor<3>>,
+    /// `[hidden_size]`.
+    pub bias: Param<Tensor<1>>,
+    groups: usize,
+}
+
+impl ConvLayer {
+    pub(super) fn build(
+        maker: &mut Maker<'_>,
+        config: &EncoderConfig,
+        options: RelativeConv,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        let d = config.hidden_size;
+        let name = |name: &str| format!("{path}.{name}");
+        let shape = [d, d / options.groups, options.kernel];
+        Ok(Self {
+            conv: Conv {
+                weight: maker.param(&name("conv.weight"), shape)?,
+                bias: maker.param(&name("conv.bias"), [d])?,
+                groups: options.groups,
+            },
+            layer_norm: maker.norm(&name("layer_norm"), d, config.layer_norm_eps)?,
+            dropout: dropout(config.hidden_dropout),
+            activation: options.activation,
+        })
+    }
+
+    /// `norm(layer + activation(drop(conv(embeddings))))`, zero for padding.
+    ///
+    /// The embeddings of padding are zero already, so a token beside it sees what it sees at the end of
+    /// a sequence.
+    ///
+    /// # Shapes
+    /// - `embeddings`, `layer`: `[batch, seq, hidden_size]`
+    /// - `mask`: `[batch, seq]`, true for a token, false for padding
+    /// - returns `[batch, seq, hidden_size]`
+    pub fn forward(
+        &self,
+        embeddings: Tensor<3>,
+        layer: Tensor<3>,
+        mask: &Tensor<2, Bool>,
+    ) -> Tensor<3> {
+        let conv = self.dropout.forward(self.conv.forward(embeddings));
+        let x = layer + self.activation.forward(conv);
+        self.layer_norm.forward(x) * mask.clone().float().unsqueeze_dim::<3>(2)
+    }
+}
+
+impl Conv {
+    /// # Shapes
+    /// - `x`: `[batch, seq, hidden_size]`
+    /// - returns `[batch, seq, hidden_size]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let weight = self.weight.val();
+        let padding = (weight.dims()[2] - 1) / 2;
+        let options = ConvOptions::new([1], [padding], [1], self.groups);
+        let x = x.swap_dims(1, 2); // [batch, hidden_size, seq]
+        conv1d(x, weight, Some(self.bias.val()), options).swap_dims(1, 2)
+    }
+}

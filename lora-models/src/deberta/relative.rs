@@ -1,0 +1,143 @@
+//! Embeddings of the distances within a sequence, and scores against them.
+
+use super::Distances;
+use burn::nn::LayerNorm;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use lora_core::LoraEmbedding;
+
+/// What all layers share: padding and distances.
+#[derive(Clone, Debug)]
+pub struct DebertaContext {
+    /// Added to the scores, `[batch, 1, 1, seq]`.
+    pub(super) hidden: Tensor<4>,
+    /// Where there are scores against distances.
+    pub(super) relative: Option<RelativePositions>,
+}
+
+/// The embeddings of the distances in a sequence, and the order in which they are asked for.
+///
+/// A token's scores against distances are made for all `2 · seq - 1` of them side by side, and `skew`
+/// then brings each to its pair. Gathering the score of each pair instead would take an index as large
+/// as the scores and, backwards, a scattered sum into them.
+#[derive(Clone, Debug)]
+pub struct RelativePositions {
+    /// Of the distances within reach alone, `[rows, hidden_size]`.
+    pub(super) embeddings: Tensor<2>,
+    /// Their order from the key farthest before a query to the one farthest behind, `[2 · seq]`.
+    pub(super) of_keys: Tensor<1, Int>,
+    /// Their order from the query farthest before a key to the one farthest behind, `[2 · seq]`.
+    pub(super) of_queries: Tensor<1, Int>,
+}
+
+impl RelativePositions {
+    /// Looks the embeddings up for sequences of `seq` tokens.
+    pub(super) fn new(
+        embedding: &LoraEmbedding,
+        norm: Option<&LayerNorm>,
+        distances: &Distances,
+        seq: usize,
+        device: &Device,
+    ) -> Self {
+        let reach = distances.reach(seq);
+        let rows = Tensor::<1, Int>::arange(reach.start as i64..reach.end as i64, device);
+        let embeddings = embedding.forward(rows.unsqueeze()).squeeze_dim::<2>(0); // [rows, hidden_size]
+        let ints = |order: Vec<i32>| {
+            let count = order.len();
+            Tensor::from_data(TensorData::new(order, [count]), device)
+        };
+        let (of_keys, of_queries) = orders(distances, seq);
+        Self {
+            embeddings: match norm {
+                Some(norm) => norm.forward(embeddings),
+                None => embeddings,
+            },
+            of_keys: ints(of_keys),
+            of_queries: ints(of_queries),
+        }
+    }
+}
+
+/// Rows within reach, for keys and for queries from far before a token to far behind it. The last
+/// of each is one too many, for [`skew`].
+fn orders(distances: &Distances, seq: usize) -> (Vec<i32>, Vec<i32>) {
+    let first = distances.reach(seq).start;
+    let farthest = seq as i64 - 1;
+    let offsets = (-farthest..=farthest).chain([farthest]);
+    let row = |distance: i64| (distances.row(distance) - first) as i32;
+    let of_keys = offsets.clone().map(|offset| row(-offset)).collect();
+    (of_keys, offsets.map(row).collect())
+}
+
+/// Brings the score of a token against an offset to the pair of tokens that is so far apart: row `i` of
+/// the result begins at column `seq - 1 - i` of the input's.
+///
+/// Each row begins one column before the one above it, so with the rows one after the other and cut
+/// anew, one element shorter, they stand below each other.
+///
+/// # Shapes
+/// - `scores`: `[batch, heads, seq, 2 · seq]`, from offset `1 - seq` on; the last column is not used
+/// - returns `[batch, heads, seq, seq]`
+pub(super) fn skew(scores: Tensor<4>) -> Tensor<4> {
+    let [batch, heads, seq, columns] = scores.dims();
+    let shorter = columns - 1;
+    let flat = scores.reshape([batch, heads, seq * columns]);
+    let flat = flat.narrow(2, seq - 1, seq * shorter);
+    let cut = flat.reshape([batch, heads, seq, shorter]);
+    cut.narrow(3, 0, seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::{Disentangled, PositionTerms};
+
+    fn distances(max_distance: usize, buckets: Option<usize>) -> Distances {
+        Distances::new(&Disentangled {
+            relative: true,
+            terms: PositionTerms::default(),
+            max_distance,
+            buckets,
+            share_att_key: false,
+            norm_embeddings: false,
+            conv: None,
+        })
+    }
+
+    /// Scores that say which row they are of.
+    fn skewed(order: &[i32], seq: usize) -> Vec<i64> {
+        let row: Vec<f32> = order.iter().map(|&row| row as f32).collect();
+        let scores = Tensor::<1>::from_floats(row.as_slice(), &Device::flex());
+        let scores = scores
+            .reshape([1, 1, 1, 2 * seq])
+            .expand([2, 3, seq, 2 * seq]);
+        let skewed = skew(scores);
+        assert_eq!(skewed.dims(), [2, 3, seq, seq]);
+        let values = skewed.into_data().iter::<i64>().collect::<Vec<_>>();
+        let (one, others) = values.split_at(seq * seq);
+        assert!(others.chunks_exact(seq * seq).all(|other| other == one));
+        one.to_vec()
+    }
+
+    #[test]
+    fn every_pair_gets_the_row_of_its_distance() {
+        for (seq, distances) in [
+            (1, distances(8, None)),
+            (2, distances(8, None)),
+            (7, distances(8, None)),
+            (7, distances(3, None)),
+            (40, distances(30, Some(8))),
+        ] {
+            let first = distances.reach(seq).start;
+            let (of_keys, of_queries) = orders(&distances, seq);
+            let content_to_position = skewed(&of_keys, seq);
+            let position_to_content = skewed(&of_queries, seq);
+            for query in 0..seq {
+                for key in 0..seq {
+                    let row = distances.row(query as i64 - key as i64) - first;
+                    assert_eq!(content_to_position[query * seq + key], row as i64);
+                    assert_eq!(position_to_content[key * seq + query], row as i64);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Projections of the first version: one matrix for queries, keys and values.
+
+use super::heads::{Content, OfDistances};
+use super::{DebertaContext, DisentangledHeads};
+use crate::ModelError;
+use crate::encoder::{Disentangled, EncoderConfig, SelfAttention};
+use crate::weights::Maker;
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use lora_core::LoraLinear;
+
+/// DeBERTa's attention.
+#[derive(Module, Debug)]
+pub struct AttentionV1 {
+    /// Query, key and value of the first head, then of the second: `[hidden_size, 3 · hidden_size]`.
+    pub in_proj: LoraLinear,
+    /// Of the queries, `[hidden_size]`.
+    pub q_bias: Param<Tensor<1>>,
+    /// Of the values, `[hidden_size]`.
+    pub v_bias: Param<Tensor<1>>,
+    /// Keys of distances, `[hidden_size, hidden_size]`.
+    pub pos_proj: Option<LoraLinear>,
+    /// Queries of distances, `[hidden_size, hidden_size]`.
+    pub pos_q_proj: Option<LoraLinear>,
+    /// What comes behind the projections.
+    pub heads: DisentangledHeads,
+}
+
+impl AttentionV1 {
+    pub(super) fn build(
+        maker: &mut Maker<'_>,
+        config: &EncoderConfig,
+        options: &Disentangled,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        let d = config.hidden_size;
+        let name = |name: &str| format!("{path}.{name}");
+        let (c2p, p2c) = (options.terms.c2p, options.terms.p2c);
+        Ok(Self {
+            in_proj: maker.linear_without_bias(&name("in_proj"), [d, 3 * d])?,
+            q_bias: maker.param(&name("q_bias"), [d])?,
+            v_bias: maker.param(&name("v_bias"), [d])?,
+            pos_proj: match options.relative && c2p {
+                true => Some(maker.linear_without_bias(&name("pos_proj"), [d, d])?),
+                false => None,
+            },
+            pos_q_proj: match options.relative && p2c {
+                true => Some(maker.linear(&name("pos_q_proj"), [d, d])?),
+                false => None,
+            },
+            heads: DisentangledHeads::new(config),
+        })
+    }
+}
+
+impl SelfAttention for AttentionV1 {
+    type Context = DebertaContext;
+
+    fn forward(&self, x: Tensor<3>, context: &DebertaContext) -> Tensor<3> {
+        let fused = self.heads.split(self.in_proj.forward(x)); // [batch, heads, seq, 3 * d_head]
+        let [_, heads, _, width] = fused.dims();
+        let d_head = width / 3;
+        let part = |index: usize| fused.clone().narrow(3, index * d_head, d_head);
+        let bias = |bias: &Param<Tensor<1>>| bias.val().reshape([1, heads, 1, d_head]);
+        let content = Content {
+            query: part(0) + bias(&self.q_bias),
+            key: part(1),
+            value: part(2) + bias(&self.v_bias),
+        };
+        let distances = OfDistances {
+            key: self.pos_proj.as_ref(),
+            query: self.pos_q_proj.as_ref(),
+        };
+        self.heads.forward(content, distances, context)
+    }
+}
