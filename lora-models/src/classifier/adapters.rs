@@ -4,6 +4,7 @@ use super::head::has_dense;
 use super::{Classifier, HeadKind, Trunk};
 use crate::checkpoint::bounded::read_json;
 use crate::checkpoint::{Checkpoint, ExportReport};
+use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::export::{CONFIG_FILE, write_model};
 use crate::weights::Parameters;
@@ -24,6 +25,8 @@ pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architectu
         ("trunk", config.family.trunk()),
         ("Bert", ""),
         ("Deberta", ""),
+        ("V1", ""),
+        ("V2", ""),
         ("self_attn", "self"),
         ("layer_norm", "LayerNorm"),
     ];
@@ -37,7 +40,7 @@ pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architectu
         output_layers: ["classifier", "classifier.dense", "classifier.out_proj"]
             .map(String::from)
             .to_vec(),
-        fused: Vec::new(),
+        fused: DebertaModel::fused(config),
         names: names
             .into_iter()
             .map(|(here, there)| (here.to_string(), there.to_string()))
@@ -84,6 +87,7 @@ impl LoraModel for Classifier {
     fn device(&self) -> Device {
         match &self.trunk {
             Trunk::Bert(model) => model.embeddings.word_embeddings.weight.lazy_device(),
+            Trunk::Deberta(model) => model.embeddings.word_embeddings.weight.lazy_device(),
         }
     }
 

@@ -4,6 +4,7 @@ use super::adapters::architecture;
 use super::{Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
+use crate::deberta::DebertaModel;
 use crate::encoder::EncoderConfig;
 use crate::weights::{Maker, Random, Weights, plan};
 use burn::module::Module;
@@ -14,6 +15,8 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 pub enum Trunk {
     /// BERT, RoBERTa, XLM-RoBERTa.
     Bert(BertModel),
+    /// DeBERTa v1, v2 and v3.
+    Deberta(DebertaModel),
 }
 
 /// An encoder with a head.
@@ -38,7 +41,10 @@ pub struct Classifier {
 
 impl Trunk {
     fn build(maker: &mut Maker<'_>, config: &EncoderConfig) -> Result<Self, ModelError> {
-        Ok(Self::Bert(BertModel::build(maker, config, "trunk.Bert")?))
+        Ok(match config.disentangled {
+            None => Self::Bert(BertModel::build(maker, config, "trunk.Bert")?),
+            Some(_) => Self::Deberta(DebertaModel::build(maker, config, "trunk.Deberta")?),
+        })
     }
 
     fn forward(
@@ -49,6 +55,7 @@ impl Trunk {
     ) -> Tensor<3> {
         match self {
             Self::Bert(model) => model.forward(ids, mask, type_ids),
+            Self::Deberta(model) => model.forward(ids, mask, type_ids),
         }
     }
 }

@@ -259,18 +259,4 @@ mod tests {
         assert!(error.to_string().contains("class 5"), "{error}");
         assert!(error.to_string().contains("3 classes"), "{error}");
     }
-
-    #[test]
-    fn the_tasks_of_glue_are_known_and_others_are_not() {
-        assert_eq!(TaskMetric::glue("cola"), Some(TaskMetric::Matthews));
-        assert_eq!(
-            TaskMetric::glue("stsb"),
-            Some(TaskMetric::PearsonAndSpearman)
-        );
-        assert_eq!(
-            TaskMetric::glue("mnli_mismatched"),
-            Some(TaskMetric::Accuracy)
-        );
-        assert_eq!(TaskMetric::glue("squad"), None);
-    }
 }
