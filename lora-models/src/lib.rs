@@ -56,4 +56,4 @@ mod weights;
 
 pub use error::ModelError;
 pub use export::ExportOptions;
-pub use model::LoraModel;
+pub use model::{LoraModel, model_type};

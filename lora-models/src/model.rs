@@ -1,13 +1,36 @@
 //! What is the same about all models of this crate: adapters on them, and files out of them.
 
 use crate::checkpoint::ExportReport;
+use crate::checkpoint::bounded::read_json;
+use crate::export::CONFIG_FILE;
 use crate::{ExportOptions, ModelError};
 use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::peft::{self, PeftOptions};
 use lora_core::{Architecture, AttachReport, LayerKind, LoraConfig, TargetModules, attach_with};
+use serde_json::{Map, Value};
 use std::path::Path;
+
+/// The `model_type` in the `config.json` of a model directory, such as `gpt2` or `roberta`.
+///
+/// # Errors
+/// [`ModelError::Io`], [`ModelError::Json`] or [`ModelError::TooLarge`] where it cannot be read;
+/// [`ModelError::UnsupportedConfig`] where it says none.
+pub fn model_type(dir: impl AsRef<Path>) -> Result<String, ModelError> {
+    const LIMIT: u64 = 4 << 20;
+    let path = dir.as_ref().join(CONFIG_FILE);
+    let object: Map<String, Value> = read_json(&path, LIMIT)?;
+    match object.get("model_type").and_then(Value::as_str) {
+        Some(name) => Ok(name.to_string()),
+        None => Err(ModelError::UnsupportedConfig {
+            path,
+            key: "model_type".into(),
+            value: "not there".into(),
+            expected: "gpt2, bert, roberta, xlm-roberta, deberta, deberta-v2".into(),
+        }),
+    }
+}
 
 /// A model that takes LoRA adapters under the names of Hugging Face, and that transformers loads
 /// when it is exported.
@@ -127,6 +150,28 @@ pub trait LoraModel: Module {
         let (model, report) = peft::load_with(model, dir.as_ref(), config, &architecture)?;
         model.check_adapter(&report)?;
         Ok((model, report))
+    }
+
+    /// Puts the factors of a PEFT directory's adapter on the model, and leaves what it saved whole: to
+    /// start another task from them, with a head of its own.
+    ///
+    /// # Errors
+    /// As [`lora_core::peft::load_factors`].
+    fn load_adapter_factors(
+        self,
+        dir: impl AsRef<Path>,
+        config: &LoraConfig,
+    ) -> Result<(Self, AttachReport), ModelError> {
+        let mut config = config.clone();
+        config.modules_to_save = self.modules_to_save();
+        let model = self.prepare(&config)?;
+        let architecture = model.lora_architecture();
+        Ok(peft::load_factors(
+            model,
+            dir.as_ref(),
+            &config,
+            &architecture,
+        )?)
     }
 
     /// Writes the adapters, and what trained whole beside them, as a PEFT directory.

@@ -80,7 +80,7 @@ impl Expected {
                 .texts
                 .0
                 .into_iter()
-                .filter(|(number, _)| number % expected.every == 0);
+                .filter(|(number, _)| number.is_multiple_of(expected.every));
             fill(&mut expected.texts.0, texts);
             fill(&mut expected.pairs.0, base.pairs.0);
             fill(&mut expected.words.0, base.words.0);
@@ -414,7 +414,7 @@ fn files_of_each_family_are_copied() {
 fn a_batch_larger_than_a_chunk_keeps_its_order() {
     let tokenizer = Tokenizer::from_dir(group("bert_cased")[0].write().path()).unwrap();
     let texts: Vec<String> = (0..2500).map(|number| format!("the {number}")).collect();
-    let second = |number: usize| (number.is_multiple_of(3)).then_some("a second text");
+    let second = |number: usize| number.is_multiple_of(3).then_some("a second text");
     let inputs: Vec<(&str, Option<&str>)> = texts
         .iter()
         .enumerate()
@@ -428,6 +428,17 @@ fn a_batch_larger_than_a_chunk_keeps_its_order() {
             &tokenizer.encode_inputs(first, *second, Some(9)).unwrap()
         );
     }
+}
+
+/// The pieces cut off two texts, each of one with each of the other, are more than memory holds.
+#[test]
+fn long_pairs_cut_short_take_no_more_than_they_are() {
+    let tokenizer = Tokenizer::from_dir(group("bert_cased")[0].write().path()).unwrap();
+    let text = "the area ".repeat(20_000);
+    let found = tokenizer
+        .encode_inputs(&text, Some(&text), Some(7))
+        .unwrap();
+    assert_eq!((found.ids.len(), found.cut), (7, 80_000 - 4));
 }
 
 #[test]
@@ -483,7 +494,7 @@ fn damaged_sentence_piece_models_are_errors_or_harmless() {
                 let mut bytes = whole.clone();
                 bytes[at] = value;
                 if let Ok(tokenizer) = load(&bytes) {
-                    let text = "The Ａ Ponter \u{fb01} ½ é";
+                    let text = "The Ａ Punter \u{fb01} ½ é";
                     tokenizer.encode_inputs(text, Some("x"), Some(8)).unwrap();
                 }
             }

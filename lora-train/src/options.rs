@@ -3,6 +3,7 @@
 use crate::TrainError;
 use crate::data::{DataFormat, TextDocuments};
 use crate::device::DeviceName;
+use crate::task::TaskName;
 use crate::trainer::ScheduleKind;
 use clap::Args;
 use lora_core::LoraInit;
@@ -17,15 +18,19 @@ use std::path::{Path, PathBuf};
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
-    /// Directory of the base model: config.json, weights and tokenizer as Hugging Face has them.
+    /// Directory of the base model: config.json, weights and tokenizer as Hugging Face has them; built with the feature `hub`, also its name there.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
+    /// What is learned: causal-lm, classification, regression, token-classification, or glue/NAME, such as glue/cola [default: causal-lm for GPT-2, classification for encoders].
+    #[arg(long, value_name = "TASK", help_heading = "Files")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskName>,
     /// PEFT adapter to start from [default: a fresh one].
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<PathBuf>,
-    /// Training data: .jsonl with `text` or `prompt` and `completion`, .csv or .tsv with such columns, E2E (`mr||reference`), or plain text.
+    /// Training data. To classify: .jsonl, .csv or .tsv with `text`, `pair` where there are two, and `label`; CoNLL or .jsonl with `tokens` and `tags` for words; GLUE's own files. For causal-lm: .jsonl with `text` or `prompt` and `completion`, .csv or .tsv with such columns, E2E (`mr||reference`), or plain text.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
@@ -62,7 +67,7 @@ pub struct TrainOptions {
     #[arg(long, value_name = "P", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
-    /// Modules to adapt, by name: `c_attn,c_proj`, slices as `c_attn[q,v]`, `all-linear`, or with `regex:` before it a pattern of the whole path [default: c_attn].
+    /// Modules to adapt, by name: `query,value`, slices as `c_attn[q,v]`, `all-linear`, or with `regex:` before it a pattern of the whole path [default: as PEFT for the model: c_attn; query,value; in_proj; query_proj,value_proj].
     #[arg(long, value_name = "A,B", value_parser = split_targets, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<TargetNames>,
@@ -84,6 +89,19 @@ pub struct TrainOptions {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
+    /// Modules to train whole beside the adapters and to save with them; the head of a classifier always is.
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        help_heading = "Adapter"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modules_to_save: Option<Vec<String>>,
+    /// Start head and pooler afresh, whatever checkpoint or --adapter has: for another task than theirs.
+    #[arg(long, help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub fresh_head: bool,
     /// Scale by alpha/√rank (rank-stabilized LoRA).
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
@@ -155,6 +173,11 @@ pub struct TrainOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_smoothing: Option<f64>,
 
+    /// How much each class counts in the loss: `balanced`, by one over its share of the labels, or a number for each [default: all alike].
+    #[arg(long, value_name = "W,W", value_parser = parse_weights, help_heading = "Optimization (AdamW)")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeighting>,
+
     /// Examples in a forward pass [default: 8].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,6 +210,10 @@ pub struct TrainOptions {
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Names of the classes, by index [default: those of the data, sorted; GLUE's own].
+    #[arg(long, value_name = "A,B", value_delimiter = ',', help_heading = "Data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
 
     /// How to read the data.
     #[command(flatten)]
@@ -213,10 +240,14 @@ pub struct TrainOptions {
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beams: Option<usize>,
-    /// Stop after this many evaluations without a better loss, and keep the best adapter.
+    /// Stop after this many evaluations without a better one, and keep the best adapter.
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<usize>,
+    /// The metric that says which evaluation is the best [default: the task's score; for causal-lm the loss].
+    #[arg(long, value_name = "NAME", help_heading = "Evaluation and checkpoints")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// Keep the adapter of the best evaluation instead of the last.
     #[arg(long, help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "is_false")]
@@ -240,10 +271,18 @@ pub struct ReadingOptions {
     #[arg(long, value_name = "FORMAT", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<DataFormat>,
-    /// Column or key with texts [default: text].
+    /// Column or key with texts [default: text]; with words for token-classification [default: tokens].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_column: Option<String>,
+    /// Column or key with the second texts of pairs [default: pair, where it is there].
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair_column: Option<String>,
+    /// Column or key with labels [default: label].
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
     /// Column or key with prompts [default: prompt].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -280,6 +319,64 @@ pub enum TargetNames {
     List(Vec<String>),
 }
 
+/// How much each class counts in the loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WeightsFile", into = "WeightsFile")]
+pub enum ClassWeighting {
+    /// By one over its share of the labels: `"balanced"`.
+    Balanced,
+    /// As given: `[1.0, 2.5]`.
+    Given(Vec<f64>),
+}
+
+/// The form of [`ClassWeighting`] in a recipe.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WeightsFile {
+    Word(String),
+    List(Vec<f64>),
+}
+
+impl TryFrom<WeightsFile> for ClassWeighting {
+    type Error = String;
+
+    fn try_from(file: WeightsFile) -> Result<Self, String> {
+        match file {
+            WeightsFile::Word(word) => parse_weights(&word),
+            WeightsFile::List(weights) => Ok(Self::Given(weights)),
+        }
+    }
+}
+
+impl From<ClassWeighting> for WeightsFile {
+    fn from(weighting: ClassWeighting) -> Self {
+        match weighting {
+            ClassWeighting::Balanced => Self::Word("balanced".into()),
+            ClassWeighting::Given(weights) => Self::List(weights),
+        }
+    }
+}
+
+fn parse_weights(text: &str) -> Result<ClassWeighting, String> {
+    if text == "balanced" {
+        return Ok(ClassWeighting::Balanced);
+    }
+    let weights = text.split(',').map(|weight| weight.trim().parse());
+    let weights: Result<Vec<f64>, _> = weights.collect();
+    weights
+        .map(ClassWeighting::Given)
+        .map_err(|_| "expected `balanced`, or a number for each class".into())
+}
+
+/// Whether a model that is given in `folder` is meant by its name on the Hub: it is no directory there,
+/// and looks like none.
+fn is_name(model: &Path, folder: &Path) -> bool {
+    let plain = model
+        .components()
+        .all(|component| matches!(component, std::path::Component::Normal(_)));
+    plain && model.components().count() <= 2 && !folder.join(model).exists()
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -312,10 +409,14 @@ impl TrainOptions {
             TrainError::config("recipe", format!("{}: {error}", path.display()))
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
+        let named = options.model.clone().filter(|model| is_name(model, folder));
         for file in options.paths() {
             if file.is_relative() {
                 *file = folder.join(&file);
             }
+        }
+        if named.is_some() {
+            options.model = named;
         }
         Ok(options)
     }
@@ -338,8 +439,13 @@ impl TrainOptions {
     /// # Errors
     /// If the working directory is gone.
     pub fn absolute(mut self) -> Result<Self, TrainError> {
+        let named = self.model.clone();
+        let named = named.filter(|model| is_name(model, Path::new("")));
         for path in self.paths() {
             *path = std::path::absolute(&path).map_err(TrainError::io(path.clone()))?;
+        }
+        if named.is_some() {
+            self.model = named;
         }
         Ok(self)
     }

@@ -174,7 +174,8 @@ fn a_weight_above_the_devices_limit_is_refused_before_it_is_put_there() {
          \"vocab_size\": {vocabulary}}}"
     );
     std::fs::write(dir.path().join("config.json"), config).unwrap();
-    let result = lora_train::run::load_base(dir.path(), None, &device);
+    let result =
+        lora_train::run::load_base::<lora_models::gpt2::Gpt2LmHead>(dir.path(), None, &(), &device);
     let error = result.err().unwrap().to_string();
     assert!(
         error.contains("wte.weight") && error.contains("MiB"),

@@ -83,7 +83,7 @@ fn expected(case: &Case, smoothing: f64) -> f64 {
     sum / batch.label_tokens as f64
 }
 
-fn micro(case: &Case) -> MicroBatch {
+fn micro(case: &Case) -> MicroBatch<Batch> {
     MicroBatch {
         batch: case.batch.clone(),
         loss_scale: 1.0 / case.batch.label_tokens as f64,

@@ -23,6 +23,6 @@ mod write;
 
 pub use config::{CONFIG_FILE, read_config};
 pub use json::PeftOptions;
-pub use read::{load, load_with, switch};
+pub use read::{load, load_factors, load_with, switch};
 pub use tensors::{PREFIX, WEIGHTS_FILE};
 pub use write::save;

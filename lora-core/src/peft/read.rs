@@ -7,7 +7,7 @@ use super::tensors::{
 };
 use crate::attach::{AttachPlan, Given};
 use crate::modules::base_value;
-use crate::targets::Slices;
+use crate::targets::{SavedParameter, Slices, is_inside};
 use crate::{AdaptedModule, Architecture, AttachReport, LayerKind, LoraConfig, LoraError, detach};
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, TensorData};
@@ -42,6 +42,59 @@ pub fn load_with<M: Module>(
     config: &LoraConfig,
     architecture: &Architecture,
 ) -> Result<(M, AttachReport), LoraError> {
+    load_parts(module, dir, config, architecture, Parts::All)
+}
+
+/// [`load_with`] for the factors alone: what the file saved whole is left, and the modules that
+/// `config` saves whole start as they are in `module`. To start another task from an adapter, with a head of its
+/// own.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_factors<M: Module>(
+    module: M,
+    dir: &Path,
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<(M, AttachReport), LoraError> {
+    let left = read_config(dir)?.modules_to_save;
+    load_parts(module, dir, config, architecture, Parts::Factors { left })
+}
+
+/// What of a file is read.
+enum Parts {
+    /// All that is in it.
+    All,
+    /// The factors; what is in these modules is left.
+    Factors { left: Vec<String> },
+}
+
+impl Parts {
+    /// The parameters that are read whole.
+    fn saved<'a>(&self, report: &'a AttachReport) -> &'a [SavedParameter] {
+        match self {
+            Self::All => &report.saved,
+            Self::Factors { .. } => &[],
+        }
+    }
+
+    /// Whether a tensor of the file is left on purpose.
+    fn leaves(&self, name: &str) -> bool {
+        let name = name.strip_prefix(PREFIX).unwrap_or(name);
+        match self {
+            Self::All => false,
+            Self::Factors { left } => left.iter().any(|module| is_inside(name, module)),
+        }
+    }
+}
+
+fn load_parts<M: Module>(
+    module: M,
+    dir: &Path,
+    config: &LoraConfig,
+    architecture: &Architecture,
+    parts: Parts,
+) -> Result<(M, AttachReport), LoraError> {
     let mut plan = AttachPlan::new(&module, config, architecture)?;
     let path = dir.join(WEIGHTS_FILE);
     let bytes = read_bounded(&path, &plan.report)?;
@@ -55,7 +108,7 @@ pub fn load_with<M: Module>(
         .map_err(|error| malformed(format!("is not a safetensors file: {error}")))?;
 
     let copies = base_copies(&plan, &tensors);
-    check_names(&path, &plan.report, &copies, &tensors)?;
+    check_names(&path, &plan.report, &copies, &tensors, &parts)?;
     for copy in &copies {
         check_copy(&path, &module, copy, &tensors)?;
     }
@@ -90,7 +143,7 @@ pub fn load_with<M: Module>(
             ],
         );
     }
-    for saved in &plan.report.saved {
+    for saved in parts.saved(&plan.report) {
         let name = format!("{PREFIX}{}", saved.name);
         let shape = saved.file_shape();
         let mut values = values(&path, &tensors, &name, &shape)?;
@@ -195,8 +248,9 @@ fn check_names(
     report: &AttachReport,
     copies: &[BaseCopy<'_>],
     tensors: &SafeTensors<'_>,
+    parts: &Parts,
 ) -> Result<(), LoraError> {
-    let saved = report.saved.iter();
+    let saved = parts.saved(report).iter();
     let expected: Vec<String> = report
         .modules
         .iter()
@@ -208,6 +262,7 @@ fn check_names(
         .into_iter()
         .filter(|name| !expected.iter().any(|e| e == name))
         .filter(|name| !copies.iter().any(|copy| copy.name == **name))
+        .filter(|name| !parts.leaves(name))
         .map(|name| name.to_string())
         .collect();
     if !unexpected.is_empty() {

@@ -7,6 +7,7 @@ mod select;
 
 pub use architecture::{Architecture, FusedLayout, FusedProjection};
 pub use saved::SavedParameter;
+pub(crate) use saved::is_inside;
 
 use crate::modules::{Matrix, Parameters};
 use crate::{AdapterPath, LoraConfig, LoraError};

@@ -50,8 +50,8 @@ pub(super) fn resolve(
     let mut entries = config.modules_to_save.iter().zip(&found);
     let has_head = entries.any(|(entry, found)| *found && is_head(entry));
     for (entry, found) in config.modules_to_save.iter().zip(&found) {
-        let is_other_name = is_head(entry) && has_head;
-        if !found && !is_other_name {
+        let is_the_other_head = has_head && is_head(entry);
+        if !found && !is_the_other_head {
             return Err(LoraError::NoMatch {
                 what: "module to save",
                 entry: entry.clone(),
@@ -78,7 +78,7 @@ fn module_of(parameter: &str) -> Option<&str> {
 }
 
 /// Whether a parameter is in a module whose path is `entry` or ends in it, at any depth.
-fn is_inside(parameter: &str, entry: &str) -> bool {
+pub(crate) fn is_inside(parameter: &str, entry: &str) -> bool {
     let mut module = module_of(parameter);
     while let Some(path) = module {
         if ends_in(path, entry) {

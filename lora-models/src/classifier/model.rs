@@ -6,17 +6,16 @@ use crate::ModelError;
 use crate::bert::BertModel;
 use crate::deberta::DebertaModel;
 use crate::encoder::EncoderConfig;
-use crate::weights::{Maker, Random, Weights};
+use crate::weights::{Maker, Random, Weights, plan};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 /// The encoder of a family. The names of the variants are no part of a path in Python.
 #[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)] // A model has one.
 pub enum Trunk {
     /// BERT, RoBERTa, XLM-RoBERTa.
     Bert(BertModel),
-    /// DeBERTa, of any version.
+    /// DeBERTa v1, v2 and v3.
     Deberta(DebertaModel),
 }
 
@@ -97,6 +96,22 @@ impl Classifier {
         device: &Device,
     ) -> Result<Self, ModelError> {
         Self::build(config, kind, device, &mut random(config, seed))
+    }
+
+    /// Names and shapes, as in files, of the weights of a model of this configuration.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn weight_shapes(
+        config: &EncoderConfig,
+        kind: HeadKind,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+        let wanted = plan(|weights| Self::build(config, kind, device, weights))?;
+        let shapes = wanted.into_iter();
+        Ok(shapes
+            .map(|wanted| (wanted.name.clone(), wanted.file_shape()))
+            .collect())
     }
 
     /// Its configuration, with the labels of the head.

@@ -24,7 +24,7 @@ pub(super) enum Family {
 
 /// What the files say that a directory's tokenizer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum Identity {
     Family(Family),
     /// A class that is none of these: `tokenizer.json` says all about it.
     Other(String),
@@ -54,16 +54,16 @@ impl Family {
 
     /// What the files call it: `tokenizer_class` of `tokenizer_config.json` or of `config.json` before `model_type` of
     /// `config.json`, as in `transformers`. A model type not known here says nothing.
-    pub(super) fn named(class: Option<&str>, model_type: Option<&str>) -> Named {
+    pub(super) fn named(class: Option<&str>, model_type: Option<&str>) -> Identity {
         if let Some(class) = class {
             let found = Self::ALL
                 .into_iter()
                 .find(|family| family.classes().contains(&plain(class)));
-            return found.map_or_else(|| Named::Other(class.to_string()), Named::Family);
+            return found.map_or_else(|| Identity::Other(class.to_string()), Identity::Family);
         }
         let of_type = |family: &Self| model_type.is_some_and(|name| family.types().contains(&name));
         let found = Self::ALL.into_iter().find(of_type);
-        found.map_or(Named::Nothing, Named::Family)
+        found.map_or(Identity::Nothing, Identity::Family)
     }
 
     /// The names of its classes in `transformers`, without `Fast`.
@@ -201,17 +201,17 @@ mod tests {
     #[test]
     fn the_class_comes_before_the_model_type() {
         let named = Family::named;
-        assert_eq!(named(None, Some("bert")), Named::Family(Family::Bert));
+        assert_eq!(named(None, Some("bert")), Identity::Family(Family::Bert));
         assert_eq!(
             named(Some("RobertaTokenizerFast"), Some("bert")),
-            Named::Family(Family::Roberta)
+            Identity::Family(Family::Roberta)
         );
         assert_eq!(
             named(Some("PreTrainedTokenizerFast"), Some("bert")),
-            Named::Other("PreTrainedTokenizerFast".to_string())
+            Identity::Other("PreTrainedTokenizerFast".to_string())
         );
-        assert_eq!(named(None, Some("something")), Named::Nothing);
-        assert_eq!(named(None, None), Named::Nothing);
+        assert_eq!(named(None, Some("something")), Identity::Nothing);
+        assert_eq!(named(None, None), Identity::Nothing);
     }
 
     #[test]

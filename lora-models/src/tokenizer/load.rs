@@ -1,9 +1,10 @@
 //! Building a tokenizer from the files that a directory has.
 
-use super::family::{self, Family};
+use super::family::{self, Family, Identity};
 use super::guarded;
+use super::named::Named;
 use super::sentence_piece::{self, Kind, SentencePiece};
-use super::special_tokens::{ConfigIds, END_OF_TEXT, Named, Settings, SpecialTokens};
+use super::special_tokens::{ConfigIds, END_OF_TEXT, Settings, SpecialTokens};
 use super::vocabulary::{Pieces, Vocabulary, read_merges, read_vocab_json, read_vocab_txt};
 use super::whole_file::WholeFile;
 use super::{MAX_FILE_BYTES, pipeline};
@@ -40,9 +41,9 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, ModelError> {
         from_whole_file(whole, &named, &special)?
     } else {
         let family = match named {
-            family::Named::Family(family) => family,
-            family::Named::Nothing => family_by_files(dir)?,
-            family::Named::Other(class) => return Err(unknown_class(dir, &class)),
+            Identity::Family(family) => family,
+            Identity::Nothing => family_by_files(dir)?,
+            Identity::Other(class) => return Err(unknown_class(dir, &class)),
         };
         from_vocabulary(dir, family, &special)?
     };
@@ -60,11 +61,11 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, ModelError> {
 /// GPT-2's is taken as it stands: many models of that type have a tokenizer of their own in it.
 fn from_whole_file(
     path: PathBuf,
-    named: &family::Named,
+    named: &Identity,
     special: &SpecialTokens,
 ) -> Result<(Tokenizer, PathBuf, Named), ModelError> {
     let mut file = WholeFile::read(&path)?;
-    if let family::Named::Family(family) = *named
+    if let Identity::Family(family) = *named
         && family != Family::Gpt2
         && let Some((vocabulary, added)) = file.parts_for(family)
     {

@@ -7,7 +7,7 @@
 //! | which files a directory has, and what is built from them | `load.rs` |
 //! | BERT, RoBERTa, XLM-R, DeBERTa, GPT-2: their names, files and special tokens | `family.rs` |
 //! | what each of them does with a text | `pipeline.rs` |
-//! | which tokens are special, and which ends a text | `special_tokens.rs`, `token_entries.rs` |
+//! | which tokens are special, and which ends a text | `special_tokens.rs`, `named.rs`, `token_entries.rs` |
 //! | reading `vocab.txt`, `vocab.json` and `merges.txt` | `vocabulary.rs` |
 //! | reading `tokenizer.json` | `whole_file.rs` |
 //! | reading SentencePiece models, their format, their table of characters | `sentence_piece.rs`, `protobuf.rs`, `charsmap.rs` |
@@ -21,6 +21,7 @@ mod charsmap;
 mod encode;
 mod family;
 mod load;
+mod named;
 mod pipeline;
 mod protobuf;
 mod sentence_piece;

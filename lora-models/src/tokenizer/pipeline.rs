@@ -14,7 +14,8 @@
 //! | GPT-2 | `models/gpt2/tokenization_gpt2.py` |
 
 use super::family::Family;
-use super::special_tokens::{Named, Settings};
+use super::named::Named;
+use super::special_tokens::Settings;
 use super::vocabulary::{Pieces, Tokens, Vocabulary};
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::models::bpe::{BPE, Merges};

@@ -2,6 +2,7 @@
 
 use super::MAX_FILE_BYTES;
 use super::family::Family;
+use super::named::Named;
 use super::token_entries::{AddedEntry, NamedTokens, Token};
 use crate::checkpoint::bounded::read_json;
 use crate::error::ModelError;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::AddedToken;
 
 /// The one special token of GPT-2, which begins, ends and replaces.
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
@@ -31,25 +32,6 @@ pub(super) struct SpecialTokens {
     /// The kind of model that it goes with.
     pub(super) model_type: Option<String>,
     files: Files,
-}
-
-/// The special tokens by their part.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Named {
-    /// Begins a text.
-    pub(super) bos: Option<String>,
-    /// Ends a text.
-    pub(super) eos: Option<String>,
-    /// Stands for what is unknown.
-    pub(super) unk: Option<String>,
-    /// Ends a text, and stands between two.
-    pub(super) sep: Option<String>,
-    /// Fills up short texts.
-    pub(super) pad: Option<String>,
-    /// Begins a text, and stands for all of it.
-    pub(super) cls: Option<String>,
-    /// Stands for what is to be guessed.
-    pub(super) mask: Option<String>,
 }
 
 /// What `tokenizer_config.json` says about splitting up texts. What it leaves open is for the family to say.
@@ -206,47 +188,6 @@ impl SpecialTokens {
     }
 }
 
-impl Named {
-    /// These, with the usual names for the parts that are open, where a tokenizer that no file names has the special
-    /// tokens of BERT or those of RoBERTa. What begins and ends a text is not taken from them: that is for models that
-    /// write.
-    pub(super) fn or_usual(self, tokenizer: &Tokenizer) -> Self {
-        let added = tokenizer.get_added_tokens_decoder();
-        let special = |name: &str| added.values().any(|t| t.special && t.content == name);
-        let usual = [Family::Bert, Family::Roberta].map(Family::defaults);
-        let found = usual.into_iter().find(|family| {
-            let parts = [family.cls, family.sep, family.pad, family.mask];
-            parts.into_iter().flatten().all(special)
-        });
-        let Some(usual) = found else {
-            return self;
-        };
-        let text = |name: Option<&str>| name.map(str::to_string);
-        Self {
-            unk: self.unk.or_else(|| text(Some(usual.unk))),
-            sep: self.sep.or_else(|| text(usual.sep)),
-            pad: self.pad.or_else(|| text(usual.pad)),
-            cls: self.cls.or_else(|| text(usual.cls)),
-            mask: self.mask.or_else(|| text(usual.mask)),
-            ..self
-        }
-    }
-
-    pub(super) fn of(parts: &[Option<Token>; 7]) -> Self {
-        let content = |part: &Option<Token>| part.as_ref().map(|token| token.content().to_string());
-        let [bos, eos, unk, sep, pad, cls, mask] = parts;
-        Self {
-            bos: content(bos),
-            eos: content(eos),
-            unk: content(unk),
-            sep: content(sep),
-            pad: content(pad),
-            cls: content(cls),
-            mask: content(mask),
-        }
-    }
-}
-
 fn read_if_there<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ModelError> {
     if path.exists() {
         read_json(path, MAX_FILE_BYTES)
@@ -341,6 +282,62 @@ mod tests {
         assert_eq!(special.named.pad.as_deref(), Some("<pad>"));
         assert_eq!(contents(&special), ["<s>", "</s>", "<pad>"]);
         assert!(special.tokens[1].lstrip && special.tokens[1].special);
+    }
+
+    #[test]
+    fn of_two_accounts_of_a_token_the_fuller_counts() {
+        let special = read(&[
+            ("tokenizer_config.json", r#"{"mask_token": "<mask>"}"#),
+            (
+                "special_tokens_map.json",
+                r#"{"mask_token": {"content": "<mask>", "lstrip": true}}"#,
+            ),
+        ])
+        .unwrap();
+        assert!(special.tokens[0].lstrip);
+    }
+
+    #[test]
+    fn tokens_of_a_family_are_listed_then_named_then_found_in_the_model() {
+        let tokens = |files: &[(&str, &str)]| {
+            let piece = AddedToken::from("<ent>", false).normalized(false);
+            let from_file = BTreeMap::from([(9, AddedToken::from("old", false))]);
+            let special = read(files).unwrap();
+            let (named, tokens) = special.of_family(Family::Roberta, from_file, vec![piece]);
+            assert_eq!(named.pad.as_deref(), Some("<pad>"));
+            let tokens = tokens.into_iter();
+            tokens
+                .map(|token| (token.content, token.special))
+                .collect::<Vec<_>>()
+        };
+        let is = |found: &[(String, bool)], wanted: &[(&str, bool)]| {
+            let found: Vec<(&str, bool)> = found.iter().map(|(t, s)| (t.as_str(), *s)).collect();
+            assert_eq!(found, wanted);
+        };
+        let parts = [
+            ("<s>", true),
+            ("</s>", true),
+            ("<unk>", true),
+            ("<pad>", true),
+        ];
+        let mask = ("<mask>", true);
+        is(
+            &tokens(&[("added_tokens.json", r#"{"<mask>": 7, "new": 8}"#)]),
+            &[
+                &[("<mask>", true), ("new", false), ("old", false)],
+                &parts[..],
+                &[("<ent>", false)],
+            ]
+            .concat(),
+        );
+        // A list in the configuration stands for all others.
+        is(
+            &tokens(&[(
+                "tokenizer_config.json",
+                r#"{"added_tokens_decoder": {"5": {"content": "<unk>", "special": false}}, "extra_special_tokens": []}"#,
+            )]),
+            &[&[parts[2]], &parts[..2], &parts[3..], &[mask]].concat(),
+        );
     }
 
     #[test]

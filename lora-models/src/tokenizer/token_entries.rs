@@ -1,7 +1,7 @@
 //! How special tokens are written in `tokenizer_config.json` and `special_tokens_map.json`.
 
 use super::family::Defaults;
-use super::special_tokens::Named;
+use super::named::Named;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use tokenizers::AddedToken;
@@ -23,16 +23,22 @@ pub(super) struct NamedTokens {
 }
 
 impl NamedTokens {
-    /// Part by part, what `self` says, else what `other` says.
+    /// Part by part, what `self` says, else what `other` says; for the same token, what says more.
     pub(super) fn or(self, other: Self) -> Self {
+        let part = |one: Option<Token>, other: Option<Token>| match (one, other) {
+            (Some(one @ Token::Text(_)), Some(other)) if one.content() == other.content() => {
+                Some(other)
+            }
+            (one, other) => one.or(other),
+        };
         Self {
-            bos_token: self.bos_token.or(other.bos_token),
-            eos_token: self.eos_token.or(other.eos_token),
-            unk_token: self.unk_token.or(other.unk_token),
-            sep_token: self.sep_token.or(other.sep_token),
-            pad_token: self.pad_token.or(other.pad_token),
-            cls_token: self.cls_token.or(other.cls_token),
-            mask_token: self.mask_token.or(other.mask_token),
+            bos_token: part(self.bos_token, other.bos_token),
+            eos_token: part(self.eos_token, other.eos_token),
+            unk_token: part(self.unk_token, other.unk_token),
+            sep_token: part(self.sep_token, other.sep_token),
+            pad_token: part(self.pad_token, other.pad_token),
+            cls_token: part(self.cls_token, other.cls_token),
+            mask_token: part(self.mask_token, other.mask_token),
             additional_special_tokens: self
                 .additional_special_tokens
                 .or(other.additional_special_tokens),

@@ -82,10 +82,11 @@ pub use e2e::E2eTemplate;
 pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
 pub use example::Example;
 pub use labelled::{
-    GlueScore, GlueTask, Label, LabelKind, LabelSet, LabelledColumns, LabelledData, LabelledLayout,
-    LabelledRecord, LabelledSource, Predictions, ReadReport, TokenData, TokenFormat, TokenKeys,
-    TokenRecord, TokenSource, Unlabelled, glue_submission, read_labelled, read_tokens,
-    write_glue_submission,
+    ClassWeights, EncodeInputs, Encoded, GlueTask, Label, LabelKind, LabelSet, LabelledBatch,
+    LabelledColumns, LabelledData, LabelledExample, LabelledLayout, LabelledRecord, LabelledSource,
+    Predictions, ReadReport, Target, Targets, TokenData, TokenFormat, TokenKeys, TokenRecord,
+    TokenSource, Unlabelled, encode_labelled, encode_tagged, glue_submission, read_labelled,
+    read_tokens, write_glue_submission,
 };
 pub use lines::MAX_LINE_BYTES;
 pub use pack::{PackingReport, concatenate_and_chunk, pack_records};

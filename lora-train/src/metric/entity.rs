@@ -117,6 +117,16 @@ pub fn are_entity_tags<S: AsRef<str>>(names: &[S]) -> bool {
     }) && inside
 }
 
+/// The names of the metrics of [`token_classification`]; the last three of entities alone.
+pub const TOKEN_METRICS: &[&str] = &[
+    "accuracy",
+    "micro_f1",
+    "macro_f1",
+    "precision",
+    "recall",
+    "f1",
+];
+
 /// The metrics of token classification. `predictions[i]` and `labels[i]` are the classes of sequence `i`'s tokens, which
 /// `names` names; tokens that are not to be judged (padding, all but the first of a word) are left out of both.
 ///

@@ -28,7 +28,7 @@ pub use bleu::{Bleu, corpus_bleu};
 pub use classification::{Average, ClassScore, accuracy, class_scores, f1, matthews};
 pub use confusion::ConfusionMatrix;
 pub use correlation::{mean_absolute_error, mean_squared_error, pearson, spearman};
-pub use entity::{Entity, are_entity_tags, entities, token_classification};
+pub use entity::{Entity, TOKEN_METRICS, are_entity_tags, entities, token_classification};
 pub use rouge::{RougeL, corpus_rouge_l, rouge_l};
 pub use running::RunningLoss;
 pub use task::TaskMetric;

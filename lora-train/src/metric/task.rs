@@ -22,7 +22,7 @@ use crate::error::TrainError;
 /// ```
 /// use lora_train::metric::TaskMetric;
 ///
-/// let metric = TaskMetric::glue("mrpc").unwrap();
+/// let metric = TaskMetric::AccuracyAndF1;
 /// let metrics = metric.of_classes(&[1, 1, 0, 1], &[1, 0, 0, 1], 2)?;
 /// assert_eq!((metrics["accuracy"], metrics["f1"]), (0.75, 0.8));
 /// assert_eq!(metric.score(&metrics), Some(0.775));
@@ -44,16 +44,15 @@ pub enum TaskMetric {
 }
 
 impl TaskMetric {
-    /// The metric of a task of GLUE, by its name in the data set `glue`; `None` for another name.
-    pub fn glue(task: &str) -> Option<Self> {
-        Some(match task {
-            "cola" => Self::Matthews,
-            "mrpc" | "qqp" => Self::AccuracyAndF1,
-            "stsb" => Self::PearsonAndSpearman,
-            "mnli" | "mnli_matched" | "mnli_mismatched" | "qnli" | "rte" | "sst2" | "wnli"
-            | "hans" => Self::Accuracy,
-            _ => return None,
-        })
+    /// The names of its metrics in the map.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Accuracy => &["accuracy"],
+            Self::AccuracyAndF1 => &["accuracy", "f1", "combined_score"],
+            Self::Matthews => &["matthews_correlation"],
+            Self::PearsonAndSpearman => &["pearson", "spearmanr", "combined_score"],
+            Self::Regression => &["mse", "mae", "pearson", "spearmanr"],
+        }
     }
 
     /// Whether it judges predicted numbers, by [`of_values`](Self::of_values), and not classes.
@@ -259,19 +258,5 @@ mod tests {
             .unwrap_err();
         assert!(error.to_string().contains("class 5"), "{error}");
         assert!(error.to_string().contains("3 classes"), "{error}");
-    }
-
-    #[test]
-    fn the_tasks_of_glue_are_known_and_others_are_not() {
-        assert_eq!(TaskMetric::glue("cola"), Some(TaskMetric::Matthews));
-        assert_eq!(
-            TaskMetric::glue("stsb"),
-            Some(TaskMetric::PearsonAndSpearman)
-        );
-        assert_eq!(
-            TaskMetric::glue("mnli_mismatched"),
-            Some(TaskMetric::Accuracy)
-        );
-        assert_eq!(TaskMetric::glue("squad"), None);
     }
 }

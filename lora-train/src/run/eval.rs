@@ -1,19 +1,17 @@
 //! Evaluating a model, with or without an adapter.
 
-use super::base::load_base;
-use super::data::{max_length, read_examples};
-use super::evaluator::{Evaluator, ExampleScore};
-use super::judge::generation_config;
+use super::causal::{self, ExampleScore};
+use super::labelled;
+use super::open::model_directory;
+use super::plan::default_task;
 use crate::TrainError;
-use crate::data::{Example, Record, group_references};
-use crate::device::{self, DeviceName};
+use crate::device::DeviceName;
+use crate::metric::ConfusionMatrix;
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
-use crate::task::{CausalLm, GeneratedText, generate_texts, score_texts};
+use crate::task::{GeneratedText, TaskName};
 use clap::Args;
-use lora_core::files::{Overwrite, write_file};
-use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Options of `lora eval`.
@@ -25,10 +23,13 @@ pub struct EvalOptions {
     /// PEFT adapter on it [default: the model alone].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// What it is evaluated on: causal-lm, classification, regression, token-classification, or glue/NAME [default: by the model].
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<TaskName>,
     /// Data to evaluate on.
     #[arg(long, value_name = "FILE")]
     pub data: PathBuf,
-    /// Write one JSON object an example, in the order of the data: mean loss over its label tokens, their number, and the prediction with --generate.
+    /// Write one JSON object an example, in the order of the data: logits, label and prediction; of a language model the mean loss over its label tokens, their number, and the prediction with --generate.
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
     /// Replace the predictions file if it is there.
@@ -61,14 +62,16 @@ pub struct EvalOptions {
 }
 
 /// What an evaluation found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EvalSummary {
     /// Metrics by name.
     pub metrics: BTreeMap<String, f64>,
-    /// The score of each example, in the order of the data.
+    /// Of a language model: the score of each example, in the order of the data.
     pub scores: Vec<ExampleScore>,
     /// The generated texts, one a prompt.
     pub texts: Vec<GeneratedText>,
+    /// Of a classification: which classes were taken for which.
+    pub confusion: Option<ConfusionMatrix>,
 }
 
 /// Evaluates.
@@ -83,77 +86,15 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
     {
         return Err(TrainError::OutputExists { path: path.clone() });
     }
-    let device = device::open(options.device)?;
-    device.seed(options.seed);
-    let loaded = load_base(&options.model, options.adapter.as_deref(), &device)?;
-    screen.line(&format!("model     {}", loaded.summary));
-    let base = loaded.base;
-    let length = max_length(options.max_length, &base)?;
-    let data = read_examples(&options.data, &options.reading, &base, length)?;
-    screen.line(&format!("data      {}", data.report));
-    let task = CausalLm::new(loaded.model, 0.0);
-
-    let examples = data.examples.clone();
-    let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
-    let mut bar = screen.bar("loss", evaluator.len());
-    let (mut metrics, scores) = evaluator.run(&task, |done| bar.set(done))?;
-    bar.finish();
-
-    let mut texts = Vec::new();
-    if options.generate {
-        let groups = group_references(&data.records)?;
-        let config = generation_config(&base, options.max_new_tokens, options.beams);
-        let mut bar = screen.bar("texts", groups.len());
-        let (model, tokenizer) = (&task.model, &base.tokenizer);
-        texts = generate_texts(
-            model,
-            tokenizer,
-            &groups,
-            &config,
-            options.batch_size,
-            |done| {
-                bar.set(done);
-            },
-        )?;
-        bar.finish();
-        metrics.extend(score_texts(&texts)?);
-    }
-    let summary = EvalSummary {
-        metrics,
-        scores,
-        texts,
+    let options = &EvalOptions {
+        model: model_directory(&options.model)?,
+        ..options.clone()
     };
-    if let Some(path) = &options.predictions {
-        let lines = summary.lines(&examples, &data.records);
-        write_file(path, Overwrite::Replace, |file| {
-            lines.iter().try_for_each(|line| writeln!(file, "{line}"))
-        })?;
-    }
-    Ok(summary)
-}
-
-impl EvalSummary {
-    fn lines(&self, examples: &[Example], records: &[Record]) -> Vec<serde_json::Value> {
-        let texts: HashMap<&str, &str> = self
-            .texts
-            .iter()
-            .map(|text| (text.prompt.as_str(), text.text.as_str()))
-            .collect();
-        // Records that had nothing to predict make no example: the line tells which is which.
-        let prompts: HashMap<usize, &str> = records
-            .iter()
-            .filter_map(|record| Some((record.origin.line(), record.content.prompt()?)))
-            .collect();
-        let scored = self.scores.iter().zip(examples);
-        scored
-            .map(|(score, example)| {
-                let mut object = json!({"loss": score.loss, "tokens": score.tokens});
-                let prompt = prompts.get(&example.origin().line());
-                if let Some(text) = prompt.and_then(|prompt| texts.get(prompt)) {
-                    object["prediction"] = json!(text);
-                }
-                object
-            })
-            .collect()
+    match options.task.map_or_else(
+        || default_task(&options.model, options.adapter.as_deref()),
+        Ok,
+    )? {
+        TaskName::CausalLm => causal::eval(options, screen),
+        task => labelled::eval(task, options, screen),
     }
 }

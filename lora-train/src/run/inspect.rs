@@ -1,9 +1,12 @@
 //! What an adapter or a model is, without loading it onto anything.
 
+use super::open::model_directory;
 use crate::TrainError;
 use lora_core::peft::{CONFIG_FILE, PREFIX, WEIGHTS_FILE, read_config};
 use lora_models::checkpoint::Checkpoint;
+use lora_models::encoder::{EncoderConfig, EncoderFamily, Labels};
 use lora_models::gpt2::Gpt2Config;
+use lora_models::model_type;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -92,25 +95,14 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
 }
 
 fn model(path: &Path) -> Result<String, TrainError> {
-    let config = Gpt2Config::from_dir(path)?;
+    let path = &model_directory(path)?;
+    let kind = model_type(path)?;
+    let mut text = format!("{kind} model {}\n", path.display());
+    let targets = match kind.as_str() {
+        "gpt2" => gpt2(&mut text, &Gpt2Config::from_dir(path)?),
+        _ => encoder(&mut text, &EncoderConfig::from_dir(path)?),
+    };
     let checkpoint = Checkpoint::open(path)?;
-    let mut text = format!("gpt2 model {}\n", path.display());
-    line(
-        &mut text,
-        format!(
-            "  {} layers, {} wide, {} heads, {} tokens, {} positions, head {}",
-            config.n_layer,
-            config.n_embd,
-            config.n_head,
-            config.vocab_size,
-            config.n_positions,
-            if config.tie_word_embeddings {
-                "tied"
-            } else {
-                "of its own"
-            }
-        ),
-    );
     let mut dtypes: BTreeMap<&str, usize> = BTreeMap::new();
     let mut parameters = 0;
     for name in checkpoint.names() {
@@ -137,11 +129,56 @@ fn model(path: &Path) -> Result<String, TrainError> {
             checkpoint.file_bytes()
         ),
     );
-    line(
-        &mut text,
-        "  targets: c_attn (or slices c_attn[q,k,v]), c_proj, c_fc, lm_head, wte".into(),
-    );
+    line(&mut text, format!("  targets: {targets}"));
     Ok(text)
+}
+
+fn gpt2(text: &mut String, config: &Gpt2Config) -> &'static str {
+    line(
+        text,
+        format!(
+            "  {} layers, {} wide, {} heads, {} tokens, {} positions, head {}",
+            config.n_layer,
+            config.n_embd,
+            config.n_head,
+            config.vocab_size,
+            config.n_positions,
+            if config.tie_word_embeddings {
+                "tied"
+            } else {
+                "of its own"
+            }
+        ),
+    );
+    "c_attn (or slices c_attn[q,k,v]), c_proj, c_fc, lm_head, wte"
+}
+
+fn encoder(text: &mut String, config: &EncoderConfig) -> &'static str {
+    line(
+        text,
+        format!(
+            "  {} layers, {} wide, {} heads, {} tokens, inputs of {} tokens at most",
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.num_attention_heads,
+            config.vocab_size,
+            config.max_length(),
+        ),
+    );
+    line(
+        text,
+        match &config.labels {
+            Labels::Score => "  a head gives a score".into(),
+            Labels::Classes(names) => format!("  a head gives {}", names.join(", ")),
+        },
+    );
+    match config.family {
+        EncoderFamily::Deberta => {
+            "in_proj (or slices in_proj[q,k,v]), pos_proj, pos_q_proj, dense, word_embeddings"
+        }
+        EncoderFamily::DebertaV2 => "query_proj, key_proj, value_proj, dense, word_embeddings",
+        _ => "query, key, value, dense, word_embeddings",
+    }
 }
 
 fn line(text: &mut String, line: String) {

@@ -1,13 +1,19 @@
 //! Merging an adapter into its model for deployment, or converting a model.
 
-use super::base::load_base;
+use super::labelled::{head_kind, model_labels};
+use super::open::{Opens, load_base, model_directory};
+use super::plan::default_task;
 use crate::TrainError;
 use crate::device::{self, DeviceName};
+use crate::task::TaskName;
+use burn::tensor::Device;
 use clap::Args;
 use lora_core::files::Overwrite;
+use lora_models::ExportOptions;
 use lora_models::checkpoint::ExportDType;
-use lora_models::{ExportOptions, LoraModel};
-use std::path::PathBuf;
+use lora_models::classifier::{Classifier, ClassifierOptions};
+use lora_models::gpt2::Gpt2LmHead;
+use std::path::{Path, PathBuf};
 
 /// Options of `lora merge`.
 #[derive(Args, Clone, Debug)]
@@ -49,8 +55,28 @@ fn parse_dtype(text: &str) -> Result<ExportDType, String> {
 /// # Errors
 /// On bad files, a value that does not fit in the element type, or an output that is there already.
 pub fn merge(options: &MergeOptions) -> Result<String, TrainError> {
+    let dir = &model_directory(&options.model)?;
     let device = device::open(options.device)?;
-    let loaded = load_base(&options.model, options.adapter.as_deref(), &device)?;
+    match default_task(dir, options.adapter.as_deref())? {
+        TaskName::CausalLm => merge_model::<Gpt2LmHead>(options, dir, &(), &device),
+        task => {
+            let how = ClassifierOptions {
+                head: head_kind(task),
+                labels: Some(model_labels(dir, options.adapter.as_deref())?),
+                ..ClassifierOptions::default()
+            };
+            merge_model::<Classifier>(options, dir, &how, &device)
+        }
+    }
+}
+
+fn merge_model<M: Opens>(
+    options: &MergeOptions,
+    dir: &Path,
+    how: &M::How,
+    device: &Device,
+) -> Result<String, TrainError> {
+    let loaded = load_base::<M>(dir, options.adapter.as_deref(), how, device)?;
     let modules = loaded.adapter.map_or(0, |report| report.modules.len());
     let model = lora_core::merge(loaded.model).into_module();
     let overwrite = match options.overwrite {
@@ -59,7 +85,7 @@ pub fn merge(options: &MergeOptions) -> Result<String, TrainError> {
     };
     let export = ExportOptions {
         dtype: options.dtype,
-        base_dir: Some(options.model.clone()),
+        base_dir: Some(dir.into()),
     };
     let report = model.export(&options.output, &export, overwrite)?;
     Ok(format!(

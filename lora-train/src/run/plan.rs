@@ -3,9 +3,13 @@
 use crate::TrainError;
 use crate::data::BatchOrder;
 use crate::options::{TargetNames, TrainOptions};
+use crate::run::open::model_directory;
+use crate::task::TaskName;
 use crate::trainer::{AdamW, Every, ScheduleKind};
 use lora_core::{ExcludeModules, LoraConfig, LoraScaling, TargetModules};
-use std::path::PathBuf;
+use lora_models::classifier::{HeadKind, adapter_labels};
+use lora_models::encoder::{EncoderConfig, Labels};
+use std::path::{Path, PathBuf};
 
 /// What a run will do: [`TrainOptions`] with defaults in place.
 #[derive(Clone, Debug)]
@@ -181,6 +185,27 @@ impl TrainPlan {
         })
     }
 
+    /// What is learned: as asked for, else by the model and the adapter that is gone on with.
+    ///
+    /// # Errors
+    /// If the model cannot be read, or does not fit the task.
+    pub fn task(&self) -> Result<TaskName, TrainError> {
+        let model = model_directory(&self.model)?;
+        let by_model = default_task(&model, self.options.adapter.as_deref())?;
+        let task = self.options.task.unwrap_or(by_model);
+        if (task == TaskName::CausalLm) != (by_model == TaskName::CausalLm) {
+            return Err(TrainError::config(
+                "task",
+                format!(
+                    "is {task}, but {} is a model for {by_model}; causal-lm needs GPT-2, the others an \
+                     encoder: BERT, RoBERTa or DeBERTa",
+                    self.model.display()
+                ),
+            ));
+        }
+        Ok(task)
+    }
+
     /// Steps of the run, for this many batches an epoch.
     pub fn total_steps(&self, batches_per_epoch: usize) -> Result<usize, TrainError> {
         match self.options.max_steps {
@@ -225,6 +250,25 @@ impl TrainPlan {
     }
 }
 
+/// What a model, with or without an adapter, does.
+pub(crate) fn default_task(model: &Path, adapter: Option<&Path>) -> Result<TaskName, TrainError> {
+    if lora_models::model_type(model)? == "gpt2" {
+        return Ok(TaskName::CausalLm);
+    }
+    let Some(adapter) = adapter else {
+        return Ok(match EncoderConfig::from_dir(model)?.labels {
+            Labels::Score => TaskName::Regression,
+            Labels::Classes(_) => TaskName::Classification,
+        });
+    };
+    let found = adapter_labels(adapter)?;
+    Ok(match (found.kind, found.labels) {
+        (HeadKind::Token, _) => TaskName::TokenClassification,
+        (HeadKind::Sequence, Some(Labels::Score)) => TaskName::Regression,
+        (HeadKind::Sequence, _) => TaskName::Classification,
+    })
+}
+
 fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
     let standard = LoraConfig::default();
     let config = LoraConfig {
@@ -242,7 +286,7 @@ fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
         layers: o.layers.clone(),
         layers_pattern: Vec::new(),
         rank_pattern: o.rank_pattern.clone().into_iter().collect(),
-        modules_to_save: Vec::new(),
+        modules_to_save: o.modules_to_save.clone().unwrap_or_default(),
         alpha_pattern: o.alpha_pattern.clone().into_iter().collect(),
     };
     config.validate()?;
@@ -252,7 +296,8 @@ fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
 /// `c_attn[q,v],c_fc` is two entries: a comma in brackets separates slices.
 fn targets(names: Option<&TargetNames>) -> TargetModules {
     let text = match names {
-        None => "c_attn",
+        // The model's own are taken then, once it is known.
+        None => return TargetModules::all_linear(),
         Some(TargetNames::List(names)) => return TargetModules::names(names.clone()),
         Some(TargetNames::Text(text)) => text.as_str(),
     };

@@ -1,16 +1,16 @@
 //! Training, from files to files.
 
-use super::base::{Loaded, check_finite};
-use super::data::{max_length, read_examples};
-use super::evaluator::Evaluator;
-use super::judge::Judge;
+use super::causal::CausalJob;
+use super::job::{Evaluate, Job, Metrics, judge};
+use super::labelled::LabelledJob;
+use super::open::{Loaded, check_finite, model_directory};
 use super::plan::TrainPlan;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
-use crate::data::{BatchPlan, Example};
+use crate::data::{BatchPlan, Sample};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen};
-use crate::task::{CausalLm, GeneratedText};
+use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{
     BatchLoader, CheckpointDir, Hooks, Outcome, Run, Schedule, TrainerConfig, fit,
 };
@@ -45,6 +45,8 @@ pub struct TrainSummary {
     pub steps: usize,
     /// Seconds of training, evaluations included.
     pub seconds: f64,
+    /// Number of parameters that trained.
+    pub trainable: usize,
 }
 
 /// Trains as the plan says. Stopped through the interrupter, it saves a checkpoint first.
@@ -52,6 +54,21 @@ pub struct TrainSummary {
 /// # Errors
 /// On bad data, options or files, a loss that is not finite, or output that is there already.
 pub fn train(
+    plan: TrainPlan,
+    interrupter: Interrupter,
+    screen: &mut Screen,
+) -> Result<TrainSummary, TrainError> {
+    let plan = TrainPlan {
+        model: model_directory(&plan.model)?,
+        ..plan
+    };
+    match plan.task()? {
+        TaskName::CausalLm => train_job::<CausalJob>(plan, interrupter, screen),
+        _ => train_job::<LabelledJob>(plan, interrupter, screen),
+    }
+}
+
+fn train_job<J: Job + 'static>(
     plan: TrainPlan,
     interrupter: Interrupter,
     screen: &mut Screen,
@@ -68,35 +85,22 @@ pub fn train(
     screen.line(&format!("device    {}", device::describe(&device)));
     let device = device.autodiff();
 
+    let mut job = J::new(&plan, screen)?;
+    let how = job.how();
     let Loaded {
         model,
         adapter,
         base,
         summary,
-    } = starting_weights(&plan, checkpoint.as_ref(), &device)?;
+    } = starting_weights::<J::Model>(&plan, &how, checkpoint.as_ref(), &device)?;
     screen.line(&format!("model     {summary}"));
     check_finite(&model)?;
     if let Some(report) = &adapter {
         screen.line(&report.to_string());
     }
-    screen.line(&format!("weights   {}", trainable_summary(&model)));
-
-    let length = max_length(plan.options.max_length, &base)?;
-    let read = |path: &Path| read_examples(path, &plan.options.reading, &base, length);
-    let data = read(&plan.data)?;
-    screen.line(&format!("data      {}", data.report));
-    let (mut evaluator, mut records) = (None, Vec::new());
-    if let Some(path) = &plan.options.eval_data {
-        let data = read(path)?;
-        screen.line(&format!("eval data {}", data.report));
-        evaluator = Some(Evaluator::new(
-            data.examples,
-            plan.eval_batch_size,
-            base.pad_id(),
-        )?);
-        records = data.records;
-    }
-    let judge = Judge::new(&plan, &base, evaluator, &records)?;
+    let weights = trainable_summary(&model);
+    screen.line(&format!("weights   {weights}"));
+    let examples = job.encode(&plan, &base, screen)?;
 
     if checkpoint.is_none() {
         prepare_output(&plan)?;
@@ -108,19 +112,19 @@ pub fn train(
         |file| file.write_all(recipe.as_bytes()),
     )?;
 
-    let task = CausalLm::new(model, plan.label_smoothing);
+    let task = job.task(model);
     let before = match &checkpoint {
         Some(_) => BTreeMap::new(),
-        None => judge.judge(&task.valid(), &base, screen, "before", None)?.0,
+        None => judge(&job, &task.valid(), &base, screen, "before", None)?.0,
     };
-    let saver = Saver::new(base.clone(), adapter);
-    let hooks = LmHooks {
-        evaluator: judge.evaluator(),
+    let saver = Saver::new(base.clone(), how, adapter);
+    let hooks = JobHooks::<J> {
+        evaluator: job.evaluator(),
         saver: saver.clone(),
     };
     let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
     let metrics = MetricsFile::open(&plan.output.join("metrics.jsonl"), step)?;
-    let mut run = run(&plan, data.examples, base.pad_id(), hooks, interrupter)?;
+    let mut run = run(&plan, &job, examples, base.pad_id(), hooks, interrupter)?;
     run.observers = vec![Box::new(metrics), Box::new(screen.observer())];
     let Outcome {
         model: mut task,
@@ -135,15 +139,15 @@ pub fn train(
         .map(|e| e.eval);
     if let (true, Some(best)) = (plan.keeps_best(), checkpoints.best()) {
         screen.line(&format!("keeping the best evaluation, {}", best.display()));
-        task = CausalLm::new(saver.reload(&best, &device)?, plan.label_smoothing).valid();
+        task = job.task(saver.reload(&best, &device)?).valid();
         known = None;
     }
     let (after, texts) = match stopped.as_deref() {
         Some(INTERRUPTED) => Default::default(),
-        _ => judge.judge(&task, &base, screen, "after", known)?,
+        _ => judge(&job, &task, &base, screen, "after", known)?,
     };
-    let weights = plan.output.join(weights_name(plan.options.full));
-    saver.save(&task.model, &weights, Overwrite::Replace)?;
+    let path = plan.output.join(weights_name(plan.options.full));
+    saver.save(J::model(&task), &path, Overwrite::Replace)?;
     let mut merged = None;
     if plan.options.merge {
         let dir = plan.output.join("merged");
@@ -151,7 +155,7 @@ pub fn train(
             base_dir: Some(base.dir.clone()),
             ..ExportOptions::default()
         };
-        let model = merge(task.model).into_module();
+        let model = merge(J::into_model(task)).into_module();
         model.export(&dir, &options, Overwrite::Replace)?;
         merged = Some(dir);
     }
@@ -159,11 +163,12 @@ pub fn train(
         before,
         after,
         texts,
-        weights,
+        weights: path,
         merged,
         stopped,
         steps: state.step,
         seconds: state.seconds,
+        trainable: weights.trainable,
     })
 }
 
@@ -208,17 +213,19 @@ fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))
 }
 
-fn run(
+fn run<J: Job + 'static>(
     plan: &TrainPlan,
-    examples: Vec<Example>,
+    job: &J,
+    examples: Vec<J::Sample>,
     pad_id: u32,
-    hooks: LmHooks,
+    hooks: JobHooks<J>,
     interrupter: Interrupter,
-) -> Result<Run<CausalLm, Example>, TrainError> {
-    let fingerprint = plan.fingerprint(examples.len(), examples.iter().map(Example::len).sum())?;
-    let lengths = examples.iter().map(Example::len).collect();
+) -> Result<Run<J::Task, J::Sample>, TrainError> {
+    let lengths: Vec<usize> = examples.iter().map(Sample::len).collect();
+    let fingerprint = plan.fingerprint(examples.len(), lengths.iter().sum())?;
     let batches = BatchPlan::new(lengths, plan.batch_size, plan.order, plan.seed)?;
     let total = plan.total_steps(batches.batches_per_epoch())?;
+    let best = job.best_by();
     Ok(Run {
         config: TrainerConfig {
             total_steps: total,
@@ -227,8 +234,8 @@ fn run(
             evaluate: plan.evaluate,
             save: plan.save,
             patience: plan.options.early_stopping,
-            best_metric: "loss".into(),
-            higher_is_better: false,
+            best_metric: best.metric,
+            higher_is_better: best.higher_is_better,
             seed: plan.seed,
         },
         adamw: plan.adamw,
@@ -242,20 +249,20 @@ fn run(
 }
 
 /// Evaluation and saving for the training loop.
-struct LmHooks {
-    evaluator: Option<Arc<Evaluator>>,
-    saver: Saver,
+struct JobHooks<J: Job> {
+    evaluator: Option<Arc<dyn Evaluate<J::Task>>>,
+    saver: Saver<J::Model>,
 }
 
-impl Hooks<CausalLm> for LmHooks {
-    fn evaluate(&mut self, model: &CausalLm) -> Result<BTreeMap<String, f64>, TrainError> {
+impl<J: Job + 'static> Hooks<J::Task> for JobHooks<J> {
+    fn evaluate(&mut self, task: &J::Task) -> Result<Metrics, TrainError> {
         match &self.evaluator {
-            Some(evaluator) => Ok(evaluator.run(model, |_| {})?.0),
-            None => Ok(BTreeMap::new()),
+            Some(evaluator) => evaluator.metrics(task, &mut |_| {}),
+            None => Ok(Metrics::new()),
         }
     }
 
-    fn save_weights(&mut self, model: &CausalLm, dir: &Path) -> Result<(), TrainError> {
-        self.saver.save_into(model, dir)
+    fn save_weights(&mut self, task: &J::Task, dir: &Path) -> Result<(), TrainError> {
+        self.saver.save_into(J::model(task), dir)
     }
 }

@@ -1,16 +1,13 @@
 //! What a run starts from, and how what it trained is written.
 
-use super::base::{Base, Loaded, from_scratch, load_base};
+use super::open::{Base, Loaded, Opens, from_scratch, load_base};
 use super::plan::TrainPlan;
 use crate::TrainError;
-use crate::task::CausalLm;
 use crate::trainer::Checkpoint;
-use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
-use lora_core::{AttachReport, peft};
-use lora_models::gpt2::Gpt2LmHead;
-use lora_models::{ExportOptions, LoraModel};
+use lora_core::{AttachReport, LoraConfig, peft};
+use lora_models::ExportOptions;
 use std::path::Path;
 
 /// Name of the directory with what was trained: a PEFT adapter, or a whole model with `--full`.
@@ -19,18 +16,20 @@ pub(crate) fn weights_name(full: bool) -> &'static str {
 }
 
 /// The model that a run starts from: the checkpoint's weights, the adapter's, or fresh ones.
-pub(crate) fn starting_weights(
+pub(crate) fn starting_weights<M: Opens>(
     plan: &TrainPlan,
+    how: &M::How,
     checkpoint: Option<&Checkpoint>,
     device: &Device,
-) -> Result<Loaded, TrainError> {
+) -> Result<Loaded<M>, TrainError> {
     let saved = checkpoint.map(|c| c.path.join(weights_name(plan.lora.is_none())));
     let Some(lora) = &plan.lora else {
         let mut loaded = match (&saved, plan.options.from_scratch) {
-            (None, true) => from_scratch(&plan.model, plan.seed, device)?,
-            (None, false) => load_base(&plan.model, None, device)?,
+            (None, true) => from_scratch(&plan.model, how, plan.seed, device)?,
+            (None, false) => load_base(&plan.model, None, how, device)?,
             (Some(saved), _) => {
-                let loaded = load_base(saved, None, device)?;
+                // A checkpoint has the head that was trained.
+                let loaded: Loaded<M> = load_base(saved, None, &M::trained(how), device)?;
                 // Tokenizer and origin stay those of the base model.
                 let mut base = loaded.base;
                 base.dir = plan.model.clone();
@@ -40,28 +39,42 @@ pub(crate) fn starting_weights(
         loaded.model = loaded.model.set_require_grad(true);
         return Ok(loaded);
     };
-    let mut loaded = load_base(&plan.model, None, device)?;
+    let mut loaded: Loaded<M> = load_base(&plan.model, None, how, device)?;
     let (model, report) = match (saved, &plan.options.adapter) {
         (Some(saved), _) => loaded.model.load_adapter(saved)?,
         (None, Some(adapter)) => start_from(plan, loaded.model, adapter)?,
-        (None, None) => loaded.model.attach(lora)?,
+        (None, None) => {
+            let lora = complete(plan, lora, &loaded.model);
+            loaded.model.attach(&lora)?
+        }
     };
     loaded.model = model;
     loaded.adapter = Some(report);
     Ok(loaded)
 }
 
+/// The model's default targets, where the options name none.
+fn complete<M: Opens>(plan: &TrainPlan, lora: &LoraConfig, model: &M) -> LoraConfig {
+    match plan.options.targets {
+        Some(_) => lora.clone(),
+        None => lora.clone().with_targets(model.default_targets()),
+    }
+}
+
 /// An adapter that is loaded brings its own rank, alpha and targets: asking for others is an error,
 /// not a surprise. Dropout is a matter of training, and taken from the options.
-fn start_from(
+fn start_from<M: Opens>(
     plan: &TrainPlan,
-    model: Gpt2LmHead,
+    model: M,
     dir: &Path,
-) -> Result<(Gpt2LmHead, AttachReport), TrainError> {
+) -> Result<(M, AttachReport), TrainError> {
     let options = &plan.options;
     let mut config = peft::read_config(dir)?;
     config.dropout = options.dropout.unwrap_or(config.dropout);
-    let (model, report) = model.load_adapter_with(dir, &config)?;
+    let (model, report) = match options.fresh_head {
+        false => model.load_adapter_with(dir, &config)?,
+        true => model.load_adapter_factors(dir, &config)?,
+    };
 
     let mut asked = config.clone();
     asked.rank = options.rank.unwrap_or(asked.rank);
@@ -93,24 +106,29 @@ fn start_from(
 }
 
 /// Writes what was trained.
-#[derive(Clone)]
-pub(crate) struct Saver {
+pub(crate) struct Saver<M: Opens> {
     base: Base,
+    how: M::How,
     report: Option<AttachReport>,
 }
 
-impl Saver {
-    pub fn new(base: Base, report: Option<AttachReport>) -> Self {
-        Self { base, report }
+impl<M: Opens> Clone for Saver<M> {
+    fn clone(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            how: self.how.clone(),
+            report: self.report.clone(),
+        }
+    }
+}
+
+impl<M: Opens> Saver<M> {
+    pub fn new(base: Base, how: M::How, report: Option<AttachReport>) -> Self {
+        Self { base, how, report }
     }
 
     /// Writes the adapter, or the model where there is none, as `dir`.
-    pub fn save(
-        &self,
-        model: &Gpt2LmHead,
-        dir: &Path,
-        overwrite: Overwrite,
-    ) -> Result<(), TrainError> {
+    pub fn save(&self, model: &M, dir: &Path, overwrite: Overwrite) -> Result<(), TrainError> {
         match &self.report {
             Some(report) => {
                 let base = self.base.dir.to_string_lossy();
@@ -128,18 +146,18 @@ impl Saver {
     }
 
     /// The weights of a directory that [`save`](Self::save) wrote, on the base model.
-    pub fn reload(&self, dir: &Path, device: &Device) -> Result<Gpt2LmHead, TrainError> {
+    pub fn reload(&self, dir: &Path, device: &Device) -> Result<M, TrainError> {
         let dir = dir.join(weights_name(self.report.is_none()));
-        let loaded = match self.report {
-            Some(_) => load_base(&self.base.dir, Some(&dir), device)?,
-            None => load_base(&dir, None, device)?,
+        let loaded: Loaded<M> = match self.report {
+            Some(_) => load_base(&self.base.dir, Some(&dir), &self.how, device)?,
+            None => load_base(&dir, None, &M::trained(&self.how), device)?,
         };
         Ok(loaded.model)
     }
 
     /// Writes a checkpoint's part.
-    pub fn save_into(&self, task: &CausalLm, dir: &Path) -> Result<(), TrainError> {
+    pub fn save_into(&self, model: &M, dir: &Path) -> Result<(), TrainError> {
         let dir = dir.join(weights_name(self.report.is_none()));
-        self.save(&task.model.valid(), &dir, Overwrite::Refuse)
+        self.save(&model.valid(), &dir, Overwrite::Refuse)
     }
 }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use lora_core::files::Overwrite;
 use lora_train::TrainError;
 use lora_train::data::{
-    GlueScore, GlueTask, Label, LabelKind, LabelSet, LabelledData, LabelledLayout, LabelledSource,
+    GlueTask, Label, LabelKind, LabelSet, LabelledData, LabelledLayout, LabelledSource,
     Predictions, TokenSource, Unlabelled, read_labelled, read_tokens, write_glue_submission,
 };
+use lora_train::task::TaskName;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -153,7 +154,7 @@ fn the_lines_of_records_are_those_of_the_file() {
 
 #[test]
 fn tasks_have_the_metrics_and_fields_of_glue() {
-    use GlueScore::{Accuracy, AccuracyAndF1, Matthews, PearsonAndSpearman};
+    use lora_train::metric::TaskMetric::{Accuracy, AccuracyAndF1, Matthews, PearsonAndSpearman};
     for (task, score, fields) in [
         (GlueTask::Cola, Matthews, ("sentence", None)),
         (GlueTask::Sst2, Accuracy, ("sentence", None)),
@@ -177,7 +178,7 @@ fn tasks_have_the_metrics_and_fields_of_glue() {
         (GlueTask::Rte, Accuracy, ("sentence1", Some("sentence2"))),
         (GlueTask::Wnli, Accuracy, ("sentence1", Some("sentence2"))),
     ] {
-        assert_eq!(task.score(), score, "{task}");
+        assert_eq!(TaskName::Glue(task).metric(), Some(score), "{task}");
         assert_eq!(task.text_fields(), fields, "{task}");
     }
 }

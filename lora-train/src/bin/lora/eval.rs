@@ -7,7 +7,10 @@ use lora_train::run::{EvalOptions, eval};
 pub fn run(options: &EvalOptions) -> Result<(), TrainError> {
     let summary = eval(options, &Screen::detect())?;
     for (name, value) in &summary.metrics {
-        println!("{name:12} {value:.4}");
+        println!("{name:20} {value:.4}");
+    }
+    if let Some(confusion) = &summary.confusion {
+        println!("\n{confusion}");
     }
     if let Some(path) = &options.predictions {
         println!("saved {}", path.display());

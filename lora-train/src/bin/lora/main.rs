@@ -1,17 +1,18 @@
-//! The program `lora`: LoRA fine-tuning of GPT-2 models on Burn.
+//! The program `lora`: LoRA fine-tuning of GPT-2, BERT, RoBERTa and DeBERTa on Burn.
 #![recursion_limit = "256"]
 
 mod eval;
 mod generate;
 mod inspect;
 mod merge;
+mod predict;
 mod train;
 
 use clap::{Parser, Subcommand};
 use lora_train::TrainError;
 use std::process::ExitCode;
 
-/// Fine-tune GPT-2 models with LoRA, and use the result.
+/// Fine-tune GPT-2, BERT, RoBERTa and DeBERTa models with LoRA, and use the result.
 ///
 /// Exit codes: 0 done, 1 failed, 2 bad usage.
 #[derive(Parser)]
@@ -25,8 +26,10 @@ struct Cli {
 enum Command {
     /// Train an adapter, or with --full the whole model.
     Train(Box<train::Train>),
-    /// Measure loss, perplexity and accuracy, and with --generate BLEU and ROUGE-L.
+    /// Measure a model on data: a classifier by the task's scores, a language model by loss, perplexity and accuracy, and with --generate by BLEU and ROUGE-L.
     Eval(lora_train::run::EvalOptions),
+    /// Classify, score or tag texts.
+    Predict(lora_train::run::PredictOptions),
     /// Continue prompts.
     Generate(lora_train::run::GenerateOptions),
     /// Write a model with an adapter merged into it.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(command) => command.run(),
         Command::Eval(options) => eval::run(&options),
+        Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
         Command::Merge(options) => merge::run(&options),
         Command::Inspect(command) => command.run(),

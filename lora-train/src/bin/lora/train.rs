@@ -2,6 +2,7 @@
 
 use clap::Args;
 use lora_train::TrainError;
+use lora_train::memory::peak_mib;
 use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
 use lora_train::run::{INTERRUPTED, TrainPlan, TrainSummary, train};
@@ -18,6 +19,9 @@ pub struct Train {
     recipe: Option<PathBuf>,
     #[command(flatten)]
     options: TrainOptions,
+    /// Print the outcome as one JSON object on the last line: `before` and `after` (metrics by name), `steps`, `seconds`, `trainable`, `peak_mib`, `saved`.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Train {
@@ -41,9 +45,27 @@ impl Train {
             message: format!("no handler for Ctrl-C: {error}"),
         })?;
         let mut screen = Screen::detect();
-        show(&train(plan, interrupter, &mut screen)?);
+        let summary = train(plan, interrupter, &mut screen)?;
+        match self.json {
+            true => println!("{}", as_json(&summary)),
+            false => show(&summary),
+        }
         Ok(())
     }
+}
+
+fn as_json(summary: &TrainSummary) -> serde_json::Value {
+    serde_json::json!({
+        "before": summary.before,
+        "after": summary.after,
+        "steps": summary.steps,
+        "seconds": summary.seconds,
+        "trainable": summary.trainable,
+        "peak_mib": peak_mib(),
+        "saved": summary.weights,
+        "merged": summary.merged,
+        "stopped": summary.stopped,
+    })
 }
 
 fn show(summary: &TrainSummary) {

@@ -36,19 +36,6 @@ pub enum GlueTask {
     Wnli,
 }
 
-/// What a task of GLUE is scored by; where there are two, by their mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GlueScore {
-    /// The share of records whose class is right.
-    Accuracy,
-    /// Accuracy, and the F1 of class 1.
-    AccuracyAndF1,
-    /// Matthews' correlation coefficient.
-    Matthews,
-    /// Pearson's and Spearman's correlation coefficients.
-    PearsonAndSpearman,
-}
-
 /// What is known of a task.
 struct Spec {
     name: &'static str,
@@ -56,7 +43,6 @@ struct Spec {
     submission: &'static str,
     texts: (&'static str, Option<&'static str>),
     labels: &'static [&'static str],
-    score: GlueScore,
 }
 
 const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
@@ -80,13 +66,12 @@ impl GlueTask {
     /// Names, fields and the order of the labels are those of the `glue` data set on the Hugging
     /// Face hub.
     fn spec(self) -> Spec {
-        let spec = |name, title, submission, texts, labels, score| Spec {
+        let spec = |name, title, submission, texts, labels| Spec {
             name,
             title,
             submission,
             texts,
             labels,
-            score,
         };
         let sentence = ("sentence", None);
         let questions = ("question1", Some("question2"));
@@ -98,19 +83,18 @@ impl GlueTask {
         let duplicate: &[&str] = &["not_duplicate", "duplicate"];
         let inference: &[&str] = &["entailment", "neutral", "contradiction"];
         let reversed: &[&str] = &["not_entailment", "entailment"];
-        use GlueScore::{Accuracy, AccuracyAndF1, Matthews, PearsonAndSpearman};
         #[rustfmt::skip]
         let spec = match self {
-            Self::Cola => spec("cola", "CoLA", "CoLA.tsv", sentence, acceptable, Matthews),
-            Self::Sst2 => spec("sst2", "SST-2", "SST-2.tsv", sentence, sentiment, Accuracy),
-            Self::Mrpc => spec("mrpc", "MRPC", "MRPC.tsv", SENTENCES, equivalent, AccuracyAndF1),
-            Self::Stsb => spec("stsb", "STS-B", "STS-B.tsv", SENTENCES, &[], PearsonAndSpearman),
-            Self::Qqp => spec("qqp", "QQP", "QQP.tsv", questions, duplicate, AccuracyAndF1),
-            Self::Mnli => spec("mnli", "MNLI", "MNLI-m.tsv", premise, inference, Accuracy),
-            Self::MnliMismatched => spec("mnli-mm", "MNLI-mm", "MNLI-mm.tsv", premise, inference, Accuracy),
-            Self::Qnli => spec("qnli", "QNLI", "QNLI.tsv", question, ENTAILMENT, Accuracy),
-            Self::Rte => spec("rte", "RTE", "RTE.tsv", SENTENCES, ENTAILMENT, Accuracy),
-            Self::Wnli => spec("wnli", "WNLI", "WNLI.tsv", SENTENCES, reversed, Accuracy),
+            Self::Cola => spec("cola", "CoLA", "CoLA.tsv", sentence, acceptable),
+            Self::Sst2 => spec("sst2", "SST-2", "SST-2.tsv", sentence, sentiment),
+            Self::Mrpc => spec("mrpc", "MRPC", "MRPC.tsv", SENTENCES, equivalent),
+            Self::Stsb => spec("stsb", "STS-B", "STS-B.tsv", SENTENCES, &[]),
+            Self::Qqp => spec("qqp", "QQP", "QQP.tsv", questions, duplicate),
+            Self::Mnli => spec("mnli", "MNLI", "MNLI-m.tsv", premise, inference),
+            Self::MnliMismatched => spec("mnli-mm", "MNLI-mm", "MNLI-mm.tsv", premise, inference),
+            Self::Qnli => spec("qnli", "QNLI", "QNLI.tsv", question, ENTAILMENT),
+            Self::Rte => spec("rte", "RTE", "RTE.tsv", SENTENCES, ENTAILMENT),
+            Self::Wnli => spec("wnli", "WNLI", "WNLI.tsv", SENTENCES, reversed),
         };
         spec
     }
@@ -148,11 +132,6 @@ impl GlueTask {
     /// How many numbers a model predicts: one for each class, or one score.
     pub fn outputs(self) -> usize {
         self.spec().labels.len().max(1)
-    }
-
-    /// What the task is scored by.
-    pub fn score(self) -> GlueScore {
-        self.spec().score
     }
 
     /// The name of the file of predictions that GLUE's server asks for.

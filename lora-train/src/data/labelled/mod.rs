@@ -37,7 +37,7 @@ mod tokens;
 pub use columns::LabelledColumns;
 pub use encode::{ClassWeights, EncodeInputs, Encoded, encode_labelled, encode_tagged};
 pub use example::{LabelledBatch, LabelledExample, Target, Targets};
-pub use glue::{GlueScore, GlueTask};
+pub use glue::GlueTask;
 pub use label_set::LabelSet;
 pub use read::{LabelledData, LabelledLayout, LabelledSource, read_labelled};
 pub use record::{Label, LabelKind, LabelledRecord, ReadReport, TokenRecord, Unlabelled};

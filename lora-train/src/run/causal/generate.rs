@@ -1,12 +1,13 @@
 //! Generating text.
 
-use super::base::load_base;
 use super::judge::generation_config;
 use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::progress::Screen;
+use crate::run::open::load_base;
 use clap::Args;
 use lora_models::generate::{BeamSearch, GenerationConfig, Sampling, Strategy};
+use lora_models::gpt2::Gpt2LmHead;
 use std::io::BufRead;
 use std::path::PathBuf;
 
@@ -116,7 +117,7 @@ pub fn generate(
 ) -> Result<Vec<Continuation>, TrainError> {
     let prompts = prompts(options)?;
     let device = device::open(options.device)?;
-    let loaded = load_base(&options.model, options.adapter.as_deref(), &device)?;
+    let loaded = load_base::<Gpt2LmHead>(&options.model, options.adapter.as_deref(), &(), &device)?;
     let base = loaded.base;
     let config = generation_config(&base, options.max_new_tokens, 1);
     let config = options.sampling.apply(config);

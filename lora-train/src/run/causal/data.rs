@@ -6,7 +6,7 @@ use crate::data::{
     read_records,
 };
 use crate::options::ReadingOptions;
-use crate::run::Base;
+use crate::run::open::Base;
 use std::path::Path;
 
 impl ReadingOptions {
@@ -58,21 +58,4 @@ pub(crate) fn read_examples(
         examples,
         report: format!("{}: {report}", path.display()),
     })
-}
-
-/// The longest example: as asked for, else 512 tokens or what the model takes.
-pub(crate) fn max_length(asked: Option<usize>, base: &Base) -> Result<usize, TrainError> {
-    let positions = base.config.n_positions;
-    match asked {
-        None => Ok(512.min(positions)),
-        Some(0 | 1) => Err(TrainError::config(
-            "max_length",
-            "is below 2: nothing to predict",
-        )),
-        Some(length) if length > positions => Err(TrainError::config(
-            "max_length",
-            format!("is {length}, but the model takes {positions} tokens at most"),
-        )),
-        Some(length) => Ok(length),
-    }
 }

@@ -3,6 +3,7 @@
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, Example, collate};
 use crate::metric::RunningLoss;
+use crate::run::job::{Evaluate, Metrics};
 use crate::task::CausalLm;
 use std::collections::BTreeMap;
 
@@ -75,8 +76,18 @@ impl Evaluator {
             .filter_map(|(name, value)| Some((name.to_string(), value?)));
         Ok((metrics.collect(), scores.collect()))
     }
+}
 
-    pub fn len(&self) -> usize {
+impl Evaluate<CausalLm> for Evaluator {
+    fn len(&self) -> usize {
         self.examples.len()
+    }
+
+    fn metrics(
+        &self,
+        task: &CausalLm,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Metrics, TrainError> {
+        Ok(self.run(task, progress)?.0)
     }
 }

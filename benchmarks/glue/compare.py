@@ -1,0 +1,187 @@
+"""Runs this project's program and PEFT on the same batches from the same start, and makes a table of both.
+
+    python benchmarks/glue/prepare.py --model MODEL --data DATA --out OUT
+    cargo build --release
+    python benchmarks/glue/compare.py --model MODEL --prepared OUT --results FILE.jsonl --table FILE.md \
+        --program lora=target/release/lora --program peft
+
+A run is a line of the results file, written when it ends; what has a line is not run again, so a comparison that was
+stopped goes on where it was. Without `--program` the table is made of the lines that are there. The programs take
+turns, so that both meet the same machine.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tasks import TASKS, score
+
+METHODS = {"lora": "LoRA", "full": "full"}
+PROGRAMS = {"lora": "this project", "peft": "PyTorch + PEFT"}
+PEFT_RUN = Path(__file__).resolve().parent / "peft_run.py"
+# Of the metric that each task's score is of.
+SCORES = {"sst2": "SST-2, accuracy", "cola": "CoLA, Matthews", "mrpc": "MRPC, accuracy and F1"}
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="the base model; needed to run")
+    parser.add_argument("--prepared", type=Path, help="what prepare.py wrote; needed to run")
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--table", type=Path, help="receives the table, which is also printed")
+    parser.add_argument("--program", action="append", default=[], metavar="peft | lora=PATH")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--lr-lora", type=float, default=2e-3)
+    parser.add_argument("--lr-full", type=float, default=5e-5)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    args.programs = dict(program.partition("=")[::2] for program in args.program)
+    if unknown := args.programs.keys() - PROGRAMS.keys():
+        parser.error(f"--program {', '.join(unknown)}: expected peft or lora=PATH")
+    if "lora" in args.programs and not Path(args.programs["lora"]).is_file():
+        parser.error(f"--program lora={args.programs['lora']}: no such file; build it with `cargo build --release`")
+    if args.programs and not (args.model and args.prepared):
+        parser.error("to run a program, give --model and --prepared")
+    args.lr = {"lora": args.lr_lora, "full": args.lr_full}
+    return args
+
+
+def options(args, method: str, seed: int):
+    """What both programs are told in the same words."""
+    return [
+        "--batch-size", "32", "--lr", str(args.lr[method]), "--max-length", "128",
+        "--warmup-ratio", "0.06", "--weight-decay", "0.01", "--seed", str(seed),
+    ]  # fmt: skip
+
+
+def files(args, task: str, method: str, seed: int):
+    """Training data, evaluation data, start."""
+    start = f"start-{seed}" if method == "lora" else f"start-full-{seed}"
+    names = (f"train-{task}-{seed}.jsonl", f"dev-{task}.jsonl", start)
+    return [args.prepared / name for name in names]
+
+
+def execute(command, threads: int):
+    """The output's last line, as JSON, and the largest memory in MiB. The program's progress is shown."""
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=env)
+    output = process.stdout.read()
+    # Not `wait`: only wait4 tells this child's memory from that of the others.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    lines = output.strip().splitlines()
+    if process.returncode != 0 or not lines:
+        raise SystemExit(f"exit status {process.returncode}: {' '.join(map(str, command))}")
+    return json.loads(lines[-1]), usage.ru_maxrss // 1024
+
+
+def run_peft(args, task: str, method: str, seed: int):
+    train, dev, start = files(args, task, method, seed)
+    command = [
+        sys.executable, PEFT_RUN, "--model", args.model, "--train", train, "--dev", dev, "--start", start,
+        "--method", method, "--threads", args.threads, *options(args, method, seed),
+    ]  # fmt: skip
+    return execute(command, args.threads)[0]
+
+
+def run_lora(args, task: str, method: str, seed: int):
+    train, dev, start = files(args, task, method, seed)
+    starts = {
+        "lora": ["--model", args.model, "--adapter", start],
+        "full": ["--model", start, "--full"],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "out"
+        command = [
+            Path(args.programs["lora"]).resolve(), "train", *starts[method], "--task", "classification",
+            "--data", train, "--eval-data", dev, "--no-shuffle", "--epochs", "1",
+            *options(args, method, seed), "--output", output, "--json",
+        ]  # fmt: skip
+        printed, peak_mib = execute(command, args.threads)
+        events = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    result = {"task": task, "method": method, "seed": seed, "program": "lora", "lr": args.lr[method]}
+    return result | from_lora(task, printed, events) | {"peak_mib": peak_mib}
+
+
+def from_lora(task: str, printed: dict, events: list):
+    """What `lora train` says, in the words of peft_run.py: of the line it prints and of its metrics.jsonl.
+
+    The seconds of the last step are those of training alone: the only evaluation comes after it.
+    """
+    last_step = [event for event in events if "loss" in event][-1]
+    last_eval = [event for event in events if "eval" in event][-1]
+    return {
+        "score": score(task, printed["after"]),
+        "metrics": printed["after"],
+        "train_seconds": round(last_step["seconds"], 2),
+        "eval_seconds": round(last_eval["eval_seconds"], 2),
+        "trainable": printed["trainable"],
+        "steps": last_step["step"],
+        "versions": {"lora": printed["version"]},
+    }
+
+
+def read_results(path: Path, args):
+    """The last line of each run; lines of another learning rate are another comparison's."""
+    results = {}
+    if path.exists():
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            result = json.loads(line)
+            expected = args.lr[result["method"]]
+            if result["lr"] != expected:
+                message = f"learning rate {result['lr']}, expected {expected}: use another file"
+                raise SystemExit(f"{path}:{number}: {message}")
+            results[tuple(result[name] for name in ("task", "method", "program", "seed"))] = result
+    return results
+
+
+def table(results: dict) -> str:
+    """Mean and sample standard deviation of the score, mean of the seconds, largest memory."""
+    lines = [
+        "| task, score | method | program | score, mean ± std (seeds) | training, s | peak memory, MiB | trainable |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for task, method, program in ((t, m, p) for t in TASKS for m in METHODS for p in PROGRAMS):
+        runs = [result for key, result in results.items() if key[:3] == (task, method, program)]
+        if not runs:
+            continue
+        scores = [100 * run["score"] for run in runs]
+        deviation = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+        lines.append(
+            f"| {SCORES[task]} | {METHODS[method]} | {PROGRAMS[program]} "
+            f"| {statistics.mean(scores):.2f}{deviation} ({len(runs)}) "
+            f"| {statistics.mean(run['train_seconds'] for run in runs):.1f} "
+            f"| {max(run['peak_mib'] for run in runs)} | {runs[0]['trainable']:,} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    args = parse()
+    runners = {"lora": run_lora, "peft": run_peft}
+    results = read_results(args.results, args)
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds:
+        for task, method, program in ((t, m, p) for t in args.tasks for m in args.methods for p in args.programs):
+            key = (task, method, program, seed)
+            if key in results:
+                continue
+            print(f"{program}: {task}, {method}, seed {seed}", file=sys.stderr)
+            results[key] = runners[program](args, task, method, seed)
+            with args.results.open("a") as file:
+                file.write(json.dumps(results[key]) + "\n")
+    text = table(results)
+    print(text, end="")
+    if args.table:
+        args.table.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

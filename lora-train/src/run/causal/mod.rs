@@ -1,0 +1,107 @@
+//! Causal language modelling with GPT-2.
+
+mod data;
+mod eval;
+mod evaluator;
+mod generate;
+mod judge;
+
+pub(crate) use eval::eval;
+pub use evaluator::ExampleScore;
+pub use generate::{GenerateOptions, SamplingOptions, generate};
+
+use super::job::{BestBy, Evaluate, Job, Metrics};
+use super::open::Base;
+use super::plan::TrainPlan;
+use crate::TrainError;
+use crate::data::Example;
+use crate::progress::Screen;
+use crate::task::{CausalLm, GeneratedText};
+use data::read_examples;
+use evaluator::Evaluator;
+use judge::Prompts;
+use lora_models::gpt2::Gpt2LmHead;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Shortest example that has something to predict.
+const LEAST: usize = 2;
+
+/// Training a language model.
+pub(crate) struct CausalJob {
+    label_smoothing: f64,
+    evaluator: Option<Arc<Evaluator>>,
+    prompts: Prompts,
+}
+
+impl Job for CausalJob {
+    type Model = Gpt2LmHead;
+    type Sample = Example;
+    type Task = CausalLm;
+
+    fn new(plan: &TrainPlan, _screen: &Screen) -> Result<Self, TrainError> {
+        Ok(Self {
+            label_smoothing: plan.label_smoothing,
+            evaluator: None,
+            prompts: Prompts::default(),
+        })
+    }
+
+    fn how(&self) {}
+
+    fn encode(
+        &mut self,
+        plan: &TrainPlan,
+        base: &Base,
+        screen: &Screen,
+    ) -> Result<Vec<Example>, TrainError> {
+        let length = base.max_length(plan.options.max_length, LEAST)?;
+        let read = |path: &Path| read_examples(path, &plan.options.reading, base, length);
+        let data = read(&plan.data)?;
+        screen.line(&format!("data      {}", data.report));
+        let mut records = Vec::new();
+        if let Some(path) = &plan.options.eval_data {
+            let data = read(path)?;
+            screen.line(&format!("eval data {}", data.report));
+            let evaluator = Evaluator::new(data.examples, plan.eval_batch_size, base.pad_id())?;
+            self.evaluator = Some(Arc::new(evaluator));
+            records = data.records;
+        }
+        self.prompts = Prompts::new(plan, &records)?;
+        Ok(data.examples)
+    }
+
+    fn task(&self, model: Gpt2LmHead) -> CausalLm {
+        CausalLm::new(model, self.label_smoothing)
+    }
+
+    fn model(task: &CausalLm) -> &Gpt2LmHead {
+        &task.model
+    }
+
+    fn into_model(task: CausalLm) -> Gpt2LmHead {
+        task.model
+    }
+
+    fn evaluator(&self) -> Option<Arc<dyn Evaluate<CausalLm>>> {
+        let evaluator = self.evaluator.clone()?;
+        Some(evaluator)
+    }
+
+    fn best_by(&self) -> BestBy {
+        BestBy {
+            metric: "loss".into(),
+            higher_is_better: false,
+        }
+    }
+
+    fn texts(
+        &self,
+        task: &CausalLm,
+        base: &Base,
+        screen: &mut Screen,
+        when: &str,
+    ) -> Result<(Metrics, Vec<GeneratedText>), TrainError> {
+        self.prompts.judge(task, base, screen, when)
+    }
+}

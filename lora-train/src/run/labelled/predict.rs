@@ -1,0 +1,322 @@
+//! Classifying lines, and the files that GLUE's server scores.
+
+use super::data::{Reader, label_set};
+use super::evaluator::{Evaluator, best, probabilities};
+use super::{LEAST, head_kind, model_labels};
+use crate::TrainError;
+use crate::data::{
+    ClassWeights, LabelSet, LabelledRecord, MAX_LINE_BYTES, Origin, Predictions, TokenRecord,
+    Unlabelled, write_glue_submission,
+};
+use crate::device::{self, DeviceName};
+use crate::options::ReadingOptions;
+use crate::progress::Screen;
+use crate::run::labelled::data::Records;
+use crate::run::open::{load_base, model_directory};
+use crate::run::plan::default_task;
+use crate::task::{Classify, TaskName};
+use clap::Args;
+use lora_core::files::Overwrite;
+use lora_models::classifier::{Classifier, ClassifierOptions};
+use serde::Serialize;
+use std::io::{BufRead, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Options of `lora predict`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PredictOptions {
+    /// Directory of the model.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// PEFT adapter on it [default: the model alone].
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// What the model does: classification, regression, token-classification, or glue/NAME [default: by the model and adapter].
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<TaskName>,
+    /// Text to classify; may be given several times. A tab separates the texts of a pair.
+    #[arg(long, value_name = "TEXT")]
+    pub text: Vec<String>,
+    /// File with a text on each line, or `-` for standard input [default: standard input, unless --text or --data is given].
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub texts: Option<PathBuf>,
+    /// Data file instead: JSON Lines, CSV or TSV with columns, or a file of GLUE; labels are not needed.
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// With a task of GLUE and --data: directory that receives the file that GLUE's server scores.
+    #[arg(long, value_name = "DIR", requires = "data")]
+    pub submission: Option<PathBuf>,
+    /// Replace the submission if it is there.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print one JSON object a text: `prediction`, and `scores` by label.
+    #[arg(long)]
+    pub json: bool,
+    /// Texts in a forward pass.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub batch_size: usize,
+    /// Longest text in tokens [default: 512, at most the model's].
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// How to read the data.
+    #[command(flatten)]
+    pub reading: ReadingOptions,
+    /// Device to run on.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceName,
+}
+
+/// What a model says of a text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Predicted {
+    /// A class.
+    Class {
+        /// Its name.
+        prediction: String,
+        /// The probability of each class, by name, in the order of the classes.
+        scores: Vec<(String, f64)>,
+    },
+    /// A number.
+    Score {
+        /// The number.
+        prediction: f32,
+    },
+    /// A class for each word.
+    Tags {
+        /// The words.
+        words: Vec<String>,
+        /// The name of each word's class.
+        prediction: Vec<String>,
+    },
+}
+
+/// Predicts. With a submission, the path of the file that was written comes too.
+///
+/// # Errors
+/// On bad files, nothing to classify, or a submission that is there already.
+pub fn predict(
+    options: &PredictOptions,
+    screen: &Screen,
+) -> Result<(Vec<Predicted>, Option<PathBuf>), TrainError> {
+    let model = model_directory(&options.model)?;
+    let adapter = options.adapter.as_deref();
+    let task = match options.task {
+        Some(task) => task,
+        None => default_task(&model, adapter)?,
+    };
+    if task == TaskName::CausalLm {
+        return Err(TrainError::config(
+            "task",
+            "is causal-lm: a language model goes on with texts, see `lora generate`",
+        ));
+    }
+    let labels = model_labels(&model, adapter)?;
+    let set = label_set(&labels)?;
+    let records = records(options, task, set.as_ref())?;
+    let device = device::open(options.device)?;
+    let how = ClassifierOptions {
+        head: head_kind(task),
+        labels: Some(labels),
+        ..ClassifierOptions::default()
+    };
+    let loaded = load_base::<Classifier>(&model, adapter, &how, &device)?;
+    if adapter.is_none() && !loaded.model.fresh().is_empty() {
+        return Err(lora_models::ModelError::StillRandom {
+            modules: loaded.model.fresh().to_vec(),
+        }
+        .into());
+    }
+    let base = loaded.base;
+    let length = base.max_length(options.max_length, LEAST)?;
+    let weights = ClassWeights::default();
+    let (examples, _) = records.encode(&base.tokenizer, length, &weights)?;
+    let evaluator = Evaluator::new(
+        task,
+        set.clone(),
+        examples,
+        options.batch_size,
+        base.pad_id(),
+    )?;
+    let task_model = Classify::new(loaded.model, 0.0, weights);
+    let mut bar = screen.bar("predict", evaluator.len());
+    let outputs = evaluator.outputs(&task_model, &mut |done| bar.set(done))?;
+    bar.finish();
+
+    let mut submission = None;
+    if let Some(folder) = &options.submission {
+        let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
+        submission = Some(submit(options, task, folder, &records, rows, set.as_ref())?);
+    }
+    let predicted = match (&records, &set) {
+        (Records::Texts(_), Some(set)) => {
+            let rows = outputs.iter().map(|rows| class(&rows[0], set));
+            rows.collect()
+        }
+        (Records::Texts(_), None) => {
+            let rows = outputs.iter().map(|rows| Predicted::Score {
+                prediction: rows[0][0],
+            });
+            rows.collect()
+        }
+        (Records::Words(records), set) => {
+            let name = |row: &Vec<f32>| {
+                let class = best(row);
+                let name = set.as_ref().and_then(|set| set.name(class));
+                name.map_or_else(|| class.to_string(), String::from)
+            };
+            let rows = records.iter().zip(&outputs);
+            rows.map(|(record, rows)| Predicted::Tags {
+                words: record.words.clone(),
+                prediction: rows.iter().map(name).collect(),
+            })
+            .collect()
+        }
+    };
+    Ok((predicted, submission))
+}
+
+fn class(row: &[f32], set: &LabelSet) -> Predicted {
+    let name = |class: usize| set.name(class).unwrap_or_default().to_string();
+    let scores = probabilities(row).into_iter().enumerate();
+    Predicted::Class {
+        prediction: name(best(row)),
+        scores: scores.map(|(class, p)| (name(class), p)).collect(),
+    }
+}
+
+fn submit(
+    options: &PredictOptions,
+    task: TaskName,
+    folder: &Path,
+    records: &Records,
+    rows: Vec<&[f32]>,
+    set: Option<&LabelSet>,
+) -> Result<PathBuf, TrainError> {
+    let TaskName::Glue(glue) = task else {
+        return Err(TrainError::config(
+            "submission",
+            format!("is for the tasks of GLUE, and the task is {task}"),
+        ));
+    };
+    std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+    let overwrite = match options.overwrite {
+        true => Overwrite::Replace,
+        false => Overwrite::Refuse,
+    };
+    let ids = records.ids();
+    match set {
+        Some(set) => {
+            let classes: Vec<usize> = rows.into_iter().map(best).collect();
+            let predictions = Predictions::Classes(&classes, set);
+            write_glue_submission(folder, overwrite, glue, ids.as_deref(), predictions)
+        }
+        None => {
+            let scores: Vec<f64> = rows.into_iter().map(|row| f64::from(row[0])).collect();
+            let predictions = Predictions::Scores(&scores);
+            write_glue_submission(folder, overwrite, glue, ids.as_deref(), predictions)
+        }
+    }
+}
+
+/// What is to be classified: the data file, or lines.
+fn records(
+    options: &PredictOptions,
+    task: TaskName,
+    set: Option<&LabelSet>,
+) -> Result<Records, TrainError> {
+    if let Some(path) = &options.data {
+        let reader = Reader::new(task, &options.reading)?;
+        return Ok(reader.read(path, set, Unlabelled::Accept)?.records);
+    }
+    let mut lines: Vec<(String, Origin)> = Vec::new();
+    for (index, text) in options.text.iter().enumerate() {
+        lines.push((text.clone(), Origin::new(Path::new("--text"), index + 1)));
+    }
+    match (&options.texts, options.text.is_empty()) {
+        (Some(path), _) if path.as_os_str() != "-" => {
+            let file = std::fs::File::open(path).map_err(TrainError::io(path))?;
+            read_lines(std::io::BufReader::new(file), path, &mut lines)?;
+        }
+        (Some(_), _) | (None, true) => {
+            read_lines(
+                std::io::stdin().lock(),
+                Path::new("standard input"),
+                &mut lines,
+            )?;
+        }
+        (None, false) => {}
+    }
+    if lines.is_empty() {
+        return Err(TrainError::config(
+            "text",
+            "is missing: give --text, --texts or --data, or lines on standard input",
+        ));
+    }
+    Ok(match task {
+        TaskName::TokenClassification => Records::Words(
+            lines
+                .into_iter()
+                .map(|(text, origin)| {
+                    let words: Vec<String> = text.split_whitespace().map(String::from).collect();
+                    TokenRecord {
+                        // Which word a token begins is told by its place in the labels.
+                        labels: Some(vec![0; words.len()]),
+                        words,
+                        origin,
+                    }
+                })
+                .collect(),
+        ),
+        _ => Records::Texts(
+            lines
+                .into_iter()
+                .map(|(text, origin)| {
+                    let (first, second) = match text.split_once('\t') {
+                        Some((first, second)) => (first.to_string(), Some(second.to_string())),
+                        None => (text, None),
+                    };
+                    LabelledRecord {
+                        first,
+                        second,
+                        label: None,
+                        id: None,
+                        origin,
+                    }
+                })
+                .collect(),
+        ),
+    })
+}
+
+/// Lines that are not blank, each of bounded length.
+fn read_lines(
+    mut reader: impl BufRead,
+    path: &Path,
+    lines: &mut Vec<(String, Origin)>,
+) -> Result<(), TrainError> {
+    let origin: Arc<Path> = Arc::from(path);
+    for number in 1.. {
+        let mut bytes = Vec::new();
+        let limit = MAX_LINE_BYTES as u64 + 1;
+        let read = reader.by_ref().take(limit).read_until(b'\n', &mut bytes);
+        if read.map_err(TrainError::io(path))? == 0 {
+            break;
+        }
+        let malformed = |message: &str| TrainError::DataLine {
+            path: path.into(),
+            line: number,
+            message: message.into(),
+        };
+        if bytes.len() > MAX_LINE_BYTES {
+            return Err(malformed("is longer than any text of use"));
+        }
+        let line = String::from_utf8(bytes).map_err(|_| malformed("is not UTF-8"))?;
+        let line = line.trim_end_matches(['\n', '\r']);
+        if !line.trim().is_empty() {
+            lines.push((line.to_string(), Origin::new(origin.clone(), number)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,404 @@
+//! A model with its tokenizer, with or without an adapter.
+
+use crate::TrainError;
+use crate::data::{Encode, EncodeInputs, Encoded};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use lora_core::AttachReport;
+use lora_models::LoraModel;
+use lora_models::classifier::{Classifier, ClassifierOptions};
+use lora_models::encoder::EncoderConfig;
+use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::hub::{self, HubOptions};
+use lora_models::tokenizer::{Sequence, Tokenizer};
+use std::path::{Path, PathBuf};
+
+/// What stays of a model while its weights change: tokenizer, origin, sizes.
+#[derive(Clone)]
+pub struct Base {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Where it was read from.
+    pub dir: PathBuf,
+    /// What of its configuration others ask for.
+    pub traits: Traits,
+}
+
+/// Numbers of a model that data is prepared by.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    /// Number of tokens.
+    pub vocab_size: usize,
+    /// The most tokens in an input.
+    pub max_length: usize,
+    /// The token that ends a text.
+    pub eos_id: Option<u32>,
+    /// The token that fills a batch up, where the model insists on one.
+    pub pad_id: Option<u32>,
+}
+
+/// A model read from files.
+pub struct Loaded<M> {
+    /// The model, with the adapter if one was asked for.
+    pub model: M,
+    /// What is on it.
+    pub adapter: Option<AttachReport>,
+    /// Tokenizer and sizes.
+    pub base: Base,
+    /// One line on what was loaded.
+    pub summary: String,
+}
+
+/// A kind of model that is opened by its directory.
+pub trait Opens: LoraModel {
+    /// What must be known to open it beside the directory.
+    type How: Clone + Default + Send;
+
+    /// How it is opened once it was trained: with the head that was.
+    fn trained(how: &Self::How) -> Self::How {
+        how.clone()
+    }
+
+    /// Reads it; a line on what was read comes with it.
+    ///
+    /// # Errors
+    /// If a file is missing, malformed or not supported.
+    fn open(dir: &Path, how: &Self::How, device: &Device) -> Result<(Self, String), TrainError>;
+
+    /// With random weights, for a directory with a configuration and a tokenizer only.
+    ///
+    /// # Errors
+    /// If the configuration is missing, malformed or not supported.
+    fn random(dir: &Path, how: &Self::How, seed: u64, device: &Device) -> Result<Self, TrainError>;
+
+    /// Names and shapes of its weights, before any is made.
+    ///
+    /// # Errors
+    /// If the configuration is missing, malformed or not supported.
+    fn weight_shapes(
+        dir: &Path,
+        how: &Self::How,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, TrainError>;
+
+    /// What of its configuration others ask for.
+    fn traits(&self) -> Traits;
+}
+
+impl Opens for Gpt2LmHead {
+    type How = ();
+
+    fn open(dir: &Path, _how: &(), device: &Device) -> Result<(Self, String), TrainError> {
+        let (model, report) = Self::load(dir, device)?;
+        Ok((model, report.to_string()))
+    }
+
+    fn random(dir: &Path, _how: &(), seed: u64, device: &Device) -> Result<Self, TrainError> {
+        Ok(Self::init(&Gpt2Config::from_dir(dir)?, seed, device)?)
+    }
+
+    fn weight_shapes(
+        dir: &Path,
+        _how: &(),
+        _device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
+        Ok(Gpt2Config::from_dir(dir)?.weight_shapes())
+    }
+
+    fn traits(&self) -> Traits {
+        let config = self.config();
+        Traits {
+            vocab_size: config.vocab_size,
+            max_length: config.n_positions,
+            eos_id: config.eos_token_ids.first().copied(),
+            pad_id: None,
+        }
+    }
+}
+
+impl Opens for Classifier {
+    type How = ClassifierOptions;
+
+    fn trained(how: &ClassifierOptions) -> ClassifierOptions {
+        ClassifierOptions {
+            fresh_head: false,
+            ..how.clone()
+        }
+    }
+
+    fn open(
+        dir: &Path,
+        how: &ClassifierOptions,
+        device: &Device,
+    ) -> Result<(Self, String), TrainError> {
+        let (model, report) = Self::load(dir, how, device)?;
+        let mut summary = format!("{}: {report}", model.config().family);
+        if !model.fresh().is_empty() {
+            summary.push_str(&format!(
+                "\n          not in the checkpoint, so it starts at random, trains whole and is saved with the adapter: {}",
+                model.fresh().join(", ")
+            ));
+        }
+        Ok((model, summary))
+    }
+
+    fn random(
+        dir: &Path,
+        how: &ClassifierOptions,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let config = config_with_labels(dir, how)?;
+        Ok(Self::init(&config, how.head, seed, device)?)
+    }
+
+    fn weight_shapes(
+        dir: &Path,
+        how: &ClassifierOptions,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
+        let config = config_with_labels(dir, how)?;
+        Ok(Self::weight_shapes(&config, how.head, device)?)
+    }
+
+    fn traits(&self) -> Traits {
+        let config = self.config();
+        Traits {
+            vocab_size: config.vocab_size,
+            max_length: config.max_length(),
+            eos_id: None,
+            pad_id: Some(config.pad_token_id),
+        }
+    }
+}
+
+fn config_with_labels(dir: &Path, how: &ClassifierOptions) -> Result<EncoderConfig, TrainError> {
+    let mut config = EncoderConfig::from_dir(dir)?;
+    if let Some(labels) = &how.labels {
+        config.labels = labels.clone();
+    }
+    Ok(config)
+}
+
+impl Encode for Tokenizer {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+        Ok(Tokenizer::encode(self, text)?)
+    }
+}
+
+impl EncodeInputs for Tokenizer {
+    fn encode_inputs(
+        &self,
+        inputs: &[(&str, Option<&str>)],
+        max_length: usize,
+    ) -> Result<Vec<Encoded>, TrainError> {
+        let sequences = self.encode_inputs_batch(inputs, Some(max_length))?;
+        Ok(sequences.into_iter().map(encoded).collect())
+    }
+
+    fn encode_words(&self, words: &[&str], max_length: usize) -> Result<Encoded, TrainError> {
+        let sequence = Tokenizer::encode_words(self, words, Some(max_length))?;
+        Ok(encoded(sequence))
+    }
+}
+
+fn encoded(sequence: Sequence) -> Encoded {
+    Encoded {
+        ids: sequence.ids,
+        type_ids: sequence.type_ids,
+        words: sequence.words,
+        cut: sequence.cut,
+    }
+}
+
+impl Base {
+    fn new(traits: Traits, dir: &Path) -> Result<Self, TrainError> {
+        let tokenizer = Tokenizer::from_dir(dir)?;
+        match tokenizer.largest_id() {
+            Some(largest) if largest as usize >= traits.vocab_size => Err(TrainError::config(
+                "model",
+                format!(
+                    "{}: the tokenizer has ids up to {largest}, the model knows {} tokens: they do not \
+                     belong together",
+                    dir.display(),
+                    traits.vocab_size
+                ),
+            )),
+            _ => Ok(Self {
+                tokenizer,
+                dir: dir.into(),
+                traits,
+            }),
+        }
+    }
+
+    /// The token that ends a text.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.tokenizer.eos_id().or(self.traits.eos_id)
+    }
+
+    /// The token that fills a batch up: where the model does not insist on one any will do, since it is
+    /// neither seen nor learned.
+    pub fn pad_id(&self) -> u32 {
+        let own = self.tokenizer.pad_id().or(self.eos_id());
+        self.traits.pad_id.or(own).unwrap_or(0)
+    }
+
+    /// The longest example: as asked for, else 512 tokens or what the model takes.
+    ///
+    /// # Errors
+    /// If it is below `least`, or more than the model takes.
+    pub fn max_length(&self, asked: Option<usize>, least: usize) -> Result<usize, TrainError> {
+        let most = self.traits.max_length;
+        match asked {
+            None => Ok(512.min(most)),
+            Some(length) if length < least => Err(TrainError::config(
+                "max_length",
+                format!(
+                    "is {length}, expected at least {least}: there is nothing to learn in less"
+                ),
+            )),
+            Some(length) if length > most => Err(TrainError::config(
+                "max_length",
+                format!("is {length}, but the model takes {most} tokens at most"),
+            )),
+            Some(length) => Ok(length),
+        }
+    }
+}
+
+/// The directory of a model that is given by its directory or by its name on the Hub.
+///
+/// # Errors
+/// If it is neither, or cannot be downloaded.
+pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
+    if model.is_dir() {
+        return Ok(model.into());
+    }
+    let name = model.to_string_lossy();
+    Ok(hub::resolve(
+        &name,
+        &HubOptions::from_env(),
+        &mut |_, _, _| {},
+    )?)
+}
+
+/// Loads a model, and an adapter onto it.
+///
+/// # Errors
+/// If a file is missing, malformed or not supported, or a weight is larger than the device can
+/// bind at once.
+pub fn load_base<M: Opens>(
+    dir: &Path,
+    adapter: Option<&Path>,
+    how: &M::How,
+    device: &Device,
+) -> Result<Loaded<M>, TrainError> {
+    let dir = &model_directory(dir)?;
+    check_limits::<M>(dir, how, device)?;
+    let (mut model, summary) = M::open(dir, how, device)?;
+    let mut attached = None;
+    if let Some(adapter) = adapter {
+        let (with_adapter, report) = model.load_adapter(adapter)?;
+        model = with_adapter;
+        attached = Some(report);
+    }
+    Ok(Loaded {
+        adapter: attached,
+        base: Base::new(model.traits(), dir)?,
+        summary,
+        model,
+    })
+}
+
+/// A model with random weights, for a directory with a configuration and a tokenizer only.
+///
+/// # Errors
+/// If either is not there or not supported.
+pub(crate) fn from_scratch<M: Opens>(
+    dir: &Path,
+    how: &M::How,
+    seed: u64,
+    device: &Device,
+) -> Result<Loaded<M>, TrainError> {
+    check_limits::<M>(dir, how, device)?;
+    let model = M::random(dir, how, seed, device)?;
+    Ok(Loaded {
+        summary: format!("random weights, {} parameters", model.num_params()),
+        adapter: None,
+        base: Base::new(model.traits(), dir)?,
+        model,
+    })
+}
+
+/// Refuses a model with a weight that the device cannot bind in one buffer, before anything is
+/// put there.
+///
+/// Beyond that limit, 128 MiB on many WGPU adapters, Burn 0.22.1 was seen to return wrong losses
+/// before it failed.
+fn check_limits<M: Opens>(dir: &Path, how: &M::How, device: &Device) -> Result<(), TrainError> {
+    let Some(limit) = lora_core::ops::max_buffer_bytes(device) else {
+        return Ok(());
+    };
+    for (name, shape) in M::weight_shapes(dir, how, device)? {
+        let bytes = 4 * shape.iter().map(|&n| n as u64).product::<u64>();
+        if bytes > limit {
+            return Err(TrainError::config(
+                "device",
+                format!(
+                    "`{name}` {shape:?} takes {} MiB, and this device binds at most {} MiB in one \
+                     buffer; take `--device flex`, a GPU with a higher limit, or a model with a \
+                     smaller vocabulary",
+                    bytes >> 20,
+                    limit >> 20
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses parameters that are not finite: training would only spread them.
+///
+/// # Errors
+/// If one has a value that is not finite; the error names it.
+pub(crate) fn check_finite<M: Module>(module: &M) -> Result<(), TrainError> {
+    let mut check = Finite {
+        path: Vec::new(),
+        bad: None,
+    };
+    module.visit(&mut check);
+    match check.bad {
+        None => Ok(()),
+        Some(name) => Err(TrainError::config(
+            "model",
+            format!("`{name}` has values that are not finite"),
+        )),
+    }
+}
+
+struct Finite {
+    path: Vec<String>,
+    bad: Option<String>,
+}
+
+impl ModuleVisitor for Finite {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.bad.is_some() {
+            return;
+        }
+        // The sum of finite weights is finite: one number a parameter is read back.
+        let sum = crate::host::values(param.base().without_autodiff().abs().sum());
+        if !sum.is_ok_and(|sum| sum[0].is_finite()) {
+            self.bad = Some(self.path.join("."));
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Classifying and scoring texts, and tagging tokens.
+
+use crate::TrainError;
+use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, LabelledExample, Targets};
+use crate::host;
+use crate::trainer::{MicroBatch, OptimizerTap, StepOutput, Task};
+use burn::module::Module;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn_train::{InferenceStep, TrainOutput, TrainStep};
+use lora_models::LoraModel;
+use lora_models::classifier::Classifier;
+
+/// An encoder and its head with their loss.
+///
+/// Of a class y with weight `w_y`, label smoothing ε and K classes it is
+/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in PyTorch, averaged over the labels' weights;
+/// of a score the squared error, averaged over the examples.
+#[derive(Module, Debug)]
+pub struct Classify {
+    /// The model.
+    pub model: Classifier,
+    label_smoothing: f64,
+    #[module(skip)]
+    weights: ClassWeights,
+    #[module(skip)]
+    tap: OptimizerTap,
+}
+
+impl Classify {
+    /// A model to train, with label smoothing in [0, 1) and weights of the classes.
+    pub fn new(model: Classifier, label_smoothing: f64, weights: ClassWeights) -> Self {
+        Self {
+            model,
+            label_smoothing,
+            weights,
+            tap: OptimizerTap::default(),
+        }
+    }
+
+    /// The outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
+    fn outputs(&self, batch: &LabelledBatch) -> Tensor<2> {
+        let device = self.model.device();
+        let shape = [batch.batch, batch.seq];
+        let integers = |values: &[i64]| {
+            Tensor::<2, Int>::from_data(TensorData::new(values.to_vec(), shape), &device)
+        };
+        let mask = TensorData::new(batch.attention_mask.clone(), shape);
+        let mask = Tensor::<2, Bool>::from_data(mask, &device);
+        let type_ids = integers(&batch.type_ids);
+        self.model
+            .forward(integers(&batch.input_ids), &mask, Some(type_ids))
+    }
+
+    /// What the model says, a row an example, or a row a position `[batch · seq]` for a head on tokens.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn logits(&self, batch: &LabelledBatch) -> Result<Vec<Vec<f32>>, TrainError> {
+        let outputs = self.outputs(batch);
+        let [_, width] = outputs.dims();
+        let values = host::values(outputs)?;
+        Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
+    }
+
+    /// The loss summed over the labels, `[1]`.
+    fn loss_sum(&self, batch: &LabelledBatch) -> Tensor<1> {
+        let outputs = self.outputs(batch);
+        match &batch.targets {
+            Targets::Classes(classes) => self.cross_entropy(outputs, classes),
+            Targets::Scores(scores) => {
+                let [rows, _] = outputs.dims();
+                let scores = TensorData::new(scores.clone(), [rows, 1]);
+                let scores = Tensor::<2>::from_data(scores, &self.model.device());
+                (outputs - scores).square().sum()
+            }
+            // Nothing is learned, and there is still a graph to go back through.
+            Targets::Unknown => outputs.sum().mul_scalar(0.0),
+        }
+    }
+
+    fn cross_entropy(&self, outputs: Tensor<2>, classes: &[i64]) -> Tensor<1> {
+        let device = self.model.device();
+        let labelled = classes.iter().enumerate();
+        let (rows, classes): (Vec<i64>, Vec<i64>) = labelled
+            .filter(|(_, class)| **class != IGNORE_INDEX)
+            .map(|(row, class)| (row as i64, *class))
+            .unzip();
+        let [all, width] = outputs.dims();
+        let labels = rows.len();
+        if labels == 0 {
+            return outputs.sum().mul_scalar(0.0);
+        }
+        let outputs = match labels == all {
+            true => outputs,
+            false => {
+                let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [labels]), &device);
+                outputs.select(0, rows)
+            }
+        };
+        let log_p = log_softmax(outputs, 1); // [labels, outputs]
+        let weight = |class: i64| self.weights.of(class as usize) as f32;
+        let own: Vec<f32> = classes.iter().map(|&class| weight(class)).collect();
+        let index = Tensor::<2, Int>::from_data(TensorData::new(classes, [labels, 1]), &device);
+        let mut nll = log_p.clone().gather(1, index).neg(); // [labels, 1]
+        let weighted = self.weights.values().is_some();
+        if weighted {
+            nll = nll * Tensor::<2>::from_data(TensorData::new(own, [labels, 1]), &device);
+        }
+        let nll = nll.sum();
+        if self.label_smoothing == 0.0 {
+            return nll;
+        }
+        let mut all = log_p.neg();
+        if weighted {
+            let weights: Vec<f32> = (0..width).map(|class| weight(class as i64)).collect();
+            all = all * Tensor::<2>::from_data(TensorData::new(weights, [1, width]), &device);
+        }
+        let uniform = all.sum().mul_scalar(1.0 / width as f64);
+        nll.mul_scalar(1.0 - self.label_smoothing) + uniform.mul_scalar(self.label_smoothing)
+    }
+}
+
+impl TrainStep for Classify {
+    type Input = MicroBatch<LabelledBatch>;
+    type Output = StepOutput;
+
+    fn step(&self, micro: MicroBatch<LabelledBatch>) -> TrainOutput<StepOutput> {
+        self.model.device().seed(micro.seed);
+        let loss = self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale);
+        let grads = loss.backward();
+        TrainOutput::new(
+            self,
+            grads,
+            StepOutput {
+                loss: loss.detach(),
+            },
+        )
+    }
+
+    fn optimize(
+        self,
+        optimizer: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        let stepped = optimizer.step(lr, self, grads);
+        stepped.tap.observe(optimizer);
+        stepped
+    }
+}
+
+impl InferenceStep for Classify {
+    type Input = MicroBatch<LabelledBatch>;
+    type Output = StepOutput;
+
+    fn step(&self, micro: MicroBatch<LabelledBatch>) -> StepOutput {
+        StepOutput {
+            loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
+        }
+    }
+}
+
+impl Task<LabelledExample> for Classify {
+    fn tap(&self) -> &OptimizerTap {
+        &self.tap
+    }
+}

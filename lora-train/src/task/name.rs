@@ -1,0 +1,134 @@
+//! What tasks are called on the command line and in recipes.
+
+use crate::TrainError;
+use crate::data::{GlueTask, LabelKind};
+use crate::metric::TaskMetric;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A task by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TaskName {
+    /// Predict the next token: `causal-lm`.
+    CausalLm,
+    /// A class for a text or a pair of texts: `classification`.
+    Classification,
+    /// A number for a text or a pair of texts: `regression`.
+    Regression,
+    /// A class for each word: `token-classification`.
+    TokenClassification,
+    /// A task of GLUE, with its own files, labels and score: `glue/cola` and so on.
+    Glue(GlueTask),
+}
+
+impl TaskName {
+    const PLAIN: [(&'static str, Self); 4] = [
+        ("causal-lm", Self::CausalLm),
+        ("classification", Self::Classification),
+        ("regression", Self::Regression),
+        ("token-classification", Self::TokenClassification),
+    ];
+
+    /// Whether it is one of classes or numbers for texts.
+    pub fn label_kind(self) -> Option<LabelKind> {
+        match self {
+            Self::Classification => Some(LabelKind::Classes),
+            Self::Regression => Some(LabelKind::Score),
+            Self::Glue(task) => Some(task.kind()),
+            Self::CausalLm | Self::TokenClassification => None,
+        }
+    }
+
+    /// How models are compared on it. A classification of one's own is judged by accuracy and F1.
+    pub fn metric(self) -> Option<TaskMetric> {
+        match self {
+            Self::Classification => Some(TaskMetric::AccuracyAndF1),
+            Self::Regression => Some(TaskMetric::Regression),
+            Self::Glue(task) => Some(match task {
+                GlueTask::Cola => TaskMetric::Matthews,
+                GlueTask::Mrpc | GlueTask::Qqp => TaskMetric::AccuracyAndF1,
+                GlueTask::Stsb => TaskMetric::PearsonAndSpearman,
+                _ => TaskMetric::Accuracy,
+            }),
+            Self::CausalLm | Self::TokenClassification => None,
+        }
+    }
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Glue(task) => write!(f, "glue/{}", task.name()),
+            plain => {
+                let mut names = Self::PLAIN.iter();
+                let name = names.find(|(_, task)| task == plain);
+                f.write_str(name.map_or("", |(name, _)| name))
+            }
+        }
+    }
+}
+
+impl FromStr for TaskName {
+    type Err = TrainError;
+
+    fn from_str(text: &str) -> Result<Self, TrainError> {
+        if let Some((_, task)) = Self::PLAIN.iter().find(|(name, _)| *name == text) {
+            return Ok(*task);
+        }
+        if text.starts_with("glue/") {
+            return Ok(Self::Glue(text.parse()?));
+        }
+        let plain = Self::PLAIN.map(|(name, _)| name).join(", ");
+        Err(TrainError::config(
+            "task",
+            format!("is `{text}`, expected {plain}, or glue/ and the name of a task of GLUE"),
+        ))
+    }
+}
+
+impl TryFrom<String> for TaskName {
+    type Error = TrainError;
+
+    fn try_from(text: String) -> Result<Self, TrainError> {
+        text.parse()
+    }
+}
+
+impl From<TaskName> for String {
+    fn from(task: TaskName) -> Self {
+        task.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for (name, task) in TaskName::PLAIN {
+            assert_eq!(name.parse::<TaskName>().unwrap(), task);
+            assert_eq!(task.to_string(), name);
+        }
+        for task in GlueTask::ALL {
+            let name = TaskName::Glue(task).to_string();
+            assert_eq!(name.parse::<TaskName>().unwrap(), TaskName::Glue(task));
+        }
+        let message = "ner".parse::<TaskName>().unwrap_err().to_string();
+        assert!(message.contains("token-classification"), "{message}");
+    }
+
+    #[test]
+    fn every_task_of_glue_has_its_score() {
+        let primary = |name: &str| {
+            let task: TaskName = name.parse().unwrap();
+            task.metric().unwrap().primary()
+        };
+        assert_eq!(primary("glue/cola"), "matthews_correlation");
+        assert_eq!(primary("glue/mrpc"), "combined_score");
+        assert_eq!(primary("glue/stsb"), "combined_score");
+        assert_eq!(primary("glue/qnli"), "accuracy");
+    }
+}
