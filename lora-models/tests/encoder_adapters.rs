@@ -5,21 +5,19 @@
 mod common;
 mod encoders;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use common::{Tensors, assert_near, fill_adapters, host, transpose};
+use burn::tensor::{Device, Tensor, TensorData};
+use common::{Tensors, assert_near, fill_adapters, host};
+use encoders::gradients::{file_gradients, trainable};
 use encoders::{
     ADAPTERS, Batch, TOLERANCE, adapter, encoder, expected_of_adapter, json, load, logits_on, loss,
     model, options,
 };
 use lora_core::files::Overwrite;
-use lora_core::{
-    AttachReport, LayerKind, LoraConfig, LoraError, TargetModules, detach, merge, peft,
-};
+use lora_core::{AttachReport, LoraConfig, LoraError, TargetModules, detach, merge, peft};
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
 use lora_models::encoder::Labels;
 use lora_models::{ExportOptions, LoraModel, ModelError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -27,62 +25,6 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 fn with_adapter(name: &str, base: &str, device: &Device) -> (Classifier, AttachReport) {
     let loaded = model(base, device).load_adapter(adapter(name));
     loaded.unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// PEFT's names of all that trains, and whether it lies the other way round in the file, by path.
-fn trainable(report: &AttachReport) -> BTreeMap<String, (String, bool)> {
-    let mut names = BTreeMap::new();
-    for adapted in &report.modules {
-        let (a, b) = match adapted.kind {
-            LayerKind::Linear => ("lora_A.weight", "lora_B.weight"),
-            LayerKind::Embedding => ("lora_embedding_A", "lora_embedding_B"),
-        };
-        for (factor, suffix) in [("a", a), ("b", b)] {
-            let path = format!("{}.lora.{factor}", adapted.parameter);
-            let name = format!("base_model.model.{}.{suffix}", adapted.module);
-            names.insert(path, (name, true));
-        }
-    }
-    for saved in &report.saved {
-        let name = format!("base_model.model.{}", saved.name);
-        names.insert(saved.parameter.clone(), (name, saved.transposed));
-    }
-    names
-}
-
-/// The gradient of everything that trains, as the file has it, by PEFT's name.
-struct FileGradients<'a> {
-    path: Vec<String>,
-    grads: &'a Gradients,
-    trainable: &'a BTreeMap<String, (String, bool)>,
-    found: BTreeMap<String, (Vec<f32>, Vec<usize>)>,
-}
-
-impl ModuleVisitor for FileGradients<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
-        let gradient = param.base().grad(self.grads);
-        let Some((name, transposed)) = self.trainable.get(&path) else {
-            assert!(gradient.is_none(), "{path} is frozen");
-            return;
-        };
-        let gradient = gradient.unwrap_or_else(|| panic!("{path} has no gradient"));
-        let mut shape = gradient.dims().to_vec();
-        let mut values = host(gradient);
-        if *transposed {
-            values = transpose(&values, &shape);
-            shape.reverse();
-        }
-        self.found.insert(name.clone(), (values, shape));
-    }
 }
 
 #[test]
@@ -109,21 +51,10 @@ fn logits_loss_and_gradients_are_those_of_peft() {
         let (weights, _) = inputs.floats("weights");
         let weights = TensorData::new(weights, logits.dims());
         let sum = (logits * Tensor::from_data(weights, &device)).sum();
-        let trainable = trainable(&report);
-        let mut gradients = FileGradients {
-            path: Vec::new(),
-            grads: &sum.backward(),
-            trainable: &trainable,
-            found: BTreeMap::new(),
-        };
-        model.visit(&mut gradients);
+        let found = file_gradients(&model, &report, &sum.backward());
         let of_file = Tensors::open(adapter(name).join(WEIGHTS)).names();
-        assert_eq!(
-            gradients.found.keys().cloned().collect::<Vec<_>>(),
-            of_file,
-            "{name}"
-        );
-        for (tensor, (found, shape)) in gradients.found {
+        assert_eq!(found.keys().cloned().collect::<Vec<_>>(), of_file, "{name}");
+        for (tensor, (found, shape)) in found {
             let (values, file_shape) = expected.floats(&format!("grad.{tensor}"));
             assert_eq!(file_shape, shape, "{name}: {tensor}");
             let what = format!("{name}, gradient of {tensor}");

@@ -1,6 +1,8 @@
 //! What the tests of the encoders share: fixtures, batches, comparisons.
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod gradients;
+
 use crate::common::{Tensors, assert_near, fixture, host};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
 use lora_models::checkpoint::{Checkpoint, LoadReport, SafetensorsExport};
