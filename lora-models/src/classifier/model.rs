@@ -12,6 +12,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 /// The encoder of a family. The names of the variants are no part of a path in Python.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // A model has one.
 pub enum Trunk {
     /// BERT, RoBERTa, XLM-RoBERTa.
     Bert(BertModel),
