@@ -82,6 +82,9 @@ impl Embeddings {
             x = x + table.forward(self.positions(ids.clone(), table));
         }
         if let Some(table) = &self.token_type_embeddings {
+            // A table of one row says the same of every token, whatever a tokenizer calls its segment.
+            let only_row = table.weight.lazy_shape()[0] == 1;
+            let type_ids = type_ids.filter(|_| !only_row);
             let type_ids = type_ids.unwrap_or_else(|| ids.zeros_like());
             x = x + table.forward(type_ids);
         }

@@ -39,7 +39,7 @@ impl SampleBatch for Batch {
         self.label_tokens as f64
     }
 
-    fn tokens(&self) -> usize {
+    fn counted_tokens(&self) -> usize {
         self.label_tokens
     }
 
@@ -51,7 +51,7 @@ impl SampleBatch for Batch {
 impl Sample for Example {
     type Batch = Batch;
 
-    fn len(&self) -> usize {
+    fn length(&self) -> usize {
         self.tokens().len()
     }
 

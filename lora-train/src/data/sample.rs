@@ -8,11 +8,7 @@ pub trait Sample: Clone + Debug + Send + Sync + 'static {
     type Batch: SampleBatch;
 
     /// The number of tokens.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "an example without tokens is none"
-    )]
-    fn len(&self) -> usize;
+    fn length(&self) -> usize;
 
     /// Puts examples side by side, the shorter ones filled up with `pad_id`.
     fn collate(samples: &[&Self], pad_id: u32) -> Self::Batch;
@@ -25,7 +21,7 @@ pub trait SampleBatch: Clone + Debug + Send + 'static {
 
     /// The number of tokens to report: what is predicted, or what is read where one thing is predicted of
     /// many tokens.
-    fn tokens(&self) -> usize;
+    fn counted_tokens(&self) -> usize;
 
     /// What is in the batch and where it was read, for error messages and logs.
     fn describe(&self) -> String;

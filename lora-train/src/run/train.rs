@@ -221,7 +221,7 @@ fn run<J: Job + 'static>(
     hooks: JobHooks<J>,
     interrupter: Interrupter,
 ) -> Result<Run<J::Task, J::Sample>, TrainError> {
-    let lengths: Vec<usize> = examples.iter().map(Sample::len).collect();
+    let lengths: Vec<usize> = examples.iter().map(Sample::length).collect();
     let fingerprint = plan.fingerprint(examples.len(), lengths.iter().sum())?;
     let batches = BatchPlan::new(lengths, plan.batch_size, plan.order, plan.seed)?;
     let total = plan.total_steps(batches.batches_per_epoch())?;

@@ -163,7 +163,7 @@ impl<S: Sample, M: Task<S>> Inner<M, S> {
     ) -> Result<bool, TrainError> {
         let step = self.state.step + 1;
         let batches = group.len();
-        let tokens: usize = group.iter().map(|micro| micro.batch.tokens()).sum();
+        let tokens: usize = group.iter().map(|micro| micro.batch.counted_tokens()).sum();
         let weight: f64 = group.iter().map(|micro| micro.batch.weight()).sum();
         let described = group
             .first()

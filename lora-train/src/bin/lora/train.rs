@@ -19,7 +19,7 @@ pub struct Train {
     recipe: Option<PathBuf>,
     #[command(flatten)]
     options: TrainOptions,
-    /// Print the outcome as one JSON object on the last line: `before` and `after` (metrics by name), `steps`, `seconds`, `trainable`, `peak_mib`, `saved`.
+    /// Print the outcome as one JSON object on the last line: `version`, `before` and `after` (metrics by name), `steps`, `seconds`, `trainable`, `peak_mib`, `saved`.
     #[arg(long)]
     json: bool,
 }
@@ -56,6 +56,7 @@ impl Train {
 
 fn as_json(summary: &TrainSummary) -> serde_json::Value {
     serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
         "before": summary.before,
         "after": summary.after,
         "steps": summary.steps,

@@ -69,7 +69,7 @@ pub struct LabelledBatch {
 impl Sample for LabelledExample {
     type Batch = LabelledBatch;
 
-    fn len(&self) -> usize {
+    fn length(&self) -> usize {
         self.tokens.len()
     }
 
@@ -148,7 +148,7 @@ impl SampleBatch for LabelledBatch {
         self.weight
     }
 
-    fn tokens(&self) -> usize {
+    fn counted_tokens(&self) -> usize {
         self.tokens
     }
 

@@ -40,7 +40,7 @@ impl Evaluator {
         batch_size: usize,
         pad_id: u32,
     ) -> Result<Self, TrainError> {
-        let lengths = examples.iter().map(Sample::len).collect();
+        let lengths = examples.iter().map(Sample::length).collect();
         // By length, so that little is padded; the outputs come back in the order of the file.
         let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
         Ok(Self {
