@@ -494,6 +494,10 @@ mod tests {
         let recipe = "model = \"base\"\nrank = 4\nalpha = 32.0\ntargets = [\"c_attn[q,v]\"]\n\
                       warmup_steps = 500\nno_shuffle = true\n[rank_pattern]\nc_fc = 2\n";
         std::fs::write(&path, recipe).unwrap();
+        // A model that is not there is meant by its name on the Hub.
+        let named = TrainOptions::from_recipe(&path).unwrap();
+        assert_eq!(named.model, Some("base".into()));
+        std::fs::create_dir(dir.path().join("base")).unwrap();
         let recipe = TrainOptions::from_recipe(&path).unwrap();
         assert_eq!(recipe.model, Some(dir.path().join("base")));
         let flags = TrainOptions {
