@@ -119,7 +119,7 @@ pub enum ModelError {
     /// Something of a model started at random and an adapter does not bring it: what the model says
     /// would mean nothing.
     #[error(
-        "neither the checkpoint nor the adapter has {}: it would stay at random values; the adapter was saved without it (PEFT leaves a fresh pooler out unless `modules_to_save` names it), train it again",
+        "neither the checkpoint nor the adapter has {}: it would stay at random values (PEFT leaves a fresh pooler out of an adapter unless `modules_to_save` names it); train the adapter again, with it",
         modules.iter().map(|module| format!("`{module}`")).collect::<Vec<_>>().join(", ")
     )]
     StillRandom {

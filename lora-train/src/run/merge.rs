@@ -1,7 +1,7 @@
 //! Merging an adapter into its model for deployment, or converting a model.
 
 use super::labelled::{head_kind, model_labels};
-use super::open::{Opens, load_base, model_directory};
+use super::open::{Opens, load_trained, model_directory};
 use super::plan::default_task;
 use crate::TrainError;
 use crate::device::{self, DeviceName};
@@ -76,7 +76,7 @@ fn merge_model<M: Opens>(
     how: &M::How,
     device: &Device,
 ) -> Result<String, TrainError> {
-    let loaded = load_base::<M>(dir, options.adapter.as_deref(), how, device)?;
+    let loaded = load_trained::<M>(dir, options.adapter.as_deref(), how, device)?;
     let modules = loaded.adapter.map_or(0, |report| report.modules.len());
     let model = lora_core::merge(loaded.model).into_module();
     let overwrite = match options.overwrite {

@@ -78,6 +78,11 @@ pub trait Opens: LoraModel {
 
     /// What of its configuration others ask for.
     fn traits(&self) -> Traits;
+
+    /// Modules that started at random because the checkpoint lacks them.
+    fn random_modules(&self) -> &[String] {
+        &[]
+    }
 }
 
 impl Base {
@@ -178,6 +183,31 @@ pub fn load_base<M: Opens>(
         summary,
         model,
     })
+}
+
+/// [`load_base`] for a model that is to say something: it must be whole.
+///
+/// # Errors
+/// As [`load_base`]; [`TrainError::Config`] where the model lacks its head, and no adapter brings one.
+pub fn load_trained<M: Opens>(
+    dir: &Path,
+    adapter: Option<&Path>,
+    how: &M::How,
+    device: &Device,
+) -> Result<Loaded<M>, TrainError> {
+    let loaded = load_base::<M>(dir, adapter, how, device)?;
+    match (adapter, loaded.model.random_modules()) {
+        (Some(_), _) | (None, []) => Ok(loaded),
+        (None, modules) => Err(TrainError::config(
+            "adapter",
+            format!(
+                "is missing: the checkpoint in {} has no {}, so the model alone would say something at \
+                 random; give an adapter that was trained with it, or a merged model",
+                dir.display(),
+                modules.join(" and no ")
+            ),
+        )),
+    }
 }
 
 /// A model with random weights, for a directory with a configuration and a tokenizer only.

@@ -8,7 +8,7 @@ use crate::data::{ClassWeights, LabelSet, LabelledExample, Target, Unlabelled};
 use crate::device;
 use crate::progress::Screen;
 use crate::run::evaluation::{EvalOptions, EvalSummary};
-use crate::run::open::load_base;
+use crate::run::open::load_trained;
 use crate::task::{Classify, TaskName};
 use lora_core::files::{Overwrite, write_file};
 use lora_models::classifier::{Classifier, ClassifierOptions};
@@ -46,7 +46,7 @@ pub(crate) fn eval(
         ..ClassifierOptions::default()
     };
     let adapter = options.adapter.as_deref();
-    let loaded = load_base::<Classifier>(&options.model, adapter, &how, &device)?;
+    let loaded = load_trained::<Classifier>(&options.model, adapter, &how, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     let base = loaded.base;
     let length = base.max_length(options.max_length, LEAST)?;

@@ -12,7 +12,7 @@ use crate::device::{self, DeviceName};
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
 use crate::run::labelled::data::Records;
-use crate::run::open::{load_base, model_directory};
+use crate::run::open::{load_trained, model_directory};
 use crate::run::plan::default_task;
 use crate::task::{Classify, TaskName};
 use clap::Args;
@@ -121,13 +121,7 @@ pub fn predict(
         labels: Some(labels),
         ..ClassifierOptions::default()
     };
-    let loaded = load_base::<Classifier>(&model, adapter, &how, &device)?;
-    if adapter.is_none() && !loaded.model.fresh().is_empty() {
-        return Err(lora_models::ModelError::StillRandom {
-            modules: loaded.model.fresh().to_vec(),
-        }
-        .into());
-    }
+    let loaded = load_trained::<Classifier>(&model, adapter, &how, &device)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, LEAST)?;
     let weights = ClassWeights::default();
