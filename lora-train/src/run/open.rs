@@ -1,6 +1,7 @@
 //! A model with its tokenizer, with or without an adapter.
 
 use crate::TrainError;
+use crate::progress::{Bar, Screen};
 use burn::tensor::Device;
 use lora_core::AttachReport;
 use lora_models::LoraModel;
