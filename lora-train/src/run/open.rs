@@ -151,11 +151,20 @@ pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
         return Ok(model.into());
     }
     let name = model.to_string_lossy();
-    Ok(hub::resolve(
-        &name,
-        &HubOptions::from_env(),
-        &mut |_, _, _| {},
-    )?)
+    let screen = Screen::detect();
+    let mut file: Option<(String, Bar)> = None;
+    let mut show = |name: &str, done: u64, total: u64| {
+        if file.as_ref().is_none_or(|(other, _)| other != name) {
+            if let Some((_, bar)) = file.take() {
+                bar.finish();
+            }
+            file = Some((name.into(), screen.bar(name, total as usize)));
+        }
+        if let Some((_, bar)) = &mut file {
+            bar.set(done as usize);
+        }
+    };
+    Ok(hub::resolve(&name, &HubOptions::from_env(), &mut show)?)
 }
 
 /// Loads a model, and an adapter onto it.
