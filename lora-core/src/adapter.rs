@@ -1,8 +1,8 @@
 //! The adapter itself: factors on a frozen weight, held by the parameter.
 
+use crate::Dropout;
 use crate::targets::{FusedLayout, Slices};
 use burn::module::{Module, Param, Reparameterization};
-use burn::nn::Dropout;
 use burn::tensor::{DType, Tensor};
 use std::cell::Cell;
 use std::sync::Arc;

@@ -4,9 +4,8 @@ use crate::adapter::{AdapterSwitch, LoraAdapter, without_adapters};
 use crate::init::{normal_values, random_factor};
 use crate::modules::{self, AdapterPath, LayerKind, param_id};
 use crate::targets::{Architecture, SavedParameter, Slices, Target, resolve};
-use crate::{LoraConfig, LoraError};
+use crate::{Dropout, LoraConfig, LoraError};
 use burn::module::{Module, Param, Reparameterizer};
-use burn::nn::DropoutConfig;
 use burn::tensor::{Tensor, TensorData};
 use std::collections::HashMap;
 use std::fmt;
@@ -288,7 +287,7 @@ impl Reparameterizer for Attach {
             LoraAdapter {
                 a: factor("a", a),
                 b: factor("b", b),
-                dropout: DropoutConfig::new(self.config.dropout).init(),
+                dropout: Dropout::new(self.config.dropout),
                 scale: module.scale,
                 slices: module.slices,
                 switch: self.switch.clone(),

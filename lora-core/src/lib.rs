@@ -35,7 +35,7 @@
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
 //! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
-//! - [`merge()`], [`trainable_summary`]
+//! - [`merge()`], [`trainable_summary`], [`Dropout`]
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`files`]: atomic writes
 //!
@@ -49,6 +49,7 @@
 mod adapter;
 mod attach;
 mod config;
+mod dropout;
 mod embedding;
 mod error;
 pub mod files;
@@ -65,6 +66,7 @@ mod trainable;
 pub use adapter::{AdapterSwitch, LoraAdapter};
 pub use attach::{AdaptedModule, AttachReport, attach, attach_with, detach};
 pub use config::{ExcludeModules, LoraConfig, LoraInit, TargetModules};
+pub use dropout::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
 pub use error::LoraError;
 pub use init::normal_values;

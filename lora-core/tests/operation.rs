@@ -4,7 +4,7 @@
 mod common;
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
-use common::{Fixture, assert_close};
+use common::{Fixture, assert_close, host};
 use lora_core::ops::lora_linear;
 
 /// Values in float64 from a fixed formula: no two alike, both signs, no symmetry.
@@ -152,4 +152,24 @@ fn gradient_checkpointing_changes_nothing() {
     let fixture = Fixture::open("lora_linear.safetensors");
     let device = Device::flex().autodiff().gradient_checkpointing();
     check::<3>(&fixture, "linear3", &device);
+}
+
+/// Against Burn's own, of which every backend has one.
+#[test]
+fn gelu_has_the_values_and_gradients_of_burns() {
+    let device = Device::flex().autodiff();
+    let run = |gelu: fn(Tensor<3>) -> Tensor<3>| {
+        // Odd sizes, more than one piece of work, and a view that is not contiguous.
+        let ids = Tensor::<1, burn::tensor::Int>::arange(0..3 * 7 * 1601, &device);
+        let x = (ids.float() * 7e-4 - 11.5).reshape([3, 7, 1601]);
+        let x = x.swap_dims(0, 2).require_grad(); // [1601, 7, 3]
+        let weights = (x.clone().detach() * 1.7).sin();
+        let y = gelu(x.clone());
+        let grads = (y.clone() * weights).sum().backward();
+        (y, x.grad(&grads).unwrap())
+    };
+    let (ours, our_gradient) = run(lora_core::ops::gelu);
+    let (burns, burns_gradient) = run(burn::tensor::activation::gelu);
+    assert_close(ours, &host(burns), 1e-6, "values");
+    assert_close(our_gradient, &host(burns_gradient), 1e-6, "gradients");
 }

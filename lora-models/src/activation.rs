@@ -73,7 +73,7 @@ impl Activation {
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::GeluTanh => gelu_tanh(x),
-            Self::Gelu => activation::gelu(x),
+            Self::Gelu => lora_core::ops::gelu(x),
             Self::Relu => activation::relu(x),
             Self::Silu => activation::silu(x),
             Self::Tanh => activation::tanh(x),

@@ -7,11 +7,19 @@
 //!   that every backend has.
 //! - One backward pass, written for `Autodiff<B>`, serves all of them.
 //! - [`lora_linear`] is the same on [`Tensor`](burn::tensor::Tensor)s.
+//! - [`GeluOps`] and [`gelu`] likewise for the exact GELU.
 
 mod autodiff;
+#[allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
+mod gelu;
+mod host;
+#[cfg(feature = "host")]
+mod kernels;
 mod limits;
 #[allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
 mod lora_linear;
 
+pub use gelu::{GeluOps, gelu};
+pub(crate) use host::{dropout_mask, is_on_host};
 pub use limits::max_buffer_bytes;
 pub use lora_linear::{LoraOps, lora_linear};

@@ -4,9 +4,8 @@ use crate::ModelError;
 use crate::encoder::{EncoderConfig, SelfAttention};
 use crate::weights::{Maker, dropout};
 use burn::module::Module;
-use burn::nn::Dropout;
 use burn::tensor::{Tensor, activation::softmax};
-use lora_core::LoraLinear;
+use lora_core::{Dropout, LoraLinear};
 
 /// Multi-head self-attention (Vaswani et al. 2017, section 3.2).
 #[derive(Module, Debug)]

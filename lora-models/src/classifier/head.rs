@@ -5,9 +5,8 @@ use crate::activation::Activation;
 use crate::encoder::{EncoderConfig, EncoderFamily};
 use crate::weights::{Maker, dropout};
 use burn::module::Module;
-use burn::nn::Dropout;
 use burn::tensor::Tensor;
-use lora_core::LoraLinear;
+use lora_core::{Dropout, LoraLinear};
 
 /// What a head is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

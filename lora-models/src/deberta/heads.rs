@@ -4,9 +4,8 @@ use super::relative::{DebertaContext, skew};
 use crate::encoder::EncoderConfig;
 use crate::weights::dropout;
 use burn::module::Module;
-use burn::nn::Dropout;
 use burn::tensor::{Int, Tensor, activation::softmax};
-use lora_core::LoraLinear;
+use lora_core::{Dropout, LoraLinear};
 
 /// The attention behind the projections of either version (He et al. 2020, equation 4): scores of content
 /// against content, content against distance and distance against content.

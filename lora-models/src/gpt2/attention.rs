@@ -2,9 +2,8 @@
 
 use crate::generate::KvCache;
 use burn::module::Module;
-use burn::nn::Dropout;
 use burn::tensor::{Tensor, activation::softmax};
-use lora_core::LoraLinear;
+use lora_core::{Dropout, LoraLinear};
 
 /// Multi-head self-attention whose query, key and value projections are one matrix, `c_attn`.
 #[derive(Module, Debug)]

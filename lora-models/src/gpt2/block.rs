@@ -3,9 +3,9 @@
 use super::attention::{Attention, Past};
 use crate::activation::Activation;
 use burn::module::Module;
-use burn::nn::{Dropout, LayerNorm};
+use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
-use lora_core::LoraLinear;
+use lora_core::{Dropout, LoraLinear};
 
 /// `x + attn(ln_1(x))`, then `x + mlp(ln_2(x))`.
 #[derive(Module, Debug)]

@@ -6,9 +6,9 @@ use super::block::Block;
 use super::mask::additive_mask;
 use crate::generate::{CausalModel, KvCache};
 use burn::module::Module;
-use burn::nn::{Dropout, Embedding, LayerNorm};
+use burn::nn::{Embedding, LayerNorm};
 use burn::tensor::{Bool, Int, Tensor, module::linear};
-use lora_core::{LoraEmbedding, LoraLinear};
+use lora_core::{Dropout, LoraEmbedding, LoraLinear};
 
 /// The model without the projection to the vocabulary.
 #[derive(Module, Debug)]

@@ -3,9 +3,9 @@
 use super::source::{Wanted, Weights};
 use crate::ModelError;
 use burn::module::Param;
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig};
+use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use lora_core::{Architecture, LoraEmbedding, LoraLinear, param_id};
+use lora_core::{Architecture, Dropout, LoraEmbedding, LoraLinear, param_id};
 
 /// Makes the layers of a model, asking a source for one parameter at a time.
 ///
@@ -121,5 +121,5 @@ pub(crate) fn on_host<const D: usize>(
 
 /// Dropout of this probability.
 pub(crate) fn dropout(probability: f64) -> Dropout {
-    DropoutConfig::new(probability).init()
+    Dropout::new(probability)
 }

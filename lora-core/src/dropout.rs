@@ -1,0 +1,102 @@
+//! Dropout (Srivastava et al. 2014), drawn in parallel on the CPU.
+
+use crate::ops::{dropout_mask, is_on_host};
+use burn::module::Module;
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
+
+/// Drops each element with a probability, and scales the others so that their mean stays; only
+/// while training, which is on a device with autodiff.
+///
+/// As Burn's own, and from the device's random numbers like it; but on the CPU, where Burn's draws one number after
+/// the other, the mask is hashed from a seed on all threads.
+#[derive(Module, Debug)]
+pub struct Dropout {
+    probability: f64,
+}
+
+impl Dropout {
+    /// Dropout of a probability in [0, 1).
+    ///
+    /// # Panics
+    /// If it is not in that range.
+    pub fn new(probability: f64) -> Self {
+        assert!(
+            (0.0..1.0).contains(&probability),
+            "the probability of dropout is {probability}, expected a number in [0, 1)"
+        );
+        Self { probability }
+    }
+
+    /// The probability of dropping an element.
+    pub fn probability(&self) -> f64 {
+        self.probability
+    }
+
+    /// # Shapes
+    /// - `x`: `[...]`
+    /// - returns `[...]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let device = x.device();
+        if self.probability == 0.0 || !device.is_autodiff() {
+            return x;
+        }
+        if !is_on_host(&device) {
+            let keep = 1.0 - self.probability;
+            let mask = x.random_like(Distribution::Bernoulli(keep));
+            return x * mask * (1.0 / keep);
+        }
+        let shape = x.shape();
+        let range = Distribution::Uniform(0.0, f64::from(i32::MAX));
+        let drawn = Tensor::<1, Int>::random([2], range, &device).into_data();
+        let seed = drawn.iter::<i64>().fold(0u64, |seed, half| {
+            (seed << 32) | (half as u64 & 0xffff_ffff)
+        });
+        let mask = dropout_mask(shape.num_elements(), self.probability, seed);
+        let mask = Tensor::<D>::from_data(TensorData::new(mask, shape), (&device, x.dtype()));
+        x * mask
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn dropped(device: &Device, seed: u64) -> Vec<f32> {
+        device.seed(seed);
+        let x = Tensor::<2>::full([30, 50], 3.0, device);
+        let y = Dropout::new(0.25).forward(x);
+        y.into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn training_drops_and_scales_as_the_devices_seed_says() {
+        let device = Device::flex().autodiff();
+        let y = dropped(&device, 5);
+        let zeros = y.iter().filter(|&&value| value == 0.0).count();
+        assert!((300..450).contains(&zeros), "{zeros}");
+        assert!(y.iter().all(|&value| value == 0.0 || value == 4.0));
+        assert_eq!(dropped(&device, 5), y);
+        assert_ne!(dropped(&device, 6), y);
+    }
+
+    #[test]
+    fn gradients_pass_where_values_did() {
+        let device = Device::flex().autodiff();
+        let x = Tensor::<1>::full([64], 1.0, &device).require_grad();
+        let y = Dropout::new(0.5).forward(x.clone());
+        let grads = y.clone().sum().backward();
+        assert_eq!(x.grad(&grads).unwrap().into_data(), y.into_data());
+    }
+
+    #[test]
+    fn nothing_is_dropped_but_in_training() {
+        assert_eq!(dropped(&Device::flex(), 5), [3.0; 1500]);
+    }
+
+    #[test]
+    #[should_panic(expected = "in [0, 1)")]
+    fn a_probability_of_one_is_refused() {
+        Dropout::new(1.0);
+    }
+}

@@ -1,0 +1,208 @@
+//! Loops over numbers in host memory, on all threads and as wide as the processor's registers.
+
+use pulp::Arch;
+use rayon::prelude::*;
+use std::f32::consts::{FRAC_1_SQRT_2, LN_2, LOG2_E};
+
+/// Numbers to a piece of work: some tens of microseconds.
+const CHUNK: usize = 16 << 10;
+
+/// `1 / √(2π)`.
+const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
+
+/// GELU by the error function, in place.
+pub(super) fn gelu(values: &mut [f32]) {
+    values.par_chunks_mut(CHUNK).for_each(|chunk| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for x in chunk.iter_mut() {
+                    *x = 0.5 * *x * (1.0 + erf(*x * FRAC_1_SQRT_2));
+                }
+            },
+        );
+    });
+}
+
+/// Multiplies `grads` with the derivative of [`gelu`] at `values`.
+pub(super) fn gelu_backward(values: &[f32], grads: &mut [f32]) {
+    let chunks = grads.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+    chunks.for_each(|(grads, values)| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (grad, &x) in grads.iter_mut().zip(values) {
+                    let cdf = 0.5 * (1.0 + erf(x * FRAC_1_SQRT_2));
+                    let pdf = FRAC_1_SQRT_TAU * exp_of_negative(-0.5 * x * x);
+                    *grad *= cdf + x * pdf;
+                }
+            },
+        );
+    });
+}
+
+/// A mask of dropout: 0 with this probability, else one over the probability to stay.
+///
+/// Each number is a hash of its index and the seed, so that the threads need not agree on an order.
+pub(crate) fn dropout_mask(count: usize, probability: f64, seed: u64) -> Vec<f32> {
+    let threshold = (probability * f64::from(u32::MAX)) as u32;
+    let kept = (1.0 / (1.0 - probability)) as f32;
+    let (low, high) = (seed as u32, (seed >> 32) as u32);
+    let mut mask = vec![0.0; count];
+    let chunks = mask.par_chunks_mut(CHUNK).enumerate();
+    chunks.for_each(|(index, chunk)| {
+        let start = (index * CHUNK) as u32;
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (offset, value) in chunk.iter_mut().enumerate() {
+                    let counter = start.wrapping_add(offset as u32);
+                    let hash = mix(mix(counter ^ low).wrapping_add(high));
+                    *value = if hash >= threshold { kept } else { 0.0 };
+                }
+            },
+        );
+    });
+    mask
+}
+
+/// MurmurHash3's 32-bit finaliser.
+#[inline(always)]
+fn mix(mut hash: u32) -> u32 {
+    hash ^= hash >> 16;
+    hash = hash.wrapping_mul(0x85eb_ca6b);
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
+}
+
+/// The error function, within 2 units in the last place of 1: an odd rational function, as in Eigen
+/// and XLA. Beyond ±4 it is ±1 in f32.
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    let x = x.clamp(-4.0, 4.0);
+    let square = x * x;
+    let mut p = -2.726_142_3e-10_f32;
+    for c in [
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_4e-5,
+        -7.349_906_3e-4,
+        -2.954_6e-3,
+        -1.609_603_3e-2,
+    ] {
+        p = p * square + c;
+    }
+    let mut q = -1.456_607_2e-5_f32;
+    for c in [
+        -2.133_740_6e-4,
+        -1.682_827e-3,
+        -7.373_329_2e-3,
+        -1.426_473_9e-2,
+    ] {
+        q = q * square + c;
+    }
+    x * p / q
+}
+
+/// `exp(x)` of a number that is not positive, within 2 units in the last place.
+///
+/// `x = n ln 2 + r` with `|r| ≤ ½ ln 2`, and `exp(r)` by its Taylor polynomial.
+#[inline(always)]
+fn exp_of_negative(x: f32) -> f32 {
+    /// Adding it to a number below 2^22 rounds that to a whole one.
+    const ROUND: f32 = 12_582_912.0;
+    // Below it the result is no normal number any more; for a derivative it is zero.
+    let x = x.max(-87.0);
+    let n = (x * LOG2_E + ROUND) - ROUND;
+    // ln 2 in two parts, so that the product with n is exact in the first.
+    let r = x - n * 0.693_359_4 - n * (LN_2 - 0.693_359_4);
+    let mut power = 1.0 / 5040.0_f32;
+    for c in [
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        power = power * r + c;
+    }
+    power * f32::from_bits(((n as i32 + 127) << 23) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `torch.erf` and `torch.exp` of PyTorch 2.15 in float64, of the f32 next to each number.
+    #[test]
+    fn erf_and_exp_are_pytorchs() {
+        for (x, expected) in [
+            (0.0, 0.0),
+            (1e-3, 0.0011283788445643173),
+            (0.3, 0.32862677175271543),
+            (-0.7, -0.6778011855967799),
+            (1.1, 0.8802050775963802),
+            (-1.9, -0.9927904285074909),
+            (2.6, 0.9997639654587253),
+            (3.9, 0.9999999652077781),
+            (-50.0, -1.0),
+        ] {
+            let found = f64::from(erf(x));
+            assert!((found - expected).abs() < 2.4e-7, "{x}: {found} {expected}");
+        }
+        for (x, expected) in [
+            (0.0, 1.0),
+            (-0.01, 0.9900498339704614),
+            (-1.0, 0.36787944117144233),
+            (-5.5, 0.004086771438464067),
+            (-20.25, 1.6052280551856116e-09),
+        ] {
+            let found = f64::from(exp_of_negative(x));
+            assert!((found / expected - 1.0).abs() < 3e-7, "{x}: {found}");
+        }
+        assert!(exp_of_negative(-1e6) < 1e-37);
+    }
+
+    #[test]
+    fn a_mask_drops_its_share_whatever_the_seed_and_scales_the_rest() {
+        let mask = dropout_mask(200_000, 0.3, 7);
+        let dropped = mask.iter().filter(|&&value| value == 0.0).count() as f64 / 200_000.0;
+        // Four standard deviations of the share.
+        assert!((dropped - 0.3).abs() < 4.0 * (0.21f64 / 200_000.0).sqrt());
+        assert!(
+            mask.iter()
+                .all(|&v| v == 0.0 || (v - 1.0 / 0.7).abs() < 1e-6)
+        );
+        assert_eq!(mask, dropout_mask(200_000, 0.3, 7));
+        let other = dropout_mask(200_000, 0.3, 8);
+        let both = mask
+            .iter()
+            .zip(&other)
+            .filter(|(a, b)| **a == 0.0 && **b == 0.0);
+        let both = both.count() as f64 / 200_000.0;
+        assert!(
+            (both - 0.09).abs() < 4.0 * (0.0819f64 / 200_000.0).sqrt(),
+            "{both}"
+        );
+    }
+
+    #[test]
+    fn neighbours_in_a_mask_are_independent() {
+        let mask = dropout_mask(400_000, 0.5, 123 << 32);
+        for lag in [1, 2, 64, CHUNK] {
+            let pairs = mask.iter().zip(&mask[lag..]);
+            let both = pairs
+                .clone()
+                .filter(|(a, b)| **a == 0.0 && **b == 0.0)
+                .count();
+            let share = both as f64 / pairs.count() as f64;
+            assert!(
+                (share - 0.25).abs() < 4.0 * (0.1875f64 / 380_000.0).sqrt(),
+                "{lag}: {share}"
+            );
+        }
+    }
+}
