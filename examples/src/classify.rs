@@ -9,8 +9,8 @@ use lora_train::task::TaskName;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Sentences as people wrote them of restaurants that welcome families and of one that does not. The
-/// data has a space before each punctuation mark.
+/// New sentences in the form of the data, which has a space before each punctuation mark: of a place
+/// for families, and of one that is none.
 pub const SENTENCES: [&str; 2] = [
     "Bring the children : The Eagle is a family friendly pub by the river .",
     "The Punter is an expensive restaurant and is not family - friendly .",
