@@ -2,12 +2,14 @@
 //!
 //! - [`foreign_module`]: adapters on somebody else's plain Burn module, with `lora-core` alone
 //! - [`fine_tune`]: a training run from a program of one's own
+//! - [`classify`]: an encoder that learns to classify sentences, and is used
 //! - [`application`]: a model with its adapter inside an application, with `lora-models` alone
 //!
 //! The code of the README is compiled and run with this crate too.
 #![recursion_limit = "256"]
 
 pub mod application;
+pub mod classify;
 pub mod fine_tune;
 pub mod foreign_module;
 
