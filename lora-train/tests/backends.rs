@@ -6,10 +6,12 @@
 
 mod common;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{adapter, fixtures, metrics, model};
 use lora_core::{LoraConfig, LoraLinear, TargetModules, attach};
+use lora_models::LoraModel;
+use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_train::device::{self, DeviceName};
 use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
@@ -38,12 +40,20 @@ fn others() -> Vec<DeviceName> {
     others
 }
 
-struct Fill(f32);
+/// Fills parameters with values that are not zero, all of them or those that train.
+struct Fill {
+    salt: f32,
+    all: bool,
+}
 
 impl ModuleMapper for Fill {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        self.0 += 1.0;
-        let (salt, grad) = (self.0, param.is_require_grad());
+        let grad = param.is_require_grad();
+        if !grad && !self.all {
+            return param;
+        }
+        self.salt += 1.0;
+        let salt = self.salt;
         param.map(|tensor| {
             let (shape, device) = (tensor.shape(), tensor.device());
             let values: Vec<f32> = (0..shape.num_elements())
@@ -71,7 +81,10 @@ fn layer(device: Device) -> [Vec<f32>; 4] {
         .with_alpha(7.0)
         .with_targets(TargetModules::names(["layer"]));
     let (net, _) = attach(Net { layer }, &config).unwrap();
-    let net = net.map(&mut Fill(0.0));
+    let net = net.map(&mut Fill {
+        salt: 0.0,
+        all: true,
+    });
     let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
     let x = (ids.float() * 0.11)
         .sin()
@@ -154,6 +167,103 @@ fn training_steps_of_a_gpt2_are_those_of_flex() {
         for ((tensor, _, found), (_, _, expected)) in found.iter().zip(&expected) {
             for (f, e) in found.iter().zip(expected) {
                 assert!((f - e).abs() < 1e-4, "{name} {tensor}: {f} is not {e}");
+            }
+        }
+    }
+}
+
+/// A fixture of an encoder, without dropout: what it draws differs between backends.
+fn without_dropout(name: &str, dir: &Path) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../lora-models/tests/fixtures/encoders")
+        .join(name);
+    let weights = "model.safetensors";
+    std::fs::copy(fixture.join(weights), dir.join(weights)).unwrap();
+    let text = std::fs::read(fixture.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    for key in [
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "classifier_dropout",
+        "cls_dropout",
+        "pooler_dropout",
+    ] {
+        config[key] = serde_json::json!(0.0);
+    }
+    std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+}
+
+struct Gradients<'a> {
+    grads: &'a burn::tensor::Gradients,
+    values: Vec<f32>,
+}
+
+impl ModuleVisitor for Gradients<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = param.val().grad(self.grads) {
+            self.values.extend(host(grad));
+        }
+    }
+}
+
+/// Outputs, and the gradients of all that trains, of an encoder with adapters on every linear layer and
+/// on the embedding of tokens.
+fn encoder(dir: &Path, kind: HeadKind, device: Device) -> [Vec<f32>; 2] {
+    let options = ClassifierOptions {
+        head: kind,
+        ..ClassifierOptions::default()
+    };
+    let device = device.autodiff();
+    let (model, _) = Classifier::load(dir, &options, &device).unwrap();
+    let pattern = r".*(dense|query|value|_proj|in_proj|word_embeddings)";
+    let config = LoraConfig::new(3)
+        .with_alpha(5.0)
+        .with_targets(TargetModules::regex(pattern));
+    let (model, _) = model.attach(&config).unwrap();
+    // Factors of zero have no gradient on the other side.
+    let model = model.map(&mut Fill {
+        salt: 0.0,
+        all: false,
+    });
+    let pad = i64::from(model.config().pad_token_id);
+    let ids = [[5, 9, 4, 7, 11, 6, 8, 3], [9, 3, 12, 7, pad, pad, pad, pad]];
+    let ids = Tensor::<2, Int>::from_data(ids, &device);
+    let mask = ids.clone().not_equal_elem(pad);
+    let outputs = model.forward(ids, &mask, None);
+    let grads = outputs.clone().square().sum().backward();
+    let mut gradients = Gradients {
+        grads: &grads,
+        values: Vec::new(),
+    };
+    model.visit(&mut gradients);
+    [host(outputs), gradients.values]
+}
+
+#[test]
+fn encoders_of_every_family_have_the_outputs_and_gradients_of_flex() {
+    for (name, kind) in [
+        ("bert_seq", HeadKind::Sequence),
+        ("roberta_tok", HeadKind::Token),
+        ("deberta_seq", HeadKind::Sequence),
+        ("v3_seq", HeadKind::Sequence),
+        ("xl_seq", HeadKind::Sequence),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        without_dropout(name, dir.path());
+        let expected = encoder(dir.path(), kind, Device::flex());
+        assert!(expected[1].len() > 100);
+        for backend in others() {
+            let found = encoder(dir.path(), kind, device::open(backend).unwrap());
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!(found.len(), expected.len(), "{backend} {name}");
+                let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                for (f, e) in found.iter().zip(expected) {
+                    // Two layers of sums in another order, and the backends' own exp and erf.
+                    assert!(
+                        (f - e).abs() <= 1e-4 * scale,
+                        "{backend} {name}: {f} is not {e}"
+                    );
+                }
             }
         }
     }

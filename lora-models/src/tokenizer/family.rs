@@ -1,9 +1,11 @@
 //! The families of tokenizers that `transformers` builds from their vocabulary alone, and which of them a directory has.
 
-use super::special_tokens::END_OF_TEXT;
 use super::vocabulary::{Tokens, Vocabulary};
 use crate::error::ModelError;
 use std::path::Path;
+
+/// The one special token of GPT-2, which begins, ends and replaces.
+pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// A scheme of tokens with its special tokens, named after the model it came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

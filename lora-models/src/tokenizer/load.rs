@@ -1,10 +1,10 @@
 //! Building a tokenizer from the files that a directory has.
 
-use super::family::{self, Family, Identity};
+use super::family::{self, END_OF_TEXT, Family, Identity};
 use super::guarded;
 use super::named::Named;
 use super::sentence_piece::{self, Kind, SentencePiece};
-use super::special_tokens::{ConfigIds, END_OF_TEXT, Settings, SpecialTokens};
+use super::special_tokens::{ConfigIds, Settings, SpecialTokens};
 use super::vocabulary::{Pieces, Vocabulary, read_merges, read_vocab_json, read_vocab_txt};
 use super::whole_file::WholeFile;
 use super::{MAX_FILE_BYTES, pipeline};

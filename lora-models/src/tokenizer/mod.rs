@@ -147,8 +147,8 @@ impl Tokenizer {
             // A `config.json` made without its tokenizer has the ids of another one, so they are looked up.
             named_id(token).or(config_id.filter(|&id| inner.id_to_token(id).is_some()))
         };
-        let eos_id = id_of(&named.eos, config_ids.eos)
-            .or_else(|| inner.token_to_id(special_tokens::END_OF_TEXT));
+        let eos_id =
+            id_of(&named.eos, config_ids.eos).or_else(|| inner.token_to_id(family::END_OF_TEXT));
         let bos_id = id_of(&named.bos, config_ids.bos);
         let pad_id = id_of(&named.pad, config_ids.pad);
         let (cls_id, sep_id) = (named_id(&named.cls), named_id(&named.sep));

@@ -12,9 +12,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use tokenizers::AddedToken;
 
-/// The one special token of GPT-2, which begins, ends and replaces.
-pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
-
 /// What the files beside a tokenizer say about its tokens.
 #[derive(Debug, Default)]
 pub(super) struct SpecialTokens {
@@ -111,7 +108,7 @@ impl SpecialTokens {
         tokens.extend(named.in_order().map(|token| token.to_added(true)));
         let text = |value: &serde_json::Value| value.as_str().map(str::to_string);
         Ok(Self {
-            named: named.contents(),
+            named: Named::of(&named.as_written()),
             tokens,
             settings: config.settings,
             config_ids: ConfigIds {

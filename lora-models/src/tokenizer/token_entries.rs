@@ -1,7 +1,6 @@
 //! How special tokens are written in `tokenizer_config.json` and `special_tokens_map.json`.
 
 use super::family::Defaults;
-use super::named::Named;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use tokenizers::AddedToken;
@@ -84,7 +83,8 @@ impl NamedTokens {
         ]
     }
 
-    pub(super) fn contents(&self) -> Named {
+    /// Those with a part in the order of [`in_order`](Self::in_order), as far as they are written.
+    pub(super) fn as_written(&self) -> [Option<Token>; 7] {
         let parts = [
             &self.bos_token,
             &self.eos_token,
@@ -94,7 +94,7 @@ impl NamedTokens {
             &self.cls_token,
             &self.mask_token,
         ];
-        Named::of(&parts.map(Clone::clone))
+        parts.map(Clone::clone)
     }
 }
 

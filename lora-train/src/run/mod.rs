@@ -3,25 +3,31 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `plan` | the options of a training run, checked and completed |
-//! | `open`, `weights` | models and adapters from files, and what was trained into files |
+//! | `open`, `models`, `encoding` | models with tokenizer and adapter from files |
+//! | `weights`, `finite` | what a run starts from, and what was trained into files |
 //! | `job`, `train` | what differs between kinds of training, and training |
 //! | `causal` | GPT-2: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
-//! | `eval`, `merge`, `inspect` | the other jobs |
+//! | `evaluation`, `eval`, `merge`, `inspect` | the other jobs |
 
 mod causal;
+mod encoding;
 mod eval;
+mod evaluation;
+mod finite;
 mod inspect;
 mod job;
 mod labelled;
 mod merge;
+mod models;
 mod open;
 mod plan;
 mod train;
 mod weights;
 
-pub use causal::{ExampleScore, GenerateOptions, SamplingOptions, generate};
-pub use eval::{EvalOptions, EvalSummary, eval};
+pub use causal::{GenerateOptions, SamplingOptions, generate};
+pub use eval::eval;
+pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use inspect::inspect;
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, merge};

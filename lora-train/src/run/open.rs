@@ -1,16 +1,11 @@
 //! A model with its tokenizer, with or without an adapter.
 
 use crate::TrainError;
-use crate::data::{Encode, EncodeInputs, Encoded};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use lora_core::AttachReport;
 use lora_models::LoraModel;
-use lora_models::classifier::{Classifier, ClassifierOptions};
-use lora_models::encoder::EncoderConfig;
-use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::hub::{self, HubOptions};
-use lora_models::tokenizer::{Sequence, Tokenizer};
+use lora_models::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
 
 /// What stays of a model while its weights change: tokenizer, origin, sizes.
@@ -83,132 +78,6 @@ pub trait Opens: LoraModel {
 
     /// What of its configuration others ask for.
     fn traits(&self) -> Traits;
-}
-
-impl Opens for Gpt2LmHead {
-    type How = ();
-
-    fn open(dir: &Path, _how: &(), device: &Device) -> Result<(Self, String), TrainError> {
-        let (model, report) = Self::load(dir, device)?;
-        Ok((model, report.to_string()))
-    }
-
-    fn random(dir: &Path, _how: &(), seed: u64, device: &Device) -> Result<Self, TrainError> {
-        Ok(Self::init(&Gpt2Config::from_dir(dir)?, seed, device)?)
-    }
-
-    fn weight_shapes(
-        dir: &Path,
-        _how: &(),
-        _device: &Device,
-    ) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
-        Ok(Gpt2Config::from_dir(dir)?.weight_shapes())
-    }
-
-    fn traits(&self) -> Traits {
-        let config = self.config();
-        Traits {
-            vocab_size: config.vocab_size,
-            max_length: config.n_positions,
-            eos_id: config.eos_token_ids.first().copied(),
-            pad_id: None,
-        }
-    }
-}
-
-impl Opens for Classifier {
-    type How = ClassifierOptions;
-
-    fn trained(how: &ClassifierOptions) -> ClassifierOptions {
-        ClassifierOptions {
-            fresh_head: false,
-            ..how.clone()
-        }
-    }
-
-    fn open(
-        dir: &Path,
-        how: &ClassifierOptions,
-        device: &Device,
-    ) -> Result<(Self, String), TrainError> {
-        let (model, report) = Self::load(dir, how, device)?;
-        let mut summary = format!("{}: {report}", model.config().family);
-        if !model.fresh().is_empty() {
-            summary.push_str(&format!(
-                "\n          not in the checkpoint, so it starts at random, trains whole and is saved with the adapter: {}",
-                model.fresh().join(", ")
-            ));
-        }
-        Ok((model, summary))
-    }
-
-    fn random(
-        dir: &Path,
-        how: &ClassifierOptions,
-        seed: u64,
-        device: &Device,
-    ) -> Result<Self, TrainError> {
-        let config = config_with_labels(dir, how)?;
-        Ok(Self::init(&config, how.head, seed, device)?)
-    }
-
-    fn weight_shapes(
-        dir: &Path,
-        how: &ClassifierOptions,
-        device: &Device,
-    ) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
-        let config = config_with_labels(dir, how)?;
-        Ok(Self::weight_shapes(&config, how.head, device)?)
-    }
-
-    fn traits(&self) -> Traits {
-        let config = self.config();
-        Traits {
-            vocab_size: config.vocab_size,
-            max_length: config.max_length(),
-            eos_id: None,
-            pad_id: Some(config.pad_token_id),
-        }
-    }
-}
-
-fn config_with_labels(dir: &Path, how: &ClassifierOptions) -> Result<EncoderConfig, TrainError> {
-    let mut config = EncoderConfig::from_dir(dir)?;
-    if let Some(labels) = &how.labels {
-        config.labels = labels.clone();
-    }
-    Ok(config)
-}
-
-impl Encode for Tokenizer {
-    fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-        Ok(Tokenizer::encode(self, text)?)
-    }
-}
-
-impl EncodeInputs for Tokenizer {
-    fn encode_inputs(
-        &self,
-        inputs: &[(&str, Option<&str>)],
-        max_length: usize,
-    ) -> Result<Vec<Encoded>, TrainError> {
-        let sequences = self.encode_inputs_batch(inputs, Some(max_length))?;
-        Ok(sequences.into_iter().map(encoded).collect())
-    }
-
-    fn encode_words(&self, words: &[&str], max_length: usize) -> Result<Encoded, TrainError> {
-        let sequence = Tokenizer::encode_words(self, words, Some(max_length))?;
-        Ok(encoded(sequence))
-    }
-}
-
-fn encoded(sequence: Sequence) -> Encoded {
-    Encoded {
-        ids: sequence.ids,
-        type_ids: sequence.type_ids,
-        words: sequence.words,
-        cut: sequence.cut,
-    }
 }
 
 impl Base {
@@ -356,49 +225,4 @@ fn check_limits<M: Opens>(dir: &Path, how: &M::How, device: &Device) -> Result<(
         }
     }
     Ok(())
-}
-
-/// Refuses parameters that are not finite: training would only spread them.
-///
-/// # Errors
-/// If one has a value that is not finite; the error names it.
-pub(crate) fn check_finite<M: Module>(module: &M) -> Result<(), TrainError> {
-    let mut check = Finite {
-        path: Vec::new(),
-        bad: None,
-    };
-    module.visit(&mut check);
-    match check.bad {
-        None => Ok(()),
-        Some(name) => Err(TrainError::config(
-            "model",
-            format!("`{name}` has values that are not finite"),
-        )),
-    }
-}
-
-struct Finite {
-    path: Vec<String>,
-    bad: Option<String>,
-}
-
-impl ModuleVisitor for Finite {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.bad.is_some() {
-            return;
-        }
-        // The sum of finite weights is finite: one number a parameter is read back.
-        let sum = crate::host::values(param.base().without_autodiff().abs().sum());
-        if !sum.is_ok_and(|sum| sum[0].is_finite()) {
-            self.bad = Some(self.path.join("."));
-        }
-    }
 }

@@ -1,9 +1,10 @@
 //! Training, from files to files.
 
 use super::causal::CausalJob;
+use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, judge};
 use super::labelled::LabelledJob;
-use super::open::{Loaded, check_finite, model_directory};
+use super::open::{Loaded, model_directory};
 use super::plan::TrainPlan;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;

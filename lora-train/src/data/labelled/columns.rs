@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::read::Plan;
 use super::record::Unlabelled;
+use super::row_plan::Plan;
 use super::table::{Column, Table};
 use crate::error::TrainError;
 

@@ -10,13 +10,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tokens::Sentence;
 use crate::data::Origin;
 use crate::data::lines::{Lines, MAX_LINE_BYTES, is_blank};
 use crate::error::TrainError;
 
 /// What begins the line that separates documents in the files of CoNLL 2003.
 const DOCUMENT: &str = "-DOCSTART-";
+
+/// The words of a sentence and its labels as the file has them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sentence {
+    pub(super) words: Vec<String>,
+    /// None, or as many as words.
+    pub(super) labels: Vec<String>,
+}
 
 /// Reads a file sentence by sentence.
 pub(super) struct Sentences {

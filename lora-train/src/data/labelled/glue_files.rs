@@ -6,8 +6,8 @@
 //! label). In all TSV files a double quote is a character like any other.
 
 use super::glue::GlueTask;
-use super::read::Plan;
 use super::record::Unlabelled;
+use super::row_plan::Plan;
 use super::table::Table;
 use crate::error::{TrainError, listed};
 

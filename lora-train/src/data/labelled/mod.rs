@@ -15,7 +15,7 @@
 //! | `table` | rows with named cells, from CSV, TSV or JSON Lines |
 //! | `glue`, `glue_files` | the tasks of GLUE, and which columns their files have |
 //! | `columns` | which columns other files have |
-//! | `read` | [`read_labelled`] |
+//! | `row_plan`, `read` | what is read from each row; [`read_labelled`] |
 //! | `tokens`, `conll` | [`read_tokens`], from JSON Lines or CoNLL's columns |
 //! | `encode`, `example` | tokenised examples, and batches of them |
 //! | `submission` | [`glue_submission`] |
@@ -30,6 +30,7 @@ mod glue_files;
 mod label_set;
 mod read;
 mod record;
+mod row_plan;
 mod submission;
 mod table;
 mod tokens;

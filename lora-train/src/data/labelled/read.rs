@@ -9,6 +9,7 @@ use super::columns::LabelledColumns;
 use super::glue::GlueTask;
 use super::label_set::LabelSet;
 use super::record::{Label, LabelKind, LabelledRecord, ReadReport, Unlabelled};
+use super::row_plan::Plan;
 use super::table::{Column, Row, Table};
 use crate::data::lines::is_blank;
 use crate::data::{DataFormat, jsonl};
@@ -89,20 +90,6 @@ pub struct LabelledData {
     pub labels: Option<LabelSet>,
     /// What was read, and what was left out.
     pub report: ReadReport,
-}
-
-/// What to read from each row.
-pub(super) struct Plan {
-    pub(super) first: (Column, String),
-    pub(super) second: Option<(Column, String)>,
-    /// What the first row has not, and no other may have.
-    pub(super) absent: Option<(Column, String)>,
-    pub(super) label: Option<Column>,
-    pub(super) id: Option<Column>,
-    /// The label of rows that are left out.
-    pub(super) undecided: Option<&'static str>,
-    /// Whether a row with an empty label is broken, and left out.
-    pub(super) skip_without_label: bool,
 }
 
 /// How the labels are read.
@@ -187,71 +174,6 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
         labels,
         report,
     })
-}
-
-impl Plan {
-    /// The record of a row, with its label as `reader` has it; `None` if the row is left out.
-    fn record(
-        &self,
-        mut row: Row,
-        reader: &mut Reader,
-        report: &mut ReadReport,
-        unlabelled: Unlabelled,
-    ) -> Result<Option<LabelledRecord>, String> {
-        let raw = match &self.label {
-            Some(column) => raw_label(row.take(column))?,
-            None => None,
-        };
-        if raw.is_some() && raw.as_deref() == self.undecided {
-            report.undecided += 1;
-            return Ok(None);
-        }
-        if raw.is_none() && self.skip_without_label {
-            report.malformed += 1;
-            return Ok(None);
-        }
-        let label = match &raw {
-            Some(raw) => reader.label(raw)?,
-            None => None,
-        };
-        if label.is_none() {
-            if unlabelled == Unlabelled::Refuse {
-                return Err(
-                    "no label: it is missing, empty or -1; to train and to evaluate, every record \
-                     needs one, so leave out those without"
-                        .to_string(),
-                );
-            }
-            report.unlabelled += 1;
-        }
-
-        let text = |row: &mut Row, (column, name): &(Column, String)| row.take_text(column, name);
-        let first = text(&mut row, &self.first)?;
-        let second = match &self.second {
-            Some(second) => Some(text(&mut row, second)?),
-            None => None,
-        };
-        if let Some((column, name)) = &self.absent
-            && row.take(column).is_some()
-        {
-            return Err(format!(
-                "the object has a key \"{name}\", which the first one has not; a file holds texts or \
-                 pairs of texts"
-            ));
-        }
-        report.blank += usize::from(is_blank(&first) || second.as_deref().is_some_and(is_blank));
-        let id = match &self.id {
-            Some(column) => id(row.take(column))?,
-            None => None,
-        };
-        Ok(Some(LabelledRecord {
-            first,
-            second,
-            label,
-            id,
-            origin: row.origin,
-        }))
-    }
 }
 
 /// What a record is called: a string or a number.
@@ -340,4 +262,68 @@ fn score(raw: &str) -> Result<f64, String> {
         .ok_or_else(|| {
             format!("the label `{raw}` is no score; expected a number, or choose classes")
         })
+}
+impl Plan {
+    /// The record of a row, with its label as `reader` has it; `None` if the row is left out.
+    fn record(
+        &self,
+        mut row: Row,
+        reader: &mut Reader,
+        report: &mut ReadReport,
+        unlabelled: Unlabelled,
+    ) -> Result<Option<LabelledRecord>, String> {
+        let raw = match &self.label {
+            Some(column) => raw_label(row.take(column))?,
+            None => None,
+        };
+        if raw.is_some() && raw.as_deref() == self.undecided {
+            report.undecided += 1;
+            return Ok(None);
+        }
+        if raw.is_none() && self.skip_without_label {
+            report.malformed += 1;
+            return Ok(None);
+        }
+        let label = match &raw {
+            Some(raw) => reader.label(raw)?,
+            None => None,
+        };
+        if label.is_none() {
+            if unlabelled == Unlabelled::Refuse {
+                return Err(
+                    "no label: it is missing, empty or -1; to train and to evaluate, every record \
+                     needs one, so leave out those without"
+                        .to_string(),
+                );
+            }
+            report.unlabelled += 1;
+        }
+
+        let text = |row: &mut Row, (column, name): &(Column, String)| row.take_text(column, name);
+        let first = text(&mut row, &self.first)?;
+        let second = match &self.second {
+            Some(second) => Some(text(&mut row, second)?),
+            None => None,
+        };
+        if let Some((column, name)) = &self.absent
+            && row.take(column).is_some()
+        {
+            return Err(format!(
+                "the object has a key \"{name}\", which the first one has not; a file holds texts or \
+                 pairs of texts"
+            ));
+        }
+        report.blank += usize::from(is_blank(&first) || second.as_deref().is_some_and(is_blank));
+        let id = match &self.id {
+            Some(column) => id(row.take(column))?,
+            None => None,
+        };
+        Ok(Some(LabelledRecord {
+            first,
+            second,
+            label,
+            id,
+            origin: row.origin,
+        }))
+    }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::classes::{Classes, raw_label};
-use super::conll::Sentences;
+use super::conll::{Sentence, Sentences};
 use super::label_set::LabelSet;
 use super::record::{ReadReport, TokenRecord, Unlabelled};
 use crate::data::jsonl::{self, Object, Objects};
@@ -217,14 +217,6 @@ pub fn read_tokens(path: &Path, source: &TokenSource) -> Result<TokenData, Train
         labels: settled.labels,
         report,
     })
-}
-
-/// The words of a sentence and its labels as the file has them.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Sentence {
-    pub(super) words: Vec<String>,
-    /// None, or as many as words.
-    pub(super) labels: Vec<String>,
 }
 
 impl Sentence {

@@ -8,7 +8,7 @@ use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
 use crate::progress::Screen;
-use crate::run::eval::{EvalOptions, EvalSummary};
+use crate::run::evaluation::{EvalOptions, EvalSummary};
 use crate::run::job::Evaluate;
 use crate::run::open::load_base;
 use crate::task::{CausalLm, generate_texts, score_texts};

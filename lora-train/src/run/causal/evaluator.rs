@@ -3,18 +3,10 @@
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, Example, collate};
 use crate::metric::RunningLoss;
+use crate::run::evaluation::ExampleScore;
 use crate::run::job::{Evaluate, Metrics};
 use crate::task::CausalLm;
 use std::collections::BTreeMap;
-
-/// The score of one example.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ExampleScore {
-    /// Mean `-log p` over its label tokens.
-    pub loss: f64,
-    /// Number of its label tokens.
-    pub tokens: usize,
-}
 
 /// Evaluates on the same examples again and again.
 pub(crate) struct Evaluator {

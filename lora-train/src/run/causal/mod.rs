@@ -7,7 +7,6 @@ mod generate;
 mod judge;
 
 pub(crate) use eval::eval;
-pub use evaluator::ExampleScore;
 pub use generate::{GenerateOptions, SamplingOptions, generate};
 
 use super::job::{BestBy, Evaluate, Job, Metrics};

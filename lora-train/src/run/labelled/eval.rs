@@ -7,7 +7,7 @@ use crate::TrainError;
 use crate::data::{ClassWeights, LabelSet, LabelledExample, Target, Unlabelled};
 use crate::device;
 use crate::progress::Screen;
-use crate::run::eval::{EvalOptions, EvalSummary};
+use crate::run::evaluation::{EvalOptions, EvalSummary};
 use crate::run::open::load_base;
 use crate::task::{Classify, TaskName};
 use lora_core::files::{Overwrite, write_file};

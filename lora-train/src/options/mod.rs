@@ -1,7 +1,13 @@
 //! Options of a training run, from the command line and from a recipe: one list for both.
 
+mod class_weights;
+mod reading;
+
+pub use class_weights::ClassWeighting;
+use class_weights::parse_weights;
+pub use reading::ReadingOptions;
+
 use crate::TrainError;
-use crate::data::{DataFormat, TextDocuments};
 use crate::device::DeviceName;
 use crate::task::TaskName;
 use crate::trainer::ScheduleKind;
@@ -263,52 +269,6 @@ pub struct TrainOptions {
     pub device: Option<DeviceName>,
 }
 
-/// How to read data files.
-#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ReadingOptions {
-    /// Format of the data: auto, jsonl, csv, tsv, e2e or text [default: auto].
-    #[arg(long, value_name = "FORMAT", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub format: Option<DataFormat>,
-    /// Column or key with texts [default: text]; with words for token-classification [default: tokens].
-    #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text_column: Option<String>,
-    /// Column or key with the second texts of pairs [default: pair, where it is there].
-    #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pair_column: Option<String>,
-    /// Column or key with labels [default: label].
-    #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label_column: Option<String>,
-    /// Column or key with prompts [default: prompt].
-    #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt_column: Option<String>,
-    /// Column or key with completions [default: completion].
-    #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub completion_column: Option<String>,
-    /// Plain text: a document is a line, a block between blank lines, or the file [default: block].
-    #[arg(long, value_name = "KIND", value_parser = parse_documents, help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub documents: Option<TextDocuments>,
-    /// Put texts end to end and cut them into examples of the longest length, to pretrain on.
-    #[arg(long, help_heading = "Data")]
-    #[serde(skip_serializing_if = "is_false")]
-    pub pack: bool,
-    /// Learn the prompt too, not the completion alone.
-    #[arg(long, help_heading = "Data")]
-    #[serde(skip_serializing_if = "is_false")]
-    pub loss_on_prompt: bool,
-    /// Do not end examples with the end-of-text token.
-    #[arg(long, help_heading = "Data")]
-    #[serde(skip_serializing_if = "is_false")]
-    pub no_eos: bool,
-}
-
 /// Target modules as a user writes them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -317,55 +277,6 @@ pub enum TargetNames {
     Text(String),
     /// `["c_attn", "c_proj"]`.
     List(Vec<String>),
-}
-
-/// How much each class counts in the loss.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "WeightsFile", into = "WeightsFile")]
-pub enum ClassWeighting {
-    /// By one over its share of the labels: `"balanced"`.
-    Balanced,
-    /// As given: `[1.0, 2.5]`.
-    Given(Vec<f64>),
-}
-
-/// The form of [`ClassWeighting`] in a recipe.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum WeightsFile {
-    Word(String),
-    List(Vec<f64>),
-}
-
-impl TryFrom<WeightsFile> for ClassWeighting {
-    type Error = String;
-
-    fn try_from(file: WeightsFile) -> Result<Self, String> {
-        match file {
-            WeightsFile::Word(word) => parse_weights(&word),
-            WeightsFile::List(weights) => Ok(Self::Given(weights)),
-        }
-    }
-}
-
-impl From<ClassWeighting> for WeightsFile {
-    fn from(weighting: ClassWeighting) -> Self {
-        match weighting {
-            ClassWeighting::Balanced => Self::Word("balanced".into()),
-            ClassWeighting::Given(weights) => Self::List(weights),
-        }
-    }
-}
-
-fn parse_weights(text: &str) -> Result<ClassWeighting, String> {
-    if text == "balanced" {
-        return Ok(ClassWeighting::Balanced);
-    }
-    let weights = text.split(',').map(|weight| weight.trim().parse());
-    let weights: Result<Vec<f64>, _> = weights.collect();
-    weights
-        .map(ClassWeighting::Given)
-        .map_err(|_| "expected `balanced`, or a number for each class".into())
 }
 
 /// Whether a model that is given in `folder` is meant by its name on the Hub: it is no directory there,
@@ -392,10 +303,6 @@ fn parse_word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
 
 fn parse_init(text: &str) -> Result<LoraInit, String> {
     parse_word(&text.replace('-', "_"))
-}
-
-fn parse_documents(text: &str) -> Result<TextDocuments, String> {
-    parse_word(text)
 }
 
 impl TrainOptions {

@@ -1,0 +1,50 @@
+//! Parameters that are not finite.
+
+use crate::TrainError;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// Refuses parameters that are not finite: training would only spread them.
+///
+/// # Errors
+/// If one has a value that is not finite; the error names it.
+pub(crate) fn check_finite<M: Module>(module: &M) -> Result<(), TrainError> {
+    let mut check = Finite {
+        path: Vec::new(),
+        bad: None,
+    };
+    module.visit(&mut check);
+    match check.bad {
+        None => Ok(()),
+        Some(name) => Err(TrainError::config(
+            "model",
+            format!("`{name}` has values that are not finite"),
+        )),
+    }
+}
+
+struct Finite {
+    path: Vec<String>,
+    bad: Option<String>,
+}
+
+impl ModuleVisitor for Finite {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.bad.is_some() {
+            return;
+        }
+        // The sum of finite weights is finite: one number a parameter is read back.
+        let sum = crate::host::values(param.base().without_autodiff().abs().sum());
+        if !sum.is_ok_and(|sum| sum[0].is_finite()) {
+            self.bad = Some(self.path.join("."));
+        }
+    }
+}

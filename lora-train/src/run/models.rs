@@ -1,0 +1,104 @@
+//! How each kind of model is opened.
+
+use super::open::{Opens, Traits};
+use crate::TrainError;
+use burn::tensor::Device;
+use lora_models::classifier::{Classifier, ClassifierOptions};
+use lora_models::encoder::EncoderConfig;
+use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use std::path::Path;
+
+impl Opens for Gpt2LmHead {
+    type How = ();
+
+    fn open(dir: &Path, _how: &(), device: &Device) -> Result<(Self, String), TrainError> {
+        let (model, report) = Self::load(dir, device)?;
+        Ok((model, report.to_string()))
+    }
+
+    fn random(dir: &Path, _how: &(), seed: u64, device: &Device) -> Result<Self, TrainError> {
+        Ok(Self::init(&Gpt2Config::from_dir(dir)?, seed, device)?)
+    }
+
+    fn weight_shapes(
+        dir: &Path,
+        _how: &(),
+        _device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
+        Ok(Gpt2Config::from_dir(dir)?.weight_shapes())
+    }
+
+    fn traits(&self) -> Traits {
+        let config = self.config();
+        Traits {
+            vocab_size: config.vocab_size,
+            max_length: config.n_positions,
+            eos_id: config.eos_token_ids.first().copied(),
+            pad_id: None,
+        }
+    }
+}
+
+impl Opens for Classifier {
+    type How = ClassifierOptions;
+
+    fn trained(how: &ClassifierOptions) -> ClassifierOptions {
+        ClassifierOptions {
+            fresh_head: false,
+            ..how.clone()
+        }
+    }
+
+    fn open(
+        dir: &Path,
+        how: &ClassifierOptions,
+        device: &Device,
+    ) -> Result<(Self, String), TrainError> {
+        let (model, report) = Self::load(dir, how, device)?;
+        let mut summary = format!("{}: {report}", model.config().family);
+        if !model.fresh().is_empty() {
+            summary.push_str(&format!(
+                "\n          not in the checkpoint, so it starts at random, trains whole and is saved with the adapter: {}",
+                model.fresh().join(", ")
+            ));
+        }
+        Ok((model, summary))
+    }
+
+    fn random(
+        dir: &Path,
+        how: &ClassifierOptions,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let config = config_with_labels(dir, how)?;
+        Ok(Self::init(&config, how.head, seed, device)?)
+    }
+
+    fn weight_shapes(
+        dir: &Path,
+        how: &ClassifierOptions,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
+        let config = config_with_labels(dir, how)?;
+        Ok(Self::weight_shapes(&config, how.head, device)?)
+    }
+
+    fn traits(&self) -> Traits {
+        let config = self.config();
+        Traits {
+            vocab_size: config.vocab_size,
+            max_length: config.max_length(),
+            eos_id: None,
+            pad_id: Some(config.pad_token_id),
+        }
+    }
+}
+
+fn config_with_labels(dir: &Path, how: &ClassifierOptions) -> Result<EncoderConfig, TrainError> {
+    let mut config = EncoderConfig::from_dir(dir)?;
+    if let Some(labels) = &how.labels {
+        config.labels = labels.clone();
+    }
+    Ok(config)
+}
