@@ -56,10 +56,17 @@ pub fn encoder(family: &str, dir: &Path) -> PathBuf {
 
 /// `lora train`.
 pub fn train(model: &Path, data: &Path, output: &Path) -> Command {
-    let mut command = lora(["train", "--device", "flex", "--json", "--lr", "1e-2"]);
+    let mut command = lora(["train", "--device", "flex", "--json"]);
     command.arg("--model").arg(model);
     command.arg("--data").arg(data);
     command.arg("--output").arg(output);
+    command
+}
+
+/// `lora train`, at a rate at which the little ones learn.
+pub fn learn(model: &Path, data: &Path, output: &Path) -> Command {
+    let mut command = train(model, data, output);
+    command.args(["--lr", "1e-2"]);
     command
 }
 
@@ -117,4 +124,30 @@ pub fn evaluations(output: &Path) -> Vec<(u64, Value)> {
     evals
         .filter_map(|line| Some((line["step"].as_u64()?, line.get("eval")?.clone())))
         .collect()
+}
+
+pub fn json_file(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// What `lora eval` finds is what the run said of its end; it prints four decimals.
+pub fn same_metrics(output: &str, outcome: &Value) {
+    let after = outcome["after"].as_object().unwrap();
+    let printed = printed(output);
+    for (name, value) in after {
+        let found = printed.iter().find(|(found, _)| found == name);
+        let (_, found) = found.unwrap_or_else(|| panic!("no {name} in {output}"));
+        assert!(
+            (found - value.as_f64().unwrap()).abs() <= 5.1e-5,
+            "{name}: {found}, not {value}"
+        );
+    }
+    assert!(after.len() >= 2, "{after:?}");
+}
+
+/// What a command prints; its messages are left out.
+pub fn stdout(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", super::text(&output));
+    String::from_utf8(output.stdout).unwrap()
 }
