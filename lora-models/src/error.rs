@@ -116,10 +116,10 @@ pub enum ModelError {
         found: usize,
     },
 
-    /// Something of a model started at random and no adapter brings it: what the model says would mean
-    /// nothing.
+    /// Something of a model started at random and an adapter does not bring it: what the model says
+    /// would mean nothing.
     #[error(
-        "neither the checkpoint nor an adapter has {}: it would stay at random values; give the adapter that was trained with it, or train one (PEFT leaves a fresh pooler out of an adapter unless `modules_to_save` names it)",
+        "neither the checkpoint nor the adapter has {}: it would stay at random values (PEFT leaves a fresh pooler out of an adapter unless `modules_to_save` names it); train the adapter again, with it",
         modules.iter().map(|module| format!("`{module}`")).collect::<Vec<_>>().join(", ")
     )]
     StillRandom {

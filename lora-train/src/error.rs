@@ -78,7 +78,7 @@ pub enum TrainError {
     NonFiniteLoss {
         /// The optimizer step, counted from 1.
         step: usize,
-        /// Which examples the batch held, as [`Batch::describe`](crate::data::Batch::describe) says it.
+        /// Which examples the batch held, as [`SampleBatch::describe`](crate::data::SampleBatch::describe) says it.
         batch: String,
         /// The loss.
         loss: f64,

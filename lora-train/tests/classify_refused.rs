@@ -335,15 +335,12 @@ fn heads_that_do_not_fit_are_refused_with_the_way_out() {
 fn a_model_of_which_something_is_at_random_is_not_used() {
     let place = Place::new();
     let (bert, fine) = (&place.bert, &place.fine);
-    let words = [
-        "neither the checkpoint nor an adapter has `classifier`",
-        "train one",
-    ];
-    fail(&mut eval(bert, fine), 1, &words);
-    fail(predict(bert).args(["--text", "a"]), 1, &words);
+    let words = ["option `adapter`", "has no classifier", "a merged model"];
+    fail(&mut eval(bert, fine), 2, &words);
+    fail(predict(bert).args(["--text", "a"]), 2, &words);
     let mut merge = lora(["merge", "--device", "flex", "--model"]);
     merge.arg(bert).arg("--output").arg(place.at("merged"));
-    fail(&mut merge, 1, &words);
+    fail(&mut merge, 2, &words);
     assert!(!place.at("merged").exists());
 
     // PEFT's adapter for DeBERTa without its pooler, as PEFT writes it unless told.
@@ -364,7 +361,7 @@ fn a_model_of_which_something_is_at_random_is_not_used() {
     assert_eq!(kept.len() + 2, tensors.len());
     safetensors::serialize_to_file(kept, None, &bare.join("adapter_model.safetensors")).unwrap();
     let words = [
-        "neither the checkpoint nor an adapter has `pooler`",
+        "neither the checkpoint nor the adapter has `pooler`",
         "modules_to_save",
     ];
     fail(eval(&v2, fine).arg("--adapter").arg(&bare), 1, &words);

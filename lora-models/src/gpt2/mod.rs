@@ -3,9 +3,9 @@
 //! - [`Gpt2Config`]: what the model is made of, from and to `config.json`
 //! - [`Gpt2LmHead`]: the model; [`init`](Gpt2LmHead::init) at random,
 //!   [`load`](Gpt2LmHead::load) from a Hugging Face directory,
-//!   [`export`](Gpt2LmHead::export) to one
-//! - [`attach`](Gpt2LmHead::attach), [`load_adapter`](Gpt2LmHead::load_adapter),
-//!   [`save_adapter`](Gpt2LmHead::save_adapter): LoRA on it
+//!   [`export`](crate::LoraModel::export) to one
+//! - [`attach`](crate::LoraModel::attach), [`load_adapter`](crate::LoraModel::load_adapter),
+//!   [`save_adapter`](crate::LoraModel::save_adapter): LoRA on it
 //! - [`Gpt2`], [`Block`], [`Attention`], [`Mlp`]: its parts, for those who look inside
 //!
 //! Modules and paths are named as in Python, so a LoRA target is written as it is there:

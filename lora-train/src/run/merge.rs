@@ -1,7 +1,7 @@
 //! Merging an adapter into its model for deployment, or converting a model.
 
-use super::labelled::{check_trained, head_kind, model_labels};
-use super::open::{Opens, load_base, model_directory};
+use super::labelled::{head_kind, model_labels};
+use super::open::{Opens, load_trained, model_directory};
 use super::plan::default_task;
 use crate::TrainError;
 use crate::device::{self, DeviceName};
@@ -11,7 +11,7 @@ use clap::Args;
 use lora_core::files::Overwrite;
 use lora_models::ExportOptions;
 use lora_models::checkpoint::ExportDType;
-use lora_models::classifier::ClassifierOptions;
+use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::gpt2::Gpt2LmHead;
 use std::path::{Path, PathBuf};
 
@@ -58,14 +58,14 @@ pub fn merge(options: &MergeOptions) -> Result<String, TrainError> {
     let dir = &model_directory(&options.model)?;
     let device = device::open(options.device)?;
     match default_task(dir, options.adapter.as_deref())? {
-        TaskName::CausalLm => merge_model::<Gpt2LmHead>(options, dir, &(), &device, |_, _| Ok(())),
+        TaskName::CausalLm => merge_model::<Gpt2LmHead>(options, dir, &(), &device),
         task => {
             let how = ClassifierOptions {
                 head: head_kind(task),
                 labels: Some(model_labels(dir, options.adapter.as_deref())?),
                 ..ClassifierOptions::default()
             };
-            merge_model(options, dir, &how, &device, check_trained)
+            merge_model::<Classifier>(options, dir, &how, &device)
         }
     }
 }
@@ -75,11 +75,8 @@ fn merge_model<M: Opens>(
     dir: &Path,
     how: &M::How,
     device: &Device,
-    check: impl Fn(&M, Option<&Path>) -> Result<(), TrainError>,
 ) -> Result<String, TrainError> {
-    let adapter = options.adapter.as_deref();
-    let loaded = load_base::<M>(dir, adapter, how, device)?;
-    check(&loaded.model, adapter)?;
+    let loaded = load_trained::<M>(dir, options.adapter.as_deref(), how, device)?;
     let modules = loaded.adapter.map_or(0, |report| report.modules.len());
     let model = lora_core::merge(loaded.model).into_module();
     let overwrite = match options.overwrite {

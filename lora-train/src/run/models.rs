@@ -93,6 +93,10 @@ impl Opens for Classifier {
             pad_id: Some(config.pad_token_id),
         }
     }
+
+    fn random_modules(&self) -> &[String] {
+        self.fresh()
+    }
 }
 
 fn config_with_labels(dir: &Path, how: &ClassifierOptions) -> Result<EncoderConfig, TrainError> {

@@ -1,6 +1,7 @@
 //! A model with its tokenizer, with or without an adapter.
 
 use crate::TrainError;
+use crate::progress::{Bar, Screen};
 use burn::tensor::Device;
 use lora_core::AttachReport;
 use lora_models::LoraModel;
@@ -78,6 +79,11 @@ pub trait Opens: LoraModel {
 
     /// What of its configuration others ask for.
     fn traits(&self) -> Traits;
+
+    /// Modules that started at random because the checkpoint lacks them.
+    fn random_modules(&self) -> &[String] {
+        &[]
+    }
 }
 
 impl Base {
@@ -145,11 +151,20 @@ pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
         return Ok(model.into());
     }
     let name = model.to_string_lossy();
-    Ok(hub::resolve(
-        &name,
-        &HubOptions::from_env(),
-        &mut |_, _, _| {},
-    )?)
+    let screen = Screen::detect();
+    let mut file: Option<(String, Bar)> = None;
+    let mut show = |name: &str, done: u64, total: u64| {
+        if file.as_ref().is_none_or(|(other, _)| other != name) {
+            if let Some((_, bar)) = file.take() {
+                bar.finish();
+            }
+            file = Some((name.into(), screen.bar(name, total as usize)));
+        }
+        if let Some((_, bar)) = &mut file {
+            bar.set(done as usize);
+        }
+    };
+    Ok(hub::resolve(&name, &HubOptions::from_env(), &mut show)?)
 }
 
 /// Loads a model, and an adapter onto it.
@@ -178,6 +193,31 @@ pub fn load_base<M: Opens>(
         summary,
         model,
     })
+}
+
+/// [`load_base`] for a model that is to say something: it must be whole.
+///
+/// # Errors
+/// As [`load_base`]; [`TrainError::Config`] where the model lacks its head, and no adapter brings one.
+pub fn load_trained<M: Opens>(
+    dir: &Path,
+    adapter: Option<&Path>,
+    how: &M::How,
+    device: &Device,
+) -> Result<Loaded<M>, TrainError> {
+    let loaded = load_base::<M>(dir, adapter, how, device)?;
+    match (adapter, loaded.model.random_modules()) {
+        (Some(_), _) | (None, []) => Ok(loaded),
+        (None, modules) => Err(TrainError::config(
+            "adapter",
+            format!(
+                "is missing: the checkpoint in {} has no {}, so the model alone would say something at \
+                 random; give an adapter that was trained with it, or a merged model",
+                dir.display(),
+                modules.join(" and no ")
+            ),
+        )),
+    }
 }
 
 /// A model with random weights, for a directory with a configuration and a tokenizer only.

@@ -2,14 +2,14 @@
 
 use super::data::{Reader, label_set};
 use super::evaluator::{Evaluator, Rows, best};
-use super::heads::{check_trained, check_use};
+use super::heads::check_use;
 use super::{head_kind, model_labels};
 use crate::TrainError;
 use crate::data::{ClassWeights, LabelSet, LabelledExample, Target, Unlabelled};
 use crate::device;
 use crate::progress::Screen;
 use crate::run::evaluation::{EvalOptions, EvalSummary};
-use crate::run::open::load_base;
+use crate::run::open::load_trained;
 use crate::task::{Classify, TaskName};
 use lora_core::files::{Overwrite, write_file};
 use lora_models::classifier::{Classifier, ClassifierOptions};
@@ -38,8 +38,7 @@ pub(crate) fn eval(
         ..ClassifierOptions::default()
     };
     let adapter = options.adapter.as_deref();
-    let loaded = load_base::<Classifier>(&options.model, adapter, &how, &device)?;
-    check_trained(&loaded.model, adapter)?;
+    let loaded = load_trained::<Classifier>(&options.model, adapter, &how, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     let base = loaded.base;
     let reader = Reader::new(task, &options.reading);

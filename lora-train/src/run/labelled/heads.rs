@@ -4,8 +4,7 @@ use super::head_kind;
 use crate::TrainError;
 use crate::data::LabelKind;
 use crate::task::TaskName;
-use lora_models::ModelError;
-use lora_models::classifier::{Classifier, HeadKind, adapter_labels};
+use lora_models::classifier::{HeadKind, adapter_labels};
 use lora_models::encoder::{EncoderConfig, Labels};
 use std::path::Path;
 
@@ -70,21 +69,6 @@ pub(super) fn check_use(
                 of_kind(kind, labels)
             ),
         )),
-    }
-}
-
-/// Refuses a model of which something is at random: what it says would mean nothing.
-pub(in crate::run) fn check_trained(
-    model: &Classifier,
-    adapter: Option<&Path>,
-) -> Result<(), TrainError> {
-    // An adapter was checked when it was put on.
-    match adapter.is_some() || model.fresh().is_empty() {
-        true => Ok(()),
-        false => Err(ModelError::StillRandom {
-            modules: model.fresh().to_vec(),
-        }
-        .into()),
     }
 }
 

@@ -7,7 +7,6 @@ mod heads;
 mod predict;
 
 pub(crate) use eval::eval;
-pub(in crate::run) use heads::check_trained;
 pub use predict::{PredictOptions, Predicted, predict};
 
 use super::job::{BestBy, Evaluate, Job};
@@ -15,6 +14,7 @@ use super::open::Base;
 use super::plan::TrainPlan;
 use crate::TrainError;
 use crate::data::{ClassWeights, LabelKind, LabelSet, LabelledExample, Unlabelled};
+use crate::metric::are_entity_tags;
 use crate::options::ClassWeighting;
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
@@ -78,7 +78,7 @@ impl Job for LabelledJob {
             check_start(adapter, task, &head)?;
         }
         let weights = class_weights(plan, labels.as_ref(), &records)?;
-        let best_by = best_by(plan, task)?;
+        let best_by = best_by(plan, task, labels.as_ref())?;
         Ok(Self {
             task,
             label_smoothing: plan.label_smoothing,
@@ -239,14 +239,20 @@ fn class_weights(
 }
 
 /// The metric of the options, else the task's own.
-fn best_by(plan: &TrainPlan, task: TaskName) -> Result<BestBy, TrainError> {
+fn best_by(
+    plan: &TrainPlan,
+    task: TaskName,
+    labels: Option<&LabelSet>,
+) -> Result<BestBy, TrainError> {
+    let entities = labels.is_some_and(|set| are_entity_tags(set.names()));
     let own = match task.metric() {
         Some(metric) => BestBy {
             metric: metric.primary().into(),
             higher_is_better: metric.higher_is_better(),
         },
+        // Of entities, where the tags are theirs.
         None => BestBy {
-            metric: "micro_f1".into(),
+            metric: if entities { "f1" } else { "micro_f1" }.into(),
             higher_is_better: true,
         },
     };

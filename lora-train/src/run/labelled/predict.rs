@@ -2,7 +2,7 @@
 
 use super::data::{Reader, label_set};
 use super::evaluator::{Evaluator, Rows, best, probabilities};
-use super::heads::{check_trained, check_use};
+use super::heads::check_use;
 use super::{head_kind, model_labels};
 use crate::TrainError;
 use crate::data::{
@@ -13,7 +13,7 @@ use crate::device::{self, DeviceName};
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
 use crate::run::labelled::data::Records;
-use crate::run::open::{load_base, model_directory};
+use crate::run::open::{load_trained, model_directory};
 use crate::run::plan::default_task;
 use crate::task::{Classify, TaskName};
 use clap::Args;
@@ -125,8 +125,7 @@ pub fn predict(
         labels: Some(labels),
         ..ClassifierOptions::default()
     };
-    let loaded = load_base::<Classifier>(&model, adapter, &how, &device)?;
-    check_trained(&loaded.model, adapter)?;
+    let loaded = load_trained::<Classifier>(&model, adapter, &how, &device)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, records.least())?;
     let weights = ClassWeights::default();
