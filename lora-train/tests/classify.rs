@@ -148,8 +148,8 @@ fn killed_and_resumed(family: &str, what: &[&str], weights: &str) {
     assert!(text.contains("0.2"));
     std::fs::write(&config, text).unwrap();
     let run = |output: &Path| {
-        let mut command = learn(&model, &data("pairs.jsonl"), output);
-        command.args(what);
+        let mut command = train(&model, &data("pairs.jsonl"), output);
+        command.args(what).args(["--lr", "1e-2"]);
         command.args([
             "--batch-size",
             "3",
@@ -160,9 +160,9 @@ fn killed_and_resumed(family: &str, what: &[&str], weights: &str) {
         ]);
         command.args([
             "--max-steps",
-            "400",
+            "300",
             "--save-steps",
-            "7",
+            "20",
             "--eval-steps",
             "50",
         ]);
@@ -198,7 +198,7 @@ fn killed_and_resumed(family: &str, what: &[&str], weights: &str) {
     child.kill().unwrap();
     child.wait().unwrap();
     let done = losses(&cut).len();
-    assert!(done < 400, "killed too late");
+    assert!(done < 300, "killed too late");
     let output = succeed(run(&cut).arg("--resume"));
     assert!(output.contains("resuming at step"), "{output}");
     assert_eq!(losses(&cut), losses(&whole), "{family}");
