@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{adapter, fail, fixtures, lora, losses, metrics, model, succeed, train};
+use common::{adapter, encoders, fail, fixtures, lora, losses, metrics, model, succeed, train};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -410,38 +410,46 @@ fn all_weights_can_be_trained_from_scratch_and_the_model_loads() {
     assert!(inspected.contains("28 F16"), "{inspected}");
 }
 
-/// The README's commands for a model and data of one's own, on the fixture's.
-#[test]
-fn the_commands_of_the_readme_work_on_files_of_ones_own() {
+/// Runs the README's commands for a model and data of one's own, on `model` and `data` under the names they have there.
+fn readme(kind: &str, model: &Path, data: &Path) -> usize {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = std::fs::read_to_string(readme).unwrap();
-    let block = readme.split("<!-- own").nth(1).unwrap();
-    let block = block
-        .split("```sh\n")
-        .nth(1)
-        .unwrap()
-        .split("```")
-        .next()
-        .unwrap();
-    let block = block.replace("\\\n", " ");
+    let block = readme.split(&format!("<!-- own {kind}")).nth(1).unwrap();
+    let block = block.split("```sh\n").nth(1).unwrap();
+    let block = block.split("```").next().unwrap().replace("\\\n", " ");
     let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("gpt2");
+    let name = block.split("--model ").nth(1).unwrap();
+    let copy = dir.path().join(name.split(' ').next().unwrap());
     std::fs::create_dir(&copy).unwrap();
-    for file in std::fs::read_dir(model()).unwrap() {
+    for file in std::fs::read_dir(model).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
     }
     for name in ["train.jsonl", "valid.jsonl"] {
-        std::fs::copy(data(), dir.path().join(name)).unwrap();
+        std::fs::copy(data, dir.path().join(name)).unwrap();
     }
-    let mut commands = 0;
-    for line in block.lines() {
-        let arguments = line.strip_prefix("cargo run --release -- ").unwrap();
-        let arguments = arguments
-            .split_whitespace()
-            .map(|word| word.trim_matches('"'));
-        succeed(lora(arguments).current_dir(dir.path()));
-        commands += 1;
-    }
-    assert_eq!(commands, 5);
+    let lines = block.lines();
+    lines
+        .map(|line| {
+            let line = line.strip_prefix("cargo run --release -- ").unwrap();
+            // Every second part stands in quotation marks.
+            let parts = line.split('"').enumerate();
+            let words = parts.flat_map(|(index, part)| match index % 2 {
+                0 => part.split_whitespace().collect(),
+                _ => vec![part],
+            });
+            succeed(lora(words).current_dir(dir.path()));
+        })
+        .count()
+}
+
+#[test]
+fn the_commands_of_the_readme_work_on_files_of_ones_own() {
+    assert_eq!(readme("gpt2", &model(), &data()), 5);
+    let dir = tempfile::tempdir().unwrap();
+    let roberta = encoders::encoder("roberta", dir.path());
+    assert_eq!(
+        readme("encoder", &roberta, &encoders::data("texts.jsonl")),
+        4
+    );
 }

@@ -126,8 +126,8 @@ impl Classifier {
 /// What a PEFT directory says about the head that it was trained with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterLabels {
-    /// What the head is for, by PEFT's task type.
-    pub kind: HeadKind,
+    /// What the head is for, by PEFT's task type; `None` where it says something else.
+    pub kind: Option<HeadKind>,
     /// What its outputs are called: by the `config.json` that this crate writes beside an adapter, else
     /// numbered; `None` where the adapter has no head.
     pub labels: Option<Labels>,
@@ -142,8 +142,9 @@ pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError
     let path = dir.join(lora_core::peft::CONFIG_FILE);
     let object: Map<String, Value> = read_json(&path, CONFIG_LIMIT)?;
     let kind = match object.get("task_type").and_then(Value::as_str) {
-        Some("TOKEN_CLS") => HeadKind::Token,
-        _ => HeadKind::Sequence,
+        Some("SEQ_CLS") => Some(HeadKind::Sequence),
+        Some("TOKEN_CLS") => Some(HeadKind::Token),
+        _ => None,
     };
     let companion = dir.join(CONFIG_FILE);
     if companion.is_file() {

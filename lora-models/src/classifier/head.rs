@@ -34,6 +34,15 @@ impl HeadKind {
             Self::Token => "ForTokenClassification",
         }
     }
+
+    /// What the head of a checkpoint is for, by the class that `config.json` names; `None` where that has
+    /// neither head.
+    pub fn of_checkpoint(config: &EncoderConfig) -> Option<Self> {
+        let file = config.to_json();
+        let class = file.get("architectures")?.get(0)?.as_str()?;
+        let mut kinds = [Self::Sequence, Self::Token].into_iter();
+        kinds.find(|kind| class.ends_with(kind.class_suffix()))
+    }
 }
 
 /// From the first token's hidden state to a vector for the whole input.

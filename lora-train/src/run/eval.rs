@@ -28,7 +28,10 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         || default_task(&options.model, options.adapter.as_deref()),
         Ok,
     )? {
-        TaskName::CausalLm => causal::eval(options, screen),
+        TaskName::CausalLm => {
+            options.reading.check(TaskName::CausalLm)?;
+            causal::eval(options, screen)
+        }
         task => labelled::eval(task, options, screen),
     }
 }

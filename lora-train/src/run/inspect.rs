@@ -4,6 +4,7 @@ use super::open::model_directory;
 use crate::TrainError;
 use lora_core::peft::{CONFIG_FILE, PREFIX, WEIGHTS_FILE, read_config};
 use lora_models::checkpoint::Checkpoint;
+use lora_models::classifier::adapter_labels;
 use lora_models::encoder::{EncoderConfig, EncoderFamily, Labels};
 use lora_models::gpt2::Gpt2Config;
 use lora_models::model_type;
@@ -48,14 +49,17 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
     let mut modules: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut parameters = 0;
     let mut notes = Vec::new();
+    let mut whole = Vec::new();
     for name in checkpoint.names() {
         let shape = checkpoint.shape(name).unwrap_or_default();
         parameters += shape.iter().product::<usize>();
-        let Some((module, factor)) = name
-            .strip_prefix(PREFIX)
-            .and_then(|n| n.split_once(".lora_"))
-        else {
-            notes.push(format!("`{name}` is no LoRA factor"));
+        let plain = name.strip_prefix(PREFIX);
+        let Some((module, factor)) = plain.and_then(|n| n.split_once(".lora_")) else {
+            let is_saved = |part: &str| config.modules_to_save.iter().any(|saved| saved == part);
+            match plain.filter(|n| n.split('.').any(is_saved)) {
+                Some(parameter) => whole.push(format!("{parameter} {shape:?}")),
+                None => notes.push(format!("`{name}` is no LoRA factor")),
+            }
             continue;
         };
         let values = checkpoint.read_f32(name)?.values;
@@ -87,6 +91,14 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
     );
     for (module, factors) in modules {
         line(&mut text, format!("  {module}: {}", factors.join(", ")));
+    }
+    for parameter in whole {
+        line(&mut text, format!("  {parameter}, trained whole"));
+    }
+    if path.join("config.json").exists()
+        && let Some(labels) = adapter_labels(path)?.labels
+    {
+        line(&mut text, outputs(&labels));
     }
     for note in notes {
         line(&mut text, format!("  unusual: {note}"));
@@ -165,19 +177,20 @@ fn encoder(text: &mut String, config: &EncoderConfig) -> &'static str {
             config.max_length(),
         ),
     );
-    line(
-        text,
-        match &config.labels {
-            Labels::Score => "  a head gives a score".into(),
-            Labels::Classes(names) => format!("  a head gives {}", names.join(", ")),
-        },
-    );
+    line(text, outputs(&config.labels));
     match config.family {
         EncoderFamily::Deberta => {
             "in_proj (or slices in_proj[q,k,v]), pos_proj, pos_q_proj, dense, word_embeddings"
         }
         EncoderFamily::DebertaV2 => "query_proj, key_proj, value_proj, dense, word_embeddings",
         _ => "query, key, value, dense, word_embeddings",
+    }
+}
+
+fn outputs(labels: &Labels) -> String {
+    match labels {
+        Labels::Score => "  a head gives a score".into(),
+        Labels::Classes(names) => format!("  a head gives {}", names.join(", ")),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `plan` | the options of a training run, checked and completed |
+//! | `plan`, `meaning` | the options of a training run, checked and completed |
 //! | `open`, `models`, `encoding` | models with tokenizer and adapter from files |
 //! | `weights`, `finite` | what a run starts from, and what was trained into files |
 //! | `job`, `train` | what differs between kinds of training, and training |
@@ -18,6 +18,7 @@ mod finite;
 mod inspect;
 mod job;
 mod labelled;
+mod meaning;
 mod merge;
 mod models;
 mod open;

@@ -58,7 +58,7 @@ impl Opens for Classifier {
         let mut summary = format!("{}: {report}", model.config().family);
         if !model.fresh().is_empty() {
             summary.push_str(&format!(
-                "\n          not in the checkpoint, so it starts at random, trains whole and is saved with the adapter: {}",
+                "\n          not in the checkpoint, at random unless an adapter brings it: {}",
                 model.fresh().join(", ")
             ));
         }

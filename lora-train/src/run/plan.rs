@@ -127,7 +127,8 @@ impl TrainPlan {
                 "trains all weights: there is no adapter to start from or to merge",
             ));
         }
-        if (o.early_stopping.is_some() || o.keep_best) && o.eval_data.is_none() {
+        let best = o.early_stopping.is_some() || o.keep_best || o.metric.is_some();
+        if best && o.eval_data.is_none() {
             return Err(TrainError::config(
                 "eval_data",
                 "is missing: without it there is no best evaluation to stop by or to keep",
@@ -255,17 +256,20 @@ pub(crate) fn default_task(model: &Path, adapter: Option<&Path>) -> Result<TaskN
     if lora_models::model_type(model)? == "gpt2" {
         return Ok(TaskName::CausalLm);
     }
-    let Some(adapter) = adapter else {
-        return Ok(match EncoderConfig::from_dir(model)?.labels {
-            Labels::Score => TaskName::Regression,
-            Labels::Classes(_) => TaskName::Classification,
-        });
+    let (kind, labels) = match adapter {
+        Some(adapter) => {
+            let found = adapter_labels(adapter)?;
+            (found.kind, found.labels)
+        }
+        None => {
+            let config = EncoderConfig::from_dir(model)?;
+            (HeadKind::of_checkpoint(&config), Some(config.labels))
+        }
     };
-    let found = adapter_labels(adapter)?;
-    Ok(match (found.kind, found.labels) {
-        (HeadKind::Token, _) => TaskName::TokenClassification,
-        (HeadKind::Sequence, Some(Labels::Score)) => TaskName::Regression,
-        (HeadKind::Sequence, _) => TaskName::Classification,
+    Ok(match (kind, labels) {
+        (Some(HeadKind::Token), _) => TaskName::TokenClassification,
+        (_, Some(Labels::Score)) => TaskName::Regression,
+        _ => TaskName::Classification,
     })
 }
 

@@ -63,7 +63,9 @@ pub fn train(
         model: model_directory(&plan.model)?,
         ..plan
     };
-    match plan.task()? {
+    let task = plan.task()?;
+    plan.options.check(task)?;
+    match task {
         TaskName::CausalLm => train_job::<CausalJob>(plan, interrupter, screen),
         _ => train_job::<LabelledJob>(plan, interrupter, screen),
     }

@@ -1,6 +1,8 @@
 //! What the tests of the program share.
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod encoders;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -73,7 +75,12 @@ pub fn losses(output: &Path) -> Vec<String> {
 
 /// Tensors of an adapter by name.
 pub fn adapter(dir: &Path) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let bytes = std::fs::read(dir.join("adapter_model.safetensors")).unwrap();
+    tensors(&dir.join("adapter_model.safetensors"))
+}
+
+/// Tensors of a file by name.
+pub fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let bytes = std::fs::read(path).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let mut all: Vec<_> = tensors
         .iter()

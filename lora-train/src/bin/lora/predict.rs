@@ -39,7 +39,11 @@ fn as_line(predicted: &Predicted) -> String {
         Predicted::Score { prediction } => format!("{prediction:.4}"),
         Predicted::Tags { words, prediction } => {
             let tagged = words.iter().zip(prediction);
-            let tagged: Vec<String> = tagged.map(|(word, tag)| format!("{word}/{tag}")).collect();
+            let tagged = tagged.map(|(word, tag)| match tag {
+                Some(tag) => format!("{word}/{tag}"),
+                None => word.clone(),
+            });
+            let tagged: Vec<String> = tagged.collect();
             tagged.join(" ")
         }
     }

@@ -2,10 +2,10 @@
 
 use crate::TrainError;
 use crate::data::{
-    ClassWeights, DataFormat, EncodeInputs, Label, LabelKind, LabelSet, LabelledColumns,
-    LabelledExample, LabelledLayout, LabelledRecord, LabelledSource, ReadReport, TokenFormat,
-    TokenKeys, TokenRecord, TokenSource, TruncationReport, Unlabelled, encode_labelled,
-    encode_tagged, read_labelled, read_tokens,
+    ClassWeights, DataFormat, EncodeInputs, Label, LabelSet, LabelledColumns, LabelledExample,
+    LabelledLayout, LabelledRecord, LabelledSource, ReadReport, TokenFormat, TokenKeys,
+    TokenRecord, TokenSource, TruncationReport, Unlabelled, encode_labelled, encode_tagged,
+    read_labelled, read_tokens,
 };
 use crate::options::ReadingOptions;
 use crate::task::TaskName;
@@ -37,6 +37,14 @@ impl Records {
         match self {
             Self::Texts(records) => encode_labelled(records, tokenizer, max_length, weights),
             Self::Words(records) => encode_tagged(records, tokenizer, max_length, weights),
+        }
+    }
+
+    /// Shortest input that has anything of the records: a token of each text between special ones.
+    pub fn least(&self) -> usize {
+        match self {
+            Self::Texts(records) if records.iter().any(|record| record.second.is_some()) => 5,
+            _ => 3,
         }
     }
 
@@ -83,8 +91,7 @@ enum Kind {
 
 impl Reader {
     /// Reads as the options say.
-    pub fn new(task: TaskName, reading: &ReadingOptions) -> Result<Self, TrainError> {
-        reading.check(task)?;
+    pub fn new(task: TaskName, reading: &ReadingOptions) -> Self {
         let kind = match (task, task.label_kind()) {
             (TaskName::Glue(glue), _) => Kind::Texts(LabelledLayout::Glue(glue)),
             (_, Some(kind)) => Kind::Texts(LabelledLayout::Own {
@@ -101,10 +108,10 @@ impl Reader {
                 labels: reading.label_column.clone(),
             }),
         };
-        Ok(Self {
+        Self {
             kind,
             format: reading.format.unwrap_or_default(),
-        })
+        }
     }
 
     /// Reads a file; `labels` are the classes, where they are known.
@@ -149,45 +156,6 @@ impl Reader {
     }
 }
 
-impl ReadingOptions {
-    /// Refuses what has no meaning for a task.
-    pub(crate) fn check(&self, task: TaskName) -> Result<(), TrainError> {
-        let causal = task == TaskName::CausalLm;
-        let glue = matches!(task, TaskName::Glue(_));
-        for (option, given, fits) in [
-            ("prompt_column", self.prompt_column.is_some(), causal),
-            (
-                "completion_column",
-                self.completion_column.is_some(),
-                causal,
-            ),
-            ("documents", self.documents.is_some(), causal),
-            ("pack", self.pack, causal),
-            ("loss_on_prompt", self.loss_on_prompt, causal),
-            ("no_eos", self.no_eos, causal),
-            ("text_column", self.text_column.is_some(), !glue),
-            (
-                "pair_column",
-                self.pair_column.is_some(),
-                !causal && !glue && task != TaskName::TokenClassification,
-            ),
-            (
-                "label_column",
-                self.label_column.is_some(),
-                !causal && !glue,
-            ),
-        ] {
-            if given && !fits {
-                return Err(TrainError::config(
-                    option,
-                    format!("has no meaning for the task {task}; leave it out"),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The labels of a head that has these classes, or a score.
 pub(super) fn labels_of(set: Option<&LabelSet>) -> Labels {
     match set {
@@ -201,13 +169,5 @@ pub(super) fn label_set(labels: &Labels) -> Result<Option<LabelSet>, TrainError>
     match labels {
         Labels::Classes(names) => Ok(Some(LabelSet::new(names.clone())?)),
         Labels::Score => Ok(None),
-    }
-}
-
-/// The kind of label that a head gives.
-pub(super) fn kind_of(labels: &Labels) -> LabelKind {
-    match labels {
-        Labels::Classes(_) => LabelKind::Classes,
-        Labels::Score => LabelKind::Score,
     }
 }

@@ -1,8 +1,9 @@
 //! Evaluating an encoder with a head.
 
-use super::data::{Reader, kind_of, label_set};
+use super::data::{Reader, label_set};
 use super::evaluator::{Evaluator, Rows, best};
-use super::{LEAST, head_kind, model_labels};
+use super::heads::check_use;
+use super::{head_kind, model_labels};
 use crate::TrainError;
 use crate::data::{ClassWeights, LabelSet, LabelledExample, Target, Unlabelled};
 use crate::device;
@@ -27,17 +28,8 @@ pub(crate) fn eval(
         ));
     }
     let labels = model_labels(&options.model, options.adapter.as_deref())?;
-    if let Some(kind) = task.label_kind()
-        && kind != kind_of(&labels)
-    {
-        return Err(TrainError::config(
-            "task",
-            format!(
-                "is {task}, but the model's head gives {}",
-                describe(&labels)
-            ),
-        ));
-    }
+    options.reading.check(task)?;
+    check_use(&options.model, options.adapter.as_deref(), task, &labels)?;
     let set = label_set(&labels)?;
     let device = device::open(options.device)?;
     let how = ClassifierOptions {
@@ -49,9 +41,9 @@ pub(crate) fn eval(
     let loaded = load_trained::<Classifier>(&options.model, adapter, &how, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     let base = loaded.base;
-    let length = base.max_length(options.max_length, LEAST)?;
-    let reader = Reader::new(task, &options.reading)?;
+    let reader = Reader::new(task, &options.reading);
     let read = reader.read(&options.data, set.as_ref(), Unlabelled::Refuse)?;
+    let length = base.max_length(options.max_length, read.records.least())?;
     let weights = ClassWeights::default();
     let (examples, report) = read.records.encode(&base.tokenizer, length, &weights)?;
     screen.line(&format!(
@@ -83,13 +75,6 @@ pub(crate) fn eval(
         confusion: evaluator.confusion(&outputs)?,
         ..EvalSummary::default()
     })
-}
-
-fn describe(labels: &lora_models::encoder::Labels) -> String {
-    match labels.outputs() {
-        1 => "a score".into(),
-        count => format!("{count} classes"),
-    }
 }
 
 /// `{"logits": …, "label": …, "prediction": …}`; lists of them for tags.

@@ -3,6 +3,7 @@
 mod data;
 mod eval;
 mod evaluator;
+mod heads;
 mod predict;
 
 pub(crate) use eval::eval;
@@ -19,12 +20,10 @@ use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
 use data::{Reader, Records, label_set, labels_of};
 use evaluator::Evaluator;
+use heads::check_start;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
 use lora_models::encoder::{EncoderConfig, Labels};
 use std::sync::Arc;
-
-/// Shortest input: a token between two special ones.
-const LEAST: usize = 3;
 
 /// Training an encoder with a head.
 pub(crate) struct LabelledJob {
@@ -54,14 +53,8 @@ impl Job for LabelledJob {
 
     fn new(plan: &TrainPlan, screen: &Screen) -> Result<Self, TrainError> {
         let task = plan.task()?;
-        if plan.options.generate_prompts.is_some_and(|n| n > 0) {
-            return Err(TrainError::config(
-                "generate_prompts",
-                format!("goes with causal-lm, and the task is {task}"),
-            ));
-        }
-        let reader = Reader::new(task, &plan.options.reading)?;
-        let known = known_labels(plan, task)?;
+        let reader = Reader::new(task, &plan.options.reading);
+        let known = known_labels(plan, task, screen)?;
         let read = reader.read(&plan.data, known.as_ref(), Unlabelled::Refuse)?;
         let (records, labels, report) = match of_the_model(plan, task, &known, &read.labels)? {
             None => (read.records, read.labels, read.report),
@@ -80,6 +73,10 @@ impl Job for LabelledJob {
         if let Some(labels) = &labels {
             screen.line(&format!("labels    {}", labels.names().join(", ")));
         }
+        let head = labels_of(labels.as_ref());
+        if let (Some(adapter), false) = (&plan.options.adapter, plan.options.fresh_head) {
+            check_start(adapter, task, &head)?;
+        }
         let weights = class_weights(plan, labels.as_ref(), &records)?;
         let best_by = best_by(plan, task, labels.as_ref())?;
         Ok(Self {
@@ -87,7 +84,7 @@ impl Job for LabelledJob {
             label_smoothing: plan.label_smoothing,
             how: ClassifierOptions {
                 head: head_kind(task),
-                labels: Some(labels_of(labels.as_ref())),
+                labels: Some(head),
                 fresh_head: plan.options.fresh_head,
                 seed: plan.seed,
             },
@@ -110,8 +107,8 @@ impl Job for LabelledJob {
         base: &Base,
         screen: &Screen,
     ) -> Result<Vec<LabelledExample>, TrainError> {
-        let length = base.max_length(plan.options.max_length, LEAST)?;
         let records = std::mem::take(&mut self.records);
+        let length = base.max_length(plan.options.max_length, records.least())?;
         let (examples, report) = records.encode(&base.tokenizer, length, &self.weights)?;
         screen.line(&format!("tokens    {report}"));
         if let Some(records) = self.eval_records.take() {
@@ -153,16 +150,14 @@ impl Job for LabelledJob {
 
 /// The classes that are known before the data is read: those of the options, or of the adapter that is
 /// gone on with.
-fn known_labels(plan: &TrainPlan, task: TaskName) -> Result<Option<LabelSet>, TrainError> {
+fn known_labels(
+    plan: &TrainPlan,
+    task: TaskName,
+    screen: &Screen,
+) -> Result<Option<LabelSet>, TrainError> {
     let options = &plan.options;
     if task.label_kind() == Some(LabelKind::Score) {
-        return match options.labels {
-            None => Ok(None),
-            Some(_) => Err(TrainError::config(
-                "labels",
-                "are given, but a regression has a number and no classes",
-            )),
-        };
+        return Ok(None);
     }
     if let Some(names) = &options.labels {
         return Ok(Some(LabelSet::new(names.clone())?));
@@ -170,11 +165,16 @@ fn known_labels(plan: &TrainPlan, task: TaskName) -> Result<Option<LabelSet>, Tr
     match &options.adapter {
         Some(adapter) if !options.fresh_head => {
             let labels = adapter_labels(adapter)?.labels;
-            labels
-                .as_ref()
-                .map(label_set)
-                .transpose()
-                .map(Option::flatten)
+            let set = labels.as_ref().map(label_set).transpose()?.flatten();
+            if let Some(set) = &set {
+                // Before the data is read, which may have others.
+                screen.line(&format!(
+                    "adapter   {} has a head for {}; `fresh_head` starts another",
+                    adapter.display(),
+                    set.names().join(", ")
+                ));
+            }
+            Ok(set)
         }
         _ => Ok(None),
     }

@@ -1,12 +1,13 @@
 //! Classifying lines, and the files that GLUE's server scores.
 
 use super::data::{Reader, label_set};
-use super::evaluator::{Evaluator, best, probabilities};
-use super::{LEAST, head_kind, model_labels};
+use super::evaluator::{Evaluator, Rows, best, probabilities};
+use super::heads::check_use;
+use super::{head_kind, model_labels};
 use crate::TrainError;
 use crate::data::{
-    ClassWeights, LabelSet, LabelledRecord, MAX_LINE_BYTES, Origin, Predictions, TokenRecord,
-    Unlabelled, write_glue_submission,
+    ClassWeights, LabelSet, LabelledExample, LabelledRecord, MAX_LINE_BYTES, Origin, Predictions,
+    Target, TokenRecord, Unlabelled, write_glue_submission,
 };
 use crate::device::{self, DeviceName};
 use crate::options::ReadingOptions;
@@ -87,8 +88,9 @@ pub enum Predicted {
     Tags {
         /// The words.
         words: Vec<String>,
-        /// The name of each word's class.
-        prediction: Vec<String>,
+        /// The name of each word's class; `None` for a word that the model did not read, because it was cut
+        /// off or has no token.
+        prediction: Vec<Option<String>>,
     },
 }
 
@@ -113,6 +115,8 @@ pub fn predict(
         ));
     }
     let labels = model_labels(&model, adapter)?;
+    options.reading.check(task)?;
+    check_use(&model, adapter, task, &labels)?;
     let set = label_set(&labels)?;
     let records = records(options, task, set.as_ref())?;
     let device = device::open(options.device)?;
@@ -123,7 +127,7 @@ pub fn predict(
     };
     let loaded = load_trained::<Classifier>(&model, adapter, &how, &device)?;
     let base = loaded.base;
-    let length = base.max_length(options.max_length, LEAST)?;
+    let length = base.max_length(options.max_length, records.least())?;
     let weights = ClassWeights::default();
     let (examples, _) = records.encode(&base.tokenizer, length, &weights)?;
     let evaluator = Evaluator::new(
@@ -155,15 +159,15 @@ pub fn predict(
             rows.collect()
         }
         (Records::Words(records), set) => {
-            let name = |row: &Vec<f32>| {
-                let class = best(row);
-                let name = set.as_ref().and_then(|set| set.name(class));
-                name.map_or_else(|| class.to_string(), String::from)
-            };
-            let rows = records.iter().zip(&outputs);
-            rows.map(|(record, rows)| Predicted::Tags {
-                words: record.words.clone(),
-                prediction: rows.iter().map(name).collect(),
+            let pairs = records.iter().zip(evaluator.examples());
+            let rows = pairs.zip(&outputs);
+            rows.map(|((record, example), rows)| {
+                let mut prediction = tags(example, rows, set.as_ref());
+                prediction.resize(record.words.len(), None);
+                Predicted::Tags {
+                    words: record.words.clone(),
+                    prediction,
+                }
             })
             .collect()
         }
@@ -221,8 +225,12 @@ fn records(
     set: Option<&LabelSet>,
 ) -> Result<Records, TrainError> {
     if let Some(path) = &options.data {
-        let reader = Reader::new(task, &options.reading)?;
-        return Ok(reader.read(path, set, Unlabelled::Accept)?.records);
+        let reader = Reader::new(task, &options.reading);
+        let records = reader.read(path, set, Unlabelled::Accept)?.records;
+        return Ok(match records {
+            Records::Words(records) => Records::Words(records.into_iter().map(numbered).collect()),
+            texts => texts,
+        });
     }
     let mut lines: Vec<(String, Origin)> = Vec::new();
     for (index, text) in options.text.iter().enumerate() {
@@ -254,12 +262,11 @@ fn records(
                 .into_iter()
                 .map(|(text, origin)| {
                     let words: Vec<String> = text.split_whitespace().map(String::from).collect();
-                    TokenRecord {
-                        // Which word a token begins is told by its place in the labels.
-                        labels: Some(vec![0; words.len()]),
+                    numbered(TokenRecord {
                         words,
+                        labels: None,
                         origin,
-                    }
+                    })
                 })
                 .collect(),
         ),
@@ -282,6 +289,29 @@ fn records(
                 .collect(),
         ),
     })
+}
+
+/// With each word's place for its label: so the outputs tell which words they are of.
+fn numbered(record: TokenRecord) -> TokenRecord {
+    TokenRecord {
+        labels: Some((0..record.words.len()).collect()),
+        ..record
+    }
+}
+
+/// The tag of each word; `None` for one that the model did not read, cut off or without a token.
+fn tags(example: &LabelledExample, rows: &Rows, set: Option<&LabelSet>) -> Vec<Option<String>> {
+    let Target::Tags(places) = &example.target else {
+        return Vec::new();
+    };
+    let mut tags = Vec::new();
+    for (row, &place) in rows.iter().zip(places.iter().flatten()) {
+        let class = best(row);
+        let name = set.and_then(|set| set.name(class));
+        tags.resize(place, None);
+        tags.push(Some(name.map_or_else(|| class.to_string(), String::from)));
+    }
+    tags
 }
 
 /// Lines that are not blank, each of bounded length.

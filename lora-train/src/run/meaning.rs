@@ -1,0 +1,84 @@
+//! Options that have no meaning for a task are refused: nobody is to think that they did something.
+
+use crate::TrainError;
+use crate::data::LabelKind;
+use crate::options::{ReadingOptions, TrainOptions};
+use crate::task::TaskName;
+
+/// An option by name, whether it is given, and whether the task has a use for it.
+type Given = (&'static str, bool, bool);
+
+impl TrainOptions {
+    /// Refuses what has no meaning for a task.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] that names the option.
+    pub(super) fn check(&self, task: TaskName) -> Result<(), TrainError> {
+        self.reading.check(task)?;
+        let causal = task == TaskName::CausalLm;
+        let scores = task.label_kind() == Some(LabelKind::Score);
+        let above = |number: Option<usize>, least| number.is_some_and(|number| number > least);
+        refuse(
+            task,
+            &[
+                ("labels", self.labels.is_some(), !causal && !scores),
+                (
+                    "class_weights",
+                    self.class_weights.is_some(),
+                    !causal && !scores,
+                ),
+                ("fresh_head", self.fresh_head, !causal),
+                ("metric", self.metric.is_some(), !causal),
+                (
+                    "label_smoothing",
+                    self.label_smoothing.is_some_and(|share| share > 0.0),
+                    !scores,
+                ),
+                ("generate_prompts", above(self.generate_prompts, 0), causal),
+                ("max_new_tokens", self.max_new_tokens.is_some(), causal),
+                ("beams", above(self.beams, 1), causal),
+            ],
+        )
+    }
+}
+
+impl ReadingOptions {
+    /// Refuses what has no meaning for a task.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] that names the option.
+    pub(super) fn check(&self, task: TaskName) -> Result<(), TrainError> {
+        let causal = task == TaskName::CausalLm;
+        // The columns of GLUE's files are known.
+        let own = !matches!(task, TaskName::Glue(_));
+        let pairs = !causal && own && task != TaskName::TokenClassification;
+        refuse(
+            task,
+            &[
+                ("prompt_column", self.prompt_column.is_some(), causal),
+                (
+                    "completion_column",
+                    self.completion_column.is_some(),
+                    causal,
+                ),
+                ("documents", self.documents.is_some(), causal),
+                ("pack", self.pack, causal),
+                ("loss_on_prompt", self.loss_on_prompt, causal),
+                ("no_eos", self.no_eos, causal),
+                ("text_column", self.text_column.is_some(), own),
+                ("pair_column", self.pair_column.is_some(), pairs),
+                ("label_column", self.label_column.is_some(), !causal && own),
+            ],
+        )
+    }
+}
+
+fn refuse(task: TaskName, options: &[Given]) -> Result<(), TrainError> {
+    match options.iter().find(|(_, given, fits)| *given && !fits) {
+        None => Ok(()),
+        Some((option, ..)) => Err(TrainError::config(
+            *option,
+            format!("has no meaning for the task {task}; leave it out"),
+        )),
+    }
+}
