@@ -1,7 +1,9 @@
 //! Language models for [Burn](burn), made to be adapted with [`lora_core`].
 //!
 //! - [`gpt2`]: GPT-2 from and to Hugging Face's files, each projection an injection target
-//! - [`bert`], [`encoder`]: BERT, RoBERTa and XLM-RoBERTa; [`classifier`]: encoders with a head
+//! - [`bert`], [`deberta`]: BERT, RoBERTa and XLM-RoBERTa; DeBERTa, its second and third version; [`encoder`]:
+//!   what they share
+//! - [`classifier`]: encoders with a head, for classes, a score or a class for each token
 //! - [`LoraModel`]: what is the same about all of them: adapters, export
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export

@@ -1,13 +1,13 @@
-//! Fine-tuning language models with LoRA on [Burn](burn): data, training loop, metrics, and the
+//! Fine-tuning language models and classifiers with LoRA on [Burn](burn): data, training loop, metrics, and the
 //! jobs of the program `lora`.
 //!
 //! # Rooms
-//! - [`data`]: files to records, records to examples, examples to batches
+//! - [`data`]: files to records, records to examples, examples to batches; GLUE
 //! - [`task`]: a model with its loss, and texts generated with it
 //! - [`trainer`]: the training loop on Burn's `Learner`, checkpoints, schedule, optimizer
 //! - [`metric`]: loss, perplexity, BLEU, ROUGE-L; accuracy, F1, correlations, entities
 //! - [`options`]: what a run can be told, by flags or a recipe
-//! - [`run`]: train, evaluate, generate, merge, inspect
+//! - [`run`]: train, evaluate, predict, generate, merge, inspect
 //! - [`progress`], [`device`], [`memory`]: what is shown, where it runs, how memory is kept
 #![recursion_limit = "256"]
 
