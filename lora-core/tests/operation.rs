@@ -173,3 +173,27 @@ fn gelu_has_the_values_and_gradients_of_burns() {
     assert_close(ours, &host(burns), 1e-6, "values");
     assert_close(our_gradient, &host(burns_gradient), 1e-6, "gradients");
 }
+
+/// Against Burn's own, for rows of odd lengths, of one number, and longer than a piece of work.
+#[test]
+fn softmax_has_the_values_and_gradients_of_burns() {
+    let device = Device::flex().autodiff();
+    for [rows, width] in [[5, 53], [7, 1], [3, 20_001], [1, 16]] {
+        let run = |ours: bool| {
+            let ids = Tensor::<1, burn::tensor::Int>::arange(0..(2 * rows * width) as i64, &device);
+            let x = (ids.float() * 0.37).sin() * 6.0;
+            let x = x.reshape([2, rows, width]).require_grad();
+            let weights = (x.clone().detach() * 1.7).cos();
+            let y = match ours {
+                true => lora_core::ops::softmax(x.clone()),
+                false => burn::tensor::activation::softmax(x.clone(), 2),
+            };
+            let grads = (y.clone() * weights).sum().backward();
+            (y, x.grad(&grads).unwrap())
+        };
+        let (ours, our_gradient) = run(true);
+        let (burns, burns_gradient) = run(false);
+        assert_close(ours, &host(burns), 1e-6, "values");
+        assert_close(our_gradient, &host(burns_gradient), 1e-6, "gradients");
+    }
+}

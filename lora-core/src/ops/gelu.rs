@@ -12,7 +12,7 @@ use burn::backend::autodiff::{
 };
 use burn::backend::ops::ActivationOps;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 
 /// What a backend does for GELU.
 #[backend_extension(
@@ -42,16 +42,16 @@ pub trait GeluOps: Backend {
 #[cfg(feature = "flex")]
 impl GeluOps for burn::backend::Flex {
     fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        if x.dtype() != burn::tensor::DType::F32 {
+        if x.dtype() != DType::F32 {
             return <Self as ActivationOps<Self>>::gelu(x);
         }
-        let mut y = x.to_contiguous();
-        super::kernels::gelu(y.storage_mut::<f32>());
-        y
+        let x = x.to_contiguous();
+        let y = super::kernels::gelu(x.storage::<f32>());
+        FloatTensor::<Self>::from_data(TensorData::new(y, x.layout().shape().clone()))
     }
 
     fn exact_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        if x.dtype() != burn::tensor::DType::F32 || grad.dtype() != x.dtype() {
+        if x.dtype() != DType::F32 || grad.dtype() != x.dtype() {
             return <Self as ActivationOps<Self>>::gelu_backward(x, grad);
         }
         let (x, mut grad) = (x.to_contiguous(), grad.to_contiguous());

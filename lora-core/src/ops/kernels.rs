@@ -3,6 +3,7 @@
 use pulp::Arch;
 use rayon::prelude::*;
 use std::f32::consts::{FRAC_1_SQRT_2, LN_2, LOG2_E};
+use std::mem::MaybeUninit;
 
 /// Numbers to a piece of work: some tens of microseconds.
 const CHUNK: usize = 16 << 10;
@@ -10,18 +11,36 @@ const CHUNK: usize = 16 << 10;
 /// `1 / √(2π)`.
 const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
 
-/// GELU by the error function, in place.
-pub(super) fn gelu(values: &mut [f32]) {
-    values.par_chunks_mut(CHUNK).for_each(|chunk| {
+/// So many numbers, written piece by piece: `write` is told where its piece begins and writes all
+/// of it.
+///
+/// Memory that is about to be written is not cleared first: for masks and activations of some megabytes
+/// that is as much work again.
+fn written(count: usize, write: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count);
+    let pieces = values.spare_capacity_mut()[..count].par_chunks_mut(CHUNK);
+    pieces.enumerate().for_each(|(index, piece)| {
         Arch::new().dispatch(
             #[inline(always)]
-            || {
-                for x in chunk.iter_mut() {
-                    *x = 0.5 * *x * (1.0 + erf(*x * FRAC_1_SQRT_2));
-                }
-            },
+            || write(index * CHUNK, piece),
         );
     });
+    // SAFETY: the pieces are all of the first `count` numbers, and `write` writes each of a piece.
+    unsafe { values.set_len(count) };
+    values
+}
+
+/// GELU by the error function.
+pub(super) fn gelu(values: &[f32]) -> Vec<f32> {
+    written(
+        values.len(),
+        #[inline(always)]
+        |start, piece| {
+            for (y, &x) in piece.iter_mut().zip(&values[start..]) {
+                y.write(0.5 * x * (1.0 + erf(x * FRAC_1_SQRT_2)));
+            }
+        },
+    )
 }
 
 /// Multiplies `grads` with the derivative of [`gelu`] at `values`.
@@ -41,6 +60,42 @@ pub(super) fn gelu_backward(values: &[f32], grads: &mut [f32]) {
     });
 }
 
+/// `y (g - Σ g y)` over rows of `width` numbers, in the place of `g`.
+pub(super) fn softmax_backward(y: &[f32], grads: &mut [f32], width: usize) {
+    let rows = CHUNK.div_ceil(width) * width;
+    let pieces = grads.par_chunks_mut(rows).zip(y.par_chunks(rows));
+    pieces.for_each(|(grads, y)| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let rows = grads.chunks_exact_mut(width).zip(y.chunks_exact(width));
+                for (grads, y) in rows {
+                    let sum = dot(grads, y);
+                    for (grad, &y) in grads.iter_mut().zip(y) {
+                        *grad = y * (*grad - sum);
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// The sum of products, in sixteen parts that a wide register can hold.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0f32; LANES];
+    let (a_wide, a_rest) = a.as_chunks::<LANES>();
+    let (b_wide, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_wide.iter().zip(b_wide) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
 /// A mask of dropout: 0 with this probability, else one over the probability to stay.
 ///
 /// Each number is a hash of its index and the seed, so that the threads need not agree on an order.
@@ -48,22 +103,17 @@ pub(crate) fn dropout_mask(count: usize, probability: f64, seed: u64) -> Vec<f32
     let threshold = (probability * f64::from(u32::MAX)) as u32;
     let kept = (1.0 / (1.0 - probability)) as f32;
     let (low, high) = (seed as u32, (seed >> 32) as u32);
-    let mut mask = vec![0.0; count];
-    let chunks = mask.par_chunks_mut(CHUNK).enumerate();
-    chunks.for_each(|(index, chunk)| {
-        let start = (index * CHUNK) as u32;
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (offset, value) in chunk.iter_mut().enumerate() {
-                    let counter = start.wrapping_add(offset as u32);
-                    let hash = mix(mix(counter ^ low).wrapping_add(high));
-                    *value = if hash >= threshold { kept } else { 0.0 };
-                }
-            },
-        );
-    });
-    mask
+    written(
+        count,
+        #[inline(always)]
+        |start, piece| {
+            for (offset, value) in piece.iter_mut().enumerate() {
+                let counter = (start as u32).wrapping_add(offset as u32);
+                let hash = mix(mix(counter ^ low).wrapping_add(high));
+                value.write(if hash >= threshold { kept } else { 0.0 });
+            }
+        },
+    )
 }
 
 /// MurmurHash3's 32-bit finaliser.

@@ -4,7 +4,8 @@ use crate::ModelError;
 use crate::encoder::{EncoderConfig, SelfAttention};
 use crate::weights::{Maker, dropout};
 use burn::module::Module;
-use burn::tensor::{Tensor, activation::softmax};
+use burn::tensor::Tensor;
+use lora_core::ops::softmax;
 use lora_core::{Dropout, LoraLinear};
 
 /// Multi-head self-attention (Vaswani et al. 2017, section 3.2).
@@ -54,7 +55,7 @@ impl SelfAttention for BertSelfAttention {
         let key = split(self.key.forward(x.clone()));
         let value = split(self.value.forward(x));
         let scores = query.matmul(key.swap_dims(2, 3)) + hidden.clone(); // [batch, heads, seq, seq]
-        let weights = self.dropout.forward(softmax(scores, 3));
+        let weights = self.dropout.forward(softmax(scores));
         let output = weights.matmul(value); // [batch, heads, seq, d_head]
         output.swap_dims(1, 2).reshape([batch, seq, d])
     }

@@ -4,7 +4,8 @@ use super::relative::{DebertaContext, skew};
 use crate::encoder::EncoderConfig;
 use crate::weights::dropout;
 use burn::module::Module;
-use burn::tensor::{Int, Tensor, activation::softmax};
+use burn::tensor::{Int, Tensor};
+use lora_core::ops::softmax;
 use lora_core::{Dropout, LoraLinear};
 
 /// The attention behind the projections of either version (He et al. 2020, equation 4): scores of content
@@ -84,7 +85,7 @@ impl DisentangledHeads {
                 scores = scores + skew(key.matmul(queries)).swap_dims(2, 3);
             }
         }
-        let weights = softmax(scores + context.hidden.clone(), 3);
+        let weights = softmax(scores + context.hidden.clone());
         let output = self.dropout.forward(weights).matmul(value); // [batch, heads, seq, d_head]
         let [batch, heads, seq, d_head] = output.dims();
         output.swap_dims(1, 2).reshape([batch, seq, heads * d_head])

@@ -2,7 +2,8 @@
 
 use crate::generate::KvCache;
 use burn::module::Module;
-use burn::tensor::{Tensor, activation::softmax};
+use burn::tensor::Tensor;
+use lora_core::ops::softmax;
 use lora_core::{Dropout, LoraLinear};
 
 /// Multi-head self-attention whose query, key and value projections are one matrix, `c_attn`.
@@ -59,7 +60,7 @@ impl Attention {
             None => scores,
             Some(mask) => scores + mask.clone(),
         };
-        let weights = self.attn_dropout.forward(softmax(scores, 3));
+        let weights = self.attn_dropout.forward(softmax(scores));
         let output = weights.matmul(value); // [batch, n_head, seq, d_head]
         let joined = output.swap_dims(1, 2).reshape([batch, seq, d_model]);
         self.resid_dropout.forward(self.c_proj.forward(joined))

@@ -1,0 +1,123 @@
+//! Softmax over the last axis.
+//!
+//! Burn's backends have it as one operation, but under autodiff it falls into five, each a pass over memory, and so does
+//! its backward pass. With `y = softmax(x)` that is one line, `∂x = y (g - Σ g y)`, from `y` alone.
+
+use burn::backend::autodiff::{
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{
+    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
+};
+use burn::tensor::Tensor;
+
+/// What a backend does for softmax.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "gpu"),
+    Fusion: cfg(feature = "fusion"),
+    Autodiff,
+)]
+pub trait SoftmaxOps: Backend {
+    /// `exp(x) / Σ exp(x)` over the last axis.
+    #[fusion(default)]
+    fn last_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let last = x.rank() - 1;
+        Self::softmax(x, last)
+    }
+
+    /// `y (g - Σ g y)` over the last axis.
+    #[fusion(default)]
+    fn last_softmax_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        let last = y.rank() - 1;
+        let sum = Self::float_sum_dim(Self::float_mul(y.clone(), grad.clone()), last);
+        Self::float_mul(y, Self::float_sub(grad, sum))
+    }
+}
+
+#[cfg(feature = "flex")]
+impl SoftmaxOps for burn::backend::Flex {
+    fn last_softmax_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        use burn::tensor::DType;
+        let shape = y.shape();
+        let width = shape[shape.num_dims() - 1];
+        let (y, mut grad) = (y.to_contiguous(), grad.to_contiguous());
+        if y.dtype() == DType::F32 && grad.dtype() == DType::F32 && width > 0 {
+            super::kernels::softmax_backward(y.storage::<f32>(), grad.storage_mut::<f32>(), width);
+            return grad;
+        }
+        use burn::backend::ops::FloatTensorOps;
+        let last = shape.num_dims() - 1;
+        let sum = Self::float_sum_dim(Self::float_mul(y.clone(), grad.clone()), last);
+        Self::float_mul(y, Self::float_sub(grad, sum))
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl SoftmaxOps for burn::backend::NdArray {}
+
+#[cfg(feature = "gpu")]
+impl SoftmaxOps for burn_cubecl::CubeBackend {}
+
+#[derive(Debug)]
+struct SoftmaxBackward;
+
+impl<B: Backend + SoftmaxOps> Backward<B, 1> for SoftmaxBackward {
+    /// The output.
+    type State = FloatTensor<B>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [node_x] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        if let Some(node) = node_x {
+            grads.register::<B>(node.id, B::last_softmax_backward(ops.state, grad));
+        }
+    }
+}
+
+impl<B: Backend + SoftmaxOps, C: CheckpointStrategy> SoftmaxOps for Autodiff<B, C> {
+    fn last_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match SoftmaxBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let y = B::last_softmax(x.into_primitive());
+                prep.finish(y.clone(), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::last_softmax(x.into_primitive())),
+        }
+    }
+}
+
+/// Softmax over the last axis.
+///
+/// # Shapes
+/// - `x`: `[..., n]`
+/// - returns `[..., n]`
+///
+/// # Example
+/// ```
+/// # #![recursion_limit = "256"]
+/// use burn::tensor::{Device, Tensor};
+/// use lora_core::ops::softmax;
+///
+/// let x = Tensor::<1>::from_floats([0.0, 3f32.ln()], &Device::flex());
+/// let y = softmax(x).into_data().to_vec::<f32>().unwrap();
+/// assert!((y[0] - 0.25).abs() < 1e-6 && (y[1] - 0.75).abs() < 1e-6);
+/// ```
+///
+/// # Panics
+/// On a backend whose feature of this crate is off.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as SoftmaxOps>::last_softmax(x.into_dispatch()))
+}
