@@ -10,9 +10,8 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::ops::ActivationOps;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::Tensor;
 
 /// What a backend does for GELU.
 #[backend_extension(
@@ -40,23 +39,31 @@ pub trait GeluOps: Backend {
 }
 
 #[cfg(feature = "flex")]
-impl GeluOps for burn::backend::Flex {
-    fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        if x.dtype() != DType::F32 {
-            return <Self as ActivationOps<Self>>::gelu(x);
-        }
-        let x = x.to_contiguous();
-        let y = super::kernels::gelu(x.storage::<f32>());
-        FloatTensor::<Self>::from_data(TensorData::new(y, x.layout().shape().clone()))
-    }
+mod flex {
+    use super::{FloatTensor, GeluOps};
+    use crate::ops::kernels;
+    use burn::backend::Flex;
+    use burn::backend::ops::ActivationOps;
+    use burn::tensor::{DType, TensorData};
 
-    fn exact_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        if x.dtype() != DType::F32 || grad.dtype() != x.dtype() {
-            return <Self as ActivationOps<Self>>::gelu_backward(x, grad);
+    impl GeluOps for Flex {
+        fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+            if x.dtype() != DType::F32 {
+                return <Self as ActivationOps<Self>>::gelu(x);
+            }
+            let x = x.to_contiguous();
+            let y = kernels::gelu(x.storage::<f32>());
+            FloatTensor::<Self>::from_data(TensorData::new(y, x.layout().shape().clone()))
         }
-        let (x, mut grad) = (x.to_contiguous(), grad.to_contiguous());
-        super::kernels::gelu_backward(x.storage::<f32>(), grad.storage_mut::<f32>());
-        grad
+
+        fn exact_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+            if x.dtype() != DType::F32 || grad.dtype() != x.dtype() {
+                return <Self as ActivationOps<Self>>::gelu_backward(x, grad);
+            }
+            let (x, mut grad) = (x.to_contiguous(), grad.to_contiguous());
+            kernels::gelu_backward(x.storage::<f32>(), grad.storage_mut::<f32>());
+            grad
+        }
     }
 }
 
