@@ -43,6 +43,7 @@ fn others() -> Vec<DeviceName> {
 /// Fills parameters with values that are not zero, all of them or those that train.
 struct Fill {
     salt: f32,
+    size: f32,
     all: bool,
 }
 
@@ -53,11 +54,11 @@ impl ModuleMapper for Fill {
             return param;
         }
         self.salt += 1.0;
-        let salt = self.salt;
+        let (salt, size) = (self.salt, self.size);
         param.map(|tensor| {
             let (shape, device) = (tensor.shape(), tensor.device());
             let values: Vec<f32> = (0..shape.num_elements())
-                .map(|i| ((i as f32 * 0.37 + salt).sin()) * 0.4)
+                .map(|i| ((i as f32 * 0.37 + salt).sin()) * size)
                 .collect();
             let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
             if grad { tensor.require_grad() } else { tensor }
@@ -83,6 +84,7 @@ fn layer(device: Device) -> [Vec<f32>; 4] {
     let (net, _) = attach(Net { layer }, &config).unwrap();
     let net = net.map(&mut Fill {
         salt: 0.0,
+        size: 0.4,
         all: true,
     });
     let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
@@ -223,6 +225,8 @@ fn encoder(dir: &Path, kind: HeadKind, device: Device) -> [Vec<f32>; 2] {
     // Factors of zero have no gradient on the other side.
     let model = model.map(&mut Fill {
         salt: 0.0,
+        // Larger ones make these narrow layers so sensitive that float32 itself is 1e-4 off.
+        size: 0.05,
         all: false,
     });
     let pad = i64::from(model.config().pad_token_id);
@@ -258,9 +262,10 @@ fn encoders_of_every_family_have_the_outputs_and_gradients_of_flex() {
                 assert_eq!(found.len(), expected.len(), "{backend} {name}");
                 let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                 for (f, e) in found.iter().zip(expected) {
-                    // Two layers of sums in another order, and the backends' own exp and erf.
+                    // Two layers of sums in another order, and the backends' own exp and erf. Burn's own
+                    // derivative of GELU, which is another function's, is 1.2e-5 off.
                     assert!(
-                        (f - e).abs() <= 1e-4 * scale,
+                        (f - e).abs() <= 5e-6 * scale,
                         "{backend} {name}: {f} is not {e}"
                     );
                 }
