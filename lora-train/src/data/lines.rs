@@ -15,9 +15,9 @@ pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// What some editors on Windows put before the first line; not part of the text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Reads a file line by line, counting.
-pub(super) struct Lines {
-    reader: BufReader<File>,
+/// Reads a file, or what else has lines, line by line, counting.
+pub(crate) struct Lines {
+    reader: Box<dyn BufRead>,
     path: Arc<Path>,
     line: usize,
     buffer: Vec<u8>,
@@ -25,14 +25,19 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Opens `path` at its first line.
-    pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, TrainError> {
         let file = File::open(path).map_err(TrainError::io(path))?;
-        Ok(Self {
-            reader: BufReader::new(file),
+        Ok(Self::of(BufReader::new(file), path))
+    }
+
+    /// The lines of a reader; `path` is what it is called in messages.
+    pub(crate) fn of(reader: impl BufRead + 'static, path: &Path) -> Self {
+        Self {
+            reader: Box::new(reader),
             path: Arc::from(path),
             line: 0,
             buffer: Vec::new(),
-        })
+        }
     }
 
     /// The next line without its ending (`\n` or `\r\n`), and where it stands; `None` at the end of
@@ -41,7 +46,7 @@ impl Lines {
     /// # Errors
     /// [`TrainError::DataLine`] if the line is longer than [`MAX_LINE_BYTES`] or is not UTF-8;
     /// [`TrainError::Io`] if it cannot be read.
-    pub(super) fn next_line(&mut self) -> Result<Option<(&str, Origin)>, TrainError> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<(&str, Origin)>, TrainError> {
         self.buffer.clear();
         // One byte more than is allowed tells a line of the greatest length from a longer one; the
         // line ending, up to two bytes, does not count.
@@ -86,7 +91,7 @@ impl Lines {
 }
 
 /// Whether a line holds nothing but white space.
-pub(super) fn is_blank(line: &str) -> bool {
+pub(crate) fn is_blank(line: &str) -> bool {
     line.trim().is_empty()
 }
 

@@ -89,6 +89,7 @@ pub use labelled::{
     read_tokens, write_glue_submission,
 };
 pub use lines::MAX_LINE_BYTES;
+pub(crate) use lines::{Lines, is_blank};
 pub use pack::{PackingReport, concatenate_and_chunk, pack_records};
 pub use plain_text::TextDocuments;
 pub use plan::{BatchOrder, BatchPlan};

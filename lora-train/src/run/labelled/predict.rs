@@ -6,8 +6,8 @@ use super::heads::check_use;
 use super::{head_kind, model_labels};
 use crate::TrainError;
 use crate::data::{
-    ClassWeights, LabelSet, LabelledExample, LabelledRecord, MAX_LINE_BYTES, Origin, Predictions,
-    Target, TokenRecord, Unlabelled, write_glue_submission,
+    ClassWeights, LabelSet, LabelledExample, LabelledRecord, Lines, Origin, Predictions, Target,
+    TokenRecord, Unlabelled, is_blank, write_glue_submission,
 };
 use crate::device::{self, DeviceName};
 use crate::options::ReadingOptions;
@@ -20,9 +20,7 @@ use clap::Args;
 use lora_core::files::Overwrite;
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use serde::Serialize;
-use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Options of `lora predict`.
 #[derive(Args, Clone, Debug, Default)]
@@ -237,16 +235,10 @@ fn records(
         lines.push((text.clone(), Origin::new(Path::new("--text"), index + 1)));
     }
     match (&options.texts, options.text.is_empty()) {
-        (Some(path), _) if path.as_os_str() != "-" => {
-            let file = std::fs::File::open(path).map_err(TrainError::io(path))?;
-            read_lines(std::io::BufReader::new(file), path, &mut lines)?;
-        }
+        (Some(path), _) if path.as_os_str() != "-" => add_lines(Lines::open(path)?, &mut lines)?,
         (Some(_), _) | (None, true) => {
-            read_lines(
-                std::io::stdin().lock(),
-                Path::new("standard input"),
-                &mut lines,
-            )?;
+            let input = Lines::of(std::io::stdin().lock(), Path::new("standard input"));
+            add_lines(input, &mut lines)?;
         }
         (None, false) => {}
     }
@@ -314,32 +306,11 @@ fn tags(example: &LabelledExample, rows: &Rows, set: Option<&LabelSet>) -> Vec<O
     tags
 }
 
-/// Lines that are not blank, each of bounded length.
-fn read_lines(
-    mut reader: impl BufRead,
-    path: &Path,
-    lines: &mut Vec<(String, Origin)>,
-) -> Result<(), TrainError> {
-    let origin: Arc<Path> = Arc::from(path);
-    for number in 1.. {
-        let mut bytes = Vec::new();
-        let limit = MAX_LINE_BYTES as u64 + 1;
-        let read = reader.by_ref().take(limit).read_until(b'\n', &mut bytes);
-        if read.map_err(TrainError::io(path))? == 0 {
-            break;
-        }
-        let malformed = |message: &str| TrainError::DataLine {
-            path: path.into(),
-            line: number,
-            message: message.into(),
-        };
-        if bytes.len() > MAX_LINE_BYTES {
-            return Err(malformed("is longer than any text of use"));
-        }
-        let line = String::from_utf8(bytes).map_err(|_| malformed("is not UTF-8"))?;
-        let line = line.trim_end_matches(['\n', '\r']);
-        if !line.trim().is_empty() {
-            lines.push((line.to_string(), Origin::new(origin.clone(), number)));
+/// Adds the lines that are not blank.
+fn add_lines(mut from: Lines, lines: &mut Vec<(String, Origin)>) -> Result<(), TrainError> {
+    while let Some((line, origin)) = from.next_line()? {
+        if !is_blank(line) {
+            lines.push((line.to_string(), origin));
         }
     }
     Ok(())
