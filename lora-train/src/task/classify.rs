@@ -3,7 +3,7 @@
 use crate::TrainError;
 use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, LabelledExample, Targets};
 use crate::host;
-use crate::trainer::{MicroBatch, OptimizerTap, StepOutput, Task};
+use crate::trainer::{self, MicroBatch, OptimizerTap, StepOutput, Task, train_step};
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -128,16 +128,9 @@ impl TrainStep for Classify {
     type Output = StepOutput;
 
     fn step(&self, micro: MicroBatch<LabelledBatch>) -> TrainOutput<StepOutput> {
-        self.model.device().seed(micro.seed);
-        let loss = self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale);
-        let grads = loss.backward();
-        TrainOutput::new(
-            self,
-            grads,
-            StepOutput {
-                loss: loss.detach(),
-            },
-        )
+        train_step(self, &self.model.device(), &micro, |batch| {
+            self.loss_sum(batch)
+        })
     }
 
     fn optimize(
@@ -146,9 +139,7 @@ impl TrainStep for Classify {
         lr: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        let stepped = optimizer.step(lr, self, grads);
-        stepped.tap.observe(optimizer);
-        stepped
+        trainer::optimize(self, optimizer, lr, grads)
     }
 }
 

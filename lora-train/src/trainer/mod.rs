@@ -25,3 +25,4 @@ pub use optimizer::AdamW;
 pub use schedule::{Schedule, ScheduleKind};
 pub use strategy::{Every, Hooks, Trainer, TrainerConfig};
 pub use task::{OptimizerTap, StepOutput, Task};
+pub(crate) use task::{optimize, train_step};

@@ -3,10 +3,12 @@
 use super::MicroBatch;
 use crate::data::Sample;
 use burn::backend::ExecutionError;
-use burn::optim::{ModuleOptimizer, OptimizerRecord};
-use burn::tensor::Tensor;
+use burn::module::Module;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord};
+use burn::tensor::{Device, Tensor};
 use burn_train::metric::{Adaptor, LossInput};
-use burn_train::{InferenceStep, ItemLazy, LearnerModel, TrainStep};
+use burn_train::{InferenceStep, ItemLazy, LearnerModel, TrainOutput, TrainStep};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +24,37 @@ pub trait Task<S: Sample>:
 {
     /// Where the optimizer's state can be tapped.
     fn tap(&self) -> &OptimizerTap;
+}
+
+/// What `TrainStep::step` of a task does: the pass's random numbers, its scaled loss, and the gradients.
+pub(crate) fn train_step<M, B>(
+    model: &M,
+    device: &Device,
+    micro: &MicroBatch<B>,
+    loss_sum: impl FnOnce(&B) -> Tensor<1>,
+) -> TrainOutput<StepOutput>
+where
+    M: Module,
+{
+    device.seed(micro.seed);
+    let loss = loss_sum(&micro.batch).mul_scalar(micro.loss_scale);
+    let grads = loss.backward();
+    let output = StepOutput {
+        loss: loss.detach(),
+    };
+    TrainOutput::new(model, grads, output)
+}
+
+/// What `TrainStep::optimize` of a task does: a step, and a look at the optimizer.
+pub(crate) fn optimize<S: Sample, M: Task<S>>(
+    model: M,
+    optimizer: &mut ModuleOptimizer,
+    lr: ModuleLearningRate,
+    grads: GradientsParams,
+) -> M {
+    let stepped = optimizer.step(lr, model, grads);
+    stepped.tap().observe(optimizer);
+    stepped
 }
 
 /// What one forward pass gives.
