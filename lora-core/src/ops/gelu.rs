@@ -2,7 +2,7 @@
 //!
 //! Burn's own on the CPU takes the error function a number at a time on one core, in the forward pass and again in
 //! the backward one: a sixth of a step of a small BERT. Here it is a rational function, on all
-//! threads; other backends keep their own.
+//! threads; other backends keep their own forward pass.
 
 use burn::backend::autodiff::{
     NodeId,

@@ -32,10 +32,15 @@ pub trait SoftmaxOps: Backend {
     /// `y (g - Σ g y)` over the last axis.
     #[fusion(default)]
     fn last_softmax_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        let last = y.rank() - 1;
-        let sum = Self::float_sum_dim(Self::float_mul(y.clone(), grad.clone()), last);
-        Self::float_mul(y, Self::float_sub(grad, sum))
+        composed_backward::<Self>(y, grad)
     }
+}
+
+/// The backward pass by operations that every backend has.
+fn composed_backward<B: Backend>(y: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
+    let last = y.rank() - 1;
+    let sum = B::float_sum_dim(B::float_mul(y.clone(), grad.clone()), last);
+    B::float_mul(y, B::float_sub(grad, sum))
 }
 
 #[cfg(feature = "flex")]
@@ -49,10 +54,7 @@ impl SoftmaxOps for burn::backend::Flex {
             super::kernels::softmax_backward(y.storage::<f32>(), grad.storage_mut::<f32>(), width);
             return grad;
         }
-        use burn::backend::ops::FloatTensorOps;
-        let last = shape.num_dims() - 1;
-        let sum = Self::float_sum_dim(Self::float_mul(y.clone(), grad.clone()), last);
-        Self::float_mul(y, Self::float_sub(grad, sum))
+        composed_backward::<Self>(y, grad)
     }
 }
 
