@@ -6,7 +6,7 @@ use crate::ModelError;
 use crate::bert::BertModel;
 use crate::deberta::DebertaModel;
 use crate::encoder::EncoderConfig;
-use crate::weights::{Maker, Random, Weights, plan};
+use crate::weights::{Maker, Random, Wanted, Weights, plan};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
@@ -109,10 +109,7 @@ impl Classifier {
         device: &Device,
     ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
         let wanted = plan(|weights| Self::build(config, kind, device, weights))?;
-        let shapes = wanted.into_iter();
-        Ok(shapes
-            .map(|wanted| (wanted.name.clone(), wanted.file_shape()))
-            .collect())
+        Ok(wanted.iter().map(Wanted::in_file).collect())
     }
 
     /// Its configuration, with the labels of the head.

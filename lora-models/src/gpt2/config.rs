@@ -140,15 +140,6 @@ impl Gpt2Config {
         ConfigFile::write(self)
     }
 
-    /// Names and shapes of all weights, as in a file with a head.
-    pub fn weight_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        let mut shapes = super::keys::trunk(self);
-        if !self.tie_word_embeddings {
-            shapes.push((super::keys::HEAD.into(), vec![self.vocab_size, self.n_embd]));
-        }
-        shapes
-    }
-
     /// Width inside the MLP.
     pub fn inner(&self) -> usize {
         self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))

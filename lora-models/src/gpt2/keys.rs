@@ -11,8 +11,6 @@
 //! The bare `GPT2Model` is saved without the prefix `transformer.`; old files hold the causal mask
 //! as buffers `….attn.bias` and `….attn.masked_bias`.
 
-use super::Gpt2Config;
-
 /// What a file of a model with a head puts before the names of the model without.
 pub(super) const PREFIX: &str = "transformer.";
 /// The projection to the vocabulary: the one tensor that lies the other way round in a file.
@@ -23,36 +21,6 @@ pub(super) const EMBEDDING: &str = "transformer.wte.weight";
 /// Whether a tensor of this name is a buffer of the causal mask, which is no weight.
 pub(super) fn is_mask_buffer(name: &str) -> bool {
     name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
-}
-
-/// Names and shapes, as in a file, of all tensors of the model but the head.
-pub(super) fn trunk(config: &Gpt2Config) -> Vec<(String, Vec<usize>)> {
-    let (d, inner) = (config.n_embd, config.inner());
-    let mut tensors = vec![
-        (EMBEDDING.to_string(), vec![config.vocab_size, d]),
-        (format!("{PREFIX}wpe.weight"), vec![config.n_positions, d]),
-        (format!("{PREFIX}ln_f.weight"), vec![d]),
-        (format!("{PREFIX}ln_f.bias"), vec![d]),
-    ];
-    for layer in 0..config.n_layer {
-        for (name, shape) in [
-            ("ln_1.weight", vec![d]),
-            ("ln_1.bias", vec![d]),
-            ("attn.c_attn.weight", vec![d, 3 * d]),
-            ("attn.c_attn.bias", vec![3 * d]),
-            ("attn.c_proj.weight", vec![d, d]),
-            ("attn.c_proj.bias", vec![d]),
-            ("ln_2.weight", vec![d]),
-            ("ln_2.bias", vec![d]),
-            ("mlp.c_fc.weight", vec![d, inner]),
-            ("mlp.c_fc.bias", vec![inner]),
-            ("mlp.c_proj.weight", vec![inner, d]),
-            ("mlp.c_proj.bias", vec![d]),
-        ] {
-            tensors.push((format!("{PREFIX}h.{layer}.{name}"), shape));
-        }
-    }
-    tensors
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::keys::{EMBEDDING, HEAD, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport};
-use crate::weights::{Expectation, Leftover, plan, read_model};
+use crate::weights::{Expectation, Leftover, Wanted, plan, read_model};
 use burn::tensor::Device;
 use std::path::Path;
 
@@ -22,6 +22,18 @@ const TIED: Leftover = Leftover {
 };
 
 impl Gpt2LmHead {
+    /// Names and shapes, as in a file with a head, of the weights of a model of this configuration.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn weight_shapes(
+        config: &Gpt2Config,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+        let wanted = plan(|weights| build(config, device, weights))?;
+        Ok(wanted.iter().map(Wanted::in_file).collect())
+    }
+
     /// Loads a model from a directory with `config.json` and weights in any form that
     /// [`Checkpoint`] reads, saved with a head or without.
     ///

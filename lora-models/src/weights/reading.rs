@@ -67,8 +67,8 @@ pub(crate) fn read_model<M>(
         found.insert(wanted.path.clone(), name);
     }
     reader.check(&expected, expectation.optional)?;
+    let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     for leftover in expectation.leftovers {
-        let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
         reader.ignore(leftover.reason, |name| {
             !known.contains(name) && (leftover.is)(name)
         });
@@ -79,7 +79,7 @@ pub(crate) fn read_model<M>(
             heads.iter().any(|module| is_in(name, module))
         });
     }
-    refuse_strangers(&reader, &expected)?;
+    refuse_strangers(&reader, &known)?;
 
     let mut source = FromFile {
         reader: &mut reader,
@@ -136,31 +136,19 @@ impl<'r, 'c> FileNames<'r, 'c> {
 
 /// The modules that the checkpoint lacks altogether, of those that it may lack.
 fn fresh_modules(expectation: &Expectation<'_>, names: &FileNames<'_, '_>) -> Vec<String> {
-    let lacks = |module: &&&str| {
-        let mut tensors = expectation.wanted.iter();
-        let mut asked = tensors
-            .by_ref()
-            .filter(|wanted| is_in(&wanted.name, module));
-        expectation.force_fresh || asked.all(|wanted| names.of(&wanted.name).is_none())
+    let is_fresh = |module: &str| {
+        let wanted = expectation.wanted.iter().map(|wanted| &wanted.name);
+        let asked: Vec<&String> = wanted.filter(|name| is_in(name, module)).collect();
+        let lacks_all = || asked.iter().all(|name| names.of(name).is_none());
+        !asked.is_empty() && (expectation.force_fresh || lacks_all())
     };
     let modules = expectation.may_be_fresh.iter();
-    let asked_for = |module: &&&str| {
-        let mut tensors = expectation.wanted.iter();
-        tensors.any(|wanted| is_in(&wanted.name, module))
-    };
-    modules
-        .filter(asked_for)
-        .filter(lacks)
-        .map(|module| module.to_string())
-        .collect()
+    let fresh = modules.filter(|module| is_fresh(module));
+    fresh.map(|module| module.to_string()).collect()
 }
 
 /// Says what is left over before reading gigabytes, which [`StrictReader::finish`] does after.
-fn refuse_strangers(
-    reader: &StrictReader<'_>,
-    expected: &[(String, Vec<usize>)],
-) -> Result<(), ModelError> {
-    let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+fn refuse_strangers(reader: &StrictReader<'_>, known: &HashSet<&str>) -> Result<(), ModelError> {
     let mut names = reader.left_over();
     names.retain(|name| !known.contains(name.as_str()));
     match names.is_empty() {

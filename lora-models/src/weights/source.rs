@@ -25,6 +25,11 @@ impl Wanted {
         }
         shape
     }
+
+    /// Its name and shape in a file.
+    pub fn in_file(&self) -> (String, Vec<usize>) {
+        (self.name.clone(), self.file_shape())
+    }
 }
 
 /// A source of values.

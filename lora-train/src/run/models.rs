@@ -23,9 +23,9 @@ impl Opens for Gpt2LmHead {
     fn weight_shapes(
         dir: &Path,
         _how: &(),
-        _device: &Device,
+        device: &Device,
     ) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
-        Ok(Gpt2Config::from_dir(dir)?.weight_shapes())
+        Ok(Self::weight_shapes(&Gpt2Config::from_dir(dir)?, device)?)
     }
 
     fn traits(&self) -> Traits {
