@@ -40,6 +40,7 @@ def parse():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--lr-lora", type=float, default=2e-3)
     parser.add_argument("--lr-full", type=float, default=5e-5)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     args.programs = dict(program.partition("=")[::2] for program in args.program)
@@ -56,7 +57,7 @@ def parse():
 def options(args, method: str, seed: int):
     """What both programs are told in the same words."""
     return [
-        "--batch-size", "32", "--lr", str(args.lr[method]), "--max-length", "128",
+        "--batch-size", str(args.batch_size), "--lr", str(args.lr[method]), "--max-length", "128",
         "--warmup-ratio", "0.06", "--weight-decay", "0.01", "--seed", str(seed),
     ]  # fmt: skip
 
@@ -100,7 +101,7 @@ def run_lora(args, task: str, method: str, seed: int):
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out"
         command = [
-            Path(args.programs["lora"]).resolve(), "train", *starts[method], "--task", "classification",
+            Path(args.programs["lora"]).resolve(), "train", *starts[method], "--task", f"glue/{task}",
             "--data", train, "--eval-data", dev, "--no-shuffle", "--epochs", "1",
             *options(args, method, seed), "--output", output, "--json",
         ]  # fmt: skip

@@ -70,9 +70,9 @@ class Batches:
     def __init__(self, path: Path, tokenizer, max_length: int, size: int):
         with path.open(encoding="utf-8") as file:
             examples = [json.loads(line) for line in file]
-        texts = [example["text"] for example in examples]
-        pairs = [example["pair"] for example in examples] if "pair" in examples[0] else None
-        tokens = tokenizer(texts, pairs, truncation=True, max_length=max_length, padding=False)
+        columns = [name for name in examples[0] if name != "label"]
+        texts, *pairs = ([example[name] for example in examples] for name in columns)
+        tokens = tokenizer(texts, *pairs, truncation=True, max_length=max_length, padding=False)
         self.rows = [{name: tokens[name][i] for name in tokens} for i in range(len(examples))]
         self.labels = [example["label"] for example in examples]
         self.tokenizer, self.size = tokenizer, size

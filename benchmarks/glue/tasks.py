@@ -20,12 +20,12 @@ def rows(path: Path, columns: int):
 
 def sst2(path: Path):
     """`sentence, label`."""
-    return [{"text": text, "label": int(label)} for text, label in rows(path, 2)]
+    return [{"sentence": text, "label": int(label)} for text, label in rows(path, 2)]
 
 
 def cola(path: Path):
     """`source, label, the authors' mark, sentence`."""
-    return [{"text": text, "label": int(label)} for _, label, _, text in rows(path, 4)]
+    return [{"sentence": text, "label": int(label)} for _, label, _, text in rows(path, 4)]
 
 
 def mrpc(path: Path):
@@ -33,7 +33,7 @@ def mrpc(path: Path):
     header, *pairs = rows(path, 5)
     if header != ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"]:
         raise SystemExit(f"{path}:1: not the header of the paraphrase corpus: {header}")
-    return [{"text": first, "pair": second, "label": int(label)} for label, _, _, first, second in pairs]
+    return [{"sentence1": first, "sentence2": second, "label": int(label)} for label, _, _, first, second in pairs]
 
 
 def read(task: str, data: Path):

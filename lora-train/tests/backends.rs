@@ -17,6 +17,16 @@ use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
 use lora_train::run::{TrainPlan, train};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Tests that train take turns: with kernel fusion, Burn 0.22.1 loses tensors ("Should have handle for
+/// tensor") where two threads of one process run backward passes on one device, as in its issues 4328 and
+/// 4947. A likely cause is that a backward pass also frees what the graphs of other threads have left.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed must not fail the others.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The backends to compare with flex.
 fn others() -> Vec<DeviceName> {
@@ -105,6 +115,7 @@ fn layer(device: Device) -> [Vec<f32>; 4] {
 
 #[test]
 fn an_adapted_layer_has_the_values_and_gradients_of_flex() {
+    let _turn = one_at_a_time();
     let expected = layer(Device::flex());
     for name in others() {
         let found = layer(device::open(name).unwrap());
@@ -143,6 +154,7 @@ fn run(device: DeviceName, output: &Path) {
 
 #[test]
 fn training_steps_of_a_gpt2_are_those_of_flex() {
+    let _turn = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let reference = dir.path().join("flex");
     run(DeviceName::Flex, &reference);
@@ -245,6 +257,7 @@ fn encoder(dir: &Path, kind: HeadKind, device: Device) -> [Vec<f32>; 2] {
 
 #[test]
 fn encoders_of_every_family_have_the_outputs_and_gradients_of_flex() {
+    let _turn = one_at_a_time();
     for (name, kind) in [
         ("bert_seq", HeadKind::Sequence),
         ("roberta_tok", HeadKind::Token),

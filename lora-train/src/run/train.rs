@@ -52,6 +52,9 @@ pub struct TrainSummary {
 
 /// Trains as the plan says. Stopped through the interrupter, it saves a checkpoint first.
 ///
+/// On a GPU backend train in one thread of a process at a time: Burn's kernel fusion loses tensors
+/// where two run backward passes on one device.
+///
 /// # Errors
 /// On bad data, options or files, a loss that is not finite, or output that is there already.
 pub fn train(
