@@ -1,18 +1,19 @@
 //! What to adapt and how: [`LoraConfig`].
 
-use crate::{LoraError, LoraScaling};
+use crate::{LoraError, LoraInit, LoraScaling};
 use serde::{Deserialize, Serialize};
 
-/// How `A` starts. `B` starts at zero, so that training begins at the pretrained model
-/// (Hu et al. 2021, section 4.1). On an embedding the two change places, as in PEFT.
+/// Which biases of the base train and are saved with the adapter: PEFT's `bias`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LoraInit {
-    /// Uniform in ±1/√d_in: Kaiming uniform with a = √5, PEFT's and loralib's default.
+pub enum BiasTraining {
+    /// None: the base stays as it is. The default.
     #[default]
-    KaimingUniform,
-    /// Normal with standard deviation 1/rank: PEFT's `"gaussian"`.
-    Gaussian,
+    None,
+    /// Every bias of the model.
+    All,
+    /// Those of the adapted layers.
+    LoraOnly,
 }
 
 /// Which modules get an adapter.
@@ -83,10 +84,16 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// How α and r make the scale. Default α/r.
     pub scaling: LoraScaling,
-    /// How A starts.
+    /// How the factors start.
     pub init: LoraInit,
-    /// Seed of A's values, which depend on it and on the module's path alone. Default 0.
+    /// Seed of the factors' values, which depend on it and on the module's path alone. Default 0.
     pub seed: u64,
+    /// Whether magnitude and direction of the weights train apart: DoRA (Liu et al. 2024). Default no.
+    pub dora: bool,
+    /// Whether the factor B has a bias. Default no. Not together with DoRA.
+    pub lora_bias: bool,
+    /// Which biases of the base train, and are saved with the adapter. Default none.
+    pub bias: BiasTraining,
     /// Which modules are adapted. Default: all linear layers.
     pub targets: TargetModules,
     /// Which of them are left alone.
@@ -113,6 +120,9 @@ impl Default for LoraConfig {
             scaling: LoraScaling::Standard,
             init: LoraInit::KaimingUniform,
             seed: 0,
+            dora: false,
+            lora_bias: false,
+            bias: BiasTraining::None,
             targets: TargetModules::all_linear(),
             exclude: None,
             layers: None,
@@ -151,7 +161,7 @@ impl LoraConfig {
         self
     }
 
-    /// Sets how A starts.
+    /// Sets how the factors start.
     pub fn with_init(mut self, init: LoraInit) -> Self {
         self.init = init;
         self
@@ -160,6 +170,24 @@ impl LoraConfig {
     /// Sets the seed of A's values.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Trains magnitude and direction of the weights apart: DoRA.
+    pub fn with_dora(mut self, dora: bool) -> Self {
+        self.dora = dora;
+        self
+    }
+
+    /// Gives the factor B a bias.
+    pub fn with_lora_bias(mut self, lora_bias: bool) -> Self {
+        self.lora_bias = lora_bias;
+        self
+    }
+
+    /// Sets which biases of the base train.
+    pub fn with_bias(mut self, bias: BiasTraining) -> Self {
+        self.bias = bias;
         self
     }
 
@@ -211,11 +239,18 @@ impl LoraConfig {
         self
     }
 
+    /// Whether there are factors to train. Without targets, and with every bias training, it is BitFit
+    /// (Ben Zaken et al. 2021, arXiv 2106.10199): the model itself but for its biases stays as it is.
+    pub fn has_targets(&self) -> bool {
+        !matches!(&self.targets, TargetModules::Names(names) if names.is_empty())
+    }
+
     /// Checks what can be checked without a model.
     ///
     /// # Errors
     /// [`LoraError::InvalidOption`] for a rank of 0, an alpha that is not finite, a dropout outside
-    /// [0, 1), or layers together with a pattern for the targets.
+    /// [0, 1), layers together with a pattern for the targets, a bias on `B` with DoRA or with a start
+    /// that has none, or a start that the rank does not allow.
     pub fn validate(&self) -> Result<(), LoraError> {
         let ranks = self.rank_pattern.iter().map(|(_, rank)| *rank);
         if let Some(rank) = std::iter::once(self.rank).chain(ranks).find(|&r| r == 0) {
@@ -231,7 +266,7 @@ impl LoraConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(invalid("dropout", self.dropout, "a probability in [0, 1)"));
         }
-        if matches!(&self.targets, TargetModules::Names(names) if names.is_empty()) {
+        if !self.has_targets() && self.bias != BiasTraining::All {
             return Err(invalid("targets", "empty", "at least one module name"));
         }
         if self.layers.is_none() && !self.layers_pattern.is_empty() {
@@ -251,7 +286,25 @@ impl LoraConfig {
                 "targets as a list of names (PEFT ignores layers otherwise)",
             ));
         }
-        Ok(())
+        if self.lora_bias && self.dora {
+            return Err(invalid("lora_bias", "given with DoRA", "one of the two"));
+        }
+        if self.lora_bias && !matches!(self.init, LoraInit::KaimingUniform | LoraInit::Random) {
+            return Err(invalid(
+                "lora_bias",
+                format!("given with init {}", self.init),
+                "init `kaiming_uniform` or `random`",
+            ));
+        }
+        let mut ranks = std::iter::once(self.rank).chain(self.rank_pattern.iter().map(|r| r.1));
+        match ranks.find(|rank| self.init == LoraInit::Orthogonal && rank % 2 == 1) {
+            Some(rank) => Err(invalid(
+                "rank",
+                rank,
+                "an even number with init `orthogonal`",
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -281,6 +334,17 @@ mod tests {
             (LoraConfig::new(4).with_dropout(-0.1), "dropout"),
             (LoraConfig::new(4).with_dropout(f64::NAN), "dropout"),
             (LoraConfig::new(4).with_layers([1]), "layers"),
+            (LoraConfig::new(3).with_init(LoraInit::Orthogonal), "rank"),
+            (
+                LoraConfig::new(4).with_dora(true).with_lora_bias(true),
+                "lora_bias",
+            ),
+            (
+                LoraConfig::new(4)
+                    .with_init(LoraInit::Olora)
+                    .with_lora_bias(true),
+                "lora_bias",
+            ),
             (
                 LoraConfig::new(4).with_targets(TargetModules::Names(vec![])),
                 "targets",

@@ -2,7 +2,7 @@
 
 use crate::ops::{dropout_mask, is_on_host};
 use burn::module::Module;
-use burn::tensor::{Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 /// Drops each element with a probability, and scales the others so that their mean stays; only
 /// while training, which is on a device with autodiff.
@@ -32,12 +32,17 @@ impl Dropout {
         self.probability
     }
 
+    /// Whether anything is dropped on this device.
+    pub(crate) fn acts_on(&self, device: &Device) -> bool {
+        self.probability > 0.0 && device.is_autodiff()
+    }
+
     /// # Shapes
     /// - `x`: `[...]`
     /// - returns `[...]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let device = x.device();
-        if self.probability == 0.0 || !device.is_autodiff() {
+        if !self.acts_on(&device) {
             return x;
         }
         if !is_on_host(&device) {
@@ -60,7 +65,6 @@ impl Dropout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
 
     fn dropped(device: &Device, seed: u64) -> Vec<f32> {
         device.seed(seed);

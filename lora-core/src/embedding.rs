@@ -55,11 +55,7 @@ impl LoraEmbedding {
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         match self.adapter().filter(|adapter| adapter.is_enabled()) {
             None => embedding(self.weight.val(), ids),
-            Some(adapter) => {
-                let low = embedding(adapter.a.val(), ids.clone()).mul_scalar(adapter.scale);
-                let update = burn::tensor::module::linear(low, adapter.b_dense(), None);
-                embedding(self.weight.base(), ids) + update
-            }
+            Some(adapter) => adapter.embedding(ids, self.weight.base()),
         }
     }
 }

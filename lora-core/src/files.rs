@@ -2,9 +2,26 @@
 
 use crate::LoraError;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
+
+/// Reads a file that cannot sensibly be larger than `limit` bytes; of one that is, no more is read.
+///
+/// # Errors
+/// [`LoraError::Io`], or [`LoraError::Malformed`] if it is larger.
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LoraError> {
+    let file = File::open(path).map_err(LoraError::io(path))?;
+    let mut bytes = Vec::new();
+    let read = file.take(limit + 1).read_to_end(&mut bytes);
+    if read.map_err(LoraError::io(path))? as u64 > limit {
+        return Err(LoraError::Malformed {
+            path: path.into(),
+            message: format!("is larger than {limit} bytes, which is more than it can need"),
+        });
+    }
+    Ok(bytes)
+}
 
 /// Whether something that is already there may be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

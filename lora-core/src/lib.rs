@@ -34,9 +34,11 @@
 //! - [`ops`]: the arithmetic on Burn's backends, with one backward pass for all
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
 //! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
-//! - [`LoraAdapter`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
+//! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
 //! - [`merge()`], [`trainable_summary`], [`Dropout`]
 //! - [`peft`]: adapters to and from Python's PEFT
+//! - [`stored`]: adapters as files hold them, without a model
+//! - [`combine`]: several of them made into one
 //! - [`files`]: atomic writes
 //!
 //! # Backends
@@ -46,13 +48,16 @@
 //! that chooses later. Binaries need `#![recursion_limit = "256"]`, as Burn itself does.
 #![recursion_limit = "256"]
 
+mod adapted;
 mod adapter;
 mod attach;
+pub mod combine;
 mod config;
 mod dropout;
 mod embedding;
 mod error;
 pub mod files;
+mod hash;
 mod init;
 mod linear;
 mod merge;
@@ -60,16 +65,18 @@ mod modules;
 pub mod ops;
 pub mod peft;
 mod scaling;
+pub mod stored;
 mod targets;
 mod trainable;
 
-pub use adapter::{AdapterSwitch, LoraAdapter};
-pub use attach::{AdaptedModule, AttachReport, attach, attach_with, detach};
-pub use config::{ExcludeModules, LoraConfig, LoraInit, TargetModules};
+pub use adapted::AdaptedModule;
+pub use adapter::{AdapterSwitch, LoraAdapter, LoraBias};
+pub use attach::{AttachReport, attach, attach_with, detach};
+pub use config::{BiasTraining, ExcludeModules, LoraConfig, TargetModules};
 pub use dropout::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
 pub use error::LoraError;
-pub use init::normal_values;
+pub use init::{LoraInit, normal_values};
 pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
 pub use modules::{AdapterPath, LayerKind, param_id};

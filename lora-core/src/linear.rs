@@ -1,7 +1,6 @@
 //! A linear layer that reads its adapter on the activation path.
 
 use crate::LoraAdapter;
-use crate::ops::lora_linear;
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -22,7 +21,7 @@ pub struct LoraLinearConfig {
 /// `y = x W + b`, and with an adapter `y = x W + b + s (drop(x) A) B`, Hu et al. 2021, equation (3).
 ///
 /// Without an adapter it is Burn's [`Linear`], with the same parameters under the same names.
-/// [`attach`](crate::attach()) puts the adapter on `weight`.
+/// [`attach`](crate::attach()) puts the adapter on `weight`, and a [`LoraBias`](crate::LoraBias) on `bias`.
 #[derive(Module, Debug)]
 pub struct LoraLinear {
     /// `[d_input, d_output]`.
@@ -68,15 +67,7 @@ impl LoraLinear {
         let bias = self.bias.as_ref().map(Param::val);
         match self.adapter().filter(|adapter| adapter.is_enabled()) {
             None => linear(x, self.weight.val(), bias),
-            Some(adapter) => lora_linear(
-                x.clone(),
-                adapter.dropout.forward(x),
-                self.weight.base(),
-                adapter.a.val(),
-                adapter.b_dense(),
-                bias,
-                adapter.scale,
-            ),
+            Some(adapter) => adapter.linear(x, self.weight.base(), bias),
         }
     }
 }

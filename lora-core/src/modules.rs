@@ -1,7 +1,7 @@
 //! What a module is made of: the matrices an adapter can be put on, and their paths.
 
 use crate::Architecture;
-use crate::init::stable_hash;
+use crate::hash::stable_hash;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use std::fmt;
@@ -55,6 +55,8 @@ pub(crate) struct Matrix {
     pub shape: [usize; 2],
     /// Whether it is the weight of a linear layer, not some other matrix of a module.
     pub is_linear_layer: bool,
+    /// Path of the layer's bias.
+    pub bias: Option<String>,
     /// Whether an adapter is on it already.
     pub adapted: bool,
 }
@@ -70,13 +72,15 @@ pub(crate) struct Parameter {
     pub transposed: bool,
 }
 
-/// A factor of an adapter in a module.
+/// A parameter of an adapter in a module.
 #[derive(Clone, Debug)]
 pub(crate) struct Factor {
     /// Path of the parameter that the adapter is on.
     pub parameter: String,
+    /// Its path in the adapter, such as `a` or `start.a`.
     pub name: String,
-    pub value: Tensor<2>,
+    /// Its values, row-major.
+    pub value: Tensor<1>,
 }
 
 /// The parameters of a module, in its order.
@@ -95,7 +99,7 @@ pub(crate) fn parameters<M: Module>(module: &M, architecture: &Architecture) -> 
     walk.parameters
 }
 
-/// The adapter factors in a module, in its order.
+/// The parameters of the adapters in a module, in its order.
 pub(crate) fn factors<M: Module>(module: &M) -> Vec<Factor> {
     let architecture = Architecture::default();
     let mut walk = Walk::new(&architecture);
@@ -168,13 +172,12 @@ impl<'a> Walk<'a> {
         if let Some(matrix) = self.parameters.matrices.last_mut() {
             matrix.adapted = true;
         }
-        let is_factor = self.path[depth] == ADAPTER_COMPONENT && self.path.len() == depth + 2;
-        if D == 2 && is_factor {
-            let shape = param.lazy_shape();
+        if self.path[depth] == ADAPTER_COMPONENT {
+            let elements = param.lazy_shape().num_elements();
             self.factors.push(Factor {
                 parameter: self.path[..depth].join("."),
-                name: self.path[depth + 1].clone(),
-                value: param.val().reshape([shape[0], shape[1]]),
+                name: self.path[depth + 1..].join("."),
+                value: param.val().reshape([elements]),
             });
         }
         true
@@ -218,6 +221,15 @@ impl ModuleVisitor for Walk<'_> {
             shape: shape.to_vec(),
             transposed,
         });
+        if let (Some(layer), true) = (path.strip_suffix(".bias"), is_linear_layer) {
+            // Burn's layers have their weight first.
+            let weight = self.parameters.matrices.last_mut();
+            let of_layer = weight.filter(|w| w.parameter.strip_suffix(".weight") == Some(layer));
+            if let Some(weight) = of_layer {
+                weight.bias = Some(path);
+            }
+            return;
+        }
         if D != 2 {
             return;
         }
@@ -234,6 +246,7 @@ impl ModuleVisitor for Walk<'_> {
             path: adapter_path,
             shape: [shape[0], shape[1]],
             is_linear_layer,
+            bias: None,
             adapted: false,
         });
     }

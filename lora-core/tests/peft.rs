@@ -186,13 +186,14 @@ fn switching_to_another_adapter_leaves_nothing_of_the_first() {
 #[test]
 fn keys_that_change_the_arithmetic_are_refused_by_name() {
     let cases = [
-        ("use_dora", json!(true)),
-        ("lora_bias", json!(true)),
-        ("bias", json!("all")),
+        ("use_qalora", json!(true)),
+        ("alora_invocation_tokens", json!([3])),
         ("target_parameters", json!(["experts"])),
         ("layer_replication", json!([[0, 2]])),
         ("trainable_token_indices", json!([1, 2])),
-        ("init_lora_weights", json!("pissa")),
+        ("init_lora_weights", json!("pissa_niter_4")),
+        ("init_lora_weights", json!("corda")),
+        ("init_lora_weights", json!("loftq")),
         ("peft_type", json!("IA3")),
         ("something_of_a_later_version", json!(3)),
     ];
@@ -439,4 +440,16 @@ fn a_module_to_save_trains_whole_and_comes_back_from_the_file() {
     assert_eq!(weight(&again), weight(&module));
     assert!(again.classifier.weight.val().is_require_grad());
     assert!(!again.hidden.weight.base().is_require_grad());
+}
+
+#[test]
+fn the_documentation_tells_of_every_field_that_peft_writes() {
+    let text = std::fs::read(fixtures().join("peft_linear/adapter_config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let documentation = include_str!("../src/peft/mod.rs");
+    let fields = config.as_object().unwrap().keys();
+    let missing: Vec<&String> = fields
+        .filter(|field| !documentation.contains(&format!("`{field}`")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -1,9 +1,10 @@
 //! `adapter_config.json`, read strictly.
 
-use crate::{ExcludeModules, LoraConfig, LoraError, LoraInit, LoraScaling};
+use super::PeftOptions;
+use crate::files::read_bounded;
+use crate::{BiasTraining, ExcludeModules, LoraConfig, LoraError, LoraInit, LoraScaling};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::io::Read;
 use std::path::Path;
 
 /// Name of the file with the configuration.
@@ -14,11 +15,8 @@ const CONFIG_LIMIT: u64 = 1 << 20;
 /// Keys that change nothing about the arithmetic of an adapter that is loaded.
 const WITHOUT_EFFECT: &[&str] = &[
     "auto_mapping",
-    "base_model_name_or_path",
     "corda_config",
     "eva_config",
-    // How the base is stored in Python; the factors are the same either way.
-    "fan_in_fan_out",
     "inference_mode",
     "loftq_config",
     "megatron_core",
@@ -26,7 +24,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "qalora_group_size",
     "revision",
     "runtime_config",
-    "task_type",
 ];
 
 /// Reads `adapter_config.json` of a PEFT directory.
@@ -35,23 +32,31 @@ const WITHOUT_EFFECT: &[&str] = &[
 /// If it is not there, is no JSON object, is not of a LoRA adapter, or has a key that would change
 /// the arithmetic and is not supported: the error names the key.
 pub fn read_config(dir: &Path) -> Result<LoraConfig, LoraError> {
+    Ok(read_config_and_options(dir)?.0)
+}
+
+/// [`read_config`], and what else the file says.
+///
+/// # Errors
+/// As [`read_config`].
+pub fn read_config_and_options(dir: &Path) -> Result<(LoraConfig, PeftOptions), LoraError> {
     let path = dir.join(CONFIG_FILE);
-    let mut text = String::new();
-    let file = std::fs::File::open(&path).map_err(LoraError::io(&path))?;
-    let read = file.take(CONFIG_LIMIT + 1).read_to_string(&mut text);
-    let length = read.map_err(LoraError::io(&path))? as u64;
-    if length > CONFIG_LIMIT {
-        return Err(LoraError::Malformed {
-            path,
-            message: format!("is larger than {CONFIG_LIMIT} bytes: not an adapter configuration"),
-        });
-    }
+    let bytes = read_bounded(&path, CONFIG_LIMIT)?;
     let object: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|error| LoraError::Malformed {
+        serde_json::from_slice(&bytes).map_err(|error| LoraError::Malformed {
             path: path.clone(),
             message: format!("is not a JSON object: {error}"),
         })?;
-    Keys { path, object }.into_config()
+    let mut keys = Keys { path, object };
+    let options = PeftOptions {
+        task_type: keys.take("task_type", "a name")?,
+        base_model: keys.take("base_model_name_or_path", "a name or path")?,
+        fan_in_fan_out: keys
+            .take("fan_in_fan_out", "true or false")?
+            .unwrap_or(false),
+        companions: Vec::new(),
+    };
+    Ok((keys.into_config()?, options))
 }
 
 struct Keys {
@@ -117,33 +122,46 @@ impl Keys {
             .take("modules_to_save", "a list of names")?
             .unwrap_or_default();
         config.init = self.init()?;
-        self.bias()?;
+        config.bias = self
+            .take("bias", "\"none\", \"all\" or \"lora_only\"")?
+            .unwrap_or(BiasTraining::None);
+        config.dora = self.take("use_dora", "true or false")?.unwrap_or(false);
+        config.lora_bias = self.take("lora_bias", "true or false")?.unwrap_or(false);
         self.refuse_the_rest()?;
         config.validate()?;
         Ok(config)
     }
 
+    /// How the factors started says what the file holds: PiSSA and OLoRA take their start out of the base,
+    /// and PEFT, where it does not convert the adapter when it saves it, does so again when it loads it.
     fn init(&mut self) -> Result<LoraInit, LoraError> {
-        match self.object.shift_remove("init_lora_weights") {
-            None | Some(Value::Bool(_)) | Some(Value::Null) => Ok(LoraInit::KaimingUniform),
-            Some(Value::String(name)) if name == "gaussian" => Ok(LoraInit::Gaussian),
-            // Orthogonal factors leave the base alone: what is in the file is all there is.
-            Some(Value::String(name)) if name == "orthogonal" => Ok(LoraInit::KaimingUniform),
-            Some(other) => Err(self.unsupported(
-                "init_lora_weights",
-                &other,
-                "it changes the base weights, so the adapter does not fit the original base; save \
-                 it from PEFT with `path_initial_model_for_weight_conversion`",
-            )),
+        let value = match self.object.shift_remove("init_lora_weights") {
+            None | Some(Value::Bool(true)) | Some(Value::Null) => {
+                return Ok(LoraInit::KaimingUniform);
+            }
+            Some(Value::Bool(false)) => return Ok(LoraInit::Random),
+            Some(value) => value,
+        };
+        let name = value.as_str().unwrap_or_default().to_lowercase();
+        match name.as_str() {
+            // These leave the base alone: what is in the file is all there is.
+            "eva" | "mica" => return Ok(LoraInit::KaimingUniform),
+            "gaussian" | "orthogonal" | "pissa" | "olora" => {
+                if let Ok(init) = name.parse() {
+                    return Ok(init);
+                }
+            }
+            _ => {}
         }
-    }
-
-    fn bias(&mut self) -> Result<(), LoraError> {
-        match self.object.shift_remove("bias") {
-            None | Some(Value::Null) => Ok(()),
-            Some(Value::String(name)) if name == "none" => Ok(()),
-            Some(other) => Err(self.unsupported("bias", &other, "only \"none\" is")),
-        }
+        let why = match name.starts_with("pissa_niter_") {
+            true => {
+                "it takes an approximation out of the base that is not in the file and is random"
+            }
+            false => "it changes the base weights, so the adapter does not fit the original base",
+        };
+        let message =
+            format!("{why}; save it from PEFT with `path_initial_model_for_weight_conversion`");
+        Err(self.unsupported("init_lora_weights", &value, &message))
     }
 
     fn refuse_the_rest(&self) -> Result<(), LoraError> {

@@ -1,6 +1,7 @@
 //! `adapter_config.json`, written as PEFT reads it without a warning.
 
-use crate::{AdaptedModule, AttachReport, LoraInit, LoraScaling, TargetModules};
+use crate::stored::{StoredAdapter, StoredFactors};
+use crate::{LoraInit, LoraScaling, TargetModules};
 use serde_json::{Map, Value, json};
 
 /// What PEFT wants to know beside the adapter.
@@ -16,21 +17,32 @@ pub struct PeftOptions {
     pub companions: Vec<(String, Vec<u8>)>,
 }
 
-/// The configuration of attached adapters as PEFT writes it.
-pub(crate) fn to_json(report: &AttachReport, options: &PeftOptions) -> Value {
-    let config = &report.config;
-    // What PEFT sees of a sliced adapter is one of all its slices' rank together.
-    let of_file = |module: &AdaptedModule| {
-        let rank = module.total_rank();
-        (rank, config.scaling.alpha(module.scale, rank))
+/// The configuration of an adapter as PEFT writes it.
+pub(crate) fn to_json(adapter: &StoredAdapter) -> Value {
+    let (config, options) = (&adapter.config, &adapter.options);
+    let of_file = |factors: &StoredFactors| {
+        let rank = factors.rank();
+        (rank, config.scaling.alpha(factors.scale, rank))
     };
-    let first = report.modules.first().map(of_file);
-    let (rank, alpha) = first.unwrap_or((config.rank, config.alpha));
+    // What most modules have; by name the first of as many.
+    let mut counts: Vec<((usize, f64), usize)> = Vec::new();
+    for (rank, alpha) in adapter.modules.values().map(of_file) {
+        match counts
+            .iter_mut()
+            .find(|((r, a), _)| *r == rank && same(*a, alpha))
+        {
+            Some((_, count)) => *count += 1,
+            None => counts.push(((rank, alpha), 1)),
+        }
+    }
+    let most = counts.iter().map(|(_, count)| *count).max();
+    let first = counts.iter().find(|(_, count)| Some(*count) == most);
+    let (rank, alpha) = first.map_or((config.rank, config.alpha), |(both, _)| *both);
     let mut rank_pattern = Map::new();
     let mut alpha_pattern = Map::new();
-    for module in &report.modules {
-        let (module_rank, module_alpha) = of_file(module);
-        let key = || regex::escape(&module.module);
+    for (module, factors) in &adapter.modules {
+        let (module_rank, module_alpha) = of_file(factors);
+        let key = || regex::escape(module);
         if module_rank != rank {
             rank_pattern.insert(key(), module_rank.into());
         }
@@ -49,13 +61,17 @@ pub(crate) fn to_json(report: &AttachReport, options: &PeftOptions) -> Value {
         "alpha_pattern": alpha_pattern,
         "auto_mapping": null,
         "base_model_name_or_path": options.base_model,
-        "bias": "none",
+        "bias": config.bias,
         "exclude_modules": config.exclude,
         "fan_in_fan_out": options.fan_in_fan_out,
         "inference_mode": true,
         "init_lora_weights": match config.init {
-            LoraInit::KaimingUniform => json!(true),
-            LoraInit::Gaussian => json!("gaussian"),
+            LoraInit::Gaussian | LoraInit::Orthogonal => json!(config.init),
+            LoraInit::Random => json!(false),
+            // The others are in the file as the change that they became: it fits the original base.
+            LoraInit::KaimingUniform | LoraInit::Pissa | LoraInit::FastPissa { .. } | LoraInit::Olora => {
+                json!(true)
+            }
         },
         "layers_pattern": match config.layers_pattern.is_empty() {
             true => Value::Null,
@@ -63,6 +79,7 @@ pub(crate) fn to_json(report: &AttachReport, options: &PeftOptions) -> Value {
         },
         "layers_to_transform": config.layers,
         "lora_alpha": number(alpha),
+        "lora_bias": config.lora_bias,
         "lora_dropout": number(config.dropout),
         "modules_to_save": match config.modules_to_save.is_empty() {
             true => Value::Null,
@@ -74,7 +91,7 @@ pub(crate) fn to_json(report: &AttachReport, options: &PeftOptions) -> Value {
         "revision": null,
         "target_modules": targets,
         "task_type": options.task_type,
-        "use_dora": false,
+        "use_dora": config.dora,
         "use_rslora": config.scaling == LoraScaling::RankStabilized,
     })
 }

@@ -1,18 +1,18 @@
 //! Reading a PEFT directory onto a module.
 
 use super::config::read_config;
-use super::tensors::{
-    PREFIX, SLICES_KEY, SavedSlices, SlicesByModule, WEIGHTS_FILE, compact, file_shapes, names,
-    transpose,
-};
+use super::tensors::{FileTensor, PREFIX, WEIGHTS_FILE, file_tensors, transpose};
+use super::values::AdapterFile;
 use crate::attach::{AttachPlan, Given};
+use crate::files;
 use crate::modules::base_value;
-use crate::targets::{SavedParameter, Slices, is_inside};
-use crate::{AdaptedModule, Architecture, AttachReport, LayerKind, LoraConfig, LoraError, detach};
+use crate::targets::{SavedParameter, is_inside};
+use crate::{
+    AdaptedModule, Architecture, AttachReport, BiasTraining, LayerKind, LoraConfig, LoraError,
+    detach,
+};
 use burn::module::Module;
-use burn::tensor::{Bytes, DType, TensorData};
-use safetensors::{Dtype, SafeTensors};
-use std::io::Read;
+use burn::tensor::TensorData;
 use std::path::Path;
 
 /// Attaches the adapter in a PEFT directory to a module, ready to go on training.
@@ -71,10 +71,14 @@ enum Parts {
 
 impl Parts {
     /// The parameters that are read whole.
-    fn saved<'a>(&self, report: &'a AttachReport) -> &'a [SavedParameter] {
+    fn saved<'a>(&self, report: &'a AttachReport) -> Vec<&'a SavedParameter> {
+        let modules = &report.config.modules_to_save;
+        let is_module = |saved: &SavedParameter| modules.iter().any(|m| is_inside(&saved.name, m));
+        let saved = report.saved.iter();
         match self {
-            Self::All => &report.saved,
-            Self::Factors { .. } => &[],
+            Self::All => saved.collect(),
+            // Biases of the base belong to the adapter.
+            Self::Factors { .. } => saved.filter(|saved| !is_module(saved)).collect(),
         }
     }
 
@@ -88,6 +92,13 @@ impl Parts {
     }
 }
 
+/// The tensors that a file must hold of a module's adapter.
+///
+/// One that PEFT did not convert holds what the factors became, not the difference to their start.
+fn expected_tensors(module: &AdaptedModule) -> Vec<FileTensor> {
+    file_tensors(module, module.trained_rank())
+}
+
 fn load_parts<M: Module>(
     module: M,
     dir: &Path,
@@ -98,62 +109,32 @@ fn load_parts<M: Module>(
     let mut plan = AttachPlan::new(&module, config, architecture)?;
     let path = dir.join(WEIGHTS_FILE);
     let bytes = read_bounded(&path, &plan.report)?;
-    let malformed = |message: String| LoraError::Malformed {
-        path: path.clone(),
-        message,
-    };
-    let (_, header) = SafeTensors::read_metadata(&bytes)
-        .map_err(|error| malformed(format!("is not a safetensors file: {error}")))?;
-    let tensors = SafeTensors::deserialize(&bytes)
-        .map_err(|error| malformed(format!("is not a safetensors file: {error}")))?;
+    let file = AdapterFile::new(&path, &bytes)?;
 
-    let copies = base_copies(&plan, &tensors);
-    check_names(&path, &plan.report, &copies, &tensors, &parts)?;
+    let copies = base_copies(&plan, &file);
+    check_names(&file, &plan.report, &copies, &parts)?;
     for copy in &copies {
-        check_copy(&path, &module, copy, &tensors)?;
+        check_copy(&file, &module, copy)?;
     }
-    let slices: SlicesByModule = match header.metadata().as_ref().and_then(|m| m.get(SLICES_KEY)) {
-        None => SlicesByModule::new(),
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| malformed(format!("metadata `{SLICES_KEY}`: {error}")))?,
-    };
     let mut given = Given::default();
     for module in &mut plan.report.modules {
-        let [name_a, name_b] = names(module);
-        let [shape_a, shape_b] = file_shapes(module);
-        let a = values(&path, &tensors, &name_a, &shape_a)?;
-        let b = values(&path, &tensors, &name_b, &shape_b)?;
-        let mut b = transpose(&b, shape_b);
-        if let Some(saved) = slices.get(&module.module) {
-            let sliced = to_slices(module, saved, &b)
-                .ok_or_else(|| malformed(format!("`{name_b}` is not in the slices it names")))?;
-            let total_rank = module.total_rank();
-            module.rank = total_rank / sliced.1.adapted.len();
-            module.alpha = config.scaling.alpha(module.scale, module.rank);
-            b = sliced.0;
-            module.slices = Some(sliced.1);
-            module.parameters = module.factor_shapes().iter().map(|[m, n]| m * n).sum();
-        }
-        let [a_shape, b_shape] = module.factor_shapes();
-        given.factors.insert(
-            module.parameter.clone(),
-            [
-                TensorData::new(transpose(&a, shape_a), a_shape),
-                TensorData::new(b, b_shape),
-            ],
-        );
+        let expected = expected_tensors(module);
+        let values = file.adapter(module, &expected, config.scaling)?;
+        given.adapters.insert(module.parameter.clone(), values);
+    }
+    if let Some(init) = file.start {
+        plan.report.config.init = init;
     }
     for saved in parts.saved(&plan.report) {
-        let name = format!("{PREFIX}{}", saved.name);
         let shape = saved.file_shape();
-        let mut values = values(&path, &tensors, &name, &shape)?;
+        let mut values = file.values(&format!("{PREFIX}{}", saved.name), &shape)?;
         if let (true, &[rows, columns]) = (saved.transposed, shape.as_slice()) {
             values = transpose(&values, [rows, columns]);
         }
         let data = TensorData::new(values, saved.shape.clone());
         given.saved.insert(saved.parameter.clone(), data);
     }
-    Ok(plan.apply(module, given))
+    plan.apply(module, given)
 }
 
 /// Reads the file if it can be the adapter's: factors and copies of base weights at 8 bytes a
@@ -161,24 +142,15 @@ fn load_parts<M: Module>(
 fn read_bounded(path: &Path, report: &AttachReport) -> Result<Vec<u8>, LoraError> {
     const HEADER_LIMIT: u64 = 16 << 20;
     let modules = report.modules.iter();
-    let values: usize = modules
-        .flat_map(|module| file_shapes(module).into_iter().chain([module.shape]))
-        .map(|[rows, columns]| rows * columns)
-        .sum();
-    let values = values + report.saved_parameters();
-    let limit = HEADER_LIMIT + 8 * values as u64;
-    let file = std::fs::File::open(path).map_err(LoraError::io(path))?;
-    let mut bytes = Vec::new();
-    let read = file.take(limit + 1).read_to_end(&mut bytes);
-    if read.map_err(LoraError::io(path))? as u64 > limit {
-        return Err(LoraError::Malformed {
-            path: path.into(),
-            message: format!(
-                "is larger than the {limit} bytes that this configuration can need on this model"
-            ),
-        });
-    }
-    Ok(bytes)
+    let elements = |shape: &[usize]| shape.iter().product::<usize>();
+    let of_module = |module: &AdaptedModule| {
+        let tensors = expected_tensors(module);
+        let factors: usize = tensors.iter().map(|tensor| elements(&tensor.shape)).sum();
+        factors + elements(&module.shape)
+    };
+    // Copies of what is saved whole are written by PEFT too.
+    let values = modules.map(of_module).sum::<usize>() + 3 * report.saved_parameters();
+    files::read_bounded(path, HEADER_LIMIT + 8 * values as u64)
 }
 
 /// Takes the adapters off a module and puts those of another directory on: the base is neither
@@ -201,24 +173,23 @@ struct BaseCopy<'a> {
     module: &'a AdaptedModule,
 }
 
-fn base_copies<'a>(plan: &'a AttachPlan, tensors: &SafeTensors<'_>) -> Vec<BaseCopy<'a>> {
+fn base_copies<'a>(plan: &'a AttachPlan, file: &AdapterFile<'_>) -> Vec<BaseCopy<'a>> {
     let modules = plan.report.modules.iter();
     modules
         .map(|module| BaseCopy {
             name: format!("{PREFIX}{}.base_layer.weight", module.module),
             module,
         })
-        .filter(|copy| tensors.tensor(&copy.name).is_ok())
+        .filter(|copy| file.tensors.tensor(&copy.name).is_ok())
         .collect()
 }
 
 /// A copy that is not the model's own weight means another base model: PEFT would put it in place,
 /// here it is refused.
 fn check_copy<M: Module>(
-    path: &Path,
+    file: &AdapterFile<'_>,
     module: &M,
     copy: &BaseCopy<'_>,
-    tensors: &SafeTensors<'_>,
 ) -> Result<(), LoraError> {
     let [d_in, d_out] = copy.module.shape;
     // Embeddings lie in the file as here, linear layers the other way round.
@@ -226,7 +197,7 @@ fn check_copy<M: Module>(
         LayerKind::Embedding => [d_in, d_out],
         LayerKind::Linear => [d_out, d_in],
     };
-    let mut values = values(path, tensors, &copy.name, &shape)?;
+    let mut values = file.values(&copy.name, &shape)?;
     if copy.module.kind == LayerKind::Linear {
         values = transpose(&values, shape);
     }
@@ -234,7 +205,7 @@ fn check_copy<M: Module>(
         return Ok(());
     }
     Err(LoraError::Malformed {
-        path: path.into(),
+        path: file.path.clone(),
         message: format!(
             "`{}` is not the weight of this base model; the adapter was trained on another, or \
              with the weight itself (save it from PEFT with `save_embedding_layers=False`)",
@@ -244,17 +215,18 @@ fn check_copy<M: Module>(
 }
 
 fn check_names(
-    path: &Path,
+    file: &AdapterFile<'_>,
     report: &AttachReport,
     copies: &[BaseCopy<'_>],
-    tensors: &SafeTensors<'_>,
     parts: &Parts,
 ) -> Result<(), LoraError> {
-    let saved = parts.saved(report).iter();
+    let tensors = &file.tensors;
+    let saved = parts.saved(report).into_iter();
     let expected: Vec<String> = report
         .modules
         .iter()
-        .flat_map(names)
+        .flat_map(expected_tensors)
+        .map(|tensor| tensor.name)
         .chain(saved.map(|saved| format!("{PREFIX}{}", saved.name)))
         .collect();
     let mut unexpected: Vec<String> = tensors
@@ -263,12 +235,13 @@ fn check_names(
         .filter(|name| !expected.iter().any(|e| e == name))
         .filter(|name| !copies.iter().any(|copy| copy.name == **name))
         .filter(|name| !parts.leaves(name))
+        .filter(|name| !is_copy_of_saved(name, report))
         .map(|name| name.to_string())
         .collect();
     if !unexpected.is_empty() {
         unexpected.sort();
         return Err(LoraError::UnexpectedTensors {
-            path: path.into(),
+            path: file.path.clone(),
             names: unexpected,
         });
     }
@@ -278,66 +251,28 @@ fn check_names(
         .collect();
     if !missing.is_empty() {
         return Err(LoraError::MissingTensors {
-            path: path.into(),
+            path: file.path.clone(),
             names: missing,
         });
     }
     Ok(())
 }
 
-fn values(
-    path: &Path,
-    tensors: &SafeTensors<'_>,
-    name: &str,
-    expected: &[usize],
-) -> Result<Vec<f32>, LoraError> {
-    let malformed = |message: String| LoraError::Malformed {
-        path: path.into(),
-        message,
-    };
-    let tensor = tensors
-        .tensor(name)
-        .map_err(|error| malformed(format!("tensor `{name}`: {error}")))?;
-    if tensor.shape() != expected {
-        return Err(LoraError::TensorShape {
-            path: path.into(),
-            name: name.into(),
-            expected: expected.to_vec(),
-            found: tensor.shape().to_vec(),
-        });
+/// With `bias="all"` PEFT writes the biases of modules that are saved whole three times: under their name,
+/// and under those of its wrapper, once as they were before.
+fn is_copy_of_saved(name: &str, report: &AttachReport) -> bool {
+    if report.config.bias != BiasTraining::All {
+        return false;
     }
-    let dtype = match tensor.dtype() {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        Dtype::F64 => DType::F64,
-        other => {
-            return Err(malformed(format!(
-                "tensor `{name}` is {other:?}, expected F32, F16, BF16 or F64"
-            )));
-        }
-    };
-    let bytes = Bytes::from_bytes_vec(tensor.data().to_vec());
-    let data = TensorData::from_bytes(bytes, expected, dtype);
-    let values = data
-        .convert::<f32>()
-        .try_to_vec::<f32>()
-        .map_err(|error| malformed(format!("tensor `{name}`: {error:?}")))?;
-    if !values.iter().all(|value| value.is_finite()) {
-        return Err(malformed(format!(
-            "tensor `{name}` has values that are not finite"
-        )));
-    }
-    Ok(values)
-}
-
-/// Checks the slices that the metadata names and takes their blocks out of `B`.
-fn to_slices(module: &AdaptedModule, saved: &SavedSlices, b: &[f32]) -> Option<(Vec<f32>, Slices)> {
-    let d_out = module.shape[1];
-    let slices = saved.of(d_out)?;
-    if !module.total_rank().is_multiple_of(slices.adapted.len()) {
-        return None;
-    }
-    let rank = module.total_rank() / slices.adapted.len();
-    Some((compact(b, rank, d_out, &slices)?, slices))
+    let name = name.strip_prefix(PREFIX).unwrap_or(name);
+    let wrappers = [
+        ".original_module.",
+        ".modules_to_save.default.",
+        ".modules_to_save.",
+    ];
+    let wrapped = wrappers.iter().find_map(|wrapper| {
+        let (module, rest) = name.split_once(wrapper)?;
+        Some(format!("{module}.{rest}"))
+    });
+    wrapped.is_some_and(|name| report.saved.iter().any(|saved| saved.name == name))
 }

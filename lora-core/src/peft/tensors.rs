@@ -11,20 +11,55 @@ pub const PREFIX: &str = "base_model.model.";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Key of the file's metadata that says which adapters are sliced.
 pub(crate) const SLICES_KEY: &str = "lora_core.slices";
+/// Key of the file's metadata that says how the factors started, where each is followed by its start:
+/// the adapter is their difference.
+pub(crate) const INIT_KEY: &str = "lora_core.init";
 
-/// Names of `A` and `B` of a module.
-pub(crate) fn names(module: &AdaptedModule) -> [String; 2] {
-    let suffixes = match module.kind {
-        LayerKind::Linear => ["lora_A.weight", "lora_B.weight"],
-        LayerKind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
-    };
-    suffixes.map(|suffix| format!("{PREFIX}{}.{suffix}", module.module))
+/// What of an adapter a tensor holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// `Aᵀ` `[r, d_in]`.
+    A,
+    /// `Bᵀ` `[d_out, r]`.
+    B,
+    /// DoRA's magnitude `[d_out]`.
+    Magnitude,
+    /// The bias on `B`, `[d_out]`.
+    Bias,
 }
 
-/// Shapes of `A` and `B` in the file: `[r, d_in]` and `[d_out, r]`.
-pub(crate) fn file_shapes(module: &AdaptedModule) -> [[usize; 2]; 2] {
-    let rank = module.total_rank();
-    [[rank, module.shape[0]], [module.shape[1], rank]]
+/// A tensor that the file holds of an adapter.
+#[derive(Debug)]
+pub(crate) struct FileTensor {
+    pub part: Part,
+    pub name: String,
+    pub shape: Vec<usize>,
+}
+
+/// The tensors of a module's adapter, which has this rank in the file.
+pub(crate) fn file_tensors(module: &AdaptedModule, rank: usize) -> Vec<FileTensor> {
+    let [d_in, d_out] = module.shape;
+    let linear = module.kind == LayerKind::Linear;
+    let tensor = |part, suffix: &str, shape: &[usize]| FileTensor {
+        part,
+        name: format!("{PREFIX}{}.{suffix}", module.module),
+        shape: shape.to_vec(),
+    };
+    let [a, b] = match linear {
+        true => ["lora_A.weight", "lora_B.weight"],
+        false => ["lora_embedding_A", "lora_embedding_B"],
+    };
+    let mut tensors = vec![
+        tensor(Part::A, a, &[rank, d_in]),
+        tensor(Part::B, b, &[d_out, rank]),
+    ];
+    if module.dora {
+        tensors.push(tensor(Part::Magnitude, "lora_magnitude_vector", &[d_out]));
+    }
+    if module.bias.is_some() {
+        tensors.push(tensor(Part::Bias, "lora_B.bias", &[d_out]));
+    }
+    tensors
 }
 
 /// Row-major `[rows, columns]` to row-major `[columns, rows]`.

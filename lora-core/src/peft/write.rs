@@ -1,18 +1,13 @@
 //! Writing adapters as a PEFT directory.
 
-use super::config::CONFIG_FILE;
-use super::json::{PeftOptions, to_json};
-use super::tensors::{
-    PREFIX, SLICES_KEY, SavedSlices, SlicesByModule, WEIGHTS_FILE, expand, file_shapes, names,
-    transpose,
-};
-use crate::files::{Overwrite, write_dir, write_file};
+use super::json::PeftOptions;
+use super::tensors::{INIT_KEY, expand, transpose};
+use crate::files::Overwrite;
 use crate::modules::{Factor, base_value, factors};
-use crate::{AttachReport, LoraError};
+use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
+use crate::{AdaptedModule, AttachReport, LoraError};
 use burn::module::Module;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Writes the adapters of a module as a PEFT directory, atomically.
@@ -27,108 +22,133 @@ pub fn save<M: Module>(
     options: &PeftOptions,
     overwrite: Overwrite,
 ) -> Result<(), LoraError> {
-    let tensors = file_tensors(module, report)?;
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes);
-        view.map(|view| (name.as_str(), view))
-    });
-    let malformed = |error: safetensors::SafeTensorError| LoraError::Malformed {
-        path: dir.join(WEIGHTS_FILE),
-        message: error.to_string(),
-    };
-    let views = views.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
-    let weights = safetensors::serialize(views, Some(metadata(report))).map_err(malformed)?;
-    let config = format!("{:#}\n", to_json(report, options));
-    write_dir(dir, overwrite, |dir| {
-        let file = |name: &str, bytes: &[u8]| {
-            write_file(&dir.join(name), Overwrite::Refuse, |w| w.write_all(bytes))
-        };
-        file(CONFIG_FILE, config.as_bytes())?;
-        for (name, bytes) in &options.companions {
-            file(name, bytes)?;
-        }
-        file(WEIGHTS_FILE, &weights)
-    })
+    extract(module, report, options)?.save(dir, overwrite)
 }
 
-fn metadata(report: &AttachReport) -> HashMap<String, String> {
-    let mut metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let slices: SlicesByModule = report
-        .modules
-        .iter()
-        .filter_map(|module| {
-            let slices = module.slices.as_ref()?;
-            Some((module.module.clone(), SavedSlices::from(slices)))
-        })
-        .collect();
-    if !slices.is_empty() {
-        // A map of strings and numbers always has a JSON form.
-        let text = serde_json::to_string(&slices).unwrap_or_default();
-        metadata.insert(SLICES_KEY.into(), text);
-    }
-    metadata
-}
-
-type FileTensor = (String, Vec<usize>, Vec<u8>);
-
-fn file_tensors<M: Module>(
+/// The adapters of a module as files hold them.
+///
+/// # Errors
+/// [`LoraError::NotAttached`] if the report is not this module's.
+pub fn extract<M: Module>(
     module: &M,
     report: &AttachReport,
-) -> Result<Vec<FileTensor>, LoraError> {
+    options: &PeftOptions,
+) -> Result<StoredAdapter, LoraError> {
     let attached = factors(module);
-    let mut tensors = Vec::with_capacity(2 * report.modules.len());
+    let mut modules = BTreeMap::new();
     for adapted in &report.modules {
-        let not_attached = || LoraError::NotAttached {
-            module: adapted.module.clone(),
+        let attached = Attached {
+            all: &attached,
+            adapted,
         };
-        let factor = |name: &str| {
-            let mut all = attached.iter();
-            all.find(|f| f.parameter == adapted.parameter && f.name == name)
-                .and_then(to_host)
-                .ok_or_else(not_attached)
-        };
-        let [shape_a, shape_b] = adapted.factor_shapes();
-        let (a, b) = (factor("a")?, factor("b")?);
-        if a.len() != shape_a[0] * shape_a[1] || b.len() != shape_b[0] * shape_b[1] {
-            return Err(not_attached());
-        }
-        let b = match &adapted.slices {
-            None => b,
-            Some(slices) => expand(&b, adapted.rank, adapted.shape[1], slices),
-        };
-        let rank = adapted.total_rank();
-        let a = transpose(&a, shape_a);
-        let b = transpose(&b, [rank, adapted.shape[1]]);
-        let values = [a, b].into_iter();
-        for ((name, shape), values) in names(adapted)
-            .into_iter()
-            .zip(file_shapes(adapted))
-            .zip(values)
-        {
-            tensors.push((name, shape.to_vec(), to_bytes(&values)));
-        }
+        modules.insert(adapted.module.clone(), attached.stored()?);
     }
-    for saved in &report.saved {
-        let values = base_value(module, &saved.parameter);
-        let values = values.filter(|values| values.len() == saved.elements());
+    let mut saved = BTreeMap::new();
+    for parameter in &report.saved {
+        let values = base_value(module, &parameter.parameter);
+        let values = values.filter(|values| values.len() == parameter.elements());
         let mut values = values.ok_or_else(|| LoraError::NotAttached {
-            module: saved.name.clone(),
+            module: parameter.name.clone(),
         })?;
-        if let (true, &[rows, columns]) = (saved.transposed, saved.shape.as_slice()) {
+        if let (true, &[rows, columns]) = (parameter.transposed, parameter.shape.as_slice()) {
             values = transpose(&values, [rows, columns]);
         }
-        let name = format!("{PREFIX}{}", saved.name);
-        tensors.push((name, saved.file_shape(), to_bytes(&values)));
+        let tensor = StoredTensor::new(parameter.file_shape(), values);
+        saved.insert(parameter.name.clone(), tensor);
     }
-    Ok(tensors)
+    let mut adapter = StoredAdapter {
+        config: report.config.clone(),
+        options: options.clone(),
+        modules,
+        saved,
+        metadata: BTreeMap::new(),
+    };
+    let slices = report.modules.iter().filter_map(|module| {
+        let slices = module.slices.clone()?;
+        Some((module.module.clone(), slices))
+    });
+    adapter.note_slices(slices);
+    if report.config.init.starts_at_weight() {
+        let init = report.config.init.to_string();
+        adapter.metadata.insert(INIT_KEY.into(), init);
+    }
+    Ok(adapter)
 }
 
-fn to_bytes(values: &[f32]) -> Vec<u8> {
-    let bytes = values.iter().flat_map(|value| value.to_le_bytes());
-    bytes.collect()
+/// The adapter of one module.
+struct Attached<'a> {
+    all: &'a [Factor],
+    adapted: &'a AdaptedModule,
 }
 
-fn to_host(factor: &Factor) -> Option<Vec<f32>> {
-    let data = factor.value.clone().into_data().convert::<f32>();
-    data.try_to_vec::<f32>().ok()
+impl Attached<'_> {
+    fn stored(&self) -> Result<StoredFactors, LoraError> {
+        let adapted = self.adapted;
+        let [d_in, d_out] = adapted.shape;
+        let rank = adapted.total_rank();
+        let a_rows = transpose(&self.factor("a")?, adapted.factor_shapes()[0]);
+        let b_rows = self.factor("b")?;
+        let (a, b) = match adapted.starts_at_weight {
+            false => (a_rows, b_rows),
+            true => {
+                let start_a = transpose(&self.factor("start.a")?, adapted.factor_shapes()[0]);
+                let start_b: Vec<f32> =
+                    self.factor("start.b")?.iter().map(|value| -value).collect();
+                (
+                    self.with_start(&a_rows, &start_a),
+                    self.with_start(&b_rows, &start_b),
+                )
+            }
+        };
+        let b = match &adapted.slices {
+            None => b,
+            Some(slices) => expand(&b, rank / slices.adapted.len(), d_out, slices),
+        };
+        let vector = |values| StoredTensor::new([d_out], values);
+        let magnitude = match adapted.dora {
+            false => None,
+            true => Some(vector(self.host(&adapted.parameter, "magnitude", d_out)?)),
+        };
+        let bias = match &adapted.bias {
+            None => None,
+            Some(bias) => Some(vector(self.host(bias, "value", d_out)?)),
+        };
+        Ok(StoredFactors {
+            kind: adapted.kind,
+            a: StoredTensor::new([rank, d_in], a),
+            b: StoredTensor::new([d_out, rank], transpose(&b, [rank, d_out])),
+            scale: adapted.scale,
+            magnitude,
+            bias,
+        })
+    }
+
+    /// Rows of what a factor became, and behind those of each slice the rows that it started at:
+    /// `A B − A₀ B₀` as one product.
+    fn with_start(&self, rows: &[f32], start: &[f32]) -> Vec<f32> {
+        let of_slice = rows.len() / self.adapted.trained_rank() * self.adapted.rank;
+        let slices = rows.chunks(of_slice).zip(start.chunks(of_slice));
+        slices
+            .flat_map(|(own, start)| [own, start].concat())
+            .collect()
+    }
+
+    fn factor(&self, name: &str) -> Result<Vec<f32>, LoraError> {
+        let [a, b] = self.adapted.factor_shapes().map(|[m, n]| m * n);
+        let elements = if name.ends_with('a') { a } else { b };
+        self.host(&self.adapted.parameter, name, elements)
+    }
+
+    fn host(&self, parameter: &str, name: &str, elements: usize) -> Result<Vec<f32>, LoraError> {
+        let mut all = self.all.iter();
+        let found = all.find(|f| f.parameter == parameter && f.name == name);
+        let values = found.and_then(|factor| {
+            let data = factor.value.clone().into_data().convert::<f32>();
+            data.try_to_vec::<f32>().ok()
+        });
+        let fitting = values.filter(|values| values.len() == elements);
+        fitting.ok_or_else(|| LoraError::NotAttached {
+            module: self.adapted.module.clone(),
+        })
+    }
 }

@@ -1,7 +1,7 @@
 //! Which modules a configuration means: names, patterns, layers and slices to resolved paths.
 
 mod architecture;
-mod pattern;
+pub(crate) mod pattern;
 mod saved;
 mod select;
 
@@ -10,7 +10,7 @@ pub use saved::SavedParameter;
 pub(crate) use saved::is_inside;
 
 use crate::modules::{Matrix, Parameters};
-use crate::{AdapterPath, LoraConfig, LoraError};
+use crate::{AdapterPath, LayerKind, LoraConfig, LoraError};
 use pattern::{first_match, nearest, patterns};
 use regex::Regex;
 use select::{Selected, exclude, keep_layers, select};
@@ -49,6 +49,8 @@ pub(crate) struct Target {
     pub rank: usize,
     pub alpha: f64,
     pub slices: Option<Slices>,
+    /// Path of the layer's bias, where the adapter adds one to it.
+    pub bias: Option<String>,
 }
 
 /// What a configuration means on a model.
@@ -82,10 +84,14 @@ pub(crate) fn resolve(
     let mut selected = select(matrices, config, architecture, &no_match)?;
     exclude(&mut selected, matrices, config, &no_match)?;
     keep_layers(&mut selected, config)?;
-    let saved = saved::resolve(&parameters.all, config)?;
+    let mut saved = saved::resolve(&parameters.all, config)?;
     // What trains whole needs no adapter.
     selected.retain(|(matrix, _)| !saved.iter().any(|s| s.parameter == matrix.parameter));
-    if selected.is_empty() {
+    let targets = selected
+        .iter()
+        .filter_map(|(matrix, _)| matrix.bias.as_deref());
+    saved::add_biases(&mut saved, &parameters.all, config.bias, targets.collect());
+    if selected.is_empty() && config.has_targets() {
         return Err(LoraError::NoMatch {
             what: "configuration",
             entry: "targets without exclusions, in the given layers".into(),
@@ -114,6 +120,7 @@ pub(crate) fn resolve(
         let target = Target {
             rank: first_match(&ranks, &matrix.module).unwrap_or(config.rank),
             alpha: first_match(&alphas, &matrix.module).unwrap_or(config.alpha),
+            bias: matrix.bias.clone().filter(|_| config.lora_bias),
             matrix: matrix.clone(),
             slices,
         };
@@ -154,6 +161,16 @@ fn check(target: &Target, config: &LoraConfig) -> Result<(), LoraError> {
             d_in.min(width)
         ));
     }
+    if config.lora_bias && target.bias.is_none() {
+        let message = "has no bias, which `lora_bias` adds to; leave the layer out, or the option";
+        return refuse(message.into());
+    }
+    if config.init.starts_at_weight() && target.matrix.kind == LayerKind::Embedding {
+        return refuse(format!(
+            "init {} is for linear layers, this is an embedding",
+            config.init
+        ));
+    }
     if config.dropout > 0.0 && target.matrix.path == AdapterPath::Composed {
         return refuse(
             "dropout acts on the adapter's input, which a layer that reads the composed weight \
@@ -167,7 +184,6 @@ fn check(target: &Target, config: &LoraConfig) -> Result<(), LoraError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::LayerKind;
     use crate::{ExcludeModules, TargetModules};
 
     fn model() -> Parameters {
@@ -186,6 +202,7 @@ mod tests {
                     path: AdapterPath::Activation,
                     shape,
                     is_linear_layer: true,
+                    bias: Some(format!("transformer.h.{layer}.{name}.bias")),
                     adapted: false,
                 });
             }
@@ -197,6 +214,7 @@ mod tests {
             path: AdapterPath::Activation,
             shape: [8, 50],
             is_linear_layer: true,
+            bias: None,
             adapted: false,
         });
         Parameters {

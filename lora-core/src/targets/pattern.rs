@@ -5,7 +5,7 @@ use crate::modules::Matrix;
 use regex::Regex;
 
 /// Whether `path` is `name` or ends in `.name`.
-pub(super) fn ends_in(path: &str, name: &str) -> bool {
+pub(crate) fn ends_in(path: &str, name: &str) -> bool {
     path.strip_suffix(name)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
@@ -54,7 +54,7 @@ pub(super) fn closest<'a>(entry: &str, paths: impl Iterator<Item = &'a str>) -> 
     names
 }
 
-pub(super) fn patterns<T: Copy>(
+pub(crate) fn patterns<T: Copy>(
     what: &'static str,
     entries: &[(String, T)],
 ) -> Result<Vec<(Regex, T)>, LoraError> {
@@ -67,7 +67,7 @@ pub(super) fn patterns<T: Copy>(
         .collect()
 }
 
-pub(super) fn first_match<T: Copy>(patterns: &[(Regex, T)], path: &str) -> Option<T> {
+pub(crate) fn first_match<T: Copy>(patterns: &[(Regex, T)], path: &str) -> Option<T> {
     let (_, value) = patterns.iter().find(|(regex, _)| regex.is_match(path))?;
     Some(*value)
 }

@@ -2,7 +2,7 @@
 
 use super::pattern::{closest, ends_in};
 use crate::modules::Parameter;
-use crate::{LoraConfig, LoraError};
+use crate::{BiasTraining, LoraConfig, LoraError};
 
 /// PEFT adds both to every classification adapter, whichever of them the model has.
 const HEADS: [&str; 2] = ["classifier", "score"];
@@ -71,6 +71,42 @@ pub(super) fn resolve(
             transposed: p.transposed,
         })
         .collect())
+}
+
+/// Adds the biases of the base that train, at their places in the model's order.
+///
+/// `of_targets` are the paths of the adapted layers' biases. PEFT wraps those layers, so in its files
+/// their biases are inside `base_layer`.
+pub(super) fn add_biases(
+    saved: &mut Vec<SavedParameter>,
+    parameters: &[Parameter],
+    bias: BiasTraining,
+    of_targets: Vec<&str>,
+) {
+    if bias == BiasTraining::None {
+        return;
+    }
+    let order = |path: &str| parameters.iter().position(|p| p.path == path);
+    for parameter in parameters {
+        let of_target = of_targets.contains(&parameter.path.as_str());
+        let trains = match bias {
+            BiasTraining::None => false,
+            // As PEFT, by the name alone: not DeBERTa's `q_bias` and `v_bias`.
+            BiasTraining::All => parameter.name.ends_with(".bias"),
+            BiasTraining::LoraOnly => of_target,
+        };
+        if !trains || saved.iter().any(|s| s.parameter == parameter.path) {
+            continue;
+        }
+        let wrapped = || Some(format!("{}.base_layer.bias", module_of(&parameter.name)?));
+        saved.push(SavedParameter {
+            parameter: parameter.path.clone(),
+            name: (of_target.then(wrapped).flatten()).unwrap_or_else(|| parameter.name.clone()),
+            shape: parameter.shape.clone(),
+            transposed: parameter.transposed,
+        });
+    }
+    saved.sort_by_key(|s| order(&s.parameter));
 }
 
 fn module_of(parameter: &str) -> Option<&str> {

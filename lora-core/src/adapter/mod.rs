@@ -1,65 +1,48 @@
 //! The adapter itself: factors on a frozen weight, held by the parameter.
 
+mod bias;
+mod dora;
+mod forward;
+mod switch;
+
+pub use bias::LoraBias;
+pub(crate) use dora::norms;
+pub use switch::AdapterSwitch;
+pub(crate) use switch::without_adapters;
+
 use crate::Dropout;
 use crate::targets::{FusedLayout, Slices};
 use burn::module::{Module, Param, Reparameterization};
 use burn::tensor::{DType, Tensor};
-use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Turns the adapters of one attach on and off. Clones act on the same adapters.
-#[derive(Clone, Debug)]
-pub struct AdapterSwitch(Arc<AtomicBool>);
-
-impl AdapterSwitch {
-    pub(crate) fn on() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-
-    /// Whether the adapters take part in the forward pass.
-    pub fn is_enabled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Makes the adapters take part in the forward pass, or not: the base model answers then, at
-    /// no cost. Every clone of the module follows.
-    pub fn set_enabled(&self, enabled: bool) {
-        self.0.store(enabled, Ordering::Relaxed);
-    }
-}
-
-thread_local! {
-    /// Set while adapters are taken off on this thread; see [`without_adapters`].
-    static TAKEN_OFF: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `work` while adapters compose to their bare base on this thread.
+/// The values that factors started at, where these are not zero together: the update is what was
+/// learnt since, `ΔW = scale · (A B − A₀ B₀)`, and training begins at the pretrained model.
 ///
-/// Burn has no way to take a reparameterization off but to replace the parameter by its composed
-/// value; with this, that value is the base itself. A switch would do it too, but clones share it.
-pub(crate) fn without_adapters<T>(work: impl FnOnce() -> T) -> T {
-    struct Restore;
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            TAKEN_OFF.set(false);
-        }
-    }
-    TAKEN_OFF.set(true);
-    let _restore = Restore;
-    work()
+/// PEFT takes `A₀ B₀` from the base weight instead. Here the base stays as it is: the adapter can be
+/// turned off, taken off and saved like any other.
+#[derive(Module, Debug)]
+pub(crate) struct StartingFactors {
+    /// As [`LoraAdapter::a`]; frozen.
+    pub a: Param<Tensor<2>>,
+    /// As [`LoraAdapter::b`]; frozen.
+    pub b: Param<Tensor<2>>,
 }
 
 /// A low-rank update `ΔW = scale · A B` of a frozen weight (Hu et al. 2021, section 4.1).
 ///
 /// It lives on the weight's [`Param`], so that records, devices, freezing, `valid()` and optimizers
-/// treat its factors as parameters of the module, under the names `lora.a` and `lora.b`.
+/// treat its factors as parameters of the module, under the names `lora.a`, `lora.b` and
+/// `lora.magnitude`.
 #[derive(Module, Debug)]
 pub struct LoraAdapter {
     /// `[d_in, rank]`; with slices `[d_in, slices · rank]`.
     pub a: Param<Tensor<2>>,
     /// `[rank, d_out]`; with slices `[slices · rank, d_out / parts]`.
     pub b: Param<Tensor<2>>,
+    /// `[d_out]`, with DoRA: the norm of each output's weights, which trains apart from their direction.
+    pub magnitude: Option<Param<Tensor<1>>>,
+    /// Where the factors started, if not at zero.
+    pub(crate) start: Option<StartingFactors>,
     /// On the adapter's input, while training.
     pub(crate) dropout: Dropout,
     /// What `A B` is multiplied by.
@@ -78,7 +61,7 @@ impl LoraAdapter {
 
     /// Whether the adapter takes part in the forward pass.
     pub fn is_enabled(&self) -> bool {
-        self.switch.is_enabled() && !TAKEN_OFF.get()
+        self.switch.is_active()
     }
 
     /// `B` as `[total rank, d_out]`.
@@ -87,16 +70,35 @@ impl LoraAdapter {
     /// its slice's columns and its own rows, zeros elsewhere, which is the standard adapter of rank
     /// `slices · rank` that computes the same.
     pub fn b_dense(&self) -> Tensor<2> {
-        let b = self.b.val();
+        self.dense(self.b.val())
+    }
+
+    fn dense(&self, b: Tensor<2>) -> Tensor<2> {
         match &self.slices {
             None => b,
             Some(slices) => expand(b, slices),
         }
     }
 
-    /// `scale · A B`, the size of the weight.
+    /// `A` `[d_in, R]` and `B` `[R, d_out]` of the standard adapter that computes the same: slices are
+    /// expanded, and where the factors started at something, `R` is twice the rank:
+    /// `A B − A₀ B₀ = [A A₀] [B −B₀]ᵀ`.
+    pub fn factors(&self) -> (Tensor<2>, Tensor<2>) {
+        let (a, b) = (self.a.val(), self.b_dense());
+        match &self.start {
+            None => (a, b),
+            Some(start) => (
+                Tensor::cat(vec![a, start.a.val()], 1),
+                Tensor::cat(vec![b, self.dense(start.b.val()).neg()], 0),
+            ),
+        }
+    }
+
+    /// `scale · A B`, less what the factors started at: the size of the weight. What DoRA does to the
+    /// sum comes after it.
     pub fn delta(&self) -> Tensor<2> {
-        self.a.val().matmul(self.b_dense()).mul_scalar(self.scale)
+        let (a, b) = self.factors();
+        a.matmul(b).mul_scalar(self.scale)
     }
 }
 
@@ -138,19 +140,26 @@ fn expand(b: Tensor<2>, slices: &Slices) -> Tensor<2> {
 impl Reparameterization for LoraAdapter {
     const NAME: &'static str = crate::modules::ADAPTER_COMPONENT;
 
-    /// `base + scale · A B`, or `base` itself while the adapter is off. A half-precision base is
-    /// added to in f32 and rounded once.
+    /// `base + scale · A B`, or `base` itself while the adapter is off; with DoRA its columns are
+    /// brought to their magnitudes. A half-precision base is added to in f32 and rounded once.
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         if !self.is_enabled() {
             return base;
         }
-        let delta = self.delta().reshape(base.shape());
-        let dtype = base.dtype();
-        match dtype {
-            DType::F16 | DType::BF16 => {
-                (base.cast(DType::F32) + delta.cast(DType::F32)).cast(dtype)
-            }
+        let delta = self.delta();
+        let (shape, dtype) = (base.shape(), base.dtype());
+        let base = base.reshape(delta.dims());
+        let sum = match dtype {
+            DType::F16 | DType::BF16 => base.cast(DType::F32) + delta.cast(DType::F32),
             _ => base + delta,
-        }
+        };
+        let sum = match &self.magnitude {
+            None => sum,
+            Some(magnitude) => {
+                let norm = sum.clone().detach().square().sum_dim(0).sqrt(); // [1, d_out]
+                sum * (magnitude.val().unsqueeze::<2>() / norm)
+            }
+        };
+        sum.cast(dtype).reshape(shape)
     }
 }

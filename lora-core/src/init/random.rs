@@ -1,40 +1,14 @@
-//! How the factors start.
+//! Random values that are the same everywhere.
 
-use crate::LoraInit;
+use crate::hash::stable_hash;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// FNV-1a: a hash that is the same on every platform and in every version, which the standard
-/// library's is not.
-pub(crate) fn stable_hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
-/// The random factor: `rows * rank` values for `A` `[d_in, rank]` of a linear layer, or for `B` of
-/// an embedding.
-///
-/// Drawn on the host from `seed` and `path`, so that they are the same on every backend and do not
-/// depend on the order of the modules.
-pub(crate) fn random_factor(
-    init: LoraInit,
-    fan_in: usize,
-    rank: usize,
-    count: usize,
-    seed: u64,
-    path: &str,
-) -> Vec<f32> {
-    match init {
-        LoraInit::KaimingUniform => {
-            let mut rng = StdRng::seed_from_u64(seed ^ stable_hash(path));
-            let bound = 1.0 / (fan_in as f64).sqrt();
-            (0..count)
-                .map(|_| rng.random_range(-bound..bound) as f32)
-                .collect()
-        }
-        LoraInit::Gaussian => normal_values(seed, path, count, 1.0 / rank as f64),
-    }
+/// Uniform values in ±`bound`, which depend on `seed` and `path` alone.
+pub(crate) fn uniform_values(seed: u64, path: &str, count: usize, bound: f64) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed ^ stable_hash(path));
+    let values = (0..count).map(|_| rng.random_range(-bound..bound) as f32);
+    values.collect()
 }
 
 /// Normal values of this standard deviation, which depend on `seed` and `path` alone: the same on
@@ -72,8 +46,8 @@ mod tests {
     }
 
     #[test]
-    fn kaiming_uniform_has_pefts_bound_and_spread() {
-        let values = random_factor(LoraInit::KaimingUniform, 64, 8, 64 * 800, 1, "q");
+    fn uniform_values_have_their_bound_and_spread() {
+        let values = uniform_values(1, "q", 64 * 800, 0.125);
         assert!(values.iter().all(|v| v.abs() <= 0.125));
         // The standard deviation of U(-b, b) is b/√3; 51,200 draws put the estimate within 1 %.
         let expected = 0.125 / 3f64.sqrt();
@@ -81,8 +55,8 @@ mod tests {
     }
 
     #[test]
-    fn gaussian_has_deviation_one_over_rank() {
-        let values = random_factor(LoraInit::Gaussian, 64, 8, 64 * 801, 1, "q");
+    fn normal_values_have_their_deviation() {
+        let values = normal_values(1, "q", 64 * 801, 0.125);
         assert_eq!(values.len(), 64 * 801);
         // Within 1 %: the estimate's own deviation is 1/√(2n) = 0.3 %.
         assert!((deviation(&values) * 8.0 - 1.0).abs() < 0.01);
@@ -90,7 +64,7 @@ mod tests {
 
     #[test]
     fn values_depend_on_seed_and_path_alone() {
-        let draw = |seed, path| random_factor(LoraInit::KaimingUniform, 8, 2, 16, seed, path);
+        let draw = |seed, path| uniform_values(seed, path, 16, 1.0);
         assert_eq!(draw(3, "h.0"), draw(3, "h.0"));
         assert_ne!(draw(3, "h.0"), draw(3, "h.1"));
         assert_ne!(draw(3, "h.0"), draw(4, "h.0"));

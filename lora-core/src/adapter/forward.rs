@@ -1,0 +1,63 @@
+//! What an adapter does to activations.
+
+use super::{LoraAdapter, norms};
+use crate::ops::lora_linear;
+use burn::tensor::module::{embedding, linear};
+use burn::tensor::{Int, Tensor};
+
+impl LoraAdapter {
+    /// `x W + b + s (drop(x) A) B`. With DoRA `g ⊙ (x W + s (x A) B) + b`, where `g` is the magnitude
+    /// over the norm of `W + s A B`; dropout acts, as in PEFT, on all that is not the base's own output:
+    /// `x W + b + (g − 1) ⊙ drop(x) W + g ⊙ s (drop(x) A) B`.
+    ///
+    /// # Shapes
+    /// - `x`: `[..., d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
+    /// - returns `[..., d_out]`
+    pub(crate) fn linear<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        w: Tensor<2>,
+        bias: Option<Tensor<1>>,
+    ) -> Tensor<D> {
+        let (a, b) = self.factors();
+        let dropped = self.dropout.forward(x.clone());
+        let Some(gain) = self.gain(&w, &a, &b) else {
+            return lora_linear(x, dropped, w, a, b, bias, self.scale);
+        };
+        let update = |x: Tensor<D>| {
+            let y = lora_linear(x.clone(), x, w.clone(), a, b, None, self.scale);
+            y * gain.unsqueeze()
+        };
+        if self.dropout.acts_on(&x.device()) {
+            update(dropped.clone()) + linear(x - dropped, w.clone(), bias)
+        } else {
+            let y = update(x);
+            match bias {
+                None => y,
+                Some(bias) => y + bias.unsqueeze(),
+            }
+        }
+    }
+
+    /// `W[ids] + s A[ids] B`, with DoRA times the gain.
+    ///
+    /// # Shapes
+    /// - `ids`: `[batch, seq]`, `w`: `[vocabulary, dimension]`
+    /// - returns `[batch, seq, dimension]`
+    pub(crate) fn embedding(&self, ids: Tensor<2, Int>, w: Tensor<2>) -> Tensor<3> {
+        let (a, b) = self.factors();
+        let gain = self.gain(&w, &a, &b);
+        let low = embedding(a, ids.clone()).mul_scalar(self.scale);
+        let y = embedding(w, ids) + linear(low, b, None);
+        match gain {
+            None => y,
+            Some(gain) => y * gain.unsqueeze(),
+        }
+    }
+
+    /// DoRA's `m / ‖W + s A B‖`, `[d_out]`.
+    fn gain(&self, w: &Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Option<Tensor<1>> {
+        let magnitude = self.magnitude.as_ref()?.val();
+        Some(magnitude / norms(w.clone(), a.clone(), b.clone(), self.scale))
+    }
+}

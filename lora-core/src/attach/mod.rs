@@ -1,0 +1,64 @@
+//! Putting adapters on a module, and taking them off.
+
+mod plan;
+mod put;
+mod report;
+
+pub(crate) use plan::{AdapterValues, AttachPlan, Given};
+pub use report::AttachReport;
+
+use crate::adapter::without_adapters;
+use crate::targets::Architecture;
+use crate::{LoraConfig, LoraError};
+use burn::module::Module;
+
+/// Freezes a module and puts LoRA adapters on it.
+///
+/// # Example
+/// ```
+/// # #![recursion_limit = "256"]
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::{module::Module, tensor::Device};
+/// use lora_core::{LoraConfig, TargetModules, attach};
+///
+/// #[derive(Module, Debug)]
+/// struct Classifier { hidden: Linear, output: Linear }
+///
+/// let device = Device::flex();
+/// let model = Classifier {
+///     hidden: LinearConfig::new(16, 32).init(&device),
+///     output: LinearConfig::new(32, 4).init(&device),
+/// };
+/// let config = LoraConfig::new(2).with_targets(TargetModules::names(["hidden"]));
+/// let (model, report) = attach(model, &config)?;
+/// assert_eq!(report.parameters(), 16 * 2 + 2 * 32);
+/// # Ok::<(), lora_core::LoraError>(())
+/// ```
+///
+/// # Errors
+/// If an option is out of range, an entry matches nothing (the error names the nearest
+/// candidates), a target cannot take the adapter, or the module has adapters already.
+pub fn attach<M: Module>(module: M, config: &LoraConfig) -> Result<(M, AttachReport), LoraError> {
+    attach_with(module, config, &Architecture::default())
+}
+
+/// [`attach`] for a model that tells which of its layers are output layers and which are fused.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_with<M: Module>(
+    module: M,
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<(M, AttachReport), LoraError> {
+    let plan = AttachPlan::new(&module, config, architecture)?;
+    plan.apply(module, Given::default())
+}
+
+/// Takes the adapters off: the base parameters as they were, without a copy.
+///
+/// The module stays frozen but for what trained whole beside the adapters, which keeps its values:
+/// there is no original to go back to. Clones of the module keep their adapters.
+pub fn detach<M: Module>(module: M) -> M {
+    without_adapters(|| module.materialize())
+}

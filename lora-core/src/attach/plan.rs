@@ -1,0 +1,144 @@
+//! What an attach will do, before it is done: reading an adapter checks its tensors in between.
+
+use super::AttachReport;
+use super::put::{PutBiases, PutFactors};
+use crate::adapted::AdaptedModule;
+use crate::adapter::AdapterSwitch;
+use crate::init::starting_factors;
+use crate::modules::{self, base_value};
+use crate::targets::{Architecture, Target, resolve};
+use crate::{LoraConfig, LoraError};
+use burn::module::Module;
+use burn::tensor::TensorData;
+use std::collections::HashMap;
+
+/// An attach that is not done yet.
+pub(crate) struct AttachPlan {
+    pub report: AttachReport,
+}
+
+/// The values of one adapter, in its own layout.
+pub(crate) struct AdapterValues {
+    /// `A` and `B`.
+    pub factors: [TensorData; 2],
+    /// `A` and `B` where they started, if not at zero together.
+    pub start: Option<[TensorData; 2]>,
+    /// DoRA's magnitude; without it, the weight's own.
+    pub magnitude: Option<TensorData>,
+    /// The bias on `B`.
+    pub bias: Option<TensorData>,
+}
+
+/// Values that were read from a file; what is not in it starts afresh, or stays.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// Adapters by the path of the weight.
+    pub adapters: HashMap<String, AdapterValues>,
+    /// Parameters that train whole, by path.
+    pub saved: HashMap<String, TensorData>,
+}
+
+impl AttachPlan {
+    pub fn new<M: Module>(
+        module: &M,
+        config: &LoraConfig,
+        architecture: &Architecture,
+    ) -> Result<Self, LoraError> {
+        let parameters = modules::parameters(module, architecture);
+        let resolved = resolve(&parameters, config, architecture)?;
+        let targets = resolved.targets.iter();
+        Ok(Self {
+            report: AttachReport {
+                config: config.clone(),
+                modules: targets.map(|target| adapted(target, config)).collect(),
+                saved: resolved.saved,
+                switch: AdapterSwitch::on(),
+            },
+        })
+    }
+
+    /// Attaches.
+    ///
+    /// # Errors
+    /// If the factors are to start at a part of a weight that has none: one that is not finite.
+    pub fn apply<M: Module>(
+        self,
+        module: M,
+        mut given: Given,
+    ) -> Result<(M, AttachReport), LoraError> {
+        let report = self.report;
+        let mut adapters = HashMap::new();
+        let mut biases = HashMap::new();
+        for adapted in &report.modules {
+            let given = given.adapters.remove(&adapted.parameter);
+            let mut values = complete(&module, adapted, &report.config, given)?;
+            if let (Some(path), Some(bias)) = (&adapted.bias, values.bias.take()) {
+                biases.insert(path.clone(), (adapted.scale, bias));
+            }
+            adapters.insert(adapted.parameter.clone(), (adapted.clone(), values));
+        }
+        let saved = report.saved.iter().map(|saved| {
+            let value = given.saved.remove(&saved.parameter);
+            (saved.parameter.clone(), value)
+        });
+        let module = module.apply_reparameterization(PutFactors {
+            dropout: report.config.dropout,
+            saved: saved.collect(),
+            adapters,
+            switch: report.switch.clone(),
+        });
+        let module = match biases.is_empty() {
+            true => module,
+            false => module.apply_reparameterization(PutBiases {
+                biases,
+                switch: report.switch.clone(),
+            }),
+        };
+        Ok((module, report))
+    }
+}
+
+fn adapted(target: &Target, config: &LoraConfig) -> AdaptedModule {
+    AdaptedModule {
+        module: target.matrix.module.clone(),
+        parameter: target.matrix.parameter.clone(),
+        kind: target.matrix.kind,
+        shape: target.matrix.shape,
+        rank: target.rank,
+        alpha: target.alpha,
+        scale: config.scaling.factor(target.alpha, target.rank),
+        path: target.matrix.path,
+        slices: target.slices.clone(),
+        dora: config.dora,
+        bias: target.bias.clone(),
+        starts_at_weight: config.init.starts_at_weight(),
+    }
+}
+
+/// Adds what was not given: the values that training starts at.
+fn complete<M: Module>(
+    module: &M,
+    adapted: &AdaptedModule,
+    config: &LoraConfig,
+    given: Option<AdapterValues>,
+) -> Result<AdapterValues, LoraError> {
+    let given = match given {
+        Some(given) if !adapted.starts_at_weight || given.start.is_some() => return Ok(given),
+        given => given,
+    };
+    let weight = || base_value(module, &adapted.parameter).unwrap_or_default();
+    let start = starting_factors(adapted, config, weight)?;
+    let at_weight = adapted.starts_at_weight.then(|| start.factors.clone());
+    Ok(match given {
+        Some(given) => AdapterValues {
+            start: at_weight,
+            ..given
+        },
+        None => AdapterValues {
+            factors: start.factors,
+            start: at_weight,
+            magnitude: None,
+            bias: start.bias,
+        },
+    })
+}

@@ -1,0 +1,115 @@
+//! The walk through a module that puts adapters on its parameters.
+
+use super::AdapterValues;
+use crate::Dropout;
+use crate::adapted::AdaptedModule;
+use crate::adapter::{AdapterSwitch, LoraAdapter, LoraBias, StartingFactors, norms};
+use crate::modules::param_id;
+use burn::module::{Param, Reparameterizer};
+use burn::tensor::{Device, Tensor, TensorData};
+use std::collections::HashMap;
+
+/// A parameter of an adapter on the parameter at `path`.
+///
+/// Its id depends on its path alone, so that the state an optimizer saved for it is found again in
+/// another process.
+fn parameter<const D: usize>(
+    path: &str,
+    name: &str,
+    data: TensorData,
+    device: &Device,
+    trains: bool,
+) -> Param<Tensor<D>> {
+    let id = param_id(&format!("{path}.lora.{name}"));
+    let value = Tensor::<D>::from_data(data, device);
+    // Whether it trains is kept for `train()` on a device without autodiff.
+    Param::initialized(id, value).set_require_grad(trains)
+}
+
+/// Freezes the base, and puts factors on the weights.
+pub(super) struct PutFactors {
+    pub dropout: f64,
+    pub adapters: HashMap<String, (AdaptedModule, AdapterValues)>,
+    /// Parameters that train whole, with the value to begin at if it is not their own.
+    pub saved: HashMap<String, Option<TensorData>>,
+    pub switch: AdapterSwitch,
+}
+
+impl Reparameterizer for PutFactors {
+    type Reparam = LoraAdapter;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
+        if let Some(value) = self.saved.remove(path) {
+            let param = match value {
+                None => param,
+                Some(data) => {
+                    let value = Tensor::<D>::from_data(data, &param.lazy_device());
+                    Param::initialized(param.id, value)
+                }
+            };
+            return (param.set_require_grad(true), None);
+        }
+        let adapter = self.adapters.remove(path).map(|(module, values)| {
+            let device = param.lazy_device();
+            let pair = |[a, b]: [TensorData; 2], prefix: &str, trains: bool| {
+                let factor = |name: &str, data| {
+                    parameter(path, &format!("{prefix}{name}"), data, &device, trains)
+                };
+                (factor("a", a), factor("b", b))
+            };
+            let (a, b) = pair(values.factors, "", true);
+            let start = values.start.map(|start| {
+                let (a, b) = pair(start, "start.", false);
+                StartingFactors { a, b }
+            });
+            let mut adapter = LoraAdapter {
+                a,
+                b,
+                magnitude: None,
+                start,
+                dropout: Dropout::new(self.dropout),
+                scale: module.scale,
+                slices: module.slices,
+                switch: self.switch.clone(),
+            };
+            if module.dora {
+                let data = values.magnitude.unwrap_or_else(|| {
+                    let (a, b) = adapter.factors();
+                    let w = param.val().reshape(module.shape);
+                    norms(w, a, b, module.scale).into_data()
+                });
+                adapter.magnitude = Some(parameter(path, "magnitude", data, &device, true));
+            }
+            adapter
+        });
+        (param.set_require_grad(false), adapter)
+    }
+}
+
+/// Puts a bias on the biases of adapted layers.
+pub(super) struct PutBiases {
+    /// Scale and value, by the path of the layer's bias.
+    pub biases: HashMap<String, (f64, TensorData)>,
+    pub switch: AdapterSwitch,
+}
+
+impl Reparameterizer for PutBiases {
+    type Reparam = LoraBias;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<LoraBias>) {
+        let bias = self.biases.remove(path).map(|(scale, data)| LoraBias {
+            value: parameter(path, "value", data, &param.lazy_device(), true),
+            scale,
+            switch: self.switch.clone(),
+        });
+        (param, bias)
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be combined.
+
+use super::{CombineOn, CombineOptions, Mix};
+use crate::LoraError;
+use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
+use std::collections::BTreeMap;
+
+fn refused(found: impl Into<String>, expected: impl Into<String>) -> LoraError {
+    LoraError::InvalidOption {
+        option: "combine",
+        found: found.into(),
+        expected: expected.into(),
+    }
+}
+
+pub(super) fn options(
+    adapters: &[(&StoredAdapter, f64)],
+    options: &CombineOptions,
+) -> Result<(), LoraError> {
+    if adapters.is_empty() {
+        return Err(refused("no adapter", "at least one"));
+    }
+    if let Some((_, weight)) = adapters.iter().find(|(_, weight)| !weight.is_finite()) {
+        return Err(refused(format!("weight {weight}"), "a finite number"));
+    }
+    let density = options.mix.density();
+    if !(0.0..=1.0).contains(&density) {
+        return Err(refused(format!("density {density}"), "a share in [0, 1]"));
+    }
+    if options.on == CombineOn::Concatenation && options.mix != Mix::Linear {
+        return Err(refused(
+            "a pruning method on the concatenation",
+            "the factors or the updates to prune",
+        ));
+    }
+    if options.on == (CombineOn::Update { rank: Some(0) }) {
+        return Err(refused("rank 0", "at least 1"));
+    }
+    if options
+        .saved_from
+        .is_some_and(|index| index >= adapters.len())
+    {
+        return Err(refused(
+            "a position behind the last adapter to keep the head of",
+            "one of the adapters",
+        ));
+    }
+    for (adapter, _) in adapters {
+        let plain = "plain low-rank updates of the same base";
+        if adapter.needs_changed_base() {
+            let found = format!("an adapter of init {}", adapter.config.init);
+            return Err(refused(found, format!("{plain}: convert it in PEFT first")));
+        }
+        for (module, factors) in &adapter.modules {
+            if factors.magnitude.is_some() {
+                return Err(refused(
+                    format!("DoRA on `{module}`"),
+                    format!("{plain}: merge it"),
+                ));
+            }
+            if factors.bias.is_some() {
+                return Err(refused(format!("a bias on B of `{module}`"), plain));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn shapes(module: &str, parts: &[(&StoredFactors, f64)]) -> Result<(), LoraError> {
+    let first = parts[0].0;
+    for (other, _) in parts {
+        if (other.shape(), other.kind) != (first.shape(), first.kind) {
+            return Err(refused(
+                format!(
+                    "`{module}` of shape {:?} and {:?}",
+                    first.shape(),
+                    other.shape()
+                ),
+                "adapters of one base model",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The parameters that trained whole: of the one adapter that has them, or that is named.
+pub(super) fn saved(
+    adapters: &[(&StoredAdapter, f64)],
+    from: Option<usize>,
+) -> Result<BTreeMap<String, StoredTensor>, LoraError> {
+    let mut all: BTreeMap<String, StoredTensor> = BTreeMap::new();
+    for (adapter, _) in adapters {
+        for (name, tensor) in &adapter.saved {
+            match all.get(name) {
+                Some(other) if other != tensor && from.is_none() => {
+                    return Err(refused(
+                        format!("different values of `{name}`, which trained whole"),
+                        "one head: say whose to keep (`--head-from`)",
+                    ));
+                }
+                Some(_) => {}
+                None => {
+                    all.insert(name.clone(), tensor.clone());
+                }
+            }
+        }
+    }
+    if let Some((adapter, _)) = from.and_then(|index| adapters.get(index)) {
+        all.extend(adapter.saved.clone());
+    }
+    Ok(all)
+}

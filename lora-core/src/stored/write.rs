@@ -1,0 +1,78 @@
+//! Writing an adapter as a PEFT directory.
+
+use super::{StoredAdapter, StoredTensor};
+use crate::files::{Overwrite, write_dir, write_file};
+use crate::peft::CONFIG_FILE;
+use crate::peft::json::to_json;
+use crate::peft::tensors::{PREFIX, WEIGHTS_FILE};
+use crate::{LayerKind, LoraError};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use std::collections::HashMap;
+use std::path::Path;
+
+impl StoredAdapter {
+    /// Writes it as a PEFT directory, atomically.
+    ///
+    /// # Errors
+    /// [`LoraError::AlreadyExists`] if the directory is there and may not be replaced, or
+    /// [`LoraError::Io`].
+    pub fn save(&self, dir: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
+        let tensors: Vec<(String, &StoredTensor, Vec<u8>)> = self
+            .tensors()
+            .into_iter()
+            .map(|(name, tensor)| {
+                let bytes = tensor.values.iter().flat_map(|value| value.to_le_bytes());
+                (name, tensor, bytes.collect())
+            })
+            .collect();
+        let malformed = |error: safetensors::SafeTensorError| LoraError::Malformed {
+            path: dir.join(WEIGHTS_FILE),
+            message: error.to_string(),
+        };
+        let views = tensors.iter().map(|(name, tensor, bytes)| {
+            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes);
+            view.map(|view| (name.as_str(), view))
+        });
+        let views = views.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+        let mut metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+        metadata.extend(self.metadata.clone());
+        let weights = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
+        let config = format!("{:#}\n", to_json(self));
+        write_dir(dir, overwrite, |dir| {
+            let file = |name: &str, bytes: &[u8]| {
+                write_file(&dir.join(name), Overwrite::Refuse, |w| w.write_all(bytes))
+            };
+            file(CONFIG_FILE, config.as_bytes())?;
+            for (name, bytes) in &self.options.companions {
+                file(name, bytes)?;
+            }
+            file(WEIGHTS_FILE, &weights)
+        })
+    }
+
+    /// All tensors by their name in PEFT's file.
+    pub fn tensors(&self) -> Vec<(String, &StoredTensor)> {
+        let mut tensors = Vec::new();
+        for (module, factors) in &self.modules {
+            let [a, b] = match factors.kind {
+                LayerKind::Linear => ["lora_A.weight", "lora_B.weight"],
+                LayerKind::Embedding => ["lora_embedding_A", "lora_embedding_B"],
+            };
+            let named = [
+                (a, Some(&factors.a)),
+                (b, Some(&factors.b)),
+                ("lora_magnitude_vector", factors.magnitude.as_ref()),
+                ("lora_B.bias", factors.bias.as_ref()),
+            ];
+            let present = named
+                .into_iter()
+                .filter_map(|(name, tensor)| Some((name, tensor?)));
+            tensors
+                .extend(present.map(|(name, tensor)| (format!("{PREFIX}{module}.{name}"), tensor)));
+        }
+        let saved = self.saved.iter();
+        tensors.extend(saved.map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor)));
+        tensors
+    }
+}
