@@ -7,6 +7,7 @@
 //! - [`LoraModel`]: what is the same about all of them: adapters, export
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
+//! - [`formats`]: adapters of loralib and mlx-lm
 //! - [`hub`]: models by name, downloaded with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
 //! - [`activation`]: what configurations call their activations
@@ -49,6 +50,7 @@ pub mod deberta;
 pub mod encoder;
 mod error;
 mod export;
+pub mod formats;
 pub mod generate;
 pub mod gpt2;
 pub mod hub;

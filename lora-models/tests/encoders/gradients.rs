@@ -34,6 +34,15 @@ pub fn trainable(report: &AttachReport) -> BTreeMap<String, (String, bool)> {
             let name = format!("base_model.model.{}.{suffix}", adapted.module);
             names.insert(path, (name, true));
         }
+        let module = format!("base_model.model.{}", adapted.module);
+        if adapted.dora {
+            let path = format!("{}.lora.magnitude", adapted.parameter);
+            names.insert(path, (format!("{module}.lora_magnitude_vector"), false));
+        }
+        if let Some(bias) = &adapted.bias {
+            let path = format!("{bias}.lora.value");
+            names.insert(path, (format!("{module}.lora_B.bias"), false));
+        }
     }
     for saved in &report.saved {
         let name = format!("base_model.model.{}", saved.name);

@@ -1,0 +1,304 @@
+//! State dicts of loralib, the code of the paper (microsoft/LoRA).
+//!
+//! | in the file | here |
+//! | --- | --- |
+//! | `{module}.lora_A` `[r, d_in]`, `.lora_B` `[d_out, r]`, of a `Linear` | the same |
+//! | of a `MergedLinear` with G of its parts enabled: `[G · r, d_in]`, `[G · d_out / parts, r]` | rank G · r, `B` in blocks |
+//! | all else: what trained beside, such as a classifier | saved whole |
+//!
+//! Neither alpha nor which parts are enabled is in the file.
+
+use super::{Rename, back, module_to_save, only_factors, renamed};
+use crate::ModelError;
+use crate::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
+use lora_core::files::Overwrite;
+use lora_core::peft::PeftOptions;
+use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
+use lora_core::{
+    BiasTraining, FusedLayout, LayerKind, LoraConfig, LoraError, LoraScaling, Slices, TargetModules,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a loralib file does not say.
+#[derive(Clone, Debug)]
+pub struct LoralibOptions {
+    /// Alpha that it was trained with.
+    pub alpha: f64,
+    /// The parts of fused projections that have an adapter: `enable_lora`.
+    pub slices: Option<Slices>,
+    /// Changes of names.
+    pub rename: Rename,
+    /// What PEFT wants to know.
+    pub peft: PeftOptions,
+}
+
+/// Reads a loralib file.
+///
+/// # Errors
+/// If it cannot be read or is malformed, holds no factors or one without the other, holds base weights, or has
+/// a fused projection whose slices are not given.
+pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, ModelError> {
+    let file = Checkpoint::open(path)?;
+    let tensor = |name: &str| -> Result<StoredTensor, ModelError> {
+        let tensor = file.read_f32(name)?;
+        Ok(StoredTensor::new(tensor.shape, tensor.values))
+    };
+    // `torch.save({"model_state_dict": …})` of the paper's GPT-2.
+    let nested = "model_state_dict.";
+    let prefix = match file.names().all(|name| name.starts_with(nested)) {
+        true => nested,
+        false => "",
+    };
+    let mut modules = BTreeMap::new();
+    let mut saved = BTreeMap::new();
+    let mut slices = BTreeMap::new();
+    for name in file.names() {
+        let plain = &name[prefix.len()..];
+        if let Some(module) = plain.strip_suffix(".lora_A") {
+            let b = format!("{prefix}{module}.lora_B");
+            if !file.contains(&b) {
+                return Err(ModelError::TensorMissing { names: vec![b] });
+            }
+            let (factors, is_sliced) = factors(path, module, tensor(name)?, tensor(&b)?, options)?;
+            let module = renamed(module, &options.rename);
+            if is_sliced {
+                slices.insert(module.clone(), ());
+            }
+            modules.insert(module, factors);
+        } else if let Some(module) = plain.strip_suffix(".lora_B") {
+            let a = format!("{prefix}{module}.lora_A");
+            if !file.contains(&a) {
+                return Err(ModelError::TensorMissing { names: vec![a] });
+            }
+        } else {
+            saved.insert(renamed(plain, &options.rename), tensor(name)?);
+        }
+    }
+    if modules.is_empty() {
+        let message = "holds no `lora_A` and `lora_B`: not a loralib checkpoint";
+        return Err(ModelError::malformed(path, message));
+    }
+    if let Some(module) = modules
+        .keys()
+        .find(|module| saved.contains_key(&format!("{module}.weight")))
+    {
+        let message = format!(
+            "holds the base weight of `{module}` too: save it with `loralib.lora_state_dict(model)`, which leaves \
+             the base out"
+        );
+        return Err(ModelError::malformed(path, message));
+    }
+    let (saved, bias) = biases(saved, &modules);
+    let mut modules_to_save: Vec<String> = saved
+        .keys()
+        .filter(|name| !is_bias_of(name, bias, &modules))
+        .map(|name| module_to_save(name).to_string())
+        .collect();
+    modules_to_save.sort();
+    modules_to_save.dedup();
+    let mut adapter = StoredAdapter {
+        config: LoraConfig {
+            alpha: options.alpha,
+            targets: TargetModules::names(modules.keys().cloned()),
+            modules_to_save,
+            bias,
+            ..LoraConfig::default()
+        },
+        options: options.peft.clone(),
+        modules,
+        saved,
+        metadata: BTreeMap::new(),
+    };
+    if let Some(of) = &options.slices {
+        adapter.note_slices(slices.keys().map(|module| (module.clone(), of.clone())));
+    }
+    adapter.config.rank = adapter
+        .modules
+        .values()
+        .next()
+        .map_or(8, StoredFactors::rank);
+    adapter.config.validate()?;
+    Ok(adapter)
+}
+
+/// The factors of one module, and whether they are of a `MergedLinear`.
+fn factors(
+    path: &Path,
+    module: &str,
+    a: StoredTensor,
+    b: StoredTensor,
+    options: &LoralibOptions,
+) -> Result<(StoredFactors, bool), ModelError> {
+    let malformed = |message: String| ModelError::malformed(path, format!("`{module}`: {message}"));
+    let (&[a_rows, d_in], &[b_rows, rank]) = (a.shape.as_slice(), b.shape.as_slice()) else {
+        return Err(malformed("its factors are no matrices".into()));
+    };
+    if rank == 0 || a_rows == 0 || a_rows % rank != 0 {
+        return Err(malformed(format!(
+            "factors {:?} and {:?} do not fit each other",
+            a.shape, b.shape
+        )));
+    }
+    let stored = |a: StoredTensor, b: StoredTensor| StoredFactors {
+        kind: LayerKind::Linear,
+        a,
+        b,
+        scale: LoraScaling::Standard.factor(options.alpha, rank),
+        magnitude: None,
+        bias: None,
+    };
+    let groups = a_rows / rank;
+    let one_slice = options
+        .slices
+        .as_ref()
+        .is_some_and(|slices| slices.adapted.len() == 1);
+    if groups == 1 && !one_slice {
+        return Ok((stored(a, b), false));
+    }
+    let Some(slices) = &options.slices else {
+        return Err(malformed(format!(
+            "it is a fused projection with {groups} adapted parts, and the file does not say which; name them, such \
+             as q,v of the paper's GPT-2"
+        )));
+    };
+    if slices.adapted.len() != groups || b_rows % groups != 0 {
+        return Err(malformed(format!(
+            "it has {groups} adapted parts, not the {} that are named",
+            slices.adapted.len()
+        )));
+    }
+    let width = b_rows / groups;
+    let d_out = width * slices.parts;
+    let total = groups * rank;
+    let mut dense = vec![0.0; d_out * total];
+    for (group, &part) in slices.adapted.iter().enumerate() {
+        for row in 0..width {
+            let from = (group * width + row) * rank;
+            let to = (part * width + row) * total + group * rank;
+            dense[to..to + rank].copy_from_slice(&b.values[from..from + rank]);
+        }
+    }
+    let b = StoredTensor::new([d_out, total], dense);
+    debug_assert_eq!(d_in, a.shape[1]);
+    Ok((stored(a, b), true))
+}
+
+type Saved = BTreeMap<String, StoredTensor>;
+type Modules = BTreeMap<String, StoredFactors>;
+
+/// `lora_state_dict(model, bias="lora_only")` and `"all"` keep biases: PEFT has those of adapted layers under
+/// another name.
+fn biases(saved: Saved, modules: &Modules) -> (Saved, BiasTraining) {
+    let adapted = |name: &str| {
+        name.strip_suffix(".bias")
+            .is_some_and(|module| modules.contains_key(module))
+    };
+    if !saved.keys().any(|name| adapted(name)) {
+        return (saved, BiasTraining::None);
+    }
+    // With "all", norms have their biases there too, without their weights.
+    let alone = |name: &String| {
+        let weight = name
+            .strip_suffix("bias")
+            .map(|module| format!("{module}weight"));
+        !adapted(name) && weight.is_some_and(|weight| !saved.contains_key(&weight))
+    };
+    let bias = match saved.keys().any(alone) {
+        true => BiasTraining::All,
+        false => BiasTraining::LoraOnly,
+    };
+    let named = saved.into_iter().map(|(name, tensor)| {
+        let wrapped = name
+            .strip_suffix(".bias")
+            .filter(|module| modules.contains_key(*module));
+        let wrapped = wrapped.map(|module| format!("{module}.base_layer.bias"));
+        (wrapped.unwrap_or(name), tensor)
+    });
+    (named.collect(), bias)
+}
+
+/// Whether a parameter is saved as a bias, and not with its module.
+fn is_bias_of(name: &str, bias: BiasTraining, modules: &Modules) -> bool {
+    let layer = name.strip_suffix(".base_layer.bias");
+    match bias {
+        BiasTraining::None => false,
+        BiasTraining::LoraOnly => layer.is_some_and(|module| modules.contains_key(module)),
+        BiasTraining::All => {
+            layer.is_some() || (name.ends_with("bias") && !name.starts_with("classifier"))
+        }
+    }
+}
+
+/// Writes an adapter as loralib's state dict, in a safetensors file: `model.load_state_dict(load_file(path),
+/// strict=False)`.
+///
+/// # Errors
+/// If it has what loralib has no place for: DoRA, a bias on B, embeddings, or scales that differ for one rank. If
+/// the file is there and may not be replaced.
+pub fn write(
+    adapter: &StoredAdapter,
+    path: &Path,
+    rename: &Rename,
+    overwrite: Overwrite,
+) -> Result<(), ModelError> {
+    only_factors(adapter, path, "loralib")?;
+    if overwrite == Overwrite::Refuse && path.exists() {
+        return Err(LoraError::AlreadyExists { path: path.into() }.into());
+    }
+    let rename = back(rename);
+    let slices = adapter.slices()?;
+    let mut tensors: Vec<(String, StoredTensor)> = Vec::new();
+    for (module, factors) in &adapter.modules {
+        let name = renamed(module, &rename);
+        if factors.kind == LayerKind::Embedding {
+            let message = format!(
+                "`{module}` is an embedding, whose factors loralib keeps the other way round"
+            );
+            return Err(ModelError::malformed(path, message));
+        }
+        let b = match slices.get(module) {
+            None => factors.b.clone(),
+            Some(slices) => blocks(&factors.b, slices).ok_or_else(|| {
+                let message =
+                    format!("`{module}` is not in slices that loralib's MergedLinear has");
+                ModelError::malformed(path, message)
+            })?,
+        };
+        tensors.push((format!("{name}.lora_A"), factors.a.clone()));
+        tensors.push((format!("{name}.lora_B"), b));
+    }
+    for (name, tensor) in &adapter.saved {
+        let name = name.replace(".base_layer.bias", ".bias");
+        tensors.push((renamed(&name, &rename), tensor.clone()));
+    }
+    let refs: Vec<TensorRef<'_>> = tensors
+        .iter()
+        .map(|(name, tensor)| TensorRef {
+            name,
+            shape: &tensor.shape,
+            values: &tensor.values,
+        })
+        .collect();
+    write_safetensors(path, &refs, ExportDType::F32)?;
+    Ok(())
+}
+
+/// The blocks of a sliced `B` `[d_out, G · r]` as `[G · width, r]`.
+fn blocks(b: &StoredTensor, slices: &Slices) -> Option<StoredTensor> {
+    let [d_out, total] = [b.shape[0], b.shape[1]];
+    let groups = slices.adapted.len();
+    if slices.layout != FusedLayout::PartByPart || total % groups != 0 || d_out % slices.parts != 0
+    {
+        return None;
+    }
+    let (width, rank) = (d_out / slices.parts, total / groups);
+    let mut values = Vec::with_capacity(groups * width * rank);
+    for (group, &part) in slices.adapted.iter().enumerate() {
+        for row in part * width..(part + 1) * width {
+            let start = row * total + group * rank;
+            values.extend_from_slice(&b.values[start..start + rank]);
+        }
+    }
+    Some(StoredTensor::new([groups * width, rank], values))
+}

@@ -1,0 +1,222 @@
+//! Adapters of mlx-lm.
+//!
+//! | in `adapters.safetensors` | here |
+//! | --- | --- |
+//! | `{module}.lora_a` `[d_in, r]`, `.lora_b` `[r, d_out]` | transposed |
+//! | `{module}.m` `[d_out]` | DoRA's magnitude |
+//!
+//! `adapter_config.json` has `lora_parameters`: `rank`, `dropout` and `scale`, by which the update is multiplied as it
+//! is.
+
+use super::{Rename, back, renamed};
+use crate::ModelError;
+use crate::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
+use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
+use lora_core::peft::{CONFIG_FILE, PeftOptions};
+use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
+use lora_core::{LayerKind, LoraConfig, LoraScaling, TargetModules};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Name of the file with the tensors.
+pub const WEIGHTS_FILE: &str = "adapters.safetensors";
+const CONFIG_LIMIT: u64 = 1 << 20;
+
+#[derive(Serialize, Deserialize)]
+struct Config {
+    #[serde(default = "lora")]
+    fine_tune_type: String,
+    lora_parameters: Parameters,
+    /// How many of the last layers are adapted; -1 for all.
+    #[serde(default = "all_layers")]
+    num_layers: i64,
+}
+
+fn lora() -> String {
+    "lora".into()
+}
+
+fn all_layers() -> i64 {
+    -1
+}
+
+#[derive(Serialize, Deserialize)]
+struct Parameters {
+    rank: usize,
+    scale: f64,
+    #[serde(default)]
+    dropout: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<String>>,
+}
+
+/// Reads an mlx-lm directory.
+///
+/// # Errors
+/// If a file cannot be read or is malformed, or a tensor is not one of an adapter.
+pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdapter, ModelError> {
+    let path = dir.join(CONFIG_FILE);
+    let bytes = read_bounded(&path, CONFIG_LIMIT)?;
+    let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
+        ModelError::malformed(&path, format!("is not mlx-lm's configuration: {error}"))
+    })?;
+    let dora = match config.fine_tune_type.as_str() {
+        "lora" => false,
+        "dora" => true,
+        other => {
+            let message = format!("`fine_tune_type` is {other}, expected lora or dora");
+            return Err(ModelError::malformed(&path, message));
+        }
+    };
+    let path = dir.join(WEIGHTS_FILE);
+    let file = Checkpoint::open(&path)?;
+    let tensor = |name: &str| -> Result<StoredTensor, ModelError> {
+        let tensor = file.read_f32(name)?;
+        Ok(StoredTensor::new(tensor.shape, tensor.values))
+    };
+    let mut modules = BTreeMap::new();
+    for name in file.names() {
+        let known = [".lora_a", ".lora_b", ".m"]
+            .iter()
+            .find_map(|s| name.strip_suffix(s));
+        let Some(module) = known else {
+            return Err(ModelError::TensorUnexpected {
+                names: vec![name.to_string()],
+            });
+        };
+        if !name.ends_with(".lora_a") {
+            if !file.contains(&format!("{module}.lora_a")) {
+                return Err(ModelError::TensorMissing {
+                    names: vec![format!("{module}.lora_a")],
+                });
+            }
+            continue;
+        }
+        let (a, b) = (tensor(name)?, tensor(&format!("{module}.lora_b"))?);
+        let rank = config.lora_parameters.rank;
+        let fits =
+            a.shape.len() == 2 && b.shape.len() == 2 && a.shape[1] == rank && b.shape[0] == rank;
+        if !fits {
+            let message = format!(
+                "`{module}` has factors {:?} and {:?}, expected [d_in, {rank}] and [{rank}, d_out]",
+                a.shape, b.shape
+            );
+            return Err(ModelError::malformed(&path, message));
+        }
+        let magnitude = match dora {
+            true => Some(tensor(&format!("{module}.m"))?),
+            false => None,
+        };
+        let factors = StoredFactors {
+            kind: LayerKind::Linear,
+            a: transposed(&a),
+            b: transposed(&b),
+            scale: config.lora_parameters.scale,
+            magnitude,
+            bias: None,
+        };
+        modules.insert(renamed(module, rename), factors);
+    }
+    if modules.is_empty() {
+        return Err(ModelError::malformed(
+            &path,
+            "holds no `lora_a` and `lora_b`",
+        ));
+    }
+    let rank = config.lora_parameters.rank;
+    let config = LoraConfig {
+        rank,
+        alpha: LoraScaling::Standard.alpha(config.lora_parameters.scale, rank),
+        dropout: config.lora_parameters.dropout,
+        dora,
+        targets: TargetModules::names(modules.keys().cloned()),
+        ..LoraConfig::default()
+    };
+    config.validate()?;
+    Ok(StoredAdapter {
+        config,
+        options: peft,
+        modules,
+        saved: BTreeMap::new(),
+        metadata: BTreeMap::new(),
+    })
+}
+
+fn transposed(tensor: &StoredTensor) -> StoredTensor {
+    let [rows, columns] = [tensor.shape[0], tensor.shape[1]];
+    let column = |c: usize| (0..rows).map(move |r| tensor.values[r * columns + c]);
+    StoredTensor::new([columns, rows], (0..columns).flat_map(column).collect())
+}
+
+/// Writes an adapter as an mlx-lm directory.
+///
+/// # Errors
+/// If it has what mlx-lm has no place for: ranks or scales that differ, a bias on B, embeddings, parameters that
+/// trained whole. If the directory is there and may not be replaced.
+pub fn write(
+    adapter: &StoredAdapter,
+    dir: &Path,
+    rename: &Rename,
+    overwrite: Overwrite,
+) -> Result<(), ModelError> {
+    let refuse = |what: String| {
+        Err(ModelError::malformed(
+            dir,
+            format!("{what}, which mlx-lm has no place for"),
+        ))
+    };
+    if let Some(name) = adapter.saved.keys().next() {
+        return refuse(format!("`{name}` trained whole"));
+    }
+    let Some(first) = adapter.modules.values().next() else {
+        return refuse("there are no factors".into());
+    };
+    let rename = back(rename);
+    let mut tensors: Vec<(String, StoredTensor)> = Vec::new();
+    for (module, factors) in &adapter.modules {
+        if factors.kind == LayerKind::Embedding {
+            return refuse(format!("`{module}` is an embedding"));
+        }
+        if factors.bias.is_some() {
+            return refuse(format!("`{module}` has a bias on B"));
+        }
+        if (factors.rank(), factors.scale) != (first.rank(), first.scale) {
+            return refuse(format!(
+                "`{module}` has another rank or scale than the first module"
+            ));
+        }
+        let name = renamed(module, &rename);
+        tensors.push((format!("{name}.lora_a"), transposed(&factors.a)));
+        tensors.push((format!("{name}.lora_b"), transposed(&factors.b)));
+        if let Some(magnitude) = &factors.magnitude {
+            tensors.push((format!("{name}.m"), magnitude.clone()));
+        }
+    }
+    let config = Config {
+        fine_tune_type: if adapter.config.dora { "dora" } else { "lora" }.into(),
+        num_layers: all_layers(),
+        lora_parameters: Parameters {
+            rank: first.rank(),
+            scale: first.scale,
+            dropout: adapter.config.dropout,
+            keys: None,
+        },
+    };
+    let refs: Vec<TensorRef<'_>> = tensors
+        .iter()
+        .map(|(name, tensor)| TensorRef {
+            name,
+            shape: &tensor.shape,
+            values: &tensor.values,
+        })
+        .collect();
+    write_dir(dir, overwrite, |dir| {
+        write_safetensors(dir.join(WEIGHTS_FILE), &refs, ExportDType::F32)?;
+        let json = serde_json::to_string_pretty(&config).unwrap_or_default();
+        write_file(&dir.join(CONFIG_FILE), Overwrite::Refuse, |file| {
+            writeln!(file, "{json}")
+        })?;
+        Ok(())
+    })
+}
