@@ -81,7 +81,7 @@ fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 /// Output and gradients of x, A and B of an adapted layer with odd sizes.
-fn layer(device: Device) -> [Vec<f32>; 4] {
+fn layer(device: Device, dora: bool) -> [Vec<f32>; 4] {
     #[derive(Module, Debug)]
     struct Net {
         layer: LoraLinear,
@@ -90,6 +90,7 @@ fn layer(device: Device) -> [Vec<f32>; 4] {
     let layer = lora_core::LoraLinearConfig::new(37, 53).init(&device);
     let config = LoraConfig::new(5)
         .with_alpha(7.0)
+        .with_dora(dora)
         .with_targets(TargetModules::names(["layer"]));
     let (net, _) = attach(Net { layer }, &config).unwrap();
     let net = net.map(&mut Fill {
@@ -116,17 +117,19 @@ fn layer(device: Device) -> [Vec<f32>; 4] {
 #[test]
 fn an_adapted_layer_has_the_values_and_gradients_of_flex() {
     let _turn = one_at_a_time();
-    let expected = layer(Device::flex());
-    for name in others() {
-        let found = layer(device::open(name).unwrap());
-        for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            for (f, e) in found.iter().zip(expected) {
-                // Sums of up to 53 · 33 products in another order.
-                assert!(
-                    (f - e).abs() <= 2e-5 * scale,
-                    "{name} {part}: {f} is not {e}"
-                );
+    for dora in [false, true] {
+        let expected = layer(Device::flex(), dora);
+        for name in others() {
+            let found = layer(device::open(name).unwrap(), dora);
+            for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                for (f, e) in found.iter().zip(expected) {
+                    // Sums of up to 53 · 33 products in another order.
+                    assert!(
+                        (f - e).abs() <= 2e-5 * scale,
+                        "{name} {part}, DoRA {dora}: {f} is not {e}"
+                    );
+                }
             }
         }
     }

@@ -100,6 +100,25 @@ fn a_killed_run_goes_on_with_identical_losses_and_ends_with_the_identical_adapte
     );
 }
 
+/// The checkpoint holds what the factors became and what they started at; the run goes on from both.
+#[test]
+fn a_killed_run_that_started_at_the_weights_does_too() {
+    let what = &[
+        "--rank",
+        "2",
+        "--init",
+        "pissa",
+        "--dora",
+        "--dropout",
+        "0.2",
+    ];
+    let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(what, 300);
+    assert_eq!(
+        adapter(&cut.join("adapter")),
+        adapter(&whole.join("adapter"))
+    );
+}
+
 #[test]
 fn a_killed_run_of_all_weights_does_too() {
     let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(ALL_WEIGHTS, 200);

@@ -12,7 +12,7 @@ use crate::device::DeviceName;
 use crate::task::TaskName;
 use crate::trainer::ScheduleKind;
 use clap::Args;
-use lora_core::LoraInit;
+use lora_core::{BiasTraining, LoraInit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -112,10 +112,26 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub rslora: bool,
-    /// How the factor A starts: `kaiming-uniform` or `gaussian` [default: kaiming-uniform].
-    #[arg(long, value_name = "INIT", value_parser = parse_init, help_heading = "Adapter")]
+    /// How the factors start: `kaiming-uniform`, `gaussian`, `orthogonal`, at the weight's own largest part with `pissa`, `pissa-niter-N` (faster) or `olora`, or `random` [default: kaiming-uniform].
+    #[arg(long, value_name = "INIT", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<LoraInit>,
+    /// Train the magnitude of the weights apart from their direction (DoRA).
+    #[arg(long, help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub dora: bool,
+    /// Give the factor B a bias.
+    #[arg(long, help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub lora_bias: bool,
+    /// Biases of the model to train beside the adapters: `none`, `all` or `lora-only` [default: none].
+    #[arg(long, value_name = "WHICH", value_parser = parse_bias, help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias: Option<BiasTraining>,
+    /// Train the biases and the head only, without adapters (BitFit).
+    #[arg(long, help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub bitfit: bool,
     /// Other ranks by the end of the module's path; in a recipe a table.
     #[arg(skip)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -137,6 +153,14 @@ pub struct TrainOptions {
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
+    /// How many times as fast the factors B learn as the factors A: LoRA+, whose authors take 16 [default: 1].
+    #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loraplus_lr_ratio: Option<f64>,
+    /// With it, the learning rate of adapters on embeddings [default: 1e-6, as in PEFT].
+    #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loraplus_lr_embedding: Option<f64>,
     /// Decoupled weight decay; never on biases and norms [default: 0.01].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -301,7 +325,7 @@ fn parse_word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::from(text)).map_err(|error| error.to_string())
 }
 
-fn parse_init(text: &str) -> Result<LoraInit, String> {
+fn parse_bias(text: &str) -> Result<BiasTraining, String> {
     parse_word(&text.replace('-', "_"))
 }
 

@@ -2,6 +2,7 @@
 
 use super::open::model_directory;
 use crate::TrainError;
+use lora_core::BiasTraining;
 use lora_core::peft::{CONFIG_FILE, PREFIX, WEIGHTS_FILE, read_config};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
@@ -40,6 +41,15 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
         ),
     );
     line(&mut text, format!("  targets {:?}", config.targets));
+    if config.dora {
+        line(&mut text, "  DoRA: magnitudes train apart".into());
+    }
+    if config.bias != BiasTraining::None {
+        line(
+            &mut text,
+            format!("  biases of the base train: {:?}", config.bias),
+        );
+    }
     for (name, rank) in &config.rank_pattern {
         line(&mut text, format!("  rank {rank} for {name}"));
     }
@@ -56,7 +66,8 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
         let plain = name.strip_prefix(PREFIX);
         let Some((module, factor)) = plain.and_then(|n| n.split_once(".lora_")) else {
             let is_saved = |part: &str| config.modules_to_save.iter().any(|saved| saved == part);
-            match plain.filter(|n| n.split('.').any(is_saved)) {
+            let is_bias = |n: &str| config.bias != BiasTraining::None && n.ends_with(".bias");
+            match plain.filter(|n| is_bias(n) || n.split('.').any(is_saved)) {
                 Some(parameter) => whole.push(format!("{parameter} {shape:?}")),
                 None => notes.push(format!("`{name}` is no LoRA factor")),
             }
@@ -75,7 +86,7 @@ fn adapter(path: &Path) -> Result<String, TrainError> {
             .push(format!("{factor} {shape:?} norm {norm:.4}"));
         if !norm.is_finite() {
             notes.push(format!("`{name}` has values that are not finite"));
-        } else if norm == 0.0 {
+        } else if norm == 0.0 && !name.ends_with(".lora_B.bias") {
             notes.push(format!(
                 "`{name}` is all zero: the adapter does nothing there"
             ));

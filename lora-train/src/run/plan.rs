@@ -2,11 +2,13 @@
 
 use crate::TrainError;
 use crate::data::BatchOrder;
-use crate::options::{TargetNames, TrainOptions};
+use crate::options::TrainOptions;
+use crate::run::adapter::{lora_config, lora_plus};
 use crate::run::open::model_directory;
+use crate::run::ranges::{at_least_one, within};
 use crate::task::TaskName;
-use crate::trainer::{AdamW, Every, ScheduleKind};
-use lora_core::{ExcludeModules, LoraConfig, LoraScaling, TargetModules};
+use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
+use lora_core::LoraConfig;
 use lora_models::classifier::{HeadKind, adapter_labels};
 use lora_models::encoder::{EncoderConfig, Labels};
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ pub struct TrainPlan {
     pub adamw: AdamW,
     /// Highest learning rate.
     pub lr: f64,
+    /// Other rates for some factors.
+    pub lora_plus: Option<LoraPlus>,
     /// What it does after the warm-up.
     pub schedule: ScheduleKind,
     /// Largest norm of all gradients together.
@@ -50,23 +54,6 @@ pub struct TrainPlan {
     pub evaluate: Every,
     /// When to write a checkpoint.
     pub save: Every,
-}
-
-fn within(name: &str, value: f64, ok: bool, expected: &str) -> Result<f64, TrainError> {
-    match ok {
-        true => Ok(value),
-        false => Err(TrainError::config(
-            name,
-            format!("is {value}, expected {expected}"),
-        )),
-    }
-}
-
-fn at_least_one(name: &str, value: usize) -> Result<usize, TrainError> {
-    match value {
-        0 => Err(TrainError::config(name, "is 0, expected at least 1")),
-        value => Ok(value),
-    }
 }
 
 fn required(name: &str, value: &Option<PathBuf>) -> Result<PathBuf, TrainError> {
@@ -121,6 +108,12 @@ impl TrainPlan {
                 "goes with --full: an adapter on random weights learns nothing of use",
             ));
         }
+        if o.full && o.bitfit {
+            return Err(TrainError::config(
+                "bitfit",
+                "trains biases, --full all weights; give one",
+            ));
+        }
         if o.full && (o.adapter.is_some() || o.merge) {
             return Err(TrainError::config(
                 "full",
@@ -156,6 +149,7 @@ impl TrainPlan {
                 )?,
             },
             lr: rate("lr", o.lr.unwrap_or(2e-4))?,
+            lora_plus: lora_plus(o)?,
             schedule: o.schedule.unwrap_or_default(),
             max_grad_norm: (max_grad_norm > 0.0).then_some(max_grad_norm),
             label_smoothing: share("label_smoothing", o.label_smoothing.unwrap_or(0.0))?,
@@ -273,63 +267,6 @@ pub(crate) fn default_task(model: &Path, adapter: Option<&Path>) -> Result<TaskN
     })
 }
 
-fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
-    let standard = LoraConfig::default();
-    let config = LoraConfig {
-        rank: o.rank.unwrap_or(standard.rank),
-        alpha: o.alpha.unwrap_or(standard.alpha),
-        dropout: o.dropout.unwrap_or(standard.dropout),
-        scaling: match o.rslora {
-            true => LoraScaling::RankStabilized,
-            false => LoraScaling::Standard,
-        },
-        init: o.init.unwrap_or_default(),
-        seed: o.seed.unwrap_or(42),
-        targets: targets(o.targets.as_ref()),
-        exclude: o.exclude.clone().map(ExcludeModules::Names),
-        layers: o.layers.clone(),
-        layers_pattern: Vec::new(),
-        rank_pattern: o.rank_pattern.clone().into_iter().collect(),
-        modules_to_save: o.modules_to_save.clone().unwrap_or_default(),
-        alpha_pattern: o.alpha_pattern.clone().into_iter().collect(),
-    };
-    config.validate()?;
-    Ok(config)
-}
-
-/// `c_attn[q,v],c_fc` is two entries: a comma in brackets separates slices.
-fn targets(names: Option<&TargetNames>) -> TargetModules {
-    let text = match names {
-        // The model's own are taken then, once it is known.
-        None => return TargetModules::all_linear(),
-        Some(TargetNames::List(names)) => return TargetModules::names(names.clone()),
-        Some(TargetNames::Text(text)) => text.as_str(),
-    };
-    if text == TargetModules::ALL_LINEAR {
-        return TargetModules::all_linear();
-    }
-    if let Some(pattern) = text.strip_prefix("regex:") {
-        return TargetModules::regex(pattern);
-    }
-    let mut entries = vec![String::new()];
-    let mut depth = 0usize;
-    for character in text.chars() {
-        match character {
-            '[' => depth += 1,
-            ']' => depth = depth.saturating_sub(1),
-            ',' if depth == 0 => {
-                entries.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        if let Some(entry) = entries.last_mut() {
-            entry.push(character);
-        }
-    }
-    TargetModules::names(entries.iter().map(|entry| entry.trim()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,17 +278,6 @@ mod tests {
             output: Some("out".into()),
             ..TrainOptions::default()
         }
-    }
-
-    #[test]
-    fn a_comma_in_brackets_separates_slices() {
-        let of = |text: &str| targets(Some(&TargetNames::Text(text.into())));
-        assert_eq!(
-            of("c_attn[q,v], c_fc"),
-            TargetModules::names(["c_attn[q,v]", "c_fc"])
-        );
-        assert_eq!(of("all-linear"), TargetModules::all_linear());
-        assert_eq!(of("regex:.*c_fc"), TargetModules::regex(".*c_fc"));
     }
 
     #[test]

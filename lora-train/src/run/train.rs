@@ -245,6 +245,7 @@ fn run<J: Job + 'static>(
             seed: plan.seed,
         },
         adamw: plan.adamw,
+        lora_plus: plan.lora_plus,
         schedule: Schedule::new(plan.schedule, plan.lr, plan.warmup_steps(total), total),
         loader: BatchLoader::new(examples, batches, pad_id),
         hooks: Box::new(hooks),

@@ -55,9 +55,9 @@ pub(crate) fn starting_weights<M: Opens>(
 
 /// The model's default targets, where the options name none.
 fn complete<M: Opens>(plan: &TrainPlan, lora: &LoraConfig, model: &M) -> LoraConfig {
-    match plan.options.targets {
-        Some(_) => lora.clone(),
-        None => lora.clone().with_targets(model.default_targets()),
+    match plan.options.targets.is_some() || plan.options.bitfit {
+        true => lora.clone(),
+        false => lora.clone().with_targets(model.default_targets()),
     }
 }
 

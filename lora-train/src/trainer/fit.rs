@@ -3,10 +3,12 @@
 use super::quiet::{NoLog, NoRenderer};
 use super::strategy::{Hooks, Inner, Trainer, TrainerConfig};
 use super::{
-    AdamW, BatchLoader, Checkpoint, CheckpointDir, EvalEvent, Observer, RunState, Schedule, Task,
+    AdamW, BatchLoader, Checkpoint, CheckpointDir, EvalEvent, LoraPlus, Observer, RunState,
+    Schedule, Task,
 };
 use crate::TrainError;
 use crate::data::Sample;
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn_train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use std::cell::RefCell;
 use std::path::Path;
@@ -33,6 +35,8 @@ pub struct Run<M, S> {
     pub adamw: AdamW,
     /// The learning rate.
     pub schedule: Schedule,
+    /// Other rates for some factors.
+    pub lora_plus: Option<LoraPlus>,
     /// The data.
     pub loader: BatchLoader<S>,
     /// Evaluation and saving.
@@ -80,6 +84,10 @@ pub fn fit<S: Sample, M: Task<S>>(
         record = Some(checkpoint.optimizer);
     }
     let schedule = run.schedule.starting_at(state.step);
+    let schedule = match run.lora_plus {
+        None => ModuleLrScheduler::new(schedule),
+        Some(lora_plus) => lora_plus.schedule(&model, &schedule),
+    };
     let mut learner = Learner::new(model, optimizer, schedule);
     if let Some(record) = record {
         learner.load_optim(record);

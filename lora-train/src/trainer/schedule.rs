@@ -46,6 +46,19 @@ impl Schedule {
         self
     }
 
+    /// The same schedule with another peak.
+    pub(crate) fn with_peak(&self, peak: LearningRate) -> Self {
+        Self {
+            peak,
+            ..self.clone()
+        }
+    }
+
+    /// The rate that it rises to.
+    pub(crate) fn peak(&self) -> LearningRate {
+        self.peak
+    }
+
     /// The share of the peak rate at `step`, counted from 0.
     ///
     /// ```

@@ -34,6 +34,10 @@ enum Command {
     Generate(lora_train::run::GenerateOptions),
     /// Write a model with an adapter merged into it.
     Merge(lora_train::run::MergeOptions),
+    /// Make one adapter of several.
+    Combine(lora_train::run::CombineArgs),
+    /// Convert an adapter from or to loralib or mlx-lm.
+    Convert(lora_train::run::ConvertOptions),
     /// Describe an adapter or a model.
     Inspect(inspect::Inspect),
 }
@@ -46,6 +50,10 @@ fn main() -> ExitCode {
         Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
         Command::Merge(options) => merge::run(&options),
+        Command::Combine(args) => lora_train::run::combine(&args).map(|text| println!("{text}")),
+        Command::Convert(options) => {
+            lora_train::run::convert(&options).map(|text| println!("{text}"))
+        }
         Command::Inspect(command) => command.run(),
     };
     match result {
