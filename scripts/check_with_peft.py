@@ -1,5 +1,5 @@
 """Holds the program `lora` against Python's PEFT, both ways: an adapter trained here is loaded there, and one made there is
-loaded here, and the loss of each example is the same.
+loaded here, and the loss of each example is the same. Adapters of every kind are trained for a few steps, and loaded there.
 
     cargo run --release -- train examples/e2e.toml
     python scripts/check_with_peft.py
@@ -26,6 +26,19 @@ MODEL = ROOT / "examples/models/wiki-gpt2"
 ADAPTER = ROOT / "out/e2e/adapter"
 DATA = ROOT / "examples/data/e2e/held_out.txt"
 EXAMPLES = 64
+# Options of adapters of every kind, trained for a few steps each.
+KINDS = [
+    ["--dora"],
+    ["--dora", "--targets", "c_attn[q,v]", "--rslora"],
+    ["--lora-bias"],
+    ["--bias", "all"],
+    ["--bias", "lora-only"],
+    ["--init", "orthogonal"],
+    ["--init", "pissa"],
+    ["--init", "pissa-niter-4", "--dora", "--targets", "c_attn[q,v]"],
+    ["--init", "olora", "--targets", "c_attn,c_fc"],
+    ["--targets", "wte,c_attn", "--dora"],
+]
 # Means over some thirty tokens of float32 sums taken in another order.
 TOLERANCE = 1e-4
 
@@ -67,6 +80,13 @@ def losses_here(adapter, data, scratch):
     return [(row["loss"], row["tokens"]) for row in rows]
 
 
+def train(options, data, output):
+    arguments = ["train", "--model", MODEL, "--data", data, "--format", "e2e", "--output", output]
+    arguments += ["--rank", "4", "--max-steps", "6", "--lr", "3e-3", *options]
+    subprocess.run([*PROGRAM, *map(str, arguments)], check=True, cwd=ROOT, capture_output=True)
+    return output / "adapter"
+
+
 def compare(name, there, here):
     assert [tokens for _, tokens in there] == [tokens for _, tokens in here], f"{name}: other tokens are learned"
     difference = max(abs(a - b) for (a, _), (b, _) in zip(there, here))
@@ -103,6 +123,11 @@ def main():
         made = scratch / "made_by_peft"
         model.save_pretrained(made)
         compare("made by PEFT, loaded here", losses_there(model, lines), losses_here(made, data, scratch))
+
+        for number, options in enumerate(KINDS):
+            adapter = train(options, data, scratch / str(number))
+            model = PeftModel.from_pretrained(base_model(), adapter).eval()
+            compare(" ".join(options), losses_there(model, lines), losses_here(adapter, data, scratch))
 
 
 if __name__ == "__main__":
