@@ -66,6 +66,7 @@ pub mod ops;
 pub mod peft;
 mod scaling;
 pub mod stored;
+mod svd;
 mod targets;
 mod trainable;
 

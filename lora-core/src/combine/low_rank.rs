@@ -3,7 +3,8 @@
 use super::{Mix, concatenated, result};
 use crate::LoraError;
 use crate::stored::{StoredFactors, StoredTensor};
-use faer::{Mat, MatRef};
+use crate::svd::{Svd, svd};
+use faer::Mat;
 
 /// Factors of this rank for the mix of the updates `w_i s_i B_i A_i`, and the share of it that is lost.
 pub(super) fn of_update(
@@ -16,17 +17,17 @@ pub(super) fn of_update(
     let first = parts[0].0;
     let [d_out, d_in] = first.shape();
     let rank = rank.min(d_out).min(d_in);
-    let svd = match mix {
+    let decomposed = match mix {
         Mix::Linear => of_product(&concatenated(parts)),
         _ => {
             let updates: Vec<Vec<f32>> = parts.iter().map(|(factors, _)| update(factors)).collect();
             let updates: Vec<&[f32]> = updates.iter().map(Vec::as_slice).collect();
             let weights: Vec<f64> = parts.iter().map(|(_, weight)| *weight).collect();
             let mixed = mix.apply(&updates, &weights, seed);
-            of_dense(Mat::from_fn(d_out, d_in, |i, j| f64::from(mixed[i * d_in + j])).as_ref())
+            svd(Mat::from_fn(d_out, d_in, |i, j| f64::from(mixed[i * d_in + j])).as_ref())
         }
     };
-    let Some((u, s, v)) = svd else {
+    let Some((u, s, v)) = decomposed else {
         return Err(LoraError::UnsupportedTarget {
             module: module.into(),
             message: "its combined update has no singular values: is it finite?".into(),
@@ -76,21 +77,12 @@ fn matrix(tensor: &StoredTensor) -> Mat<f64> {
     })
 }
 
-type Svd = (Mat<f64>, Vec<f64>, Mat<f64>);
-
-fn of_dense(m: MatRef<'_, f64>) -> Option<Svd> {
-    let svd = m.thin_svd().ok()?;
-    let s: Vec<f64> = svd.S().column_vector().iter().copied().collect();
-    let finite = s.iter().all(|s| s.is_finite());
-    finite.then(|| (svd.U().to_owned(), s, svd.V().to_owned()))
-}
-
 /// The decomposition of `B A` by that of a matrix of its rank: `B = Q_b R_b`, `Aᵀ = Q_a R_a`, and
 /// `R_b R_aᵀ = U S Vᵀ`.
 fn of_product(factors: &StoredFactors) -> Option<Svd> {
     let (b, a) = (matrix(&factors.b), matrix(&factors.a));
     let (qr_b, qr_a) = (b.as_ref().qr(), a.transpose().qr());
     let core = qr_b.thin_R() * qr_a.thin_R().transpose();
-    let (u, s, v) = of_dense(core.as_ref())?;
+    let (u, s, v) = svd(core.as_ref())?;
     Some((qr_b.compute_thin_Q() * u, s, qr_a.compute_thin_Q() * v))
 }

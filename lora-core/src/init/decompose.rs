@@ -2,6 +2,7 @@
 
 use super::{LoraInit, normal_values};
 use crate::adapted::AdaptedModule;
+use crate::svd::{Svd, svd};
 use crate::{LoraConfig, LoraError};
 use faer::{Mat, MatRef};
 
@@ -121,15 +122,6 @@ fn first_of_qr(w: MatRef<'_, f64>, rank: usize) -> (Mat<f64>, Mat<f64>) {
     let a = Mat::from_fn(w.nrows(), rank, |row, i| r[(i, row)]);
     let b = Mat::from_fn(rank, w.ncols(), |i, column| q[(column, i)]);
     (a, b)
-}
-
-/// `U`, the singular values from the largest, and `V`.
-type Svd = (Mat<f64>, Vec<f64>, Mat<f64>);
-
-fn svd(w: MatRef<'_, f64>) -> Option<Svd> {
-    let svd = w.thin_svd().ok()?;
-    let s = svd.S().column_vector().iter().copied().collect();
-    Some((svd.U().to_owned(), s, svd.V().to_owned()))
 }
 
 /// The largest singular values and their vectors by subspace iteration from a random start (Halko et

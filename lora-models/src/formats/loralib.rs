@@ -8,9 +8,9 @@
 //!
 //! Neither alpha nor which parts are enabled is in the file.
 
-use super::{Rename, back, module_to_save, only_factors, renamed};
+use super::{Rename, back, module_to_save, only_factors, renamed, write_tensors};
 use crate::ModelError;
-use crate::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
+use crate::checkpoint::Checkpoint;
 use lora_core::files::Overwrite;
 use lora_core::peft::PeftOptions;
 use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
@@ -272,16 +272,7 @@ pub fn write(
         let name = name.replace(".base_layer.bias", ".bias");
         tensors.push((renamed(&name, &rename), tensor.clone()));
     }
-    let refs: Vec<TensorRef<'_>> = tensors
-        .iter()
-        .map(|(name, tensor)| TensorRef {
-            name,
-            shape: &tensor.shape,
-            values: &tensor.values,
-        })
-        .collect();
-    write_safetensors(path, &refs, ExportDType::F32)?;
-    Ok(())
+    write_tensors(path, &tensors)
 }
 
 /// The blocks of a sliced `B` `[d_out, G · r]` as `[G · width, r]`.

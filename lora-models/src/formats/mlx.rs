@@ -8,9 +8,9 @@
 //! `adapter_config.json` has `lora_parameters`: `rank`, `dropout` and `scale`, by which the update is multiplied as it
 //! is.
 
-use super::{Rename, back, renamed};
+use super::{Rename, back, renamed, write_tensors};
 use crate::ModelError;
-use crate::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
+use crate::checkpoint::Checkpoint;
 use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
 use lora_core::peft::{CONFIG_FILE, PeftOptions};
 use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
@@ -203,16 +203,8 @@ pub fn write(
             keys: None,
         },
     };
-    let refs: Vec<TensorRef<'_>> = tensors
-        .iter()
-        .map(|(name, tensor)| TensorRef {
-            name,
-            shape: &tensor.shape,
-            values: &tensor.values,
-        })
-        .collect();
     write_dir(dir, overwrite, |dir| {
-        write_safetensors(dir.join(WEIGHTS_FILE), &refs, ExportDType::F32)?;
+        write_tensors(&dir.join(WEIGHTS_FILE), &tensors)?;
         let json = serde_json::to_string_pretty(&config).unwrap_or_default();
         write_file(&dir.join(CONFIG_FILE), Overwrite::Refuse, |file| {
             writeln!(file, "{json}")

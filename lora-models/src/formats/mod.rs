@@ -8,7 +8,8 @@ pub mod loralib;
 pub mod mlx;
 
 use crate::ModelError;
-use lora_core::stored::StoredAdapter;
+use crate::checkpoint::{ExportDType, TensorRef, write_safetensors};
+use lora_core::stored::{StoredAdapter, StoredTensor};
 use std::path::Path;
 
 /// The format that an adapter is in.
@@ -88,6 +89,20 @@ fn only_factors(adapter: &StoredAdapter, path: &Path, format: &str) -> Result<()
             adapter.config.init
         ));
     }
+    Ok(())
+}
+
+/// Writes a safetensors file.
+fn write_tensors(path: &Path, tensors: &[(String, StoredTensor)]) -> Result<(), ModelError> {
+    let refs: Vec<TensorRef<'_>> = tensors
+        .iter()
+        .map(|(name, tensor)| TensorRef {
+            name,
+            shape: &tensor.shape,
+            values: &tensor.values,
+        })
+        .collect();
+    write_safetensors(path, &refs, ExportDType::F32)?;
     Ok(())
 }
 
