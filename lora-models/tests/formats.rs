@@ -154,6 +154,21 @@ fn what_a_loralib_file_does_not_say_is_asked_for() {
     assert!(error.contains("not a loralib checkpoint"), "{error}");
 }
 
+#[test]
+fn an_adapter_on_a_changed_base_stays_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, init) in [("gpt2_tied.pissa", "pissa"), ("roberta_reg.olora", "olora")] {
+        let path = dir.path().join(name);
+        of_peft(name).save(&path, Overwrite::Refuse).unwrap();
+        let text = std::fs::read_to_string(path.join("adapter_config.json")).unwrap();
+        assert!(
+            text.contains(&format!("\"init_lora_weights\": \"{init}\"")),
+            "{text}"
+        );
+        assert!(StoredAdapter::read(&path).unwrap().needs_changed_base());
+    }
+}
+
 fn of_peft(name: &str) -> StoredAdapter {
     StoredAdapter::read(&fixture("kinds").join(name)).unwrap()
 }
@@ -196,6 +211,7 @@ fn what_a_format_has_no_place_for_is_refused() {
     assert!(text(to_mlx(&of_peft("gpt2_tied.lora_bias"))).contains("bias on B"));
     assert!(text(to_loralib(&of_peft("gpt2_tied.dora"))).contains("magnitude"));
     assert!(text(to_loralib(&of_peft("bert_seq.pissa"))).contains("base that it changed"));
+    assert!(text(to_mlx(&of_peft("gpt2_tied.pissa"))).contains("base that it changed"));
     assert!(text(to_loralib(&of_peft("gpt2_untied.random_words"))).contains("embedding"));
     let mut other = of_peft("gpt2_tied.random");
     let first = other.modules.values_mut().next().unwrap();

@@ -68,10 +68,13 @@ pub(crate) fn to_json(adapter: &StoredAdapter) -> Value {
         "init_lora_weights": match config.init {
             LoraInit::Gaussian | LoraInit::Orthogonal => json!(config.init),
             LoraInit::Random => json!(false),
-            // The others are in the file as the change that they became: it fits the original base.
-            LoraInit::KaimingUniform | LoraInit::Pissa | LoraInit::FastPissa { .. } | LoraInit::Olora => {
-                json!(true)
-            }
+            // What was read from PEFT unconverted is written so again.
+            LoraInit::Pissa | LoraInit::Olora if adapter.needs_changed_base() => json!(config.init),
+            // Otherwise it is in the file as the change that it became, which fits the original base.
+            LoraInit::KaimingUniform
+            | LoraInit::Pissa
+            | LoraInit::FastPissa { .. }
+            | LoraInit::Olora => json!(true),
         },
         "layers_pattern": match config.layers_pattern.is_empty() {
             true => Value::Null,

@@ -52,7 +52,7 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
     };
     let mut modules = BTreeMap::new();
     let mut saved = BTreeMap::new();
-    let mut slices = BTreeMap::new();
+    let mut sliced = Vec::new();
     for name in file.names() {
         let plain = &name[prefix.len()..];
         if let Some(module) = plain.strip_suffix(".lora_A") {
@@ -63,7 +63,7 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
             let (factors, is_sliced) = factors(path, module, tensor(name)?, tensor(&b)?, options)?;
             let module = renamed(module, &options.rename);
             if is_sliced {
-                slices.insert(module.clone(), ());
+                sliced.push(module.clone());
             }
             modules.insert(module, factors);
         } else if let Some(module) = plain.strip_suffix(".lora_B") {
@@ -92,7 +92,7 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
     let (saved, bias) = biases(saved, &modules);
     let mut modules_to_save: Vec<String> = saved
         .keys()
-        .filter(|name| !is_bias_of(name, bias, &modules))
+        .filter(|name| bias == BiasTraining::None || !is_bias_alone(name, &saved))
         .map(|name| module_to_save(name).to_string())
         .collect();
     modules_to_save.sort();
@@ -111,7 +111,7 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
         metadata: BTreeMap::new(),
     };
     if let Some(of) = &options.slices {
-        adapter.note_slices(slices.keys().map(|module| (module.clone(), of.clone())));
+        adapter.note_slices(sliced.into_iter().map(|module| (module, of.clone())));
     }
     adapter.config.rank = adapter
         .modules
@@ -131,7 +131,7 @@ fn factors(
     options: &LoralibOptions,
 ) -> Result<(StoredFactors, bool), ModelError> {
     let malformed = |message: String| ModelError::malformed(path, format!("`{module}`: {message}"));
-    let (&[a_rows, d_in], &[b_rows, rank]) = (a.shape.as_slice(), b.shape.as_slice()) else {
+    let (&[a_rows, _], &[b_rows, rank]) = (a.shape.as_slice(), b.shape.as_slice()) else {
         return Err(malformed("its factors are no matrices".into()));
     };
     if rank == 0 || a_rows == 0 || a_rows % rank != 0 {
@@ -180,7 +180,6 @@ fn factors(
         }
     }
     let b = StoredTensor::new([d_out, total], dense);
-    debug_assert_eq!(d_in, a.shape[1]);
     Ok((stored(a, b), true))
 }
 
@@ -198,12 +197,7 @@ fn biases(saved: Saved, modules: &Modules) -> (Saved, BiasTraining) {
         return (saved, BiasTraining::None);
     }
     // With "all", norms have their biases there too, without their weights.
-    let alone = |name: &String| {
-        let weight = name
-            .strip_suffix("bias")
-            .map(|module| format!("{module}weight"));
-        !adapted(name) && weight.is_some_and(|weight| !saved.contains_key(&weight))
-    };
+    let alone = |name: &String| !adapted(name) && is_bias_alone(name, &saved);
     let bias = match saved.keys().any(alone) {
         true => BiasTraining::All,
         false => BiasTraining::LoraOnly,
@@ -218,16 +212,10 @@ fn biases(saved: Saved, modules: &Modules) -> (Saved, BiasTraining) {
     (named.collect(), bias)
 }
 
-/// Whether a parameter is saved as a bias, and not with its module.
-fn is_bias_of(name: &str, bias: BiasTraining, modules: &Modules) -> bool {
-    let layer = name.strip_suffix(".base_layer.bias");
-    match bias {
-        BiasTraining::None => false,
-        BiasTraining::LoraOnly => layer.is_some_and(|module| modules.contains_key(module)),
-        BiasTraining::All => {
-            layer.is_some() || (name.ends_with("bias") && !name.starts_with("classifier"))
-        }
-    }
+/// Whether a parameter is a bias that was saved without the weight beside it: not with its module.
+fn is_bias_alone(name: &str, saved: &Saved) -> bool {
+    let module = name.strip_suffix(".bias");
+    module.is_some_and(|module| !saved.contains_key(&format!("{module}.weight")))
 }
 
 /// Writes an adapter as loralib's state dict, in a safetensors file: `model.load_state_dict(load_file(path),
@@ -242,7 +230,7 @@ pub fn write(
     rename: &Rename,
     overwrite: Overwrite,
 ) -> Result<(), ModelError> {
-    only_factors(adapter, path, "loralib")?;
+    only_factors(adapter, path, "loralib", false)?;
     if overwrite == Overwrite::Refuse && path.exists() {
         return Err(LoraError::AlreadyExists { path: path.into() }.into());
     }
@@ -251,12 +239,6 @@ pub fn write(
     let mut tensors: Vec<(String, StoredTensor)> = Vec::new();
     for (module, factors) in &adapter.modules {
         let name = renamed(module, &rename);
-        if factors.kind == LayerKind::Embedding {
-            let message = format!(
-                "`{module}` is an embedding, whose factors loralib keeps the other way round"
-            );
-            return Err(ModelError::malformed(path, message));
-        }
         let b = match slices.get(module) {
             None => factors.b.clone(),
             Some(slices) => blocks(&factors.b, slices).ok_or_else(|| {

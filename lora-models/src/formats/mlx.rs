@@ -8,7 +8,7 @@
 //! `adapter_config.json` has `lora_parameters`: `rank`, `dropout` and `scale`, by which the update is multiplied as it
 //! is.
 
-use super::{Rename, back, renamed, write_tensors};
+use super::{Rename, back, only_factors, renamed, write_tensors};
 use crate::ModelError;
 use crate::checkpoint::Checkpoint;
 use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
@@ -166,6 +166,7 @@ pub fn write(
             format!("{what}, which mlx-lm has no place for"),
         ))
     };
+    only_factors(adapter, dir, "mlx-lm", true)?;
     if let Some(name) = adapter.saved.keys().next() {
         return refuse(format!("`{name}` trained whole"));
     }
@@ -175,12 +176,6 @@ pub fn write(
     let rename = back(rename);
     let mut tensors: Vec<(String, StoredTensor)> = Vec::new();
     for (module, factors) in &adapter.modules {
-        if factors.kind == LayerKind::Embedding {
-            return refuse(format!("`{module}` is an embedding"));
-        }
-        if factors.bias.is_some() {
-            return refuse(format!("`{module}` has a bias on B"));
-        }
         if (factors.rank(), factors.scale) != (first.rank(), first.scale) {
             return refuse(format!(
                 "`{module}` has another rank or scale than the first module"

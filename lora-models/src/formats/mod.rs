@@ -9,6 +9,7 @@ pub mod mlx;
 
 use crate::ModelError;
 use crate::checkpoint::{ExportDType, TensorRef, write_safetensors};
+use lora_core::LayerKind;
 use lora_core::stored::{StoredAdapter, StoredTensor};
 use std::path::Path;
 
@@ -67,8 +68,13 @@ fn module_to_save(parameter: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
-/// Refuses what is more than factors and scales.
-fn only_factors(adapter: &StoredAdapter, path: &Path, format: &str) -> Result<(), ModelError> {
+/// Refuses what is more than factors of linear layers and scales; magnitudes too, where the format has none.
+fn only_factors(
+    adapter: &StoredAdapter,
+    path: &Path,
+    format: &str,
+    magnitudes: bool,
+) -> Result<(), ModelError> {
     let refuse = |what: String| {
         Err(ModelError::malformed(
             path,
@@ -76,7 +82,10 @@ fn only_factors(adapter: &StoredAdapter, path: &Path, format: &str) -> Result<()
         ))
     };
     for (module, factors) in &adapter.modules {
-        if factors.magnitude.is_some() {
+        if factors.kind == LayerKind::Embedding {
+            return refuse(format!("`{module}` is an embedding"));
+        }
+        if factors.magnitude.is_some() && !magnitudes {
             return refuse(format!("`{module}` has a magnitude (DoRA)"));
         }
         if factors.bias.is_some() {
