@@ -5,6 +5,7 @@ use crate::attach::AdapterValues;
 use crate::targets::Slices;
 use crate::{AdaptedModule, LoraError, LoraInit, LoraScaling};
 use burn::tensor::{Bytes, DType, TensorData};
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ impl<'a> AdapterFile<'a> {
             message,
         };
         let no_safetensors = |error| malformed(format!("is not a safetensors file: {error}"));
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(no_safetensors)?;
+        let header = header(bytes).map_err(malformed)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(no_safetensors)?;
         let metadata = header.metadata().iter().flatten();
         let metadata: BTreeMap<String, String> = metadata
@@ -172,6 +173,27 @@ impl<'a> AdapterFile<'a> {
     }
 }
 
+/// The header of a safetensors file, whose tensors end where the file does.
+///
+/// The `safetensors` crate adds sizes up without a check for overflow when it compares the two: a header of tensors
+/// near 2^64 bytes passes there, and reading one of them panics.
+fn header(bytes: &[u8]) -> Result<Metadata, String> {
+    let cut = || "is not a safetensors file: it ends inside its header".to_string();
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(cut)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
+    let json = rest.get(..length).ok_or_else(cut)?;
+    let header: Metadata = serde_json::from_slice(json)
+        .map_err(|error| format!("is not a safetensors file: {error}"))?;
+    let values = rest.len() - length;
+    match header.data_len() == values {
+        true => Ok(header),
+        false => Err(format!(
+            "is not a safetensors file: its header describes {} bytes of tensors, but {values} follow",
+            header.data_len()
+        )),
+    }
+}
+
 /// Chunks of `length` by turns: the first, third and so on, and the others.
 fn halves(values: &[f32], length: usize) -> (Vec<f32>, Vec<f32>) {
     let (mut first, mut second) = (Vec::new(), Vec::new());
@@ -182,4 +204,33 @@ fn halves(values: &[f32], length: usize) -> (Vec<f32>, Vec<f32>) {
         }
     }
     (first, second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_that_add_up_past_the_machine_word_are_an_error_and_no_panic() {
+        // Nine tensors of nearly 2^61 bytes, whose end plus the header is 7 in 64 bits.
+        let each = (1u64 << 61) - 8;
+        let info = |i: u64, size: u64| {
+            let start = i * each;
+            let end = start + size;
+            format!(r#""t{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#)
+        };
+        let mut infos: Vec<String> = (0..8).map(|i| info(i, each)).collect();
+        infos.push(info(8, u64::MAX - 8 * each));
+        let json = format!("{{{}}}", infos.join(","));
+        let bytes = [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat();
+        let error = AdapterFile::new(Path::new("adapter"), &bytes)
+            .err()
+            .unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("describes 18446744073709551615 bytes"),
+            "{error}"
+        );
+    }
 }

@@ -2,7 +2,15 @@
 
 use crate::LoraError;
 use crate::modules::Matrix;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+
+/// The most bytes that the regular expressions of a file have, compiled: of all patterns together, since a megabyte of
+/// configuration has room for some ten thousand.
+const COMPILED_LIMIT: usize = 16 << 20;
+/// What a name needs of them.
+const COMPILED_NAME: usize = 32 << 10;
+/// More patterns than any model has modules.
+const PATTERNS_LIMIT: usize = 4096;
 
 /// Whether `path` is `name` or ends in `.name`.
 pub(crate) fn ends_in(path: &str, name: &str) -> bool {
@@ -15,7 +23,17 @@ pub(super) fn compile(
     pattern: &str,
     regex: String,
 ) -> Result<Regex, LoraError> {
-    Regex::new(&regex).map_err(|error| LoraError::InvalidPattern {
+    compile_within(what, pattern, regex, COMPILED_LIMIT)
+}
+
+fn compile_within(
+    what: &'static str,
+    pattern: &str,
+    regex: String,
+    limit: usize,
+) -> Result<Regex, LoraError> {
+    let compiled = RegexBuilder::new(&regex).size_limit(limit).build();
+    compiled.map_err(|error| LoraError::InvalidPattern {
         what,
         pattern: pattern.into(),
         message: match error {
@@ -28,7 +46,7 @@ pub(super) fn compile(
 }
 
 /// A regular expression that must match all of a path, as Python's `re.fullmatch`.
-pub(super) fn full_match(what: &'static str, pattern: &str) -> Result<Regex, LoraError> {
+pub(crate) fn full_match(what: &'static str, pattern: &str) -> Result<Regex, LoraError> {
     compile(what, pattern, format!("^(?:{pattern})$"))
 }
 
@@ -58,10 +76,19 @@ pub(crate) fn patterns<T: Copy>(
     what: &'static str,
     entries: &[(String, T)],
 ) -> Result<Vec<(Regex, T)>, LoraError> {
+    if entries.len() > PATTERNS_LIMIT {
+        return Err(LoraError::InvalidOption {
+            option: what,
+            found: format!("{} entries", entries.len()),
+            expected: format!("at most {PATTERNS_LIMIT}"),
+        });
+    }
+    let limit = (COMPILED_LIMIT / entries.len().max(1)).max(COMPILED_NAME);
     entries
         .iter()
         .map(|(pattern, value)| {
-            let regex = compile(what, pattern, format!(r"^(?:.*\.)?(?:{pattern})$"))?;
+            let regex = format!(r"^(?:.*\.)?(?:{pattern})$");
+            let regex = compile_within(what, pattern, regex, limit)?;
             Ok((regex, *value))
         })
         .collect()
@@ -70,4 +97,28 @@ pub(crate) fn patterns<T: Copy>(
 pub(crate) fn first_match<T: Copy>(patterns: &[(Regex, T)], path: &str) -> Option<T> {
     let (_, value) = patterns.iter().find(|(regex, _)| regex.is_match(path))?;
     Some(*value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_all_modules_fit_and_patterns_made_to_fill_memory_do_not() {
+        let module = |i: usize| {
+            let name = format!("base_model.layers.{i}.self_attention.output_projection.dense");
+            (regex::escape(&name), i)
+        };
+        let all: Vec<(String, usize)> = (0..PATTERNS_LIMIT).map(module).collect();
+        let compiled = patterns("rank pattern", &all[..600]).unwrap();
+        let name = "model.base_model.layers.7.self_attention.output_projection.dense";
+        assert_eq!(first_match(&compiled, name), Some(7));
+        // As many as there may be: each still has room for a name.
+        assert!(patterns("rank pattern", &all).is_ok());
+        // 40 expressions of some megabytes each were compiled once.
+        let large: Vec<(String, usize)> = (0..40).map(|i| (format!(r"\w{{200}}{i}"), i)).collect();
+        assert!(patterns("rank pattern", &large).is_err());
+        let many = vec![("a".to_string(), 1); PATTERNS_LIMIT + 1];
+        assert!(patterns("rank pattern", &many).is_err());
+    }
 }
