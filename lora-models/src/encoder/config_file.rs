@@ -92,9 +92,11 @@ fn deberta(keys: &Keys<'_>, family: EncoderFamily) -> Result<EncoderConfig, Mode
         },
     };
     let config = common(keys, family, &standard)?;
+    // No heads are refused with the other sizes, further on.
+    let head_size = config.hidden_size.checked_div(config.num_attention_heads);
     for (key, width) in [
         ("pooler_hidden_size", config.hidden_size),
-        ("attention_head_size", config.head_size()),
+        ("attention_head_size", head_size.unwrap_or(0)),
     ] {
         let found: Option<usize> = keys.get(key)?;
         if let Some(found) = found.filter(|&found| found != width) {
@@ -262,7 +264,10 @@ fn check(keys: &Keys<'_>, config: &EncoderConfig) -> Result<(), ModelError> {
     }
     if config.family.is_roberta() && config.max_length() == 0 {
         let found = config.max_position_embeddings.to_string();
-        let expected = format!("more than pad_token_id + 1 = {}", config.pad_token_id + 1);
+        let expected = format!(
+            "more than pad_token_id + 1 = {}",
+            u64::from(config.pad_token_id) + 1
+        );
         return Err(keys.refuse("max_position_embeddings", found, &expected));
     }
     let Some(attention) = &config.disentangled else {
@@ -464,6 +469,15 @@ mod tests {
             (
                 json!({"model_type": "deberta", "relative_attention": true}),
                 "pos_att_type",
+            ),
+            // Divided by before it was looked at, once.
+            (
+                json!({"model_type": "deberta-v2", "num_attention_heads": 0}),
+                "num_attention_heads",
+            ),
+            (
+                json!({"model_type": "roberta", "pad_token_id": u32::MAX}),
+                "max_position_embeddings",
             ),
         ] {
             match read(json.clone()) {

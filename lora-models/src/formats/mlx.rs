@@ -69,6 +69,13 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
             return Err(ModelError::malformed(&path, message));
         }
     };
+    // Factors without a value may have any other extent: turning them around would never end.
+    if config.lora_parameters.rank == 0 {
+        return Err(ModelError::malformed(
+            &path,
+            "`rank` is 0, expected at least 1",
+        ));
+    }
     let path = dir.join(WEIGHTS_FILE);
     let file = Checkpoint::open(&path)?;
     let tensor = |name: &str| -> Result<StoredTensor, ModelError> {
@@ -206,4 +213,29 @@ pub fn write(
         })?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{ExportDType, TensorRef, write_safetensors};
+
+    #[test]
+    fn factors_of_rank_0_end_in_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = r#"{"lora_parameters": {"rank": 0, "scale": 2.0}}"#;
+        std::fs::write(dir.path().join(CONFIG_FILE), config).unwrap();
+        let factor = |name, shape| TensorRef {
+            name,
+            shape,
+            values: &[],
+        };
+        let tensors = [
+            factor("q.lora_a", &[1 << 60, 0]),
+            factor("q.lora_b", &[0, 1 << 60]),
+        ];
+        write_safetensors(&dir.path().join(WEIGHTS_FILE), &tensors, ExportDType::F32).unwrap();
+        let error = read(dir.path(), &Rename::new(), PeftOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("`rank` is 0"), "{error}");
+    }
 }

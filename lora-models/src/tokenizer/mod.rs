@@ -9,7 +9,7 @@
 //! | what each of them does with a text | `pipeline.rs` |
 //! | which tokens are special, and which ends a text | `special_tokens.rs`, `named.rs`, `token_entries.rs` |
 //! | reading `vocab.txt`, `vocab.json` and `merges.txt` | `vocabulary.rs` |
-//! | reading `tokenizer.json` | `whole_file.rs` |
+//! | reading `tokenizer.json`, and what its steps may do | `whole_file.rs`, `growth.rs` |
 //! | reading SentencePiece models, their format, their table of characters | `sentence_piece.rs`, `protobuf.rs`, `charsmap.rs` |
 //!
 //! The work is done by Hugging Face's own `tokenizers` crate, set up as `AutoTokenizer` of `transformers` 5 does it, so
@@ -20,6 +20,7 @@
 mod charsmap;
 mod encode;
 mod family;
+mod growth;
 mod load;
 mod named;
 mod pipeline;

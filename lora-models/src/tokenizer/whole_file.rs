@@ -2,6 +2,7 @@
 
 use super::charsmap;
 use super::family::Family;
+use super::growth;
 use super::vocabulary::{Pieces, Tokens, Vocabulary};
 use super::{MAX_FILE_BYTES, guarded};
 use crate::checkpoint::bounded::read_bounded;
@@ -35,6 +36,9 @@ impl WholeFile {
         let bytes = read_bounded(path, MAX_FILE_BYTES)?;
         let file: File = serde_json::from_slice(&bytes).map_err(|err| fail(err.to_string()))?;
         charsmap::check_normalizer(&file.normalizer).map_err(fail)?;
+        for step in [&file.normalizer, &file.pre_tokenizer, &file.decoder] {
+            growth::check(step).map_err(fail)?;
+        }
         let charsmap = charsmap::first_table(&file.normalizer).map_err(fail)?;
         let added = file.added_tokens.into_iter();
         Ok(Self {
@@ -74,6 +78,10 @@ struct File {
     added_tokens: Vec<AddedWithId>,
     #[serde(default)]
     normalizer: serde_json::Value,
+    #[serde(default)]
+    pre_tokenizer: serde_json::Value,
+    #[serde(default)]
+    decoder: serde_json::Value,
     model: Option<Model>,
 }
 

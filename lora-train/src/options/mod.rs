@@ -329,16 +329,21 @@ fn parse_bias(text: &str) -> Result<BiasTraining, String> {
     parse_word(&text.replace('-', "_"))
 }
 
+/// No recipe is anywhere near this size.
+const RECIPE_LIMIT: u64 = 1 << 20;
+
 impl TrainOptions {
     /// Reads a recipe. Its paths are relative to its own directory.
     ///
     /// # Errors
     /// If it cannot be read, is no TOML or has an unknown key; the message names line and key.
     pub fn from_recipe(path: &Path) -> Result<Self, TrainError> {
-        let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
-        let mut options: Self = toml::from_str(&text).map_err(|error| {
+        let malformed = |error: &dyn std::fmt::Display| {
             TrainError::config("recipe", format!("{}: {error}", path.display()))
-        })?;
+        };
+        let bytes = lora_core::files::read_bounded(path, RECIPE_LIMIT)?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| malformed(&error))?;
+        let mut options: Self = toml::from_str(text).map_err(|error| malformed(&error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let named = options.model.clone().filter(|model| is_name(model, folder));
         for file in options.paths() {
