@@ -1,8 +1,13 @@
 //! Adapters as files hold them, without a model under them: what is converted, combined, compared and
 //! inspected.
 
+mod compare;
+mod coverage;
 mod read;
 mod write;
+
+pub use compare::UpdateDifference;
+pub use coverage::{ModulePatterns, Unmatched, unmatched};
 
 use crate::peft::PeftOptions;
 use crate::peft::tensors::{INIT_KEY, SLICES_KEY, SavedSlices, SlicesByModule};

@@ -1,10 +1,9 @@
 //! Reading a PEFT directory without its model.
 
-use super::{StoredAdapter, StoredFactors, StoredTensor};
+use super::{ModulePatterns, StoredAdapter, StoredFactors, StoredTensor};
 use crate::peft::read_config_and_options;
 use crate::peft::tensors::{PREFIX, WEIGHTS_FILE};
 use crate::peft::values::AdapterFile;
-use crate::targets::pattern::{first_match, patterns};
 use crate::{LayerKind, LoraConfig, LoraError};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -117,8 +116,7 @@ fn factors(
     parts: BTreeMap<String, Parts>,
     config: &LoraConfig,
 ) -> Result<BTreeMap<String, StoredFactors>, LoraError> {
-    let ranks = patterns("rank pattern", &config.rank_pattern)?;
-    let alphas = patterns("alpha pattern", &config.alpha_pattern)?;
+    let patterns = ModulePatterns::new(config)?;
     let mut modules = BTreeMap::new();
     for (module, parts) in parts {
         let kind = match parts.embedding {
@@ -131,8 +129,7 @@ fn factors(
                 message: format!("`{module}` has one factor; an adapter has A and B"),
             });
         };
-        let rank = first_match(&ranks, &module).unwrap_or(config.rank);
-        let alpha = first_match(&alphas, &module).unwrap_or(config.alpha);
+        let (rank, alpha) = patterns.of(&module);
         let of_module = |name: &str, expected: Vec<usize>, found: &StoredTensor| {
             if found.shape == expected {
                 return Ok(());

@@ -152,6 +152,12 @@ impl Checkpoint {
         self.files.iter().map(WeightFile::file_bytes).sum()
     }
 
+    /// What safetensors files note beside their tensors; where several note the same key, the first counts.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let files = self.files.iter().rev();
+        files.flat_map(WeightFile::metadata).collect()
+    }
+
     /// The names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -272,6 +278,13 @@ impl WeightFile {
 
     fn names(&self) -> Vec<String> {
         of_content!(self, names())
+    }
+
+    fn metadata(&self) -> Vec<(String, String)> {
+        match &self.content {
+            Content::Safetensors(file) => file.metadata(),
+            Content::Pickle(_) => Vec::new(),
+        }
     }
 
     fn file_bytes(&self) -> u64 {

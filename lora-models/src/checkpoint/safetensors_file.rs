@@ -56,6 +56,14 @@ impl SafetensorsFile {
         self.header.offset_keys()
     }
 
+    /// What the header notes beside the tensors.
+    pub(super) fn metadata(&self) -> Vec<(String, String)> {
+        let notes = self.header.metadata().iter().flatten();
+        notes
+            .map(|(key, note)| (key.clone(), note.clone()))
+            .collect()
+    }
+
     /// Length of the file in bytes.
     pub(super) fn file_bytes(&self) -> u64 {
         self.map.len() as u64
