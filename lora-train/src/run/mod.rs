@@ -10,7 +10,8 @@
 //! | `causal` | GPT-2: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
 //! | `combine`, `convert` | adapters' files made of others |
-//! | `evaluation`, `eval`, `merge`, `inspect` | the other jobs |
+//! | `inspect` | what files hold |
+//! | `evaluation`, `eval`, `merge` | the other jobs |
 
 mod adapter;
 mod causal;
@@ -20,7 +21,7 @@ mod encoding;
 mod eval;
 mod evaluation;
 mod finite;
-mod inspect;
+pub mod inspect;
 mod job;
 mod labelled;
 mod meaning;
@@ -37,7 +38,7 @@ pub use combine::{CombineArgs, combine};
 pub use convert::{ConvertOptions, FormatName, convert};
 pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
-pub use inspect::inspect;
+pub use inspect::{InspectOptions, inspect};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, merge};
 pub use open::{Base, Loaded, Opens, Traits, load_base, load_trained, model_directory};

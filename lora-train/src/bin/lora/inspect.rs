@@ -1,19 +1,13 @@
 //! `lora inspect`.
 
-use clap::Args;
 use lora_train::TrainError;
-use lora_train::run::inspect;
-use std::path::PathBuf;
+use lora_train::run::{InspectOptions, inspect};
 
-#[derive(Args)]
-pub struct Inspect {
-    /// Directory of a PEFT adapter or of a model.
-    path: PathBuf,
-}
-
-impl Inspect {
-    pub fn run(&self) -> Result<(), TrainError> {
-        print!("{}", inspect(&self.path)?);
-        Ok(())
+pub fn run(options: &InspectOptions) -> Result<(), TrainError> {
+    let report = inspect(options)?;
+    match options.json {
+        true => println!("{}", super::json(&report)?),
+        false => print!("{report}"),
     }
+    Ok(())
 }

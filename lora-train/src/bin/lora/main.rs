@@ -38,8 +38,13 @@ enum Command {
     Combine(lora_train::run::CombineArgs),
     /// Convert an adapter from or to loralib or mlx-lm.
     Convert(lora_train::run::ConvertOptions),
-    /// Describe an adapter or a model.
-    Inspect(inspect::Inspect),
+    /// Describe an adapter, a model or a file of weights, and what is unusual about it.
+    Inspect(lora_train::run::InspectOptions),
+}
+
+/// A report as one line of JSON.
+fn json(report: &impl serde::Serialize) -> Result<String, TrainError> {
+    serde_json::to_string(report).map_err(|error| TrainError::config("json", error.to_string()))
 }
 
 fn main() -> ExitCode {
@@ -54,7 +59,7 @@ fn main() -> ExitCode {
         Command::Convert(options) => {
             lora_train::run::convert(&options).map(|text| println!("{text}"))
         }
-        Command::Inspect(command) => command.run(),
+        Command::Inspect(options) => inspect::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,149 @@
+//! A model, or a file of weights.
+
+use super::report::{ModelReport, TensorReport, Unusual, WeightsReport};
+use super::values::{dtypes, measure};
+use crate::TrainError;
+use lora_models::ModelError;
+use lora_models::checkpoint::Checkpoint;
+use lora_models::encoder::{EncoderConfig, EncoderFamily};
+use lora_models::gpt2::Gpt2Config;
+use lora_models::model_type;
+use std::path::Path;
+
+/// Describes the directory of a model.
+///
+/// # Errors
+/// If there are neither weights nor a configuration, or the weights cannot be read.
+pub(super) fn describe(path: &Path, values: bool) -> Result<ModelReport, TrainError> {
+    let kind = model_type(path);
+    let mut unusual = Vec::new();
+    let mut report = ModelReport {
+        model_type: kind.as_ref().ok().cloned(),
+        layers: None,
+        width: None,
+        heads: None,
+        vocabulary: None,
+        max_length: None,
+        tied_head: None,
+        labels: None,
+        targets: Vec::new(),
+        weights: WeightsReport::default(),
+    };
+    let configured = match &report.model_type {
+        None => Ok(()),
+        Some(kind) if kind == "gpt2" => Gpt2Config::from_dir(path).map(|c| gpt2(&mut report, &c)),
+        Some(_) => EncoderConfig::from_dir(path).map(|config| encoder(&mut report, &config)),
+    };
+    let opened = Checkpoint::open(path);
+    match (opened, kind) {
+        (Ok(checkpoint), kind) => {
+            for error in kind.err().into_iter().chain(configured.err()) {
+                unusual.push(Unusual::new("config", error.to_string()));
+            }
+            report.weights = weights(&checkpoint, values, unusual);
+        }
+        (Err(error @ ModelError::MissingFile { .. }), Ok(_)) => {
+            configured?;
+            unusual.push(Unusual::new("missing_tensor", error.to_string()));
+            report.weights.unusual = unusual;
+        }
+        (Err(ModelError::MissingFile { .. }), Err(error)) => return Err(error.into()),
+        (Err(error), _) => return Err(error.into()),
+    }
+    report.weights.path = path.display().to_string();
+    Ok(report)
+}
+
+/// Describes an opened file of weights.
+pub(super) fn weights(
+    checkpoint: &Checkpoint,
+    values: bool,
+    mut unusual: Vec<Unusual>,
+) -> WeightsReport {
+    let dtypes = dtypes(checkpoint);
+    let mut tensors = Vec::with_capacity(checkpoint.len());
+    for name in checkpoint.names() {
+        let Some(dtype) = checkpoint.dtype(name) else {
+            continue;
+        };
+        // One tensor in memory at a time.
+        let measured = match values && dtype.is_float() {
+            true => measure(checkpoint, name, &mut unusual),
+            false => None,
+        };
+        if measured.as_ref().is_some_and(|measured| measured.is_zero()) && !name.ends_with("bias") {
+            let message = format!("`{name}` is all zero");
+            unusual.push(Unusual::of("zero", name, message));
+        }
+        tensors.push(TensorReport {
+            name: name.into(),
+            dtype: dtype.name(),
+            shape: checkpoint.shape(name).unwrap_or_default().to_vec(),
+            norm: measured.map(|measured| measured.norm),
+        });
+    }
+    if tensors.is_empty() {
+        unusual.push(Unusual::new("missing_tensor", "it holds no tensor"));
+    }
+    WeightsReport {
+        path: checkpoint.path().display().to_string(),
+        source: Some(checkpoint.source().to_string()),
+        files: checkpoint
+            .files()
+            .map(|file| file.display().to_string())
+            .collect(),
+        file_bytes: checkpoint.file_bytes(),
+        parameters: dtypes.values().map(|count| count.parameters).sum(),
+        dtypes,
+        tensors,
+        metadata: checkpoint.metadata(),
+        values_read: values,
+        unusual,
+    }
+}
+
+fn gpt2(report: &mut ModelReport, config: &Gpt2Config) {
+    report.layers = Some(config.n_layer);
+    report.width = Some(config.n_embd);
+    report.heads = Some(config.n_head);
+    report.vocabulary = Some(config.vocab_size);
+    report.max_length = Some(config.n_positions);
+    report.tied_head = Some(config.tie_word_embeddings);
+    report.targets = vec![
+        "c_attn",
+        "c_attn[q,k,v]",
+        "c_proj",
+        "c_fc",
+        "lm_head",
+        "wte",
+    ];
+}
+
+fn encoder(report: &mut ModelReport, config: &EncoderConfig) {
+    report.layers = Some(config.num_hidden_layers);
+    report.width = Some(config.hidden_size);
+    report.heads = Some(config.num_attention_heads);
+    report.vocabulary = Some(config.vocab_size);
+    report.max_length = Some(config.max_length());
+    report.labels = Some(super::label_names(&config.labels));
+    report.targets = match config.family {
+        EncoderFamily::Deberta => vec![
+            "in_proj",
+            "in_proj[q,k,v]",
+            "pos_proj",
+            "pos_q_proj",
+            "dense",
+            "word_embeddings",
+        ],
+        EncoderFamily::DebertaV2 => {
+            vec![
+                "query_proj",
+                "key_proj",
+                "value_proj",
+                "dense",
+                "word_embeddings",
+            ]
+        }
+        _ => vec!["query", "key", "value", "dense", "word_embeddings"],
+    };
+}

@@ -1,0 +1,71 @@
+//! The values of a tensor: how large they are, and whether they are numbers.
+
+use super::report::{DtypeReport, Unusual};
+use lora_core::stored::StoredTensor;
+use lora_models::checkpoint::Checkpoint;
+use std::collections::BTreeMap;
+
+/// A tensor that was read.
+pub(super) struct Measured {
+    pub tensor: StoredTensor,
+    /// Frobenius norm; not finite where a value is not.
+    pub norm: f64,
+    pub finite: bool,
+}
+
+impl Measured {
+    pub fn is_zero(&self) -> bool {
+        self.norm == 0.0
+    }
+}
+
+/// Reads a tensor of floats. What cannot be read, or is not finite, is noted.
+pub(super) fn measure(
+    checkpoint: &Checkpoint,
+    name: &str,
+    unusual: &mut Vec<Unusual>,
+) -> Option<Measured> {
+    let tensor = match checkpoint.read_f32(name) {
+        Ok(tensor) => StoredTensor::new(tensor.shape, tensor.values),
+        Err(error) => {
+            unusual.push(Unusual::of("not_read", name, error.to_string()));
+            return None;
+        }
+    };
+    let nan = tensor.values.iter().filter(|value| value.is_nan()).count();
+    let infinite = tensor.values.iter().filter(|v| v.is_infinite()).count();
+    if nan + infinite > 0 {
+        let message = format!(
+            "`{name}` has {nan} values that are NaN and {infinite} that are infinite, of {}",
+            tensor.values.len()
+        );
+        unusual.push(Unusual::of("not_finite", name, message));
+    }
+    Some(Measured {
+        norm: tensor.norm(),
+        finite: nan + infinite == 0,
+        tensor,
+    })
+}
+
+/// Number of values of a tensor.
+pub(super) fn elements(checkpoint: &Checkpoint, name: &str) -> u64 {
+    // Shapes that multiply to more than the file holds are refused when it is opened.
+    let shape = checkpoint.shape(name).unwrap_or_default();
+    shape.iter().map(|&extent| extent as u64).product()
+}
+
+/// All tensors by their element type.
+pub(super) fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<&'static str, DtypeReport> {
+    let mut dtypes: BTreeMap<&'static str, DtypeReport> = BTreeMap::new();
+    for name in checkpoint.names() {
+        let Some(dtype) = checkpoint.dtype(name) else {
+            continue;
+        };
+        let count = dtypes.entry(dtype.name()).or_default();
+        count.tensors += 1;
+        count.parameters += elements(checkpoint, name);
+        count.bytes += checkpoint.bytes_of(name).unwrap_or_default();
+    }
+    dtypes
+}
