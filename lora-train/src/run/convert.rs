@@ -8,7 +8,7 @@ use lora_core::stored::StoredAdapter;
 use lora_core::{FusedLayout, Slices};
 use lora_models::formats::loralib::{self, LoralibOptions};
 use lora_models::formats::{AdapterFormat, Rename, mlx};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A format, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,7 +69,7 @@ pub struct ConvertOptions {
     pub overwrite: bool,
 }
 
-fn parse_rename(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_rename(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=');
     let (from, to) = pair.ok_or("expected FROM=TO")?;
     Ok((from.into(), to.into()))
@@ -124,12 +124,39 @@ fn read(options: &ConvertOptions) -> Result<StoredAdapter, TrainError> {
             "is for loralib's files: the others say it themselves",
         ));
     }
-    let mut peft = PeftOptions {
-        task_type: options.task_type.clone(),
-        base_model: options.base_model.clone(),
-        fan_in_fan_out: options.fan_in_fan_out,
-        companions: Vec::new(),
+    let unsaid = Unsaid {
+        alpha: options.alpha,
+        slices: &options.slices,
+        rename: &options.rename,
+        peft: PeftOptions {
+            task_type: options.task_type.clone(),
+            base_model: options.base_model.clone(),
+            fan_in_fan_out: options.fan_in_fan_out,
+            companions: Vec::new(),
+        },
     };
+    read_adapter(input, from, unsaid)
+}
+
+/// What a file of some format does not say of its adapter.
+pub(super) struct Unsaid<'a> {
+    /// loralib: the alpha of the training.
+    pub alpha: Option<f64>,
+    /// loralib: the parts of fused projections.
+    pub slices: &'a [String],
+    /// loralib and mlx-lm: changes of names.
+    pub rename: &'a Rename,
+    /// What PEFT wants to know.
+    pub peft: PeftOptions,
+}
+
+/// Reads an adapter of any format.
+pub(super) fn read_adapter(
+    input: &Path,
+    from: FormatName,
+    unsaid: Unsaid<'_>,
+) -> Result<StoredAdapter, TrainError> {
+    let mut peft = unsaid.peft;
     match from {
         FormatName::Peft => {
             let mut adapter = StoredAdapter::read(input)?;
@@ -141,9 +168,9 @@ fn read(options: &ConvertOptions) -> Result<StoredAdapter, TrainError> {
             adapter.options = peft;
             Ok(adapter)
         }
-        FormatName::Mlx => Ok(mlx::read(input, &options.rename, peft)?),
+        FormatName::Mlx => Ok(mlx::read(input, unsaid.rename, peft)?),
         FormatName::Loralib => {
-            let alpha = options.alpha.ok_or_else(|| {
+            let alpha = unsaid.alpha.ok_or_else(|| {
                 TrainError::config(
                     "alpha",
                     "is missing: loralib's file does not say it, give the one of the training",
@@ -151,8 +178,8 @@ fn read(options: &ConvertOptions) -> Result<StoredAdapter, TrainError> {
             })?;
             let options = LoralibOptions {
                 alpha,
-                slices: slices(&options.slices)?,
-                rename: options.rename.clone(),
+                slices: slices(unsaid.slices)?,
+                rename: unsaid.rename.clone(),
                 peft,
             };
             Ok(loralib::read(input, &options)?)

@@ -1,5 +1,5 @@
 //! The jobs of the program `lora`, as functions: train, evaluate, predict, generate, merge, combine,
-//! convert, inspect.
+//! convert, inspect, diff.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -10,13 +10,14 @@
 //! | `causal` | GPT-2: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
 //! | `combine`, `convert` | adapters' files made of others |
-//! | `inspect` | what files hold |
+//! | `inspect`, `diff` | what files hold, and how two differ |
 //! | `evaluation`, `eval`, `merge` | the other jobs |
 
 mod adapter;
 mod causal;
 mod combine;
 mod convert;
+pub mod diff;
 mod encoding;
 mod eval;
 mod evaluation;
@@ -36,6 +37,7 @@ mod weights;
 pub use causal::{GenerateOptions, SamplingOptions, generate};
 pub use combine::{CombineArgs, combine};
 pub use convert::{ConvertOptions, FormatName, convert};
+pub use diff::{DiffOptions, diff};
 pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use inspect::{InspectOptions, inspect};

@@ -1,6 +1,7 @@
 //! The program `lora`: LoRA fine-tuning of GPT-2, BERT, RoBERTa and DeBERTa on Burn.
 #![recursion_limit = "256"]
 
+mod diff;
 mod eval;
 mod generate;
 mod inspect;
@@ -40,6 +41,8 @@ enum Command {
     Convert(lora_train::run::ConvertOptions),
     /// Describe an adapter, a model or a file of weights, and what is unusual about it.
     Inspect(lora_train::run::InspectOptions),
+    /// Compare two adapters, or two models' weights. Exit codes: 0 the same, 1 different, 2 failed.
+    Diff(lora_train::run::DiffOptions),
 }
 
 /// A report as one line of JSON.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
             lora_train::run::convert(&options).map(|text| println!("{text}"))
         }
         Command::Inspect(options) => inspect::run(&options),
+        Command::Diff(options) => return diff::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

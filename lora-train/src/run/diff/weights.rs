@@ -1,0 +1,62 @@
+//! The weights of two models held against each other, a tensor of each in memory at a time.
+
+use super::report::{DiffKind, DiffReport, TensorDifference};
+use super::values::Apart;
+use crate::TrainError;
+use lora_models::checkpoint::Checkpoint;
+
+/// How they differ; `same` is not settled yet.
+///
+/// # Errors
+/// If values cannot be read.
+pub(super) fn compare(
+    first: &Checkpoint,
+    second: &Checkpoint,
+    tolerance: f64,
+) -> Result<DiffReport, TrainError> {
+    let without = |of: &Checkpoint, other: &Checkpoint| -> Vec<String> {
+        let names = of.names().filter(|name| !other.contains(name));
+        names.map(str::to_string).collect()
+    };
+    let both = first.names().filter(|name| second.contains(name));
+    let tensors = both.map(|name| tensor(name, first, second, tolerance));
+    Ok(DiffReport {
+        same: false,
+        kind: DiffKind::Weights,
+        paths: Default::default(),
+        config: Vec::new(),
+        modules_only_in: Default::default(),
+        modules: Vec::new(),
+        tensors_only_in: [without(first, second), without(second, first)],
+        tensors: tensors.collect::<Result<_, _>>()?,
+    })
+}
+
+fn tensor(
+    name: &str,
+    first: &Checkpoint,
+    second: &Checkpoint,
+    tolerance: f64,
+) -> Result<TensorDifference, TrainError> {
+    let shape = |of: &Checkpoint| of.shape(name).unwrap_or_default().to_vec();
+    let dtype = |of: &Checkpoint| of.dtype(name);
+    let (shapes, dtypes) = ([shape(first), shape(second)], [dtype(first), dtype(second)]);
+    let floats = dtypes.iter().flatten().all(|dtype| dtype.is_float());
+    let apart = match floats && shapes[0] == shapes[1] {
+        true => {
+            let (x, y) = (first.read_f32(name)?, second.read_f32(name)?);
+            Some(Apart::of(&x.values, &y.values))
+        }
+        false => None,
+    };
+    let same_kind = shapes[0] == shapes[1] && dtypes[0] == dtypes[1];
+    Ok(TensorDifference {
+        name: name.into(),
+        // Integers are buffers, not weights: position ids, masks. They are not read.
+        same: same_kind && apart.is_none_or(|apart| apart.within(tolerance)),
+        shapes,
+        dtypes: Some(dtypes.map(|dtype| dtype.map_or("", |dtype| dtype.name()))),
+        largest: apart.map(|apart| apart.largest),
+        relative: apart.map(|apart| apart.relative),
+    })
+}
