@@ -1,0 +1,282 @@
+"""The seeds of the corpus: small honest files from the fixtures of the crates, and files made to harm.
+
+    python fuzz/seeds.py
+
+Writes `corpus/{target}/{honest,hostile}-*`, the same bytes each time. What lies there under other names was found by the
+fuzzer and kept; this script leaves it alone.
+"""
+
+import json
+import pathlib
+import struct
+import zipfile
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent
+CORE = ROOT / "lora-core/tests/fixtures"
+MODELS = ROOT / "lora-models/tests/fixtures"
+TRAIN = ROOT / "lora-train/tests/fixtures"
+MARK = b"\n%%\n"
+# Longer seeds slow the fuzzer down and hold nothing more.
+LONGEST = 16 << 10
+
+
+def seed(target, name, *parts):
+    content = MARK.join(parts)
+    assert len(content) <= LONGEST, (target, name, len(content))
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+def split(path):
+    """Header and values of a safetensors file."""
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return content[8 : 8 + length].rstrip(), content[8 + length :]
+
+
+def header(**tensors):
+    """A header of tensors given as (dtype, shape, start, end)."""
+    infos = {name: {"dtype": d, "shape": s, "data_offsets": [a, b]} for name, (d, s, a, b) in tensors.items()}
+    return json.dumps(infos).encode()
+
+
+def safetensors():
+    for name in ("peft_linear/adapter_model", "combine/first/adapter_model"):
+        seed("safetensors", f"honest-{name.split('/')[0]}", (CORE / f"{name}.safetensors").read_bytes())
+
+    def hostile(name, head, values=b""):
+        length = struct.pack("<Q", len(head))
+        seed("safetensors", f"hostile-{name}", length + head + values)
+
+    hostile("overlap", header(a=("F32", [2], 0, 8), b=("F32", [2], 4, 12)), bytes(12))
+    hostile("gap", header(a=("F32", [2], 0, 8), b=("F32", [2], 12, 20)), bytes(20))
+    hostile("huge_shape", header(a=("F32", [1 << 40, 1 << 40], 0, 8)), bytes(8))
+    hostile("huge_offset", header(a=("U8", [2**63], 0, 2**63)), bytes(8))
+    hostile("no_elements", header(a=("F32", [0, 2**62], 0, 0)))
+    hostile("deep", b'{"a":' + b"[" * 3000)
+    hostile("deep_metadata", b'{"__metadata__":' + b'{"a":' * 3000)
+    hostile("bad_metadata", b'{"__metadata__":{"lora_core.slices":"{","lora_core.init":"pissa"}}')
+    each = (1 << 61) - 8
+    past = {f"t{i}": ("U8", [each], i * each, (i + 1) * each) for i in range(8)}
+    hostile("past_the_word", header(**past, t8=("U8", [2**64 - 1 - 8 * each], 8 * each, 2**64 - 1)))
+    seed("safetensors", "hostile-length", b"\xff" * 7 + b"\x7f{}")
+    seed("safetensors", "hostile-hundred_megabytes", struct.pack("<Q", 100_000_000) + b"{}")
+
+
+def peft():
+    adapters = [
+        (CORE / "combine/first", "combine"),
+        (CORE / "peft_linear", "linear"),
+        (MODELS / "encoders/adapters/bert_ranks", "ranks"),
+        (MODELS / "encoders/adapters/xl_words", "words"),
+    ]
+    for folder, name in adapters:
+        config = (folder / "adapter_config.json").read_bytes()
+        head, values = split(folder / "adapter_model.safetensors")
+        seed("peft", f"honest-{name}", config, head, values)
+    config, head = (CORE / "combine/first/adapter_config.json").read_bytes(), b"{}"
+    base = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["q"]}
+
+    def hostile(name, tensors, values, **fields):
+        seed("peft", f"hostile-{name}", json.dumps(base | fields).encode(), tensors, values)
+
+    names = [f"base_model.model.q.lora_{x}.weight" for x in "AB"]
+    pair = {names[0]: ("F32", [2, 2], 0, 16), names[1]: ("F32", [2, 2], 16, 32)}
+    hostile("huge_rank", header(**pair), bytes(32), r=2**63)
+    hostile("rank_0", header(**{names[0]: ("F32", [0, 2], 0, 0), names[1]: ("F32", [2, 0], 0, 0)}), b"", r=0)
+    hostile("no_width", header(**{names[0]: ("F32", [2, 0], 0, 0), names[1]: ("F32", [0, 2], 0, 0)}), b"")
+    hostile("vector", header(**{names[0]: ("F32", [2], 0, 8), names[1]: ("F32", [2], 8, 16)}), bytes(16))
+    hostile("scalar", header(**{names[0]: ("F32", [], 0, 4), names[1]: ("F32", [], 4, 8)}), bytes(8))
+    hostile("three_axes", header(**{names[0]: ("F32", [2, 2, 1], 0, 16), names[1]: ("F32", [2, 2], 16, 32)}), bytes(32))
+    hostile("pattern", header(**pair), bytes(32), rank_pattern={"(a{1000}){1000}": 2})
+    hostile("patterns", header(**pair), bytes(32), rank_pattern={f"\\w{{200}}{i}": 2 for i in range(40)})
+    hostile("alpha", header(**pair), bytes(32), lora_alpha=1e308, use_rslora=True)
+    for name, slices in [
+        ("slices_0", {"parts": 0, "adapted": [0]}),
+        ("slices_huge", {"parts": 2**63, "adapted": [0], "heads": 2**63}),
+        ("slices_none", {"parts": 2, "adapted": []}),
+        ("slices_many", {"parts": 2, "adapted": [0, 1], "heads": 1}),
+    ]:
+        infos = json.loads(header(**pair))
+        infos["__metadata__"] = {"lora_core.slices": json.dumps({"q": slices})}
+        hostile(name, json.dumps(infos).encode(), bytes(32))
+    seed("peft", "hostile-deep", b'{"peft_type":' + b"[" * 3000, head)
+    seed("peft", "hostile-companion", config, head, b"", b'{"id2label": {"0": "a", "4294967296": "b"}}')
+
+
+def torch_files():
+    for folder, name in [("formats", "linear"), ("formats", "merged"), ("torch_layouts", "legacy"), ("torch_layouts", "zip")]:
+        seed("torch_file", f"honest-{name}", (MODELS / folder / f"{name}.bin").read_bytes())
+    for path in sorted((MODELS / "hostile").glob("*.bin")):
+        # The one that is a bomb of 100 kB stays with the tests of the reader.
+        if path.stat().st_size <= LONGEST:
+            seed("torch_file", f"hostile-{path.stem}", path.read_bytes())
+    with zipfile.ZipFile(MODELS / "formats/linear.bin") as archive:
+        inside = {info.filename.split("/", 1)[1]: archive.read(info) for info in archive.infolist()}
+    seed("pickle", "honest-linear", inside["data.pkl"], inside["data/0"])
+    text = lambda value: b"X" + struct.pack("<I", len(value)) + value
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"0") + text(b"cpu") + b"K\x04tQ"
+        + b"%s(%st(%st\x89ccollections\nOrderedDict\n)RtR"
+    )
+    number = lambda value: b"\x8a\x09" + struct.pack("<q", value) + b"\x00"
+    shapes = [
+        ("tensor", b"K\x00", b"K\x02K\x02", b"K\x02K\x01"),
+        ("huge_shape", b"K\x00", number(2**40) + number(2**40), b"K\x01K\x01"),
+        ("stride_0", b"K\x00", number(2**20) + number(2**20), b"K\x00K\x00"),
+        ("huge_stride", b"K\x00", b"K\x02K\x02", number(2**62) + number(2**62)),
+        ("negative", b"J\xff\xff\xff\xff", b"K\x02K\x02", b"J\xff\xff\xff\xffK\x01"),
+        ("huge_offset", number(2**62), b"K\x02K\x02", b"K\x02K\x01"),
+        ("no_stride", b"K\x00", b"K\x02K\x02", b"K\x02"),
+        ("no_elements", b"K\x00", b"K\x00" + number(2**62), b"K\x01K\x01"),
+    ]
+    for name, offset, shape, stride in shapes:
+        kind = "honest" if name == "tensor" else "hostile"
+        for factor in [b"q.lora_A"]:
+            program = b"\x80\x02}(" + text(factor) + tensor % (offset, shape, stride) + b"u."
+            seed("pickle", f"{kind}-{name}", program, struct.pack("<4f", 1, 2, 3, 4))
+    # Each list holds the one before twice: a reader that copies what it is given again doubles it each time.
+    doubling = b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(60))
+    seed("pickle", "hostile-doubling", b"\x80\x02]q\x00" + doubling + b".")
+    tuples = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
+    seed("pickle", "hostile-doubling_tuples", b"\x80\x02]q\x00" + tuples + b".")
+    seed("pickle", "hostile-nested", b"\x80\x02" + b"](" * 2000 + b"e" * 2000 + b".")
+    seed("pickle", "hostile-nested_tuples", b"\x80\x02N" + b"\x85" * 5000 + b".")
+    seed("pickle", "hostile-call", b"\x80\x02cposix\nsystem\n" + text(b"true") + b"\x85R.")
+    seed("pickle", "hostile-long", b"\x80\x02X\xff\xff\xff\xff")
+    seed("pickle", "hostile-marks", b"\x80\x02" + b"(" * 5000 + b".")
+
+
+def shards():
+    head = header(a=("F32", [2], 0, 8))
+    index = lambda **places: json.dumps({"weight_map": places}).encode()
+    seed("shards", "honest-one", index(a="a.safetensors"), head, bytes(8))
+    seed("shards", "hostile-outside", index(a="../a.safetensors"), head, bytes(8))
+    seed("shards", "hostile-itself", index(a="model.safetensors.index.json"), head, bytes(8))
+    seed("shards", "hostile-lie", index(a="a.safetensors", b="a.safetensors"), head, bytes(8))
+    seed("shards", "hostile-deep", b'{"weight_map":' + b"{" * 3000, head, bytes(8))
+    seed("shards", "hostile-twice", b'{"weight_map":{"a":"a.safetensors","a":"b.safetensors"}}', head, bytes(8))
+
+
+def formats():
+    def loralib(name, tensors, size):
+        seed("loralib", name, header(**tensors), struct.pack(f"<{size // 4}f", *range(size // 4)))
+
+    loralib("honest-linear", {"q.lora_A": ("F32", [2, 3], 0, 24), "q.lora_B": ("F32", [2, 2], 24, 40)}, 40)
+    loralib("honest-merged", {"q.lora_A": ("F32", [4, 3], 0, 48), "q.lora_B": ("F32", [4, 2], 48, 80)}, 80)
+    loralib("hostile-no_rank", {"q.lora_A": ("F32", [0, 3], 0, 0), "q.lora_B": ("F32", [2, 0], 0, 0)}, 0)
+    loralib("hostile-no_width", {"q.lora_A": ("F32", [2, 0], 0, 0), "q.lora_B": ("F32", [0, 2], 0, 0)}, 0)
+    loralib("hostile-vector", {"q.lora_A": ("F32", [2], 0, 8), "q.lora_B": ("F32", [2], 8, 16)}, 16)
+    wide = {"q.lora_A": ("F32", [4, 0], 0, 0), "q.lora_B": ("F32", [1 << 40, 0], 0, 0)}
+    loralib("hostile-empty_and_wide", wide, 0)
+    # One column each: the dense form of a fused projection has parts² times as many values as the file.
+    fused = {"q.lora_A": ("F32", [2, 0], 0, 0), "q.lora_B": ("F32", [2000, 1], 0, 8000)}
+    loralib("hostile-fused", fused, 8000)
+
+    def mlx(name, tensors, size, **parameters):
+        config = {"fine_tune_type": "lora", "lora_parameters": {"rank": 2, "scale": 20.0} | parameters}
+        seed("mlx", name, json.dumps(config).encode(), header(**tensors), bytes(size))
+
+    pair = {"q.lora_a": ("F32", [3, 2], 0, 24), "q.lora_b": ("F32", [2, 2], 24, 40)}
+    mlx("honest-pair", pair, 40)
+    mlx("hostile-rank_0", {"q.lora_a": ("F32", [3, 0], 0, 0), "q.lora_b": ("F32", [0, 2], 0, 0)}, 0, rank=0)
+    mlx("hostile-huge_rank", pair, 40, rank=2**63)
+    mlx("hostile-scale", pair, 40, scale=1e308)
+    mlx("hostile-wide", {"q.lora_a": ("F32", [1 << 60, 0], 0, 0), "q.lora_b": ("F32", [0, 1 << 60], 0, 0)}, 0, rank=0)
+
+
+def model_configs():
+    for name in ("gpt2_tied", "encoders/bert_seq", "encoders/roberta_tok", "encoders/deberta_seq", "encoders/xl_seq"):
+        seed("model_config", f"honest-{name.split('/')[-1]}", (MODELS / name / "config.json").read_bytes())
+    gpt2 = json.loads((MODELS / "gpt2_tied/config.json").read_bytes())
+    huge = gpt2 | {key: 2**63 for key in ("n_embd", "n_layer", "n_head", "n_positions", "vocab_size", "n_inner")}
+    seed("model_config", "hostile-huge_gpt2", json.dumps(huge).encode())
+    bert = json.loads((MODELS / "encoders/bert_seq/config.json").read_bytes())
+    huge = bert | {key: 2**63 for key, value in bert.items() if isinstance(value, int) and not isinstance(value, bool)}
+    seed("model_config", "hostile-huge_bert", json.dumps(huge).encode())
+    labels = bert | {"id2label": {"18446744073709551615": "a", "0": "b"}, "num_labels": 2**62}
+    seed("model_config", "hostile-labels", json.dumps(labels).encode())
+    seed("model_config", "hostile-many_labels", json.dumps(bert | {"id2label": None, "num_labels": 2**40}).encode())
+    zero = gpt2 | {"n_head": 0}
+    seed("model_config", "hostile-no_heads", json.dumps(zero).encode())
+    seed("model_config", "hostile-deep", b'{"model_type":' + b"[" * 3000)
+
+
+def tokenizers():
+    files = MODELS / "tokenizer_families/files"
+
+    def seed_of(kind, name, *parts):
+        seed("tokenizer", name, kind + parts[0], *parts[1:])
+
+    config = b'{"tokenizer_class": "%s", "do_lower_case": true}'
+    seed_of(b"b", "honest-bert", (files / "bert.txt").read_bytes(), config % b"BertTokenizer")
+    seed_of(b"d", "honest-deberta_v2", (files / "deberta_v2.model").read_bytes(), config % b"DebertaV2Tokenizer")
+    seed_of(b"x", "honest-xlmr", (files / "xlmr_small.model").read_bytes(), config % b"XLMRobertaTokenizer")
+    merges = (files / "merges.txt").read_bytes()
+    seed_of(b"r", "honest-roberta", (files / "roberta_vocab.json").read_bytes(), config % b"RobertaTokenizer", merges)
+    seed_of(b"g", "honest-gpt2", (MODELS / "gpt2_tied/vocab.json").read_bytes(), b"{}", (MODELS / "gpt2_tied/merges.txt").read_bytes())
+    seed_of(b"w", "honest-whole", (files / "bert.json").read_bytes(), b"{}")
+    seed_of(b"w", "honest-whole_unigram", (files / "deberta_v2.json").read_bytes(), b"{}")
+    whole = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}
+
+    def hostile(name, **fields):
+        seed_of(b"w", f"hostile-{name}", json.dumps(whole | fields).encode())
+
+    hostile("padding", padding={"strategy": {"Fixed": 2**40}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "a"})
+    hostile("truncation", truncation={"max_length": 0, "strategy": "LongestFirst", "stride": 9, "direction": "Right"})
+    hostile("regex", pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False})
+    hostile("big_regex", pre_tokenizer={"type": "Split", "pattern": {"Regex": "(\\w{900}){900}"}, "behavior": "Isolated", "invert": False})
+    hostile("replace", normalizer={"type": "Replace", "pattern": {"String": ""}, "content": "aaaaaaaa"})
+    replaced = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 200}
+    hostile("growing", normalizer={"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "a"}] + [replaced] * 6})
+    hostile("prepend", normalizer={"type": "Prepend", "prepend": ""})
+    hostile("ids", model={"type": "WordLevel", "vocab": {"a": 0, "b": 2**32 - 1}, "unk_token": "a"})
+    hostile("unigram", model={"type": "Unigram", "unk_id": 5, "vocab": [["a", 0.0]]})
+    hostile("no_unigram", model={"type": "Unigram", "unk_id": None, "vocab": []})
+    hostile("charsmap", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAAgA=="})
+    hostile("wordpiece", model={"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "none", "continuing_subword_prefix": "", "max_input_chars_per_word": 2**63})
+    hostile("added", added_tokens=[{"id": 2**32 - 1, "content": "", "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}])
+    hostile("template", post_processor={"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[X]", "type_id": 0}}], "pair": [], "special_tokens": {}})
+    seed_of(b"w", "hostile-deep", b'{"normalizer":' + b'{"type":"Sequence","normalizers":[' * 400)
+    # A field of a protobuf that claims to be longer than the file, and groups in each other.
+    seed_of(b"d", "hostile-length", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f")
+    seed_of(b"d", "hostile-groups", b"\x0b" * 3000)
+    seed_of(b"d", "hostile-pieces", b"\x0a\x00" * 2000)
+    seed_of(b"r", "hostile-merges", b'{"a": 0, "b": 1}', b"{}", b"a b\n" * 1000)
+    seed_of(b"b", "hostile-empty_lines", b"\n" * 2000)
+
+
+def data():
+    for kind, path in [
+        (b"j", TRAIN / "train20/train.jsonl"),
+        (b"j", TRAIN / "classify/data/pairs.jsonl"),
+        (b"a", TRAIN / "classify/data/tags.conll"),
+        (b"t", TRAIN / "glue/glue/mrpc/dev.tsv"),
+    ]:
+        lines = path.read_bytes().split(b"\n")[:6]
+        seed("data", f"honest-{path.parent.name}_{path.stem}", kind + b"\n".join(lines) + b"\n")
+    seed("data", "honest-csv", b'ctext,label\n"a ""b"", c",x\nd,y\n')
+    seed("data", "honest-e2e", b"ename[A], food[B]||A serves B.\n")
+    seed("data", "honest-recipe", b'amodel = "m"\ndata = "d"\noutput = "o"\nrank = 4\ntargets = ["q"]\n')
+    seed("data", "hostile-quote", b'c"' + b"a,\n" * 1000)
+    seed("data", "hostile-columns", b"c" + b"," * 3000 + b"\n" + b"," * 3000)
+    seed("data", "hostile-deep", b'j{"text":' + b"[" * 3000)
+    seed("data", "hostile-toml", b"aa" + b".a" * 3000 + b" = 1\n")
+    seed("data", "hostile-toml_arrays", b"aa = " + b"[" * 3000)
+    seed("data", "hostile-labels", b'j{"text":"a","label":18446744073709551615}\n{"text":"b","label":0}\n')
+    seed("data", "hostile-score", b'j{"text":"a","label":1e400}\n')
+    seed("data", "hostile-bom", b"c\xef\xbb\xbftext,label\n\xff,\xfe\n")
+
+
+def main():
+    for path in (HERE / "corpus").glob("*/ho*-*"):
+        path.unlink()
+    for write in (safetensors, peft, torch_files, shards, formats, model_configs, tokenizers, data):
+        write()
+
+
+if __name__ == "__main__":
+    main()

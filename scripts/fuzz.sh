@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Fuzzes the readers of files, each for so many seconds: stable Rust and a C++ compiler are all that is needed.
+#
+#     scripts/fuzz.sh                  every target, 20 seconds each
+#     scripts/fuzz.sh 600 peft pickle  these two, ten minutes each
+#
+# An input that breaks a reader ends the run, and is left in target/fuzz/broken/: mend the reader, and keep the input in
+# fuzz/corpus/TARGET/ under a name that says what broke. `cargo test -p lora-train --test hostile` reads it from then on.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+seconds=${1:-20}
+shift || true
+
+mapfile -t targets < <(basename --suffix .rs --multiple fuzz/fuzz_targets/*.rs)
+if [ "$#" -gt 0 ]; then
+  targets=("$@")
+fi
+
+version=0.13.2
+export PATH="$PWD/target/fuzz/tools/bin:$PATH"
+if ! cargo fuzz --version >/dev/null 2>&1; then
+  CARGO_TARGET_DIR=target/fuzz/tools/build cargo install cargo-fuzz --version "$version" --locked --quiet \
+    --root target/fuzz/tools
+fi
+
+# Sanitizers need nightly Rust. Without one libFuzzer still sees panics, aborts, hangs and overflows, and the targets'
+# own allocator bounds the memory.
+cargo fuzz build --sanitizer none --features libfuzzer --target-dir target/fuzz
+binaries=target/fuzz/$(rustc --version --verbose | sed -n 's/^host: //p')/release
+
+# Every input makes files: in memory, where the system has a place for that.
+scratch=$(mktemp --directory --tmpdir="$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")" lora-fuzz.XXXXXX)
+trap 'rm -rf "$scratch"' EXIT
+
+mkdir -p target/fuzz/broken
+for target in "${targets[@]}"; do
+  mkdir -p "target/fuzz/found/$target"
+  log=target/fuzz/$target.log
+  # What is found on the way is kept apart from the corpus of the repository.
+  if ! TMPDIR=$scratch "$binaries/$target" -seed=1 -max_total_time="$seconds" -max_len=16384 -timeout=20 \
+    -rss_limit_mb=1024 -dict=fuzz/files.dict -artifact_prefix="target/fuzz/broken/$target-" -print_final_stats=1 \
+    "target/fuzz/found/$target" "fuzz/corpus/$target" >"$log" 2>&1; then
+    tail -n 40 "$log" >&2
+    printf 'target %s broke: see %s and target/fuzz/broken/\n' "$target" "$log" >&2
+    exit 1
+  fi
+  printf '%s: %s inputs, coverage %s\n' "$target" \
+    "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" \
+    "$(grep -o 'cov: [0-9]*' "$log" | tail -n 1 | cut -d ' ' -f 2)"
+done
