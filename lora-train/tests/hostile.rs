@@ -6,12 +6,15 @@
 mod fuzz;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
 #[global_allocator]
 static MEMORY: fuzz::memory::Bounded = fuzz::memory::Bounded;
+
+/// The limit is for one input at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The slowest takes a second on a loaded machine in a debug build.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -48,6 +51,7 @@ fn run(name: &str, run: fn(&[u8]), input: Vec<u8>) -> Result<(), String> {
 
 #[test]
 fn every_input_of_the_corpus_ends_in_a_value_or_an_error() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut failures = Vec::new();
     for entry in fuzz::ENTRIES {
         let inputs = inputs(entry.name);
@@ -148,6 +152,7 @@ fn mutant(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
 
 #[test]
 fn every_mutant_of_the_corpus_ends_in_a_value_or_an_error() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut failures = Vec::new();
     for entry in fuzz::ENTRIES {
         let read = |path: &PathBuf| std::fs::read(path).unwrap();
