@@ -35,7 +35,7 @@
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
 //! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
-//! - [`merge()`], [`trainable_summary`], [`Dropout`]
+//! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`]
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`stored`]: adapters as files hold them, without a model
 //! - [`combine`]: several of them made into one
@@ -69,6 +69,7 @@ pub mod stored;
 mod svd;
 mod targets;
 mod trainable;
+mod weight_error;
 
 pub use adapted::AdaptedModule;
 pub use adapter::{AdapterSwitch, LoraAdapter, LoraBias};
@@ -84,3 +85,4 @@ pub use modules::{AdapterPath, LayerKind, param_id};
 pub use scaling::LoraScaling;
 pub use targets::{Architecture, FusedLayout, FusedProjection, SavedParameter, Slices};
 pub use trainable::{TrainableSummary, trainable_summary};
+pub use weight_error::{WeightError, weight_errors};

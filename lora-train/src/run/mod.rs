@@ -10,7 +10,8 @@
 //! | `causal` | GPT-2: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
 //! | `combine`, `convert` | adapters' files made of others |
-//! | `evaluation`, `eval`, `merge`, `inspect` | the other jobs |
+//! | `merge`, `verify` | merged models, and whether they say what they were made of |
+//! | `evaluation`, `eval`, `inspect` | the other jobs |
 
 mod adapter;
 mod causal;
@@ -30,6 +31,7 @@ mod open;
 mod plan;
 mod ranges;
 mod train;
+mod verify;
 mod weights;
 
 pub use causal::{GenerateOptions, SamplingOptions, generate};
@@ -39,7 +41,8 @@ pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use inspect::inspect;
 pub use labelled::{PredictOptions, Predicted, predict};
-pub use merge::{MergeOptions, merge};
+pub use merge::{MergeOptions, MergeSummary, merge};
 pub use open::{Base, Loaded, Opens, Traits, load_base, load_trained, model_directory};
 pub use plan::TrainPlan;
 pub use train::{INTERRUPTED, TrainSummary, train};
+pub use verify::{MergeCheck, Probe, VerifyOptions};
