@@ -2,6 +2,7 @@
 //! inspected.
 
 mod read;
+mod rename;
 mod write;
 
 use crate::peft::PeftOptions;
