@@ -38,6 +38,7 @@
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`]
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`stored`]: adapters as files hold them, without a model
+//! - [`BaseFingerprint`], [`BaseDifference`]: whether an adapter is on the base that it was trained on
 //! - [`combine`]: several of them made into one
 //! - [`files`]: atomic writes
 //!
@@ -57,6 +58,7 @@ mod dropout;
 mod embedding;
 mod error;
 pub mod files;
+mod fingerprint;
 mod hash;
 mod init;
 mod linear;
@@ -78,6 +80,7 @@ pub use config::{BiasTraining, ExcludeModules, LoraConfig, TargetModules};
 pub use dropout::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
 pub use error::LoraError;
+pub use fingerprint::{BaseDifference, BaseFingerprint};
 pub use init::{LoraInit, normal_values};
 pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};

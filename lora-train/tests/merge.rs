@@ -36,6 +36,7 @@ fn options(model: PathBuf, adapter: &Path, output: &Path, dtype: ExportDType) ->
     MergeOptions {
         model,
         adapter: Some(adapter.into()),
+        strict_base: false,
         output: output.into(),
         dtype,
         verify: VerifyOptions {

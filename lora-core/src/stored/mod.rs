@@ -5,6 +5,7 @@ mod read;
 mod rename;
 mod write;
 
+use crate::fingerprint::{BASE_KEY, BaseFingerprint};
 use crate::peft::PeftOptions;
 use crate::peft::tensors::{INIT_KEY, SLICES_KEY, SavedSlices, SlicesByModule};
 use crate::{LayerKind, LoraConfig, LoraError, Slices};
@@ -98,6 +99,18 @@ impl StoredAdapter {
     /// told otherwise): alone they say nothing of the update of the original base.
     pub fn needs_changed_base(&self) -> bool {
         self.config.init.starts_at_weight() && !self.metadata.contains_key(INIT_KEY)
+    }
+
+    /// What the base that it was trained on is known by, where that is noted.
+    ///
+    /// # Errors
+    /// [`LoraError::InvalidOption`] if what the file notes of it is malformed.
+    pub fn base(&self) -> Result<Option<BaseFingerprint>, LoraError> {
+        BaseFingerprint::read(&self.metadata).map_err(|found| LoraError::InvalidOption {
+            option: BASE_KEY,
+            found,
+            expected: "what this crate writes there".into(),
+        })
     }
 
     /// The slices of the fused projections that have some.

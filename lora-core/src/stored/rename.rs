@@ -1,6 +1,7 @@
 //! Modules that a file calls otherwise than the model does.
 
 use super::StoredAdapter;
+use crate::fingerprint::BASE_KEY;
 use crate::peft::PREFIX;
 use crate::{LoraError, TargetModules};
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ impl StoredAdapter {
             return Ok(self);
         }
         let slices = self.slices()?;
+        self.metadata.remove(BASE_KEY);
         self.modules = keys_renamed(path, self.modules, name)?;
         self.saved = keys_renamed(path, self.saved, name)?;
         self.note_slices(slices.into_iter().map(|(old, slices)| (name(&old), slices)));

@@ -1,11 +1,12 @@
 //! Merging an adapter into its model for deployment, or converting a model.
 
 use super::labelled::{head_kind, model_labels};
-use super::open::{Loaded, Opens, load_trained, model_directory};
+use super::open::{Loaded, Opens, check_base, load_trained, model_directory};
 use super::plan::default_task;
 use super::verify::{MergeCheck, Probe, VerifyOptions, compare};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
+use crate::progress::Screen;
 use crate::task::TaskName;
 use burn::tensor::Device;
 use clap::Args;
@@ -27,6 +28,9 @@ pub struct MergeOptions {
     /// PEFT adapter to merge into it [default: none, the model is converted].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
+    #[arg(long)]
+    pub strict_base: bool,
     /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
@@ -117,6 +121,12 @@ fn merge_model<M: Opens>(
 ) -> Result<MergeSummary, TrainError> {
     let tolerance = options.verify.tolerance(options.dtype)?;
     let loaded = load_trained::<M>(dir, options.adapter.as_deref(), how, device)?;
+    check_base(
+        options.adapter.as_deref(),
+        loaded.adapter.as_ref(),
+        options.strict_base,
+        &Screen::detect(),
+    )?;
     let probe = match options.verify.verify {
         true => Some(options.verify.probe(&loaded.base, options.seed)?),
         false => None,

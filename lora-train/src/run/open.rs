@@ -209,6 +209,29 @@ pub fn load_base<M: Opens>(
     })
 }
 
+/// Says once that an adapter was trained on another base, or refuses it.
+///
+/// # Errors
+/// [`LoraError::OtherBase`](lora_core::LoraError::OtherBase) with `strict`, where the bases are known to differ.
+pub(crate) fn check_base(
+    dir: Option<&Path>,
+    report: Option<&AttachReport>,
+    strict: bool,
+    screen: &Screen,
+) -> Result<(), TrainError> {
+    let (Some(dir), Some(report)) = (dir, report) else {
+        return Ok(());
+    };
+    if strict {
+        report.check_base(dir)?;
+    }
+    if let Some(difference) = &report.base_difference {
+        let dir = dir.display();
+        screen.line(&format!("warning: {dir}: {difference}"));
+    }
+    Ok(())
+}
+
 /// [`load_base`] for a model that is to say something: it must be whole.
 ///
 /// # Errors
