@@ -375,7 +375,7 @@ fn in_half(
             // The adapters' own parameters train, those of the base do not.
             let trains = param.is_require_grad();
             let dtype = if trains { self.1 } else { self.0 };
-            param.map(|tensor| tensor.detach().cast(dtype).set_require_grad(trains))
+            param.map(|tensor| tensor.cast(dtype).detach().set_require_grad(trains))
         }
     }
     let config = LoraConfig::new(3)
