@@ -69,10 +69,10 @@ impl BaseOutline {
         for path in paths.into_iter().flatten() {
             let known = outline.samples.iter().any(|sample| sample.path == *path);
             let tensor = outline.tensors.iter().find(|tensor| tensor.path == *path);
-            if let (Some(tensor), false) = (tensor, known) {
-                if outline.counts(&tensor.name, &outline.without) {
-                    outline.samples.push(tensor.clone());
-                }
+            if let (Some(tensor), false) = (tensor, known)
+                && outline.counts(&tensor.name, &outline.without)
+            {
+                outline.samples.push(tensor.clone());
             }
         }
         outline

@@ -76,9 +76,15 @@ impl VerifyOptions {
 /// Rows of tokens that two models are compared on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Tokens, and which text of a pair each is of.
-    rows: Vec<(Vec<u32>, Vec<u32>)>,
+    rows: Vec<Row>,
     pad_id: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Row {
+    ids: Vec<u32>,
+    /// Which text of a pair each token is of.
+    type_ids: Vec<u32>,
 }
 
 impl Probe {
@@ -96,7 +102,10 @@ impl Probe {
         };
         let rows = RANDOM_ROWS.iter().map(|(part, of)| {
             let length = (longest * part / of).max(1);
-            ((0..length).map(|_| token()).collect(), vec![0; length])
+            Row {
+                ids: (0..length).map(|_| token()).collect(),
+                type_ids: vec![0; length],
+            }
         });
         Self {
             rows: rows.collect(),
@@ -122,7 +131,10 @@ impl Probe {
             };
             let row = base.tokenizer.encode_inputs(first, second, Some(longest))?;
             if !row.ids.is_empty() {
-                rows.push((row.ids, row.type_ids));
+                rows.push(Row {
+                    ids: row.ids,
+                    type_ids: row.type_ids,
+                });
             }
         }
         match rows.is_empty() {
@@ -151,12 +163,12 @@ impl Probe {
     fn outputs<M: Opens>(
         &self,
         model: &M,
-        rows: &[(Vec<u32>, Vec<u32>)],
+        rows: &[Row],
         device: &Device,
     ) -> Result<Vec<Vec<f32>>, TrainError> {
-        let longest = rows.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
+        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
         let shape = [rows.len(), longest];
-        let padded = |of: &dyn Fn(&(Vec<u32>, Vec<u32>), usize) -> i64| {
+        let padded = |of: &dyn Fn(&Row, usize) -> i64| {
             let cells = rows.iter();
             let cells = cells.flat_map(|row| (0..longest).map(|at| of(row, at)));
             TensorData::new(cells.collect::<Vec<i64>>(), shape)
@@ -164,11 +176,11 @@ impl Probe {
         let at = |values: &[u32], at: usize, other: u32| {
             i64::from(values.get(at).copied().unwrap_or(other))
         };
-        let ids = padded(&|row, place| at(&row.0, place, self.pad_id));
-        let type_ids = padded(&|row, place| at(&row.1, place, 0));
+        let ids = padded(&|row, place| at(&row.ids, place, self.pad_id));
+        let type_ids = padded(&|row, place| at(&row.type_ids, place, 0));
         let real: Vec<bool> = rows
             .iter()
-            .flat_map(|(ids, _)| (0..longest).map(|place| place < ids.len()))
+            .flat_map(|row| (0..longest).map(|place| place < row.ids.len()))
             .collect();
         let mask = TensorData::new(real.clone(), shape);
         let outputs = model.outputs(
