@@ -1,5 +1,6 @@
 """Holds the program `lora` against Python's PEFT, both ways: an adapter trained here is loaded there, and one made there is
 loaded here, and the loss of each example is the same. Adapters of every kind are trained for a few steps, and loaded there.
+A state dict that is written for loralib is one that PyTorch reads with `weights_only`, and holds the adapter to the bit.
 
     cargo run --release -- train examples/e2e.toml
     python scripts/check_with_peft.py
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -87,6 +89,22 @@ def train(options, data, output):
     return output / "adapter"
 
 
+def check_pickle(adapter, scratch):
+    """`lora convert --to loralib` beside the adapter it is of."""
+    file = scratch / "loralib.bin"
+    arguments = ["convert", adapter, "--to", "loralib", "--output", file]
+    subprocess.run([*PROGRAM, *map(str, arguments)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    expected = {}
+    for name, tensor in load_file(adapter / "adapter_model.safetensors").items():
+        expected[name.removeprefix("base_model.model.").removesuffix(".weight")] = tensor
+    for options in ({}, {"mmap": True}):
+        state = torch.load(file, weights_only=True, **options)
+        assert list(state) == sorted(state) and state.keys() == expected.keys(), list(state)
+        for name, tensor in state.items():
+            assert tensor.dtype == torch.float32 and torch.equal(tensor, expected[name]), name
+    print(f"pickled for loralib, loaded by PyTorch: {len(expected)} tensors are the same")
+
+
 def compare(name, there, here):
     assert [tokens for _, tokens in there] == [tokens for _, tokens in here], f"{name}: other tokens are learned"
     difference = max(abs(a - b) for (a, _), (b, _) in zip(there, here))
@@ -128,6 +146,7 @@ def main():
             adapter = train(options, data, scratch / str(number))
             model = PeftModel.from_pretrained(base_model(), adapter).eval()
             compare(" ".join(options), losses_there(model, lines), losses_here(adapter, data, scratch))
+        check_pickle(train([], data, scratch / "plain"), scratch)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 //! - [`fine_tune`]: a training run from a program of one's own
 //! - [`classify`]: an encoder that learns to classify sentences, and is used
 //! - [`application`]: a model with its adapter inside an application, with `lora-models` alone
+//! - [`merge_and_export`]: an adapter merged, checked, and written for deployment
 //!
 //! The code of the README is compiled and run with this crate too.
 #![recursion_limit = "256"]
@@ -12,6 +13,7 @@ pub mod application;
 pub mod classify;
 pub mod fine_tune;
 pub mod foreign_module;
+pub mod merge_and_export;
 
 /// The README, whose Rust code runs as a documentation test.
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 #![recursion_limit = "256"]
 
 use burn::tensor::Device;
-use lora_examples::{application::Writer, classify, fine_tune, foreign_module};
+use lora_examples::{application::Writer, classify, fine_tune, foreign_module, merge_and_export};
 use lora_train::progress::Screen;
 use lora_train::run::Predicted;
 use std::collections::BTreeMap;
@@ -67,6 +67,34 @@ fn an_encoder_learns_to_classify_sentences_and_says_what_new_ones_are() {
     });
     assert_eq!(classes.collect::<Vec<_>>(), ["yes", "no"]);
     assert!(outcome.adapter.join("adapter_model.safetensors").is_file());
+}
+
+#[test]
+fn an_adapter_is_merged_checked_exported_and_taken_off_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = merge_and_export::run(dir.path(), 8, &mut Screen::quiet()).unwrap();
+    assert!(outcome.adapted != outcome.base, "{outcome:?}");
+    assert_eq!(outcome.full.texts, outcome.adapted);
+    // Logits of some ten: sums in another order in f32, weights with eight significant bits in bf16.
+    assert!(outcome.full.difference < 1e-3, "{outcome:?}");
+    assert!(outcome.half.difference < 1.0, "{outcome:?}");
+    assert!(
+        outcome.half.difference > outcome.full.difference,
+        "{outcome:?}"
+    );
+    for exported in [&outcome.full, &outcome.half] {
+        assert!(exported.check.passed() && exported.check.rows == 4);
+        for file in ["model.safetensors", "config.json", "tokenizer.json"] {
+            assert!(exported.dir.join(file).is_file(), "{file}");
+        }
+    }
+    let size = |exported: &merge_and_export::Exported| {
+        let file = exported.dir.join("model.safetensors");
+        std::fs::metadata(file).unwrap().len() as f64
+    };
+    let share = size(&outcome.half) / size(&outcome.full);
+    assert!((0.49..0.52).contains(&share), "{share}");
+    assert!(outcome.unmerged);
 }
 
 /// The programs themselves, which `cargo test` builds beside this test.

@@ -93,6 +93,14 @@ pub enum LoraError {
         /// Why, and what would be accepted.
         message: String,
     },
+    /// An adapter was trained on another base than it is put on.
+    #[error("{}: {difference}; take the base that it was trained on, or do without `--strict-base`", path.display())]
+    OtherBase {
+        /// The adapter's directory.
+        path: PathBuf,
+        /// What is known to differ.
+        difference: crate::fingerprint::BaseDifference,
+    },
     /// Tensors that the configuration calls for are not in the file.
     #[error("{}: missing tensor{}: {}", path.display(), plural(.names), list(.names))]
     MissingTensors {

@@ -35,9 +35,10 @@
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
 //! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
-//! - [`merge()`], [`trainable_summary`], [`Dropout`]
+//! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`]
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`stored`]: adapters as files hold them, without a model
+//! - [`BaseFingerprint`], [`BaseDifference`]: whether an adapter is on the base that it was trained on
 //! - [`combine`]: several of them made into one
 //! - [`files`]: atomic writes
 //!
@@ -57,6 +58,7 @@ mod dropout;
 mod embedding;
 mod error;
 pub mod files;
+mod fingerprint;
 mod hash;
 mod init;
 mod linear;
@@ -69,6 +71,7 @@ pub mod stored;
 mod svd;
 mod targets;
 mod trainable;
+mod weight_error;
 
 pub use adapted::AdaptedModule;
 pub use adapter::{AdapterSwitch, LoraAdapter, LoraBias};
@@ -77,6 +80,7 @@ pub use config::{BiasTraining, ExcludeModules, LoraConfig, TargetModules};
 pub use dropout::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
 pub use error::LoraError;
+pub use fingerprint::{BaseDifference, BaseFingerprint};
 pub use init::{LoraInit, normal_values};
 pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
@@ -84,3 +88,4 @@ pub use modules::{AdapterPath, LayerKind, param_id};
 pub use scaling::LoraScaling;
 pub use targets::{Architecture, FusedLayout, FusedProjection, SavedParameter, Slices};
 pub use trainable::{TrainableSummary, trainable_summary};
+pub use weight_error::{WeightError, weight_errors};

@@ -109,9 +109,15 @@ pub(crate) fn factors<M: Module>(module: &M) -> Vec<Factor> {
 
 /// The value of the parameter at a path, row-major, without its adapter.
 pub(crate) fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f32>> {
+    base_head(module, parameter, usize::MAX)
+}
+
+/// The first values, at most `most`, of the parameter at a path, row-major, without its adapter.
+pub(crate) fn base_head<M: Module>(module: &M, parameter: &str, most: usize) -> Option<Vec<f32>> {
     struct Find<'a> {
         path: Vec<String>,
         wanted: &'a str,
+        most: usize,
         found: Option<Vec<f32>>,
     }
     impl ModuleVisitor for Find<'_> {
@@ -125,14 +131,21 @@ pub(crate) fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if self.path.join(".") == self.wanted {
-                let data = param.base().into_data().convert::<f32>();
-                self.found = data.try_to_vec().ok();
+                let base = param.base();
+                let data = match base.shape().num_elements() {
+                    all if all > self.most => {
+                        base.reshape([all]).narrow(0, 0, self.most).into_data()
+                    }
+                    _ => base.into_data(),
+                };
+                self.found = data.convert::<f32>().try_to_vec().ok();
             }
         }
     }
     let mut find = Find {
         path: Vec::new(),
         wanted: parameter,
+        most,
         found: None,
     };
     module.visit(&mut find);

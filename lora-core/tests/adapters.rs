@@ -5,12 +5,12 @@ mod common;
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use common::{assert_close, host};
 use lora_core::{
     AdapterPath, Architecture, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
     LoraEmbeddingConfig, LoraError, LoraLinear, LoraLinearConfig, TargetModules, attach,
-    attach_with, detach, merge, trainable_summary,
+    attach_with, detach, merge, trainable_summary, weight_errors,
 };
 
 #[derive(Module, Debug)]
@@ -355,4 +355,94 @@ fn a_bare_matrix_is_adapted_by_name_but_is_no_linear_layer() {
     let (net, report) = attach(net, &config).unwrap();
     assert_eq!(report.modules[0].path, AdapterPath::Composed);
     assert_eq!(host(net.mixing.val()), vec![1.0; 25]);
+}
+
+#[derive(Module, Debug)]
+struct One {
+    layer: Linear,
+}
+
+/// A linear layer whose weight and bias are in half precision, with every kind of adapter.
+fn in_half(
+    dtype: DType,
+    factors: DType,
+    dora: bool,
+    device: &Device,
+) -> (One, lora_core::AttachReport) {
+    struct Cast(DType, DType);
+    impl burn::module::ModuleMapper for Cast {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            // The adapters' own parameters train, those of the base do not.
+            let trains = param.is_require_grad();
+            let dtype = if trains { self.1 } else { self.0 };
+            param.map(|tensor| tensor.cast(dtype).detach().set_require_grad(trains))
+        }
+    }
+    let config = LoraConfig::new(3)
+        .with_alpha(5.0)
+        .with_dora(dora)
+        .with_lora_bias(!dora)
+        .with_targets(TargetModules::all_linear());
+    let one = One {
+        layer: LinearConfig::new(37, 29).init(&device.clone().autodiff()),
+    };
+    let (one, report) = attach(one, &config).unwrap();
+    let one = one.map(&mut Fill(3)).map(&mut Cast(dtype, factors));
+    (one.valid(), report)
+}
+
+#[test]
+fn a_base_in_half_precision_is_added_to_in_f32_and_rounded_once() {
+    let device = Device::flex();
+    // Half the distance of f16's smallest values.
+    let least = 2f64.powi(-25);
+    for (dtype, unit) in [(DType::F16, 2f64.powi(-11)), (DType::BF16, 2f64.powi(-8))] {
+        for (factors, dora) in [
+            (DType::F32, false),
+            (dtype, false),
+            (DType::F32, true),
+            (dtype, true),
+        ] {
+            let (one, report) = in_half(dtype, factors, dora, &device);
+            let adapter = one
+                .layer
+                .weight
+                .reparameterization::<lora_core::LoraAdapter>()
+                .unwrap();
+            // What it would be in the base's own arithmetic: rounded, added and rounded again.
+            let base = one.layer.weight.base();
+            let twice = host(base.clone() + adapter.delta().cast(dtype));
+
+            let merged = merge(one.clone()).into_module();
+            assert_eq!(merged.layer.weight.val().dtype(), dtype);
+            let error = weight_errors(&one, &report, &merged).unwrap().remove(0);
+            // Values just below a power of two are rounded by nearly the unit roundoff of it.
+            let what = format!("{dtype:?}, factors {factors:?}, dora {dora}: {error}");
+            assert!(
+                error.relative > 0.1 * unit && error.relative < 1.001 * unit,
+                "{what}"
+            );
+            if !dora {
+                let values = |tensor: Tensor<2>| host(tensor);
+                let (a, b) = adapter.factors();
+                let (a, b) = (values(a), values(b));
+                let exact = |at: usize| {
+                    let (row, column) = (at / 29, at % 29);
+                    let product =
+                        (0..3).map(|r| f64::from(a[row * 3 + r]) * f64::from(b[r * 29 + column]));
+                    product.sum::<f64>() * adapter.scale()
+                };
+                let bases = values(base);
+                let off = |found: &[f32]| {
+                    let each = found.iter().enumerate().filter(|(at, found)| {
+                        let sum = f64::from(bases[*at]) + exact(*at);
+                        (f64::from(**found) - sum).abs() > 1.001 * unit * sum.abs() + least
+                    });
+                    each.count()
+                };
+                assert_eq!(off(&values(merged.layer.weight.val())), 0, "{what}");
+                assert!(off(&twice) > 50, "{what}");
+            }
+        }
+    }
 }

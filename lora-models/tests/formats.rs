@@ -7,9 +7,11 @@ use lora_core::files::Overwrite;
 use lora_core::peft::PeftOptions;
 use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::{BiasTraining, FusedLayout, Slices};
+use lora_models::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
 use lora_models::formats::loralib::{self, LoralibOptions};
 use lora_models::formats::{AdapterFormat, mlx};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 fn file(name: &str) -> PathBuf {
     fixture("formats").join(name)
@@ -116,17 +118,196 @@ fn loralib_comes_back_as_it_was() {
             (&adapter.modules, &adapter.saved),
             "{name}"
         );
-        let path = dir.path().join(format!("{name}.safetensors"));
-        loralib::write(&again, &path, &Vec::new(), Overwrite::Refuse).unwrap();
-        assert_eq!(AdapterFormat::of(&path), Some(AdapterFormat::Loralib));
-        let back = loralib::read(&path, &options).unwrap();
-        assert_eq!(
-            (back.modules, back.saved),
-            (adapter.modules, adapter.saved),
-            "{name}"
-        );
-        assert!(loralib::write(&again, &path, &Vec::new(), Overwrite::Refuse).is_err());
+        for ending in ["safetensors", "bin", "pt"] {
+            let path = dir.path().join(format!("{name}.{ending}"));
+            loralib::write(&again, &path, &Vec::new(), Overwrite::Refuse).unwrap();
+            assert_eq!(AdapterFormat::of(&path), Some(AdapterFormat::Loralib));
+            let pickled = Checkpoint::open(&path).unwrap().source().is_pickle();
+            assert_eq!(pickled, ending != "safetensors");
+            let back = loralib::read(&path, &options).unwrap();
+            assert_eq!(
+                (&back.modules, &back.saved),
+                (&adapter.modules, &adapter.saved),
+                "{name}.{ending}"
+            );
+            // The same tensors as in the file of loralib itself.
+            let (ours, theirs) = (bits(&path, ""), bits(&file(name), "model_state_dict."));
+            assert_eq!(ours, theirs, "{name}.{ending}");
+            assert!(loralib::write(&again, &path, &Vec::new(), Overwrite::Refuse).is_err());
+        }
+        let nameless = dir.path().join(format!("{name}.data"));
+        let error = loralib::write(&again, &nameless, &Vec::new(), Overwrite::Refuse);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(".bin, .pt or .pth"), "{error}");
+        assert!(!nameless.exists());
     }
+}
+
+/// The tensors of a file to the bit, by their names without a prefix.
+fn bits(path: &Path, prefix: &str) -> BTreeMap<String, (Vec<usize>, Vec<u32>)> {
+    let file = Checkpoint::open(path).unwrap();
+    let tensors = file.names().map(|name| {
+        let tensor = file.read_f32(name).unwrap();
+        let name = name.strip_prefix(prefix).unwrap_or(name);
+        let values = tensor.values.iter().map(|value| value.to_bits());
+        (name.to_string(), (tensor.shape, values.collect()))
+    });
+    tensors.collect()
+}
+
+/// `adapter_model.safetensors` of a directory, to the bit.
+fn peft_bits(dir: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u32>)> {
+    bits(&dir.join("adapter_model.safetensors"), "")
+}
+
+#[test]
+fn peft_goes_to_loralib_s_pickle_and_back_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sliced = of_peft("gpt2_tied.random");
+    let modules: Vec<String> = sliced.modules.keys().cloned().collect();
+    sliced.note_slices(modules.into_iter().map(|module| (module, q_and_v())));
+    // Three rows a slice, in the two blocks of q and v.
+    for factors in sliced.modules.values_mut() {
+        let ([d_out, d_in], rank) = (factors.shape(), 6);
+        let values = |count: usize| (0..count).map(|i| (i as f32 * 0.7).sin());
+        let block = |at: usize| (at / rank / (d_out / 3), at % rank / 3);
+        let b = values(d_out * rank)
+            .enumerate()
+            .map(|(at, value)| match block(at) {
+                (0, 0) | (2, 1) => value,
+                _ => 0.0,
+            });
+        factors.a = StoredTensor::new([rank, d_in], values(rank * d_in).collect::<Vec<_>>());
+        factors.b = StoredTensor::new([d_out, rank], b.collect::<Vec<_>>());
+        factors.scale = 2.0;
+    }
+    sliced.config.rank = 6;
+    for (name, adapter, slices) in [
+        ("gpt2", of_peft("gpt2_tied.random"), None),
+        ("gpt2_qv", sliced, Some(q_and_v())),
+        ("bert", of_peft("bert_seq.random"), None),
+    ] {
+        let path = |suffix: &str| dir.path().join(format!("{name}{suffix}"));
+        adapter.save(&path("-0"), Overwrite::Refuse).unwrap();
+        let first = StoredAdapter::read(&path("-0")).unwrap();
+        loralib::write(&first, &path(".bin"), &Vec::new(), Overwrite::Refuse).unwrap();
+        let factors = first.modules.values().next().unwrap();
+        // Loralib's alpha is by the rank of a slice.
+        let groups = slices
+            .as_ref()
+            .map_or(1, |slices: &Slices| slices.adapted.len());
+        let options = LoralibOptions {
+            alpha: factors.scale * (factors.rank() / groups) as f64,
+            slices,
+            rename: Vec::new(),
+            peft: first.options.clone(),
+        };
+        let back = loralib::read(&path(".bin"), &options).unwrap();
+        back.save(&path("-1"), Overwrite::Refuse).unwrap();
+        assert_eq!(peft_bits(&path("-1")), peft_bits(&path("-0")), "{name}");
+        let again = StoredAdapter::read(&path("-1")).unwrap();
+        assert_eq!(again.modules, first.modules, "{name}");
+        assert_eq!(again.slices().unwrap(), first.slices().unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn mlx_goes_to_peft_and_back_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let rename = vec![("model.".to_string(), "transformer.".to_string())];
+    for name in ["gpt2_tied.random", "gpt2_tied.dora"] {
+        let path = |suffix: &str| dir.path().join(format!("{name}{suffix}"));
+        mlx::write(&of_peft(name), &path("-0"), &rename, Overwrite::Refuse).unwrap();
+        let adapter = mlx::read(&path("-0"), &rename, PeftOptions::default()).unwrap();
+        adapter.save(&path("-peft"), Overwrite::Refuse).unwrap();
+        let adapter = StoredAdapter::read(&path("-peft")).unwrap();
+        mlx::write(&adapter, &path("-1"), &rename, Overwrite::Refuse).unwrap();
+        for file in [mlx::WEIGHTS_FILE, "adapter_config.json"] {
+            let bytes = |dir: &str| std::fs::read(path(dir).join(file)).unwrap();
+            assert_eq!(bytes("-1"), bytes("-0"), "{name}, {file}");
+        }
+    }
+}
+
+/// A PEFT directory whose tensors have other names.
+fn with_names(of: &str, dir: &Path, rename: impl Fn(&str) -> String) {
+    of_peft(of).save(dir, Overwrite::Refuse).unwrap();
+    let path = dir.join("adapter_model.safetensors");
+    let file = Checkpoint::open(&path).unwrap();
+    let tensors: Vec<_> = file
+        .names()
+        .map(|name| (rename(name), file.read_f32(name).unwrap()))
+        .collect();
+    let refs: Vec<TensorRef<'_>> = tensors
+        .iter()
+        .map(|(name, tensor)| TensorRef {
+            name,
+            shape: &tensor.shape,
+            values: &tensor.values,
+        })
+        .collect();
+    write_safetensors(&path, &refs, ExportDType::F32).unwrap();
+}
+
+#[test]
+fn peft_files_with_other_prefixes_are_converted_or_say_how() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let rename = |from: &str, to: &str| vec![(from.to_string(), to.to_string())];
+    for (of, trunk) in [
+        ("gpt2_tied.random", "transformer"),
+        ("bert_seq.random", "bert"),
+    ] {
+        let expected = of_peft(of);
+        let read = |dir: &Path, rename: &[(String, String)]| {
+            let adapter = StoredAdapter::read_renamed(dir, rename).unwrap();
+            assert_eq!(adapter.modules, expected.modules, "{of}");
+            assert_eq!(adapter.saved, expected.saved, "{of}");
+            let again = dir.join("again");
+            adapter.save(&again, Overwrite::Refuse).unwrap();
+            let again = StoredAdapter::read(&again).unwrap();
+            assert_eq!(again.modules, expected.modules, "{of}");
+        };
+        // Without the prefix: a state dict that was saved by itself.
+        let bare = path(&format!("{of}-bare"));
+        with_names(of, &bare, |name| name.replacen("base_model.model.", "", 1));
+        let error = StoredAdapter::read(&bare).unwrap_err().to_string();
+        let hint = format!("--rename {trunk}.={trunk}.");
+        assert!(error.contains(&hint), "{error}");
+        let mut all = rename(&format!("{trunk}."), &format!("{trunk}."));
+        all.extend(rename("classifier.", "classifier."));
+        read(&bare, &all);
+
+        // Around another module.
+        let deep = path(&format!("{of}-deep"));
+        with_names(of, &deep, |name| {
+            name.replacen("base_model.model.", "base_model.model.model.", 1)
+        });
+        let as_it_is = StoredAdapter::read(&deep).unwrap();
+        assert!(
+            as_it_is
+                .modules
+                .keys()
+                .all(|name| name.starts_with("model."))
+        );
+        as_it_is
+            .save(&path(&format!("{of}-copy")), Overwrite::Refuse)
+            .unwrap();
+        assert_eq!(
+            peft_bits(&path(&format!("{of}-copy"))),
+            peft_bits(&deep),
+            "{of}"
+        );
+        read(&deep, &rename("model.", ""));
+    }
+    // Two names that become one are no renaming.
+    let deep = path("gpt2_tied.random-deep");
+    let error = StoredAdapter::read_renamed(
+        &deep,
+        &rename("model.transformer.h.1.", "model.transformer.h.0."),
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("two of its names become"), "{error}");
 }
 
 #[test]
@@ -201,7 +382,7 @@ fn mlx_keeps_the_scale_and_turns_the_factors() {
 #[test]
 fn what_a_format_has_no_place_for_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("out");
+    let path = dir.path().join("out.bin");
     let to_mlx =
         |adapter: &StoredAdapter| mlx::write(adapter, &path, &Vec::new(), Overwrite::Refuse);
     let to_loralib =

@@ -97,6 +97,19 @@ pub enum TrainError {
         /// What is wrong with its input, and what was expected.
         message: String,
     },
+    /// A merged model does not say what the base with its adapter says; nothing was written.
+    #[error(
+        "the merged model is not what the base with its adapter is, so nothing was written; write another element type \
+         (`--dtype`), or allow more (`--tolerance`): {measured}"
+    )]
+    MergeDiffers {
+        /// The largest difference of a logit, as a share of the largest one.
+        relative: f64,
+        /// What is allowed.
+        tolerance: f64,
+        /// All that was measured, and the weight with the largest error.
+        measured: String,
+    },
     /// A model, its checkpoint or its tokenizer is at fault.
     #[error(transparent)]
     Model(#[from] lora_models::ModelError),

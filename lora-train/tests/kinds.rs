@@ -302,20 +302,33 @@ fn adapters_are_converted_and_come_back() {
     assert_eq!(adapter(&path("peft")), adapter(&adapter_dir));
     assert_eq!(config(&path("peft"))["task_type"], "CAUSAL_LM");
 
-    let file = path("loralib.safetensors");
-    succeed(&mut convert(&adapter_dir, "loralib", &file, &[]));
+    for name in ["loralib.safetensors", "loralib.bin"] {
+        let (file, again) = (path(name), path("again"));
+        succeed(&mut convert(&adapter_dir, "loralib", &file, &[]));
+        fail(&mut convert(&file, "peft", &again, &[]), 2, &["alpha"]);
+        succeed(&mut convert(
+            &file,
+            "peft",
+            &again,
+            &["--alpha", "8", "--overwrite"],
+        ));
+        assert_eq!(adapter(&again), adapter(&adapter_dir), "{name}");
+    }
     fail(
-        &mut convert(&file, "peft", &path("again"), &[]),
-        2,
-        &["alpha"],
+        &mut convert(&adapter_dir, "loralib", &path("loralib.data"), &[]),
+        1,
+        &["loralib.data", ".bin"],
     );
-    succeed(&mut convert(
-        &file,
-        "peft",
-        &path("again"),
-        &["--alpha", "8"],
-    ));
-    assert_eq!(adapter(&path("again")), adapter(&adapter_dir));
+    fail(
+        &mut convert(
+            &adapter_dir,
+            "peft",
+            &path("other"),
+            &["--rename", "gpt.=gpt2."],
+        ),
+        2,
+        &["rename", "gpt.=gpt2."],
+    );
     let before = example_losses(&model(), Some(&adapter_dir), &path("before.jsonl"));
     let after = example_losses(&model(), Some(&path("again")), &path("after.jsonl"));
     assert_eq!(before, after);

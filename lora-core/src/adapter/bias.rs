@@ -1,6 +1,6 @@
 //! The bias that an adapter adds to its layer's.
 
-use super::AdapterSwitch;
+use super::{AdapterSwitch, widened};
 use burn::module::{Module, Param, Reparameterization};
 use burn::tensor::Tensor;
 
@@ -21,14 +21,15 @@ pub struct LoraBias {
 impl Reparameterization for LoraBias {
     const NAME: &'static str = crate::modules::ADAPTER_COMPONENT;
 
-    /// `base + scale · value`, or `base` itself while the adapter is off.
+    /// `base + scale · value`, or `base` itself while the adapter is off. A half-precision base is added to
+    /// in f32 and rounded once.
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         if !self.switch.is_active() {
             return base;
         }
-        let value = self.value.val().mul_scalar(self.scale);
+        let value = widened(self.value.val()).mul_scalar(self.scale);
         let dtype = base.dtype();
-        let value = value.reshape(base.shape()).cast(dtype);
-        base + value
+        let value = value.reshape(base.shape());
+        (widened(base) + value).cast(dtype)
     }
 }

@@ -95,10 +95,18 @@ impl LoraAdapter {
     }
 
     /// `scale · A B`, less what the factors started at: the size of the weight. What DoRA does to the
-    /// sum comes after it.
+    /// sum comes after it. Of factors in half precision it is taken in f32.
     pub fn delta(&self) -> Tensor<2> {
         let (a, b) = self.factors();
-        a.matmul(b).mul_scalar(self.scale)
+        widened(a).matmul(widened(b)).mul_scalar(self.scale)
+    }
+}
+
+/// In f32, where it is in half precision.
+fn widened<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => tensor.cast(DType::F32),
+        _ => tensor,
     }
 }
 
@@ -149,15 +157,12 @@ impl Reparameterization for LoraAdapter {
         let delta = self.delta();
         let (shape, dtype) = (base.shape(), base.dtype());
         let base = base.reshape(delta.dims());
-        let sum = match dtype {
-            DType::F16 | DType::BF16 => base.cast(DType::F32) + delta.cast(DType::F32),
-            _ => base + delta,
-        };
+        let sum = widened(base) + delta;
         let sum = match &self.magnitude {
             None => sum,
             Some(magnitude) => {
                 let norm = sum.clone().detach().square().sum_dim(0).sqrt(); // [1, d_out]
-                sum * (magnitude.val().unsqueeze::<2>() / norm)
+                sum * (widened(magnitude.val()).unsqueeze::<2>() / norm)
             }
         };
         sum.cast(dtype).reshape(shape)

@@ -4,6 +4,7 @@ use super::AttachReport;
 use super::put::{PutBiases, PutFactors};
 use crate::adapted::AdaptedModule;
 use crate::adapter::AdapterSwitch;
+use crate::fingerprint::BaseOutline;
 use crate::init::starting_factors;
 use crate::modules::{self, base_value};
 use crate::targets::{Architecture, Target, resolve};
@@ -47,11 +48,21 @@ impl AttachPlan {
         let parameters = modules::parameters(module, architecture);
         let resolved = resolve(&parameters, config, architecture)?;
         let targets = resolved.targets.iter();
+        let modules: Vec<AdaptedModule> = targets.map(|target| adapted(target, config)).collect();
+        let outline = BaseOutline::new(
+            &parameters,
+            &modules,
+            &resolved.saved,
+            &config.modules_to_save,
+            architecture,
+        );
         Ok(Self {
             report: AttachReport {
                 config: config.clone(),
-                modules: targets.map(|target| adapted(target, config)).collect(),
+                modules,
                 saved: resolved.saved,
+                base_difference: None,
+                outline,
                 switch: AdapterSwitch::on(),
             },
         })

@@ -1,10 +1,12 @@
 //! What an attach did.
 
-use crate::LoraConfig;
 use crate::adapted::AdaptedModule;
 use crate::adapter::AdapterSwitch;
+use crate::fingerprint::{BaseDifference, BaseOutline};
 use crate::targets::SavedParameter;
+use crate::{LoraConfig, LoraError};
 use std::fmt;
+use std::path::Path;
 
 /// What [`attach`](crate::attach()) did. Saving, merging and inspecting the adapters need it.
 #[derive(Clone, Debug)]
@@ -17,12 +19,31 @@ pub struct AttachReport {
     pub saved: Vec<SavedParameter>,
     /// Turns these adapters on and off.
     pub switch: AdapterSwitch,
+    /// How the base differs from the one that the adapter was trained on, where it was read from a file that says
+    /// so; `None` where nothing is known to differ. Computing goes on; [`check_base`](Self::check_base) refuses.
+    pub base_difference: Option<BaseDifference>,
+    /// The tensors of the base, for what is written of it.
+    pub(crate) outline: BaseOutline,
 }
 
 impl AttachReport {
     /// Number of trainable parameters of all adapters.
     pub fn parameters(&self) -> usize {
         self.modules.iter().map(AdaptedModule::parameters).sum()
+    }
+
+    /// Refuses an adapter that was read from `dir` and is of another base.
+    ///
+    /// # Errors
+    /// [`LoraError::OtherBase`] where [`base_difference`](Self::base_difference) is one.
+    pub fn check_base(&self, dir: &Path) -> Result<(), LoraError> {
+        match &self.base_difference {
+            None => Ok(()),
+            Some(difference) => Err(LoraError::OtherBase {
+                path: dir.into(),
+                difference: difference.clone(),
+            }),
+        }
     }
 
     /// Number of parameters that train whole, beside the adapters.

@@ -2,6 +2,7 @@
 
 use super::{CombineOn, CombineOptions, Mix};
 use crate::LoraError;
+use crate::fingerprint::{BaseDifference, BaseFingerprint};
 use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use std::collections::BTreeMap;
 
@@ -109,4 +110,32 @@ pub(super) fn saved(
         all.extend(adapter.saved.clone());
     }
     Ok(all)
+}
+
+/// The base that all adapters were trained on, where each says and none contradicts another; else how the first two
+/// that do differ.
+pub(super) fn bases(
+    adapters: &[(&StoredAdapter, f64)],
+    strict: bool,
+) -> Result<(Option<BaseFingerprint>, Option<BaseDifference>), LoraError> {
+    let mut known: Option<BaseFingerprint> = None;
+    let mut all_say = true;
+    for (adapter, _) in adapters {
+        let Some(base) = adapter.base()? else {
+            all_say = false;
+            continue;
+        };
+        known = match known {
+            None => Some(base),
+            Some(other) => match other.joined(base) {
+                Ok(joined) => Some(joined),
+                Err(difference) if strict => {
+                    let found = format!("an adapter that is, beside the others, {difference}");
+                    return Err(refused(found, "adapters of one base model"));
+                }
+                Err(difference) => return Ok((None, Some(difference))),
+            },
+        };
+    }
+    Ok((known.filter(|_| all_say), None))
 }

@@ -31,6 +31,7 @@ mod mix;
 
 pub use mix::{MajoritySign, Mix};
 
+use crate::fingerprint::BaseDifference;
 use crate::hash::stable_hash;
 use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use crate::{LoraError, TargetModules};
@@ -66,6 +67,8 @@ pub struct CombineOptions {
     pub saved_from: Option<usize>,
     /// Seed of what is random: DARE's pruning.
     pub seed: u64,
+    /// Refuse adapters that were trained on different bases, as far as their files tell.
+    pub strict_base: bool,
 }
 
 impl Default for CombineOptions {
@@ -76,6 +79,7 @@ impl Default for CombineOptions {
             mix: Mix::Linear,
             saved_from: None,
             seed: 0,
+            strict_base: false,
         }
     }
 }
@@ -88,6 +92,8 @@ pub struct Combined {
     /// The share of each module's update that its rank could not hold: the norm of what is missing, over the
     /// norm of the update. Only of [`CombineOn::Update`].
     pub truncation: BTreeMap<String, f64>,
+    /// How the bases differ that the adapters were trained on, where they are known to: their sum is then of none.
+    pub base_difference: Option<BaseDifference>,
 }
 
 /// Makes one adapter of several, each with its weight, which may be negative.
@@ -97,13 +103,15 @@ pub struct Combined {
 /// # Errors
 /// If there is no adapter, they are on layers of different shapes or kinds, an option is out of range, the
 /// factors' ranks differ where they are mixed apart, one is no plain low-rank update (DoRA, a bias on `B`,
-/// PiSSA and OLoRA on a changed base), or parameters that trained whole differ and nothing says whose to keep.
+/// PiSSA and OLoRA on a changed base), parameters that trained whole differ and nothing says whose to keep, or the
+/// bases differ and that is to be refused.
 pub fn combine(
     adapters: &[(&StoredAdapter, f64)],
     options: &CombineOptions,
 ) -> Result<Combined, LoraError> {
     check::options(adapters, options)?;
     let saved = check::saved(adapters, options.saved_from)?;
+    let (base, base_difference) = check::bases(adapters, options.strict_base)?;
     let names: BTreeSet<&String> = adapters
         .iter()
         .flat_map(|(a, _)| a.modules.keys())
@@ -147,16 +155,21 @@ pub fn combine(
         .iter()
         .flat_map(|(a, _)| a.config.modules_to_save.clone());
     config.modules_to_save = to_save.collect::<BTreeSet<_>>().into_iter().collect();
+    // Slices do not outlive a combination, the base does.
+    let mut metadata = BTreeMap::new();
+    if let Some(base) = base {
+        base.note(&mut metadata);
+    }
     Ok(Combined {
         adapter: StoredAdapter {
             config,
             options: first.options.clone(),
             modules,
             saved,
-            // Slices do not outlive a combination.
-            metadata: BTreeMap::new(),
+            metadata,
         },
         truncation,
+        base_difference,
     })
 }
 

@@ -18,7 +18,7 @@
 //!
 //! An adapter on slices of a fused projection is written as the standard adapter of rank
 //! `slices · r` with a block-shaped `B`; which slices it was is kept in the file's metadata, where
-//! PEFT does not look.
+//! PEFT does not look; so is what its base is known by ([`BaseFingerprint`](crate::BaseFingerprint)).
 //!
 //! # Fields of PEFT's `LoraConfig`
 //! Those of version 0.21.2. A field that is refused is accepted where it is off: null, false or empty.

@@ -17,6 +17,9 @@ use std::path::Path;
 
 /// Attaches the adapter in a PEFT directory to a module, ready to go on training.
 ///
+/// Of a base that is not the one the adapter was trained on, as far as the file tells,
+/// [`AttachReport::base_difference`] says so.
+///
 /// The tensors must be exactly those that `adapter_config.json` calls for on this module. They may
 /// be f32, f16, bf16 or f64, and become f32.
 ///
@@ -133,6 +136,12 @@ fn load_parts<M: Module>(
         }
         let data = TensorData::new(values, saved.shape.clone());
         given.saved.insert(saved.parameter.clone(), data);
+    }
+    if let Some(base) = &file.base {
+        // Without its head the adapter may be put on another kind of model with the same trunk.
+        let whole = matches!(parts, Parts::All);
+        let report = &mut plan.report;
+        report.base_difference = base.difference_to(&module, &report.outline, whole);
     }
     plan.apply(module, given)
 }

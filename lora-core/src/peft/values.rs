@@ -2,6 +2,7 @@
 
 use super::tensors::{FileTensor, INIT_KEY, Part, SLICES_KEY, SlicesByModule, compact, transpose};
 use crate::attach::AdapterValues;
+use crate::fingerprint::BaseFingerprint;
 use crate::targets::Slices;
 use crate::{AdaptedModule, LoraError, LoraInit, LoraScaling};
 use burn::tensor::{Bytes, DType, TensorData};
@@ -17,6 +18,8 @@ pub(crate) struct AdapterFile<'a> {
     slices: SlicesByModule,
     /// How the factors started, where the file holds the difference to their start.
     pub start: Option<LoraInit>,
+    /// What it says of the base that the adapter is of.
+    pub base: Option<BaseFingerprint>,
     /// What the file notes beside its tensors, but for its format.
     pub metadata: BTreeMap<String, String>,
 }
@@ -54,6 +57,7 @@ impl<'a> AdapterFile<'a> {
             tensors,
             slices,
             start,
+            base: BaseFingerprint::read(&metadata).map_err(malformed)?,
             metadata,
         })
     }

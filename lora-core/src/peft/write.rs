@@ -3,6 +3,7 @@
 use super::json::PeftOptions;
 use super::tensors::{INIT_KEY, expand, transpose};
 use crate::files::Overwrite;
+use crate::fingerprint::BaseFingerprint;
 use crate::modules::{Factor, base_value, factors};
 use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use crate::{AdaptedModule, AttachReport, LoraError};
@@ -68,6 +69,7 @@ pub fn extract<M: Module>(
         Some((module.module.clone(), slices))
     });
     adapter.note_slices(slices);
+    BaseFingerprint::of(module, &report.outline)?.note(&mut adapter.metadata);
     if report.config.init.starts_at_weight() {
         let init = report.config.init.to_string();
         adapter.metadata.insert(INIT_KEY.into(), init);

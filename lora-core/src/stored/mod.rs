@@ -4,11 +4,13 @@
 mod compare;
 mod coverage;
 mod read;
+mod rename;
 mod write;
 
 pub use compare::UpdateDifference;
 pub use coverage::{ModulePatterns, Unmatched, unmatched};
 
+use crate::fingerprint::{BASE_KEY, BaseFingerprint};
 use crate::peft::PeftOptions;
 use crate::peft::tensors::{INIT_KEY, SLICES_KEY, SavedSlices, SlicesByModule};
 use crate::{LayerKind, LoraConfig, LoraError, Slices};
@@ -102,6 +104,18 @@ impl StoredAdapter {
     /// told otherwise): alone they say nothing of the update of the original base.
     pub fn needs_changed_base(&self) -> bool {
         self.config.init.starts_at_weight() && !self.metadata.contains_key(INIT_KEY)
+    }
+
+    /// What the base that it was trained on is known by, where that is noted.
+    ///
+    /// # Errors
+    /// [`LoraError::InvalidOption`] if what the file notes of it is malformed.
+    pub fn base(&self) -> Result<Option<BaseFingerprint>, LoraError> {
+        BaseFingerprint::read(&self.metadata).map_err(|found| LoraError::InvalidOption {
+            option: BASE_KEY,
+            found,
+            expected: "what this crate writes there".into(),
+        })
     }
 
     /// The slices of the fused projections that have some.

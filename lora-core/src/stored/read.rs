@@ -1,5 +1,6 @@
 //! Reading a PEFT directory without its model.
 
+use super::rename::{missing_prefix, renamed};
 use super::{ModulePatterns, StoredAdapter, StoredFactors, StoredTensor};
 use crate::peft::read_config_and_options;
 use crate::peft::tensors::{PREFIX, WEIGHTS_FILE};
@@ -30,6 +31,16 @@ impl StoredAdapter {
     /// If a file cannot be read or is malformed, a key of the configuration is not supported, a name is
     /// without PEFT's prefix, or the factors of a module do not fit each other or the configuration.
     pub fn read(dir: &Path) -> Result<Self, LoraError> {
+        Self::read_renamed(dir, &[])
+    }
+
+    /// [`read`](Self::read) for a directory whose modules are called otherwise than the model's: the beginnings of
+    /// names, behind PEFT's prefix, are replaced, `(from, to)`; the first that fits counts. Names without the prefix are
+    /// taken where one fits: a state dict that was saved by itself.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and if two names become one.
+    pub fn read_renamed(dir: &Path, rename: &[(String, String)]) -> Result<Self, LoraError> {
         let (config, mut options) = read_config_and_options(dir)?;
         for name in COMPANIONS {
             let path = dir.join(name);
@@ -47,7 +58,8 @@ impl StoredAdapter {
         let mut saved = BTreeMap::new();
         let mut unexpected = Vec::new();
         for name in file.tensors.names() {
-            let Some(plain) = name.strip_prefix(PREFIX) else {
+            let fits = || renamed(name, rename).is_some();
+            let Some(plain) = name.strip_prefix(PREFIX).or(fits().then_some(name)) else {
                 unexpected.push(name.to_string());
                 continue;
             };
@@ -66,20 +78,27 @@ impl StoredAdapter {
                     .put(suffix, tensor),
             }
         }
-        if !unexpected.is_empty() {
-            return Err(LoraError::UnexpectedTensors {
-                path,
-                names: unexpected,
-            });
+        unexpected.sort();
+        if let Some(name) = unexpected.first() {
+            let message = missing_prefix(name, unexpected.len());
+            return Err(LoraError::Malformed { path, message });
         }
         let modules = factors(&path, parts, &config)?;
-        Ok(Self {
+        let adapter = Self {
             config,
             options,
             modules,
             saved,
             metadata: file.metadata,
-        })
+        };
+        if adapter.tensors().len() != file.tensors.len() {
+            let message = "holds a tensor twice, with PEFT's prefix and without".into();
+            return Err(LoraError::Malformed { path, message });
+        }
+        match rename {
+            [] => Ok(adapter),
+            _ => adapter.renamed(&path, rename),
+        }
     }
 }
 

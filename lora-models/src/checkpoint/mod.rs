@@ -6,6 +6,7 @@
 //! | [`CheckpointSource`]: which files a directory has, and which are taken | `layout.rs`, `shard_index.rs` |
 //! | safetensors, mapped into memory | `safetensors_file.rs` |
 //! | pickles of `torch.save`, looked through and never executed | `pickle_file.rs`, `pickle_scan.rs`, `zip_directory.rs` |
+//! | pickles written for PyTorch: [`write_pickle`] | `pickle_writer.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
 //! | [`StrictReader`], [`LoadReport`]: every tensor used, ignored by name, or an error | `strict_reader.rs`, `load_report.rs` |
 //! | [`SafetensorsExport`]: writing a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
@@ -50,6 +51,7 @@ pub(crate) mod layout;
 mod load_report;
 mod pickle_file;
 mod pickle_scan;
+mod pickle_writer;
 mod safetensors_file;
 mod safetensors_writer;
 pub(crate) mod shard_index;
@@ -62,6 +64,7 @@ pub use export_dtype::ExportDType;
 pub use host_tensor::HostTensor;
 pub use layout::CheckpointSource;
 pub use load_report::{IgnoredTensor, LoadReport};
+pub use pickle_writer::write_pickle;
 pub use safetensors_writer::{TensorRef, write_safetensors};
 pub use strict_reader::StrictReader;
 

@@ -8,9 +8,9 @@
 //!
 //! Neither alpha nor which parts are enabled is in the file.
 
-use super::{Rename, back, module_to_save, only_factors, renamed, write_tensors};
+use super::{Rename, back, module_to_save, only_factors, refs, renamed};
 use crate::ModelError;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, ExportDType, write_pickle, write_safetensors};
 use lora_core::files::Overwrite;
 use lora_core::peft::PeftOptions;
 use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
@@ -218,12 +218,13 @@ fn is_bias_alone(name: &str, saved: &Saved) -> bool {
     module.is_some_and(|module| !saved.contains_key(&format!("{module}.weight")))
 }
 
-/// Writes an adapter as loralib's state dict, in a safetensors file: `model.load_state_dict(load_file(path),
-/// strict=False)`.
+/// Writes an adapter as loralib's state dict: pickled, as the paper's authors publish theirs, where the name ends in
+/// `.bin`, `.pt` or `.pth`, for `model.load_state_dict(torch.load(path), strict=False)`; as safetensors where it ends so,
+/// for `load_file(path)` in the place of `torch.load`.
 ///
 /// # Errors
-/// If it has what loralib has no place for: DoRA, a bias on B, embeddings, or scales that differ for one rank. If
-/// the file is there and may not be replaced.
+/// If it has what loralib has no place for: DoRA, a bias on B, or embeddings. If the name ends in none of these, or the
+/// file is there and may not be replaced.
 pub fn write(
     adapter: &StoredAdapter,
     path: &Path,
@@ -231,6 +232,7 @@ pub fn write(
     overwrite: Overwrite,
 ) -> Result<(), ModelError> {
     only_factors(adapter, path, "loralib", false)?;
+    let pickled = is_pickled(path)?;
     if overwrite == Overwrite::Refuse && path.exists() {
         return Err(LoraError::AlreadyExists { path: path.into() }.into());
     }
@@ -254,7 +256,26 @@ pub fn write(
         let name = name.replace(".base_layer.bias", ".bias");
         tensors.push((renamed(&name, &rename), tensor.clone()));
     }
-    write_tensors(path, &tensors)
+    match pickled {
+        true => write_pickle(path, &refs(&tensors), overwrite)?,
+        false => write_safetensors(path, &refs(&tensors), ExportDType::F32)?,
+    };
+    Ok(())
+}
+
+/// What the name of a file asks for.
+fn is_pickled(path: &Path) -> Result<bool, ModelError> {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    match ending {
+        Some("bin" | "pt" | "pth") => Ok(true),
+        Some("safetensors") => Ok(false),
+        _ => Err(ModelError::Export {
+            path: path.into(),
+            message:
+                "a loralib file is called .bin, .pt or .pth, which is pickled, or .safetensors"
+                    .into(),
+        }),
+    }
 }
 
 /// The blocks of a sliced `B` `[d_out, G · r]` as `[G · width, r]`.

@@ -8,9 +8,9 @@
 //! `adapter_config.json` has `lora_parameters`: `rank`, `dropout` and `scale`, by which the update is multiplied as it
 //! is.
 
-use super::{Rename, back, only_factors, renamed, write_tensors};
+use super::{Rename, back, only_factors, refs, renamed};
 use crate::ModelError;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, ExportDType, write_safetensors};
 use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
 use lora_core::peft::{CONFIG_FILE, PeftOptions};
 use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
@@ -206,7 +206,7 @@ pub fn write(
         },
     };
     write_dir(dir, overwrite, |dir| {
-        write_tensors(&dir.join(WEIGHTS_FILE), &tensors)?;
+        write_safetensors(dir.join(WEIGHTS_FILE), &refs(&tensors), ExportDType::F32)?;
         let json = serde_json::to_string_pretty(&config).unwrap_or_default();
         write_file(&dir.join(CONFIG_FILE), Overwrite::Refuse, |file| {
             writeln!(file, "{json}")

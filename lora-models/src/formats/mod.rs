@@ -8,7 +8,7 @@ pub mod loralib;
 pub mod mlx;
 
 use crate::ModelError;
-use crate::checkpoint::{ExportDType, TensorRef, write_safetensors};
+use crate::checkpoint::TensorRef;
 use lora_core::LayerKind;
 use lora_core::stored::{StoredAdapter, StoredTensor};
 use std::path::Path;
@@ -101,18 +101,14 @@ fn only_factors(
     Ok(())
 }
 
-/// Writes a safetensors file.
-fn write_tensors(path: &Path, tensors: &[(String, StoredTensor)]) -> Result<(), ModelError> {
-    let refs: Vec<TensorRef<'_>> = tensors
-        .iter()
-        .map(|(name, tensor)| TensorRef {
-            name,
-            shape: &tensor.shape,
-            values: &tensor.values,
-        })
-        .collect();
-    write_safetensors(path, &refs, ExportDType::F32)?;
-    Ok(())
+/// Tensors as they are borrowed for writing.
+fn refs(tensors: &[(String, StoredTensor)]) -> Vec<TensorRef<'_>> {
+    let refs = tensors.iter().map(|(name, tensor)| TensorRef {
+        name,
+        shape: &tensor.shape,
+        values: &tensor.values,
+    });
+    refs.collect()
 }
 
 #[cfg(test)]

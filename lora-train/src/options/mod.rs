@@ -36,6 +36,10 @@ pub struct TrainOptions {
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<PathBuf>,
+    /// Refuse an adapter to start from, or a checkpoint to go on with, that is known to be of another base, where otherwise a line warns.
+    #[arg(long, help_heading = "Files")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub strict_base: bool,
     /// Training data. To classify: .jsonl, .csv or .tsv with `text`, `pair` where there are two, and `label`; CoNLL or .jsonl with `tokens` and `tags` for words; GLUE's own files. For causal-lm: .jsonl with `text` or `prompt` and `completion`, .csv or .tsv with such columns, E2E (`mr||reference`), or plain text.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,7 @@
 //! Several adapters made into one.
 
 use crate::TrainError;
+use crate::progress::Screen;
 use clap::Args;
 use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine as combined};
 use lora_core::files::Overwrite;
@@ -39,6 +40,9 @@ pub struct CombineArgs {
     /// Seed of `dare` methods.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
+    /// Refuse adapters that are known to be of different bases, where otherwise a line warns.
+    #[arg(long)]
+    pub strict_base: bool,
     /// Directory to write.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
@@ -121,6 +125,7 @@ impl CombineArgs {
                 }
             },
             seed: self.seed,
+            strict_base: self.strict_base,
         })
     }
 }
@@ -147,6 +152,10 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
     let weighted: Vec<(&StoredAdapter, f64)> = adapters.iter().zip(weights).collect();
     let result = combined(&weighted, &options)?;
+    if let Some(difference) = &result.base_difference {
+        let text = format!("warning: of the adapters, one is, beside the others, {difference}");
+        Screen::detect().line(&text);
+    }
     let overwrite = match args.overwrite {
         true => Overwrite::Replace,
         false => Overwrite::Refuse,

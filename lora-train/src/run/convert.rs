@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub enum FormatName {
     /// A directory of Python's PEFT.
     Peft,
-    /// A state dict of loralib (microsoft/LoRA): pickled or safetensors; written as safetensors.
+    /// A state dict of loralib (microsoft/LoRA): pickled (.bin, .pt, .pth), or .safetensors.
     Loralib,
     /// A directory of mlx-lm.
     Mlx,
@@ -52,7 +52,7 @@ pub struct ConvertOptions {
     /// The parts of q, k and v that loralib's MergedLinear layers have enabled, such as `q,v`.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub slices: Vec<String>,
-    /// Another beginning of names, such as `model.=transformer.` for mlx-lm's GPT-2: left as there, right as in PEFT.
+    /// Another beginning of names, such as `model.=transformer.` for mlx-lm's GPT-2: left as there, right as in the model. Of a PEFT file it is the part behind `base_model.model.`, or all of it where that is missing.
     #[arg(long, value_name = "FROM=TO", value_parser = parse_rename)]
     pub rename: Vec<(String, String)>,
     /// PEFT's task, such as CAUSAL_LM or SEQ_CLS.
@@ -81,6 +81,15 @@ pub(super) fn parse_rename(text: &str) -> Result<(String, String), String> {
 /// On bad options or files, what the other format has no place for, or an output that is there already.
 pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     let adapter = read(options)?;
+    let mut names = options.rename.iter();
+    let unused = names.find(|(_, to)| {
+        let mut all = adapter.modules.keys().chain(adapter.saved.keys());
+        !all.any(|name| name.starts_with(to.as_str()))
+    });
+    if let Some((from, to)) = unused {
+        let message = format!("{from}={to} fits no name of the adapter");
+        return Err(TrainError::config("rename", message));
+    }
     let overwrite = match options.overwrite {
         true => Overwrite::Replace,
         false => Overwrite::Refuse,
@@ -159,7 +168,7 @@ pub(super) fn read_adapter(
     let mut peft = unsaid.peft;
     match from {
         FormatName::Peft => {
-            let mut adapter = StoredAdapter::read(input)?;
+            let mut adapter = StoredAdapter::read_renamed(input, &options.rename)?;
             let own = std::mem::take(&mut adapter.options);
             peft.task_type = peft.task_type.or(own.task_type);
             peft.base_model = peft.base_model.or(own.base_model);

@@ -17,6 +17,9 @@ pub struct EvalOptions {
     /// PEFT adapter on it [default: the model alone].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
+    #[arg(long)]
+    pub strict_base: bool,
     /// What it is evaluated on: causal-lm, classification, regression, token-classification, or glue/NAME [default: by the model].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,

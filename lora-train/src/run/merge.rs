@@ -1,22 +1,26 @@
 //! Merging an adapter into its model for deployment, or converting a model.
 
 use super::labelled::{head_kind, model_labels};
-use super::open::{Opens, load_trained, model_directory};
+use super::open::{Loaded, Opens, check_base, load_trained, model_directory};
 use super::plan::default_task;
+use super::verify::{MergeCheck, Probe, VerifyOptions, compare};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
+use crate::progress::Screen;
 use crate::task::TaskName;
 use burn::tensor::Device;
 use clap::Args;
-use lora_core::files::Overwrite;
+use lora_core::files::{Overwrite, write_dir};
+use lora_core::weight_errors;
 use lora_models::ExportOptions;
 use lora_models::checkpoint::ExportDType;
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::gpt2::Gpt2LmHead;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Options of `lora merge`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct MergeOptions {
     /// Directory of the base model.
     #[arg(long, value_name = "DIR")]
@@ -24,19 +28,25 @@ pub struct MergeOptions {
     /// PEFT adapter to merge into it [default: none, the model is converted].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
+    #[arg(long)]
+    pub strict_base: bool,
     /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
     /// Element type of the weights: f32, f16 or bf16; the sum is taken in f32.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_dtype)]
     pub dtype: ExportDType,
+    /// Whether to check what was written.
+    #[command(flatten)]
+    pub verify: VerifyOptions,
     /// Replace the output directory if it is there.
     #[arg(long)]
     pub overwrite: bool,
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceName,
-    /// Seed; nothing in a merge is random, the option is there for scripts.
+    /// Seed of the random tokens that --verify compares on; a merge itself has nothing random.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
 }
@@ -50,11 +60,44 @@ fn parse_dtype(text: &str) -> Result<ExportDType, String> {
     }
 }
 
-/// Merges, and returns a line on what was written.
+/// What a merge wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MergeSummary {
+    /// Number of modules whose weights have an adapter in them.
+    pub modules: usize,
+    /// Number of values that were written.
+    pub parameters: u64,
+    /// Their size in bytes.
+    pub tensor_bytes: u64,
+    /// The directory.
+    pub output: PathBuf,
+    /// How it compares with the base and its adapter, where that was asked for.
+    pub check: Option<MergeCheck>,
+}
+
+impl fmt::Display for MergeSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "merged {} modules; wrote {} parameters ({:.1} MB) to {}",
+            self.modules,
+            self.parameters,
+            self.tensor_bytes as f64 / 1e6,
+            self.output.display()
+        )?;
+        match &self.check {
+            None => Ok(()),
+            Some(check) => write!(f, "\nverified: {check}"),
+        }
+    }
+}
+
+/// Merges.
 ///
 /// # Errors
-/// On bad files, a value that does not fit in the element type, or an output that is there already.
-pub fn merge(options: &MergeOptions) -> Result<String, TrainError> {
+/// On bad files, a value that does not fit in the element type, or an output that is there already;
+/// [`TrainError::MergeDiffers`] where it was to be verified and does not pass: nothing is written then.
+pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     let dir = &model_directory(&options.model)?;
     let device = device::open(options.device)?;
     match default_task(dir, options.adapter.as_deref())? {
@@ -75,10 +118,19 @@ fn merge_model<M: Opens>(
     dir: &Path,
     how: &M::How,
     device: &Device,
-) -> Result<String, TrainError> {
+) -> Result<MergeSummary, TrainError> {
+    let tolerance = options.verify.tolerance(options.dtype)?;
     let loaded = load_trained::<M>(dir, options.adapter.as_deref(), how, device)?;
-    let modules = loaded.adapter.map_or(0, |report| report.modules.len());
-    let model = lora_core::merge(loaded.model).into_module();
+    check_base(
+        options.adapter.as_deref(),
+        loaded.adapter.as_ref(),
+        options.strict_base,
+        &Screen::detect(),
+    )?;
+    let probe = match options.verify.verify {
+        true => Some(options.verify.probe(&loaded.base, options.seed)?),
+        false => None,
+    };
     let overwrite = match options.overwrite {
         true => Overwrite::Replace,
         false => Overwrite::Refuse,
@@ -87,11 +139,62 @@ fn merge_model<M: Opens>(
         dtype: options.dtype,
         base_dir: Some(dir.into()),
     };
-    let report = model.export(&options.output, &export, overwrite)?;
-    Ok(format!(
-        "merged {modules} modules; wrote {} parameters ({:.1} MB) to {}",
-        report.parameters,
-        report.tensor_bytes as f64 / 1e6,
-        options.output.display()
-    ))
+    let mut written = None;
+    // What does not pass never gets its name.
+    write_dir(&options.output, overwrite, |fresh| {
+        let merged = lora_core::merge(loaded.model.clone()).into_module();
+        let report = merged.export(fresh, &export, Overwrite::Refuse)?;
+        drop(merged);
+        let check = match &probe {
+            None => None,
+            Some(probe) => Some(verify::<M>(
+                &loaded,
+                fresh,
+                how,
+                probe,
+                options.dtype,
+                tolerance,
+                device,
+            )?),
+        };
+        written = Some((report, check));
+        Ok::<(), TrainError>(())
+    })?;
+    let (report, check) = written.ok_or_else(|| TrainError::Burn {
+        message: "nothing was written".into(),
+    })?;
+    Ok(MergeSummary {
+        modules: loaded.adapter.map_or(0, |report| report.modules.len()),
+        parameters: report.parameters,
+        tensor_bytes: report.tensor_bytes,
+        output: options.output.clone(),
+        check,
+    })
+}
+
+/// Reads what was written and compares it with the model that it was made of.
+fn verify<M: Opens>(
+    loaded: &Loaded<M>,
+    written: &Path,
+    how: &M::How,
+    probe: &Probe,
+    dtype: ExportDType,
+    tolerance: f64,
+    device: &Device,
+) -> Result<MergeCheck, TrainError> {
+    let (mut merged, _) = M::open(written, &M::trained(how), device)?;
+    let mut check = compare(&loaded.model, &merged, probe, dtype, tolerance, device)?;
+    if let Some(report) = &loaded.adapter {
+        // With the parameters that the adapter asked for, such as a head apart from the embedding.
+        merged = merged.prepare(&report.config)?;
+        check.weights = weight_errors(&loaded.model, report, &merged)?;
+    }
+    match check.passed() {
+        true => Ok(check),
+        false => Err(TrainError::MergeDiffers {
+            relative: check.relative,
+            tolerance,
+            measured: check.to_string(),
+        }),
+    }
 }

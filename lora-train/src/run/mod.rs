@@ -11,7 +11,8 @@
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
 //! | `combine`, `convert` | adapters' files made of others |
 //! | `inspect`, `diff` | what files hold, and how two differ |
-//! | `evaluation`, `eval`, `merge` | the other jobs |
+//! | `merge`, `verify` | merged models, and whether they say what they were made of |
+//! | `evaluation`, `eval` | the other jobs |
 
 mod adapter;
 mod causal;
@@ -32,6 +33,7 @@ mod open;
 mod plan;
 mod ranges;
 mod train;
+mod verify;
 mod weights;
 
 pub use causal::{GenerateOptions, SamplingOptions, generate};
@@ -42,7 +44,8 @@ pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use inspect::{InspectOptions, inspect};
 pub use labelled::{PredictOptions, Predicted, predict};
-pub use merge::{MergeOptions, merge};
+pub use merge::{MergeOptions, MergeSummary, merge};
 pub use open::{Base, Loaded, Opens, Traits, load_base, load_trained, model_directory};
 pub use plan::TrainPlan;
 pub use train::{INTERRUPTED, TrainSummary, train};
+pub use verify::{MergeCheck, Probe, VerifyOptions};

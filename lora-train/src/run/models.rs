@@ -2,7 +2,7 @@
 
 use super::open::{Opens, Traits};
 use crate::TrainError;
-use burn::tensor::Device;
+use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::encoder::EncoderConfig;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
@@ -36,6 +36,17 @@ impl Opens for Gpt2LmHead {
             eos_id: config.eos_token_ids.first().copied(),
             pad_id: None,
         }
+    }
+
+    fn outputs(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Bool>,
+        _type_ids: Tensor<2, Int>,
+    ) -> Tensor<2> {
+        let logits = self.forward(ids, Some(mask));
+        let [batch, seq, vocabulary] = logits.dims();
+        logits.reshape([batch * seq, vocabulary])
     }
 }
 
@@ -92,6 +103,15 @@ impl Opens for Classifier {
             eos_id: None,
             pad_id: Some(config.pad_token_id),
         }
+    }
+
+    fn outputs(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Bool>,
+        type_ids: Tensor<2, Int>,
+    ) -> Tensor<2> {
+        self.forward(ids, &mask, Some(type_ids))
     }
 
     fn random_modules(&self) -> &[String] {

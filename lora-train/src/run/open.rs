@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::progress::{Bar, Screen};
-use burn::tensor::Device;
+use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::AttachReport;
 use lora_models::LoraModel;
 use lora_models::hub::{self, HubOptions};
@@ -79,6 +79,20 @@ pub trait Opens: LoraModel {
 
     /// What of its configuration others ask for.
     fn traits(&self) -> Traits;
+
+    /// What it says of inputs, a row for each output: of a language model or a head on tokens one for each token,
+    /// padding too, of a head on sequences one for each input.
+    ///
+    /// # Shapes
+    /// - `ids`, `type_ids`: `[batch, seq]`
+    /// - `mask`: `[batch, seq]`, true for a token, false for padding
+    /// - returns `[batch · seq, outputs]` or `[batch, outputs]`
+    fn outputs(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Bool>,
+        type_ids: Tensor<2, Int>,
+    ) -> Tensor<2>;
 
     /// Modules that started at random because the checkpoint lacks them.
     fn random_modules(&self) -> &[String] {
@@ -193,6 +207,29 @@ pub fn load_base<M: Opens>(
         summary,
         model,
     })
+}
+
+/// Says once that an adapter was trained on another base, or refuses it.
+///
+/// # Errors
+/// [`LoraError::OtherBase`](lora_core::LoraError::OtherBase) with `strict`, where the bases are known to differ.
+pub(crate) fn check_base(
+    dir: Option<&Path>,
+    report: Option<&AttachReport>,
+    strict: bool,
+    screen: &Screen,
+) -> Result<(), TrainError> {
+    let (Some(dir), Some(report)) = (dir, report) else {
+        return Ok(());
+    };
+    if strict {
+        report.check_base(dir)?;
+    }
+    if let Some(difference) = &report.base_difference {
+        let dir = dir.display();
+        screen.line(&format!("warning: {dir}: {difference}"));
+    }
+    Ok(())
 }
 
 /// [`load_base`] for a model that is to say something: it must be whole.

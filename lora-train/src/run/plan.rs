@@ -232,6 +232,7 @@ impl TrainPlan {
             output: None,
             adapter: None,
             overwrite: false,
+            strict_base: false,
             merge: false,
             device: None,
             generate_prompts: None,

@@ -4,7 +4,7 @@ use super::causal::CausalJob;
 use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, judge};
 use super::labelled::LabelledJob;
-use super::open::{Loaded, model_directory};
+use super::open::{Loaded, check_base, model_directory};
 use super::plan::TrainPlan;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
@@ -101,6 +101,16 @@ fn train_job<J: Job + 'static>(
     } = starting_weights::<J::Model>(&plan, &how, checkpoint.as_ref(), &device)?;
     screen.line(&format!("model     {summary}"));
     check_finite(&model)?;
+    let from = match &checkpoint {
+        Some(checkpoint) => Some(checkpoint.path.join(weights_name(plan.lora.is_none()))),
+        None => plan.options.adapter.clone(),
+    };
+    check_base(
+        from.as_deref(),
+        adapter.as_ref(),
+        plan.options.strict_base,
+        screen,
+    )?;
     if let Some(report) = &adapter {
         screen.line(&report.to_string());
     }

@@ -10,7 +10,7 @@ use crate::device;
 use crate::progress::Screen;
 use crate::run::evaluation::{EvalOptions, EvalSummary};
 use crate::run::job::Evaluate;
-use crate::run::open::load_base;
+use crate::run::open::{check_base, load_base};
 use crate::task::{CausalLm, generate_texts, score_texts};
 use lora_core::files::{Overwrite, write_file};
 use lora_models::gpt2::Gpt2LmHead;
@@ -23,6 +23,12 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
     device.seed(options.seed);
     let loaded = load_base::<Gpt2LmHead>(&options.model, options.adapter.as_deref(), &(), &device)?;
     screen.line(&format!("model     {}", loaded.summary));
+    check_base(
+        options.adapter.as_deref(),
+        loaded.adapter.as_ref(),
+        options.strict_base,
+        screen,
+    )?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, LEAST)?;
     let data = read_examples(&options.data, &options.reading, &base, length)?;

@@ -4,7 +4,7 @@ use super::judge::generation_config;
 use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::progress::Screen;
-use crate::run::open::load_base;
+use crate::run::open::{check_base, load_base};
 use clap::Args;
 use lora_models::generate::{BeamSearch, GenerationConfig, Sampling, Strategy};
 use lora_models::gpt2::Gpt2LmHead;
@@ -20,6 +20,9 @@ pub struct GenerateOptions {
     /// PEFT adapter on it [default: the model alone].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
+    #[arg(long)]
+    pub strict_base: bool,
     /// Text to go on from; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -118,6 +121,12 @@ pub fn generate(
     let prompts = prompts(options)?;
     let device = device::open(options.device)?;
     let loaded = load_base::<Gpt2LmHead>(&options.model, options.adapter.as_deref(), &(), &device)?;
+    check_base(
+        options.adapter.as_deref(),
+        loaded.adapter.as_ref(),
+        options.strict_base,
+        screen,
+    )?;
     let base = loaded.base;
     let config = generation_config(&base, options.max_new_tokens, 1);
     let config = options.sampling.apply(config);

@@ -9,7 +9,7 @@ use crate::data::{ClassWeights, LabelSet, LabelledExample, Target, Unlabelled};
 use crate::device;
 use crate::progress::Screen;
 use crate::run::evaluation::{EvalOptions, EvalSummary};
-use crate::run::open::load_trained;
+use crate::run::open::{check_base, load_trained};
 use crate::task::{Classify, TaskName};
 use lora_core::files::{Overwrite, write_file};
 use lora_models::classifier::{Classifier, ClassifierOptions};
@@ -40,6 +40,12 @@ pub(crate) fn eval(
     let adapter = options.adapter.as_deref();
     let loaded = load_trained::<Classifier>(&options.model, adapter, &how, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
+    check_base(
+        adapter,
+        loaded.adapter.as_ref(),
+        options.strict_base,
+        screen,
+    )?;
     let base = loaded.base;
     let reader = Reader::new(task, &options.reading);
     let read = reader.read(&options.data, set.as_ref(), Unlabelled::Refuse)?;

@@ -13,7 +13,7 @@ use crate::device::{self, DeviceName};
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
 use crate::run::labelled::data::Records;
-use crate::run::open::{load_trained, model_directory};
+use crate::run::open::{check_base, load_trained, model_directory};
 use crate::run::plan::default_task;
 use crate::task::{Classify, TaskName};
 use clap::Args;
@@ -31,6 +31,9 @@ pub struct PredictOptions {
     /// PEFT adapter on it [default: the model alone].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
+    #[arg(long)]
+    pub strict_base: bool,
     /// What the model does: classification, regression, token-classification, or glue/NAME [default: by the model and adapter].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,
@@ -124,6 +127,12 @@ pub fn predict(
         ..ClassifierOptions::default()
     };
     let loaded = load_trained::<Classifier>(&model, adapter, &how, &device)?;
+    check_base(
+        adapter,
+        loaded.adapter.as_ref(),
+        options.strict_base,
+        screen,
+    )?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, records.least())?;
     let weights = ClassWeights::default();

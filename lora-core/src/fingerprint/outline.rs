@@ -1,0 +1,100 @@
+//! Which tensors a fingerprint is made of, before any value is read.
+
+use super::digits;
+use crate::AdaptedModule;
+use crate::modules::{LayerKind, Parameters};
+use crate::targets::{Architecture, SavedParameter, is_inside};
+use sha2::{Digest, Sha256};
+
+/// The tensors of a base.
+#[derive(Clone, Debug)]
+pub(crate) struct BaseOutline {
+    /// All, by name.
+    tensors: Vec<BaseTensor>,
+    /// Modules that do not count.
+    pub without: Vec<String>,
+    /// Tensors whose values count.
+    pub samples: Vec<BaseTensor>,
+}
+
+/// A tensor of the base.
+#[derive(Clone, Debug)]
+pub(crate) struct BaseTensor {
+    /// Its name in files.
+    pub name: String,
+    /// Its path in the module.
+    pub path: String,
+    /// Its shape, as in the module.
+    pub shape: Vec<usize>,
+}
+
+impl BaseOutline {
+    pub fn new(
+        parameters: &Parameters,
+        adapted: &[AdaptedModule],
+        saved: &[SavedParameter],
+        modules_to_save: &[String],
+        architecture: &Architecture,
+    ) -> Self {
+        let mut tensors: Vec<BaseTensor> = parameters
+            .all
+            .iter()
+            .map(|parameter| BaseTensor {
+                name: parameter.name.clone(),
+                path: parameter.path.clone(),
+                shape: parameter.shape.clone(),
+            })
+            .collect();
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut without = [modules_to_save, &architecture.output_layers].concat();
+        without.sort();
+        without.dedup();
+        let mut outline = Self {
+            tensors,
+            without,
+            samples: Vec::new(),
+        };
+        let mut embeddings = parameters.matrices.iter();
+        let embedding = embeddings.find(|matrix| {
+            let trains = saved
+                .iter()
+                .any(|saved| saved.parameter == matrix.parameter);
+            matrix.kind == LayerKind::Embedding && !trains
+        });
+        let paths = [
+            adapted.first().map(|module| &module.parameter),
+            adapted.last().map(|module| &module.parameter),
+            embedding.map(|matrix| &matrix.parameter),
+        ];
+        for path in paths.into_iter().flatten() {
+            let known = outline.samples.iter().any(|sample| sample.path == *path);
+            let tensor = outline.tensors.iter().find(|tensor| tensor.path == *path);
+            if let (Some(tensor), false) = (tensor, known)
+                && outline.counts(&tensor.name, &outline.without)
+            {
+                outline.samples.push(tensor.clone());
+            }
+        }
+        outline
+    }
+
+    fn counts(&self, name: &str, without: &[String]) -> bool {
+        !without.iter().any(|module| is_inside(name, module))
+    }
+
+    /// Hash of the names and shapes of all tensors but those in some modules.
+    pub fn shapes(&self, without: &[String]) -> String {
+        let mut hash = Sha256::new();
+        for tensor in &self.tensors {
+            if self.counts(&tensor.name, without) {
+                hash.update(format!("{} {:?}\n", tensor.name, tensor.shape));
+            }
+        }
+        digits(hash)
+    }
+
+    /// The tensor of a name.
+    pub fn tensor(&self, name: &str) -> Option<&BaseTensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+}
