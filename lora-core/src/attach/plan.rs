@@ -6,8 +6,9 @@ use crate::adapted::AdaptedModule;
 use crate::adapter::AdapterSwitch;
 use crate::init::starting_factors;
 use crate::modules::{self, base_value};
+use crate::quantize::{put_packed, quantized_modules, unpacked};
 use crate::targets::{Architecture, Target, resolve};
-use crate::{LoraConfig, LoraError};
+use crate::{LoraConfig, LoraError, QuantizedModule};
 use burn::module::Module;
 use burn::tensor::TensorData;
 use std::collections::HashMap;
@@ -46,12 +47,22 @@ impl AttachPlan {
     ) -> Result<Self, LoraError> {
         let parameters = modules::parameters(module, architecture);
         let resolved = resolve(&parameters, config, architecture)?;
+        let quantized = quantized_modules(module, architecture);
+        let trains_whole =
+            |q: &&QuantizedModule| resolved.saved.iter().any(|s| s.parameter == q.parameter);
+        if let Some(quantized) = quantized.iter().find(trains_whole) {
+            return Err(LoraError::UnsupportedTarget {
+                module: quantized.module.clone(),
+                message: "its weight is quantised and cannot train whole; leave it out of the quantization".into(),
+            });
+        }
         let targets = resolved.targets.iter();
         Ok(Self {
             report: AttachReport {
                 config: config.clone(),
                 modules: targets.map(|target| adapted(target, config)).collect(),
                 saved: resolved.saved,
+                quantized,
                 switch: AdapterSwitch::on(),
             },
         })
@@ -81,12 +92,17 @@ impl AttachPlan {
             let value = given.saved.remove(&saved.parameter);
             (saved.parameter.clone(), value)
         });
+        // Burn keeps one thing on a parameter: where there is an adapter, the packed weight goes into it.
+        let (module, mut packed) = unpacked(module);
+        let of_adapters = adapters.keys().filter_map(|path| packed.remove_entry(path));
         let module = module.apply_reparameterization(PutFactors {
+            packed: of_adapters.collect(),
             dropout: report.config.dropout,
             saved: saved.collect(),
             adapters,
             switch: report.switch.clone(),
         });
+        let module = put_packed(module, packed);
         let module = match biases.is_empty() {
             true => module,
             false => module.apply_reparameterization(PutBiases {

@@ -1,9 +1,10 @@
 //! What an attach did.
 
-use crate::LoraConfig;
 use crate::adapted::AdaptedModule;
 use crate::adapter::AdapterSwitch;
+use crate::quantize::write_report;
 use crate::targets::SavedParameter;
+use crate::{LoraConfig, QuantizedModule};
 use std::fmt;
 
 /// What [`attach`](crate::attach()) did. Saving, merging and inspecting the adapters need it.
@@ -15,6 +16,8 @@ pub struct AttachReport {
     pub modules: Vec<AdaptedModule>,
     /// The parameters that train whole and are saved with the adapters, such as a new head.
     pub saved: Vec<SavedParameter>,
+    /// The layers whose weights are quantised, with an adapter or without.
+    pub quantized: Vec<QuantizedModule>,
     /// Turns these adapters on and off.
     pub switch: AdapterSwitch,
 }
@@ -69,6 +72,7 @@ impl fmt::Display for AttachReport {
                 saved.elements(),
             )?;
         }
+        write_report(f, &self.quantized)?;
         write!(
             f,
             "{} adapted modules, {} trainable parameters",
