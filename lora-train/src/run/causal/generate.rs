@@ -4,10 +4,11 @@ use super::judge::generation_config;
 use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::progress::Screen;
-use crate::run::open::load_base;
+use crate::run::open::{load_base, quantize_config};
 use clap::Args;
+use lora_core::Quantization;
 use lora_models::generate::{BeamSearch, GenerationConfig, Sampling, Strategy};
-use lora_models::gpt2::Gpt2LmHead;
+use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
 use std::io::BufRead;
 use std::path::PathBuf;
 
@@ -20,6 +21,9 @@ pub struct GenerateOptions {
     /// PEFT adapter on it [default: the model alone].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
+    #[arg(long, value_name = "KIND")]
+    pub quantize: Option<Quantization>,
     /// Text to go on from; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -117,7 +121,11 @@ pub fn generate(
 ) -> Result<Vec<Continuation>, TrainError> {
     let prompts = prompts(options)?;
     let device = device::open(options.device)?;
-    let loaded = load_base::<Gpt2LmHead>(&options.model, options.adapter.as_deref(), &(), &device)?;
+    let adapter = options.adapter.as_deref();
+    let how = Gpt2Options {
+        quantize: quantize_config(options.quantize, adapter, &[])?,
+    };
+    let loaded = load_base::<Gpt2LmHead>(&options.model, adapter, &how, &device)?;
     let base = loaded.base;
     let config = generation_config(&base, options.max_new_tokens, 1);
     let config = options.sampling.apply(config);
