@@ -35,6 +35,7 @@
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
 //! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
+//! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`]
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`stored`]: adapters as files hold them, without a model
@@ -52,6 +53,7 @@
 mod adapted;
 mod adapter;
 mod attach;
+mod bare;
 pub mod combine;
 mod config;
 mod dropout;
@@ -65,7 +67,9 @@ mod linear;
 mod merge;
 mod modules;
 pub mod ops;
+mod packed;
 pub mod peft;
+mod quantize;
 mod scaling;
 pub mod stored;
 mod svd;
@@ -85,6 +89,8 @@ pub use init::{LoraInit, normal_values};
 pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
 pub use modules::{AdapterPath, LayerKind, param_id};
+pub use packed::{PackedWeight, Quantization};
+pub use quantize::{QuantizeConfig, QuantizedModule, quantize, quantize_with, quantized_weight};
 pub use scaling::LoraScaling;
 pub use targets::{Architecture, FusedLayout, FusedProjection, SavedParameter, Slices};
 pub use trainable::{TrainableSummary, trainable_summary};

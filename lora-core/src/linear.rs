@@ -1,6 +1,6 @@
 //! A linear layer that reads its adapter on the activation path.
 
-use crate::LoraAdapter;
+use crate::{LoraAdapter, PackedWeight};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -55,6 +55,14 @@ impl LoraLinear {
         self.weight.reparameterization::<LoraAdapter>()
     }
 
+    /// The frozen weight, where [`quantize`](crate::quantize()) has packed it.
+    pub fn packed(&self) -> Option<&PackedWeight> {
+        match self.adapter() {
+            None => self.weight.reparameterization::<PackedWeight>(),
+            Some(adapter) => adapter.packed.as_ref(),
+        }
+    }
+
     /// Applies the layer.
     ///
     /// # Shapes
@@ -66,7 +74,10 @@ impl LoraLinear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
         match self.adapter().filter(|adapter| adapter.is_enabled()) {
-            None => linear(x, self.weight.val(), bias),
+            None => match self.packed() {
+                None => linear(x, self.weight.val(), bias),
+                Some(packed) => packed.linear(x, bias),
+            },
             Some(adapter) => adapter.linear(x, self.weight.base(), bias),
         }
     }

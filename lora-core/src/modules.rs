@@ -2,6 +2,7 @@
 
 use crate::Architecture;
 use crate::hash::stable_hash;
+use crate::packed;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
 use std::fmt;
@@ -107,7 +108,7 @@ pub(crate) fn factors<M: Module>(module: &M) -> Vec<Factor> {
     walk.factors
 }
 
-/// The value of the parameter at a path, row-major, without its adapter.
+/// The value of the parameter at a path, row-major, without its adapter; of a packed one, what it stands for.
 pub(crate) fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f32>> {
     base_head(module, parameter, usize::MAX)
 }
@@ -141,6 +142,9 @@ pub(crate) fn base_head<M: Module>(module: &M, parameter: &str, most: usize) -> 
                 self.found = data.convert::<f32>().try_to_vec().ok();
             }
         }
+    }
+    if let Some(packed) = packed::of_module(module).remove(parameter) {
+        return packed.dequantize().into_data().try_to_vec().ok();
     }
     let mut find = Find {
         path: Vec::new(),
@@ -177,6 +181,9 @@ impl<'a> Walk<'a> {
 
     /// Notes a parameter of an adapter, `true` where it is one.
     fn adapter<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> bool {
+        if packed::within(&self.path, &self.containers) {
+            return true; // The matrix itself, in fewer bits.
+        }
         let mut containers = self.containers.iter();
         let Some(depth) = containers.position(|c| c == "Reparameterization") else {
             return false;

@@ -8,7 +8,10 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::peft::{self, PeftOptions};
-use lora_core::{Architecture, AttachReport, LayerKind, LoraConfig, TargetModules, attach_with};
+use lora_core::{
+    Architecture, AttachReport, LayerKind, LoraConfig, QuantizeConfig, QuantizedModule,
+    TargetModules, attach_with, quantize_with,
+};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -108,6 +111,19 @@ pub trait LoraModel: Module {
         options: &ExportOptions,
         overwrite: Overwrite,
     ) -> Result<ExportReport, ModelError>;
+
+    /// Quantises the frozen weights of its linear layers, but for output layers and what
+    /// [`modules_to_save`](Self::modules_to_save) names: before adapters are put on it. A model that is loaded is better
+    /// quantised as it is read, by its options.
+    ///
+    /// # Errors
+    /// As [`lora_core::quantize_with`].
+    fn quantize(self, config: &QuantizeConfig) -> Result<(Self, Vec<QuantizedModule>), ModelError> {
+        let mut config = config.clone();
+        config.skip.extend(self.modules_to_save());
+        let architecture = self.lora_architecture();
+        Ok(quantize_with(self, &config, &architecture)?)
+    }
 
     /// Freezes the model and puts LoRA adapters on it. What [`modules_to_save`](Self::modules_to_save)
     /// names trains whole, beside those that the configuration names.

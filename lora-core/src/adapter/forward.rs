@@ -2,6 +2,7 @@
 
 use super::{LoraAdapter, norms};
 use crate::ops::lora_linear;
+use crate::packed::PackedWeight;
 use burn::tensor::module::{embedding, linear};
 use burn::tensor::{Int, Tensor};
 
@@ -20,16 +21,20 @@ impl LoraAdapter {
         bias: Option<Tensor<1>>,
     ) -> Tensor<D> {
         let (a, b) = self.factors();
+        let base = match &self.packed {
+            None => Base::Dense(w),
+            Some(packed) => Base::Packed(packed),
+        };
         let dropped = self.dropout.forward(x.clone());
-        let Some(gain) = self.gain(&w, &a, &b) else {
-            return lora_linear(x, dropped, w, a, b, bias, self.scale);
+        let Some(gain) = self.gain(|| base.dense(), &a, &b) else {
+            return base.adapted(x, dropped, [a, b], bias, self.scale);
         };
         let update = |x: Tensor<D>| {
-            let y = lora_linear(x.clone(), x, w.clone(), a, b, None, self.scale);
+            let y = base.adapted(x.clone(), x, [a, b], None, self.scale);
             y * gain.unsqueeze()
         };
         if self.dropout.acts_on(&x.device()) {
-            update(dropped.clone()) + linear(x - dropped, w.clone(), bias)
+            update(dropped.clone()) + base.linear(x - dropped, bias)
         } else {
             let y = update(x);
             match bias {
@@ -46,7 +51,7 @@ impl LoraAdapter {
     /// - returns `[batch, seq, dimension]`
     pub(crate) fn embedding(&self, ids: Tensor<2, Int>, w: Tensor<2>) -> Tensor<3> {
         let (a, b) = self.factors();
-        let gain = self.gain(&w, &a, &b);
+        let gain = self.gain(|| w.clone(), &a, &b);
         let low = embedding(a, ids.clone()).mul_scalar(self.scale);
         let y = embedding(w, ids) + linear(low, b, None);
         match gain {
@@ -56,8 +61,59 @@ impl LoraAdapter {
     }
 
     /// DoRA's `m / ‖W + s A B‖`, `[d_out]`.
-    fn gain(&self, w: &Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Option<Tensor<1>> {
+    fn gain(
+        &self,
+        w: impl FnOnce() -> Tensor<2>,
+        a: &Tensor<2>,
+        b: &Tensor<2>,
+    ) -> Option<Tensor<1>> {
         let magnitude = self.magnitude.as_ref()?.val();
-        Some(magnitude / norms(w.clone(), a.clone(), b.clone(), self.scale))
+        Some(magnitude / norms(w(), a.clone(), b.clone(), self.scale))
+    }
+}
+
+/// The frozen weight below an adapter, as it lies in memory.
+enum Base<'a> {
+    Dense(Tensor<2>),
+    Packed(&'a PackedWeight),
+}
+
+impl Base<'_> {
+    fn dense(&self) -> Tensor<2> {
+        match self {
+            Self::Dense(w) => w.clone(),
+            Self::Packed(packed) => packed.dequantize(),
+        }
+    }
+
+    /// `x W + b`.
+    fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        match self {
+            Self::Dense(w) => linear(x, w.clone(), bias),
+            Self::Packed(packed) => packed.linear(x, bias),
+        }
+    }
+
+    /// `x W + scale · (adapter_x A) B + bias`.
+    fn adapted<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        adapter_x: Tensor<D>,
+        [a, b]: [Tensor<2>; 2],
+        bias: Option<Tensor<1>>,
+        scale: f64,
+    ) -> Tensor<D> {
+        match self {
+            Self::Dense(w) => lora_linear(x, adapter_x, w.clone(), a, b, bias, scale),
+            // The same operations in the same order, so that the numbers are those of the dense weight.
+            Self::Packed(packed) => {
+                let low = linear(adapter_x, a, None).mul_scalar(scale);
+                let y = packed.linear(x, None) + linear(low, b, None);
+                match bias {
+                    None => y,
+                    Some(bias) => y + bias.unsqueeze(),
+                }
+            }
+        }
     }
 }

@@ -8,9 +8,10 @@ mod switch;
 pub use bias::LoraBias;
 pub(crate) use dora::norms;
 pub use switch::AdapterSwitch;
-pub(crate) use switch::without_adapters;
 
 use crate::Dropout;
+use crate::bare::is_bare;
+use crate::packed::PackedWeight;
 use crate::targets::{FusedLayout, Slices};
 use burn::module::{Module, Param, Reparameterization};
 use burn::tensor::{DType, Tensor};
@@ -43,6 +44,8 @@ pub struct LoraAdapter {
     pub magnitude: Option<Param<Tensor<1>>>,
     /// Where the factors started, if not at zero.
     pub(crate) start: Option<StartingFactors>,
+    /// The frozen weight, where it is kept in few bits: the parameter holds a placeholder then.
+    pub(crate) packed: Option<PackedWeight>,
     /// On the adapter's input, while training.
     pub(crate) dropout: Dropout,
     /// What `A B` is multiplied by.
@@ -149,8 +152,15 @@ impl Reparameterization for LoraAdapter {
     const NAME: &'static str = crate::modules::ADAPTER_COMPONENT;
 
     /// `base + scale · A B`, or `base` itself while the adapter is off; with DoRA its columns are
-    /// brought to their magnitudes. A half-precision base is added to in f32 and rounded once.
+    /// brought to their magnitudes. A packed base is dequantised to f32 first. A half-precision base is added to in f32 and rounded once.
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
+        if is_bare() {
+            return base;
+        }
+        let base = match &self.packed {
+            None => base,
+            Some(packed) => packed.dequantize().reshape(base.shape()),
+        };
         if !self.is_enabled() {
             return base;
         }

@@ -1,6 +1,6 @@
 //! Turning adapters off: for good by taking them away, or for a while.
 
-use std::cell::Cell;
+use crate::bare::is_bare;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,27 +26,6 @@ impl AdapterSwitch {
 
     /// Whether an adapter takes part here and now: it is on, and not being taken off.
     pub(crate) fn is_active(&self) -> bool {
-        self.is_enabled() && !TAKEN_OFF.get()
+        self.is_enabled() && !is_bare()
     }
-}
-
-thread_local! {
-    /// Set while adapters are taken off on this thread; see [`without_adapters`].
-    static TAKEN_OFF: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `work` while adapters compose to their bare base on this thread.
-///
-/// Burn has no way to take a reparameterization off but to replace the parameter by its composed
-/// value; with this, that value is the base itself. A switch would do it too, but clones share it.
-pub(crate) fn without_adapters<T>(work: impl FnOnce() -> T) -> T {
-    struct Restore;
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            TAKEN_OFF.set(false);
-        }
-    }
-    TAKEN_OFF.set(true);
-    let _restore = Restore;
-    work()
 }

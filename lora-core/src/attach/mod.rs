@@ -7,7 +7,9 @@ mod report;
 pub(crate) use plan::{AdapterValues, AttachPlan, Given};
 pub use report::AttachReport;
 
-use crate::adapter::without_adapters;
+use crate::bare::bare;
+use crate::packed;
+use crate::quantize::put_packed;
 use crate::targets::Architecture;
 use crate::{LoraConfig, LoraError};
 use burn::module::Module;
@@ -55,10 +57,11 @@ pub fn attach_with<M: Module>(
     plan.apply(module, Given::default())
 }
 
-/// Takes the adapters off: the base parameters as they were, without a copy.
+/// Takes the adapters off: the base parameters as they were, without a copy. Those that are quantised stay so.
 ///
 /// The module stays frozen but for what trained whole beside the adapters, which keeps its values:
 /// there is no original to go back to. Clones of the module keep their adapters.
 pub fn detach<M: Module>(module: M) -> M {
-    without_adapters(|| module.materialize())
+    let packed = packed::of_module(&module);
+    put_packed(bare(|| module.materialize()), packed)
 }

@@ -7,8 +7,9 @@ use crate::adapter::AdapterSwitch;
 use crate::fingerprint::BaseOutline;
 use crate::init::starting_factors;
 use crate::modules::{self, base_value};
+use crate::quantize::{put_packed, quantized_modules, unpacked};
 use crate::targets::{Architecture, Target, resolve};
-use crate::{LoraConfig, LoraError};
+use crate::{LoraConfig, LoraError, QuantizedModule};
 use burn::module::Module;
 use burn::tensor::TensorData;
 use std::collections::HashMap;
@@ -47,6 +48,15 @@ impl AttachPlan {
     ) -> Result<Self, LoraError> {
         let parameters = modules::parameters(module, architecture);
         let resolved = resolve(&parameters, config, architecture)?;
+        let quantized = quantized_modules(module, architecture);
+        let trains_whole =
+            |q: &&QuantizedModule| resolved.saved.iter().any(|s| s.parameter == q.parameter);
+        if let Some(quantized) = quantized.iter().find(trains_whole) {
+            return Err(LoraError::UnsupportedTarget {
+                module: quantized.module.clone(),
+                message: "its weight is quantised and cannot train whole; leave it out of the quantization".into(),
+            });
+        }
         let targets = resolved.targets.iter();
         let modules: Vec<AdaptedModule> = targets.map(|target| adapted(target, config)).collect();
         let outline = BaseOutline::new(
@@ -55,6 +65,7 @@ impl AttachPlan {
             &resolved.saved,
             &config.modules_to_save,
             architecture,
+            &quantized,
         );
         Ok(Self {
             report: AttachReport {
@@ -63,6 +74,7 @@ impl AttachPlan {
                 saved: resolved.saved,
                 base_difference: None,
                 outline,
+                quantized,
                 switch: AdapterSwitch::on(),
             },
         })
@@ -92,12 +104,17 @@ impl AttachPlan {
             let value = given.saved.remove(&saved.parameter);
             (saved.parameter.clone(), value)
         });
+        // Burn keeps one thing on a parameter: where there is an adapter, the packed weight goes into it.
+        let (module, mut packed) = unpacked(module);
+        let of_adapters = adapters.keys().filter_map(|path| packed.remove_entry(path));
         let module = module.apply_reparameterization(PutFactors {
+            packed: of_adapters.collect(),
             dropout: report.config.dropout,
             saved: saved.collect(),
             adapters,
             switch: report.switch.clone(),
         });
+        let module = put_packed(module, packed);
         let module = match biases.is_empty() {
             true => module,
             false => module.apply_reparameterization(PutBiases {

@@ -5,9 +5,10 @@ use crate::Dropout;
 use crate::adapted::AdaptedModule;
 use crate::adapter::{AdapterSwitch, LoraAdapter, LoraBias, StartingFactors, norms};
 use crate::modules::param_id;
+use crate::packed::PackedWeight;
 use burn::module::{Param, Reparameterizer};
 use burn::tensor::{Device, Tensor, TensorData};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A parameter of an adapter on the parameter at `path`.
 ///
@@ -33,6 +34,8 @@ pub(super) struct PutFactors {
     /// Parameters that train whole, with the value to begin at if it is not their own.
     pub saved: HashMap<String, Option<TensorData>>,
     pub switch: AdapterSwitch,
+    /// The packed weights of those that get an adapter.
+    pub packed: BTreeMap<String, PackedWeight>,
 }
 
 impl Reparameterizer for PutFactors {
@@ -71,6 +74,7 @@ impl Reparameterizer for PutFactors {
                 b,
                 magnitude: None,
                 start,
+                packed: self.packed.remove(path),
                 dropout: Dropout::new(self.dropout),
                 scale: module.scale,
                 slices: module.slices,
@@ -79,7 +83,10 @@ impl Reparameterizer for PutFactors {
             if module.dora {
                 let data = values.magnitude.unwrap_or_else(|| {
                     let (a, b) = adapter.factors();
-                    let w = param.val().reshape(module.shape);
+                    let w = match &adapter.packed {
+                        None => param.val().reshape(module.shape),
+                        Some(packed) => packed.dequantize(),
+                    };
                     norms(w, a, b, module.scale).into_data()
                 });
                 adapter.magnitude = Some(parameter(path, "magnitude", data, &device, true));

@@ -3,8 +3,9 @@
 use crate::adapted::AdaptedModule;
 use crate::adapter::AdapterSwitch;
 use crate::fingerprint::{BaseDifference, BaseOutline};
+use crate::quantize::write_report;
 use crate::targets::SavedParameter;
-use crate::{LoraConfig, LoraError};
+use crate::{LoraConfig, LoraError, QuantizedModule};
 use std::fmt;
 use std::path::Path;
 
@@ -17,6 +18,8 @@ pub struct AttachReport {
     pub modules: Vec<AdaptedModule>,
     /// The parameters that train whole and are saved with the adapters, such as a new head.
     pub saved: Vec<SavedParameter>,
+    /// The layers whose weights are quantised, with an adapter or without.
+    pub quantized: Vec<QuantizedModule>,
     /// Turns these adapters on and off.
     pub switch: AdapterSwitch,
     /// How the base differs from the one that the adapter was trained on, where it was read from a file that says
@@ -90,6 +93,7 @@ impl fmt::Display for AttachReport {
                 saved.elements(),
             )?;
         }
+        write_report(f, &self.quantized)?;
         write!(
             f,
             "{} adapted modules, {} trainable parameters",

@@ -89,7 +89,8 @@ impl BaseFingerprint {
         if whole && outline.shapes(&self.without) != self.shapes {
             return Some(BaseDifference::Shapes { known: None });
         }
-        let differing = known.filter(|(tensor, sample)| {
+        let exact = known.filter(|(tensor, _)| !tensor.quantized);
+        let differing = exact.filter(|(tensor, sample)| {
             hash_of_values(module, &tensor.path).is_some_and(|hash| hash != sample.first)
         });
         values(differing.map(|(tensor, _)| tensor.name.clone()).collect())

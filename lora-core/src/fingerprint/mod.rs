@@ -30,7 +30,7 @@ const MOST_SAMPLES: usize = 16;
 /// What the base of an adapter is known by.
 ///
 /// The same for a model whatever its files are called, cut into and compressed to, as long as the values are the same in
-/// f32: not after rounding to a narrower type.
+/// f32: not after rounding to a narrower type. Of weights that [`quantize`](crate::quantize()) has packed the shape alone counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseFingerprint {
     version: u32,

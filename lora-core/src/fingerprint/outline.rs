@@ -1,9 +1,9 @@
 //! Which tensors a fingerprint is made of, before any value is read.
 
 use super::digits;
-use crate::AdaptedModule;
 use crate::modules::{LayerKind, Parameters};
 use crate::targets::{Architecture, SavedParameter, is_inside};
+use crate::{AdaptedModule, QuantizedModule};
 use sha2::{Digest, Sha256};
 
 /// The tensors of a base.
@@ -26,6 +26,8 @@ pub(crate) struct BaseTensor {
     pub path: String,
     /// Its shape, as in the module.
     pub shape: Vec<usize>,
+    /// Whether it is kept in few bits: what it is known by then is its shape.
+    pub quantized: bool,
 }
 
 impl BaseOutline {
@@ -35,6 +37,7 @@ impl BaseOutline {
         saved: &[SavedParameter],
         modules_to_save: &[String],
         architecture: &Architecture,
+        quantized: &[QuantizedModule],
     ) -> Self {
         let mut tensors: Vec<BaseTensor> = parameters
             .all
@@ -43,6 +46,7 @@ impl BaseOutline {
                 name: parameter.name.clone(),
                 path: parameter.path.clone(),
                 shape: parameter.shape.clone(),
+                quantized: quantized.iter().any(|q| q.parameter == parameter.path),
             })
             .collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -70,6 +74,7 @@ impl BaseOutline {
             let known = outline.samples.iter().any(|sample| sample.path == *path);
             let tensor = outline.tensors.iter().find(|tensor| tensor.path == *path);
             if let (Some(tensor), false) = (tensor, known)
+                && !tensor.quantized
                 && outline.counts(&tensor.name, &outline.without)
             {
                 outline.samples.push(tensor.clone());

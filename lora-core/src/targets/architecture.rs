@@ -83,7 +83,7 @@ impl Architecture {
         self.conv1d.iter().any(|name| ends_in(module, name))
     }
 
-    pub(super) fn is_output(&self, module: &str) -> bool {
+    pub(crate) fn is_output(&self, module: &str) -> bool {
         self.output_layers.iter().any(|name| ends_in(module, name))
     }
 }

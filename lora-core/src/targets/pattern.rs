@@ -51,7 +51,7 @@ pub(crate) fn full_match(what: &'static str, pattern: &str) -> Result<Regex, Lor
 }
 
 /// The names closest to an entry: what the user may have meant.
-pub(super) fn nearest(entry: &str, matrices: &[Matrix]) -> Vec<String> {
+pub(crate) fn nearest(entry: &str, matrices: &[Matrix]) -> Vec<String> {
     closest(entry, matrices.iter().map(|m| m.module.as_str()))
 }
 

@@ -8,6 +8,7 @@ use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::weights::{Expectation, Leftover, plan, read_model};
 use burn::tensor::Device;
+use lora_core::QuantizeConfig;
 use std::path::Path;
 
 /// How a classifier is loaded.
@@ -22,6 +23,9 @@ pub struct ClassifierOptions {
     pub fresh_head: bool,
     /// Seed of what starts afresh.
     pub seed: u64,
+    /// Quantises the frozen weights of the encoder's linear layers as they are read, so that it is never whole in
+    /// floats. The head, and what starts afresh, stays in floats.
+    pub quantize: Option<QuantizeConfig>,
 }
 
 /// What checkpoints hold that a classifier has no use for.
@@ -103,6 +107,7 @@ impl Classifier {
             may_be_fresh: &["classifier", pooler],
             force_fresh: options.fresh_head,
             optional: &[],
+            quantize: options.quantize.as_ref(),
             leftovers: &leftovers,
         };
         let mut fresh_weights = random(&config, options.seed);

@@ -8,6 +8,7 @@ use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::weights::{Expectation, Leftover, Wanted, plan, read_model};
 use burn::tensor::Device;
+use lora_core::QuantizeConfig;
 use std::path::Path;
 
 /// Buffers of the causal mask in old files.
@@ -20,6 +21,13 @@ const TIED: Leftover = Leftover {
     reason: "tied to the token embedding",
     is: |name| name == HEAD,
 };
+
+/// How a GPT-2 is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Gpt2Options {
+    /// Quantises the frozen weights of linear layers as they are read, so that the model is never whole in floats.
+    pub quantize: Option<QuantizeConfig>,
+}
 
 impl Gpt2LmHead {
     /// Names and shapes, as in a file with a head, of the weights of a model of this configuration.
@@ -47,6 +55,19 @@ impl Gpt2LmHead {
     /// [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
     /// [`ModelError::TensorDtype`] where the weights are not those of the configuration.
     pub fn load(dir: impl AsRef<Path>, device: &Device) -> Result<(Self, LoadReport), ModelError> {
+        Self::load_with(dir, &Gpt2Options::default(), device)
+    }
+
+    /// [`load`](Self::load) with options.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside
+    /// [`ModelError::Lora`] for a weight to quantise that is not finite.
+    pub fn load_with(
+        dir: impl AsRef<Path>,
+        options: &Gpt2Options,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), ModelError> {
         let dir = dir.as_ref();
         let config = Gpt2Config::from_dir(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
@@ -58,6 +79,7 @@ impl Gpt2LmHead {
             may_be_fresh: &[],
             force_fresh: false,
             optional: &head,
+            quantize: options.quantize.as_ref(),
             leftovers: match config.tie_word_embeddings {
                 true => &[MASK, TIED],
                 false => &[MASK],

@@ -38,4 +38,5 @@ mod model;
 pub use attention::Attention;
 pub use block::{Block, Mlp};
 pub use config::{CONFIG_FILE, Gpt2Config};
+pub use load::Gpt2Options;
 pub use model::{Gpt2, Gpt2LmHead};

@@ -3,9 +3,9 @@
 use super::maker::on_host;
 use super::transpose::transpose;
 use crate::ModelError;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param, Reparameterization};
 use burn::tensor::Tensor;
-use lora_core::Architecture;
+use lora_core::{Architecture, PackedWeight};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,8 +16,8 @@ pub(crate) struct Parameters<'a> {
     tensors: BTreeMap<String, FileTensor>,
     path: Vec<String>,
     containers: Vec<String>,
-    /// The first parameter that has an adapter.
-    adapted: Option<String>,
+    /// The first parameter that something is put on, and what that is.
+    adapted: Option<(String, &'static str)>,
 }
 
 struct FileTensor {
@@ -32,7 +32,7 @@ impl<'a> Parameters<'a> {
     /// Goes through a module, which is to be exported to `dir`.
     ///
     /// # Errors
-    /// [`ModelError::Export`] where it has adapters.
+    /// [`ModelError::Export`] where it has adapters or is quantised.
     pub fn of<M: Module>(
         model: &M,
         architecture: &'a Architecture,
@@ -48,11 +48,9 @@ impl<'a> Parameters<'a> {
         model.visit(&mut parameters);
         match parameters.adapted {
             None => Ok(parameters),
-            Some(path) => Err(ModelError::Export {
+            Some((path, what)) => Err(ModelError::Export {
                 path: dir.into(),
-                message: format!(
-                    "`{path}` has an adapter; merge the adapters into the weights, or detach them, first"
-                ),
+                message: format!("`{path}` {what}"),
             }),
         }
     }
@@ -92,7 +90,13 @@ impl<'a> Parameters<'a> {
 impl ModuleVisitor for Parameters<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
         if container == "Reparameterization" && self.adapted.is_none() {
-            self.adapted = Some(self.path.join("."));
+            let what = match name == PackedWeight::NAME {
+                true => "is quantised; export the model as it is in floats",
+                false => {
+                    "has an adapter; merge the adapters into the weights, or detach them, first"
+                }
+            };
+            self.adapted = Some((self.path.join("."), what));
         }
         self.path.push(name.into());
         self.containers.push(container.into());

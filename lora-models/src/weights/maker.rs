@@ -5,7 +5,7 @@ use crate::ModelError;
 use burn::module::Param;
 use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use lora_core::{Architecture, Dropout, LoraEmbedding, LoraLinear, param_id};
+use lora_core::{Architecture, Dropout, LoraEmbedding, LoraLinear, param_id, quantized_weight};
 
 /// Makes the layers of a model, asking a source for one parameter at a time.
 ///
@@ -35,10 +35,20 @@ impl Maker<'_> {
     ) -> Result<LoraLinear, ModelError> {
         let module = self.architecture.module_name(path);
         let transposed = !self.architecture.is_conv1d(&module);
-        Ok(LoraLinear {
-            weight: self.ask(&format!("{path}.weight"), shape, transposed)?,
-            bias: None,
-        })
+        let path = format!("{path}.weight");
+        let quantize = self.weights.quantize(&path);
+        let quantize = quantize.filter(|config| !config.skips(&module, self.architecture));
+        let weight = match quantize.map(|config| config.quantization) {
+            None => self.ask(&path, shape, transposed)?,
+            Some(quantization) => {
+                // Its values as PyTorch has them, the other way round than here.
+                let rows = self.values(&path, &[shape[1], shape[0]], !transposed)?;
+                let rows = rows.unwrap_or_default();
+                let id = param_id(&path);
+                quantized_weight(&module, id, &rows, shape, quantization, self.device)?
+            }
+        };
+        Ok(LoraLinear { weight, bias: None })
     }
 
     /// An embedding, `[rows, d_model]`.
@@ -76,15 +86,23 @@ impl Maker<'_> {
         shape: [usize; D],
         transposed: bool,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        let wanted = Wanted {
+        Ok(match self.values(path, &shape, transposed)? {
+            Some(values) => param(path, values, shape, self.device),
+            None => param(path, vec![0.0], [1; D], self.device),
+        })
+    }
+
+    fn values(
+        &mut self,
+        path: &str,
+        shape: &[usize],
+        transposed: bool,
+    ) -> Result<Option<Vec<f32>>, ModelError> {
+        self.weights.values(&Wanted {
             path: path.into(),
             name: self.architecture.tensor_name(path),
             shape: shape.to_vec(),
             transposed,
-        };
-        Ok(match self.weights.values(&wanted)? {
-            Some(values) => param(path, values, shape, self.device),
-            None => param(path, vec![0.0], [1; D], self.device),
         })
     }
 }

@@ -4,6 +4,7 @@ use super::source::{Wanted, Weights};
 use super::transpose::transpose;
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
+use lora_core::QuantizeConfig;
 use std::collections::{HashMap, HashSet};
 
 /// What a model expects of a checkpoint.
@@ -21,6 +22,8 @@ pub(crate) struct Expectation<'a> {
     pub force_fresh: bool,
     /// Names and shapes of tensors that may be there, and are not read.
     pub optional: &'a [(String, Vec<usize>)],
+    /// How the weights of linear layers are quantised as they are read. What starts afresh trains, and stays in floats.
+    pub quantize: Option<&'a QuantizeConfig>,
     /// What a checkpoint may hold that the model does not need, and why.
     pub leftovers: &'a [Leftover],
 }
@@ -85,6 +88,7 @@ pub(crate) fn read_model<M>(
         reader: &mut reader,
         found,
         random,
+        quantize: expectation.quantize,
     };
     let model = build(&mut source)?;
     Ok((model, reader.finish()?, fresh))
@@ -158,6 +162,7 @@ fn refuse_strangers(reader: &StrictReader<'_>, known: &HashSet<&str>) -> Result<
 }
 
 struct FromFile<'r, 'c, 'w> {
+    quantize: Option<&'w QuantizeConfig>,
     reader: &'r mut StrictReader<'c>,
     /// Names in the file by path.
     found: HashMap<String, String>,
@@ -165,6 +170,10 @@ struct FromFile<'r, 'c, 'w> {
 }
 
 impl Weights for FromFile<'_, '_, '_> {
+    fn quantize(&self, path: &str) -> Option<&QuantizeConfig> {
+        self.quantize.filter(|_| self.found.contains_key(path))
+    }
+
     fn values(&mut self, wanted: &Wanted) -> Result<Option<Vec<f32>>, ModelError> {
         let Some(name) = self.found.get(&wanted.path) else {
             return self.random.values(wanted);

@@ -1,7 +1,7 @@
 //! Where the values of parameters come from.
 
 use crate::ModelError;
-use lora_core::normal_values;
+use lora_core::{QuantizeConfig, normal_values};
 
 /// A parameter that a model asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,11 @@ pub(crate) trait Weights {
     /// The values of a parameter, row-major in the module's layout; `None` where only the asking
     /// counts.
     fn values(&mut self, wanted: &Wanted) -> Result<Option<Vec<f32>>, ModelError>;
+
+    /// How the weight of a linear layer at this path is to be quantised.
+    fn quantize(&self, _path: &str) -> Option<&QuantizeConfig> {
+        None
+    }
 }
 
 /// Notes what is asked for.

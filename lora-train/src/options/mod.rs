@@ -12,7 +12,7 @@ use crate::device::DeviceName;
 use crate::task::TaskName;
 use crate::trainer::ScheduleKind;
 use clap::Args;
-use lora_core::{BiasTraining, LoraInit};
+use lora_core::{BiasTraining, LoraInit, Quantization};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -144,6 +144,10 @@ pub struct TrainOptions {
     #[arg(skip)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub alpha_pattern: BTreeMap<String, f64>,
+    /// Keep the frozen weights in 4 or 8 bits while adapters train in floats (QLoRA): nf4 or int8 [default: in floats].
+    #[arg(long, value_name = "KIND", help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<Quantization>,
     /// Train all weights instead of an adapter: the baseline.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]

@@ -5,6 +5,7 @@ use crate::metric::ConfusionMatrix;
 use crate::options::ReadingOptions;
 use crate::task::{GeneratedText, TaskName};
 use clap::Args;
+use lora_core::Quantization;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -20,6 +21,9 @@ pub struct EvalOptions {
     /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
     #[arg(long)]
     pub strict_base: bool,
+    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
+    #[arg(long, value_name = "KIND")]
+    pub quantize: Option<Quantization>,
     /// What it is evaluated on: causal-lm, classification, regression, token-classification, or glue/NAME [default: by the model].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,

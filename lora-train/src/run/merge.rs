@@ -15,7 +15,7 @@ use lora_core::weight_errors;
 use lora_models::ExportOptions;
 use lora_models::checkpoint::ExportDType;
 use lora_models::classifier::{Classifier, ClassifierOptions};
-use lora_models::gpt2::Gpt2LmHead;
+use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -101,7 +101,9 @@ pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     let dir = &model_directory(&options.model)?;
     let device = device::open(options.device)?;
     match default_task(dir, options.adapter.as_deref())? {
-        TaskName::CausalLm => merge_model::<Gpt2LmHead>(options, dir, &(), &device),
+        TaskName::CausalLm => {
+            merge_model::<Gpt2LmHead>(options, dir, &Gpt2Options::default(), &device)
+        }
         task => {
             let how = ClassifierOptions {
                 head: head_kind(task),

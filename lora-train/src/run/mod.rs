@@ -45,7 +45,9 @@ pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use inspect::{InspectOptions, inspect};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, MergeSummary, merge};
-pub use open::{Base, Loaded, Opens, Traits, load_base, load_trained, model_directory};
+pub use open::{
+    Base, Loaded, Opens, Traits, load_base, load_trained, model_directory, quantize_config,
+};
 pub use plan::TrainPlan;
 pub use train::{INTERRUPTED, TrainSummary, train};
 pub use verify::{MergeCheck, Probe, VerifyOptions};

@@ -5,24 +5,33 @@ use crate::TrainError;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::encoder::EncoderConfig;
-use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::gpt2::{Gpt2Config, Gpt2LmHead, Gpt2Options};
 use std::path::Path;
 
 impl Opens for Gpt2LmHead {
-    type How = ();
+    type How = Gpt2Options;
 
-    fn open(dir: &Path, _how: &(), device: &Device) -> Result<(Self, String), TrainError> {
-        let (model, report) = Self::load(dir, device)?;
+    fn in_floats(_how: &Gpt2Options) -> Gpt2Options {
+        Gpt2Options::default()
+    }
+
+    fn open(dir: &Path, how: &Gpt2Options, device: &Device) -> Result<(Self, String), TrainError> {
+        let (model, report) = Self::load_with(dir, how, device)?;
         Ok((model, report.to_string()))
     }
 
-    fn random(dir: &Path, _how: &(), seed: u64, device: &Device) -> Result<Self, TrainError> {
+    fn random(
+        dir: &Path,
+        _how: &Gpt2Options,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
         Ok(Self::init(&Gpt2Config::from_dir(dir)?, seed, device)?)
     }
 
     fn weight_shapes(
         dir: &Path,
-        _how: &(),
+        _how: &Gpt2Options,
         device: &Device,
     ) -> Result<Vec<(String, Vec<usize>)>, TrainError> {
         Ok(Self::weight_shapes(&Gpt2Config::from_dir(dir)?, device)?)
@@ -56,6 +65,13 @@ impl Opens for Classifier {
     fn trained(how: &ClassifierOptions) -> ClassifierOptions {
         ClassifierOptions {
             fresh_head: false,
+            ..how.clone()
+        }
+    }
+
+    fn in_floats(how: &ClassifierOptions) -> ClassifierOptions {
+        ClassifierOptions {
+            quantize: None,
             ..how.clone()
         }
     }

@@ -3,7 +3,7 @@
 use crate::TrainError;
 use crate::progress::{Bar, Screen};
 use burn::tensor::{Bool, Device, Int, Tensor};
-use lora_core::AttachReport;
+use lora_core::{AttachReport, Quantization, QuantizeConfig, peft};
 use lora_models::LoraModel;
 use lora_models::hub::{self, HubOptions};
 use lora_models::tokenizer::Tokenizer;
@@ -54,6 +54,9 @@ pub trait Opens: LoraModel {
     fn trained(how: &Self::How) -> Self::How {
         how.clone()
     }
+
+    /// The same with nothing quantised.
+    fn in_floats(how: &Self::How) -> Self::How;
 
     /// Reads it; a line on what was read comes with it.
     ///
@@ -179,6 +182,25 @@ pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
         }
     };
     Ok(hub::resolve(&name, &HubOptions::from_env(), &mut show)?)
+}
+
+/// How a model's frozen weights are quantised: what trains whole with an adapter stays in floats.
+///
+/// # Errors
+/// If the adapter's configuration cannot be read.
+pub fn quantize_config(
+    quantization: Option<Quantization>,
+    adapter: Option<&Path>,
+    modules_to_save: &[String],
+) -> Result<Option<QuantizeConfig>, TrainError> {
+    let Some(quantization) = quantization else {
+        return Ok(None);
+    };
+    let mut skip = modules_to_save.to_vec();
+    if let Some(adapter) = adapter {
+        skip.extend(peft::read_config(adapter)?.modules_to_save);
+    }
+    Ok(Some(QuantizeConfig::new(quantization).with_skip(skip)))
 }
 
 /// Loads a model, and an adapter onto it.

@@ -4,11 +4,11 @@ use crate::TrainError;
 use crate::data::BatchOrder;
 use crate::options::TrainOptions;
 use crate::run::adapter::{lora_config, lora_plus};
-use crate::run::open::model_directory;
+use crate::run::open::{model_directory, quantize_config};
 use crate::run::ranges::{at_least_one, within};
 use crate::task::TaskName;
 use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
-use lora_core::LoraConfig;
+use lora_core::{LoraConfig, QuantizeConfig};
 use lora_models::classifier::{HeadKind, adapter_labels};
 use lora_models::encoder::{EncoderConfig, Labels};
 use std::path::{Path, PathBuf};
@@ -120,6 +120,12 @@ impl TrainPlan {
                 "trains all weights: there is no adapter to start from or to merge",
             ));
         }
+        if o.full && o.quantize.is_some() {
+            return Err(TrainError::config(
+                "quantize",
+                "is for frozen weights, and --full trains all of them",
+            ));
+        }
         let best = o.early_stopping.is_some() || o.keep_best || o.metric.is_some();
         if best && o.eval_data.is_none() {
             return Err(TrainError::config(
@@ -178,6 +184,19 @@ impl TrainPlan {
             },
             options,
         })
+    }
+
+    /// How the frozen weights are quantised.
+    ///
+    /// # Errors
+    /// If the adapter that is gone on with cannot be read.
+    pub fn quantize(&self) -> Result<Option<QuantizeConfig>, TrainError> {
+        let whole = self.options.modules_to_save.as_deref().unwrap_or_default();
+        quantize_config(
+            self.options.quantize,
+            self.options.adapter.as_deref(),
+            whole,
+        )
     }
 
     /// What is learned: as asked for, else by the model and the adapter that is gone on with.

@@ -171,7 +171,11 @@ fn train_job<J: Job + 'static>(
             base_dir: Some(base.dir.clone()),
             ..ExportOptions::default()
         };
-        let model = merge(J::into_model(task)).into_module();
+        let model = match plan.options.quantize {
+            None => J::into_model(task),
+            Some(_) => saver.in_floats(&path, &device)?.valid(),
+        };
+        let model = merge(model).into_module();
         model.export(&dir, &options, Overwrite::Replace)?;
         merged = Some(dir);
     }

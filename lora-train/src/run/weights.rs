@@ -155,6 +155,14 @@ impl<M: Opens> Saver<M> {
         Ok(loaded.model)
     }
 
+    /// The model in floats with an adapter that was saved, to merge it there: what is quantised would be merged with
+    /// its rounding.
+    pub fn in_floats(&self, adapter: &Path, device: &Device) -> Result<M, TrainError> {
+        let how = M::in_floats(&self.how);
+        let loaded: Loaded<M> = load_base(&self.base.dir, Some(adapter), &how, device)?;
+        Ok(loaded.model)
+    }
+
     /// Writes a checkpoint's part.
     pub fn save_into(&self, model: &M, dir: &Path) -> Result<(), TrainError> {
         let dir = dir.join(weights_name(self.report.is_none()));

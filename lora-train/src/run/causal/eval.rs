@@ -10,10 +10,10 @@ use crate::device;
 use crate::progress::Screen;
 use crate::run::evaluation::{EvalOptions, EvalSummary};
 use crate::run::job::Evaluate;
-use crate::run::open::{check_base, load_base};
+use crate::run::open::{check_base, load_base, quantize_config};
 use crate::task::{CausalLm, generate_texts, score_texts};
 use lora_core::files::{Overwrite, write_file};
-use lora_models::gpt2::Gpt2LmHead;
+use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
 use serde_json::json;
 use std::collections::HashMap;
 
@@ -21,7 +21,11 @@ use std::collections::HashMap;
 pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
     let device = device::open(options.device)?;
     device.seed(options.seed);
-    let loaded = load_base::<Gpt2LmHead>(&options.model, options.adapter.as_deref(), &(), &device)?;
+    let adapter = options.adapter.as_deref();
+    let how = Gpt2Options {
+        quantize: quantize_config(options.quantize, adapter, &[])?,
+    };
+    let loaded = load_base::<Gpt2LmHead>(&options.model, adapter, &how, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     check_base(
         options.adapter.as_deref(),

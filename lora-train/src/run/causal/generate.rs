@@ -4,10 +4,11 @@ use super::judge::generation_config;
 use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::progress::Screen;
-use crate::run::open::{check_base, load_base};
+use crate::run::open::{check_base, load_base, quantize_config};
 use clap::Args;
+use lora_core::Quantization;
 use lora_models::generate::{BeamSearch, GenerationConfig, Sampling, Strategy};
-use lora_models::gpt2::Gpt2LmHead;
+use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
 use std::io::BufRead;
 use std::path::PathBuf;
 
@@ -23,6 +24,9 @@ pub struct GenerateOptions {
     /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
     #[arg(long)]
     pub strict_base: bool,
+    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
+    #[arg(long, value_name = "KIND")]
+    pub quantize: Option<Quantization>,
     /// Text to go on from; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -120,9 +124,13 @@ pub fn generate(
 ) -> Result<Vec<Continuation>, TrainError> {
     let prompts = prompts(options)?;
     let device = device::open(options.device)?;
-    let loaded = load_base::<Gpt2LmHead>(&options.model, options.adapter.as_deref(), &(), &device)?;
+    let adapter = options.adapter.as_deref();
+    let how = Gpt2Options {
+        quantize: quantize_config(options.quantize, adapter, &[])?,
+    };
+    let loaded = load_base::<Gpt2LmHead>(&options.model, adapter, &how, &device)?;
     check_base(
-        options.adapter.as_deref(),
+        adapter,
         loaded.adapter.as_ref(),
         options.strict_base,
         screen,

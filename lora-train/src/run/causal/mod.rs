@@ -19,7 +19,7 @@ use crate::task::{CausalLm, GeneratedText};
 use data::read_examples;
 use evaluator::Evaluator;
 use judge::Prompts;
-use lora_models::gpt2::Gpt2LmHead;
+use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ pub(crate) struct CausalJob {
     label_smoothing: f64,
     evaluator: Option<Arc<Evaluator>>,
     prompts: Prompts,
+    how: Gpt2Options,
 }
 
 impl Job for CausalJob {
@@ -43,10 +44,15 @@ impl Job for CausalJob {
             label_smoothing: plan.label_smoothing,
             evaluator: None,
             prompts: Prompts::default(),
+            how: Gpt2Options {
+                quantize: plan.quantize()?,
+            },
         })
     }
 
-    fn how(&self) {}
+    fn how(&self) -> Gpt2Options {
+        self.how.clone()
+    }
 
     fn encode(
         &mut self,

@@ -9,7 +9,7 @@ use crate::data::{ClassWeights, LabelSet, LabelledExample, Target, Unlabelled};
 use crate::device;
 use crate::progress::Screen;
 use crate::run::evaluation::{EvalOptions, EvalSummary};
-use crate::run::open::{check_base, load_trained};
+use crate::run::open::{check_base, load_trained, quantize_config};
 use crate::task::{Classify, TaskName};
 use lora_core::files::{Overwrite, write_file};
 use lora_models::classifier::{Classifier, ClassifierOptions};
@@ -35,6 +35,7 @@ pub(crate) fn eval(
     let how = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
+        quantize: quantize_config(options.quantize, options.adapter.as_deref(), &[])?,
         ..ClassifierOptions::default()
     };
     let adapter = options.adapter.as_deref();

@@ -87,6 +87,7 @@ impl Job for LabelledJob {
                 labels: Some(head),
                 fresh_head: plan.options.fresh_head,
                 seed: plan.seed,
+                quantize: plan.quantize()?,
             },
             labels,
             records,

@@ -13,10 +13,11 @@ use crate::device::{self, DeviceName};
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
 use crate::run::labelled::data::Records;
-use crate::run::open::{check_base, load_trained, model_directory};
+use crate::run::open::{check_base, load_trained, model_directory, quantize_config};
 use crate::run::plan::default_task;
 use crate::task::{Classify, TaskName};
 use clap::Args;
+use lora_core::Quantization;
 use lora_core::files::Overwrite;
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use serde::Serialize;
@@ -34,6 +35,9 @@ pub struct PredictOptions {
     /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
     #[arg(long)]
     pub strict_base: bool,
+    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
+    #[arg(long, value_name = "KIND")]
+    pub quantize: Option<Quantization>,
     /// What the model does: classification, regression, token-classification, or glue/NAME [default: by the model and adapter].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,
@@ -124,6 +128,7 @@ pub fn predict(
     let how = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
+        quantize: quantize_config(options.quantize, options.adapter.as_deref(), &[])?,
         ..ClassifierOptions::default()
     };
     let loaded = load_trained::<Classifier>(&model, adapter, &how, &device)?;

@@ -1,0 +1,338 @@
+//! A linear layer whose frozen weight stays packed: QLoRA, Dettmers et al. 2023 (arXiv 2305.14314), equation (5).
+//!
+//! The weight is dequantised where it is multiplied, in the forward pass and again in the backward one, and
+//! dropped in between. What is kept for the backward pass are the packed codes, which the layer holds anyway.
+
+use burn::backend::autodiff::{
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{
+    Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension,
+};
+use burn::tensor::{Int, Shape, Slice, Tensor, TensorData};
+
+/// How many values share a scale.
+pub(crate) const BLOCK: usize = 64;
+
+/// Bits of a word.
+pub(crate) const WORD: usize = 32;
+
+/// What the codes of NF4 stand for: quantiles of the standard normal distribution, of greatest magnitude one and
+/// with an exact zero (Dettmers et al. 2023, section 3 and appendix E).
+pub(crate) const NF4: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+/// What is added to a whole number of 8 bits to make its code.
+pub(crate) const INT8_OFFSET: i32 = 128;
+
+/// What a backend does for packed weights.
+///
+/// The codes lie in words of 32 bits, the first in the lowest bits, and [`BLOCK`](self) of them share a scale. With
+/// `bits` = 4 they are NF4's, with 8 whole numbers with 128 added. In their order they are the
+/// weight as PyTorch has it, `[d_out, d_in]`, filled up to a whole block.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "gpu"),
+    Fusion: cfg(feature = "fusion"),
+    Autodiff,
+)]
+pub trait PackedOps: Backend {
+    /// The weight `[d_in, d_out]` in floats.
+    ///
+    /// # Shapes
+    /// - `codes`: `[blocks · 2 · bits]`, `scales`: `[blocks]`
+    #[fusion(default)]
+    fn unpack(
+        codes: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bits: usize,
+        d_in: usize,
+        d_out: usize,
+    ) -> FloatTensor<Self> {
+        composed_unpack::<Self>(codes, scales, bits, d_in, d_out)
+    }
+
+    /// `x W` with the packed `W`.
+    ///
+    /// # Shapes
+    /// - `x`: `[..., d_in]`, the others as for [`unpack`](Self::unpack)
+    /// - returns `[..., d_out]`
+    ///
+    /// # Gradients
+    /// `∂x = g Wᵀ`, for which the weight is dequantised again. The weight is frozen and gets none.
+    #[fusion(default)]
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bits: usize,
+        d_in: usize,
+        d_out: usize,
+    ) -> FloatTensor<Self> {
+        Self::linear(x, Self::unpack(codes, scales, bits, d_in, d_out), None)
+    }
+}
+
+/// Dequantisation by operations that every backend has.
+fn composed_unpack<B: Backend>(
+    codes: IntTensor<B>,
+    scales: FloatTensor<B>,
+    bits: usize,
+    d_in: usize,
+    d_out: usize,
+) -> FloatTensor<B> {
+    let words = codes.shape()[0];
+    let blocks = scales.shape()[0];
+    let (device, dtype) = (scales.device(), scales.dtype());
+    let codes = B::int_reshape(codes, Shape::new([words, 1]));
+    let code = |index: usize| {
+        // A right shift of a negative word fills up with ones, which the mask takes away.
+        let shift = (index * bits) as i64;
+        let shifted = B::bitwise_right_shift_scalar(codes.clone(), shift.into());
+        B::bitwise_and_scalar(shifted, ((1i64 << bits) - 1).into())
+    };
+    let codes = B::int_cat((0..WORD / bits).map(code).collect(), 1); // [words, codes of a word]
+    let values = match bits {
+        4 => {
+            let table = B::float_from_data(TensorData::new(NF4.to_vec(), [16]), &device);
+            let table = B::float_cast(table, dtype.into());
+            B::float_select(
+                table,
+                0,
+                B::int_reshape(codes, Shape::new([blocks * BLOCK])),
+            )
+        }
+        _ => B::float_sub_scalar(
+            B::int_into_float(codes, dtype.into()),
+            i64::from(INT8_OFFSET).into(),
+        ),
+    };
+    let values = B::float_reshape(values, Shape::new([blocks, BLOCK]));
+    let values = B::float_mul(values, B::float_reshape(scales, Shape::new([blocks, 1])));
+    let values = B::float_reshape(values, Shape::new([blocks * BLOCK]));
+    let count = d_in * d_out;
+    let values = match count == blocks * BLOCK {
+        true => values,
+        false => B::float_slice(values, &[Slice::from(0..count)]),
+    };
+    B::float_swap_dims(B::float_reshape(values, Shape::new([d_out, d_in])), 0, 1)
+}
+
+#[cfg(feature = "flex")]
+impl PackedOps for burn::backend::Flex {
+    fn unpack(
+        codes: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bits: usize,
+        d_in: usize,
+        d_out: usize,
+    ) -> FloatTensor<Self> {
+        use burn::backend::ops::FloatTensorOps;
+        use burn::tensor::DType;
+        if codes.dtype() != DType::I32 || scales.dtype() != DType::F32 {
+            return composed_unpack::<Self>(codes, scales, bits, d_in, d_out);
+        }
+        let (codes, scales) = (codes.to_contiguous(), scales.to_contiguous());
+        let (codes, scales) = (codes.storage::<i32>(), scales.storage::<f32>());
+        let values = match bits {
+            4 => super::kernels::unpack_nf4(codes, scales, d_in * d_out),
+            _ => super::kernels::unpack_int8(codes, scales, d_in * d_out),
+        };
+        let weight = FloatTensor::<Self>::from_data(TensorData::new(values, [d_out, d_in]));
+        Self::float_swap_dims(weight, 0, 1)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl PackedOps for burn::backend::NdArray {}
+
+#[cfg(feature = "gpu")]
+impl PackedOps for burn_cubecl::CubeBackend {}
+
+#[derive(Debug)]
+struct PackedLinearBackward;
+
+/// What the layer holds anyway.
+#[derive(Clone, Debug)]
+struct Packed<C, S> {
+    codes: C,
+    scales: S,
+    bits: usize,
+    d_in: usize,
+    d_out: usize,
+}
+
+impl<B: Backend + PackedOps> Backward<B, 1> for PackedLinearBackward {
+    type State = Packed<IntTensor<B>, FloatTensor<B>>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [node_x] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        if let Some(node) = node_x {
+            let Packed {
+                codes,
+                scales,
+                bits,
+                d_in,
+                d_out,
+            } = ops.state;
+            let w = B::unpack(codes, scales, bits, d_in, d_out);
+            grads.register::<B>(node.id, B::linear_x_backward(w, grad));
+        }
+    }
+}
+
+impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
+    fn unpack(
+        codes: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bits: usize,
+        d_in: usize,
+        d_out: usize,
+    ) -> FloatTensor<Self> {
+        // Frozen: nothing below it has a gradient.
+        let weight = B::unpack(codes, scales.into_primitive(), bits, d_in, d_out);
+        <Self as AutodiffBackend>::from_inner(weight)
+    }
+
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        codes: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bits: usize,
+        d_in: usize,
+        d_out: usize,
+    ) -> FloatTensor<Self> {
+        let scales = scales.into_primitive();
+        match PackedLinearBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let state = Packed {
+                    codes: codes.clone(),
+                    scales: scales.clone(),
+                    bits,
+                    d_in,
+                    d_out,
+                };
+                let y = B::packed_linear(x.into_primitive(), codes, scales, bits, d_in, d_out);
+                prep.finish(state, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::packed_linear(
+                x.into_primitive(),
+                codes,
+                scales,
+                bits,
+                d_in,
+                d_out,
+            )),
+        }
+    }
+}
+
+/// [`PackedOps::unpack`] on tensors.
+///
+/// # Panics
+/// On shapes that do not fit, and on a backend whose feature of this crate is off.
+pub(crate) fn unpack(
+    codes: Tensor<1, Int>,
+    scales: Tensor<1>,
+    bits: usize,
+    [d_in, d_out]: [usize; 2],
+) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as PackedOps>::unpack(
+        codes.into_dispatch(),
+        scales.into_dispatch(),
+        bits,
+        d_in,
+        d_out,
+    ))
+}
+
+/// [`PackedOps::packed_linear`] on tensors.
+///
+/// # Panics
+/// As [`unpack`].
+pub(crate) fn packed_linear<const D: usize>(
+    x: Tensor<D>,
+    codes: Tensor<1, Int>,
+    scales: Tensor<1>,
+    bits: usize,
+    [d_in, d_out]: [usize; 2],
+) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as PackedOps>::packed_linear(
+        x.into_dispatch(),
+        codes.into_dispatch(),
+        scales.into_dispatch(),
+        bits,
+        d_in,
+        d_out,
+    ))
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    /// Bits, and whole blocks or an odd rest.
+    const SIZES: [(usize, [usize; 2]); 4] =
+        [(4, [40, 24]), (8, [40, 24]), (4, [67, 33]), (8, [5, 3])];
+
+    /// Other backends have the composition only; here it has the loop of flex beside it.
+    #[test]
+    fn the_composition_and_the_loop_of_flex_give_the_same() {
+        for (bits, [d_in, d_out]) in SIZES {
+            let blocks = (d_in * d_out).div_ceil(BLOCK);
+            let words = blocks * BLOCK * bits / WORD;
+            // All bits occur, the highest too: words of both signs.
+            let codes = (0..words as u32).map(|i| i.wrapping_mul(2_654_435_761) as i32);
+            let scales = (0..blocks).map(|i| 0.1 + i as f32 * 0.37);
+            let device = Default::default();
+            let codes = TensorData::new(codes.collect::<Vec<i32>>(), [words]);
+            let codes =
+                <Flex as burn::backend::ops::IntTensorOps<Flex>>::int_from_data(codes, &device);
+            let scales = TensorData::new(scales.collect::<Vec<f32>>(), [blocks]);
+            let scales = <Flex as burn::backend::ops::FloatTensorOps<Flex>>::float_from_data(
+                scales, &device,
+            );
+            let ours =
+                <Flex as PackedOps>::unpack(codes.clone(), scales.clone(), bits, d_in, d_out);
+            let composed = composed_unpack::<Flex>(codes, scales, bits, d_in, d_out);
+            let (ours, composed) = (ours.to_contiguous(), composed.to_contiguous());
+            assert_eq!(
+                ours.storage::<f32>(),
+                composed.storage::<f32>(),
+                "{bits} bits"
+            );
+            assert_eq!(ours.layout().shape().as_slice(), [d_in, d_out]);
+        }
+    }
+}
