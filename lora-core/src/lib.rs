@@ -36,6 +36,7 @@
 //! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
 //! - [`merge()`], [`trainable_summary`], [`Dropout`]
+//! - [`named`]: several adapters on one base, by name, or one for each example of a batch
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`stored`]: adapters as files hold them, without a model
 //! - [`combine`]: several of them made into one
@@ -62,6 +63,7 @@ mod init;
 mod linear;
 mod merge;
 mod modules;
+pub mod named;
 pub mod ops;
 pub mod peft;
 mod scaling;

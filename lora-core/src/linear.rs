@@ -1,6 +1,6 @@
 //! A linear layer that reads its adapter on the activation path.
 
-use crate::LoraAdapter;
+use crate::{LoraAdapter, named};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -61,11 +61,19 @@ impl LoraLinear {
     /// - `x`: `[..., d_input]`
     /// - returns `[..., d_output]`
     ///
+    /// Where each example of a batch has an adapter of its own
+    /// ([`NamedAdapters::per_example`](crate::named::NamedAdapters::per_example)), the first axis of `x` is the batch, or
+    /// 1 for what all examples share: the output has the batch then. Of two axes, the first is the batch or a whole
+    /// number of rows for each example, one example after the other.
+    ///
     /// # Panics
-    /// If the last axis of `x` is not `d_input`.
+    /// If the last axis of `x` is not `d_input`, or the first not the batch's where it has to be.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if let Some(y) = named::linear(&x, &self.weight, self.bias.as_ref()) {
+            return y; // Each example has an adapter of its own.
+        }
         let bias = self.bias.as_ref().map(Param::val);
-        match self.adapter().filter(|adapter| adapter.is_enabled()) {
+        match named::acting_adapter(&self.weight) {
             None => linear(x, self.weight.val(), bias),
             Some(adapter) => adapter.linear(x, self.weight.base(), bias),
         }

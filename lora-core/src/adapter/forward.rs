@@ -56,7 +56,7 @@ impl LoraAdapter {
     }
 
     /// DoRA's `m / ‖W + s A B‖`, `[d_out]`.
-    fn gain(&self, w: &Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Option<Tensor<1>> {
+    pub(crate) fn gain(&self, w: &Tensor<2>, a: &Tensor<2>, b: &Tensor<2>) -> Option<Tensor<1>> {
         let magnitude = self.magnitude.as_ref()?.val();
         Some(magnitude / norms(w.clone(), a.clone(), b.clone(), self.scale))
     }

@@ -8,7 +8,7 @@ mod switch;
 pub use bias::LoraBias;
 pub(crate) use dora::norms;
 pub use switch::AdapterSwitch;
-pub(crate) use switch::without_adapters;
+pub(crate) use switch::{are_taken_off, without_adapters};
 
 use crate::Dropout;
 use crate::targets::{FusedLayout, Slices};

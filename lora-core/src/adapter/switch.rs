@@ -26,8 +26,13 @@ impl AdapterSwitch {
 
     /// Whether an adapter takes part here and now: it is on, and not being taken off.
     pub(crate) fn is_active(&self) -> bool {
-        self.is_enabled() && !TAKEN_OFF.get()
+        self.is_enabled() && !are_taken_off()
     }
+}
+
+/// Whether adapters are being taken off on this thread; see [`without_adapters`].
+pub(crate) fn are_taken_off() -> bool {
+    TAKEN_OFF.get()
 }
 
 thread_local! {

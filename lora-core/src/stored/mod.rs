@@ -4,6 +4,8 @@
 mod read;
 mod write;
 
+pub(crate) use read::companions;
+
 use crate::peft::PeftOptions;
 use crate::peft::tensors::{INIT_KEY, SLICES_KEY, SavedSlices, SlicesByModule};
 use crate::{LayerKind, LoraConfig, LoraError, Slices};

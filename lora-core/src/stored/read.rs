@@ -14,6 +14,19 @@ const COMPANIONS: &[&str] = &["config.json"];
 /// None of them is anywhere near this size.
 const COMPANION_LIMIT: u64 = 1 << 20;
 
+/// The small files beside an adapter, by name.
+pub(crate) fn companions(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, LoraError> {
+    let mut found = Vec::new();
+    for name in COMPANIONS {
+        let path = dir.join(name);
+        if path.is_file() {
+            let bytes = crate::files::read_bounded(&path, COMPANION_LIMIT)?;
+            found.push((name.to_string(), bytes));
+        }
+    }
+    Ok(found)
+}
+
 /// The tensors of one adapter while they are gathered.
 #[derive(Default)]
 struct Parts {
@@ -32,15 +45,7 @@ impl StoredAdapter {
     /// without PEFT's prefix, or the factors of a module do not fit each other or the configuration.
     pub fn read(dir: &Path) -> Result<Self, LoraError> {
         let (config, mut options) = read_config_and_options(dir)?;
-        for name in COMPANIONS {
-            let path = dir.join(name);
-            if path.is_file() {
-                options.companions.push((
-                    name.to_string(),
-                    crate::files::read_bounded(&path, COMPANION_LIMIT)?,
-                ));
-            }
-        }
+        options.companions = companions(dir)?;
         let path = dir.join(WEIGHTS_FILE);
         let bytes = std::fs::read(&path).map_err(LoraError::io(&path))?;
         let file = AdapterFile::new(&path, &bytes)?;

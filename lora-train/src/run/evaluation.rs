@@ -1,5 +1,6 @@
 //! What an evaluation is asked, and what it found.
 
+use super::adapters::AdapterOptions;
 use crate::device::DeviceName;
 use crate::metric::ConfusionMatrix;
 use crate::options::ReadingOptions;
@@ -14,9 +15,9 @@ pub struct EvalOptions {
     /// Directory of the model.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// PEFT adapter on it [default: the model alone].
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
+    /// Adapters on it.
+    #[command(flatten)]
+    pub adapters: AdapterOptions,
     /// What it is evaluated on: causal-lm, classification, regression, token-classification, or glue/NAME [default: by the model].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,

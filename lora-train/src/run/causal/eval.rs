@@ -8,6 +8,7 @@ use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
 use crate::progress::Screen;
+use crate::run::adapters::{Uses, Wanted, named};
 use crate::run::evaluation::{EvalOptions, EvalSummary};
 use crate::run::job::Evaluate;
 use crate::run::open::load_base;
@@ -16,23 +17,31 @@ use lora_core::files::{Overwrite, write_file};
 use lora_models::gpt2::Gpt2LmHead;
 use serde_json::json;
 use std::collections::HashMap;
+use std::path::Path;
 
 /// Evaluates.
 pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
     let device = device::open(options.device)?;
     device.seed(options.seed);
-    let loaded = load_base::<Gpt2LmHead>(&options.model, options.adapter.as_deref(), &(), &device)?;
+    let wanted = options.adapters.wanted()?;
+    let loaded = load_base::<Gpt2LmHead>(&options.model, wanted.one(), &(), &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     let base = loaded.base;
     let length = base.max_length(options.max_length, LEAST)?;
     let data = read_examples(&options.data, &options.reading, &base, length)?;
     screen.line(&format!("data      {}", data.report));
-    let task = CausalLm::new(loaded.model, 0.0);
+    let (task, uses) = match &wanted {
+        Wanted::Named(adapters) => {
+            let uses = uses(options, loaded.model, adapters, &data.examples, screen)?;
+            (CausalLm::new(uses.model().clone(), 0.0), Some(uses))
+        }
+        _ => (CausalLm::new(loaded.model, 0.0), None),
+    };
 
     let examples = data.examples.clone();
     let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
     let mut bar = screen.bar("loss", evaluator.len());
-    let (mut metrics, scores) = evaluator.run(&task, |done| bar.set(done))?;
+    let (mut metrics, scores) = evaluator.run(&task, uses.as_ref(), |done| bar.set(done))?;
     bar.finish();
 
     let mut texts = Vec::new();
@@ -67,6 +76,34 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
         })?;
     }
     Ok(summary)
+}
+
+/// The adapters by the names in the data.
+fn uses(
+    options: &EvalOptions,
+    model: Gpt2LmHead,
+    adapters: &[(&str, &Path)],
+    examples: &[Example],
+    screen: &Screen,
+) -> Result<Uses<Gpt2LmHead>, TrainError> {
+    let refuse = |option: &str, why: &str| {
+        let message =
+            format!("does not go with named adapters: {why}; give one adapter without a name");
+        Err(TrainError::config(option, message))
+    };
+    if options.reading.pack {
+        return refuse("pack", "texts of several records are in one example");
+    }
+    if options.generate {
+        return refuse(
+            "generate",
+            "the references of a prompt may come from records of several adapters",
+        );
+    }
+    let format = options.reading.format.unwrap_or_default();
+    let by_line = options.adapters.names_in(&options.data, format, true)?;
+    let set = named(model, adapters, screen)?;
+    Uses::new(set, &by_line, examples.iter().map(Example::origin))
 }
 
 fn lines(
