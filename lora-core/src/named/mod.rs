@@ -12,11 +12,12 @@
 //! | `tree` | all of them in one directory, as PEFT writes it |
 //! | `name` | what an adapter may be called |
 //! | `acting` | which one acts, here and now |
-//! | `set`, `change` | what the adapters do to a parameter |
+//! | `set`, `change`, `build` | what the adapters do to a parameter, and its values from files and back |
 //! | `grouped` | the arithmetic of a mixed batch |
 
 mod acting;
 mod adapters;
+mod build;
 mod change;
 mod grouped;
 mod merged;

@@ -120,10 +120,10 @@ impl AdapterOptions {
                             "is given several times; give each a name, as NAME=DIR, by which records choose",
                         );
                     };
-                    if named.iter().any(|(other, _)| other == name) {
+                    if named.iter().any(|(other, _)| *other == name.as_str()) {
                         return refuse(&format!("`{name}` is given twice; give each another name"));
                     }
-                    named.push((name, &adapter.dir));
+                    named.push((name.as_str(), adapter.dir.as_path()));
                 }
                 Ok(Wanted::Named(named))
             }
@@ -196,11 +196,6 @@ impl<M: Opens> Uses<M> {
     /// The model with the adapters.
     pub fn model(&self) -> &M {
         self.set.model()
-    }
-
-    /// The adapter of each example.
-    pub fn names(&self) -> &[Option<String>] {
-        &self.names
     }
 
     fn run<T>(&self, examples: &[usize], work: impl FnOnce() -> T) -> Result<T, TrainError> {
