@@ -253,7 +253,7 @@ fn a_classifier_reads_each_text_with_the_adapter_and_head_that_it_names() {
     });
     fail(
         command.args(["--text", "a good film"]),
-        2,
+        1,
         &["names no adapter", "classifier"],
     );
 }
@@ -272,13 +272,13 @@ fn names_that_lead_nowhere_are_refused() {
     let (unknown, _) = assigned(&data, &[Some("top"), Some("wid")], dir.path());
     fail(
         &mut command(&[&top, &wide], &unknown),
-        2,
-        &["assigned.jsonl:2", "`wid`", "`wide`"],
+        1,
+        &["assigned.jsonl, line 2", "`wid`", "`wide`"],
     );
     // Nobody names one; one has no name; a name twice; a column without names.
     fail(
         &mut command(&[&top, &wide], &data),
-        2,
+        1,
         &["`adapter`", "adapter_column"],
     );
     let unnamed = tree().display().to_string();

@@ -146,7 +146,7 @@ mod tests {
         assert!(
             names("{\"adapter\": 3}\n", DataFormat::JsonLines)
                 .unwrap_err()
-                .contains(":1")
+                .contains("line 1")
         );
     }
 }
