@@ -4,7 +4,7 @@ use crate::fine_tune::folder;
 use lora_train::TrainError;
 use lora_train::options::{TargetNames, TrainOptions};
 use lora_train::progress::Screen;
-use lora_train::run::{PredictOptions, Predicted, TrainPlan, predict, train};
+use lora_train::run::{AdapterOptions, PredictOptions, Predicted, TrainPlan, predict, train};
 use lora_train::task::TaskName;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ pub fn run(
 
     let options = PredictOptions {
         model,
-        adapter: Some(summary.weights.clone()),
+        adapters: AdapterOptions::one(&summary.weights),
         text: SENTENCES.map(String::from).to_vec(),
         batch_size: SENTENCES.len(),
         ..PredictOptions::default()

@@ -2,7 +2,8 @@
 #![recursion_limit = "256"]
 
 use burn::tensor::Device;
-use lora_examples::{application::Writer, classify, fine_tune, foreign_module, merge_and_export};
+use lora_examples::application::Writer;
+use lora_examples::{classify, fine_tune, foreign_module, merge_and_export, multi_adapter};
 use lora_train::progress::Screen;
 use lora_train::run::Predicted;
 use std::collections::BTreeMap;
@@ -39,6 +40,28 @@ fn the_shipped_model_is_fine_tuned_from_a_program_and_used_in_an_application() {
     };
     assert!(!write(None).is_empty());
     assert!(!write(Some(&summary.weights)).is_empty());
+}
+
+#[test]
+fn several_adapters_share_a_base_and_a_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = multi_adapter::run(dir.path(), 15).unwrap();
+    assert_eq!(outcome.names, ["restaurant", "review"]);
+    assert_eq!(outcome.mixed, outcome.one_by_one, "{outcome:?}");
+    assert_eq!(outcome.merged, outcome.one_by_one[1..], "{outcome:?}");
+    assert_eq!(outcome.base_again, outcome.one_by_one[0], "{outcome:?}");
+    for (at, text) in outcome.one_by_one.iter().enumerate() {
+        assert!(!outcome.one_by_one[..at].contains(text), "{outcome:?}");
+    }
+    for name in &outcome.names {
+        assert!(
+            outcome
+                .tree
+                .join(name)
+                .join("adapter_model.safetensors")
+                .is_file()
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! An embedding that reads its adapter on the activation path.
 
-use crate::LoraAdapter;
+use crate::{LoraAdapter, named};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
@@ -47,13 +47,26 @@ impl LoraEmbedding {
         self.weight.reparameterization::<LoraAdapter>()
     }
 
+    /// The weight as a tied output layer reads it: what trained whole, without the low-rank update.
+    pub fn tied_weight(&self) -> Tensor<2> {
+        named::without_update(&self.weight)
+    }
+
     /// Looks rows up.
     ///
     /// # Shapes
     /// - `ids`: `[batch, seq]`
     /// - returns `[batch, seq, d_model]`
+    ///
+    /// Where each example has an adapter of its own, a batch of 1 is what all of them share, and the output has all.
+    ///
+    /// # Panics
+    /// If each example has an adapter of its own and the batch is neither theirs nor 1.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        match self.adapter().filter(|adapter| adapter.is_enabled()) {
+        if let Some(y) = named::embedding(&ids, &self.weight) {
+            return y; // Each example has an adapter of its own.
+        }
+        match named::acting_adapter(&self.weight) {
             None => embedding(self.weight.val(), ids),
             Some(adapter) => adapter.embedding(ids, self.weight.base()),
         }

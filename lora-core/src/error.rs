@@ -58,6 +58,41 @@ pub enum LoraError {
         /// Path of the module.
         module: String,
     },
+    /// No adapter of this name is on the base.
+    #[error("there is no adapter `{name}`; {}", adapter_hint(.candidates))]
+    UnknownAdapter {
+        /// The name.
+        name: String,
+        /// The names that there are, the closest first.
+        candidates: Vec<String>,
+    },
+    /// An adapter of this name is on the base already.
+    #[error("there is an adapter `{name}` already; remove it first or choose another name")]
+    DuplicateAdapter {
+        /// The name.
+        name: String,
+    },
+    /// A name that no adapter may have.
+    #[error("`{}` is no name for an adapter: it {message}, and a directory is to be called so", .name.escape_debug())]
+    AdapterName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An adapter changes something that cannot differ between the examples of a batch.
+    #[error(
+        "adapter `{adapter}` cannot be mixed with others in one batch: it changes `{parameter}`, {message}; activate \
+         one adapter at a time"
+    )]
+    NotPerExample {
+        /// The adapter's name.
+        adapter: String,
+        /// Path of the parameter.
+        parameter: String,
+        /// Why it has to be one for the whole batch.
+        message: String,
+    },
     /// A file or directory cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -162,6 +197,13 @@ fn hint(candidates: &[String]) -> String {
     match candidates {
         [] => "it has no module that can be adapted".into(),
         some => format!("closest: {}", list(some)),
+    }
+}
+
+fn adapter_hint(candidates: &[String]) -> String {
+    match candidates {
+        [] => "there is none at all".into(),
+        some => format!("there is {}", list(some)),
     }
 }
 

@@ -37,6 +37,7 @@
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`]
+//! - [`named`]: several adapters on one base, by name, or one for each example of a batch
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`stored`]: adapters as files hold them, without a model
 //! - [`BaseFingerprint`], [`BaseDifference`]: whether an adapter is on the base that it was trained on
@@ -54,6 +55,7 @@ mod adapted;
 mod adapter;
 mod attach;
 mod bare;
+mod base_weight;
 pub mod combine;
 mod config;
 mod dropout;
@@ -66,6 +68,7 @@ mod init;
 mod linear;
 mod merge;
 mod modules;
+pub mod named;
 pub mod ops;
 mod packed;
 pub mod peft;

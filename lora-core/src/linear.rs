@@ -1,6 +1,7 @@
 //! A linear layer that reads its adapter on the activation path.
 
-use crate::{LoraAdapter, PackedWeight};
+use crate::base_weight::{self, BaseWeight};
+use crate::{LoraAdapter, PackedWeight, named};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -57,10 +58,7 @@ impl LoraLinear {
 
     /// The frozen weight, where [`quantize`](crate::quantize()) has packed it.
     pub fn packed(&self) -> Option<&PackedWeight> {
-        match self.adapter() {
-            None => self.weight.reparameterization::<PackedWeight>(),
-            Some(adapter) => adapter.packed.as_ref(),
-        }
+        base_weight::packed(&self.weight)
     }
 
     /// Applies the layer.
@@ -69,16 +67,25 @@ impl LoraLinear {
     /// - `x`: `[..., d_input]`
     /// - returns `[..., d_output]`
     ///
+    /// Where each example of a batch has an adapter of its own
+    /// ([`NamedAdapters::per_example`](crate::named::NamedAdapters::per_example)), the first axis of `x` is the batch, or
+    /// 1 for what all examples share: the output has the batch then. Of two axes, the first is the batch or a whole
+    /// number of rows for each example, one example after the other.
+    ///
     /// # Panics
-    /// If the last axis of `x` is not `d_input`.
+    /// If the last axis of `x` is not `d_input`, or the first not the batch's where it has to be.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if let Some(y) = named::linear(&x, &self.weight, self.bias.as_ref()) {
+            return y; // Each example has an adapter of its own.
+        }
         let bias = self.bias.as_ref().map(Param::val);
-        match self.adapter().filter(|adapter| adapter.is_enabled()) {
-            None => match self.packed() {
-                None => linear(x, self.weight.val(), bias),
-                Some(packed) => packed.linear(x, bias),
+        let base = BaseWeight::of(&self.weight);
+        match named::acting_adapter(&self.weight) {
+            None => match base {
+                BaseWeight::Dense(_) => linear(x, self.weight.val(), bias),
+                packed => packed.linear(x, bias),
             },
-            Some(adapter) => adapter.linear(x, self.weight.base(), bias),
+            Some(adapter) => adapter.linear(x, &base, bias),
         }
     }
 }

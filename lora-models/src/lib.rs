@@ -5,6 +5,7 @@
 //!   what they share
 //! - [`classifier`]: encoders with a head, for classes, a score or a class for each token
 //! - [`LoraModel`]: what is the same about all of them: adapters, export
+//! - [`ModelAdapters`]: several adapters on one model by name; [`generate_each`]: one for each prompt
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
 //! - [`formats`]: adapters of loralib and mlx-lm
@@ -55,9 +56,11 @@ pub mod generate;
 pub mod gpt2;
 pub mod hub;
 mod model;
+mod named;
 pub mod tokenizer;
 mod weights;
 
 pub use error::ModelError;
 pub use export::ExportOptions;
 pub use model::{LoraModel, model_type};
+pub use named::{ModelAdapters, generate_each};

@@ -7,6 +7,7 @@ use crate::{ExportOptions, ModelError};
 use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
+use lora_core::named::NamedAdapters;
 use lora_core::peft::{self, PeftOptions};
 use lora_core::{
     Architecture, AttachReport, LayerKind, LoraConfig, QuantizeConfig, QuantizedModule,
@@ -94,6 +95,15 @@ pub trait LoraModel: Module {
     /// Files that are written beside an adapter, by name.
     fn adapter_companions(&self) -> Vec<(String, Vec<u8>)> {
         Vec::new()
+    }
+
+    /// The model as the base of several adapters with names; see [`ModelAdapters`](crate::ModelAdapters).
+    ///
+    /// # Errors
+    /// [`LoraError::AlreadyAttached`](lora_core::LoraError::AlreadyAttached) if it has an adapter.
+    fn named_adapters(self) -> Result<NamedAdapters<Self>, ModelError> {
+        let architecture = self.lora_architecture();
+        Ok(NamedAdapters::new(self, architecture)?)
     }
 
     /// Writes the model as a directory that transformers loads without a warning:
@@ -190,6 +200,22 @@ pub trait LoraModel: Module {
         )?)
     }
 
+    /// What PEFT keeps beside an adapter on this model.
+    ///
+    /// `base_model` is as for [`save_adapter`](Self::save_adapter).
+    fn peft_options(&self, report: &AttachReport, base_model: Option<&str>) -> PeftOptions {
+        let architecture = self.lora_architecture();
+        let is_conv1d = |module: &lora_core::AdaptedModule| {
+            module.kind == LayerKind::Linear && architecture.is_conv1d(&module.module)
+        };
+        PeftOptions {
+            task_type: Some(self.task_type().into()),
+            base_model: base_model.map(String::from),
+            fan_in_fan_out: report.modules.iter().any(is_conv1d),
+            companions: self.adapter_companions(),
+        }
+    }
+
     /// Writes the adapters, and what trained whole beside them, as a PEFT directory.
     ///
     /// `base_model` is the name or path of the base model, by which Python's `AutoPeftModel` finds
@@ -204,16 +230,7 @@ pub trait LoraModel: Module {
         base_model: Option<&str>,
         overwrite: Overwrite,
     ) -> Result<(), ModelError> {
-        let architecture = self.lora_architecture();
-        let is_conv1d = |module: &lora_core::AdaptedModule| {
-            module.kind == LayerKind::Linear && architecture.is_conv1d(&module.module)
-        };
-        let options = PeftOptions {
-            task_type: Some(self.task_type().into()),
-            base_model: base_model.map(String::from),
-            fan_in_fan_out: report.modules.iter().any(is_conv1d),
-            companions: self.adapter_companions(),
-        };
+        let options = self.peft_options(report, base_model);
         Ok(peft::save(self, report, dir.as_ref(), &options, overwrite)?)
     }
 }

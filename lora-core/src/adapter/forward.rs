@@ -1,8 +1,7 @@
 //! What an adapter does to activations.
 
 use super::{LoraAdapter, norms};
-use crate::ops::lora_linear;
-use crate::packed::PackedWeight;
+use crate::base_weight::BaseWeight;
 use burn::tensor::module::{embedding, linear};
 use burn::tensor::{Int, Tensor};
 
@@ -12,19 +11,15 @@ impl LoraAdapter {
     /// `x W + b + (g − 1) ⊙ drop(x) W + g ⊙ s (drop(x) A) B`.
     ///
     /// # Shapes
-    /// - `x`: `[..., d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
+    /// - `x`: `[..., d_in]`, `base`: `[d_in, d_out]`, `bias`: `[d_out]`
     /// - returns `[..., d_out]`
     pub(crate) fn linear<const D: usize>(
         &self,
         x: Tensor<D>,
-        w: Tensor<2>,
+        base: &BaseWeight<'_>,
         bias: Option<Tensor<1>>,
     ) -> Tensor<D> {
         let (a, b) = self.factors();
-        let base = match &self.packed {
-            None => Base::Dense(w),
-            Some(packed) => Base::Packed(packed),
-        };
         let dropped = self.dropout.forward(x.clone());
         let Some(gain) = self.gain(|| base.dense(), &a, &b) else {
             return base.adapted(x, dropped, [a, b], bias, self.scale);
@@ -61,7 +56,7 @@ impl LoraAdapter {
     }
 
     /// DoRA's `m / ‖W + s A B‖`, `[d_out]`.
-    fn gain(
+    pub(crate) fn gain(
         &self,
         w: impl FnOnce() -> Tensor<2>,
         a: &Tensor<2>,
@@ -69,51 +64,5 @@ impl LoraAdapter {
     ) -> Option<Tensor<1>> {
         let magnitude = self.magnitude.as_ref()?.val();
         Some(magnitude / norms(w(), a.clone(), b.clone(), self.scale))
-    }
-}
-
-/// The frozen weight below an adapter, as it lies in memory.
-enum Base<'a> {
-    Dense(Tensor<2>),
-    Packed(&'a PackedWeight),
-}
-
-impl Base<'_> {
-    fn dense(&self) -> Tensor<2> {
-        match self {
-            Self::Dense(w) => w.clone(),
-            Self::Packed(packed) => packed.dequantize(),
-        }
-    }
-
-    /// `x W + b`.
-    fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-        match self {
-            Self::Dense(w) => linear(x, w.clone(), bias),
-            Self::Packed(packed) => packed.linear(x, bias),
-        }
-    }
-
-    /// `x W + scale · (adapter_x A) B + bias`.
-    fn adapted<const D: usize>(
-        &self,
-        x: Tensor<D>,
-        adapter_x: Tensor<D>,
-        [a, b]: [Tensor<2>; 2],
-        bias: Option<Tensor<1>>,
-        scale: f64,
-    ) -> Tensor<D> {
-        match self {
-            Self::Dense(w) => lora_linear(x, adapter_x, w.clone(), a, b, bias, scale),
-            // The same operations in the same order, so that the numbers are those of the dense weight.
-            Self::Packed(packed) => {
-                let low = linear(adapter_x, a, None).mul_scalar(scale);
-                let y = packed.linear(x, None) + linear(low, b, None);
-                match bias {
-                    None => y,
-                    Some(bias) => y + bias.unsqueeze(),
-                }
-            }
-        }
     }
 }

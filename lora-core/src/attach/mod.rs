@@ -5,6 +5,7 @@ mod put;
 mod report;
 
 pub(crate) use plan::{AdapterValues, AttachPlan, Given};
+pub(crate) use put::{LowRank, parameter};
 pub use report::AttachReport;
 
 use crate::bare::bare;

@@ -80,21 +80,36 @@ impl AttachPlan {
         })
     }
 
-    /// Attaches.
+    /// Gives every adapter values: those that were not given are the ones that training starts at.
     ///
     /// # Errors
     /// If the factors are to start at a part of a weight that has none: one that is not finite.
-    pub fn apply<M: Module>(
+    pub fn complete<M: Module>(
         self,
-        module: M,
+        module: &M,
         mut given: Given,
-    ) -> Result<(M, AttachReport), LoraError> {
+    ) -> Result<(AttachReport, Given), LoraError> {
         let report = self.report;
+        for adapted in &report.modules {
+            let own = given.adapters.remove(&adapted.parameter);
+            let values = complete(module, adapted, &report.config, own)?;
+            given.adapters.insert(adapted.parameter.clone(), values);
+        }
+        Ok((report, given))
+    }
+
+    /// Attaches.
+    ///
+    /// # Errors
+    /// As [`complete`](Self::complete).
+    pub fn apply<M: Module>(self, module: M, given: Given) -> Result<(M, AttachReport), LoraError> {
+        let (report, mut given) = self.complete(&module, given)?;
         let mut adapters = HashMap::new();
         let mut biases = HashMap::new();
         for adapted in &report.modules {
-            let given = given.adapters.remove(&adapted.parameter);
-            let mut values = complete(&module, adapted, &report.config, given)?;
+            let Some(mut values) = given.adapters.remove(&adapted.parameter) else {
+                continue; // There is one of each.
+            };
             if let (Some(path), Some(bias)) = (&adapted.bias, values.bias.take()) {
                 biases.insert(path.clone(), (adapted.scale, bias));
             }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 ///
 /// Its id depends on its path alone, so that the state an optimizer saved for it is found again in
 /// another process.
-fn parameter<const D: usize>(
+pub(crate) fn parameter<const D: usize>(
     path: &str,
     name: &str,
     data: TensorData,
@@ -25,6 +25,63 @@ fn parameter<const D: usize>(
     let value = Tensor::<D>::from_data(data, device);
     // Whether it trains is kept for `train()` on a device without autodiff.
     Param::initialized(id, value).set_require_grad(trains)
+}
+
+/// The adapter of one weight, before it has its values.
+pub(crate) struct LowRank<'a> {
+    /// Path of the weight, or what else its parameters' ids are to begin with.
+    pub path: &'a str,
+    pub module: &'a AdaptedModule,
+    pub dropout: f64,
+    pub switch: AdapterSwitch,
+    /// The weight, where the adapter is to hold it in few bits.
+    pub packed: Option<PackedWeight>,
+}
+
+impl LowRank<'_> {
+    /// Puts the values on a device. DoRA's magnitude, where it is not among them, is that of the `weight`.
+    pub fn adapter(
+        self,
+        values: AdapterValues,
+        weight: impl FnOnce() -> Tensor<2>,
+        device: &Device,
+    ) -> LoraAdapter {
+        let Self { path, module, .. } = self;
+        let pair = |[a, b]: [TensorData; 2], prefix: &str, trains: bool| {
+            let factor = |name: &str, data| {
+                parameter(path, &format!("{prefix}{name}"), data, device, trains)
+            };
+            (factor("a", a), factor("b", b))
+        };
+        let (a, b) = pair(values.factors, "", true);
+        let start = values.start.map(|start| {
+            let (a, b) = pair(start, "start.", false);
+            StartingFactors { a, b }
+        });
+        let mut adapter = LoraAdapter {
+            a,
+            b,
+            magnitude: None,
+            start,
+            packed: self.packed,
+            dropout: Dropout::new(self.dropout),
+            scale: module.scale,
+            slices: module.slices.clone(),
+            switch: self.switch,
+        };
+        if module.dora {
+            let data = values.magnitude.unwrap_or_else(|| {
+                let (a, b) = adapter.factors();
+                let w = match &adapter.packed {
+                    None => weight(),
+                    Some(packed) => packed.dequantize(),
+                };
+                norms(w, a, b, module.scale).into_data()
+            });
+            adapter.magnitude = Some(parameter(path, "magnitude", data, device, true));
+        }
+        adapter
+    }
 }
 
 /// Freezes the base, and puts factors on the weights.
@@ -57,41 +114,15 @@ impl Reparameterizer for PutFactors {
             return (param.set_require_grad(true), None);
         }
         let adapter = self.adapters.remove(path).map(|(module, values)| {
-            let device = param.lazy_device();
-            let pair = |[a, b]: [TensorData; 2], prefix: &str, trains: bool| {
-                let factor = |name: &str, data| {
-                    parameter(path, &format!("{prefix}{name}"), data, &device, trains)
-                };
-                (factor("a", a), factor("b", b))
-            };
-            let (a, b) = pair(values.factors, "", true);
-            let start = values.start.map(|start| {
-                let (a, b) = pair(start, "start.", false);
-                StartingFactors { a, b }
-            });
-            let mut adapter = LoraAdapter {
-                a,
-                b,
-                magnitude: None,
-                start,
-                packed: self.packed.remove(path),
-                dropout: Dropout::new(self.dropout),
-                scale: module.scale,
-                slices: module.slices,
+            let weight = || param.val().reshape(module.shape);
+            LowRank {
+                path,
+                module: &module,
+                dropout: self.dropout,
                 switch: self.switch.clone(),
-            };
-            if module.dora {
-                let data = values.magnitude.unwrap_or_else(|| {
-                    let (a, b) = adapter.factors();
-                    let w = match &adapter.packed {
-                        None => param.val().reshape(module.shape),
-                        Some(packed) => packed.dequantize(),
-                    };
-                    norms(w, a, b, module.scale).into_data()
-                });
-                adapter.magnitude = Some(parameter(path, "magnitude", data, &device, true));
+                packed: self.packed.remove(path),
             }
-            adapter
+            .adapter(values, weight, &param.lazy_device())
         });
         (param.set_require_grad(false), adapter)
     }

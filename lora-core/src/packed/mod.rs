@@ -91,6 +91,11 @@ impl PackedWeight {
         self.shape
     }
 
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        self.scales.lazy_device()
+    }
+
     /// The bytes that codes and scales take.
     pub fn bytes(&self) -> usize {
         size_of::<i32>() * self.codes.lazy_shape()[0]

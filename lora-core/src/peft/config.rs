@@ -42,8 +42,16 @@ pub fn read_config(dir: &Path) -> Result<LoraConfig, LoraError> {
 pub fn read_config_and_options(dir: &Path) -> Result<(LoraConfig, PeftOptions), LoraError> {
     let path = dir.join(CONFIG_FILE);
     let bytes = read_bounded(&path, CONFIG_LIMIT)?;
+    parse(path, &bytes)
+}
+
+/// Reads the content of the file at `path`.
+pub(crate) fn parse(
+    path: std::path::PathBuf,
+    bytes: &[u8],
+) -> Result<(LoraConfig, PeftOptions), LoraError> {
     let object: Map<String, Value> =
-        serde_json::from_slice(&bytes).map_err(|error| LoraError::Malformed {
+        serde_json::from_slice(bytes).map_err(|error| LoraError::Malformed {
             path: path.clone(),
             message: format!("is not a JSON object: {error}"),
         })?;

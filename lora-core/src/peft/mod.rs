@@ -50,8 +50,10 @@ pub(crate) mod tensors;
 pub(crate) mod values;
 mod write;
 
+pub(crate) use config::parse as parse_config;
 pub use config::{CONFIG_FILE, read_config, read_config_and_options};
 pub use json::PeftOptions;
 pub use read::{load, load_factors, load_with, switch};
+pub(crate) use read::{read, read_bytes};
 pub use tensors::{PREFIX, WEIGHTS_FILE};
 pub use write::{extract, save};

@@ -109,20 +109,57 @@ fn load_parts<M: Module>(
     architecture: &Architecture,
     parts: Parts,
 ) -> Result<(M, AttachReport), LoraError> {
-    let mut plan = AttachPlan::new(&module, config, architecture)?;
+    let plan = AttachPlan::new(&module, config, architecture)?;
     let path = dir.join(WEIGHTS_FILE);
     let bytes = read_bounded(&path, &plan.report)?;
-    let file = AdapterFile::new(&path, &bytes)?;
+    let (plan, given) = read_parts(&module, plan, &path, &bytes, &parts)?;
+    plan.apply(module, given)
+}
+
+/// All that a directory holds of an adapter for a module, which is left as it is.
+pub(crate) fn read<M: Module>(
+    module: &M,
+    dir: &Path,
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<(AttachPlan, Given), LoraError> {
+    let plan = AttachPlan::new(module, config, architecture)?;
+    let path = dir.join(WEIGHTS_FILE);
+    let bytes = read_bounded(&path, &plan.report)?;
+    read_parts(module, plan, &path, &bytes, &Parts::All)
+}
+
+/// [`read`] of a file that is in memory.
+pub(crate) fn read_bytes<M: Module>(
+    module: &M,
+    path: &Path,
+    bytes: &[u8],
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<(AttachPlan, Given), LoraError> {
+    let plan = AttachPlan::new(module, config, architecture)?;
+    read_parts(module, plan, path, bytes, &Parts::All)
+}
+
+fn read_parts<M: Module>(
+    module: &M,
+    mut plan: AttachPlan,
+    path: &Path,
+    bytes: &[u8],
+    parts: &Parts,
+) -> Result<(AttachPlan, Given), LoraError> {
+    let scaling = plan.report.config.scaling;
+    let file = AdapterFile::new(path, bytes)?;
 
     let copies = base_copies(&plan, &file);
-    check_names(&file, &plan.report, &copies, &parts)?;
+    check_names(&file, &plan.report, &copies, parts)?;
     for copy in &copies {
-        check_copy(&file, &module, copy)?;
+        check_copy(&file, module, copy)?;
     }
     let mut given = Given::default();
     for module in &mut plan.report.modules {
         let expected = expected_tensors(module);
-        let values = file.adapter(module, &expected, config.scaling)?;
+        let values = file.adapter(module, &expected, scaling)?;
         given.adapters.insert(module.parameter.clone(), values);
     }
     if let Some(init) = file.start {
@@ -143,7 +180,7 @@ fn load_parts<M: Module>(
         let report = &mut plan.report;
         report.base_difference = base.difference_to(&module, &report.outline, whole);
     }
-    plan.apply(module, given)
+    Ok((plan, given))
 }
 
 /// Reads the file if it can be the adapter's: factors and copies of base weights at 8 bytes a

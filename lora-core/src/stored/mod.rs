@@ -9,6 +9,7 @@ mod write;
 
 pub use compare::UpdateDifference;
 pub use coverage::{ModulePatterns, Unmatched, unmatched};
+pub(crate) use read::companions;
 
 use crate::fingerprint::{BASE_KEY, BaseFingerprint};
 use crate::peft::PeftOptions;

@@ -14,6 +14,19 @@ const COMPANIONS: &[&str] = &["config.json"];
 /// None of them is anywhere near this size.
 const COMPANION_LIMIT: u64 = 1 << 20;
 
+/// The small files beside an adapter, by name.
+pub(crate) fn companions(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, LoraError> {
+    let mut found = Vec::new();
+    for name in COMPANIONS {
+        let path = dir.join(name);
+        if path.is_file() {
+            let bytes = crate::files::read_bounded(&path, COMPANION_LIMIT)?;
+            found.push((name.to_string(), bytes));
+        }
+    }
+    Ok(found)
+}
+
 /// The tensors of one adapter while they are gathered.
 #[derive(Default)]
 struct Parts {
@@ -42,15 +55,7 @@ impl StoredAdapter {
     /// As [`read`](Self::read), and if two names become one.
     pub fn read_renamed(dir: &Path, rename: &[(String, String)]) -> Result<Self, LoraError> {
         let (config, mut options) = read_config_and_options(dir)?;
-        for name in COMPANIONS {
-            let path = dir.join(name);
-            if path.is_file() {
-                options.companions.push((
-                    name.to_string(),
-                    crate::files::read_bounded(&path, COMPANION_LIMIT)?,
-                ));
-            }
-        }
+        options.companions = companions(dir)?;
         let path = dir.join(WEIGHTS_FILE);
         let bytes = std::fs::read(&path).map_err(LoraError::io(&path))?;
         let file = AdapterFile::new(&path, &bytes)?;

@@ -18,6 +18,17 @@ impl StoredAdapter {
     /// [`LoraError::AlreadyExists`] if the directory is there and may not be replaced, or
     /// [`LoraError::Io`].
     pub fn save(&self, dir: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
+        let files = self.files(dir)?;
+        write_dir(dir, overwrite, |dir| put(dir, &files))
+    }
+
+    /// Puts its files into a directory that is being filled; `dir` is there.
+    pub(crate) fn save_into(&self, dir: &Path) -> Result<(), LoraError> {
+        put(dir, &self.files(dir)?)
+    }
+
+    /// Its files by name, for the directory `dir`: the configuration first, the tensors last.
+    pub(crate) fn files(&self, dir: &Path) -> Result<Vec<(String, Vec<u8>)>, LoraError> {
         let tensors: Vec<(String, &StoredTensor, Vec<u8>)> = self
             .tensors()
             .into_iter()
@@ -38,17 +49,11 @@ impl StoredAdapter {
         let mut metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
         metadata.extend(self.metadata.clone());
         let weights = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
-        let config = format!("{:#}\n", to_json(self));
-        write_dir(dir, overwrite, |dir| {
-            let file = |name: &str, bytes: &[u8]| {
-                write_file(&dir.join(name), Overwrite::Refuse, |w| w.write_all(bytes))
-            };
-            file(CONFIG_FILE, config.as_bytes())?;
-            for (name, bytes) in &self.options.companions {
-                file(name, bytes)?;
-            }
-            file(WEIGHTS_FILE, &weights)
-        })
+        let config = format!("{:#}\n", to_json(self)).into_bytes();
+        let mut files = vec![(CONFIG_FILE.to_string(), config)];
+        files.extend(self.options.companions.iter().cloned());
+        files.push((WEIGHTS_FILE.to_string(), weights));
+        Ok(files)
     }
 
     /// All tensors by their name in PEFT's file.
@@ -75,4 +80,10 @@ impl StoredAdapter {
         tensors.extend(saved.map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor)));
         tensors
     }
+}
+
+fn put(dir: &Path, files: &[(String, Vec<u8>)]) -> Result<(), LoraError> {
+    files.iter().try_for_each(|(name, bytes)| {
+        write_file(&dir.join(name), Overwrite::Refuse, |w| w.write_all(bytes))
+    })
 }

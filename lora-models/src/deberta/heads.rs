@@ -94,12 +94,12 @@ impl DisentangledHeads {
     /// Projections of distances as columns in the order that is asked for.
     ///
     /// # Shapes
-    /// - `projected`: `[rows, heads · d_head]`, `order`: `[2 · seq]`
-    /// - returns `[1, heads, d_head, 2 · seq]`
-    fn in_order(&self, projected: Tensor<2>, order: &Tensor<1, Int>) -> Tensor<4> {
-        let ordered = projected.select(0, order.clone()); // [2 * seq, heads * d_head]
-        let [columns, d] = ordered.dims();
-        let heads = ordered.reshape([1, columns, self.heads, d / self.heads]);
+    /// - `projected`: `[1 or batch, rows, heads · d_head]`, `order`: `[2 · seq]`
+    /// - returns `[1 or batch, heads, d_head, 2 · seq]`
+    fn in_order(&self, projected: Tensor<3>, order: &Tensor<1, Int>) -> Tensor<4> {
+        let ordered = projected.select(1, order.clone()); // [1 or batch, 2 * seq, heads * d_head]
+        let [examples, columns, d] = ordered.dims();
+        let heads = ordered.reshape([examples, columns, self.heads, d / self.heads]);
         heads.permute([0, 2, 3, 1])
     }
 }

@@ -21,8 +21,9 @@ pub struct DebertaContext {
 /// as the scores and, backwards, a scattered sum into them.
 #[derive(Clone, Debug)]
 pub struct RelativePositions {
-    /// Of the distances within reach alone, `[rows, hidden_size]`.
-    pub(super) embeddings: Tensor<2>,
+    /// Of the distances within reach alone, `[1, rows, hidden_size]`: all examples share them, unless each has an
+    /// adapter of its own, and the first axis is the batch.
+    pub(super) embeddings: Tensor<3>,
     /// Their order from the key farthest before a query to the one farthest behind, `[2 · seq]`.
     pub(super) of_keys: Tensor<1, Int>,
     /// Their order from the query farthest before a key to the one farthest behind, `[2 · seq]`.
@@ -40,7 +41,7 @@ impl RelativePositions {
     ) -> Self {
         let reach = distances.reach(seq);
         let rows = Tensor::<1, Int>::arange(reach.start as i64..reach.end as i64, device);
-        let embeddings = embedding.forward(rows.unsqueeze()).squeeze_dim::<2>(0); // [rows, hidden_size]
+        let embeddings = embedding.forward(rows.unsqueeze()); // [1, rows, hidden_size]
         let ints = |order: Vec<i32>| {
             let count = order.len();
             Tensor::from_data(TensorData::new(order, [count]), device)

@@ -10,6 +10,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 #[derive(Clone, Debug)]
 pub struct KvCache {
     layers: Vec<Option<Layer>>,
+    /// The row of the first tokens that each row continues; `None` while they are the same.
+    sources: Option<Vec<usize>>,
     /// Tokens that are complete in every layer.
     len: usize,
     capacity: usize,
@@ -29,6 +31,7 @@ impl KvCache {
     pub fn new(layers: usize, capacity: usize) -> Self {
         Self {
             layers: vec![None; layers],
+            sources: None,
             len: 0,
             capacity,
         }
@@ -47,6 +50,14 @@ impl KvCache {
     /// Number of layers.
     pub fn layers(&self) -> usize {
         self.layers.len()
+    }
+
+    /// The row of the first tokens that a row continues: rows are dropped, repeated and reordered on the way.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn source(&self, row: usize) -> usize {
+        self.sources.as_ref().map_or(row, |sources| sources[row])
     }
 
     /// Writes the keys and values of new tokens in a layer, and returns those of all tokens.
@@ -98,6 +109,7 @@ impl KvCache {
     /// # Panics
     /// If there is no such row.
     pub fn select(&mut self, rows: &[usize], device: &Device) {
+        self.sources = Some(rows.iter().map(|&row| self.source(row)).collect());
         let indices = indices(rows, device);
         let (len, capacity) = (self.len, self.capacity);
         self.replace(|all| {
@@ -118,6 +130,7 @@ impl KvCache {
         if in_place || from >= self.len {
             return;
         }
+        // Rows of different sources do not change places, by what this is for: they would keep the other's prompt.
         let indices = indices(rows, device);
         let len = self.len;
         self.replace(|all| {
@@ -200,9 +213,11 @@ mod tests {
         let mut cache = KvCache::new(1, 4);
         push(&mut cache, &[1.0, 2.0, 3.0]);
         cache.select(&[2, 2, 0, 1], &device);
+        assert_eq!([0, 1, 2, 3].map(|row| cache.source(row)), [2, 2, 0, 1]);
         let seen = push(&mut cache, &[4.0, 5.0, 6.0, 7.0]);
         assert_eq!(seen, [30.0, 40.0, 30.0, 50.0, 10.0, 60.0, 20.0, 70.0]);
         cache.select(&[3], &device);
+        assert_eq!(cache.source(0), 1);
         assert_eq!(push(&mut cache, &[8.0]), [20.0, 70.0, 80.0]);
     }
 

@@ -125,7 +125,7 @@ impl Gpt2LmHead {
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => linear(hidden, self.transformer.wte.weight.base().transpose(), None),
+            None => linear(hidden, self.transformer.wte.tied_weight().transpose(), None),
         }
     }
 

@@ -58,6 +58,7 @@
 //! # }
 //! ```
 
+mod adapter_names;
 mod batch;
 mod columns;
 mod delimited;
@@ -76,6 +77,7 @@ mod rows;
 mod sample;
 mod source;
 
+pub(crate) use adapter_names::read_adapter_names;
 pub use batch::{Batch, IGNORE_INDEX, collate};
 pub use columns::Columns;
 pub use e2e::E2eTemplate;

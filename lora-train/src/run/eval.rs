@@ -24,10 +24,11 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         model: model_directory(&options.model)?,
         ..options.clone()
     };
-    match options.task.map_or_else(
-        || default_task(&options.model, options.adapter.as_deref()),
-        Ok,
-    )? {
+    let adapters = options.adapters.wanted()?;
+    match options
+        .task
+        .map_or_else(|| default_task(&options.model, adapters.first()), Ok)?
+    {
         TaskName::CausalLm => {
             options.reading.check(TaskName::CausalLm)?;
             causal::eval(options, screen)

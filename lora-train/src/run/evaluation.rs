@@ -1,5 +1,6 @@
 //! What an evaluation is asked, and what it found.
 
+use super::adapters::AdapterOptions;
 use crate::device::DeviceName;
 use crate::metric::ConfusionMatrix;
 use crate::options::ReadingOptions;
@@ -15,12 +16,9 @@ pub struct EvalOptions {
     /// Directory of the model.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// PEFT adapter on it [default: the model alone].
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
-    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
-    #[arg(long)]
-    pub strict_base: bool,
+    /// Adapters on it.
+    #[command(flatten)]
+    pub adapters: AdapterOptions,
     /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,

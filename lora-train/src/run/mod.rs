@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `plan`, `adapter`, `ranges`, `meaning` | the options of a training run, checked and completed |
 //! | `open`, `models`, `encoding` | models with tokenizer and adapter from files |
+//! | `adapters` | the adapters that a job uses, one for all or one for each record |
 //! | `weights`, `finite` | what a run starts from, and what was trained into files |
 //! | `job`, `train` | what differs between kinds of training, and training |
 //! | `causal` | GPT-2: data, evaluation, texts |
@@ -15,6 +16,7 @@
 //! | `evaluation`, `eval` | the other jobs |
 
 mod adapter;
+mod adapters;
 mod causal;
 mod combine;
 mod convert;
@@ -36,6 +38,7 @@ mod train;
 mod verify;
 mod weights;
 
+pub use adapters::{AdapterArg, AdapterOptions};
 pub use causal::{GenerateOptions, SamplingOptions, generate};
 pub use combine::{CombineArgs, combine};
 pub use convert::{ConvertOptions, FormatName, convert};

@@ -184,20 +184,20 @@ pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
     Ok(hub::resolve(&name, &HubOptions::from_env(), &mut show)?)
 }
 
-/// How a model's frozen weights are quantised: what trains whole with an adapter stays in floats.
+/// How a model's frozen weights are quantised: what trains whole with one of the adapters stays in floats.
 ///
 /// # Errors
-/// If the adapter's configuration cannot be read.
+/// If an adapter's configuration cannot be read.
 pub fn quantize_config(
     quantization: Option<Quantization>,
-    adapter: Option<&Path>,
+    adapters: &[&Path],
     modules_to_save: &[String],
 ) -> Result<Option<QuantizeConfig>, TrainError> {
     let Some(quantization) = quantization else {
         return Ok(None);
     };
     let mut skip = modules_to_save.to_vec();
-    if let Some(adapter) = adapter {
+    for adapter in adapters {
         skip.extend(peft::read_config(adapter)?.modules_to_save);
     }
     Ok(Some(QuantizeConfig::new(quantization).with_skip(skip)))

@@ -192,11 +192,8 @@ impl TrainPlan {
     /// If the adapter that is gone on with cannot be read.
     pub fn quantize(&self) -> Result<Option<QuantizeConfig>, TrainError> {
         let whole = self.options.modules_to_save.as_deref().unwrap_or_default();
-        quantize_config(
-            self.options.quantize,
-            self.options.adapter.as_deref(),
-            whole,
-        )
+        let adapter: Vec<&Path> = self.options.adapter.as_deref().into_iter().collect();
+        quantize_config(self.options.quantize, &adapter, whole)
     }
 
     /// What is learned: as asked for, else by the model and the adapter that is gone on with.

@@ -10,6 +10,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
+use lora_core::named::in_rows;
 use lora_models::LoraModel;
 use lora_models::gpt2::Gpt2LmHead;
 
@@ -93,7 +94,11 @@ impl CausalLm {
         let hidden = hidden.reshape([batch.batch * batch.seq, d_model]);
         let rows = TensorData::new(labelled.positions.clone(), [labelled.positions.len()]);
         let rows = Tensor::<1, Int>::from_data(rows, &device);
-        log_softmax(self.model.logits(hidden.select(0, rows)), 1)
+        // Each row has the adapter of its example, where examples have their own.
+        let hidden = hidden.select(0, rows);
+        in_rows(&labelled.examples, || {
+            log_softmax(self.model.logits(hidden), 1)
+        })
     }
 
     /// The loss summed over the labelled tokens, `[1]`.

@@ -8,41 +8,46 @@ use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
 use crate::progress::Screen;
+use crate::run::adapters::{Uses, Wanted};
 use crate::run::evaluation::{EvalOptions, EvalSummary};
 use crate::run::job::Evaluate;
-use crate::run::open::{check_base, load_base, quantize_config};
+use crate::run::open::{load_base, quantize_config};
 use crate::task::{CausalLm, generate_texts, score_texts};
 use lora_core::files::{Overwrite, write_file};
 use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
 use serde_json::json;
 use std::collections::HashMap;
+use std::path::Path;
 
 /// Evaluates.
 pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
     let device = device::open(options.device)?;
     device.seed(options.seed);
-    let adapter = options.adapter.as_deref();
+    let wanted = options.adapters.wanted()?;
     let how = Gpt2Options {
-        quantize: quantize_config(options.quantize, adapter, &[])?,
+        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
     };
-    let loaded = load_base::<Gpt2LmHead>(&options.model, adapter, &how, &device)?;
+    let loaded = load_base::<Gpt2LmHead>(&options.model, wanted.one(), &how, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
-    check_base(
-        options.adapter.as_deref(),
-        loaded.adapter.as_ref(),
-        options.strict_base,
-        screen,
-    )?;
+    options
+        .adapters
+        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, LEAST)?;
     let data = read_examples(&options.data, &options.reading, &base, length)?;
     screen.line(&format!("data      {}", data.report));
-    let task = CausalLm::new(loaded.model, 0.0);
+    let (task, uses) = match &wanted {
+        Wanted::Named(adapters) => {
+            let uses = uses(options, loaded.model, adapters, &data.examples, screen)?;
+            (CausalLm::new(uses.model().clone(), 0.0), Some(uses))
+        }
+        _ => (CausalLm::new(loaded.model, 0.0), None),
+    };
 
     let examples = data.examples.clone();
     let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
     let mut bar = screen.bar("loss", evaluator.len());
-    let (mut metrics, scores) = evaluator.run(&task, |done| bar.set(done))?;
+    let (mut metrics, scores) = evaluator.run(&task, uses.as_ref(), |done| bar.set(done))?;
     bar.finish();
 
     let mut texts = Vec::new();
@@ -77,6 +82,34 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
         })?;
     }
     Ok(summary)
+}
+
+/// The adapters by the names in the data.
+fn uses(
+    options: &EvalOptions,
+    model: Gpt2LmHead,
+    adapters: &[(&str, &Path)],
+    examples: &[Example],
+    screen: &Screen,
+) -> Result<Uses<Gpt2LmHead>, TrainError> {
+    let refuse = |option: &str, why: &str| {
+        let message =
+            format!("does not go with named adapters: {why}; give one adapter without a name");
+        Err(TrainError::config(option, message))
+    };
+    if options.reading.pack {
+        return refuse("pack", "texts of several records are in one example");
+    }
+    if options.generate {
+        return refuse(
+            "generate",
+            "the references of a prompt may come from records of several adapters",
+        );
+    }
+    let format = options.reading.format.unwrap_or_default();
+    let by_line = options.adapters.names_in(&options.data, format, true)?;
+    let set = options.adapters.put(model, adapters, screen)?;
+    Uses::new(set, &by_line, examples.iter().map(Example::origin))
 }
 
 fn lines(

@@ -3,9 +3,11 @@
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, Example, collate};
 use crate::metric::RunningLoss;
+use crate::run::adapters::{Uses, within};
 use crate::run::evaluation::ExampleScore;
 use crate::run::job::{Evaluate, Metrics};
 use crate::task::CausalLm;
+use lora_models::gpt2::Gpt2LmHead;
 use std::collections::BTreeMap;
 
 /// Evaluates on the same examples again and again.
@@ -28,10 +30,11 @@ impl Evaluator {
     }
 
     /// Metrics by name, and the score of each example in the order of the file. `progress` is told
-    /// how many examples are done.
+    /// how many examples are done. `uses` are the adapters of the examples, where they have their own.
     pub fn run(
         &self,
         model: &CausalLm,
+        uses: Option<&Uses<Gpt2LmHead>>,
         mut progress: impl FnMut(usize),
     ) -> Result<(BTreeMap<String, f64>, Vec<ExampleScore>), TrainError> {
         let mut running = RunningLoss::default();
@@ -39,7 +42,8 @@ impl Evaluator {
         let mut done = 0;
         for indices in &self.batches {
             let examples: Vec<&Example> = indices.iter().map(|&i| &self.examples[i]).collect();
-            let scores = model.score(&collate(&examples, self.pad_id))?;
+            let batch = collate(&examples, self.pad_id);
+            let scores = within(uses, indices, || model.score(&batch))??;
             for (&example, &nll) in scores.example.iter().zip(&scores.nll) {
                 let sum = &mut sums[indices[example]];
                 sum.0 += f64::from(nll);
@@ -80,6 +84,6 @@ impl Evaluate<CausalLm> for Evaluator {
         task: &CausalLm,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
-        Ok(self.run(task, progress)?.0)
+        Ok(self.run(task, None, progress)?.0)
     }
 }

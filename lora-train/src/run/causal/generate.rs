@@ -2,15 +2,19 @@
 
 use super::judge::generation_config;
 use crate::TrainError;
+use crate::data::{Lines, Origin, is_blank};
 use crate::device::{self, DeviceName};
 use crate::progress::Screen;
-use crate::run::open::{check_base, load_base, quantize_config};
+use crate::run::adapters::{AdapterOptions, Wanted, check};
+use crate::run::open::{load_base, quantize_config};
 use clap::Args;
 use lora_core::Quantization;
+use lora_core::named::NamedAdapters;
 use lora_models::generate::{BeamSearch, GenerationConfig, Sampling, Strategy};
+use lora_models::generate_each;
 use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
-use std::io::BufRead;
-use std::path::PathBuf;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
 
 /// Options of `lora generate`.
 #[derive(Args, Clone, Debug, Default)]
@@ -18,19 +22,19 @@ pub struct GenerateOptions {
     /// Directory of the model.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// PEFT adapter on it [default: the model alone].
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
-    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
-    #[arg(long)]
-    pub strict_base: bool,
+    /// Adapters on it.
+    #[command(flatten)]
+    pub adapters: AdapterOptions,
+    /// With named adapters: the one for prompts that name none [default: the model alone].
+    #[arg(long = "use", value_name = "NAME")]
+    pub use_adapter: Option<String>,
     /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
     /// Text to go on from; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
-    /// File with a prompt on each line, or `-` for standard input.
+    /// File with a prompt on each line, or `-` for standard input; of JSON Lines (`.jsonl`) the key `prompt`, and `adapter` with named adapters.
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Most tokens to generate.
@@ -122,20 +126,35 @@ pub fn generate(
     options: &GenerateOptions,
     screen: &Screen,
 ) -> Result<Vec<Continuation>, TrainError> {
+    let wanted = options
+        .adapters
+        .wanted_with(options.use_adapter.as_deref())?;
     let prompts = prompts(options)?;
     let device = device::open(options.device)?;
-    let adapter = options.adapter.as_deref();
     let how = Gpt2Options {
-        quantize: quantize_config(options.quantize, adapter, &[])?,
+        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
     };
-    let loaded = load_base::<Gpt2LmHead>(&options.model, adapter, &how, &device)?;
-    check_base(
-        adapter,
-        loaded.adapter.as_ref(),
-        options.strict_base,
-        screen,
-    )?;
+    let loaded = load_base::<Gpt2LmHead>(&options.model, wanted.one(), &how, &device)?;
+    options
+        .adapters
+        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
+    let model = match &wanted {
+        Wanted::Named(adapters) => {
+            let set = options.adapters.put(loaded.model, adapters, screen)?;
+            let mut all = prompts.iter();
+            all.try_for_each(|prompt| check(&set, prompt.adapter.as_deref(), &prompt.origin))?;
+            Model::Named(set)
+        }
+        _ => match prompts.iter().find(|prompt| prompt.adapter.is_some()) {
+            None => Model::One(loaded.model),
+            Some(Prompt { origin, .. }) => {
+                let message =
+                    "names an adapter, and none was given by name, as `--adapter NAME=DIR`";
+                return Err(TrainError::data_line(origin.path(), origin.line(), message));
+            }
+        },
+    };
     let config = generation_config(&base, options.max_new_tokens, 1);
     let config = options.sampling.apply(config);
     let mut bar = screen.bar("generate", prompts.len());
@@ -143,12 +162,21 @@ pub fn generate(
     for chunk in prompts.chunks(options.batch_size.max(1)) {
         let mut tokens = Vec::with_capacity(chunk.len());
         for prompt in chunk {
-            tokens.push(base.tokenizer.encode(prompt)?);
+            tokens.push(base.tokenizer.encode(&prompt.text)?);
         }
-        let generated = lora_models::generate::generate(&loaded.model, &tokens, &config, &device)?;
+        let generated = match &model {
+            Model::One(model) => lora_models::generate::generate(model, &tokens, &config, &device)?,
+            Model::Named(set) => {
+                let names: Vec<_> = chunk
+                    .iter()
+                    .map(|prompt| prompt.adapter.as_deref())
+                    .collect();
+                generate_each(set, &names, &tokens, &config, &device, |_, _| {})?
+            }
+        };
         for (prompt, output) in chunk.iter().zip(generated) {
             continuations.push(Continuation {
-                prompt: prompt.clone(),
+                prompt: prompt.text.clone(),
                 text: base.tokenizer.decode(&output.tokens, true)?,
                 tokens: output.tokens.len(),
                 finished: output.finished_by_stop,
@@ -160,21 +188,62 @@ pub fn generate(
     Ok(continuations)
 }
 
-fn prompts(options: &GenerateOptions) -> Result<Vec<String>, TrainError> {
-    let mut prompts = options.prompt.clone();
+/// The model, alone or with one adapter, or with several by name.
+#[allow(clippy::large_enum_variant)] // There is one.
+enum Model {
+    One(Gpt2LmHead),
+    Named(NamedAdapters<Gpt2LmHead>),
+}
+
+/// What is to be gone on from.
+struct Prompt {
+    text: String,
+    adapter: Option<String>,
+    origin: Origin,
+}
+
+/// A line of JSON Lines.
+#[derive(Deserialize)]
+struct PromptLine {
+    prompt: String,
+    adapter: Option<String>,
+}
+
+fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
+    let mut prompts = Vec::new();
+    for (index, text) in options.prompt.iter().enumerate() {
+        prompts.push(Prompt {
+            text: text.clone(),
+            adapter: options.use_adapter.clone(),
+            origin: Origin::new(Path::new("--prompt"), index + 1),
+        });
+    }
     if let Some(path) = &options.prompts {
-        let reader: Box<dyn BufRead> = match path.to_str() {
-            Some("-") => Box::new(std::io::stdin().lock()),
-            _ => {
-                let file = std::fs::File::open(path).map_err(TrainError::io(path))?;
-                Box::new(std::io::BufReader::new(file))
-            }
+        let mut lines = match path.to_str() {
+            Some("-") => Lines::of(std::io::stdin().lock(), Path::new("standard input")),
+            _ => Lines::open(path)?,
         };
-        for line in reader.lines() {
-            let line = line.map_err(TrainError::io(path))?;
-            if !line.trim().is_empty() {
-                prompts.push(line);
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let is_json = matches!(extension, Some("jsonl" | "ndjson"));
+        while let Some((line, origin)) = lines.next_line()? {
+            if is_blank(line) {
+                continue;
             }
+            let line = match is_json {
+                false => PromptLine {
+                    prompt: line.to_string(),
+                    adapter: None,
+                },
+                true => serde_json::from_str(line).map_err(|error| {
+                    let message = format!("expected an object with `prompt`: {error}");
+                    TrainError::data_line(origin.path(), origin.line(), message)
+                })?,
+            };
+            prompts.push(Prompt {
+                text: line.prompt,
+                adapter: line.adapter.or_else(|| options.use_adapter.clone()),
+                origin,
+            });
         }
     }
     match prompts.is_empty() {

@@ -2,17 +2,18 @@
 
 use super::data::{Reader, label_set};
 use super::evaluator::{Evaluator, Rows, best};
-use super::heads::check_use;
-use super::{head_kind, model_labels};
+use super::head_kind;
+use super::heads::{labels_in_use, open};
 use crate::TrainError;
 use crate::data::{ClassWeights, LabelSet, LabelledExample, Target, Unlabelled};
 use crate::device;
 use crate::progress::Screen;
+use crate::run::adapters::{Uses, Wanted};
 use crate::run::evaluation::{EvalOptions, EvalSummary};
-use crate::run::open::{check_base, load_trained, quantize_config};
+use crate::run::open::quantize_config;
 use crate::task::{Classify, TaskName};
 use lora_core::files::{Overwrite, write_file};
-use lora_models::classifier::{Classifier, ClassifierOptions};
+use lora_models::classifier::ClassifierOptions;
 use serde_json::{Value, json};
 
 /// Evaluates.
@@ -27,26 +28,22 @@ pub(crate) fn eval(
             format!("goes with causal-lm, and the task is {task}"),
         ));
     }
-    let labels = model_labels(&options.model, options.adapter.as_deref())?;
+    let wanted = options.adapters.wanted()?;
     options.reading.check(task)?;
-    check_use(&options.model, options.adapter.as_deref(), task, &labels)?;
+    let labels = labels_in_use(&options.model, &wanted, task)?;
     let set = label_set(&labels)?;
     let device = device::open(options.device)?;
     let how = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
-        quantize: quantize_config(options.quantize, options.adapter.as_deref(), &[])?,
+        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
         ..ClassifierOptions::default()
     };
-    let adapter = options.adapter.as_deref();
-    let loaded = load_trained::<Classifier>(&options.model, adapter, &how, &device)?;
+    let loaded = open(&options.model, &wanted, &how, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
-    check_base(
-        adapter,
-        loaded.adapter.as_ref(),
-        options.strict_base,
-        screen,
-    )?;
+    options
+        .adapters
+        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let reader = Reader::new(task, &options.reading);
     let read = reader.read(&options.data, set.as_ref(), Unlabelled::Refuse)?;
@@ -65,9 +62,20 @@ pub(crate) fn eval(
         options.batch_size,
         base.pad_id(),
     )?;
-    let model = Classify::new(loaded.model, 0.0, weights);
+    let (model, uses) = match &wanted {
+        Wanted::Named(adapters) => {
+            let format = options.reading.format.unwrap_or_default();
+            let by_line = options.adapters.names_in(&options.data, format, true)?;
+            let set = options.adapters.put(loaded.model, adapters, screen)?;
+            let origins = evaluator.examples().iter().map(|example| &example.origin);
+            let uses = Uses::new(set, &by_line, origins)?;
+            (uses.model().clone(), Some(uses))
+        }
+        _ => (loaded.model, None),
+    };
+    let model = Classify::new(model, 0.0, weights);
     let mut bar = screen.bar("eval", evaluator.len());
-    let outputs = evaluator.outputs(&model, &mut |done| bar.set(done))?;
+    let outputs = evaluator.outputs(&model, uses.as_ref(), &mut |done| bar.set(done))?;
     bar.finish();
     if let Some(path) = &options.predictions {
         write_file(path, Overwrite::Replace, |file| {

@@ -3,8 +3,10 @@
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, LabelKind, LabelSet, LabelledExample, Sample, Target};
 use crate::metric::{ConfusionMatrix, TOKEN_METRICS, token_classification};
+use crate::run::adapters::{Uses, within};
 use crate::run::job::{Evaluate, Metrics};
 use crate::task::{Classify, TaskName};
+use lora_models::classifier::Classifier;
 
 /// What a model says of an example: a row for the whole, or a row for each token that has a tag.
 pub(super) type Rows = Vec<Vec<f32>>;
@@ -60,10 +62,12 @@ impl Evaluator {
         &self.examples
     }
 
-    /// The outputs for each example, in the order of the file.
+    /// The outputs for each example, in the order of the file. `uses` are the adapters of the examples, where they have
+    /// their own.
     pub fn outputs(
         &self,
         task: &Classify,
+        uses: Option<&Uses<Classifier>>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Rows>, TrainError> {
         let mut outputs: Vec<Rows> = vec![Vec::new(); self.examples.len()];
@@ -72,7 +76,7 @@ impl Evaluator {
             let examples: Vec<&LabelledExample> =
                 indices.iter().map(|&index| &self.examples[index]).collect();
             let batch = Sample::collate(&examples, self.pad_id);
-            let logits = task.logits(&batch)?;
+            let logits = within(uses, indices, || task.logits(&batch))??;
             let of_tokens = self.task == TaskName::TokenClassification;
             for (row, (&index, example)) in indices.iter().zip(&examples).enumerate() {
                 outputs[index] = match of_tokens {
@@ -209,7 +213,7 @@ impl Evaluate<Classify> for Evaluator {
         task: &Classify,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
-        self.judge(&self.outputs(task, progress)?)
+        self.judge(&self.outputs(task, None, progress)?)
     }
 }
 

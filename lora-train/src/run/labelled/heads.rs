@@ -1,10 +1,13 @@
 //! Whether a head that is there already is one for the task.
 
-use super::head_kind;
+use super::{head_kind, model_labels};
 use crate::TrainError;
 use crate::data::LabelKind;
+use crate::run::adapters::Wanted;
+use crate::run::open::{Loaded, load_base, load_trained};
 use crate::task::TaskName;
-use lora_models::classifier::{HeadKind, adapter_labels};
+use burn::tensor::Device;
+use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
 use lora_models::encoder::{EncoderConfig, Labels};
 use std::path::Path;
 
@@ -69,6 +72,46 @@ pub(super) fn check_use(
                 of_kind(kind, labels)
             ),
         )),
+    }
+}
+
+/// The labels of what is used, after [`check_use`]: of several adapters, those that all of them have.
+pub(super) fn labels_in_use(
+    model: &Path,
+    wanted: &Wanted<'_>,
+    task: TaskName,
+) -> Result<Labels, TrainError> {
+    let labels = model_labels(model, wanted.first())?;
+    check_use(model, wanted.first(), task, &labels)?;
+    let Wanted::Named(adapters) = wanted else {
+        return Ok(labels);
+    };
+    for (name, dir) in adapters {
+        let own = model_labels(model, Some(dir))?;
+        check_use(model, Some(dir), task, &own)?;
+        if own != labels {
+            let message = format!(
+                "`{name}` has {}, and `{}` has {}: one run has one set of labels; run them one at a time",
+                described(&own),
+                adapters[0].0,
+                described(&labels)
+            );
+            return Err(TrainError::config("adapter", message));
+        }
+    }
+    Ok(labels)
+}
+
+/// The model with the one adapter, or without where there are several: those are put on by name.
+pub(super) fn open(
+    model: &Path,
+    wanted: &Wanted<'_>,
+    how: &ClassifierOptions,
+    device: &Device,
+) -> Result<Loaded<Classifier>, TrainError> {
+    match wanted {
+        Wanted::Named(_) => load_base(model, None, how, device),
+        _ => load_trained(model, wanted.one(), how, device),
     }
 }
 

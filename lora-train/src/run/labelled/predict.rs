@@ -2,8 +2,8 @@
 
 use super::data::{Reader, label_set};
 use super::evaluator::{Evaluator, Rows, best, probabilities};
-use super::heads::check_use;
-use super::{head_kind, model_labels};
+use super::head_kind;
+use super::heads::{labels_in_use, open};
 use crate::TrainError;
 use crate::data::{
     ClassWeights, LabelSet, LabelledExample, LabelledRecord, Lines, Origin, Predictions, Target,
@@ -12,8 +12,9 @@ use crate::data::{
 use crate::device::{self, DeviceName};
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
+use crate::run::adapters::{AdapterOptions, Uses, Wanted};
 use crate::run::labelled::data::Records;
-use crate::run::open::{check_base, load_trained, model_directory, quantize_config};
+use crate::run::open::{model_directory, quantize_config};
 use crate::run::plan::default_task;
 use crate::task::{Classify, TaskName};
 use clap::Args;
@@ -21,6 +22,7 @@ use lora_core::Quantization;
 use lora_core::files::Overwrite;
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Options of `lora predict`.
@@ -29,12 +31,12 @@ pub struct PredictOptions {
     /// Directory of the model.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// PEFT adapter on it [default: the model alone].
-    #[arg(long, value_name = "DIR")]
-    pub adapter: Option<PathBuf>,
-    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
-    #[arg(long)]
-    pub strict_base: bool,
+    /// Adapters on it.
+    #[command(flatten)]
+    pub adapters: AdapterOptions,
+    /// With named adapters: the one for texts that name none [default: the model alone].
+    #[arg(long = "use", value_name = "NAME")]
+    pub use_adapter: Option<String>,
     /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
@@ -108,10 +110,12 @@ pub fn predict(
     screen: &Screen,
 ) -> Result<(Vec<Predicted>, Option<PathBuf>), TrainError> {
     let model = model_directory(&options.model)?;
-    let adapter = options.adapter.as_deref();
+    let wanted = options
+        .adapters
+        .wanted_with(options.use_adapter.as_deref())?;
     let task = match options.task {
         Some(task) => task,
-        None => default_task(&model, adapter)?,
+        None => default_task(&model, wanted.first())?,
     };
     if task == TaskName::CausalLm {
         return Err(TrainError::config(
@@ -119,25 +123,21 @@ pub fn predict(
             "is causal-lm: a language model goes on with texts, see `lora generate`",
         ));
     }
-    let labels = model_labels(&model, adapter)?;
     options.reading.check(task)?;
-    check_use(&model, adapter, task, &labels)?;
+    let labels = labels_in_use(&model, &wanted, task)?;
     let set = label_set(&labels)?;
     let records = records(options, task, set.as_ref())?;
     let device = device::open(options.device)?;
     let how = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
-        quantize: quantize_config(options.quantize, options.adapter.as_deref(), &[])?,
+        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
         ..ClassifierOptions::default()
     };
-    let loaded = load_trained::<Classifier>(&model, adapter, &how, &device)?;
-    check_base(
-        adapter,
-        loaded.adapter.as_ref(),
-        options.strict_base,
-        screen,
-    )?;
+    let loaded = open(&model, &wanted, &how, &device)?;
+    options
+        .adapters
+        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, records.least())?;
     let weights = ClassWeights::default();
@@ -149,9 +149,16 @@ pub fn predict(
         options.batch_size,
         base.pad_id(),
     )?;
-    let task_model = Classify::new(loaded.model, 0.0, weights);
+    let (model, uses) = match &wanted {
+        Wanted::Named(adapters) => {
+            let uses = uses(options, loaded.model, adapters, &evaluator, screen)?;
+            (uses.model().clone(), Some(uses))
+        }
+        _ => (loaded.model, None),
+    };
+    let task_model = Classify::new(model, 0.0, weights);
     let mut bar = screen.bar("predict", evaluator.len());
-    let outputs = evaluator.outputs(&task_model, &mut |done| bar.set(done))?;
+    let outputs = evaluator.outputs(&task_model, uses.as_ref(), &mut |done| bar.set(done))?;
     bar.finish();
 
     let mut submission = None;
@@ -185,6 +192,35 @@ pub fn predict(
         }
     };
     Ok((predicted, submission))
+}
+
+/// The adapters by the names in the data, where it has columns, else the one that is to be used.
+fn uses(
+    options: &PredictOptions,
+    model: Classifier,
+    adapters: &[(&str, &Path)],
+    evaluator: &Evaluator,
+    screen: &Screen,
+) -> Result<Uses<Classifier>, TrainError> {
+    let mut by_line = match &options.data {
+        Some(path) => {
+            let format = options.reading.format.unwrap_or_default();
+            let needed = options.use_adapter.is_none();
+            options.adapters.names_in(path, format, needed)?
+        }
+        None => BTreeMap::new(),
+    };
+    let origins = || evaluator.examples().iter().map(|example| &example.origin);
+    if let Some(name) = &options.use_adapter {
+        for origin in origins() {
+            by_line.entry(origin.line()).or_insert_with(|| name.clone());
+        }
+    }
+    Uses::new(
+        options.adapters.put(model, adapters, screen)?,
+        &by_line,
+        origins(),
+    )
 }
 
 fn class(row: &[f32], set: &LabelSet) -> Predicted {

@@ -1,0 +1,73 @@
+//! What an adapter may be called.
+
+use crate::LoraError;
+
+/// No file system takes longer names.
+const LONGEST: usize = 200;
+
+/// Refuses a name that is no single component of a path: adapters are saved in directories of their name.
+///
+/// # Errors
+/// [`LoraError::AdapterName`].
+pub fn check_name(name: &str) -> Result<(), LoraError> {
+    let refuse = |message: &str| {
+        Err(LoraError::AdapterName {
+            name: name.chars().take(LONGEST).collect(),
+            message: message.into(),
+        })
+    };
+    if name.is_empty() {
+        return refuse("is empty");
+    }
+    if name.len() > LONGEST {
+        return refuse("is longer than 200 bytes");
+    }
+    if name.starts_with('.') {
+        return refuse("begins with a dot");
+    }
+    let reserved = |c: char| matches!(c, '/' | '\\' | ':') || c.is_control();
+    match name.chars().find(|c| reserved(*c)) {
+        Some(c) => refuse(&format!("has {c:?} in it")),
+        None if name.trim() != name => refuse("begins or ends with a space"),
+        None => Ok(()),
+    }
+}
+
+/// The names closest to one that is not there, the closest first.
+pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut names: Vec<String> = names.map(String::from).collect();
+    let similarity = |other: &String| strsim::jaro_winkler(name, other);
+    names.sort_by(|a, b| similarity(b).total_cmp(&similarity(a)));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_single_component_of_a_path() {
+        for good in ["default", "en-de", "v1.0", "größer", "a b"] {
+            check_name(good).unwrap();
+        }
+        let long = "a".repeat(201);
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "a/b",
+            "/a",
+            "a\\b",
+            "c:",
+            "a\n",
+            " a",
+            long.as_str(),
+        ] {
+            assert!(
+                matches!(check_name(bad), Err(LoraError::AdapterName { .. })),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Several adapters in one directory tree, as PEFT's `save_pretrained` writes them: the one named `default` at the top,
+//! each other in a directory of its name.
+
+use super::NamedAdapters;
+use super::name::check_name;
+use crate::LoraError;
+use crate::files::{Overwrite, write_dir};
+use crate::peft::CONFIG_FILE;
+use burn::module::Module;
+use std::path::{Path, PathBuf};
+
+/// The name of the adapter at the top.
+pub const DEFAULT: &str = "default";
+
+/// The adapters in a tree by name, with their directories: the one at the top first, then by name. What else lies there
+/// is left.
+///
+/// # Errors
+/// [`LoraError::Io`], [`LoraError::AdapterName`]; [`LoraError::Malformed`] where there is none, or two are named `default`.
+pub fn adapters_in(dir: &Path) -> Result<Vec<(String, PathBuf)>, LoraError> {
+    let malformed = |message: &str| LoraError::Malformed {
+        path: dir.into(),
+        message: message.into(),
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(LoraError::io(dir))? {
+        let path = entry.map_err(LoraError::io(dir))?.path();
+        if !path.join(CONFIG_FILE).is_file() {
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_str().ok_or_else(|| LoraError::AdapterName {
+            name: name.to_string_lossy().into(),
+            message: "is not in Unicode".into(),
+        })?;
+        check_name(name)?;
+        found.push((name.to_string(), path));
+    }
+    found.sort();
+    if dir.join(CONFIG_FILE).is_file() {
+        if found.iter().any(|(name, _)| name == DEFAULT) {
+            return Err(malformed(
+                "has two adapters named `default`: one at the top, and one in a directory of this name",
+            ));
+        }
+        found.insert(0, (DEFAULT.into(), dir.into()));
+    }
+    match found.is_empty() {
+        true => Err(malformed(
+            "has no adapter: no `adapter_config.json` at the top or in a directory inside",
+        )),
+        false => Ok(found),
+    }
+}
+
+impl<M: Module> NamedAdapters<M> {
+    /// Adds all adapters of a tree, and returns their names.
+    ///
+    /// # Errors
+    /// As [`adapters_in`] and [`add`](Self::add); none of them is added then.
+    pub fn add_tree(&mut self, dir: &Path) -> Result<Vec<String>, LoraError> {
+        let found = adapters_in(dir)?;
+        let before = self.named().len();
+        for (name, dir) in &found {
+            if let Err(error) = self.add(name, dir).map(|_| ()) {
+                self.truncate(before);
+                return Err(error);
+            }
+        }
+        Ok(found.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Writes all adapters as a tree, atomically.
+    ///
+    /// # Errors
+    /// [`LoraError::AlreadyExists`] if the directory is there and may not be replaced, [`LoraError::Malformed`] if there is
+    /// no adapter, or [`LoraError::Io`].
+    pub fn save_tree(&self, dir: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
+        if self.named().is_empty() {
+            return Err(LoraError::Malformed {
+                path: dir.into(),
+                message: "would have no adapter: there is none".into(),
+            });
+        }
+        write_dir(dir, overwrite, |dir| {
+            for name in self.names() {
+                let stored = self.extract(name)?;
+                let own = match name {
+                    DEFAULT => dir.to_path_buf(),
+                    name => dir.join(name),
+                };
+                std::fs::create_dir_all(&own).map_err(LoraError::io(&own))?;
+                stored.save_into(&own)?;
+            }
+            Ok(())
+        })
+    }
+}
