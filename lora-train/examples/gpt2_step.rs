@@ -1,14 +1,15 @@
 //! One LoRA training step of GPT-2 small, timed: our side of `benchmarks/`.
 //!
-//! `cargo run --release --example gpt2_step -- [STEPS] [BATCH] [SEQ]`: random weights in the
-//! published shape, random tokens, rank 8 on `c_attn`, no dropout, AdamW. Prints one JSON line.
+//! `cargo run --release --example gpt2_step -- [STEPS] [BATCH] [SEQ] [BASE] [DIR]`: random weights in the
+//! published shape, or those of a directory, random tokens, rank 8 on `c_attn`, no dropout, AdamW; the base in `f32`,
+//! `int8` or `nf4`. Prints one JSON line.
 #![recursion_limit = "256"]
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use lora_core::{LoraConfig, TargetModules, trainable_summary};
+use lora_core::{LoraConfig, QuantizeConfig, TargetModules, trainable_summary};
 use lora_models::LoraModel;
-use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::gpt2::{Gpt2Config, Gpt2LmHead, Gpt2Options};
 use lora_train::trainer::AdamW;
 use std::time::Instant;
 
@@ -20,6 +21,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(text) => text.parse::<usize>(),
     };
     let (steps, batch, seq) = (number(8)?, number(8)?, number(128)?);
+    let base = arguments.next().unwrap_or("f32".into());
+    let quantize = match base.as_str() {
+        "f32" => None,
+        kind => Some(QuantizeConfig::new(kind.parse()?)),
+    };
     let device = Device::default().autodiff();
     let config = Gpt2Config {
         resid_pdrop: 0.0,
@@ -30,8 +36,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let lora = LoraConfig::new(8)
         .with_alpha(16.0)
         .with_targets(TargetModules::names(["c_attn"]));
-    let (mut model, _) = Gpt2LmHead::init(&config, 0, &device)?.attach(&lora)?;
-    let trainable = trainable_summary(&model).trainable;
+    let model = match (arguments.next(), &quantize) {
+        (Some(dir), _) => Gpt2LmHead::load_with(dir, &Gpt2Options { quantize }, &device)?.0,
+        (None, None) => Gpt2LmHead::init(&config, 0, &device)?,
+        (None, Some(quantize)) => Gpt2LmHead::init(&config, 0, &device)?.quantize(quantize)?.0,
+    };
+    let (mut model, _) = model.attach(&lora)?;
+    let weights = trainable_summary(&model);
+    let loaded = [resident_mib("VmRSS:"), resident_mib("VmHWM:")];
     let mut optimizer = AdamW::default().init(&model);
     let ids: Vec<i64> = (0..batch * seq)
         .map(|i| ((i * 7919 + 13) % 50257) as i64)
@@ -65,17 +77,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "seq": seq,
             "median_s": seconds[seconds.len() / 2],
             "min_s": seconds[0],
-            "peak_mib": peak_mib(),
-            "trainable": trainable,
+            "peak_mib": resident_mib("VmHWM:"),
+            "trainable": weights.trainable,
+            "base": base,
+            "frozen_bytes": weights.frozen_bytes,
+            "loaded_mib": loaded[0],
+            "loading_peak_mib": loaded[1],
         })
     );
     Ok(())
 }
 
-/// Peak resident memory, where the system tells.
-fn peak_mib() -> Option<u64> {
+/// Resident memory, now or at its peak, where the system tells.
+fn resident_mib(which: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(which))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024)
 }

@@ -9,7 +9,9 @@ mod common;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{adapter, fixtures, metrics, model};
-use lora_core::{LoraConfig, LoraLinear, TargetModules, attach};
+use lora_core::{
+    LoraConfig, LoraLinear, Quantization, QuantizeConfig, TargetModules, attach, quantize,
+};
 use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_train::device::{self, DeviceName};
@@ -135,7 +137,7 @@ fn an_adapted_layer_has_the_values_and_gradients_of_flex() {
     }
 }
 
-fn run(device: DeviceName, output: &Path) {
+fn run(device: DeviceName, quantize: Option<Quantization>, output: &Path) {
     let options = TrainOptions {
         model: Some(model()),
         adapter: Some(fixtures().join("train20/init")),
@@ -149,6 +151,7 @@ fn run(device: DeviceName, output: &Path) {
         lr: Some(1e-2),
         warmup_steps: Some(2),
         no_shuffle: true,
+        quantize,
         ..TrainOptions::default()
     };
     let plan = TrainPlan::new(options).unwrap();
@@ -158,32 +161,105 @@ fn run(device: DeviceName, output: &Path) {
 #[test]
 fn training_steps_of_a_gpt2_are_those_of_flex() {
     let _turn = one_at_a_time();
-    let dir = tempfile::tempdir().unwrap();
-    let reference = dir.path().join("flex");
-    run(DeviceName::Flex, &reference);
-    for name in others() {
-        let output = dir.path().join(name.to_string());
-        run(name, &output);
-        for (found, expected) in metrics(&output).iter().zip(metrics(&reference)) {
-            for key in ["loss", "grad_norm"] {
-                let (f, e) = (
-                    found[key].as_f64().unwrap(),
-                    expected[key].as_f64().unwrap(),
-                );
-                assert!(
-                    (f - e).abs() < 1e-4,
-                    "{name} step {}: {key} {f} is not {e}",
-                    found["step"]
-                );
+    for quantize in [None, Some(Quantization::Nf4), Some(Quantization::Int8)] {
+        let dir = tempfile::tempdir().unwrap();
+        let reference = dir.path().join("flex");
+        run(DeviceName::Flex, quantize, &reference);
+        for name in others() {
+            let output = dir.path().join(name.to_string());
+            run(name, quantize, &output);
+            for (found, expected) in metrics(&output).iter().zip(metrics(&reference)) {
+                for key in ["loss", "grad_norm"] {
+                    let (f, e) = (
+                        found[key].as_f64().unwrap(),
+                        expected[key].as_f64().unwrap(),
+                    );
+                    assert!(
+                        (f - e).abs() < 1e-4,
+                        "{name} step {}: {key} {f} is not {e}",
+                        found["step"]
+                    );
+                }
+            }
+            let (found, expected) = (
+                adapter(&output.join("adapter")),
+                adapter(&reference.join("adapter")),
+            );
+            for ((tensor, _, found), (_, _, expected)) in found.iter().zip(&expected) {
+                for (f, e) in found.iter().zip(expected) {
+                    assert!((f - e).abs() < 1e-4, "{name} {tensor}: {f} is not {e}");
+                }
             }
         }
-        let (found, expected) = (
-            adapter(&output.join("adapter")),
-            adapter(&reference.join("adapter")),
-        );
-        for ((tensor, _, found), (_, _, expected)) in found.iter().zip(&expected) {
-            for (f, e) in found.iter().zip(expected) {
-                assert!((f - e).abs() < 1e-4, "{name} {tensor}: {f} is not {e}");
+    }
+}
+
+/// Output and gradients of x and the factors, of a packed layer with an adapter on one without.
+fn packed(device: Device, quantization: Quantization, dora: bool) -> Vec<Vec<f32>> {
+    #[derive(Module, Debug)]
+    struct Net {
+        first: LoraLinear,
+        second: LoraLinear,
+    }
+    let device = device.autodiff();
+    let layer = |d_in, d_out| lora_core::LoraLinearConfig::new(d_in, d_out).init(&device);
+    let net = Net {
+        first: layer(37, 53),
+        second: layer(53, 19),
+    };
+    let fill = |salt, all| Fill {
+        salt,
+        size: 0.4,
+        all,
+    };
+    // Packed on the host, so that the codes are the same everywhere.
+    let net = net.map(&mut fill(0.0, true));
+    let (net, modules) = quantize(net, &QuantizeConfig::new(quantization)).unwrap();
+    assert_eq!(modules.len(), 2);
+    let config = LoraConfig::new(5)
+        .with_alpha(7.0)
+        .with_dora(dora)
+        .with_targets(TargetModules::names(["second"]));
+    let (net, _) = attach(net, &config).unwrap();
+    let net = net.map(&mut fill(3.0, false));
+    let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
+    let x = (ids.float() * 0.11)
+        .sin()
+        .reshape([3, 11, 37])
+        .require_grad();
+    let y = net.second.forward(net.first.forward(x.clone()));
+    let grads = y.clone().square().sum().backward();
+    let adapter = net.second.adapter().unwrap();
+    vec![
+        host(net.first.packed().unwrap().dequantize()),
+        host(y),
+        host(x.grad(&grads).unwrap()),
+        host(adapter.a.val().grad(&grads).unwrap()),
+        host(adapter.b.val().grad(&grads).unwrap()),
+    ]
+}
+
+#[test]
+fn packed_layers_have_the_values_and_gradients_of_flex() {
+    let _turn = one_at_a_time();
+    for quantization in Quantization::ALL {
+        for dora in [false, true] {
+            let expected = packed(Device::flex(), quantization, dora);
+            for name in others() {
+                let found = packed(device::open(name).unwrap(), quantization, dora);
+                for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                    assert_eq!(found.len(), expected.len());
+                    for (f, e) in found.iter().zip(expected) {
+                        // The dequantised weight is one product; the rest are sums of up to 53 · 33 in another
+                        // order.
+                        let tolerance = if part == 0 { 1e-7 } else { 2e-5 };
+                        assert!(
+                            (f - e).abs() <= tolerance * scale,
+                            "{name} {quantization} {part}, DoRA {dora}: {f} is not {e}"
+                        );
+                    }
+                }
             }
         }
     }
@@ -305,8 +381,12 @@ fn a_weight_above_the_devices_limit_is_refused_before_it_is_put_there() {
          \"vocab_size\": {vocabulary}}}"
     );
     std::fs::write(dir.path().join("config.json"), config).unwrap();
-    let result =
-        lora_train::run::load_base::<lora_models::gpt2::Gpt2LmHead>(dir.path(), None, &(), &device);
+    let result = lora_train::run::load_base::<lora_models::gpt2::Gpt2LmHead>(
+        dir.path(),
+        None,
+        &Default::default(),
+        &device,
+    );
     let error = result.err().unwrap().to_string();
     assert!(
         error.contains("wte.weight") && error.contains("MiB"),
