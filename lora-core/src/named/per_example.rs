@@ -72,13 +72,11 @@ impl<M: Module> NamedAdapters<M> {
             }));
         }
         if of.iter().any(|adapter| *adapter != of[0]) {
-            let occur = self
-                .named()
-                .iter()
-                .filter(|named| adapters.contains(&named.key));
-            occur
-                .into_iter()
-                .try_for_each(|named| self.check_mixable(named))?;
+            let mut occur = self.named().iter();
+            occur.try_for_each(|named| match adapters.contains(&named.key) {
+                true => self.check_mixable(named),
+                false => Ok(()),
+            })?;
         }
         Ok(BatchAdapters {
             handle: self.handle().clone(),
