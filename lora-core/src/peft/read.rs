@@ -178,7 +178,7 @@ fn read_parts<M: Module>(
         // Without its head the adapter may be put on another kind of model with the same trunk.
         let whole = matches!(parts, Parts::All);
         let report = &mut plan.report;
-        report.base_difference = base.difference_to(&module, &report.outline, whole);
+        report.base_difference = base.difference_to(module, &report.outline, whole);
     }
     Ok((plan, given))
 }
