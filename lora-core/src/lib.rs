@@ -33,7 +33,7 @@
 //! # Rooms
 //! - [`ops`]: the arithmetic on Burn's backends, with one backward pass for all
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
-//! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
+//! - [`attach()`], [`attach_with`], [`detach`], [`freeze`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
 //! - [`merge()`], [`trainable_summary`], [`Dropout`]
 //! - [`peft`]: adapters to and from Python's PEFT
@@ -72,7 +72,7 @@ mod trainable;
 
 pub use adapted::AdaptedModule;
 pub use adapter::{AdapterSwitch, LoraAdapter, LoraBias};
-pub use attach::{AttachReport, attach, attach_with, detach};
+pub use attach::{AttachReport, attach, attach_with, detach, freeze};
 pub use config::{BiasTraining, ExcludeModules, LoraConfig, TargetModules};
 pub use dropout::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};

@@ -7,7 +7,7 @@ mod report;
 pub(crate) use plan::{AdapterValues, AttachPlan, Given};
 pub use report::AttachReport;
 
-use crate::adapter::without_adapters;
+use crate::adapter::{AdapterSwitch, without_adapters};
 use crate::targets::Architecture;
 use crate::{LoraConfig, LoraError};
 use burn::module::Module;
@@ -53,6 +53,17 @@ pub fn attach_with<M: Module>(
 ) -> Result<(M, AttachReport), LoraError> {
     let plan = AttachPlan::new(&module, config, architecture)?;
     plan.apply(module, Given::default())
+}
+
+/// Freezes a module and puts nothing on it: for what trains beside adapters, such as a prefix.
+pub fn freeze<M: Module>(module: M) -> (M, AttachReport) {
+    let report = AttachReport {
+        config: LoraConfig::default(),
+        modules: Vec::new(),
+        saved: Vec::new(),
+        switch: AdapterSwitch::on(),
+    };
+    (module.no_grad(), report)
 }
 
 /// Takes the adapters off: the base parameters as they were, without a copy.
