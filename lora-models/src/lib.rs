@@ -7,6 +7,7 @@
 //! - [`LoraModel`]: what is the same about all of them: adapters, export
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
+//! - [`prefix`]: trained keys and values of virtual tokens, alone or beside LoRA
 //! - [`formats`]: adapters of loralib and mlx-lm
 //! - [`hub`]: models by name, downloaded with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
@@ -55,6 +56,7 @@ pub mod generate;
 pub mod gpt2;
 pub mod hub;
 mod model;
+pub mod prefix;
 pub mod tokenizer;
 mod weights;
 
