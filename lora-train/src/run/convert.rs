@@ -1,5 +1,6 @@
 //! Adapters of other programs, to and from PEFT.
 
+use super::prefix::refuse_beside;
 use crate::TrainError;
 use clap::{Args, ValueEnum};
 use lora_core::files::Overwrite;
@@ -132,6 +133,7 @@ fn read(options: &ConvertOptions) -> Result<StoredAdapter, TrainError> {
     };
     match from {
         FormatName::Peft => {
+            refuse_beside(input)?;
             let mut adapter = StoredAdapter::read(input)?;
             let own = std::mem::take(&mut adapter.options);
             peft.task_type = peft.task_type.or(own.task_type);

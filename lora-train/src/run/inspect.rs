@@ -9,6 +9,7 @@ use lora_models::classifier::adapter_labels;
 use lora_models::encoder::{EncoderConfig, EncoderFamily, Labels};
 use lora_models::gpt2::Gpt2Config;
 use lora_models::model_type;
+use lora_models::prefix::{PrefixSummary, beside, is_prefix};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -19,10 +20,22 @@ use std::path::Path;
 /// If it is neither, or a file of it is malformed.
 pub fn inspect(path: &Path) -> Result<String, TrainError> {
     if path.join(CONFIG_FILE).exists() {
-        adapter(path)
+        if is_prefix(path)? {
+            return prefix(path);
+        }
+        let text = adapter(path)?;
+        match beside(path)? {
+            None => Ok(text),
+            Some(dir) => Ok(text + &prefix(&dir)?),
+        }
     } else {
         model(path)
     }
+}
+
+fn prefix(path: &Path) -> Result<String, TrainError> {
+    let summary = PrefixSummary::read(path)?;
+    Ok(format!("PEFT prefix {}\n{summary}", path.display()))
 }
 
 fn adapter(path: &Path) -> Result<String, TrainError> {

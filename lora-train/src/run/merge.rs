@@ -3,6 +3,7 @@
 use super::labelled::{head_kind, model_labels};
 use super::open::{Opens, load_trained, model_directory};
 use super::plan::default_task;
+use super::prefix::{export_merged, refuse_alone};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::task::TaskName;
@@ -77,6 +78,7 @@ fn merge_model<M: Opens>(
     device: &Device,
 ) -> Result<String, TrainError> {
     let loaded = load_trained::<M>(dir, options.adapter.as_deref(), how, device)?;
+    refuse_alone(&loaded.model, loaded.adapter.as_ref())?;
     let modules = loaded.adapter.map_or(0, |report| report.modules.len());
     let model = lora_core::merge(loaded.model).into_module();
     let overwrite = match options.overwrite {
@@ -87,11 +89,16 @@ fn merge_model<M: Opens>(
         dtype: options.dtype,
         base_dir: Some(dir.into()),
     };
-    let report = model.export(&options.output, &export, overwrite)?;
-    Ok(format!(
+    let (report, prefix) = export_merged(model, &options.output, &export, overwrite)?;
+    let mut text = format!(
         "merged {modules} modules; wrote {} parameters ({:.1} MB) to {}",
         report.parameters,
         report.tensor_bytes as f64 / 1e6,
         options.output.display()
-    ))
+    );
+    if let Some(prefix) = prefix {
+        let note = "no weight can hold the prefix, the merged model needs it as its adapter";
+        text.push_str(&format!("\n{note}: {}", prefix.display()));
+    }
+    Ok(text)
 }

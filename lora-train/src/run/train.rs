@@ -6,6 +6,7 @@ use super::job::{Evaluate, Job, Metrics, judge};
 use super::labelled::LabelledJob;
 use super::open::{Loaded, model_directory};
 use super::plan::TrainPlan;
+use super::prefix::export_merged;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
 use crate::data::{BatchPlan, Sample};
@@ -101,8 +102,11 @@ fn train_job<J: Job + 'static>(
     } = starting_weights::<J::Model>(&plan, &how, checkpoint.as_ref(), &device)?;
     screen.line(&format!("model     {summary}"));
     check_finite(&model)?;
-    if let Some(report) = &adapter {
+    if let Some(report) = adapter.as_ref().filter(|report| !report.is_empty()) {
         screen.line(&report.to_string());
+    }
+    if let Some(prefix) = model.prefix() {
+        screen.line(&format!("prefix    {}", prefix.summary()));
     }
     let weights = trainable_summary(&model);
     screen.line(&format!("weights   {weights}"));
@@ -162,7 +166,13 @@ fn train_job<J: Job + 'static>(
             ..ExportOptions::default()
         };
         let model = merge(J::into_model(task)).into_module();
-        model.export(&dir, &options, Overwrite::Replace)?;
+        let (_, prefix) = export_merged(model, &dir, &options, Overwrite::Replace)?;
+        if let Some(prefix) = prefix {
+            screen.line(&format!(
+                "prefix    of the merged model: {}",
+                prefix.display()
+            ));
+        }
         merged = Some(dir);
     }
     Ok(TrainSummary {
