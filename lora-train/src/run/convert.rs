@@ -1,5 +1,6 @@
 //! Adapters of other programs, to and from PEFT.
 
+use super::prefix::refuse_beside;
 use crate::TrainError;
 use clap::{Args, ValueEnum};
 use lora_core::files::Overwrite;
@@ -153,7 +154,7 @@ pub(super) struct Unsaid<'a> {
     pub alpha: Option<f64>,
     /// loralib: the parts of fused projections.
     pub slices: &'a [String],
-    /// loralib and mlx-lm: changes of names.
+    /// Changes of names.
     pub rename: &'a Rename,
     /// What PEFT wants to know.
     pub peft: PeftOptions,
@@ -168,7 +169,8 @@ pub(super) fn read_adapter(
     let mut peft = unsaid.peft;
     match from {
         FormatName::Peft => {
-            let mut adapter = StoredAdapter::read_renamed(input, &options.rename)?;
+            refuse_beside(input)?;
+            let mut adapter = StoredAdapter::read_renamed(input, unsaid.rename)?;
             let own = std::mem::take(&mut adapter.options);
             peft.task_type = peft.task_type.or(own.task_type);
             peft.base_model = peft.base_model.or(own.base_model);
