@@ -1,6 +1,7 @@
 """Holds the program `lora` against Python's PEFT, both ways: an adapter trained here is loaded there, and one made there is
-loaded here, and the loss of each example is the same. Adapters of every kind are trained for a few steps, and loaded there.
-A state dict that is written for loralib is one that PyTorch reads with `weights_only`, and holds the adapter to the bit.
+loaded here, and the loss of each example is the same. Adapters of every kind, and prefixes, are trained for a few steps, and
+loaded there. A state dict that is written for loralib is one that PyTorch reads with `weights_only`, and holds the adapter to
+the bit.
 
     cargo run --release -- train examples/e2e.toml
     python scripts/check_with_peft.py
@@ -17,7 +18,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -40,6 +41,12 @@ KINDS = [
     ["--init", "pissa-niter-4", "--dora", "--targets", "c_attn[q,v]"],
     ["--init", "olora", "--targets", "c_attn,c_fc"],
     ["--targets", "wte,c_attn", "--dora"],
+]
+# And with a prefix, beside LoRA and alone.
+PREFIXES = [
+    ["--prefix", "5", "--rank", "4"],
+    ["--prefix", "3", "--rank", "4", "--dora", "--targets", "c_attn[q,v]"],
+    ["--prefix", "7", "--prefix-only"],
 ]
 # Means over some thirty tokens of float32 sums taken in another order.
 TOLERANCE = 1e-4
@@ -82,9 +89,18 @@ def losses_here(adapter, data, scratch):
     return [(row["loss"], row["tokens"]) for row in rows]
 
 
+def load_there(adapter):
+    """LoRA, a prefix, or LoRA with a prefix inside, which PEFT puts around the merged model."""
+    model = PeftModel.from_pretrained(base_model(), adapter).eval()
+    prefix = adapter / "prefix"
+    if prefix.is_dir():
+        model = PeftModel.from_pretrained(model.merge_and_unload(), prefix).eval()
+    return model
+
+
 def train(options, data, output):
     arguments = ["train", "--model", MODEL, "--data", data, "--format", "e2e", "--output", output]
-    arguments += ["--rank", "4", "--max-steps", "6", "--lr", "3e-3", *options]
+    arguments += ["--max-steps", "6", "--lr", "3e-3", *options]
     subprocess.run([*PROGRAM, *map(str, arguments)], check=True, cwd=ROOT, capture_output=True)
     return output / "adapter"
 
@@ -142,10 +158,16 @@ def main():
         model.save_pretrained(made)
         compare("made by PEFT, loaded here", losses_there(model, lines), losses_here(made, data, scratch))
 
-        for number, options in enumerate(KINDS):
+        for projection in (False, True):
+            config = PrefixTuningConfig(num_virtual_tokens=6, prefix_projection=projection, task_type="CAUSAL_LM")
+            made = scratch / f"prefix_by_peft_{projection}"
+            get_peft_model(base_model(), config).save_pretrained(made)
+            there = losses_there(load_there(made), lines)
+            compare(f"prefix by PEFT, projection {projection}", there, losses_here(made, data, scratch))
+
+        for number, options in enumerate([["--rank", "4", *kind] for kind in KINDS] + PREFIXES):
             adapter = train(options, data, scratch / str(number))
-            model = PeftModel.from_pretrained(base_model(), adapter).eval()
-            compare(" ".join(options), losses_there(model, lines), losses_here(adapter, data, scratch))
+            compare(" ".join(options), losses_there(load_there(adapter), lines), losses_here(adapter, data, scratch))
         check_pickle(train([], data, scratch / "plain"), scratch)
 
 

@@ -8,6 +8,7 @@
 //! - [`ModelAdapters`]: several adapters on one model by name; [`generate_each`]: one for each prompt
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
+//! - [`prefix`]: trained keys and values of virtual tokens, alone or beside LoRA
 //! - [`formats`]: adapters of loralib and mlx-lm
 //! - [`hub`]: models by name, downloaded with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
@@ -57,6 +58,7 @@ pub mod gpt2;
 pub mod hub;
 mod model;
 mod named;
+pub mod prefix;
 pub mod tokenizer;
 mod weights;
 

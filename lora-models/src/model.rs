@@ -3,15 +3,16 @@
 use crate::checkpoint::ExportReport;
 use crate::checkpoint::bounded::read_json;
 use crate::export::CONFIG_FILE;
+use crate::prefix::{self, PREFIX_DIR, Prefix, PrefixConfig, PrefixShape};
 use crate::{ExportOptions, ModelError};
 use burn::module::Module;
 use burn::tensor::Device;
-use lora_core::files::Overwrite;
+use lora_core::files::{Overwrite, write_dir};
 use lora_core::named::NamedAdapters;
 use lora_core::peft::{self, PeftOptions};
 use lora_core::{
-    Architecture, AttachReport, LayerKind, LoraConfig, QuantizeConfig, QuantizedModule,
-    TargetModules, attach_with, quantize_with,
+    Architecture, AttachReport, LayerKind, LoraConfig, LoraError, QuantizeConfig, QuantizedModule,
+    TargetModules, attach_with, freeze, quantize_with,
 };
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -92,6 +93,16 @@ pub trait LoraModel: Module {
         Ok(self)
     }
 
+    /// Where it holds a prefix, and what one must be like; `None` where it takes none.
+    fn prefix_slot(&mut self) -> Option<(&mut Option<Prefix>, PrefixShape)> {
+        None
+    }
+
+    /// Its prefix, if it has one.
+    fn prefix(&self) -> Option<&Prefix> {
+        None
+    }
+
     /// Files that are written beside an adapter, by name.
     fn adapter_companions(&self) -> Vec<(String, Vec<u8>)> {
         Vec::new()
@@ -111,7 +122,8 @@ pub trait LoraModel: Module {
     /// beside them. The directory appears whole or not at all.
     ///
     /// # Errors
-    /// [`ModelError::Export`] where the model has adapters: merge or detach them first.
+    /// [`ModelError::Export`] where the model has adapters: merge or detach them first; and where it has
+    /// a prefix, which no weight can hold: [`take_prefix`](Self::take_prefix).
     /// [`ModelError::TensorOverflow`] where a weight does not fit in the element type,
     /// [`LoraError::AlreadyExists`](lora_core::LoraError::AlreadyExists) and
     /// [`LoraError::Io`](lora_core::LoraError::Io) inside [`ModelError::Lora`].
@@ -147,16 +159,83 @@ pub trait LoraModel: Module {
                 config.modules_to_save.push(module);
             }
         }
-        let model = self.prepare(&config)?;
-        let architecture = model.lora_architecture();
-        Ok(attach_with(model, &config, &architecture)?)
+        without_prefix(self, |model| {
+            let model = model.prepare(&config)?;
+            let architecture = model.lora_architecture();
+            Ok(attach_with(model, &config, &architecture)?)
+        })
     }
 
-    /// Puts the adapter of a PEFT directory on the model, ready to go on training.
+    /// Puts a prefix on the model, which trains; its weights are left as they are: [`attach`](Self::attach)
+    /// or [`lora_core::freeze`] freezes them. One that is there already is replaced.
     ///
     /// # Errors
-    /// As [`lora_core::peft::load`] and [`check_adapter`](Self::check_adapter).
+    /// [`LoraError::InvalidOption`] inside [`ModelError::Lora`] where the model takes no prefix, or not one
+    /// of so many tokens.
+    fn with_prefix(mut self, config: &PrefixConfig) -> Result<Self, ModelError> {
+        let device = self.device();
+        let Some((slot, shape)) = self.prefix_slot() else {
+            let error = LoraError::InvalidOption {
+                option: "prefix",
+                found: config.tokens.to_string(),
+                expected: "none: of the models here GPT-2 alone takes a prefix".into(),
+            };
+            return Err(error.into());
+        };
+        *slot = Some(config.init(&shape, &device)?);
+        Ok(self)
+    }
+
+    /// Puts the prefix of a PEFT directory on the model, ready to go on training; as
+    /// [`with_prefix`](Self::with_prefix).
+    ///
+    /// # Errors
+    /// If the model takes no prefix, a file cannot be read or is malformed, a key is not supported, the prefix is of
+    /// another model, or its tensor is missing, misshapen or not finite.
+    fn load_prefix(mut self, dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let (dir, device) = (dir.as_ref(), self.device());
+        let Some((slot, shape)) = self.prefix_slot() else {
+            return Err(prefix::refused(dir));
+        };
+        *slot = Some(prefix::read(dir, &shape, &device)?);
+        Ok(self)
+    }
+
+    /// Takes the prefix off.
+    fn take_prefix(&mut self) -> Option<Prefix> {
+        self.prefix_slot()?.0.take()
+    }
+
+    /// Writes the prefix as a PEFT directory.
+    ///
+    /// # Errors
+    /// [`ModelError::Export`] where the model has none; [`LoraError::AlreadyExists`] or [`LoraError::Io`] inside
+    /// [`ModelError::Lora`].
+    fn save_prefix(
+        &self,
+        dir: impl AsRef<Path>,
+        base_model: Option<&str>,
+        overwrite: Overwrite,
+    ) -> Result<(), ModelError> {
+        let dir = dir.as_ref();
+        let prefix = self.prefix().ok_or_else(|| ModelError::Export {
+            path: dir.into(),
+            message: "the model has no prefix".into(),
+        })?;
+        prefix::save(prefix, dir, self.task_type(), base_model, overwrite)
+    }
+
+    /// Puts the adapter of a PEFT directory on the model, ready to go on training: LoRA, a prefix, or LoRA
+    /// with the prefix in [`PREFIX_DIR`] inside it.
+    ///
+    /// # Errors
+    /// As [`lora_core::peft::load`], [`load_prefix`](Self::load_prefix) and
+    /// [`check_adapter`](Self::check_adapter).
     fn load_adapter(self, dir: impl AsRef<Path>) -> Result<(Self, AttachReport), ModelError> {
+        if prefix::is_prefix(dir.as_ref())? {
+            let (model, report) = freeze(self);
+            return Ok((model.load_prefix(dir)?, report));
+        }
         let config = peft::read_config(dir.as_ref())?;
         self.load_adapter_with(dir, &config)
     }
@@ -165,17 +244,24 @@ pub trait LoraModel: Module {
     /// been changed where the tensors do not depend on it: another dropout to train with.
     ///
     /// # Errors
-    /// As [`lora_core::peft::load_with`] and [`check_adapter`](Self::check_adapter).
+    /// As [`lora_core::peft::load_with`], [`load_prefix`](Self::load_prefix) and
+    /// [`check_adapter`](Self::check_adapter).
     fn load_adapter_with(
         self,
         dir: impl AsRef<Path>,
         config: &LoraConfig,
     ) -> Result<(Self, AttachReport), ModelError> {
-        let model = self.prepare(config)?;
-        let architecture = model.lora_architecture();
-        let (model, report) = peft::load_with(model, dir.as_ref(), config, &architecture)?;
+        let dir = dir.as_ref();
+        let (model, report) = without_prefix(self, |model| {
+            let model = model.prepare(config)?;
+            let architecture = model.lora_architecture();
+            Ok(peft::load_with(model, dir, config, &architecture)?)
+        })?;
         model.check_adapter(&report)?;
-        Ok((model, report))
+        match prefix::beside(dir)? {
+            None => Ok((model, report)),
+            Some(dir) => Ok((model.load_prefix(dir)?, report)),
+        }
     }
 
     /// Puts the factors of a PEFT directory's adapter on the model, and leaves what it saved whole: to
@@ -216,7 +302,8 @@ pub trait LoraModel: Module {
         }
     }
 
-    /// Writes the adapters, and what trained whole beside them, as a PEFT directory.
+    /// Writes the adapters, and what trained whole beside them, as a PEFT directory; a prefix beside them into
+    /// [`PREFIX_DIR`] in it, and one that is alone as the directory itself.
     ///
     /// `base_model` is the name or path of the base model, by which Python's `AutoPeftModel` finds
     /// it.
@@ -231,6 +318,27 @@ pub trait LoraModel: Module {
         overwrite: Overwrite,
     ) -> Result<(), ModelError> {
         let options = self.peft_options(report, base_model);
-        Ok(peft::save(self, report, dir.as_ref(), &options, overwrite)?)
+        let dir = dir.as_ref();
+        match self.prefix() {
+            None => Ok(peft::save(self, report, dir, &options, overwrite)?),
+            Some(_) if report.is_empty() => self.save_prefix(dir, base_model, overwrite),
+            Some(_) => write_dir(dir, overwrite, |dir| {
+                peft::save(self, report, dir, &options, Overwrite::Replace)?;
+                self.save_prefix(dir.join(PREFIX_DIR), base_model, Overwrite::Refuse)
+            }),
+        }
     }
+}
+
+/// Does something to a model while its prefix is away: what is about its weights is not about that.
+fn without_prefix<M: LoraModel, T>(
+    mut model: M,
+    work: impl FnOnce(M) -> Result<(M, T), ModelError>,
+) -> Result<(M, T), ModelError> {
+    let prefix = model.take_prefix();
+    let (mut model, result) = work(model)?;
+    if let Some((slot, _)) = model.prefix_slot() {
+        *slot = prefix;
+    }
+    Ok((model, result))
 }

@@ -8,9 +8,11 @@ pub(crate) use plan::{AdapterValues, AttachPlan, Given};
 pub(crate) use put::{LowRank, parameter};
 pub use report::AttachReport;
 
+use crate::adapter::AdapterSwitch;
 use crate::bare::bare;
+use crate::fingerprint::BaseOutline;
 use crate::packed;
-use crate::quantize::put_packed;
+use crate::quantize::{put_packed, quantized_modules};
 use crate::targets::Architecture;
 use crate::{LoraConfig, LoraError};
 use burn::module::Module;
@@ -56,6 +58,20 @@ pub fn attach_with<M: Module>(
 ) -> Result<(M, AttachReport), LoraError> {
     let plan = AttachPlan::new(&module, config, architecture)?;
     plan.apply(module, Given::default())
+}
+
+/// Freezes a module and puts nothing on it: for what trains beside adapters, such as a prefix.
+pub fn freeze<M: Module>(module: M) -> (M, AttachReport) {
+    let report = AttachReport {
+        config: LoraConfig::default(),
+        modules: Vec::new(),
+        saved: Vec::new(),
+        quantized: quantized_modules(&module, &Architecture::default()),
+        base_difference: None,
+        outline: BaseOutline::default(),
+        switch: AdapterSwitch::on(),
+    };
+    (module.no_grad(), report)
 }
 
 /// Takes the adapters off: the base parameters as they were, without a copy. Those that are quantised stay so.

@@ -49,6 +49,11 @@ impl AttachReport {
         }
     }
 
+    /// Whether nothing was adapted, and nothing trains whole.
+    pub fn is_empty(&self) -> bool {
+        self.modules.is_empty() && self.saved.is_empty()
+    }
+
     /// Number of parameters that train whole, beside the adapters.
     pub fn saved_parameters(&self) -> usize {
         self.saved.iter().map(SavedParameter::elements).sum()

@@ -7,7 +7,7 @@ use crate::{AdaptedModule, QuantizedModule};
 use sha2::{Digest, Sha256};
 
 /// The tensors of a base.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct BaseOutline {
     /// All, by name.
     tensors: Vec<BaseTensor>,

@@ -89,7 +89,13 @@ impl Keys {
             Some("LORA") => {}
             Some(other) => {
                 let value = Value::from(other);
-                return Err(self.unsupported("peft_type", &value, "only \"LORA\" is"));
+                let message = match other {
+                    "PREFIX_TUNING" => {
+                        "only \"LORA\" is here: a prefix is of a whole model, which must take one"
+                    }
+                    _ => "only \"LORA\" is, and on GPT-2 \"PREFIX_TUNING\"",
+                };
+                return Err(self.unsupported("peft_type", &value, message));
             }
             None => return Err(self.malformed("has no `peft_type`: not written by PEFT")),
         }

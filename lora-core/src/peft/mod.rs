@@ -25,7 +25,7 @@
 //!
 //! | field | here |
 //! | --- | --- |
-//! | `peft_type` | `LORA` only |
+//! | `peft_type` | `LORA`; `PREFIX_TUNING` by [`lora-models`](https://docs.rs/lora-models), on GPT-2; all others are refused |
 //! | `r`, `lora_alpha`, `lora_dropout`, `use_rslora` | supported |
 //! | `rank_pattern`, `alpha_pattern` | supported; an entry that matches nothing is an error |
 //! | `target_modules` | supported: names, regular expression, `all-linear`; every name must match |

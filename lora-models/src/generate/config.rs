@@ -181,9 +181,13 @@ impl GenerationConfig {
             }
             let positions = model.max_positions();
             if prompt.len().saturating_add(self.max_new_tokens) > positions {
+                let of_prefix = match model.virtual_tokens() {
+                    0 => String::new(),
+                    tokens => format!(" that its prefix of {tokens} virtual tokens leaves"),
+                };
                 return refuse(format!(
                     "prompt {index} has {} tokens, which with max_new_tokens {} are more than the \
-                     model's {positions} positions",
+                     model's {positions} positions{of_prefix}",
                     prompt.len(),
                     self.max_new_tokens
                 ));

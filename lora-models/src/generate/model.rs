@@ -8,8 +8,14 @@ pub trait CausalModel {
     /// Number of tokens that it knows; ids are below it.
     fn vocab_size(&self) -> usize;
 
-    /// Longest sequence, prompt and continuation together.
+    /// Longest sequence, prompt and continuation together: the model's positions without those of its
+    /// virtual tokens.
     fn max_positions(&self) -> usize;
+
+    /// Number of virtual tokens before every prompt, which a [prefix](crate::prefix) has.
+    fn virtual_tokens(&self) -> usize {
+        0
+    }
 
     /// Number of layers that keep keys and values.
     fn cache_layers(&self) -> usize;

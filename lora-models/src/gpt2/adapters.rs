@@ -3,6 +3,7 @@
 use super::Gpt2LmHead;
 use super::keys::{EMBEDDING, HEAD};
 use crate::checkpoint::ExportReport;
+use crate::prefix::{Prefix, PrefixShape};
 use crate::weights::{on_host, param};
 use crate::{ExportOptions, LoraModel, ModelError};
 use burn::module::Module;
@@ -39,6 +40,20 @@ impl LoraModel for Gpt2LmHead {
             true => self.untie_head(),
             false => Ok(self),
         }
+    }
+
+    fn prefix_slot(&mut self) -> Option<(&mut Option<Prefix>, PrefixShape)> {
+        let shape = PrefixShape {
+            layers: self.config.n_layer,
+            heads: self.config.n_head,
+            d_model: self.config.n_embd,
+            positions: self.config.n_positions,
+        };
+        Some((&mut self.transformer.prefix, shape))
+    }
+
+    fn prefix(&self) -> Option<&Prefix> {
+        self.transformer.prefix.as_ref()
     }
 
     fn export(

@@ -1,6 +1,7 @@
 //! Causal self-attention.
 
 use crate::generate::KvCache;
+use crate::prefix::PrefixLayer;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::ops::softmax;
@@ -32,12 +33,14 @@ impl Attention {
     /// # Shapes
     /// - `x`: `[batch, seq, d_model]`
     /// - `mask`: broadcasts to `[batch, n_head, seq, past + seq]`, added to the scores
+    /// - `prefix`: keys and values that every token sees, before those of the text
     /// - returns `[batch, seq, d_model]`
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
         mask: Option<&Tensor<4>>,
         past: Option<Past<'_>>,
+        prefix: Option<&PrefixLayer>,
     ) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
         let d_head = d_model / self.n_head;
@@ -55,13 +58,31 @@ impl Attention {
         };
 
         // Scaling the queries is cheaper than scaling the scores.
-        let scores = (query * self.scale).matmul(key.swap_dims(2, 3)); // [batch, n_head, seq, keys]
+        let query = query * self.scale;
+        let scores = query.clone().matmul(key.swap_dims(2, 3)); // [batch, n_head, seq, keys]
         let scores = match mask {
             None => scores,
             Some(mask) => scores + mask.clone(),
         };
+        // One softmax over the prefix and the text, which are nowhere copied together: all rows and
+        // beams share the one, and the other is a view of the cache.
+        let scores = match prefix {
+            None => scores,
+            Some(prefix) => {
+                let before = query.matmul(prefix.keys.clone().swap_dims(2, 3));
+                Tensor::cat(vec![before, scores], 3) // [batch, n_head, seq, tokens + keys]
+            }
+        };
         let weights = self.attn_dropout.forward(softmax(scores));
-        let output = weights.matmul(value); // [batch, n_head, seq, d_head]
+        let output = match prefix {
+            None => weights.matmul(value), // [batch, n_head, seq, d_head]
+            Some(prefix) => {
+                let ([_, _, tokens, _], [_, _, keys, _]) = (prefix.values.dims(), value.dims());
+                let before = weights.clone().narrow(3, 0, tokens);
+                let text = weights.narrow(3, tokens, keys);
+                before.matmul(prefix.values.clone()) + text.matmul(value)
+            }
+        };
         let joined = output.swap_dims(1, 2).reshape([batch, seq, d_model]);
         self.resid_dropout.forward(self.c_proj.forward(joined))
     }

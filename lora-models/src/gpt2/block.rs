@@ -2,6 +2,7 @@
 
 use super::attention::{Attention, Past};
 use crate::activation::Activation;
+use crate::prefix::PrefixLayer;
 use burn::module::Module;
 use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
@@ -23,15 +24,17 @@ pub struct Block {
 impl Block {
     /// # Shapes
     /// - `x`: `[batch, seq, d_model]`
-    /// - `mask`: broadcasts to `[batch, n_head, seq, past + seq]`
+    /// - `mask`: broadcasts to `[batch, n_head, seq, past + seq]`; the prefix is never hidden
     /// - returns `[batch, seq, d_model]`
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
         mask: Option<&Tensor<4>>,
         past: Option<Past<'_>>,
+        prefix: Option<&PrefixLayer>,
     ) -> Tensor<3> {
-        let x = self.attn.forward(self.ln_1.forward(x.clone()), mask, past) + x;
+        let normed = self.ln_1.forward(x.clone());
+        let x = self.attn.forward(normed, mask, past, prefix) + x;
         self.mlp.forward(self.ln_2.forward(x.clone())) + x
     }
 }

@@ -57,6 +57,7 @@ impl Builder<'_> {
             drop: dropout(config.embd_pdrop),
             h,
             ln_f: self.norm("transformer.ln_f")?,
+            prefix: None,
         })
     }
 

@@ -18,6 +18,15 @@ pub(super) fn export(
     options: &ExportOptions,
     overwrite: Overwrite,
 ) -> Result<ExportReport, ModelError> {
+    if model.transformer.prefix.is_some() {
+        return Err(ModelError::Export {
+            path: dir.into(),
+            message:
+                "the model has a prefix, which no weight can hold; take it off, and save it by \
+                      itself, first"
+                    .into(),
+        });
+    }
     let config = model.config();
     let architecture = Gpt2LmHead::architecture();
     let mut parameters = Parameters::of(model, &architecture, dir)?;

@@ -6,6 +6,8 @@
 //!   [`export`](crate::LoraModel::export) to one
 //! - [`attach`](crate::LoraModel::attach), [`load_adapter`](crate::LoraModel::load_adapter),
 //!   [`save_adapter`](crate::LoraModel::save_adapter): LoRA on it
+//! - [`with_prefix`](crate::LoraModel::with_prefix), [`load_prefix`](crate::LoraModel::load_prefix): a
+//!   [prefix](crate::prefix), alone or beside LoRA
 //! - [`Gpt2`], [`Block`], [`Attention`], [`Mlp`]: its parts, for those who look inside
 //!
 //! Modules and paths are named as in Python, so a LoRA target is written as it is there:

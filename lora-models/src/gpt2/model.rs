@@ -5,6 +5,7 @@ use super::attention::Past;
 use super::block::Block;
 use super::mask::additive_mask;
 use crate::generate::{CausalModel, KvCache};
+use crate::prefix::Prefix;
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm};
 use burn::tensor::{Bool, Int, Tensor, module::linear};
@@ -23,6 +24,8 @@ pub struct Gpt2 {
     pub h: Vec<Block>,
     /// After the last layer.
     pub ln_f: LayerNorm,
+    /// Keys and values of virtual tokens before every text.
+    pub prefix: Option<Prefix>,
 }
 
 /// GPT-2 with its projection to the vocabulary (Radford et al. 2019).
@@ -42,7 +45,9 @@ impl Gpt2 {
     /// The hidden states of every token, after the last layer norm.
     ///
     /// Without position ids a token's position is its place in the row, the tokens in the cache
-    /// counted, as in transformers: for rows that are padded on the left, give them.
+    /// counted, as in transformers: for rows that are padded on the left, give them. With a
+    /// [prefix](crate::prefix) a token stands that many positions later, whether they are given or not;
+    /// the cache and the attention mask know nothing of it.
     ///
     /// # Shapes
     /// - `ids`: `[batch, seq]`
@@ -52,7 +57,7 @@ impl Gpt2 {
     /// - returns `[batch, seq, d_model]`; what it holds for padding means nothing
     ///
     /// # Panics
-    /// If the shapes do not fit, or there are more tokens than positions.
+    /// If the shapes do not fit, or there are more tokens, virtual ones among them, than positions.
     pub fn forward(
         &self,
         ids: Tensor<2, Int>,
@@ -63,21 +68,28 @@ impl Gpt2 {
         let [_, seq] = ids.dims();
         let device = ids.device();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let position_ids = position_ids.unwrap_or_else(|| {
-            let positions = self.positions();
-            assert!(
-                past + seq <= positions,
-                "{past} tokens in the cache and {seq} new are more than the {positions} positions"
-            );
-            let ids = Tensor::<1, Int>::arange(past as i64..(past + seq) as i64, &device);
-            ids.unsqueeze() // [seq] -> [1, seq]
-        });
+        let virtual_tokens = self.virtual_tokens();
+        let position_ids = match position_ids {
+            Some(ids) if virtual_tokens == 0 => ids,
+            Some(ids) => ids.add_scalar(virtual_tokens as i64),
+            None => {
+                let (first, positions) = (virtual_tokens + past, self.positions());
+                assert!(
+                    first + seq <= positions,
+                    "{virtual_tokens} virtual tokens, {past} in the cache and {seq} new are more than the \
+                     {positions} positions"
+                );
+                let ids = Tensor::<1, Int>::arange(first as i64..(first + seq) as i64, &device);
+                ids.unsqueeze() // [seq] -> [1, seq]
+            }
+        };
         let x = self.wte.forward(ids) + self.wpe.forward(position_ids);
         let mut x = self.drop.forward(x);
         let mask = additive_mask(seq, past, attention_mask, &device);
         for (layer, block) in self.h.iter().enumerate() {
             let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
-            x = block.forward(x, mask.as_ref(), past);
+            let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));
+            x = block.forward(x, mask.as_ref(), past, prefix.as_ref());
         }
         if let Some(cache) = cache {
             cache.advance(seq);
@@ -87,6 +99,10 @@ impl Gpt2 {
 
     fn positions(&self) -> usize {
         self.wpe.weight.lazy_shape()[0]
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        self.prefix.as_ref().map_or(0, Prefix::tokens)
     }
 }
 
@@ -154,7 +170,11 @@ impl CausalModel for Gpt2LmHead {
     }
 
     fn max_positions(&self) -> usize {
-        self.transformer.positions()
+        self.transformer.positions() - self.virtual_tokens()
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        self.transformer.virtual_tokens()
     }
 
     fn cache_layers(&self) -> usize {

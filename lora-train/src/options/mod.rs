@@ -136,6 +136,14 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub bitfit: bool,
+    /// Train the keys and values of this many virtual tokens before every text too (prefix tuning; GPT-2).
+    #[arg(long, value_name = "N", help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<usize>,
+    /// Train the prefix alone, without adapters.
+    #[arg(long, help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub prefix_only: bool,
     /// Other ranks by the end of the module's path; in a recipe a table.
     #[arg(skip)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

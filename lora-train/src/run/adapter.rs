@@ -1,10 +1,11 @@
 //! What the options ask of the adapter.
 
-use super::ranges::within;
+use super::ranges::{at_least_one, within};
 use crate::TrainError;
 use crate::options::{TargetNames, TrainOptions};
 use crate::trainer::LoraPlus;
 use lora_core::{BiasTraining, ExcludeModules, LoraConfig, LoraScaling, TargetModules};
+use lora_models::prefix::PrefixConfig;
 
 /// LoRA+ where it is asked for.
 pub(super) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError> {
@@ -17,10 +18,10 @@ pub(super) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError
             )),
         };
     };
-    if o.full || o.bitfit {
+    if o.full || o.bitfit || o.prefix_only {
         return Err(TrainError::config(
             "loraplus_lr_ratio",
-            "is of the factors of adapters, and there are none with --full or --bitfit",
+            "is of the factors of adapters, and there are none with --full, --bitfit or --prefix-only",
         ));
     }
     let positive = |name: &str, value: f64| {
@@ -41,8 +42,8 @@ pub(super) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError
     }))
 }
 
-/// What goes with adapters only, beside `--bitfit`.
-fn no_factors(o: &TrainOptions) -> Result<(), TrainError> {
+/// The first option that is given of those that are about factors.
+pub(super) fn factor_option(o: &TrainOptions) -> Option<&'static str> {
     let given = [
         ("rank", o.rank.is_some()),
         ("alpha", o.alpha.is_some()),
@@ -58,20 +59,61 @@ fn no_factors(o: &TrainOptions) -> Result<(), TrainError> {
         ("rank_pattern", !o.rank_pattern.is_empty()),
         ("alpha_pattern", !o.alpha_pattern.is_empty()),
     ];
-    match given.iter().find(|(_, given)| *given) {
+    let mut names = given.into_iter().filter(|(_, given)| *given);
+    names.next().map(|(name, _)| name)
+}
+
+/// Refuses what goes with adapters only, beside an option that leaves them out.
+fn no_factors(o: &TrainOptions, without: &str) -> Result<(), TrainError> {
+    match factor_option(o) {
         None => Ok(()),
-        Some((name, _)) => Err(TrainError::config(
-            *name,
-            "is an option of adapters, and there are none with --bitfit",
+        Some(name) => Err(TrainError::config(
+            name,
+            format!("is an option of adapters, and there are none with {without}"),
         )),
     }
+}
+
+/// The prefix that is asked for.
+pub(super) fn prefix_config(o: &TrainOptions) -> Result<Option<PrefixConfig>, TrainError> {
+    if o.prefix_only {
+        no_factors(o, "--prefix-only")?;
+        let excluded = [
+            ("bitfit", o.bitfit),
+            ("full", o.full),
+            ("modules_to_save", o.modules_to_save.is_some()),
+        ];
+        if let Some((name, _)) = excluded.iter().find(|(_, given)| *given) {
+            let message = "trains something else, and --prefix-only the prefix alone; give one";
+            return Err(TrainError::config(*name, message));
+        }
+        if o.prefix.is_none() && o.adapter.is_none() {
+            return Err(TrainError::config(
+                "prefix_only",
+                "goes with --prefix, the number of virtual tokens, or with --adapter, a prefix to go on with",
+            ));
+        }
+    }
+    let Some(tokens) = o.prefix else {
+        return Ok(None);
+    };
+    if o.full {
+        return Err(TrainError::config(
+            "prefix",
+            "trains beside a frozen model, and --full trains all weights; give one",
+        ));
+    }
+    let tokens = at_least_one("prefix", tokens)?;
+    Ok(Some(
+        PrefixConfig::new(tokens).with_seed(o.seed.unwrap_or(42)),
+    ))
 }
 
 /// The adapter that is asked for; `--bitfit` is one without factors.
 pub(super) fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
     let standard = LoraConfig::default();
     if o.bitfit {
-        no_factors(o)?;
+        no_factors(o, "--bitfit")?;
         return Ok(LoraConfig {
             bias: BiasTraining::All,
             targets: TargetModules::Names(Vec::new()),
@@ -170,6 +212,48 @@ mod tests {
             error.contains("rank") && error.contains("--bitfit"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_prefix_trains_beside_adapters_or_alone() {
+        let options = |prefix| TrainOptions {
+            prefix,
+            ..TrainOptions::default()
+        };
+        assert_eq!(prefix_config(&options(None)).unwrap(), None);
+        let seeded = TrainOptions {
+            seed: Some(7),
+            ..options(Some(5))
+        };
+        let config = prefix_config(&seeded).unwrap().unwrap();
+        assert_eq!(config, PrefixConfig::new(5).with_seed(7));
+        let refused = |options: TrainOptions| prefix_config(&options).unwrap_err().to_string();
+        assert!(refused(options(Some(0))).contains("prefix"));
+        let only = |options| TrainOptions {
+            prefix_only: true,
+            ..options
+        };
+        assert!(prefix_config(&only(options(Some(5)))).is_ok());
+        assert!(refused(only(options(None))).contains("--prefix"));
+        let with_rank = TrainOptions {
+            rank: Some(4),
+            ..only(options(Some(5)))
+        };
+        let error = refused(with_rank);
+        assert!(
+            error.contains("rank") && error.contains("--prefix-only"),
+            "{error}"
+        );
+        let bitfit = TrainOptions {
+            bitfit: true,
+            ..only(options(Some(5)))
+        };
+        assert!(refused(bitfit).contains("bitfit"));
+        let full = TrainOptions {
+            full: true,
+            ..options(Some(5))
+        };
+        assert!(refused(full).contains("--full"));
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl AdapterOptions {
         let mut set = model.named_adapters()?;
         for (name, dir) in wanted {
             let report = set.load(name, dir)?;
-            self.check_base(Some(dir), Some(report), screen)?;
+            self.check_base(Some(dir), Some(&report), screen)?;
             screen.line(&format!(
                 "adapter   {name}: {}, {} modules, {} parameters",
                 dir.display(),

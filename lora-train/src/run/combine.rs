@@ -1,5 +1,6 @@
 //! Several adapters made into one.
 
+use super::prefix::refuse_beside;
 use crate::TrainError;
 use crate::progress::Screen;
 use clap::Args;
@@ -148,8 +149,12 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
         );
         return Err(TrainError::config("weights", message));
     }
-    let adapters = args.adapters.iter().map(|dir| StoredAdapter::read(dir));
-    let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
+    let read = |dir: &PathBuf| {
+        refuse_beside(dir)?;
+        Ok(StoredAdapter::read(dir)?)
+    };
+    let adapters = args.adapters.iter().map(read);
+    let adapters = adapters.collect::<Result<Vec<_>, TrainError>>()?;
     let weighted: Vec<(&StoredAdapter, f64)> = adapters.iter().zip(weights).collect();
     let result = combined(&weighted, &options)?;
     if let Some(difference) = &result.base_difference {

@@ -1,5 +1,6 @@
 //! Adapters of other programs, to and from PEFT.
 
+use super::prefix::refuse_beside;
 use crate::TrainError;
 use clap::{Args, ValueEnum};
 use lora_core::files::Overwrite;
@@ -168,6 +169,7 @@ pub(super) fn read_adapter(
     let mut peft = unsaid.peft;
     match from {
         FormatName::Peft => {
+            refuse_beside(input)?;
             let mut adapter = StoredAdapter::read_renamed(input, unsaid.rename)?;
             let own = std::mem::take(&mut adapter.options);
             peft.task_type = peft.task_type.or(own.task_type);

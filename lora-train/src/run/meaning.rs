@@ -16,6 +16,12 @@ impl TrainOptions {
     pub(super) fn check(&self, task: TaskName) -> Result<(), TrainError> {
         self.reading.check(task)?;
         let causal = task == TaskName::CausalLm;
+        if !causal && (self.prefix.is_some() || self.prefix_only) {
+            return Err(TrainError::config(
+                "prefix",
+                format!("goes on GPT-2 alone, and the task {task} has an encoder; leave it out"),
+            ));
+        }
         let scores = task.label_kind() == Some(LabelKind::Score);
         let above = |number: Option<usize>, least| number.is_some_and(|number| number > least);
         refuse(

@@ -3,6 +3,7 @@
 use super::labelled::{head_kind, model_labels};
 use super::open::{Loaded, Opens, check_base, load_trained, model_directory};
 use super::plan::default_task;
+use super::prefix::{PREFIX_NOTE, refuse_alone, save_beside};
 use super::verify::{MergeCheck, Probe, VerifyOptions, compare};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
@@ -16,6 +17,7 @@ use lora_models::ExportOptions;
 use lora_models::checkpoint::ExportDType;
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
+use lora_models::prefix::PREFIX_DIR;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +73,8 @@ pub struct MergeSummary {
     pub tensor_bytes: u64,
     /// The directory.
     pub output: PathBuf,
+    /// The prefix of the adapter, beside the weights.
+    pub prefix: Option<PathBuf>,
     /// How it compares with the base and its adapter, where that was asked for.
     pub check: Option<MergeCheck>,
 }
@@ -85,6 +89,9 @@ impl fmt::Display for MergeSummary {
             self.tensor_bytes as f64 / 1e6,
             self.output.display()
         )?;
+        if let Some(prefix) = &self.prefix {
+            write!(f, "\n{PREFIX_NOTE}: {}", prefix.display())?;
+        }
         match &self.check {
             None => Ok(()),
             Some(check) => write!(f, "\nverified: {check}"),
@@ -122,7 +129,7 @@ fn merge_model<M: Opens>(
     device: &Device,
 ) -> Result<MergeSummary, TrainError> {
     let tolerance = options.verify.tolerance(options.dtype)?;
-    let loaded = load_trained::<M>(dir, options.adapter.as_deref(), how, device)?;
+    let mut loaded = load_trained::<M>(dir, options.adapter.as_deref(), how, device)?;
     check_base(
         options.adapter.as_deref(),
         loaded.adapter.as_ref(),
@@ -133,6 +140,10 @@ fn merge_model<M: Opens>(
         true => Some(options.verify.probe(&loaded.base, options.seed)?),
         false => None,
     };
+    refuse_alone(&loaded.model, loaded.adapter.as_ref())?;
+    // What is merged and verified is the rest.
+    let with_prefix = loaded.model.prefix().map(|_| loaded.model.clone());
+    loaded.model.take_prefix();
     let overwrite = match options.overwrite {
         true => Overwrite::Replace,
         false => Overwrite::Refuse,
@@ -147,6 +158,9 @@ fn merge_model<M: Opens>(
         let merged = lora_core::merge(loaded.model.clone()).into_module();
         let report = merged.export(fresh, &export, Overwrite::Refuse)?;
         drop(merged);
+        if let Some(model) = &with_prefix {
+            save_beside(model, fresh, &options.output)?;
+        }
         let check = match &probe {
             None => None,
             Some(probe) => Some(verify::<M>(
@@ -169,6 +183,7 @@ fn merge_model<M: Opens>(
         modules: loaded.adapter.map_or(0, |report| report.modules.len()),
         parameters: report.parameters,
         tensor_bytes: report.tensor_bytes,
+        prefix: with_prefix.map(|_| options.output.join(PREFIX_DIR)),
         output: options.output.clone(),
         check,
     })

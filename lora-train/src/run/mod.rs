@@ -6,6 +6,7 @@
 //! | `plan`, `adapter`, `ranges`, `meaning` | the options of a training run, checked and completed |
 //! | `open`, `models`, `encoding` | models with tokenizer and adapter from files |
 //! | `adapters` | the adapters that a job uses, one for all or one for each record |
+//! | `prefix` | what becomes of a prefix where weights are merged or factors rewritten |
 //! | `weights`, `finite` | what a run starts from, and what was trained into files |
 //! | `job`, `train` | what differs between kinds of training, and training |
 //! | `causal` | GPT-2: data, evaluation, texts |
@@ -33,6 +34,7 @@ mod merge;
 mod models;
 mod open;
 mod plan;
+mod prefix;
 mod ranges;
 mod train;
 mod verify;

@@ -5,6 +5,7 @@ use crate::TrainError;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::encoder::EncoderConfig;
+use lora_models::generate::CausalModel;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead, Gpt2Options};
 use std::path::Path;
 
@@ -41,7 +42,7 @@ impl Opens for Gpt2LmHead {
         let config = self.config();
         Traits {
             vocab_size: config.vocab_size,
-            max_length: config.n_positions,
+            max_length: self.max_positions(),
             eos_id: config.eos_token_ids.first().copied(),
             pad_id: None,
         }

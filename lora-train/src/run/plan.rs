@@ -3,7 +3,7 @@
 use crate::TrainError;
 use crate::data::BatchOrder;
 use crate::options::TrainOptions;
-use crate::run::adapter::{lora_config, lora_plus};
+use crate::run::adapter::{lora_config, lora_plus, prefix_config};
 use crate::run::open::{model_directory, quantize_config};
 use crate::run::ranges::{at_least_one, within};
 use crate::task::TaskName;
@@ -11,6 +11,7 @@ use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
 use lora_core::{LoraConfig, QuantizeConfig};
 use lora_models::classifier::{HeadKind, adapter_labels};
 use lora_models::encoder::{EncoderConfig, Labels};
+use lora_models::prefix::PrefixConfig;
 use std::path::{Path, PathBuf};
 
 /// What a run will do: [`TrainOptions`] with defaults in place.
@@ -24,8 +25,10 @@ pub struct TrainPlan {
     pub data: PathBuf,
     /// Where everything is written to.
     pub output: PathBuf,
-    /// The adapter, or `None` to train all weights.
+    /// The adapter; `None` to train all weights, or a prefix alone.
     pub lora: Option<LoraConfig>,
+    /// The prefix.
+    pub prefix: Option<PrefixConfig>,
     /// The optimizer.
     pub adamw: AdamW,
     /// Highest learning rate.
@@ -135,7 +138,8 @@ impl TrainPlan {
         }
         let batch_size = at_least_one("batch_size", o.batch_size.unwrap_or(8))?;
         let max_grad_norm = rate("max_grad_norm", o.max_grad_norm.unwrap_or(1.0))?;
-        let lora = match o.full {
+        let prefix = prefix_config(o)?;
+        let lora = match o.full || o.prefix_only {
             true => None,
             false => Some(lora_config(o)?),
         };
@@ -145,6 +149,7 @@ impl TrainPlan {
             data: required("data", &o.data)?,
             output: required("output", &o.output)?,
             lora,
+            prefix,
             adamw: AdamW {
                 beta1: share("beta1", o.beta1.unwrap_or(standard.beta1))?,
                 beta2: share("beta2", o.beta2.unwrap_or(standard.beta2))?,

@@ -6,6 +6,7 @@ use super::job::{Evaluate, Job, Metrics, judge};
 use super::labelled::LabelledJob;
 use super::open::{Loaded, check_base, model_directory};
 use super::plan::TrainPlan;
+use super::prefix::export_merged;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
 use crate::data::{BatchPlan, Sample};
@@ -111,8 +112,11 @@ fn train_job<J: Job + 'static>(
         plan.options.strict_base,
         screen,
     )?;
-    if let Some(report) = &adapter {
+    if let Some(report) = adapter.as_ref().filter(|report| !report.is_empty()) {
         screen.line(&report.to_string());
+    }
+    if let Some(prefix) = model.prefix() {
+        screen.line(&format!("prefix    {}", prefix.summary()));
     }
     let weights = trainable_summary(&model);
     screen.line(&format!("weights   {weights}"));
@@ -176,7 +180,13 @@ fn train_job<J: Job + 'static>(
             Some(_) => saver.in_floats(&path, &device)?.valid(),
         };
         let model = merge(model).into_module();
-        model.export(&dir, &options, Overwrite::Replace)?;
+        let prefix = export_merged(model, &dir, &options, Overwrite::Replace)?;
+        if let Some(prefix) = prefix {
+            screen.line(&format!(
+                "prefix    of the merged model: {}",
+                prefix.display()
+            ));
+        }
         merged = Some(dir);
     }
     Ok(TrainSummary {

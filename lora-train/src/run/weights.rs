@@ -1,13 +1,16 @@
 //! What a run starts from, and how what it trained is written.
 
+use super::adapter::factor_option;
 use super::open::{Base, Loaded, Opens, from_scratch, load_base};
 use super::plan::TrainPlan;
+use super::prefix::NOT_MERGED;
 use crate::TrainError;
 use crate::trainer::Checkpoint;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::{AttachReport, LoraConfig, peft};
 use lora_models::ExportOptions;
+use lora_models::prefix::is_prefix;
 use std::path::Path;
 
 /// Name of the directory with what was trained: a PEFT adapter, or a whole model with `--full`.
@@ -22,8 +25,8 @@ pub(crate) fn starting_weights<M: Opens>(
     checkpoint: Option<&Checkpoint>,
     device: &Device,
 ) -> Result<Loaded<M>, TrainError> {
-    let saved = checkpoint.map(|c| c.path.join(weights_name(plan.lora.is_none())));
-    let Some(lora) = &plan.lora else {
+    let saved = checkpoint.map(|c| c.path.join(weights_name(plan.options.full)));
+    if plan.options.full {
         let mut loaded = match (&saved, plan.options.from_scratch) {
             (None, true) => from_scratch(&plan.model, how, plan.seed, device)?,
             (None, false) => load_base(&plan.model, None, how, device)?,
@@ -38,19 +41,51 @@ pub(crate) fn starting_weights<M: Opens>(
         };
         loaded.model = loaded.model.set_require_grad(true);
         return Ok(loaded);
-    };
+    }
     let mut loaded: Loaded<M> = load_base(&plan.model, None, how, device)?;
     let (model, report) = match (saved, &plan.options.adapter) {
         (Some(saved), _) => loaded.model.load_adapter(saved)?,
-        (None, Some(adapter)) => start_from(plan, loaded.model, adapter)?,
+        (None, Some(adapter)) => {
+            let (model, report) = start_from(plan, loaded.model, adapter)?;
+            (add_prefix(plan, model)?, report)
+        }
         (None, None) => {
-            let lora = complete(plan, lora, &loaded.model);
-            loaded.model.attach(&lora)?
+            let (model, report) = match &plan.lora {
+                None => lora_core::freeze(loaded.model),
+                Some(lora) => {
+                    let lora = complete(plan, lora, &loaded.model);
+                    loaded.model.attach(&lora)?
+                }
+            };
+            (add_prefix(plan, model)?, report)
         }
     };
+    if plan.options.merge && report.is_empty() {
+        return Err(TrainError::config("merge", NOT_MERGED));
+    }
+    // A prefix takes some of the positions.
+    loaded.base.traits = model.traits();
     loaded.model = model;
     loaded.adapter = Some(report);
     Ok(loaded)
+}
+
+/// Puts the prefix that is asked for on a model; one that came with an adapter is gone on with.
+fn add_prefix<M: Opens>(plan: &TrainPlan, model: M) -> Result<M, TrainError> {
+    match (&plan.prefix, model.prefix()) {
+        (None, _) => Ok(model),
+        (Some(config), None) => Ok(model.with_prefix(config)?),
+        (Some(config), Some(prefix)) if config.tokens == prefix.tokens() => Ok(model),
+        (Some(config), Some(prefix)) => Err(TrainError::config(
+            "prefix",
+            format!(
+                "is {}, but the adapter to start from has a prefix of {} virtual tokens; leave it out to go on \
+                 with that",
+                config.tokens,
+                prefix.tokens()
+            ),
+        )),
+    }
 }
 
 /// The model's default targets, where the options name none.
@@ -69,6 +104,23 @@ fn start_from<M: Opens>(
     dir: &Path,
 ) -> Result<(M, AttachReport), TrainError> {
     let options = &plan.options;
+    if is_prefix(dir)? {
+        if let Some(name) = factor_option(options) {
+            let message = format!(
+                "is an option of LoRA, and {} is a prefix alone; leave it out to go on with that",
+                dir.display()
+            );
+            return Err(TrainError::config(name, message));
+        }
+        return Ok(model.load_adapter(dir)?);
+    }
+    if options.prefix_only {
+        let message = format!(
+            "trains a prefix alone, and {} has LoRA; leave it out to train both",
+            dir.display()
+        );
+        return Err(TrainError::config("prefix_only", message));
+    }
     let mut config = peft::read_config(dir)?;
     config.dropout = options.dropout.unwrap_or(config.dropout);
     let (model, report) = match options.fresh_head {

@@ -1,0 +1,109 @@
+//! The module.
+
+use super::PrefixShape;
+use crate::weights::param;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+/// The path that the ids of its parameter, and its starting values, are made of: the same in every
+/// process and every model.
+pub(super) const PATH: &str = "prefix.embeddings";
+
+/// Keys and values of virtual tokens, in every layer, before those of any text.
+#[derive(Module, Debug)]
+pub struct Prefix {
+    /// `[tokens, layers · 2 · d_model]`: of the first layer the keys, then the values, then of the
+    /// next.
+    pub embeddings: Param<Tensor<2>>,
+    #[module(skip)]
+    shape: PrefixShape,
+}
+
+/// What one layer sees of a prefix, the same for every row of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct PrefixLayer {
+    /// `[1, heads, tokens, d_head]`.
+    pub keys: Tensor<4>,
+    /// `[1, heads, tokens, d_head]`.
+    pub values: Tensor<4>,
+}
+
+impl Prefix {
+    /// A prefix with these values, which trains.
+    pub(super) fn new(
+        values: Vec<f32>,
+        tokens: usize,
+        shape: PrefixShape,
+        device: &Device,
+    ) -> Self {
+        Self {
+            embeddings: param(PATH, values, [tokens, shape.width()], device),
+            shape,
+        }
+    }
+
+    /// Number of virtual tokens.
+    pub fn tokens(&self) -> usize {
+        self.embeddings.lazy_shape()[0]
+    }
+
+    /// Number of values.
+    pub fn parameters(&self) -> usize {
+        self.embeddings.lazy_shape().num_elements()
+    }
+
+    /// The model that it is for.
+    pub fn shape(&self) -> &PrefixShape {
+        &self.shape
+    }
+
+    /// A line on it.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} virtual tokens in {} layers, {} parameters",
+            self.tokens(),
+            self.shape.layers,
+            self.parameters()
+        )
+    }
+
+    /// Keys and values of a layer.
+    pub(crate) fn layer(&self, layer: usize) -> PrefixLayer {
+        let PrefixShape { heads, d_model, .. } = self.shape;
+        let tokens = self.tokens();
+        let embeddings = self.embeddings.val();
+        let part = |index: usize| {
+            let part = embeddings.clone().narrow(1, index * d_model, d_model);
+            part.reshape([1, tokens, heads, d_model / heads])
+                .swap_dims(1, 2) // [1, heads, tokens, d_head]
+        };
+        PrefixLayer {
+            keys: part(2 * layer),
+            values: part(2 * layer + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_see_their_own_keys_and_values_by_head() {
+        let shape = PrefixShape {
+            layers: 2,
+            heads: 2,
+            d_model: 4,
+            positions: 9,
+        };
+        let values = (0..32).map(|value| value as f32).collect();
+        let prefix = Prefix::new(values, 2, shape, &Device::flex());
+        let layer = prefix.layer(1);
+        assert_eq!(layer.keys.dims(), [1, 2, 2, 2]);
+        let host = |t: Tensor<4>| t.into_data().iter::<f32>().collect::<Vec<_>>();
+        // Of each head the two tokens, which are 16 apart.
+        assert_eq!(host(layer.keys), [8., 9., 24., 25., 10., 11., 26., 27.]);
+        assert_eq!(host(layer.values), [12., 13., 28., 29., 14., 15., 30., 31.]);
+        assert_eq!((prefix.tokens(), prefix.parameters()), (2, 32));
+    }
+}

@@ -1,0 +1,298 @@
+//! Prefixes to and from PEFT's directories, read strictly.
+
+use super::{Prefix, PrefixShape};
+use crate::ModelError;
+use crate::checkpoint::Checkpoint;
+use crate::weights::on_host;
+use burn::tensor::Device;
+use lora_core::LoraError;
+use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
+use lora_core::peft::{CONFIG_FILE, WEIGHTS_FILE};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Name of the directory with the prefix inside that of a LoRA adapter which it goes with.
+pub const PREFIX_DIR: &str = "prefix";
+
+/// PEFT's word for it.
+const PEFT_TYPE: &str = "PREFIX_TUNING";
+/// The one tensor of a file.
+pub(super) const TENSOR: &str = "prompt_embeddings";
+/// No configuration is anywhere near this size.
+const CONFIG_LIMIT: u64 = 1 << 20;
+/// Keys that change nothing about what the tensor means: a projection was applied when it was
+/// saved.
+const WITHOUT_EFFECT: &[&str] = &[
+    "auto_mapping",
+    "base_model_name_or_path",
+    "encoder_hidden_size",
+    "inference_mode",
+    "init_weights",
+    "peft_type",
+    "peft_version",
+    "prefix_projection",
+    "revision",
+    "task_type",
+];
+
+/// Whether a PEFT directory holds a prefix.
+///
+/// # Errors
+/// [`LoraError::Io`] where its configuration cannot be read. One that is malformed is no prefix's.
+pub fn is_prefix(dir: impl AsRef<Path>) -> Result<bool, ModelError> {
+    let bytes = read_bounded(&dir.as_ref().join(CONFIG_FILE), CONFIG_LIMIT)?;
+    let object: Option<Map<String, Value>> = serde_json::from_slice(&bytes).ok();
+    let kind = object.as_ref().and_then(|object| object.get("peft_type"));
+    Ok(kind.and_then(Value::as_str) == Some(PEFT_TYPE))
+}
+
+/// The directory of the prefix that goes with the LoRA adapter in `dir`, if there is one.
+///
+/// An adapter of another kind that happens to be named so is none.
+///
+/// # Errors
+/// As [`is_prefix`], of that directory.
+pub fn beside(dir: impl AsRef<Path>) -> Result<Option<PathBuf>, ModelError> {
+    let path = dir.as_ref().join(PREFIX_DIR);
+    match path.is_dir() && is_prefix(&path)? {
+        true => Ok(Some(path)),
+        false => Ok(None),
+    }
+}
+
+/// Why the prefix in `dir` does not go on a model that takes none.
+pub(crate) fn refused(dir: &Path) -> ModelError {
+    let error = LoraError::UnsupportedKey {
+        path: dir.join(CONFIG_FILE),
+        key: "peft_type".into(),
+        value: format!("\"{PEFT_TYPE}\""),
+        message: "of the models here GPT-2 alone takes a prefix".into(),
+    };
+    error.into()
+}
+
+/// What `adapter_config.json` says of a prefix.
+pub(super) struct PrefixKeys {
+    path: PathBuf,
+    object: Map<String, Value>,
+}
+
+impl PrefixKeys {
+    /// # Errors
+    /// Where it cannot be read, is not of a prefix, or has a key that would change what is computed.
+    pub(super) fn read(dir: &Path) -> Result<Self, LoraError> {
+        let path = dir.join(CONFIG_FILE);
+        let bytes = read_bounded(&path, CONFIG_LIMIT)?;
+        let object: Map<String, Value> =
+            serde_json::from_slice(&bytes).map_err(|error| LoraError::Malformed {
+                path: path.clone(),
+                message: format!("is not a JSON object: {error}"),
+            })?;
+        let keys = Self { path, object };
+        match keys.object.get("peft_type") {
+            Some(Value::String(kind)) if kind == PEFT_TYPE => {}
+            Some(other) => {
+                let message = format!("a prefix has \"{PEFT_TYPE}\"");
+                return Err(keys.unsupported("peft_type", other, message));
+            }
+            None => return Err(keys.malformed("has no `peft_type`: not written by PEFT".into())),
+        }
+        match keys.number("num_transformer_submodules")? {
+            None | Some(1) => {}
+            Some(other) => {
+                let message = "an encoder with a decoder has two, the models here are one".into();
+                return Err(keys.unsupported("num_transformer_submodules", &other.into(), message));
+            }
+        }
+        keys.refuse_the_rest()?;
+        Ok(keys)
+    }
+
+    /// Number of virtual tokens.
+    pub(super) fn tokens(&self) -> Result<usize, LoraError> {
+        let missing = || self.malformed("has no `num_virtual_tokens`: no prefix's".into());
+        self.number("num_virtual_tokens")?.ok_or_else(missing)
+    }
+
+    /// A whole number, or `None` where it is not there.
+    pub(super) fn number(&self, key: &str) -> Result<Option<usize>, LoraError> {
+        match self.object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_u64().map(usize::try_from) {
+                Some(Ok(number)) => Ok(Some(number)),
+                _ => Err(self.malformed(format!("`{key}` is {value}, expected a whole number"))),
+            },
+        }
+    }
+
+    /// Refuses a prefix of another model.
+    fn check(&self, shape: &PrefixShape) -> Result<(), LoraError> {
+        for (key, expected) in [
+            ("num_layers", shape.layers),
+            ("num_attention_heads", shape.heads),
+            ("token_dim", shape.d_model),
+        ] {
+            if let Some(found) = self.number(key)?.filter(|&found| found != expected) {
+                return Err(self.malformed(format!(
+                    "`{key}` is {found}, and the model has {expected}: the prefix is of another model"
+                )));
+            }
+        }
+        let tokens = self.tokens()?;
+        shape.check(tokens).map_err(|error| match error {
+            LoraError::InvalidOption { expected, .. } => self.malformed(format!(
+                "`num_virtual_tokens` is {tokens}, expected {expected}"
+            )),
+            other => other,
+        })
+    }
+
+    fn refuse_the_rest(&self) -> Result<(), LoraError> {
+        const NUMBERS: [&str; 5] = [
+            "num_attention_heads",
+            "num_layers",
+            "num_transformer_submodules",
+            "num_virtual_tokens",
+            "token_dim",
+        ];
+        let is_off = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => true,
+            Value::Array(items) => items.is_empty(),
+            Value::Object(items) => items.is_empty(),
+            Value::String(text) => text.is_empty(),
+            _ => false,
+        };
+        let known = |key: &str| WITHOUT_EFFECT.contains(&key) || NUMBERS.contains(&key);
+        let mut left = self.object.iter();
+        match left.find(|(key, value)| !known(key) && !is_off(value)) {
+            None => Ok(()),
+            Some((key, value)) => {
+                let message = "it may change what the prefix computes; only null, false or empty \
+                               is accepted";
+                Err(self.unsupported(key, value, message.into()))
+            }
+        }
+    }
+
+    fn malformed(&self, message: String) -> LoraError {
+        LoraError::Malformed {
+            path: self.path.clone(),
+            message,
+        }
+    }
+
+    fn unsupported(&self, key: &str, value: &Value, message: String) -> LoraError {
+        LoraError::UnsupportedKey {
+            path: self.path.clone(),
+            key: key.into(),
+            value: value.to_string(),
+            message,
+        }
+    }
+}
+
+/// Opens the file of a prefix, which must hold its one tensor.
+pub(super) fn open(dir: &Path) -> Result<Checkpoint, ModelError> {
+    let path = dir.join(WEIGHTS_FILE);
+    let checkpoint = Checkpoint::open(&path)?;
+    let others: Vec<&str> = checkpoint.names().filter(|name| *name != TENSOR).collect();
+    if !others.is_empty() {
+        let others = others.join("`, `");
+        let message = format!("holds `{others}`; a prefix has the tensor `{TENSOR}` alone");
+        return Err(LoraError::Malformed { path, message }.into());
+    }
+    if !checkpoint.contains(TENSOR) {
+        let names = vec![TENSOR.into()];
+        return Err(LoraError::MissingTensors { path, names }.into());
+    }
+    Ok(checkpoint)
+}
+
+/// Reads the prefix of a model from a PEFT directory.
+///
+/// # Errors
+/// If a file cannot be read or is malformed, a key is not supported, the prefix is of another model or
+/// leaves no room for a text, or its tensor is missing, misshapen or not finite.
+pub(crate) fn read(dir: &Path, shape: &PrefixShape, device: &Device) -> Result<Prefix, ModelError> {
+    let keys = PrefixKeys::read(dir)?;
+    keys.check(shape)?;
+    let tokens = keys.tokens()?;
+    let checkpoint = open(dir)?;
+    let expected = vec![tokens, shape.width()];
+    let found = checkpoint.shape(TENSOR).unwrap_or_default();
+    if found != expected {
+        return Err(LoraError::TensorShape {
+            path: dir.join(WEIGHTS_FILE),
+            name: TENSOR.into(),
+            expected,
+            found: found.to_vec(),
+        }
+        .into());
+    }
+    let values = checkpoint.read_f32(TENSOR)?.values;
+    if let Some(bad) = values.iter().find(|value| !value.is_finite()) {
+        return Err(LoraError::Malformed {
+            path: dir.join(WEIGHTS_FILE),
+            message: format!("`{TENSOR}` holds {bad}: it was saved from a run that diverged"),
+        }
+        .into());
+    }
+    Ok(Prefix::new(values, tokens, *shape, device))
+}
+
+/// Writes a prefix as a PEFT directory, atomically.
+///
+/// # Errors
+/// [`LoraError::AlreadyExists`] if the directory is there and may not be replaced, or
+/// [`LoraError::Io`].
+pub(crate) fn save(
+    prefix: &Prefix,
+    dir: &Path,
+    task_type: &str,
+    base_model: Option<&str>,
+    overwrite: Overwrite,
+) -> Result<(), ModelError> {
+    let shape = prefix.shape();
+    let values = on_host(TENSOR, prefix.embeddings.val())?;
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let malformed = |error: safetensors::SafeTensorError| LoraError::Malformed {
+        path: dir.join(WEIGHTS_FILE),
+        message: error.to_string(),
+    };
+    let extents = vec![prefix.tokens(), shape.width()];
+    let view = TensorView::new(Dtype::F32, extents, &bytes).map_err(malformed)?;
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let weights = safetensors::serialize([(TENSOR, view)], Some(metadata)).map_err(malformed)?;
+    let config = json!({
+        "auto_mapping": null,
+        "base_model_name_or_path": base_model,
+        "encoder_hidden_size": shape.d_model,
+        "inference_mode": true,
+        "init_weights": null,
+        "modules_to_save": null,
+        "num_attention_heads": shape.heads,
+        "num_layers": shape.layers,
+        "num_transformer_submodules": 1,
+        "num_virtual_tokens": prefix.tokens(),
+        "peft_type": PEFT_TYPE,
+        "prefix_projection": false,
+        "revision": null,
+        "task_type": task_type,
+        "token_dim": shape.d_model,
+    });
+    let config = format!("{config:#}\n");
+    write_dir(dir, overwrite, |dir| {
+        let file = |name: &str, bytes: &[u8]| {
+            write_file(&dir.join(name), Overwrite::Refuse, |w| w.write_all(bytes))
+        };
+        file(CONFIG_FILE, config.as_bytes())?;
+        file(WEIGHTS_FILE, &weights)
+    })?;
+    Ok(())
+}
