@@ -17,17 +17,12 @@ if [ "$#" -gt 0 ]; then
   targets=("$@")
 fi
 
-version=0.13.2
-export PATH="$PWD/target/fuzz/tools/bin:$PATH"
-if ! cargo fuzz --version >/dev/null 2>&1; then
-  CARGO_TARGET_DIR=target/fuzz/tools/build cargo install cargo-fuzz --version "$version" --locked --quiet \
-    --root target/fuzz/tools
-fi
-
-# Sanitizers need nightly Rust. Without one libFuzzer still sees panics, aborts, hangs and overflows, and the targets'
-# own allocator bounds the memory.
-cargo fuzz build --sanitizer none --features libfuzzer --target-dir target/fuzz
-binaries=target/fuzz/$(rustc --version --verbose | sed -n 's/^host: //p')/release
+# The flags are those of `cargo fuzz build --sanitizer none`, which works too, but gives them to every dependency. Sanitizers
+# need nightly Rust: without one libFuzzer still sees panics, aborts, hangs and overflows, and the targets' own allocator
+# bounds the memory.
+RUSTC_WRAPPER=$PWD/fuzz/instrument.sh CARGO_TARGET_DIR=target/fuzz \
+  cargo build --release --locked --manifest-path fuzz/Cargo.toml --features libfuzzer
+binaries=target/fuzz/release
 
 # Every input makes files: in memory, where the system has a place for that.
 scratch=$(mktemp --directory --tmpdir="$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")" lora-fuzz.XXXXXX)

@@ -8,6 +8,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{Fixture, assert_close, host};
 use lora_core::files::Overwrite;
+use lora_core::named::NamedAdapters;
 use lora_core::peft::{self, PeftOptions};
 use lora_core::{
     Architecture, LoraConfig, LoraError, LoraInit, LoraLinear, Quantization, QuantizeConfig,
@@ -390,4 +391,69 @@ fn what_cannot_be_quantised_is_refused_by_name() {
     };
     let error = quantize(none, &config).unwrap_err().to_string();
     assert!(error.contains("linear layers"), "{error}");
+}
+
+#[test]
+fn named_adapters_act_on_packed_weights_as_on_their_values() {
+    let device = Device::flex();
+    let x = values([4, 3, 13], 5.0, &device);
+    let config = |rank, alpha, targets: &[&str]| {
+        LoraConfig::new(rank)
+            .with_alpha(alpha)
+            .with_init(LoraInit::Random)
+            .with_targets(TargetModules::names(targets.to_vec()))
+    };
+    let configs = [
+        ("a", config(2, 5.0, &["first", "second"])),
+        ("b", config(3, 4.0, &["second"]).with_dora(true)),
+    ];
+    for quantization in Quantization::ALL {
+        let dense = dequantized(&device, quantization);
+        let set = |base: Net| {
+            let mut set = NamedAdapters::new(base, architecture()).unwrap();
+            for (name, config) in &configs {
+                let (module, report) = attach(dense.clone(), config).unwrap();
+                let options = PeftOptions::default();
+                set.add_attached(name, &module, &report, &options).unwrap();
+            }
+            set
+        };
+        let (packed, dense) = (set(quantized(&device, quantization)), set(dense.clone()));
+        for name in ["a", "b"] {
+            packed.activate(name).unwrap();
+            dense.activate(name).unwrap();
+            let expected = host(dense.model().forward(x.clone()));
+            assert_close(packed.model().forward(x.clone()), &expected, 1e-5, name);
+            let merged = packed.merge(name).unwrap();
+            assert_close(
+                merged.module().forward(x.clone()),
+                &expected,
+                1e-5,
+                "merged",
+            );
+        }
+        let names = [Some("b"), None, Some("a"), Some("b")];
+        let mixed = |set: &NamedAdapters<Net>| {
+            set.per_example(&names, |net| net.forward(x.clone()))
+                .unwrap()
+        };
+        assert_close(mixed(&packed), &host(mixed(&dense)), 1e-5, "mixed");
+        let net = packed.model();
+        assert!(
+            [&net.first, &net.second]
+                .iter()
+                .all(|l| l.packed().is_some())
+        );
+
+        // Off, the base is what it was; and one of them alone trains over it.
+        packed.disable();
+        let bare = host(quantized(&device, quantization).forward(x.clone()));
+        assert_eq!(host(packed.model().forward(x.clone())), bare);
+        let (alone, report) = packed.alone("b").unwrap();
+        assert_eq!(report.quantized.len(), 3);
+        assert!(alone.second.packed().is_some());
+        dense.activate("b").unwrap();
+        let expected = host(dense.model().forward(x.clone()));
+        assert_close(alone.forward(x.clone()), &expected, 1e-5, "alone");
+    }
 }

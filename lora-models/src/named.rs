@@ -1,7 +1,7 @@
 //! Several adapters on one model: read from files, and a different one for each prompt of a generation.
 
 use crate::generate::{CausalModel, Generated, GenerationConfig, KvCache, generate_with};
-use crate::{LoraModel, ModelError};
+use crate::{LoraModel, ModelError, prefix};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::AttachReport;
@@ -73,6 +73,9 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
     type Model = M;
 
     fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError> {
+        if let Some(prefix) = prefix::beside(dir)? {
+            return Err(prefix::refused_by_name(&prefix));
+        }
         let config = peft::read_config(dir)?;
         self.map_base(|base| base.prepare(&config))?;
         let report = self.add(name, dir)?.clone();

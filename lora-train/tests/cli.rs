@@ -428,6 +428,8 @@ fn readme(kind: &str, model: &Path, data: &Path) -> usize {
     for name in ["train.jsonl", "valid.jsonl"] {
         std::fs::copy(data, dir.path().join(name)).unwrap();
     }
+    let prompts = "{\"prompt\": \"Aromi is a\", \"adapter\": \"b\"}\n{\"prompt\": \"Once\"}\n";
+    write(dir.path(), "prompts.jsonl", prompts);
     let lines = block.lines();
     lines
         .map(|line| {
@@ -446,7 +448,8 @@ fn readme(kind: &str, model: &Path, data: &Path) -> usize {
 #[test]
 fn the_commands_of_the_readme_work_on_files_of_ones_own() {
     assert_eq!(readme("gpt2", &model(), &data()), 5);
-    assert_eq!(readme("kinds", &model(), &data()), 5);
+    assert_eq!(readme("kinds", &model(), &data()), 6);
+    assert_eq!(readme("many", &model(), &data()), 4);
     let dir = tempfile::tempdir().unwrap();
     let roberta = encoders::encoder("roberta", dir.path());
     assert_eq!(

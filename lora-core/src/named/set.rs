@@ -36,7 +36,7 @@ impl AdapterSet {
     }
 
     /// The adapters of the batch, where each example has its own.
-    pub fn rows(&self) -> Option<Arc<Rows>> {
+    pub(super) fn rows(&self) -> Option<Arc<Rows>> {
         match self.handle.acting() {
             Acting::Each(rows) if !is_bare() => Some(rows),
             _ => None,

@@ -38,4 +38,4 @@ pub use config::{PrefixConfig, PrefixShape};
 pub use module::Prefix;
 pub(crate) use module::PrefixLayer;
 pub use peft::{PREFIX_DIR, beside, is_prefix};
-pub(crate) use peft::{read, refused, save};
+pub(crate) use peft::{read, refused, refused_by_name, save};

@@ -65,11 +65,23 @@ pub fn beside(dir: impl AsRef<Path>) -> Result<Option<PathBuf>, ModelError> {
 
 /// Why the prefix in `dir` does not go on a model that takes none.
 pub(crate) fn refused(dir: &Path) -> ModelError {
+    refused_for(dir, "of the models here GPT-2 alone takes a prefix")
+}
+
+/// Why the prefix in `dir` is no part of a set of adapters by name.
+pub(crate) fn refused_by_name(dir: &Path) -> ModelError {
+    refused_for(
+        dir,
+        "adapters by name are LoRA's; a prefix goes on a model with its one adapter",
+    )
+}
+
+fn refused_for(dir: &Path, message: &str) -> ModelError {
     let error = LoraError::UnsupportedKey {
         path: dir.join(CONFIG_FILE),
         key: "peft_type".into(),
         value: format!("\"{PEFT_TYPE}\""),
-        message: "of the models here GPT-2 alone takes a prefix".into(),
+        message: message.into(),
     };
     error.into()
 }
