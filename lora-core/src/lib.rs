@@ -35,7 +35,7 @@
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
 //! - [`attach()`], [`attach_with`], [`detach`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
-//! - [`merge()`], [`trainable_summary`], [`Dropout`]
+//! - [`merge()`], [`trainable_summary`], [`Dropout`], [`LayerNorm`]
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`stored`]: adapters as files hold them, without a model
 //! - [`combine`]: several of them made into one
@@ -59,6 +59,7 @@ mod error;
 pub mod files;
 mod hash;
 mod init;
+mod layer_norm;
 mod linear;
 mod merge;
 mod modules;
@@ -78,6 +79,7 @@ pub use dropout::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
 pub use error::LoraError;
 pub use init::{LoraInit, normal_values};
+pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
 pub use modules::{AdapterPath, LayerKind, param_id};

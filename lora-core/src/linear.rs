@@ -1,10 +1,11 @@
 //! A linear layer that reads its adapter on the activation path.
 
 use crate::LoraAdapter;
+use crate::ops::linear;
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, module::linear};
+use burn::tensor::{Device, Tensor};
 
 /// Configuration of a [`LoraLinear`].
 #[derive(Config, Debug)]
