@@ -3,7 +3,7 @@
 use crate::generate::KvCache;
 use burn::module::Module;
 use burn::tensor::Tensor;
-use lora_core::ops::softmax;
+use lora_core::ops::ScaledDotProduct;
 use lora_core::{Dropout, LoraLinear};
 
 /// Multi-head self-attention whose query, key and value projections are one matrix, `c_attn`.
@@ -31,7 +31,8 @@ pub(super) struct Past<'a> {
 impl Attention {
     /// # Shapes
     /// - `x`: `[batch, seq, d_model]`
-    /// - `mask`: broadcasts to `[batch, n_head, seq, past + seq]`, added to the scores
+    /// - `mask`: broadcasts to `[batch, n_head, seq, past + seq]`, added to the scores; what is behind a token is hidden
+    ///   from it in any case
     /// - returns `[batch, seq, d_model]`
     pub(super) fn forward(
         &self,
@@ -41,28 +42,23 @@ impl Attention {
     ) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
         let d_head = d_model / self.n_head;
-        // One layout for all three parts, each then a range of heads, copies nothing where the
-        // backend has views, and its backward pass writes whole rows.
         let fused = self.c_attn.forward(x); // [batch, seq, 3 * d_model]
-        let heads = fused
-            .reshape([batch, seq, 3 * self.n_head, d_head])
-            .swap_dims(1, 2); // [batch, 3 * n_head, seq, d_head]
-        let part = |index: usize| heads.clone().narrow(1, index * self.n_head, self.n_head);
-        let (query, key, value) = (part(0), part(1), part(2)); // [batch, n_head, seq, d_head]
-        let (key, value) = match past {
-            None => (key, value),
-            Some(past) => past.cache.append(past.layer, key, value),
+        let attention = ScaledDotProduct::new(self.scale)
+            .causal()
+            .with_bias(mask.cloned())
+            .with_dropout(&self.attn_dropout);
+        let joined = match past {
+            None => attention.forward_fused(fused, self.n_head),
+            Some(past) => {
+                let heads = fused
+                    .reshape([batch, seq, 3 * self.n_head, d_head])
+                    .swap_dims(1, 2); // [batch, 3 * n_head, seq, d_head]
+                let part = |index: usize| heads.clone().narrow(1, index * self.n_head, self.n_head);
+                let (key, value) = past.cache.append(past.layer, part(1), part(2));
+                let output = attention.forward(part(0), key, value);
+                output.swap_dims(1, 2).reshape([batch, seq, d_model])
+            }
         };
-
-        // Scaling the queries is cheaper than scaling the scores.
-        let scores = (query * self.scale).matmul(key.swap_dims(2, 3)); // [batch, n_head, seq, keys]
-        let scores = match mask {
-            None => scores,
-            Some(mask) => scores + mask.clone(),
-        };
-        let weights = self.attn_dropout.forward(softmax(scores));
-        let output = weights.matmul(value); // [batch, n_head, seq, d_head]
-        let joined = output.swap_dims(1, 2).reshape([batch, seq, d_model]);
         self.resid_dropout.forward(self.c_proj.forward(joined))
     }
 }

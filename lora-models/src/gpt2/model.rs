@@ -3,12 +3,12 @@
 use super::Gpt2Config;
 use super::attention::Past;
 use super::block::Block;
-use super::mask::additive_mask;
+use super::mask::hidden_padding;
 use crate::generate::{CausalModel, KvCache};
 use burn::module::Module;
-use burn::nn::{Embedding, LayerNorm};
+use burn::nn::Embedding;
 use burn::tensor::{Bool, Int, Tensor, module::linear};
-use lora_core::{Dropout, LoraEmbedding, LoraLinear};
+use lora_core::{Dropout, LayerNorm, LoraEmbedding, LoraLinear};
 
 /// The model without the projection to the vocabulary.
 #[derive(Module, Debug)]
@@ -74,7 +74,7 @@ impl Gpt2 {
         });
         let x = self.wte.forward(ids) + self.wpe.forward(position_ids);
         let mut x = self.drop.forward(x);
-        let mask = additive_mask(seq, past, attention_mask, &device);
+        let mask = hidden_padding(past + seq, attention_mask);
         for (layer, block) in self.h.iter().enumerate() {
             let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
             x = block.forward(x, mask.as_ref(), past);
