@@ -84,7 +84,7 @@ impl LoraOps for burn::backend::Flex {
         let [x, adapter_x] =
             [x, adapter_x].map(|x| Self::float_reshape(x, Shape::new([rows, d_in])));
         let (x, adapter_x) = (Matrix::of(&x), Matrix::of(&adapter_x));
-        let [w, a, b] = [&w, &a, &b].map(|tensor| Matrix::of(tensor));
+        let [w, a, b] = [&w, &a, &b].map(Matrix::of);
         let rank = a.shape()[1];
         let mut low: Vec<f32> = Vec::with_capacity(rows * rank);
         let mut y: Vec<f32> = Vec::with_capacity(rows * d_out);

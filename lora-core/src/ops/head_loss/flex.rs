@@ -31,7 +31,8 @@ impl HeadLossOps for Flex {
         let int = targets.dtype();
         let classes: Vec<i64> = targets.into_data().iter::<i64>().collect();
         let (x, w) = (Matrix::of(&hidden), Matrix::of(&weight));
-        let found = of_rows(x, w, &classes, &options, wanted);
+        let at_once = rows_at_once(classes.len(), w.shape()[1]);
+        let found = of_rows(x, w, &classes, &options, wanted, at_once);
         let tensor = |values: Vec<f32>, shape: &[usize]| {
             FloatTensor::<Self>::from_data(TensorData::new(values, shape))
         };
@@ -62,13 +63,14 @@ fn of_rows(
     targets: &[i64],
     options: &CrossEntropy,
     wanted: HeadGradients,
+    at_once: usize,
 ) -> Found {
     let ([rows, d], [inner, classes]) = (x.shape(), w.shape());
     assert_eq!(d, inner, "hidden states of {d} features, a head of {inner}");
     assert_eq!(targets.len(), rows, "a target for each row");
     options.check(classes);
     let scorer = Scorer::new(options, classes, wanted.hidden || wanted.weight);
-    let at_once = rows_at_once(rows, classes).max(1);
+    let at_once = at_once.max(1);
     let mut found = Found {
         of_hidden: wanted.hidden.then(|| Vec::with_capacity(rows * d)),
         of_weight: wanted.weight.then(|| vec![0.0; d * classes]),
@@ -184,6 +186,51 @@ impl<'a> Scorer<'a> {
             loss: hard * (log_sum - own) + self.share * (self.total * log_sum - spread),
             nll: (log_sum - own) as f32,
             best,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(count: usize, salt: f32) -> Vec<f32> {
+        let value = |i: usize| ((i as f32 + 1.0) * 0.7311 + salt).sin();
+        (0..count).map(value).collect()
+    }
+
+    #[test]
+    fn the_size_of_a_lot_changes_nothing() {
+        let (rows, d, classes) = (11, 4, 37);
+        let (x, w) = (values(rows * d, 0.1), values(d * classes, 0.2));
+        let (x, w) = (Matrix::new(&x, [rows, d]), Matrix::new(&w, [d, classes]));
+        let targets = [3, 36, -1, 0, 5, 5, 17, -1, 20, 1, 30];
+        let options = CrossEntropy::new(0.1);
+        let wanted = HeadGradients {
+            hidden: true,
+            weight: true,
+        };
+        let whole = of_rows(x, w, &targets, &options, wanted, rows);
+        for at_once in [1, 4, 10] {
+            let lots = of_rows(x, w, &targets, &options, wanted, at_once);
+            assert!((lots.loss - whole.loss).abs() < 1e-5);
+            assert_eq!(lots.best, whole.best);
+            let pairs = [
+                (&lots.nll, &whole.nll),
+                (
+                    lots.of_hidden.as_ref().unwrap(),
+                    whole.of_hidden.as_ref().unwrap(),
+                ),
+                (
+                    lots.of_weight.as_ref().unwrap(),
+                    whole.of_weight.as_ref().unwrap(),
+                ),
+            ];
+            for (lots, whole) in pairs {
+                assert_eq!(lots.len(), whole.len());
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
+                assert!(lots.iter().zip(whole).all(near), "{at_once}");
+            }
         }
     }
 }

@@ -94,6 +94,7 @@ pub trait HeadLossOps: Backend {
     /// [`head_loss`](Self::head_loss) with the gradients of its loss that are wanted, each of the shape of
     /// what it is of.
     #[fusion(default)]
+    #[allow(clippy::type_complexity)] // Tensors, and no alias crosses the macro.
     fn head_loss_and_gradients(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,

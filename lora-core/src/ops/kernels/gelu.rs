@@ -40,7 +40,7 @@ pub(in crate::ops) fn gelu_backward(values: &[f32], grads: &mut [f32]) {
 }
 
 /// `2 √(2/π)`, and that times 0.044715: twice the argument of GELU's hyperbolic tangent is `x (SLOPE + CUBIC x²)`.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.071_354_814;
 
 /// GELU by the hyperbolic tangent.
