@@ -2,10 +2,9 @@
 
 use crate::LoraAdapter;
 use crate::named::AdapterSet;
-use crate::ops::lora_linear;
+use crate::ops::{linear, lora_linear};
 use crate::packed::PackedWeight;
 use burn::module::Param;
-use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor};
 
 /// The frozen weight of a linear layer, `[d_in, d_out]`.

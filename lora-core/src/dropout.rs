@@ -1,14 +1,14 @@
 //! Dropout (Srivastava et al. 2014), drawn in parallel on the CPU.
 
-use crate::ops::{dropout_mask, is_on_host};
+use crate::ops::{drop_by_seed, is_on_host};
 use burn::module::Module;
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 
 /// Drops each element with a probability, and scales the others so that their mean stays; only
 /// while training, which is on a device with autodiff.
 ///
 /// As Burn's own, and from the device's random numbers like it; but on the CPU, where Burn's draws one number after
-/// the other, the mask is hashed from a seed on all threads.
+/// the other, the mask is hashed from a seed on all threads, and again in the backward pass.
 #[derive(Module, Debug)]
 pub struct Dropout {
     probability: f64,
@@ -50,15 +50,16 @@ impl Dropout {
             let mask = x.random_like(Distribution::Bernoulli(keep));
             return x * mask * (1.0 / keep);
         }
-        let shape = x.shape();
+        drop_by_seed(x, self.probability, Self::seed(&device))
+    }
+
+    /// A seed from the device's random numbers.
+    pub(crate) fn seed(device: &Device) -> u64 {
         let range = Distribution::Uniform(0.0, f64::from(i32::MAX));
-        let drawn = Tensor::<1, Int>::random([2], range, &device).into_data();
-        let seed = drawn.iter::<i64>().fold(0u64, |seed, half| {
+        let drawn = Tensor::<1, Int>::random([2], range, device).into_data();
+        drawn.iter::<i64>().fold(0u64, |seed, half| {
             (seed << 32) | (half as u64 & 0xffff_ffff)
-        });
-        let mask = dropout_mask(shape.num_elements(), self.probability, seed);
-        let mask = Tensor::<D>::from_data(TensorData::new(mask, shape), (&device, x.dtype()));
-        x * mask
+        })
     }
 }
 

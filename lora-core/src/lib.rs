@@ -36,7 +36,7 @@
 //! - [`attach()`], [`attach_with`], [`detach`], [`freeze`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
-//! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`]
+//! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`], [`LayerNorm`]
 //! - [`named`]: several adapters on one base, by name, or one for each example of a batch
 //! - [`peft`]: adapters to and from Python's PEFT
 //! - [`stored`]: adapters as files hold them, without a model
@@ -65,6 +65,7 @@ pub mod files;
 mod fingerprint;
 mod hash;
 mod init;
+mod layer_norm;
 mod linear;
 mod merge;
 mod modules;
@@ -89,6 +90,7 @@ pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
 pub use error::LoraError;
 pub use fingerprint::{BaseDifference, BaseFingerprint};
 pub use init::{LoraInit, normal_values};
+pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
 pub use modules::{AdapterPath, LayerKind, param_id};

@@ -1,11 +1,12 @@
 //! A linear layer that reads its adapter on the activation path.
 
 use crate::base_weight::{self, BaseWeight};
+use crate::ops::linear;
 use crate::{LoraAdapter, PackedWeight, named};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor, module::linear};
+use burn::tensor::{Device, Tensor};
 
 /// Configuration of a [`LoraLinear`].
 #[derive(Config, Debug)]
@@ -54,6 +55,11 @@ impl LoraLinear {
     /// The adapter on the weight, if there is one.
     pub fn adapter(&self) -> Option<&LoraAdapter> {
         self.weight.reparameterization::<LoraAdapter>()
+    }
+
+    /// Whether an adapter, or a set of them, is on the weight.
+    pub fn is_adapted(&self) -> bool {
+        self.adapter().is_some() || named::AdapterSet::of(&self.weight).is_some()
     }
 
     /// The frozen weight, where [`quantize`](crate::quantize()) has packed it.

@@ -1,11 +1,6 @@
 //! Activation functions, by the names that `config.json` gives them.
 
 use burn::tensor::{Tensor, activation};
-use std::f64::consts::{FRAC_2_SQRT_PI, SQRT_2};
-
-/// The cubic coefficient of the tanh approximation of GELU (Hendrycks and Gimpel 2016,
-/// arXiv 1606.08415, section 2).
-const GELU_CUBIC: f64 = 0.044715;
 
 /// An activation function between two linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,24 +67,13 @@ impl Activation {
     /// - returns `[...]`
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::GeluTanh => gelu_tanh(x),
+            Self::GeluTanh => lora_core::ops::gelu_tanh(x),
             Self::Gelu => lora_core::ops::gelu(x),
             Self::Relu => activation::relu(x),
             Self::Silu => activation::silu(x),
             Self::Tanh => activation::tanh(x),
         }
     }
-}
-
-/// `½ x (1 + tanh u)` with `u = √(2/π) (x + 0.044715 x³)`, written as `x · sigmoid(2u)`, which is
-/// the same and takes one exponential instead of a hyperbolic tangent. Burn's own
-/// `gelu_approximate` takes the cube by `powf`, several times slower than two products.
-fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    // 2 √(2/π): FRAC_2_SQRT_PI is 2/√π.
-    let slope = FRAC_2_SQRT_PI * SQRT_2;
-    let square = x.clone() * x.clone();
-    let twice_u = (square * (slope * GELU_CUBIC) + slope) * x.clone();
-    activation::sigmoid(twice_u) * x
 }
 
 #[cfg(test)]

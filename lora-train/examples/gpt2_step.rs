@@ -6,7 +6,8 @@
 #![recursion_limit = "256"]
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use lora_core::ops::CrossEntropy;
 use lora_core::{LoraConfig, QuantizeConfig, TargetModules, trainable_summary};
 use lora_models::LoraModel;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead, Gpt2Options};
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let targets = ids
         .clone()
         .slice([0..batch, 1..seq])
-        .reshape([batch * (seq - 1), 1]);
+        .reshape([batch * (seq - 1)]);
 
     let mut seconds = Vec::new();
     for _ in 0..steps + 2 {
@@ -61,8 +62,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let hidden = hidden
             .slice([0..batch, 0..seq - 1])
             .reshape([batch * (seq - 1), 768]);
-        let log_p = log_softmax(model.logits(hidden), 1);
-        let loss = log_p.gather(1, targets.clone()).mean().neg();
+        let summed = model.loss(hidden, targets.clone(), &CrossEntropy::default());
+        let loss = summed.loss * (1.0 / (batch * (seq - 1)) as f64);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         model = optimizer.step(1e-4, model, grads);
         device.sync()?;

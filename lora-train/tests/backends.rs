@@ -9,6 +9,7 @@ mod common;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{adapter, fixtures, metrics, model};
+use lora_core::ops::{CrossEntropy, ScaledDotProduct, gelu_tanh, head_loss, layer_norm};
 use lora_core::{
     LoraConfig, LoraLinear, Quantization, QuantizeConfig, TargetModules, attach, quantize,
 };
@@ -132,6 +133,79 @@ fn an_adapted_layer_has_the_values_and_gradients_of_flex() {
                         "{name} {part}, DoRA {dora}: {f} is not {e}"
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Values of a shape from a fixed formula, that train.
+fn wave<const D: usize>(shape: [usize; D], salt: f32, device: &Device) -> Tensor<D> {
+    let values: Vec<f32> = (0..shape.iter().product::<usize>())
+        .map(|i| ((i as f32 + 1.0) * 0.7311 + salt).sin() * 1.3)
+        .collect();
+    Tensor::from_data(TensorData::new(values, shape), device).require_grad()
+}
+
+/// Attention with padding, causal with a past, and of one projection; layer normalisation, GELU by tanh, and a head with
+/// its loss: values and gradients.
+fn operations(device: Device) -> Vec<Vec<f32>> {
+    let device = device.autodiff();
+    let shapes = [[2, 3, 7, 5], [2, 3, 9, 5], [2, 3, 9, 4], [2, 1, 7, 9]];
+    let [q, k, v, bias] = [0, 1, 2, 3].map(|i| wave(shapes[i], i as f32, &device));
+    let attention = ScaledDotProduct::new(0.6).causal();
+    let attended =
+        attention
+            .clone()
+            .with_bias(Some(bias.clone()))
+            .forward(q.clone(), k.clone(), v.clone());
+    let fused = wave([2, 6, 3 * 2 * 5], 0.5, &device);
+    let padding = Tensor::<4>::from_floats([[[[0.0, 0.0, -1e9, 0.0, 0.0, 0.0]]]], &device);
+    let joined = attention
+        .with_bias(Some(padding))
+        .forward_fused(fused.clone(), 2);
+    let (gamma, beta) = (wave([10], 0.6, &device), wave([10], 0.7, &device));
+    let normal = layer_norm(joined.clone(), gamma.clone(), beta.clone(), 1e-5);
+    let hidden = gelu_tanh(normal).reshape([12, 10]);
+    let weight = wave([10, 23], 0.8, &device);
+    let targets = [3, 22, -1, 0, 7, 7, -1, 11, 1, 2, 19, 5];
+    let targets = Tensor::<1, Int>::from_ints(targets, &device);
+    let options = CrossEntropy {
+        label_smoothing: 0.2,
+        class_weights: Some((0..23).map(|i| 0.5 + i as f32 * 0.1).collect()),
+    };
+    let found = head_loss(hidden, weight.clone(), targets, &options);
+    let best = found.best.into_data().iter::<f32>().collect();
+    let loss = found.loss.clone() + attended.clone().square().sum();
+    let grads = loss.backward();
+    let mut parts = vec![
+        host(attended),
+        host(joined),
+        host(found.loss),
+        host(found.nll),
+        best,
+    ];
+    parts.extend([q, k, v, bias].map(|tensor| host(tensor.grad(&grads).unwrap())));
+    parts.push(host(fused.grad(&grads).unwrap()));
+    parts.extend([gamma, beta].map(|tensor| host(tensor.grad(&grads).unwrap())));
+    parts.push(host(weight.grad(&grads).unwrap()));
+    parts
+}
+
+#[test]
+fn operations_have_the_values_and_gradients_of_flex() {
+    let _turn = one_at_a_time();
+    let expected = operations(Device::flex());
+    for name in others() {
+        let found = operations(device::open(name).unwrap());
+        for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_eq!(found.len(), expected.len(), "{name} {part}");
+            let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            for (f, e) in found.iter().zip(expected) {
+                // A few sums of a few dozen terms one after the other, and the backends' own exponentials.
+                assert!(
+                    (f - e).abs() <= 2e-5 * scale,
+                    "{name} {part}: {f} is not {e}"
+                );
             }
         }
     }

@@ -1,13 +1,14 @@
 //! The one backward pass of the adapted projection, for every backend.
 
-use super::LoraOps;
+use super::{LinearOps, LoraOps};
 use burn::backend::autodiff::{
     NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, tensor::FloatTensor};
+use burn::backend::{Autodiff, Backend, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::Shape;
 
 #[derive(Debug)]
 struct LoraLinearBackward;
@@ -23,7 +24,7 @@ struct Saved<W> {
     scale: f64,
 }
 
-impl<B: Backend> Backward<B, 4> for LoraLinearBackward {
+impl<B: Backend + LinearOps> Backward<B, 4> for LoraLinearBackward {
     type State = Saved<FloatTensor<B>>;
 
     fn backward(
@@ -62,12 +63,26 @@ impl<B: Backend> Backward<B, 4> for LoraLinearBackward {
             }
         }
         if let Some(node) = node_x {
-            grads.register::<B>(node.id, B::linear_x_backward(w, grad));
+            grads.register::<B>(node.id, input_gradient::<B>(w, grad));
         }
     }
 }
 
-impl<B: Backend + LoraOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
+/// `g Wᵀ`.
+fn input_gradient<B: Backend + LinearOps>(
+    w: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let [d_in, d_out] = w.shape().dims();
+    let mut shape = grad.shape();
+    let rows = shape.num_elements() / d_out;
+    let last = shape.num_dims() - 1;
+    shape[last] = d_in;
+    let grad = B::float_reshape(grad, Shape::new([rows, d_out]));
+    B::float_reshape(B::project(grad, B::float_swap_dims(w, 0, 1)), shape)
+}
+
+impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
     fn lora_linear(
         x: FloatTensor<Self>,
         adapter_x: FloatTensor<Self>,

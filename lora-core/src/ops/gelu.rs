@@ -51,7 +51,7 @@ pub trait GeluOps: Backend {
 #[cfg(feature = "flex")]
 mod flex {
     use super::{FloatTensor, GeluOps};
-    use crate::ops::kernels;
+    use crate::ops::{kernels, whole::whole};
     use burn::backend::Flex;
     use burn::backend::ops::ActivationOps;
     use burn::tensor::{DType, TensorData};
@@ -70,7 +70,7 @@ mod flex {
             if x.dtype() != DType::F32 || grad.dtype() != x.dtype() {
                 return <Self as ActivationOps<Self>>::gelu_backward(x, grad);
             }
-            let (x, mut grad) = (x.to_contiguous(), grad.to_contiguous());
+            let (x, mut grad) = (whole(x), whole(grad));
             kernels::gelu_backward(x.storage::<f32>(), grad.storage_mut::<f32>());
             grad
         }

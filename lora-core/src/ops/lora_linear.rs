@@ -39,15 +39,63 @@ pub trait LoraOps: Backend {
         b: FloatTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self> {
-        let base = Self::linear(x, w, None);
-        // Scaling the `[..., rank]` product is cheaper than scaling the `[..., d_out]` one.
-        let low = Self::float_mul_scalar(Self::linear(adapter_x, a, None), scale.into());
-        Self::float_add(base, Self::linear(low, b, None))
+        composed::<Self>(x, adapter_x, w, a, b, scale)
     }
 }
 
+fn composed<B: Backend>(
+    x: FloatTensor<B>,
+    adapter_x: FloatTensor<B>,
+    w: FloatTensor<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    scale: f64,
+) -> FloatTensor<B> {
+    let base = B::linear(x, w, None);
+    // Scaling the `[..., rank]` product is cheaper than scaling the `[..., d_out]` one.
+    let low = B::float_mul_scalar(B::linear(adapter_x, a, None), scale.into());
+    B::float_add(base, B::linear(low, b, None))
+}
+
 #[cfg(feature = "flex")]
-impl LoraOps for burn::backend::Flex {}
+impl LoraOps for burn::backend::Flex {
+    /// The update is added where the product of the weight lies.
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        adapter_x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        use super::gemm::{Matrix, add_product, product};
+        use super::whole::are_simple;
+        use burn::backend::{TensorMetadata, ops::FloatTensorOps};
+        use burn::tensor::{Shape, TensorData};
+
+        if !are_simple(&[&x, &adapter_x, &w, &a, &b]) {
+            return composed::<Self>(x, adapter_x, w, a, b, scale);
+        }
+        let [d_in, d_out] = w.shape().dims();
+        let mut shape = x.shape();
+        let rows = shape.num_elements() / d_in;
+        let last = shape.num_dims() - 1;
+        shape[last] = d_out;
+        let [x, adapter_x] =
+            [x, adapter_x].map(|x| Self::float_reshape(x, Shape::new([rows, d_in])));
+        let (x, adapter_x) = (Matrix::of(&x), Matrix::of(&adapter_x));
+        let [w, a, b] = [&w, &a, &b].map(Matrix::of);
+        let rank = a.shape()[1];
+        let mut low: Vec<f32> = Vec::with_capacity(rows * rank);
+        let mut y: Vec<f32> = Vec::with_capacity(rows * d_out);
+        let low = product(&mut low.spare_capacity_mut()[..rows * rank], adapter_x, a);
+        product(&mut y.spare_capacity_mut()[..rows * d_out], x, w);
+        // SAFETY: the product has written all of it.
+        unsafe { y.set_len(rows * d_out) };
+        add_product(&mut y, scale as f32, Matrix::new(low, [rows, rank]), b);
+        FloatTensor::<Self>::from_data(TensorData::new(y, shape))
+    }
+}
 
 #[cfg(feature = "ndarray")]
 impl LoraOps for burn::backend::NdArray {}

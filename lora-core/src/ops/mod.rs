@@ -7,26 +7,62 @@
 //!   that every backend has.
 //! - One backward pass, written for `Autodiff<B>`, serves all of them.
 //! - [`lora_linear`] is the same on [`Tensor`](burn::tensor::Tensor)s.
-//! - [`GeluOps`] and [`gelu`] likewise for the exact GELU, [`SoftmaxOps`] and [`softmax`] for softmax.
-//! - [`PackedOps`]: linear layers whose frozen weight stays packed; [`PackedWeight`](crate::PackedWeight) uses it.
+//!
+//! Likewise for what else a training step of a transformer is made of:
+//!
+//! | trait | on tensors | what it is |
+//! | --- | --- | --- |
+//! | [`AttentionOps`] | [`ScaledDotProduct`] | attention that keeps no scores |
+//! | [`HeadLossOps`] | [`head_loss`] | a projection with its cross entropy, without all logits at once |
+//! | [`LinearOps`] | [`linear`] | a linear layer, frozen or not |
+//! | [`LayerNormOps`] | [`layer_norm`] | layer normalisation |
+//! | [`DropoutOps`] | [`Dropout`](crate::Dropout) | dropout that keeps no mask |
+//! | [`GeluOps`], [`GeluTanhOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and by tanh |
+//! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
+//! | [`SoftmaxOps`] | [`softmax`] | softmax |
 
-mod autodiff;
 #[allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
+mod attention;
+mod autodiff;
+#[allow(deprecated)] // As above.
+mod dropout;
+#[allow(deprecated)] // As above.
 mod gelu;
+#[allow(deprecated)] // As above.
+mod gelu_tanh;
+#[cfg(feature = "flex")]
+mod gemm;
+#[allow(deprecated)] // As above.
+mod head_loss;
 mod host;
 #[cfg(feature = "host")]
 mod kernels;
+#[allow(deprecated)] // As above.
+mod layer_norm;
 mod limits;
-#[allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
+#[allow(deprecated)] // As above.
+mod linear;
+#[allow(deprecated)] // As above.
 mod lora_linear;
 #[allow(deprecated)] // As above.
 pub(crate) mod packed;
 #[allow(deprecated)] // As above.
 mod softmax;
+#[cfg(feature = "flex")]
+mod whole;
 
+pub use attention::{AttentionOps, AttentionOptions, ScaledDotProduct};
+pub use dropout::DropoutOps;
+pub(crate) use dropout::drop_by_seed;
 pub use gelu::{GeluOps, gelu};
+pub use gelu_tanh::{GeluTanhOps, gelu_tanh};
+pub use head_loss::{
+    CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
+};
 pub(crate) use host::{dropout_mask, is_on_host};
+pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::max_buffer_bytes;
+pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::PackedOps;
 pub use softmax::{SoftmaxOps, softmax};

@@ -46,10 +46,11 @@ fn composed_backward<B: Backend>(y: FloatTensor<B>, grad: FloatTensor<B>) -> Flo
 #[cfg(feature = "flex")]
 impl SoftmaxOps for burn::backend::Flex {
     fn last_softmax_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        use super::whole::whole;
         use burn::tensor::DType;
         let shape = y.shape();
         let width = shape[shape.num_dims() - 1];
-        let (y, mut grad) = (y.to_contiguous(), grad.to_contiguous());
+        let (y, mut grad) = (whole(y), whole(grad));
         if y.dtype() == DType::F32 && grad.dtype() == DType::F32 && width > 0 {
             super::kernels::softmax_backward(y.storage::<f32>(), grad.storage_mut::<f32>(), width);
             return grad;

@@ -5,7 +5,7 @@ use crate::encoder::{EncoderConfig, SelfAttention};
 use crate::weights::{Maker, dropout};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use lora_core::ops::softmax;
+use lora_core::ops::ScaledDotProduct;
 use lora_core::{Dropout, LoraLinear};
 
 /// Multi-head self-attention (Vaswani et al. 2017, section 3.2).
@@ -50,13 +50,13 @@ impl SelfAttention for BertSelfAttention {
             let heads = x.reshape([batch, seq, self.heads, d_head]);
             heads.swap_dims(1, 2) // [batch, heads, seq, d_head]
         };
-        // Scaling the queries is cheaper than scaling the scores.
-        let query = split(self.query.forward(x.clone())) / (d_head as f64).sqrt();
+        let query = split(self.query.forward(x.clone()));
         let key = split(self.key.forward(x.clone()));
         let value = split(self.value.forward(x));
-        let scores = query.matmul(key.swap_dims(2, 3)) + hidden.clone(); // [batch, heads, seq, seq]
-        let weights = self.dropout.forward(softmax(scores));
-        let output = weights.matmul(value); // [batch, heads, seq, d_head]
+        let attention = ScaledDotProduct::new(1.0 / (d_head as f64).sqrt())
+            .with_bias(Some(hidden.clone()))
+            .with_dropout(&self.dropout);
+        let output = attention.forward(query, key, value); // [batch, heads, seq, d_head]
         output.swap_dims(1, 2).reshape([batch, seq, d])
     }
 }

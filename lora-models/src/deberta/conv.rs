@@ -5,10 +5,9 @@ use crate::activation::Activation;
 use crate::encoder::{EncoderConfig, RelativeConv};
 use crate::weights::{Maker, dropout};
 use burn::module::{Module, Param};
-use burn::nn::LayerNorm;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Bool, Tensor, module::conv1d};
-use lora_core::Dropout;
+use lora_core::{Dropout, LayerNorm};
 
 /// A convolution over the embeddings whose output is added to the first layer's, and normalised.
 #[derive(Module, Debug)]

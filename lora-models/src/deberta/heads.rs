@@ -5,7 +5,7 @@ use crate::encoder::EncoderConfig;
 use crate::weights::dropout;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
-use lora_core::ops::softmax;
+use lora_core::ops::ScaledDotProduct;
 use lora_core::{Dropout, LoraLinear};
 
 /// The attention behind the projections of either version (He et al. 2020, equation 4): scores of content
@@ -69,24 +69,24 @@ impl DisentangledHeads {
         context: &DebertaContext,
     ) -> Tensor<3> {
         let Content { query, key, value } = content;
-        // Scaling queries, of tokens and of distances, is cheaper than scaling the scores.
-        let query = query / self.scale;
-        let mut scores = query.clone().matmul(key.clone().swap_dims(2, 3)); // [batch, heads, seq, seq]
+        let mut bias = context.hidden.clone();
         if let Some(relative) = &context.relative {
             let embeddings = self.pos_dropout.forward(relative.embeddings.clone());
             if let Some(projection) = distances.key {
-                let keys = projection.forward(embeddings.clone());
+                let keys = projection.forward(embeddings.clone()) / self.scale;
                 let keys = self.in_order(keys, &relative.of_keys);
-                scores = scores + skew(query.matmul(keys));
+                bias = skew(query.clone().matmul(keys)) + bias; // [batch, heads, seq, seq]
             }
             if let Some(projection) = distances.query {
                 let queries = projection.forward(embeddings) / self.scale;
                 let queries = self.in_order(queries, &relative.of_queries);
-                scores = scores + skew(key.matmul(queries)).swap_dims(2, 3);
+                bias = skew(key.clone().matmul(queries)).swap_dims(2, 3) + bias;
             }
         }
-        let weights = softmax(scores + context.hidden.clone());
-        let output = self.dropout.forward(weights).matmul(value); // [batch, heads, seq, d_head]
+        let attention = ScaledDotProduct::new(1.0 / self.scale)
+            .with_bias(Some(bias))
+            .with_dropout(&self.dropout);
+        let output = attention.forward(query, key, value); // [batch, heads, seq, d_head]
         let [batch, heads, seq, d_head] = output.dims();
         output.swap_dims(1, 2).reshape([batch, seq, heads * d_head])
     }

@@ -5,9 +5,8 @@ use crate::ModelError;
 use crate::encoder::{Disentangled, Embeddings, EncoderConfig, EncoderFamily, Layer, hidden_keys};
 use crate::weights::Maker;
 use burn::module::Module;
-use burn::nn::LayerNorm;
 use burn::tensor::{Bool, Int, Tensor};
-use lora_core::{FusedLayout, FusedProjection, LoraEmbedding};
+use lora_core::{FusedLayout, FusedProjection, LayerNorm, LoraEmbedding};
 
 /// DeBERTa's encoder, of any version.
 #[derive(Module, Debug)]

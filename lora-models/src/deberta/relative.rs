@@ -1,9 +1,8 @@
 //! Embeddings of the distances within a sequence, and scores against them.
 
 use super::Distances;
-use burn::nn::LayerNorm;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use lora_core::LoraEmbedding;
+use lora_core::{LayerNorm, LoraEmbedding};
 
 /// What all layers share: padding and distances.
 #[derive(Clone, Debug)]

@@ -4,9 +4,8 @@ use super::EncoderConfig;
 use crate::ModelError;
 use crate::weights::{Maker, dropout};
 use burn::module::Module;
-use burn::nn::LayerNorm;
 use burn::tensor::{Bool, Int, Tensor};
-use lora_core::{Dropout, LoraEmbedding, LoraLinear};
+use lora_core::{Dropout, LayerNorm, LoraEmbedding, LoraLinear};
 
 /// The sum of what a token is, where it stands and which segment it is in, normalised.
 #[derive(Module, Debug)]

@@ -5,9 +5,8 @@ use crate::ModelError;
 use crate::activation::Activation;
 use crate::weights::{Maker, dropout};
 use burn::module::Module;
-use burn::nn::LayerNorm;
 use burn::tensor::{Bool, Tensor};
-use lora_core::{Dropout, LoraLinear};
+use lora_core::{Dropout, LayerNorm, LoraLinear};
 
 /// Added to the score of a hidden position: against any real score its exponential is exactly zero,
 /// and a row of which everything is hidden gives some average and not NaN.

@@ -4,9 +4,8 @@ use super::attention::{Attention, Past};
 use crate::activation::Activation;
 use crate::prefix::PrefixLayer;
 use burn::module::Module;
-use burn::nn::LayerNorm;
 use burn::tensor::Tensor;
-use lora_core::{Dropout, LoraLinear};
+use lora_core::{Dropout, LayerNorm, LoraLinear};
 
 /// `x + attn(ln_1(x))`, then `x + mlp(ln_2(x))`.
 #[derive(Module, Debug)]

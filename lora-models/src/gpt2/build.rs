@@ -6,8 +6,9 @@ use super::block::{Block, Mlp};
 use super::model::{Gpt2, Gpt2LmHead};
 use crate::ModelError;
 use crate::weights::{Maker, Weights, dropout};
-use burn::nn::{Embedding, LayerNorm};
+use burn::nn::Embedding;
 use burn::tensor::Device;
+use lora_core::LayerNorm;
 
 /// Makes a model.
 pub(super) fn build(

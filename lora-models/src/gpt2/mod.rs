@@ -34,6 +34,7 @@ mod export;
 mod init;
 mod keys;
 mod load;
+mod loss;
 mod mask;
 mod model;
 

@@ -3,13 +3,13 @@
 use super::Gpt2Config;
 use super::attention::Past;
 use super::block::Block;
-use super::mask::additive_mask;
+use super::mask::{hidden_padding, see_before};
 use crate::generate::{CausalModel, KvCache};
 use crate::prefix::Prefix;
 use burn::module::Module;
-use burn::nn::{Embedding, LayerNorm};
+use burn::nn::Embedding;
 use burn::tensor::{Bool, Int, Tensor, module::linear};
-use lora_core::{Dropout, LoraEmbedding, LoraLinear};
+use lora_core::{Dropout, LayerNorm, LoraEmbedding, LoraLinear};
 
 /// The model without the projection to the vocabulary.
 #[derive(Module, Debug)]
@@ -85,7 +85,8 @@ impl Gpt2 {
         };
         let x = self.wte.forward(ids) + self.wpe.forward(position_ids);
         let mut x = self.drop.forward(x);
-        let mask = additive_mask(seq, past, attention_mask, &device);
+        let mask =
+            hidden_padding(past + seq, attention_mask).map(|mask| see_before(mask, virtual_tokens));
         for (layer, block) in self.h.iter().enumerate() {
             let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
             let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));

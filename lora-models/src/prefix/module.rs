@@ -28,6 +28,21 @@ pub(crate) struct PrefixLayer {
     pub values: Tensor<4>,
 }
 
+impl PrefixLayer {
+    /// Keys and values of the virtual tokens, and of a text behind them: `[rows, heads, tokens + n, d_head]`.
+    ///
+    /// # Shapes
+    /// - `keys`, `values`: `[rows, heads, n, d_head]`
+    pub fn before(&self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let join = |own: &Tensor<4>, text: Tensor<4>| {
+            let [_, heads, tokens, d_head] = own.dims();
+            let own = own.clone().expand([text.dims()[0], heads, tokens, d_head]);
+            Tensor::cat(vec![own, text], 2)
+        };
+        (join(&self.keys, keys), join(&self.values, values))
+    }
+}
+
 impl Prefix {
     /// A prefix with these values, which trains.
     pub(super) fn new(

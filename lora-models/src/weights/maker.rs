@@ -3,9 +3,11 @@
 use super::source::{Wanted, Weights};
 use crate::ModelError;
 use burn::module::Param;
-use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use lora_core::{Architecture, Dropout, LoraEmbedding, LoraLinear, param_id, quantized_weight};
+use lora_core::{
+    Architecture, Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id,
+    quantized_weight,
+};
 
 /// Makes the layers of a model, asking a source for one parameter at a time.
 ///
@@ -64,11 +66,10 @@ impl Maker<'_> {
 
     /// A layer norm over `d` features.
     pub fn norm(&mut self, path: &str, d: usize, epsilon: f64) -> Result<LayerNorm, ModelError> {
+        let gamma = self.param(&format!("{path}.gamma"), [d])?;
+        let beta = self.param(&format!("{path}.beta"), [d])?;
         let config = LayerNormConfig::new(d).with_epsilon(epsilon);
-        let mut norm = config.init(self.device);
-        norm.gamma = self.param(&format!("{path}.gamma"), [d])?;
-        norm.beta = Some(self.param(&format!("{path}.beta"), [d])?);
-        Ok(norm)
+        Ok(config.init_with(gamma, beta))
     }
 
     /// A parameter that lies in a file as here.

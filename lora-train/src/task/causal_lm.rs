@@ -7,10 +7,10 @@ use crate::trainer::{self, MicroBatch, OptimizerTap, StepOutput, Task, train_ste
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::named::in_rows;
+use lora_core::ops::{CrossEntropy, HeadLoss};
 use lora_models::LoraModel;
 use lora_models::gpt2::Gpt2LmHead;
 
@@ -76,8 +76,8 @@ impl CausalLm {
         }
     }
 
-    /// Log-probabilities `[labels, vocabulary]` of the labelled positions.
-    fn log_probabilities(&self, batch: &Batch, labelled: &Labelled) -> Tensor<2> {
+    /// The loss of the labelled positions, summed, and what is known of each.
+    fn loss(&self, batch: &Batch, labelled: &Labelled, options: &CrossEntropy) -> HeadLoss {
         let device = self.model.device();
         let shape = [batch.batch, batch.seq];
         let ids = TensorData::new(batch.input_ids.clone(), shape);
@@ -92,29 +92,22 @@ impl CausalLm {
         let hidden = self.model.forward_hidden(ids, mask, None, None);
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch.batch * batch.seq, d_model]);
-        let rows = TensorData::new(labelled.positions.clone(), [labelled.positions.len()]);
-        let rows = Tensor::<1, Int>::from_data(rows, &device);
+        let integers = |values: &[i64]| {
+            let data = TensorData::new(values.to_vec(), [values.len()]);
+            Tensor::<1, Int>::from_data(data, &device)
+        };
+        let hidden = hidden.select(0, integers(&labelled.positions));
+        let targets = integers(&labelled.tokens);
         // Each row has the adapter of its example, where examples have their own.
-        let hidden = hidden.select(0, rows);
         in_rows(&labelled.examples, || {
-            log_softmax(self.model.logits(hidden), 1)
+            self.model.loss(hidden, targets, options)
         })
     }
 
     /// The loss summed over the labelled tokens, `[1]`.
     fn loss_sum(&self, batch: &Batch) -> Tensor<1> {
-        let labelled = Labelled::of(batch);
-        let log_p = self.log_probabilities(batch, &labelled);
-        let device = self.model.device();
-        let [labels, vocabulary] = log_p.dims();
-        let tokens = TensorData::new(labelled.tokens, [labels, 1]);
-        let tokens = Tensor::<2, Int>::from_data(tokens, &device);
-        let nll = log_p.clone().gather(1, tokens).sum().neg();
-        if self.label_smoothing == 0.0 {
-            return nll;
-        }
-        let uniform = log_p.sum().mul_scalar(-1.0 / vocabulary as f64);
-        nll.mul_scalar(1.0 - self.label_smoothing) + uniform.mul_scalar(self.label_smoothing)
+        let options = CrossEntropy::new(self.label_smoothing);
+        self.loss(batch, &Labelled::of(batch), &options).loss
     }
 
     /// Scores every labelled token of a batch.
@@ -126,11 +119,9 @@ impl CausalLm {
         if labelled.tokens.is_empty() {
             return Ok(TokenScores::default());
         }
-        let log_p = self.log_probabilities(batch, &labelled);
-        let tokens = TensorData::new(labelled.tokens.clone(), [labelled.tokens.len(), 1]);
-        let tokens = Tensor::<2, Int>::from_data(tokens, &self.model.device());
-        let nll = host::values(log_p.clone().gather(1, tokens).neg())?;
-        let best = host::integers(log_p.argmax(1))?;
+        let scores = self.loss(batch, &labelled, &CrossEntropy::default());
+        let nll = host::values(scores.nll)?;
+        let best = host::integers(scores.best)?;
         Ok(TokenScores {
             correct: best
                 .iter()

@@ -7,9 +7,9 @@ use crate::trainer::{self, MicroBatch, OptimizerTap, StepOutput, Task, train_ste
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
+use lora_core::ops::{CrossEntropy, loss_of_logits};
 use lora_models::LoraModel;
 use lora_models::classifier::Classifier;
 
@@ -93,33 +93,19 @@ impl Classify {
         if labels == 0 {
             return outputs.sum().mul_scalar(0.0);
         }
+        let integers = |values: Vec<i64>| {
+            Tensor::<1, Int>::from_data(TensorData::new(values, [labels]), &device)
+        };
         let outputs = match labels == all {
             true => outputs,
-            false => {
-                let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [labels]), &device);
-                outputs.select(0, rows)
-            }
+            false => outputs.select(0, integers(rows)),
         };
-        let log_p = log_softmax(outputs, 1); // [labels, outputs]
-        let weight = |class: i64| self.weights.of(class as usize) as f32;
-        let own: Vec<f32> = classes.iter().map(|&class| weight(class)).collect();
-        let index = Tensor::<2, Int>::from_data(TensorData::new(classes, [labels, 1]), &device);
-        let mut nll = log_p.clone().gather(1, index).neg(); // [labels, 1]
-        let weighted = self.weights.values().is_some();
-        if weighted {
-            nll = nll * Tensor::<2>::from_data(TensorData::new(own, [labels, 1]), &device);
-        }
-        let nll = nll.sum();
-        if self.label_smoothing == 0.0 {
-            return nll;
-        }
-        let mut all = log_p.neg();
-        if weighted {
-            let weights: Vec<f32> = (0..width).map(|class| weight(class as i64)).collect();
-            all = all * Tensor::<2>::from_data(TensorData::new(weights, [1, width]), &device);
-        }
-        let uniform = all.sum().mul_scalar(1.0 / width as f64);
-        nll.mul_scalar(1.0 - self.label_smoothing) + uniform.mul_scalar(self.label_smoothing)
+        let weights = || (0..width).map(|class| self.weights.of(class) as f32);
+        let options = CrossEntropy {
+            label_smoothing: self.label_smoothing,
+            class_weights: self.weights.values().map(|_| weights().collect()),
+        };
+        loss_of_logits(outputs, integers(classes), &options).loss
     }
 }
 

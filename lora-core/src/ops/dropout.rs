@@ -1,0 +1,104 @@
+//! Dropout whose mask is a function of a seed: never stored, and made again for the backward pass.
+
+use super::dropout_mask;
+use burn::backend::autodiff::{
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{
+    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
+};
+use burn::tensor::{Tensor, TensorData};
+
+/// What a backend does for dropout by a seed.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "gpu"),
+    Fusion: cfg(feature = "fusion"),
+    Autodiff,
+)]
+pub trait DropoutOps: Backend {
+    /// `x ∘ M`: each element is dropped with this probability, in [0, 1), and else divided by that to stay. The mask is drawn on
+    /// the host.
+    ///
+    /// # Gradients
+    /// `∂x = g ∘ M`.
+    #[fusion(default)]
+    fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
+        composed::<Self>(x, probability, seed)
+    }
+}
+
+fn composed<B: Backend>(x: FloatTensor<B>, probability: f64, seed: u64) -> FloatTensor<B> {
+    let shape = x.shape();
+    let mask = dropout_mask(shape.num_elements(), probability, seed);
+    let mask = B::float_from_data(TensorData::new(mask, shape), &x.device());
+    let mask = B::float_cast(mask, x.dtype().into());
+    B::float_mul(x, mask)
+}
+
+#[cfg(feature = "flex")]
+impl DropoutOps for burn::backend::Flex {
+    fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
+        use super::{kernels, whole::whole};
+        if x.dtype() != burn::tensor::DType::F32 {
+            return composed::<Self>(x, probability, seed);
+        }
+        let mut x = whole(x);
+        if x.is_unique() {
+            kernels::drop_in_place(x.storage_mut::<f32>(), probability, seed);
+            return x;
+        }
+        let dropped = kernels::dropped(x.storage::<f32>(), probability, seed);
+        FloatTensor::<Self>::from_data(TensorData::new(dropped, x.shape()))
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl DropoutOps for burn::backend::NdArray {}
+
+#[cfg(feature = "gpu")]
+impl DropoutOps for burn_cubecl::CubeBackend {}
+
+#[derive(Debug)]
+struct DropoutBackward;
+
+impl<B: Backend + DropoutOps> Backward<B, 1> for DropoutBackward {
+    type State = (f64, u64);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let [node_x] = ops.parents;
+        let (probability, seed) = ops.state;
+        let grad = grads.consume::<B>(&ops.node);
+        if let Some(node) = node_x {
+            grads.register::<B>(node.id, B::drop_by_seed(grad, probability, seed));
+        }
+    }
+}
+
+impl<B: Backend + DropoutOps, C: CheckpointStrategy> DropoutOps for Autodiff<B, C> {
+    fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
+        let prepared = DropoutBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful();
+        let y = B::drop_by_seed(x.into_primitive(), probability, seed);
+        match prepared {
+            OpsKind::Tracked(prep) => prep.finish((probability, seed), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+}
+
+/// [`DropoutOps::drop_by_seed`] on tensors.
+pub(crate) fn drop_by_seed<const D: usize>(x: Tensor<D>, probability: f64, seed: u64) -> Tensor<D> {
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(<Dispatch as DropoutOps>::drop_by_seed(x, probability, seed))
+}

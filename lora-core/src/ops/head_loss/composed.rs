@@ -1,0 +1,185 @@
+//! By operations that every backend has.
+
+use super::{CrossEntropy, HeadGradients, rows_at_once};
+use burn::backend::{
+    Backend, TensorMetadata,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{DType, IndexingUpdateOp, Shape, Slice, TensorData};
+
+type Parts<B> = (
+    FloatTensor<B>,
+    FloatTensor<B>,
+    IntTensor<B>,
+    Option<FloatTensor<B>>,
+    Option<FloatTensor<B>>,
+);
+
+pub(super) fn head_loss<B: Backend>(
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+    options: &CrossEntropy,
+    wanted: HeadGradients,
+) -> Parts<B> {
+    let [rows, d] = hidden.shape().dims();
+    let [_, classes] = weight.shape().dims();
+    options.check(classes);
+    let device = hidden.device();
+    let wide = wide(hidden.dtype());
+    let class_weights = options.class_weights.as_ref().map(|weights| {
+        let data = TensorData::new(weights.clone(), [1, classes]);
+        B::float_cast(B::float_from_data(data, &device), wide.into())
+    });
+    let scorer = Scorer::<B> {
+        smoothing: options.label_smoothing,
+        class_weights,
+        wide,
+    };
+    let at_once = rows_at_once(rows, classes);
+    let (mut losses, mut nlls, mut bests, mut of_hidden) = (vec![], vec![], vec![], vec![]);
+    let mut of_weight: Option<FloatTensor<B>> = None;
+    for start in (0..rows).step_by(at_once.max(1)) {
+        let lot = Slice::from(start..rows.min(start + at_once));
+        let x = B::float_slice(hidden.clone(), &[lot, Slice::from(0..d)]);
+        let logits = B::float_matmul(x.clone(), weight.clone()); // [lot, classes]
+        let lot_targets = B::int_slice(targets.clone(), &[lot]);
+        let scored = scorer.score(logits, lot_targets, wanted.hidden || wanted.weight);
+        losses.push(scored.loss);
+        nlls.push(scored.nll);
+        bests.push(scored.best);
+        let Some(of_logits) = scored.of_logits else {
+            continue;
+        };
+        let of_logits = B::float_cast(of_logits, weight.dtype().into());
+        if wanted.weight {
+            let part = B::float_matmul(B::float_swap_dims(x, 0, 1), of_logits.clone());
+            of_weight = Some(match of_weight.take() {
+                None => part,
+                Some(sum) => B::float_add(sum, part),
+            });
+        }
+        if wanted.hidden {
+            let transposed = B::float_swap_dims(weight.clone(), 0, 1);
+            of_hidden.push(B::float_matmul(of_logits, transposed));
+        }
+    }
+    if losses.is_empty() {
+        let zeros = |shape: Shape, dtype: DType| B::float_zeros(shape, &device, dtype.into());
+        return (
+            zeros([1].into(), wide),
+            zeros([0].into(), wide),
+            targets,
+            wanted.hidden.then(|| zeros([0, d].into(), hidden.dtype())),
+            wanted
+                .weight
+                .then(|| zeros([d, classes].into(), weight.dtype())),
+        );
+    }
+    let column = |parts| B::float_reshape(B::float_cat(parts, 0), [rows].into());
+    (
+        B::float_sum(B::float_cat(losses, 0)),
+        column(nlls),
+        B::int_reshape(B::int_cat(bests, 0), [rows].into()),
+        wanted.hidden.then(|| B::float_cat(of_hidden, 0)),
+        of_weight,
+    )
+}
+
+/// Exponentials are summed in f32 at least.
+fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        dtype => dtype,
+    }
+}
+
+struct Scorer<B: Backend> {
+    smoothing: f64,
+    /// `[1, classes]`.
+    class_weights: Option<FloatTensor<B>>,
+    wide: DType,
+}
+
+/// Of some rows, `[rows, 1]` each but the last.
+struct Scored<B: Backend> {
+    loss: FloatTensor<B>,
+    nll: FloatTensor<B>,
+    best: IntTensor<B>,
+    /// `[rows, classes]`.
+    of_logits: Option<FloatTensor<B>>,
+}
+
+impl<B: Backend> Scorer<B> {
+    fn score(&self, logits: FloatTensor<B>, targets: IntTensor<B>, gradient: bool) -> Scored<B> {
+        let [rows, classes] = logits.shape().dims();
+        let logits = B::float_cast(logits, self.wide.into());
+        let int = targets.dtype().into();
+        let targets = B::int_reshape(targets, [rows, 1].into());
+        // One where a row counts, else zero.
+        let counts = B::int_add_scalar(targets.clone(), 1.into());
+        let counts = B::int_into_float(B::int_clamp(counts, 0.into(), 1.into()), self.wide.into());
+        let targets = B::int_clamp_min(targets, 0.into());
+
+        let best = B::float_argmax(logits.clone(), 1, int);
+        let shifted = B::float_sub(logits.clone(), B::float_max_dim(logits, 1));
+        let powers = B::float_exp(shifted.clone());
+        let sum = B::float_sum_dim(powers.clone(), 1);
+        let log_sum = B::float_log(sum.clone());
+        let own = B::float_gather(1, shifted.clone(), targets.clone());
+        let nll = B::float_mul(B::float_sub(log_sum.clone(), own), counts.clone());
+
+        // (1 - ε) c_y, zero where the row does not count.
+        let hard = 1.0 - self.smoothing;
+        let hard = match &self.class_weights {
+            None => B::float_mul_scalar(counts.clone(), hard.into()),
+            Some(weights) => {
+                let all = B::float_expand(weights.clone(), [rows, classes].into());
+                let own = B::float_gather(1, all, targets.clone());
+                B::float_mul_scalar(B::float_mul(own, counts.clone()), hard.into())
+            }
+        };
+        let mut loss = B::float_mul(nll.clone(), hard.clone());
+        let share = self.smoothing / classes as f64;
+        if self.smoothing > 0.0 {
+            let all = B::float_sub(log_sum, shifted); // -log p
+            let all = match &self.class_weights {
+                None => all,
+                Some(weights) => B::float_mul(all, weights.clone()),
+            };
+            let soft = B::float_mul(B::float_sum_dim(all, 1), counts.clone());
+            loss = B::float_add(loss, B::float_mul_scalar(soft, share.into()));
+        }
+        let of_logits = gradient.then(|| {
+            let mut factor = hard.clone();
+            if self.smoothing > 0.0 {
+                let total = match &self.class_weights {
+                    None => B::float_mul_scalar(counts.clone(), self.smoothing.into()),
+                    Some(weights) => {
+                        let total = B::float_sum_dim(weights.clone(), 1); // [1, 1]
+                        let total = B::float_mul_scalar(total, share.into());
+                        B::float_mul(counts.clone(), total)
+                    }
+                };
+                factor = B::float_add(factor, total);
+            }
+            let mut gradient = B::float_mul(powers, B::float_div(factor, sum));
+            if self.smoothing > 0.0 {
+                let spread = B::float_mul_scalar(counts, share.into());
+                let spread = match &self.class_weights {
+                    None => spread,
+                    Some(weights) => B::float_mul(spread, weights.clone()),
+                };
+                gradient = B::float_sub(gradient, spread);
+            }
+            let own = B::float_neg(hard);
+            B::float_scatter(1, gradient, targets, own, IndexingUpdateOp::Add)
+        });
+        Scored {
+            loss,
+            nll,
+            best,
+            of_logits,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Layer normalisation.
+
+use super::rows::{LANES, rows_at_once, sum_of};
+use pulp::Arch;
+use rayon::prelude::*;
+
+/// Normalises rows, and scales and shifts them; also returns two numbers a row, its mean and one over its standard
+/// deviation.
+pub(in crate::ops) fn norm_rows(
+    values: &[f32],
+    [gamma, beta]: [&[f32]; 2],
+    epsilon: f32,
+) -> (Vec<f32>, Vec<f32>) {
+    let width = gamma.len();
+    let at_once = rows_at_once(width);
+    let mut normal = Vec::with_capacity(values.len());
+    let mut statistics = vec![0.0; 2 * values.len() / width];
+    let pieces = normal.spare_capacity_mut()[..values.len()].par_chunks_mut(at_once * width);
+    let pieces = pieces.zip(values.par_chunks(at_once * width));
+    let pieces = pieces.zip(statistics.par_chunks_mut(2 * at_once));
+    pieces.for_each(|((normal, values), statistics)| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let rows = normal
+                    .chunks_exact_mut(width)
+                    .zip(values.chunks_exact(width));
+                for ((normal, row), statistics) in rows.zip(statistics.as_chunks_mut::<2>().0) {
+                    let mean = sum_of(
+                        row,
+                        #[inline(always)]
+                        |x| x,
+                    ) / width as f32;
+                    let square = |x: f32| (x - mean) * (x - mean);
+                    let variance = sum_of(row, square) / width as f32;
+                    let inverse = 1.0 / (variance + epsilon).sqrt();
+                    *statistics = [mean, inverse];
+                    let affine = row.iter().zip(gamma).zip(beta);
+                    for (y, ((&x, gamma), beta)) in normal.iter_mut().zip(affine) {
+                        y.write((x - mean) * inverse * gamma + beta);
+                    }
+                }
+            },
+        );
+    });
+    // SAFETY: the pieces are all of them, and each row is written.
+    unsafe { normal.set_len(values.len()) };
+    (normal, statistics)
+}
+
+/// The gradient of the input of [`norm_rows`], in the place of that of its output.
+pub(in crate::ops) fn norm_rows_backward(
+    values: &[f32],
+    gamma: &[f32],
+    statistics: &[f32],
+    grads: &mut [f32],
+) {
+    let width = gamma.len();
+    let at_once = rows_at_once(width);
+    let pieces = grads.par_chunks_mut(at_once * width);
+    let pieces = pieces.zip(values.par_chunks(at_once * width));
+    let pieces = pieces.zip(statistics.par_chunks(2 * at_once));
+    pieces.for_each(|((grads, values), statistics)| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let rows = grads
+                    .chunks_exact_mut(width)
+                    .zip(values.chunks_exact(width));
+                for ((grads, row), statistics) in rows.zip(statistics.as_chunks::<2>().0) {
+                    norm_row_backward(row, gamma, *statistics, grads);
+                }
+            },
+        );
+    });
+}
+
+#[inline(always)]
+fn norm_row_backward(row: &[f32], gamma: &[f32], [mean, inverse]: [f32; 2], grads: &mut [f32]) {
+    let width = row.len() as f32;
+    let (mut sums, mut along) = ([0.0f32; LANES], [0.0f32; LANES]);
+    let (grad_wide, grad_rest) = grads.as_chunks_mut::<LANES>();
+    let (row_wide, row_rest) = row.as_chunks::<LANES>();
+    let (gamma_wide, gamma_rest) = gamma.as_chunks::<LANES>();
+    for ((grads, row), gamma) in grad_wide.iter_mut().zip(row_wide).zip(gamma_wide) {
+        for lane in 0..LANES {
+            grads[lane] *= gamma[lane];
+            sums[lane] += grads[lane];
+            along[lane] += grads[lane] * (row[lane] - mean);
+        }
+    }
+    for ((grad, x), gamma) in grad_rest.iter_mut().zip(row_rest).zip(gamma_rest) {
+        *grad *= gamma;
+        sums[0] += *grad;
+        along[0] += *grad * (x - mean);
+    }
+    let sum = sums.iter().sum::<f32>() / width;
+    let along = along.iter().sum::<f32>() * inverse * inverse / width;
+    for (grad, x) in grads.iter_mut().zip(row) {
+        *grad = inverse * (*grad - sum - (x - mean) * along);
+    }
+}

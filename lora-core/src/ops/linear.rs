@@ -1,0 +1,188 @@
+//! A linear layer, `y = x W + b`.
+//!
+//! Burn's, but for the CPU: there the rows start as the bias and the product is added to them, in one pass instead of three, and
+//! what goes back through a weight is split so that each thread reads a part of the weight of its own.
+
+use burn::backend::autodiff::{
+    NodeId,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{
+    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
+};
+use burn::tensor::{Shape, Tensor};
+
+/// What a backend does for linear layers.
+///
+/// # Shapes
+/// - `x`: `[rows, d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "gpu"),
+    Fusion: cfg(feature = "fusion"),
+    Autodiff,
+)]
+pub trait LinearOps: Backend {
+    /// `x W`.
+    #[fusion(default)]
+    fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(x, w)
+    }
+
+    /// `x W + b`.
+    ///
+    /// # Gradients
+    /// `∂x = g Wᵀ`; `∂W = xᵀ g` and `∂b = Σ g`, where they train.
+    #[fusion(default)]
+    fn project_from(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let [d_out] = bias.shape().dims();
+        let bias = Self::float_reshape(bias, Shape::new([1, d_out]));
+        Self::float_add(Self::float_matmul(x, w), bias)
+    }
+}
+
+#[cfg(feature = "flex")]
+mod flex {
+    use super::{FloatTensor, LinearOps};
+    use crate::ops::gemm::{Matrix, add_product, product};
+    use crate::ops::kernels;
+    use crate::ops::whole::{are_simple, whole};
+    use burn::backend::ops::FloatTensorOps;
+    use burn::backend::{Flex, TensorMetadata};
+    use burn::tensor::{Shape, TensorData};
+
+    impl LinearOps for Flex {
+        fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+            if !are_simple(&[&x, &w]) {
+                return Self::float_matmul(x, w);
+            }
+            let (x, w) = (Matrix::of(&x), Matrix::of(&w));
+            let shape = [x.shape()[0], w.shape()[1]];
+            let mut y: Vec<f32> = Vec::with_capacity(shape.iter().product());
+            product(&mut y.spare_capacity_mut()[..shape.iter().product()], x, w);
+            // SAFETY: the product has written all of it.
+            unsafe { y.set_len(shape.iter().product()) };
+            FloatTensor::<Self>::from_data(TensorData::new(y, shape))
+        }
+
+        fn project_from(
+            x: FloatTensor<Self>,
+            w: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            if !are_simple(&[&x, &w, &bias]) {
+                let [d_out] = bias.shape().dims();
+                let bias = Self::float_reshape(bias, Shape::new([1, d_out]));
+                return Self::float_add(Self::float_matmul(x, w), bias);
+            }
+            let bias = whole(bias);
+            let (x, w) = (Matrix::of(&x), Matrix::of(&w));
+            let shape = [x.shape()[0], w.shape()[1]];
+            let mut y = kernels::repeated(bias.storage::<f32>(), shape[0]);
+            add_product(&mut y, 1.0, x, w);
+            FloatTensor::<Self>::from_data(TensorData::new(y, shape))
+        }
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl LinearOps for burn::backend::NdArray {}
+
+#[cfg(feature = "gpu")]
+impl LinearOps for burn_cubecl::CubeBackend {}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+impl<B: Backend + LinearOps> Backward<B, 3> for LinearBackward {
+    /// The input, where the weight trains, and the weight.
+    type State = (Option<NodeId>, FloatTensor<B>);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let [node_x, node_w, node_bias] = ops.parents;
+        let (x, w) = ops.state;
+        let grad = grads.consume::<B>(&ops.node);
+        if let Some(node) = node_bias {
+            grads.register::<B>(node.id, B::linear_bias_backward(grad.clone()));
+        }
+        if let (Some(node), Some(x)) = (node_w, x) {
+            let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
+            let gradient = B::project(B::float_swap_dims(x, 0, 1), grad.clone());
+            grads.register::<B>(node.id, gradient);
+        }
+        if let Some(node) = node_x {
+            let gradient = B::project(grad, B::float_swap_dims(w, 0, 1));
+            grads.register::<B>(node.id, gradient);
+        }
+    }
+}
+
+impl<B: Backend + LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
+    fn project_from(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let prepared = LinearBackward
+            .prepare::<C>([x.node(), w.node(), bias.node()])
+            .compute_bound()
+            .stateful();
+        match prepared {
+            OpsKind::Tracked(mut prep) => {
+                let saved = w.is_tracked().then(|| prep.checkpoint(&x));
+                let (x, w, bias) = (
+                    x.into_primitive(),
+                    w.into_primitive(),
+                    bias.into_primitive(),
+                );
+                prep.finish((saved, w.clone()), B::project_from(x, w, bias))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::project_from(
+                x.into_primitive(),
+                w.into_primitive(),
+                bias.into_primitive(),
+            )),
+        }
+    }
+}
+
+/// `x W + b`.
+///
+/// # Shapes
+/// - `x`: `[..., d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
+/// - returns `[..., d_out]`
+///
+/// # Panics
+/// On shapes that do not fit, and on a backend whose feature of this crate is off.
+pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let Some(bias) = bias else {
+        return burn::tensor::module::linear(x, w, None);
+    };
+    let ([d_in, d_out], [width]) = (w.dims(), bias.dims());
+    let mut shape: [usize; D] = x.dims();
+    assert_eq!(
+        (shape[D - 1], width),
+        (d_in, d_out),
+        "features and biases of a layer of [{d_in}, {d_out}]"
+    );
+    let rows = shape[..D - 1].iter().product();
+    let y: Tensor<2> = Tensor::from_dispatch(<Dispatch as LinearOps>::project_from(
+        x.reshape([rows, d_in]).into_dispatch(),
+        w.into_dispatch(),
+        bias.into_dispatch(),
+    ));
+    shape[D - 1] = d_out;
+    y.reshape(shape)
+}
