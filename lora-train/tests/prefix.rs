@@ -220,13 +220,20 @@ fn every_form_generates_and_is_inspected() {
     for (name, words) in [
         (
             "alone/final",
-            &["PEFT prefix", "3 virtual tokens in 2 layers of width 24"][..],
+            &[
+                "PREFIX_TUNING",
+                "num_virtual_tokens 3",
+                "prompt_embeddings [3, 96]",
+            ][..],
         ),
         (
             "lora/final",
-            &["LoRA adapter", "rank 3", "3 virtual tokens"],
+            &["LoRA adapter", "rank 3", "further adapters in prefix"],
         ),
-        ("lora/final/prefix", &["PEFT prefix", "3 virtual tokens"]),
+        (
+            "lora/final/prefix",
+            &["PREFIX_TUNING", "num_virtual_tokens 3"],
+        ),
     ] {
         let dir = fixtures().join("prefix").join(name);
         let text = succeed(lora(["inspect"]).arg(&dir));
@@ -405,10 +412,10 @@ fn what_a_prefix_does_not_go_with_is_refused_by_name() {
     let other = dir.path().join("other");
     let mut command = lora(["combine"]);
     command.args([&both, &both]).arg("--output").arg(&other);
-    fail(&mut command, 2, &["prefix", "lost"]);
+    fail(&mut command, 2, &["prefix", "no place here"]);
     let mut command = lora(["convert", "--to", "mlx"]);
     command.arg(&both).arg("--output").arg(&other);
-    fail(&mut command, 2, &["prefix", "lost"]);
+    fail(&mut command, 2, &["prefix", "no place here"]);
     let mut command = lora(["convert", "--to", "mlx"]);
     command
         .arg(fixtures().join("prefix/alone/final"))
