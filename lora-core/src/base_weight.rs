@@ -1,7 +1,5 @@
 //! The frozen weight below the adapters of a linear layer, as it lies in memory.
 
-use crate::LoraAdapter;
-use crate::named::AdapterSet;
 use crate::ops::{linear, lora_linear};
 use crate::packed::PackedWeight;
 use burn::module::Param;
@@ -16,9 +14,9 @@ pub(crate) enum BaseWeight<'a> {
 }
 
 impl<'a> BaseWeight<'a> {
-    /// That of a parameter, whatever is on it.
-    pub fn of(weight: &'a Param<Tensor<2>>) -> Self {
-        match packed(weight) {
+    /// That of a parameter, which is a placeholder where there is a packed one.
+    pub fn of(weight: &Param<Tensor<2>>, packed: Option<&'a PackedWeight>) -> Self {
+        match packed {
             Some(packed) => Self::Packed(packed),
             None => Self::Dense(weight.base()),
         }
@@ -82,16 +80,5 @@ impl<'a> BaseWeight<'a> {
                 }
             }
         }
-    }
-}
-
-/// The packed weight that is on a parameter, or in what is on it.
-pub(crate) fn packed(weight: &Param<Tensor<2>>) -> Option<&PackedWeight> {
-    if let Some(adapter) = weight.reparameterization::<LoraAdapter>() {
-        return adapter.packed.as_ref();
-    }
-    match AdapterSet::of(weight) {
-        Some(set) => set.packed.as_ref(),
-        None => weight.reparameterization::<PackedWeight>(),
     }
 }

@@ -1,6 +1,6 @@
 //! A linear layer that reads its adapter on the activation path.
 
-use crate::base_weight::{self, BaseWeight};
+use crate::base_weight::BaseWeight;
 use crate::ops::linear;
 use crate::{LoraAdapter, PackedWeight, named};
 use burn::config::Config;
@@ -59,12 +59,15 @@ impl LoraLinear {
 
     /// Whether an adapter, or a set of them, is on the weight.
     pub fn is_adapted(&self) -> bool {
-        self.adapter().is_some() || named::AdapterSet::of(&self.weight).is_some()
+        self.adapter().is_some() || named::is_on(&self.weight)
     }
 
     /// The frozen weight, where [`quantize`](crate::quantize()) has packed it.
     pub fn packed(&self) -> Option<&PackedWeight> {
-        base_weight::packed(&self.weight)
+        match self.adapter() {
+            Some(adapter) => adapter.packed.as_ref(),
+            None => named::packed_weight(&self.weight),
+        }
     }
 
     /// Applies the layer.
@@ -85,7 +88,7 @@ impl LoraLinear {
             return y; // Each example has an adapter of its own.
         }
         let bias = self.bias.as_ref().map(Param::val);
-        let base = BaseWeight::of(&self.weight);
+        let base = BaseWeight::of(&self.weight, self.packed());
         match named::acting_adapter(&self.weight) {
             None => match base {
                 BaseWeight::Dense(_) => linear(x, self.weight.val(), bias),

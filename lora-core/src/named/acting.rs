@@ -1,6 +1,6 @@
 //! Which adapter of a set acts, here and now.
 
-use super::grouped::Groups;
+use super::side_by_side::Groups;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! The set: a base and its adapters.
 
 use super::acting::{Handle, Key};
-use super::build::Build;
+use super::build::{Build, Named};
 use super::change::Change;
 use super::name::{check_name, nearest};
 use super::set::PutSet;
@@ -63,20 +63,6 @@ pub struct NamedAdapters<M: Module> {
     named: Vec<Named>,
     handle: Handle,
     next: Key,
-}
-
-/// One of the adapters.
-#[derive(Debug)]
-pub(super) struct Named {
-    pub name: String,
-    pub key: Key,
-    pub report: AttachReport,
-    /// What PEFT keeps beside it.
-    options: PeftOptions,
-    /// What it does, by the path of the parameter.
-    pub changes: Vec<(String, Change)>,
-    /// The first parameter that cannot differ between the examples of a batch, and why.
-    one_for_all: Option<(String, &'static str)>,
 }
 
 impl<M: Module> NamedAdapters<M> {

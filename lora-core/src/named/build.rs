@@ -1,12 +1,12 @@
 //! The values of an adapter, onto the parameters of the base and back.
 
 use super::acting::Key;
-use super::adapters::Named;
 use super::change::Change;
 use crate::AttachReport;
 use crate::adapted::AdaptedModule;
 use crate::adapter::{AdapterSwitch, LoraBias};
 use crate::attach::{AdapterValues, Given, LowRank, parameter};
+use crate::peft::PeftOptions;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::HashMap;
@@ -95,6 +95,20 @@ impl ModuleVisitor for Build<'_> {
 
 fn reshaped(data: &TensorData, shape: Vec<usize>) -> TensorData {
     TensorData::new(data.iter::<f32>().collect::<Vec<_>>(), shape)
+}
+
+/// One of the adapters.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub name: String,
+    pub key: Key,
+    pub report: AttachReport,
+    /// What PEFT keeps beside it.
+    pub options: PeftOptions,
+    /// What it does, by the path of the parameter.
+    pub changes: Vec<(String, Change)>,
+    /// The first parameter that cannot differ between the examples of a batch, and why.
+    pub one_for_all: Option<(String, &'static str)>,
 }
 
 impl Named {

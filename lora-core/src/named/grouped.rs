@@ -6,31 +6,13 @@
 
 use super::acting::{Rows, is_scoped};
 use super::change::Change;
-use super::set::AdapterSet;
+use super::set::{AdapterSet, packed_weight};
+use super::side_by_side::{Factors, Groups};
 use crate::base_weight::BaseWeight;
 use burn::module::Param;
 use burn::tensor::module::{embedding as look_up, linear as dense};
 use burn::tensor::{Int, Tensor, TensorData};
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-
-/// What adapters side by side are at each parameter, by the number of its set.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Groups {
-    weights: HashMap<usize, Factors>,
-    biases: HashMap<usize, Tensor<2>>,
-}
-
-/// The adapters of one weight side by side.
-#[derive(Clone, Debug)]
-struct Factors {
-    /// `[d_in, R]` and `[R, d_out]`; `None` where none of them has any.
-    low_rank: Option<[Tensor<2>; 2]>,
-    /// Number of columns, and scale, of each adapter.
-    columns: Vec<(usize, f64)>,
-    /// DoRA's gain, a row for each adapter and one of ones for the base: `[adapters + 1, d_out]`.
-    gains: Option<Tensor<2>>,
-}
 
 /// What the adapters of a batch do to one parameter, in the order of [`Rows::adapters`].
 struct Changes<'a> {
@@ -75,7 +57,7 @@ pub(crate) fn linear<const D: usize>(
     if !weights.any(|_| true) && !biases.any(|_| true) {
         return None;
     }
-    let w = BaseWeight::of(weight);
+    let w = BaseWeight::of(weight, packed_weight(weight));
     let d_out = w.d_out();
     let batch = rows.of.len();
     let mut shape = x.dims();

@@ -13,7 +13,7 @@
 //! | `name` | what an adapter may be called |
 //! | `acting` | which one acts, here and now |
 //! | `set`, `change`, `build` | what the adapters do to a parameter, and its values from files and back |
-//! | `grouped` | the arithmetic of a mixed batch |
+//! | `side_by_side`, `grouped` | the adapters of a mixed batch as one, and the arithmetic with them |
 
 mod acting;
 mod adapters;
@@ -24,6 +24,7 @@ mod merged;
 mod name;
 mod per_example;
 mod set;
+mod side_by_side;
 mod tree;
 
 pub use acting::in_rows;
@@ -34,4 +35,4 @@ pub use per_example::BatchAdapters;
 pub use tree::{DEFAULT, adapters_in};
 
 pub(crate) use grouped::{embedding, linear};
-pub(crate) use set::{AdapterSet, acting_adapter, without_update};
+pub(crate) use set::{acting_adapter, is_on, packed_weight, without_update};

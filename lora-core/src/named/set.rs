@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) struct AdapterSet {
     changes: Vec<Change>,
     /// The parameter, where it is kept in few bits: it holds a placeholder then.
-    pub(crate) packed: Option<PackedWeight>,
+    packed: Option<PackedWeight>,
     /// Tells it from those of other parameters, whose ids clones of a layer may share.
     #[module(skip)]
     pub(super) id: usize,
@@ -89,6 +89,19 @@ pub(crate) fn acting_adapter(weight: &Param<Tensor<2>>) -> Option<&LoraAdapter> 
         None => AdapterSet::of(weight)?.acting()?.factors.as_ref()?,
     };
     adapter.is_enabled().then_some(adapter)
+}
+
+/// Whether a set is on a weight.
+pub(crate) fn is_on(weight: &Param<Tensor<2>>) -> bool {
+    AdapterSet::of(weight).is_some()
+}
+
+/// The packed weight that is on a parameter by itself, or in its set.
+pub(crate) fn packed_weight(weight: &Param<Tensor<2>>) -> Option<&PackedWeight> {
+    match AdapterSet::of(weight) {
+        Some(set) => set.packed.as_ref(),
+        None => weight.reparameterization::<PackedWeight>(),
+    }
 }
 
 /// A weight without the low-rank update of the adapter that acts.
