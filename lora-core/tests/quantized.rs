@@ -364,9 +364,9 @@ fn what_cannot_be_quantised_is_refused_by_name() {
     assert!(message(quantize(adapted, &config)).contains("second"));
     let skip = message(quantize(
         Net::new(&device),
-        &config.clone().with_skip(["fisrt"]),
+        &config.clone().with_skip(["firzt"]),
     ));
-    assert!(skip.contains("fisrt") && skip.contains("first"), "{skip}");
+    assert!(skip.contains("firzt") && skip.contains("first"), "{skip}");
     let mut bad = Net::new(&device);
     bad.second.weight = bad.second.weight.map(|w| w.mul_scalar(f32::NAN));
     let bad = message(quantize(bad, &config));
