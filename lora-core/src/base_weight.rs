@@ -6,6 +6,7 @@ use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
 
 /// The frozen weight of a linear layer, `[d_in, d_out]`.
+#[allow(clippy::large_enum_variant)] // One at a time, for a forward pass.
 pub(crate) enum BaseWeight<'a> {
     /// Numbers.
     Dense(Tensor<2>),

@@ -305,8 +305,7 @@ fn files_that_are_not_the_models_own_are_refused_by_name() {
         let error = base
             .clone()
             .load_adapter(dir)
-            .err()
-            .expect("refused")
+            .expect_err("refused")
             .to_string();
         for word in words {
             assert!(error.contains(word), "`{word}` is not in: {error}");

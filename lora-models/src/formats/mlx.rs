@@ -234,7 +234,7 @@ mod tests {
             factor("q.lora_a", &[1 << 60, 0]),
             factor("q.lora_b", &[0, 1 << 60]),
         ];
-        write_safetensors(&dir.path().join(WEIGHTS_FILE), &tensors, ExportDType::F32).unwrap();
+        write_safetensors(dir.path().join(WEIGHTS_FILE), &tensors, ExportDType::F32).unwrap();
         let error = read(dir.path(), &Rename::new(), PeftOptions::default()).unwrap_err();
         assert!(error.to_string().contains("`rank` is 0"), "{error}");
     }
