@@ -46,7 +46,7 @@ pub(crate) const INT8_OFFSET: i32 = 128;
 
 /// What a backend does for packed weights.
 ///
-/// The codes lie in words of 32 bits, the first in the lowest bits, and [`BLOCK`](self) of them share a scale. With
+/// The codes lie in words of 32 bits, the first in the lowest bits, and 64 of them share a scale. With
 /// `bits` = 4 they are NF4's, with 8 whole numbers with 128 added. In their order they are the
 /// weight as PyTorch has it, `[d_out, d_in]`, filled up to a whole block.
 #[backend_extension(
