@@ -3,7 +3,7 @@
 use super::AttentionOptions;
 use crate::ops::dropout_mask;
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{DType, IntDType, Shape, Slice, TensorData};
+use burn::tensor::{DType, Slice, TensorData};
 
 /// What the forward pass had and found.
 pub(super) struct Forward<B: Backend> {
@@ -94,7 +94,7 @@ pub(super) fn backward<B: Backend>(
     (of_query, of_key, of_value, of_bias)
 }
 
-/// `s Q Kᵀ + bias`, in f32 at least, with the least f32 added where a key is behind its query.
+/// `s Q Kᵀ + bias`, in f32 at least, and negative infinity where a key is behind its query.
 fn scores<B: Backend>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
@@ -116,18 +116,14 @@ fn scores<B: Backend>(
         return scores;
     }
     assert!(keys >= queries, "{queries} causal queries of {keys} keys");
-    let places = |count: usize, shape: [usize; 4]| {
-        let places = B::int_arange(0..count as i64, &device, IntDType::I32);
-        B::int_reshape(places, Shape::new(shape))
-    };
-    let visible = B::int_add_scalar(
-        places(queries, [1, 1, queries, 1]),
-        ((keys - queries) as i64).into(),
-    );
-    let behind = B::int_sub(places(keys, [1, 1, 1, keys]), visible);
-    let behind = B::int_clamp(behind, 0.into(), 1.into());
-    let hidden = B::int_into_float(behind, wide.into());
-    let hidden = B::float_mul_scalar(hidden, f32::MIN.into());
+    // Infinite, so that a key behind its query stays below one that a bias of the least f32 hides; made on the host, since
+    // zero times that is no number.
+    let mut hidden = vec![0.0f32; queries * keys];
+    for (query, row) in hidden.chunks_exact_mut(keys).enumerate() {
+        row[keys - queries + query + 1..].fill(f32::NEG_INFINITY);
+    }
+    let hidden = B::float_from_data(TensorData::new(hidden, [1, 1, queries, keys]), &device);
+    let hidden = B::float_cast(hidden, wide.into());
     B::float_add(scores, hidden)
 }
 
