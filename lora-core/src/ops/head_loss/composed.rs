@@ -1,11 +1,14 @@
 //! By operations that every backend has.
+//!
+//! A row's own class is found by a one among zeros, neither gathered nor scattered: with Burn 0.22.1's kernel fusion, the result of
+//! a gather was wrong on WGPU where a scatter into another tensor of the same product followed it.
 
 use super::{CrossEntropy, HeadGradients, rows_at_once};
 use burn::backend::{
     Backend, TensorMetadata,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{DType, IndexingUpdateOp, Shape, Slice, TensorData};
+use burn::tensor::{DType, Shape, Slice, TensorData};
 
 type Parts<B> = (
     FloatTensor<B>,
@@ -116,17 +119,27 @@ impl<B: Backend> Scorer<B> {
         let logits = B::float_cast(logits, self.wide.into());
         let int = targets.dtype().into();
         let targets = B::int_reshape(targets, [rows, 1].into());
+        let device = logits.device();
         // One where a row counts, else zero.
         let counts = B::int_add_scalar(targets.clone(), 1.into());
         let counts = B::int_into_float(B::int_clamp(counts, 0.into(), 1.into()), self.wide.into());
-        let targets = B::int_clamp_min(targets, 0.into());
+        // One at a row's own class, else zero; without a target `counts` takes it out.
+        let classes_in_order = B::int_arange(0..classes as i64, &device, int);
+        let classes_in_order = B::int_reshape(classes_in_order, [1, classes].into());
+        let distance = B::int_abs(B::int_sub(
+            B::int_expand(classes_in_order, [rows, classes].into()),
+            B::int_expand(targets, [rows, classes].into()),
+        ));
+        let other = B::int_into_float(B::int_clamp_max(distance, 1.into()), self.wide.into());
+        let one_hot = B::float_add_scalar(B::float_neg(other), 1.0.into());
+        let own_of = |all| B::float_sum_dim(B::float_mul(all, one_hot.clone()), 1);
 
         let best = B::float_argmax(logits.clone(), 1, int);
         let shifted = B::float_sub(logits.clone(), B::float_max_dim(logits, 1));
         let powers = B::float_exp(shifted.clone());
         let sum = B::float_sum_dim(powers.clone(), 1);
         let log_sum = B::float_log(sum.clone());
-        let own = B::float_gather(1, shifted.clone(), targets.clone());
+        let own = own_of(shifted.clone());
         let nll = B::float_mul(B::float_sub(log_sum.clone(), own), counts.clone());
 
         // (1 - ε) c_y, zero where the row does not count.
@@ -135,8 +148,7 @@ impl<B: Backend> Scorer<B> {
             None => B::float_mul_scalar(counts.clone(), hard.into()),
             Some(weights) => {
                 let all = B::float_expand(weights.clone(), [rows, classes].into());
-                let own = B::float_gather(1, all, targets.clone());
-                B::float_mul_scalar(B::float_mul(own, counts.clone()), hard.into())
+                B::float_mul_scalar(B::float_mul(own_of(all), counts.clone()), hard.into())
             }
         };
         let mut loss = B::float_mul(nll.clone(), hard.clone());
@@ -172,8 +184,7 @@ impl<B: Backend> Scorer<B> {
                 };
                 gradient = B::float_sub(gradient, spread);
             }
-            let own = B::float_neg(hard);
-            B::float_scatter(1, gradient, targets, own, IndexingUpdateOp::Add)
+            B::float_sub(gradient, B::float_mul(one_hot, hard))
         });
         Scored {
             loss,
