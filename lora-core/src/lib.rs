@@ -33,7 +33,7 @@
 //! # Rooms
 //! - [`ops`]: the arithmetic on Burn's backends, with one backward pass for all
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
-//! - [`attach()`], [`attach_with`], [`detach`], [`freeze`], [`AttachReport`]: adapters on and off a module
+//! - [`attach()`], [`attach_with`], [`attach_report`], [`detach`], [`freeze`], [`AttachReport`]: adapters on and off a module
 //! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`], [`LayerNorm`]
@@ -83,7 +83,7 @@ mod weight_error;
 
 pub use adapted::AdaptedModule;
 pub use adapter::{AdapterSwitch, LoraAdapter, LoraBias};
-pub use attach::{AttachReport, attach, attach_with, detach, freeze};
+pub use attach::{AttachReport, attach, attach_report, attach_with, detach, freeze};
 pub use config::{BiasTraining, ExcludeModules, LoraConfig, TargetModules};
 pub use dropout::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};

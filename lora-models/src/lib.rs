@@ -5,6 +5,8 @@
 //!   what they share
 //! - [`classifier`]: encoders with a head, for classes, a score or a class for each token
 //! - [`LoraModel`]: what is the same about all of them: adapters, export
+//! - [`ModelConfig`], [`Preset`]: the shape of any of them
+//! - [`Blocks`]: any of them block by block, to compute activations again instead of keeping them
 //! - [`ModelAdapters`]: several adapters on one model by name; [`generate_each`]: one for each prompt
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
@@ -46,8 +48,10 @@
 
 pub mod activation;
 pub mod bert;
+mod blocks;
 pub mod checkpoint;
 pub mod classifier;
+mod config;
 pub mod deberta;
 pub mod encoder;
 mod error;
@@ -62,6 +66,8 @@ pub mod prefix;
 pub mod tokenizer;
 mod weights;
 
+pub use blocks::Blocks;
+pub use config::{ModelConfig, Preset};
 pub use error::ModelError;
 pub use export::ExportOptions;
 pub use model::{LoraModel, model_type};

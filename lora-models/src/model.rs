@@ -12,7 +12,7 @@ use lora_core::named::NamedAdapters;
 use lora_core::peft::{self, PeftOptions};
 use lora_core::{
     Architecture, AttachReport, LayerKind, LoraConfig, LoraError, QuantizeConfig, QuantizedModule,
-    TargetModules, attach_with, freeze, quantize_with,
+    TargetModules, attach_report, attach_with, freeze, quantize_with,
 };
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -153,17 +153,26 @@ pub trait LoraModel: Module {
     /// # Errors
     /// As [`lora_core::attach_with`].
     fn attach(self, config: &LoraConfig) -> Result<(Self, AttachReport), ModelError> {
-        let mut config = config.clone();
-        for module in self.modules_to_save() {
-            if !config.modules_to_save.contains(&module) {
-                config.modules_to_save.push(module);
-            }
-        }
+        let config = with_saved(&self, config);
         without_prefix(self, |model| {
             let model = model.prepare(&config)?;
             let architecture = model.lora_architecture();
             Ok(attach_with(model, &config, &architecture)?)
         })
+    }
+
+    /// What [`attach`](Self::attach) would do, without doing it.
+    ///
+    /// # Errors
+    /// As [`lora_core::attach_report`].
+    fn attach_report(&self, config: &LoraConfig) -> Result<AttachReport, ModelError> {
+        let config = with_saved(self, config);
+        let (_, report) = without_prefix(self.clone(), |model| {
+            let model = model.prepare(&config)?;
+            let report = attach_report(&model, &config, &model.lora_architecture())?;
+            Ok((model, report))
+        })?;
+        Ok(report)
     }
 
     /// Puts a prefix on the model, which trains; its weights are left as they are: [`attach`](Self::attach)
@@ -328,6 +337,17 @@ pub trait LoraModel: Module {
             }),
         }
     }
+}
+
+/// The configuration with what trains whole on this model whatever is asked for.
+fn with_saved<M: LoraModel>(model: &M, config: &LoraConfig) -> LoraConfig {
+    let mut config = config.clone();
+    for module in model.modules_to_save() {
+        if !config.modules_to_save.contains(&module) {
+            config.modules_to_save.push(module);
+        }
+    }
+    config
 }
 
 /// Does something to a model while its prefix is away: what is about its weights is not about that.

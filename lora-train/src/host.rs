@@ -1,7 +1,7 @@
 //! Tensors read back to the host.
 
 use crate::TrainError;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 /// The values of a float tensor, row-major.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
@@ -13,6 +13,13 @@ pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Trai
 pub(crate) fn integers<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i64>, TrainError> {
     let data = tensor.try_into_data().map_err(burn_error)?;
     data.convert::<i64>().try_to_vec().map_err(burn_error)
+}
+
+/// Waits until the device has done all that it was given.
+pub(crate) fn wait(device: &Device) -> Result<(), TrainError> {
+    device.sync().map_err(|error| TrainError::Burn {
+        message: format!("the device failed: {error:?}"),
+    })
 }
 
 fn burn_error(error: impl std::fmt::Debug) -> TrainError {

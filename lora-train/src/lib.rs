@@ -7,7 +7,7 @@
 //! - [`trainer`]: the training loop on Burn's `Learner`, checkpoints, schedule, optimizer
 //! - [`metric`]: loss, perplexity, BLEU, ROUGE-L; accuracy, F1, correlations, entities
 //! - [`options`]: what a run can be told, by flags or a recipe
-//! - [`run`]: train, evaluate, predict, generate, merge, inspect
+//! - [`run`]: train, evaluate, predict, generate, merge, inspect, measure, plan
 //! - [`progress`], [`device`], [`memory`]: what is shown, where it runs, how memory is kept
 #![recursion_limit = "256"]
 

@@ -60,6 +60,18 @@ pub fn attach_with<M: Module>(
     plan.apply(module, Given::default())
 }
 
+/// What [`attach_with`] would do, without doing it: no value is read or made.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_report<M: Module>(
+    module: &M,
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<AttachReport, LoraError> {
+    Ok(AttachPlan::new(module, config, architecture)?.report)
+}
+
 /// Freezes a module and puts nothing on it: for what trains beside adapters, such as a prefix.
 pub fn freeze<M: Module>(module: M) -> (M, AttachReport) {
     let report = AttachReport {

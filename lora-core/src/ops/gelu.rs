@@ -1,8 +1,13 @@
-//! GELU by the error function, `x Φ(x)` (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2).
+//! GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2), by the error function or by the hyperbolic tangent.
 //!
-//! Burn's own on the CPU takes the error function a number at a time on one core, in the forward pass and again in
-//! the backward one: a sixth of a step of a small BERT. Here it is a rational function, on all
-//! threads; other backends keep their own forward pass.
+//! Either is `x` times a share of it between 0 and 1:
+//!
+//! - `Φ(x)`, the normal distribution, with the derivative `Φ(x) + x φ(x)`
+//! - `½ (1 + tanh u)` with `u = √(2/π) (x + 0.044715 x³)`, GPT-2's `gelu_new`, written as `s = sigmoid(2u)`, which is the same and
+//!   takes one exponential; the derivative is `s + x s (1 - s) 2u'` with `2u' = 2 √(2/π) (1 + 3 · 0.044715 x²)`
+//!
+//! For the backward pass `x` alone stays. Burn's own on the CPU takes the error function a number at a time on one core, and the cube by
+//! a power with four intermediate results; here both are rational functions or one exponential, on all threads.
 
 use burn::backend::autodiff::{
     NodeId,
@@ -12,7 +17,16 @@ use burn::backend::autodiff::{
 };
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GeluKind {
+    /// By the error function.
+    Exact,
+    /// By the hyperbolic tangent.
+    Tanh,
+}
 
 /// What a backend does for GELU.
 #[backend_extension(
@@ -23,55 +37,111 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
     Autodiff,
 )]
 pub trait GeluOps: Backend {
-    /// `x Φ(x)` of each element.
-    ///
-    /// # Gradients
-    /// `∂x = g (Φ(x) + x φ(x))`, from `x` alone.
+    /// GELU of each element.
     #[fusion(default)]
-    fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::gelu(x)
+    fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
+        composed::<Self>(x, kind)
     }
 
-    /// `g (Φ(x) + x φ(x))`.
-    ///
-    /// Not Burn's own `gelu_backward`: its default is the derivative of the approximation by tanh, which is off
-    /// by some 1e-4.
+    /// `grad` times the derivative at `x`.
     #[fusion(default)]
-    fn exact_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        let erf = Self::float_erf(Self::float_mul_scalar(x.clone(), FRAC_1_SQRT_2.into()));
-        let cdf = Self::float_mul_scalar(Self::float_add_scalar(erf, 1.0.into()), 0.5.into());
-        let square = Self::float_mul(x.clone(), x.clone());
-        let power = Self::float_exp(Self::float_mul_scalar(square, (-0.5).into()));
-        let density = FRAC_2_SQRT_PI * FRAC_1_SQRT_2 / 2.0;
-        let pdf = Self::float_mul_scalar(power, density.into());
-        Self::float_mul(grad, Self::float_add(cdf, Self::float_mul(x, pdf)))
+    fn gelu_of_kind_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        kind: GeluKind,
+    ) -> FloatTensor<Self> {
+        composed_backward::<Self>(x, grad, kind)
     }
+}
+
+/// `2 √(2/π)`: FRAC_2_SQRT_PI is 2/√π.
+const SLOPE: f64 = FRAC_2_SQRT_PI * SQRT_2;
+const CUBIC: f64 = 0.044715;
+
+fn composed<B: Backend>(x: FloatTensor<B>, kind: GeluKind) -> FloatTensor<B> {
+    match kind {
+        GeluKind::Exact => B::gelu(x),
+        GeluKind::Tanh => {
+            let (share, _) = tanh_share::<B>(x.clone());
+            B::float_mul(x, share)
+        }
+    }
+}
+
+/// Not Burn's own `gelu_backward`: its default is the derivative of the approximation by tanh, which is off by some 1e-4
+/// of the exact one's.
+fn composed_backward<B: Backend>(
+    x: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    kind: GeluKind,
+) -> FloatTensor<B> {
+    let derivative = match kind {
+        GeluKind::Exact => {
+            let erf = B::float_erf(B::float_mul_scalar(x.clone(), FRAC_1_SQRT_2.into()));
+            let cdf = B::float_mul_scalar(B::float_add_scalar(erf, 1.0.into()), 0.5.into());
+            let square = B::float_mul(x.clone(), x.clone());
+            let power = B::float_exp(B::float_mul_scalar(square, (-0.5).into()));
+            let density = FRAC_2_SQRT_PI * FRAC_1_SQRT_2 / 2.0;
+            let pdf = B::float_mul_scalar(power, density.into());
+            B::float_add(cdf, B::float_mul(x, pdf))
+        }
+        GeluKind::Tanh => {
+            // Beyond it the derivative is 0 or 1, and the square would overflow before the product is zero.
+            let x = B::float_clamp(x, (-20.0).into(), 20.0.into());
+            let (share, square) = tanh_share::<B>(x.clone());
+            let slope = B::float_mul_scalar(square, (3.0 * SLOPE * CUBIC).into());
+            let slope = B::float_mul(B::float_add_scalar(slope, SLOPE.into()), x);
+            let rest = B::float_add_scalar(B::float_neg(share.clone()), 1.0.into());
+            let slope = B::float_add_scalar(B::float_mul(slope, rest), 1.0.into());
+            B::float_mul(share, slope)
+        }
+    };
+    B::float_mul(grad, derivative)
+}
+
+/// `s`, and `x²`.
+fn tanh_share<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+    let square = B::float_mul(x.clone(), x.clone());
+    let slope = B::float_mul_scalar(square.clone(), (SLOPE * CUBIC).into());
+    let slope = B::float_add_scalar(slope, SLOPE.into());
+    (B::sigmoid(B::float_mul(slope, x)), square)
 }
 
 #[cfg(feature = "flex")]
 mod flex {
-    use super::{FloatTensor, GeluOps};
+    use super::{FloatTensor, GeluKind, GeluOps, composed, composed_backward};
     use crate::ops::{kernels, whole::whole};
-    use burn::backend::Flex;
-    use burn::backend::ops::ActivationOps;
+    use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::{DType, TensorData};
 
     impl GeluOps for Flex {
-        fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
             if x.dtype() != DType::F32 {
-                return <Self as ActivationOps<Self>>::gelu(x);
+                return composed::<Self>(x, kind);
             }
-            let x = x.to_contiguous();
-            let y = kernels::gelu(x.storage::<f32>());
-            FloatTensor::<Self>::from_data(TensorData::new(y, x.layout().shape().clone()))
+            let x = whole(x);
+            let values = x.storage::<f32>();
+            let y = match kind {
+                GeluKind::Exact => kernels::gelu(values),
+                GeluKind::Tanh => kernels::gelu_tanh(values),
+            };
+            FloatTensor::<Self>::from_data(TensorData::new(y, x.shape()))
         }
 
-        fn exact_gelu_backward(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        fn gelu_of_kind_backward(
+            x: FloatTensor<Self>,
+            grad: FloatTensor<Self>,
+            kind: GeluKind,
+        ) -> FloatTensor<Self> {
             if x.dtype() != DType::F32 || grad.dtype() != x.dtype() {
-                return <Self as ActivationOps<Self>>::gelu_backward(x, grad);
+                return composed_backward::<Self>(x, grad, kind);
             }
             let (x, mut grad) = (whole(x), whole(grad));
-            kernels::gelu_backward(x.storage::<f32>(), grad.storage_mut::<f32>());
+            let (values, grads) = (x.storage::<f32>(), grad.storage_mut::<f32>());
+            match kind {
+                GeluKind::Exact => kernels::gelu_backward(values, grads),
+                GeluKind::Tanh => kernels::gelu_tanh_backward(values, grads),
+            }
             grad
         }
     }
@@ -87,8 +157,8 @@ impl GeluOps for burn_cubecl::CubeBackend {}
 struct GeluBackward;
 
 impl<B: Backend + GeluOps> Backward<B, 1> for GeluBackward {
-    /// The input.
-    type State = NodeId;
+    /// The input, and which GELU.
+    type State = (NodeId, GeluKind);
 
     fn backward(
         self,
@@ -97,16 +167,17 @@ impl<B: Backend + GeluOps> Backward<B, 1> for GeluBackward {
         checkpointer: &mut Checkpointer,
     ) {
         let [node_x] = ops.parents;
+        let (x, kind) = ops.state;
         let grad = grads.consume::<B>(&ops.node);
         if let Some(node) = node_x {
-            let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(ops.state);
-            grads.register::<B>(node.id, B::exact_gelu_backward(x, grad));
+            let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
+            grads.register::<B>(node.id, B::gelu_of_kind_backward(x, grad, kind));
         }
     }
 }
 
 impl<B: Backend + GeluOps, C: CheckpointStrategy> GeluOps for Autodiff<B, C> {
-    fn exact_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
         match GeluBackward
             .prepare::<C>([x.node()])
             .compute_bound()
@@ -114,12 +185,17 @@ impl<B: Backend + GeluOps, C: CheckpointStrategy> GeluOps for Autodiff<B, C> {
         {
             OpsKind::Tracked(mut prep) => {
                 let saved = prep.checkpoint(&x);
-                let y = B::exact_gelu(x.into_primitive());
-                prep.finish(saved, y)
+                let y = B::gelu_of_kind(x.into_primitive(), kind);
+                prep.finish((saved, kind), y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::exact_gelu(x.into_primitive())),
+            OpsKind::UnTracked(prep) => prep.finish(B::gelu_of_kind(x.into_primitive(), kind)),
         }
     }
+}
+
+fn of_kind<const D: usize>(x: Tensor<D>, kind: GeluKind) -> Tensor<D> {
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(<Dispatch as GeluOps>::gelu_of_kind(x, kind))
 }
 
 /// `x Φ(x)` of each element.
@@ -144,5 +220,30 @@ impl<B: Backend + GeluOps, C: CheckpointStrategy> GeluOps for Autodiff<B, C> {
 /// # Panics
 /// On a backend whose feature of this crate is off.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    Tensor::from_dispatch(<Dispatch as GeluOps>::exact_gelu(x.into_dispatch()))
+    of_kind(x, GeluKind::Exact)
+}
+
+/// `½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))` of each element.
+///
+/// # Shapes
+/// - `x`: `[...]`
+/// - returns `[...]`
+///
+/// # Example
+/// ```
+/// # #![recursion_limit = "256"]
+/// use burn::tensor::{Device, Tensor};
+/// use lora_core::ops::gelu_tanh;
+///
+/// let x = Tensor::<1>::from_floats([-1.0, 0.0, 2.0], &Device::flex());
+/// let y = gelu_tanh(x).into_data().to_vec::<f32>().unwrap();
+/// for (found, expected) in y.iter().zip([-0.158808, 0.0, 1.9545977]) {
+///     assert!((found - expected).abs() < 3e-7);
+/// }
+/// ```
+///
+/// # Panics
+/// On a backend whose feature of this crate is off.
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    of_kind(x, GeluKind::Tanh)
 }

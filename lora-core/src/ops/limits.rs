@@ -1,4 +1,4 @@
-//! What a device can hold.
+//! What a device can hold, and what it holds.
 
 use burn::tensor::Device;
 
@@ -11,6 +11,20 @@ pub fn max_buffer_bytes(device: &Device) -> Option<u64> {
         #[cfg(feature = "gpu")]
         burn::backend::DispatchDevice::Cube(device) => {
             Some(device.client().properties().memory.max_page_size)
+        }
+        _ => None,
+    }
+}
+
+/// The bytes of the device's memory that the backend has reserved, those that it would use again among them; `None`
+/// where it does not tell, as on the CPU.
+pub fn device_memory_bytes(device: &Device) -> Option<u64> {
+    match device.as_dispatch() {
+        #[cfg(feature = "gpu")]
+        burn::backend::DispatchDevice::Cube(device) => {
+            use burn_cubecl::cubecl::MemoryScope;
+            let report = device.client().memory_report(MemoryScope::Device);
+            Some(report.usage().bytes_reserved)
         }
         _ => None,
     }

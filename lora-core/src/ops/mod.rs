@@ -17,7 +17,7 @@
 //! | [`LinearOps`] | [`linear`] | a linear layer, frozen or not |
 //! | [`LayerNormOps`] | [`layer_norm`] | layer normalisation |
 //! | [`DropoutOps`] | [`Dropout`](crate::Dropout) | dropout that keeps no mask |
-//! | [`GeluOps`], [`GeluTanhOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and by tanh |
+//! | [`GeluOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and by tanh |
 //! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
 //! | [`SoftmaxOps`] | [`softmax`] | softmax |
 
@@ -28,8 +28,6 @@ mod autodiff;
 mod dropout;
 #[allow(deprecated)] // As above.
 mod gelu;
-#[allow(deprecated)] // As above.
-mod gelu_tanh;
 #[cfg(feature = "flex")]
 mod gemm;
 #[allow(deprecated)] // As above.
@@ -54,14 +52,13 @@ mod whole;
 pub use attention::{AttentionOps, AttentionOptions, ScaledDotProduct};
 pub use dropout::DropoutOps;
 pub(crate) use dropout::drop_by_seed;
-pub use gelu::{GeluOps, gelu};
-pub use gelu_tanh::{GeluTanhOps, gelu_tanh};
+pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
 };
 pub(crate) use host::{dropout_mask, is_on_host};
 pub use layer_norm::{LayerNormOps, layer_norm};
-pub use limits::max_buffer_bytes;
+pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::PackedOps;

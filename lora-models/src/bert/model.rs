@@ -2,7 +2,7 @@
 
 use super::BertSelfAttention;
 use crate::ModelError;
-use crate::encoder::{Embeddings, EncoderConfig, Layer, hidden_keys};
+use crate::encoder::{Embeddings, EncoderConfig, Layer, Rows, hidden_keys};
 use crate::weights::Maker;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
@@ -21,6 +21,23 @@ pub struct BertModel {
 pub struct BertEncoder {
     /// First to last.
     pub layer: Vec<Layer<BertSelfAttention>>,
+}
+
+impl BertEncoder {
+    /// One layer, with these rows of the last.
+    pub(crate) fn forward_layer(
+        &self,
+        index: usize,
+        rows: Rows,
+        x: Tensor<3>,
+        hidden: &Tensor<4>,
+    ) -> Tensor<3> {
+        let layer = &self.layer[index];
+        match rows.of(index, self.layer.len()) {
+            Rows::All => layer.forward(x, hidden),
+            Rows::First => layer.forward_first(x, hidden),
+        }
+    }
 }
 
 impl BertModel {
@@ -58,9 +75,22 @@ impl BertModel {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
+        self.forward_to(Rows::All, ids, mask, type_ids)
+    }
+
+    /// [`forward`](Self::forward), with these rows of the last layer.
+    pub(crate) fn forward_to(
+        &self,
+        rows: Rows,
+        ids: Tensor<2, Int>,
+        mask: &Tensor<2, Bool>,
+        type_ids: Option<Tensor<2, Int>>,
+    ) -> Tensor<3> {
         let hidden = hidden_keys(mask);
         let x = self.embeddings.forward(ids, mask, type_ids);
-        let layers = self.encoder.layer.iter();
-        layers.fold(x, |x, layer| layer.forward(x, &hidden))
+        let layers = 0..self.encoder.layer.len();
+        layers.fold(x, |x, index| {
+            self.encoder.forward_layer(index, rows, x, &hidden)
+        })
     }
 }

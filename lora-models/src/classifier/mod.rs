@@ -31,15 +31,18 @@
 //! | --- | --- |
 //! | [`Classifier`], [`Trunk`]: encoder and head | `model.rs` |
 //! | [`Pooler`], [`Head`], [`HeadKind`] | `head.rs` |
+//! | [`EncoderInput`]: block by block | `blocks.rs` |
 //! | from a checkpoint, with what is fresh | `load.rs` |
 //! | adapters: names, defaults, labels beside them; export | `adapters.rs` |
 
 mod adapters;
+mod blocks;
 mod head;
 mod load;
 mod model;
 
 pub use adapters::{AdapterLabels, adapter_labels};
+pub use blocks::{EncoderInput, EncoderShared};
 pub use head::{Head, HeadKind, Pooler};
 pub use load::ClassifierOptions;
 pub use model::{Classifier, Trunk};

@@ -5,8 +5,8 @@ use super::{Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
 use crate::deberta::DebertaModel;
-use crate::encoder::EncoderConfig;
-use crate::weights::{Maker, Random, Wanted, Weights, plan};
+use crate::encoder::{EncoderConfig, Rows};
+use crate::weights::{Maker, Random, Wanted, Weights, outline, plan};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
@@ -50,13 +50,14 @@ impl Trunk {
 
     fn forward(
         &self,
+        rows: Rows,
         ids: Tensor<2, Int>,
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
         match self {
-            Self::Bert(model) => model.forward(ids, mask, type_ids),
-            Self::Deberta(model) => model.forward(ids, mask, type_ids),
+            Self::Bert(model) => model.forward_to(rows, ids, mask, type_ids),
+            Self::Deberta(model) => model.forward_to(rows, ids, mask, type_ids),
         }
     }
 }
@@ -112,6 +113,18 @@ impl Classifier {
         Ok(wanted.iter().map(Wanted::in_file).collect())
     }
 
+    /// A model without values, to count its parameters and see where adapters would go.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn outline(
+        config: &EncoderConfig,
+        kind: HeadKind,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        outline(|weights| Self::build(config, kind, device, weights))
+    }
+
     /// Its configuration, with the labels of the head.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
@@ -143,7 +156,7 @@ impl Classifier {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
-        self.trunk.forward(ids, mask, type_ids)
+        self.trunk.forward(Rows::All, ids, mask, type_ids)
     }
 
     /// The outputs of the head.
@@ -161,7 +174,24 @@ impl Classifier {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<2> {
-        let hidden = self.hidden_states(ids, mask, type_ids);
+        let rows = self.rows();
+        self.head(self.trunk.forward(rows, ids, mask, type_ids))
+    }
+
+    /// The tokens that the head reads.
+    pub(super) fn rows(&self) -> Rows {
+        match self.kind {
+            HeadKind::Sequence => Rows::First,
+            HeadKind::Token => Rows::All,
+        }
+    }
+
+    /// The outputs of the head for hidden states after the last layer.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch, seq, hidden_size]`; a head on sequences reads the first token's alone
+    /// - returns `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens
+    pub fn head(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [batch, seq, d] = hidden.dims();
         let rows = match self.kind {
             HeadKind::Sequence => hidden.narrow(1, 0, 1).reshape([batch, d]),

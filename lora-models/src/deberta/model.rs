@@ -2,7 +2,9 @@
 
 use super::{ConvLayer, DebertaContext, DisentangledAttention, Distances, RelativePositions};
 use crate::ModelError;
-use crate::encoder::{Disentangled, Embeddings, EncoderConfig, EncoderFamily, Layer, hidden_keys};
+use crate::encoder::{
+    Disentangled, Embeddings, EncoderConfig, EncoderFamily, Layer, Rows, hidden_keys,
+};
 use crate::weights::Maker;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
@@ -82,8 +84,19 @@ impl DebertaModel {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
+        self.forward_to(Rows::All, ids, mask, type_ids)
+    }
+
+    /// [`forward`](Self::forward), with these rows of the last layer.
+    pub(crate) fn forward_to(
+        &self,
+        rows: Rows,
+        ids: Tensor<2, Int>,
+        mask: &Tensor<2, Bool>,
+        type_ids: Option<Tensor<2, Int>>,
+    ) -> Tensor<3> {
         let x = self.embeddings.forward(ids, mask, type_ids);
-        self.encoder.forward(x, mask)
+        self.encoder.forward_to(rows, x, mask)
     }
 }
 
@@ -129,27 +142,47 @@ impl DebertaEncoder {
     /// - `mask`: `[batch, seq]`, true for a token, false for padding
     /// - returns `[batch, seq, hidden_size]`
     pub fn forward(&self, x: Tensor<3>, mask: &Tensor<2, Bool>) -> Tensor<3> {
-        let context = self.context(&x, mask);
-        let mut x = x;
-        for (index, layer) in self.layer.iter().enumerate() {
-            let output = layer.forward(x.clone(), &context);
-            x = match &self.conv {
-                Some(conv) if index == 0 => conv.forward(x, output, mask),
-                _ => output,
-            };
+        self.forward_to(Rows::All, x, mask)
+    }
+
+    fn forward_to(&self, rows: Rows, x: Tensor<3>, mask: &Tensor<2, Bool>) -> Tensor<3> {
+        let context = self.context(mask);
+        let layers = 0..self.layer.len();
+        layers.fold(x, |x, index| {
+            self.forward_layer(index, rows, x, &context, mask)
+        })
+    }
+
+    /// One layer, the convolution beside the first with it, with these rows of the last.
+    pub(crate) fn forward_layer(
+        &self,
+        index: usize,
+        rows: Rows,
+        x: Tensor<3>,
+        context: &DebertaContext,
+        mask: &Tensor<2, Bool>,
+    ) -> Tensor<3> {
+        let layer = &self.layer[index];
+        match (&self.conv, rows.of(index, self.layer.len())) {
+            // The convolution reads the neighbours of a token.
+            (Some(conv), _) if index == 0 => {
+                let output = layer.forward(x.clone(), context);
+                conv.forward(x, output, mask)
+            }
+            (_, Rows::All) => layer.forward(x, context),
+            (_, Rows::First) => layer.forward_first(x, context),
         }
-        x
     }
 
     /// What all layers share, made once.
-    pub(super) fn context(&self, x: &Tensor<3>, mask: &Tensor<2, Bool>) -> DebertaContext {
-        let [_, seq, _] = x.dims();
+    pub(crate) fn context(&self, mask: &Tensor<2, Bool>) -> DebertaContext {
+        let [_, seq] = mask.dims();
         let embeddings = self.rel_embeddings.as_ref();
         let relative = embeddings
             .filter(|_| self.with_distances)
             .map(|embeddings| {
                 let norm = self.layer_norm.as_ref();
-                RelativePositions::new(embeddings, norm, &self.distances, seq, &x.device())
+                RelativePositions::new(embeddings, norm, &self.distances, seq, &mask.device())
             });
         DebertaContext {
             hidden: hidden_keys(mask),

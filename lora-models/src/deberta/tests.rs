@@ -343,7 +343,7 @@ fn each_dropout_is_at_work_in_training_alone() {
             let batch = Batch::new(&expected, device);
             let x = Tensor::<3>::ones([3, 19, 24], device);
             let x = x.clone() * x.clone().cumsum(1) * 0.1 - x.cumsum(2) * 0.05;
-            let context = model.encoder.context(&x, &batch.mask);
+            let context = model.encoder.context(&batch.mask);
             let attention = &model.encoder.layer[0].attention.self_attn;
             host(attention.forward(x, &context))
         };

@@ -23,6 +23,25 @@ pub trait SelfAttention: Module {
     fn forward(&self, x: Tensor<3>, context: &Self::Context) -> Tensor<3>;
 }
 
+/// The tokens of which the last layer's output is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// Each.
+    All,
+    /// The first of each sequence.
+    First,
+}
+
+impl Rows {
+    /// Those of layer `index`: of all but the last each is wanted.
+    pub(crate) fn of(self, index: usize, layers: usize) -> Self {
+        match index + 1 == layers {
+            true => self,
+            false => Self::All,
+        }
+    }
+}
+
 /// A layer around an attention of some kind.
 #[derive(Module, Debug)]
 pub struct Layer<A: Module> {
@@ -91,6 +110,21 @@ impl<A: SelfAttention> Layer<A> {
     /// - returns `[batch, seq, hidden_size]`
     pub fn forward(&self, x: Tensor<3>, context: &A::Context) -> Tensor<3> {
         let attended = self.attention.self_attn.forward(x.clone(), context);
+        self.after_attention(attended, x)
+    }
+
+    /// [`forward`](Self::forward) of the first token of each sequence alone: all that a head on sequences reads of the last
+    /// layer, at a quarter of its work.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, seq, hidden_size]`
+    /// - returns `[batch, 1, hidden_size]`
+    pub fn forward_first(&self, x: Tensor<3>, context: &A::Context) -> Tensor<3> {
+        let attended = self.attention.self_attn.forward(x.clone(), context);
+        self.after_attention(attended.narrow(1, 0, 1), x.narrow(1, 0, 1))
+    }
+
+    fn after_attention(&self, attended: Tensor<3>, x: Tensor<3>) -> Tensor<3> {
         let x = self.attention.output.forward(attended, x);
         let inner = self.intermediate.dense.forward(x.clone()); // [batch, seq, intermediate_size]
         self.output

@@ -17,5 +17,5 @@ mod layer;
 pub use config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, RelativeConv};
 pub use embeddings::Embeddings;
 pub use labels::Labels;
-pub(crate) use layer::hidden_keys;
 pub use layer::{Attention, Intermediate, Layer, Residual, SelfAttention};
+pub(crate) use layer::{Rows, hidden_keys};

@@ -27,6 +27,7 @@
 mod adapters;
 mod attention;
 mod block;
+mod blocks;
 mod build;
 mod config;
 mod config_file;
@@ -40,6 +41,7 @@ mod model;
 
 pub use attention::Attention;
 pub use block::{Block, Mlp};
+pub use blocks::Gpt2Input;
 pub use config::{CONFIG_FILE, Gpt2Config};
 pub use load::Gpt2Options;
 pub use model::{Gpt2, Gpt2LmHead};

@@ -66,8 +66,29 @@ impl Gpt2 {
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let [_, seq] = ids.dims();
-        let device = ids.device();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
+        let mut x = self.embed(ids, position_ids, past);
+        let mask = self.mask(past + seq, attention_mask);
+        for (layer, block) in self.h.iter().enumerate() {
+            let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
+            let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));
+            x = block.forward(x, mask.as_ref(), past, prefix.as_ref());
+        }
+        if let Some(cache) = cache {
+            cache.advance(seq);
+        }
+        self.ln_f.forward(x)
+    }
+
+    /// What goes into the first layer.
+    pub(super) fn embed(
+        &self,
+        ids: Tensor<2, Int>,
+        position_ids: Option<Tensor<2, Int>>,
+        past: usize,
+    ) -> Tensor<3> {
+        let [_, seq] = ids.dims();
+        let device = ids.device();
         let virtual_tokens = self.virtual_tokens();
         let position_ids = match position_ids {
             Some(ids) if virtual_tokens == 0 => ids,
@@ -84,18 +105,17 @@ impl Gpt2 {
             }
         };
         let x = self.wte.forward(ids) + self.wpe.forward(position_ids);
-        let mut x = self.drop.forward(x);
-        let mask =
-            hidden_padding(past + seq, attention_mask).map(|mask| see_before(mask, virtual_tokens));
-        for (layer, block) in self.h.iter().enumerate() {
-            let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
-            let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));
-            x = block.forward(x, mask.as_ref(), past, prefix.as_ref());
-        }
-        if let Some(cache) = cache {
-            cache.advance(seq);
-        }
-        self.ln_f.forward(x)
+        self.drop.forward(x)
+    }
+
+    /// What is added to the scores of all layers, for so many keys.
+    pub(super) fn mask(
+        &self,
+        keys: usize,
+        attention_mask: Option<Tensor<2, Bool>>,
+    ) -> Option<Tensor<4>> {
+        let virtual_tokens = self.virtual_tokens();
+        hidden_padding(keys, attention_mask).map(|mask| see_before(mask, virtual_tokens))
     }
 
     fn positions(&self) -> usize {

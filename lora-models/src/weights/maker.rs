@@ -89,7 +89,7 @@ impl Maker<'_> {
     ) -> Result<Param<Tensor<D>>, ModelError> {
         Ok(match self.values(path, &shape, transposed)? {
             Some(values) => param(path, values, shape, self.device),
-            None => param(path, vec![0.0], [1; D], self.device),
+            None => outline(path, shape, self.device),
         })
     }
 
@@ -121,6 +121,12 @@ pub(crate) fn param<const D: usize>(
     // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but
     // the parameter is to have them once `train()` has moved it to one that has.
     Param::initialized(param_id(path), tensor).set_require_grad(true)
+}
+
+/// A parameter that has its shape and no memory for it, on backends that repeat a number without writing it out.
+fn outline<const D: usize>(path: &str, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    let zero = Tensor::<D>::from_data(TensorData::new(vec![0.0f32], [1; D]), device);
+    Param::initialized(param_id(path), zero.expand(shape)).set_require_grad(true)
 }
 
 /// The values of the parameter of this name, row-major.

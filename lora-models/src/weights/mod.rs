@@ -17,4 +17,4 @@ mod transpose;
 pub(crate) use collect::Parameters;
 pub(crate) use maker::{Maker, dropout, on_host, param};
 pub(crate) use reading::{Expectation, Leftover, read_model};
-pub(crate) use source::{Random, Wanted, Weights, plan};
+pub(crate) use source::{Random, Wanted, Weights, outline, plan};

@@ -63,6 +63,13 @@ pub(crate) fn plan<M>(
     Ok(notes.0)
 }
 
+/// What `build` makes, of parameters without values.
+pub(crate) fn outline<M>(
+    build: impl FnOnce(&mut dyn Weights) -> Result<M, ModelError>,
+) -> Result<M, ModelError> {
+    build(&mut Notes(Vec::new()))
+}
+
 /// A random start as transformers': matrices normal around zero, norms one, biases zero.
 ///
 /// The values are drawn on the host and depend on the seed and the parameter's path alone, so they

@@ -232,6 +232,10 @@ pub struct TrainOptions {
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_accumulation: Option<usize>,
+    /// Keep the inputs of blocks only, and compute the rest again in the backward pass: less memory, a third more time.
+    #[arg(long, help_heading = "Batches")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub checkpoint_activations: bool,
     /// Longest example in tokens, the rest is cut off [default: 512, at most the model's].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -332,7 +336,7 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-fn split_targets(text: &str) -> Result<TargetNames, std::convert::Infallible> {
+pub(crate) fn split_targets(text: &str) -> Result<TargetNames, std::convert::Infallible> {
     Ok(TargetNames::Text(text.into()))
 }
 

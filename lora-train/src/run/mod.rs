@@ -1,5 +1,5 @@
 //! The jobs of the program `lora`, as functions: train, evaluate, predict, generate, merge, combine,
-//! convert, inspect, diff.
+//! convert, inspect, diff, measure, plan.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -15,14 +15,17 @@
 //! | `inspect`, `diff` | what files hold, and how two differ |
 //! | `merge`, `verify` | merged models, and whether they say what they were made of |
 //! | `evaluation`, `eval` | the other jobs |
+//! | `bench`, `estimate` | what work costs on this machine, measured, and said before it is done |
 
 mod adapter;
 mod adapters;
+pub mod bench;
 mod causal;
 mod combine;
 mod convert;
 pub mod diff;
 mod encoding;
+pub mod estimate;
 mod eval;
 mod evaluation;
 mod finite;
@@ -45,6 +48,7 @@ pub use causal::{GenerateOptions, SamplingOptions, generate};
 pub use combine::{CombineArgs, combine};
 pub use convert::{ConvertOptions, FormatName, convert};
 pub use diff::{DiffOptions, diff};
+pub use estimate::{Forecast, PlanOptions, estimate};
 pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use inspect::{InspectOptions, inspect};

@@ -3,7 +3,9 @@
 use crate::TrainError;
 use crate::data::{Batch, Example, IGNORE_INDEX};
 use crate::host;
-use crate::trainer::{self, MicroBatch, OptimizerTap, StepOutput, Task, train_step};
+use crate::trainer::{
+    self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
+};
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -12,7 +14,7 @@ use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::named::in_rows;
 use lora_core::ops::{CrossEntropy, HeadLoss};
 use lora_models::LoraModel;
-use lora_models::gpt2::Gpt2LmHead;
+use lora_models::gpt2::{Gpt2Input, Gpt2LmHead};
 
 /// A GPT-2 with its loss.
 ///
@@ -24,6 +26,7 @@ pub struct CausalLm {
     /// The model.
     pub model: Gpt2LmHead,
     label_smoothing: f64,
+    checkpoints_activations: bool,
     #[module(skip)]
     tap: OptimizerTap,
 }
@@ -72,12 +75,19 @@ impl CausalLm {
         Self {
             model,
             label_smoothing,
+            checkpoints_activations: false,
             tap: OptimizerTap::default(),
         }
     }
 
-    /// The loss of the labelled positions, summed, and what is known of each.
-    fn loss(&self, batch: &Batch, labelled: &Labelled, options: &CrossEntropy) -> HeadLoss {
+    /// Whether training keeps the inputs of blocks only, and makes the rest again in the backward pass.
+    pub fn with_checkpointed_activations(mut self, on: bool) -> Self {
+        self.checkpoints_activations = on;
+        self
+    }
+
+    /// A batch as the model reads it.
+    fn input(&self, batch: &Batch) -> Gpt2Input {
         let device = self.model.device();
         let shape = [batch.batch, batch.seq];
         let ids = TensorData::new(batch.input_ids.clone(), shape);
@@ -89,7 +99,30 @@ impl CausalLm {
             let mask = TensorData::new(batch.attention_mask.clone(), shape);
             Tensor::<2, Bool>::from_data(mask, &device)
         });
-        let hidden = self.model.forward_hidden(ids, mask, None, None);
+        Gpt2Input {
+            ids,
+            attention_mask: mask,
+            position_ids: None,
+        }
+    }
+
+    /// The loss of the labelled positions, summed, and what is known of each.
+    fn loss(&self, batch: &Batch, labelled: &Labelled, options: &CrossEntropy) -> HeadLoss {
+        let input = self.input(batch);
+        let hidden = self
+            .model
+            .forward_hidden(input.ids, input.attention_mask, None, None);
+        self.loss_of(hidden, batch, labelled, options)
+    }
+
+    fn loss_of(
+        &self,
+        hidden: Tensor<3>,
+        batch: &Batch,
+        labelled: &Labelled,
+        options: &CrossEntropy,
+    ) -> HeadLoss {
+        let device = self.model.device();
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch.batch * batch.seq, d_model]);
         let integers = |values: &[i64]| {
@@ -139,8 +172,16 @@ impl TrainStep for CausalLm {
     type Output = StepOutput;
 
     fn step(&self, micro: MicroBatch<Batch>) -> TrainOutput<StepOutput> {
-        train_step(self, &self.model.device(), &micro, |batch| {
-            self.loss_sum(batch)
+        if !self.checkpoints_activations {
+            return train_step(self, &self.model.device(), &micro, |batch| {
+                self.loss_sum(batch)
+            });
+        }
+        let input = self.input(&micro.batch);
+        checkpointed_step(self, &self.model, &input, &micro, |hidden| {
+            let options = CrossEntropy::new(self.label_smoothing);
+            let labelled = Labelled::of(&micro.batch);
+            self.loss_of(hidden, &micro.batch, &labelled, &options).loss
         })
     }
 

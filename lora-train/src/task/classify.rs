@@ -3,7 +3,9 @@
 use crate::TrainError;
 use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, LabelledExample, Targets};
 use crate::host;
-use crate::trainer::{self, MicroBatch, OptimizerTap, StepOutput, Task, train_step};
+use crate::trainer::{
+    self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
+};
 use burn::module::Module;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -11,7 +13,7 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::ops::{CrossEntropy, loss_of_logits};
 use lora_models::LoraModel;
-use lora_models::classifier::Classifier;
+use lora_models::classifier::{Classifier, EncoderInput};
 
 /// An encoder and its head with their loss.
 ///
@@ -25,6 +27,7 @@ pub struct Classify {
     label_smoothing: f64,
     #[module(skip)]
     weights: ClassWeights,
+    checkpoints_activations: bool,
     #[module(skip)]
     tap: OptimizerTap,
 }
@@ -36,12 +39,19 @@ impl Classify {
             model,
             label_smoothing,
             weights,
+            checkpoints_activations: false,
             tap: OptimizerTap::default(),
         }
     }
 
-    /// The outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
-    fn outputs(&self, batch: &LabelledBatch) -> Tensor<2> {
+    /// Whether training keeps the inputs of blocks only, and makes the rest again in the backward pass.
+    pub fn with_checkpointed_activations(mut self, on: bool) -> Self {
+        self.checkpoints_activations = on;
+        self
+    }
+
+    /// A batch as the model reads it.
+    fn input(&self, batch: &LabelledBatch) -> EncoderInput {
         let device = self.model.device();
         let shape = [batch.batch, batch.seq];
         let integers = |values: &[i64]| {
@@ -49,9 +59,17 @@ impl Classify {
         };
         let mask = TensorData::new(batch.attention_mask.clone(), shape);
         let mask = Tensor::<2, Bool>::from_data(mask, &device);
-        let type_ids = integers(&batch.type_ids);
-        self.model
-            .forward(integers(&batch.input_ids), &mask, Some(type_ids))
+        EncoderInput {
+            ids: integers(&batch.input_ids),
+            mask,
+            type_ids: Some(integers(&batch.type_ids)),
+        }
+    }
+
+    /// The outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
+    fn outputs(&self, batch: &LabelledBatch) -> Tensor<2> {
+        let input = self.input(batch);
+        self.model.forward(input.ids, &input.mask, input.type_ids)
     }
 
     /// What the model says, a row an example, or a row a position `[batch · seq]` for a head on tokens.
@@ -67,7 +85,10 @@ impl Classify {
 
     /// The loss summed over the labels, `[1]`.
     fn loss_sum(&self, batch: &LabelledBatch) -> Tensor<1> {
-        let outputs = self.outputs(batch);
+        self.loss_of(self.outputs(batch), batch)
+    }
+
+    fn loss_of(&self, outputs: Tensor<2>, batch: &LabelledBatch) -> Tensor<1> {
         match &batch.targets {
             Targets::Classes(classes) => self.cross_entropy(outputs, classes),
             Targets::Scores(scores) => {
@@ -114,8 +135,14 @@ impl TrainStep for Classify {
     type Output = StepOutput;
 
     fn step(&self, micro: MicroBatch<LabelledBatch>) -> TrainOutput<StepOutput> {
-        train_step(self, &self.model.device(), &micro, |batch| {
-            self.loss_sum(batch)
+        if !self.checkpoints_activations {
+            return train_step(self, &self.model.device(), &micro, |batch| {
+                self.loss_sum(batch)
+            });
+        }
+        let input = self.input(&micro.batch);
+        checkpointed_step(self, &self.model, &input, &micro, |hidden| {
+            self.loss_of(self.model.head(hidden), &micro.batch)
         })
     }
 

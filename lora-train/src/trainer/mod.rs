@@ -9,6 +9,7 @@
 
 mod batches;
 mod checkpoint;
+mod checkpointed;
 mod events;
 mod fit;
 mod lora_plus;
@@ -20,6 +21,7 @@ mod task;
 
 pub use batches::{BatchLoader, MicroBatch, Position};
 pub use checkpoint::{Best, Checkpoint, CheckpointDir, RunState};
+pub(crate) use checkpointed::checkpointed_step;
 pub use events::{EvalEvent, Event, Observer, StepEvent};
 pub use fit::{Outcome, Run, fit};
 pub use lora_plus::LoraPlus;

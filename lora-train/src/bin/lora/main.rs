@@ -1,17 +1,23 @@
 //! The program `lora`: LoRA fine-tuning of GPT-2, BERT, RoBERTa and DeBERTa on Burn.
 #![recursion_limit = "256"]
 
+mod bench;
 mod diff;
 mod eval;
 mod generate;
 mod inspect;
 mod merge;
+mod plan;
 mod predict;
 mod train;
 
 use clap::{Parser, Subcommand};
 use lora_train::TrainError;
 use std::process::ExitCode;
+
+/// Counts what is allocated, for `lora plan`.
+#[global_allocator]
+static COUNTING: lora_train::memory::Counting = lora_train::memory::Counting;
 
 /// Fine-tune GPT-2, BERT, RoBERTa and DeBERTa models with LoRA, and use the result.
 ///
@@ -41,6 +47,10 @@ enum Command {
     Convert(lora_train::run::ConvertOptions),
     /// Describe an adapter, a model or a file of weights, and what is unusual about it.
     Inspect(lora_train::run::InspectOptions),
+    /// Measure what training steps, an epoch, inference or loading cost on this machine.
+    Bench(Box<bench::Bench>),
+    /// Say what a training run will take before it runs: memory by what it is for, the largest batch, seconds.
+    Plan(lora_train::run::PlanOptions),
     /// Compare two adapters, or two models' weights. Exit codes: 0 the same, 1 different, 2 failed.
     Diff(lora_train::run::DiffOptions),
 }
@@ -63,6 +73,8 @@ fn main() -> ExitCode {
             lora_train::run::convert(&options).map(|text| println!("{text}"))
         }
         Command::Inspect(options) => inspect::run(&options),
+        Command::Bench(command) => command.run(),
+        Command::Plan(options) => plan::run(&options),
         Command::Diff(options) => return diff::run(&options),
     };
     match result {

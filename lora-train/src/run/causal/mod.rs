@@ -29,6 +29,7 @@ const LEAST: usize = 2;
 /// Training a language model.
 pub(crate) struct CausalJob {
     label_smoothing: f64,
+    checkpoint_activations: bool,
     evaluator: Option<Arc<Evaluator>>,
     prompts: Prompts,
     how: Gpt2Options,
@@ -42,6 +43,7 @@ impl Job for CausalJob {
     fn new(plan: &TrainPlan, _screen: &Screen) -> Result<Self, TrainError> {
         Ok(Self {
             label_smoothing: plan.label_smoothing,
+            checkpoint_activations: plan.options.checkpoint_activations,
             evaluator: None,
             prompts: Prompts::default(),
             how: Gpt2Options {
@@ -78,6 +80,7 @@ impl Job for CausalJob {
 
     fn task(&self, model: Gpt2LmHead) -> CausalLm {
         CausalLm::new(model, self.label_smoothing)
+            .with_checkpointed_activations(self.checkpoint_activations)
     }
 
     fn model(task: &CausalLm) -> &Gpt2LmHead {

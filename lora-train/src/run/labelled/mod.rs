@@ -29,6 +29,7 @@ use std::sync::Arc;
 pub(crate) struct LabelledJob {
     task: TaskName,
     label_smoothing: f64,
+    checkpoint_activations: bool,
     how: ClassifierOptions,
     labels: Option<LabelSet>,
     records: Records,
@@ -82,6 +83,7 @@ impl Job for LabelledJob {
         Ok(Self {
             task,
             label_smoothing: plan.label_smoothing,
+            checkpoint_activations: plan.options.checkpoint_activations,
             how: ClassifierOptions {
                 head: head_kind(task),
                 labels: Some(head),
@@ -129,6 +131,7 @@ impl Job for LabelledJob {
 
     fn task(&self, model: Classifier) -> Classify {
         Classify::new(model, self.label_smoothing, self.weights.clone())
+            .with_checkpointed_activations(self.checkpoint_activations)
     }
 
     fn model(task: &Classify) -> &Classifier {

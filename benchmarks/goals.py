@@ -1,0 +1,131 @@
+"""The table of goals: runs the program and its peers in turn, and writes what they say.
+
+    cargo build --release
+    python -m venv peers && peers/bin/pip install torch transformers peft matplotlib
+    peers/bin/python benchmarks/goals.py --results benchmarks/results/DATE-goals.jsonl --table benchmarks/goals.md
+
+Each pair of commands runs in turn, `--rounds` times, nothing beside them; of each side the median of the rounds' medians
+counts, and the least of their memory. A results file that is there already is gone on with: what it holds is not run again.
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[1]
+LORA = [str(ROOT / "target/release/lora"), "bench"]
+STEP = [sys.executable, str(ROOT / "benchmarks/peft_step.py")]
+EPOCH = [sys.executable, str(ROOT / "benchmarks/peft_epoch.py")]
+LOAD = [sys.executable, str(ROOT / "benchmarks/transformers_load.py")]
+APPLY = [str(ROOT / "target/release/examples/burn_apply_lora")]
+E2E = str(ROOT / "examples/data/e2e/train.txt")
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--results", type=pathlib.Path, required=True)
+parser.add_argument("--table", type=pathlib.Path)
+parser.add_argument("--chart", type=pathlib.Path, help="a picture of the ratios, which needs matplotlib")
+parser.add_argument("--rounds", type=int, default=2)
+parser.add_argument("--steps", type=int, default=6)
+parser.add_argument("--only", help="names of the work that contain this")
+args = parser.parse_args()
+
+made = tempfile.TemporaryDirectory()
+
+
+def checkpoint():
+    """A GPT-2 small of random weights, 500 MB, with a tokenizer."""
+    place = pathlib.Path(made.name) / "gpt2"
+    if not place.exists():
+        subprocess.run([*EPOCH, "--make", str(place)], check=True)
+    return str(place)
+
+
+def steps(preset, *more):
+    return ["--preset", preset, "--steps", str(args.steps), *more]
+
+
+def pairs():
+    """Work, our command, the peer's, and what is compared: (name, key, goal, whether less is better)."""
+    time, memory = ("time", "median_s"), ("peak memory", "peak_mib")
+    yield "GPT-2 small step / PEFT", [*LORA, "step", *steps("gpt2"), "--json"], [*STEP, *steps("gpt2")], [
+        (*time, 0.8, True), (*memory, 0.35, True)]
+    for targets in ["c_attn", "all-linear"]:
+        yield f"GPT-2 small step, {targets} / Burn's apply_lora", [
+            *LORA, "step", *steps("gpt2", "--targets", targets), "--json"], [
+            *APPLY, str(args.steps), targets], [(*time, 0.55, True)]
+    for preset in ["roberta-base", "deberta-v3-base"]:
+        yield f"{preset} step / PEFT", [*LORA, "step", *steps(preset), "--json"], [*STEP, *steps(preset)], [
+            (*time, 0.9, True)]
+    model = checkpoint()
+    yield "E2E epoch / PEFT", [
+        *LORA, "epoch", "--model", model, "--data", E2E, "--max-steps", "40", "--lr", "2e-4", "--json"], [
+        *EPOCH, "--model", model, "--data", E2E], [("tokens of labels a second", "tokens_per_s", 1.5, False)]
+    yield "GPT-2 small step, LoRA / full", [*LORA, "step", *steps("gpt2"), "--json"], [
+        *LORA, "step", *steps("gpt2", "--full"), "--json"], [(*time, 0.6, True), (*memory, 0.4, True)]
+    yield "reading 500 MB / transformers", [*LORA, "load", "--model", model, "--json"], [*LOAD, "--model", model], [
+        (*time, 0.5, True)]
+    yield "GPT-2 small, a token at a time", [*LORA, "inference", "--preset", "gpt2", "--steps", "64", "--json"], None, [
+        ("merged / base", "merged_to_base", 1.01, True), ("adapter / merged", "adapter_to_merged", 1.05, True)]
+
+
+def last_line(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+found = []
+if args.results.exists():
+    found = [json.loads(line) for line in args.results.read_text().splitlines()]
+rows = []
+for name, ours, peer, goals in pairs():
+    if args.only and args.only not in name:
+        continue
+    for turn in range(args.rounds):
+        for side, command in [("ours", ours), ("peer", peer)]:
+            key = dict(work=name, side=side, round=turn)
+            if command is None or any(key.items() <= line.items() for line in found):
+                continue
+            line = {**key, **last_line(command), "machine": platform.processor() or platform.machine()}
+            found.append(line)
+            with args.results.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+    for what, key, goal, less in goals:
+        sides = {side: [line[key] for line in found if line["work"] == name and line["side"] == side]
+                 for side in ["ours", "peer"]}
+        middle = min if key == "peak_mib" else statistics.median
+        ours_value = middle(sides["ours"])
+        peer_value = middle(sides["peer"]) if sides["peer"] else None
+        ratio = ours_value / peer_value if peer_value else ours_value
+        met = ratio <= goal if less else ratio >= goal
+        rows.append((name, what, ours_value, peer_value, ratio, goal, less, met))
+
+digits = lambda value: "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+table = ["| work | what | ours | peer | ratio | goal | |", "| --- | --- | --- | --- | --- | --- | --- |"]
+for name, what, ours_value, peer_value, ratio, goal, less, met in rows:
+    shown = digits(ours_value) if peer_value is not None else ""
+    sign = "≤" if less else "≥"
+    table.append(f"| {name} | {what} | {shown} | {digits(peer_value)} | {ratio:.3f} | {sign} {goal} | {'met' if met else 'missed'} |")
+print("\n".join(table))
+if args.table:
+    args.table.write_text("\n".join(table) + "\n")
+if args.chart:
+    import matplotlib
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+    shown = list(reversed(rows))
+    figure, axes = plt.subplots(figsize=(9, 0.45 * len(shown) + 1), layout="constrained")
+    axes.barh(range(len(shown)), [row[4] for row in shown], color=["#3b7d4f" if row[7] else "#b5651d" for row in shown])
+    for place, row in enumerate(shown):
+        axes.plot([row[5]] * 2, [place - 0.4, place + 0.4], color="black", linewidth=2)
+    axes.axvline(1.0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [f"{row[0]}: {row[1]}" for row in shown])
+    axes.set_xlabel("ratio; the black line is the goal")
+    figure.savefig(args.chart, metadata={"Date": None})

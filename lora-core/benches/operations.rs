@@ -1,0 +1,260 @@
+//! Each operation of `lora_core::ops` beside the same composed of Burn's own, forward and backward, on the CPU.
+//!
+//! `cargo bench --package lora-core`, at the sizes of a GPT-2 small step with 8 × 128 tokens.
+#![recursion_limit = "256"]
+
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::tensor::activation::{gelu as burn_gelu, gelu_approximate, softmax as burn_softmax};
+use burn::tensor::module::linear as burn_linear;
+use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
+use divan::Bencher;
+use lora_core::Dropout;
+use lora_core::ops::{
+    CrossEntropy, ScaledDotProduct, gelu, gelu_tanh, head_loss, layer_norm, linear, lora_linear,
+    softmax,
+};
+
+const ROWS: usize = 1024;
+const D: usize = 768;
+const INNER: usize = 3072;
+const VOCAB: usize = 50257;
+const RANK: usize = 8;
+/// Rows with a label, of a text whose prompt is not learned.
+const LABELS: usize = 256;
+
+fn main() {
+    divan::main();
+}
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 0.5), &device())
+}
+
+/// Times `f` of tensors that get gradients, and its backward pass.
+fn both_ways<const N: usize, const D: usize>(
+    bencher: Bencher,
+    inputs: [Tensor<D>; N],
+    f: impl Fn([Tensor<D>; N]) -> Tensor<1>,
+) {
+    bencher.bench_local(|| {
+        let inputs = inputs.clone().map(Tensor::require_grad);
+        f(inputs).backward()
+    });
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod attention {
+    use super::*;
+
+    const SHAPE: [usize; 4] = [8, 12, 128, 64];
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let attention = ScaledDotProduct::new(0.125).causal();
+        both_ways(bencher, [0; 3].map(|_| random(SHAPE)), |[q, k, v]| {
+            attention.forward(q, k, v).sum()
+        });
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let hidden = Tensor::<2, Bool>::tril_mask([128, 128], 0, &device()).unsqueeze::<4>();
+        both_ways(bencher, [0; 3].map(|_| random(SHAPE)), |[q, k, v]| {
+            let scores = (q * 0.125).matmul(k.transpose());
+            let scores = scores.mask_fill(hidden.clone(), f32::NEG_INFINITY);
+            burn_softmax(scores, 3).matmul(v).sum()
+        });
+    }
+}
+
+#[divan::bench_group(sample_count = 5, sample_size = 1)]
+mod head_and_loss {
+    use super::*;
+
+    fn targets() -> Tensor<1, Int> {
+        Tensor::arange(0..LABELS as i64, &device())
+    }
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let head = random([D, VOCAB]);
+        both_ways(bencher, [random([LABELS, D])], |[x]| {
+            head_loss(x, head.clone(), targets(), &CrossEntropy::default()).loss
+        });
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let head = random([D, VOCAB]);
+        let loss = CrossEntropyLossConfig::new().init(&device());
+        both_ways(bencher, [random([LABELS, D])], |[x]| {
+            loss.forward(x.matmul(head.clone()), targets())
+        });
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod norm {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let (gamma, beta) = (random([D]), random([D]));
+        both_ways(bencher, [random([ROWS, D])], |[x]| {
+            layer_norm(x, gamma.clone(), beta.clone(), 1e-5).sum()
+        });
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let norm = burn::nn::LayerNormConfig::new(D).init(&device());
+        let norm = burn::module::Module::no_grad(norm);
+        both_ways(bencher, [random([ROWS, D])], |[x]| norm.forward(x).sum());
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod gelu_by_tanh {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        both_ways(bencher, [random([ROWS, INNER])], |[x]| gelu_tanh(x).sum());
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        both_ways(bencher, [random([ROWS, INNER])], |[x]| {
+            gelu_approximate(x).sum()
+        });
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod gelu_exact {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        both_ways(bencher, [random([ROWS, INNER])], |[x]| gelu(x).sum());
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        both_ways(bencher, [random([ROWS, INNER])], |[x]| burn_gelu(x).sum());
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod soft_maximum {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        both_ways(bencher, [random([8 * 12 * 128, 128])], |[x]| {
+            (softmax(x.clone()) * x).sum()
+        });
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        both_ways(bencher, [random([8 * 12 * 128, 128])], |[x]| {
+            (burn_softmax(x.clone(), 1) * x).sum()
+        });
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod dropout {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let dropout = Dropout::new(0.1);
+        both_ways(bencher, [random([ROWS, D])], |[x]| dropout.forward(x).sum());
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let dropout = burn::nn::DropoutConfig::new(0.1).init();
+        both_ways(bencher, [random([ROWS, D])], |[x]| dropout.forward(x).sum());
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod frozen_linear {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let (w, b) = (random([D, INNER]), random([INNER]));
+        both_ways(bencher, [random([ROWS, D])], |[x]| {
+            linear(x, w.clone(), Some(b.clone())).sum()
+        });
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let (w, b) = (random([D, INNER]), random([INNER]));
+        both_ways(bencher, [random([ROWS, D])], |[x]| {
+            burn_linear(x, w.clone(), Some(b.clone())).sum()
+        });
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod adapted_linear {
+    use super::*;
+
+    fn weights() -> [Tensor<2>; 3] {
+        [random([D, 3 * D]), random([D, RANK]), random([RANK, 3 * D])]
+    }
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let [w, a, b] = weights();
+        both_ways(bencher, [random([ROWS, D]), a, b], |[x, a, b]| {
+            lora_linear(x.clone(), x, w.clone(), a, b, None, 2.0).sum()
+        });
+    }
+
+    /// The activation path of Burn's own products.
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let [w, a, b] = weights();
+        both_ways(bencher, [random([ROWS, D]), a, b], |[x, a, b]| {
+            (x.clone().matmul(w.clone()) + x.matmul(a).matmul(b) * 2.0).sum()
+        });
+    }
+
+    /// The composed weight of Burn's `apply_lora`.
+    #[divan::bench]
+    fn composed_weight(bencher: Bencher) {
+        let [w, a, b] = weights();
+        both_ways(bencher, [random([ROWS, D]), a, b], |[x, a, b]| {
+            x.matmul(w.clone() + a.matmul(b) * 2.0).sum()
+        });
+    }
+}
+
+/// What the machine can do: the products of the matrices of a step, and nothing else.
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod product {
+    use super::*;
+
+    #[divan::bench(args = [(D, D), (D, 3 * D), (D, INNER), (INNER, D)])]
+    fn of_a_layer(bencher: Bencher, (d_in, d_out): (usize, usize)) {
+        let device = Device::flex();
+        let make =
+            |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 0.5), &device);
+        let (x, w, b) = (make([ROWS, d_in]), make([d_in, d_out]), make([1, d_out]));
+        let b = b.reshape([d_out]);
+        bencher
+            .counter(divan::counter::ItemsCount::new(2 * ROWS * d_in * d_out))
+            .bench_local(|| linear(x.clone(), w.clone(), Some(b.clone())));
+    }
+}

@@ -1,0 +1,82 @@
+//! The clock.
+
+use crate::TrainError;
+use std::time::Instant;
+
+/// What is not counted: the first turns find caches cold, and allocate.
+pub(super) const WARM_UP: usize = 2;
+
+/// Seconds of repeated work.
+#[derive(Clone, Debug, Default)]
+pub struct Timing {
+    seconds: Vec<f64>,
+}
+
+impl Timing {
+    /// Of these seconds.
+    pub fn new(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_by(f64::total_cmp);
+        Self { seconds }
+    }
+
+    /// The middle one, or the mean of the two in the middle; zero of none.
+    pub fn median(&self) -> f64 {
+        let n = self.seconds.len();
+        match n {
+            0 => 0.0,
+            _ if n % 2 == 1 => self.seconds[n / 2],
+            _ => (self.seconds[n / 2 - 1] + self.seconds[n / 2]) / 2.0,
+        }
+    }
+
+    /// The least; zero of none.
+    pub fn min(&self) -> f64 {
+        self.seconds.first().copied().unwrap_or(0.0)
+    }
+}
+
+/// Does work `turns` times, after turns that are not counted.
+pub(super) fn repeated(
+    turns: usize,
+    mut work: impl FnMut(usize) -> Result<(), TrainError>,
+) -> Result<Timing, TrainError> {
+    let mut seconds = Vec::with_capacity(turns);
+    for turn in 0..turns + WARM_UP {
+        let elapsed = seconds_of(|| work(turn))?;
+        if turn >= WARM_UP {
+            seconds.push(elapsed);
+        }
+    }
+    Ok(Timing::new(seconds))
+}
+
+/// The seconds that work takes.
+pub(super) fn seconds_of(work: impl FnOnce() -> Result<(), TrainError>) -> Result<f64, TrainError> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_is_between() {
+        let timing = Timing::new(vec![4.0, 1.0, 3.0, 9.0]);
+        assert_eq!((timing.median(), timing.min()), (3.5, 1.0));
+        assert_eq!(Timing::new(vec![5.0, 2.0, 3.0]).median(), 3.0);
+        assert_eq!(Timing::default().median(), 0.0);
+    }
+
+    #[test]
+    fn warm_up_is_not_counted() {
+        let mut turns = Vec::new();
+        let timing = repeated(3, |turn| {
+            turns.push(turn);
+            Ok(())
+        });
+        assert_eq!(turns, [0, 1, 2, 3, 4]);
+        assert_eq!(timing.unwrap().seconds.len(), 3);
+    }
+}

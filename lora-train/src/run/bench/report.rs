@@ -1,0 +1,129 @@
+//! What a measurement tells, for people and as one line of JSON.
+
+use super::Timing;
+use crate::memory::peak_mib;
+use burn::tensor::Device;
+use lora_core::ops::device_memory_bytes;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchReport {
+    /// `step`, `epoch`, `inference` or `load`.
+    pub bench: &'static str,
+    /// Of this program.
+    pub version: &'static str,
+    /// Which model.
+    pub model: String,
+    /// Which device.
+    pub device: String,
+    /// What is done with it.
+    pub method: String,
+    /// The middle of the turns, in seconds.
+    pub median_s: f64,
+    /// The fastest turn, in seconds.
+    pub min_s: f64,
+    /// The most memory that the process had at once, in MiB, where the system tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_mib: Option<f64>,
+    /// What the backend holds of the device's memory at the end, in MiB, where it tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_mib: Option<f64>,
+    /// Number of parameters that train.
+    pub trainable: usize,
+    /// What else this measurement tells.
+    #[serde(flatten)]
+    pub more: BTreeMap<&'static str, f64>,
+}
+
+impl BenchReport {
+    pub(super) fn new(
+        bench: &'static str,
+        model: String,
+        method: String,
+        device: &Device,
+        timing: &Timing,
+        trainable: usize,
+    ) -> Self {
+        Self {
+            bench,
+            version: env!("CARGO_PKG_VERSION"),
+            model,
+            device: crate::device::describe(&device.clone().inner()),
+            method,
+            median_s: timing.median(),
+            min_s: timing.min(),
+            peak_mib: peak_mib(),
+            device_mib: device_memory_bytes(device).map(|bytes| bytes as f64 / (1 << 20) as f64),
+            trainable,
+            more: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: f64) -> Self {
+        self.more.insert(name, value);
+        self
+    }
+}
+
+impl fmt::Display for BenchReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:20} {value}");
+        line("model", &self.model)?;
+        line("device", &self.device)?;
+        line("method", &self.method)?;
+        line("median_s", &Rounded(self.median_s))?;
+        line("min_s", &Rounded(self.min_s))?;
+        for (name, value) in [("peak_mib", self.peak_mib), ("device_mib", self.device_mib)] {
+            if let Some(value) = value {
+                line(name, &Rounded(value))?;
+            }
+        }
+        line("trainable", &self.trainable)?;
+        for (name, value) in &self.more {
+            line(name, &Rounded(*value))?;
+        }
+        Ok(())
+    }
+}
+
+/// A number with four digits that count.
+struct Rounded(f64);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = self.0.abs().max(1e-9).log10().floor() as i32;
+        let digits = (3 - whole).clamp(0, 9) as usize;
+        write!(f, "{:.digits$}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_four_digits_that_count() {
+        let text = |value| Rounded(value).to_string();
+        assert_eq!(text(2.94567), "2.946");
+        assert_eq!(text(0.0381234), "0.03812");
+        assert_eq!(text(3252.4), "3252");
+        assert_eq!(text(0.0), "0.000000000");
+    }
+
+    #[test]
+    fn a_line_of_json_has_the_documented_keys() {
+        let timing = Timing::new(vec![2.0, 1.0]);
+        let device = Device::default();
+        let report = BenchReport::new("step", "gpt2".into(), "full".into(), &device, &timing, 7)
+            .with("x", 3.0);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["median_s"], 1.5);
+        assert_eq!(json["min_s"], 1.0);
+        assert_eq!(json["trainable"], 7);
+        assert_eq!(json["x"], 3.0);
+        assert!(report.to_string().contains("median_s             1.500"));
+    }
+}

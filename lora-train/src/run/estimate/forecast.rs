@@ -1,0 +1,160 @@
+//! What a run will take.
+
+use super::calibrate::Calibration;
+use super::weights::Counts;
+use serde::Serialize;
+use std::fmt;
+
+const MIB: f64 = (1 << 20) as f64;
+/// No batch is larger.
+const MOST: usize = 1 << 20;
+
+/// What a run will take. Memory is in MiB.
+#[derive(Clone, Debug, Serialize)]
+pub struct Forecast {
+    /// Which model.
+    pub model: String,
+    /// What trains.
+    pub method: String,
+    /// Examples at once.
+    pub batch_size: usize,
+    /// Tokens of each.
+    pub max_length: usize,
+    /// Parameters of the model.
+    pub parameters: usize,
+    /// Parameters that train.
+    pub trainable: usize,
+    /// Of all weights, adapters among them.
+    pub weights_mib: f64,
+    /// Of the gradients.
+    pub gradients_mib: f64,
+    /// Of AdamW's means and mean squares.
+    pub optimizer_mib: f64,
+    /// Of the file that is saved, in f32.
+    pub saved_mib: f64,
+    /// The same in 16 bits.
+    pub saved_half_mib: f64,
+    /// What the rest takes at its peak: what is kept for the backward pass, and what comes and goes. `None` where it was not measured.
+    pub activations_mib: Option<f64>,
+    /// Of the program itself.
+    pub program_mib: Option<f64>,
+    /// All together.
+    pub peak_mib: Option<f64>,
+    /// Of a step.
+    pub step_s: Option<f64>,
+    /// Of an epoch, for as many examples as were said.
+    pub epoch_s: Option<f64>,
+    /// Memory that may be used.
+    pub available_mib: Option<f64>,
+    /// The most examples at once that fit into that; 0 where not one does.
+    pub largest_batch: Option<usize>,
+    /// Why nothing was measured, if nothing was.
+    pub not_calibrated: Option<String>,
+}
+
+impl Forecast {
+    pub(super) fn new(
+        model: String,
+        method: String,
+        [batch_size, max_length]: [usize; 2],
+        counts: Counts,
+        calibration: Result<Calibration, String>,
+        available_mib: Option<f64>,
+        examples: Option<usize>,
+    ) -> Self {
+        let mib = |bytes: usize| bytes as f64 / MIB;
+        let (not_calibrated, calibration) = match calibration {
+            Ok(found) => (None, Some(found)),
+            Err(reason) => (Some(reason), None),
+        };
+        let counted =
+            mib(counts.weights_bytes + counts.gradients_bytes() + counts.optimizer_bytes());
+        let peak_at = |examples: f64| {
+            let found = calibration?;
+            Some(found.peak_mib?.at(found.layers, examples) + found.program_mib)
+        };
+        let peak_mib = peak_at(batch_size as f64);
+        let program_mib = calibration.map(|found| found.program_mib);
+        let step_s =
+            calibration.map(|found| found.seconds.at(found.layers, batch_size as f64).max(0.0));
+        let epoch_s = step_s.zip(examples);
+        let largest_batch = available_mib.and_then(|available| {
+            let (none, one) = (peak_at(0.0)?, peak_at(1.0)?);
+            let each = (one - none).max(1e-6);
+            let fitting = ((available - none) / each).floor();
+            Some(fitting.clamp(0.0, MOST as f64) as usize)
+        });
+        Self {
+            model,
+            method,
+            batch_size,
+            max_length,
+            parameters: counts.parameters,
+            trainable: counts.trainable,
+            weights_mib: mib(counts.weights_bytes),
+            gradients_mib: mib(counts.gradients_bytes()),
+            optimizer_mib: mib(counts.optimizer_bytes()),
+            saved_mib: mib(counts.saved * 4),
+            saved_half_mib: mib(counts.saved * 2),
+            activations_mib: peak_mib
+                .zip(program_mib)
+                .map(|(peak, program)| (peak - program - counted).max(0.0)),
+            program_mib,
+            peak_mib,
+            step_s,
+            epoch_s: epoch_s.map(|(step, examples)| step * examples.div_ceil(batch_size) as f64),
+            available_mib,
+            largest_batch,
+            not_calibrated,
+        }
+    }
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:14} {}", "model", self.model)?;
+        writeln!(f, "{:14} {}", "method", self.method)?;
+        writeln!(
+            f,
+            "{:14} {} examples of {} tokens",
+            "batch", self.batch_size, self.max_length
+        )?;
+        writeln!(
+            f,
+            "{:14} {} of {} parameters",
+            "trains", self.trainable, self.parameters
+        )?;
+        let mut mib = |name: &str, value: Option<f64>| match value {
+            Some(value) => writeln!(f, "{name:14} {value:.1} MiB"),
+            None => Ok(()),
+        };
+        mib("weights", Some(self.weights_mib))?;
+        mib("gradients", Some(self.gradients_mib))?;
+        mib("optimizer", Some(self.optimizer_mib))?;
+        mib("activations", self.activations_mib)?;
+        mib("program", self.program_mib)?;
+        mib("peak", self.peak_mib)?;
+        writeln!(
+            f,
+            "{:14} {:.1} MiB, {:.1} in 16 bits",
+            "saved", self.saved_mib, self.saved_half_mib
+        )?;
+        if let (Some(available), Some(batch)) = (self.available_mib, self.largest_batch) {
+            writeln!(
+                f,
+                "{:14} {batch} examples in {available:.0} MiB",
+                "largest batch"
+            )?;
+        }
+        if let Some(step) = self.step_s {
+            writeln!(f, "{:14} {step:.3} s", "step")?;
+        }
+        if let Some(epoch) = self.epoch_s {
+            writeln!(f, "{:14} {epoch:.0} s", "epoch")?;
+        }
+        match &self.not_calibrated {
+            None => Ok(()),
+            Some(reason) => writeln!(f, "{:14} {reason}", "not measured"),
+        }
+    }
+}
