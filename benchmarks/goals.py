@@ -1,6 +1,6 @@
 """The table of goals: runs the program and its peers in turn, and writes what they say.
 
-    cargo build --release
+    cargo build --release --bin lora --example burn_apply_lora
     python -m venv peers && peers/bin/pip install torch transformers peft matplotlib
     peers/bin/python benchmarks/goals.py --results benchmarks/results/DATE-goals.jsonl --table benchmarks/goals.md
 
@@ -77,7 +77,8 @@ def last_line(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    # Without the place of the checkpoint, which is another in each run.
+    return json.loads(done.stdout.strip().splitlines()[-1].replace(f"{made.name}/", ""))
 
 
 found = []
