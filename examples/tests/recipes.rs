@@ -7,6 +7,7 @@ use lora_examples::fine_tune::folder;
 use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, HeadKind};
 use lora_models::encoder::EncoderConfig;
+use lora_train::data::BatchSize;
 use lora_train::options::TrainOptions;
 use lora_train::run::TrainPlan;
 use lora_train::task::TaskName;
@@ -154,8 +155,9 @@ fn every_recipe_has_the_numbers_of_the_paper_and_its_code() {
 
             let found = (plan.lr, plan.epochs, plan.adamw.weight_decay);
             assert_eq!(found, (lr, epochs, weight_decay), "{at}");
-            let found = (plan.batch_size, plan.accumulation, plan.options.max_length);
-            assert_eq!(found, (batch_size, passes, Some(max_length)), "{at}");
+            let found = (plan.batch, plan.accumulation, plan.options.max_length);
+            let batch = BatchSize::Examples(batch_size);
+            assert_eq!(found, (batch, passes, Some(max_length)), "{at}");
             assert_eq!(plan.schedule, ScheduleKind::Linear, "{at}");
         }
     }

@@ -9,7 +9,7 @@ mod common;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::{adapter, fixtures, metrics, model};
-use lora_core::ops::{CrossEntropy, ScaledDotProduct, gelu_tanh, head_loss, layer_norm};
+use lora_core::ops::{CrossEntropy, ScaledDotProduct, Segments, gelu_tanh, head_loss, layer_norm};
 use lora_core::{
     LoraConfig, LoraLinear, Quantization, QuantizeConfig, TargetModules, attach, quantize,
 };
@@ -146,7 +146,7 @@ fn wave<const D: usize>(shape: [usize; D], salt: f32, device: &Device) -> Tensor
     Tensor::from_data(TensorData::new(values, shape), device).require_grad()
 }
 
-/// Attention with padding, causal with a past, and of one projection; layer normalisation, GELU by tanh, and a head with
+/// Attention with padding, causal with a past, of one projection, and of packed texts; layer normalisation, GELU by tanh, and a head with
 /// its loss: values and gradients.
 fn operations(device: Device) -> Vec<Vec<f32>> {
     let device = device.autodiff();
@@ -175,7 +175,12 @@ fn operations(device: Device) -> Vec<Vec<f32>> {
     };
     let found = head_loss(hidden, weight.clone(), targets, &options);
     let best = found.best.into_data().iter::<f32>().collect();
-    let loss = found.loss.clone() + attended.clone().square().sum();
+    let row = wave([1, 9, 3 * 2 * 5], 0.9, &device);
+    let packed = ScaledDotProduct::new(0.6)
+        .causal()
+        .within(Some(Segments::new(vec![2, 1, 6])))
+        .forward_fused(row.clone(), 2);
+    let loss = found.loss.clone() + attended.clone().square().sum() + packed.clone().square().sum();
     let grads = loss.backward();
     let mut parts = vec![
         host(attended),
@@ -183,9 +188,10 @@ fn operations(device: Device) -> Vec<Vec<f32>> {
         host(found.loss),
         host(found.nll),
         best,
+        host(packed),
     ];
     parts.extend([q, k, v, bias].map(|tensor| host(tensor.grad(&grads).unwrap())));
-    parts.push(host(fused.grad(&grads).unwrap()));
+    parts.extend([fused, row].map(|tensor| host(tensor.grad(&grads).unwrap())));
     parts.extend([gamma, beta].map(|tensor| host(tensor.grad(&grads).unwrap())));
     parts.push(host(weight.grad(&grads).unwrap()));
     parts

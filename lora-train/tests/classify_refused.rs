@@ -424,8 +424,11 @@ fn options_are_refused_by_name() {
         (&["--task", "glue/nothing"], &["glue/nothing", "`cola`"]),
         (&["--task", "tagging"], &["tagging", "token-classification"]),
         (
-            &["--pack"],
-            &["option `pack`", "no meaning for the task classification"],
+            &["--concatenate"],
+            &[
+                "option `concatenate`",
+                "no meaning for the task classification",
+            ],
         ),
         (
             &["--prompt-column", "p"],

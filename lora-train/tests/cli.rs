@@ -373,7 +373,7 @@ fn all_weights_can_be_trained_from_scratch_and_the_model_loads() {
     command.args([
         "--full",
         "--from-scratch",
-        "--pack",
+        "--concatenate",
         "--format",
         "text",
         "--lr",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lora_train::data::{
     Batch, BatchOrder, BatchPlan, Columns, Content, DataFormat, E2eTemplate, Encode,
     EncodingOptions, Example, IGNORE_INDEX, MAX_LINE_BYTES, Record, SourceOptions, TextDocuments,
-    collate, encode_records, group_references, pack_records, read_records,
+    collate, concatenate_records, encode_records, group_references, read_records,
 };
 use lora_train::error::TrainError;
 use tempfile::TempDir;
@@ -155,7 +155,7 @@ fn plain_text_is_packed_without_losing_a_token_but_the_remainder() {
             ..SourceOptions::default()
         };
         let records = read_records(&path, &options).unwrap();
-        let (examples, report) = pack_records(&records, &Bytes, Some(EOS), 16).unwrap();
+        let (examples, report) = concatenate_records(&records, &Bytes, Some(EOS), 16).unwrap();
 
         let mut stream: Vec<u32> = Vec::new();
         for record in &records {

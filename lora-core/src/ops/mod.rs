@@ -49,7 +49,7 @@ mod softmax;
 #[cfg(feature = "flex")]
 mod whole;
 
-pub use attention::{AttentionOps, AttentionOptions, ScaledDotProduct};
+pub use attention::{AttentionOps, AttentionOptions, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
 pub(crate) use dropout::drop_by_seed;
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};

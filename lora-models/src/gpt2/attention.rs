@@ -1,5 +1,6 @@
 //! Causal self-attention.
 
+use super::mask::Visible;
 use crate::generate::KvCache;
 use crate::prefix::PrefixLayer;
 use burn::module::Module;
@@ -32,14 +33,14 @@ pub(super) struct Past<'a> {
 impl Attention {
     /// # Shapes
     /// - `x`: `[batch, seq, d_model]`
-    /// - `mask`: broadcasts to `[batch, n_head, seq, tokens + past + seq]`, added to the scores; what is behind a token is
-    ///   hidden from it in any case
+    /// - `visible`: its padding broadcasts to `[batch, n_head, seq, tokens + past + seq]`; what is behind a token is hidden from
+    ///   it in any case
     /// - `prefix`: keys and values that every token sees, before those of the text
     /// - returns `[batch, seq, d_model]`
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
-        mask: Option<&Tensor<4>>,
+        visible: &Visible,
         past: Option<Past<'_>>,
         prefix: Option<&PrefixLayer>,
     ) -> Tensor<3> {
@@ -48,7 +49,8 @@ impl Attention {
         let fused = self.c_attn.forward(x); // [batch, seq, 3 * d_model]
         let attention = ScaledDotProduct::new(self.scale)
             .causal()
-            .with_bias(mask.cloned())
+            .with_bias(visible.padding.clone())
+            .within(visible.segments.clone())
             .with_dropout(&self.attn_dropout);
         let joined = match (past, prefix) {
             (None, None) => attention.forward_fused(fused, self.n_head),

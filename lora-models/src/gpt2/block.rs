@@ -1,6 +1,7 @@
 //! One layer of the model: attention, then a perceptron, each on a normalised residual stream.
 
 use super::attention::{Attention, Past};
+use super::mask::Visible;
 use crate::activation::Activation;
 use crate::prefix::PrefixLayer;
 use burn::module::Module;
@@ -23,17 +24,17 @@ pub struct Block {
 impl Block {
     /// # Shapes
     /// - `x`: `[batch, seq, d_model]`
-    /// - `mask`: broadcasts to `[batch, n_head, seq, past + seq]`; the prefix is never hidden
+    /// - `visible`: as in the attention; the prefix is never hidden
     /// - returns `[batch, seq, d_model]`
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
-        mask: Option<&Tensor<4>>,
+        visible: &Visible,
         past: Option<Past<'_>>,
         prefix: Option<&PrefixLayer>,
     ) -> Tensor<3> {
         let normed = self.ln_1.forward(x.clone());
-        let x = self.attn.forward(normed, mask, past, prefix) + x;
+        let x = self.attn.forward(normed, visible, past, prefix) + x;
         self.mlp.forward(self.ln_2.forward(x.clone())) + x
     }
 }

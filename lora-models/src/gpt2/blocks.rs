@@ -1,9 +1,11 @@
 //! The model block by block.
 
 use super::Gpt2LmHead;
+use super::mask::Visible;
 use crate::Blocks;
 use crate::blocks::{first_trained, trains};
 use burn::tensor::{Bool, Int, Tensor};
+use lora_core::ops::Segments;
 
 /// A batch as [`Gpt2::forward`](super::Gpt2::forward) takes it, without a cache.
 #[derive(Clone, Debug)]
@@ -14,31 +16,39 @@ pub struct Gpt2Input {
     pub attention_mask: Option<Tensor<2, Bool>>,
     /// `[batch or 1, seq]`.
     pub position_ids: Option<Tensor<2, Int>>,
+    /// The texts that the ids of one row are packed of, as [`Gpt2::forward_packed`](super::Gpt2::forward_packed) takes them:
+    /// then there is neither mask nor position ids.
+    pub segments: Option<Segments>,
 }
 
 impl Blocks for Gpt2LmHead {
     type Input = Gpt2Input;
-    /// Added to the scores.
-    type Shared = Option<Tensor<4>>;
+    type Shared = Visible;
 
     fn blocks(&self) -> usize {
         self.transformer.h.len()
     }
 
     fn embed(&self, input: &Gpt2Input) -> Tensor<3> {
-        let position_ids = input.position_ids.clone();
-        self.transformer.embed(input.ids.clone(), position_ids, 0)
+        let ids = input.ids.clone();
+        match &input.segments {
+            None => (self.transformer).embed(ids, input.position_ids.clone(), 0),
+            Some(segments) => self.transformer.embed_packed(ids, segments),
+        }
     }
 
     fn shared(&self, input: &Gpt2Input) -> Self::Shared {
         let [_, seq] = input.ids.dims();
-        self.transformer.mask(seq, input.attention_mask.clone())
+        match &input.segments {
+            None => (self.transformer).visible(seq, input.attention_mask.clone()),
+            Some(segments) => Visible::within(segments),
+        }
     }
 
-    fn block(&self, index: usize, x: Tensor<3>, mask: &Self::Shared) -> Tensor<3> {
+    fn block(&self, index: usize, x: Tensor<3>, visible: &Visible) -> Tensor<3> {
         let prefix = self.transformer.prefix.as_ref();
         let prefix = prefix.map(|prefix| prefix.layer(index));
-        self.transformer.h[index].forward(x, mask.as_ref(), None, prefix.as_ref())
+        self.transformer.h[index].forward(x, visible, None, prefix.as_ref())
     }
 
     fn finish(&self, x: Tensor<3>) -> Tensor<3> {

@@ -1,6 +1,26 @@
-//! Hiding padding. That a token sees nothing behind itself is the attention's own business.
+//! What a token sees. That it sees nothing behind itself is the attention's own business.
 
 use burn::tensor::{Bool, Tensor};
+use lora_core::ops::Segments;
+
+/// What hides tokens from others, made once for all layers.
+#[derive(Clone, Debug)]
+pub struct Visible {
+    /// Added to the scores.
+    pub(super) padding: Option<Tensor<4>>,
+    /// The texts that the one row is packed of.
+    pub(super) segments: Option<Segments>,
+}
+
+impl Visible {
+    /// Each text by itself.
+    pub(super) fn within(segments: &Segments) -> Self {
+        Self {
+            padding: None,
+            segments: Some(segments.clone()),
+        }
+    }
+}
 
 /// Added to the score of a hidden position.
 ///

@@ -44,4 +44,5 @@ pub use block::{Block, Mlp};
 pub use blocks::Gpt2Input;
 pub use config::{CONFIG_FILE, Gpt2Config};
 pub use load::Gpt2Options;
+pub use mask::Visible;
 pub use model::{Gpt2, Gpt2LmHead};

@@ -3,12 +3,13 @@
 use super::Gpt2Config;
 use super::attention::Past;
 use super::block::Block;
-use super::mask::{hidden_padding, see_before};
+use super::mask::{Visible, hidden_padding, see_before};
 use crate::generate::{CausalModel, KvCache};
 use crate::prefix::Prefix;
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{Bool, Int, Tensor, module::linear};
+use burn::tensor::{Bool, Int, Tensor, TensorData, module::linear};
+use lora_core::ops::Segments;
 use lora_core::{Dropout, LayerNorm, LoraEmbedding, LoraLinear};
 
 /// The model without the projection to the vocabulary.
@@ -68,16 +69,57 @@ impl Gpt2 {
         let [_, seq] = ids.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
         let mut x = self.embed(ids, position_ids, past);
-        let mask = self.mask(past + seq, attention_mask);
+        let visible = self.visible(past + seq, attention_mask);
         for (layer, block) in self.h.iter().enumerate() {
             let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
             let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));
-            x = block.forward(x, mask.as_ref(), past, prefix.as_ref());
+            x = block.forward(x, &visible, past, prefix.as_ref());
         }
         if let Some(cache) = cache {
             cache.advance(seq);
         }
         self.ln_f.forward(x)
+    }
+
+    /// The hidden states of texts that lie one behind another in one row, of which none sees another: those that each would
+    /// have in a row of its own, and no work for padding.
+    ///
+    /// # Shapes
+    /// - `ids`: `[1, tokens]`
+    /// - returns `[1, tokens, d_model]`
+    ///
+    /// # Panics
+    /// If the texts do not fill the row, one has more tokens than there are positions, or the model has a
+    /// [prefix](crate::prefix).
+    pub fn forward_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
+        let visible = Visible::within(segments);
+        let mut x = self.embed_packed(ids, segments);
+        for block in &self.h {
+            x = block.forward(x, &visible, None, None);
+        }
+        self.ln_f.forward(x)
+    }
+
+    /// What goes into the first layer of packed texts.
+    pub(super) fn embed_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
+        let (lengths, positions) = (segments.lengths(), self.positions());
+        assert!(
+            self.prefix.is_none(),
+            "packed texts have no place for the virtual tokens of a prefix"
+        );
+        assert!(
+            ids.dims() == [1, segments.tokens()],
+            "ids {:?} of packed texts of {lengths:?} tokens",
+            ids.dims()
+        );
+        assert!(
+            lengths.iter().all(|&length| length <= positions),
+            "packed texts of {lengths:?} tokens for {positions} positions"
+        );
+        let places: Vec<i64> = segments.positions().map(|place| place as i64).collect();
+        let places = TensorData::new(places, ids.dims());
+        let places = Tensor::from_data(places, &ids.device());
+        self.embed(ids, Some(places), 0)
     }
 
     /// What goes into the first layer.
@@ -108,14 +150,14 @@ impl Gpt2 {
         self.drop.forward(x)
     }
 
-    /// What is added to the scores of all layers, for so many keys.
-    pub(super) fn mask(
-        &self,
-        keys: usize,
-        attention_mask: Option<Tensor<2, Bool>>,
-    ) -> Option<Tensor<4>> {
+    /// What is hidden in all layers, of so many keys.
+    pub(super) fn visible(&self, keys: usize, attention_mask: Option<Tensor<2, Bool>>) -> Visible {
         let virtual_tokens = self.virtual_tokens();
-        hidden_padding(keys, attention_mask).map(|mask| see_before(mask, virtual_tokens))
+        let padding = hidden_padding(keys, attention_mask);
+        Visible {
+            padding: padding.map(|mask| see_before(mask, virtual_tokens)),
+            segments: None,
+        }
     }
 
     fn positions(&self) -> usize {
@@ -149,6 +191,17 @@ impl Gpt2LmHead {
     ) -> Tensor<3> {
         self.transformer
             .forward(ids, attention_mask, position_ids, cache)
+    }
+
+    /// [`Gpt2::forward_packed`]: the hidden states of texts that are packed into one row.
+    ///
+    /// # Shapes
+    /// As [`Gpt2::forward_packed`].
+    ///
+    /// # Panics
+    /// As [`Gpt2::forward_packed`].
+    pub fn forward_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
+        self.transformer.forward_packed(ids, segments)
     }
 
     /// Projects hidden states to the vocabulary.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file ──read_records──▶ Record ──encode_records──▶ Example ──collate──▶ Batch
-//!                          │    └──pack_records───▶    ▲
+//!                          │    └─concatenate_records▶ ▲
 //!                          └──group_references──▶ ReferenceGroup (to evaluate generation)
 //!                                                BatchPlan: which examples, in which order
 //! ```
@@ -18,8 +18,8 @@
 //! | `columns` | which columns or keys hold the text |
 //! | `lines` | lines of a file, bounded |
 //! | `record` | [`Record`] and where it was read |
-//! | `example`, `encode`, `pack` | tokenised examples, and the two ways to make them |
-//! | `batch`, `plan` | padding side by side; order, shuffling and grouping by length |
+//! | `example`, `encode`, `concatenate` | tokenised examples, and the two ways to make them |
+//! | `batch`, `plan` | padding side by side, or packing; order, shuffling, grouping by length, sizes in examples or tokens |
 //! | `reference` | several references to one prompt |
 //! | `labelled` | data to classify: [`read_labelled`], [`read_tokens`], GLUE, [`LabelSet`] |
 //!
@@ -61,6 +61,7 @@
 mod adapter_names;
 mod batch;
 mod columns;
+mod concatenate;
 mod delimited;
 mod e2e;
 mod encode;
@@ -68,7 +69,6 @@ mod example;
 mod jsonl;
 mod labelled;
 mod lines;
-mod pack;
 mod plain_text;
 mod plan;
 mod record;
@@ -78,8 +78,9 @@ mod sample;
 mod source;
 
 pub(crate) use adapter_names::read_adapter_names;
-pub use batch::{Batch, IGNORE_INDEX, collate};
+pub use batch::{Batch, IGNORE_INDEX, collate, pack};
 pub use columns::Columns;
+pub use concatenate::{ConcatenationReport, concatenate_and_chunk, concatenate_records};
 pub use e2e::E2eTemplate;
 pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
 pub use example::Example;
@@ -92,9 +93,8 @@ pub use labelled::{
 };
 pub use lines::MAX_LINE_BYTES;
 pub(crate) use lines::{Lines, is_blank};
-pub use pack::{PackingReport, concatenate_and_chunk, pack_records};
 pub use plain_text::TextDocuments;
-pub use plan::{BatchOrder, BatchPlan};
+pub use plan::{BatchOrder, BatchPlan, BatchSize};
 pub use record::{Content, Origin, Record};
 pub use reference::{ReferenceGroup, group_references};
 pub use sample::{Sample, SampleBatch};

@@ -25,6 +25,43 @@ pub enum BatchOrder {
     GroupedByLength,
 }
 
+/// How much goes into a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchSize {
+    /// This many examples.
+    Examples(usize),
+    /// As many examples as have together, each padded to the longest of them, no more than this many tokens.
+    PaddedTokens(usize),
+    /// As many examples as have together, without padding, no more than this many tokens: for batches that are packed.
+    PackedTokens(usize),
+}
+
+impl From<usize> for BatchSize {
+    fn from(examples: usize) -> Self {
+        Self::Examples(examples)
+    }
+}
+
+impl BatchSize {
+    /// Whether examples of these lengths fit into a batch; the tokens together and the longest say enough.
+    fn holds(self, examples: usize, tokens: usize, longest: usize) -> bool {
+        match self {
+            Self::Examples(most) => examples <= most,
+            Self::PaddedTokens(most) => examples.saturating_mul(longest) <= most,
+            Self::PackedTokens(most) => tokens <= most,
+        }
+    }
+
+    /// About how many examples of this mean length are in a batch, at least 1.
+    fn examples(self, mean_length: usize) -> usize {
+        match self {
+            Self::Examples(examples) => examples,
+            Self::PaddedTokens(most) | Self::PackedTokens(most) => most / mean_length.max(1),
+        }
+        .max(1)
+    }
+}
+
 /// Divides examples into batches.
 ///
 /// The batches of an epoch depend on the lengths, the batch size, the order, the seed and the number
@@ -33,10 +70,12 @@ pub enum BatchOrder {
 /// was written, so that an upgrade of `rand` cannot change them unseen.
 ///
 /// No example is left out: the last batch may be smaller than the others.
+///
+/// Examples are taken in the order of the epoch, and a batch ends where the next one would be too much for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchPlan {
     lengths: Vec<usize>,
-    batch_size: usize,
+    size: BatchSize,
     order: BatchOrder,
     seed: u64,
 }
@@ -45,40 +84,66 @@ impl BatchPlan {
     /// A plan for examples of these lengths, in tokens.
     ///
     /// # Errors
-    /// [`TrainError::Config`] if `batch_size` is 0 or there is no example.
+    /// [`TrainError::Config`] if `size` is 0, there is no example, or one has more tokens than a batch may have.
     ///
     /// # Examples
     /// ```
-    /// use lora_train::data::{BatchOrder, BatchPlan};
+    /// use lora_train::data::{BatchOrder, BatchPlan, BatchSize};
     ///
     /// # fn main() -> Result<(), lora_train::error::TrainError> {
-    /// let plan = BatchPlan::new(vec![5, 3, 9, 4, 8], 2, BatchOrder::FileOrder, 0)?;
+    /// let lengths = vec![5, 3, 9, 4, 8];
+    /// let plan = BatchPlan::new(lengths.clone(), 2, BatchOrder::FileOrder, 0)?;
     /// assert_eq!(plan.epoch(0), [vec![0, 1], vec![2, 3], vec![4]]);
-    /// assert_eq!(plan.batches_per_epoch(), 3);
+    /// assert_eq!(plan.batches_in(0), 3);
+    ///
+    /// // Two of 5 tokens are padded, 9 and 4 would be 18.
+    /// let tokens = BatchSize::PaddedTokens(12);
+    /// let plan = BatchPlan::new(lengths.clone(), tokens, BatchOrder::FileOrder, 0)?;
+    /// assert_eq!(plan.epoch(0), [vec![0, 1], vec![2], vec![3], vec![4]]);
+    ///
+    /// // 4 + 8 tokens are 12 where nothing is padded.
+    /// let tokens = BatchSize::PackedTokens(12);
+    /// let plan = BatchPlan::new(lengths, tokens, BatchOrder::FileOrder, 0)?;
+    /// assert_eq!(plan.epoch(0), [vec![0, 1], vec![2], vec![3, 4]]);
     /// # Ok(())
     /// # }
     /// ```
     pub fn new(
         lengths: Vec<usize>,
-        batch_size: usize,
+        size: impl Into<BatchSize>,
         order: BatchOrder,
         seed: u64,
     ) -> Result<Self, TrainError> {
-        if batch_size == 0 {
-            return Err(TrainError::config(
-                "batch_size",
-                "0 examples make no batch; give at least 1",
-            ));
-        }
-        if lengths.is_empty() {
+        let size = size.into();
+        let Some(&longest) = lengths.iter().max() else {
             return Err(TrainError::config(
                 "examples",
                 "there are none to make batches of",
             ));
+        };
+        match size {
+            BatchSize::Examples(0) => {
+                return Err(TrainError::config(
+                    "batch_size",
+                    "0 examples make no batch; give at least 1",
+                ));
+            }
+            BatchSize::PaddedTokens(tokens) | BatchSize::PackedTokens(tokens)
+                if tokens < longest =>
+            {
+                return Err(TrainError::config(
+                    "batch_tokens",
+                    format!(
+                        "the longest example has {longest} tokens, and a batch no more than {tokens}; give at \
+                         least {longest}, or a lower max_length"
+                    ),
+                ));
+            }
+            _ => {}
         }
         Ok(Self {
             lengths,
-            batch_size,
+            size,
             order,
             seed,
         })
@@ -96,9 +161,12 @@ impl BatchPlan {
         }
     }
 
-    /// The number of batches in each epoch.
-    pub fn batches_per_epoch(&self) -> usize {
-        self.lengths.len().div_ceil(self.batch_size)
+    /// The number of batches in epoch `epoch`, counted from 0: the same in each, unless their size is in tokens.
+    pub fn batches_in(&self, epoch: u64) -> usize {
+        match self.size {
+            BatchSize::Examples(examples) => self.lengths.len().div_ceil(examples),
+            BatchSize::PaddedTokens(_) | BatchSize::PackedTokens(_) => self.epoch(epoch).len(),
+        }
     }
 
     /// The batches of epoch `epoch`, counted from 0: the indices of their examples.
@@ -113,7 +181,8 @@ impl BatchPlan {
             BatchOrder::GroupedByLength => {
                 let mut rng = self.rng(epoch);
                 indices.shuffle(&mut rng);
-                let mega_batch = self.batch_size.saturating_mul(MEGA_BATCH);
+                let mean = self.lengths.iter().sum::<usize>() / self.lengths.len().max(1);
+                let mega_batch = self.size.examples(mean).saturating_mul(MEGA_BATCH);
                 for together in indices.chunks_mut(mega_batch) {
                     // A stable sort: examples of one length stay shuffled among themselves.
                     together.sort_by_key(|&index| std::cmp::Reverse(self.length(index)));
@@ -138,7 +207,21 @@ impl BatchPlan {
     }
 
     fn cut(&self, indices: &[usize]) -> Vec<Vec<usize>> {
-        indices.chunks(self.batch_size).map(<[_]>::to_vec).collect()
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        let (mut examples, mut tokens, mut longest) = (0, 0, 0);
+        for &index in indices {
+            let length = self.length(index);
+            (examples, tokens, longest) = (examples + 1, tokens + length, longest.max(length));
+            let fits = self.size.holds(examples, tokens, longest);
+            match batches.last_mut().filter(|_| fits) {
+                Some(batch) => batch.push(index),
+                None => {
+                    batches.push(vec![index]);
+                    (examples, tokens, longest) = (1, length, length);
+                }
+            }
+        }
+        batches
     }
 
     fn length(&self, index: usize) -> usize {
@@ -193,7 +276,7 @@ mod tests {
             let plan = BatchPlan::new(lengths(), 7, order, 3).unwrap();
             for epoch in 0..3 {
                 let batches = plan.epoch(epoch);
-                assert_eq!(batches.len(), plan.batches_per_epoch());
+                assert_eq!(batches.len(), plan.batches_in(epoch));
                 assert_eq!(batches.len(), 143);
                 let small = batches.iter().filter(|batch| batch.len() < 7).count();
                 assert_eq!(small, 1, "{order:?}");
@@ -275,7 +358,54 @@ mod tests {
         for (start, end) in [(2, 2), (4, 2), (7, 9)] {
             assert!(whole.slice(start, end).epoch(0).is_empty());
         }
-        assert_eq!(whole.slice(3, 99).batches_per_epoch(), 1);
+        assert_eq!(whole.slice(3, 99).batches_in(0), 1);
+    }
+
+    #[test]
+    fn batches_of_tokens_hold_every_example_once_and_no_more_than_they_may() {
+        let lengths = lengths();
+        for size in [BatchSize::PaddedTokens(300), BatchSize::PackedTokens(300)] {
+            for order in [
+                BatchOrder::FileOrder,
+                BatchOrder::Shuffled,
+                BatchOrder::GroupedByLength,
+            ] {
+                let plan = BatchPlan::new(lengths.clone(), size, order, 3).unwrap();
+                for epoch in 0..3 {
+                    let batches = plan.epoch(epoch);
+                    assert_eq!(batches.len(), plan.batches_in(epoch));
+                    let mut seen = batches.concat();
+                    seen.sort_unstable();
+                    assert_eq!(seen, (0..1000).collect::<Vec<_>>());
+                    let tokens = |batch: &Vec<usize>| {
+                        let lengths = batch.iter().map(|&i| lengths[i]);
+                        match size {
+                            BatchSize::PaddedTokens(_) => batch.len() * lengths.max().unwrap(),
+                            _ => lengths.sum(),
+                        }
+                    };
+                    let most = batches.iter().map(tokens).max().unwrap();
+                    assert!((250..=300).contains(&most), "{most}");
+                }
+            }
+        }
+        // Sorted by length, batches of short examples have more of them.
+        let size = BatchSize::PaddedTokens(300);
+        let grouped = BatchPlan::new(lengths, size, BatchOrder::GroupedByLength, 3).unwrap();
+        let counts: Vec<usize> = grouped.epoch(0).iter().map(Vec::len).collect();
+        assert!(counts.contains(&3) && counts.iter().any(|&count| count > 50));
+    }
+
+    #[test]
+    fn an_example_that_no_batch_holds_is_a_configuration_error() {
+        for size in [BatchSize::PaddedTokens(8), BatchSize::PackedTokens(8)] {
+            let error = BatchPlan::new(vec![3, 9], size, BatchOrder::Shuffled, 0).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains("batch_tokens") && error.contains("9 tokens"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -228,6 +228,19 @@ pub struct TrainOptions {
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
+    /// Most tokens in a forward pass, padding counted, in place of a number of examples.
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "batch_size",
+        help_heading = "Batches"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<usize>,
+    /// Put the examples of a batch one behind another in one row, so that nothing is padded; none sees another. For causal-lm.
+    #[arg(long, help_heading = "Batches")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub packing: bool,
     /// Forward passes in an optimizer step; the loss is averaged over the tokens of all [default: 1].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -414,6 +427,10 @@ impl TrainOptions {
         if self.warmup_steps.is_some() || self.warmup_ratio.is_some() {
             recipe.warmup_steps = None;
             recipe.warmup_ratio = None;
+        }
+        if self.batch_size.is_some() || self.batch_tokens.is_some() {
+            recipe.batch_size = None;
+            recipe.batch_tokens = None;
         }
         // Both serialize what is given only: the command line's keys replace the recipe's.
         let as_table = |options: &Self| {

@@ -40,7 +40,7 @@ pub struct ReadingOptions {
     /// Put texts end to end and cut them into examples of the longest length, to pretrain on.
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "is_false")]
-    pub pack: bool,
+    pub concatenate: bool,
     /// Learn the prompt too, not the completion alone.
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "is_false")]

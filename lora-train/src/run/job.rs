@@ -6,7 +6,7 @@ use crate::TrainError;
 use crate::data::Sample;
 use crate::progress::Screen;
 use crate::task::GeneratedText;
-use crate::trainer::Task;
+use crate::trainer::{Collate, Task};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,6 +48,11 @@ pub(crate) trait Job: Sized {
         base: &Base,
         screen: &Screen,
     ) -> Result<Vec<Self::Sample>, TrainError>;
+
+    /// How examples are put into a batch.
+    fn collate(&self) -> Collate<Self::Sample> {
+        Self::Sample::collate
+    }
 
     /// A model with its loss.
     fn task(&self, model: Self::Model) -> Self::Task;

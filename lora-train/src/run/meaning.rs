@@ -43,6 +43,7 @@ impl TrainOptions {
                 ("generate_prompts", above(self.generate_prompts, 0), causal),
                 ("max_new_tokens", self.max_new_tokens.is_some(), causal),
                 ("beams", above(self.beams, 1), causal),
+                ("packing", self.packing, causal),
             ],
         )
     }
@@ -68,7 +69,7 @@ impl ReadingOptions {
                     causal,
                 ),
                 ("documents", self.documents.is_some(), causal),
-                ("pack", self.pack, causal),
+                ("concatenate", self.concatenate, causal),
                 ("loss_on_prompt", self.loss_on_prompt, causal),
                 ("no_eos", self.no_eos, causal),
                 ("text_column", self.text_column.is_some(), own),

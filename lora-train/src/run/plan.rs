@@ -1,7 +1,7 @@
 //! Options of a training run with everything filled in and checked.
 
 use crate::TrainError;
-use crate::data::BatchOrder;
+use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
 use crate::options::TrainOptions;
 use crate::run::adapter::{lora_config, lora_plus, prefix_config};
 use crate::run::open::{model_directory, quantize_config};
@@ -41,8 +41,8 @@ pub struct TrainPlan {
     pub max_grad_norm: Option<f64>,
     /// Label smoothing.
     pub label_smoothing: f64,
-    /// Examples in a forward pass.
-    pub batch_size: usize,
+    /// What goes through the model at once.
+    pub batch: BatchSize,
     /// Examples in a forward pass of an evaluation.
     pub eval_batch_size: usize,
     /// Forward passes in a step.
@@ -57,6 +57,14 @@ pub struct TrainPlan {
     pub evaluate: Every,
     /// When to write a checkpoint.
     pub save: Every,
+}
+
+/// Packed examples have no place for the keys and values of a prefix.
+pub(super) fn packed_prefix() -> TrainError {
+    TrainError::config(
+        "packing",
+        "puts examples one behind another, and each would need the prefix before it; leave one of them out",
+    )
 }
 
 fn required(name: &str, value: &Option<PathBuf>) -> Result<PathBuf, TrainError> {
@@ -137,8 +145,22 @@ impl TrainPlan {
             ));
         }
         let batch_size = at_least_one("batch_size", o.batch_size.unwrap_or(8))?;
+        let batch = match (o.batch_tokens, o.packing) {
+            (None, _) => BatchSize::Examples(batch_size),
+            (Some(_), _) if o.batch_size.is_some() => {
+                return Err(TrainError::config(
+                    "batch_tokens",
+                    "is given beside batch_size; give one",
+                ));
+            }
+            (Some(tokens), false) => BatchSize::PaddedTokens(at_least_one("batch_tokens", tokens)?),
+            (Some(tokens), true) => BatchSize::PackedTokens(at_least_one("batch_tokens", tokens)?),
+        };
         let max_grad_norm = rate("max_grad_norm", o.max_grad_norm.unwrap_or(1.0))?;
         let prefix = prefix_config(o)?;
+        if o.packing && prefix.is_some() {
+            return Err(packed_prefix());
+        }
         let lora = match o.full || o.prefix_only {
             true => None,
             false => Some(lora_config(o)?),
@@ -164,14 +186,15 @@ impl TrainPlan {
             schedule: o.schedule.unwrap_or_default(),
             max_grad_norm: (max_grad_norm > 0.0).then_some(max_grad_norm),
             label_smoothing: share("label_smoothing", o.label_smoothing.unwrap_or(0.0))?,
-            batch_size,
+            batch,
             eval_batch_size: at_least_one(
                 "eval_batch_size",
                 o.eval_batch_size.unwrap_or(batch_size),
             )?,
             accumulation: at_least_one("grad_accumulation", o.grad_accumulation.unwrap_or(1))?,
             epochs: at_least_one("epochs", o.epochs.unwrap_or(3))?,
-            order: match (o.no_shuffle, o.no_group_by_length) {
+            // What is packed needs no padding, whatever lies together.
+            order: match (o.no_shuffle, o.no_group_by_length || o.packing) {
                 (true, _) => BatchOrder::FileOrder,
                 (false, true) => BatchOrder::Shuffled,
                 (false, false) => BatchOrder::GroupedByLength,
@@ -222,11 +245,12 @@ impl TrainPlan {
         Ok(task)
     }
 
-    /// Steps of the run, for this many batches an epoch.
-    pub fn total_steps(&self, batches_per_epoch: usize) -> Result<usize, TrainError> {
+    /// Steps of the run.
+    pub fn total_steps(&self, batches: &BatchPlan) -> Result<usize, TrainError> {
+        let steps = |epoch| batches.batches_in(epoch).div_ceil(self.accumulation);
         match self.options.max_steps {
             Some(steps) => at_least_one("max_steps", steps),
-            None => Ok(self.epochs * batches_per_epoch.div_ceil(self.accumulation)),
+            None => Ok((0..self.epochs as u64).map(steps).sum()),
         }
     }
 
@@ -245,7 +269,9 @@ impl TrainPlan {
     }
 
     /// The options that change the numbers of a run: a run is resumed with the same only.
-    pub fn fingerprint(&self, examples: usize, tokens: usize) -> Result<String, TrainError> {
+    pub fn fingerprint<S: Sample>(&self, examples: &[S]) -> Result<String, TrainError> {
+        let tokens: usize = examples.iter().map(Sample::length).sum();
+        let examples = examples.len();
         let numbers = TrainOptions {
             model: None,
             data: None,
@@ -355,6 +381,29 @@ mod tests {
                 },
             ),
             (
+                "batch_tokens",
+                TrainOptions {
+                    batch_size: Some(4),
+                    batch_tokens: Some(512),
+                    ..options()
+                },
+            ),
+            (
+                "batch_tokens",
+                TrainOptions {
+                    batch_tokens: Some(0),
+                    ..options()
+                },
+            ),
+            (
+                "packing",
+                TrainOptions {
+                    packing: true,
+                    prefix: Some(4),
+                    ..options()
+                },
+            ),
+            (
                 "full",
                 TrainOptions {
                     full: true,
@@ -381,7 +430,13 @@ mod tests {
         })
         .unwrap();
         // 10 batches make 3 steps an epoch, the last of 2 batches.
-        assert_eq!(plan.total_steps(10).unwrap(), 9);
+        let batches = |lengths: &[usize], size| {
+            BatchPlan::new(lengths.to_vec(), size, BatchOrder::FileOrder, 0).unwrap()
+        };
+        let ten = batches(&[3; 20], BatchSize::Examples(2));
+        assert_eq!(plan.total_steps(&ten).unwrap(), 9);
+        let five = batches(&[3; 20], BatchSize::PackedTokens(12));
+        assert_eq!(plan.total_steps(&five).unwrap(), 6);
         assert_eq!(plan.warmup_steps(9), 1);
     }
 }

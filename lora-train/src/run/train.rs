@@ -5,7 +5,7 @@ use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, judge};
 use super::labelled::LabelledJob;
 use super::open::{Loaded, check_base, model_directory};
-use super::plan::TrainPlan;
+use super::plan::{TrainPlan, packed_prefix};
 use super::prefix::export_merged;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
@@ -117,10 +117,15 @@ fn train_job<J: Job + 'static>(
     }
     if let Some(prefix) = model.prefix() {
         screen.line(&format!("prefix    {}", prefix.summary()));
+        if plan.options.packing {
+            return Err(packed_prefix());
+        }
     }
     let weights = trainable_summary(&model);
     screen.line(&format!("weights   {weights}"));
     let examples = job.encode(&plan, &base, screen)?;
+    let loader = loader(&plan, &job, examples, base.pad_id())?;
+    let total_steps = plan.total_steps(loader.plan())?;
 
     if checkpoint.is_none() {
         prepare_output(&plan)?;
@@ -144,8 +149,33 @@ fn train_job<J: Job + 'static>(
     };
     let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
     let metrics = MetricsFile::open(&plan.output.join("metrics.jsonl"), step)?;
-    let mut run = run(&plan, &job, examples, base.pad_id(), hooks, interrupter)?;
-    run.observers = vec![Box::new(metrics), Box::new(screen.observer())];
+    let best = job.best_by();
+    let run = Run {
+        config: TrainerConfig {
+            total_steps,
+            accumulation: plan.accumulation,
+            max_grad_norm: plan.max_grad_norm,
+            evaluate: plan.evaluate,
+            save: plan.save,
+            patience: plan.options.early_stopping,
+            best_metric: best.metric,
+            higher_is_better: best.higher_is_better,
+            seed: plan.seed,
+        },
+        adamw: plan.adamw,
+        lora_plus: plan.lora_plus,
+        schedule: Schedule::new(
+            plan.schedule,
+            plan.lr,
+            plan.warmup_steps(total_steps),
+            total_steps,
+        ),
+        fingerprint: plan.fingerprint(loader.examples())?,
+        loader,
+        hooks: Box::new(hooks),
+        observers: vec![Box::new(metrics), Box::new(screen.observer())],
+        interrupter,
+    };
     let Outcome {
         model: mut task,
         state,
@@ -243,40 +273,16 @@ fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))
 }
 
-fn run<J: Job + 'static>(
+/// The examples in batches, as the plan has them.
+fn loader<J: Job>(
     plan: &TrainPlan,
     job: &J,
     examples: Vec<J::Sample>,
     pad_id: u32,
-    hooks: JobHooks<J>,
-    interrupter: Interrupter,
-) -> Result<Run<J::Task, J::Sample>, TrainError> {
-    let lengths: Vec<usize> = examples.iter().map(Sample::length).collect();
-    let fingerprint = plan.fingerprint(examples.len(), lengths.iter().sum())?;
-    let batches = BatchPlan::new(lengths, plan.batch_size, plan.order, plan.seed)?;
-    let total = plan.total_steps(batches.batches_per_epoch())?;
-    let best = job.best_by();
-    Ok(Run {
-        config: TrainerConfig {
-            total_steps: total,
-            accumulation: plan.accumulation,
-            max_grad_norm: plan.max_grad_norm,
-            evaluate: plan.evaluate,
-            save: plan.save,
-            patience: plan.options.early_stopping,
-            best_metric: best.metric,
-            higher_is_better: best.higher_is_better,
-            seed: plan.seed,
-        },
-        adamw: plan.adamw,
-        lora_plus: plan.lora_plus,
-        schedule: Schedule::new(plan.schedule, plan.lr, plan.warmup_steps(total), total),
-        loader: BatchLoader::new(examples, batches, pad_id),
-        hooks: Box::new(hooks),
-        observers: Vec::new(),
-        interrupter,
-        fingerprint,
-    })
+) -> Result<BatchLoader<J::Sample>, TrainError> {
+    let lengths = examples.iter().map(Sample::length).collect();
+    let batches = BatchPlan::new(lengths, plan.batch, plan.order, plan.seed)?;
+    Ok(BatchLoader::new(examples, batches, pad_id).with_collate(job.collate()))
 }
 
 /// Evaluation and saving for the training loop.

@@ -15,6 +15,7 @@ use lora_core::named::in_rows;
 use lora_core::ops::{CrossEntropy, HeadLoss};
 use lora_models::LoraModel;
 use lora_models::gpt2::{Gpt2Input, Gpt2LmHead};
+use std::ops::Range;
 
 /// A GPT-2 with its loss.
 ///
@@ -44,7 +45,7 @@ pub struct TokenScores {
 
 /// The positions of a batch that a token is predicted at, and the tokens.
 struct Labelled {
-    /// Index in `[batch · seq]` of the position before each label.
+    /// Index in `[batch · seq]` of the position before each label, which is of the same example.
     positions: Vec<i64>,
     tokens: Vec<i64>,
     examples: Vec<usize>,
@@ -57,12 +58,19 @@ impl Labelled {
             tokens: Vec::with_capacity(batch.label_tokens),
             examples: Vec::with_capacity(batch.label_tokens),
         };
-        for (index, &label) in batch.labels.iter().enumerate() {
-            let first = index % batch.seq == 0;
-            if label != IGNORE_INDEX && !first {
-                labelled.positions.push(index as i64 - 1);
-                labelled.tokens.push(label);
-                labelled.examples.push(index / batch.seq);
+        let rows = |row| row * batch.seq..(row + 1) * batch.seq;
+        let examples: Vec<Range<usize>> = match &batch.segments {
+            None => (0..batch.batch).map(rows).collect(),
+            Some(segments) => segments.ranges().collect(),
+        };
+        for (example, places) in examples.into_iter().enumerate() {
+            for index in places.skip(1) {
+                let label = batch.labels[index];
+                if label != IGNORE_INDEX {
+                    labelled.positions.push(index as i64 - 1);
+                    labelled.tokens.push(label);
+                    labelled.examples.push(example);
+                }
             }
         }
         labelled
@@ -103,15 +111,19 @@ impl CausalLm {
             ids,
             attention_mask: mask,
             position_ids: None,
+            segments: batch.segments.clone(),
         }
     }
 
     /// The loss of the labelled positions, summed, and what is known of each.
     fn loss(&self, batch: &Batch, labelled: &Labelled, options: &CrossEntropy) -> HeadLoss {
         let input = self.input(batch);
-        let hidden = self
-            .model
-            .forward_hidden(input.ids, input.attention_mask, None, None);
+        let hidden = match &input.segments {
+            None => self
+                .model
+                .forward_hidden(input.ids, input.attention_mask, None, None),
+            Some(segments) => self.model.forward_packed(input.ids, segments),
+        };
         self.loss_of(hidden, batch, labelled, options)
     }
 

@@ -1,5 +1,6 @@
 //! Batches for Burn's learner, at any place of the run.
 
+use super::ahead::Ahead;
 use crate::data::{BatchPlan, Sample, SampleBatch};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
@@ -34,42 +35,84 @@ pub struct MicroBatch<B> {
 /// As a Burn [`DataLoader`] it yields what is left of one epoch, from the [`Position`] on that was
 /// set last; clones share it.
 #[derive(Clone)]
-pub struct BatchLoader<S> {
+pub struct BatchLoader<S: Sample> {
     examples: Arc<Vec<S>>,
     plan: Arc<BatchPlan>,
     pad_id: u32,
-    position: Arc<Mutex<Position>>,
+    collate: Collate<S>,
+    place: Arc<Mutex<Place>>,
+}
+
+/// What makes a batch of examples and the token that fills up the shorter ones.
+pub type Collate<S> = fn(&[&S], u32) -> <S as Sample>::Batch;
+
+/// Where the next iterator starts.
+#[derive(Clone, Copy)]
+struct Place {
+    position: Position,
+    batches_in_epoch: usize,
 }
 
 impl<S: Sample> BatchLoader<S> {
     /// A loader at the start of the first epoch.
     pub fn new(examples: Vec<S>, plan: BatchPlan, pad_id: u32) -> Self {
+        let place = Place {
+            position: Position::default(),
+            batches_in_epoch: plan.batches_in(0),
+        };
         Self {
             examples: Arc::new(examples),
             plan: Arc::new(plan),
             pad_id,
-            position: Arc::default(),
+            collate: S::collate,
+            place: Arc::new(Mutex::new(place)),
         }
     }
 
-    /// Number of batches in an epoch.
-    pub fn batches_per_epoch(&self) -> usize {
-        self.plan.batches_per_epoch()
+    /// With another way to make a batch than [`Sample::collate`].
+    pub fn with_collate(mut self, collate: Collate<S>) -> Self {
+        self.collate = collate;
+        self
     }
 
-    /// Number of examples.
+    /// Number of batches in the epoch that was [sought](Self::seek) last.
+    pub fn batches_in_epoch(&self) -> usize {
+        self.lock().batches_in_epoch
+    }
+
+    /// Which examples are in which batch.
+    pub fn plan(&self) -> &BatchPlan {
+        &self.plan
+    }
+
+    /// The examples.
     pub fn examples(&self) -> &[S] {
         &self.examples
     }
 
     /// Makes the next iterator start here.
     pub fn seek(&self, position: Position) {
-        *self.lock() = position;
+        let batches_in_epoch = self.plan.batches_in(position.epoch as u64);
+        *self.lock() = Place {
+            position,
+            batches_in_epoch,
+        };
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Position> {
-        // A place is two numbers: no panic can leave it half-written.
-        self.position.lock().unwrap_or_else(|e| e.into_inner())
+    /// The batch of these examples.
+    fn batch(&self, indices: &[usize]) -> MicroBatch<S::Batch> {
+        let examples: Vec<&S> = indices.iter().map(|&i| &self.examples[i]).collect();
+        let batch = (self.collate)(&examples, self.pad_id);
+        MicroBatch {
+            loss_scale: loss_scale(batch.weight()),
+            batch,
+            seed: 0,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Place> {
+        // A place is three numbers, written at once: no panic can leave it half-written.
+        self.place.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -81,48 +124,44 @@ pub(super) fn loss_scale(weight: f64) -> f64 {
     }
 }
 
-struct EpochIterator<'a, S> {
-    loader: &'a BatchLoader<S>,
-    batches: std::vec::IntoIter<Vec<usize>>,
+/// What is left of an epoch. The batches are made ahead, on another thread.
+struct EpochIterator<B> {
+    /// Batches with the number of their examples.
+    batches: Ahead<(usize, MicroBatch<B>)>,
     processed: usize,
+    examples: usize,
 }
 
-impl<S: Sample> Iterator for EpochIterator<'_, S> {
-    type Item = Result<MicroBatch<S::Batch>, DatasetError>;
+impl<B> Iterator for EpochIterator<B> {
+    type Item = Result<MicroBatch<B>, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let indices = self.batches.next()?;
-        self.processed += indices.len();
-        let examples: Vec<&S> = indices.iter().map(|&i| &self.loader.examples[i]).collect();
-        let batch = S::collate(&examples, self.loader.pad_id);
-        Some(Ok(MicroBatch {
-            loss_scale: loss_scale(batch.weight()),
-            batch,
-            seed: 0,
-        }))
+        let (examples, batch) = self.batches.next()?;
+        self.processed += examples;
+        Some(Ok(batch))
     }
 }
 
-impl<S: Sample> DataLoaderIterator<MicroBatch<S::Batch>> for EpochIterator<'_, S> {
+impl<B> DataLoaderIterator<MicroBatch<B>> for EpochIterator<B> {
     fn progress(&self) -> Progress {
-        Progress::new(
-            self.processed,
-            self.loader.examples.len(),
-            Some("examples".into()),
-        )
+        Progress::new(self.processed, self.examples, Some("examples".into()))
     }
 }
 
 impl<S: Sample> DataLoader<MicroBatch<S::Batch>> for BatchLoader<S> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<MicroBatch<S::Batch>> + 'a> {
-        let position = *self.lock();
+        let position = self.lock().position;
         let mut batches = self.plan.epoch(position.epoch as u64);
         let skipped = position.batch.min(batches.len());
         let processed = batches.drain(..skipped).map(|batch| batch.len()).sum();
+        let loader = self.clone();
+        let made = batches
+            .into_iter()
+            .map(move |indices| (indices.len(), loader.batch(&indices)));
         Box::new(EpochIterator {
-            loader: self,
-            batches: batches.into_iter(),
+            batches: Ahead::of(made),
             processed,
+            examples: self.examples.len(),
         })
     }
 
@@ -137,10 +176,7 @@ impl<S: Sample> DataLoader<MicroBatch<S::Batch>> for BatchLoader<S> {
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<MicroBatch<S::Batch>>> {
         let examples = self.examples[start..end].to_vec();
-        Arc::new(Self::new(
-            examples,
-            self.plan.slice(start, end),
-            self.pad_id,
-        ))
+        let plan = self.plan.slice(start, end);
+        Arc::new(Self::new(examples, plan, self.pad_id).with_collate(self.collate))
     }
 }

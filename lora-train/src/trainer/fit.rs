@@ -28,7 +28,7 @@ pub struct Outcome<M> {
 }
 
 /// What a run needs beside the model.
-pub struct Run<M, S> {
+pub struct Run<M, S: Sample> {
     /// How it goes.
     pub config: TrainerConfig,
     /// The optimizer.

@@ -7,6 +7,7 @@
 //! and resumes in the middle of an epoch with the very numbers of a run that was not interrupted.
 //! The learner, its optimizer, schedule and the data loaders are Burn's.
 
+mod ahead;
 mod batches;
 mod checkpoint;
 mod checkpointed;
@@ -19,7 +20,7 @@ mod schedule;
 mod strategy;
 mod task;
 
-pub use batches::{BatchLoader, MicroBatch, Position};
+pub use batches::{BatchLoader, Collate, MicroBatch, Position};
 pub use checkpoint::{Best, Checkpoint, CheckpointDir, RunState};
 pub(crate) use checkpointed::checkpointed_step;
 pub use events::{EvalEvent, Event, Observer, StepEvent};

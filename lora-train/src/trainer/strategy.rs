@@ -71,11 +71,11 @@ pub trait Hooks<M>: Send {
 }
 
 /// The strategy: [`fit`](super::fit) hands it to Burn.
-pub struct Trainer<M, S> {
+pub struct Trainer<M, S: Sample> {
     pub(crate) inner: RefCell<Inner<M, S>>,
 }
 
-pub(crate) struct Inner<M, S> {
+pub(crate) struct Inner<M, S: Sample> {
     pub config: TrainerConfig,
     pub state: RunState,
     pub loader: BatchLoader<S>,
@@ -315,7 +315,7 @@ impl<S: Sample, M: Task<S>> Inner<M, S> {
     fn next_position(&self, batches: usize) -> Position {
         let Position { epoch, batch } = self.state.position;
         match batch + batches {
-            next if next >= self.loader.batches_per_epoch() => Position {
+            next if next >= self.loader.batches_in_epoch() => Position {
                 epoch: epoch + 1,
                 batch: 0,
             },
@@ -325,7 +325,7 @@ impl<S: Sample, M: Task<S>> Inner<M, S> {
 
     fn epochs_done(&self) -> f64 {
         let Position { epoch, batch } = self.state.position;
-        epoch as f64 + batch as f64 / self.loader.batches_per_epoch() as f64
+        epoch as f64 + batch as f64 / self.loader.batches_in_epoch() as f64
     }
 
     fn tell(&mut self, event: &Event) -> Result<(), TrainError> {

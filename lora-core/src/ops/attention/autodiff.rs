@@ -116,7 +116,7 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
                     key.into_primitive(),
                     value.into_primitive(),
                     bias.clone(),
-                    options,
+                    options.clone(),
                 );
                 let saved = Saved {
                     inputs,
@@ -157,7 +157,7 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
                 let bias = bias.into_primitive();
                 let [query, key, value] = split::<B>(fused.into_primitive(), heads);
                 let (output, statistics) =
-                    B::attend_forward(query, key, value, bias.clone(), options);
+                    B::attend_forward(query, key, value, bias.clone(), options.clone());
                 let saved = Saved {
                     inputs,
                     bias,

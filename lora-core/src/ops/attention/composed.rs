@@ -20,7 +20,7 @@ pub(super) fn forward<B: Backend>(
     key: FloatTensor<B>,
     value: FloatTensor<B>,
     bias: FloatTensor<B>,
-    options: AttentionOptions,
+    options: &AttentionOptions,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let dtype = query.dtype();
     let scores = scores::<B>(query, key, bias, options);
@@ -39,7 +39,7 @@ pub(super) fn forward<B: Backend>(
 pub(super) fn backward<B: Backend>(
     forward: Forward<B>,
     grad: FloatTensor<B>,
-    options: AttentionOptions,
+    options: &AttentionOptions,
     of_bias: bool,
 ) -> (
     FloatTensor<B>,
@@ -99,7 +99,7 @@ fn scores<B: Backend>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     bias: FloatTensor<B>,
-    options: AttentionOptions,
+    options: &AttentionOptions,
 ) -> FloatTensor<B> {
     let wide = match query.dtype() {
         DType::F16 | DType::BF16 => DType::F32,
@@ -130,7 +130,7 @@ fn scores<B: Backend>(
 /// The mask of dropout, where there is any, in the form of the weights.
 fn dropped<B: Backend>(
     weights: &FloatTensor<B>,
-    options: AttentionOptions,
+    options: &AttentionOptions,
 ) -> Option<FloatTensor<B>> {
     if options.dropout == 0.0 {
         return None;

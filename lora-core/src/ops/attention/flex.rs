@@ -1,8 +1,10 @@
-//! On the CPU: a head at a time to each thread, and of it some queries at a time, so that their scores stay in the cache.
+//! On the CPU: a head of a text at a time to each thread, and of it some queries at a time, so that their scores stay in the
+//! cache.
 
 use super::heads::{Bias, Heads, Tiles};
-use super::tile::{Gradients, Inputs, Problem, Scratch};
-use super::{AttentionOps, AttentionOptions, composed, join, split};
+use super::pieces::Piece;
+use super::tile::{Found, Gradients, Scratch};
+use super::{AttentionOps, AttentionOptions, composed, join, segments, split};
 use crate::ops::whole::are_simple;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
@@ -20,35 +22,27 @@ impl AttentionOps for Flex {
         options: AttentionOptions,
     ) -> (Tensor, Tensor) {
         if !are_simple(&[&query, &key, &value, &bias]) {
-            return composed::forward::<Self>(query, key, value, bias, options);
+            return segments::forward::<Self>(query, key, value, bias, options);
         }
         let [query, key, value] = [query, key, value].map(rows_together);
-        let [q, k, v] = [&query, &key, &value].map(Heads::of);
+        let inputs = [&query, &key, &value].map(Heads::of);
+        let [q, k, v] = &inputs;
         let [batch, heads, queries, _] = q.shape();
         let [_, _, keys, d_value] = v.shape();
-        let problem = Problem::new(options, queries, keys);
         let bias = Bias::new(&bias, keys);
         let shape = [batch, queries, heads, d_value];
         let size = shape.iter().product();
         let mut output: Vec<f32> = Vec::with_capacity(size);
         let mut statistics = vec![0.0; batch * heads * queries * 2];
         let tiles = Tiles::of(&mut output, shape);
-        (statistics.par_chunks_mut(2 * queries).enumerate()).for_each_init(
-            Scratch::default,
-            |scratch, (index, statistics)| {
-                let (row, head) = (index / heads, index % heads);
-                let inputs = Inputs {
-                    query: q.tile(row, head),
-                    key: k.tile(row, head),
-                    value: v.tile(row, head),
-                    bias: bias.as_ref().map(|bias| bias.tile(row, head)),
-                    index,
-                };
-                // SAFETY: each index occurs once.
-                let output = unsafe { tiles.tile(row, head) };
-                problem.forward(inputs, output, statistics, scratch);
-            },
-        );
+        Piece::with_statistics(Piece::all(&options, q, k), &mut statistics)
+            .into_par_iter()
+            .for_each_init(Scratch::default, |scratch, (piece, statistics)| {
+                // SAFETY: the queries of each head occur once.
+                let output = unsafe { tiles.tile(piece.row, piece.head, piece.queries.clone()) };
+                let inputs = piece.inputs(&inputs, bias.as_ref());
+                piece.problem.forward(inputs, output, statistics, scratch);
+            });
         // SAFETY: the tiles are all of it, and each has been written.
         unsafe { output.set_len(size) };
         (
@@ -81,7 +75,7 @@ impl AttentionOps for Flex {
                 output,
                 statistics,
             };
-            return composed::backward(forward, grad, options, of_bias);
+            return segments::backward(forward, grad, options, of_bias);
         }
         let shapes = [
             [batch, queries, heads, d],
@@ -106,14 +100,16 @@ impl AttentionOps for Flex {
             statistics,
             grad,
         };
-        // SAFETY: each head of each row is asked for once.
-        past.backward(options, |row, head| unsafe {
-            let [query, key, value] = tiles.each_ref().map(|tiles| tiles.tile(row, head));
+        // SAFETY: each piece is asked for once.
+        past.backward(&options, |piece| unsafe {
+            let (row, head) = (piece.row, piece.head);
+            let [query, key, value] = &tiles;
+            let bias = tiles_of_bias.as_ref();
             Gradients {
-                query,
-                key,
-                value,
-                bias: (tiles_of_bias.as_ref()).map(|tiles| tiles.tile(row * heads + head, 0)),
+                query: query.tile(row, head, piece.queries.clone()),
+                key: key.tile(row, head, piece.keys.clone()),
+                value: value.tile(row, head, piece.keys.clone()),
+                bias: bias.map(|bias| bias.tile(row * heads + head, 0, piece.queries.clone())),
             }
         });
         // SAFETY: the tiles are all of each, and all have been written.
@@ -154,7 +150,7 @@ impl AttentionOps for Flex {
                 output,
                 statistics,
             };
-            let (query, key, value, _) = composed::backward(forward, grad, options, false);
+            let (query, key, value, _) = segments::backward(forward, grad, options, false);
             return join::<Self>(Self::float_cat(vec![query, key, value], 1));
         }
         let shape = [batch, seq, 3 * heads, d];
@@ -167,9 +163,12 @@ impl AttentionOps for Flex {
             statistics,
             grad,
         };
-        past.backward(options, |row, head| {
-            // SAFETY: each head of each row is asked for once.
-            let part = |part: usize| unsafe { tiles.tile(row, part * heads + head) };
+        past.backward(&options, |piece| {
+            // SAFETY: each piece is asked for once.
+            let part = |part: usize| unsafe {
+                let head = part * heads + piece.head;
+                tiles.tile(piece.row, head, piece.queries.clone())
+            };
             Gradients {
                 query: part(0),
                 key: part(1),
@@ -193,36 +192,33 @@ struct Past {
 }
 
 impl Past {
-    /// Goes back through each head of each row, into the places that are given for it.
+    /// Goes back through each piece, into the places that are given for it.
     fn backward<'a>(
         self,
-        options: AttentionOptions,
-        places: impl Fn(usize, usize) -> Gradients<'a> + Sync,
+        options: &AttentionOptions,
+        places: impl Fn(&Piece) -> Gradients<'a> + Sync,
     ) {
         let inputs = self.inputs.map(rows_together);
-        let [q, k, v] = inputs.each_ref().map(Heads::of);
-        let [output, grad] = [self.output, self.grad].map(rows_together);
-        let [output, grad] = [&output, &grad].map(Heads::of);
-        let statistics = self.statistics.to_contiguous();
-        let [batch, heads, queries, _] = q.shape();
+        let inputs = inputs.each_ref().map(Heads::of);
+        let [output, grad, statistics] =
+            [self.output, self.grad, self.statistics].map(rows_together);
+        let [output, grad, statistics] = [&output, &grad, &statistics].map(Heads::of);
+        let [q, k, _] = &inputs;
         let [_, _, keys, _] = k.shape();
-        let problem = Problem::new(options, queries, keys);
         let bias = Bias::new(&self.bias, keys);
-        let statistics = statistics.storage::<f32>().par_chunks(2 * queries);
-        statistics.take(batch * heads).enumerate().for_each_init(
+        (Piece::all(options, q, k).into_par_iter()).for_each_init(
             Scratch::default,
-            |scratch, (index, statistics)| {
-                let (row, head) = (index / heads, index % heads);
-                let inputs = Inputs {
-                    query: q.tile(row, head),
-                    key: k.tile(row, head),
-                    value: v.tile(row, head),
-                    bias: bias.as_ref().map(|bias| bias.tile(row, head)),
-                    index,
+            |scratch, piece| {
+                let of_queries = [&output, &grad, &statistics];
+                let [output, grad, statistics] =
+                    of_queries.map(|heads| heads.tile(piece.row, piece.head, &piece.queries));
+                let found = Found {
+                    output,
+                    grad,
+                    statistics,
                 };
-                let (output, grad) = (output.tile(row, head), grad.tile(row, head));
-                let places = places(row, head);
-                problem.backward(inputs, output, grad, statistics, places, scratch);
+                let inputs = piece.inputs(&inputs, bias.as_ref());
+                (piece.problem).backward(inputs, found, places(&piece), scratch);
             },
         );
     }

@@ -4,6 +4,7 @@ use crate::ops::gemm::{Matrix, MatrixMut};
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// A tensor `[batch, heads, seq, d]` that is read a head at a time.
 pub(super) struct Heads<'a> {
@@ -31,11 +32,12 @@ impl<'a> Heads<'a> {
         self.shape
     }
 
-    /// `[seq, d]`.
-    pub(super) fn tile(&self, row: usize, head: usize) -> Matrix<'a> {
+    /// Places of a head, `[places, d]`.
+    pub(super) fn tile(&self, row: usize, head: usize, places: &Range<usize>) -> Matrix<'a> {
         let start = row * self.strides[0] + head * self.strides[1];
         let ([_, _, seq, d], [_, _, down, right]) = (self.shape, self.strides);
         Matrix::strided(&self.values[start..], [seq, d], [down, right])
+            .rows(places.start, places.len())
     }
 }
 
@@ -108,15 +110,21 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// `[seq, d]`.
+    /// Places of a head, `[places, d]`.
     ///
     /// # Safety
-    /// Each tile is asked for once.
-    pub(super) unsafe fn tile(&self, row: usize, head: usize) -> MatrixMut<'a> {
+    /// Each place of a head is asked for once.
+    pub(super) unsafe fn tile(
+        &self,
+        row: usize,
+        head: usize,
+        places: Range<usize>,
+    ) -> MatrixMut<'a> {
         let [batch, seq, heads, d] = self.shape;
-        assert!(row < batch && head < heads);
-        let start = self.target.wrapping_add((row * seq * heads + head) * d);
+        assert!(row < batch && head < heads && places.start <= places.end && places.end <= seq);
+        let start = ((row * seq + places.start) * heads + head) * d;
+        let start = self.target.wrapping_add(start);
         // SAFETY: it lies within the room, and no other tile reaches there.
-        unsafe { MatrixMut::strided(start, [seq, d], heads * d) }
+        unsafe { MatrixMut::strided(start, [places.len(), d], heads * d) }
     }
 }

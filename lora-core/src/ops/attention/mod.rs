@@ -11,6 +11,8 @@
 //!
 //! Causal attention hides from a query the keys behind it; the last query sees all keys, so that there may be more keys than
 //! queries: those of the past, or of a prefix.
+//!
+//! Of a row that is [packed](Segments) of several texts, each is attended to alone.
 
 mod autodiff;
 mod composed;
@@ -18,17 +20,21 @@ mod composed;
 mod flex;
 #[cfg(feature = "flex")]
 mod heads;
+#[cfg(feature = "flex")]
+mod pieces;
+mod segments;
 mod tensors;
 #[cfg(feature = "flex")]
 mod tile;
 
+pub use segments::Segments;
 pub use tensors::ScaledDotProduct;
 
 use burn::backend::{Backend, TensorMetadata, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Shape, Slice};
 
 /// What attention does to its scores.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AttentionOptions {
     /// What the scores are multiplied by.
     pub scale: f64,
@@ -38,6 +44,8 @@ pub struct AttentionOptions {
     pub dropout: f64,
     /// What the weights that are dropped are drawn from.
     pub seed: u64,
+    /// The texts that one row is packed of. There is no bias then, and none gets a gradient.
+    pub segments: Option<Segments>,
 }
 
 /// What a backend does for attention.
@@ -89,7 +97,7 @@ pub trait AttentionOps: Backend {
         bias: FloatTensor<Self>,
         options: AttentionOptions,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::forward::<Self>(query, key, value, bias, options)
+        segments::forward::<Self>(query, key, value, bias, options)
     }
 
     /// The gradients of queries, keys and values, and that of the bias if it is wanted.
@@ -119,7 +127,7 @@ pub trait AttentionOps: Backend {
             output,
             statistics,
         };
-        composed::backward(forward, grad, options, of_bias)
+        segments::backward(forward, grad, options, of_bias)
     }
 
     /// The gradient of `fused`. `output` and `grad` are by head, `[batch, heads, seq, d]`.

@@ -1,6 +1,6 @@
 //! The same on tensors.
 
-use super::{AttentionOps, AttentionOptions};
+use super::{AttentionOps, AttentionOptions, Segments};
 use crate::Dropout;
 use crate::ops::{is_on_host, softmax};
 use burn::backend::Dispatch;
@@ -29,6 +29,7 @@ pub struct ScaledDotProduct {
     causal: bool,
     bias: Option<Tensor<4>>,
     dropout: Dropout,
+    segments: Option<Segments>,
 }
 
 impl ScaledDotProduct {
@@ -39,6 +40,7 @@ impl ScaledDotProduct {
             causal: false,
             bias: None,
             dropout: Dropout::new(0.0),
+            segments: None,
         }
     }
 
@@ -62,14 +64,20 @@ impl ScaledDotProduct {
         self
     }
 
+    /// Within each of the texts that a row is packed of, if it is: then there is one row, as many keys as queries, and no bias.
+    pub fn within(mut self, segments: Option<Segments>) -> Self {
+        self.segments = segments;
+        self
+    }
+
     /// # Shapes
     /// - `query`: `[batch, heads, queries, d]`
     /// - `key`: `[batch, heads, keys, d]`, `value`: `[batch, heads, keys, d_value]`
     /// - returns `[batch, heads, queries, d_value]`
     ///
     /// # Panics
-    /// On shapes that do not fit, causal attention with fewer keys than queries, and a backend whose feature of this crate
-    /// is off.
+    /// On shapes that do not fit, causal attention with fewer keys than queries, texts that do not fill the one row that they
+    /// are packed into or that have a bias, and a backend whose feature of this crate is off.
     pub fn forward(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
         let ([batch, heads, queries, _], [_, _, keys, _]) = (query.dims(), key.dims());
         let bias = self.bias([batch, heads, queries, keys], &query);
@@ -118,6 +126,16 @@ impl ScaledDotProduct {
             let [_, _, queries, keys] = scores;
             assert!(keys >= queries, "{queries} causal queries of {keys} keys");
         }
+        if let Some(segments) = &self.segments {
+            let [batch, _, queries, keys] = scores;
+            let tokens = segments.tokens();
+            assert!(
+                batch == 1 && queries == tokens && keys == tokens && self.bias.is_none(),
+                "texts of {:?} tokens are packed into one row without a bias, not {batch} of {queries} queries and {keys} keys{}",
+                segments.lengths(),
+                if self.bias.is_some() { " with one" } else { "" },
+            );
+        }
         let Some(bias) = &self.bias else {
             return Tensor::zeros([1; 4], (&like.device(), like.dtype()));
         };
@@ -137,6 +155,7 @@ impl ScaledDotProduct {
             causal: self.causal,
             dropout: 0.0,
             seed: 0,
+            segments: self.segments.clone(),
         };
         if !self.dropout.acts_on(device) {
             return Some(options);
@@ -157,6 +176,15 @@ impl ScaledDotProduct {
         value: Tensor<4>,
         bias: Tensor<4>,
     ) -> Tensor<4> {
+        if let Some(segments) = &self.segments {
+            let alone = self.clone().within(None);
+            let texts = segments.ranges().map(|range| {
+                let [query, key, value] = [&query, &key, &value]
+                    .map(|all| all.clone().narrow(2, range.start, range.len()));
+                alone.forward_keeping_weights(query, key, value, bias.clone())
+            });
+            return Tensor::cat(texts.collect(), 2);
+        }
         let ([_, _, queries, _], [_, _, keys, _]) = (query.dims(), key.dims());
         let mut scores = (query * self.scale).matmul(key.swap_dims(2, 3)) + bias;
         if self.causal && queries > 1 {

@@ -30,6 +30,14 @@ pub(super) struct Inputs<'a> {
     pub index: usize,
 }
 
+/// What the forward pass made of a head, and the gradient of its output: `[queries, d_value]`, `[queries, 2]`.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub output: Matrix<'a>,
+    pub grad: Matrix<'a>,
+    pub statistics: Matrix<'a>,
+}
+
 /// Where the gradients of a head belong.
 pub(super) struct Gradients<'a> {
     pub query: MatrixMut<'a>,
@@ -71,7 +79,7 @@ struct Block {
 impl Problem {
     /// # Panics
     /// If causal attention has fewer keys than queries.
-    pub(super) fn new(options: AttentionOptions, queries: usize, keys: usize) -> Self {
+    pub(super) fn new(options: &AttentionOptions, queries: usize, keys: usize) -> Self {
         assert!(
             !options.causal || keys >= queries,
             "{queries} causal queries of {keys} keys"
@@ -187,12 +195,15 @@ impl Problem {
     pub(super) fn backward(
         &self,
         inputs: Inputs<'_>,
-        output: Matrix<'_>,
-        grad: Matrix<'_>,
-        statistics: &[f32],
+        found: Found<'_>,
         mut gradients: Gradients<'_>,
         scratch: &mut Scratch,
     ) {
+        let Found {
+            output,
+            grad,
+            statistics,
+        } = found;
         // From the last block on, which sees all keys and writes what the others add to.
         let mut first = true;
         for block in self.blocks().rev() {
@@ -215,7 +226,8 @@ impl Problem {
                     for (offset, (weights, gradient)) in rows.enumerate() {
                         let query = block.start + offset;
                         let delta = dot(output.row(query), grad.row(query));
-                        let statistics = [statistics[2 * query], statistics[2 * query + 1]];
+                        let statistics = statistics.row(query);
+                        let statistics = [statistics[0], statistics[1]];
                         self.go_back(&inputs, query, statistics, delta, weights, gradient);
                     }
                 },

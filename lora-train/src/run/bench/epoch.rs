@@ -2,6 +2,7 @@
 
 use super::{BenchReport, Timing};
 use crate::TrainError;
+use crate::data::BatchSize;
 use crate::device::{self, DeviceName};
 use crate::options::TrainOptions;
 use crate::progress::Screen;
@@ -59,7 +60,12 @@ pub fn bench_epoch(options: &EpochOptions, screen: &mut Screen) -> Result<BenchR
     };
     let device = device::open(options.device.unwrap_or(DeviceName::Auto))?;
     let plan = TrainPlan::new(options)?;
-    let (model, batch_size) = (plan.model.display().to_string(), plan.batch_size);
+    let model = plan.model.display().to_string();
+    let (size, most) = match plan.batch {
+        BatchSize::Examples(examples) => ("batch_size", examples),
+        BatchSize::PaddedTokens(tokens) => ("batch_tokens", tokens),
+        BatchSize::PackedTokens(tokens) => ("packed_tokens", tokens),
+    };
     let method = match (&plan.lora, plan.options.full) {
         (_, true) => "full".into(),
         (Some(lora), _) => format!("LoRA r={}", lora.rank),
@@ -86,7 +92,7 @@ pub fn bench_epoch(options: &EpochOptions, screen: &mut Screen) -> Result<BenchR
     let tokens: usize = counted.iter().map(|line| line.tokens).sum();
     let seconds = last.seconds - first.seconds;
     let report = BenchReport::new("epoch", model, method, &device, &timing, summary.trainable)
-        .with("batch_size", batch_size as f64)
+        .with(size, most as f64)
         .with("steps", counted.len() as f64)
         .with("tokens", tokens as f64)
         .with("seconds", seconds)

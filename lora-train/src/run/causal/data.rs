@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::data::{
-    Columns, EncodingOptions, Example, Record, SourceOptions, encode_records, pack_records,
+    Columns, EncodingOptions, Example, Record, SourceOptions, concatenate_records, encode_records,
     read_records,
 };
 use crate::options::ReadingOptions;
@@ -39,9 +39,9 @@ pub(crate) fn read_examples(
     max_length: usize,
 ) -> Result<Examples, TrainError> {
     let records = read_records(path, &reading.source())?;
-    let (examples, report) = if reading.pack {
+    let (examples, report) = if reading.concatenate {
         let eos = if reading.no_eos { None } else { base.eos_id() };
-        let (examples, report) = pack_records(&records, &base.tokenizer, eos, max_length)?;
+        let (examples, report) = concatenate_records(&records, &base.tokenizer, eos, max_length)?;
         (examples, report.to_string())
     } else {
         let options = EncodingOptions {

@@ -97,8 +97,8 @@ fn uses(
             format!("does not go with named adapters: {why}; give one adapter without a name");
         Err(TrainError::config(option, message))
     };
-    if options.reading.pack {
-        return refuse("pack", "texts of several records are in one example");
+    if options.reading.concatenate {
+        return refuse("concatenate", "texts of several records are in one example");
     }
     if options.generate {
         return refuse(

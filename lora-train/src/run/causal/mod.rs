@@ -13,9 +13,10 @@ use super::job::{BestBy, Evaluate, Job, Metrics};
 use super::open::Base;
 use super::plan::TrainPlan;
 use crate::TrainError;
-use crate::data::Example;
+use crate::data::{Example, Sample, pack};
 use crate::progress::Screen;
 use crate::task::{CausalLm, GeneratedText};
+use crate::trainer::Collate;
 use data::read_examples;
 use evaluator::Evaluator;
 use judge::Prompts;
@@ -30,6 +31,7 @@ const LEAST: usize = 2;
 pub(crate) struct CausalJob {
     label_smoothing: f64,
     checkpoint_activations: bool,
+    packing: bool,
     evaluator: Option<Arc<Evaluator>>,
     prompts: Prompts,
     how: Gpt2Options,
@@ -44,6 +46,7 @@ impl Job for CausalJob {
         Ok(Self {
             label_smoothing: plan.label_smoothing,
             checkpoint_activations: plan.options.checkpoint_activations,
+            packing: plan.options.packing,
             evaluator: None,
             prompts: Prompts::default(),
             how: Gpt2Options {
@@ -76,6 +79,13 @@ impl Job for CausalJob {
         }
         self.prompts = Prompts::new(plan, &records)?;
         Ok(data.examples)
+    }
+
+    fn collate(&self) -> Collate<Example> {
+        match self.packing {
+            true => |examples, _| pack(examples),
+            false => Example::collate,
+        }
     }
 
     fn task(&self, model: Gpt2LmHead) -> CausalLm {

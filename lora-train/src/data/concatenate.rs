@@ -1,4 +1,4 @@
-//! Packing: documents put end to end and cut into examples of one length, to pretrain on.
+//! Concatenation: documents put end to end and cut into examples of one length, to pretrain on.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use super::example::Example;
 use super::record::{Content, Origin, Record};
 use crate::error::TrainError;
 
-/// What packing made of the documents.
+/// What became of the documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PackingReport {
+pub struct ConcatenationReport {
     /// The number of documents that had a token.
     pub documents: usize,
     /// Their tokens, the end-of-sequence tokens included.
@@ -22,13 +22,12 @@ pub struct PackingReport {
     pub tokens_dropped: usize,
 }
 
-impl fmt::Display for PackingReport {
+impl fmt::Display for ConcatenationReport {
     /// One line, for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} tokens of {} documents packed into {} examples of {} tokens; the last {} tokens left \
-             out",
+            "{} tokens of {} documents cut into {} examples of {} tokens; the last {} tokens left out",
             self.tokens, self.documents, self.chunks, self.length, self.tokens_dropped
         )
     }
@@ -48,53 +47,53 @@ pub fn concatenate_and_chunk(
     documents: impl IntoIterator<Item = (Vec<u32>, Origin)>,
     eos_id: Option<u32>,
     length: usize,
-) -> Result<(Vec<Example>, PackingReport), TrainError> {
-    let mut packer = Packer::new(eos_id, length)?;
+) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
+    let mut chunker = Chunker::new(eos_id, length)?;
     for (tokens, origin) in documents {
-        packer.push(&tokens, &origin);
+        chunker.push(&tokens, &origin);
     }
-    packer.finish()
+    chunker.finish()
 }
 
-/// Tokenises texts and packs them: [`concatenate_and_chunk`] on records.
+/// Tokenises texts and puts them end to end: [`concatenate_and_chunk`] on records.
 ///
 /// # Errors
 /// As [`concatenate_and_chunk`]; [`TrainError::DataLine`] for a record that is a prompt and a
-/// completion, whose boundary packing would lose; whatever `encoder` raises.
-pub fn pack_records(
+/// completion, whose boundary would be lost; whatever `encoder` raises.
+pub fn concatenate_records(
     records: &[Record],
     encoder: &dyn Encode,
     eos_id: Option<u32>,
     length: usize,
-) -> Result<(Vec<Example>, PackingReport), TrainError> {
-    let mut packer = Packer::new(eos_id, length)?;
+) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
+    let mut chunker = Chunker::new(eos_id, length)?;
     for record in records {
         match &record.content {
-            Content::Text { text } => packer.push(&encoder.encode(text)?, &record.origin),
+            Content::Text { text } => chunker.push(&encoder.encode(text)?, &record.origin),
             Content::PromptCompletion { .. } => {
                 return Err(TrainError::data_line(
                     record.origin.path(),
                     record.origin.line(),
-                    "only texts can be packed, and this is a prompt with a completion; switch packing \
-                     off",
+                    "only texts can be put end to end, and this is a prompt with a completion; leave \
+                     `concatenate` out",
                 ));
             }
         }
     }
-    packer.finish()
+    chunker.finish()
 }
 
 /// The stream so far, and the example being filled.
-struct Packer {
+struct Chunker {
     eos_id: Option<u32>,
     filling: Vec<u32>,
     filling_from: Option<Origin>,
     first: Option<Origin>,
     examples: Vec<Example>,
-    report: PackingReport,
+    report: ConcatenationReport,
 }
 
-impl Packer {
+impl Chunker {
     fn new(eos_id: Option<u32>, length: usize) -> Result<Self, TrainError> {
         if length < 2 {
             return Err(TrainError::config(
@@ -108,9 +107,9 @@ impl Packer {
             filling_from: None,
             first: None,
             examples: Vec::new(),
-            report: PackingReport {
+            report: ConcatenationReport {
                 length,
-                ..PackingReport::default()
+                ..ConcatenationReport::default()
             },
         })
     }
@@ -138,11 +137,14 @@ impl Packer {
         }
     }
 
-    fn finish(mut self) -> Result<(Vec<Example>, PackingReport), TrainError> {
+    fn finish(mut self) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
         self.report.chunks = self.examples.len();
         self.report.tokens_dropped = self.filling.len();
         match self.first {
-            None => Err(TrainError::config("records", "there are none to pack")),
+            None => Err(TrainError::config(
+                "records",
+                "there are none to put end to end",
+            )),
             Some(first) if self.examples.is_empty() => Err(TrainError::data_empty(
                 first.path(),
                 format!(
@@ -179,7 +181,7 @@ mod tests {
         assert_eq!(tokens, [[1, 2, 3, 9], [4, 5, 6, 7]]);
         assert_eq!(
             report,
-            PackingReport {
+            ConcatenationReport {
                 documents: 2,
                 tokens: 9,
                 chunks: 2,
@@ -189,7 +191,7 @@ mod tests {
         );
         assert_eq!(
             report.to_string(),
-            "9 tokens of 2 documents packed into 2 examples of 4 tokens; the last 1 tokens left out"
+            "9 tokens of 2 documents cut into 2 examples of 4 tokens; the last 1 tokens left out"
         );
     }
 
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_with_a_completion_cannot_be_packed() {
+    fn a_prompt_with_a_completion_cannot_be_concatenated() {
         struct Bytes;
         impl Encode for Bytes {
             fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
@@ -237,8 +239,8 @@ mod tests {
         }
         let text = Record::text("abcd", origin(1));
         let pair = Record::prompt_completion("a", "b", origin(2));
-        assert!(pack_records(std::slice::from_ref(&text), &Bytes, None, 2).is_ok());
-        let error = pack_records(&[text, pair], &Bytes, None, 2).unwrap_err();
+        assert!(concatenate_records(std::slice::from_ref(&text), &Bytes, None, 2).is_ok());
+        let error = concatenate_records(&[text, pair], &Bytes, None, 2).unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
     }
 }

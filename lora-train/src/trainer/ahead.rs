@@ -1,0 +1,91 @@
+//! Making things before they are needed.
+
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{self, JoinHandle};
+
+/// How many items wait to be taken.
+const WAITING: usize = 2;
+
+/// The items of an iterator, made in order on a thread of their own, a few before they are asked for.
+pub(super) struct Ahead<T> {
+    items: Receiver<T>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Ahead<T> {
+    /// Starts at once. Dropped before its end, it makes no more than one further item.
+    pub(super) fn of(items: impl Iterator<Item = T> + Send + 'static) -> Self {
+        let (sender, receiver) = sync_channel(WAITING);
+        let thread = thread::spawn(move || {
+            for item in items {
+                if sender.send(item).is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            items: receiver,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl<T> Iterator for Ahead<T> {
+    type Item = T;
+
+    /// # Panics
+    /// As the iterator did on its thread: its end is not taken for the end of the items.
+    fn next(&mut self) -> Option<T> {
+        if let Ok(item) = self.items.recv() {
+            return Some(item);
+        }
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            resume_unwind(panic);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn items_come_in_order_and_end() {
+        let mut items = Ahead::of((0..100).map(|i| i * i));
+        assert!(items.by_ref().eq((0..100).map(|i| i * i)));
+        assert_eq!((items.next(), items.next()), (None, None));
+    }
+
+    #[test]
+    fn no_more_than_a_few_items_are_made_before_they_are_taken() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counter = made.clone();
+        let endless = (0usize..).inspect(move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        let mut items = Ahead::of(endless);
+        assert_eq!(items.next(), Some(0));
+        let thread = items.thread.take().unwrap();
+        drop(items);
+        thread.join().unwrap();
+        // The one that was taken, those that wait, and one in hand.
+        assert!(made.load(Ordering::SeqCst) <= 1 + WAITING + 2);
+    }
+
+    #[test]
+    fn a_panic_on_the_thread_is_not_the_end() {
+        let items = (0..3).map(|i| {
+            assert!(i < 2, "the third item");
+            i
+        });
+        let mut items = Ahead::of(items);
+        assert_eq!((items.next(), items.next()), (Some(0), Some(1)));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| items.next()));
+        let panic = caught.unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"the third item"));
+    }
+}
