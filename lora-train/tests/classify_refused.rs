@@ -431,6 +431,10 @@ fn options_are_refused_by_name() {
             ],
         ),
         (
+            &["--packing"],
+            &["option `packing`", "no meaning for the task classification"],
+        ),
+        (
             &["--prompt-column", "p"],
             &["option `prompt_column`", "no meaning"],
         ),

@@ -53,6 +53,7 @@ fn case(side: &str) -> Case {
             attention_mask: integers("attention_mask").iter().map(|&m| m == 1).collect(),
             batch,
             seq,
+            segments: None,
             label_tokens,
             tokens: batch * seq,
             indices: vec![0, 1, 2],

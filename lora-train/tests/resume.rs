@@ -21,7 +21,10 @@ fn run(what: &[&str], output: &Path, steps: usize) -> Command {
     let mut command = train(&data(), output);
     command.args(what);
     command.args(["--lr", "1e-2", "--schedule", "cosine"]);
-    command.args(["--batch-size", "3", "--grad-accumulation", "2"]);
+    if !what.contains(&"--batch-tokens") {
+        command.args(["--batch-size", "3"]);
+    }
+    command.args(["--grad-accumulation", "2"]);
     command.args(["--save-steps", "7", "--seed", "11", "--eval-steps", "10"]);
     command.args(["--max-steps", &steps.to_string()]);
     command.arg("--eval-data").arg(data());
@@ -123,6 +126,25 @@ fn a_killed_run_that_started_at_the_weights_does_too() {
 #[test]
 fn a_killed_run_on_a_quantised_base_does_too() {
     let what = &["--rank", "3", "--dropout", "0.2", "--quantize", "nf4"];
+    let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(what, 300);
+    assert_eq!(
+        adapter(&cut.join("adapter")),
+        adapter(&whole.join("adapter"))
+    );
+}
+
+/// The batches of an epoch, whose number is its own, are made again.
+#[test]
+fn a_killed_run_of_packed_texts_does_too() {
+    let what = &[
+        "--rank",
+        "3",
+        "--dropout",
+        "0.2",
+        "--packing",
+        "--batch-tokens",
+        "100",
+    ];
     let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(what, 300);
     assert_eq!(
         adapter(&cut.join("adapter")),

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses a part.
 
 pub mod encoders;
+pub mod steps;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
