@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused_by_name() {
-        let bad: [(&str, TrainOptions); 8] = [
+        let bad: [(&str, TrainOptions); 11] = [
             (
                 "model",
                 TrainOptions {
