@@ -7,8 +7,9 @@ use crate::ops::kernels::{Drawn, dot, exp_in_place, exp_of_negative, largest};
 use pulp::Arch;
 use std::mem::MaybeUninit;
 
-/// Queries whose scores are made at once.
-const QUERIES: usize = 64;
+/// Queries whose scores are made at once: fewer where those behind a query are not made, since a block makes some of them.
+const QUERIES: usize = 128;
+const CAUSAL_QUERIES: usize = 64;
 
 /// What all heads have in common.
 pub(super) struct Problem {
@@ -102,9 +103,10 @@ impl Problem {
     }
 
     fn blocks(&self) -> impl DoubleEndedIterator<Item = Block> {
-        (0..self.queries.div_ceil(QUERIES)).map(|index| {
-            let start = index * QUERIES;
-            let count = QUERIES.min(self.queries - start);
+        let most = if self.causal { CAUSAL_QUERIES } else { QUERIES };
+        (0..self.queries.div_ceil(most)).map(move |index| {
+            let start = index * most;
+            let count = most.min(self.queries - start);
             Block {
                 start,
                 count,
