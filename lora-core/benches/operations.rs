@@ -10,8 +10,8 @@ use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 use divan::Bencher;
 use lora_core::Dropout;
 use lora_core::ops::{
-    CrossEntropy, ScaledDotProduct, gelu, gelu_tanh, head_loss, layer_norm, linear, lora_linear,
-    softmax,
+    CrossEntropy, ScaledDotProduct, Segments, gelu, gelu_tanh, head_loss, layer_norm, linear,
+    lora_linear, softmax,
 };
 
 const ROWS: usize = 1024;
@@ -68,6 +68,59 @@ mod attention {
             let scores = scores.mask_fill(hidden.clone(), f32::NEG_INFINITY);
             burn_softmax(scores, 3).matmul(v).sum()
         });
+    }
+}
+
+/// Texts of different lengths, one behind another in a row and padded to the longest.
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod texts_of_many_lengths {
+    use super::*;
+
+    const LENGTHS: [usize; 8] = [128, 31, 70, 12, 95, 44, 60, 23];
+
+    fn attend(attention: &ScaledDotProduct, [q, k, v]: [Tensor<4>; 3]) -> Tensor<1> {
+        attention.forward(q, k, v).sum()
+    }
+
+    #[divan::bench]
+    fn packed(bencher: Bencher) {
+        let segments = Segments::new(LENGTHS.to_vec());
+        let shape = [1, 12, segments.tokens(), 64];
+        let attention = ScaledDotProduct::new(0.125).causal().within(Some(segments));
+        both_ways(bencher, [0; 3].map(|_| random(shape)), |qkv| {
+            attend(&attention, qkv)
+        });
+    }
+
+    #[divan::bench]
+    fn padded(bencher: Bencher) {
+        let attention = ScaledDotProduct::new(0.125).causal();
+        both_ways(bencher, [0; 3].map(|_| random([8, 12, 128, 64])), |qkv| {
+            attend(&attention, qkv)
+        });
+    }
+
+    /// One row whose texts are kept apart by a mask of all tokens by all.
+    #[divan::bench]
+    fn masked_primitives(bencher: Bencher) {
+        let tokens = LENGTHS.iter().sum::<usize>();
+        let texts = LENGTHS.iter().enumerate();
+        let texts: Vec<i64> = texts
+            .flat_map(|(text, &length)| vec![text as i64; length])
+            .collect();
+        let text = Tensor::<1, Int>::from_ints(texts.as_slice(), &device());
+        let other = (text.clone().reshape([tokens, 1])).not_equal(text.reshape([1, tokens]));
+        let behind = Tensor::<2, Bool>::tril_mask([tokens, tokens], 0, &device());
+        let hidden = other.bool_or(behind).unsqueeze::<4>();
+        both_ways(
+            bencher,
+            [0; 3].map(|_| random([1, 12, tokens, 64])),
+            |[q, k, v]| {
+                let scores = (q * 0.125).matmul(k.transpose());
+                let scores = scores.mask_fill(hidden.clone(), f32::NEG_INFINITY);
+                burn_softmax(scores, 3).matmul(v).sum()
+            },
+        );
     }
 }
 

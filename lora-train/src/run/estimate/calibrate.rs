@@ -7,9 +7,9 @@ use burn::tensor::Device;
 use lora_models::ModelConfig;
 
 /// Layers of the smaller and of the larger model.
-const LAYERS: [usize; 2] = [2, 4];
+const LAYERS: [usize; 2] = [2, 6];
 /// Steps that are counted.
-const STEPS: usize = 2;
+const STEPS: usize = 3;
 const MIB: f64 = (1 << 20) as f64;
 
 /// Something that grows linearly with layers and with examples, from four measurements.
