@@ -19,12 +19,16 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// All pieces: by row, of it by head, and of that from its first query to its last.
+    /// All pieces: by row, of it by head, and of that from its first query to its last. They hold each query, and each key,
+    /// of every head once.
+    ///
+    /// # Panics
+    /// If the texts of a packed row are not all of it.
     pub(super) fn all(options: &AttentionOptions, query: &Heads<'_>, key: &Heads<'_>) -> Vec<Self> {
         let [batch, heads, queries, _] = query.shape();
         let [_, _, keys, _] = key.shape();
         let packed = options.segments.is_some();
-        let texts = options.apart(queries);
+        let texts = options.apart(queries, keys);
         let mut pieces = Vec::with_capacity(batch * heads * texts.len());
         for index in 0..batch * heads {
             for (queries, options) in &texts {

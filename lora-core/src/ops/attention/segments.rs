@@ -61,7 +61,10 @@ impl Segments {
 impl AttentionOptions {
     /// The attention of each text alone: the queries that are its, and its options. Where nothing is packed, the only one
     /// is that of all queries.
-    pub(super) fn apart(&self, queries: usize) -> Vec<(Range<usize>, Self)> {
+    ///
+    /// # Panics
+    /// If the texts are not all of the queries and of the keys.
+    pub(super) fn apart(&self, queries: usize, keys: usize) -> Vec<(Range<usize>, Self)> {
         let alone = |index: usize| Self {
             segments: None,
             // A hash of the seed draws what is dropped: that of the next number has nothing in common with it.
@@ -71,6 +74,11 @@ impl AttentionOptions {
         match &self.segments {
             None => vec![(0..queries, alone(0))],
             Some(segments) => {
+                assert!(
+                    queries == segments.tokens() && keys == queries,
+                    "texts of {:?} tokens for {queries} queries and {keys} keys",
+                    segments.lengths()
+                );
                 let ranges = segments.ranges().enumerate();
                 ranges.map(|(index, range)| (range, alone(index))).collect()
             }
@@ -89,7 +97,9 @@ pub(super) fn forward<B: Backend>(
     if options.segments.is_none() {
         return composed::forward::<B>(query, key, value, bias, &options);
     }
-    let texts = options.apart(0).into_iter().map(|(range, options)| {
+    let [_, _, queries, _] = query.shape().dims();
+    let [_, _, keys, _] = key.shape().dims();
+    let texts = options.apart(queries, keys).into_iter().map(|(range, options)| {
         let [query, key, value] = [&query, &key, &value].map(|all| part::<B>(all, &range));
         composed::forward::<B>(query, key, value, bias.clone(), &options)
     });
@@ -113,7 +123,9 @@ pub(super) fn backward<B: Backend>(
         return composed::backward(forward, grad, &options, of_bias);
     }
     let mut gradients = [Vec::new(), Vec::new(), Vec::new()];
-    for (range, options) in options.apart(0) {
+    let [_, _, queries, _] = forward.query.shape().dims();
+    let [_, _, keys, _] = forward.key.shape().dims();
+    for (range, options) in options.apart(queries, keys) {
         let text = Forward::<B> {
             query: part::<B>(&forward.query, &range),
             key: part::<B>(&forward.key, &range),
