@@ -211,6 +211,15 @@ impl Checkpoint {
             .ok_or_else(missing)?
     }
 
+    /// The elements of a tensor in the pages of its file, which stays mapped for as long as they are held; `None` where
+    /// they are to be [read](Self::read_f32): a tensor of another type than `f32`, a pickle.
+    pub(crate) fn mapped_f32(&self, name: &str) -> Option<bytes::Bytes> {
+        match &self.file_of(name)?.content {
+            Content::Safetensors(file) => file.mapped_f32(name),
+            Content::Pickle(_) => None,
+        }
+    }
+
     fn file_of(&self, name: &str) -> Option<&WeightFile> {
         self.tensors
             .get(name)

@@ -8,8 +8,9 @@ use super::DType;
 use super::bounded::open_regular;
 use super::host_tensor::{ByteOrder, HostTensor};
 use crate::error::ModelError;
+use bytes::Bytes;
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the length that opens the file.
@@ -22,7 +23,8 @@ pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
 #[derive(Debug)]
 pub(super) struct SafetensorsFile {
     path: PathBuf,
-    map: Mmap,
+    /// The whole file, mapped for as long as any part of it is held.
+    map: Bytes,
     header: Metadata,
     /// Where the elements begin.
     data_start: usize,
@@ -36,12 +38,13 @@ impl SafetensorsFile {
     /// [`ModelError::Io`], or [`ModelError::Malformed`] where the header lies about the file.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let (file, _) = open_regular(path)?;
-        // SAFETY: the map is private to this struct and only ever read, as bytes, so no value can be invalid and no
-        // reference to it is mutable. What no program can rule out is that another process changes the file while it
-        // is mapped: changed elements would be read as they are then, and cutting the file short would end this
-        // process by a signal (SIGBUS), not corrupt its memory. Replacing a file by renaming another over it, as
-        // this crate's export and package managers do, is harmless: the map keeps the file that was opened.
+        // SAFETY: the map is only ever read, as bytes or as `f32`, of which every bit pattern is one, so no value can be
+        // invalid and no reference to it is mutable. What no program can rule out is that another process changes the
+        // file while it is mapped: changed elements would be read as they are then, and cutting the file short would
+        // end this process by a signal (SIGBUS), not corrupt its memory. Replacing a file by renaming another over it,
+        // as this crate's export and package managers do, is harmless: the map keeps the file that was opened.
         let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
+        let map = Bytes::from_owner(map);
         let (header, data_start) = parse_header(path, &map)?;
         Ok(Self {
             path: path.to_path_buf(),
@@ -91,6 +94,19 @@ impl SafetensorsFile {
             let shape = info.shape.clone();
             HostTensor::from_bytes(name, info.dtype.into(), shape, bytes, ByteOrder::Little)
         }))
+    }
+
+    /// The elements of a tensor of `f32` where they lie, if this machine can compute with them there.
+    ///
+    /// Not on Windows, where a file that is mapped cannot be replaced.
+    pub(super) fn mapped_f32(&self, name: &str) -> Option<Bytes> {
+        let info = self.header.info(name)?;
+        if cfg!(not(all(unix, target_endian = "little"))) || info.dtype != Dtype::F32 {
+            return None;
+        }
+        let elements = self.elements(info).ok()?;
+        let aligned = elements.as_ptr().cast::<f32>().is_aligned();
+        aligned.then(|| self.map.slice_ref(elements))
     }
 
     fn elements(&self, info: &TensorInfo) -> Result<&[u8], ModelError> {
@@ -177,6 +193,28 @@ mod tests {
         assert_eq!(file.read_f32("w").unwrap().unwrap().values, [1.5, -2.0]);
         assert!(file.read_f32("v").is_none());
         assert_eq!(file.bytes_of("w"), Some(8));
+    }
+
+    #[test]
+    fn elements_are_taken_where_they_lie_if_they_are_aligned_f32() {
+        let data: Vec<u8> = [1.5f32, -2.0].map(f32::to_le_bytes).concat();
+        // The elements follow the header, whose length says whether they are aligned.
+        let padding =
+            " ".repeat((LENGTH_BYTES + ONE.len()).next_multiple_of(4) - LENGTH_BYTES - ONE.len());
+        let aligned = open(&file(&format!("{ONE}{padding}"), &data)).unwrap();
+        let unaligned = open(&file(&format!("{ONE}{padding} "), &data)).unwrap();
+        let mapped = aligned.mapped_f32("w");
+        assert_eq!(mapped.as_deref(), cfg!(unix).then_some(data.as_slice()));
+        assert!(aligned.mapped_f32("v").is_none() && unaligned.mapped_f32("w").is_none());
+        assert_eq!(
+            unaligned.read_f32("w").unwrap().unwrap().values,
+            [1.5, -2.0]
+        );
+        // They outlive the file.
+        drop(aligned);
+        assert_eq!(mapped.as_deref(), cfg!(unix).then_some(data.as_slice()));
+        let half = ONE.replace("F32", "F16").replace("[2]", "[4]");
+        assert!(open(&file(&half, &data)).unwrap().mapped_f32("w").is_none());
     }
 
     #[test]

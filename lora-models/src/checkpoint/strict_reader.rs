@@ -95,10 +95,32 @@ impl<'a> StrictReader<'a> {
             self.check_shape(name, expected_shape)?;
         }
         let tensor = self.checkpoint.read_f32(name)?;
+        self.count(name);
+        Ok(tensor)
+    }
+
+    /// [`take`](Self::take) without a copy: the elements in the pages of the file, where they can be used there.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::TensorShape`].
+    pub(crate) fn take_mapped(
+        &mut self,
+        name: &str,
+        expected_shape: &[usize],
+    ) -> Result<Option<bytes::Bytes>, ModelError> {
+        let Some(elements) = self.checkpoint.mapped_f32(name) else {
+            return Ok(None);
+        };
+        self.check_shape(name, expected_shape)?;
+        self.count(name);
+        Ok(Some(elements))
+    }
+
+    fn count(&mut self, name: &str) {
         // A tensor may be taken after a pattern covered it: then it is used, not ignored.
         self.ignored.remove(name);
         self.taken.insert(name.to_string());
-        Ok(tensor)
     }
 
     /// Marks the tensors not yet taken whose names satisfy `matches` as not needed, and returns how many they are.

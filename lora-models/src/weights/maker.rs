@@ -44,7 +44,8 @@ impl Maker<'_> {
             None => self.ask(&path, shape, transposed)?,
             Some(quantization) => {
                 // Its values as PyTorch has them, the other way round than here.
-                let rows = self.values(&path, &[shape[1], shape[0]], !transposed)?;
+                let wanted = self.wanted(&path, &[shape[1], shape[0]], !transposed);
+                let rows = self.weights.values(&wanted)?;
                 let rows = rows.unwrap_or_default();
                 let id = param_id(&path);
                 quantized_weight(&module, id, &rows, shape, quantization, self.device)?
@@ -87,24 +88,20 @@ impl Maker<'_> {
         shape: [usize; D],
         transposed: bool,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        Ok(match self.values(path, &shape, transposed)? {
-            Some(values) => param(path, values, shape, self.device),
+        let wanted = self.wanted(path, &shape, transposed);
+        Ok(match self.weights.data(&wanted)? {
+            Some(data) => param_of(path, data, self.device),
             None => outline(path, shape, self.device),
         })
     }
 
-    fn values(
-        &mut self,
-        path: &str,
-        shape: &[usize],
-        transposed: bool,
-    ) -> Result<Option<Vec<f32>>, ModelError> {
-        self.weights.values(&Wanted {
+    fn wanted(&self, path: &str, shape: &[usize], transposed: bool) -> Wanted {
+        Wanted {
             path: path.into(),
             name: self.architecture.tensor_name(path),
             shape: shape.to_vec(),
             transposed,
-        })
+        }
     }
 }
 
@@ -115,7 +112,10 @@ pub(crate) fn param<const D: usize>(
     shape: [usize; D],
     device: &Device,
 ) -> Param<Tensor<D>> {
-    let data = TensorData::new(values, shape);
+    param_of(path, TensorData::new(values, shape), device)
+}
+
+fn param_of<const D: usize>(path: &str, data: TensorData, device: &Device) -> Param<Tensor<D>> {
     // As Burn's own layers do: memory that lives as long as the model lies apart from the rest.
     let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, device));
     // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but

@@ -1,6 +1,7 @@
 //! Where the values of parameters come from.
 
 use crate::ModelError;
+use burn::tensor::TensorData;
 use lora_core::{QuantizeConfig, normal_values};
 
 /// A parameter that a model asks for.
@@ -37,6 +38,12 @@ pub(crate) trait Weights {
     /// The values of a parameter, row-major in the module's layout; `None` where only the asking
     /// counts.
     fn values(&mut self, wanted: &Wanted) -> Result<Option<Vec<f32>>, ModelError>;
+
+    /// [`values`](Self::values) as a tensor is made of, which may be in the pages of a file.
+    fn data(&mut self, wanted: &Wanted) -> Result<Option<TensorData>, ModelError> {
+        let values = self.values(wanted)?;
+        Ok(values.map(|values| TensorData::new(values, wanted.shape.clone())))
+    }
 
     /// How the weight of a linear layer at this path is to be quantised.
     fn quantize(&self, _path: &str) -> Option<&QuantizeConfig> {

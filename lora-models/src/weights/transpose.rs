@@ -1,20 +1,25 @@
 //! Linear weights lie `[in, out]` here and `[out, in]` in files.
 
+use rayon::prelude::*;
+
 /// Row-major `[rows, columns]` to row-major `[columns, rows]`.
 ///
-/// In squares that fit in the first-level cache: the head of a GPT-2 is 150 MB.
+/// In squares that fit in the first-level cache, on all threads: the linear layers of a RoBERTa base are 340 MB.
 pub(crate) fn transpose(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
     const SIDE: usize = 32;
     let mut transposed = vec![0.0; values.len()];
-    for row_start in (0..rows).step_by(SIDE) {
-        for column_start in (0..columns).step_by(SIDE) {
-            for column in column_start..(column_start + SIDE).min(columns) {
-                for row in row_start..(row_start + SIDE).min(rows) {
-                    transposed[column * rows + row] = values[row * columns + column];
+    let bands = transposed.par_chunks_mut((SIDE * rows).max(1));
+    bands.enumerate().for_each(|(band, transposed)| {
+        for row_start in (0..rows).step_by(SIDE) {
+            let row_end = (row_start + SIDE).min(rows);
+            for (offset, column) in transposed.chunks_exact_mut(rows).enumerate() {
+                let column_index = band * SIDE + offset;
+                for (row, value) in (row_start..row_end).zip(&mut column[row_start..row_end]) {
+                    *value = values[row * columns + column_index];
                 }
             }
         }
-    }
+    });
     transposed
 }
 

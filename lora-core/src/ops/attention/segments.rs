@@ -99,10 +99,13 @@ pub(super) fn forward<B: Backend>(
     }
     let [_, _, queries, _] = query.shape().dims();
     let [_, _, keys, _] = key.shape().dims();
-    let texts = options.apart(queries, keys).into_iter().map(|(range, options)| {
-        let [query, key, value] = [&query, &key, &value].map(|all| part::<B>(all, &range));
-        composed::forward::<B>(query, key, value, bias.clone(), &options)
-    });
+    let texts = options
+        .apart(queries, keys)
+        .into_iter()
+        .map(|(range, options)| {
+            let [query, key, value] = [&query, &key, &value].map(|all| part::<B>(all, &range));
+            composed::forward::<B>(query, key, value, bias.clone(), &options)
+        });
     let (outputs, statistics) = texts.unzip();
     (B::float_cat(outputs, 2), B::float_cat(statistics, 2))
 }
