@@ -94,8 +94,9 @@ impl Checkpoint {
     /// A directory is looked through for `model.safetensors`, `model.safetensors.index.json`, `pytorch_model.bin` and
     /// `pytorch_model.bin.index.json`, in this order, and the first that is there is taken.
     ///
-    /// Safetensors files stay mapped for as long as the checkpoint lives. They may be replaced meanwhile (by renaming,
-    /// as [`SafetensorsExport`] does), but must not be changed or cut short in place.
+    /// Safetensors files stay mapped for as long as the checkpoint lives, and on Unix as a model that was loaded from it:
+    /// weights in f32 that lie as they are used are not copied. The files may be replaced or removed meanwhile (by
+    /// renaming, as [`SafetensorsExport`] does), but must not be changed or cut short in place.
     ///
     /// # Errors
     ///

@@ -69,7 +69,8 @@ impl Classifier {
     ///
     /// Every tensor of the encoder must be there in its shape. A head or pooler that the checkpoint
     /// lacks starts afresh, and [`fresh`](Self::fresh) names it; the heads of pretraining are passed over,
-    /// and [`LoadReport::ignored`] names them.
+    /// and [`LoadReport::ignored`] names them. On the CPU, f32 weights may stay in the pages of their file: see
+    /// [`Checkpoint::open`].
     ///
     /// # Errors
     /// As [`EncoderConfig::from_dir`] and [`Checkpoint::open`]; [`ModelError::HeadMismatch`] where the

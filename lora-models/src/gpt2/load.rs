@@ -57,7 +57,8 @@ impl Gpt2LmHead {
     /// Every tensor that the configuration calls for must be there in its shape, and nothing else:
     /// only the buffers of the causal mask, and a head that is tied to the embedding, are passed
     /// over. Names and shapes are compared before anything is read; then each tensor is read,
-    /// converted to f32 and given to the device, one after another.
+    /// converted to f32 and given to the device, one after another. On the CPU, f32 weights may stay in the
+    /// pages of their file: see [`Checkpoint::open`].
     ///
     /// # Errors
     /// As [`Gpt2Config::from_dir`] and [`Checkpoint::open`]; [`ModelError::TensorMissing`],
