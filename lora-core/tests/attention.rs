@@ -50,12 +50,7 @@ const CASES: [Case; 5] = [
 #[test]
 fn values_and_gradients_are_pytorchs() {
     let fixture = Fixture::open("ops/attention.safetensors");
-    let mut devices: Vec<Device> = common::devices()
-        .into_iter()
-        .map(Device::autodiff)
-        .collect();
-    devices.push(Device::flex().autodiff().gradient_checkpointing());
-    for device in devices {
+    for device in common::training_devices() {
         for Case { name, causal, bias } in CASES {
             let get = |part: &str| fixture.tensor::<4>(&format!("{name}.{part}"), &device);
             let expected = |part: &str| fixture.values(&format!("{name}.{part}"));

@@ -40,12 +40,7 @@ fn norm_is_pytorchs<const D: usize>(fixture: &Fixture, name: &str, device: &Devi
 #[test]
 fn layer_norm_is_pytorchs() {
     let fixture = Fixture::open("ops/layer_norm.safetensors");
-    let mut devices: Vec<Device> = common::devices()
-        .into_iter()
-        .map(Device::autodiff)
-        .collect();
-    devices.push(Device::flex().autodiff().gradient_checkpointing());
-    for device in devices {
+    for device in common::training_devices() {
         norm_is_pytorchs::<3>(&fixture, "odd", &device);
         norm_is_pytorchs::<2>(&fixture, "one", &device);
     }

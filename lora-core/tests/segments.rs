@@ -19,12 +19,7 @@ fn join(by_head: Tensor<4>) -> Tensor<3> {
 #[test]
 fn values_and_gradients_are_pytorchs() {
     let fixture = Fixture::open("ops/attention.safetensors");
-    let mut devices: Vec<Device> = common::devices()
-        .into_iter()
-        .map(Device::autodiff)
-        .collect();
-    devices.push(Device::flex().autodiff().gradient_checkpointing());
-    for device in devices {
+    for device in common::training_devices() {
         let get = |part: &str| fixture.tensor::<4>(&format!("packed.{part}"), &device);
         let expected = |part: &str| fixture.values(&format!("packed.{part}"));
         let scale = f64::from(expected("scale")[0]);

@@ -19,6 +19,13 @@ pub fn devices() -> Vec<Device> {
     ]
 }
 
+/// The same to train on, and one that makes its activations again.
+pub fn training_devices() -> Vec<Device> {
+    let mut devices: Vec<Device> = devices().into_iter().map(Device::autodiff).collect();
+    devices.push(Device::flex().autodiff().gradient_checkpointing());
+    devices
+}
+
 pub struct Fixture(Vec<u8>);
 
 impl Fixture {

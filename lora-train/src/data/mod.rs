@@ -19,7 +19,7 @@
 //! | `lines` | lines of a file, bounded |
 //! | `record` | [`Record`] and where it was read |
 //! | `example`, `encode`, `concatenate` | tokenised examples, and the two ways to make them |
-//! | `batch`, `plan` | padding side by side, or packing; order, shuffling, grouping by length, sizes in examples or tokens |
+//! | `batch`, `batch_size`, `plan` | padding side by side, or packing; order, shuffling, grouping by length, sizes in examples or tokens |
 //! | `reference` | several references to one prompt |
 //! | `labelled` | data to classify: [`read_labelled`], [`read_tokens`], GLUE, [`LabelSet`] |
 //!
@@ -60,6 +60,7 @@
 
 mod adapter_names;
 mod batch;
+mod batch_size;
 mod columns;
 mod concatenate;
 mod delimited;
@@ -79,6 +80,7 @@ mod source;
 
 pub(crate) use adapter_names::read_adapter_names;
 pub use batch::{Batch, IGNORE_INDEX, collate, pack};
+pub use batch_size::BatchSize;
 pub use columns::Columns;
 pub use concatenate::{ConcatenationReport, concatenate_and_chunk, concatenate_records};
 pub use e2e::E2eTemplate;
@@ -94,7 +96,7 @@ pub use labelled::{
 pub use lines::MAX_LINE_BYTES;
 pub(crate) use lines::{Lines, is_blank};
 pub use plain_text::TextDocuments;
-pub use plan::{BatchOrder, BatchPlan, BatchSize};
+pub use plan::{BatchOrder, BatchPlan};
 pub use record::{Content, Origin, Record};
 pub use reference::{ReferenceGroup, group_references};
 pub use sample::{Sample, SampleBatch};

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
+use super::batch_size::BatchSize;
 use crate::error::TrainError;
 
 /// How many batches' worth of examples are sorted by length together: the number that transformers
@@ -23,43 +24,6 @@ pub enum BatchOrder {
     /// Shuffled, but with examples of like length in a batch, so that little is padded. The batch
     /// that takes the most memory comes first: if it does not fit, that shows at once.
     GroupedByLength,
-}
-
-/// How much goes into a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchSize {
-    /// This many examples.
-    Examples(usize),
-    /// As many examples as have together, each padded to the longest of them, no more than this many tokens.
-    PaddedTokens(usize),
-    /// As many examples as have together, without padding, no more than this many tokens: for batches that are packed.
-    PackedTokens(usize),
-}
-
-impl From<usize> for BatchSize {
-    fn from(examples: usize) -> Self {
-        Self::Examples(examples)
-    }
-}
-
-impl BatchSize {
-    /// Whether examples of these lengths fit into a batch; the tokens together and the longest say enough.
-    fn holds(self, examples: usize, tokens: usize, longest: usize) -> bool {
-        match self {
-            Self::Examples(most) => examples <= most,
-            Self::PaddedTokens(most) => examples.saturating_mul(longest) <= most,
-            Self::PackedTokens(most) => tokens <= most,
-        }
-    }
-
-    /// About how many examples of this mean length are in a batch, at least 1.
-    fn examples(self, mean_length: usize) -> usize {
-        match self {
-            Self::Examples(examples) => examples,
-            Self::PaddedTokens(most) | Self::PackedTokens(most) => most / mean_length.max(1),
-        }
-        .max(1)
-    }
 }
 
 /// Divides examples into batches.
