@@ -78,10 +78,7 @@ mod tests {
 
     #[test]
     fn a_panic_on_the_thread_is_not_the_end() {
-        let items = (0..3).map(|i| {
-            assert!(i < 2, "the third item");
-            i
-        });
+        let items = (0..3).inspect(|&i| assert!(i < 2, "the third item"));
         let mut items = Ahead::of(items);
         assert_eq!((items.next(), items.next()), (Some(0), Some(1)));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| items.next()));
