@@ -64,16 +64,26 @@ impl Gpt2 {
         ids: Tensor<2, Int>,
         attention_mask: Option<Tensor<2, Bool>>,
         position_ids: Option<Tensor<2, Int>>,
-        mut cache: Option<&mut KvCache>,
+        cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let [_, seq] = ids.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let mut x = self.embed(ids, position_ids, past);
-        let visible = self.visible(past + seq, attention_mask);
+        let x = self.embed(ids, position_ids, past);
+        self.layers(x, &self.visible(past + seq, attention_mask), cache)
+    }
+
+    /// The hidden states after all layers, of what goes into the first.
+    fn layers(
+        &self,
+        mut x: Tensor<3>,
+        visible: &Visible,
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
+        let [_, seq, _] = x.dims();
         for (layer, block) in self.h.iter().enumerate() {
             let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
             let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));
-            x = block.forward(x, &visible, past, prefix.as_ref());
+            x = block.forward(x, visible, past, prefix.as_ref());
         }
         if let Some(cache) = cache {
             cache.advance(seq);
@@ -92,12 +102,8 @@ impl Gpt2 {
     /// If the texts do not fill the row, one has more tokens than there are positions, or the model has a
     /// [prefix](crate::prefix).
     pub fn forward_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
-        let visible = Visible::within(segments);
-        let mut x = self.embed_packed(ids, segments);
-        for block in &self.h {
-            x = block.forward(x, &visible, None, None);
-        }
-        self.ln_f.forward(x)
+        let x = self.embed_packed(ids, segments);
+        self.layers(x, &Visible::within(segments), None)
     }
 
     /// What goes into the first layer of packed texts.

@@ -3,7 +3,7 @@
 use super::source::{Wanted, Weights};
 use crate::ModelError;
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 use lora_core::{
     Architecture, Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id,
     quantized_weight,
@@ -89,8 +89,14 @@ impl Maker<'_> {
         transposed: bool,
     ) -> Result<Param<Tensor<D>>, ModelError> {
         let wanted = self.wanted(path, &shape, transposed);
-        Ok(match self.weights.data(&wanted)? {
-            Some(data) => param_of(path, data, self.device),
+        if let Some(elements) = self.weights.mapped(&wanted)? {
+            // Burn copies them where they are written to.
+            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
+            let data = TensorData::from_bytes(bytes, shape, DType::F32);
+            return Ok(param_of(path, data, self.device));
+        }
+        Ok(match self.weights.values(&wanted)? {
+            Some(values) => param(path, values, shape, self.device),
             None => outline(path, shape, self.device),
         })
     }

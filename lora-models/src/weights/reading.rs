@@ -4,7 +4,7 @@ use super::source::{Wanted, Weights};
 use super::transpose::transpose;
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
-use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
+use bytes::Bytes;
 use lora_core::QuantizeConfig;
 use std::collections::{HashMap, HashSet};
 
@@ -175,17 +175,11 @@ impl Weights for FromFile<'_, '_, '_> {
         self.quantize.filter(|_| self.found.contains_key(path))
     }
 
-    fn data(&mut self, wanted: &Wanted) -> Result<Option<TensorData>, ModelError> {
-        if let (Some(name), false) = (self.found.get(&wanted.path), wanted.transposed)
-            && let Some(elements) = self.reader.take_mapped(name, &wanted.shape)?
-        {
-            // Burn copies them where they are written to.
-            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
-            let shape = wanted.shape.clone();
-            return Ok(Some(TensorData::from_bytes(bytes, shape, DType::F32)));
+    fn mapped(&mut self, wanted: &Wanted) -> Result<Option<Bytes>, ModelError> {
+        match (self.found.get(&wanted.path), wanted.transposed) {
+            (Some(name), false) => self.reader.take_mapped(name, &wanted.shape),
+            _ => Ok(None),
         }
-        let values = self.values(wanted)?;
-        Ok(values.map(|values| TensorData::new(values, wanted.shape.clone())))
     }
 
     fn values(&mut self, wanted: &Wanted) -> Result<Option<Vec<f32>>, ModelError> {
@@ -193,16 +187,12 @@ impl Weights for FromFile<'_, '_, '_> {
             return self.random.values(wanted);
         };
         let shape = wanted.file_shape();
-        let turned = match (wanted.transposed, shape.as_slice()) {
-            (true, &[d_out, d_in]) => Some([d_out, d_in]),
-            _ => None,
-        };
-        let Some(rows_columns) = turned else {
+        let (true, &[d_out, d_in]) = (wanted.transposed, shape.as_slice()) else {
             return Ok(Some(self.reader.take(name, &shape)?.values));
         };
         Ok(Some(match self.reader.take_mapped(name, &shape)? {
-            Some(elements) => transpose(bytemuck::cast_slice(&elements), rows_columns),
-            None => transpose(&self.reader.take(name, &shape)?.values, rows_columns),
+            Some(elements) => transpose(bytemuck::cast_slice(&elements), [d_out, d_in]),
+            None => transpose(&self.reader.take(name, &shape)?.values, [d_out, d_in]),
         }))
     }
 }

@@ -1,7 +1,7 @@
 //! Where the values of parameters come from.
 
 use crate::ModelError;
-use burn::tensor::TensorData;
+use bytes::Bytes;
 use lora_core::{QuantizeConfig, normal_values};
 
 /// A parameter that a model asks for.
@@ -39,10 +39,9 @@ pub(crate) trait Weights {
     /// counts.
     fn values(&mut self, wanted: &Wanted) -> Result<Option<Vec<f32>>, ModelError>;
 
-    /// [`values`](Self::values) as a tensor is made of, which may be in the pages of a file.
-    fn data(&mut self, wanted: &Wanted) -> Result<Option<TensorData>, ModelError> {
-        let values = self.values(wanted)?;
-        Ok(values.map(|values| TensorData::new(values, wanted.shape.clone())))
+    /// The same values in the pages of a file, where they lie there as they are used.
+    fn mapped(&mut self, _wanted: &Wanted) -> Result<Option<Bytes>, ModelError> {
+        Ok(None)
     }
 
     /// How the weight of a linear layer at this path is to be quantised.

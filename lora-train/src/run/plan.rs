@@ -145,16 +145,17 @@ impl TrainPlan {
             ));
         }
         let batch_size = at_least_one("batch_size", o.batch_size.unwrap_or(8))?;
+        if o.batch_size.is_some() && o.batch_tokens.is_some() {
+            return Err(TrainError::config(
+                "batch_tokens",
+                "is given beside batch_size; give one",
+            ));
+        }
+        let tokens = |most| at_least_one("batch_tokens", most);
         let batch = match (o.batch_tokens, o.packing) {
             (None, _) => BatchSize::Examples(batch_size),
-            (Some(_), _) if o.batch_size.is_some() => {
-                return Err(TrainError::config(
-                    "batch_tokens",
-                    "is given beside batch_size; give one",
-                ));
-            }
-            (Some(tokens), false) => BatchSize::PaddedTokens(at_least_one("batch_tokens", tokens)?),
-            (Some(tokens), true) => BatchSize::PackedTokens(at_least_one("batch_tokens", tokens)?),
+            (Some(most), false) => BatchSize::PaddedTokens(tokens(most)?),
+            (Some(most), true) => BatchSize::PackedTokens(tokens(most)?),
         };
         let max_grad_norm = rate("max_grad_norm", o.max_grad_norm.unwrap_or(1.0))?;
         let prefix = prefix_config(o)?;

@@ -27,19 +27,17 @@ impl Piece {
     pub(super) fn all(options: &AttentionOptions, query: &Heads<'_>, key: &Heads<'_>) -> Vec<Self> {
         let [batch, heads, queries, _] = query.shape();
         let [_, _, keys, _] = key.shape();
-        let packed = options.segments.is_some();
         let texts = options.apart(queries, keys);
         let mut pieces = Vec::with_capacity(batch * heads * texts.len());
         for index in 0..batch * heads {
-            for (queries, options) in &texts {
-                let keys = if packed { queries.clone() } else { 0..keys };
+            for text in &texts {
                 pieces.push(Self {
                     row: index / heads,
                     head: index % heads,
                     index,
-                    queries: queries.clone(),
-                    problem: Problem::new(options, queries.len(), keys.len()),
-                    keys,
+                    queries: text.queries.clone(),
+                    keys: text.keys.clone(),
+                    problem: Problem::new(&text.options, text.queries.len(), text.keys.len()),
                 });
             }
         }

@@ -58,13 +58,21 @@ impl Segments {
     }
 }
 
+/// The attention of a text alone.
+pub(super) struct Text {
+    /// Which queries are its own.
+    pub queries: Range<usize>,
+    /// Which keys.
+    pub keys: Range<usize>,
+    pub options: AttentionOptions,
+}
+
 impl AttentionOptions {
-    /// The attention of each text alone: the queries that are its, and its options. Where nothing is packed, the only one
-    /// is that of all queries.
+    /// Each text alone. Where nothing is packed, there is one, of all queries and keys.
     ///
     /// # Panics
     /// If the texts are not all of the queries and of the keys.
-    pub(super) fn apart(&self, queries: usize, keys: usize) -> Vec<(Range<usize>, Self)> {
+    pub(super) fn apart(&self, queries: usize, keys: usize) -> Vec<Text> {
         let alone = |index: usize| Self {
             segments: None,
             // A hash of the seed draws what is dropped: that of the next number has nothing in common with it.
@@ -72,7 +80,11 @@ impl AttentionOptions {
             ..self.clone()
         };
         match &self.segments {
-            None => vec![(0..queries, alone(0))],
+            None => vec![Text {
+                queries: 0..queries,
+                keys: 0..keys,
+                options: alone(0),
+            }],
             Some(segments) => {
                 assert!(
                     queries == segments.tokens() && keys == queries,
@@ -80,7 +92,12 @@ impl AttentionOptions {
                     segments.lengths()
                 );
                 let ranges = segments.ranges().enumerate();
-                ranges.map(|(index, range)| (range, alone(index))).collect()
+                let text = |(index, range): (usize, Range<usize>)| Text {
+                    queries: range.clone(),
+                    keys: range,
+                    options: alone(index),
+                };
+                ranges.map(text).collect()
             }
         }
     }
@@ -99,13 +116,11 @@ pub(super) fn forward<B: Backend>(
     }
     let [_, _, queries, _] = query.shape().dims();
     let [_, _, keys, _] = key.shape().dims();
-    let texts = options
-        .apart(queries, keys)
-        .into_iter()
-        .map(|(range, options)| {
-            let [query, key, value] = [&query, &key, &value].map(|all| part::<B>(all, &range));
-            composed::forward::<B>(query, key, value, bias.clone(), &options)
-        });
+    let texts = options.apart(queries, keys).into_iter().map(|text| {
+        let query = part::<B>(&query, &text.queries);
+        let [key, value] = [&key, &value].map(|all| part::<B>(all, &text.keys));
+        composed::forward::<B>(query, key, value, bias.clone(), &text.options)
+    });
     let (outputs, statistics) = texts.unzip();
     (B::float_cat(outputs, 2), B::float_cat(statistics, 2))
 }
@@ -128,17 +143,17 @@ pub(super) fn backward<B: Backend>(
     let mut gradients = [Vec::new(), Vec::new(), Vec::new()];
     let [_, _, queries, _] = forward.query.shape().dims();
     let [_, _, keys, _] = forward.key.shape().dims();
-    for (range, options) in options.apart(queries, keys) {
-        let text = Forward::<B> {
-            query: part::<B>(&forward.query, &range),
-            key: part::<B>(&forward.key, &range),
-            value: part::<B>(&forward.value, &range),
+    for text in options.apart(queries, keys) {
+        let alone = Forward::<B> {
+            query: part::<B>(&forward.query, &text.queries),
+            key: part::<B>(&forward.key, &text.keys),
+            value: part::<B>(&forward.value, &text.keys),
             bias: forward.bias.clone(),
-            output: part::<B>(&forward.output, &range),
-            statistics: part::<B>(&forward.statistics, &range),
+            output: part::<B>(&forward.output, &text.queries),
+            statistics: part::<B>(&forward.statistics, &text.queries),
         };
-        let (query, key, value, _) =
-            composed::backward(text, part::<B>(&grad, &range), &options, false);
+        let grad = part::<B>(&grad, &text.queries);
+        let (query, key, value, _) = composed::backward(alone, grad, &text.options, false);
         for (all, gradient) in gradients.iter_mut().zip([query, key, value]) {
             all.push(gradient);
         }
