@@ -38,6 +38,6 @@ pub use low_rank::LowRankAdapter;
 pub(crate) use low_rank::StartingFactors;
 pub use scope::in_rows;
 pub(crate) use scope::{ActiveAdapter, BatchRows, Key, Selection};
-pub(crate) use set::PutSet;
+pub(crate) use set::AdapterSet;
 pub use switch::AdapterSwitch;
 pub(crate) use values::{Factor, base_head, base_value, factors};

@@ -3,8 +3,8 @@
 use super::report::AttachReport;
 use crate::adapter::{LoraBias, LowRankAdapter, base_value};
 use crate::error::LoraError;
-use crate::layout::AdaptedModule;
-use burn::module::{Module, ModuleVisitor, Param};
+use crate::layout::{AdaptedModule, Place, Visit, visit};
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use std::collections::HashMap;
 use std::fmt;
@@ -59,8 +59,7 @@ pub fn weight_errors<M: Module>(
     report: &AttachReport,
     merged: &M,
 ) -> Result<Vec<WeightError>, LoraError> {
-    let mut attached = Attached::default();
-    adapted.visit(&mut attached);
+    let attached = visit(adapted, Attached::default());
     let modules = report.modules.iter();
     modules
         .map(|module| {
@@ -101,26 +100,17 @@ pub fn weight_errors<M: Module>(
 /// The walk that collects the adapters of a module, by the path of their parameter.
 #[derive(Default)]
 struct Attached {
-    path: Vec<String>,
     adapters: HashMap<String, LowRankAdapter>,
     biases: HashMap<String, LoraBias>,
 }
 
-impl ModuleVisitor for Attached {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl Visit for Attached {
+    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
         if let Some(adapter) = param.reparameterization::<LowRankAdapter>() {
-            self.adapters.insert(self.path.join("."), adapter.clone());
+            self.adapters.insert(place.path(), adapter.clone());
         }
         if let Some(bias) = param.reparameterization::<LoraBias>() {
-            self.biases.insert(self.path.join("."), bias.clone());
+            self.biases.insert(place.path(), bias.clone());
         }
     }
 }
