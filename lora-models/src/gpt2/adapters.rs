@@ -6,12 +6,11 @@ use crate::checkpoint::ExportReport;
 use crate::prefix::{Prefix, PrefixShape};
 use crate::weights::{on_host, param};
 use crate::{ExportOptions, LoraModel, ModelError};
-use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::{
-    Architecture, ExcludeModules, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
-    LoraEmbeddingConfig, LoraLinear, LoraLinearConfig, TargetModules, attach,
+    Architecture, ExcludeModules, FusedLayout, FusedProjection, LoraConfig, LoraLinear,
+    TargetModules,
 };
 use std::path::Path;
 
@@ -36,7 +35,7 @@ impl LoraModel for Gpt2LmHead {
     /// it, or adapts the token embedding: the head keeps the embedding's base weight then, as in
     /// PEFT, also after a merge.
     fn prepare(self, config: &LoraConfig) -> Result<Self, ModelError> {
-        match self.lm_head.is_none() && needs_head(config, &self.transformer.wte) {
+        match self.lm_head.is_none() && needs_head(config) {
             true => self.untie_head(),
             false => Ok(self),
         }
@@ -100,65 +99,13 @@ impl Gpt2LmHead {
     }
 }
 
-/// Whether a configuration tells the head from the token embedding.
-fn needs_head(config: &LoraConfig, wte: &LoraEmbedding) -> bool {
-    let device = wte.weight.lazy_device();
-    let targets = match &config.targets {
-        TargetModules::AllLinear => Vec::new(),
-        TargetModules::Pattern(pattern) => vec![TargetModules::regex(pattern)],
-        TargetModules::Names(names) => one_by_one(names),
-    };
-    let excluded = match &config.exclude {
-        None => Vec::new(),
-        Some(ExcludeModules::Pattern(pattern)) => vec![TargetModules::regex(pattern)],
-        Some(ExcludeModules::Names(names)) => one_by_one(names),
-    };
-    targets
-        .into_iter()
-        .any(|entry| Ends::both(&device).has(entry))
-        || excluded
-            .into_iter()
-            .any(|entry| Ends::head(&device).has(entry))
-}
-
-fn one_by_one(names: &[String]) -> Vec<TargetModules> {
-    let single = |name: &String| TargetModules::names([name]);
-    names.iter().map(single).collect()
-}
-
-/// The two ends of a model, one number each: a selector that finds nothing here means neither.
-///
-/// Names and patterns are matched in one place, which is `lora-core`; this asks it.
-#[derive(Module, Debug)]
-struct Ends {
-    transformer: Option<Start>,
-    lm_head: LoraLinear,
-}
-
-#[derive(Module, Debug)]
-struct Start {
-    wte: LoraEmbedding,
-}
-
-impl Ends {
-    fn head(device: &Device) -> Self {
-        Self {
-            transformer: None,
-            lm_head: LoraLinearConfig::new(1, 1).init(device),
-        }
-    }
-
-    fn both(device: &Device) -> Self {
-        let wte = LoraEmbeddingConfig::new(1, 1).init(device);
-        Self {
-            transformer: Some(Start { wte }),
-            ..Self::head(device)
-        }
-    }
-
-    fn has(self, entry: TargetModules) -> bool {
-        attach(self, &LoraConfig::new(1).with_targets(entry)).is_ok()
-    }
+/// Returns true if a configuration adapts or excludes the head, or adapts the token embedding.
+fn needs_head(config: &LoraConfig) -> bool {
+    let is_target = |module| config.targets.matches(module).unwrap_or(false);
+    let is_excluded = |exclude: &ExcludeModules| exclude.matches("lm_head").unwrap_or(false);
+    is_target("lm_head")
+        || is_target("transformer.wte")
+        || config.exclude.as_ref().is_some_and(is_excluded)
 }
 
 #[cfg(test)]
