@@ -16,9 +16,9 @@ use lora_core::{
 use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_train::device::{self, DeviceName};
+use lora_train::jobs::{TrainPlan, train};
 use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
-use lora_train::run::{TrainPlan, train};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -463,7 +463,7 @@ fn a_weight_above_the_devices_limit_is_refused_before_it_is_put_there() {
          \"vocab_size\": {vocabulary}}}"
     );
     std::fs::write(dir.path().join("config.json"), config).unwrap();
-    let result = lora_train::run::load_base::<lora_models::gpt2::Gpt2LmHead>(
+    let result = lora_train::jobs::load_base::<lora_models::gpt2::Gpt2LmHead>(
         dir.path(),
         None,
         &Default::default(),

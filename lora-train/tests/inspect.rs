@@ -4,7 +4,7 @@
 mod common;
 
 use common::{fail, lora, model, succeed};
-use lora_train::run::{InspectOptions, inspect};
+use lora_train::tools::{InspectOptions, inspect};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};

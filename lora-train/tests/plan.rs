@@ -7,11 +7,11 @@ use burn::tensor::Device;
 use lora_models::Preset;
 use lora_train::device::DeviceName;
 use lora_train::memory::{Counting, peak_allocated};
-use lora_train::run::bench::{
+use lora_train::tools::bench::{
     InferenceOptions, LoadOptions, Shape, StepOptions, Training, bench_inference, bench_load,
     bench_step,
 };
-use lora_train::run::{PlanOptions, estimate};
+use lora_train::tools::{PlanOptions, estimate};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[global_allocator]
