@@ -95,7 +95,7 @@ fn layer(device: Device, dora: bool) -> [Vec<f32>; 4] {
         .with_alpha(7.0)
         .with_dora(dora)
         .with_targets(TargetModules::names(["layer"]));
-    let (net, _) = attach(Net { layer }, &config).unwrap();
+    let net = attach(Net { layer }, &config).unwrap().into_module();
     let net = net.map(&mut Fill {
         salt: 0.0,
         size: 0.4,
@@ -302,7 +302,7 @@ fn packed(device: Device, quantization: Quantization, dora: bool) -> Vec<Vec<f32
         .with_alpha(7.0)
         .with_dora(dora)
         .with_targets(TargetModules::names(["second"]));
-    let (net, _) = attach(net, &config).unwrap();
+    let net = attach(net, &config).unwrap().into_module();
     let net = net.map(&mut fill(3.0, false));
     let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
     let x = (ids.float() * 0.11)

@@ -150,12 +150,12 @@ pub(crate) fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
 fn targets(names: Option<&TargetNames>) -> TargetModules {
     let text = match names {
         // The model's own are taken then, once it is known.
-        None => return TargetModules::all_linear(),
+        None => return TargetModules::AllLinear,
         Some(TargetNames::List(names)) => return TargetModules::names(names.clone()),
         Some(TargetNames::Text(text)) => text.as_str(),
     };
     if text == TargetModules::ALL_LINEAR {
-        return TargetModules::all_linear();
+        return TargetModules::AllLinear;
     }
     if let Some(pattern) = text.strip_prefix("regex:") {
         return TargetModules::regex(pattern);
@@ -190,7 +190,7 @@ mod tests {
             of("c_attn[q,v], c_fc"),
             TargetModules::names(["c_attn[q,v]", "c_fc"])
         );
-        assert_eq!(of("all-linear"), TargetModules::all_linear());
+        assert_eq!(of("all-linear"), TargetModules::AllLinear);
         assert_eq!(of("regex:.*c_fc"), TargetModules::regex(".*c_fc"));
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn starting_weights<M: Opens>(
         }
         (None, None) => {
             let (model, report) = match &plan.lora {
-                None => lora_core::freeze(loaded.model),
+                None => lora_core::freeze(loaded.model).into_parts(),
                 Some(lora) => {
                     let lora = complete(plan, lora, &loaded.model);
                     loaded.model.attach(&lora)?

@@ -102,6 +102,7 @@ fn fields(adapter: &StoredAdapter) -> BTreeMap<String, Value> {
             "targets",
             match targets {
                 TargetModules::Names(names) => sorted(names),
+                TargetModules::AllLinear => json!(TargetModules::ALL_LINEAR),
                 TargetModules::Pattern(pattern) => json!(pattern),
             },
         ),

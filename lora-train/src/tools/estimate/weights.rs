@@ -72,7 +72,7 @@ fn count<M: LoraModel>(
     let trainable = factors + report.saved_parameters();
     let mut weights_bytes = (parameters + factors) * F32;
     if let Some(kind) = shape.quantize {
-        let linear = LoraConfig::default().with_targets(TargetModules::all_linear());
+        let linear = LoraConfig::default().with_targets(TargetModules::AllLinear);
         let modules = outline.attach_report(&linear)?.modules;
         for elements in modules.iter().map(|m| m.shape.iter().product()) {
             weights_bytes = weights_bytes - elements * F32 + packed_bytes(kind, elements);
