@@ -13,6 +13,7 @@ mod classify_refused;
 mod classify_tasks;
 mod cli;
 mod common;
+mod compatibility;
 mod data;
 mod diff;
 mod glue;
