@@ -20,7 +20,7 @@ use lora_train::data::{
     read_labelled, read_records, read_tokens,
 };
 use lora_train::options::TrainOptions;
-use lora_train::run::{DiffOptions, InspectOptions, diff, inspect};
+use lora_train::tools::{DiffOptions, InspectOptions, diff, inspect};
 use std::path::Path;
 
 /// Separator between the files of an input.

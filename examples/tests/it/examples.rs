@@ -3,8 +3,8 @@
 use burn::tensor::Device;
 use lora_examples::application::Writer;
 use lora_examples::{classify, fine_tune, foreign_module, merge_and_export, multi_adapter};
+use lora_train::jobs::Predicted;
 use lora_train::progress::Screen;
-use lora_train::run::Predicted;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;

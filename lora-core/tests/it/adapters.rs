@@ -6,8 +6,8 @@ use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use lora_core::{
     AdapterPath, Architecture, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
-    LoraEmbeddingConfig, LoraError, LoraLinear, LoraLinearConfig, TargetModules, attach,
-    attach_with, detach, merge, trainable_summary, weight_errors,
+    LoraEmbeddingConfig, LoraError, LoraLinear, LoraLinearConfig, TargetModules, attach, detach,
+    merge, trainable_summary, weight_errors,
 };
 use test_support::fill::Fill;
 use test_support::tensors::host;
@@ -72,8 +72,8 @@ fn config() -> LoraConfig {
 fn both_paths_compute_the_same_values_and_gradients() {
     let device = Device::flex().autodiff();
     let (foreign, ours) = pair(&device);
-    let (foreign, report_foreign) = attach(foreign, &config()).unwrap();
-    let (ours, report_ours) = attach(ours, &config()).unwrap();
+    let (foreign, report_foreign) = attach(foreign, &config()).unwrap().into_parts();
+    let (ours, report_ours) = attach(ours, &config()).unwrap().into_parts();
     assert!(
         report_foreign
             .modules
@@ -97,7 +97,7 @@ fn both_paths_compute_the_same_values_and_gradients() {
     let hidden = foreign
         .hidden
         .weight
-        .reparameterization::<lora_core::LoraAdapter>()
+        .reparameterization::<lora_core::LowRankAdapter>()
         .unwrap();
     let factors = [
         (&hidden.a, &ours.hidden.adapter().unwrap().a),
@@ -116,7 +116,7 @@ fn both_paths_compute_the_same_values_and_gradients() {
     let expected = foreign
         .embedding
         .weight
-        .reparameterization::<lora_core::LoraAdapter>()
+        .reparameterization::<lora_core::LowRankAdapter>()
         .unwrap();
     assert_close(
         embedding.a.val().grad(&g_ours).unwrap(),
@@ -132,7 +132,7 @@ fn an_adapter_starts_as_the_base_model() {
     let device = Device::flex();
     let (_, ours) = pair(&device);
     let before = host(run_ours(&ours));
-    let (ours, _) = attach(ours, &config()).unwrap();
+    let ours = attach(ours, &config()).unwrap().into_module();
     assert_close(run_ours(&ours), &before, 0.0, "y");
 }
 
@@ -142,7 +142,7 @@ fn the_report_and_the_summary_count_exactly() {
     let (foreign, ours) = pair(&device);
     let all = 9 * 6 + (6 * 12 + 12) + 12 * 5;
     assert_eq!(trainable_summary(&foreign).trainable, all);
-    let (ours, report) = attach(ours, &config()).unwrap();
+    let (ours, report) = attach(ours, &config()).unwrap().into_parts();
     let adapters = (9 * 3 + 3 * 6) + (6 * 2 + 2 * 12) + (12 * 3 + 3 * 5);
     assert_eq!(report.parameters(), adapters);
     let summary = trainable_summary(&ours);
@@ -160,11 +160,12 @@ fn the_report_and_the_summary_count_exactly() {
 fn dropout_acts_on_the_adapters_input_only_and_only_in_training() {
     let device = Device::flex().autodiff();
     let linear = LoraLinearConfig::new(64, 32).init(&device);
-    let (linear, _) = attach(
+    let linear = attach(
         linear,
         &LoraConfig::new(4).with_alpha(8.0).with_dropout(0.5),
     )
-    .unwrap();
+    .unwrap()
+    .into_module();
     let x = Tensor::<2>::random([16, 64], Distribution::Default, &device);
     // B is zero: the base is not touched by dropout.
     let base = host(linear.forward(x.clone()));
@@ -216,7 +217,7 @@ fn attaching_twice_is_refused_and_detaching_gives_the_base_bit_for_bit() {
     let device = Device::flex();
     let (_, ours) = pair(&device);
     let base = ours.hidden.weight.val().into_data();
-    let (adapted, _) = attach(ours, &config()).unwrap();
+    let adapted = attach(ours, &config()).unwrap().into_module();
     let adapted = filled(adapted.train(), 1.0).valid();
     let twice = attach(adapted.clone(), &config());
     assert!(matches!(twice, Err(LoraError::AlreadyAttached { .. })));
@@ -233,7 +234,7 @@ fn the_switch_turns_adapters_off_and_on_in_every_clone() {
     let device = Device::flex();
     let (foreign, ours) = pair(&device);
     let base = host(run_ours(&ours));
-    let (ours, report) = attach(ours, &config()).unwrap();
+    let (ours, report) = attach(ours, &config()).unwrap().into_parts();
     let ours = filled(ours.train(), 1.0).valid();
     let clone = ours.clone();
     let adapted = host(run_ours(&ours));
@@ -243,7 +244,7 @@ fn the_switch_turns_adapters_off_and_on_in_every_clone() {
     report.switch.set_enabled(true);
     assert_close(run_ours(&clone), &adapted, 0.0, "on");
     // The composed path follows its switch too.
-    let (foreign, report) = attach(foreign, &config()).unwrap();
+    let (foreign, report) = attach(foreign, &config()).unwrap().into_parts();
     let foreign = filled(foreign.train(), 1.0).valid();
     report.switch.set_enabled(false);
     assert_close(run_foreign(&foreign), &base, 1e-6, "composed off");
@@ -253,7 +254,7 @@ fn the_switch_turns_adapters_off_and_on_in_every_clone() {
 fn merging_keeps_the_outputs_and_unmerging_restores_the_base_bit_for_bit() {
     let device = Device::flex();
     let (_, ours) = pair(&device);
-    let (ours, _) = attach(ours, &config()).unwrap();
+    let ours = attach(ours, &config()).unwrap().into_module();
     let ours = filled(ours.train(), 2.0).valid();
     let base = ours.hidden.weight.base().into_data();
     let expected = host(run_ours(&ours));
@@ -281,7 +282,9 @@ fn slices_adapt_only_their_columns() {
         .with_alpha(5.0)
         .with_targets(TargetModules::names(["hidden[q,v]"]));
     let (_, ours) = pair(&device);
-    let (ours, report) = attach_with(ours, &config, &architecture).unwrap();
+    let (ours, report) = attach(ours, config.for_architecture(&architecture))
+        .unwrap()
+        .into_parts();
     // loralib's count: A [6, 2·2] and B [2·2, 12/3].
     assert_eq!(report.parameters(), 6 * 4 + 4 * 4);
     let ours = filled(ours, 3.0);
@@ -314,7 +317,9 @@ fn an_embedding_starts_with_a_zero_a_as_in_peft() {
     struct Net {
         emb: LoraEmbedding,
     }
-    let (net, _) = attach(Net { emb: embedding }, &config).unwrap();
+    let net = attach(Net { emb: embedding }, &config)
+        .unwrap()
+        .into_module();
     let adapter = net.emb.adapter().unwrap();
     assert!(host(adapter.a.val()).iter().all(|v| *v == 0.0));
     assert!(host(adapter.b.val()).iter().any(|v| *v != 0.0));
@@ -332,11 +337,13 @@ fn a_bare_matrix_is_adapted_by_name_but_is_no_linear_layer() {
         layer: LinearConfig::new(6, 4).init(&device),
         mixing: Param::from_tensor(Tensor::ones([5, 5], &device)),
     };
-    let (_, report) = attach(net.clone(), &LoraConfig::new(2)).unwrap();
+    let (_, report) = attach(net.clone(), &LoraConfig::new(2))
+        .unwrap()
+        .into_parts();
     assert_eq!(report.modules.len(), 1);
     assert_eq!(report.modules[0].module, "layer");
     let config = LoraConfig::new(2).with_targets(TargetModules::names(["mixing"]));
-    let (net, report) = attach(net, &config).unwrap();
+    let (net, report) = attach(net, &config).unwrap().into_parts();
     assert_eq!(report.modules[0].path, AdapterPath::Composed);
     assert_eq!(host(net.mixing.val()), vec![1.0; 25]);
 }
@@ -366,11 +373,11 @@ fn in_half(
         .with_alpha(5.0)
         .with_dora(dora)
         .with_lora_bias(!dora)
-        .with_targets(TargetModules::all_linear());
+        .with_targets(TargetModules::AllLinear);
     let one = One {
         layer: LinearConfig::new(37, 29).init(&device.clone().autodiff()),
     };
-    let (one, report) = attach(one, &config).unwrap();
+    let (one, report) = attach(one, &config).unwrap().into_parts();
     let one = filled(one, 3.0).map(&mut Cast(dtype, factors));
     (one.valid(), report)
 }
@@ -391,7 +398,7 @@ fn a_base_in_half_precision_is_added_to_in_f32_and_rounded_once() {
             let adapter = one
                 .layer
                 .weight
-                .reparameterization::<lora_core::LoraAdapter>()
+                .reparameterization::<lora_core::LowRankAdapter>()
                 .unwrap();
             // What it would be in the base's own arithmetic: rounded, added and rounded again.
             let base = one.layer.weight.base();

@@ -8,9 +8,9 @@ use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in, in_rows};
 use lora_core::peft::PeftOptions;
 use lora_core::stored::StoredTensor;
 use lora_core::{
-    Architecture, AttachReport, BiasTraining, FusedLayout, FusedProjection, LoraConfig,
-    LoraEmbedding, LoraEmbeddingConfig, LoraError, LoraInit, LoraLinear, LoraLinearConfig,
-    LoraScaling, TargetModules, attach_with, merge, peft,
+    Adapted, Architecture, BiasTraining, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
+    LoraEmbeddingConfig, LoraError, LoraInit, LoraLinear, LoraLinearConfig, LoraScaling,
+    TargetModules, attach, merge, peft,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use test_support::compare;
@@ -75,12 +75,13 @@ fn ids(batch: usize, seq: usize, device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(values, [batch, seq]), device)
 }
 
-fn trained(base: &Net, config: &LoraConfig, salt: f32) -> (Net, AttachReport) {
-    let (net, report) = attach_with(base.clone(), config, &architecture()).unwrap();
-    let saved = report.saved.iter().map(|saved| saved.parameter.clone());
+fn trained(base: &Net, config: &LoraConfig, salt: f32) -> Adapted<Net> {
+    let adapted = attach(base.clone(), config.for_architecture(&architecture())).unwrap();
+    let saved = adapted.report().saved.iter();
+    let saved = saved.map(|saved| saved.parameter.clone());
     // Nothing that an adapter has stays as it started.
     let fill = Fill::adapters().and(saved).with_salt(salt).added();
-    (fill.map(net), report)
+    adapted.map(|net| fill.map(net))
 }
 
 fn names<const N: usize>(names: [&str; N]) -> TargetModules {
@@ -144,11 +145,11 @@ fn set(device: &Device) -> (Net, NamedAdapters<Net>, Vec<(&'static str, Net)>) {
     let mut adapters = NamedAdapters::new(base.clone(), architecture()).unwrap();
     let mut alone = Vec::new();
     for (at, (name, config)) in mixable().into_iter().enumerate() {
-        let (net, report) = trained(&base, &config, 3.0 * at as f32);
+        let adapted = trained(&base, &config, 3.0 * at as f32);
         adapters
-            .add_attached(name, &net, &report, &PeftOptions::default())
+            .add_attached(name, &adapted, &PeftOptions::default())
             .unwrap();
-        alone.push((name, net));
+        alone.push((name, adapted.into_module()));
     }
     (base, adapters, alone)
 }
@@ -247,10 +248,10 @@ fn adapters_come_and_go_by_name() {
         adapters.remove("dora"),
         Err(LoraError::UnknownAdapter { .. })
     ));
-    let (net, report) = trained(&base, &mixable()[0].1, 1.0);
+    let adapted = trained(&base, &mixable()[0].1, 1.0);
     let mut add = |name: &str| {
         adapters
-            .add_attached(name, &net, &report, &PeftOptions::default())
+            .add_attached(name, &adapted, &PeftOptions::default())
             .map(|_| ())
     };
     assert!(matches!(
@@ -263,7 +264,7 @@ fn adapters_come_and_go_by_name() {
     adapters.activate("again").unwrap();
     assert_near(
         &host(adapters.model().forward(x.clone())),
-        &host(net.forward(x)),
+        &host(adapted.module().forward(x)),
         "again",
     );
 }
@@ -283,7 +284,7 @@ fn an_adapter_that_does_not_fit_leaves_the_set_as_it_was() {
     let error = adapters.add_stored("bad", &wider).unwrap_err();
     assert!(matches!(error, LoraError::TensorShape { .. }), "{error:?}");
     assert_eq!(adapters.names().count(), mixable().len());
-    let attached = adapters.alone("plain").unwrap().0;
+    let attached = adapters.alone("plain").unwrap().into_module();
     assert!(matches!(
         NamedAdapters::new(attached, architecture()),
         Err(LoraError::AlreadyAttached { .. })
@@ -499,9 +500,9 @@ fn what_layers_of_burn_read_cannot_differ_within_a_batch() {
     ];
     let x = ids(2, 3, &device);
     for (name, config, first) in &whole {
-        let (net, report) = trained(&base, config, 5.0);
+        let adapted = trained(&base, config, 5.0);
         adapters
-            .add_attached(name, &net, &report, &PeftOptions::default())
+            .add_attached(name, &adapted, &PeftOptions::default())
             .unwrap();
         match adapters.assign(&[Some(*name), None]) {
             Err(LoraError::NotPerExample {
@@ -516,7 +517,7 @@ fn what_layers_of_burn_read_cannot_differ_within_a_batch() {
             other => panic!("{name}: {other:?}"),
         }
         // On all examples it acts as when it is active.
-        let expected = host(net.forward(x.clone()));
+        let expected = host(adapted.module().forward(x.clone()));
         let found = adapters.per_example(&[Some(*name); 2], |net| host(net.forward(x.clone())));
         assert_near(&found.unwrap(), &expected, name);
         adapters.activate(name).unwrap();
@@ -590,14 +591,14 @@ fn a_merged_adapter_is_switched_without_drift() {
 fn a_tree_holds_all_adapters_and_comes_back() {
     let device = Device::flex();
     let (base, mut adapters, _) = set(&device);
-    let (net, report) = trained(&base, &mixable()[0].1, 8.0);
+    let adapted = trained(&base, &mixable()[0].1, 8.0);
     let options = PeftOptions {
         task_type: Some("SEQ_CLS".into()),
         companions: vec![("config.json".into(), b"{}\n".to_vec())],
         ..PeftOptions::default()
     };
     adapters
-        .add_attached("default", &net, &report, &options)
+        .add_attached("default", &adapted, &options)
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let tree = folder.path().join("tree");
@@ -637,7 +638,9 @@ fn a_tree_holds_all_adapters_and_comes_back() {
         options.companions
     );
     // The one at the top is an adapter like any other.
-    let (top, _) = peft::load(base, &tree, &architecture()).unwrap();
+    let top = peft::load(base, &tree, &architecture())
+        .unwrap()
+        .into_module();
     again.activate("default").unwrap();
     assert_near(
         &host(again.model().forward(x.clone())),

@@ -8,7 +8,7 @@ use lora_core::files::Overwrite;
 use lora_core::peft::{self, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::{
     Architecture, FusedLayout, FusedProjection, LoraConfig, LoraError, LoraLinear, LoraScaling,
-    TargetModules, attach, attach_with,
+    TargetModules, attach,
 };
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ fn net(device: &Device) -> Net {
 }
 
 fn load(dir: &Path) -> Result<(Net, lora_core::AttachReport), LoraError> {
-    peft::load(net(&Device::flex()), dir, &Architecture::default())
+    Ok(peft::load(net(&Device::flex()), dir, &Architecture::default())?.into_parts())
 }
 
 /// A copy of the fixture's adapter, to be broken.
@@ -96,7 +96,9 @@ fn an_adapter_of_pefts_computes_what_peft_computes() {
     let fixture = fixture("peft_linear.safetensors");
     for device in common::devices() {
         let dir = fixtures().join("peft_linear");
-        let (net, report) = peft::load(net(&device), &dir, &Architecture::default()).unwrap();
+        let (net, report) = peft::load(net(&device), &dir, &Architecture::default())
+            .unwrap()
+            .into_parts();
         assert_eq!(report.modules[0].scale, 5.0 / 3.0);
         assert_eq!((report.modules[1].rank, report.modules[1].scale), (2, 3.5));
         let q = net.q.forward(fixture.tensor::<2>("x", &device));
@@ -154,8 +156,9 @@ fn switching_to_another_adapter_leaves_nothing_of_the_first() {
     let path = dir.path().join("adapter");
     // Another rank and other modules: the one on `v` only.
     let config = LoraConfig::new(4).with_targets(TargetModules::names(["v"]));
-    let (other, other_report) =
-        lora_core::attach(lora_core::detach(first.clone()), &config).unwrap();
+    let (other, other_report) = lora_core::attach(lora_core::detach(first.clone()), &config)
+        .unwrap()
+        .into_parts();
     peft::save(
         &other,
         &other_report,
@@ -165,7 +168,9 @@ fn switching_to_another_adapter_leaves_nothing_of_the_first() {
     )
     .unwrap();
 
-    let (second, _) = peft::switch(first, &path, &Architecture::default()).unwrap();
+    let second = peft::switch(first, &path, &Architecture::default())
+        .unwrap()
+        .into_module();
     assert!(second.q.adapter().is_none());
     assert_eq!(second.q.weight.val().into_data(), base);
     assert_eq!(second.v.adapter().unwrap().a.val().dims(), [11, 4]);
@@ -174,7 +179,8 @@ fn switching_to_another_adapter_leaves_nothing_of_the_first() {
         &fixtures().join("peft_linear"),
         &Architecture::default(),
     )
-    .unwrap();
+    .unwrap()
+    .into_parts();
     assert_eq!(again.parameters(), report.parameters());
     let fixture = fixture("peft_linear.safetensors");
     let x = fixture.tensor::<2>("x", &Device::flex());
@@ -349,7 +355,9 @@ fn a_sliced_adapter_is_a_standard_one_for_others_and_sliced_again_here() {
             .with_alpha(5.0)
             .with_scaling(scaling)
             .with_targets(TargetModules::names(["c_attn[q,v]"]));
-        let (net, report) = attach_with(base.clone(), &config, &architecture).unwrap();
+        let (net, report) = attach(base.clone(), config.for_architecture(&architecture))
+            .unwrap()
+            .into_parts();
         // B is zero at the start: give it values, so that there is something to compare.
         let net = net.train().map(&mut Ones).valid();
         let x = Tensor::<2>::ones([1, 6], &device);
@@ -367,7 +375,9 @@ fn a_sliced_adapter_is_a_standard_one_for_others_and_sliced_again_here() {
         .unwrap();
         let config = peft::read_config(&path).unwrap();
         assert_eq!(config.rank, 4);
-        let (again, report) = peft::load(base.clone(), &path, &architecture).unwrap();
+        let (again, report) = peft::load(base.clone(), &path, &architecture)
+            .unwrap()
+            .into_parts();
         assert_eq!(report.modules[0].slices.as_ref().unwrap().adapted, [0, 2]);
         assert_eq!(
             (report.modules[0].rank, report.parameters()),
@@ -378,7 +388,9 @@ fn a_sliced_adapter_is_a_standard_one_for_others_and_sliced_again_here() {
 
         // Without our metadata, as another program would write it: a whole adapter of rank 4.
         edit_weights(&path, |_| {});
-        let (whole, report) = peft::load(base.clone(), &path, &architecture).unwrap();
+        let (whole, report) = peft::load(base.clone(), &path, &architecture)
+            .unwrap()
+            .into_parts();
         assert!(report.modules[0].slices.is_none());
         assert_close(whole.c_attn.forward(x), &expected, 1e-6, "whole");
     }
@@ -410,7 +422,7 @@ fn a_module_to_save_trains_whole_and_comes_back_from_the_file() {
         classifier: lora_core::LoraLinearConfig::new(12, 3).init(&device),
     };
     let config = LoraConfig::new(2).with_modules_to_save(["classifier", "norm"]);
-    let (module, report) = attach(base.clone(), &config).unwrap();
+    let (module, report) = attach(base.clone(), &config).unwrap().into_parts();
     // `all-linear` would take the classifier as well, if it were not trained whole.
     assert_eq!(report.modules.len(), 1);
     assert_eq!(report.parameters(), 6 * 2 + 2 * 12);
@@ -432,7 +444,7 @@ fn a_module_to_save_trains_whole_and_comes_back_from_the_file() {
         classifier: lora_core::LoraLinearConfig::new(12, 3).init(&device),
         ..base
     };
-    let (again, again_report) = peft::load(other, &dir, &architecture).unwrap();
+    let (again, again_report) = peft::load(other, &dir, &architecture).unwrap().into_parts();
     assert_eq!(again_report.saved, report.saved);
     let weight = |module: &Classifier| module.classifier.weight.val().into_data();
     assert_eq!(weight(&again), weight(&module));

@@ -9,7 +9,7 @@ use lora_core::named::NamedAdapters;
 use lora_core::peft::{self, PeftOptions};
 use lora_core::{
     Architecture, LoraConfig, LoraError, LoraInit, LoraLinear, Quantization, QuantizeConfig,
-    TargetModules, attach, detach, merge, quantize, quantize_with, trainable_summary,
+    TargetModules, attach, detach, merge, quantize, trainable_summary,
 };
 use test_support::tensors::host;
 
@@ -62,7 +62,7 @@ fn architecture() -> Architecture {
 
 fn quantized(device: &Device, quantization: Quantization) -> Net {
     let config = QuantizeConfig::new(quantization);
-    quantize_with(Net::new(device), &config, &architecture())
+    quantize(Net::new(device), config.for_architecture(&architecture()))
         .unwrap()
         .0
 }
@@ -111,7 +111,8 @@ fn quantising_what_was_quantised_changes_nothing() {
     for quantization in Quantization::ALL {
         let once = dequantized(&device, quantization);
         let before = [&once.first, &once.second].map(|layer| host(layer.weight.val()));
-        let again = quantize_with(once, &QuantizeConfig::new(quantization), &architecture())
+        let config = QuantizeConfig::new(quantization);
+        let again = quantize(once, config.for_architecture(&architecture()))
             .unwrap()
             .0;
         let after = [&again.first, &again.second].map(|layer| host(layer.weight.val()));
@@ -126,7 +127,7 @@ fn quantising_what_was_quantised_changes_nothing() {
 
 /// Values and gradients of x, A, B and DoRA's magnitude, of an adapter on two of the layers.
 fn outputs(net: Net, config: &LoraConfig, device: &Device) -> Vec<Vec<f32>> {
-    let (net, _) = attach(net, config).unwrap();
+    let net = attach(net, config).unwrap().into_module();
     let x = input(device).require_grad();
     let y = net.forward(x.clone());
     let grads = (y.clone().square() * values([2, 5, 3], 5.0, device))
@@ -209,7 +210,7 @@ fn the_report_names_every_layer_and_what_is_saved() {
     let device = Device::flex();
     let net = quantized(&device, Quantization::Nf4);
     let config = LoraConfig::new(2).with_targets(TargetModules::names(["second"]));
-    let (net, report) = attach(net, &config).unwrap();
+    let (net, report) = attach(net, &config).unwrap().into_parts();
     let names: Vec<&str> = report.quantized.iter().map(|q| q.module.as_str()).collect();
     assert_eq!(names, ["first", "second", "foreign"]);
     // 481, 777 and 357 values are 8, 13 and 6 blocks of 32 bytes and a scale.
@@ -246,7 +247,7 @@ fn adapters_come_and_go_and_the_weights_stay_packed() {
             .with_alpha(5.0)
             .with_init(LoraInit::Random)
             .with_targets(TargetModules::names(["first", "foreign"]));
-        let (net, report) = attach(net, &config).unwrap();
+        let (net, report) = attach(net, &config).unwrap().into_parts();
         let with = host(net.forward(x.clone()));
         assert_ne!(with, before);
         report.switch.set_enabled(false);
@@ -289,10 +290,14 @@ fn adapters_come_and_go_and_the_weights_stay_packed() {
                 .iter()
                 .all(|layer| layer.packed().is_some())
         );
-        let (net, report) = peft::load(net, &path, &architecture()).unwrap();
+        let (net, report) = peft::load(net, &path, &architecture())
+            .unwrap()
+            .into_parts();
         assert_eq!(report.quantized.len(), 3);
         assert_eq!(host(net.forward(x.clone())), with);
-        let (net, _) = peft::switch(net, &path, &architecture()).unwrap();
+        let net = peft::switch(net, &path, &architecture())
+            .unwrap()
+            .into_module();
         assert_eq!(host(net.forward(x.clone())), with);
         assert!(net.first.packed().is_some());
     }
@@ -305,7 +310,7 @@ fn burns_own_walks_through_a_module_keep_packed_weights() {
     let config = LoraConfig::new(2)
         .with_init(LoraInit::Random)
         .with_targets(TargetModules::names(["first"]));
-    let (net, _) = attach(net, &config).unwrap();
+    let net = attach(net, &config).unwrap().into_module();
     let expected = host(net.forward(input(&device)));
     let plain = net.valid();
     assert_eq!(host(plain.forward(input(&Device::flex()))), expected);
@@ -314,11 +319,12 @@ fn burns_own_walks_through_a_module_keep_packed_weights() {
     assert!(trains.first.packed().is_some());
     assert_eq!(host(trains.forward(input(&device))), expected);
     // A record is of the values: another module of this form takes them.
-    let (other, _) = attach(
+    let other = attach(
         quantized(&device, Quantization::Nf4),
         &config.clone().with_seed(3),
     )
-    .unwrap();
+    .unwrap()
+    .into_module();
     assert_ne!(host(other.forward(input(&device))), expected);
     let other = other.load_record(net.into_record());
     assert_eq!(host(other.forward(input(&device))), expected);
@@ -334,7 +340,7 @@ fn a_start_at_the_weight_is_at_the_dequantised_one() {
         let config = LoraConfig::new(3)
             .with_init(init)
             .with_targets(TargetModules::names(["first", "foreign"]));
-        let (net, _) = attach(net, &config).unwrap();
+        let net = attach(net, &config).unwrap().into_module();
         assert!(
             host(net.first.adapter().unwrap().b.val())
                 .iter()
@@ -358,7 +364,7 @@ fn what_cannot_be_quantised_is_refused_by_name() {
         "{twice}"
     );
     let targets = LoraConfig::new(2).with_targets(TargetModules::names(["second"]));
-    let (adapted, _) = attach(Net::new(&device), &targets).unwrap();
+    let adapted = attach(Net::new(&device), &targets).unwrap().into_module();
     assert!(message(quantize(adapted, &config)).contains("second"));
     let skip = message(quantize(
         Net::new(&device),
@@ -410,9 +416,9 @@ fn named_adapters_act_on_packed_weights_as_on_their_values() {
         let set = |base: Net| {
             let mut set = NamedAdapters::new(base, architecture()).unwrap();
             for (name, config) in &configs {
-                let (module, report) = attach(dense.clone(), config).unwrap();
+                let adapted = attach(dense.clone(), config).unwrap();
                 let options = PeftOptions::default();
-                set.add_attached(name, &module, &report, &options).unwrap();
+                set.add_attached(name, &adapted, &options).unwrap();
             }
             set
         };
@@ -447,7 +453,7 @@ fn named_adapters_act_on_packed_weights_as_on_their_values() {
         packed.disable();
         let bare = host(quantized(&device, quantization).forward(x.clone()));
         assert_eq!(host(packed.model().forward(x.clone())), bare);
-        let (alone, report) = packed.alone("b").unwrap();
+        let (alone, report) = packed.alone("b").unwrap().into_parts();
         assert_eq!(report.quantized.len(), 3);
         assert!(alone.second.packed().is_some());
         dense.activate("b").unwrap();

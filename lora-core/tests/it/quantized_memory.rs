@@ -70,7 +70,7 @@ fn a_packed_weight_takes_its_bytes_and_no_dense_copy_lives_between_the_passes() 
         let config = LoraConfig::new(2)
             .with_init(LoraInit::Random)
             .with_targets(TargetModules::names(["below"]));
-        let (net, _) = attach(net, &config).unwrap();
+        let net = attach(net, &config).unwrap().into_module();
         let x = Tensor::<2>::random([2, D], Distribution::Default, &device).require_grad();
         // Threads and caches are made once.
         drop(

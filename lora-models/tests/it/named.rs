@@ -335,8 +335,12 @@ fn a_head_that_a_checkpoint_lacks_must_come_with_each_adapter() {
     let (bare, _) = Classifier::load(encoders::encoder("bert_mlm"), &options, &device).unwrap();
     assert!(!bare.fresh().is_empty());
     let config = LoraConfig::new(2).with_targets(TargetModules::names(["query"]));
-    let headless =
-        lora_core::attach_with(bare.clone(), &config, &bare.lora_architecture()).unwrap();
+    let headless = lora_core::attach(
+        bare.clone(),
+        config.for_architecture(&bare.lora_architecture()),
+    )
+    .unwrap()
+    .into_parts();
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("headless");
     headless

@@ -230,7 +230,7 @@ fn more_tokens_than_the_prefix_leaves_positions_for_panic() {
 #[test]
 fn a_fresh_prefix_trains_alone_and_its_base_is_frozen() {
     let device = Device::flex().autodiff();
-    let (model, report) = freeze(load("gpt2_tied", &device).0);
+    let (model, report) = freeze(load("gpt2_tied", &device).0).into_parts();
     assert!(report.is_empty());
     let model = model.with_prefix(&PrefixConfig::new(2)).unwrap();
     assert_eq!(trainable_summary(&model).trainable, 2 * 2 * 2 * 24);

@@ -13,9 +13,9 @@ use lora_core::{
 use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_train::device::{self, DeviceName};
+use lora_train::jobs::{TrainPlan, train};
 use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
-use lora_train::run::{TrainPlan, train};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use test_support::fill::Fill;
@@ -64,7 +64,7 @@ fn layer(device: Device, dora: bool) -> [Vec<f32>; 4] {
         .with_alpha(7.0)
         .with_dora(dora)
         .with_targets(TargetModules::names(["layer"]));
-    let (net, _) = attach(Net { layer }, &config).unwrap();
+    let net = attach(Net { layer }, &config).unwrap().into_module();
     let net = Fill::all().with_salt(1.0).map(net);
     let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
     let x = (ids.float() * 0.11)
@@ -262,7 +262,7 @@ fn packed(device: Device, quantization: Quantization, dora: bool) -> Vec<Vec<f32
         .with_alpha(7.0)
         .with_dora(dora)
         .with_targets(TargetModules::names(["second"]));
-    let (net, _) = attach(net, &config).unwrap();
+    let net = attach(net, &config).unwrap().into_module();
     let net = Fill::trained().with_salt(4.0).map(net);
     let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
     let x = (ids.float() * 0.11)
@@ -420,7 +420,7 @@ fn a_weight_above_the_devices_limit_is_refused_before_it_is_put_there() {
          \"vocab_size\": {vocabulary}}}"
     );
     std::fs::write(dir.path().join("config.json"), config).unwrap();
-    let result = lora_train::run::load_base::<lora_models::gpt2::Gpt2LmHead>(
+    let result = lora_train::jobs::load_base::<lora_models::gpt2::Gpt2LmHead>(
         dir.path(),
         None,
         &Default::default(),

@@ -89,7 +89,7 @@ fn gradients_of_a_gpt2_are_those_of_kept_activations() {
         ..lora(names.clone())
     };
     let embedding = lora(TargetModules::names(["wte", "c_proj"]));
-    let prefix = lora_core::freeze(base()).0;
+    let prefix = lora_core::freeze(base()).into_module();
     for (what, model) in [
         ("all layers", adapted(lora(names.clone()))),
         ("the last layer", adapted(upper)),
@@ -119,7 +119,7 @@ fn gradients_of_encoders_are_those_of_kept_activations() {
             panic!("{folder} is an encoder");
         };
         let base = Classifier::init(&config, HeadKind::Sequence, 3, &device).unwrap();
-        let lora = lora(TargetModules::all_linear());
+        let lora = lora(TargetModules::AllLinear);
         for (what, model) in [
             ("adapters", base.clone().attach(&lora).unwrap().0),
             ("all weights", base),
@@ -191,7 +191,7 @@ fn less_is_kept() {
     };
     config.vocab_size = 500;
     let model = Classifier::init(&config, HeadKind::Sequence, 3, &device).unwrap();
-    let (model, _) = model.attach(&lora(TargetModules::all_linear())).unwrap();
+    let (model, _) = model.attach(&lora(TargetModules::AllLinear)).unwrap();
     let samples: Vec<LabelledExample> = (0..8)
         .map(|row| LabelledExample {
             index: row,

@@ -1,7 +1,7 @@
 //! What lies in files is described as it is, above all where it is odd.
 
 use crate::common::{fail, lora, model, succeed};
-use lora_train::run::{InspectOptions, inspect};
+use lora_train::tools::{InspectOptions, inspect};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use lora_models::checkpoint::{Checkpoint, DType, ExportDType};
 use lora_models::gpt2::Gpt2LmHead;
 use lora_train::TrainError;
 use lora_train::device::DeviceName;
-use lora_train::run::{MergeOptions, MergeSummary, VerifyOptions, merge};
+use lora_train::jobs::{MergeOptions, MergeSummary, VerifyOptions, merge};
 use std::path::{Path, PathBuf};
 
 /// An adapter of random factors on the fixture model.

@@ -5,11 +5,11 @@ use burn::tensor::Device;
 use lora_models::Preset;
 use lora_train::device::DeviceName;
 use lora_train::memory::peak_allocated;
-use lora_train::run::bench::{
+use lora_train::tools::bench::{
     InferenceOptions, LoadOptions, Shape, StepOptions, Training, bench_inference, bench_load,
     bench_step,
 };
-use lora_train::run::{PlanOptions, estimate};
+use lora_train::tools::{PlanOptions, estimate};
 use test_support::process::passed_alone;
 
 fn shape(preset: Option<Preset>, batch_size: usize, max_length: usize) -> Shape {
