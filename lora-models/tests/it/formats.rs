@@ -1,6 +1,6 @@
 //! Adapters of loralib and mlx-lm are read as what they compute, and come back as they were.
 
-use crate::common::{self, Tensors, assert_near, fixture};
+use crate::common::fixture;
 use lora_core::files::Overwrite;
 use lora_core::peft::PeftOptions;
 use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
@@ -10,6 +10,8 @@ use lora_models::formats::loralib::{self, LoralibOptions};
 use lora_models::formats::{AdapterFormat, mlx};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, transpose};
 
 fn file(name: &str) -> PathBuf {
     fixture("formats").join(name)
@@ -366,10 +368,7 @@ fn mlx_keeps_the_scale_and_turns_the_factors() {
         let module = module.replace("transformer.", "model.");
         let (values, shape) = tensors.floats(&format!("{module}.lora_a"));
         assert_eq!(shape, [factors.a.shape[1], factors.a.shape[0]]);
-        assert_eq!(
-            values,
-            common::transpose(&factors.a.values, &factors.a.shape)
-        );
+        assert_eq!(values, transpose(&factors.a.values, &factors.a.shape));
         let back = mlx::read(&path, &rename, adapter.options.clone()).unwrap();
         assert_eq!(back.modules, adapter.modules, "{name}");
         assert_eq!(back.config.rank, 3);
