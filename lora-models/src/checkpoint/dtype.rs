@@ -1,10 +1,10 @@
-//! The element types that occur in checkpoints.
+//! Element types that occur in checkpoints.
 
 use std::fmt;
 
 /// Element type of a stored tensor.
 ///
-/// The floating-point kinds are read as `f32`; the others are shown, for a report or for a message, and never read.
+/// Floating-point types are read as `f32`. The others are only shown, in reports and messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -34,17 +34,17 @@ pub enum DType {
     U8,
     /// One byte holding 0 or 1.
     Bool,
-    /// A kind that only a safetensors file can hold (8-bit floats and narrower, complex numbers), by its name there.
+    /// A type that only safetensors files can hold (8-bit floats and narrower, complex numbers), by its name there.
     Other(&'static str),
 }
 
 impl DType {
-    /// Whether [`Checkpoint::read_f32`](super::Checkpoint::read_f32) can read it.
+    /// True if [`Checkpoint::read_f32`](super::Checkpoint::read_f32) can read the type.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }
 
-    /// The name that safetensors files use.
+    /// Returns the name that safetensors files use.
     pub fn name(self) -> &'static str {
         match self {
             Self::F64 => "F64",

@@ -1,4 +1,4 @@
-//! The element types that a checkpoint is written in.
+//! Element types of exported checkpoints.
 
 use crate::error::ModelError;
 use half::slice::HalfFloatSliceExt;
@@ -8,17 +8,17 @@ use std::fmt;
 /// Element type of an exported checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ExportDType {
-    /// 32-bit float: what was computed, exactly.
+    /// 32-bit float: the computed values, exactly.
     #[default]
     F32,
-    /// Half precision: 11 significant bits, and nothing above 65504.
+    /// Half precision: 11 significant bits, values up to 65504.
     F16,
-    /// The upper half of an `F32`: its range, with 8 significant bits.
+    /// Upper half of an `F32`: its range, with 8 significant bits.
     BF16,
 }
 
 impl ExportDType {
-    /// Bytes of one element.
+    /// Returns the size of one element in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -26,7 +26,7 @@ impl ExportDType {
         }
     }
 
-    /// The name that `config.json` of `transformers` uses (`torch_dtype` or `dtype`).
+    /// Returns the name in the `config.json` of `transformers` (`torch_dtype` or `dtype`).
     pub fn torch_name(self) -> &'static str {
         match self {
             Self::F32 => "float32",
@@ -38,8 +38,7 @@ impl ExportDType {
     /// Appends `values`, rounded to nearest, as little-endian bytes.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::TensorOverflow`] where a finite value would become infinite; `name` is for that message.
+    /// [`ModelError::TensorOverflow`] if a finite value would become infinite; the message names the tensor `name`.
     pub(super) fn encode(
         self,
         name: &str,

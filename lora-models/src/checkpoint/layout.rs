@@ -1,20 +1,20 @@
-//! Which files hold the weights of a model directory.
+//! Weight files of a model directory.
 
 use super::shard_index::ShardIndex;
 use crate::error::ModelError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One file of safetensors.
+/// Name of a single safetensors file.
 pub(crate) const SAFETENSORS: &str = "model.safetensors";
-/// The index of several files of safetensors.
+/// Name of the index of several safetensors files.
 pub(crate) const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
-/// One file written by `torch.save`.
+/// Name of a single file written by `torch.save`.
 pub(crate) const PYTORCH_BIN: &str = "pytorch_model.bin";
-/// The index of several files written by `torch.save`.
+/// Name of the index of several files written by `torch.save`.
 pub(crate) const PYTORCH_BIN_INDEX: &str = "pytorch_model.bin.index.json";
 
-/// What kind of file the weights came from.
+/// Kind of the files that hold the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CheckpointSource {
@@ -29,12 +29,12 @@ pub enum CheckpointSource {
 }
 
 impl CheckpointSource {
-    /// Whether the tensors lie in pickles.
+    /// True if the tensors lie in pickles.
     pub fn is_pickle(self) -> bool {
         matches!(self, Self::PytorchBin | Self::PytorchBinShards)
     }
 
-    /// Ending of the files that hold the tensors.
+    /// Returns the extension of the files that hold the tensors.
     pub(super) fn extension(self) -> &'static str {
         if self.is_pickle() {
             ".bin"
@@ -55,13 +55,13 @@ impl fmt::Display for CheckpointSource {
     }
 }
 
-/// The files of a checkpoint, found but not opened.
+/// Files of a checkpoint, found but not opened.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(super) source: CheckpointSource,
-    /// The files that hold tensors, each once.
+    /// Files that hold tensors, each once.
     pub(super) files: Vec<PathBuf>,
-    /// For shards, which file each tensor is in.
+    /// Shard of each tensor, for a checkpoint in shards.
     pub(super) index: Option<ShardIndex>,
 }
 
@@ -69,11 +69,10 @@ impl Layout {
     /// Looks for the weights at `path`, a model directory or one of the files themselves.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::MissingFile`] naming what was looked for, and what reading an index can give.
+    /// [`ModelError::MissingFile`] with the names looked for, and the errors of reading an index.
     pub(crate) fn find(path: &Path) -> Result<Self, ModelError> {
         if !path.is_dir() {
-            return Self::of_file(path);
+            return Self::from_file(path);
         }
         let found = [
             (SAFETENSORS, CheckpointSource::Safetensors),
@@ -84,13 +83,13 @@ impl Layout {
         .into_iter()
         .find(|(name, _)| path.join(name).exists());
         match found {
-            Some((name, source)) => Self::of_kind(source, path.join(name)),
+            Some((name, source)) => Self::from_source(source, path.join(name)),
             None => Err(missing(path)),
         }
     }
 
-    /// A file given by its own path tells its kind by its ending.
-    fn of_file(path: &Path) -> Result<Self, ModelError> {
+    /// Finds the kind of a single file by its extension.
+    fn from_file(path: &Path) -> Result<Self, ModelError> {
         if !path.exists() {
             return Err(missing(path));
         }
@@ -116,10 +115,10 @@ impl Layout {
                  so its kind is unknown",
             ));
         };
-        Self::of_kind(source, path.to_path_buf())
+        Self::from_source(source, path.to_path_buf())
     }
 
-    fn of_kind(source: CheckpointSource, path: PathBuf) -> Result<Self, ModelError> {
+    fn from_source(source: CheckpointSource, path: PathBuf) -> Result<Self, ModelError> {
         match source {
             CheckpointSource::Safetensors | CheckpointSource::PytorchBin => Ok(Self {
                 source,
@@ -163,7 +162,7 @@ fn missing(path: &Path) -> ModelError {
     }
 }
 
-/// The last part of a path, for messages and reports.
+/// Returns the last component of a path, for messages and reports.
 pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())
