@@ -105,17 +105,40 @@ pub(crate) fn unsupported(
     }
 }
 
+/// Conditions on the values of a configuration at `path`.
+pub(crate) struct Require<'a> {
+    pub(crate) path: &'a Path,
+}
+
+impl Require<'_> {
+    /// Checks one condition on the value of a key.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] if it does not hold.
+    pub(crate) fn that(
+        &self,
+        holds: bool,
+        key: &str,
+        value: impl ToString,
+        expected: impl FnOnce() -> String,
+    ) -> Result<(), ModelError> {
+        if holds {
+            Ok(())
+        } else {
+            Err(unsupported(self.path, key, value, expected()))
+        }
+    }
+}
+
 /// Checks that sizes are at least 1 and at most their limit; each is given with its key.
 ///
 /// # Errors
 /// [`ModelError::UnsupportedConfig`] for the first that is not.
 pub(crate) fn check_sizes(path: &Path, sizes: &[(&str, usize, usize)]) -> Result<(), ModelError> {
-    for &(key, size, most) in sizes {
-        if !(1..=most).contains(&size) {
-            return Err(unsupported(path, key, size, format!("1 to {most}")));
-        }
-    }
-    Ok(())
+    sizes.iter().try_for_each(|&(key, size, most)| {
+        let fits = (1..=most).contains(&size);
+        Require { path }.that(fits, key, size, || format!("1 to {most}"))
+    })
 }
 
 /// Checks that dropout probabilities lie in [0, 1); each is given with its key.
@@ -123,11 +146,8 @@ pub(crate) fn check_sizes(path: &Path, sizes: &[(&str, usize, usize)]) -> Result
 /// # Errors
 /// [`ModelError::UnsupportedConfig`] for the first that does not.
 pub(crate) fn check_dropouts(path: &Path, dropouts: &[(&str, f64)]) -> Result<(), ModelError> {
-    for &(key, probability) in dropouts {
-        if !(0.0..1.0).contains(&probability) {
-            let expected = "a probability in [0, 1)";
-            return Err(unsupported(path, key, probability, expected));
-        }
-    }
-    Ok(())
+    dropouts.iter().try_for_each(|&(key, probability)| {
+        let fits = (0.0..1.0).contains(&probability);
+        Require { path }.that(fits, key, probability, || "a probability in [0, 1)".into())
+    })
 }

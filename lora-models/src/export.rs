@@ -1,32 +1,44 @@
-//! Export of a model as a directory that transformers loads.
+//! Writing a model as a directory that transformers loads.
 
 use crate::ModelError;
 use crate::checkpoint::{ExportDType, ExportReport, SafetensorsExport};
-use crate::tokenizer;
 use crate::weights::Parameters;
 use lora_core::LoraError;
 use lora_core::files::{Overwrite, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
-/// Name of the configuration file.
+/// Name of the file with the configuration.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
-/// Name of the file with the generation settings, which an export copies.
-const GENERATION_CONFIG: &str = "generation_config.json";
+/// Files of a model directory that an export takes over unchanged: the tokenizer's, and how to
+/// generate.
+const COMPANIONS: &[&str] = &[
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spm.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+];
 
-/// Options of an export.
+/// How a model is exported.
 #[derive(Clone, Debug, Default)]
 pub struct ExportOptions {
     /// Element type of the weights. Default f32.
     pub dtype: ExportDType,
-    /// Directory that the model was loaded from: its tokenizer files and its `generation_config.json` are copied.
-    /// Default none.
+    /// The directory that the model was loaded from: its tokenizer files and its
+    /// `generation_config.json` are copied. Default none.
     pub base_dir: Option<PathBuf>,
 }
 
-/// Writes `model.safetensors` (in shards above 5 GB), `config.json` and copies of the base model's other files,
-/// atomically.
+/// Writes `model.safetensors` (in shards above 5 GB), `config.json`, and the files of the base model
+/// beside them. The directory appears whole or not at all.
 pub(crate) fn write_model(
     dir: &Path,
     parameters: &Parameters<'_>,
@@ -34,7 +46,7 @@ pub(crate) fn write_model(
     options: &ExportOptions,
     overwrite: Overwrite,
 ) -> Result<ExportReport, ModelError> {
-    // The path of the base is private, and transformers 5 writes `dtype` for `torch_dtype`.
+    // Where it lay is nobody's concern, and transformers 5 writes `dtype` for `torch_dtype`.
     config.shift_remove("_name_or_path");
     config.shift_remove("torch_dtype");
     config.insert("dtype".into(), json!(options.dtype.torch_name()));
@@ -51,9 +63,12 @@ pub(crate) fn write_model(
         report = Some(written);
         Ok::<(), ModelError>(())
     })?;
-    let mut report = report.ok_or_else(|| ModelError::export(dir, "nothing was written"))?;
+    let mut report = report.ok_or_else(|| ModelError::Export {
+        path: dir.into(),
+        message: "nothing was written".into(),
+    })?;
     for file in &mut report.files {
-        // The file was written under a temporary name.
+        // It was written under a temporary name.
         if let Some(name) = file.file_name() {
             *file = dir.join(name);
         }
@@ -65,7 +80,7 @@ fn copy_companions(base: Option<&Path>, fresh: &Path) -> Result<(), ModelError> 
     let Some(base) = base else {
         return Ok(());
     };
-    for name in tokenizer::FILES.iter().chain([&GENERATION_CONFIG]) {
+    for name in COMPANIONS {
         let from = base.join(name);
         if from.is_file() {
             let bytes = std::fs::read(&from).map_err(LoraError::io(&from))?;

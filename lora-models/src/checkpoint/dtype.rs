@@ -71,48 +71,27 @@ impl fmt::Display for DType {
     }
 }
 
-impl From<safetensors::Dtype> for DType {
-    fn from(dtype: safetensors::Dtype) -> Self {
-        use safetensors::Dtype;
-        match dtype {
-            Dtype::F64 => Self::F64,
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::BF16 => Self::BF16,
-            Dtype::I64 => Self::I64,
-            Dtype::I32 => Self::I32,
-            Dtype::I16 => Self::I16,
-            Dtype::I8 => Self::I8,
-            Dtype::U64 => Self::U64,
-            Dtype::U32 => Self::U32,
-            Dtype::U16 => Self::U16,
-            Dtype::U8 => Self::U8,
-            Dtype::BOOL => Self::Bool,
-            Dtype::C64 => Self::Other("C64"),
-            Dtype::F8_E4M3 => Self::Other("F8_E4M3"),
-            Dtype::F8_E5M2 => Self::Other("F8_E5M2"),
-            _ => Self::Other("a float of 8 bits or fewer"),
+/// Implements the conversion from another library's type, most of whose variants have the same names.
+macro_rules! convert_from {
+    ($source:ty, [$($same:ident)*], $($other:ident => $dtype:expr,)* $(_ => $rest:expr)?) => {
+        impl From<$source> for DType {
+            fn from(dtype: $source) -> Self {
+                type Source = $source;
+                match dtype {
+                    $(Source::$same => Self::$same,)*
+                    $(Source::$other => $dtype,)*
+                    $(_ => $rest,)?
+                }
+            }
         }
-    }
+    };
 }
 
-impl From<pytorch_reader::DType> for DType {
-    fn from(dtype: pytorch_reader::DType) -> Self {
-        use pytorch_reader::DType as Torch;
-        match dtype {
-            Torch::F64 => Self::F64,
-            Torch::F32 => Self::F32,
-            Torch::F16 => Self::F16,
-            Torch::BF16 => Self::BF16,
-            Torch::I64 => Self::I64,
-            Torch::I32 => Self::I32,
-            Torch::I16 => Self::I16,
-            Torch::I8 => Self::I8,
-            Torch::U64 => Self::U64,
-            Torch::U32 => Self::U32,
-            Torch::U16 => Self::U16,
-            Torch::U8 => Self::U8,
-            Torch::Bool => Self::Bool,
-        }
-    }
-}
+convert_from!(safetensors::Dtype, [F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8],
+    BOOL => DType::Bool,
+    C64 => DType::Other("C64"),
+    F8_E4M3 => DType::Other("F8_E4M3"),
+    F8_E5M2 => DType::Other("F8_E5M2"),
+    _ => DType::Other("a float of 8 bits or fewer")
+);
+convert_from!(pytorch_reader::DType, [F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 Bool],);

@@ -50,33 +50,30 @@ impl ExportDType {
                 bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
                 Ok(())
             }
-            Self::F16 => {
-                let mut halves = vec![f16::ZERO; values.len()];
-                halves.convert_from_f32_slice(values);
-                bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
-                self.check_range(name, values, |i| halves[i].is_infinite())
-            }
-            Self::BF16 => {
-                let mut halves = vec![bf16::ZERO; values.len()];
-                halves.convert_from_f32_slice(values);
-                bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
-                self.check_range(name, values, |i| halves[i].is_infinite())
-            }
+            Self::F16 => self.encode_half(name, values, bytes, f16::ZERO, f16::to_le_bytes),
+            Self::BF16 => self.encode_half(name, values, bytes, bf16::ZERO, bf16::to_le_bytes),
         }
     }
 
-    fn check_range(
+    fn encode_half<H: Copy>(
         self,
         name: &str,
         values: &[f32],
-        became_infinite: impl Fn(usize) -> bool,
-    ) -> Result<(), ModelError> {
-        let lost = values
-            .iter()
-            .enumerate()
-            .find(|&(i, value)| became_infinite(i) && value.is_finite());
-        match lost {
-            Some((_, &value)) => Err(ModelError::TensorOverflow {
+        bytes: &mut Vec<u8>,
+        zero: H,
+        to_bytes: fn(H) -> [u8; 2],
+    ) -> Result<(), ModelError>
+    where
+        [H]: HalfFloatSliceExt,
+        f32: From<H>,
+    {
+        let mut halves = vec![zero; values.len()];
+        halves.convert_from_f32_slice(values);
+        bytes.extend(halves.iter().flat_map(|&half| to_bytes(half)));
+        let lost =
+            |(&value, &half): &(&f32, &H)| value.is_finite() && f32::from(half).is_infinite();
+        match values.iter().zip(&halves).find(lost) {
+            Some((&value, _)) => Err(ModelError::TensorOverflow {
                 name: name.to_string(),
                 value,
                 dtype: self.to_string(),

@@ -14,6 +14,27 @@ pub(crate) const PYTORCH_BIN: &str = "pytorch_model.bin";
 /// Name of the index of several files written by `torch.save`.
 pub(crate) const PYTORCH_BIN_INDEX: &str = "pytorch_model.bin.index.json";
 
+/// Files of a model directory, in order of preference.
+const FILES: [(&str, CheckpointSource); 4] = [
+    (SAFETENSORS, CheckpointSource::Safetensors),
+    (SAFETENSORS_INDEX, CheckpointSource::SafetensorsShards),
+    (PYTORCH_BIN, CheckpointSource::PytorchBin),
+    (PYTORCH_BIN_INDEX, CheckpointSource::PytorchBinShards),
+];
+
+/// Extensions of single files; the first that fits counts.
+const EXTENSIONS: [(&str, CheckpointSource); 6] = [
+    (
+        ".safetensors.index.json",
+        CheckpointSource::SafetensorsShards,
+    ),
+    (".bin.index.json", CheckpointSource::PytorchBinShards),
+    (".safetensors", CheckpointSource::Safetensors),
+    (".bin", CheckpointSource::PytorchBin),
+    (".pt", CheckpointSource::PytorchBin),
+    (".pth", CheckpointSource::PytorchBin),
+];
+
 /// Kind of the files that hold the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -74,18 +95,9 @@ impl Layout {
         if !path.is_dir() {
             return Self::from_file(path);
         }
-        let found = [
-            (SAFETENSORS, CheckpointSource::Safetensors),
-            (SAFETENSORS_INDEX, CheckpointSource::SafetensorsShards),
-            (PYTORCH_BIN, CheckpointSource::PytorchBin),
-            (PYTORCH_BIN_INDEX, CheckpointSource::PytorchBinShards),
-        ]
-        .into_iter()
-        .find(|(name, _)| path.join(name).exists());
-        match found {
-            Some((name, source)) => Self::from_source(source, path.join(name)),
-            None => Err(missing(path)),
-        }
+        let found = FILES.iter().find(|(name, _)| path.join(name).exists());
+        let (name, source) = found.ok_or_else(|| missing(path))?;
+        Self::from_source(*source, path.join(name))
     }
 
     /// Finds the kind of a single file by its extension.
@@ -97,23 +109,13 @@ impl Layout {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        let source = if name.ends_with(".safetensors.index.json") {
-            CheckpointSource::SafetensorsShards
-        } else if name.ends_with(".bin.index.json") {
-            CheckpointSource::PytorchBinShards
-        } else if name.ends_with(".safetensors") {
-            CheckpointSource::Safetensors
-        } else if [".bin", ".pt", ".pth"]
-            .iter()
-            .any(|ending| name.ends_with(ending))
-        {
-            CheckpointSource::PytorchBin
-        } else {
-            return Err(ModelError::malformed(
-                path,
-                "its name ends with none of .safetensors, .safetensors.index.json, .bin, .pt, .pth, .bin.index.json, \
-                 so its kind is unknown",
-            ));
+        let source = EXTENSIONS.iter().find(|(ending, _)| name.ends_with(ending));
+        let Some(&(_, source)) = source else {
+            let message = format!(
+                "its name ends with none of {}, so its kind is unknown",
+                EXTENSIONS.map(|(ending, _)| ending).join(", ")
+            );
+            return Err(ModelError::malformed(path, message));
         };
         Self::from_source(source, path.to_path_buf())
     }
@@ -150,15 +152,9 @@ impl Layout {
 }
 
 fn missing(path: &Path) -> ModelError {
-    let looked_for = [
-        SAFETENSORS,
-        SAFETENSORS_INDEX,
-        PYTORCH_BIN,
-        PYTORCH_BIN_INDEX,
-    ];
     ModelError::MissingFile {
         path: path.to_path_buf(),
-        looked_for: looked_for.map(str::to_string).to_vec(),
+        looked_for: FILES.map(|(name, _)| name.to_string()).to_vec(),
     }
 }
 

@@ -19,6 +19,10 @@ const MAX_INSTRUCTIONS: usize = 2_000_000;
 /// Limit for a line of text in a pickle, in bytes: the name of a Python module or function.
 const MAX_LINE_BYTES: u64 = 4096;
 
+/// Instructions without an operand: constants, containers, the stack, the memo, persistent ids, REDUCE and BUILD. The last
+/// two act on the objects of GLOBAL, which are checked.
+const WITHOUT_OPERAND: &[u8] = b"N\x88\x89)]}\x8f(012RbdltsaeuQ\x85\x86\x87\x90\x91\x94";
+
 /// Scans `count` consecutive pickles.
 ///
 /// # Errors
@@ -83,33 +87,7 @@ impl<R: BufRead> Scanner<R> {
             b'I' | b'L' | b'F' | b'V' | b'g' | b'p' | b'P' => {
                 self.line()?;
             }
-            // No operands: constants, containers, the stack, the memo, persistent ids, REDUCE and BUILD. The last two
-            // act on the objects of GLOBAL, which are checked above.
-            b'N'
-            | 0x88
-            | 0x89
-            | b')'
-            | b']'
-            | b'}'
-            | 0x8f
-            | b'('
-            | b'0'
-            | b'1'
-            | b'2'
-            | b'R'
-            | b'b'
-            | b'd'
-            | b'l'
-            | b't'
-            | b's'
-            | b'a'
-            | b'e'
-            | b'u'
-            | b'Q'
-            | 0x85..=0x87
-            | 0x90
-            | 0x91
-            | 0x94 => {}
+            known if WITHOUT_OPERAND.contains(&known) => {}
             // STACK_GLOBAL, INST, OBJ, NEWOBJ and the extension registry, among others: other ways to name a Python
             // object, which `torch.save` does not use for tensors.
             other => {
@@ -174,23 +152,15 @@ fn is_part_of_a_tensor(module: &str, name: &str) -> bool {
             name,
             "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3" | "_rebuild_parameter"
         ),
-        "torch" => matches!(
-            name,
-            "FloatStorage"
-                | "DoubleStorage"
-                | "HalfStorage"
-                | "BFloat16Storage"
-                | "LongStorage"
-                | "IntStorage"
-                | "ShortStorage"
-                | "CharStorage"
-                | "ByteStorage"
-                | "BoolStorage"
-                // Element types without a storage class of their own.
-                | "uint16"
-                | "uint32"
-                | "uint64"
-        ),
+        "torch" => match name.strip_suffix("Storage") {
+            Some(elements) => [
+                "Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte",
+                "Bool",
+            ]
+            .contains(&elements),
+            // Element types without a storage class of their own.
+            None => ["uint16", "uint32", "uint64"].contains(&name),
+        },
         "torch.storage" => name == "UntypedStorage",
         _ => false,
     }

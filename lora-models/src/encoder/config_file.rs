@@ -1,9 +1,10 @@
 //! Reader for the `config.json` of an encoder.
 
+use super::config_check;
 use super::{Disentangled, EncoderConfig, EncoderFamily, Labels, PositionTerms, RelativeConv};
 use crate::ModelError;
 use crate::activation::Activation;
-use crate::config_keys::{ConfigKeys, check_dropouts, check_sizes};
+use crate::config_keys::ConfigKeys;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -18,9 +19,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("talking_head", "false"),
 ];
 
-/// Limit for every size: the product of two stays within 64 bits.
-const LARGEST: usize = 1 << 28;
-
 /// Reads a configuration from the object of a file.
 pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<EncoderConfig, ModelError> {
     let keys = ConfigKeys::new(path, object);
@@ -32,7 +30,7 @@ pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<EncoderCo
         }
         EncoderFamily::Deberta | EncoderFamily::DebertaV2 => deberta(&keys, family)?,
     };
-    check(&keys, path, &config)?;
+    config_check::check(path, &config)?;
     Ok(EncoderConfig {
         file: keys.into_object(),
         ..config
@@ -202,108 +200,6 @@ fn common(
         labels: Labels::read(keys)?,
         file: Map::new(),
     })
-}
-
-/// Checks that the values describe a possible model.
-fn check(keys: &ConfigKeys<'_>, path: &Path, config: &EncoderConfig) -> Result<(), ModelError> {
-    check_sizes(
-        path,
-        &[
-            ("vocab_size", config.vocab_size, LARGEST),
-            ("embedding_size", config.embedding_size, LARGEST),
-            ("hidden_size", config.hidden_size, LARGEST),
-            ("num_hidden_layers", config.num_hidden_layers, LARGEST),
-            ("num_attention_heads", config.num_attention_heads, LARGEST),
-            ("intermediate_size", config.intermediate_size, LARGEST),
-            (
-                "max_position_embeddings",
-                config.max_position_embeddings,
-                LARGEST,
-            ),
-        ],
-    )?;
-    if config.type_vocab_size > LARGEST {
-        let found = config.type_vocab_size;
-        return Err(keys.refuse("type_vocab_size", found, format!("at most {LARGEST}")));
-    }
-    if !config
-        .hidden_size
-        .is_multiple_of(config.num_attention_heads)
-    {
-        let expected = format!("a multiple of the {} heads", config.num_attention_heads);
-        return Err(keys.refuse("hidden_size", config.hidden_size, expected));
-    }
-    let classifier_dropout = if config.disentangled.is_some() {
-        "cls_dropout"
-    } else {
-        "classifier_dropout"
-    };
-    check_dropouts(
-        path,
-        &[
-            ("hidden_dropout_prob", config.hidden_dropout),
-            ("attention_probs_dropout_prob", config.attention_dropout),
-            ("pooler_dropout", config.pooler_dropout),
-            (
-                classifier_dropout,
-                config.classifier_dropout.unwrap_or_default(),
-            ),
-        ],
-    )?;
-    for (key, value) in [
-        ("layer_norm_eps", config.layer_norm_eps),
-        ("initializer_range", config.initializer_range),
-    ] {
-        if !(value.is_finite() && value >= 0.0) {
-            return Err(keys.refuse(key, value, "a number of at least 0"));
-        }
-    }
-    if config.family.is_roberta() && config.max_length() == 0 {
-        let found = config.max_position_embeddings;
-        let expected = format!(
-            "more than pad_token_id + 1 = {}",
-            u64::from(config.pad_token_id) + 1
-        );
-        return Err(keys.refuse("max_position_embeddings", found, expected));
-    }
-    let Some(attention) = &config.disentangled else {
-        return Ok(());
-    };
-    if attention.relative && attention.terms.count() == 0 && config.family == EncoderFamily::Deberta
-    {
-        let expected = "c2p, p2c or both, with relative_attention";
-        return Err(keys.refuse("pos_att_type", "empty", expected));
-    }
-    if attention.max_distance > LARGEST || attention.span() > LARGEST {
-        let found = attention.max_distance;
-        return Err(keys.refuse(
-            "max_relative_positions",
-            found,
-            format!("at most {LARGEST}"),
-        ));
-    }
-    // Buckets are exact up to a half of them and logarithmic up to the farthest distance.
-    if let Some(buckets) = attention.buckets
-        && (buckets < 4 || attention.max_distance <= buckets / 2 + 1)
-    {
-        let expected = format!(
-            "at least 4 and less than twice max_relative_positions = {}",
-            attention.max_distance
-        );
-        return Err(keys.refuse("position_buckets", buckets, expected));
-    }
-    if let Some(conv) = attention.conv {
-        let groups_divide = config.hidden_size.is_multiple_of(conv.groups);
-        if conv.kernel.is_multiple_of(2) || conv.kernel > LARGEST {
-            let expected = "an odd number: an even one changes the length";
-            return Err(keys.refuse("conv_kernel_size", conv.kernel, expected));
-        }
-        if !groups_divide {
-            let expected = format!("a divisor of hidden_size = {}", config.hidden_size);
-            return Err(keys.refuse("conv_groups", conv.groups, expected));
-        }
-    }
-    Ok(())
 }
 
 /// Reads the family, which `model_type` names.

@@ -3,12 +3,13 @@
 //! | concept | file |
 //! | --- | --- |
 //! | [`EncoderConfig`]: sizes and options of any encoder | `config.rs` |
-//! | reader for `config.json` | `config_file.rs` |
+//! | reader for `config.json`, and its checks | `config_file.rs`, `config_check.rs` |
 //! | [`Labels`]: names of a head's outputs | `labels.rs` |
 //! | [`Embeddings`] of tokens, positions and segments | `embeddings.rs` |
 //! | [`Layer`]: attention, then an MLP, each added and normalized | `layer.rs` |
 
 mod config;
+mod config_check;
 mod config_file;
 mod embeddings;
 mod labels;

@@ -4,7 +4,7 @@ use super::config_file;
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::checkpoint::bounded::read_json;
-use crate::config_keys::{check_dropouts, check_sizes, unsupported};
+use crate::config_keys::{Require, check_dropouts, check_sizes};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -197,22 +197,24 @@ impl Gpt2Config {
                 ("n_inner", self.inner(), MAX_INDEX),
             ],
         )?;
-        if !self.n_embd.is_multiple_of(self.n_head) {
-            let expected = format!("a divisor of n_embd, {}", self.n_embd);
-            return Err(unsupported(path, "n_head", self.n_head, expected));
-        }
-        if self.parameters().is_none_or(|count| count > MAX_PARAMETERS) {
-            let found = format!(
-                "{} with vocab_size {}, n_positions {}, n_layer {} and n_inner {}",
-                self.n_embd,
-                self.vocab_size,
-                self.n_positions,
-                self.n_layer,
-                self.inner()
-            );
-            let expected = format!("at most {MAX_PARAMETERS} parameters in all");
-            return Err(unsupported(path, "n_embd", found, expected));
-        }
+        let require = Require { path };
+        let (d, heads) = (self.n_embd, self.n_head);
+        require.that(d.is_multiple_of(heads), "n_head", heads, || {
+            format!("a divisor of n_embd, {d}")
+        })?;
+        let fits = self
+            .parameters()
+            .is_some_and(|count| count <= MAX_PARAMETERS);
+        let sizes = format!(
+            "{d} with vocab_size {}, n_positions {}, n_layer {} and n_inner {}",
+            self.vocab_size,
+            self.n_positions,
+            self.n_layer,
+            self.inner()
+        );
+        require.that(fits, "n_embd", sizes, || {
+            format!("at most {MAX_PARAMETERS} parameters in all")
+        })?;
         check_dropouts(
             path,
             &[
@@ -222,16 +224,15 @@ impl Gpt2Config {
             ],
         )?;
         let epsilon = self.layer_norm_epsilon;
-        if !(epsilon.is_finite() && epsilon > 0.0) {
-            let expected = "a positive number";
-            return Err(unsupported(path, "layer_norm_epsilon", epsilon, expected));
-        }
+        let fits = epsilon.is_finite() && epsilon > 0.0;
+        require.that(fits, "layer_norm_epsilon", epsilon, || {
+            "a positive number".into()
+        })?;
         let deviation = self.initializer_range;
-        if !(deviation.is_finite() && deviation >= 0.0) {
-            let expected = "a number of at least 0";
-            return Err(unsupported(path, "initializer_range", deviation, expected));
-        }
-        Ok(())
+        let fits = deviation.is_finite() && deviation >= 0.0;
+        require.that(fits, "initializer_range", deviation, || {
+            "a number of at least 0".into()
+        })
     }
 }
 

@@ -135,11 +135,7 @@ fn gpt2(
     }
     let mut seen = HashSet::new();
     tokens.retain(|token| seen.insert(token.content.clone()));
-    let mut ends = ByRole::default();
-    for role in [Role::Bos, Role::Eos] {
-        let named = special.named[role].clone();
-        ends[role] = named.or(Some(END_OF_TEXT.to_string()));
-    }
+    let ends = special.texts_for(Family::Gpt2);
     let inner = build(&path, Family::Gpt2, vocabulary, &ends, special, &tokens)?;
     Ok((inner, path, special.named.clone()))
 }

@@ -50,7 +50,7 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 const BATCH: usize = 1024;
 
 /// Files that can belong to a tokenizer: those that define it and those that configure its use.
-pub(crate) const FILES: [&str; 10] = [
+const FILES: [&str; 10] = [
     "tokenizer.json",
     "vocab.json",
     "merges.txt",

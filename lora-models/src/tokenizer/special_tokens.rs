@@ -117,6 +117,11 @@ impl SpecialTokens {
         })
     }
 
+    /// Returns the texts of the special tokens by role, with the defaults of a family.
+    pub(super) fn texts_for(&self, family: Family) -> RoleTexts {
+        self.files.named.with_defaults(family).texts()
+    }
+
     /// Returns the special tokens of a family by role, and all tokens to add to its vocabulary, in this order.
     ///
     /// `from_file` are the added tokens of `tokenizer.json`, `pieces` the ones that a SentencePiece model never
