@@ -51,7 +51,7 @@ pub(super) fn select<'a>(
 ) -> Result<Selected<'a>, LoraError> {
     let names = match &config.targets {
         TargetModules::Names(names) => names,
-        TargetModules::Pattern(word) if word == TargetModules::ALL_LINEAR => {
+        TargetModules::AllLinear => {
             return Ok(matrices
                 .iter()
                 .filter(|m| m.is_linear_layer && !architecture.is_output(&m.module))
@@ -231,7 +231,7 @@ impl TargetModules {
         let named =
             |entry: &String| NamedTarget::parse(entry).is_ok_and(|named| ends_in(path, named.name));
         match self {
-            Self::Pattern(word) if word == Self::ALL_LINEAR => false,
+            Self::AllLinear => false,
             Self::Pattern(pattern) => matches_path(pattern, path),
             Self::Names(names) => names.iter().any(named),
         }

@@ -1,10 +1,11 @@
 //! Families of tokenizers that `transformers` builds from their vocabulary alone, and how a directory is matched to
 //! one.
 
-use super::roles::ByRole;
+use super::roles::{ByRole, Role, RoleTexts};
 use super::vocabulary::{Tokens, Vocabulary};
 use crate::error::ModelError;
 use std::path::Path;
+use tokenizers::Tokenizer;
 
 /// Only special token of GPT-2: begins and ends texts, and stands for unknown tokens.
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
@@ -43,7 +44,7 @@ struct Definition {
     model_types: &'static [&'static str],
     /// Files besides `tokenizer.json` that together define a tokenizer.
     files: &'static [&'static str],
-    /// Default tokens in the order of [`Role::ALL`](super::roles::Role::ALL), empty for none.
+    /// Default tokens in the order of [`Role::ALL`], empty for none.
     tokens: [&'static str; 7],
 }
 
@@ -172,6 +173,30 @@ impl Family {
                 tokens: [END_OF_TEXT, END_OF_TEXT, END_OF_TEXT, "", "", "", ""],
             },
         }
+    }
+}
+
+impl RoleTexts {
+    /// Fills open roles with the usual tokens, where a tokenizer of no known family has the special tokens of BERT or
+    /// of RoBERTa.
+    ///
+    /// The tokens that begin and end a text stay open: they are for models that generate text.
+    pub(super) fn or_usual(mut self, tokenizer: &Tokenizer) -> Self {
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = |name: &str| added.values().any(|t| t.special && t.content == name);
+        let usual = [Family::Bert, Family::Roberta].map(Family::default_tokens);
+        let found = usual.into_iter().find(|tokens| {
+            let required = [Role::Cls, Role::Sep, Role::Pad, Role::Mask];
+            required
+                .iter()
+                .all(|&role| tokens[role].is_none_or(special))
+        });
+        if let Some(usual) = found {
+            for role in [Role::Unk, Role::Sep, Role::Pad, Role::Cls, Role::Mask] {
+                self[role] = self[role].take().or(usual[role].map(str::to_string));
+            }
+        }
+        self
     }
 }
 

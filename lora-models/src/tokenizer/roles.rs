@@ -1,9 +1,6 @@
 //! Roles of special tokens, and one value for each role.
 
-use super::family::Family;
-use super::token_entries::Token;
 use std::ops::{Index, IndexMut};
-use tokenizers::Tokenizer;
 
 /// Role of a special token, in the order in which `transformers` goes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,36 +72,5 @@ impl<T> Index<Role> for ByRole<T> {
 impl<T> IndexMut<Role> for ByRole<T> {
     fn index_mut(&mut self, role: Role) -> &mut T {
         &mut self.0[role as usize]
-    }
-}
-
-impl ByRole<Option<Token>> {
-    /// Returns the texts of the tokens.
-    pub(super) fn texts(&self) -> RoleTexts {
-        ByRole::from_fn(|role| Some(self[role].as_ref()?.content().to_string()))
-    }
-}
-
-impl RoleTexts {
-    /// Fills open roles with the usual tokens, where a tokenizer of no known family has the special tokens of BERT or
-    /// of RoBERTa.
-    ///
-    /// The tokens that begin and end a text stay open: they are for models that generate text.
-    pub(super) fn or_usual(mut self, tokenizer: &Tokenizer) -> Self {
-        let added = tokenizer.get_added_tokens_decoder();
-        let special = |name: &str| added.values().any(|t| t.special && t.content == name);
-        let usual = [Family::Bert, Family::Roberta].map(Family::default_tokens);
-        let found = usual.into_iter().find(|tokens| {
-            let required = [Role::Cls, Role::Sep, Role::Pad, Role::Mask];
-            required
-                .iter()
-                .all(|&role| tokens[role].is_none_or(special))
-        });
-        if let Some(usual) = found {
-            for role in [Role::Unk, Role::Sep, Role::Pad, Role::Cls, Role::Mask] {
-                self[role] = self[role].take().or(usual[role].map(str::to_string));
-            }
-        }
-        self
     }
 }

@@ -1,7 +1,7 @@
 //! Entries for special tokens in `tokenizer_config.json` and `special_tokens_map.json`.
 
 use super::family::Family;
-use super::roles::{ByRole, Role};
+use super::roles::{ByRole, Role, RoleTexts};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -143,4 +143,11 @@ pub(super) struct AddedEntry {
     pub(super) token: Token,
     #[serde(default)]
     pub(super) special: bool,
+}
+
+impl ByRole<Option<Token>> {
+    /// Returns the texts of the tokens.
+    pub(super) fn texts(&self) -> RoleTexts {
+        ByRole::from_fn(|role| Some(self[role].as_ref()?.content().to_string()))
+    }
 }
