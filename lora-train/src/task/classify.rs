@@ -1,14 +1,10 @@
 //! Classifying and scoring texts, and tagging tokens.
 
 use crate::TrainError;
-use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, LabelledExample, Targets};
+use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, Targets};
 use crate::host;
-use crate::trainer::{
-    self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
-};
+use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::ops::{CrossEntropy, loss_of_logits};
@@ -28,8 +24,6 @@ pub struct Classify {
     #[module(skip)]
     weights: ClassWeights,
     checkpoints_activations: bool,
-    #[module(skip)]
-    tap: OptimizerTap,
 }
 
 impl Classify {
@@ -40,7 +34,6 @@ impl Classify {
             label_smoothing,
             weights,
             checkpoints_activations: false,
-            tap: OptimizerTap::default(),
         }
     }
 
@@ -145,15 +138,6 @@ impl TrainStep for Classify {
             self.loss_of(self.model.head(hidden), &micro.batch)
         })
     }
-
-    fn optimize(
-        self,
-        optimizer: &mut ModuleOptimizer,
-        lr: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        trainer::optimize(self, optimizer, lr, grads)
-    }
 }
 
 impl InferenceStep for Classify {
@@ -164,11 +148,5 @@ impl InferenceStep for Classify {
         StepOutput {
             loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
         }
-    }
-}
-
-impl Task<LabelledExample> for Classify {
-    fn tap(&self) -> &OptimizerTap {
-        &self.tap
     }
 }
