@@ -23,7 +23,7 @@ use crate::error::TrainError;
 /// use lora_train::metric::TaskMetric;
 ///
 /// let metric = TaskMetric::AccuracyAndF1;
-/// let metrics = metric.of_classes(&[1, 1, 0, 1], &[1, 0, 0, 1], 2)?;
+/// let metrics = metric.class_metrics(&[1, 1, 0, 1], &[1, 0, 0, 1], 2)?;
 /// assert_eq!((metrics["accuracy"], metrics["f1"]), (0.75, 0.8));
 /// assert_eq!(metric.score(&metrics), Some(0.775));
 /// # Ok::<(), lora_train::TrainError>(())
@@ -55,7 +55,7 @@ impl TaskMetric {
         }
     }
 
-    /// Returns true for metrics of predicted numbers, computed by [`of_values`](Self::of_values).
+    /// Returns true for metrics of predicted numbers, computed by [`value_metrics`](Self::value_metrics).
     pub fn is_regression(self) -> bool {
         matches!(self, Self::PearsonAndSpearman | Self::Regression)
     }
@@ -75,7 +75,7 @@ impl TaskMetric {
         self != Self::Regression
     }
 
-    /// Returns the primary score among `metrics`; `None` where it is undefined, see [`of_values`](Self::of_values).
+    /// Returns the primary score among `metrics`; `None` where it is undefined, see [`value_metrics`](Self::value_metrics).
     pub fn score(self, metrics: &BTreeMap<String, f64>) -> Option<f64> {
         metrics.get(self.primary()).copied()
     }
@@ -85,7 +85,7 @@ impl TaskMetric {
     /// # Errors
     /// Returns [`TrainError::Metric`] if the lengths differ or are zero, a class is not below `classes`, or the metric is for
     /// numbers.
-    pub fn of_classes(
+    pub fn class_metrics(
         self,
         predictions: &[usize],
         labels: &[usize],
@@ -130,7 +130,7 @@ impl TaskMetric {
     /// # Errors
     /// Returns [`TrainError::Metric`] if the lengths differ or are zero, a number is not finite, or the metric is for
     /// classes.
-    pub fn of_values(
+    pub fn value_metrics(
         self,
         predictions: &[f64],
         labels: &[f64],
@@ -206,9 +206,9 @@ mod tests {
     fn each_metric_has_its_primary_in_its_map() {
         for metric in ALL {
             let metrics = if metric.is_regression() {
-                metric.of_values(&[1.0, 2.5, 3.0], &[1.0, 2.0, 1.5])
+                metric.value_metrics(&[1.0, 2.5, 3.0], &[1.0, 2.0, 1.5])
             } else {
-                metric.of_classes(&[1, 0, 1], &[1, 1, 1], 2)
+                metric.class_metrics(&[1, 0, 1], &[1, 1, 1], 2)
             };
             assert!(metric.score(&metrics.unwrap()).is_some(), "{metric}");
         }
@@ -224,7 +224,7 @@ mod tests {
     fn more_than_two_classes_have_the_macro_mean() {
         let (predictions, labels) = ([0, 1, 2, 2], [0, 1, 1, 2]);
         let metrics = TaskMetric::AccuracyAndF1
-            .of_classes(&predictions, &labels, 3)
+            .class_metrics(&predictions, &labels, 3)
             .unwrap();
         assert_eq!(
             metrics["f1"],
@@ -240,12 +240,12 @@ mod tests {
     fn constant_predictions_leave_the_correlations_out_and_keep_the_errors() {
         let (predictions, labels) = ([2.0; 3], [1.0, 2.0, 3.0]);
         let metrics = TaskMetric::PearsonAndSpearman
-            .of_values(&predictions, &labels)
+            .value_metrics(&predictions, &labels)
             .unwrap();
         assert!(metrics.is_empty(), "{metrics:?}");
         assert_eq!(TaskMetric::PearsonAndSpearman.score(&metrics), None);
         let metrics = TaskMetric::Regression
-            .of_values(&predictions, &labels)
+            .value_metrics(&predictions, &labels)
             .unwrap();
         assert_eq!(metrics.keys().collect::<Vec<_>>(), ["mae", "mse"]);
         assert_eq!(TaskMetric::Regression.score(&metrics), Some(2.0 / 3.0));
@@ -253,10 +253,10 @@ mod tests {
 
     #[test]
     fn classes_for_numbers_and_numbers_for_classes_are_errors() {
-        assert!(TaskMetric::Regression.of_classes(&[0], &[0], 2).is_err());
-        assert!(TaskMetric::Matthews.of_values(&[0.5], &[0.0]).is_err());
+        assert!(TaskMetric::Regression.class_metrics(&[0], &[0], 2).is_err());
+        assert!(TaskMetric::Matthews.value_metrics(&[0.5], &[0.0]).is_err());
         let error = TaskMetric::Accuracy
-            .of_classes(&[0, 1], &[0, 5], 3)
+            .class_metrics(&[0, 1], &[0, 5], 3)
             .unwrap_err();
         assert!(error.to_string().contains("class 5"), "{error}");
         assert!(error.to_string().contains("3 classes"), "{error}");
