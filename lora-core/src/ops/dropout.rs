@@ -1,6 +1,6 @@
 //! Dropout whose mask is a function of a seed: it is not stored, but generated again in the backward pass.
 
-use super::dropout_mask;
+use super::host::dropout_mask;
 use super::prelude::*;
 use burn::tensor::{Tensor, TensorData};
 

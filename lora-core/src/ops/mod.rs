@@ -40,6 +40,7 @@ mod limits;
 mod linear;
 mod lora_linear;
 pub(crate) mod packed;
+mod packed_format;
 mod prelude;
 mod softmax;
 
@@ -50,7 +51,7 @@ pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
 };
-pub(crate) use host::{dropout_mask, is_on_host};
+pub(crate) use host::is_on_host;
 pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};

@@ -1,7 +1,7 @@
 //! Attention composed of operations that every backend has.
 
 use super::AttentionOptions;
-use crate::ops::dropout_mask;
+use crate::ops::host::dropout_mask;
 use crate::ops::prelude::*;
 use burn::tensor::{Slice, TensorData};
 

@@ -1,7 +1,7 @@
 //! Dequantization of packed values.
 
 use super::{CHUNK, parallel_fill};
-use crate::ops::packed::{BLOCK, INT8_OFFSET, NF4, WORD};
+use crate::ops::packed_format::{BLOCK, INT8_OFFSET, NF4, WORD};
 
 /// Dequantizes NF4 values, eight per integer, one scale per block.
 pub(crate) fn unpack_nf4(packed: &[i32], scales: &[f32], count: usize) -> Vec<f32> {
