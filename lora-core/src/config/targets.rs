@@ -1,8 +1,5 @@
 //! Targets of an adapter: [`TargetModules`] and [`ExcludeModules`].
 
-use super::pattern::full_match;
-use crate::error::LoraError;
-use crate::layout::ends_in;
 use serde::{Deserialize, Serialize};
 
 /// Selection of the modules that get an adapter.
@@ -31,30 +28,10 @@ impl TargetModules {
         TargetModules::Names(names.into_iter().map(Into::into).collect())
     }
 
-    /// Returns true if an entry or the pattern matches the name of a module. [`AllLinear`](Self::AllLinear) matches no name: it
-    /// depends on the kinds of layers.
-    ///
-    /// # Errors
-    /// [`LoraError::InvalidPattern`].
-    pub fn matches(&self, module: &str) -> Result<bool, LoraError> {
-        match self {
-            Self::Names(names) => Ok(names
-                .iter()
-                .any(|name| ends_in(module, without_slices(name)))),
-            Self::Pattern(pattern) => Ok(full_match("target pattern", pattern)?.is_match(module)),
-            Self::AllLinear => Ok(false),
-        }
-    }
-
     /// Selects the modules whose whole path matches a regular expression.
     pub fn regex(pattern: impl Into<String>) -> Self {
         TargetModules::Pattern(pattern.into())
     }
-}
-
-/// Returns the module name of an entry such as `c_attn[q,v]`.
-fn without_slices(entry: &str) -> &str {
-    entry.split('[').next().unwrap_or(entry)
 }
 
 /// [`TargetModules`] as PEFT's files hold them.
@@ -93,19 +70,4 @@ pub enum ExcludeModules {
     Names(Vec<String>),
     /// A regular expression that must match the whole path.
     Pattern(String),
-}
-
-impl ExcludeModules {
-    /// Returns true if an entry or the pattern matches the name of a module.
-    ///
-    /// # Errors
-    /// [`LoraError::InvalidPattern`].
-    pub fn matches(&self, module: &str) -> Result<bool, LoraError> {
-        match self {
-            Self::Names(names) => Ok(names.iter().any(|name| ends_in(module, name))),
-            Self::Pattern(pattern) => {
-                Ok(full_match("exclusion pattern", pattern)?.is_match(module))
-            }
-        }
-    }
 }

@@ -9,8 +9,7 @@ use crate::{ExportOptions, LoraModel, ModelError};
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::{
-    Architecture, ExcludeModules, FusedLayout, FusedProjection, LoraConfig, LoraLinear,
-    TargetModules,
+    Architecture, FusedLayout, FusedProjection, LoraConfig, LoraLinear, TargetModules,
 };
 use std::path::Path;
 
@@ -31,13 +30,14 @@ impl LoraModel for Gpt2LmHead {
         self.transformer.wte.weight.lazy_device()
     }
 
-    /// A tied head becomes a layer of its own first, where the configuration adapts or excludes
-    /// it, or adapts the token embedding: the head keeps the embedding's base weight then, as in
-    /// PEFT, also after a merge.
+    /// Unties the head where the configuration adapts or excludes it, or adapts the token embedding.
+    ///
+    /// The untied head keeps the embedding's base weight, as in PEFT, also after a merge.
     fn prepare(self, config: &LoraConfig) -> Result<Self, ModelError> {
-        match self.lm_head.is_none() && needs_head(config) {
-            true => self.untie_head(),
-            false => Ok(self),
+        if self.lm_head.is_none() && needs_head(config) {
+            self.untie_head()
+        } else {
+            Ok(self)
         }
     }
 
@@ -66,7 +66,8 @@ impl LoraModel for Gpt2LmHead {
 }
 
 impl Gpt2LmHead {
-    /// What `all-linear` leaves out, and what can be adapted by slices: `c_attn[q,v]`.
+    /// Returns the output layer, which `all-linear` leaves out, and the fused projection: `c_attn[q,v]` adapts slices
+    /// of it.
     pub fn architecture() -> Architecture {
         Architecture {
             output_layers: vec!["lm_head".into()],
@@ -80,10 +81,10 @@ impl Gpt2LmHead {
         }
     }
 
-    /// Gives a tied model a head of its own, which starts as the token embedding, transposed.
+    /// Gives a tied model a separate head, initialized with the transposed token embedding.
     ///
     /// # Errors
-    /// [`ModelError::TensorDtype`] where the embedding cannot be read as floats.
+    /// [`ModelError::TensorDtype`] if the embedding cannot be read as floats.
     pub fn untie_head(mut self) -> Result<Self, ModelError> {
         if self.lm_head.is_none() {
             let embedding = self.transformer.wte.weight.base();
@@ -99,19 +100,20 @@ impl Gpt2LmHead {
     }
 }
 
-/// Returns true if a configuration adapts or excludes the head, or adapts the token embedding.
+/// True if a configuration treats the head differently from the token embedding.
 fn needs_head(config: &LoraConfig) -> bool {
-    let is_target = |module| config.targets.matches(module).unwrap_or(false);
-    let is_excluded = |exclude: &ExcludeModules| exclude.matches("lm_head").unwrap_or(false);
-    is_target("lm_head")
-        || is_target("transformer.wte")
-        || config.exclude.as_ref().is_some_and(is_excluded)
+    let exclude = config.exclude.as_ref();
+    let targets = |path| config.targets.names_module(path);
+    targets("lm_head")
+        || targets("transformer.wte")
+        || exclude.is_some_and(|exclude| exclude.names_module("lm_head"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gpt2::Gpt2Config;
+    use lora_core::ExcludeModules;
 
     fn tied() -> Gpt2LmHead {
         let config = Gpt2Config {

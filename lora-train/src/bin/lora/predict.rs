@@ -1,8 +1,8 @@
 //! `lora predict`.
 
 use lora_train::TrainError;
+use lora_train::jobs::{PredictOptions, Predicted, predict};
 use lora_train::progress::Screen;
-use lora_train::run::{PredictOptions, Predicted, predict};
 use serde_json::{Map, Value, json};
 
 pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
@@ -12,9 +12,10 @@ pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
         return Ok(());
     }
     for prediction in predicted {
-        match options.json {
-            true => println!("{}", as_json(&prediction)),
-            false => println!("{}", as_line(&prediction)),
+        if options.json {
+            println!("{}", as_json(&prediction));
+        } else {
+            println!("{}", as_line(&prediction));
         }
     }
     Ok(())
