@@ -1,9 +1,9 @@
 //! Training from a Rust program.
 
 use lora_train::TrainError;
+use lora_train::jobs::{TrainPlan, TrainSummary, train};
 use lora_train::options::{TargetNames, TrainOptions};
 use lora_train::progress::Screen;
-use lora_train::run::{TrainPlan, TrainSummary, train};
 use std::path::{Path, PathBuf};
 
 /// Returns the directory of these examples.

@@ -1,7 +1,7 @@
 //! What an attach will do, before it is done: reading an adapter checks its tensors in between.
 
-use super::AttachReport;
 use super::put::{PutBiases, PutFactors};
+use super::{Adapted, AttachReport};
 use crate::adapted::AdaptedModule;
 use crate::adapter::AdapterSwitch;
 use crate::fingerprint::BaseOutline;
@@ -102,7 +102,7 @@ impl AttachPlan {
     ///
     /// # Errors
     /// As [`complete`](Self::complete).
-    pub fn apply<M: Module>(self, module: M, given: Given) -> Result<(M, AttachReport), LoraError> {
+    pub fn apply<M: Module>(self, module: M, given: Given) -> Result<Adapted<M>, LoraError> {
         let (report, mut given) = self.complete(&module, given)?;
         let mut adapters = HashMap::new();
         let mut biases = HashMap::new();
@@ -137,7 +137,7 @@ impl AttachPlan {
                 switch: report.switch.clone(),
             }),
         };
-        Ok((module, report))
+        Ok(Adapted::from_parts(module, report))
     }
 }
 

@@ -6,7 +6,7 @@ use super::change::Change;
 use super::name::{check_name, nearest};
 use super::set::PutSet;
 use crate::adapter::AdapterSwitch;
-use crate::attach::{AttachPlan, Given};
+use crate::attach::{Adapted, AttachPlan, Given};
 use crate::modules::{self, AdapterPath, LayerKind};
 use crate::peft::{self, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
 use crate::quantize::{put_packed, unpacked};
@@ -39,8 +39,7 @@ use std::path::{Path, PathBuf};
 /// };
 /// let mut adapters = NamedAdapters::new(base.clone(), Architecture::default())?;
 /// for (name, rank) in [("german", 2), ("french", 3)] {
-///     let (module, report) = trained(rank, rank as u64)?;
-///     adapters.add_attached(name, &module, &report, &PeftOptions::default())?;
+///     adapters.add_attached(name, &trained(rank, rank as u64)?, &PeftOptions::default())?;
 /// }
 ///
 /// let x = Tensor::<2>::random([3, 6], Distribution::Default, &device);
@@ -137,12 +136,11 @@ impl<M: Module> NamedAdapters<M> {
     pub fn add_attached(
         &mut self,
         name: &str,
-        module: &M,
-        report: &AttachReport,
+        adapted: &Adapted<M>,
         options: &PeftOptions,
     ) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        let stored = peft::extract(module, report, options)?;
+        let stored = adapted.extract(options)?;
         self.add_stored(name, &stored)
     }
 
@@ -226,7 +224,7 @@ impl<M: Module> NamedAdapters<M> {
     ///
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
-    pub fn alone(&self, name: &str) -> Result<(M, AttachReport), LoraError> {
+    pub fn alone(&self, name: &str) -> Result<Adapted<M>, LoraError> {
         let named = self.get(name)?;
         let report = AttachReport {
             switch: AdapterSwitch::on(),
@@ -240,8 +238,7 @@ impl<M: Module> NamedAdapters<M> {
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
     pub fn extract(&self, name: &str) -> Result<StoredAdapter, LoraError> {
-        let (module, report) = self.alone(name)?;
-        peft::extract(&module, &report, &self.get(name)?.options)
+        self.alone(name)?.extract(&self.get(name)?.options)
     }
 
     /// Replaces the base by one that was made from it and computes the same, such as one whose tied output layer became a

@@ -5,7 +5,7 @@ use super::change::Change;
 use crate::AttachReport;
 use crate::adapted::AdaptedModule;
 use crate::adapter::{AdapterSwitch, LoraBias};
-use crate::attach::{AdapterValues, Given, LowRank, parameter};
+use crate::attach::{AdapterSpec, AdapterValues, Given, parameter};
 use crate::peft::PeftOptions;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -73,7 +73,7 @@ impl ModuleVisitor for Build<'_> {
             parameter(&own, "whole", flat, &device, false)
         });
         change.factors = self.adapters.remove(&path).map(|(module, values)| {
-            let adapter = LowRank {
+            let adapter = AdapterSpec {
                 path: &own,
                 module,
                 dropout: 0.0,

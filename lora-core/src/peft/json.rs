@@ -51,6 +51,7 @@ pub(crate) fn to_json(adapter: &StoredAdapter) -> Value {
         }
     }
     let targets = match &config.targets {
+        TargetModules::AllLinear => json!(TargetModules::ALL_LINEAR),
         TargetModules::Pattern(pattern) => json!(pattern),
         TargetModules::Names(names) => {
             let plain = |name: &String| name.split('[').next().unwrap_or(name).to_string();

@@ -43,6 +43,7 @@
 //! | `fan_in_fan_out` | written as the model is; without effect when read, since the factors are the same either way |
 //! | `auto_mapping`, `corda_config`, `eva_config`, `inference_mode`, `loftq_config`, `megatron_core`, `peft_version`, `qalora_group_size`, `revision`, `runtime_config` | without effect on an adapter that is there |
 
+mod adapted;
 mod config;
 pub(crate) mod json;
 mod read;

@@ -3,7 +3,7 @@
 use super::config::read_config;
 use super::tensors::{FileTensor, PREFIX, WEIGHTS_FILE, file_tensors, transpose};
 use super::values::AdapterFile;
-use crate::attach::{AttachPlan, Given};
+use crate::attach::{Adapted, AttachPlan, Given};
 use crate::files;
 use crate::modules::base_value;
 use crate::targets::{SavedParameter, is_inside};
@@ -30,7 +30,7 @@ pub fn load<M: Module>(
     module: M,
     dir: &Path,
     architecture: &Architecture,
-) -> Result<(M, AttachReport), LoraError> {
+) -> Result<Adapted<M>, LoraError> {
     load_with(module, dir, &read_config(dir)?, architecture)
 }
 
@@ -44,7 +44,7 @@ pub fn load_with<M: Module>(
     dir: &Path,
     config: &LoraConfig,
     architecture: &Architecture,
-) -> Result<(M, AttachReport), LoraError> {
+) -> Result<Adapted<M>, LoraError> {
     load_parts(module, dir, config, architecture, Parts::All)
 }
 
@@ -59,7 +59,7 @@ pub fn load_factors<M: Module>(
     dir: &Path,
     config: &LoraConfig,
     architecture: &Architecture,
-) -> Result<(M, AttachReport), LoraError> {
+) -> Result<Adapted<M>, LoraError> {
     let left = read_config(dir)?.modules_to_save;
     load_parts(module, dir, config, architecture, Parts::Factors { left })
 }
@@ -108,7 +108,7 @@ fn load_parts<M: Module>(
     config: &LoraConfig,
     architecture: &Architecture,
     parts: Parts,
-) -> Result<(M, AttachReport), LoraError> {
+) -> Result<Adapted<M>, LoraError> {
     let plan = AttachPlan::new(&module, config, architecture)?;
     let path = dir.join(WEIGHTS_FILE);
     let bytes = read_bounded(&path, &plan.report)?;
@@ -208,7 +208,7 @@ pub fn switch<M: Module>(
     module: M,
     dir: &Path,
     architecture: &Architecture,
-) -> Result<(M, AttachReport), LoraError> {
+) -> Result<Adapted<M>, LoraError> {
     load(detach(module), dir, architecture)
 }
 

@@ -78,7 +78,7 @@ pub fn unmatched<'a>(
             let is_target = |module: &&str| names.iter().any(|name| ends_in(module, name));
             found.modules = strings(modules.iter().filter(|module| !is_target(module)));
         }
-        TargetModules::Pattern(pattern) if pattern == TargetModules::ALL_LINEAR => {}
+        TargetModules::AllLinear => {}
         TargetModules::Pattern(pattern) => {
             let regex = full_match("target module", pattern)?;
             let used = modules.iter().any(|module| regex.is_match(module));

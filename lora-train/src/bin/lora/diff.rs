@@ -1,7 +1,7 @@
 //! `lora diff`.
 
 use lora_train::TrainError;
-use lora_train::run::{DiffOptions, diff};
+use lora_train::tools::{DiffOptions, diff};
 use std::process::ExitCode;
 
 /// Runs `lora diff`. Exit codes as for `diff`: 0 same, 1 different, 2 failed.

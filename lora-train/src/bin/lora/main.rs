@@ -31,25 +31,25 @@ enum Command {
     /// Train an adapter, or the full model with --full.
     Train(Box<train::Train>),
     /// Evaluate a model on data: a classifier by the task's metrics, a language model by loss, perplexity and accuracy, and with --generate by BLEU and ROUGE-L.
-    Eval(lora_train::run::EvalOptions),
+    Eval(lora_train::jobs::EvalOptions),
     /// Classify, score or tag texts.
-    Predict(lora_train::run::PredictOptions),
+    Predict(lora_train::jobs::PredictOptions),
     /// Continue prompts.
-    Generate(lora_train::run::GenerateOptions),
+    Generate(lora_train::jobs::GenerateOptions),
     /// Write a model with an adapter merged into it.
-    Merge(lora_train::run::MergeOptions),
+    Merge(lora_train::jobs::MergeOptions),
     /// Combine several adapters into one.
-    Combine(lora_train::run::CombineArgs),
+    Combine(lora_train::tools::CombineArgs),
     /// Convert an adapter from or to loralib or mlx-lm.
-    Convert(lora_train::run::ConvertOptions),
+    Convert(lora_train::tools::ConvertOptions),
     /// Describe an adapter, a model or a file of weights, and report anything unusual.
-    Inspect(lora_train::run::InspectOptions),
+    Inspect(lora_train::tools::InspectOptions),
     /// Measure training steps, an epoch, inference or loading on this machine.
     Bench(Box<bench::Bench>),
     /// Estimate a training run: memory by purpose, the largest batch size, and time.
-    Plan(lora_train::run::PlanOptions),
+    Plan(lora_train::tools::PlanOptions),
     /// Compare two adapters, or two models' weights. Exit codes: 0 same, 1 different, 2 failed.
-    Diff(lora_train::run::DiffOptions),
+    Diff(lora_train::tools::DiffOptions),
 }
 
 /// Prints a report as text, or as one line of JSON.
@@ -75,16 +75,16 @@ fn main() -> ExitCode {
         Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
         Command::Merge(options) => {
-            lora_train::run::merge(&options).map(|report| println!("{report}"))
+            lora_train::jobs::merge(&options).map(|report| println!("{report}"))
         }
-        Command::Combine(args) => lora_train::run::combine(&args).map(|text| println!("{text}")),
+        Command::Combine(args) => lora_train::tools::combine(&args).map(|text| println!("{text}")),
         Command::Convert(options) => {
-            lora_train::run::convert(&options).map(|text| println!("{text}"))
+            lora_train::tools::convert(&options).map(|text| println!("{text}"))
         }
-        Command::Inspect(options) => lora_train::run::inspect(&options)
+        Command::Inspect(options) => lora_train::tools::inspect(&options)
             .and_then(|report| print_report(&report, options.json)),
         Command::Bench(command) => command.run(),
-        Command::Plan(options) => lora_train::run::estimate(&options)
+        Command::Plan(options) => lora_train::tools::estimate(&options)
             .and_then(|forecast| print_report(&forecast, options.json)),
         Command::Diff(options) => return diff::run(&options),
     };

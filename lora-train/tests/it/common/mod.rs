@@ -1,0 +1,67 @@
+//! What the tests of the program share.
+
+pub mod encoders;
+pub mod steps;
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use test_support::tensors::Tensors;
+
+pub use test_support::process::{fail, succeed, text};
+
+pub fn model() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lora-models/tests/fixtures/gpt2_tied")
+}
+
+pub fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// The program with these arguments; paths as well as words.
+pub fn lora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lora"));
+    command.args(args);
+    command
+}
+
+/// `lora train` on the fixture model, with an adapter on `c_attn`.
+pub fn train(data: &Path, output: &Path) -> Command {
+    let mut command = lora(["train"]);
+    command.arg("--model").arg(model());
+    command.arg("--data").arg(data);
+    command.arg("--output").arg(output);
+    command.args(["--device", "flex", "--max-length", "48"]);
+    command
+}
+
+/// Objects of `metrics.jsonl`.
+pub fn metrics(output: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// The losses of the steps, exactly as they were written.
+pub fn losses(output: &Path) -> Vec<String> {
+    metrics(output)
+        .iter()
+        .filter_map(|line| Some(line.get("loss")?.to_string()))
+        .collect()
+}
+
+/// Returns names, shapes and values of an adapter's tensors, in the order of the names.
+pub fn adapter(dir: &Path) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    tensors(&dir.join("adapter_model.safetensors"))
+}
+
+/// Returns names, shapes and values of a file's tensors, in the order of the names.
+pub fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let tensors = Tensors::open(path);
+    let read = |name: String| {
+        let (values, shape) = tensors.floats(&name);
+        (name, shape, values)
+    };
+    tensors.names().into_iter().map(read).collect()
+}
