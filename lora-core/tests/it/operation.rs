@@ -182,9 +182,10 @@ fn softmax_has_the_values_and_gradients_of_burns() {
             let x = (ids.float() * 0.37).sin() * 6.0;
             let x = x.reshape([2, rows, width]).require_grad();
             let weights = (x.clone().detach() * 1.7).cos();
-            let y = match ours {
-                true => lora_core::ops::softmax(x.clone()),
-                false => burn::tensor::activation::softmax(x.clone(), 2),
+            let y = if ours {
+                lora_core::ops::softmax(x.clone())
+            } else {
+                burn::tensor::activation::softmax(x.clone(), 2)
             };
             let grads = (y.clone() * weights).sum().backward();
             (y, x.grad(&grads).unwrap())

@@ -400,9 +400,10 @@ struct Ones;
 
 impl burn::module::ModuleMapper for Ones {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match param.is_require_grad() {
-            false => param,
-            true => param.map(|t| (t.ones_like() * 0.3).detach().require_grad()),
+        if param.is_require_grad() {
+            param.map(|t| (t.ones_like() * 0.3).detach().require_grad())
+        } else {
+            param
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What encoders are trained for, from the command line: words, scores, GLUE, and predictions of each.
+//! Tasks of encoders from the command line: tags of words, scores, GLUE, and predictions of each.
 
 use crate::common::encoders::{
     FAMILIES, data, encoder, eval, json_file, learn, lines, numbers, outcome, predict,

@@ -72,13 +72,14 @@ fn a_run_leaves_what_it_promises_and_a_better_model() {
             .arg(data())
             .arg("--predictions")
             .arg(predictions);
-        match with_adapter {
-            true => command
+        if with_adapter {
+            command
                 .arg("--model")
                 .arg(model())
                 .arg("--adapter")
-                .arg(out.join("adapter")),
-            false => command.arg("--model").arg(out.join("merged")),
+                .arg(out.join("adapter"))
+        } else {
+            command.arg("--model").arg(out.join("merged"))
         };
         succeed(&mut command);
         let text = std::fs::read_to_string(predictions).unwrap();

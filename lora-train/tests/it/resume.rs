@@ -9,7 +9,7 @@ fn data() -> PathBuf {
     fixtures().join("train20/train.jsonl")
 }
 
-/// What is trained.
+/// Options that choose the parameters to train.
 const ADAPTER: &[&str] = &["--rank", "3", "--alpha", "5", "--dropout", "0.2"];
 const ALL_WEIGHTS: &[&str] = &["--full"];
 

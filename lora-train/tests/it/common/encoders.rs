@@ -131,7 +131,7 @@ pub fn json_file(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// What `lora eval` finds is what the run said of its end; it prints four decimals.
+/// Asserts that `lora eval` prints the final metrics of the run, to four decimals.
 pub fn same_metrics(output: &str, outcome: &Value) {
     let after = outcome["after"].as_object().unwrap();
     let printed = printed(output);
@@ -146,7 +146,7 @@ pub fn same_metrics(output: &str, outcome: &Value) {
     assert!(after.len() >= 2, "{after:?}");
 }
 
-/// What a command prints; its messages are left out.
+/// Runs a command and returns its standard output.
 pub fn stdout(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", super::text(&output));

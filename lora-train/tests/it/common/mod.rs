@@ -1,4 +1,4 @@
-//! What the tests of the program share.
+//! Fixtures and commands of the program's tests.
 
 pub mod encoders;
 pub mod steps;
