@@ -79,7 +79,7 @@ fn checkpoint(path: &Path) {
 fn adapter(dir: &Path) {
     described(dir);
     let _ = (
-        AdapterFormat::of(dir),
+        AdapterFormat::detect(dir),
         read_config_and_options(dir),
         adapter_labels(dir),
     );
@@ -134,7 +134,7 @@ fn described(path: &Path) {
 
 fn loralib_file(path: &Path) {
     described(path);
-    let _ = AdapterFormat::of(path);
+    let _ = AdapterFormat::detect(path);
     let slices = Slices {
         parts: 3,
         adapted: vec![0, 2],

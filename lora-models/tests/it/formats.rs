@@ -121,7 +121,7 @@ fn loralib_comes_back_as_it_was() {
         for ending in ["safetensors", "bin", "pt"] {
             let path = dir.path().join(format!("{name}.{ending}"));
             loralib::write(&again, &path, &Vec::new(), Overwrite::Refuse).unwrap();
-            assert_eq!(AdapterFormat::of(&path), Some(AdapterFormat::Loralib));
+            assert_eq!(AdapterFormat::detect(&path), Some(AdapterFormat::Loralib));
             let pickled = Checkpoint::open(&path).unwrap().source().is_pickle();
             assert_eq!(pickled, ending != "safetensors");
             let back = loralib::read(&path, &options).unwrap();
@@ -362,7 +362,7 @@ fn mlx_keeps_the_scale_and_turns_the_factors() {
         let adapter = of_peft(name);
         let path = dir.path().join(name);
         mlx::write(&adapter, &path, &rename, Overwrite::Refuse).unwrap();
-        assert_eq!(AdapterFormat::of(&path), Some(AdapterFormat::Mlx));
+        assert_eq!(AdapterFormat::detect(&path), Some(AdapterFormat::Mlx));
         let tensors = Tensors::open(path.join(mlx::WEIGHTS_FILE));
         let (module, factors) = adapter.modules.iter().next().unwrap();
         let module = module.replace("transformer.", "model.");
@@ -385,7 +385,7 @@ fn what_a_format_has_no_place_for_is_refused() {
     let to_loralib =
         |adapter: &StoredAdapter| loralib::write(adapter, &path, &Vec::new(), Overwrite::Refuse);
     let text = |result: Result<(), lora_models::ModelError>| result.unwrap_err().to_string();
-    assert!(text(to_mlx(&of_peft("bert_seq.random"))).contains("trained whole"));
+    assert!(text(to_mlx(&of_peft("bert_seq.random"))).contains("fully trained"));
     assert!(text(to_mlx(&of_peft("gpt2_tied.lora_bias"))).contains("bias on B"));
     assert!(text(to_loralib(&of_peft("gpt2_tied.dora"))).contains("magnitude"));
     assert!(text(to_loralib(&of_peft("bert_seq.pissa"))).contains("base that it changed"));

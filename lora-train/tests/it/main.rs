@@ -21,6 +21,7 @@ mod classify_refused;
 mod classify_tasks;
 mod cli;
 mod common;
+mod compatibility;
 mod data;
 mod diff;
 mod glue;
