@@ -4,7 +4,7 @@
 //! `fixtures/encoders/check_export.py` loads with transformers and PEFT:
 //!
 //! ```text
-//! cargo test --release --workspace --test encoder_export
+//! cargo test --release --workspace --test it -- encoder_export::
 //! python lora-models/tests/fixtures/encoders/check_export.py target/tmp/encoder_export
 //! ```
 

@@ -4,7 +4,7 @@
 //! with transformers and PEFT:
 //!
 //! ```text
-//! cargo test --release --workspace --test export
+//! cargo test --release --workspace --test it -- export::
 //! python lora-models/tests/fixtures/check_export.py target/tmp/export
 //! ```
 
