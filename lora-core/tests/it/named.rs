@@ -1,4 +1,4 @@
-//! Several adapters on one base: which one acts, and a different one for each example of a batch.
+//! Several adapters on one base: the active one, merges, trees, and adapters for each example of a batch.
 
 mod per_example;
 

@@ -1,4 +1,4 @@
-//! PEFT directories: what PEFT wrote is read, what is written reads back, what is wrong is refused.
+//! PEFT directories: files of PEFT are read, files of ours read back, and wrong ones are refused.
 
 use crate::common::{self, assert_close, fixture, fixtures};
 use burn::module::{Module, Param};

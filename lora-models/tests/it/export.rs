@@ -18,17 +18,13 @@ use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::{ExportOptions, LoraModel};
 use std::path::{Path, PathBuf};
 use test_support::compare::assert_near;
-use test_support::tensors::{Tensors, host};
+use test_support::tensors::{Tensors, host, json};
 
 /// Returns the folder of an export.
 fn target(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("export")
         .join(name)
-}
-
-fn json(path: &Path) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn options(base: &str) -> ExportOptions {

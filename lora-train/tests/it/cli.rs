@@ -1,4 +1,4 @@
-//! The program from the outside: what a user types, what comes out, what is refused.
+//! The program from the outside: arguments, output, and errors.
 
 use crate::common::{
     adapter, encoders, fail, fixtures, lora, losses, metrics, model, succeed, train,

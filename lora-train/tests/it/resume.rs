@@ -1,4 +1,4 @@
-//! Runs that are cut off go on as if they had not been.
+//! Runs that were interrupted and resumed equal those that were not.
 
 use crate::common::{adapter, fail, fixtures, losses, metrics, succeed, text, train};
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@ pub enum Fault {
     WholeFile,
     /// A range comes that begins one byte earlier.
     OtherRange,
-    /// 416.
+    /// The answer is 416, range not satisfiable.
     RangeRefused,
     /// The last byte is missing, and the length says so.
     Shorter,
@@ -45,7 +45,7 @@ pub struct Repo {
     pub token: Option<String>,
     /// True if the files need granted access.
     pub gated: bool,
-    /// Given instead of each file's own.
+    /// ETag of all files in place of their own.
     pub etag: Option<String>,
     /// True if all requests are answered with 503.
     pub down: bool,
@@ -230,12 +230,12 @@ impl Hub {
         }
     }
 
-    /// With a slash at its end, as people write it.
+    /// Returns the address, with a slash at its end, as people write it.
     pub fn url(&self) -> String {
         format!("http://{}/", self.server.address)
     }
 
-    /// Another state of the model.
+    /// Replaces the state of the model.
     pub fn serve(&self, repo: Repo) {
         *self.shared.repo.lock().unwrap() = repo;
     }
@@ -254,12 +254,12 @@ impl Hub {
         self.shared.log.lock().unwrap().requests.clone()
     }
 
-    /// The authorization that each request to the server had.
+    /// Returns the authorization of each request to the server.
     pub fn tokens(&self) -> Vec<Option<String>> {
         self.shared.log.lock().unwrap().tokens.clone()
     }
 
-    /// The authorization that each request to the storage had.
+    /// Returns the authorization of each request to the storage.
     pub fn storage_tokens(&self) -> Vec<Option<String>> {
         self.shared.log.lock().unwrap().storage_tokens.clone()
     }
