@@ -209,7 +209,7 @@ fn adapter_hint(candidates: &[String]) -> String {
 
 /// A PEFT file without its prefix loads in Python as an adapter that does nothing.
 fn hint_prefix(names: &[String]) -> &'static str {
-    let prefix = crate::peft::PREFIX;
+    let prefix = crate::file::PREFIX;
     if names.iter().any(|name| !name.starts_with(prefix)) {
         " (PEFT's names start with `base_model.model.`)"
     } else {

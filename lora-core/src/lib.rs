@@ -38,8 +38,7 @@
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`], [`LayerNorm`]
 //! - [`named`]: several adapters on one base, by name, or one for each example of a batch
-//! - [`peft`]: adapters to and from Python's PEFT
-//! - [`stored`]: adapters as files hold them, without a model
+//! - [`file`]: adapters to and from Python's PEFT, with or without a model
 //! - [`BaseFingerprint`], [`BaseDifference`]: whether an adapter is on the base that it was trained on
 //! - [`combine`]: several of them made into one
 //! - [`files`]: atomic writes
@@ -61,6 +60,7 @@ mod config;
 mod dropout;
 mod embedding;
 mod error;
+pub mod file;
 pub mod files;
 mod fingerprint;
 mod hash;
@@ -72,10 +72,8 @@ mod modules;
 pub mod named;
 pub mod ops;
 mod packed;
-pub mod peft;
 mod quantize;
 mod scaling;
-pub mod stored;
 mod svd;
 mod targets;
 mod trainable;
@@ -100,3 +98,9 @@ pub use scaling::LoraScaling;
 pub use targets::{Architecture, FusedLayout, FusedProjection, SavedParameter, Slices};
 pub use trainable::{TrainableSummary, trainable_summary};
 pub use weight_error::{WeightError, weight_errors};
+
+// Former names of the room, until every crate uses the new one.
+#[doc(hidden)]
+pub use file as peft;
+#[doc(hidden)]
+pub use file as stored;

@@ -1,8 +1,7 @@
 //! How far the weights of a merged model are from the exact sums.
 
+use crate::file::{PeftOptions, StoredFactors, extract};
 use crate::modules::base_value;
-use crate::peft::{PeftOptions, extract};
-use crate::stored::StoredFactors;
 use crate::{AdaptedModule, AttachReport, LoraError};
 use burn::module::Module;
 use std::fmt;

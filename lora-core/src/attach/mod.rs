@@ -4,7 +4,7 @@ mod plan;
 mod put;
 mod report;
 
-pub(crate) use plan::{AdapterValues, AttachPlan, Given};
+pub(crate) use plan::{AdapterValues, AdapterWeights, AttachPlan};
 pub(crate) use put::{LowRank, parameter};
 pub use report::AttachReport;
 
@@ -57,7 +57,7 @@ pub fn attach_with<M: Module>(
     architecture: &Architecture,
 ) -> Result<(M, AttachReport), LoraError> {
     let plan = AttachPlan::new(&module, config, architecture)?;
-    plan.apply(module, Given::default())
+    plan.apply(module, AdapterWeights::default())
 }
 
 /// What [`attach_with`] would do, without doing it: no value is read or made.

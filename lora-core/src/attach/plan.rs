@@ -19,7 +19,7 @@ pub(crate) struct AttachPlan {
     pub report: AttachReport,
 }
 
-/// The values of one adapter, in its own layout.
+/// Values of one module's adapter, in the layout of its parameters.
 pub(crate) struct AdapterValues {
     /// `A` and `B`.
     pub factors: [TensorData; 2],
@@ -31,12 +31,12 @@ pub(crate) struct AdapterValues {
     pub bias: Option<TensorData>,
 }
 
-/// Values that were read from a file; what is not in it starts afresh, or stays.
+/// Values of an adapter, such as those of a file. Factors without a value start afresh, parameters without one stay.
 #[derive(Default)]
-pub(crate) struct Given {
+pub(crate) struct AdapterWeights {
     /// Adapters by the path of the weight.
     pub adapters: HashMap<String, AdapterValues>,
-    /// Parameters that train whole, by path.
+    /// Fully trained parameters, by path.
     pub saved: HashMap<String, TensorData>,
 }
 
@@ -87,27 +87,31 @@ impl AttachPlan {
     pub fn complete<M: Module>(
         self,
         module: &M,
-        mut given: Given,
-    ) -> Result<(AttachReport, Given), LoraError> {
+        mut weights: AdapterWeights,
+    ) -> Result<(AttachReport, AdapterWeights), LoraError> {
         let report = self.report;
         for adapted in &report.modules {
-            let own = given.adapters.remove(&adapted.parameter);
+            let own = weights.adapters.remove(&adapted.parameter);
             let values = complete(module, adapted, &report.config, own)?;
-            given.adapters.insert(adapted.parameter.clone(), values);
+            weights.adapters.insert(adapted.parameter.clone(), values);
         }
-        Ok((report, given))
+        Ok((report, weights))
     }
 
     /// Attaches.
     ///
     /// # Errors
     /// As [`complete`](Self::complete).
-    pub fn apply<M: Module>(self, module: M, given: Given) -> Result<(M, AttachReport), LoraError> {
-        let (report, mut given) = self.complete(&module, given)?;
+    pub fn apply<M: Module>(
+        self,
+        module: M,
+        weights: AdapterWeights,
+    ) -> Result<(M, AttachReport), LoraError> {
+        let (report, mut weights) = self.complete(&module, weights)?;
         let mut adapters = HashMap::new();
         let mut biases = HashMap::new();
         for adapted in &report.modules {
-            let Some(mut values) = given.adapters.remove(&adapted.parameter) else {
+            let Some(mut values) = weights.adapters.remove(&adapted.parameter) else {
                 continue; // There is one of each.
             };
             if let (Some(path), Some(bias)) = (&adapted.bias, values.bias.take()) {
@@ -116,7 +120,7 @@ impl AttachPlan {
             adapters.insert(adapted.parameter.clone(), (adapted.clone(), values));
         }
         let saved = report.saved.iter().map(|saved| {
-            let value = given.saved.remove(&saved.parameter);
+            let value = weights.saved.remove(&saved.parameter);
             (saved.parameter.clone(), value)
         });
         // Burn keeps one thing on a parameter: where there is an adapter, the packed weight goes into it.

@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use lora_core::combine::{CombineOptions, combine};
-//! # use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
+//! # use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
 //! # use lora_core::{LayerKind, LoraConfig};
 //! # let adapter = |value: f32| StoredAdapter {
 //! #     config: LoraConfig::new(1),
@@ -31,9 +31,9 @@ mod mix;
 
 pub use mix::{MajoritySign, Mix};
 
+use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
 use crate::fingerprint::BaseDifference;
 use crate::hash::stable_hash;
-use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use crate::{LoraError, TargetModules};
 use std::collections::{BTreeMap, BTreeSet};
 

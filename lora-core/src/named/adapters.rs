@@ -6,11 +6,13 @@ use super::change::Change;
 use super::name::{check_name, nearest};
 use super::set::PutSet;
 use crate::adapter::AdapterSwitch;
-use crate::attach::{AttachPlan, Given};
+use crate::attach::{AdapterWeights, AttachPlan};
+use crate::file::{
+    self, AdapterDir, AdapterTensors, Parts, PeftOptions, StoredAdapter, WEIGHTS_FILE, read_weights,
+};
 use crate::modules::{self, AdapterPath, LayerKind};
-use crate::peft::{self, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
 use crate::quantize::{put_packed, unpacked};
-use crate::stored::{StoredAdapter, companions};
+use crate::targets::SavedParameter;
 use crate::{Architecture, AttachReport, LoraError};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -27,7 +29,7 @@ use std::path::{Path, PathBuf};
 /// # #![recursion_limit = "256"]
 /// use burn::tensor::{Device, Distribution, Tensor};
 /// use lora_core::named::NamedAdapters;
-/// use lora_core::peft::PeftOptions;
+/// use lora_core::file::PeftOptions;
 /// use lora_core::{Architecture, LoraConfig, LoraInit, LoraLinearConfig, attach};
 ///
 /// let device = Device::flex();
@@ -92,14 +94,21 @@ impl<M: Module> NamedAdapters<M> {
     /// Adds the adapter of a PEFT directory. What is active stays so.
     ///
     /// # Errors
-    /// [`LoraError::AdapterName`], [`LoraError::DuplicateAdapter`], and as [`peft::load`](crate::peft::load()) where it does
+    /// [`LoraError::AdapterName`], [`LoraError::DuplicateAdapter`], and as [`load`](crate::file::load()) where it does
     /// not fit the base; the set is then as it was.
     pub fn add(&mut self, name: &str, dir: &Path) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        let (config, mut options) = peft::read_config_and_options(dir)?;
-        options.companions = companions(dir)?;
-        let (plan, given) = peft::read(&self.base, dir, &config, &self.architecture)?;
-        self.put(name, plan, given, options)
+        self.add_dir(name, &AdapterDir::open(dir)?)
+    }
+
+    /// Adds the adapter of an opened directory, as [`add`](Self::add) does.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_dir(&mut self, name: &str, dir: &AdapterDir) -> Result<&AttachReport, LoraError> {
+        self.check_new(name)?;
+        let (plan, weights) = dir.plan(&self.base, dir.config()?, &self.architecture)?;
+        self.put(name, plan, weights, dir.options().clone())
     }
 
     /// [`add`](Self::add) for an adapter that is in memory as files hold it.
@@ -112,21 +121,14 @@ impl<M: Module> NamedAdapters<M> {
         adapter: &StoredAdapter,
     ) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        // Messages name files; these would be they.
-        let dir = PathBuf::from(name);
-        let files = adapter.files(&dir)?;
-        let of = |name: &str| {
-            files
-                .iter()
-                .find(|file| file.0 == name)
-                .map(|file| &*file.1)
-        };
-        let (config, _) =
-            peft::parse_config(dir.join(CONFIG_FILE), of(CONFIG_FILE).unwrap_or(&[]))?;
-        let (path, bytes) = (dir.join(WEIGHTS_FILE), of(WEIGHTS_FILE).unwrap_or(&[]));
-        let (plan, given) =
-            peft::read_bytes(&self.base, &path, bytes, &config, &self.architecture)?;
-        self.put(name, plan, given, adapter.options.clone())
+        let config = adapter.file_config();
+        config.validate()?;
+        let plan = AttachPlan::new(&self.base, &config, &self.architecture)?;
+        // Messages name the tensors as those of the file that it would be written to.
+        let path = PathBuf::from(name).join(WEIGHTS_FILE);
+        let tensors = AdapterTensors::in_memory(path, adapter)?;
+        let (plan, weights) = read_weights(&self.base, plan, &tensors, Parts::All)?;
+        self.put(name, plan, weights, adapter.options.clone())
     }
 
     /// [`add`](Self::add) for the adapter of a module that was made from this base, such as one that was just trained.
@@ -142,7 +144,7 @@ impl<M: Module> NamedAdapters<M> {
         options: &PeftOptions,
     ) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        let stored = peft::extract(module, report, options)?;
+        let stored = file::extract(module, report, options)?;
         self.add_stored(name, &stored)
     }
 
@@ -232,7 +234,7 @@ impl<M: Module> NamedAdapters<M> {
             switch: AdapterSwitch::on(),
             ..named.report.clone()
         };
-        AttachPlan { report }.apply(self.base.clone(), named.given())
+        AttachPlan { report }.apply(self.base.clone(), named.weights())
     }
 
     /// One of the adapters as files hold it.
@@ -240,8 +242,18 @@ impl<M: Module> NamedAdapters<M> {
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
     pub fn extract(&self, name: &str) -> Result<StoredAdapter, LoraError> {
-        let (module, report) = self.alone(name)?;
-        peft::extract(&module, &report, &self.get(name)?.options)
+        let named = self.get(name)?;
+        let saved = |saved: &SavedParameter| {
+            let own = named.saved_values(saved);
+            own.or_else(|| modules::base_value(&self.base, &saved.parameter))
+        };
+        file::stored(
+            &self.base,
+            &named.report,
+            &named.options,
+            &named.source(),
+            saved,
+        )
     }
 
     /// Replaces the base by one that was made from it and computes the same, such as one whose tied output layer became a
@@ -312,12 +324,12 @@ impl<M: Module> NamedAdapters<M> {
         &mut self,
         name: &str,
         plan: AttachPlan,
-        given: Given,
+        weights: AdapterWeights,
         options: PeftOptions,
     ) -> Result<&AttachReport, LoraError> {
-        let (report, given) = plan.complete(&self.base, given)?;
+        let (report, weights) = plan.complete(&self.base, weights)?;
         let key = self.next;
-        let mut build = Build::new(key, name, &report, given);
+        let mut build = Build::new(key, name, &report, weights);
         self.base.visit(&mut build);
         let changes = build.changes;
         let one_for_all = self.one_for_all(&changes);

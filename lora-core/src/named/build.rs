@@ -5,8 +5,9 @@ use super::change::Change;
 use crate::AttachReport;
 use crate::adapted::AdaptedModule;
 use crate::adapter::{AdapterSwitch, LoraBias};
-use crate::attach::{AdapterValues, Given, LowRank, parameter};
-use crate::peft::PeftOptions;
+use crate::attach::{AdapterValues, AdapterWeights, LowRank, parameter};
+use crate::file::{AdapterSource, PeftOptions};
+use crate::targets::SavedParameter;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::HashMap;
@@ -24,13 +25,13 @@ pub(super) struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    pub fn new(key: Key, name: &'a str, report: &'a AttachReport, given: Given) -> Self {
-        let Given {
+    pub fn new(key: Key, name: &'a str, report: &'a AttachReport, weights: AdapterWeights) -> Self {
+        let AdapterWeights {
             mut adapters,
             saved,
-        } = given;
+        } = weights;
         let mut biases = HashMap::new();
-        let mut of = HashMap::new();
+        let mut by_path = HashMap::new();
         for module in &report.modules {
             let Some(mut values) = adapters.remove(&module.parameter) else {
                 continue; // There is one of each.
@@ -38,13 +39,13 @@ impl<'a> Build<'a> {
             if let (Some(path), Some(bias)) = (&module.bias, values.bias.take()) {
                 biases.insert(path.clone(), (module.scale, bias));
             }
-            of.insert(module.parameter.clone(), (module, values));
+            by_path.insert(module.parameter.clone(), (module, values));
         }
         Self {
             path: Vec::new(),
             key,
             name,
-            adapters: of,
+            adapters: by_path,
             biases,
             saved,
             switch: report.switch.clone(),
@@ -69,7 +70,7 @@ impl ModuleVisitor for Build<'_> {
         let own = format!("{path}.{}", self.name);
         let mut change = Change::new(self.key);
         change.whole = self.saved.remove(&path).map(|data| {
-            let flat = reshaped(&data, vec![data.num_elements()]);
+            let flat = TensorData::new(data.iter::<f32>().collect(), [data.num_elements()]);
             parameter(&own, "whole", flat, &device, false)
         });
         change.factors = self.adapters.remove(&path).map(|(module, values)| {
@@ -91,10 +92,6 @@ impl ModuleVisitor for Build<'_> {
             self.changes.push((path, change.no_grad()));
         }
     }
-}
-
-fn reshaped(data: &TensorData, shape: Vec<usize>) -> TensorData {
-    TensorData::new(data.iter::<f32>().collect::<Vec<_>>(), shape)
 }
 
 /// One of the adapters.
@@ -119,9 +116,33 @@ impl Named {
             .map(|(_, change)| change)
     }
 
-    /// The values of all that it does.
-    pub fn given(&self) -> Given {
-        let mut given = Given::default();
+    /// Its adapters by the path of their parameter.
+    pub fn source(&self) -> AdapterSource<'_> {
+        let changes = || {
+            self.changes
+                .iter()
+                .map(|(path, change)| (path.as_str(), change))
+        };
+        AdapterSource {
+            adapters: changes()
+                .filter_map(|(path, change)| Some((path, change.factors.as_ref()?)))
+                .collect(),
+            biases: changes()
+                .filter_map(|(path, change)| Some((path, change.bias.as_ref()?)))
+                .collect(),
+        }
+    }
+
+    /// Returns the values of a fully trained parameter, row-major.
+    pub fn saved_values(&self, saved: &SavedParameter) -> Option<Vec<f32>> {
+        let whole = self.change(&saved.parameter)?.whole.as_ref()?;
+        let data = whole.val().into_data().convert::<f32>();
+        data.try_to_vec().ok()
+    }
+
+    /// Returns the values of all that it changes.
+    pub fn weights(&self) -> AdapterWeights {
+        let mut weights = AdapterWeights::default();
         for module in &self.report.modules {
             let adapter = self.change(&module.parameter);
             let Some(adapter) = adapter.and_then(|change| change.factors.as_ref()) else {
@@ -140,17 +161,14 @@ impl Named {
                 magnitude: adapter.magnitude.as_ref().map(|m| m.val().into_data()),
                 bias: bias.map(|bias| bias.value.val().into_data()),
             };
-            given.adapters.insert(module.parameter.clone(), values);
+            weights.adapters.insert(module.parameter.clone(), values);
         }
         for saved in &self.report.saved {
-            let whole = self
-                .change(&saved.parameter)
-                .and_then(|change| change.whole.as_ref());
-            if let Some(whole) = whole {
-                let data = reshaped(&whole.val().into_data(), saved.shape.clone());
-                given.saved.insert(saved.parameter.clone(), data);
+            if let Some(values) = self.saved_values(saved) {
+                let data = TensorData::new(values, saved.shape.clone());
+                weights.saved.insert(saved.parameter.clone(), data);
             }
         }
-        given
+        weights
     }
 }
