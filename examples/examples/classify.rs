@@ -2,8 +2,8 @@
 #![recursion_limit = "256"]
 
 use lora_examples::classify::{SENTENCES, run};
+use lora_train::jobs::Predicted;
 use lora_train::progress::Screen;
-use lora_train::run::Predicted;
 use std::path::PathBuf;
 
 fn main() -> Result<(), lora_train::TrainError> {

@@ -2,9 +2,9 @@
 
 use crate::fine_tune::folder;
 use lora_train::TrainError;
+use lora_train::jobs::{AdapterOptions, PredictOptions, Predicted, TrainPlan, predict, train};
 use lora_train::options::{TargetNames, TrainOptions};
 use lora_train::progress::Screen;
-use lora_train::run::{AdapterOptions, PredictOptions, Predicted, TrainPlan, predict, train};
 use lora_train::task::TaskName;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! A training run from a program of one's own.
 
 use lora_train::TrainError;
+use lora_train::jobs::{TrainPlan, TrainSummary, train};
 use lora_train::options::{TargetNames, TrainOptions};
 use lora_train::progress::Screen;
-use lora_train::run::{TrainPlan, TrainSummary, train};
 use std::path::{Path, PathBuf};
 
 /// The directory of these examples.

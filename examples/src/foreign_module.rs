@@ -90,7 +90,7 @@ pub fn run(dir: &Path) -> Result<Outcome, LoraError> {
         .with_alpha(8.0)
         .with_targets(TargetModules::names(["hidden", "input"]))
         .with_rank_for("input", 1);
-    let (model, report) = attach(model, &config)?;
+    let (model, report) = attach(model, &config)?.into_parts();
     println!("{report}");
     let summary = trainable_summary(&model);
     println!("{summary}");
@@ -108,7 +108,7 @@ pub fn run(dir: &Path) -> Result<Outcome, LoraError> {
     let merged_error = value(error(merged.module(), &task));
 
     let base = detach(merged.unmerge());
-    let (reloaded, _) = peft::load(base, dir, &Architecture::default())?;
+    let reloaded = peft::load(base, dir, &Architecture::default())?.into_module();
     Ok(Outcome {
         before,
         after,

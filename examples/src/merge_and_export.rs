@@ -10,8 +10,8 @@ use lora_models::tokenizer::Tokenizer;
 use lora_models::{LoraModel, ModelError};
 use lora_train::TrainError;
 use lora_train::device::{self, DeviceName};
+use lora_train::jobs::{MergeCheck, MergeOptions, VerifyOptions, merge};
 use lora_train::progress::Screen;
-use lora_train::run::{MergeCheck, MergeOptions, VerifyOptions, merge};
 use std::path::{Path, PathBuf};
 
 /// What the models are asked to go on with.

@@ -8,9 +8,9 @@ use lora_models::gpt2::Gpt2LmHead;
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{LoraModel, ModelAdapters, generate_each};
 use lora_train::TrainError;
+use lora_train::jobs::{TrainPlan, train};
 use lora_train::options::{TargetNames, TrainOptions};
 use lora_train::progress::Screen;
-use lora_train::run::{TrainPlan, train};
 use std::path::{Path, PathBuf};
 
 /// What each of them says.

@@ -1,5 +1,6 @@
 //! What to adapt and how: [`LoraConfig`].
 
+use crate::targets::{Architecture, ForArchitecture};
 use crate::{LoraError, LoraInit, LoraScaling};
 use serde::{Deserialize, Serialize};
 
@@ -20,25 +21,22 @@ pub enum BiasTraining {
 ///
 /// Names are the dotted path of the module, such as `transformer.h.0.attn.c_attn`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(from = "TargetsInFile", into = "TargetsInFile")]
 pub enum TargetModules {
     /// Each entry is a whole path or its last components: `c_attn` adapts every `….c_attn`.
     ///
     /// Where the model says how a projection is fused, an entry may name slices of it:
     /// `c_attn[q,v]` gives q and v an adapter each, of the configured rank.
     Names(Vec<String>),
-    /// A regular expression that must match the whole path, or `"all-linear"`.
+    /// A regular expression that must match the whole path.
     Pattern(String),
+    /// Every linear layer except output layers: PEFT's `"all-linear"`.
+    AllLinear,
 }
 
 impl TargetModules {
-    /// PEFT's word for every linear layer but the output layer.
+    /// PEFT's name for [`AllLinear`](Self::AllLinear).
     pub const ALL_LINEAR: &'static str = "all-linear";
-
-    /// Every linear layer but the output layer.
-    pub fn all_linear() -> Self {
-        TargetModules::Pattern(Self::ALL_LINEAR.into())
-    }
 
     /// Modules by path or by the end of it.
     pub fn names<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
@@ -48,6 +46,34 @@ impl TargetModules {
     /// Modules whose whole path matches a regular expression.
     pub fn regex(pattern: impl Into<String>) -> Self {
         TargetModules::Pattern(pattern.into())
+    }
+}
+
+/// [`TargetModules`] as PEFT's files hold them.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a list of module names or a string")]
+enum TargetsInFile {
+    Names(Vec<String>),
+    Text(String),
+}
+
+impl From<TargetsInFile> for TargetModules {
+    fn from(targets: TargetsInFile) -> Self {
+        match targets {
+            TargetsInFile::Names(names) => Self::Names(names),
+            TargetsInFile::Text(text) if text == Self::ALL_LINEAR => Self::AllLinear,
+            TargetsInFile::Text(pattern) => Self::Pattern(pattern),
+        }
+    }
+}
+
+impl From<TargetModules> for TargetsInFile {
+    fn from(targets: TargetModules) -> Self {
+        match targets {
+            TargetModules::Names(names) => Self::Names(names),
+            TargetModules::Pattern(pattern) => Self::Text(pattern),
+            TargetModules::AllLinear => Self::Text(TargetModules::ALL_LINEAR.into()),
+        }
     }
 }
 
@@ -123,7 +149,7 @@ impl Default for LoraConfig {
             dora: false,
             lora_bias: false,
             bias: BiasTraining::None,
-            targets: TargetModules::all_linear(),
+            targets: TargetModules::AllLinear,
             exclude: None,
             layers: None,
             layers_pattern: Vec::new(),
@@ -239,6 +265,14 @@ impl LoraConfig {
         self
     }
 
+    /// Joins this configuration and the architecture of the model that it is applied to.
+    pub fn for_architecture<'a>(
+        &'a self,
+        architecture: &'a Architecture,
+    ) -> ForArchitecture<'a, Self> {
+        ForArchitecture::new(self, architecture)
+    }
+
     /// Whether there are factors to train. Without targets, and with every bias training, it is BitFit
     /// (Ben Zaken et al. 2021, arXiv 2106.10199): the model itself but for its biases stays as it is.
     pub fn has_targets(&self) -> bool {
@@ -279,7 +313,7 @@ impl LoraConfig {
         if self.layers.as_ref().is_some_and(Vec::is_empty) {
             return Err(invalid("layers", "empty", "at least one layer index"));
         }
-        if self.layers.is_some() && matches!(self.targets, TargetModules::Pattern(_)) {
+        if self.layers.is_some() && !matches!(self.targets, TargetModules::Names(_)) {
             return Err(invalid(
                 "layers",
                 "given with a pattern for the targets",

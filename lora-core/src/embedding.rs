@@ -1,6 +1,6 @@
 //! An embedding that reads its adapter on the activation path.
 
-use crate::{LoraAdapter, named};
+use crate::{LowRankAdapter, named};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
@@ -43,8 +43,8 @@ impl From<Embedding> for LoraEmbedding {
 
 impl LoraEmbedding {
     /// The adapter on the weight, if there is one.
-    pub fn adapter(&self) -> Option<&LoraAdapter> {
-        self.weight.reparameterization::<LoraAdapter>()
+    pub fn adapter(&self) -> Option<&LowRankAdapter> {
+        self.weight.reparameterization::<LowRankAdapter>()
     }
 
     /// The weight as a tied output layer reads it: what trained whole, without the low-rank update.

@@ -18,8 +18,9 @@
 //!     value: LoraLinearConfig::new(64, 64).init(&device),
 //! };
 //! let config = LoraConfig::new(4).with_alpha(16.0).with_targets(TargetModules::names(["query"]));
-//! let (model, report) = lora_core::attach(model, &config)?;
-//! assert_eq!(report.modules[0].module, "query");
+//! let adapted = lora_core::attach(model, &config)?;
+//! assert_eq!(adapted.report().modules[0].module, "query");
+//! let model = adapted.module();
 //!
 //! let x = Tensor::<3>::random([2, 5, 64], Distribution::Default, &device);
 //! let loss = model.query.forward(x.clone()).sum() + model.value.forward(x).sum();
@@ -33,8 +34,8 @@
 //! # Rooms
 //! - [`ops`]: the arithmetic on Burn's backends, with one backward pass for all
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: what to adapt and how
-//! - [`attach()`], [`attach_with`], [`attach_report`], [`detach`], [`freeze`], [`AttachReport`]: adapters on and off a module
-//! - [`LoraAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
+//! - [`attach()`], [`attach_report`], [`detach`], [`freeze`], [`Adapted`], [`AttachReport`]: adapters on and off a module
+//! - [`LowRankAdapter`], [`LoraBias`], [`LoraLinear`], [`LoraEmbedding`]: where an adapter lives and who reads it
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`], [`LayerNorm`]
 //! - [`named`]: several adapters on one base, by name, or one for each example of a batch
@@ -80,8 +81,8 @@ mod trainable;
 mod weight_error;
 
 pub use adapted::AdaptedModule;
-pub use adapter::{AdapterSwitch, LoraAdapter, LoraBias};
-pub use attach::{AttachReport, attach, attach_report, attach_with, detach, freeze};
+pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter};
+pub use attach::{Adapted, AttachReport, attach, attach_report, detach, freeze};
 pub use config::{BiasTraining, ExcludeModules, LoraConfig, TargetModules};
 pub use dropout::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
@@ -93,9 +94,11 @@ pub use linear::{LoraLinear, LoraLinearConfig};
 pub use merge::{Merged, merge};
 pub use modules::{AdapterPath, LayerKind, param_id};
 pub use packed::{PackedWeight, Quantization};
-pub use quantize::{QuantizeConfig, QuantizedModule, quantize, quantize_with, quantized_weight};
+pub use quantize::{QuantizeConfig, QuantizedModule, quantize, quantized_weight};
 pub use scaling::LoraScaling;
-pub use targets::{Architecture, FusedLayout, FusedProjection, SavedParameter, Slices};
+pub use targets::{
+    Architecture, ForArchitecture, FusedLayout, FusedProjection, SavedParameter, Slices,
+};
 pub use trainable::{TrainableSummary, trainable_summary};
 pub use weight_error::{WeightError, weight_errors};
 

@@ -2,7 +2,7 @@
 
 use crate::base_weight::BaseWeight;
 use crate::ops::linear;
-use crate::{LoraAdapter, PackedWeight, named};
+use crate::{LowRankAdapter, PackedWeight, named};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -53,8 +53,8 @@ impl From<Linear> for LoraLinear {
 
 impl LoraLinear {
     /// The adapter on the weight, if there is one.
-    pub fn adapter(&self) -> Option<&LoraAdapter> {
-        self.weight.reparameterization::<LoraAdapter>()
+    pub fn adapter(&self) -> Option<&LowRankAdapter> {
+        self.weight.reparameterization::<LowRankAdapter>()
     }
 
     /// Whether an adapter, or a set of them, is on the weight.

@@ -21,7 +21,7 @@ pub struct Merged<M: Module> {
 /// use lora_core::{LoraConfig, attach, merge};
 ///
 /// let linear = LinearConfig::new(8, 8).init(&Device::flex());
-/// let (linear, _) = attach(linear, &LoraConfig::new(2))?;
+/// let linear = attach(linear, &LoraConfig::new(2))?.into_module();
 /// let before = linear.weight.base().into_data();
 ///
 /// let merged = merge(linear);

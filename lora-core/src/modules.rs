@@ -73,17 +73,6 @@ pub(crate) struct Parameter {
     pub transposed: bool,
 }
 
-/// A parameter of an adapter in a module.
-#[derive(Clone, Debug)]
-pub(crate) struct Factor {
-    /// Path of the parameter that the adapter is on.
-    pub parameter: String,
-    /// Its path in the adapter, such as `a` or `start.a`.
-    pub name: String,
-    /// Its values, row-major.
-    pub value: Tensor<1>,
-}
-
 /// The parameters of a module, in its order.
 #[derive(Debug, Default)]
 pub(crate) struct Parameters {
@@ -98,14 +87,6 @@ pub(crate) fn parameters<M: Module>(module: &M, architecture: &Architecture) -> 
     let mut walk = Walk::new(architecture);
     module.visit(&mut walk);
     walk.parameters
-}
-
-/// The parameters of the adapters in a module, in its order.
-pub(crate) fn factors<M: Module>(module: &M) -> Vec<Factor> {
-    let architecture = Architecture::default();
-    let mut walk = Walk::new(&architecture);
-    module.visit(&mut walk);
-    walk.factors
 }
 
 /// The value of the parameter at a path, row-major, without its adapter; of a packed one, what it stands for.
@@ -165,7 +146,6 @@ struct Walk<'a> {
     /// Types of the modules around the parameter, such as `Struct:LoraLinear`.
     containers: Vec<String>,
     parameters: Parameters,
-    factors: Vec<Factor>,
 }
 
 impl<'a> Walk<'a> {
@@ -175,30 +155,21 @@ impl<'a> Walk<'a> {
             path: Vec::new(),
             containers: Vec::new(),
             parameters: Parameters::default(),
-            factors: Vec::new(),
         }
     }
 
     /// Notes a parameter of an adapter, `true` where it is one.
-    fn adapter<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> bool {
+    fn adapter(&mut self) -> bool {
         if packed::within(&self.path, &self.containers) {
             return true; // The matrix itself, in fewer bits.
         }
         let mut containers = self.containers.iter();
-        let Some(depth) = containers.position(|c| c == "Reparameterization") else {
+        if !containers.any(|c| c == "Reparameterization") {
             return false;
-        };
+        }
         // The matrix visited last is the one that this adapter is on.
         if let Some(matrix) = self.parameters.matrices.last_mut() {
             matrix.adapted = true;
-        }
-        if self.path[depth] == ADAPTER_COMPONENT {
-            let elements = param.lazy_shape().num_elements();
-            self.factors.push(Factor {
-                parameter: self.path[..depth].join("."),
-                name: self.path[depth + 1..].join("."),
-                value: param.val().reshape([elements]),
-            });
         }
         true
     }
@@ -224,7 +195,7 @@ impl ModuleVisitor for Walk<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.adapter(param) {
+        if self.adapter() {
             return;
         }
         let container = self.containers.last().map_or("", String::as_str);

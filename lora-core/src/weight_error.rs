@@ -42,7 +42,7 @@ impl fmt::Display for WeightError {
 ///
 /// let linear = LinearConfig::new(8, 6).init(&Device::flex());
 /// let config = LoraConfig::new(2).with_init(LoraInit::Random);
-/// let (linear, report) = attach(linear, &config)?;
+/// let (linear, report) = attach(linear, &config)?.into_parts();
 /// let merged = merge(linear.clone()).into_module();
 /// let errors = weight_errors(&linear, &report, &merged)?;
 /// assert!(errors[0].relative < 1e-6);

@@ -12,7 +12,7 @@ use lora_core::named::NamedAdapters;
 use lora_core::peft::{self, PeftOptions};
 use lora_core::{
     Architecture, AttachReport, LayerKind, LoraConfig, LoraError, QuantizeConfig, QuantizedModule,
-    TargetModules, attach_report, attach_with, freeze, quantize_with,
+    TargetModules, attach, attach_report, freeze, quantize,
 };
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -139,25 +139,25 @@ pub trait LoraModel: Module {
     /// quantised as it is read, by its options.
     ///
     /// # Errors
-    /// As [`lora_core::quantize_with`].
+    /// As [`lora_core::quantize()`].
     fn quantize(self, config: &QuantizeConfig) -> Result<(Self, Vec<QuantizedModule>), ModelError> {
         let mut config = config.clone();
         config.skip.extend(self.modules_to_save());
         let architecture = self.lora_architecture();
-        Ok(quantize_with(self, &config, &architecture)?)
+        Ok(quantize(self, config.for_architecture(&architecture))?)
     }
 
     /// Freezes the model and puts LoRA adapters on it. What [`modules_to_save`](Self::modules_to_save)
     /// names trains whole, beside those that the configuration names.
     ///
     /// # Errors
-    /// As [`lora_core::attach_with`].
+    /// As [`lora_core::attach()`].
     fn attach(self, config: &LoraConfig) -> Result<(Self, AttachReport), ModelError> {
         let config = with_saved(&self, config);
         without_prefix(self, |model| {
             let model = model.prepare(&config)?;
             let architecture = model.lora_architecture();
-            Ok(attach_with(model, &config, &architecture)?)
+            Ok(attach(model, config.for_architecture(&architecture))?.into_parts())
         })
     }
 
@@ -169,7 +169,8 @@ pub trait LoraModel: Module {
         let config = with_saved(self, config);
         let (_, report) = without_prefix(self.clone(), |model| {
             let model = model.prepare(&config)?;
-            let report = attach_report(&model, &config, &model.lora_architecture())?;
+            let architecture = model.lora_architecture();
+            let report = attach_report(&model, config.for_architecture(&architecture))?;
             Ok((model, report))
         })?;
         Ok(report)
@@ -242,7 +243,7 @@ pub trait LoraModel: Module {
     /// [`check_adapter`](Self::check_adapter).
     fn load_adapter(self, dir: impl AsRef<Path>) -> Result<(Self, AttachReport), ModelError> {
         if prefix::is_prefix(dir.as_ref())? {
-            let (model, report) = freeze(self);
+            let (model, report) = freeze(self).into_parts();
             return Ok((model.load_prefix(dir)?, report));
         }
         let config = peft::read_config(dir.as_ref())?;
@@ -264,7 +265,7 @@ pub trait LoraModel: Module {
         let (model, report) = without_prefix(self, |model| {
             let model = model.prepare(config)?;
             let architecture = model.lora_architecture();
-            Ok(peft::load_with(model, dir, config, &architecture)?)
+            Ok(peft::load_with(model, dir, config, &architecture)?.into_parts())
         })?;
         model.check_adapter(&report)?;
         match prefix::beside(dir)? {
@@ -287,12 +288,7 @@ pub trait LoraModel: Module {
         config.modules_to_save = self.modules_to_save();
         let model = self.prepare(&config)?;
         let architecture = model.lora_architecture();
-        Ok(peft::load_factors(
-            model,
-            dir.as_ref(),
-            &config,
-            &architecture,
-        )?)
+        Ok(peft::load_factors(model, dir.as_ref(), &config, &architecture)?.into_parts())
     }
 
     /// What PEFT keeps beside an adapter on this model.

@@ -4,9 +4,9 @@ use crate::generate::{CausalModel, Generated, GenerationConfig, KvCache, generat
 use crate::{LoraModel, ModelError, prefix};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
-use lora_core::AttachReport;
 use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in};
 use lora_core::peft;
+use lora_core::{Adapted, AttachReport};
 use std::path::Path;
 
 /// Named adapters on a [`LoraModel`]: what [`LoraModel::load_adapter`] does to one, for each of them.
@@ -104,7 +104,8 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
     ) -> Result<(), ModelError> {
         let options = model.peft_options(report, base_model);
         self.map_base(|base| base.prepare(&report.config))?;
-        self.add_attached(name, model, report, &options)?;
+        let adapted = Adapted::from_parts(model.clone(), report.clone());
+        self.add_attached(name, &adapted, &options)?;
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ pub fn keep_freed_memory() {
     }
 }
 
-/// The system's allocator, which counts: a program that is to [plan](crate::run::estimate()) memory has it as its global one.
+/// The system's allocator, which counts: a program that is to [plan](crate::tools::estimate()) memory has it as its global one.
 ///
 /// ```
 /// use lora_train::memory::{Counting, allocated, peak_allocated, restart_peak};

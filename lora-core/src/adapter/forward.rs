@@ -1,11 +1,11 @@
 //! What an adapter does to activations.
 
-use super::{LoraAdapter, norms};
+use super::{LowRankAdapter, norms};
 use crate::base_weight::BaseWeight;
 use burn::tensor::module::{embedding, linear};
 use burn::tensor::{Int, Tensor};
 
-impl LoraAdapter {
+impl LowRankAdapter {
     /// `x W + b + s (drop(x) A) B`. With DoRA `g ⊙ (x W + s (x A) B) + b`, where `g` is the magnitude
     /// over the norm of `W + s A B`; dropout acts, as in PEFT, on all that is not the base's own output:
     /// `x W + b + (g − 1) ⊙ drop(x) W + g ⊙ s (drop(x) A) B`.

@@ -23,9 +23,9 @@ use burn::tensor::{DType, Tensor};
 /// turned off, taken off and saved like any other.
 #[derive(Module, Debug)]
 pub(crate) struct StartingFactors {
-    /// As [`LoraAdapter::a`]; frozen.
+    /// As [`LowRankAdapter::a`]; frozen.
     pub a: Param<Tensor<2>>,
-    /// As [`LoraAdapter::b`]; frozen.
+    /// As [`LowRankAdapter::b`]; frozen.
     pub b: Param<Tensor<2>>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct StartingFactors {
 /// treat its factors as parameters of the module, under the names `lora.a`, `lora.b` and
 /// `lora.magnitude`.
 #[derive(Module, Debug)]
-pub struct LoraAdapter {
+pub struct LowRankAdapter {
     /// `[d_in, rank]`; with slices `[d_in, slices · rank]`.
     pub a: Param<Tensor<2>>,
     /// `[rank, d_out]`; with slices `[slices · rank, d_out / parts]`.
@@ -56,7 +56,7 @@ pub struct LoraAdapter {
     pub(crate) switch: AdapterSwitch,
 }
 
-impl LoraAdapter {
+impl LowRankAdapter {
     /// What `A B` is multiplied by: α/r, or α/√r with rank-stabilized scaling.
     pub fn scale(&self) -> f64 {
         self.scale
@@ -148,7 +148,7 @@ pub(crate) fn expand(b: Tensor<2>, slices: &Slices) -> Tensor<2> {
     }
 }
 
-impl Reparameterization for LoraAdapter {
+impl Reparameterization for LowRankAdapter {
     const NAME: &'static str = crate::modules::ADAPTER_COMPONENT;
 
     /// `base + scale · A B`, or `base` itself while the adapter is off; with DoRA its columns are

@@ -1,11 +1,13 @@
 //! Putting adapters on a module, and taking them off.
 
+mod adapted;
 mod plan;
 mod put;
 mod report;
 
+pub use adapted::Adapted;
 pub(crate) use plan::{AdapterValues, AdapterWeights, AttachPlan};
-pub(crate) use put::{LowRank, parameter};
+pub(crate) use put::{AdapterSpec, parameter};
 pub use report::AttachReport;
 
 use crate::adapter::AdapterSwitch;
@@ -13,7 +15,7 @@ use crate::bare::bare;
 use crate::fingerprint::BaseOutline;
 use crate::packed;
 use crate::quantize::{put_packed, quantized_modules};
-use crate::targets::Architecture;
+use crate::targets::{Architecture, ForArchitecture};
 use crate::{LoraConfig, LoraError};
 use burn::module::Module;
 
@@ -35,45 +37,43 @@ use burn::module::Module;
 ///     output: LinearConfig::new(32, 4).init(&device),
 /// };
 /// let config = LoraConfig::new(2).with_targets(TargetModules::names(["hidden"]));
-/// let (model, report) = attach(model, &config)?;
-/// assert_eq!(report.parameters(), 16 * 2 + 2 * 32);
+/// let model = attach(model, &config)?;
+/// assert_eq!(model.report().parameters(), 16 * 2 + 2 * 32);
 /// # Ok::<(), lora_core::LoraError>(())
 /// ```
 ///
 /// # Errors
 /// If an option is out of range, an entry matches nothing (the error names the nearest
 /// candidates), a target cannot take the adapter, or the module has adapters already.
-pub fn attach<M: Module>(module: M, config: &LoraConfig) -> Result<(M, AttachReport), LoraError> {
-    attach_with(module, config, &Architecture::default())
-}
-
-/// [`attach`] for a model that tells which of its layers are output layers and which are fused.
-///
-/// # Errors
-/// As [`attach`].
-pub fn attach_with<M: Module>(
+pub fn attach<'a, M: Module>(
     module: M,
-    config: &LoraConfig,
-    architecture: &Architecture,
-) -> Result<(M, AttachReport), LoraError> {
+    config: impl Into<ForArchitecture<'a, LoraConfig>>,
+) -> Result<Adapted<M>, LoraError> {
+    let ForArchitecture {
+        config,
+        architecture,
+    } = config.into();
     let plan = AttachPlan::new(&module, config, architecture)?;
     plan.apply(module, AdapterWeights::default())
 }
 
-/// What [`attach_with`] would do, without doing it: no value is read or made.
+/// Returns the report that [`attach`] would give, without attaching: no value is read or made.
 ///
 /// # Errors
 /// As [`attach`].
-pub fn attach_report<M: Module>(
+pub fn attach_report<'a, M: Module>(
     module: &M,
-    config: &LoraConfig,
-    architecture: &Architecture,
+    config: impl Into<ForArchitecture<'a, LoraConfig>>,
 ) -> Result<AttachReport, LoraError> {
+    let ForArchitecture {
+        config,
+        architecture,
+    } = config.into();
     Ok(AttachPlan::new(module, config, architecture)?.report)
 }
 
 /// Freezes a module and puts nothing on it: for what trains beside adapters, such as a prefix.
-pub fn freeze<M: Module>(module: M) -> (M, AttachReport) {
+pub fn freeze<M: Module>(module: M) -> Adapted<M> {
     let report = AttachReport {
         config: LoraConfig::default(),
         modules: Vec::new(),
@@ -83,7 +83,7 @@ pub fn freeze<M: Module>(module: M) -> (M, AttachReport) {
         outline: BaseOutline::default(),
         switch: AdapterSwitch::on(),
     };
-    (module.no_grad(), report)
+    Adapted::from_parts(module.no_grad(), report)
 }
 
 /// Takes the adapters off: the base parameters as they were, without a copy. Those that are quantised stay so.

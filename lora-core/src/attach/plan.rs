@@ -1,7 +1,7 @@
 //! What an attach will do, before it is done: reading an adapter checks its tensors in between.
 
-use super::AttachReport;
 use super::put::{PutBiases, PutFactors};
+use super::{Adapted, AttachReport};
 use crate::adapted::AdaptedModule;
 use crate::adapter::AdapterSwitch;
 use crate::fingerprint::BaseOutline;
@@ -106,7 +106,7 @@ impl AttachPlan {
         self,
         module: M,
         weights: AdapterWeights,
-    ) -> Result<(M, AttachReport), LoraError> {
+    ) -> Result<Adapted<M>, LoraError> {
         let (report, mut weights) = self.complete(&module, weights)?;
         let mut adapters = HashMap::new();
         let mut biases = HashMap::new();
@@ -141,7 +141,7 @@ impl AttachPlan {
                 switch: report.switch.clone(),
             }),
         };
-        Ok((module, report))
+        Ok(Adapted::from_parts(module, report))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::AdapterValues;
 use crate::Dropout;
 use crate::adapted::AdaptedModule;
-use crate::adapter::{AdapterSwitch, LoraAdapter, LoraBias, StartingFactors, norms};
+use crate::adapter::{AdapterSwitch, LoraBias, LowRankAdapter, StartingFactors, norms};
 use crate::modules::param_id;
 use crate::packed::PackedWeight;
 use burn::module::{Param, Reparameterizer};
@@ -28,7 +28,7 @@ pub(crate) fn parameter<const D: usize>(
 }
 
 /// The adapter of one weight, before it has its values.
-pub(crate) struct LowRank<'a> {
+pub(crate) struct AdapterSpec<'a> {
     /// Path of the weight, or what else its parameters' ids are to begin with.
     pub path: &'a str,
     pub module: &'a AdaptedModule,
@@ -38,14 +38,14 @@ pub(crate) struct LowRank<'a> {
     pub packed: Option<PackedWeight>,
 }
 
-impl LowRank<'_> {
+impl AdapterSpec<'_> {
     /// Puts the values on a device. DoRA's magnitude, where it is not among them, is that of the `weight`.
     pub fn adapter(
         self,
         values: AdapterValues,
         weight: impl FnOnce() -> Tensor<2>,
         device: &Device,
-    ) -> LoraAdapter {
+    ) -> LowRankAdapter {
         let Self { path, module, .. } = self;
         let pair = |[a, b]: [TensorData; 2], prefix: &str, trains: bool| {
             let factor = |name: &str, data| {
@@ -58,7 +58,7 @@ impl LowRank<'_> {
             let (a, b) = pair(start, "start.", false);
             StartingFactors { a, b }
         });
-        let mut adapter = LoraAdapter {
+        let mut adapter = LowRankAdapter {
             a,
             b,
             magnitude: None,
@@ -96,13 +96,13 @@ pub(super) struct PutFactors {
 }
 
 impl Reparameterizer for PutFactors {
-    type Reparam = LoraAdapter;
+    type Reparam = LowRankAdapter;
 
     fn reparameterize<const D: usize>(
         &mut self,
         path: &str,
         param: Param<Tensor<D>>,
-    ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
+    ) -> (Param<Tensor<D>>, Option<LowRankAdapter>) {
         if let Some(value) = self.saved.remove(path) {
             let param = match value {
                 None => param,
@@ -115,7 +115,7 @@ impl Reparameterizer for PutFactors {
         }
         let adapter = self.adapters.remove(path).map(|(module, values)| {
             let weight = || param.val().reshape(module.shape);
-            LowRank {
+            AdapterSpec {
                 path,
                 module: &module,
                 dropout: self.dropout,

@@ -98,7 +98,7 @@ pub fn unmatched<'a>(
             }
             Selector::Names(names)
         }
-        TargetModules::Pattern(pattern) if pattern == TargetModules::ALL_LINEAR => Selector::All,
+        TargetModules::AllLinear => Selector::All,
         TargetModules::Pattern(pattern) => {
             let regex = full_match("target module", pattern)?;
             check("target module", pattern, any_module(&|m| regex.is_match(m)));

@@ -21,21 +21,21 @@ const COMPANION_LIMIT: u64 = 4 << 20;
 /// ```
 /// # #![recursion_limit = "256"]
 /// use burn::tensor::Device;
-/// use lora_core::file::{AdapterDir, AdapterKind, PeftOptions, save};
+/// use lora_core::file::{AdapterDir, AdapterKind, PeftOptions};
 /// use lora_core::files::Overwrite;
 /// use lora_core::{Architecture, LoraConfig, LoraLinearConfig, attach};
 ///
 /// # let temporary = tempfile::tempdir().unwrap();
 /// # let path = temporary.path().join("adapter");
 /// let base = LoraLinearConfig::new(6, 4).init(&Device::flex());
-/// let (linear, report) = attach(base.clone(), &LoraConfig::new(2))?;
-/// save(&linear, &report, &path, &PeftOptions::default(), Overwrite::Refuse)?;
+/// let adapted = attach(base.clone(), &LoraConfig::new(2))?;
+/// adapted.save(&path, &PeftOptions::default(), Overwrite::Refuse)?;
 ///
 /// let adapter = AdapterDir::open(&path)?;
 /// assert_eq!(*adapter.kind(), AdapterKind::Lora);
 /// assert_eq!(adapter.config()?.rank, 2);
-/// let (linear, report) = adapter.load(base, &Architecture::default())?;
-/// assert!(linear.adapter().is_some());
+/// let adapted = adapter.load(base, &Architecture::default())?;
+/// assert!(adapted.module().adapter().is_some());
 /// # Ok::<(), lora_core::LoraError>(())
 /// ```
 #[derive(Debug)]

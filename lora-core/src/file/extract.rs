@@ -4,7 +4,8 @@ use super::adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
 use super::config::PeftOptions;
 use super::notes::INIT_KEY;
 use crate::adapted::AdaptedModule;
-use crate::adapter::{LoraAdapter, LoraBias};
+use crate::adapter::{LoraBias, LowRankAdapter};
+use crate::attach::Adapted;
 use crate::files::Overwrite;
 use crate::fingerprint::BaseFingerprint;
 use crate::modules::base_value;
@@ -45,9 +46,33 @@ pub fn extract<M: Module>(
     stored(module, report, options, &attached.source(), saved)
 }
 
+impl<M: Module> Adapted<M> {
+    /// Writes the adapters as a PEFT directory, atomically.
+    ///
+    /// # Errors
+    /// [`LoraError::AlreadyExists`] if the directory exists and may not be replaced, or [`LoraError::Io`].
+    /// [`LoraError::NotAttached`] if the module was replaced by one without these adapters.
+    pub fn save(
+        &self,
+        dir: &Path,
+        options: &PeftOptions,
+        overwrite: Overwrite,
+    ) -> Result<(), LoraError> {
+        save(self.module(), self.report(), dir, options, overwrite)
+    }
+
+    /// Returns the adapters in the form that files hold.
+    ///
+    /// # Errors
+    /// [`LoraError::NotAttached`] if the module was replaced by one without these adapters.
+    pub fn extract(&self, options: &PeftOptions) -> Result<StoredAdapter, LoraError> {
+        extract(self.module(), self.report(), options)
+    }
+}
+
 /// Adapters by the path of their parameter.
 pub(crate) struct AdapterSource<'a> {
-    pub adapters: HashMap<&'a str, &'a LoraAdapter>,
+    pub adapters: HashMap<&'a str, &'a LowRankAdapter>,
     pub biases: HashMap<&'a str, &'a LoraBias>,
 }
 
@@ -155,7 +180,7 @@ fn interleaved(rows: &[f32], length: usize) -> Vec<f32> {
 #[derive(Default)]
 struct Attached {
     path: Vec<String>,
-    adapters: HashMap<String, LoraAdapter>,
+    adapters: HashMap<String, LowRankAdapter>,
     biases: HashMap<String, LoraBias>,
 }
 
@@ -179,7 +204,7 @@ impl ModuleVisitor for Attached {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = || self.path.join(".");
-        if let Some(adapter) = param.reparameterization::<LoraAdapter>() {
+        if let Some(adapter) = param.reparameterization::<LowRankAdapter>() {
             self.adapters.insert(path(), adapter.clone());
         } else if let Some(bias) = param.reparameterization::<LoraBias>() {
             self.biases.insert(path(), bias.clone());

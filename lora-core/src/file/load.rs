@@ -5,7 +5,7 @@ use super::notes::compact;
 use super::tensors::{AdapterTensors, PREFIX, TensorRole, tensor_name};
 use super::transpose;
 use crate::adapted::AdaptedModule;
-use crate::attach::{AdapterValues, AdapterWeights, AttachPlan};
+use crate::attach::{Adapted, AdapterValues, AdapterWeights, AttachPlan};
 use crate::modules::base_value;
 use crate::targets::{SavedParameter, is_inside};
 use crate::{
@@ -30,8 +30,36 @@ pub fn load<M: Module>(
     module: M,
     dir: &Path,
     architecture: &Architecture,
-) -> Result<(M, AttachReport), LoraError> {
+) -> Result<Adapted<M>, LoraError> {
     AdapterDir::open(dir)?.load(module, architecture)
+}
+
+/// Attaches an adapter as [`AdapterDir::load_with`] does.
+///
+/// # Errors
+/// As [`load`].
+#[doc(hidden)]
+pub fn load_with<M: Module>(
+    module: M,
+    dir: &Path,
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<Adapted<M>, LoraError> {
+    AdapterDir::open(dir)?.load_with(module, config, architecture)
+}
+
+/// Attaches an adapter as [`AdapterDir::load_factors`] does.
+///
+/// # Errors
+/// As [`load`].
+#[doc(hidden)]
+pub fn load_factors<M: Module>(
+    module: M,
+    dir: &Path,
+    config: &LoraConfig,
+    architecture: &Architecture,
+) -> Result<Adapted<M>, LoraError> {
+    AdapterDir::open(dir)?.load_factors(module, config, architecture)
 }
 
 /// Takes the adapters off a module and attaches those of another directory: the base is neither
@@ -43,7 +71,7 @@ pub fn switch<M: Module>(
     module: M,
     dir: &Path,
     architecture: &Architecture,
-) -> Result<(M, AttachReport), LoraError> {
+) -> Result<Adapted<M>, LoraError> {
     load(detach(module), dir, architecture)
 }
 
@@ -56,7 +84,7 @@ impl AdapterDir {
         &self,
         module: M,
         architecture: &Architecture,
-    ) -> Result<(M, AttachReport), LoraError> {
+    ) -> Result<Adapted<M>, LoraError> {
         self.load_with(module, self.config()?, architecture)
     }
 
@@ -70,7 +98,7 @@ impl AdapterDir {
         module: M,
         config: &LoraConfig,
         architecture: &Architecture,
-    ) -> Result<(M, AttachReport), LoraError> {
+    ) -> Result<Adapted<M>, LoraError> {
         let (plan, weights) = self.plan(&module, config, architecture)?;
         plan.apply(module, weights)
     }
@@ -85,7 +113,7 @@ impl AdapterDir {
         module: M,
         config: &LoraConfig,
         architecture: &Architecture,
-    ) -> Result<(M, AttachReport), LoraError> {
+    ) -> Result<Adapted<M>, LoraError> {
         let plan = AttachPlan::new(&module, config, architecture)?;
         let left = &self.config()?.modules_to_save;
         let (plan, weights) = read_weights(&module, plan, self.tensors()?, Parts::Factors(left))?;

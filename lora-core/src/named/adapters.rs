@@ -6,7 +6,7 @@ use super::change::Change;
 use super::name::{check_name, nearest};
 use super::set::PutSet;
 use crate::adapter::AdapterSwitch;
-use crate::attach::{AdapterWeights, AttachPlan};
+use crate::attach::{Adapted, AdapterWeights, AttachPlan};
 use crate::file::{
     self, AdapterDir, AdapterTensors, Parts, PeftOptions, StoredAdapter, WEIGHTS_FILE, read_weights,
 };
@@ -41,8 +41,7 @@ use std::path::{Path, PathBuf};
 /// };
 /// let mut adapters = NamedAdapters::new(base.clone(), Architecture::default())?;
 /// for (name, rank) in [("german", 2), ("french", 3)] {
-///     let (module, report) = trained(rank, rank as u64)?;
-///     adapters.add_attached(name, &module, &report, &PeftOptions::default())?;
+///     adapters.add_attached(name, &trained(rank, rank as u64)?, &PeftOptions::default())?;
 /// }
 ///
 /// let x = Tensor::<2>::random([3, 6], Distribution::Default, &device);
@@ -139,12 +138,11 @@ impl<M: Module> NamedAdapters<M> {
     pub fn add_attached(
         &mut self,
         name: &str,
-        module: &M,
-        report: &AttachReport,
+        adapted: &Adapted<M>,
         options: &PeftOptions,
     ) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        let stored = file::extract(module, report, options)?;
+        let stored = adapted.extract(options)?;
         self.add_stored(name, &stored)
     }
 
@@ -228,7 +226,7 @@ impl<M: Module> NamedAdapters<M> {
     ///
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
-    pub fn alone(&self, name: &str) -> Result<(M, AttachReport), LoraError> {
+    pub fn alone(&self, name: &str) -> Result<Adapted<M>, LoraError> {
         let named = self.get(name)?;
         let report = AttachReport {
             switch: AdapterSwitch::on(),

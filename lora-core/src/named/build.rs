@@ -5,7 +5,7 @@ use super::change::Change;
 use crate::AttachReport;
 use crate::adapted::AdaptedModule;
 use crate::adapter::{AdapterSwitch, LoraBias};
-use crate::attach::{AdapterValues, AdapterWeights, LowRank, parameter};
+use crate::attach::{AdapterSpec, AdapterValues, AdapterWeights, parameter};
 use crate::file::{AdapterSource, PeftOptions};
 use crate::targets::SavedParameter;
 use burn::module::{Module, ModuleVisitor, Param};
@@ -74,7 +74,7 @@ impl ModuleVisitor for Build<'_> {
             parameter(&own, "whole", flat, &device, false)
         });
         change.factors = self.adapters.remove(&path).map(|(module, values)| {
-            let adapter = LowRank {
+            let adapter = AdapterSpec {
                 path: &own,
                 module,
                 dropout: 0.0,

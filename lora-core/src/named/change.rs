@@ -1,7 +1,7 @@
 //! What one adapter does to one parameter.
 
 use super::acting::Key;
-use crate::{LoraAdapter, LoraBias};
+use crate::{LoraBias, LowRankAdapter};
 use burn::module::{Module, Param, Reparameterization};
 use burn::tensor::Tensor;
 
@@ -13,7 +13,7 @@ pub(crate) struct Change {
     /// Stands in the parameter's place, row-major: what trained whole.
     pub(super) whole: Option<Param<Tensor<1>>>,
     /// On a weight.
-    pub(super) factors: Option<LoraAdapter>,
+    pub(super) factors: Option<LowRankAdapter>,
     /// On the bias of an adapted layer.
     pub(super) bias: Option<LoraBias>,
 }

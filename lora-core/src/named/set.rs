@@ -2,7 +2,7 @@
 
 use super::acting::{Acting, Handle, Key, Rows};
 use super::change::Change;
-use crate::LoraAdapter;
+use crate::LowRankAdapter;
 use crate::bare::is_bare;
 use crate::packed::PackedWeight;
 use burn::module::{Module, Param, Reparameterization, Reparameterizer};
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What the adapters of a set do to one parameter. It lives on the parameter, as [`LoraAdapter`] does.
+/// What the adapters of a set do to one parameter. It lives on the parameter, as [`LowRankAdapter`] does.
 #[derive(Module, Debug)]
 pub(crate) struct AdapterSet {
     changes: Vec<Change>,
@@ -83,8 +83,8 @@ impl Reparameterization for AdapterSet {
 }
 
 /// The low-rank adapter that acts on a weight: the one on it, or the active one of its set.
-pub(crate) fn acting_adapter(weight: &Param<Tensor<2>>) -> Option<&LoraAdapter> {
-    let adapter = match weight.reparameterization::<LoraAdapter>() {
+pub(crate) fn acting_adapter(weight: &Param<Tensor<2>>) -> Option<&LowRankAdapter> {
+    let adapter = match weight.reparameterization::<LowRankAdapter>() {
         Some(adapter) => adapter,
         None => AdapterSet::of(weight)?.acting()?.factors.as_ref()?,
     };

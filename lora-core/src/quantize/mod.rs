@@ -8,8 +8,8 @@ pub(crate) use report::{quantized_modules, write_report};
 use crate::bare::bare;
 use crate::modules::{self, Matrix};
 use crate::packed::{self, placeholder};
-use crate::targets::is_inside;
 use crate::targets::pattern::nearest;
+use crate::targets::{ForArchitecture, is_inside};
 use crate::{Architecture, LoraError, PackedWeight, Quantization};
 use burn::module::{Module, Param, ParamId, Reparameterizer};
 use burn::tensor::{Device, Tensor};
@@ -41,6 +41,14 @@ impl QuantizeConfig {
             quantization,
             skip: Vec::new(),
         }
+    }
+
+    /// Joins this configuration and the architecture of the model that is quantized.
+    pub fn for_architecture<'a>(
+        &'a self,
+        architecture: &'a Architecture,
+    ) -> ForArchitecture<'a, Self> {
+        ForArchitecture::new(self, architecture)
     }
 
     /// Leaves modules in floats.
@@ -79,10 +87,10 @@ impl QuantizeConfig {
 /// let (linear, modules) = quantize(linear, &QuantizeConfig::new(Quantization::Nf4))?;
 /// assert_eq!((modules[0].bytes, modules[0].f32_bytes), (4096 + 512, 4 * 64 * 128));
 ///
-/// let (linear, report) = attach(linear, &LoraConfig::new(4))?;
-/// assert_eq!(report.quantized.len(), 1);
+/// let linear = attach(linear, &LoraConfig::new(4))?;
+/// assert_eq!(linear.report().quantized.len(), 1);
 /// let x = Tensor::<2>::random([3, 64], Distribution::Default, &device);
-/// assert_eq!(linear.forward(x).dims(), [3, 128]);
+/// assert_eq!(linear.module().forward(x).dims(), [3, 128]);
 /// # Ok::<(), lora_core::LoraError>(())
 /// ```
 ///
@@ -90,22 +98,14 @@ impl QuantizeConfig {
 /// [`LoraError::AlreadyAttached`] where there are adapters: quantise before. [`LoraError::UnsupportedTarget`] for
 /// a weight that is packed already or is not finite. [`LoraError::NoMatch`] where a name to skip, or the module, has no
 /// such layer.
-pub fn quantize<M: Module>(
+pub fn quantize<'a, M: Module>(
     module: M,
-    config: &QuantizeConfig,
+    config: impl Into<ForArchitecture<'a, QuantizeConfig>>,
 ) -> Result<(M, Vec<QuantizedModule>), LoraError> {
-    quantize_with(module, config, &Architecture::default())
-}
-
-/// [`quantize`] for a model that tells which of its layers are output layers.
-///
-/// # Errors
-/// As [`quantize`].
-pub fn quantize_with<M: Module>(
-    module: M,
-    config: &QuantizeConfig,
-    architecture: &Architecture,
-) -> Result<(M, Vec<QuantizedModule>), LoraError> {
+    let ForArchitecture {
+        config,
+        architecture,
+    } = config.into();
     let matrices = modules::parameters(&module, architecture).matrices;
     let packed = packed::of_module(&module);
     for matrix in &matrices {

@@ -45,6 +45,14 @@ pub enum FusedLayout {
 }
 
 impl Architecture {
+    /// Architecture without output layers, fused projections and names of its own in Python.
+    pub(crate) const PLAIN: Self = Self {
+        output_layers: Vec::new(),
+        fused: Vec::new(),
+        names: Vec::new(),
+        conv1d: Vec::new(),
+    };
+
     /// The name in Python of the module or parameter at this path.
     ///
     /// ```

@@ -1,11 +1,13 @@
 //! Which modules a configuration means: names, patterns, layers and slices to resolved paths.
 
 mod architecture;
+mod for_architecture;
 pub(crate) mod pattern;
 mod saved;
 mod select;
 
 pub use architecture::{Architecture, FusedLayout, FusedProjection};
+pub use for_architecture::ForArchitecture;
 pub use saved::SavedParameter;
 pub(crate) use saved::is_inside;
 

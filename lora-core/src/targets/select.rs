@@ -51,7 +51,7 @@ pub(super) fn select<'a>(
 ) -> Result<Selected<'a>, LoraError> {
     let names = match &config.targets {
         TargetModules::Names(names) => names,
-        TargetModules::Pattern(word) if word == TargetModules::ALL_LINEAR => {
+        TargetModules::AllLinear => {
             return Ok(matrices
                 .iter()
                 .filter(|m| m.is_linear_layer && !architecture.is_output(&m.module))

@@ -7,7 +7,7 @@ use crate::weights::{Maker, Parameters, Wanted, Weights};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 use fixtures::Fixture;
-use lora_core::{Architecture, LoraConfig, TargetModules, attach_with};
+use lora_core::{Architecture, LoraConfig, TargetModules, attach};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -374,7 +374,9 @@ fn targets_have_hugging_faces_names() {
         let config = config_of(name, &[]);
         let (model, _) = build(&config, &device);
         let lora = LoraConfig::new(3).with_targets(TargetModules::names([targets]));
-        let (_, report) = attach_with(model, &lora, &architecture(&config)).unwrap();
+        let architecture = architecture(&config);
+        let adapted = attach(model, lora.for_architecture(&architecture)).unwrap();
+        let report = adapted.report();
         assert_eq!(report.parameters(), parameters, "{name} {targets}");
     }
 }

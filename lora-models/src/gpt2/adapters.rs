@@ -104,7 +104,7 @@ impl Gpt2LmHead {
 fn needs_head(config: &LoraConfig, wte: &LoraEmbedding) -> bool {
     let device = wte.weight.lazy_device();
     let targets = match &config.targets {
-        TargetModules::Pattern(word) if word == TargetModules::ALL_LINEAR => Vec::new(),
+        TargetModules::AllLinear => Vec::new(),
         TargetModules::Pattern(pattern) => vec![TargetModules::regex(pattern)],
         TargetModules::Names(names) => one_by_one(names),
     };

@@ -23,7 +23,7 @@
 //! let config = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, vocab_size: 100, ..Gpt2Config::default() };
 //! let model = Gpt2LmHead::init(&config, 0, &Device::flex())?;
 //! // Freezes the model; `attach` does too, and puts LoRA on it.
-//! let (model, _report) = lora_core::freeze(model);
+//! let model = lora_core::freeze(model).into_module();
 //! let model = model.with_prefix(&PrefixConfig::new(5))?;
 //! // Keys and values of five tokens in two layers.
 //! assert_eq!(model.prefix().unwrap().parameters(), 5 * 2 * 2 * 64);

@@ -98,7 +98,7 @@ mod tests {
         let config = LoraConfig::new(2)
             .with_dora(true)
             .with_targets(TargetModules::names(["words", "layer"]));
-        let (net, _) = attach(net, &config).unwrap();
+        let net = attach(net, &config).unwrap().into_module();
         let plus = LoraPlus {
             ratio: 4.0,
             embedding_lr: 0.25,

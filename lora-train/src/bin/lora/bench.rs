@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use lora_train::TrainError;
 use lora_train::progress::Screen;
-use lora_train::run::bench::{
+use lora_train::tools::bench::{
     EpochOptions, InferenceOptions, LoadOptions, StepOptions, bench_epoch, bench_inference,
     bench_load, bench_step,
 };

@@ -1,7 +1,7 @@
 //! `lora diff`.
 
 use lora_train::TrainError;
-use lora_train::run::{DiffOptions, diff};
+use lora_train::tools::{DiffOptions, diff};
 use std::process::ExitCode;
 
 /// Exit codes as those of `diff`: 0 the same, 1 different, 2 trouble.

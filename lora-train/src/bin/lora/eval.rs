@@ -1,8 +1,8 @@
 //! `lora eval`.
 
 use lora_train::TrainError;
+use lora_train::jobs::{EvalOptions, eval};
 use lora_train::progress::Screen;
-use lora_train::run::{EvalOptions, eval};
 
 pub fn run(options: &EvalOptions) -> Result<(), TrainError> {
     let summary = eval(options, &Screen::detect())?;

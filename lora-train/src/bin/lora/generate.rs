@@ -1,8 +1,8 @@
 //! `lora generate`.
 
 use lora_train::TrainError;
+use lora_train::jobs::{GenerateOptions, generate};
 use lora_train::progress::Screen;
-use lora_train::run::{GenerateOptions, generate};
 
 pub fn run(options: &GenerateOptions) -> Result<(), TrainError> {
     for continuation in generate(options, &Screen::detect())? {

@@ -1,7 +1,7 @@
 //! `lora inspect`.
 
 use lora_train::TrainError;
-use lora_train::run::{InspectOptions, inspect};
+use lora_train::tools::{InspectOptions, inspect};
 
 pub fn run(options: &InspectOptions) -> Result<(), TrainError> {
     let report = inspect(options)?;

@@ -34,25 +34,25 @@ enum Command {
     /// Train an adapter, or with --full the whole model.
     Train(Box<train::Train>),
     /// Measure a model on data: a classifier by the task's scores, a language model by loss, perplexity and accuracy, and with --generate by BLEU and ROUGE-L.
-    Eval(lora_train::run::EvalOptions),
+    Eval(lora_train::jobs::EvalOptions),
     /// Classify, score or tag texts.
-    Predict(lora_train::run::PredictOptions),
+    Predict(lora_train::jobs::PredictOptions),
     /// Continue prompts.
-    Generate(lora_train::run::GenerateOptions),
+    Generate(lora_train::jobs::GenerateOptions),
     /// Write a model with an adapter merged into it.
-    Merge(lora_train::run::MergeOptions),
+    Merge(lora_train::jobs::MergeOptions),
     /// Make one adapter of several.
-    Combine(lora_train::run::CombineArgs),
+    Combine(lora_train::tools::CombineArgs),
     /// Convert an adapter from or to loralib or mlx-lm.
-    Convert(lora_train::run::ConvertOptions),
+    Convert(lora_train::tools::ConvertOptions),
     /// Describe an adapter, a model or a file of weights, and what is unusual about it.
-    Inspect(lora_train::run::InspectOptions),
+    Inspect(lora_train::tools::InspectOptions),
     /// Measure what training steps, an epoch, inference or loading cost on this machine.
     Bench(Box<bench::Bench>),
     /// Say what a training run will take before it runs: memory by what it is for, the largest batch, seconds.
-    Plan(lora_train::run::PlanOptions),
+    Plan(lora_train::tools::PlanOptions),
     /// Compare two adapters, or two models' weights. Exit codes: 0 the same, 1 different, 2 failed.
-    Diff(lora_train::run::DiffOptions),
+    Diff(lora_train::tools::DiffOptions),
 }
 
 /// A report as one line of JSON.
@@ -68,9 +68,9 @@ fn main() -> ExitCode {
         Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
         Command::Merge(options) => merge::run(&options),
-        Command::Combine(args) => lora_train::run::combine(&args).map(|text| println!("{text}")),
+        Command::Combine(args) => lora_train::tools::combine(&args).map(|text| println!("{text}")),
         Command::Convert(options) => {
-            lora_train::run::convert(&options).map(|text| println!("{text}"))
+            lora_train::tools::convert(&options).map(|text| println!("{text}"))
         }
         Command::Inspect(options) => inspect::run(&options),
         Command::Bench(command) => command.run(),

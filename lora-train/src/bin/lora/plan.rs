@@ -1,7 +1,7 @@
 //! `lora plan`.
 
 use lora_train::TrainError;
-use lora_train::run::{PlanOptions, estimate};
+use lora_train::tools::{PlanOptions, estimate};
 
 pub fn run(options: &PlanOptions) -> Result<(), TrainError> {
     let forecast = estimate(options)?;

@@ -1,8 +1,8 @@
 //! `lora predict`.
 
 use lora_train::TrainError;
+use lora_train::jobs::{PredictOptions, Predicted, predict};
 use lora_train::progress::Screen;
-use lora_train::run::{PredictOptions, Predicted, predict};
 use serde_json::{Map, Value, json};
 
 pub fn run(options: &PredictOptions) -> Result<(), TrainError> {

@@ -2,10 +2,10 @@
 
 use clap::Args;
 use lora_train::TrainError;
+use lora_train::jobs::{INTERRUPTED, TrainPlan, TrainSummary, train};
 use lora_train::memory::peak_mib;
 use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
-use lora_train::run::{INTERRUPTED, TrainPlan, TrainSummary, train};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

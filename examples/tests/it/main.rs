@@ -1,0 +1,5 @@
+//! Integration tests of the examples and of the recipes.
+#![recursion_limit = "256"]
+
+mod examples;
+mod recipes;

@@ -1,0 +1,91 @@
+//! What a packed weight costs in memory, at rest and between a forward and a backward pass. The only test of its
+//! process: it counts what is allocated.
+
+use burn::module::Module;
+use burn::tensor::{Device, Distribution, Tensor};
+use lora_core::{
+    LoraConfig, LoraInit, LoraLinear, LoraLinearConfig, Quantization, QuantizeConfig,
+    TargetModules, attach, quantize,
+};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicIsize, Ordering};
+
+struct Counting;
+
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[derive(Module, Debug)]
+struct Net {
+    below: LoraLinear,
+    above: LoraLinear,
+}
+
+#[test]
+fn a_packed_weight_takes_its_bytes_and_no_dense_copy_lives_between_the_passes() {
+    const D: usize = 1024;
+    const DENSE: isize = (4 * D * D) as isize;
+    let device = Device::flex().autodiff();
+    let live = || LIVE.load(Ordering::Relaxed);
+    for quantization in Quantization::ALL {
+        let layer = || LoraLinearConfig::new(D, D).with_bias(false).init(&device);
+        let net = Net {
+            below: layer(),
+            above: layer(),
+        };
+        // Burn's layers have their weights once these are asked for.
+        let _ = (net.below.weight.val(), net.above.weight.val());
+        let before = live();
+        let (net, modules) = quantize(net, &QuantizeConfig::new(quantization)).unwrap();
+        let bytes: usize = modules.iter().map(|module| module.bytes).sum();
+        let freed = before - live();
+        let kept = 2 * DENSE - freed;
+        assert!(
+            (kept - bytes as isize).abs() < DENSE / 64,
+            "{kept} bytes for {bytes}"
+        );
+
+        let config = LoraConfig::new(2)
+            .with_init(LoraInit::Random)
+            .with_targets(TargetModules::names(["below"]));
+        let net = attach(net, &config).unwrap().into_module();
+        let x = Tensor::<2>::random([2, D], Distribution::Default, &device).require_grad();
+        // Threads and caches are made once.
+        drop(
+            net.above
+                .forward(net.below.forward(x.clone()))
+                .sum()
+                .backward(),
+        );
+        let before = live();
+        let loss = net
+            .above
+            .forward(net.below.forward(x.clone()))
+            .square()
+            .sum();
+        let between = live() - before;
+        assert!(
+            between < DENSE / 16,
+            "{between} bytes more between the passes"
+        );
+        let grads = loss.backward();
+        assert!(x.grad(&grads).is_some());
+        drop(grads);
+        assert!(live() - before < DENSE / 16);
+    }
+}

@@ -1,0 +1,61 @@
+//! Data files to examples.
+
+use crate::TrainError;
+use crate::data::{
+    Columns, EncodingOptions, Example, Record, SourceOptions, concatenate_records, encode_records,
+    read_records,
+};
+use crate::jobs::open::Base;
+use crate::options::ReadingOptions;
+use std::path::Path;
+
+impl ReadingOptions {
+    fn source(&self) -> SourceOptions {
+        SourceOptions {
+            format: self.format.unwrap_or_default(),
+            columns: Columns {
+                text: self.text_column.clone(),
+                prompt: self.prompt_column.clone(),
+                completion: self.completion_column.clone(),
+            },
+            documents: self.documents.unwrap_or_default(),
+            ..SourceOptions::default()
+        }
+    }
+}
+
+/// Examples of a file, and a line on what became of it.
+pub(crate) struct Examples {
+    pub records: Vec<Record>,
+    pub examples: Vec<Example>,
+    pub report: String,
+}
+
+/// Reads and tokenises a file.
+pub(crate) fn read_examples(
+    path: &Path,
+    reading: &ReadingOptions,
+    base: &Base,
+    max_length: usize,
+) -> Result<Examples, TrainError> {
+    let records = read_records(path, &reading.source())?;
+    let (examples, report) = if reading.concatenate {
+        let eos = if reading.no_eos { None } else { base.eos_id() };
+        let (examples, report) = concatenate_records(&records, &base.tokenizer, eos, max_length)?;
+        (examples, report.to_string())
+    } else {
+        let options = EncodingOptions {
+            append_eos: !reading.no_eos,
+            loss_on_prompt: reading.loss_on_prompt,
+            max_length,
+        };
+        let (examples, report) =
+            encode_records(&records, &base.tokenizer, base.eos_id(), &options)?;
+        (examples, report.to_string())
+    };
+    Ok(Examples {
+        records,
+        examples,
+        report: format!("{}: {report}", path.display()),
+    })
+}

@@ -1,0 +1,141 @@
+//! Evaluating a language model.
+
+use super::LEAST;
+use super::data::read_examples;
+use super::evaluator::Evaluator;
+use super::judge::generation_config;
+use crate::TrainError;
+use crate::data::{Example, Record, group_references};
+use crate::device;
+use crate::jobs::adapters::{Uses, Wanted};
+use crate::jobs::evaluation::{EvalOptions, EvalSummary};
+use crate::jobs::job::Evaluate;
+use crate::jobs::open::{load_base, quantize_config};
+use crate::progress::Screen;
+use crate::task::{CausalLm, generate_texts, score_texts};
+use lora_core::files::{Overwrite, write_file};
+use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Evaluates.
+pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
+    let device = device::open(options.device)?;
+    device.seed(options.seed);
+    let wanted = options.adapters.wanted()?;
+    let how = Gpt2Options {
+        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
+    };
+    let loaded = load_base::<Gpt2LmHead>(&options.model, wanted.one(), &how, &device)?;
+    screen.line(&format!("model     {}", loaded.summary));
+    options
+        .adapters
+        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
+    let base = loaded.base;
+    let length = base.max_length(options.max_length, LEAST)?;
+    let data = read_examples(&options.data, &options.reading, &base, length)?;
+    screen.line(&format!("data      {}", data.report));
+    let (task, uses) = match &wanted {
+        Wanted::Named(adapters) => {
+            let uses = uses(options, loaded.model, adapters, &data.examples, screen)?;
+            (CausalLm::new(uses.model().clone(), 0.0), Some(uses))
+        }
+        _ => (CausalLm::new(loaded.model, 0.0), None),
+    };
+
+    let examples = data.examples.clone();
+    let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
+    let mut bar = screen.bar("loss", evaluator.len());
+    let (mut metrics, scores) = evaluator.run(&task, uses.as_ref(), |done| bar.set(done))?;
+    bar.finish();
+
+    let mut texts = Vec::new();
+    if options.generate {
+        let groups = group_references(&data.records)?;
+        let config = generation_config(&base, options.max_new_tokens, options.beams);
+        let mut bar = screen.bar("texts", groups.len());
+        let (model, tokenizer) = (&task.model, &base.tokenizer);
+        texts = generate_texts(
+            model,
+            tokenizer,
+            &groups,
+            &config,
+            options.batch_size,
+            |done| {
+                bar.set(done);
+            },
+        )?;
+        bar.finish();
+        metrics.extend(score_texts(&texts)?);
+    }
+    let summary = EvalSummary {
+        metrics,
+        scores,
+        texts,
+        ..EvalSummary::default()
+    };
+    if let Some(path) = &options.predictions {
+        let lines = lines(&summary, &examples, &data.records);
+        write_file(path, Overwrite::Replace, |file| {
+            lines.iter().try_for_each(|line| writeln!(file, "{line}"))
+        })?;
+    }
+    Ok(summary)
+}
+
+/// The adapters by the names in the data.
+fn uses(
+    options: &EvalOptions,
+    model: Gpt2LmHead,
+    adapters: &[(&str, &Path)],
+    examples: &[Example],
+    screen: &Screen,
+) -> Result<Uses<Gpt2LmHead>, TrainError> {
+    let refuse = |option: &str, why: &str| {
+        let message =
+            format!("does not go with named adapters: {why}; give one adapter without a name");
+        Err(TrainError::config(option, message))
+    };
+    if options.reading.concatenate {
+        return refuse("concatenate", "texts of several records are in one example");
+    }
+    if options.generate {
+        return refuse(
+            "generate",
+            "the references of a prompt may come from records of several adapters",
+        );
+    }
+    let format = options.reading.format.unwrap_or_default();
+    let by_line = options.adapters.names_in(&options.data, format, true)?;
+    let set = options.adapters.put(model, adapters, screen)?;
+    Uses::new(set, &by_line, examples.iter().map(Example::origin))
+}
+
+fn lines(
+    summary: &EvalSummary,
+    examples: &[Example],
+    records: &[Record],
+) -> Vec<serde_json::Value> {
+    let texts: HashMap<&str, &str> = summary
+        .texts
+        .iter()
+        .map(|text| (text.prompt.as_str(), text.text.as_str()))
+        .collect();
+    // Records that had nothing to predict make no example: the line tells which is which.
+    let prompts: HashMap<usize, &str> = records
+        .iter()
+        .filter_map(|record| Some((record.origin.line(), record.content.prompt()?)))
+        .collect();
+    let scored = summary.scores.iter().zip(examples);
+    scored
+        .map(|(score, example)| {
+            let mut object = json!({"loss": score.loss, "tokens": score.tokens});
+            let prompt = prompts.get(&example.origin().line());
+            if let Some(text) = prompt.and_then(|prompt| texts.get(prompt)) {
+                object["prediction"] = json!(text);
+            }
+            object
+        })
+        .collect()
+}

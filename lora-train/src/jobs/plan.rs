@@ -1,0 +1,443 @@
+//! Options of a training run with everything filled in and checked.
+
+use crate::TrainError;
+use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
+use crate::jobs::adapter::{lora_config, lora_plus, prefix_config};
+use crate::jobs::open::{model_directory, quantize_config};
+use crate::jobs::ranges::{at_least_one, within};
+use crate::options::TrainOptions;
+use crate::task::TaskName;
+use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
+use lora_core::{LoraConfig, QuantizeConfig};
+use lora_models::classifier::{HeadKind, adapter_labels};
+use lora_models::encoder::{EncoderConfig, Labels};
+use lora_models::prefix::PrefixConfig;
+use std::path::{Path, PathBuf};
+
+/// What a run will do: [`TrainOptions`] with defaults in place.
+#[derive(Clone, Debug)]
+pub struct TrainPlan {
+    /// The options it was made from.
+    pub options: TrainOptions,
+    /// Base model.
+    pub model: PathBuf,
+    /// Training data.
+    pub data: PathBuf,
+    /// Where everything is written to.
+    pub output: PathBuf,
+    /// The adapter; `None` to train all weights, or a prefix alone.
+    pub lora: Option<LoraConfig>,
+    /// The prefix.
+    pub prefix: Option<PrefixConfig>,
+    /// The optimizer.
+    pub adamw: AdamW,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Other rates for some factors.
+    pub lora_plus: Option<LoraPlus>,
+    /// What it does after the warm-up.
+    pub schedule: ScheduleKind,
+    /// Largest norm of all gradients together.
+    pub max_grad_norm: Option<f64>,
+    /// Label smoothing.
+    pub label_smoothing: f64,
+    /// What goes through the model at once.
+    pub batch: BatchSize,
+    /// Examples in a forward pass of an evaluation.
+    pub eval_batch_size: usize,
+    /// Forward passes in a step.
+    pub accumulation: usize,
+    /// Times to go through the data.
+    pub epochs: usize,
+    /// Order of the examples.
+    pub order: BatchOrder,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// When to evaluate.
+    pub evaluate: Every,
+    /// When to write a checkpoint.
+    pub save: Every,
+}
+
+/// Packed examples have no place for the keys and values of a prefix.
+pub(super) fn packed_prefix() -> TrainError {
+    TrainError::config(
+        "packing",
+        "puts examples one behind another, and each would need the prefix before it; leave one of them out",
+    )
+}
+
+fn required(name: &str, value: &Option<PathBuf>) -> Result<PathBuf, TrainError> {
+    value.clone().ok_or_else(|| {
+        TrainError::config(
+            name,
+            format!("is missing: give --{name}, or `{name}` in a recipe"),
+        )
+    })
+}
+
+impl TrainPlan {
+    /// Fills in defaults and checks every value.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] that names the option.
+    pub fn new(options: TrainOptions) -> Result<Self, TrainError> {
+        let o = &options;
+        let rate = |name: &str, value: f64| {
+            within(
+                name,
+                value,
+                value.is_finite() && value >= 0.0,
+                "a number of at least 0",
+            )
+        };
+        let share = |name: &str, value: f64| {
+            within(
+                name,
+                value,
+                (0.0..1.0).contains(&value),
+                "a number in [0, 1)",
+            )
+        };
+        if let Some(ratio) = o.warmup_ratio {
+            within(
+                "warmup_ratio",
+                ratio,
+                (0.0..=1.0).contains(&ratio),
+                "a share in [0, 1]",
+            )?;
+            if o.warmup_steps.is_some() {
+                return Err(TrainError::config(
+                    "warmup_ratio",
+                    "is given beside warmup_steps; give one",
+                ));
+            }
+        }
+        if o.from_scratch && !o.full {
+            return Err(TrainError::config(
+                "from_scratch",
+                "goes with --full: an adapter on random weights learns nothing of use",
+            ));
+        }
+        if o.full && o.bitfit {
+            return Err(TrainError::config(
+                "bitfit",
+                "trains biases, --full all weights; give one",
+            ));
+        }
+        if o.full && (o.adapter.is_some() || o.merge) {
+            return Err(TrainError::config(
+                "full",
+                "trains all weights: there is no adapter to start from or to merge",
+            ));
+        }
+        if o.full && o.quantize.is_some() {
+            return Err(TrainError::config(
+                "quantize",
+                "is for frozen weights, and --full trains all of them",
+            ));
+        }
+        let best = o.early_stopping.is_some() || o.keep_best || o.metric.is_some();
+        if best && o.eval_data.is_none() {
+            return Err(TrainError::config(
+                "eval_data",
+                "is missing: without it there is no best evaluation to stop by or to keep",
+            ));
+        }
+        let batch_size = at_least_one("batch_size", o.batch_size.unwrap_or(8))?;
+        if o.batch_size.is_some() && o.batch_tokens.is_some() {
+            return Err(TrainError::config(
+                "batch_tokens",
+                "is given beside batch_size; give one",
+            ));
+        }
+        let tokens = |most| at_least_one("batch_tokens", most);
+        let batch = match (o.batch_tokens, o.packing) {
+            (None, _) => BatchSize::Examples(batch_size),
+            (Some(most), false) => BatchSize::PaddedTokens(tokens(most)?),
+            (Some(most), true) => BatchSize::PackedTokens(tokens(most)?),
+        };
+        let max_grad_norm = rate("max_grad_norm", o.max_grad_norm.unwrap_or(1.0))?;
+        let prefix = prefix_config(o)?;
+        if o.packing && prefix.is_some() {
+            return Err(packed_prefix());
+        }
+        let lora = match o.full || o.prefix_only {
+            true => None,
+            false => Some(lora_config(o)?),
+        };
+        let standard = AdamW::default();
+        Ok(Self {
+            model: required("model", &o.model)?,
+            data: required("data", &o.data)?,
+            output: required("output", &o.output)?,
+            lora,
+            prefix,
+            adamw: AdamW {
+                beta1: share("beta1", o.beta1.unwrap_or(standard.beta1))?,
+                beta2: share("beta2", o.beta2.unwrap_or(standard.beta2))?,
+                epsilon: rate("epsilon", o.epsilon.unwrap_or(standard.epsilon))?,
+                weight_decay: rate(
+                    "weight_decay",
+                    o.weight_decay.unwrap_or(standard.weight_decay),
+                )?,
+            },
+            lr: rate("lr", o.lr.unwrap_or(2e-4))?,
+            lora_plus: lora_plus(o)?,
+            schedule: o.schedule.unwrap_or_default(),
+            max_grad_norm: (max_grad_norm > 0.0).then_some(max_grad_norm),
+            label_smoothing: share("label_smoothing", o.label_smoothing.unwrap_or(0.0))?,
+            batch,
+            eval_batch_size: at_least_one(
+                "eval_batch_size",
+                o.eval_batch_size.unwrap_or(batch_size),
+            )?,
+            accumulation: at_least_one("grad_accumulation", o.grad_accumulation.unwrap_or(1))?,
+            epochs: at_least_one("epochs", o.epochs.unwrap_or(3))?,
+            // What is packed needs no padding, whatever lies together.
+            order: match (o.no_shuffle, o.no_group_by_length || o.packing) {
+                (true, _) => BatchOrder::FileOrder,
+                (false, true) => BatchOrder::Shuffled,
+                (false, false) => BatchOrder::GroupedByLength,
+            },
+            seed: o.seed.unwrap_or(42),
+            evaluate: match (o.eval_data.is_some(), o.eval_steps) {
+                (false, _) => Every::Never,
+                (true, None) => Every::Epoch,
+                (true, Some(steps)) => Every::Steps(at_least_one("eval_steps", steps)?),
+            },
+            save: match o.save_steps {
+                None => Every::Epoch,
+                Some(0) => Every::Never,
+                Some(steps) => Every::Steps(steps),
+            },
+            options,
+        })
+    }
+
+    /// How the frozen weights are quantised.
+    ///
+    /// # Errors
+    /// If the adapter that is gone on with cannot be read.
+    pub fn quantize(&self) -> Result<Option<QuantizeConfig>, TrainError> {
+        let whole = self.options.modules_to_save.as_deref().unwrap_or_default();
+        let adapter: Vec<&Path> = self.options.adapter.as_deref().into_iter().collect();
+        quantize_config(self.options.quantize, &adapter, whole)
+    }
+
+    /// What is learned: as asked for, else by the model and the adapter that is gone on with.
+    ///
+    /// # Errors
+    /// If the model cannot be read, or does not fit the task.
+    pub fn task(&self) -> Result<TaskName, TrainError> {
+        let model = model_directory(&self.model)?;
+        let by_model = default_task(&model, self.options.adapter.as_deref())?;
+        let task = self.options.task.unwrap_or(by_model);
+        if (task == TaskName::CausalLm) != (by_model == TaskName::CausalLm) {
+            return Err(TrainError::config(
+                "task",
+                format!(
+                    "is {task}, but {} is a model for {by_model}; causal-lm needs GPT-2, the others an \
+                     encoder: BERT, RoBERTa or DeBERTa",
+                    self.model.display()
+                ),
+            ));
+        }
+        Ok(task)
+    }
+
+    /// Steps of the run.
+    pub fn total_steps(&self, batches: &BatchPlan) -> Result<usize, TrainError> {
+        let steps = |epoch| batches.batches_in(epoch).div_ceil(self.accumulation);
+        match self.options.max_steps {
+            Some(steps) => at_least_one("max_steps", steps),
+            None => Ok((0..self.epochs as u64).map(steps).sum()),
+        }
+    }
+
+    /// Steps of the warm-up, out of all; a ratio is rounded up, as in transformers.
+    pub fn warmup_steps(&self, total: usize) -> usize {
+        match (self.options.warmup_steps, self.options.warmup_ratio) {
+            (Some(steps), _) => steps,
+            (None, Some(ratio)) => (ratio * total as f64).ceil() as usize,
+            (None, None) => 0,
+        }
+    }
+
+    /// Whether the best evaluation is kept, not the last step.
+    pub fn keeps_best(&self) -> bool {
+        self.options.keep_best || self.options.early_stopping.is_some()
+    }
+
+    /// The options that change the numbers of a run: a run is resumed with the same only.
+    pub fn fingerprint<S: Sample>(&self, examples: &[S]) -> Result<String, TrainError> {
+        let tokens: usize = examples.iter().map(Sample::length).sum();
+        let examples = examples.len();
+        let numbers = TrainOptions {
+            model: None,
+            data: None,
+            eval_data: None,
+            output: None,
+            adapter: None,
+            overwrite: false,
+            strict_base: false,
+            merge: false,
+            device: None,
+            generate_prompts: None,
+            eval_batch_size: None,
+            ..self.options.clone()
+        };
+        Ok(format!(
+            "{}examples = {examples}\ntokens = {tokens}\n",
+            numbers.to_toml()?
+        ))
+    }
+}
+
+/// What a model, with or without an adapter, does.
+pub(crate) fn default_task(model: &Path, adapter: Option<&Path>) -> Result<TaskName, TrainError> {
+    if lora_models::model_type(model)? == "gpt2" {
+        return Ok(TaskName::CausalLm);
+    }
+    let (kind, labels) = match adapter {
+        Some(adapter) => {
+            let found = adapter_labels(adapter)?;
+            (found.kind, found.labels)
+        }
+        None => {
+            let config = EncoderConfig::from_dir(model)?;
+            (HeadKind::of_checkpoint(&config), Some(config.labels))
+        }
+    };
+    Ok(match (kind, labels) {
+        (Some(HeadKind::Token), _) => TaskName::TokenClassification,
+        (_, Some(Labels::Score)) => TaskName::Regression,
+        _ => TaskName::Classification,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> TrainOptions {
+        TrainOptions {
+            model: Some("base".into()),
+            data: Some("train.jsonl".into()),
+            output: Some("out".into()),
+            ..TrainOptions::default()
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_name() {
+        let bad: [(&str, TrainOptions); 11] = [
+            (
+                "model",
+                TrainOptions {
+                    model: None,
+                    ..options()
+                },
+            ),
+            (
+                "batch_size",
+                TrainOptions {
+                    batch_size: Some(0),
+                    ..options()
+                },
+            ),
+            (
+                "lr",
+                TrainOptions {
+                    lr: Some(f64::NAN),
+                    ..options()
+                },
+            ),
+            (
+                "label_smoothing",
+                TrainOptions {
+                    label_smoothing: Some(1.0),
+                    ..options()
+                },
+            ),
+            (
+                "warmup_ratio",
+                TrainOptions {
+                    warmup_ratio: Some(1.5),
+                    ..options()
+                },
+            ),
+            (
+                "from_scratch",
+                TrainOptions {
+                    from_scratch: true,
+                    ..options()
+                },
+            ),
+            (
+                "eval_data",
+                TrainOptions {
+                    early_stopping: Some(2),
+                    ..options()
+                },
+            ),
+            (
+                "batch_tokens",
+                TrainOptions {
+                    batch_size: Some(4),
+                    batch_tokens: Some(512),
+                    ..options()
+                },
+            ),
+            (
+                "batch_tokens",
+                TrainOptions {
+                    batch_tokens: Some(0),
+                    ..options()
+                },
+            ),
+            (
+                "packing",
+                TrainOptions {
+                    packing: true,
+                    prefix: Some(4),
+                    ..options()
+                },
+            ),
+            (
+                "full",
+                TrainOptions {
+                    full: true,
+                    merge: true,
+                    ..options()
+                },
+            ),
+        ];
+        for (name, options) in bad {
+            match TrainPlan::new(options) {
+                Err(TrainError::Config { option, .. }) => assert_eq!(option, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn steps_and_warm_up_are_counted_as_transformers_does() {
+        let plan = TrainPlan::new(TrainOptions {
+            epochs: Some(3),
+            grad_accumulation: Some(4),
+            warmup_ratio: Some(0.1),
+            ..options()
+        })
+        .unwrap();
+        // 10 batches make 3 steps an epoch, the last of 2 batches.
+        let batches = |lengths: &[usize], size| {
+            BatchPlan::new(lengths.to_vec(), size, BatchOrder::FileOrder, 0).unwrap()
+        };
+        let ten = batches(&[3; 20], BatchSize::Examples(2));
+        assert_eq!(plan.total_steps(&ten).unwrap(), 9);
+        let five = batches(&[3; 20], BatchSize::PackedTokens(12));
+        assert_eq!(plan.total_steps(&five).unwrap(), 6);
+        assert_eq!(plan.warmup_steps(9), 1);
+    }
+}

@@ -1,0 +1,101 @@
+//! Training on data with its real lengths.
+
+use super::{BenchReport, Timing};
+use crate::TrainError;
+use crate::data::BatchSize;
+use crate::device::{self, DeviceName};
+use crate::jobs::plan::TrainPlan;
+use crate::jobs::train::train;
+use crate::options::TrainOptions;
+use crate::progress::Screen;
+use clap::Args;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Options of `lora bench epoch`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EpochOptions {
+    /// Recipe: a TOML file with any of the options below as keys; flags win over it.
+    pub recipe: Option<PathBuf>,
+    /// As `lora train` takes them. What is trained is thrown away, and nothing is evaluated.
+    #[command(flatten)]
+    pub options: TrainOptions,
+}
+
+/// What is looked at of a line of `metrics.jsonl`.
+#[derive(Deserialize)]
+struct Line {
+    tokens: usize,
+    seconds: f64,
+}
+
+/// Trains an epoch, or as many steps as are asked for, and times it. The first step is not counted.
+///
+/// `tokens_per_s` counts tokens that are learned, or what is read where one thing is learned of many tokens.
+///
+/// # Errors
+/// As `lora train`; for a run of a single step.
+pub fn bench_epoch(options: &EpochOptions, screen: &mut Screen) -> Result<BenchReport, TrainError> {
+    let options = match &options.recipe {
+        Some(recipe) => options
+            .options
+            .clone()
+            .or(TrainOptions::from_recipe(recipe)?)?,
+        None => options.options.clone(),
+    };
+    let parent = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir()))?;
+    let output = parent.path().join("run");
+    let options = TrainOptions {
+        output: Some(output.clone()),
+        eval_data: None,
+        generate_prompts: None,
+        early_stopping: None,
+        keep_best: false,
+        metric: None,
+        merge: false,
+        resume: false,
+        save_steps: Some(0),
+        epochs: Some(1),
+        ..options
+    };
+    let device = device::open(options.device.unwrap_or(DeviceName::Auto))?;
+    let plan = TrainPlan::new(options)?;
+    let model = plan.model.display().to_string();
+    let (size, most) = match plan.batch {
+        BatchSize::Examples(examples) => ("batch_size", examples),
+        BatchSize::PaddedTokens(tokens) => ("batch_tokens", tokens),
+        BatchSize::PackedTokens(tokens) => ("packed_tokens", tokens),
+    };
+    let method = match (&plan.lora, plan.options.full) {
+        (_, true) => "full".into(),
+        (Some(lora), _) => format!("LoRA r={}", lora.rank),
+        (None, _) => "prefix".into(),
+    };
+    let summary = train(plan, burn_train::Interrupter::new(), screen)?;
+    let path = output.join("metrics.jsonl");
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+    let lines: Result<Vec<Line>, _> = text.lines().map(serde_json::from_str).collect();
+    let lines = lines.map_err(|error| TrainError::data_format(&path, error.to_string()))?;
+    let ([first, counted @ ..], Some(last)) = (lines.as_slice(), lines.last()) else {
+        return Err(TrainError::config("max_steps", "is 0"));
+    };
+    if counted.is_empty() {
+        return Err(TrainError::config(
+            "max_steps",
+            "is 1, and the first step is not counted; give more, or more data",
+        ));
+    }
+    let turns = lines
+        .windows(2)
+        .map(|pair| pair[1].seconds - pair[0].seconds);
+    let timing = Timing::new(turns.collect());
+    let tokens: usize = counted.iter().map(|line| line.tokens).sum();
+    let seconds = last.seconds - first.seconds;
+    let report = BenchReport::new("epoch", model, method, &device, &timing, summary.trainable)
+        .with(size, most as f64)
+        .with("steps", counted.len() as f64)
+        .with("tokens", tokens as f64)
+        .with("seconds", seconds)
+        .with("tokens_per_s", tokens as f64 / seconds);
+    Ok(report)
+}

@@ -1,0 +1,185 @@
+//! Several adapters made into one.
+
+use crate::TrainError;
+use crate::jobs::prefix::refuse_beside;
+use crate::progress::Screen;
+use clap::Args;
+use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine as combined};
+use lora_core::files::Overwrite;
+use lora_core::stored::StoredAdapter;
+use std::path::PathBuf;
+
+/// Options of `lora combine`.
+#[derive(Args, Clone, Debug)]
+pub struct CombineArgs {
+    /// Directories of PEFT adapters on one base model.
+    #[arg(required = true, value_name = "DIR")]
+    pub adapters: Vec<PathBuf>,
+    /// Weight of each, in their order [default: 1 for all].
+    #[arg(
+        long,
+        value_name = "X,X",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    pub weights: Vec<f64>,
+    /// As PEFT calls it: `cat`, the exact sum, with all ranks together; `linear`, `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`, on the factors; `svd` and the same with `_svd` behind, on the updates, with the best approximation of a rank.
+    #[arg(long, value_name = "NAME", default_value = "cat")]
+    pub method: String,
+    /// Rank of the result of `svd` methods [default: the largest of the adapters].
+    #[arg(long, value_name = "N")]
+    pub rank: Option<usize>,
+    /// Share of values that pruning methods keep.
+    #[arg(long, value_name = "X")]
+    pub density: Option<f64>,
+    /// How `ties` methods find the sign that most agree on: by the sum of the values, or with this by how many there are.
+    #[arg(long)]
+    pub by_frequency: bool,
+    /// Whose head to keep where several trained one, counted from 1.
+    #[arg(long, value_name = "N")]
+    pub head_from: Option<usize>,
+    /// Seed of `dare` methods.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// Refuse adapters that are known to be of different bases, where otherwise a line warns.
+    #[arg(long)]
+    pub strict_base: bool,
+    /// Directory to write.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace the output directory if it is there.
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+impl CombineArgs {
+    fn options(&self) -> Result<CombineOptions, TrainError> {
+        let name = self.method.replace('-', "_");
+        let (kind, on_update) = match name.strip_suffix("svd") {
+            Some(kind) => (kind.trim_end_matches('_'), true),
+            None => (name.as_str(), false),
+        };
+        let density = || {
+            self.density.ok_or_else(|| {
+                TrainError::config(
+                    "density",
+                    format!("is missing: `{name}` prunes; give the share to keep"),
+                )
+            })
+        };
+        let majority = match self.by_frequency {
+            true => MajoritySign::Frequency,
+            false => MajoritySign::Total,
+        };
+        let mix = match kind {
+            "" | "cat" | "linear" => Mix::Linear,
+            "ties" => Mix::Ties {
+                density: density()?,
+                majority,
+            },
+            "dare_linear" => Mix::DareLinear {
+                density: density()?,
+            },
+            "dare_ties" => Mix::DareTies {
+                density: density()?,
+                majority,
+            },
+            "magnitude_prune" => Mix::MagnitudePrune {
+                density: density()?,
+            },
+            _ => {
+                return Err(TrainError::config(
+                    "method",
+                    format!(
+                        "is {}, expected cat, linear, svd, ties, dare_linear, dare_ties or magnitude_prune, or one \
+                         of the last four with _svd behind it",
+                        self.method
+                    ),
+                ));
+            }
+        };
+        if mix == Mix::Linear && self.density.is_some() {
+            return Err(TrainError::config(
+                "density",
+                format!("has no meaning for `{name}`"),
+            ));
+        }
+        if self.rank.is_some() && !on_update {
+            return Err(TrainError::config(
+                "rank",
+                format!("has no meaning for `{name}`: only methods in svd choose one"),
+            ));
+        }
+        Ok(CombineOptions {
+            on: match (on_update, kind) {
+                (true, _) => CombineOn::Update { rank: self.rank },
+                (false, "cat") => CombineOn::Concatenation,
+                (false, _) => CombineOn::Factors,
+            },
+            mix,
+            saved_from: match self.head_from {
+                None => None,
+                Some(number @ 1..) if number <= self.adapters.len() => Some(number - 1),
+                Some(number) => {
+                    let message = format!("is {number}, expected 1 to {}", self.adapters.len());
+                    return Err(TrainError::config("head_from", message));
+                }
+            },
+            seed: self.seed,
+            strict_base: self.strict_base,
+        })
+    }
+}
+
+/// Combines adapters, and returns lines on what was written.
+///
+/// # Errors
+/// On bad options or files, adapters that cannot be combined, or an output that is there already.
+pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
+    let options = args.options()?;
+    let weights = match args.weights.is_empty() {
+        true => vec![1.0; args.adapters.len()],
+        false => args.weights.clone(),
+    };
+    if weights.len() != args.adapters.len() {
+        let message = format!(
+            "are {}, expected one for each of {} adapters",
+            weights.len(),
+            args.adapters.len()
+        );
+        return Err(TrainError::config("weights", message));
+    }
+    let read = |dir: &PathBuf| {
+        refuse_beside(dir)?;
+        Ok(StoredAdapter::read(dir)?)
+    };
+    let adapters = args.adapters.iter().map(read);
+    let adapters = adapters.collect::<Result<Vec<_>, TrainError>>()?;
+    let weighted: Vec<(&StoredAdapter, f64)> = adapters.iter().zip(weights).collect();
+    let result = combined(&weighted, &options)?;
+    if let Some(difference) = &result.base_difference {
+        let text = format!("warning: of the adapters, one is, beside the others, {difference}");
+        Screen::detect().line(&text);
+    }
+    let overwrite = match args.overwrite {
+        true => Overwrite::Replace,
+        false => Overwrite::Refuse,
+    };
+    result.adapter.save(&args.output, overwrite)?;
+    let mut text = format!(
+        "combined {} adapters by {}: {} modules, {} parameters, to {}",
+        adapters.len(),
+        args.method,
+        result.adapter.modules.len(),
+        result.adapter.parameters(),
+        args.output.display()
+    );
+    let worst = result.truncation.iter().max_by(|a, b| a.1.total_cmp(b.1));
+    if let Some((module, lost)) = worst {
+        text.push_str(&format!(
+            "\nits rank holds the updates but for {:.2} % at most, of {module}",
+            100.0 * lost
+        ));
+    }
+    Ok(text)
+}

@@ -1,0 +1,209 @@
+//! Two adapters held against each other.
+
+use super::report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, TensorDifference};
+use super::values::Apart;
+use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
+use lora_core::{ExcludeModules, LoraConfig, TargetModules};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How they differ; `same` is not settled yet.
+pub(super) fn compare(first: &StoredAdapter, second: &StoredAdapter, tolerance: f64) -> DiffReport {
+    let modules = both(&first.modules, &second.modules);
+    let saved = both(&first.saved, &second.saved);
+    DiffReport {
+        same: false,
+        kind: DiffKind::Adapters,
+        paths: Default::default(),
+        config: config(first, second),
+        modules_only_in: only_in(&first.modules, &second.modules),
+        modules: modules
+            .map(|(name, x, y)| module(name, x, y, tolerance))
+            .collect(),
+        tensors_only_in: only_in(&first.saved, &second.saved),
+        tensors: saved
+            .map(|(name, x, y)| tensor(name, x, y, tolerance))
+            .collect(),
+    }
+}
+
+fn both<'a, T>(
+    first: &'a BTreeMap<String, T>,
+    second: &'a BTreeMap<String, T>,
+) -> impl Iterator<Item = (&'a str, &'a T, &'a T)> {
+    first
+        .iter()
+        .filter_map(|(name, x)| Some((name.as_str(), x, second.get(name)?)))
+}
+
+fn only_in<T>(first: &BTreeMap<String, T>, second: &BTreeMap<String, T>) -> [Vec<String>; 2] {
+    let without = |of: &BTreeMap<String, T>, other: &BTreeMap<String, T>| -> Vec<String> {
+        let names = of.keys().filter(|name| !other.contains_key(*name));
+        names.cloned().collect()
+    };
+    [without(first, second), without(second, first)]
+}
+
+/// The fields that differ. Sets are compared as such: PEFT writes them in any order.
+fn config(first: &StoredAdapter, second: &StoredAdapter) -> Vec<FieldDifference> {
+    let (first, second) = (fields(first), fields(second));
+    let names: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    let value =
+        |of: &BTreeMap<String, Value>, name: &String| of.get(name).cloned().unwrap_or_default();
+    names
+        .into_iter()
+        .map(|name| FieldDifference {
+            field: name.clone(),
+            values: [value(&first, name), value(&second, name)],
+        })
+        .filter(|field| field.values[0] != field.values[1])
+        .collect()
+}
+
+fn fields(adapter: &StoredAdapter) -> BTreeMap<String, Value> {
+    let LoraConfig {
+        // What modules have counts, whichever way a configuration says it.
+        rank: _,
+        alpha: _,
+        dropout,
+        scaling,
+        init,
+        seed: _, // A file does not say it.
+        dora,
+        lora_bias,
+        bias,
+        targets,
+        exclude,
+        layers,
+        layers_pattern,
+        modules_to_save,
+        rank_pattern: _,
+        alpha_pattern: _,
+    } = &adapter.config;
+    let modules = || adapter.modules.values();
+    let sorted = |names: &[String]| json!(names.iter().collect::<BTreeSet<_>>());
+    let options = &adapter.options;
+    let mut fields: BTreeMap<String, Value> = [
+        (
+            "ranks",
+            distinct(modules().map(|module| json!(module.rank()))),
+        ),
+        (
+            "scales",
+            distinct(modules().map(|module| json!(module.scale))),
+        ),
+        ("dropout", json!(dropout)),
+        ("scaling", json!(scaling)),
+        ("init", json!(init)),
+        ("dora", json!(dora)),
+        ("lora_bias", json!(lora_bias)),
+        ("bias", json!(bias)),
+        (
+            "targets",
+            match targets {
+                TargetModules::Names(names) => sorted(names),
+                TargetModules::AllLinear => json!(TargetModules::ALL_LINEAR),
+                TargetModules::Pattern(pattern) => json!(pattern),
+            },
+        ),
+        (
+            "exclude",
+            match exclude {
+                Some(ExcludeModules::Names(names)) => sorted(names),
+                other => json!(other),
+            },
+        ),
+        ("layers", json!(layers)),
+        ("layers_pattern", json!(layers_pattern)),
+        ("modules_to_save", sorted(modules_to_save)),
+        ("task_type", json!(options.task_type)),
+        ("base_model", json!(options.base_model)),
+        ("fan_in_fan_out", json!(options.fan_in_fan_out)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_string(), value))
+    .collect();
+    let notes = adapter.metadata.iter();
+    fields.extend(notes.map(|(key, note)| (format!("metadata.{key}"), json!(note))));
+    let files = options.companions.iter();
+    fields.extend(files.map(|(name, bytes)| {
+        let content = serde_json::from_slice(bytes);
+        let content = content.unwrap_or_else(|_| json!(String::from_utf8_lossy(bytes)));
+        (format!("file.{name}"), content)
+    }));
+    fields
+}
+
+/// Each value once, in the order of the modules.
+fn distinct(values: impl Iterator<Item = Value>) -> Value {
+    let mut all: Vec<Value> = Vec::new();
+    for value in values {
+        if !all.contains(&value) {
+            all.push(value);
+        }
+    }
+    Value::Array(all)
+}
+
+fn module(
+    name: &str,
+    first: &StoredFactors,
+    second: &StoredFactors,
+    tolerance: f64,
+) -> ModuleDifference {
+    let update = first.compare(second);
+    let mut one_sided = Vec::new();
+    let mut vector = |what: &'static str, x: &Option<StoredTensor>, y: &Option<StoredTensor>| {
+        if x.is_some() != y.is_some() {
+            one_sided.push(what);
+        }
+        let (x, y) = (x.as_ref()?, y.as_ref()?);
+        (x.shape == y.shape).then(|| Apart::of(&x.values, &y.values))
+    };
+    let magnitude = vector("magnitude", &first.magnitude, &second.magnitude);
+    let bias = vector("bias", &first.bias, &second.bias);
+    let factors = |x: &StoredTensor, y: &StoredTensor| {
+        x.shape == y.shape && Apart::of(&x.values, &y.values).equal
+    };
+    let same_factors = (first.kind, first.scale) == (second.kind, second.scale)
+        && factors(&first.a, &second.a)
+        && factors(&first.b, &second.b);
+    let relative = update.map(|update| update.relative());
+    let vectors = [&magnitude, &bias].into_iter().flatten();
+    // Equal values that are not finite have no difference to tell.
+    let same_update =
+        same_factors || relative.is_some_and(|relative| relative <= tolerance && tolerance > 0.0);
+    ModuleDifference {
+        module: name.into(),
+        same: same_update
+            && one_sided.is_empty()
+            && vectors.into_iter().all(|v| v.within(tolerance)),
+        ranks: [first.rank(), second.rank()],
+        scales: [first.scale, second.scale],
+        shapes: [first.shape(), second.shape()],
+        norms: update.map(|update| update.norms),
+        relative,
+        cosine: update.and_then(|update| update.cosine),
+        subspace: update.and_then(|update| update.subspace),
+        magnitude: magnitude.map(|apart| apart.largest),
+        bias: bias.map(|apart| apart.largest),
+        one_sided,
+    }
+}
+
+fn tensor(
+    name: &str,
+    first: &StoredTensor,
+    second: &StoredTensor,
+    tolerance: f64,
+) -> TensorDifference {
+    let apart = (first.shape == second.shape).then(|| Apart::of(&first.values, &second.values));
+    TensorDifference {
+        name: name.into(),
+        same: apart.is_some_and(|apart| apart.within(tolerance)),
+        shapes: [first.shape.clone(), second.shape.clone()],
+        dtypes: None,
+        largest: apart.map(|apart| apart.largest),
+        relative: apart.map(|apart| apart.relative),
+    }
+}

@@ -1,0 +1,140 @@
+//! What an adapter, a model or a file of weights is, without loading it onto anything.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `report` | what is found, as structs and as JSON |
+//! | `adapter`, `config`, `names`, `module` | an adapter: configuration, tensors, and whether they belong together |
+//! | `model` | a model, a file of weights |
+//! | `values` | norms, and values that are no numbers |
+//! | `text` | the same for people |
+//!
+//! This is where one looks at files that do not load: what is odd is described, and what cannot be read is an error.
+
+mod adapter;
+mod config;
+mod model;
+mod module;
+mod names;
+mod report;
+mod text;
+mod values;
+
+pub use report::{
+    AdapterReport, DtypeReport, ModelReport, ModuleReport, Report, SavedReport, Settings,
+    TensorReport, TreeReport, Unusual, WeightsReport,
+};
+
+use crate::TrainError;
+use crate::jobs::open::model_directory;
+use clap::Args;
+use lora_core::peft::{CONFIG_FILE, WEIGHTS_FILE};
+use lora_models::checkpoint::Checkpoint;
+use lora_models::encoder::Labels;
+use lora_models::formats::AdapterFormat;
+use std::path::{Path, PathBuf};
+
+/// The most directories that are looked for adapters.
+const MAX_BELOW: usize = 1024;
+
+/// Options of `lora inspect`.
+#[derive(Args, Clone, Debug)]
+pub struct InspectOptions {
+    /// An adapter (a directory of PEFT or mlx-lm, a file of loralib), a model's directory or name, or a file of weights.
+    pub path: PathBuf,
+    /// Alpha that a loralib adapter was trained with: its file does not say.
+    #[arg(long, value_name = "X")]
+    pub alpha: Option<f64>,
+    /// Read the values of a model too, for norms and values that are no numbers: it takes as long as reading its files, and memory for the largest tensor in f32. Those of adapters are always read.
+    #[arg(long)]
+    pub values: bool,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Describes what lies at a path.
+///
+/// # Errors
+/// If there is nothing, or what is there cannot be read at all.
+pub fn inspect(options: &InspectOptions) -> Result<Report, TrainError> {
+    let path = options.path.as_path();
+    if options.alpha.is_some_and(|alpha| !alpha.is_finite()) {
+        return Err(TrainError::config("alpha", "is not a finite number"));
+    }
+    if path.is_file() {
+        return file(path, options);
+    }
+    if path.is_dir() {
+        if let Some(format) = adapter::format_of_dir(path) {
+            let report = adapter::describe(path, format, options)?;
+            return Ok(Report::Adapter(Box::new(report)));
+        }
+        let adapters = below(path)?;
+        if !adapters.is_empty() && !path.join("config.json").exists() {
+            let path = path.display().to_string();
+            return Ok(Report::Adapters(TreeReport { path, adapters }));
+        }
+    }
+    let report = model::describe(&model_directory(path)?, options.values)?;
+    Ok(Report::Model(Box::new(report)))
+}
+
+/// A single file of weights.
+fn file(path: &Path, options: &InspectOptions) -> Result<Report, TrainError> {
+    // A part of an adapter's directory is read with the other.
+    let name = path.file_name().and_then(|name| name.to_str());
+    let of_dir = [
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+        "adapters.safetensors",
+        "adapter_model.bin",
+    ];
+    if let (Some(dir), true) = (
+        path.parent(),
+        name.is_some_and(|name| of_dir.contains(&name)),
+    ) && let Some(format) = adapter::format_of_dir(dir)
+        && dir.join(CONFIG_FILE).exists()
+    {
+        let report = adapter::describe(dir, format, options)?;
+        return Ok(Report::Adapter(Box::new(report)));
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    match adapter::format_of_names(&checkpoint) {
+        Some(AdapterFormat::Loralib) => {
+            let report = adapter::describe(path, AdapterFormat::Loralib, options)?;
+            Ok(Report::Adapter(Box::new(report)))
+        }
+        format => {
+            let mut unusual = Vec::new();
+            if format.is_some() {
+                let message = format!("it is an adapter's, without its {CONFIG_FILE}");
+                unusual.push(Unusual::new("config", message));
+            }
+            let report = model::weights(&checkpoint, options.values, unusual);
+            Ok(Report::Weights(report))
+        }
+    }
+}
+
+/// The directories of a directory that hold adapters, by name.
+fn below(dir: &Path) -> Result<Vec<String>, TrainError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)
+        .map_err(TrainError::io(dir))?
+        .take(MAX_BELOW)
+    {
+        let entry = entry.map_err(TrainError::io(dir))?;
+        if entry.path().join(CONFIG_FILE).is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn label_names(labels: &Labels) -> Vec<String> {
+    match labels {
+        Labels::Score => vec!["score".into()],
+        Labels::Classes(names) => names.clone(),
+    }
+}

@@ -1,0 +1,126 @@
+//! The loss from the reference's logits, with and without label smoothing, on any side of padding.
+
+use crate::common::model;
+use burn::module::Module;
+use burn::tensor::Device;
+use burn_train::{InferenceStep, TrainStep};
+use lora_models::gpt2::Gpt2LmHead;
+use lora_train::data::{Batch, IGNORE_INDEX};
+use lora_train::task::CausalLm;
+use lora_train::trainer::MicroBatch;
+use safetensors::SafeTensors;
+
+struct Case {
+    batch: Batch,
+    /// `[batch, seq, vocabulary]`.
+    logits: Vec<f32>,
+    /// Mean over the labels, by transformers.
+    loss: f32,
+}
+
+fn case(side: &str) -> Case {
+    let bytes = std::fs::read(model().join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let data = |name: &str| {
+        tensors
+            .tensor(&format!("{side}.{name}"))
+            .unwrap()
+            .data()
+            .to_vec()
+    };
+    let integers = |name: &str| -> Vec<i64> {
+        let data = data(name);
+        data.chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    };
+    let floats = |name: &str| -> Vec<f32> {
+        let data = data(name);
+        data.chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    };
+    let (batch, seq) = (3, 9);
+    let labels = integers("labels");
+    let counted = |i: usize| labels[i] != IGNORE_INDEX && !i.is_multiple_of(seq);
+    let label_tokens = (0..labels.len()).filter(|&i| counted(i)).count();
+    Case {
+        batch: Batch {
+            input_ids: integers("input_ids"),
+            attention_mask: integers("attention_mask").iter().map(|&m| m == 1).collect(),
+            batch,
+            seq,
+            segments: None,
+            label_tokens,
+            tokens: batch * seq,
+            indices: vec![0, 1, 2],
+            origins: Vec::new(),
+            labels,
+        },
+        logits: floats("logits"),
+        loss: floats("loss")[0],
+    }
+}
+
+/// PyTorch's cross entropy with label smoothing, in float64 from the reference's logits.
+fn expected(case: &Case, smoothing: f64) -> f64 {
+    let batch = &case.batch;
+    let vocabulary = case.logits.len() / batch.labels.len();
+    let mut sum = 0.0;
+    for (index, &label) in batch.labels.iter().enumerate() {
+        if label == IGNORE_INDEX || index.is_multiple_of(batch.seq) {
+            continue;
+        }
+        let row = &case.logits[(index - 1) * vocabulary..index * vocabulary];
+        let row: Vec<f64> = row.iter().map(|&logit| f64::from(logit)).collect();
+        let log_sum = row.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+        let nll = log_sum - row[label as usize];
+        let mean = log_sum - row.iter().sum::<f64>() / vocabulary as f64;
+        sum += (1.0 - smoothing) * nll + smoothing * mean;
+    }
+    sum / batch.label_tokens as f64
+}
+
+fn micro(case: &Case) -> MicroBatch<Batch> {
+    MicroBatch {
+        batch: case.batch.clone(),
+        loss_scale: 1.0 / case.batch.label_tokens as f64,
+        seed: 1,
+    }
+}
+
+#[test]
+fn the_loss_is_pytorchs_with_and_without_label_smoothing() {
+    let device = Device::flex().autodiff();
+    let (gpt2, _) = Gpt2LmHead::load(model(), &device).unwrap();
+    let right = case("right");
+    assert!((expected(&right, 0.0) - f64::from(right.loss)).abs() < 1e-5);
+    for smoothing in [0.0, 0.1, 0.5] {
+        let task = CausalLm::new(gpt2.clone(), smoothing);
+        let expected = expected(&right, smoothing);
+        let trained = TrainStep::step(&task, micro(&right))
+            .item
+            .loss
+            .into_scalar::<f32>();
+        let judged = InferenceStep::step(&task.valid(), micro(&right))
+            .loss
+            .into_scalar::<f32>();
+        for found in [trained, judged] {
+            assert!(
+                (f64::from(found) - expected).abs() < 1e-4,
+                "{smoothing}: {found} {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn scores_are_those_of_each_token_and_example() {
+    let (gpt2, _) = Gpt2LmHead::load(model(), &Device::flex()).unwrap();
+    let right = case("right");
+    let scores = CausalLm::new(gpt2, 0.0).score(&right.batch).unwrap();
+    assert_eq!(scores.nll.len(), right.batch.label_tokens);
+    let mean = scores.nll.iter().sum::<f32>() / scores.nll.len() as f32;
+    assert!((mean - right.loss).abs() < 1e-4);
+    assert!(scores.example.is_sorted() && scores.example.last() == Some(&2));
+}

@@ -1,0 +1,31 @@
+//! Integration tests, one module a subject, in one binary: linking Burn once a test file takes minutes.
+#![recursion_limit = "256"]
+
+mod backends;
+mod base;
+mod bench;
+mod checkpointed;
+mod classification_metrics;
+mod classify;
+mod classify_loss;
+mod classify_parity;
+mod classify_refused;
+mod classify_tasks;
+mod cli;
+mod common;
+mod data;
+mod diff;
+mod glue;
+mod hostile;
+mod inspect;
+mod kinds;
+mod loss;
+mod merge;
+mod metrics;
+mod named;
+mod packing;
+mod parity;
+mod plan;
+mod prefix;
+mod quantize;
+mod resume;

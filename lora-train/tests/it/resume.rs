@@ -1,0 +1,214 @@
+//! Runs that are cut off go on as if they had not been.
+
+use crate::common::{adapter, fail, fixtures, losses, metrics, succeed, text, train};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn data() -> PathBuf {
+    fixtures().join("train20/train.jsonl")
+}
+
+/// What is trained.
+const ADAPTER: &[&str] = &["--rank", "3", "--alpha", "5", "--dropout", "0.2"];
+const ALL_WEIGHTS: &[&str] = &["--full"];
+
+/// Shuffling, accumulation, dropout and evaluations: everything with a state.
+fn run(what: &[&str], output: &Path, steps: usize) -> Command {
+    let mut command = train(&data(), output);
+    command.args(what);
+    command.args(["--lr", "1e-2", "--schedule", "cosine"]);
+    if !what.contains(&"--batch-tokens") {
+        command.args(["--batch-size", "3"]);
+    }
+    command.args(["--grad-accumulation", "2"]);
+    command.args(["--save-steps", "7", "--seed", "11", "--eval-steps", "10"]);
+    command.args(["--max-steps", &steps.to_string()]);
+    command.arg("--eval-data").arg(data());
+    command
+}
+
+/// Starts a run and waits until it has done so many steps.
+fn start_and_wait(mut command: Command, output: &Path, steps: usize) -> Child {
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let file = output.join("metrics.jsonl");
+    let count = || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        text.lines()
+            .filter(|line| line.contains("grad_norm"))
+            .count()
+    };
+    let start = Instant::now();
+    while count() < steps {
+        assert!(start.elapsed() < Duration::from_secs(120), "no progress");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child
+}
+
+/// Enough that a run takes seconds, so that it can be caught in the middle.
+const STEPS: usize = 600;
+
+fn killed_run_is_as_if_it_had_not_been(
+    what: &[&str],
+    steps: usize,
+) -> (PathBuf, PathBuf, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    succeed(&mut run(what, &whole, steps));
+
+    let cut = dir.path().join("cut");
+    let mut child = start_and_wait(run(what, &cut, steps), &cut, 40);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done = losses(&cut).len();
+    assert!((40..steps).contains(&done), "killed after {done} steps");
+    // The second session is cut off too, wherever it is then.
+    let mut again = run(what, &cut, steps)
+        .arg("--resume")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    again.kill().unwrap();
+    again.wait().unwrap();
+    let output = succeed(run(what, &cut, steps).arg("--resume"));
+    assert!(output.contains("resuming at step"), "{output}");
+
+    assert_eq!(losses(&cut), losses(&whole));
+    let evaluations = |dir: &Path| -> Vec<String> {
+        let lines = metrics(dir);
+        lines
+            .iter()
+            .filter_map(|line| Some(line.get("eval")?.to_string()))
+            .collect()
+    };
+    assert_eq!(evaluations(&cut), evaluations(&whole));
+    (whole, cut, dir)
+}
+
+#[test]
+fn a_killed_run_goes_on_with_identical_losses_and_ends_with_the_identical_adapter() {
+    let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(ADAPTER, STEPS);
+    assert_eq!(
+        adapter(&cut.join("adapter")),
+        adapter(&whole.join("adapter"))
+    );
+}
+
+/// The checkpoint holds what the factors became and what they started at; the run goes on from both.
+#[test]
+fn a_killed_run_that_started_at_the_weights_does_too() {
+    let what = &[
+        "--rank",
+        "2",
+        "--init",
+        "pissa",
+        "--dora",
+        "--dropout",
+        "0.2",
+    ];
+    let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(what, 300);
+    assert_eq!(
+        adapter(&cut.join("adapter")),
+        adapter(&whole.join("adapter"))
+    );
+}
+
+/// The weights are packed again from the same floats.
+#[test]
+fn a_killed_run_on_a_quantised_base_does_too() {
+    let what = &["--rank", "3", "--dropout", "0.2", "--quantize", "nf4"];
+    let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(what, 300);
+    assert_eq!(
+        adapter(&cut.join("adapter")),
+        adapter(&whole.join("adapter"))
+    );
+}
+
+/// The batches of an epoch, whose number is its own, are made again.
+#[test]
+fn a_killed_run_of_packed_texts_does_too() {
+    let what = &[
+        "--rank",
+        "3",
+        "--dropout",
+        "0.2",
+        "--packing",
+        "--batch-tokens",
+        "100",
+    ];
+    let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(what, 300);
+    assert_eq!(
+        adapter(&cut.join("adapter")),
+        adapter(&whole.join("adapter"))
+    );
+}
+
+#[test]
+fn a_killed_run_of_all_weights_does_too() {
+    let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(ALL_WEIGHTS, 200);
+    let weights = |dir: &Path| std::fs::read(dir.join("model/model.safetensors")).unwrap();
+    assert_eq!(weights(&cut), weights(&whole));
+}
+
+#[test]
+fn a_run_is_resumed_with_the_options_that_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    succeed(&mut run(ADAPTER, dir.path(), 7));
+    // The learning rate depends on the number of steps: another number is another run.
+    let mut other = run(ADAPTER, dir.path(), 20);
+    fail(other.arg("--resume"), 1, &["other options", "max_steps"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn control_c_saves_and_exits_cleanly() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    succeed(&mut run(ADAPTER, &whole, STEPS));
+    let cut = dir.path().join("cut");
+    let child = start_and_wait(run(ADAPTER, &cut, STEPS), &cut, 20);
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let message = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    assert!(message.contains("--resume"), "{message}");
+    let done = losses(&cut).len();
+    assert!(done < STEPS);
+    let last = cut.join(format!("checkpoints/step-{done:08}"));
+    assert!(
+        last.join("state.json").exists(),
+        "the step of the interruption is saved"
+    );
+    assert!(cut.join("adapter/adapter_model.safetensors").exists());
+    succeed(run(ADAPTER, &cut, STEPS).arg("--resume"));
+    assert_eq!(losses(&cut), losses(&whole));
+}
+
+#[test]
+fn resuming_needs_a_checkpoint_that_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    fail(
+        run(ADAPTER, dir.path(), 5).arg("--resume"),
+        1,
+        &["none to resume from"],
+    );
+    succeed(&mut run(ADAPTER, dir.path(), 10));
+    let optimizer = dir.path().join("checkpoints/step-00000010/optimizer.bpk");
+    let bytes = std::fs::read(&optimizer).unwrap();
+    std::fs::write(&optimizer, &bytes[..bytes.len() / 2]).unwrap();
+    fail(
+        run(ADAPTER, dir.path(), 10).arg("--resume"),
+        1,
+        &["optimizer.bpk"],
+    );
+}
