@@ -1,13 +1,14 @@
 //! A module together with the report of its adapters.
 
-use super::{AttachReport, detach};
-use crate::merge::{Merged, merge};
-use crate::trainable::{TrainableSummary, trainable_summary};
+use super::detach::detach;
+use super::merge::{Merged, merge};
+use super::report::AttachReport;
+use super::trainable::{TrainableSummary, trainable_summary};
 use burn::module::Module;
 
 /// A module with LoRA adapters, and the report of how they were attached.
 ///
-/// [`attach`](crate::attach()), [`freeze`](crate::freeze) and [`peft::load`](crate::peft::load()) return one. The report holds
+/// [`attach`](crate::attach()), [`freeze`](crate::freeze) and [`peft::load`](crate::file::load()) return one. The report holds
 /// the configuration, so that saving, merging and inspecting the adapters need nothing else.
 ///
 /// # Example

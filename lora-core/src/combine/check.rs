@@ -1,9 +1,9 @@
 //! What can be combined.
 
 use super::{CombineOn, CombineOptions, Mix};
-use crate::LoraError;
+use crate::error::{BaseDifference, LoraError};
 use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
-use crate::fingerprint::{BaseDifference, BaseFingerprint};
+use crate::fingerprint::BaseFingerprint;
 use std::collections::BTreeMap;
 
 fn refused(found: impl Into<String>, expected: impl Into<String>) -> LoraError {

@@ -31,10 +31,10 @@ mod mix;
 
 pub use mix::{MajoritySign, Mix};
 
+use crate::config::TargetModules;
+use crate::error::{BaseDifference, LoraError};
 use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
-use crate::fingerprint::BaseDifference;
-use crate::hash::stable_hash;
-use crate::{LoraError, TargetModules};
+use crate::layout::stable_hash;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the mixing is done on.

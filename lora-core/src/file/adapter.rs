@@ -2,8 +2,10 @@
 
 use super::config::PeftOptions;
 use super::notes::{INIT_KEY, Notes, SLICES_KEY, SavedSlices};
+use crate::config::LoraConfig;
+use crate::error::LoraError;
 use crate::fingerprint::BaseFingerprint;
-use crate::{LayerKind, LoraConfig, LoraError, Slices};
+use crate::layout::{LayerKind, Slices};
 use faer::Mat;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -142,7 +144,7 @@ impl StoredAdapter {
     /// Returns true if the factors are on a base from which their start was taken (PiSSA, OLoRA as PEFT saves them
     /// unless told otherwise): alone they say nothing of the update of the original base.
     pub fn needs_changed_base(&self) -> bool {
-        self.config.init.starts_at_weight() && !self.metadata.contains_key(INIT_KEY)
+        self.config.init.is_residual() && !self.metadata.contains_key(INIT_KEY)
     }
 
     /// Returns the fingerprint of the base that it was trained on, if the file has one.

@@ -1,10 +1,11 @@
 //! `adapter_config.json`: read strictly, or leniently to describe what does not load, and written as PEFT reads it.
 
 use super::adapter::StoredAdapter;
-use crate::files::read_bounded;
-use crate::{
-    BiasTraining, ExcludeModules, LoraConfig, LoraError, LoraInit, LoraScaling, TargetModules,
+use crate::config::{
+    BiasTraining, ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules,
 };
+use crate::error::LoraError;
+use crate::files::read_bounded;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,10 @@
 //! Comparison of a configuration with the tensors that an adapter has.
 
-use crate::targets::is_inside;
-use crate::targets::pattern::{ends_in, first_match, full_match, patterns};
-use crate::{BiasTraining, ExcludeModules, LoraConfig, LoraError, TargetModules};
+use crate::config::{
+    BiasTraining, ExcludeModules, LoraConfig, TargetModules, first_match, full_match, patterns,
+};
+use crate::error::LoraError;
+use crate::layout::{ends_in, is_inside};
 use regex::Regex;
 
 /// Rank and alpha that a configuration gives each module.

@@ -3,8 +3,9 @@
 use super::adapter::StoredAdapter;
 use super::config::{AdapterKind, ConfigFile, PeftOptions};
 use super::tensors::{AdapterTensors, WEIGHTS_FILE};
+use crate::config::LoraConfig;
+use crate::error::LoraError;
 use crate::files::read_bounded;
-use crate::{LoraConfig, LoraError};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

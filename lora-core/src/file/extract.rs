@@ -3,17 +3,15 @@
 use super::adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
 use super::config::PeftOptions;
 use super::notes::INIT_KEY;
-use crate::adapted::AdaptedModule;
-use crate::adapter::{LoraBias, LowRankAdapter};
-use crate::attach::Adapted;
+use crate::adapter::{AttachedAdapters, base_value};
+use crate::attach::{Adapted, AttachReport};
+use crate::error::LoraError;
 use crate::files::Overwrite;
 use crate::fingerprint::BaseFingerprint;
-use crate::modules::base_value;
-use crate::targets::SavedParameter;
-use crate::{AttachReport, LoraError};
-use burn::module::{Module, ModuleVisitor, Param};
+use crate::layout::{AdaptedModule, SavedParameter};
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Writes the adapters of a module as a PEFT directory, atomically.
@@ -40,10 +38,9 @@ pub fn extract<M: Module>(
     report: &AttachReport,
     options: &PeftOptions,
 ) -> Result<StoredAdapter, LoraError> {
-    let mut attached = Attached::default();
-    module.visit(&mut attached);
+    let attached = AttachedAdapters::new(module);
     let saved = |parameter: &SavedParameter| base_value(module, &parameter.parameter);
-    stored(module, report, options, &attached.source(), saved)
+    stored(module, report, options, &attached, saved)
 }
 
 impl<M: Module> Adapted<M> {
@@ -70,19 +67,13 @@ impl<M: Module> Adapted<M> {
     }
 }
 
-/// Adapters by the path of their parameter.
-pub(crate) struct AdapterSource<'a> {
-    pub adapters: HashMap<&'a str, &'a LowRankAdapter>,
-    pub biases: HashMap<&'a str, &'a LoraBias>,
-}
-
-/// Returns the adapters of `source` as files hold them; `saved` gives the values of fully trained parameters, and
+/// Returns adapters as files hold them; `saved` gives the values of fully trained parameters, and
 /// `base` is any module on the same base.
 pub(crate) fn stored<M: Module>(
     base: &M,
     report: &AttachReport,
     options: &PeftOptions,
-    source: &AdapterSource<'_>,
+    attached: &AttachedAdapters,
     saved: impl Fn(&SavedParameter) -> Option<Vec<f32>>,
 ) -> Result<StoredAdapter, LoraError> {
     let not_attached = |module: &str| LoraError::NotAttached {
@@ -96,9 +87,8 @@ pub(crate) fn stored<M: Module>(
         metadata: BTreeMap::new(),
     };
     for module in &report.modules {
-        let factors = source
-            .factors(module)
-            .ok_or_else(|| not_attached(&module.module))?;
+        let factors =
+            stored_factors(module, attached).ok_or_else(|| not_attached(&module.module))?;
         adapter.modules.insert(module.module.clone(), factors);
     }
     for parameter in &report.saved {
@@ -116,47 +106,44 @@ pub(crate) fn stored<M: Module>(
     });
     adapter.note_slices(slices);
     BaseFingerprint::of_module(base, &report.outline)?.note(&mut adapter.metadata);
-    if report.config.init.starts_at_weight() {
+    if report.config.init.is_residual() {
         let init = report.config.init.to_string();
         adapter.metadata.insert(INIT_KEY.into(), init);
     }
     Ok(adapter)
 }
 
-impl AdapterSource<'_> {
-    /// Returns the factors of a module; `None` if the adapter there is missing or another one.
-    fn factors(&self, module: &AdaptedModule) -> Option<StoredFactors> {
-        let [d_in, d_out] = module.shape;
-        let rank = module.total_rank();
-        let adapter = self.adapters.get(module.parameter.as_str())?;
-        let (a, b) = adapter.factors();
-        let mut a = transpose(&host(a, [d_in, rank])?, [d_in, rank]);
-        let mut b = host(b, [rank, d_out])?;
-        if adapter.start.is_some() {
-            a = interleaved(&a, module.rank * d_in);
-            b = interleaved(&b, module.rank * d_out);
-        }
-        let vector = |value: &Param<Tensor<1>>| {
-            Some(StoredTensor::new([d_out], host(value.val(), [d_out])?))
-        };
-        let magnitude = if module.dora {
-            Some(vector(adapter.magnitude.as_ref()?)?)
-        } else {
-            None
-        };
-        let bias = match &module.bias {
-            None => None,
-            Some(path) => Some(vector(&self.biases.get(path.as_str())?.value)?),
-        };
-        Some(StoredFactors {
-            kind: module.kind,
-            a: StoredTensor::new([rank, d_in], a),
-            b: StoredTensor::new([d_out, rank], transpose(&b, [rank, d_out])),
-            scale: module.scale,
-            magnitude,
-            bias,
-        })
+/// Returns the factors of a module; `None` if the adapter there is missing or another one.
+fn stored_factors(module: &AdaptedModule, attached: &AttachedAdapters) -> Option<StoredFactors> {
+    let [d_in, d_out] = module.shape;
+    let rank = module.total_rank();
+    let adapter = attached.adapters.get(&module.parameter)?;
+    let (a, b) = adapter.factors();
+    let mut a = transpose(&host(a, [d_in, rank])?, [d_in, rank]);
+    let mut b = host(b, [rank, d_out])?;
+    if adapter.start.is_some() {
+        a = interleaved(&a, module.rank * d_in);
+        b = interleaved(&b, module.rank * d_out);
     }
+    let vector =
+        |value: &Param<Tensor<1>>| Some(StoredTensor::new([d_out], host(value.val(), [d_out])?));
+    let magnitude = if module.dora {
+        Some(vector(adapter.magnitude.as_ref()?)?)
+    } else {
+        None
+    };
+    let bias = match &module.bias {
+        None => None,
+        Some(path) => Some(vector(&attached.biases.get(path)?.value)?),
+    };
+    Some(StoredFactors {
+        kind: module.kind,
+        a: StoredTensor::new([rank, d_in], a),
+        b: StoredTensor::new([d_out, rank], transpose(&b, [rank, d_out])),
+        scale: module.scale,
+        magnitude,
+        bias,
+    })
 }
 
 /// Returns the values of a tensor of this shape, row-major.
@@ -174,40 +161,4 @@ fn interleaved(rows: &[f32], length: usize) -> Vec<f32> {
     let slices = own.chunks(length).zip(start.chunks(length));
     let pairs: Vec<&[f32]> = slices.flat_map(|(own, start)| [own, start]).collect();
     pairs.concat()
-}
-
-/// The adapters in a module.
-#[derive(Default)]
-struct Attached {
-    path: Vec<String>,
-    adapters: HashMap<String, LowRankAdapter>,
-    biases: HashMap<String, LoraBias>,
-}
-
-impl Attached {
-    fn source(&self) -> AdapterSource<'_> {
-        AdapterSource {
-            adapters: self.adapters.iter().map(|(k, v)| (k.as_str(), v)).collect(),
-            biases: self.biases.iter().map(|(k, v)| (k.as_str(), v)).collect(),
-        }
-    }
-}
-
-impl ModuleVisitor for Attached {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = || self.path.join(".");
-        if let Some(adapter) = param.reparameterization::<LowRankAdapter>() {
-            self.adapters.insert(path(), adapter.clone());
-        } else if let Some(bias) = param.reparameterization::<LoraBias>() {
-            self.biases.insert(path(), bias.clone());
-        }
-    }
 }

@@ -4,13 +4,11 @@ use super::dir::AdapterDir;
 use super::notes::compact;
 use super::tensors::{AdapterTensors, PREFIX, TensorRole, tensor_name};
 use super::transpose;
-use crate::adapted::AdaptedModule;
-use crate::attach::{Adapted, AdapterValues, AdapterWeights, AttachPlan};
-use crate::modules::base_value;
-use crate::targets::{SavedParameter, is_inside};
-use crate::{
-    Architecture, AttachReport, BiasTraining, LayerKind, LoraConfig, LoraError, LoraScaling, detach,
-};
+use crate::adapter::base_value;
+use crate::attach::{Adapted, AdapterValues, AdapterWeights, AttachPlan, AttachReport, detach};
+use crate::config::{BiasTraining, LoraConfig, LoraScaling};
+use crate::error::LoraError;
+use crate::layout::{AdaptedModule, Architecture, LayerKind, SavedParameter, is_inside};
 use burn::module::Module;
 use burn::tensor::TensorData;
 use std::path::Path;
@@ -290,7 +288,7 @@ fn adapter_values(
         start_b.iter_mut().for_each(|value| *value = -*value);
         start = Some((start_a, start_b));
     }
-    module.starts_at_weight |= start.is_some();
+    module.residual_init |= start.is_some();
     if module.rank != rank {
         module.rank = rank;
         module.alpha = scaling.alpha(module.scale, rank);

@@ -73,7 +73,7 @@ pub use compare::UpdateDifference;
 pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
 pub use coverage::{ModulePatterns, Unmatched, unmatched};
 pub use dir::AdapterDir;
-pub(crate) use extract::{AdapterSource, stored};
+pub(crate) use extract::stored;
 pub use extract::{extract, save};
 pub use header::{MAX_HEADER_BYTES, read_header};
 pub(crate) use load::{Parts, read_weights};

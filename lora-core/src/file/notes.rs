@@ -1,8 +1,8 @@
 //! Notes of this crate in the metadata of an adapter file, where PEFT does not look.
 
-use crate::LoraInit;
+use crate::config::LoraInit;
 use crate::fingerprint::{BASE_KEY, BaseFingerprint};
-use crate::targets::{FusedLayout, Slices};
+use crate::layout::{FusedLayout, Slices};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -36,9 +36,9 @@ impl Notes {
         };
         let start = match metadata.get(INIT_KEY).map(|text| text.parse::<LoraInit>()) {
             None => None,
-            Some(Ok(init)) if init.starts_at_weight() => Some(init),
+            Some(Ok(init)) if init.is_residual() => Some(init),
             Some(Ok(init)) => {
-                return Err((INIT_KEY, format!("{init} does not start at a weight")));
+                return Err((INIT_KEY, format!("{init} is no residual init")));
             }
             Some(Err(error)) => return Err((INIT_KEY, error)),
         };

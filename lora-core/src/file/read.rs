@@ -5,8 +5,10 @@ use super::config::PeftOptions;
 use super::coverage::ModulePatterns;
 use super::dir::AdapterDir;
 use super::tensors::{AdapterTensors, PREFIX, TensorRole, split_name, tensor_name};
+use crate::config::{LoraConfig, TargetModules};
+use crate::error::LoraError;
 use crate::fingerprint::BASE_KEY;
-use crate::{LayerKind, LoraConfig, LoraError, TargetModules};
+use crate::layout::LayerKind;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -3,7 +3,8 @@
 use super::adapter::{StoredAdapter, StoredTensor};
 use super::header::read_header;
 use super::notes::Notes;
-use crate::{LayerKind, LoraError};
+use crate::error::LoraError;
+use crate::layout::LayerKind;
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;

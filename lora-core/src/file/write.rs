@@ -3,7 +3,7 @@
 use super::adapter::{StoredAdapter, StoredTensor};
 use super::config::CONFIG_FILE;
 use super::tensors::{PREFIX, TensorRole, WEIGHTS_FILE, tensor_name};
-use crate::LoraError;
+use crate::error::LoraError;
 use crate::files::{Overwrite, write_dir, write_file};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;

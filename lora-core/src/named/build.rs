@@ -1,19 +1,16 @@
-//! The values of an adapter, onto the parameters of the base and back.
+//! Values of an adapter, from files onto the parameters of the base and back.
 
-use super::acting::Key;
-use super::change::Change;
-use crate::AttachReport;
-use crate::adapted::AdaptedModule;
-use crate::adapter::{AdapterSwitch, LoraBias};
-use crate::attach::{AdapterSpec, AdapterValues, AdapterWeights, parameter};
-use crate::file::{AdapterSource, PeftOptions};
-use crate::targets::SavedParameter;
+use crate::adapter::{AdapterEntry, AdapterSwitch, AttachedAdapters, Key, LoraBias};
+use crate::attach::{AdapterSpec, AdapterValues, AdapterWeights, AttachReport, parameter};
+use crate::error::LoraError;
+use crate::file::PeftOptions;
+use crate::layout::{AdaptedModule, SavedParameter};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::HashMap;
 
-/// The walk through the base that puts the values of an adapter where its parameters are.
-pub(super) struct Build<'a> {
+/// The walk through the base that creates the entries of an adapter on the devices of its parameters.
+pub(super) struct BuildEntries<'a> {
     path: Vec<String>,
     key: Key,
     name: &'a str,
@@ -21,40 +18,41 @@ pub(super) struct Build<'a> {
     biases: HashMap<String, (f64, TensorData)>,
     saved: HashMap<String, TensorData>,
     switch: AdapterSwitch,
-    pub changes: Vec<(String, Change)>,
+    /// Entries, with the path of the parameter.
+    pub entries: Vec<(String, AdapterEntry)>,
 }
 
-impl<'a> Build<'a> {
+impl<'a> BuildEntries<'a> {
     pub fn new(key: Key, name: &'a str, report: &'a AttachReport, weights: AdapterWeights) -> Self {
         let AdapterWeights {
             mut adapters,
             saved,
         } = weights;
         let mut biases = HashMap::new();
-        let mut by_path = HashMap::new();
+        let mut values_by_path = HashMap::new();
         for module in &report.modules {
             let Some(mut values) = adapters.remove(&module.parameter) else {
-                continue; // There is one of each.
+                continue; // `AttachPlan::complete` leaves none out.
             };
             if let (Some(path), Some(bias)) = (&module.bias, values.bias.take()) {
                 biases.insert(path.clone(), (module.scale, bias));
             }
-            by_path.insert(module.parameter.clone(), (module, values));
+            values_by_path.insert(module.parameter.clone(), (module, values));
         }
         Self {
             path: Vec::new(),
             key,
             name,
-            adapters: by_path,
+            adapters: values_by_path,
             biases,
             saved,
             switch: report.switch.clone(),
-            changes: Vec::new(),
+            entries: Vec::new(),
         }
     }
 }
 
-impl ModuleVisitor for Build<'_> {
+impl ModuleVisitor for BuildEntries<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.into());
     }
@@ -66,14 +64,14 @@ impl ModuleVisitor for Build<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
         let device = param.lazy_device();
-        // The adapters of a parameter have parameters of different ids.
+        // The ids of parameters differ between the adapters of a set.
         let own = format!("{path}.{}", self.name);
-        let mut change = Change::new(self.key);
-        change.whole = self.saved.remove(&path).map(|data| {
+        let mut entry = AdapterEntry::new(self.key);
+        entry.full = self.saved.remove(&path).map(|data| {
             let flat = TensorData::new(data.iter::<f32>().collect(), [data.num_elements()]);
             parameter(&own, "whole", flat, &device, false)
         });
-        change.factors = self.adapters.remove(&path).map(|(module, values)| {
+        entry.factors = self.adapters.remove(&path).map(|(module, values)| {
             let adapter = AdapterSpec {
                 path: &own,
                 module,
@@ -83,70 +81,80 @@ impl ModuleVisitor for Build<'_> {
             };
             adapter.adapter(values, || param.val().reshape(module.shape), &device)
         });
-        change.bias = self.biases.remove(&path).map(|(scale, data)| LoraBias {
+        entry.bias = self.biases.remove(&path).map(|(scale, data)| LoraBias {
             value: parameter(&own, "value", data, &device, false),
             scale,
             switch: self.switch.clone(),
         });
-        if change.whole.is_some() || change.factors.is_some() || change.bias.is_some() {
-            self.changes.push((path, change.no_grad()));
+        if entry.full.is_some() || entry.factors.is_some() || entry.bias.is_some() {
+            self.entries.push((path, entry.no_grad()));
         }
     }
 }
 
-/// One of the adapters.
+/// An adapter with its name.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(super) struct NamedAdapter {
     pub name: String,
     pub key: Key,
     pub report: AttachReport,
-    /// What PEFT keeps beside it.
+    /// Options of its PEFT directory.
     pub options: PeftOptions,
-    /// What it does, by the path of the parameter.
-    pub changes: Vec<(String, Change)>,
-    /// The first parameter that cannot differ between the examples of a batch, and why.
-    pub one_for_all: Option<(String, &'static str)>,
+    /// Entries, with the path of the parameter.
+    pub entries: Vec<(String, AdapterEntry)>,
+    /// First parameter that cannot differ between the examples of a batch, with the reason.
+    pub batch_wide: Option<(String, &'static str)>,
 }
 
-impl Named {
-    fn change(&self, path: &str) -> Option<&Change> {
-        let mut changes = self.changes.iter();
-        changes
-            .find(|(other, _)| other == path)
-            .map(|(_, change)| change)
+impl NamedAdapter {
+    fn entry(&self, path: &str) -> Option<&AdapterEntry> {
+        let (_, entry) = self.entries.iter().find(|(other, _)| other == path)?;
+        Some(entry)
     }
 
-    /// Its adapters by the path of their parameter.
-    pub fn source(&self) -> AdapterSource<'_> {
-        let changes = || {
-            self.changes
+    /// Refuses an adapter that cannot be active for some examples of a batch only.
+    pub fn check_per_example(&self) -> Result<(), LoraError> {
+        match &self.batch_wide {
+            None => Ok(()),
+            Some((parameter, message)) => Err(LoraError::NotPerExample {
+                adapter: self.name.clone(),
+                parameter: parameter.clone(),
+                message: (*message).into(),
+            }),
+        }
+    }
+
+    /// Returns its adapters by the path of their parameter.
+    pub fn attached(&self) -> AttachedAdapters {
+        let entries = || {
+            self.entries
                 .iter()
-                .map(|(path, change)| (path.as_str(), change))
+                .map(|(path, entry)| (path.clone(), entry))
         };
-        AdapterSource {
-            adapters: changes()
-                .filter_map(|(path, change)| Some((path, change.factors.as_ref()?)))
+        AttachedAdapters {
+            adapters: entries()
+                .filter_map(|(path, entry)| Some((path, entry.factors.clone()?)))
                 .collect(),
-            biases: changes()
-                .filter_map(|(path, change)| Some((path, change.bias.as_ref()?)))
+            biases: entries()
+                .filter_map(|(path, entry)| Some((path, entry.bias.clone()?)))
                 .collect(),
         }
     }
 
     /// Returns the values of a fully trained parameter, row-major.
     pub fn saved_values(&self, saved: &SavedParameter) -> Option<Vec<f32>> {
-        let whole = self.change(&saved.parameter)?.whole.as_ref()?;
-        let data = whole.val().into_data().convert::<f32>();
+        let full = self.entry(&saved.parameter)?.full.as_ref()?;
+        let data = full.val().into_data().convert::<f32>();
         data.try_to_vec().ok()
     }
 
-    /// Returns the values of all that it changes.
+    /// Returns the values of the adapter.
     pub fn weights(&self) -> AdapterWeights {
         let mut weights = AdapterWeights::default();
         for module in &self.report.modules {
-            let adapter = self.change(&module.parameter);
-            let Some(adapter) = adapter.and_then(|change| change.factors.as_ref()) else {
-                continue; // There is one of each.
+            let adapter = self.entry(&module.parameter);
+            let Some(adapter) = adapter.and_then(|entry| entry.factors.as_ref()) else {
+                continue; // Each module of the report has an entry.
             };
             let pair = |a: &Param<Tensor<2>>, b: &Param<Tensor<2>>| {
                 [a.val().into_data(), b.val().into_data()]
@@ -154,7 +162,7 @@ impl Named {
             let bias = module
                 .bias
                 .as_ref()
-                .and_then(|path| self.change(path)?.bias.as_ref());
+                .and_then(|path| self.entry(path)?.bias.as_ref());
             let values = AdapterValues {
                 factors: pair(&adapter.a, &adapter.b),
                 start: adapter.start.as_ref().map(|start| pair(&start.a, &start.b)),

@@ -16,7 +16,7 @@
 //! | [`HeadLossOps`] | [`head_loss`] | a projection with its cross entropy, without all logits at once |
 //! | [`LinearOps`] | [`linear`] | a linear layer, frozen or not |
 //! | [`LayerNormOps`] | [`layer_norm`] | layer normalisation |
-//! | [`DropoutOps`] | [`Dropout`](crate::Dropout) | dropout that keeps no mask |
+//! | [`DropoutOps`] | [`Dropout`] | dropout that keeps no mask |
 //! | [`GeluOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and by tanh |
 //! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
 //! | [`SoftmaxOps`] | [`softmax`] | softmax |
@@ -26,6 +26,7 @@ mod attention;
 mod autodiff;
 #[allow(deprecated)] // As above.
 mod dropout;
+mod dropout_layer;
 #[allow(deprecated)] // As above.
 mod gelu;
 #[cfg(feature = "flex")]
@@ -51,7 +52,7 @@ mod whole;
 
 pub use attention::{AttentionOps, AttentionOptions, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
-pub(crate) use dropout::drop_by_seed;
+pub use dropout_layer::Dropout;
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,

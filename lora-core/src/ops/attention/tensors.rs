@@ -1,7 +1,7 @@
 //! The same on tensors.
 
 use super::{AttentionOps, AttentionOptions, Segments};
-use crate::Dropout;
+use crate::ops::dropout_layer::Dropout;
 use crate::ops::{is_on_host, softmax};
 use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -157,7 +157,7 @@ impl ScaledDotProduct {
             seed: 0,
             segments: self.segments.clone(),
         };
-        if !self.dropout.acts_on(device) {
+        if !self.dropout.is_active_on(device) {
             return Some(options);
         }
         // A seed would have to be read back from another device, and that would wait for all it has still to do.
