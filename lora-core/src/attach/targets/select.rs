@@ -224,3 +224,33 @@ pub(super) fn keep_layers(
     selected.retain(|(m, _)| index(&m.module).is_some_and(|layer| layers.contains(&layer)));
     Ok(())
 }
+
+impl TargetModules {
+    /// Returns true if a name or the pattern selects the module at `path`, a slice of it included.
+    ///
+    /// `all-linear` selects by the kind of layer and names no module. An invalid pattern matches nothing here; it is an
+    /// error when the adapter is attached.
+    pub fn names_module(&self, path: &str) -> bool {
+        let named =
+            |entry: &String| NamedTarget::parse(entry).is_ok_and(|named| ends_in(path, named.name));
+        match self {
+            Self::AllLinear => false,
+            Self::Pattern(pattern) => matches_path(pattern, path),
+            Self::Names(names) => names.iter().any(named),
+        }
+    }
+}
+
+impl ExcludeModules {
+    /// Returns true if a name or the pattern excludes the module at `path`.
+    pub fn names_module(&self, path: &str) -> bool {
+        match self {
+            Self::Pattern(pattern) => matches_path(pattern, path),
+            Self::Names(names) => names.iter().any(|name| ends_in(path, name)),
+        }
+    }
+}
+
+fn matches_path(pattern: &str, path: &str) -> bool {
+    full_match("pattern", pattern).is_ok_and(|regex| regex.is_match(path))
+}

@@ -1,22 +1,22 @@
-//! Making things before they are needed.
+//! Prefetch: items are produced on a thread of their own, a few ahead of their use.
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
-/// How many items wait to be taken.
-const WAITING: usize = 2;
+/// Items that are ready before they are taken.
+const CAPACITY: usize = 2;
 
-/// The items of an iterator, made in order on a thread of their own, a few before they are asked for.
-pub(super) struct Ahead<T> {
+/// Iterator that runs another one on a thread of its own, at most [`CAPACITY`] items ahead.
+pub(super) struct Prefetch<T> {
     items: Receiver<T>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<T: Send + 'static> Ahead<T> {
-    /// Starts at once. Dropped before its end, it makes no more than one further item.
-    pub(super) fn of(items: impl Iterator<Item = T> + Send + 'static) -> Self {
-        let (sender, receiver) = sync_channel(WAITING);
+impl<T: Send + 'static> Prefetch<T> {
+    /// Starts the thread. When dropped early, the thread ends after at most one more item.
+    pub(super) fn new(items: impl Iterator<Item = T> + Send + 'static) -> Self {
+        let (sender, receiver) = sync_channel(CAPACITY);
         let thread = thread::spawn(move || {
             for item in items {
                 if sender.send(item).is_err() {
@@ -31,11 +31,11 @@ impl<T: Send + 'static> Ahead<T> {
     }
 }
 
-impl<T> Iterator for Ahead<T> {
+impl<T> Iterator for Prefetch<T> {
     type Item = T;
 
     /// # Panics
-    /// As the iterator did on its thread: its end is not taken for the end of the items.
+    /// Resumes a panic of the inner iterator, so that it is not mistaken for the end of the items.
     fn next(&mut self) -> Option<T> {
         if let Ok(item) = self.items.recv() {
             return Some(item);
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn items_come_in_order_and_end() {
-        let mut items = Ahead::of((0..100).map(|i| i * i));
+        let mut items = Prefetch::new((0..100).map(|i| i * i));
         assert!(items.by_ref().eq((0..100).map(|i| i * i)));
         assert_eq!((items.next(), items.next()), (None, None));
     }
@@ -67,19 +67,19 @@ mod tests {
         let endless = (0usize..).inspect(move |_| {
             counter.fetch_add(1, Ordering::SeqCst);
         });
-        let mut items = Ahead::of(endless);
+        let mut items = Prefetch::new(endless);
         assert_eq!(items.next(), Some(0));
         let thread = items.thread.take().unwrap();
         drop(items);
         thread.join().unwrap();
-        // The one that was taken, those that wait, and one in hand.
-        assert!(made.load(Ordering::SeqCst) <= 1 + WAITING + 2);
+        // One was taken, `CAPACITY` wait in the channel, and one is being sent.
+        assert!(made.load(Ordering::SeqCst) <= 1 + CAPACITY + 2);
     }
 
     #[test]
     fn a_panic_on_the_thread_is_not_the_end() {
         let items = (0..3).inspect(|&i| assert!(i < 2, "the third item"));
-        let mut items = Ahead::of(items);
+        let mut items = Prefetch::new(items);
         assert_eq!((items.next(), items.next()), (Some(0), Some(1)));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| items.next()));
         let panic = caught.unwrap_err();

@@ -1,6 +1,6 @@
-//! Layers, made one parameter at a time.
+//! Layers, built one parameter at a time.
 
-use super::source::{Wanted, Weights};
+use super::source::{ParamSpec, Weights};
 use crate::ModelError;
 use burn::module::Param;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
@@ -9,18 +9,18 @@ use lora_core::{
     quantized_weight,
 };
 
-/// Makes the layers of a model, asking a source for one parameter at a time.
+/// Builder for the layers of a model, which reads one parameter at a time from a source.
 ///
-/// Ids of parameters depend on their paths alone, so that what an optimizer saved for them is found
-/// again in another process.
-pub(crate) struct Maker<'a> {
+/// Ids of parameters depend on their paths alone, so an optimizer's saved state finds its parameters in another
+/// process.
+pub(crate) struct LayerBuilder<'a> {
     pub architecture: &'a Architecture,
     pub device: &'a Device,
     pub weights: &'a mut dyn Weights,
 }
 
-impl Maker<'_> {
-    /// A linear layer with a bias, `[d_in, d_out]`.
+impl LayerBuilder<'_> {
+    /// Builds a linear layer with a bias, `[d_in, d_out]`.
     pub fn linear(&mut self, path: &str, shape: [usize; 2]) -> Result<LoraLinear, ModelError> {
         let bias = self.param(&format!("{path}.bias"), [shape[1]])?;
         Ok(LoraLinear {
@@ -29,7 +29,7 @@ impl Maker<'_> {
         })
     }
 
-    /// A linear layer without, `[d_in, d_out]`.
+    /// Builds a linear layer without a bias, `[d_in, d_out]`.
     pub fn linear_without_bias(
         &mut self,
         path: &str,
@@ -43,9 +43,9 @@ impl Maker<'_> {
         let weight = match quantize.map(|config| config.quantization) {
             None => self.ask(&path, shape, transposed)?,
             Some(quantization) => {
-                // Its values as PyTorch has them, the other way round than here.
-                let wanted = self.wanted(&path, &[shape[1], shape[0]], !transposed);
-                let rows = self.weights.values(&wanted)?;
+                // Quantization reads the rows of PyTorch's layout, which is transposed here.
+                let spec = self.spec(&path, &[shape[1], shape[0]], !transposed);
+                let rows = self.weights.values(&spec)?;
                 let rows = rows.unwrap_or_default();
                 let id = param_id(&path);
                 quantized_weight(&module, id, &rows, shape, quantization, self.device)?
@@ -54,7 +54,7 @@ impl Maker<'_> {
         Ok(LoraLinear { weight, bias: None })
     }
 
-    /// An embedding, `[rows, d_model]`.
+    /// Builds an embedding, `[rows, d_model]`.
     pub fn embedding(
         &mut self,
         path: &str,
@@ -65,7 +65,7 @@ impl Maker<'_> {
         })
     }
 
-    /// A layer norm over `d` features.
+    /// Builds a layer norm over `d` features.
     pub fn norm(&mut self, path: &str, d: usize, epsilon: f64) -> Result<LayerNorm, ModelError> {
         let gamma = self.param(&format!("{path}.gamma"), [d])?;
         let beta = self.param(&format!("{path}.beta"), [d])?;
@@ -73,7 +73,7 @@ impl Maker<'_> {
         Ok(config.init_with(gamma, beta))
     }
 
-    /// A parameter that lies in a file as here.
+    /// Builds a parameter that has the same layout in files.
     pub fn param<const D: usize>(
         &mut self,
         path: &str,
@@ -88,21 +88,21 @@ impl Maker<'_> {
         shape: [usize; D],
         transposed: bool,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        let wanted = self.wanted(path, &shape, transposed);
-        if let Some(elements) = self.weights.mapped(&wanted)? {
-            // Burn copies them where they are written to.
+        let spec = self.spec(path, &shape, transposed);
+        if let Some(elements) = self.weights.mapped(&spec)? {
+            // Burn copies them before it writes to them.
             let bytes = Bytes::from_shared(elements, AllocationProperty::File);
             let data = TensorData::from_bytes(bytes, shape, DType::F32);
             return Ok(param_of(path, data, self.device));
         }
-        Ok(match self.weights.values(&wanted)? {
+        Ok(match self.weights.values(&spec)? {
             Some(values) => param(path, values, shape, self.device),
-            None => outline(path, shape, self.device),
+            None => meta_init(path, shape, self.device),
         })
     }
 
-    fn wanted(&self, path: &str, shape: &[usize], transposed: bool) -> Wanted {
-        Wanted {
+    fn spec(&self, path: &str, shape: &[usize], transposed: bool) -> ParamSpec {
+        ParamSpec {
             path: path.into(),
             name: self.architecture.tensor_name(path),
             shape: shape.to_vec(),
@@ -111,7 +111,7 @@ impl Maker<'_> {
     }
 }
 
-/// A trainable parameter at `path`.
+/// Builds a trainable parameter at `path`.
 pub(crate) fn param<const D: usize>(
     path: &str,
     values: Vec<f32>,
@@ -122,20 +122,20 @@ pub(crate) fn param<const D: usize>(
 }
 
 fn param_of<const D: usize>(path: &str, data: TensorData, device: &Device) -> Param<Tensor<D>> {
-    // As Burn's own layers do: memory that lives as long as the model lies apart from the rest.
+    // As in Burn's own layers: memory with the lifetime of the model is kept apart from the rest.
     let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, device));
     // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but
     // the parameter is to have them once `train()` has moved it to one that has.
     Param::initialized(param_id(path), tensor).set_require_grad(true)
 }
 
-/// A parameter that has its shape and no memory for it, on backends that repeat a number without writing it out.
-fn outline<const D: usize>(path: &str, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+/// Builds a parameter with a shape and without memory for it, on backends that repeat a number without writing it out.
+fn meta_init<const D: usize>(path: &str, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     let zero = Tensor::<D>::from_data(TensorData::new(vec![0.0f32], [1; D]), device);
     Param::initialized(param_id(path), zero.expand(shape)).set_require_grad(true)
 }
 
-/// The values of the parameter of this name, row-major.
+/// Reads the values of the parameter of this name, row-major.
 pub(crate) fn on_host<const D: usize>(
     name: &str,
     tensor: Tensor<D>,
@@ -150,7 +150,7 @@ pub(crate) fn on_host<const D: usize>(
         })
 }
 
-/// Dropout of this probability.
+/// Builds a dropout with this probability.
 pub(crate) fn dropout(probability: f64) -> Dropout {
     Dropout::new(probability)
 }

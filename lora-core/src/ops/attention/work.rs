@@ -1,50 +1,53 @@
-//! What the threads share out: the texts of each head of each row.
+//! Units of work for the threads: one head of one text.
 
 use super::AttentionOptions;
 use super::heads::{Bias, Heads};
-use super::tile::{Inputs, Problem};
+use super::tile::{HeadAttention, Inputs};
 use std::ops::Range;
 
-/// A head of a text, which is a row of the batch, or a part of one.
-pub(super) struct Piece {
+/// One head of one text, which is a row of the batch or a segment of a row.
+pub(super) struct WorkItem {
     pub row: usize,
     pub head: usize,
-    /// Its place among the heads of all rows.
+    /// Index of the head among the heads of all rows.
     index: usize,
-    /// Which of the queries are its own.
+    /// Range of its queries.
     pub queries: Range<usize>,
-    /// Which of the keys.
+    /// Range of its keys.
     pub keys: Range<usize>,
-    pub problem: Problem,
+    pub attention: HeadAttention,
 }
 
-impl Piece {
-    /// All pieces: by row, of it by head, and of that from its first query to its last. They hold each query, and each key,
-    /// of every head once.
+impl WorkItem {
+    /// Lists all items, ordered by row, head and query. Together they hold each query and each key of every head once.
     ///
     /// # Panics
-    /// If the texts of a packed row are not all of it.
+    /// Panics if the texts of a packed row do not fill it.
     pub(super) fn all(options: &AttentionOptions, query: &Heads<'_>, key: &Heads<'_>) -> Vec<Self> {
         let [batch, heads, queries, _] = query.shape();
         let [_, _, keys, _] = key.shape();
-        let texts = options.apart(queries, keys);
-        let mut pieces = Vec::with_capacity(batch * heads * texts.len());
+        let texts = options.by_segment(queries, keys);
+        let mut items = Vec::with_capacity(batch * heads * texts.len());
         for index in 0..batch * heads {
             for text in &texts {
-                pieces.push(Self {
+                items.push(Self {
                     row: index / heads,
                     head: index % heads,
                     index,
                     queries: text.queries.clone(),
                     keys: text.keys.clone(),
-                    problem: Problem::new(&text.options, text.queries.len(), text.keys.len()),
+                    attention: HeadAttention::new(
+                        &text.options,
+                        text.queries.len(),
+                        text.keys.len(),
+                    ),
                 });
             }
         }
-        pieces
+        items
     }
 
-    /// What it is made of.
+    /// Returns the queries, keys, values and bias of this item.
     pub(super) fn inputs<'a>(
         &self,
         [query, key, value]: &[Heads<'a>; 3],
@@ -60,17 +63,16 @@ impl Piece {
         }
     }
 
-    /// With its own part of two numbers for each query.
+    /// Pairs each item with its own slice of `statistics`, two values per query.
     pub(super) fn with_statistics(
-        pieces: Vec<Self>,
+        items: Vec<Self>,
         mut statistics: &mut [f32],
     ) -> Vec<(Self, &mut [f32])> {
-        let pair = |piece: Self| {
-            let (own, others) =
-                std::mem::take(&mut statistics).split_at_mut(2 * piece.queries.len());
-            statistics = others;
-            (piece, own)
+        let pair = |item: Self| {
+            let (own, rest) = std::mem::take(&mut statistics).split_at_mut(2 * item.queries.len());
+            statistics = rest;
+            (item, own)
         };
-        pieces.into_iter().map(pair).collect()
+        items.into_iter().map(pair).collect()
     }
 }

@@ -1,11 +1,12 @@
 //! What the tests of this crate share: fixtures and comparisons.
-#![allow(dead_code)] // Each test file uses a part.
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
-use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use test_support::compare::assert_near;
+use test_support::fill::Fill;
+use test_support::tensors::{Tensors, host};
 
 /// Fixtures are computed in f64 and the models run in f32; logits are of the order of 10.
 pub const TOLERANCE: f32 = 1e-4;
@@ -22,45 +23,9 @@ pub fn load(name: &str, device: &Device) -> (Gpt2LmHead, Gpt2Config) {
     (model, config)
 }
 
-/// Tensors of a safetensors file.
-pub struct Tensors(Vec<u8>);
-
-impl Tensors {
-    pub fn open(path: impl AsRef<Path>) -> Self {
-        Self(std::fs::read(path).unwrap())
-    }
-
-    /// The values expected of a model.
-    pub fn of_model(name: &str) -> Self {
-        Self::open(fixture(name).join("expected.safetensors"))
-    }
-
-    fn read<T>(&self, name: &str, read: impl Fn(&[u8]) -> T, size: usize) -> (Vec<T>, Vec<usize>) {
-        let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let view = tensors.tensor(name).unwrap_or_else(|_| panic!("{name}"));
-        let values = view.data().chunks_exact(size).map(read).collect();
-        (values, view.shape().to_vec())
-    }
-
-    pub fn names(&self) -> Vec<String> {
-        let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let mut names: Vec<String> = tensors.names().into_iter().map(String::from).collect();
-        names.sort();
-        names
-    }
-
-    pub fn floats(&self, name: &str) -> (Vec<f32>, Vec<usize>) {
-        self.read(name, |b| f32::from_le_bytes(b.try_into().unwrap()), 4)
-    }
-
-    pub fn ints(&self, name: &str) -> (Vec<i64>, Vec<usize>) {
-        self.read(name, |b| i64::from_le_bytes(b.try_into().unwrap()), 8)
-    }
-
-    pub fn ids(&self, name: &str, device: &Device) -> Tensor<2, Int> {
-        let (values, shape) = self.ints(name);
-        Tensor::from_data(TensorData::new(values, shape), device)
-    }
+/// Reads what transformers computes with a model of the fixtures.
+pub fn model_tensors(model: &str) -> Tensors {
+    Tensors::open(fixture(model).join("expected.safetensors"))
 }
 
 /// A batch of a model's fixture, padded on the side `right` or `left`.
@@ -131,58 +96,10 @@ impl Batch {
     }
 }
 
-pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().convert::<f32>().try_to_vec().unwrap()
-}
-
-/// Compares values, absolutely where they are small and relatively where they are large.
-pub fn assert_near(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (at, (f, e)) in found.iter().zip(expected).enumerate() {
-        let close = (f - e).abs() <= tolerance * e.abs().max(1.0);
-        assert!(close, "{what}[{at}]: {f} is not {e}");
-    }
-}
-
-/// Row-major `[rows, columns]` to row-major `[columns, rows]`.
-pub fn transpose(values: &[f32], shape: &[usize]) -> Vec<f32> {
-    let (rows, columns) = (shape[0], shape[1]);
-    let column = |c: usize| (0..rows).map(move |r| values[r * columns + c]);
-    (0..columns).flat_map(column).collect()
-}
-
 /// Gives every factor of the adapters values, since one of each two starts at zero.
 pub fn fill_adapters<M: Module>(model: M) -> M {
-    model.map(&mut Fill {
-        path: Vec::new(),
-        salt: 0.0,
-    })
-}
-
-struct Fill {
-    path: Vec<String>,
-    salt: f32,
-}
-
-impl ModuleMapper for Fill {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !self.path.join(".").contains(".lora.") {
-            return param;
-        }
-        self.salt += 1.0;
-        let salt = self.salt;
-        param.map(|old| {
-            let value = |i: usize| (i as f32 * 0.7 + salt).sin() * 0.3;
-            let values = (0..old.shape().num_elements()).map(value).collect();
-            Tensor::from_data(TensorData::new(values, old.shape()), &old.device())
-        })
-    }
+    Fill::adapters()
+        .with_salt(1.0)
+        .with_amplitude(0.3)
+        .map(model)
 }
