@@ -4,8 +4,8 @@
 //! the length of the header is written here: a mutation of the header would otherwise be stopped by its first eight
 //! bytes.
 
-use lora_core::file::{AdapterDir, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::file::StoredAdapter;
+use lora_core::file::{AdapterDir, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::{FusedLayout, Slices};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
