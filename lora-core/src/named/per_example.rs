@@ -79,7 +79,11 @@ impl<M: Module> NamedAdapters<M> {
         }
         Ok(BatchAdapters {
             selected: self.selected().clone(),
-            rows: Arc::new(BatchRows::new(adapters, indices)),
+            rows: Arc::new(BatchRows {
+                adapters: Arc::new(adapters),
+                indices,
+                cache: Arc::default(),
+            }),
         })
     }
 
