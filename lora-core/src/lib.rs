@@ -52,8 +52,7 @@
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`]: merged weights, and counts of parameters
 //! - [`named`]: several adapters on one base, by name, or another one for each example of a batch
-//! - [`peft`]: adapters in the files of Python's PEFT
-//! - [`stored`]: adapters in the form of files, without a model
+//! - [`file`]: adapters in the files of Python's PEFT, with or without a model
 //! - [`BaseFingerprint`], [`BaseDifference`]: comparison of the base with the one that an adapter was trained on
 //! - [`combine`]: several adapters combined into one
 //! - [`files`]: atomic writes
@@ -71,15 +70,14 @@ mod bare;
 pub mod combine;
 mod config;
 mod error;
+pub mod file;
 pub mod files;
 mod fingerprint;
 mod layout;
 pub mod named;
 mod nn;
 pub mod ops;
-pub mod peft;
 mod quantize;
-pub mod stored;
 
 pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter};
 pub use attach::{
@@ -100,3 +98,9 @@ pub use nn::{
 pub use quantize::{
     PackedWeight, Quantization, QuantizeConfig, QuantizedModule, quantize, quantized_weight,
 };
+
+// Former names of the room, until every crate uses the new one.
+#[doc(hidden)]
+pub use file as peft;
+#[doc(hidden)]
+pub use file as stored;

@@ -1,37 +1,38 @@
-//! The values of adapters and of the base below them, read from a module to the host.
+//! The adapters in a module, and the values of the base below them, read to the host.
 
+use super::bias::LoraBias;
+use super::low_rank::LowRankAdapter;
 use crate::layout::{Place, Visit, visit};
 use crate::quantize::packed_weights;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use std::collections::HashMap;
 
-/// A parameter of an adapter in a module.
-#[derive(Clone, Debug)]
-pub(crate) struct Factor {
-    /// Path of the parameter that the adapter is on.
-    pub parameter: String,
-    /// Path in the adapter, such as `a` or `start.a`.
-    pub name: String,
-    /// The values, row-major.
-    pub value: Tensor<1>,
+/// Adapters of a module, by the path of their parameter.
+#[derive(Default)]
+pub(crate) struct AttachedAdapters {
+    /// Factors on weights.
+    pub adapters: HashMap<String, LowRankAdapter>,
+    /// Biases on biases.
+    pub biases: HashMap<String, LoraBias>,
 }
 
-/// Lists the parameters of the adapters in a module, in its order.
-pub(crate) fn factors<M: Module>(module: &M) -> Vec<Factor> {
-    struct Collect(Vec<Factor>);
-    impl Visit for Collect {
-        fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
-            if let Some((parameter, name)) = place.in_adapter() {
-                let elements = param.lazy_shape().num_elements();
-                self.0.push(Factor {
-                    parameter,
-                    name,
-                    value: param.val().reshape([elements]),
-                });
-            }
+impl AttachedAdapters {
+    /// Collects the adapters of a module.
+    pub fn new<M: Module>(module: &M) -> Self {
+        visit(module, Self::default())
+    }
+}
+
+impl Visit for AttachedAdapters {
+    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
+        if let Some(adapter) = param.reparameterization::<LowRankAdapter>() {
+            self.adapters.insert(place.path(), adapter.clone());
+        }
+        if let Some(bias) = param.reparameterization::<LoraBias>() {
+            self.biases.insert(place.path(), bias.clone());
         }
     }
-    visit(module, Collect(Vec::new())).0
 }
 
 /// Returns the values of the parameter at a path, row-major, without its adapter; a packed weight is dequantized.

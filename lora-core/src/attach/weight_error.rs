@@ -1,12 +1,11 @@
 //! Error of merged weights against the exact sums: [`WeightError`].
 
 use super::report::AttachReport;
-use crate::adapter::{LoraBias, LowRankAdapter, base_value};
+use crate::adapter::{AttachedAdapters, LowRankAdapter, base_value};
 use crate::error::LoraError;
-use crate::layout::{AdaptedModule, Place, Visit, visit};
-use burn::module::{Module, Param};
+use crate::layout::AdaptedModule;
+use burn::module::Module;
 use burn::tensor::Tensor;
-use std::collections::HashMap;
 use std::fmt;
 
 /// Error of a merged weight against the exact sum, together with that of an adapted bias.
@@ -59,7 +58,7 @@ pub fn weight_errors<M: Module>(
     report: &AttachReport,
     merged: &M,
 ) -> Result<Vec<WeightError>, LoraError> {
-    let attached = visit(adapted, Attached::default());
+    let attached = AttachedAdapters::new(adapted);
     let modules = report.modules.iter();
     modules
         .map(|module| {
@@ -95,24 +94,6 @@ pub fn weight_errors<M: Module>(
             })
         })
         .collect()
-}
-
-/// The walk that collects the adapters of a module, by the path of their parameter.
-#[derive(Default)]
-struct Attached {
-    adapters: HashMap<String, LowRankAdapter>,
-    biases: HashMap<String, LoraBias>,
-}
-
-impl Visit for Attached {
-    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
-        if let Some(adapter) = param.reparameterization::<LowRankAdapter>() {
-            self.adapters.insert(place.path(), adapter.clone());
-        }
-        if let Some(bias) = param.reparameterization::<LoraBias>() {
-            self.biases.insert(place.path(), bias.clone());
-        }
-    }
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

@@ -43,7 +43,10 @@ impl BaseFingerprint {
     ///
     /// # Errors
     /// [`LoraError::NotAttached`] if the module is not that of the outline.
-    pub(crate) fn of<M: Module>(module: &M, outline: &BaseOutline) -> Result<Self, LoraError> {
+    pub(crate) fn of_module<M: Module>(
+        module: &M,
+        outline: &BaseOutline,
+    ) -> Result<Self, LoraError> {
         let samples = outline.samples.iter().map(|sample| {
             let first = hash_of_values(module, &sample.path);
             let first = first.ok_or_else(|| LoraError::NotAttached {
@@ -69,7 +72,7 @@ impl BaseFingerprint {
         let Some(text) = metadata.get(BASE_KEY) else {
             return Ok(None);
         };
-        let malformed = |error: serde_json::Error| format!("metadata `{BASE_KEY}`: {error}");
+        let malformed = |error: serde_json::Error| error.to_string();
         let header: Versioned = serde_json::from_str(text).map_err(malformed)?;
         if header.version != VERSION {
             return Ok(None);
@@ -77,7 +80,7 @@ impl BaseFingerprint {
         let read: Self = serde_json::from_str(text).map_err(malformed)?;
         if read.values.len() > MOST_SAMPLES {
             return Err(format!(
-                "metadata `{BASE_KEY}` has {} tensors, at most {MOST_SAMPLES} are expected",
+                "has {} tensors, at most {MOST_SAMPLES} are expected",
                 read.values.len()
             ));
         }

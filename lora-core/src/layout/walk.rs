@@ -45,17 +45,6 @@ impl Place {
         })
     }
 
-    /// Returns the path of the adapted parameter, and the path within its adapter.
-    pub fn in_adapter(&self) -> Option<(String, String)> {
-        let depth = self.depth().filter(|_| !self.is_packed())?;
-        (self.path[depth] == ADAPTER_COMPONENT).then(|| {
-            (
-                self.path[..depth].join("."),
-                self.path[depth + 1..].join("."),
-            )
-        })
-    }
-
     /// Returns the number of components before what is put on a parameter.
     fn depth(&self) -> Option<usize> {
         self.containers
