@@ -1,25 +1,23 @@
-//! LoRA adapters on encoders, and the labels beside them.
+//! LoRA adapters on encoders, and the labels that are stored beside them.
 
 use super::head::has_dense;
 use super::{Classifier, HeadKind, Trunk};
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::bounded::read_json;
-use crate::checkpoint::{Checkpoint, ExportReport};
 use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
-use crate::export::{CONFIG_FILE, write_model};
-use crate::weights::Parameters;
-use crate::{ExportOptions, LoraModel, ModelError};
+use crate::export::CONFIG_FILE;
+use crate::{LoraTargets, ModelError, PrefixModel};
 use burn::tensor::Device;
-use lora_core::files::Overwrite;
 use lora_core::peft::{PREFIX, WEIGHTS_FILE};
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The labels beside an adapter are read from a file of at most this many bytes.
+/// Maximum size in bytes of the file with the labels beside an adapter.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// Names in Python, and what `all-linear` leaves out.
+/// Returns the modules' names in transformers and the output layers.
 pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architecture {
     let mut names = vec![
         ("trunk", config.family.trunk()),
@@ -49,7 +47,7 @@ pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architectu
     }
 }
 
-impl LoraModel for Classifier {
+impl LoraTargets for Classifier {
     fn lora_architecture(&self) -> Architecture {
         architecture(&self.config, self.kind)
     }
@@ -78,9 +76,10 @@ impl LoraModel for Classifier {
         };
         let missing = self.fresh.iter().filter(|module| !brought(module));
         let modules: Vec<String> = missing.cloned().collect();
-        match modules.is_empty() {
-            true => Ok(()),
-            false => Err(ModelError::StillRandom { modules }),
+        if modules.is_empty() {
+            Ok(())
+        } else {
+            Err(ModelError::StillRandom { modules })
         }
     }
 
@@ -91,27 +90,18 @@ impl LoraModel for Classifier {
         }
     }
 
-    /// `config.json` with the labels, which PEFT has no place for.
+    /// Returns `config.json` with the labels, which PEFT's own files lack.
     fn adapter_companions(&self) -> Vec<(String, Vec<u8>)> {
         let object = Value::Object(self.file_config());
         vec![(CONFIG_FILE.into(), format!("{object:#}\n").into_bytes())]
     }
-
-    fn export(
-        &self,
-        dir: impl AsRef<Path>,
-        options: &ExportOptions,
-        overwrite: Overwrite,
-    ) -> Result<ExportReport, ModelError> {
-        let dir = dir.as_ref();
-        let architecture = self.lora_architecture();
-        let parameters = Parameters::of(self, &architecture, dir)?;
-        write_model(dir, &parameters, self.file_config(), options, overwrite)
-    }
 }
 
+impl PrefixModel for Classifier {}
+
 impl Classifier {
-    fn file_config(&self) -> Map<String, Value> {
+    /// Returns the object of `config.json`.
+    pub(super) fn file_config(&self) -> Map<String, Value> {
         let mut object = self.config.to_json();
         let class = format!(
             "{}{}",
@@ -123,20 +113,20 @@ impl Classifier {
     }
 }
 
-/// What a PEFT directory says about the head that it was trained with.
+/// Head that a PEFT directory's adapter was trained with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterLabels {
-    /// What the head is for, by PEFT's task type; `None` where it says something else.
+    /// Kind of the head by PEFT's task type; `None` for another task type.
     pub kind: Option<HeadKind>,
-    /// What its outputs are called: by the `config.json` that this crate writes beside an adapter, else
-    /// numbered; `None` where the adapter has no head.
+    /// Names of the outputs, from the `config.json` that this crate writes beside an adapter, or else numbered; `None` for
+    /// an adapter without a head.
     pub labels: Option<Labels>,
 }
 
-/// Reads it.
+/// Reads the head that a PEFT directory's adapter was trained with.
 ///
 /// # Errors
-/// Where a file cannot be read, or is not what it should be.
+/// If a file cannot be read or is malformed.
 pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError> {
     let dir = dir.as_ref();
     let path = dir.join(lora_core::peft::CONFIG_FILE);

@@ -2,20 +2,17 @@
 
 use super::Gpt2LmHead;
 use super::keys::{EMBEDDING, HEAD};
-use crate::checkpoint::ExportReport;
-use crate::prefix::{Prefix, PrefixShape};
+use crate::prefix::{Prefix, PrefixModel, PrefixShape};
 use crate::weights::{on_host, param};
-use crate::{ExportOptions, LoraModel, ModelError};
+use crate::{LoraTargets, ModelError};
 use burn::module::Module;
 use burn::tensor::Device;
-use lora_core::files::Overwrite;
 use lora_core::{
     Architecture, ExcludeModules, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
     LoraEmbeddingConfig, LoraLinear, LoraLinearConfig, TargetModules, attach,
 };
-use std::path::Path;
 
-impl LoraModel for Gpt2LmHead {
+impl LoraTargets for Gpt2LmHead {
     fn lora_architecture(&self) -> Architecture {
         Self::architecture()
     }
@@ -41,7 +38,9 @@ impl LoraModel for Gpt2LmHead {
             false => Ok(self),
         }
     }
+}
 
+impl PrefixModel for Gpt2LmHead {
     fn prefix_slot(&mut self) -> Option<(&mut Option<Prefix>, PrefixShape)> {
         let shape = PrefixShape {
             layers: self.config.n_layer,
@@ -54,15 +53,6 @@ impl LoraModel for Gpt2LmHead {
 
     fn prefix(&self) -> Option<&Prefix> {
         self.transformer.prefix.as_ref()
-    }
-
-    fn export(
-        &self,
-        dir: impl AsRef<Path>,
-        options: &ExportOptions,
-        overwrite: Overwrite,
-    ) -> Result<ExportReport, ModelError> {
-        super::export::export(self, dir.as_ref(), options, overwrite)
     }
 }
 
@@ -164,6 +154,7 @@ impl Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LoraModel;
     use crate::gpt2::Gpt2Config;
 
     fn tied() -> Gpt2LmHead {
@@ -179,7 +170,8 @@ mod tests {
     }
 
     fn unties(config: LoraConfig) -> bool {
-        tied().attach(&config).unwrap().0.lm_head.is_some()
+        let model = tied().attach(&config).unwrap().into_module();
+        model.lm_head.is_some()
     }
 
     #[test]
