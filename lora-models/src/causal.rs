@@ -1,7 +1,8 @@
 //! Decoder language models of any family.
 
+use crate::blocks::Blocks;
 use crate::generate::CausalModel;
-use crate::{Blocks, LoadOptions, Pretrained};
+use crate::pretrained::{LoadOptions, Pretrained};
 use burn::module::ModuleDisplay;
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::ops::{CrossEntropy, HeadLoss, Segments};

@@ -1,18 +1,14 @@
 //! Model configurations of any family, from a directory or by the name of a published size.
 
-use crate::ModelError;
-use crate::checkpoint::bounded::read_json;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
-use crate::export::CONFIG_FILE;
+use crate::error::ModelError;
 use crate::gpt2::Gpt2Config;
-use crate::pretrained::{FamilyConfig, ModelSizes};
+use crate::pretrained::{FamilyConfig, ModelSizes, read_object};
 use serde_json::{Map, Value, json};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
-/// Maximum size of a `config.json` in bytes.
-const CONFIG_LIMIT: u64 = 4 << 20;
 /// Values of `model_type` with support.
 const MODEL_TYPES: &str = "gpt2, bert, roberta, xlm-roberta, deberta, deberta-v2";
 
@@ -79,13 +75,6 @@ macro_rules! map_config {
             ModelConfig::Encoder($bound) => ModelConfig::Encoder($body),
         }
     };
-}
-
-/// Reads the object of the `config.json` in a model directory, and returns the file's path with it.
-pub(crate) fn read_object(dir: &Path) -> Result<(PathBuf, Map<String, Value>), ModelError> {
-    let path = dir.join(CONFIG_FILE);
-    let object = read_json(&path, CONFIG_LIMIT)?;
-    Ok((path, object))
 }
 
 /// Returns the `model_type` in the `config.json` of a model directory, such as `gpt2` or `roberta`.

@@ -1,8 +1,9 @@
 //! Several named adapters on one model, and one of them for each prompt of a generation.
 
+use crate::error::ModelError;
 use crate::generate::{CausalModel, KvCache};
+use crate::model::LoraModel;
 use crate::prefix;
-use crate::{LoraModel, ModelError};
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in};

@@ -1,13 +1,19 @@
 //! Models read from and written to the files of Hugging Face.
 
+use crate::checkpoint::bounded::read_json;
 use crate::checkpoint::{ExportReport, LoadReport};
 use crate::encoder::Labels;
-use crate::{ExportOptions, LoraModel, ModelError};
+use crate::error::ModelError;
+use crate::export::{CONFIG_FILE, ExportOptions};
+use crate::model::LoraModel;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::QuantizeConfig;
 use lora_core::files::Overwrite;
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Maximum size of a `config.json` in bytes.
+const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// A model type with a configuration, which is created from a model directory or from random weights.
 ///
@@ -153,7 +159,7 @@ pub trait FamilyConfig: Clone + Sized {
     /// [`ModelError::UnsupportedConfig`] for another family, a value out of range or an option without support;
     /// [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be read.
     fn from_dir(dir: &Path) -> Result<Self, ModelError> {
-        let (path, object) = crate::config::read_object(dir)?;
+        let (path, object) = read_object(dir)?;
         Self::from_json(&path, object)
     }
 
@@ -236,4 +242,11 @@ impl LoadOptions {
     pub fn quantize(&self) -> Option<&QuantizeConfig> {
         self.quantize.as_ref()
     }
+}
+
+/// Reads the object of the `config.json` in a model directory, and returns the file's path with it.
+pub(crate) fn read_object(dir: &Path) -> Result<(PathBuf, Map<String, Value>), ModelError> {
+    let path = dir.join(CONFIG_FILE);
+    let object = read_json(&path, CONFIG_LIMIT)?;
+    Ok((path, object))
 }

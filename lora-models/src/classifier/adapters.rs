@@ -4,10 +4,13 @@ use super::head::has_dense;
 use super::{Classifier, HeadKind, Trunk};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::bounded::read_json;
+use crate::config_keys::ConfigKeys;
 use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
+use crate::error::ModelError;
 use crate::export::CONFIG_FILE;
-use crate::{LoraTargets, ModelError, PrefixModel};
+use crate::prefix::PrefixModel;
+use crate::targets::LoraTargets;
 use burn::tensor::Device;
 use lora_core::peft::{PREFIX, WEIGHTS_FILE};
 use lora_core::{Architecture, AttachReport, TargetModules};
@@ -139,14 +142,7 @@ pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError
     let companion = dir.join(CONFIG_FILE);
     if companion.is_file() {
         let object: Map<String, Value> = read_json(&companion, CONFIG_LIMIT)?;
-        let labels = Labels::read(&object).map_err(|(key, value, expected)| {
-            ModelError::UnsupportedConfig {
-                path: companion,
-                key: key.into(),
-                value,
-                expected,
-            }
-        })?;
+        let labels = Labels::read(&ConfigKeys::new(&companion, object))?;
         return Ok(AdapterLabels {
             kind,
             labels: Some(labels),

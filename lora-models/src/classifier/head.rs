@@ -3,7 +3,7 @@
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::encoder::{EncoderConfig, EncoderFamily};
-use crate::weights::{Maker, dropout};
+use crate::weights::{LayerBuilder, dropout};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::{Dropout, LoraLinear};
@@ -58,7 +58,7 @@ pub struct Pooler {
 impl Pooler {
     /// Builds the pooler of a family; `None` for a head without one.
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        maker: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         kind: HeadKind,
     ) -> Result<Option<Self>, ModelError> {
@@ -97,7 +97,7 @@ pub struct Head {
 impl Head {
     /// Builds the head of a family.
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        maker: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         kind: HeadKind,
     ) -> Result<Self, ModelError> {

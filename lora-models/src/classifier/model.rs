@@ -6,7 +6,7 @@ use crate::ModelError;
 use crate::bert::BertModel;
 use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, Rows};
-use crate::weights::{Maker, Random, Weights};
+use crate::weights::{LayerBuilder, Random, Weights};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
@@ -41,7 +41,7 @@ pub struct Classifier {
 }
 
 impl Trunk {
-    fn build(maker: &mut Maker<'_>, config: &EncoderConfig) -> Result<Self, ModelError> {
+    fn build(maker: &mut LayerBuilder<'_>, config: &EncoderConfig) -> Result<Self, ModelError> {
         Ok(match config.disentangled {
             None => Self::Bert(BertModel::build(maker, config, "trunk.Bert")?),
             Some(_) => Self::Deberta(DebertaModel::build(maker, config, "trunk.Deberta")?),
@@ -69,7 +69,7 @@ impl Classifier {
         device: &Device,
         weights: &mut dyn Weights,
     ) -> Result<Self, ModelError> {
-        let mut maker = Maker {
+        let mut maker = LayerBuilder {
             architecture: &architecture(config, kind),
             device,
             weights,

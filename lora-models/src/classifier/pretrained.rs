@@ -5,10 +5,11 @@ use super::model::random;
 use super::{Classifier, HeadKind};
 use crate::checkpoint::{Checkpoint, ExportReport, LoadReport};
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
-use crate::export::write_model;
+use crate::error::ModelError;
+use crate::export::{ExportOptions, write_model};
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
-use crate::weights::{Expectation, Leftover, Parameters, Wanted, outline, plan, read_model};
-use crate::{ExportOptions, LoraTargets, ModelError};
+use crate::targets::LoraTargets;
+use crate::weights::{Expectation, Leftover, ParamSpec, Parameters, meta_init, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::QuantizeConfig;
 use lora_core::files::Overwrite;
@@ -222,7 +223,7 @@ impl Pretrained for Classifier {
         device: &Device,
     ) -> Result<Self, ModelError> {
         let config = options.labeled(config.clone());
-        outline(|weights| Self::build(&config, options.head, device, weights))
+        meta_init(|weights| Self::build(&config, options.head, device, weights))
     }
 
     fn weight_shapes(
@@ -232,7 +233,7 @@ impl Pretrained for Classifier {
     ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
         let config = options.labeled(config.clone());
         let wanted = plan(|weights| Self::build(&config, options.head, device, weights))?;
-        Ok(wanted.iter().map(Wanted::in_file).collect())
+        Ok(wanted.iter().map(ParamSpec::in_file).collect())
     }
 
     fn info(&self) -> ModelInfo {
@@ -276,7 +277,7 @@ impl Pretrained for Classifier {
     ) -> Result<ExportReport, ModelError> {
         let dir = dir.as_ref();
         let architecture = self.lora_architecture();
-        let parameters = Parameters::of(self, &architecture, dir)?;
+        let parameters = Parameters::collect(self, &architecture, dir)?;
         write_model(dir, &parameters, self.file_config(), options, overwrite)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::Gpt2LmHead;
 use super::mask::TextMask;
-use crate::blocks::{first_trained, trains};
+use crate::blocks::{Blocks, first_trained, trains};
+use crate::causal::{CausalInput, CausalLm};
 use crate::generate::{CausalModel, KvCache};
-use crate::{Blocks, CausalInput, CausalLm};
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::ops::{CrossEntropy, HeadLoss, head_loss, loss_of_logits};
 

@@ -1,16 +1,16 @@
 //! GPT-2 from and to the files of Hugging Face.
 
 use super::build::build;
-use super::config_file::ConfigFile;
+use super::config_file;
 use super::init::random;
 use super::keys::{EMBEDDING, HEAD, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::checkpoint::{Checkpoint, ExportReport, LoadReport};
-use crate::export::write_model;
+use crate::error::ModelError;
+use crate::export::{ExportOptions, write_model};
 use crate::generate::CausalModel;
 use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
-use crate::weights::{Expectation, Leftover, Parameters, Wanted, outline, plan, read_model};
-use crate::{ExportOptions, ModelError};
+use crate::weights::{Expectation, Leftover, ParamSpec, Parameters, meta_init, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::files::Overwrite;
 use serde_json::{Map, Value, json};
@@ -29,7 +29,7 @@ const TIED: Leftover = Leftover {
 
 impl FamilyConfig for Gpt2Config {
     fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
-        ConfigFile::parse(path, object)?.into_config(path)
+        config_file::parse(path, object)
     }
 
     fn model_type(&self) -> &'static str {
@@ -125,7 +125,7 @@ impl Pretrained for Gpt2LmHead {
         device: &Device,
     ) -> Result<Self, ModelError> {
         config.validate()?;
-        outline(|weights| build(config, device, weights))
+        meta_init(|weights| build(config, device, weights))
     }
 
     fn weight_shapes(
@@ -134,7 +134,7 @@ impl Pretrained for Gpt2LmHead {
         device: &Device,
     ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
         let wanted = plan(|weights| build(config, device, weights))?;
-        Ok(wanted.iter().map(Wanted::in_file).collect())
+        Ok(wanted.iter().map(ParamSpec::in_file).collect())
     }
 
     fn info(&self) -> ModelInfo {
@@ -173,7 +173,7 @@ impl Pretrained for Gpt2LmHead {
         }
         let config = self.config();
         let architecture = Self::architecture();
-        let mut parameters = Parameters::of(self, &architecture, dir)?;
+        let mut parameters = Parameters::collect(self, &architecture, dir)?;
         let tied = !parameters.has(HEAD)
             || (config.tie_word_embeddings
                 && parameters.values(HEAD)? == parameters.values(EMBEDDING)?);

@@ -1,7 +1,8 @@
 //! Models that take a prefix.
 
 use super::{Prefix, PrefixConfig, PrefixShape, read, refused, save};
-use crate::{LoraTargets, ModelError};
+use crate::error::ModelError;
+use crate::targets::LoraTargets;
 use lora_core::LoraError;
 use lora_core::files::Overwrite;
 use std::path::Path;

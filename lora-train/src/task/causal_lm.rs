@@ -1,14 +1,10 @@
 //! Causal language modeling: predict the next token.
 
 use crate::TrainError;
-use crate::data::{Batch, Example, IGNORE_INDEX};
+use crate::data::{Batch, IGNORE_INDEX};
 use crate::host;
-use crate::trainer::{
-    self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
-};
+use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::named::in_rows;
@@ -27,8 +23,6 @@ pub struct CausalLmTask<M: CausalLm> {
     pub model: M,
     label_smoothing: f64,
     checkpoints_activations: bool,
-    #[module(skip)]
-    tap: OptimizerTap,
 }
 
 /// Scores of the labeled tokens of a batch, without label smoothing.
@@ -86,7 +80,6 @@ impl<M: CausalLm> CausalLmTask<M> {
             model,
             label_smoothing,
             checkpoints_activations: false,
-            tap: OptimizerTap::default(),
         }
     }
 
@@ -193,15 +186,6 @@ impl<M: CausalLm> TrainStep for CausalLmTask<M> {
                 .loss
         })
     }
-
-    fn optimize(
-        self,
-        optimizer: &mut ModuleOptimizer,
-        lr: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        trainer::optimize(self, optimizer, lr, grads)
-    }
 }
 
 impl<M: CausalLm> InferenceStep for CausalLmTask<M> {
@@ -212,11 +196,5 @@ impl<M: CausalLm> InferenceStep for CausalLmTask<M> {
         StepOutput {
             loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
         }
-    }
-}
-
-impl<M: CausalLm> Task<Example> for CausalLmTask<M> {
-    fn tap(&self) -> &OptimizerTap {
-        &self.tap
     }
 }

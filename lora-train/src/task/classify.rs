@@ -1,56 +1,49 @@
-//! Classifying and scoring texts, and tagging tokens.
+//! Classification and regression of texts, and token classification.
 
 use crate::TrainError;
-use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, LabelledExample, Targets};
+use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, Targets};
 use crate::host;
-use crate::trainer::{
-    self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
-};
+use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::ops::{CrossEntropy, loss_of_logits};
 use lora_models::LoraTargets;
 use lora_models::classifier::{Classifier, EncoderInput};
 
-/// An encoder and its head with their loss.
+/// Encoder and head with their loss.
 ///
-/// Of a class y with weight `w_y`, label smoothing ε and K classes it is
-/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in PyTorch, averaged over the labels' weights;
-/// of a score the squared error, averaged over the examples.
+/// For a class y with weight `w_y`, label smoothing ε and K classes, the loss is
+/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in `PyTorch`, averaged over the weights of the
+/// labels. For a score it is the squared error, averaged over the examples.
 #[derive(Module, Debug)]
 pub struct Classify {
-    /// The model.
+    /// Model with its head.
     pub model: Classifier,
     label_smoothing: f64,
     #[module(skip)]
     weights: ClassWeights,
     checkpoints_activations: bool,
-    #[module(skip)]
-    tap: OptimizerTap,
 }
 
 impl Classify {
-    /// A model to train, with label smoothing in [0, 1) and weights of the classes.
+    /// Creates a task from a model, with label smoothing in [0, 1) and class weights.
     pub fn new(model: Classifier, label_smoothing: f64, weights: ClassWeights) -> Self {
         Self {
             model,
             label_smoothing,
             weights,
             checkpoints_activations: false,
-            tap: OptimizerTap::default(),
         }
     }
 
-    /// Whether training keeps the inputs of blocks only, and makes the rest again in the backward pass.
+    /// Enables activation checkpointing: training keeps only the inputs of blocks and recomputes the rest in the backward pass.
     pub fn with_checkpointed_activations(mut self, on: bool) -> Self {
         self.checkpoints_activations = on;
         self
     }
 
-    /// A batch as the model reads it.
+    /// Builds the model's input from a batch.
     fn input(&self, batch: &LabelledBatch) -> EncoderInput {
         let device = self.model.device();
         let shape = [batch.batch, batch.seq];
@@ -66,16 +59,16 @@ impl Classify {
         }
     }
 
-    /// The outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
+    /// Computes the outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
     fn outputs(&self, batch: &LabelledBatch) -> Tensor<2> {
         let input = self.input(batch);
         self.model.forward(input.ids, &input.mask, input.type_ids)
     }
 
-    /// What the model says, a row an example, or a row a position `[batch · seq]` for a head on tokens.
+    /// Computes the logits: one row per example, or one row per position `[batch · seq]` for a head on tokens.
     ///
     /// # Errors
-    /// If the device fails.
+    /// Fails if the device fails.
     pub fn logits(&self, batch: &LabelledBatch) -> Result<Vec<Vec<f32>>, TrainError> {
         let outputs = self.outputs(batch);
         let [_, width] = outputs.dims();
@@ -83,12 +76,12 @@ impl Classify {
         Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
     }
 
-    /// The loss summed over the labels, `[1]`.
+    /// Computes the loss summed over the labels, `[1]`.
     fn loss_sum(&self, batch: &LabelledBatch) -> Tensor<1> {
-        self.loss_of(self.outputs(batch), batch)
+        self.loss_from_outputs(self.outputs(batch), batch)
     }
 
-    fn loss_of(&self, outputs: Tensor<2>, batch: &LabelledBatch) -> Tensor<1> {
+    fn loss_from_outputs(&self, outputs: Tensor<2>, batch: &LabelledBatch) -> Tensor<1> {
         match &batch.targets {
             Targets::Classes(classes) => self.cross_entropy(outputs, classes),
             Targets::Scores(scores) => {
@@ -97,7 +90,7 @@ impl Classify {
                 let scores = Tensor::<2>::from_data(scores, &self.model.device());
                 (outputs - scores).square().sum()
             }
-            // Nothing is learned, and there is still a graph to go back through.
+            // No gradient, yet a graph for the backward pass.
             Targets::Unknown => outputs.sum().mul_scalar(0.0),
         }
     }
@@ -117,9 +110,10 @@ impl Classify {
         let integers = |values: Vec<i64>| {
             Tensor::<1, Int>::from_data(TensorData::new(values, [labels]), &device)
         };
-        let outputs = match labels == all {
-            true => outputs,
-            false => outputs.select(0, integers(rows)),
+        let outputs = if labels == all {
+            outputs
+        } else {
+            outputs.select(0, integers(rows))
         };
         let weights = || (0..width).map(|class| self.weights.of(class) as f32);
         let options = CrossEntropy {
@@ -142,17 +136,8 @@ impl TrainStep for Classify {
         }
         let input = self.input(&micro.batch);
         checkpointed_step(self, &self.model, &input, &micro, |hidden| {
-            self.loss_of(self.model.head(hidden), &micro.batch)
+            self.loss_from_outputs(self.model.head(hidden), &micro.batch)
         })
-    }
-
-    fn optimize(
-        self,
-        optimizer: &mut ModuleOptimizer,
-        lr: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        trainer::optimize(self, optimizer, lr, grads)
     }
 }
 
@@ -164,11 +149,5 @@ impl InferenceStep for Classify {
         StepOutput {
             loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
         }
-    }
-}
-
-impl Task<LabelledExample> for Classify {
-    fn tap(&self) -> &OptimizerTap {
-        &self.tap
     }
 }

@@ -225,7 +225,7 @@ fn class_weights(
     };
     match weighting {
         ClassWeighting::Balanced => Ok(ClassWeights::balanced(records.classes(), labels.len())),
-        ClassWeighting::Given(weights) => {
+        ClassWeighting::PerClass(weights) => {
             if weights.len() != labels.len() {
                 return refuse(format!(
                     "are {}, but the classes are {}: {}",
