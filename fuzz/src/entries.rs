@@ -4,8 +4,8 @@
 //! the length of the header is written here: a mutation of the header would otherwise be stopped by its first eight
 //! bytes.
 
-use lora_core::peft::{CONFIG_FILE, PeftOptions, WEIGHTS_FILE, read_config_and_options};
-use lora_core::stored::StoredAdapter;
+use lora_core::file::StoredAdapter;
+use lora_core::file::{AdapterDir, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::{FusedLayout, Slices};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
@@ -80,7 +80,7 @@ fn adapter(dir: &Path) {
     described(dir);
     let _ = (
         AdapterFormat::detect(dir),
-        read_config_and_options(dir),
+        AdapterDir::open(dir).map(|adapter| adapter.tensors().map(|_| ())),
         adapter_labels(dir),
     );
     if let Ok(adapter) = StoredAdapter::read(dir) {

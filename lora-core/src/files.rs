@@ -1,6 +1,7 @@
 //! Files and directories that are either there whole or not at all.
 
 use crate::error::LoraError;
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use tempfile::NamedTempFile;
 /// # Errors
 /// [`LoraError::Io`], or [`LoraError::Malformed`] if it is larger.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LoraError> {
+    note_read(path);
     let file = File::open(path).map_err(LoraError::io(path))?;
     let mut bytes = Vec::new();
     let read = file.take(limit + 1).read_to_end(&mut bytes);
@@ -21,6 +23,30 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LoraError> {
         });
     }
     Ok(bytes)
+}
+
+thread_local! {
+    /// Files read on this thread, while someone records them.
+    static READS: RefCell<Option<Vec<PathBuf>>> = const { RefCell::new(None) };
+}
+
+/// Notes that a whole small file is read, for [`record_reads`].
+#[doc(hidden)]
+pub fn note_read(path: &Path) {
+    READS.with_borrow_mut(|reads| {
+        if let Some(reads) = reads {
+            reads.push(path.into());
+        }
+    });
+}
+
+/// Runs `work` and returns with its result the small files that were read on this thread, one entry a reading: a test
+/// can count how often a file is parsed.
+#[doc(hidden)]
+pub fn record_reads<T>(work: impl FnOnce() -> T) -> (T, Vec<PathBuf>) {
+    READS.set(Some(Vec::new()));
+    let result = work();
+    (result, READS.take().unwrap_or_default())
 }
 
 /// Whether something that is already there may be replaced.

@@ -39,8 +39,7 @@
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`Dropout`], [`LayerNorm`]
 //! - [`named`]: several adapters on one base, by name, or one for each example of a batch
-//! - [`peft`]: adapters to and from Python's PEFT
-//! - [`stored`]: adapters as files hold them, without a model
+//! - [`file`]: adapters to and from Python's PEFT, with or without a model
 //! - [`BaseFingerprint`], [`BaseDifference`]: whether an adapter is on the base that it was trained on
 //! - [`combine`]: several of them made into one
 //! - [`files`]: atomic writes
@@ -58,15 +57,14 @@ mod bare;
 pub mod combine;
 mod config;
 mod error;
+pub mod file;
 pub mod files;
 mod fingerprint;
 mod layout;
 pub mod named;
 mod nn;
 pub mod ops;
-pub mod peft;
 mod quantize;
-pub mod stored;
 
 pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter};
 pub use attach::{
@@ -87,3 +85,9 @@ pub use nn::{
 pub use quantize::{
     PackedWeight, Quantization, QuantizeConfig, QuantizedModule, quantize, quantized_weight,
 };
+
+// Former names of the room, until every crate uses the new one.
+#[doc(hidden)]
+pub use file as peft;
+#[doc(hidden)]
+pub use file as stored;

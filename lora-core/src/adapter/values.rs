@@ -1,27 +1,11 @@
-//! The values of adapters and of the base below them, read from a module to the host.
+//! The adapters in a module, and the values of the base below them, read to the host.
 
-use crate::layout::{ADAPTER_COMPONENT, is_in_packed, reparameterization_depth};
+use super::bias::LoraBias;
+use super::low_rank::LowRankAdapter;
 use crate::quantize::packed_weights;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-
-/// A parameter of an adapter in a module.
-#[derive(Clone, Debug)]
-pub(crate) struct Factor {
-    /// Path of the parameter that the adapter is on.
-    pub parameter: String,
-    /// Path in the adapter, such as `a` or `start.a`.
-    pub name: String,
-    /// The values, row-major.
-    pub value: Tensor<1>,
-}
-
-/// Lists the parameters of the adapters in a module, in its order.
-pub(crate) fn factors<M: Module>(module: &M) -> Vec<Factor> {
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.factors
-}
+use std::collections::HashMap;
 
 /// Returns the values of the parameter at a path, row-major, without its adapter; a packed weight is dequantized.
 pub(crate) fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f32>> {
@@ -43,35 +27,47 @@ pub(crate) fn base_head<M: Module>(module: &M, parameter: &str, most: usize) -> 
     find.found
 }
 
+/// Adapters of a module, by the path of their parameter.
+#[derive(Default)]
+pub(crate) struct AttachedAdapters {
+    /// Factors on weights.
+    pub adapters: HashMap<String, LowRankAdapter>,
+    /// Biases on biases.
+    pub biases: HashMap<String, LoraBias>,
+}
+
+impl AttachedAdapters {
+    /// Collects the adapters of a module.
+    pub fn new<M: Module>(module: &M) -> Self {
+        let mut collect = Collect::default();
+        module.visit(&mut collect);
+        collect.found
+    }
+}
+
 #[derive(Default)]
 struct Collect {
     path: Vec<String>,
-    containers: Vec<String>,
-    factors: Vec<Factor>,
+    found: AttachedAdapters,
 }
 
 impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, container: &str) {
+    fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.into());
-        self.containers.push(container.into());
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
         self.path.pop();
-        self.containers.pop();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(depth) = reparameterization_depth(&self.containers) else {
-            return;
-        };
-        if self.path[depth] == ADAPTER_COMPONENT && !is_in_packed(&self.path, &self.containers) {
-            let elements = param.lazy_shape().num_elements();
-            self.factors.push(Factor {
-                parameter: self.path[..depth].join("."),
-                name: self.path[depth + 1..].join("."),
-                value: param.val().reshape([elements]),
-            });
+        if let Some(adapter) = param.reparameterization::<LowRankAdapter>() {
+            self.found
+                .adapters
+                .insert(self.path.join("."), adapter.clone());
+        }
+        if let Some(bias) = param.reparameterization::<LoraBias>() {
+            self.found.biases.insert(self.path.join("."), bias.clone());
         }
     }
 }

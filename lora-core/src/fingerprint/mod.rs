@@ -55,7 +55,10 @@ impl BaseFingerprint {
     ///
     /// # Errors
     /// [`LoraError::NotAttached`] if the module is not that of the outline.
-    pub(crate) fn of<M: Module>(module: &M, outline: &BaseOutline) -> Result<Self, LoraError> {
+    pub(crate) fn of_module<M: Module>(
+        module: &M,
+        outline: &BaseOutline,
+    ) -> Result<Self, LoraError> {
         let samples = outline.samples.iter().map(|sample| {
             let first = hash_of_values(module, &sample.path);
             let first = first.ok_or_else(|| LoraError::NotAttached {
@@ -81,19 +84,19 @@ impl BaseFingerprint {
         let Some(text) = metadata.get(BASE_KEY) else {
             return Ok(None);
         };
-        let malformed = |error: serde_json::Error| format!("metadata `{BASE_KEY}`: {error}");
-        let of: Versioned = serde_json::from_str(text).map_err(malformed)?;
-        if of.version != VERSION {
+        let malformed = |error: serde_json::Error| error.to_string();
+        let note: Versioned = serde_json::from_str(text).map_err(malformed)?;
+        if note.version != VERSION {
             return Ok(None);
         }
         let read: Self = serde_json::from_str(text).map_err(malformed)?;
-        match read.values.len() > MOST_SAMPLES {
-            true => Err(format!(
-                "metadata `{BASE_KEY}` has {} tensors, at most {MOST_SAMPLES} are expected",
+        if read.values.len() > MOST_SAMPLES {
+            return Err(format!(
+                "has {} tensors, at most {MOST_SAMPLES} are expected",
                 read.values.len()
-            )),
-            false => Ok(Some(read)),
+            ));
         }
+        Ok(Some(read))
     }
 
     /// Notes it in a file's metadata.

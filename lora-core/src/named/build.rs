@@ -1,10 +1,10 @@
 //! Values of an adapter, from files onto the parameters of the base and back.
 
-use crate::adapter::{AdapterEntry, AdapterSwitch, Key, LoraBias};
+use crate::adapter::{AdapterEntry, AdapterSwitch, AttachedAdapters, Key, LoraBias};
 use crate::attach::{AdapterSpec, AdapterValues, AdapterWeights, AttachReport, parameter};
 use crate::error::LoraError;
-use crate::layout::AdaptedModule;
-use crate::peft::PeftOptions;
+use crate::file::PeftOptions;
+use crate::layout::{AdaptedModule, SavedParameter};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::HashMap;
@@ -68,7 +68,7 @@ impl ModuleVisitor for BuildEntries<'_> {
         let own = format!("{path}.{}", self.name);
         let mut entry = AdapterEntry::new(self.key);
         entry.full = self.saved.remove(&path).map(|data| {
-            let flat = reshaped(&data, vec![data.num_elements()]);
+            let flat = TensorData::new(data.iter::<f32>().collect(), [data.num_elements()]);
             parameter(&own, "whole", flat, &device, false)
         });
         entry.factors = self.adapters.remove(&path).map(|(module, values)| {
@@ -90,10 +90,6 @@ impl ModuleVisitor for BuildEntries<'_> {
             self.entries.push((path, entry.no_grad()));
         }
     }
-}
-
-fn reshaped(data: &TensorData, shape: Vec<usize>) -> TensorData {
-    TensorData::new(data.iter::<f32>().collect::<Vec<_>>(), shape)
 }
 
 /// An adapter with its name.
@@ -128,6 +124,30 @@ impl NamedAdapter {
         }
     }
 
+    /// Returns its adapters by the path of their parameter.
+    pub fn attached(&self) -> AttachedAdapters {
+        let entries = || {
+            self.entries
+                .iter()
+                .map(|(path, entry)| (path.clone(), entry))
+        };
+        AttachedAdapters {
+            adapters: entries()
+                .filter_map(|(path, entry)| Some((path, entry.factors.clone()?)))
+                .collect(),
+            biases: entries()
+                .filter_map(|(path, entry)| Some((path, entry.bias.clone()?)))
+                .collect(),
+        }
+    }
+
+    /// Returns the values of a fully trained parameter, row-major.
+    pub fn saved_values(&self, saved: &SavedParameter) -> Option<Vec<f32>> {
+        let full = self.entry(&saved.parameter)?.full.as_ref()?;
+        let data = full.val().into_data().convert::<f32>();
+        data.try_to_vec().ok()
+    }
+
     /// Returns the values of the adapter.
     pub fn weights(&self) -> AdapterWeights {
         let mut weights = AdapterWeights::default();
@@ -152,9 +172,8 @@ impl NamedAdapter {
             weights.adapters.insert(module.parameter.clone(), values);
         }
         for saved in &self.report.saved {
-            let full = self.entry(&saved.parameter).and_then(|e| e.full.as_ref());
-            if let Some(full) = full {
-                let data = reshaped(&full.val().into_data(), saved.shape.clone());
+            if let Some(values) = self.saved_values(saved) {
+                let data = TensorData::new(values, saved.shape.clone());
                 weights.saved.insert(saved.parameter.clone(), data);
             }
         }

@@ -17,15 +17,7 @@ pub(super) fn describe(path: &Path, values: bool) -> Result<ModelReport, TrainEr
     let mut unusual = Vec::new();
     let mut report = ModelReport {
         model_type: kind.as_ref().ok().cloned(),
-        layers: None,
-        width: None,
-        heads: None,
-        vocabulary: None,
-        max_length: None,
-        tied_head: None,
-        labels: None,
-        targets: Vec::new(),
-        weights: WeightsReport::default(),
+        ..ModelReport::default()
     };
     let configured = match &report.model_type {
         None => Ok(()),

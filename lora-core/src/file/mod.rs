@@ -1,5 +1,17 @@
-//! Adapters to and from Python's PEFT: a directory with `adapter_config.json` and
-//! `adapter_model.safetensors`.
+//! Adapter files, to and from Python's PEFT: a directory with `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! [`AdapterDir`] opens a directory; [`StoredAdapter`] is an adapter as its files hold it, without a model; [`load`] and
+//! [`save`] are the ways from a directory to the parameters of a module and back.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `dir` | [`AdapterDir`]: configuration, kind, companions and lazy tensors |
+//! | `config` | `adapter_config.json`, read strictly or leniently, and written |
+//! | `header`, `tensors`, `notes` | the safetensors file: header, names and values, notes of this crate |
+//! | `adapter` | [`StoredAdapter`] |
+//! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
+//! | `load`, `extract` | tensors → parameters of a module → [`StoredAdapter`] |
+//! | `coverage`, `compare` | whether configuration and tensors belong together; differences of updates |
 //!
 //! PEFT keeps quiet about a tensor that is missing, left over or without the prefix, and the
 //! adapter then does nothing. Here each is an error that names it.
@@ -14,7 +26,7 @@
 //! | `base_model.model.{module}.lora_magnitude_vector` `[d_out]` | DoRA's magnitude |
 //! | `base_model.model.{module}.lora_B.bias` `[d_out]` | [`LoraBias`](crate::LoraBias) |
 //! | `base_model.model.{module}.base_layer.bias` | a bias of an adapted layer, with `bias` |
-//! | `base_model.model.{parameter}` | a parameter that trains whole: `modules_to_save`, `bias="all"` |
+//! | `base_model.model.{parameter}` | a fully trained parameter: `modules_to_save`, `bias="all"` |
 //!
 //! An adapter on slices of a fused projection is written as the standard adapter of rank
 //! `slices · r` with a block-shaped `B`; which slices it was is kept in the file's metadata, where
@@ -43,18 +55,27 @@
 //! | `fan_in_fan_out` | written as the model is; without effect when read, since the factors are the same either way |
 //! | `auto_mapping`, `corda_config`, `eva_config`, `inference_mode`, `loftq_config`, `megatron_core`, `peft_version`, `qalora_group_size`, `revision`, `runtime_config` | without effect on an adapter that is there |
 
-mod adapted;
+mod adapter;
+mod compare;
 mod config;
-pub(crate) mod json;
+mod coverage;
+mod dir;
+mod extract;
+mod header;
+mod load;
+mod notes;
 mod read;
-pub(crate) mod tensors;
-pub(crate) mod values;
+mod tensors;
 mod write;
 
-pub(crate) use config::parse as parse_config;
-pub use config::{CONFIG_FILE, read_config, read_config_and_options};
-pub use json::PeftOptions;
-pub use read::{load, load_factors, load_with, switch};
-pub(crate) use read::{read, read_bytes};
-pub use tensors::{PREFIX, WEIGHTS_FILE};
-pub use write::{extract, save};
+pub use adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
+pub use compare::UpdateDifference;
+pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
+pub use coverage::{ModulePatterns, Unmatched, unmatched};
+pub use dir::AdapterDir;
+pub(crate) use extract::stored;
+pub use extract::{extract, save};
+pub use header::{MAX_HEADER_BYTES, read_header};
+pub(crate) use load::{Parts, read_weights};
+pub use load::{load, load_factors, load_with, switch};
+pub use tensors::{AdapterTensors, PREFIX, TensorRole, WEIGHTS_FILE, split_name};

@@ -1,45 +1,46 @@
-//! How large an update is and how two of them differ, without building either: an update has `d_out · d_in`
-//! values, its factors `rank · (d_out + d_in)`.
+//! Norm of an update and the difference of two, without building either: an update has `d_out · d_in` values, its
+//! factors `rank · (d_out + d_in)`.
 //!
 //! With `[B₁ B₂] = Q_b R_b` and `[A₁ᵀ A₂ᵀ] = Q_a R_a`, a combination of `B₁ A₁` and `B₂ A₂` is `Q_b C Q_aᵀ` with a small
 //! `C` made of the `R`s, and has the Frobenius norm of `C`. Gram matrices would be cheaper still, but square what
 //! cancels: the difference of two updates that agree in eight digits would be noise.
 
-use super::{StoredFactors, StoredTensor};
+use super::adapter::{StoredFactors, StoredTensor};
 use crate::attach::svd::svd;
 use faer::{Mat, MatRef};
 
-/// How the updates of two adapters on one module differ.
+/// Difference of the updates of two adapters on one module.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UpdateDifference {
-    /// The Frobenius norms of the two updates, `‖s₁ B₁ A₁‖` and `‖s₂ B₂ A₂‖`.
+    /// Frobenius norms of the two updates, `‖s₁ B₁ A₁‖` and `‖s₂ B₂ A₂‖`.
     pub norms: [f64; 2],
-    /// `‖s₁ B₁ A₁ − s₂ B₂ A₂‖`.
+    /// Norm of their difference, `‖s₁ B₁ A₁ − s₂ B₂ A₂‖`.
     pub difference: f64,
-    /// Their inner product over the product of their norms; `None` where one of them is zero.
+    /// Cosine, their inner product over the product of their norms; `None` if one of them is zero.
     pub cosine: Option<f64>,
-    /// How much of the smaller of the spaces that the rows of `A₁` and `A₂` span lies in the other, from 0 to 1:
-    /// `‖U₁ᵀ U₂‖² / min(i, j)` on all right-singular vectors (Hu et al. 2021, section 7.2, equation 4). `None` where an
-    /// `A` is zero.
+    /// Subspace similarity of `A₁` and `A₂`, from 0 to 1: the share of the smaller of their row spaces that lies in the
+    /// other, `‖U₁ᵀ U₂‖² / min(i, j)` on all right-singular vectors (Hu et al. 2021, section 7.2, equation 4). `None` if
+    /// an `A` is zero.
     pub subspace: Option<f64>,
 }
 
 impl UpdateDifference {
-    /// The difference over the norm of the first update; infinite where only that is zero.
+    /// Returns the difference over the norm of the first update; infinite if only that is zero.
     pub fn relative(&self) -> f64 {
-        match self.difference == 0.0 {
-            true => 0.0,
-            false => self.difference / self.norms[0],
+        if self.difference == 0.0 {
+            0.0
+        } else {
+            self.difference / self.norms[0]
         }
     }
 }
 
 impl StoredFactors {
-    /// The Frobenius norm of the update `scale · B A`.
+    /// Returns the Frobenius norm of the update `scale · B A`.
     ///
     /// ```
     /// use lora_core::LayerKind;
-    /// use lora_core::stored::{StoredFactors, StoredTensor};
+    /// use lora_core::file::{StoredFactors, StoredTensor};
     ///
     /// let factors = StoredFactors {
     ///     kind: LayerKind::Linear,
@@ -55,12 +56,12 @@ impl StoredFactors {
         if self.is_empty() {
             return 0.0;
         }
-        let (b, a) = (matrix(&self.b), transposed(&self.a));
+        let (b, a) = (self.b.matrix(), columns_of(&self.a));
         let (b, a) = (b.as_ref().qr(), a.as_ref().qr());
         self.scale.abs() * norm((b.thin_R() * a.thin_R().transpose()).as_ref())
     }
 
-    /// How the update of another adapter differs from this one's; `None` if they are not of one shape.
+    /// Compares the update with that of another adapter; `None` if they differ in shape or kind.
     ///
     /// Values that are not finite make numbers that are not.
     pub fn compare(&self, other: &Self) -> Option<UpdateDifference> {
@@ -76,8 +77,8 @@ impl StoredFactors {
                 subspace: None,
             });
         }
-        let b = beside(&matrix(&self.b), &matrix(&other.b));
-        let (a_1, a_2) = (transposed(&self.a), transposed(&other.a));
+        let b = beside(&self.b.matrix(), &other.b.matrix());
+        let (a_1, a_2) = (columns_of(&self.a), columns_of(&other.a));
         let a = beside(&a_1, &a_2);
         let (b, a) = (b.as_ref().qr(), a.as_ref().qr());
         let (b, a) = (b.thin_R(), a.thin_R());
@@ -91,9 +92,10 @@ impl StoredFactors {
         let (first, second) = (core(0, self), core(self.rank(), other));
         let norms = [norm(first.as_ref()), norm(second.as_ref())];
         let same = (self.scale, &self.a, &self.b) == (other.scale, &other.a, &other.b);
-        let difference = match same {
-            true => 0.0,
-            false => norm((&first - &second).as_ref()),
+        let difference = if same {
+            0.0
+        } else {
+            norm((&first - &second).as_ref())
         };
         let product = norms[0] * norms[1];
         Some(UpdateDifference {
@@ -106,29 +108,24 @@ impl StoredFactors {
 }
 
 impl StoredFactors {
-    /// Whether there is no value: then the other extent may be anything.
+    /// Returns true if there is no value: the other extent may be anything then.
     fn is_empty(&self) -> bool {
         self.a.values.is_empty() || self.b.values.is_empty()
     }
 }
 
-fn matrix(tensor: &StoredTensor) -> Mat<f64> {
-    let columns = tensor.shape[1];
-    Mat::from_fn(tensor.shape[0], columns, |i, j| {
-        f64::from(tensor.values[i * columns + j])
-    })
-}
-
-fn transposed(tensor: &StoredTensor) -> Mat<f64> {
-    matrix(tensor).transpose().to_owned()
+/// Returns the rows of a matrix as columns.
+fn columns_of(tensor: &StoredTensor) -> Mat<f64> {
+    tensor.matrix().transpose().to_owned()
 }
 
 fn beside(left: &Mat<f64>, right: &Mat<f64>) -> Mat<f64> {
     let columns = left.ncols();
     Mat::from_fn(left.nrows(), columns + right.ncols(), |i, j| {
-        match j < columns {
-            true => left[(i, j)],
-            false => right[(i, j - columns)],
+        if j < columns {
+            left[(i, j)]
+        } else {
+            right[(i, j - columns)]
         }
     })
 }
@@ -139,11 +136,11 @@ fn norm(m: MatRef<'_, f64>) -> f64 {
 
 fn inner(left: &Mat<f64>, right: &Mat<f64>) -> f64 {
     let columns = 0..left.ncols();
-    let of_column = |j: usize| (0..left.nrows()).map(move |i| left[(i, j)] * right[(i, j)]);
-    columns.flat_map(of_column).sum()
+    let products = |j: usize| (0..left.nrows()).map(move |i| left[(i, j)] * right[(i, j)]);
+    columns.flat_map(products).sum()
 }
 
-/// The similarity of the column spaces of two matrices.
+/// Returns the similarity of the column spaces of two matrices.
 fn subspace(left: &Mat<f64>, right: &Mat<f64>) -> Option<f64> {
     let (left, right) = (basis(left)?, basis(right)?);
     let smaller = left.ncols().min(right.ncols());
@@ -151,8 +148,8 @@ fn subspace(left: &Mat<f64>, right: &Mat<f64>) -> Option<f64> {
     Some((overlap / smaller as f64).min(1.0))
 }
 
-/// Orthonormal columns that span those of `m`. Directions that are rounding errors of f32 beside the largest are left
-/// out.
+/// Returns orthonormal columns that span those of `m`, without directions that are rounding errors of f32 beside the
+/// largest.
 fn basis(m: &Mat<f64>) -> Option<Mat<f64>> {
     let qr = m.as_ref().qr();
     let (u, s, _) = svd(qr.thin_R())?;
