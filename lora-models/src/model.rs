@@ -7,8 +7,8 @@ use lora_core::files::{Overwrite, write_dir};
 use lora_core::named::NamedAdapters;
 use lora_core::peft::{self, PeftOptions};
 use lora_core::{
-    Adapted, AdaptedModule, Architecture, AttachReport, LayerKind, LoraConfig, QuantizeConfig,
-    QuantizedModule, attach, attach_report, freeze, quantize,
+    Adapted, AdaptedModule, AttachReport, LayerKind, LoraConfig, QuantizeConfig, QuantizedModule,
+    attach, attach_report, freeze, quantize,
 };
 use std::path::Path;
 

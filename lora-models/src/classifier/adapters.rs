@@ -1,12 +1,12 @@
 //! LoRA adapters on encoders, and the labels that are stored beside them.
 
-use super::head::has_dense;
-use super::{Classifier, HeadKind, Trunk};
+use super::head::HeadKind;
+use super::model::{Classifier, Trunk};
+use super::names::architecture;
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::bounded::read_json;
 use crate::config_keys::ConfigKeys;
-use crate::deberta::DebertaModel;
-use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
+use crate::encoder::Labels;
 use crate::error::ModelError;
 use crate::export::CONFIG_FILE;
 use crate::prefix::PrefixModel;
@@ -19,36 +19,6 @@ use std::path::Path;
 
 /// Maximum size in bytes of the file with the labels beside an adapter.
 const CONFIG_LIMIT: u64 = 4 << 20;
-
-/// Returns the modules' names in transformers and the output layers.
-pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architecture {
-    let mut names = vec![
-        ("trunk", config.family.trunk()),
-        ("Bert", ""),
-        ("Deberta", ""),
-        ("V1", ""),
-        ("V2", ""),
-        ("self_attn", "self"),
-        ("layer_norm", "LayerNorm"),
-    ];
-    if config.family == EncoderFamily::Bert {
-        names.push(("pooler", "bert.pooler"));
-    }
-    if !has_dense(config, kind) {
-        names.push(("out_proj", ""));
-    }
-    Architecture {
-        output_layers: ["classifier", "classifier.dense", "classifier.out_proj"]
-            .map(String::from)
-            .to_vec(),
-        fused: DebertaModel::fused(config),
-        names: names
-            .into_iter()
-            .map(|(here, there)| (here.to_string(), there.to_string()))
-            .collect(),
-        conv1d: Vec::new(),
-    }
-}
 
 impl LoraTargets for Classifier {
     fn lora_architecture(&self) -> Architecture {

@@ -33,13 +33,15 @@
 //! | [`Classifier`], [`Trunk`]: encoder and head | `model.rs` |
 //! | [`Pooler`], [`Head`], [`HeadKind`] | `head.rs` |
 //! | [`EncoderInput`]: block by block | `blocks.rs` |
-//! | from a checkpoint, with what is fresh | `pretrained.rs` |
-//! | adapters: names, defaults, labels beside them; export | `adapters.rs` |
+//! | loading, random modules, export | `pretrained.rs` |
+//! | names of the modules | `names.rs` |
+//! | adapters: targets, labels beside them | `adapters.rs` |
 
 mod adapters;
 mod blocks;
 mod head;
 mod model;
+mod names;
 mod pretrained;
 
 pub use adapters::{AdapterLabels, adapter_labels};

@@ -1,6 +1,6 @@
 //! Encoder with a head.
 
-use super::adapters::architecture;
+use super::names::architecture;
 use super::{Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;

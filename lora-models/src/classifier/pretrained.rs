@@ -1,7 +1,7 @@
 //! Encoders with a head, from and to the files of Hugging Face.
 
-use super::adapters::architecture;
 use super::model::random;
+use super::names::architecture;
 use super::{Classifier, HeadKind};
 use crate::checkpoint::{Checkpoint, ExportReport, LoadReport};
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};

@@ -1,48 +1,9 @@
-//! Options of a prefix, and its shape for a model.
+//! Options for creating a prefix.
 
-use super::Prefix;
-use crate::ModelError;
+use super::module::{Prefix, PrefixShape};
+use crate::error::ModelError;
 use burn::tensor::Device;
-use lora_core::{LoraError, normal_values};
-
-/// Sizes of a model that its prefix depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrefixShape {
-    /// Number of layers.
-    pub layers: usize,
-    /// Number of attention heads in a layer.
-    pub heads: usize,
-    /// Width of all heads together.
-    pub d_model: usize,
-    /// Number of positions, which virtual tokens and text share.
-    pub positions: usize,
-}
-
-impl PrefixShape {
-    /// Returns the number of values of one virtual token: a key and a value in each layer.
-    pub fn width(&self) -> usize {
-        2 * self.layers * self.d_model
-    }
-
-    /// Checks that the model has room for the virtual tokens and a text.
-    ///
-    /// # Errors
-    /// [`LoraError::InvalidOption`].
-    pub(super) fn check(&self, tokens: usize) -> Result<(), LoraError> {
-        if (1..self.positions).contains(&tokens) {
-            return Ok(());
-        }
-        Err(LoraError::InvalidOption {
-            option: "prefix",
-            found: tokens.to_string(),
-            expected: format!(
-                "1 to {} virtual tokens: the model has {} positions, and a text needs some",
-                self.positions - 1,
-                self.positions
-            ),
-        })
-    }
-}
+use lora_core::normal_values;
 
 /// Options for creating a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,9 +35,9 @@ mod model;
 mod module;
 mod peft;
 
-pub use config::{PrefixConfig, PrefixShape};
+pub use config::PrefixConfig;
 pub use model::PrefixModel;
-pub use module::Prefix;
 pub(crate) use module::PrefixLayer;
+pub use module::{Prefix, PrefixShape};
 pub use peft::{PREFIX_DIR, beside, is_prefix};
 pub(crate) use peft::{read, refused, refused_by_name, save};

@@ -1,12 +1,51 @@
 //! Module of a prefix.
 
-use super::PrefixShape;
 use crate::weights::param;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use lora_core::LoraError;
 
 /// Path that the parameter's id and the initial values derive from: the same in every process and model.
 pub(super) const PATH: &str = "prefix.embeddings";
+
+/// Sizes of a model that its prefix depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixShape {
+    /// Number of layers.
+    pub layers: usize,
+    /// Number of attention heads in a layer.
+    pub heads: usize,
+    /// Width of all heads together.
+    pub d_model: usize,
+    /// Number of positions, which virtual tokens and text share.
+    pub positions: usize,
+}
+
+impl PrefixShape {
+    /// Returns the number of values of one virtual token: a key and a value in each layer.
+    pub fn width(&self) -> usize {
+        2 * self.layers * self.d_model
+    }
+
+    /// Checks that the model has room for the virtual tokens and a text.
+    ///
+    /// # Errors
+    /// [`LoraError::InvalidOption`].
+    pub(super) fn check(&self, tokens: usize) -> Result<(), LoraError> {
+        if (1..self.positions).contains(&tokens) {
+            return Ok(());
+        }
+        Err(LoraError::InvalidOption {
+            option: "prefix",
+            found: tokens.to_string(),
+            expected: format!(
+                "1 to {} virtual tokens: the model has {} positions, and a text needs some",
+                self.positions - 1,
+                self.positions
+            ),
+        })
+    }
+}
 
 /// Keys and values of virtual tokens, which precede every text in each layer.
 #[derive(Module, Debug)]
