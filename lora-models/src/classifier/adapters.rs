@@ -1,56 +1,26 @@
-//! LoRA adapters on encoders, and the labels beside them.
+//! LoRA adapters on encoders, and the labels that are stored beside them.
 
-use super::head::has_dense;
-use super::{Classifier, HeadKind, Trunk};
+use super::head::HeadKind;
+use super::model::{Classifier, Trunk};
+use super::names::architecture;
+use crate::checkpoint::Checkpoint;
 use crate::checkpoint::bounded::read_json;
-use crate::checkpoint::{Checkpoint, ExportReport};
 use crate::config_keys::ConfigKeys;
-use crate::deberta::DebertaModel;
-use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
-use crate::export::{CONFIG_FILE, write_model};
-use crate::weights::Parameters;
-use crate::{ExportOptions, LoraModel, ModelError};
+use crate::encoder::Labels;
+use crate::error::ModelError;
+use crate::export::CONFIG_FILE;
+use crate::prefix::PrefixModel;
+use crate::targets::LoraTargets;
 use burn::tensor::Device;
-use lora_core::files::Overwrite;
 use lora_core::peft::{PREFIX, WEIGHTS_FILE};
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The labels beside an adapter are read from a file of at most this many bytes.
+/// Maximum size in bytes of the file with the labels beside an adapter.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// Names in Python, and what `all-linear` leaves out.
-pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architecture {
-    let mut names = vec![
-        ("trunk", config.family.trunk()),
-        ("Bert", ""),
-        ("Deberta", ""),
-        ("V1", ""),
-        ("V2", ""),
-        ("self_attn", "self"),
-        ("layer_norm", "LayerNorm"),
-    ];
-    if config.family == EncoderFamily::Bert {
-        names.push(("pooler", "bert.pooler"));
-    }
-    if !has_dense(config, kind) {
-        names.push(("out_proj", ""));
-    }
-    Architecture {
-        output_layers: ["classifier", "classifier.dense", "classifier.out_proj"]
-            .map(String::from)
-            .to_vec(),
-        fused: DebertaModel::fused(config),
-        names: names
-            .into_iter()
-            .map(|(here, there)| (here.to_string(), there.to_string()))
-            .collect(),
-        conv1d: Vec::new(),
-    }
-}
-
-impl LoraModel for Classifier {
+impl LoraTargets for Classifier {
     fn lora_architecture(&self) -> Architecture {
         architecture(&self.config, self.kind)
     }
@@ -79,9 +49,10 @@ impl LoraModel for Classifier {
         };
         let missing = self.fresh.iter().filter(|module| !brought(module));
         let modules: Vec<String> = missing.cloned().collect();
-        match modules.is_empty() {
-            true => Ok(()),
-            false => Err(ModelError::StillRandom { modules }),
+        if modules.is_empty() {
+            Ok(())
+        } else {
+            Err(ModelError::StillRandom { modules })
         }
     }
 
@@ -92,27 +63,18 @@ impl LoraModel for Classifier {
         }
     }
 
-    /// `config.json` with the labels, which PEFT has no place for.
+    /// Returns `config.json` with the labels, which PEFT's own files lack.
     fn adapter_companions(&self) -> Vec<(String, Vec<u8>)> {
         let object = Value::Object(self.file_config());
         vec![(CONFIG_FILE.into(), format!("{object:#}\n").into_bytes())]
     }
-
-    fn export(
-        &self,
-        dir: impl AsRef<Path>,
-        options: &ExportOptions,
-        overwrite: Overwrite,
-    ) -> Result<ExportReport, ModelError> {
-        let dir = dir.as_ref();
-        let architecture = self.lora_architecture();
-        let parameters = Parameters::collect(self, &architecture, dir)?;
-        write_model(dir, &parameters, self.file_config(), options, overwrite)
-    }
 }
 
+impl PrefixModel for Classifier {}
+
 impl Classifier {
-    fn file_config(&self) -> Map<String, Value> {
+    /// Returns the object of `config.json`.
+    pub(super) fn file_config(&self) -> Map<String, Value> {
         let mut object = self.config.to_json();
         let class = format!(
             "{}{}",
@@ -124,20 +86,20 @@ impl Classifier {
     }
 }
 
-/// What a PEFT directory says about the head that it was trained with.
+/// Head that a PEFT directory's adapter was trained with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterLabels {
-    /// What the head is for, by PEFT's task type; `None` where it says something else.
+    /// Kind of the head by PEFT's task type; `None` for another task type.
     pub kind: Option<HeadKind>,
-    /// What its outputs are called: by the `config.json` that this crate writes beside an adapter, else
-    /// numbered; `None` where the adapter has no head.
+    /// Names of the outputs, from the `config.json` that this crate writes beside an adapter, or else numbered; `None` for
+    /// an adapter without a head.
     pub labels: Option<Labels>,
 }
 
-/// Reads it.
+/// Reads the head that a PEFT directory's adapter was trained with.
 ///
 /// # Errors
-/// Where a file cannot be read, or is not what it should be.
+/// If a file cannot be read or is malformed.
 pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError> {
     let dir = dir.as_ref();
     let path = dir.join(lora_core::peft::CONFIG_FILE);

@@ -1,13 +1,13 @@
 //! The adapters that a job uses: none, one, or several of which each record names its own.
 
-use super::open::{Opens, check_base};
+use super::open::check_base;
 use crate::TrainError;
 use crate::data::{DataFormat, Origin, read_adapter_names};
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::named::{NamedAdapters, check_name};
 use lora_core::{AttachReport, LoraError};
-use lora_models::ModelAdapters;
+use lora_models::{ModelAdapters, Pretrained};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -162,7 +162,7 @@ impl AdapterOptions {
     }
 
     /// Puts adapters on a model, by name.
-    pub(crate) fn put<M: Opens>(
+    pub(crate) fn put<M: Pretrained>(
         &self,
         model: M,
         wanted: &[(&str, &Path)],
@@ -195,13 +195,13 @@ impl AdapterOptions {
 }
 
 /// The adapters of a set of examples.
-pub(crate) struct Uses<M: Opens> {
+pub(crate) struct Uses<M: Pretrained> {
     set: NamedAdapters<M>,
     /// Of each example.
     names: Vec<Option<String>>,
 }
 
-impl<M: Opens> Uses<M> {
+impl<M: Pretrained> Uses<M> {
     /// Gives each example, by where it was read, the adapter that its line names.
     pub fn new<'a>(
         set: NamedAdapters<M>,
@@ -232,7 +232,7 @@ impl<M: Opens> Uses<M> {
 }
 
 /// Runs `work` on a batch of examples, each with its adapter where there are some.
-pub(crate) fn within<M: Opens, T>(
+pub(crate) fn within<M: Pretrained, T>(
     uses: Option<&Uses<M>>,
     examples: &[usize],
     work: impl FnOnce() -> T,
@@ -244,7 +244,7 @@ pub(crate) fn within<M: Opens, T>(
 }
 
 /// Refuses a name that is not there, and no name where the model alone would say something at random.
-pub(crate) fn check<M: Opens>(
+pub(crate) fn check<M: Pretrained>(
     set: &NamedAdapters<M>,
     name: Option<&str>,
     origin: &Origin,

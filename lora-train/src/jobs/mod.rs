@@ -26,7 +26,6 @@ mod job;
 mod labelled;
 mod meaning;
 mod merge;
-mod models;
 pub(crate) mod open;
 pub(crate) mod plan;
 pub(crate) mod prefix;
@@ -41,9 +40,7 @@ pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, MergeSummary, merge};
-pub use open::{
-    Base, Loaded, Opens, Traits, load_base, load_trained, model_directory, quantize_config,
-};
+pub use open::{Base, Loaded, load_base, load_trained, model_directory, quantize_config};
 pub use plan::TrainPlan;
 pub use train::{INTERRUPTED, TrainSummary, train};
 pub use verify::{MergeCheck, Probe, VerifyOptions};

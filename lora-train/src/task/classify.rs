@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::ops::{CrossEntropy, loss_of_logits};
-use lora_models::LoraModel;
+use lora_models::LoraTargets;
 use lora_models::classifier::{Classifier, EncoderInput};
 
 /// Encoder and head with their loss.

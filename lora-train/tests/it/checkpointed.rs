@@ -9,12 +9,12 @@ use lora_core::{LoraConfig, LoraInit, TargetModules};
 use lora_models::classifier::{Classifier, HeadKind};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::prefix::PrefixConfig;
-use lora_models::{LoraModel, ModelConfig, Preset};
+use lora_models::{LoraModel, ModelConfig, PrefixModel, Preset};
 use lora_train::data::{
     ClassWeights, Example, LabelledExample, Origin, Sample, SampleBatch, Target,
 };
 use lora_train::memory::{peak_allocated, restart_peak};
-use lora_train::task::{CausalLm, Classify};
+use lora_train::task::{CausalLmTask, Classify};
 use lora_train::trainer::MicroBatch;
 use std::path::Path;
 use test_support::process::passed_alone;
@@ -82,7 +82,7 @@ fn gradients_of_a_gpt2_are_those_of_kept_activations() {
     let device = Device::flex().autodiff();
     let base = || Gpt2LmHead::init(&gpt2(0.0), 3, &device).unwrap();
     let names = TargetModules::names(["c_attn", "c_fc"]);
-    let adapted = |config: LoraConfig| base().attach(&config).unwrap().0;
+    let adapted = |config: LoraConfig| base().attach(&config).unwrap().into_module();
     let upper = LoraConfig {
         layers: Some(vec![2]),
         ..lora(names.clone())
@@ -100,7 +100,7 @@ fn gradients_of_a_gpt2_are_those_of_kept_activations() {
             prefix.with_prefix(&PrefixConfig::new(4)).unwrap(),
         ),
     ] {
-        let task = CausalLm::new(model, 0.1);
+        let task = CausalLmTask::new(model, 0.1);
         let micro = micro(&texts(61));
         let kept = step(&task, &micro);
         let again = step(&task.with_checkpointed_activations(true), &micro);
@@ -120,7 +120,10 @@ fn gradients_of_encoders_are_those_of_kept_activations() {
         let base = Classifier::init(&config, HeadKind::Sequence, 3, &device).unwrap();
         let lora = lora(TargetModules::AllLinear);
         for (what, model) in [
-            ("adapters", base.clone().attach(&lora).unwrap().0),
+            (
+                "adapters",
+                base.clone().attach(&lora).unwrap().into_module(),
+            ),
             ("all weights", base),
         ] {
             let task = Classify::new(model, 0.1, ClassWeights::default());
@@ -141,12 +144,12 @@ fn dropout_drops_the_same_both_times() {
     let device = Device::flex().autodiff();
     let config = lora(TargetModules::names(["c_attn", "c_fc"])).with_dropout(0.3);
     let model = Gpt2LmHead::init(&gpt2(0.2), 3, &device).unwrap();
-    let (model, _) = model.attach(&config).unwrap();
+    let (model, _) = model.attach(&config).unwrap().into_parts();
     let micro = micro(&texts(61));
     let loss_at = |shift: f32| {
         let model = model.clone().map(&mut Shift(shift));
         step(
-            &CausalLm::new(model, 0.0).with_checkpointed_activations(true),
+            &CausalLmTask::new(model, 0.0).with_checkpointed_activations(true),
             &micro,
         )
     };
@@ -189,7 +192,10 @@ fn less_is_kept() {
     };
     config.vocab_size = 500;
     let model = Classifier::init(&config, HeadKind::Sequence, 3, &device).unwrap();
-    let (model, _) = model.attach(&lora(TargetModules::AllLinear)).unwrap();
+    let (model, _) = model
+        .attach(&lora(TargetModules::AllLinear))
+        .unwrap()
+        .into_parts();
     let samples: Vec<LabelledExample> = (0..8)
         .map(|row| LabelledExample {
             index: row,

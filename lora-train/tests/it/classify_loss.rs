@@ -4,9 +4,9 @@ use crate::common::encoders::classify;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_train::{InferenceStep, TrainStep};
-use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::Labels;
+use lora_models::{LoraModel, Pretrained};
 use lora_train::data::{
     ClassWeights, IGNORE_INDEX, LabelledBatch, LabelledExample, Origin, Sample, Target, Targets,
 };
@@ -48,7 +48,7 @@ fn model(head: HeadKind, labels: Labels) -> Classifier {
     let (model, _) = Classifier::load(classify(base), &options, &device).unwrap();
     match adapter {
         None => model,
-        Some(adapter) => model.load_adapter(classify(adapter)).unwrap().0,
+        Some(adapter) => model.load_adapter(classify(adapter)).unwrap().into_module(),
     }
 }
 

@@ -5,8 +5,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_train::{InferenceStep, TrainStep};
 use lora_models::gpt2::Gpt2LmHead;
+use lora_models::{LoadOptions, Pretrained};
 use lora_train::data::{Batch, IGNORE_INDEX};
-use lora_train::task::CausalLm;
+use lora_train::task::CausalLmTask;
 use lora_train::trainer::MicroBatch;
 use test_support::tensors::Tensors;
 
@@ -74,11 +75,11 @@ fn micro(case: &Case) -> MicroBatch<Batch> {
 #[test]
 fn the_loss_is_pytorchs_with_and_without_label_smoothing() {
     let device = Device::flex().autodiff();
-    let (gpt2, _) = Gpt2LmHead::load(model(), &device).unwrap();
+    let (gpt2, _) = Gpt2LmHead::load(model(), &LoadOptions::default(), &device).unwrap();
     let right = case("right");
     assert!((expected(&right, 0.0) - f64::from(right.loss)).abs() < 1e-5);
     for smoothing in [0.0, 0.1, 0.5] {
-        let task = CausalLm::new(gpt2.clone(), smoothing);
+        let task = CausalLmTask::new(gpt2.clone(), smoothing);
         let expected = expected(&right, smoothing);
         let trained = TrainStep::step(&task, micro(&right))
             .item
@@ -98,9 +99,9 @@ fn the_loss_is_pytorchs_with_and_without_label_smoothing() {
 
 #[test]
 fn scores_are_those_of_each_token_and_example() {
-    let (gpt2, _) = Gpt2LmHead::load(model(), &Device::flex()).unwrap();
+    let (gpt2, _) = Gpt2LmHead::load(model(), &LoadOptions::default(), &Device::flex()).unwrap();
     let right = case("right");
-    let scores = CausalLm::new(gpt2, 0.0).score(&right.batch).unwrap();
+    let scores = CausalLmTask::new(gpt2, 0.0).score(&right.batch).unwrap();
     assert_eq!(scores.nll.len(), right.batch.label_tokens);
     let mean = scores.nll.iter().sum::<f32>() / scores.nll.len() as f32;
     assert!((mean - right.loss).abs() < 1e-4);

@@ -1,4 +1,4 @@
-//! Data files to examples.
+//! Examples from data files.
 
 use crate::TrainError;
 use crate::data::{
@@ -24,14 +24,14 @@ impl ReadingOptions {
     }
 }
 
-/// Examples of a file, and a line on what became of it.
+/// Examples of a file, with a description of the reading.
 pub(crate) struct Examples {
     pub records: Vec<Record>,
     pub examples: Vec<Example>,
     pub report: String,
 }
 
-/// Reads and tokenises a file.
+/// Reads and tokenizes a file.
 pub(crate) fn read_examples(
     path: &Path,
     reading: &ReadingOptions,

@@ -1,33 +1,34 @@
-//! Evaluating a language model.
+//! Evaluation of a language model.
 
 use super::LEAST;
 use super::data::read_examples;
 use super::evaluator::Evaluator;
-use super::judge::generation_config;
+use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
 use crate::jobs::adapters::{Uses, Wanted};
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
-use crate::jobs::job::Evaluate;
 use crate::jobs::open::{load_base, quantize_config};
 use crate::progress::Screen;
-use crate::task::{CausalLm, generate_texts, score_texts};
+use crate::task::{CausalLmTask, generate_texts, score_texts};
 use lora_core::files::{Overwrite, write_file};
-use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
+use lora_models::{CausalLm, LoadOptions};
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Evaluates.
-pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
+/// Evaluates a language model.
+pub(crate) fn eval<M: CausalLm>(
+    options: &EvalOptions,
+    screen: &Screen,
+) -> Result<EvalSummary, TrainError> {
     let device = device::open(options.device)?;
     device.seed(options.seed);
     let wanted = options.adapters.wanted()?;
-    let how = Gpt2Options {
-        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
-    };
-    let loaded = load_base::<Gpt2LmHead>(&options.model, wanted.one(), &how, &device)?;
+    let quantize = quantize_config(options.quantize, &wanted.dirs(), &[])?;
+    let load = LoadOptions::default().with_quantize(quantize);
+    let loaded = load_base::<M>(&options.model, wanted.one(), &load, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     options
         .adapters
@@ -39,14 +40,14 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
     let (task, uses) = match &wanted {
         Wanted::Named(adapters) => {
             let uses = uses(options, loaded.model, adapters, &data.examples, screen)?;
-            (CausalLm::new(uses.model().clone(), 0.0), Some(uses))
+            (CausalLmTask::new(uses.model().clone(), 0.0), Some(uses))
         }
-        _ => (CausalLm::new(loaded.model, 0.0), None),
+        _ => (CausalLmTask::new(loaded.model, 0.0), None),
     };
 
     let examples = data.examples.clone();
     let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
-    let mut bar = screen.bar("loss", evaluator.len());
+    let mut bar = screen.bar("loss", examples.len());
     let (mut metrics, scores) = evaluator.run(&task, uses.as_ref(), |done| bar.set(done))?;
     bar.finish();
 
@@ -60,7 +61,7 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
             model,
             tokenizer,
             &groups,
-            &config,
+            config,
             options.batch_size,
             |done| {
                 bar.set(done);
@@ -84,21 +85,21 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
     Ok(summary)
 }
 
-/// The adapters by the names in the data.
-fn uses(
+/// Assigns the adapters to the examples by the names in the data.
+fn uses<M: CausalLm>(
     options: &EvalOptions,
-    model: Gpt2LmHead,
+    model: M,
     adapters: &[(&str, &Path)],
     examples: &[Example],
     screen: &Screen,
-) -> Result<Uses<Gpt2LmHead>, TrainError> {
+) -> Result<Uses<M>, TrainError> {
     let refuse = |option: &str, why: &str| {
         let message =
             format!("does not go with named adapters: {why}; give one adapter without a name");
         Err(TrainError::config(option, message))
     };
     if options.reading.concatenate {
-        return refuse("concatenate", "texts of several records are in one example");
+        return refuse("concatenate", "an example has texts of several records");
     }
     if options.generate {
         return refuse(
@@ -112,6 +113,7 @@ fn uses(
     Uses::new(set, &by_line, examples.iter().map(Example::origin))
 }
 
+/// Creates the lines of the predictions file.
 fn lines(
     summary: &EvalSummary,
     examples: &[Example],
@@ -122,7 +124,7 @@ fn lines(
         .iter()
         .map(|text| (text.prompt.as_str(), text.text.as_str()))
         .collect();
-    // Records that had nothing to predict make no example: the line tells which is which.
+    // Records without a token to predict have no example: the line number relates the two.
     let prompts: HashMap<usize, &str> = records
         .iter()
         .filter_map(|record| Some((record.origin.line(), record.content.prompt()?)))

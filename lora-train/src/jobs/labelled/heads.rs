@@ -55,7 +55,7 @@ pub(super) fn check_use(
 ) -> Result<(), TrainError> {
     let kind = match adapter {
         Some(adapter) => adapter_labels(adapter)?.kind,
-        None => HeadKind::of_checkpoint(&EncoderConfig::from_dir(model)?),
+        None => HeadKind::from_config(&EncoderConfig::from_dir(model)?),
     };
     let other = kind.is_some_and(|kind| kind != head_kind(task));
     let scores = match labels {

@@ -100,7 +100,7 @@ impl Job for LabelledJob {
         })
     }
 
-    fn how(&self) -> ClassifierOptions {
+    fn load_options(&self) -> ClassifierOptions {
         self.how.clone()
     }
 
