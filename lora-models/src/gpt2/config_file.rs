@@ -67,7 +67,7 @@ impl Gpt2Config {
 /// # Errors
 /// [`ModelError::UnsupportedConfig`] for another model, an option without support or a value outside its range,
 /// [`ModelError::Json`] for a value of another type.
-fn parse(path: &Path, object: Map<String, Value>) -> Result<Gpt2Config, ModelError> {
+pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<Gpt2Config, ModelError> {
     let keys = ConfigKeys::new(path, without_aliases(path, object)?);
     keys.require_off(REFUSED)?;
     let model_type: Option<String> = keys.get("model_type")?;
