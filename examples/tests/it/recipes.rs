@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What a model's recipes have in common.
+/// Values that the recipes of a model share.
 struct Model {
     folder: &'static str,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! What the tests of this crate share: fixtures and comparisons.
+//! Fixtures and batches of this crate's tests.
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
@@ -34,7 +34,7 @@ pub struct Batch {
     pub ids: Tensor<2, Int>,
     pub mask: Tensor<2, Bool>,
     pub positions: Option<Tensor<2, Int>>,
-    /// Which tokens are no padding, row after row.
+    /// True for tokens that are not padding, row-major.
     pub real: Vec<bool>,
     /// -100 where there is no label.
     pub labels: Vec<Vec<i64>>,

@@ -1,10 +1,10 @@
 //! An exported encoder is the model that was exported, in the files that transformers wrote.
 //!
-//! What is written here under `target/tmp/encoder_export` is also what
+//! The files that these tests write to `target/tmp/encoder_export` are also what
 //! `fixtures/encoders/check_export.py` loads with transformers and PEFT:
 //!
 //! ```text
-//! cargo test --release --workspace --test encoder_export
+//! cargo test --release --workspace --test it -- encoder_export::
 //! python lora-models/tests/fixtures/encoders/check_export.py target/tmp/encoder_export
 //! ```
 
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, json};
 
-/// Where the exports of these tests lie.
+/// Returns the folder of an export.
 fn target(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("encoder_export")
@@ -211,7 +211,7 @@ fn adapters_are_left_beside_the_exports_for_python() {
     }
 }
 
-/// What this crate attaches by itself: to bases that lack head and pooler, and to slices.
+/// Adapters that this crate attaches by itself: to bases that lack head and pooler, and to slices.
 #[test]
 fn adapters_of_this_crate_s_own_are_left_for_python_too() {
     let device = Device::flex();

@@ -1,10 +1,10 @@
 //! An exported model is the model that was exported, with the files that transformers wants.
 //!
-//! What is written here under `target/tmp/export` is also what `fixtures/check_export.py` loads
+//! The files that these tests write to `target/tmp/export` are also what `fixtures/check_export.py` loads
 //! with transformers and PEFT:
 //!
 //! ```text
-//! cargo test --release --workspace --test export
+//! cargo test --release --workspace --test it -- export::
 //! python lora-models/tests/fixtures/check_export.py target/tmp/export
 //! ```
 
@@ -17,17 +17,13 @@ use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::{ExportOptions, LoadOptions, LoraModel, ModelError, Pretrained, SaveAdapter};
 use std::path::{Path, PathBuf};
 use test_support::compare::assert_near;
-use test_support::tensors::{Tensors, host};
+use test_support::tensors::{Tensors, host, json};
 
-/// Where the exports of these tests lie.
+/// Returns the folder of an export.
 fn target(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("export")
         .join(name)
-}
-
-fn json(path: &Path) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn options(base: &str) -> ExportOptions {
@@ -199,7 +195,7 @@ fn adapters_are_left_beside_the_exports_for_python() {
     }
 }
 
-/// What PEFT does on a tied model: an adapter on either end leaves the other as it was.
+/// PEFT's behaviour on a tied model: an adapter on one end leaves the other unchanged.
 #[test]
 fn adapters_on_both_ends_of_a_tied_model_are_left_for_python_too() {
     let device = Device::flex();

@@ -45,9 +45,10 @@ impl Case {
         config.with_strategy(Strategy::Beam(BeamSearch {
             beams: parameters.num_beams,
             length_penalty: parameters.length_penalty,
-            early_stopping: match parameters.early_stopping {
-                true => EarlyStopping::WhenFull,
-                false => EarlyStopping::WhenUnlikely,
+            early_stopping: if parameters.early_stopping {
+                EarlyStopping::WhenFull
+            } else {
+                EarlyStopping::WhenUnlikely
             },
         }))
     }

@@ -89,9 +89,10 @@ fn cases() -> Vec<(String, String)> {
 macro_rules! for_every_case {
     ($check:ident) => {
         for (base, kind) in cases() {
-            match base.starts_with("gpt2") {
-                true => $check::<Gpt2LmHead>(&base, &kind),
-                false => $check::<Classifier>(&base, &kind),
+            if base.starts_with("gpt2") {
+                $check::<Gpt2LmHead>(&base, &kind)
+            } else {
+                $check::<Classifier>(&base, &kind)
             }
         }
     };
@@ -173,9 +174,10 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
         let before = host(model.rows(base).0);
         assert_eq!(host(again.rows(base).0), before, "{name}");
 
-        let theirs = match changes_base(kind) {
-            true => adapter(&format!("{name}.converted")),
-            false => adapter(&name),
+        let theirs = if changes_base(kind) {
+            adapter(&format!("{name}.converted"))
+        } else {
+            adapter(&name)
         };
         if !theirs.exists() {
             return; // PEFT loses the head when it converts a classifier's adapter.
@@ -337,9 +339,10 @@ fn slices_that_start_at_the_weight_are_saved_as_their_difference() {
 fn what_cannot_be_is_refused_by_name() {
     let device = Device::flex();
     let refused = |base: &str, config: LoraConfig| {
-        let error = match base.starts_with("gpt2") {
-            true => Gpt2LmHead::open(base, &device).attach(&config).err(),
-            false => Classifier::open(base, &device).attach(&config).err(),
+        let error = if base.starts_with("gpt2") {
+            Gpt2LmHead::open(base, &device).attach(&config).err()
+        } else {
+            Classifier::open(base, &device).attach(&config).err()
         };
         error.expect("refused").to_string()
     };

@@ -68,9 +68,10 @@ fn gpt2_batch(base: &str, device: &Device) -> Twice<Gpt2LmHead> {
 
 fn encoder_batch(base: &str, device: &Device) -> Twice<Classifier> {
     let batch = encoders::Batch::of_model(base, device);
-    let real = match base.ends_with("_tok") {
-        true => [batch.real.clone(), batch.real].concat(),
-        false => vec![true; 2 * batch.ids.dims()[0]],
+    let real = if base.ends_with("_tok") {
+        [batch.real.clone(), batch.real].concat()
+    } else {
+        vec![true; 2 * batch.ids.dims()[0]]
     };
     let (ids, mask, types) = (
         again(batch.ids),

@@ -35,9 +35,10 @@ fn expected(name: &str) -> Tensors {
 fn peft_name(path: &str) -> String {
     let (module, factor) = path.split_once(".weight.lora.").unwrap();
     let factor = factor.to_uppercase();
-    match module.ends_with("wte") {
-        true => format!("base_model.model.{module}.lora_embedding_{factor}"),
-        false => format!("base_model.model.{module}.lora_{factor}.weight"),
+    if module.ends_with("wte") {
+        format!("base_model.model.{module}.lora_embedding_{factor}")
+    } else {
+        format!("base_model.model.{module}.lora_{factor}.weight")
     }
 }
 

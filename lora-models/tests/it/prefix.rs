@@ -113,9 +113,10 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
             .into_parts();
         assert_eq!(logits(&again, base), logits(&model, base), "{name}");
 
-        let parts: &[&str] = match report.is_empty() {
-            true => &[""],
-            false => &["", PREFIX_DIR],
+        let parts: &[&str] = if report.is_empty() {
+            &[""]
+        } else {
+            &["", PREFIX_DIR]
         };
         for part in parts {
             let (ours, theirs) = (path.join(part), adapter(name).join(part));

@@ -14,7 +14,7 @@ use lora_models::classifier::{Classifier, EncoderInput};
 /// Encoder and head with their loss.
 ///
 /// For a class y with weight `w_y`, label smoothing ε and K classes, the loss is
-/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in `PyTorch`, averaged over the weights of the
+/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in PyTorch, averaged over the weights of the
 /// labels. For a score it is the squared error, averaged over the examples.
 #[derive(Module, Debug)]
 pub struct Classify {

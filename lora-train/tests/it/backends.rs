@@ -1,4 +1,4 @@
-//! Every backend that is compiled in computes what flex computes.
+//! Every backend that is compiled in gives the numbers of flex.
 //!
 //! Built with `--features ndarray,webgpu` this runs on a machine without a GPU, WebGPU through a
 //! software Vulkan. With flex alone there is nothing to compare, and the tests say so.

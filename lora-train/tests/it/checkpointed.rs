@@ -1,5 +1,4 @@
-//! Activations that are made again instead of kept: the same gradients in less memory, and dropout that drops the same
-//! twice.
+//! Activations that are computed again instead of kept: the same gradients and the same dropout in less memory.
 
 use crate::common;
 use crate::common::steps::{assert_same, step};
@@ -136,8 +135,7 @@ fn gradients_of_encoders_are_those_of_kept_activations() {
     }
 }
 
-/// A central difference along one direction of one factor says what the gradient says, so that the second run of a block
-/// dropped what the first did.
+/// The gradient equals a central difference, so that the second run of a block drops what the first did.
 #[test]
 fn dropout_drops_the_same_both_times() {
     if passed_alone("checkpointed::dropout_drops_the_same_both_times") {

@@ -9,6 +9,7 @@ use lora_train::data::{
 };
 use lora_train::error::TrainError;
 use tempfile::TempDir;
+use test_support::random::Random;
 
 const EOS: u32 = 256;
 const PAD: u32 = 257;
@@ -210,16 +211,13 @@ fn a_line_without_end_is_refused_in_every_format() {
 fn noise_is_an_error_or_records_but_never_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let alphabet = b"\"\",\t||\n\r{}[]:\\a \xEF\xBB\xBF\xC3\xA9\xFFtext";
-    // A linear congruential generator: the same noise on every machine.
-    let mut state: u64 = 1;
+    let mut random = Random::new(1);
     for _ in 0..500 {
         let mut noise = b"text,prompt\n".to_vec();
-        noise.truncate((state % 13) as usize);
-        for _ in 0..state % 97 {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
-            noise.push(alphabet[(state >> 33) as usize % alphabet.len()]);
+        noise.truncate(random.below(13));
+        for _ in 0..random.below(97) {
+            noise.push(*random.choose(alphabet));
         }
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1) >> 1;
         let path = write(&folder, "noise.txt", &noise);
         for format in ["auto", "jsonl", "csv", "tsv", "e2e", "text"] {
             let options = SourceOptions {

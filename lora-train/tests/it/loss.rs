@@ -9,7 +9,7 @@ use lora_models::{LoadOptions, Pretrained};
 use lora_train::data::{Batch, IGNORE_INDEX};
 use lora_train::task::CausalLmTask;
 use lora_train::trainer::MicroBatch;
-use safetensors::SafeTensors;
+use test_support::tensors::Tensors;
 
 struct Case {
     batch: Batch,
@@ -20,27 +20,9 @@ struct Case {
 }
 
 fn case(side: &str) -> Case {
-    let bytes = std::fs::read(model().join("expected.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let data = |name: &str| {
-        tensors
-            .tensor(&format!("{side}.{name}"))
-            .unwrap()
-            .data()
-            .to_vec()
-    };
-    let integers = |name: &str| -> Vec<i64> {
-        let data = data(name);
-        data.chunks_exact(8)
-            .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
-            .collect()
-    };
-    let floats = |name: &str| -> Vec<f32> {
-        let data = data(name);
-        data.chunks_exact(4)
-            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect()
-    };
+    let tensors = Tensors::open(model().join("expected.safetensors"));
+    let integers = |name: &str| tensors.ints(&format!("{side}.{name}")).0;
+    let floats = |name: &str| tensors.values(&format!("{side}.{name}"));
     let (batch, seq) = (3, 9);
     let labels = integers("labels");
     let counted = |i: usize| labels[i] != IGNORE_INDEX && !i.is_multiple_of(seq);

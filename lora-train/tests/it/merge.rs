@@ -1,4 +1,4 @@
-//! `lora merge --verify`: what is written says what the base with its adapter says, or is not written.
+//! `lora merge --verify`: a merged model has the outputs of the base with its adapter, or is not written.
 
 use crate::common::encoders::{classify, data, learn, with_tokenizer};
 use crate::common::{fail, lora, model, succeed};

@@ -1,4 +1,4 @@
-//! What is said of a run before it runs, and what it takes then.
+//! Forecasts of a run's memory and time against measured ones.
 
 use crate::common;
 use burn::tensor::Device;

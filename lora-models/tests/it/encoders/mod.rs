@@ -1,4 +1,4 @@
-//! What the tests of the encoders share: fixtures, batches, comparisons.
+//! Fixtures and batches of the encoders' tests.
 
 pub mod gradients;
 
@@ -69,7 +69,7 @@ pub fn adapter(name: &str) -> PathBuf {
     encoder("adapters").join(name)
 }
 
-/// What PEFT computes with an adapter.
+/// Reads the values that PEFT computes with an adapter.
 pub fn expected_of_adapter(name: &str) -> Tensors {
     Tensors::open(encoder("adapters").join(format!("{name}.safetensors")))
 }
@@ -82,9 +82,10 @@ pub fn expected(name: &str) -> Tensors {
 /// The options that a fixture is loaded with.
 pub fn options(name: &str) -> ClassifierOptions {
     ClassifierOptions {
-        head: match name.ends_with("_tok") {
-            true => HeadKind::Token,
-            false => HeadKind::Sequence,
+        head: if name.ends_with("_tok") {
+            HeadKind::Token
+        } else {
+            HeadKind::Sequence
         },
         ..ClassifierOptions::default()
     }
@@ -107,7 +108,7 @@ pub struct Batch {
     pub ids: Tensor<2, Int>,
     pub mask: Tensor<2, Bool>,
     pub type_ids: Tensor<2, Int>,
-    /// Which tokens are no padding, row after row.
+    /// True for tokens that are not padding, row-major.
     pub real: Vec<bool>,
 }
 
