@@ -1,4 +1,4 @@
-//! Concatenation: documents put end to end and cut into examples of one length, to pretrain on.
+//! Concatenation of documents into examples of one length, to pretrain on.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use super::example::Example;
 use super::record::{Content, Origin, Record};
 use crate::error::TrainError;
 
-/// What became of the documents.
+/// Counts of the documents and of the examples they make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConcatenationReport {
-    /// The number of documents that had a token.
+    /// Number of documents that have a token.
     pub documents: usize,
-    /// Their tokens, the end-of-sequence tokens included.
+    /// Number of their tokens, the end-of-sequence tokens included.
     pub tokens: usize,
-    /// The number of examples they make.
+    /// Number of examples they make.
     pub chunks: usize,
-    /// The length of each, in tokens.
+    /// Length of each example in tokens.
     pub length: usize,
-    /// The tokens at the end that fill no example, and are left out.
+    /// Number of tokens at the end that fill no example, and are left out.
     pub tokens_dropped: usize,
 }
 
 impl fmt::Display for ConcatenationReport {
-    /// One line, for a log.
+    /// Formats one line for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -33,12 +33,12 @@ impl fmt::Display for ConcatenationReport {
     }
 }
 
-/// Puts tokenised documents end to end, each followed by `eos_id` if there is one, and cuts the
+/// Puts tokenized documents end to end, each followed by `eos_id` if there is one, and cuts the
 /// stream into examples of exactly `length` tokens, as `run_clm.py` of transformers does (there
 /// without an end-of-sequence token): no padding, and the remainder is left out and reported.
 ///
-/// All tokens of an example but the first are learned. Its origin is that of the document its first
-/// token is from.
+/// All tokens of an example but the first are learned. Its origin is that of the document of its first
+/// token.
 ///
 /// # Errors
 /// [`TrainError::Config`] if `length` is below 2 or there is no document;
@@ -55,11 +55,11 @@ pub fn concatenate_and_chunk(
     chunker.finish()
 }
 
-/// Tokenises texts and puts them end to end: [`concatenate_and_chunk`] on records.
+/// Tokenizes texts and puts them end to end: [`concatenate_and_chunk`] on records.
 ///
 /// # Errors
-/// As [`concatenate_and_chunk`]; [`TrainError::DataLine`] for a record that is a prompt and a
-/// completion, whose boundary would be lost; whatever `encoder` raises.
+/// The errors of [`concatenate_and_chunk`] and of `encoder`; [`TrainError::DataLine`] for a prompt with its
+/// completion, whose boundary would be lost.
 pub fn concatenate_records(
     records: &[Record],
     encoder: &dyn Encode,
@@ -70,12 +70,11 @@ pub fn concatenate_records(
     for record in records {
         match &record.content {
             Content::Text { text } => chunker.push(&encoder.encode(text)?, &record.origin),
-            Content::PromptCompletion { .. } => {
+            _ => {
                 return Err(TrainError::data_line(
                     record.origin.path(),
                     record.origin.line(),
-                    "only texts can be put end to end, and this is a prompt with a completion; leave \
-                     `concatenate` out",
+                    "only texts can be put end to end, and this is none; leave `concatenate` out",
                 ));
             }
         }
@@ -83,7 +82,7 @@ pub fn concatenate_records(
     chunker.finish()
 }
 
-/// The stream so far, and the example being filled.
+/// State of the concatenation: the finished examples, and the one being filled.
 struct Chunker {
     eos_id: Option<u32>,
     filling: Vec<u32>,
@@ -231,12 +230,7 @@ mod tests {
 
     #[test]
     fn a_prompt_with_a_completion_cannot_be_concatenated() {
-        struct Bytes;
-        impl Encode for Bytes {
-            fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-                Ok(text.bytes().map(u32::from).collect())
-            }
-        }
+        use super::super::testing::Bytes;
         let text = Record::text("abcd", origin(1));
         let pair = Record::prompt_completion("a", "b", origin(2));
         assert!(concatenate_records(std::slice::from_ref(&text), &Bytes, None, 2).is_ok());

@@ -24,7 +24,7 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         model: model_directory(&options.model)?,
         ..options.clone()
     };
-    let adapters = options.adapters.wanted()?;
+    let adapters = options.adapters.selection()?;
     match options
         .task
         .map_or_else(|| default_task(&options.model, adapters.first()), Ok)?

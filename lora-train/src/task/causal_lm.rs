@@ -1,7 +1,7 @@
 //! Causal language modelling: predict the next token.
 
 use crate::TrainError;
-use crate::data::{Batch, Example, IGNORE_INDEX};
+use crate::data::{Batch, ClassTargets, Example};
 use crate::host;
 use crate::trainer::{
     self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
@@ -15,7 +15,6 @@ use lora_core::named::in_rows;
 use lora_core::ops::{CrossEntropy, HeadLoss};
 use lora_models::LoraModel;
 use lora_models::gpt2::{Gpt2Input, Gpt2LmHead};
-use std::ops::Range;
 
 /// A GPT-2 with its loss.
 ///
@@ -41,40 +40,6 @@ pub struct TokenScores {
     pub nll: Vec<f32>,
     /// Whether the token was the most likely one.
     pub correct: Vec<bool>,
-}
-
-/// The positions of a batch that a token is predicted at, and the tokens.
-struct Labelled {
-    /// Index in `[batch · seq]` of the position before each label, which is of the same example.
-    positions: Vec<i64>,
-    tokens: Vec<i64>,
-    examples: Vec<usize>,
-}
-
-impl Labelled {
-    fn of(batch: &Batch) -> Self {
-        let mut labelled = Self {
-            positions: Vec::with_capacity(batch.label_tokens),
-            tokens: Vec::with_capacity(batch.label_tokens),
-            examples: Vec::with_capacity(batch.label_tokens),
-        };
-        let rows = |row| row * batch.seq..(row + 1) * batch.seq;
-        let examples: Vec<Range<usize>> = match &batch.segments {
-            None => (0..batch.batch).map(rows).collect(),
-            Some(segments) => segments.ranges().collect(),
-        };
-        for (example, places) in examples.into_iter().enumerate() {
-            for index in places.skip(1) {
-                let label = batch.labels[index];
-                if label != IGNORE_INDEX {
-                    labelled.positions.push(index as i64 - 1);
-                    labelled.tokens.push(label);
-                    labelled.examples.push(example);
-                }
-            }
-        }
-        labelled
-    }
 }
 
 impl CausalLm {
@@ -116,7 +81,7 @@ impl CausalLm {
     }
 
     /// The loss of the labelled positions, summed, and what is known of each.
-    fn loss(&self, batch: &Batch, labelled: &Labelled, options: &CrossEntropy) -> HeadLoss {
+    fn loss(&self, batch: &Batch, options: &CrossEntropy) -> HeadLoss {
         let input = self.input(batch);
         let hidden = match &input.segments {
             None => self
@@ -124,16 +89,15 @@ impl CausalLm {
                 .forward_hidden(input.ids, input.attention_mask, None, None),
             Some(segments) => self.model.forward_packed(input.ids, segments),
         };
-        self.loss_of(hidden, batch, labelled, options)
+        self.loss_of(hidden, batch, options)
     }
 
-    fn loss_of(
-        &self,
-        hidden: Tensor<3>,
-        batch: &Batch,
-        labelled: &Labelled,
-        options: &CrossEntropy,
-    ) -> HeadLoss {
+    fn loss_of(&self, hidden: Tensor<3>, batch: &Batch, options: &CrossEntropy) -> HeadLoss {
+        let ClassTargets {
+            rows,
+            classes,
+            examples,
+        } = batch.targets.classes();
         let device = self.model.device();
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch.batch * batch.seq, d_model]);
@@ -141,18 +105,16 @@ impl CausalLm {
             let data = TensorData::new(values.to_vec(), [values.len()]);
             Tensor::<1, Int>::from_data(data, &device)
         };
-        let hidden = hidden.select(0, integers(&labelled.positions));
-        let targets = integers(&labelled.tokens);
+        let hidden = hidden.select(0, integers(rows));
+        let targets = integers(classes);
         // Each row has the adapter of its example, where examples have their own.
-        in_rows(&labelled.examples, || {
-            self.model.loss(hidden, targets, options)
-        })
+        in_rows(examples, || self.model.loss(hidden, targets, options))
     }
 
     /// The loss summed over the labelled tokens, `[1]`.
     fn loss_sum(&self, batch: &Batch) -> Tensor<1> {
         let options = CrossEntropy::new(self.label_smoothing);
-        self.loss(batch, &Labelled::of(batch), &options).loss
+        self.loss(batch, &options).loss
     }
 
     /// Scores every labelled token of a batch.
@@ -160,20 +122,20 @@ impl CausalLm {
     /// # Errors
     /// If the device fails.
     pub fn score(&self, batch: &Batch) -> Result<TokenScores, TrainError> {
-        let labelled = Labelled::of(batch);
-        if labelled.tokens.is_empty() {
+        let targets = batch.targets.classes();
+        if targets.classes.is_empty() {
             return Ok(TokenScores::default());
         }
-        let scores = self.loss(batch, &labelled, &CrossEntropy::default());
+        let scores = self.loss(batch, &CrossEntropy::default());
         let nll = host::values(scores.nll)?;
         let best = host::integers(scores.best)?;
         Ok(TokenScores {
             correct: best
                 .iter()
-                .zip(&labelled.tokens)
+                .zip(&targets.classes)
                 .map(|(b, t)| b == t)
                 .collect(),
-            example: labelled.examples,
+            example: targets.examples.clone(),
             nll,
         })
     }
@@ -192,8 +154,7 @@ impl TrainStep for CausalLm {
         let input = self.input(&micro.batch);
         checkpointed_step(self, &self.model, &input, &micro, |hidden| {
             let options = CrossEntropy::new(self.label_smoothing);
-            let labelled = Labelled::of(&micro.batch);
-            self.loss_of(hidden, &micro.batch, &labelled, &options).loss
+            self.loss_of(hidden, &micro.batch, &options).loss
         })
     }
 

@@ -1,7 +1,7 @@
-//! Classifying and scoring texts, and tagging tokens.
+//! Classification and scoring of texts, and tagging of words.
 
 use crate::TrainError;
-use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, LabelledExample, Targets};
+use crate::data::{Batch, ClassTargets, ClassWeights, Example, Targets};
 use crate::host;
 use crate::trainer::{
     self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
@@ -15,14 +15,14 @@ use lora_core::ops::{CrossEntropy, loss_of_logits};
 use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, EncoderInput};
 
-/// An encoder and its head with their loss.
+/// Encoder with a head and their loss.
 ///
-/// Of a class y with weight `w_y`, label smoothing ε and K classes it is
-/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in PyTorch, averaged over the labels' weights;
-/// of a score the squared error, averaged over the examples.
+/// For a class y with weight `w_y`, label smoothing ε and K classes, the loss is
+/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in PyTorch, averaged over the weights of the labels.
+/// For a score, it is the squared error, averaged over the examples.
 #[derive(Module, Debug)]
 pub struct Classify {
-    /// The model.
+    /// Model.
     pub model: Classifier,
     label_smoothing: f64,
     #[module(skip)]
@@ -33,7 +33,7 @@ pub struct Classify {
 }
 
 impl Classify {
-    /// A model to train, with label smoothing in [0, 1) and weights of the classes.
+    /// Creates the task for a model, with label smoothing in [0, 1) and weights of the classes.
     pub fn new(model: Classifier, label_smoothing: f64, weights: ClassWeights) -> Self {
         Self {
             model,
@@ -44,14 +44,15 @@ impl Classify {
         }
     }
 
-    /// Whether training keeps the inputs of blocks only, and makes the rest again in the backward pass.
+    /// Enables activation checkpointing: training keeps the inputs of blocks only, and computes the rest again in the
+    /// backward pass.
     pub fn with_checkpointed_activations(mut self, on: bool) -> Self {
         self.checkpoints_activations = on;
         self
     }
 
-    /// A batch as the model reads it.
-    fn input(&self, batch: &LabelledBatch) -> EncoderInput {
+    /// Puts a batch on the model's device.
+    fn input(&self, batch: &Batch) -> EncoderInput {
         let device = self.model.device();
         let shape = [batch.batch, batch.seq];
         let integers = |values: &[i64]| {
@@ -62,79 +63,75 @@ impl Classify {
         EncoderInput {
             ids: integers(&batch.input_ids),
             mask,
-            type_ids: Some(integers(&batch.type_ids)),
+            type_ids: (!batch.type_ids.is_empty()).then(|| integers(&batch.type_ids)),
         }
     }
 
-    /// The outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
-    fn outputs(&self, batch: &LabelledBatch) -> Tensor<2> {
+    /// Returns the outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
+    fn outputs(&self, batch: &Batch) -> Tensor<2> {
         let input = self.input(batch);
         self.model.forward(input.ids, &input.mask, input.type_ids)
     }
 
-    /// What the model says, a row an example, or a row a position `[batch · seq]` for a head on tokens.
+    /// Returns the outputs of the head on the host: a row for each example, or for each position of `[batch · seq]` with
+    /// a head on tokens.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn logits(&self, batch: &LabelledBatch) -> Result<Vec<Vec<f32>>, TrainError> {
+    pub fn logits(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, TrainError> {
         let outputs = self.outputs(batch);
         let [_, width] = outputs.dims();
         let values = host::values(outputs)?;
         Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
     }
 
-    /// The loss summed over the labels, `[1]`.
-    fn loss_sum(&self, batch: &LabelledBatch) -> Tensor<1> {
-        self.loss_of(self.outputs(batch), batch)
+    /// Returns the loss summed over the labels, `[1]`.
+    fn loss_sum(&self, batch: &Batch) -> Tensor<1> {
+        self.loss_from_outputs(self.outputs(batch), &batch.targets)
     }
 
-    fn loss_of(&self, outputs: Tensor<2>, batch: &LabelledBatch) -> Tensor<1> {
-        match &batch.targets {
-            Targets::Classes(classes) => self.cross_entropy(outputs, classes),
+    fn loss_from_outputs(&self, outputs: Tensor<2>, targets: &Targets) -> Tensor<1> {
+        match targets {
             Targets::Scores(scores) => {
                 let [rows, _] = outputs.dims();
                 let scores = TensorData::new(scores.clone(), [rows, 1]);
                 let scores = Tensor::<2>::from_data(scores, &self.model.device());
                 (outputs - scores).square().sum()
             }
-            // Nothing is learned, and there is still a graph to go back through.
-            Targets::Unknown => outputs.sum().mul_scalar(0.0),
+            targets => self.cross_entropy(outputs, targets.classes()),
         }
     }
 
-    fn cross_entropy(&self, outputs: Tensor<2>, classes: &[i64]) -> Tensor<1> {
+    fn cross_entropy(&self, outputs: Tensor<2>, targets: &ClassTargets) -> Tensor<1> {
         let device = self.model.device();
-        let labelled = classes.iter().enumerate();
-        let (rows, classes): (Vec<i64>, Vec<i64>) = labelled
-            .filter(|(_, class)| **class != IGNORE_INDEX)
-            .map(|(row, class)| (row as i64, *class))
-            .unzip();
         let [all, width] = outputs.dims();
-        let labels = rows.len();
+        let labels = targets.rows.len();
         if labels == 0 {
+            // Nothing is learned, and there is still a graph to go back through.
             return outputs.sum().mul_scalar(0.0);
         }
-        let integers = |values: Vec<i64>| {
-            Tensor::<1, Int>::from_data(TensorData::new(values, [labels]), &device)
+        let integers = |values: &[i64]| {
+            Tensor::<1, Int>::from_data(TensorData::new(values.to_vec(), [labels]), &device)
         };
-        let outputs = match labels == all {
-            true => outputs,
-            false => outputs.select(0, integers(rows)),
+        let outputs = if labels == all {
+            outputs
+        } else {
+            outputs.select(0, integers(&targets.rows))
         };
         let weights = || (0..width).map(|class| self.weights.of(class) as f32);
         let options = CrossEntropy {
             label_smoothing: self.label_smoothing,
             class_weights: self.weights.values().map(|_| weights().collect()),
         };
-        loss_of_logits(outputs, integers(classes), &options).loss
+        loss_of_logits(outputs, integers(&targets.classes), &options).loss
     }
 }
 
 impl TrainStep for Classify {
-    type Input = MicroBatch<LabelledBatch>;
+    type Input = MicroBatch<Batch>;
     type Output = StepOutput;
 
-    fn step(&self, micro: MicroBatch<LabelledBatch>) -> TrainOutput<StepOutput> {
+    fn step(&self, micro: MicroBatch<Batch>) -> TrainOutput<StepOutput> {
         if !self.checkpoints_activations {
             return train_step(self, &self.model.device(), &micro, |batch| {
                 self.loss_sum(batch)
@@ -142,7 +139,7 @@ impl TrainStep for Classify {
         }
         let input = self.input(&micro.batch);
         checkpointed_step(self, &self.model, &input, &micro, |hidden| {
-            self.loss_of(self.model.head(hidden), &micro.batch)
+            self.loss_from_outputs(self.model.head(hidden), &micro.batch.targets)
         })
     }
 
@@ -157,17 +154,17 @@ impl TrainStep for Classify {
 }
 
 impl InferenceStep for Classify {
-    type Input = MicroBatch<LabelledBatch>;
+    type Input = MicroBatch<Batch>;
     type Output = StepOutput;
 
-    fn step(&self, micro: MicroBatch<LabelledBatch>) -> StepOutput {
+    fn step(&self, micro: MicroBatch<Batch>) -> StepOutput {
         StepOutput {
             loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
         }
     }
 }
 
-impl Task<LabelledExample> for Classify {
+impl Task<Example> for Classify {
     fn tap(&self) -> &OptimizerTap {
         &self.tap
     }

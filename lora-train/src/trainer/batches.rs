@@ -1,4 +1,4 @@
-//! Batches for Burn's learner, at any place of the run.
+//! Batches for Burn's learner, from any position of the run.
 
 use super::ahead::Ahead;
 use crate::data::{BatchPlan, Sample, SampleBatch};
@@ -8,32 +8,30 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
 
-/// A place in the data: which batch comes next.
+/// Position in the data: the next batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The epoch, counted from 0.
+    /// Epoch, counted from 0.
     pub epoch: usize,
-    /// The batch in the epoch, counted from 0.
+    /// Batch in the epoch, counted from 0.
     pub batch: usize,
 }
 
-/// One forward and backward pass: a batch, and what its summed loss is multiplied by so that the
-/// whole step averages over its labels.
+/// Input of one forward and backward pass.
 #[derive(Clone, Debug)]
 pub struct MicroBatch<B> {
-    /// The examples.
+    /// Batch of examples.
     pub batch: B,
-    /// One over what the step averages over: its labels, or their weights together.
+    /// Factor of the summed loss: one over the labels of the step, or over the sum of their weights.
     pub loss_scale: f64,
-    /// Seed of what is random in the pass, such as dropout: the state of the random number
-    /// generator is this number, so a resumed run draws the same.
+    /// Seed of the random numbers of the pass, such as those of dropout. A resumed run draws the same.
     pub seed: u64,
 }
 
-/// The examples of a run in batches, epoch after epoch.
+/// Loader of the batches of a run, epoch after epoch.
 ///
-/// As a Burn [`DataLoader`] it yields what is left of one epoch, from the [`Position`] on that was
-/// set last; clones share it.
+/// As a Burn [`DataLoader`] it yields the rest of one epoch, from the [`Position`] that was
+/// set last. Clones share the position.
 #[derive(Clone)]
 pub struct BatchLoader<S: Sample> {
     examples: Arc<Vec<S>>,
@@ -43,10 +41,10 @@ pub struct BatchLoader<S: Sample> {
     place: Arc<Mutex<Place>>,
 }
 
-/// What makes a batch of examples and the token that fills up the shorter ones.
+/// Function that makes a batch of examples, given the padding token.
 pub type Collate<S> = fn(&[&S], u32) -> <S as Sample>::Batch;
 
-/// Where the next iterator starts.
+/// Start of the next iterator.
 #[derive(Clone, Copy)]
 struct Place {
     position: Position,
@@ -54,7 +52,7 @@ struct Place {
 }
 
 impl<S: Sample> BatchLoader<S> {
-    /// A loader at the start of the first epoch.
+    /// Creates a loader at the start of the first epoch.
     pub fn new(examples: Vec<S>, plan: BatchPlan, pad_id: u32) -> Self {
         let place = Place {
             position: Position::default(),
@@ -69,28 +67,28 @@ impl<S: Sample> BatchLoader<S> {
         }
     }
 
-    /// With another way to make a batch than [`Sample::collate`].
+    /// Sets another function to make a batch than [`Sample::collate`].
     pub fn with_collate(mut self, collate: Collate<S>) -> Self {
         self.collate = collate;
         self
     }
 
-    /// Number of batches in the epoch that was [sought](Self::seek) last.
+    /// Returns the number of batches in the epoch of the last [`seek`](Self::seek).
     pub fn batches_in_epoch(&self) -> usize {
         self.lock().batches_in_epoch
     }
 
-    /// Which examples are in which batch.
+    /// Returns the plan of the batches.
     pub fn plan(&self) -> &BatchPlan {
         &self.plan
     }
 
-    /// The examples.
+    /// Returns the examples.
     pub fn examples(&self) -> &[S] {
         &self.examples
     }
 
-    /// Makes the next iterator start here.
+    /// Sets the start of the next iterator.
     pub fn seek(&self, position: Position) {
         let batches_in_epoch = self.plan.batches_in(position.epoch as u64);
         *self.lock() = Place {
@@ -99,7 +97,7 @@ impl<S: Sample> BatchLoader<S> {
         };
     }
 
-    /// The batch of these examples.
+    /// Makes the batch of these examples.
     fn batch(&self, indices: &[usize]) -> MicroBatch<S::Batch> {
         let examples: Vec<&S> = indices.iter().map(|&i| &self.examples[i]).collect();
         let batch = (self.collate)(&examples, self.pad_id);
@@ -116,15 +114,12 @@ impl<S: Sample> BatchLoader<S> {
     }
 }
 
-/// One over a weight; a step without labels has no loss, whatever it is multiplied by.
+/// Returns one over a weight. A step without labels has no loss, and any factor will do.
 pub(super) fn loss_scale(weight: f64) -> f64 {
-    match weight > 0.0 {
-        true => 1.0 / weight,
-        false => 1.0,
-    }
+    if weight > 0.0 { 1.0 / weight } else { 1.0 }
 }
 
-/// What is left of an epoch. The batches are made ahead, on another thread.
+/// Iterator over the rest of an epoch. Another thread prefetches the batches.
 struct EpochIterator<B> {
     /// Batches with the number of their examples.
     batches: Ahead<(usize, MicroBatch<B>)>,

@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, Example, collate};
-use crate::jobs::adapters::{Uses, within};
+use crate::jobs::adapters::{AdapterAssignment, within};
 use crate::jobs::evaluation::ExampleScore;
 use crate::jobs::job::{Evaluate, Metrics};
 use crate::metric::RunningLoss;
@@ -29,12 +29,17 @@ impl Evaluator {
         })
     }
 
+    /// Returns the examples.
+    pub fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+
     /// Metrics by name, and the score of each example in the order of the file. `progress` is told
     /// how many examples are done. `uses` are the adapters of the examples, where they have their own.
     pub fn run(
         &self,
         model: &CausalLm,
-        uses: Option<&Uses<Gpt2LmHead>>,
+        uses: Option<&AdapterAssignment<Gpt2LmHead>>,
         mut progress: impl FnMut(usize),
     ) -> Result<(BTreeMap<String, f64>, Vec<ExampleScore>), TrainError> {
         let mut running = RunningLoss::default();

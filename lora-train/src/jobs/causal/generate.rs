@@ -4,7 +4,7 @@ use super::judge::generation_config;
 use crate::TrainError;
 use crate::data::{Lines, Origin, is_blank};
 use crate::device::{self, DeviceName};
-use crate::jobs::adapters::{AdapterOptions, Wanted, check};
+use crate::jobs::adapters::{AdapterOptions, AdapterSelection, check};
 use crate::jobs::open::{load_base, quantize_config};
 use crate::progress::Screen;
 use clap::Args;
@@ -128,7 +128,7 @@ pub fn generate(
 ) -> Result<Vec<Continuation>, TrainError> {
     let wanted = options
         .adapters
-        .wanted_with(options.use_adapter.as_deref())?;
+        .selection_with(options.use_adapter.as_deref())?;
     let prompts = prompts(options)?;
     let device = device::open(options.device)?;
     let how = Gpt2Options {
@@ -140,7 +140,7 @@ pub fn generate(
         .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let model = match &wanted {
-        Wanted::Named(adapters) => {
+        AdapterSelection::Named(adapters) => {
             let set = options.adapters.put(loaded.model, adapters, screen)?;
             let mut all = prompts.iter();
             all.try_for_each(|prompt| check(&set, prompt.adapter.as_deref(), &prompt.origin))?;
@@ -220,7 +220,7 @@ fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
     }
     if let Some(path) = &options.prompts {
         let mut lines = match path.to_str() {
-            Some("-") => Lines::of(std::io::stdin().lock(), Path::new("standard input")),
+            Some("-") => Lines::from_reader(std::io::stdin().lock(), Path::new("standard input")),
             _ => Lines::open(path)?,
         };
         let extension = path.extension().and_then(|extension| extension.to_str());
