@@ -1,11 +1,11 @@
-"""The table of goals: runs the program and its peers in turn, and writes what they say.
+"""Table of goals: runs the program and its peers in turn, and writes their results.
 
     cargo build --release --bin lora --example burn_apply_lora
     python -m venv peers && peers/bin/pip install torch transformers peft matplotlib
     peers/bin/python benchmarks/goals.py --results benchmarks/results/DATE-goals.jsonl --table benchmarks/goals.md
 
-Each pair of commands runs in turn, `--rounds` times, nothing beside them; of each side the median of the rounds' medians
-counts, and the least of their memory. A results file that is there already is gone on with: what it holds is not run again.
+Each pair of commands runs in turn, `--rounds` times, with nothing else running. For each side the median of the rounds'
+medians counts, and the smallest peak memory. An existing results file is continued: the runs in it are not repeated.
 """
 
 import argparse
@@ -28,17 +28,17 @@ E2E = str(ROOT / "examples/data/e2e/train.txt")
 parser = argparse.ArgumentParser()
 parser.add_argument("--results", type=pathlib.Path, required=True)
 parser.add_argument("--table", type=pathlib.Path)
-parser.add_argument("--chart", type=pathlib.Path, help="a picture of the ratios, which needs matplotlib")
+parser.add_argument("--chart", type=pathlib.Path, help="chart of the ratios; needs matplotlib")
 parser.add_argument("--rounds", type=int, default=2)
 parser.add_argument("--steps", type=int, default=6)
-parser.add_argument("--only", help="names of the work that contain this")
+parser.add_argument("--only", help="run only work whose name contains this text")
 args = parser.parse_args()
 
 made = tempfile.TemporaryDirectory()
 
 
 def checkpoint():
-    """A GPT-2 small of random weights, 500 MB, with a tokenizer."""
+    """Writes a GPT-2 small with random weights, 500 MB, and a tokenizer."""
     place = pathlib.Path(made.name) / "gpt2"
     if not place.exists():
         subprocess.run([*EPOCH, "--make", str(place)], check=True)
@@ -50,7 +50,7 @@ def steps(preset, *more):
 
 
 def pairs():
-    """Work, our command, the peer's, and what is compared: (name, key, goal, whether less is better)."""
+    """Lists the work: our command, the peer's command, and the comparisons (name, key, goal, lower is better)."""
     time, memory = ("time", "median_s"), ("peak memory", "peak_mib")
     yield "GPT-2 small step / PEFT", [*LORA, "step", *steps("gpt2"), "--json"], [*STEP, *steps("gpt2")], [
         (*time, 0.8, True), (*memory, 0.35, True)]
@@ -77,7 +77,7 @@ def last_line(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-    # Without the place of the checkpoint, which is another in each run.
+    # Without the path of the checkpoint, which differs in each run.
     return json.loads(done.stdout.strip().splitlines()[-1].replace(f"{made.name}/", ""))
 
 

@@ -1,11 +1,11 @@
-"""Training of PyTorch + PEFT on E2E with its real lengths, timed: the peer of `lora bench epoch`.
+"""Timing of PyTorch + PEFT on E2E with its real lengths: the peer of `lora bench epoch`.
 
     pip install torch transformers peft
-    python benchmarks/peft_epoch.py --make DIR          a GPT-2 small of random weights with the shipped tokenizer
+    python benchmarks/peft_epoch.py --make DIR          a GPT-2 small with random weights with the shipped tokenizer
     python benchmarks/peft_epoch.py --model DIR --data examples/data/e2e/train.txt
 
-Batches are shuffled and padded to their longest, as transformers' `Trainer` does by default; what is learned is the reference
-with the end-of-text token. The first step is not counted. The last line is JSON.
+Batches are shuffled and padded to their longest, as transformers' `Trainer` does by default; the loss is on the reference
+and the end-of-text token. The first step is not counted. The last line is JSON.
 """
 
 import argparse

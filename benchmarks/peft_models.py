@@ -1,4 +1,4 @@
-"""The published shapes in transformers, with random weights and without dropout: what the peers are measured on."""
+"""Models of the peers: the published shapes in transformers, with random weights and without dropout."""
 
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -12,7 +12,7 @@ DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 
 
 def base(preset):
-    """A model, and the modules that PEFT adapts in it by default."""
+    """Returns a model, and the modules that PEFT adapts in it by default."""
     match preset:
         case "gpt2":
             return GPT2LMHeadModel(GPT2Config(**GPT2_DROPOUT)), ["c_attn"]
@@ -37,7 +37,7 @@ def base(preset):
 
 
 def with_adapter(model, targets, rank):
-    """The model with LoRA on it."""
+    """Returns the model with LoRA."""
     gpt2 = model.config.model_type == "gpt2"
     return get_peft_model(model, LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=targets, fan_in_fan_out=gpt2 and targets != "all-linear",

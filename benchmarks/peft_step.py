@@ -1,4 +1,4 @@
-"""Training steps of PyTorch + PEFT, timed: the peer of `lora bench step`.
+"""Timing of training steps in PyTorch + PEFT: the peer of `lora bench step`.
 
     pip install torch transformers peft
     python benchmarks/peft_step.py --preset gpt2
@@ -21,7 +21,7 @@ parser.add_argument("--steps", type=int, default=8)
 parser.add_argument("--batch-size", type=int, default=8)
 parser.add_argument("--max-length", type=int, default=128)
 parser.add_argument("--rank", type=int, default=8)
-parser.add_argument("--targets", help="comma separated, or all-linear [default: PEFT's]")
+parser.add_argument("--targets", help="comma-separated names, or all-linear [default: PEFT's]")
 parser.add_argument("--full", action="store_true")
 parser.add_argument("--threads", type=int, default=2)
 args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Reading a checkpoint with transformers, timed: the peer of `lora bench load`.
+"""Timing of reading a checkpoint with transformers: the peer of `lora bench load`.
 
     pip install torch transformers
     python benchmarks/transformers_load.py --model DIR
@@ -27,7 +27,7 @@ seconds = []
 for _ in range(args.steps + 2):
     start = time.perf_counter()
     model = kind.from_pretrained(args.model, dtype=torch.float32)
-    # A mapped file counts when it is read.
+    # Read every value: a mapped file is read on first use.
     touched = sum(p.detach().view(-1)[::1024].sum().item() for p in model.parameters())
     seconds.append(time.perf_counter() - start)
     del model

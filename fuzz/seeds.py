@@ -1,6 +1,6 @@
-"""The seeds of the corpus: small honest files from the fixtures of the crates, and files made to harm.
+"""Writes the seeds of the corpus: small honest files from the fixtures of the crates, and files made to harm.
 
-    python fuzz/seeds.py
+    python scripts/fixtures.py fuzz
 
 Writes `corpus/{target}/{honest,hostile}-*`, the same bytes each time. What lies there under other names was found by the
 fuzzer and kept; this script leaves it alone.
@@ -11,11 +11,9 @@ import pathlib
 import struct
 import zipfile
 
+from fixtures_common import CORE, MODELS, TRAIN
+
 HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parent
-CORE = ROOT / "lora-core/tests/fixtures"
-MODELS = ROOT / "lora-models/tests/fixtures"
-TRAIN = ROOT / "lora-train/tests/fixtures"
 MARK = b"\n%%\n"
 # Longer seeds slow the fuzzer down and hold nothing more.
 LONGEST = 16 << 10

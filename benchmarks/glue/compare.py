@@ -1,13 +1,12 @@
-"""Runs this project's program and PEFT on the same batches from the same start, and makes a table of both.
+"""Compares this project's program with PEFT on the same batches and initial weights, and prints a table.
 
     python benchmarks/glue/prepare.py --model MODEL --data DATA --out OUT
     cargo build --release
     python benchmarks/glue/compare.py --model MODEL --prepared OUT --results FILE.jsonl --table FILE.md \
         --program lora=target/release/lora --program peft
 
-A run is a line of the results file, written when it ends; what has a line is not run again, so a comparison that was
-stopped goes on where it was. Without `--program` the table is made of the lines that are there. The programs take
-turns, so that both meet the same machine.
+Each run adds a line to the results file when it ends. Runs with a line are not repeated, so that a stopped comparison
+can be continued. Without `--program` only the table is printed. The programs run in turn, under the same conditions.
 """
 
 import argparse
@@ -24,16 +23,16 @@ from tasks import TASKS, score
 METHODS = {"lora": "LoRA", "full": "full"}
 PROGRAMS = {"lora": "this project", "peft": "PyTorch + PEFT"}
 PEFT_RUN = Path(__file__).resolve().parent / "peft_run.py"
-# Of the metric that each task's score is of.
+# Metric of each task's score.
 SCORES = {"sst2": "SST-2, accuracy", "cola": "CoLA, Matthews", "mrpc": "MRPC, accuracy and F1"}
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="the base model; needed to run")
-    parser.add_argument("--prepared", type=Path, help="what prepare.py wrote; needed to run")
+    parser.add_argument("--model", type=Path, help="base model; required for runs")
+    parser.add_argument("--prepared", type=Path, help="output of prepare.py; required for runs")
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--table", type=Path, help="receives the table, which is also printed")
+    parser.add_argument("--table", type=Path, help="file for the table, which is also printed")
     parser.add_argument("--program", action="append", default=[], metavar="peft | lora=PATH")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -42,7 +41,7 @@ def parse():
     parser.add_argument("--lr-full", type=float, default=5e-5)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--contended", action="store_true", help="other work runs beside: the seconds do not count")
+    parser.add_argument("--contended", action="store_true", help="marks runs beside other work, whose seconds do not count")
     args = parser.parse_args()
     args.programs = dict(program.partition("=")[::2] for program in args.program)
     if unknown := args.programs.keys() - PROGRAMS.keys():
@@ -56,7 +55,7 @@ def parse():
 
 
 def options(args, method: str, seed: int):
-    """What both programs are told in the same words."""
+    """Returns the options that both programs share."""
     return [
         "--batch-size", str(args.batch_size), "--lr", str(args.lr[method]), "--max-length", "128",
         "--warmup-ratio", "0.06", "--weight-decay", "0.01", "--seed", str(seed),
@@ -64,18 +63,18 @@ def options(args, method: str, seed: int):
 
 
 def files(args, task: str, method: str, seed: int):
-    """Training data, evaluation data, start."""
+    """Returns the paths of training data, evaluation data and initial weights."""
     start = f"start-{seed}" if method == "lora" else f"start-full-{seed}"
     names = (f"train-{task}-{seed}.jsonl", f"dev-{task}.jsonl", start)
     return [args.prepared / name for name in names]
 
 
 def execute(command, threads: int):
-    """The output's last line, as JSON, and the largest memory in MiB. The program's progress is shown."""
+    """Runs a program; returns the last line of its output as JSON, and its peak memory in MiB."""
     env = os.environ | {"OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=env)
     output = process.stdout.read()
-    # Not `wait`: only wait4 tells this child's memory from that of the others.
+    # Only wait4 reports the memory of this child alone.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     lines = output.strip().splitlines()
@@ -113,9 +112,9 @@ def run_lora(args, task: str, method: str, seed: int):
 
 
 def from_lora(task: str, printed: dict, events: list):
-    """What `lora train` says, in the words of peft_run.py: of the line it prints and of its metrics.jsonl.
+    """Converts the result line and metrics.jsonl of `lora train` to the keys of peft_run.py.
 
-    The seconds of the last step are those of training alone: the only evaluation comes after it.
+    The seconds of the last step cover training alone: the only evaluation comes after it.
     """
     last_step = [event for event in events if "loss" in event][-1]
     last_eval = [event for event in events if "eval" in event][-1]
@@ -131,7 +130,7 @@ def from_lora(task: str, printed: dict, events: list):
 
 
 def read_results(path: Path, args):
-    """The last line of each run; lines of another learning rate are another comparison's."""
+    """Returns the last line of each run; lines with another learning rate belong to another comparison."""
     results = {}
     if path.exists():
         for number, line in enumerate(path.read_text().splitlines(), start=1):
@@ -145,7 +144,7 @@ def read_results(path: Path, args):
 
 
 def table(results: dict) -> str:
-    """Mean and sample standard deviation of the score, mean of the seconds of runs alone, largest memory."""
+    """Returns mean and sample standard deviation of the score, mean seconds of uncontended runs, and peak memory."""
     lines = [
         "| task, score | method | program | score, mean ± std (seeds) | training, s | peak memory, MiB | trainable |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -1,12 +1,12 @@
-"""Fine-tunes a classifier with PyTorch and PEFT: the peer's side of the benchmark.
+"""Fine-tunes a classifier with PyTorch and PEFT: the peer of the benchmark.
 
     python benchmarks/glue/peft_run.py --model DIR --train OUT/train-mrpc-1.jsonl --dev OUT/dev-mrpc.jsonl \
         --start OUT/start-1 --method lora --lr 2e-3 --seed 1
 
-The files are of `prepare.py`. The training file is read once, in its order; a batch is padded to its longest. What is
-common to both programs: AdamW without decay on biases and norms, a linear schedule with warm-up, gradients clipped to a
-norm of 1, the model's own dropout, float32. Training's seconds are of the loop alone: texts are tokens by then, and the
-evaluation has its own. The last line of the output is the result as JSON.
+`prepare.py` writes the files. The training file is read once, in order; a batch is padded to its longest text. Both
+programs share: AdamW without decay on biases and norms, a linear schedule with warm-up, gradients clipped to a
+norm of 1, the model's own dropout, float32. The training seconds cover the loop alone, without tokenization and
+evaluation. The last line of the output is the result as JSON.
 """
 
 import argparse
@@ -29,26 +29,26 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_
 from tasks import TASKS, score
 
 MAX_GRAD_NORM = 1.0
-# Steps between two lines of progress.
+# Number of steps between two lines of progress.
 PROGRESS = 50
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="the base model with its tokenizer")
+    parser.add_argument("--model", type=Path, required=True, help="base model with its tokenizer")
     parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--dev", type=Path, required=True, help="dev-TASK.jsonl: the name says the task")
-    parser.add_argument("--start", type=Path, required=True, help="an adapter, with --method full a whole model")
+    parser.add_argument("--dev", type=Path, required=True, help="dev-TASK.jsonl; the task is taken from the name")
+    parser.add_argument("--start", type=Path, required=True, help="initial adapter, or with --method full a full model")
     parser.add_argument("--method", choices=("lora", "full"), required=True)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, required=True)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--warmup-ratio", type=float, default=0.06)
     parser.add_argument("--weight-decay", type=float, default=0.01)
-    parser.add_argument("--max-steps", type=int, help="stop here, on the whole run's schedule; 0: evaluate the start")
-    parser.add_argument("--seed", type=int, required=True, help="of the dropout")
+    parser.add_argument("--max-steps", type=int, help="stop after N steps of the full run's schedule; 0 evaluates the initial weights")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the dropout")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--predictions", type=Path, help="receives a line for each example of --dev")
+    parser.add_argument("--predictions", type=Path, help="file for one line per example of --dev")
     args = parser.parse_args()
     args.task = args.dev.stem.removeprefix("dev-")
     if args.task not in TASKS:
@@ -57,7 +57,7 @@ def parse():
 
 
 def load(args):
-    """The model at its start; what `requires_grad` is what is trained."""
+    """Loads the initial model; trainable parameters have `requires_grad`."""
     if args.method == "full":
         return AutoModelForSequenceClassification.from_pretrained(args.start, dtype=torch.float32)
     base = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=2, dtype=torch.float32)
@@ -65,7 +65,7 @@ def load(args):
 
 
 class Batches:
-    """A file's examples as tokens, in its order."""
+    """Tokenizes the examples of a file, in order."""
 
     def __init__(self, path: Path, tokenizer, max_length: int, size: int):
         with path.open(encoding="utf-8") as file:
@@ -88,7 +88,7 @@ class Batches:
 
 
 def train(model, batches, args):
-    """One pass over the file. Returns the seconds and the steps."""
+    """Trains on one pass over the file. Returns seconds and steps."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": args.weight_decay},
@@ -118,7 +118,7 @@ def train(model, batches, args):
 
 @torch.inference_mode()
 def evaluate(model, batches):
-    """The metrics, named as Hugging Face's `evaluate` names them, and the logits."""
+    """Returns the metrics, named as in Hugging Face's `evaluate`, and the logits."""
     model.eval()
     logits = torch.cat([model(**batch).logits for batch, _ in batches])
     labels, predicted = batches.labels, logits.argmax(-1).tolist()

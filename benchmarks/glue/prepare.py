@@ -1,15 +1,15 @@
-"""Writes what both programs of the benchmark read, so that they train on the same batches from the same start.
+"""Writes the inputs of both programs in the benchmark: the same batches and the same initial weights.
 
     pip install torch transformers peft scikit-learn
     python benchmarks/glue/prepare.py --model DIR --data DIR --out DIR --seeds 1 2 3 --epochs 3
 
-    OUT/train-TASK-SEED.jsonl   every epoch, shuffled by seed and epoch, one after another: read it once, in its order
+    OUT/train-TASK-SEED.jsonl   all epochs, shuffled by seed and epoch, to be read once in order
     OUT/dev-TASK.jsonl          the evaluation examples
-    OUT/start-SEED              a PEFT adapter that has not learnt anything yet, with its classifier
-    OUT/start-full-SEED         the whole model with the same classifier, and the tokenizer
+    OUT/start-SEED              an untrained PEFT adapter with its classifier
+    OUT/start-full-SEED         the full model with the same classifier, and the tokenizer
 
-DATA has the folders SST-2, CoLA and MRPC with the files as their authors publish them. MODEL is a BERT as Hugging Face
-lays it out.
+DATA has the folders SST-2, CoLA and MRPC with the files as published by their authors. MODEL is a BERT in Hugging Face's
+format.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def shuffled(examples, seed: int, epochs: int):
 
 
 def starts(model: Path, out: Path, seed: int):
-    """The classifier is drawn once and stands in both; the adapter's `A` is drawn after it, its `B` is zero."""
+    """Writes the initial weights. Both share one random classifier; the adapter's `A` is drawn after it, its `B` is zero."""
     torch.manual_seed(seed)
     labels = {"id2label": {0: "0", 1: "1"}, "label2id": {"0": 0, "1": 1}}
     base = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2, dtype=torch.float32, **labels)

@@ -1,6 +1,6 @@
-"""The tasks of this benchmark: where their files lie as their authors publish them, and how each is scored.
+"""Tasks of this benchmark: their published files and their scores.
 
-No file of these quotes: a quotation mark is data, and columns end at tabs.
+The files have no quoting: a quotation mark is data, and columns end at tabs.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ TASKS = ("sst2", "cola", "mrpc")
 
 
 def rows(path: Path, columns: int):
-    """The rows of a file without a header, each with as many columns as the layout has."""
+    """Reads the rows of a file without a header, each with the columns of the layout."""
     text = path.read_text(encoding="utf-8-sig")
     for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
         row = line.rstrip("\r").split("\t")
@@ -19,17 +19,17 @@ def rows(path: Path, columns: int):
 
 
 def sst2(path: Path):
-    """`sentence, label`."""
+    """Reads rows of `sentence, label`."""
     return [{"sentence": text, "label": int(label)} for text, label in rows(path, 2)]
 
 
 def cola(path: Path):
-    """`source, label, the authors' mark, sentence`."""
+    """Reads rows of `source, label, the authors' mark, sentence`."""
     return [{"sentence": text, "label": int(label)} for _, label, _, text in rows(path, 4)]
 
 
 def mrpc(path: Path):
-    """`Quality, #1 ID, #2 ID, #1 String, #2 String`, with that header."""
+    """Reads rows of `Quality, #1 ID, #2 ID, #1 String, #2 String`, with that header."""
     header, *pairs = rows(path, 5)
     if header != ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"]:
         raise SystemExit(f"{path}:1: not the header of the paraphrase corpus: {header}")
@@ -37,7 +37,7 @@ def mrpc(path: Path):
 
 
 def read(task: str, data: Path):
-    """Training and evaluation examples of a task."""
+    """Returns the training and evaluation examples of a task."""
     if task == "sst2":
         return sst2(data / "SST-2/train.tsv"), sst2(data / "SST-2/dev.tsv")
     if task == "cola":
@@ -49,7 +49,7 @@ def read(task: str, data: Path):
 
 
 def score(task: str, metrics: dict) -> float:
-    """The one number that GLUE gives a task."""
+    """Returns the GLUE score of a task."""
     if task == "sst2":
         return metrics["accuracy"]
     if task == "cola":

@@ -1,4 +1,4 @@
-//! Fine-tuning an encoder to classify, and using it: `cargo run --release --example classify [-- MODEL]`.
+//! Fine-tuning an encoder to classify sentences, and predicting with it: `cargo run --release --example classify [-- MODEL]`.
 #![recursion_limit = "256"]
 
 use lora_examples::classify::{SENTENCES, run};
@@ -10,7 +10,7 @@ fn main() -> Result<(), lora_train::TrainError> {
     let model = std::env::args_os().nth(1).map(PathBuf::from);
     let output = "out/classify".as_ref();
     let outcome = run(model.as_deref(), output, &mut Screen::detect())?;
-    println!("is it family friendly?");
+    println!("Is the place family-friendly?");
     println!(
         "accuracy on held-out sentences: {:.1} % before, {:.1} % after",
         100.0 * outcome.before,

@@ -1,4 +1,4 @@
-//! Fine-tuning from a program: `cargo run --release --example fine_tune`.
+//! Fine-tuning from a Rust program: `cargo run --release --example fine_tune`.
 #![recursion_limit = "256"]
 
 use lora_train::progress::Screen;

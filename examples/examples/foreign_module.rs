@@ -1,4 +1,4 @@
-//! Adapters on somebody else's plain Burn module: `cargo run --release --example foreign_module`.
+//! Adapters on a plain Burn module: `cargo run --release --example foreign_module`.
 #![recursion_limit = "256"]
 
 fn main() -> Result<(), lora_core::LoraError> {

@@ -1,4 +1,4 @@
-//! An adapter merged, checked and exported: `cargo run --release --example merge_and_export`.
+//! Merging, verifying and exporting an adapter: `cargo run --release --example merge_and_export`.
 #![recursion_limit = "256"]
 
 use lora_examples::merge_and_export::{PROMPTS, run};
@@ -21,6 +21,6 @@ fn main() -> Result<(), lora_train::TrainError> {
         "\nlargest difference of a logit: f32 {:.1e}, bf16 {:.1e}",
         outcome.full.difference, outcome.half.difference
     );
-    println!("unmerged to the very bits: {}", outcome.unmerged);
+    println!("unmerged bit for bit: {}", outcome.unmerged);
     Ok(())
 }

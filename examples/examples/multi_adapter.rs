@@ -5,7 +5,7 @@ fn main() -> Result<(), lora_train::TrainError> {
     println!("training two adapters …");
     let outcome = lora_examples::multi_adapter::run("out/multi_adapter".as_ref(), 100)?;
     let names = || std::iter::once("base").chain(outcome.names.iter().map(String::as_str));
-    println!("one after the other, each activated by its name:");
+    println!("activated by name, one after the other:");
     for (name, text) in names().zip(&outcome.one_by_one) {
         println!("  {name:12}{text:?}");
     }
@@ -13,12 +13,12 @@ fn main() -> Result<(), lora_train::TrainError> {
     for (name, text) in names().zip(&outcome.mixed) {
         println!("  {name:12}{text:?}");
     }
-    println!("merged into the weights, one in place of the other:");
+    println!("merged into the weights, one at a time:");
     for (name, text) in outcome.names.iter().zip(&outcome.merged) {
         println!("  {name:12}{text:?}");
     }
     println!(
-        "and the base as it was:\n  {:12}{:?}",
+        "the base afterwards:\n  {:12}{:?}",
         "base", outcome.base_again
     );
     println!("saved {}", outcome.tree.display());

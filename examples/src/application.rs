@@ -1,4 +1,4 @@
-//! A model with its adapter inside an application: no training crate, any backend.
+//! Inference with an adapter in an application, with `lora-models` alone, on any backend.
 
 use burn::tensor::Device;
 use lora_models::LoraModel;
@@ -8,7 +8,7 @@ use lora_models::gpt2::Gpt2LmHead;
 use lora_models::tokenizer::Tokenizer;
 use std::path::Path;
 
-/// Writes about a restaurant.
+/// Text generator for descriptions of restaurants.
 pub struct Writer {
     model: Gpt2LmHead,
     tokenizer: Tokenizer,
@@ -16,10 +16,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Loads a model from its directory, and an adapter merged into it where there is one.
+    /// Loads a model from its directory, and merges an adapter into it if one is given.
     ///
     /// # Errors
-    /// If a file is missing or malformed.
+    /// Fails if a file is missing or malformed.
     pub fn open(model: &Path, adapter: Option<&Path>, device: Device) -> Result<Self, ModelError> {
         let (mut loaded, _) = Gpt2LmHead::load(model, &device)?;
         if let Some(adapter) = adapter {
@@ -36,7 +36,7 @@ impl Writer {
     /// Continues a prompt by at most `limit` tokens.
     ///
     /// # Errors
-    /// If the prompt is empty or too long.
+    /// Fails if the prompt is empty or too long.
     pub fn write(&self, prompt: &str, limit: usize) -> Result<String, ModelError> {
         let config = GenerationConfig::new(limit).with_stop_tokens(self.tokenizer.eos_id());
         let prompt = self.tokenizer.encode(prompt)?;

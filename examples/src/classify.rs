@@ -1,4 +1,4 @@
-//! An encoder learns to classify sentences, and is used.
+//! Fine-tuning an encoder to classify sentences, and predicting with it.
 
 use crate::fine_tune::folder;
 use lora_train::TrainError;
@@ -9,31 +9,30 @@ use lora_train::task::TaskName;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// New sentences in the form of the data, which has a space before each punctuation mark: of a place
-/// for families, and of one that is none.
+/// New sentences in the form of the data, with a space before each punctuation mark: one about a family-friendly
+/// place, and one about another.
 pub const SENTENCES: [&str; 2] = [
     "Bring the children : The Eagle is a family friendly pub by the river .",
     "The Punter is an expensive restaurant and is not family - friendly .",
 ];
 
-/// What came of it.
+/// Result of the example.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The share of held-out sentences that the model classified rightly with a fresh head.
+    /// Accuracy on held-out sentences with an untrained head.
     pub before: f64,
-    /// The same after training.
+    /// Accuracy after training.
     pub after: f64,
-    /// What it says of [`SENTENCES`].
+    /// Predictions for [`SENTENCES`].
     pub predicted: Vec<Predicted>,
-    /// The adapter's directory, with the head in it.
+    /// Directory of the adapter, which includes the head.
     pub adapter: PathBuf,
 }
 
-/// Teaches an encoder whether a sentence says that a restaurant is family friendly: the shipped one, or
-/// that of another directory.
+/// Trains an encoder, the shipped one or that in `model`, to recognize sentences about family-friendly restaurants.
 ///
 /// # Errors
-/// As [`train`] and [`predict`].
+/// Fails in the cases of [`train`] and [`predict`].
 pub fn run(
     model: Option<&Path>,
     output: &Path,
@@ -51,8 +50,8 @@ pub fn run(
         rank: Some(8),
         alpha: Some(16.0),
         targets: Some(TargetNames::Text("all-linear".into())),
-        // The shipped encoder has random weights and knows no word: its embeddings train whole beside
-        // the adapters, at a rate that would be too high for a pretrained one. The head always does.
+        // The shipped encoder has random weights: its embeddings are fully trained as well, at a learning
+        // rate that would be too high for a pretrained model. The head is always fully trained.
         modules_to_save: random.then(|| vec!["word_embeddings".into()]),
         lr: Some(if random { 2e-3 } else { 2e-4 }),
         warmup_ratio: Some(0.1),
@@ -73,7 +72,7 @@ pub fn run(
         ..PredictOptions::default()
     };
     let (predicted, _) = predict(&options, screen)?;
-    // There is none after a run that was interrupted.
+    // An interrupted run has no metrics.
     let accuracy = |metrics: &BTreeMap<String, f64>| metrics.get("accuracy").copied();
     Ok(Outcome {
         before: accuracy(&summary.before).unwrap_or(f64::NAN),

@@ -1,4 +1,4 @@
-//! A training run from a program of one's own.
+//! Training from a Rust program.
 
 use lora_train::TrainError;
 use lora_train::jobs::{TrainPlan, TrainSummary, train};
@@ -6,15 +6,15 @@ use lora_train::options::{TargetNames, TrainOptions};
 use lora_train::progress::Screen;
 use std::path::{Path, PathBuf};
 
-/// The directory of these examples.
+/// Returns the directory of these examples.
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Fine-tunes the shipped model on the shipped data for so many steps.
+/// Fine-tunes the shipped model on the shipped data for `steps` steps.
 ///
 /// # Errors
-/// As [`train`].
+/// Fails in the cases of [`train`].
 pub fn run(output: &Path, steps: usize, screen: &mut Screen) -> Result<TrainSummary, TrainError> {
     let options = TrainOptions {
         model: Some(folder().join("models/wiki-gpt2")),

@@ -1,4 +1,4 @@
-//! Adapters on a module that knows nothing of them, with `lora-core` alone.
+//! Adapters on a plain Burn module, with `lora-core` alone.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -11,7 +11,7 @@ use lora_core::{
 };
 use std::path::Path;
 
-/// Somebody else's module: plain Burn layers.
+/// Module of plain Burn layers, for example from another crate.
 #[derive(Module, Debug)]
 pub struct Regressor {
     input: Linear,
@@ -34,22 +34,22 @@ impl Regressor {
     }
 }
 
-/// What came of it.
+/// Result of the example.
 #[derive(Debug)]
 pub struct Outcome {
     /// Mean squared error of the pretrained module on the new task.
     pub before: f32,
-    /// The same after training the adapters.
+    /// Error after training the adapters.
     pub after: f32,
-    /// The same with the adapters merged into plain weights.
+    /// Error with the adapters merged into plain weights.
     pub merged: f32,
-    /// The same with the adapter read back from its PEFT directory.
+    /// Error with the adapter loaded from its PEFT directory.
     pub reloaded: f32,
-    /// Trainable parameters, in per cent of all.
+    /// Trainable parameters, in percent of all.
     pub percent: f64,
 }
 
-/// 128 points, and a wave at each.
+/// Samples a sine wave at 128 points.
 fn wave(phase: f32, device: &Device) -> (Tensor<2>, Tensor<2>) {
     let points: Vec<f32> = (0..128).map(|i| i as f32 / 20.0 - 3.2).collect();
     let values = points.iter().map(|x| (2.0 * x + phase).sin()).collect();
@@ -61,7 +61,7 @@ fn error(model: &Regressor, (x, y): &(Tensor<2>, Tensor<2>)) -> Tensor<1> {
     (model.forward(x.clone()) - y.clone()).square().mean()
 }
 
-/// Ordinary Burn: the optimizer moves what has a gradient, and that is the adapters alone once they
+/// Trains with plain Burn: the optimizer updates parameters with a gradient, which are only the adapters once they
 /// are attached.
 fn train(mut model: Regressor, data: &(Tensor<2>, Tensor<2>), steps: usize, lr: f64) -> Regressor {
     let mut optimizer = AdamConfig::new().init();
@@ -73,10 +73,10 @@ fn train(mut model: Regressor, data: &(Tensor<2>, Tensor<2>), steps: usize, lr: 
     model
 }
 
-/// Pretrains on one wave, adapts to another, saves, reloads, merges.
+/// Pretrains on one wave, adapts to another, saves, loads and merges.
 ///
 /// # Errors
-/// If the adapter cannot be written to `dir`.
+/// Fails if the adapter cannot be written to `dir`.
 pub fn run(dir: &Path) -> Result<Outcome, LoraError> {
     let device = Device::default().autodiff();
     device.seed(7);

@@ -1,13 +1,13 @@
-//! Small programs to copy from, each run by a test.
+//! Example programs, each run by a test.
 //!
-//! - [`foreign_module`]: adapters on somebody else's plain Burn module, with `lora-core` alone
-//! - [`fine_tune`]: a training run from a program of one's own
-//! - [`classify`]: an encoder that learns to classify sentences, and is used
+//! - [`foreign_module`]: adapters on a plain Burn module, with `lora-core` alone
+//! - [`fine_tune`]: training from a Rust program
+//! - [`classify`]: fine-tuning an encoder to classify sentences, and predicting with it
 //! - [`multi_adapter`]: several adapters on one base, activated by name, mixed in one batch, merged in turn
-//! - [`application`]: a model with its adapter inside an application, with `lora-models` alone
-//! - [`merge_and_export`]: an adapter merged, checked, and written for deployment
+//! - [`application`]: inference with an adapter in an application, with `lora-models` alone
+//! - [`merge_and_export`]: merging an adapter, verifying the result and exporting it
 //!
-//! The code of the README is compiled and run with this crate too.
+//! The code in the README is compiled and run as a documentation test of this crate.
 #![recursion_limit = "256"]
 
 pub mod application;

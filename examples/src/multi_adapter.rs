@@ -13,25 +13,30 @@ use lora_train::options::{TargetNames, TrainOptions};
 use lora_train::progress::Screen;
 use std::path::{Path, PathBuf};
 
-/// What each of them says.
+/// Generated texts of each adapter.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The adapters' names.
+    /// Names of the adapters.
     pub names: Vec<String>,
-    /// The base alone, then each adapter while it is active, on the same prompt.
+    /// Texts of the base alone, then of each adapter while it is active, for the same prompt.
     pub one_by_one: Vec<String>,
-    /// The same in one batch.
+    /// The same texts, generated in one batch.
     pub mixed: Vec<String>,
-    /// Each adapter merged into the weights in turn.
+    /// Texts of each adapter merged into the weights in turn.
     pub merged: Vec<String>,
-    /// The base alone after all of that.
+    /// Text of the base alone after all other steps.
     pub base_again: String,
-    /// Where all adapters were saved together.
+    /// Directory where all adapters were saved together.
     pub tree: PathBuf,
 }
 
-/// Trains an adapter of the shipped model for so many steps.
-fn adapter(name: &str, data: &str, output: &Path, steps: usize) -> Result<PathBuf, TrainError> {
+/// Trains an adapter of the shipped model for `steps` steps.
+fn train_adapter(
+    name: &str,
+    data: &str,
+    output: &Path,
+    steps: usize,
+) -> Result<PathBuf, TrainError> {
     let is_table = data.ends_with(".jsonl");
     let mut options = TrainOptions {
         model: Some(folder().join("models/wiki-gpt2")),
@@ -63,14 +68,14 @@ fn adapter(name: &str, data: &str, output: &Path, steps: usize) -> Result<PathBu
     Ok(summary.weights)
 }
 
-/// Trains two adapters, or takes those that were trained before, and uses them.
+/// Trains two adapters and uses them.
 ///
 /// # Errors
-/// If a file is missing or malformed.
+/// Fails if a file is missing or malformed.
 pub fn run(output: &Path, steps: usize) -> Result<Outcome, TrainError> {
-    // One learns to describe a restaurant from its data, the other only how such descriptions sound.
-    let restaurant = adapter("restaurant", "data/e2e/train.txt", output, steps)?;
-    let review = adapter("review", "data/family/train.jsonl", output, steps)?;
+    // One learns to describe a restaurant from its data, the other only the style of such descriptions.
+    let restaurant = train_adapter("restaurant", "data/e2e/train.txt", output, steps)?;
+    let review = train_adapter("review", "data/family/train.jsonl", output, steps)?;
 
     let device = Device::flex();
     let folder = folder().join("models/wiki-gpt2");
@@ -83,16 +88,16 @@ pub fn run(output: &Path, steps: usize) -> Result<Outcome, TrainError> {
 
     let prompt = tokenizer.encode("name : Aromi | eatType : coffee shop||")?;
     let config = GenerationConfig::new(12).with_stop_tokens(tokenizer.eos_id());
-    let say = |model: &Gpt2LmHead| -> Result<String, TrainError> {
+    let continue_prompt = |model: &Gpt2LmHead| -> Result<String, TrainError> {
         let written = generate(model, std::slice::from_ref(&prompt), &config, &device)?;
         Ok(tokenizer.decode(&written[0].tokens, true)?)
     };
 
-    // One after the other: activating one is a store.
-    let mut one_by_one = vec![say(adapters.model())?];
+    // One after the other: activation is a single store.
+    let mut one_by_one = vec![continue_prompt(adapters.model())?];
     for name in &names {
         adapters.activate(name)?;
-        one_by_one.push(say(adapters.model())?);
+        one_by_one.push(continue_prompt(adapters.model())?);
     }
     adapters.disable();
 
@@ -107,23 +112,23 @@ pub fn run(output: &Path, steps: usize) -> Result<Outcome, TrainError> {
         .map(|text| tokenizer.decode(&text.tokens, true));
     let mixed = mixed.collect::<Result<Vec<_>, _>>()?;
 
-    // Merged into the weights, one in place of the other.
+    // Merged into the weights, each replacing the other.
     let mut merged = adapters.merge(&names[0])?;
-    let mut said = Vec::new();
+    let mut merged_texts = Vec::new();
     for name in &names {
         merged.switch(name)?;
-        said.push(say(merged.module())?);
+        merged_texts.push(continue_prompt(merged.module())?);
     }
     drop(merged);
 
     let tree = output.join("all");
     adapters.save_tree(&tree, Overwrite::Replace)?;
     Ok(Outcome {
-        base_again: say(adapters.model())?,
+        base_again: continue_prompt(adapters.model())?,
         names,
         one_by_one,
         mixed,
-        merged: said,
+        merged: merged_texts,
         tree,
     })
 }

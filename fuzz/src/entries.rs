@@ -1,8 +1,8 @@
-//! An input becomes files, and these are read.
+//! Entries: each makes files of an input and reads them.
 //!
-//! Where an entry takes several files, they stand in the input one after another with [`MARK`] between. A safetensors
-//! file is given as its header and its values, and gets the length of its header here: a mutation of the header
-//! would otherwise be stopped by its first eight bytes.
+//! An entry that reads several files splits its input at [`MARK`]. A safetensors file is split into header and values, and
+//! the length of the header is written here: a mutation of the header would otherwise be stopped by its first eight
+//! bytes.
 
 use lora_core::peft::{CONFIG_FILE, PeftOptions, WEIGHTS_FILE, read_config_and_options};
 use lora_core::stored::StoredAdapter;
@@ -22,12 +22,12 @@ use lora_train::options::TrainOptions;
 use lora_train::tools::{DiffOptions, InspectOptions, diff, inspect};
 use std::path::Path;
 
-/// Stands between the files of an input.
+/// Separator between the files of an input.
 pub const MARK: &[u8] = b"\n%%\n";
 
 const CONFIG: &[u8] = br#"{"peft_type":"LORA","r":2,"lora_alpha":3,"target_modules":["q"]}"#;
 
-/// The parts of an input; empty ones where there are fewer.
+/// Splits an input; missing parts are empty.
 fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     let mut rest = input;
     let mut parts = [[].as_slice(); N];
@@ -44,7 +44,7 @@ fn with_length(header: &[u8], values: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header, values].concat()
 }
 
-/// Reads a folder with these files; an empty one is left out.
+/// Writes the files that are not empty to a folder, and reads it.
 fn in_folder(files: &[(&str, &[u8])], read: impl FnOnce(&Path)) {
     // A folder for each input: nothing of the one before can be left.
     let Ok(folder) = tempfile::tempdir() else {
@@ -78,7 +78,7 @@ fn checkpoint(path: &Path) {
 fn adapter(dir: &Path) {
     described(dir);
     let _ = (
-        AdapterFormat::of(dir),
+        AdapterFormat::detect(dir),
         read_config_and_options(dir),
         adapter_labels(dir),
     );
@@ -104,7 +104,7 @@ fn adapter(dir: &Path) {
     }
 }
 
-/// What the program says of a path, as text, and of what differs in it from itself.
+/// Runs `inspect` on a path and `diff` on the path and itself, and formats the reports.
 fn described(path: &Path) {
     let options = InspectOptions {
         path: path.into(),
@@ -133,7 +133,7 @@ fn described(path: &Path) {
 
 fn loralib_file(path: &Path) {
     described(path);
-    let _ = AdapterFormat::of(path);
+    let _ = AdapterFormat::detect(path);
     let slices = Slices {
         parts: 3,
         adapted: vec![0, 2],
@@ -152,7 +152,7 @@ fn loralib_file(path: &Path) {
     }
 }
 
-/// A safetensors file as it is, as a checkpoint and as an adapter.
+/// Reads a safetensors file as a checkpoint and as an adapter.
 pub fn safetensors(input: &[u8]) {
     let files = [
         ("model.safetensors", input),
@@ -165,7 +165,7 @@ pub fn safetensors(input: &[u8]) {
     });
 }
 
-/// A PEFT directory: its configuration, header and values of its tensors, and `config.json`.
+/// Reads a PEFT directory: its configuration, header and values of its tensors, and `config.json`.
 pub fn peft(input: &[u8]) {
     let [config, header, values, companion] = parts(input);
     let weights = with_length(header, values);
@@ -177,7 +177,7 @@ pub fn peft(input: &[u8]) {
     in_folder(&files, adapter);
 }
 
-/// A file of `torch.save` as it is.
+/// Reads a file of `torch.save`.
 pub fn torch_file(input: &[u8]) {
     in_folder(&[("pytorch_model.bin", input)], |dir| {
         checkpoint(dir);
@@ -185,7 +185,7 @@ pub fn torch_file(input: &[u8]) {
     });
 }
 
-/// A pickle and its one storage, in the archive that `torch.save` makes of them.
+/// Reads a pickle and its one storage in an archive as `torch.save` writes it.
 pub fn pickle(input: &[u8]) {
     let [pickle, storage] = parts(input);
     let entries = [
@@ -197,7 +197,7 @@ pub fn pickle(input: &[u8]) {
     torch_file(&archive(&entries));
 }
 
-/// An index of shards, header and values of the one shard that is there.
+/// Reads an index of shards with header and values of the only shard.
 pub fn shards(input: &[u8]) {
     let [index, header, values] = parts(input);
     let shard = with_length(header, values);
@@ -208,7 +208,7 @@ pub fn shards(input: &[u8]) {
     in_folder(&files, checkpoint);
 }
 
-/// A loralib file: header and values.
+/// Reads a loralib file: header and values.
 pub fn loralib(input: &[u8]) {
     let [header, values] = parts(input);
     let file = with_length(header, values);
@@ -217,7 +217,7 @@ pub fn loralib(input: &[u8]) {
     });
 }
 
-/// An mlx-lm directory: configuration, header and values.
+/// Reads an mlx-lm directory: configuration, header and values.
 pub fn mlx(input: &[u8]) {
     let [config, header, values] = parts(input);
     let weights = with_length(header, values);
@@ -228,7 +228,7 @@ pub fn mlx(input: &[u8]) {
     });
 }
 
-/// A model's `config.json`.
+/// Reads a model's `config.json`.
 pub fn model_config(input: &[u8]) {
     in_folder(
         &[("config.json", input), ("generation_config.json", input)],
@@ -244,7 +244,7 @@ pub fn model_config(input: &[u8]) {
     );
 }
 
-/// The files of a tokenizer: which they are says the first byte.
+/// Reads the files of a tokenizer; the first byte chooses the family.
 pub fn tokenizer(input: &[u8]) {
     let Some((kind, input)) = input.split_first() else {
         return;
@@ -285,7 +285,7 @@ pub fn tokenizer(input: &[u8]) {
     });
 }
 
-/// Data, and recipes: which it is says the first byte.
+/// Reads training data and recipes; the first byte chooses the format.
 pub fn data(input: &[u8]) {
     let Some((kind, input)) = input.split_first() else {
         return;
@@ -320,7 +320,7 @@ pub fn data(input: &[u8]) {
     });
 }
 
-/// A ZIP archive without compression: APPNOTE.TXT of PKWARE, sections 4.3.7 to 4.3.16.
+/// Builds a ZIP archive without compression: APPNOTE.TXT of PKWARE, sections 4.3.7 to 4.3.16.
 fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut directory = Vec::new();

@@ -1,21 +1,21 @@
-//! What every reader of files is given hostile bytes through: by libFuzzer, and by the test `hostile` of `lora-train`,
-//! which replays the corpus.
+//! Entries through which every reader of files gets hostile bytes: libFuzzer calls them (`scripts/fuzz.sh`), and so does the
+//! test module `hostile` of `lora-train`, with the corpus and its mutants.
 //!
-//! An entry makes files of its input and reads them as the program would. Whatever comes back is right, a value or an
-//! error; what is not right is a panic, an abort, more memory than [`memory`] gives, or no end.
+//! An entry makes files of its input and reads them as the program would. A value and an error are both right; a panic, an
+//! abort, more memory than [`memory`] allows, or no end are not.
 
 pub mod entries;
 pub mod memory;
 
-/// An entry by the name of its target and its folder in the corpus.
+/// Reader of files with the name of its target, which is also its folder in the corpus.
 pub struct Entry {
-    /// The name.
+    /// Name of the target.
     pub name: &'static str,
-    /// Reads an input.
+    /// Function that reads an input.
     pub run: fn(&[u8]),
 }
 
-/// All of them.
+/// All entries.
 pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "safetensors",
@@ -59,17 +59,19 @@ pub const ENTRIES: &[Entry] = &[
     },
 ];
 
-/// The main function of a target.
+/// Defines the main function of a target.
 #[macro_export]
 macro_rules! target {
     ($entry:ident) => {
         #[global_allocator]
-        static MEMORY: lora_fuzz::memory::Bounded = lora_fuzz::memory::Bounded;
+        static MEMORY: lora_fuzz::memory::Bounded<std::alloc::System> =
+            lora_fuzz::memory::Bounded(std::alloc::System);
 
         libfuzzer_sys::fuzz_target!(
             // libFuzzer's hook ends the process at any panic, and those of the `tokenizers` crate are caught by its
-            // caller. What nobody catches ends it still.
+            // caller. A panic that nobody catches still ends it.
             init: {
+                lora_fuzz::memory::bound();
                 let _ = std::panic::take_hook();
                 std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
             },

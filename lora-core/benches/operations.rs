@@ -1,6 +1,7 @@
-//! Each operation of `lora_core::ops` beside the same composed of Burn's own, forward and backward, on the CPU.
+//! Each operation of `lora_core::ops` compared with its composition of Burn's own operations, forward and backward, on the
+//! CPU.
 //!
-//! `cargo bench --package lora-core`, at the sizes of a GPT-2 small step with 8 × 128 tokens.
+//! `cargo bench --package lora-core`, in the sizes of a GPT-2 small step with 8 × 128 tokens.
 #![recursion_limit = "256"]
 
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -19,7 +20,7 @@ const D: usize = 768;
 const INNER: usize = 3072;
 const VOCAB: usize = 50257;
 const RANK: usize = 8;
-/// Rows with a label, of a text whose prompt is not learned.
+/// Rows with a label: a text whose prompt is not in the loss.
 const LABELS: usize = 256;
 
 fn main() {
@@ -34,7 +35,7 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 0.5), &device())
 }
 
-/// Times `f` of tensors that get gradients, and its backward pass.
+/// Times the forward and backward pass of `f` on tensors with gradients.
 fn both_ways<const N: usize, const D: usize>(
     bencher: Bencher,
     inputs: [Tensor<D>; N],
@@ -62,16 +63,16 @@ mod attention {
 
     #[divan::bench]
     fn of_primitives(bencher: Bencher) {
-        let hidden = Tensor::<2, Bool>::tril_mask([128, 128], 0, &device()).unsqueeze::<4>();
+        let mask = Tensor::<2, Bool>::tril_mask([128, 128], 0, &device()).unsqueeze::<4>();
         both_ways(bencher, [0; 3].map(|_| random(SHAPE)), |[q, k, v]| {
             let scores = (q * 0.125).matmul(k.transpose());
-            let scores = scores.mask_fill(hidden.clone(), f32::NEG_INFINITY);
+            let scores = scores.mask_fill(mask.clone(), f32::NEG_INFINITY);
             burn_softmax(scores, 3).matmul(v).sum()
         });
     }
 }
 
-/// Texts of different lengths, one behind another in a row and padded to the longest.
+/// Texts of different lengths, packed into one row and padded to the longest.
 #[divan::bench_group(sample_count = 20, sample_size = 1)]
 mod texts_of_many_lengths {
     use super::*;
@@ -100,7 +101,7 @@ mod texts_of_many_lengths {
         });
     }
 
-    /// One row whose texts are kept apart by a mask of all tokens by all.
+    /// One row whose texts are separated by a mask over all pairs of tokens.
     #[divan::bench]
     fn masked_primitives(bencher: Bencher) {
         let tokens = LENGTHS.iter().sum::<usize>();
@@ -110,14 +111,14 @@ mod texts_of_many_lengths {
             .collect();
         let text = Tensor::<1, Int>::from_ints(texts.as_slice(), &device());
         let other = (text.clone().reshape([tokens, 1])).not_equal(text.reshape([1, tokens]));
-        let behind = Tensor::<2, Bool>::tril_mask([tokens, tokens], 0, &device());
-        let hidden = other.bool_or(behind).unsqueeze::<4>();
+        let future = Tensor::<2, Bool>::tril_mask([tokens, tokens], 0, &device());
+        let mask = other.bool_or(future).unsqueeze::<4>();
         both_ways(
             bencher,
             [0; 3].map(|_| random([1, 12, tokens, 64])),
             |[q, k, v]| {
                 let scores = (q * 0.125).matmul(k.transpose());
-                let scores = scores.mask_fill(hidden.clone(), f32::NEG_INFINITY);
+                let scores = scores.mask_fill(mask.clone(), f32::NEG_INFINITY);
                 burn_softmax(scores, 3).matmul(v).sum()
             },
         );
@@ -275,7 +276,7 @@ mod adapted_linear {
         });
     }
 
-    /// The activation path of Burn's own products.
+    /// Low-rank path with Burn's own products.
     #[divan::bench]
     fn of_primitives(bencher: Bencher) {
         let [w, a, b] = weights();
@@ -284,7 +285,7 @@ mod adapted_linear {
         });
     }
 
-    /// The composed weight of Burn's `apply_lora`.
+    /// Composed weight, as in Burn's `apply_lora`.
     #[divan::bench]
     fn composed_weight(bencher: Bencher) {
         let [w, a, b] = weights();
@@ -294,13 +295,13 @@ mod adapted_linear {
     }
 }
 
-/// What the machine can do: the products of the matrices of a step, and nothing else.
+/// Limit of the machine: only the matrix products of a step.
 #[divan::bench_group(sample_count = 20, sample_size = 1)]
 mod product {
     use super::*;
 
     #[divan::bench(args = [(D, D), (D, 3 * D), (D, INNER), (INNER, D)])]
-    fn of_a_layer(bencher: Bencher, (d_in, d_out): (usize, usize)) {
+    fn layer(bencher: Bencher, (d_in, d_out): (usize, usize)) {
         let device = Device::flex();
         let make =
             |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 0.5), &device);

@@ -1,4 +1,4 @@
-//! Looking under what is put on parameters.
+//! Access to the base below adapters and packed weights.
 
 use std::cell::Cell;
 
@@ -6,15 +6,16 @@ thread_local! {
     static BARE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside [`bare`]: a reparameterization then returns the base it is given.
+/// Returns true if this thread is inside [`bare`]: a reparameterization then returns the base unchanged.
 pub(crate) fn is_bare() -> bool {
     BARE.get()
 }
 
-/// Runs `work` while adapters and packed weights compose to what the parameter itself holds, on this thread.
+/// Runs `work` while adapters and packed weights have no effect on this thread.
 ///
-/// Burn has no way to take a reparameterization off but to replace the parameter by its composed
-/// value; with this, that value is the base itself. A switch would do it too, but clones share it.
+/// Burn can take a reparameterization off only by replacing the parameter with its composed
+/// value; inside this function, that value is the base itself. Unlike an [`AdapterSwitch`](crate::AdapterSwitch), clones
+/// of the module are not affected.
 pub(crate) fn bare<T>(work: impl FnOnce() -> T) -> T {
     struct Restore;
     impl Drop for Restore {

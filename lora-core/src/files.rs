@@ -1,6 +1,6 @@
 //! Files and directories that are either there whole or not at all.
 
-use crate::LoraError;
+use crate::error::LoraError;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};

@@ -52,54 +52,38 @@
 //! that chooses later. Binaries need `#![recursion_limit = "256"]`, as Burn itself does.
 #![recursion_limit = "256"]
 
-mod adapted;
 mod adapter;
 mod attach;
 mod bare;
-mod base_weight;
 pub mod combine;
 mod config;
-mod dropout;
-mod embedding;
 mod error;
 pub mod files;
 mod fingerprint;
-mod hash;
-mod init;
-mod layer_norm;
-mod linear;
-mod merge;
-mod modules;
+mod layout;
 pub mod named;
+mod nn;
 pub mod ops;
-mod packed;
 pub mod peft;
 mod quantize;
-mod scaling;
 pub mod stored;
-mod svd;
-mod targets;
-mod trainable;
-mod weight_error;
 
-pub use adapted::AdaptedModule;
 pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter};
-pub use attach::{Adapted, AttachReport, attach, attach_report, detach, freeze};
-pub use config::{BiasTraining, ExcludeModules, LoraConfig, TargetModules};
-pub use dropout::Dropout;
-pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
-pub use error::LoraError;
-pub use fingerprint::{BaseDifference, BaseFingerprint};
-pub use init::{LoraInit, normal_values};
-pub use layer_norm::{LayerNorm, LayerNormConfig};
-pub use linear::{LoraLinear, LoraLinearConfig};
-pub use merge::{Merged, merge};
-pub use modules::{AdapterPath, LayerKind, param_id};
-pub use packed::{PackedWeight, Quantization};
-pub use quantize::{QuantizeConfig, QuantizedModule, quantize, quantized_weight};
-pub use scaling::LoraScaling;
-pub use targets::{
-    Architecture, ForArchitecture, FusedLayout, FusedProjection, SavedParameter, Slices,
+pub use attach::{
+    Adapted, AttachReport, Merged, TrainableSummary, WeightError, attach, attach_report, detach,
+    freeze, merge, normal_values, trainable_summary, weight_errors,
 };
-pub use trainable::{TrainableSummary, trainable_summary};
-pub use weight_error::{WeightError, weight_errors};
+pub use config::{BiasTraining, ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules};
+pub use error::{BaseDifference, LoraError};
+pub use fingerprint::BaseFingerprint;
+pub use layout::{
+    AdaptedModule, AdapterPath, Architecture, ForArchitecture, FusedLayout, FusedProjection,
+    LayerKind, SavedParameter, Slices, param_id,
+};
+pub use nn::{
+    Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraEmbeddingConfig, LoraLinear,
+    LoraLinearConfig,
+};
+pub use quantize::{
+    PackedWeight, Quantization, QuantizeConfig, QuantizedModule, quantize, quantized_weight,
+};

@@ -1,25 +1,24 @@
-//! Activation functions, by the names that `config.json` gives them.
+//! Activation functions and their names in `config.json`.
 
 use burn::tensor::{Tensor, activation};
 
 /// An activation function between two linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
-    /// GELU by the tanh approximation: `gelu_new`, `gelu_pytorch_tanh` and `gelu_fast` compute the
-    /// same. GPT-2's own.
+    /// GELU by the tanh approximation, as in GPT-2: `gelu_new`, `gelu_pytorch_tanh` and `gelu_fast` compute the same.
     GeluTanh,
     /// GELU by the error function: `gelu`.
     Gelu,
-    /// `relu`.
+    /// Rectified linear unit: `relu`.
     Relu,
     /// `x · sigmoid(x)`: `silu` or `swish`.
     Silu,
-    /// `tanh`.
+    /// Hyperbolic tangent: `tanh`.
     Tanh,
 }
 
 impl Activation {
-    /// Every name that is understood, for messages.
+    /// All known names, for messages.
     pub const NAMES: &'static [&'static str] = &[
         "gelu_new",
         "gelu_pytorch_tanh",
@@ -31,7 +30,7 @@ impl Activation {
         "tanh",
     ];
 
-    /// The function of a name in `config.json`.
+    /// Returns the function of a name in `config.json`.
     ///
     /// ```
     /// use lora_models::activation::Activation;
@@ -49,7 +48,7 @@ impl Activation {
         }
     }
 
-    /// The name that is written to `config.json`.
+    /// Returns the name that is written to `config.json`.
     pub fn name(self) -> &'static str {
         match self {
             Self::GeluTanh => "gelu_new",
@@ -89,7 +88,7 @@ mod tests {
         }
     }
 
-    /// Values by PyTorch 2.15, `torch.nn.functional.gelu(x, approximate="tanh")` in f64.
+    /// Compares with values by PyTorch 2.15, `torch.nn.functional.gelu(x, approximate="tanh")` in f64.
     #[test]
     fn gelu_by_tanh_is_pytorchs() {
         let x = [-10.0, -3.0, -1.0, -0.1, 0.0, 0.5, 2.0, 30.0];

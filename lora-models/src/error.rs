@@ -1,169 +1,168 @@
-//! The one error type of this crate.
+//! Error type of this crate.
 //!
-//! Every message names the file or tensor it is about, what was expected of it and what would put it right.
+//! Every message names the file or tensor, the expected value and a remedy.
 
 use std::path::{Path, PathBuf};
 
-/// Names shown in a message before the rest is only counted.
+/// Number of names shown in a message; the others are only counted.
 const NAMES_SHOWN: usize = 20;
 
-/// What can go wrong while a model is configured, loaded, run or exported.
+/// Error in configuring, loading, running or exporting a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
     /// The operating system could not read or write a file.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file or directory.
+        /// File or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
 
-    /// A JSON file does not parse, or does not hold the fields that its kind must have.
-    #[error("{}: not the JSON that was expected: {message}", path.display())]
+    /// A JSON file does not parse, or lacks required fields.
+    #[error("{}: unexpected JSON: {message}", path.display())]
     Json {
-        /// The file.
+        /// File.
         path: PathBuf,
-        /// What was wrong, with line and column where known.
+        /// Description of the error, with line and column if known.
         message: String,
     },
 
-    /// A `config.json` asks for something that this crate does not compute. Computing something near it instead
-    /// would give wrong numbers in silence.
+    /// A `config.json` has an option without support. Ignoring the option would silently give wrong numbers.
     #[error("{}: `{key}` is {value}, but this model supports {expected}", path.display())]
     UnsupportedConfig {
-        /// The configuration file, or the model's name where it came from code.
+        /// Configuration file, or the model's name if the configuration came from code.
         path: PathBuf,
-        /// The key in the configuration.
+        /// Key in the configuration.
         key: String,
-        /// The value found.
+        /// Value found.
         value: String,
-        /// The values that would do.
+        /// Supported values.
         expected: String,
     },
 
-    /// None of the files that would do is there.
-    #[error("{}: found none of {}; put one of them there, or give the path of another model", path.display(), looked_for.join(", "))]
+    /// A directory has none of the files that would do.
+    #[error("{}: found none of {}; add one of them, or give the path of another model", path.display(), looked_for.join(", "))]
     MissingFile {
-        /// The directory, or the path that does not exist.
+        /// Directory, or the path that does not exist.
         path: PathBuf,
-        /// The names looked for, in that order.
+        /// Names looked for, in order.
         looked_for: Vec<String>,
     },
 
     /// A file is larger than any honest file of its kind, so it was not read.
-    #[error("{}: larger than {limit} bytes, the most read from a file of this kind", path.display())]
+    #[error("{}: larger than {limit} bytes, the limit for a file of this kind", path.display())]
     TooLarge {
-        /// The file.
+        /// File.
         path: PathBuf,
-        /// The most bytes read from such a file.
+        /// Limit for such a file, in bytes.
         limit: u64,
     },
 
-    /// A file breaks the rules of its format: it is truncated, damaged, or made to harm.
+    /// A file violates its format: it is truncated, damaged or malicious.
     #[error("{}: {message}; download or export the file again", path.display())]
     Malformed {
-        /// The file.
+        /// File.
         path: PathBuf,
-        /// The rule that it breaks.
+        /// Description of the violation.
         message: String,
     },
 
-    /// The model needs tensors that the checkpoint lacks.
+    /// The checkpoint lacks tensors that the model needs.
     #[error(
         "the checkpoint lacks {}; it belongs to another architecture, or is incomplete",
         list_names(names)
     )]
     TensorMissing {
-        /// All the missing names.
+        /// All missing names.
         names: Vec<String>,
     },
 
-    /// The checkpoint holds tensors that the model has no place for.
+    /// The checkpoint has tensors that the model does not use.
     #[error(
-        "the model has no place for {} of the checkpoint; it belongs to another architecture or task",
+        "the model does not use {} of the checkpoint; the checkpoint belongs to another architecture or task",
         list_names(names)
     )]
     TensorUnexpected {
-        /// All the names left over.
+        /// All names left over.
         names: Vec<String>,
     },
 
-    /// A tensor has another shape than the configuration says.
+    /// The shape of a tensor differs from the configuration.
     #[error(
-        "tensor `{name}` has shape {found:?}, but the model needs {expected:?}; do the configuration and the weights belong together?"
+        "tensor `{name}` has shape {found:?}, but the model needs {expected:?}; use the configuration of these weights"
     )]
     TensorShape {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// The shape needed.
+        /// Expected shape.
         expected: Vec<usize>,
-        /// The shape found.
+        /// Shape found.
         found: Vec<usize>,
     },
 
-    /// The checkpoint's head has another number of outputs than labels were asked for.
+    /// The number of outputs of the checkpoint's head differs from the number of labels.
     #[error(
         "the checkpoint's head `{name}` has {found} outputs, but there are {expected} labels; start a fresh head (`fresh_head`), or use the head's own labels"
     )]
     HeadMismatch {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// The number of labels.
+        /// Number of labels.
         expected: usize,
-        /// The number of outputs in the checkpoint.
+        /// Number of outputs in the checkpoint.
         found: usize,
     },
 
-    /// Something of a model started at random and an adapter does not bring it: what the model says
-    /// would mean nothing.
+    /// Modules are still randomly initialized, because neither the checkpoint nor the adapter has them: outputs would
+    /// be meaningless.
     #[error(
-        "neither the checkpoint nor the adapter has {}: it would stay at random values (PEFT leaves a fresh pooler out of an adapter unless `modules_to_save` names it); train the adapter again, with it",
+        "neither the checkpoint nor the adapter has {}: it would keep random values (PEFT leaves a fresh pooler out of an adapter unless `modules_to_save` names it); train the adapter again with it",
         modules.iter().map(|module| format!("`{module}`")).collect::<Vec<_>>().join(", ")
     )]
     StillRandom {
-        /// The modules.
+        /// Paths of the modules.
         modules: Vec<String>,
     },
 
-    /// A tensor has an element type that cannot be used for what it was asked for.
+    /// A tensor has an unsuitable element type.
     #[error("tensor `{name}` holds {found} elements, but {expected} was expected")]
     TensorDtype {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// The element types that would do.
+        /// Suitable element types.
         expected: String,
-        /// The element type found.
+        /// Element type found.
         found: String,
     },
 
-    /// A finite value of a tensor is infinite in the narrower type it was to be written as.
+    /// A finite value of a tensor would be infinite in the narrower type of an export.
     #[error("tensor `{name}` holds {value:e}, which is infinite as {dtype}; export as F32 or BF16")]
     TensorOverflow {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// The first such value.
+        /// First such value.
         value: f32,
-        /// The type it does not fit in.
+        /// Element type of the export.
         dtype: String,
     },
 
-    /// What was to be exported cannot be written as a checkpoint.
+    /// An export cannot be written as a checkpoint.
     #[error("cannot export to {}: {message}", path.display())]
     Export {
-        /// The file or directory to be written.
+        /// File or directory of the export.
         path: PathBuf,
-        /// What stands in the way.
+        /// Description of the obstacle.
         message: String,
     },
 
     /// A tokenizer cannot be built from its files, or failed on a text.
     #[error("tokenizer {}: {message}", path.display())]
     Tokenizer {
-        /// The tokenizer's file or directory.
+        /// File or directory of the tokenizer.
         path: PathBuf,
-        /// What went wrong.
+        /// Description of the error.
         message: String,
     },
 
@@ -171,23 +170,23 @@ pub enum ModelError {
     #[error(transparent)]
     Lora(#[from] lora_core::LoraError),
 
-    /// A model named by a user is not to be had: there is none of that name, it may not be read, or its download failed.
+    /// A model given by name is not available: there is no such model, access is denied, or its download failed.
     #[error("{message}")]
     Hub {
-        /// Which model or setting, what is wrong, and what would do.
+        /// Description of the error, with the model or setting and a remedy.
         message: String,
     },
 
-    /// Text cannot be generated as asked.
+    /// Text cannot be generated as requested.
     #[error("generation: {message}")]
     Generation {
-        /// What is wrong with the request, and what would do.
+        /// Description of the error, with a remedy.
         message: String,
     },
 }
 
 impl ModelError {
-    /// An [`Io`](Self::Io) error at `path`, in the shape that `map_err` takes.
+    /// Builds an [`Io`](Self::Io) error at `path`, for `map_err`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {
             path: path.to_path_buf(),
@@ -195,7 +194,39 @@ impl ModelError {
         }
     }
 
-    /// A [`Malformed`](Self::Malformed) error at `path`.
+    /// Builds a [`Tokenizer`](Self::Tokenizer) error at `path`.
+    pub(crate) fn tokenizer(path: &Path, message: impl Into<String>) -> Self {
+        Self::Tokenizer {
+            path: path.to_path_buf(),
+            message: message.into(),
+        }
+    }
+
+    /// Builds an [`Export`](Self::Export) error at `path`.
+    pub(crate) fn export(path: &Path, message: impl Into<String>) -> Self {
+        Self::Export {
+            path: path.to_path_buf(),
+            message: message.into(),
+        }
+    }
+
+    /// Builds a [`TensorMissing`](Self::TensorMissing) error for one tensor.
+    pub(crate) fn missing(name: &str) -> Self {
+        Self::TensorMissing {
+            names: vec![name.to_string()],
+        }
+    }
+
+    /// Builds a [`TensorShape`](Self::TensorShape) error.
+    pub(crate) fn shape(name: &str, expected: &[usize], found: &[usize]) -> Self {
+        Self::TensorShape {
+            name: name.to_string(),
+            expected: expected.to_vec(),
+            found: found.to_vec(),
+        }
+    }
+
+    /// Builds a [`Malformed`](Self::Malformed) error at `path`.
     pub(crate) fn malformed(path: &Path, message: impl Into<String>) -> Self {
         Self::Malformed {
             path: path.to_path_buf(),
@@ -204,7 +235,7 @@ impl ModelError {
     }
 }
 
-/// ``3 tensors: `a`, `b`, `c` ``, sorted, the tail of a long list only counted.
+/// Formats ``3 tensors: `a`, `b`, `c` ``, sorted; the tail of a long list is only counted.
 fn list_names(names: &[String]) -> String {
     let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
     sorted.sort_unstable();

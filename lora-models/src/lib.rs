@@ -52,6 +52,7 @@ mod blocks;
 pub mod checkpoint;
 pub mod classifier;
 mod config;
+mod config_keys;
 pub mod deberta;
 pub mod encoder;
 mod error;

@@ -1,8 +1,8 @@
-//! What several adapters on GPT-2 small cost: our side of `benchmarks/`.
+//! Cost of several adapters on GPT-2 small, for `benchmarks/`.
 //!
 //! `cargo run --release --example adapter_costs -- [ROUNDS] [BATCH] [SEQ]`: random weights in the published shape, random
-//! tokens, as many adapters as examples, each of rank 8 on `c_attn`. Every round times each of them in turn; the least is
-//! printed, one JSON line.
+//! tokens, as many adapters as examples, each of rank 8 on `c_attn`. Every round times each case in turn. Prints the minima as
+//! one line of JSON.
 #![recursion_limit = "256"]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let base = Gpt2LmHead::init(&Gpt2Config::default(), 0, &device)?;
     let mut adapters = base.clone().named_adapters()?;
     for index in 0..batch {
-        // Both factors at random: the arithmetic is that of trained ones.
+        // Both factors random, as in a trained adapter.
         let lora = LoraConfig::new(8)
             .with_alpha(16.0)
             .with_init(LoraInit::Random)
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|i| ((i * 7919 + 13) % 50257) as i64)
         .collect();
     let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [batch, seq]), &device);
-    // Hidden states alone: the projection to the vocabulary is the same for all.
+    // Hidden states only: the projection to the vocabulary is the same in all cases.
     let forward = |names: &[Option<&str>]| -> Result<f64, Box<dyn std::error::Error>> {
         let start = Instant::now();
         let hidden = adapters.per_example(names, |model| {
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         drop(hidden);
         Ok(seconds)
     };
-    // A step of a generation is a token a row: what an adapter adds is seen most there.
+    // A generation step has one token per row, where the cost of an adapter is most visible.
     let step = ids.clone().slice([0..batch, 0..1]);
     let one_token = |names: &[Option<&str>]| -> Result<f64, Box<dyn std::error::Error>> {
         let assigned = adapters.assign(names)?;
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     .forward_hidden(step.clone(), None, None, None)
             })
         };
-        run(); // The first puts the adapters side by side, as the prompt's does.
+        run(); // The first run stacks the adapters, as the prompt does.
         let start = Instant::now();
         run();
         device.sync()?;
@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     const ACTIVATIONS: usize = 1_000_000;
     let mut least = [f64::INFINITY; 8];
-    let mut note = |place: usize, seconds: f64| least[place] = f64::min(least[place], seconds);
+    let mut record = |place: usize, seconds: f64| least[place] = f64::min(least[place], seconds);
     let mut merged = adapters.merge(&names[0])?;
     for round in 0..rounds + 1 {
         let mut times = [
@@ -102,7 +102,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             times
                 .iter()
                 .enumerate()
-                .for_each(|(place, seconds)| note(place, *seconds));
+                .for_each(|(place, seconds)| record(place, *seconds));
         }
     }
     println!(

@@ -1,4 +1,4 @@
-//! A step of GPT-2 small with Burn's own layers and Burn's own LoRA, timed: a peer of `lora bench step`.
+//! Timing of GPT-2 small steps with Burn's own layers and its `apply_lora`: the peer of `lora bench step`.
 //!
 //! `cargo run --release --example burn_apply_lora -- [STEPS] [c_attn|all-linear]`: random weights in the published shape, 8 × 128
 //! random tokens, rank 8, no dropout, AdamW. The last line is JSON.
@@ -52,14 +52,14 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, hidden: &Tensor<4, Bool>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, mask: &Tensor<4, Bool>) -> Tensor<3> {
         let fused = self.c_attn.forward(self.ln_1.forward(x.clone()));
         let heads = fused
             .reshape([BATCH, SEQ, 3 * HEADS, D / HEADS])
             .swap_dims(1, 2);
         let part = |index: usize| heads.clone().narrow(1, index * HEADS, HEADS);
         let scores = part(0).matmul(part(1).transpose()) * (1.0 / ((D / HEADS) as f64).sqrt());
-        let scores = scores.mask_fill(hidden.clone(), f32::NEG_INFINITY);
+        let scores = scores.mask_fill(mask.clone(), f32::NEG_INFINITY);
         let joined = softmax(scores, 3)
             .matmul(part(2))
             .swap_dims(1, 2)
@@ -80,14 +80,14 @@ impl Gpt2 {
         }
     }
 
-    /// The logits of all tokens, `[batch, seq, vocab]`.
+    /// Computes the logits of all tokens, `[batch, seq, vocab]`.
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let device = ids.device();
         let positions = Tensor::<1, Int>::arange(0..SEQ as i64, &device).unsqueeze();
-        let hidden = Tensor::<2, Bool>::tril_mask([SEQ, SEQ], 0, &device).unsqueeze::<4>();
+        let mask = Tensor::<2, Bool>::tril_mask([SEQ, SEQ], 0, &device).unsqueeze::<4>();
         let mut x = self.wte.forward(ids) + self.wpe.forward(positions);
         for block in &self.h {
-            x = block.forward(x, &hidden);
+            x = block.forward(x, &mask);
         }
         let x = self.ln_f.forward(x);
         x.matmul(self.wte.weight.val().transpose().unsqueeze())
@@ -95,7 +95,7 @@ impl Gpt2 {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The peer gets what the program gets.
+    // The same memory settings as the program.
     lora_train::memory::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let steps: usize = arguments.next().map_or(Ok(8), |text| text.parse())?;

@@ -1,22 +1,22 @@
-//! Which device to run on: chosen at run time among those compiled in.
+//! Selection of a device at run time, among the backends compiled in.
 
 use crate::TrainError;
 use burn::tensor::{Device, DeviceType, Tensor};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Names of devices, as `--device` takes them. Each but `auto` is a cargo feature.
+/// Names of devices for `--device`. Each except `auto` is a cargo feature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceName {
-    /// The fastest that is compiled in and there.
+    /// The fastest available device whose backend is compiled in.
     #[default]
     Auto,
     /// CPU, Burn's own backend.
     Flex,
     /// CPU through the ndarray crate; Burn deprecates it.
     Ndarray,
-    /// GPU through WGPU, whichever graphics API there is.
+    /// GPU through WGPU, with the system's graphics API.
     Wgpu,
     /// GPU through Vulkan.
     Vulkan,
@@ -37,16 +37,16 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// A kind of device that is compiled in.
+/// Kind of device whose backend is compiled in.
 struct Kind {
     name: DeviceName,
-    /// For a search of the machine's hardware.
+    /// Device type for the search of the machine's hardware.
     hardware: DeviceType,
-    /// The backend's own choice: for WGPU it includes software adapters, which a search leaves out.
+    /// Default device of the backend. For WGPU it may be a software adapter, which the search leaves out.
     default: fn() -> Device,
 }
 
-/// The kinds compiled in, the fastest first.
+/// Lists the kinds compiled in, fastest first.
 fn compiled_in() -> Vec<Kind> {
     let kind = |name, hardware, default| Kind {
         name,
@@ -92,8 +92,8 @@ fn ndarray() -> Device {
 /// Opens a device.
 ///
 /// # Errors
-/// If it is not compiled in (the error names the cargo feature and what is there), or the machine
-/// has none.
+/// Fails if the backend is not compiled in (the error names the cargo feature and the alternatives), or the
+/// machine has no such device.
 pub fn open(name: DeviceName) -> Result<Device, TrainError> {
     let kinds = compiled_in();
     if name == DeviceName::Auto {
@@ -108,11 +108,11 @@ pub fn open(name: DeviceName) -> Result<Device, TrainError> {
     let kind = kinds.into_iter().find(|kind| kind.name == name);
     let kind = kind.ok_or_else(|| {
         missing(format!(
-            "`{name}` is not compiled in; build with `--features {name}`, or choose among {}",
+            "`{name}` is not compiled in; build with `--features {name}`, or choose one of {}",
             names.join(", ")
         ))
     })?;
-    // Burn panics where there is no such device, at the first use.
+    // Burn panics at the first use of a device that does not exist.
     let probe = move || {
         let device = (kind.default)();
         let one = Tensor::<1>::ones([1], &device).try_into_data().is_ok();
@@ -122,7 +122,7 @@ pub fn open(name: DeviceName) -> Result<Device, TrainError> {
     device.ok_or_else(|| missing(format!("this machine has no device for `{name}`")))
 }
 
-/// What a device is, for people.
+/// Describes a device for the user.
 pub fn describe(device: &Device) -> String {
     format!("{device:?}")
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, with enough in each variant to mend it.
+//! Errors, with enough detail in each variant to fix the cause.
 
 use std::path::{Path, PathBuf};
 
@@ -11,36 +11,36 @@ pub enum TrainError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// One line or row of a data file is not what the format asks for.
+    /// A line or row of a data file does not match the format.
     #[error("{}, line {line}: {message}", path.display())]
     DataLine {
         /// The data file.
         path: PathBuf,
-        /// The line, counted from 1; of a row over several lines, the first.
+        /// The line, counted from 1; for a row over several lines, the first.
         line: usize,
-        /// What is wrong with it, and what was expected.
+        /// Description of the problem, and the expected content.
         message: String,
     },
-    /// Nothing to train on or to evaluate is left of a data file.
-    #[error("{} holds nothing to use: {message}", path.display())]
+    /// A data file contains no usable example.
+    #[error("{} contains no usable example: {message}", path.display())]
     DataEmpty {
         /// The data file, or the first of several.
         path: PathBuf,
-        /// Why nothing is left, and what would fix it.
+        /// The reason, and a way to fix it.
         message: String,
     },
-    /// A data file as a whole is not in the format it is read as, or its format cannot be told.
+    /// A data file does not have the expected format, or its format cannot be detected.
     #[error("{}: {message}", path.display())]
     DataFormat {
         /// The data file.
         path: PathBuf,
-        /// What is wrong with it, and what was expected.
+        /// Description of the problem, and the expected content.
         message: String,
     },
-    /// A table of named columns lacks one.
+    /// A table lacks a column.
     #[error(
         "{} has no column `{column}`; its columns are {}; name the column to read, or rename it in the file",
         path.display(),
@@ -49,28 +49,28 @@ pub enum TrainError {
     Column {
         /// The data file.
         path: PathBuf,
-        /// The column that was looked for.
+        /// The requested column.
         column: String,
-        /// The columns that the file has.
+        /// The columns of the file.
         available: Vec<String>,
     },
-    /// An option has a value that cannot work, alone or together with another.
+    /// An option has an invalid value, alone or in combination with another.
     #[error("option `{option}`: {message}")]
     Config {
         /// The option's name.
         option: String,
-        /// What is wrong with its value, and which values would do.
+        /// Description of the problem, and the valid values.
         message: String,
     },
     /// A checkpoint of a training run cannot be written, read or resumed from.
     #[error("checkpoint {}: {message}", path.display())]
     Checkpoint {
-        /// The checkpoint's directory, or the file in it that is at fault.
+        /// The checkpoint's directory, or the faulty file in it.
         path: PathBuf,
-        /// What is wrong with it, and what was expected.
+        /// Description of the problem, and the expected content.
         message: String,
     },
-    /// The loss became infinite or not a number, so further steps would only spoil the adapter.
+    /// The loss became infinite or NaN; further steps would destroy the adapter.
     #[error(
         "the loss at step {step} is {loss}, on {batch}; a lower learning rate, gradient clipping or \
          32-bit floating point usually helps"
@@ -78,60 +78,60 @@ pub enum TrainError {
     NonFiniteLoss {
         /// The optimizer step, counted from 1.
         step: usize,
-        /// Which examples the batch held, as [`SampleBatch::describe`](crate::data::SampleBatch::describe) says it.
+        /// Description of the batch, by [`SampleBatch::describe`](crate::data::SampleBatch::describe).
         batch: String,
         /// The loss.
         loss: f64,
     },
-    /// The place to write to is taken, and nothing is overwritten unasked.
+    /// The output already exists, and overwriting was not requested.
     #[error("{} already exists; choose another output, or remove it first", path.display())]
     OutputExists {
         /// The file or directory that exists.
         path: PathBuf,
     },
-    /// A metric cannot be computed on what it was given.
+    /// A metric cannot be computed from its input.
     #[error("{metric}: {message}")]
     Metric {
         /// The metric's name.
         metric: &'static str,
-        /// What is wrong with its input, and what was expected.
+        /// Description of the problem, and the expected input.
         message: String,
     },
-    /// A merged model does not say what the base with its adapter says; nothing was written.
+    /// The outputs of a merged model differ from those of the base with its adapter; nothing was written.
     #[error(
-        "the merged model is not what the base with its adapter is, so nothing was written; write another element type \
-         (`--dtype`), or allow more (`--tolerance`): {measured}"
+        "the outputs of the merged model differ from those of the base with its adapter, so nothing was written; write \
+         another element type (`--dtype`), or allow a larger difference (`--tolerance`): {measured}"
     )]
     MergeDiffers {
-        /// The largest difference of a logit, as a share of the largest one.
+        /// Largest difference of a logit, relative to the largest logit.
         relative: f64,
-        /// What is allowed.
+        /// Allowed relative difference.
         tolerance: f64,
-        /// All that was measured, and the weight with the largest error.
+        /// All measurements, and the weight with the largest error.
         measured: String,
     },
-    /// A model, its checkpoint or its tokenizer is at fault.
+    /// Error of a model, its checkpoint or its tokenizer.
     #[error(transparent)]
     Model(#[from] lora_models::ModelError),
-    /// The adapters, or their files, are at fault.
+    /// Error of an adapter or its files.
     #[error(transparent)]
     Lora(#[from] lora_core::LoraError),
-    /// Burn failed below us: a tensor that cannot be read back, a record that cannot be stored.
+    /// Error of Burn, for example a tensor that cannot be read back.
     #[error("Burn: {message}")]
     Burn {
-        /// Burn's own message, and what was being done.
+        /// Burn's message and the operation that failed.
         message: String,
     },
 }
 
 impl TrainError {
-    /// An [`Io`](Self::Io) error on `path`, for `map_err`.
+    /// Creates an [`Io`](Self::Io) error on `path`, for `map_err`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
 
-    /// A [`DataLine`](Self::DataLine) error on line `line` of `path`.
+    /// Creates a [`DataLine`](Self::DataLine) error on line `line` of `path`.
     pub fn data_line(path: &Path, line: usize, message: impl Into<String>) -> Self {
         Self::DataLine {
             path: path.to_path_buf(),
@@ -140,7 +140,7 @@ impl TrainError {
         }
     }
 
-    /// A [`DataEmpty`](Self::DataEmpty) error on `path`.
+    /// Creates a [`DataEmpty`](Self::DataEmpty) error on `path`.
     pub fn data_empty(path: &Path, message: impl Into<String>) -> Self {
         Self::DataEmpty {
             path: path.to_path_buf(),
@@ -148,7 +148,7 @@ impl TrainError {
         }
     }
 
-    /// A [`DataFormat`](Self::DataFormat) error on `path`.
+    /// Creates a [`DataFormat`](Self::DataFormat) error on `path`.
     pub fn data_format(path: &Path, message: impl Into<String>) -> Self {
         Self::DataFormat {
             path: path.to_path_buf(),
@@ -156,7 +156,7 @@ impl TrainError {
         }
     }
 
-    /// A [`Config`](Self::Config) error on `option`.
+    /// Creates a [`Config`](Self::Config) error on `option`.
     pub fn config(option: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Config {
             option: option.into(),
@@ -165,7 +165,7 @@ impl TrainError {
     }
 }
 
-/// The names between backticks, with commas; the first ones of a table too wide to print.
+/// Lists names in backticks, separated by commas; at most the first 20.
 pub(crate) fn listed(names: &[String]) -> String {
     const SHOWN: usize = 20;
     if names.is_empty() {

@@ -1,21 +1,21 @@
-//! Tensors read back to the host.
+//! Transfer of tensors from the device to the host.
 
 use crate::TrainError;
 use burn::tensor::{Device, Int, Tensor};
 
-/// The values of a float tensor, row-major.
+/// Reads the values of a float tensor in row-major order.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
     let data = tensor.try_into_data().map_err(burn_error)?;
     data.convert::<f32>().try_to_vec().map_err(burn_error)
 }
 
-/// The values of an integer tensor, row-major.
+/// Reads the values of an integer tensor in row-major order.
 pub(crate) fn integers<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i64>, TrainError> {
     let data = tensor.try_into_data().map_err(burn_error)?;
     data.convert::<i64>().try_to_vec().map_err(burn_error)
 }
 
-/// Waits until the device has done all that it was given.
+/// Waits until the device has finished all its work.
 pub(crate) fn wait(device: &Device) -> Result<(), TrainError> {
     device.sync().map_err(|error| TrainError::Burn {
         message: format!("the device failed: {error:?}"),

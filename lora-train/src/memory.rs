@@ -1,26 +1,25 @@
-//! How the process keeps memory, and how much it has.
+//! Memory of the process: allocator settings and measurements.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Keeps freed memory in the process, for the next tensor of that size.
+/// Keeps freed memory in the process for reuse by later tensors.
 ///
-/// On the CPU backends a training step allocates and frees gigabytes in large pieces. glibc gives
-/// each back to the system and takes fresh pages the next time, which costs about a sixth of a
-/// GPT-2 step in page faults. To be called first thing in a program; elsewhere than on Linux with
-/// glibc it does nothing.
+/// On the CPU backends a training step allocates and frees gigabytes in large pieces. glibc returns
+/// each piece to the system and requests new pages the next time; the page faults cost about a sixth of
+/// a GPT-2 step. Call this first in a program. It has no effect except on Linux with glibc.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: `mallopt` takes two integers, and is called before any other thread is there.
+    // SAFETY: `mallopt` takes two integers, and is called before any other thread starts.
     unsafe {
-        // No piece is mapped by itself, nothing is trimmed, and all threads share one heap.
+        // No separate mappings, no trimming, and one heap for all threads.
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
-/// The system's allocator, which counts: a program that is to [plan](crate::tools::estimate()) memory has it as its global one.
+/// The system's allocator with counters. The memory estimate of `lora plan` needs it as the global allocator.
 ///
 /// ```
 /// use lora_train::memory::{Counting, allocated, peak_allocated, restart_peak};
@@ -86,43 +85,43 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Bytes that the process has allocated now; `None` where [`Counting`] is not its allocator.
+/// Returns the bytes that the process has allocated; `None` unless [`Counting`] is its allocator.
 pub fn allocated() -> Option<usize> {
     Some(ALLOCATED.load(Relaxed)).filter(|&bytes| bytes > 0)
 }
 
-/// The most bytes that it has had allocated at once since [`restart_peak`]; `None` where [`Counting`] is not its
+/// Returns the largest number of bytes allocated at once since [`restart_peak`]; `None` unless [`Counting`] is the
 /// allocator.
 pub fn peak_allocated() -> Option<usize> {
     Some(PEAK.load(Relaxed)).filter(|&bytes| bytes > 0)
 }
 
-/// Forgets the peak so far.
+/// Resets the peak to the current allocation.
 pub fn restart_peak() {
     PEAK.store(ALLOCATED.load(Relaxed), Relaxed);
 }
 
-/// The most memory that the process has had at once, in MiB; `None` where the system does not tell.
+/// Returns the peak resident memory of the process, in MiB; `None` if the system does not report it.
 pub fn peak_mib() -> Option<f64> {
-    of_process("VmHWM:")
+    process_mib("VmHWM:")
 }
 
-/// The memory that the process has now, in MiB; `None` where the system does not tell.
+/// Returns the resident memory of the process, in MiB; `None` if the system does not report it.
 pub fn resident_mib() -> Option<f64> {
-    of_process("VmRSS:")
+    process_mib("VmRSS:")
 }
 
-/// Memory that the system could give without taking any from others, in MiB; `None` where it does not tell.
+/// Returns the memory that is available without swapping, in MiB; `None` if the system does not report it.
 pub fn available_mib() -> Option<f64> {
-    kib_of("/proc/meminfo", "MemAvailable:")
+    read_mib("/proc/meminfo", "MemAvailable:")
 }
 
-fn of_process(which: &str) -> Option<f64> {
-    kib_of("/proc/self/status", which)
+fn process_mib(which: &str) -> Option<f64> {
+    read_mib("/proc/self/status", which)
 }
 
-/// A number of KiB in a file of such lines, in MiB.
-fn kib_of(path: &str, which: &str) -> Option<f64> {
+/// Reads the field `which`, in KiB, from a file with one field per line, and converts it to MiB.
+fn read_mib(path: &str, which: &str) -> Option<f64> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(which))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What a run shows and writes down: a bar on a terminal, plain lines elsewhere, `metrics.jsonl`.
+//! Progress of a run: a bar on a terminal, plain lines elsewhere, and `metrics.jsonl`.
 
 use crate::TrainError;
 use crate::trainer::{Event, Observer, StepEvent};
@@ -9,10 +9,10 @@ use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Between two plain lines.
+/// Interval between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where people look: standard error, so that standard output stays for results.
+/// Progress output on standard error; standard output is for results.
 #[derive(Clone, Debug)]
 pub struct Screen {
     terminal: bool,
@@ -20,7 +20,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Bars if standard error is a terminal, plain lines if not.
+    /// Shows bars if standard error is a terminal, and plain lines otherwise.
     pub fn detect() -> Self {
         Self {
             terminal: std::io::stderr().is_terminal(),
@@ -28,7 +28,7 @@ impl Screen {
         }
     }
 
-    /// Nothing at all.
+    /// Shows nothing.
     pub fn quiet() -> Self {
         Self {
             terminal: false,
@@ -36,14 +36,14 @@ impl Screen {
         }
     }
 
-    /// Shows a line.
+    /// Prints a line.
     pub fn line(&self, text: &str) {
         if !self.quiet {
             eprintln!("{text}");
         }
     }
 
-    /// A bar, or a few lines, for `total` items.
+    /// Creates a progress bar, or plain lines, for `total` items.
     pub fn bar(&self, label: &str, total: usize) -> Bar {
         let bar = self.terminal.then(|| {
             let bar = ProgressBar::new(total as u64);
@@ -60,7 +60,7 @@ impl Screen {
         }
     }
 
-    /// Shows a training run.
+    /// Creates an observer that shows a training run.
     pub fn observer(&self) -> TrainingProgress {
         TrainingProgress {
             screen: self.clone(),
@@ -77,7 +77,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Progress of something other than training.
+/// Progress of anything other than training.
 pub struct Bar {
     bar: Option<ProgressBar>,
     screen: Screen,
@@ -87,7 +87,7 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// Shows that so many are done.
+    /// Sets the number of finished items.
     pub fn set(&mut self, done: usize) {
         match &self.bar {
             Some(bar) => bar.set_position(done as u64),
@@ -100,7 +100,7 @@ impl Bar {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
@@ -108,12 +108,12 @@ impl Bar {
     }
 }
 
-/// Shows step, loss, learning rate, tokens a second and the time left.
+/// Progress of training: step, loss, learning rate, tokens per second and remaining time.
 pub struct TrainingProgress {
     screen: Screen,
     bar: Option<ProgressBar>,
     total: usize,
-    /// Step and seconds of the first step seen, to tell the speed of this session.
+    /// Step and seconds of the first step in this session, from which its speed is computed.
     first: Option<(usize, f64)>,
     last_line: Option<Instant>,
     tokens: usize,
@@ -122,7 +122,7 @@ pub struct TrainingProgress {
 impl TrainingProgress {
     fn step(&mut self, step: &StepEvent) {
         let speed = match self.first {
-            // The first step of a session is the one that the others are timed from.
+            // The speed is measured from the end of the session's first step.
             None => {
                 self.first = Some((step.step, step.seconds));
                 String::new()
@@ -218,18 +218,18 @@ impl Observer for TrainingProgress {
     }
 }
 
-/// `metrics.jsonl`: one object a step, and one an evaluation.
+/// `metrics.jsonl`: one object per step and per evaluation.
 pub struct MetricsFile {
     path: PathBuf,
     file: File,
 }
 
 impl MetricsFile {
-    /// Opens the file to go on after `step`. What a run wrote beyond it, before it was cut off, is
-    /// taken out: those steps are done again.
+    /// Opens the file to continue after `step`. Lines of later steps, which an interrupted run wrote, are
+    /// removed: those steps run again.
     ///
     /// # Errors
-    /// If it cannot be read or written.
+    /// Fails if the file cannot be read or written.
     pub fn open(path: &Path, step: usize) -> Result<Self, TrainError> {
         if path.exists() {
             let lines = lines_until(path, step)?;
@@ -252,7 +252,7 @@ impl MetricsFile {
         let write = |file: &mut File| -> std::io::Result<()> {
             let mut line = serde_json::to_vec(value)?;
             line.push(b'\n');
-            // One call a line: a run that is cut off leaves whole lines.
+            // One call per line: an interrupted run leaves complete lines.
             file.write_all(&line)
         };
         write(&mut self.file).map_err(TrainError::io(&self.path))
@@ -265,10 +265,10 @@ fn lines_until(path: &Path, step: usize) -> Result<Vec<String>, TrainError> {
     for line in BufReader::new(file).lines() {
         let line = line.map_err(TrainError::io(path))?;
         let object: Option<Value> = serde_json::from_str(&line).ok();
-        let of = object
+        let line_step = object
             .as_ref()
             .and_then(|object| object.get("step")?.as_u64());
-        if of.is_some_and(|of| of <= step as u64) {
+        if line_step.is_some_and(|line_step| line_step <= step as u64) {
             lines.push(line);
         }
     }

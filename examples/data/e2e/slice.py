@@ -1,26 +1,26 @@
-"""Cuts the two slices in this folder out of the E2E NLG Challenge's files.
+"""Extracts the two slices in this folder from the files of the E2E NLG Challenge.
 
     python slice.py path/to/e2e
 
-The directory holds `valid.txt` and `test.txt`, one `meaning representation||reference` a line. `train.txt` is what of
-the validation split has a meaning representation that `held_out.txt` does not have; `held_out.txt` is a spread over the
-test split. Meaning representations are taken or left with all their references, and lines are copied byte for byte, so
-a second run writes the same bytes. Nothing but Python is needed.
+The directory holds `valid.txt` and `test.txt`, with one `meaning representation||reference` per line. `held_out.txt` is
+a sample spread over the test split. `train.txt` is the validation split without the meaning representations in
+`held_out.txt`. A meaning representation keeps all its references, and lines are copied byte for byte, so a second run
+writes the same bytes. Needs only Python.
 """
 
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# One meaning representation of the test split in this many, of those with at least so many references: BLEU is only fair
-# to a sentence that can be said in many ways if several ways are known.
+# Every N-th meaning representation of the test split with at least so many references: BLEU is fair only with several
+# references.
 EVERY = 5
 MIN_REFERENCES = 4
 DELIMITER = b"||"
 
 
 def groups(path):
-    """The lines of each meaning representation, in the order of its first line."""
+    """Groups the lines by meaning representation, in the order of the first line of each."""
     found = {}
     for line in path.read_bytes().splitlines(keepends=True):
         meaning, _, _ = line.partition(DELIMITER)

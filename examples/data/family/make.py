@@ -1,11 +1,11 @@
-"""Makes the labelled sentences in this folder from the slice of the E2E NLG Challenge beside it.
+"""Generates the labelled sentences in this folder from the slice of the E2E NLG Challenge.
 
     python make.py
 
-A sentence is what somebody wrote of a restaurant, its label whether the meaning representation that it was written for
-says `family friendly : yes` or `no`. `train.jsonl` is taken from `../e2e/train.txt` and `eval.jsonl` from
-`../e2e/held_out.txt`, which share no meaning representation: of each label equally many, spread over the file, no sentence
-twice. A second run writes the same bytes. Nothing but Python is needed.
+A sentence describes a restaurant; its label is `family friendly : yes` or `no` in its meaning representation.
+`train.jsonl` is taken from `../e2e/train.txt` and `eval.jsonl` from `../e2e/held_out.txt`, which share no meaning
+representation: equally many sentences of each label, spread over the file, without duplicates. A second run writes the
+same bytes. Needs only Python.
 """
 
 import json
@@ -14,12 +14,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "e2e"
 LABELS = ("yes", "no")
-# Sentences of each label.
+# Number of sentences of each label.
 FILES = {"train": ("train.txt", 300), "eval": ("held_out.txt", 100)}
 
 
 def labelled(path, taken):
-    """The sentences of a file that have a label, in its order; none that is in `taken`, which gains them."""
+    """Returns the labelled sentences of a file in order, except those in `taken`, and adds them to `taken`."""
     for line in path.read_text(encoding="utf-8").splitlines():
         meaning, _, text = line.partition("||")
         text = text.strip()
@@ -30,7 +30,7 @@ def labelled(path, taken):
 
 
 def spread(examples, count):
-    """So many of each label, at equal distances, in the order they came in."""
+    """Selects `count` sentences of each label at equal distances, in their order."""
     chosen = set()
     for label in LABELS:
         places = [place for place, (_, found) in enumerate(examples) if found == label]

@@ -1,19 +1,19 @@
-"""Turns WikiText-2's validation and test splits into ordinary English text to pretrain on.
+"""Converts WikiText-2's validation and test splits to plain English text for pretraining.
 
     python prepare_wikitext.py path/to/wikitext-2 path/to/output
 
-The first directory holds `valid.txt` and `test.txt` as WikiText has them; the second receives `wikitext-train.txt` and
+The first directory holds WikiText's `valid.txt` and `test.txt`; the second receives `wikitext-train.txt` and
 `wikitext-valid.txt`. A document is a section of an article, a line is a paragraph, and a blank line ends a document.
-Nothing but Python is needed, and a second run writes the same bytes.
+Needs only Python; a second run writes the same bytes.
 
-WikiText is tokenised (`a guest @-@ starring role , in 1 @,@ 500 " words "`), and each word that is rare in it is
-`<unk>`: one in seventeen. What is done about that:
+WikiText is tokenized (`a guest @-@ starring role , in 1 @,@ 500 " words "`), and each rare word is
+`<unk>`: one in seventeen. The script reverts this:
 
 1. Headings, formulas, and sentences with an unpaired quote or bracket are left out.
-2. Unknown words in a row are made one. A sentence is left out if it then has more than three of them; in those that
-   stay, each is replaced by a word that the corpus has between the same neighbours, drawn with a fixed seed. So the
-   text is fluent, but no source of facts.
-3. The spaces that the tokenisation put around punctuation go: `a guest-starring role, in 1,500 "words"`.
+2. Consecutive unknown words become one. A sentence with more than three of them is left out; in the others, each is
+   replaced by a word that occurs between the same neighbours in the corpus, drawn with a fixed seed. The text is
+   fluent, but not a source of facts.
+3. The spaces that tokenization added around punctuation are removed: `a guest-starring role, in 1,500 "words"`.
 """
 
 import random
@@ -29,9 +29,9 @@ UNKNOWN = "<unk>"
 START = "<start>"
 MAX_UNKNOWN = 3
 MIN_WORDS = 4
-# The most frequent words are never unknown ones: they are not drawn.
+# The most frequent words are never unknown, so they are not drawn.
 FUNCTION_WORDS = 150
-# One article in this many is held out.
+# Every N-th article is held out.
 HELD_OUT = 20
 
 SENTENCE_END = {".", "!", "?"}
@@ -41,7 +41,7 @@ BOTH = {"/", "⁄"}
 
 
 def articles(path):
-    """The sections of each article, as lists of paragraphs, which are lists of tokens."""
+    """Returns the sections of each article, as lists of paragraphs, which are lists of tokens."""
     sections = []
     for line in path.read_text(encoding="utf-8").split("\n"):
         match line.split():
@@ -59,13 +59,13 @@ def articles(path):
 
 
 def join_unknown(tokens):
-    """One unknown word for each run of them."""
+    """Replaces each run of unknown words by one."""
     return [token for before, token in zip([None, *tokens], tokens) if not token == before == UNKNOWN]
 
 
 def sentences(tokens):
-    """The sentences of a paragraph. What closes after the full stop belongs to the sentence before it, and a full stop
-    before a comma or a small letter is an abbreviation's."""
+    """Splits a paragraph into sentences. Closing marks after a full stop belong to the sentence before it, and a full stop
+    before a comma or a small letter belongs to an abbreviation."""
     sentence = []
     for index, token in enumerate(tokens):
         sentence.append(token)
@@ -91,8 +91,8 @@ def is_kept(sentence):
 
 
 class Filler:
-    """Draws words for unknown ones: those seen between the same two neighbours, else those that follow the left one and
-    precede the right one, else those that do either."""
+    """Draws replacements for unknown words: words seen between the same neighbours, else words that follow the left and
+    precede the right neighbour, else words that do either."""
 
     def __init__(self, corpus):
         self.random = random.Random(SEED)
@@ -107,7 +107,7 @@ class Filler:
                     self.between[left, right][word] += 1
                     self.after[left][word] += 1
                     self.before[right][word] += 1
-        # The last resort: any word, weighted by how often it follows one of its left neighbours.
+        # Last resort: any word, weighted by how often it follows one of its left neighbours.
         self.any = {word: n for after in self.after.values() for word, n in after.items()}
 
     def word(self, left, right):
@@ -132,14 +132,14 @@ class Filler:
 
 
 def join_pairs(tokens):
-    """Undoes `@-@`, `@,@` and `@.@`, which stand where there was no space on either side."""
+    """Replaces `@-@`, `@,@` and `@.@`, which mark punctuation without spaces on either side."""
     text = " ".join(tokens)
     text = re.sub(r" @([-,.])@ ", r"\1", text)
     return text.split(" ")
 
 
 def detokenise(tokens):
-    """The text of a sentence with spaces where English has them."""
+    """Joins the tokens of a sentence with English spacing."""
     tokens = join_pairs(tokens)
     text = ""
     space = False

@@ -1,8 +1,8 @@
-"""Trains the tokenizer of this folder: byte-level BPE as GPT-2's, with 4,000 tokens.
+"""Trains the tokenizer in this folder: byte-level BPE as in GPT-2, with 4,000 tokens.
 
     python train_tokenizer.py path/to/prepared
 
-The directory holds the `wikitext-train.txt` that `prepare_wikitext.py` wrote. Writes `tokenizer.json` and
+The directory holds `wikitext-train.txt`, written by `prepare_wikitext.py`. Writes `tokenizer.json` and
 `tokenizer_config.json` beside this script, in the form that transformers 5 gives them. Needs `pip install tokenizers
 transformers`; made with tokenizers 0.23.3 and transformers 5.23.0.
 """
@@ -21,7 +21,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def train(text):
-    """The vocabulary, with the special token as its last, and the merges."""
+    """Returns the vocabulary, with the special token at its end, and the merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -40,7 +40,7 @@ def train(text):
 def main(prepared):
     vocab, merges = train((prepared / "wikitext-train.txt").read_text(encoding="utf-8"))
     GPT2TokenizerFast(vocab=vocab, merges=merges, model_max_length=N_POSITIONS).save_pretrained(HERE)
-    # transformers puts each token on a line of its own and each merge on four, which triples the size.
+    # transformers writes each token on its own line and each merge on four, which triples the size.
     file = HERE / "tokenizer.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")

@@ -1,28 +1,29 @@
-//! The bias that an adapter adds to its layer's.
+//! The bias of an adapter: [`LoraBias`].
 
-use super::{AdapterSwitch, widened};
+use super::low_rank::widened;
+use super::switch::AdapterSwitch;
+use crate::layout::ADAPTER_COMPONENT;
 use burn::module::{Module, Param, Reparameterization};
 use burn::tensor::Tensor;
 
 /// A bias on the factor `B`, PEFT's `lora_bias`: `y = x W + b + s (x A B + value)`.
 ///
-/// It lives on the layer's own bias, which it is a sum with, so that whatever reads that bias reads
-/// both, and a merge adds it.
+/// It lives on the layer's own bias, so that any layer that reads that bias reads the sum, and a merge adds it.
 #[derive(Module, Debug)]
 pub struct LoraBias {
-    /// `[d_out]`.
+    /// Trainable values, `[d_out]`.
     pub value: Param<Tensor<1>>,
-    /// What it is multiplied by: the adapter's own.
+    /// Factor that the values are multiplied by: the adapter's scale.
     pub(crate) scale: f64,
     #[module(skip)]
     pub(crate) switch: AdapterSwitch,
 }
 
 impl Reparameterization for LoraBias {
-    const NAME: &'static str = crate::modules::ADAPTER_COMPONENT;
+    const NAME: &'static str = ADAPTER_COMPONENT;
 
-    /// `base + scale · value`, or `base` itself while the adapter is off. A half-precision base is added to
-    /// in f32 and rounded once.
+    /// Returns `base + scale · value`, or `base` itself while the adapter is disabled. The sum with a half-precision base is
+    /// taken in f32 and rounded once.
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         if !self.switch.is_active() {
             return base;

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-/// `‖W + s A B‖` of every output, `[d_out]`: a constant to the gradient, as section 4.3 has it.
+/// Returns the norm `‖W + s A B‖` of every output, `[d_out]`, without gradient (section 4.3).
 ///
 /// The dense delta is not built. With `w_j` and `b_j` the columns of `W` and `B`,
 /// `‖w_j + s A b_j‖² = ‖w_j‖² + 2 s b_j · (Aᵀ w_j) + s² b_j · (AᵀA b_j)`.
@@ -17,7 +17,7 @@ pub(crate) fn norms(w: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Ten
     let square = low.matmul(a).matmul(b.clone()).mul_scalar(scale * scale);
     let change = (b * (cross + square)).sum_dim(0); // [1, d_out]
     let sum = w.square().sum_dim(0) + change;
-    // Rounding may leave a column that is nearly zero below it.
+    // Rounding can make a norm of nearly zero negative.
     sum.clamp_min(0.0).sqrt().reshape([d_out])
 }
 

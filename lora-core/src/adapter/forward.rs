@@ -1,13 +1,14 @@
-//! What an adapter does to activations.
+//! Forward pass of an adapter on the activation path.
 
-use super::{LowRankAdapter, norms};
-use crate::base_weight::BaseWeight;
+use super::base_weight::BaseWeight;
+use super::dora::norms;
+use super::low_rank::LowRankAdapter;
 use burn::tensor::module::{embedding, linear};
 use burn::tensor::{Int, Tensor};
 
 impl LowRankAdapter {
-    /// `x W + b + s (drop(x) A) B`. With DoRA `g ⊙ (x W + s (x A) B) + b`, where `g` is the magnitude
-    /// over the norm of `W + s A B`; dropout acts, as in PEFT, on all that is not the base's own output:
+    /// Returns `x W + b + s (drop(x) A) B`. With DoRA it is `g ⊙ (x W + s (x A) B) + b`, where `g` is the magnitude
+    /// over the norm of `W + s A B`. As in PEFT, dropout applies to all terms but the base's own output:
     /// `x W + b + (g − 1) ⊙ drop(x) W + g ⊙ s (drop(x) A) B`.
     ///
     /// # Shapes
@@ -28,7 +29,7 @@ impl LowRankAdapter {
             let y = base.adapted(x.clone(), x, [a, b], None, self.scale);
             y * gain.unsqueeze()
         };
-        if self.dropout.acts_on(&x.device()) {
+        if self.dropout.is_active_on(&x.device()) {
             update(dropped.clone()) + base.linear(x - dropped, bias)
         } else {
             let y = update(x);
@@ -39,7 +40,7 @@ impl LowRankAdapter {
         }
     }
 
-    /// `W[ids] + s A[ids] B`, with DoRA times the gain.
+    /// Returns `W[ids] + s A[ids] B`, with DoRA multiplied by the gain.
     ///
     /// # Shapes
     /// - `ids`: `[batch, seq]`, `w`: `[vocabulary, dimension]`
@@ -55,7 +56,7 @@ impl LowRankAdapter {
         }
     }
 
-    /// DoRA's `m / ‖W + s A B‖`, `[d_out]`.
+    /// Returns the gain of DoRA, `m / ‖W + s A B‖`, `[d_out]`.
     pub(crate) fn gain(
         &self,
         w: impl FnOnce() -> Tensor<2>,

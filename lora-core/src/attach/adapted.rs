@@ -1,8 +1,9 @@
 //! A module together with the report of its adapters.
 
-use super::{AttachReport, detach};
-use crate::merge::{Merged, merge};
-use crate::trainable::{TrainableSummary, trainable_summary};
+use super::detach::detach;
+use super::merge::{Merged, merge};
+use super::report::AttachReport;
+use super::trainable::{TrainableSummary, trainable_summary};
 use burn::module::Module;
 
 /// A module with LoRA adapters, and the report of how they were attached.

@@ -1,25 +1,48 @@
-//! Putting adapters on a module, and taking them off.
+//! Adapters on and off a module.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `adapted`, `report` | [`Adapted`], [`AttachReport`]: a module with adapters, and how they were attached |
+//! | `targets` | from a configuration to the parameters that it means |
+//! | `plan`, `put` | [`AttachPlan`]: what will be attached; the walks that attach it |
+//! | `init` | start values of the factors |
+//! | `weights` | [`AdapterWeights`]: values from files |
+//! | `merge`, `detach` | adapters added to their weights, or taken off |
+//! | `trainable`, `weight_error` | counts of trainable parameters; the error of merged weights |
 
 mod adapted;
+mod detach;
+mod init;
+mod merge;
 mod plan;
 mod put;
 mod report;
+mod targets;
+mod trainable;
+mod weight_error;
+mod weights;
 
 pub use adapted::Adapted;
-pub(crate) use plan::{AdapterValues, AttachPlan, Given};
+pub use detach::detach;
+pub use init::normal_values;
+pub(crate) use init::svd;
+pub use merge::{Merged, merge};
+pub(crate) use plan::AttachPlan;
 pub(crate) use put::{AdapterSpec, parameter};
 pub use report::AttachReport;
+pub use trainable::{TrainableSummary, trainable_summary};
+pub use weight_error::{WeightError, weight_errors};
+pub(crate) use weights::{AdapterValues, AdapterWeights};
 
 use crate::adapter::AdapterSwitch;
-use crate::bare::bare;
+use crate::config::LoraConfig;
+use crate::error::LoraError;
 use crate::fingerprint::BaseOutline;
-use crate::packed;
-use crate::quantize::{put_packed, quantized_modules};
-use crate::targets::{Architecture, ForArchitecture};
-use crate::{LoraConfig, LoraError};
+use crate::layout::{Architecture, ForArchitecture};
+use crate::quantize::quantized_modules;
 use burn::module::Module;
 
-/// Freezes a module and puts LoRA adapters on it.
+/// Freezes a module and attaches LoRA adapters to it.
 ///
 /// # Example
 /// ```
@@ -43,8 +66,8 @@ use burn::module::Module;
 /// ```
 ///
 /// # Errors
-/// If an option is out of range, an entry matches nothing (the error names the nearest
-/// candidates), a target cannot take the adapter, or the module has adapters already.
+/// An option is out of range, an entry matches nothing (the error names the closest
+/// candidates), a target does not support the adapter, or the module has adapters already.
 pub fn attach<'a, M: Module>(
     module: M,
     config: impl Into<ForArchitecture<'a, LoraConfig>>,
@@ -54,7 +77,7 @@ pub fn attach<'a, M: Module>(
         architecture,
     } = config.into();
     let plan = AttachPlan::new(&module, config, architecture)?;
-    plan.apply(module, Given::default())
+    plan.apply(module, AdapterWeights::default())
 }
 
 /// Returns the report that [`attach`] would give, without attaching: no value is read or made.
@@ -72,7 +95,7 @@ pub fn attach_report<'a, M: Module>(
     Ok(AttachPlan::new(module, config, architecture)?.report)
 }
 
-/// Freezes a module and puts nothing on it: for what trains beside adapters, such as a prefix.
+/// Freezes a module without attaching adapters, for training something beside it, such as a prefix.
 pub fn freeze<M: Module>(module: M) -> Adapted<M> {
     let report = AttachReport {
         config: LoraConfig::default(),
@@ -84,13 +107,4 @@ pub fn freeze<M: Module>(module: M) -> Adapted<M> {
         switch: AdapterSwitch::on(),
     };
     Adapted::from_parts(module.no_grad(), report)
-}
-
-/// Takes the adapters off: the base parameters as they were, without a copy. Those that are quantised stay so.
-///
-/// The module stays frozen but for what trained whole beside the adapters, which keeps its values:
-/// there is no original to go back to. Clones of the module keep their adapters.
-pub fn detach<M: Module>(module: M) -> M {
-    let packed = packed::of_module(&module);
-    put_packed(bare(|| module.materialize()), packed)
 }

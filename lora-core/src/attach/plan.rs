@@ -1,64 +1,50 @@
-//! What an attach will do, before it is done: reading an adapter checks its tensors in between.
+//! The plan of an attach, made before anything changes: a reader checks its tensors in between.
 
+use super::adapted::Adapted;
+use super::init::starting_factors;
 use super::put::{PutBiases, PutFactors};
-use super::{Adapted, AttachReport};
-use crate::adapted::AdaptedModule;
-use crate::adapter::AdapterSwitch;
+use super::report::AttachReport;
+use super::targets::{Target, resolve};
+use super::weights::{AdapterValues, AdapterWeights};
+use crate::adapter::{AdapterSwitch, base_value};
+use crate::config::LoraConfig;
+use crate::error::LoraError;
 use crate::fingerprint::BaseOutline;
-use crate::init::starting_factors;
-use crate::modules::{self, base_value};
-use crate::quantize::{put_packed, quantized_modules, unpacked};
-use crate::targets::{Architecture, Target, resolve};
-use crate::{LoraConfig, LoraError, QuantizedModule};
+use crate::layout::{AdaptedModule, Architecture, parameters};
+use crate::quantize::{QuantizedModule, put_packed, quantized_modules, take_packed};
 use burn::module::Module;
-use burn::tensor::TensorData;
 use std::collections::HashMap;
 
-/// An attach that is not done yet.
+/// The plan of an attach.
 pub(crate) struct AttachPlan {
     pub report: AttachReport,
 }
 
-/// The values of one adapter, in its own layout.
-pub(crate) struct AdapterValues {
-    /// `A` and `B`.
-    pub factors: [TensorData; 2],
-    /// `A` and `B` where they started, if not at zero together.
-    pub start: Option<[TensorData; 2]>,
-    /// DoRA's magnitude; without it, the weight's own.
-    pub magnitude: Option<TensorData>,
-    /// The bias on `B`.
-    pub bias: Option<TensorData>,
-}
-
-/// Values that were read from a file; what is not in it starts afresh, or stays.
-#[derive(Default)]
-pub(crate) struct Given {
-    /// Adapters by the path of the weight.
-    pub adapters: HashMap<String, AdapterValues>,
-    /// Parameters that train whole, by path.
-    pub saved: HashMap<String, TensorData>,
-}
-
 impl AttachPlan {
+    /// Resolves a configuration on a module.
+    ///
+    /// # Errors
+    /// As [`attach`](crate::attach()).
     pub fn new<M: Module>(
         module: &M,
         config: &LoraConfig,
         architecture: &Architecture,
     ) -> Result<Self, LoraError> {
-        let parameters = modules::parameters(module, architecture);
+        let parameters = parameters(module, architecture);
         let resolved = resolve(&parameters, config, architecture)?;
         let quantized = quantized_modules(module, architecture);
-        let trains_whole =
+        let is_saved =
             |q: &&QuantizedModule| resolved.saved.iter().any(|s| s.parameter == q.parameter);
-        if let Some(quantized) = quantized.iter().find(trains_whole) {
+        if let Some(quantized) = quantized.iter().find(is_saved) {
             return Err(LoraError::UnsupportedTarget {
                 module: quantized.module.clone(),
-                message: "its weight is quantised and cannot train whole; leave it out of the quantization".into(),
+                message: "its weight is quantised and cannot be fully trained; leave it out of the quantization".into(),
             });
         }
         let targets = resolved.targets.iter();
-        let modules: Vec<AdaptedModule> = targets.map(|target| adapted(target, config)).collect();
+        let modules: Vec<AdaptedModule> = targets
+            .map(|target| adapted_module(target, config))
+            .collect();
         let outline = BaseOutline::new(
             &parameters,
             &modules,
@@ -80,35 +66,39 @@ impl AttachPlan {
         })
     }
 
-    /// Gives every adapter values: those that were not given are the ones that training starts at.
+    /// Adds start values for the adapters without values.
     ///
     /// # Errors
-    /// If the factors are to start at a part of a weight that has none: one that is not finite.
+    /// [`LoraError::UnsupportedTarget`] if the factors are made from a weight that is not finite.
     pub fn complete<M: Module>(
         self,
         module: &M,
-        mut given: Given,
-    ) -> Result<(AttachReport, Given), LoraError> {
+        mut weights: AdapterWeights,
+    ) -> Result<(AttachReport, AdapterWeights), LoraError> {
         let report = self.report;
         for adapted in &report.modules {
-            let own = given.adapters.remove(&adapted.parameter);
-            let values = complete(module, adapted, &report.config, own)?;
-            given.adapters.insert(adapted.parameter.clone(), values);
+            let given = weights.adapters.remove(&adapted.parameter);
+            let values = complete(module, adapted, &report.config, given)?;
+            weights.adapters.insert(adapted.parameter.clone(), values);
         }
-        Ok((report, given))
+        Ok((report, weights))
     }
 
-    /// Attaches.
+    /// Attaches the adapters.
     ///
     /// # Errors
     /// As [`complete`](Self::complete).
-    pub fn apply<M: Module>(self, module: M, given: Given) -> Result<Adapted<M>, LoraError> {
-        let (report, mut given) = self.complete(&module, given)?;
+    pub fn apply<M: Module>(
+        self,
+        module: M,
+        weights: AdapterWeights,
+    ) -> Result<Adapted<M>, LoraError> {
+        let (report, mut weights) = self.complete(&module, weights)?;
         let mut adapters = HashMap::new();
         let mut biases = HashMap::new();
         for adapted in &report.modules {
-            let Some(mut values) = given.adapters.remove(&adapted.parameter) else {
-                continue; // There is one of each.
+            let Some(mut values) = weights.adapters.remove(&adapted.parameter) else {
+                continue; // `complete` leaves none out.
             };
             if let (Some(path), Some(bias)) = (&adapted.bias, values.bias.take()) {
                 biases.insert(path.clone(), (adapted.scale, bias));
@@ -116,32 +106,33 @@ impl AttachPlan {
             adapters.insert(adapted.parameter.clone(), (adapted.clone(), values));
         }
         let saved = report.saved.iter().map(|saved| {
-            let value = given.saved.remove(&saved.parameter);
+            let value = weights.saved.remove(&saved.parameter);
             (saved.parameter.clone(), value)
         });
-        // Burn keeps one thing on a parameter: where there is an adapter, the packed weight goes into it.
-        let (module, mut packed) = unpacked(module);
-        let of_adapters = adapters.keys().filter_map(|path| packed.remove_entry(path));
+        // Burn puts one thing on a parameter: with an adapter, the packed weight goes into that.
+        let (module, mut packed) = take_packed(module);
+        let in_adapters = adapters.keys().filter_map(|path| packed.remove_entry(path));
         let module = module.apply_reparameterization(PutFactors {
-            packed: of_adapters.collect(),
+            packed: in_adapters.collect(),
             dropout: report.config.dropout,
             saved: saved.collect(),
             adapters,
             switch: report.switch.clone(),
         });
         let module = put_packed(module, packed);
-        let module = match biases.is_empty() {
-            true => module,
-            false => module.apply_reparameterization(PutBiases {
+        let module = if biases.is_empty() {
+            module
+        } else {
+            module.apply_reparameterization(PutBiases {
                 biases,
                 switch: report.switch.clone(),
-            }),
+            })
         };
         Ok(Adapted::from_parts(module, report))
     }
 }
 
-fn adapted(target: &Target, config: &LoraConfig) -> AdaptedModule {
+fn adapted_module(target: &Target, config: &LoraConfig) -> AdaptedModule {
     AdaptedModule {
         module: target.matrix.module.clone(),
         parameter: target.matrix.parameter.clone(),
@@ -154,11 +145,11 @@ fn adapted(target: &Target, config: &LoraConfig) -> AdaptedModule {
         slices: target.slices.clone(),
         dora: config.dora,
         bias: target.bias.clone(),
-        starts_at_weight: config.init.starts_at_weight(),
+        residual_init: config.init.is_residual(),
     }
 }
 
-/// Adds what was not given: the values that training starts at.
+/// Adds the start values that are not given.
 fn complete<M: Module>(
     module: &M,
     adapted: &AdaptedModule,
@@ -166,20 +157,20 @@ fn complete<M: Module>(
     given: Option<AdapterValues>,
 ) -> Result<AdapterValues, LoraError> {
     let given = match given {
-        Some(given) if !adapted.starts_at_weight || given.start.is_some() => return Ok(given),
+        Some(given) if !adapted.residual_init || given.start.is_some() => return Ok(given),
         given => given,
     };
     let weight = || base_value(module, &adapted.parameter).unwrap_or_default();
     let start = starting_factors(adapted, config, weight)?;
-    let at_weight = adapted.starts_at_weight.then(|| start.factors.clone());
+    let start_factors = adapted.residual_init.then(|| start.factors.clone());
     Ok(match given {
         Some(given) => AdapterValues {
-            start: at_weight,
+            start: start_factors,
             ..given
         },
         None => AdapterValues {
             factors: start.factors,
-            start: at_weight,
+            start: start_factors,
             magnitude: None,
             bias: start.bias,
         },

@@ -1,19 +1,17 @@
-//! The walk through a module that puts adapters on its parameters.
+//! The walks through a module that put adapters on its parameters.
 
-use super::AdapterValues;
-use crate::Dropout;
-use crate::adapted::AdaptedModule;
+use super::weights::AdapterValues;
 use crate::adapter::{AdapterSwitch, LoraBias, LowRankAdapter, StartingFactors, norms};
-use crate::modules::param_id;
-use crate::packed::PackedWeight;
+use crate::layout::{AdaptedModule, param_id};
+use crate::ops::Dropout;
+use crate::quantize::PackedWeight;
 use burn::module::{Param, Reparameterizer};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::{BTreeMap, HashMap};
 
-/// A parameter of an adapter on the parameter at `path`.
+/// Creates a parameter of an adapter on the parameter at `path`.
 ///
-/// Its id depends on its path alone, so that the state an optimizer saved for it is found again in
-/// another process.
+/// Its id depends on the path alone, so that another process finds the state that an optimizer saved for it.
 pub(crate) fn parameter<const D: usize>(
     path: &str,
     name: &str,
@@ -23,23 +21,23 @@ pub(crate) fn parameter<const D: usize>(
 ) -> Param<Tensor<D>> {
     let id = param_id(&format!("{path}.lora.{name}"));
     let value = Tensor::<D>::from_data(data, device);
-    // Whether it trains is kept for `train()` on a device without autodiff.
+    // `train()` needs this on a device without autodiff.
     Param::initialized(id, value).set_require_grad(trains)
 }
 
-/// The adapter of one weight, before it has its values.
+/// The adapter of one weight, without its values.
 pub(crate) struct AdapterSpec<'a> {
-    /// Path of the weight, or what else its parameters' ids are to begin with.
+    /// Path of the weight, or another prefix for the ids of the adapter's parameters.
     pub path: &'a str,
     pub module: &'a AdaptedModule,
     pub dropout: f64,
     pub switch: AdapterSwitch,
-    /// The weight, where the adapter is to hold it in few bits.
+    /// Packed weight that the adapter holds.
     pub packed: Option<PackedWeight>,
 }
 
 impl AdapterSpec<'_> {
-    /// Puts the values on a device. DoRA's magnitude, where it is not among them, is that of the `weight`.
+    /// Creates the adapter on a device. Without a magnitude among the values, that of DoRA is computed from `weight`.
     pub fn adapter(
         self,
         values: AdapterValues,
@@ -84,14 +82,14 @@ impl AdapterSpec<'_> {
     }
 }
 
-/// Freezes the base, and puts factors on the weights.
+/// The walk that freezes the base and puts factors on the weights.
 pub(super) struct PutFactors {
     pub dropout: f64,
     pub adapters: HashMap<String, (AdaptedModule, AdapterValues)>,
-    /// Parameters that train whole, with the value to begin at if it is not their own.
+    /// Fully trained parameters, with the value to load into them.
     pub saved: HashMap<String, Option<TensorData>>,
     pub switch: AdapterSwitch,
-    /// The packed weights of those that get an adapter.
+    /// Packed weights of the parameters that get an adapter.
     pub packed: BTreeMap<String, PackedWeight>,
 }
 
@@ -128,7 +126,7 @@ impl Reparameterizer for PutFactors {
     }
 }
 
-/// Puts a bias on the biases of adapted layers.
+/// The walk that puts a bias on the biases of adapted layers.
 pub(super) struct PutBiases {
     /// Scale and value, by the path of the layer's bias.
     pub biases: HashMap<String, (f64, TensorData)>,

@@ -1,44 +1,44 @@
-//! What an attach did.
+//! Report of an attach: [`AttachReport`].
 
-use crate::adapted::AdaptedModule;
 use crate::adapter::AdapterSwitch;
-use crate::fingerprint::{BaseDifference, BaseOutline};
-use crate::quantize::write_report;
-use crate::targets::SavedParameter;
-use crate::{LoraConfig, LoraError, QuantizedModule};
+use crate::config::LoraConfig;
+use crate::error::{BaseDifference, LoraError};
+use crate::fingerprint::BaseOutline;
+use crate::layout::{AdaptedModule, SavedParameter};
+use crate::quantize::{QuantizedModule, write_report};
 use std::fmt;
 use std::path::Path;
 
-/// What [`attach`](crate::attach()) did. Saving, merging and inspecting the adapters need it.
+/// Report of an [`attach`](crate::attach()): the configuration, and what was adapted. Saving adapters needs it.
 #[derive(Clone, Debug)]
 pub struct AttachReport {
-    /// The configuration that was applied.
+    /// Configuration that was applied.
     pub config: LoraConfig,
-    /// The adapted modules, in the model's order.
+    /// Adapted modules, in the model's order.
     pub modules: Vec<AdaptedModule>,
-    /// The parameters that train whole and are saved with the adapters, such as a new head.
+    /// Fully trained parameters that are saved with the adapters, such as a new head.
     pub saved: Vec<SavedParameter>,
-    /// The layers whose weights are quantised, with an adapter or without.
+    /// Layers with quantized weights, adapted or not.
     pub quantized: Vec<QuantizedModule>,
-    /// Turns these adapters on and off.
+    /// Switch that enables and disables these adapters.
     pub switch: AdapterSwitch,
-    /// How the base differs from the one that the adapter was trained on, where it was read from a file that says
-    /// so; `None` where nothing is known to differ. Computing goes on; [`check_base`](Self::check_base) refuses.
+    /// Difference between the base and the one that the adapter was trained on, if its file has a fingerprint; `None` if no
+    /// difference is known. Loading ignores it, [`check_base`](Self::check_base) refuses it.
     pub base_difference: Option<BaseDifference>,
-    /// The tensors of the base, for what is written of it.
+    /// Tensors of the base, for its fingerprint.
     pub(crate) outline: BaseOutline,
 }
 
 impl AttachReport {
-    /// Number of trainable parameters of all adapters.
+    /// Returns the number of trainable parameters of all adapters.
     pub fn parameters(&self) -> usize {
         self.modules.iter().map(AdaptedModule::parameters).sum()
     }
 
-    /// Refuses an adapter that was read from `dir` and is of another base.
+    /// Refuses an adapter that was read from `dir` and trained on another base.
     ///
     /// # Errors
-    /// [`LoraError::OtherBase`] where [`base_difference`](Self::base_difference) is one.
+    /// [`LoraError::OtherBase`] if [`base_difference`](Self::base_difference) is known.
     pub fn check_base(&self, dir: &Path) -> Result<(), LoraError> {
         match &self.base_difference {
             None => Ok(()),
@@ -49,12 +49,12 @@ impl AttachReport {
         }
     }
 
-    /// Whether nothing was adapted, and nothing trains whole.
+    /// Returns true if nothing was adapted and no parameter is fully trained.
     pub fn is_empty(&self) -> bool {
         self.modules.is_empty() && self.saved.is_empty()
     }
 
-    /// Number of parameters that train whole, beside the adapters.
+    /// Returns the number of values of the fully trained parameters.
     pub fn saved_parameters(&self) -> usize {
         self.saved.iter().map(SavedParameter::elements).sum()
     }
@@ -92,7 +92,7 @@ impl fmt::Display for AttachReport {
         for saved in &self.saved {
             writeln!(
                 f,
-                "{:width$}  {:>14}  trains whole, saved with the adapter  {:>7}",
+                "{:width$}  {:>14}  fully trained, saved with the adapter {:>7}",
                 saved.name,
                 format!("{:?}", saved.shape),
                 saved.elements(),
@@ -107,7 +107,7 @@ impl fmt::Display for AttachReport {
         )?;
         match self.saved_parameters() {
             0 => Ok(()),
-            saved => write!(f, " and {saved} that train whole"),
+            saved => write!(f, " and {saved} in fully trained parameters"),
         }
     }
 }

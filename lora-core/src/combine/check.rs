@@ -1,8 +1,8 @@
 //! What can be combined.
 
 use super::{CombineOn, CombineOptions, Mix};
-use crate::LoraError;
-use crate::fingerprint::{BaseDifference, BaseFingerprint};
+use crate::error::{BaseDifference, LoraError};
+use crate::fingerprint::BaseFingerprint;
 use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use std::collections::BTreeMap;
 

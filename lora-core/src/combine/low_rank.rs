@@ -1,9 +1,9 @@
 //! The best approximation of a mixed update by two factors.
 
 use super::{Mix, concatenated, result};
-use crate::LoraError;
+use crate::attach::svd::{Svd, svd};
+use crate::error::LoraError;
 use crate::stored::{StoredFactors, StoredTensor};
-use crate::svd::{Svd, svd};
 use faer::Mat;
 
 /// Factors of this rank for the mix of the updates `w_i s_i B_i A_i`, and the share of it that is lost.

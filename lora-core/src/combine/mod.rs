@@ -31,10 +31,10 @@ mod mix;
 
 pub use mix::{MajoritySign, Mix};
 
-use crate::fingerprint::BaseDifference;
-use crate::hash::stable_hash;
+use crate::config::TargetModules;
+use crate::error::{BaseDifference, LoraError};
+use crate::layout::stable_hash;
 use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
-use crate::{LoraError, TargetModules};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the mixing is done on.

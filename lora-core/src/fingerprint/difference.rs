@@ -1,48 +1,9 @@
-//! How two bases differ, as far as their fingerprints tell.
+//! Comparison of bases, as far as their fingerprints tell.
 
-use super::{BaseFingerprint, BaseOutline, hash_of_values};
+use super::outline::BaseOutline;
+use super::{BaseFingerprint, hash_of_values};
+use crate::error::BaseDifference;
 use burn::module::Module;
-use std::fmt;
-
-/// How a base differs from the one that an adapter was trained on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BaseDifference {
-    /// It has other tensors, or tensors of other shapes.
-    Shapes {
-        /// One of them with its shape there and here, `[d_in, d_out]`, where that is known.
-        known: Option<(String, Vec<usize>, Vec<usize>)>,
-    },
-    /// Its tensors are the same, with other values.
-    Values {
-        /// Tensors that were compared and differ.
-        tensors: Vec<String>,
-    },
-}
-
-impl fmt::Display for BaseDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Shapes { known: None } => {
-                f.write_str("trained on a base with other tensors or shapes")
-            }
-            Self::Shapes {
-                known: Some((name, there, here)),
-            } => write!(
-                f,
-                "trained on a base with other shapes: `{name}` is {there:?} there and {here:?} here"
-            ),
-            Self::Values { tensors } => {
-                let names: Vec<String> = tensors.iter().map(|name| format!("`{name}`")).collect();
-                write!(
-                    f,
-                    "trained on a base with other values of {}: another model, or the same one rounded to another type",
-                    names.join(", ")
-                )
-            }
-        }
-    }
-}
 
 impl BaseFingerprint {
     /// How another base differs; `None` where nothing is known to.

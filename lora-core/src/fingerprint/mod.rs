@@ -8,11 +8,10 @@
 mod difference;
 mod outline;
 
-pub use difference::BaseDifference;
 pub(crate) use outline::BaseOutline;
 
-use crate::LoraError;
-use crate::modules::base_head;
+use crate::adapter::base_head;
+use crate::error::{BaseDifference, LoraError};
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -1,9 +1,10 @@
 //! Which tensors a fingerprint is made of, before any value is read.
 
 use super::digits;
-use crate::modules::{LayerKind, Parameters};
-use crate::targets::{Architecture, SavedParameter, is_inside};
-use crate::{AdaptedModule, QuantizedModule};
+use crate::layout::{
+    AdaptedModule, Architecture, LayerKind, Parameters, SavedParameter, is_inside,
+};
+use crate::quantize::QuantizedModule;
 use sha2::{Digest, Sha256};
 
 /// The tensors of a base.

@@ -1,26 +1,23 @@
-//! The set: a base and its adapters.
+//! A base with several adapters: [`NamedAdapters`].
 
-use super::acting::{Handle, Key};
-use super::build::{Build, Named};
-use super::change::Change;
-use super::name::{check_name, nearest};
-use super::set::PutSet;
-use crate::adapter::AdapterSwitch;
-use crate::attach::{Adapted, AttachPlan, Given};
-use crate::modules::{self, AdapterPath, LayerKind};
+use super::build::{BuildEntries, NamedAdapter};
+use super::name::{by_similarity, check_name};
+use crate::adapter::{ActiveAdapter, AdapterEntry, AdapterSwitch, Key, PutSet};
+use crate::attach::{Adapted, AdapterWeights, AttachPlan, AttachReport};
+use crate::error::LoraError;
+use crate::layout::{AdapterPath, Architecture, LayerKind, parameters};
 use crate::peft::{self, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
-use crate::quantize::{put_packed, unpacked};
+use crate::quantize::{put_packed, take_packed};
 use crate::stored::{StoredAdapter, companions};
-use crate::{Architecture, AttachReport, LoraError};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A base with several adapters, each with a name: any of them can act, or none, or another one for each example of a
+/// A base with several named adapters, of which one or none is active, or another one for each example of a
 /// batch ([`per_example`](Self::per_example)).
 ///
-/// They are for use: frozen and without dropout. [`alone`](Self::alone) gives one of them to train.
+/// The adapters are for inference: frozen and without dropout. [`alone`](Self::alone) returns one of them for training.
 ///
 /// # Example
 /// ```
@@ -32,7 +29,7 @@ use std::path::{Path, PathBuf};
 ///
 /// let device = Device::flex();
 /// let base = LoraLinearConfig::new(6, 4).init(&device);
-/// // Adapters with values, as training would leave them.
+/// // Random values, in place of training.
 /// let trained = |rank, seed| {
 ///     let config = LoraConfig::new(rank).with_init(LoraInit::Random).with_seed(seed);
 ///     attach(base.clone(), &config)
@@ -56,43 +53,43 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct NamedAdapters<M: Module> {
     base: M,
-    /// The base with all adapters.
+    /// Base with all adapters.
     model: M,
     architecture: Architecture,
-    named: Vec<Named>,
-    handle: Handle,
+    named: Vec<NamedAdapter>,
+    selected: ActiveAdapter,
     next: Key,
 }
 
 impl<M: Module> NamedAdapters<M> {
-    /// A base without adapters.
+    /// Creates a set without adapters.
     ///
     /// # Errors
-    /// [`LoraError::AlreadyAttached`] if it has one.
+    /// [`LoraError::AlreadyAttached`] if the base has an adapter.
     pub fn new(base: M, architecture: Architecture) -> Result<Self, LoraError> {
-        let matrices = modules::parameters(&base, &architecture).matrices;
+        let matrices = parameters(&base, &architecture).matrices;
         if let Some(matrix) = matrices.into_iter().find(|matrix| matrix.adapted) {
             return Err(LoraError::AlreadyAttached {
                 module: matrix.module,
             });
         }
-        // A parameter that has no value yet would get one in each clone.
-        base.visit(&mut Settle);
+        // A lazy parameter would be initialized anew in each clone.
+        base.visit(&mut InitParameters);
         Ok(Self {
             model: base.clone(),
             base,
             architecture,
             named: Vec::new(),
-            handle: Handle::new(),
+            selected: ActiveAdapter::new(),
             next: 0,
         })
     }
 
-    /// Adds the adapter of a PEFT directory. What is active stays so.
+    /// Adds the adapter of a PEFT directory. The active adapter stays active.
     ///
     /// # Errors
-    /// [`LoraError::AdapterName`], [`LoraError::DuplicateAdapter`], and as [`peft::load`](crate::peft::load()) where it does
-    /// not fit the base; the set is then as it was.
+    /// [`LoraError::AdapterName`], [`LoraError::DuplicateAdapter`], and as [`peft::load`](crate::peft::load()) if it does
+    /// not fit the base; the set is then unchanged.
     pub fn add(&mut self, name: &str, dir: &Path) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
         let (config, mut options) = peft::read_config_and_options(dir)?;
@@ -101,7 +98,7 @@ impl<M: Module> NamedAdapters<M> {
         self.put(name, plan, given, options)
     }
 
-    /// [`add`](Self::add) for an adapter that is in memory as files hold it.
+    /// Adds an adapter that is in memory in the form of files.
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -111,28 +108,24 @@ impl<M: Module> NamedAdapters<M> {
         adapter: &StoredAdapter,
     ) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        // Messages name files; these would be they.
+        // Error messages name these files.
         let dir = PathBuf::from(name);
         let files = adapter.files(&dir)?;
-        let of = |name: &str| {
-            files
-                .iter()
-                .find(|file| file.0 == name)
-                .map(|file| &*file.1)
+        let content = |name: &str| {
+            let file = files.iter().find(|file| file.0 == name);
+            file.map_or(&[][..], |file| &*file.1)
         };
-        let (config, _) =
-            peft::parse_config(dir.join(CONFIG_FILE), of(CONFIG_FILE).unwrap_or(&[]))?;
-        let (path, bytes) = (dir.join(WEIGHTS_FILE), of(WEIGHTS_FILE).unwrap_or(&[]));
+        let (config, _) = peft::parse_config(dir.join(CONFIG_FILE), content(CONFIG_FILE))?;
+        let (path, bytes) = (dir.join(WEIGHTS_FILE), content(WEIGHTS_FILE));
         let (plan, given) =
             peft::read_bytes(&self.base, &path, bytes, &config, &self.architecture)?;
         self.put(name, plan, given, adapter.options.clone())
     }
 
-    /// [`add`](Self::add) for the adapter of a module that was made from this base, such as one that was just trained.
-    /// `options` are what PEFT keeps beside it.
+    /// Adds the adapter of a module with this base, such as one that was just trained, with options for its PEFT directory.
     ///
     /// # Errors
-    /// As [`add`](Self::add), and [`LoraError::NotAttached`] if the report is not that module's.
+    /// As [`add`](Self::add), and [`LoraError::NotAttached`] if the report is not that of the module.
     pub fn add_attached(
         &mut self,
         name: &str,
@@ -144,34 +137,34 @@ impl<M: Module> NamedAdapters<M> {
         self.add_stored(name, &stored)
     }
 
-    /// Takes an adapter away. If it was active, the base is alone then.
+    /// Removes an adapter. If it was active, no adapter is active afterwards.
     ///
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
     pub fn remove(&mut self, name: &str) -> Result<AttachReport, LoraError> {
         let key = self.get(name)?.key;
-        let place = self.named.iter().position(|named| named.key == key);
-        let named = self.named.remove(place.unwrap_or_default());
-        if self.handle.get() == Some(key) {
-            self.handle.set(None);
+        let index = self.named.iter().position(|named| named.key == key);
+        let named = self.named.remove(index.unwrap_or_default());
+        if self.selected.get() == Some(key) {
+            self.selected.set(None);
         }
         self.rebuild();
         Ok(named.report)
     }
 
-    /// The names, in the order in which they were added.
+    /// Returns the names, in the order of addition.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.named.iter().map(|named| named.name.as_str())
     }
 
-    /// Names and what each attach would have reported, in the order in which they were added.
+    /// Returns names and attach reports, in the order of addition.
     pub fn list(&self) -> impl Iterator<Item = (&str, &AttachReport)> {
         self.named
             .iter()
             .map(|named| (named.name.as_str(), &named.report))
     }
 
-    /// What the attach of an adapter would have reported.
+    /// Returns the attach report of an adapter.
     ///
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
@@ -179,48 +172,48 @@ impl<M: Module> NamedAdapters<M> {
         Ok(&self.get(name)?.report)
     }
 
-    /// Makes an adapter act, and no other: a store of a number, whatever the size of the model.
+    /// Activates an adapter in place of any other. This stores one number, whatever the size of the model.
     ///
-    /// Every clone of [`model`](Self::model) follows.
+    /// It applies to every clone of [`model`](Self::model).
     ///
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
     pub fn activate(&self, name: &str) -> Result<(), LoraError> {
-        self.handle.set(Some(self.get(name)?.key));
+        self.selected.set(Some(self.get(name)?.key));
         Ok(())
     }
 
-    /// Makes the base answer alone.
+    /// Deactivates all adapters.
     pub fn disable(&self) {
-        self.handle.set(None);
+        self.selected.set(None);
     }
 
-    /// The adapter that acts.
+    /// Returns the name of the active adapter.
     pub fn active(&self) -> Option<&str> {
-        let key = self.handle.get()?;
+        let key = self.selected.get()?;
         let named = self.named.iter().find(|named| named.key == key)?;
         Some(&named.name)
     }
 
-    /// The model with its adapters: what it computes is what is active.
+    /// Returns the model with its adapters, which computes with the active one.
     ///
-    /// A clone of it is for use only while no adapter is added or removed: it keeps those that it has.
+    /// A clone of it does not follow later additions and removals of adapters.
     pub fn model(&self) -> &M {
         &self.model
     }
 
-    /// The base, without adapters. Its weights are shared with [`model`](Self::model).
+    /// Returns the base without adapters. It shares its weights with [`model`](Self::model).
     pub fn base(&self) -> &M {
         &self.base
     }
 
-    /// What the model tells about itself.
+    /// Returns the architecture of the model.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
-    /// The base with one of the adapters as [`attach`](crate::attach()) would have put it there: to go on training it,
-    /// or to save it. The base's weights are not copied.
+    /// Returns the base with one of the adapters as [`attach`](crate::attach()) puts it there, for further training or
+    /// saving. The base's weights are not copied.
     ///
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
@@ -230,10 +223,10 @@ impl<M: Module> NamedAdapters<M> {
             switch: AdapterSwitch::on(),
             ..named.report.clone()
         };
-        AttachPlan { report }.apply(self.base.clone(), named.given())
+        AttachPlan { report }.apply(self.base.clone(), named.weights())
     }
 
-    /// One of the adapters as files hold it.
+    /// Returns one of the adapters in the form of files.
     ///
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
@@ -241,19 +234,19 @@ impl<M: Module> NamedAdapters<M> {
         self.alone(name)?.extract(&self.get(name)?.options)
     }
 
-    /// Replaces the base by one that was made from it and computes the same, such as one whose tied output layer became a
-    /// layer of its own. The adapters stay.
+    /// Replaces the base by an equivalent one, such as one whose tied output layer became a layer of its own. The adapters
+    /// stay.
     ///
     /// # Errors
-    /// What `change` returns; [`LoraError::NotAttached`] if a parameter that an adapter is on is no longer there. The set is
-    /// then as it was.
+    /// The error of `change`; [`LoraError::NotAttached`] if the new base lacks a parameter that an adapter is on. The set is
+    /// then unchanged.
     pub fn map_base<E: From<LoraError>>(
         &mut self,
         change: impl FnOnce(M) -> Result<M, E>,
     ) -> Result<(), E> {
         let base = change(self.base.clone())?;
-        let all = modules::parameters(&base, &self.architecture).all;
-        let mut paths = self.named.iter().flat_map(|named| &named.changes);
+        let all = parameters(&base, &self.architecture).all;
+        let mut paths = self.named.iter().flat_map(|named| &named.entries);
         if let Some((path, _)) = paths.find(|(path, _)| !all.iter().any(|p| p.path == *path)) {
             let module = path.clone();
             return Err(LoraError::NotAttached { module }.into());
@@ -265,41 +258,29 @@ impl<M: Module> NamedAdapters<M> {
 
     pub(super) fn check_new(&self, name: &str) -> Result<(), LoraError> {
         check_name(name)?;
-        match self.named.iter().any(|named| named.name == name) {
-            true => Err(LoraError::DuplicateAdapter { name: name.into() }),
-            false => Ok(()),
+        if self.named.iter().any(|named| named.name == name) {
+            return Err(LoraError::DuplicateAdapter { name: name.into() });
         }
+        Ok(())
     }
 
-    pub(super) fn get(&self, name: &str) -> Result<&Named, LoraError> {
+    pub(super) fn get(&self, name: &str) -> Result<&NamedAdapter, LoraError> {
         let found = self.named.iter().find(|named| named.name == name);
         found.ok_or_else(|| LoraError::UnknownAdapter {
             name: name.into(),
-            candidates: nearest(name, self.names()),
+            candidates: by_similarity(name, self.names()),
         })
     }
 
-    pub(super) fn named(&self) -> &[Named] {
+    pub(super) fn named(&self) -> &[NamedAdapter] {
         &self.named
     }
 
-    pub(super) fn handle(&self) -> &Handle {
-        &self.handle
+    pub(super) fn selected(&self) -> &ActiveAdapter {
+        &self.selected
     }
 
-    /// Refuses an adapter that cannot act on some examples of a batch alone.
-    pub(super) fn check_mixable(&self, named: &Named) -> Result<(), LoraError> {
-        match &named.one_for_all {
-            None => Ok(()),
-            Some((parameter, message)) => Err(LoraError::NotPerExample {
-                adapter: named.name.clone(),
-                parameter: parameter.clone(),
-                message: (*message).into(),
-            }),
-        }
-    }
-
-    /// Takes those away that were added after the first `count`.
+    /// Removes all adapters but the first `count`.
     pub(super) fn truncate(&mut self, count: usize) {
         self.named.truncate(count);
         self.rebuild();
@@ -309,62 +290,57 @@ impl<M: Module> NamedAdapters<M> {
         &mut self,
         name: &str,
         plan: AttachPlan,
-        given: Given,
+        weights: AdapterWeights,
         options: PeftOptions,
     ) -> Result<&AttachReport, LoraError> {
-        let (report, given) = plan.complete(&self.base, given)?;
+        let (report, weights) = plan.complete(&self.base, weights)?;
         let key = self.next;
-        let mut build = Build::new(key, name, &report, given);
+        let mut build = BuildEntries::new(key, name, &report, weights);
         self.base.visit(&mut build);
-        let changes = build.changes;
-        let one_for_all = self.one_for_all(&changes);
+        let entries = build.entries;
+        let batch_wide = self.batch_wide(&entries);
         self.next += 1;
-        self.named.push(Named {
+        self.named.push(NamedAdapter {
             name: name.into(),
             key,
             report,
             options,
-            changes,
-            one_for_all,
+            entries,
+            batch_wide,
         });
         self.rebuild();
-        let place = self.named.len() - 1;
-        Ok(&self.named[place].report)
+        let last = self.named.len() - 1;
+        Ok(&self.named[last].report)
     }
 
     fn rebuild(&mut self) {
-        let mut changes: HashMap<String, Vec<Change>> = HashMap::new();
-        for (path, change) in self.named.iter().flat_map(|named| &named.changes) {
-            changes
-                .entry(path.clone())
-                .or_default()
-                .push(change.clone());
+        let mut entries: HashMap<String, Vec<AdapterEntry>> = HashMap::new();
+        for (path, entry) in self.named.iter().flat_map(|named| &named.entries) {
+            entries.entry(path.clone()).or_default().push(entry.clone());
         }
-        // Burn keeps one thing on a parameter: where there are adapters, the packed weight goes into their set.
-        let (bare, mut packed) = unpacked(self.base.clone());
-        let in_sets = changes.keys().filter_map(|path| packed.remove_entry(path));
+        // Burn puts one thing on a parameter: with adapters, the packed weight goes into their set.
+        let (bare, mut packed) = take_packed(self.base.clone());
+        let in_sets = entries.keys().filter_map(|path| packed.remove_entry(path));
         let model = bare.apply_reparameterization(PutSet {
             packed: in_sets.collect(),
-            changes,
-            handle: self.handle.clone(),
+            entries,
+            selected: self.selected.clone(),
         });
         self.model = put_packed(model, packed);
     }
 
-    fn one_for_all(&self, changes: &[(String, Change)]) -> Option<(String, &'static str)> {
-        let matrices = modules::parameters(&self.base, &self.architecture).matrices;
-        let read_by_us = matrices
-            .iter()
-            .filter(|m| m.path == AdapterPath::Activation);
-        let read_by_us: Vec<_> = read_by_us.collect();
-        changes.iter().find_map(|(path, change)| {
-            let mut matrices = read_by_us.iter();
-            let message = match matrices
-                .find(|m| m.parameter == *path || m.bias.as_ref() == Some(path))
-            {
-                None => "which is one value for all that its layer computes",
-                Some(matrix) if matrix.kind == LayerKind::Embedding && change.whole.is_some() => {
-                    "an embedding that trained whole"
+    /// Finds a parameter that cannot differ between the examples of a batch: layers of other crates read it, or an embedding
+    /// is fully trained.
+    fn batch_wide(&self, entries: &[(String, AdapterEntry)]) -> Option<(String, &'static str)> {
+        let mut matrices = parameters(&self.base, &self.architecture).matrices;
+        matrices.retain(|m| m.path == AdapterPath::Activation);
+        entries.iter().find_map(|(path, entry)| {
+            let mut matrices = matrices.iter();
+            let matrix = matrices.find(|m| m.parameter == *path || m.bias.as_ref() == Some(path));
+            let message = match matrix {
+                None => "which has one value for the whole batch",
+                Some(matrix) if matrix.kind == LayerKind::Embedding && entry.full.is_some() => {
+                    "a fully trained embedding"
                 }
                 Some(_) => return None,
             };
@@ -373,10 +349,10 @@ impl<M: Module> NamedAdapters<M> {
     }
 }
 
-/// Gives every parameter its value.
-struct Settle;
+/// The walk that initializes lazy parameters.
+struct InitParameters;
 
-impl ModuleVisitor for Settle {
+impl ModuleVisitor for InitParameters {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let _ = param.base();
     }

@@ -1,18 +1,16 @@
-//! The values of an adapter, onto the parameters of the base and back.
+//! Values of an adapter, from files onto the parameters of the base and back.
 
-use super::acting::Key;
-use super::change::Change;
-use crate::AttachReport;
-use crate::adapted::AdaptedModule;
-use crate::adapter::{AdapterSwitch, LoraBias};
-use crate::attach::{AdapterSpec, AdapterValues, Given, parameter};
+use crate::adapter::{AdapterEntry, AdapterSwitch, Key, LoraBias};
+use crate::attach::{AdapterSpec, AdapterValues, AdapterWeights, AttachReport, parameter};
+use crate::error::LoraError;
+use crate::layout::AdaptedModule;
 use crate::peft::PeftOptions;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::HashMap;
 
-/// The walk through the base that puts the values of an adapter where its parameters are.
-pub(super) struct Build<'a> {
+/// The walk through the base that creates the entries of an adapter on the devices of its parameters.
+pub(super) struct BuildEntries<'a> {
     path: Vec<String>,
     key: Key,
     name: &'a str,
@@ -20,40 +18,41 @@ pub(super) struct Build<'a> {
     biases: HashMap<String, (f64, TensorData)>,
     saved: HashMap<String, TensorData>,
     switch: AdapterSwitch,
-    pub changes: Vec<(String, Change)>,
+    /// Entries, with the path of the parameter.
+    pub entries: Vec<(String, AdapterEntry)>,
 }
 
-impl<'a> Build<'a> {
-    pub fn new(key: Key, name: &'a str, report: &'a AttachReport, given: Given) -> Self {
-        let Given {
+impl<'a> BuildEntries<'a> {
+    pub fn new(key: Key, name: &'a str, report: &'a AttachReport, weights: AdapterWeights) -> Self {
+        let AdapterWeights {
             mut adapters,
             saved,
-        } = given;
+        } = weights;
         let mut biases = HashMap::new();
-        let mut of = HashMap::new();
+        let mut values_by_path = HashMap::new();
         for module in &report.modules {
             let Some(mut values) = adapters.remove(&module.parameter) else {
-                continue; // There is one of each.
+                continue; // `AttachPlan::complete` leaves none out.
             };
             if let (Some(path), Some(bias)) = (&module.bias, values.bias.take()) {
                 biases.insert(path.clone(), (module.scale, bias));
             }
-            of.insert(module.parameter.clone(), (module, values));
+            values_by_path.insert(module.parameter.clone(), (module, values));
         }
         Self {
             path: Vec::new(),
             key,
             name,
-            adapters: of,
+            adapters: values_by_path,
             biases,
             saved,
             switch: report.switch.clone(),
-            changes: Vec::new(),
+            entries: Vec::new(),
         }
     }
 }
 
-impl ModuleVisitor for Build<'_> {
+impl ModuleVisitor for BuildEntries<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.into());
     }
@@ -65,14 +64,14 @@ impl ModuleVisitor for Build<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
         let device = param.lazy_device();
-        // The adapters of a parameter have parameters of different ids.
+        // The ids of parameters differ between the adapters of a set.
         let own = format!("{path}.{}", self.name);
-        let mut change = Change::new(self.key);
-        change.whole = self.saved.remove(&path).map(|data| {
+        let mut entry = AdapterEntry::new(self.key);
+        entry.full = self.saved.remove(&path).map(|data| {
             let flat = reshaped(&data, vec![data.num_elements()]);
             parameter(&own, "whole", flat, &device, false)
         });
-        change.factors = self.adapters.remove(&path).map(|(module, values)| {
+        entry.factors = self.adapters.remove(&path).map(|(module, values)| {
             let adapter = AdapterSpec {
                 path: &own,
                 module,
@@ -82,13 +81,13 @@ impl ModuleVisitor for Build<'_> {
             };
             adapter.adapter(values, || param.val().reshape(module.shape), &device)
         });
-        change.bias = self.biases.remove(&path).map(|(scale, data)| LoraBias {
+        entry.bias = self.biases.remove(&path).map(|(scale, data)| LoraBias {
             value: parameter(&own, "value", data, &device, false),
             scale,
             switch: self.switch.clone(),
         });
-        if change.whole.is_some() || change.factors.is_some() || change.bias.is_some() {
-            self.changes.push((path, change.no_grad()));
+        if entry.full.is_some() || entry.factors.is_some() || entry.bias.is_some() {
+            self.entries.push((path, entry.no_grad()));
         }
     }
 }
@@ -97,35 +96,45 @@ fn reshaped(data: &TensorData, shape: Vec<usize>) -> TensorData {
     TensorData::new(data.iter::<f32>().collect::<Vec<_>>(), shape)
 }
 
-/// One of the adapters.
+/// An adapter with its name.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(super) struct NamedAdapter {
     pub name: String,
     pub key: Key,
     pub report: AttachReport,
-    /// What PEFT keeps beside it.
+    /// Options of its PEFT directory.
     pub options: PeftOptions,
-    /// What it does, by the path of the parameter.
-    pub changes: Vec<(String, Change)>,
-    /// The first parameter that cannot differ between the examples of a batch, and why.
-    pub one_for_all: Option<(String, &'static str)>,
+    /// Entries, with the path of the parameter.
+    pub entries: Vec<(String, AdapterEntry)>,
+    /// First parameter that cannot differ between the examples of a batch, with the reason.
+    pub batch_wide: Option<(String, &'static str)>,
 }
 
-impl Named {
-    fn change(&self, path: &str) -> Option<&Change> {
-        let mut changes = self.changes.iter();
-        changes
-            .find(|(other, _)| other == path)
-            .map(|(_, change)| change)
+impl NamedAdapter {
+    fn entry(&self, path: &str) -> Option<&AdapterEntry> {
+        let (_, entry) = self.entries.iter().find(|(other, _)| other == path)?;
+        Some(entry)
     }
 
-    /// The values of all that it does.
-    pub fn given(&self) -> Given {
-        let mut given = Given::default();
+    /// Refuses an adapter that cannot be active for some examples of a batch only.
+    pub fn check_per_example(&self) -> Result<(), LoraError> {
+        match &self.batch_wide {
+            None => Ok(()),
+            Some((parameter, message)) => Err(LoraError::NotPerExample {
+                adapter: self.name.clone(),
+                parameter: parameter.clone(),
+                message: (*message).into(),
+            }),
+        }
+    }
+
+    /// Returns the values of the adapter.
+    pub fn weights(&self) -> AdapterWeights {
+        let mut weights = AdapterWeights::default();
         for module in &self.report.modules {
-            let adapter = self.change(&module.parameter);
-            let Some(adapter) = adapter.and_then(|change| change.factors.as_ref()) else {
-                continue; // There is one of each.
+            let adapter = self.entry(&module.parameter);
+            let Some(adapter) = adapter.and_then(|entry| entry.factors.as_ref()) else {
+                continue; // Each module of the report has an entry.
             };
             let pair = |a: &Param<Tensor<2>>, b: &Param<Tensor<2>>| {
                 [a.val().into_data(), b.val().into_data()]
@@ -133,24 +142,22 @@ impl Named {
             let bias = module
                 .bias
                 .as_ref()
-                .and_then(|path| self.change(path)?.bias.as_ref());
+                .and_then(|path| self.entry(path)?.bias.as_ref());
             let values = AdapterValues {
                 factors: pair(&adapter.a, &adapter.b),
                 start: adapter.start.as_ref().map(|start| pair(&start.a, &start.b)),
                 magnitude: adapter.magnitude.as_ref().map(|m| m.val().into_data()),
                 bias: bias.map(|bias| bias.value.val().into_data()),
             };
-            given.adapters.insert(module.parameter.clone(), values);
+            weights.adapters.insert(module.parameter.clone(), values);
         }
         for saved in &self.report.saved {
-            let whole = self
-                .change(&saved.parameter)
-                .and_then(|change| change.whole.as_ref());
-            if let Some(whole) = whole {
-                let data = reshaped(&whole.val().into_data(), saved.shape.clone());
-                given.saved.insert(saved.parameter.clone(), data);
+            let full = self.entry(&saved.parameter).and_then(|e| e.full.as_ref());
+            if let Some(full) = full {
+                let data = reshaped(&full.val().into_data(), saved.shape.clone());
+                weights.saved.insert(saved.parameter.clone(), data);
             }
         }
-        given
+        weights
     }
 }

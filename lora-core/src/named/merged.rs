@@ -1,16 +1,15 @@
-//! One adapter of a set added to the weights, and another in its place.
+//! One adapter of a set merged into the weights, and replaced by another.
 
-use super::NamedAdapters;
-use super::acting::Acting;
-use crate::LoraError;
+use super::adapters::NamedAdapters;
+use crate::adapter::Selection;
+use crate::error::LoraError;
 use burn::module::Module;
 
-/// The base with one of its adapters added to the weights, `W + s A B`: no latency is left.
+/// The base with one of its adapters merged into the weights, `W + s A B`, so that it adds no latency.
 ///
-/// Another adapter's weights are made from the base's, `W + s' A' B'`, and not from the merged ones as the paper has it,
-/// `(W + s A B) − s A B + s' A' B'`: what is added and subtracted in floating point does not come out where it began, and
-/// drifts with every switch. So the adapted weights are there twice, the base's own and the merged; all others are
-/// shared. The base is as it was at any time, bit for bit.
+/// The weights of another adapter are computed from the base's, `W + s' A' B'`. The paper computes them from the merged ones,
+/// `(W + s A B) − s A B + s' A' B'`, but in floating point these drift with every switch. So the adapted weights take memory
+/// twice, as the base's and as merged ones; all others are shared. The base stays as it was, bit for bit.
 #[derive(Debug)]
 pub struct MergedAdapters<'a, M: Module> {
     adapters: &'a NamedAdapters<M>,
@@ -19,7 +18,7 @@ pub struct MergedAdapters<'a, M: Module> {
 }
 
 impl<M: Module> NamedAdapters<M> {
-    /// Adds an adapter to the weights, whatever is active.
+    /// Merges an adapter into the weights, whatever is active.
     ///
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
@@ -32,32 +31,32 @@ impl<M: Module> NamedAdapters<M> {
     }
 
     fn composed(&self, name: &str) -> Result<M, LoraError> {
-        let acting = Acting::One(Some(self.get(name)?.key));
+        let selection = Selection::One(Some(self.get(name)?.key));
         let model = self.model().clone();
-        Ok(self.handle().within(acting, || model.materialize()))
+        Ok(self.selected().within(selection, || model.materialize()))
     }
 }
 
 impl<M: Module> MergedAdapters<'_, M> {
-    /// The merged module: plain weights, no adapter.
+    /// Returns the merged module, without adapters.
     pub fn module(&self) -> &M {
         &self.module
     }
 
-    /// The merged module, for good.
+    /// Returns the merged module.
     pub fn into_module(self) -> M {
         self.module
     }
 
-    /// The adapter that is in the weights.
+    /// Returns the name of the merged adapter.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Puts another adapter in the weights. The memory of the merged ones is given back first.
+    /// Replaces the merged adapter by another one. The memory of the merged weights is freed first.
     ///
     /// # Errors
-    /// [`LoraError::UnknownAdapter`]; the one before is then still in the weights.
+    /// [`LoraError::UnknownAdapter`]; the merged adapter then stays.
     pub fn switch(&mut self, name: &str) -> Result<(), LoraError> {
         self.adapters.get(name)?;
         self.module = self.adapters.base().clone();

@@ -1,11 +1,11 @@
-//! What an adapter may be called.
+//! Valid names of adapters.
 
-use crate::LoraError;
+use crate::error::LoraError;
 
-/// No file system takes longer names.
+/// Limit on the length of a name in bytes, below that of file systems.
 const LONGEST: usize = 200;
 
-/// Refuses a name that is no single component of a path: adapters are saved in directories of their name.
+/// Refuses a name that is not a single component of a path: adapters are saved in directories of their name.
 ///
 /// # Errors
 /// [`LoraError::AdapterName`].
@@ -33,8 +33,8 @@ pub fn check_name(name: &str) -> Result<(), LoraError> {
     }
 }
 
-/// The names closest to one that is not there, the closest first.
-pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+/// Returns the names ordered by their similarity to one that does not exist.
+pub(super) fn by_similarity<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut names: Vec<String> = names.map(String::from).collect();
     let similarity = |other: &String| strsim::jaro_winkler(name, other);
     names.sort_by(|a, b| similarity(b).total_cmp(&similarity(a)));

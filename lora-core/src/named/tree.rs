@@ -1,22 +1,22 @@
-//! Several adapters in one directory tree, as PEFT's `save_pretrained` writes them: the one named `default` at the top,
-//! each other in a directory of its name.
+//! Several adapters in one directory tree, as PEFT's `save_pretrained` writes them: the adapter named `default` at the top,
+//! and every other in a directory of its name.
 
-use super::NamedAdapters;
+use super::adapters::NamedAdapters;
 use super::name::check_name;
-use crate::LoraError;
+use crate::error::LoraError;
 use crate::files::{Overwrite, write_dir};
 use crate::peft::CONFIG_FILE;
 use burn::module::Module;
 use std::path::{Path, PathBuf};
 
-/// The name of the adapter at the top.
+/// Name of the adapter at the top of a tree.
 pub const DEFAULT: &str = "default";
 
-/// The adapters in a tree by name, with their directories: the one at the top first, then by name. What else lies there
-/// is left.
+/// Lists the adapters in a tree with their directories: the one at the top first, the others by name. Other files are
+/// ignored.
 ///
 /// # Errors
-/// [`LoraError::Io`], [`LoraError::AdapterName`]; [`LoraError::Malformed`] where there is none, or two are named `default`.
+/// [`LoraError::Io`], [`LoraError::AdapterName`]; [`LoraError::Malformed`] if there is none, or two are named `default`.
 pub fn adapters_in(dir: &Path) -> Result<Vec<(String, PathBuf)>, LoraError> {
     let malformed = |message: &str| LoraError::Malformed {
         path: dir.into(),
@@ -31,7 +31,7 @@ pub fn adapters_in(dir: &Path) -> Result<Vec<(String, PathBuf)>, LoraError> {
         let name = path.file_name().unwrap_or_default();
         let name = name.to_str().ok_or_else(|| LoraError::AdapterName {
             name: name.to_string_lossy().into(),
-            message: "is not in Unicode".into(),
+            message: "is not Unicode".into(),
         })?;
         check_name(name)?;
         found.push((name.to_string(), path));
@@ -45,19 +45,19 @@ pub fn adapters_in(dir: &Path) -> Result<Vec<(String, PathBuf)>, LoraError> {
         }
         found.insert(0, (DEFAULT.into(), dir.into()));
     }
-    match found.is_empty() {
-        true => Err(malformed(
+    if found.is_empty() {
+        return Err(malformed(
             "has no adapter: no `adapter_config.json` at the top or in a directory inside",
-        )),
-        false => Ok(found),
+        ));
     }
+    Ok(found)
 }
 
 impl<M: Module> NamedAdapters<M> {
     /// Adds all adapters of a tree, and returns their names.
     ///
     /// # Errors
-    /// As [`adapters_in`] and [`add`](Self::add); none of them is added then.
+    /// As [`adapters_in`] and [`add`](Self::add); then no adapter is added.
     pub fn add_tree(&mut self, dir: &Path) -> Result<Vec<String>, LoraError> {
         let found = adapters_in(dir)?;
         let before = self.named().len();
@@ -73,13 +73,13 @@ impl<M: Module> NamedAdapters<M> {
     /// Writes all adapters as a tree, atomically.
     ///
     /// # Errors
-    /// [`LoraError::AlreadyExists`] if the directory is there and may not be replaced, [`LoraError::Malformed`] if there is
+    /// [`LoraError::AlreadyExists`] if the directory exists and may not be replaced, [`LoraError::Malformed`] if there is
     /// no adapter, or [`LoraError::Io`].
     pub fn save_tree(&self, dir: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
         if self.named().is_empty() {
             return Err(LoraError::Malformed {
                 path: dir.into(),
-                message: "would have no adapter: there is none".into(),
+                message: "cannot be written: there are no adapters".into(),
             });
         }
         write_dir(dir, overwrite, |dir| {

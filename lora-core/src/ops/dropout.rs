@@ -1,17 +1,10 @@
-//! Dropout whose mask is a function of a seed: never stored, and made again for the backward pass.
+//! Dropout whose mask is a function of a seed: it is not stored, but generated again in the backward pass.
 
-use super::dropout_mask;
-use burn::backend::autodiff::{
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
-use burn::backend::{
-    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
-};
+use super::host::dropout_mask;
+use super::prelude::*;
 use burn::tensor::{Tensor, TensorData};
 
-/// What a backend does for dropout by a seed.
+/// Dropout by a seed, on a backend.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -20,8 +13,8 @@ use burn::tensor::{Tensor, TensorData};
     Autodiff,
 )]
 pub trait DropoutOps: Backend {
-    /// `x ∘ M`: each element is dropped with this probability, in [0, 1), and else divided by that to stay. The mask is drawn on
-    /// the host.
+    /// Computes `x ∘ M`: each element is zeroed with `probability`, in [0, 1), and otherwise divided by
+    /// `1 - probability`. The mask is generated on the host.
     ///
     /// # Gradients
     /// `∂x = g ∘ M`.
@@ -42,25 +35,21 @@ fn composed<B: Backend>(x: FloatTensor<B>, probability: f64, seed: u64) -> Float
 #[cfg(feature = "flex")]
 impl DropoutOps for burn::backend::Flex {
     fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
-        use super::{kernels, whole::whole};
+        use super::{contiguous::contiguous, kernels};
         if x.dtype() != burn::tensor::DType::F32 {
             return composed::<Self>(x, probability, seed);
         }
-        let mut x = whole(x);
+        let mut x = contiguous(x);
         if x.is_unique() {
-            kernels::drop_in_place(x.storage_mut::<f32>(), probability, seed);
+            kernels::dropout_in_place(x.storage_mut::<f32>(), probability, seed);
             return x;
         }
-        let dropped = kernels::dropped(x.storage::<f32>(), probability, seed);
+        let dropped = kernels::dropout_copy(x.storage::<f32>(), probability, seed);
         FloatTensor::<Self>::from_data(TensorData::new(dropped, x.shape()))
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl DropoutOps for burn::backend::NdArray {}
-
-#[cfg(feature = "gpu")]
-impl DropoutOps for burn_cubecl::CubeBackend {}
+impl_composed!(DropoutOps);
 
 #[derive(Debug)]
 struct DropoutBackward;
@@ -97,7 +86,7 @@ impl<B: Backend + DropoutOps, C: CheckpointStrategy> DropoutOps for Autodiff<B, 
     }
 }
 
-/// [`DropoutOps::drop_by_seed`] on tensors.
+/// Applies [`DropoutOps::drop_by_seed`] to a tensor.
 pub(crate) fn drop_by_seed<const D: usize>(x: Tensor<D>, probability: f64, seed: u64) -> Tensor<D> {
     let x = x.into_dispatch();
     Tensor::from_dispatch(<Dispatch as DropoutOps>::drop_by_seed(x, probability, seed))

@@ -1,34 +1,29 @@
-//! GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2), by the error function or by the hyperbolic tangent.
+//! GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2), exact or with the tanh approximation.
 //!
-//! Either is `x` times a share of it between 0 and 1:
+//! Both multiply `x` by a factor between 0 and 1:
 //!
-//! - `Φ(x)`, the normal distribution, with the derivative `Φ(x) + x φ(x)`
+//! - `Φ(x)`, the normal distribution, where the derivative is `Φ(x) + x φ(x)`
 //! - `½ (1 + tanh u)` with `u = √(2/π) (x + 0.044715 x³)`, GPT-2's `gelu_new`, written as `s = sigmoid(2u)`, which is the same and
 //!   takes one exponential; the derivative is `s + x s (1 - s) 2u'` with `2u' = 2 √(2/π) (1 + 3 · 0.044715 x²)`
 //!
-//! For the backward pass `x` alone stays. Burn's own on the CPU takes the error function a number at a time on one core, and the cube by
-//! a power with four intermediate results; here both are rational functions or one exponential, on all threads.
+//! Only `x` is kept for the backward pass. Burn's CPU backend computes the error function on one core, one element at a
+//! time, and the cube as a power with four intermediate tensors. Here each is one parallel loop over rational functions or
+//! one exponential.
 
-use burn::backend::autodiff::{
-    NodeId,
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use super::prelude::*;
 use burn::tensor::Tensor;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
 
-/// Which of the two.
+/// GELU formula.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeluKind {
-    /// By the error function.
+    /// Exact: with the error function.
     Exact,
-    /// By the hyperbolic tangent.
+    /// Approximation with the hyperbolic tangent.
     Tanh,
 }
 
-/// What a backend does for GELU.
+/// GELU on a backend.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -37,13 +32,13 @@ pub enum GeluKind {
     Autodiff,
 )]
 pub trait GeluOps: Backend {
-    /// GELU of each element.
+    /// Computes the GELU of each element.
     #[fusion(default)]
     fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
         composed::<Self>(x, kind)
     }
 
-    /// `grad` times the derivative at `x`.
+    /// Computes `grad` times the derivative at `x`.
     #[fusion(default)]
     fn gelu_of_kind_backward(
         x: FloatTensor<Self>,
@@ -54,7 +49,7 @@ pub trait GeluOps: Backend {
     }
 }
 
-/// `2 √(2/π)`: FRAC_2_SQRT_PI is 2/√π.
+/// `2 √(2/π)`; `FRAC_2_SQRT_PI` is `2/√π`.
 const SLOPE: f64 = FRAC_2_SQRT_PI * SQRT_2;
 const CUBIC: f64 = 0.044715;
 
@@ -68,8 +63,10 @@ fn composed<B: Backend>(x: FloatTensor<B>, kind: GeluKind) -> FloatTensor<B> {
     }
 }
 
-/// Not Burn's own `gelu_backward`: its default is the derivative of the approximation by tanh, which is off by some 1e-4
-/// of the exact one's.
+/// Computes the derivative by operations of every backend.
+///
+/// Burn's own `gelu_backward` is not used: its default differentiates the tanh approximation, about 1e-4 off the exact
+/// derivative.
 fn composed_backward<B: Backend>(
     x: FloatTensor<B>,
     grad: FloatTensor<B>,
@@ -86,7 +83,7 @@ fn composed_backward<B: Backend>(
             B::float_add(cdf, B::float_mul(x, pdf))
         }
         GeluKind::Tanh => {
-            // Beyond it the derivative is 0 or 1, and the square would overflow before the product is zero.
+            // Beyond ±20 the derivative is 0 or 1, and the square could overflow.
             let x = B::float_clamp(x, (-20.0).into(), 20.0.into());
             let (share, square) = tanh_share::<B>(x.clone());
             let slope = B::float_mul_scalar(square, (3.0 * SLOPE * CUBIC).into());
@@ -99,7 +96,7 @@ fn composed_backward<B: Backend>(
     B::float_mul(grad, derivative)
 }
 
-/// `s`, and `x²`.
+/// Returns the factor `s` and `x²`.
 fn tanh_share<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
     let square = B::float_mul(x.clone(), x.clone());
     let slope = B::float_mul_scalar(square.clone(), (SLOPE * CUBIC).into());
@@ -110,7 +107,7 @@ fn tanh_share<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>)
 #[cfg(feature = "flex")]
 mod flex {
     use super::{FloatTensor, GeluKind, GeluOps, composed, composed_backward};
-    use crate::ops::{kernels, whole::whole};
+    use crate::ops::{contiguous::contiguous, kernels};
     use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::{DType, TensorData};
 
@@ -119,7 +116,7 @@ mod flex {
             if x.dtype() != DType::F32 {
                 return composed::<Self>(x, kind);
             }
-            let x = whole(x);
+            let x = contiguous(x);
             let values = x.storage::<f32>();
             let y = match kind {
                 GeluKind::Exact => kernels::gelu(values),
@@ -136,7 +133,7 @@ mod flex {
             if x.dtype() != DType::F32 || grad.dtype() != x.dtype() {
                 return composed_backward::<Self>(x, grad, kind);
             }
-            let (x, mut grad) = (whole(x), whole(grad));
+            let (x, mut grad) = (contiguous(x), contiguous(grad));
             let (values, grads) = (x.storage::<f32>(), grad.storage_mut::<f32>());
             match kind {
                 GeluKind::Exact => kernels::gelu_backward(values, grads),
@@ -147,17 +144,13 @@ mod flex {
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl GeluOps for burn::backend::NdArray {}
-
-#[cfg(feature = "gpu")]
-impl GeluOps for burn_cubecl::CubeBackend {}
+impl_composed!(GeluOps);
 
 #[derive(Debug)]
 struct GeluBackward;
 
 impl<B: Backend + GeluOps> Backward<B, 1> for GeluBackward {
-    /// The input, and which GELU.
+    /// The input node and the formula.
     type State = (NodeId, GeluKind);
 
     fn backward(
@@ -193,12 +186,12 @@ impl<B: Backend + GeluOps, C: CheckpointStrategy> GeluOps for Autodiff<B, C> {
     }
 }
 
-fn of_kind<const D: usize>(x: Tensor<D>, kind: GeluKind) -> Tensor<D> {
+fn apply<const D: usize>(x: Tensor<D>, kind: GeluKind) -> Tensor<D> {
     let x = x.into_dispatch();
     Tensor::from_dispatch(<Dispatch as GeluOps>::gelu_of_kind(x, kind))
 }
 
-/// `x Φ(x)` of each element.
+/// Computes `x Φ(x)` of each element.
 ///
 /// # Shapes
 /// - `x`: `[...]`
@@ -218,12 +211,12 @@ fn of_kind<const D: usize>(x: Tensor<D>, kind: GeluKind) -> Tensor<D> {
 /// ```
 ///
 /// # Panics
-/// On a backend whose feature of this crate is off.
+/// Panics on a backend whose feature of this crate is off.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    of_kind(x, GeluKind::Exact)
+    apply(x, GeluKind::Exact)
 }
 
-/// `½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))` of each element.
+/// Computes `½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))` of each element.
 ///
 /// # Shapes
 /// - `x`: `[...]`
@@ -243,7 +236,7 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// ```
 ///
 /// # Panics
-/// On a backend whose feature of this crate is off.
+/// Panics on a backend whose feature of this crate is off.
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    of_kind(x, GeluKind::Tanh)
+    apply(x, GeluKind::Tanh)
 }

@@ -1,6 +1,6 @@
-//! Products of matrices in host memory, by the crate that Burn's CPU backend uses too.
+//! Matrix products in host memory, by the crate `gemm`, which Burn's CPU backend uses too.
 //!
-//! Burn's own product clears its memory before it writes it, and cannot add to what is there.
+//! Burn's own product clears the output before it writes it, and cannot add to existing values.
 
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use gemm::Parallelism;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// A matrix in memory: neither its rows nor its columns need to lie together.
+/// View of a matrix in memory, with any strides.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
     values: &'a [f32],
@@ -17,10 +17,10 @@ pub(super) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Row after row.
+    /// Creates a view of values in row-major order.
     ///
     /// # Panics
-    /// If there are other than `rows · columns` values.
+    /// Panics unless there are `rows · columns` values.
     pub(super) fn new(values: &'a [f32], [rows, columns]: [usize; 2]) -> Self {
         assert_eq!(values.len(), rows * columns);
         Self {
@@ -30,22 +30,24 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// A tensor of two axes in f32, however it lies.
+    /// Creates a view of a tensor with two axes in f32.
     ///
     /// # Panics
-    /// If it is another, or runs backwards through its memory.
-    pub(super) fn of(tensor: &'a FloatTensor<burn::backend::Flex>) -> Self {
+    /// Panics on other tensors, and on negative strides.
+    pub(super) fn from_tensor(tensor: &'a FloatTensor<burn::backend::Flex>) -> Self {
         let layout = tensor.layout();
         let strides = [0, 1].map(|axis| {
-            usize::try_from(layout.strides()[axis]).expect("no axis is reversed in a matrix")
+            usize::try_from(layout.strides()[axis]).expect("a matrix without negative strides")
         });
         let shape: [usize; 2] = tensor.shape().dims();
         let values = &tensor.storage::<f32>()[layout.start_offset()..];
         Self::strided(values, shape, strides)
     }
 
+    /// Creates a view with strides.
+    ///
     /// # Panics
-    /// If an element lies outside of the values.
+    /// Panics if an element lies outside of the values.
     pub(super) fn strided(values: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
         if shape.iter().all(|&size| size > 0) {
             let last: usize = (0..2).map(|axis| (shape[axis] - 1) * strides[axis]).sum();
@@ -71,18 +73,18 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Row `index`, of a matrix whose rows lie together.
+    /// Returns row `index` of a matrix with contiguous rows.
     pub(super) fn row(self, index: usize) -> &'a [f32] {
         assert!(self.strides[1] == 1 && index < self.shape[0]);
         &self.values[index * self.strides[0]..][..self.shape[1]]
     }
 
-    /// `count` columns from `start` on.
+    /// Returns `count` columns from `start` on.
     fn columns(self, start: usize, count: usize) -> Self {
         self.transposed().rows(start, count).transposed()
     }
 
-    /// `count` rows from `start` on.
+    /// Returns `count` rows from `start` on.
     pub(super) fn rows(self, start: usize, count: usize) -> Self {
         assert!(start + count <= self.shape[0]);
         let from = (start * self.strides[0]).min(self.values.len());
@@ -90,31 +92,33 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// A matrix in memory that is written, or added to.
+/// Mutable view of a matrix with contiguous rows.
 pub(super) struct MatrixMut<'a> {
     target: *mut f32,
     shape: [usize; 2],
-    /// From one row to the next; a row lies together.
+    /// Distance from one row to the next.
     stride: usize,
     memory: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: it is the only way to its memory for as long as it lives, like a slice.
+// SAFETY: the view has exclusive access to its memory, like a mutable slice.
 unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> MatrixMut<'a> {
-    /// Row after row, of memory that need not hold anything yet.
+    /// Creates a view of possibly uninitialized memory in row-major order.
     ///
     /// # Panics
-    /// If there is other than room for `rows · columns` values.
-    pub(super) fn new(room: &'a mut [MaybeUninit<f32>], [rows, columns]: [usize; 2]) -> Self {
-        assert_eq!(room.len(), rows * columns, "room for {rows} × {columns}");
-        // SAFETY: the rows are all of the room, borrowed as long.
-        unsafe { Self::strided(room.as_mut_ptr().cast(), [rows, columns], columns) }
+    /// Panics unless the memory holds `rows · columns` values.
+    pub(super) fn new(out: &'a mut [MaybeUninit<f32>], [rows, columns]: [usize; 2]) -> Self {
+        assert_eq!(out.len(), rows * columns, "memory for {rows} × {columns}");
+        // SAFETY: the rows cover `out`, which stays borrowed.
+        unsafe { Self::strided(out.as_mut_ptr().cast(), [rows, columns], columns) }
     }
 
+    /// Creates a view with a row stride.
+    ///
     /// # Safety
-    /// All elements lie in one piece of memory, in which nobody else reads or writes them for as long as `'a`.
+    /// All elements lie in one allocation, and nothing else accesses them during `'a`.
     pub(super) unsafe fn strided(target: *mut f32, shape: [usize; 2], stride: usize) -> Self {
         Self {
             target,
@@ -124,7 +128,7 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// `count` rows from `start` on.
+    /// Returns `count` rows from `start` on.
     pub(super) fn rows(&mut self, start: usize, count: usize) -> MatrixMut<'_> {
         assert!(start + count <= self.shape[0]);
         MatrixMut {
@@ -135,28 +139,28 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// Row `index`.
+    /// Returns row `index`.
     ///
     /// # Safety
-    /// It has been written.
+    /// The row has been written.
     pub(super) unsafe fn row(&mut self, index: usize) -> &mut [f32] {
         assert!(index < self.shape[0]);
-        // SAFETY: it lies within the matrix, and holds numbers.
+        // SAFETY: the row lies within the matrix and is initialized.
         unsafe {
             let start = self.target.add(index * self.stride);
             std::slice::from_raw_parts_mut(start, self.shape[1])
         }
     }
 
-    /// Copies the values into the first row, with zeros behind them.
+    /// Copies the values into the first row and fills the rest of it with zeros.
     ///
     /// # Panics
-    /// If there are more than columns.
+    /// Panics if there are more values than columns.
     pub(super) fn fill(&mut self, values: &[f32]) {
         let [rows, columns] = self.shape;
         assert!(rows > 0);
         let behind = columns - values.len();
-        // SAFETY: the row lies within the matrix, and nobody else can be reading it.
+        // SAFETY: the row lies within the matrix, to which the view has exclusive access.
         unsafe {
             self.target
                 .copy_from_nonoverlapping(values.as_ptr(), values.len());
@@ -164,7 +168,7 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// Writes `factor · lhs · rhs` here.
+    /// Writes `factor · lhs · rhs` to the matrix.
     pub(super) fn write(
         &mut self,
         factor: f32,
@@ -172,14 +176,14 @@ impl<'a> MatrixMut<'a> {
         rhs: Matrix<'_>,
         threads: Threads,
     ) {
-        // SAFETY: what is here is not read.
+        // SAFETY: the existing values are not read.
         unsafe { self.multiply(false, factor, lhs, rhs, threads) }
     }
 
-    /// Adds `factor · lhs · rhs` to what is here.
+    /// Adds `factor · lhs · rhs` to the matrix.
     ///
     /// # Safety
-    /// All of it has been written.
+    /// The whole matrix has been written.
     pub(super) unsafe fn add(
         &mut self,
         factor: f32,
@@ -187,12 +191,14 @@ impl<'a> MatrixMut<'a> {
         rhs: Matrix<'_>,
         threads: Threads,
     ) {
-        // SAFETY: there are numbers here.
+        // SAFETY: the matrix is initialized.
         unsafe { self.multiply(true, factor, lhs, rhs, threads) }
     }
 
+    /// Writes or adds `factor · lhs · rhs`, on one thread or on all.
+    ///
     /// # Safety
-    /// Where it adds, all of it has been written.
+    /// If `add`, the whole matrix has been written.
     unsafe fn multiply(
         &mut self,
         add: bool,
@@ -203,30 +209,30 @@ impl<'a> MatrixMut<'a> {
     ) {
         let ([rows, inner], [height, columns]) = (lhs.shape, rhs.shape);
         assert_eq!(inner, height, "{rows} × {inner} times {height} × {columns}");
-        assert_eq!(self.shape, [rows, columns], "the place of a product");
+        assert_eq!(self.shape, [rows, columns], "the output of a product");
         let parts = match threads {
             Threads::One => 1,
-            Threads::All if rows * columns * inner < ALONE => 1,
+            Threads::All if rows * columns * inner < SERIAL_BELOW => 1,
             Threads::All => rayon::current_num_threads(),
         };
-        // Parts of the columns first: with its own columns of a weight, a thread packs them for itself alone.
-        let across = parts.min(columns.div_ceil(LEAST));
-        let down = (parts / across).clamp(1, rows.div_ceil(LEAST));
+        // Columns are split first: each thread then packs its own columns of a weight only.
+        let across = parts.min(columns.div_ceil(MIN_PART));
+        let down = (parts / across).clamp(1, rows.div_ceil(MIN_PART));
         let (width, height) = (
             columns.div_ceil(across).next_multiple_of(ALIGNED),
             rows.div_ceil(down),
         );
-        let place = Place(self.target);
+        let shared = SharedTarget(self.target);
         let part = |index: usize| {
             let (top, left) = (index / across * height, index % across * width);
             if top >= rows || left >= columns {
                 return;
             }
             let (count, size) = (height.min(rows - top), width.min(columns - left));
-            let target = place.at(top * self.stride + left);
-            // SAFETY: a matrix lies within its values, and so does the place; the parts do not overlap.
+            let target = shared.at(top * self.stride + left);
+            // SAFETY: inputs and output lie within their memory, and the parts do not overlap.
             unsafe {
-                one_product(
+                serial_product(
                     target,
                     self.stride,
                     add,
@@ -243,27 +249,29 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// Least columns or rows of a part.
-const LEAST: usize = 96;
-/// Columns of a part come in multiples of it: the registers' width, some times.
+/// Smallest number of columns or rows in a part.
+const MIN_PART: usize = 96;
+/// Columns of a part are a multiple of this: a multiple of the register width.
 const ALIGNED: usize = 16;
 
-/// Where threads write, each its own part.
+/// Output of a product, shared by threads that write disjoint parts.
 #[derive(Clone, Copy)]
-struct Place(*mut f32);
+struct SharedTarget(*mut f32);
 
 // SAFETY: the parts do not overlap.
-unsafe impl Sync for Place {}
+unsafe impl Sync for SharedTarget {}
 
-impl Place {
+impl SharedTarget {
     fn at(self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
     }
 }
 
+/// Computes a product on the calling thread.
+///
 /// # Safety
-/// There is room for the product, of numbers where they are read, and the shapes fit.
-unsafe fn one_product(
+/// The shapes match, the output lies in valid memory, and it is initialized if `add`.
+unsafe fn serial_product(
     target: *mut f32,
     stride: usize,
     add: bool,
@@ -274,7 +282,7 @@ unsafe fn one_product(
     let ([rows, inner], [_, columns]) = (lhs.shape, rhs.shape);
     let [lhs_down, lhs_right] = lhs.strides.map(|stride| stride as isize);
     let [rhs_down, rhs_right] = rhs.strides.map(|stride| stride as isize);
-    // SAFETY: as above.
+    // SAFETY: see the function's contract.
     unsafe {
         gemm::gemm(
             rows,
@@ -300,41 +308,41 @@ unsafe fn one_product(
     }
 }
 
-/// Who multiplies.
+/// Number of threads that a product may use.
 #[derive(Clone, Copy)]
 pub(super) enum Threads {
-    /// The one that calls: the others are at other products.
+    /// The calling thread only: the others compute other products.
     One,
-    /// All of them, where there is enough to do.
+    /// All threads, if the product is large enough.
     All,
 }
 
-/// Fewer multiplications than this are done before a second thread has woken up.
-const ALONE: usize = 1 << 20;
+/// Products with fewer multiplications run on one thread: they end before a second one wakes up.
+const SERIAL_BELOW: usize = 1 << 20;
 
-/// Writes `lhs · rhs`, row after row, into all of `room`.
+/// Writes `lhs · rhs` to `out` in row-major order.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// Panics if the shapes do not match.
 pub(super) fn product<'a>(
-    room: &'a mut [MaybeUninit<f32>],
+    out: &'a mut [MaybeUninit<f32>],
     lhs: Matrix<'_>,
     rhs: Matrix<'_>,
 ) -> &'a mut [f32] {
     let shape = [lhs.shape[0], rhs.shape[1]];
-    MatrixMut::new(room, shape).write(1.0, lhs, rhs, Threads::All);
-    // SAFETY: all of it has been written.
-    unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), room.len()) }
+    MatrixMut::new(out, shape).write(1.0, lhs, rhs, Threads::All);
+    // SAFETY: the product has written all values.
+    unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), out.len()) }
 }
 
-/// Adds `factor · lhs · rhs` to a matrix that lies row after row.
+/// Adds `factor · lhs · rhs` to a matrix in row-major order.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// Panics if the shapes do not match.
 pub(super) fn add_product(sum: &mut [f32], factor: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
     let [rows, columns] = [lhs.shape[0], rhs.shape[1]];
     assert_eq!(sum.len(), rows * columns, "a sum of {rows} × {columns}");
-    // SAFETY: the rows are all of the sum, which holds numbers.
+    // SAFETY: the rows cover `sum`, which is initialized.
     unsafe {
         let mut sum = MatrixMut::strided(sum.as_mut_ptr(), [rows, columns], columns);
         sum.add(factor, lhs, rhs, Threads::All);

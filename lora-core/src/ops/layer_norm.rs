@@ -1,28 +1,20 @@
-//! Layer normalisation over the last axis (Ba et al. 2016, arXiv 1607.06450).
+//! Layer normalization over the last axis (Ba et al. 2016, arXiv 1607.06450).
 //!
-//! With the mean μ and the standard deviation σ of a row, `x̂ = (x - μ)/σ` and `y = γ x̂ + β`; σ² is the mean square with ε
-//! added. Under autodiff Burn's falls into a dozen operations, each a pass over memory there and another back. Here the
-//! backward pass has `x` and, of each row, μ and 1/σ; with the gradient g of y:
+//! With the mean μ and the standard deviation σ of a row, `x̂ = (x - μ)/σ` and `y = γ x̂ + β`; σ² is the variance
+//! plus ε. Under autodiff Burn's layer norm is a dozen operations, each a pass over memory, forward and backward. Here the
+//! forward pass keeps `x` and the statistics μ and 1/σ of each row. With the gradient g of y:
 //!
 //! - `∂x = (h - mean(h) - x̂ mean(h x̂))/σ` with `h = γ g`
-//! - `∂γ = Σ g x̂`, `∂β = Σ g` over the rows, where they train
+//! - `∂γ = Σ g x̂`, `∂β = Σ g` over the rows, if they are trained
 
-use burn::backend::autodiff::{
-    NodeId,
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
-use burn::backend::{
-    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
-};
-use burn::tensor::{DType, Shape, Slice, Tensor};
+use super::prelude::*;
+use burn::tensor::{Shape, Slice, Tensor};
 
-/// What a backend does for layer normalisation.
+/// Layer normalization on a backend.
 ///
 /// # Shapes
 /// - `x`, `grad`: `[rows, d]`; `gamma`, `beta`: `[d]`
-/// - `statistics`: `[rows, 2]`, the mean of a row and one over its standard deviation
+/// - `statistics`: `[rows, 2]`, mean and inverse standard deviation of each row
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -31,7 +23,7 @@ use burn::tensor::{DType, Shape, Slice, Tensor};
     Autodiff,
 )]
 pub trait LayerNormOps: Backend {
-    /// `y`.
+    /// Computes `y`.
     #[fusion(default)]
     fn norm_rows(
         x: FloatTensor<Self>,
@@ -42,7 +34,7 @@ pub trait LayerNormOps: Backend {
         Self::norm_rows_forward(x, gamma, beta, epsilon).0
     }
 
-    /// `y`, and the statistics.
+    /// Computes `y` and the statistics.
     #[fusion(default)]
     fn norm_rows_forward(
         x: FloatTensor<Self>,
@@ -53,7 +45,7 @@ pub trait LayerNormOps: Backend {
         composed_forward::<Self>(x, gamma, beta, epsilon)
     }
 
-    /// `∂x`.
+    /// Computes `∂x`.
     #[fusion(default)]
     fn norm_rows_backward(
         x: FloatTensor<Self>,
@@ -64,7 +56,7 @@ pub trait LayerNormOps: Backend {
         composed_backward::<Self>(x, gamma, statistics, grad)
     }
 
-    /// `∂γ` and `∂β`.
+    /// Computes `∂γ` and `∂β`.
     #[fusion(default)]
     fn norm_rows_affine_backward(
         x: FloatTensor<Self>,
@@ -72,7 +64,7 @@ pub trait LayerNormOps: Backend {
         grad: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (dtype, [_, d]) = (x.dtype(), x.shape().dims());
-        let (normal, _) = normalised::<Self>(x, statistics);
+        let (normal, _) = normalized::<Self>(x, statistics);
         let grad = Self::float_cast(grad, normal.dtype().into());
         let sum = |rows: FloatTensor<Self>| {
             let sum = Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]));
@@ -82,15 +74,17 @@ pub trait LayerNormOps: Backend {
     }
 }
 
-/// Sums are taken in f32 at least.
+/// Casts a tensor to the type in which its sums are accumulated.
 fn wide<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
-    match tensor.dtype() {
-        DType::F16 | DType::BF16 => B::float_cast(tensor, DType::F32.into()),
-        _ => tensor,
+    let dtype = accumulation_dtype(tensor.dtype());
+    if dtype == tensor.dtype() {
+        tensor
+    } else {
+        B::float_cast(tensor, dtype.into())
     }
 }
 
-/// `[d]` as `[1, d]`, in the type of `like`.
+/// Reshapes `[d]` to `[1, d]`, in the element type of `like`.
 fn as_row<B: Backend>(vector: FloatTensor<B>, like: &FloatTensor<B>) -> FloatTensor<B> {
     let [d] = vector.shape().dims();
     B::float_cast(
@@ -108,11 +102,11 @@ fn composed_forward<B: Backend>(
     let dtype = x.dtype();
     let x = wide::<B>(x);
     let mean = B::float_mean_dim(x.clone(), 1);
-    let centred = B::float_sub(x, mean.clone());
-    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
+    let centered = B::float_sub(x, mean.clone());
+    let variance = B::float_mean_dim(B::float_mul(centered.clone(), centered.clone()), 1);
     let deviation = B::float_sqrt(B::float_add_scalar(variance, epsilon.into()));
     let inverse = B::float_recip(deviation);
-    let normal = B::float_mul(centred, inverse.clone());
+    let normal = B::float_mul(centered, inverse.clone());
     let (gamma, beta) = (as_row::<B>(gamma, &normal), as_row::<B>(beta, &normal));
     let y = B::float_add(B::float_mul(normal, gamma), beta);
     (
@@ -121,8 +115,8 @@ fn composed_forward<B: Backend>(
     )
 }
 
-/// `x̂`, and `1/σ` `[rows, 1]`.
-fn normalised<B: Backend>(
+/// Computes `x̂`, and `1/σ` as `[rows, 1]`.
+fn normalized<B: Backend>(
     x: FloatTensor<B>,
     statistics: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
@@ -131,8 +125,8 @@ fn normalised<B: Backend>(
         let slices = [Slice::from(0..rows), Slice::from(index..index + 1)];
         B::float_slice(statistics.clone(), &slices)
     };
-    let centred = B::float_sub(wide::<B>(x), column(0));
-    (B::float_mul(centred, column(1)), column(1))
+    let centered = B::float_sub(wide::<B>(x), column(0));
+    (B::float_mul(centered, column(1)), column(1))
 }
 
 fn composed_backward<B: Backend>(
@@ -142,20 +136,20 @@ fn composed_backward<B: Backend>(
     grad: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let dtype = x.dtype();
-    let (normal, inverse) = normalised::<B>(x, statistics);
+    let (normal, inverse) = normalized::<B>(x, statistics);
     let h = B::float_cast(grad, normal.dtype().into());
     let h = B::float_mul(h, as_row::<B>(gamma, &normal));
     let along = B::float_mean_dim(B::float_mul(h.clone(), normal.clone()), 1);
-    let centred = B::float_sub(h.clone(), B::float_mean_dim(h, 1));
-    let rest = B::float_sub(centred, B::float_mul(normal, along));
+    let centered = B::float_sub(h.clone(), B::float_mean_dim(h, 1));
+    let rest = B::float_sub(centered, B::float_mul(normal, along));
     B::float_cast(B::float_mul(rest, inverse), dtype.into())
 }
 
 #[cfg(feature = "flex")]
 mod flex {
     use super::{FloatTensor, LayerNormOps, composed_backward, composed_forward};
+    use crate::ops::contiguous::{are_plain_f32, contiguous};
     use crate::ops::kernels;
-    use crate::ops::whole::{are_simple, whole};
     use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::TensorData;
 
@@ -166,11 +160,11 @@ mod flex {
             beta: FloatTensor<Self>,
             epsilon: f64,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            if !are_simple(&[&x, &gamma, &beta]) {
+            if !are_plain_f32(&[&x, &gamma, &beta]) {
                 return composed_forward::<Self>(x, gamma, beta, epsilon);
             }
             let [rows, d] = x.shape().dims();
-            let [x, gamma, beta] = [x, gamma, beta].map(whole);
+            let [x, gamma, beta] = [x, gamma, beta].map(contiguous);
             let (y, statistics) = kernels::norm_rows(
                 x.storage::<f32>(),
                 [gamma.storage::<f32>(), beta.storage::<f32>()],
@@ -188,10 +182,10 @@ mod flex {
             statistics: FloatTensor<Self>,
             grad: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
-            if !are_simple(&[&x, &gamma, &statistics, &grad]) {
+            if !are_plain_f32(&[&x, &gamma, &statistics, &grad]) {
                 return composed_backward::<Self>(x, gamma, statistics, grad);
             }
-            let [x, gamma, statistics, mut grad] = [x, gamma, statistics, grad].map(whole);
+            let [x, gamma, statistics, mut grad] = [x, gamma, statistics, grad].map(contiguous);
             kernels::norm_rows_backward(
                 x.storage::<f32>(),
                 gamma.storage::<f32>(),
@@ -203,17 +197,13 @@ mod flex {
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl LayerNormOps for burn::backend::NdArray {}
-
-#[cfg(feature = "gpu")]
-impl LayerNormOps for burn_cubecl::CubeBackend {}
+impl_composed!(LayerNormOps);
 
 #[derive(Debug)]
 struct LayerNormBackward;
 
 impl<B: Backend + LayerNormOps> Backward<B, 3> for LayerNormBackward {
-    /// The input; the scale and the statistics.
+    /// Input node, scale and statistics.
     type State = (NodeId, FloatTensor<B>, FloatTensor<B>);
 
     fn backward(
@@ -227,9 +217,9 @@ impl<B: Backend + LayerNormOps> Backward<B, 3> for LayerNormBackward {
         let (x, gamma, statistics) = ops.state;
         let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
         if node_gamma.is_some() || node_beta.is_some() {
-            let (of_gamma, of_beta) =
+            let (grad_gamma, grad_beta) =
                 B::norm_rows_affine_backward(x.clone(), statistics.clone(), grad.clone());
-            for (node, gradient) in [(node_gamma, of_gamma), (node_beta, of_beta)] {
+            for (node, gradient) in [(node_gamma, grad_gamma), (node_beta, grad_beta)] {
                 if let Some(node) = node {
                     grads.register::<B>(node.id, gradient);
                 }
@@ -275,7 +265,7 @@ impl<B: Backend + LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff
     }
 }
 
-/// `γ (x - μ)/σ + β` over the last axis, where σ² is its variance with `epsilon` added.
+/// Computes `γ (x - μ)/σ + β` over the last axis, where σ² is the variance plus `epsilon`.
 ///
 /// # Shapes
 /// - `x`: `[..., d]`; `gamma`, `beta`: `[d]`
@@ -296,7 +286,7 @@ impl<B: Backend + LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff
 /// ```
 ///
 /// # Panics
-/// On shapes that do not fit, and on a backend whose feature of this crate is off.
+/// Panics on shapes that do not match, and on a backend whose feature of this crate is off.
 pub fn layer_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,

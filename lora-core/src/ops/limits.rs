@@ -1,10 +1,10 @@
-//! What a device can hold, and what it holds.
+//! Memory limits and memory use of a device.
 
 use burn::tensor::Device;
 
-/// The most bytes that the device binds as one buffer, or `None` where there is no such limit.
+/// Returns the largest buffer that the device binds, in bytes, or `None` if there is no such limit.
 ///
-/// A tensor above it must not be put there: on many WGPU adapters the limit is 128 MiB, and Burn
+/// A larger tensor must not be put on the device: on many WGPU adapters the limit is 128 MiB, and Burn
 /// 0.22.1 was seen to return wrong values beyond it before it failed.
 pub fn max_buffer_bytes(device: &Device) -> Option<u64> {
     match device.as_dispatch() {
@@ -16,8 +16,8 @@ pub fn max_buffer_bytes(device: &Device) -> Option<u64> {
     }
 }
 
-/// The bytes of the device's memory that the backend has reserved, those that it would use again among them; `None`
-/// where it does not tell, as on the CPU.
+/// Returns the device memory that the backend has reserved, in bytes, including freed memory that it keeps for reuse.
+/// `None` if the backend does not report it, as on the CPU.
 pub fn device_memory_bytes(device: &Device) -> Option<u64> {
     match device.as_dispatch() {
         #[cfg(feature = "gpu")]

@@ -1,20 +1,12 @@
-//! A linear layer, `y = x W + b`.
+//! Linear layer, `y = x W + b`.
 //!
-//! Burn's, but for the CPU: there the rows start as the bias and the product is added to them, in one pass instead of three, and
-//! what goes back through a weight is split so that each thread reads a part of the weight of its own.
+//! Most backends use Burn's own operations. The CPU backend initializes the rows with the bias and adds the product to
+//! them, one pass instead of three, and splits products with a weight so that each thread reads its own part of the weight.
 
-use burn::backend::autodiff::{
-    NodeId,
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
-use burn::backend::{
-    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
-};
+use super::prelude::*;
 use burn::tensor::{Shape, Tensor};
 
-/// What a backend does for linear layers.
+/// Linear layers on a backend.
 ///
 /// # Shapes
 /// - `x`: `[rows, d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
@@ -26,16 +18,16 @@ use burn::tensor::{Shape, Tensor};
     Autodiff,
 )]
 pub trait LinearOps: Backend {
-    /// `x W`.
+    /// Computes `x W`.
     #[fusion(default)]
     fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_matmul(x, w)
     }
 
-    /// `x W + b`.
+    /// Computes `x W + b`.
     ///
     /// # Gradients
-    /// `∂x = g Wᵀ`; `∂W = xᵀ g` and `∂b = Σ g`, where they train.
+    /// `∂x = g Wᵀ`; `∂W = xᵀ g` and `∂b = Σ g` if they are trained.
     #[fusion(default)]
     fn project_from(
         x: FloatTensor<Self>,
@@ -51,19 +43,19 @@ pub trait LinearOps: Backend {
 #[cfg(feature = "flex")]
 mod flex {
     use super::{FloatTensor, LinearOps};
+    use crate::ops::contiguous::{are_plain_f32, contiguous};
     use crate::ops::gemm::{Matrix, add_product, product};
     use crate::ops::kernels;
-    use crate::ops::whole::{are_simple, whole};
     use burn::backend::ops::FloatTensorOps;
     use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::{Shape, TensorData};
 
     impl LinearOps for Flex {
         fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
-            if !are_simple(&[&x, &w]) {
+            if !are_plain_f32(&[&x, &w]) {
                 return Self::float_matmul(x, w);
             }
-            let (x, w) = (Matrix::of(&x), Matrix::of(&w));
+            let (x, w) = (Matrix::from_tensor(&x), Matrix::from_tensor(&w));
             let shape = [x.shape()[0], w.shape()[1]];
             let mut y: Vec<f32> = Vec::with_capacity(shape.iter().product());
             product(&mut y.spare_capacity_mut()[..shape.iter().product()], x, w);
@@ -77,32 +69,28 @@ mod flex {
             w: FloatTensor<Self>,
             bias: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
-            if !are_simple(&[&x, &w, &bias]) {
+            if !are_plain_f32(&[&x, &w, &bias]) {
                 let [d_out] = bias.shape().dims();
                 let bias = Self::float_reshape(bias, Shape::new([1, d_out]));
                 return Self::float_add(Self::float_matmul(x, w), bias);
             }
-            let bias = whole(bias);
-            let (x, w) = (Matrix::of(&x), Matrix::of(&w));
+            let bias = contiguous(bias);
+            let (x, w) = (Matrix::from_tensor(&x), Matrix::from_tensor(&w));
             let shape = [x.shape()[0], w.shape()[1]];
-            let mut y = kernels::repeated(bias.storage::<f32>(), shape[0]);
+            let mut y = kernels::repeat_row(bias.storage::<f32>(), shape[0]);
             add_product(&mut y, 1.0, x, w);
             FloatTensor::<Self>::from_data(TensorData::new(y, shape))
         }
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl LinearOps for burn::backend::NdArray {}
-
-#[cfg(feature = "gpu")]
-impl LinearOps for burn_cubecl::CubeBackend {}
+impl_composed!(LinearOps);
 
 #[derive(Debug)]
 struct LinearBackward;
 
 impl<B: Backend + LinearOps> Backward<B, 3> for LinearBackward {
-    /// The input, where the weight trains, and the weight.
+    /// The input node, if the weight is trained, and the weight.
     type State = (Option<NodeId>, FloatTensor<B>);
 
     fn backward(
@@ -158,14 +146,14 @@ impl<B: Backend + LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C>
     }
 }
 
-/// `x W + b`.
+/// Computes `x W + b`.
 ///
 /// # Shapes
 /// - `x`: `[..., d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
 /// - returns `[..., d_out]`
 ///
 /// # Panics
-/// On shapes that do not fit, and on a backend whose feature of this crate is off.
+/// Panics on shapes that do not match, and on a backend whose feature of this crate is off.
 pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     let Some(bias) = bias else {
         return burn::tensor::module::linear(x, w, None);

@@ -1,11 +1,12 @@
-//! The adapted projection `y = x W + s (x' A) B`, Hu et al. 2021, equation (3).
+//! Adapted projection `y = x W + s (x' A) B`, Hu et al. 2021, equation (3).
 
-use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use super::LinearOps;
+use super::prelude::*;
+use burn::tensor::{Shape, Tensor};
 
-/// What a backend does for LoRA.
+/// Adapted linear layers on a backend.
 ///
-/// The default composes the backend's own operations; a backend with a fused kernel can override
+/// The default is composed of the backend's own operations; a backend with a fused kernel can override
 /// it. Implemented for the backends that the crate features name: `flex`, `ndarray`, and one for
 /// all of `wgpu`, `vulkan`, `webgpu`, `metal`, `cuda` and `rocm`, with Burn's kernel fusion where the
 /// feature `fusion` is on and without where it is off.
@@ -17,7 +18,7 @@ use burn::tensor::Tensor;
     Autodiff,
 )]
 pub trait LoraOps: Backend {
-    /// `x W + scale · (adapter_x A) B`.
+    /// Computes `x W + scale · (adapter_x A) B`.
     ///
     /// `adapter_x` is `x` itself, or `x` after the adapter's dropout.
     ///
@@ -27,9 +28,9 @@ pub trait LoraOps: Backend {
     /// - returns `[..., d_out]`
     ///
     /// # Gradients
-    /// `w` is frozen and gets none. With `g = ∂L/∂y` and `h = scale · g Bᵀ`:
+    /// `w` is frozen and gets no gradient. With `g = ∂L/∂y` and `h = scale · g Bᵀ`:
     /// `∂x = g Wᵀ`, `∂adapter_x = h Aᵀ`, `∂A = adapter_xᵀ h`, `∂B = scale · (adapter_x A)ᵀ g`.
-    /// `adapter_x A` is computed again rather than kept, and no `[d_in, d_out]` delta is built.
+    /// `adapter_x A` is recomputed instead of kept, and no `[d_in, d_out]` delta is built.
     #[fusion(default)]
     fn lora_linear(
         x: FloatTensor<Self>,
@@ -59,7 +60,7 @@ fn composed<B: Backend>(
 
 #[cfg(feature = "flex")]
 impl LoraOps for burn::backend::Flex {
-    /// The update is added where the product of the weight lies.
+    /// Adds the update in place to the product with the weight.
     fn lora_linear(
         x: FloatTensor<Self>,
         adapter_x: FloatTensor<Self>,
@@ -68,12 +69,12 @@ impl LoraOps for burn::backend::Flex {
         b: FloatTensor<Self>,
         scale: f64,
     ) -> FloatTensor<Self> {
+        use super::contiguous::are_plain_f32;
         use super::gemm::{Matrix, add_product, product};
-        use super::whole::are_simple;
-        use burn::backend::{TensorMetadata, ops::FloatTensorOps};
-        use burn::tensor::{Shape, TensorData};
+        use burn::backend::ops::FloatTensorOps;
+        use burn::tensor::TensorData;
 
-        if !are_simple(&[&x, &adapter_x, &w, &a, &b]) {
+        if !are_plain_f32(&[&x, &adapter_x, &w, &a, &b]) {
             return composed::<Self>(x, adapter_x, w, a, b, scale);
         }
         let [d_in, d_out] = w.shape().dims();
@@ -83,8 +84,8 @@ impl LoraOps for burn::backend::Flex {
         shape[last] = d_out;
         let [x, adapter_x] =
             [x, adapter_x].map(|x| Self::float_reshape(x, Shape::new([rows, d_in])));
-        let (x, adapter_x) = (Matrix::of(&x), Matrix::of(&adapter_x));
-        let [w, a, b] = [&w, &a, &b].map(Matrix::of);
+        let (x, adapter_x) = (Matrix::from_tensor(&x), Matrix::from_tensor(&adapter_x));
+        let [w, a, b] = [&w, &a, &b].map(Matrix::from_tensor);
         let rank = a.shape()[1];
         let mut low: Vec<f32> = Vec::with_capacity(rows * rank);
         let mut y: Vec<f32> = Vec::with_capacity(rows * d_out);
@@ -97,13 +98,126 @@ impl LoraOps for burn::backend::Flex {
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl LoraOps for burn::backend::NdArray {}
+impl_composed!(LoraOps);
 
-#[cfg(feature = "gpu")]
-impl LoraOps for burn_cubecl::CubeBackend {}
+#[derive(Debug)]
+struct LoraLinearBackward;
 
-/// [`LoraOps::lora_linear`] on tensors, with an optional bias `[d_out]`.
+/// Tensors saved by the forward pass for the backward pass. Of `x` only the adapter's copy is needed; without
+/// dropout the two are one tensor.
+#[derive(Clone, Debug)]
+struct Saved<W> {
+    adapter_x: NodeId,
+    w: W,
+    a: NodeId,
+    b: NodeId,
+    scale: f64,
+}
+
+impl<B: Backend + LinearOps> Backward<B, 4> for LoraLinearBackward {
+    type State = Saved<FloatTensor<B>>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let [node_x, node_adapter_x, node_a, node_b] = ops.parents;
+        let Saved {
+            adapter_x,
+            w,
+            a,
+            b,
+            scale,
+        } = ops.state;
+        let grad = grads.consume::<B>(&ops.node);
+        let a = checkpointer.retrieve_node_output::<FloatTensor<B>>(a);
+        let b = checkpointer.retrieve_node_output::<FloatTensor<B>>(b);
+        let adapter_x = checkpointer.retrieve_node_output::<FloatTensor<B>>(adapter_x);
+
+        if let Some(node) = node_b {
+            let low = B::linear(adapter_x.clone(), a.clone(), None);
+            let low = B::float_mul_scalar(low, scale.into());
+            grads.register::<B>(node.id, B::linear_weight_backward(low, grad.clone()));
+        }
+        if node_a.is_some() || node_adapter_x.is_some() {
+            let grad_low = B::linear_x_backward(b, grad.clone());
+            let grad_low = B::float_mul_scalar(grad_low, scale.into());
+            if let Some(node) = node_a {
+                let grad_a = B::linear_weight_backward(adapter_x, grad_low.clone());
+                grads.register::<B>(node.id, grad_a);
+            }
+            if let Some(node) = node_adapter_x {
+                grads.register::<B>(node.id, B::linear_x_backward(a, grad_low));
+            }
+        }
+        if let Some(node) = node_x {
+            grads.register::<B>(node.id, input_gradient::<B>(w, grad));
+        }
+    }
+}
+
+/// Computes `g Wᵀ`.
+fn input_gradient<B: Backend + LinearOps>(
+    w: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let [d_in, d_out] = w.shape().dims();
+    let mut shape = grad.shape();
+    let rows = shape.num_elements() / d_out;
+    let last = shape.num_dims() - 1;
+    shape[last] = d_in;
+    let grad = B::float_reshape(grad, Shape::new([rows, d_out]));
+    B::float_reshape(B::project(grad, B::float_swap_dims(w, 0, 1)), shape)
+}
+
+impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        adapter_x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let parents = [x.node(), adapter_x.node(), a.node(), b.node()];
+        match LoraLinearBackward
+            .prepare::<C>(parents)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let saved = Saved {
+                    adapter_x: prep.checkpoint(&adapter_x),
+                    w: w.primitive().clone(),
+                    a: prep.checkpoint(&a),
+                    b: prep.checkpoint(&b),
+                    scale,
+                };
+                let y = B::lora_linear(
+                    x.into_primitive(),
+                    adapter_x.into_primitive(),
+                    w.into_primitive(),
+                    a.into_primitive(),
+                    b.into_primitive(),
+                    scale,
+                );
+                prep.finish(saved, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::lora_linear(
+                x.into_primitive(),
+                adapter_x.into_primitive(),
+                w.into_primitive(),
+                a.into_primitive(),
+                b.into_primitive(),
+                scale,
+            )),
+        }
+    }
+}
+
+/// Applies [`LoraOps::lora_linear`] to tensors, with an optional bias `[d_out]`.
 ///
 /// # Example
 /// ```
@@ -122,7 +236,7 @@ impl LoraOps for burn_cubecl::CubeBackend {}
 /// ```
 ///
 /// # Panics
-/// On shapes that do not fit, and on a backend whose feature of this crate is off.
+/// Panics on shapes that do not match, and on a backend whose feature of this crate is off.
 pub fn lora_linear<const D: usize>(
     x: Tensor<D>,
     adapter_x: Tensor<D>,

@@ -1,54 +1,18 @@
-//! A linear layer whose frozen weight stays packed: QLoRA, Dettmers et al. 2023 (arXiv 2305.14314), equation (5).
+//! Linear layer with a packed, frozen weight: QLoRA, Dettmers et al. 2023 (arXiv 2305.14314), equation (5).
 //!
-//! The weight is dequantised where it is multiplied, in the forward pass and again in the backward one, and
-//! dropped in between. What is kept for the backward pass are the packed codes, which the layer holds anyway.
+//! The weight is dequantized for each product, in the forward pass and again in the backward pass, and freed in
+//! between. The backward pass keeps only the packed values, which the layer owns anyway.
 
-use burn::backend::autodiff::{
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{
-    Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, backend_extension,
-};
+pub(crate) use super::packed_format::{BLOCK, INT8_OFFSET, NF4, WORD};
+use super::prelude::*;
+use burn::backend::AutodiffBackend;
 use burn::tensor::{Int, Shape, Slice, Tensor, TensorData};
 
-/// How many values share a scale.
-pub(crate) const BLOCK: usize = 64;
-
-/// Bits of a word.
-pub(crate) const WORD: usize = 32;
-
-/// What the codes of NF4 stand for: quantiles of the standard normal distribution, of greatest magnitude one and
-/// with an exact zero (Dettmers et al. 2023, section 3 and appendix E).
-pub(crate) const NF4: [f32; 16] = [
-    -1.0,
-    -0.696_192_8,
-    -0.525_073_05,
-    -0.394_917_5,
-    -0.284_441_38,
-    -0.184_773_43,
-    -0.091_050_036,
-    0.0,
-    0.079_580_3,
-    0.160_930_2,
-    0.246_112_3,
-    0.337_915_24,
-    0.440_709_83,
-    0.562_617,
-    0.722_956_84,
-    1.0,
-];
-
-/// What is added to a whole number of 8 bits to make its code.
-pub(crate) const INT8_OFFSET: i32 = 128;
-
-/// What a backend does for packed weights.
+/// Packed weights on a backend.
 ///
-/// The codes lie in words of 32 bits, the first in the lowest bits, and 64 of them share a scale. With
-/// `bits` = 4 they are NF4's, with 8 whole numbers with 128 added. In their order they are the
-/// weight as PyTorch has it, `[d_out, d_in]`, filled up to a whole block.
+/// Values are packed into 32-bit integers, the first in the lowest bits, and 64 values share a scale. With
+/// `bits` = 4 they are indices into the NF4 codebook, with `bits` = 8 signed integers plus 128. Their order is that of
+/// PyTorch's weight, `[d_out, d_in]`, padded to a full block.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -57,7 +21,7 @@ pub(crate) const INT8_OFFSET: i32 = 128;
     Autodiff,
 )]
 pub trait PackedOps: Backend {
-    /// The weight `[d_in, d_out]` in floats.
+    /// Dequantizes the weight to `[d_in, d_out]`.
     ///
     /// # Shapes
     /// - `codes`: `[blocks · 2 · bits]`, `scales`: `[blocks]`
@@ -72,14 +36,14 @@ pub trait PackedOps: Backend {
         composed_unpack::<Self>(codes, scales, bits, d_in, d_out)
     }
 
-    /// `x W` with the packed `W`.
+    /// Computes `x W` with the packed `W`.
     ///
     /// # Shapes
     /// - `x`: `[..., d_in]`, the others as for [`unpack`](Self::unpack)
     /// - returns `[..., d_out]`
     ///
     /// # Gradients
-    /// `∂x = g Wᵀ`, for which the weight is dequantised again. The weight is frozen and gets none.
+    /// `∂x = g Wᵀ`, for which the weight is dequantized again. The weight is frozen and gets no gradient.
     #[fusion(default)]
     fn packed_linear(
         x: FloatTensor<Self>,
@@ -93,7 +57,7 @@ pub trait PackedOps: Backend {
     }
 }
 
-/// Dequantisation by operations that every backend has.
+/// Dequantizes by operations of every backend.
 fn composed_unpack<B: Backend>(
     codes: IntTensor<B>,
     scales: FloatTensor<B>,
@@ -106,12 +70,12 @@ fn composed_unpack<B: Backend>(
     let (device, dtype) = (scales.device(), scales.dtype());
     let codes = B::int_reshape(codes, Shape::new([words, 1]));
     let code = |index: usize| {
-        // A right shift of a negative word fills up with ones, which the mask takes away.
+        // A right shift of a negative integer fills with ones, which the mask removes.
         let shift = (index * bits) as i64;
         let shifted = B::bitwise_right_shift_scalar(codes.clone(), shift.into());
         B::bitwise_and_scalar(shifted, ((1i64 << bits) - 1).into())
     };
-    let codes = B::int_cat((0..WORD / bits).map(code).collect(), 1); // [words, codes of a word]
+    let codes = B::int_cat((0..WORD / bits).map(code).collect(), 1); // [words, values per word]
     let values = match bits {
         4 => {
             let table = B::float_from_data(TensorData::new(NF4.to_vec(), [16]), &device);
@@ -131,9 +95,10 @@ fn composed_unpack<B: Backend>(
     let values = B::float_mul(values, B::float_reshape(scales, Shape::new([blocks, 1])));
     let values = B::float_reshape(values, Shape::new([blocks * BLOCK]));
     let count = d_in * d_out;
-    let values = match count == blocks * BLOCK {
-        true => values,
-        false => B::float_slice(values, &[Slice::from(0..count)]),
+    let values = if count == blocks * BLOCK {
+        values
+    } else {
+        B::float_slice(values, &[Slice::from(0..count)])
     };
     B::float_swap_dims(B::float_reshape(values, Shape::new([d_out, d_in])), 0, 1)
 }
@@ -163,16 +128,12 @@ impl PackedOps for burn::backend::Flex {
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl PackedOps for burn::backend::NdArray {}
-
-#[cfg(feature = "gpu")]
-impl PackedOps for burn_cubecl::CubeBackend {}
+impl_composed!(PackedOps);
 
 #[derive(Debug)]
 struct PackedLinearBackward;
 
-/// What the layer holds anyway.
+/// Packed weight, saved for the backward pass.
 #[derive(Clone, Debug)]
 struct Packed<C, S> {
     codes: C,
@@ -215,7 +176,7 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
         d_in: usize,
         d_out: usize,
     ) -> FloatTensor<Self> {
-        // Frozen: nothing below it has a gradient.
+        // The weight is frozen: it has no gradient.
         let weight = B::unpack(codes, scales.into_primitive(), bits, d_in, d_out);
         <Self as AutodiffBackend>::from_inner(weight)
     }
@@ -229,38 +190,29 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
         d_out: usize,
     ) -> FloatTensor<Self> {
         let scales = scales.into_primitive();
-        match PackedLinearBackward
+        let prepared = PackedLinearBackward
             .prepare::<C>([x.node()])
             .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => {
-                let state = Packed {
-                    codes: codes.clone(),
-                    scales: scales.clone(),
-                    bits,
-                    d_in,
-                    d_out,
-                };
-                let y = B::packed_linear(x.into_primitive(), codes, scales, bits, d_in, d_out);
-                prep.finish(state, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::packed_linear(
-                x.into_primitive(),
-                codes,
-                scales,
-                bits,
-                d_in,
-                d_out,
-            )),
+            .stateful();
+        let weight = Packed {
+            codes: codes.clone(),
+            scales: scales.clone(),
+            bits,
+            d_in,
+            d_out,
+        };
+        let y = B::packed_linear(x.into_primitive(), codes, scales, bits, d_in, d_out);
+        match prepared {
+            OpsKind::Tracked(prep) => prep.finish(weight, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
 }
 
-/// [`PackedOps::unpack`] on tensors.
+/// Applies [`PackedOps::unpack`] to tensors.
 ///
 /// # Panics
-/// On shapes that do not fit, and on a backend whose feature of this crate is off.
+/// Panics on shapes that do not match, and on a backend whose feature of this crate is off.
 pub(crate) fn unpack(
     codes: Tensor<1, Int>,
     scales: Tensor<1>,
@@ -276,10 +228,10 @@ pub(crate) fn unpack(
     ))
 }
 
-/// [`PackedOps::packed_linear`] on tensors.
+/// Applies [`PackedOps::packed_linear`] to tensors.
 ///
 /// # Panics
-/// As [`unpack`].
+/// Panics in the cases of [`unpack`].
 pub(crate) fn packed_linear<const D: usize>(
     x: Tensor<D>,
     codes: Tensor<1, Int>,
@@ -302,11 +254,11 @@ mod tests {
     use super::*;
     use burn::backend::Flex;
 
-    /// Bits, and whole blocks or an odd rest.
+    /// Bits and weight shapes, with and without an incomplete last block.
     const SIZES: [(usize, [usize; 2]); 4] =
         [(4, [40, 24]), (8, [40, 24]), (4, [67, 33]), (8, [5, 3])];
 
-    /// Other backends have the composition only; here it has the loop of flex beside it.
+    /// The other backends only have the composed default, which is checked here against the CPU loop.
     #[test]
     fn the_composition_and_the_loop_of_flex_give_the_same() {
         for (bits, [d_in, d_out]) in SIZES {

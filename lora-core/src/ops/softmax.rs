@@ -1,19 +1,12 @@
 //! Softmax over the last axis.
 //!
-//! Burn's backends have it as one operation, but under autodiff it falls into five, each a pass over memory, and so does
-//! its backward pass. With `y = softmax(x)` that is one line, `∂x = y (g - Σ g y)`, from `y` alone.
+//! Burn's backends have softmax as one operation, but autodiff splits it into five, each a pass over memory, forward and
+//! backward. Here the backward pass is one operation on `y = softmax(x)` alone: `∂x = y (g - Σ g y)`.
 
-use burn::backend::autodiff::{
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
-use burn::backend::{
-    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
-};
+use super::prelude::*;
 use burn::tensor::Tensor;
 
-/// What a backend does for softmax.
+/// Softmax on a backend.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -22,21 +15,21 @@ use burn::tensor::Tensor;
     Autodiff,
 )]
 pub trait SoftmaxOps: Backend {
-    /// `exp(x) / Σ exp(x)` over the last axis.
+    /// Computes `exp(x) / Σ exp(x)` over the last axis.
     #[fusion(default)]
     fn last_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let last = x.rank() - 1;
         Self::softmax(x, last)
     }
 
-    /// `y (g - Σ g y)` over the last axis.
+    /// Computes `y (g - Σ g y)` over the last axis.
     #[fusion(default)]
     fn last_softmax_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         composed_backward::<Self>(y, grad)
     }
 }
 
-/// The backward pass by operations that every backend has.
+/// Computes the backward pass by operations of every backend.
 fn composed_backward<B: Backend>(y: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
     let last = y.rank() - 1;
     let sum = B::float_sum_dim(B::float_mul(y.clone(), grad.clone()), last);
@@ -46,11 +39,11 @@ fn composed_backward<B: Backend>(y: FloatTensor<B>, grad: FloatTensor<B>) -> Flo
 #[cfg(feature = "flex")]
 impl SoftmaxOps for burn::backend::Flex {
     fn last_softmax_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        use super::whole::whole;
+        use super::contiguous::contiguous;
         use burn::tensor::DType;
         let shape = y.shape();
         let width = shape[shape.num_dims() - 1];
-        let (y, mut grad) = (whole(y), whole(grad));
+        let (y, mut grad) = (contiguous(y), contiguous(grad));
         if y.dtype() == DType::F32 && grad.dtype() == DType::F32 && width > 0 {
             super::kernels::softmax_backward(y.storage::<f32>(), grad.storage_mut::<f32>(), width);
             return grad;
@@ -59,11 +52,7 @@ impl SoftmaxOps for burn::backend::Flex {
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl SoftmaxOps for burn::backend::NdArray {}
-
-#[cfg(feature = "gpu")]
-impl SoftmaxOps for burn_cubecl::CubeBackend {}
+impl_composed!(SoftmaxOps);
 
 #[derive(Debug)]
 struct SoftmaxBackward;
@@ -102,7 +91,7 @@ impl<B: Backend + SoftmaxOps, C: CheckpointStrategy> SoftmaxOps for Autodiff<B, 
     }
 }
 
-/// Softmax over the last axis.
+/// Computes softmax over the last axis.
 ///
 /// # Shapes
 /// - `x`: `[..., n]`
@@ -120,7 +109,7 @@ impl<B: Backend + SoftmaxOps, C: CheckpointStrategy> SoftmaxOps for Autodiff<B, 
 /// ```
 ///
 /// # Panics
-/// On a backend whose feature of this crate is off.
+/// Panics on a backend whose feature of this crate is off.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as SoftmaxOps>::last_softmax(x.into_dispatch()))
 }

@@ -2,8 +2,8 @@
 
 use super::PeftOptions;
 use super::write::{extract, save};
-use crate::LoraError;
 use crate::attach::Adapted;
+use crate::error::LoraError;
 use crate::files::Overwrite;
 use crate::stored::StoredAdapter;
 use burn::module::Module;

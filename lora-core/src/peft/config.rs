@@ -1,8 +1,9 @@
 //! `adapter_config.json`, read strictly.
 
 use super::PeftOptions;
+use crate::config::{BiasTraining, ExcludeModules, LoraConfig, LoraInit, LoraScaling};
+use crate::error::LoraError;
 use crate::files::read_bounded;
-use crate::{BiasTraining, ExcludeModules, LoraConfig, LoraError, LoraInit, LoraScaling};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;

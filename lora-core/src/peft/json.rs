@@ -1,7 +1,7 @@
 //! `adapter_config.json`, written as PEFT reads it without a warning.
 
+use crate::config::{LoraInit, LoraScaling, TargetModules};
 use crate::stored::{StoredAdapter, StoredFactors};
-use crate::{LoraInit, LoraScaling, TargetModules};
 use serde_json::{Map, Value, json};
 
 /// What PEFT wants to know beside the adapter.

@@ -3,14 +3,12 @@
 use super::config::read_config;
 use super::tensors::{FileTensor, PREFIX, WEIGHTS_FILE, file_tensors, transpose};
 use super::values::AdapterFile;
-use crate::attach::{Adapted, AttachPlan, Given};
+use crate::adapter::base_value;
+use crate::attach::{Adapted, AdapterWeights, AttachPlan, AttachReport, detach};
+use crate::config::{BiasTraining, LoraConfig};
+use crate::error::LoraError;
 use crate::files;
-use crate::modules::base_value;
-use crate::targets::{SavedParameter, is_inside};
-use crate::{
-    AdaptedModule, Architecture, AttachReport, BiasTraining, LayerKind, LoraConfig, LoraError,
-    detach,
-};
+use crate::layout::{AdaptedModule, Architecture, LayerKind, SavedParameter, is_inside};
 use burn::module::Module;
 use burn::tensor::TensorData;
 use std::path::Path;
@@ -122,7 +120,7 @@ pub(crate) fn read<M: Module>(
     dir: &Path,
     config: &LoraConfig,
     architecture: &Architecture,
-) -> Result<(AttachPlan, Given), LoraError> {
+) -> Result<(AttachPlan, AdapterWeights), LoraError> {
     let plan = AttachPlan::new(module, config, architecture)?;
     let path = dir.join(WEIGHTS_FILE);
     let bytes = read_bounded(&path, &plan.report)?;
@@ -136,7 +134,7 @@ pub(crate) fn read_bytes<M: Module>(
     bytes: &[u8],
     config: &LoraConfig,
     architecture: &Architecture,
-) -> Result<(AttachPlan, Given), LoraError> {
+) -> Result<(AttachPlan, AdapterWeights), LoraError> {
     let plan = AttachPlan::new(module, config, architecture)?;
     read_parts(module, plan, path, bytes, &Parts::All)
 }
@@ -147,7 +145,7 @@ fn read_parts<M: Module>(
     path: &Path,
     bytes: &[u8],
     parts: &Parts,
-) -> Result<(AttachPlan, Given), LoraError> {
+) -> Result<(AttachPlan, AdapterWeights), LoraError> {
     let scaling = plan.report.config.scaling;
     let file = AdapterFile::new(path, bytes)?;
 
@@ -156,7 +154,7 @@ fn read_parts<M: Module>(
     for copy in &copies {
         check_copy(&file, module, copy)?;
     }
-    let mut given = Given::default();
+    let mut given = AdapterWeights::default();
     for module in &mut plan.report.modules {
         let expected = expected_tensors(module);
         let values = file.adapter(module, &expected, scaling)?;

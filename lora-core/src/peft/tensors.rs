@@ -1,7 +1,6 @@
 //! Names, shapes and layouts of an adapter's tensors in a PEFT file.
 
-use crate::targets::{FusedLayout, Slices};
-use crate::{AdaptedModule, LayerKind};
+use crate::layout::{AdaptedModule, FusedLayout, LayerKind, Slices};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

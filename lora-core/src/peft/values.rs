@@ -2,9 +2,10 @@
 
 use super::tensors::{FileTensor, INIT_KEY, Part, SLICES_KEY, SlicesByModule, compact, transpose};
 use crate::attach::AdapterValues;
+use crate::config::{LoraInit, LoraScaling};
+use crate::error::LoraError;
 use crate::fingerprint::BaseFingerprint;
-use crate::targets::Slices;
-use crate::{AdaptedModule, LoraError, LoraInit, LoraScaling};
+use crate::layout::{AdaptedModule, Slices};
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
@@ -45,7 +46,7 @@ impl<'a> AdapterFile<'a> {
         };
         let start = match metadata.get(INIT_KEY).map(|text| text.parse::<LoraInit>()) {
             None => None,
-            Some(Ok(init)) if init.starts_at_weight() => Some(init),
+            Some(Ok(init)) if init.is_residual() => Some(init),
             Some(Ok(init)) => {
                 let message = format!("metadata `{INIT_KEY}`: {init} starts at no weight");
                 return Err(malformed(message));
@@ -122,7 +123,7 @@ impl<'a> AdapterFile<'a> {
             start_b.iter_mut().for_each(|value| *value = -*value);
             start = Some((start_a, start_b));
         }
-        module.starts_at_weight |= start.is_some();
+        module.residual_init |= start.is_some();
         if module.rank != rank {
             module.rank = rank;
             module.alpha = scaling.alpha(module.scale, rank);

@@ -2,11 +2,13 @@
 
 use super::json::PeftOptions;
 use super::tensors::{INIT_KEY, expand, transpose};
+use crate::adapter::{Factor, base_value, factors};
+use crate::attach::AttachReport;
+use crate::error::LoraError;
 use crate::files::Overwrite;
 use crate::fingerprint::BaseFingerprint;
-use crate::modules::{Factor, base_value, factors};
+use crate::layout::AdaptedModule;
 use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
-use crate::{AdaptedModule, AttachReport, LoraError};
 use burn::module::Module;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -70,7 +72,7 @@ pub fn extract<M: Module>(
     });
     adapter.note_slices(slices);
     BaseFingerprint::of(module, &report.outline)?.note(&mut adapter.metadata);
-    if report.config.init.starts_at_weight() {
+    if report.config.init.is_residual() {
         let init = report.config.init.to_string();
         adapter.metadata.insert(INIT_KEY.into(), init);
     }
@@ -90,7 +92,7 @@ impl Attached<'_> {
         let rank = adapted.total_rank();
         let a_rows = transpose(&self.factor("a")?, adapted.factor_shapes()[0]);
         let b_rows = self.factor("b")?;
-        let (a, b) = match adapted.starts_at_weight {
+        let (a, b) = match adapted.residual_init {
             false => (a_rows, b_rows),
             true => {
                 let start_a = transpose(&self.factor("start.a")?, adapted.factor_shapes()[0]);

@@ -1,11 +1,12 @@
-//! What was quantised, and how much memory that saves.
+//! Report of a quantization: the quantized layers, and the memory saved.
 
-use crate::modules;
-use crate::{Architecture, Quantization, packed};
+use super::collect::packed_weights;
+use super::kind::Quantization;
+use crate::layout::{Architecture, parameters};
 use burn::module::Module;
 use std::fmt;
 
-/// A linear layer whose weight is kept in few bits.
+/// A linear layer with a quantized weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuantizedModule {
     /// Name of the module.
@@ -14,11 +15,11 @@ pub struct QuantizedModule {
     pub parameter: String,
     /// Shape of the weight, `[d_in, d_out]`.
     pub shape: [usize; 2],
-    /// How it is kept.
+    /// Number format.
     pub quantization: Quantization,
-    /// Bytes that it takes in f32.
+    /// Size in f32, in bytes.
     pub f32_bytes: usize,
-    /// Bytes that it takes now, scales included.
+    /// Size with scales, in bytes.
     pub bytes: usize,
 }
 
@@ -37,16 +38,16 @@ impl fmt::Display for QuantizedModule {
     }
 }
 
-/// The quantised layers of a module, in its order.
+/// Lists the quantized layers of a module, in its order.
 pub(crate) fn quantized_modules<M: Module>(
     module: &M,
     architecture: &Architecture,
 ) -> Vec<QuantizedModule> {
-    let packed = packed::of_module(module);
+    let packed = packed_weights(module);
     if packed.is_empty() {
         return Vec::new();
     }
-    let matrices = modules::parameters(module, architecture).matrices;
+    let matrices = parameters(module, architecture).matrices;
     let quantized = matrices.into_iter().filter_map(|matrix| {
         let packed = packed.get(&matrix.parameter)?;
         Some(QuantizedModule {
@@ -61,7 +62,7 @@ pub(crate) fn quantized_modules<M: Module>(
     quantized.collect()
 }
 
-/// A line for each, and one for all.
+/// Writes a line for each layer, and one with the sum.
 pub(crate) fn write_report(f: &mut fmt::Formatter<'_>, modules: &[QuantizedModule]) -> fmt::Result {
     if modules.is_empty() {
         return Ok(());

@@ -6,7 +6,7 @@
 //! cancels: the difference of two updates that agree in eight digits would be noise.
 
 use super::{StoredFactors, StoredTensor};
-use crate::svd::svd;
+use crate::attach::svd::svd;
 use faer::{Mat, MatRef};
 
 /// How the updates of two adapters on one module differ.
@@ -170,7 +170,7 @@ fn basis(m: &Mat<f64>) -> Option<Mat<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LayerKind;
+    use crate::layout::LayerKind;
 
     /// Values that look random: a few bits of a hash of their place.
     fn tensor(shape: [usize; 2], seed: usize) -> StoredTensor {

@@ -1,8 +1,10 @@
 //! Whether a configuration and the modules that an adapter has belong together.
 
-use crate::targets::is_inside;
-use crate::targets::pattern::{ends_in, first_match, full_match, patterns};
-use crate::{ExcludeModules, LoraConfig, LoraError, TargetModules};
+use crate::config::{
+    BiasTraining, ExcludeModules, LoraConfig, TargetModules, first_match, full_match, patterns,
+};
+use crate::error::LoraError;
+use crate::layout::{ends_in, is_inside};
 use regex::Regex;
 
 /// The rank and alpha that a configuration gives each module.
@@ -120,7 +122,7 @@ pub fn unmatched<'a>(
         unused("module to save", entry, used);
     }
     let belongs = |name: &&&str| {
-        let is_bias = name.ends_with(".bias") && config.bias != crate::BiasTraining::None;
+        let is_bias = name.ends_with(".bias") && config.bias != BiasTraining::None;
         let mut to_save = config.modules_to_save.iter();
         // Copies of base weights, that PEFT writes beside adapters on embeddings.
         let copy = name.strip_suffix(".base_layer.weight");

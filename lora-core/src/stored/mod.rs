@@ -11,10 +11,12 @@ pub use compare::UpdateDifference;
 pub use coverage::{ModulePatterns, Unmatched, unmatched};
 pub(crate) use read::companions;
 
+use crate::config::LoraConfig;
+use crate::error::LoraError;
 use crate::fingerprint::{BASE_KEY, BaseFingerprint};
+use crate::layout::{LayerKind, Slices};
 use crate::peft::PeftOptions;
 use crate::peft::tensors::{INIT_KEY, SLICES_KEY, SavedSlices, SlicesByModule};
-use crate::{LayerKind, LoraConfig, LoraError, Slices};
 use std::collections::BTreeMap;
 
 /// A tensor of a file, in f32.
@@ -104,7 +106,7 @@ impl StoredAdapter {
     /// Whether the factors are on a base from which their start was taken (PiSSA, OLoRA as PEFT saves them unless
     /// told otherwise): alone they say nothing of the update of the original base.
     pub fn needs_changed_base(&self) -> bool {
-        self.config.init.starts_at_weight() && !self.metadata.contains_key(INIT_KEY)
+        self.config.init.is_residual() && !self.metadata.contains_key(INIT_KEY)
     }
 
     /// What the base that it was trained on is known by, where that is noted.

@@ -2,10 +2,12 @@
 
 use super::rename::{missing_prefix, renamed};
 use super::{ModulePatterns, StoredAdapter, StoredFactors, StoredTensor};
+use crate::config::LoraConfig;
+use crate::error::LoraError;
+use crate::layout::LayerKind;
 use crate::peft::read_config_and_options;
 use crate::peft::tensors::{PREFIX, WEIGHTS_FILE};
 use crate::peft::values::AdapterFile;
-use crate::{LayerKind, LoraConfig, LoraError};
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,9 +1,10 @@
 //! Modules that a file calls otherwise than the model does.
 
 use super::StoredAdapter;
+use crate::config::TargetModules;
+use crate::error::LoraError;
 use crate::fingerprint::BASE_KEY;
 use crate::peft::PREFIX;
-use crate::{LoraError, TargetModules};
 use std::collections::BTreeMap;
 use std::path::Path;
 

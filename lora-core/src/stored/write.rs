@@ -1,11 +1,12 @@
 //! Writing an adapter as a PEFT directory.
 
 use super::{StoredAdapter, StoredTensor};
+use crate::error::LoraError;
 use crate::files::{Overwrite, write_dir, write_file};
+use crate::layout::LayerKind;
 use crate::peft::CONFIG_FILE;
 use crate::peft::json::to_json;
 use crate::peft::tensors::{PREFIX, WEIGHTS_FILE};
-use crate::{LayerKind, LoraError};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use std::collections::HashMap;

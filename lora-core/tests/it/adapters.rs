@@ -1,6 +1,6 @@
 //! Adapters on modules: both paths, dropout, slices, switching, merging, counting.
 
-use crate::common::{assert_close, host};
+use crate::common::assert_close;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
@@ -9,6 +9,8 @@ use lora_core::{
     LoraEmbeddingConfig, LoraError, LoraLinear, LoraLinearConfig, TargetModules, attach, detach,
     merge, trainable_summary, weight_errors,
 };
+use test_support::fill::Fill;
+use test_support::tensors::host;
 
 #[derive(Module, Debug)]
 struct Foreign {
@@ -55,23 +57,8 @@ fn run_ours(m: &Ours) -> Tensor<3> {
 }
 
 /// Gives every factor of a module values that are not zero.
-struct Fill(u64);
-
-impl burn::module::ModuleMapper for Fill {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !param.is_require_grad() {
-            return param;
-        }
-        let salt = self.0 as f32;
-        self.0 += 1;
-        param.map(|tensor| {
-            let (shape, device) = (tensor.shape(), tensor.device());
-            let n = shape.num_elements() as i64;
-            let values =
-                (Tensor::<1, Int>::arange(0..n, &device).float() * 0.37 + salt).sin() * 0.4;
-            values.reshape(shape).detach().require_grad()
-        })
-    }
+fn filled<M: Module>(module: M, salt: f32) -> M {
+    Fill::trained().with_salt(salt).map(module)
 }
 
 fn config() -> LoraConfig {
@@ -99,7 +86,7 @@ fn both_paths_compute_the_same_values_and_gradients() {
             .iter()
             .all(|m| m.path == AdapterPath::Activation)
     );
-    let (foreign, ours) = (foreign.map(&mut Fill(0)), ours.map(&mut Fill(0)));
+    let (foreign, ours) = (filled(foreign, 0.0), filled(ours, 0.0));
 
     let (y_foreign, y_ours) = (run_foreign(&foreign), run_ours(&ours));
     assert_close(y_ours.clone(), &host(y_foreign.clone()), 1e-5, "y");
@@ -184,7 +171,7 @@ fn dropout_acts_on_the_adapters_input_only_and_only_in_training() {
     let base = host(linear.forward(x.clone()));
     assert_close(linear.forward(x.clone()), &base, 0.0, "base");
 
-    let linear = linear.map(&mut Fill(0));
+    let linear = filled(linear, 0.0);
     let (first, second) = (
         host(linear.forward(x.clone())),
         host(linear.forward(x.clone())),
@@ -231,7 +218,7 @@ fn attaching_twice_is_refused_and_detaching_gives_the_base_bit_for_bit() {
     let (_, ours) = pair(&device);
     let base = ours.hidden.weight.val().into_data();
     let adapted = attach(ours, &config()).unwrap().into_module();
-    let adapted = adapted.train().map(&mut Fill(1)).valid();
+    let adapted = filled(adapted.train(), 1.0).valid();
     let twice = attach(adapted.clone(), &config());
     assert!(matches!(twice, Err(LoraError::AlreadyAttached { .. })));
     let detached = detach(adapted.clone());
@@ -248,7 +235,7 @@ fn the_switch_turns_adapters_off_and_on_in_every_clone() {
     let (foreign, ours) = pair(&device);
     let base = host(run_ours(&ours));
     let (ours, report) = attach(ours, &config()).unwrap().into_parts();
-    let ours = ours.train().map(&mut Fill(1)).valid();
+    let ours = filled(ours.train(), 1.0).valid();
     let clone = ours.clone();
     let adapted = host(run_ours(&ours));
     assert_ne!(adapted, base);
@@ -258,7 +245,7 @@ fn the_switch_turns_adapters_off_and_on_in_every_clone() {
     assert_close(run_ours(&clone), &adapted, 0.0, "on");
     // The composed path follows its switch too.
     let (foreign, report) = attach(foreign, &config()).unwrap().into_parts();
-    let foreign = foreign.train().map(&mut Fill(1)).valid();
+    let foreign = filled(foreign.train(), 1.0).valid();
     report.switch.set_enabled(false);
     assert_close(run_foreign(&foreign), &base, 1e-6, "composed off");
 }
@@ -268,7 +255,7 @@ fn merging_keeps_the_outputs_and_unmerging_restores_the_base_bit_for_bit() {
     let device = Device::flex();
     let (_, ours) = pair(&device);
     let ours = attach(ours, &config()).unwrap().into_module();
-    let ours = ours.train().map(&mut Fill(2)).valid();
+    let ours = filled(ours.train(), 2.0).valid();
     let base = ours.hidden.weight.base().into_data();
     let expected = host(run_ours(&ours));
     let merged = merge(ours);
@@ -300,7 +287,7 @@ fn slices_adapt_only_their_columns() {
         .into_parts();
     // loralib's count: A [6, 2·2] and B [2·2, 12/3].
     assert_eq!(report.parameters(), 6 * 4 + 4 * 4);
-    let ours = ours.map(&mut Fill(3));
+    let ours = filled(ours, 3.0);
     let adapter = ours.hidden.adapter().unwrap();
     let delta = host(adapter.delta());
     for (i, value) in delta.iter().enumerate() {
@@ -391,7 +378,7 @@ fn in_half(
         layer: LinearConfig::new(37, 29).init(&device.clone().autodiff()),
     };
     let (one, report) = attach(one, &config).unwrap().into_parts();
-    let one = one.map(&mut Fill(3)).map(&mut Cast(dtype, factors));
+    let one = filled(one, 3.0).map(&mut Cast(dtype, factors));
     (one.valid(), report)
 }
 

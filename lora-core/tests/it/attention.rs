@@ -1,10 +1,12 @@
 //! Scaled dot-product attention against PyTorch, against its own formula, and against a finite difference.
 
-use crate::common::{self, Fixture, assert_close, host};
+use crate::common::{self, assert_close, fixture};
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use lora_core::Dropout;
 use lora_core::ops::ScaledDotProduct;
+use test_support::process::passed_alone;
+use test_support::tensors::host;
 
 /// Float32 sums of a few dozen terms of the size of one.
 const TOLERANCE: f32 = 3e-6;
@@ -46,7 +48,7 @@ const CASES: [Case; 5] = [
 
 #[test]
 fn values_and_gradients_are_pytorchs() {
-    let fixture = Fixture::open("ops/attention.safetensors");
+    let fixture = fixture("ops/attention.safetensors");
     for device in common::training_devices() {
         for Case { name, causal, bias } in CASES {
             let get = |part: &str| fixture.tensor::<4>(&format!("{name}.{part}"), &device);
@@ -218,6 +220,9 @@ fn many_queries_are_attended_as_in_float64() {
 /// The weights that were kept, found by attending to the unit vectors: with a mask M, `(P ∘ M) I`.
 #[test]
 fn what_is_dropped_forwards_is_dropped_backwards() {
+    if passed_alone("attention::what_is_dropped_forwards_is_dropped_backwards") {
+        return;
+    }
     const N: usize = 70;
     for device in common::devices() {
         let device = device.autodiff();

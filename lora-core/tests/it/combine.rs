@@ -4,6 +4,7 @@ use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine};
 use lora_core::files::Overwrite;
 use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use std::path::PathBuf;
+use test_support::compare::assert_within;
 
 fn stored(name: &str) -> StoredAdapter {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/combine");
@@ -24,15 +25,10 @@ fn update(factors: &StoredFactors) -> Vec<f64> {
     indices.map(|(row, column)| at(row, column)).collect()
 }
 
+/// Asserts equality within what PEFT loses, which sums and decomposes in f32.
+#[track_caller]
 fn assert_near(found: &[f64], expected: &[f64], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (found, expected) in found.iter().zip(expected) {
-        // PEFT sums in f32, and decomposes in it.
-        assert!(
-            (found - expected).abs() < 2e-5,
-            "{what}: {found} is not {expected}"
-        );
-    }
+    assert_within(found, expected, |_| 2e-5, what);
 }
 
 fn doubles(tensor: &StoredTensor) -> Vec<f64> {

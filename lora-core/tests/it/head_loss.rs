@@ -1,13 +1,14 @@
 //! A projection with its cross entropy, against PyTorch and a finite difference.
 
-use crate::common::{self, Fixture, assert_close, host};
+use crate::common::{self, assert_close, fixture};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use lora_core::ops::{CrossEntropy, HeadLoss, head_loss, loss_of_logits};
+use test_support::tensors::{Tensors, host};
 
 /// Float32 sums of a few dozen terms of the size of one.
 const TOLERANCE: f32 = 2e-6;
 
-fn options(fixture: &Fixture, name: &str) -> CrossEntropy {
+fn options(fixture: &Tensors, name: &str) -> CrossEntropy {
     let weighted = ["weighted", "one"].contains(&name);
     CrossEntropy {
         label_smoothing: f64::from(fixture.values(&format!("{name}.smoothing"))[0]),
@@ -21,7 +22,7 @@ fn whole(tensor: Tensor<1, Int>) -> Vec<i64> {
 
 #[test]
 fn values_and_gradients_are_pytorchs() {
-    let fixture = Fixture::open("ops/head_loss.safetensors");
+    let fixture = fixture("ops/head_loss.safetensors");
     for device in common::devices() {
         let device = device.autodiff();
         for name in ["plain", "smoothed", "weighted", "one"] {
@@ -60,7 +61,7 @@ fn values_and_gradients_are_pytorchs() {
 
 #[test]
 fn a_frozen_head_gets_no_gradient() {
-    let fixture = Fixture::open("ops/head_loss.safetensors");
+    let fixture = fixture("ops/head_loss.safetensors");
     let device = Device::flex().autodiff();
     let x = fixture.tensor::<2>("smoothed.x", &device).require_grad();
     let w = fixture.tensor::<2>("smoothed.w", &device);

@@ -1,6 +1,6 @@
 //! Several adapters on one base: which one acts, and a different one for each example of a batch.
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use lora_core::files::Overwrite;
@@ -13,6 +13,9 @@ use lora_core::{
     TargetModules, attach, merge, peft,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use test_support::compare;
+use test_support::fill::Fill;
+use test_support::tensors::host;
 
 /// Sums of some ten products of the order of 1, in another order.
 const TOLERANCE: f32 = 2e-5;
@@ -72,54 +75,13 @@ fn ids(batch: usize, seq: usize, device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(values, [batch, seq]), device)
 }
 
-/// Nothing that an adapter has stays as it started.
-struct Fill {
-    path: Vec<String>,
-    trained_whole: Vec<String>,
-    salt: f32,
-}
-
-impl ModuleMapper for Fill {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let of_adapter = path.contains(".lora.") && !path.contains(".start.");
-        if !of_adapter && !self.trained_whole.contains(&path) {
-            return param;
-        }
-        self.salt += 1.0;
-        let salt = self.salt;
-        param.map(|old| {
-            let wave = |i: usize| (i as f32 * 0.7 + salt).sin() * 0.4;
-            let values = (0..old.shape().num_elements())
-                .map(wave)
-                .collect::<Vec<_>>();
-            let wave = Tensor::<D>::from_data(TensorData::new(values, old.shape()), &old.device());
-            old + wave
-        })
-    }
-}
-
 fn trained(base: &Net, config: &LoraConfig, salt: f32) -> Adapted<Net> {
     let adapted = attach(base.clone(), config.for_architecture(&architecture())).unwrap();
-    let report = adapted.report();
-    let fill = &mut Fill {
-        path: Vec::new(),
-        trained_whole: report
-            .saved
-            .iter()
-            .map(|saved| saved.parameter.clone())
-            .collect(),
-        salt,
-    };
-    adapted.map(|net| net.map(fill))
+    let saved = adapted.report().saved.iter();
+    let saved = saved.map(|saved| saved.parameter.clone());
+    // Nothing that an adapter has stays as it started.
+    let fill = Fill::adapters().and(saved).with_salt(salt).added();
+    adapted.map(|net| fill.map(net))
 }
 
 fn names<const N: usize>(names: [&str; N]) -> TargetModules {
@@ -192,10 +154,6 @@ fn set(device: &Device) -> (Net, NamedAdapters<Net>, Vec<(&'static str, Net)>) {
     (base, adapters, alone)
 }
 
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().unwrap()
-}
-
 fn distance(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     let pairs = found.iter().zip(expected);
@@ -204,9 +162,9 @@ fn distance(found: &[f32], expected: &[f32]) -> f32 {
         .fold(0.0, f32::max)
 }
 
+#[track_caller]
 fn assert_near(found: &[f32], expected: &[f32], what: &str) {
-    let distance = distance(found, expected);
-    assert!(distance < TOLERANCE, "{what}: off by {distance}");
+    compare::assert_near(found, expected, TOLERANCE, what);
 }
 
 /// What each example alone gives under its own adapter, one after the other.

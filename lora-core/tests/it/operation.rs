@@ -1,8 +1,9 @@
 //! The adapted projection against a finite difference in float64 and against PyTorch.
 
-use crate::common::{self, Fixture, assert_close, host};
+use crate::common::{self, assert_close, fixture};
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use lora_core::ops::lora_linear;
+use test_support::tensors::{Tensors, host};
 
 /// Values in float64 from a fixed formula: no two alike, both signs, no symmetry.
 fn values(shape: [usize; 2], salt: f64) -> Vec<f64> {
@@ -76,7 +77,7 @@ fn gradients_equal_a_finite_difference_in_float64() {
 
 #[test]
 fn values_and_gradients_equal_pytorchs() {
-    let fixture = Fixture::open("lora_linear.safetensors");
+    let fixture = fixture("lora_linear.safetensors");
     for device in common::devices() {
         let device = device.autodiff();
         check::<2>(&fixture, "linear2", &device);
@@ -87,7 +88,7 @@ fn values_and_gradients_equal_pytorchs() {
 /// Float32 sums of at most a dozen products of values around one.
 const TOLERANCE: f32 = 2e-5;
 
-fn check<const D: usize>(fixture: &Fixture, name: &str, device: &Device) {
+fn check<const D: usize>(fixture: &Tensors, name: &str, device: &Device) {
     let get2 = |part: &str| fixture.tensor::<2>(&format!("{name}.{part}"), device);
     let x = fixture
         .tensor::<D>(&format!("{name}.x"), device)
@@ -146,7 +147,7 @@ fn an_untracked_input_gives_the_factors_their_gradients() {
 
 #[test]
 fn gradient_checkpointing_changes_nothing() {
-    let fixture = Fixture::open("lora_linear.safetensors");
+    let fixture = fixture("lora_linear.safetensors");
     let device = Device::flex().autodiff().gradient_checkpointing();
     check::<3>(&fixture, "linear3", &device);
 }

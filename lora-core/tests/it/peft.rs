@@ -1,6 +1,6 @@
 //! PEFT directories: what PEFT wrote is read, what is written reads back, what is wrong is refused.
 
-use crate::common::{self, Fixture, assert_close, fixtures, host};
+use crate::common::{self, assert_close, fixture, fixtures};
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, Tensor};
@@ -13,6 +13,7 @@ use lora_core::{
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::path::Path;
+use test_support::tensors::host;
 
 #[derive(Module, Debug)]
 struct Net {
@@ -23,7 +24,7 @@ struct Net {
 
 /// The module of the fixture; PyTorch's weights are `[out, in]`.
 fn net(device: &Device) -> Net {
-    let fixture = Fixture::open("peft_linear.safetensors");
+    let fixture = fixture("peft_linear.safetensors");
     let linear = |name: &str| LoraLinear {
         weight: Param::from_tensor(
             fixture
@@ -92,7 +93,7 @@ fn edit_weights(dir: &Path, edit: impl FnOnce(&mut Tensors)) {
 
 #[test]
 fn an_adapter_of_pefts_computes_what_peft_computes() {
-    let fixture = Fixture::open("peft_linear.safetensors");
+    let fixture = fixture("peft_linear.safetensors");
     for device in common::devices() {
         let dir = fixtures().join("peft_linear");
         let (net, report) = peft::load(net(&device), &dir, &Architecture::default())
@@ -181,7 +182,7 @@ fn switching_to_another_adapter_leaves_nothing_of_the_first() {
     .unwrap()
     .into_parts();
     assert_eq!(again.parameters(), report.parameters());
-    let fixture = Fixture::open("peft_linear.safetensors");
+    let fixture = fixture("peft_linear.safetensors");
     let x = fixture.tensor::<2>("x", &Device::flex());
     assert_close(back.q.forward(x), &fixture.values("q_output"), 1e-5, "q");
 }

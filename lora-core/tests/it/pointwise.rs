@@ -1,8 +1,9 @@
 //! Layer normalisation and GELU by tanh against PyTorch and a finite difference.
 
-use crate::common::{self, Fixture, assert_close, host};
+use crate::common::{self, assert_close, fixture};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use lora_core::ops::{gelu_tanh, layer_norm};
+use test_support::tensors::{Tensors, host};
 
 /// The epsilon of the fixtures.
 const EPSILON: f64 = 1e-3;
@@ -10,7 +11,7 @@ const EPSILON: f64 = 1e-3;
 /// A few units in the last place of float32, at the size of the values.
 const TOLERANCE: f32 = 4e-6;
 
-fn norm_is_pytorchs<const D: usize>(fixture: &Fixture, name: &str, device: &Device) {
+fn norm_is_pytorchs<const D: usize>(fixture: &Tensors, name: &str, device: &Device) {
     let get = |part: &str| fixture.tensor::<D>(&format!("{name}.{part}"), device);
     let vector = |part: &str| fixture.tensor::<1>(&format!("{name}.{part}"), device);
     let expected = |part: &str| fixture.values(&format!("{name}.{part}"));
@@ -36,7 +37,7 @@ fn norm_is_pytorchs<const D: usize>(fixture: &Fixture, name: &str, device: &Devi
 
 #[test]
 fn layer_norm_is_pytorchs() {
-    let fixture = Fixture::open("ops/layer_norm.safetensors");
+    let fixture = fixture("ops/layer_norm.safetensors");
     for device in common::training_devices() {
         norm_is_pytorchs::<3>(&fixture, "odd", &device);
         norm_is_pytorchs::<2>(&fixture, "one", &device);
@@ -45,7 +46,7 @@ fn layer_norm_is_pytorchs() {
 
 #[test]
 fn gelu_by_tanh_is_pytorchs() {
-    let fixture = Fixture::open("ops/gelu_tanh.safetensors");
+    let fixture = fixture("ops/gelu_tanh.safetensors");
     for device in common::devices() {
         let device = device.autodiff();
         let x = fixture.tensor::<1>("x", &device).require_grad();

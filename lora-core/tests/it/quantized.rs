@@ -1,6 +1,6 @@
 //! Frozen weights in 4 and 8 bits: their values, what is computed with them, and adapters on them.
 
-use crate::common::{self, Fixture, assert_close, host};
+use crate::common::{self, assert_close, fixture};
 use burn::module::{Module, Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -11,6 +11,7 @@ use lora_core::{
     Architecture, LoraConfig, LoraError, LoraInit, LoraLinear, Quantization, QuantizeConfig,
     TargetModules, attach, detach, merge, quantize, trainable_summary,
 };
+use test_support::tensors::host;
 
 #[derive(Module, Debug)]
 struct Net {
@@ -77,7 +78,7 @@ fn input(device: &Device) -> Tensor<3> {
 
 #[test]
 fn values_are_those_of_bitsandbytes_and_of_the_formula() {
-    let fixture = Fixture::open("quantized/weights.safetensors");
+    let fixture = fixture("quantized/weights.safetensors");
     for device in common::devices() {
         for name in ["whole", "odd", "small", "row"] {
             for quantization in Quantization::ALL {

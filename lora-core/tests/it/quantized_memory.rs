@@ -1,5 +1,4 @@
-//! What a packed weight costs in memory, at rest and between a forward and a backward pass. The only test of its
-//! process: it counts what is allocated.
+//! Memory of a packed weight, at rest and between a forward and a backward pass.
 
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
@@ -9,9 +8,12 @@ use lora_core::{
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering};
+use test_support::process::passed_alone;
 
+/// The system's allocator, which counts.
 struct Counting;
 
+/// Bytes that are allocated now.
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 
 // SAFETY: the system's allocator does the work.
@@ -38,6 +40,11 @@ struct Net {
 
 #[test]
 fn a_packed_weight_takes_its_bytes_and_no_dense_copy_lives_between_the_passes() {
+    if passed_alone(
+        "quantized_memory::a_packed_weight_takes_its_bytes_and_no_dense_copy_lives_between_the_passes",
+    ) {
+        return;
+    }
     const D: usize = 1024;
     const DENSE: isize = (4 * D * D) as isize;
     let device = Device::flex().autodiff();

@@ -1,9 +1,11 @@
 //! Attention within the texts that a row is packed of: against PyTorch, and against each text alone.
 
-use crate::common::{self, Fixture, assert_close, host};
+use crate::common::{self, assert_close, fixture};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use lora_core::Dropout;
 use lora_core::ops::{ScaledDotProduct, Segments};
+use test_support::process::passed_alone;
+use test_support::tensors::host;
 
 const TOLERANCE: f32 = 3e-6;
 
@@ -15,7 +17,7 @@ fn join(by_head: Tensor<4>) -> Tensor<3> {
 
 #[test]
 fn values_and_gradients_are_pytorchs() {
-    let fixture = Fixture::open("ops/attention.safetensors");
+    let fixture = fixture("ops/attention.safetensors");
     for device in common::training_devices() {
         let get = |part: &str| fixture.tensor::<4>(&format!("packed.{part}"), &device);
         let expected = |part: &str| fixture.values(&format!("packed.{part}"));
@@ -124,6 +126,9 @@ fn each_text_is_attended_to_as_if_it_were_alone() {
 /// The fused form, in float32, drops what the composed one, in float64, drops; and texts of one length each drop others.
 #[test]
 fn each_text_drops_its_own_weights_in_both_forms() {
+    if passed_alone("segments::each_text_drops_its_own_weights_in_both_forms") {
+        return;
+    }
     const N: usize = 70;
     let weights = |dtype: DType, device: &Device| {
         let attention = ScaledDotProduct::new(0.5)

@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use crate::encoder::{EncoderConfig, SelfAttention};
-use crate::weights::{Maker, dropout};
+use crate::weights::{LayerBuilder, dropout};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::ops::ScaledDotProduct;
@@ -11,28 +11,28 @@ use lora_core::{Dropout, LoraLinear};
 /// Multi-head self-attention (Vaswani et al. 2017, section 3.2).
 #[derive(Module, Debug)]
 pub struct BertSelfAttention {
-    /// `[hidden_size, hidden_size]`.
+    /// Query projection, `[hidden_size, hidden_size]`.
     pub query: LoraLinear,
-    /// `[hidden_size, hidden_size]`.
+    /// Key projection, `[hidden_size, hidden_size]`.
     pub key: LoraLinear,
-    /// `[hidden_size, hidden_size]`.
+    /// Value projection, `[hidden_size, hidden_size]`.
     pub value: LoraLinear,
-    /// On the weights.
+    /// Dropout on the attention weights.
     pub dropout: Dropout,
     heads: usize,
 }
 
 impl BertSelfAttention {
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         path: &str,
     ) -> Result<Self, ModelError> {
         let square = [config.hidden_size; 2];
         Ok(Self {
-            query: maker.linear(&format!("{path}.query"), square)?,
-            key: maker.linear(&format!("{path}.key"), square)?,
-            value: maker.linear(&format!("{path}.value"), square)?,
+            query: builder.linear(&format!("{path}.query"), square)?,
+            key: builder.linear(&format!("{path}.key"), square)?,
+            value: builder.linear(&format!("{path}.value"), square)?,
             dropout: dropout(config.attention_dropout),
             heads: config.num_attention_heads,
         })
@@ -40,7 +40,7 @@ impl BertSelfAttention {
 }
 
 impl SelfAttention for BertSelfAttention {
-    /// Added to the scores, `[batch, 1, 1, seq]`.
+    /// Bias on the scores that masks padding, `[batch, 1, 1, seq]`.
     type Context = Tensor<4>;
 
     fn forward(&self, x: Tensor<3>, hidden: &Tensor<4>) -> Tensor<3> {

@@ -1,30 +1,30 @@
-//! The encoder.
+//! Encoder of BERT, RoBERTa and XLM-RoBERTa.
 
 use super::BertSelfAttention;
 use crate::ModelError;
-use crate::encoder::{Embeddings, EncoderConfig, Layer, Rows, hidden_keys};
-use crate::weights::Maker;
+use crate::encoder::{Embeddings, EncoderConfig, Layer, Rows, padding_mask};
+use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 
-/// BERT's, RoBERTa's and XLM-RoBERTa's encoder.
+/// Encoder of BERT, RoBERTa and XLM-RoBERTa.
 #[derive(Module, Debug)]
 pub struct BertModel {
-    /// Tokens to vectors.
+    /// Embeddings of the input.
     pub embeddings: Embeddings,
-    /// The layers.
+    /// Encoder layers.
     pub encoder: BertEncoder,
 }
 
-/// The layers, one after the other.
+/// Sequence of encoder layers.
 #[derive(Module, Debug)]
 pub struct BertEncoder {
-    /// First to last.
+    /// Layers, first to last.
     pub layer: Vec<Layer<BertSelfAttention>>,
 }
 
 impl BertEncoder {
-    /// One layer, with these rows of the last.
+    /// Runs one layer; the last layer computes only `rows`.
     pub(crate) fn forward_layer(
         &self,
         index: usize,
@@ -33,7 +33,7 @@ impl BertEncoder {
         hidden: &Tensor<4>,
     ) -> Tensor<3> {
         let layer = &self.layer[index];
-        match rows.of(index, self.layer.len()) {
+        match rows.for_layer(index, self.layer.len()) {
             Rows::All => layer.forward(x, hidden),
             Rows::First => layer.forward_first(x, hidden),
         }
@@ -42,16 +42,16 @@ impl BertEncoder {
 
 impl BertModel {
     pub(crate) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         path: &str,
     ) -> Result<Self, ModelError> {
-        let embeddings = Embeddings::build(maker, config, &format!("{path}.embeddings"))?;
+        let embeddings = Embeddings::build(builder, config, &format!("{path}.embeddings"))?;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for index in 0..config.num_hidden_layers {
             let path = format!("{path}.encoder.layer.{index}");
-            layers.push(Layer::build(maker, config, &path, |maker, path| {
-                BertSelfAttention::build(maker, config, path)
+            layers.push(Layer::build(builder, config, &path, |builder, path| {
+                BertSelfAttention::build(builder, config, path)
             })?);
         }
         Ok(Self {
@@ -60,12 +60,12 @@ impl BertModel {
         })
     }
 
-    /// The hidden states of every token, after the last layer.
+    /// Computes the hidden states of every token after the last layer.
     ///
     /// # Shapes
     /// - `ids`, `type_ids`: `[batch, seq]`
     /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch, seq, hidden_size]`; what it holds for padding means nothing
+    /// - returns `[batch, seq, hidden_size]`; the values at padding are meaningless
     ///
     /// # Panics
     /// If the shapes do not fit, or there are more tokens than positions.
@@ -78,7 +78,7 @@ impl BertModel {
         self.forward_to(Rows::All, ids, mask, type_ids)
     }
 
-    /// [`forward`](Self::forward), with these rows of the last layer.
+    /// Runs [`forward`](Self::forward) with only these rows of the last layer.
     pub(crate) fn forward_to(
         &self,
         rows: Rows,
@@ -86,7 +86,7 @@ impl BertModel {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
-        let hidden = hidden_keys(mask);
+        let hidden = padding_mask(mask);
         let x = self.embeddings.forward(ids, mask, type_ids);
         let layers = 0..self.encoder.layer.len();
         layers.fold(x, |x, index| {

@@ -1,4 +1,4 @@
-//! Reading small files that somebody else wrote: nothing that is not a regular file, and never more than a limit.
+//! Bounded reading of small files from untrusted sources: regular files only, and never more than a limit.
 
 use crate::error::ModelError;
 use serde::de::DeserializeOwned;
@@ -6,14 +6,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Opens a regular file and says how long it is.
+/// Opens a regular file and returns it with its length in bytes.
 ///
-/// The kind is looked at before opening, because opening a pipe waits for a writer that may never come, and reading
-/// a device may never end. Links are followed: the cache of the Hugging Face hub is made of them.
+/// The kind is checked before opening, because opening a pipe waits for a writer that may never come, and reading a
+/// device may never end. Links are followed: the cache of the Hugging Face Hub consists of them.
 ///
 /// # Errors
-///
-/// [`ModelError::Io`] where it cannot be opened, [`ModelError::Malformed`] where it is no regular file.
+/// [`ModelError::Io`] if it cannot be opened, [`ModelError::Malformed`] if it is not a regular file.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), ModelError> {
     let kind = std::fs::metadata(path).map_err(ModelError::io(path))?;
     if !kind.is_file() {
@@ -27,8 +26,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), ModelError> {
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
-///
-/// [`ModelError::Io`], [`ModelError::Malformed`] as for [`open_regular`], and [`ModelError::TooLarge`] past the limit.
+/// [`ModelError::Io`] and [`ModelError::Malformed`] as for [`open_regular`], [`ModelError::TooLarge`] past the limit.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
     let too_large = || ModelError::TooLarge {
         path: path.to_path_buf(),
@@ -39,7 +37,7 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelErro
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    // One byte past the limit is asked for, so that a file growing meanwhile is noticed and not cut.
+    // One byte past the limit is requested, so that a file that grows meanwhile is refused and not truncated.
     file.take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(ModelError::io(path))?;
@@ -52,8 +50,7 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelErro
 /// Reads a JSON file of at most `limit` bytes.
 ///
 /// # Errors
-///
-/// Those of [`read_bounded`], and [`ModelError::Json`] where it does not parse as a `T`.
+/// The errors of [`read_bounded`], and [`ModelError::Json`] if the content does not parse as a `T`.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, ModelError> {
     serde_json::from_slice(&read_bounded(path, limit)?).map_err(|err| ModelError::Json {
         path: path.to_path_buf(),

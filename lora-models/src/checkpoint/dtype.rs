@@ -1,10 +1,10 @@
-//! The element types that occur in checkpoints.
+//! Element types that occur in checkpoints.
 
 use std::fmt;
 
 /// Element type of a stored tensor.
 ///
-/// The floating-point kinds are read as `f32`; the others are shown, for a report or for a message, and never read.
+/// Floating-point types are read as `f32`. The others are only shown, in reports and messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -34,17 +34,17 @@ pub enum DType {
     U8,
     /// One byte holding 0 or 1.
     Bool,
-    /// A kind that only a safetensors file can hold (8-bit floats and narrower, complex numbers), by its name there.
+    /// A type that only safetensors files can hold (8-bit floats and narrower, complex numbers), by its name there.
     Other(&'static str),
 }
 
 impl DType {
-    /// Whether [`Checkpoint::read_f32`](super::Checkpoint::read_f32) can read it.
+    /// True if [`Checkpoint::read_f32`](super::Checkpoint::read_f32) can read the type.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }
 
-    /// The name that safetensors files use.
+    /// Returns the name that safetensors files use.
     pub fn name(self) -> &'static str {
         match self {
             Self::F64 => "F64",
@@ -71,48 +71,27 @@ impl fmt::Display for DType {
     }
 }
 
-impl From<safetensors::Dtype> for DType {
-    fn from(dtype: safetensors::Dtype) -> Self {
-        use safetensors::Dtype;
-        match dtype {
-            Dtype::F64 => Self::F64,
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::BF16 => Self::BF16,
-            Dtype::I64 => Self::I64,
-            Dtype::I32 => Self::I32,
-            Dtype::I16 => Self::I16,
-            Dtype::I8 => Self::I8,
-            Dtype::U64 => Self::U64,
-            Dtype::U32 => Self::U32,
-            Dtype::U16 => Self::U16,
-            Dtype::U8 => Self::U8,
-            Dtype::BOOL => Self::Bool,
-            Dtype::C64 => Self::Other("C64"),
-            Dtype::F8_E4M3 => Self::Other("F8_E4M3"),
-            Dtype::F8_E5M2 => Self::Other("F8_E5M2"),
-            _ => Self::Other("a float of 8 bits or fewer"),
+/// Implements the conversion from another library's type, most of whose variants have the same names.
+macro_rules! convert_from {
+    ($source:ty, [$($same:ident)*], $($other:ident => $dtype:expr,)* $(_ => $rest:expr)?) => {
+        impl From<$source> for DType {
+            fn from(dtype: $source) -> Self {
+                type Source = $source;
+                match dtype {
+                    $(Source::$same => Self::$same,)*
+                    $(Source::$other => $dtype,)*
+                    $(_ => $rest,)?
+                }
+            }
         }
-    }
+    };
 }
 
-impl From<pytorch_reader::DType> for DType {
-    fn from(dtype: pytorch_reader::DType) -> Self {
-        use pytorch_reader::DType as Torch;
-        match dtype {
-            Torch::F64 => Self::F64,
-            Torch::F32 => Self::F32,
-            Torch::F16 => Self::F16,
-            Torch::BF16 => Self::BF16,
-            Torch::I64 => Self::I64,
-            Torch::I32 => Self::I32,
-            Torch::I16 => Self::I16,
-            Torch::I8 => Self::I8,
-            Torch::U64 => Self::U64,
-            Torch::U32 => Self::U32,
-            Torch::U16 => Self::U16,
-            Torch::U8 => Self::U8,
-            Torch::Bool => Self::Bool,
-        }
-    }
-}
+convert_from!(safetensors::Dtype, [F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8],
+    BOOL => DType::Bool,
+    C64 => DType::Other("C64"),
+    F8_E4M3 => DType::Other("F8_E4M3"),
+    F8_E5M2 => DType::Other("F8_E5M2"),
+    _ => DType::Other("a float of 8 bits or fewer")
+);
+convert_from!(pytorch_reader::DType, [F64 F32 F16 BF16 I64 I32 I16 I8 U64 U32 U16 U8 Bool],);

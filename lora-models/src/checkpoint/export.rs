@@ -1,4 +1,4 @@
-//! Writing the weights of a model directory: one file, or shards with their index.
+//! Export of the weights of a model directory: one file, or shards with their index.
 
 use super::ExportDType;
 use super::layout::{SAFETENSORS, SAFETENSORS_INDEX};
@@ -10,14 +10,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The length of tensors above which a checkpoint is split: 5 GB, counted in powers of 1000.
+/// Default limit for the tensors of one file, in bytes: 5 GB in powers of 1000. A larger checkpoint is split.
 pub const DEFAULT_MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
-/// Writes the weights of a model as `transformers` does: `model.safetensors`, or
+/// Writer for the weights of a model in the form of `transformers`: `model.safetensors`, or
 /// `model-00001-of-00002.safetensors` and so on with `model.safetensors.index.json`.
 ///
 /// # Examples
-///
 /// ```
 /// use lora_models::checkpoint::{Checkpoint, ExportDType, SafetensorsExport};
 ///
@@ -41,7 +40,7 @@ pub struct SafetensorsExport {
 }
 
 impl SafetensorsExport {
-    /// An export to a model directory, in `F32` and in shards of at most [`DEFAULT_MAX_SHARD_BYTES`].
+    /// Creates an export to a model directory, in `F32` and in shards of at most [`DEFAULT_MAX_SHARD_BYTES`].
     pub fn new(dir: impl AsRef<Path>) -> Self {
         Self {
             dir: dir.as_ref().to_path_buf(),
@@ -56,30 +55,32 @@ impl SafetensorsExport {
         self
     }
 
-    /// Sets the most bytes of tensors that a file may hold. A longer tensor gets a file of its own.
+    /// Sets the limit for the tensors of one file, in bytes. A larger tensor gets a file of its own.
     pub fn with_max_shard_bytes(mut self, bytes: u64) -> Self {
         self.max_shard_bytes = bytes;
         self
     }
 
-    /// Writes the tensors of `plan`, given by name and shape, asking `produce` for the values of one at a time.
+    /// Writes the tensors of `plan`, given by name and shape; `produce` returns the values of one tensor at a time.
     ///
-    /// Names are asked for once each and in sorted order, so no more than one tensor need be in memory. The directory
-    /// is created where it is missing. No file gets its name before all of them are written and on the disk; an error
-    /// on the way leaves the directory as it was. Files of an earlier export of the same kind that would be taken for
-    /// a part of this one, or before it, are removed at the end.
+    /// Each name is requested once, in sorted order, so only one tensor needs to be in memory. The directory is
+    /// created if it is missing. Files get their names after all of them are written to disk; an error on the way
+    /// leaves the directory unchanged. Files of an earlier export that a reader would take for a part of this one, or
+    /// prefer to it, are removed at the end.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Export`] where two tensors have one name, [`ModelError::TensorShape`] where `produce` gives
-    /// another number of values than the shape has, [`ModelError::TensorOverflow`] where a value does not fit in the
-    /// element type, [`ModelError::Io`], and whatever `produce` gives.
+    /// [`ModelError::Export`] if two tensors have one name, [`ModelError::TensorShape`] if `produce` returns another
+    /// number of values than the shape has, [`ModelError::TensorOverflow`] if a value does not fit in the element
+    /// type, [`ModelError::Io`], and the errors of `produce`.
     pub fn write(
         &self,
         plan: &[(String, Vec<usize>)],
         mut produce: impl FnMut(&str) -> Result<Vec<f32>, ModelError>,
     ) -> Result<ExportReport, ModelError> {
-        let tensors = plan_tensors(&self.dir, plan, self.dtype)?;
+        let shapes = plan
+            .iter()
+            .map(|(name, shape)| (name.as_str(), shape.as_slice()));
+        let tensors = plan_tensors(&self.dir, shapes, self.dtype)?;
         let shards = split(&tensors, self.max_shard_bytes);
         std::fs::create_dir_all(&self.dir).map_err(ModelError::io(&self.dir))?;
 
@@ -127,10 +128,8 @@ impl SafetensorsExport {
             },
             "weight_map": weight_map,
         });
-        let mut json = serde_json::to_vec_pretty(&index).map_err(|err| ModelError::Export {
-            path: path.to_path_buf(),
-            message: err.to_string(),
-        })?;
+        let json = serde_json::to_vec_pretty(&index);
+        let mut json = json.map_err(|err| ModelError::export(path, err.to_string()))?;
         json.push(b'\n');
         Ok(write_file_atomically(path, Overwrite::Replace, |file| {
             file.write_all(&json)
@@ -138,22 +137,22 @@ impl SafetensorsExport {
     }
 }
 
-/// What was written.
+/// Files and sizes of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExportReport {
-    /// The files, the index of the shards last.
+    /// Written files, the index of the shards last.
     pub files: Vec<PathBuf>,
     /// Number of tensors.
     pub tensors: usize,
-    /// Number of their elements.
+    /// Number of elements.
     pub parameters: u64,
-    /// Bytes of the elements.
+    /// Size of the elements in bytes.
     pub tensor_bytes: u64,
     /// Length of the files that hold tensors, in bytes.
     pub file_bytes: u64,
 }
 
-/// Fills shard after shard, in order. There is at least one, even of nothing.
+/// Assigns tensors to shards, in order. Even without tensors there is one shard.
 fn split<'p, 'a>(tensors: &'p [PlannedTensor<'a>], max_bytes: u64) -> Vec<&'p [PlannedTensor<'a>]> {
     let mut shards = Vec::new();
     let mut start = 0;
@@ -170,7 +169,7 @@ fn split<'p, 'a>(tensors: &'p [PlannedTensor<'a>], max_bytes: u64) -> Vec<&'p [P
     shards
 }
 
-/// The name of a file among `count`, counted from 0, as `huggingface_hub` writes them.
+/// Returns the name of shard `number` of `count`, counted from 0, as `huggingface_hub` writes it.
 fn file_name(number: usize, count: usize) -> String {
     if count == 1 {
         SAFETENSORS.to_string()
@@ -179,8 +178,8 @@ fn file_name(number: usize, count: usize) -> String {
     }
 }
 
-/// Removes what an earlier export left in the directory: a `model.safetensors` is found before an index, and shards
-/// that no index names only take space.
+/// Removes what an earlier export left in the directory: readers prefer a `model.safetensors` to an index, and shards
+/// that no index names waste space.
 fn remove_stale(dir: &Path, written: &[PathBuf]) -> Result<(), ModelError> {
     for entry in std::fs::read_dir(dir).map_err(ModelError::io(dir))? {
         let path = entry.map_err(ModelError::io(dir))?.path();
@@ -200,7 +199,7 @@ fn remove_stale(dir: &Path, written: &[PathBuf]) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Whether a name is one that [`file_name`] gives to a shard.
+/// True if a name is one that [`file_name`] gives to a shard.
 fn is_shard_name(name: &str) -> bool {
     let numbers = name
         .strip_prefix("model-")

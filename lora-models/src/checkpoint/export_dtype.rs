@@ -1,4 +1,4 @@
-//! The element types that a checkpoint is written in.
+//! Element types of exported checkpoints.
 
 use crate::error::ModelError;
 use half::slice::HalfFloatSliceExt;
@@ -8,17 +8,17 @@ use std::fmt;
 /// Element type of an exported checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ExportDType {
-    /// 32-bit float: what was computed, exactly.
+    /// 32-bit float: the computed values, exactly.
     #[default]
     F32,
-    /// Half precision: 11 significant bits, and nothing above 65504.
+    /// Half precision: 11 significant bits, values up to 65504.
     F16,
-    /// The upper half of an `F32`: its range, with 8 significant bits.
+    /// Upper half of an `F32`: its range, with 8 significant bits.
     BF16,
 }
 
 impl ExportDType {
-    /// Bytes of one element.
+    /// Returns the size of one element in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -26,7 +26,7 @@ impl ExportDType {
         }
     }
 
-    /// The name that `config.json` of `transformers` uses (`torch_dtype` or `dtype`).
+    /// Returns the name in the `config.json` of `transformers` (`torch_dtype` or `dtype`).
     pub fn torch_name(self) -> &'static str {
         match self {
             Self::F32 => "float32",
@@ -38,8 +38,7 @@ impl ExportDType {
     /// Appends `values`, rounded to nearest, as little-endian bytes.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::TensorOverflow`] where a finite value would become infinite; `name` is for that message.
+    /// [`ModelError::TensorOverflow`] if a finite value would become infinite; the message names the tensor `name`.
     pub(super) fn encode(
         self,
         name: &str,
@@ -51,33 +50,30 @@ impl ExportDType {
                 bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
                 Ok(())
             }
-            Self::F16 => {
-                let mut halves = vec![f16::ZERO; values.len()];
-                halves.convert_from_f32_slice(values);
-                bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
-                self.check_range(name, values, |i| halves[i].is_infinite())
-            }
-            Self::BF16 => {
-                let mut halves = vec![bf16::ZERO; values.len()];
-                halves.convert_from_f32_slice(values);
-                bytes.extend(halves.iter().flat_map(|half| half.to_le_bytes()));
-                self.check_range(name, values, |i| halves[i].is_infinite())
-            }
+            Self::F16 => self.encode_half(name, values, bytes, f16::ZERO, f16::to_le_bytes),
+            Self::BF16 => self.encode_half(name, values, bytes, bf16::ZERO, bf16::to_le_bytes),
         }
     }
 
-    fn check_range(
+    fn encode_half<H: Copy>(
         self,
         name: &str,
         values: &[f32],
-        became_infinite: impl Fn(usize) -> bool,
-    ) -> Result<(), ModelError> {
-        let lost = values
-            .iter()
-            .enumerate()
-            .find(|&(i, value)| became_infinite(i) && value.is_finite());
-        match lost {
-            Some((_, &value)) => Err(ModelError::TensorOverflow {
+        bytes: &mut Vec<u8>,
+        zero: H,
+        to_bytes: fn(H) -> [u8; 2],
+    ) -> Result<(), ModelError>
+    where
+        [H]: HalfFloatSliceExt,
+        f32: From<H>,
+    {
+        let mut halves = vec![zero; values.len()];
+        halves.convert_from_f32_slice(values);
+        bytes.extend(halves.iter().flat_map(|&half| to_bytes(half)));
+        let lost =
+            |(&value, &half): &(&f32, &H)| value.is_finite() && f32::from(half).is_infinite();
+        match values.iter().zip(&halves).find(lost) {
+            Some((&value, _)) => Err(ModelError::TensorOverflow {
                 name: name.to_string(),
                 value,
                 dtype: self.to_string(),

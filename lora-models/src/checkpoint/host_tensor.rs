@@ -1,11 +1,11 @@
-//! A tensor in the memory of the host, and the conversion of stored bytes to `f32`.
+//! Tensors in the memory of the host, and the conversion of stored bytes to `f32`.
 
 use super::DType;
 use crate::error::ModelError;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// Elements converted at a time: their 16-bit form fits in the first-level cache.
+/// Number of elements converted at a time: their 16-bit form fits in the first-level cache.
 const BLOCK: usize = 4096;
 
 /// A tensor read from a checkpoint.
@@ -13,20 +13,19 @@ const BLOCK: usize = 4096;
 pub struct HostTensor {
     /// Extents, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The elements in row-major order, as many as the product of `shape`.
+    /// Elements in row-major order, as many as the product of `shape`.
     pub values: Vec<f32>,
 }
 
 impl HostTensor {
     /// Converts the stored elements of a tensor, once and into their final place.
     ///
-    /// `elements` has been checked against the file by whoever read the header: it never exceeds what `bytes` holds,
-    /// and this is checked here again before anything is allocated.
+    /// The header was already compared with the file; the number of elements is checked here again before anything is
+    /// allocated.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::TensorDtype`] where the elements are no floats, [`ModelError::TensorShape`] where `bytes` does
-    /// not hold as many elements as `shape` says.
+    /// [`ModelError::TensorDtype`] if the elements are not floats, [`ModelError::TensorShape`] if `bytes` does not
+    /// hold as many elements as `shape` says.
     pub(super) fn from_bytes(
         name: &str,
         dtype: DType,
@@ -45,11 +44,7 @@ impl HostTensor {
             .iter()
             .try_fold(1usize, |n, &extent| n.checked_mul(extent));
         if declared != Some(elements) || !bytes.len().is_multiple_of(size) {
-            return Err(ModelError::TensorShape {
-                name: name.to_string(),
-                expected: shape,
-                found: vec![elements],
-            });
+            return Err(ModelError::shape(name, &shape, &[elements]));
         }
         let values = match dtype {
             DType::F64 => f64_values(bytes, order),
@@ -61,12 +56,12 @@ impl HostTensor {
     }
 }
 
-/// In which order the bytes of an element lie.
+/// Byte order of stored elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ByteOrder {
-    /// Least significant first: what safetensors files hold.
+    /// Least significant byte first, as in safetensors files.
     Little,
-    /// That of this machine: what `pytorch_reader` hands out.
+    /// Order of this machine, as `pytorch_reader` returns bytes.
     Native,
 }
 
@@ -76,7 +71,7 @@ impl ByteOrder {
     }
 }
 
-/// The error for asking for a tensor of integers or of an exotic kind as `f32`.
+/// Builds the error for a tensor of integers or of an exotic type that was requested as `f32`.
 pub(super) fn not_float(name: &str, dtype: DType) -> ModelError {
     ModelError::TensorDtype {
         name: name.to_string(),
@@ -106,7 +101,7 @@ fn f32_values(bytes: &[u8], order: ByteOrder) -> Vec<f32> {
     values
 }
 
-/// Values past the range of `f32` become infinite, as in `tensor.float()` of PyTorch.
+/// Converts 64-bit floats. Values past the range of `f32` become infinite, as in `tensor.float()` of PyTorch.
 fn f64_values(bytes: &[u8], order: ByteOrder) -> Vec<f32> {
     let element = |b: &[u8]| {
         let raw = [b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]];
@@ -120,7 +115,7 @@ fn f64_values(bytes: &[u8], order: ByteOrder) -> Vec<f32> {
     bytes.chunks_exact(8).map(element).collect()
 }
 
-/// Both kinds of 16-bit float, a block at a time: `half` converts slices with the vector instructions of the machine.
+/// Converts 16-bit floats of either type, a block at a time: `half` converts slices with vector instructions.
 fn half_values<H: Copy>(bytes: &[u8], order: ByteOrder, from_bits: fn(u16) -> H) -> Vec<f32>
 where
     [H]: HalfFloatSliceExt,
@@ -150,7 +145,7 @@ mod tests {
             .map(|tensor| tensor.values)
     }
 
-    /// More than one block, of values that all four types hold exactly.
+    /// Returns more than one block of values that all four types hold exactly.
     fn exact() -> Vec<f32> {
         (0..BLOCK + 77)
             .map(|i| (i % 251) as f32 * 0.5 - 31.0)

@@ -1,20 +1,41 @@
-//! Which files hold the weights of a model directory.
+//! Weight files of a model directory.
 
 use super::shard_index::ShardIndex;
 use crate::error::ModelError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One file of safetensors.
+/// Name of a single safetensors file.
 pub(crate) const SAFETENSORS: &str = "model.safetensors";
-/// The index of several files of safetensors.
+/// Name of the index of several safetensors files.
 pub(crate) const SAFETENSORS_INDEX: &str = "model.safetensors.index.json";
-/// One file written by `torch.save`.
+/// Name of a single file written by `torch.save`.
 pub(crate) const PYTORCH_BIN: &str = "pytorch_model.bin";
-/// The index of several files written by `torch.save`.
+/// Name of the index of several files written by `torch.save`.
 pub(crate) const PYTORCH_BIN_INDEX: &str = "pytorch_model.bin.index.json";
 
-/// What kind of file the weights came from.
+/// Files of a model directory, in order of preference.
+const FILES: [(&str, CheckpointSource); 4] = [
+    (SAFETENSORS, CheckpointSource::Safetensors),
+    (SAFETENSORS_INDEX, CheckpointSource::SafetensorsShards),
+    (PYTORCH_BIN, CheckpointSource::PytorchBin),
+    (PYTORCH_BIN_INDEX, CheckpointSource::PytorchBinShards),
+];
+
+/// Extensions of single files; the first that fits counts.
+const EXTENSIONS: [(&str, CheckpointSource); 6] = [
+    (
+        ".safetensors.index.json",
+        CheckpointSource::SafetensorsShards,
+    ),
+    (".bin.index.json", CheckpointSource::PytorchBinShards),
+    (".safetensors", CheckpointSource::Safetensors),
+    (".bin", CheckpointSource::PytorchBin),
+    (".pt", CheckpointSource::PytorchBin),
+    (".pth", CheckpointSource::PytorchBin),
+];
+
+/// Kind of the files that hold the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CheckpointSource {
@@ -29,12 +50,12 @@ pub enum CheckpointSource {
 }
 
 impl CheckpointSource {
-    /// Whether the tensors lie in pickles.
+    /// True if the tensors lie in pickles.
     pub fn is_pickle(self) -> bool {
         matches!(self, Self::PytorchBin | Self::PytorchBinShards)
     }
 
-    /// Ending of the files that hold the tensors.
+    /// Returns the extension of the files that hold the tensors.
     pub(super) fn extension(self) -> &'static str {
         if self.is_pickle() {
             ".bin"
@@ -55,13 +76,13 @@ impl fmt::Display for CheckpointSource {
     }
 }
 
-/// The files of a checkpoint, found but not opened.
+/// Files of a checkpoint, found but not opened.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(super) source: CheckpointSource,
-    /// The files that hold tensors, each once.
+    /// Files that hold tensors, each once.
     pub(super) files: Vec<PathBuf>,
-    /// For shards, which file each tensor is in.
+    /// Shard of each tensor, for a checkpoint in shards.
     pub(super) index: Option<ShardIndex>,
 }
 
@@ -69,28 +90,18 @@ impl Layout {
     /// Looks for the weights at `path`, a model directory or one of the files themselves.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::MissingFile`] naming what was looked for, and what reading an index can give.
+    /// [`ModelError::MissingFile`] with the names looked for, and the errors of reading an index.
     pub(crate) fn find(path: &Path) -> Result<Self, ModelError> {
         if !path.is_dir() {
-            return Self::of_file(path);
+            return Self::from_file(path);
         }
-        let found = [
-            (SAFETENSORS, CheckpointSource::Safetensors),
-            (SAFETENSORS_INDEX, CheckpointSource::SafetensorsShards),
-            (PYTORCH_BIN, CheckpointSource::PytorchBin),
-            (PYTORCH_BIN_INDEX, CheckpointSource::PytorchBinShards),
-        ]
-        .into_iter()
-        .find(|(name, _)| path.join(name).exists());
-        match found {
-            Some((name, source)) => Self::of_kind(source, path.join(name)),
-            None => Err(missing(path)),
-        }
+        let found = FILES.iter().find(|(name, _)| path.join(name).exists());
+        let (name, source) = found.ok_or_else(|| missing(path))?;
+        Self::from_source(*source, path.join(name))
     }
 
-    /// A file given by its own path tells its kind by its ending.
-    fn of_file(path: &Path) -> Result<Self, ModelError> {
+    /// Finds the kind of a single file by its extension.
+    fn from_file(path: &Path) -> Result<Self, ModelError> {
         if !path.exists() {
             return Err(missing(path));
         }
@@ -98,28 +109,18 @@ impl Layout {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        let source = if name.ends_with(".safetensors.index.json") {
-            CheckpointSource::SafetensorsShards
-        } else if name.ends_with(".bin.index.json") {
-            CheckpointSource::PytorchBinShards
-        } else if name.ends_with(".safetensors") {
-            CheckpointSource::Safetensors
-        } else if [".bin", ".pt", ".pth"]
-            .iter()
-            .any(|ending| name.ends_with(ending))
-        {
-            CheckpointSource::PytorchBin
-        } else {
-            return Err(ModelError::malformed(
-                path,
-                "its name ends with none of .safetensors, .safetensors.index.json, .bin, .pt, .pth, .bin.index.json, \
-                 so its kind is unknown",
-            ));
+        let source = EXTENSIONS.iter().find(|(ending, _)| name.ends_with(ending));
+        let Some(&(_, source)) = source else {
+            let message = format!(
+                "its name ends with none of {}, so its kind is unknown",
+                EXTENSIONS.map(|(ending, _)| ending).join(", ")
+            );
+            return Err(ModelError::malformed(path, message));
         };
-        Self::of_kind(source, path.to_path_buf())
+        Self::from_source(source, path.to_path_buf())
     }
 
-    fn of_kind(source: CheckpointSource, path: PathBuf) -> Result<Self, ModelError> {
+    fn from_source(source: CheckpointSource, path: PathBuf) -> Result<Self, ModelError> {
         match source {
             CheckpointSource::Safetensors | CheckpointSource::PytorchBin => Ok(Self {
                 source,
@@ -151,19 +152,13 @@ impl Layout {
 }
 
 fn missing(path: &Path) -> ModelError {
-    let looked_for = [
-        SAFETENSORS,
-        SAFETENSORS_INDEX,
-        PYTORCH_BIN,
-        PYTORCH_BIN_INDEX,
-    ];
     ModelError::MissingFile {
         path: path.to_path_buf(),
-        looked_for: looked_for.map(str::to_string).to_vec(),
+        looked_for: FILES.map(|(name, _)| name.to_string()).to_vec(),
     }
 }
 
-/// The last part of a path, for messages and reports.
+/// Returns the last component of a path, for messages and reports.
 pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .unwrap_or(path.as_os_str())

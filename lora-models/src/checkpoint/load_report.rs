@@ -1,38 +1,38 @@
-//! What was loaded from a checkpoint, for a person and for a log.
+//! Report of a loaded checkpoint, for people and for logs.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The outcome of loading a checkpoint: every tensor is counted as loaded or listed as ignored.
+/// Account of a loaded checkpoint: every tensor is counted as loaded or listed as ignored.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoadReport {
-    /// The kind of files, as [`CheckpointSource`](super::CheckpointSource) displays it.
+    /// Kind of the files, as [`CheckpointSource`](super::CheckpointSource) displays it.
     pub source: String,
     /// Names of the files that hold the tensors.
     pub files: Vec<String>,
-    /// Length of those files together, in bytes.
+    /// Total length of those files in bytes.
     pub file_bytes: u64,
-    /// Number of tensors loaded.
+    /// Number of loaded tensors.
     pub tensors: usize,
-    /// Number of elements of those tensors.
+    /// Number of elements of the loaded tensors.
     pub parameters: u64,
-    /// Bytes that those tensors take in their stored types.
+    /// Size of the loaded tensors in their stored types, in bytes.
     pub bytes: u64,
     /// Number of loaded tensors of each stored element type.
     pub dtypes: BTreeMap<String, usize>,
-    /// Tensors of the files that were left alone on purpose.
+    /// Tensors of the files that were ignored on purpose.
     pub ignored: Vec<IgnoredTensor>,
-    /// Seconds from opening the reader to the last tensor.
+    /// Time from opening the reader to the last tensor, in seconds.
     pub seconds: f64,
 }
 
-/// A tensor that a model leaves alone on purpose.
+/// A tensor that a model ignores on purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IgnoredTensor {
-    /// Its name in the file.
+    /// Name in the file.
     pub name: String,
-    /// Why it is not needed.
+    /// Reason for ignoring it.
     pub reason: String,
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// A number of bytes as a person reads it, in powers of 1000.
+/// A number of bytes, displayed in powers of 1000.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {

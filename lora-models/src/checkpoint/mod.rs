@@ -1,27 +1,29 @@
-//! Weights of the Hugging Face formats: read from whichever files a model directory has, written as safetensors.
+//! Weights in the Hugging Face formats: readers for the files of a model directory, and an export as safetensors.
 //!
 //! | concept | file |
 //! | --- | --- |
-//! | [`Checkpoint`]: named tensors of a directory, whatever files they lie in | `mod.rs` |
-//! | [`CheckpointSource`]: which files a directory has, and which are taken | `layout.rs`, `shard_index.rs` |
+//! | [`Checkpoint`]: named tensors of a directory | `mod.rs` |
+//! | [`CheckpointSource`]: weight files of a directory, in their order of preference | `layout.rs`, `shard_index.rs` |
 //! | safetensors, mapped into memory | `safetensors_file.rs` |
-//! | pickles of `torch.save`, looked through and never executed | `pickle_file.rs`, `pickle_scan.rs`, `zip_directory.rs` |
-//! | pickles written for PyTorch: [`write_pickle`] | `pickle_writer.rs` |
+//! | pickles of `torch.save`, scanned and never executed | `pickle_file.rs`, `pickle_scan.rs`, `zip_archive.rs` |
+//! | [`write_pickle`]: pickles for PyTorch | `pickle_writer.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
 //! | [`StrictReader`], [`LoadReport`]: every tensor used, ignored by name, or an error | `strict_reader.rs`, `load_report.rs` |
-//! | [`SafetensorsExport`]: writing a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
+//! | [`SafetensorsExport`]: export of a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
 //!
-//! Nothing here knows of models: the names of tensors are those in the files, and the key map of a model family turns
-//! them into fields.
+//! This module knows nothing of models: tensors keep the names that they have in the files, and the key map of each
+//! model family translates them to fields.
+//!
+//! `burn-store` has stores, key remapping and adapters of its own. It is not used here because it knows no shard index,
+//! ignores unused tensors by default, and cannot quantize weights as they are read, which bounds the memory of a load.
 //!
 //! # Hostile files
 //!
-//! A checkpoint is somebody else's file. Lengths, offsets and shapes are compared with the size of the file before
+//! A checkpoint may come from an attacker. Lengths, offsets and shapes are compared with the size of the file before
 //! anything is allocated for them; shard names cannot lead out of the directory; pickles are parsed and never
-//! executed, and refused when they refer to anything but tensors. What breaks a rule is an error with the file's path.
+//! executed, and are refused if they refer to anything but tensors. Violations are errors with the file's path.
 //!
 //! # Examples
-//!
 //! ```
 //! use lora_models::checkpoint::{Checkpoint, SafetensorsExport, StrictReader};
 //!
@@ -56,7 +58,7 @@ mod safetensors_file;
 mod safetensors_writer;
 pub(crate) mod shard_index;
 mod strict_reader;
-mod zip_directory;
+mod zip_archive;
 
 pub use dtype::DType;
 pub use export::{DEFAULT_MAX_SHARD_BYTES, ExportReport, SafetensorsExport};
@@ -76,52 +78,48 @@ use shard_index::ShardIndex;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The tensors of a model, by the names that they have in its files.
+/// Tensors of a model, by their names in its files.
 ///
-/// Opening reads headers only. Elements are read when asked for, and may be read from several threads at once.
+/// Opening reads headers only. Elements are read on request, from several threads at once if needed.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
     source: CheckpointSource,
-    files: Vec<WeightFile>,
-    /// Each tensor with the position of its file in `files`.
+    files: Vec<Box<dyn TensorFile>>,
+    /// Position of each tensor's file in `files`.
     tensors: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
-    /// Opens the weights of a model directory, or one file of weights or an index by its own path.
+    /// Opens the weights of a model directory, or a single file of weights or an index by its own path.
     ///
-    /// A directory is looked through for `model.safetensors`, `model.safetensors.index.json`, `pytorch_model.bin` and
-    /// `pytorch_model.bin.index.json`, in this order, and the first that is there is taken.
+    /// In a directory the first of `model.safetensors`, `model.safetensors.index.json`, `pytorch_model.bin` and
+    /// `pytorch_model.bin.index.json` that exists is opened.
     ///
-    /// Safetensors files stay mapped for as long as the checkpoint lives, and on Unix as a model that was loaded from it:
-    /// weights in f32 that lie as they are used are not copied. The files may be replaced or removed meanwhile (by
-    /// renaming, as [`SafetensorsExport`] does), but must not be changed or cut short in place.
+    /// Safetensors files stay mapped into memory as long as the checkpoint exists, and on Unix as long as a model that
+    /// was loaded from it: f32 weights whose layout needs no change are not copied. The files may be replaced or
+    /// removed meanwhile (by renaming, as [`SafetensorsExport`] does), but must not be changed or truncated in place.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::MissingFile`] where none of them is there, or a shard is not;
-    /// [`ModelError::Malformed`] and [`ModelError::Json`] where a file breaks its format, two shards hold the same
-    /// tensor, or a shard lacks one that the index says it has; [`ModelError::TooLarge`] for an index of absurd
-    /// length; [`ModelError::Io`] where a file cannot be read.
+    /// [`ModelError::MissingFile`] if none of the files or a shard is missing; [`ModelError::Malformed`] and
+    /// [`ModelError::Json`] if a file breaks its format, two shards hold the same tensor, or a shard lacks a tensor
+    /// that the index assigns to it; [`ModelError::TooLarge`] for an oversized index; [`ModelError::Io`] if a file
+    /// cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let layout = Layout::find(path)?;
         let files = layout
             .files
             .iter()
-            .map(|file| WeightFile::open(file, layout.source))
+            .map(|file| open_file(file, layout.source))
             .collect::<Result<Vec<_>, _>>()?;
         let mut tensors = BTreeMap::new();
         for (position, file) in files.iter().enumerate() {
             for name in file.names() {
                 if let Some(earlier) = tensors.insert(name.clone(), position) {
-                    let earlier: &WeightFile = &files[earlier];
-                    let message = format!(
-                        "it holds tensor `{name}`, which {} holds as well",
-                        file_name(&earlier.path)
-                    );
-                    return Err(ModelError::malformed(&file.path, message));
+                    let earlier = file_name(files[earlier].path());
+                    let message = format!("tensor `{name}` is in {earlier} as well");
+                    return Err(ModelError::malformed(file.path(), message));
                 }
             }
         }
@@ -136,63 +134,63 @@ impl Checkpoint {
         })
     }
 
-    /// The path that the checkpoint was opened by.
+    /// Returns the path that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What kind of files the tensors lie in.
+    /// Returns the kind of the files that hold the tensors.
     pub fn source(&self) -> CheckpointSource {
         self.source
     }
 
-    /// The files that hold tensors.
+    /// Returns the files that hold tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|file| file.path.as_path())
+        self.files.iter().map(|file| file.path())
     }
 
-    /// Length of those files together, in bytes.
+    /// Returns the total length of those files in bytes.
     pub fn file_bytes(&self) -> u64 {
-        self.files.iter().map(WeightFile::file_bytes).sum()
+        self.files.iter().map(|file| file.file_bytes()).sum()
     }
 
-    /// What safetensors files note beside their tensors; where several note the same key, the first counts.
+    /// Returns the metadata of safetensors files; if several files have the same key, the first one counts.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let files = self.files.iter().rev();
-        files.flat_map(WeightFile::metadata).collect()
+        files.flat_map(|file| file.metadata()).collect()
     }
 
-    /// The names of all tensors, sorted.
+    /// Returns the names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Number of tensors.
+    /// Returns the number of tensors.
     pub fn len(&self) -> usize {
         self.tensors.len()
     }
 
-    /// Whether there is no tensor at all.
+    /// True if there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
 
-    /// Whether there is a tensor of that name.
+    /// True if there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// Extents of a tensor, outermost first; `None` where there is none of that name.
+    /// Returns the extents of a tensor, outermost first; `None` if there is no tensor of this name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.file_of(name)?.shape(name)
     }
 
-    /// Element type of a tensor in the file; `None` where there is none of that name.
+    /// Returns the element type of a tensor in its file; `None` if there is no tensor of this name.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.file_of(name)?.dtype(name)
     }
 
-    /// Bytes that a tensor takes in its stored type; `None` where there is none of that name.
+    /// Returns the size of a tensor in its stored type, in bytes; `None` if there is no tensor of this name.
     pub fn bytes_of(&self, name: &str) -> Option<u64> {
         self.file_of(name)?.bytes_of(name)
     }
@@ -200,123 +198,85 @@ impl Checkpoint {
     /// Reads a tensor of floats, converted to `f32`.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::TensorMissing`] where there is none of that name, [`ModelError::TensorDtype`] where its elements
-    /// are no floats, [`ModelError::Malformed`] or [`ModelError::Io`] where they cannot be read.
+    /// [`ModelError::TensorMissing`] if there is no tensor of this name, [`ModelError::TensorDtype`] if its elements
+    /// are not floats, [`ModelError::Malformed`] or [`ModelError::Io`] if they cannot be read.
     pub fn read_f32(&self, name: &str) -> Result<HostTensor, ModelError> {
-        let missing = || ModelError::TensorMissing {
-            names: vec![name.to_string()],
-        };
-        self.file_of(name)
-            .and_then(|file| file.read_f32(name))
-            .ok_or_else(missing)?
+        let read = self.file_of(name).and_then(|file| file.read_f32(name));
+        read.ok_or_else(|| ModelError::missing(name))?
     }
 
-    /// The elements of a tensor in the pages of its file, which stays mapped for as long as they are held; `None` where
-    /// they are to be [read](Self::read_f32): a tensor of another type than `f32`, a pickle.
+    /// Returns the elements of a tensor in the mapped pages of its file. `None` for a tensor of another type than
+    /// `f32` and for a pickle: [`read_f32`](Self::read_f32) converts these.
     pub(crate) fn mapped_f32(&self, name: &str) -> Option<bytes::Bytes> {
-        match &self.file_of(name)?.content {
-            Content::Safetensors(file) => file.mapped_f32(name),
-            Content::Pickle(_) => None,
-        }
+        self.file_of(name)?.mapped_f32(name)
     }
 
-    fn file_of(&self, name: &str) -> Option<&WeightFile> {
-        self.tensors
-            .get(name)
-            .and_then(|&position| self.files.get(position))
+    fn file_of(&self, name: &str) -> Option<&dyn TensorFile> {
+        let &position = self.tensors.get(name)?;
+        Some(self.files.get(position)?.as_ref())
     }
 }
 
-/// Compares the index with what the shards hold.
+/// Compares the index with the tensors in the shards.
 fn check_index(
     index: &ShardIndex,
-    files: &[WeightFile],
+    files: &[Box<dyn TensorFile>],
     tensors: &BTreeMap<String, usize>,
 ) -> Result<(), ModelError> {
     for (tensor, shard) in index.tensors() {
-        let holder = tensors
-            .get(tensor)
-            .and_then(|&position| files.get(position));
-        if holder.is_none_or(|file| file_name(&file.path) != shard) {
+        let holder = tensors.get(tensor).map(|&position| files[position].path());
+        if holder.is_none_or(|path| file_name(path) != shard) {
             // `Layout` took the files from this index, so the shard is one of them.
-            let path = files
-                .iter()
-                .map(|file| &file.path)
-                .find(|path| file_name(path) == shard);
-            return Err(ModelError::Malformed {
-                path: path.cloned().unwrap_or_else(|| PathBuf::from(shard)),
-                message: format!("it lacks tensor `{tensor}`, which the index says it holds"),
-            });
+            let mut paths = files.iter().map(|file| file.path());
+            let path = paths.find(|path| file_name(path) == shard);
+            let message = format!("it lacks tensor `{tensor}`, which the index assigns to it");
+            return Err(ModelError::malformed(
+                path.unwrap_or(Path::new(shard)),
+                message,
+            ));
         }
     }
     Ok(())
 }
 
-/// One opened file of tensors.
-#[derive(Debug)]
-struct WeightFile {
-    path: PathBuf,
-    content: Content,
-}
+/// An opened file of tensors. Lookups return `None` if there is no tensor of the name.
+trait TensorFile: std::fmt::Debug + Send + Sync {
+    /// Returns the path of the file.
+    fn path(&self) -> &Path;
 
-#[derive(Debug)]
-enum Content {
-    Safetensors(SafetensorsFile),
-    Pickle(PickleFile),
-}
+    /// Returns the length of the file in bytes.
+    fn file_bytes(&self) -> u64;
 
-/// Calls the same method of whichever kind of file it is.
-macro_rules! of_content {
-    ($file:expr, $method:ident($($argument:expr),*)) => {
-        match &$file.content {
-            Content::Safetensors(file) => file.$method($($argument),*),
-            Content::Pickle(file) => file.$method($($argument),*),
-        }
-    };
-}
+    /// Returns the names of all tensors, in no order.
+    fn names(&self) -> Vec<String>;
 
-impl WeightFile {
-    fn open(path: &Path, source: CheckpointSource) -> Result<Self, ModelError> {
-        let content = if source.is_pickle() {
-            Content::Pickle(PickleFile::open(path)?)
-        } else {
-            Content::Safetensors(SafetensorsFile::open(path)?)
-        };
-        Ok(Self {
-            path: path.to_path_buf(),
-            content,
-        })
-    }
+    /// Returns the extents of a tensor, outermost first.
+    fn shape(&self, name: &str) -> Option<&[usize]>;
 
-    fn names(&self) -> Vec<String> {
-        of_content!(self, names())
-    }
+    /// Returns the element type of a tensor.
+    fn dtype(&self, name: &str) -> Option<DType>;
 
+    /// Returns the size of a tensor in its stored type, in bytes.
+    fn bytes_of(&self, name: &str) -> Option<u64>;
+
+    /// Reads a tensor as `f32`.
+    fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>>;
+
+    /// Returns the metadata of the file.
     fn metadata(&self) -> Vec<(String, String)> {
-        match &self.content {
-            Content::Safetensors(file) => file.metadata(),
-            Content::Pickle(_) => Vec::new(),
-        }
+        Vec::new()
     }
 
-    fn file_bytes(&self) -> u64 {
-        of_content!(self, file_bytes())
+    /// Returns the mapped elements of an `f32` tensor, if this machine can compute with them in place.
+    fn mapped_f32(&self, _name: &str) -> Option<bytes::Bytes> {
+        None
     }
+}
 
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        of_content!(self, shape(name))
-    }
-
-    fn dtype(&self, name: &str) -> Option<DType> {
-        of_content!(self, dtype(name))
-    }
-
-    fn bytes_of(&self, name: &str) -> Option<u64> {
-        of_content!(self, bytes_of(name))
-    }
-
-    fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
-        of_content!(self, read_f32(name))
-    }
+fn open_file(path: &Path, source: CheckpointSource) -> Result<Box<dyn TensorFile>, ModelError> {
+    Ok(if source.is_pickle() {
+        Box::new(PickleFile::open(path)?)
+    } else {
+        Box::new(SafetensorsFile::open(path)?)
+    })
 }

@@ -1,14 +1,14 @@
-//! One file written by `torch.save`: a pickle of tensors, never executed.
+//! A file written by `torch.save`: a pickle of tensors, never executed.
 //!
-//! Read through `pytorch_reader`, which interprets the few calls that rebuild tensors and reads a tensor's elements
-//! when they are asked for, gathered into row-major order where the tensor was a transposed or otherwise strided view.
-//! Before that, this file looks through the pickle for anything but tensors ([`super::pickle_scan`]).
+//! `pytorch_reader` interprets the few calls that rebuild tensors. It reads the elements of a tensor on request and
+//! gathers them into row-major order if the tensor was a transposed or otherwise strided view. Before that,
+//! [`super::pickle_scan`] checks that the pickle holds nothing but tensors.
 
-use super::DType;
 use super::bounded::open_regular;
 use super::host_tensor::{ByteOrder, HostTensor, not_float};
 use super::pickle_scan::{MAX_PICKLE_BYTES, scan};
-use super::zip_directory::read_pickle;
+use super::zip_archive::read_pickle;
+use super::{DType, TensorFile};
 use crate::error::ModelError;
 use pytorch_reader::{PytorchError, PytorchReader, Tensor};
 use std::fs::File;
@@ -21,7 +21,7 @@ const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 /// First bytes of the older format: the magic number 0x1950a86a20f9469cfc6c, pickled with protocol 2.
 const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-/// The pickles that open the older format: magic number, version, machine, tensors, storage keys.
+/// Number of pickles at the start of the older format: magic number, version, machine, tensors, storage keys.
 const LEGACY_PICKLES: usize = 5;
 
 /// A file of pickled tensors whose elements have not been read yet.
@@ -36,16 +36,15 @@ impl PickleFile {
     /// Checks and parses the pickle; no element is read yet.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Io`], or [`ModelError::Malformed`] where the file is no dictionary of tensors, or lies about
-    /// where they are.
+    /// [`ModelError::Io`], or [`ModelError::Malformed`] if the file is not a dictionary of tensors, or describes
+    /// tensors that do not fit in it.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let (mut file, file_bytes) = open_regular(path)?;
-        check(&mut file, file_bytes).map_err(|message| ModelError::malformed(path, message))?;
+        check(&mut file).map_err(|message| ModelError::malformed(path, message))?;
         let reader = PytorchReader::new(path).map_err(|err| pytorch_error(path, err))?;
         for (name, tensor) in reader.tensors() {
-            // A view may repeat its storage (a stride of 0), so a small file can describe a tensor of any size. Shared
-            // storages are honest, but no single honest tensor is longer than the file that it lies in.
+            // A view may repeat its storage (a stride of 0), so a small file can describe a tensor of any size. Honest
+            // tensors may share a storage, but none of them is longer than its file.
             if tensor.byte_len() as u64 > file_bytes {
                 return Err(ModelError::malformed(
                     path,
@@ -61,34 +60,6 @@ impl PickleFile {
             reader,
             file_bytes,
         })
-    }
-
-    /// The names of all tensors, in no order.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.reader.keys()
-    }
-
-    /// Length of the file in bytes.
-    pub(super) fn file_bytes(&self) -> u64 {
-        self.file_bytes
-    }
-
-    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.reader.get(name).map(Tensor::shape)
-    }
-
-    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
-        self.reader.get(name).map(|tensor| tensor.dtype().into())
-    }
-
-    /// Bytes that the tensor takes once gathered; a storage shared by several counts for each of them.
-    pub(super) fn bytes_of(&self, name: &str) -> Option<u64> {
-        self.reader.get(name).map(|tensor| tensor.byte_len() as u64)
-    }
-
-    /// Reads one tensor as `f32`; `None` where there is none of that name.
-    pub(super) fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
-        self.reader.get(name).map(|tensor| self.read(name, tensor))
     }
 
     fn read(&self, name: &str, tensor: &Tensor) -> Result<HostTensor, ModelError> {
@@ -113,25 +84,50 @@ impl PickleFile {
     }
 }
 
-/// Looks through the pickle in whichever of the two containers it lies.
-fn check(file: &mut File, file_bytes: u64) -> Result<(), String> {
+impl TensorFile for PickleFile {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.reader.keys()
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.reader.get(name).map(Tensor::shape)
+    }
+
+    fn dtype(&self, name: &str) -> Option<DType> {
+        self.reader.get(name).map(|tensor| tensor.dtype().into())
+    }
+
+    /// Returns the size of the gathered tensor; a storage shared by several tensors counts for each of them.
+    fn bytes_of(&self, name: &str) -> Option<u64> {
+        self.reader.get(name).map(|tensor| tensor.byte_len() as u64)
+    }
+
+    fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
+        self.reader.get(name).map(|tensor| self.read(name, tensor))
+    }
+}
+
+/// Checks the pickle in either of the two containers.
+fn check(file: &mut File) -> Result<(), String> {
     let mut magic = Vec::new();
     file.take(LEGACY_MAGIC.len() as u64)
         .read_to_end(&mut magic)
         .and_then(|_| file.rewind())
         .map_err(|err| err.to_string())?;
     if magic.starts_with(ZIP_MAGIC) {
-        scan(
-            read_pickle(file, file_bytes, MAX_PICKLE_BYTES)?.as_slice(),
-            1,
-        )
+        scan(read_pickle(file, MAX_PICKLE_BYTES)?.as_slice(), 1)
     } else if magic == LEGACY_MAGIC {
         scan(BufReader::new(file), LEGACY_PICKLES)
     } else {
-        Err(
-            "it begins like no file of torch.save, neither the ZIP archive nor the older format"
-                .to_string(),
-        )
+        Err("not a file of torch.save: neither a ZIP archive nor the older format".to_string())
     }
 }
 

@@ -1,29 +1,32 @@
-//! A look through a pickle for anything but tensors, before it is parsed.
+//! Scan of a pickle for anything but tensors, before it is parsed.
 //!
 //! A pickle is a program for a small stack machine. Its `GLOBAL` instruction names a function of any Python module,
-//! and `REDUCE` calls it: that is how a file of weights can carry `os.system`. `pytorch_reader` executes nothing of
-//! the kind: it drops such a call, and keeps parsing. A file that tries is not one to train from, so it is refused here
-//! with the name of what it wanted. The look also counts instructions, because one byte of pickle can become a
-//! hundred of memory while it is parsed.
+//! and `REDUCE` calls it: that is how a file of weights can carry `os.system`. `pytorch_reader` does not execute such
+//! a call, but drops it and keeps parsing. A file with such a call is not one to train from, so it is refused here,
+//! and the error names the function. The scan also counts instructions, because one byte of pickle can become a
+//! hundred bytes of memory while it is parsed.
 //!
-//! Instructions and their operands: `pickletools` of the Python standard library.
+//! Source for the instructions and their operands: `pickletools` of the Python standard library.
 
 use std::io::{self, BufRead, Read};
 
-/// The most bytes of pickle read from a file. The pickle holds names and shapes, not elements: some 150 bytes a tensor.
+/// Limit for the pickle of a file, in bytes. The pickle holds names and shapes, not elements: some 150 bytes a tensor.
 pub(super) const MAX_PICKLE_BYTES: u64 = 16 << 20;
 
-/// The most instructions of pickle in a file: some 30 a tensor, and some 100 bytes of memory each.
+/// Limit for the instructions of a file: a tensor has some 30, and each takes some 100 bytes of memory.
 const MAX_INSTRUCTIONS: usize = 2_000_000;
 
-/// The longest line of text that the pickles of `torch.save` have: the name of a Python module or function.
+/// Limit for a line of text in a pickle, in bytes: the name of a Python module or function.
 const MAX_LINE_BYTES: u64 = 4096;
 
-/// Looks through `count` pickles that lie one after another.
+/// Instructions without an operand: constants, containers, the stack, the memo, persistent ids, REDUCE and BUILD. The last
+/// two act on the objects of GLOBAL, which are checked.
+const WITHOUT_OPERAND: &[u8] = b"N\x88\x89)]}\x8f(012RbdltsaeuQ\x85\x86\x87\x90\x91\x94";
+
+/// Scans `count` consecutive pickles.
 ///
 /// # Errors
-///
-/// What is wrong with them, for a message that names the file.
+/// A description of what is wrong with them, for a message that names the file.
 pub(super) fn scan(pickles: impl BufRead, count: usize) -> Result<(), String> {
     let mut scanner = Scanner {
         input: pickles.take(MAX_PICKLE_BYTES),
@@ -41,7 +44,7 @@ struct Scanner<R> {
 }
 
 impl<R: BufRead> Scanner<R> {
-    /// Passes over one instruction; `false` after the last one of a pickle.
+    /// Skips one instruction; returns false after the last one of a pickle.
     fn instruction(&mut self) -> Result<bool, String> {
         self.instructions += 1;
         if self.instructions > MAX_INSTRUCTIONS {
@@ -57,8 +60,8 @@ impl<R: BufRead> Scanner<R> {
                 let name = self.line()?;
                 if !is_part_of_a_tensor(&module, &name) {
                     return Err(format!(
-                        "its pickle refers to the Python object `{module}.{name}`, and weights need none but tensors; \
-                         nothing of it was executed"
+                        "its pickle refers to the Python object `{module}.{name}`, but weights need only tensors; \
+                         it was not executed"
                     ));
                 }
             }
@@ -84,35 +87,9 @@ impl<R: BufRead> Scanner<R> {
             b'I' | b'L' | b'F' | b'V' | b'g' | b'p' | b'P' => {
                 self.line()?;
             }
-            // No operands: constants, containers, the stack, the memo, persistent ids, REDUCE and BUILD. The last two
-            // act on what GLOBAL brought in, which has been looked at.
-            b'N'
-            | 0x88
-            | 0x89
-            | b')'
-            | b']'
-            | b'}'
-            | 0x8f
-            | b'('
-            | b'0'
-            | b'1'
-            | b'2'
-            | b'R'
-            | b'b'
-            | b'd'
-            | b'l'
-            | b't'
-            | b's'
-            | b'a'
-            | b'e'
-            | b'u'
-            | b'Q'
-            | 0x85..=0x87
-            | 0x90
-            | 0x91
-            | 0x94 => {}
-            // Among them STACK_GLOBAL, INST, OBJ, NEWOBJ and the extension registry: other ways to name a Python
-            // object, none of which `torch.save` uses for tensors.
+            known if WITHOUT_OPERAND.contains(&known) => {}
+            // STACK_GLOBAL, INST, OBJ, NEWOBJ and the extension registry, among others: other ways to name a Python
+            // object, which `torch.save` does not use for tensors.
             other => {
                 return Err(format!(
                     "its pickle has the instruction 0x{other:02x}, which torch.save does not write for tensors"
@@ -131,16 +108,16 @@ impl<R: BufRead> Scanner<R> {
     }
 
     fn skip(&mut self, length: u64) -> Result<(), String> {
-        // Looked at first: a length of 2^64 must not be copied from a reader that never ends.
+        // Checked first: a length of 2^64 must not be copied from an endless reader.
         if length > self.input.limit() {
             return Err(format!(
-                "its pickle has a value of {length} bytes, more than is read"
+                "its pickle has a value of {length} bytes, more than the limit"
             ));
         }
         let skipped = io::copy(&mut self.input.by_ref().take(length), &mut io::sink())
             .map_err(|err| err.to_string())?;
         if skipped < length {
-            return Err("its pickle ends in the middle of a value".to_string());
+            return Err("its pickle is truncated in a value".to_string());
         }
         Ok(())
     }
@@ -153,7 +130,7 @@ impl<R: BufRead> Scanner<R> {
             .read_until(b'\n', &mut line)
             .map_err(|err| err.to_string())?;
         if line.pop() != Some(b'\n') {
-            return Err("its pickle has an unfinished or overlong line of text".to_string());
+            return Err("its pickle has an unfinished or too long line of text".to_string());
         }
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
@@ -162,12 +139,12 @@ impl<R: BufRead> Scanner<R> {
         if self.input.limit() == 0 {
             format!("its pickle is longer than {MAX_PICKLE_BYTES} bytes")
         } else {
-            format!("its pickle ends too early: {err}")
+            format!("its pickle is truncated: {err}")
         }
     }
 }
 
-/// The Python objects of which `torch.save` makes a dictionary of tensors.
+/// True for the Python objects from which `torch.save` builds a dictionary of tensors.
 fn is_part_of_a_tensor(module: &str, name: &str) -> bool {
     match module {
         "collections" => name == "OrderedDict",
@@ -175,23 +152,15 @@ fn is_part_of_a_tensor(module: &str, name: &str) -> bool {
             name,
             "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3" | "_rebuild_parameter"
         ),
-        "torch" => matches!(
-            name,
-            "FloatStorage"
-                | "DoubleStorage"
-                | "HalfStorage"
-                | "BFloat16Storage"
-                | "LongStorage"
-                | "IntStorage"
-                | "ShortStorage"
-                | "CharStorage"
-                | "ByteStorage"
-                | "BoolStorage"
-                // Element types without a storage class of their own.
-                | "uint16"
-                | "uint32"
-                | "uint64"
-        ),
+        "torch" => match name.strip_suffix("Storage") {
+            Some(elements) => [
+                "Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte",
+                "Bool",
+            ]
+            .contains(&elements),
+            // Element types without a storage class of their own.
+            None => ["uint16", "uint32", "uint64"].contains(&name),
+        },
         "torch.storage" => name == "UntypedStorage",
         _ => false,
     }

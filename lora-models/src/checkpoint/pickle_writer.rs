@@ -1,63 +1,49 @@
-//! Writing one file as `torch.save` does: a ZIP archive of a pickle, which says what each tensor is, and an entry for
-//! the elements of each.
+//! Writer for files in the form of `torch.save`: a ZIP archive of a pickle, which describes the tensors, and one entry
+//! for the elements of each tensor.
 //!
-//! The pickle is what Python would write for `OrderedDict` of float tensors: `torch.load(path, weights_only=True)` reads
-//! it, and [`super::pickle_scan`] lets it pass. Instructions and operands: `pickletools` of the Python standard library.
+//! The pickle is the one that Python writes for an `OrderedDict` of float tensors: `torch.load(path,
+//! weights_only=True)` reads it, and [`super::pickle_scan`] accepts it. Source for the instructions and their
+//! operands: `pickletools` of the Python standard library.
 
-use super::TensorRef;
+use super::safetensors_writer::plan_tensors;
+use super::{ExportDType, TensorRef};
 use crate::error::ModelError;
 use lora_core::files::{Overwrite, write_file};
-use std::collections::HashSet;
 use std::io::{Cursor, Write};
 use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-/// What all entries lie in; Python calls it as the file, and reads any name.
+/// Folder of all entries. Python uses the name of the file, and reads any name.
 const FOLDER: &str = "archive";
-/// Elements begin at multiples of this, as in Python's files, which can then be mapped into memory.
+/// Alignment of the elements in bytes, as in Python's files, which allows to map them into memory.
 const ALIGNMENT: u16 = 64;
 
-/// Writes tensors to one file as f32 and returns its length in bytes. It appears whole or not at all.
+/// Writes tensors to one file as f32, atomically, and returns its length in bytes.
 ///
 /// # Errors
-///
-/// [`ModelError::Export`] where two tensors have one name, or the file would be longer than the 4 GB that this form
-/// holds; [`ModelError::TensorShape`] where a shape and its values disagree; [`ModelError::Lora`] where the file is
-/// there and may not be replaced, or cannot be written.
+/// [`ModelError::Export`] if two tensors have one name, or the file would be longer than the 4 GB that this form
+/// holds; [`ModelError::TensorShape`] if a shape and its values disagree; [`ModelError::Lora`] if the file exists and
+/// must not be replaced, or cannot be written.
 pub fn write_pickle(
     path: impl AsRef<Path>,
     tensors: &[TensorRef<'_>],
     overwrite: Overwrite,
 ) -> Result<u64, ModelError> {
     let path = path.as_ref();
-    let refuse = |message: String| ModelError::Export {
-        path: path.to_path_buf(),
-        message,
-    };
-    let mut names = HashSet::new();
-    let mut bytes = 0u64;
+    let refuse = |message: String| ModelError::export(path, message);
+    let planned = plan_tensors(path, TensorRef::shapes(tensors), ExportDType::F32)?;
+    let bytes: usize = planned.iter().map(|tensor| tensor.bytes).sum();
     for tensor in tensors {
-        if !names.insert(tensor.name) {
-            return Err(refuse(format!("two tensors are called `{}`", tensor.name)));
+        if tensor.shape.iter().product::<usize>() != tensor.values.len() {
+            let found = tensor.values.len();
+            return Err(ModelError::shape(tensor.name, tensor.shape, &[found]));
         }
-        let elements = tensor
-            .shape
-            .iter()
-            .try_fold(1usize, |n, &extent| n.checked_mul(extent));
-        if elements != Some(tensor.values.len()) {
-            return Err(ModelError::TensorShape {
-                name: tensor.name.to_string(),
-                expected: tensor.shape.to_vec(),
-                found: vec![tensor.values.len()],
-            });
-        }
-        bytes += 4 * tensor.values.len() as u64;
     }
-    // With some room for names.
-    if bytes > u64::from(u32::MAX) - (64 << 20) {
+    // Leaves room for names.
+    if bytes as u64 > u64::from(u32::MAX) - (64 << 20) {
         return Err(refuse(format!(
-            "{bytes} bytes of tensors are more than a pickle is written with; write safetensors"
+            "{bytes} bytes of tensors exceed the limit of a pickle; write safetensors"
         )));
     }
     let archive = archive(tensors).map_err(|error| refuse(error.to_string()))?;
@@ -86,8 +72,8 @@ fn archive(tensors: &[TensorRef<'_>]) -> zip::result::ZipResult<Vec<u8>> {
     Ok(zip.finish()?.into_inner())
 }
 
-/// `OrderedDict((name, torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())), …)`, in
-/// protocol 2.
+/// Builds `OrderedDict((name, torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())), …)`
+/// in protocol 2.
 fn pickle(tensors: &[TensorRef<'_>]) -> Vec<u8> {
     const ORDERED_DICT: &[u8] = b"ccollections\nOrderedDict\n)R";
     let mut out = Pickle(b"\x80\x02".to_vec());
@@ -96,7 +82,7 @@ fn pickle(tensors: &[TensorRef<'_>]) -> Vec<u8> {
     for (number, tensor) in tensors.iter().enumerate() {
         out.text(tensor.name);
         out.raw(b"ctorch._utils\n_rebuild_tensor_v2\n((");
-        // A persistent id: how Python asks for what is in another entry of the archive.
+        // A persistent id refers to another entry of the archive.
         out.text("storage");
         out.raw(b"ctorch\nFloatStorage\n");
         out.text(&number.to_string());
@@ -114,7 +100,7 @@ fn pickle(tensors: &[TensorRef<'_>]) -> Vec<u8> {
     out.0
 }
 
-/// Elements between neighbours along each extent, row-major.
+/// Returns the distance between neighbours along each axis, in elements, row-major.
 fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for at in (1..shape.len()).rev() {
@@ -123,7 +109,7 @@ fn strides(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// The instructions of a pickle.
+/// Builder for the instructions of a pickle.
 struct Pickle(Vec<u8>);
 
 impl Pickle {
@@ -131,14 +117,14 @@ impl Pickle {
         self.0.extend_from_slice(instructions);
     }
 
-    /// BINUNICODE.
+    /// Appends a BINUNICODE.
     fn text(&mut self, text: &str) {
         self.raw(b"X");
         self.raw(&(text.len() as u32).to_le_bytes());
         self.raw(text.as_bytes());
     }
 
-    /// BININT1, BININT, or LONG1 where that is too short.
+    /// Appends the shortest of BININT1, BININT and LONG1 that holds the number.
     fn number(&mut self, number: usize) {
         match (u8::try_from(number), i32::try_from(number)) {
             (Ok(small), _) => self.raw(&[b'K', small]),

@@ -1,32 +1,32 @@
-//! One safetensors file, mapped into memory.
+//! A safetensors file, mapped into memory.
 //!
 //! Layout: the length `n` of the header as a little-endian `u64`, `n` bytes of JSON that give each tensor's type,
 //! shape and place, then the elements of all tensors without gaps
 //! (<https://github.com/huggingface/safetensors#format>).
 
-use super::DType;
 use super::bounded::open_regular;
 use super::host_tensor::{ByteOrder, HostTensor};
+use super::{DType, TensorFile};
 use crate::error::ModelError;
 use bytes::Bytes;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the length that opens the file.
+/// Size of the header's length at the start of the file, in bytes.
 const LENGTH_BYTES: usize = 8;
 
-/// The longest header that the format allows.
+/// Limit that the format sets for the header, in bytes.
 pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// A safetensors file whose header has been checked against its size.
 #[derive(Debug)]
 pub(super) struct SafetensorsFile {
     path: PathBuf,
-    /// The whole file, mapped for as long as any part of it is held.
+    /// Bytes of the whole file, mapped as long as any part of them is held.
     map: Bytes,
     header: Metadata,
-    /// Where the elements begin.
+    /// Offset of the first element in bytes.
     data_start: usize,
 }
 
@@ -34,14 +34,13 @@ impl SafetensorsFile {
     /// Maps a file and checks its header; no element is read yet.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Io`], or [`ModelError::Malformed`] where the header lies about the file.
+    /// [`ModelError::Io`], or [`ModelError::Malformed`] if the header does not describe the file.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let (file, _) = open_regular(path)?;
-        // SAFETY: the map is only ever read, as bytes or as `f32`, of which every bit pattern is one, so no value can be
-        // invalid and no reference to it is mutable. What no program can rule out is that another process changes the
-        // file while it is mapped: changed elements would be read as they are then, and cutting the file short would
-        // end this process by a signal (SIGBUS), not corrupt its memory. Replacing a file by renaming another over it,
+        // SAFETY: the map is only read, as bytes or as `f32`, for which every bit pattern is valid, and no reference to it
+        // is mutable. No program can prevent another process from changing the file while it is mapped: changed
+        // elements would be read as they are then, and truncating the file would end this process by a signal
+        // (SIGBUS), not corrupt its memory. Replacing a file by renaming another over it,
         // as this crate's export and package managers do, is harmless: the map keeps the file that was opened.
         let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
         let map = Bytes::from_owner(map);
@@ -54,41 +53,51 @@ impl SafetensorsFile {
         })
     }
 
-    /// The names of all tensors, in no order.
-    pub(super) fn names(&self) -> Vec<String> {
+    fn elements(&self, info: &TensorInfo) -> Result<&[u8], ModelError> {
+        let (from, to) = info.data_offsets;
+        // `parse_header` compared the last offset with the file; this check costs nothing and cannot panic.
+        self.map
+            .get(self.data_start..)
+            .and_then(|data| data.get(from..to))
+            .ok_or_else(|| ModelError::malformed(&self.path, "a tensor lies outside the file"))
+    }
+}
+
+impl TensorFile for SafetensorsFile {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn names(&self) -> Vec<String> {
         self.header.offset_keys()
     }
 
-    /// What the header notes beside the tensors.
-    pub(super) fn metadata(&self) -> Vec<(String, String)> {
+    fn metadata(&self) -> Vec<(String, String)> {
         let notes = self.header.metadata().iter().flatten();
         notes
             .map(|(key, note)| (key.clone(), note.clone()))
             .collect()
     }
 
-    /// Length of the file in bytes.
-    pub(super) fn file_bytes(&self) -> u64 {
+    fn file_bytes(&self) -> u64 {
         self.map.len() as u64
     }
 
-    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+    fn shape(&self, name: &str) -> Option<&[usize]> {
         self.header.info(name).map(|info| info.shape.as_slice())
     }
 
-    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
+    fn dtype(&self, name: &str) -> Option<DType> {
         self.header.info(name).map(|info| info.dtype.into())
     }
 
-    /// Bytes that the tensor takes in the file.
-    pub(super) fn bytes_of(&self, name: &str) -> Option<u64> {
+    fn bytes_of(&self, name: &str) -> Option<u64> {
         self.header
             .info(name)
             .map(|info| (info.data_offsets.1 - info.data_offsets.0) as u64)
     }
 
-    /// Reads one tensor as `f32`; `None` where there is none of that name.
-    pub(super) fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
+    fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
         let info = self.header.info(name)?;
         Some(self.elements(info).and_then(|bytes| {
             let shape = info.shape.clone();
@@ -96,10 +105,8 @@ impl SafetensorsFile {
         }))
     }
 
-    /// The elements of a tensor of `f32` where they lie, if this machine can compute with them there.
-    ///
-    /// Not on Windows, where a file that is mapped cannot be replaced.
-    pub(super) fn mapped_f32(&self, name: &str) -> Option<Bytes> {
+    /// Returns `None` on Windows, where a mapped file cannot be replaced.
+    fn mapped_f32(&self, name: &str) -> Option<Bytes> {
         let info = self.header.info(name)?;
         if cfg!(not(all(unix, target_endian = "little"))) || info.dtype != Dtype::F32 {
             return None;
@@ -108,18 +115,9 @@ impl SafetensorsFile {
         let aligned = elements.as_ptr().cast::<f32>().is_aligned();
         aligned.then(|| self.map.slice_ref(elements))
     }
-
-    fn elements(&self, info: &TensorInfo) -> Result<&[u8], ModelError> {
-        let (from, to) = info.data_offsets;
-        // `parse_header` compared the last offset with the file; asking again costs nothing and cannot panic.
-        self.map
-            .get(self.data_start..)
-            .and_then(|data| data.get(from..to))
-            .ok_or_else(|| ModelError::malformed(&self.path, "a tensor lies outside the file"))
-    }
 }
 
-/// Parses the header and returns it with the place where the elements begin.
+/// Parses the header and returns it with the offset of the first element.
 ///
 /// The `safetensors` crate checks that the tensors lie one after another and that each is as long as its type and
 /// shape say. Comparing their end with the end of the file is done here: its own `read_metadata` adds up sizes from

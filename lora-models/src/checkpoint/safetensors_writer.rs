@@ -1,4 +1,4 @@
-//! Writing one safetensors file: the header, then tensor after tensor, without a second copy of them all.
+//! Writer for a safetensors file: the header, then one tensor after another, without a second copy of all of them.
 
 use super::ExportDType;
 use super::safetensors_file::MAX_HEADER_BYTES;
@@ -10,45 +10,47 @@ use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Elements converted at a time.
+/// Number of elements converted at a time.
 const BLOCK: usize = 64 << 10;
 
-/// The header is padded to this, so that the elements begin aligned.
+/// Alignment of the elements in bytes: the header is padded to it.
 const HEADER_ALIGNMENT: usize = 8;
 
-/// The key that the format keeps for itself among the names of tensors.
+/// Key that the format reserves among the names of tensors.
 const METADATA_KEY: &str = "__metadata__";
 
-/// A tensor that is borrowed for writing.
+/// A tensor borrowed for writing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TensorRef<'a> {
-    /// Its name in the file.
+    /// Name in the file.
     pub name: &'a str,
     /// Extents, outermost first.
     pub shape: &'a [usize],
-    /// The elements in row-major order.
+    /// Elements in row-major order.
     pub values: &'a [f32],
+}
+
+impl<'a> TensorRef<'a> {
+    /// Returns the names and shapes of tensors.
+    pub(super) fn shapes(tensors: &[Self]) -> impl Iterator<Item = (&'a str, &'a [usize])> {
+        tensors.iter().map(|tensor| (tensor.name, tensor.shape))
+    }
 }
 
 /// Writes tensors to one safetensors file, sorted by name, and returns its length in bytes.
 ///
-/// The file carries the metadata `format=pt`, without which `transformers` refuses it. It appears whole or not at all.
+/// The file has the metadata `format=pt`, which `transformers` requires. It is written atomically.
 ///
 /// # Errors
-///
-/// [`ModelError::Export`] where two tensors have one name, [`ModelError::TensorShape`] where a shape and its values
-/// disagree, [`ModelError::TensorOverflow`] where a value does not fit in `dtype`, [`ModelError::Io`].
+/// [`ModelError::Export`] if two tensors have one name, [`ModelError::TensorShape`] if a shape and its values
+/// disagree, [`ModelError::TensorOverflow`] if a value does not fit in `dtype`, [`ModelError::Io`].
 pub fn write_safetensors(
     path: impl AsRef<Path>,
     tensors: &[TensorRef<'_>],
     dtype: ExportDType,
 ) -> Result<u64, ModelError> {
     let path = path.as_ref();
-    let plan: Vec<(String, Vec<usize>)> = tensors
-        .iter()
-        .map(|tensor| (tensor.name.to_string(), tensor.shape.to_vec()))
-        .collect();
-    let planned = plan_tensors(path, &plan, dtype)?;
+    let planned = plan_tensors(path, TensorRef::shapes(tensors), dtype)?;
     let values: HashMap<&str, &[f32]> = tensors
         .iter()
         .map(|tensor| (tensor.name, tensor.values))
@@ -60,10 +62,10 @@ pub fn write_safetensors(
     Ok(bytes)
 }
 
-/// Gives the values of the tensor of a name, owned or borrowed.
+/// Callback that returns the values of a tensor by name, owned or borrowed.
 pub(super) type Producer<'p, 'a> = dyn FnMut(&str) -> Result<Cow<'a, [f32]>, ModelError> + 'p;
 
-/// A tensor to be written, and what it takes.
+/// A tensor to be written, with its size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PlannedTensor<'a> {
     pub(super) name: &'a str,
@@ -72,25 +74,23 @@ pub(super) struct PlannedTensor<'a> {
     pub(super) bytes: usize,
 }
 
-/// Sorts a plan by name and works out what each tensor takes.
+/// Sorts a plan by name and computes the size of each tensor.
 ///
 /// # Errors
-///
-/// [`ModelError::Export`] for a name that comes twice or is not allowed, and for a size past the machine's word.
+/// [`ModelError::Export`] for a repeated or reserved name, and for a size past the machine word.
 pub(super) fn plan_tensors<'a>(
     path: &Path,
-    plan: &'a [(String, Vec<usize>)],
+    plan: impl Iterator<Item = (&'a str, &'a [usize])>,
     dtype: ExportDType,
 ) -> Result<Vec<PlannedTensor<'a>>, ModelError> {
-    let refuse = |message: String| ModelError::Export {
-        path: path.to_path_buf(),
-        message,
-    };
-    let mut planned = Vec::with_capacity(plan.len());
+    let refuse = |message: String| ModelError::export(path, message);
+    let mut planned = Vec::new();
     let mut total = 0usize;
     for (name, shape) in plan {
         if name == METADATA_KEY {
-            return Err(refuse(format!("no tensor can be called `{METADATA_KEY}`")));
+            return Err(refuse(format!(
+                "`{METADATA_KEY}` is reserved and cannot name a tensor"
+            )));
         }
         let elements = shape
             .iter()
@@ -117,14 +117,12 @@ pub(super) fn plan_tensors<'a>(
     Ok(planned)
 }
 
-/// Writes one file, asking `produce` for the values of one tensor at a time, in the order of `tensors`.
+/// Writes one file; `produce` returns the values of one tensor at a time, in the order of `tensors`.
 ///
-/// The file is complete but not yet in its place: the caller commits it, alone or with others. Returned with it is its
-/// length in bytes.
+/// Returns the complete file with its length in bytes. The caller moves it to its place, alone or with others.
 ///
 /// # Errors
-///
-/// Those of [`write_safetensors`], and whatever `produce` gives.
+/// The errors of [`write_safetensors`], and the errors of `produce`.
 pub(super) fn write_file<'a>(
     path: &Path,
     tensors: &[PlannedTensor<'_>],
@@ -141,11 +139,11 @@ pub(super) fn write_file<'a>(
     for tensor in tensors {
         let values = produce(tensor.name)?;
         if values.len() != tensor.elements {
-            return Err(ModelError::TensorShape {
-                name: tensor.name.to_string(),
-                expected: tensor.shape.to_vec(),
-                found: vec![values.len()],
-            });
+            return Err(ModelError::shape(
+                tensor.name,
+                tensor.shape,
+                &[values.len()],
+            ));
         }
         for block in values.chunks(BLOCK) {
             bytes.clear();
@@ -160,16 +158,13 @@ pub(super) fn write_file<'a>(
     Ok((file, length))
 }
 
-/// The JSON header, padded with spaces.
+/// Builds the JSON header, padded with spaces.
 fn header(
     path: &Path,
     tensors: &[PlannedTensor<'_>],
     dtype: ExportDType,
 ) -> Result<Vec<u8>, ModelError> {
-    let refuse = |message: String| ModelError::Export {
-        path: path.to_path_buf(),
-        message,
-    };
+    let refuse = |message: String| ModelError::export(path, message);
     let mut start = 0;
     let entries = tensors
         .iter()

@@ -1,4 +1,4 @@
-//! The index of a checkpoint in several files: which tensor lies in which shard.
+//! Index of a checkpoint in several files: the shard of each tensor.
 
 use super::bounded::read_json;
 use crate::error::ModelError;
@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-/// The longest index read. That of a model with a hundred thousand tensors has some 10 MB.
+/// Limit for an index, in bytes. The index of a model with a hundred thousand tensors has some 10 MB.
 pub(super) const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// The most shards opened: each takes a file handle or a memory map.
+/// Limit for the number of shards: each takes a file handle or a memory map.
 pub(super) const MAX_SHARDS: usize = 1024;
 
-/// A `*.index.json` whose shard names have been found to be plain file names.
+/// A `*.index.json` whose shard names are plain file names.
 ///
-/// Its `metadata` is not read: `total_size` is wrong in many a published index, and nothing here depends on it.
+/// The `metadata` is not read: `total_size` is wrong in many published indexes, and nothing here depends on it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ShardIndex {
     #[serde(deserialize_with = "unique_keys")]
@@ -27,9 +27,8 @@ impl ShardIndex {
     /// Reads an index of shards whose names end with `extension`.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Malformed`] where a shard's name could lead out of the directory, and what reading bounded JSON
-    /// can give.
+    /// [`ModelError::Malformed`] if a shard's name could lead out of the directory, and the errors of reading bounded
+    /// JSON.
     pub(crate) fn read(path: &Path, extension: &str) -> Result<Self, ModelError> {
         let index: Self = read_json(path, MAX_INDEX_BYTES)?;
         let shards = index.shard_names();
@@ -37,7 +36,7 @@ impl ShardIndex {
             let count = shards.len();
             return Err(ModelError::malformed(
                 path,
-                format!("it names {count} shards; 1 to {MAX_SHARDS} are read"),
+                format!("it names {count} shards; the limit is 1 to {MAX_SHARDS}"),
             ));
         }
         for name in shards {
@@ -53,12 +52,12 @@ impl ShardIndex {
         Ok(index)
     }
 
-    /// The names of the shards, each once, sorted.
+    /// Returns the names of the shards, each once, sorted.
     pub(crate) fn shard_names(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
 
-    /// Each tensor with the name of its shard.
+    /// Returns each tensor with the name of its shard.
     pub(super) fn tensors(&self) -> impl Iterator<Item = (&str, &str)> {
         self.weight_map
             .iter()
@@ -66,7 +65,7 @@ impl ShardIndex {
     }
 }
 
-/// Whether joining `name` to a directory gives a file of that directory, on Unix and on Windows.
+/// True if `name` joined to a directory is a file of that directory, on Unix and on Windows.
 fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty()
         && name != "."
@@ -75,7 +74,7 @@ fn is_plain_file_name(name: &str) -> bool {
         && Path::new(name).components().count() == 1
 }
 
-/// A JSON object in which no key comes twice. `serde` alone would keep the last one in silence.
+/// Reads a JSON object and refuses repeated keys; `serde` alone would silently keep the last one.
 fn unique_keys<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {

@@ -1,4 +1,4 @@
-//! Loading with an account of every tensor: none is missing, and none is left over in silence.
+//! Strict loading: every tensor is used, ignored for a reason, or an error.
 
 use super::layout::file_name;
 use super::{Checkpoint, HostTensor, IgnoredTensor, LoadReport};
@@ -6,12 +6,12 @@ use crate::error::ModelError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-/// Reads a checkpoint tensor by tensor and keeps account of what was used.
+/// Reader of a checkpoint that keeps account of the tensors in use.
 ///
-/// A tensor that a model silently lacks starts from random values, and one that nobody takes shows that the model is
-/// not the one that was saved; both pass unnoticed until the outputs are wrong. So: [`check`](Self::check) the whole
-/// plan first, [`take`](Self::take) what the model needs, [`ignore`](Self::ignore) what it knows it does not, and
-/// [`finish`](Self::finish), which refuses whatever is left.
+/// A tensor that a checkpoint silently lacks would start from random values, and a left-over tensor shows that the
+/// model is not the one that was saved; neither is noticed until the outputs are wrong. So [`check`](Self::check) the
+/// whole plan first, [`take`](Self::take) what the model needs, [`ignore`](Self::ignore) what it does not need, and
+/// [`finish`](Self::finish), which refuses the rest.
 #[derive(Debug)]
 pub struct StrictReader<'a> {
     checkpoint: &'a Checkpoint,
@@ -21,7 +21,7 @@ pub struct StrictReader<'a> {
 }
 
 impl<'a> StrictReader<'a> {
-    /// Begins the account of a checkpoint, and its time.
+    /// Starts the account of a checkpoint, and its clock.
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
         Self {
             checkpoint,
@@ -31,24 +31,23 @@ impl<'a> StrictReader<'a> {
         }
     }
 
-    /// The checkpoint that is read.
+    /// Returns the checkpoint.
     pub fn checkpoint(&self) -> &'a Checkpoint {
         self.checkpoint
     }
 
-    /// Whether the checkpoint has a tensor of that name.
+    /// True if the checkpoint has a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.checkpoint.contains(name)
     }
 
     /// Compares the names and shapes that a model needs with the checkpoint, before anything is read.
     ///
-    /// All tensors of `expected` must be there; those of `optional` may be; either must have its shape.
+    /// All tensors of `expected` must exist, those of `optional` may; both must have their shapes.
     ///
     /// # Errors
-    ///
     /// [`ModelError::TensorMissing`] with all names that are missing, else [`ModelError::TensorShape`] with the first
-    /// tensor of another shape, else [`ModelError::TensorDtype`] with the first that holds no floats.
+    /// tensor of another shape, else [`ModelError::TensorDtype`] with the first that does not hold floats.
     pub fn check(
         &self,
         expected: &[(String, Vec<usize>)],
@@ -85,11 +84,10 @@ impl<'a> StrictReader<'a> {
 
     /// Reads a tensor that must have the given shape, and counts it as used.
     ///
-    /// Taking a tensor again, for weights that are tied, reads it again and counts it once.
+    /// A tensor that is taken twice, for tied weights, is read twice and counted once.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::TensorMissing`], [`ModelError::TensorShape`], and what [`Checkpoint::read_f32`] can give.
+    /// [`ModelError::TensorMissing`], [`ModelError::TensorShape`], and the errors of [`Checkpoint::read_f32`].
     pub fn take(&mut self, name: &str, expected_shape: &[usize]) -> Result<HostTensor, ModelError> {
         if self.has(name) {
             self.check_shape(name, expected_shape)?;
@@ -99,11 +97,11 @@ impl<'a> StrictReader<'a> {
         Ok(tensor)
     }
 
-    /// [`take`](Self::take) without a copy: the elements in the pages of the file, where they can be used there.
+    /// Returns the elements in the mapped pages of the file, if they can be used there; otherwise as
+    /// [`take`](Self::take).
     ///
     /// # Errors
-    ///
-    /// [`ModelError::TensorShape`].
+    /// [`ModelError::TensorShape`] if the tensor has another shape.
     pub(crate) fn take_mapped(
         &mut self,
         name: &str,
@@ -123,10 +121,10 @@ impl<'a> StrictReader<'a> {
         self.taken.insert(name.to_string());
     }
 
-    /// Marks the tensors not yet taken whose names satisfy `matches` as not needed, and returns how many they are.
+    /// Ignores the tensors that are not taken yet and whose names satisfy `matches`; returns their number.
     ///
-    /// `reason` goes into the report: for example "causal mask", for the buffers of old GPT-2 files whose names end
-    /// with `.attn.bias`. Mind the dot there: the parameter `c_attn.bias` has the same ending without it.
+    /// `reason` goes into the report: for example "causal mask", for the buffers of old GPT-2 files whose names end in
+    /// `.attn.bias`. The dot matters: the parameter `c_attn.bias` has the same ending without it.
     pub fn ignore(&mut self, reason: &str, matches: impl Fn(&str) -> bool) -> usize {
         let before = self.ignored.len();
         for name in self.checkpoint.names() {
@@ -139,7 +137,7 @@ impl<'a> StrictReader<'a> {
         self.ignored.len() - before
     }
 
-    /// The tensors neither taken nor ignored so far, sorted.
+    /// Returns the tensors that are neither taken nor ignored so far, sorted.
     pub fn left_over(&self) -> Vec<String> {
         self.checkpoint
             .names()
@@ -148,10 +146,9 @@ impl<'a> StrictReader<'a> {
             .collect()
     }
 
-    /// Closes the account.
+    /// Ends the account and returns its report.
     ///
     /// # Errors
-    ///
     /// [`ModelError::TensorUnexpected`] with every tensor neither taken nor ignored.
     pub fn finish(self) -> Result<LoadReport, ModelError> {
         let left_over = self.left_over();
@@ -187,11 +184,7 @@ impl<'a> StrictReader<'a> {
 
     fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelError> {
         match self.checkpoint.shape(name) {
-            Some(found) if found != expected => Err(ModelError::TensorShape {
-                name: name.to_string(),
-                expected: expected.to_vec(),
-                found: found.to_vec(),
-            }),
+            Some(found) if found != expected => Err(ModelError::shape(name, expected, found)),
             _ => Ok(()),
         }
     }

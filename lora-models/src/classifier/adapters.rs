@@ -4,6 +4,7 @@ use super::head::has_dense;
 use super::{Classifier, HeadKind, Trunk};
 use crate::checkpoint::bounded::read_json;
 use crate::checkpoint::{Checkpoint, ExportReport};
+use crate::config_keys::ConfigKeys;
 use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::export::{CONFIG_FILE, write_model};
@@ -105,7 +106,7 @@ impl LoraModel for Classifier {
     ) -> Result<ExportReport, ModelError> {
         let dir = dir.as_ref();
         let architecture = self.lora_architecture();
-        let parameters = Parameters::of(self, &architecture, dir)?;
+        let parameters = Parameters::collect(self, &architecture, dir)?;
         write_model(dir, &parameters, self.file_config(), options, overwrite)
     }
 }
@@ -149,14 +150,7 @@ pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError
     let companion = dir.join(CONFIG_FILE);
     if companion.is_file() {
         let object: Map<String, Value> = read_json(&companion, CONFIG_LIMIT)?;
-        let labels = Labels::read(&object).map_err(|(key, value, expected)| {
-            ModelError::UnsupportedConfig {
-                path: companion,
-                key: key.into(),
-                value,
-                expected,
-            }
-        })?;
+        let labels = Labels::read(&ConfigKeys::new(&companion, object))?;
         return Ok(AdapterLabels {
             kind,
             labels: Some(labels),

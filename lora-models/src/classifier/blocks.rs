@@ -5,7 +5,7 @@ use super::model::Trunk;
 use crate::Blocks;
 use crate::blocks::{first_trained, trains};
 use crate::deberta::DebertaContext;
-use crate::encoder::hidden_keys;
+use crate::encoder::padding_mask;
 use burn::tensor::{Bool, Int, Tensor};
 
 /// A batch as [`Classifier::forward`] takes it.
@@ -50,7 +50,7 @@ impl Blocks for Classifier {
 
     fn shared(&self, input: &EncoderInput) -> EncoderShared {
         match &self.trunk {
-            Trunk::Bert(_) => EncoderShared::Bert(hidden_keys(&input.mask)),
+            Trunk::Bert(_) => EncoderShared::Bert(padding_mask(&input.mask)),
             Trunk::Deberta(model) => {
                 EncoderShared::Deberta(model.encoder.context(&input.mask), input.mask.clone())
             }

@@ -3,7 +3,7 @@
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::encoder::{EncoderConfig, EncoderFamily};
-use crate::weights::{Maker, dropout};
+use crate::weights::{LayerBuilder, dropout};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::{Dropout, LoraLinear};
@@ -59,7 +59,7 @@ pub struct Pooler {
 impl Pooler {
     /// The pooler of a family, for a head that has one.
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        maker: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         kind: HeadKind,
     ) -> Result<Option<Self>, ModelError> {
@@ -95,7 +95,7 @@ pub struct Head {
 
 impl Head {
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        maker: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         kind: HeadKind,
     ) -> Result<Self, ModelError> {

@@ -6,7 +6,7 @@ use crate::ModelError;
 use crate::bert::BertModel;
 use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, Rows};
-use crate::weights::{Maker, Random, Wanted, Weights, outline, plan};
+use crate::weights::{LayerBuilder, ParamSpec, Random, Weights, meta_init, plan};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
@@ -41,7 +41,7 @@ pub struct Classifier {
 }
 
 impl Trunk {
-    fn build(maker: &mut Maker<'_>, config: &EncoderConfig) -> Result<Self, ModelError> {
+    fn build(maker: &mut LayerBuilder<'_>, config: &EncoderConfig) -> Result<Self, ModelError> {
         Ok(match config.disentangled {
             None => Self::Bert(BertModel::build(maker, config, "trunk.Bert")?),
             Some(_) => Self::Deberta(DebertaModel::build(maker, config, "trunk.Deberta")?),
@@ -69,7 +69,7 @@ impl Classifier {
         device: &Device,
         weights: &mut dyn Weights,
     ) -> Result<Self, ModelError> {
-        let mut maker = Maker {
+        let mut maker = LayerBuilder {
             architecture: &architecture(config, kind),
             device,
             weights,
@@ -110,7 +110,7 @@ impl Classifier {
         device: &Device,
     ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
         let wanted = plan(|weights| Self::build(config, kind, device, weights))?;
-        Ok(wanted.iter().map(Wanted::in_file).collect())
+        Ok(wanted.iter().map(ParamSpec::in_file).collect())
     }
 
     /// A model without values, to count its parameters and see where adapters would go.
@@ -122,7 +122,7 @@ impl Classifier {
         kind: HeadKind,
         device: &Device,
     ) -> Result<Self, ModelError> {
-        outline(|weights| Self::build(config, kind, device, weights))
+        meta_init(|weights| Self::build(config, kind, device, weights))
     }
 
     /// Its configuration, with the labels of the head.

@@ -1,24 +1,24 @@
-//! The attention of either version.
+//! Attention of all DeBERTa versions.
 
 use super::{AttentionV1, AttentionV2, DebertaContext};
 use crate::ModelError;
 use crate::encoder::{Disentangled, EncoderConfig, EncoderFamily, SelfAttention};
-use crate::weights::Maker;
+use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-/// Disentangled self-attention. The names of the variants are no part of a path in Python.
+/// Disentangled self-attention. The names of the variants are not part of module paths.
 #[derive(Module, Debug)]
 pub enum DisentangledAttention {
-    /// Of DeBERTa.
+    /// Attention of DeBERTa.
     V1(AttentionV1),
-    /// Of DeBERTa v2 and v3.
+    /// Attention of DeBERTa v2 and v3.
     V2(AttentionV2),
 }
 
 impl DisentangledAttention {
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         options: &Disentangled,
         path: &str,
@@ -26,11 +26,11 @@ impl DisentangledAttention {
         Ok(match config.family {
             EncoderFamily::Deberta => {
                 let path = format!("{path}.V1");
-                Self::V1(AttentionV1::build(maker, config, options, &path)?)
+                Self::V1(AttentionV1::build(builder, config, options, &path)?)
             }
             _ => {
                 let path = format!("{path}.V2");
-                Self::V2(AttentionV2::build(maker, config, options, &path)?)
+                Self::V2(AttentionV2::build(builder, config, options, &path)?)
             }
         })
     }

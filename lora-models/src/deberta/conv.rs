@@ -1,40 +1,40 @@
-//! The convolution beside the first layer.
+//! Convolution beside the first layer.
 
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::encoder::{EncoderConfig, RelativeConv};
-use crate::weights::{Maker, dropout};
+use crate::weights::{LayerBuilder, dropout};
 use burn::module::{Module, Param};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Bool, Tensor, module::conv1d};
 use lora_core::{Dropout, LayerNorm};
 
-/// A convolution over the embeddings whose output is added to the first layer's, and normalised.
+/// Convolution over the embeddings whose output is added to the first layer's, and normalized.
 #[derive(Module, Debug)]
 pub struct ConvLayer {
-    /// The convolution.
+    /// Convolution.
     pub conv: Conv,
-    /// Of the sum; `LayerNorm` in Python.
+    /// Layer norm of the sum; `LayerNorm` in Python.
     pub layer_norm: LayerNorm,
-    /// On the convolution.
+    /// Dropout on the convolution.
     pub dropout: Dropout,
     #[module(skip)]
     activation: Activation,
 }
 
-/// A convolution over a sequence that keeps its length.
+/// Convolution over a sequence that keeps its length.
 #[derive(Module, Debug)]
 pub struct Conv {
-    /// `[hidden_size, hidden_size / groups, kernel]`.
+    /// Kernels, `[hidden_size, hidden_size / groups, kernel]`.
     pub weight: Param<Tensor<3>>,
-    /// `[hidden_size]`.
+    /// Bias, `[hidden_size]`.
     pub bias: Param<Tensor<1>>,
     groups: usize,
 }
 
 impl ConvLayer {
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         options: RelativeConv,
         path: &str,
@@ -44,20 +44,19 @@ impl ConvLayer {
         let shape = [d, d / options.groups, options.kernel];
         Ok(Self {
             conv: Conv {
-                weight: maker.param(&name("conv.weight"), shape)?,
-                bias: maker.param(&name("conv.bias"), [d])?,
+                weight: builder.param(&name("conv.weight"), shape)?,
+                bias: builder.param(&name("conv.bias"), [d])?,
                 groups: options.groups,
             },
-            layer_norm: maker.norm(&name("layer_norm"), d, config.layer_norm_eps)?,
+            layer_norm: builder.norm(&name("layer_norm"), d, config.layer_norm_eps)?,
             dropout: dropout(config.hidden_dropout),
             activation: options.activation,
         })
     }
 
-    /// `norm(layer + activation(drop(conv(embeddings))))`, zero for padding.
+    /// Computes `norm(layer + activation(drop(conv(embeddings))))`, zero for padding.
     ///
-    /// The embeddings of padding are zero already, so a token beside it sees what it sees at the end of
-    /// a sequence.
+    /// The embeddings of padding are zero already, so a token beside it sees the same as at the end of a sequence.
     ///
     /// # Shapes
     /// - `embeddings`, `layer`: `[batch, seq, hidden_size]`
@@ -76,6 +75,8 @@ impl ConvLayer {
 }
 
 impl Conv {
+    /// Applies the convolution.
+    ///
     /// # Shapes
     /// - `x`: `[batch, seq, hidden_size]`
     /// - returns `[batch, seq, hidden_size]`

@@ -1,12 +1,12 @@
-//! Which embedding stands for a distance between two tokens.
+//! Mapping from distances between tokens to rows of their embedding.
 
 use crate::encoder::Disentangled;
 use std::ops::Range;
 
-/// How distances are told apart: each up to the farthest, or the far ones in logarithmic buckets.
+/// Mapping from distances to embeddings: one for each distance up to the largest, or logarithmic buckets for far ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Distances {
-    /// Half the number of embeddings: that of distance 0 is behind this many.
+    /// Half the number of embeddings, which is the row of distance 0.
     span: i64,
     max_distance: usize,
     buckets: Option<usize>,
@@ -21,28 +21,28 @@ impl Distances {
         }
     }
 
-    /// Number of embeddings.
+    /// Returns the number of embeddings.
     pub fn rows(&self) -> usize {
         2 * self.span as usize
     }
 
-    /// The embedding for a key that is `distance` tokens before the query.
+    /// Returns the row for a key that is `distance` tokens before the query.
     ///
-    /// The same for content against distance and for distance against content: transformers computes
-    /// the latter's from `-bucket(-distance)`, and a bucket's sign is the distance's.
+    /// The row is the same for content to position and position to content: transformers computes the latter's from
+    /// `-bucket(-distance)`, and a bucket has the sign of its distance.
     pub fn row(&self, distance: i64) -> usize {
         let row = self.bucket(distance) + self.span;
         row.clamp(0, 2 * self.span - 1) as usize
     }
 
-    /// The embeddings that sequences of this length need, which lie side by side.
+    /// Returns the consecutive rows that sequences of this length need.
     pub fn reach(&self, seq: usize) -> Range<usize> {
         let farthest = seq.saturating_sub(1) as i64;
         self.row(-farthest)..self.row(farthest) + 1
     }
 
-    /// A distance as such up to half the buckets, from there on rounded up on a logarithmic scale that
-    /// ends at the farthest; in f32, as transformers computes it.
+    /// Returns the bucket of a distance: the distance itself up to half the buckets, beyond that rounded up on a
+    /// logarithmic scale that ends at the largest distance; in f32, as transformers computes it.
     fn bucket(&self, distance: i64) -> i64 {
         let Some(buckets) = self.buckets else {
             return distance;

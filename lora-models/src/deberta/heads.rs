@@ -1,4 +1,4 @@
-//! Disentangled attention: from projections to what the heads say.
+//! Disentangled attention: from projections to the output of the heads.
 
 use super::relative::{DebertaContext, skew};
 use crate::encoder::EncoderConfig;
@@ -8,16 +8,16 @@ use burn::tensor::{Int, Tensor};
 use lora_core::ops::ScaledDotProduct;
 use lora_core::{Dropout, LoraLinear};
 
-/// The attention behind the projections of either version (He et al. 2020, equation 4): scores of content
-/// against content, content against distance and distance against content.
+/// Attention after the projections of either version (He et al. 2020, equation 4): scores from content to content,
+/// content to position and position to content.
 #[derive(Module, Debug)]
 pub struct DisentangledHeads {
-    /// On the weights.
+    /// Dropout on the attention weights.
     pub dropout: Dropout,
-    /// On the embeddings of distances.
+    /// Dropout on the embeddings of distances.
     pub pos_dropout: Dropout,
     heads: usize,
-    /// What scores are divided by, each of the terms alike.
+    /// Divisor of the scores, the same for all terms.
     scale: f64,
 }
 
@@ -28,18 +28,18 @@ pub(super) struct Content {
     pub value: Tensor<4>,
 }
 
-/// Projections of the embeddings of distances, where there is the term that they are for.
-pub(super) struct OfDistances<'a> {
-    /// Content against distance.
+/// Projections of the embeddings of distances, for the enabled terms.
+pub(super) struct DistanceProjections<'a> {
+    /// Key projection, for the content-to-position term.
     pub key: Option<&'a LoraLinear>,
-    /// Distance against content.
+    /// Query projection, for the position-to-content term.
     pub query: Option<&'a LoraLinear>,
 }
 
 impl DisentangledHeads {
     pub(super) fn new(config: &EncoderConfig) -> Self {
         let terms = config.disentangled.as_ref().map(|options| options.terms);
-        // The terms count even where there are no embeddings of distances, as in transformers.
+        // The terms count even without embeddings of distances, as in transformers.
         let terms = 1 + terms.map_or(0, |terms| terms.count());
         Self {
             dropout: dropout(config.attention_dropout),
@@ -49,7 +49,7 @@ impl DisentangledHeads {
         }
     }
 
-    /// Gives each head its part of the features.
+    /// Splits the features among the heads.
     ///
     /// # Shapes
     /// - `x`: `[batch, seq, heads · d]`
@@ -60,26 +60,28 @@ impl DisentangledHeads {
         parts.swap_dims(1, 2)
     }
 
+    /// Computes the output of the heads.
+    ///
     /// # Shapes
-    /// Returns `[batch, seq, heads · d_head]`.
+    /// - returns `[batch, seq, heads · d_head]`
     pub(super) fn forward(
         &self,
         content: Content,
-        distances: OfDistances<'_>,
+        distances: DistanceProjections<'_>,
         context: &DebertaContext,
     ) -> Tensor<3> {
         let Content { query, key, value } = content;
-        let mut bias = context.hidden.clone();
+        let mut bias = context.padding_mask.clone();
         if let Some(relative) = &context.relative {
             let embeddings = self.pos_dropout.forward(relative.embeddings.clone());
             if let Some(projection) = distances.key {
                 let keys = projection.forward(embeddings.clone()) / self.scale;
-                let keys = self.in_order(keys, &relative.of_keys);
+                let keys = self.in_order(keys, &relative.key_order);
                 bias = skew(query.clone().matmul(keys)) + bias; // [batch, heads, seq, seq]
             }
             if let Some(projection) = distances.query {
                 let queries = projection.forward(embeddings) / self.scale;
-                let queries = self.in_order(queries, &relative.of_queries);
+                let queries = self.in_order(queries, &relative.query_order);
                 bias = skew(key.clone().matmul(queries)).swap_dims(2, 3) + bias;
             }
         }
@@ -91,7 +93,7 @@ impl DisentangledHeads {
         output.swap_dims(1, 2).reshape([batch, seq, heads * d_head])
     }
 
-    /// Projections of distances as columns in the order that is asked for.
+    /// Arranges projections of distances as columns in the given order.
     ///
     /// # Shapes
     /// - `projected`: `[1 or batch, rows, heads · d_head]`, `order`: `[2 · seq]`

@@ -1,43 +1,45 @@
-//! The encoder.
+//! Encoder of DeBERTa.
 
 use super::{ConvLayer, DebertaContext, DisentangledAttention, Distances, RelativePositions};
 use crate::ModelError;
+use crate::config_keys::unsupported;
 use crate::encoder::{
-    Disentangled, Embeddings, EncoderConfig, EncoderFamily, Layer, Rows, hidden_keys,
+    Disentangled, Embeddings, EncoderConfig, EncoderFamily, Layer, Rows, padding_mask,
 };
-use crate::weights::Maker;
+use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::{FusedLayout, FusedProjection, LayerNorm, LoraEmbedding};
+use std::path::Path;
 
-/// DeBERTa's encoder, of any version.
+/// Encoder of DeBERTa, of any version.
 #[derive(Module, Debug)]
 pub struct DebertaModel {
-    /// Tokens to vectors.
+    /// Embeddings of the input.
     pub embeddings: Embeddings,
-    /// The layers.
+    /// Encoder layers.
     pub encoder: DebertaEncoder,
 }
 
-/// The layers, one after the other, and what they know of distances.
+/// Sequence of encoder layers, with the embeddings of distances.
 #[derive(Module, Debug)]
 pub struct DebertaEncoder {
-    /// First to last.
+    /// Layers, first to last.
     pub layer: Vec<Layer<DisentangledAttention>>,
-    /// Of distances, `[2 · span, hidden_size]`.
+    /// Embeddings of distances, `[2 · span, hidden_size]`.
     pub rel_embeddings: Option<LoraEmbedding>,
-    /// Of these embeddings; `LayerNorm` in Python.
+    /// Layer norm of these embeddings; `LayerNorm` in Python.
     pub layer_norm: Option<LayerNorm>,
-    /// Beside the first layer.
+    /// Convolution beside the first layer.
     pub conv: Option<ConvLayer>,
     #[module(skip)]
     distances: Distances,
-    /// Whether scores are made with distances: there may be embeddings that none asks for.
+    /// True if scores depend on distances; a checkpoint may have embeddings that are not in use.
     with_distances: bool,
 }
 
 impl DebertaModel {
-    /// The projections that hold several matrices side by side.
+    /// Returns the projections that hold several matrices side by side.
     pub fn fused(config: &EncoderConfig) -> Vec<FusedProjection> {
         match config.family {
             EncoderFamily::Deberta => vec![FusedProjection {
@@ -52,29 +54,27 @@ impl DebertaModel {
     }
 
     pub(crate) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         path: &str,
     ) -> Result<Self, ModelError> {
         let options = config.disentangled.as_ref();
-        let options = options.ok_or_else(|| ModelError::UnsupportedConfig {
-            path: "EncoderConfig".into(),
-            key: "disentangled".into(),
-            value: "None".into(),
-            expected: "the options of DeBERTa's attention".into(),
+        let options = options.ok_or_else(|| {
+            let expected = "the options of DeBERTa's attention";
+            unsupported(Path::new("EncoderConfig"), "disentangled", "None", expected)
         })?;
         Ok(Self {
-            embeddings: Embeddings::build(maker, config, &format!("{path}.embeddings"))?,
-            encoder: DebertaEncoder::build(maker, config, options, &format!("{path}.encoder"))?,
+            embeddings: Embeddings::build(builder, config, &format!("{path}.embeddings"))?,
+            encoder: DebertaEncoder::build(builder, config, options, &format!("{path}.encoder"))?,
         })
     }
 
-    /// The hidden states of every token, after the last layer.
+    /// Computes the hidden states of every token after the last layer.
     ///
     /// # Shapes
     /// - `ids`, `type_ids`: `[batch, seq]`
     /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch, seq, hidden_size]`; what it holds for padding means nothing
+    /// - returns `[batch, seq, hidden_size]`; the values at padding are meaningless
     ///
     /// # Panics
     /// If the shapes do not fit, or there are more tokens than positions.
@@ -87,7 +87,7 @@ impl DebertaModel {
         self.forward_to(Rows::All, ids, mask, type_ids)
     }
 
-    /// [`forward`](Self::forward), with these rows of the last layer.
+    /// Runs [`forward`](Self::forward) with only these rows of the last layer.
     pub(crate) fn forward_to(
         &self,
         rows: Rows,
@@ -102,7 +102,7 @@ impl DebertaModel {
 
 impl DebertaEncoder {
     fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         options: &Disentangled,
         path: &str,
@@ -112,24 +112,26 @@ impl DebertaEncoder {
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for index in 0..config.num_hidden_layers {
             let path = format!("{path}.layer.{index}");
-            layers.push(Layer::build(maker, config, &path, |maker, path| {
-                DisentangledAttention::build(maker, config, options, path)
+            layers.push(Layer::build(builder, config, &path, |builder, path| {
+                DisentangledAttention::build(builder, config, options, path)
             })?);
         }
         let name = |name: &str| format!("{path}.{name}");
         let rows = [distances.rows(), d];
         Ok(Self {
             layer: layers,
-            rel_embeddings: match options.relative {
-                true => Some(maker.embedding(&name("rel_embeddings"), rows)?),
-                false => None,
+            rel_embeddings: if options.relative {
+                Some(builder.embedding(&name("rel_embeddings"), rows)?)
+            } else {
+                None
             },
-            layer_norm: match options.norm_embeddings {
-                true => Some(maker.norm(&name("layer_norm"), d, config.layer_norm_eps)?),
-                false => None,
+            layer_norm: if options.norm_embeddings {
+                Some(builder.norm(&name("layer_norm"), d, config.layer_norm_eps)?)
+            } else {
+                None
             },
             conv: match options.conv {
-                Some(conv) => Some(ConvLayer::build(maker, config, conv, &name("conv"))?),
+                Some(conv) => Some(ConvLayer::build(builder, config, conv, &name("conv"))?),
                 None => None,
             },
             distances,
@@ -137,6 +139,8 @@ impl DebertaEncoder {
         })
     }
 
+    /// Applies all layers.
+    ///
     /// # Shapes
     /// - `x`: `[batch, seq, hidden_size]`, zero for padding
     /// - `mask`: `[batch, seq]`, true for a token, false for padding
@@ -153,7 +157,7 @@ impl DebertaEncoder {
         })
     }
 
-    /// One layer, the convolution beside the first with it, with these rows of the last.
+    /// Runs one layer, and with the first the convolution beside it; the last layer computes only `rows`.
     pub(crate) fn forward_layer(
         &self,
         index: usize,
@@ -163,7 +167,7 @@ impl DebertaEncoder {
         mask: &Tensor<2, Bool>,
     ) -> Tensor<3> {
         let layer = &self.layer[index];
-        match (&self.conv, rows.of(index, self.layer.len())) {
+        match (&self.conv, rows.for_layer(index, self.layer.len())) {
             // The convolution reads the neighbours of a token.
             (Some(conv), _) if index == 0 => {
                 let output = layer.forward(x.clone(), context);
@@ -174,7 +178,7 @@ impl DebertaEncoder {
         }
     }
 
-    /// What all layers share, made once.
+    /// Builds the inputs shared by all layers.
     pub(crate) fn context(&self, mask: &Tensor<2, Bool>) -> DebertaContext {
         let [_, seq] = mask.dims();
         let embeddings = self.rel_embeddings.as_ref();
@@ -185,7 +189,7 @@ impl DebertaEncoder {
                 RelativePositions::new(embeddings, norm, &self.distances, seq, &mask.device())
             });
         DebertaContext {
-            hidden: hidden_keys(mask),
+            padding_mask: padding_mask(mask),
             relative,
         }
     }

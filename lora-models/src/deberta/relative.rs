@@ -4,33 +4,33 @@ use super::Distances;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use lora_core::{LayerNorm, LoraEmbedding};
 
-/// What all layers share: padding and distances.
+/// Inputs shared by all layers: padding mask and distances.
 #[derive(Clone, Debug)]
 pub struct DebertaContext {
-    /// Added to the scores, `[batch, 1, 1, seq]`.
-    pub(super) hidden: Tensor<4>,
-    /// Where there are scores against distances.
+    /// Bias on the scores that masks padding, `[batch, 1, 1, seq]`.
+    pub(super) padding_mask: Tensor<4>,
+    /// Distances, if scores depend on them.
     pub(super) relative: Option<RelativePositions>,
 }
 
-/// The embeddings of the distances in a sequence, and the order in which they are asked for.
+/// Embeddings of the distances in a sequence, and the orders in which the terms read them.
 ///
-/// A token's scores against distances are made for all `2 · seq - 1` of them side by side, and `skew`
-/// then brings each to its pair. Gathering the score of each pair instead would take an index as large
-/// as the scores and, backwards, a scattered sum into them.
+/// The scores of a token against all `2 · seq - 1` distances are computed side by side, and `skew` then moves each to
+/// its pair of tokens. Gathering the score of each pair instead would take an index as large as the scores and, in the
+/// backward pass, a scattered sum into them.
 #[derive(Clone, Debug)]
 pub struct RelativePositions {
-    /// Of the distances within reach alone, `[1, rows, hidden_size]`: all examples share them, unless each has an
-    /// adapter of its own, and the first axis is the batch.
+    /// Embeddings of the distances within reach, `[1, rows, hidden_size]`. All examples share them, unless each has an
+    /// adapter of its own: then the first axis is the batch.
     pub(super) embeddings: Tensor<3>,
-    /// Their order from the key farthest before a query to the one farthest behind, `[2 · seq]`.
-    pub(super) of_keys: Tensor<1, Int>,
-    /// Their order from the query farthest before a key to the one farthest behind, `[2 · seq]`.
-    pub(super) of_queries: Tensor<1, Int>,
+    /// Order of the embeddings from the key farthest before a query to the one farthest after it, `[2 · seq]`.
+    pub(super) key_order: Tensor<1, Int>,
+    /// Order of the embeddings from the query farthest before a key to the one farthest after it, `[2 · seq]`.
+    pub(super) query_order: Tensor<1, Int>,
 }
 
 impl RelativePositions {
-    /// Looks the embeddings up for sequences of `seq` tokens.
+    /// Looks up the embeddings for sequences of `seq` tokens.
     pub(super) fn new(
         embedding: &LoraEmbedding,
         norm: Option<&LayerNorm>,
@@ -45,34 +45,34 @@ impl RelativePositions {
             let count = order.len();
             Tensor::from_data(TensorData::new(order, [count]), device)
         };
-        let (of_keys, of_queries) = orders(distances, seq);
+        let (key_order, query_order) = orders(distances, seq);
         Self {
             embeddings: match norm {
                 Some(norm) => norm.forward(embeddings),
                 None => embeddings,
             },
-            of_keys: ints(of_keys),
-            of_queries: ints(of_queries),
+            key_order: ints(key_order),
+            query_order: ints(query_order),
         }
     }
 }
 
-/// Rows within reach, for keys and for queries from far before a token to far behind it. The last
-/// of each is one too many, for [`skew`].
+/// Returns the rows within reach, for keys and for queries, from far before a token to far after it. The last row of
+/// each is superfluous; [`skew`] needs it.
 fn orders(distances: &Distances, seq: usize) -> (Vec<i32>, Vec<i32>) {
     let first = distances.reach(seq).start;
     let farthest = seq as i64 - 1;
     let offsets = (-farthest..=farthest).chain([farthest]);
     let row = |distance: i64| (distances.row(distance) - first) as i32;
-    let of_keys = offsets.clone().map(|offset| row(-offset)).collect();
-    (of_keys, offsets.map(row).collect())
+    let key_order = offsets.clone().map(|offset| row(-offset)).collect();
+    (key_order, offsets.map(row).collect())
 }
 
-/// Brings the score of a token against an offset to the pair of tokens that is so far apart: row `i` of
-/// the result begins at column `seq - 1 - i` of the input's.
+/// Moves the score of a token against an offset to the pair of tokens at that distance: row `i` of the result begins
+/// at column `seq - 1 - i` of the input's.
 ///
-/// Each row begins one column before the one above it, so with the rows one after the other and cut
-/// anew, one element shorter, they stand below each other.
+/// Each row begins one column before the one above it. If the rows are concatenated and divided into rows that are one
+/// element shorter, their values stand below each other.
 ///
 /// # Shapes
 /// - `scores`: `[batch, heads, seq, 2 · seq]`, from offset `1 - seq` on; the last column is not used
@@ -103,7 +103,7 @@ mod tests {
         })
     }
 
-    /// Scores that say which row they are of.
+    /// Returns scores that hold the row of their embedding.
     fn skewed(order: &[i32], seq: usize) -> Vec<i64> {
         let row: Vec<f32> = order.iter().map(|&row| row as f32).collect();
         let scores = Tensor::<1>::from_floats(row.as_slice(), &Device::flex());
@@ -128,9 +128,9 @@ mod tests {
             (40, distances(30, Some(8))),
         ] {
             let first = distances.reach(seq).start;
-            let (of_keys, of_queries) = orders(&distances, seq);
-            let content_to_position = skewed(&of_keys, seq);
-            let position_to_content = skewed(&of_queries, seq);
+            let (key_order, query_order) = orders(&distances, seq);
+            let content_to_position = skewed(&key_order, seq);
+            let position_to_content = skewed(&query_order, seq);
             for query in 0..seq {
                 for key in 0..seq {
                     let row = distances.row(query as i64 - key as i64) - first;

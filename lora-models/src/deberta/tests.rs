@@ -3,7 +3,7 @@
 use super::DebertaModel;
 use crate::ModelError;
 use crate::encoder::{EncoderConfig, SelfAttention};
-use crate::weights::{Maker, Parameters, Wanted, Weights};
+use crate::weights::{LayerBuilder, ParamSpec, Parameters, Weights};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 use fixtures::Fixture;
@@ -31,7 +31,7 @@ pub(super) mod fixtures {
         serde_json::from_slice(&std::fs::read(path("cases.json")).unwrap()).unwrap()
     }
 
-    /// A safetensors file.
+    /// Tensors of a safetensors file.
     pub struct Fixture(Vec<u8>);
 
     impl Fixture {
@@ -66,7 +66,7 @@ pub(super) mod fixtures {
     }
 }
 
-/// What a model with a head says of itself, without what is the head's.
+/// Returns the architecture of a model with a head, without the head's part.
 fn architecture(config: &EncoderConfig) -> Architecture {
     let names = [
         ("self_attn", "self"),
@@ -83,14 +83,14 @@ fn architecture(config: &EncoderConfig) -> Architecture {
     }
 }
 
-/// Answers with the fixture's weights, and notes what was asked for.
+/// Source of the fixture's weights, which records the requests.
 struct Stored {
     weights: Fixture,
     asked: Vec<String>,
 }
 
 impl Weights for Stored {
-    fn values(&mut self, wanted: &Wanted) -> Result<Option<Vec<f32>>, ModelError> {
+    fn values(&mut self, wanted: &ParamSpec) -> Result<Option<Vec<f32>>, ModelError> {
         let name = wanted.name.strip_prefix("deberta.").unwrap();
         let name = stored_name(name, &wanted.file_shape());
         let (values, _) = self.weights.floats(&name);
@@ -111,7 +111,7 @@ fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     (0..columns).flat_map(column).collect()
 }
 
-/// The variants by name.
+/// Returns the variants by name.
 fn variants() -> impl Iterator<Item = (String, Map<String, Value>, Vec<String>)> {
     let cases = fixtures::cases().into_iter();
     cases.filter_map(|(name, case)| {
@@ -141,12 +141,12 @@ fn build(config: &EncoderConfig, device: &Device) -> (DebertaModel, Vec<String>)
         weights: Fixture::open("weights.safetensors"),
         asked: Vec::new(),
     };
-    let mut maker = Maker {
+    let mut builder = LayerBuilder {
         architecture: &architecture(config),
         device,
         weights: &mut weights,
     };
-    let model = DebertaModel::build(&mut maker, config, "deberta").unwrap();
+    let model = DebertaModel::build(&mut builder, config, "deberta").unwrap();
     weights.asked.sort();
     (model, weights.asked)
 }
@@ -215,7 +215,7 @@ fn every_variant_has_the_hidden_states_of_transformers() {
     assert_eq!(count, 14);
 }
 
-/// Both the names that the model asks for and those that its modules have, with shapes.
+/// Compares the requested names and those of the modules, with shapes.
 #[test]
 fn every_variant_has_the_tensors_of_transformers() {
     let device = Device::flex();
@@ -224,7 +224,7 @@ fn every_variant_has_the_tensors_of_transformers() {
         let (model, asked) = build(&config, &device);
         assert_eq!(asked, tensors, "{name}");
         let architecture = architecture(&config);
-        let parameters = Parameters::of(&model, &architecture, Path::new(&name)).unwrap();
+        let parameters = Parameters::collect(&model, &architecture, Path::new(&name)).unwrap();
         let plan = parameters.plan().into_iter();
         let mut visited: Vec<String> = plan
             .map(|(name, shape)| stored_name(&name, &shape))
@@ -284,9 +284,12 @@ fn gradients_are_those_of_torch() {
         let (model, _) = build(&config, &device);
         let hidden = batch.hidden(&model);
         let [_, _, d] = hidden.dims();
-        let weight = |at: usize| match batch.real[at / d] {
-            true => (0.7 * at as f64).sin() as f32,
-            false => 0.0,
+        let weight = |at: usize| {
+            if batch.real[at / d] {
+                (0.7 * at as f64).sin() as f32
+            } else {
+                0.0
+            }
         };
         let weights: Vec<f32> = (0..hidden.shape().num_elements()).map(weight).collect();
         let weights = Tensor::<3>::from_data(TensorData::new(weights, hidden.shape()), &device);
@@ -389,12 +392,12 @@ fn a_model_of_this_family_needs_the_options_of_its_attention() {
         weights: Fixture::open("weights.safetensors"),
         asked: Vec::new(),
     };
-    let mut maker = Maker {
+    let mut builder = LayerBuilder {
         architecture: &Architecture::default(),
         device: &Device::flex(),
         weights: &mut weights,
     };
-    let error = DebertaModel::build(&mut maker, &config, "deberta").unwrap_err();
+    let error = DebertaModel::build(&mut builder, &config, "deberta").unwrap_err();
     assert!(
         error.to_string().contains("`disentangled` is None"),
         "{error}"

@@ -1,34 +1,34 @@
-//! Projections of the first version: one matrix for queries, keys and values.
+//! Projections of the first version: a single matrix for queries, keys and values.
 
-use super::heads::{Content, OfDistances};
+use super::heads::{Content, DistanceProjections};
 use super::{DebertaContext, DisentangledHeads};
 use crate::ModelError;
 use crate::encoder::{Disentangled, EncoderConfig, SelfAttention};
-use crate::weights::Maker;
+use crate::weights::LayerBuilder;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use lora_core::LoraLinear;
 
-/// DeBERTa's attention.
+/// Attention of DeBERTa.
 #[derive(Module, Debug)]
 pub struct AttentionV1 {
-    /// Query, key and value of the first head, then of the second: `[hidden_size, 3 · hidden_size]`.
+    /// Query, key and value of the first head, then of the second and so on: `[hidden_size, 3 · hidden_size]`.
     pub in_proj: LoraLinear,
-    /// Of the queries, `[hidden_size]`.
+    /// Bias of the queries, `[hidden_size]`.
     pub q_bias: Param<Tensor<1>>,
-    /// Of the values, `[hidden_size]`.
+    /// Bias of the values, `[hidden_size]`.
     pub v_bias: Param<Tensor<1>>,
-    /// Keys of distances, `[hidden_size, hidden_size]`.
+    /// Key projection of distances, `[hidden_size, hidden_size]`.
     pub pos_proj: Option<LoraLinear>,
-    /// Queries of distances, `[hidden_size, hidden_size]`.
+    /// Query projection of distances, `[hidden_size, hidden_size]`.
     pub pos_q_proj: Option<LoraLinear>,
-    /// What comes behind the projections.
+    /// Attention after the projections.
     pub heads: DisentangledHeads,
 }
 
 impl AttentionV1 {
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         options: &Disentangled,
         path: &str,
@@ -37,16 +37,18 @@ impl AttentionV1 {
         let name = |name: &str| format!("{path}.{name}");
         let (c2p, p2c) = (options.terms.c2p, options.terms.p2c);
         Ok(Self {
-            in_proj: maker.linear_without_bias(&name("in_proj"), [d, 3 * d])?,
-            q_bias: maker.param(&name("q_bias"), [d])?,
-            v_bias: maker.param(&name("v_bias"), [d])?,
-            pos_proj: match options.relative && c2p {
-                true => Some(maker.linear_without_bias(&name("pos_proj"), [d, d])?),
-                false => None,
+            in_proj: builder.linear_without_bias(&name("in_proj"), [d, 3 * d])?,
+            q_bias: builder.param(&name("q_bias"), [d])?,
+            v_bias: builder.param(&name("v_bias"), [d])?,
+            pos_proj: if options.relative && c2p {
+                Some(builder.linear_without_bias(&name("pos_proj"), [d, d])?)
+            } else {
+                None
             },
-            pos_q_proj: match options.relative && p2c {
-                true => Some(maker.linear(&name("pos_q_proj"), [d, d])?),
-                false => None,
+            pos_q_proj: if options.relative && p2c {
+                Some(builder.linear(&name("pos_q_proj"), [d, d])?)
+            } else {
+                None
             },
             heads: DisentangledHeads::new(config),
         })
@@ -67,7 +69,7 @@ impl SelfAttention for AttentionV1 {
             key: part(1),
             value: part(2) + bias(&self.v_bias),
         };
-        let distances = OfDistances {
+        let distances = DistanceProjections {
             key: self.pos_proj.as_ref(),
             query: self.pos_q_proj.as_ref(),
         };

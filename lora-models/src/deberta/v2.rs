@@ -1,28 +1,28 @@
-//! Projections of the second version and of DeBERTaV3: a matrix each.
+//! Projections of the second version and of DeBERTaV3: separate matrices for queries, keys and values.
 
-use super::heads::{Content, OfDistances};
+use super::heads::{Content, DistanceProjections};
 use super::{DebertaContext, DisentangledHeads};
 use crate::ModelError;
 use crate::encoder::{Disentangled, EncoderConfig, PositionTerms, SelfAttention};
-use crate::weights::Maker;
+use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::LoraLinear;
 
-/// DeBERTa v2's and v3's attention.
+/// Attention of DeBERTa v2 and v3.
 #[derive(Module, Debug)]
 pub struct AttentionV2 {
-    /// `[hidden_size, hidden_size]`.
+    /// Query projection, `[hidden_size, hidden_size]`.
     pub query_proj: LoraLinear,
-    /// `[hidden_size, hidden_size]`.
+    /// Key projection, `[hidden_size, hidden_size]`.
     pub key_proj: LoraLinear,
-    /// `[hidden_size, hidden_size]`.
+    /// Value projection, `[hidden_size, hidden_size]`.
     pub value_proj: LoraLinear,
-    /// Keys of distances, `[hidden_size, hidden_size]`, unless `key_proj` makes them.
+    /// Key projection of distances, `[hidden_size, hidden_size]`, unless `key_proj` is shared.
     pub pos_key_proj: Option<LoraLinear>,
-    /// Queries of distances, `[hidden_size, hidden_size]`, unless `query_proj` makes them.
+    /// Query projection of distances, `[hidden_size, hidden_size]`, unless `query_proj` is shared.
     pub pos_query_proj: Option<LoraLinear>,
-    /// What comes behind the projections.
+    /// Attention after the projections.
     pub heads: DisentangledHeads,
     #[module(skip)]
     terms: PositionTerms,
@@ -30,7 +30,7 @@ pub struct AttentionV2 {
 
 impl AttentionV2 {
     pub(super) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         options: &Disentangled,
         path: &str,
@@ -38,18 +38,20 @@ impl AttentionV2 {
         let square = [config.hidden_size; 2];
         let terms = options.terms;
         let own = options.relative && !options.share_att_key;
-        let mut linear = |name: &str| maker.linear(&format!("{path}.{name}"), square);
+        let mut linear = |name: &str| builder.linear(&format!("{path}.{name}"), square);
         Ok(Self {
             query_proj: linear("query_proj")?,
             key_proj: linear("key_proj")?,
             value_proj: linear("value_proj")?,
-            pos_key_proj: match own && terms.c2p {
-                true => Some(linear("pos_key_proj")?),
-                false => None,
+            pos_key_proj: if own && terms.c2p {
+                Some(linear("pos_key_proj")?)
+            } else {
+                None
             },
-            pos_query_proj: match own && terms.p2c {
-                true => Some(linear("pos_query_proj")?),
-                false => None,
+            pos_query_proj: if own && terms.p2c {
+                Some(linear("pos_query_proj")?)
+            } else {
+                None
             },
             heads: DisentangledHeads::new(config),
             terms,
@@ -68,7 +70,7 @@ impl SelfAttention for AttentionV2 {
         };
         let key = self.pos_key_proj.as_ref().unwrap_or(&self.key_proj);
         let query = self.pos_query_proj.as_ref().unwrap_or(&self.query_proj);
-        let distances = OfDistances {
+        let distances = DistanceProjections {
             key: self.terms.c2p.then_some(key),
             query: self.terms.p2c.then_some(query),
         };

@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::path::Path;
 
-/// No honest `config.json` is near this long; those with many labels have some 100 kB.
+/// Limit for `config.json`, in bytes; those with many labels have some 100 kB.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// The `model_type` of an encoder.
+/// Family of an encoder, named by `model_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EncoderFamily {
     /// BERT (Devlin et al. 2018).
@@ -29,7 +29,7 @@ pub enum EncoderFamily {
 }
 
 impl EncoderFamily {
-    /// All of them.
+    /// All families.
     pub const ALL: [Self; 5] = [
         Self::Bert,
         Self::Roberta,
@@ -38,7 +38,7 @@ impl EncoderFamily {
         Self::DebertaV2,
     ];
 
-    /// The name in `config.json`.
+    /// Returns the name in `config.json`.
     pub fn model_type(self) -> &'static str {
         match self {
             Self::Bert => "bert",
@@ -49,13 +49,13 @@ impl EncoderFamily {
         }
     }
 
-    /// The family of a name in `config.json`.
+    /// Returns the family of a name in `config.json`.
     pub fn from_model_type(name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
         all.find(|family| family.model_type() == name)
     }
 
-    /// What the class names of transformers start with.
+    /// Returns the prefix of the class names in transformers.
     pub fn class_prefix(self) -> &'static str {
         match self {
             Self::Bert => "Bert",
@@ -66,7 +66,7 @@ impl EncoderFamily {
         }
     }
 
-    /// Name of the encoder in a model with a head.
+    /// Returns the name of the encoder in a model with a head.
     pub fn trunk(self) -> &'static str {
         match self {
             Self::Bert => "bert",
@@ -75,13 +75,12 @@ impl EncoderFamily {
         }
     }
 
-    /// Whether it is of RoBERTa's kind: positions counted from behind the padding's, a head with a
-    /// layer of its own.
+    /// True for the RoBERTa family: positions start after that of the padding, and the head has a layer of its own.
     pub fn is_roberta(self) -> bool {
         matches!(self, Self::Roberta | Self::XlmRoberta)
     }
 
-    /// The modules that PEFT adapts by default.
+    /// Returns the modules that PEFT adapts by default.
     pub fn default_targets(self) -> &'static [&'static str] {
         match self {
             Self::Bert | Self::Roberta | Self::XlmRoberta => &["query", "value"],
@@ -97,17 +96,17 @@ impl fmt::Display for EncoderFamily {
     }
 }
 
-/// Which terms with relative positions are added to the attention scores (He et al. 2020, equation 4).
+/// Terms with relative positions in the attention scores (He et al. 2020, equation 4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PositionTerms {
-    /// Content to position.
+    /// Enables the content-to-position term.
     pub c2p: bool,
-    /// Position to content.
+    /// Enables the position-to-content term.
     pub p2c: bool,
 }
 
 impl PositionTerms {
-    /// How many there are.
+    /// Returns the number of enabled terms.
     pub fn count(self) -> usize {
         usize::from(self.c2p) + usize::from(self.p2c)
     }
@@ -116,89 +115,89 @@ impl PositionTerms {
 /// Options of DeBERTa's disentangled attention.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Disentangled {
-    /// Whether there are embeddings of relative positions at all: `relative_attention`.
+    /// Enables the embeddings of relative positions: `relative_attention`.
     pub relative: bool,
-    /// Terms of the scores: `pos_att_type`.
+    /// Terms of the attention scores: `pos_att_type`.
     pub terms: PositionTerms,
-    /// The farthest distance told apart: `max_relative_positions`, where that is below 1
-    /// `max_position_embeddings`.
+    /// Largest distance with an embedding of its own, in tokens: `max_relative_positions`, or
+    /// `max_position_embeddings` if that is below 1.
     pub max_distance: usize,
-    /// Distances beyond half of it share logarithmic buckets, in v2: `position_buckets`, `None` where
-    /// it is below 1.
+    /// Number of buckets in v2: distances beyond half of it share logarithmic buckets. `position_buckets`, `None` if
+    /// that is below 1.
     pub buckets: Option<usize>,
-    /// Positions are projected by the content's own projections, in v2: `share_att_key`.
+    /// Projects positions by the projections of the content, in v2: `share_att_key`.
     pub share_att_key: bool,
-    /// A layer norm on the embeddings of relative positions, in v2: `norm_rel_ebd`.
+    /// Enables a layer norm on the embeddings of relative positions, in v2: `norm_rel_ebd`.
     pub norm_embeddings: bool,
-    /// A convolution beside the first layer, in v2.
+    /// Convolution beside the first layer, in v2.
     pub conv: Option<RelativeConv>,
 }
 
 impl Disentangled {
-    /// Half the number of embeddings of relative positions.
+    /// Returns half the number of embeddings of relative positions.
     pub fn span(&self) -> usize {
         self.buckets.unwrap_or(self.max_distance)
     }
 }
 
-/// The convolution beside DeBERTa v2's first layer.
+/// Convolution beside DeBERTa v2's first layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelativeConv {
-    /// `conv_kernel_size`, odd.
+    /// Width of the kernel in tokens, odd: `conv_kernel_size`.
     pub kernel: usize,
-    /// `conv_groups`.
+    /// Number of groups: `conv_groups`.
     pub groups: usize,
-    /// `conv_act`.
+    /// Activation after the convolution: `conv_act`.
     pub activation: Activation,
 }
 
-/// Configuration of an encoder, of any family; read with [`from_dir`](Self::from_dir).
+/// Configuration of an encoder of any family; read with [`from_dir`](Self::from_dir).
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderConfig {
-    /// Which family.
+    /// Family of the encoder.
     pub family: EncoderFamily,
     /// Number of tokens.
     pub vocab_size: usize,
-    /// Width of an embedding; other than `hidden_size` only in DeBERTa v2.
+    /// Width of an embedding; it differs from `hidden_size` only in DeBERTa v2.
     pub embedding_size: usize,
-    /// Width of the model.
+    /// Width of the hidden states.
     pub hidden_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
     /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// Width inside the perceptron.
+    /// Width inside the MLP.
     pub intermediate_size: usize,
-    /// Inside the perceptron.
+    /// Activation inside the MLP.
     pub hidden_act: Activation,
-    /// Dropout on the outputs of layers and embeddings.
+    /// Dropout probability on the outputs of layers and embeddings.
     pub hidden_dropout: f64,
-    /// Dropout on attention weights.
+    /// Dropout probability on attention weights.
     pub attention_dropout: f64,
-    /// Dropout of the classifier; `None`: as `hidden_dropout`. `classifier_dropout`, or DeBERTa's
-    /// `cls_dropout`.
+    /// Dropout probability of the classifier: `classifier_dropout`, or DeBERTa's `cls_dropout`. `None` for the value
+    /// of `hidden_dropout`.
     pub classifier_dropout: Option<f64>,
-    /// Dropout before the pooler, in DeBERTa.
+    /// Dropout probability before the pooler, in DeBERTa.
     pub pooler_dropout: f64,
-    /// Of the pooler.
+    /// Activation of the pooler.
     pub pooler_act: Activation,
-    /// Rows of the position embedding.
+    /// Number of rows of the position embedding.
     pub max_position_embeddings: usize,
-    /// Whether positions are added to the embeddings: `position_biased_input`.
+    /// Adds position embeddings to the token embeddings: `position_biased_input`.
     pub position_embeddings: bool,
-    /// Rows of the segment embedding; 0 for none.
+    /// Number of rows of the segment embedding; 0 for none.
     pub type_vocab_size: usize,
-    /// Standard deviation of fresh weights.
+    /// Standard deviation of randomly initialized weights.
     pub initializer_range: f64,
-    /// Added to the variance in layer norms.
+    /// Epsilon, added to the variance in layer norms.
     pub layer_norm_eps: f64,
-    /// The token that fills a batch up.
+    /// Padding token.
     pub pad_token_id: u32,
-    /// DeBERTa's attention.
+    /// Options of DeBERTa's attention; `None` for other families.
     pub disentangled: Option<Disentangled>,
-    /// What the outputs of a head are called.
+    /// Names of the head's outputs.
     pub labels: Labels,
-    /// Every key of the file, for an export.
+    /// All keys of the file, for an export.
     pub(super) file: Map<String, Value>,
 }
 
@@ -206,44 +205,43 @@ impl EncoderConfig {
     /// Reads `config.json` of a model directory.
     ///
     /// # Errors
-    /// [`ModelError::UnsupportedConfig`] for another model, a value outside its range, or a key that
-    /// asks for what is not computed here; [`ModelError::Json`], [`ModelError::TooLarge`] and
-    /// [`ModelError::Io`] where it cannot be read.
+    /// [`ModelError::UnsupportedConfig`] for another model, a value outside its range, or an option without support;
+    /// [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be read.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = dir.as_ref().join(CONFIG_FILE);
         Self::from_json(&path, read_json(&path, CONFIG_LIMIT)?)
     }
 
-    /// Reads the object of a `config.json`; `path` is where it came from, for messages.
+    /// Reads the object of a `config.json`; messages name `path`.
     ///
     /// # Errors
-    /// As [`from_dir`](Self::from_dir), but for those of reading.
+    /// [`ModelError::UnsupportedConfig`] and [`ModelError::Json`] as for [`from_dir`](Self::from_dir).
     pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
         config_file::parse(path, object)
     }
 
-    /// The object that `config.json` holds, with these labels.
+    /// Returns the object of `config.json`, with the configuration's labels.
     pub fn to_json(&self) -> Map<String, Value> {
         let mut object = self.file.clone();
         self.labels.write(&mut object);
         object
     }
 
-    /// The most tokens in an input.
+    /// Returns the maximum number of tokens in an input.
     ///
-    /// A position's embedding is looked up only where positions are added to the embeddings; without, the
-    /// number is what the model was trained for.
+    /// Without position embeddings this is the length that the model was trained for, and not a limit.
     pub fn max_length(&self) -> usize {
-        match self.family.is_roberta() {
-            // Positions begin after the padding's own.
-            true => self
-                .max_position_embeddings
-                .saturating_sub(self.pad_token_id as usize + 1),
-            false => self.max_position_embeddings,
+        if self.family.is_roberta() {
+            // Positions start after that of the padding.
+
+            self.max_position_embeddings
+                .saturating_sub(self.pad_token_id as usize + 1)
+        } else {
+            self.max_position_embeddings
         }
     }
 
-    /// Width of an attention head.
+    /// Returns the width of an attention head.
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads
     }

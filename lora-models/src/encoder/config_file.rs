@@ -1,64 +1,52 @@
-//! `config.json` of an encoder, checked.
+//! Reader for the `config.json` of an encoder.
 
+use super::config_check;
 use super::{Disentangled, EncoderConfig, EncoderFamily, Labels, PositionTerms, RelativeConv};
 use crate::ModelError;
 use crate::activation::Activation;
-use serde::de::DeserializeOwned;
+use crate::config_keys::ConfigKeys;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Keys that change what is computed in a way that is not supported, unless they are off.
+/// Options without support, each with the value that it must have.
 const REFUSED: &[(&str, &str)] = &[
-    ("add_cross_attention", "false: an encoder alone"),
+    ("add_cross_attention", "false: an encoder without a decoder"),
     ("is_decoder", "false: an encoder"),
-    ("quantization_config", "no such key: weights in floats"),
+    (
+        "quantization_config",
+        "no such key: weights that are not quantized",
+    ),
     ("talking_head", "false"),
 ];
 
-/// The largest value of a size: keeps the products of two within 64 bits.
-const LARGEST: usize = 1 << 28;
-
-/// Reads a configuration from its keys.
+/// Reads a configuration from the object of a file.
 pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<EncoderConfig, ModelError> {
-    let keys = Keys { path, object };
-    for &(key, expected) in REFUSED {
-        match keys.object.get(key) {
-            None | Some(Value::Null | Value::Bool(false)) => {}
-            Some(value) => return Err(keys.refuse(key, value.to_string(), expected)),
-        }
-    }
-    let family = keys.family()?;
+    let keys = ConfigKeys::new(path, object);
+    keys.require_off(REFUSED)?;
+    let family = family(&keys)?;
     let config = match family {
         EncoderFamily::Bert | EncoderFamily::Roberta | EncoderFamily::XlmRoberta => {
             bert(&keys, family)?
         }
         EncoderFamily::Deberta | EncoderFamily::DebertaV2 => deberta(&keys, family)?,
     };
-    check(&keys, &config)?;
+    config_check::check(path, &config)?;
     Ok(EncoderConfig {
-        file: keys.object,
+        file: keys.into_object(),
         ..config
     })
 }
 
-fn bert(keys: &Keys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
+fn bert(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
     let kind: Option<String> = keys.get("position_embedding_type")?;
     if kind.as_deref().is_some_and(|kind| kind != "absolute") {
         let found = kind.unwrap_or_default();
         return Err(keys.refuse("position_embedding_type", found, "absolute"));
     }
     let standard = Defaults {
-        vocab_size: match family {
-            EncoderFamily::Bert => 30522,
-            _ => 50265,
-        },
-        hidden_size: 768,
-        num_hidden_layers: 12,
-        num_attention_heads: 12,
-        intermediate_size: 3072,
-        type_vocab_size: 2,
-        layer_norm_eps: 1e-12,
+        vocab_size: if family.is_roberta() { 50265 } else { 30522 },
         pad_token_id: u32::from(family.is_roberta()),
+        ..BERT
     };
     Ok(EncoderConfig {
         classifier_dropout: keys.get("classifier_dropout")?,
@@ -67,32 +55,11 @@ fn bert(keys: &Keys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelEr
     })
 }
 
-fn deberta(keys: &Keys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
+fn deberta(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
     let second = family == EncoderFamily::DebertaV2;
-    let standard = match second {
-        false => Defaults {
-            vocab_size: 50265,
-            hidden_size: 768,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            intermediate_size: 3072,
-            type_vocab_size: 0,
-            layer_norm_eps: 1e-7,
-            pad_token_id: 0,
-        },
-        true => Defaults {
-            vocab_size: 128100,
-            hidden_size: 1536,
-            num_hidden_layers: 24,
-            num_attention_heads: 24,
-            intermediate_size: 6144,
-            type_vocab_size: 0,
-            layer_norm_eps: 1e-7,
-            pad_token_id: 0,
-        },
-    };
+    let standard = if second { DEBERTA_V2 } else { DEBERTA };
     let config = common(keys, family, &standard)?;
-    // No heads are refused with the other sizes, further on.
+    // `check` refuses zero heads later, with the other sizes.
     let head_size = config.hidden_size.checked_div(config.num_attention_heads);
     for (key, width) in [
         ("pooler_hidden_size", config.hidden_size),
@@ -100,7 +67,7 @@ fn deberta(keys: &Keys<'_>, family: EncoderFamily) -> Result<EncoderConfig, Mode
     ] {
         let found: Option<usize> = keys.get(key)?;
         if let Some(found) = found.filter(|&found| found != width) {
-            return Err(keys.refuse(key, found.to_string(), &width.to_string()));
+            return Err(keys.refuse(key, found, width.to_string()));
         }
     }
     Ok(EncoderConfig {
@@ -115,11 +82,11 @@ fn deberta(keys: &Keys<'_>, family: EncoderFamily) -> Result<EncoderConfig, Mode
 }
 
 fn disentangled(
-    keys: &Keys<'_>,
+    keys: &ConfigKeys<'_>,
     second: bool,
     positions: usize,
 ) -> Result<Disentangled, ModelError> {
-    // Below 1 stands for "not given".
+    // A value below 1 means "not given".
     let count = |key: &str| -> Result<Option<usize>, ModelError> {
         let value: Option<i64> = keys.get(key)?;
         Ok(value
@@ -128,7 +95,7 @@ fn disentangled(
     };
     let mut options = Disentangled {
         relative: keys.get("relative_attention")?.unwrap_or(false),
-        terms: keys.position_terms()?,
+        terms: position_terms(keys)?,
         max_distance: count("max_relative_positions")?.unwrap_or(positions),
         buckets: None,
         share_att_key: false,
@@ -144,7 +111,7 @@ fn disentangled(
                 "none" => {}
                 "layer_norm" => options.norm_embeddings = true,
                 other => {
-                    return Err(keys.refuse("norm_rel_ebd", other.into(), "none or layer_norm"));
+                    return Err(keys.refuse("norm_rel_ebd", other, "none or layer_norm"));
                 }
             }
         }
@@ -159,6 +126,7 @@ fn disentangled(
     Ok(options)
 }
 
+/// Default values of transformers that differ between families.
 struct Defaults {
     vocab_size: usize,
     hidden_size: usize,
@@ -170,8 +138,35 @@ struct Defaults {
     pad_token_id: u32,
 }
 
+const BERT: Defaults = Defaults {
+    vocab_size: 30522,
+    hidden_size: 768,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    intermediate_size: 3072,
+    type_vocab_size: 2,
+    layer_norm_eps: 1e-12,
+    pad_token_id: 0,
+};
+
+const DEBERTA: Defaults = Defaults {
+    vocab_size: 50265,
+    type_vocab_size: 0,
+    layer_norm_eps: 1e-7,
+    ..BERT
+};
+
+const DEBERTA_V2: Defaults = Defaults {
+    vocab_size: 128100,
+    hidden_size: 1536,
+    num_hidden_layers: 24,
+    num_attention_heads: 24,
+    intermediate_size: 6144,
+    ..DEBERTA
+};
+
 fn common(
-    keys: &Keys<'_>,
+    keys: &ConfigKeys<'_>,
     family: EncoderFamily,
     standard: &Defaults,
 ) -> Result<EncoderConfig, ModelError> {
@@ -202,177 +197,38 @@ fn common(
             .unwrap_or(standard.layer_norm_eps),
         pad_token_id: keys.get("pad_token_id")?.unwrap_or(standard.pad_token_id),
         disentangled: None,
-        labels: Labels::read(&keys.object)
-            .map_err(|(key, value, expected)| keys.refuse(key, value, &expected))?,
+        labels: Labels::read(keys)?,
         file: Map::new(),
     })
 }
 
-/// Checks that a model can be made of these values.
-fn check(keys: &Keys<'_>, config: &EncoderConfig) -> Result<(), ModelError> {
-    for (key, size) in [
-        ("vocab_size", config.vocab_size),
-        ("embedding_size", config.embedding_size),
-        ("hidden_size", config.hidden_size),
-        ("num_hidden_layers", config.num_hidden_layers),
-        ("num_attention_heads", config.num_attention_heads),
-        ("intermediate_size", config.intermediate_size),
-        ("max_position_embeddings", config.max_position_embeddings),
-    ] {
-        if !(1..=LARGEST).contains(&size) {
-            let expected = format!("from 1 to {LARGEST}");
-            return Err(keys.refuse(key, size.to_string(), &expected));
-        }
-    }
-    if config.type_vocab_size > LARGEST {
-        let found = config.type_vocab_size.to_string();
-        return Err(keys.refuse("type_vocab_size", found, &format!("at most {LARGEST}")));
-    }
-    if !config
-        .hidden_size
-        .is_multiple_of(config.num_attention_heads)
-    {
-        let expected = format!("a multiple of the {} heads", config.num_attention_heads);
-        return Err(keys.refuse("hidden_size", config.hidden_size.to_string(), &expected));
-    }
-    for (key, probability) in [
-        ("hidden_dropout_prob", Some(config.hidden_dropout)),
-        (
-            "attention_probs_dropout_prob",
-            Some(config.attention_dropout),
-        ),
-        ("pooler_dropout", Some(config.pooler_dropout)),
-        (
-            match config.disentangled {
-                Some(_) => "cls_dropout",
-                None => "classifier_dropout",
-            },
-            config.classifier_dropout,
-        ),
-    ] {
-        if let Some(found) = probability.filter(|p| !(0.0..1.0).contains(p)) {
-            return Err(keys.refuse(key, found.to_string(), "a number in [0, 1)"));
-        }
-    }
-    for (key, value) in [
-        ("layer_norm_eps", config.layer_norm_eps),
-        ("initializer_range", config.initializer_range),
-    ] {
-        if !(value.is_finite() && value >= 0.0) {
-            return Err(keys.refuse(key, value.to_string(), "a number of at least 0"));
-        }
-    }
-    if config.family.is_roberta() && config.max_length() == 0 {
-        let found = config.max_position_embeddings.to_string();
-        let expected = format!(
-            "more than pad_token_id + 1 = {}",
-            u64::from(config.pad_token_id) + 1
-        );
-        return Err(keys.refuse("max_position_embeddings", found, &expected));
-    }
-    let Some(attention) = &config.disentangled else {
-        return Ok(());
+/// Reads the family, which `model_type` names.
+fn family(keys: &ConfigKeys<'_>) -> Result<EncoderFamily, ModelError> {
+    let name: Option<String> = keys.get("model_type")?;
+    let family = name.as_deref().and_then(EncoderFamily::from_model_type);
+    family.ok_or_else(|| {
+        let all = EncoderFamily::ALL.map(EncoderFamily::model_type);
+        let found = name.as_deref().unwrap_or("not there");
+        keys.refuse("model_type", found, all.join(", "))
+    })
+}
+
+/// Reads the terms of the attention scores: `"c2p|p2c"` or `["c2p", "p2c"]`.
+fn position_terms(keys: &ConfigKeys<'_>) -> Result<PositionTerms, ModelError> {
+    let words: Vec<String> = match keys.object().get("pos_att_type") {
+        Some(Value::String(text)) => text.split('|').map(String::from).collect(),
+        _ => keys.get("pos_att_type")?.unwrap_or_default(),
     };
-    if attention.relative && attention.terms.count() == 0 && config.family == EncoderFamily::Deberta
-    {
-        let expected = "c2p, p2c or both, where relative_attention is on";
-        return Err(keys.refuse("pos_att_type", "empty".into(), expected));
-    }
-    if attention.max_distance > LARGEST || attention.span() > LARGEST {
-        let found = attention.max_distance.to_string();
-        return Err(keys.refuse(
-            "max_relative_positions",
-            found,
-            &format!("at most {LARGEST}"),
-        ));
-    }
-    // Buckets are exact up to a half of them and logarithmic up to the farthest distance.
-    if let Some(buckets) = attention.buckets
-        && (buckets < 4 || attention.max_distance <= buckets / 2 + 1)
-    {
-        let expected = format!(
-            "at least 4 and less than twice max_relative_positions = {}",
-            attention.max_distance
-        );
-        return Err(keys.refuse("position_buckets", buckets.to_string(), &expected));
-    }
-    if let Some(conv) = attention.conv {
-        let groups_divide = config.hidden_size.is_multiple_of(conv.groups);
-        if conv.kernel.is_multiple_of(2) || conv.kernel > LARGEST {
-            let expected = "an odd number: an even one makes another length";
-            return Err(keys.refuse("conv_kernel_size", conv.kernel.to_string(), expected));
-        }
-        if !groups_divide {
-            let expected = format!("a divisor of hidden_size = {}", config.hidden_size);
-            return Err(keys.refuse("conv_groups", conv.groups.to_string(), &expected));
+    let mut terms = PositionTerms::default();
+    for word in &words {
+        match word.trim().to_lowercase().as_str() {
+            "c2p" => terms.c2p = true,
+            "p2c" => terms.p2c = true,
+            "" | "none" => {}
+            other => return Err(keys.refuse("pos_att_type", other, "c2p and p2c")),
         }
     }
-    Ok(())
-}
-
-struct Keys<'a> {
-    path: &'a Path,
-    object: Map<String, Value>,
-}
-
-impl Keys<'_> {
-    fn refuse(&self, key: &str, value: String, expected: &str) -> ModelError {
-        ModelError::UnsupportedConfig {
-            path: self.path.into(),
-            key: key.into(),
-            value,
-            expected: expected.into(),
-        }
-    }
-
-    fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ModelError> {
-        match self.object.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => {
-                let parsed = serde_json::from_value(value.clone());
-                parsed.map(Some).map_err(|error| ModelError::Json {
-                    path: self.path.into(),
-                    message: format!("`{key}`: {error}"),
-                })
-            }
-        }
-    }
-
-    fn family(&self) -> Result<EncoderFamily, ModelError> {
-        let name: Option<String> = self.get("model_type")?;
-        let family = name.as_deref().and_then(EncoderFamily::from_model_type);
-        family.ok_or_else(|| {
-            let all = EncoderFamily::ALL.map(EncoderFamily::model_type);
-            let found = name.unwrap_or_else(|| "not there".into());
-            self.refuse("model_type", found, &all.join(", "))
-        })
-    }
-
-    fn activation(&self, key: &str, standard: &str) -> Result<Activation, ModelError> {
-        let name: Option<String> = self.get(key)?;
-        let name = name.unwrap_or_else(|| standard.into());
-        Activation::from_name(&name)
-            .ok_or_else(|| self.refuse(key, name, &Activation::NAMES.join(", ")))
-    }
-
-    /// `"c2p|p2c"` or `["c2p", "p2c"]`.
-    fn position_terms(&self) -> Result<PositionTerms, ModelError> {
-        let words: Vec<String> = match self.object.get("pos_att_type") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::String(text)) => text.split('|').map(String::from).collect(),
-            Some(_) => self.get("pos_att_type")?.unwrap_or_default(),
-        };
-        let mut terms = PositionTerms::default();
-        for word in &words {
-            match word.trim().to_lowercase().as_str() {
-                "c2p" => terms.c2p = true,
-                "p2c" => terms.p2c = true,
-                "" | "none" => {}
-                other => return Err(self.refuse("pos_att_type", other.into(), "c2p and p2c")),
-            }
-        }
-        Ok(terms)
-    }
+    Ok(terms)
 }
 
 #[cfg(test)]

@@ -2,43 +2,46 @@
 
 use super::EncoderConfig;
 use crate::ModelError;
-use crate::weights::{Maker, dropout};
+use crate::weights::{LayerBuilder, dropout};
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::{Dropout, LayerNorm, LoraEmbedding, LoraLinear};
 
-/// The sum of what a token is, where it stands and which segment it is in, normalised.
+/// Normalized sum of the embeddings of tokens, positions and segments.
 #[derive(Module, Debug)]
 pub struct Embeddings {
-    /// `[vocab_size, embedding_size]`.
+    /// Token embedding, `[vocab_size, embedding_size]`.
     pub word_embeddings: LoraEmbedding,
-    /// `[max_position_embeddings, embedding_size]`, unless positions are the attention's alone.
+    /// Position embedding, `[max_position_embeddings, embedding_size]`, unless only the attention uses positions.
     pub position_embeddings: Option<LoraEmbedding>,
-    /// `[type_vocab_size, embedding_size]`, where there are segments.
+    /// Segment embedding, `[type_vocab_size, embedding_size]`, for models with segments.
     pub token_type_embeddings: Option<LoraEmbedding>,
-    /// `[embedding_size, hidden_size]`, where these differ.
+    /// Projection `[embedding_size, hidden_size]`, if these sizes differ.
     pub embed_proj: Option<LoraLinear>,
-    /// Of the sum.
+    /// Layer norm of the sum.
     pub layer_norm: LayerNorm,
-    /// On the whole.
+    /// Dropout on the normalized sum.
     pub dropout: Dropout,
-    /// RoBERTa counts tokens that are not this one, from one above it.
+    /// RoBERTa's padding token: positions count the other tokens, from one above this id.
     padding: Option<usize>,
-    /// DeBERTa clears the rows of padding.
+    /// Sets the rows of padding to zero, in DeBERTa.
     clears_padding: bool,
 }
 
 impl Embeddings {
     pub(crate) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         path: &str,
     ) -> Result<Self, ModelError> {
         let (d, hidden) = (config.embedding_size, config.hidden_size);
         let name = |name: &str| format!("{path}.{name}");
-        let mut table = |there: bool, field: &str, rows: usize| match there {
-            true => maker.embedding(&name(field), [rows, d]).map(Some),
-            false => Ok(None),
+        let mut table = |there: bool, field: &str, rows: usize| {
+            if there {
+                builder.embedding(&name(field), [rows, d]).map(Some)
+            } else {
+                Ok(None)
+            }
         };
         let positions = config.max_position_embeddings;
         let position_embeddings =
@@ -46,14 +49,15 @@ impl Embeddings {
         let types = config.type_vocab_size;
         let token_type_embeddings = table(types > 0, "token_type_embeddings", types)?;
         Ok(Self {
-            word_embeddings: maker.embedding(&name("word_embeddings"), [config.vocab_size, d])?,
+            word_embeddings: builder.embedding(&name("word_embeddings"), [config.vocab_size, d])?,
             position_embeddings,
             token_type_embeddings,
-            embed_proj: match d == hidden {
-                true => None,
-                false => Some(maker.linear_without_bias(&name("embed_proj"), [d, hidden])?),
+            embed_proj: if d == hidden {
+                None
+            } else {
+                Some(builder.linear_without_bias(&name("embed_proj"), [d, hidden])?)
             },
-            layer_norm: maker.norm(&name("layer_norm"), hidden, config.layer_norm_eps)?,
+            layer_norm: builder.norm(&name("layer_norm"), hidden, config.layer_norm_eps)?,
             dropout: dropout(config.hidden_dropout),
             padding: config
                 .family
@@ -63,6 +67,8 @@ impl Embeddings {
         })
     }
 
+    /// Embeds tokens.
+    ///
     /// # Shapes
     /// - `ids`, `type_ids`: `[batch, seq]`
     /// - `mask`: `[batch, seq]`, true for a token, false for padding
@@ -81,7 +87,7 @@ impl Embeddings {
             x = x + table.forward(self.positions(ids.clone(), table));
         }
         if let Some(table) = &self.token_type_embeddings {
-            // A table of one row says the same of every token, whatever a tokenizer calls its segment.
+            // A table of one row is the same for every token, whatever segment the tokenizer assigns.
             let only_row = table.weight.lazy_shape()[0] == 1;
             let type_ids = type_ids.filter(|_| !only_row);
             let type_ids = type_ids.unwrap_or_else(|| ids.zeros_like());
@@ -97,7 +103,7 @@ impl Embeddings {
         self.dropout.forward(x)
     }
 
-    /// Positions, `[1 or batch, seq]`.
+    /// Returns positions, `[1 or batch, seq]`.
     fn positions(&self, ids: Tensor<2, Int>, table: &LoraEmbedding) -> Tensor<2, Int> {
         let [_, seq] = ids.dims();
         let rows = table.weight.lazy_shape()[0];

@@ -1,13 +1,18 @@
-//! What the outputs of a head are called.
+//! Names of a head's outputs.
 
+use crate::ModelError;
+use crate::config_keys::ConfigKeys;
 use serde_json::{Map, Value, json};
 
-/// The outputs of a head: classes with names, or one number.
+/// Limit for `num_labels`.
+const MAX_NUMBERED: u64 = 1 << 20;
+
+/// Outputs of a head: named classes, or a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Labels {
-    /// Classes, by index.
+    /// Names of the classes, by index.
     Classes(Vec<String>),
-    /// One number: a regression.
+    /// A single number, for regression.
     Score,
 }
 
@@ -19,12 +24,12 @@ impl Default for Labels {
 }
 
 impl Labels {
-    /// Classes without names of their own: `LABEL_0`, `LABEL_1`, …, as transformers calls them.
+    /// Creates classes with the default names of transformers: `LABEL_0`, `LABEL_1`, ….
     pub fn numbered(count: usize) -> Self {
-        Self::Classes((0..count).map(|index| format!("LABEL_{index}")).collect())
+        Self::Classes(numbered(count))
     }
 
-    /// Number of outputs.
+    /// Returns the number of outputs.
     pub fn outputs(&self) -> usize {
         match self {
             Self::Classes(names) => names.len(),
@@ -32,7 +37,7 @@ impl Labels {
         }
     }
 
-    /// The name of a class.
+    /// Returns the name of a class.
     pub fn name(&self, index: usize) -> Option<&str> {
         match self {
             Self::Classes(names) => names.get(index).map(String::as_str),
@@ -43,46 +48,28 @@ impl Labels {
     /// Reads `id2label`, `num_labels` and `problem_type` of a `config.json`.
     ///
     /// # Errors
-    /// What is wrong with which key: (key, value, expected).
-    pub(crate) fn read(
-        object: &Map<String, Value>,
-    ) -> Result<Self, (&'static str, String, String)> {
+    /// [`ModelError::UnsupportedConfig`] for a key with an unsupported value.
+    pub(crate) fn read(keys: &ConfigKeys<'_>) -> Result<Self, ModelError> {
+        let object = keys.object();
         let problem = object.get("problem_type").and_then(Value::as_str);
-        if problem == Some("multi_label_classification") {
+        if let Some(problem @ "multi_label_classification") = problem {
             let expected = "single_label_classification or regression";
-            return Err((
-                "problem_type",
-                "multi_label_classification".into(),
-                expected.into(),
-            ));
+            return Err(keys.refuse("problem_type", problem, expected));
         }
-        let names = match object.get("id2label") {
-            None | Some(Value::Null) => None,
-            Some(Value::Object(names)) => Some(in_order(names).ok_or_else(|| {
-                let expected = "an object with a name for each index from 0 on";
-                ("id2label", "not that".to_string(), expected.to_string())
-            })?),
-            Some(other) => {
-                let expected = "an object with a name for each index from 0 on";
-                return Err(("id2label", other.to_string(), expected.into()));
-            }
-        };
+        let id2label = object.get("id2label").filter(|names| !names.is_null());
         let count = object.get("num_labels").and_then(Value::as_u64);
-        let names = match (names, count) {
-            (Some(names), _) => names,
-            (None, Some(count)) if (1..=1 << 20).contains(&count) => {
-                return Ok(match count {
-                    1 if problem != Some("single_label_classification") => Self::Score,
-                    count => Self::numbered(count as usize),
-                });
-            }
+        let names = match (id2label, count) {
+            (Some(names), _) => names.as_object().and_then(in_order).ok_or_else(|| {
+                let expected = "an object with a name for each index from 0";
+                keys.refuse("id2label", names, expected)
+            })?,
+            (None, Some(count @ 1..=MAX_NUMBERED)) => numbered(count as usize),
             (None, Some(count)) => {
-                let expected = "a number from 1 on".to_string();
-                return Err(("num_labels", count.to_string(), expected));
+                return Err(keys.refuse("num_labels", count, format!("1 to {MAX_NUMBERED}")));
             }
             (None, None) => return Ok(Self::default()),
         };
-        // One output is a regression, unless the file says otherwise: as in transformers.
+        // One output is a regression by default, as in transformers.
         if names.len() == 1 && problem != Some("single_label_classification") {
             return Ok(Self::Score);
         }
@@ -104,22 +91,20 @@ impl Labels {
                 vec!["LABEL_0".into()]
             }
         };
-        let by_index: Map<String, Value> = names
-            .iter()
-            .enumerate()
-            .map(|(index, name)| (index.to_string(), json!(name)))
-            .collect();
-        let by_name: Map<String, Value> = names
-            .iter()
-            .enumerate()
-            .map(|(index, name)| (name.clone(), json!(index)))
-            .collect();
-        object.insert("id2label".into(), Value::Object(by_index));
-        object.insert("label2id".into(), Value::Object(by_name));
+        let indexed = || names.iter().enumerate();
+        let by_index = indexed().map(|(index, name)| (index.to_string(), json!(name)));
+        let by_name = indexed().map(|(index, name)| (name.clone(), json!(index)));
+        object.insert("id2label".into(), Value::Object(by_index.collect()));
+        object.insert("label2id".into(), Value::Object(by_name.collect()));
     }
 }
 
-/// The names of indices 0, 1, …, whatever their order in the file; `None` where one is missing.
+/// Returns the default names of transformers.
+fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("LABEL_{index}")).collect()
+}
+
+/// Returns the names of the indices 0, 1, … in this order; `None` if one is missing.
 fn in_order(names: &Map<String, Value>) -> Option<Vec<String>> {
     let name = |index: usize| names.get(&index.to_string())?.as_str().map(String::from);
     let all = (0..names.len()).map(name).collect::<Option<Vec<_>>>();
@@ -129,9 +114,11 @@ fn in_order(names: &Map<String, Value>) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
-    fn read(json: Value) -> Result<Labels, (&'static str, String, String)> {
-        Labels::read(json.as_object().unwrap())
+    fn read(json: Value) -> Result<Labels, ModelError> {
+        let object = json.as_object().unwrap().clone();
+        Labels::read(&ConfigKeys::new(Path::new("config.json"), object))
     }
 
     #[test]
@@ -174,7 +161,10 @@ mod tests {
                 "problem_type",
             ),
         ] {
-            assert_eq!(read(json).unwrap_err().0, key);
+            match read(json) {
+                Err(ModelError::UnsupportedConfig { key: found, .. }) => assert_eq!(found, key),
+                other => panic!("{key}: {other:?}"),
+            }
         }
     }
 
@@ -188,7 +178,7 @@ mod tests {
             object.insert("problem_type".into(), json!("regression"));
             object.insert("num_labels".into(), json!(7));
             labels.write(&mut object);
-            assert_eq!(Labels::read(&object).unwrap(), labels);
+            assert_eq!(read(Value::Object(object)).unwrap(), labels);
         }
     }
 }

@@ -1,110 +1,111 @@
-//! One layer of an encoder: attention, then a perceptron, each added to its input and normalised.
+//! Layer of an encoder: attention, then an MLP, each added to its input and normalized.
 
 use super::EncoderConfig;
 use crate::ModelError;
 use crate::activation::Activation;
-use crate::weights::{Maker, dropout};
+use crate::weights::{LayerBuilder, dropout};
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
 use lora_core::{Dropout, LayerNorm, LoraLinear};
 
-/// Added to the score of a hidden position: against any real score its exponential is exactly zero,
-/// and a row of which everything is hidden gives some average and not NaN.
-const HIDDEN: f32 = -1e9;
+/// Score bias of masked positions: its exponential is exactly zero beside any real score, and a row with only masked
+/// positions gives an average and not NaN.
+const MASKED: f32 = -1e9;
 
-/// Self-attention, without the projection of its output.
+/// Self-attention, without the output projection.
 pub trait SelfAttention: Module {
-    /// What all layers share: the mask, positions.
+    /// Inputs shared by all layers: the mask, positions.
     type Context;
 
+    /// Attends from every token to every other.
+    ///
     /// # Shapes
     /// - `x`: `[batch, seq, hidden_size]`
     /// - returns `[batch, seq, hidden_size]`
     fn forward(&self, x: Tensor<3>, context: &Self::Context) -> Tensor<3>;
 }
 
-/// The tokens of which the last layer's output is wanted.
+/// Rows of the last layer to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rows {
-    /// Each.
+    /// All tokens.
     All,
-    /// The first of each sequence.
+    /// First token of each sequence.
     First,
 }
 
 impl Rows {
-    /// Those of layer `index`: of all but the last each is wanted.
-    pub(crate) fn of(self, index: usize, layers: usize) -> Self {
-        match index + 1 == layers {
-            true => self,
-            false => Self::All,
-        }
+    /// Returns the rows that layer `index` must compute: all, except in the last layer.
+    pub(crate) fn for_layer(self, index: usize, layers: usize) -> Self {
+        if index + 1 == layers { self } else { Self::All }
     }
 }
 
-/// A layer around an attention of some kind.
+/// Encoder layer, generic over its attention.
 #[derive(Module, Debug)]
 pub struct Layer<A: Module> {
-    /// Attention and its output.
+    /// Attention with its output projection.
     pub attention: Attention<A>,
-    /// Into the perceptron.
+    /// First half of the MLP.
     pub intermediate: Intermediate,
-    /// Out of it.
+    /// Second half of the MLP.
     pub output: Residual,
 }
 
-/// Attention with its output added to its input.
+/// Attention whose output is added to its input.
 #[derive(Module, Debug)]
 pub struct Attention<A: Module> {
-    /// The attention; `self` in Python.
+    /// Self-attention; `self` in Python.
     pub self_attn: A,
-    /// Its output.
+    /// Output projection.
     pub output: Residual,
 }
 
-/// A linear layer whose output is added to what went in before it, and normalised.
+/// Linear layer whose output is added to the layer's input, and normalized.
 #[derive(Module, Debug)]
 pub struct Residual {
-    /// The projection.
+    /// Projection.
     pub dense: LoraLinear,
-    /// Of the sum; `LayerNorm` in Python.
+    /// Layer norm of the sum; `LayerNorm` in Python.
     pub layer_norm: LayerNorm,
-    /// On the projection.
+    /// Dropout on the projection.
     pub dropout: Dropout,
 }
 
-/// The first half of the perceptron.
+/// First half of the MLP.
 #[derive(Module, Debug)]
 pub struct Intermediate {
-    /// `[hidden_size, intermediate_size]`.
+    /// Projection, `[hidden_size, intermediate_size]`.
     pub dense: LoraLinear,
     #[module(skip)]
     activation: Activation,
 }
 
 impl<A: SelfAttention> Layer<A> {
-    /// Makes the layer at `path`, with the attention that `attention` makes at its own.
+    /// Builds the layer at `path`; `attention` builds the attention at its own path.
     pub(crate) fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         path: &str,
-        attention: impl FnOnce(&mut Maker<'_>, &str) -> Result<A, ModelError>,
+        attention: impl FnOnce(&mut LayerBuilder<'_>, &str) -> Result<A, ModelError>,
     ) -> Result<Self, ModelError> {
         let (d, inner) = (config.hidden_size, config.intermediate_size);
         let name = |name: &str| format!("{path}.{name}");
         Ok(Self {
             attention: Attention {
-                self_attn: attention(maker, &name("attention.self_attn"))?,
-                output: Residual::build(maker, config, &name("attention.output"), d)?,
+                self_attn: attention(builder, &name("attention.self_attn"))?,
+                output: Residual::build(builder, config, &name("attention.output"), d)?,
             },
             intermediate: Intermediate {
-                dense: maker.linear(&name("intermediate.dense"), [d, inner])?,
+                dense: builder.linear(&name("intermediate.dense"), [d, inner])?,
                 activation: config.hidden_act,
             },
-            output: Residual::build(maker, config, &name("output"), inner)?,
+            output: Residual::build(builder, config, &name("output"), inner)?,
         })
     }
 
+    /// Applies attention and MLP.
+    ///
     /// # Shapes
     /// - `x`: `[batch, seq, hidden_size]`
     /// - returns `[batch, seq, hidden_size]`
@@ -113,8 +114,8 @@ impl<A: SelfAttention> Layer<A> {
         self.after_attention(attended, x)
     }
 
-    /// [`forward`](Self::forward) of the first token of each sequence alone: all that a head on sequences reads of the last
-    /// layer, at a quarter of its work.
+    /// Computes [`forward`](Self::forward) for the first token of each sequence only. A head on sequences reads no
+    /// more of the last layer, which takes a quarter of the work.
     ///
     /// # Shapes
     /// - `x`: `[batch, seq, hidden_size]`
@@ -134,20 +135,20 @@ impl<A: SelfAttention> Layer<A> {
 
 impl Residual {
     fn build(
-        maker: &mut Maker<'_>,
+        builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         path: &str,
         d_in: usize,
     ) -> Result<Self, ModelError> {
         let d = config.hidden_size;
         Ok(Self {
-            dense: maker.linear(&format!("{path}.dense"), [d_in, d])?,
-            layer_norm: maker.norm(&format!("{path}.layer_norm"), d, config.layer_norm_eps)?,
+            dense: builder.linear(&format!("{path}.dense"), [d_in, d])?,
+            layer_norm: builder.norm(&format!("{path}.layer_norm"), d, config.layer_norm_eps)?,
             dropout: dropout(config.hidden_dropout),
         })
     }
 
-    /// `norm(drop(dense(x)) + input)`.
+    /// Computes `norm(drop(dense(x)) + input)`.
     ///
     /// # Shapes
     /// - `x`: `[batch, seq, d_in]`, `input`: `[batch, seq, hidden_size]`
@@ -158,12 +159,12 @@ impl Residual {
     }
 }
 
-/// What is added to the scores so that no token looks at padding, made once for all layers.
+/// Builds the bias on the scores that masks padding, shared by all layers.
 ///
 /// # Shapes
 /// - `mask`: `[batch, seq]`, true for a token, false for padding
 /// - returns `[batch, 1, 1, seq]`
-pub(crate) fn hidden_keys(mask: &Tensor<2, Bool>) -> Tensor<4> {
-    let hidden = mask.clone().bool_not().float() * HIDDEN;
+pub(crate) fn padding_mask(mask: &Tensor<2, Bool>) -> Tensor<4> {
+    let hidden = mask.clone().bool_not().float() * MASKED;
     hidden.unsqueeze_dims::<4>(&[1, 2])
 }

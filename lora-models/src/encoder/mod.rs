@@ -1,14 +1,15 @@
-//! What encoders share: configuration, embeddings, the layer around an attention.
+//! Parts common to all encoders: configuration, embeddings, the layer around an attention.
 //!
 //! | concept | file |
 //! | --- | --- |
 //! | [`EncoderConfig`]: sizes and options of any encoder | `config.rs` |
-//! | `config.json`, mirrored and checked | `config_file.rs` |
-//! | [`Labels`]: what a head's outputs are called | `labels.rs` |
+//! | reader for `config.json`, and its checks | `config_file.rs`, `config_check.rs` |
+//! | [`Labels`]: names of a head's outputs | `labels.rs` |
 //! | [`Embeddings`] of tokens, positions and segments | `embeddings.rs` |
-//! | [`Layer`]: attention, then a perceptron, each added and normalised | `layer.rs` |
+//! | [`Layer`]: attention, then an MLP, each added and normalized | `layer.rs` |
 
 mod config;
+mod config_check;
 mod config_file;
 mod embeddings;
 mod labels;
@@ -18,4 +19,4 @@ pub use config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, Rela
 pub use embeddings::Embeddings;
 pub use labels::Labels;
 pub use layer::{Attention, Intermediate, Layer, Residual, SelfAttention};
-pub(crate) use layer::{Rows, hidden_keys};
+pub(crate) use layer::{Rows, padding_mask};

@@ -1,14 +1,14 @@
-//! State dicts of loralib, the code of the paper (microsoft/LoRA).
+//! State dicts of loralib, the code of the LoRA paper (microsoft/LoRA).
 //!
 //! | in the file | here |
 //! | --- | --- |
 //! | `{module}.lora_A` `[r, d_in]`, `.lora_B` `[d_out, r]`, of a `Linear` | the same |
-//! | of a `MergedLinear` with G of its parts enabled: `[G · r, d_in]`, `[G · d_out / parts, r]` | rank G · r, `B` in blocks |
-//! | all else: what trained beside, such as a classifier | saved whole |
+//! | the same of a `MergedLinear` with G enabled parts: `[G · r, d_in]`, `[G · d_out / parts, r]` | rank G · r, `B` in blocks |
+//! | all other tensors, such as a trained classifier | `modules_to_save` |
 //!
-//! Neither alpha nor which parts are enabled is in the file.
+//! The file holds neither alpha nor the enabled slices of fused projections.
 
-use super::{Rename, back, module_to_save, only_factors, refs, renamed};
+use super::{Rename, back, module_to_save, only_factors, refs, renamed, stored};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_pickle, write_safetensors};
 use lora_core::files::Overwrite;
@@ -20,35 +20,33 @@ use lora_core::{
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a loralib file does not say.
+/// Settings that a loralib file does not hold.
 #[derive(Clone, Debug)]
 pub struct LoralibOptions {
-    /// Alpha that it was trained with.
+    /// Scaling numerator α of the training.
     pub alpha: f64,
-    /// The parts of fused projections that have an adapter: `enable_lora`.
+    /// Slices of fused projections that have an adapter: `enable_lora`.
     pub slices: Option<Slices>,
-    /// Changes of names.
+    /// Replacements in names.
     pub rename: Rename,
-    /// What PEFT wants to know.
+    /// Settings of the PEFT directory.
     pub peft: PeftOptions,
 }
 
 /// Reads a loralib file.
 ///
 /// # Errors
-/// If it cannot be read or is malformed, holds no factors or one without the other, holds base weights, or has
-/// a fused projection whose slices are not given.
+/// If the file cannot be read or is malformed, holds no factors or one without the other, holds base weights, or has a
+/// fused projection whose slices are not given.
 pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, ModelError> {
     let file = Checkpoint::open(path)?;
-    let tensor = |name: &str| -> Result<StoredTensor, ModelError> {
-        let tensor = file.read_f32(name)?;
-        Ok(StoredTensor::new(tensor.shape, tensor.values))
-    };
-    // `torch.save({"model_state_dict": …})` of the paper's GPT-2.
+    let tensor = |name: &str| stored(&file, name);
+    // The paper's GPT-2 uses `torch.save({"model_state_dict": …})`.
     let nested = "model_state_dict.";
-    let prefix = match file.names().all(|name| name.starts_with(nested)) {
-        true => nested,
-        false => "",
+    let prefix = if file.names().all(|name| name.starts_with(nested)) {
+        nested
+    } else {
+        ""
     };
     let mut modules = BTreeMap::new();
     let mut saved = BTreeMap::new();
@@ -58,7 +56,7 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
         if let Some(module) = plain.strip_suffix(".lora_A") {
             let b = format!("{prefix}{module}.lora_B");
             if !file.contains(&b) {
-                return Err(ModelError::TensorMissing { names: vec![b] });
+                return Err(ModelError::missing(&b));
             }
             let (factors, is_sliced) = factors(path, module, tensor(name)?, tensor(&b)?, options)?;
             let module = renamed(module, &options.rename);
@@ -69,7 +67,7 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
         } else if let Some(module) = plain.strip_suffix(".lora_B") {
             let a = format!("{prefix}{module}.lora_A");
             if !file.contains(&a) {
-                return Err(ModelError::TensorMissing { names: vec![a] });
+                return Err(ModelError::missing(&a));
             }
         } else {
             saved.insert(renamed(plain, &options.rename), tensor(name)?);
@@ -84,8 +82,8 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
         .find(|module| saved.contains_key(&format!("{module}.weight")))
     {
         let message = format!(
-            "holds the base weight of `{module}` too: save it with `loralib.lora_state_dict(model)`, which leaves \
-             the base out"
+            "also holds the base weight of `{module}`: save it with `loralib.lora_state_dict(model)`, which omits \
+             the base"
         );
         return Err(ModelError::malformed(path, message));
     }
@@ -122,7 +120,7 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
     Ok(adapter)
 }
 
-/// The factors of one module, and whether they are of a `MergedLinear`.
+/// Takes the factors of one module; returns true with them for a `MergedLinear`.
 fn factors(
     path: &Path,
     module: &str,
@@ -132,11 +130,11 @@ fn factors(
 ) -> Result<(StoredFactors, bool), ModelError> {
     let malformed = |message: String| ModelError::malformed(path, format!("`{module}`: {message}"));
     let (&[a_rows, _], &[b_rows, rank]) = (a.shape.as_slice(), b.shape.as_slice()) else {
-        return Err(malformed("its factors are no matrices".into()));
+        return Err(malformed("its factors are not matrices".into()));
     };
     if rank == 0 || a_rows == 0 || a_rows % rank != 0 {
         return Err(malformed(format!(
-            "factors {:?} and {:?} do not fit each other",
+            "the shapes {:?} and {:?} of its factors do not match",
             a.shape, b.shape
         )));
     }
@@ -158,13 +156,13 @@ fn factors(
     }
     let Some(slices) = &options.slices else {
         return Err(malformed(format!(
-            "it is a fused projection with {groups} adapted parts, and the file does not say which; name them, such \
-             as q,v of the paper's GPT-2"
+            "it is a fused projection with {groups} adapted parts, which the file does not name; give their names, such \
+             as q,v for the paper's GPT-2"
         )));
     };
     if slices.adapted.len() != groups || b_rows % groups != 0 {
         return Err(malformed(format!(
-            "it has {groups} adapted parts, not the {} that are named",
+            "it has {groups} adapted parts, not the {} given",
             slices.adapted.len()
         )));
     }
@@ -186,8 +184,8 @@ fn factors(
 type Saved = BTreeMap<String, StoredTensor>;
 type Modules = BTreeMap<String, StoredFactors>;
 
-/// `lora_state_dict(model, bias="lora_only")` and `"all"` keep biases: PEFT has those of adapted layers under
-/// another name.
+/// Separates the biases that `lora_state_dict(model, bias="lora_only")` and `"all"` keep: PEFT gives those of adapted
+/// layers another name.
 fn biases(saved: Saved, modules: &Modules) -> (Saved, BiasTraining) {
     let adapted = |name: &str| {
         name.strip_suffix(".bias")
@@ -196,11 +194,12 @@ fn biases(saved: Saved, modules: &Modules) -> (Saved, BiasTraining) {
     if !saved.keys().any(|name| adapted(name)) {
         return (saved, BiasTraining::None);
     }
-    // With "all", norms have their biases there too, without their weights.
+    // With "all", the biases of norms are saved too, without their weights.
     let alone = |name: &String| !adapted(name) && is_bias_alone(name, &saved);
-    let bias = match saved.keys().any(alone) {
-        true => BiasTraining::All,
-        false => BiasTraining::LoraOnly,
+    let bias = if saved.keys().any(alone) {
+        BiasTraining::All
+    } else {
+        BiasTraining::LoraOnly
     };
     let named = saved.into_iter().map(|(name, tensor)| {
         let wrapped = name
@@ -212,19 +211,19 @@ fn biases(saved: Saved, modules: &Modules) -> (Saved, BiasTraining) {
     (named.collect(), bias)
 }
 
-/// Whether a parameter is a bias that was saved without the weight beside it: not with its module.
+/// True for a bias that was saved without the weight of its module.
 fn is_bias_alone(name: &str, saved: &Saved) -> bool {
     let module = name.strip_suffix(".bias");
     module.is_some_and(|module| !saved.contains_key(&format!("{module}.weight")))
 }
 
-/// Writes an adapter as loralib's state dict: pickled, as the paper's authors publish theirs, where the name ends in
-/// `.bin`, `.pt` or `.pth`, for `model.load_state_dict(torch.load(path), strict=False)`; as safetensors where it ends so,
-/// for `load_file(path)` in the place of `torch.load`.
+/// Writes an adapter as loralib's state dict. A name that ends in `.bin`, `.pt` or `.pth` makes a pickle, as the
+/// paper's authors publish theirs, for `model.load_state_dict(torch.load(path), strict=False)`; `.safetensors` makes a
+/// file for `load_file(path)` in place of `torch.load`.
 ///
 /// # Errors
-/// If it has what loralib has no place for: DoRA, a bias on B, or embeddings. If the name ends in none of these, or the
-/// file is there and may not be replaced.
+/// If the adapter has parts that the format lacks: DoRA, a bias on B, or embeddings. If the name has another ending,
+/// or the file exists and must not be replaced.
 pub fn write(
     adapter: &StoredAdapter,
     path: &Path,
@@ -244,8 +243,7 @@ pub fn write(
         let b = match slices.get(module) {
             None => factors.b.clone(),
             Some(slices) => blocks(&factors.b, slices).ok_or_else(|| {
-                let message =
-                    format!("`{module}` is not in slices that loralib's MergedLinear has");
+                let message = format!("the slices of `{module}` do not fit loralib's MergedLinear");
                 ModelError::malformed(path, message)
             })?,
         };
@@ -256,29 +254,28 @@ pub fn write(
         let name = name.replace(".base_layer.bias", ".bias");
         tensors.push((renamed(&name, &rename), tensor.clone()));
     }
-    match pickled {
-        true => write_pickle(path, &refs(&tensors), overwrite)?,
-        false => write_safetensors(path, &refs(&tensors), ExportDType::F32)?,
+    if pickled {
+        write_pickle(path, &refs(&tensors), overwrite)?
+    } else {
+        write_safetensors(path, &refs(&tensors), ExportDType::F32)?
     };
     Ok(())
 }
 
-/// What the name of a file asks for.
+/// True if the name of a file asks for a pickle.
 fn is_pickled(path: &Path) -> Result<bool, ModelError> {
     let ending = path.extension().and_then(|ending| ending.to_str());
     match ending {
         Some("bin" | "pt" | "pth") => Ok(true),
         Some("safetensors") => Ok(false),
-        _ => Err(ModelError::Export {
-            path: path.into(),
-            message:
-                "a loralib file is called .bin, .pt or .pth, which is pickled, or .safetensors"
-                    .into(),
-        }),
+        _ => Err(ModelError::export(
+            path,
+            "the name of a loralib file must end in .bin, .pt or .pth (a pickle) or .safetensors",
+        )),
     }
 }
 
-/// The blocks of a sliced `B` `[d_out, G · r]` as `[G · width, r]`.
+/// Rearranges a sliced `B` `[d_out, G · r]` into blocks `[G · width, r]`.
 fn blocks(b: &StoredTensor, slices: &Slices) -> Option<StoredTensor> {
     let [d_out, total] = [b.shape[0], b.shape[1]];
     let groups = slices.adapted.len();

@@ -5,10 +5,9 @@
 //! | `{module}.lora_a` `[d_in, r]`, `.lora_b` `[r, d_out]` | transposed |
 //! | `{module}.m` `[d_out]` | DoRA's magnitude |
 //!
-//! `adapter_config.json` has `lora_parameters`: `rank`, `dropout` and `scale`, by which the update is multiplied as it
-//! is.
+//! `adapter_config.json` holds `lora_parameters`: `rank`, `dropout` and `scale`, the factor of the update.
 
-use super::{Rename, back, only_factors, refs, renamed};
+use super::{Rename, back, only_factors, refs, renamed, stored, unsupported};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_safetensors};
 use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
@@ -28,7 +27,7 @@ struct Config {
     #[serde(default = "lora")]
     fine_tune_type: String,
     lora_parameters: Parameters,
-    /// How many of the last layers are adapted; -1 for all.
+    /// Number of adapted layers, counted from the last; -1 for all.
     #[serde(default = "all_layers")]
     num_layers: i64,
 }
@@ -54,12 +53,12 @@ struct Parameters {
 /// Reads an mlx-lm directory.
 ///
 /// # Errors
-/// If a file cannot be read or is malformed, or a tensor is not one of an adapter.
+/// If a file cannot be read or is malformed, or a tensor is not part of an adapter.
 pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdapter, ModelError> {
     let path = dir.join(CONFIG_FILE);
     let bytes = read_bounded(&path, CONFIG_LIMIT)?;
     let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
-        ModelError::malformed(&path, format!("is not mlx-lm's configuration: {error}"))
+        ModelError::malformed(&path, format!("not a configuration of mlx-lm: {error}"))
     })?;
     let dora = match config.fine_tune_type.as_str() {
         "lora" => false,
@@ -69,7 +68,7 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
             return Err(ModelError::malformed(&path, message));
         }
     };
-    // Factors without a value may have any other extent: turning them around would never end.
+    // Empty factors may have any other extent: transposing them would never end.
     if config.lora_parameters.rank == 0 {
         return Err(ModelError::malformed(
             &path,
@@ -78,10 +77,7 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
     }
     let path = dir.join(WEIGHTS_FILE);
     let file = Checkpoint::open(&path)?;
-    let tensor = |name: &str| -> Result<StoredTensor, ModelError> {
-        let tensor = file.read_f32(name)?;
-        Ok(StoredTensor::new(tensor.shape, tensor.values))
-    };
+    let tensor = |name: &str| stored(&file, name);
     let mut modules = BTreeMap::new();
     for name in file.names() {
         let known = [".lora_a", ".lora_b", ".m"]
@@ -93,10 +89,9 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
             });
         };
         if !name.ends_with(".lora_a") {
-            if !file.contains(&format!("{module}.lora_a")) {
-                return Err(ModelError::TensorMissing {
-                    names: vec![format!("{module}.lora_a")],
-                });
+            let a = format!("{module}.lora_a");
+            if !file.contains(&a) {
+                return Err(ModelError::missing(&a));
             }
             continue;
         }
@@ -111,9 +106,10 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
             );
             return Err(ModelError::malformed(&path, message));
         }
-        let magnitude = match dora {
-            true => Some(tensor(&format!("{module}.m"))?),
-            false => None,
+        let magnitude = if dora {
+            Some(tensor(&format!("{module}.m"))?)
+        } else {
+            None
         };
         let factors = StoredFactors {
             kind: LayerKind::Linear,
@@ -159,26 +155,21 @@ fn transposed(tensor: &StoredTensor) -> StoredTensor {
 /// Writes an adapter as an mlx-lm directory.
 ///
 /// # Errors
-/// If it has what mlx-lm has no place for: ranks or scales that differ, a bias on B, embeddings, parameters that
-/// trained whole. If the directory is there and may not be replaced.
+/// If the adapter has parts that mlx-lm lacks: different ranks or scales, a bias on B, embeddings, fully trained
+/// parameters (PEFT's `modules_to_save`). If the directory exists and must not be replaced.
 pub fn write(
     adapter: &StoredAdapter,
     dir: &Path,
     rename: &Rename,
     overwrite: Overwrite,
 ) -> Result<(), ModelError> {
-    let refuse = |what: String| {
-        Err(ModelError::malformed(
-            dir,
-            format!("{what}, which mlx-lm has no place for"),
-        ))
-    };
+    let refuse = |what: String| Err(unsupported(dir, what, "mlx-lm"));
     only_factors(adapter, dir, "mlx-lm", true)?;
     if let Some(name) = adapter.saved.keys().next() {
-        return refuse(format!("`{name}` trained whole"));
+        return refuse(format!("`{name}` is fully trained (`modules_to_save`)"));
     }
     let Some(first) = adapter.modules.values().next() else {
-        return refuse("there are no factors".into());
+        return refuse("the adapter has no factors".into());
     };
     let rename = back(rename);
     let mut tensors: Vec<(String, StoredTensor)> = Vec::new();

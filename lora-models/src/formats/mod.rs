@@ -1,35 +1,34 @@
-//! Adapters of other programs, to and from what PEFT keeps: [`loralib`] of the paper's authors and Apple's
-//! [`mlx`].
+//! Conversion of adapters between PEFT and other programs: [`loralib`] of the paper's authors and Apple's [`mlx`].
 //!
-//! Both are read into a [`StoredAdapter`] and written from one; nothing here needs
-//! the model. What the other format has no place for is refused, not dropped.
+//! Both are read into a [`StoredAdapter`] and written from one; no model is needed. Parts that the other format lacks
+//! are refused, not dropped.
 
 pub mod loralib;
 pub mod mlx;
 
 use crate::ModelError;
-use crate::checkpoint::TensorRef;
+use crate::checkpoint::{Checkpoint, TensorRef};
 use lora_core::LayerKind;
 use lora_core::stored::{StoredAdapter, StoredTensor};
 use std::path::Path;
 
-/// The format that an adapter is in.
+/// Format of an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AdapterFormat {
-    /// A directory of Python's PEFT.
+    /// Directory of Python's PEFT.
     Peft,
-    /// A state dict of loralib, pickled or as safetensors.
+    /// State dict of loralib, pickled or as safetensors.
     Loralib,
-    /// A directory of mlx-lm.
+    /// Directory of mlx-lm.
     Mlx,
 }
 
 impl AdapterFormat {
-    /// The format of what lies at a path, by the files that are there and the names in them; `None` where it is
-    /// none of them.
-    pub fn of(path: &Path) -> Option<Self> {
+    /// Finds the format of the files at a path by their names and the names of their tensors; `None` if there is no
+    /// adapter.
+    pub fn detect(path: &Path) -> Option<Self> {
         if path.is_file() {
-            let checkpoint = crate::checkpoint::Checkpoint::open(path).ok()?;
+            let checkpoint = Checkpoint::open(path).ok()?;
             let is_loralib = checkpoint.names().any(|name| name.ends_with(".lora_A"));
             return is_loralib.then_some(Self::Loralib);
         }
@@ -40,7 +39,7 @@ impl AdapterFormat {
     }
 }
 
-/// Replacements of the beginnings of names, `(from, to)`: the first that fits counts.
+/// Replacements for prefixes of names, `(from, to)`; the first that matches counts.
 pub type Rename = Vec<(String, String)>;
 
 fn renamed(name: &str, rename: &Rename) -> String {
@@ -51,14 +50,14 @@ fn renamed(name: &str, rename: &Rename) -> String {
     fits.unwrap_or_else(|| name.to_string())
 }
 
-/// The other way round.
+/// Returns the reverse replacements.
 fn back(rename: &Rename) -> Rename {
     let turned = rename.iter().map(|(from, to)| (to.clone(), from.clone()));
     turned.collect()
 }
 
-/// What PEFT calls the module to save that a parameter which trained whole is in: behind the name of the
-/// encoder, the first component.
+/// Returns the module of PEFT's `modules_to_save` that holds a fully trained parameter: the first component after the
+/// name of the encoder.
 fn module_to_save(parameter: &str) -> &str {
     const FAMILIES: [&str; 4] = ["transformer.", "bert.", "roberta.", "deberta."];
     let inside = FAMILIES
@@ -68,19 +67,14 @@ fn module_to_save(parameter: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
-/// Refuses what is more than factors of linear layers and scales; magnitudes too, where the format has none.
+/// Refuses an adapter with more than factors of linear layers and scales; also magnitudes, if the format has none.
 fn only_factors(
     adapter: &StoredAdapter,
     path: &Path,
     format: &str,
     magnitudes: bool,
 ) -> Result<(), ModelError> {
-    let refuse = |what: String| {
-        Err(ModelError::malformed(
-            path,
-            format!("{what}, which {format} has no place for"),
-        ))
-    };
+    let refuse = |what: String| Err(unsupported(path, what, format));
     for (module, factors) in &adapter.modules {
         if factors.kind == LayerKind::Embedding {
             return refuse(format!("`{module}` is an embedding"));
@@ -94,14 +88,25 @@ fn only_factors(
     }
     if adapter.needs_changed_base() {
         return refuse(format!(
-            "the adapter is one of init {}, on a base that it changed",
+            "the adapter has init {}, which needs a base that it changed",
             adapter.config.init
         ));
     }
     Ok(())
 }
 
-/// Tensors as they are borrowed for writing.
+/// Builds the error for a part of an adapter that a format lacks.
+fn unsupported(path: &Path, what: String, format: &str) -> ModelError {
+    ModelError::malformed(path, format!("{what}, which {format} does not support"))
+}
+
+/// Reads a tensor of a file.
+fn stored(file: &Checkpoint, name: &str) -> Result<StoredTensor, ModelError> {
+    let tensor = file.read_f32(name)?;
+    Ok(StoredTensor::new(tensor.shape, tensor.values))
+}
+
+/// Borrows tensors for writing.
 fn refs(tensors: &[(String, StoredTensor)]) -> Vec<TensorRef<'_>> {
     let refs = tensors.iter().map(|(name, tensor)| TensorRef {
         name,

@@ -6,12 +6,10 @@ use crate::checkpoint::ExportReport;
 use crate::prefix::{Prefix, PrefixShape};
 use crate::weights::{on_host, param};
 use crate::{ExportOptions, LoraModel, ModelError};
-use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::{
-    Architecture, ExcludeModules, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
-    LoraEmbeddingConfig, LoraLinear, LoraLinearConfig, TargetModules, attach,
+    Architecture, FusedLayout, FusedProjection, LoraConfig, LoraLinear, TargetModules,
 };
 use std::path::Path;
 
@@ -32,13 +30,14 @@ impl LoraModel for Gpt2LmHead {
         self.transformer.wte.weight.lazy_device()
     }
 
-    /// A tied head becomes a layer of its own first, where the configuration adapts or excludes
-    /// it, or adapts the token embedding: the head keeps the embedding's base weight then, as in
-    /// PEFT, also after a merge.
+    /// Unties the head where the configuration adapts or excludes it, or adapts the token embedding.
+    ///
+    /// The untied head keeps the embedding's base weight, as in PEFT, also after a merge.
     fn prepare(self, config: &LoraConfig) -> Result<Self, ModelError> {
-        match self.lm_head.is_none() && needs_head(config, &self.transformer.wte) {
-            true => self.untie_head(),
-            false => Ok(self),
+        if self.lm_head.is_none() && needs_head(config) {
+            self.untie_head()
+        } else {
+            Ok(self)
         }
     }
 
@@ -67,7 +66,8 @@ impl LoraModel for Gpt2LmHead {
 }
 
 impl Gpt2LmHead {
-    /// What `all-linear` leaves out, and what can be adapted by slices: `c_attn[q,v]`.
+    /// Returns the output layer, which `all-linear` leaves out, and the fused projection: `c_attn[q,v]` adapts slices
+    /// of it.
     pub fn architecture() -> Architecture {
         Architecture {
             output_layers: vec!["lm_head".into()],
@@ -81,10 +81,10 @@ impl Gpt2LmHead {
         }
     }
 
-    /// Gives a tied model a head of its own, which starts as the token embedding, transposed.
+    /// Gives a tied model a separate head, initialized with the transposed token embedding.
     ///
     /// # Errors
-    /// [`ModelError::TensorDtype`] where the embedding cannot be read as floats.
+    /// [`ModelError::TensorDtype`] if the embedding cannot be read as floats.
     pub fn untie_head(mut self) -> Result<Self, ModelError> {
         if self.lm_head.is_none() {
             let embedding = self.transformer.wte.weight.base();
@@ -100,71 +100,20 @@ impl Gpt2LmHead {
     }
 }
 
-/// Whether a configuration tells the head from the token embedding.
-fn needs_head(config: &LoraConfig, wte: &LoraEmbedding) -> bool {
-    let device = wte.weight.lazy_device();
-    let targets = match &config.targets {
-        TargetModules::AllLinear => Vec::new(),
-        TargetModules::Pattern(pattern) => vec![TargetModules::regex(pattern)],
-        TargetModules::Names(names) => one_by_one(names),
-    };
-    let excluded = match &config.exclude {
-        None => Vec::new(),
-        Some(ExcludeModules::Pattern(pattern)) => vec![TargetModules::regex(pattern)],
-        Some(ExcludeModules::Names(names)) => one_by_one(names),
-    };
-    targets
-        .into_iter()
-        .any(|entry| Ends::both(&device).has(entry))
-        || excluded
-            .into_iter()
-            .any(|entry| Ends::head(&device).has(entry))
-}
-
-fn one_by_one(names: &[String]) -> Vec<TargetModules> {
-    let single = |name: &String| TargetModules::names([name]);
-    names.iter().map(single).collect()
-}
-
-/// The two ends of a model, one number each: a selector that finds nothing here means neither.
-///
-/// Names and patterns are matched in one place, which is `lora-core`; this asks it.
-#[derive(Module, Debug)]
-struct Ends {
-    transformer: Option<Start>,
-    lm_head: LoraLinear,
-}
-
-#[derive(Module, Debug)]
-struct Start {
-    wte: LoraEmbedding,
-}
-
-impl Ends {
-    fn head(device: &Device) -> Self {
-        Self {
-            transformer: None,
-            lm_head: LoraLinearConfig::new(1, 1).init(device),
-        }
-    }
-
-    fn both(device: &Device) -> Self {
-        let wte = LoraEmbeddingConfig::new(1, 1).init(device);
-        Self {
-            transformer: Some(Start { wte }),
-            ..Self::head(device)
-        }
-    }
-
-    fn has(self, entry: TargetModules) -> bool {
-        attach(self, &LoraConfig::new(1).with_targets(entry)).is_ok()
-    }
+/// True if a configuration treats the head differently from the token embedding.
+fn needs_head(config: &LoraConfig) -> bool {
+    let exclude = config.exclude.as_ref();
+    let targets = |path| config.targets.names_module(path);
+    targets("lm_head")
+        || targets("transformer.wte")
+        || exclude.is_some_and(|exclude| exclude.names_module("lm_head"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gpt2::Gpt2Config;
+    use lora_core::ExcludeModules;
 
     fn tied() -> Gpt2LmHead {
         let config = Gpt2Config {

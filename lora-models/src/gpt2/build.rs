@@ -5,7 +5,7 @@ use super::attention::Attention;
 use super::block::{Block, Mlp};
 use super::model::{Gpt2, Gpt2LmHead};
 use crate::ModelError;
-use crate::weights::{Maker, Weights, dropout};
+use crate::weights::{LayerBuilder, Weights, dropout};
 use burn::nn::Embedding;
 use burn::tensor::Device;
 use lora_core::LayerNorm;
@@ -17,7 +17,7 @@ pub(super) fn build(
     weights: &mut dyn Weights,
 ) -> Result<Gpt2LmHead, ModelError> {
     let architecture = &Gpt2LmHead::architecture();
-    let maker = Maker {
+    let maker = LayerBuilder {
         architecture,
         device,
         weights,
@@ -38,7 +38,7 @@ pub(super) fn build(
 
 struct Builder<'a> {
     config: &'a Gpt2Config,
-    maker: Maker<'a>,
+    maker: LayerBuilder<'a>,
 }
 
 impl Builder<'_> {

@@ -1,24 +1,25 @@
-//! The configuration of a GPT-2, to and from `config.json`.
+//! Configuration of a GPT-2, read from and written to `config.json`.
 
-use super::config_file::ConfigFile;
+use super::config_file;
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::checkpoint::bounded::read_json;
+use crate::config_keys::{Require, check_dropouts, check_sizes};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Name of the file.
+/// Name of the configuration file in a model directory.
 pub const CONFIG_FILE: &str = "config.json";
-/// No configuration is anywhere near this size.
+/// Limit for `config.json`, in bytes.
 const CONFIG_LIMIT: u64 = 1 << 20;
-/// GPT-3 has 96 layers.
+/// Limit for the number of layers; GPT-3 has 96.
 const MAX_LAYERS: usize = 4096;
-/// Ids and positions are 32-bit integers on most devices.
+/// Limit for ids, positions and widths: they are 32-bit integers on most devices.
 const MAX_INDEX: usize = i32::MAX as usize;
-/// A quarter of a trillion; GPT-3 has 175 billion.
+/// Limit for the number of parameters, a quarter of a trillion; GPT-3 has 175 billion.
 const MAX_PARAMETERS: u64 = 1 << 38;
 
-/// What a GPT-2 is made of. The defaults are transformers': GPT-2 small.
+/// Configuration of a GPT-2. The defaults are those of transformers: GPT-2 small.
 ///
 /// # Example
 /// ```
@@ -46,29 +47,29 @@ pub struct Gpt2Config {
     pub n_inner: Option<usize>,
     /// Activation inside the MLP. Default GELU by tanh.
     pub activation_function: Activation,
-    /// Dropout probability on what a block adds to the hidden states. Default 0.1.
+    /// Dropout probability on the output of attention and MLP, before the residual addition. Default 0.1.
     pub resid_pdrop: f64,
     /// Dropout probability on the embeddings. Default 0.1.
     pub embd_pdrop: f64,
-    /// Dropout probability on the attention's weights. Default 0.1.
+    /// Dropout probability on the attention weights. Default 0.1.
     pub attn_pdrop: f64,
-    /// Added to the variance in layer norms. Default 1e-5.
+    /// Epsilon, added to the variance in layer norms. Default 1e-5.
     pub layer_norm_epsilon: f64,
-    /// Standard deviation of a random start. Default 0.02.
+    /// Standard deviation of randomly initialized weights. Default 0.02.
     pub initializer_range: f64,
-    /// Whether attention scores are divided by the square root of the head's width. Default true.
+    /// Divides attention scores by the square root of the head's width. Default true.
     pub scale_attn_weights: bool,
-    /// Whether attention scores are divided by the number of the block, from 1. Default false.
+    /// Divides attention scores by the number of the block, counted from 1. Default false.
     pub scale_attn_by_inverse_layer_idx: bool,
-    /// Whether the output layer is the token embedding, transposed. Default true.
+    /// Uses the transposed token embedding as the output layer. Default true.
     pub tie_word_embeddings: bool,
-    /// The token that begins a text. Default 50256.
+    /// Token that begins a text. Default 50256.
     pub bos_token_id: Option<u32>,
-    /// The tokens that end a text. Default 50256.
+    /// Tokens that end a text. Default 50256.
     pub eos_token_ids: Vec<u32>,
-    /// The token that fills a batch up. Default none.
+    /// Padding token. Default none.
     pub pad_token_id: Option<u32>,
-    /// The other keys of the file that it was read from, written back on export.
+    /// Other keys of the file that the configuration was read from; an export writes them back.
     pub other: Map<String, Value>,
 }
 
@@ -99,22 +100,22 @@ impl Default for Gpt2Config {
 }
 
 impl Gpt2Config {
-    /// GPT-2 medium: 355 million parameters.
+    /// Returns GPT-2 medium: 355 million parameters.
     pub fn medium() -> Self {
-        Self::of_size(24, 1024, 16)
+        Self::with_size(24, 1024, 16)
     }
 
-    /// GPT-2 large: 774 million parameters.
+    /// Returns GPT-2 large: 774 million parameters.
     pub fn large() -> Self {
-        Self::of_size(36, 1280, 20)
+        Self::with_size(36, 1280, 20)
     }
 
-    /// GPT-2 XL: 1.56 billion parameters.
+    /// Returns GPT-2 XL: 1.56 billion parameters.
     pub fn xl() -> Self {
-        Self::of_size(48, 1600, 25)
+        Self::with_size(48, 1600, 25)
     }
 
-    fn of_size(n_layer: usize, n_embd: usize, n_head: usize) -> Self {
+    fn with_size(n_layer: usize, n_embd: usize, n_head: usize) -> Self {
         Self {
             n_layer,
             n_embd,
@@ -126,26 +127,25 @@ impl Gpt2Config {
     /// Reads `config.json` of a model directory.
     ///
     /// # Errors
-    /// [`ModelError::UnsupportedConfig`] for another model than a GPT-2, a value outside its range,
-    /// or a key that asks for what is not computed here; [`ModelError::Json`],
-    /// [`ModelError::TooLarge`] and [`ModelError::Io`] where it cannot be read.
+    /// [`ModelError::UnsupportedConfig`] for another model than a GPT-2, a value outside its range, or an option
+    /// without support; [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be
+    /// read.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = dir.as_ref().join(CONFIG_FILE);
-        let object: Map<String, Value> = read_json(&path, CONFIG_LIMIT)?;
-        ConfigFile::parse(&path, object)?.into_config(&path)
+        config_file::parse(&path, read_json(&path, CONFIG_LIMIT)?)
     }
 
-    /// The object that `config.json` holds.
+    /// Returns the object of `config.json`.
     pub fn to_json(&self) -> Map<String, Value> {
-        ConfigFile::write(self)
+        config_file::write(self)
     }
 
-    /// Width inside the MLP.
+    /// Returns the width inside the MLP.
     pub fn inner(&self) -> usize {
         self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
-    /// Number of parameters, a tied output layer counted once; `None` past what 64 bits hold.
+    /// Returns the number of parameters, with a tied output layer counted once; `None` if it exceeds 64 bits.
     pub fn parameters(&self) -> Option<u64> {
         let [vocab, positions, d, layers, inner] = [
             self.vocab_size,
@@ -177,7 +177,7 @@ impl Gpt2Config {
         .try_fold(0u64, u64::checked_add)
     }
 
-    /// Checks that a model can be made of these values.
+    /// Checks that the values describe a possible model.
     ///
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] with the key.
@@ -186,59 +186,53 @@ impl Gpt2Config {
     }
 
     pub(super) fn validate_at(&self, path: &Path) -> Result<(), ModelError> {
-        let refuse = |key: &str, value: String, expected: String| {
-            Err(ModelError::UnsupportedConfig {
-                path: path.to_path_buf(),
-                key: key.into(),
-                value,
-                expected,
-            })
-        };
-        for (key, value, most) in [
-            ("vocab_size", self.vocab_size, MAX_INDEX),
-            ("n_positions", self.n_positions, MAX_INDEX),
-            ("n_embd", self.n_embd, MAX_INDEX),
-            ("n_layer", self.n_layer, MAX_LAYERS),
-            ("n_head", self.n_head, MAX_INDEX),
-            ("n_inner", self.inner(), MAX_INDEX),
-        ] {
-            if value == 0 || value > most {
-                return refuse(key, value.to_string(), format!("1 to {most}"));
-            }
-        }
-        if !self.n_embd.is_multiple_of(self.n_head) {
-            let expected = format!("a divisor of n_embd, {}", self.n_embd);
-            return refuse("n_head", self.n_head.to_string(), expected);
-        }
-        if self.parameters().is_none_or(|count| count > MAX_PARAMETERS) {
-            let sizes = format!(
-                "with vocab_size {}, n_positions {}, n_layer {} and n_inner {}",
-                self.vocab_size,
-                self.n_positions,
-                self.n_layer,
-                self.inner()
-            );
-            let expected = format!("at most {MAX_PARAMETERS} parameters in all");
-            return refuse("n_embd", format!("{} {sizes}", self.n_embd), expected);
-        }
-        for (key, value) in [
-            ("resid_pdrop", self.resid_pdrop),
-            ("embd_pdrop", self.embd_pdrop),
-            ("attn_pdrop", self.attn_pdrop),
-        ] {
-            if !(0.0..1.0).contains(&value) {
-                return refuse(key, value.to_string(), "a probability in [0, 1)".into());
-            }
-        }
-        if !(self.layer_norm_epsilon.is_finite() && self.layer_norm_epsilon > 0.0) {
-            let found = self.layer_norm_epsilon.to_string();
-            return refuse("layer_norm_epsilon", found, "a positive number".into());
-        }
-        if !(self.initializer_range.is_finite() && self.initializer_range >= 0.0) {
-            let found = self.initializer_range.to_string();
-            return refuse("initializer_range", found, "a number of at least 0".into());
-        }
-        Ok(())
+        check_sizes(
+            path,
+            &[
+                ("vocab_size", self.vocab_size, MAX_INDEX),
+                ("n_positions", self.n_positions, MAX_INDEX),
+                ("n_embd", self.n_embd, MAX_INDEX),
+                ("n_layer", self.n_layer, MAX_LAYERS),
+                ("n_head", self.n_head, MAX_INDEX),
+                ("n_inner", self.inner(), MAX_INDEX),
+            ],
+        )?;
+        let require = Require { path };
+        let (d, heads) = (self.n_embd, self.n_head);
+        require.that(d.is_multiple_of(heads), "n_head", heads, || {
+            format!("a divisor of n_embd, {d}")
+        })?;
+        let fits = self
+            .parameters()
+            .is_some_and(|count| count <= MAX_PARAMETERS);
+        let sizes = format!(
+            "{d} with vocab_size {}, n_positions {}, n_layer {} and n_inner {}",
+            self.vocab_size,
+            self.n_positions,
+            self.n_layer,
+            self.inner()
+        );
+        require.that(fits, "n_embd", sizes, || {
+            format!("at most {MAX_PARAMETERS} parameters in all")
+        })?;
+        check_dropouts(
+            path,
+            &[
+                ("resid_pdrop", self.resid_pdrop),
+                ("embd_pdrop", self.embd_pdrop),
+                ("attn_pdrop", self.attn_pdrop),
+            ],
+        )?;
+        let epsilon = self.layer_norm_epsilon;
+        let fits = epsilon.is_finite() && epsilon > 0.0;
+        require.that(fits, "layer_norm_epsilon", epsilon, || {
+            "a positive number".into()
+        })?;
+        let deviation = self.initializer_range;
+        let fits = deviation.is_finite() && deviation >= 0.0;
+        require.that(fits, "initializer_range", deviation, || {
+            "a number of at least 0".into()
+        })
     }
 }
 

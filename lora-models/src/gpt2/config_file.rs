@@ -1,14 +1,15 @@
-//! `config.json` as transformers writes it, mirrored.
+//! Reader and writer for the `config.json` of a GPT-2.
 
 use super::Gpt2Config;
 use crate::ModelError;
 use crate::activation::Activation;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use crate::config_keys::{ConfigKeys, unsupported};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// transformers understands either name of these; a file that uses the left one must not be read
-/// with the default of the right one.
+/// Pairs of names that transformers reads as one key: a file with the left name must not get the default of the right
+/// one.
 const ALIASES: &[(&str, &str)] = &[
     ("hidden_size", "n_embd"),
     ("max_position_embeddings", "n_positions"),
@@ -16,190 +17,144 @@ const ALIASES: &[(&str, &str)] = &[
     ("num_hidden_layers", "n_layer"),
 ];
 
-/// Keys that change what is computed in a way that is not supported, unless they are off.
+/// Options without support, each with the value that it must have. `reorder_and_upcast_attn` is not one of them: it
+/// changes the order of the same arithmetic.
 const REFUSED: &[(&str, &str)] = &[
     ("add_cross_attention", "false: a decoder without an encoder"),
-    ("quantization_config", "no such key: weights in floats"),
+    (
+        "quantization_config",
+        "no such key: weights that are not quantized",
+    ),
 ];
 
-/// The keys that have a meaning here. `reorder_and_upcast_attn` is not among them: it is another
-/// order of the same arithmetic.
-#[derive(Serialize, Deserialize)]
-#[serde(default = "ConfigFile::defaults")]
-pub(super) struct ConfigFile {
-    model_type: Option<String>,
-    vocab_size: usize,
-    n_positions: usize,
-    n_embd: usize,
-    n_layer: usize,
-    n_head: usize,
-    n_inner: Option<usize>,
-    activation_function: String,
-    resid_pdrop: f64,
-    embd_pdrop: f64,
-    attn_pdrop: f64,
-    layer_norm_epsilon: f64,
-    initializer_range: f64,
-    scale_attn_weights: bool,
-    scale_attn_by_inverse_layer_idx: bool,
-    tie_word_embeddings: bool,
-    bos_token_id: Option<u32>,
-    eos_token_id: Option<OneOrMany>,
-    pad_token_id: Option<u32>,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
+/// Key of the activation function. The configuration keeps the name in the file, so that an export writes the same
+/// name.
+const ACTIVATION: &str = "activation_function";
 
-#[derive(Serialize, Deserialize)]
+/// One token id, several or none.
+#[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+enum TokenIds {
     One(u32),
     Many(Vec<u32>),
+    None,
 }
 
-impl ConfigFile {
-    /// Reads the keys of an object.
-    ///
-    /// # Errors
-    /// [`ModelError::UnsupportedConfig`] for what is not computed here, [`ModelError::Json`] for a
-    /// value of the wrong kind.
-    pub(super) fn parse(path: &Path, mut object: Map<String, Value>) -> Result<Self, ModelError> {
-        for &(key, expected) in REFUSED {
-            match object.get(key) {
-                None | Some(Value::Null | Value::Bool(false)) => {}
-                Some(value) => return Err(unsupported(path, key, value.to_string(), expected)),
+/// Reads a configuration from the object of a file.
+///
+/// # Errors
+/// [`ModelError::UnsupportedConfig`] for another model, an option without support or a value outside its range,
+/// [`ModelError::Json`] for a value of another type.
+pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<Gpt2Config, ModelError> {
+    let keys = ConfigKeys::new(path, without_aliases(path, object)?);
+    keys.require_off(REFUSED)?;
+    let model_type: Option<String> = keys.get("model_type")?;
+    if model_type.as_deref() != Some("gpt2") {
+        let found = model_type.as_deref().unwrap_or("not there");
+        return Err(keys.refuse("model_type", found, "gpt2"));
+    }
+    let default = Gpt2Config::default();
+    let default_name = default.activation_function.name();
+    let config = Gpt2Config {
+        vocab_size: keys.get_or("vocab_size", default.vocab_size)?,
+        n_positions: keys.get_or("n_positions", default.n_positions)?,
+        n_embd: keys.get_or("n_embd", default.n_embd)?,
+        n_layer: keys.get_or("n_layer", default.n_layer)?,
+        n_head: keys.get_or("n_head", default.n_head)?,
+        n_inner: keys.get("n_inner")?,
+        activation_function: keys.activation(ACTIVATION, default_name)?,
+        resid_pdrop: keys.get_or("resid_pdrop", default.resid_pdrop)?,
+        embd_pdrop: keys.get_or("embd_pdrop", default.embd_pdrop)?,
+        attn_pdrop: keys.get_or("attn_pdrop", default.attn_pdrop)?,
+        layer_norm_epsilon: keys.get_or("layer_norm_epsilon", default.layer_norm_epsilon)?,
+        initializer_range: keys.get_or("initializer_range", default.initializer_range)?,
+        scale_attn_weights: keys.get_or("scale_attn_weights", default.scale_attn_weights)?,
+        scale_attn_by_inverse_layer_idx: keys.get_or(
+            "scale_attn_by_inverse_layer_idx",
+            default.scale_attn_by_inverse_layer_idx,
+        )?,
+        tie_word_embeddings: keys.get_or("tie_word_embeddings", default.tie_word_embeddings)?,
+        bos_token_id: keys.get_or("bos_token_id", default.bos_token_id)?,
+        eos_token_ids: match keys.get_or("eos_token_id", TokenIds::Many(default.eos_token_ids))? {
+            TokenIds::One(id) => vec![id],
+            TokenIds::Many(ids) => ids,
+            TokenIds::None => Vec::new(),
+        },
+        pad_token_id: keys.get("pad_token_id")?,
+        other: Map::new(),
+    };
+    config.validate_at(path)?;
+
+    let mut other = keys.into_object();
+    let name = other.shift_remove(ACTIVATION);
+    for key in write(&config).keys() {
+        other.shift_remove(key);
+    }
+    other.insert(
+        ACTIVATION.into(),
+        name.unwrap_or_else(|| default_name.into()),
+    );
+    Ok(Gpt2Config { other, ..config })
+}
+
+/// Replaces aliases by their keys.
+fn without_aliases(
+    path: &Path,
+    mut object: Map<String, Value>,
+) -> Result<Map<String, Value>, ModelError> {
+    for &(alias, name) in ALIASES {
+        let Some(value) = object.shift_remove(alias) else {
+            continue;
+        };
+        match object.get(name) {
+            Some(other) if *other != value => {
+                let expected = format!("the same as `{name}`, {other}");
+                return Err(unsupported(path, alias, value, expected));
             }
-        }
-        for &(alias, name) in ALIASES {
-            let Some(value) = object.shift_remove(alias) else {
-                continue;
-            };
-            match object.get(name) {
-                Some(other) if *other != value => {
-                    let expected = format!("the same as `{name}`, {other}");
-                    return Err(unsupported(path, alias, value.to_string(), expected));
-                }
-                _ => object.insert(name.into(), value),
-            };
-        }
-        serde_json::from_value(Value::Object(object)).map_err(|error| ModelError::Json {
-            path: path.to_path_buf(),
-            message: error.to_string(),
-        })
-    }
-
-    /// The configuration that the file describes.
-    ///
-    /// # Errors
-    /// [`ModelError::UnsupportedConfig`] for another model, another activation, or a value outside
-    /// its range.
-    pub(super) fn into_config(self, path: &Path) -> Result<Gpt2Config, ModelError> {
-        if self.model_type.as_deref() != Some("gpt2") {
-            let found = self.model_type.unwrap_or_else(|| "not there".into());
-            return Err(unsupported(path, "model_type", found, "gpt2"));
-        }
-        let activation = Activation::from_name(&self.activation_function);
-        let Some(activation_function) = activation else {
-            let expected = Activation::NAMES.join(", ");
-            let found = self.activation_function;
-            return Err(unsupported(path, "activation_function", found, expected));
+            _ => object.insert(name.into(), value),
         };
-        let mut other = self.other;
-        // Kept so that an export names the function as its file did.
-        other.insert(
-            "activation_function".into(),
-            Value::from(self.activation_function),
-        );
-        let config = Gpt2Config {
-            vocab_size: self.vocab_size,
-            n_positions: self.n_positions,
-            n_embd: self.n_embd,
-            n_layer: self.n_layer,
-            n_head: self.n_head,
-            n_inner: self.n_inner,
-            activation_function,
-            resid_pdrop: self.resid_pdrop,
-            embd_pdrop: self.embd_pdrop,
-            attn_pdrop: self.attn_pdrop,
-            layer_norm_epsilon: self.layer_norm_epsilon,
-            initializer_range: self.initializer_range,
-            scale_attn_weights: self.scale_attn_weights,
-            scale_attn_by_inverse_layer_idx: self.scale_attn_by_inverse_layer_idx,
-            tie_word_embeddings: self.tie_word_embeddings,
-            bos_token_id: self.bos_token_id,
-            eos_token_ids: match self.eos_token_id {
-                None => Vec::new(),
-                Some(OneOrMany::One(id)) => vec![id],
-                Some(OneOrMany::Many(ids)) => ids,
-            },
-            pad_token_id: self.pad_token_id,
-            other,
-        };
-        config.validate_at(path)?;
-        Ok(config)
     }
-
-    /// The object of a configuration.
-    pub(super) fn write(config: &Gpt2Config) -> Map<String, Value> {
-        match serde_json::to_value(Self::of(config)) {
-            Ok(Value::Object(object)) => object,
-            // A struct of numbers, strings and JSON always has the form of an object.
-            _ => Map::new(),
-        }
-    }
-
-    /// transformers' defaults. A file must say of which model it is.
-    fn defaults() -> Self {
-        Self {
-            model_type: None,
-            ..Self::of(&Gpt2Config::default())
-        }
-    }
-
-    fn of(config: &Gpt2Config) -> Self {
-        let mut other = config.other.clone();
-        let named = other.shift_remove("activation_function");
-        let same = |name: &String| Activation::from_name(name) == Some(config.activation_function);
-        let activation_function = match named {
-            Some(Value::String(name)) if same(&name) => name,
-            _ => config.activation_function.name().into(),
-        };
-        Self {
-            model_type: Some("gpt2".into()),
-            vocab_size: config.vocab_size,
-            n_positions: config.n_positions,
-            n_embd: config.n_embd,
-            n_layer: config.n_layer,
-            n_head: config.n_head,
-            n_inner: config.n_inner,
-            activation_function,
-            resid_pdrop: config.resid_pdrop,
-            embd_pdrop: config.embd_pdrop,
-            attn_pdrop: config.attn_pdrop,
-            layer_norm_epsilon: config.layer_norm_epsilon,
-            initializer_range: config.initializer_range,
-            scale_attn_weights: config.scale_attn_weights,
-            scale_attn_by_inverse_layer_idx: config.scale_attn_by_inverse_layer_idx,
-            tie_word_embeddings: config.tie_word_embeddings,
-            bos_token_id: config.bos_token_id,
-            eos_token_id: match config.eos_token_ids.as_slice() {
-                [] => None,
-                [id] => Some(OneOrMany::One(*id)),
-                ids => Some(OneOrMany::Many(ids.to_vec())),
-            },
-            pad_token_id: config.pad_token_id,
-            other,
-        }
-    }
+    Ok(object)
 }
 
-fn unsupported(path: &Path, key: &str, value: String, expected: impl Into<String>) -> ModelError {
-    ModelError::UnsupportedConfig {
-        path: path.to_path_buf(),
-        key: key.into(),
-        value,
-        expected: expected.into(),
-    }
+/// Builds the object of a file from a configuration.
+pub(super) fn write(config: &Gpt2Config) -> Map<String, Value> {
+    let mut other = config.other.clone();
+    let name = other.shift_remove(ACTIVATION);
+    let activation = config.activation_function;
+    let is_same = |name: &&str| Activation::from_name(name) == Some(activation);
+    let name = name.as_ref().and_then(Value::as_str).filter(is_same);
+    let eos_token_id = match config.eos_token_ids.as_slice() {
+        [] => Value::Null,
+        [id] => json!(id),
+        ids => json!(ids),
+    };
+    let known = [
+        ("model_type", json!("gpt2")),
+        ("vocab_size", json!(config.vocab_size)),
+        ("n_positions", json!(config.n_positions)),
+        ("n_embd", json!(config.n_embd)),
+        ("n_layer", json!(config.n_layer)),
+        ("n_head", json!(config.n_head)),
+        ("n_inner", json!(config.n_inner)),
+        (ACTIVATION, json!(name.unwrap_or(activation.name()))),
+        ("resid_pdrop", json!(config.resid_pdrop)),
+        ("embd_pdrop", json!(config.embd_pdrop)),
+        ("attn_pdrop", json!(config.attn_pdrop)),
+        ("layer_norm_epsilon", json!(config.layer_norm_epsilon)),
+        ("initializer_range", json!(config.initializer_range)),
+        ("scale_attn_weights", json!(config.scale_attn_weights)),
+        (
+            "scale_attn_by_inverse_layer_idx",
+            json!(config.scale_attn_by_inverse_layer_idx),
+        ),
+        ("tie_word_embeddings", json!(config.tie_word_embeddings)),
+        ("bos_token_id", json!(config.bos_token_id)),
+        ("eos_token_id", eos_token_id),
+        ("pad_token_id", json!(config.pad_token_id)),
+    ];
+    let known = known.map(|(key, value)| (key.to_string(), value));
+    known.into_iter().chain(other).collect()
 }
 
 #[cfg(test)]
@@ -212,7 +167,7 @@ mod tests {
             panic!("{value}")
         };
         let path = Path::new("config.json");
-        ConfigFile::parse(path, object)?.into_config(path)
+        parse(path, object)
     }
 
     fn refused_key(value: Value) -> String {

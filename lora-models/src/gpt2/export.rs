@@ -29,7 +29,7 @@ pub(super) fn export(
     }
     let config = model.config();
     let architecture = Gpt2LmHead::architecture();
-    let mut parameters = Parameters::of(model, &architecture, dir)?;
+    let mut parameters = Parameters::collect(model, &architecture, dir)?;
     let tied = !parameters.has(HEAD)
         || (config.tie_word_embeddings
             && parameters.values(HEAD)? == parameters.values(EMBEDDING)?);

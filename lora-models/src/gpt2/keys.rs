@@ -1,24 +1,24 @@
-//! Names of tensors in Hugging Face files, and how their layouts differ from ours.
+//! Names of tensors in Hugging Face files, and their layouts.
 //!
-//! The fields of the modules are named as in Python, so little is left to map:
+//! The fields of the modules are named as in Python, so few names differ:
 //!
 //! | here | in the file |
 //! | --- | --- |
 //! | `….ln_1.gamma`, `….ln_1.beta` (also `ln_2`, `ln_f`) | `….ln_1.weight`, `….ln_1.bias` |
 //! | `lm_head.weight` `[d_model, vocab]` | `lm_head.weight` `[vocab, d_model]` |
-//! | everything else, `Conv1D` weights `[in, out]` among it | the same name and layout |
+//! | everything else, including `Conv1D` weights `[in, out]` | the same name and layout |
 //!
 //! The bare `GPT2Model` is saved without the prefix `transformer.`; old files hold the causal mask
 //! as buffers `….attn.bias` and `….attn.masked_bias`.
 
-/// What a file of a model with a head puts before the names of the model without.
+/// Prefix that the names of the decoder have in the file of a model with a head.
 pub(super) const PREFIX: &str = "transformer.";
-/// The projection to the vocabulary: the one tensor that lies the other way round in a file.
+/// Projection to the vocabulary: the only tensor that is transposed in files.
 pub(super) const HEAD: &str = "lm_head.weight";
-/// The token embedding.
+/// Token embedding.
 pub(super) const EMBEDDING: &str = "transformer.wte.weight";
 
-/// Whether a tensor of this name is a buffer of the causal mask, which is no weight.
+/// True for a buffer of the causal mask, which is not a weight.
 pub(super) fn is_mask_buffer(name: &str) -> bool {
     name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
 }

@@ -6,7 +6,7 @@ use super::keys::{EMBEDDING, HEAD, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport};
-use crate::weights::{Expectation, Leftover, Wanted, outline, plan, read_model};
+use crate::weights::{Expectation, Leftover, ParamSpec, meta_init, plan, read_model};
 use burn::tensor::Device;
 use lora_core::QuantizeConfig;
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Gpt2LmHead {
         device: &Device,
     ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
         let wanted = plan(|weights| build(config, device, weights))?;
-        Ok(wanted.iter().map(Wanted::in_file).collect())
+        Ok(wanted.iter().map(ParamSpec::in_file).collect())
     }
 
     /// A model without values, to count its parameters and see where adapters would go.
@@ -48,7 +48,7 @@ impl Gpt2LmHead {
     /// [`ModelError::UnsupportedConfig`] where the configuration makes no model.
     pub fn outline(config: &Gpt2Config, device: &Device) -> Result<Self, ModelError> {
         config.validate()?;
-        outline(|weights| build(config, device, weights))
+        meta_init(|weights| build(config, device, weights))
     }
 
     /// Loads a model from a directory with `config.json` and weights in any form that

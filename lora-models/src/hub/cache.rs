@@ -1,19 +1,19 @@
-//! Where a model's files lie in the Hub's cache, and what of them is there.
+//! Layout of the Hub's cache, and the state of a model in it.
 
 use super::name::{RepoName, is_commit};
 use crate::checkpoint::bounded::read_bounded;
 use crate::checkpoint::layout::Layout;
 use std::path::{Path, PathBuf};
 
-/// The configuration, without which a directory is no model.
+/// Name of the configuration file, which every model has.
 pub(super) const CONFIG: &str = "config.json";
 
-/// The folder of one model in the cache: `refs/<revision>` holds a commit, `snapshots/<commit>` has the files' names,
-/// which are links to their contents in `blobs`.
+/// Folder of one model in the cache: `refs/<revision>` holds a commit, and `snapshots/<commit>` holds links with the
+/// files' names to their contents in `blobs`.
 #[derive(Debug)]
 pub(super) struct RepoCache {
     cache: PathBuf,
-    /// `models--organization--name`.
+    /// Name of the folder, `models--organization--name`.
     folder: String,
 }
 
@@ -27,12 +27,12 @@ impl RepoCache {
         }
     }
 
-    /// The folder of the model.
+    /// Returns the folder of the model.
     pub(super) fn dir(&self) -> PathBuf {
         self.cache.join(&self.folder)
     }
 
-    /// The file that is locked by who downloads the model.
+    /// Returns the lock file for downloads of the model.
     #[cfg(feature = "hub")]
     pub(super) fn lock(&self) -> PathBuf {
         self.cache
@@ -41,25 +41,25 @@ impl RepoCache {
             .join("lora.lock")
     }
 
-    /// The directory with the files of a commit.
+    /// Returns the directory with the files of a commit.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.dir().join("snapshots").join(commit)
     }
 
-    /// The file that holds the commit of a revision.
+    /// Returns the file that holds the commit of a revision.
     pub(super) fn reference(&self, repo: &RepoName) -> PathBuf {
         self.dir().join("refs").join(repo.revision())
     }
 
-    /// The snapshot of the revision as it was last downloaded, if it has a configuration and all weights.
+    /// Returns the snapshot of the revision that was downloaded last, if it has a configuration and all weights.
     ///
-    /// Which tokenizer files a model has only the server knows. Here they are downloaded before the weights, so that a
-    /// snapshot with weights has them.
+    /// Only the server knows the tokenizer files of a model. They are downloaded before the weights, so a snapshot
+    /// with weights has them.
     pub(super) fn complete_snapshot(&self, repo: &RepoName) -> Option<PathBuf> {
         let commit = match repo.commit() {
             Some(commit) => commit.to_string(),
             None => {
-                // A commit, and perhaps a line's end.
+                // A commit, optionally followed by a line break.
                 let bytes = read_bounded(&self.reference(repo), 64).ok()?;
                 String::from_utf8(bytes).ok()?.trim().to_string()
             }
@@ -74,16 +74,16 @@ impl RepoCache {
 
 #[cfg(test)]
 mod tests {
-    use super::super::name::Named;
+    use super::super::name::ModelRef;
     use super::*;
     use std::fs;
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn repo(name: &str) -> RepoName {
-        match Named::parse(name).unwrap() {
-            Named::Repo(repo) => repo,
-            Named::Directory(path) => panic!("{}", path.display()),
+        match ModelRef::parse(name).unwrap() {
+            ModelRef::Repo(repo) => repo,
+            ModelRef::Directory(path) => panic!("{}", path.display()),
         }
     }
 

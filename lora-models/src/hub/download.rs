@@ -1,40 +1,39 @@
-//! One file from the server into the cache, whole or not at all.
+//! Download of one file into the cache, complete or not at all.
 
 use super::Progress;
 use super::http::{Client, Failure, Method, encoded, header};
 use crate::error::ModelError;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 use ureq::http::StatusCode;
 
-/// How often a broken download is gone on with before it is given up, counted from the last time it came further.
+/// Number of attempts to resume a broken download, counted from the last progress.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// The wait before the second attempt; it doubles with each.
+/// Wait before the second attempt; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
-/// What is read at a time.
+/// Size of the read buffer in bytes.
 const BUFFER: usize = 1 << 16;
 
-/// A file of the model, and what the server says of it.
+/// A file of the model, as the server describes it.
 #[derive(Debug)]
 pub(super) struct Remote<'a> {
     name: &'a str,
     url: String,
     size: u64,
-    /// The name of the file's content in the cache.
+    /// ETag, which is the name of the file's content in the cache.
     etag: String,
-    /// Its SHA-256, where the server gives it: for what lies in large file storage.
+    /// SHA-256 of the file, if the server sends it: for files in large file storage.
     sha256: Option<String>,
 }
 
 impl<'a> Remote<'a> {
-    /// Asks what a file of a commit is.
-    pub(super) fn ask(
+    /// Requests the description of a file of a commit.
+    pub(super) fn request(
         client: &Client<'_>,
         id: &str,
         commit: &str,
@@ -43,21 +42,19 @@ impl<'a> Remote<'a> {
         let url = client.url(&format!("{id}/resolve/{commit}/{}", encoded(name)));
         let response = client.send(Method::Head, &url, None)?;
         let headers = response.headers();
-        let odd = |what: &str| {
-            Failure::Refused(client.error(format!("{} {what} for {name}", client.endpoint())))
-        };
+        let odd = |what: &str| client.refuse(format!("{} {what} for {name}", client.endpoint()));
         if header(headers, "x-repo-commit").is_some_and(|found| found != commit) {
-            return Err(odd("answers with another commit"));
+            return Err(odd("answered with another commit"));
         }
         let linked = header(headers, "x-linked-etag").map(unquoted);
         let etag = linked.or_else(|| header(headers, "etag").map(unquoted));
-        // It becomes the name of a file.
+        // The ETag becomes the name of a file.
         let Some(etag) = etag.filter(|etag| is_plain(etag)) else {
-            return Err(odd("gives no usable ETag"));
+            return Err(odd("sent no usable ETag"));
         };
         let size = header(headers, "x-linked-size").or_else(|| header(headers, "content-length"));
         let Some(size) = size.and_then(|size| size.parse().ok()) else {
-            return Err(odd("gives no length"));
+            return Err(odd("sent no length"));
         };
         let is_sha256 =
             |text: &&str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -78,8 +75,8 @@ impl<'a> Remote<'a> {
         &self.etag
     }
 
-    /// Brings the file into the folder `blobs`, under its ETag, unless it is there. Until it is whole it is called
-    /// `<etag>.part`, and what is there of that is not asked for again.
+    /// Downloads the file into the folder `blobs`, under its ETag, unless it exists. An incomplete file is called
+    /// `<etag>.part`, and its bytes are not requested again.
     pub(super) fn download(
         &self,
         client: &Client<'_>,
@@ -102,12 +99,12 @@ impl<'a> Remote<'a> {
         if self.sha256.is_some()
             && self.sha256 != Some(sha256(&mut file).map_err(ModelError::io(&part))?)
         {
-            // Going on from it would not help.
+            // Resuming from it would not help.
             fs::remove_file(&part).map_err(ModelError::io(&part))?;
-            return Err(Failure::Refused(client.error(format!(
-                "{} arrived with another SHA-256 than announced, and was removed; try again",
+            return Err(client.refuse(format!(
+                "{} has another SHA-256 than announced, and was removed; try again",
                 self.name
-            ))));
+            )));
         }
         let put = || {
             file.sync_all()?;
@@ -117,7 +114,7 @@ impl<'a> Remote<'a> {
         Ok(())
     }
 
-    /// Downloads what the file lacks, again and again as long as that helps.
+    /// Downloads the missing bytes, with new attempts as long as these make progress.
     fn fill(
         &self,
         client: &Client<'_>,
@@ -137,26 +134,26 @@ impl<'a> Remote<'a> {
                 Err(Failure::Unreachable(broken)) => broken,
                 Err(refused) => return Err(refused),
             };
-            // The farthest ever, for a server that knows no ranges begins anew each time.
+            // Compared with the maximum, because a server without ranges starts over each time.
             if done > farthest {
                 (farthest, attempts) = (done, 0);
             }
             attempts += 1;
             if attempts == MAX_ATTEMPTS {
-                return Err(Failure::Refused(client.error(format!(
-                    "the download of {} broke off after {done} of {} bytes: {broken}; try again, and it goes on from \
-                     there",
+                return Err(client.refuse(format!(
+                    "the download of {} broke off after {done} of {} bytes: {broken}; try again to \
+                     resume it",
                     self.name, self.size
-                ))));
+                )));
             }
             std::thread::sleep(FIRST_WAIT * 2_u32.pow(attempts - 1));
         }
         Ok(())
     }
 
-    /// One request, and its answer written behind the bytes that are there.
+    /// Sends one request and appends its answer to the file.
     ///
-    /// A connection that breaks is [`Failure::Unreachable`]; `done` says how far it came.
+    /// A broken connection is [`Failure::Unreachable`]; `done` then holds the number of bytes in the file.
     fn attempt(
         &self,
         client: &Client<'_>,
@@ -175,17 +172,17 @@ impl<'a> Remote<'a> {
                 if !is_range(range, *done, self.size) {
                     *done = restart(file, part)?;
                     return Err(Failure::Unreachable(format!(
-                        "another range came than was asked for, {range:?}"
+                        "the server sent another range than requested, {range:?}"
                     )));
                 }
             }
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 *done = restart(file, part)?;
                 return Err(Failure::Unreachable(
-                    "the server has no such range".to_string(),
+                    "the server does not have the requested range".to_string(),
                 ));
             }
-            // The whole file, from a server that knows no ranges.
+            // The whole file, from a server without ranges.
             _ => *done = restart(file, part)?,
         }
         if length.is_some_and(|length| length != self.size - *done) {
@@ -221,10 +218,10 @@ impl<'a> Remote<'a> {
     }
 
     fn wrong_length(&self, client: &Client<'_>) -> Failure {
-        Failure::Refused(client.error(format!(
-            "{} arrived with another length than the {} bytes announced; try again",
+        client.refuse(format!(
+            "{} has another length than the {} bytes announced; try again",
             self.name, self.size
-        )))
+        ))
     }
 
     fn cannot_write(
@@ -238,25 +235,25 @@ impl<'a> Remote<'a> {
             error.kind(),
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
         );
-        Failure::Refused(if full {
-            client.error(format!(
-                "no space for {}: it needs {missing} more bytes in {}; make room, or set HF_HOME to another disk",
+        if full {
+            client.refuse(format!(
+                "no space for {}: it needs {missing} more bytes in {}; free some space, or set HF_HOME to another disk",
                 self.name,
                 part.parent().unwrap_or(part).display()
             ))
         } else {
-            ModelError::io(part)(error)
-        })
+            Failure::Refused(ModelError::io(part)(error))
+        }
     }
 }
 
-/// Empties a file; gives the 0 bytes that are then there.
+/// Empties a file and returns its new length, 0.
 fn restart(file: &File, part: &Path) -> Result<u64, ModelError> {
     file.set_len(0).map_err(ModelError::io(part))?;
     Ok(0)
 }
 
-/// `bytes 5-9/10`, from `from` to the end of a file of `size` bytes; the total may be unknown, `*`.
+/// True for `bytes 5-9/10`, from `from` to the end of a file of `size` bytes; the total may be unknown, `*`.
 fn is_range(range: &str, from: u64, size: u64) -> bool {
     let Some((bounds, total)) = range
         .strip_prefix("bytes ")
@@ -267,12 +264,12 @@ fn is_range(range: &str, from: u64, size: u64) -> bool {
     bounds == format!("{from}-{}", size - 1) && (total == "*" || total == size.to_string())
 }
 
-/// An ETag without its quotes and the mark of a weak one.
+/// Removes the quotes of an ETag and the mark of a weak one.
 fn unquoted(etag: &str) -> &str {
     etag.trim_start_matches("W/").trim_matches('"')
 }
 
-/// Whether an ETag can be the name of a file, and not that of an unfinished one.
+/// True if an ETag can be the name of a file, and not that of an unfinished one.
 fn is_plain(etag: &str) -> bool {
     (1..=128).contains(&etag.len())
         && etag
@@ -291,12 +288,7 @@ fn sha256(file: &mut File) -> std::io::Result<String> {
         }
         hasher.update(&buffer[..read]);
     }
-    let mut hex = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        // Writing to a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+    Ok(format!("{:x}", hasher.finalize()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which files a model has, and bringing them into the cache.
+//! Files of a model on the Hub, and their download into the cache.
 
 use super::cache::{CONFIG, RepoCache};
 use super::download::Remote;
@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// What a model has beside its weights. All but the configuration may be missing.
+/// Files of a model beside its weights. Only the configuration is required.
 const SMALL_FILES: [&str; 12] = [
     CONFIG,
     "generation_config.json",
@@ -31,7 +31,7 @@ const SMALL_FILES: [&str; 12] = [
     "sentencepiece.bpe.model",
 ];
 
-/// The weights or their index, the first choice first, with the ending of the shards that an index names.
+/// Weights or their index in order of preference, with the extension of the shards that an index names.
 const WEIGHTS: [(&str, &str); 4] = [
     (SAFETENSORS, ".safetensors"),
     (SAFETENSORS_INDEX, ".safetensors"),
@@ -39,13 +39,13 @@ const WEIGHTS: [(&str, &str); 4] = [
     (PYTORCH_BIN_INDEX, ".bin"),
 ];
 
-/// The longest of those downloaded, twice what is read of any.
+/// Limit for one of the small files, in bytes: twice the limit for reading any of them.
 const MAX_SMALL_BYTES: u64 = 128 << 20;
 
-/// The longest list of files read; that of a model with a thousand has some 100 kB.
+/// Limit for the list of files, in bytes; that of a model with a thousand files has some 100 kB.
 const MAX_LISTING_BYTES: u64 = 16 << 20;
 
-/// The server's description of a revision, as far as it matters here.
+/// Fields of the server's description of a revision.
 #[derive(Deserialize)]
 struct Listing {
     sha: String,
@@ -57,11 +57,10 @@ struct Sibling {
     rfilename: String,
 }
 
-/// Downloads what the cache lacks of a model's revision. If the server cannot be reached, `cached` does.
+/// Downloads the files of a model's revision that the cache lacks. If the server cannot be reached, returns `cached`.
 ///
 /// # Errors
-///
-/// As for [`resolve`](super::resolve).
+/// The errors of [`resolve`](super::resolve).
 pub(super) fn fetch(
     repo: &RepoName,
     cache: &RepoCache,
@@ -73,7 +72,7 @@ pub(super) fn fetch(
     let unreachable = |why: String| {
         repo.error(format!(
             "not complete in the cache {}, and {} cannot be reached: {why}; try again, or set \
-             HF_ENDPOINT, HTTPS_PROXY or SSL_CERT_FILE if the way there is another",
+             HF_ENDPOINT, HTTPS_PROXY or SSL_CERT_FILE if your network needs them",
             cache.dir().display(),
             client.endpoint()
         ))
@@ -84,7 +83,7 @@ pub(super) fn fetch(
         (Err(Failure::Unreachable(why)), None) => return Err(unreachable(why)),
         (Err(Failure::Refused(error)), _) => return Err(error),
     };
-    let fetching = Fetching {
+    let download = Download {
         client: &client,
         repo,
         cache,
@@ -96,14 +95,14 @@ pub(super) fn fetch(
         .iter()
         .map(|file| &*file.rfilename)
         .collect();
-    match fetching.all(&files, progress) {
-        Ok(()) => Ok(fetching.snapshot),
+    match download.run(&files, progress) {
+        Ok(()) => Ok(download.snapshot),
         Err(Failure::Unreachable(why)) => Err(unreachable(why)),
         Err(Failure::Refused(error)) => Err(error),
     }
 }
 
-/// Asks for the commit of the revision and its files.
+/// Requests the commit of the revision and its files.
 fn list(client: &Client<'_>, repo: &RepoName) -> Result<Listing, Failure> {
     let url = client.url(&format!(
         "api/models/{}/revision/{}",
@@ -117,25 +116,25 @@ fn list(client: &Client<'_>, repo: &RepoName) -> Result<Listing, Failure> {
         .limit(MAX_LISTING_BYTES)
         .read_to_vec();
     let body = body.map_err(|error| match error {
-        ureq::Error::BodyExceedsLimit(limit) => Failure::Refused(client.error(format!(
+        ureq::Error::BodyExceedsLimit(limit) => client.refuse(format!(
             "the list of its files is longer than {limit} bytes"
-        ))),
+        )),
         error => Failure::Unreachable(error.to_string()),
     })?;
     let odd = |message: String| {
-        let message = format!("{} is no server of models: {message}", client.endpoint());
-        Failure::Refused(client.error(message))
+        let message = format!("{} is not a model server: {message}", client.endpoint());
+        client.refuse(message)
     };
     let listing: Listing = serde_json::from_slice(&body).map_err(|error| odd(error.to_string()))?;
-    // It becomes part of a path.
+    // The commit becomes part of a path.
     if !is_commit(&listing.sha) {
         return Err(odd(format!("the commit is {:?}", listing.sha)));
     }
     Ok(listing)
 }
 
-/// A commit on its way into the cache.
-struct Fetching<'a> {
+/// Download of a commit into the cache.
+struct Download<'a> {
     client: &'a Client<'a>,
     repo: &'a RepoName,
     cache: &'a RepoCache,
@@ -143,18 +142,18 @@ struct Fetching<'a> {
     snapshot: PathBuf,
 }
 
-impl Fetching<'_> {
-    fn all(&self, files: &HashSet<&str>, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let refuse = |message: String| Err(Failure::Refused(self.repo.error(message)));
+impl Download<'_> {
+    fn run(&self, files: &HashSet<&str>, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let refuse = |message: String| Err(self.client.refuse(message));
         if !files.contains(CONFIG) {
             return refuse(format!(
-                "it has no {CONFIG}, so it is no model of transformers"
+                "it has no {CONFIG}, so it is not a model of transformers"
             ));
         }
         let Some((weights, ending)) = WEIGHTS.into_iter().find(|(name, _)| files.contains(name))
         else {
             return refuse(format!(
-                "it has none of {}; weights of other programs are not read",
+                "it has none of {}; other formats of weights are not supported",
                 WEIGHTS.map(|(name, _)| name).join(", ")
             ));
         };
@@ -162,7 +161,7 @@ impl Fetching<'_> {
         for name in SMALL_FILES.into_iter().filter(|name| files.contains(name)) {
             self.file(name, MAX_SMALL_BYTES, progress)?;
         }
-        // The weights last: what has them is complete.
+        // The weights come last: a snapshot with weights is complete.
         if weights.ends_with(".index.json") {
             let index = self.file(weights, MAX_SMALL_BYTES, progress)?;
             for shard in ShardIndex::read(&index, ending)?.shard_names() {
@@ -171,10 +170,10 @@ impl Fetching<'_> {
         } else {
             self.file(weights, u64::MAX, progress)?;
         }
-        self.remember()
+        self.record_revision()
     }
 
-    /// One file of at most `limit` bytes, from the cache or the server; gives its path.
+    /// Returns the path of one file of at most `limit` bytes, from the cache or the server.
     fn file(
         &self,
         name: &str,
@@ -185,12 +184,11 @@ impl Fetching<'_> {
         if path.is_file() {
             return Ok(path);
         }
-        let remote = Remote::ask(self.client, self.repo.id(), self.commit, name)?;
+        let remote = Remote::request(self.client, self.repo.id(), self.commit, name)?;
         if remote.size() > limit {
             let size = remote.size();
-            let message =
-                format!("{name} has {size} bytes; at most {limit} are downloaded of such a file");
-            return Err(Failure::Refused(self.repo.error(message)));
+            let message = format!("{name} has {size} bytes; the limit for such a file is {limit}");
+            return Err(self.client.refuse(message));
         }
         let blobs = self.cache.dir().join("blobs");
         for dir in [&blobs, &self.snapshot] {
@@ -201,7 +199,7 @@ impl Fetching<'_> {
         Ok(path)
     }
 
-    /// Keeps others from downloading the same model until the file is dropped.
+    /// Locks the model against other downloads until the file is dropped.
     fn lock(&self) -> Result<File, ModelError> {
         let path = self.cache.lock();
         if let Some(dir) = path.parent() {
@@ -209,14 +207,14 @@ impl Fetching<'_> {
         }
         let file = File::create(&path).map_err(ModelError::io(&path))?;
         match file.lock() {
-            // A file system without locks: two at a time would spoil a download, which its length or SHA-256 would show.
+            // On a file system without locks, two processes could spoil a download; its length or SHA-256 would show that.
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(file),
             locked => locked.map(|()| file).map_err(ModelError::io(&path)),
         }
     }
 
-    /// Notes which commit the revision is.
-    fn remember(&self) -> Result<(), Failure> {
+    /// Records the commit of the revision.
+    fn record_revision(&self) -> Result<(), Failure> {
         if self.repo.commit().is_some() {
             return Ok(());
         }
@@ -231,11 +229,11 @@ impl Fetching<'_> {
     }
 }
 
-/// Lets `path`, in a folder of `snapshots`, be the file of this ETag in `blobs`.
+/// Links `path`, in a folder of `snapshots`, to the file of this ETag in `blobs`.
 #[cfg(unix)]
 fn link(_blobs: &Path, etag: &str, path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {
-        // A link to nothing.
+        // A broken link.
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -243,7 +241,7 @@ fn link(_blobs: &Path, etag: &str, path: &Path) -> std::io::Result<()> {
     std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), path)
 }
 
-/// Where links need a privilege, the file itself goes there, as the Hub's own programs do it.
+/// Moves the file itself where links need a privilege, as the Hub's own programs do.
 #[cfg(not(unix))]
 fn link(blobs: &Path, etag: &str, path: &Path) -> std::io::Result<()> {
     fs::rename(blobs.join(etag), path)

@@ -1,4 +1,4 @@
-//! Asking the server, and what its refusals mean.
+//! Requests to the server, and the meaning of its refusals.
 
 use super::HubOptions;
 use super::name::RepoName;
@@ -10,24 +10,24 @@ use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
-/// The most redirections followed for one request; the Hub has two or three.
+/// Limit for the redirections of one request; the Hub uses two or three.
 const MAX_REDIRECTS: usize = 10;
 
-/// How long to wait for a connection.
+/// Timeout for a connection.
 const CONNECT: Duration = Duration::from_secs(15);
 
-/// How long to wait for the next bytes; a whole download may take as long as it does.
+/// Timeout for the next bytes; a whole download may take any time.
 const READ: Duration = Duration::from_secs(60);
 
-/// The longest file of certificates read; Mozilla's have 200 kB.
+/// Limit for a file of certificates, in bytes; Mozilla's have 200 kB.
 const MAX_CERTIFICATE_BYTES: u64 = 16 << 20;
 
-/// Why a request gave nothing.
+/// Reason why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// There is no usable answer now; there may be one later, and the cache may do.
+    /// No usable answer now, but perhaps later; the cache may have one.
     Unreachable(String),
-    /// The answer is no, or asking again would not help.
+    /// A refusal, or an error that a new attempt would not change.
     Refused(ModelError),
 }
 
@@ -39,13 +39,13 @@ impl From<ModelError> for Failure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
-    /// The headers alone. A redirection to another server is not followed: the Hub says what a file is before it sends
-    /// to where it lies.
+    /// Headers only. A redirection to another server is not followed: the Hub describes a file before it redirects to
+    /// its content.
     Head,
     Get,
 }
 
-/// A connection to the server about one model.
+/// Connection to the server about one model.
 pub(super) struct Client<'a> {
     agent: Agent,
     repo: &'a RepoName,
@@ -54,9 +54,11 @@ pub(super) struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// # Errors
+    /// Creates a client.
     ///
-    /// [`ModelError`] if the endpoint is no address of a server, the token none, or the certificates cannot be read.
+    /// # Errors
+    /// [`ModelError`] if the endpoint is not the address of a server, the token is invalid, or the certificates cannot
+    /// be read.
     pub(super) fn new(repo: &'a RepoName, options: &'a HubOptions) -> Result<Self, ModelError> {
         let endpoint = options.endpoint();
         let secure = endpoint.starts_with("https://");
@@ -70,7 +72,7 @@ impl<'a> Client<'a> {
         let token = options.token();
         if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(ModelError::Hub {
-                message: "the token of HF_TOKEN, or of the file a log-in wrote, has spaces or signs that no token has; \
+                message: "the token in HF_TOKEN, or in the file that a login wrote, has spaces or invalid characters; \
                           copy it again"
                     .to_string(),
             });
@@ -80,13 +82,13 @@ impl<'a> Client<'a> {
             .max_redirects(0)
             .https_only(secure)
             .user_agent(concat!("lora-models/", env!("CARGO_PKG_VERSION")))
-            // Lengths and ranges are those of the files, not of something compressed.
+            // Lengths and ranges must refer to the files, not to compressed content.
             .accept_encoding("identity")
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_per_read(Some(READ))
             .timeout_per_write(Some(READ))
-            // A server on this machine is not on the other side of a proxy.
+            // A server on this machine is not behind a proxy.
             .proxy(if is_local(endpoint) {
                 None
             } else {
@@ -124,18 +126,18 @@ impl<'a> Client<'a> {
         self.endpoint
     }
 
-    /// An error about the model.
-    pub(super) fn error(&self, message: impl AsRef<str>) -> ModelError {
-        self.repo.error(message)
+    /// Builds a refusal about the model.
+    pub(super) fn refuse(&self, message: impl AsRef<str>) -> Failure {
+        Failure::Refused(self.repo.error(message))
     }
 
-    /// The address of what lies at `path`, parts of which must be [`encoded`].
+    /// Returns the address of `path`, whose parts must be [`encoded`].
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}/{path}", self.endpoint)
     }
 
-    /// Sends a request, for the bytes of a file from `from` on if that is given, and follows redirections. An answer
-    /// that is an error of the server's is given as a failure, but not 416, the range that cannot be had.
+    /// Sends a request, optionally for the bytes of a file from `from` on, and follows redirections. Error statuses of
+    /// the server are failures, except 416 (range not satisfiable).
     pub(super) fn send(
         &self,
         method: Method,
@@ -169,11 +171,10 @@ impl<'a> Client<'a> {
                 return Err(self.refusal(status, response.headers()));
             }
         }
-        let error = self.error(format!("{} redirects in a circle", self.endpoint));
-        Err(Failure::Refused(error))
+        Err(self.refuse(format!("{} redirects in a circle", self.endpoint)))
     }
 
-    /// Where a redirection leads.
+    /// Returns the target of a redirection.
     fn join(&self, target: &str) -> Result<String, Failure> {
         if target.starts_with("https://") || target.starts_with("http://") {
             Ok(target.to_string())
@@ -181,14 +182,14 @@ impl<'a> Client<'a> {
             Ok(format!("{}{target}", origin(self.endpoint)))
         } else {
             let message = format!(
-                "{} redirects to {target:?}, which is no address",
+                "{} redirects to {target:?}, which is not an address",
                 self.endpoint
             );
-            Err(Failure::Refused(self.error(message)))
+            Err(self.refuse(message))
         }
     }
 
-    /// Whether an address is of the server that the token is for.
+    /// True if an address belongs to the server that the token is for.
     fn is_own(&self, url: &str) -> bool {
         origin(url) == origin(self.endpoint)
     }
@@ -200,51 +201,52 @@ impl<'a> Client<'a> {
             | Error::Http(_)
             | Error::RequireHttpsOnly(_)
             | Error::InvalidProxyUrl => {
-                let message = format!("{} cannot be asked: {error}", self.endpoint);
-                Failure::Refused(self.error(message))
+                let message = format!("{} cannot be requested: {error}", self.endpoint);
+                self.refuse(message)
             }
             error => Failure::Unreachable(error.to_string()),
         }
     }
 
-    /// What an error of the server's means. It answers 401 for what does not exist, so as not to tell what is private.
+    /// Translates an error status of the server. It answers 401 for models that do not exist, so as not to disclose
+    /// private ones.
     fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Failure {
         let (endpoint, id) = (self.endpoint, self.repo.id());
         let code = header(headers, "x-error-code").unwrap_or_default();
         let message = match (status.as_u16(), code) {
             (_, "GatedRepo") => format!(
-                "access must be asked for at {endpoint}/{id}; once it is granted, set HF_TOKEN to a token of yours"
+                "access must be requested at {endpoint}/{id}; once it is granted, set HF_TOKEN to your token"
             ),
             (_, "RevisionNotFound") => format!("it has no revision `{}`", self.repo.revision()),
-            (_, "EntryNotFound") => "a file that is listed is not there".to_string(),
+            (_, "EntryNotFound") => "a listed file does not exist".to_string(),
             (401 | 404, _) if self.token.is_none() => format!(
-                "no such directory here, and no such model on {endpoint}; or it is private: set HF_TOKEN to a token that \
-                 may read it"
+                "no such directory here, and no such model on {endpoint}; or it is private: set HF_TOKEN to a token with \
+                 read access"
             ),
             (404, _) => format!(
-                "no such directory here, and no such model on {endpoint}; or it is private, and not for this token"
+                "no such directory here, and no such model on {endpoint}; or it is private, and the token has no access"
             ),
             (401, _) => format!(
-                "{endpoint} does not accept the token, or has no such model; set HF_TOKEN to a token that may read it"
+                "{endpoint} does not accept the token, or has no such model; set HF_TOKEN to a token with read access"
             ),
             (403, _) => format!(
-                "{endpoint} forbids it: this token may not read it, or the model is disabled"
+                "{endpoint} denies access: the token may not read the model, or the model is disabled"
             ),
             (408 | 429 | 500..=599, _) => {
-                return Failure::Unreachable(format!("it answers {status}"));
+                return Failure::Unreachable(format!("it answered {status}"));
             }
-            _ => format!("{endpoint} answers {status}"),
+            _ => format!("{endpoint} answered {status}"),
         };
-        Failure::Refused(self.error(message))
+        self.refuse(message)
     }
 }
 
-/// A header's text.
+/// Returns the text of a header.
 pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// `text` as a part of an address.
+/// Encodes `text` as a part of an address.
 pub(super) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -257,7 +259,7 @@ pub(super) fn encoded(text: &str) -> String {
     out
 }
 
-/// Scheme, host and port of an address.
+/// Returns scheme, host and port of an address.
 fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..]
@@ -266,7 +268,7 @@ fn origin(url: &str) -> &str {
     &url[..end]
 }
 
-/// Whether a server is on this machine.
+/// True if a server runs on this machine.
 fn is_local(url: &str) -> bool {
     let origin = origin(url);
     let host = origin.split_once("://").map_or(origin, |(_, host)| host);

@@ -1,24 +1,25 @@
-//! Telling a directory from the name of a model, and checking the name: it becomes part of paths and addresses.
+//! Distinction between directories and names of models, and checks of names: they become part of paths and addresses.
 
 use crate::error::ModelError;
 use std::path::{Path, PathBuf};
 
-/// The longest organization, model or revision; the Hub has the same limit for the first two.
+/// Limit for an organization, model or revision, in bytes; the Hub has the same limit for the first two.
 const MAX_LENGTH: usize = 96;
 
-/// What a user means by a model.
+/// A model as given by the user.
 #[derive(Debug)]
-pub(super) enum Named {
-    /// A directory that is there.
+pub(super) enum ModelRef {
+    /// Existing directory.
     Directory(PathBuf),
-    /// A model of the Hub.
+    /// Model of the Hub.
     Repo(RepoName),
 }
 
-impl Named {
-    /// # Errors
+impl ModelRef {
+    /// Parses a directory or a name.
     ///
-    /// [`ModelError::Hub`] for a path to nothing or to a file, and for what can be neither a path nor a name.
+    /// # Errors
+    /// [`ModelError::Hub`] for a path to nothing or to a file, and for a text that is neither a path nor a name.
     pub(super) fn parse(name: &str) -> Result<Self, ModelError> {
         let error = |message: &str| Err(error(name, message));
         let path = Path::new(name);
@@ -26,7 +27,7 @@ impl Named {
             return Ok(Self::Directory(path.to_path_buf()));
         }
         if path.exists() {
-            return error("it is a file; give the directory it lies in");
+            return error("this is a file; give its directory");
         }
         let is_path = name.starts_with(['.', '/', '~'])
             || name.contains('\\')
@@ -39,14 +40,14 @@ impl Named {
                 > 1;
         if is_path {
             return error(
-                "no such directory; give one that exists, or the name of a model of the Hub, such as `roberta-base`",
+                "no such directory; give an existing one, or the name of a model on the Hub, such as `roberta-base`",
             );
         }
         RepoName::parse(name).map(Self::Repo)
     }
 }
 
-/// The name of a model on the Hub, checked, with its revision.
+/// Checked name of a model on the Hub, with its revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RepoName {
     id: String,
@@ -59,14 +60,14 @@ impl RepoName {
         if !id.split('/').all(is_part) || id.contains("--") {
             return Err(error(
                 name,
-                "no such directory, and it cannot be the name of a model of the Hub, which is `name` or \
-                 `organization/name` of letters, digits, `-`, `_` and `.`",
+                "no such directory, and not a valid name of a model on the Hub: `name` or `organization/name` of letters, \
+                 digits, `-`, `_` and `.`",
             ));
         }
         if revision.len() > MAX_LENGTH || !revision.split('/').all(is_part) {
             return Err(error(
                 name,
-                "what follows the `@` is no branch, tag or commit; leave it out for `main`",
+                "the text after `@` is not a branch, tag or commit; omit it for `main`",
             ));
         }
         Ok(Self {
@@ -75,28 +76,28 @@ impl RepoName {
         })
     }
 
-    /// `name` or `organization/name`.
+    /// Returns `name` or `organization/name`.
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    /// A branch, tag or commit.
+    /// Returns the branch, tag or commit.
     pub(super) fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// The revision if it is a full commit, which cannot change.
+    /// Returns the revision if it is a full commit, which cannot change.
     pub(super) fn commit(&self) -> Option<&str> {
         is_commit(&self.revision).then_some(&*self.revision)
     }
 
-    /// An error about this model.
+    /// Builds an error about this model.
     pub(super) fn error(&self, message: impl AsRef<str>) -> ModelError {
         error(&self.id, message.as_ref())
     }
 }
 
-/// Whether `text` is the SHA-1 of a commit.
+/// True if `text` is the SHA-1 of a commit.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40
         && text
@@ -104,7 +105,8 @@ pub(super) fn is_commit(text: &str) -> bool {
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether `text` may stand between slashes: not empty, not leading upwards, nothing hidden or special.
+/// True if `text` is valid between slashes: not empty, not leading upwards, neither hidden nor with special
+/// characters.
 fn is_part(text: &str) -> bool {
     let is_end =
         |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -128,9 +130,9 @@ mod tests {
     use super::*;
 
     fn repo(name: &str) -> RepoName {
-        match Named::parse(name).unwrap() {
-            Named::Repo(repo) => repo,
-            Named::Directory(path) => panic!("{name} is the directory {}", path.display()),
+        match ModelRef::parse(name).unwrap() {
+            ModelRef::Repo(repo) => repo,
+            ModelRef::Directory(path) => panic!("{name} is the directory {}", path.display()),
         }
     }
 
@@ -152,10 +154,12 @@ mod tests {
     fn a_directory_comes_before_a_name_and_a_file_is_neither() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_str().unwrap();
-        assert!(matches!(Named::parse(path), Ok(Named::Directory(found)) if found == dir.path()));
+        assert!(
+            matches!(ModelRef::parse(path), Ok(ModelRef::Directory(found)) if found == dir.path())
+        );
         let file = dir.path().join("model.safetensors");
         std::fs::write(&file, b"").unwrap();
-        let error = Named::parse(file.to_str().unwrap()).unwrap_err();
+        let error = ModelRef::parse(file.to_str().unwrap()).unwrap_err();
         assert!(error.to_string().contains("it is a file"), "{error}");
     }
 
@@ -170,7 +174,7 @@ mod tests {
             ".none",
             "~/none",
         ] {
-            let error = Named::parse(path).unwrap_err().to_string();
+            let error = ModelRef::parse(path).unwrap_err().to_string();
             assert!(error.contains("no such directory"), "{error}");
             assert!(error.contains(path), "{error}");
         }
@@ -184,11 +188,11 @@ mod tests {
             "a@x y",
         ] {
             assert!(
-                matches!(Named::parse(name), Err(ModelError::Hub { .. })),
+                matches!(ModelRef::parse(name), Err(ModelError::Hub { .. })),
                 "{name}"
             );
         }
-        assert!(Named::parse(&"a".repeat(97)).is_err());
-        assert!(Named::parse(&format!("a@{}", "b/".repeat(60) + "b")).is_err());
+        assert!(ModelRef::parse(&"a".repeat(97)).is_err());
+        assert!(ModelRef::parse(&format!("a@{}", "b/".repeat(60) + "b")).is_err());
     }
 }

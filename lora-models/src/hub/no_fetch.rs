@@ -1,4 +1,4 @@
-//! In the place of `fetch.rs` where the feature `hub` is off: the cache, and otherwise what to do.
+//! Replacement for `fetch.rs` without the feature `hub`: returns cached models only.
 
 use super::cache::RepoCache;
 use super::name::RepoName;
@@ -6,11 +6,10 @@ use super::{HubOptions, Progress};
 use crate::error::ModelError;
 use std::path::PathBuf;
 
-/// What the cache has.
+/// Returns the cached model.
 ///
 /// # Errors
-///
-/// [`ModelError::Hub`], with the ways to come by the model, if that is nothing.
+/// [`ModelError::Hub`] with advice on how to get the model, if it is not cached.
 pub(super) fn fetch(
     repo: &RepoName,
     cache: &RepoCache,

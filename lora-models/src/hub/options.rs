@@ -1,4 +1,4 @@
-//! Where the Hub is, where its cache lies, and who asks.
+//! Hub endpoint, cache directory and access token.
 
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
@@ -6,15 +6,15 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The Hub itself.
+/// Address of the Hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// The longest token file read; tokens have some 40 bytes.
+/// Limit for a token file, in bytes; tokens have some 40.
 const MAX_TOKEN_BYTES: u64 = 4096;
 
-/// Which server is asked, with which token, and where files are kept.
+/// Hub endpoint, access token and cache directory.
 ///
-/// Displayed for debugging, it shows whether there is a token and not which.
+/// The `Debug` form shows whether there is a token, but not the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubOptions {
     endpoint: String,
@@ -25,7 +25,7 @@ pub struct HubOptions {
 }
 
 impl HubOptions {
-    /// A server and a cache of one's own, without a token.
+    /// Creates options for another server and cache, without a token.
     pub fn new(endpoint: impl Into<String>, cache: impl Into<PathBuf>) -> Self {
         let endpoint: String = endpoint.into();
         Self {
@@ -37,65 +37,64 @@ impl HubOptions {
         }
     }
 
-    /// What the environment says, by the variables that the [module](super) lists.
+    /// Reads the options from the environment variables that the [module](super) lists.
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var_os(name), std::env::home_dir())
     }
 
-    /// With `token` where a model is private, or access to it is granted to some.
+    /// Sets the access token, for private models and those with restricted access.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
     }
 
-    /// Trusting the certificates in a PEM file instead of Mozilla's, for a server or proxy of one's own.
+    /// Sets a PEM file of trusted certificates in place of Mozilla's, for a private server or proxy.
     #[must_use]
     pub fn with_certificates(mut self, file: impl Into<PathBuf>) -> Self {
         self.certificates = Some(file.into());
         self
     }
 
-    /// Asking nothing of the server: what is complete in the cache, or an error.
+    /// Enables offline mode: only complete models in the cache are used, and others are errors.
     #[must_use]
     pub fn offline(mut self) -> Self {
         self.offline = true;
         self
     }
 
-    /// The server, without a slash at its end.
+    /// Returns the server, without a slash at its end.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// The token, if there is one.
+    /// Returns the token, if there is one.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// The file of certificates to trust, if not Mozilla's.
+    /// Returns the file of trusted certificates, if not Mozilla's.
     pub fn certificates(&self) -> Option<&Path> {
         self.certificates.as_deref()
     }
 
-    /// Whether the server is not to be asked.
+    /// True in offline mode.
     pub fn is_offline(&self) -> bool {
         self.offline
     }
 
-    /// The cache's directory.
+    /// Returns the cache directory.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Hub`] where the environment names none, and no home directory either.
+    /// [`ModelError::Hub`] if the environment names neither a cache nor a home directory.
     pub fn cache(&self) -> Result<&Path, ModelError> {
         self.cache.as_deref().ok_or_else(|| ModelError::Hub {
-            message: "there is no home directory to keep models in; set HF_HOME to a directory"
+            message: "there is no home directory for the cache; set HF_HOME to a directory"
                 .to_string(),
         })
     }
 
-    /// An empty variable is one that is not set, as in the Hub's own programs.
+    /// Reads the options from variables; an empty variable counts as unset, as in the Hub's own programs.
     fn from_variables(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Self {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let path = |name: &str| variable(name).map(PathBuf::from);
@@ -134,7 +133,7 @@ impl fmt::Debug for HubOptions {
     }
 }
 
-/// What a log-in wrote; without one there is no file, and one that cannot be read is no token either.
+/// Reads the token that a login wrote; an unreadable file counts as none.
 fn read_token(file: &Path) -> Option<String> {
     String::from_utf8(read_bounded(file, MAX_TOKEN_BYTES).ok()?).ok()
 }

@@ -1,16 +1,15 @@
-//! The table by which a SentencePiece model normalises characters, checked before it is used.
+//! Table by which a SentencePiece model normalizes characters, checked before it is used.
 //!
-//! It is a trie in a double array, then the replacements, each ended by a zero byte. The `tokenizers` crate walks it
-//! with indices from the table itself, and asks for as much memory as the table claims to have units, so a damaged one
-//! would end the program: it is checked here once, unit by unit, so that no walk can leave it.
+//! The table is a trie in a double array, followed by the replacements, each ended by a zero byte. The `tokenizers`
+//! crate walks the trie with indices from the table itself, and allocates as much memory as the table claims to need.
+//! A damaged table would end the program, so every unit is checked here once, and no walk can leave the table.
 
 use serde_json::Value;
 
 /// Checks a table.
 ///
 /// # Errors
-///
-/// What is wrong with it.
+/// A description of what is wrong with the table.
 pub(super) fn check(table: &[u8]) -> Result<(), String> {
     let fail = |message: &str| Err(format!("its `precompiled_charsmap` {message}"));
     let Some((length, rest)) = table.split_first_chunk::<4>() else {
@@ -18,11 +17,11 @@ pub(super) fn check(table: &[u8]) -> Result<(), String> {
     };
     let length = u32::from_le_bytes(*length) as usize;
     let Some((units, replacements)) = rest.split_at_checked(length) else {
-        return fail("is shorter than the trie it says it has");
+        return fail("is shorter than its trie");
     };
     let (units, left) = units.as_chunks::<4>();
     if units.is_empty() || !left.is_empty() {
-        return fail("has a trie that is no list of units");
+        return fail("has a trie that is not a list of units");
     }
     let Ok(replacements) = std::str::from_utf8(replacements) else {
         return fail("has replacements that are not UTF-8");
@@ -37,38 +36,36 @@ pub(super) fn check(table: &[u8]) -> Result<(), String> {
         let base = index ^ offset as usize;
         // Any byte of a text may be added to the base.
         if base | 0xff >= units.len() {
-            return fail("leads out of its trie");
+            return fail("points outside its trie");
         }
         if current >> 8 & 1 == 1 {
             let value = unit(base).map_or(0, |value| (value & 0x7fff_ffff) as usize);
             if value > replacements.len() || !replacements.is_char_boundary(value) {
-                return fail("leads to no replacement");
+                return fail("points to no replacement");
             }
         }
     }
     Ok(())
 }
 
-/// Checks every table in a normalizer of `tokenizer.json`, where they stand in base64.
+/// Checks every table in a normalizer of `tokenizer.json`, where they are stored in base64.
 ///
 /// # Errors
-///
-/// What is wrong with the first bad one.
+/// A description of what is wrong with the first bad table.
 pub(super) fn check_normalizer(normalizer: &Value) -> Result<(), String> {
     tables(normalizer).try_for_each(|text| check(&from_base64(text)?))
 }
 
-/// The table of a normalizer of `tokenizer.json`, if it has one.
+/// Returns the first table of a normalizer of `tokenizer.json`, decoded but not checked.
 ///
 /// # Errors
-///
-/// Where it is not base64. It is not checked yet.
+/// A description of what is wrong with the base64.
 pub(super) fn first_table(normalizer: &Value) -> Result<Option<Vec<u8>>, String> {
     tables(normalizer).next().map(from_base64).transpose()
 }
 
-/// The tables of a normalizer, or of those in its sequence. Sequences in sequences are looked through as well; how
-/// deep they go is bounded by the JSON parser.
+/// Returns the tables of a normalizer and of all normalizers in its sequences. The JSON parser bounds the depth of
+/// nesting.
 fn tables(normalizer: &Value) -> Box<dyn Iterator<Item = &str> + '_> {
     let own = normalizer
         .get("precompiled_charsmap")
@@ -81,32 +78,14 @@ fn tables(normalizer: &Value) -> Box<dyn Iterator<Item = &str> + '_> {
 }
 
 fn from_base64(text: &str) -> Result<Vec<u8>, String> {
-    let digit = |symbol: u8| match symbol {
-        b'A'..=b'Z' => Some(symbol - b'A'),
-        b'a'..=b'z' => Some(symbol - b'a' + 26),
-        b'0'..=b'9' => Some(symbol - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let symbols = text.trim_end_matches('=').as_bytes();
-    let mut bytes = Vec::with_capacity(symbols.len() / 4 * 3 + 3);
-    for group in symbols.chunks(4) {
-        let mut bits = 0_u32;
-        for (place, &symbol) in group.iter().enumerate() {
-            let digit = digit(symbol).ok_or("its `precompiled_charsmap` is not base64")?;
-            bits |= u32::from(digit) << (18 - 6 * place);
-        }
-        bytes.extend(&bits.to_be_bytes()[1..group.len()]);
-    }
-    Ok(bytes)
+    base64::decode(text).map_err(|err| format!("its `precompiled_charsmap` is not base64: {err}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A table of one block of units, with `units` put over the zeros.
+    /// Builds a table of one block of units, zero but for `units`.
     fn table(units: &[(usize, u32)], replacements: &[u8]) -> Vec<u8> {
         let mut trie = vec![0_u32; 256];
         for &(index, unit) in units {
@@ -133,10 +112,10 @@ mod tests {
         for (bad, part) in [
             (Vec::new(), "header"),
             (vec![1, 2, 3], "header"),
-            (vec![0, 0, 0, 0], "no list"),
-            (vec![5, 0, 0, 0, 1, 1, 1, 1, 1], "no list"),
+            (vec![0, 0, 0, 0], "not a list"),
+            (vec![5, 0, 0, 0, 1, 1, 1, 1, 1], "not a list"),
             (vec![0xff; 100], "shorter"),
-            (table(&[(97, 97 | far << 10)], b""), "out of its trie"),
+            (table(&[(97, 97 | far << 10)], b""), "outside its trie"),
             (
                 table(&[(97, 97 | 1 << 8), (97 ^ 1, 9)], b"b\0"),
                 "no replacement",

@@ -1,29 +1,29 @@
-//! Texts as a model takes them: with its special tokens, in pairs, cut to a length, or given word by word.
+//! Model inputs: texts with their special tokens, in pairs, truncated, or given word by word.
 
 use super::{BATCH, Tokenizer, guarded};
 use crate::error::ModelError;
 use tokenizers::{Encoding, PostProcessor};
 
-/// A text, or a pair of them, as the tokens that a model takes.
+/// Tokens of a text, or of a pair of texts, as a model takes them.
 ///
 /// All lists have one entry for each token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sequence {
-    /// The tokens.
+    /// Token ids.
     pub ids: Vec<u32>,
-    /// Which of two texts a token belongs to, for models that tell them apart: 0 or 1. For the others all are 0.
+    /// Index of the text that a token belongs to, 0 or 1, for models that distinguish them; 0 for other models.
     pub type_ids: Vec<u32>,
-    /// Whether a token was put around the texts. One that was written in a text is part of it.
+    /// True for a token that was put around the texts. A special token written in a text is part of it.
     pub special: Vec<bool>,
-    /// The index of the word that a token is of, where words were given; `None` for what was put around them.
+    /// Index of the word that a token is part of, if words were given; `None` for tokens that were put around them.
     pub words: Vec<Option<u32>>,
-    /// How many tokens were cut off to keep to the length.
+    /// Number of truncated tokens.
     pub cut: usize,
 }
 
 impl Sequence {
-    /// That of an encoding, in which the words are those that the tokenizer found and not those that were given.
-    fn of(encoding: &Encoding, cut: usize) -> Self {
+    /// Converts an encoding; the words are those that the tokenizer found and not those that were given.
+    fn from_encoding(encoding: &Encoding, cut: usize) -> Self {
         let mask = encoding.get_special_tokens_mask();
         Self {
             ids: encoding.get_ids().to_vec(),
@@ -36,18 +36,17 @@ impl Sequence {
 }
 
 impl Tokenizer {
-    /// A text, or a pair of texts, with the special tokens of the model around and between them, in at most
+    /// Encodes a text, or a pair of texts, with the special tokens of the model around and between them, in at most
     /// `max_length` tokens.
     ///
-    /// What is too long is cut at the end (at the start, where `truncation_side` in `tokenizer_config.json` says so), of
-    /// a pair the longer one first. This is `tokenizer(first, second, truncation=True, max_length=…)` of
-    /// `transformers`, where a second text that is empty still makes a pair, as it does in batches there.
+    /// A longer input is truncated at the end (at the start, if `truncation_side` in `tokenizer_config.json` says so);
+    /// of a pair, the longer text first. This is `tokenizer(first, second, truncation=True, max_length=…)` of
+    /// `transformers`, with one difference: an empty second text still makes a pair, as it does in batches there.
     ///
     /// GPT-2 has no special tokens to put around a text.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Tokenizer`] where `max_length` has no room for the special tokens, and those of
+    /// [`ModelError::Tokenizer`] if `max_length` has no room for the special tokens, and those of
     /// [`encode`](Self::encode).
     pub fn encode_inputs(
         &self,
@@ -59,14 +58,13 @@ impl Tokenizer {
         let first = encode(first)?;
         let second = second.map(encode).transpose()?;
         let (encoding, cut) = self.assemble(first, second, max_length)?;
-        Ok(Sequence::of(&encoding, cut))
+        Ok(Sequence::from_encoding(&encoding, cut))
     }
 
-    /// Texts and pairs worked out on several threads, otherwise as [`encode_inputs`](Self::encode_inputs).
+    /// Encodes texts and pairs on several threads, otherwise as [`encode_inputs`](Self::encode_inputs).
     ///
     /// # Errors
-    ///
-    /// Those of [`encode_inputs`](Self::encode_inputs).
+    /// The errors of [`encode_inputs`](Self::encode_inputs).
     pub fn encode_inputs_batch(
         &self,
         inputs: &[(&str, Option<&str>)],
@@ -83,37 +81,36 @@ impl Tokenizer {
             for (first, (_, second)) in firsts.into_iter().zip(batch) {
                 let second = second.and_then(|_| seconds.next());
                 let (encoding, cut) = self.assemble(first, second, max_length)?;
-                sequences.push(Sequence::of(&encoding, cut));
+                sequences.push(Sequence::from_encoding(&encoding, cut));
             }
         }
         Ok(sequences)
     }
 
-    /// A text given as its words, with the special tokens of the model around it, in at most `max_length` tokens.
-    /// [`Sequence::words`] says which word each token is of.
+    /// Encodes a text given as its words, with the special tokens of the model around it, in at most `max_length`
+    /// tokens. [`Sequence::words`] holds the word of each token.
     ///
-    /// This is `tokenizer(words, is_split_into_words=True, …)` of `transformers`. Words are taken as they come: RoBERTa,
-    /// GPT-2 and the first DeBERTa take a space before a word for part of it, so their tokenizers want
+    /// This is `tokenizer(words, is_split_into_words=True, …)` of `transformers`. Words are encoded as they are given:
+    /// RoBERTa, GPT-2 and the first DeBERTa treat a space before a word as part of it, so their tokenizers need
     /// `add_prefix_space` in `tokenizer_config.json` for this.
     ///
     /// # Errors
-    ///
-    /// Those of [`encode_inputs`](Self::encode_inputs).
+    /// The errors of [`encode_inputs`](Self::encode_inputs).
     pub fn encode_words(
         &self,
         words: &[&str],
         max_length: Option<usize>,
     ) -> Result<Sequence, ModelError> {
-        // `encode_fast` does not follow words.
+        // `encode_fast` does not keep the words.
         let encoding = guarded(&self.path, || self.inner.encode(words, false))?;
         let (encoding, cut) = self.assemble(encoding, None, max_length)?;
         Ok(Sequence {
             words: encoding.get_word_ids().to_vec(),
-            ..Sequence::of(&encoding, cut)
+            ..Sequence::from_encoding(&encoding, cut)
         })
     }
 
-    /// Cuts to the length, and puts the special tokens around. Also says how many tokens were cut off.
+    /// Truncates to the length and puts the special tokens around; returns the number of truncated tokens as well.
     fn assemble(
         &self,
         mut first: Encoding,
@@ -124,11 +121,11 @@ impl Tokenizer {
         let added = processor.map_or(0, |processor| processor.added_tokens(second.is_some()));
         let room = match max_length {
             None => usize::MAX,
-            Some(length) => length.checked_sub(added).ok_or_else(|| ModelError::Tokenizer {
-                path: self.path.clone(),
-                message: format!(
-                    "a length of {length} has no room for the {added} special tokens that it puts around; allow more"
-                ),
+            Some(length) => length.checked_sub(added).ok_or_else(|| {
+                let message = format!(
+                    "a length of {length} has no room for the {added} special tokens; allow more"
+                );
+                ModelError::tokenizer(&self.path, message)
             })?,
         };
         let lengths = (first.len(), second.as_ref().map(Encoding::len));
@@ -153,18 +150,19 @@ impl Tokenizer {
     }
 
     fn cut_to(&self, encoding: &mut Encoding, length: usize) {
-        let side = match self.cut_left {
-            true => tokenizers::TruncationDirection::Left,
-            false => tokenizers::TruncationDirection::Right,
+        let side = if self.cut_left {
+            tokenizers::TruncationDirection::Left
+        } else {
+            tokenizers::TruncationDirection::Right
         };
         encoding.truncate(length, 0, side);
-        // What is cut off is kept in pieces, which the special tokens would be put around in every combination.
+        // Truncation keeps the rest in pieces, and the special tokens would be put around all of their combinations.
         encoding.take_overflowing();
     }
 }
 
-/// How much is kept of a text or a pair where there is room for `room` tokens: of a pair, the longer one is cut until
-/// it is as long as the shorter, then both, the odd token for the longer one, or the second.
+/// Returns how many tokens of a text or a pair are kept in `room` tokens. Of a pair, the longer text is cut until it
+/// is as long as the shorter, then both; the odd token goes to the longer text, or to the second.
 fn longest_first(lengths: (usize, Option<usize>), room: usize) -> (usize, Option<usize>) {
     let (first, Some(second)) = lengths else {
         return (lengths.0.min(room), None);
@@ -178,9 +176,10 @@ fn longest_first(lengths: (usize, Option<usize>), room: usize) -> (usize, Option
     } else {
         (room / 2, room - room / 2)
     };
-    match swapped {
-        true => (long, Some(short)),
-        false => (short, Some(long)),
+    if swapped {
+        (long, Some(short))
+    } else {
+        (short, Some(long))
     }
 }
 
@@ -190,7 +189,7 @@ mod tests {
     use tokenizers::TruncationDirection;
     use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 
-    /// The `tokenizers` crate cuts pairs too, but not one at a time.
+    /// Compares with the `tokenizers` crate, which truncates pairs as well, but not one token at a time.
     #[test]
     fn the_longer_text_is_cut_first() {
         let encoding = |length: usize| {

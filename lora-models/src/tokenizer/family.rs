@@ -1,13 +1,16 @@
-//! The families of tokenizers that `transformers` builds from their vocabulary alone, and which of them a directory has.
+//! Families of tokenizers that `transformers` builds from their vocabulary alone, and how a directory is matched to
+//! one.
 
+use super::roles::{ByRole, Role, RoleTexts};
 use super::vocabulary::{Tokens, Vocabulary};
 use crate::error::ModelError;
 use std::path::Path;
+use tokenizers::Tokenizer;
 
-/// The one special token of GPT-2, which begins, ends and replaces.
+/// Only special token of GPT-2: begins and ends texts, and stands for unknown tokens.
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// A scheme of tokens with its special tokens, named after the model it came with.
+/// A tokenizer scheme with its special tokens, named after the model that introduced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     /// WordPiece.
@@ -24,24 +27,25 @@ pub(super) enum Family {
     Gpt2,
 }
 
-/// What the files say that a directory's tokenizer is.
+/// Identity of a directory's tokenizer according to its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Identity {
     Family(Family),
-    /// A class that is none of these: `tokenizer.json` says all about it.
+    /// A class outside the families; `tokenizer.json` describes it completely.
     Other(String),
-    Nothing,
+    Unknown,
 }
 
-/// The special tokens of a family, for those that no file names.
-pub(super) struct Defaults {
-    pub(super) bos: Option<&'static str>,
-    pub(super) eos: Option<&'static str>,
-    pub(super) unk: &'static str,
-    pub(super) sep: Option<&'static str>,
-    pub(super) pad: Option<&'static str>,
-    pub(super) cls: Option<&'static str>,
-    pub(super) mask: Option<&'static str>,
+/// Constants of a family.
+struct Definition {
+    /// Names of its classes in `transformers`, without `Fast`; the first one is shown in messages.
+    classes: &'static [&'static str],
+    /// Values of `model_type` that use the family.
+    model_types: &'static [&'static str],
+    /// Files besides `tokenizer.json` that together define a tokenizer.
+    files: &'static [&'static str],
+    /// Default tokens in the order of [`Role::ALL`], empty for none.
+    tokens: [&'static str; 7],
 }
 
 impl Family {
@@ -54,61 +58,32 @@ impl Family {
         Self::Gpt2,
     ];
 
-    /// What the files call it: `tokenizer_class` of `tokenizer_config.json` or of `config.json` before `model_type` of
-    /// `config.json`, as in `transformers`. A model type not known here says nothing.
+    /// Finds the family that the files name: `tokenizer_class` of `tokenizer_config.json` or `config.json` takes
+    /// precedence over `model_type` of `config.json`, as in `transformers`. An unknown model type counts as none.
     pub(super) fn named(class: Option<&str>, model_type: Option<&str>) -> Identity {
-        if let Some(class) = class {
-            let found = Self::ALL
+        let find = |matches: &dyn Fn(Definition) -> bool| {
+            let family = Self::ALL
                 .into_iter()
-                .find(|family| family.classes().contains(&plain(class)));
-            return found.map_or_else(|| Identity::Other(class.to_string()), Identity::Family);
-        }
-        let of_type = |family: &Self| model_type.is_some_and(|name| family.types().contains(&name));
-        let found = Self::ALL.into_iter().find(of_type);
-        found.map_or(Identity::Nothing, Identity::Family)
-    }
-
-    /// The names of its classes in `transformers`, without `Fast`.
-    fn classes(self) -> &'static [&'static str] {
-        match self {
-            Self::Bert => &["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"],
-            Self::Roberta => &["RobertaTokenizer"],
-            Self::XlmRoberta => &["XLMRobertaTokenizer"],
-            Self::Deberta => &["DebertaTokenizer"],
-            Self::DebertaV2 => &["DebertaV2Tokenizer"],
-            Self::Gpt2 => &["GPT2Tokenizer"],
+                .find(|family| matches(family.definition()));
+            family.map(Identity::Family)
+        };
+        match (class, model_type) {
+            (Some(class), _) => find(&|family| family.classes.contains(&plain(class)))
+                .unwrap_or_else(|| Identity::Other(class.to_string())),
+            (None, Some(name)) => {
+                find(&|family| family.model_types.contains(&name)).unwrap_or(Identity::Unknown)
+            }
+            (None, None) => Identity::Unknown,
         }
     }
 
-    /// The values of `model_type` that it goes with.
-    fn types(self) -> &'static [&'static str] {
-        match self {
-            Self::Bert => &["bert", "distilbert", "electra"],
-            Self::Roberta => &["roberta", "roberta-prelayernorm"],
-            Self::XlmRoberta => &["xlm-roberta"],
-            Self::Deberta => &["deberta"],
-            Self::DebertaV2 => &["deberta-v2"],
-            Self::Gpt2 => &["gpt2"],
-        }
-    }
-
-    /// All names of classes, for messages.
+    /// Lists all class names, for messages.
     pub(super) fn class_names() -> String {
-        let names = Self::ALL.map(|family| family.classes()[0]);
+        let names = Self::ALL.map(|family| family.definition().classes[0]);
         names.join(", ")
     }
 
-    /// The files besides `tokenizer.json` that define it: all of them together.
-    pub(super) fn files(self) -> &'static [&'static str] {
-        match self {
-            Self::Bert => &["vocab.txt"],
-            Self::Roberta | Self::Deberta | Self::Gpt2 => &["vocab.json", "merges.txt"],
-            Self::XlmRoberta => &["sentencepiece.bpe.model"],
-            Self::DebertaV2 => &["spm.model"],
-        }
-    }
-
-    /// Whether it is built on a vocabulary of this kind.
+    /// True if the family is built on a vocabulary of this kind.
     pub(super) fn takes(self, vocabulary: &Vocabulary) -> bool {
         matches!(
             (self, vocabulary),
@@ -121,12 +96,11 @@ impl Family {
         )
     }
 
-    /// The family of a byte-level BPE that no file names, from the special tokens that it has.
+    /// Finds the family of a byte-level BPE that no file names, by its special tokens.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Tokenizer`] where it has those of two families.
-    pub(super) fn of_bpe(path: &Path, tokens: &Tokens) -> Result<Self, ModelError> {
+    /// [`ModelError::Tokenizer`] if it has the special tokens of two families.
+    pub(super) fn detect_bpe(path: &Path, tokens: &Tokens) -> Result<Self, ModelError> {
         let has = |names: [&str; 4]| names.iter().all(|name| tokens.contains_key(*name));
         let roberta = has(["<s>", "</s>", "<pad>", "<unk>"]);
         let deberta = has(["[CLS]", "[SEP]", "[PAD]", "[UNK]"]);
@@ -134,64 +108,107 @@ impl Family {
             (true, false) => Ok(Self::Roberta),
             (false, true) => Ok(Self::Deberta),
             (false, false) => Ok(Self::Gpt2),
-            (true, true) => Err(ModelError::Tokenizer {
-                path: path.to_path_buf(),
-                message: format!(
-                    "it has the special tokens of RoBERTa and those of DeBERTa; {}",
-                    say_which()
-                ),
-            }),
+            (true, true) => {
+                let both = "it has the special tokens of both RoBERTa and DeBERTa";
+                Err(ModelError::tokenizer(
+                    path,
+                    format!("{both}; {}", how_to_choose()),
+                ))
+            }
         }
     }
 
-    /// Its special tokens where no file names others.
-    pub(super) fn defaults(self) -> Defaults {
+    /// Returns the files besides `tokenizer.json` that together define a tokenizer of the family.
+    pub(super) fn files(self) -> &'static [&'static str] {
+        self.definition().files
+    }
+
+    /// Returns the special tokens, by role, for the roles that no file fills.
+    pub(super) fn default_tokens(self) -> ByRole<Option<&'static str>> {
+        let tokens = self.definition().tokens;
+        ByRole(tokens.map(|token| Some(token).filter(|token| !token.is_empty())))
+    }
+
+    fn definition(self) -> Definition {
+        const BPE: &[&str] = &["vocab.json", "merges.txt"];
+        const ANGLES: [&str; 7] = ["<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"];
+        const BRACKETS: [&str; 7] = [
+            "[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]",
+        ];
         match self {
-            Self::Bert => Defaults {
-                bos: None,
-                eos: None,
-                ..Self::DebertaV2.defaults()
+            Self::Bert => Definition {
+                classes: &["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"],
+                model_types: &["bert", "distilbert", "electra"],
+                files: &["vocab.txt"],
+                tokens: ["", "", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"],
             },
-            Self::Roberta | Self::XlmRoberta => Defaults {
-                bos: Some("<s>"),
-                eos: Some("</s>"),
-                unk: "<unk>",
-                sep: Some("</s>"),
-                pad: Some("<pad>"),
-                cls: Some("<s>"),
-                mask: Some("<mask>"),
+            Self::Roberta => Definition {
+                classes: &["RobertaTokenizer"],
+                model_types: &["roberta", "roberta-prelayernorm"],
+                files: BPE,
+                tokens: ANGLES,
             },
-            Self::Deberta | Self::DebertaV2 => Defaults {
-                bos: Some("[CLS]"),
-                eos: Some("[SEP]"),
-                unk: "[UNK]",
-                sep: Some("[SEP]"),
-                pad: Some("[PAD]"),
-                cls: Some("[CLS]"),
-                mask: Some("[MASK]"),
+            Self::XlmRoberta => Definition {
+                classes: &["XLMRobertaTokenizer"],
+                model_types: &["xlm-roberta"],
+                files: &["sentencepiece.bpe.model"],
+                tokens: ANGLES,
             },
-            Self::Gpt2 => Defaults {
-                bos: Some(END_OF_TEXT),
-                eos: Some(END_OF_TEXT),
-                unk: END_OF_TEXT,
-                sep: None,
-                pad: None,
-                cls: None,
-                mask: None,
+            Self::Deberta => Definition {
+                classes: &["DebertaTokenizer"],
+                model_types: &["deberta"],
+                files: BPE,
+                tokens: BRACKETS,
+            },
+            Self::DebertaV2 => Definition {
+                classes: &["DebertaV2Tokenizer"],
+                model_types: &["deberta-v2"],
+                files: &["spm.model"],
+                tokens: BRACKETS,
+            },
+            Self::Gpt2 => Definition {
+                classes: &["GPT2Tokenizer"],
+                model_types: &["gpt2"],
+                files: BPE,
+                tokens: [END_OF_TEXT, END_OF_TEXT, END_OF_TEXT, "", "", "", ""],
             },
         }
     }
 }
 
-/// What to do about a directory that could be several things.
-pub(super) fn say_which() -> String {
+impl RoleTexts {
+    /// Fills open roles with the usual tokens, where a tokenizer of no known family has the special tokens of BERT or
+    /// of RoBERTa.
+    ///
+    /// The tokens that begin and end a text stay open: they are for models that generate text.
+    pub(super) fn or_usual(mut self, tokenizer: &Tokenizer) -> Self {
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = |name: &str| added.values().any(|t| t.special && t.content == name);
+        let usual = [Family::Bert, Family::Roberta].map(Family::default_tokens);
+        let found = usual.into_iter().find(|tokens| {
+            let required = [Role::Cls, Role::Sep, Role::Pad, Role::Mask];
+            required
+                .iter()
+                .all(|&role| tokens[role].is_none_or(special))
+        });
+        if let Some(usual) = found {
+            for role in [Role::Unk, Role::Sep, Role::Pad, Role::Cls, Role::Mask] {
+                self[role] = self[role].take().or(usual[role].map(str::to_string));
+            }
+        }
+        self
+    }
+}
+
+/// Returns advice for a directory that could be one of several tokenizers.
+pub(super) fn how_to_choose() -> String {
     format!(
-        "say which it is with `tokenizer_class` in tokenizer_config.json, one of {}, or `model_type` in config.json",
+        "name the right one with `tokenizer_class` in tokenizer_config.json, one of {}, or `model_type` in config.json",
         Family::class_names()
     )
 }
 
-/// The name of a class without `Fast`, which says how it is implemented and not what it does.
+/// Removes `Fast` from the name of a class: it tells the implementation and not the behavior.
 fn plain(class: &str) -> &str {
     class.strip_suffix("Fast").unwrap_or(class)
 }
@@ -212,15 +229,15 @@ mod tests {
             named(Some("PreTrainedTokenizerFast"), Some("bert")),
             Identity::Other("PreTrainedTokenizerFast".to_string())
         );
-        assert_eq!(named(None, Some("something")), Identity::Nothing);
-        assert_eq!(named(None, None), Identity::Nothing);
+        assert_eq!(named(None, Some("something")), Identity::Unknown);
+        assert_eq!(named(None, None), Identity::Unknown);
     }
 
     #[test]
     fn byte_level_bpe_is_told_by_its_special_tokens() {
         let family = |names: &str| {
             let tokens = names.split(' ').map(str::to_string).zip(0..).collect();
-            Family::of_bpe(Path::new("vocab.json"), &tokens)
+            Family::detect_bpe(Path::new("vocab.json"), &tokens)
         };
         assert_eq!(family("<|endoftext|> a").unwrap(), Family::Gpt2);
         assert_eq!(family("<s> </s> a").unwrap(), Family::Gpt2);

@@ -1,35 +1,36 @@
-//! How much longer the steps of a `tokenizer.json` can make a text, seen before any text goes through them.
+//! Bound on how much the steps of a `tokenizer.json` can lengthen a text, checked before any text goes through them.
 //!
-//! A step that puts two hundred letters in the place of one is harmless; six of them in a row make a word fill the
-//! memory of any machine. Honest files replace a character by one or a few.
+//! A step that replaces one letter by two hundred is harmless, but six of them in a row make a word fill the memory of
+//! any machine. The limits on the length of files do not prevent that. Honest files replace a character by one or a
+//! few.
 
 use serde_json::Value;
 
-/// The most that a text may grow, as bytes for each byte. NFKC's own table reaches 33 / 3.
+/// Limit for the growth of a text, in bytes for each byte. NFKC's own table reaches 33 / 3.
 const LIMIT: f64 = 1024.0;
 
 /// Checks a normalizer, pre-tokenizer or decoder, alone or a sequence of them.
 ///
 /// # Errors
-///
-/// How far it would grow a text.
+/// A message with the growth, if it is above the limit.
 pub(super) fn check(step: &Value) -> Result<(), String> {
     let times = growth(step);
-    match times <= LIMIT {
-        true => Ok(()),
-        false => Err(format!(
-            "its steps can make a text {times:.0} times as long; at most {LIMIT} are taken"
-        )),
+    if times <= LIMIT {
+        Ok(())
+    } else {
+        Err(format!(
+            "its steps can make a text {times:.0} times as long; the limit is {LIMIT}"
+        ))
     }
 }
 
-/// How many bytes a step can make of one. How deep sequences go is bounded by the JSON parser.
+/// Returns how many bytes a step can make of one. The JSON parser bounds the depth of nested sequences.
 fn growth(step: &Value) -> f64 {
     let lists = ["normalizers", "pretokenizers", "decoders"];
     let inner = lists.iter().filter_map(|list| step.get(list)?.as_array());
     let inner: f64 = inner.flatten().map(growth).product();
     let own = match step.get("type").and_then(Value::as_str) {
-        // Bytes that are no ASCII become characters of two bytes.
+        // Bytes outside ASCII become characters of two bytes.
         Some("ByteLevel") => 2.0,
         Some("Replace") => replacement(step),
         _ => 1.0,
@@ -44,10 +45,11 @@ fn replacement(step: &Value) -> f64 {
         step.get("pattern")
             .and_then(|pattern| pattern.get("String")),
     );
-    match pattern > 0.0 {
-        true => (content / pattern).max(1.0),
+    if pattern > 0.0 {
+        (content / pattern).max(1.0)
+    } else {
         // An expression, or an empty text, may match between any two bytes.
-        false => content + 1.0,
+        content + 1.0
     }
 }
 

@@ -1,10 +1,10 @@
-//! Building a tokenizer from the files that a directory has.
+//! Construction of a tokenizer from the files of a directory.
 
 use super::family::{self, END_OF_TEXT, Family, Identity};
 use super::guarded;
-use super::named::Named;
+use super::roles::{ByRole, Role, RoleTexts};
 use super::sentence_piece::{self, Kind, SentencePiece};
-use super::special_tokens::{ConfigIds, Settings, SpecialTokens};
+use super::special_tokens::{Settings, SpecialTokens};
 use super::vocabulary::{Pieces, Vocabulary, read_merges, read_vocab_json, read_vocab_txt};
 use super::whole_file::WholeFile;
 use super::{MAX_FILE_BYTES, pipeline};
@@ -14,25 +14,25 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Tokenizer};
 
-/// The whole tokenizer in one file.
+/// Name of the file that holds a whole tokenizer.
 const TOKENIZER_JSON: &str = "tokenizer.json";
 
-/// A tokenizer and what its directory says about it.
+/// A tokenizer with the settings of its directory.
 pub(super) struct Loaded {
     pub(super) inner: Tokenizer,
-    /// The file that defines it.
+    /// File that defines the tokenizer.
     pub(super) path: PathBuf,
-    pub(super) named: Named,
+    /// Texts of the special tokens, by role.
+    pub(super) named: RoleTexts,
     pub(super) settings: Settings,
-    pub(super) config_ids: ConfigIds,
+    pub(super) config_ids: ByRole<Option<u32>>,
 }
 
-/// Loads whichever kind of tokenizer a directory has.
+/// Loads the tokenizer of a directory, of any kind.
 ///
 /// # Errors
-///
-/// [`ModelError::MissingFile`] where it has none, [`ModelError::Tokenizer`] where it could be several, and what reading
-/// the files can give.
+/// [`ModelError::MissingFile`] if it has none, [`ModelError::Tokenizer`] if it could be several, and the errors of
+/// reading the files.
 pub(super) fn load(dir: &Path) -> Result<Loaded, ModelError> {
     let special = SpecialTokens::read(dir)?;
     let named = Family::named(special.class.as_deref(), special.model_type.as_deref());
@@ -42,7 +42,7 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, ModelError> {
     } else {
         let family = match named {
             Identity::Family(family) => family,
-            Identity::Nothing => family_by_files(dir)?,
+            Identity::Unknown => family_by_files(dir)?,
             Identity::Other(class) => return Err(unknown_class(dir, &class)),
         };
         from_vocabulary(dir, family, &special)?
@@ -56,20 +56,21 @@ pub(super) fn load(dir: &Path) -> Result<Loaded, ModelError> {
     })
 }
 
-/// `tokenizer.json`: taken as it stands, but for the families that `transformers` builds anew from its vocabulary.
+/// Builds the tokenizer of `tokenizer.json`: as described there, but for the families that `transformers` rebuilds
+/// from their vocabulary.
 ///
-/// GPT-2's is taken as it stands: many models of that type have a tokenizer of their own in it.
+/// GPT-2's is used as described: many models of that type have a tokenizer of their own in the file.
 fn from_whole_file(
     path: PathBuf,
     named: &Identity,
     special: &SpecialTokens,
-) -> Result<(Tokenizer, PathBuf, Named), ModelError> {
+) -> Result<(Tokenizer, PathBuf, RoleTexts), ModelError> {
     let mut file = WholeFile::read(&path)?;
     if let Identity::Family(family) = *named
         && family != Family::Gpt2
         && let Some((vocabulary, added)) = file.parts_for(family)
     {
-        let (named, tokens) = special.of_family(family, added, Vec::new());
+        let (named, tokens) = special.for_family(family, added, Vec::new());
         let inner = build(&path, family, vocabulary, &named, special, &tokens)?;
         return Ok((inner, path, named));
     }
@@ -79,12 +80,12 @@ fn from_whole_file(
     Ok((inner, path, named))
 }
 
-/// A tokenizer from the files of its family.
+/// Builds a tokenizer from the vocabulary files of its family.
 fn from_vocabulary(
     dir: &Path,
     family: Family,
     special: &SpecialTokens,
-) -> Result<(Tokenizer, PathBuf, Named), ModelError> {
+) -> Result<(Tokenizer, PathBuf, RoleTexts), ModelError> {
     if !has_all(dir, family) {
         return Err(ModelError::MissingFile {
             path: dir.to_path_buf(),
@@ -98,7 +99,7 @@ fn from_vocabulary(
     let (vocabulary, named, tokens) = match family {
         Family::XlmRoberta | Family::DebertaV2 => {
             let model = sentence_piece::parse(&path, &read_bounded(&path, MAX_FILE_BYTES)?)?;
-            let (named, tokens) = special.of_family(family, BTreeMap::new(), unsplit(&model));
+            let (named, tokens) = special.for_family(family, BTreeMap::new(), unsplit(&model));
             let vocabulary = match family {
                 Family::XlmRoberta => fairseq(&path, model, &named)?,
                 _ => unigram(model),
@@ -110,7 +111,7 @@ fn from_vocabulary(
                 Family::Bert => Vocabulary::WordPiece(read_vocab_txt(&path)?),
                 _ => bpe(dir, &path)?,
             };
-            let (named, tokens) = special.of_family(family, BTreeMap::new(), Vec::new());
+            let (named, tokens) = special.for_family(family, BTreeMap::new(), Vec::new());
             (vocabulary, named, tokens)
         }
     };
@@ -118,12 +119,12 @@ fn from_vocabulary(
     Ok((inner, path, named))
 }
 
-/// GPT-2 as it was published. Its one special token is added where the vocabulary has it, and not to others.
+/// Builds GPT-2's published tokenizer. Its special token is added if the vocabulary has it, and only then.
 fn gpt2(
     dir: &Path,
     path: PathBuf,
     special: &SpecialTokens,
-) -> Result<(Tokenizer, PathBuf, Named), ModelError> {
+) -> Result<(Tokenizer, PathBuf, RoleTexts), ModelError> {
     let vocabulary = bpe(dir, &path)?;
     let mut tokens = special.tokens.clone();
     if let Vocabulary::Bpe(vocab, _) = &vocabulary
@@ -134,11 +135,7 @@ fn gpt2(
     }
     let mut seen = HashSet::new();
     tokens.retain(|token| seen.insert(token.content.clone()));
-    let ends = Named {
-        bos: special.named.bos.clone().or(Some(END_OF_TEXT.to_string())),
-        eos: special.named.eos.clone().or(Some(END_OF_TEXT.to_string())),
-        ..Named::default()
-    };
+    let ends = special.texts_for(Family::Gpt2);
     let inner = build(&path, Family::Gpt2, vocabulary, &ends, special, &tokens)?;
     Ok((inner, path, special.named.clone()))
 }
@@ -147,7 +144,7 @@ fn build(
     path: &Path,
     family: Family,
     vocabulary: Vocabulary,
-    named: &Named,
+    named: &RoleTexts,
     special: &SpecialTokens,
     tokens: &[AddedToken],
 ) -> Result<Tokenizer, ModelError> {
@@ -155,14 +152,14 @@ fn build(
     let inner = guarded(path, || {
         pipeline::build(family, vocabulary, named, settings, tokens)
     })?;
-    // Ids with gaps leave no room for the tokens that are added after as many as there are.
+    // Added tokens get ids after the number of tokens, which ids with gaps may hold already.
     let mut seen = HashSet::new();
     let vocab = inner.get_vocab(true);
     match vocab.iter().find(|&(_, id)| !seen.insert(*id)) {
-        Some((token, id)) => Err(ModelError::Tokenizer {
-            path: path.to_path_buf(),
-            message: format!("two tokens have the id {id}, one of them {token:?}"),
-        }),
+        Some((token, id)) => {
+            let message = format!("two tokens have the id {id}, one of them {token:?}");
+            Err(ModelError::tokenizer(path, message))
+        }
         None => Ok(inner),
     }
 }
@@ -171,9 +168,9 @@ fn has_all(dir: &Path, family: Family) -> bool {
     family.files().iter().all(|name| dir.join(name).exists())
 }
 
-/// The family of a directory in which nothing names it.
+/// Finds the family of a directory in which no file names it.
 fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
-    // The three with byte-level BPE have the same files.
+    // The three families with byte-level BPE have the same files.
     let sorts = [
         Family::Bert,
         Family::Gpt2,
@@ -185,12 +182,7 @@ fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
         .into_iter()
         .filter(|&sort| has_all(dir, sort))
         .collect();
-    let fail = |message: String| {
-        Err(ModelError::Tokenizer {
-            path: dir.to_path_buf(),
-            message,
-        })
-    };
+    let fail = |message: String| Err(ModelError::tokenizer(dir, message));
     match found[..] {
         [] => Err(ModelError::MissingFile {
             path: dir.to_path_buf(),
@@ -200,7 +192,7 @@ fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
         }),
         [Family::Gpt2] => {
             let path = dir.join(Family::Gpt2.files()[0]);
-            Family::of_bpe(&path, &read_vocab_json(&path)?)
+            Family::detect_bpe(&path, &read_vocab_json(&path)?)
         }
         [Family::DebertaV2] => {
             let path = dir.join(Family::DebertaV2.files()[0]);
@@ -211,8 +203,8 @@ fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
                 Ok(Family::DebertaV2)
             } else {
                 fail(format!(
-                    "its spm.model has not the special tokens of DeBERTa; {}",
-                    family::say_which()
+                    "its spm.model lacks the special tokens of DeBERTa; {}",
+                    family::how_to_choose()
                 ))
             }
         }
@@ -222,21 +214,21 @@ fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
             fail(format!(
                 "it has {}; {}",
                 found.join(" and "),
-                family::say_which()
+                family::how_to_choose()
             ))
         }
     }
 }
 
 fn unknown_class(dir: &Path, class: &str) -> ModelError {
-    ModelError::Tokenizer {
-        path: dir.to_path_buf(),
-        message: format!(
+    ModelError::tokenizer(
+        dir,
+        format!(
             "its class `{class}` is read from {TOKENIZER_JSON}, which is not there; save it with that file, or, if it \
              is one of {}, say so as `tokenizer_class` in tokenizer_config.json",
             Family::class_names()
         ),
-    }
+    )
 }
 
 fn bpe(dir: &Path, vocab: &Path) -> Result<Vocabulary, ModelError> {
@@ -258,8 +250,9 @@ fn unigram(model: SentencePiece) -> Pieces {
     }
 }
 
-/// XLM-R's ids, which are fairseq's: four special tokens in place of SentencePiece's three, and the mask at the end.
-fn fairseq(path: &Path, model: SentencePiece, named: &Named) -> Result<Pieces, ModelError> {
+/// Rearranges the vocabulary to XLM-R's ids, which are fairseq's: four special tokens in place of SentencePiece's
+/// three, and the mask at the end.
+fn fairseq(path: &Path, model: SentencePiece, named: &RoleTexts) -> Result<Pieces, ModelError> {
     let first = model.pieces.iter().take(3).map(|piece| piece.kind);
     if !first.eq([Kind::Unknown, Kind::Control, Kind::Control]) {
         return Err(ModelError::malformed(
@@ -268,14 +261,14 @@ fn fairseq(path: &Path, model: SentencePiece, named: &Named) -> Result<Pieces, M
         ));
     }
     let mut pieces = unigram(model);
-    let token = |token: &Option<String>| (token.clone().unwrap_or_default(), 0.0);
-    let start = [&named.bos, &named.pad, &named.eos, &named.unk].map(token);
+    let token = |role: Role| (named[role].clone().unwrap_or_default(), 0.0);
+    let start = [Role::Bos, Role::Pad, Role::Eos, Role::Unk].map(token);
     pieces.pieces.splice(..3, start);
-    pieces.pieces.push(token(&named.mask));
+    pieces.pieces.push(token(Role::Mask));
     Ok(pieces)
 }
 
-/// The pieces that are found in a text before it is split up.
+/// Returns the pieces that are found in a text before it is split.
 fn unsplit(model: &SentencePiece) -> Vec<AddedToken> {
     let pieces = model.pieces.iter();
     pieces
@@ -286,8 +279,7 @@ fn unsplit(model: &SentencePiece) -> Vec<AddedToken> {
         .collect()
 }
 
-/// Adds the tokens that the tokenizer does not yet know as added ones. Those it knows keep the rules that it has for
-/// them.
+/// Adds the tokens that the tokenizer does not have as added tokens yet. Existing ones keep their rules.
 fn add_missing(
     tokenizer: &mut Tokenizer,
     path: &Path,

@@ -1,30 +1,30 @@
-//! Text to token ids and back, from the tokenizer files of a Hugging Face model directory.
+//! Text to token ids and back, with the tokenizer files of a Hugging Face model directory.
 //!
 //! | concept | file |
 //! | --- | --- |
-//! | [`Tokenizer`]: the ids of a text, and back; the ids with a meaning | `mod.rs` |
-//! | [`Sequence`]: texts and pairs as a model takes them | `encode.rs` |
-//! | which files a directory has, and what is built from them | `load.rs` |
+//! | [`Tokenizer`]: text to ids and back; ids of special tokens | `mod.rs` |
+//! | [`Sequence`]: texts and pairs as model inputs | `encode.rs` |
+//! | a directory's files and the tokenizer built from them | `load.rs` |
 //! | BERT, RoBERTa, XLM-R, DeBERTa, GPT-2: their names, files and special tokens | `family.rs` |
-//! | what each of them does with a text | `pipeline.rs` |
-//! | which tokens are special, and which ends a text | `special_tokens.rs`, `named.rs`, `token_entries.rs` |
-//! | reading `vocab.txt`, `vocab.json` and `merges.txt` | `vocabulary.rs` |
-//! | reading `tokenizer.json`, and what its steps may do | `whole_file.rs`, `growth.rs` |
-//! | reading SentencePiece models, their format, their table of characters | `sentence_piece.rs`, `protobuf.rs`, `charsmap.rs` |
+//! | normalizer, pre-tokenizer, model, decoder and post-processor of each family | `pipeline.rs` |
+//! | special tokens and their roles | `special_tokens.rs`, `roles.rs`, `token_entries.rs` |
+//! | `vocab.txt`, `vocab.json` and `merges.txt` | `vocabulary.rs` |
+//! | `tokenizer.json`, and the bound on its steps | `whole_file.rs`, `growth.rs` |
+//! | SentencePiece models, their format, their table of characters | `sentence_piece.rs`, `protobuf.rs`, `charsmap.rs` |
 //!
-//! The work is done by Hugging Face's own `tokenizers` crate, set up as `AutoTokenizer` of `transformers` 5 does it, so
-//! ids are those of `transformers`. What is different on purpose: [`Tokenizer::encode`] adds no special tokens around a
-//! text ([`Tokenizer::encode_inputs`] does), nothing is padded or cut off whatever `tokenizer.json` says, and decoding
-//! never "cleans up" spaces, so that for byte-level BPE decoding undoes encoding.
+//! Hugging Face's own `tokenizers` crate does the work, configured as by `AutoTokenizer` of `transformers` 5, so ids
+//! are those of `transformers`. Deliberate differences: [`Tokenizer::encode`] adds no special tokens around a text
+//! ([`Tokenizer::encode_inputs`] does), nothing is padded or truncated whatever `tokenizer.json` says, and decoding
+//! never "cleans up" spaces, so that decoding undoes encoding for byte-level BPE.
 
 mod charsmap;
 mod encode;
 mod family;
 mod growth;
 mod load;
-mod named;
 mod pipeline;
 mod protobuf;
+mod roles;
 mod sentence_piece;
 mod special_tokens;
 mod token_entries;
@@ -37,18 +37,19 @@ use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
 use load::Loaded;
 use lora_core::files::{Overwrite, write_file};
+use roles::{ByRole, Role};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tokenizers::PostProcessorWrapper;
 
-/// The longest tokenizer file read. The largest in use, with a quarter of a million tokens, have some 30 MB.
+/// Limit for a tokenizer file, in bytes. The largest in use, with a quarter of a million tokens, have some 30 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// Texts encoded at once: enough for all threads, and bounded memory for a corpus of any length.
+/// Number of texts encoded at once: enough for all threads, with bounded memory for a corpus of any length.
 const BATCH: usize = 1024;
 
-/// All files that can belong to a tokenizer, those that define it and those that say how it is used.
+/// Files that can belong to a tokenizer: those that define it and those that configure its use.
 const FILES: [&str; 10] = [
     "tokenizer.json",
     "vocab.json",
@@ -62,10 +63,9 @@ const FILES: [&str; 10] = [
     "chat_template.jinja",
 ];
 
-/// A tokenizer with the ids that a language model needs.
+/// A tokenizer with the special ids of its model.
 ///
 /// # Examples
-///
 /// ```no_run
 /// use lora_models::tokenizer::Tokenizer;
 ///
@@ -80,22 +80,17 @@ const FILES: [&str; 10] = [
 /// ```
 #[derive(Clone)]
 pub struct Tokenizer {
-    /// Without its last step, which puts the special tokens around a text.
+    /// The tokenizer without its post-processor.
     inner: tokenizers::Tokenizer,
-    /// That step.
+    /// Post-processor, which puts the special tokens around a text.
     processor: Option<PostProcessorWrapper>,
-    /// The file or directory it came from, for messages.
+    /// File or directory that was loaded, for messages.
     path: PathBuf,
     files: Vec<PathBuf>,
-    eos_id: Option<u32>,
-    bos_id: Option<u32>,
-    pad_id: Option<u32>,
+    /// Ids of the special tokens, by role.
+    ids: ByRole<Option<u32>>,
     pad_type_id: u32,
-    cls_id: Option<u32>,
-    sep_id: Option<u32>,
-    mask_id: Option<u32>,
-    unk_id: Option<u32>,
-    /// Whether what is too long loses its start and not its end.
+    /// True if truncation removes the start of a text instead of its end.
     cut_left: bool,
     vocab_size: usize,
     largest_id: Option<u32>,
@@ -113,24 +108,24 @@ impl Tokenizer {
     /// | DeBERTa v2 and v3 | `DebertaV2Tokenizer`, `deberta-v2` | `spm.model` |
     /// | GPT-2 | `GPT2Tokenizer`, `gpt2` | `vocab.json`, `merges.txt` |
     ///
-    /// The class stands in `tokenizer_config.json` or `config.json`, the model type in `config.json`. Where neither is
-    /// known, `tokenizer.json` is taken as it stands, and without it the files and their special tokens tell.
+    /// The class is read from `tokenizer_config.json` or `config.json`, the model type from `config.json`. If neither
+    /// is known, `tokenizer.json` is used as described there; without that file, the other files and their special
+    /// tokens determine the family.
     ///
-    /// For a known family but GPT-2, `tokenizer.json` gives the vocabulary, and the rest comes from
-    /// `tokenizer_config.json`: BERT's `do_lower_case`, say, counts there and not the normalizer of `tokenizer.json`.
-    /// That is what `transformers` does, so the ids are the same in training here and in use there.
+    /// For every known family but GPT-2, only the vocabulary is read from `tokenizer.json`, and the rest from
+    /// `tokenizer_config.json`: BERT's `do_lower_case` counts there, for example, and not the normalizer of
+    /// `tokenizer.json`. `transformers` does the same, so ids in training here equal those in use there.
     ///
     /// The end-of-text id is that of `eos_token` in `tokenizer_config.json`, else in `special_tokens_map.json`, else
-    /// that of the family, else `eos_token_id` of `config.json` where the tokenizer has that id, else `<|endoftext|>`
-    /// where the vocabulary has it. The ids for the beginning of a text and for padding are found likewise, without the
-    /// last step. Tokens that these files call special are recognised in texts, and appended to the vocabulary where it
-    /// lacks them, as `transformers` does.
+    /// that of the family, else `eos_token_id` of `config.json` if the tokenizer has that id, else `<|endoftext|>` if
+    /// the vocabulary has it. The ids for the beginning of a text and for padding are found in the same way, without
+    /// the last step. Special tokens of these files are recognized in texts, and appended to the vocabulary if it
+    /// lacks them, as in `transformers`.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::MissingFile`] where the directory has no tokenizer; [`ModelError::Tokenizer`],
-    /// [`ModelError::Json`], [`ModelError::Malformed`] or [`ModelError::TooLarge`] where a file is not what it should
-    /// be, and [`ModelError::Tokenizer`] where it could be several tokenizers; [`ModelError::Io`].
+    /// [`ModelError::MissingFile`] if the directory has no tokenizer; [`ModelError::Tokenizer`], [`ModelError::Json`],
+    /// [`ModelError::Malformed`] or [`ModelError::TooLarge`] if a file is invalid, and [`ModelError::Tokenizer`] if
+    /// the files fit several tokenizers; [`ModelError::Io`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
         let dir = dir.as_ref();
         let Loaded {
@@ -142,18 +137,16 @@ impl Tokenizer {
         } = load::load(dir)?;
         let processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
-        let named_id =
-            |token: &Option<String>| token.as_deref().and_then(|token| inner.token_to_id(token));
-        let id_of = |token: &Option<String>, config_id: Option<u32>| {
-            // A `config.json` made without its tokenizer has the ids of another one, so they are looked up.
-            named_id(token).or(config_id.filter(|&id| inner.id_to_token(id).is_some()))
-        };
-        let eos_id =
-            id_of(&named.eos, config_ids.eos).or_else(|| inner.token_to_id(family::END_OF_TEXT));
-        let bos_id = id_of(&named.bos, config_ids.bos);
-        let pad_id = id_of(&named.pad, config_ids.pad);
-        let (cls_id, sep_id) = (named_id(&named.cls), named_id(&named.sep));
-        let (mask_id, unk_id) = (named_id(&named.mask), named_id(&named.unk));
+        let mut ids = ByRole::from_fn(|role| {
+            let named = named[role].as_deref();
+            // A `config.json` written without its tokenizer has the ids of another one, so they are looked up.
+            let from_config = config_ids[role].filter(|&id| inner.id_to_token(id).is_some());
+            named
+                .and_then(|token| inner.token_to_id(token))
+                .or(from_config)
+        });
+        let end_of_text = || inner.token_to_id(family::END_OF_TEXT);
+        ids[Role::Eos] = ids[Role::Eos].or_else(end_of_text);
         let vocab = inner.get_vocab(true);
         let (vocab_size, largest_id) = (vocab.len(), vocab.into_values().max());
         let files = FILES
@@ -166,36 +159,28 @@ impl Tokenizer {
             processor,
             path,
             files,
-            eos_id,
-            bos_id,
-            pad_id,
+            ids,
             pad_type_id: settings.pad_token_type_id.unwrap_or(0),
-            cls_id,
-            sep_id,
-            mask_id,
-            unk_id,
             cut_left: settings.truncation_side == Some(special_tokens::Side::Left),
             vocab_size,
             largest_id,
         })
     }
 
-    /// The ids of a text. None are added around it; the text of a special token in it becomes that token.
+    /// Encodes a text. No tokens are added around it; the text of a special token in it becomes that token.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Tokenizer`] where the tokenizer's own rules fail on the text. Byte-level BPE has a token for
-    /// every byte and does not.
+    /// [`ModelError::Tokenizer`] if the tokenizer's own rules fail on the text. Byte-level BPE has a token for every
+    /// byte and does not fail.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = guarded(&self.path, || self.inner.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The ids of each text, worked out on several threads, otherwise as [`encode`](Self::encode).
+    /// Encodes texts on several threads, otherwise as [`encode`](Self::encode).
     ///
     /// # Errors
-    ///
-    /// Those of [`encode`](Self::encode).
+    /// The errors of [`encode`](Self::encode).
     pub fn encode_batch<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<u32>>, ModelError> {
         let mut ids = Vec::with_capacity(texts.len());
         for batch in texts.chunks(BATCH) {
@@ -206,92 +191,90 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of some ids, without special tokens where `skip_special` says so.
+    /// Decodes ids to a text, without special tokens if `skip_special` is true.
     ///
-    /// Ids that the vocabulary lacks are passed over, and bytes that are no UTF-8 (a character may be cut between two
-    /// tokens) become U+FFFD, both as in `transformers`.
+    /// Ids without a token are skipped, and bytes that are not UTF-8 (a character may be split between two tokens)
+    /// become U+FFFD, both as in `transformers`.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Tokenizer`] where the tokenizer's own rules fail on the tokens.
+    /// [`ModelError::Tokenizer`] if the tokenizer's own rules fail on the tokens.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
         guarded(&self.path, || self.inner.decode(ids, skip_special))
     }
 
-    /// Number of tokens, added ones included.
+    /// Returns the number of tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// The largest id that a text can have, `None` for an empty vocabulary.
+    /// Returns the largest id that a text can have, `None` for an empty vocabulary.
     ///
-    /// Ids may have gaps, so this and not [`vocab_size`](Self::vocab_size) is what must be smaller than the number of
-    /// rows of the model's embedding.
+    /// Ids may have gaps, so the model's embedding needs more rows than this id, not than
+    /// [`vocab_size`](Self::vocab_size).
     pub fn largest_id(&self) -> Option<u32> {
         self.largest_id
     }
 
-    /// The id that ends a text.
+    /// Returns the id that ends a text (`eos_token`).
     pub fn eos_id(&self) -> Option<u32> {
-        self.eos_id
+        self.ids[Role::Eos]
     }
 
-    /// The id that begins a text, for models that have one.
+    /// Returns the id that begins a text (`bos_token`), for models that have one.
     pub fn bos_id(&self) -> Option<u32> {
-        self.bos_id
+        self.ids[Role::Bos]
     }
 
-    /// The id that fills up short texts. GPT-2 has none; the end of the text is often taken for it.
+    /// Returns the padding id. GPT-2 has none; the end of the text is often used for it.
     pub fn pad_id(&self) -> Option<u32> {
-        self.pad_id
+        self.ids[Role::Pad]
     }
 
-    /// The type of what fills up short texts.
+    /// Returns the token type id of padding.
     pub fn pad_type_id(&self) -> u32 {
         self.pad_type_id
     }
 
-    /// The id that begins a text and stands for all of it: `[CLS]`, `<s>`.
+    /// Returns the id that begins a text and stands for all of it: `[CLS]`, `<s>`.
     pub fn cls_id(&self) -> Option<u32> {
-        self.cls_id
+        self.ids[Role::Cls]
     }
 
-    /// The id that ends a text, and stands between two: `[SEP]`, `</s>`.
+    /// Returns the id that ends a text, and separates two: `[SEP]`, `</s>`.
     pub fn sep_id(&self) -> Option<u32> {
-        self.sep_id
+        self.ids[Role::Sep]
     }
 
-    /// The id that stands for a token to be guessed: `[MASK]`, `<mask>`.
+    /// Returns the id that stands for a token to be predicted: `[MASK]`, `<mask>`.
     pub fn mask_id(&self) -> Option<u32> {
-        self.mask_id
+        self.ids[Role::Mask]
     }
 
-    /// The id that stands for what has no token.
+    /// Returns the id of unknown tokens (`unk_token`).
     pub fn unk_id(&self) -> Option<u32> {
-        self.unk_id
+        self.ids[Role::Unk]
     }
 
-    /// The id of a token, given as it stands in the vocabulary: byte-level BPE writes a space as `Ġ`.
+    /// Returns the id of a token in its vocabulary form: byte-level BPE writes a space as `Ġ`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// The token of an id, as it stands in the vocabulary.
+    /// Returns the token of an id in its vocabulary form.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The tokenizer's files in its directory: those to copy beside an exported model.
+    /// Returns the tokenizer's files in its directory: those to copy beside an exported model.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Copies the tokenizer's files to `dir`, byte for byte, and returns the copies. Copying to where they already are
-    /// does nothing.
+    /// Copies the tokenizer's files to `dir`, byte for byte, and returns the copies. A file that is already there is
+    /// left alone.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Io`], or [`ModelError::TooLarge`] where a file has grown past what is read.
+    /// [`ModelError::Io`], or [`ModelError::TooLarge`] if a file has grown past the limit.
     pub fn save_to(&self, dir: impl AsRef<Path>) -> Result<Vec<PathBuf>, ModelError> {
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
@@ -312,14 +295,14 @@ impl Tokenizer {
 }
 
 impl fmt::Debug for Tokenizer {
-    /// Without the vocabulary, which would fill screens.
+    /// Omits the vocabulary, which would fill screens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
             .field("path", &self.path)
             .field("vocab_size", &self.vocab_size)
-            .field("eos_id", &self.eos_id)
-            .field("bos_id", &self.bos_id)
-            .field("pad_id", &self.pad_id)
+            .field("eos_id", &self.eos_id())
+            .field("bos_id", &self.bos_id())
+            .field("pad_id", &self.pad_id())
             .finish_non_exhaustive()
     }
 }
@@ -328,24 +311,19 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Runs a piece of the `tokenizers` crate, with its errors and its panics as ours.
+/// Runs code of the `tokenizers` crate and turns its errors and panics into [`ModelError::Tokenizer`].
 ///
-/// A file can make the crate panic: a `continuing_subword_prefix` longer than a merged token, for one, or an id of
-/// 2^32 - 1 before another token is added. A tokenizer is somebody else's file, and must not end the program.
+/// A file can make the crate panic, for example by a `continuing_subword_prefix` longer than a merged token, or by an
+/// id of 2^32 - 1 before another token is added. A tokenizer may come from an attacker, and must not end the program.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, ModelError> {
-    let fail = |message: String| {
-        Err(ModelError::Tokenizer {
-            path: path.to_path_buf(),
-            message,
-        })
-    };
-    // Nothing that a panic leaves half-done is used again: loading drops it, and encoding writes only to a cache
-    // behind a lock, one whole entry at a time.
+    // No state that a panic leaves incomplete is used again: loading drops it, and encoding writes only to a cache
+    // behind a lock, one complete entry at a time.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(err)) => fail(err.to_string()),
-        Err(_) => fail(
-            "its definition contradicts itself, and the tokenizers crate gave up on it".to_string(),
-        ),
+        Ok(Err(err)) => Err(ModelError::tokenizer(path, err.to_string())),
+        Err(_) => {
+            let message = "its definition is inconsistent, and the tokenizers crate panicked";
+            Err(ModelError::tokenizer(path, message))
+        }
     }
 }

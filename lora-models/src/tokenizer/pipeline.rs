@@ -1,8 +1,8 @@
-//! What each family does with a text, step by step, as `transformers` 5 sets it up: the normalizer, the splitting into
-//! words, the model, the way back, and the special tokens around a text or a pair.
+//! Steps of each family as `transformers` 5 configures them: normalizer, pre-tokenizer, model, decoder and
+//! post-processor.
 //!
-//! `transformers` builds these families from their vocabulary also where `tokenizer.json` describes them, so that is
-//! done here too: of that file the vocabulary, the merges, the added tokens and XLM-R's table of characters count.
+//! `transformers` builds these families from their vocabulary even if `tokenizer.json` describes them. The same is
+//! done here: of that file, the vocabulary, the merges, the added tokens and XLM-R's table of characters are used.
 //!
 //! | family | source of truth in `transformers` |
 //! | --- | --- |
@@ -14,7 +14,7 @@
 //! | GPT-2 | `models/gpt2/tokenization_gpt2.py` |
 
 use super::family::Family;
-use super::named::Named;
+use super::roles::{Role, RoleTexts};
 use super::special_tokens::Settings;
 use super::vocabulary::{Pieces, Tokens, Vocabulary};
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
@@ -37,21 +37,20 @@ use tokenizers::{
     SplitDelimiterBehavior, Tokenizer,
 };
 
-/// What SentencePiece writes for a space.
+/// Character that SentencePiece writes for a space.
 const SPACE: char = '▁';
 
-/// The place of `<unk>` in XLM-R's vocabulary, which is fairseq's.
+/// Index of `<unk>` in XLM-R's vocabulary, which is fairseq's.
 const XLM_UNKNOWN: usize = 3;
 
-/// The tokenizer of a family on a vocabulary, with `tokens` added to it in this order.
+/// Builds the tokenizer of a family on a vocabulary, and adds `tokens` to it in this order.
 ///
 /// # Errors
-///
-/// What keeps the parts from fitting together.
+/// The reason why the parts do not fit together.
 pub(super) fn build(
     family: Family,
     vocabulary: Vocabulary,
-    named: &Named,
+    named: &RoleTexts,
     settings: &Settings,
     tokens: &[AddedToken],
 ) -> Result<Tokenizer> {
@@ -67,14 +66,13 @@ pub(super) fn build(
     Ok(tokenizer)
 }
 
-/// BERT: lower case unless told otherwise, then the longest pieces of each word from its start.
-fn word_piece(vocab: Tokens, named: &Named, settings: &Settings) -> Result<Tokenizer> {
-    let unknown = named.unk.clone().unwrap_or_default();
-    // Without it, the first word of no known pieces would be an error in the middle of a corpus.
+/// Builds BERT's tokenizer: lower case unless configured otherwise, then the longest pieces of each word from its
+/// start.
+fn word_piece(vocab: Tokens, named: &RoleTexts, settings: &Settings) -> Result<Tokenizer> {
+    let unknown = named[Role::Unk].clone().unwrap_or_default();
+    // Without it, the first word without known pieces would be an error in the middle of a corpus.
     if !vocab.contains_key(&unknown) {
-        return Err(
-            format!("the vocabulary lacks {unknown:?}, the token for what is unknown").into(),
-        );
+        return Err(format!("the vocabulary lacks {unknown:?}, the unknown token").into());
     }
     let model = WordPiece::builder()
         .vocab(
@@ -96,7 +94,8 @@ fn word_piece(vocab: Tokens, named: &Named, settings: &Settings) -> Result<Token
     Ok(tokenizer)
 }
 
-/// GPT-2, RoBERTa and the first DeBERTa: every byte is a character of its own, so nothing is unknown.
+/// Builds the tokenizer of GPT-2, RoBERTa or the first DeBERTa: every byte is a character of its own, so no text is
+/// unknown.
 fn byte_level(vocab: Tokens, merges: Merges, settings: &Settings) -> Result<Tokenizer> {
     let vocab: tokenizers::models::bpe::Vocab = vocab.into_iter().collect();
     let model = BPE::builder().vocab_and_merges(vocab, merges).build()?;
@@ -112,14 +111,7 @@ fn xlm(pieces: Pieces, settings: &Settings) -> Result<Tokenizer> {
     if let Some(table) = pieces.charsmap {
         tokenizer.with_normalizer(Some(Precompiled::from(&table)?));
     }
-    let space = Metaspace::new(
-        SPACE,
-        match settings.add_prefix_space.unwrap_or(true) {
-            true => PrependScheme::Always,
-            false => PrependScheme::Never,
-        },
-        true,
-    );
+    let space = metaspace(settings, PrependScheme::Never);
     tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![
         WhitespaceSplit.into(),
         space.clone().into(),
@@ -128,10 +120,20 @@ fn xlm(pieces: Pieces, settings: &Settings) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// DeBERTa v2 and v3. The model's own table of characters is not used, NFC stands in its place: so it is in
-/// `transformers` 5, while its fourth version used the table. They differ in characters such as `ﬁ` and `Ａ`.
-fn deberta_v2(pieces: Pieces, named: &Named, settings: &Settings) -> Result<Tokenizer> {
-    let unknown = named.unk.as_deref().unwrap_or_default();
+/// Builds the step that writes spaces as SentencePiece does; `otherwise` applies if `add_prefix_space` is off.
+fn metaspace(settings: &Settings, otherwise: PrependScheme) -> Metaspace {
+    let scheme = if settings.add_prefix_space.unwrap_or(true) {
+        PrependScheme::Always
+    } else {
+        otherwise
+    };
+    Metaspace::new(SPACE, scheme, true)
+}
+
+/// Builds the tokenizer of DeBERTa v2 and v3. The normalizer is NFC and not the model's own table of characters, as in
+/// `transformers` 5; version 4 used the table. The two differ in characters such as `ﬁ` and `Ａ`.
+fn deberta_v2(pieces: Pieces, named: &RoleTexts, settings: &Settings) -> Result<Tokenizer> {
+    let unknown = named[Role::Unk].as_deref().unwrap_or_default();
     let unk_id = pieces
         .pieces
         .iter()
@@ -151,14 +153,7 @@ fn deberta_v2(pieces: Pieces, named: &Named, settings: &Settings) -> Result<Toke
     normalizers.push(Strip::new(false, true).into());
     tokenizer.with_normalizer(Some(Normalizers::new(normalizers)));
 
-    let space = Metaspace::new(
-        SPACE,
-        match settings.add_prefix_space.unwrap_or(true) {
-            true => PrependScheme::Always,
-            false => PrependScheme::First,
-        },
-        true,
-    );
+    let space = metaspace(settings, PrependScheme::First);
     let mut splits: Vec<PreTokenizerWrapper> = Vec::new();
     if settings.split_by_punct.unwrap_or(false) {
         splits.push(Punctuation::new(SplitDelimiterBehavior::Isolated).into());
@@ -169,55 +164,55 @@ fn deberta_v2(pieces: Pieces, named: &Named, settings: &Settings) -> Result<Toke
     Ok(tokenizer)
 }
 
-/// The special tokens around a text, and around and between two. The second text and what follows it have the type 1
-/// where the family tells the two apart.
+/// Builds the post-processor, which puts the special tokens around a text, and around and between two texts. The
+/// second text and the tokens after it have the type 1 in families that distinguish the two.
 fn around(
     family: Family,
     tokenizer: &Tokenizer,
-    named: &Named,
+    named: &RoleTexts,
     settings: &Settings,
 ) -> Result<Option<PostProcessorWrapper>> {
     let (single, pair, tokens): (&[&str], &[&str], _) = match family {
         Family::Bert | Family::DebertaV2 => (
             &["cls", "$A", "sep"],
             &["cls", "$A", "sep", "$B:1", "sep:1"],
-            [&named.cls, &named.sep],
+            [Role::Cls, Role::Sep],
         ),
         Family::Roberta | Family::Deberta => (
             &["cls", "$A", "sep"],
             &["cls", "$A", "sep", "sep", "$B", "sep"],
-            [&named.cls, &named.sep],
+            [Role::Cls, Role::Sep],
         ),
         Family::XlmRoberta => (
             &["cls", "$A", "sep"],
             &["cls", "$A", "sep", "sep", "$B", "sep"],
-            [&named.bos, &named.eos],
+            [Role::Bos, Role::Eos],
         ),
         Family::Gpt2 => match (settings.add_bos_token, settings.add_eos_token) {
             (Some(true), Some(true)) => (
                 &["cls", "$A", "sep"],
                 &["cls", "$A", "sep", "cls:1", "$B:1", "sep:1"],
-                [&named.bos, &named.eos],
+                [Role::Bos, Role::Eos],
             ),
             (Some(true), _) => (
                 &["cls", "$A"],
                 &["cls", "$A", "cls:1", "$B:1"],
-                [&named.bos, &named.bos],
+                [Role::Bos, Role::Bos],
             ),
             (_, Some(true)) => (
                 &["$A", "sep"],
                 &["$A", "sep", "$B:1", "sep:1"],
-                [&named.eos, &named.eos],
+                [Role::Eos, Role::Eos],
             ),
             _ => return Ok(None),
         },
     };
-    // The template knows them by these names, whatever they are: a token may have a colon or a dollar sign in it.
-    let special = |name: &str, token: &Option<String>| {
-        let token = token.clone().unwrap_or_default();
+    // The template uses these names and not the tokens, which may contain a colon or a dollar sign.
+    let special = |name: &str, role: Role| {
+        let token = named[role].clone().unwrap_or_default();
         let id = tokenizer
             .token_to_id(&token)
-            .ok_or_else(|| format!("no id for {token:?}, which should stand around a text"))?;
+            .ok_or_else(|| format!("no id for {token:?}, which belongs around a text"))?;
         SpecialToken::new(name.to_string(), vec![id], vec![token])
     };
     let processor = TemplateProcessing::builder()

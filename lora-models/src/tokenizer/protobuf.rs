@@ -1,7 +1,7 @@
-//! The wire format of protocol buffers, as far as a SentencePiece model needs it.
+//! Reader for the part of the protocol buffers wire format that a SentencePiece model needs.
 //!
-//! A strict reader over a slice: every length is checked against what is left before anything is taken, nothing is
-//! copied, and what the format does not know is an error and not a guess.
+//! The reader is strict and works on a slice: every length is compared with the rest before bytes are taken, nothing
+//! is copied, and anything outside the format is an error.
 
 /// One field of a message.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,28 +15,28 @@ pub(super) struct Field<'a> {
 pub(super) enum Value<'a> {
     /// Integers, booleans and enumerations.
     Varint(u64),
-    /// 64 bits, of no field that is read.
+    /// 64 bits; no field of this type is read.
     Fixed64,
     /// Text, bytes, and messages in messages.
     Bytes(&'a [u8]),
-    /// 32 bits: `float` among others.
+    /// 32 bits, such as a `float`.
     Fixed32([u8; 4]),
 }
 
-/// The fields of a message, one after the other. After an error there are no more.
+/// Iterator over the fields of a message. It ends after an error.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(message: &'a [u8]) -> Self {
+    pub(super) fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
     fn field(&mut self) -> Result<Field<'a>, String> {
         let key = self.varint()?;
         let number = u32::try_from(key >> 3).ok().filter(|&number| number > 0);
-        let number = number.ok_or_else(|| format!("{} is no field number", key >> 3))?;
+        let number = number.ok_or_else(|| format!("{} is not a field number", key >> 3))?;
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
             1 => {
@@ -56,7 +56,7 @@ impl<'a> Fields<'a> {
         Ok(Field { number, value })
     }
 
-    /// Seven bits a byte, the low ones first; at most ten bytes for 64 bits.
+    /// Reads an integer of seven bits a byte, the low ones first; at most ten bytes for 64 bits.
     fn varint(&mut self) -> Result<u64, String> {
         let mut value = 0_u64;
         for (place, &byte) in self.rest.iter().take(10).enumerate() {
@@ -70,7 +70,7 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        Err("it ends within a number, or the number has more than 64 bits".to_string())
+        Err("it is truncated in a number, or the number has more than 64 bits".to_string())
     }
 
     fn take(&mut self, length: u64) -> Result<&'a [u8], String> {
@@ -79,7 +79,7 @@ impl<'a> Fields<'a> {
             .and_then(|length| self.rest.split_at_checked(length));
         let (taken, rest) = taken.ok_or_else(|| {
             format!(
-                "a field of {length} bytes stands where {} are left",
+                "a field has {length} bytes, but {} are left",
                 self.rest.len()
             )
         })?;
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> Result<Vec<Field<'_>>, String> {
-        Fields::of(bytes).collect()
+        Fields::new(bytes).collect()
     }
 
     #[test]
@@ -158,6 +158,6 @@ mod tests {
             assert!(read(bytes).is_err(), "{bytes:?}");
         }
         // Nothing is read after an error.
-        assert_eq!(Fields::of(&[0x00, 0x01, 0x08, 0x01]).count(), 1);
+        assert_eq!(Fields::new(&[0x00, 0x01, 0x08, 0x01]).count(), 1);
     }
 }

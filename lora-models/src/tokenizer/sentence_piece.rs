@@ -1,8 +1,8 @@
-//! Reading a SentencePiece model: `spm.model`, `sentencepiece.bpe.model`.
+//! Reader for SentencePiece models: `spm.model`, `sentencepiece.bpe.model`.
 //!
-//! The file is a protocol buffer, `sentencepiece_model.proto` of google/sentencepiece. Read are the pieces with their
-//! scores, the kind of model, the id for what is unknown, and the table that normalises characters; how spaces are
-//! treated is settled by the tokenizer's family, as in `transformers`.
+//! The file is a protocol buffer, `sentencepiece_model.proto` of google/sentencepiece. The pieces with their scores,
+//! the kind of model, the id of unknown tokens and the table that normalizes characters are read. The treatment of
+//! spaces depends on the tokenizer's family, as in `transformers`.
 
 use super::charsmap;
 use super::protobuf::{Fields, Value};
@@ -10,23 +10,23 @@ use crate::error::ModelError;
 use std::collections::HashSet;
 use std::path::Path;
 
-/// The most pieces read. The largest vocabulary in use, that of XLM-V, has some 900 000.
+/// Limit for the number of pieces. The largest vocabulary in use, that of XLM-V, has some 900 000.
 const MAX_PIECES: usize = 1 << 20;
 
-/// The longest piece read, in bytes. They are a few characters; each byte costs a node of a trie.
+/// Limit for a piece, in bytes. Honest pieces are a few characters long; each byte costs a node of a trie.
 const MAX_PIECE_BYTES: usize = 1 << 10;
 
-/// The most text of all pieces read, in bytes.
+/// Limit for the text of all pieces, in bytes.
 const MAX_TEXT_BYTES: usize = 16 << 20;
 
-/// What a model says of itself.
+/// Content of a model.
 #[derive(Debug, PartialEq)]
 pub(super) struct SentencePiece {
-    /// The pieces in the order of their ids.
+    /// Pieces in the order of their ids.
     pub(super) pieces: Vec<Piece>,
-    /// The id of what is unknown, as the trainer was told.
+    /// Id of unknown tokens, from the trainer's options.
     pub(super) unk_id: usize,
-    /// The table that normalises characters, where there is one; checked.
+    /// Table that normalizes characters, if there is one; checked.
     pub(super) charsmap: Option<Vec<u8>>,
 }
 
@@ -38,28 +38,28 @@ pub(super) struct Piece {
     pub(super) kind: Kind,
 }
 
-/// What a piece is there for.
+/// Purpose of a piece.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
-    /// Part of texts, or of no use, or a byte.
+    /// Part of texts, or unused, or a byte.
     Plain,
-    /// Stands for what has no piece.
+    /// Stands for text without a piece.
     Unknown,
-    /// Never part of a text: `<s>`, `[CLS]`.
+    /// Control token that texts do not contain: `<s>`, `[CLS]`.
     Control,
-    /// Always taken whole.
+    /// Piece that is never split.
     UserDefined,
 }
 
 /// Reads a model of the unigram kind.
 ///
 /// # Errors
-///
-/// [`ModelError::Malformed`] where the bytes are no such model, and [`ModelError::Tokenizer`] where it is one of a kind
-/// that is not supported.
+/// [`ModelError::Malformed`] if the bytes are not a model, and [`ModelError::Tokenizer`] for a model of a kind that is
+/// not supported.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<SentencePiece, ModelError> {
-    let malformed =
-        |message: String| ModelError::malformed(path, format!("no SentencePiece model: {message}"));
+    let malformed = |message: String| {
+        ModelError::malformed(path, format!("not a SentencePiece model: {message}"))
+    };
     let raw = Raw::read(bytes).map_err(malformed)?;
     let kind = match raw.model_type {
         1 => None,
@@ -69,18 +69,16 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<SentencePiece, ModelErr
         other => return Err(malformed(format!("there is no model type {other}"))),
     };
     if let Some(kind) = kind {
-        return Err(ModelError::Tokenizer {
-            path: path.to_path_buf(),
-            message: format!(
-                "a SentencePiece model of the {kind} kind, but only unigram models are supported; save the tokenizer \
-                 as `tokenizer.json`"
-            ),
-        });
+        let message = format!(
+            "a SentencePiece model of the {kind} kind, but only unigram models are supported; save the tokenizer as \
+             `tokenizer.json`"
+        );
+        return Err(ModelError::tokenizer(path, message));
     }
     raw.checked().map_err(malformed)
 }
 
-/// A model as it stands in the file.
+/// Content of a file, before it is checked.
 struct Raw {
     pieces: Vec<Piece>,
     model_type: u64,
@@ -90,7 +88,7 @@ struct Raw {
 
 impl Raw {
     fn read(bytes: &[u8]) -> Result<Self, String> {
-        // The defaults of the format.
+        // Defaults of the format.
         let mut raw = Self {
             pieces: Vec::new(),
             model_type: 1,
@@ -98,7 +96,7 @@ impl Raw {
             charsmap: None,
         };
         let mut text_bytes = 0;
-        for field in Fields::of(bytes) {
+        for field in Fields::new(bytes) {
             let field = field?;
             match (field.number, field.value) {
                 (1, Value::Bytes(message)) => {
@@ -114,16 +112,16 @@ impl Raw {
                 }
                 (2, Value::Bytes(message)) => raw.read_trainer(message)?,
                 (3, Value::Bytes(message)) => raw.read_normalizer(message)?,
-                (number @ 1..=3, _) => return Err(format!("field {number} is no message")),
+                (number @ 1..=3, _) => return Err(format!("field {number} is not a message")),
                 _ => {}
             }
         }
         Ok(raw)
     }
 
-    /// `TrainerSpec`, as far as it matters for using the model.
+    /// Reads the fields of `TrainerSpec` that matter for using the model.
     fn read_trainer(&mut self, message: &[u8]) -> Result<(), String> {
-        for field in Fields::of(message) {
+        for field in Fields::new(message) {
             let field = field?;
             match (field.number, field.value) {
                 (3, Value::Varint(value)) => self.model_type = value,
@@ -135,13 +133,13 @@ impl Raw {
         Ok(())
     }
 
-    /// `NormalizerSpec`, likewise.
+    /// Reads the fields of `NormalizerSpec` that matter for using the model.
     fn read_normalizer(&mut self, message: &[u8]) -> Result<(), String> {
-        for field in Fields::of(message) {
+        for field in Fields::new(message) {
             let field = field?;
             match (field.number, field.value) {
                 (2, Value::Bytes(table)) => self.charsmap = Some(table.to_vec()),
-                (2, _) => return Err("`precompiled_charsmap` is no table".to_string()),
+                (2, _) => return Err("`precompiled_charsmap` is not a table".to_string()),
                 _ => {}
             }
         }
@@ -151,14 +149,14 @@ impl Raw {
     fn checked(self) -> Result<SentencePiece, String> {
         let mut seen = HashSet::with_capacity(self.pieces.len());
         if let Some(piece) = self.pieces.iter().find(|piece| !seen.insert(&piece.text)) {
-            return Err(format!("the piece {:?} is there twice", piece.text));
+            return Err(format!("the piece {:?} is listed twice", piece.text));
         }
         let unk_id = usize::try_from(self.unk_id).unwrap_or(usize::MAX);
-        // Which of the two counts is for the family to say, so they need not agree.
+        // The family decides which of the two counts, so they need not agree.
         let known = self.pieces.iter().all(|piece| piece.kind != Kind::Unknown);
         if known || unk_id >= self.pieces.len() {
             return Err(format!(
-                "of its {} pieces none, or piece {}, stands for what is unknown",
+                "none of its {} pieces is the unknown token, or piece {} does not exist",
                 self.pieces.len(),
                 self.unk_id
             ));
@@ -176,7 +174,7 @@ impl Raw {
 impl Piece {
     fn read(message: &[u8]) -> Result<Self, String> {
         let (mut text, mut score, mut kind) = (None, 0.0, Kind::Plain);
-        for field in Fields::of(message) {
+        for field in Fields::new(message) {
             let field = field?;
             match (field.number, field.value) {
                 (1, Value::Bytes(bytes)) => text = Some(bytes),
@@ -195,9 +193,9 @@ impl Piece {
             }
         }
         let text = text.filter(|text| (1..=MAX_PIECE_BYTES).contains(&text.len()));
-        let text = text.ok_or_else(|| format!("it has not 1 to {MAX_PIECE_BYTES} bytes"))?;
+        let text = text.ok_or_else(|| format!("its length is not 1 to {MAX_PIECE_BYTES} bytes"))?;
         let text = std::str::from_utf8(text).map_err(|err| err.to_string())?;
-        // An infinite score would win or lose every sum, and nothing compares with one that is no number.
+        // An infinite score would win or lose every sum, and NaN compares with nothing.
         if !score.is_finite() {
             return Err(format!("{text:?} has the score {score}"));
         }
@@ -267,11 +265,11 @@ mod tests {
     fn a_model_that_contradicts_itself_is_refused() {
         let trainer = |field: &[u8]| bytes(2, field);
         for (parts, part) in [
-            (vec![], "of its 0 pieces none"),
-            (vec![piece(b"a", 0.0, 1)], "of its 1 pieces none"),
+            (vec![], "none of its 0 pieces"),
+            (vec![piece(b"a", 0.0, 1)], "none of its 1 pieces"),
             (
                 vec![unknown(), trainer(&[0xc0, 0x02, 7])],
-                "piece 7, stands",
+                "piece 7 does not exist",
             ),
             (
                 vec![unknown(), piece(b"a", 0.0, 1), piece(b"a", 1.0, 1)],
@@ -282,7 +280,7 @@ mod tests {
             (vec![unknown(), piece(b"", 0.0, 1)], "piece 1"),
             (vec![unknown(), piece(b"\xff", 0.0, 1)], "utf-8"),
             (vec![unknown(), piece(b"a", 0.0, 9)], "no type 9"),
-            (vec![unknown(), vec![0x08, 1]], "no message"),
+            (vec![unknown(), vec![0x08, 1]], "not a message"),
             (vec![unknown(), trainer(&[3 << 3, 9])], "no model type 9"),
             (vec![unknown(), bytes(3, &bytes(2, b"abc"))], "header"),
             (vec![unknown(), vec![0x0a, 0x7f]], "127 bytes"),

@@ -1,9 +1,9 @@
-//! The tokens with a meaning of their own, gathered from the files beside a tokenizer.
+//! Special tokens, gathered from the files beside a tokenizer.
 
 use super::MAX_FILE_BYTES;
 use super::family::Family;
-use super::named::Named;
-use super::token_entries::{AddedEntry, NamedTokens, Token};
+use super::roles::{ByRole, Role, RoleTexts};
+use super::token_entries::{AddedEntry, SpecialTokenMap, Token};
 use crate::checkpoint::bounded::read_json;
 use crate::error::ModelError;
 use serde::Deserialize;
@@ -12,30 +12,29 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use tokenizers::AddedToken;
 
-/// What the files beside a tokenizer say about its tokens.
+/// Tokens and settings from the files beside a tokenizer.
 #[derive(Debug, Default)]
 pub(super) struct SpecialTokens {
-    /// The special tokens by their part.
-    pub(super) named: Named,
-    /// Tokens beyond the model's vocabulary, in the order of their ids, then the special ones in the order in which
-    /// `transformers` goes through them.
+    /// Texts of the special tokens, by role.
+    pub(super) named: RoleTexts,
+    /// Tokens beyond the model's vocabulary: first by id, then the special ones in the order of `transformers`.
     pub(super) tokens: Vec<AddedToken>,
-    /// How texts are split up.
+    /// Settings for splitting texts.
     pub(super) settings: Settings,
-    /// The ids of `config.json`, in case no token is named.
-    pub(super) config_ids: ConfigIds,
-    /// The class of the tokenizer in `transformers`.
+    /// Ids of `config.json`, for roles without a named token.
+    pub(super) config_ids: ByRole<Option<u32>>,
+    /// Class of the tokenizer in `transformers`.
     pub(super) class: Option<String>,
-    /// The kind of model that it goes with.
+    /// Model type of `config.json`.
     pub(super) model_type: Option<String>,
     files: Files,
 }
 
-/// What `tokenizer_config.json` says about splitting up texts. What it leaves open is for the family to say.
+/// Settings of `tokenizer_config.json` for splitting texts. The family decides on those that are `None`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Settings {
-    /// Whether a space is put before the first word.
+    /// Puts a space before the first word.
     pub(super) add_prefix_space: Option<bool>,
     pub(super) add_bos_token: Option<bool>,
     pub(super) add_eos_token: Option<bool>,
@@ -48,7 +47,7 @@ pub(super) struct Settings {
     pub(super) truncation_side: Option<Side>,
 }
 
-/// An end of a text.
+/// Side of a text.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Side {
@@ -56,42 +55,32 @@ pub(super) enum Side {
     Right,
 }
 
-/// Ids from `config.json`; where a list is given, its first.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ConfigIds {
-    pub(super) eos: Option<u32>,
-    pub(super) bos: Option<u32>,
-    pub(super) pad: Option<u32>,
-}
-
-/// The parts of the files that the tokens of a family are worked out from.
+/// Contents of the files from which the tokens of a family are gathered.
 #[derive(Debug, Default)]
 struct Files {
-    named: NamedTokens,
-    /// `added_tokens_decoder`, where `tokenizer_config.json` has one. It then stands for all lists of added tokens.
+    named: SpecialTokenMap,
+    /// `added_tokens_decoder` of `tokenizer_config.json`, which replaces all other lists of added tokens.
     listed: Option<BTreeMap<u32, AddedToken>>,
     /// `added_tokens.json`.
     legacy: BTreeMap<u32, String>,
-    /// Whether `tokenizer_config.json` has a list of special tokens without a part.
+    /// True if `tokenizer_config.json` has a list of special tokens without a role.
     config_has_extra: bool,
 }
 
 impl SpecialTokens {
     /// Reads `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and `config.json` of a directory,
-    /// as far as they are there.
+    /// if they exist.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Json`], [`ModelError::TooLarge`], [`ModelError::Malformed`] or [`ModelError::Io`] where one is
-    /// there and cannot be read.
+    /// [`ModelError::Json`], [`ModelError::TooLarge`], [`ModelError::Malformed`] or [`ModelError::Io`] if one exists
+    /// and cannot be read.
     pub(super) fn read(dir: &Path) -> Result<Self, ModelError> {
         let config: TokenizerConfig = read_if_there(&dir.join("tokenizer_config.json"))?;
-        let map: NamedTokens = read_if_there(&dir.join("special_tokens_map.json"))?;
+        let map: SpecialTokenMap = read_if_there(&dir.join("special_tokens_map.json"))?;
         let added: BTreeMap<String, u32> = read_if_there(&dir.join("added_tokens.json"))?;
         let model: ModelConfig = read_if_there(&dir.join("config.json"))?;
 
-        let config_has_extra = config.named.additional_special_tokens.is_some()
-            || config.named.extra_special_tokens.is_some();
+        let config_has_extra = config.named.additional.is_some() || config.named.extra.is_some();
         let named = config.named.or(map);
         let listed: Option<BTreeMap<u32, AddedToken>> =
             config.added_tokens_decoder.map(|entries| {
@@ -105,17 +94,18 @@ impl SpecialTokens {
             .map(|(content, id)| (id, content))
             .collect();
         let mut tokens = by_id(listed.clone().unwrap_or_default(), &legacy);
-        tokens.extend(named.in_order().map(|token| token.to_added(true)));
+        tokens.extend(named.tokens().map(|token| token.to_added(true)));
         let text = |value: &serde_json::Value| value.as_str().map(str::to_string);
         Ok(Self {
-            named: Named::of(&named.as_written()),
+            named: named.by_role.texts(),
             tokens,
             settings: config.settings,
-            config_ids: ConfigIds {
-                eos: first_id(&model.eos_token_id),
-                bos: first_id(&model.bos_token_id),
-                pad: first_id(&model.pad_token_id),
-            },
+            config_ids: ByRole::from_fn(|role| match role {
+                Role::Bos => first_id(&model.bos_token_id),
+                Role::Eos => first_id(&model.eos_token_id),
+                Role::Pad => first_id(&model.pad_token_id),
+                _ => None,
+            }),
             class: text(&config.tokenizer_class).or_else(|| text(&model.tokenizer_class)),
             model_type: text(&model.model_type),
             files: Files {
@@ -127,24 +117,29 @@ impl SpecialTokens {
         })
     }
 
-    /// The special tokens of a family by their part, and all tokens to add to its vocabulary, in this order.
+    /// Returns the texts of the special tokens by role, with the defaults of a family.
+    pub(super) fn texts_for(&self, family: Family) -> RoleTexts {
+        self.files.named.with_defaults(family).texts()
+    }
+
+    /// Returns the special tokens of a family by role, and all tokens to add to its vocabulary, in this order.
     ///
-    /// `from_file` are the added tokens of `tokenizer.json`, `pieces` those that a SentencePiece model never splits.
-    /// The order decides on the ids of tokens that the vocabulary lacks, and the rules of a token on where it is found,
-    /// so this goes through the files as `transformers` does: a token that is listed has the rules of that list; one
-    /// only named is special and found as it stands.
-    pub(super) fn of_family(
+    /// `from_file` are the added tokens of `tokenizer.json`, `pieces` the ones that a SentencePiece model never
+    /// splits. The order determines the ids of tokens that the vocabulary lacks, and the rules of a token determine
+    /// where it is found, so the files are processed as by `transformers`: a listed token has the rules of its list; a
+    /// token that is only named is special and found verbatim.
+    pub(super) fn for_family(
         &self,
         family: Family,
         from_file: BTreeMap<u32, AddedToken>,
         pieces: Vec<AddedToken>,
-    ) -> (Named, Vec<AddedToken>) {
+    ) -> (RoleTexts, Vec<AddedToken>) {
         let files = &self.files;
-        let parts = files.named.parts(&family.defaults());
+        let named = files.named.with_defaults(family);
         let listed = match &files.listed {
             Some(listed) => listed.clone(),
             None => {
-                let special: HashSet<&str> = files.named.in_order().map(Token::content).collect();
+                let special: HashSet<&str> = files.named.tokens().map(Token::content).collect();
                 let legacy = files.legacy.iter().map(|(&id, content)| {
                     let special = special.contains(content.as_str());
                     (id, AddedToken::from(content.clone(), special))
@@ -154,34 +149,24 @@ impl SpecialTokens {
         };
         let known: HashSet<String> = listed.values().map(|token| token.content.clone()).collect();
         let mut tokens: Vec<AddedToken> = listed.into_values().collect();
-        let is_part = |token: &AddedToken| {
-            let mut parts = parts.iter().flatten();
-            parts.any(|part| part.content() == token.content)
-        };
+        let texts = named.texts();
         for token in &mut tokens {
-            token.special |= is_part(token);
+            token.special |= texts.0.iter().flatten().any(|text| *text == token.content);
         }
-        // SentencePiece's own are passed over where the configuration has a list, be it empty.
+        // SentencePiece's own tokens are skipped if the configuration has a list, even an empty one.
         let extra: Vec<AddedToken> = if pieces.is_empty() || files.config_has_extra {
-            files
-                .named
-                .extra()
-                .map(|token| token.to_added(true))
-                .collect()
+            let extra = files.named.without_role();
+            extra.map(|token| token.to_added(true)).collect()
         } else {
             pieces
         };
-        for token in parts
-            .iter()
-            .flatten()
-            .map(|token| token.to_added(true))
-            .chain(extra)
-        {
+        let named = named.0.iter().flatten();
+        for token in named.map(|token| token.to_added(true)).chain(extra) {
             if !known.contains(&token.content) && !tokens.contains(&token) {
                 tokens.push(token);
             }
         }
-        (Named::of(&parts), tokens)
+        (texts, tokens)
     }
 }
 
@@ -193,7 +178,7 @@ fn read_if_there<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ModelE
     }
 }
 
-/// The tokens listed with their ids, in the order of these: new ids are given out in this order.
+/// Returns the listed tokens in the order of their ids: new ids are assigned in this order.
 fn by_id(listed: BTreeMap<u32, AddedToken>, legacy: &BTreeMap<u32, String>) -> Vec<AddedToken> {
     let mut tokens: BTreeMap<u32, AddedToken> = legacy
         .iter()
@@ -203,26 +188,26 @@ fn by_id(listed: BTreeMap<u32, AddedToken>, legacy: &BTreeMap<u32, String>) -> V
     tokens.into_values().collect()
 }
 
-/// An id, or the first of a list of ids. Anything else is no id of ours: -1 and null stand for none.
+/// Reads an id, or the first of a list of ids; `None` for anything else: -1 and null are in use for no id.
 fn first_id(value: &serde_json::Value) -> Option<u32> {
     let one = value.as_array().map_or(Some(value), |ids| ids.first());
     one.and_then(serde_json::Value::as_u64)
         .and_then(|id| u32::try_from(id).ok())
 }
 
-/// `tokenizer_config.json`, as far as it is about tokens.
+/// Keys of `tokenizer_config.json` that concern tokens.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct TokenizerConfig {
     #[serde(flatten)]
-    named: NamedTokens,
+    named: SpecialTokenMap,
     #[serde(flatten)]
     settings: Settings,
     added_tokens_decoder: Option<BTreeMap<u32, AddedEntry>>,
     tokenizer_class: serde_json::Value,
 }
 
-/// `config.json`, as far as it is about tokens.
+/// Keys of `config.json` that concern tokens.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ModelConfig {
@@ -257,7 +242,9 @@ mod tests {
     fn a_directory_without_them_has_none() {
         let special = read(&[]).unwrap();
         assert!(
-            special.named.eos.is_none() && special.tokens.is_empty() && special.class.is_none()
+            special.named[Role::Eos].is_none()
+                && special.tokens.is_empty()
+                && special.class.is_none()
         );
     }
 
@@ -274,9 +261,9 @@ mod tests {
             ),
         ])
         .unwrap();
-        assert_eq!(special.named.eos.as_deref(), Some("</s>"));
-        assert_eq!(special.named.bos.as_deref(), Some("<s>"));
-        assert_eq!(special.named.pad.as_deref(), Some("<pad>"));
+        assert_eq!(special.named[Role::Eos].as_deref(), Some("</s>"));
+        assert_eq!(special.named[Role::Bos].as_deref(), Some("<s>"));
+        assert_eq!(special.named[Role::Pad].as_deref(), Some("<pad>"));
         assert_eq!(contents(&special), ["<s>", "</s>", "<pad>"]);
         assert!(special.tokens[1].lstrip && special.tokens[1].special);
     }
@@ -300,8 +287,8 @@ mod tests {
             let piece = AddedToken::from("<ent>", false).normalized(false);
             let from_file = BTreeMap::from([(9, AddedToken::from("old", false))]);
             let special = read(files).unwrap();
-            let (named, tokens) = special.of_family(Family::Roberta, from_file, vec![piece]);
-            assert_eq!(named.pad.as_deref(), Some("<pad>"));
+            let (named, tokens) = special.for_family(Family::Roberta, from_file, vec![piece]);
+            assert_eq!(named[Role::Pad].as_deref(), Some("<pad>"));
             let tokens = tokens.into_iter();
             tokens
                 .map(|token| (token.content, token.special))
@@ -361,7 +348,10 @@ mod tests {
         )])
         .unwrap();
         let ids = special.config_ids;
-        assert_eq!((ids.eos, ids.bos, ids.pad), (Some(7), None, Some(3)));
+        assert_eq!(
+            (ids[Role::Eos], ids[Role::Bos], ids[Role::Pad]),
+            (Some(7), None, Some(3))
+        );
     }
 
     #[test]

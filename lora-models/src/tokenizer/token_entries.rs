@@ -1,112 +1,90 @@
-//! How special tokens are written in `tokenizer_config.json` and `special_tokens_map.json`.
+//! Entries for special tokens in `tokenizer_config.json` and `special_tokens_map.json`.
 
-use super::family::Defaults;
-use serde::Deserialize;
+use super::family::Family;
+use super::roles::{ByRole, Role, RoleTexts};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tokenizers::AddedToken;
 
-/// Tokens by their part, as in `special_tokens_map.json` and in `tokenizer_config.json`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct NamedTokens {
-    bos_token: Option<Token>,
-    eos_token: Option<Token>,
-    unk_token: Option<Token>,
-    sep_token: Option<Token>,
-    pad_token: Option<Token>,
-    cls_token: Option<Token>,
-    mask_token: Option<Token>,
-    pub(super) additional_special_tokens: Option<Tokens>,
-    /// The name that transformers 5 gives the same.
-    pub(super) extra_special_tokens: Option<Tokens>,
+/// Special tokens of `special_tokens_map.json` or `tokenizer_config.json`.
+#[derive(Debug, Default)]
+pub(super) struct SpecialTokenMap {
+    pub(super) by_role: ByRole<Option<Token>>,
+    pub(super) additional: Option<TokenList>,
+    /// Name of the same list in transformers 5.
+    pub(super) extra: Option<TokenList>,
 }
 
-impl NamedTokens {
-    /// Part by part, what `self` says, else what `other` says; for the same token, what says more.
+impl<'de> Deserialize<'de> for SpecialTokenMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut object = Map::deserialize(deserializer)?;
+        let mut map = Self::default();
+        for role in Role::ALL {
+            map.by_role[role] = take(&mut object, role.key())?;
+        }
+        map.additional = take(&mut object, "additional_special_tokens")?;
+        map.extra = take(&mut object, "extra_special_tokens")?;
+        Ok(map)
+    }
+}
+
+/// Takes the value of a key; `None` if it is absent or null.
+fn take<T: DeserializeOwned, E: Error>(
+    object: &mut Map<String, Value>,
+    key: &str,
+) -> Result<Option<T>, E> {
+    let value = object.remove(key).unwrap_or_default();
+    serde_json::from_value(value).map_err(|error| E::custom(format!("`{key}`: {error}")))
+}
+
+impl SpecialTokenMap {
+    /// Fills what is open from `other`; of two entries for the same token, the one with more properties counts.
     pub(super) fn or(self, other: Self) -> Self {
-        let part = |one: Option<Token>, other: Option<Token>| match (one, other) {
+        let either = |one: &Option<Token>, other: &Option<Token>| match (one, other) {
             (Some(one @ Token::Text(_)), Some(other)) if one.content() == other.content() => {
-                Some(other)
+                Some(other.clone())
             }
-            (one, other) => one.or(other),
+            (one, other) => one.as_ref().or(other.as_ref()).cloned(),
         };
         Self {
-            bos_token: part(self.bos_token, other.bos_token),
-            eos_token: part(self.eos_token, other.eos_token),
-            unk_token: part(self.unk_token, other.unk_token),
-            sep_token: part(self.sep_token, other.sep_token),
-            pad_token: part(self.pad_token, other.pad_token),
-            cls_token: part(self.cls_token, other.cls_token),
-            mask_token: part(self.mask_token, other.mask_token),
-            additional_special_tokens: self
-                .additional_special_tokens
-                .or(other.additional_special_tokens),
-            extra_special_tokens: self.extra_special_tokens.or(other.extra_special_tokens),
+            by_role: ByRole::from_fn(|role| either(&self.by_role[role], &other.by_role[role])),
+            additional: self.additional.or(other.additional),
+            extra: self.extra.or(other.extra),
         }
     }
 
-    pub(super) fn in_order(&self) -> impl Iterator<Item = &Token> {
-        let named = [
-            &self.bos_token,
-            &self.eos_token,
-            &self.unk_token,
-            &self.sep_token,
-            &self.pad_token,
-            &self.cls_token,
-            &self.mask_token,
-        ];
-        named.into_iter().flatten().chain(self.extra())
+    /// Returns all tokens: those with a role, in the order of [`Role::ALL`], then those without.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = &Token> {
+        self.by_role.0.iter().flatten().chain(self.without_role())
     }
 
-    /// Those without a part.
-    pub(super) fn extra(&self) -> impl Iterator<Item = &Token> {
-        let lists = [&self.additional_special_tokens, &self.extra_special_tokens];
-        lists.into_iter().flatten().flat_map(Tokens::all)
+    /// Returns the tokens without a role.
+    pub(super) fn without_role(&self) -> impl Iterator<Item = &Token> {
+        let lists = [&self.additional, &self.extra];
+        lists.into_iter().flatten().flat_map(TokenList::all)
     }
 
-    /// Those with a part in the order of [`in_order`](Self::in_order), with the defaults of a family for the parts that
-    /// are open.
-    pub(super) fn parts(&self, defaults: &Defaults) -> [Option<Token>; 7] {
-        let part = |token: &Option<Token>, default: Option<&str>| {
-            token
-                .clone()
-                .or_else(|| default.map(|text| Token::Text(text.to_string())))
-        };
-        [
-            part(&self.bos_token, defaults.bos),
-            part(&self.eos_token, defaults.eos),
-            part(&self.unk_token, Some(defaults.unk)),
-            part(&self.sep_token, defaults.sep),
-            part(&self.pad_token, defaults.pad),
-            part(&self.cls_token, defaults.cls),
-            part(&self.mask_token, defaults.mask),
-        ]
-    }
-
-    /// Those with a part in the order of [`in_order`](Self::in_order), as far as they are written.
-    pub(super) fn as_written(&self) -> [Option<Token>; 7] {
-        let parts = [
-            &self.bos_token,
-            &self.eos_token,
-            &self.unk_token,
-            &self.sep_token,
-            &self.pad_token,
-            &self.cls_token,
-            &self.mask_token,
-        ];
-        parts.map(Clone::clone)
+    /// Returns the token of each role, with the default of a family for the roles that are open.
+    pub(super) fn with_defaults(&self, family: Family) -> ByRole<Option<Token>> {
+        let defaults = family.default_tokens();
+        ByRole::from_fn(|role| {
+            let default = || defaults[role].map(|text| Token::Text(text.to_string()));
+            self.by_role[role].clone().or_else(default)
+        })
     }
 }
 
 /// A list of tokens, with or without names.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Tokens {
+pub(super) enum TokenList {
     List(Vec<Token>),
     Named(BTreeMap<String, Token>),
 }
 
-impl Tokens {
+impl TokenList {
     fn all(&self) -> Box<dyn Iterator<Item = &Token> + '_> {
         match self {
             Self::List(tokens) => Box::new(tokens.iter()),
@@ -165,4 +143,11 @@ pub(super) struct AddedEntry {
     pub(super) token: Token,
     #[serde(default)]
     pub(super) special: bool,
+}
+
+impl ByRole<Option<Token>> {
+    /// Returns the texts of the tokens.
+    pub(super) fn texts(&self) -> RoleTexts {
+        ByRole::from_fn(|role| Some(self[role].as_ref()?.content().to_string()))
+    }
 }

@@ -1,4 +1,4 @@
-//! The files that hold a vocabulary and nothing else: `vocab.txt`, `vocab.json` with `merges.txt`.
+//! Readers for files that hold only a vocabulary: `vocab.txt`, `vocab.json` with `merges.txt`.
 
 use super::MAX_FILE_BYTES;
 use crate::checkpoint::bounded::{read_bounded, read_json};
@@ -7,14 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use tokenizers::models::bpe::Merges;
 
-/// The tokens of a file with their ids.
+/// Tokens of a file with their ids.
 pub(super) type Tokens = HashMap<String, u32>;
 
-/// A vocabulary, by the model that it is for.
+/// A vocabulary, by the kind of its model.
 pub(super) enum Vocabulary {
-    /// Words and the ends of words, those marked by `##`.
+    /// Words and ends of words, which are marked by `##`.
     WordPiece(Tokens),
-    /// Pieces and the pairs that are merged, the most frequent first.
+    /// Pieces and the pairs to merge, the most frequent first.
     Bpe(Tokens, Merges),
     /// Pieces with their log probabilities, in the order of their ids.
     Unigram(Pieces),
@@ -23,59 +23,52 @@ pub(super) enum Vocabulary {
 /// The vocabulary of a unigram model.
 pub(super) struct Pieces {
     pub(super) pieces: Vec<(String, f64)>,
-    /// The id of what is unknown, where the file says it.
+    /// Id of unknown tokens, if the file has it.
     pub(super) unk_id: Option<usize>,
-    /// The table that normalises characters, checked.
+    /// Table that normalizes characters, checked.
     pub(super) charsmap: Option<Vec<u8>>,
 }
 
-/// `vocab.txt`: a token a line, its id the number of the line.
+/// Reads `vocab.txt`: one token a line, its id is the number of the line.
 ///
 /// # Errors
-///
-/// [`ModelError::Tokenizer`] for an empty file, one that is not UTF-8, and a token that is there twice, and those of
-/// reading it.
+/// [`ModelError::Tokenizer`] for an empty file, one that is not UTF-8, and a repeated token, and the errors of reading
+/// it.
 pub(super) fn read_vocab_txt(path: &Path) -> Result<Tokens, ModelError> {
     let text = read_text(path)?;
     let mut tokens = Tokens::new();
     for (id, line) in (0_u32..).zip(text.split_terminator('\n')) {
-        // White space is no part of a token: lines may end as on Windows.
+        // White space is not part of a token: lines may end as on Windows.
         let token = line.trim_end();
         if let Some(first) = tokens.insert(token.to_string(), id) {
-            return Err(fail(
-                path,
-                format!("lines {} and {} are both {token:?}", first + 1, id + 1),
-            ));
+            let message = format!("lines {} and {} are both {token:?}", first + 1, id + 1);
+            return Err(ModelError::tokenizer(path, message));
         }
     }
     if tokens.is_empty() {
-        return Err(fail(path, "it has no tokens".to_string()));
+        return Err(ModelError::tokenizer(path, "it has no tokens"));
     }
     Ok(tokens)
 }
 
-/// `vocab.json`: an object of tokens with their ids.
+/// Reads `vocab.json`: an object of tokens with their ids.
 ///
 /// # Errors
-///
-/// [`ModelError::Tokenizer`] where two tokens have one id, and those of reading it.
+/// [`ModelError::Tokenizer`] if two tokens have one id, and the errors of reading it.
 pub(super) fn read_vocab_json(path: &Path) -> Result<Tokens, ModelError> {
     let vocab: Tokens = read_json(path, MAX_FILE_BYTES)?;
     let mut seen = HashSet::with_capacity(vocab.len());
     if let Some((token, id)) = vocab.iter().find(|&(_, id)| !seen.insert(*id)) {
-        return Err(fail(
-            path,
-            format!("two tokens have the id {id}, one of them {token:?}"),
-        ));
+        let message = format!("two tokens have the id {id}, one of them {token:?}");
+        return Err(ModelError::tokenizer(path, message));
     }
     Ok(vocab)
 }
 
-/// The lines of `merges.txt`: two tokens with a space between them, after a first line with the version.
+/// Reads the lines of `merges.txt`: two tokens with a space between them, after a first line with the version.
 ///
 /// # Errors
-///
-/// [`ModelError::Tokenizer`] for a line that is something else, and those of reading it.
+/// [`ModelError::Tokenizer`] for any other line, and the errors of reading the file.
 pub(super) fn read_merges(path: &Path) -> Result<Merges, ModelError> {
     let text = read_text(path)?;
     let is_version = |number: usize, line: &str| number == 0 && line.starts_with("#version");
@@ -88,24 +81,17 @@ pub(super) fn read_merges(path: &Path) -> Result<Merges, ModelError> {
             {
                 Ok((left.to_string(), right.to_string()))
             }
-            _ => Err(fail(
-                path,
-                format!("line {} is not two tokens with a space between", number + 1),
-            )),
+            _ => {
+                let message = format!("line {} is not two tokens separated by a space", number + 1);
+                Err(ModelError::tokenizer(path, message))
+            }
         })
         .collect()
 }
 
 fn read_text(path: &Path) -> Result<String, ModelError> {
     String::from_utf8(read_bounded(path, MAX_FILE_BYTES)?)
-        .map_err(|err| fail(path, format!("not UTF-8: {err}")))
-}
-
-fn fail(path: &Path, message: String) -> ModelError {
-    ModelError::Tokenizer {
-        path: path.to_path_buf(),
-        message,
-    }
+        .map_err(|err| ModelError::tokenizer(path, format!("not UTF-8: {err}")))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `tokenizer.json`: as it stands, or what of it `transformers` builds a tokenizer of a known family from.
+//! `tokenizer.json`, used as described or only for its vocabulary.
 
 use super::charsmap;
 use super::family::Family;
@@ -23,16 +23,12 @@ pub(super) struct WholeFile {
 }
 
 impl WholeFile {
-    /// Reads the file, and checks what the `tokenizers` crate would trust.
+    /// Reads the file, and checks the parts that the `tokenizers` crate would trust.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Tokenizer`], or those of reading a file.
+    /// [`ModelError::Tokenizer`], or the errors of reading a file.
     pub(super) fn read(path: &Path) -> Result<Self, ModelError> {
-        let fail = |message: String| ModelError::Tokenizer {
-            path: path.to_path_buf(),
-            message,
-        };
+        let fail = |message: String| ModelError::tokenizer(path, message);
         let bytes = read_bounded(path, MAX_FILE_BYTES)?;
         let file: File = serde_json::from_slice(&bytes).map_err(|err| fail(err.to_string()))?;
         charsmap::check_normalizer(&file.normalizer).map_err(fail)?;
@@ -48,12 +44,11 @@ impl WholeFile {
         })
     }
 
-    /// The tokenizer as the file describes it, without the padding and truncation that it may ask for: how long a text
-    /// may be is the business of who trains or generates, and a tokenizer that cuts in silence spoils an evaluation.
+    /// Builds the tokenizer that the file describes, without its padding and truncation: whoever trains or generates
+    /// decides on the length of a text, and a tokenizer that truncates silently spoils an evaluation.
     ///
     /// # Errors
-    ///
-    /// [`ModelError::Tokenizer`] where the description makes no sense.
+    /// [`ModelError::Tokenizer`] if the description is invalid.
     pub(super) fn tokenizer(&self, path: &Path) -> Result<Tokenizer, ModelError> {
         guarded(path, || {
             let mut tokenizer = Tokenizer::from_bytes(&self.bytes)?;
@@ -63,7 +58,7 @@ impl WholeFile {
         })
     }
 
-    /// The vocabulary and the tokens added to it, for a tokenizer of `family`; `None` where the family is built on
+    /// Takes the vocabulary and its added tokens, for a tokenizer of `family`; `None` if the family is built on
     /// another kind of vocabulary.
     pub(super) fn parts_for(&mut self, family: Family) -> Option<(Vocabulary, Added)> {
         let vocabulary = self.vocabulary.take_if(|found| family.takes(found))?;
@@ -71,7 +66,7 @@ impl WholeFile {
     }
 }
 
-/// `tokenizer.json`, as far as it is read here.
+/// Parts of `tokenizer.json` that are read here.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
@@ -92,7 +87,7 @@ struct AddedWithId {
     token: AddedToken,
 }
 
-/// The model; files of old leave its kind to be seen from what it has.
+/// Model of a tokenizer; old files omit its kind, which follows from the other fields.
 #[derive(Deserialize)]
 struct Model {
     #[serde(rename = "type")]
@@ -108,7 +103,7 @@ enum Vocab {
     Scores(Vec<(String, f64)>),
 }
 
-/// Two tokens, apart or with a space between.
+/// A pair of tokens, apart or with a space between.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Merge {

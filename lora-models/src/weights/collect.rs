@@ -1,6 +1,6 @@
-//! A module's parameters under their names in a file.
+//! Parameters of a module under their names in a file.
 
-use super::maker::on_host;
+use super::builder::on_host;
 use super::transpose::transpose;
 use crate::ModelError;
 use burn::module::{Module, ModuleVisitor, Param, Reparameterization};
@@ -9,31 +9,30 @@ use lora_core::{Architecture, PackedWeight};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The parameters of a module under their names in a file. Values stay on the device until they
-/// are asked for.
+/// Parameters of a module under their names in a file. Values stay on the device until they are read.
 pub(crate) struct Parameters<'a> {
     architecture: &'a Architecture,
     tensors: BTreeMap<String, FileTensor>,
     path: Vec<String>,
     containers: Vec<String>,
-    /// The first parameter that something is put on, and what that is.
+    /// Path of the first parameter that has an adapter or is quantized, with advice for the message.
     adapted: Option<(String, &'static str)>,
 }
 
 struct FileTensor {
-    /// As in the file.
+    /// Shape in the file.
     shape: Vec<usize>,
     transposed: bool,
-    /// All values in a row, in the module's layout.
+    /// All values in one row, in the module's layout.
     values: Tensor<1>,
 }
 
 impl<'a> Parameters<'a> {
-    /// Goes through a module, which is to be exported to `dir`.
+    /// Collects the parameters of a module, which is to be exported to `dir`.
     ///
     /// # Errors
-    /// [`ModelError::Export`] where it has adapters or is quantised.
-    pub fn of<M: Module>(
+    /// [`ModelError::Export`] if it has adapters or is quantized.
+    pub fn collect<M: Module>(
         model: &M,
         architecture: &'a Architecture,
         dir: &Path,
@@ -48,14 +47,11 @@ impl<'a> Parameters<'a> {
         model.visit(&mut parameters);
         match parameters.adapted {
             None => Ok(parameters),
-            Some((path, what)) => Err(ModelError::Export {
-                path: dir.into(),
-                message: format!("`{path}` {what}"),
-            }),
+            Some((path, what)) => Err(ModelError::export(dir, format!("`{path}` {what}"))),
         }
     }
 
-    /// Names and shapes, as in the file.
+    /// Returns names and shapes, as in the file.
     pub fn plan(&self) -> Vec<(String, Vec<usize>)> {
         let tensors = self.tensors.iter();
         tensors
@@ -63,22 +59,20 @@ impl<'a> Parameters<'a> {
             .collect()
     }
 
-    /// Whether there is a tensor of this name.
+    /// True if there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// Leaves a tensor out.
+    /// Removes a tensor from the export.
     pub fn remove(&mut self, name: &str) {
         self.tensors.remove(name);
     }
 
-    /// The values of a tensor as in the file.
+    /// Returns the values of a tensor in the layout of the file.
     pub fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let missing = || ModelError::TensorMissing {
-            names: vec![name.into()],
-        };
-        let tensor = self.tensors.get(name).ok_or_else(missing)?;
+        let tensor = self.tensors.get(name);
+        let tensor = tensor.ok_or_else(|| ModelError::missing(name))?;
         let values = on_host(name, tensor.values.clone())?;
         Ok(match (tensor.transposed, tensor.shape.as_slice()) {
             (true, &[d_out, d_in]) => transpose(&values, [d_in, d_out]),
@@ -90,11 +84,10 @@ impl<'a> Parameters<'a> {
 impl ModuleVisitor for Parameters<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
         if container == "Reparameterization" && self.adapted.is_none() {
-            let what = match name == PackedWeight::NAME {
-                true => "is quantised; export the model as it is in floats",
-                false => {
-                    "has an adapter; merge the adapters into the weights, or detach them, first"
-                }
+            let what = if name == PackedWeight::NAME {
+                "is quantized; export the model without quantization"
+            } else {
+                "has an adapter; merge the adapters into the weights, or detach them first"
             };
             self.adapted = Some((self.path.join("."), what));
         }

@@ -1,20 +1,20 @@
-//! Parameters of models: from checkpoints or from chance into modules, and out of modules into files.
+//! Parameters of models: read from checkpoints or drawn at random, and collected for files.
 //!
 //! | concept | file |
 //! | --- | --- |
-//! | what a model asks for, and who answers | `source.rs` |
-//! | layers made from it | `maker.rs` |
-//! | a checkpoint as the source: names, prefixes, what is fresh and what is left over | `reading.rs` |
-//! | a module as the source of a file | `collect.rs` |
+//! | sources of parameters: random values, or none | `source.rs` |
+//! | layers built from a source | `builder.rs` |
+//! | checkpoint as a source: names, prefixes, fresh modules, left-over tensors | `reading.rs` |
+//! | parameters of a module, for a file | `collect.rs` |
 //! | `[in, out]` here, `[out, in]` there | `transpose.rs` |
 
+mod builder;
 mod collect;
-mod maker;
 mod reading;
 mod source;
 mod transpose;
 
+pub(crate) use builder::{LayerBuilder, dropout, on_host, param};
 pub(crate) use collect::Parameters;
-pub(crate) use maker::{Maker, dropout, on_host, param};
 pub(crate) use reading::{Expectation, Leftover, read_model};
-pub(crate) use source::{Random, Wanted, Weights, outline, plan};
+pub(crate) use source::{ParamSpec, Random, Weights, meta_init, plan};

@@ -1,6 +1,6 @@
-//! A checkpoint as the source of a model: every tensor is used, fresh, or passed over for a reason.
+//! Checkpoint as the source of a model: every tensor is used, initialized afresh, or ignored for a reason.
 
-use super::source::{Wanted, Weights};
+use super::source::{ParamSpec, Weights};
 use super::transpose::transpose;
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
@@ -8,45 +8,45 @@ use bytes::Bytes;
 use lora_core::QuantizeConfig;
 use std::collections::{HashMap, HashSet};
 
-/// What a model expects of a checkpoint.
+/// Requirements of a model on a checkpoint.
 pub(crate) struct Expectation<'a> {
-    /// All that the model asks for.
-    pub wanted: Vec<Wanted>,
-    /// What a model with a head puts before the names of the model without, such as `bert.`.
+    /// All parameters of the model.
+    pub wanted: Vec<ParamSpec>,
+    /// Prefix of the encoder's or decoder's names in a model with a head, such as `bert.`.
     pub prefix: &'a str,
-    /// A tensor that every checkpoint of the family has, with the prefix: it tells whether the
-    /// file has it.
+    /// Name, with the prefix, of a tensor that every checkpoint of the family has: it tells whether a file uses the
+    /// prefix.
     pub anchor: &'a str,
-    /// Modules that may start afresh, each whole, where the checkpoint lacks them: a new head.
+    /// Modules that may be initialized afresh if the checkpoint lacks all of their parameters: a new head.
     pub may_be_fresh: &'a [&'a str],
-    /// Starts them afresh even where the checkpoint has them.
+    /// Initializes these modules afresh even if the checkpoint has them.
     pub force_fresh: bool,
-    /// Names and shapes of tensors that may be there, and are not read.
+    /// Names and shapes of tensors that may exist and are not read.
     pub optional: &'a [(String, Vec<usize>)],
-    /// How the weights of linear layers are quantised as they are read. What starts afresh trains, and stays in floats.
+    /// Quantization of the weights of linear layers as they are read. Fresh modules are trained, and are not
+    /// quantized.
     pub quantize: Option<&'a QuantizeConfig>,
-    /// What a checkpoint may hold that the model does not need, and why.
+    /// Tensors of a checkpoint that the model does not need.
     pub leftovers: &'a [Leftover],
 }
 
-/// Tensors that are passed over, by a test on their names in the file.
+/// Tensors to ignore, selected by their names in the file.
 #[derive(Clone, Copy)]
 pub(crate) struct Leftover {
-    /// Why.
+    /// Reason, for the report.
     pub reason: &'static str,
-    /// Which.
+    /// Predicate on the name.
     pub is: fn(&str) -> bool,
 }
 
 /// Reads a model.
 ///
-/// Names and shapes are compared before anything is read; then each tensor is read, converted to
-/// f32 and given to the device, one after another. Returns the modules that started afresh, from
-/// `random`.
+/// Names and shapes are compared before anything is read; then the tensors are read, converted to f32 and moved to the
+/// device one after another. Returns the modules that were initialized afresh, with values of `random`.
 ///
 /// # Errors
 /// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
-/// [`ModelError::TensorDtype`] where the weights are not those of the model.
+/// [`ModelError::TensorDtype`] if the weights do not belong to the model.
 pub(crate) fn read_model<M>(
     checkpoint: &Checkpoint,
     expectation: &Expectation<'_>,
@@ -65,7 +65,7 @@ pub(crate) fn read_model<M>(
             continue;
         }
         let name = names
-            .of(&wanted.name)
+            .find(&wanted.name)
             .unwrap_or_else(|| wanted.name.clone());
         expected.push((name.clone(), wanted.file_shape()));
         found.insert(wanted.path.clone(), name);
@@ -83,7 +83,7 @@ pub(crate) fn read_model<M>(
             heads.iter().any(|module| is_in(name, module))
         });
     }
-    refuse_strangers(&reader, &known)?;
+    refuse_left_over(&reader, &known)?;
 
     let mut source = FromFile {
         reader: &mut reader,
@@ -95,40 +95,40 @@ pub(crate) fn read_model<M>(
     Ok((model, reader.finish()?, fresh))
 }
 
-/// Whether a parameter belongs to a module.
+/// True if a parameter belongs to a module.
 fn is_in(name: &str, module: &str) -> bool {
     name.strip_prefix(module)
         .is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// How a file names things: with the prefix or without, in today's words or in TensorFlow's.
+/// Naming scheme of a file: with or without the prefix, with PyTorch's or TensorFlow's names for layer norms.
 struct FileNames<'r, 'c> {
     reader: &'r StrictReader<'c>,
-    /// What the names in the file lack.
+    /// Prefix that the names in the file lack.
     strip: &'r str,
 }
 
 impl<'r, 'c> FileNames<'r, 'c> {
     fn new(reader: &'r StrictReader<'c>, expectation: &'r Expectation<'_>) -> Self {
-        // A file without the prefix lacks the anchor under its full name; a file that lacks both is
-        // reported with the full names.
+        // A file without the prefix lacks the anchor's full name; errors about a file that lacks both use full names.
         let prefix = expectation.prefix;
         let names = Self {
             reader,
             strip: prefix,
         };
-        let strip = match names.of(expectation.anchor).is_some() {
-            true => prefix,
-            false => "",
+        let strip = if names.find(expectation.anchor).is_some() {
+            prefix
+        } else {
+            ""
         };
         Self { reader, strip }
     }
 
-    /// The name in the file, if the tensor is there.
-    fn of(&self, name: &str) -> Option<String> {
+    /// Returns the name in the file, if the tensor exists.
+    fn find(&self, name: &str) -> Option<String> {
         let name = name.strip_prefix(self.strip).unwrap_or(name);
         let mut names = vec![name.to_string()];
-        // Converted from TensorFlow by an old library: `LayerNorm.gamma` and `LayerNorm.beta`.
+        // Old conversions from TensorFlow have `LayerNorm.gamma` and `LayerNorm.beta`.
         for (now, then) in [
             ("LayerNorm.weight", "LayerNorm.gamma"),
             ("LayerNorm.bias", "LayerNorm.beta"),
@@ -139,12 +139,12 @@ impl<'r, 'c> FileNames<'r, 'c> {
     }
 }
 
-/// The modules that the checkpoint lacks altogether, of those that it may lack.
+/// Returns the modules of `may_be_fresh` that the checkpoint lacks completely.
 fn fresh_modules(expectation: &Expectation<'_>, names: &FileNames<'_, '_>) -> Vec<String> {
     let is_fresh = |module: &str| {
         let wanted = expectation.wanted.iter().map(|wanted| &wanted.name);
         let asked: Vec<&String> = wanted.filter(|name| is_in(name, module)).collect();
-        let lacks_all = || asked.iter().all(|name| names.of(name).is_none());
+        let lacks_all = || asked.iter().all(|name| names.find(name).is_none());
         !asked.is_empty() && (expectation.force_fresh || lacks_all())
     };
     let modules = expectation.may_be_fresh.iter();
@@ -152,13 +152,14 @@ fn fresh_modules(expectation: &Expectation<'_>, names: &FileNames<'_, '_>) -> Ve
     fresh.map(|module| module.to_string()).collect()
 }
 
-/// Says what is left over before reading gigabytes, which [`StrictReader::finish`] does after.
-fn refuse_strangers(reader: &StrictReader<'_>, known: &HashSet<&str>) -> Result<(), ModelError> {
+/// Refuses left-over tensors before gigabytes are read; [`StrictReader::finish`] would refuse them afterwards.
+fn refuse_left_over(reader: &StrictReader<'_>, known: &HashSet<&str>) -> Result<(), ModelError> {
     let mut names = reader.left_over();
     names.retain(|name| !known.contains(name.as_str()));
-    match names.is_empty() {
-        true => Ok(()),
-        false => Err(ModelError::TensorUnexpected { names }),
+    if names.is_empty() {
+        Ok(())
+    } else {
+        Err(ModelError::TensorUnexpected { names })
     }
 }
 
@@ -175,14 +176,14 @@ impl Weights for FromFile<'_, '_, '_> {
         self.quantize.filter(|_| self.found.contains_key(path))
     }
 
-    fn mapped(&mut self, wanted: &Wanted) -> Result<Option<Bytes>, ModelError> {
+    fn mapped(&mut self, wanted: &ParamSpec) -> Result<Option<Bytes>, ModelError> {
         match (self.found.get(&wanted.path), wanted.transposed) {
             (Some(name), false) => self.reader.take_mapped(name, &wanted.shape),
             _ => Ok(None),
         }
     }
 
-    fn values(&mut self, wanted: &Wanted) -> Result<Option<Vec<f32>>, ModelError> {
+    fn values(&mut self, wanted: &ParamSpec) -> Result<Option<Vec<f32>>, ModelError> {
         let Some(name) = self.found.get(&wanted.path) else {
             return self.random.values(wanted);
         };

@@ -1,11 +1,11 @@
 //! Adapters of PEFT on encoders give PEFT's logits and gradients, the heads that trained with them
 //! included, and come back as PEFT wrote them.
 
-use crate::common::{Tensors, assert_near, fill_adapters, host};
+use crate::common::fill_adapters;
 use crate::encoders::gradients::{file_gradients, trainable};
 use crate::encoders::{
-    self, ADAPTERS, Batch, TOLERANCE, adapter, encoder, expected_of_adapter, json, load, logits_on,
-    loss, model, options,
+    self, ADAPTERS, Batch, TOLERANCE, adapter, encoder, expected_of_adapter, load, logits_on, loss,
+    model, options,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use lora_core::files::Overwrite;
@@ -15,6 +15,8 @@ use lora_models::encoder::Labels;
 use lora_models::{ExportOptions, LoraModel, ModelError};
 use std::collections::BTreeSet;
 use std::path::Path;
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host, json};
 
 const WEIGHTS: &str = "adapter_model.safetensors";
 

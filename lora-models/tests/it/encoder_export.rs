@@ -8,9 +8,9 @@
 //! python lora-models/tests/fixtures/encoders/check_export.py target/tmp/encoder_export
 //! ```
 
-use crate::common::{Tensors, assert_near, fill_adapters};
+use crate::common::fill_adapters;
 use crate::encoders::{
-    ADAPTERS, Batch, CHECKPOINTS, TOLERANCE, adapter, encoder, expected_of_adapter, json, load,
+    ADAPTERS, Batch, CHECKPOINTS, TOLERANCE, adapter, encoder, expected_of_adapter, load,
     logits_on, model, options,
 };
 use burn::tensor::Device;
@@ -21,6 +21,8 @@ use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::encoder::Labels;
 use lora_models::{ExportOptions, LoraModel, ModelError};
 use std::path::{Path, PathBuf};
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, json};
 
 /// Where the exports of these tests lie.
 fn target(name: &str) -> PathBuf {

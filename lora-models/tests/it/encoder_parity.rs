@@ -1,9 +1,8 @@
 //! Encoders with their heads compute what transformers computes, from every form of their files,
 //! and refuse files that are not their own.
 
-use crate::common::{assert_near, host};
 use crate::encoders::{
-    Batch, CHECKPOINTS, TOLERANCE, changed, encoder, expected, json, load, logits_on, loss, model,
+    Batch, CHECKPOINTS, TOLERANCE, changed, encoder, expected, load, logits_on, loss, model,
     options,
 };
 use burn::tensor::Device;
@@ -13,6 +12,8 @@ use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::{EncoderConfig, Labels};
 use std::collections::BTreeMap;
 use std::path::Path;
+use test_support::compare::assert_near;
+use test_support::tensors::{host, json};
 
 #[test]
 fn hidden_states_logits_and_loss_are_those_of_transformers() {

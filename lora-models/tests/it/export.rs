@@ -8,7 +8,7 @@
 //! python lora-models/tests/fixtures/check_export.py target/tmp/export
 //! ```
 
-use crate::common::{Batch, TOLERANCE, Tensors, assert_near, fill_adapters, fixture, host, load};
+use crate::common::{Batch, TOLERANCE, fill_adapters, fixture, load, model_tensors};
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
 use lora_core::{LoraConfig, LoraError, TargetModules, merge};
@@ -17,6 +17,8 @@ use lora_models::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetens
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::{ExportOptions, LoraModel};
 use std::path::{Path, PathBuf};
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host};
 
 /// Where the exports of these tests lie.
 fn target(name: &str) -> PathBuf {
@@ -53,7 +55,7 @@ fn round_trip(
     );
 
     let device = Device::flex();
-    let batch = Batch::of(&Tensors::of_model(base), "right", &device);
+    let batch = Batch::of(&model_tensors(base), "right", &device);
     let logits = batch.logits(model);
     let (again, _) = Gpt2LmHead::load(&dir, &device).unwrap();
     let again_config = again.config().clone();
@@ -184,7 +186,7 @@ fn adapters_are_left_beside_the_exports_for_python() {
         model
             .save_adapter(&report, &dir, Some(base), Overwrite::Replace)
             .unwrap();
-        let batch = Batch::of(&Tensors::of_model(base), "right", &device);
+        let batch = Batch::of(&model_tensors(base), "right", &device);
         let logits = host(batch.logits(&model));
         let expected = Tensors::open(fixture("adapters").join(format!("{name}.safetensors")));
         assert_near(&logits, &expected.floats("logits").0, TOLERANCE, name);
@@ -209,7 +211,7 @@ fn adapters_on_both_ends_of_a_tied_model_are_left_for_python_too() {
         model
             .save_adapter(&report, &dir, Some("gpt2_tied"), Overwrite::Replace)
             .unwrap();
-        let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
+        let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
         let logits = host(batch.logits(&model));
         let (again, _) = load("gpt2_tied", &device).0.load_adapter(&dir).unwrap();
         assert_eq!(host(batch.logits(&again)), logits, "{name}");

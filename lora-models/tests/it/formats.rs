@@ -1,6 +1,6 @@
 //! Adapters of loralib and mlx-lm are read as what they compute, and come back as they were.
 
-use crate::common::{self, Tensors, assert_near, fixture};
+use crate::common::fixture;
 use lora_core::files::Overwrite;
 use lora_core::peft::PeftOptions;
 use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
@@ -10,6 +10,8 @@ use lora_models::formats::loralib::{self, LoralibOptions};
 use lora_models::formats::{AdapterFormat, mlx};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, transpose};
 
 fn file(name: &str) -> PathBuf {
     fixture("formats").join(name)
@@ -119,7 +121,7 @@ fn loralib_comes_back_as_it_was() {
         for ending in ["safetensors", "bin", "pt"] {
             let path = dir.path().join(format!("{name}.{ending}"));
             loralib::write(&again, &path, &Vec::new(), Overwrite::Refuse).unwrap();
-            assert_eq!(AdapterFormat::of(&path), Some(AdapterFormat::Loralib));
+            assert_eq!(AdapterFormat::detect(&path), Some(AdapterFormat::Loralib));
             let pickled = Checkpoint::open(&path).unwrap().source().is_pickle();
             assert_eq!(pickled, ending != "safetensors");
             let back = loralib::read(&path, &options).unwrap();
@@ -360,16 +362,13 @@ fn mlx_keeps_the_scale_and_turns_the_factors() {
         let adapter = of_peft(name);
         let path = dir.path().join(name);
         mlx::write(&adapter, &path, &rename, Overwrite::Refuse).unwrap();
-        assert_eq!(AdapterFormat::of(&path), Some(AdapterFormat::Mlx));
+        assert_eq!(AdapterFormat::detect(&path), Some(AdapterFormat::Mlx));
         let tensors = Tensors::open(path.join(mlx::WEIGHTS_FILE));
         let (module, factors) = adapter.modules.iter().next().unwrap();
         let module = module.replace("transformer.", "model.");
         let (values, shape) = tensors.floats(&format!("{module}.lora_a"));
         assert_eq!(shape, [factors.a.shape[1], factors.a.shape[0]]);
-        assert_eq!(
-            values,
-            common::transpose(&factors.a.values, &factors.a.shape)
-        );
+        assert_eq!(values, transpose(&factors.a.values, &factors.a.shape));
         let back = mlx::read(&path, &rename, adapter.options.clone()).unwrap();
         assert_eq!(back.modules, adapter.modules, "{name}");
         assert_eq!(back.config.rank, 3);
@@ -386,7 +385,7 @@ fn what_a_format_has_no_place_for_is_refused() {
     let to_loralib =
         |adapter: &StoredAdapter| loralib::write(adapter, &path, &Vec::new(), Overwrite::Refuse);
     let text = |result: Result<(), lora_models::ModelError>| result.unwrap_err().to_string();
-    assert!(text(to_mlx(&of_peft("bert_seq.random"))).contains("trained whole"));
+    assert!(text(to_mlx(&of_peft("bert_seq.random"))).contains("fully trained"));
     assert!(text(to_mlx(&of_peft("gpt2_tied.lora_bias"))).contains("bias on B"));
     assert!(text(to_loralib(&of_peft("gpt2_tied.dora"))).contains("magnitude"));
     assert!(text(to_loralib(&of_peft("bert_seq.pissa"))).contains("base that it changed"));

@@ -1,13 +1,15 @@
 //! The model computes what transformers computes, from every form of its files, and refuses files
 //! that are not its own.
 
-use crate::common::{Batch, TOLERANCE, Tensors, assert_near, fixture, host, load};
+use crate::common::{Batch, TOLERANCE, fixture, load, model_tensors};
 use burn::tensor::{Device, Int, Tensor};
 use lora_models::ModelError;
 use lora_models::checkpoint::{Checkpoint, SafetensorsExport};
 use lora_models::generate::KvCache;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use std::path::Path;
+use test_support::compare::assert_near;
+use test_support::tensors::host;
 
 #[test]
 fn logits_and_loss_are_those_of_transformers() {
@@ -15,7 +17,7 @@ fn logits_and_loss_are_those_of_transformers() {
     for name in ["gpt2_tied", "gpt2_untied", "gpt2_relu"] {
         let (model, config) = load(name, &device);
         assert_eq!(model.lm_head.is_none(), config.tie_word_embeddings);
-        let expected = Tensors::of_model(name);
+        let expected = model_tensors(name);
         for side in ["right", "left"] {
             let what = format!("{name}, {side}");
             let batch = Batch::of(&expected, side, &device);
@@ -31,7 +33,7 @@ fn logits_and_loss_are_those_of_transformers() {
 #[test]
 fn every_form_of_the_files_gives_the_same_model() {
     let device = Device::flex();
-    let expected = Tensors::of_model("gpt2_tied");
+    let expected = model_tensors("gpt2_tied");
     let batch = Batch::of(&expected, "right", &device);
     let reference = host(batch.logits(&load("gpt2_tied", &device).0));
     for (name, buffers) in [
@@ -56,9 +58,9 @@ fn every_form_of_the_files_gives_the_same_model() {
 #[test]
 fn half_precision_weights_are_computed_with_in_f32() {
     let device = Device::flex();
-    let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
+    let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
     for name in ["gpt2_tied_f16", "gpt2_tied_bf16"] {
-        let (values, _) = Tensors::of_model(name).floats("right.logits");
+        let (values, _) = model_tensors(name).floats("right.logits");
         let logits = batch.logits(&load(name, &device).0);
         batch.assert_logits(&logits, &values, TOLERANCE, name);
     }
@@ -231,14 +233,14 @@ fn a_model_that_was_loaded_for_training_trains() {
     let (model, _) = load("gpt2_relu", &device);
     let training = device.clone().autodiff();
     let model = model.train();
-    let batch = Batch::of(&Tensors::of_model("gpt2_relu"), "right", &training);
+    let batch = Batch::of(&model_tensors("gpt2_relu"), "right", &training);
     let grads = batch.loss(batch.logits(&model)).backward();
     let gradient = model.transformer.h[0].mlp.c_fc.weight.val().grad(&grads);
     assert!(gradient.is_some());
     // Its dropout is on: two passes differ. Without autodiff they do not.
     assert_ne!(host(batch.logits(&model)), host(batch.logits(&model)));
     let model = model.valid();
-    let batch = Batch::of(&Tensors::of_model("gpt2_relu"), "right", &device);
+    let batch = Batch::of(&model_tensors("gpt2_relu"), "right", &device);
     assert_eq!(host(batch.logits(&model)), host(batch.logits(&model)));
 }
 

@@ -317,7 +317,7 @@ fn what_may_not_be_read_says_how_it_could_be() {
     hub.serve(repo);
     let message = error("org/model", &options);
     assert!(
-        message.contains("access must be asked for") && message.contains("/org/model"),
+        message.contains("access must be requested") && message.contains("/org/model"),
         "{message}"
     );
     assert_nothing_is_half_there(cache.path());

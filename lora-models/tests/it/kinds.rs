@@ -1,7 +1,7 @@
 //! Every kind of adapter that PEFT makes computes here what it computes there, on every family, and
 //! goes back to PEFT.
 
-use crate::common::{self, Tensors, assert_near, fixture, host};
+use crate::common::{self, fixture, model_tensors};
 use crate::encoders;
 use crate::encoders::gradients::file_gradients;
 use burn::module::Module;
@@ -12,6 +12,8 @@ use lora_models::LoraModel;
 use lora_models::classifier::Classifier;
 use lora_models::gpt2::Gpt2LmHead;
 use std::path::PathBuf;
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host, json};
 
 /// The reference is in f64, and PiSSA's and OLoRA's start was taken out of the base in f32.
 const TOLERANCE: f32 = 5e-5;
@@ -31,7 +33,7 @@ impl Fixture for Gpt2LmHead {
 
     fn rows(&self, base: &str) -> (Tensor<2>, Vec<bool>) {
         let device = self.device();
-        let batch = common::Batch::of(&Tensors::of_model(base), "right", &device);
+        let batch = common::Batch::of(&model_tensors(base), "right", &device);
         let logits = batch.logits(self);
         let [examples, tokens, vocabulary] = logits.dims();
         (logits.reshape([examples * tokens, vocabulary]), batch.real)
@@ -188,7 +190,7 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
                 assert_eq!(ours, peft, "{name}: {tensor}");
             }
         }
-        let json = |dir: &PathBuf| encoders::json(&dir.join("adapter_config.json"));
+        let json = |dir: &PathBuf| json(&dir.join("adapter_config.json"));
         let (ours, peft) = (json(&path), json(&theirs));
         for key in [
             "r",

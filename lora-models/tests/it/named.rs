@@ -1,7 +1,7 @@
 //! Several adapters on one model: trees of PEFT, mixed batches as PEFT computes them, and a generation with an adapter for
 //! each prompt.
 
-use crate::common::{self, Tensors, assert_near, fixture, host};
+use crate::common::{self, fixture, model_tensors};
 use crate::encoders;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::files::Overwrite;
@@ -14,6 +14,8 @@ use lora_models::generate::{
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::{LoraModel, ModelAdapters, ModelError, generate_each};
 use std::collections::BTreeMap;
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host};
 
 /// The reference is in f64, and logits of GPT-2 are of the order of 10.
 const TOLERANCE: f32 = 3e-5;
@@ -51,7 +53,7 @@ fn mask_again(tensor: Tensor<2, Bool>) -> Tensor<2, Bool> {
 }
 
 fn gpt2_batch(base: &str, device: &Device) -> Twice<Gpt2LmHead> {
-    let batch = common::Batch::of(&Tensors::of_model(base), "right", device);
+    let batch = common::Batch::of(&model_tensors(base), "right", device);
     let (ids, mask) = (again(batch.ids), mask_again(batch.mask));
     Twice {
         logits: Box::new(move |model| {

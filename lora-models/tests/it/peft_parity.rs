@@ -1,8 +1,6 @@
 //! Adapters of PEFT give PEFT's logits and gradients, and come back as PEFT wrote them.
 
-use crate::common::{
-    Batch, TOLERANCE, Tensors, assert_near, fill_adapters, fixture, host, load, transpose,
-};
+use crate::common::{Batch, TOLERANCE, fill_adapters, fixture, load, model_tensors};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use lora_core::files::Overwrite;
@@ -11,6 +9,8 @@ use lora_models::LoraModel;
 use lora_models::ModelError;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use std::collections::BTreeMap;
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host, transpose};
 
 /// Adapters and the models that they are on.
 const ADAPTERS: &[(&str, &str)] = &[
@@ -76,7 +76,7 @@ fn logits_loss_and_gradients_are_those_of_peft() {
     for &(name, base) in ADAPTERS {
         let (model, report) = load(base, &device).0.load_adapter(adapter(name)).unwrap();
         let expected = expected(name);
-        let batch = Batch::of(&Tensors::of_model(base), "right", &device);
+        let batch = Batch::of(&model_tensors(base), "right", &device);
         let logits = batch.logits(&model);
         let (values, _) = expected.floats("logits");
         batch.assert_logits(&logits, &values, TOLERANCE, name);
@@ -115,7 +115,7 @@ fn the_keyword_all_linear_is_the_list_it_stands_for() {
     let read = |name: &str| {
         let model = load("gpt2_tied", &device).0;
         let (model, report) = model.load_adapter(adapter(name)).unwrap();
-        let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
+        let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
         (host(batch.logits(&model)), report.to_string())
     };
     assert_eq!(read("all_linear"), read("all_linear_keyword"));
@@ -127,7 +127,7 @@ fn copies_of_the_base_in_the_file_are_compared_with_the_model() {
     let device = Device::flex();
     let with_base = adapter("head_embed_with_base");
     let base = load("gpt2_untied", &device).0;
-    let batch = Batch::of(&Tensors::of_model("gpt2_untied"), "right", &device);
+    let batch = Batch::of(&model_tensors("gpt2_untied"), "right", &device);
     let (model, _) = base.clone().load_adapter(&with_base).unwrap();
     let (bare, _) = base.clone().load_adapter(adapter("head_embed")).unwrap();
     assert_eq!(host(batch.logits(&model)), host(batch.logits(&bare)));
@@ -222,7 +222,7 @@ fn slices_of_c_attn_are_the_standard_adapter_of_their_ranks_together() {
         file: Tensors::open(adapter("qv_slices").join("adapter_model.safetensors")),
     };
     let model = model.map(&mut to_slices);
-    let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
+    let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
     let (values, _) = expected("qv_slices").floats("logits");
     batch.assert_logits(&batch.logits(&model), &values, TOLERANCE, "attached");
 
@@ -256,7 +256,7 @@ fn a_merge_is_the_one_of_peft_and_a_detach_the_base() {
             "merged weight",
         );
     }
-    let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
+    let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
     let detached = detach(model);
     assert_eq!(host(batch.logits(&detached)), host(batch.logits(&base)));
 }
@@ -268,7 +268,7 @@ fn a_tied_head_keeps_the_base_when_the_embedding_is_adapted() {
     let config = LoraConfig::new(2).with_targets(TargetModules::names(["wte"]));
     let (model, _) = base.clone().attach(&config).unwrap();
     let model = fill_adapters(model);
-    let batch = Batch::of(&Tensors::of_model("gpt2_tied"), "right", &device);
+    let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
     let adapted = host(batch.logits(&model));
     assert_ne!(adapted, host(batch.logits(&base)));
     // A merge changes the embedding and leaves the head as it was.

@@ -1,10 +1,9 @@
 //! Prefixes of PEFT, alone and beside LoRA, give PEFT's logits, gradients and texts, and come back as PEFT wrote
 //! them; files that are not a model's own are refused.
 
-use crate::common::{self, Batch, TOLERANCE, Tensors, assert_near, fixture, host, load};
+use crate::common::{self, Batch, TOLERANCE, fixture, load, model_tensors};
 use crate::encoders;
 use crate::encoders::gradients::file_gradients;
-use crate::encoders::json;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use lora_core::files::Overwrite;
@@ -17,6 +16,8 @@ use lora_models::prefix::{PREFIX_DIR, PrefixConfig, beside, is_prefix};
 use lora_models::{ExportOptions, LoraModel};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host, json};
 
 /// Adapters, the models that they are on, and the number of virtual tokens.
 const CASES: &[(&str, &str, usize)] = &[
@@ -38,7 +39,7 @@ fn adapted(name: &str, base: &str, device: &Device) -> Gpt2LmHead {
 }
 
 fn logits(model: &Gpt2LmHead, base: &str) -> Vec<f32> {
-    let batch = Batch::of(&Tensors::of_model(base), "right", &model.device());
+    let batch = Batch::of(&model_tensors(base), "right", &model.device());
     host(batch.logits(model))
 }
 
@@ -51,7 +52,7 @@ fn logits_loss_and_gradients_are_those_of_peft() {
         let expected = Tensors::open(fixture("prefix").join(format!("{name}.safetensors")));
         for side in ["right", "left"] {
             let what = format!("{name}, {side}");
-            let batch = Batch::of(&Tensors::of_model(base), side, &device);
+            let batch = Batch::of(&model_tensors(base), side, &device);
             let logits = batch.logits(&model);
             let (values, _) = expected.floats(&format!("{side}.logits"));
             batch.assert_logits(&logits, &values, TOLERANCE, &what);

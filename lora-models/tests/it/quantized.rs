@@ -1,6 +1,6 @@
 //! Models with quantised weights compute what transformers computes with the weights of bitsandbytes.
 
-use crate::common::{TOLERANCE, Tensors, assert_near, fixture, host};
+use crate::common::{TOLERANCE, fixture, model_tensors};
 use crate::encoders::{self, encoder, logits_on, options};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
@@ -8,6 +8,8 @@ use lora_core::{LoraConfig, LoraLinear, Quantization, QuantizeConfig, TargetModu
 use lora_models::classifier::{Classifier, ClassifierOptions, Trunk};
 use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
 use lora_models::{ExportOptions, LoraModel};
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host};
 
 fn expected() -> Tensors {
     Tensors::open(fixture("quantized/expected.safetensors"))
@@ -31,7 +33,7 @@ fn classifier(name: &str, config: QuantizeConfig, device: &Device) -> Classifier
 
 /// Logits for the token after the last, of the batch that is padded on the left.
 fn next_logits(model: &Gpt2LmHead, name: &str, device: &Device) -> Vec<f32> {
-    let tensors = Tensors::of_model(name);
+    let tensors = model_tensors(name);
     let (mask, shape) = tensors.ints("left.attention_mask");
     let mask: Vec<bool> = mask.iter().map(|&real| real == 1).collect();
     let mask = Tensor::<2, Bool>::from_data(TensorData::new(mask, shape), device);

@@ -10,26 +10,26 @@ use super::check_corpus;
 use super::tokenizer_13a::tokenize;
 use crate::error::TrainError;
 
-/// The longest n-grams that are counted.
+/// Largest n-gram order.
 const MAX_ORDER: usize = 4;
 
-/// Corpus BLEU and what it is made of.
+/// Corpus BLEU and its components.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bleu {
-    /// The score, from 0 to 100.
+    /// Score, from 0 to 100.
     pub score: f64,
-    /// The precision of 1-grams to 4-grams, smoothed, from 0 to 100.
+    /// Smoothed precisions of 1-grams to 4-grams, from 0 to 100.
     pub precisions: [f64; MAX_ORDER],
-    /// What multiplies the score where the hypotheses are shorter than the references; 1 otherwise.
+    /// Brevity penalty: factor below 1 on the score if the hypotheses are shorter than the references.
     pub brevity_penalty: f64,
-    /// The words of all hypotheses.
+    /// Number of words in all hypotheses.
     pub hypothesis_length: usize,
-    /// The words of all references, each hypothesis' closest in length counting alone.
+    /// Number of words in the references, counting for each hypothesis the reference closest in length.
     pub reference_length: usize,
 }
 
 impl fmt::Display for Bleu {
-    /// The line that sacrebleu prints: `BLEU = 70.4 90.1/76.2/63.0/51.8 (BP = 1.000 …)`.
+    /// Formats the score as sacrebleu does: `BLEU = 70.4 90.1/76.2/63.0/51.8 (BP = 1.000 …)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [one, two, three, four] = self.precisions;
         let ratio = if self.reference_length == 0 {
@@ -46,16 +46,16 @@ impl fmt::Display for Bleu {
     }
 }
 
-/// The BLEU of `hypotheses` as one corpus, where `references[i]` are the references of hypothesis
-/// `i`, one or more and not the same number for each.
+/// Computes the BLEU of `hypotheses` as one corpus. `references[i]` holds the references of hypothesis
+/// `i`; their number may vary.
 ///
-/// Equal to sacrebleu's `corpus_bleu` at its defaults: case kept, tokenizer `13a`, exponential
-/// smoothing of orders without a match, the closest reference length (of two as close, the shorter),
-/// and all four orders counted even if no hypothesis is that long (the score is then 0). sacrebleu
-/// takes the transpose of `references`.
+/// Equal to sacrebleu's `corpus_bleu` at its defaults: case-sensitive, tokenizer `13a`, exponential
+/// smoothing of orders without a match, the closest reference length (the shorter one on a tie), and
+/// all four orders even if no hypothesis is that long (the score is then 0). sacrebleu expects the
+/// transpose of `references`.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length, are empty, or a hypothesis has no reference.
+/// Returns [`TrainError::Metric`] if the lengths differ, the corpus is empty, or a hypothesis has no reference.
 ///
 /// # Examples
 /// ```
@@ -86,7 +86,7 @@ where
     Ok(counts.score())
 }
 
-/// What is summed over the corpus before anything is divided.
+/// Counts, summed over the corpus.
 #[derive(Default)]
 struct Counts {
     hypothesis_length: usize,
@@ -101,7 +101,7 @@ impl Counts {
         let references: Vec<Vec<String>> =
             references.iter().map(|r| tokenize(r.as_ref())).collect();
 
-        // An n-gram counts as often as in the reference that has it most.
+        // Clipped counts: an n-gram matches at most as often as in the reference that has it most.
         let mut allowed: HashMap<&[String], usize> = HashMap::new();
         for reference in &references {
             for (ngram, count) in ngrams(reference) {
@@ -135,7 +135,7 @@ impl Counts {
         if self.matches == [0; MAX_ORDER] {
             return bleu;
         }
-        // Of the orders without a match, the first counts as half a match, the next as a quarter.
+        // The first order without a match counts as half a match, the next one as a quarter.
         let mut smoothing = 1.0;
         let counts = self.matches.iter().zip(&self.totals);
         for (precision, (&matches, &total)) in bleu.precisions.iter_mut().zip(counts) {
@@ -149,7 +149,7 @@ impl Counts {
                 100.0 * matches as f64 / total as f64
             };
         }
-        // The logarithm of a precision of 0 is minus infinity, and makes the score 0.
+        // The logarithm of a precision of 0 is minus infinity, which makes the score 0.
         let logs: f64 = bleu.precisions.iter().map(|precision| precision.ln()).sum();
         bleu.score = bleu.brevity_penalty * (logs / MAX_ORDER as f64).exp();
         bleu
@@ -167,7 +167,7 @@ impl Counts {
     }
 }
 
-/// The n-grams of orders 1 to 4 and how often each occurs.
+/// Counts the n-grams of orders 1 to 4.
 fn ngrams(words: &[String]) -> HashMap<&[String], usize> {
     let mut counts = HashMap::new();
     for order in 1..=MAX_ORDER {

@@ -6,17 +6,17 @@ use std::fmt;
 use super::{check_classes, check_pairs};
 use crate::error::TrainError;
 
-/// How the F1 of several classes becomes one number; `average` of scikit-learn's `f1_score`.
+/// Average of the F1 of several classes: `average` of scikit-learn's `f1_score`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Average {
-    /// Of classes 0 and 1, the F1 of class 1.
+    /// F1 of class 1, for classes 0 and 1 only.
     Binary,
-    /// The mean over classes, each counting the same.
+    /// Unweighted mean over classes.
     Macro,
-    /// From the sums of hits and misses over all classes. With one label an example it is the accuracy.
+    /// F1 of the hits and misses summed over all classes; with one label per example, the accuracy.
     Micro,
-    /// The mean over classes, each by how many examples have it as their label.
+    /// Mean over classes, weighted by the number of examples with the label.
     Weighted,
 }
 
@@ -31,25 +31,25 @@ impl fmt::Display for Average {
     }
 }
 
-/// How well one class is found. What divides by nothing is 0 (`zero_division=0` of scikit-learn).
+/// Precision, recall and F1 of one class; 0 where they are undefined (scikit-learn's `zero_division=0`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassScore {
     /// The class.
     pub class: usize,
-    /// The share of the examples predicted as this class that are of it.
+    /// Share of the examples predicted as this class that have its label.
     pub precision: f64,
-    /// The share of the examples of this class that are predicted as it.
+    /// Share of the examples with this label that are predicted as it.
     pub recall: f64,
-    /// The harmonic mean of the two.
+    /// Harmonic mean of precision and recall.
     pub f1: f64,
-    /// The examples of this class.
+    /// Number of examples with this label.
     pub support: usize,
 }
 
-/// The share of examples whose class is predicted.
+/// Computes the share of examples whose class is predicted.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length or are empty.
+/// Returns [`TrainError::Metric`] if the lengths differ or are zero.
 ///
 /// # Examples
 /// ```
@@ -64,13 +64,13 @@ pub fn accuracy(predictions: &[usize], labels: &[usize]) -> Result<f64, TrainErr
     Ok(correct.count() as f64 / labels.len() as f64)
 }
 
-/// The F1 score: equal to scikit-learn's `f1_score(labels, predictions, average=…, zero_division=0)`.
+/// Computes the F1 score, equal to scikit-learn's `f1_score(labels, predictions, average=…, zero_division=0)`.
 ///
-/// Classes that are neither predicted nor a label count in no average, as there: the mean over a model's five classes is
-/// taken over four where the data has only those.
+/// As in scikit-learn, classes that are neither predicted nor a label are left out of averages: with four of a model's five
+/// classes in the data, the mean is over four.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length or are empty, and for [`Average::Binary`] if there is a class other
+/// Returns [`TrainError::Metric`] if the lengths differ or are zero, and for [`Average::Binary`] if there is a class other
 /// than 0 and 1.
 ///
 /// # Examples
@@ -108,11 +108,11 @@ pub fn f1(predictions: &[usize], labels: &[usize], average: Average) -> Result<f
     })
 }
 
-/// Precision, recall and F1 of each class that is predicted or a label, in order: equal to scikit-learn's
+/// Computes precision, recall and F1 of each class that is predicted or a label, in order, equal to scikit-learn's
 /// `precision_recall_fscore_support(…, average=None, zero_division=0)`.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length or are empty.
+/// Returns [`TrainError::Metric`] if the lengths differ or are zero.
 ///
 /// # Examples
 /// ```
@@ -138,13 +138,13 @@ pub fn class_scores(
     Ok(count(predictions, labels).into_iter().map(score).collect())
 }
 
-/// Matthews' correlation coefficient for any number of classes, from -1 to 1: equal to scikit-learn's
-/// `matthews_corrcoef`, and 0 as there where it is undefined because only one class is predicted or a label.
+/// Computes Matthews' correlation coefficient for any number of classes, from -1 to 1, equal to scikit-learn's
+/// `matthews_corrcoef`. It is 0 where it is undefined: if only one class is predicted or a label.
 ///
 /// Gorodkin, *Comparing two K-category assignments by a K-category correlation coefficient*, 2004, equation 8.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length or are empty.
+/// Returns [`TrainError::Metric`] if the lengths differ or are zero.
 ///
 /// # Examples
 /// ```
@@ -158,7 +158,7 @@ pub fn class_scores(
 pub fn matthews(predictions: &[usize], labels: &[usize]) -> Result<f64, TrainError> {
     check_pairs("Matthews' correlation", predictions, labels)?;
     let counts = count(predictions, labels);
-    // In whole numbers, so that what cancels, cancels: each product is below the square of a slice's length.
+    // Integers cancel exactly; each product is below the square of a slice's length.
     let sum = |product: fn(&Counts) -> usize| -> i128 {
         counts.values().map(|counts| product(counts) as i128).sum()
     };
@@ -169,22 +169,22 @@ pub fn matthews(predictions: &[usize], labels: &[usize]) -> Result<f64, TrainErr
     let (predicted, labelled) = (|c: &Counts| c.predicted, |c: &Counts| c.labelled);
     let n = labels.len() as i128;
     let covariance = sum(|c| c.hits) * n - sum_of_products(predicted, labelled);
-    let of_predictions = n * n - sum_of_products(predicted, predicted);
-    let of_labels = n * n - sum_of_products(labelled, labelled);
-    if of_predictions == 0 || of_labels == 0 {
+    let prediction_variance = n * n - sum_of_products(predicted, predicted);
+    let label_variance = n * n - sum_of_products(labelled, labelled);
+    if prediction_variance == 0 || label_variance == 0 {
         return Ok(0.0);
     }
-    Ok(covariance as f64 / (of_predictions as f64 * of_labels as f64).sqrt())
+    Ok(covariance as f64 / (prediction_variance as f64 * label_variance as f64).sqrt())
 }
 
-/// What a class's scores are made of.
+/// Counts of one class.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
-    /// Examples predicted as this class, and of it.
+    /// Examples with this label that are predicted as this class.
     hits: usize,
     /// Examples predicted as this class.
     predicted: usize,
-    /// Examples of this class.
+    /// Examples with this label.
     labelled: usize,
 }
 
@@ -194,19 +194,20 @@ impl Counts {
     }
 }
 
-/// The counts of each class that occurs. In a map, so that one stray class number takes no memory for all below it.
+/// Counts the examples of each class that occurs. In a map, since a single large class number must not allocate memory for
+/// all smaller ones.
 fn count(predictions: &[usize], labels: &[usize]) -> BTreeMap<usize, Counts> {
     let mut counts: BTreeMap<usize, Counts> = BTreeMap::new();
     for (&prediction, &label) in predictions.iter().zip(labels) {
         counts.entry(prediction).or_default().predicted += 1;
-        let of_label = counts.entry(label).or_default();
-        of_label.labelled += 1;
-        of_label.hits += usize::from(prediction == label);
+        let by_label = counts.entry(label).or_default();
+        by_label.labelled += 1;
+        by_label.hits += usize::from(prediction == label);
     }
     counts
 }
 
-/// `part / whole`, 0 where that divides by 0.
+/// Computes `part / whole`; 0 if `whole` is 0.
 pub(super) fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 {
         0.0

@@ -1,15 +1,14 @@
-//! Which classes are taken for which.
+//! Confusion matrix of predicted classes.
 
 use std::fmt;
 
 use super::{check_classes, check_pairs};
 use crate::error::TrainError;
 
-/// The most classes a matrix is made for: it takes memory by their square.
+/// Largest number of classes; memory grows with its square.
 const MAX_CLASSES: usize = 4096;
 
-/// How many examples of each label were predicted as each class: rows are labels, columns predictions, as in
-/// scikit-learn's `confusion_matrix`.
+/// Number of examples by label (rows) and predicted class (columns), as in scikit-learn's `confusion_matrix`.
 ///
 /// # Examples
 /// ```
@@ -35,11 +34,11 @@ pub struct ConfusionMatrix {
 }
 
 impl ConfusionMatrix {
-    /// Counts the examples. Classes are named by their numbers until [`with_names`](Self::with_names).
+    /// Counts the examples. Classes are named by their index until [`with_names`](Self::with_names).
     ///
     /// # Errors
-    /// [`TrainError::Metric`] if the two differ in length or are empty, if one of them has a class that is not below
-    /// `classes`, or if those are more than 4096.
+    /// Returns [`TrainError::Metric`] if the lengths differ or are zero, a class is not below `classes`, or `classes` is
+    /// more than 4096.
     pub fn new(
         predictions: &[usize],
         labels: &[usize],
@@ -48,7 +47,7 @@ impl ConfusionMatrix {
         check_pairs("confusion matrix", predictions, labels)?;
         if classes > MAX_CLASSES {
             return Err(error(format!(
-                "{classes} classes; a table is made of at most {MAX_CLASSES}"
+                "{classes} classes; a confusion matrix has at most {MAX_CLASSES}"
             )));
         }
         check_classes("confusion matrix", predictions, labels, classes)?;
@@ -63,10 +62,10 @@ impl ConfusionMatrix {
         })
     }
 
-    /// The same counts with the classes' names, for display.
+    /// Sets the names of the classes, for display.
     ///
     /// # Errors
-    /// [`TrainError::Metric`] if there is not one name for each class.
+    /// Returns [`TrainError::Metric`] unless there is one name per class.
     pub fn with_names<N: Into<String>>(
         mut self,
         names: impl IntoIterator<Item = N>,
@@ -83,24 +82,24 @@ impl ConfusionMatrix {
         Ok(self)
     }
 
-    /// The number of classes.
+    /// Returns the number of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// The examples of `label` that were predicted as `prediction`; `None` if there is no such class.
+    /// Returns the number of examples with `label` that were predicted as `prediction`; `None` if there is no such class.
     pub fn get(&self, label: usize, prediction: usize) -> Option<u64> {
         self.row(label)?.get(prediction).copied()
     }
 
-    /// What the examples of `label` were predicted as; `None` if there is no such class.
+    /// Returns the counts of predictions for the examples with `label`; `None` if there is no such class.
     pub fn row(&self, label: usize) -> Option<&[u64]> {
         (label < self.classes).then(|| &self.counts[label * self.classes..][..self.classes])
     }
 }
 
 impl fmt::Display for ConfusionMatrix {
-    /// A table with the labels' names on the left and the predictions' above, columns as wide as they need.
+    /// Formats a table with labels on the left and predictions above.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const CORNER: &str = "label \\ prediction";
         let width = |text: &str| text.chars().count();

@@ -1,21 +1,21 @@
-//! Pearson's and Spearman's correlation, as SciPy computes them, and the mean errors of predicted numbers.
+//! Pearson's and Spearman's correlation, as `SciPy` computes them, and mean errors of predicted numbers.
 
 use super::check_pairs;
 use crate::error::TrainError;
 
-/// Pearson's correlation coefficient, from -1 to 1: the statistic of `scipy.stats.pearsonr`.
+/// Computes Pearson's correlation coefficient, from -1 to 1: the statistic of `scipy.stats.pearsonr`.
 ///
-/// `None` where it is undefined, for a single pair or where one side is constant: SciPy gives NaN there, or refuses.
+/// Returns `None` where it is undefined, for a single pair or a constant side: `SciPy` returns NaN or an error there.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length, are empty, or hold a number that is not finite.
+/// Returns [`TrainError::Metric`] if the lengths differ or are zero, or a number is not finite.
 ///
 /// # Examples
 /// ```
 /// use lora_train::metric::pearson;
 ///
 /// let correlation = pearson(&[1.0, 2.0, 4.0], &[1.0, 3.0, 2.0])?;
-/// // Less their means: (-4, -1, 5)/3 and (-1, 1, 0); 1 over the square root of 42/9 · 2.
+/// // Differences from the means: (-4, -1, 5)/3 and (-1, 1, 0); 1 over the square root of 42/9 · 2.
 /// assert!(correlation.is_some_and(|r| (r - 0.327_326_835_353_988_6).abs() < 1e-15));
 /// assert_eq!(pearson(&[2.0, 2.0], &[1.0, 3.0])?, None);
 /// # Ok::<(), lora_train::TrainError>(())
@@ -25,13 +25,13 @@ pub fn pearson(predictions: &[f64], labels: &[f64]) -> Result<Option<f64>, Train
     Ok(correlation(predictions, labels))
 }
 
-/// Spearman's rank correlation coefficient, from -1 to 1: the statistic of `scipy.stats.spearmanr`. Equal values share
-/// the mean of their ranks.
+/// Computes Spearman's rank correlation coefficient, from -1 to 1: the statistic of `scipy.stats.spearmanr`. Equal values
+/// share the mean of their ranks.
 ///
-/// `None` where it is undefined, for a single pair or where one side is constant: SciPy gives NaN there.
+/// Returns `None` where it is undefined, for a single pair or a constant side: `SciPy` returns NaN there.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length, are empty, or hold a number that is not finite.
+/// Returns [`TrainError::Metric`] if the lengths differ or are zero, or a number is not finite.
 ///
 /// # Examples
 /// ```
@@ -49,10 +49,10 @@ pub fn spearman(predictions: &[f64], labels: &[f64]) -> Result<Option<f64>, Trai
     Ok(correlation(&ranks(predictions), &ranks(labels)))
 }
 
-/// The mean of the squared differences.
+/// Computes the mean of the squared differences.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length, are empty, or hold a number that is not finite.
+/// Returns [`TrainError::Metric`] if the lengths differ or are zero, or a number is not finite.
 ///
 /// # Examples
 /// ```
@@ -67,10 +67,10 @@ pub fn mean_squared_error(predictions: &[f64], labels: &[f64]) -> Result<f64, Tr
     Ok(squares.sum::<f64>() / labels.len() as f64)
 }
 
-/// The mean of the differences' magnitudes.
+/// Computes the mean of the absolute differences.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length, are empty, or hold a number that is not finite.
+/// Returns [`TrainError::Metric`] if the lengths differ or are zero, or a number is not finite.
 ///
 /// # Examples
 /// ```
@@ -105,10 +105,10 @@ fn check_values(
     Ok(())
 }
 
-/// Pearson's coefficient by centred and scaled values, as SciPy takes it: neither a great mean nor great or small values
-/// cost digits. One root of the product, and not two: sides that are the same then give 1 exactly.
+/// Computes Pearson's coefficient of centered and scaled values, as `SciPy` does, so that neither a large mean nor large or
+/// small values lose precision. One square root of the product makes equal sides give exactly 1.
 fn correlation(x: &[f64], y: &[f64]) -> Option<f64> {
-    let (x, y) = (centred(x)?, centred(y)?);
+    let (x, y) = (centered(x)?, centered(y)?);
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let r = dot(&x, &y) / (dot(&x, &x) * dot(&y, &y)).sqrt();
     // Two points lie on a line.
@@ -116,30 +116,30 @@ fn correlation(x: &[f64], y: &[f64]) -> Option<f64> {
     Some(r.clamp(-1.0, 1.0))
 }
 
-/// The values less their mean, the farthest from it scaled to 1 or -1; `None` if they are all the same.
-fn centred(values: &[f64]) -> Option<Vec<f64>> {
+/// Subtracts the mean and scales the largest difference to 1 or -1; `None` if all values are equal.
+fn centered(values: &[f64]) -> Option<Vec<f64>> {
     let first = *values.first()?;
     if values.iter().all(|value| *value == first) {
         return None;
     }
     let n = values.len() as f64;
-    // Divided first: the sum of great values could be infinite.
+    // Divide first: the sum of large values could be infinite.
     let mean: f64 = values.iter().map(|value| value / n).sum();
-    let mut centred: Vec<f64> = values.iter().map(|value| value - mean).collect();
-    let greatest = centred.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
-    for value in &mut centred {
+    let mut centered: Vec<f64> = values.iter().map(|value| value - mean).collect();
+    let greatest = centered.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
+    for value in &mut centered {
         *value /= greatest;
     }
-    Some(centred)
+    Some(centered)
 }
 
-/// The rank of each value, from 1; equal values have the mean of the ranks that they take up.
+/// Returns the rank of each value, from 1; equal values share the mean of their ranks.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
     let mut ranks = vec![0.0; values.len()];
     let mut below = 0;
-    // By `==` and not by the order's own equality: 0 and -0 are the same value.
+    // Compared by `==`, unlike in the sort: 0 and -0 are equal.
     for tied in order.chunk_by(|&a, &b| values[a] == values[b]) {
         let rank = below as f64 + (tied.len() as f64 + 1.0) / 2.0;
         for &at in tied {

@@ -1,4 +1,4 @@
-//! Token classification: how many tokens have the right label, and how many entities are found whole.
+//! Metrics of token classification: over tokens, and over entities.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,20 +8,21 @@ use crate::error::TrainError;
 
 const METRIC: &str = "token classification";
 
-/// An entity in a sequence of tags: tokens `start..end` are one of kind `kind`.
+/// Entity in a sequence of tags: the tokens `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entity<'a> {
-    /// What follows the tag's `B-` or `I-`; empty for a bare `B` or `I`.
+    /// Kind of entity: the text after the tag's `B-` or `I-`; empty for a bare `B` or `I`.
     pub kind: &'a str,
-    /// Its first token.
+    /// Index of the first token.
     pub start: usize,
-    /// One past its last token.
+    /// Index after the last token.
     pub end: usize,
 }
 
-/// The entities that tags describe, read as leniently as the program `conlleval` and seqeval's default (`mode=None`) do:
-/// an `I-` that continues nothing begins an entity, and so does one whose kind differs from the tag before. Tags of the
-/// schemes IOB1, IOB2, IOE and IOBES (`B`, `I`, `O`, `E`, `S`) are understood; others are outside of entities.
+/// Extracts entities from tags, as leniently as the program `conlleval` and seqeval's default (`mode=None`).
+///
+/// An `I-` that continues no entity begins one, and so does one of another kind than the tag before. The schemes `IOB1`,
+/// `IOB2`, `IOE` and `IOBES` (`B`, `I`, `O`, `E`, `S`) are supported; other tags are outside of entities.
 ///
 /// # Examples
 /// ```
@@ -56,7 +57,7 @@ pub fn entities<'a>(tags: &[&'a str]) -> Vec<Entity<'a>> {
     found
 }
 
-/// A tag taken apart.
+/// Parsed tag.
 #[derive(Clone, Copy)]
 struct Tag<'a> {
     letter: char,
@@ -80,7 +81,7 @@ impl<'a> Tag<'a> {
         self.letter != 'O'
     }
 
-    /// Whether an entity begins with this tag, which is inside one, rather than goes on from the one before it.
+    /// Returns true if this tag, which is inside an entity, begins a new one after the tag `before`.
     fn begins_after(&self, before: &Tag<'_>) -> bool {
         matches!(self.letter, 'B' | 'S')
             || matches!(before.letter, 'O' | 'E' | 'S')
@@ -88,7 +89,7 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// The letter of a tag and the kind of entity; `None` if it is none.
+/// Splits a tag into its letter and the kind of entity; `None` if it is not a tag.
 fn parts(tag: &str) -> Option<(char, &str)> {
     let mut rest = tag.chars();
     let letter = rest.next().filter(|letter| "BIOES".contains(*letter))?;
@@ -99,7 +100,7 @@ fn parts(tag: &str) -> Option<(char, &str)> {
     }
 }
 
-/// Whether labels are the tags of entities: `O`, and `B-…` and `I-…` (or `E-…` and `S-…`) for the rest.
+/// Returns true if all labels are tags of entities: `O`, and `B-…` and `I-…` (or `E-…` and `S-…`).
 ///
 /// # Examples
 /// ```
@@ -117,7 +118,7 @@ pub fn are_entity_tags<S: AsRef<str>>(names: &[S]) -> bool {
     }) && inside
 }
 
-/// The names of the metrics of [`token_classification`]; the last three of entities alone.
+/// Names of the metrics of [`token_classification`]; the last three exist for entities only.
 pub const TOKEN_METRICS: &[&str] = &[
     "accuracy",
     "micro_f1",
@@ -127,23 +128,25 @@ pub const TOKEN_METRICS: &[&str] = &[
     "f1",
 ];
 
-/// The metrics of token classification. `predictions[i]` and `labels[i]` are the classes of sequence `i`'s tokens, which
-/// `names` names; tokens that are not to be judged (padding, all but the first of a word) are left out of both.
+/// Computes the metrics of token classification.
+///
+/// `predictions[i]` and `labels[i]` are the classes of the tokens in sequence `i`, and `names` are the names of the classes.
+/// Both leave out tokens without a label: padding, and all but the first token of a word.
 ///
 /// - `accuracy`: the share of tokens with the right label
 /// - `micro_f1`, `macro_f1`: scikit-learn's `f1_score` over tokens
-/// - `precision`, `recall`, `f1`: of whole [`entities`], seqeval's default, if [`are_entity_tags`] of the names; an
-///   entity counts as found if its kind and both ends are right
+/// - `precision`, `recall`, `f1`: over [`entities`], with seqeval's defaults, if the names [are tags](are_entity_tags); an
+///   entity is found if its kind and both ends are right
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length, in all or in a sequence, have no token, or a class without a name.
+/// Returns [`TrainError::Metric`] if the lengths differ, overall or in a sequence, there is no token, or a class has no name.
 ///
 /// # Examples
 /// ```
 /// use lora_train::metric::token_classification;
 ///
 /// let names = ["O", "B-PER", "I-PER"];
-/// // The second entity is found but not whole.
+/// // The second entity is found only in part.
 /// let metrics = token_classification(&[vec![1, 0], vec![0, 1, 0]], &[vec![1, 0], vec![0, 1, 2]], &names)?;
 /// assert_eq!(metrics["accuracy"], 0.8);
 /// assert_eq!(metrics["f1"], 0.5);
@@ -188,7 +191,7 @@ pub fn token_classification<S: AsRef<str>>(
     ]);
     if are_entity_tags(names) {
         let (precision, recall) = entity_precision_and_recall(predictions, labels, names);
-        // seqeval's formula, which is 0 and not undefined where nothing is found.
+        // seqeval's formula, which is 0 if nothing is found.
         let f1 = match precision + recall {
             0.0 => 0.0,
             sum => 2.0 * precision * recall / sum,
@@ -200,8 +203,8 @@ pub fn token_classification<S: AsRef<str>>(
     Ok(metrics)
 }
 
-/// Over all kinds of entities, and sequence by sequence: none reaches from one into the next. The classes are below the
-/// number of names.
+/// Computes precision and recall over all kinds of entities. Entities do not extend across sequences. Every class must have
+/// a name.
 fn entity_precision_and_recall<S: AsRef<str>>(
     predictions: &[Vec<usize>],
     labels: &[Vec<usize>],

@@ -1,4 +1,4 @@
-//! Metrics: what a generation is worth, how a model does on the tokens it is asked to predict, and how well it classifies.
+//! Metrics of generated text, of language models, and of classification and regression.
 //!
 //! | metric | equal to |
 //! | --- | --- |
@@ -6,13 +6,13 @@
 //! | [`corpus_rouge_l`] | the mean of `rouge_score`'s `rougeL`, `score_multi`, no stemmer |
 //! | [`RunningLoss`] | token-weighted mean loss, perplexity and token accuracy |
 //! | [`accuracy`], [`f1`], [`class_scores`], [`matthews`], [`ConfusionMatrix`] | scikit-learn, `zero_division=0` |
-//! | [`pearson`], [`spearman`] | `scipy.stats`; `None` where that gives NaN |
+//! | [`pearson`], [`spearman`] | `scipy.stats`; `None` instead of NaN |
 //! | [`mean_squared_error`], [`mean_absolute_error`] | scikit-learn |
 //! | [`token_classification`] | scikit-learn over tokens, seqeval's default over entities |
-//! | [`TaskMetric`] | GLUE: the metrics of a task, and the one that is its score |
+//! | [`TaskMetric`] | GLUE: the metrics of a task and its primary score |
 //!
-//! The first two take text and compare it with one or more references each. All but the running loss are tested against
-//! the Python packages' own numbers.
+//! BLEU and ROUGE-L compare texts with one or more references each. All metrics except the running loss are tested against
+//! results of the Python packages.
 
 mod bleu;
 mod classification;
@@ -35,8 +35,7 @@ pub use task::TaskMetric;
 
 use crate::error::TrainError;
 
-/// Refuses a corpus that is empty, whose halves are of different lengths, or that has a hypothesis
-/// without a reference.
+/// Checks that a corpus is not empty and that each hypothesis has at least one reference.
 fn check_corpus<H, R>(
     metric: &'static str,
     hypotheses: &[H],
@@ -61,7 +60,7 @@ fn check_corpus<H, R>(
     }
 }
 
-/// Refuses predictions and labels that are not the same number, or none.
+/// Checks that there are as many predictions as labels, and at least one.
 fn check_pairs<T>(metric: &'static str, predictions: &[T], labels: &[T]) -> Result<(), TrainError> {
     let message = if predictions.len() != labels.len() {
         format!(
@@ -70,14 +69,14 @@ fn check_pairs<T>(metric: &'static str, predictions: &[T], labels: &[T]) -> Resu
             labels.len()
         )
     } else if labels.is_empty() {
-        "nothing to judge; expected at least one example".to_string()
+        "no predictions; expected at least one example".to_string()
     } else {
         return Ok(());
     };
     Err(TrainError::Metric { metric, message })
 }
 
-/// Refuses a class that is not below `classes`.
+/// Checks that every class is below `classes`.
 fn check_classes(
     metric: &'static str,
     predictions: &[usize],
@@ -89,7 +88,7 @@ fn check_classes(
             return Err(TrainError::Metric {
                 metric,
                 message: format!(
-                    "{what} of example {at}, counted from 0, is class {}; with {classes} classes it must be below that",
+                    "{what} of example {at}, counted from 0, is class {}; with {classes} classes it must be below {classes}",
                     all[at]
                 ),
             });

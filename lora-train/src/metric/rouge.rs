@@ -1,4 +1,4 @@
-//! ROUGE-L, as the package `rouge_score` computes it without its stemmer.
+//! ROUGE-L, as the package `rouge_score` computes it without a stemmer.
 //!
 //! Lin, *ROUGE: a Package for Automatic Evaluation of Summaries*, 2004, section 3.
 
@@ -10,11 +10,11 @@ use crate::error::TrainError;
 /// Precision, recall and F1 of the longest common subsequence of words, each from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RougeL {
-    /// The share of the hypothesis' words that are in the subsequence.
+    /// Share of the hypothesis' words that are in the subsequence.
     pub precision: f64,
-    /// The share of the reference's words that are in the subsequence.
+    /// Share of the reference's words that are in the subsequence.
     pub recall: f64,
-    /// Their harmonic mean: the number that is usually called ROUGE-L.
+    /// Harmonic mean of both, the number usually reported as ROUGE-L.
     pub f1: f64,
 }
 
@@ -28,10 +28,10 @@ impl fmt::Display for RougeL {
     }
 }
 
-/// The ROUGE-L of one hypothesis against the reference that gives it the highest F1, as
-/// `RougeScorer(["rougeL"]).score_multi` takes it; all zero without a reference.
+/// Computes the ROUGE-L of a hypothesis against the reference with the highest F1, as
+/// `RougeScorer(["rougeL"]).score_multi` does; all zero without a reference.
 ///
-/// Words are runs of `a` to `z` and `0` to `9` after lower-casing; no other script has words here.
+/// Words are runs of `a` to `z` and `0` to `9` after lower-casing; other scripts are ignored.
 ///
 /// # Examples
 /// ```
@@ -46,7 +46,7 @@ pub fn rouge_l<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> RougeL {
     let mut best: Option<RougeL> = None;
     for reference in references {
         let score = score(&hypothesis, &Words::new(reference.as_ref()));
-        // Of equal ones the first stays, as there.
+        // The first one wins a tie, as in `rouge_score`.
         if best.is_none_or(|best| score.f1 > best.f1) {
             best = Some(score);
         }
@@ -54,11 +54,11 @@ pub fn rouge_l<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> RougeL {
     best.unwrap_or_default()
 }
 
-/// The mean of [`rouge_l`] over a corpus, where `references[i]` are the references of hypothesis
+/// Computes the mean of [`rouge_l`] over a corpus. `references[i]` holds the references of hypothesis
 /// `i`.
 ///
 /// # Errors
-/// [`TrainError::Metric`] if the two differ in length, are empty, or a hypothesis has no reference.
+/// Returns [`TrainError::Metric`] if the lengths differ, the corpus is empty, or a hypothesis has no reference.
 pub fn corpus_rouge_l<H, R>(hypotheses: &[H], references: &[Vec<R>]) -> Result<RougeL, TrainError>
 where
     H: AsRef<str>,
@@ -80,7 +80,7 @@ where
     })
 }
 
-/// A text, lower-cased, and its words as ranges of it.
+/// Lower-cased text, and its words as byte ranges.
 struct Words {
     text: String,
     ranges: Vec<std::ops::Range<usize>>,
@@ -133,7 +133,7 @@ fn score(hypothesis: &Words, reference: &Words) -> RougeL {
     }
 }
 
-/// The length of the longest common subsequence, by the usual table of which one row is kept.
+/// Computes the length of the longest common subsequence, keeping one row of the usual table.
 fn longest_common_subsequence(hypothesis: &Words, reference: &Words) -> usize {
     let reference: Vec<&str> = reference.iter().collect();
     // row[j]: the length for the hypothesis so far and the first j words of the reference.

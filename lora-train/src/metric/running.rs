@@ -1,9 +1,9 @@
-//! Loss, perplexity and accuracy over tokens, from sums.
+//! Running loss, perplexity and accuracy over tokens.
 
-/// Sums over tokens, and the means that follow from them.
+/// Running sums of loss and accuracy over tokens.
 ///
-/// Batches have different numbers of predicted tokens, so the mean of the batches' means is not the
-/// mean over tokens: sums are kept, and divided at the end.
+/// Batches have different numbers of predicted tokens, so the mean of their means is not the mean over
+/// tokens. Sums are kept instead, and divided at the end.
 ///
 /// # Examples
 /// ```
@@ -33,42 +33,41 @@ impl RunningLoss {
         self.tokens += tokens;
     }
 
-    /// Adds a batch by the mean of its losses over `tokens` predicted tokens. A batch without any
-    /// adds nothing, whatever its mean: that is 0 divided by 0.
+    /// Adds a batch by the mean of its losses over `tokens` predicted tokens. A batch without tokens,
+    /// whose mean is undefined, adds nothing.
     pub fn add_mean(&mut self, loss: f64, tokens: u64) {
         if tokens > 0 {
             self.add_sum(loss * tokens as f64, tokens);
         }
     }
 
-    /// Adds a batch in which `correct` of `judged` tokens were the most likely prediction. Apart
-    /// from the loss, because not every step computes it.
+    /// Adds a batch in which `correct` of `judged` tokens were the most likely prediction. Separate
+    /// from the loss, since not every step computes it.
     pub fn add_accuracy(&mut self, correct: u64, judged: u64) {
         self.correct += correct;
         self.judged += judged;
     }
 
-    /// Adds what another one has summed.
+    /// Adds the sums of another instance.
     pub fn merge(&mut self, other: &Self) {
         self.add_sum(other.loss, other.tokens);
         self.add_accuracy(other.correct, other.judged);
     }
 
-    /// The number of tokens the loss was summed over.
+    /// Returns the number of tokens in the loss.
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
 
-    /// The mean loss per token; `None` before the first.
+    /// Returns the mean loss per token; `None` before the first token.
     pub fn mean(&self) -> Option<f64> {
         (self.tokens > 0).then(|| self.loss / self.tokens as f64)
     }
 
-    /// The exponential of the mean loss; `None` before the first token.
+    /// Returns the exponential of the mean loss; `None` before the first token.
     ///
-    /// It is the perplexity only if the loss is the plain negative log-likelihood in nats, without
-    /// label smoothing. What is too great for an `f64` is [`f64::MAX`], so that it can be written as
-    /// JSON; a loss that is not a number stays that.
+    /// This is the perplexity only if the loss is the negative log-likelihood in nats, without label
+    /// smoothing. An overflow gives [`f64::MAX`], which JSON can represent; NaN stays NaN.
     pub fn perplexity(&self) -> Option<f64> {
         self.mean().map(|mean| {
             let perplexity = mean.exp();
@@ -80,7 +79,7 @@ impl RunningLoss {
         })
     }
 
-    /// The share of tokens predicted right, from 0 to 1; `None` if none was judged.
+    /// Returns the share of correctly predicted tokens, from 0 to 1; `None` before the first token.
     pub fn accuracy(&self) -> Option<f64> {
         (self.judged > 0).then(|| self.correct as f64 / self.judged as f64)
     }

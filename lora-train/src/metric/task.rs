@@ -1,4 +1,4 @@
-//! Which metrics a task is judged by, under the names of Hugging Face's `evaluate`, and which of them is its score.
+//! Metrics of a task, under the names of Hugging Face's `evaluate`, and its primary score.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use super::correlation::{mean_absolute_error, mean_squared_error, pearson, spear
 use super::{check_classes, check_pairs};
 use crate::error::TrainError;
 
-/// What a classification or regression task is judged by.
+/// Metrics of a classification or regression task.
 ///
 /// | metric | in the map | primary | GLUE |
 /// | --- | --- | --- | --- |
@@ -23,7 +23,7 @@ use crate::error::TrainError;
 /// use lora_train::metric::TaskMetric;
 ///
 /// let metric = TaskMetric::AccuracyAndF1;
-/// let metrics = metric.of_classes(&[1, 1, 0, 1], &[1, 0, 0, 1], 2)?;
+/// let metrics = metric.class_metrics(&[1, 1, 0, 1], &[1, 0, 0, 1], 2)?;
 /// assert_eq!((metrics["accuracy"], metrics["f1"]), (0.75, 0.8));
 /// assert_eq!(metric.score(&metrics), Some(0.775));
 /// # Ok::<(), lora_train::TrainError>(())
@@ -31,20 +31,20 @@ use crate::error::TrainError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskMetric {
-    /// The share of examples whose class is predicted.
+    /// Share of examples whose class is predicted.
     Accuracy,
-    /// Accuracy, and F1: that of class 1 where there are two classes, the macro mean where there are more.
+    /// Accuracy and F1: the F1 of class 1 for two classes, the macro mean for more.
     AccuracyAndF1,
     /// Matthews' correlation.
     Matthews,
     /// Pearson's and Spearman's correlation of predicted numbers.
     PearsonAndSpearman,
-    /// The mean squared and absolute errors of predicted numbers, and both correlations.
+    /// Mean squared and absolute errors of predicted numbers, and both correlations.
     Regression,
 }
 
 impl TaskMetric {
-    /// The names of its metrics in the map.
+    /// Returns the names of the metrics in the map.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Self::Accuracy => &["accuracy"],
@@ -55,12 +55,12 @@ impl TaskMetric {
         }
     }
 
-    /// Whether it judges predicted numbers, by [`of_values`](Self::of_values), and not classes.
+    /// Returns true for metrics of predicted numbers, computed by [`value_metrics`](Self::value_metrics).
     pub fn is_regression(self) -> bool {
         matches!(self, Self::PearsonAndSpearman | Self::Regression)
     }
 
-    /// The name of the metric that is the task's score, by which models are compared.
+    /// Returns the name of the primary metric, by which models are compared.
     pub fn primary(self) -> &'static str {
         match self {
             Self::Accuracy => "accuracy",
@@ -70,22 +70,22 @@ impl TaskMetric {
         }
     }
 
-    /// Whether the greater [`primary`](Self::primary) is the better one.
+    /// Returns true if a higher [`primary`](Self::primary) metric is better.
     pub fn higher_is_better(self) -> bool {
         self != Self::Regression
     }
 
-    /// The primary score among `metrics`; `None` where it is undefined, as [`of_values`](Self::of_values) says.
+    /// Returns the primary score among `metrics`; `None` where it is undefined, see [`value_metrics`](Self::value_metrics).
     pub fn score(self, metrics: &BTreeMap<String, f64>) -> Option<f64> {
         metrics.get(self.primary()).copied()
     }
 
-    /// The metrics of predicted classes, of which there are `classes`.
+    /// Computes the metrics of predicted classes; `classes` is the number of classes.
     ///
     /// # Errors
-    /// [`TrainError::Metric`] if the slices differ in length or are empty, have a class that is not below `classes`, or
-    /// the metric judges numbers.
-    pub fn of_classes(
+    /// Returns [`TrainError::Metric`] if the lengths differ or are zero, a class is not below `classes`, or the metric is for
+    /// numbers.
+    pub fn class_metrics(
         self,
         predictions: &[usize],
         labels: &[usize],
@@ -113,7 +113,7 @@ impl TaskMetric {
             Self::PearsonAndSpearman | Self::Regression => {
                 return Err(TrainError::Metric {
                     metric: name,
-                    message: "it judges numbers, but was given classes; choose accuracy, F1 or Matthews' correlation for \
+                    message: "it is for numbers, but the predictions are classes; choose accuracy, F1 or Matthews' correlation for \
                               a classification task"
                         .to_string(),
                 });
@@ -122,13 +122,15 @@ impl TaskMetric {
         Ok(metrics.0)
     }
 
-    /// The metrics of predicted numbers. A correlation that is undefined, because one side is constant or there is one
-    /// pair only, is left out, and so is the combined score; `evaluate` gives NaN for those.
+    /// Computes the metrics of predicted numbers.
+    ///
+    /// An undefined correlation, with a constant side or a single pair, is left out, and so is the combined score;
+    /// `evaluate` returns NaN for those.
     ///
     /// # Errors
-    /// [`TrainError::Metric`] if the slices differ in length, are empty, hold a number that is not finite, or the metric
-    /// judges classes.
-    pub fn of_values(
+    /// Returns [`TrainError::Metric`] if the lengths differ or are zero, a number is not finite, or the metric is for
+    /// classes.
+    pub fn value_metrics(
         self,
         predictions: &[f64],
         labels: &[f64],
@@ -136,7 +138,7 @@ impl TaskMetric {
         if !self.is_regression() {
             return Err(TrainError::Metric {
                 metric: self.name(),
-                message: "it judges classes, but was given numbers; choose a correlation or the mean squared error for \
+                message: "it is for classes, but the predictions are numbers; choose a correlation or the mean squared error for \
                           a regression task"
                     .to_string(),
             });
@@ -204,9 +206,9 @@ mod tests {
     fn each_metric_has_its_primary_in_its_map() {
         for metric in ALL {
             let metrics = if metric.is_regression() {
-                metric.of_values(&[1.0, 2.5, 3.0], &[1.0, 2.0, 1.5])
+                metric.value_metrics(&[1.0, 2.5, 3.0], &[1.0, 2.0, 1.5])
             } else {
-                metric.of_classes(&[1, 0, 1], &[1, 1, 1], 2)
+                metric.class_metrics(&[1, 0, 1], &[1, 1, 1], 2)
             };
             assert!(metric.score(&metrics.unwrap()).is_some(), "{metric}");
         }
@@ -222,7 +224,7 @@ mod tests {
     fn more_than_two_classes_have_the_macro_mean() {
         let (predictions, labels) = ([0, 1, 2, 2], [0, 1, 1, 2]);
         let metrics = TaskMetric::AccuracyAndF1
-            .of_classes(&predictions, &labels, 3)
+            .class_metrics(&predictions, &labels, 3)
             .unwrap();
         assert_eq!(
             metrics["f1"],
@@ -238,12 +240,12 @@ mod tests {
     fn constant_predictions_leave_the_correlations_out_and_keep_the_errors() {
         let (predictions, labels) = ([2.0; 3], [1.0, 2.0, 3.0]);
         let metrics = TaskMetric::PearsonAndSpearman
-            .of_values(&predictions, &labels)
+            .value_metrics(&predictions, &labels)
             .unwrap();
         assert!(metrics.is_empty(), "{metrics:?}");
         assert_eq!(TaskMetric::PearsonAndSpearman.score(&metrics), None);
         let metrics = TaskMetric::Regression
-            .of_values(&predictions, &labels)
+            .value_metrics(&predictions, &labels)
             .unwrap();
         assert_eq!(metrics.keys().collect::<Vec<_>>(), ["mae", "mse"]);
         assert_eq!(TaskMetric::Regression.score(&metrics), Some(2.0 / 3.0));
@@ -251,10 +253,10 @@ mod tests {
 
     #[test]
     fn classes_for_numbers_and_numbers_for_classes_are_errors() {
-        assert!(TaskMetric::Regression.of_classes(&[0], &[0], 2).is_err());
-        assert!(TaskMetric::Matthews.of_values(&[0.5], &[0.0]).is_err());
+        assert!(TaskMetric::Regression.class_metrics(&[0], &[0], 2).is_err());
+        assert!(TaskMetric::Matthews.value_metrics(&[0.5], &[0.0]).is_err());
         let error = TaskMetric::Accuracy
-            .of_classes(&[0, 1], &[0, 5], 3)
+            .class_metrics(&[0, 1], &[0, 5], 3)
             .unwrap_err();
         assert!(error.to_string().contains("class 5"), "{error}");
         assert!(error.to_string().contains("3 classes"), "{error}");

@@ -1,7 +1,7 @@
-//! The tokenizer `13a` of sacrebleu (`tokenizer_13a.py`, `tokenizer_re.py`), which is that of NIST's
-//! `mteval-v13a.pl`: what BLEU counts as a word.
+//! Tokenizer `13a` of sacrebleu (`tokenizer_13a.py`, `tokenizer_re.py`), the tokenizer of NIST's
+//! `mteval-v13a.pl`.
 
-/// The words of a segment.
+/// Splits a segment into words.
 pub(super) fn tokenize(segment: &str) -> Vec<String> {
     let mut text = segment
         .trim_end_matches(is_space)
@@ -9,14 +9,14 @@ pub(super) fn tokenize(segment: &str) -> Vec<String> {
         .replace("-\n", "")
         .replace('\n', " ");
     if text.contains('&') {
-        // In this order, so that `&amp;lt;` ends up as `<`, as it does there.
+        // In sacrebleu's order, so that `&amp;lt;` becomes `<`.
         text = text
             .replace("&quot;", "\"")
             .replace("&amp;", "&")
             .replace("&lt;", "<")
             .replace("&gt;", ">");
     }
-    // The rules below look at neighbours; the spaces give the first and the last character one.
+    // The rules below look at neighbours; the spaces add one to the first and the last character.
     let text = format!(" {text} ");
 
     let text = set_apart_symbols(&text);
@@ -29,8 +29,8 @@ pub(super) fn tokenize(segment: &str) -> Vec<String> {
         .collect()
 }
 
-/// White space as Python's `str.split` and `str.rstrip` see it: Unicode's, and the four separators
-/// of ASCII.
+/// Returns true for white space as defined by Python's `str.split` and `str.rstrip`: Unicode's, and the
+/// four separators of ASCII.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
@@ -51,7 +51,7 @@ fn dash(c: char) -> bool {
     c == '-'
 }
 
-/// `([\{-\~\[-\` -\&\(-\+\:-\@\/])` → ` \1 `: ASCII's symbols but `'`, `,`, `-` and `.`.
+/// `([\{-\~\[-\` -\&\(-\+\:-\@\/])` → ` \1 `: ASCII symbols except `'`, `,`, `-` and `.`.
 fn set_apart_symbols(text: &str) -> String {
     let mut result = String::with_capacity(text.len() * 2);
     for c in text.chars() {
@@ -64,9 +64,10 @@ fn set_apart_symbols(text: &str) -> String {
     result
 }
 
-/// Replaces each pair of neighbours of which the first satisfies `first` and the second `second`.
-/// As with a regular expression, matches do not overlap: in `a,,b` the second comma is not looked
-/// at again as the second half of a pair.
+/// Replaces each pair of neighbours that satisfy `first` and `second`.
+///
+/// As with a regular expression, matches do not overlap: in `a,,b` the second comma does not match
+/// again as the second half of a pair.
 fn substitute_pairs(
     text: &str,
     first: fn(char) -> bool,
@@ -91,7 +92,7 @@ fn substitute_pairs(
 mod tests {
     use super::*;
 
-    /// Expected values: `sacrebleu.tokenizers.tokenizer_13a.Tokenizer13a`, sacrebleu 2.6.0.
+    /// Expected values from `sacrebleu.tokenizers.tokenizer_13a.Tokenizer13a`, sacrebleu 2.6.0.
     #[test]
     fn segments_are_split_as_sacrebleu_splits_them() {
         for (segment, expected) in [

@@ -1,18 +1,18 @@
-//! How much each class counts in the loss.
+//! Class weights in the loss.
 
 use serde::{Deserialize, Serialize};
 
-/// How much each class counts in the loss.
+/// Weights of the classes in the loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "WeightsFile", into = "WeightsFile")]
 pub enum ClassWeighting {
-    /// By one over its share of the labels: `"balanced"`.
+    /// Inverse frequency of each class: `"balanced"`.
     Balanced,
-    /// As given: `[1.0, 2.5]`.
-    Given(Vec<f64>),
+    /// One weight per class: `[1.0, 2.5]`.
+    PerClass(Vec<f64>),
 }
 
-/// The form of [`ClassWeighting`] in a recipe.
+/// Form of [`ClassWeighting`] in a recipe.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum WeightsFile {
@@ -26,7 +26,7 @@ impl TryFrom<WeightsFile> for ClassWeighting {
     fn try_from(file: WeightsFile) -> Result<Self, String> {
         match file {
             WeightsFile::Word(word) => parse_weights(&word),
-            WeightsFile::List(weights) => Ok(Self::Given(weights)),
+            WeightsFile::List(weights) => Ok(Self::PerClass(weights)),
         }
     }
 }
@@ -35,7 +35,7 @@ impl From<ClassWeighting> for WeightsFile {
     fn from(weighting: ClassWeighting) -> Self {
         match weighting {
             ClassWeighting::Balanced => Self::Word("balanced".into()),
-            ClassWeighting::Given(weights) => Self::List(weights),
+            ClassWeighting::PerClass(weights) => Self::List(weights),
         }
     }
 }
@@ -47,6 +47,6 @@ pub(super) fn parse_weights(text: &str) -> Result<ClassWeighting, String> {
     let weights = text.split(',').map(|weight| weight.trim().parse());
     let weights: Result<Vec<f64>, _> = weights.collect();
     weights
-        .map(ClassWeighting::Given)
-        .map_err(|_| "expected `balanced`, or a number for each class".into())
+        .map(ClassWeighting::PerClass)
+        .map_err(|_| "expected `balanced` or one number per class".into())
 }

@@ -1,13 +1,13 @@
-//! Options of a training run, from the command line and from a recipe: one list for both.
+//! Options of a training run: flags of the command line and keys of a recipe.
 
 mod class_weights;
 mod reading;
+mod recipe;
 
 pub use class_weights::ClassWeighting;
 use class_weights::parse_weights;
 pub use reading::ReadingOptions;
 
-use crate::TrainError;
 use crate::device::DeviceName;
 use crate::task::TaskName;
 use crate::trainer::ScheduleKind;
@@ -15,52 +15,52 @@ use clap::Args;
 use lora_core::{BiasTraining, LoraInit, Quantization};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Options of `lora train`.
 ///
-/// Each is a flag of the command line and a key of a recipe (with `_` for `-`). What is given on
-/// the command line wins. `None` and `false` stand for "not given".
+/// Each option is a flag of the command line and a key of a recipe (with `_` for `-`). The command line takes
+/// precedence. `None` and `false` mean that an option is not given.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
-    /// Directory of the base model: config.json, weights and tokenizer as Hugging Face has them; built with the feature `hub`, also its name there.
+    /// Directory of the base model with config.json, weights and tokenizer in Hugging Face's format; with the feature `hub`, also a name on the Hub.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
-    /// What is learned: causal-lm, classification, regression, token-classification, or glue/NAME, such as glue/cola [default: causal-lm for GPT-2, classification for encoders].
+    /// Task: causal-lm, classification, regression, token-classification, or glue/NAME such as glue/cola [default: causal-lm for GPT-2, classification for encoders].
     #[arg(long, value_name = "TASK", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskName>,
-    /// PEFT adapter to start from [default: a fresh one].
+    /// PEFT adapter to start from [default: a new one].
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<PathBuf>,
-    /// Refuse an adapter to start from, or a checkpoint to go on with, that is known to be of another base, where otherwise a line warns.
+    /// Fail, instead of warning, if the adapter or checkpoint to continue from was trained on another base model.
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]
     pub strict_base: bool,
-    /// Training data. To classify: .jsonl, .csv or .tsv with `text`, `pair` where there are two, and `label`; CoNLL or .jsonl with `tokens` and `tags` for words; GLUE's own files. For causal-lm: .jsonl with `text` or `prompt` and `completion`, .csv or .tsv with such columns, E2E (`mr||reference`), or plain text.
+    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; E2E (`mr||reference`); plain text.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
-    /// Data to evaluate on, likewise.
+    /// Evaluation data, in the same formats.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_data: Option<PathBuf>,
-    /// Directory that receives adapter/, metrics.jsonl, checkpoints/ and recipe.toml.
+    /// Output directory for adapter/, metrics.jsonl, checkpoints/ and recipe.toml.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
-    /// Replace what an earlier run left in the output directory.
+    /// Overwrite the results of an earlier run in the output directory.
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]
     pub overwrite: bool,
-    /// Go on with the last checkpoint in the output directory, with the numbers of a run that was never interrupted.
+    /// Resume from the last checkpoint in the output directory; the results equal those of an uninterrupted run.
     #[arg(long, help_heading = "Files")]
     #[serde(skip)]
     pub resume: bool,
-    /// Also write the model with the adapter merged, to merged/ in the output directory.
+    /// Also write the model with the adapter merged into it, to merged/ in the output directory.
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]
     pub merge: bool,
@@ -73,15 +73,15 @@ pub struct TrainOptions {
     #[arg(long, value_name = "X", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
-    /// Probability of dropping an input of an adapter, in [0, 1) [default: 0].
+    /// Dropout probability of the adapters' inputs, in [0, 1) [default: 0].
     #[arg(long, value_name = "P", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
-    /// Modules to adapt, by name: `query,value`, slices as `c_attn[q,v]`, `all-linear`, or with `regex:` before it a pattern of the whole path [default: as PEFT for the model: c_attn; query,value; in_proj; query_proj,value_proj].
+    /// Modules to adapt: names such as `query,value`, slices such as `c_attn[q,v]`, `all-linear`, or `regex:` and a pattern of the full path [default: PEFT's for the model: c_attn; query,value; in_proj; query_proj,value_proj].
     #[arg(long, value_name = "A,B", value_parser = split_targets, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<TargetNames>,
-    /// Modules to leave alone, by name.
+    /// Modules to exclude, by name.
     #[arg(
         long,
         value_name = "A,B",
@@ -99,7 +99,7 @@ pub struct TrainOptions {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
-    /// Modules to train whole beside the adapters and to save with them; the head of a classifier always is.
+    /// Modules to train fully and to save with the adapter (PEFT's modules_to_save); a classifier's head always is.
     #[arg(
         long,
         value_name = "A,B",
@@ -108,7 +108,7 @@ pub struct TrainOptions {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modules_to_save: Option<Vec<String>>,
-    /// Start head and pooler afresh, whatever checkpoint or --adapter has: for another task than theirs.
+    /// Initialize head and pooler anew instead of loading them from the checkpoint or --adapter, to train another task.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub fresh_head: bool,
@@ -116,88 +116,88 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub rslora: bool,
-    /// How the factors start: `kaiming-uniform`, `gaussian`, `orthogonal`, at the weight's own largest part with `pissa`, `pissa-niter-N` (faster) or `olora`, or `random` [default: kaiming-uniform].
+    /// Initialization of the factors: `kaiming-uniform`, `gaussian`, `orthogonal`, `random`, or from the weight's principal components with `pissa`, `pissa-niter-N` (faster) or `olora` [default: kaiming-uniform].
     #[arg(long, value_name = "INIT", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<LoraInit>,
-    /// Train the magnitude of the weights apart from their direction (DoRA).
+    /// Train magnitude and direction of the weights separately (DoRA).
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub dora: bool,
-    /// Give the factor B a bias.
+    /// Add a bias to the factor B.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub lora_bias: bool,
-    /// Biases of the model to train beside the adapters: `none`, `all` or `lora-only` [default: none].
+    /// Biases of the model to train with the adapters: `none`, `all` or `lora-only` [default: none].
     #[arg(long, value_name = "WHICH", value_parser = parse_bias, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<BiasTraining>,
-    /// Train the biases and the head only, without adapters (BitFit).
+    /// Train only the biases and the head, without adapters (BitFit).
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub bitfit: bool,
-    /// Train the keys and values of this many virtual tokens before every text too (prefix tuning; GPT-2).
+    /// Also train keys and values of N virtual tokens before every text (prefix tuning; GPT-2).
     #[arg(long, value_name = "N", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<usize>,
-    /// Train the prefix alone, without adapters.
+    /// Train only the prefix, without adapters.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub prefix_only: bool,
-    /// Other ranks by the end of the module's path; in a recipe a table.
+    /// Ranks of single modules, by the end of the module's path; a table in a recipe.
     #[arg(skip)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rank_pattern: BTreeMap<String, usize>,
-    /// Other alphas by the end of the module's path; in a recipe a table.
+    /// Alphas of single modules, by the end of the module's path; a table in a recipe.
     #[arg(skip)]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub alpha_pattern: BTreeMap<String, f64>,
-    /// Keep the frozen weights in 4 or 8 bits while adapters train in floats (QLoRA): nf4 or int8 [default: in floats].
+    /// Quantize the frozen weights while the adapters train in floating point (QLoRA): nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantization>,
-    /// Train all weights instead of an adapter: the baseline.
+    /// Train all weights instead of an adapter, as a baseline.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub full: bool,
-    /// With --full: start from random weights; the model directory then needs config.json and a tokenizer only.
+    /// With --full, start from random weights; the model directory then needs only config.json and a tokenizer.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub from_scratch: bool,
 
-    /// Highest learning rate [default: 2e-4].
+    /// Peak learning rate [default: 2e-4].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
-    /// How many times as fast the factors B learn as the factors A: LoRA+, whose authors take 16 [default: 1].
+    /// LoRA+: ratio of the learning rates of the factors B and A; its authors use 16 [default: 1].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loraplus_lr_ratio: Option<f64>,
-    /// With it, the learning rate of adapters on embeddings [default: 1e-6, as in PEFT].
+    /// LoRA+: learning rate of adapters on embeddings [default: 1e-6, as in PEFT].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loraplus_lr_embedding: Option<f64>,
-    /// Decoupled weight decay; never on biases and norms [default: 0.01].
+    /// Decoupled weight decay, not applied to biases and norms [default: 0.01].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// Decay of the mean of the gradients [default: 0.9].
+    /// Decay of the running mean of the gradients [default: 0.9].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta1: Option<f64>,
-    /// Decay of the mean of the squared gradients [default: 0.999].
+    /// Decay of the running mean of the squared gradients [default: 0.999].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta2: Option<f64>,
-    /// Added to the root of that [default: 1e-8].
+    /// Epsilon, added to the square root of the second moment [default: 1e-8].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon: Option<f64>,
-    /// Learning rate after the warm-up: linear to zero, cosine to zero, or constant [default: linear].
+    /// Schedule of the learning rate after the warm-up: linear (to zero), cosine (to zero) or constant [default: linear].
     #[arg(long, value_name = "KIND", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleKind>,
-    /// Steps over which the learning rate rises from zero [default: 0].
+    /// Number of steps over which the learning rate rises from zero [default: 0].
     #[arg(
         long,
         value_name = "N",
@@ -206,11 +206,11 @@ pub struct TrainOptions {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<usize>,
-    /// The same as a share of all steps, in [0, 1].
+    /// Warm-up as a share of all steps, in [0, 1].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_ratio: Option<f64>,
-    /// Largest norm of all gradients together; 0 switches clipping off [default: 1].
+    /// Largest norm of all gradients together; 0 disables clipping [default: 1].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
@@ -219,16 +219,16 @@ pub struct TrainOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_smoothing: Option<f64>,
 
-    /// How much each class counts in the loss: `balanced`, by one over its share of the labels, or a number for each [default: all alike].
+    /// Weights of the classes in the loss: `balanced` (inverse frequency) or one number per class [default: equal].
     #[arg(long, value_name = "W,W", value_parser = parse_weights, help_heading = "Optimization (AdamW)")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeighting>,
 
-    /// Examples in a forward pass [default: 8].
+    /// Number of examples in a forward pass [default: 8].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
-    /// Most tokens in a forward pass, padding counted, in place of a number of examples.
+    /// Token budget of a forward pass, including padding, instead of a number of examples.
     #[arg(
         long,
         value_name = "N",
@@ -237,85 +237,85 @@ pub struct TrainOptions {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_tokens: Option<usize>,
-    /// Put the examples of a batch one behind another in one row, so that nothing is padded; none sees another. For causal-lm.
+    /// Pack the examples of a batch into one row without padding; each attends to itself only. For causal-lm.
     #[arg(long, help_heading = "Batches")]
     #[serde(skip_serializing_if = "is_false")]
     pub packing: bool,
-    /// Forward passes in an optimizer step; the loss is averaged over the tokens of all [default: 1].
+    /// Number of forward passes per optimizer step; the loss is averaged over all their tokens [default: 1].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_accumulation: Option<usize>,
-    /// Keep the inputs of blocks only, and compute the rest again in the backward pass: less memory, a third more time.
+    /// Keep only the inputs of blocks and recompute the rest in the backward pass: less memory, a third more time.
     #[arg(long, help_heading = "Batches")]
     #[serde(skip_serializing_if = "is_false")]
     pub checkpoint_activations: bool,
-    /// Longest example in tokens, the rest is cut off [default: 512, at most the model's].
+    /// Maximum length of an example in tokens; the rest is truncated [default: 512, or the model's maximum if lower].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
-    /// Times to go through the data [default: 3].
+    /// Number of passes over the data [default: 3].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,
-    /// Optimizer steps to take, whatever the epochs.
+    /// Number of optimizer steps, regardless of the epochs.
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<usize>,
-    /// Take the examples in the order of the file.
+    /// Keep the examples in the order of the file.
     #[arg(long, help_heading = "Batches")]
     #[serde(skip_serializing_if = "is_false")]
     pub no_shuffle: bool,
-    /// Shuffle without putting examples of like length together.
+    /// Shuffle without grouping examples of similar length.
     #[arg(long, help_heading = "Batches")]
     #[serde(skip_serializing_if = "is_false")]
     pub no_group_by_length: bool,
-    /// Seed of everything random [default: 42].
+    /// Seed of all random numbers [default: 42].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Names of the classes, by index [default: those of the data, sorted; GLUE's own].
+    /// Names of the classes, in order [default: the labels in the data, sorted; for GLUE its own].
     #[arg(long, value_name = "A,B", value_delimiter = ',', help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
 
-    /// How to read the data.
+    /// Options for reading the data.
     #[command(flatten)]
     #[serde(flatten)]
     pub reading: ReadingOptions,
 
-    /// Evaluate after this many steps [default: after each epoch].
+    /// Interval of evaluations in steps [default: each epoch].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_steps: Option<usize>,
-    /// Examples in a forward pass of an evaluation [default: the batch size].
+    /// Number of examples in a forward pass of an evaluation [default: the batch size].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_batch_size: Option<usize>,
-    /// Before and after training, generate for this many prompts of the evaluation data and score BLEU and ROUGE-L [default: 0].
+    /// Number of prompts of the evaluation data to generate for, before and after training, scored by BLEU and ROUGE-L [default: 0].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generate_prompts: Option<usize>,
-    /// Most tokens to generate for each [default: 64].
+    /// Maximum number of tokens to generate per prompt [default: 64].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_new_tokens: Option<usize>,
-    /// Beams to generate with; 1 is greedy [default: 1].
+    /// Number of beams; 1 is greedy search [default: 1].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beams: Option<usize>,
-    /// Stop after this many evaluations without a better one, and keep the best adapter.
+    /// Stop after N evaluations without improvement, and keep the best adapter.
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<usize>,
-    /// The metric that says which evaluation is the best [default: the task's score; for causal-lm the loss].
+    /// Metric that decides the best evaluation [default: the task's primary score; for causal-lm the loss].
     #[arg(long, value_name = "NAME", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
-    /// Keep the adapter of the best evaluation instead of the last.
+    /// Keep the adapter of the best evaluation instead of the last one.
     #[arg(long, help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "is_false")]
     pub keep_best: bool,
-    /// Write a checkpoint after this many steps [default: after each epoch]; 0 writes none.
+    /// Interval of checkpoints in steps; 0 writes none [default: each epoch].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_steps: Option<usize>,
@@ -326,7 +326,7 @@ pub struct TrainOptions {
     pub device: Option<DeviceName>,
 }
 
-/// Target modules as a user writes them.
+/// Target modules in an option or a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TargetNames {
@@ -334,15 +334,6 @@ pub enum TargetNames {
     Text(String),
     /// `["c_attn", "c_proj"]`.
     List(Vec<String>),
-}
-
-/// Whether a model that is given in `folder` is meant by its name on the Hub: it is no directory there,
-/// and looks like none.
-fn is_name(model: &Path, folder: &Path) -> bool {
-    let plain = model
-        .components()
-        .all(|component| matches!(component, std::path::Component::Normal(_)));
-    plain && model.components().count() <= 2 && !folder.join(model).exists()
 }
 
 fn is_false(value: &bool) -> bool {
@@ -353,156 +344,11 @@ pub(crate) fn split_targets(text: &str) -> Result<TargetNames, std::convert::Inf
     Ok(TargetNames::Text(text.into()))
 }
 
-/// Parses a word as serde would: the names are those of recipes.
+/// Parses a word by its serde name, as in recipes.
 fn parse_word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::from(text)).map_err(|error| error.to_string())
 }
 
 fn parse_bias(text: &str) -> Result<BiasTraining, String> {
     parse_word(&text.replace('-', "_"))
-}
-
-/// No recipe is anywhere near this size.
-const RECIPE_LIMIT: u64 = 1 << 20;
-
-impl TrainOptions {
-    /// Reads a recipe. Its paths are relative to its own directory.
-    ///
-    /// # Errors
-    /// If it cannot be read, is no TOML or has an unknown key; the message names line and key.
-    pub fn from_recipe(path: &Path) -> Result<Self, TrainError> {
-        let malformed = |error: &dyn std::fmt::Display| {
-            TrainError::config("recipe", format!("{}: {error}", path.display()))
-        };
-        let bytes = lora_core::files::read_bounded(path, RECIPE_LIMIT)?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| malformed(&error))?;
-        let mut options: Self = toml::from_str(text).map_err(|error| malformed(&error))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let named = options.model.clone().filter(|model| is_name(model, folder));
-        for file in options.paths() {
-            if file.is_relative() {
-                *file = folder.join(&file);
-            }
-        }
-        if named.is_some() {
-            options.model = named;
-        }
-        Ok(options)
-    }
-
-    /// Every path among the options.
-    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        [
-            &mut self.model,
-            &mut self.adapter,
-            &mut self.data,
-            &mut self.eval_data,
-            &mut self.output,
-        ]
-        .into_iter()
-        .flatten()
-    }
-
-    /// The same with absolute paths, so that it means the same from anywhere.
-    ///
-    /// # Errors
-    /// If the working directory is gone.
-    pub fn absolute(mut self) -> Result<Self, TrainError> {
-        let named = self.model.clone();
-        let named = named.filter(|model| is_name(model, Path::new("")));
-        for path in self.paths() {
-            *path = std::path::absolute(&path).map_err(TrainError::io(path.clone()))?;
-        }
-        if named.is_some() {
-            self.model = named;
-        }
-        Ok(self)
-    }
-
-    /// Fills what is not given from a recipe.
-    ///
-    /// Options that exclude each other, such as the two kinds of warm-up, go together: one of them
-    /// on the command line hides the recipe's.
-    pub fn or(self, mut recipe: Self) -> Result<Self, TrainError> {
-        if self.warmup_steps.is_some() || self.warmup_ratio.is_some() {
-            recipe.warmup_steps = None;
-            recipe.warmup_ratio = None;
-        }
-        if self.batch_size.is_some() || self.batch_tokens.is_some() {
-            recipe.batch_size = None;
-            recipe.batch_tokens = None;
-        }
-        // Both serialize what is given only: the command line's keys replace the recipe's.
-        let as_table = |options: &Self| {
-            toml::Table::try_from(options)
-                .map_err(|error| TrainError::config("recipe", error.to_string()))
-        };
-        let resume = self.resume;
-        let mut merged = as_table(&recipe)?;
-        merged.extend(as_table(&self)?);
-        let mut options: Self = merged
-            .try_into()
-            .map_err(|error: toml::de::Error| TrainError::config("recipe", error.to_string()))?;
-        options.resume = resume;
-        Ok(options)
-    }
-
-    /// As a recipe.
-    ///
-    /// # Errors
-    /// If a path is not Unicode.
-    pub fn to_toml(&self) -> Result<String, TrainError> {
-        toml::to_string(self).map_err(|error| TrainError::config("recipe", error.to_string()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_wins_over_the_recipe_and_the_rest_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("recipe.toml");
-        let recipe = "model = \"base\"\nrank = 4\nalpha = 32.0\ntargets = [\"c_attn[q,v]\"]\n\
-                      warmup_steps = 500\nno_shuffle = true\n[rank_pattern]\nc_fc = 2\n";
-        std::fs::write(&path, recipe).unwrap();
-        // A model that is not there is meant by its name on the Hub.
-        let named = TrainOptions::from_recipe(&path).unwrap();
-        assert_eq!(named.model, Some("base".into()));
-        std::fs::create_dir(dir.path().join("base")).unwrap();
-        let recipe = TrainOptions::from_recipe(&path).unwrap();
-        assert_eq!(recipe.model, Some(dir.path().join("base")));
-        let flags = TrainOptions {
-            rank: Some(16),
-            warmup_ratio: Some(0.1),
-            resume: true,
-            ..TrainOptions::default()
-        };
-        let options = flags.or(recipe).unwrap();
-        assert_eq!((options.rank, options.alpha), (Some(16), Some(32.0)));
-        assert_eq!(
-            (options.warmup_steps, options.warmup_ratio),
-            (None, Some(0.1))
-        );
-        assert!(options.no_shuffle && options.resume);
-        assert_eq!(options.rank_pattern["c_fc"], 2);
-        let again: TrainOptions = toml::from_str(&options.to_toml().unwrap()).unwrap();
-        assert_eq!(
-            again,
-            TrainOptions {
-                resume: false,
-                ..options
-            }
-        );
-    }
-
-    #[test]
-    fn an_unknown_key_of_a_recipe_is_an_error_that_names_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("recipe.toml");
-        std::fs::write(&path, "rnak = 4\n").unwrap();
-        let error = TrainOptions::from_recipe(&path).unwrap_err().to_string();
-        assert!(error.contains("rnak"), "{error}");
-    }
 }

@@ -1,11 +1,11 @@
-//! How to read data files.
+//! Options for reading data files.
 
 use super::{is_false, parse_word};
 use crate::data::{DataFormat, TextDocuments};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-/// How to read data files.
+/// Options for reading data files.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReadingOptions {
@@ -13,39 +13,39 @@ pub struct ReadingOptions {
     #[arg(long, value_name = "FORMAT", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<DataFormat>,
-    /// Column or key with texts [default: text]; with words for token-classification [default: tokens].
+    /// Column or key of the text [default: text]; for token-classification, of the words [default: tokens].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_column: Option<String>,
-    /// Column or key with the second texts of pairs [default: pair, where it is there].
+    /// Column or key of the second text of a pair [default: pair, if there is one].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pair_column: Option<String>,
-    /// Column or key with labels [default: label].
+    /// Column or key of the label [default: label].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
-    /// Column or key with prompts [default: prompt].
+    /// Column or key of the prompt [default: prompt].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_column: Option<String>,
-    /// Column or key with completions [default: completion].
+    /// Column or key of the completion [default: completion].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_column: Option<String>,
-    /// Plain text: a document is a line, a block between blank lines, or the file [default: block].
+    /// Unit of a document in plain text: line, block (between blank lines) or file [default: block].
     #[arg(long, value_name = "KIND", value_parser = parse_documents, help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<TextDocuments>,
-    /// Put texts end to end and cut them into examples of the longest length, to pretrain on.
+    /// Concatenate texts and split them into examples of the maximum length, for pretraining.
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "is_false")]
     pub concatenate: bool,
-    /// Learn the prompt too, not the completion alone.
+    /// Include the prompt in the loss, not only the completion.
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "is_false")]
     pub loss_on_prompt: bool,
-    /// Do not end examples with the end-of-text token.
+    /// Do not append the end-of-text token to examples.
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "is_false")]
     pub no_eos: bool,

@@ -1,14 +1,10 @@
 //! Causal language modelling: predict the next token.
 
 use crate::TrainError;
-use crate::data::{Batch, ClassTargets, Example};
+use crate::data::{Batch, ClassTargets};
 use crate::host;
-use crate::trainer::{
-    self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
-};
+use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::named::in_rows;
@@ -27,8 +23,6 @@ pub struct CausalLm {
     pub model: Gpt2LmHead,
     label_smoothing: f64,
     checkpoints_activations: bool,
-    #[module(skip)]
-    tap: OptimizerTap,
 }
 
 /// How well each labelled token of a batch was predicted, without label smoothing.
@@ -49,7 +43,6 @@ impl CausalLm {
             model,
             label_smoothing,
             checkpoints_activations: false,
-            tap: OptimizerTap::default(),
         }
     }
 
@@ -157,15 +150,6 @@ impl TrainStep for CausalLm {
             self.loss_of(hidden, &micro.batch, &options).loss
         })
     }
-
-    fn optimize(
-        self,
-        optimizer: &mut ModuleOptimizer,
-        lr: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        trainer::optimize(self, optimizer, lr, grads)
-    }
 }
 
 impl InferenceStep for CausalLm {
@@ -176,11 +160,5 @@ impl InferenceStep for CausalLm {
         StepOutput {
             loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
         }
-    }
-}
-
-impl Task<Example> for CausalLm {
-    fn tap(&self) -> &OptimizerTap {
-        &self.tap
     }
 }

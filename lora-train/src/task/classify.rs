@@ -1,57 +1,49 @@
-//! Classification and scoring of texts, and tagging of words.
+//! Classification and regression of texts, and token classification.
 
 use crate::TrainError;
-use crate::data::{Batch, ClassTargets, ClassWeights, Example, Targets};
+use crate::data::{Batch, ClassTargets, ClassWeights, Targets};
 use crate::host;
-use crate::trainer::{
-    self, MicroBatch, OptimizerTap, StepOutput, Task, checkpointed_step, train_step,
-};
+use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
-use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::ops::{CrossEntropy, loss_of_logits};
 use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, EncoderInput};
 
-/// Encoder with a head and their loss.
+/// Encoder and head with their loss.
 ///
 /// For a class y with weight `w_y`, label smoothing ε and K classes, the loss is
-/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in PyTorch, averaged over the weights of the labels.
-/// For a score, it is the squared error, averaged over the examples.
+/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in `PyTorch`, averaged over the weights of the
+/// labels. For a score it is the squared error, averaged over the examples.
 #[derive(Module, Debug)]
 pub struct Classify {
-    /// Model.
+    /// Model with its head.
     pub model: Classifier,
     label_smoothing: f64,
     #[module(skip)]
     weights: ClassWeights,
     checkpoints_activations: bool,
-    #[module(skip)]
-    tap: OptimizerTap,
 }
 
 impl Classify {
-    /// Creates the task for a model, with label smoothing in [0, 1) and weights of the classes.
+    /// Creates a task from a model, with label smoothing in [0, 1) and class weights.
     pub fn new(model: Classifier, label_smoothing: f64, weights: ClassWeights) -> Self {
         Self {
             model,
             label_smoothing,
             weights,
             checkpoints_activations: false,
-            tap: OptimizerTap::default(),
         }
     }
 
-    /// Enables activation checkpointing: training keeps the inputs of blocks only, and computes the rest again in the
-    /// backward pass.
+    /// Enables activation checkpointing: training keeps only the inputs of blocks and recomputes the rest in the backward pass.
     pub fn with_checkpointed_activations(mut self, on: bool) -> Self {
         self.checkpoints_activations = on;
         self
     }
 
-    /// Puts a batch on the model's device.
+    /// Builds the model's input from a batch.
     fn input(&self, batch: &Batch) -> EncoderInput {
         let device = self.model.device();
         let shape = [batch.batch, batch.seq];
@@ -67,17 +59,16 @@ impl Classify {
         }
     }
 
-    /// Returns the outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
+    /// Computes the outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
     fn outputs(&self, batch: &Batch) -> Tensor<2> {
         let input = self.input(batch);
         self.model.forward(input.ids, &input.mask, input.type_ids)
     }
 
-    /// Returns the outputs of the head on the host: a row for each example, or for each position of `[batch · seq]` with
-    /// a head on tokens.
+    /// Computes the logits: one row per example, or one row per position `[batch · seq]` for a head on tokens.
     ///
     /// # Errors
-    /// If the device fails.
+    /// Fails if the device fails.
     pub fn logits(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, TrainError> {
         let outputs = self.outputs(batch);
         let [_, width] = outputs.dims();
@@ -85,7 +76,7 @@ impl Classify {
         Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
     }
 
-    /// Returns the loss summed over the labels, `[1]`.
+    /// Computes the loss summed over the labels, `[1]`.
     fn loss_sum(&self, batch: &Batch) -> Tensor<1> {
         self.loss_from_outputs(self.outputs(batch), &batch.targets)
     }
@@ -107,7 +98,7 @@ impl Classify {
         let [all, width] = outputs.dims();
         let labels = targets.rows.len();
         if labels == 0 {
-            // Nothing is learned, and there is still a graph to go back through.
+            // No gradient, yet a graph for the backward pass.
             return outputs.sum().mul_scalar(0.0);
         }
         let integers = |values: &[i64]| {
@@ -142,15 +133,6 @@ impl TrainStep for Classify {
             self.loss_from_outputs(self.model.head(hidden), &micro.batch.targets)
         })
     }
-
-    fn optimize(
-        self,
-        optimizer: &mut ModuleOptimizer,
-        lr: ModuleLearningRate,
-        grads: GradientsParams,
-    ) -> Self {
-        trainer::optimize(self, optimizer, lr, grads)
-    }
 }
 
 impl InferenceStep for Classify {
@@ -161,11 +143,5 @@ impl InferenceStep for Classify {
         StepOutput {
             loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
         }
-    }
-}
-
-impl Task<Example> for Classify {
-    fn tap(&self) -> &OptimizerTap {
-        &self.tap
     }
 }

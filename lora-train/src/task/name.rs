@@ -1,4 +1,4 @@
-//! What tasks are called on the command line and in recipes.
+//! Names of tasks on the command line and in recipes.
 
 use crate::TrainError;
 use crate::data::{GlueTask, LabelKind};
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A task by its name.
+/// Task of a training run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum TaskName {
     /// Predict the next token: `causal-lm`.
     CausalLm,
-    /// A class for a text or a pair of texts: `classification`.
+    /// Predict a class for a text or a pair of texts: `classification`.
     Classification,
-    /// A number for a text or a pair of texts: `regression`.
+    /// Predict a number for a text or a pair of texts: `regression`.
     Regression,
-    /// A class for each word: `token-classification`.
+    /// Predict a class for each word: `token-classification`.
     TokenClassification,
-    /// A task of GLUE, with its own files, labels and score: `glue/cola` and so on.
+    /// Task of GLUE, with its files, labels and score: `glue/cola` and so on.
     Glue(GlueTask),
 }
 
@@ -31,7 +31,7 @@ impl TaskName {
         ("token-classification", Self::TokenClassification),
     ];
 
-    /// Whether it is one of classes or numbers for texts.
+    /// Returns the kind of label of a task on texts: classes or numbers; `None` for other tasks.
     pub fn label_kind(self) -> Option<LabelKind> {
         match self {
             Self::Classification => Some(LabelKind::Classes),
@@ -41,7 +41,7 @@ impl TaskName {
         }
     }
 
-    /// How models are compared on it. A classification of one's own is judged by accuracy and F1.
+    /// Returns the metrics of a task on texts. Classification outside of GLUE uses accuracy and F1.
     pub fn metric(self) -> Option<TaskMetric> {
         match self {
             Self::Classification => Some(TaskMetric::AccuracyAndF1),
@@ -83,7 +83,7 @@ impl FromStr for TaskName {
         let plain = Self::PLAIN.map(|(name, _)| name).join(", ");
         Err(TrainError::config(
             "task",
-            format!("is `{text}`, expected {plain}, or glue/ and the name of a task of GLUE"),
+            format!("is `{text}`; expected {plain}, or glue/ and the name of a GLUE task"),
         ))
     }
 }

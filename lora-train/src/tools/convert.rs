@@ -114,7 +114,7 @@ fn read(options: &ConvertOptions) -> Result<StoredAdapter, TrainError> {
     let input = &options.input;
     let from = options
         .from
-        .or_else(|| AdapterFormat::of(input).map(FormatName::from));
+        .or_else(|| AdapterFormat::detect(input).map(FormatName::from));
     let from = from.ok_or_else(|| {
         let message = format!(
             "{} is no adapter that is known by its files; name its format, peft, loralib or mlx",

@@ -1,11 +1,11 @@
-//! Checkpoints of a run: everything that the next step depends on.
+//! Checkpoints: everything that the next step of a run depends on.
 //!
 //! ```text
 //! checkpoints/step-00000120/   adapter/ or model/, optimizer.bpk, state.json: to resume from
 //! checkpoints/best-00000100/   adapter/ or model/: the best evaluation so far
 //! ```
-//! A directory appears under its name when it is complete, and the one that it replaces is removed
-//! after that: a crash at any moment leaves one to resume from.
+//! A directory gets its name when it is complete, and only then is the previous one removed: a crash
+//! at any moment leaves a complete checkpoint.
 
 use super::Position;
 use crate::TrainError;
@@ -20,61 +20,61 @@ const STATE_FILE: &str = "state.json";
 const OPTIMIZER_FILE: &str = "optimizer.bpk";
 const LAST: &str = "step-";
 const BEST: &str = "best-";
-/// A state is a few numbers.
+/// Largest state file in bytes; a state is a few numbers.
 const STATE_LIMIT: u64 = 1 << 20;
 
-/// Where a run stands.
+/// State of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunState {
-    /// Steps done; the schedule and the random numbers follow from it.
+    /// Number of steps done; it determines the schedule and the random numbers.
     pub step: usize,
-    /// The batch that comes next.
+    /// The next batch.
     pub position: Position,
     /// The best evaluation so far.
     pub best: Option<Best>,
     /// Evaluations since the best one, for early stopping.
     pub evaluations_since_best: usize,
-    /// Seconds that the run took so far.
+    /// Duration of the run so far, in seconds.
     pub seconds: f64,
-    /// What the run was started with and must go on with: options that change the numbers.
+    /// Options that affect the results; a resumed run must have the same.
     pub fingerprint: String,
 }
 
 /// The best evaluation of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// After how many steps.
+    /// Number of steps before the evaluation.
     pub step: usize,
-    /// The value of the metric that decides.
+    /// Value of the deciding metric.
     pub value: f64,
 }
 
 /// A checkpoint to resume from.
 pub struct Checkpoint {
-    /// Its directory; the weights lie in `adapter/` or `model/`.
+    /// Directory of the checkpoint, with the weights in `adapter/` or `model/`.
     pub path: PathBuf,
-    /// Where the run stands.
+    /// State of the run.
     pub state: RunState,
     /// State of the optimizer.
     pub optimizer: OptimizerRecord,
 }
 
-/// Writes and finds the checkpoints of a run.
+/// Directory with the checkpoints of a run.
 #[derive(Clone, Debug)]
 pub struct CheckpointDir(PathBuf);
 
 impl CheckpointDir {
-    /// The checkpoints in this directory, which need not be there yet.
+    /// Uses a directory, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
-    /// Writes a checkpoint and removes the one before; `weights` writes the weights into the
-    /// directory it is given.
+    /// Writes a checkpoint and removes the previous one; `weights` writes the weights into the
+    /// given directory.
     ///
     /// # Errors
-    /// If anything cannot be written; what was there before is then still there.
+    /// Fails if a file cannot be written; the previous checkpoint then still exists.
     pub fn save_last(
         &self,
         state: &RunState,
@@ -99,10 +99,10 @@ impl CheckpointDir {
         self.replace(LAST, state.step, write)
     }
 
-    /// Writes the weights of the best evaluation and removes those of the one before.
+    /// Writes the weights of the best evaluation and removes the previous best weights.
     ///
     /// # Errors
-    /// As [`save_last`](Self::save_last).
+    /// Fails in the cases of [`save_last`](Self::save_last).
     pub fn save_best(
         &self,
         step: usize,
@@ -111,15 +111,15 @@ impl CheckpointDir {
         self.replace(BEST, step, weights)
     }
 
-    /// The directory of the best evaluation, if there is one.
+    /// Returns the directory of the best evaluation, if there is one.
     pub fn best(&self) -> Option<PathBuf> {
         Some(self.all(BEST).pop()?.1)
     }
 
-    /// The last checkpoint, or `None` if there is none.
+    /// Reads the last checkpoint; `None` if there is none.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] if it is there and cannot be read.
+    /// Returns [`TrainError::Checkpoint`] if the checkpoint cannot be read.
     pub fn last(&self) -> Result<Option<Checkpoint>, TrainError> {
         let Some((_, path)) = self.all(LAST).pop() else {
             return Ok(None);
@@ -132,7 +132,7 @@ impl CheckpointDir {
         let size = fs::metadata(&file).map_err(LoraError::io(&file))?.len();
         if size > STATE_LIMIT {
             return Err(malformed(format!(
-                "{STATE_FILE} has {size} bytes: not a state"
+                "{STATE_FILE} has {size} bytes, more than a state can have"
             )));
         }
         let text = fs::read_to_string(&file).map_err(LoraError::io(&file))?;
@@ -161,7 +161,7 @@ impl CheckpointDir {
         Ok(path)
     }
 
-    /// Directories of this prefix, by step.
+    /// Lists the directories with this prefix, sorted by step.
     fn all(&self, prefix: &str) -> Vec<(usize, PathBuf)> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
         let mut found: Vec<_> = entries

@@ -1,9 +1,9 @@
-//! A training pass that keeps the inputs of blocks only (Chen et al. 2016, arXiv 1604.06174).
+//! Activation checkpointing: a training pass that keeps only the inputs of blocks (Chen et al. 2016, arXiv 1604.06174).
 //!
-//! The blocks run forward once without a graph. Backward, from the last on, each runs again, now with a graph, which the
-//! gradient of its output goes back through at once: at any time the activations of one block are there, beside one hidden
-//! state for each. The random numbers of a block are seeded by its place, so that it drops the second time what it dropped
-//! the first.
+//! The forward pass runs all blocks without an autodiff graph. The backward pass starts at the last block: each block runs
+//! again, now with a graph, and its gradients are computed at once. So only one block's activations exist at a time, plus
+//! one hidden state per block. The random numbers of a block are seeded by its index, so that both passes use the same
+//! dropout masks.
 
 use super::{MicroBatch, StepOutput};
 use burn::module::Module;
@@ -12,7 +12,8 @@ use burn::tensor::{Gradients, Tensor};
 use burn_train::TrainOutput;
 use lora_models::{Blocks, LoraModel};
 
-/// The gradients of a loss of the hidden states, as `train_step` finds them, but for other draws of dropout.
+/// Computes the loss and gradients of [`train_step`](super::train_step) with activation checkpointing; only the dropout masks
+/// differ.
 pub(crate) fn checkpointed_step<M, L, B>(
     task: &M,
     model: &L,
@@ -26,7 +27,7 @@ where
 {
     let device = model.device();
     let seed = |place: usize| {
-        // The golden ratio keeps the seeds of one pass apart from those of the next.
+        // Steps of the golden ratio keep the seeds of consecutive passes apart.
         let step = (place as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         device.seed(micro.seed.wrapping_add(step));
     };
@@ -34,7 +35,7 @@ where
     let (before, after) = (blocks, blocks + 1);
     let first = model.first_trained().unwrap_or(blocks);
 
-    // Forward, without a graph: on an autodiff device, since elsewhere nothing is dropped.
+    // Forward without a graph, yet on the autodiff device: dropout is active only there.
     let frozen = model.clone().no_grad();
     seed(before);
     let mut x = frozen.embed(input);
@@ -58,22 +59,22 @@ where
     let mut gradient = x.grad_remove(&mut grads);
     add(grads);
     for index in (first..blocks).rev() {
-        let (Some(x), Some(of_output)) = (inputs.pop(), gradient.take()) else {
+        let (Some(x), Some(grad_output)) = (inputs.pop(), gradient.take()) else {
             break;
         };
-        // What is below the first block that trains gets no gradient, and what is below block 0 is run again for its own.
+        // Below the first trained block nothing needs a gradient; below block 0 the embeddings run again for theirs.
         let x = x.set_require_grad(index > first || first == 0);
         seed(index);
         let y = model.block(index, x.clone(), &model.shared(input));
-        let mut grads = back_through(y, of_output);
+        let mut grads = backward_from(y, grad_output);
         gradient = x.grad_remove(&mut grads);
         add(grads);
     }
-    if let (0, Some(of_output)) = (first, gradient) {
+    if let (0, Some(grad_output)) = (first, gradient) {
         seed(before);
         let x = model.embed(input);
         if x.is_tracked() {
-            add(back_through(x, of_output));
+            add(backward_from(x, grad_output));
         }
     }
     TrainOutput {
@@ -84,7 +85,7 @@ where
     }
 }
 
-/// Goes back from `y`, whose gradient is known.
-fn back_through(y: Tensor<3>, gradient: Tensor<3>) -> Gradients {
+/// Computes the gradients below `y` from the gradient of `y`.
+fn backward_from(y: Tensor<3>, gradient: Tensor<3>) -> Gradients {
     (y * gradient.autodiff()).sum().backward()
 }

@@ -1,4 +1,4 @@
-//! What a run tells while it goes on.
+//! Events of a run.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub struct StepEvent {
     /// The step, counted from 1.
     pub step: usize,
-    /// How far the data has been gone through, in epochs.
+    /// Progress through the data, in epochs.
     pub epoch: f64,
     /// Mean loss over the step's labels, label smoothing included.
     pub loss: f64,
@@ -17,53 +17,56 @@ pub struct StepEvent {
     pub lr: f64,
     /// Norm of all gradients together, before clipping.
     pub grad_norm: f64,
-    /// Label tokens of the step; where one thing is predicted of many tokens, those that were read.
+    /// Number of labelled tokens in the step; for tasks with one label per text, the number of input tokens.
     pub tokens: usize,
-    /// Seconds since the start of the run, those of earlier sessions included.
+    /// Seconds since the start of the run, including earlier sessions.
     pub seconds: f64,
 }
 
 /// One evaluation, as a line of `metrics.jsonl`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct EvalEvent {
-    /// After how many steps.
+    /// Number of steps done.
     pub step: usize,
-    /// How far the data has been gone through, in epochs.
+    /// Progress through the data, in epochs.
     pub epoch: f64,
-    /// Its metrics by name, `loss` among them.
+    /// Metrics by name, including `loss`.
     pub eval: BTreeMap<String, f64>,
-    /// Whether it is the best so far.
+    /// True if this is the best evaluation so far.
     pub best: bool,
-    /// Seconds that it took.
+    /// Duration of the evaluation in seconds.
     pub eval_seconds: f64,
 }
 
-/// What happens in a run.
+/// Event of a run.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// It begins.
+    /// The run begins.
     Start {
-        /// The step that comes next, counted from 1.
+        /// The next step, counted from 1.
         first_step: usize,
         /// The last step.
         total_steps: usize,
     },
-    /// A step is done.
+    /// A step has ended.
     Step(StepEvent),
     /// An evaluation begins.
     EvalStart,
-    /// An evaluation is done.
+    /// An evaluation has ended.
     Eval(EvalEvent),
-    /// A checkpoint is written.
+    /// A checkpoint has been written.
     Saved(PathBuf),
-    /// The run ends before its last step, and why.
+    /// The run stops before its last step, for this reason.
     Stopped(String),
-    /// It ends.
+    /// The run ends.
     End,
 }
 
-/// Somebody who is told.
+/// Receiver of a run's events.
 pub trait Observer: Send {
-    /// Takes note of an event. An error, such as a full disk, ends the run.
+    /// Handles an event.
+    ///
+    /// # Errors
+    /// An error, such as a full disk, ends the run.
     fn observe(&mut self, event: &Event) -> Result<(), crate::TrainError>;
 }

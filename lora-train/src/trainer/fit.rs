@@ -1,7 +1,7 @@
-//! A run from its parts: Burn's `Learner` and `SupervisedTraining`, with our strategy.
+//! A run from its parts: Burn's `Learner` and the loop around it.
 
-use super::quiet::{NoLog, NoRenderer};
-use super::strategy::{Hooks, Inner, Trainer, TrainerConfig};
+use super::optimizer_tap::{OptimizerTap, Tapped};
+use super::training_loop::{Hooks, TrainerConfig, TrainingLoop};
 use super::{
     AdamW, BatchLoader, Checkpoint, CheckpointDir, EvalEvent, LoraPlus, Observer, RunState,
     Schedule, Task,
@@ -9,53 +9,52 @@ use super::{
 use crate::TrainError;
 use crate::data::Sample;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn_train::{Interrupter, Learner, SupervisedTraining, TrainingStrategy};
-use std::cell::RefCell;
+use burn_train::{Interrupter, Learner};
 use std::path::Path;
-use std::sync::Arc;
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Outcome<M> {
-    /// The model after the last step, as `valid()`.
+    /// The task after the last step, as `valid()`.
     pub model: M,
-    /// Where the run stands.
+    /// State of the run after its last step.
     pub state: RunState,
-    /// Why it ended before its last step, if it did.
+    /// Reason of an early end; `None` if the run took all its steps.
     pub stopped: Option<String>,
     /// The last evaluation of this session.
     pub last_evaluation: Option<EvalEvent>,
 }
 
-/// What a run needs beside the model.
+/// Parts of a run other than the model.
 pub struct Run<M, S: Sample> {
-    /// How it goes.
+    /// Settings of the loop.
     pub config: TrainerConfig,
     /// The optimizer.
     pub adamw: AdamW,
-    /// The learning rate.
+    /// Learning rate schedule.
     pub schedule: Schedule,
-    /// Other rates for some factors.
+    /// LoRA+: separate learning rates for some factors.
     pub lora_plus: Option<LoraPlus>,
-    /// The data.
+    /// Training data in batches.
     pub loader: BatchLoader<S>,
     /// Evaluation and saving.
     pub hooks: Box<dyn Hooks<M>>,
-    /// Who is told.
+    /// Receivers of the run's events.
     pub observers: Vec<Box<dyn Observer>>,
-    /// Stops it from outside; the run then saves a checkpoint and ends.
+    /// Handle to stop the run from outside; it then saves a checkpoint and ends.
     pub interrupter: Interrupter,
-    /// Options that change the numbers, compared when a run is resumed.
+    /// Options that affect the results, compared when a run is resumed.
     pub fingerprint: String,
 }
 
-/// Trains.
+/// Trains a model.
 ///
-/// `output` receives `checkpoints/`. With `resume`, the model must already hold the checkpoint's
-/// weights; optimizer, schedule, random numbers and place in the data are set from it.
+/// Checkpoints go to `checkpoints/` in `output`. With `resume`, the model must already hold the
+/// checkpoint's weights; optimizer, schedule, random numbers and position in the data are restored
+/// from it.
 ///
 /// # Errors
-/// If the checkpoint is of a run with other options, a loss is not finite, or anything cannot be
+/// Fails if the checkpoint belongs to a run with other options, a loss is not finite, or a file cannot be
 /// written.
 pub fn fit<S: Sample, M: Task<S>>(
     model: M,
@@ -88,50 +87,32 @@ pub fn fit<S: Sample, M: Task<S>>(
         None => ModuleLrScheduler::new(schedule),
         Some(lora_plus) => lora_plus.schedule(&model, &schedule),
     };
-    let mut learner = Learner::new(model, optimizer, schedule);
+    let tap = OptimizerTap::default();
+    let mut learner = Learner::new(Tapped::new(model, tap.clone()), optimizer, schedule);
     if let Some(record) = record {
         learner.load_optim(record);
     }
-    let loader = Arc::new(run.loader.clone());
-    let strategy = Arc::new(Trainer {
-        inner: RefCell::new(Inner {
-            config: run.config,
-            state,
-            loader: run.loader,
-            checkpoints: CheckpointDir::new(output.join("checkpoints")),
-            hooks: run.hooks,
-            observers: run.observers,
-            error: None,
-            stopped: None,
-            last_evaluation: None,
-        }),
-    });
-    let result = SupervisedTraining::new(output, loader.clone(), loader)
-        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
-        .with_interrupter(run.interrupter)
-        // Progress and metrics are told to the observers; Burn would write them to files of its own.
-        .renderer(Box::new(NoRenderer))
-        .with_metric_logger(NoLog)
-        .with_application_logger(None)
-        .launch(learner);
-    let mut inner = strategy.inner.borrow_mut();
-    if let Some(error) = inner.error.take() {
-        return Err(error);
-    }
-    if let Some(error) = result.error {
-        return Err(TrainError::Burn {
-            message: error.to_string(),
-        });
-    }
+    let mut training = TrainingLoop {
+        config: run.config,
+        state,
+        loader: run.loader,
+        checkpoints: CheckpointDir::new(output.join("checkpoints")),
+        hooks: run.hooks,
+        observers: run.observers,
+        interrupter: run.interrupter,
+        tap,
+        last_evaluation: None,
+    };
+    let stopped = training.run(&mut learner)?;
     Ok(Outcome {
-        model: result.model,
-        state: inner.state.clone(),
-        stopped: inner.stopped.take(),
-        last_evaluation: inner.last_evaluation.take(),
+        model: learner.model().task.valid(),
+        state: training.state,
+        stopped,
+        last_evaluation: training.last_evaluation,
     })
 }
 
-/// The lines that two fingerprints do not share.
+/// Lists the lines in which two fingerprints differ.
 fn differences(saved: &str, now: &str) -> String {
     let only = |a: &str, b: &str| {
         let lines = a

@@ -9,15 +9,15 @@ use burn::tensor::Tensor;
 /// Learning rates of LoRA+. The groups are those of PEFT's `create_loraplus_optimizer`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LoraPlus {
-    /// What the learning rate is multiplied by for factors `B`, and for all vectors: biases,
+    /// Factor on the learning rate of the factors `B` and of all vectors: biases and
     /// magnitudes.
     pub ratio: f64,
-    /// Highest learning rate of the adapters on embeddings.
+    /// Peak learning rate of the adapters on embeddings.
     pub embedding_lr: LearningRate,
 }
 
 impl Default for LoraPlus {
-    /// The ratio that the paper recommends, and PEFT's rate for embeddings.
+    /// Returns the ratio that the paper recommends and PEFT's learning rate for embeddings.
     fn default() -> Self {
         Self {
             ratio: 16.0,
@@ -27,7 +27,7 @@ impl Default for LoraPlus {
 }
 
 impl LoraPlus {
-    /// The schedule of each group, all of the form of `schedule`.
+    /// Builds a schedule for each parameter group, all of the same form.
     pub(crate) fn schedule<M: Module>(&self, model: &M, schedule: &Schedule) -> ModuleLrScheduler {
         let mut groups = Groups::default();
         model.visit(&mut groups);
@@ -41,10 +41,10 @@ impl LoraPlus {
     }
 }
 
-/// Parameters by how they learn; `A` and matrices that train whole are in none.
+/// Parameter groups. The factors `A` and fully trained matrices are in no group.
 #[derive(Default)]
 struct Groups {
-    /// Names and types of the modules around the parameter.
+    /// Names and types of the modules that contain the parameter.
     path: Vec<(String, String)>,
     faster: Vec<ParamId>,
     embeddings: Vec<ParamId>,

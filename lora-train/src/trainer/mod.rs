@@ -1,13 +1,11 @@
-//! The training loop: Burn's `Learner` and `SupervisedTraining` with a strategy of our own.
+//! The training loop around Burn's [`Learner`](burn_train::Learner).
 //!
-//! Burn's own loop checkpoints and evaluates between epochs only, sums accumulated gradients and
-//! forgets its place in the data. [`Trainer`] is a
-//! [`SupervisedLearningStrategy`](burn_train::SupervisedLearningStrategy) that averages over the
-//! tokens of a step, clips by the norm of all gradients together, evaluates and saves at any step,
-//! and resumes in the middle of an epoch with the very numbers of a run that was not interrupted.
-//! The learner, its optimizer, schedule and the data loaders are Burn's.
+//! The learner holds the task, its optimizer and its schedule, and takes each step. The loop around it
+//! is our own, since Burn's evaluates and saves between epochs only, sums accumulated gradients and
+//! does not keep its position in the data. [`fit`] averages the loss over all labels of a step, clips
+//! by the norm of all gradients together, evaluates and saves at any step, and resumes in the middle
+//! of an epoch with exactly the numbers of an uninterrupted run.
 
-mod ahead;
 mod batches;
 mod checkpoint;
 mod checkpointed;
@@ -15,10 +13,11 @@ mod events;
 mod fit;
 mod lora_plus;
 mod optimizer;
-mod quiet;
+mod optimizer_tap;
+mod prefetch;
 mod schedule;
-mod strategy;
 mod task;
+mod training_loop;
 
 pub use batches::{BatchLoader, Collate, MicroBatch, Position};
 pub use checkpoint::{Best, Checkpoint, CheckpointDir, RunState};
@@ -28,6 +27,6 @@ pub use fit::{Outcome, Run, fit};
 pub use lora_plus::LoraPlus;
 pub use optimizer::AdamW;
 pub use schedule::{Schedule, ScheduleKind};
-pub use strategy::{Every, Hooks, Trainer, TrainerConfig};
-pub use task::{OptimizerTap, StepOutput, Task};
-pub(crate) use task::{optimize, train_step};
+pub(crate) use task::train_step;
+pub use task::{StepOutput, Task};
+pub use training_loop::{Every, Hooks, TrainerConfig};

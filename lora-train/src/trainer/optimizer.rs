@@ -1,20 +1,20 @@
-//! AdamW with PyTorch's defaults, and gradients looked at as a whole.
+//! `AdamW` with PyTorch's defaults; norm and scaling of all gradients together.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Options of AdamW; the defaults are PyTorch's, which are not Burn's.
+/// Options of `AdamW`. The defaults are PyTorch's, which differ from Burn's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamW {
-    /// Decay of the mean of the gradients.
+    /// β₁: decay of the running mean of the gradients.
     pub beta1: f64,
-    /// Decay of the mean of their squares.
+    /// β₂: decay of the running mean of the squared gradients.
     pub beta2: f64,
-    /// Added to the root of the latter.
+    /// Epsilon, added to the square root of the second moment.
     pub epsilon: f64,
-    /// Decoupled weight decay, on matrices only.
+    /// Decoupled weight decay, applied to matrices only.
     pub weight_decay: f64,
 }
 
@@ -30,7 +30,7 @@ impl Default for AdamW {
 }
 
 impl AdamW {
-    /// The optimizer for a module: no decay on biases and norms, which are its vectors.
+    /// Builds the optimizer for a module. Vectors, that is biases and norms, get no weight decay.
     pub fn init<M: Module>(&self, module: &M) -> ModuleOptimizer {
         let config = AdamWConfig::new()
             .with_beta_1(self.beta1 as f32)
@@ -60,7 +60,7 @@ impl ModuleVisitor for Vectors {
     }
 }
 
-/// The squared norm of all gradients together, `[1]`, or `None` if there are none.
+/// Computes the squared norm of all gradients together, `[1]`; `None` if there are no gradients.
 pub(crate) fn squared_norm<M: Module>(module: &M, grads: &GradientsParams) -> Option<Tensor<1>> {
     let mut sum = SquaredNorm { grads, sum: None };
     module.visit(&mut sum);

@@ -1,20 +1,20 @@
-//! The learning rate over the run: warm-up, then linear, cosine or constant.
+//! Learning rate schedules: warm-up, then linear, cosine or constant.
 
 use burn::optim::LearningRate;
 use burn::optim::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 use serde::{Deserialize, Serialize};
 
-/// What the learning rate does after the warm-up. The formulas are those of transformers'
+/// Course of the learning rate after the warm-up. The formulas are those of transformers'
 /// `get_linear_schedule_with_warmup` and its siblings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
-    /// Falls in a line to zero at the last step.
+    /// Falls linearly to zero at the last step.
     #[default]
     Linear,
     /// Falls along half a cosine to zero at the last step.
     Cosine,
-    /// Stays.
+    /// Stays at the peak.
     Constant,
 }
 
@@ -29,7 +29,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule that rises from zero to `peak` over `warmup` of `total` steps.
+    /// Creates a schedule that rises from zero to `peak` over `warmup` of `total` steps.
     pub fn new(kind: ScheduleKind, peak: LearningRate, warmup: usize, total: usize) -> Self {
         Self {
             kind,
@@ -40,13 +40,13 @@ impl Schedule {
         }
     }
 
-    /// The schedule as it stands after `step` steps.
+    /// Sets the schedule to its state after `step` steps.
     pub fn starting_at(mut self, step: usize) -> Self {
         self.step = step;
         self
     }
 
-    /// The same schedule with another peak.
+    /// Returns the same schedule with another peak.
     pub(crate) fn with_peak(&self, peak: LearningRate) -> Self {
         Self {
             peak,
@@ -54,12 +54,12 @@ impl Schedule {
         }
     }
 
-    /// The rate that it rises to.
+    /// Returns the peak learning rate.
     pub(crate) fn peak(&self) -> LearningRate {
         self.peak
     }
 
-    /// The share of the peak rate at `step`, counted from 0.
+    /// Returns the learning rate at `step`, counted from 0, as a share of the peak.
     ///
     /// ```
     /// use lora_train::trainer::{Schedule, ScheduleKind};

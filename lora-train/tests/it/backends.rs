@@ -4,7 +4,7 @@
 //! software Vulkan. With flex alone there is nothing to compare, and the tests say so.
 
 use crate::common::{adapter, fixtures, metrics, model};
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use lora_core::ops::{CrossEntropy, ScaledDotProduct, Segments, gelu_tanh, head_loss, layer_norm};
 use lora_core::{
@@ -18,6 +18,8 @@ use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use test_support::fill::Fill;
+use test_support::tensors::host;
 
 /// Tests that train take turns: with kernel fusion, Burn 0.22.1 loses tensors ("Should have handle for
 /// tensor") where two threads of one process run backward passes on one device, as in its issues 4328 and
@@ -50,36 +52,6 @@ fn others() -> Vec<DeviceName> {
     others
 }
 
-/// Fills parameters with values that are not zero, all of them or those that train.
-struct Fill {
-    salt: f32,
-    size: f32,
-    all: bool,
-}
-
-impl ModuleMapper for Fill {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let grad = param.is_require_grad();
-        if !grad && !self.all {
-            return param;
-        }
-        self.salt += 1.0;
-        let (salt, size) = (self.salt, self.size);
-        param.map(|tensor| {
-            let (shape, device) = (tensor.shape(), tensor.device());
-            let values: Vec<f32> = (0..shape.num_elements())
-                .map(|i| ((i as f32 * 0.37 + salt).sin()) * size)
-                .collect();
-            let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
-            if grad { tensor.require_grad() } else { tensor }
-        })
-    }
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().convert::<f32>().try_to_vec().unwrap()
-}
-
 /// Output and gradients of x, A and B of an adapted layer with odd sizes.
 fn layer(device: Device, dora: bool) -> [Vec<f32>; 4] {
     #[derive(Module, Debug)]
@@ -93,11 +65,7 @@ fn layer(device: Device, dora: bool) -> [Vec<f32>; 4] {
         .with_dora(dora)
         .with_targets(TargetModules::names(["layer"]));
     let net = attach(Net { layer }, &config).unwrap().into_module();
-    let net = net.map(&mut Fill {
-        salt: 0.0,
-        size: 0.4,
-        all: true,
-    });
+    let net = Fill::all().with_salt(1.0).map(net);
     let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
     let x = (ids.float() * 0.11)
         .sin()
@@ -286,13 +254,8 @@ fn packed(device: Device, quantization: Quantization, dora: bool) -> Vec<Vec<f32
         first: layer(37, 53),
         second: layer(53, 19),
     };
-    let fill = |salt, all| Fill {
-        salt,
-        size: 0.4,
-        all,
-    };
     // Packed on the host, so that the codes are the same everywhere.
-    let net = net.map(&mut fill(0.0, true));
+    let net = Fill::all().with_salt(1.0).map(net);
     let (net, modules) = quantize(net, &QuantizeConfig::new(quantization)).unwrap();
     assert_eq!(modules.len(), 2);
     let config = LoraConfig::new(5)
@@ -300,7 +263,7 @@ fn packed(device: Device, quantization: Quantization, dora: bool) -> Vec<Vec<f32
         .with_dora(dora)
         .with_targets(TargetModules::names(["second"]));
     let net = attach(net, &config).unwrap().into_module();
-    let net = net.map(&mut fill(3.0, false));
+    let net = Fill::trained().with_salt(4.0).map(net);
     let ids = Tensor::<1, Int>::arange(0..3 * 11 * 37, &device);
     let x = (ids.float() * 0.11)
         .sin()
@@ -393,12 +356,9 @@ fn encoder(dir: &Path, kind: HeadKind, device: Device) -> [Vec<f32>; 2] {
         .with_targets(TargetModules::regex(pattern));
     let (model, _) = model.attach(&config).unwrap();
     // Factors of zero have no gradient on the other side.
-    let model = model.map(&mut Fill {
-        salt: 0.0,
-        // Larger ones make these narrow layers so sensitive that float32 itself is 1e-4 off.
-        size: 0.05,
-        all: false,
-    });
+    // Larger values make these narrow layers so sensitive that float32 itself is 1e-4 off.
+    let fill = Fill::trained().with_salt(1.0).with_amplitude(0.05);
+    let model = fill.map(model);
     let pad = i64::from(model.config().pad_token_id);
     let ids = [[5, 9, 4, 7, 11, 6, 8, 3], [9, 3, 12, 7, pad, pad, pad, pad]];
     let ids = Tensor::<2, Int>::from_data(ids, &device);

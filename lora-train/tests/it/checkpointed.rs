@@ -12,20 +12,11 @@ use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::prefix::PrefixConfig;
 use lora_models::{LoraModel, ModelConfig, Preset};
 use lora_train::data::{ClassWeights, Example, Origin, Sample, SampleBatch, Target};
-use lora_train::memory::{Counting, peak_allocated, restart_peak};
+use lora_train::memory::{peak_allocated, restart_peak};
 use lora_train::task::{CausalLm, Classify};
 use lora_train::trainer::MicroBatch;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// Random numbers are the device's, and the allocator's counts the process's: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use test_support::process::passed_alone;
 
 fn origin() -> Origin {
     Origin::new(Path::new("a"), 1)
@@ -84,7 +75,6 @@ fn lora(targets: TargetModules) -> LoraConfig {
 
 #[test]
 fn gradients_of_a_gpt2_are_those_of_kept_activations() {
-    let _alone = alone();
     let device = Device::flex().autodiff();
     let base = || Gpt2LmHead::init(&gpt2(0.0), 3, &device).unwrap();
     let names = TargetModules::names(["c_attn", "c_fc"]);
@@ -116,7 +106,6 @@ fn gradients_of_a_gpt2_are_those_of_kept_activations() {
 
 #[test]
 fn gradients_of_encoders_are_those_of_kept_activations() {
-    let _alone = alone();
     let device = Device::flex().autodiff();
     for folder in ["bert", "roberta", "deberta", "v2"] {
         let dir = common::fixtures().join("classify/models").join(folder);
@@ -143,7 +132,9 @@ fn gradients_of_encoders_are_those_of_kept_activations() {
 /// dropped what the first did.
 #[test]
 fn dropout_drops_the_same_both_times() {
-    let _alone = alone();
+    if passed_alone("checkpointed::dropout_drops_the_same_both_times") {
+        return;
+    }
     let device = Device::flex().autodiff();
     let config = lora(TargetModules::names(["c_attn", "c_fc"])).with_dropout(0.3);
     let model = Gpt2LmHead::init(&gpt2(0.2), 3, &device).unwrap();
@@ -185,7 +176,9 @@ impl burn::module::ModuleMapper for Shift {
 
 #[test]
 fn less_is_kept() {
-    let _alone = alone();
+    if passed_alone("checkpointed::less_is_kept") {
+        return;
+    }
     let device = Device::flex().autodiff();
     let preset = Preset::Minilm.config().unwrap().without_dropout();
     let ModelConfig::Encoder(mut config) = preset.with_layers(8) else {

@@ -172,7 +172,7 @@ fn a_tasks_scores_are_those_of_its_metrics() {
     for case in fixture.classes {
         let (name, p, l) = (&case.name, &case.predictions, &case.labels);
         let score = |metric: TaskMetric| {
-            let metrics = metric.of_classes(p, l, case.classes).unwrap();
+            let metrics = metric.class_metrics(p, l, case.classes).unwrap();
             metric.score(&metrics).unwrap()
         };
         assert_close(name, score(TaskMetric::Accuracy), case.accuracy);
@@ -190,10 +190,10 @@ fn a_tasks_scores_are_those_of_its_metrics() {
         let combined = case.pearson.zip(case.spearman).map(|(p, s)| (p + s) / 2.0);
         assert_close_or_undefined(
             name,
-            metric.score(&metric.of_values(p, l).unwrap()),
+            metric.score(&metric.value_metrics(p, l).unwrap()),
             combined,
         );
-        let metrics = TaskMetric::Regression.of_values(p, l).unwrap();
+        let metrics = TaskMetric::Regression.value_metrics(p, l).unwrap();
         assert_close(name, metrics["mae"], case.mae);
         assert_close_or_undefined(name, metrics.get("spearmanr").copied(), case.spearman);
     }

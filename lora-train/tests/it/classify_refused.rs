@@ -79,7 +79,11 @@ fn data_that_cannot_be_used_is_refused_by_file_and_line() {
         ("empty.jsonl", "\n"),
     ] {
         let file = place.write(name, text);
-        refuse(&file, "classification", &[name, "holds nothing to use"]);
+        refuse(
+            &file,
+            "classification",
+            &[name, "contains no usable example"],
+        );
     }
     let one = place.write("one.csv", "text,label\na,x\nb,x\n");
     refuse(&one, "classification", &["one.csv", "every label is `x`"]);

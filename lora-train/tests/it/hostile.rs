@@ -1,35 +1,42 @@
-//! The corpus of the fuzzer, read once more: honest files, hostile ones, and what broke a reader before. Each ends in a
-//! value or an error, soon and within bounded memory.
+//! Inputs of the fuzzer: honest files, hostile ones, those that broke a reader before, and mutants of them all. Each ends in
+//! a value or an error, soon and within bounded memory.
 
 #[path = "../../../fuzz/src/lib.rs"]
-mod fuzz;
+pub mod fuzz;
+mod mutation;
 
+use mutation::{dictionary, mutant};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+use test_support::process::passed_alone;
+use test_support::random::Random;
 
-#[global_allocator]
-static MEMORY: fuzz::memory::Bounded = fuzz::memory::Bounded;
-
-/// The limit is for one input at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// The slowest takes a second on a loaded machine in a debug build.
+/// Time limit of an input. The slowest takes a second on a loaded machine in a debug build.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What an input is run in: as much as a program's main thread has on Linux.
+/// Stack that an input is read on, in bytes: as large as that of a program's main thread on Linux.
 const STACK: usize = 8 << 20;
 
-fn inputs(target: &str) -> Vec<PathBuf> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
-    let folder = std::fs::read_dir(corpus.join(target)).unwrap();
-    let mut paths: Vec<PathBuf> = folder.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
-/// Runs an entry in a thread of that name, which an abort is told by.
+/// Returns names and bytes of a target's corpus.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder().join("corpus").join(target)).unwrap();
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        (name, std::fs::read(entry.path()).unwrap())
+    };
+    let mut inputs: Vec<(String, Vec<u8>)> = entries.map(read).collect();
+    inputs.sort();
+    inputs
+}
+
+/// Runs an entry in a thread of that name, by which the message of an abort tells the input.
 fn run(name: &str, run: fn(&[u8]), input: Vec<u8>) -> Result<(), String> {
     let (done, ended) = mpsc::channel();
     let work = move || {
@@ -50,119 +57,46 @@ fn run(name: &str, run: fn(&[u8]), input: Vec<u8>) -> Result<(), String> {
 
 #[test]
 fn every_input_of_the_corpus_ends_in_a_value_or_an_error() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if passed_alone("hostile::every_input_of_the_corpus_ends_in_a_value_or_an_error") {
+        return;
+    }
+    fuzz::memory::bound();
     let mut failures = Vec::new();
     for entry in fuzz::ENTRIES {
-        let inputs = inputs(entry.name);
-        let honest = inputs.iter().filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("honest-")
-        });
+        let inputs = corpus(entry.name);
+        let honest = inputs
+            .iter()
+            .filter(|(name, _)| name.starts_with("honest-"));
         assert!(honest.count() > 0 && inputs.len() > 3, "{}", entry.name);
-        for path in inputs {
-            let name = format!(
-                "{}/{}",
-                entry.name,
-                path.file_name().unwrap().to_string_lossy()
-            );
-            let input = std::fs::read(&path).unwrap();
+        for (name, input) in inputs {
+            let name = format!("{}/{name}", entry.name);
             failures.extend(run(&name, entry.run, input).err());
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
-/// Mutants of each input: few in every run, as many as `LORA_MUTANTS` says to search without libFuzzer.
+/// Mutants of each input: a number that takes some seconds, or that of `LORA_MUTANTS` for a longer search.
 fn mutants() -> u64 {
     let asked = std::env::var("LORA_MUTANTS").ok();
     asked.and_then(|count| count.parse().ok()).unwrap_or(20)
 }
 
-/// Numbers that look random, the same on every machine (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        for shift in [13, -7, 17i32] {
-            self.0 ^= match shift > 0 {
-                true => self.0 << shift,
-                false => self.0 >> -shift,
-            };
-        }
-        (self.0 % limit.max(1) as u64) as usize
-    }
-}
-
-/// What numbers and bytes are replaced with.
-const NUMBERS: [&str; 9] = [
-    "0",
-    "-1",
-    "1",
-    "4294967295",
-    "4294967296",
-    "9223372036854775807",
-    "18446744073709551615",
-    "1e308",
-    "1073741824",
-];
-
-/// An input changed in a few places.
-fn mutant(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
-    let mut bytes = input.to_vec();
-    for _ in 0..=random.below(4) {
-        let at = random.below(bytes.len() + 1);
-        let length = random.below(16).min(bytes.len() - at);
-        match random.below(6) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-            1 => {
-                bytes.drain(at..at + length);
-            }
-            2 => {
-                let copy = bytes[at..at + length].to_vec();
-                let place = random.below(bytes.len() + 1);
-                bytes.splice(place..place, copy);
-            }
-            3 => {
-                let from = random.below(other.len() + 1);
-                let taken = other[from..].iter().take(64).copied();
-                bytes.splice(at..at + length, taken);
-            }
-            // A number that stands there, if one does.
-            4 => {
-                let rest = &bytes[at..];
-                let Some(first) = rest.iter().position(u8::is_ascii_digit) else {
-                    continue;
-                };
-                let digits = rest[first..]
-                    .iter()
-                    .take_while(|byte| byte.is_ascii_digit());
-                let range = at + first..at + first + digits.count();
-                let number = NUMBERS[random.below(NUMBERS.len())];
-                bytes.splice(range, number.bytes());
-            }
-            _ => {
-                let value = [0, 0x7f, 0x80, 0xff][random.below(4)];
-                bytes[at..at + length.min(8)].fill(value);
-            }
-        }
-    }
-    bytes
-}
-
 #[test]
 fn every_mutant_of_the_corpus_ends_in_a_value_or_an_error() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if passed_alone("hostile::every_mutant_of_the_corpus_ends_in_a_value_or_an_error") {
+        return;
+    }
+    fuzz::memory::bound();
+    let words = dictionary(&std::fs::read_to_string(folder().join("files.dict")).unwrap());
     let mut failures = Vec::new();
     for entry in fuzz::ENTRIES {
-        let read = |path: &PathBuf| std::fs::read(path).unwrap();
-        let paths = inputs(entry.name);
-        let all: Vec<Vec<u8>> = paths.iter().map(read).collect();
-        for (path, input) in paths.iter().zip(&all) {
-            let name = path.file_name().unwrap().to_string_lossy();
+        let inputs = corpus(entry.name);
+        for (name, input) in &inputs {
             for seed in 1..=mutants() {
-                let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                let other = &all[random.below(all.len())];
-                let mutant = mutant(input, other, &mut random);
+                let mut random = Random::new(seed);
+                let (_, other) = random.choose(&inputs);
+                let mutant = mutant(input, other, &words, &mut random);
                 let name = format!("{}/{name}, mutant {seed}", entry.name);
                 failures.extend(run(&name, entry.run, mutant).err());
             }
@@ -173,9 +107,8 @@ fn every_mutant_of_the_corpus_ends_in_a_value_or_an_error() {
 
 #[test]
 fn every_entry_has_a_target_and_every_folder_an_entry() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
-    let names = |folder: &str, ending: &str| -> Vec<String> {
-        let entries = std::fs::read_dir(root.join(folder)).unwrap();
+    let names = |of: &str, ending: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(folder().join(of)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.map(|name| name.replace(ending, "")).collect();
         names.sort();

@@ -1,6 +1,14 @@
 //! Integration tests, one module a subject, in one binary: linking Burn once a test file takes minutes.
 #![recursion_limit = "256"]
 
+use hostile::fuzz::memory::Bounded;
+use lora_train::memory::Counting;
+
+/// Counts for the tests of memory, and limits what the tests of hostile files may allocate. These run in a process of their
+/// own, see `test_support::process::alone`.
+#[global_allocator]
+static ALLOCATOR: Bounded<Counting> = Bounded(Counting);
+
 mod backends;
 mod base;
 mod bench;
@@ -13,6 +21,7 @@ mod classify_refused;
 mod classify_tasks;
 mod cli;
 mod common;
+mod compatibility;
 mod data;
 mod diff;
 mod glue;

@@ -4,22 +4,13 @@ use crate::common;
 use burn::tensor::Device;
 use lora_models::Preset;
 use lora_train::device::DeviceName;
-use lora_train::memory::{Counting, peak_allocated};
+use lora_train::memory::peak_allocated;
 use lora_train::tools::bench::{
     InferenceOptions, LoadOptions, Shape, StepOptions, Training, bench_inference, bench_load,
     bench_step,
 };
 use lora_train::tools::{PlanOptions, estimate};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// The allocator counts for all threads together.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use test_support::process::passed_alone;
 
 fn shape(preset: Option<Preset>, batch_size: usize, max_length: usize) -> Shape {
     Shape {
@@ -56,7 +47,9 @@ fn shapes() -> Vec<(tempfile::TempDir, Shape)> {
 
 #[test]
 fn memory_is_within_a_tenth_of_what_is_measured() {
-    let _alone = alone();
+    if passed_alone("plan::memory_is_within_a_tenth_of_what_is_measured") {
+        return;
+    }
     for (_dir, shape) in shapes() {
         for training in [
             Training::default(),
@@ -107,7 +100,6 @@ fn memory_is_within_a_tenth_of_what_is_measured() {
 
 #[test]
 fn a_model_that_is_too_large_is_counted_only() {
-    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let config = r#"{"model_type": "gpt2", "n_embd": 12288, "n_layer": 96, "n_head": 96, "n_positions": 2048}"#;
     std::fs::write(dir.path().join("config.json"), config).unwrap();
@@ -130,7 +122,6 @@ fn a_model_that_is_too_large_is_counted_only() {
 
 #[test]
 fn what_cannot_be_is_refused_by_name() {
-    let _alone = alone();
     let refused = |options: PlanOptions| estimate(&options).unwrap_err().to_string();
     let with = |shape| PlanOptions {
         shape,
@@ -153,7 +144,6 @@ fn what_cannot_be_is_refused_by_name() {
 
 #[test]
 fn a_merged_model_and_one_with_an_adapter_are_measured_beside_the_base() {
-    let _alone = alone();
     for (_dir, shape) in shapes() {
         let shape = Shape {
             max_length: Some(32),
@@ -180,7 +170,6 @@ fn a_merged_model_and_one_with_an_adapter_are_measured_beside_the_base() {
 
 #[test]
 fn loading_reads_what_is_there() {
-    let _alone = alone();
     let report = bench_load(&LoadOptions {
         model: Some(common::model()),
         device: Some(DeviceName::Flex),

@@ -1,18 +1,12 @@
-//! The backward passes, for every backend.
+//! Backward passes, shared by all backends.
 
 use super::{AttentionOps, AttentionOptions, by_head, join, split};
-use burn::backend::autodiff::{
-    NodeId,
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
-use burn::backend::{Autodiff, Backend, tensor::FloatTensor};
+use crate::ops::prelude::*;
 
-/// What both kinds keep.
+/// Tensors saved by the forward pass for the backward pass.
 #[derive(Clone, Debug)]
 struct Saved<const N: usize, T> {
-    /// Queries, keys and values, or all in one.
+    /// Nodes of queries, keys and values, or of the fused tensor.
     inputs: [NodeId; N],
     bias: T,
     output: T,
@@ -38,7 +32,7 @@ impl<B: Backend + AttentionOps> Backward<B, 4> for AttentionBackward {
         let [query, key, value] = saved
             .inputs
             .map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
-        let (of_query, of_key, of_value, of_bias) = B::attend_backward(
+        let (grad_query, grad_key, grad_value, grad_bias) = B::attend_backward(
             query,
             key,
             value,
@@ -50,10 +44,10 @@ impl<B: Backend + AttentionOps> Backward<B, 4> for AttentionBackward {
             node_bias.is_some(),
         );
         for (node, gradient) in [
-            (node_query, Some(of_query)),
-            (node_key, Some(of_key)),
-            (node_value, Some(of_value)),
-            (node_bias, of_bias),
+            (node_query, Some(grad_query)),
+            (node_key, Some(grad_key)),
+            (node_value, Some(grad_value)),
+            (node_bias, grad_bias),
         ] {
             if let (Some(node), Some(gradient)) = (node, gradient) {
                 grads.register::<B>(node.id, gradient);

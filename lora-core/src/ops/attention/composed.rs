@@ -1,12 +1,12 @@
-//! By operations that every backend has.
+//! Attention composed of operations that every backend has.
 
 use super::AttentionOptions;
-use crate::ops::dropout_mask;
-use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{DType, Slice, TensorData};
+use crate::ops::host::dropout_mask;
+use crate::ops::prelude::*;
+use burn::tensor::{Slice, TensorData};
 
-/// What the forward pass had and found.
-pub(super) struct Forward<B: Backend> {
+/// Tensors saved by the forward pass for the backward pass.
+pub(super) struct Saved<B: Backend> {
     pub query: FloatTensor<B>,
     pub key: FloatTensor<B>,
     pub value: FloatTensor<B>,
@@ -28,7 +28,7 @@ pub(super) fn forward<B: Backend>(
     let powers = B::float_exp(B::float_sub(scores, max.clone()));
     let sum = B::float_sum_dim(powers.clone(), 3);
     let weights = B::float_div(powers, sum.clone());
-    let weights = match dropped::<B>(&weights, options) {
+    let weights = match dropout_mask_like::<B>(&weights, options) {
         None => weights,
         Some(mask) => B::float_mul(weights, mask),
     };
@@ -37,24 +37,24 @@ pub(super) fn forward<B: Backend>(
 }
 
 pub(super) fn backward<B: Backend>(
-    forward: Forward<B>,
+    saved: Saved<B>,
     grad: FloatTensor<B>,
     options: &AttentionOptions,
-    of_bias: bool,
+    with_bias_grad: bool,
 ) -> (
     FloatTensor<B>,
     FloatTensor<B>,
     FloatTensor<B>,
     Option<FloatTensor<B>>,
 ) {
-    let Forward {
+    let Saved {
         query,
         key,
         value,
         bias,
         output,
         statistics,
-    } = forward;
+    } = saved;
     let dtype = query.dtype();
     let bias_shape = bias.shape();
     let scores = scores::<B>(query.clone(), key.clone(), bias.clone(), options);
@@ -66,7 +66,7 @@ pub(super) fn backward<B: Backend>(
     };
     let powers = B::float_exp(B::float_sub(scores, statistic(0)));
     let weights = B::float_div(powers, statistic(1));
-    let mask = dropped::<B>(&weights, options);
+    let mask = dropout_mask_like::<B>(&weights, options);
     let masked = |tensor: FloatTensor<B>| match &mask {
         None => tensor,
         Some(mask) => B::float_mul(tensor, mask.clone()),
@@ -74,37 +74,34 @@ pub(super) fn backward<B: Backend>(
     let narrow = |tensor: FloatTensor<B>| B::float_cast(tensor, dtype.into());
     let transposed = |tensor: FloatTensor<B>| B::float_swap_dims(tensor, 2, 3);
 
-    let of_value = B::float_matmul(transposed(narrow(masked(weights.clone()))), grad.clone());
-    let of_weights = B::float_matmul(grad.clone(), transposed(value));
-    let of_weights = masked(B::float_cast(of_weights, wide.into()));
+    let grad_value = B::float_matmul(transposed(narrow(masked(weights.clone()))), grad.clone());
+    let grad_weights = B::float_matmul(grad.clone(), transposed(value));
+    let grad_weights = masked(B::float_cast(grad_weights, wide.into()));
     let delta = B::float_mul(
         B::float_cast(grad, wide.into()),
         B::float_cast(output, wide.into()),
     );
     let delta = B::float_sum_dim(delta, 3);
-    let of_scores = B::float_mul(weights, B::float_sub(of_weights, delta));
-    let of_bias = of_bias.then(|| {
+    let grad_scores = B::float_mul(weights, B::float_sub(grad_weights, delta));
+    let grad_bias = with_bias_grad.then(|| {
         let axes = (0..4).filter(|&axis| bias_shape[axis] == 1);
-        let sum = axes.fold(of_scores.clone(), |sum, axis| B::float_sum_dim(sum, axis));
+        let sum = axes.fold(grad_scores.clone(), |sum, axis| B::float_sum_dim(sum, axis));
         B::float_cast(sum, bias.dtype().into())
     });
-    let of_scores = narrow(B::float_mul_scalar(of_scores, options.scale.into()));
-    let of_query = B::float_matmul(of_scores.clone(), key);
-    let of_key = B::float_matmul(transposed(of_scores), query);
-    (of_query, of_key, of_value, of_bias)
+    let grad_scores = narrow(B::float_mul_scalar(grad_scores, options.scale.into()));
+    let grad_query = B::float_matmul(grad_scores.clone(), key);
+    let grad_key = B::float_matmul(transposed(grad_scores), query);
+    (grad_query, grad_key, grad_value, grad_bias)
 }
 
-/// `s Q Kᵀ + bias`, in f32 at least, and negative infinity where a key is behind its query.
+/// Computes `s Q Kᵀ + bias`, in f32 at least, with negative infinity where the causal mask hides a key.
 fn scores<B: Backend>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     bias: FloatTensor<B>,
     options: &AttentionOptions,
 ) -> FloatTensor<B> {
-    let wide = match query.dtype() {
-        DType::F16 | DType::BF16 => DType::F32,
-        dtype => dtype,
-    };
+    let wide = accumulation_dtype(query.dtype());
     let device = query.device();
     // Scaling the queries is cheaper than scaling the scores.
     let query = B::float_mul_scalar(query, options.scale.into());
@@ -116,19 +113,19 @@ fn scores<B: Backend>(
         return scores;
     }
     assert!(keys >= queries, "{queries} causal queries of {keys} keys");
-    // Infinite, so that a key behind its query stays below one that a bias of the least f32 hides; made on the host, since
-    // zero times that is no number.
-    let mut hidden = vec![0.0f32; queries * keys];
-    for (query, row) in hidden.chunks_exact_mut(keys).enumerate() {
+    // Infinite, so that a masked key scores below one with a bias of f32's minimum. Built on the host, since zero times
+    // infinity is NaN.
+    let mut mask = vec![0.0f32; queries * keys];
+    for (query, row) in mask.chunks_exact_mut(keys).enumerate() {
         row[keys - queries + query + 1..].fill(f32::NEG_INFINITY);
     }
-    let hidden = B::float_from_data(TensorData::new(hidden, [1, 1, queries, keys]), &device);
-    let hidden = B::float_cast(hidden, wide.into());
-    B::float_add(scores, hidden)
+    let mask = B::float_from_data(TensorData::new(mask, [1, 1, queries, keys]), &device);
+    let mask = B::float_cast(mask, wide.into());
+    B::float_add(scores, mask)
 }
 
-/// The mask of dropout, where there is any, in the form of the weights.
-fn dropped<B: Backend>(
+/// Generates the dropout mask in the shape of the weights; `None` without dropout.
+fn dropout_mask_like<B: Backend>(
     weights: &FloatTensor<B>,
     options: &AttentionOptions,
 ) -> Option<FloatTensor<B>> {

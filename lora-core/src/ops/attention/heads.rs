@@ -1,4 +1,4 @@
-//! Where the heads of a tensor lie in memory.
+//! Memory layout of attention heads.
 
 use crate::ops::gemm::{Matrix, MatrixMut};
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// A tensor `[batch, heads, seq, d]` that is read a head at a time.
+/// View of a tensor `[batch, heads, seq, d]`, read head by head.
 pub(super) struct Heads<'a> {
     values: &'a [f32],
     shape: [usize; 4],
@@ -14,12 +14,15 @@ pub(super) struct Heads<'a> {
 }
 
 impl<'a> Heads<'a> {
+    /// Creates the view.
+    ///
     /// # Panics
-    /// If the tensor runs backwards through its memory.
-    pub(super) fn of(tensor: &'a FloatTensor<Flex>) -> Self {
+    /// Panics if the tensor has a negative stride.
+    pub(super) fn new(tensor: &'a FloatTensor<Flex>) -> Self {
         let layout = tensor.layout();
         let strides = [0, 1, 2, 3].map(|axis| {
-            usize::try_from(layout.strides()[axis]).expect("no axis is reversed in a head")
+            usize::try_from(layout.strides()[axis])
+                .expect("an attention head without negative strides")
         });
         Self {
             values: &tensor.storage::<f32>()[layout.start_offset()..],
@@ -32,37 +35,37 @@ impl<'a> Heads<'a> {
         self.shape
     }
 
-    /// Places of a head, `[places, d]`.
-    pub(super) fn tile(&self, row: usize, head: usize, places: &Range<usize>) -> Matrix<'a> {
+    /// Returns the positions `range` of a head, `[range, d]`.
+    pub(super) fn tile(&self, row: usize, head: usize, range: &Range<usize>) -> Matrix<'a> {
         let start = row * self.strides[0] + head * self.strides[1];
         let ([_, _, seq, d], [_, _, down, right]) = (self.shape, self.strides);
         Matrix::strided(&self.values[start..], [seq, d], [down, right])
-            .rows(places.start, places.len())
+            .rows(range.start, range.len())
     }
 }
 
-/// What is added to the scores, each axis once or as often as theirs.
+/// Bias on the scores, broadcast over axes of size 1.
 pub(super) struct Bias {
     tensor: FloatTensor<Flex>,
-    /// From a row of the batch, a head and a query to the next.
+    /// Strides of batch row, head and query; 0 for broadcast axes.
     strides: [usize; 3],
 }
 
 impl Bias {
-    /// `None` where it is the same for all keys of a query, as that changes nothing.
+    /// Returns `None` if the bias is equal for all keys of a query, which has no effect on softmax.
     pub(super) fn new(tensor: &FloatTensor<Flex>, keys: usize) -> Option<Self> {
         let shape: [usize; 4] = tensor.shape().dims();
         if shape[3] != keys || keys == 1 {
             return None;
         }
-        let whole = [shape[1] * shape[2] * keys, shape[2] * keys, keys];
+        let full = [shape[1] * shape[2] * keys, shape[2] * keys, keys];
         Some(Self {
             tensor: tensor.to_contiguous(),
-            strides: [0, 1, 2].map(|axis| if shape[axis] == 1 { 0 } else { whole[axis] }),
+            strides: [0, 1, 2].map(|axis| if shape[axis] == 1 { 0 } else { full[axis] }),
         })
     }
 
-    /// The rows of a head.
+    /// Returns the bias of one head.
     pub(super) fn tile(&self, row: usize, head: usize) -> BiasRows<'_> {
         let start = row * self.strides[0] + head * self.strides[1];
         BiasRows {
@@ -72,7 +75,7 @@ impl Bias {
     }
 }
 
-/// Of one head, a row for each query, or one for all.
+/// Bias of one head: one row for each query, or one row for all.
 #[derive(Clone, Copy)]
 pub(super) struct BiasRows<'a> {
     values: &'a [f32],
@@ -80,51 +83,51 @@ pub(super) struct BiasRows<'a> {
 }
 
 impl<'a> BiasRows<'a> {
-    /// From the first key on.
+    /// Returns the row of a query, starting at the first key.
     pub(super) fn row(self, query: usize) -> &'a [f32] {
         &self.values[query * self.stride..]
     }
 }
 
-/// Room for `[batch, seq, heads, d]`, written by several threads, a head each.
+/// Output memory `[batch, seq, heads, d]`, written by several threads, each its own heads.
 pub(super) struct Tiles<'a> {
     target: *mut f32,
     shape: [usize; 4],
     memory: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
-// SAFETY: it is only written through tiles, which do not overlap.
+// SAFETY: it is written only through tiles, which do not overlap.
 unsafe impl Sync for Tiles<'_> {}
 
 impl<'a> Tiles<'a> {
-    /// The room of a vector.
+    /// Uses the spare capacity of a vector.
     ///
     /// # Panics
-    /// If it has not that much.
-    pub(super) fn of(room: &'a mut Vec<f32>, shape: [usize; 4]) -> Self {
-        let room = &mut room.spare_capacity_mut()[..shape.iter().product()];
+    /// Panics if the capacity is too small.
+    pub(super) fn new(out: &'a mut Vec<f32>, shape: [usize; 4]) -> Self {
+        let out = &mut out.spare_capacity_mut()[..shape.iter().product()];
         Self {
-            target: room.as_mut_ptr().cast(),
+            target: out.as_mut_ptr().cast(),
             shape,
             memory: PhantomData,
         }
     }
 
-    /// Places of a head, `[places, d]`.
+    /// Returns the positions `range` of a head, `[range, d]`.
     ///
     /// # Safety
-    /// Each place of a head is asked for once.
+    /// Each position of a head is requested at most once.
     pub(super) unsafe fn tile(
         &self,
         row: usize,
         head: usize,
-        places: Range<usize>,
+        range: Range<usize>,
     ) -> MatrixMut<'a> {
         let [batch, seq, heads, d] = self.shape;
-        assert!(row < batch && head < heads && places.start <= places.end && places.end <= seq);
-        let start = ((row * seq + places.start) * heads + head) * d;
+        assert!(row < batch && head < heads && range.start <= range.end && range.end <= seq);
+        let start = ((row * seq + range.start) * heads + head) * d;
         let start = self.target.wrapping_add(start);
-        // SAFETY: it lies within the room, and no other tile reaches there.
-        unsafe { MatrixMut::strided(start, [places.len(), d], heads * d) }
+        // SAFETY: the tile lies within the memory and overlaps no other tile.
+        unsafe { MatrixMut::strided(start, [range.len(), d], heads * d) }
     }
 }

@@ -1,18 +1,18 @@
-//! Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1) that keeps no score.
+//! Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1) that keeps no scores.
 //!
-//! `O = (softmax(s Q Kᵀ + bias) ∘ M) V`, with the mask M of dropout. Of each row of scores what stays until the backward pass is
-//! its largest and the sum of its exponentials, `[batch, heads, queries, 2]` in all; the scores themselves, `[batch, heads, queries,
-//! keys]`, are made again from Q and K (Dao et al. 2022, *FlashAttention*, algorithm 4), and M again from its seed. With
+//! `O = (softmax(s Q Kᵀ + bias) ∘ M) V`, with the dropout mask M. For the backward pass each row of scores keeps only its
+//! maximum and the sum of its exponentials, `[batch, heads, queries, 2]`; the scores, `[batch, heads, queries, keys]`, are
+//! recomputed from Q and K (Dao et al. 2022, *FlashAttention*, algorithm 4), and M from its seed. With
 //! `P = softmax(…)` and the gradient G of O:
 //!
 //! - `∂V = (P ∘ M)ᵀ G`
 //! - `∂S = P ∘ ((G Vᵀ) ∘ M - δ)`, where `δ = rowsum(G ∘ O)`, which is also the row's sum of `P ∘ (G Vᵀ) ∘ M`
-//! - `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`, `∂bias = ∂S`, summed where it was repeated
+//! - `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`, `∂bias = ∂S`, summed over broadcast axes
 //!
-//! Causal attention hides from a query the keys behind it; the last query sees all keys, so that there may be more keys than
-//! queries: those of the past, or of a prefix.
+//! Causal attention masks the keys after each query. The last query sees all keys, so that there may be more keys than
+//! queries: keys of the past, or of a prefix.
 //!
-//! Of a row that is [packed](Segments) of several texts, each is attended to alone.
+//! In a row that [packs](Segments) several texts, each text attends to itself only.
 
 mod autodiff;
 mod composed;
@@ -20,42 +20,41 @@ mod composed;
 mod flex;
 #[cfg(feature = "flex")]
 mod heads;
-#[cfg(feature = "flex")]
-mod pieces;
 mod segments;
 mod tensors;
 #[cfg(feature = "flex")]
 mod tile;
+#[cfg(feature = "flex")]
+mod work;
 
 pub use segments::Segments;
 pub use tensors::ScaledDotProduct;
 
-use burn::backend::{Backend, TensorMetadata, backend_extension, tensor::FloatTensor};
+use super::prelude::*;
 use burn::tensor::{Shape, Slice};
 
-/// What attention does to its scores.
+/// Options of scaled dot-product attention.
 #[derive(Clone, Debug)]
 pub struct AttentionOptions {
-    /// What the scores are multiplied by.
+    /// Factor on the scores.
     pub scale: f64,
-    /// Whether a query sees only the keys up to its own place.
+    /// Enables the causal mask: a query sees only the keys up to its own position.
     pub causal: bool,
-    /// The probability of dropping a weight, in [0, 1). Above zero only on a CPU.
+    /// Dropout probability of an attention weight, in [0, 1). Non-zero on CPU backends only.
     pub dropout: f64,
-    /// What the weights that are dropped are drawn from.
+    /// Seed of the dropout mask.
     pub seed: u64,
-    /// The texts that one row is packed of. There is no bias then, and none gets a gradient.
+    /// Texts packed into one row. Requires that there is no bias.
     pub segments: Option<Segments>,
 }
 
-/// What a backend does for attention.
+/// Attention on a backend.
 ///
 /// # Shapes
-/// Everywhere here:
 /// - `query`: `[batch, heads, queries, d]`, `key`: `[batch, heads, keys, d]`, `value`: `[batch, heads, keys, d_value]`
 /// - `fused`: `[batch, seq, 3 · heads · d]`, the queries, keys and values of all heads side by side
-/// - `bias`: each axis that of the scores `[batch, heads, queries, keys]` or 1; one number, as it changes nothing, for none
-/// - `statistics`: `[batch, heads, queries, 2]`, the largest score of a row, and the sum of exponentials from there
+/// - `bias`: broadcastable to the scores `[batch, heads, queries, keys]`; `[1, 1, 1, 1]`, which has no effect, stands for none
+/// - `statistics`: `[batch, heads, queries, 2]`, the maximum of each row of scores, and the sum of `exp(score - maximum)`
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -64,7 +63,7 @@ pub struct AttentionOptions {
     Autodiff,
 )]
 pub trait AttentionOps: Backend {
-    /// The output, `[batch, heads, queries, d_value]`.
+    /// Computes the output, `[batch, heads, queries, d_value]`.
     #[fusion(default)]
     fn attend(
         query: FloatTensor<Self>,
@@ -76,7 +75,7 @@ pub trait AttentionOps: Backend {
         Self::attend_forward(query, key, value, bias, options).0
     }
 
-    /// The output, `[batch, seq, heads · d]`.
+    /// Computes the output from fused projections, `[batch, seq, heads · d]`.
     #[fusion(default)]
     fn attend_fused(
         fused: FloatTensor<Self>,
@@ -88,7 +87,7 @@ pub trait AttentionOps: Backend {
         join::<Self>(Self::attend(query, key, value, bias, options))
     }
 
-    /// The output, and the statistics.
+    /// Computes the output and the statistics.
     #[fusion(default)]
     fn attend_forward(
         query: FloatTensor<Self>,
@@ -100,9 +99,9 @@ pub trait AttentionOps: Backend {
         segments::forward::<Self>(query, key, value, bias, options)
     }
 
-    /// The gradients of queries, keys and values, and that of the bias if it is wanted.
+    /// Computes the gradients of queries, keys and values, and of the bias if `with_bias_grad`.
     #[fusion(default)]
-    #[allow(clippy::too_many_arguments)] // A tensor each, and no structure crosses the macro.
+    #[allow(clippy::too_many_arguments)] // The macro accepts tensors as arguments, not structs.
     fn attend_backward(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -112,14 +111,14 @@ pub trait AttentionOps: Backend {
         statistics: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         options: AttentionOptions,
-        of_bias: bool,
+        with_bias_grad: bool,
     ) -> (
         FloatTensor<Self>,
         FloatTensor<Self>,
         FloatTensor<Self>,
         Option<FloatTensor<Self>>,
     ) {
-        let forward = composed::Forward::<Self> {
+        let saved = composed::Saved::<Self> {
             query,
             key,
             value,
@@ -127,10 +126,10 @@ pub trait AttentionOps: Backend {
             output,
             statistics,
         };
-        segments::backward(forward, grad, options, of_bias)
+        segments::backward(saved, grad, options, with_bias_grad)
     }
 
-    /// The gradient of `fused`. `output` and `grad` are by head, `[batch, heads, seq, d]`.
+    /// Computes the gradient of `fused`. `output` and `grad` are split by head, `[batch, heads, seq, d]`.
     #[fusion(default)]
     fn attend_fused_backward(
         fused: FloatTensor<Self>,
@@ -149,13 +148,9 @@ pub trait AttentionOps: Backend {
     }
 }
 
-#[cfg(feature = "ndarray")]
-impl AttentionOps for burn::backend::NdArray {}
+impl_composed!(AttentionOps);
 
-#[cfg(feature = "gpu")]
-impl AttentionOps for burn_cubecl::CubeBackend {}
-
-/// `[batch, seq, 3 · heads · d]` as three of `[batch, heads, seq, d]`.
+/// Splits `[batch, seq, 3 · heads · d]` into three tensors `[batch, heads, seq, d]`.
 fn split<B: Backend>(fused: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3] {
     let all = by_head::<B>(fused, 3 * heads);
     let [batch, _, seq, d] = all.shape().dims();
@@ -166,14 +161,14 @@ fn split<B: Backend>(fused: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3]
     })
 }
 
-/// `[batch, seq, heads · d]` as `[batch, heads, seq, d]`.
+/// Reshapes `[batch, seq, heads · d]` to `[batch, heads, seq, d]`.
 fn by_head<B: Backend>(joined: FloatTensor<B>, heads: usize) -> FloatTensor<B> {
     let [batch, seq, width] = joined.shape().dims();
     let apart = Shape::new([batch, seq, heads, width / heads]);
     B::float_swap_dims(B::float_reshape(joined, apart), 1, 2)
 }
 
-/// `[batch, heads, seq, d]` as `[batch, seq, heads · d]`.
+/// Reshapes `[batch, heads, seq, d]` to `[batch, seq, heads · d]`.
 fn join<B: Backend>(heads: FloatTensor<B>) -> FloatTensor<B> {
     let [batch, count, seq, d] = heads.shape().dims();
     let joined = Shape::new([batch, seq, count * d]);

@@ -1,30 +1,31 @@
-//! Texts that lie one behind another in one row, none of which sees another.
+//! Packing: several texts in one row, each of which attends to itself only.
 
 use super::AttentionOptions;
-use super::composed::{self, Forward};
-use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+use super::composed::{self, Saved};
+use crate::ops::prelude::*;
 use burn::tensor::Slice;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The lengths of texts that are packed into one row without padding. A token of one sees nothing of the others, as if each
-/// had a row of its own, and the scores between them are never computed.
+/// Lengths of texts that are packed into one row without padding.
+///
+/// A token sees the tokens of its own text only, as if each text had its own row. Scores between texts are never computed.
 ///
 /// # Example
 /// ```
 /// let segments = lora_core::ops::Segments::new(vec![3, 1, 2]);
 /// assert_eq!(segments.tokens(), 6);
-/// // A position starts anew with every text.
+/// // Positions start again at 0 with every text.
 /// assert_eq!(segments.positions().collect::<Vec<_>>(), [0, 1, 2, 0, 0, 1]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segments(Arc<[usize]>);
 
 impl Segments {
-    /// Of texts of these lengths, in tokens.
+    /// Creates segments from the lengths of the texts, in tokens.
     ///
     /// # Panics
-    /// If there is none, or one of no token.
+    /// Panics if there is no text, or an empty one.
     pub fn new(lengths: Vec<usize>) -> Self {
         assert!(
             !lengths.is_empty() && !lengths.contains(&0),
@@ -33,22 +34,22 @@ impl Segments {
         Self(lengths.into())
     }
 
-    /// The lengths.
+    /// Returns the lengths of the texts, in tokens.
     pub fn lengths(&self) -> &[usize] {
         &self.0
     }
 
-    /// The length of the row.
+    /// Returns the length of the row, in tokens.
     pub fn tokens(&self) -> usize {
         self.0.iter().sum()
     }
 
-    /// The place of each token of the row in its own text, from 0.
+    /// Returns the position of each token in its own text, counted from 0.
     pub fn positions(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().flat_map(|&length| 0..length)
     }
 
-    /// The places in the row that each text takes.
+    /// Returns the range of each text in the row.
     pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.0.iter().scan(0, |end, length| {
             let start = *end;
@@ -58,32 +59,32 @@ impl Segments {
     }
 }
 
-/// The attention of a text alone.
-pub(super) struct Text {
-    /// Which queries are its own.
+/// Attention within one text.
+pub(super) struct Segment {
+    /// Range of its queries.
     pub queries: Range<usize>,
-    /// Which keys.
+    /// Range of its keys.
     pub keys: Range<usize>,
     pub options: AttentionOptions,
 }
 
 impl AttentionOptions {
-    /// Each text alone. Where nothing is packed, there is one, of all queries and keys.
+    /// Splits attention by text. Without packing there is one segment, of all queries and keys.
     ///
     /// # Panics
-    /// If the texts are not all of the queries and of the keys.
-    pub(super) fn apart(&self, queries: usize, keys: usize) -> Vec<Text> {
-        let alone = |index: usize| Self {
+    /// Panics if the texts do not cover exactly the queries and the keys.
+    pub(super) fn by_segment(&self, queries: usize, keys: usize) -> Vec<Segment> {
+        let options = |index: usize| Self {
             segments: None,
-            // A hash of the seed draws what is dropped: that of the next number has nothing in common with it.
+            // The mask is a hash of the seed, so that consecutive seeds give independent masks.
             seed: self.seed.wrapping_add(index as u64),
             ..self.clone()
         };
         match &self.segments {
-            None => vec![Text {
+            None => vec![Segment {
                 queries: 0..queries,
                 keys: 0..keys,
-                options: alone(0),
+                options: options(0),
             }],
             Some(segments) => {
                 assert!(
@@ -92,18 +93,18 @@ impl AttentionOptions {
                     segments.lengths()
                 );
                 let ranges = segments.ranges().enumerate();
-                let text = |(index, range): (usize, Range<usize>)| Text {
+                let segment = |(index, range): (usize, Range<usize>)| Segment {
                     queries: range.clone(),
                     keys: range,
-                    options: alone(index),
+                    options: options(index),
                 };
-                ranges.map(text).collect()
+                ranges.map(segment).collect()
             }
         }
     }
 }
 
-/// [`composed::forward`] of each text.
+/// Computes [`composed::forward`] text by text.
 pub(super) fn forward<B: Backend>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
@@ -116,21 +117,21 @@ pub(super) fn forward<B: Backend>(
     }
     let [_, _, queries, _] = query.shape().dims();
     let [_, _, keys, _] = key.shape().dims();
-    let texts = options.apart(queries, keys).into_iter().map(|text| {
-        let query = part::<B>(&query, &text.queries);
-        let [key, value] = [&key, &value].map(|all| part::<B>(all, &text.keys));
+    let texts = options.by_segment(queries, keys).into_iter().map(|text| {
+        let query = slice_seq::<B>(&query, &text.queries);
+        let [key, value] = [&key, &value].map(|all| slice_seq::<B>(all, &text.keys));
         composed::forward::<B>(query, key, value, bias.clone(), &text.options)
     });
     let (outputs, statistics) = texts.unzip();
     (B::float_cat(outputs, 2), B::float_cat(statistics, 2))
 }
 
-/// [`composed::backward`] of each text.
+/// Computes [`composed::backward`] text by text.
 pub(super) fn backward<B: Backend>(
-    forward: Forward<B>,
+    saved: Saved<B>,
     grad: FloatTensor<B>,
     options: AttentionOptions,
-    of_bias: bool,
+    with_bias_grad: bool,
 ) -> (
     FloatTensor<B>,
     FloatTensor<B>,
@@ -138,22 +139,22 @@ pub(super) fn backward<B: Backend>(
     Option<FloatTensor<B>>,
 ) {
     if options.segments.is_none() {
-        return composed::backward(forward, grad, &options, of_bias);
+        return composed::backward(saved, grad, &options, with_bias_grad);
     }
     let mut gradients = [Vec::new(), Vec::new(), Vec::new()];
-    let [_, _, queries, _] = forward.query.shape().dims();
-    let [_, _, keys, _] = forward.key.shape().dims();
-    for text in options.apart(queries, keys) {
-        let alone = Forward::<B> {
-            query: part::<B>(&forward.query, &text.queries),
-            key: part::<B>(&forward.key, &text.keys),
-            value: part::<B>(&forward.value, &text.keys),
-            bias: forward.bias.clone(),
-            output: part::<B>(&forward.output, &text.queries),
-            statistics: part::<B>(&forward.statistics, &text.queries),
+    let [_, _, queries, _] = saved.query.shape().dims();
+    let [_, _, keys, _] = saved.key.shape().dims();
+    for text in options.by_segment(queries, keys) {
+        let text_saved = Saved::<B> {
+            query: slice_seq::<B>(&saved.query, &text.queries),
+            key: slice_seq::<B>(&saved.key, &text.keys),
+            value: slice_seq::<B>(&saved.value, &text.keys),
+            bias: saved.bias.clone(),
+            output: slice_seq::<B>(&saved.output, &text.queries),
+            statistics: slice_seq::<B>(&saved.statistics, &text.queries),
         };
-        let grad = part::<B>(&grad, &text.queries);
-        let (query, key, value, _) = composed::backward(alone, grad, &text.options, false);
+        let grad = slice_seq::<B>(&grad, &text.queries);
+        let (query, key, value, _) = composed::backward(text_saved, grad, &text.options, false);
         for (all, gradient) in gradients.iter_mut().zip([query, key, value]) {
             all.push(gradient);
         }
@@ -162,8 +163,8 @@ pub(super) fn backward<B: Backend>(
     (query, key, value, None)
 }
 
-/// What lies at these places of `[batch, heads, seq, d]`.
-fn part<B: Backend>(all: &FloatTensor<B>, range: &Range<usize>) -> FloatTensor<B> {
+/// Slices `range` of the axis `seq` of `[batch, heads, seq, d]`.
+fn slice_seq<B: Backend>(all: &FloatTensor<B>, range: &Range<usize>) -> FloatTensor<B> {
     let [batch, heads, _, d] = all.shape().dims();
     let slices = [0..batch, 0..heads, range.clone(), 0..d].map(Slice::from);
     B::float_slice(all.clone(), &slices)

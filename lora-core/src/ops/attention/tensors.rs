@@ -1,12 +1,12 @@
-//! The same on tensors.
+//! Attention on tensors.
 
 use super::{AttentionOps, AttentionOptions, Segments};
-use crate::Dropout;
+use crate::ops::dropout_layer::Dropout;
 use crate::ops::{is_on_host, softmax};
 use burn::backend::Dispatch;
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Scaled dot-product attention, `dropout(softmax(scale · Q Kᵀ + bias)) V`, that keeps no score from the forward to the
+/// Scaled dot-product attention, `dropout(softmax(scale · Q Kᵀ + bias)) V`, that keeps no scores from the forward to the
 /// backward pass.
 ///
 /// # Example
@@ -33,7 +33,7 @@ pub struct ScaledDotProduct {
 }
 
 impl ScaledDotProduct {
-    /// Between all queries and keys, with this factor on the scores.
+    /// Creates attention between all queries and keys, with a factor on the scores.
     pub fn new(scale: f64) -> Self {
         Self {
             scale,
@@ -44,45 +44,47 @@ impl ScaledDotProduct {
         }
     }
 
-    /// Each query sees the keys up to its own place; the last one sees all, so that what there is of keys beyond the
-    /// queries lies before them.
+    /// Enables the causal mask: each query sees the keys up to its own position. The last query sees all keys; surplus keys
+    /// come before the queries.
     pub fn causal(mut self) -> Self {
         self.causal = true;
         self
     }
 
-    /// What is added to the scores, if anything, each axis that of the scores `[batch, heads, queries, keys]` or 1. To hide keys,
-    /// a large negative number: with -∞, a query of which all keys are hidden has no output.
+    /// Sets a bias that is added to the scores, broadcastable to `[batch, heads, queries, keys]`. To mask keys, use a large
+    /// negative number: with -∞, the output of a query whose keys are all masked is NaN.
     pub fn with_bias(mut self, bias: Option<Tensor<4>>) -> Self {
         self.bias = bias;
         self
     }
 
-    /// Dropout of the weights.
+    /// Sets the dropout of the attention weights.
     pub fn with_dropout(mut self, dropout: &Dropout) -> Self {
         self.dropout = dropout.clone();
         self
     }
 
-    /// Within each of the texts that a row is packed of, if it is: then there is one row, as many keys as queries, and no bias.
+    /// Restricts attention to each of the texts packed into a row. Requires one row, as many keys as queries, and no bias.
     pub fn within(mut self, segments: Option<Segments>) -> Self {
         self.segments = segments;
         self
     }
 
+    /// Computes the attention of queries to keys and values.
+    ///
     /// # Shapes
     /// - `query`: `[batch, heads, queries, d]`
     /// - `key`: `[batch, heads, keys, d]`, `value`: `[batch, heads, keys, d_value]`
     /// - returns `[batch, heads, queries, d_value]`
     ///
     /// # Panics
-    /// On shapes that do not fit, causal attention with fewer keys than queries, texts that do not fill the one row that they
-    /// are packed into or that have a bias, and a backend whose feature of this crate is off.
+    /// Panics on shapes that do not match, causal attention with fewer keys than queries, packed texts that do not fill exactly
+    /// one row or that have a bias, and a backend whose feature of this crate is off.
     pub fn forward(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
         let ([batch, heads, queries, _], [_, _, keys, _]) = (query.dims(), key.dims());
         let bias = self.bias([batch, heads, queries, keys], &query);
         let Some(options) = self.options(&query.device()) else {
-            return self.forward_keeping_weights(query, key, value, bias);
+            return self.forward_composed(query, key, value, bias);
         };
         Tensor::from_dispatch(<Dispatch as AttentionOps>::attend(
             query.into_dispatch(),
@@ -93,15 +95,15 @@ impl ScaledDotProduct {
         ))
     }
 
-    /// Attention of a sequence to itself, of queries, keys and values that one projection has made side by side; its
-    /// backward pass writes their gradients side by side.
+    /// Computes self-attention from fused queries, keys and values, as one projection produces them. The backward pass writes
+    /// their gradients fused as well.
     ///
     /// # Shapes
     /// - `fused`: `[batch, seq, 3 · heads · d]`
     /// - returns `[batch, seq, heads · d]`
     ///
     /// # Panics
-    /// As [`forward`](Self::forward).
+    /// Panics in the cases of [`forward`](Self::forward).
     pub fn forward_fused(&self, fused: Tensor<3>, heads: usize) -> Tensor<3> {
         let [batch, seq, width] = fused.dims();
         let bias = self.bias([batch, heads, seq, seq], &fused);
@@ -109,7 +111,7 @@ impl ScaledDotProduct {
             let all = fused.reshape([batch, seq, 3 * heads, width / 3 / heads]);
             let all = all.swap_dims(1, 2); // [batch, 3 * heads, seq, d]
             let part = |index: usize| all.clone().narrow(1, index * heads, heads);
-            let output = self.forward_keeping_weights(part(0), part(1), part(2), bias);
+            let output = self.forward_composed(part(0), part(1), part(2), bias);
             return output.swap_dims(1, 2).reshape([batch, seq, width / 3]);
         };
         Tensor::from_dispatch(<Dispatch as AttentionOps>::attend_fused(
@@ -120,7 +122,7 @@ impl ScaledDotProduct {
         ))
     }
 
-    /// The bias, or one number that stands for none.
+    /// Returns the bias, or a single zero that stands for none.
     fn bias<const D: usize>(&self, scores: [usize; 4], like: &Tensor<D>) -> Tensor<4> {
         if self.causal {
             let [_, _, queries, keys] = scores;
@@ -143,12 +145,12 @@ impl ScaledDotProduct {
             .dims()
             .iter()
             .zip(scores)
-            .all(|(&size, of_scores)| size == of_scores || size == 1);
+            .all(|(&size, full)| size == full || size == 1);
         assert!(fits, "a bias of {:?} for scores of {scores:?}", bias.dims());
         bias.clone()
     }
 
-    /// What the operation is asked for; `None` where it cannot draw what is dropped.
+    /// Returns the options of the operation; `None` if the device cannot generate a dropout mask by a seed.
     fn options(&self, device: &Device) -> Option<AttentionOptions> {
         let options = AttentionOptions {
             scale: self.scale,
@@ -157,10 +159,10 @@ impl ScaledDotProduct {
             seed: 0,
             segments: self.segments.clone(),
         };
-        if !self.dropout.acts_on(device) {
+        if !self.dropout.is_active_on(device) {
             return Some(options);
         }
-        // A seed would have to be read back from another device, and that would wait for all it has still to do.
+        // On another device the seed would have to be read back, which waits for all pending work.
         is_on_host(device).then(|| AttentionOptions {
             dropout: self.dropout.probability(),
             seed: Dropout::seed(device),
@@ -168,8 +170,8 @@ impl ScaledDotProduct {
         })
     }
 
-    /// With Burn's operations, which keep the weights and the mask for the backward pass.
-    fn forward_keeping_weights(
+    /// Computes attention with Burn's operations, which keep the weights and the mask for the backward pass.
+    fn forward_composed(
         &self,
         query: Tensor<4>,
         key: Tensor<4>,
@@ -181,21 +183,21 @@ impl ScaledDotProduct {
             let texts = segments.ranges().map(|range| {
                 let [query, key, value] = [&query, &key, &value]
                     .map(|all| all.clone().narrow(2, range.start, range.len()));
-                alone.forward_keeping_weights(query, key, value, bias.clone())
+                alone.forward_composed(query, key, value, bias.clone())
             });
             return Tensor::cat(texts.collect(), 2);
         }
         let ([_, _, queries, _], [_, _, keys, _]) = (query.dims(), key.dims());
         let mut scores = (query * self.scale).matmul(key.swap_dims(2, 3)) + bias;
         if self.causal && queries > 1 {
-            scores = scores + hidden_behind(queries, keys, &value.device());
+            scores = scores + causal_mask(queries, keys, &value.device());
         }
         self.dropout.forward(softmax(scores)).matmul(value)
     }
 }
 
-/// The least number above the diagonal that ends in the last corner, `[1, 1, queries, keys]`.
-fn hidden_behind(queries: usize, keys: usize, device: &Device) -> Tensor<4> {
+/// Builds the causal mask, `[1, 1, queries, keys]`: f32's minimum above the diagonal that ends in the last corner.
+fn causal_mask(queries: usize, keys: usize, device: &Device) -> Tensor<4> {
     let mut values = vec![0.0f32; queries * keys];
     for (query, row) in values.chunks_exact_mut(keys).enumerate() {
         row[keys - queries + query + 1..].fill(f32::MIN);

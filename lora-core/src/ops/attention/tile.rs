@@ -1,45 +1,45 @@
-//! One head of one row of the batch.
+//! Attention of one head of one text, in blocks of queries.
 
 use super::AttentionOptions;
 use super::heads::BiasRows;
 use crate::ops::gemm::{Matrix, MatrixMut, Threads};
-use crate::ops::kernels::{Drawn, dot, exp_in_place, exp_of_negative, largest};
+use crate::ops::kernels::{SeededMask, dot, exp_in_place, exp_nonpositive, largest};
 use pulp::Arch;
 use std::mem::MaybeUninit;
 
-/// Queries whose scores are made at once: fewer where those behind a query are not made, since a block makes some of them.
+/// Number of queries in a block. Smaller with a causal mask, since a block computes some masked scores.
 const QUERIES: usize = 128;
 const CAUSAL_QUERIES: usize = 64;
 
-/// What all heads have in common.
-pub(super) struct Problem {
+/// Sizes and options of the attention of one head.
+pub(super) struct HeadAttention {
     scale: f32,
     queries: usize,
     keys: usize,
     causal: bool,
-    drawn: Option<Drawn>,
+    dropout: Option<SeededMask>,
 }
 
-/// What a head is made of: `[queries, d]`, `[keys, d]`, `[keys, d_value]`.
+/// Inputs of one head: `[queries, d]`, `[keys, d]`, `[keys, d_value]`.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub query: Matrix<'a>,
     pub key: Matrix<'a>,
     pub value: Matrix<'a>,
     pub bias: Option<BiasRows<'a>>,
-    /// Its place among all heads of all rows.
+    /// Index of the head among the heads of all rows.
     pub index: usize,
 }
 
-/// What the forward pass made of a head, and the gradient of its output: `[queries, d_value]`, `[queries, 2]`.
+/// Output and statistics of the forward pass, and the gradient of the output: `[queries, d_value]`, `[queries, 2]`.
 #[derive(Clone, Copy)]
-pub(super) struct Found<'a> {
+pub(super) struct Saved<'a> {
     pub output: Matrix<'a>,
     pub grad: Matrix<'a>,
     pub statistics: Matrix<'a>,
 }
 
-/// Where the gradients of a head belong.
+/// Memory for the gradients of one head.
 pub(super) struct Gradients<'a> {
     pub query: MatrixMut<'a>,
     pub key: MatrixMut<'a>,
@@ -48,28 +48,28 @@ pub(super) struct Gradients<'a> {
     pub bias: Option<MatrixMut<'a>>,
 }
 
-/// Memory for scores and their gradients, used again and again.
+/// Scratch memory for scores and their gradients, reused between blocks.
 #[derive(Default)]
 pub(super) struct Scratch {
     scores: Vec<f32>,
-    of_scores: Vec<f32>,
+    grad_scores: Vec<f32>,
 }
 
-/// `size` numbers of scratch memory, whatever they are.
-fn room(scratch: &mut Vec<f32>, size: usize) -> &mut [f32] {
+/// Returns the first `size` elements of the scratch memory, which grows if needed; their contents are unspecified.
+fn scratch_slice(scratch: &mut Vec<f32>, size: usize) -> &mut [f32] {
     if scratch.len() < size {
         scratch.resize(size, 0.0);
     }
     &mut scratch[..size]
 }
 
-/// To be written over.
-fn unwritten(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
-    // SAFETY: the same memory, of which no more is said; only numbers are written to it.
+/// Casts to memory that may be uninitialized, to be overwritten.
+fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    // SAFETY: `MaybeUninit<f32>` has the layout of `f32`, and only initialized values are written.
     unsafe { &mut *(values as *mut [f32] as *mut [MaybeUninit<f32>]) }
 }
 
-/// Some queries in a row, and how many keys the last of them sees.
+/// Consecutive queries, and the number of keys that the last of them sees.
 #[derive(Clone, Copy)]
 struct Block {
     start: usize,
@@ -77,9 +77,11 @@ struct Block {
     keys: usize,
 }
 
-impl Problem {
+impl HeadAttention {
+    /// Creates the attention of `queries` to `keys`.
+    ///
     /// # Panics
-    /// If causal attention has fewer keys than queries.
+    /// Panics if causal attention has fewer keys than queries.
     pub(super) fn new(options: &AttentionOptions, queries: usize, keys: usize) -> Self {
         assert!(
             !options.causal || keys >= queries,
@@ -90,15 +92,17 @@ impl Problem {
             queries,
             keys,
             causal: options.causal,
-            drawn: (options.dropout > 0.0).then(|| Drawn::new(options.dropout, options.seed)),
+            dropout: (options.dropout > 0.0)
+                .then(|| SeededMask::new(options.dropout, options.seed)),
         }
     }
 
-    /// How many keys a query sees.
-    fn seen(&self, query: usize) -> usize {
-        match self.causal {
-            true => self.keys - self.queries + query + 1,
-            false => self.keys,
+    /// Returns the number of keys that a query sees.
+    fn visible(&self, query: usize) -> usize {
+        if self.causal {
+            self.keys - self.queries + query + 1
+        } else {
+            self.keys
         }
     }
 
@@ -110,17 +114,17 @@ impl Problem {
             Block {
                 start,
                 count,
-                keys: self.seen(start + count - 1),
+                keys: self.visible(start + count - 1),
             }
         })
     }
 
-    /// The index of a query's first weight among all weights, for dropout.
+    /// Returns the index of a query's first weight among all weights, for dropout.
     fn first_weight(&self, head: usize, query: usize) -> u32 {
         ((head * self.queries + query) * self.keys) as u32
     }
 
-    /// `s Q Kᵀ` of a block.
+    /// Computes `s Q Kᵀ` of a block.
     fn scores<'a>(
         &self,
         inputs: &Inputs<'_>,
@@ -128,10 +132,10 @@ impl Problem {
         scratch: &'a mut Vec<f32>,
     ) -> &'a mut [f32] {
         let shape = [block.count, block.keys];
-        let scores = room(scratch, block.count * block.keys);
+        let scores = scratch_slice(scratch, block.count * block.keys);
         let query = inputs.query.rows(block.start, block.count);
         let key = inputs.key.rows(0, block.keys);
-        MatrixMut::new(unwritten(scores), shape).write(
+        MatrixMut::new(as_uninit(scores), shape).write(
             self.scale,
             query,
             key.transposed(),
@@ -140,7 +144,7 @@ impl Problem {
         scores
     }
 
-    /// Writes the output `[queries, d_value]` and the statistics, two a query.
+    /// Writes the output `[queries, d_value]` and the statistics, two values per query.
     pub(super) fn forward(
         &self,
         inputs: Inputs<'_>,
@@ -157,7 +161,7 @@ impl Problem {
                     let rows = scores.chunks_exact_mut(block.keys);
                     let rows = rows.zip(statistics.as_chunks_mut::<2>().0);
                     for (offset, (row, statistics)) in rows.enumerate() {
-                        *statistics = self.weigh(&inputs, block.start + offset, row);
+                        *statistics = self.softmax_row(&inputs, block.start + offset, row);
                     }
                 },
             );
@@ -166,28 +170,28 @@ impl Problem {
             output.write(1.0, scores, inputs.value.rows(0, block.keys), Threads::One);
             for offset in 0..block.count {
                 let share = 1.0 / statistics[2 * offset + 1];
-                // SAFETY: the product has written it.
+                // SAFETY: the product has written the row.
                 let row = unsafe { output.row(offset) };
                 row.iter_mut().for_each(|value| *value *= share);
             }
         }
     }
 
-    /// Turns a row of scores into the exponentials from the largest on, dropped, and zero where nothing is seen; returns the
-    /// largest, and the sum before dropout.
+    /// Replaces a row of scores by `exp(score - maximum)` after dropout, and by zero where masked. Returns the maximum and
+    /// the sum before dropout.
     #[inline(always)]
-    fn weigh(&self, inputs: &Inputs<'_>, query: usize, row: &mut [f32]) -> [f32; 2] {
-        let (seen, hidden) = row.split_at_mut(self.seen(query));
+    fn softmax_row(&self, inputs: &Inputs<'_>, query: usize, row: &mut [f32]) -> [f32; 2] {
+        let (visible, hidden) = row.split_at_mut(self.visible(query));
         if let Some(bias) = inputs.bias {
-            add(seen, bias.row(query));
+            add(visible, bias.row(query));
         }
-        let max = largest(seen);
-        let sum = exp_in_place(seen, max);
+        let max = largest(visible);
+        let sum = exp_in_place(visible, max);
         hidden.fill(0.0);
-        if let Some(drawn) = self.drawn {
+        if let Some(dropout) = self.dropout {
             let first = self.first_weight(inputs.index, query);
-            for (offset, weight) in seen.iter_mut().enumerate() {
-                *weight *= drawn.factor(first.wrapping_add(offset as u32));
+            for (offset, weight) in visible.iter_mut().enumerate() {
+                *weight *= dropout.factor(first.wrapping_add(offset as u32));
             }
         }
         [max, sum as f32]
@@ -197,24 +201,24 @@ impl Problem {
     pub(super) fn backward(
         &self,
         inputs: Inputs<'_>,
-        found: Found<'_>,
+        saved: Saved<'_>,
         mut gradients: Gradients<'_>,
         scratch: &mut Scratch,
     ) {
-        let Found {
+        let Saved {
             output,
             grad,
             statistics,
-        } = found;
-        // From the last block on, which sees all keys and writes what the others add to.
+        } = saved;
+        // Backwards: the last block sees all keys and initializes the gradients that the others add to.
         let mut first = true;
         for block in self.blocks().rev() {
             let scores = self.scores(&inputs, block, &mut scratch.scores);
             let shape = [block.count, block.keys];
-            let of_scores = room(&mut scratch.of_scores, block.count * block.keys);
+            let grad_scores = scratch_slice(&mut scratch.grad_scores, block.count * block.keys);
             let block_grad = grad.rows(block.start, block.count);
             let value = inputs.value.rows(0, block.keys);
-            MatrixMut::new(unwritten(of_scores), shape).write(
+            MatrixMut::new(as_uninit(grad_scores), shape).write(
                 1.0,
                 block_grad,
                 value.transposed(),
@@ -224,47 +228,48 @@ impl Problem {
                 #[inline(always)]
                 || {
                     let rows = scores.chunks_exact_mut(block.keys);
-                    let rows = rows.zip(of_scores.chunks_exact_mut(block.keys));
+                    let rows = rows.zip(grad_scores.chunks_exact_mut(block.keys));
                     for (offset, (weights, gradient)) in rows.enumerate() {
                         let query = block.start + offset;
                         let delta = dot(output.row(query), grad.row(query));
                         let statistics = statistics.row(query);
                         let statistics = [statistics[0], statistics[1]];
-                        self.go_back(&inputs, query, statistics, delta, weights, gradient);
+                        self.backward_row(&inputs, query, statistics, delta, weights, gradient);
                     }
                 },
             );
             if let Some(bias) = &mut gradients.bias {
-                for (offset, gradient) in of_scores.chunks_exact(block.keys).enumerate() {
+                for (offset, gradient) in grad_scores.chunks_exact(block.keys).enumerate() {
                     let mut row = bias.rows(block.start + offset, 1);
                     row.fill(gradient);
                 }
             }
-            let (weights, of_scores) = (Matrix::new(scores, shape), Matrix::new(of_scores, shape));
+            let (weights, grad_scores) =
+                (Matrix::new(scores, shape), Matrix::new(grad_scores, shape));
             let key = inputs.key.rows(0, block.keys);
             let query = inputs.query.rows(block.start, block.count);
-            let mut of_query = gradients.query.rows(block.start, block.count);
-            of_query.write(self.scale, of_scores, key, Threads::One);
-            let mut of_key = gradients.key.rows(0, block.keys);
-            let mut of_value = gradients.value.rows(0, block.keys);
-            let (weights, of_scores) = (weights.transposed(), of_scores.transposed());
+            let mut grad_query = gradients.query.rows(block.start, block.count);
+            grad_query.write(self.scale, grad_scores, key, Threads::One);
+            let mut grad_key = gradients.key.rows(0, block.keys);
+            let mut grad_value = gradients.value.rows(0, block.keys);
+            let (weights, grad_scores) = (weights.transposed(), grad_scores.transposed());
             if first {
-                of_key.write(self.scale, of_scores, query, Threads::One);
-                of_value.write(1.0, weights, block_grad, Threads::One);
+                grad_key.write(self.scale, grad_scores, query, Threads::One);
+                grad_value.write(1.0, weights, block_grad, Threads::One);
             } else {
                 // SAFETY: the first block has written all keys.
                 unsafe {
-                    of_key.add(self.scale, of_scores, query, Threads::One);
-                    of_value.add(1.0, weights, block_grad, Threads::One);
+                    grad_key.add(self.scale, grad_scores, query, Threads::One);
+                    grad_value.add(1.0, weights, block_grad, Threads::One);
                 }
             }
             first = false;
         }
     }
 
-    /// Turns a row of scores into its weights after dropout, and the gradient of the latter into that of the scores.
+    /// Replaces a row of scores by its weights after dropout, and the gradient of those weights by that of the scores.
     #[inline(always)]
-    fn go_back(
+    fn backward_row(
         &self,
         inputs: &Inputs<'_>,
         query: usize,
@@ -273,30 +278,30 @@ impl Problem {
         weights: &mut [f32],
         gradient: &mut [f32],
     ) {
-        let seen = self.seen(query);
-        let (weights, hidden) = weights.split_at_mut(seen);
+        let visible = self.visible(query);
+        let (weights, hidden) = weights.split_at_mut(visible);
         hidden.fill(0.0);
-        let (gradient, hidden) = gradient.split_at_mut(seen);
+        let (gradient, hidden) = gradient.split_at_mut(visible);
         hidden.fill(0.0);
         if let Some(bias) = inputs.bias {
             add(weights, bias.row(query));
         }
         let share = 1.0 / sum;
         let pairs = weights.iter_mut().zip(gradient);
-        match self.drawn {
+        match self.dropout {
             None => {
                 for (weight, gradient) in pairs {
-                    *weight = exp_of_negative(*weight - max) * share;
+                    *weight = exp_nonpositive(*weight - max) * share;
                     *gradient = *weight * (*gradient - delta);
                 }
             }
-            Some(drawn) => {
+            Some(dropout) => {
                 let first = self.first_weight(inputs.index, query);
                 for (offset, (weight, gradient)) in pairs.enumerate() {
-                    let whole = exp_of_negative(*weight - max) * share;
-                    let factor = drawn.factor(first.wrapping_add(offset as u32));
-                    *weight = whole * factor;
-                    *gradient = whole * (*gradient * factor - delta);
+                    let kept = exp_nonpositive(*weight - max) * share;
+                    let factor = dropout.factor(first.wrapping_add(offset as u32));
+                    *weight = kept * factor;
+                    *gradient = kept * (*gradient * factor - delta);
                 }
             }
         }

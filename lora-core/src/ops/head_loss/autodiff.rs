@@ -1,21 +1,13 @@
-//! The backward pass, for every backend: the gradients are there, and the loss is only multiplied.
+//! Backward pass, shared by all backends: it scales the gradients that the forward pass computed.
 
 use super::{CrossEntropy, HeadGradients, HeadLossOps};
-use burn::backend::autodiff::{
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
-use burn::backend::{
-    Autodiff, Backend, TensorMetadata,
-    tensor::{FloatTensor, IntTensor},
-};
+use crate::ops::prelude::*;
 
 #[derive(Debug)]
 struct HeadLossBackward;
 
 impl<B: Backend> Backward<B, 2> for HeadLossBackward {
-    /// Of the hidden states and of the projection, for a loss that counts once.
+    /// Gradients of the hidden states and of the projection for a loss of factor 1.
     type State = [Option<FloatTensor<B>>; 2];
 
     fn backward(
@@ -42,7 +34,7 @@ impl<B: Backend + HeadLossOps, C: CheckpointStrategy> HeadLossOps for Autodiff<B
         targets: IntTensor<Self>,
         options: CrossEntropy,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, IntTensor<Self>) {
-        let wanted = HeadGradients {
+        let requested = HeadGradients {
             hidden: hidden.is_tracked(),
             weight: weight.is_tracked(),
         };
@@ -50,15 +42,15 @@ impl<B: Backend + HeadLossOps, C: CheckpointStrategy> HeadLossOps for Autodiff<B
             .prepare::<C>([hidden.node(), weight.node()])
             .compute_bound()
             .stateful();
-        let (loss, nll, best, of_hidden, of_weight) = B::head_loss_and_gradients(
+        let (loss, nll, best, grad_hidden, grad_weight) = B::head_loss_and_gradients(
             hidden.into_primitive(),
             weight.into_primitive(),
             targets,
             options,
-            wanted,
+            requested,
         );
         let loss = match prepared {
-            OpsKind::Tracked(prep) => prep.finish([of_hidden, of_weight], loss),
+            OpsKind::Tracked(prep) => prep.finish([grad_hidden, grad_weight], loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),
         };
         (loss, FloatTensor::<Self>::new(nll), best)

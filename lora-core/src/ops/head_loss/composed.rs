@@ -1,13 +1,10 @@
-//! By operations that every backend has.
+//! Projection with cross entropy, composed of operations that every backend has.
 //!
-//! A row's own class is found by a one among zeros, neither gathered nor scattered: with Burn 0.22.1's kernel fusion, the result of
-//! a gather was wrong on WGPU where a scatter into another tensor of the same product followed it.
+//! The target class of a row is selected by a one-hot product instead of gather and scatter: with Burn 0.22.1's kernel fusion,
+//! a gather on WGPU returned wrong values when a scatter into another tensor of the same product followed it.
 
-use super::{CrossEntropy, HeadGradients, rows_at_once};
-use burn::backend::{
-    Backend, TensorMetadata,
-    tensor::{FloatTensor, IntTensor},
-};
+use super::{CrossEntropy, HeadGradients, rows_per_chunk};
+use crate::ops::prelude::*;
 use burn::tensor::{DType, Shape, Slice, TensorData};
 
 type Parts<B> = (
@@ -23,13 +20,13 @@ pub(super) fn head_loss<B: Backend>(
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
     options: &CrossEntropy,
-    wanted: HeadGradients,
+    requested: HeadGradients,
 ) -> Parts<B> {
     let [rows, d] = hidden.shape().dims();
     let [_, classes] = weight.shape().dims();
     options.check(classes);
     let device = hidden.device();
-    let wide = wide(hidden.dtype());
+    let wide = accumulation_dtype(hidden.dtype());
     let class_weights = options.class_weights.as_ref().map(|weights| {
         let data = TensorData::new(weights.clone(), [1, classes]);
         B::float_cast(B::float_from_data(data, &device), wide.into())
@@ -39,32 +36,32 @@ pub(super) fn head_loss<B: Backend>(
         class_weights,
         wide,
     };
-    let at_once = rows_at_once(rows, classes);
-    let (mut losses, mut nlls, mut bests, mut of_hidden) = (vec![], vec![], vec![], vec![]);
-    let mut of_weight: Option<FloatTensor<B>> = None;
-    for start in (0..rows).step_by(at_once.max(1)) {
-        let lot = Slice::from(start..rows.min(start + at_once));
-        let x = B::float_slice(hidden.clone(), &[lot, Slice::from(0..d)]);
-        let logits = B::float_matmul(x.clone(), weight.clone()); // [lot, classes]
-        let lot_targets = B::int_slice(targets.clone(), &[lot]);
-        let scored = scorer.score(logits, lot_targets, wanted.hidden || wanted.weight);
+    let chunk_rows = rows_per_chunk(rows, classes);
+    let (mut losses, mut nlls, mut bests, mut grad_hidden) = (vec![], vec![], vec![], vec![]);
+    let mut grad_weight: Option<FloatTensor<B>> = None;
+    for start in (0..rows).step_by(chunk_rows.max(1)) {
+        let chunk = Slice::from(start..rows.min(start + chunk_rows));
+        let x = B::float_slice(hidden.clone(), &[chunk, Slice::from(0..d)]);
+        let logits = B::float_matmul(x.clone(), weight.clone()); // [chunk, classes]
+        let chunk_targets = B::int_slice(targets.clone(), &[chunk]);
+        let scored = scorer.score(logits, chunk_targets, requested.hidden || requested.weight);
         losses.push(scored.loss);
         nlls.push(scored.nll);
         bests.push(scored.best);
-        let Some(of_logits) = scored.of_logits else {
+        let Some(grad_logits) = scored.grad_logits else {
             continue;
         };
-        let of_logits = B::float_cast(of_logits, weight.dtype().into());
-        if wanted.weight {
-            let part = B::float_matmul(B::float_swap_dims(x, 0, 1), of_logits.clone());
-            of_weight = Some(match of_weight.take() {
+        let grad_logits = B::float_cast(grad_logits, weight.dtype().into());
+        if requested.weight {
+            let part = B::float_matmul(B::float_swap_dims(x, 0, 1), grad_logits.clone());
+            grad_weight = Some(match grad_weight.take() {
                 None => part,
                 Some(sum) => B::float_add(sum, part),
             });
         }
-        if wanted.hidden {
+        if requested.hidden {
             let transposed = B::float_swap_dims(weight.clone(), 0, 1);
-            of_hidden.push(B::float_matmul(of_logits, transposed));
+            grad_hidden.push(B::float_matmul(grad_logits, transposed));
         }
     }
     if losses.is_empty() {
@@ -73,8 +70,10 @@ pub(super) fn head_loss<B: Backend>(
             zeros([1].into(), wide),
             zeros([0].into(), wide),
             targets,
-            wanted.hidden.then(|| zeros([0, d].into(), hidden.dtype())),
-            wanted
+            requested
+                .hidden
+                .then(|| zeros([0, d].into(), hidden.dtype())),
+            requested
                 .weight
                 .then(|| zeros([d, classes].into(), weight.dtype())),
         );
@@ -84,17 +83,9 @@ pub(super) fn head_loss<B: Backend>(
         B::float_sum(B::float_cat(losses, 0)),
         column(nlls),
         B::int_reshape(B::int_cat(bests, 0), [rows].into()),
-        wanted.hidden.then(|| B::float_cat(of_hidden, 0)),
-        of_weight,
+        requested.hidden.then(|| B::float_cat(grad_hidden, 0)),
+        grad_weight,
     )
-}
-
-/// Exponentials are summed in f32 at least.
-fn wide(dtype: DType) -> DType {
-    match dtype {
-        DType::F16 | DType::BF16 => DType::F32,
-        dtype => dtype,
-    }
 }
 
 struct Scorer<B: Backend> {
@@ -104,13 +95,13 @@ struct Scorer<B: Backend> {
     wide: DType,
 }
 
-/// Of some rows, `[rows, 1]` each but the last.
+/// Results of a chunk of rows, `[rows, 1]` each except the last.
 struct Scored<B: Backend> {
     loss: FloatTensor<B>,
     nll: FloatTensor<B>,
     best: IntTensor<B>,
     /// `[rows, classes]`.
-    of_logits: Option<FloatTensor<B>>,
+    grad_logits: Option<FloatTensor<B>>,
 }
 
 impl<B: Backend> Scorer<B> {
@@ -120,10 +111,10 @@ impl<B: Backend> Scorer<B> {
         let int = targets.dtype().into();
         let targets = B::int_reshape(targets, [rows, 1].into());
         let device = logits.device();
-        // One where a row counts, else zero.
+        // 1 for rows with a target, else 0.
         let counts = B::int_add_scalar(targets.clone(), 1.into());
         let counts = B::int_into_float(B::int_clamp(counts, 0.into(), 1.into()), self.wide.into());
-        // One at a row's own class, else zero; without a target `counts` takes it out.
+        // 1 at the target class of a row, else 0; `counts` masks rows without a target.
         let classes_in_order = B::int_arange(0..classes as i64, &device, int);
         let classes_in_order = B::int_reshape(classes_in_order, [1, classes].into());
         let distance = B::int_abs(B::int_sub(
@@ -132,23 +123,23 @@ impl<B: Backend> Scorer<B> {
         ));
         let other = B::int_into_float(B::int_clamp_max(distance, 1.into()), self.wide.into());
         let one_hot = B::float_add_scalar(B::float_neg(other), 1.0.into());
-        let own_of = |all| B::float_sum_dim(B::float_mul(all, one_hot.clone()), 1);
+        let at_target = |all| B::float_sum_dim(B::float_mul(all, one_hot.clone()), 1);
 
         let best = B::float_argmax(logits.clone(), 1, int);
         let shifted = B::float_sub(logits.clone(), B::float_max_dim(logits, 1));
         let powers = B::float_exp(shifted.clone());
         let sum = B::float_sum_dim(powers.clone(), 1);
         let log_sum = B::float_log(sum.clone());
-        let own = own_of(shifted.clone());
+        let own = at_target(shifted.clone());
         let nll = B::float_mul(B::float_sub(log_sum.clone(), own), counts.clone());
 
-        // (1 - ε) c_y, zero where the row does not count.
+        // (1 - ε) c_y, zero for rows without a target.
         let hard = 1.0 - self.smoothing;
         let hard = match &self.class_weights {
             None => B::float_mul_scalar(counts.clone(), hard.into()),
             Some(weights) => {
                 let all = B::float_expand(weights.clone(), [rows, classes].into());
-                B::float_mul_scalar(B::float_mul(own_of(all), counts.clone()), hard.into())
+                B::float_mul_scalar(B::float_mul(at_target(all), counts.clone()), hard.into())
             }
         };
         let mut loss = B::float_mul(nll.clone(), hard.clone());
@@ -162,7 +153,7 @@ impl<B: Backend> Scorer<B> {
             let soft = B::float_mul(B::float_sum_dim(all, 1), counts.clone());
             loss = B::float_add(loss, B::float_mul_scalar(soft, share.into()));
         }
-        let of_logits = gradient.then(|| {
+        let grad_logits = gradient.then(|| {
             let mut factor = hard.clone();
             if self.smoothing > 0.0 {
                 let total = match &self.class_weights {
@@ -190,7 +181,7 @@ impl<B: Backend> Scorer<B> {
             loss,
             nll,
             best,
-            of_logits,
+            grad_logits,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! On the CPU: one buffer of logits, and a row's loss and gradient while the row is in the cache.
+//! Projection with cross entropy on the CPU: one buffer of logits; each row's loss and gradient while the row is in the cache.
 
-use super::{CrossEntropy, HeadGradients, HeadLossOps, composed, rows_at_once};
+use super::{CrossEntropy, HeadGradients, HeadLossOps, composed, rows_per_chunk};
 use crate::ops::gemm::{Matrix, add_product, product};
-use crate::ops::kernels::{dot, exp_in_place, largest, sum_of};
+use crate::ops::kernels::{dot, exp_in_place, largest, sum_map};
 use burn::backend::{
     Flex,
     tensor::{FloatTensor, IntTensor},
@@ -17,7 +17,7 @@ impl HeadLossOps for Flex {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         options: CrossEntropy,
-        wanted: HeadGradients,
+        requested: HeadGradients,
     ) -> (
         FloatTensor<Self>,
         FloatTensor<Self>,
@@ -26,61 +26,61 @@ impl HeadLossOps for Flex {
         Option<FloatTensor<Self>>,
     ) {
         if [hidden.dtype(), weight.dtype()] != [DType::F32; 2] {
-            return composed::head_loss::<Self>(hidden, weight, targets, &options, wanted);
+            return composed::head_loss::<Self>(hidden, weight, targets, &options, requested);
         }
         let int = targets.dtype();
         let classes: Vec<i64> = targets.into_data().iter::<i64>().collect();
-        let (x, w) = (Matrix::of(&hidden), Matrix::of(&weight));
-        let at_once = rows_at_once(classes.len(), w.shape()[1]);
-        let found = of_rows(x, w, &classes, &options, wanted, at_once);
+        let (x, w) = (Matrix::from_tensor(&hidden), Matrix::from_tensor(&weight));
+        let chunk_rows = rows_per_chunk(classes.len(), w.shape()[1]);
+        let results = score_rows(x, w, &classes, &options, requested, chunk_rows);
         let tensor = |values: Vec<f32>, shape: &[usize]| {
             FloatTensor::<Self>::from_data(TensorData::new(values, shape))
         };
         let rows = classes.len();
-        let best = TensorData::new(found.best, [rows]).convert_dtype(int);
+        let best = TensorData::new(results.best, [rows]).convert_dtype(int);
         (
-            tensor(vec![found.loss as f32], &[1]),
-            tensor(found.nll, &[rows]),
+            tensor(vec![results.loss as f32], &[1]),
+            tensor(results.nll, &[rows]),
             IntTensor::<Self>::from_data(best),
-            found.of_hidden.map(|values| tensor(values, &x.shape())),
-            found.of_weight.map(|values| tensor(values, &w.shape())),
+            results.grad_hidden.map(|values| tensor(values, &x.shape())),
+            results.grad_weight.map(|values| tensor(values, &w.shape())),
         )
     }
 }
 
 #[derive(Default)]
-struct Found {
+struct HeadResults {
     loss: f64,
     nll: Vec<f32>,
     best: Vec<i64>,
-    of_hidden: Option<Vec<f32>>,
-    of_weight: Option<Vec<f32>>,
+    grad_hidden: Option<Vec<f32>>,
+    grad_weight: Option<Vec<f32>>,
 }
 
-fn of_rows(
+fn score_rows(
     x: Matrix<'_>,
     w: Matrix<'_>,
     targets: &[i64],
     options: &CrossEntropy,
-    wanted: HeadGradients,
-    at_once: usize,
-) -> Found {
+    requested: HeadGradients,
+    chunk_rows: usize,
+) -> HeadResults {
     let ([rows, d], [inner, classes]) = (x.shape(), w.shape());
     assert_eq!(d, inner, "hidden states of {d} features, a head of {inner}");
     assert_eq!(targets.len(), rows, "a target for each row");
     options.check(classes);
-    let scorer = Scorer::new(options, classes, wanted.hidden || wanted.weight);
-    let at_once = at_once.max(1);
-    let mut found = Found {
-        of_hidden: wanted.hidden.then(|| Vec::with_capacity(rows * d)),
-        of_weight: wanted.weight.then(|| vec![0.0; d * classes]),
-        ..Found::default()
+    let scorer = Scorer::new(options, classes, requested.hidden || requested.weight);
+    let chunk_rows = chunk_rows.max(1);
+    let mut results = HeadResults {
+        grad_hidden: requested.hidden.then(|| Vec::with_capacity(rows * d)),
+        grad_weight: requested.weight.then(|| vec![0.0; d * classes]),
+        ..HeadResults::default()
     };
-    let mut buffer: Vec<f32> = Vec::with_capacity(at_once * classes);
-    for (lot, targets) in targets.chunks(at_once).enumerate() {
-        let x = x.rows(lot * at_once, targets.len());
-        let room = &mut buffer.spare_capacity_mut()[..targets.len() * classes];
-        let logits = product(room, x, w);
+    let mut buffer: Vec<f32> = Vec::with_capacity(chunk_rows * classes);
+    for (chunk, targets) in targets.chunks(chunk_rows).enumerate() {
+        let x = x.rows(chunk * chunk_rows, targets.len());
+        let out = &mut buffer.spare_capacity_mut()[..targets.len() * classes];
+        let logits = product(out, x, w);
         let scores: Vec<Row> = (logits.par_chunks_mut(classes).zip(targets))
             .map(|(row, &target)| {
                 Arch::new().dispatch(
@@ -90,26 +90,26 @@ fn of_rows(
             })
             .collect();
         for row in scores {
-            found.loss += row.loss;
-            found.nll.push(row.nll);
-            found.best.push(row.best);
+            results.loss += row.loss;
+            results.nll.push(row.nll);
+            results.best.push(row.best);
         }
-        let of_logits = Matrix::new(logits, [targets.len(), classes]);
-        if let Some(sum) = &mut found.of_weight {
-            add_product(sum, 1.0, x.transposed(), of_logits);
+        let grad_logits = Matrix::new(logits, [targets.len(), classes]);
+        if let Some(sum) = &mut results.grad_weight {
+            add_product(sum, 1.0, x.transposed(), grad_logits);
         }
-        if let Some(gradient) = &mut found.of_hidden {
+        if let Some(gradient) = &mut results.grad_hidden {
             let (start, size) = (gradient.len(), targets.len() * d);
-            let room = &mut gradient.spare_capacity_mut()[..size];
-            product(room, of_logits, w.transposed());
+            let out = &mut gradient.spare_capacity_mut()[..size];
+            product(out, grad_logits, w.transposed());
             // SAFETY: `product` has written all of it.
             unsafe { gradient.set_len(start + size) };
         }
     }
-    found
+    results
 }
 
-/// What the loss of every row has in common.
+/// Options of the loss, prepared for the rows.
 struct Scorer<'a> {
     /// `1 - ε`.
     hard: f64,
@@ -121,7 +121,7 @@ struct Scorer<'a> {
     gradient: bool,
 }
 
-/// What is known of a row.
+/// Results of one row.
 struct Row {
     loss: f64,
     nll: f32,
@@ -143,7 +143,7 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// Reads a row of logits, and leaves its gradient there if that is wanted.
+    /// Computes the loss of a row of logits, and replaces the row by its gradient if requested.
     #[inline(always)]
     fn score(&self, row: &mut [f32], target: i64) -> Row {
         let max = largest(row);
@@ -161,10 +161,10 @@ impl<'a> Scorer<'a> {
             .weights
             .map_or(1.0, |weights| f64::from(weights[target]));
         let hard = self.hard * weight;
-        // Σ c_k z_k, from the largest z on.
+        // Σ c_k (z_k - max).
         let spread = match (self.share > 0.0, self.weights) {
             (false, _) => 0.0,
-            (true, None) => f64::from(sum_of(row, |z| z - max)),
+            (true, None) => f64::from(sum_map(row, |z| z - max)),
             (true, Some(weights)) => f64::from(dot(row, weights)) - self.total * f64::from(max),
         };
         let sum = exp_in_place(row, max);
@@ -200,36 +200,36 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_lot_changes_nothing() {
+    fn the_size_of_a_chunk_changes_nothing() {
         let (rows, d, classes) = (11, 4, 37);
         let (x, w) = (values(rows * d, 0.1), values(d * classes, 0.2));
         let (x, w) = (Matrix::new(&x, [rows, d]), Matrix::new(&w, [d, classes]));
         let targets = [3, 36, -1, 0, 5, 5, 17, -1, 20, 1, 30];
         let options = CrossEntropy::new(0.1);
-        let wanted = HeadGradients {
+        let requested = HeadGradients {
             hidden: true,
             weight: true,
         };
-        let whole = of_rows(x, w, &targets, &options, wanted, rows);
-        for at_once in [1, 4, 10] {
-            let lots = of_rows(x, w, &targets, &options, wanted, at_once);
-            assert!((lots.loss - whole.loss).abs() < 1e-5);
-            assert_eq!(lots.best, whole.best);
+        let whole = score_rows(x, w, &targets, &options, requested, rows);
+        for chunk_rows in [1, 4, 10] {
+            let chunks = score_rows(x, w, &targets, &options, requested, chunk_rows);
+            assert!((chunks.loss - whole.loss).abs() < 1e-5);
+            assert_eq!(chunks.best, whole.best);
             let pairs = [
-                (&lots.nll, &whole.nll),
+                (&chunks.nll, &whole.nll),
                 (
-                    lots.of_hidden.as_ref().unwrap(),
-                    whole.of_hidden.as_ref().unwrap(),
+                    chunks.grad_hidden.as_ref().unwrap(),
+                    whole.grad_hidden.as_ref().unwrap(),
                 ),
                 (
-                    lots.of_weight.as_ref().unwrap(),
-                    whole.of_weight.as_ref().unwrap(),
+                    chunks.grad_weight.as_ref().unwrap(),
+                    whole.grad_weight.as_ref().unwrap(),
                 ),
             ];
-            for (lots, whole) in pairs {
-                assert_eq!(lots.len(), whole.len());
+            for (chunks, whole) in pairs {
+                assert_eq!(chunks.len(), whole.len());
                 let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-5;
-                assert!(lots.iter().zip(whole).all(near), "{at_once}");
+                assert!(chunks.iter().zip(whole).all(near), "{chunk_rows}");
             }
         }
     }

@@ -1,26 +1,27 @@
-//! The same on tensors.
+//! Projection with cross entropy, on tensors.
 
 use super::{CrossEntropy, HeadLossOps};
 use burn::backend::Dispatch;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 
-/// A loss, and what is known of the rows it is of.
+/// Loss, and results of the rows.
 #[derive(Clone, Debug)]
 pub struct HeadLoss {
-    /// Summed over the rows that have a target, `[1]`.
+    /// Loss summed over the rows with a target, `[1]`.
     pub loss: Tensor<1>,
-    /// `-log p` of each row's target, without smoothing and weights, `[rows]`; zero without a target. It has no gradient.
+    /// Negative log-likelihood of each row's target, without smoothing and weights, `[rows]`; zero without a target. Not
+    /// tracked by autodiff.
     pub nll: Tensor<1>,
-    /// The likeliest class of each row, `[rows]`.
+    /// Most likely class of each row, `[rows]`.
     pub best: Tensor<1, Int>,
 }
 
-/// Projects hidden states to classes, and takes the cross entropy with their targets, without making all logits at once.
+/// Projects hidden states to classes and computes their cross entropy, without all logits at once.
 ///
 /// # Shapes
 /// - `hidden`: `[rows, d]`, `weight`: `[d, classes]`
-/// - `targets`: `[rows]`, in `0..classes`; a negative one counts for nothing
+/// - `targets`: `[rows]`, in `0..classes`; a negative target is ignored
 ///
 /// # Example
 /// ```
@@ -33,14 +34,14 @@ pub struct HeadLoss {
 /// let w = Tensor::<2>::from_floats([[0.0, 3f32.ln()], [0.0, 0.0]], &device);
 /// let targets = Tensor::<1, Int>::from_ints([0, -1], &device);
 /// let found = head_loss(x.clone(), w, targets, &CrossEntropy::default());
-/// // The logits of the first row are [0, ln 3], its probabilities [1/4, 3/4]. The second does not count.
+/// // The logits of the first row are [0, ln 3], its probabilities [1/4, 3/4]. The second is ignored.
 /// assert!((found.loss.clone().into_scalar::<f32>() - 4f32.ln()).abs() < 1e-6);
 /// let dx = x.grad(&found.loss.backward()).unwrap().into_data().to_vec::<f32>().unwrap();
 /// assert!((dx[0] - 0.75 * 3f32.ln()).abs() < 1e-6 && dx[1..] == [0.0, 0.0, 0.0]);
 /// ```
 ///
 /// # Panics
-/// On shapes that do not fit, a target that is no class, and a backend whose feature of this crate is off.
+/// Panics on shapes that do not match, a target outside the classes, and a backend whose feature of this crate is off.
 pub fn head_loss(
     hidden: Tensor<2>,
     weight: Tensor<2>,
@@ -60,13 +61,13 @@ pub fn head_loss(
     }
 }
 
-/// [`head_loss`] of logits that are there already, for a head that is more than a matrix.
+/// Computes the loss of [`head_loss`] from logits, for a head that is more than one matrix.
 ///
 /// # Shapes
 /// - `logits`: `[rows, classes]`, `targets`: `[rows]`
 ///
 /// # Panics
-/// As [`head_loss`].
+/// Panics in the cases of [`head_loss`].
 pub fn loss_of_logits(
     logits: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -77,7 +78,7 @@ pub fn loss_of_logits(
     options.check(classes);
     let best = logits.clone().detach().argmax(1).squeeze_dim::<1>(1);
     let log_p = log_softmax(logits, 1);
-    // One where a row counts, else zero.
+    // 1 for rows with a target, else 0.
     let counts = (targets.clone() + 1)
         .clamp(0, 1)
         .float()

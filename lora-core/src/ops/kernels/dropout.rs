@@ -1,20 +1,20 @@
-//! Dropout's mask.
+//! Dropout masks by a seed.
 
-use super::{CHUNK, written};
+use super::{CHUNK, parallel_fill};
 use pulp::Arch;
 use rayon::prelude::*;
 
-/// Who is dropped: each element by a hash of its index and a seed, so that threads need not agree on an order, and the same
-/// mask is there again whenever it is asked for.
+/// Dropout mask defined by a hash of the element's index and a seed. Threads generate it in any order, and it can be
+/// generated again.
 #[derive(Clone, Copy)]
-pub(crate) struct Drawn {
+pub(crate) struct SeededMask {
     threshold: u32,
     kept: f32,
     seed: [u32; 2],
 }
 
-impl Drawn {
-    /// With this probability of being dropped, in [0, 1).
+impl SeededMask {
+    /// Creates a mask that zeroes elements with `probability`, in [0, 1).
     pub(crate) fn new(probability: f64, seed: u64) -> Self {
         Self {
             threshold: (probability * f64::from(u32::MAX)) as u32,
@@ -23,7 +23,7 @@ impl Drawn {
         }
     }
 
-    /// What the element of this index is multiplied by: 0 if it is dropped, else one over the probability to stay.
+    /// Returns the factor of an element: 0 if it is dropped, else `1 / (1 - probability)`.
     #[inline(always)]
     pub(in crate::ops) fn factor(self, index: u32) -> f32 {
         let [low, high] = self.seed;
@@ -36,39 +36,39 @@ impl Drawn {
     }
 }
 
-/// The mask of the first `count` elements.
+/// Generates the mask of the first `count` elements.
 pub(crate) fn dropout_mask(count: usize, probability: f64, seed: u64) -> Vec<f32> {
-    let drawn = Drawn::new(probability, seed);
-    written(
+    let mask = SeededMask::new(probability, seed);
+    parallel_fill(
         count,
         #[inline(always)]
         |start, piece| {
             for (offset, value) in piece.iter_mut().enumerate() {
-                value.write(drawn.factor((start as u32).wrapping_add(offset as u32)));
+                value.write(mask.factor((start as u32).wrapping_add(offset as u32)));
             }
         },
     )
 }
 
-/// Numbers times the mask of as many elements.
+/// Multiplies values by their mask.
 #[cfg(feature = "flex")]
-pub(in crate::ops) fn dropped(values: &[f32], probability: f64, seed: u64) -> Vec<f32> {
-    let drawn = Drawn::new(probability, seed);
-    written(
+pub(in crate::ops) fn dropout_copy(values: &[f32], probability: f64, seed: u64) -> Vec<f32> {
+    let mask = SeededMask::new(probability, seed);
+    parallel_fill(
         values.len(),
         #[inline(always)]
         |start, piece| {
             for (offset, (y, x)) in piece.iter_mut().zip(&values[start..]).enumerate() {
-                y.write(x * drawn.factor((start as u32).wrapping_add(offset as u32)));
+                y.write(x * mask.factor((start as u32).wrapping_add(offset as u32)));
             }
         },
     )
 }
 
-/// [`dropped`], in the place of the numbers.
+/// Multiplies values by their mask in place.
 #[cfg(feature = "flex")]
-pub(in crate::ops) fn drop_in_place(values: &mut [f32], probability: f64, seed: u64) {
-    let drawn = Drawn::new(probability, seed);
+pub(in crate::ops) fn dropout_in_place(values: &mut [f32], probability: f64, seed: u64) {
+    let mask = SeededMask::new(probability, seed);
     let pieces = values.par_chunks_mut(CHUNK).enumerate();
     pieces.for_each(|(index, piece)| {
         Arch::new().dispatch(
@@ -76,14 +76,14 @@ pub(in crate::ops) fn drop_in_place(values: &mut [f32], probability: f64, seed: 
             || {
                 let start = (index * CHUNK) as u32;
                 for (offset, x) in piece.iter_mut().enumerate() {
-                    *x *= drawn.factor(start.wrapping_add(offset as u32));
+                    *x *= mask.factor(start.wrapping_add(offset as u32));
                 }
             },
         );
     });
 }
 
-/// MurmurHash3's 32-bit finaliser.
+/// MurmurHash3's 32-bit finalizer.
 #[inline(always)]
 fn mix(mut hash: u32) -> u32 {
     hash ^= hash >> 16;

@@ -1,8 +1,8 @@
-//! Functions of one number, in a form that the compiler makes wide.
+//! Scalar functions that the compiler vectorizes.
 
 use std::f32::consts::{LN_2, LOG2_E};
 
-/// The error function, within 2 units in the last place of 1: an odd rational function, as in Eigen
+/// Computes the error function within 2 units in the last place of 1, by an odd rational function as in Eigen
 /// and XLA. Beyond ±4 it is ±1 in f32.
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {
@@ -31,17 +31,17 @@ pub(super) fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// `exp(x)` of a number that is not positive, within 2 units in the last place; of none, none.
+/// Computes `exp(x)` for `x <= 0` within 2 units in the last place; NaN stays NaN.
 ///
 /// `x = n ln 2 + r` with `|r| ≤ ½ ln 2`, and `exp(r)` by its Taylor polynomial.
 #[inline(always)]
-pub(in crate::ops) fn exp_of_negative(x: f32) -> f32 {
-    /// Adding it to a number below 2^22 rounds that to a whole one.
+pub(in crate::ops) fn exp_nonpositive(x: f32) -> f32 {
+    /// Adding and subtracting it rounds a value below 2^22 to an integer.
     const ROUND: f32 = 12_582_912.0;
-    // Below it the result is no normal number any more; for a derivative it is zero.
+    // Below -87 the result would be subnormal, and is negligible.
     let x = if x < -87.0 { -87.0 } else { x };
     let n = (x * LOG2_E + ROUND) - ROUND;
-    // ln 2 in two parts, so that the product with n is exact in the first.
+    // ln 2 in two parts: the product of n with the first is exact.
     let r = x - n * 0.693_359_4 - n * (LN_2 - 0.693_359_4);
     let mut power = 1.0 / 5040.0_f32;
     for c in [
@@ -58,11 +58,11 @@ pub(in crate::ops) fn exp_of_negative(x: f32) -> f32 {
     power * f32::from_bits(((n as i32 + 127) << 23) as u32)
 }
 
-/// `1 / (1 + exp(-x))`.
+/// Computes `1 / (1 + exp(-x))`.
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
-    // Of the smaller side, so that no exponential overflows.
-    let power = exp_of_negative(-x.abs());
+    // The exponential of a non-positive value does not overflow.
+    let power = exp_nonpositive(-x.abs());
     let smaller = power / (1.0 + power);
     if x < 0.0 { smaller } else { 1.0 - smaller }
 }
@@ -71,7 +71,7 @@ pub(super) fn sigmoid(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// `torch.erf` and `torch.exp` of PyTorch 2.15 in float64, of the f32 next to each number.
+    /// `torch.erf` and `torch.exp` of PyTorch 2.15 in float64, at the f32 nearest to each value.
     #[test]
     fn erf_and_exp_are_pytorchs() {
         for (x, expected) in [
@@ -95,9 +95,9 @@ mod tests {
             (-5.5, 0.004086771438464067),
             (-20.25, 1.6052280551856116e-09),
         ] {
-            let found = f64::from(exp_of_negative(x));
+            let found = f64::from(exp_nonpositive(x));
             assert!((found / expected - 1.0).abs() < 3e-7, "{x}: {found}");
         }
-        assert!(exp_of_negative(-1e6) < 1e-37);
+        assert!(exp_nonpositive(-1e6) < 1e-37);
     }
 }

@@ -1,7 +1,7 @@
-//! Both kinds of GELU.
+//! GELU, exact and with the tanh approximation.
 
-use super::functions::{erf, exp_of_negative, sigmoid};
-use super::{CHUNK, written};
+use super::functions::{erf, exp_nonpositive, sigmoid};
+use super::{CHUNK, parallel_fill};
 use pulp::Arch;
 use rayon::prelude::*;
 use std::f32::consts::FRAC_1_SQRT_2;
@@ -9,9 +9,9 @@ use std::f32::consts::FRAC_1_SQRT_2;
 /// `1 / √(2π)`.
 const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
 
-/// GELU by the error function.
+/// Computes GELU with the error function.
 pub(in crate::ops) fn gelu(values: &[f32]) -> Vec<f32> {
-    written(
+    parallel_fill(
         values.len(),
         #[inline(always)]
         |start, piece| {
@@ -22,7 +22,7 @@ pub(in crate::ops) fn gelu(values: &[f32]) -> Vec<f32> {
     )
 }
 
-/// Multiplies `grads` with the derivative of [`gelu`] at `values`.
+/// Multiplies `grads` by the derivative of [`gelu`] at `values`.
 pub(in crate::ops) fn gelu_backward(values: &[f32], grads: &mut [f32]) {
     let chunks = grads.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
     chunks.for_each(|(grads, values)| {
@@ -31,7 +31,7 @@ pub(in crate::ops) fn gelu_backward(values: &[f32], grads: &mut [f32]) {
             || {
                 for (grad, &x) in grads.iter_mut().zip(values) {
                     let cdf = 0.5 * (1.0 + erf(x * FRAC_1_SQRT_2));
-                    let pdf = FRAC_1_SQRT_TAU * exp_of_negative(-0.5 * x * x);
+                    let pdf = FRAC_1_SQRT_TAU * exp_nonpositive(-0.5 * x * x);
                     *grad *= cdf + x * pdf;
                 }
             },
@@ -39,13 +39,13 @@ pub(in crate::ops) fn gelu_backward(values: &[f32], grads: &mut [f32]) {
     });
 }
 
-/// `2 √(2/π)`, and that times 0.044715: twice the argument of GELU's hyperbolic tangent is `x (SLOPE + CUBIC x²)`.
+/// `2 √(2/π)`, and the same times 0.044715: twice the argument of the tanh is `x (SLOPE + CUBIC x²)`.
 const SLOPE: f32 = 1.595_769;
 const CUBIC: f32 = 0.071_354_814;
 
-/// GELU by the hyperbolic tangent.
+/// Computes GELU with the tanh approximation.
 pub(in crate::ops) fn gelu_tanh(values: &[f32]) -> Vec<f32> {
-    written(
+    parallel_fill(
         values.len(),
         #[inline(always)]
         |start, piece| {
@@ -56,7 +56,7 @@ pub(in crate::ops) fn gelu_tanh(values: &[f32]) -> Vec<f32> {
     )
 }
 
-/// Multiplies `grads` with the derivative of [`gelu_tanh`] at `values`.
+/// Multiplies `grads` by the derivative of [`gelu_tanh`] at `values`.
 pub(in crate::ops) fn gelu_tanh_backward(values: &[f32], grads: &mut [f32]) {
     let chunks = grads.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
     chunks.for_each(|(grads, values)| {
@@ -64,7 +64,7 @@ pub(in crate::ops) fn gelu_tanh_backward(values: &[f32], grads: &mut [f32]) {
             #[inline(always)]
             || {
                 for (grad, &x) in grads.iter_mut().zip(values) {
-                    // Beyond it the derivative is 0 or 1, and the square would overflow before the product is zero.
+                    // Beyond ±20 the derivative is 0 or 1, and the square could overflow.
                     let x = x.clamp(-20.0, 20.0);
                     let share = sigmoid(x * (SLOPE + CUBIC * x * x));
                     let slope = x * (SLOPE + 3.0 * CUBIC * x * x);

@@ -1,4 +1,4 @@
-//! Loops over numbers in host memory, on all threads and as wide as the processor's registers.
+//! Vectorized, parallel loops over values in host memory.
 
 mod dropout;
 #[cfg(feature = "flex")]
@@ -14,15 +14,15 @@ mod unpack;
 
 pub(crate) use dropout::dropout_mask;
 #[cfg(feature = "flex")]
-pub(super) use dropout::{Drawn, drop_in_place, dropped};
+pub(super) use dropout::{SeededMask, dropout_copy, dropout_in_place};
 #[cfg(feature = "flex")]
-pub(super) use functions::exp_of_negative;
+pub(super) use functions::exp_nonpositive;
 #[cfg(feature = "flex")]
 pub(super) use gelu::{gelu, gelu_backward, gelu_tanh, gelu_tanh_backward};
 #[cfg(feature = "flex")]
 pub(super) use norm::{norm_rows, norm_rows_backward};
 #[cfg(feature = "flex")]
-pub(super) use rows::{dot, exp_in_place, largest, repeated, softmax_backward, sum_of};
+pub(super) use rows::{dot, exp_in_place, largest, repeat_row, softmax_backward, sum_map};
 #[cfg(feature = "flex")]
 pub(super) use unpack::{unpack_int8, unpack_nf4};
 
@@ -30,24 +30,22 @@ use pulp::Arch;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// Numbers to a piece of work: some tens of microseconds.
+/// Number of values in one unit of work: some tens of microseconds.
 const CHUNK: usize = 16 << 10;
 
-/// So many numbers, written piece by piece: `write` is told where its piece begins and writes all
-/// of it.
+/// Creates `count` values chunk by chunk in parallel. `write` receives the start of its chunk and must write all of it.
 ///
-/// Memory that is about to be written is not cleared first: for masks and activations of some megabytes
-/// that is as much work again.
-fn written(count: usize, write: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
+/// The memory is not cleared first: for masks and activations of some megabytes that would double the work.
+fn parallel_fill(count: usize, write: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
     let mut values = Vec::with_capacity(count);
-    let pieces = values.spare_capacity_mut()[..count].par_chunks_mut(CHUNK);
-    pieces.enumerate().for_each(|(index, piece)| {
+    let chunks = values.spare_capacity_mut()[..count].par_chunks_mut(CHUNK);
+    chunks.enumerate().for_each(|(index, chunk)| {
         Arch::new().dispatch(
             #[inline(always)]
-            || write(index * CHUNK, piece),
+            || write(index * CHUNK, chunk),
         );
     });
-    // SAFETY: the pieces are all of the first `count` numbers, and `write` writes each of a piece.
+    // SAFETY: the chunks cover the first `count` values, and `write` writes all of a chunk.
     unsafe { values.set_len(count) };
     values
 }

@@ -1,11 +1,10 @@
-//! Layer normalisation.
+//! Layer normalization.
 
-use super::rows::{LANES, rows_at_once, sum_of};
+use super::rows::{LANES, rows_at_once, sum_map};
 use pulp::Arch;
 use rayon::prelude::*;
 
-/// Normalises rows, and scales and shifts them; also returns two numbers a row, its mean and one over its standard
-/// deviation.
+/// Normalizes, scales and shifts rows. Also returns mean and inverse standard deviation of each row.
 pub(in crate::ops) fn norm_rows(
     values: &[f32],
     [gamma, beta]: [&[f32]; 2],
@@ -26,13 +25,13 @@ pub(in crate::ops) fn norm_rows(
                     .chunks_exact_mut(width)
                     .zip(values.chunks_exact(width));
                 for ((normal, row), statistics) in rows.zip(statistics.as_chunks_mut::<2>().0) {
-                    let mean = sum_of(
+                    let mean = sum_map(
                         row,
                         #[inline(always)]
                         |x| x,
                     ) / width as f32;
                     let square = |x: f32| (x - mean) * (x - mean);
-                    let variance = sum_of(row, square) / width as f32;
+                    let variance = sum_map(row, square) / width as f32;
                     let inverse = 1.0 / (variance + epsilon).sqrt();
                     *statistics = [mean, inverse];
                     let affine = row.iter().zip(gamma).zip(beta);
@@ -43,12 +42,12 @@ pub(in crate::ops) fn norm_rows(
             },
         );
     });
-    // SAFETY: the pieces are all of them, and each row is written.
+    // SAFETY: the pieces cover all values, and each row is written.
     unsafe { normal.set_len(values.len()) };
     (normal, statistics)
 }
 
-/// The gradient of the input of [`norm_rows`], in the place of that of its output.
+/// Replaces the gradient of the output of [`norm_rows`] by that of its input.
 pub(in crate::ops) fn norm_rows_backward(
     values: &[f32],
     gamma: &[f32],

@@ -1,20 +1,20 @@
-//! What is done to rows: sums, exponentials, softmax.
+//! Row operations: sums, exponentials, softmax.
 
 use super::CHUNK;
-use super::functions::exp_of_negative;
+use super::functions::exp_nonpositive;
 use pulp::Arch;
 use rayon::prelude::*;
 
-/// Numbers that a wide register holds.
+/// Number of values in a wide register.
 pub(super) const LANES: usize = 16;
 
-/// Rows to a piece of work.
+/// Returns the number of rows in one unit of work.
 pub(super) fn rows_at_once(width: usize) -> usize {
     CHUNK.div_ceil(width)
 }
 
-/// A row, so many times.
-pub(in crate::ops) fn repeated(row: &[f32], times: usize) -> Vec<f32> {
+/// Repeats a row.
+pub(in crate::ops) fn repeat_row(row: &[f32], times: usize) -> Vec<f32> {
     let at_once = rows_at_once(row.len()) * row.len();
     let mut values = Vec::with_capacity(row.len() * times);
     let pieces = values.spare_capacity_mut()[..row.len() * times].par_chunks_mut(at_once);
@@ -23,12 +23,12 @@ pub(in crate::ops) fn repeated(row: &[f32], times: usize) -> Vec<f32> {
             room.write_copy_of_slice(row);
         }
     });
-    // SAFETY: the pieces are all of them, and each row is written.
+    // SAFETY: the pieces cover all values, and each row is written.
     unsafe { values.set_len(row.len() * times) };
     values
 }
 
-/// `y (g - Σ g y)` over rows of `width` numbers, in the place of `g`.
+/// Replaces `g` by `y (g - Σ g y)` over rows of `width` values.
 pub(in crate::ops) fn softmax_backward(y: &[f32], grads: &mut [f32], width: usize) {
     let rows = CHUNK.div_ceil(width) * width;
     let pieces = grads.par_chunks_mut(rows).zip(y.par_chunks(rows));
@@ -48,20 +48,20 @@ pub(in crate::ops) fn softmax_backward(y: &[f32], grads: &mut [f32], width: usiz
     });
 }
 
-/// The sum of what a function makes of each number.
+/// Sums a function of each value.
 #[inline(always)]
-pub(in crate::ops) fn sum_of(row: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+pub(in crate::ops) fn sum_map(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0f32; LANES];
     let (wide, rest) = row.as_chunks::<LANES>();
     for values in wide {
         for lane in 0..LANES {
-            sums[lane] += of(values[lane]);
+            sums[lane] += f(values[lane]);
         }
     }
-    sums.iter().sum::<f32>() + rest.iter().map(|&x| of(x)).sum::<f32>()
+    sums.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
 }
 
-/// The largest of a row, but for what is not a number; `-∞` of none.
+/// Returns the maximum of a row, ignoring NaN; `-∞` for an empty row.
 #[inline(always)]
 pub(in crate::ops) fn largest(row: &[f32]) -> f32 {
     let mut most = [f32::NEG_INFINITY; LANES];
@@ -79,24 +79,24 @@ pub(in crate::ops) fn largest(row: &[f32]) -> f32 {
     all.fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
-/// Replaces each `x` of a row, none of which is above `max`, by `exp(x - max)`, and returns their sum.
+/// Replaces each `x` of a row by `exp(x - max)` and returns the sum; no `x` may exceed `max`.
 ///
-/// What is not a number stays none, so that a row with one has no loss that looks like one.
+/// NaN stays NaN, so that a row with NaN has no valid-looking loss.
 #[inline(always)]
 pub(in crate::ops) fn exp_in_place(row: &mut [f32], max: f32) -> f64 {
     let mut sum = 0.0;
-    // Sums in f32 of some hundred numbers a lane; of these in f64.
+    // Sums of some hundred values per lane in f32, their total in f64.
     for piece in row.chunks_mut(256 * LANES) {
         let mut sums = [0.0f32; LANES];
         let (wide, rest) = piece.as_chunks_mut::<LANES>();
         for values in wide {
             for lane in 0..LANES {
-                values[lane] = exp_of_negative(values[lane] - max);
+                values[lane] = exp_nonpositive(values[lane] - max);
                 sums[lane] += values[lane];
             }
         }
         for value in rest {
-            *value = exp_of_negative(*value - max);
+            *value = exp_nonpositive(*value - max);
             sums[0] += *value;
         }
         sum += sums.iter().map(|&part| f64::from(part)).sum::<f64>();
@@ -104,7 +104,7 @@ pub(in crate::ops) fn exp_in_place(row: &mut [f32], max: f32) -> f64 {
     sum
 }
 
-/// The sum of products, in sixteen parts that a wide register can hold.
+/// Computes a dot product in 16 partial sums, which a wide register holds.
 #[inline(always)]
 pub(in crate::ops) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; LANES];

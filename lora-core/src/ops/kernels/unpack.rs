@@ -1,40 +1,40 @@
-//! Codes of a few bits back to numbers.
+//! Dequantization of packed values.
 
-use super::{CHUNK, written};
-use crate::ops::packed::{BLOCK, INT8_OFFSET, NF4, WORD};
+use super::{CHUNK, parallel_fill};
+use crate::ops::packed_format::{BLOCK, INT8_OFFSET, NF4, WORD};
 
-/// The values of NF4 codes, eight to a word, a scale to each block.
-pub(crate) fn unpack_nf4(codes: &[i32], scales: &[f32], count: usize) -> Vec<f32> {
+/// Dequantizes NF4 values, eight per integer, one scale per block.
+pub(crate) fn unpack_nf4(packed: &[i32], scales: &[f32], count: usize) -> Vec<f32> {
     unpack::<4>(
-        codes,
+        packed,
         scales,
         count,
         #[inline(always)]
-        |code| NF4[code as usize & 15],
+        |bits| NF4[bits as usize & 15],
     )
 }
 
-/// The values of whole numbers of 8 bits, four to a word, a scale to each block.
-pub(crate) fn unpack_int8(codes: &[i32], scales: &[f32], count: usize) -> Vec<f32> {
+/// Dequantizes 8-bit integers, four per integer, one scale per block.
+pub(crate) fn unpack_int8(packed: &[i32], scales: &[f32], count: usize) -> Vec<f32> {
     unpack::<8>(
-        codes,
+        packed,
         scales,
         count,
         #[inline(always)]
-        |code| ((code & 255) as i32 - INT8_OFFSET) as f32,
+        |bits| ((bits & 255) as i32 - INT8_OFFSET) as f32,
     )
 }
 
-/// The first `count` values of codes of so many bits. Of what `value` is given, only the lowest bits count.
+/// Dequantizes the first `count` values of `BITS` bits. `value` must use only the lowest `BITS` bits of its argument.
 fn unpack<const BITS: usize>(
-    codes: &[i32],
+    packed: &[i32],
     scales: &[f32],
     count: usize,
     value: impl Fn(u32) -> f32 + Sync,
 ) -> Vec<f32> {
     const { assert!(CHUNK.is_multiple_of(BLOCK)) };
     let words = BLOCK * BITS / WORD;
-    written(
+    parallel_fill(
         count,
         #[inline(always)]
         |start, piece| {
@@ -42,8 +42,8 @@ fn unpack<const BITS: usize>(
             for (index, values) in piece.chunks_mut(BLOCK).enumerate() {
                 let block = first + index;
                 let scale = scales[block];
-                let codes = &codes[block * words..(block + 1) * words];
-                for (values, &word) in values.chunks_mut(WORD / BITS).zip(codes) {
+                let packed = &packed[block * words..(block + 1) * words];
+                for (values, &word) in values.chunks_mut(WORD / BITS).zip(packed) {
                     for (index, found) in values.iter_mut().enumerate() {
                         found.write(value(word as u32 >> (index * BITS)) * scale);
                     }

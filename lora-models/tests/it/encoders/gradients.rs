@@ -1,10 +1,10 @@
 //! Gradients of an adapted model under the names, and in the layout, of PEFT's file.
 
-use crate::common::{host, transpose};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use lora_core::{AttachReport, LayerKind};
 use std::collections::BTreeMap;
+use test_support::tensors::{host, transpose};
 
 /// Values and shapes by name.
 type ByName = BTreeMap<String, (Vec<f32>, Vec<usize>)>;

@@ -1,13 +1,14 @@
 //! What the tests of the encoders share: fixtures, batches, comparisons.
-#![allow(dead_code)] // Each test file uses a part.
 
 pub mod gradients;
 
-use crate::common::{Tensors, assert_near, fixture, host};
+use crate::common::fixture;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
 use lora_models::checkpoint::{Checkpoint, LoadReport, SafetensorsExport};
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host, json};
 
 /// The reference is in f64 and the models run in f32. Values are of the order of 1, over at most two
 /// layers of sums of some ten terms, and what is seen is below 3e-6; the least that a wrong choice
@@ -98,11 +99,6 @@ pub fn model(name: &str, device: &Device) -> Classifier {
     let (model, _) = load(name, device);
     assert!(model.fresh().is_empty(), "{name}: {:?}", model.fresh());
     model
-}
-
-pub fn json(path: &Path) -> serde_json::Value {
-    let text = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_slice(&text).unwrap()
 }
 
 /// Pairs of texts, filled up on the right.

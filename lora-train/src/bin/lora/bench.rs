@@ -11,36 +11,32 @@ use lora_train::tools::bench::{
 #[derive(Args)]
 pub struct Bench {
     #[command(subcommand)]
-    what: What,
-    /// Print the outcome as one JSON object on the last line: `median_s`, `min_s`, `peak_mib`, `trainable`, and more.
+    target: Target,
+    /// Print the result as a JSON object on the last line: `median_s`, `min_s`, `peak_mib`, `trainable` and more.
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Subcommand)]
-enum What {
-    /// Training steps at one shape, on random weights and tokens.
+enum Target {
+    /// Time training steps of one shape, on random weights and tokens.
     Step(StepOptions),
-    /// Training on data with its real lengths.
+    /// Time training on data, with its real lengths.
     Epoch(Box<EpochOptions>),
-    /// The base, a merged model and one with an active adapter, in turn.
+    /// Time inference of the base, of a merged model and of one with an active adapter.
     Inference(InferenceOptions),
-    /// Reading a checkpoint.
+    /// Time reading a checkpoint.
     Load(LoadOptions),
 }
 
 impl Bench {
     pub fn run(self) -> Result<(), TrainError> {
-        let report = match &self.what {
-            What::Step(options) => bench_step(options),
-            What::Epoch(options) => bench_epoch(options, &mut Screen::detect()),
-            What::Inference(options) => bench_inference(options),
-            What::Load(options) => bench_load(options),
+        let report = match &self.target {
+            Target::Step(options) => bench_step(options),
+            Target::Epoch(options) => bench_epoch(options, &mut Screen::detect()),
+            Target::Inference(options) => bench_inference(options),
+            Target::Load(options) => bench_load(options),
         }?;
-        match self.json {
-            true => println!("{}", super::json(&report)?),
-            false => print!("{report}"),
-        }
-        Ok(())
+        super::print_report(&report, self.json)
     }
 }

@@ -4,7 +4,7 @@ use lora_train::TrainError;
 use lora_train::tools::{DiffOptions, diff};
 use std::process::ExitCode;
 
-/// Exit codes as those of `diff`: 0 the same, 1 different, 2 trouble.
+/// Runs `lora diff`. Exit codes as for `diff`: 0 same, 1 different, 2 failed.
 pub fn run(options: &DiffOptions) -> ExitCode {
     match compare(options) {
         Ok(true) => ExitCode::SUCCESS,
@@ -18,9 +18,6 @@ pub fn run(options: &DiffOptions) -> ExitCode {
 
 fn compare(options: &DiffOptions) -> Result<bool, TrainError> {
     let report = diff(options)?;
-    match options.json {
-        true => println!("{}", super::json(&report)?),
-        false => print!("{report}"),
-    }
+    super::print_report(&report, options.json)?;
     Ok(report.same)
 }

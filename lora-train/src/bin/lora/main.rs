@@ -5,9 +5,6 @@ mod bench;
 mod diff;
 mod eval;
 mod generate;
-mod inspect;
-mod merge;
-mod plan;
 mod predict;
 mod train;
 
@@ -15,13 +12,13 @@ use clap::{Parser, Subcommand};
 use lora_train::TrainError;
 use std::process::ExitCode;
 
-/// Counts what is allocated, for `lora plan`.
+/// Counting allocator, for `lora plan`.
 #[global_allocator]
 static COUNTING: lora_train::memory::Counting = lora_train::memory::Counting;
 
 /// Fine-tune GPT-2, BERT, RoBERTa and DeBERTa models with LoRA, and use the result.
 ///
-/// Exit codes: 0 done, 1 failed, 2 bad usage.
+/// Exit codes: 0 success, 1 failure, 2 bad usage.
 #[derive(Parser)]
 #[command(name = "lora", version, max_term_width = 100)]
 struct Cli {
@@ -31,9 +28,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train an adapter, or with --full the whole model.
+    /// Train an adapter, or the full model with --full.
     Train(Box<train::Train>),
-    /// Measure a model on data: a classifier by the task's scores, a language model by loss, perplexity and accuracy, and with --generate by BLEU and ROUGE-L.
+    /// Evaluate a model on data: a classifier by the task's metrics, a language model by loss, perplexity and accuracy, and with --generate by BLEU and ROUGE-L.
     Eval(lora_train::jobs::EvalOptions),
     /// Classify, score or tag texts.
     Predict(lora_train::jobs::PredictOptions),
@@ -41,23 +38,33 @@ enum Command {
     Generate(lora_train::jobs::GenerateOptions),
     /// Write a model with an adapter merged into it.
     Merge(lora_train::jobs::MergeOptions),
-    /// Make one adapter of several.
+    /// Combine several adapters into one.
     Combine(lora_train::tools::CombineArgs),
     /// Convert an adapter from or to loralib or mlx-lm.
     Convert(lora_train::tools::ConvertOptions),
-    /// Describe an adapter, a model or a file of weights, and what is unusual about it.
+    /// Describe an adapter, a model or a file of weights, and report anything unusual.
     Inspect(lora_train::tools::InspectOptions),
-    /// Measure what training steps, an epoch, inference or loading cost on this machine.
+    /// Measure training steps, an epoch, inference or loading on this machine.
     Bench(Box<bench::Bench>),
-    /// Say what a training run will take before it runs: memory by what it is for, the largest batch, seconds.
+    /// Estimate a training run: memory by purpose, the largest batch size, and time.
     Plan(lora_train::tools::PlanOptions),
-    /// Compare two adapters, or two models' weights. Exit codes: 0 the same, 1 different, 2 failed.
+    /// Compare two adapters, or two models' weights. Exit codes: 0 same, 1 different, 2 failed.
     Diff(lora_train::tools::DiffOptions),
 }
 
-/// A report as one line of JSON.
-fn json(report: &impl serde::Serialize) -> Result<String, TrainError> {
-    serde_json::to_string(report).map_err(|error| TrainError::config("json", error.to_string()))
+/// Prints a report as text, or as one line of JSON.
+fn print_report(
+    report: &(impl serde::Serialize + std::fmt::Display),
+    json: bool,
+) -> Result<(), TrainError> {
+    if json {
+        let line = serde_json::to_string(report)
+            .map_err(|error| TrainError::config("json", error.to_string()))?;
+        println!("{line}");
+    } else {
+        print!("{report}");
+    }
+    Ok(())
 }
 
 fn main() -> ExitCode {
@@ -67,14 +74,18 @@ fn main() -> ExitCode {
         Command::Eval(options) => eval::run(&options),
         Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
-        Command::Merge(options) => merge::run(&options),
+        Command::Merge(options) => {
+            lora_train::jobs::merge(&options).map(|report| println!("{report}"))
+        }
         Command::Combine(args) => lora_train::tools::combine(&args).map(|text| println!("{text}")),
         Command::Convert(options) => {
             lora_train::tools::convert(&options).map(|text| println!("{text}"))
         }
-        Command::Inspect(options) => inspect::run(&options),
+        Command::Inspect(options) => lora_train::tools::inspect(&options)
+            .and_then(|report| print_report(&report, options.json)),
         Command::Bench(command) => command.run(),
-        Command::Plan(options) => plan::run(&options),
+        Command::Plan(options) => lora_train::tools::estimate(&options)
+            .and_then(|forecast| print_report(&forecast, options.json)),
         Command::Diff(options) => return diff::run(&options),
     };
     match result {

@@ -12,9 +12,10 @@ pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
         return Ok(());
     }
     for prediction in predicted {
-        match options.json {
-            true => println!("{}", as_json(&prediction)),
-            false => println!("{}", as_line(&prediction)),
+        if options.json {
+            println!("{}", as_json(&prediction));
+        } else {
+            println!("{}", as_line(&prediction));
         }
     }
     Ok(())

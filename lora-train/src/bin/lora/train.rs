@@ -10,16 +10,16 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How many generated texts are shown at the end.
+/// Number of generated texts shown at the end.
 const SHOWN: usize = 3;
 
 #[derive(Args)]
 pub struct Train {
-    /// Recipe: a TOML file with any of the options below as keys, `_` for `-`; flags win over it.
+    /// Recipe: a TOML file with the options below as keys, with `_` for `-`; flags override it.
     recipe: Option<PathBuf>,
     #[command(flatten)]
     options: TrainOptions,
-    /// Print the outcome as one JSON object on the last line: `version`, `before` and `after` (metrics by name), `steps`, `seconds`, `trainable`, `peak_mib`, `saved`.
+    /// Print the result as a JSON object on the last line: `version`, `before` and `after` (metrics by name), `steps`, `seconds`, `trainable`, `peak_mib`, `saved`.
     #[arg(long)]
     json: bool,
 }
@@ -33,22 +33,23 @@ impl Train {
         let plan = TrainPlan::new(options)?;
         let interrupter = burn_train::Interrupter::new();
         let handle = interrupter.clone();
-        let asked = AtomicBool::new(false);
+        let interrupted = AtomicBool::new(false);
         let handler = ctrlc::set_handler(move || {
-            if asked.swap(true, Ordering::Relaxed) {
+            if interrupted.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            eprintln!("finishing this step and saving; press Ctrl-C again to leave at once");
+            eprintln!("finishing this step and saving; press Ctrl-C again to exit at once");
             handle.stop(Some(INTERRUPTED));
         });
         handler.map_err(|error| TrainError::Burn {
-            message: format!("no handler for Ctrl-C: {error}"),
+            message: format!("cannot handle Ctrl-C: {error}"),
         })?;
         let mut screen = Screen::detect();
         let summary = train(plan, interrupter, &mut screen)?;
-        match self.json {
-            true => println!("{}", as_json(&summary)),
-            false => show(&summary),
+        if self.json {
+            println!("{}", as_json(&summary));
+        } else {
+            show(&summary);
         }
         Ok(())
     }
@@ -96,7 +97,7 @@ fn show(summary: &TrainSummary) {
     }
     println!("\n{} steps in {:.0} s", summary.steps, summary.seconds);
     match summary.stopped.as_deref() {
-        Some(INTERRUPTED) => println!("interrupted: go on with --resume"),
+        Some(INTERRUPTED) => println!("interrupted: continue with --resume"),
         Some(reason) => println!("stopped early: {reason}"),
         None => {}
     }

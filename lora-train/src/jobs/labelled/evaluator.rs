@@ -104,11 +104,11 @@ impl Evaluator {
         let mut metrics = match (self.task.metric(), &self.labels) {
             (Some(metric), None) => {
                 let (predictions, labels) = self.scores(outputs);
-                metric.of_values(&predictions, &labels)?
+                metric.value_metrics(&predictions, &labels)?
             }
             (Some(metric), Some(set)) => {
                 let (predictions, labels) = self.classes(outputs);
-                let mut metrics = metric.of_classes(&predictions, &labels, set.len())?;
+                let mut metrics = metric.class_metrics(&predictions, &labels, set.len())?;
                 if !metrics.contains_key("accuracy") {
                     let accuracy = crate::metric::accuracy(&predictions, &labels)?;
                     metrics.insert("accuracy".into(), accuracy);

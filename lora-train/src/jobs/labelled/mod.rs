@@ -215,7 +215,7 @@ fn class_weights(
     };
     match weighting {
         ClassWeighting::Balanced => Ok(ClassWeights::balanced(classes(records), labels.len())),
-        ClassWeighting::Given(weights) => {
+        ClassWeighting::PerClass(weights) => {
             if weights.len() != labels.len() {
                 return refuse(format!(
                     "are {}, but the classes are {}: {}",

@@ -59,7 +59,7 @@ pub fn diff(options: &DiffOptions) -> Result<DiffReport, TrainError> {
         return Err(TrainError::config("tolerance", message));
     }
     let paths = [&options.first, &options.second];
-    let formats = paths.map(|path| AdapterFormat::of(path));
+    let formats = paths.map(|path| AdapterFormat::detect(path));
     let mut report = match formats {
         [Some(first), Some(second)] => {
             let loralib = formats.contains(&Some(AdapterFormat::Loralib));

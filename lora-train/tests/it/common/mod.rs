@@ -1,12 +1,14 @@
 //! What the tests of the program share.
-#![allow(dead_code)] // Each test file uses a part.
 
 pub mod encoders;
 pub mod steps;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+use test_support::tensors::Tensors;
+
+pub use test_support::process::{fail, succeed, text};
 
 pub fn model() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lora-models/tests/fixtures/gpt2_tied")
@@ -21,31 +23,6 @@ pub fn lora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Com
     let mut command = Command::new(env!("CARGO_BIN_EXE_lora"));
     command.args(args);
     command
-}
-
-pub fn text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-/// Runs to the end and insists on success.
-pub fn succeed(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}\n{}", text(&output));
-    text(&output)
-}
-
-/// Runs and insists on this exit code and these words in the message.
-pub fn fail(command: &mut Command, code: i32, words: &[&str]) {
-    let output = command.output().unwrap();
-    let text = text(&output);
-    assert_eq!(output.status.code(), Some(code), "{command:?}\n{text}");
-    for word in words {
-        assert!(text.contains(word), "`{word}` is not in: {text}");
-    }
 }
 
 /// `lora train` on the fixture model, with an adapter on `c_attn`.
@@ -74,23 +51,17 @@ pub fn losses(output: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Tensors of an adapter by name.
+/// Returns names, shapes and values of an adapter's tensors, in the order of the names.
 pub fn adapter(dir: &Path) -> Vec<(String, Vec<usize>, Vec<f32>)> {
     tensors(&dir.join("adapter_model.safetensors"))
 }
 
-/// Tensors of a file by name.
+/// Returns names, shapes and values of a file's tensors, in the order of the names.
 pub fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let bytes = std::fs::read(path).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut all: Vec<_> = tensors
-        .iter()
-        .map(|(name, view)| {
-            let values = view.data().chunks_exact(4);
-            let values = values.map(|b| f32::from_le_bytes(b.try_into().unwrap()));
-            (name.to_string(), view.shape().to_vec(), values.collect())
-        })
-        .collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
+    let tensors = Tensors::open(path);
+    let read = |name: String| {
+        let (values, shape) = tensors.floats(&name);
+        (name, shape, values)
+    };
+    tensors.names().into_iter().map(read).collect()
 }

@@ -1,0 +1,256 @@
+//! Selection of a model's matrices by names, patterns, exclusions and layers.
+
+use crate::config::{ExcludeModules, LoraConfig, TargetModules, compile, full_match};
+use crate::error::LoraError;
+use crate::layout::{AdapterPath, Architecture, FusedLayout, Matrix, Slices, ends_in};
+
+/// One entry of [`TargetModules::Names`].
+struct NamedTarget<'a> {
+    name: &'a str,
+    parts: Option<Vec<&'a str>>,
+}
+
+impl<'a> NamedTarget<'a> {
+    /// Reads `c_attn` or `c_attn[q,v]`.
+    fn parse(entry: &'a str) -> Result<Self, LoraError> {
+        let Some((name, rest)) = entry.split_once('[') else {
+            return Ok(Self {
+                name: entry,
+                parts: None,
+            });
+        };
+        let parts = rest.strip_suffix(']').map(|inner| {
+            inner
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+        });
+        match parts {
+            Some(parts) if !parts.is_empty() && !name.is_empty() => Ok(Self {
+                name,
+                parts: Some(parts),
+            }),
+            _ => Err(LoraError::InvalidOption {
+                option: "targets",
+                found: format!("`{entry}`"),
+                expected: "a module name, or one with slices such as `c_attn[q,v]`".into(),
+            }),
+        }
+    }
+}
+
+/// Selected matrices, with the slices of each that get an adapter.
+pub(super) type Selected<'a> = Vec<(&'a Matrix, Option<Slices>)>;
+
+/// Selects the targets of a configuration.
+pub(super) fn select<'a>(
+    matrices: &'a [Matrix],
+    config: &LoraConfig,
+    architecture: &Architecture,
+    no_match: &dyn Fn(&'static str, &str) -> LoraError,
+) -> Result<Selected<'a>, LoraError> {
+    let names = match &config.targets {
+        TargetModules::Names(names) => names,
+        TargetModules::AllLinear => {
+            return Ok(matrices
+                .iter()
+                .filter(|m| m.is_linear_layer && !architecture.is_output(&m.module))
+                .map(|matrix| (matrix, None))
+                .collect());
+        }
+        TargetModules::Pattern(pattern) => {
+            let regex = full_match("target pattern", pattern)?;
+            let selected: Selected = matrices
+                .iter()
+                .filter(|m| regex.is_match(&m.module))
+                .map(|matrix| (matrix, None))
+                .collect();
+            if selected.is_empty() {
+                return Err(no_match("target pattern", pattern));
+            }
+            return Ok(selected);
+        }
+    };
+    let mut slots: Vec<Option<Option<Slices>>> = vec![None; matrices.len()];
+    for entry in names {
+        let named = NamedTarget::parse(entry)?;
+        let mut found = false;
+        for (slot, matrix) in slots.iter_mut().zip(matrices) {
+            if !ends_in(&matrix.module, named.name) {
+                continue;
+            }
+            found = true;
+            let slices = match &named.parts {
+                None => None,
+                Some(parts) => Some(find_slices(matrix, parts, architecture)?),
+            };
+            match slot {
+                Some(other) if *other != slices => {
+                    return Err(LoraError::UnsupportedTarget {
+                        module: matrix.module.clone(),
+                        message: "is named twice, as a module and by slices; name it once".into(),
+                    });
+                }
+                _ => *slot = Some(slices),
+            }
+        }
+        if !found {
+            return Err(no_match("target module", named.name));
+        }
+    }
+    let chosen = matrices.iter().zip(slots);
+    Ok(chosen
+        .filter_map(|(matrix, slot)| slot.map(|slices| (matrix, slices)))
+        .collect())
+}
+
+/// Resolves the names of a fused projection's parts.
+fn find_slices(
+    matrix: &Matrix,
+    parts: &[&str],
+    architecture: &Architecture,
+) -> Result<Slices, LoraError> {
+    let refuse = |message: String| LoraError::UnsupportedTarget {
+        module: matrix.module.clone(),
+        message,
+    };
+    let fused = architecture
+        .fused
+        .iter()
+        .find(|fused| ends_in(&matrix.module, &fused.module))
+        .ok_or_else(|| refuse("is not a fused projection: name it without slices".into()))?;
+    if matrix.path != AdapterPath::Activation {
+        return Err(refuse(
+            "slices need a `LoraLinear`, this layer reads the composed weight".into(),
+        ));
+    }
+    let heads = match fused.layout {
+        FusedLayout::PartByPart => 1,
+        FusedLayout::HeadByHead { heads } => heads,
+    };
+    if !matrix.shape[1].is_multiple_of(fused.parts.len() * heads) {
+        return Err(refuse(format!(
+            "its {} columns do not divide into {} parts of {heads} heads",
+            matrix.shape[1],
+            fused.parts.len()
+        )));
+    }
+    let mut adapted = Vec::new();
+    for part in parts {
+        let known = fused.parts.iter().position(|name| name == part);
+        adapted.push(known.ok_or_else(|| {
+            refuse(format!(
+                "has no slice `{part}`; it has {}",
+                fused.parts.join(", ")
+            ))
+        })?);
+    }
+    adapted.sort_unstable();
+    adapted.dedup();
+    Ok(Slices {
+        parts: fused.parts.len(),
+        adapted,
+        layout: fused.layout,
+    })
+}
+
+/// Removes the excluded modules.
+pub(super) fn exclude(
+    selected: &mut Selected<'_>,
+    matrices: &[Matrix],
+    config: &LoraConfig,
+    no_match: &dyn Fn(&'static str, &str) -> LoraError,
+) -> Result<(), LoraError> {
+    match &config.exclude {
+        None => {}
+        Some(ExcludeModules::Pattern(pattern)) => {
+            let regex = full_match("exclusion pattern", pattern)?;
+            if !matrices.iter().any(|m| regex.is_match(&m.module)) {
+                return Err(no_match("exclusion pattern", pattern));
+            }
+            selected.retain(|(matrix, _)| !regex.is_match(&matrix.module));
+        }
+        Some(ExcludeModules::Names(names)) => {
+            for name in names {
+                if !matrices.iter().any(|m| ends_in(&m.module, name)) {
+                    return Err(no_match("excluded module", name));
+                }
+            }
+            selected.retain(|(m, _)| !names.iter().any(|name| ends_in(&m.module, name)));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the modules of the configured layers. The index is the number after the list's name in the path, as in
+/// PEFT: `….h.3.attn.c_attn` is layer 3.
+pub(super) fn keep_layers(
+    selected: &mut Selected<'_>,
+    config: &LoraConfig,
+) -> Result<(), LoraError> {
+    let Some(layers) = &config.layers else {
+        return Ok(());
+    };
+    let mut regexes = Vec::new();
+    for name in &config.layers_pattern {
+        let regex = format!(r"^(?:.*\.)?(?:{name})\.(\d+)\.");
+        regexes.push(compile("layers pattern", name, regex)?);
+    }
+    if regexes.is_empty() {
+        let any = r"^(?:.*\.)?[^.]*\.(\d+)\.";
+        regexes.push(compile("layers pattern", "any", any.into())?);
+    }
+    let index = |path: &str| -> Option<usize> {
+        regexes
+            .iter()
+            .find_map(|regex| regex.captures(path)?.get(1)?.as_str().parse().ok())
+    };
+    let mut available: Vec<usize> = selected
+        .iter()
+        .filter_map(|(m, _)| index(&m.module))
+        .collect();
+    available.sort_unstable();
+    available.dedup();
+    for layer in layers {
+        if !available.contains(layer) {
+            return Err(LoraError::NoMatch {
+                what: "layer",
+                entry: layer.to_string(),
+                candidates: available.iter().map(ToString::to_string).collect(),
+            });
+        }
+    }
+    selected.retain(|(m, _)| index(&m.module).is_some_and(|layer| layers.contains(&layer)));
+    Ok(())
+}
+
+impl TargetModules {
+    /// Returns true if a name or the pattern selects the module at `path`, a slice of it included.
+    ///
+    /// `all-linear` selects by the kind of layer and names no module. An invalid pattern matches nothing here; it is an
+    /// error when the adapter is attached.
+    pub fn names_module(&self, path: &str) -> bool {
+        let named =
+            |entry: &String| NamedTarget::parse(entry).is_ok_and(|named| ends_in(path, named.name));
+        match self {
+            Self::AllLinear => false,
+            Self::Pattern(pattern) => matches_path(pattern, path),
+            Self::Names(names) => names.iter().any(named),
+        }
+    }
+}
+
+impl ExcludeModules {
+    /// Returns true if a name or the pattern excludes the module at `path`.
+    pub fn names_module(&self, path: &str) -> bool {
+        match self {
+            Self::Pattern(pattern) => matches_path(pattern, path),
+            Self::Names(names) => names.iter().any(|name| ends_in(path, name)),
+        }
+    }
+}
+
+fn matches_path(pattern: &str, path: &str) -> bool {
+    full_match("pattern", pattern).is_ok_and(|regex| regex.is_match(path))
+}

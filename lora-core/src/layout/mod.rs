@@ -1,0 +1,36 @@
+//! Layout of a module: names and shapes of its parameters, kinds of its layers, fused projections. No values.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `architecture` | [`Architecture`]: names in Python, output layers, fused projections |
+//! | `for_architecture` | [`ForArchitecture`]: a configuration for such a model |
+//! | `fused` | [`FusedProjection`], [`FusedLayout`] and the adapted [`Slices`] of one |
+//! | `kind` | [`LayerKind`], [`AdapterPath`] |
+//! | `names` | comparison of dotted paths |
+//! | `parameters` | the walk that lists the parameters of a module |
+//! | `adapted_module`, `saved_parameter` | [`AdaptedModule`], [`SavedParameter`]: what an attach reports |
+//! | `id` | ids and hashes that are the same in every process |
+
+mod adapted_module;
+mod architecture;
+mod for_architecture;
+mod fused;
+mod id;
+mod kind;
+mod names;
+mod parameters;
+mod saved_parameter;
+
+pub use adapted_module::AdaptedModule;
+pub use architecture::Architecture;
+pub use for_architecture::ForArchitecture;
+pub use fused::{FusedLayout, FusedProjection, Slices};
+pub use id::param_id;
+pub(crate) use id::stable_hash;
+pub use kind::{AdapterPath, LayerKind};
+pub(crate) use names::{ends_in, is_inside, module_of};
+pub(crate) use parameters::{
+    ADAPTER_COMPONENT, Matrix, PACKED_COMPONENT, Parameter, Parameters, is_in_packed, parameters,
+    reparameterization_depth,
+};
+pub use saved_parameter::SavedParameter;

@@ -1,0 +1,156 @@
+//! Layers, built one parameter at a time.
+
+use super::source::{ParamSpec, Weights};
+use crate::ModelError;
+use burn::module::Param;
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use lora_core::{
+    Architecture, Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id,
+    quantized_weight,
+};
+
+/// Builder for the layers of a model, which reads one parameter at a time from a source.
+///
+/// Ids of parameters depend on their paths alone, so an optimizer's saved state finds its parameters in another
+/// process.
+pub(crate) struct LayerBuilder<'a> {
+    pub architecture: &'a Architecture,
+    pub device: &'a Device,
+    pub weights: &'a mut dyn Weights,
+}
+
+impl LayerBuilder<'_> {
+    /// Builds a linear layer with a bias, `[d_in, d_out]`.
+    pub fn linear(&mut self, path: &str, shape: [usize; 2]) -> Result<LoraLinear, ModelError> {
+        let bias = self.param(&format!("{path}.bias"), [shape[1]])?;
+        Ok(LoraLinear {
+            bias: Some(bias),
+            ..self.linear_without_bias(path, shape)?
+        })
+    }
+
+    /// Builds a linear layer without a bias, `[d_in, d_out]`.
+    pub fn linear_without_bias(
+        &mut self,
+        path: &str,
+        shape: [usize; 2],
+    ) -> Result<LoraLinear, ModelError> {
+        let module = self.architecture.module_name(path);
+        let transposed = !self.architecture.is_conv1d(&module);
+        let path = format!("{path}.weight");
+        let quantize = self.weights.quantize(&path);
+        let quantize = quantize.filter(|config| !config.skips(&module, self.architecture));
+        let weight = match quantize.map(|config| config.quantization) {
+            None => self.ask(&path, shape, transposed)?,
+            Some(quantization) => {
+                // Quantization reads the rows of PyTorch's layout, which is transposed here.
+                let spec = self.spec(&path, &[shape[1], shape[0]], !transposed);
+                let rows = self.weights.values(&spec)?;
+                let rows = rows.unwrap_or_default();
+                let id = param_id(&path);
+                quantized_weight(&module, id, &rows, shape, quantization, self.device)?
+            }
+        };
+        Ok(LoraLinear { weight, bias: None })
+    }
+
+    /// Builds an embedding, `[rows, d_model]`.
+    pub fn embedding(
+        &mut self,
+        path: &str,
+        shape: [usize; 2],
+    ) -> Result<LoraEmbedding, ModelError> {
+        Ok(LoraEmbedding {
+            weight: self.param(&format!("{path}.weight"), shape)?,
+        })
+    }
+
+    /// Builds a layer norm over `d` features.
+    pub fn norm(&mut self, path: &str, d: usize, epsilon: f64) -> Result<LayerNorm, ModelError> {
+        let gamma = self.param(&format!("{path}.gamma"), [d])?;
+        let beta = self.param(&format!("{path}.beta"), [d])?;
+        let config = LayerNormConfig::new(d).with_epsilon(epsilon);
+        Ok(config.init_with(gamma, beta))
+    }
+
+    /// Builds a parameter that has the same layout in files.
+    pub fn param<const D: usize>(
+        &mut self,
+        path: &str,
+        shape: [usize; D],
+    ) -> Result<Param<Tensor<D>>, ModelError> {
+        self.ask(path, shape, false)
+    }
+
+    fn ask<const D: usize>(
+        &mut self,
+        path: &str,
+        shape: [usize; D],
+        transposed: bool,
+    ) -> Result<Param<Tensor<D>>, ModelError> {
+        let spec = self.spec(path, &shape, transposed);
+        if let Some(elements) = self.weights.mapped(&spec)? {
+            // Burn copies them before it writes to them.
+            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
+            let data = TensorData::from_bytes(bytes, shape, DType::F32);
+            return Ok(param_of(path, data, self.device));
+        }
+        Ok(match self.weights.values(&spec)? {
+            Some(values) => param(path, values, shape, self.device),
+            None => meta_init(path, shape, self.device),
+        })
+    }
+
+    fn spec(&self, path: &str, shape: &[usize], transposed: bool) -> ParamSpec {
+        ParamSpec {
+            path: path.into(),
+            name: self.architecture.tensor_name(path),
+            shape: shape.to_vec(),
+            transposed,
+        }
+    }
+}
+
+/// Builds a trainable parameter at `path`.
+pub(crate) fn param<const D: usize>(
+    path: &str,
+    values: Vec<f32>,
+    shape: [usize; D],
+    device: &Device,
+) -> Param<Tensor<D>> {
+    param_of(path, TensorData::new(values, shape), device)
+}
+
+fn param_of<const D: usize>(path: &str, data: TensorData, device: &Device) -> Param<Tensor<D>> {
+    // As in Burn's own layers: memory with the lifetime of the model is kept apart from the rest.
+    let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, device));
+    // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but
+    // the parameter is to have them once `train()` has moved it to one that has.
+    Param::initialized(param_id(path), tensor).set_require_grad(true)
+}
+
+/// Builds a parameter with a shape and without memory for it, on backends that repeat a number without writing it out.
+fn meta_init<const D: usize>(path: &str, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    let zero = Tensor::<D>::from_data(TensorData::new(vec![0.0f32], [1; D]), device);
+    Param::initialized(param_id(path), zero.expand(shape)).set_require_grad(true)
+}
+
+/// Reads the values of the parameter of this name, row-major.
+pub(crate) fn on_host<const D: usize>(
+    name: &str,
+    tensor: Tensor<D>,
+) -> Result<Vec<f32>, ModelError> {
+    let data = tensor.into_data().convert::<f32>();
+    let found = format!("{:?}", data.dtype());
+    data.try_into_vec::<f32>()
+        .map_err(|_| ModelError::TensorDtype {
+            name: name.into(),
+            expected: "F32".into(),
+            found,
+        })
+}
+
+/// Builds a dropout with this probability.
+pub(crate) fn dropout(probability: f64) -> Dropout {
+    Dropout::new(probability)
+}

@@ -1,0 +1,164 @@
+//! Recipes: options of a training run as a TOML file.
+
+use super::TrainOptions;
+use crate::TrainError;
+use std::path::{Component, Path, PathBuf};
+
+/// Largest recipe in bytes.
+const RECIPE_LIMIT: u64 = 1 << 20;
+
+impl TrainOptions {
+    /// Reads a recipe. Paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read, is not TOML or has an unknown key; the message names line and key.
+    pub fn from_recipe(path: &Path) -> Result<Self, TrainError> {
+        let malformed = |error: &dyn std::fmt::Display| {
+            TrainError::config("recipe", format!("{}: {error}", path.display()))
+        };
+        let bytes = lora_core::files::read_bounded(path, RECIPE_LIMIT)?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| malformed(&error))?;
+        let mut options: Self = toml::from_str(text).map_err(|error| malformed(&error))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let named = options
+            .model
+            .clone()
+            .filter(|model| is_hub_name(model, folder));
+        for file in options.paths() {
+            if file.is_relative() {
+                *file = folder.join(&file);
+            }
+        }
+        if named.is_some() {
+            options.model = named;
+        }
+        Ok(options)
+    }
+
+    /// Returns all paths among the options.
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [
+            &mut self.model,
+            &mut self.adapter,
+            &mut self.data,
+            &mut self.eval_data,
+            &mut self.output,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Makes all paths absolute, so that the options no longer depend on the working directory.
+    ///
+    /// # Errors
+    /// Fails if the working directory does not exist.
+    pub fn absolute(mut self) -> Result<Self, TrainError> {
+        let named = self.model.clone();
+        let named = named.filter(|model| is_hub_name(model, Path::new("")));
+        for path in self.paths() {
+            *path = std::path::absolute(&path).map_err(TrainError::io(path.clone()))?;
+        }
+        if named.is_some() {
+            self.model = named;
+        }
+        Ok(self)
+    }
+
+    /// Fills missing options from a recipe.
+    ///
+    /// Options that exclude each other, such as the two kinds of warm-up, are replaced together: one of them
+    /// on the command line hides both in the recipe.
+    ///
+    /// # Errors
+    /// Fails if a path is not Unicode.
+    pub fn or(self, mut recipe: Self) -> Result<Self, TrainError> {
+        if self.warmup_steps.is_some() || self.warmup_ratio.is_some() {
+            recipe.warmup_steps = None;
+            recipe.warmup_ratio = None;
+        }
+        if self.batch_size.is_some() || self.batch_tokens.is_some() {
+            recipe.batch_size = None;
+            recipe.batch_tokens = None;
+        }
+        // Only given options are serialized: the command line's keys replace the recipe's.
+        let as_table = |options: &Self| {
+            toml::Table::try_from(options)
+                .map_err(|error| TrainError::config("recipe", error.to_string()))
+        };
+        let resume = self.resume;
+        let mut merged = as_table(&recipe)?;
+        merged.extend(as_table(&self)?);
+        let mut options: Self = merged
+            .try_into()
+            .map_err(|error: toml::de::Error| TrainError::config("recipe", error.to_string()))?;
+        options.resume = resume;
+        Ok(options)
+    }
+
+    /// Writes the options as a recipe.
+    ///
+    /// # Errors
+    /// Fails if a path is not Unicode.
+    pub fn to_toml(&self) -> Result<String, TrainError> {
+        toml::to_string(self).map_err(|error| TrainError::config("recipe", error.to_string()))
+    }
+}
+
+/// Returns true if `model`, given in a recipe in `folder`, is a name on the Hub: it looks like one, and there is no such
+/// directory.
+fn is_hub_name(model: &Path, folder: &Path) -> bool {
+    let mut components = model.components();
+    let plain = components.all(|component| matches!(component, Component::Normal(_)));
+    plain && model.components().count() <= 2 && !folder.join(model).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_over_the_recipe_and_the_rest_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recipe.toml");
+        let recipe = "model = \"base\"\nrank = 4\nalpha = 32.0\ntargets = [\"c_attn[q,v]\"]\n\
+                      warmup_steps = 500\nno_shuffle = true\n[rank_pattern]\nc_fc = 2\n";
+        std::fs::write(&path, recipe).unwrap();
+        // A model that is no directory is a name on the Hub.
+        let named = TrainOptions::from_recipe(&path).unwrap();
+        assert_eq!(named.model, Some("base".into()));
+        std::fs::create_dir(dir.path().join("base")).unwrap();
+        let recipe = TrainOptions::from_recipe(&path).unwrap();
+        assert_eq!(recipe.model, Some(dir.path().join("base")));
+        let flags = TrainOptions {
+            rank: Some(16),
+            warmup_ratio: Some(0.1),
+            resume: true,
+            ..TrainOptions::default()
+        };
+        let options = flags.or(recipe).unwrap();
+        assert_eq!((options.rank, options.alpha), (Some(16), Some(32.0)));
+        assert_eq!(
+            (options.warmup_steps, options.warmup_ratio),
+            (None, Some(0.1))
+        );
+        assert!(options.no_shuffle && options.resume);
+        assert_eq!(options.rank_pattern["c_fc"], 2);
+        let again: TrainOptions = toml::from_str(&options.to_toml().unwrap()).unwrap();
+        assert_eq!(
+            again,
+            TrainOptions {
+                resume: false,
+                ..options
+            }
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_of_a_recipe_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recipe.toml");
+        std::fs::write(&path, "rnak = 4\n").unwrap();
+        let error = TrainOptions::from_recipe(&path).unwrap_err().to_string();
+        assert!(error.contains("rnak"), "{error}");
+    }
+}

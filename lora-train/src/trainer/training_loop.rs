@@ -1,0 +1,340 @@
+//! The training loop: steps, evaluations, checkpoints.
+
+use super::optimizer::{scale, squared_norm};
+use super::optimizer_tap::{OptimizerTap, Tapped};
+use super::{
+    BatchLoader, Best, CheckpointDir, EvalEvent, Event, MicroBatch, Observer, Position, RunState,
+    StepEvent, Task,
+};
+use crate::TrainError;
+use crate::data::{Sample, SampleBatch};
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::Tensor;
+use burn_train::{Interrupter, ItemLazy, Learner};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+/// Interval of evaluations or checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// After each epoch, and at the end.
+    Epoch,
+    /// After this many steps, and at the end.
+    Steps(usize),
+    /// At the end only.
+    End,
+    /// Never.
+    Never,
+}
+
+/// Settings of the training loop.
+#[derive(Clone, Debug)]
+pub struct TrainerConfig {
+    /// Number of optimizer steps.
+    pub total_steps: usize,
+    /// Number of batches whose gradients are accumulated in a step.
+    pub accumulation: usize,
+    /// Largest norm of all gradients together; larger gradients are scaled down to it.
+    pub max_grad_norm: Option<f64>,
+    /// Interval of evaluations.
+    pub evaluate: Every,
+    /// Interval of checkpoints.
+    pub save: Every,
+    /// Early stopping: number of evaluations without improvement after which the run ends.
+    pub patience: Option<usize>,
+    /// Name of the metric that decides the best evaluation.
+    pub best_metric: String,
+    /// True if a higher value of [`best_metric`](Self::best_metric) is better.
+    pub higher_is_better: bool,
+    /// Seed of all random numbers in the run.
+    pub seed: u64,
+}
+
+/// Evaluation and saving, supplied by the caller of the loop.
+pub trait Hooks<M>: Send {
+    /// Evaluates the model and returns metrics by name. The model is `valid()`: without dropout.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn evaluate(&mut self, model: &M) -> Result<BTreeMap<String, f64>, TrainError>;
+
+    /// Writes the trained weights into a directory.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn save_weights(&mut self, model: &M, dir: &Path) -> Result<(), TrainError>;
+}
+
+/// The loop around Burn's [`Learner`], which holds the model, its optimizer and its schedule.
+pub(super) struct TrainingLoop<M, S: Sample> {
+    pub config: TrainerConfig,
+    pub state: RunState,
+    pub loader: BatchLoader<S>,
+    pub checkpoints: CheckpointDir,
+    pub hooks: Box<dyn Hooks<M>>,
+    pub observers: Vec<Box<dyn Observer>>,
+    pub interrupter: Interrupter,
+    pub tap: OptimizerTap,
+    pub last_evaluation: Option<EvalEvent>,
+}
+
+impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
+    /// Trains to the last step. Returns the reason if the run stopped earlier.
+    pub(super) fn run(
+        &mut self,
+        learner: &mut Learner<Tapped<M>>,
+    ) -> Result<Option<String>, TrainError> {
+        let clock = Clock {
+            before: self.state.seconds,
+            start: Instant::now(),
+        };
+        self.notify(&Event::Start {
+            first_step: self.state.step + 1,
+            total_steps: self.config.total_steps,
+        })?;
+        let mut stopped = None;
+        while stopped.is_none() && self.state.step < self.config.total_steps {
+            stopped = self.epoch(learner, &clock)?;
+        }
+        self.state.seconds = clock.seconds();
+        self.notify(&Event::End)?;
+        Ok(stopped)
+    }
+
+    /// Trains on the rest of an epoch. Returns the reason if the run is to stop.
+    fn epoch(
+        &mut self,
+        learner: &mut Learner<Tapped<M>>,
+        clock: &Clock,
+    ) -> Result<Option<String>, TrainError> {
+        let batches_in_epoch = self.loader.batches_in(self.state.position.epoch);
+        let mut batches = self.loader.batches_from(self.state.position);
+        while self.state.step < self.config.total_steps {
+            let group: Vec<_> = batches.by_ref().take(self.config.accumulation).collect();
+            if group.is_empty() {
+                break;
+            }
+            let stopped = self.step(learner, group, batches_in_epoch, clock)?;
+            if let Some(reason) = &stopped {
+                self.notify(&Event::Stopped(reason.clone()))?;
+                return Ok(stopped);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes one optimizer step, then evaluates and saves if due. Returns the reason if the run is to stop.
+    fn step(
+        &mut self,
+        learner: &mut Learner<Tapped<M>>,
+        group: Vec<S::Batch>,
+        batches_in_epoch: usize,
+        clock: &Clock,
+    ) -> Result<Option<String>, TrainError> {
+        let step = self.state.step + 1;
+        let position = next_position(self.state.position, group.len(), batches_in_epoch);
+        let epoch = position.epoch as f64 + position.batch as f64 / batches_in_epoch as f64;
+        let tokens = group.iter().map(SampleBatch::counted_tokens).sum();
+        let described = group[0].describe();
+
+        learner.lr_step();
+        let (grads, loss, grad_norm) = self.gradients(learner, step, group)?;
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(TrainError::NonFiniteLoss {
+                step,
+                batch: described,
+                loss: if loss.is_finite() { grad_norm } else { loss },
+            });
+        }
+
+        let end = step == self.config.total_steps;
+        let due = |every: Every| match every {
+            Every::Epoch => position.batch == 0 || end,
+            Every::Steps(n) => step.is_multiple_of(n.max(1)) || end,
+            Every::End => end,
+            Every::Never => false,
+        };
+        let interrupted = self.interrupter.should_stop();
+        let evaluate = due(self.config.evaluate) && !interrupted;
+        // An evaluation may end the run early, and the run must be resumable from there.
+        let save =
+            interrupted || due(self.config.save) || (evaluate && self.config.patience.is_some());
+        if save {
+            self.tap.request();
+        }
+        learner.optimizer_step(grads);
+        self.state.step = step;
+        self.state.position = position;
+        self.notify(&Event::Step(StepEvent {
+            step,
+            epoch,
+            loss,
+            lr: learner.lr_current().base(),
+            grad_norm,
+            tokens,
+            seconds: clock.seconds(),
+        }))?;
+
+        let mut stopped = None;
+        if evaluate {
+            stopped = self.evaluate(&learner.model().task, epoch)?;
+        }
+        if interrupted {
+            stopped = Some(self.interrupter.get_message().unwrap_or_default());
+        }
+        if save {
+            self.state.seconds = clock.seconds();
+            self.save(&learner.model().task)?;
+        }
+        Ok(stopped)
+    }
+
+    /// Accumulates the gradients of the batches of a step and clips them. Also returns the loss, and
+    /// the norm before clipping.
+    fn gradients(
+        &self,
+        learner: &Learner<Tapped<M>>,
+        step: usize,
+        group: Vec<S::Batch>,
+    ) -> Result<(GradientsParams, f64, f64), TrainError> {
+        let model = learner.model().task;
+        let weight: f64 = group.iter().map(SampleBatch::weight).sum();
+        // Without labels the loss is zero, whatever the factor.
+        let loss_scale = if weight > 0.0 { 1.0 / weight } else { 1.0 };
+        let mut accumulator = GradientsAccumulator::new();
+        let mut losses = Vec::with_capacity(group.len());
+        for (index, batch) in group.into_iter().enumerate() {
+            let output = learner.train_step(MicroBatch {
+                batch,
+                loss_scale,
+                seed: mix(self.config.seed, step as u64, index as u64),
+            });
+            accumulator.accumulate(&model, output.grads);
+            losses.push(output.item.sync().map_err(burn_error)?.loss);
+        }
+        let grads = accumulator.grads();
+        let (loss, grad_norm) = read(losses, squared_norm(&model, &grads))?;
+        // PyTorch's clip_grad_norm_, with its guard against a division by zero.
+        let factor = self
+            .config
+            .max_grad_norm
+            .map(|max| max / (grad_norm + 1e-6));
+        let grads = match factor {
+            Some(factor) if factor < 1.0 => scale(&model, grads, factor),
+            _ => grads,
+        };
+        Ok((grads, loss, grad_norm))
+    }
+
+    /// Evaluates and keeps the best weights. Returns the reason if the run is to stop early.
+    fn evaluate(&mut self, model: &M, epoch: f64) -> Result<Option<String>, TrainError> {
+        self.notify(&Event::EvalStart)?;
+        let start = Instant::now();
+        let metrics = self.hooks.evaluate(&model.valid())?;
+        let value = metrics.get(&self.config.best_metric).copied();
+        let value = value.filter(|value| value.is_finite());
+        let better = |value: &f64| match &self.state.best {
+            None => true,
+            Some(best) if self.config.higher_is_better => *value > best.value,
+            Some(best) => *value < best.value,
+        };
+        let step = self.state.step;
+        let best = value.filter(better).map(|value| Best { step, value });
+        let is_best = best.is_some();
+        if is_best {
+            let hooks = &mut self.hooks;
+            self.checkpoints
+                .save_best(step, |dir| hooks.save_weights(model, dir))?;
+            self.state.best = best;
+            self.state.evaluations_since_best = 0;
+        } else {
+            self.state.evaluations_since_best += 1;
+        }
+        let evaluation = EvalEvent {
+            step,
+            epoch,
+            eval: metrics,
+            best: is_best,
+            eval_seconds: start.elapsed().as_secs_f64(),
+        };
+        self.notify(&Event::Eval(evaluation.clone()))?;
+        self.last_evaluation = Some(evaluation);
+        let since = self.state.evaluations_since_best;
+        let exhausted = self.config.patience.is_some_and(|most| since >= most);
+        Ok(exhausted.then(|| {
+            let metric = &self.config.best_metric;
+            format!("{metric} has not improved for {since} evaluations")
+        }))
+    }
+
+    fn save(&mut self, model: &M) -> Result<(), TrainError> {
+        let optimizer = self.tap.take().ok_or_else(|| TrainError::Burn {
+            message: "the optimizer was not stepped before its state was saved".into(),
+        })?;
+        let hooks = &mut self.hooks;
+        let path = self
+            .checkpoints
+            .save_last(&self.state, optimizer, |dir| hooks.save_weights(model, dir))?;
+        self.notify(&Event::Saved(path))
+    }
+
+    fn notify(&mut self, event: &Event) -> Result<(), TrainError> {
+        self.observers
+            .iter_mut()
+            .try_for_each(|observer| observer.observe(event))
+    }
+}
+
+/// Returns the position after `batches` more batches.
+fn next_position(position: Position, batches: usize, batches_in_epoch: usize) -> Position {
+    let Position { epoch, batch } = position;
+    if batch + batches >= batches_in_epoch {
+        Position {
+            epoch: epoch + 1,
+            batch: 0,
+        }
+    } else {
+        Position {
+            epoch,
+            batch: batch + batches,
+        }
+    }
+}
+
+/// Seconds of the run, including those of earlier sessions.
+struct Clock {
+    before: f64,
+    start: Instant,
+}
+
+impl Clock {
+    fn seconds(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// Reads the loss and the gradient norm of a step from the device in one transfer.
+fn read(losses: Vec<Tensor<1>>, norm: Option<Tensor<1>>) -> Result<(f64, f64), TrainError> {
+    let loss = Tensor::cat(losses, 0).sum();
+    let norm = norm.unwrap_or_else(|| loss.zeros_like());
+    let both = Tensor::cat(vec![loss, norm], 0);
+    let values = crate::host::values(both)?;
+    Ok((f64::from(values[0]), f64::from(values[1]).sqrt()))
+}
+
+fn burn_error(error: impl std::fmt::Display) -> TrainError {
+    TrainError::Burn {
+        message: error.to_string(),
+    }
+}
+
+/// Mixes the seed of the run, the step and the batch into the seed of one pass (`SplitMix64`'s finaliser).
+fn mix(seed: u64, step: u64, batch: u64) -> u64 {
+    let mut x = seed
+        .wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(batch.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
