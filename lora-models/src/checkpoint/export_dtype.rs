@@ -71,7 +71,7 @@ impl ExportDType {
         halves.convert_from_f32_slice(values);
         bytes.extend(halves.iter().flat_map(|&half| to_bytes(half)));
         let lost =
-            |(&value, &half): &(&f32, &H)| value.is_finite() && f32::from(half).is_infinite();
+            |&(&value, &half): &(&f32, &H)| value.is_finite() && f32::from(half).is_infinite();
         match values.iter().zip(&halves).find(lost) {
             Some((&value, _)) => Err(ModelError::TensorOverflow {
                 name: name.to_string(),
