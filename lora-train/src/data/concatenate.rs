@@ -48,11 +48,7 @@ pub fn concatenate_and_chunk(
     eos_id: Option<u32>,
     length: usize,
 ) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-    let mut chunker = Chunker::new(eos_id, length)?;
-    for (tokens, origin) in documents {
-        chunker.push(&tokens, &origin);
-    }
-    chunker.finish()
+    concatenate(documents.into_iter().map(Ok), eos_id, length)
 }
 
 /// Tokenizes texts and puts them end to end: [`concatenate_and_chunk`] on records.
@@ -66,93 +62,74 @@ pub fn concatenate_records(
     eos_id: Option<u32>,
     length: usize,
 ) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-    let mut chunker = Chunker::new(eos_id, length)?;
-    for record in records {
-        match &record.content {
-            Content::Text { text } => chunker.push(&encoder.encode(text)?, &record.origin),
-            _ => {
-                return Err(TrainError::data_line(
-                    record.origin.path(),
-                    record.origin.line(),
-                    "only texts can be put end to end, and this is none; leave `concatenate` out",
-                ));
-            }
-        }
-    }
-    chunker.finish()
+    let documents = records.iter().map(|record| match &record.content {
+        Content::Text { text } => Ok((encoder.encode(text)?, record.origin.clone())),
+        _ => Err(TrainError::data_line(
+            record.origin.path(),
+            record.origin.line(),
+            "only texts can be put end to end, and this is none; leave `concatenate` out",
+        )),
+    });
+    concatenate(documents, eos_id, length)
 }
 
-/// State of the concatenation: the finished examples, and the one being filled.
-struct Chunker {
+fn concatenate(
+    documents: impl Iterator<Item = Result<(Vec<u32>, Origin), TrainError>>,
     eos_id: Option<u32>,
-    filling: Vec<u32>,
-    filling_from: Option<Origin>,
-    first: Option<Origin>,
-    examples: Vec<Example>,
-    report: ConcatenationReport,
-}
-
-impl Chunker {
-    fn new(eos_id: Option<u32>, length: usize) -> Result<Self, TrainError> {
-        if length < 2 {
-            return Err(TrainError::config(
-                "max_length",
-                format!("{length} leaves nothing to predict; give at least 2 tokens"),
-            ));
-        }
-        Ok(Self {
-            eos_id,
-            filling: Vec::new(),
-            filling_from: None,
-            first: None,
-            examples: Vec::new(),
-            report: ConcatenationReport {
-                length,
-                ..ConcatenationReport::default()
-            },
-        })
+    length: usize,
+) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
+    if length < 2 {
+        return Err(TrainError::config(
+            "max_length",
+            format!("{length} leaves nothing to predict; give at least 2 tokens"),
+        ));
     }
-
-    fn push(&mut self, document: &[u32], origin: &Origin) {
-        self.first.get_or_insert_with(|| origin.clone());
-        if document.is_empty() {
-            return;
+    let mut report = ConcatenationReport {
+        length,
+        ..ConcatenationReport::default()
+    };
+    let mut examples: Vec<Example> = Vec::new();
+    let mut filling = Vec::new();
+    // Origin of the first document, and of the first token of the example that is being filled.
+    let (mut first, mut start) = (None, None);
+    for document in documents {
+        let (tokens, origin) = document?;
+        first.get_or_insert_with(|| origin.clone());
+        if tokens.is_empty() {
+            continue;
         }
-        self.report.documents += 1;
-        for &token in document.iter().chain(self.eos_id.as_ref()) {
-            self.report.tokens += 1;
-            let from = self.filling_from.get_or_insert_with(|| origin.clone());
-            self.filling.push(token);
-            if self.filling.len() == self.report.length {
-                let example = Example::new(
-                    self.examples.len(),
-                    std::mem::take(&mut self.filling),
+        report.documents += 1;
+        for token in tokens.into_iter().chain(eos_id) {
+            report.tokens += 1;
+            let start_of_example = start.get_or_insert_with(|| origin.clone());
+            filling.push(token);
+            if filling.len() == length {
+                let tokens = std::mem::take(&mut filling);
+                examples.push(Example::new(
+                    examples.len(),
+                    tokens,
                     1,
-                    from.clone(),
-                );
-                self.examples.push(example);
-                self.filling_from = None;
+                    start_of_example.clone(),
+                ));
+                start = None;
             }
         }
     }
-
-    fn finish(mut self) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-        self.report.chunks = self.examples.len();
-        self.report.tokens_dropped = self.filling.len();
-        match self.first {
-            None => Err(TrainError::config(
-                "records",
-                "there are none to put end to end",
-            )),
-            Some(first) if self.examples.is_empty() => Err(TrainError::data_empty(
-                first.path(),
-                format!(
-                    "its {} tokens do not fill one example of {}; give a smaller length or more text",
-                    self.report.tokens, self.report.length
-                ),
-            )),
-            Some(_) => Ok((self.examples, self.report)),
-        }
+    report.chunks = examples.len();
+    report.tokens_dropped = filling.len();
+    match first {
+        None => Err(TrainError::config(
+            "records",
+            "there are none to put end to end",
+        )),
+        Some(first) if examples.is_empty() => Err(TrainError::data_empty(
+            first.path(),
+            format!(
+                "its {} tokens do not fill one example of {length}; give a smaller length or more text",
+                report.tokens
+            ),
+        )),
+        Some(_) => Ok((examples, report)),
     }
 }
 
@@ -230,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_prompt_with_a_completion_cannot_be_concatenated() {
-        use super::super::testing::Bytes;
+        use super::super::encode::testing::Bytes;
         let text = Record::text("abcd", origin(1));
         let pair = Record::prompt_completion("a", "b", origin(2));
         assert!(concatenate_records(std::slice::from_ref(&text), &Bytes, None, 2).is_ok());

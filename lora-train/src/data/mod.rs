@@ -91,8 +91,6 @@ mod rows;
 mod sample;
 mod source;
 mod table;
-#[cfg(test)]
-mod testing;
 mod text_table;
 
 pub use batch::{Batch, ClassTargets, Targets, collate, pack};

@@ -113,18 +113,6 @@ impl BatchPlan {
         })
     }
 
-    /// Creates the plan for the examples `start..end`, counted anew from 0, with the
-    /// same batch size, order and seed: for a data loader that is divided among workers. Indices
-    /// beyond the examples are left out, and a plan of no example has no batch.
-    pub fn slice(&self, start: usize, end: usize) -> Self {
-        let end = end.min(self.lengths.len());
-        let lengths = self.lengths.get(start..end).unwrap_or_default().to_vec();
-        Self {
-            lengths,
-            ..self.clone()
-        }
-    }
-
     /// Returns the number of batches in epoch `epoch`, counted from 0: the same in each, unless their size is in tokens.
     pub fn batches_in(&self, epoch: u64) -> usize {
         match self.size {
@@ -311,18 +299,6 @@ mod tests {
     fn no_examples_and_a_batch_size_of_zero_are_configuration_errors() {
         assert!(BatchPlan::new(vec![], 8, BatchOrder::Shuffled, 0).is_err());
         assert!(BatchPlan::new(vec![1], 0, BatchOrder::Shuffled, 0).is_err());
-    }
-
-    #[test]
-    fn a_slice_plans_its_own_examples_alone() {
-        let whole = BatchPlan::new(vec![5, 3, 9, 4, 8], 2, BatchOrder::FileOrder, 0).unwrap();
-        assert_eq!(whole.slice(1, 4).epoch(0), [vec![0, 1], vec![2]]);
-        let grouped = BatchPlan::new(vec![5, 3, 9, 4, 8], 3, BatchOrder::GroupedByLength, 0);
-        assert_eq!(grouped.unwrap().slice(1, 4).epoch(0), [vec![1, 2, 0]]);
-        for (start, end) in [(2, 2), (4, 2), (7, 9)] {
-            assert!(whole.slice(start, end).epoch(0).is_empty());
-        }
-        assert_eq!(whole.slice(3, 99).batches_in(0), 1);
     }
 
     #[test]

@@ -196,11 +196,6 @@ impl Record {
         Self::new(content, origin)
     }
 
-    /// Creates a record of words.
-    pub fn words(words: Vec<String>, origin: Origin) -> Self {
-        Self::new(Content::Words { words }, origin)
-    }
-
     /// Sets the label.
     #[must_use]
     pub fn with_label(mut self, label: Option<Label>) -> Self {

@@ -96,11 +96,7 @@ impl AdapterSelection<'_> {
 
     /// Returns the directory of the first adapter.
     pub fn first(&self) -> Option<&Path> {
-        match self {
-            Self::None => None,
-            Self::One(dir) => Some(dir),
-            Self::Named(named) => named.first().map(|(_, dir)| *dir),
-        }
+        self.dirs().first().copied()
     }
 }
 

@@ -80,8 +80,8 @@ fn first_tokens(mut words: Vec<Option<u32>>) -> Vec<Option<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::encode::testing::Bytes;
     use crate::data::record::Origin;
-    use crate::data::testing::Bytes;
     use std::path::Path;
 
     fn record(content: Content, label: Option<Label>) -> Record {

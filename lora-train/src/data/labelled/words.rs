@@ -12,7 +12,7 @@ use crate::data::format::DataFormat;
 use crate::data::jsonl::{self, Object, Objects};
 use crate::data::labels::{Classes, Unlabelled, raw_label};
 use crate::data::lines::is_blank;
-use crate::data::record::{Label, Origin, Record};
+use crate::data::record::{Content, Label, Origin, Record};
 use crate::error::TrainError;
 
 /// Default key of the words.
@@ -171,7 +171,7 @@ impl Sentence {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let label = (!labels.is_empty()).then_some(Label::Tags(labels));
-        let record = Record::words(self.words, origin).with_label(label);
+        let record = Record::new(Content::Words { words: self.words }, origin).with_label(label);
         Ok(record.with_adapter(self.adapter))
     }
 }

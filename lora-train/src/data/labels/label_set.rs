@@ -1,6 +1,6 @@
 //! Classes of a task, by name and by index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,7 @@ pub(super) const MAX_CLASSES: usize = 10_000;
 /// # fn main() -> Result<(), lora_train::TrainError> {
 /// let labels = LabelSet::new(["negative", "positive"])?;
 /// assert_eq!(labels.index("positive"), Some(1));
-/// // As `id2label` in a checkpoint's `config.json`.
-/// assert_eq!(LabelSet::from_id2label(&labels.id2label())?, labels);
+/// assert_eq!(labels.name(0), Some("negative"));
 /// # Ok(())
 /// # }
 /// ```
@@ -72,36 +71,6 @@ impl LabelSet {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let indices = names.iter().cloned().zip(0..).collect();
         Self { names, indices }
-    }
-
-    /// Creates the classes of a checkpoint's `id2label`, whose keys must be 0, 1, 2 and so on.
-    ///
-    /// # Errors
-    /// [`TrainError::Config`] if an index is missing; as [`LabelSet::new`].
-    pub fn from_id2label(id2label: &BTreeMap<usize, String>) -> Result<Self, TrainError> {
-        for (expected, index) in id2label.keys().enumerate() {
-            if *index != expected {
-                return Err(TrainError::config(
-                    "id2label",
-                    format!(
-                        "no name for class {expected}, but one for {index}; indices run from 0 without \
-                         a gap"
-                    ),
-                ));
-            }
-        }
-        Self::new(id2label.values().cloned())
-    }
-
-    /// Returns the names by index, as in a checkpoint's `config.json`.
-    pub fn id2label(&self) -> BTreeMap<usize, String> {
-        self.names.iter().cloned().enumerate().collect()
-    }
-
-    /// Returns the indices by name, as in a checkpoint's `config.json`.
-    pub fn label2id(&self) -> BTreeMap<String, usize> {
-        let named = |(name, index): (&String, &usize)| (name.clone(), *index);
-        self.indices.iter().map(named).collect()
     }
 
     /// Returns the names, in the order of their indices.
@@ -194,8 +163,6 @@ mod tests {
         for (index, name) in labels.names().iter().enumerate() {
             assert_eq!(labels.index(name), Some(index));
             assert_eq!(labels.name(index), Some(name.as_str()));
-            assert_eq!(labels.label2id()[name], index);
-            assert_eq!(&labels.id2label()[&index], name);
         }
         assert_eq!((labels.index("d"), labels.name(3)), (None, None));
     }
@@ -214,13 +181,6 @@ mod tests {
         let many = (0..=MAX_CLASSES).map(|index| index.to_string());
         let message = LabelSet::new(many).unwrap_err().to_string();
         assert!(message.contains("more than the 10000"), "{message}");
-    }
-
-    #[test]
-    fn a_gap_in_id2label_is_refused() {
-        let gap = BTreeMap::from([(0, "a".to_string()), (2, "b".to_string())]);
-        let message = LabelSet::from_id2label(&gap).unwrap_err().to_string();
-        assert!(message.contains("no name for class 1"), "{message}");
     }
 
     #[test]

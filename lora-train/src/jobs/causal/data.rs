@@ -2,30 +2,12 @@
 
 use crate::TrainError;
 use crate::data::{
-    Columns, EncodingOptions, Example, Record, SourceOptions, concatenate_records, encode_records,
+    EncodingOptions, Example, Record, SourceOptions, concatenate_records, encode_records,
     read_records,
 };
 use crate::jobs::open::Base;
 use crate::options::ReadingOptions;
 use std::path::Path;
-
-impl ReadingOptions {
-    /// Returns the options of the reader. `adapter` is the column with the adapters' names, if they are to be read.
-    fn source(&self, adapter: Option<&str>) -> SourceOptions {
-        SourceOptions {
-            format: self.format.unwrap_or_default(),
-            columns: Columns {
-                text: self.text_column.clone(),
-                prompt: self.prompt_column.clone(),
-                completion: self.completion_column.clone(),
-                adapter: adapter.map(String::from),
-                ..Columns::default()
-            },
-            documents: self.documents.unwrap_or_default(),
-            ..SourceOptions::default()
-        }
-    }
-}
 
 /// Data file, tokenized.
 pub(crate) struct Examples {
@@ -37,7 +19,7 @@ pub(crate) struct Examples {
     pub report: String,
 }
 
-/// Reads and tokenizes a file.
+/// Reads and tokenizes a file. `adapter` is the column with the adapters' names, if they are to be read.
 pub(crate) fn read_examples(
     path: &Path,
     reading: &ReadingOptions,
@@ -45,7 +27,13 @@ pub(crate) fn read_examples(
     base: &Base,
     max_length: usize,
 ) -> Result<Examples, TrainError> {
-    let records = read_records(path, &reading.source(adapter))?;
+    let source = SourceOptions {
+        format: reading.format.unwrap_or_default(),
+        columns: reading.columns(adapter),
+        documents: reading.documents.unwrap_or_default(),
+        ..SourceOptions::default()
+    };
+    let records = read_records(path, &source)?;
     let (examples, report) = if reading.concatenate {
         let eos = if reading.no_eos { None } else { base.eos_id() };
         let (examples, report) = concatenate_records(&records, &base.tokenizer, eos, max_length)?;

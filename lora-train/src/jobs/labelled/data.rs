@@ -2,8 +2,8 @@
 
 use crate::TrainError;
 use crate::data::{
-    Columns, Content, Label, LabelSet, LabelledData, LabelledLayout, LabelledSource, Record,
-    Unlabelled, read_labelled,
+    Content, Label, LabelSet, LabelledData, LabelledLayout, LabelledSource, Record, Unlabelled,
+    read_labelled,
 };
 use crate::options::ReadingOptions;
 use crate::task::TaskName;
@@ -20,12 +20,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Creates the reader. `adapter` is the column with the adapters' names, if they are to be read.
     pub fn new(task: TaskName, reading: &'a ReadingOptions, adapter: Option<&'a str>) -> Self {
-        let columns = Columns {
-            text: reading.text_column.clone(),
-            pair: reading.pair_column.clone(),
-            label: reading.label_column.clone(),
-            ..Columns::default()
-        };
+        let columns = reading.columns(adapter);
         let layout = match (task, task.label_kind()) {
             (TaskName::Glue(glue), _) => LabelledLayout::Glue(glue),
             (_, Some(kind)) => LabelledLayout::Own { columns, kind },

@@ -108,6 +108,7 @@ impl Evaluator {
             }
             (Some(metric), Some(set)) => {
                 let (predictions, labels) = self.classes(outputs);
+                let (predictions, labels) = (predictions.concat(), labels.concat());
                 let mut metrics = metric.class_metrics(&predictions, &labels, set.len())?;
                 if !metrics.contains_key("accuracy") {
                     let accuracy = crate::metric::accuracy(&predictions, &labels)?;
@@ -117,7 +118,7 @@ impl Evaluator {
             }
             (None, set) => {
                 let names = set.as_ref().map_or(&[][..], |set| set.names());
-                let (predictions, labels) = self.tags(outputs);
+                let (predictions, labels) = self.classes(outputs);
                 token_classification(&predictions, &labels, names)?
             }
         };
@@ -130,13 +131,8 @@ impl Evaluator {
         let Some(set) = &self.labels else {
             return Ok(None);
         };
-        let (predictions, labels) = match self.task {
-            TaskName::TokenClassification => {
-                let (predictions, labels) = self.tags(outputs);
-                (predictions.concat(), labels.concat())
-            }
-            _ => self.classes(outputs),
-        };
+        let (predictions, labels) = self.classes(outputs);
+        let (predictions, labels) = (predictions.concat(), labels.concat());
         if labels.is_empty() {
             return Ok(None);
         }
@@ -155,25 +151,14 @@ impl Evaluator {
             .unzip()
     }
 
-    /// Returns the predicted and the true classes of the examples that have one.
-    fn classes(&self, outputs: &[Rows]) -> (Vec<usize>, Vec<usize>) {
+    /// Returns the predicted and the true classes of each example that has any.
+    fn classes(&self, outputs: &[Rows]) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
         let pairs = self.examples.iter().zip(outputs);
         pairs
-            .filter_map(|(example, rows)| match example.target() {
-                Target::Class(class) => Some((best(&rows[0]), *class)),
-                _ => None,
-            })
-            .unzip()
-    }
-
-    /// Returns the predicted and the true tags of each example.
-    fn tags(&self, outputs: &[Rows]) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
-        let pairs = self.examples.iter().zip(outputs);
-        pairs
-            .filter(|(example, _)| matches!(example.target(), Target::Tags(_)))
-            .map(|(example, rows)| -> (Vec<usize>, Vec<usize>) {
-                let predictions = rows.iter().map(|row| best(row)).collect();
-                (predictions, example.tags().map(|(_, tag)| tag).collect())
+            .filter(|(example, _)| *example.target() != Target::Unknown)
+            .map(|(example, rows)| {
+                let predictions: Vec<usize> = rows.iter().map(|row| best(row)).collect();
+                (predictions, classes(example))
             })
             .unzip()
     }
@@ -182,22 +167,13 @@ impl Evaluator {
     fn loss(&self, outputs: &[Rows]) -> f64 {
         let (mut sum, mut labels) = (0.0, 0usize);
         for (example, rows) in self.examples.iter().zip(outputs) {
-            match example.target() {
-                Target::Class(class) => {
-                    sum += negative_log_likelihood(&rows[0], *class);
-                    labels += 1;
-                }
-                Target::Score(score) => {
-                    sum += (f64::from(rows[0][0]) - score).powi(2);
-                    labels += 1;
-                }
-                Target::Tags(_) => {
-                    for (row, (_, tag)) in rows.iter().zip(example.tags()) {
-                        sum += negative_log_likelihood(row, tag);
-                        labels += 1;
-                    }
-                }
-                Target::Unknown | Target::Tokens { .. } => {}
+            if let Target::Score(score) = example.target() {
+                sum += (f64::from(rows[0][0]) - score).powi(2);
+                labels += 1;
+            }
+            for (row, class) in rows.iter().zip(classes(example)) {
+                sum += negative_log_likelihood(row, class);
+                labels += 1;
             }
         }
         sum / labels.max(1) as f64
@@ -215,6 +191,14 @@ impl Evaluate<Classify> for Evaluator {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
         self.judge(&self.outputs(task, None, progress)?)
+    }
+}
+
+/// Returns the class of each row of an example's outputs.
+fn classes(example: &Example) -> Vec<usize> {
+    match example.target() {
+        Target::Class(class) => vec![*class],
+        _ => example.tags().map(|(_, tag)| tag).collect(),
     }
 }
 
