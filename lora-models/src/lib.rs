@@ -75,7 +75,7 @@ pub use causal::{CausalInput, CausalLm};
 pub use config::{ModelConfig, Preset, model_type};
 pub use error::ModelError;
 pub use export::ExportOptions;
-pub use model::{LoraModel, SaveAdapter};
+pub use model::{AdapterLoadOptions, LoraModel, SaveAdapter};
 pub use named::{ModelAdapters, PromptAdapters};
 pub use prefix::PrefixModel;
 pub use pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};

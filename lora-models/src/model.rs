@@ -3,6 +3,7 @@
 use crate::error::ModelError;
 use crate::prefix::{self, PREFIX_DIR, PrefixModel};
 use crate::targets::LoraTargets;
+use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_dir};
 use lora_core::named::NamedAdapters;
 use lora_core::peft::{self, PeftOptions};
@@ -87,59 +88,42 @@ pub trait LoraModel: PrefixModel {
     /// its subdirectory [`PREFIX_DIR`].
     ///
     /// # Errors
-    /// As [`lora_core::peft::load`], [`load_prefix`](PrefixModel::load_prefix) and
-    /// [`check_adapter`](LoraTargets::check_adapter).
+    /// As [`AdapterDir::open`] and [`load_opened_adapter`](Self::load_opened_adapter).
     fn load_adapter(self, dir: impl AsRef<Path>) -> Result<Adapted<Self>, ModelError> {
-        if prefix::is_prefix(dir.as_ref())? {
-            return freeze(self).try_map(|model| model.load_prefix(dir));
-        }
-        let config = peft::read_config(dir.as_ref())?;
-        self.load_adapter_with(dir, &config)
+        self.load_opened_adapter(&AdapterDir::open(dir)?, &AdapterLoadOptions::default())
     }
 
-    /// Loads an adapter with a configuration that was read before. Values that no tensor depends on may differ from the
-    /// file, such as the dropout of further training.
+    /// Loads the adapter of an opened directory, as [`load_adapter`](Self::load_adapter) with options.
     ///
     /// # Errors
-    /// As [`lora_core::peft::load_with`], [`load_prefix`](PrefixModel::load_prefix) and
+    /// As [`AdapterDir::load`], [`load_prefix`](PrefixModel::load_prefix) and
     /// [`check_adapter`](LoraTargets::check_adapter).
-    fn load_adapter_with(
+    fn load_opened_adapter(
         self,
-        dir: impl AsRef<Path>,
-        config: &LoraConfig,
+        adapter: &AdapterDir,
+        options: &AdapterLoadOptions,
     ) -> Result<Adapted<Self>, ModelError> {
-        let dir = dir.as_ref();
-        let adapted = without_prefix(self, |model| {
-            let model = model.prepare(config)?;
+        if adapter.is_prefix() {
+            return freeze(self).try_map(|model| model.load_opened_prefix(adapter));
+        }
+        let mut config = adapter.config()?.clone();
+        config.dropout = options.dropout.unwrap_or(config.dropout);
+        if options.factors_only {
+            config.modules_to_save = self.modules_to_save();
+            let model = self.prepare(&config)?;
             let architecture = model.lora_architecture();
-            Ok(peft::load_with(model, dir, config, &architecture)?)
+            return Ok(adapter.load_factors(model, &config, &architecture)?);
+        }
+        let adapted = without_prefix(self, |model| {
+            let model = model.prepare(&config)?;
+            let architecture = model.lora_architecture();
+            Ok(adapter.load_with(model, &config, &architecture)?)
         })?;
         adapted.module().check_adapter(adapted.report())?;
-        match prefix::beside(dir)? {
+        match prefix::beside(adapter.path())? {
             None => Ok(adapted),
-            Some(dir) => adapted.try_map(|model| model.load_prefix(dir)),
+            Some(prefix) => adapted.try_map(|model| model.load_opened_prefix(&prefix)),
         }
-    }
-
-    /// Loads the factors of an adapter without its fully trained modules: a start for another task, with a new head.
-    ///
-    /// # Errors
-    /// As [`lora_core::peft::load_factors`].
-    fn load_adapter_factors(
-        self,
-        dir: impl AsRef<Path>,
-        config: &LoraConfig,
-    ) -> Result<Adapted<Self>, ModelError> {
-        let mut config = config.clone();
-        config.modules_to_save = self.modules_to_save();
-        let model = self.prepare(&config)?;
-        let architecture = model.lora_architecture();
-        Ok(peft::load_factors(
-            model,
-            dir.as_ref(),
-            &config,
-            &architecture,
-        )?)
     }
 
     /// Returns the options with which PEFT saves an adapter of this model. `base_model` is as for
@@ -160,6 +144,27 @@ pub trait LoraModel: PrefixModel {
 
 impl<M: PrefixModel> LoraModel for M {}
 
+/// Options for loading an adapter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AdapterLoadOptions {
+    dropout: Option<f64>,
+    factors_only: bool,
+}
+
+impl AdapterLoadOptions {
+    /// Sets the dropout of further training. Default: that of the adapter.
+    pub fn with_dropout(mut self, dropout: Option<f64>) -> Self {
+        self.dropout = dropout;
+        self
+    }
+
+    /// Leaves out the fully trained modules of the adapter: a start for another task, with a new head.
+    pub fn with_factors_only(mut self, factors_only: bool) -> Self {
+        self.factors_only = factors_only;
+        self
+    }
+}
+
 /// Writing the adapter of a model as a PEFT directory.
 pub trait SaveAdapter {
     /// Writes the adapter and the fully trained modules as a PEFT directory. A prefix beside an adapter goes to the
@@ -168,7 +173,7 @@ pub trait SaveAdapter {
     /// `base_model` is the name or path of the base model, by which Python's `AutoPeftModel` finds it.
     ///
     /// # Errors
-    /// As [`lora_core::peft::save`].
+    /// As [`lora_core::file::save`].
     fn save_adapter(
         &self,
         dir: impl AsRef<Path>,

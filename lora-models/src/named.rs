@@ -6,8 +6,9 @@ use crate::model::LoraModel;
 use crate::prefix;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
+use lora_core::file::AdapterDir;
 use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in};
-use lora_core::{Adapted, AttachReport, peft};
+use lora_core::{Adapted, AttachReport};
 use std::path::Path;
 
 /// Named adapters on a [`LoraModel`].
@@ -49,6 +50,13 @@ pub trait ModelAdapters {
     /// As [`NamedAdapters::add`] and [`check_adapter`](crate::LoraTargets::check_adapter).
     fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError>;
 
+    /// Adds the adapter of an opened directory, as [`load`](Self::load).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_opened(&mut self, name: &str, adapter: &AdapterDir)
+    -> Result<AttachReport, ModelError>;
+
     /// Adds all adapters of a directory tree, and returns their names.
     ///
     /// # Errors
@@ -82,12 +90,20 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
     type Model = M;
 
     fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError> {
-        if let Some(prefix) = prefix::beside(dir)? {
-            return Err(prefix::refused_by_name(&prefix));
+        self.load_opened(name, &AdapterDir::open(dir)?)
+    }
+
+    fn load_opened(
+        &mut self,
+        name: &str,
+        adapter: &AdapterDir,
+    ) -> Result<AttachReport, ModelError> {
+        if let Some(prefix) = prefix::beside(adapter.path())? {
+            return Err(prefix::refused_by_name(prefix.path()));
         }
-        let config = peft::read_config(dir)?;
-        self.map_base(|base| base.prepare(&config))?;
-        let report = self.add(name, dir)?.clone();
+        let config = adapter.config()?;
+        self.map_base(|base| base.prepare(config))?;
+        let report = self.add_dir(name, adapter)?.clone();
         if let Err(error) = self.base().check_adapter(&report) {
             self.remove(name)?;
             return Err(error);

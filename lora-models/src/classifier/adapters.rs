@@ -4,7 +4,7 @@ use super::head::HeadKind;
 use super::model::{Classifier, Trunk};
 use super::names::architecture;
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::bounded::read_json;
+use crate::checkpoint::bounded::read_bounded;
 use crate::config_keys::ConfigKeys;
 use crate::encoder::Labels;
 use crate::error::ModelError;
@@ -12,7 +12,7 @@ use crate::export::CONFIG_FILE;
 use crate::prefix::PrefixModel;
 use crate::targets::LoraTargets;
 use burn::tensor::Device;
-use lora_core::peft::{PREFIX, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, ConfigFile, PREFIX, WEIGHTS_FILE};
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -96,39 +96,71 @@ pub struct AdapterLabels {
     pub labels: Option<Labels>,
 }
 
-/// Reads the head that a PEFT directory's adapter was trained with.
+impl AdapterLabels {
+    /// Returns the head of an opened adapter.
+    ///
+    /// # Errors
+    /// If the labels or the file of the tensors are malformed.
+    pub fn from_dir(adapter: &AdapterDir) -> Result<Self, ModelError> {
+        let kind = head_kind(adapter.task_type());
+        if let Some(bytes) = adapter.companion(CONFIG_FILE) {
+            return Self::from_config(kind, &adapter.path().join(CONFIG_FILE), bytes);
+        }
+        let tensors = adapter.tensors()?;
+        Ok(Self::from_weights(kind, |name| tensors.shape(name)))
+    }
+
+    fn from_config(kind: Option<HeadKind>, path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
+        let object = serde_json::from_slice(bytes).map_err(|error| ModelError::Json {
+            path: path.into(),
+            message: error.to_string(),
+        })?;
+        let labels = Some(Labels::read(&ConfigKeys::new(path, object))?);
+        Ok(Self { kind, labels })
+    }
+
+    /// Numbers the outputs of the head, by the shape of its weight.
+    fn from_weights<'a>(
+        kind: Option<HeadKind>,
+        shape: impl Fn(&str) -> Option<&'a [usize]>,
+    ) -> Self {
+        let names = ["classifier.weight", "classifier.out_proj.weight"];
+        let mut shapes = names
+            .iter()
+            .filter_map(|name| shape(&format!("{PREFIX}{name}")));
+        let outputs = shapes.next().and_then(|shape| shape.first().copied());
+        let labels = outputs.map(|outputs| match outputs {
+            1 => Labels::Score,
+            outputs => Labels::numbered(outputs),
+        });
+        Self { kind, labels }
+    }
+}
+
+/// Returns the kind of head of a PEFT task type.
+fn head_kind(task_type: Option<&str>) -> Option<HeadKind> {
+    match task_type {
+        Some("SEQ_CLS") => Some(HeadKind::Sequence),
+        Some("TOKEN_CLS") => Some(HeadKind::Token),
+        _ => None,
+    }
+}
+
+/// Reads the head of the adapter in a PEFT directory, whatever the other keys of its configuration.
 ///
 /// # Errors
 /// If a file cannot be read or is malformed.
 pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError> {
     let dir = dir.as_ref();
-    let path = dir.join(lora_core::peft::CONFIG_FILE);
-    let object: Map<String, Value> = read_json(&path, CONFIG_LIMIT)?;
-    let kind = match object.get("task_type").and_then(Value::as_str) {
-        Some("SEQ_CLS") => Some(HeadKind::Sequence),
-        Some("TOKEN_CLS") => Some(HeadKind::Token),
-        _ => None,
-    };
+    let file = ConfigFile::read(dir)?;
+    let kind = head_kind(file.keys().get("task_type").and_then(Value::as_str));
     let companion = dir.join(CONFIG_FILE);
     if companion.is_file() {
-        let object: Map<String, Value> = read_json(&companion, CONFIG_LIMIT)?;
-        let labels = Labels::read(&ConfigKeys::new(&companion, object))?;
-        return Ok(AdapterLabels {
-            kind,
-            labels: Some(labels),
-        });
+        let bytes = read_bounded(&companion, CONFIG_LIMIT)?;
+        return AdapterLabels::from_config(kind, &companion, &bytes);
     }
     let checkpoint = Checkpoint::open(dir.join(WEIGHTS_FILE))?;
-    let names = ["classifier.weight", "classifier.out_proj.weight"];
-    let mut shapes = names
-        .iter()
-        .filter_map(|name| checkpoint.shape(&format!("{PREFIX}{name}")));
-    let outputs = shapes.next().and_then(|shape| shape.first().copied());
-    Ok(AdapterLabels {
-        kind,
-        labels: outputs.map(|outputs| match outputs {
-            1 => Labels::Score,
-            outputs => Labels::numbered(outputs),
-        }),
-    })
+    Ok(AdapterLabels::from_weights(kind, |name| {
+        checkpoint.shape(name)
+    }))
 }

@@ -4,7 +4,7 @@
 //! - [`PrefixConfig`]: number of virtual tokens and seed
 //! - [`Prefix`]: the module
 //! - [`PrefixModel`]: models with a prefix; adding, loading and saving it
-//! - [`is_prefix`], [`beside`]: prefixes in PEFT directories
+//! - [`beside`]: the prefix that goes with a LoRA adapter
 //!
 //! The arithmetic is that of PEFT's `PREFIX_TUNING`: the positions of a text follow those of the virtual tokens, which are
 //! never masked. A PEFT directory holds the one tensor `prompt_embeddings` `[tokens, layers · 2 · d_model]`; beside LoRA it
@@ -39,5 +39,5 @@ pub use config::PrefixConfig;
 pub use model::PrefixModel;
 pub(crate) use module::PrefixLayer;
 pub use module::{Prefix, PrefixShape};
-pub use peft::{PREFIX_DIR, beside, is_prefix};
+pub use peft::{PREFIX_DIR, beside};
 pub(crate) use peft::{read, refused, refused_by_name, save};

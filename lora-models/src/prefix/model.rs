@@ -4,6 +4,7 @@ use super::{Prefix, PrefixConfig, PrefixShape, read, refused, save};
 use crate::error::ModelError;
 use crate::targets::LoraTargets;
 use lora_core::LoraError;
+use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use std::path::Path;
 
@@ -44,12 +45,20 @@ pub trait PrefixModel: LoraTargets {
     /// # Errors
     /// If the model has no support for a prefix, a file cannot be read or is malformed, a key is not supported, the
     /// prefix belongs to another model, or its tensor is missing, misshapen or not finite.
-    fn load_prefix(mut self, dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let (dir, device) = (dir.as_ref(), self.device());
+    fn load_prefix(self, dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        self.load_opened_prefix(&AdapterDir::open(dir)?)
+    }
+
+    /// Loads the prefix of an opened directory, as [`load_prefix`](Self::load_prefix).
+    ///
+    /// # Errors
+    /// As [`load_prefix`](Self::load_prefix).
+    fn load_opened_prefix(mut self, adapter: &AdapterDir) -> Result<Self, ModelError> {
+        let device = self.device();
         let Some((slot, shape)) = self.prefix_slot() else {
-            return Err(refused(dir));
+            return Err(refused(adapter.path()));
         };
-        *slot = Some(read(dir, &shape, &device)?);
+        *slot = Some(read(adapter, &shape, &device)?);
         Ok(self)
     }
 

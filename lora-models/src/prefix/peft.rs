@@ -6,8 +6,8 @@ use crate::checkpoint::Checkpoint;
 use crate::weights::on_host;
 use burn::tensor::Device;
 use lora_core::LoraError;
-use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
-use lora_core::peft::{CONFIG_FILE, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, CONFIG_FILE, WEIGHTS_FILE};
+use lora_core::files::{Overwrite, write_dir, write_file};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
@@ -21,8 +21,6 @@ pub const PREFIX_DIR: &str = "prefix";
 const PEFT_TYPE: &str = "PREFIX_TUNING";
 /// Name of the only tensor in a file.
 pub(super) const TENSOR: &str = "prompt_embeddings";
-/// Maximum size of a configuration in bytes.
-const CONFIG_LIMIT: u64 = 1 << 20;
 /// Keys without influence on the meaning of the tensor: PEFT applies a projection before it saves.
 const WITHOUT_EFFECT: &[&str] = &[
     "auto_mapping",
@@ -37,26 +35,22 @@ const WITHOUT_EFFECT: &[&str] = &[
     "task_type",
 ];
 
-/// Returns true if a PEFT directory holds a prefix.
+/// Opens the prefix that goes with the LoRA adapter in `dir`; `None` without one.
+///
+/// An adapter of another kind in a subdirectory of that name does not count, nor does a malformed one.
 ///
 /// # Errors
-/// [`LoraError::Io`] if the configuration cannot be read. A malformed configuration counts as no prefix.
-pub fn is_prefix(dir: impl AsRef<Path>) -> Result<bool, ModelError> {
-    let bytes = read_bounded(&dir.as_ref().join(CONFIG_FILE), CONFIG_LIMIT)?;
-    let object: Option<Map<String, Value>> = serde_json::from_slice(&bytes).ok();
-    let kind = object.as_ref().and_then(|object| object.get("peft_type"));
-    Ok(kind.and_then(Value::as_str) == Some(PEFT_TYPE))
-}
-
-/// Returns the directory of the prefix that goes with the LoRA adapter in `dir`; `None` without one.
-///
-/// An adapter of another kind in a subdirectory of that name does not count.
-///
-/// # Errors
-/// As [`is_prefix`] for that directory.
-pub fn beside(dir: impl AsRef<Path>) -> Result<Option<PathBuf>, ModelError> {
+/// [`LoraError::Io`] if the subdirectory cannot be read.
+pub fn beside(dir: impl AsRef<Path>) -> Result<Option<AdapterDir>, ModelError> {
     let path = dir.as_ref().join(PREFIX_DIR);
-    Ok((path.is_dir() && is_prefix(&path)?).then_some(path))
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    match AdapterDir::open(path) {
+        Ok(adapter) => Ok(adapter.is_prefix().then_some(adapter)),
+        Err(error @ LoraError::Io { .. }) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Creates the error for a model without support for the prefix in `dir`.
@@ -83,25 +77,21 @@ fn refused_for(dir: &Path, message: &str) -> ModelError {
 }
 
 /// Keys in the `adapter_config.json` of a prefix.
-pub(super) struct PrefixKeys {
+pub(super) struct PrefixKeys<'a> {
     path: PathBuf,
-    object: Map<String, Value>,
+    object: &'a Map<String, Value>,
 }
 
-impl PrefixKeys {
-    /// Reads the configuration and checks its keys.
+impl<'a> PrefixKeys<'a> {
+    /// Checks the keys of an adapter directory.
     ///
     /// # Errors
-    /// If it cannot be read, belongs to another kind of adapter, or has a key that would change the arithmetic.
-    pub(super) fn read(dir: &Path) -> Result<Self, LoraError> {
-        let path = dir.join(CONFIG_FILE);
-        let bytes = read_bounded(&path, CONFIG_LIMIT)?;
-        let object: Map<String, Value> =
-            serde_json::from_slice(&bytes).map_err(|error| LoraError::Malformed {
-                path: path.clone(),
-                message: format!("is not a JSON object: {error}"),
-            })?;
-        let keys = Self { path, object };
+    /// If the adapter is of another kind, or has a key that would change the arithmetic.
+    pub(super) fn new(adapter: &'a AdapterDir) -> Result<Self, LoraError> {
+        let keys = Self {
+            path: adapter.path().join(CONFIG_FILE),
+            object: adapter.keys(),
+        };
         match keys.object.get("peft_type") {
             Some(Value::String(kind)) if kind == PEFT_TYPE => {}
             Some(other) => {
@@ -221,13 +211,18 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint, ModelError> {
     Ok(checkpoint)
 }
 
-/// Reads a prefix from a PEFT directory.
+/// Reads the prefix of an opened PEFT directory.
 ///
 /// # Errors
 /// If a file cannot be read or is malformed, a key is not supported, the prefix belongs to another model or leaves no room
 /// for a text, or its tensor is missing, misshapen or not finite.
-pub(crate) fn read(dir: &Path, shape: &PrefixShape, device: &Device) -> Result<Prefix, ModelError> {
-    let keys = PrefixKeys::read(dir)?;
+pub(crate) fn read(
+    adapter: &AdapterDir,
+    shape: &PrefixShape,
+    device: &Device,
+) -> Result<Prefix, ModelError> {
+    let dir = adapter.path();
+    let keys = PrefixKeys::new(adapter)?;
     keys.check(shape)?;
     let tokens = keys.tokens()?;
     let checkpoint = open(dir)?;

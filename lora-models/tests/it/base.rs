@@ -5,15 +5,15 @@ use crate::common::fixture;
 use crate::encoders;
 use burn::tensor::Device;
 use lora_core::combine::{CombineOptions, combine};
+use lora_core::file::{AdapterDir, StoredAdapter};
 use lora_core::files::Overwrite;
-use lora_core::stored::StoredAdapter;
 use lora_core::{
     Adapted, AttachReport, BaseDifference, LoraConfig, LoraError, LoraInit, TargetModules,
 };
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::encoder::Labels;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
-use lora_models::{LoraModel, LoraTargets, Pretrained, SaveAdapter};
+use lora_models::{AdapterLoadOptions, LoraModel, LoraTargets, Pretrained, SaveAdapter};
 use std::path::{Path, PathBuf};
 
 fn config() -> LoraConfig {
@@ -245,9 +245,9 @@ fn heads_and_what_else_trains_whole_do_not_count() {
             assert_eq!(report.base_difference, None, "{base}");
             // For another task, with a head of its own.
             let other = classifier(base, 7, 3);
-            let config = lora_core::peft::read_config(&path).unwrap();
+            let factors = AdapterLoadOptions::default().with_factors_only(true);
             let (_, report) = other
-                .load_adapter_factors(&path, &config)
+                .load_opened_adapter(&AdapterDir::open(&path).unwrap(), &factors)
                 .unwrap()
                 .into_parts();
             assert_eq!(report.base_difference, None, "{base}");

@@ -6,13 +6,14 @@ use crate::encoders;
 use crate::encoders::gradients::file_gradients;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
+use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{Adapted, LoraConfig, TargetModules, detach, freeze, merge, trainable_summary};
 use lora_models::generate::{
     BeamSearch, EarlyStopping, GenerationConfig, Generator, KvCache, Strategy,
 };
 use lora_models::gpt2::Gpt2LmHead;
-use lora_models::prefix::{PREFIX_DIR, PrefixConfig, beside, is_prefix};
+use lora_models::prefix::{PREFIX_DIR, PrefixConfig, beside};
 use lora_models::{ExportOptions, LoraModel, LoraTargets, PrefixModel, Pretrained, SaveAdapter};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -127,7 +128,7 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
             for tensor in t.names() {
                 assert_eq!(o.floats(&tensor), t.floats(&tensor), "{name}: {tensor}");
             }
-            if !is_prefix(&ours).unwrap() {
+            if !AdapterDir::open(&ours).unwrap().is_prefix() {
                 continue;
             }
             let (o, mut t) = (json(&ours.join(CONFIG)), json(&theirs.join(CONFIG)));

@@ -25,7 +25,7 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         model: model_directory(&options.model)?,
         ..options.clone()
     };
-    let adapters = options.adapters.wanted()?;
+    let adapters = options.adapters.selection()?;
     let task = match options.task {
         Some(task) => task,
         None => default_task(&options.model, adapters.first())?,

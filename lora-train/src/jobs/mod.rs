@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `plan`, `adapter`, `ranges`, `meaning` | the options of a training run, checked and completed |
-//! | `open`, `models`, `encoding` | models with tokenizer and adapter from files |
+//! | `open`, `models` | models with tokenizer and adapter from files |
 //! | `adapters` | the adapters that a job uses, one for all or one for each record |
 //! | `prefix` | what becomes of a prefix where weights are merged or factors rewritten |
 //! | `weights`, `finite` | what a run starts from, and what was trained into files |
@@ -18,7 +18,6 @@
 pub(crate) mod adapter;
 mod adapters;
 mod causal;
-mod encoding;
 mod eval;
 mod evaluation;
 mod finite;

@@ -79,7 +79,7 @@ pub(crate) fn refuse_beside(adapter: &Path) -> Result<(), TrainError> {
             "adapter",
             format!(
                 "has a prefix in {}, which is not supported here: use a copy of the adapter without that directory",
-                prefix.display()
+                prefix.path().display()
             ),
         )),
     }

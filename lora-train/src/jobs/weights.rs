@@ -7,10 +7,10 @@ use super::prefix::NOT_MERGED;
 use crate::TrainError;
 use crate::trainer::Checkpoint;
 use burn::tensor::Device;
+use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
-use lora_core::{Adapted, AttachReport, LoraConfig, peft};
-use lora_models::prefix::is_prefix;
-use lora_models::{ExportOptions, Pretrained, SaveAdapter};
+use lora_core::{Adapted, AttachReport, LoraConfig};
+use lora_models::{AdapterLoadOptions, ExportOptions, Pretrained, SaveAdapter};
 use std::path::Path;
 
 /// Returns the name of the directory with the trained weights: a PEFT adapter, or a model with `--full`.
@@ -104,7 +104,8 @@ fn start_from<M: Pretrained>(
     dir: &Path,
 ) -> Result<Adapted<M>, TrainError> {
     let options = &plan.options;
-    if is_prefix(dir)? {
+    let adapter = AdapterDir::open(dir)?;
+    if adapter.is_prefix() {
         if let Some(name) = factor_option(options) {
             let message = format!(
                 "is an option of LoRA, and {} is a prefix alone; leave it out to train that further",
@@ -112,7 +113,7 @@ fn start_from<M: Pretrained>(
             );
             return Err(TrainError::config(name, message));
         }
-        return Ok(model.load_adapter(dir)?);
+        return Ok(model.load_opened_adapter(&adapter, &AdapterLoadOptions::default())?);
     }
     if options.prefix_only {
         let message = format!(
@@ -121,14 +122,13 @@ fn start_from<M: Pretrained>(
         );
         return Err(TrainError::config("prefix_only", message));
     }
-    let mut config = peft::read_config(dir)?;
-    config.dropout = options.dropout.unwrap_or(config.dropout);
-    let adapted = if options.fresh_head {
-        model.load_adapter_factors(dir, &config)?
-    } else {
-        model.load_adapter_with(dir, &config)?
-    };
+    let load = AdapterLoadOptions::default()
+        .with_dropout(options.dropout)
+        .with_factors_only(options.fresh_head);
+    let adapted = model.load_opened_adapter(&adapter, &load)?;
 
+    let mut config = adapter.config()?.clone();
+    config.dropout = options.dropout.unwrap_or(config.dropout);
     let mut asked = config.clone();
     asked.rank = options.rank.unwrap_or(asked.rank);
     asked.alpha = options.alpha.unwrap_or(asked.alpha);

@@ -1,7 +1,7 @@
 //! Causal language modeling: predict the next token.
 
 use crate::TrainError;
-use crate::data::{Batch, IGNORE_INDEX};
+use crate::data::{Batch, ClassTargets};
 use crate::host;
 use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
@@ -10,7 +10,6 @@ use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::named::in_rows;
 use lora_core::ops::{CrossEntropy, HeadLoss};
 use lora_models::{CausalInput, CausalLm};
-use std::ops::Range;
 
 /// Language model with its loss.
 ///
@@ -34,43 +33,6 @@ pub struct TokenScores {
     pub nll: Vec<f32>,
     /// True for each token that was the most likely one.
     pub correct: Vec<bool>,
-}
-
-/// Positions of a batch at which a token is predicted.
-struct Predictions {
-    /// Index in `[batch · seq]` of the position before each label, in the same example.
-    positions: Vec<i64>,
-    /// Token to predict at each position.
-    tokens: Vec<i64>,
-    /// Index in the batch of each position's example.
-    examples: Vec<usize>,
-}
-
-impl Predictions {
-    /// Collects the labels of a batch.
-    fn from_batch(batch: &Batch) -> Self {
-        let mut predictions = Self {
-            positions: Vec::with_capacity(batch.label_tokens),
-            tokens: Vec::with_capacity(batch.label_tokens),
-            examples: Vec::with_capacity(batch.label_tokens),
-        };
-        let rows = |row| row * batch.seq..(row + 1) * batch.seq;
-        let examples: Vec<Range<usize>> = match &batch.segments {
-            None => (0..batch.batch).map(rows).collect(),
-            Some(segments) => segments.ranges().collect(),
-        };
-        for (example, positions) in examples.into_iter().enumerate() {
-            for index in positions.skip(1) {
-                let label = batch.labels[index];
-                if label != IGNORE_INDEX {
-                    predictions.positions.push(index as i64 - 1);
-                    predictions.tokens.push(label);
-                    predictions.examples.push(example);
-                }
-            }
-        }
-        predictions
-    }
 }
 
 impl<M: CausalLm> CausalLmTask<M> {
@@ -109,9 +71,9 @@ impl<M: CausalLm> CausalLmTask<M> {
     }
 
     /// Computes the summed loss of the labeled positions, and the scores of each.
-    fn loss(&self, batch: &Batch, predictions: &Predictions, options: &CrossEntropy) -> HeadLoss {
+    fn loss(&self, batch: &Batch, options: &CrossEntropy) -> HeadLoss {
         let hidden = self.model.hidden_states(&self.input(batch));
-        self.loss_from_hidden(hidden, batch, predictions, options)
+        self.loss_from_hidden(hidden, batch, options)
     }
 
     /// Computes the summed loss from the hidden states `[batch, seq, d_model]`.
@@ -119,9 +81,13 @@ impl<M: CausalLm> CausalLmTask<M> {
         &self,
         hidden: Tensor<3>,
         batch: &Batch,
-        predictions: &Predictions,
         options: &CrossEntropy,
     ) -> HeadLoss {
+        let ClassTargets {
+            rows,
+            classes,
+            examples,
+        } = batch.targets.classes();
         let device = self.model.device();
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch.batch * batch.seq, d_model]);
@@ -129,19 +95,16 @@ impl<M: CausalLm> CausalLmTask<M> {
             let data = TensorData::new(values.to_vec(), [values.len()]);
             Tensor::<1, Int>::from_data(data, &device)
         };
-        let hidden = hidden.select(0, integers(&predictions.positions));
-        let targets = integers(&predictions.tokens);
+        let hidden = hidden.select(0, integers(rows));
+        let targets = integers(classes);
         // With an adapter per example, each row has that of its example.
-        in_rows(&predictions.examples, || {
-            self.model.loss(hidden, targets, options)
-        })
+        in_rows(examples, || self.model.loss(hidden, targets, options))
     }
 
     /// Computes the loss summed over the labeled tokens, `[1]`.
     fn loss_sum(&self, batch: &Batch) -> Tensor<1> {
         let options = CrossEntropy::new(self.label_smoothing);
-        let predictions = Predictions::from_batch(batch);
-        self.loss(batch, &predictions, &options).loss
+        self.loss(batch, &options).loss
     }
 
     /// Scores every labeled token of a batch.
@@ -149,20 +112,20 @@ impl<M: CausalLm> CausalLmTask<M> {
     /// # Errors
     /// If the device fails.
     pub fn score(&self, batch: &Batch) -> Result<TokenScores, TrainError> {
-        let predictions = Predictions::from_batch(batch);
-        if predictions.tokens.is_empty() {
+        let targets = batch.targets.classes();
+        if targets.classes.is_empty() {
             return Ok(TokenScores::default());
         }
-        let scores = self.loss(batch, &predictions, &CrossEntropy::default());
+        let scores = self.loss(batch, &CrossEntropy::default());
         let nll = host::values(scores.nll)?;
         let best = host::integers(scores.best)?;
         Ok(TokenScores {
             correct: best
                 .iter()
-                .zip(&predictions.tokens)
+                .zip(&targets.classes)
                 .map(|(b, t)| b == t)
                 .collect(),
-            example: predictions.examples,
+            example: targets.examples.clone(),
             nll,
         })
     }
@@ -181,9 +144,7 @@ impl<M: CausalLm> TrainStep for CausalLmTask<M> {
         let input = self.input(&micro.batch);
         checkpointed_step(self, &self.model, &input, &micro, |hidden| {
             let options = CrossEntropy::new(self.label_smoothing);
-            let predictions = Predictions::from_batch(&micro.batch);
-            self.loss_from_hidden(hidden, &micro.batch, &predictions, &options)
-                .loss
+            self.loss_from_hidden(hidden, &micro.batch, &options).loss
         })
     }
 }

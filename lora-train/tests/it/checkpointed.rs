@@ -10,9 +10,7 @@ use lora_models::classifier::{Classifier, HeadKind};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::prefix::PrefixConfig;
 use lora_models::{LoraModel, ModelConfig, PrefixModel, Preset};
-use lora_train::data::{
-    ClassWeights, Example, LabelledExample, Origin, Sample, SampleBatch, Target,
-};
+use lora_train::data::{ClassWeights, Example, Origin, Sample, SampleBatch, Target};
 use lora_train::memory::{peak_allocated, restart_peak};
 use lora_train::task::{CausalLmTask, Classify};
 use lora_train::trainer::MicroBatch;
@@ -35,14 +33,11 @@ fn texts(vocab: usize) -> Vec<Example> {
         .collect()
 }
 
-fn labelled(vocab: usize) -> Vec<LabelledExample> {
-    let example = |(row, text): (usize, Example)| LabelledExample {
-        index: row,
-        tokens: text.tokens().to_vec(),
-        type_ids: vec![0; text.len()],
-        target: Target::Class(row % 2),
-        weight: 1.0,
-        origin: origin(),
+fn labelled(vocab: usize) -> Vec<Example> {
+    let example = |(row, text): (usize, Example)| {
+        let tokens = text.tokens().to_vec();
+        Example::with_target(row, tokens, Target::Class(row % 2), origin())
+            .with_type_ids(vec![0; text.len()])
     };
     texts(vocab).into_iter().enumerate().map(example).collect()
 }
@@ -196,14 +191,11 @@ fn less_is_kept() {
         .attach(&lora(TargetModules::AllLinear))
         .unwrap()
         .into_parts();
-    let samples: Vec<LabelledExample> = (0..8)
-        .map(|row| LabelledExample {
-            index: row,
-            tokens: (0..128).map(|i| ((i * 7 + row) % 500) as u32).collect(),
-            type_ids: vec![0; 128],
-            target: Target::Class(row % 2),
-            weight: 1.0,
-            origin: origin(),
+    let samples: Vec<Example> = (0..8)
+        .map(|row| {
+            let tokens = (0..128).map(|i| ((i * 7 + row) % 500) as u32).collect();
+            Example::with_target(row, tokens, Target::Class(row % 2), origin())
+                .with_type_ids(vec![0; 128])
         })
         .collect();
     let micro = micro(&samples);

@@ -7,7 +7,7 @@ use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
-use crate::jobs::adapters::{Uses, Wanted};
+use crate::jobs::adapters::{AdapterAssignment, AdapterSelection};
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
 use crate::jobs::open::{load_base, quantize_config};
 use crate::progress::Screen;
@@ -16,7 +16,6 @@ use lora_core::files::{Overwrite, write_file};
 use lora_models::{CausalLm, LoadOptions};
 use serde_json::json;
 use std::collections::HashMap;
-use std::path::Path;
 
 /// Evaluates a language model.
 pub(crate) fn eval<M: CausalLm>(
@@ -25,7 +24,7 @@ pub(crate) fn eval<M: CausalLm>(
 ) -> Result<EvalSummary, TrainError> {
     let device = device::open(options.device)?;
     device.seed(options.seed);
-    let wanted = options.adapters.wanted()?;
+    let wanted = options.adapters.selection()?;
     let quantize = quantize_config(options.quantize, &wanted.dirs(), &[])?;
     let load = LoadOptions::default().with_quantize(quantize);
     let loaded = load_base::<M>(&options.model, wanted.one(), &load, &device)?;
@@ -35,19 +34,22 @@ pub(crate) fn eval<M: CausalLm>(
         .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, LEAST)?;
-    let data = read_examples(&options.data, &options.reading, &base, length)?;
+    let column = options.adapters.column();
+    let data = read_examples(&options.data, &options.reading, column, &base, length)?;
     screen.line(&format!("data      {}", data.report));
     let (task, uses) = match &wanted {
-        Wanted::Named(adapters) => {
-            let uses = uses(options, loaded.model, adapters, &data.examples, screen)?;
+        AdapterSelection::Named(adapters) => {
+            check_named(options)?;
+            options.adapters.check_named(&options.data, &data.records)?;
+            let set = options.adapters.put(loaded.model, adapters, screen)?;
+            let uses = AdapterAssignment::new(set, &data.examples, None)?;
             (CausalLmTask::new(uses.model().clone(), 0.0), Some(uses))
         }
         _ => (CausalLmTask::new(loaded.model, 0.0), None),
     };
 
-    let examples = data.examples.clone();
     let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
-    let mut bar = screen.bar("loss", examples.len());
+    let mut bar = screen.bar("loss", evaluator.examples().len());
     let (mut metrics, scores) = evaluator.run(&task, uses.as_ref(), |done| bar.set(done))?;
     bar.finish();
 
@@ -77,7 +79,7 @@ pub(crate) fn eval<M: CausalLm>(
         ..EvalSummary::default()
     };
     if let Some(path) = &options.predictions {
-        let lines = lines(&summary, &examples, &data.records);
+        let lines = lines(&summary, evaluator.examples(), &data.records);
         write_file(path, Overwrite::Replace, |file| {
             lines.iter().try_for_each(|line| writeln!(file, "{line}"))
         })?;
@@ -85,14 +87,8 @@ pub(crate) fn eval<M: CausalLm>(
     Ok(summary)
 }
 
-/// Assigns the adapters to the examples by the names in the data.
-fn uses<M: CausalLm>(
-    options: &EvalOptions,
-    model: M,
-    adapters: &[(&str, &Path)],
-    examples: &[Example],
-    screen: &Screen,
-) -> Result<Uses<M>, TrainError> {
+/// Refuses options that do not go with named adapters.
+fn check_named(options: &EvalOptions) -> Result<(), TrainError> {
     let refuse = |option: &str, why: &str| {
         let message =
             format!("does not go with named adapters: {why}; give one adapter without a name");
@@ -107,10 +103,7 @@ fn uses<M: CausalLm>(
             "the references of a prompt may come from records of several adapters",
         );
     }
-    let format = options.reading.format.unwrap_or_default();
-    let by_line = options.adapters.names_in(&options.data, format, true)?;
-    let set = options.adapters.put(model, adapters, screen)?;
-    Uses::new(set, &by_line, examples.iter().map(Example::origin))
+    Ok(())
 }
 
 /// Creates the lines of the predictions file.

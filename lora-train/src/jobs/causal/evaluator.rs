@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, Example, collate};
-use crate::jobs::adapters::{Uses, within};
+use crate::jobs::adapters::{AdapterAssignment, within};
 use crate::jobs::evaluation::ExampleScore;
 use crate::jobs::job::{Evaluate, Metrics};
 use crate::metric::RunningLoss;
@@ -29,12 +29,17 @@ impl Evaluator {
         })
     }
 
+    /// Returns the examples.
+    pub fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+
     /// Computes metrics by name, and the score of each example in the order of the file. `progress` receives the number of
     /// finished examples. `uses` assigns an adapter to each example.
     pub fn run<M: CausalLm>(
         &self,
         task: &CausalLmTask<M>,
-        uses: Option<&Uses<M>>,
+        uses: Option<&AdapterAssignment<M>>,
         mut progress: impl FnMut(usize),
     ) -> Result<(BTreeMap<String, f64>, Vec<ExampleScore>), TrainError> {
         let mut running = RunningLoss::default();

@@ -4,7 +4,7 @@ use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Lines, Origin, is_blank};
 use crate::device::{self, DeviceName};
-use crate::jobs::adapters::{AdapterOptions, Wanted, check};
+use crate::jobs::adapters::{AdapterOptions, AdapterSelection, check};
 use crate::jobs::open::{load_base, model_directory, quantize_config};
 use crate::progress::Screen;
 use clap::Args;
@@ -127,7 +127,7 @@ pub fn generate(
 ) -> Result<Vec<Continuation>, TrainError> {
     let wanted = options
         .adapters
-        .wanted_with(options.use_adapter.as_deref())?;
+        .selection_with(options.use_adapter.as_deref())?;
     let prompts = prompts(options)?;
     let dir = model_directory(&options.model)?;
     dispatch!(&ModelConfig::from_dir(&dir)?,
@@ -140,7 +140,7 @@ pub fn generate(
 fn generate_with<M: CausalLm>(
     options: &GenerateOptions,
     dir: &Path,
-    wanted: &Wanted<'_>,
+    wanted: &AdapterSelection<'_>,
     prompts: &[Prompt],
     screen: &Screen,
 ) -> Result<Vec<Continuation>, TrainError> {
@@ -153,7 +153,7 @@ fn generate_with<M: CausalLm>(
         .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let model = match wanted {
-        Wanted::Named(adapters) => {
+        AdapterSelection::Named(adapters) => {
             let set = options.adapters.put(loaded.model, adapters, screen)?;
             let mut all = prompts.iter();
             all.try_for_each(|prompt| check(&set, prompt.adapter.as_deref(), &prompt.origin))?;
@@ -236,7 +236,7 @@ fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
     }
     if let Some(path) = &options.prompts {
         let mut lines = match path.to_str() {
-            Some("-") => Lines::of(std::io::stdin().lock(), Path::new("standard input")),
+            Some("-") => Lines::from_reader(std::io::stdin().lock(), Path::new("standard input")),
             _ => Lines::open(path)?,
         };
         let extension = path.extension().and_then(|extension| extension.to_str());

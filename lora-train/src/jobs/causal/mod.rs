@@ -67,7 +67,7 @@ impl<M: CausalLm> Job for CausalJob<M> {
         screen: &Screen,
     ) -> Result<Vec<Example>, TrainError> {
         let length = base.max_length(plan.options.max_length, LEAST)?;
-        let read = |path: &Path| read_examples(path, &plan.options.reading, base, length);
+        let read = |path: &Path| read_examples(path, &plan.options.reading, None, base, length);
         let data = read(&plan.data)?;
         screen.line(&format!("data      {}", data.report));
         let mut records = Vec::new();

@@ -1,7 +1,7 @@
 //! Workload of a measurement: model and batch.
 
 use crate::TrainError;
-use crate::data::{Example, LabelledExample, Origin, Target};
+use crate::data::{Example, Origin, Target};
 use crate::device::DeviceName;
 use crate::jobs::adapter::lora_config;
 use crate::jobs::ranges::at_least_one;
@@ -152,15 +152,12 @@ pub(super) fn texts([batch, length]: [usize; 2], vocab: usize) -> Vec<Example> {
 }
 
 /// Returns texts of two classes.
-pub(super) fn labelled([batch, length]: [usize; 2], vocab: usize) -> Vec<LabelledExample> {
+pub(super) fn labelled([batch, length]: [usize; 2], vocab: usize) -> Vec<Example> {
     (0..batch)
-        .map(|row| LabelledExample {
-            index: row,
-            tokens: tokens(row, length, vocab),
-            type_ids: vec![0; length],
-            target: Target::Class(row % 2),
-            weight: 1.0,
-            origin: origin(),
+        .map(|row| {
+            let tokens = tokens(row, length, vocab);
+            Example::with_target(row, tokens, Target::Class(row % 2), origin())
+                .with_type_ids(vec![0; length])
         })
         .collect()
 }
@@ -199,7 +196,7 @@ mod tests {
                 .all(|e| e.tokens().iter().all(|id| (5..40).contains(id)))
         );
         assert_ne!(all[0].tokens(), all[1].tokens());
-        assert_eq!(labelled([2, 4], 3)[1].target, Target::Class(1));
+        assert_eq!(labelled([2, 4], 3)[1].target(), &Target::Class(1));
     }
 
     #[test]
