@@ -6,7 +6,7 @@ use crate::error::BaseDifference;
 use burn::module::Module;
 
 impl BaseFingerprint {
-    /// How another base differs; `None` where nothing is known to.
+    /// Compares with another base; `None` if no difference is known.
     pub fn difference(&self, other: &Self) -> Option<BaseDifference> {
         let common = self.values.iter().filter_map(|(name, sample)| {
             let other = other.values.get(name)?;
@@ -25,8 +25,8 @@ impl BaseFingerprint {
         values(differing.map(|(name, ..)| name.clone()).collect())
     }
 
-    /// How the base of a module differs. `whole` says that all its tensors are to be the same ones; without it the
-    /// layers around may be others, as where a new head is put on.
+    /// Compares with the base of a module. With `whole`, all tensors must be the same; without, layers around the adapted
+    /// ones may differ, such as a new head.
     pub(crate) fn difference_to<M: Module>(
         &self,
         module: &M,
@@ -59,8 +59,5 @@ impl BaseFingerprint {
 }
 
 fn values(tensors: Vec<String>) -> Option<BaseDifference> {
-    match tensors.is_empty() {
-        true => None,
-        false => Some(BaseDifference::Values { tensors }),
-    }
+    (!tensors.is_empty()).then_some(BaseDifference::Values { tensors })
 }

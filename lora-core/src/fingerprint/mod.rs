@@ -1,9 +1,9 @@
-//! What the base of an adapter is known by: names and shapes of all its tensors, and the values of a few.
+//! Fingerprint of the base of an adapter: names and shapes of all its tensors, and the values of a few.
 //!
-//! An adapter on another base loads wherever the shapes of its modules fit, and says something else than it was trained
-//! to. So every adapter that this crate writes notes its base in the file's metadata, where PEFT does not look, and
-//! reading compares. What trains whole beside the adapter and what is an output layer is left out: it is another one
-//! before and after training.
+//! An adapter loads on any base with modules of the same shapes, but computes something else there than it was trained
+//! for. So every adapter that this crate writes has the fingerprint of its base in the file's metadata, where PEFT does
+//! not look, and reading compares. Fully trained modules and output layers are left out: they differ before and after
+//! training.
 
 mod difference;
 mod outline;
@@ -17,19 +17,19 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Key of the file's metadata that says what the base is known by.
+/// Key of the fingerprint in the file's metadata.
 pub(crate) const BASE_KEY: &str = "lora_core.base";
-/// The only form of it that there is yet; another one is passed over.
+/// Version of the form; a fingerprint of another version is ignored.
 const VERSION: u32 = 1;
-/// Values that are hashed of a tensor: its first rows, a mebibyte of them.
+/// Number of values that are hashed of a tensor: its first rows, a mebibyte of them.
 const SAMPLED_VALUES: usize = 1 << 18;
-/// Most tensors whose values a file may note: comparing reads each.
+/// Most tensors with hashed values in a file: comparing reads each.
 const MOST_SAMPLES: usize = 16;
 
-/// What the base of an adapter is known by.
+/// Fingerprint of the base of an adapter.
 ///
-/// The same for a model whatever its files are called, cut into and compressed to, as long as the values are the same in
-/// f32: not after rounding to a narrower type. Of weights that [`quantize`](crate::quantize()) has packed the shape alone counts.
+/// It depends on the values in f32 and not on the files: their names, shards and types do not matter, but rounding to a
+/// narrower type does. Only the shape counts of weights that [`quantize`](crate::quantize()) has packed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseFingerprint {
     version: u32,
@@ -37,21 +37,21 @@ pub struct BaseFingerprint {
     shapes: String,
     /// Modules that are left out, as entries of `modules_to_save`.
     without: Vec<String>,
-    /// Tensors whose values are known: the first and last that have an adapter, and the embedding.
+    /// Tensors with hashed values: the first and last that have an adapter, and the embedding.
     values: BTreeMap<String, Sample>,
 }
 
-/// What is known of a tensor.
+/// Fingerprint of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Sample {
-    /// As in the module, `[d_in, d_out]`.
+    /// Shape as in the module, `[d_in, d_out]`.
     shape: Vec<usize>,
     /// Hash of its first values.
     first: String,
 }
 
 impl BaseFingerprint {
-    /// That of a module with these tensors.
+    /// Computes the fingerprint of a module with these tensors.
     ///
     /// # Errors
     /// [`LoraError::NotAttached`] if the module is not that of the outline.
@@ -75,7 +75,10 @@ impl BaseFingerprint {
         })
     }
 
-    /// Reads the note in a file's metadata; `None` where there is none, or one of a later version.
+    /// Reads the fingerprint in a file's metadata; `None` if there is none, or one of another version.
+    ///
+    /// # Errors
+    /// A message if it is malformed.
     pub(crate) fn read(metadata: &BTreeMap<String, String>) -> Result<Option<Self>, String> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -99,14 +102,17 @@ impl BaseFingerprint {
         Ok(Some(read))
     }
 
-    /// Notes it in a file's metadata.
+    /// Writes the fingerprint into a file's metadata.
     pub(crate) fn note(&self, metadata: &mut BTreeMap<String, String>) {
         // Strings and numbers always have a JSON form.
         let text = serde_json::to_string(self).unwrap_or_default();
         metadata.insert(BASE_KEY.into(), text);
     }
 
-    /// What is known of the base of both, where they do not contradict each other.
+    /// Joins two fingerprints of one base.
+    ///
+    /// # Errors
+    /// The difference, if they contradict each other.
     pub(crate) fn joined(mut self, other: Self) -> Result<Self, BaseDifference> {
         match self.difference(&other) {
             Some(difference) => Err(difference),
@@ -120,7 +126,7 @@ impl BaseFingerprint {
     }
 }
 
-/// Hash of the first values of a parameter without its adapter; `None` where there is none of that path.
+/// Hashes the first values of a parameter without its adapter; `None` if there is none of that path.
 fn hash_of_values<M: Module>(module: &M, path: &str) -> Option<String> {
     let values = base_head(module, path, SAMPLED_VALUES)?;
     let mut hash = Sha256::new();
@@ -131,7 +137,7 @@ fn hash_of_values<M: Module>(module: &M, path: &str) -> Option<String> {
     Some(digits(hash))
 }
 
-/// The first half of a hash, which is enough to tell bases from each other.
+/// Returns the first half of a hash in hexadecimal, which is enough to tell bases apart.
 fn digits(hash: Sha256) -> String {
     let bytes = hash.finalize();
     bytes[..16]

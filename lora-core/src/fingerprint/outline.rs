@@ -1,4 +1,4 @@
-//! Which tensors a fingerprint is made of, before any value is read.
+//! Tensors that a fingerprint is made of, before any value is read.
 
 use super::digits;
 use crate::layout::{
@@ -7,27 +7,27 @@ use crate::layout::{
 use crate::quantize::QuantizedModule;
 use sha2::{Digest, Sha256};
 
-/// The tensors of a base.
+/// Tensors of a base.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BaseOutline {
-    /// All, by name.
+    /// All tensors, by name.
     tensors: Vec<BaseTensor>,
-    /// Modules that do not count.
+    /// Modules that are left out.
     pub without: Vec<String>,
-    /// Tensors whose values count.
+    /// Tensors with hashed values.
     pub samples: Vec<BaseTensor>,
 }
 
-/// A tensor of the base.
+/// Tensor of a base.
 #[derive(Clone, Debug)]
 pub(crate) struct BaseTensor {
-    /// Its name in files.
+    /// Name in files.
     pub name: String,
-    /// Its path in the module.
+    /// Path in the module.
     pub path: String,
-    /// Its shape, as in the module.
+    /// Shape as in the module.
     pub shape: Vec<usize>,
-    /// Whether it is kept in few bits: what it is known by then is its shape.
+    /// True if it is packed: only its shape counts then.
     pub quantized: bool,
 }
 
@@ -88,7 +88,7 @@ impl BaseOutline {
         !without.iter().any(|module| is_inside(name, module))
     }
 
-    /// Hash of the names and shapes of all tensors but those in some modules.
+    /// Hashes the names and shapes of all tensors but those in some modules.
     pub fn shapes(&self, without: &[String]) -> String {
         let mut hash = Sha256::new();
         for tensor in &self.tensors {
@@ -99,7 +99,7 @@ impl BaseOutline {
         digits(hash)
     }
 
-    /// The tensor of a name.
+    /// Returns the tensor of a name.
     pub fn tensor(&self, name: &str) -> Option<&BaseTensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
