@@ -222,7 +222,7 @@ fn adapters_have_as_many_parameters_as_the_paper_says() {
         let config = model.shrunk(LAYERS);
         let lora = model.plan("mnli").lora.unwrap();
         let base = Classifier::init(&config, HeadKind::Sequence, 0, &Device::flex()).unwrap();
-        let (_, report) = base.attach(&lora).unwrap();
+        let (_, report) = base.attach(&lora).unwrap().into_parts();
         assert_eq!(report.modules.len(), 2 * LAYERS, "{report}");
         let of_a_layer = report.parameters() / LAYERS;
         assert_eq!(of_a_layer * model.layers, model.parameters, "{report}");

@@ -108,7 +108,7 @@ pub(super) fn widened<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 }
 
 /// Expands `[G · r, width]` to `[G · r, parts · width]`, with block `g` at the columns of the g-th adapted part.
-fn expand(b: Tensor<2>, slices: &Slices) -> Tensor<2> {
+pub(crate) fn expand(b: Tensor<2>, slices: &Slices) -> Tensor<2> {
     let [rows, width] = b.dims();
     let rank = rows / slices.adapted.len();
     let device = b.device();

@@ -36,8 +36,10 @@ pub(crate) use dora::norms;
 pub(crate) use entry::AdapterEntry;
 pub use low_rank::LowRankAdapter;
 pub(crate) use low_rank::StartingFactors;
+#[cfg(test)]
+pub(crate) use low_rank::expand;
 pub use scope::in_rows;
 pub(crate) use scope::{ActiveAdapter, BatchRows, Key, Selection};
-pub(crate) use set::PutSet;
+pub(crate) use set::AdapterSet;
 pub use switch::AdapterSwitch;
-pub(crate) use values::{Factor, base_head, base_value, factors};
+pub(crate) use values::{AttachedAdapters, base_head, base_value};

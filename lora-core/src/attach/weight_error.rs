@@ -1,12 +1,11 @@
 //! Error of merged weights against the exact sums: [`WeightError`].
 
 use super::report::AttachReport;
-use crate::adapter::{LoraBias, LowRankAdapter, base_value};
+use crate::adapter::{AttachedAdapters, LowRankAdapter, base_value};
 use crate::error::LoraError;
 use crate::layout::AdaptedModule;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
-use std::collections::HashMap;
 use std::fmt;
 
 /// Error of a merged weight against the exact sum, together with that of an adapted bias.
@@ -59,8 +58,7 @@ pub fn weight_errors<M: Module>(
     report: &AttachReport,
     merged: &M,
 ) -> Result<Vec<WeightError>, LoraError> {
-    let mut attached = Attached::default();
-    adapted.visit(&mut attached);
+    let attached = AttachedAdapters::new(adapted);
     let modules = report.modules.iter();
     modules
         .map(|module| {
@@ -96,33 +94,6 @@ pub fn weight_errors<M: Module>(
             })
         })
         .collect()
-}
-
-/// The walk that collects the adapters of a module, by the path of their parameter.
-#[derive(Default)]
-struct Attached {
-    path: Vec<String>,
-    adapters: HashMap<String, LowRankAdapter>,
-    biases: HashMap<String, LoraBias>,
-}
-
-impl ModuleVisitor for Attached {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(adapter) = param.reparameterization::<LowRankAdapter>() {
-            self.adapters.insert(self.path.join("."), adapter.clone());
-        }
-        if let Some(bias) = param.reparameterization::<LoraBias>() {
-            self.biases.insert(self.path.join("."), bias.clone());
-        }
-    }
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

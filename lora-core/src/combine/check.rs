@@ -2,8 +2,8 @@
 
 use super::{CombineOn, CombineOptions, Mix};
 use crate::error::{BaseDifference, LoraError};
+use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
 use crate::fingerprint::BaseFingerprint;
-use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use std::collections::BTreeMap;
 
 fn refused(found: impl Into<String>, expected: impl Into<String>) -> LoraError {

@@ -3,7 +3,7 @@
 use super::{Mix, concatenated, result};
 use crate::attach::svd::{Svd, svd};
 use crate::error::LoraError;
-use crate::stored::{StoredFactors, StoredTensor};
+use crate::file::{StoredFactors, StoredTensor};
 use faer::Mat;
 
 /// Factors of this rank for the mix of the updates `w_i s_i B_i A_i`, and the share of it that is lost.
@@ -62,7 +62,7 @@ pub(super) fn of_update(
 
 /// `s B A`, row-major.
 fn update(factors: &StoredFactors) -> Vec<f32> {
-    let product = matrix(&factors.b) * matrix(&factors.a);
+    let product = factors.b.matrix() * factors.a.matrix();
     let [d_out, d_in] = factors.shape();
     let indices = (0..d_out).flat_map(|i| (0..d_in).map(move |j| (i, j)));
     indices
@@ -70,17 +70,10 @@ fn update(factors: &StoredFactors) -> Vec<f32> {
         .collect()
 }
 
-fn matrix(tensor: &StoredTensor) -> Mat<f64> {
-    let columns = tensor.shape[1];
-    Mat::from_fn(tensor.shape[0], columns, |i, j| {
-        f64::from(tensor.values[i * columns + j])
-    })
-}
-
 /// The decomposition of `B A` by that of a matrix of its rank: `B = Q_b R_b`, `Aᵀ = Q_a R_a`, and
 /// `R_b R_aᵀ = U S Vᵀ`.
 fn of_product(factors: &StoredFactors) -> Option<Svd> {
-    let (b, a) = (matrix(&factors.b), matrix(&factors.a));
+    let (b, a) = (factors.b.matrix(), factors.a.matrix());
     let (qr_b, qr_a) = (b.as_ref().qr(), a.transpose().qr());
     let core = qr_b.thin_R() * qr_a.thin_R().transpose();
     let (u, s, v) = svd(core.as_ref())?;

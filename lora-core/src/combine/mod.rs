@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use lora_core::combine::{CombineOptions, combine};
-//! # use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
+//! # use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
 //! # use lora_core::{LayerKind, LoraConfig};
 //! # let adapter = |value: f32| StoredAdapter {
 //! #     config: LoraConfig::new(1),
@@ -33,8 +33,8 @@ pub use mix::{MajoritySign, Mix};
 
 use crate::config::TargetModules;
 use crate::error::{BaseDifference, LoraError};
+use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
 use crate::layout::stable_hash;
-use crate::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the mixing is done on.

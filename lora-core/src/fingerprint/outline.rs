@@ -1,6 +1,6 @@
-//! Which tensors a fingerprint is made of, before any value is read.
+//! The tensors that a fingerprint is computed from, without their values.
 
-use super::digits;
+use super::hash::digits;
 use crate::layout::{
     AdaptedModule, Architecture, LayerKind, Parameters, SavedParameter, is_inside,
 };
@@ -10,28 +10,29 @@ use sha2::{Digest, Sha256};
 /// The tensors of a base.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BaseOutline {
-    /// All, by name.
+    /// All tensors, by name.
     tensors: Vec<BaseTensor>,
-    /// Modules that do not count.
+    /// Modules that are left out.
     pub without: Vec<String>,
-    /// Tensors whose values count.
+    /// Tensors with hashed values.
     pub samples: Vec<BaseTensor>,
 }
 
 /// A tensor of the base.
 #[derive(Clone, Debug)]
 pub(crate) struct BaseTensor {
-    /// Its name in files.
+    /// Name in files.
     pub name: String,
-    /// Its path in the module.
+    /// Path in the module.
     pub path: String,
-    /// Its shape, as in the module.
+    /// Shape in the module.
     pub shape: Vec<usize>,
-    /// Whether it is kept in few bits: what it is known by then is its shape.
+    /// True if it is quantized: only its shape is compared.
     pub quantized: bool,
 }
 
 impl BaseOutline {
+    /// Collects the tensors of a base under these adapters.
     pub fn new(
         parameters: &Parameters,
         adapted: &[AdaptedModule],
@@ -61,10 +62,8 @@ impl BaseOutline {
         };
         let mut embeddings = parameters.matrices.iter();
         let embedding = embeddings.find(|matrix| {
-            let trains = saved
-                .iter()
-                .any(|saved| saved.parameter == matrix.parameter);
-            matrix.kind == LayerKind::Embedding && !trains
+            let is_saved = saved.iter().any(|s| s.parameter == matrix.parameter);
+            matrix.kind == LayerKind::Embedding && !is_saved
         });
         let paths = [
             adapted.first().map(|module| &module.parameter),
@@ -88,7 +87,7 @@ impl BaseOutline {
         !without.iter().any(|module| is_inside(name, module))
     }
 
-    /// Hash of the names and shapes of all tensors but those in some modules.
+    /// Hashes the names and shapes of all tensors except those in some modules.
     pub fn shapes(&self, without: &[String]) -> String {
         let mut hash = Sha256::new();
         for tensor in &self.tensors {
@@ -99,7 +98,7 @@ impl BaseOutline {
         digits(hash)
     }
 
-    /// The tensor of a name.
+    /// Returns the tensor of a name.
     pub fn tensor(&self, name: &str) -> Option<&BaseTensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }

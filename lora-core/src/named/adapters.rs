@@ -2,16 +2,19 @@
 
 use super::build::{BuildEntries, NamedAdapter};
 use super::name::{by_similarity, check_name};
-use crate::adapter::{ActiveAdapter, AdapterEntry, AdapterSwitch, Key, PutSet};
+use crate::adapter::{ActiveAdapter, AdapterEntry, AdapterSet, AdapterSwitch, Key, base_value};
 use crate::attach::{Adapted, AdapterWeights, AttachPlan, AttachReport};
 use crate::error::LoraError;
-use crate::layout::{AdapterPath, Architecture, LayerKind, parameters};
-use crate::peft::{self, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
-use crate::quantize::{put_packed, take_packed};
-use crate::stored::{StoredAdapter, companions};
-use burn::module::{Module, ModuleVisitor, Param};
+use crate::file::{
+    self, AdapterDir, AdapterTensors, Parts, PeftOptions, StoredAdapter, WEIGHTS_FILE, read_weights,
+};
+use crate::layout::{
+    AdapterPath, Architecture, LayerKind, Place, SavedParameter, Visit, parameters, put, visit,
+};
+use crate::quantize::take_packed;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A base with several named adapters, of which one or none is active, or another one for each example of a
@@ -24,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// # #![recursion_limit = "256"]
 /// use burn::tensor::{Device, Distribution, Tensor};
 /// use lora_core::named::NamedAdapters;
-/// use lora_core::peft::PeftOptions;
+/// use lora_core::file::PeftOptions;
 /// use lora_core::{Architecture, LoraConfig, LoraInit, LoraLinearConfig, attach};
 ///
 /// let device = Device::flex();
@@ -74,7 +77,7 @@ impl<M: Module> NamedAdapters<M> {
             });
         }
         // A lazy parameter would be initialized anew in each clone.
-        base.visit(&mut InitParameters);
+        visit(&base, InitParameters);
         Ok(Self {
             model: base.clone(),
             base,
@@ -88,14 +91,21 @@ impl<M: Module> NamedAdapters<M> {
     /// Adds the adapter of a PEFT directory. The active adapter stays active.
     ///
     /// # Errors
-    /// [`LoraError::AdapterName`], [`LoraError::DuplicateAdapter`], and as [`peft::load`](crate::peft::load()) if it does
+    /// [`LoraError::AdapterName`], [`LoraError::DuplicateAdapter`], and as [`load`](crate::file::load()) if it does
     /// not fit the base; the set is then unchanged.
     pub fn add(&mut self, name: &str, dir: &Path) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        let (config, mut options) = peft::read_config_and_options(dir)?;
-        options.companions = companions(dir)?;
-        let (plan, given) = peft::read(&self.base, dir, &config, &self.architecture)?;
-        self.put(name, plan, given, options)
+        self.add_dir(name, &AdapterDir::open(dir)?)
+    }
+
+    /// Adds the adapter of an opened directory, as [`add`](Self::add) does.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_dir(&mut self, name: &str, dir: &AdapterDir) -> Result<&AttachReport, LoraError> {
+        self.check_new(name)?;
+        let (plan, weights) = dir.plan(&self.base, dir.config()?, &self.architecture)?;
+        self.put(name, plan, weights, dir.options().clone())
     }
 
     /// Adds an adapter that is in memory in the form of files.
@@ -108,18 +118,14 @@ impl<M: Module> NamedAdapters<M> {
         adapter: &StoredAdapter,
     ) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        // Error messages name these files.
-        let dir = PathBuf::from(name);
-        let files = adapter.files(&dir)?;
-        let content = |name: &str| {
-            let file = files.iter().find(|file| file.0 == name);
-            file.map_or(&[][..], |file| &*file.1)
-        };
-        let (config, _) = peft::parse_config(dir.join(CONFIG_FILE), content(CONFIG_FILE))?;
-        let (path, bytes) = (dir.join(WEIGHTS_FILE), content(WEIGHTS_FILE));
-        let (plan, given) =
-            peft::read_bytes(&self.base, &path, bytes, &config, &self.architecture)?;
-        self.put(name, plan, given, adapter.options.clone())
+        let config = adapter.file_config();
+        config.validate()?;
+        let plan = AttachPlan::new(&self.base, &config, &self.architecture)?;
+        // Error messages name the tensors as those of the file that it would be written to.
+        let path = PathBuf::from(name).join(WEIGHTS_FILE);
+        let tensors = AdapterTensors::in_memory(path, adapter)?;
+        let (plan, weights) = read_weights(&self.base, plan, &tensors, Parts::All)?;
+        self.put(name, plan, weights, adapter.options.clone())
     }
 
     /// Adds the adapter of a module with this base, such as one that was just trained, with options for its PEFT directory.
@@ -231,7 +237,18 @@ impl<M: Module> NamedAdapters<M> {
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
     pub fn extract(&self, name: &str) -> Result<StoredAdapter, LoraError> {
-        self.alone(name)?.extract(&self.get(name)?.options)
+        let named = self.get(name)?;
+        let saved = |saved: &SavedParameter| {
+            let own = named.saved_values(saved);
+            own.or_else(|| base_value(&self.base, &saved.parameter))
+        };
+        file::stored(
+            &self.base,
+            &named.report,
+            &named.options,
+            &named.attached(),
+            saved,
+        )
     }
 
     /// Replaces the base by an equivalent one, such as one whose tied output layer became a layer of its own. The adapters
@@ -295,9 +312,8 @@ impl<M: Module> NamedAdapters<M> {
     ) -> Result<&AttachReport, LoraError> {
         let (report, weights) = plan.complete(&self.base, weights)?;
         let key = self.next;
-        let mut build = BuildEntries::new(key, name, &report, weights);
-        self.base.visit(&mut build);
-        let entries = build.entries;
+        let build = BuildEntries::new(key, name, &report, weights);
+        let entries = visit(&self.base, build).entries;
         let batch_wide = self.batch_wide(&entries);
         self.next += 1;
         self.named.push(NamedAdapter {
@@ -314,19 +330,21 @@ impl<M: Module> NamedAdapters<M> {
     }
 
     fn rebuild(&mut self) {
-        let mut entries: HashMap<String, Vec<AdapterEntry>> = HashMap::new();
+        let mut entries: BTreeMap<String, Vec<AdapterEntry>> = BTreeMap::new();
         for (path, entry) in self.named.iter().flat_map(|named| &named.entries) {
             entries.entry(path.clone()).or_default().push(entry.clone());
         }
-        // Burn puts one thing on a parameter: with adapters, the packed weight goes into their set.
         let (bare, mut packed) = take_packed(self.base.clone());
-        let in_sets = entries.keys().filter_map(|path| packed.remove_entry(path));
-        let model = bare.apply_reparameterization(PutSet {
-            packed: in_sets.collect(),
-            entries,
-            selected: self.selected.clone(),
+        // Burn puts one thing on a parameter: with adapters, the packed weight goes into their set.
+        let sets = entries.into_iter().map(|(path, entries)| {
+            let packed = packed.remove(&path);
+            (
+                path,
+                AdapterSet::new(entries, packed, self.selected.clone()),
+            )
         });
-        self.model = put_packed(model, packed);
+        let sets = sets.collect();
+        self.model = put(put(bare, sets), packed);
     }
 
     /// Finds a parameter that cannot differ between the examples of a batch: layers of other crates read it, or an embedding
@@ -352,8 +370,8 @@ impl<M: Module> NamedAdapters<M> {
 /// The walk that initializes lazy parameters.
 struct InitParameters;
 
-impl ModuleVisitor for InitParameters {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl Visit for InitParameters {
+    fn float<const D: usize>(&mut self, _place: &Place, param: &Param<Tensor<D>>) {
         let _ = param.base();
     }
 }

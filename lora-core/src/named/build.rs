@@ -1,17 +1,16 @@
 //! Values of an adapter, from files onto the parameters of the base and back.
 
-use crate::adapter::{AdapterEntry, AdapterSwitch, Key, LoraBias};
+use crate::adapter::{AdapterEntry, AdapterSwitch, AttachedAdapters, Key, LoraBias};
 use crate::attach::{AdapterSpec, AdapterValues, AdapterWeights, AttachReport, parameter};
 use crate::error::LoraError;
-use crate::layout::AdaptedModule;
-use crate::peft::PeftOptions;
-use burn::module::{Module, ModuleVisitor, Param};
+use crate::file::PeftOptions;
+use crate::layout::{AdaptedModule, Place, SavedParameter, Visit};
+use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::HashMap;
 
 /// The walk through the base that creates the entries of an adapter on the devices of its parameters.
 pub(super) struct BuildEntries<'a> {
-    path: Vec<String>,
     key: Key,
     name: &'a str,
     adapters: HashMap<String, (&'a AdaptedModule, AdapterValues)>,
@@ -40,7 +39,6 @@ impl<'a> BuildEntries<'a> {
             values_by_path.insert(module.parameter.clone(), (module, values));
         }
         Self {
-            path: Vec::new(),
             key,
             name,
             adapters: values_by_path,
@@ -52,23 +50,15 @@ impl<'a> BuildEntries<'a> {
     }
 }
 
-impl ModuleVisitor for BuildEntries<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
+impl Visit for BuildEntries<'_> {
+    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
+        let path = place.path();
         let device = param.lazy_device();
         // The ids of parameters differ between the adapters of a set.
         let own = format!("{path}.{}", self.name);
         let mut entry = AdapterEntry::new(self.key);
         entry.full = self.saved.remove(&path).map(|data| {
-            let flat = reshaped(&data, vec![data.num_elements()]);
+            let flat = TensorData::new(data.iter::<f32>().collect(), [data.num_elements()]);
             parameter(&own, "whole", flat, &device, false)
         });
         entry.factors = self.adapters.remove(&path).map(|(module, values)| {
@@ -90,10 +80,6 @@ impl ModuleVisitor for BuildEntries<'_> {
             self.entries.push((path, entry.no_grad()));
         }
     }
-}
-
-fn reshaped(data: &TensorData, shape: Vec<usize>) -> TensorData {
-    TensorData::new(data.iter::<f32>().collect::<Vec<_>>(), shape)
 }
 
 /// An adapter with its name.
@@ -128,6 +114,30 @@ impl NamedAdapter {
         }
     }
 
+    /// Returns its adapters by the path of their parameter.
+    pub fn attached(&self) -> AttachedAdapters {
+        let entries = || {
+            self.entries
+                .iter()
+                .map(|(path, entry)| (path.clone(), entry))
+        };
+        AttachedAdapters {
+            adapters: entries()
+                .filter_map(|(path, entry)| Some((path, entry.factors.clone()?)))
+                .collect(),
+            biases: entries()
+                .filter_map(|(path, entry)| Some((path, entry.bias.clone()?)))
+                .collect(),
+        }
+    }
+
+    /// Returns the values of a fully trained parameter, row-major.
+    pub fn saved_values(&self, saved: &SavedParameter) -> Option<Vec<f32>> {
+        let full = self.entry(&saved.parameter)?.full.as_ref()?;
+        let data = full.val().into_data().convert::<f32>();
+        data.try_to_vec().ok()
+    }
+
     /// Returns the values of the adapter.
     pub fn weights(&self) -> AdapterWeights {
         let mut weights = AdapterWeights::default();
@@ -152,9 +162,8 @@ impl NamedAdapter {
             weights.adapters.insert(module.parameter.clone(), values);
         }
         for saved in &self.report.saved {
-            let full = self.entry(&saved.parameter).and_then(|e| e.full.as_ref());
-            if let Some(full) = full {
-                let data = reshaped(&full.val().into_data(), saved.shape.clone());
+            if let Some(values) = self.saved_values(saved) {
+                let data = TensorData::new(values, saved.shape.clone());
                 weights.saved.insert(saved.parameter.clone(), data);
             }
         }

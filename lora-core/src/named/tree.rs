@@ -4,8 +4,8 @@
 use super::adapters::NamedAdapters;
 use super::name::check_name;
 use crate::error::LoraError;
+use crate::file::CONFIG_FILE;
 use crate::files::{Overwrite, write_dir};
-use crate::peft::CONFIG_FILE;
 use burn::module::Module;
 use std::path::{Path, PathBuf};
 

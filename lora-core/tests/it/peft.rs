@@ -457,7 +457,7 @@ fn a_module_to_save_trains_whole_and_comes_back_from_the_file() {
 fn the_documentation_tells_of_every_field_that_peft_writes() {
     let text = std::fs::read(fixtures().join("peft_linear/adapter_config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    let documentation = include_str!("../../src/peft/mod.rs");
+    let documentation = include_str!("../../src/file/mod.rs");
     let fields = config.as_object().unwrap().keys();
     let missing: Vec<&String> = fields
         .filter(|field| !documentation.contains(&format!("`{field}`")))

@@ -70,9 +70,8 @@ impl ExportDType {
         let mut halves = vec![zero; values.len()];
         halves.convert_from_f32_slice(values);
         bytes.extend(halves.iter().flat_map(|&half| to_bytes(half)));
-        let lost =
-            |(&value, &half): &(&f32, &H)| value.is_finite() && f32::from(half).is_infinite();
-        match values.iter().zip(&halves).find(lost) {
+        let mut pairs = values.iter().zip(&halves);
+        match pairs.find(|(value, half)| value.is_finite() && f32::from(**half).is_infinite()) {
             Some((&value, _)) => Err(ModelError::TensorOverflow {
                 name: name.to_string(),
                 value,

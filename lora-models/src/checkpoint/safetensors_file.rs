@@ -1,23 +1,14 @@
 //! A safetensors file, mapped into memory.
-//!
-//! Layout: the length `n` of the header as a little-endian `u64`, `n` bytes of JSON that give each tensor's type,
-//! shape and place, then the elements of all tensors without gaps
-//! (<https://github.com/huggingface/safetensors#format>).
 
 use super::bounded::open_regular;
 use super::host_tensor::{ByteOrder, HostTensor};
 use super::{DType, TensorFile};
 use crate::error::ModelError;
 use bytes::Bytes;
+use lora_core::file::read_header;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::path::{Path, PathBuf};
-
-/// Size of the header's length at the start of the file, in bytes.
-const LENGTH_BYTES: usize = 8;
-
-/// Limit that the format sets for the header, in bytes.
-pub(super) const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// A safetensors file whose header has been checked against its size.
 #[derive(Debug)]
@@ -44,18 +35,20 @@ impl SafetensorsFile {
         // as this crate's export and package managers do, is harmless: the map keeps the file that was opened.
         let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
         let map = Bytes::from_owner(map);
-        let (header, data_start) = parse_header(path, &map)?;
+        let (header, data_start) = read_header(&map[..], map.len() as u64)
+            .map_err(|message| ModelError::malformed(path, message))?;
         Ok(Self {
             path: path.to_path_buf(),
             map,
             header,
-            data_start,
+            // Within the map.
+            data_start: data_start as usize,
         })
     }
 
     fn elements(&self, info: &TensorInfo) -> Result<&[u8], ModelError> {
         let (from, to) = info.data_offsets;
-        // `parse_header` compared the last offset with the file; this check costs nothing and cannot panic.
+        // `read_header` compared the last offset with the file; this check costs nothing and cannot panic.
         self.map
             .get(self.data_start..)
             .and_then(|data| data.get(from..to))
@@ -117,42 +110,6 @@ impl TensorFile for SafetensorsFile {
     }
 }
 
-/// Parses the header and returns it with the offset of the first element.
-///
-/// The `safetensors` crate checks that the tensors lie one after another and that each is as long as its type and
-/// shape say. Comparing their end with the end of the file is done here: its own `read_metadata` adds up sizes from
-/// the file without a check for overflow, so that a hostile header stops a debug build and passes a release build.
-fn parse_header(path: &Path, file: &[u8]) -> Result<(Metadata, usize), ModelError> {
-    let malformed = |message: String| ModelError::malformed(path, message);
-    let (length, rest) = file
-        .split_first_chunk::<LENGTH_BYTES>()
-        .ok_or_else(|| malformed("too short for the header of a safetensors file".to_string()))?;
-    let length = u64::from_le_bytes(*length);
-    if length > MAX_HEADER_BYTES {
-        return Err(malformed(format!(
-            "its header claims {length} bytes, more than the {MAX_HEADER_BYTES} of the format"
-        )));
-    }
-    let json = usize::try_from(length)
-        .ok()
-        .and_then(|length| rest.get(..length))
-        .ok_or_else(|| {
-            malformed(format!(
-                "its header claims {length} bytes, more than the file has"
-            ))
-        })?;
-    let header: Metadata = serde_json::from_slice(json)
-        .map_err(|err| malformed(format!("its safetensors header is invalid: {err}")))?;
-    let data_bytes = rest.len() - json.len();
-    if header.data_len() != data_bytes {
-        return Err(malformed(format!(
-            "its header describes {} bytes of tensors, but {data_bytes} follow",
-            header.data_len()
-        )));
-    }
-    Ok((header, LENGTH_BYTES + json.len()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,8 +154,7 @@ mod tests {
     fn elements_are_taken_where_they_lie_if_they_are_aligned_f32() {
         let data: Vec<u8> = [1.5f32, -2.0].map(f32::to_le_bytes).concat();
         // The elements follow the header, whose length says whether they are aligned.
-        let padding =
-            " ".repeat((LENGTH_BYTES + ONE.len()).next_multiple_of(4) - LENGTH_BYTES - ONE.len());
+        let padding = " ".repeat((8 + ONE.len()).next_multiple_of(4) - 8 - ONE.len());
         let aligned = open(&file(&format!("{ONE}{padding}"), &data)).unwrap();
         let unaligned = open(&file(&format!("{ONE}{padding} "), &data)).unwrap();
         let mapped = aligned.mapped_f32("w");

@@ -1,8 +1,8 @@
 //! Writer for a safetensors file: the header, then one tensor after another, without a second copy of all of them.
 
 use super::ExportDType;
-use super::safetensors_file::MAX_HEADER_BYTES;
 use crate::error::ModelError;
+use lora_core::file::MAX_HEADER_BYTES;
 use lora_core::files::AtomicFile;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;

@@ -11,9 +11,9 @@
 use super::{Rename, back, module_to_save, only_factors, refs, renamed, stored};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_pickle, write_safetensors};
+use lora_core::file::PeftOptions;
+use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::files::Overwrite;
-use lora_core::peft::PeftOptions;
-use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::{
     BiasTraining, FusedLayout, LayerKind, LoraConfig, LoraError, LoraScaling, Slices, TargetModules,
 };

@@ -10,9 +10,9 @@
 use super::{Rename, back, only_factors, refs, renamed, stored, unsupported};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_safetensors};
+use lora_core::file::{CONFIG_FILE, PeftOptions};
+use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
-use lora_core::peft::{CONFIG_FILE, PeftOptions};
-use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::{LayerKind, LoraConfig, LoraScaling, TargetModules};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -113,8 +113,8 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
         };
         let factors = StoredFactors {
             kind: LayerKind::Linear,
-            a: transposed(&a),
-            b: transposed(&b),
+            a: a.transposed(),
+            b: b.transposed(),
             scale: config.lora_parameters.scale,
             magnitude,
             bias: None,
@@ -146,12 +146,6 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
     })
 }
 
-fn transposed(tensor: &StoredTensor) -> StoredTensor {
-    let [rows, columns] = [tensor.shape[0], tensor.shape[1]];
-    let column = |c: usize| (0..rows).map(move |r| tensor.values[r * columns + c]);
-    StoredTensor::new([columns, rows], (0..columns).flat_map(column).collect())
-}
-
 /// Writes an adapter as an mlx-lm directory.
 ///
 /// # Errors
@@ -180,8 +174,8 @@ pub fn write(
             ));
         }
         let name = renamed(module, &rename);
-        tensors.push((format!("{name}.lora_a"), transposed(&factors.a)));
-        tensors.push((format!("{name}.lora_b"), transposed(&factors.b)));
+        tensors.push((format!("{name}.lora_a"), factors.a.transposed()));
+        tensors.push((format!("{name}.lora_b"), factors.b.transposed()));
         if let Some(magnitude) = &factors.magnitude {
             tensors.push((format!("{name}.m"), magnitude.clone()));
         }

@@ -9,7 +9,7 @@ pub mod mlx;
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, TensorRef};
 use lora_core::LayerKind;
-use lora_core::stored::{StoredAdapter, StoredTensor};
+use lora_core::file::{StoredAdapter, StoredTensor};
 use std::path::Path;
 
 /// Format of an adapter.
@@ -32,7 +32,7 @@ impl AdapterFormat {
             let is_loralib = checkpoint.names().any(|name| name.ends_with(".lora_A"));
             return is_loralib.then_some(Self::Loralib);
         }
-        if path.join(lora_core::peft::WEIGHTS_FILE).is_file() {
+        if path.join(lora_core::file::WEIGHTS_FILE).is_file() {
             return Some(Self::Peft);
         }
         path.join(mlx::WEIGHTS_FILE).is_file().then_some(Self::Mlx)

@@ -1,10 +1,10 @@
 //! Parameters of a module under their names in a file.
 
 use super::builder::on_host;
-use super::transpose::transpose;
 use crate::ModelError;
 use burn::module::{Module, ModuleVisitor, Param, Reparameterization};
 use burn::tensor::Tensor;
+use lora_core::file::transpose;
 use lora_core::{Architecture, PackedWeight};
 use std::collections::BTreeMap;
 use std::path::Path;

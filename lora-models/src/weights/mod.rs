@@ -6,13 +6,11 @@
 //! | layers built from a source | `builder.rs` |
 //! | checkpoint as a source: names, prefixes, fresh modules, left-over tensors | `reading.rs` |
 //! | parameters of a module, for a file | `collect.rs` |
-//! | `[in, out]` here, `[out, in]` there | `transpose.rs` |
 
 mod builder;
 mod collect;
 mod reading;
 mod source;
-mod transpose;
 
 pub(crate) use builder::{LayerBuilder, dropout, on_host, param};
 pub(crate) use collect::Parameters;

@@ -1,11 +1,11 @@
 //! Checkpoint as the source of a model: every tensor is used, initialized afresh, or ignored for a reason.
 
 use super::source::{ParamSpec, Weights};
-use super::transpose::transpose;
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
 use bytes::Bytes;
 use lora_core::QuantizeConfig;
+use lora_core::file::transpose;
 use std::collections::{HashMap, HashSet};
 
 /// Requirements of a model on a checkpoint.

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::{LoadOptions, Pretrained};
 use std::path::PathBuf;
 use test_support::compare::assert_near;
 use test_support::fill::Fill;
@@ -18,7 +19,7 @@ pub fn fixture(path: &str) -> PathBuf {
 }
 
 pub fn load(name: &str, device: &Device) -> (Gpt2LmHead, Gpt2Config) {
-    let (model, _) = Gpt2LmHead::load(fixture(name), device).unwrap();
+    let (model, _) = Gpt2LmHead::load(fixture(name), &LoadOptions::default(), device).unwrap();
     let config = model.config().clone();
     (model, config)
 }

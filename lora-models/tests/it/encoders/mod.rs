@@ -6,6 +6,7 @@ use crate::common::fixture;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
 use lora_models::checkpoint::{Checkpoint, LoadReport, SafetensorsExport};
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
+use lora_models::{LoraTargets, Pretrained};
 use std::path::PathBuf;
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, host, json};
@@ -203,7 +204,7 @@ pub fn loss(logits: Tensor<2>, tensors: &Tensors, is_score: bool) -> Tensor<1> {
 
 /// The logits of a model on the batch of a fixture.
 pub fn logits_on(model: &Classifier, name: &str) -> Vec<f32> {
-    let device = lora_models::LoraModel::device(model);
+    let device = model.device();
     host(Batch::of_model(name, &device).logits(model))
 }
 

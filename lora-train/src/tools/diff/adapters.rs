@@ -2,7 +2,7 @@
 
 use super::report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, TensorDifference};
 use super::values::Apart;
-use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
+use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::{ExcludeModules, LoraConfig, TargetModules};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,15 +1,14 @@
-//! An adapter: its configuration, its modules, and what of them does not belong together.
+//! An adapter: its configuration, its modules, and whether they belong together.
 
 use super::InspectOptions;
 use super::config;
 use super::module::{Expected, Tensors};
-use super::names::{place, plain, prefix};
+use super::names::{place, plain};
 use super::report::{AdapterReport, ModuleReport, SavedReport, Unusual};
 use super::values::{dtypes, elements, measure};
 use crate::TrainError;
-use lora_core::LoraScaling;
-use lora_core::peft::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
-use lora_core::stored::{ModulePatterns, unmatched};
+use lora_core::file::{AdapterKind, CONFIG_FILE, ModulePatterns, PREFIX, WEIGHTS_FILE, unmatched};
+use lora_core::{LoraConfig, LoraInit, LoraScaling};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
 use lora_models::formats::{AdapterFormat, mlx};
@@ -17,15 +16,15 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What PEFT wrote before safetensors.
-const PICKLED: &str = "adapter_model.bin";
+/// Name of the file with the tensors that PEFT wrote before safetensors.
+pub(super) const PICKLED: &str = "adapter_model.bin";
 
-/// An update this many times as large as the median of all is worth a look.
+/// Ratio to the median of all updates from which one is reported.
 const OUTLIER: f64 = 30.0;
-/// Fewer modules have no middle to speak of.
+/// Fewest modules that have a meaningful median.
 const OUTLIER_MODULES: usize = 4;
 
-/// Whether a directory is one of an adapter, and in which format.
+/// Returns the format of an adapter directory; `None` if it is none.
 pub(super) fn format_of_dir(dir: &Path) -> Option<AdapterFormat> {
     let has = |name: &str| dir.join(name).exists();
     if has(WEIGHTS_FILE) || has(PICKLED) {
@@ -77,7 +76,8 @@ pub(super) fn describe(
     report.metadata.retain(|key, _| key != "format");
 
     // PEFT's names begin alike in adapters of low rank.
-    let low_rank = found.peft_type.as_deref().is_none_or(|kind| kind == "LORA");
+    let lora = AdapterKind::Lora.name();
+    let low_rank = found.peft_type.as_deref().is_none_or(|kind| kind == lora);
     let mut modules: BTreeMap<String, Tensors> = BTreeMap::new();
     for name in checkpoint.names() {
         let short = plain(format, name);
@@ -91,15 +91,13 @@ pub(super) fn describe(
                 modules.entry(module).or_default().put(place, name);
             }
             None => {
-                let measured = match checkpoint.dtype(name).is_some_and(|d| d.is_float()) {
-                    true => measure(&checkpoint, name, &mut unusual),
-                    false => None,
-                };
+                let is_float = checkpoint.dtype(name).is_some_and(|d| d.is_float());
+                let mut read = || measure(&checkpoint, name, &mut unusual);
                 report.saved_parameters += elements(&checkpoint, name);
                 report.saved.push(SavedReport {
                     name: short.to_string(),
                     shape: checkpoint.shape(name).unwrap_or_default().to_vec(),
-                    norm: measured.map(|measured| measured.norm),
+                    norm: is_float.then(&mut read).flatten().map(|m| m.norm),
                 });
             }
         }
@@ -113,22 +111,18 @@ pub(super) fn describe(
     });
     for (module, tensors) in &modules {
         let mut expected = Expected::default();
-        match (&found.lora, &patterns) {
-            (Some(config), Some(patterns)) => {
-                let (rank, alpha) = patterns.of(module);
-                let by_alpha = config.scaling.factor(alpha, rank);
-                expected = Expected {
-                    rank: Some(rank),
-                    scale: match format {
-                        AdapterFormat::Mlx => found.scale,
-                        _ => Some(by_alpha).filter(|scale| scale.is_finite()),
-                    },
-                    dora: config.dora,
-                    lora_bias: config.lora_bias,
-                    by_file: false,
-                };
-            }
-            _ => expected.by_file = true,
+        if let (Some(config), Some(patterns)) = (&found.lora, &patterns) {
+            let (rank, alpha) = patterns.rank_and_alpha(module);
+            let by_alpha = config.scaling.factor(alpha, rank);
+            expected = Expected {
+                rank: Some(rank),
+                scale: match format {
+                    AdapterFormat::Mlx => found.scale,
+                    _ => Some(by_alpha).filter(|scale| scale.is_finite()),
+                },
+                dora: Some(config.dora),
+                lora_bias: Some(config.lora_bias),
+            };
         }
         if let (AdapterFormat::Loralib, Some(alpha)) = (format, options.alpha) {
             let rank = tensors.loralib_rank(&checkpoint);
@@ -141,11 +135,7 @@ pub(super) fn describe(
     if format == AdapterFormat::Loralib {
         note_loralib(&report.modules, options, &mut unusual);
     }
-    if let Some(config) = found
-        .lora
-        .as_ref()
-        .filter(|_| format == AdapterFormat::Peft)
-    {
+    if let (Some(config), AdapterFormat::Peft) = (&found.lora, format) {
         note_unmatched(config, &report, &mut unusual);
     }
     if format == AdapterFormat::Mlx {
@@ -169,7 +159,7 @@ impl AdapterReport {
     }
 }
 
-/// The file with the tensors, if it is there.
+/// Returns the file with the tensors, and notes if it is missing or pickled.
 fn weights(path: &Path, format: AdapterFormat, unusual: &mut Vec<Unusual>) -> Option<PathBuf> {
     let name = match format {
         AdapterFormat::Loralib => return Some(path.into()),
@@ -219,11 +209,7 @@ fn note_loralib(modules: &[ModuleReport], options: &InspectOptions, unusual: &mu
     }
 }
 
-fn note_unmatched(
-    config: &lora_core::LoraConfig,
-    report: &AdapterReport,
-    unusual: &mut Vec<Unusual>,
-) {
+fn note_unmatched(config: &LoraConfig, report: &AdapterReport, unusual: &mut Vec<Unusual>) {
     let modules = report.modules.iter().map(|module| module.module.as_str());
     let saved = report.saved.iter().map(|saved| saved.name.as_str());
     let found = match unmatched(config, modules, saved) {
@@ -254,9 +240,11 @@ fn note_unmatched(
         let message = format!("`{name}` belongs to nothing: no factor, and in no module to save");
         unusual.push(Unusual::of("extra_tensor", name, message));
     }
-    use lora_core::LoraInit::{FastPissa, Olora, Pissa};
-    let starts_at_weight = matches!(config.init, Pissa | FastPissa { .. } | Olora);
-    if starts_at_weight && !report.metadata.contains_key("lora_core.init") {
+    let residual = matches!(
+        config.init,
+        LoraInit::Pissa | LoraInit::FastPissa { .. } | LoraInit::Olora
+    );
+    if residual && !report.metadata.contains_key("lora_core.init") {
         let message = format!(
             "its factors started at the weight ({}), which was taken out of the base: alone they are not the update of \
              the original base",
@@ -266,18 +254,15 @@ fn note_unmatched(
     }
 }
 
-/// A trained prefix of keys and values has one tensor, whose shape its configuration says.
+/// Notes if the one tensor of a prefix is missing, or has another shape than its configuration says.
 fn note_prefix(found: &config::Found, report: &AdapterReport, unusual: &mut Vec<Unusual>) {
-    if found.peft_type.as_deref() != Some("PREFIX_TUNING") {
+    if found.peft_type.as_deref() != Some(AdapterKind::Prefix.name()) {
         return;
     }
     let number = |key: &str| found.raw.get(key).and_then(Value::as_u64);
     let values = [number("num_layers"), number("token_dim")];
-    let tensor = report
-        .saved
-        .iter()
-        .find(|saved| saved.name == "prompt_embeddings");
-    let Some(tensor) = tensor else {
+    let mut saved = report.saved.iter();
+    let Some(tensor) = saved.find(|saved| saved.name == "prompt_embeddings") else {
         let message = "there is no `prompt_embeddings`: it has no prefix";
         return unusual.push(Unusual::new("missing_tensor", message));
     };
@@ -293,7 +278,7 @@ fn note_prefix(found: &config::Found, report: &AdapterReport, unusual: &mut Vec<
     }
 }
 
-/// Updates far larger than the others, by the root of their mean square: modules have different shapes.
+/// Notes updates far larger than the others, by the root of their mean square: modules have different shapes.
 fn note_outliers(modules: &[ModuleReport], unusual: &mut Vec<Unusual>) {
     let size = |module: &ModuleReport| {
         let [d_out, d_in] = module.shape?;
@@ -320,7 +305,7 @@ fn note_outliers(modules: &[ModuleReport], unusual: &mut Vec<Unusual>) {
     }
 }
 
-/// Whether a file of weights holds an adapter, and in which format, by its names.
+/// Returns the format of the adapter that a file of weights holds, by its names; `None` if it holds none.
 pub(super) fn format_of_names(checkpoint: &Checkpoint) -> Option<AdapterFormat> {
     let all = [
         AdapterFormat::Peft,
@@ -331,7 +316,7 @@ pub(super) fn format_of_names(checkpoint: &Checkpoint) -> Option<AdapterFormat> 
         let mut names = checkpoint.names();
         names.any(|name| {
             let marked = format != AdapterFormat::Mlx || !name.ends_with(".m");
-            marked && place(format, name.strip_prefix(prefix(format)).unwrap_or(name)).is_some()
+            marked && place(format, plain(format, name)).is_some()
         })
     })
 }

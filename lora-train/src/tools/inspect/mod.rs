@@ -1,14 +1,14 @@
-//! What an adapter, a model or a file of weights is, without loading it onto anything.
+//! Description of an adapter, a model or a file of weights, without loading it.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `report` | what is found, as structs and as JSON |
+//! | `report` | the report, as structs and as JSON |
 //! | `adapter`, `config`, `names`, `module` | an adapter: configuration, tensors, and whether they belong together |
 //! | `model` | a model, a file of weights |
-//! | `values` | norms, and values that are no numbers |
-//! | `text` | the same for people |
+//! | `values` | norms, and values that are not finite |
+//! | `text` | the report for people |
 //!
-//! This is where one looks at files that do not load: what is odd is described, and what cannot be read is an error.
+//! It also describes files that do not load: an oddity is reported, and only what cannot be read at all is an error.
 
 mod adapter;
 mod config;
@@ -20,20 +20,20 @@ mod text;
 mod values;
 
 pub use report::{
-    AdapterReport, DtypeReport, ModelReport, ModuleReport, Report, SavedReport, Settings,
-    TensorReport, TreeReport, Unusual, WeightsReport,
+    AdapterReport, DtypeReport, ModelReport, ModuleReport, Report, SavedReport, TensorReport,
+    TreeReport, Unusual, WeightsReport,
 };
 
 use crate::TrainError;
 use crate::jobs::open::model_directory;
 use clap::Args;
-use lora_core::peft::{CONFIG_FILE, WEIGHTS_FILE};
+use lora_core::file::{CONFIG_FILE, WEIGHTS_FILE};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::encoder::Labels;
-use lora_models::formats::AdapterFormat;
+use lora_models::formats::{AdapterFormat, mlx};
 use std::path::{Path, PathBuf};
 
-/// The most directories that are looked for adapters.
+/// Most directories that are searched for adapters.
 const MAX_BELOW: usize = 1024;
 
 /// Options of `lora inspect`.
@@ -52,7 +52,7 @@ pub struct InspectOptions {
     pub json: bool,
 }
 
-/// Describes what lies at a path.
+/// Describes a path.
 ///
 /// # Errors
 /// If there is nothing, or what is there cannot be read at all.
@@ -81,18 +81,17 @@ pub fn inspect(options: &InspectOptions) -> Result<Report, TrainError> {
 
 /// A single file of weights.
 fn file(path: &Path, options: &InspectOptions) -> Result<Report, TrainError> {
-    // A part of an adapter's directory is read with the other.
-    let name = path.file_name().and_then(|name| name.to_str());
-    let of_dir = [
+    // A part of an adapter's directory is read with the others.
+    let is_part = [
         CONFIG_FILE,
         WEIGHTS_FILE,
-        "adapters.safetensors",
-        "adapter_model.bin",
-    ];
-    if let (Some(dir), true) = (
-        path.parent(),
-        name.is_some_and(|name| of_dir.contains(&name)),
-    ) && let Some(format) = adapter::format_of_dir(dir)
+        mlx::WEIGHTS_FILE,
+        adapter::PICKLED,
+    ]
+    .iter()
+    .any(|name| path.file_name().is_some_and(|own| own == *name));
+    if let (Some(dir), true) = (path.parent(), is_part)
+        && let Some(format) = adapter::format_of_dir(dir)
         && dir.join(CONFIG_FILE).exists()
     {
         let report = adapter::describe(dir, format, options)?;

@@ -1,54 +1,46 @@
-//! One adapted module: its factors measured, and held against each other.
+//! One adapted module: norms of its factors, and whether they belong together.
 
-use super::names::{Part, Place};
+use super::names::Place;
 use super::report::{ModuleReport, Unusual};
-use super::values::{Measured, measure};
+use super::values::{Measured, elements, measure};
 use lora_core::LayerKind;
-use lora_core::stored::{StoredFactors, StoredTensor};
+use lora_core::file::{StoredFactors, StoredTensor, TensorRole};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::formats::AdapterFormat;
+use std::collections::BTreeMap;
 
-/// The names of a module's tensors.
+/// Names of a module's tensors.
 #[derive(Default)]
 pub(super) struct Tensors {
-    a: Option<String>,
-    b: Option<String>,
-    magnitude: Option<String>,
-    bias: Option<String>,
+    names: BTreeMap<TensorRole, String>,
     embedding: bool,
 }
 
-/// What the configuration says of a module.
+/// Expectations that the configuration raises of a module.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Expected {
     pub rank: Option<usize>,
-    /// What `B A` is multiplied by at a rank.
+    /// Factor that `B A` is multiplied by.
     pub scale: Option<f64>,
-    pub dora: bool,
-    pub lora_bias: bool,
-    /// Whether all that is known is the file: what else is there is no contradiction.
-    pub by_file: bool,
+    /// True if there is to be a magnitude; `None` if nothing but the file is known.
+    pub dora: Option<bool>,
+    /// True if there is to be a bias on `B`; `None` if nothing but the file is known.
+    pub lora_bias: Option<bool>,
 }
 
 impl Tensors {
     pub fn put(&mut self, place: Place<'_>, name: &str) {
         self.embedding |= place.embedding;
-        let part = match place.part {
-            Part::A => &mut self.a,
-            Part::B => &mut self.b,
-            Part::Magnitude => &mut self.magnitude,
-            Part::Bias => &mut self.bias,
-        };
-        *part = Some(name.to_string());
+        self.names.insert(place.role, name.to_string());
     }
 
-    /// The rank of each part in a loralib file.
+    /// Returns the rank of each part in a loralib file.
     pub fn loralib_rank(&self, checkpoint: &Checkpoint) -> Option<usize> {
-        let shape = checkpoint.shape(self.b.as_deref()?)?;
+        let shape = checkpoint.shape(self.names.get(&TensorRole::B)?)?;
         shape.get(1).copied().filter(|&rank| rank > 0)
     }
 
-    /// Measures them.
+    /// Measures the tensors.
     pub fn report(
         &self,
         module: &str,
@@ -57,15 +49,11 @@ impl Tensors {
         expected: Expected,
         unusual: &mut Vec<Unusual>,
     ) -> ModuleReport {
-        let mut read = |name: &Option<String>| {
-            let name = name.as_deref()?;
-            measure(checkpoint, name, unusual)
-        };
-        let (a, b) = (read(&self.a), read(&self.b));
-        let (magnitude, bias) = (read(&self.magnitude), read(&self.bias));
-        let of = |m: &Option<Measured>| m.as_ref().map(|m| m.norm);
-        let names = [&self.a, &self.b, &self.magnitude, &self.bias];
-        let names = names.into_iter().flatten();
+        let mut measured: BTreeMap<TensorRole, Measured> = BTreeMap::new();
+        for (&role, name) in &self.names {
+            measured.extend(measure(checkpoint, name, unusual).map(|m| (role, m)));
+        }
+        let norm = |role| measured.get(&role).map(|m| m.norm);
         let mut report = ModuleReport {
             module: module.into(),
             kind: if self.embedding {
@@ -74,99 +62,108 @@ impl Tensors {
                 "linear"
             },
             scale: expected.scale,
-            parameters: names
-                .map(|name| super::values::elements(checkpoint, name))
-                .sum(),
-            norm_a: of(&a),
-            norm_b: of(&b),
-            norm_magnitude: of(&magnitude),
-            norm_bias: of(&bias),
+            parameters: self.names.values().map(|n| elements(checkpoint, n)).sum(),
+            norm_a: norm(TensorRole::A),
+            norm_b: norm(TensorRole::B),
+            norm_magnitude: norm(TensorRole::Magnitude),
+            norm_bias: norm(TensorRole::Bias),
             ..ModuleReport::default()
         };
-        self.note_missing(module, expected, unusual);
-        if let (Some(a), Some(b)) = (&a, &b) {
-            let kind = match self.embedding {
-                true => LayerKind::Embedding,
-                false => LayerKind::Linear,
-            };
-            match Factors::new(format, a, b) {
-                Some(factors) => factors.describe(kind, expected, &mut report, unusual),
-                None => unusual.push(Unusual::of(
+        let mut note = |kind, message: String| {
+            unusual.push(Unusual::of(kind, module, format!("`{module}`{message}")));
+        };
+        self.note_missing(expected, &mut note);
+        let factors = measured
+            .get(&TensorRole::A)
+            .zip(measured.get(&TensorRole::B));
+        if let Some((a, b)) = factors {
+            if let Some(factors) = Factors::new(format, &a.tensor, &b.tensor) {
+                let rank = factors.rank;
+                report.rank = Some(rank);
+                report.shape = Some([factors.b.shape[0], factors.a.shape[1]]);
+                report.parts = (factors.parts > 1).then_some(factors.parts);
+                if let Some(expected) = expected.rank.filter(|&expected| expected != rank) {
+                    note(
+                        "rank",
+                        format!(" has rank {rank}, and the configuration says {expected}"),
+                    );
+                }
+                if a.finite && b.finite {
+                    report.norm_update = Some(factors.update_norm(expected.scale.unwrap_or(1.0)));
+                }
+            } else {
+                let (a, b) = (&a.tensor.shape, &b.tensor.shape);
+                note(
                     "shape",
-                    module,
-                    format!(
-                        "`{module}`: factors {:?} and {:?} do not fit each other",
-                        a.tensor.shape, b.tensor.shape
-                    ),
-                )),
+                    format!(": factors {a:?} and {b:?} do not fit each other"),
+                );
             }
-            let trains = [&magnitude, &bias]
-                .into_iter()
-                .flatten()
-                .any(|m| !m.is_zero());
-            if b.is_zero() && a.is_zero() {
-                let message = format!(
-                    "`{module}`: `A` and `B` are all zero: it does nothing and cannot train"
-                );
-                unusual.push(Unusual::of("zero_b", module, message));
-            } else if b.is_zero() && !trains {
-                let message =
-                    format!("`{module}`: `B` is all zero: it does nothing, as before training");
-                unusual.push(Unusual::of("zero_b", module, message));
-            } else if b.is_zero() {
-                let message = format!(
-                    "`{module}`: `B` is all zero: nothing but its other parts does anything"
-                );
-                unusual.push(Unusual::of("zero_b", module, message));
-            } else if a.is_zero() {
-                let message = format!("`{module}`: `A` is all zero: it does nothing");
-                unusual.push(Unusual::of("zero_a", module, message));
+            let vectors = [TensorRole::Magnitude, TensorRole::Bias];
+            let vectors = vectors.iter().filter_map(|role| measured.get(role));
+            let other_parts = vectors.into_iter().any(|m| !m.is_zero());
+            let zero = match (a.is_zero(), b.is_zero()) {
+                (false, false) => None,
+                (true, false) => Some(("zero_a", "`A` is all zero: it does nothing")),
+                (true, true) => Some((
+                    "zero_b",
+                    "`A` and `B` are all zero: it does nothing and cannot train",
+                )),
+                (false, true) if other_parts => Some((
+                    "zero_b",
+                    "`B` is all zero: nothing but its other parts does anything",
+                )),
+                (false, true) => Some((
+                    "zero_b",
+                    "`B` is all zero: it does nothing, as before training",
+                )),
+            };
+            if let Some((kind, message)) = zero {
+                note(kind, format!(": {message}"));
             }
         }
-        let width = report.shape.map(|[d_out, _]| d_out);
-        for (what, vector) in [("magnitude", &magnitude), ("bias", &bias)] {
-            let found = vector.as_ref().map(|v| v.tensor.shape.as_slice());
-            if let (Some(found), Some(width)) = (found, width)
+        for (role, what) in [
+            (TensorRole::Magnitude, "magnitude"),
+            (TensorRole::Bias, "bias"),
+        ] {
+            let found = measured.get(&role).map(|m| m.tensor.shape.as_slice());
+            if let (Some(found), Some([width, _])) = (found, report.shape)
                 && found != [width]
             {
-                let message =
-                    format!("`{module}`: its {what} has shape {found:?}, expected [{width}]");
-                unusual.push(Unusual::of("shape", module, message));
+                note(
+                    "shape",
+                    format!(": its {what} has shape {found:?}, expected [{width}]"),
+                );
             }
         }
         report
     }
 
-    fn note_missing(&self, module: &str, expected: Expected, unusual: &mut Vec<Unusual>) {
-        let parts = [("A", &self.a), ("B", &self.b)];
-        for (what, _) in parts.iter().filter(|(_, tensor)| tensor.is_none()) {
-            let message = format!("`{module}` has no `{what}`");
-            unusual.push(Unusual::of("missing_tensor", module, message));
+    fn note_missing(&self, expected: Expected, note: &mut impl FnMut(&'static str, String)) {
+        for (role, what) in [(TensorRole::A, "A"), (TensorRole::B, "B")] {
+            if !self.names.contains_key(&role) {
+                note("missing_tensor", format!(" has no `{what}`"));
+            }
         }
-        if expected.by_file {
-            return;
-        }
-        for (what, key, there, asked) in [
-            ("magnitude", "DoRA", self.magnitude.is_some(), expected.dora),
+        for (role, what, key, wanted) in [
+            (TensorRole::Magnitude, "magnitude", "DoRA", expected.dora),
             (
+                TensorRole::Bias,
                 "bias on B",
                 "lora_bias",
-                self.bias.is_some(),
                 expected.lora_bias,
             ),
         ] {
-            let (kind, message) = match (there, asked) {
-                (false, true) => (
+            match (self.names.contains_key(&role), wanted) {
+                (false, Some(true)) => note(
                     "missing_tensor",
-                    format!("`{module}` has no {what}, and the configuration says {key}"),
+                    format!(" has no {what}, and the configuration says {key}"),
                 ),
-                (true, false) => (
+                (true, Some(false)) => note(
                     "extra_tensor",
-                    format!("`{module}` has a {what}, and the configuration does not say {key}"),
+                    format!(" has a {what}, and the configuration does not say {key}"),
                 ),
-                _ => continue,
-            };
-            unusual.push(Unusual::of(kind, module, message));
+                _ => {}
+            }
         }
     }
 }
@@ -177,77 +174,40 @@ struct Factors {
     b: StoredTensor,
     rank: usize,
     parts: usize,
-    finite: bool,
 }
 
 impl Factors {
-    fn new(format: AdapterFormat, a: &Measured, b: &Measured) -> Option<Self> {
-        let (a_shape, b_shape) = (&a.tensor.shape, &b.tensor.shape);
-        let (&[a_rows, a_columns], &[b_rows, b_columns]) = (a_shape.as_slice(), b_shape.as_slice())
-        else {
-            return None;
-        };
-        // Without a value the other extent may be anything, and turning them around would never end.
-        if a.tensor.values.is_empty() || b.tensor.values.is_empty() {
+    fn new(format: AdapterFormat, a: &StoredTensor, b: &StoredTensor) -> Option<Self> {
+        // Without a value the other extent may be anything, and a transpose would never end.
+        let is_matrix = |t: &StoredTensor| t.shape.len() == 2 && !t.values.is_empty();
+        if !is_matrix(a) || !is_matrix(b) {
             return None;
         }
-        let (a_tensor, b_tensor) = match format {
-            AdapterFormat::Mlx => (transposed(&a.tensor), transposed(&b.tensor)),
-            _ => (a.tensor.clone(), b.tensor.clone()),
+        let (a, b) = if format == AdapterFormat::Mlx {
+            (a.transposed(), b.transposed())
+        } else {
+            (a.clone(), b.clone())
         };
-        let (total, rank) = match format {
-            AdapterFormat::Mlx => (a_columns, b_rows),
-            _ => (a_rows, b_columns),
-        };
-        if rank == 0 || total == 0 || total % rank != 0 {
+        let (total, rank) = (a.shape[0], b.shape[1]);
+        if !total.is_multiple_of(rank) {
             return None;
         }
         let parts = total / rank;
-        let fused = format == AdapterFormat::Loralib && b_tensor.shape[0].is_multiple_of(parts);
-        (parts == 1 || fused).then_some(Self {
-            a: a_tensor,
-            b: b_tensor,
-            rank,
-            parts,
-            finite: a.finite && b.finite,
-        })
+        let fused = format == AdapterFormat::Loralib && b.shape[0].is_multiple_of(parts);
+        (parts == 1 || fused).then_some(Self { a, b, rank, parts })
     }
 
-    fn describe(
-        self,
-        kind: LayerKind,
-        expected: Expected,
-        report: &mut ModuleReport,
-        unusual: &mut Vec<Unusual>,
-    ) {
-        let module = report.module.clone();
-        report.rank = Some(self.rank);
-        report.shape = Some([self.b.shape[0], self.a.shape[1]]);
-        report.parts = (self.parts > 1).then_some(self.parts);
-        if let Some(rank) = expected.rank.filter(|&rank| rank != self.rank) {
-            let message = format!(
-                "`{module}` has rank {}, and the configuration says {rank}",
-                self.rank
-            );
-            unusual.push(Unusual::of("rank", module, message));
-        }
-        if self.finite {
-            let scale = expected.scale.unwrap_or(1.0);
-            report.norm_update = Some(self.update_norm(kind, scale));
-        }
-    }
-
-    /// Parts of a fused projection lie beside each other: their squares add up.
-    fn update_norm(&self, kind: LayerKind, scale: f64) -> f64 {
+    /// Returns the norm of the update. Parts of a fused projection lie beside each other: their squares add up.
+    fn update_norm(&self, scale: f64) -> f64 {
         let block = |tensor: &StoredTensor, part: usize| {
-            let rows = tensor.shape[0] / self.parts;
-            let values = rows * tensor.shape[1];
-            let own = tensor.values[part * values..(part + 1) * values].to_vec();
-            StoredTensor::new([rows, tensor.shape[1]], own)
+            let shape = [tensor.shape[0] / self.parts, tensor.shape[1]];
+            let values = shape[0] * shape[1];
+            let own = &tensor.values[part * values..(part + 1) * values];
+            StoredTensor::new(shape, own.to_vec())
         };
-        let norm = |part: usize| {
+        let squared = |part: usize| {
             let factors = StoredFactors {
-                kind,
+                kind: LayerKind::Linear,
                 a: block(&self.a, part),
                 b: block(&self.b, part),
                 scale,
@@ -256,15 +216,6 @@ impl Factors {
             };
             factors.update_norm().powi(2)
         };
-        (0..self.parts).map(norm).sum::<f64>().sqrt()
+        (0..self.parts).map(squared).sum::<f64>().sqrt()
     }
-}
-
-fn transposed(tensor: &StoredTensor) -> StoredTensor {
-    let [rows, columns] = [tensor.shape[0], tensor.shape[1]];
-    let column = |c: usize| (0..rows).map(move |r| tensor.values[r * columns + c]);
-    StoredTensor::new(
-        [columns, rows],
-        (0..columns).flat_map(column).collect::<Vec<_>>(),
-    )
 }

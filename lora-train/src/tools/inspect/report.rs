@@ -1,127 +1,88 @@
-//! What `lora inspect` finds. The JSON of `--json` is that of these structs: keys keep their names and meanings, new
+//! The report of `lora inspect`. `--json` prints these structs: keys keep their names and meanings, new
 //! ones may come. A number that is not finite is `null` there.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// What lies at a path.
+/// Description of a path.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Report {
     /// An adapter.
     Adapter(Box<AdapterReport>),
-    /// A directory with adapters in directories of their own, and none at its top.
+    /// Directory with adapters in directories of their own, and none at its top.
     Adapters(TreeReport),
-    /// A directory of a model.
+    /// Directory of a model.
     Model(Box<ModelReport>),
-    /// A file of weights.
+    /// File of weights.
     Weights(WeightsReport),
 }
 
-/// Something that should not be, or that a reader should know.
+/// Something that should not be there, or that a reader should know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Unusual {
-    /// What it is, in a word that does not change.
+    /// Kind, a word that does not change.
     pub kind: &'static str,
-    /// The module, tensor or entry that it is about.
+    /// Module, tensor or entry that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// For people.
+    /// Message for people.
     pub message: String,
 }
 
 /// An adapter.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct AdapterReport {
-    /// Where it is.
+    /// Path of the directory or file.
     pub path: String,
-    /// `peft`, `loralib` or `mlx`.
+    /// Format: `peft`, `loralib` or `mlx`.
     pub format: &'static str,
-    /// PEFT's word for its kind, such as `LORA` or `PREFIX_TUNING`.
+    /// PEFT's name of its kind, such as `LORA` or `PREFIX_TUNING`.
     pub peft_type: Option<String>,
-    /// What its configuration says of low-rank factors, as far as it could be understood.
-    pub settings: Option<Settings>,
-    /// All of its configuration, as it is in the file.
+    /// Settings of low-rank factors, as far as the configuration could be interpreted.
+    pub settings: Option<Map<String, Value>>,
+    /// All keys of its configuration, as they are in the file.
     pub config: Map<String, Value>,
-    /// The adapted modules, by name.
+    /// Adapted modules, by name.
     pub modules: Vec<ModuleReport>,
-    /// Tensors that are no factors: what trained whole, and what belongs to nothing.
+    /// Tensors that are no factors: fully trained parameters, and tensors that belong to nothing.
     pub saved: Vec<SavedReport>,
-    /// Values in the factors, magnitudes and biases.
+    /// Number of values in the factors, magnitudes and biases.
     pub parameters: u64,
-    /// Values in the other tensors.
+    /// Number of values in the other tensors.
     pub saved_parameters: u64,
     /// Length of the file of tensors in bytes.
     pub file_bytes: u64,
     /// Tensors by element type.
     pub dtypes: BTreeMap<&'static str, DtypeReport>,
-    /// What a head says, where the adapter keeps that: the names of its classes, or `score`.
+    /// Labels of a head, if the adapter keeps them: names of classes, or `score`.
     pub labels: Option<Vec<String>>,
-    /// What the file notes beside its tensors.
+    /// Notes of the file beside its tensors.
     pub metadata: BTreeMap<String, String>,
     /// Further adapters in directories below.
     pub adapters: Vec<String>,
-    /// What is unusual.
+    /// Unusual findings.
     pub unusual: Vec<Unusual>,
-}
-
-/// What a configuration says of low-rank factors.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Settings {
-    /// Rank r.
-    pub rank: Option<usize>,
-    /// Scaling numerator α.
-    pub alpha: Option<f64>,
-    /// `standard`, `rank_stabilized`, or `as_is` where the file gives the scale and no alpha.
-    pub scaling: &'static str,
-    /// What `B A` is multiplied by, where no pattern says otherwise.
-    pub scale: Option<f64>,
-    /// Probability of dropping an input while training.
-    pub dropout: f64,
-    /// How the factors started.
-    pub init: Value,
-    /// Whether magnitudes and directions trained apart.
-    pub dora: bool,
-    /// Whether `B` has a bias.
-    pub lora_bias: bool,
-    /// Which biases of the base trained: `none`, `all` or `lora_only`.
-    pub bias: Value,
-    /// The target modules: names, or a regular expression.
-    pub targets: Value,
-    /// Targets that were left alone.
-    pub exclude: Value,
-    /// Indices of the layers that were adapted, where not all were.
-    pub layers: Option<Vec<usize>>,
-    /// Other ranks, by pattern.
-    pub rank_pattern: Map<String, Value>,
-    /// Other alphas, by pattern.
-    pub alpha_pattern: Map<String, Value>,
-    /// Modules that trained whole.
-    pub modules_to_save: Vec<String>,
-    /// PEFT's task.
-    pub task_type: Option<String>,
-    /// Name or path of the base model.
-    pub base_model: Option<String>,
 }
 
 /// The adapter of one module.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ModuleReport {
-    /// The module's path.
+    /// Path of the module.
     pub module: String,
-    /// `linear` or `embedding`.
+    /// Kind of layer: `linear` or `embedding`.
     pub kind: &'static str,
     /// Rank of the update; in a fused projection of loralib of each part.
     pub rank: Option<usize>,
-    /// `d_out` and `d_in` of the update.
+    /// Shape of the update, `[d_out, d_in]`.
     pub shape: Option<[usize; 2]>,
-    /// How many parts of a fused projection are adapted (loralib).
+    /// Number of adapted parts of a fused projection (loralib).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parts: Option<usize>,
-    /// What `B A` is multiplied by; `null` where nobody knows, and `norm_update` is then that of `B A`.
+    /// Factor that `B A` is multiplied by; `null` if it is unknown, and `norm_update` is then that of `B A`.
     pub scale: Option<f64>,
-    /// Values of it.
+    /// Number of values.
     pub parameters: u64,
     /// Frobenius norm of `A`.
     pub norm_a: Option<f64>,
@@ -140,38 +101,38 @@ pub struct ModuleReport {
 /// A tensor beside the factors.
 #[derive(Clone, Debug, Serialize)]
 pub struct SavedReport {
-    /// Its name, without PEFT's prefix.
+    /// Name, without PEFT's prefix.
     pub name: String,
-    /// Its shape.
+    /// Shape.
     pub shape: Vec<usize>,
-    /// Its Frobenius norm; `null` of integers, which are not read.
+    /// Frobenius norm; `null` for integers, which are not read.
     pub norm: Option<f64>,
 }
 
 /// Tensors of one element type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DtypeReport {
-    /// How many.
+    /// Number of tensors.
     pub tensors: u64,
-    /// Values in them.
+    /// Number of values in them.
     pub parameters: u64,
-    /// Bytes that they take in the file.
+    /// Size in the file, in bytes.
     pub bytes: u64,
 }
 
 /// Adapters in the directories of a directory.
 #[derive(Clone, Debug, Serialize)]
 pub struct TreeReport {
-    /// Where it is.
+    /// Path of the directory.
     pub path: String,
-    /// The names of the directories.
+    /// Names of the directories.
     pub adapters: Vec<String>,
 }
 
 /// A model.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ModelReport {
-    /// Its `model_type`.
+    /// The configuration's `model_type`.
     pub model_type: Option<String>,
     /// Number of layers.
     pub layers: Option<usize>,
@@ -181,55 +142,55 @@ pub struct ModelReport {
     pub heads: Option<usize>,
     /// Number of tokens of the vocabulary.
     pub vocabulary: Option<usize>,
-    /// The most tokens in an input.
+    /// Largest number of tokens in an input.
     pub max_length: Option<usize>,
-    /// Whether the head of a language model is its embedding.
+    /// True if the head of a language model is its embedding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tied_head: Option<bool>,
-    /// What its head says: the names of classes, or `score`.
+    /// Labels of its head: names of classes, or `score`.
     pub labels: Option<Vec<String>>,
     /// Names that `--targets` can have.
     pub targets: Vec<&'static str>,
-    /// Its weights.
+    /// Weights.
     #[serde(flatten)]
     pub weights: WeightsReport,
 }
 
-/// Weights, without a word on what model they are of.
+/// Weights, without the model that they belong to.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct WeightsReport {
-    /// Where they are.
+    /// Path of the directory or file.
     pub path: String,
-    /// `safetensors`, `PyTorch pickle`, or shards of either.
+    /// Kind of files: `safetensors`, `PyTorch pickle`, or shards of either.
     pub source: Option<String>,
-    /// The files.
+    /// Paths of the files.
     pub files: Vec<String>,
     /// Length of the files together, in bytes.
     pub file_bytes: u64,
-    /// Values in all tensors.
+    /// Number of values in all tensors.
     pub parameters: u64,
     /// Tensors by element type.
     pub dtypes: BTreeMap<&'static str, DtypeReport>,
-    /// The tensors, by name.
+    /// Tensors, by name.
     pub tensors: Vec<TensorReport>,
-    /// What safetensors files note beside their tensors.
+    /// Notes of safetensors files beside their tensors.
     pub metadata: BTreeMap<String, String>,
-    /// Whether the values were read: without, nothing is known of them.
+    /// True if the values were read.
     pub values_read: bool,
-    /// What is unusual.
+    /// Unusual findings.
     pub unusual: Vec<Unusual>,
 }
 
 /// A tensor of a file.
 #[derive(Clone, Debug, Serialize)]
 pub struct TensorReport {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its element type.
+    /// Element type.
     pub dtype: &'static str,
-    /// Its shape.
+    /// Shape.
     pub shape: Vec<usize>,
-    /// Its Frobenius norm, where values were read.
+    /// Frobenius norm, if values were read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm: Option<f64>,
 }

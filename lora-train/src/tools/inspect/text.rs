@@ -1,67 +1,79 @@
-//! What was found, for people.
+//! The report for people.
 
 use super::report::{
-    AdapterReport, ModelReport, ModuleReport, Report, Settings, TreeReport, Unusual, WeightsReport,
+    AdapterReport, DtypeReport, ModelReport, ModuleReport, Report, Unusual, WeightsReport,
 };
-use serde_json::Value;
-use std::fmt;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter, Result};
 
-/// Tensors of a file of weights that are listed; `--json` lists all.
+/// Listed tensors of a file of weights; `--json` lists all.
 const TENSORS_SHOWN: usize = 40;
-/// Characters of a note in a file's metadata that are shown.
+/// Shown characters of a note in a file's metadata.
 const NOTE_SHOWN: usize = 80;
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Lines of the settings that say anything, `{}` for the value.
+const SETTINGS: [(&str, &str); 6] = [
+    ("targets", "targets {}"),
+    ("exclude", "without {}"),
+    ("layers", "in layers {}"),
+    ("dora", "DoRA: magnitudes train apart"),
+    ("lora_bias", "`B` has a bias"),
+    ("bias", "biases of the base train: {}"),
+];
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Report::Adapter(report) => adapter(f, report),
-            Report::Adapters(report) => tree(f, report),
+            Report::Adapters(tree) => {
+                writeln!(f, "{} adapters in {}", tree.adapters.len(), tree.path)?;
+                let mut names = tree.adapters.iter();
+                names.try_for_each(|name| writeln!(f, "  {name}"))
+            }
             Report::Model(report) => model(f, report),
-            Report::Weights(report) => file(f, report),
+            Report::Weights(report) => weights(f, report),
         }
     }
 }
 
-fn adapter(f: &mut fmt::Formatter<'_>, report: &AdapterReport) -> fmt::Result {
-    let format = match (report.format, report.peft_type.as_deref()) {
-        ("peft", Some("LORA") | None) => "PEFT LoRA".to_string(),
-        ("peft", Some(other)) => format!("PEFT {other}"),
+fn adapter(f: &mut Formatter<'_>, report: &AdapterReport) -> Result {
+    let kind = report.peft_type.as_deref().unwrap_or("LORA");
+    let format = match (report.format, kind) {
+        ("peft", "LORA") => "PEFT LoRA".to_string(),
+        ("peft", other) => format!("PEFT {other}"),
         ("mlx", _) => "mlx-lm LoRA".to_string(),
         (other, _) => format!("{other} LoRA"),
     };
     writeln!(f, "{format} adapter {}", report.path)?;
     if let Some(settings) = &report.settings {
         self::settings(f, settings)?;
-    } else if !report.config.is_empty() {
+    } else {
         // Another kind of adapter: whatever its configuration sets.
         for (key, value) in report.config.iter().filter(|(_, value)| is_set(value)) {
             writeln!(f, "  {key} {value}")?;
         }
     }
+    let others = match report.saved_parameters {
+        0 => String::new(),
+        count => format!(" and {count} in other tensors"),
+    };
     writeln!(
         f,
-        "  {} modules, {} parameters{}, {} bytes in {}",
+        "  {} modules, {} parameters{others}, {} bytes in {}",
         report.modules.len(),
         report.parameters,
-        match report.saved_parameters {
-            0 => String::new(),
-            count => format!(" and {count} in other tensors"),
-        },
         report.file_bytes,
         dtypes(&report.dtypes)
     )?;
     for module in &report.modules {
-        self::module(f, module)?;
+        writeln!(f, "  {}: {}", module.module, facts(module).join(", "))?;
     }
     for saved in &report.saved {
-        let norm = saved
-            .norm
-            .map_or(String::new(), |norm| format!(", norm {norm:.4}"));
+        let norm = norm(saved.norm);
         writeln!(f, "  {} {:?}, trained whole{norm}", saved.name, saved.shape)?;
     }
-    if let Some(labels) = &report.labels {
-        outputs(f, labels)?;
-    }
+    labels(f, report.labels.as_deref())?;
     notes(f, &report.metadata)?;
     if !report.adapters.is_empty() {
         writeln!(f, "  further adapters in {}", report.adapters.join(", "))?;
@@ -69,81 +81,60 @@ fn adapter(f: &mut fmt::Formatter<'_>, report: &AdapterReport) -> fmt::Result {
     unusual(f, &report.unusual)
 }
 
-fn settings(f: &mut fmt::Formatter<'_>, settings: &Settings) -> fmt::Result {
-    let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".into());
-    write!(
-        f,
-        "  rank {}",
-        or_unknown(settings.rank.map(|rank| rank.to_string()))
-    )?;
-    if let Some(alpha) = settings.alpha {
+fn settings(f: &mut Formatter<'_>, settings: &Map<String, Value>) -> Result {
+    let number = |key: &str| settings.get(key).and_then(Value::as_f64);
+    let or_unknown = |value: Option<f64>| value.map_or("unknown".into(), |v| v.to_string());
+    write!(f, "  rank {}", or_unknown(number("rank")))?;
+    if let Some(alpha) = number("alpha") {
         write!(f, ", alpha {alpha}")?;
     }
-    let scaling = match settings.scaling {
-        "rank_stabilized" => ", rank-stabilized scaling",
-        _ => "",
+    let value = |key: &str| settings.get(key).unwrap_or(&Value::Null);
+    let scaling = if value("scaling") == "rank_stabilized" {
+        ", rank-stabilized scaling"
+    } else {
+        ""
     };
-    let scale = or_unknown(settings.scale.map(|scale| scale.to_string()));
-    writeln!(f, ", dropout {}{scaling}: scale {scale}", settings.dropout)?;
-    if is_set(&settings.targets) {
-        writeln!(f, "  targets {}", settings.targets)?;
+    let (dropout, scale) = (
+        number("dropout").unwrap_or(0.0),
+        or_unknown(number("scale")),
+    );
+    writeln!(f, ", dropout {dropout}{scaling}: scale {scale}")?;
+    for (key, line) in SETTINGS {
+        let value = value(key);
+        if is_set(value) && value != "none" {
+            let shown = match key {
+                "layers" => value.to_string().replace(',', ", "),
+                _ => value.to_string(),
+            };
+            writeln!(f, "  {}", line.replace("{}", &shown))?;
+        }
     }
-    if is_set(&settings.exclude) {
-        writeln!(f, "  without {}", settings.exclude)?;
-    }
-    if let Some(layers) = &settings.layers {
-        writeln!(f, "  in layers {layers:?}")?;
-    }
-    if settings.dora {
-        writeln!(f, "  DoRA: magnitudes train apart")?;
-    }
-    if settings.lora_bias {
-        writeln!(f, "  `B` has a bias")?;
-    }
-    if settings.bias.as_str().is_some_and(|bias| bias != "none") {
-        writeln!(f, "  biases of the base train: {}", settings.bias)?;
-    }
-    for (what, pattern) in [
-        ("rank", &settings.rank_pattern),
-        ("alpha", &settings.alpha_pattern),
-    ] {
-        for (name, value) in pattern {
+    for what in ["rank", "alpha"] {
+        let pattern = value(&format!("{what}_pattern")).as_object();
+        for (name, value) in pattern.into_iter().flatten() {
             writeln!(f, "  {what} {value} for {name}")?;
         }
     }
-    for (what, value) in [
-        ("base model", &settings.base_model),
-        ("task", &settings.task_type),
-    ] {
-        if let Some(value) = value {
+    for (key, what) in [("base_model", "base model"), ("task_type", "task")] {
+        if let Some(value) = value(key).as_str() {
             writeln!(f, "  {what} {value}")?;
         }
     }
     Ok(())
 }
 
-fn module(f: &mut fmt::Formatter<'_>, module: &ModuleReport) -> fmt::Result {
-    write!(f, "  {}:", module.module)?;
+fn facts(module: &ModuleReport) -> Vec<String> {
     let mut facts = Vec::new();
     if let Some(rank) = module.rank {
-        let parts = module
-            .parts
-            .map_or(String::new(), |parts| format!(" in {parts} parts"));
-        facts.push(format!("rank {rank}{parts}"));
+        let parts = module.parts.map(|parts| format!(" in {parts} parts"));
+        facts.push(format!("rank {rank}{}", parts.unwrap_or_default()));
     }
-    if let Some([d_out, d_in]) = module.shape {
-        facts.push(format!("[{d_out}, {d_in}]"));
-    }
+    facts.extend(module.shape.map(|shape| format!("{shape:?}")));
     if module.kind == "embedding" {
         facts.push("an embedding".into());
     }
-    if let Some(scale) = module.scale {
-        facts.push(format!("scale {scale}"));
-    }
-    let update = match module.scale {
-        Some(_) => "update",
-        None => "B A",
-    };
+    facts.extend(module.scale.map(|scale| format!("scale {scale}")));
+    let update = module.scale.map_or("B A", |_| "update");
     let norms = [
         ("A", module.norm_a),
         ("B", module.norm_b),
@@ -151,25 +142,17 @@ fn module(f: &mut fmt::Formatter<'_>, module: &ModuleReport) -> fmt::Result {
         ("magnitude", module.norm_magnitude),
         ("bias", module.norm_bias),
     ];
+    let norms = norms.into_iter();
     let norms: Vec<String> = norms
-        .into_iter()
         .filter_map(|(what, norm)| Some(format!("{what} {:.4}", norm?)))
         .collect();
     if !norms.is_empty() {
         facts.push(format!("norms of {}", norms.join(", ")));
     }
-    writeln!(f, " {}", facts.join(", "))
+    facts
 }
 
-fn tree(f: &mut fmt::Formatter<'_>, report: &TreeReport) -> fmt::Result {
-    writeln!(f, "{} adapters in {}", report.adapters.len(), report.path)?;
-    for name in &report.adapters {
-        writeln!(f, "  {name}")?;
-    }
-    Ok(())
-}
-
-fn model(f: &mut fmt::Formatter<'_>, report: &ModelReport) -> fmt::Result {
+fn model(f: &mut Formatter<'_>, report: &ModelReport) -> Result {
     let kind = report.model_type.as_deref().unwrap_or("unknown");
     writeln!(f, "{kind} model {}", report.weights.path)?;
     let numbers = [
@@ -179,8 +162,8 @@ fn model(f: &mut fmt::Formatter<'_>, report: &ModelReport) -> fmt::Result {
         (report.vocabulary, "tokens"),
         (report.max_length, "positions"),
     ];
+    let numbers = numbers.into_iter();
     let mut facts: Vec<String> = numbers
-        .into_iter()
         .filter_map(|(number, what)| Some(format!("{} {what}", number?)))
         .collect();
     if let Some(tied) = report.tied_head {
@@ -189,9 +172,7 @@ fn model(f: &mut fmt::Formatter<'_>, report: &ModelReport) -> fmt::Result {
     if !facts.is_empty() {
         writeln!(f, "  {}", facts.join(", "))?;
     }
-    if let Some(labels) = &report.labels {
-        outputs(f, labels)?;
-    }
+    labels(f, report.labels.as_deref())?;
     totals(f, &report.weights)?;
     if !report.targets.is_empty() {
         writeln!(f, "  targets: {}", report.targets.join(", "))?;
@@ -200,18 +181,12 @@ fn model(f: &mut fmt::Formatter<'_>, report: &ModelReport) -> fmt::Result {
     unusual(f, &report.weights.unusual)
 }
 
-fn file(f: &mut fmt::Formatter<'_>, report: &WeightsReport) -> fmt::Result {
+fn weights(f: &mut Formatter<'_>, report: &WeightsReport) -> Result {
     writeln!(f, "weights {}", report.path)?;
     totals(f, report)?;
     for tensor in report.tensors.iter().take(TENSORS_SHOWN) {
-        let norm = tensor
-            .norm
-            .map_or(String::new(), |norm| format!(", norm {norm:.4}"));
-        writeln!(
-            f,
-            "  {} {} {:?}{norm}",
-            tensor.name, tensor.dtype, tensor.shape
-        )?;
+        let (name, dtype, shape) = (&tensor.name, tensor.dtype, &tensor.shape);
+        writeln!(f, "  {name} {dtype} {shape:?}{}", norm(tensor.norm))?;
     }
     if report.tensors.len() > TENSORS_SHOWN {
         let more = report.tensors.len() - TENSORS_SHOWN;
@@ -221,7 +196,7 @@ fn file(f: &mut fmt::Formatter<'_>, report: &WeightsReport) -> fmt::Result {
     unusual(f, &report.unusual)
 }
 
-fn totals(f: &mut fmt::Formatter<'_>, report: &WeightsReport) -> fmt::Result {
+fn totals(f: &mut Formatter<'_>, report: &WeightsReport) -> Result {
     let Some(source) = &report.source else {
         return Ok(());
     };
@@ -233,34 +208,35 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &WeightsReport) -> fmt::Result {
         report.parameters,
         report.file_bytes
     )?;
-    match report.values_read {
-        true => writeln!(f, "  values read"),
-        false => writeln!(f, "  values not read (`--values` reads them all)"),
+    if report.values_read {
+        writeln!(f, "  values read")
+    } else {
+        writeln!(f, "  values not read (`--values` reads them all)")
     }
 }
 
-fn dtypes(dtypes: &std::collections::BTreeMap<&'static str, super::DtypeReport>) -> String {
-    let counts: Vec<String> = dtypes
-        .iter()
-        .map(|(dtype, count)| format!("{} {dtype}", count.tensors))
-        .collect();
-    match counts.is_empty() {
-        true => "no tensors".into(),
-        false => counts.join(", "),
-    }
+fn norm(norm: Option<f64>) -> String {
+    norm.map_or(String::new(), |norm| format!(", norm {norm:.4}"))
 }
 
-fn outputs(f: &mut fmt::Formatter<'_>, labels: &[String]) -> fmt::Result {
+fn dtypes(dtypes: &BTreeMap<&'static str, DtypeReport>) -> String {
+    if dtypes.is_empty() {
+        return "no tensors".into();
+    }
+    let counts = dtypes.iter();
+    let counts = counts.map(|(dtype, count)| format!("{} {dtype}", count.tensors));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+fn labels(f: &mut Formatter<'_>, labels: Option<&[String]>) -> Result {
     match labels {
-        [score] if score == "score" => writeln!(f, "  a head gives a score"),
-        names => writeln!(f, "  a head gives {}", names.join(", ")),
+        None => Ok(()),
+        Some([score]) if score == "score" => writeln!(f, "  a head gives a score"),
+        Some(names) => writeln!(f, "  a head gives {}", names.join(", ")),
     }
 }
 
-fn notes(
-    f: &mut fmt::Formatter<'_>,
-    metadata: &std::collections::BTreeMap<String, String>,
-) -> fmt::Result {
+fn notes(f: &mut Formatter<'_>, metadata: &BTreeMap<String, String>) -> Result {
     for (key, note) in metadata {
         let shown: String = note.chars().take(NOTE_SHOWN).collect();
         let cut = if shown.len() < note.len() { "…" } else { "" };
@@ -269,14 +245,12 @@ fn notes(
     Ok(())
 }
 
-fn unusual(f: &mut fmt::Formatter<'_>, unusual: &[Unusual]) -> fmt::Result {
-    for Unusual { message, .. } in unusual {
-        writeln!(f, "  unusual: {message}")?;
-    }
-    Ok(())
+fn unusual(f: &mut Formatter<'_>, unusual: &[Unusual]) -> Result {
+    let mut all = unusual.iter();
+    all.try_for_each(|Unusual { message, .. }| writeln!(f, "  unusual: {message}"))
 }
 
-/// Whether an option says anything.
+/// Returns true if an option says anything.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,

@@ -1,14 +1,14 @@
 //! The values of a tensor: how large they are, and whether they are numbers.
 
 use super::report::{DtypeReport, Unusual};
-use lora_core::stored::StoredTensor;
+use lora_core::file::StoredTensor;
 use lora_models::checkpoint::Checkpoint;
 use std::collections::BTreeMap;
 
-/// A tensor that was read.
+/// A tensor with its norm.
 pub(super) struct Measured {
     pub tensor: StoredTensor,
-    /// Frobenius norm; not finite where a value is not.
+    /// Frobenius norm; not finite if a value is not.
     pub norm: f64,
     pub finite: bool,
 }
@@ -19,7 +19,7 @@ impl Measured {
     }
 }
 
-/// Reads a tensor of floats. What cannot be read, or is not finite, is noted.
+/// Reads a tensor of floats, and notes if it cannot be read or has values that are not finite.
 pub(super) fn measure(
     checkpoint: &Checkpoint,
     name: &str,
@@ -48,14 +48,14 @@ pub(super) fn measure(
     })
 }
 
-/// Number of values of a tensor.
+/// Returns the number of values of a tensor.
 pub(super) fn elements(checkpoint: &Checkpoint, name: &str) -> u64 {
     // Shapes that multiply to more than the file holds are refused when it is opened.
     let shape = checkpoint.shape(name).unwrap_or_default();
     shape.iter().map(|&extent| extent as u64).product()
 }
 
-/// All tensors by their element type.
+/// Counts all tensors by their element type.
 pub(super) fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<&'static str, DtypeReport> {
     let mut dtypes: BTreeMap<&'static str, DtypeReport> = BTreeMap::new();
     for name in checkpoint.names() {

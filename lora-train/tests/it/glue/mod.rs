@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use lora_core::files::Overwrite;
 use lora_train::TrainError;
 use lora_train::data::{
-    GlueTask, Label, LabelKind, LabelSet, LabelledData, LabelledLayout, LabelledSource,
-    Predictions, TokenSource, Unlabelled, read_labelled, read_tokens, write_glue_submission,
+    Columns, GlueTask, Label, LabelKind, LabelSet, LabelledData, LabelledLayout, LabelledSource,
+    Predictions, Record, Unlabelled, read_labelled, write_glue_submission,
 };
 use lora_train::task::TaskName;
 use serde_json::Value;
@@ -64,8 +64,13 @@ fn refused(result: Result<LabelledData, TrainError>, reasons: &[&str]) {
 }
 
 fn classes(data: &LabelledData) -> Vec<Option<usize>> {
-    let class = |label: Option<Label>| label.and_then(Label::class);
-    data.records.iter().map(|r| class(r.label)).collect()
+    let class = |record: &Record| record.label.as_ref().and_then(Label::class);
+    data.records.iter().map(class).collect()
+}
+
+/// The first and the second text of a record.
+fn texts(record: &Record) -> (&str, Option<&str>) {
+    record.content.texts().unwrap()
 }
 
 /// A label as the reference has it.
@@ -92,8 +97,9 @@ fn every_task_in_every_layout_is_read_as_the_reference_reads_it() {
         let records = reference["records"].as_array().unwrap();
         assert_eq!(data.records.len(), records.len(), "{name}");
         for (found, record) in data.records.iter().zip(records) {
-            assert_eq!(Some(found.first.as_str()), record[0].as_str(), "{name}");
-            assert_eq!(found.second.as_deref(), record[1].as_str(), "{name}");
+            let (first, second) = texts(found);
+            assert_eq!(Some(first), record[0].as_str(), "{name}");
+            assert_eq!(second, record[1].as_str(), "{name}");
             assert_eq!(found.label, reference_label(task, &record[2]), "{name}");
             assert_eq!(found.id.as_deref(), record[3].as_str(), "{name}");
         }

@@ -249,7 +249,8 @@ fn spoilt_files_are_errors_or_records_but_never_a_panic() {
                 }
                 Err(_) => refused += 1,
             }
-            let _ = read_tokens(&path, &TokenSource::default());
+            let words = LabelledLayout::Words(Columns::default());
+            let _ = read_labelled(&path, &LabelledSource::new(&words));
         }
     }
     assert!(

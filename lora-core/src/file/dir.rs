@@ -1,0 +1,172 @@
+//! An adapter directory, opened once.
+
+use super::adapter::StoredAdapter;
+use super::config::{AdapterKind, ConfigFile, PeftOptions};
+use super::tensors::{AdapterTensors, WEIGHTS_FILE};
+use crate::config::LoraConfig;
+use crate::error::LoraError;
+use crate::files::read_bounded;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Small files that belong to an adapter, such as a classifier's labels, which PEFT has no place for.
+const COMPANIONS: &[&str] = &["config.json"];
+/// Most bytes of a companion; none is anywhere near this size.
+const COMPANION_LIMIT: u64 = 4 << 20;
+
+/// An adapter directory: configuration, kind and the small files beside it are read once, when it is opened; tensors
+/// when they are asked for.
+///
+/// # Example
+/// ```
+/// # #![recursion_limit = "256"]
+/// use burn::tensor::Device;
+/// use lora_core::file::{AdapterDir, AdapterKind, PeftOptions};
+/// use lora_core::files::Overwrite;
+/// use lora_core::{Architecture, LoraConfig, LoraLinearConfig, attach};
+///
+/// # let temporary = tempfile::tempdir().unwrap();
+/// # let path = temporary.path().join("adapter");
+/// let base = LoraLinearConfig::new(6, 4).init(&Device::flex());
+/// let adapted = attach(base.clone(), &LoraConfig::new(2))?;
+/// adapted.save(&path, &PeftOptions::default(), Overwrite::Refuse)?;
+///
+/// let adapter = AdapterDir::open(&path)?;
+/// assert_eq!(*adapter.kind(), AdapterKind::Lora);
+/// assert_eq!(adapter.config()?.rank, 2);
+/// let adapted = adapter.load(base, &Architecture::default())?;
+/// assert!(adapted.module().adapter().is_some());
+/// # Ok::<(), lora_core::LoraError>(())
+/// ```
+#[derive(Debug)]
+pub struct AdapterDir {
+    path: PathBuf,
+    file: ConfigFile,
+    kind: AdapterKind,
+    /// Configuration, if the adapter is LoRA's.
+    config: Option<LoraConfig>,
+    options: PeftOptions,
+    tensors: OnceLock<AdapterTensors>,
+}
+
+impl AdapterDir {
+    /// Opens a directory: reads its configuration, and that of LoRA strictly. Adapters of any kind can be opened.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::read`] and, for LoRA, [`ConfigFile::lora`]; if a companion cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoraError> {
+        let path = path.as_ref();
+        let file = ConfigFile::read(path)?;
+        let (kind, config, mut options) = match file.kind() {
+            Some(kind) if kind != AdapterKind::Lora => {
+                let name = |key| Some(file.keys().get(key)?.as_str()?.to_string());
+                let options = PeftOptions {
+                    task_type: name("task_type"),
+                    base_model: name("base_model_name_or_path"),
+                    ..PeftOptions::default()
+                };
+                (kind, None, options)
+            }
+            _ => {
+                let (config, options) = file.lora()?;
+                (AdapterKind::Lora, Some(config), options)
+            }
+        };
+        for name in COMPANIONS {
+            let path = path.join(name);
+            if path.is_file() {
+                let bytes = read_bounded(&path, COMPANION_LIMIT)?;
+                options.companions.push((name.to_string(), bytes));
+            }
+        }
+        Ok(Self {
+            path: path.into(),
+            file,
+            kind,
+            config,
+            options,
+            tensors: OnceLock::new(),
+        })
+    }
+
+    /// Path of the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Kind of the adapter.
+    pub fn kind(&self) -> &AdapterKind {
+        &self.kind
+    }
+
+    /// Returns true if it is a prefix.
+    pub fn is_prefix(&self) -> bool {
+        self.kind == AdapterKind::Prefix
+    }
+
+    /// All keys of the configuration, as they are in the file.
+    pub fn keys(&self) -> &Map<String, Value> {
+        self.file.keys()
+    }
+
+    /// Configuration of a LoRA adapter.
+    ///
+    /// # Errors
+    /// [`LoraError::UnsupportedKey`] if it is of another kind.
+    pub fn config(&self) -> Result<&LoraConfig, LoraError> {
+        self.config
+            .as_ref()
+            .ok_or_else(|| self.file.kind_error(self.kind.name()))
+    }
+
+    /// Options that PEFT keeps, with the companions.
+    pub fn options(&self) -> &PeftOptions {
+        &self.options
+    }
+
+    /// PEFT's task, such as `SEQ_CLS`.
+    pub fn task_type(&self) -> Option<&str> {
+        self.options.task_type.as_deref()
+    }
+
+    /// Content of a small file beside the adapter; `None` if there is none of that name. `config.json` has the labels of
+    /// a classifier.
+    pub fn companion(&self, name: &str) -> Option<&[u8]> {
+        let mut companions = self.options.companions.iter();
+        companions
+            .find(|(other, _)| other == name)
+            .map(|(_, bytes)| bytes.as_slice())
+    }
+
+    /// Opens the file with the tensors, the first time it is asked for. Their values are read one by one.
+    ///
+    /// # Errors
+    /// [`LoraError::Io`], or [`LoraError::Malformed`] if its header or a note of this crate is.
+    pub fn tensors(&self) -> Result<&AdapterTensors, LoraError> {
+        match self.tensors.get() {
+            Some(tensors) => Ok(tensors),
+            None => {
+                let tensors = AdapterTensors::open(self.path.join(WEIGHTS_FILE))?;
+                Ok(self.tensors.get_or_init(|| tensors))
+            }
+        }
+    }
+
+    /// Reads the whole adapter, without its model.
+    ///
+    /// # Errors
+    /// As [`StoredAdapter::read`].
+    pub fn read(&self) -> Result<StoredAdapter, LoraError> {
+        self.read_renamed(&[])
+    }
+
+    /// Reads the whole adapter with other names, as [`StoredAdapter::read_renamed`] does.
+    ///
+    /// # Errors
+    /// As [`StoredAdapter::read_renamed`].
+    pub fn read_renamed(&self, rename: &[(String, String)]) -> Result<StoredAdapter, LoraError> {
+        let config = self.config()?.clone();
+        StoredAdapter::from_tensors(self.tensors()?, config, self.options.clone(), rename)
+    }
+}

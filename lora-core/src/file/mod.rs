@@ -1,0 +1,81 @@
+//! Adapter files, to and from Python's PEFT: a directory with `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! [`AdapterDir`] opens a directory; [`StoredAdapter`] is an adapter as its files hold it, without a model; [`load`] and
+//! [`save`] are the ways from a directory to the parameters of a module and back.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `dir` | [`AdapterDir`]: configuration, kind, companions and lazy tensors |
+//! | `config` | `adapter_config.json`, read strictly or leniently, and written |
+//! | `header`, `tensors`, `notes` | the safetensors file: header, names and values, notes of this crate |
+//! | `adapter` | [`StoredAdapter`] |
+//! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
+//! | `load`, `extract` | tensors → parameters of a module → [`StoredAdapter`] |
+//! | `coverage`, `compare` | whether configuration and tensors belong together; differences of updates |
+//!
+//! PEFT keeps quiet about a tensor that is missing, left over or without the prefix, and the
+//! adapter then does nothing. Here each is an error that names it.
+//!
+//! | in the file | here |
+//! | --- | --- |
+//! | `base_model.model.{module}.lora_A.weight` `[r, d_in]` | `A` `[d_in, r]` |
+//! | `base_model.model.{module}.lora_B.weight` `[d_out, r]` | `B` `[r, d_out]` |
+//! | `base_model.model.{module}.lora_embedding_A` `[r, vocabulary]` | `A` `[vocabulary, r]` |
+//! | `base_model.model.{module}.lora_embedding_B` `[dimension, r]` | `B` `[r, dimension]` |
+//!
+//! | `base_model.model.{module}.lora_magnitude_vector` `[d_out]` | DoRA's magnitude |
+//! | `base_model.model.{module}.lora_B.bias` `[d_out]` | [`LoraBias`](crate::LoraBias) |
+//! | `base_model.model.{module}.base_layer.bias` | a bias of an adapted layer, with `bias` |
+//! | `base_model.model.{parameter}` | a fully trained parameter: `modules_to_save`, `bias="all"` |
+//!
+//! An adapter on slices of a fused projection is written as the standard adapter of rank
+//! `slices · r` with a block-shaped `B`; which slices it was is kept in the file's metadata, where
+//! PEFT does not look; so is what its base is known by ([`BaseFingerprint`](crate::BaseFingerprint)).
+//!
+//! # Fields of PEFT's `LoraConfig`
+//! Those of version 0.21.2. A field that is refused is accepted where it is off: null, false or empty.
+//!
+//! | field | here |
+//! | --- | --- |
+//! | `peft_type` | `LORA`; `PREFIX_TUNING` by [`lora-models`](https://docs.rs/lora-models), on GPT-2; all others are refused |
+//! | `r`, `lora_alpha`, `lora_dropout`, `use_rslora` | supported |
+//! | `rank_pattern`, `alpha_pattern` | supported; an entry that matches nothing is an error |
+//! | `target_modules` | supported: names, regular expression, `all-linear`; every name must match |
+//! | `exclude_modules`, `layers_to_transform`, `layers_pattern` | supported |
+//! | `modules_to_save` | supported |
+//! | `bias` | supported: `none`, `all`, `lora_only` |
+//! | `lora_bias` | supported on layers that have a bias of their own |
+//! | `use_dora` | supported, on linear layers and embeddings |
+//! | `init_lora_weights` | supported: `true`, `false`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N`, `olora`. Those that start at the weight are written as their difference to it, for the original base; PEFT's own `pissa` and `olora` files that were not converted are read, `pissa_niter_N` is refused: what it took out of the base is random and not in the file. `eva` and `mica` are read, since they leave the base alone; `corda`, `loftq`, `lora_ga` and others are refused: they change it |
+//! | `target_parameters` | refused: every weight of these models is that of a module, which `target_modules` names |
+//! | `trainable_token_indices`, `layer_replication` | refused: they change the model |
+//! | `alora_invocation_tokens`, `use_qalora`, `use_bdlora`, `arrow_config`, `kasa_config`, `monteclora_config`, `velora_config`, `lora_ga_config` | refused: other arithmetic |
+//! | `ensure_weight_tying`, `megatron_config` | refused |
+//! | `task_type`, `base_model_name_or_path` | read and written; a [`LoraModel`](https://docs.rs/lora-models) writes its own task |
+//! | `fan_in_fan_out` | written as the model is; without effect when read, since the factors are the same either way |
+//! | `auto_mapping`, `corda_config`, `eva_config`, `inference_mode`, `loftq_config`, `megatron_core`, `peft_version`, `qalora_group_size`, `revision`, `runtime_config` | without effect on an adapter that is there |
+
+mod adapter;
+mod compare;
+mod config;
+mod coverage;
+mod dir;
+mod extract;
+mod header;
+mod load;
+mod notes;
+mod read;
+mod tensors;
+mod write;
+
+pub use adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
+pub use compare::UpdateDifference;
+pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
+pub use coverage::{ModulePatterns, Unmatched, unmatched};
+pub use dir::AdapterDir;
+pub(crate) use extract::stored;
+pub use extract::{extract, save};
+pub use header::{MAX_HEADER_BYTES, read_header};
+pub(crate) use load::{Parts, read_weights};
+pub use load::{load, load_factors, load_with, switch};
+pub use tensors::{AdapterTensors, PREFIX, TensorRole, WEIGHTS_FILE, split_name};

@@ -1,0 +1,267 @@
+//! The tensors of a PEFT file: their names, and a reader that takes the values of one when it is asked for it.
+
+use super::adapter::{StoredAdapter, StoredTensor};
+use super::header::read_header;
+use super::notes::Notes;
+use crate::error::LoraError;
+use crate::layout::LayerKind;
+use burn::tensor::{Bytes, DType, TensorData};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Prefix of every tensor name of a PEFT adapter.
+pub const PREFIX: &str = "base_model.model.";
+/// Name of the file with the tensors.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+/// Role of a tensor within an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TensorRole {
+    /// `Aᵀ` `[r, d_in]`.
+    A,
+    /// `Bᵀ` `[d_out, r]`.
+    B,
+    /// DoRA's magnitude `[d_out]`.
+    Magnitude,
+    /// The bias on `B`, `[d_out]`.
+    Bias,
+}
+
+/// Suffixes of PEFT's tensor names, with the kind of layer where the name says it.
+const SUFFIXES: [(&str, TensorRole, Option<LayerKind>); 6] = [
+    (".lora_A.weight", TensorRole::A, Some(LayerKind::Linear)),
+    (".lora_B.weight", TensorRole::B, Some(LayerKind::Linear)),
+    (
+        ".lora_embedding_A",
+        TensorRole::A,
+        Some(LayerKind::Embedding),
+    ),
+    (
+        ".lora_embedding_B",
+        TensorRole::B,
+        Some(LayerKind::Embedding),
+    ),
+    (".lora_magnitude_vector", TensorRole::Magnitude, None),
+    (".lora_B.bias", TensorRole::Bias, None),
+];
+
+/// Returns the name, with PEFT's prefix, of a tensor of a module's adapter.
+pub(crate) fn tensor_name(module: &str, role: TensorRole, kind: LayerKind) -> String {
+    let fits = |entry: &&(&str, TensorRole, Option<LayerKind>)| {
+        entry.1 == role && entry.2.is_none_or(|other| other == kind)
+    };
+    let suffix = SUFFIXES.iter().find(fits).map_or("", |entry| entry.0);
+    format!("{PREFIX}{module}{suffix}")
+}
+
+/// Splits a name without PEFT's prefix into the module and the role of the tensor, with the kind of layer where the name
+/// says it; `None` if the tensor is no part of a low-rank adapter.
+pub fn split_name(name: &str) -> Option<(&str, TensorRole, Option<LayerKind>)> {
+    SUFFIXES
+        .iter()
+        .find_map(|&(suffix, role, kind)| Some((name.strip_suffix(suffix)?, role, kind)))
+}
+
+/// Tensors of an adapter by their names in the file. Values are read when asked for.
+#[derive(Debug)]
+pub struct AdapterTensors {
+    path: PathBuf,
+    source: Source,
+    /// Notes beside the tensors, without the format.
+    metadata: BTreeMap<String, String>,
+    notes: Notes,
+}
+
+#[derive(Debug)]
+enum Source {
+    File {
+        file: Mutex<File>,
+        header: Metadata,
+        data_start: u64,
+    },
+    Memory(BTreeMap<String, StoredTensor>),
+}
+
+impl AdapterTensors {
+    /// Opens a safetensors file and checks its header; no value is read.
+    ///
+    /// # Errors
+    /// [`LoraError::Io`], or [`LoraError::Malformed`] if the header or a note of this crate is.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, LoraError> {
+        let io = LoraError::io;
+        let kind = std::fs::metadata(&path).map_err(io(&path))?;
+        if !kind.is_file() {
+            let message = "is not a regular file".into();
+            return Err(LoraError::Malformed { path, message });
+        }
+        let file = File::open(&path).map_err(io(&path))?;
+        let bytes = file.metadata().map_err(io(&path))?.len();
+        let (header, data_start) = match read_header(&file, bytes) {
+            Ok(header) => header,
+            Err(message) => return Err(LoraError::Malformed { path, message }),
+        };
+        let mut metadata: BTreeMap<String, String> = header
+            .metadata()
+            .iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        metadata.remove("format");
+        let source = Source::File {
+            file: Mutex::new(file),
+            header,
+            data_start,
+        };
+        Self::new(path, source, metadata)
+    }
+
+    /// Returns the tensors of an adapter in memory, which errors name as those of the file at `path`.
+    ///
+    /// # Errors
+    /// [`LoraError::Malformed`] if a note of this crate is.
+    pub(crate) fn in_memory(path: PathBuf, adapter: &StoredAdapter) -> Result<Self, LoraError> {
+        let tensors = adapter.tensors().into_iter();
+        let tensors = tensors.map(|(name, tensor)| (name, tensor.clone()));
+        let source = Source::Memory(tensors.collect());
+        Self::new(path, source, adapter.metadata.clone())
+    }
+
+    fn new(
+        path: PathBuf,
+        source: Source,
+        metadata: BTreeMap<String, String>,
+    ) -> Result<Self, LoraError> {
+        let notes = match Notes::read(&metadata) {
+            Ok(notes) => notes,
+            Err((key, message)) => {
+                let message = format!("metadata `{key}`: {message}");
+                return Err(LoraError::Malformed { path, message });
+            }
+        };
+        Ok(Self {
+            path,
+            source,
+            metadata,
+            notes,
+        })
+    }
+
+    /// Path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes in the file beside its tensors, by key.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Notes of this crate.
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = match &self.source {
+            Source::File { header, .. } => header.offset_keys(),
+            Source::Memory(tensors) => tensors.keys().cloned().collect(),
+        };
+        names.sort();
+        names
+    }
+
+    /// Shape of a tensor; `None` if there is none of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        match &self.source {
+            Source::File { header, .. } => header.info(name).map(|info| info.shape.as_slice()),
+            Source::Memory(tensors) => tensors.get(name).map(|tensor| tensor.shape.as_slice()),
+        }
+    }
+
+    /// Reads a tensor of f32, f16, bf16 or f64 as f32.
+    ///
+    /// # Errors
+    /// [`LoraError::MissingTensors`] if there is none of that name, [`LoraError::Malformed`] if it has another type or
+    /// values that are not finite, or [`LoraError::Io`].
+    pub fn read(&self, name: &str) -> Result<StoredTensor, LoraError> {
+        let malformed = |message: String| LoraError::Malformed {
+            path: self.path.clone(),
+            message: format!("tensor `{name}` {message}"),
+        };
+        let missing = || LoraError::MissingTensors {
+            path: self.path.clone(),
+            names: vec![name.into()],
+        };
+        let tensor = match &self.source {
+            Source::Memory(tensors) => tensors.get(name).ok_or_else(missing)?.clone(),
+            Source::File {
+                file,
+                header,
+                data_start,
+            } => {
+                let info = header.info(name).ok_or_else(missing)?;
+                let dtype = match info.dtype {
+                    Dtype::F32 => DType::F32,
+                    Dtype::F16 => DType::F16,
+                    Dtype::BF16 => DType::BF16,
+                    Dtype::F64 => DType::F64,
+                    other => {
+                        return Err(malformed(format!(
+                            "is {other:?}, expected F32, F16, BF16 or F64"
+                        )));
+                    }
+                };
+                let (from, to) = info.data_offsets;
+                // The header was checked against the length of the file.
+                let mut bytes = vec![0; to - from];
+                let mut read = || {
+                    let mut file = file.lock().unwrap_or_else(|error| error.into_inner());
+                    file.seek(SeekFrom::Start(data_start + from as u64))?;
+                    file.read_exact(&mut bytes)
+                };
+                read().map_err(LoraError::io(&self.path))?;
+                let bytes = Bytes::from_bytes_vec(bytes);
+                let data = TensorData::from_bytes(bytes, info.shape.clone(), dtype);
+                let values = data.convert::<f32>().try_to_vec::<f32>();
+                let values =
+                    values.map_err(|error| malformed(format!("is unreadable: {error:?}")))?;
+                StoredTensor::new(info.shape.clone(), values)
+            }
+        };
+        if tensor.values.iter().all(|value| value.is_finite()) {
+            Ok(tensor)
+        } else {
+            Err(malformed("has values that are not finite".into()))
+        }
+    }
+
+    /// Reads the values of a tensor that must have this shape.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and [`LoraError::TensorShape`].
+    pub(crate) fn values(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, LoraError> {
+        match self.shape(name) {
+            Some(found) if found != expected => Err(LoraError::TensorShape {
+                path: self.path.clone(),
+                name: name.into(),
+                expected: expected.to_vec(),
+                found: found.to_vec(),
+            }),
+            _ => Ok(self.read(name)?.values),
+        }
+    }
+
+    /// Returns the error of a file that holds something else than it should.
+    pub(crate) fn malformed(&self, message: String) -> LoraError {
+        LoraError::Malformed {
+            path: self.path.clone(),
+            message,
+        }
+    }
+}
