@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Fuzzes the readers of files, each for so many seconds: stable Rust and a C++ compiler are all that is needed.
+# Fuzzes the readers of files with libFuzzer, each for the given seconds. It needs stable Rust and a C++ compiler.
 #
 #     scripts/fuzz.sh                  every target, 20 seconds each
 #     scripts/fuzz.sh 600 peft pickle  these two, ten minutes each
 #
-# An input that breaks a reader ends the run, and is left in target/fuzz/broken/: mend the reader, and keep the input in
-# fuzz/corpus/TARGET/ under a name that says what broke. `cargo test -p lora-train --test hostile` reads it from then on.
+# This is for long runs. Every `cargo test` reads the corpus and some mutants of it, in the module `hostile` of lora-train:
+#
+#     LORA_MUTANTS=500 cargo test --release -p lora-train --test it -- hostile::
+#
+# An input that breaks a reader ends the run and is left in target/fuzz/broken/. Fix the reader, and keep the input in
+# fuzz/corpus/TARGET/ under a name that says what broke: the tests read it from then on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

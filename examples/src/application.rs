@@ -1,11 +1,11 @@
 //! Inference with an adapter in an application, with `lora-models` alone, on any backend.
 
 use burn::tensor::Device;
-use lora_models::LoraModel;
 use lora_models::ModelError;
-use lora_models::generate::{GenerationConfig, generate};
+use lora_models::generate::{GenerationConfig, Generator};
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::tokenizer::Tokenizer;
+use lora_models::{LoadOptions, LoraModel, Pretrained};
 use std::path::Path;
 
 /// Text generator for descriptions of restaurants.
@@ -21,9 +21,9 @@ impl Writer {
     /// # Errors
     /// Fails if a file is missing or malformed.
     pub fn open(model: &Path, adapter: Option<&Path>, device: Device) -> Result<Self, ModelError> {
-        let (mut loaded, _) = Gpt2LmHead::load(model, &device)?;
+        let (mut loaded, _) = Gpt2LmHead::load(model, &LoadOptions::default(), &device)?;
         if let Some(adapter) = adapter {
-            let (adapted, _) = loaded.load_adapter(adapter)?;
+            let (adapted, _) = loaded.load_adapter(adapter)?.into_parts();
             loaded = lora_core::merge(adapted).into_module();
         }
         Ok(Self {
@@ -40,7 +40,7 @@ impl Writer {
     pub fn write(&self, prompt: &str, limit: usize) -> Result<String, ModelError> {
         let config = GenerationConfig::new(limit).with_stop_tokens(self.tokenizer.eos_id());
         let prompt = self.tokenizer.encode(prompt)?;
-        let written = generate(&self.model, &[prompt], &config, &self.device)?;
+        let written = Generator::new(&self.model, config, &self.device).generate(&[prompt])?;
         let tokens = written
             .first()
             .map(|w| w.tokens.clone())

@@ -4,10 +4,10 @@
 use crate::fine_tune::{self, folder};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use lora_models::checkpoint::ExportDType;
-use lora_models::generate::{GenerationConfig, generate};
+use lora_models::generate::{GenerationConfig, Generator};
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::tokenizer::Tokenizer;
-use lora_models::{LoraModel, ModelError};
+use lora_models::{LoadOptions, LoraModel, ModelError, Pretrained};
 use lora_train::TrainError;
 use lora_train::device::{self, DeviceName};
 use lora_train::jobs::{MergeCheck, MergeOptions, VerifyOptions, merge};
@@ -61,7 +61,7 @@ impl Prompter {
         let config = GenerationConfig::new(NEW_TOKENS).with_stop_tokens(self.tokenizer.eos_id());
         let prompts = PROMPTS.iter().map(|prompt| self.tokenizer.encode(prompt));
         let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-        let written = generate(model, &prompts, &config, &self.device)?;
+        let written = Generator::new(model, config, &self.device).generate(&prompts)?;
         let texts = written.iter();
         texts
             .map(|text| self.tokenizer.decode(&text.tokens, true))
@@ -102,8 +102,8 @@ pub fn run(output: &Path, steps: usize, screen: &mut Screen) -> Result<Outcome, 
         tokenizer: Tokenizer::from_dir(&dir)?,
         device: device.clone(),
     };
-    let (base, _) = Gpt2LmHead::load(&dir, &device)?;
-    let (adapted, _) = base.clone().load_adapter(&adapter)?;
+    let (base, _) = Gpt2LmHead::load(&dir, &LoadOptions::default(), &device)?;
+    let (adapted, _) = base.clone().load_adapter(&adapter)?.into_parts();
 
     // As `lora merge --verify`: a model that differs by more than its element type explains is not written.
     let export = |name: &str, dtype: ExportDType| {
@@ -120,7 +120,7 @@ pub fn run(output: &Path, steps: usize, screen: &mut Screen) -> Result<Outcome, 
             ..MergeOptions::default()
         })?;
         screen.line(&merged.to_string());
-        let (model, _) = Gpt2LmHead::load(&merged.output, &device)?;
+        let (model, _) = Gpt2LmHead::load(&merged.output, &LoadOptions::default(), &device)?;
         Ok::<_, TrainError>(Exported {
             texts: prompter.texts(&model)?,
             difference: prompter.difference(&model, &adapted)?,

@@ -3,10 +3,10 @@
 use crate::fine_tune::folder;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
-use lora_models::generate::{GenerationConfig, generate};
+use lora_models::generate::{GenerationConfig, Generator};
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::tokenizer::Tokenizer;
-use lora_models::{LoraModel, ModelAdapters, generate_each};
+use lora_models::{LoadOptions, LoraModel, ModelAdapters, Pretrained};
 use lora_train::TrainError;
 use lora_train::jobs::{TrainPlan, train};
 use lora_train::options::{TargetNames, TrainOptions};
@@ -80,7 +80,7 @@ pub fn run(output: &Path, steps: usize) -> Result<Outcome, TrainError> {
     let device = Device::flex();
     let folder = folder().join("models/wiki-gpt2");
     let tokenizer = Tokenizer::from_dir(&folder)?;
-    let (base, _) = Gpt2LmHead::load(&folder, &device)?;
+    let (base, _) = Gpt2LmHead::load(&folder, &LoadOptions::default(), &device)?;
     let mut adapters = base.named_adapters()?;
     adapters.load("restaurant", &restaurant)?;
     adapters.load("review", &review)?;
@@ -89,7 +89,8 @@ pub fn run(output: &Path, steps: usize) -> Result<Outcome, TrainError> {
     let prompt = tokenizer.encode("name : Aromi | eatType : coffee shop||")?;
     let config = GenerationConfig::new(12).with_stop_tokens(tokenizer.eos_id());
     let continue_prompt = |model: &Gpt2LmHead| -> Result<String, TrainError> {
-        let written = generate(model, std::slice::from_ref(&prompt), &config, &device)?;
+        let written = Generator::new(model, config.clone(), &device)
+            .generate(std::slice::from_ref(&prompt))?;
         Ok(tokenizer.decode(&written[0].tokens, true)?)
     };
 
@@ -106,7 +107,8 @@ pub fn run(output: &Path, steps: usize) -> Result<Outcome, TrainError> {
         .chain(names.iter().map(|name| Some(name.as_str())))
         .collect();
     let prompts = vec![prompt.clone(); each.len()];
-    let written = generate_each(&adapters, &each, &prompts, &config, &device, |_, _| {})?;
+    let model = adapters.for_prompts(&each)?;
+    let written = Generator::new(&model, config.clone(), &device).generate(&prompts)?;
     let mixed = written
         .iter()
         .map(|text| tokenizer.decode(&text.tokens, true));

@@ -16,8 +16,7 @@ use lora_models::gpt2::Gpt2Config;
 use lora_models::model_type;
 use lora_models::tokenizer::Tokenizer;
 use lora_train::data::{
-    DataFormat, LabelledLayout, LabelledSource, SourceOptions, TokenFormat, TokenSource,
-    read_labelled, read_records, read_tokens,
+    Columns, DataFormat, LabelledLayout, LabelledSource, SourceOptions, read_labelled, read_records,
 };
 use lora_train::options::TrainOptions;
 use lora_train::tools::{DiffOptions, InspectOptions, diff, inspect};
@@ -308,16 +307,14 @@ pub fn data(input: &[u8]) {
         let _ = read_records(path, &options);
         let layout = LabelledLayout::default();
         let _ = read_labelled(path, &LabelledSource::new(&layout).with_format(format));
+        let layout = LabelledLayout::Words(Columns::default());
         for format in [
-            TokenFormat::Auto,
-            TokenFormat::Conll,
-            TokenFormat::JsonLines,
+            DataFormat::Auto,
+            DataFormat::PlainText,
+            DataFormat::JsonLines,
         ] {
-            let source = TokenSource {
-                format,
-                ..TokenSource::default()
-            };
-            let _ = read_tokens(path, &source);
+            let source = LabelledSource::new(&layout).with_format(format);
+            let _ = read_labelled(path, &source);
         }
         let _ = TrainOptions::from_recipe(path);
     });

@@ -1,4 +1,4 @@
-//! Files and directories that are either there whole or not at all.
+//! Atomic writes of files and directories, and bounded reads.
 
 use crate::error::LoraError;
 use std::cell::RefCell;
@@ -7,10 +7,10 @@ use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Reads a file that cannot sensibly be larger than `limit` bytes; of one that is, no more is read.
+/// Reads a file of at most `limit` bytes. Of a larger one, no more than that is read.
 ///
 /// # Errors
-/// [`LoraError::Io`], or [`LoraError::Malformed`] if it is larger.
+/// [`LoraError::Io`], or [`LoraError::Malformed`] if the file is larger.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LoraError> {
     note_read(path);
     let file = File::open(path).map_err(LoraError::io(path))?;
@@ -49,19 +49,18 @@ pub fn record_reads<T>(work: impl FnOnce() -> T) -> (T, Vec<PathBuf>) {
     (result, READS.take().unwrap_or_default())
 }
 
-/// Whether something that is already there may be replaced.
+/// Treatment of an existing file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overwrite {
-    /// It is an error.
+    /// Return an error.
     Refuse,
-    /// It is replaced, once the new one is complete.
+    /// Replace it, once the new one is complete.
     Replace,
 }
 
-/// A file written beside its place, and renamed into it by [`commit`](Self::commit).
+/// A file that is written under a temporary name and renamed by [`commit`](Self::commit).
 ///
-/// Whoever reads the place sees the old content or the new, never a part. Dropped without a commit
-/// it leaves nothing behind.
+/// Readers see the old content or the new, never a part of it. Without a commit, dropping it deletes the temporary file.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
@@ -69,7 +68,7 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file that is to appear at `path`, whose directory must be there.
+    /// Creates a temporary file for `path`, whose directory must exist.
     ///
     /// # Errors
     /// [`LoraError::Io`].
@@ -84,15 +83,15 @@ impl AtomicFile {
         })
     }
 
-    /// Puts the file in its place, on the disk and not in memory only.
+    /// Syncs the file to disk and renames it to its path.
     ///
     /// # Errors
-    /// [`LoraError::Io`]; the place is then as it was.
+    /// [`LoraError::Io`]; the file at the path is then unchanged.
     pub fn commit(self) -> Result<(), LoraError> {
         let Self { path, temporary } = self;
         let commit = || {
             temporary.as_file().sync_all()?;
-            // A temporary file is private to its owner; the result is a file like any other.
+            // A temporary file is private to its owner; the result has the usual mode.
             set_default_mode(temporary.as_file())?;
             temporary.persist(&path).map_err(|error| error.error)?;
             sync_folder(&folder_of(&path))
@@ -111,10 +110,10 @@ impl Write for AtomicFile {
     }
 }
 
-/// Writes a whole [`AtomicFile`].
+/// Writes an [`AtomicFile`] and commits it.
 ///
 /// # Errors
-/// [`LoraError::AlreadyExists`] if it is there and may not be replaced; [`LoraError::Io`].
+/// [`LoraError::AlreadyExists`] if the file exists and may not be replaced; [`LoraError::Io`].
 pub fn write_file(
     path: &Path,
     overwrite: Overwrite,
@@ -130,14 +129,14 @@ pub fn write_file(
     file.commit()
 }
 
-/// Fills a directory through a temporary one beside it, renamed when `fill` has succeeded.
+/// Writes a directory atomically: `fill` writes a temporary directory, which is then renamed.
 ///
-/// When a directory is replaced, it is moved aside first and removed last, so that a crash leaves
-/// the old one or the new one whole.
+/// A directory that is replaced is first moved aside and removed last, so that a crash leaves
+/// the old or the new one complete.
 ///
 /// # Errors
-/// [`LoraError::AlreadyExists`] if it is there, not empty, and may not be replaced;
-/// [`LoraError::Io`]; whatever `fill` returns.
+/// [`LoraError::AlreadyExists`] if the directory exists, is not empty and may not be replaced;
+/// [`LoraError::Io`]; errors of `fill`.
 pub fn write_dir<E: From<LoraError>>(
     path: &Path,
     overwrite: Overwrite,

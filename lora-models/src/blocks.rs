@@ -1,50 +1,51 @@
-//! A model as a chain of blocks, each of which can be computed again.
+//! Models as a chain of blocks, for checkpointed activations.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// A model block by block: what is kept of a forward pass can then be the inputs of the blocks alone, and the rest is
-/// made again in the backward pass (Chen et al. 2016, arXiv 1604.06174).
+/// A model that runs block by block. A forward pass can then keep the inputs of the blocks alone, and the backward pass
+/// computes the other activations again (Chen et al. 2016, arXiv 1604.06174).
 ///
 /// The hidden states of an input are `finish(block(n - 1, … block(0, embed(input)) …))`.
 ///
 /// # Shapes
 /// Hidden states are `[batch, seq, d_model]` everywhere.
 pub trait Blocks: Module {
-    /// A batch as the model reads it.
+    /// Batch that the model reads.
     type Input;
-    /// What all blocks look at beside the hidden states.
+    /// State that all blocks share beside the hidden states, such as the attention mask.
     type Shared;
 
-    /// Number of blocks.
+    /// Returns the number of blocks.
     fn blocks(&self) -> usize;
 
-    /// The hidden states before the first block.
+    /// Returns the hidden states before the first block.
     fn embed(&self, input: &Self::Input) -> Tensor<3>;
 
-    /// What all blocks look at. It may depend on weights that train.
+    /// Computes the state that all blocks share. It may depend on trainable weights.
     fn shared(&self, input: &Self::Input) -> Self::Shared;
 
-    /// The hidden states after block `index` of those before it.
+    /// Applies block `index` to the hidden states before it.
     fn block(&self, index: usize, x: Tensor<3>, shared: &Self::Shared) -> Tensor<3>;
 
-    /// The hidden states after all, of those after the last block.
+    /// Computes the final hidden states from those after the last block.
     fn finish(&self, x: Tensor<3>) -> Tensor<3>;
 
-    /// The first block that has anything to do in a backward pass: `None` where nothing below
-    /// [`finish`](Self::finish) trains, 0 where the embeddings do.
+    /// Returns the index of the first block that a backward pass reaches: `None` if nothing below
+    /// [`finish`](Self::finish) is trainable, 0 if the embeddings are.
     fn first_trained(&self) -> Option<usize>;
 }
 
-/// The first block that has something to train, where not even what is before and beside all blocks has.
+/// Returns the index of the first block with a trainable parameter; 0 if `others`, before or beside the blocks, have one.
 pub(crate) fn first_trained<M: Module>(blocks: &[M], others: bool) -> Option<usize> {
-    match others {
-        true => Some(0),
-        false => blocks.iter().position(trains),
+    if others {
+        Some(0)
+    } else {
+        blocks.iter().position(trains)
     }
 }
 
-/// Whether any parameter of a module trains.
+/// Returns true if any parameter of a module is trainable.
 pub(crate) fn trains<M: Module>(module: &M) -> bool {
     struct Any(bool);
     impl ModuleVisitor for Any {

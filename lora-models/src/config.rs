@@ -1,99 +1,164 @@
-//! The configuration of any model of this crate, from a directory or by the name of a published size.
+//! Model configurations of any family, from a directory or by the name of a published size.
 
-use crate::encoder::{EncoderConfig, EncoderFamily};
+use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
+use crate::error::ModelError;
 use crate::gpt2::Gpt2Config;
-use crate::{ModelError, model_type};
+use crate::pretrained::{FamilyConfig, ModelSizes, read_object};
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// What a model is made of, whichever it is.
+/// Values of `model_type` with support.
+const MODEL_TYPES: &str = "gpt2, bert, roberta, xlm-roberta, deberta, deberta-v2";
+
+/// Configuration of a model of any family.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant)] // There is one.
+#[allow(clippy::large_enum_variant)] // A program has a few of them.
 pub enum ModelConfig {
-    /// GPT-2.
+    /// Configuration of a GPT-2.
     Gpt2(Gpt2Config),
-    /// BERT, RoBERTa, XLM-RoBERTa, DeBERTa.
+    /// Configuration of an encoder: BERT, RoBERTa, XLM-RoBERTa, DeBERTa.
     Encoder(EncoderConfig),
 }
 
+/// Evaluates an expression with the model type that belongs to a [`ModelConfig`]: the one place that tells families
+/// apart.
+///
+/// The first form has one expression for all models, which are [`Pretrained`](crate::Pretrained). The second has one
+/// for language models, which are [`CausalLm`](crate::CausalLm), and one for encoders, as
+/// [`Classifier`](crate::classifier::Classifier). The type and the configuration are bound by the names given.
+///
+/// ```
+/// # #![recursion_limit = "256"]
+/// use burn::tensor::Device;
+/// use lora_models::{Preset, Pretrained, dispatch};
+///
+/// let config = Preset::Minilm.config()?;
+/// let shapes = dispatch!(&config, M(config) => {
+///     M::weight_shapes(config, &<M as Pretrained>::Options::default(), &Device::flex())
+/// })?;
+/// let is_decoder = dispatch!(&config, causal M(_) => true, encoder M(_) => false);
+/// assert!(!is_decoder && shapes.len() > 100);
+/// # Ok::<(), lora_models::ModelError>(())
+/// ```
+#[macro_export]
+macro_rules! dispatch {
+    ($config:expr, $model:ident($bound:pat) => $body:expr $(,)?) => {
+        $crate::dispatch!($config, causal $model($bound) => $body, encoder $model($bound) => $body)
+    };
+    (
+        $config:expr,
+        causal $decoder:ident($bound:pat) => $causal:expr,
+        encoder $encoder:ident($labelled:pat) => $classify:expr $(,)?
+    ) => {
+        match $config {
+            $crate::ModelConfig::Gpt2($bound) => {
+                #[allow(dead_code)]
+                type $decoder = $crate::gpt2::Gpt2LmHead;
+                $causal
+            }
+            $crate::ModelConfig::Encoder($labelled) => {
+                #[allow(dead_code)]
+                type $encoder = $crate::classifier::Classifier;
+                $classify
+            }
+        }
+    };
+}
+
+/// Maps the configuration of any family, which stays of its family.
+macro_rules! map_config {
+    ($config:expr, $bound:ident => $body:expr) => {
+        match $config {
+            ModelConfig::Gpt2($bound) => ModelConfig::Gpt2($body),
+            ModelConfig::Encoder($bound) => ModelConfig::Encoder($body),
+        }
+    };
+}
+
+/// Returns the `model_type` in the `config.json` of a model directory, such as `gpt2` or `roberta`.
+///
+/// # Errors
+/// [`ModelError::Io`], [`ModelError::Json`] or [`ModelError::TooLarge`] if the file cannot be read;
+/// [`ModelError::UnsupportedConfig`] if it has no `model_type`.
+pub fn model_type(dir: impl AsRef<Path>) -> Result<String, ModelError> {
+    let (path, object) = read_object(dir.as_ref())?;
+    Ok(family(&path, &object)?.to_string())
+}
+
+fn family<'a>(path: &Path, object: &'a Map<String, Value>) -> Result<&'a str, ModelError> {
+    let name = object.get("model_type").and_then(Value::as_str);
+    name.ok_or_else(|| ModelError::UnsupportedConfig {
+        path: path.into(),
+        key: "model_type".into(),
+        value: "not there".into(),
+        expected: MODEL_TYPES.into(),
+    })
+}
+
 impl ModelConfig {
-    /// Reads `config.json` of a model directory; no other file has to be there.
+    /// Reads `config.json` of a model directory; no other file is needed.
     ///
     /// # Errors
-    /// As [`Gpt2Config::from_dir`] and [`EncoderConfig::from_dir`].
+    /// As [`FamilyConfig::from_dir`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        match model_type(&dir)?.as_str() {
-            "gpt2" => Gpt2Config::from_dir(dir).map(Self::Gpt2),
-            _ => EncoderConfig::from_dir(dir).map(Self::Encoder),
+        let (path, object) = read_object(dir.as_ref())?;
+        Self::from_json(&path, object)
+    }
+
+    /// Reads the object of a `config.json`; messages name `path`.
+    ///
+    /// # Errors
+    /// As [`FamilyConfig::from_dir`].
+    pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
+        match family(path, &object)? {
+            "gpt2" => FamilyConfig::from_json(path, object).map(Self::Gpt2),
+            _ => EncoderConfig::from_json(path, object).map(Self::Encoder),
         }
     }
 
-    /// The same without any dropout, whose draws no two programs share.
-    pub fn without_dropout(mut self) -> Self {
-        match &mut self {
-            Self::Gpt2(config) => {
-                config.resid_pdrop = 0.0;
-                config.embd_pdrop = 0.0;
-                config.attn_pdrop = 0.0;
-            }
-            Self::Encoder(config) => {
-                config.hidden_dropout = 0.0;
-                config.attention_dropout = 0.0;
-                config.pooler_dropout = 0.0;
-                config.classifier_dropout = config.classifier_dropout.map(|_| 0.0);
-            }
-        }
-        self
+    /// Sets every dropout probability to 0: random draws differ between programs.
+    pub fn without_dropout(self) -> Self {
+        map_config!(self, config => config.without_dropout())
     }
 
-    /// Number of layers.
-    pub fn layers(&self) -> usize {
-        match self {
-            Self::Gpt2(config) => config.n_layer,
-            Self::Encoder(config) => config.num_hidden_layers,
-        }
+    /// Replaces the number of layers.
+    pub fn with_layers(self, layers: usize) -> Self {
+        map_config!(self, config => config.with_layers(layers))
     }
 
-    /// The same with another number of layers.
-    pub fn with_layers(mut self, layers: usize) -> Self {
-        match &mut self {
-            Self::Gpt2(config) => config.n_layer = layers,
-            Self::Encoder(config) => config.num_hidden_layers = layers,
-        }
-        self
+    /// Replaces the names of an encoder's outputs; a language model has none.
+    pub fn with_labels(self, labels: Labels) -> Self {
+        map_config!(self, config => config.with_labels(labels))
     }
 
-    /// The name of its family in `config.json`.
+    /// Returns the family's name in `config.json`.
     pub fn model_type(&self) -> &'static str {
-        match self {
-            Self::Gpt2(_) => "gpt2",
-            Self::Encoder(config) => config.family.model_type(),
-        }
+        dispatch!(self, M(config) => config.model_type())
     }
 
-    /// Number of tokens that have an embedding.
-    pub fn vocab_size(&self) -> usize {
-        match self {
-            Self::Gpt2(config) => config.vocab_size,
-            Self::Encoder(config) => config.vocab_size,
-        }
+    /// Returns the sizes of the model.
+    pub fn sizes(&self) -> ModelSizes {
+        dispatch!(self, M(config) => config.sizes())
     }
 
-    /// The most tokens in an input.
-    pub fn max_length(&self) -> usize {
-        match self {
-            Self::Gpt2(config) => config.n_positions,
-            Self::Encoder(config) => config.max_length(),
-        }
+    /// Names the modules that are usually adapted, as targets of LoRA.
+    pub fn usual_targets(&self) -> Vec<&'static str> {
+        dispatch!(self, M(config) => config.usual_targets())
+    }
+
+    /// Returns the names of the head's outputs; `None` for a language model.
+    pub fn labels(&self) -> Option<&Labels> {
+        dispatch!(self, M(config) => config.labels())
     }
 }
 
-/// Sizes that are published under a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Published model sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preset {
     /// GPT-2 small (Radford et al. 2019).
+    #[default]
     Gpt2,
     /// GPT-2 medium.
     Gpt2Medium,
@@ -106,7 +171,7 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// All of them.
+    /// All presets.
     pub const ALL: [Self; 5] = [
         Self::Gpt2,
         Self::Gpt2Medium,
@@ -115,7 +180,7 @@ impl Preset {
         Self::Minilm,
     ];
 
-    /// Its name.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gpt2 => "gpt2",
@@ -126,10 +191,10 @@ impl Preset {
         }
     }
 
-    /// Its configuration.
+    /// Returns the configuration.
     ///
     /// # Errors
-    /// None that a test would not have seen.
+    /// Does not fail: a test builds every preset.
     pub fn config(self) -> Result<ModelConfig, ModelError> {
         let keys = match self {
             Self::Gpt2 => return Ok(ModelConfig::Gpt2(Gpt2Config::default())),
@@ -181,8 +246,7 @@ impl FromStr for Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classifier::{Classifier, HeadKind};
-    use crate::gpt2::Gpt2LmHead;
+    use crate::Pretrained;
     use burn::tensor::Device;
 
     /// As transformers counts them, without a head.
@@ -197,12 +261,10 @@ mod tests {
         ] {
             assert_eq!(preset.name().parse(), Ok(preset));
             let device = Device::flex();
-            let shapes = match preset.config().unwrap().without_dropout() {
-                ModelConfig::Gpt2(config) => Gpt2LmHead::weight_shapes(&config, &device).unwrap(),
-                ModelConfig::Encoder(config) => {
-                    Classifier::weight_shapes(&config, HeadKind::Sequence, &device).unwrap()
-                }
-            };
+            let config = preset.config().unwrap().without_dropout();
+            let shapes = dispatch!(&config, M(config) => {
+                M::weight_shapes(config, &<M as Pretrained>::Options::default(), &device).unwrap()
+            });
             let trunk = shapes.iter().filter(|(name, _)| {
                 let head = ["classifier.", "pooler."];
                 !head.iter().any(|head| name.starts_with(head))

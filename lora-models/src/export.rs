@@ -1,4 +1,4 @@
-//! Writing a model as a directory that transformers loads.
+//! Model directories for transformers.
 
 use crate::ModelError;
 use crate::checkpoint::{ExportDType, ExportReport, SafetensorsExport};
@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 /// Name of the file with the configuration.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
-/// Files of a model directory that an export takes over unchanged: the tokenizer's, and how to
-/// generate.
+/// Files that an export copies from the base model: the tokenizer and the generation defaults.
 const COMPANIONS: &[&str] = &[
     "added_tokens.json",
     "chat_template.jinja",
@@ -27,18 +26,17 @@ const COMPANIONS: &[&str] = &[
     "vocab.txt",
 ];
 
-/// How a model is exported.
+/// Options for exporting a model.
 #[derive(Clone, Debug, Default)]
 pub struct ExportOptions {
-    /// Element type of the weights. Default f32.
+    /// Element type of the weights. Default: f32.
     pub dtype: ExportDType,
-    /// The directory that the model was loaded from: its tokenizer files and its
-    /// `generation_config.json` are copied. Default none.
+    /// Directory of the base model, whose tokenizer files and `generation_config.json` are copied. Default: none.
     pub base_dir: Option<PathBuf>,
 }
 
 /// Writes `model.safetensors` (in shards above 5 GB), `config.json`, and the files of the base model
-/// beside them. The directory appears whole or not at all.
+/// beside them. The write is atomic.
 pub(crate) fn write_model(
     dir: &Path,
     parameters: &Parameters<'_>,
@@ -46,7 +44,7 @@ pub(crate) fn write_model(
     options: &ExportOptions,
     overwrite: Overwrite,
 ) -> Result<ExportReport, ModelError> {
-    // Where it lay is nobody's concern, and transformers 5 writes `dtype` for `torch_dtype`.
+    // The name of the base is a path of its author, and transformers 5 writes `dtype` for `torch_dtype`.
     config.shift_remove("_name_or_path");
     config.shift_remove("torch_dtype");
     config.insert("dtype".into(), json!(options.dtype.torch_name()));
@@ -68,7 +66,7 @@ pub(crate) fn write_model(
         message: "nothing was written".into(),
     })?;
     for file in &mut report.files {
-        // It was written under a temporary name.
+        // The directory was written under a temporary name.
         if let Some(name) = file.file_name() {
             *file = dir.join(name);
         }

@@ -1,24 +1,26 @@
-//! Several adapters on one model: read from files, and a different one for each prompt of a generation.
+//! Several named adapters on one model, and one of them for each prompt of a generation.
 
-use crate::generate::{CausalModel, Generated, GenerationConfig, KvCache, generate_with};
-use crate::{LoraModel, ModelError, prefix};
+use crate::error::ModelError;
+use crate::generate::{CausalModel, KvCache};
+use crate::model::LoraModel;
+use crate::prefix;
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
+use lora_core::file::AdapterDir;
 use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in};
-use lora_core::peft;
 use lora_core::{Adapted, AttachReport};
 use std::path::Path;
 
-/// Named adapters on a [`LoraModel`]: what [`LoraModel::load_adapter`] does to one, for each of them.
+/// Named adapters on a [`LoraModel`].
 ///
 /// # Example
 /// ```
 /// # #![recursion_limit = "256"]
 /// use burn::tensor::Device;
 /// use lora_core::{LoraConfig, LoraInit, TargetModules};
-/// use lora_models::generate::GenerationConfig;
+/// use lora_models::generate::{GenerationConfig, Generator};
 /// use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
-/// use lora_models::{LoraModel, ModelAdapters, generate_each};
+/// use lora_models::{LoraModel, ModelAdapters};
 ///
 /// let device = Device::flex();
 /// let config = Gpt2Config { n_layer: 2, n_embd: 48, n_head: 4, vocab_size: 100, ..Gpt2Config::default() };
@@ -26,59 +28,82 @@ use std::path::Path;
 ///
 /// let mut adapters = base.clone().named_adapters()?;
 /// for (name, slices) in [("left", "c_attn[q,v]"), ("right", "c_attn[k]")] {
-///     // Instead of training, both factors start at random.
+///     // In place of training, both factors start at random.
 ///     let lora = LoraConfig::new(4).with_init(LoraInit::Random).with_targets(TargetModules::names([slices]));
-///     let (model, report) = base.clone().attach(&lora)?;
-///     adapters.add_trained(name, &model, &report, None)?;
+///     adapters.add_trained(name, &base.clone().attach(&lora)?, None)?;
 /// }
-/// // A prompt for each, and one for the base alone, in one batch.
+/// // One batch with a prompt for each adapter, and one for the base alone.
 /// let prompts = [vec![4, 8, 15], vec![16], vec![23, 42]];
-/// let names = [Some("left"), Some("right"), None];
-/// let texts = generate_each(&adapters, &names, &prompts, &GenerationConfig::new(5), &device, |_, _| {})?;
+/// let model = adapters.for_prompts(&[Some("left"), Some("right"), None])?;
+/// let texts = Generator::new(&model, GenerationConfig::new(5), &device).generate(&prompts)?;
 /// assert_eq!(texts.len(), 3);
 /// # Ok::<(), lora_models::ModelError>(())
 /// ```
 pub trait ModelAdapters {
-    /// The model.
+    /// Model with the adapters.
     type Model: LoraModel;
 
-    /// Adds the adapter of a PEFT directory. Where it needs a model made ready for it
-    /// ([`LoraModel::prepare`]), the base becomes that; it computes the same for all others.
+    /// Adds the adapter of a PEFT directory. If the adapter needs a [prepared](crate::LoraTargets::prepare) model, the
+    /// base becomes one, with the same outputs for all other adapters.
     ///
     /// # Errors
-    /// As [`NamedAdapters::add`] and [`LoraModel::check_adapter`].
+    /// As [`NamedAdapters::add`] and [`check_adapter`](crate::LoraTargets::check_adapter).
     fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError>;
+
+    /// Adds the adapter of an opened directory, as [`load`](Self::load).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_opened(&mut self, name: &str, adapter: &AdapterDir)
+    -> Result<AttachReport, ModelError>;
 
     /// Adds all adapters of a directory tree, and returns their names.
     ///
     /// # Errors
-    /// As [`adapters_in`] and [`load`](Self::load); those that came before the one that failed are there then.
+    /// As [`adapters_in`] and [`load`](Self::load); adapters before the failing one stay added.
     fn load_tree(&mut self, dir: &Path) -> Result<Vec<String>, ModelError>;
 
-    /// Adds the adapter of a model that was made from the base, such as one that was just trained. `base_model` is as for
-    /// [`LoraModel::save_adapter`].
+    /// Adds the adapter of a model that was made from the base, such as a newly trained one. `base_model` is as for
+    /// [`save_adapter`](crate::SaveAdapter::save_adapter).
     ///
     /// # Errors
     /// As [`NamedAdapters::add_attached`].
     fn add_trained(
         &mut self,
         name: &str,
-        model: &Self::Model,
-        report: &AttachReport,
+        adapted: &Adapted<Self::Model>,
         base_model: Option<&str>,
     ) -> Result<(), ModelError>;
+
+    /// Returns the model with an adapter for each prompt of a generation, by name; `None` is the base alone. Each prompt
+    /// gets the text that it gets alone with its adapter.
+    ///
+    /// # Errors
+    /// As [`NamedAdapters::assign`].
+    fn for_prompts(
+        &self,
+        names: &[Option<&str>],
+    ) -> Result<PromptAdapters<'_, Self::Model>, ModelError>;
 }
 
 impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
     type Model = M;
 
     fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError> {
-        if let Some(prefix) = prefix::beside(dir)? {
-            return Err(prefix::refused_by_name(&prefix));
+        self.load_opened(name, &AdapterDir::open(dir)?)
+    }
+
+    fn load_opened(
+        &mut self,
+        name: &str,
+        adapter: &AdapterDir,
+    ) -> Result<AttachReport, ModelError> {
+        if let Some(prefix) = prefix::beside(adapter.path())? {
+            return Err(prefix::refused_by_name(prefix.path()));
         }
-        let config = peft::read_config(dir)?;
-        self.map_base(|base| base.prepare(&config))?;
-        let report = self.add(name, dir)?.clone();
+        let config = adapter.config()?;
+        self.map_base(|base| base.prepare(config))?;
+        let report = self.add_dir(name, adapter)?.clone();
         if let Err(error) = self.base().check_adapter(&report) {
             self.remove(name)?;
             return Err(error);
@@ -98,60 +123,43 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
     fn add_trained(
         &mut self,
         name: &str,
-        model: &M,
-        report: &AttachReport,
+        adapted: &Adapted<M>,
         base_model: Option<&str>,
     ) -> Result<(), ModelError> {
-        let options = model.peft_options(report, base_model);
+        let report = adapted.report();
+        let options = adapted.module().peft_options(report, base_model);
         self.map_base(|base| base.prepare(&report.config))?;
-        let adapted = Adapted::from_parts(model.clone(), report.clone());
-        self.add_attached(name, &adapted, &options)?;
+        self.add_attached(name, adapted, &options)?;
         Ok(())
     }
-}
 
-/// Continues prompts, each with its own adapter by name; `None` is the base alone. What comes is what
-/// [`generate_with`] gives for each prompt with its adapter active.
-///
-/// # Errors
-/// As [`generate_with`] and [`NamedAdapters::assign`], and where there are not as many names as prompts.
-pub fn generate_each<M: CausalModel + Module>(
-    adapters: &NamedAdapters<M>,
-    names: &[Option<&str>],
-    prompts: &[Vec<u32>],
-    config: &GenerationConfig,
-    device: &Device,
-    on_token: impl FnMut(usize, u32),
-) -> Result<Vec<Generated>, ModelError> {
-    if names.len() != prompts.len() {
-        return Err(ModelError::Generation {
-            message: format!(
-                "there are {} prompts and {} adapters for them",
-                prompts.len(),
-                names.len()
-            ),
-        });
+    fn for_prompts(&self, names: &[Option<&str>]) -> Result<PromptAdapters<'_, M>, ModelError> {
+        Ok(PromptAdapters {
+            model: self.model(),
+            prompts: names.len(),
+            adapters: self.assign(names)?,
+        })
     }
-    let model = EachOwn {
-        model: adapters.model(),
-        adapters: adapters.assign(names)?,
-    };
-    generate_with(&model, prompts, config, device, on_token)
 }
 
-/// A model in which each prompt of a generation has its own adapter.
-struct EachOwn<'a, M> {
+/// A model with an adapter for each prompt of a generation; see [`ModelAdapters::for_prompts`].
+pub struct PromptAdapters<'a, M> {
     model: &'a M,
+    prompts: usize,
     adapters: BatchAdapters,
 }
 
-impl<M: CausalModel> CausalModel for EachOwn<'_, M> {
+impl<M: CausalModel + Module> CausalModel for PromptAdapters<'_, M> {
     fn vocab_size(&self) -> usize {
         self.model.vocab_size()
     }
 
     fn max_positions(&self) -> usize {
         self.model.max_positions()
+    }
+
+    fn prompts(&self) -> Option<usize> {
+        Some(self.prompts)
     }
 
     fn cache_layers(&self) -> usize {

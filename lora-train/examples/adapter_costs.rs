@@ -29,8 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .with_init(LoraInit::Random)
             .with_seed(index as u64)
             .with_targets(TargetModules::names(["c_attn"]));
-        let (model, report) = base.clone().attach(&lora)?;
-        adapters.add_trained(&format!("a{index}"), &model, &report, None)?;
+        adapters.add_trained(&format!("a{index}"), &base.clone().attach(&lora)?, None)?;
     }
     drop(base);
     let names: Vec<String> = adapters.names().map(String::from).collect();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What a model's recipes have in common.
+/// Values that the recipes of a model share.
 struct Model {
     folder: &'static str,
     name: &'static str,
@@ -222,7 +222,7 @@ fn adapters_have_as_many_parameters_as_the_paper_says() {
         let config = model.shrunk(LAYERS);
         let lora = model.plan("mnli").lora.unwrap();
         let base = Classifier::init(&config, HeadKind::Sequence, 0, &Device::flex()).unwrap();
-        let (_, report) = base.attach(&lora).unwrap();
+        let (_, report) = base.attach(&lora).unwrap().into_parts();
         assert_eq!(report.modules.len(), 2 * LAYERS, "{report}");
         let of_a_layer = report.parameters() / LAYERS;
         assert_eq!(of_a_layer * model.layers, model.parameters, "{report}");

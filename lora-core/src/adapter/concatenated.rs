@@ -5,14 +5,14 @@ use std::collections::HashMap;
 
 /// Concatenated adapters of each parameter, by the id of its set.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cache {
+pub(super) struct Cache {
     pub weights: HashMap<usize, Concatenated>,
     pub biases: HashMap<usize, Tensor<2>>,
 }
 
 /// The concatenated adapters of one weight.
 #[derive(Clone, Debug)]
-pub(crate) struct Concatenated {
+pub(super) struct Concatenated {
     /// Factors `[d_in, R]` and `[R, d_out]`, with R the sum of the ranks; `None` if no adapter has factors.
     pub low_rank: Option<[Tensor<2>; 2]>,
     /// Rank and scale of each adapter.

@@ -40,6 +40,6 @@ pub(crate) use low_rank::StartingFactors;
 pub(crate) use low_rank::expand;
 pub use scope::in_rows;
 pub(crate) use scope::{ActiveAdapter, BatchRows, Key, Selection};
-pub(crate) use set::PutSet;
+pub(crate) use set::AdapterSet;
 pub use switch::AdapterSwitch;
 pub(crate) use values::{AttachedAdapters, base_head, base_value};

@@ -74,10 +74,19 @@ pub(crate) struct BatchRows {
     /// Index in `adapters` of each row's adapter.
     pub indices: Vec<Option<usize>>,
     /// Results that depend on `adapters` alone, kept for the next step of a generation.
-    pub cache: Arc<Mutex<Cache>>,
+    pub(super) cache: Arc<Mutex<Cache>>,
 }
 
 impl BatchRows {
+    /// Joins the adapters that occur, and the index of each row's adapter.
+    pub fn new(adapters: Vec<Key>, indices: Vec<Option<usize>>) -> Self {
+        Self {
+            adapters: Arc::new(adapters),
+            indices,
+            cache: Arc::default(),
+        }
+    }
+
     /// Returns the adapters of these rows.
     pub fn select(&self, rows: &[usize]) -> Self {
         Self {

@@ -4,9 +4,8 @@ use super::entry::AdapterEntry;
 use super::scope::{ActiveAdapter, BatchRows, Key, Selection};
 use crate::bare::is_bare;
 use crate::quantize::PackedWeight;
-use burn::module::{Module, Param, Reparameterization, Reparameterizer};
+use burn::module::{Module, Param, Reparameterization};
 use burn::tensor::Tensor;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,6 +24,21 @@ pub(crate) struct AdapterSet {
 }
 
 impl AdapterSet {
+    /// Joins the entries of a parameter, with its packed weight.
+    pub fn new(
+        entries: Vec<AdapterEntry>,
+        packed: Option<PackedWeight>,
+        selected: ActiveAdapter,
+    ) -> Self {
+        static IDS: AtomicUsize = AtomicUsize::new(0);
+        Self {
+            entries,
+            packed,
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            selected,
+        }
+    }
+
     /// Returns the set on a parameter.
     pub fn on<const D: usize>(param: &Param<Tensor<D>>) -> Option<&Self> {
         param.reparameterization::<Self>()
@@ -85,33 +99,5 @@ impl Reparameterization for AdapterSet {
             None => base,
             Some(entry) => entry.apply(base),
         }
-    }
-}
-
-/// The walk that puts adapter sets on the parameters of a module.
-pub(crate) struct PutSet {
-    /// Entries by the path of the parameter.
-    pub entries: HashMap<String, Vec<AdapterEntry>>,
-    pub selected: ActiveAdapter,
-    /// Packed weights of the parameters that get adapters.
-    pub packed: BTreeMap<String, PackedWeight>,
-}
-
-impl Reparameterizer for PutSet {
-    type Reparam = AdapterSet;
-
-    fn reparameterize<const D: usize>(
-        &mut self,
-        path: &str,
-        param: Param<Tensor<D>>,
-    ) -> (Param<Tensor<D>>, Option<AdapterSet>) {
-        static IDS: AtomicUsize = AtomicUsize::new(0);
-        let set = self.entries.remove(path).map(|entries| AdapterSet {
-            entries,
-            packed: self.packed.remove(path),
-            id: IDS.fetch_add(1, Ordering::Relaxed),
-            selected: self.selected.clone(),
-        });
-        (param, set)
     }
 }

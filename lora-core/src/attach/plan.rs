@@ -10,8 +10,8 @@ use crate::adapter::{AdapterSwitch, base_value};
 use crate::config::LoraConfig;
 use crate::error::LoraError;
 use crate::fingerprint::BaseOutline;
-use crate::layout::{AdaptedModule, Architecture, parameters};
-use crate::quantize::{QuantizedModule, put_packed, quantized_modules, take_packed};
+use crate::layout::{AdaptedModule, Architecture, parameters, put};
+use crate::quantize::{QuantizedModule, quantized_modules, take_packed};
 use burn::module::Module;
 use std::collections::HashMap;
 
@@ -119,7 +119,7 @@ impl AttachPlan {
             adapters,
             switch: report.switch.clone(),
         });
-        let module = put_packed(module, packed);
+        let module = put(module, packed);
         let module = if biases.is_empty() {
             module
         } else {

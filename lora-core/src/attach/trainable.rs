@@ -1,7 +1,7 @@
 //! Counts of trainable and frozen parameters, and the memory that they take.
 
-use crate::layout::{is_in_packed, reparameterization_depth};
-use burn::module::{Module, ModuleVisitor, Param};
+use crate::layout::{Place, Visit, visit};
+use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 use std::fmt;
 
@@ -48,66 +48,47 @@ impl fmt::Display for TrainableSummary {
 /// Counts the float parameters of a module, adapters included. A packed weight counts with the number of its unpacked values
 /// and the bytes of its packed ones.
 pub fn trainable_summary<M: Module>(module: &M) -> TrainableSummary {
-    let mut count = Count::default();
     // A parameter shows only on an autodiff device that it is trainable.
-    let autodiff = module.devices().iter().any(|device| device.is_autodiff());
-    if autodiff {
-        module.visit(&mut count);
+    if module.devices().iter().any(|device| device.is_autodiff()) {
+        visit(module, Count::default()).summary
     } else {
-        module.clone().train().visit(&mut count);
+        visit(&module.clone().train(), Count::default()).summary
     }
-    count.summary
 }
 
 /// The walk that counts.
 #[derive(Default)]
 struct Count {
     summary: TrainableSummary,
-    path: Vec<String>,
-    containers: Vec<String>,
-    /// Size in bytes of the parameter visited last, if it is a placeholder for a packed weight.
+    /// Size in bytes of the frozen parameter visited last, which is a placeholder if a packed weight follows.
     last: usize,
 }
 
-impl ModuleVisitor for Count {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.push(name.into());
-        self.containers.push(container.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-        self.containers.pop();
-    }
-
-    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        if is_in_packed(&self.path, &self.containers) {
-            let value = param.val();
-            let bytes = value.shape().num_elements() * value.dtype().size();
-            // The matrix itself is a placeholder without memory.
-            self.summary.frozen_bytes -= std::mem::take(&mut self.last);
-            self.summary.frozen_bytes += bytes;
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl Visit for Count {
+    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
         let value = param.base();
         let elements = value.shape().num_elements();
         let bytes = elements * value.dtype().size();
-        if is_in_packed(&self.path, &self.containers) {
+        if place.is_packed() {
             self.summary.frozen_bytes += bytes;
-            return;
-        }
-        let adapter = reparameterization_depth(&self.containers).is_some();
-        if value.is_require_grad() {
+        } else if value.is_require_grad() {
             self.summary.trainable += elements;
             self.summary.trainable_bytes += bytes;
         } else {
             self.summary.frozen += elements;
             self.summary.frozen_bytes += bytes;
-            if !adapter {
+            if !place.is_attached() {
                 self.last = bytes;
             }
+        }
+    }
+
+    fn int<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D, Int>>) {
+        if place.is_packed() {
+            let value = param.val();
+            // The matrix itself is a placeholder without memory.
+            self.summary.frozen_bytes -= std::mem::take(&mut self.last);
+            self.summary.frozen_bytes += value.shape().num_elements() * value.dtype().size();
         }
     }
 }

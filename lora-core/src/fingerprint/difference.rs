@@ -1,12 +1,13 @@
-//! Comparison of bases, as far as their fingerprints tell.
+//! Comparison of fingerprints.
 
+use super::base::BaseFingerprint;
+use super::hash::hash_of_values;
 use super::outline::BaseOutline;
-use super::{BaseFingerprint, hash_of_values};
 use crate::error::BaseDifference;
 use burn::module::Module;
 
 impl BaseFingerprint {
-    /// Compares with another base; `None` if no difference is known.
+    /// Returns the difference to another base; `None` if no difference is known.
     pub fn difference(&self, other: &Self) -> Option<BaseDifference> {
         let common = self.values.iter().filter_map(|(name, sample)| {
             let other = other.values.get(name)?;
@@ -17,7 +18,7 @@ impl BaseFingerprint {
                 known: Some((name.clone(), sample.shape.clone(), other.shape.clone())),
             });
         }
-        // Hashes of all tensors are of the same ones only where the same are left out.
+        // The hashes cover the same tensors only if the same ones are left out.
         if self.without == other.without && self.shapes != other.shapes {
             return Some(BaseDifference::Shapes { known: None });
         }
@@ -25,8 +26,8 @@ impl BaseFingerprint {
         values(differing.map(|(name, ..)| name.clone()).collect())
     }
 
-    /// Compares with the base of a module. With `whole`, all tensors must be the same; without, layers around the adapted
-    /// ones may differ, such as a new head.
+    /// Returns the difference to the base of a module. With `whole`, all tensors are compared; without it, other layers may
+    /// differ, such as a new head.
     pub(crate) fn difference_to<M: Module>(
         &self,
         module: &M,

@@ -1,13 +1,13 @@
-//! Tensors that a fingerprint is made of, before any value is read.
+//! The tensors that a fingerprint is computed from, without their values.
 
-use super::digits;
+use super::hash::digits;
 use crate::layout::{
     AdaptedModule, Architecture, LayerKind, Parameters, SavedParameter, is_inside,
 };
 use crate::quantize::QuantizedModule;
 use sha2::{Digest, Sha256};
 
-/// Tensors of a base.
+/// The tensors of a base.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BaseOutline {
     /// All tensors, by name.
@@ -18,20 +18,21 @@ pub(crate) struct BaseOutline {
     pub samples: Vec<BaseTensor>,
 }
 
-/// Tensor of a base.
+/// A tensor of the base.
 #[derive(Clone, Debug)]
 pub(crate) struct BaseTensor {
     /// Name in files.
     pub name: String,
     /// Path in the module.
     pub path: String,
-    /// Shape as in the module.
+    /// Shape in the module.
     pub shape: Vec<usize>,
-    /// True if it is packed: only its shape counts then.
+    /// True if it is quantized: only its shape is compared.
     pub quantized: bool,
 }
 
 impl BaseOutline {
+    /// Collects the tensors of a base under these adapters.
     pub fn new(
         parameters: &Parameters,
         adapted: &[AdaptedModule],
@@ -61,10 +62,8 @@ impl BaseOutline {
         };
         let mut embeddings = parameters.matrices.iter();
         let embedding = embeddings.find(|matrix| {
-            let trains = saved
-                .iter()
-                .any(|saved| saved.parameter == matrix.parameter);
-            matrix.kind == LayerKind::Embedding && !trains
+            let is_saved = saved.iter().any(|s| s.parameter == matrix.parameter);
+            matrix.kind == LayerKind::Embedding && !is_saved
         });
         let paths = [
             adapted.first().map(|module| &module.parameter),
@@ -88,7 +87,7 @@ impl BaseOutline {
         !without.iter().any(|module| is_inside(name, module))
     }
 
-    /// Hashes the names and shapes of all tensors but those in some modules.
+    /// Hashes the names and shapes of all tensors except those in some modules.
     pub fn shapes(&self, without: &[String]) -> String {
         let mut hash = Sha256::new();
         for tensor in &self.tensors {

@@ -7,7 +7,8 @@
 //! | `fused` | [`FusedProjection`], [`FusedLayout`] and the adapted [`Slices`] of one |
 //! | `kind` | [`LayerKind`], [`AdapterPath`] |
 //! | `names` | comparison of dotted paths |
-//! | `parameters` | the walk that lists the parameters of a module |
+//! | `walk` | walks over the parameters of a module, and their places |
+//! | `parameters` | lists of the parameters of a module, and of the matrices that can be adapted |
 //! | `adapted_module`, `saved_parameter` | [`AdaptedModule`], [`SavedParameter`]: what an attach reports |
 //! | `id` | ids and hashes that are the same in every process |
 
@@ -20,6 +21,7 @@ mod kind;
 mod names;
 mod parameters;
 mod saved_parameter;
+mod walk;
 
 pub use adapted_module::AdaptedModule;
 pub use architecture::Architecture;
@@ -29,8 +31,6 @@ pub use id::param_id;
 pub(crate) use id::stable_hash;
 pub use kind::{AdapterPath, LayerKind};
 pub(crate) use names::{ends_in, is_inside, module_of};
-pub(crate) use parameters::{
-    ADAPTER_COMPONENT, Matrix, PACKED_COMPONENT, Parameter, Parameters, is_in_packed, parameters,
-    reparameterization_depth,
-};
+pub(crate) use parameters::{Matrix, Parameter, Parameters, parameters};
 pub use saved_parameter::SavedParameter;
+pub(crate) use walk::{ADAPTER_COMPONENT, PACKED_COMPONENT, Place, Visit, put, visit};

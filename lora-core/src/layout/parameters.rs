@@ -2,15 +2,9 @@
 
 use super::architecture::Architecture;
 use super::kind::{AdapterPath, LayerKind};
-use burn::module::{Module, ModuleVisitor, Param};
+use super::walk::{Place, Visit, visit};
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-
-/// The path component that Burn puts before an adapter's own parameters.
-pub(crate) const ADAPTER_COMPONENT: &str = "lora";
-/// The path component before the parameters of a packed weight.
-pub(crate) const PACKED_COMPONENT: &str = "packed";
-/// Burn's name for the container of all that is put on a parameter.
-const REPARAMETERIZATION: &str = "Reparameterization";
 
 /// A weight matrix that can be adapted.
 #[derive(Clone, Debug)]
@@ -52,33 +46,15 @@ pub(crate) struct Parameters {
 
 /// Lists the parameters of a module.
 pub(crate) fn parameters<M: Module>(module: &M, architecture: &Architecture) -> Parameters {
-    let mut walk = Walk {
+    let list = List {
         architecture,
-        path: Vec::new(),
-        containers: Vec::new(),
         parameters: Parameters::default(),
     };
-    module.visit(&mut walk);
-    walk.parameters
+    visit(module, list).parameters
 }
 
-/// Returns the number of components before what is put on a parameter, `None` for a parameter of the module itself.
-pub(crate) fn reparameterization_depth(containers: &[String]) -> Option<usize> {
-    containers.iter().position(|c| c == REPARAMETERIZATION)
-}
-
-/// Returns true if a path leads into a packed weight.
-pub(crate) fn is_in_packed(path: &[String], containers: &[String]) -> bool {
-    // `weight.packed.…`, or within an adapter `weight.lora.packed.…`.
-    reparameterization_depth(containers)
-        .is_some_and(|depth| path[depth..].iter().take(2).any(|c| c == PACKED_COMPONENT))
-}
-
-struct Walk<'a> {
+struct List<'a> {
     architecture: &'a Architecture,
-    path: Vec<String>,
-    /// Types of the modules around the parameter, such as `Struct:LoraLinear`.
-    containers: Vec<String>,
     parameters: Parameters,
 }
 
@@ -90,34 +66,22 @@ fn module_path(parameter: &str) -> String {
         .to_string()
 }
 
-impl ModuleVisitor for Walk<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.push(name.into());
-        self.containers.push(container.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-        self.containers.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if reparameterization_depth(&self.containers).is_some() {
+impl Visit for List<'_> {
+    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
+        if place.is_attached() {
             // The matrix visited last is the one that this adapter is on.
-            if let Some(matrix) = self.parameters.matrices.last_mut()
-                && !is_in_packed(&self.path, &self.containers)
-            {
+            let matrix = self.parameters.matrices.last_mut();
+            if let Some(matrix) = matrix.filter(|_| !place.is_packed()) {
                 matrix.adapted = true;
             }
             return;
         }
-        let container = self.containers.last().map_or("", String::as_str);
-        let container = container.rsplit(':').next().unwrap_or_default();
+        let layer = place.layer();
         let shape = param.lazy_shape();
-        let path = self.path.join(".");
+        let path = place.path();
         let name = self.architecture.tensor_name(&path);
         let module = module_path(&name);
-        let is_linear_layer = matches!(container, "Linear" | "LoraLinear");
+        let is_linear_layer = matches!(layer, "Linear" | "LoraLinear");
         let transposed = D == 2 && is_linear_layer && !self.architecture.is_conv1d(&module);
         self.parameters.all.push(Parameter {
             path: path.clone(),
@@ -125,11 +89,11 @@ impl ModuleVisitor for Walk<'_> {
             shape: shape.to_vec(),
             transposed,
         });
-        if let (Some(layer), true) = (path.strip_suffix(".bias"), is_linear_layer) {
+        if let (Some(prefix), true) = (path.strip_suffix(".bias"), is_linear_layer) {
             // Burn's layers have their weight first.
             let weight = self.parameters.matrices.last_mut();
             let layer_weight =
-                weight.filter(|w| w.parameter.strip_suffix(".weight") == Some(layer));
+                weight.filter(|w| w.parameter.strip_suffix(".weight") == Some(prefix));
             if let Some(weight) = layer_weight {
                 weight.bias = Some(path);
             }
@@ -138,7 +102,7 @@ impl ModuleVisitor for Walk<'_> {
         if D != 2 {
             return;
         }
-        let (kind, adapter_path) = match container {
+        let (kind, adapter_path) = match layer {
             "LoraLinear" => (LayerKind::Linear, AdapterPath::Activation),
             "LoraEmbedding" => (LayerKind::Embedding, AdapterPath::Activation),
             "Embedding" => (LayerKind::Embedding, AdapterPath::Composed),

@@ -2,17 +2,19 @@
 
 use super::build::{BuildEntries, NamedAdapter};
 use super::name::{by_similarity, check_name};
-use crate::adapter::{ActiveAdapter, AdapterEntry, AdapterSwitch, Key, PutSet, base_value};
+use crate::adapter::{ActiveAdapter, AdapterEntry, AdapterSet, AdapterSwitch, Key, base_value};
 use crate::attach::{Adapted, AdapterWeights, AttachPlan, AttachReport};
 use crate::error::LoraError;
 use crate::file::{
     self, AdapterDir, AdapterTensors, Parts, PeftOptions, StoredAdapter, WEIGHTS_FILE, read_weights,
 };
-use crate::layout::{AdapterPath, Architecture, LayerKind, SavedParameter, parameters};
-use crate::quantize::{put_packed, take_packed};
-use burn::module::{Module, ModuleVisitor, Param};
+use crate::layout::{
+    AdapterPath, Architecture, LayerKind, Place, SavedParameter, Visit, parameters, put, visit,
+};
+use crate::quantize::take_packed;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A base with several named adapters, of which one or none is active, or another one for each example of a
@@ -75,7 +77,7 @@ impl<M: Module> NamedAdapters<M> {
             });
         }
         // A lazy parameter would be initialized anew in each clone.
-        base.visit(&mut InitParameters);
+        visit(&base, InitParameters);
         Ok(Self {
             model: base.clone(),
             base,
@@ -310,9 +312,8 @@ impl<M: Module> NamedAdapters<M> {
     ) -> Result<&AttachReport, LoraError> {
         let (report, weights) = plan.complete(&self.base, weights)?;
         let key = self.next;
-        let mut build = BuildEntries::new(key, name, &report, weights);
-        self.base.visit(&mut build);
-        let entries = build.entries;
+        let build = BuildEntries::new(key, name, &report, weights);
+        let entries = visit(&self.base, build).entries;
         let batch_wide = self.batch_wide(&entries);
         self.next += 1;
         self.named.push(NamedAdapter {
@@ -329,19 +330,21 @@ impl<M: Module> NamedAdapters<M> {
     }
 
     fn rebuild(&mut self) {
-        let mut entries: HashMap<String, Vec<AdapterEntry>> = HashMap::new();
+        let mut entries: BTreeMap<String, Vec<AdapterEntry>> = BTreeMap::new();
         for (path, entry) in self.named.iter().flat_map(|named| &named.entries) {
             entries.entry(path.clone()).or_default().push(entry.clone());
         }
-        // Burn puts one thing on a parameter: with adapters, the packed weight goes into their set.
         let (bare, mut packed) = take_packed(self.base.clone());
-        let in_sets = entries.keys().filter_map(|path| packed.remove_entry(path));
-        let model = bare.apply_reparameterization(PutSet {
-            packed: in_sets.collect(),
-            entries,
-            selected: self.selected.clone(),
+        // Burn puts one thing on a parameter: with adapters, the packed weight goes into their set.
+        let sets = entries.into_iter().map(|(path, entries)| {
+            let packed = packed.remove(&path);
+            (
+                path,
+                AdapterSet::new(entries, packed, self.selected.clone()),
+            )
         });
-        self.model = put_packed(model, packed);
+        let sets = sets.collect();
+        self.model = put(put(bare, sets), packed);
     }
 
     /// Finds a parameter that cannot differ between the examples of a batch: layers of other crates read it, or an embedding
@@ -367,8 +370,8 @@ impl<M: Module> NamedAdapters<M> {
 /// The walk that initializes lazy parameters.
 struct InitParameters;
 
-impl ModuleVisitor for InitParameters {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl Visit for InitParameters {
+    fn float<const D: usize>(&mut self, _place: &Place, param: &Param<Tensor<D>>) {
         let _ = param.base();
     }
 }

@@ -4,14 +4,13 @@ use crate::adapter::{AdapterEntry, AdapterSwitch, AttachedAdapters, Key, LoraBia
 use crate::attach::{AdapterSpec, AdapterValues, AdapterWeights, AttachReport, parameter};
 use crate::error::LoraError;
 use crate::file::PeftOptions;
-use crate::layout::{AdaptedModule, SavedParameter};
-use burn::module::{Module, ModuleVisitor, Param};
+use crate::layout::{AdaptedModule, Place, SavedParameter, Visit};
+use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::HashMap;
 
 /// The walk through the base that creates the entries of an adapter on the devices of its parameters.
 pub(super) struct BuildEntries<'a> {
-    path: Vec<String>,
     key: Key,
     name: &'a str,
     adapters: HashMap<String, (&'a AdaptedModule, AdapterValues)>,
@@ -40,7 +39,6 @@ impl<'a> BuildEntries<'a> {
             values_by_path.insert(module.parameter.clone(), (module, values));
         }
         Self {
-            path: Vec::new(),
             key,
             name,
             adapters: values_by_path,
@@ -52,17 +50,9 @@ impl<'a> BuildEntries<'a> {
     }
 }
 
-impl ModuleVisitor for BuildEntries<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
+impl Visit for BuildEntries<'_> {
+    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
+        let path = place.path();
         let device = param.lazy_device();
         // The ids of parameters differ between the adapters of a set.
         let own = format!("{path}.{}", self.name);

@@ -79,11 +79,7 @@ impl<M: Module> NamedAdapters<M> {
         }
         Ok(BatchAdapters {
             selected: self.selected().clone(),
-            rows: Arc::new(BatchRows {
-                adapters: Arc::new(adapters),
-                indices,
-                cache: Arc::default(),
-            }),
+            rows: Arc::new(BatchRows::new(adapters, indices)),
         })
     }
 

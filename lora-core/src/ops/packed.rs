@@ -24,16 +24,16 @@ pub trait PackedOps: Backend {
     /// Dequantizes the weight to `[d_in, d_out]`.
     ///
     /// # Shapes
-    /// - `codes`: `[blocks · 2 · bits]`, `scales`: `[blocks]`
+    /// - `packed`: `[blocks · 2 · bits]`, `scales`: `[blocks]`
     #[fusion(default)]
     fn unpack(
-        codes: IntTensor<Self>,
+        packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
         bits: usize,
         d_in: usize,
         d_out: usize,
     ) -> FloatTensor<Self> {
-        composed_unpack::<Self>(codes, scales, bits, d_in, d_out)
+        composed_unpack::<Self>(packed, scales, bits, d_in, d_out)
     }
 
     /// Computes `x W` with the packed `W`.
@@ -47,35 +47,35 @@ pub trait PackedOps: Backend {
     #[fusion(default)]
     fn packed_linear(
         x: FloatTensor<Self>,
-        codes: IntTensor<Self>,
+        packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
         bits: usize,
         d_in: usize,
         d_out: usize,
     ) -> FloatTensor<Self> {
-        Self::linear(x, Self::unpack(codes, scales, bits, d_in, d_out), None)
+        Self::linear(x, Self::unpack(packed, scales, bits, d_in, d_out), None)
     }
 }
 
 /// Dequantizes by operations of every backend.
 fn composed_unpack<B: Backend>(
-    codes: IntTensor<B>,
+    packed: IntTensor<B>,
     scales: FloatTensor<B>,
     bits: usize,
     d_in: usize,
     d_out: usize,
 ) -> FloatTensor<B> {
-    let words = codes.shape()[0];
+    let words = packed.shape()[0];
     let blocks = scales.shape()[0];
     let (device, dtype) = (scales.device(), scales.dtype());
-    let codes = B::int_reshape(codes, Shape::new([words, 1]));
-    let code = |index: usize| {
+    let packed = B::int_reshape(packed, Shape::new([words, 1]));
+    let integer = |index: usize| {
         // A right shift of a negative integer fills with ones, which the mask removes.
         let shift = (index * bits) as i64;
-        let shifted = B::bitwise_right_shift_scalar(codes.clone(), shift.into());
+        let shifted = B::bitwise_right_shift_scalar(packed.clone(), shift.into());
         B::bitwise_and_scalar(shifted, ((1i64 << bits) - 1).into())
     };
-    let codes = B::int_cat((0..WORD / bits).map(code).collect(), 1); // [words, values per word]
+    let integers = B::int_cat((0..WORD / bits).map(integer).collect(), 1); // [words, values per word]
     let values = match bits {
         4 => {
             let table = B::float_from_data(TensorData::new(NF4.to_vec(), [16]), &device);
@@ -83,11 +83,11 @@ fn composed_unpack<B: Backend>(
             B::float_select(
                 table,
                 0,
-                B::int_reshape(codes, Shape::new([blocks * BLOCK])),
+                B::int_reshape(integers, Shape::new([blocks * BLOCK])),
             )
         }
         _ => B::float_sub_scalar(
-            B::int_into_float(codes, dtype.into()),
+            B::int_into_float(integers, dtype.into()),
             i64::from(INT8_OFFSET).into(),
         ),
     };
@@ -106,7 +106,7 @@ fn composed_unpack<B: Backend>(
 #[cfg(feature = "flex")]
 impl PackedOps for burn::backend::Flex {
     fn unpack(
-        codes: IntTensor<Self>,
+        packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
         bits: usize,
         d_in: usize,
@@ -114,14 +114,14 @@ impl PackedOps for burn::backend::Flex {
     ) -> FloatTensor<Self> {
         use burn::backend::ops::FloatTensorOps;
         use burn::tensor::DType;
-        if codes.dtype() != DType::I32 || scales.dtype() != DType::F32 {
-            return composed_unpack::<Self>(codes, scales, bits, d_in, d_out);
+        if packed.dtype() != DType::I32 || scales.dtype() != DType::F32 {
+            return composed_unpack::<Self>(packed, scales, bits, d_in, d_out);
         }
-        let (codes, scales) = (codes.to_contiguous(), scales.to_contiguous());
-        let (codes, scales) = (codes.storage::<i32>(), scales.storage::<f32>());
+        let (packed, scales) = (packed.to_contiguous(), scales.to_contiguous());
+        let (packed, scales) = (packed.storage::<i32>(), scales.storage::<f32>());
         let values = match bits {
-            4 => super::kernels::unpack_nf4(codes, scales, d_in * d_out),
-            _ => super::kernels::unpack_int8(codes, scales, d_in * d_out),
+            4 => super::kernels::unpack_nf4(packed, scales, d_in * d_out),
+            _ => super::kernels::unpack_int8(packed, scales, d_in * d_out),
         };
         let weight = FloatTensor::<Self>::from_data(TensorData::new(values, [d_out, d_in]));
         Self::float_swap_dims(weight, 0, 1)
@@ -136,7 +136,7 @@ struct PackedLinearBackward;
 /// Packed weight, saved for the backward pass.
 #[derive(Clone, Debug)]
 struct Packed<C, S> {
-    codes: C,
+    packed: C,
     scales: S,
     bits: usize,
     d_in: usize,
@@ -156,13 +156,13 @@ impl<B: Backend + PackedOps> Backward<B, 1> for PackedLinearBackward {
         let grad = grads.consume::<B>(&ops.node);
         if let Some(node) = node_x {
             let Packed {
-                codes,
+                packed,
                 scales,
                 bits,
                 d_in,
                 d_out,
             } = ops.state;
-            let w = B::unpack(codes, scales, bits, d_in, d_out);
+            let w = B::unpack(packed, scales, bits, d_in, d_out);
             grads.register::<B>(node.id, B::linear_x_backward(w, grad));
         }
     }
@@ -170,20 +170,20 @@ impl<B: Backend + PackedOps> Backward<B, 1> for PackedLinearBackward {
 
 impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
     fn unpack(
-        codes: IntTensor<Self>,
+        packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
         bits: usize,
         d_in: usize,
         d_out: usize,
     ) -> FloatTensor<Self> {
         // The weight is frozen: it has no gradient.
-        let weight = B::unpack(codes, scales.into_primitive(), bits, d_in, d_out);
+        let weight = B::unpack(packed, scales.into_primitive(), bits, d_in, d_out);
         <Self as AutodiffBackend>::from_inner(weight)
     }
 
     fn packed_linear(
         x: FloatTensor<Self>,
-        codes: IntTensor<Self>,
+        packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
         bits: usize,
         d_in: usize,
@@ -195,13 +195,13 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
             .compute_bound()
             .stateful();
         let weight = Packed {
-            codes: codes.clone(),
+            packed: packed.clone(),
             scales: scales.clone(),
             bits,
             d_in,
             d_out,
         };
-        let y = B::packed_linear(x.into_primitive(), codes, scales, bits, d_in, d_out);
+        let y = B::packed_linear(x.into_primitive(), packed, scales, bits, d_in, d_out);
         match prepared {
             OpsKind::Tracked(prep) => prep.finish(weight, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
@@ -214,13 +214,13 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
 /// # Panics
 /// Panics on shapes that do not match, and on a backend whose feature of this crate is off.
 pub(crate) fn unpack(
-    codes: Tensor<1, Int>,
+    packed: Tensor<1, Int>,
     scales: Tensor<1>,
     bits: usize,
     [d_in, d_out]: [usize; 2],
 ) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as PackedOps>::unpack(
-        codes.into_dispatch(),
+        packed.into_dispatch(),
         scales.into_dispatch(),
         bits,
         d_in,
@@ -234,14 +234,14 @@ pub(crate) fn unpack(
 /// Panics in the cases of [`unpack`].
 pub(crate) fn packed_linear<const D: usize>(
     x: Tensor<D>,
-    codes: Tensor<1, Int>,
+    packed: Tensor<1, Int>,
     scales: Tensor<1>,
     bits: usize,
     [d_in, d_out]: [usize; 2],
 ) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as PackedOps>::packed_linear(
         x.into_dispatch(),
-        codes.into_dispatch(),
+        packed.into_dispatch(),
         scales.into_dispatch(),
         bits,
         d_in,
@@ -264,20 +264,20 @@ mod tests {
         for (bits, [d_in, d_out]) in SIZES {
             let blocks = (d_in * d_out).div_ceil(BLOCK);
             let words = blocks * BLOCK * bits / WORD;
-            // All bits occur, the highest too: words of both signs.
-            let codes = (0..words as u32).map(|i| i.wrapping_mul(2_654_435_761) as i32);
+            // All bits occur, the highest too: integers of both signs.
+            let packed = (0..words as u32).map(|i| i.wrapping_mul(2_654_435_761) as i32);
             let scales = (0..blocks).map(|i| 0.1 + i as f32 * 0.37);
             let device = Default::default();
-            let codes = TensorData::new(codes.collect::<Vec<i32>>(), [words]);
-            let codes =
-                <Flex as burn::backend::ops::IntTensorOps<Flex>>::int_from_data(codes, &device);
+            let packed = TensorData::new(packed.collect::<Vec<i32>>(), [words]);
+            let packed =
+                <Flex as burn::backend::ops::IntTensorOps<Flex>>::int_from_data(packed, &device);
             let scales = TensorData::new(scales.collect::<Vec<f32>>(), [blocks]);
             let scales = <Flex as burn::backend::ops::FloatTensorOps<Flex>>::float_from_data(
                 scales, &device,
             );
             let ours =
-                <Flex as PackedOps>::unpack(codes.clone(), scales.clone(), bits, d_in, d_out);
-            let composed = composed_unpack::<Flex>(codes, scales, bits, d_in, d_out);
+                <Flex as PackedOps>::unpack(packed.clone(), scales.clone(), bits, d_in, d_out);
+            let composed = composed_unpack::<Flex>(packed, scales, bits, d_in, d_out);
             let (ours, composed) = (ours.to_contiguous(), composed.to_contiguous());
             assert_eq!(
                 ours.storage::<f32>(),

@@ -8,7 +8,7 @@ use super::weight::{PackedWeight, placeholder};
 use crate::bare::bare;
 use crate::config::closest;
 use crate::error::LoraError;
-use crate::layout::{ForArchitecture, Matrix, is_inside, parameters};
+use crate::layout::{ForArchitecture, Matrix, is_inside, parameters, put};
 use burn::module::{Module, Param, ParamId, Reparameterizer};
 use burn::tensor::{Device, Tensor};
 use std::collections::BTreeMap;
@@ -132,7 +132,7 @@ pub fn quantized_weight(
     let packed = packed.ok_or_else(|| refused(module, NOT_FINITE))?;
     let empty = Param::initialized(id, placeholder(shape.into(), device)).set_require_grad(false);
     // Alone, a parameter is a module without a path.
-    Ok(put_packed(empty, BTreeMap::from([(String::new(), packed)])))
+    Ok(put(empty, BTreeMap::from([(String::new(), packed)])))
 }
 
 const NOT_FINITE: &str = "its weight has values that are not finite";
@@ -185,26 +185,5 @@ pub(crate) fn take_packed<M: Module>(module: M) -> (M, BTreeMap<String, PackedWe
         (module, packed)
     } else {
         (bare(|| module.materialize()), packed)
-    }
-}
-
-/// Puts packed weights on parameters without reparameterization.
-pub(crate) fn put_packed<M: Module>(module: M, packed: BTreeMap<String, PackedWeight>) -> M {
-    struct Put(BTreeMap<String, PackedWeight>);
-    impl Reparameterizer for Put {
-        type Reparam = PackedWeight;
-
-        fn reparameterize<const D: usize>(
-            &mut self,
-            path: &str,
-            param: Param<Tensor<D>>,
-        ) -> (Param<Tensor<D>>, Option<PackedWeight>) {
-            (param, self.0.remove(path))
-        }
-    }
-    if packed.is_empty() {
-        module
-    } else {
-        module.apply_reparameterization(Put(packed))
     }
 }

@@ -1,48 +1,28 @@
 //! The walk that finds the packed weights of a module.
 
 use super::weight::PackedWeight;
-use crate::layout::{is_in_packed, reparameterization_depth};
-use burn::module::{Module, ModuleVisitor, Param};
+use crate::layout::{Place, Visit, visit};
+use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 use std::any::Any;
 use std::collections::BTreeMap;
 
 /// Returns the packed weights of a module, by the path of their parameter. They share memory with the module.
 pub(crate) fn packed_weights<M: Module>(module: &M) -> BTreeMap<String, PackedWeight> {
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.found
+    visit(module, Collect::default()).found
 }
 
 #[derive(Default)]
 struct Collect {
-    path: Vec<String>,
-    containers: Vec<String>,
     /// Path and shape of the matrix visited last: packed values belong to it.
     matrix: Option<(String, [usize; 2])>,
     codes: Option<Param<Tensor<1, Int>>>,
     found: BTreeMap<String, PackedWeight>,
 }
 
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.push(name.into());
-        self.containers.push(container.into());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-        self.containers.pop();
-    }
-
-    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        if is_in_packed(&self.path, &self.containers) {
-            self.codes = (param as &dyn Any).downcast_ref().cloned();
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if is_in_packed(&self.path, &self.containers) {
+impl Visit for Collect {
+    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
+        if place.is_packed() {
             let scales: Option<&Param<Tensor<1>>> = (param as &dyn Any).downcast_ref();
             let parts = (self.codes.take(), scales, &self.matrix);
             let (Some(codes), Some(scales), Some((path, shape))) = parts else {
@@ -51,9 +31,15 @@ impl ModuleVisitor for Collect {
             if let Some(packed) = PackedWeight::from_parts(codes, scales.clone(), *shape) {
                 self.found.insert(path.clone(), packed);
             }
-        } else if reparameterization_depth(&self.containers).is_none() {
+        } else if !place.is_attached() {
             let shape = param.lazy_shape();
-            self.matrix = (D == 2).then(|| (self.path.join("."), [shape[0], shape[1]]));
+            self.matrix = (D == 2).then(|| (place.path(), [shape[0], shape[1]]));
+        }
+    }
+
+    fn int<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D, Int>>) {
+        if place.is_packed() {
+            self.codes = (param as &dyn Any).downcast_ref().cloned();
         }
     }
 }

@@ -17,7 +17,7 @@ mod kind;
 mod report;
 mod weight;
 
-pub(crate) use apply::{put_packed, take_packed};
+pub(crate) use apply::take_packed;
 pub use apply::{quantize, quantized_weight};
 pub(crate) use collect::packed_weights;
 pub use config::QuantizeConfig;

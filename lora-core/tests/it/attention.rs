@@ -14,7 +14,7 @@ const TOLERANCE: f32 = 3e-6;
 struct Case {
     name: &'static str,
     causal: bool,
-    /// Whether the bias has a gradient; `None` where there is none.
+    /// True if the bias has a gradient; `None` without a bias.
     bias: Option<bool>,
 }
 
@@ -54,9 +54,12 @@ fn values_and_gradients_are_pytorchs() {
             let get = |part: &str| fixture.tensor::<4>(&format!("{name}.{part}"), &device);
             let expected = |part: &str| fixture.values(&format!("{name}.{part}"));
             let [q, k, v] = ["q", "k", "v"].map(|part| get(part).require_grad());
-            let bias = bias.map(|grad| match grad {
-                true => get("bias").require_grad(),
-                false => get("bias"),
+            let bias = bias.map(|grad| {
+                if grad {
+                    get("bias").require_grad()
+                } else {
+                    get("bias")
+                }
             });
             let mut attention = ScaledDotProduct::new(f64::from(expected("scale")[0]));
             if causal {
@@ -189,9 +192,10 @@ fn many_queries_are_attended_as_in_float64() {
                 let last =
                     (place(queries) + (keys - queries.min(keys)) as i64).reshape([queries, 1]);
                 let behind = place(keys).reshape([1, keys]).greater(last);
-                let scores = match causal {
-                    true => scores.mask_fill(behind.unsqueeze(), f32::NEG_INFINITY),
-                    false => scores,
+                let scores = if causal {
+                    scores.mask_fill(behind.unsqueeze(), f32::NEG_INFINITY)
+                } else {
+                    scores
                 };
                 softmax(scores, 3).matmul(v)
             };

@@ -1,4 +1,4 @@
-//! What PEFT's `add_weighted_adapter` makes of adapters is what is made of them here.
+//! Combined adapters equal those of PEFT's `add_weighted_adapter`.
 
 use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine};
 use lora_core::files::Overwrite;

@@ -1,4 +1,4 @@
-//! Integration tests, one module a subject, in one binary: linking Burn once a test file takes minutes.
+//! Integration tests: one module for each subject, all in one binary, since each binary links Burn again.
 #![recursion_limit = "256"]
 
 mod adapters;

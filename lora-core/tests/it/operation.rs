@@ -152,7 +152,7 @@ fn gradient_checkpointing_changes_nothing() {
     check::<3>(&fixture, "linear3", &device);
 }
 
-/// Against Burn's own, of which every backend has one.
+/// Compares with Burn's own operation, which every backend has.
 #[test]
 fn gelu_has_the_values_and_gradients_of_burns() {
     let device = Device::flex().autodiff();
@@ -172,7 +172,7 @@ fn gelu_has_the_values_and_gradients_of_burns() {
     assert_close(our_gradient, &host(burns_gradient), 1e-6, "gradients");
 }
 
-/// Against Burn's own, for rows of odd lengths, of one number, and longer than a piece of work.
+/// Compares with Burn's own operation for rows of odd lengths, of one number, and longer than a piece of work.
 #[test]
 fn softmax_has_the_values_and_gradients_of_burns() {
     let device = Device::flex().autodiff();
@@ -182,9 +182,10 @@ fn softmax_has_the_values_and_gradients_of_burns() {
             let x = (ids.float() * 0.37).sin() * 6.0;
             let x = x.reshape([2, rows, width]).require_grad();
             let weights = (x.clone().detach() * 1.7).cos();
-            let y = match ours {
-                true => lora_core::ops::softmax(x.clone()),
-                false => burn::tensor::activation::softmax(x.clone(), 2),
+            let y = if ours {
+                lora_core::ops::softmax(x.clone())
+            } else {
+                burn::tensor::activation::softmax(x.clone(), 2)
             };
             let grads = (y.clone() * weights).sum().backward();
             (y, x.grad(&grads).unwrap())

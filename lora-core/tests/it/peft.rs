@@ -1,4 +1,4 @@
-//! PEFT directories: what PEFT wrote is read, what is written reads back, what is wrong is refused.
+//! PEFT directories: files of PEFT are read, files of ours read back, and wrong ones are refused.
 
 use crate::common::{self, assert_close, fixture, fixtures};
 use burn::module::{Module, Param};
@@ -415,9 +415,10 @@ struct Ones;
 
 impl burn::module::ModuleMapper for Ones {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match param.is_require_grad() {
-            false => param,
-            true => param.map(|t| (t.ones_like() * 0.3).detach().require_grad()),
+        if param.is_require_grad() {
+            param.map(|t| (t.ones_like() * 0.3).detach().require_grad())
+        } else {
+            param
         }
     }
 }

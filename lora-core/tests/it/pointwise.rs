@@ -17,9 +17,12 @@ fn norm_is_pytorchs<const D: usize>(fixture: &Tensors, name: &str, device: &Devi
     let expected = |part: &str| fixture.values(&format!("{name}.{part}"));
     for affine in [true, false] {
         let x = get("x").require_grad();
-        let [gamma, beta] = ["gamma", "beta"].map(|part| match affine {
-            true => vector(part).require_grad(),
-            false => vector(part),
+        let [gamma, beta] = ["gamma", "beta"].map(|part| {
+            if affine {
+                vector(part).require_grad()
+            } else {
+                vector(part)
+            }
         });
         let y = layer_norm(x.clone(), gamma.clone(), beta.clone(), EPSILON);
         assert_close(y.clone(), &expected("y"), TOLERANCE, name);

@@ -17,7 +17,7 @@ use test_support::tensors::host;
 struct Net {
     first: LoraLinear,
     second: LoraLinear,
-    /// Somebody else's layer.
+    /// Layer of Burn.
     foreign: Linear,
     head: LoraLinear,
 }

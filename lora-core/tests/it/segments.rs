@@ -87,9 +87,10 @@ fn each_text_is_attended_to_as_if_it_were_alone() {
     for device in common::devices() {
         let device = device.autodiff();
         for causal in [false, true] {
-            let attention = match causal {
-                true => ScaledDotProduct::new(0.7).causal(),
-                false => ScaledDotProduct::new(0.7),
+            let attention = if causal {
+                ScaledDotProduct::new(0.7).causal()
+            } else {
+                ScaledDotProduct::new(0.7)
             };
             let segments = Segments::new(LENGTHS.to_vec());
             let alone = |inputs: [Tensor<4>; 3]| {

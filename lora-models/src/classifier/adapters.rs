@@ -1,56 +1,26 @@
-//! LoRA adapters on encoders, and the labels beside them.
+//! LoRA adapters on encoders, and the labels that are stored beside them.
 
-use super::head::has_dense;
-use super::{Classifier, HeadKind, Trunk};
-use crate::checkpoint::bounded::read_json;
-use crate::checkpoint::{Checkpoint, ExportReport};
+use super::head::HeadKind;
+use super::model::{Classifier, Trunk};
+use super::names::architecture;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::bounded::read_bounded;
 use crate::config_keys::ConfigKeys;
-use crate::deberta::DebertaModel;
-use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
-use crate::export::{CONFIG_FILE, write_model};
-use crate::weights::Parameters;
-use crate::{ExportOptions, LoraModel, ModelError};
+use crate::encoder::Labels;
+use crate::error::ModelError;
+use crate::export::CONFIG_FILE;
+use crate::prefix::PrefixModel;
+use crate::targets::LoraTargets;
 use burn::tensor::Device;
-use lora_core::files::Overwrite;
-use lora_core::peft::{PREFIX, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, ConfigFile, PREFIX, WEIGHTS_FILE};
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The labels beside an adapter are read from a file of at most this many bytes.
+/// Maximum size in bytes of the file with the labels beside an adapter.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// Names in Python, and what `all-linear` leaves out.
-pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architecture {
-    let mut names = vec![
-        ("trunk", config.family.trunk()),
-        ("Bert", ""),
-        ("Deberta", ""),
-        ("V1", ""),
-        ("V2", ""),
-        ("self_attn", "self"),
-        ("layer_norm", "LayerNorm"),
-    ];
-    if config.family == EncoderFamily::Bert {
-        names.push(("pooler", "bert.pooler"));
-    }
-    if !has_dense(config, kind) {
-        names.push(("out_proj", ""));
-    }
-    Architecture {
-        output_layers: ["classifier", "classifier.dense", "classifier.out_proj"]
-            .map(String::from)
-            .to_vec(),
-        fused: DebertaModel::fused(config),
-        names: names
-            .into_iter()
-            .map(|(here, there)| (here.to_string(), there.to_string()))
-            .collect(),
-        conv1d: Vec::new(),
-    }
-}
-
-impl LoraModel for Classifier {
+impl LoraTargets for Classifier {
     fn lora_architecture(&self) -> Architecture {
         architecture(&self.config, self.kind)
     }
@@ -79,9 +49,10 @@ impl LoraModel for Classifier {
         };
         let missing = self.fresh.iter().filter(|module| !brought(module));
         let modules: Vec<String> = missing.cloned().collect();
-        match modules.is_empty() {
-            true => Ok(()),
-            false => Err(ModelError::StillRandom { modules }),
+        if modules.is_empty() {
+            Ok(())
+        } else {
+            Err(ModelError::StillRandom { modules })
         }
     }
 
@@ -92,27 +63,18 @@ impl LoraModel for Classifier {
         }
     }
 
-    /// `config.json` with the labels, which PEFT has no place for.
+    /// Returns `config.json` with the labels, which PEFT's own files lack.
     fn adapter_companions(&self) -> Vec<(String, Vec<u8>)> {
         let object = Value::Object(self.file_config());
         vec![(CONFIG_FILE.into(), format!("{object:#}\n").into_bytes())]
     }
-
-    fn export(
-        &self,
-        dir: impl AsRef<Path>,
-        options: &ExportOptions,
-        overwrite: Overwrite,
-    ) -> Result<ExportReport, ModelError> {
-        let dir = dir.as_ref();
-        let architecture = self.lora_architecture();
-        let parameters = Parameters::collect(self, &architecture, dir)?;
-        write_model(dir, &parameters, self.file_config(), options, overwrite)
-    }
 }
 
+impl PrefixModel for Classifier {}
+
 impl Classifier {
-    fn file_config(&self) -> Map<String, Value> {
+    /// Returns the object of `config.json`.
+    pub(super) fn file_config(&self) -> Map<String, Value> {
         let mut object = self.config.to_json();
         let class = format!(
             "{}{}",
@@ -124,49 +86,81 @@ impl Classifier {
     }
 }
 
-/// What a PEFT directory says about the head that it was trained with.
+/// Head that a PEFT directory's adapter was trained with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterLabels {
-    /// What the head is for, by PEFT's task type; `None` where it says something else.
+    /// Kind of the head by PEFT's task type; `None` for another task type.
     pub kind: Option<HeadKind>,
-    /// What its outputs are called: by the `config.json` that this crate writes beside an adapter, else
-    /// numbered; `None` where the adapter has no head.
+    /// Names of the outputs, from the `config.json` that this crate writes beside an adapter, or else numbered; `None` for
+    /// an adapter without a head.
     pub labels: Option<Labels>,
 }
 
-/// Reads it.
-///
-/// # Errors
-/// Where a file cannot be read, or is not what it should be.
-pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError> {
-    let dir = dir.as_ref();
-    let path = dir.join(lora_core::peft::CONFIG_FILE);
-    let object: Map<String, Value> = read_json(&path, CONFIG_LIMIT)?;
-    let kind = match object.get("task_type").and_then(Value::as_str) {
+impl AdapterLabels {
+    /// Returns the head of an opened adapter.
+    ///
+    /// # Errors
+    /// If the labels or the file of the tensors are malformed.
+    pub fn from_dir(adapter: &AdapterDir) -> Result<Self, ModelError> {
+        let kind = head_kind(adapter.task_type());
+        if let Some(bytes) = adapter.companion(CONFIG_FILE) {
+            return Self::from_config(kind, &adapter.path().join(CONFIG_FILE), bytes);
+        }
+        let tensors = adapter.tensors()?;
+        Ok(Self::from_weights(kind, |name| tensors.shape(name)))
+    }
+
+    fn from_config(kind: Option<HeadKind>, path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
+        let object = serde_json::from_slice(bytes).map_err(|error| ModelError::Json {
+            path: path.into(),
+            message: error.to_string(),
+        })?;
+        let labels = Some(Labels::read(&ConfigKeys::new(path, object))?);
+        Ok(Self { kind, labels })
+    }
+
+    /// Numbers the outputs of the head, by the shape of its weight.
+    fn from_weights<'a>(
+        kind: Option<HeadKind>,
+        shape: impl Fn(&str) -> Option<&'a [usize]>,
+    ) -> Self {
+        let names = ["classifier.weight", "classifier.out_proj.weight"];
+        let mut shapes = names
+            .iter()
+            .filter_map(|name| shape(&format!("{PREFIX}{name}")));
+        let outputs = shapes.next().and_then(|shape| shape.first().copied());
+        let labels = outputs.map(|outputs| match outputs {
+            1 => Labels::Score,
+            outputs => Labels::numbered(outputs),
+        });
+        Self { kind, labels }
+    }
+}
+
+/// Returns the kind of head of a PEFT task type.
+fn head_kind(task_type: Option<&str>) -> Option<HeadKind> {
+    match task_type {
         Some("SEQ_CLS") => Some(HeadKind::Sequence),
         Some("TOKEN_CLS") => Some(HeadKind::Token),
         _ => None,
-    };
+    }
+}
+
+/// Reads the head of the adapter in a PEFT directory, whatever the other keys of its configuration.
+///
+/// # Errors
+/// If a file cannot be read or is malformed.
+pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError> {
+    let dir = dir.as_ref();
+    let file = ConfigFile::read(dir)?;
+    let kind = head_kind(file.keys().get("task_type").and_then(Value::as_str));
     let companion = dir.join(CONFIG_FILE);
     if companion.is_file() {
-        let object: Map<String, Value> = read_json(&companion, CONFIG_LIMIT)?;
-        let labels = Labels::read(&ConfigKeys::new(&companion, object))?;
-        return Ok(AdapterLabels {
-            kind,
-            labels: Some(labels),
-        });
+        let bytes = read_bounded(&companion, CONFIG_LIMIT)?;
+        return AdapterLabels::from_config(kind, &companion, &bytes);
     }
     let checkpoint = Checkpoint::open(dir.join(WEIGHTS_FILE))?;
-    let names = ["classifier.weight", "classifier.out_proj.weight"];
-    let mut shapes = names
-        .iter()
-        .filter_map(|name| checkpoint.shape(&format!("{PREFIX}{name}")));
-    let outputs = shapes.next().and_then(|shape| shape.first().copied());
-    Ok(AdapterLabels {
-        kind,
-        labels: outputs.map(|outputs| match outputs {
-            1 => Labels::Score,
-            outputs => Labels::numbered(outputs),
-        }),
-    })
+    Ok(AdapterLabels::from_weights(kind, |name| {
+        checkpoint.shape(name)
+    }))
 }

@@ -1,4 +1,4 @@
-//! The encoder block by block.
+//! Encoders block by block.
 
 use super::Classifier;
 use super::model::Trunk;
@@ -8,24 +8,24 @@ use crate::deberta::DebertaContext;
 use crate::encoder::padding_mask;
 use burn::tensor::{Bool, Int, Tensor};
 
-/// A batch as [`Classifier::forward`] takes it.
+/// Batch of texts for a [`Classifier`].
 #[derive(Clone, Debug)]
 pub struct EncoderInput {
-    /// `[batch, seq]`.
+    /// Token ids, `[batch, seq]`.
     pub ids: Tensor<2, Int>,
-    /// `[batch, seq]`, true for a token, false for padding.
+    /// Attention mask, `[batch, seq]`: true for a token, false for padding.
     pub mask: Tensor<2, Bool>,
-    /// `[batch, seq]`.
+    /// Segment ids, `[batch, seq]`: 1 for the second text of a pair.
     pub type_ids: Option<Tensor<2, Int>>,
 }
 
-/// What all layers of an encoder look at.
+/// State that all layers of an encoder share.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // There is one.
+#[allow(clippy::large_enum_variant)] // A batch has one.
 pub enum EncoderShared {
-    /// Added to the scores, `[batch, 1, 1, seq]`.
+    /// Bias of the scores that masks padding, `[batch, 1, 1, seq]`.
     Bert(Tensor<4>),
-    /// The same with distances, and the mask.
+    /// Mask and relative positions of DeBERTa, and the attention mask.
     Deberta(DebertaContext, Tensor<2, Bool>),
 }
 
@@ -57,10 +57,11 @@ impl Blocks for Classifier {
         }
     }
 
-    /// A head on sequences reads the first token of each after the last block: it has no others, `[batch, 1, hidden_size]`.
+    /// Applies a block. For a head on sequences, which reads the first token alone, the last block returns
+    /// `[batch, 1, hidden_size]`.
     ///
     /// # Panics
-    /// If `shared` is another model's.
+    /// If `shared` belongs to a model of another family.
     fn block(&self, index: usize, x: Tensor<3>, shared: &EncoderShared) -> Tensor<3> {
         match (&self.trunk, shared) {
             (Trunk::Bert(model), EncoderShared::Bert(hidden)) => {
@@ -69,7 +70,7 @@ impl Blocks for Classifier {
             (Trunk::Deberta(model), EncoderShared::Deberta(context, mask)) => model
                 .encoder
                 .forward_layer(index, self.rows(), x, context, mask),
-            _ => panic!("what blocks share is of another family's model"),
+            _ => panic!("the shared state belongs to a model of another family"),
         }
     }
 

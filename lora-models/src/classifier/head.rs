@@ -1,4 +1,4 @@
-//! What stands on an encoder.
+//! Poolers and heads of encoders.
 
 use crate::ModelError;
 use crate::activation::Activation;
@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::{Dropout, LoraLinear};
 
-/// What a head is for.
+/// Kind of a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HeadKind {
     /// One output for a text or a pair of texts: classes, or a score.
@@ -19,7 +19,7 @@ pub enum HeadKind {
 }
 
 impl HeadKind {
-    /// PEFT's word for the task.
+    /// Returns PEFT's name of the task.
     pub fn task_type(self) -> &'static str {
         match self {
             Self::Sequence => "SEQ_CLS",
@@ -27,7 +27,7 @@ impl HeadKind {
         }
     }
 
-    /// What the class names of transformers end with.
+    /// Returns the suffix of the class in transformers.
     pub fn class_suffix(self) -> &'static str {
         match self {
             Self::Sequence => "ForSequenceClassification",
@@ -35,9 +35,8 @@ impl HeadKind {
         }
     }
 
-    /// What the head of a checkpoint is for, by the class that `config.json` names; `None` where that has
-    /// neither head.
-    pub fn of_checkpoint(config: &EncoderConfig) -> Option<Self> {
+    /// Returns the kind of a checkpoint's head by the class in `config.json`; `None` for a class without either head.
+    pub fn from_config(config: &EncoderConfig) -> Option<Self> {
         let file = config.to_json();
         let class = file.get("architectures")?.get(0)?.as_str()?;
         let mut kinds = [Self::Sequence, Self::Token].into_iter();
@@ -45,19 +44,19 @@ impl HeadKind {
     }
 }
 
-/// From the first token's hidden state to a vector for the whole input.
+/// Projection of the first token's hidden state to a vector for the whole input.
 #[derive(Module, Debug)]
 pub struct Pooler {
-    /// `[hidden_size, hidden_size]`.
+    /// Projection, `[hidden_size, hidden_size]`.
     pub dense: LoraLinear,
-    /// On its input, in DeBERTa.
+    /// Dropout on the input, in DeBERTa.
     pub dropout: Dropout,
     #[module(skip)]
     activation: Activation,
 }
 
 impl Pooler {
-    /// The pooler of a family, for a head that has one.
+    /// Builds the pooler of a family; `None` for a head without one.
     pub(super) fn build(
         maker: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
@@ -73,6 +72,8 @@ impl Pooler {
         }))
     }
 
+    /// Applies the pooler.
+    ///
     /// # Shapes
     /// - `x`: `[batch, hidden_size]`
     /// - returns `[batch, hidden_size]`
@@ -82,18 +83,19 @@ impl Pooler {
     }
 }
 
-/// The projection to the outputs; RoBERTa's has a layer of its own before it.
+/// Projection to the outputs; RoBERTa's has a dense layer before it.
 #[derive(Module, Debug)]
 pub struct Head {
-    /// RoBERTa's, on sequences: `[hidden_size, hidden_size]`, tanh after it.
+    /// Dense layer of RoBERTa's head on sequences, `[hidden_size, hidden_size]`, with tanh after it.
     pub dense: Option<LoraLinear>,
-    /// `[hidden_size, outputs]`; in Python its name is the head's own where there is no `dense`.
+    /// Output projection, `[hidden_size, outputs]`; without `dense`, transformers names it as the head itself.
     pub out_proj: LoraLinear,
-    /// On the input of either.
+    /// Dropout on the input of both.
     pub dropout: Dropout,
 }
 
 impl Head {
+    /// Builds the head of a family.
     pub(super) fn build(
         maker: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
@@ -101,20 +103,23 @@ impl Head {
     ) -> Result<Self, ModelError> {
         let d = config.hidden_size;
         let probability = match (kind, config.family) {
-            // DeBERTa's `cls_dropout` is for sequences alone.
+            // DeBERTa's `cls_dropout` applies to sequences only.
             (HeadKind::Token, EncoderFamily::Deberta | EncoderFamily::DebertaV2) => None,
             _ => config.classifier_dropout,
         };
         Ok(Self {
-            dense: match has_dense(config, kind) {
-                true => Some(maker.linear("classifier.dense", [d, d])?),
-                false => None,
+            dense: if has_dense(config, kind) {
+                Some(maker.linear("classifier.dense", [d, d])?)
+            } else {
+                None
             },
             out_proj: maker.linear("classifier.out_proj", [d, config.labels.outputs()])?,
             dropout: dropout(probability.unwrap_or(config.hidden_dropout)),
         })
     }
 
+    /// Applies the head.
+    ///
     /// # Shapes
     /// - `x`: `[..., hidden_size]`
     /// - returns `[..., outputs]`
@@ -127,7 +132,7 @@ impl Head {
     }
 }
 
-/// Whether the head has a layer before its projection.
+/// Returns true if the head has a dense layer before its projection.
 pub(super) fn has_dense(config: &EncoderConfig, kind: HeadKind) -> bool {
     config.family.is_roberta() && kind == HeadKind::Sequence
 }

@@ -4,7 +4,7 @@
 //! # #![recursion_limit = "256"]
 //! use burn::tensor::{Device, Int, Tensor};
 //! use lora_core::LoraConfig;
-//! use lora_models::LoraModel;
+//! use lora_models::{LoraModel, LoraTargets};
 //! use lora_models::classifier::{Classifier, HeadKind};
 //! use lora_models::encoder::EncoderConfig;
 //!
@@ -14,16 +14,17 @@
 //! });
 //! let config = EncoderConfig::from_json("config.json".as_ref(), json.as_object().unwrap().clone())?;
 //! let device = Device::flex();
-//! // `Classifier::load(dir, …)` reads a directory of Hugging Face's hub; this is a small one at random.
+//! // `Classifier::load(dir, …)` reads a directory of Hugging Face's hub; this is a small model with random weights.
 //! let model = Classifier::init(&config, HeadKind::Sequence, 0, &device)?;
 //! let lora = LoraConfig::new(4).with_alpha(8.0).with_targets(model.default_targets());
-//! let (model, report) = model.attach(&lora)?;
+//! let model = model.attach(&lora)?;
+//! let report = model.report();
 //! assert_eq!(report.parameters(), 2 * 2 * 2 * 32 * 4); // query and value of two layers
 //! assert_eq!(report.saved_parameters(), 32 * 32 + 32 + 32 * 3 + 3); // the head
 //!
 //! let ids = Tensor::<2, Int>::from_ints([[0, 17, 4, 2], [0, 9, 2, 1]], &device);
 //! let mask = ids.clone().not_equal_elem(1);
-//! assert_eq!(model.forward(ids, &mask, None).dims(), [2, 3]);
+//! assert_eq!(model.module().forward(ids, &mask, None).dims(), [2, 3]);
 //! # Ok::<(), lora_models::ModelError>(())
 //! ```
 //!
@@ -32,17 +33,19 @@
 //! | [`Classifier`], [`Trunk`]: encoder and head | `model.rs` |
 //! | [`Pooler`], [`Head`], [`HeadKind`] | `head.rs` |
 //! | [`EncoderInput`]: block by block | `blocks.rs` |
-//! | from a checkpoint, with what is fresh | `load.rs` |
-//! | adapters: names, defaults, labels beside them; export | `adapters.rs` |
+//! | loading, random modules, export | `pretrained.rs` |
+//! | names of the modules | `names.rs` |
+//! | adapters: targets, labels beside them | `adapters.rs` |
 
 mod adapters;
 mod blocks;
 mod head;
-mod load;
 mod model;
+mod names;
+mod pretrained;
 
 pub use adapters::{AdapterLabels, adapter_labels};
 pub use blocks::{EncoderInput, EncoderShared};
 pub use head::{Head, HeadKind, Pooler};
-pub use load::ClassifierOptions;
 pub use model::{Classifier, Trunk};
+pub use pretrained::ClassifierOptions;

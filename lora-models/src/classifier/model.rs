@@ -1,36 +1,36 @@
-//! An encoder with its head.
+//! Encoder with a head.
 
-use super::adapters::architecture;
+use super::names::architecture;
 use super::{Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
 use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, Rows};
-use crate::weights::{LayerBuilder, ParamSpec, Random, Weights, meta_init, plan};
+use crate::weights::{LayerBuilder, Random, Weights};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
-/// The encoder of a family. The names of the variants are no part of a path in Python.
+/// Encoder of a family. The variants' names are not part of paths in transformers.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant)] // A model has one.
 pub enum Trunk {
-    /// BERT, RoBERTa, XLM-RoBERTa.
+    /// Encoder of BERT, RoBERTa or XLM-RoBERTa.
     Bert(BertModel),
-    /// DeBERTa v1, v2 and v3.
+    /// Encoder of DeBERTa v1, v2 or v3.
     Deberta(DebertaModel),
 }
 
-/// An encoder with a head.
+/// Encoder with a head.
 ///
-/// The fields are named as the modules are in Python, but for what Rust or the family calls
-/// otherwise: see [`LoraModel::lora_architecture`](crate::LoraModel::lora_architecture).
+/// The fields have the names of the modules in transformers, with the exceptions in
+/// [`lora_architecture`](crate::LoraTargets::lora_architecture).
 #[derive(Module, Debug)]
 pub struct Classifier {
-    /// The encoder; `bert`, `roberta` or `deberta` in Python.
+    /// Encoder; `bert`, `roberta` or `deberta` in transformers.
     pub trunk: Trunk,
-    /// BERT's and DeBERTa's, on sequences.
+    /// Pooler of BERT and DeBERTa for a head on sequences.
     pub pooler: Option<Pooler>,
-    /// The head.
+    /// Head.
     pub classifier: Head,
     #[module(skip)]
     pub(super) kind: HeadKind,
@@ -84,13 +84,12 @@ impl Classifier {
         })
     }
 
-    /// A model with random weights, as transformers starts one.
+    /// Creates a model with random weights, initialized as in transformers.
     ///
-    /// The values depend on `seed` and on the names of the parameters alone, so they are the same on
-    /// every device.
+    /// The values depend only on `seed` and the parameters' paths, so they are equal on every device.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// If the device fails.
     pub fn init(
         config: &EncoderConfig,
         kind: HeadKind,
@@ -100,56 +99,30 @@ impl Classifier {
         Self::build(config, kind, device, &mut random(config, seed))
     }
 
-    /// Names and shapes, as in files, of the weights of a model of this configuration.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn weight_shapes(
-        config: &EncoderConfig,
-        kind: HeadKind,
-        device: &Device,
-    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
-        let wanted = plan(|weights| Self::build(config, kind, device, weights))?;
-        Ok(wanted.iter().map(ParamSpec::in_file).collect())
-    }
-
-    /// A model without values, to count its parameters and see where adapters would go.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn outline(
-        config: &EncoderConfig,
-        kind: HeadKind,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
-        meta_init(|weights| Self::build(config, kind, device, weights))
-    }
-
-    /// Its configuration, with the labels of the head.
+    /// Returns the configuration, with the labels of the head.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
     }
 
-    /// Modules that the checkpoint lacks and that started at random, such as `classifier`. They mean
-    /// nothing before they are trained.
+    /// Names the modules that the checkpoint lacks and that were initialized at random, such as `classifier`.
     pub fn fresh(&self) -> &[String] {
         &self.fresh
     }
 
-    /// What the head is for.
+    /// Returns the kind of the head.
     pub fn kind(&self) -> HeadKind {
         self.kind
     }
 
-    /// The hidden states of every token, after the last layer.
+    /// Returns the hidden states of every token, after the last layer.
     ///
     /// # Shapes
     /// - `ids`, `type_ids`: `[batch, seq]`
     /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch, seq, hidden_size]`; what it holds for padding means nothing
+    /// - returns `[batch, seq, hidden_size]`; the values at padding are unspecified
     ///
     /// # Panics
-    /// If the shapes do not fit, or there are more tokens than positions.
+    /// If the shapes do not fit, or the tokens exceed the positions.
     pub fn hidden_states(
         &self,
         ids: Tensor<2, Int>,
@@ -159,7 +132,7 @@ impl Classifier {
         self.trunk.forward(Rows::All, ids, mask, type_ids)
     }
 
-    /// The outputs of the head.
+    /// Returns the outputs of the head.
     ///
     /// # Shapes
     /// - `ids`, `type_ids`: `[batch, seq]`
@@ -167,7 +140,7 @@ impl Classifier {
     /// - returns `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens
     ///
     /// # Panics
-    /// If the shapes do not fit, or there are more tokens than positions.
+    /// If the shapes do not fit, or the tokens exceed the positions.
     pub fn forward(
         &self,
         ids: Tensor<2, Int>,
@@ -178,7 +151,7 @@ impl Classifier {
         self.head(self.trunk.forward(rows, ids, mask, type_ids))
     }
 
-    /// The tokens that the head reads.
+    /// Returns the rows of the hidden states that the head reads.
     pub(super) fn rows(&self) -> Rows {
         match self.kind {
             HeadKind::Sequence => Rows::First,
@@ -186,10 +159,10 @@ impl Classifier {
         }
     }
 
-    /// The outputs of the head for hidden states after the last layer.
+    /// Applies the head to the hidden states after the last layer.
     ///
     /// # Shapes
-    /// - `hidden`: `[batch, seq, hidden_size]`; a head on sequences reads the first token's alone
+    /// - `hidden`: `[batch, seq, hidden_size]`; a head on sequences reads the first token of each
     /// - returns `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens
     pub fn head(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [batch, seq, d] = hidden.dims();
@@ -205,7 +178,7 @@ impl Classifier {
     }
 }
 
-/// Fresh weights: normal with standard deviation `initializer_range`, norms one, biases zero.
+/// Returns the source of random weights: normal with standard deviation `initializer_range`, norms one, biases zero.
 pub(super) fn random(config: &EncoderConfig, seed: u64) -> Random<impl Fn(&str) -> f64 + use<>> {
     let deviation = config.initializer_range;
     Random {

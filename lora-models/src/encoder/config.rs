@@ -1,17 +1,9 @@
 //! Sizes and options of an encoder.
 
 use super::Labels;
-use super::config_file;
-use crate::ModelError;
 use crate::activation::Activation;
-use crate::checkpoint::bounded::read_json;
-use crate::export::CONFIG_FILE;
 use serde_json::{Map, Value};
 use std::fmt;
-use std::path::Path;
-
-/// Limit for `config.json`, in bytes; those with many labels have some 100 kB.
-const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// Family of an encoder, named by `model_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -202,24 +194,6 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// Reads `config.json` of a model directory.
-    ///
-    /// # Errors
-    /// [`ModelError::UnsupportedConfig`] for another model, a value outside its range, or an option without support;
-    /// [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be read.
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let path = dir.as_ref().join(CONFIG_FILE);
-        Self::from_json(&path, read_json(&path, CONFIG_LIMIT)?)
-    }
-
-    /// Reads the object of a `config.json`; messages name `path`.
-    ///
-    /// # Errors
-    /// [`ModelError::UnsupportedConfig`] and [`ModelError::Json`] as for [`from_dir`](Self::from_dir).
-    pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
-        config_file::parse(path, object)
-    }
-
     /// Returns the object of `config.json`, with the configuration's labels.
     pub fn to_json(&self) -> Map<String, Value> {
         let mut object = self.file.clone();

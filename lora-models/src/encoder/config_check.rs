@@ -1,6 +1,6 @@
 //! Checks of an encoder's configuration.
 
-use super::{EncoderConfig, EncoderFamily};
+use super::config::{EncoderConfig, EncoderFamily};
 use crate::ModelError;
 use crate::config_keys::{Require, check_dropouts, check_sizes};
 use std::path::Path;

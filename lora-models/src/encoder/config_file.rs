@@ -1,12 +1,17 @@
 //! Reader for the `config.json` of an encoder.
 
-use super::config_check;
-use super::{Disentangled, EncoderConfig, EncoderFamily, Labels, PositionTerms, RelativeConv};
+use super::config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, RelativeConv};
+use super::{Labels, config_check};
 use crate::ModelError;
 use crate::activation::Activation;
+use crate::checkpoint::bounded::read_json;
 use crate::config_keys::ConfigKeys;
+use crate::export::CONFIG_FILE;
 use serde_json::{Map, Value};
 use std::path::Path;
+
+/// Limit for `config.json`, in bytes; those with many labels have some 100 kB.
+const CONFIG_LIMIT: u64 = 4 << 20;
 
 /// Options without support, each with the value that it must have.
 const REFUSED: &[(&str, &str)] = &[
@@ -19,8 +24,28 @@ const REFUSED: &[(&str, &str)] = &[
     ("talking_head", "false"),
 ];
 
+impl EncoderConfig {
+    /// Reads `config.json` of a model directory.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for another model, a value outside its range, or an option without support;
+    /// [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be read.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = dir.as_ref().join(CONFIG_FILE);
+        Self::from_json(&path, read_json(&path, CONFIG_LIMIT)?)
+    }
+
+    /// Reads the object of a `config.json`; messages name `path`.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] and [`ModelError::Json`] as for [`from_dir`](Self::from_dir).
+    pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
+        parse(path, object)
+    }
+}
+
 /// Reads a configuration from the object of a file.
-pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<EncoderConfig, ModelError> {
+fn parse(path: &Path, object: Map<String, Value>) -> Result<EncoderConfig, ModelError> {
     let keys = ConfigKeys::new(path, object);
     keys.require_off(REFUSED)?;
     let family = family(&keys)?;

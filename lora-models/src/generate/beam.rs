@@ -1,33 +1,32 @@
-//! The beams of one prompt: which beginnings are followed up, and which continuations are complete.
+//! Beams of one prompt, running and complete.
 //!
-//! As `_beam_search` of transformers 5, without its tensors: there, what is not there yet has a
-//! score of -10⁹; here it is not there.
+//! The search is `_beam_search` of transformers 5 without its tensors, which hold missing beams with a score of -10⁹.
 
 use super::config::{BeamSearch, EarlyStopping};
 use super::ngram::banned;
 
-/// A beginning that is followed up.
+/// Running beam.
 #[derive(Clone, Debug)]
 pub(super) struct Beam {
-    /// What was generated.
+    /// Generated tokens.
     pub(super) tokens: Vec<u32>,
     /// Sum of the tokens' log-probabilities.
     pub(super) log_probability: f64,
-    /// The row, among this prompt's of the step before, that it continues.
+    /// Index of the continued row among this prompt's rows of the step before.
     pub(super) parent: usize,
 }
 
-/// A complete continuation.
+/// Complete continuation.
 #[derive(Clone, Debug)]
 pub(super) struct Complete {
     pub(super) tokens: Vec<u32>,
     /// Log-probability over length to the power of the length penalty.
     pub(super) score: f64,
-    /// Whether it ended with a stop token, and not by its length.
+    /// True if the continuation ended with a stop token, false if it reached the maximum length.
     pub(super) stopped: bool,
 }
 
-/// What holds for every prompt of a search.
+/// Options of a search, for every prompt.
 #[derive(Clone, Copy)]
 pub(super) struct Rules<'a> {
     pub(super) search: BeamSearch,
@@ -37,8 +36,8 @@ pub(super) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// How many continuations a step looks at: enough that `beams` of them do not end, even if
-    /// every stop token of every beam is among them.
+    /// Returns the number of continuations that a step considers: enough that `beams` of them do not end, even if they
+    /// include every stop token of every beam.
     fn candidates(&self) -> usize {
         self.search.beams * (1 + self.stop_tokens.len()).max(2)
     }
@@ -48,11 +47,11 @@ impl Rules<'_> {
     }
 }
 
-/// The search for one prompt.
+/// Search for one prompt.
 pub(super) struct Beams {
-    /// Best first. One, of no tokens, before the first step.
+    /// Running beams, best first. Before the first step, one without tokens.
     pub(super) running: Vec<Beam>,
-    /// Best first, at most as many as beams.
+    /// Complete continuations, best first, at most as many as beams.
     complete: Vec<Complete>,
 }
 
@@ -74,10 +73,10 @@ impl Beams {
         }
     }
 
-    /// Continues every running beam by a token, and returns whether the search goes on.
+    /// Extends every running beam by a token, and returns true if the search continues.
     ///
-    /// `logits` holds a row `[vocab]` for each running beam; `prompt` is for the rule on sequences
-    /// that come twice.
+    /// `logits` holds a row `[vocab]` for each running beam; `prompt` is part of the history for the rule on repeated
+    /// n-grams.
     pub(super) fn advance(&mut self, prompt: &[u32], logits: &[Vec<f32>], rules: &Rules) -> bool {
         let length = self.running.first().map_or(0, |beam| beam.tokens.len()) + 1;
         let is_last = length == rules.max_new_tokens;
@@ -89,7 +88,7 @@ impl Beams {
             tokens.push(candidate.token);
             let stopped = rules.stop_tokens.contains(&candidate.token);
             if stopped || is_last {
-                // What is ranked after the beams is there to be followed up, not to be complete.
+                // Candidates ranked after the beams may only be extended, not complete.
                 if rank < beams {
                     self.complete.push(Complete {
                         score: rules.score(candidate.log_probability, length),
@@ -105,17 +104,17 @@ impl Beams {
                 });
             }
         }
-        // Stable: of equals, the one that was complete first stays first.
+        // The sort is stable: among equals, the first to complete stays first.
         self.complete.sort_by(|a, b| b.score.total_cmp(&a.score));
         self.complete.truncate(beams);
         if running.is_empty() && self.complete.is_empty() {
-            return false; // Nothing may follow: what there is so far is the result.
+            return false; // No token may follow: the tokens so far are the result.
         }
         self.running = running;
         !is_last && self.can_improve(length, rules)
     }
 
-    /// The best complete continuation; of none, the best running one as it is.
+    /// Returns the best complete continuation, or else the best running beam as it is.
     pub(super) fn finish(self, rules: &Rules) -> Complete {
         let running = self.running.into_iter().map(|beam| Complete {
             score: rules.score(beam.log_probability, beam.tokens.len().max(1)),
@@ -148,7 +147,7 @@ impl Beams {
         }
     }
 
-    /// The best continuations by one token, over all beams, best first.
+    /// Returns the best extensions by one token over all beams, best first.
     fn best(&self, prompt: &[u32], logits: &[Vec<f32>], rules: &Rules) -> Vec<Candidate> {
         let count = rules.candidates();
         let mut best: Vec<Candidate> = Vec::with_capacity(count + 1);
@@ -158,7 +157,7 @@ impl Beams {
             let offset = running.log_probability - log_sum_exp(logits);
             for (token, &logit) in logits.iter().enumerate() {
                 let log_probability = offset + f64::from(logit);
-                // The last of a full list; of a list that is not, anything that is possible.
+                // A full list has a worst candidate to beat; a list with room takes any possible token.
                 let worst = best.get(count - 1);
                 let worst = worst.map_or(f64::NEG_INFINITY, |worst| worst.log_probability);
                 if log_probability.is_nan() || log_probability <= worst {
@@ -184,7 +183,7 @@ impl Beams {
     }
 }
 
-/// `ln Σ exp` of a row.
+/// Computes `ln Σ exp` of a row.
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
@@ -211,7 +210,7 @@ mod tests {
         }
     }
 
-    /// Logits of these probabilities.
+    /// Returns logits for these probabilities.
     fn row(probabilities: &[f32]) -> Vec<f32> {
         probabilities.iter().map(|p| p.ln() + 3.0).collect()
     }

@@ -7,8 +7,8 @@ use super::{CausalModel, Generated};
 use crate::ModelError;
 use burn::tensor::Device;
 
-/// Continues prompts by beam search. A prompt's rows in the batch are its running beams; each
-/// prompt is read once, and leaves the batch when its search has ended.
+/// Continues prompts by beam search. The rows of a prompt in the batch are its running beams; a prompt is read once, and
+/// leaves the batch when its search ends.
 pub(super) fn generate<M: CausalModel>(
     model: &M,
     prompts: &[Vec<u32>],
@@ -27,7 +27,7 @@ pub(super) fn generate<M: CausalModel>(
     let mut logits = rows_on_host(logits)?;
     let mut results: Vec<Option<Complete>> = prompts.iter().map(|_| None).collect();
     let mut open: Vec<(usize, Beams)> = (0..prompts.len()).map(|at| (at, Beams::new())).collect();
-    // The prompt that each row of the batch continues.
+    // Index of the prompt that each row of the batch continues.
     let mut owners: Vec<usize> = (0..prompts.len()).collect();
 
     loop {

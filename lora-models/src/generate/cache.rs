@@ -1,18 +1,17 @@
-//! Keys and values of the tokens that a model has seen.
+//! Cache of keys and values.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Keys and values of past tokens, layer by layer, so that a step computes its own token alone.
+/// Cache of keys and values of past tokens in each layer, so that a step computes its own token alone.
 ///
-/// The room for all of them is taken at once: a step writes into its place and copies nothing of
-/// what is there, and reading is a view. Models write with [`append`](Self::append) in each layer
-/// and [`advance`](Self::advance) once at the end of a forward pass.
+/// The capacity is allocated at once: a step writes its tokens in place, and reading is a view. Models call
+/// [`append`](Self::append) in each layer and [`advance`](Self::advance) once at the end of a forward pass.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     layers: Vec<Option<Layer>>,
-    /// The row of the first tokens that each row continues; `None` while they are the same.
+    /// Row of the first batch that each row continues; `None` before any selection.
     sources: Option<Vec<usize>>,
-    /// Tokens that are complete in every layer.
+    /// Number of tokens that every layer holds.
     len: usize,
     capacity: usize,
 }
@@ -26,8 +25,8 @@ struct Layer {
 }
 
 impl KvCache {
-    /// An empty cache of `layers` layers with room for `capacity` tokens a row. It grows if more
-    /// come, at the price of a copy.
+    /// Creates an empty cache of `layers` layers with room for `capacity` tokens in each row. More tokens make it grow, by
+    /// a copy.
     pub fn new(layers: usize, capacity: usize) -> Self {
         Self {
             layers: vec![None; layers],
@@ -37,22 +36,22 @@ impl KvCache {
         }
     }
 
-    /// Number of tokens seen, in each row.
+    /// Returns the number of tokens in each row.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no token has been seen.
+    /// Returns true if the cache has no tokens.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Number of layers.
+    /// Returns the number of layers.
     pub fn layers(&self) -> usize {
         self.layers.len()
     }
 
-    /// The row of the first tokens that a row continues: rows are dropped, repeated and reordered on the way.
+    /// Returns the row of the first batch that a row continues, after selections and reorderings.
     ///
     /// # Panics
     /// If there is no such row.
@@ -60,7 +59,7 @@ impl KvCache {
         self.sources.as_ref().map_or(row, |sources| sources[row])
     }
 
-    /// Writes the keys and values of new tokens in a layer, and returns those of all tokens.
+    /// Writes keys and values of new tokens in a layer, and returns those of all tokens.
     ///
     /// # Shapes
     /// - `keys`, `values`: `[rows, heads, seq, d_head]`
@@ -99,12 +98,12 @@ impl KvCache {
         seen
     }
 
-    /// Counts the tokens that every layer has written.
+    /// Adds `seq` tokens to the length, when every layer holds them.
     pub fn advance(&mut self, seq: usize) {
         self.len += seq;
     }
 
-    /// Keeps these rows, in this order; a row may be named more than once, or not at all.
+    /// Keeps these rows in this order; a row may repeat or be missing.
     ///
     /// # Panics
     /// If there is no such row.
@@ -118,10 +117,9 @@ impl KvCache {
         });
     }
 
-    /// Reorders the rows' tokens from position `from` on; what is before stays.
+    /// Reorders the rows' tokens from position `from` on; earlier tokens stay.
     ///
-    /// The beams of a prompt share it, so that their exchange moves what was generated and not the
-    /// prompt.
+    /// Beams of one prompt share its tokens, so that only generated tokens move.
     ///
     /// # Panics
     /// If `rows` has another length than there are rows, or there is no such row.
@@ -130,7 +128,7 @@ impl KvCache {
         if in_place || from >= self.len {
             return;
         }
-        // Rows of different sources do not change places, by what this is for: they would keep the other's prompt.
+        // Rows of different prompts are never exchanged: each would keep the other's prompt.
         let indices = indices(rows, device);
         let len = self.len;
         self.replace(|all| {
@@ -164,7 +162,7 @@ fn indices(rows: &[usize], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(rows, shape), device)
 }
 
-/// Zeros `[rows, heads, capacity, d_head]` of the kind of `like` `[rows, heads, _, d_head]`.
+/// Returns zeros `[rows, heads, capacity, d_head]` of the type and device of `like` `[rows, heads, _, d_head]`.
 fn empty(like: &Tensor<4>, capacity: usize) -> Tensor<4> {
     let [rows, heads, _, d_head] = like.dims();
     Tensor::zeros(
@@ -173,7 +171,7 @@ fn empty(like: &Tensor<4>, capacity: usize) -> Tensor<4> {
     )
 }
 
-/// Puts `new` `[rows, heads, seq, d_head]` at position `at` of `all`.
+/// Writes `new` `[rows, heads, seq, d_head]` at position `at` of `all`.
 fn write(all: Tensor<4>, new: Tensor<4>, at: usize) -> Tensor<4> {
     let [rows, heads, seq, d_head] = new.dims();
     all.slice_assign([0..rows, 0..heads, at..at + seq, 0..d_head], new)
@@ -183,7 +181,7 @@ fn write(all: Tensor<4>, new: Tensor<4>, at: usize) -> Tensor<4> {
 mod tests {
     use super::*;
 
-    /// `[rows, 1, 1, 1]` of these values.
+    /// Returns a tensor `[rows, 1, 1, 1]` of these values.
     fn column(values: &[f32]) -> Tensor<4> {
         let data = TensorData::new(values.to_vec(), [values.len(), 1, 1, 1]);
         Tensor::from_data(data, &Device::flex())

@@ -1,32 +1,30 @@
-//! How to generate.
+//! Options of text generation.
 
 use super::CausalModel;
 use crate::ModelError;
 
-/// How the next token is chosen.
+/// Choice of the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Strategy {
-    /// The most likely one.
+    /// The most likely token.
     Greedy,
-    /// One at random.
+    /// A random token, drawn by its probability.
     Sample(Sampling),
-    /// The tokens that are the most likely together, as far as a search of limited width finds.
+    /// The most likely sequence that a search of limited width finds.
     Beam(BeamSearch),
 }
 
-/// A random choice, narrowed in this order.
+/// Options of sampling; the filters apply in this order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Logits are divided by it; above 0. Below 1 the choice is less random. Default 1.
+    /// Divisor of the logits, above 0; below 1 the choice is less random. Default: 1.
     pub temperature: f64,
-    /// Only this many of the most likely tokens, and those as likely as the last of them. Default
-    /// all.
+    /// Number of most likely tokens that are kept, and those as likely as the last of them. Default: all.
     pub top_k: Option<usize>,
-    /// Only the most likely tokens that together have at least this probability, in (0, 1]
-    /// (Holtzman et al. 2020, arXiv 1904.09751). Default 1: all.
+    /// Probability in (0, 1] that the most likely tokens which are kept have together (Holtzman et al. 2020,
+    /// arXiv 1904.09751). Default: 1, all tokens.
     pub top_p: f64,
-    /// Seed of the choices. They depend on it and on the prompt's place in the list alone. Default
-    /// 0.
+    /// Seed of the draws, which depend only on it and on the prompt's index. Default: 0.
     pub seed: u64,
 }
 
@@ -41,15 +39,15 @@ impl Default for Sampling {
     }
 }
 
-/// Beam search as transformers does it.
+/// Options of beam search, as in transformers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BeamSearch {
-    /// Number of beginnings that are followed up, at least 1. Default 4.
+    /// Number of beams, at least 1. Default: 4.
     pub beams: usize,
-    /// A continuation's log-probability is divided by its length, in tokens, to this power: above 0
-    /// long ones gain, below 0 short ones. Default 1.
+    /// Exponent of the length in tokens that a continuation's log-probability is divided by: above 0 it favors long
+    /// continuations, below 0 short ones. Default: 1.
     pub length_penalty: f64,
-    /// When a search ends.
+    /// Condition that ends the search.
     pub early_stopping: EarlyStopping,
 }
 
@@ -63,17 +61,16 @@ impl Default for BeamSearch {
     }
 }
 
-/// When a beam search ends before the longest length.
+/// Condition that ends a beam search before the maximum length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EarlyStopping {
-    /// When there are as many complete continuations as beams: `early_stopping=True`.
+    /// As many complete continuations as beams: `early_stopping=True`.
     WhenFull,
-    /// When, besides, the best beam would not be better than the worst of them if it ended now:
-    /// `early_stopping=False`.
+    /// Moreover, the best beam would not beat the worst of them if it ended now: `early_stopping=False`.
     WhenUnlikely,
 }
 
-/// How to generate: strategy, length, and what ends a text.
+/// Options of text generation: strategy, length and stop tokens.
 ///
 /// # Example
 /// ```
@@ -88,22 +85,20 @@ pub enum EarlyStopping {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationConfig {
-    /// The most tokens after the prompt, at least 1.
+    /// Maximum number of tokens after the prompt, at least 1.
     pub max_new_tokens: usize,
-    /// How the next token is chosen. Default greedy.
+    /// Choice of the next token. Default: greedy.
     pub strategy: Strategy,
-    /// No sequence of this many tokens comes twice, the prompt included; 0 for no such rule.
-    /// Default 0.
+    /// Length of the n-grams that may not repeat, prompt included; 0 allows any repetition. Default: 0.
     pub no_repeat_ngram_size: usize,
-    /// Tokens that end a text. Default none.
+    /// Tokens that end a text. Default: none.
     pub stop_tokens: Vec<u32>,
-    /// The token that short prompts of a batch are filled up with; the model does not look at it.
-    /// Default 0.
+    /// Padding token of short prompts in a batch; it is masked. Default: 0.
     pub pad_id: u32,
 }
 
 impl GenerationConfig {
-    /// Greedy generation of at most `max_new_tokens`, with no stop token.
+    /// Creates options for greedy generation of at most `max_new_tokens`, without stop tokens.
     pub fn new(max_new_tokens: usize) -> Self {
         Self {
             max_new_tokens,
@@ -114,13 +109,13 @@ impl GenerationConfig {
         }
     }
 
-    /// Sets how the next token is chosen.
+    /// Sets the choice of the next token.
     pub fn with_strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
         self
     }
 
-    /// Lets no sequence of this many tokens come twice.
+    /// Sets the length of the n-grams that may not repeat.
     pub fn with_no_repeat_ngram_size(mut self, size: usize) -> Self {
         self.no_repeat_ngram_size = size;
         self
@@ -132,13 +127,13 @@ impl GenerationConfig {
         self
     }
 
-    /// Sets the token that short prompts are filled up with.
+    /// Sets the padding token.
     pub fn with_pad_id(mut self, token: u32) -> Self {
         self.pad_id = token;
         self
     }
 
-    /// Checks the options by themselves.
+    /// Checks the options' ranges.
     ///
     /// # Errors
     /// [`ModelError::Generation`] that names the option.
@@ -168,6 +163,15 @@ impl GenerationConfig {
                 self.pad_id
             ));
         }
+        if let Some(expected) = model
+            .prompts()
+            .filter(|&expected| expected != prompts.len())
+        {
+            return refuse(format!(
+                "there are {} prompts and {expected} adapters for them",
+                prompts.len()
+            ));
+        }
         for (index, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() {
                 return refuse(format!(
@@ -181,13 +185,13 @@ impl GenerationConfig {
             }
             let positions = model.max_positions();
             if prompt.len().saturating_add(self.max_new_tokens) > positions {
-                let of_prefix = match model.virtual_tokens() {
+                let beside_prefix = match model.virtual_tokens() {
                     0 => String::new(),
                     tokens => format!(" that its prefix of {tokens} virtual tokens leaves"),
                 };
                 return refuse(format!(
                     "prompt {index} has {} tokens, which with max_new_tokens {} are more than the \
-                     model's {positions} positions{of_prefix}",
+                     model's {positions} positions{beside_prefix}",
                     prompt.len(),
                     self.max_new_tokens
                 ));

@@ -1,23 +1,22 @@
-//! Rows of a batch that are continued step by step.
+//! Batches of rows that are continued step by step.
 
 use super::{CausalModel, KvCache};
 use crate::ModelError;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-/// A batch in generation: prompts of different lengths, padded on the left so that all rows end at
-/// the same place.
+/// Batch in generation: prompts of different lengths, padded on the left so that all rows end at the same position.
 pub(super) struct Decoder<'a, M> {
     model: &'a M,
     device: &'a Device,
     cache: KvCache,
-    /// Number of padding tokens that each row begins with.
+    /// Number of padding tokens at the start of each row.
     padding: Vec<usize>,
-    /// Length of the longest prompt.
+    /// Length of the longest prompt, in tokens.
     width: usize,
 }
 
 impl<'a, M: CausalModel> Decoder<'a, M> {
-    /// Reads the prompts, a row each, and returns what may follow them: `[prompts, vocab]`.
+    /// Reads the prompts, one a row, and returns the logits after them, `[prompts, vocab]`.
     pub(super) fn start(
         model: &'a M,
         device: &'a Device,
@@ -32,7 +31,7 @@ impl<'a, M: CausalModel> Decoder<'a, M> {
         for (prompt, &padding) in prompts.iter().zip(&padding) {
             ids.extend(std::iter::repeat_n(i64::from(pad_id), padding));
             ids.extend(prompt.iter().map(|&token| i64::from(token)));
-            // Padding is not looked at; position 0 is one that is there.
+            // Padding is masked; position 0 is valid in every model.
             positions.extend(std::iter::repeat_n(0, padding));
             positions.extend(0..prompt.len() as i64);
         }
@@ -47,22 +46,22 @@ impl<'a, M: CausalModel> Decoder<'a, M> {
         (decoder, logits)
     }
 
-    /// Continues each row by a token and returns what may follow: `[rows, vocab]`.
+    /// Appends a token to each row and returns the logits after it, `[rows, vocab]`.
     pub(super) fn step(&mut self, tokens: &[u32]) -> Tensor<2> {
         let ids = tokens.iter().map(|&token| i64::from(token)).collect();
-        let place = self.cache.len();
-        let positions = self.padding.iter().map(|padding| (place - padding) as i64);
+        let index = self.cache.len();
+        let positions = self.padding.iter().map(|padding| (index - padding) as i64);
         let positions = positions.collect();
         self.forward(ids, positions, 1)
     }
 
-    /// Keeps these rows, in this order; one may be kept more than once.
+    /// Keeps these rows in this order; a row may repeat.
     pub(super) fn select(&mut self, rows: &[usize]) {
         self.cache.select(rows, self.device);
         self.padding = rows.iter().map(|&row| self.padding[row]).collect();
     }
 
-    /// Puts other rows of the same prompts in the places of the rows.
+    /// Replaces each row by another row of the same prompt.
     pub(super) fn reorder(&mut self, rows: &[usize]) {
         self.cache.reorder(rows, self.width, self.device);
     }
@@ -77,21 +76,21 @@ impl<'a, M: CausalModel> Decoder<'a, M> {
             .next_logits(ints(ids), mask, ints(positions), &mut self.cache)
     }
 
-    /// `[rows, length]`, false for padding; `None` where there is none.
+    /// Returns the attention mask `[rows, length]`, false for padding; `None` without padding.
     fn mask(&self, length: usize) -> Option<Tensor<2, Bool>> {
         if self.padding.iter().all(|&padding| padding == 0) {
             return None;
         }
         let mut mask = Vec::with_capacity(self.padding.len() * length);
         for &padding in &self.padding {
-            mask.extend((0..length).map(|place| place >= padding));
+            mask.extend((0..length).map(|index| index >= padding));
         }
         let data = TensorData::new(mask, [self.padding.len(), length]);
         Some(Tensor::from_data(data, self.device))
     }
 }
 
-/// Brings logits `[rows, vocab]` to the host, row after row.
+/// Copies logits `[rows, vocab]` to the host, row after row.
 pub(super) fn rows_on_host(logits: Tensor<2>) -> Result<Vec<Vec<f32>>, ModelError> {
     let [_, vocab] = logits.dims();
     let values = logits.into_data().convert::<f32>();

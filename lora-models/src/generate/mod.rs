@@ -1,12 +1,12 @@
-//! Generating text: greedily, at random, or by beam search.
+//! Text generation: greedy, sampled, or by beam search.
 //!
-//! - [`generate`]: continues a batch of prompts; [`generate_with`] also reports each token at once
-//! - [`GenerationConfig`], [`Strategy`]: how
-//! - [`CausalModel`]: what a model must be able to do for it
+//! - [`Generator`]: continues a batch of prompts, and reports tokens as they are chosen
+//! - [`GenerationConfig`], [`Strategy`]: length, choice of tokens, stop tokens
+//! - [`CausalModel`]: models that predict the next token
 //! - [`KvCache`]: keys and values of past tokens, so that a step computes one token
 //!
-//! Beam search and the order of the sampling filters are those of transformers 5; a difference is
-//! that padding takes no part in the rule on repeated sequences.
+//! Beam search and the order of the sampling filters are those of transformers 5, except that padding is not part of the
+//! history in the rule on repeated n-grams.
 
 mod beam;
 mod beam_search;
@@ -25,83 +25,95 @@ pub use model::CausalModel;
 use crate::ModelError;
 use burn::tensor::Device;
 
-/// What was generated for one prompt.
+/// Continuation of one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
-    /// The tokens after the prompt, the stop token among them if there is one.
+    /// Tokens after the prompt, the stop token included.
     pub tokens: Vec<u32>,
-    /// Whether it ended with a stop token; otherwise it was cut at the longest length.
+    /// True if the text ended with a stop token, false if it reached the maximum length.
     pub finished_by_stop: bool,
-    /// For beam search: the sum of the tokens' log-probabilities, over their number to the power of
-    /// the length penalty.
+    /// For beam search: the sum of the tokens' log-probabilities, divided by their number to the power of the length
+    /// penalty.
     pub score: Option<f64>,
 }
 
-/// Continues prompts.
+/// Continues prompts with a model.
 ///
-/// The model must be on a device without autodiff: training leaves dropout on and keeps every
-/// step. `model.valid()` and `device.inner()` are such.
+/// The model must be on a device without autodiff: training keeps dropout on and records every step.
+/// `model.valid()` and `device.inner()` are without it.
 ///
 /// # Example
 /// ```
 /// # #![recursion_limit = "256"]
 /// use burn::tensor::Device;
-/// use lora_models::generate::{GenerationConfig, generate};
+/// use lora_models::generate::{GenerationConfig, Generator};
 /// use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 ///
 /// let device = Device::flex();
 /// let config = Gpt2Config { n_layer: 2, n_embd: 32, n_head: 2, vocab_size: 50, ..Gpt2Config::default() };
 /// let model = Gpt2LmHead::init(&config, 0, &device)?;
 /// let prompts = [vec![4, 8, 15], vec![16]];
-/// let texts = generate(&model, &prompts, &GenerationConfig::new(5), &device)?;
+/// let texts = Generator::new(&model, GenerationConfig::new(5), &device).generate(&prompts)?;
 /// assert_eq!(texts.len(), 2);
 /// assert_eq!(texts[1].tokens.len(), 5);
 /// # Ok::<(), lora_models::ModelError>(())
 /// ```
-///
-/// # Errors
-/// [`ModelError::Generation`] where an option is out of its range, a prompt is empty, holds a token
-/// that the model does not know, or leaves no room for `max_new_tokens`; and where the device is
-/// one with autodiff.
-pub fn generate<M: CausalModel>(
-    model: &M,
-    prompts: &[Vec<u32>],
-    config: &GenerationConfig,
-    device: &Device,
-) -> Result<Vec<Generated>, ModelError> {
-    generate_with(model, prompts, config, device, |_, _| {})
+pub struct Generator<'a, M> {
+    model: &'a M,
+    config: GenerationConfig,
+    device: &'a Device,
+    on_token: Box<dyn FnMut(usize, u32) + 'a>,
 }
 
-/// [`generate`], with a call for each token: the prompt's index and the token.
-///
-/// Greedy choice and sampling report a token as soon as it is chosen, so that it can be shown; beam
-/// search reports the tokens of a prompt once they are certain, at the end.
-///
-/// # Errors
-/// As [`generate`].
-pub fn generate_with<M: CausalModel>(
-    model: &M,
-    prompts: &[Vec<u32>],
-    config: &GenerationConfig,
-    device: &Device,
-    mut on_token: impl FnMut(usize, u32),
-) -> Result<Vec<Generated>, ModelError> {
-    config.validate_for(model, prompts)?;
-    if device.is_autodiff() {
-        return Err(ModelError::Generation {
-            message: "the device is one for training; use `model.valid()` and `device.inner()`"
-                .into(),
-        });
+impl<'a, M: CausalModel> Generator<'a, M> {
+    /// Creates a generator for a model on `device`.
+    pub fn new(model: &'a M, config: GenerationConfig, device: &'a Device) -> Self {
+        Self {
+            model,
+            config,
+            device,
+            on_token: Box::new(|_, _| {}),
+        }
     }
-    if prompts.is_empty() {
-        return Ok(Vec::new());
+
+    /// Sets a function that is called with the prompt's index and each token.
+    ///
+    /// Greedy choice and sampling report a token as soon as it is chosen, so that it can be shown; beam search reports
+    /// the tokens of a prompt at the end, when they are certain.
+    pub fn on_token(mut self, report: impl FnMut(usize, u32) + 'a) -> Self {
+        self.on_token = Box::new(report);
+        self
     }
-    let Strategy::Beam(search) = config.strategy else {
-        return stepwise::generate(model, prompts, config, device, &mut on_token);
-    };
-    let texts = beam_search::generate(model, prompts, config, search, device)?;
-    for (index, text) in texts.iter().enumerate() {
-        text.tokens.iter().for_each(|&token| on_token(index, token));
+
+    /// Generates a continuation of each prompt.
+    ///
+    /// # Errors
+    /// [`ModelError::Generation`] if an option is out of range; if a prompt is empty, has a token outside the
+    /// vocabulary, or leaves no room for `max_new_tokens`; and on a device with autodiff.
+    pub fn generate(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<Generated>, ModelError> {
+        let Self {
+            model,
+            config,
+            device,
+            on_token,
+        } = self;
+        config.validate_for(*model, prompts)?;
+        if device.is_autodiff() {
+            return Err(ModelError::Generation {
+                message: "the device is one for training; use `model.valid()` and `device.inner()`"
+                    .into(),
+            });
+        }
+        if prompts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Strategy::Beam(search) = config.strategy else {
+            return stepwise::generate(*model, prompts, config, device, on_token.as_mut());
+        };
+        let texts = beam_search::generate(*model, prompts, config, search, device)?;
+        for (index, text) in texts.iter().enumerate() {
+            text.tokens.iter().for_each(|&token| on_token(index, token));
+        }
+        Ok(texts)
     }
-    Ok(texts)
 }

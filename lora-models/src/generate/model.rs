@@ -1,34 +1,38 @@
-//! What a model must be able to do to generate text.
+//! Models that text can be generated with.
 
 use super::KvCache;
 use burn::tensor::{Bool, Int, Tensor};
 
-/// A language model that predicts the next token, one step at a time.
+/// A language model that predicts the next token, step by step.
 pub trait CausalModel {
-    /// Number of tokens that it knows; ids are below it.
+    /// Returns the number of tokens in the vocabulary; ids are below it.
     fn vocab_size(&self) -> usize;
 
-    /// Longest sequence, prompt and continuation together: the model's positions without those of its
+    /// Returns the maximum length of prompt and continuation together: the model's positions without those of its
     /// virtual tokens.
     fn max_positions(&self) -> usize;
 
-    /// Number of virtual tokens before every prompt, which a [prefix](crate::prefix) has.
+    /// Returns the number of virtual tokens of the [prefix](crate::prefix).
     fn virtual_tokens(&self) -> usize {
         0
     }
 
-    /// Number of layers that keep keys and values.
+    /// Returns the number of prompts that the model is set up for, in order; `None` for any number.
+    fn prompts(&self) -> Option<usize> {
+        None
+    }
+
+    /// Returns the number of layers with a cache of keys and values.
     fn cache_layers(&self) -> usize;
 
-    /// Reads `seq` more tokens of each row and predicts what follows the last of them.
+    /// Reads `seq` more tokens of each row, and returns the logits after the last of them.
     ///
-    /// The tokens' keys and values are added to the cache.
+    /// Keys and values of the tokens are appended to the cache.
     ///
     /// # Shapes
     /// - `ids`, `position_ids`: `[rows, seq]`
-    /// - `attention_mask`: `[rows, cache.len() + seq]`, false where a row is padding; `None` where
-    ///   no row is
-    /// - returns `[rows, vocab_size]`, not normalised
+    /// - `attention_mask`: `[rows, cache.len() + seq]`, false for padding; `None` without padding
+    /// - returns `[rows, vocab_size]`
     fn next_logits(
         &self,
         ids: Tensor<2, Int>,

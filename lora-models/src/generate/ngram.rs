@@ -1,9 +1,8 @@
-//! No sequence of tokens comes twice.
+//! Rule against repeated n-grams.
 
-/// The tokens that would complete, after `history`, a sequence of `size` tokens that is in it
-/// already; none where `size` is 0.
+/// Returns the tokens that would complete an n-gram of `size` tokens which `history` already contains; none for size 0.
 ///
-/// As transformers' `NoRepeatNGramLogitsProcessor`, but that padding is no part of the history.
+/// The rule is transformers' `NoRepeatNGramLogitsProcessor`, except that padding is not part of the history.
 pub(super) fn banned(history: &[u32], size: usize) -> Vec<u32> {
     if size == 0 || history.len() + 1 < size {
         return Vec::new();

@@ -1,10 +1,10 @@
-//! Choosing one token of a row of logits.
+//! Choice of a token from a row of logits.
 
 use super::config::Sampling;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// The place of the largest value; the first of equals.
+/// Returns the index of the largest value, the first among equals.
 pub(super) fn most_likely(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (token, value) in logits.iter().enumerate() {
@@ -15,16 +15,16 @@ pub(super) fn most_likely(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// Draws tokens for one prompt.
+/// Random draws of tokens for one prompt.
 pub(super) struct Sampler {
     options: Sampling,
     rng: StdRng,
 }
 
 impl Sampler {
-    /// The stream of choices of the prompt at place `index`.
+    /// Creates the draws of the prompt at `index`.
     pub(super) fn new(options: Sampling, index: usize) -> Self {
-        // Neighbouring indices give unrelated streams: the generator's own seeding mixes the bits.
+        // Neighboring indices give unrelated draws: the generator's seeding mixes the bits.
         let offset = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             options,
@@ -32,10 +32,9 @@ impl Sampler {
         }
     }
 
-    /// Draws a token. Tokens whose logit is -∞ are never drawn, unless all are.
+    /// Draws a token. Tokens with a logit of -∞ are never drawn, unless all have one.
     ///
-    /// In transformers' order: temperature, then top-k, then top-p, each on what the one before
-    /// left.
+    /// The filters apply in transformers' order: temperature, top-k, top-p.
     pub(super) fn draw(&mut self, logits: &[f32]) -> u32 {
         let temperature = self.options.temperature;
         let mut candidates: Vec<(u32, f64)> = logits
@@ -71,8 +70,7 @@ impl Sampler {
         candidates.retain(|(_, logit)| *logit >= least);
     }
 
-    /// Drops the least likely tokens for as long as those dropped have at most 1 - `top_p`; one
-    /// stays.
+    /// Drops the least likely tokens while their total probability is at most 1 - `top_p`; one token stays.
     fn keep_top_p(&self, candidates: &mut Vec<(u32, f64)>) {
         if self.options.top_p >= 1.0 {
             return;
@@ -91,7 +89,7 @@ impl Sampler {
     }
 }
 
-/// Softmax of the second field.
+/// Applies softmax to the second field.
 fn to_probabilities(candidates: &mut [(u32, f64)]) {
     let max = candidates
         .iter()
@@ -115,7 +113,7 @@ mod tests {
         [0.1f32, 0.4, 0.2, 0.3].map(f32::ln).to_vec()
     }
 
-    /// How often each token is drawn, in 20,000.
+    /// Returns the share of each token in 20,000 draws.
     fn shares(options: Sampling, logits: &[f32]) -> Vec<f64> {
         let mut sampler = Sampler::new(options, 0);
         let mut counts = vec![0.0; logits.len()];

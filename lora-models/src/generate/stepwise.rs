@@ -1,4 +1,4 @@
-//! Greedy choice and sampling: one token a row and step.
+//! Greedy choice and sampling: one token per row and step.
 
 use super::config::{GenerationConfig, Strategy};
 use super::decoder::{Decoder, rows_on_host};
@@ -8,11 +8,11 @@ use super::{CausalModel, Generated};
 use crate::ModelError;
 use burn::tensor::{Device, Tensor};
 
-/// A prompt that is still being continued.
+/// Row of a prompt whose text has not ended.
 struct Row {
-    /// Its place among the prompts.
+    /// Index of the prompt.
     prompt: usize,
-    /// The prompt and what was generated.
+    /// Prompt and generated tokens.
     history: Vec<u32>,
     sampler: Option<Sampler>,
 }
@@ -41,7 +41,7 @@ pub(super) fn generate<M: CausalModel>(
     for step in 1..=config.max_new_tokens {
         let tokens = choose(&mut rows, logits, config)?;
         let mut kept = Vec::with_capacity(rows.len());
-        let mut going_on = Vec::with_capacity(rows.len());
+        let mut continued = Vec::with_capacity(rows.len());
         for (at, (mut row, &token)) in rows.into_iter().zip(&tokens).enumerate() {
             on_token(row.prompt, token);
             row.history.push(token);
@@ -55,10 +55,10 @@ pub(super) fn generate<M: CausalModel>(
                 });
             } else {
                 kept.push(at);
-                going_on.push(row);
+                continued.push(row);
             }
         }
-        rows = going_on;
+        rows = continued;
         if rows.is_empty() {
             break;
         }
@@ -68,18 +68,18 @@ pub(super) fn generate<M: CausalModel>(
         let tokens: Vec<u32> = kept.iter().map(|&at| tokens[at]).collect();
         logits = decoder.step(&tokens);
     }
-    // Every row ended at the last step, if not before.
+    // Every row ends at the last step at the latest.
     Ok(results.into_iter().flatten().collect())
 }
 
-/// A token for each row, of logits `[rows, vocab]`.
+/// Chooses a token for each row of logits `[rows, vocab]`.
 fn choose(
     rows: &mut [Row],
     logits: Tensor<2>,
     config: &GenerationConfig,
 ) -> Result<Vec<u32>, ModelError> {
     if config.strategy == Strategy::Greedy && config.no_repeat_ngram_size == 0 {
-        // All that leaves the device is one number a row.
+        // Only one number per row leaves the device.
         let tokens = logits.argmax(1).into_data();
         return Ok(tokens.iter::<i64>().map(|token| token as u32).collect());
     }

@@ -2,18 +2,16 @@
 
 use super::Gpt2LmHead;
 use super::keys::{EMBEDDING, HEAD};
-use crate::checkpoint::ExportReport;
-use crate::prefix::{Prefix, PrefixShape};
+use crate::error::ModelError;
+use crate::prefix::{Prefix, PrefixModel, PrefixShape};
+use crate::targets::LoraTargets;
 use crate::weights::{on_host, param};
-use crate::{ExportOptions, LoraModel, ModelError};
 use burn::tensor::Device;
-use lora_core::files::Overwrite;
 use lora_core::{
     Architecture, FusedLayout, FusedProjection, LoraConfig, LoraLinear, TargetModules,
 };
-use std::path::Path;
 
-impl LoraModel for Gpt2LmHead {
+impl LoraTargets for Gpt2LmHead {
     fn lora_architecture(&self) -> Architecture {
         Self::architecture()
     }
@@ -40,7 +38,9 @@ impl LoraModel for Gpt2LmHead {
             Ok(self)
         }
     }
+}
 
+impl PrefixModel for Gpt2LmHead {
     fn prefix_slot(&mut self) -> Option<(&mut Option<Prefix>, PrefixShape)> {
         let shape = PrefixShape {
             layers: self.config.n_layer,
@@ -53,15 +53,6 @@ impl LoraModel for Gpt2LmHead {
 
     fn prefix(&self) -> Option<&Prefix> {
         self.transformer.prefix.as_ref()
-    }
-
-    fn export(
-        &self,
-        dir: impl AsRef<Path>,
-        options: &ExportOptions,
-        overwrite: Overwrite,
-    ) -> Result<ExportReport, ModelError> {
-        super::export::export(self, dir.as_ref(), options, overwrite)
     }
 }
 
@@ -112,6 +103,7 @@ fn needs_head(config: &LoraConfig) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LoraModel;
     use crate::gpt2::Gpt2Config;
     use lora_core::ExcludeModules;
 
@@ -128,7 +120,8 @@ mod tests {
     }
 
     fn unties(config: LoraConfig) -> bool {
-        tied().attach(&config).unwrap().0.lm_head.is_some()
+        let model = tied().attach(&config).unwrap().into_module();
+        model.lm_head.is_some()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Causal self-attention.
 
-use super::mask::Visible;
+use super::mask::TextMask;
 use crate::generate::KvCache;
 use crate::prefix::PrefixLayer;
 use burn::module::Module;
@@ -8,39 +8,41 @@ use burn::tensor::Tensor;
 use lora_core::ops::ScaledDotProduct;
 use lora_core::{Dropout, LoraLinear};
 
-/// Multi-head self-attention whose query, key and value projections are one matrix, `c_attn`.
+/// Causal multi-head self-attention with a fused query, key and value projection, `c_attn`.
 #[derive(Module, Debug)]
 pub struct Attention {
-    /// Queries, keys and values side by side: `[d_model, 3 · d_model]`.
+    /// Fused query, key and value projection, `[d_model, 3 · d_model]`.
     pub c_attn: LoraLinear,
-    /// Of the heads' outputs: `[d_model, d_model]`.
+    /// Output projection, `[d_model, d_model]`.
     pub c_proj: LoraLinear,
-    /// On the attention's weights.
+    /// Dropout on the attention weights.
     pub attn_dropout: Dropout,
-    /// On the output.
+    /// Dropout on the output.
     pub resid_dropout: Dropout,
     pub(super) n_head: usize,
-    /// What the scores are multiplied by.
+    /// Factor of the scores, usually `1 / √d_head`.
     pub(super) scale: f64,
 }
 
-/// The past of one layer, and which one it is.
+/// Cache of keys and values, and the index of the layer that uses it.
 pub(super) struct Past<'a> {
     pub(super) cache: &'a mut KvCache,
     pub(super) layer: usize,
 }
 
 impl Attention {
+    /// Attends causally to the tokens of the prefix, the cache and `x`.
+    ///
     /// # Shapes
     /// - `x`: `[batch, seq, d_model]`
-    /// - `visible`: its padding broadcasts to `[batch, n_head, seq, tokens + past + seq]`; what is behind a token is hidden from
-    ///   it in any case
-    /// - `prefix`: keys and values that every token sees, before those of the text
+    /// - `mask`: padding mask that broadcasts to `[batch, n_head, seq, tokens + past + seq]`; the causal mask is not part
+    ///   of it
+    /// - `prefix`: keys and values of the virtual tokens, which precede every text
     /// - returns `[batch, seq, d_model]`
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
-        visible: &Visible,
+        mask: &TextMask,
         past: Option<Past<'_>>,
         prefix: Option<&PrefixLayer>,
     ) -> Tensor<3> {
@@ -49,8 +51,8 @@ impl Attention {
         let fused = self.c_attn.forward(x); // [batch, seq, 3 * d_model]
         let attention = ScaledDotProduct::new(self.scale)
             .causal()
-            .with_bias(visible.padding.clone())
-            .within(visible.segments.clone())
+            .with_bias(mask.padding.clone())
+            .within(mask.segments.clone())
             .with_dropout(&self.attn_dropout);
         let joined = match (past, prefix) {
             (None, None) => attention.forward_fused(fused, self.n_head),

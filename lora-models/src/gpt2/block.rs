@@ -1,58 +1,62 @@
-//! One layer of the model: attention, then a perceptron, each on a normalised residual stream.
+//! A layer of GPT-2: attention and MLP, each on a normalized residual stream.
 
 use super::attention::{Attention, Past};
-use super::mask::Visible;
+use super::mask::TextMask;
 use crate::activation::Activation;
 use crate::prefix::PrefixLayer;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::{Dropout, LayerNorm, LoraLinear};
 
-/// `x + attn(ln_1(x))`, then `x + mlp(ln_2(x))`.
+/// Layer of GPT-2: `x + attn(ln_1(x))`, then `x + mlp(ln_2(x))`.
 #[derive(Module, Debug)]
 pub struct Block {
-    /// Before the attention.
+    /// Layer norm before the attention.
     pub ln_1: LayerNorm,
     /// Causal self-attention.
     pub attn: Attention,
-    /// Before the perceptron.
+    /// Layer norm before the MLP.
     pub ln_2: LayerNorm,
-    /// The perceptron.
+    /// MLP.
     pub mlp: Mlp,
 }
 
 impl Block {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - `x`: `[batch, seq, d_model]`
-    /// - `visible`: as in the attention; the prefix is never hidden
+    /// - `mask`: padding mask, as for [`Attention`]; the prefix is never masked
     /// - returns `[batch, seq, d_model]`
     pub(super) fn forward(
         &self,
         x: Tensor<3>,
-        visible: &Visible,
+        mask: &TextMask,
         past: Option<Past<'_>>,
         prefix: Option<&PrefixLayer>,
     ) -> Tensor<3> {
         let normed = self.ln_1.forward(x.clone());
-        let x = self.attn.forward(normed, visible, past, prefix) + x;
+        let x = self.attn.forward(normed, mask, past, prefix) + x;
         self.mlp.forward(self.ln_2.forward(x.clone())) + x
     }
 }
 
-/// Two linear layers with an activation between them.
+/// MLP: two linear layers with an activation between them.
 #[derive(Module, Debug)]
 pub struct Mlp {
-    /// `[d_model, d_inner]`.
+    /// First layer, `[d_model, d_inner]`.
     pub c_fc: LoraLinear,
-    /// `[d_inner, d_model]`.
+    /// Second layer, `[d_inner, d_model]`.
     pub c_proj: LoraLinear,
-    /// On the output.
+    /// Dropout on the output.
     pub dropout: Dropout,
     #[module(skip)]
     pub(super) activation: Activation,
 }
 
 impl Mlp {
+    /// Applies the MLP.
+    ///
     /// # Shapes
     /// - `x`: `[batch, seq, d_model]`
     /// - returns `[batch, seq, d_model]`

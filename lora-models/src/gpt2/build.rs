@@ -1,4 +1,4 @@
-//! Making the modules from their parameters, wherever these come from.
+//! Construction of the modules from a source of parameters.
 
 use super::Gpt2Config;
 use super::attention::Attention;
@@ -10,7 +10,7 @@ use burn::nn::Embedding;
 use burn::tensor::Device;
 use lora_core::LayerNorm;
 
-/// Makes a model.
+/// Builds a model from the parameters of a source.
 pub(super) fn build(
     config: &Gpt2Config,
     device: &Device,
@@ -25,9 +25,10 @@ pub(super) fn build(
     let mut builder = Builder { config, maker };
     let transformer = builder.transformer()?;
     let head = [config.n_embd, config.vocab_size];
-    let lm_head = match config.tie_word_embeddings {
-        true => None,
-        false => Some(builder.maker.linear_without_bias("lm_head", head)?),
+    let lm_head = if config.tie_word_embeddings {
+        None
+    } else {
+        Some(builder.maker.linear_without_bias("lm_head", head)?)
     };
     Ok(Gpt2LmHead {
         transformer,

@@ -1,17 +1,13 @@
 //! Configuration of a GPT-2, read from and written to `config.json`.
 
-use super::config_file;
 use crate::ModelError;
 use crate::activation::Activation;
-use crate::checkpoint::bounded::read_json;
 use crate::config_keys::{Require, check_dropouts, check_sizes};
 use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Name of the configuration file in a model directory.
 pub const CONFIG_FILE: &str = "config.json";
-/// Limit for `config.json`, in bytes.
-const CONFIG_LIMIT: u64 = 1 << 20;
 /// Limit for the number of layers; GPT-3 has 96.
 const MAX_LAYERS: usize = 4096;
 /// Limit for ids, positions and widths: they are 32-bit integers on most devices.
@@ -122,22 +118,6 @@ impl Gpt2Config {
             n_head,
             ..Self::default()
         }
-    }
-
-    /// Reads `config.json` of a model directory.
-    ///
-    /// # Errors
-    /// [`ModelError::UnsupportedConfig`] for another model than a GPT-2, a value outside its range, or an option
-    /// without support; [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be
-    /// read.
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let path = dir.as_ref().join(CONFIG_FILE);
-        config_file::parse(&path, read_json(&path, CONFIG_LIMIT)?)
-    }
-
-    /// Returns the object of `config.json`.
-    pub fn to_json(&self) -> Map<String, Value> {
-        config_file::write(self)
     }
 
     /// Returns the width inside the MLP.

@@ -1,12 +1,16 @@
 //! Reader and writer for the `config.json` of a GPT-2.
 
-use super::Gpt2Config;
+use super::config::{CONFIG_FILE, Gpt2Config};
 use crate::ModelError;
 use crate::activation::Activation;
+use crate::checkpoint::bounded::read_json;
 use crate::config_keys::{ConfigKeys, unsupported};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
+
+/// Limit for `config.json`, in bytes.
+const CONFIG_LIMIT: u64 = 1 << 20;
 
 /// Pairs of names that transformers reads as one key: a file with the left name must not get the default of the right
 /// one.
@@ -38,6 +42,24 @@ enum TokenIds {
     One(u32),
     Many(Vec<u32>),
     None,
+}
+
+impl Gpt2Config {
+    /// Reads `config.json` of a model directory.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for another model than a GPT-2, a value outside its range, or an option
+    /// without support; [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be
+    /// read.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = dir.as_ref().join(CONFIG_FILE);
+        parse(&path, read_json(&path, CONFIG_LIMIT)?)
+    }
+
+    /// Returns the object of `config.json`.
+    pub fn to_json(&self) -> Map<String, Value> {
+        write(self)
+    }
 }
 
 /// Reads a configuration from the object of a file.
@@ -118,7 +140,7 @@ fn without_aliases(
 }
 
 /// Builds the object of a file from a configuration.
-pub(super) fn write(config: &Gpt2Config) -> Map<String, Value> {
+fn write(config: &Gpt2Config) -> Map<String, Value> {
     let mut other = config.other.clone();
     let name = other.shift_remove(ACTIVATION);
     let activation = config.activation_function;

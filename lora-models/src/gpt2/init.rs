@@ -1,4 +1,4 @@
-//! A random start.
+//! Random initialization.
 
 use super::build::build;
 use super::{Gpt2Config, Gpt2LmHead};
@@ -7,30 +7,33 @@ use crate::weights::Random;
 use burn::tensor::Device;
 
 impl Gpt2LmHead {
-    /// A model with random weights, as transformers starts one: normal with standard deviation
-    /// `initializer_range`, divided by √(2 · `n_layer`) for what writes to the residual stream
-    /// (Radford et al. 2019, section 2.3), and no biases.
+    /// Creates a model with random weights, initialized as in transformers: normal with standard deviation
+    /// `initializer_range`, divided by √(2 · `n_layer`) for the projections onto the residual stream
+    /// (Radford et al. 2019, section 2.3), and zero biases.
     ///
-    /// The values are drawn on the host and depend on `seed` and on the names of the parameters
-    /// alone, so they are the same on every device.
+    /// The values are drawn on the host and depend only on `seed` and the parameters' paths, so they are equal on every
+    /// device.
     ///
     /// # Errors
-    /// [`ModelError::UnsupportedConfig`] where the configuration makes no model.
+    /// [`ModelError::UnsupportedConfig`] for a configuration out of range.
     pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Self, ModelError> {
         config.validate()?;
         build(config, device, &mut random(config, seed))
     }
 }
 
-/// Random weights of this configuration.
+/// Returns the source of random weights for a configuration.
 pub(super) fn random(config: &Gpt2Config, seed: u64) -> Random<impl Fn(&str) -> f64 + use<>> {
     let whole = config.initializer_range;
     let residual = whole / (2.0 * config.n_layer as f64).sqrt();
     Random {
         seed,
-        deviation: move |path: &str| match path.ends_with(".c_proj.weight") {
-            true => residual,
-            false => whole,
+        deviation: move |path: &str| {
+            if path.ends_with(".c_proj.weight") {
+                residual
+            } else {
+                whole
+            }
         },
     }
 }

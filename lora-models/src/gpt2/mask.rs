@@ -1,19 +1,19 @@
-//! What a token sees. That it sees nothing behind itself is the attention's own business.
+//! Masks of padding and of packed texts. The causal mask belongs to the attention.
 
 use burn::tensor::{Bool, Tensor};
 use lora_core::ops::Segments;
 
-/// What hides tokens from others, made once for all layers.
+/// Attention mask beside the causal one, built once for all layers.
 #[derive(Clone, Debug)]
-pub struct Visible {
-    /// Added to the scores.
+pub struct TextMask {
+    /// Bias of the scores, `[batch, 1, 1, keys]`: -1e9 at padding.
     pub(super) padding: Option<Tensor<4>>,
-    /// The texts that the one row is packed of.
+    /// Texts that the row is packed of; none attends to another.
     pub(super) segments: Option<Segments>,
 }
 
-impl Visible {
-    /// Each text by itself.
+impl TextMask {
+    /// Masks packed texts from each other.
     pub(super) fn within(segments: &Segments) -> Self {
         Self {
             padding: None,
@@ -22,22 +22,21 @@ impl Visible {
     }
 }
 
-/// Added to the score of a hidden position.
+/// Bias of the score of a masked position.
 ///
-/// The exponential of it against any real score is exactly zero. It is finite, so that a row of
-/// which everything is hidden, as that of a padding token on the left, gives some average and not
-/// NaN.
+/// Its exponential beside any real score is exactly zero. It is finite, so that a fully masked row, such as that of a
+/// padding token on the left, gives an average and not NaN.
 const HIDDEN: f32 = -1e9;
 
-/// What is added to the attention scores, made once for all layers; `None` where nothing is hidden.
+/// Returns the bias of the attention scores that masks padding; `None` without padding.
 ///
 /// # Shapes
 /// - `attention_mask`: `[batch, keys]`, true for a token, false for padding
 /// - returns `[batch, 1, 1, keys]`
 ///
 /// # Panics
-/// If the mask has another length.
-pub(super) fn hidden_padding(
+/// If the mask does not cover `keys` tokens.
+pub(super) fn padding_bias(
     keys: usize,
     attention_mask: Option<Tensor<2, Bool>>,
 ) -> Option<Tensor<4>> {
@@ -52,12 +51,12 @@ pub(super) fn hidden_padding(
     })
 }
 
-/// The mask of texts behind virtual tokens, which every token sees.
+/// Extends a mask by the virtual tokens of a prefix, which every token attends to.
 ///
 /// # Shapes
 /// - `mask`: `[batch, 1, 1, keys]`
 /// - returns `[batch, 1, 1, virtual_tokens + keys]`
-pub(super) fn see_before(mask: Tensor<4>, virtual_tokens: usize) -> Tensor<4> {
+pub(super) fn extend_by_prefix(mask: Tensor<4>, virtual_tokens: usize) -> Tensor<4> {
     if virtual_tokens == 0 {
         return mask;
     }
@@ -75,7 +74,7 @@ mod tests {
     fn padding_is_hidden_from_every_token_of_its_row() {
         let device = Device::flex();
         let real = Tensor::<2, Bool>::from_data([[false, true], [true, true]], &device);
-        let mask = hidden_padding(2, Some(real)).unwrap();
+        let mask = padding_bias(2, Some(real)).unwrap();
         assert_eq!(mask.dims(), [2, 1, 1, 2]);
         let hidden: Vec<f32> = mask
             .clone()
@@ -84,10 +83,13 @@ mod tests {
             .map(|x| x / HIDDEN)
             .collect();
         assert_eq!(hidden, [1.0, 0.0, 0.0, 0.0]);
-        assert_eq!(see_before(mask.clone(), 0).dims(), [2, 1, 1, 2]);
-        let behind: Vec<f32> = see_before(mask, 2).into_data().iter::<f32>().collect();
+        assert_eq!(extend_by_prefix(mask.clone(), 0).dims(), [2, 1, 1, 2]);
+        let behind: Vec<f32> = extend_by_prefix(mask, 2)
+            .into_data()
+            .iter::<f32>()
+            .collect();
         assert_eq!(behind, [0.0, 0.0, HIDDEN, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        assert!(hidden_padding(2, None).is_none());
+        assert!(padding_bias(2, None).is_none());
     }
 
     #[test]
@@ -95,6 +97,6 @@ mod tests {
     fn a_mask_of_another_length_panics() {
         let device = Device::flex();
         let real = Tensor::<2, Bool>::from_data([[true, true]], &device);
-        hidden_padding(3, Some(real));
+        padding_bias(3, Some(real));
     }
 }

@@ -1,48 +1,42 @@
 //! GPT-2 (Radford et al. 2019, *Language Models are Unsupervised Multitask Learners*).
 //!
-//! - [`Gpt2Config`]: what the model is made of, from and to `config.json`
-//! - [`Gpt2LmHead`]: the model; [`init`](Gpt2LmHead::init) at random,
-//!   [`load`](Gpt2LmHead::load) from a Hugging Face directory,
-//!   [`export`](crate::LoraModel::export) to one
-//! - [`attach`](crate::LoraModel::attach), [`load_adapter`](crate::LoraModel::load_adapter),
-//!   [`save_adapter`](crate::LoraModel::save_adapter): LoRA on it
-//! - [`with_prefix`](crate::LoraModel::with_prefix), [`load_prefix`](crate::LoraModel::load_prefix): a
-//!   [prefix](crate::prefix), alone or beside LoRA
-//! - [`Gpt2`], [`Block`], [`Attention`], [`Mlp`]: its parts, for those who look inside
+//! - [`Gpt2Config`]: sizes and options, from and to `config.json`
+//! - [`Gpt2LmHead`]: the language model, with [random weights](Gpt2LmHead::init) or
+//!   [loaded](crate::Pretrained::load) from a Hugging Face directory
+//! - [`Gpt2`], [`Block`], [`Attention`], [`Mlp`]: its parts
 //!
-//! Modules and paths are named as in Python, so a LoRA target is written as it is there:
+//! [`CausalLm`](crate::CausalLm) has what it shares with other decoders, [`LoraModel`](crate::LoraModel) its adapters,
+//! [`PrefixModel`](crate::PrefixModel) its prefix.
 //!
-//! | path | what it is | shape |
+//! Modules have the paths of transformers, and so have LoRA targets:
+//!
+//! | path | module | shape |
 //! | --- | --- | --- |
-//! | `transformer.wte` | embedding of tokens | `[vocab_size, d_model]` |
-//! | `transformer.wpe` | embedding of positions | `[n_positions, d_model]` |
-//! | `transformer.h.{i}.attn.c_attn` | queries, keys and values side by side; `c_attn[q,v]` names slices | `[d_model, 3 · d_model]` |
-//! | `transformer.h.{i}.attn.c_proj` | output of the attention | `[d_model, d_model]` |
-//! | `transformer.h.{i}.mlp.c_fc` | into the MLP | `[d_model, d_inner]` |
-//! | `transformer.h.{i}.mlp.c_proj` | out of it | `[d_inner, d_model]` |
-//! | `lm_head` | to the vocabulary, where it is not tied | `[d_model, vocab_size]` |
+//! | `transformer.wte` | token embedding | `[vocab_size, d_model]` |
+//! | `transformer.wpe` | position embedding | `[n_positions, d_model]` |
+//! | `transformer.h.{i}.attn.c_attn` | fused query, key and value projection; `c_attn[q,v]` names slices | `[d_model, 3 · d_model]` |
+//! | `transformer.h.{i}.attn.c_proj` | output projection of the attention | `[d_model, d_model]` |
+//! | `transformer.h.{i}.mlp.c_fc` | first layer of the MLP | `[d_model, d_inner]` |
+//! | `transformer.h.{i}.mlp.c_proj` | second layer of the MLP | `[d_inner, d_model]` |
+//! | `lm_head` | output layer, unless it is tied to `wte` | `[d_model, vocab_size]` |
 //!
-//! Arithmetic is in f32, whatever the weights were stored as.
+//! The arithmetic is in f32, in whatever type the weights are stored.
 
 mod adapters;
 mod attention;
 mod block;
-mod blocks;
 mod build;
+mod causal;
 mod config;
 mod config_file;
-mod export;
 mod init;
 mod keys;
-mod load;
-mod loss;
 mod mask;
 mod model;
+mod pretrained;
 
 pub use attention::Attention;
 pub use block::{Block, Mlp};
-pub use blocks::Gpt2Input;
 pub use config::{CONFIG_FILE, Gpt2Config};
-pub use load::Gpt2Options;
-pub use mask::Visible;
+pub use mask::TextMask;
 pub use model::{Gpt2, Gpt2LmHead};

@@ -1,10 +1,10 @@
-//! The model: embeddings, blocks, and the projection to the vocabulary.
+//! Embeddings, layers and output layer of GPT-2.
 
 use super::Gpt2Config;
 use super::attention::Past;
 use super::block::Block;
-use super::mask::{Visible, hidden_padding, see_before};
-use crate::generate::{CausalModel, KvCache};
+use super::mask::{TextMask, extend_by_prefix, padding_bias};
+use crate::generate::KvCache;
 use crate::prefix::Prefix;
 use burn::module::Module;
 use burn::nn::Embedding;
@@ -12,53 +12,52 @@ use burn::tensor::{Bool, Int, Tensor, TensorData, module::linear};
 use lora_core::ops::Segments;
 use lora_core::{Dropout, LayerNorm, LoraEmbedding, LoraLinear};
 
-/// The model without the projection to the vocabulary.
+/// GPT-2 without its output layer.
 #[derive(Module, Debug)]
 pub struct Gpt2 {
-    /// Of tokens: `[vocab_size, d_model]`.
+    /// Token embedding, `[vocab_size, d_model]`.
     pub wte: LoraEmbedding,
-    /// Of positions: `[n_positions, d_model]`.
+    /// Position embedding, `[n_positions, d_model]`.
     pub wpe: Embedding,
-    /// On the embeddings.
+    /// Dropout on the embeddings.
     pub drop: Dropout,
-    /// The layers.
+    /// Layers.
     pub h: Vec<Block>,
-    /// After the last layer.
+    /// Layer norm after the last layer.
     pub ln_f: LayerNorm,
-    /// Keys and values of virtual tokens before every text.
+    /// Keys and values of virtual tokens that precede every text.
     pub prefix: Option<Prefix>,
 }
 
-/// GPT-2 with its projection to the vocabulary (Radford et al. 2019).
+/// GPT-2 with its output layer (Radford et al. 2019).
 ///
-/// The fields are named as the modules are in Python, so that a path here is the path there.
+/// The fields have the names of the modules in transformers, so that paths agree.
 #[derive(Module, Debug)]
 pub struct Gpt2LmHead {
-    /// Embeddings and blocks.
+    /// Embeddings and layers.
     pub transformer: Gpt2,
-    /// `[d_model, vocab_size]`; `None` where it is tied: the token embedding, transposed.
+    /// Output layer, `[d_model, vocab_size]`; `None` if it is tied to the token embedding.
     pub lm_head: Option<LoraLinear>,
     #[module(skip)]
     pub(super) config: Gpt2Config,
 }
 
 impl Gpt2 {
-    /// The hidden states of every token, after the last layer norm.
+    /// Returns the hidden states of every token, after the last layer norm.
     ///
-    /// Without position ids a token's position is its place in the row, the tokens in the cache
-    /// counted, as in transformers: for rows that are padded on the left, give them. With a
-    /// [prefix](crate::prefix) a token stands that many positions later, whether they are given or not;
-    /// the cache and the attention mask know nothing of it.
+    /// Without position ids, a token's position is its index in the row after the tokens in the cache, as in
+    /// transformers; rows with padding on the left need position ids. A [prefix](crate::prefix) shifts all positions by
+    /// its number of virtual tokens; cache and attention mask do not count them.
     ///
     /// # Shapes
     /// - `ids`: `[batch, seq]`
     /// - `attention_mask`: `[batch, past + seq]`, true for a token, false for padding; `past` is
     ///   the length of the cache
     /// - `position_ids`: `[batch or 1, seq]`
-    /// - returns `[batch, seq, d_model]`; what it holds for padding means nothing
+    /// - returns `[batch, seq, d_model]`; the values at padding are unspecified
     ///
     /// # Panics
-    /// If the shapes do not fit, or there are more tokens, virtual ones among them, than positions.
+    /// If the shapes do not fit, or virtual tokens and tokens exceed the positions.
     pub fn forward(
         &self,
         ids: Tensor<2, Int>,
@@ -69,21 +68,21 @@ impl Gpt2 {
         let [_, seq] = ids.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
         let x = self.embed(ids, position_ids, past);
-        self.layers(x, &self.visible(past + seq, attention_mask), cache)
+        self.layers(x, &self.text_mask(past + seq, attention_mask), cache)
     }
 
-    /// The hidden states after all layers, of what goes into the first.
+    /// Runs all layers and the last layer norm.
     fn layers(
         &self,
         mut x: Tensor<3>,
-        visible: &Visible,
+        mask: &TextMask,
         mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let [_, seq, _] = x.dims();
         for (layer, block) in self.h.iter().enumerate() {
             let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
             let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));
-            x = block.forward(x, visible, past, prefix.as_ref());
+            x = block.forward(x, mask, past, prefix.as_ref());
         }
         if let Some(cache) = cache {
             cache.advance(seq);
@@ -91,27 +90,27 @@ impl Gpt2 {
         self.ln_f.forward(x)
     }
 
-    /// The hidden states of texts that lie one behind another in one row, of which none sees another: those that each would
-    /// have in a row of its own, and no work for padding.
+    /// Returns the hidden states of texts that are packed into one row. No text attends to another, so that each has the
+    /// hidden states of a row of its own, without padding.
     ///
     /// # Shapes
     /// - `ids`: `[1, tokens]`
     /// - returns `[1, tokens, d_model]`
     ///
     /// # Panics
-    /// If the texts do not fill the row, one has more tokens than there are positions, or the model has a
+    /// If the texts do not fill the row, a text has more tokens than the model has positions, or the model has a
     /// [prefix](crate::prefix).
     pub fn forward_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
         let x = self.embed_packed(ids, segments);
-        self.layers(x, &Visible::within(segments), None)
+        self.layers(x, &TextMask::within(segments), None)
     }
 
-    /// What goes into the first layer of packed texts.
+    /// Embeds packed texts.
     pub(super) fn embed_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
         let (lengths, positions) = (segments.lengths(), self.positions());
         assert!(
             self.prefix.is_none(),
-            "packed texts have no place for the virtual tokens of a prefix"
+            "packed texts do not go with a prefix: each text would need its virtual tokens before it"
         );
         assert!(
             ids.dims() == [1, segments.tokens()],
@@ -122,13 +121,13 @@ impl Gpt2 {
             lengths.iter().all(|&length| length <= positions),
             "packed texts of {lengths:?} tokens for {positions} positions"
         );
-        let places: Vec<i64> = segments.positions().map(|place| place as i64).collect();
-        let places = TensorData::new(places, ids.dims());
-        let places = Tensor::from_data(places, &ids.device());
-        self.embed(ids, Some(places), 0)
+        let positions: Vec<i64> = segments.positions().map(|index| index as i64).collect();
+        let positions = TensorData::new(positions, ids.dims());
+        let positions = Tensor::from_data(positions, &ids.device());
+        self.embed(ids, Some(positions), 0)
     }
 
-    /// What goes into the first layer.
+    /// Embeds tokens at their positions.
     pub(super) fn embed(
         &self,
         ids: Tensor<2, Int>,
@@ -156,32 +155,38 @@ impl Gpt2 {
         self.drop.forward(x)
     }
 
-    /// What is hidden in all layers, of so many keys.
-    pub(super) fn visible(&self, keys: usize, attention_mask: Option<Tensor<2, Bool>>) -> Visible {
+    /// Builds the attention mask over `keys` positions, shared by all layers.
+    pub(super) fn text_mask(
+        &self,
+        keys: usize,
+        attention_mask: Option<Tensor<2, Bool>>,
+    ) -> TextMask {
         let virtual_tokens = self.virtual_tokens();
-        let padding = hidden_padding(keys, attention_mask);
-        Visible {
-            padding: padding.map(|mask| see_before(mask, virtual_tokens)),
+        let padding = padding_bias(keys, attention_mask);
+        TextMask {
+            padding: padding.map(|mask| extend_by_prefix(mask, virtual_tokens)),
             segments: None,
         }
     }
 
-    fn positions(&self) -> usize {
+    /// Number of position embeddings.
+    pub(super) fn positions(&self) -> usize {
         self.wpe.weight.lazy_shape()[0]
     }
 
-    fn virtual_tokens(&self) -> usize {
+    /// Number of virtual tokens of the prefix.
+    pub(super) fn virtual_tokens(&self) -> usize {
         self.prefix.as_ref().map_or(0, Prefix::tokens)
     }
 }
 
 impl Gpt2LmHead {
-    /// Its configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &Gpt2Config {
         &self.config
     }
 
-    /// [`Gpt2::forward`]: the hidden states, to be projected where they are needed.
+    /// Returns the hidden states of every token, as [`Gpt2::forward`].
     ///
     /// # Shapes
     /// As [`Gpt2::forward`].
@@ -199,7 +204,7 @@ impl Gpt2LmHead {
             .forward(ids, attention_mask, position_ids, cache)
     }
 
-    /// [`Gpt2::forward_packed`]: the hidden states of texts that are packed into one row.
+    /// Returns the hidden states of texts that are packed into one row, as [`Gpt2::forward_packed`].
     ///
     /// # Shapes
     /// As [`Gpt2::forward_packed`].
@@ -212,8 +217,8 @@ impl Gpt2LmHead {
 
     /// Projects hidden states to the vocabulary.
     ///
-    /// A tied projection uses the embedding's own weight: an adapter on the embedding does not act
-    /// here, as in PEFT.
+    /// A tied output layer uses the base weight of the embedding: as in PEFT, an adapter on the embedding has no effect
+    /// here.
     ///
     /// # Shapes
     /// - `hidden`: `[..., d_model]`
@@ -225,8 +230,7 @@ impl Gpt2LmHead {
         }
     }
 
-    /// The logits of every token: [`forward_hidden`](Self::forward_hidden), then
-    /// [`logits`](Self::logits).
+    /// Returns the logits of every token.
     ///
     /// # Shapes
     /// - `ids`: `[batch, seq]`
@@ -241,37 +245,5 @@ impl Gpt2LmHead {
         attention_mask: Option<Tensor<2, Bool>>,
     ) -> Tensor<3> {
         self.logits(self.forward_hidden(ids, attention_mask, None, None))
-    }
-}
-
-impl CausalModel for Gpt2LmHead {
-    fn vocab_size(&self) -> usize {
-        self.transformer.wte.weight.lazy_shape()[0]
-    }
-
-    fn max_positions(&self) -> usize {
-        self.transformer.positions() - self.virtual_tokens()
-    }
-
-    fn virtual_tokens(&self) -> usize {
-        self.transformer.virtual_tokens()
-    }
-
-    fn cache_layers(&self) -> usize {
-        self.transformer.h.len()
-    }
-
-    fn next_logits(
-        &self,
-        ids: Tensor<2, Int>,
-        attention_mask: Option<Tensor<2, Bool>>,
-        position_ids: Tensor<2, Int>,
-        cache: &mut KvCache,
-    ) -> Tensor<2> {
-        let [_, seq] = ids.dims();
-        let hidden = self.forward_hidden(ids, attention_mask, Some(position_ids), Some(cache));
-        // [rows, seq, d_model] -> [rows, d_model]
-        let last = hidden.narrow(1, seq - 1, 1).squeeze_dim::<2>(1);
-        self.logits(last)
     }
 }

@@ -1,60 +1,21 @@
-//! How many virtual tokens a prefix has, and of which model.
+//! Options for creating a prefix.
 
-use super::Prefix;
-use crate::ModelError;
+use super::module::{Prefix, PrefixShape};
+use crate::error::ModelError;
 use burn::tensor::Device;
-use lora_core::{LoraError, normal_values};
+use lora_core::normal_values;
 
-/// What of a model its prefix depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrefixShape {
-    /// Number of layers that attend to it.
-    pub layers: usize,
-    /// Number of attention heads in each.
-    pub heads: usize,
-    /// Width of all heads together.
-    pub d_model: usize,
-    /// Positions of the model, which the virtual tokens and those of a text share.
-    pub positions: usize,
-}
-
-impl PrefixShape {
-    /// Number of values of one virtual token: a key and a value in each layer.
-    pub fn width(&self) -> usize {
-        2 * self.layers * self.d_model
-    }
-
-    /// Refuses a number of virtual tokens that the model has no room for beside a text.
-    ///
-    /// # Errors
-    /// [`LoraError::InvalidOption`].
-    pub(super) fn check(&self, tokens: usize) -> Result<(), LoraError> {
-        match (1..self.positions).contains(&tokens) {
-            true => Ok(()),
-            false => Err(LoraError::InvalidOption {
-                option: "prefix",
-                found: tokens.to_string(),
-                expected: format!(
-                    "1 to {} virtual tokens: the model has {} positions, and a text needs some",
-                    self.positions - 1,
-                    self.positions
-                ),
-            }),
-        }
-    }
-}
-
-/// A prefix to be made.
+/// Options for creating a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixConfig {
     /// Number of virtual tokens.
     pub tokens: usize,
-    /// Seed of the values that it starts at. Default 42.
+    /// Seed of the initial values. Default: 42.
     pub seed: u64,
 }
 
 impl PrefixConfig {
-    /// A prefix of so many virtual tokens.
+    /// Creates options for a prefix of `tokens` virtual tokens.
     pub fn new(tokens: usize) -> Self {
         Self { tokens, seed: 42 }
     }
@@ -65,13 +26,12 @@ impl PrefixConfig {
         self
     }
 
-    /// Makes it for a model: normal with standard deviation 1, as PEFT starts one.
+    /// Creates the prefix with normal values of standard deviation 1, as in PEFT.
     ///
-    /// The values are drawn on the host and depend on the seed alone, so they are the same on every
-    /// device.
+    /// The values are drawn on the host and depend only on the seed, so they are equal on every device.
     ///
     /// # Errors
-    /// [`LoraError::InvalidOption`] where there is no token, or none is left for a text.
+    /// [`LoraError::InvalidOption`] for no virtual token, or if no position is left for a text.
     pub fn init(&self, shape: &PrefixShape, device: &Device) -> Result<Prefix, ModelError> {
         shape.check(self.tokens)?;
         let count = self.tokens * shape.width();

@@ -1,35 +1,72 @@
-//! The module.
+//! Module of a prefix.
 
-use super::PrefixShape;
 use crate::weights::param;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use lora_core::LoraError;
 
-/// The path that the ids of its parameter, and its starting values, are made of: the same in every
-/// process and every model.
+/// Path that the parameter's id and the initial values derive from: the same in every process and model.
 pub(super) const PATH: &str = "prefix.embeddings";
 
-/// Keys and values of virtual tokens, in every layer, before those of any text.
+/// Sizes of a model that its prefix depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixShape {
+    /// Number of layers.
+    pub layers: usize,
+    /// Number of attention heads in a layer.
+    pub heads: usize,
+    /// Width of all heads together.
+    pub d_model: usize,
+    /// Number of positions, which virtual tokens and text share.
+    pub positions: usize,
+}
+
+impl PrefixShape {
+    /// Returns the number of values of one virtual token: a key and a value in each layer.
+    pub fn width(&self) -> usize {
+        2 * self.layers * self.d_model
+    }
+
+    /// Checks that the model has room for the virtual tokens and a text.
+    ///
+    /// # Errors
+    /// [`LoraError::InvalidOption`].
+    pub(super) fn check(&self, tokens: usize) -> Result<(), LoraError> {
+        if (1..self.positions).contains(&tokens) {
+            return Ok(());
+        }
+        Err(LoraError::InvalidOption {
+            option: "prefix",
+            found: tokens.to_string(),
+            expected: format!(
+                "1 to {} virtual tokens: the model has {} positions, and a text needs some",
+                self.positions - 1,
+                self.positions
+            ),
+        })
+    }
+}
+
+/// Keys and values of virtual tokens, which precede every text in each layer.
 #[derive(Module, Debug)]
 pub struct Prefix {
-    /// `[tokens, layers · 2 · d_model]`: of the first layer the keys, then the values, then of the
-    /// next.
+    /// Keys and values, `[tokens, layers · 2 · d_model]`: for each layer the keys, then the values.
     pub embeddings: Param<Tensor<2>>,
     #[module(skip)]
     shape: PrefixShape,
 }
 
-/// What one layer sees of a prefix, the same for every row of a batch.
+/// Keys and values of a prefix in one layer, equal for every row of a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct PrefixLayer {
-    /// `[1, heads, tokens, d_head]`.
+    /// Keys, `[1, heads, tokens, d_head]`.
     pub keys: Tensor<4>,
-    /// `[1, heads, tokens, d_head]`.
+    /// Values, `[1, heads, tokens, d_head]`.
     pub values: Tensor<4>,
 }
 
 impl PrefixLayer {
-    /// Keys and values of the virtual tokens, and of a text behind them: `[rows, heads, tokens + n, d_head]`.
+    /// Prepends the keys and values of the virtual tokens to those of a text: `[rows, heads, tokens + n, d_head]`.
     ///
     /// # Shapes
     /// - `keys`, `values`: `[rows, heads, n, d_head]`
@@ -44,7 +81,7 @@ impl PrefixLayer {
 }
 
 impl Prefix {
-    /// A prefix with these values, which trains.
+    /// Creates a trainable prefix with these values.
     pub(super) fn new(
         values: Vec<f32>,
         tokens: usize,
@@ -57,22 +94,22 @@ impl Prefix {
         }
     }
 
-    /// Number of virtual tokens.
+    /// Returns the number of virtual tokens.
     pub fn tokens(&self) -> usize {
         self.embeddings.lazy_shape()[0]
     }
 
-    /// Number of values.
+    /// Returns the number of values.
     pub fn parameters(&self) -> usize {
         self.embeddings.lazy_shape().num_elements()
     }
 
-    /// The model that it is for.
+    /// Returns the sizes of the model that the prefix is for.
     pub fn shape(&self) -> &PrefixShape {
         &self.shape
     }
 
-    /// A line on it.
+    /// Describes the prefix in a line.
     pub fn summary(&self) -> String {
         format!(
             "{} virtual tokens in {} layers, {} parameters",
@@ -82,7 +119,7 @@ impl Prefix {
         )
     }
 
-    /// Keys and values of a layer.
+    /// Returns keys and values of a layer.
     pub(crate) fn layer(&self, layer: usize) -> PrefixLayer {
         let PrefixShape { heads, d_model, .. } = self.shape;
         let tokens = self.tokens();

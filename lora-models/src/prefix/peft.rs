@@ -1,4 +1,4 @@
-//! Prefixes to and from PEFT's directories, read strictly.
+//! Prefixes in PEFT directories, read strictly.
 
 use super::{Prefix, PrefixShape};
 use crate::ModelError;
@@ -6,25 +6,22 @@ use crate::checkpoint::Checkpoint;
 use crate::weights::on_host;
 use burn::tensor::Device;
 use lora_core::LoraError;
-use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
-use lora_core::peft::{CONFIG_FILE, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, CONFIG_FILE, WEIGHTS_FILE};
+use lora_core::files::{Overwrite, write_dir, write_file};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Name of the directory with the prefix inside that of a LoRA adapter which it goes with.
+/// Name of the subdirectory with the prefix that goes with a LoRA adapter.
 pub const PREFIX_DIR: &str = "prefix";
 
-/// PEFT's word for it.
+/// PEFT's name of the method.
 const PEFT_TYPE: &str = "PREFIX_TUNING";
-/// The one tensor of a file.
+/// Name of the only tensor in a file.
 pub(super) const TENSOR: &str = "prompt_embeddings";
-/// No configuration is anywhere near this size.
-const CONFIG_LIMIT: u64 = 1 << 20;
-/// Keys that change nothing about what the tensor means: a projection was applied when it was
-/// saved.
+/// Keys without influence on the meaning of the tensor: PEFT applies a projection before it saves.
 const WITHOUT_EFFECT: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
@@ -38,41 +35,34 @@ const WITHOUT_EFFECT: &[&str] = &[
     "task_type",
 ];
 
-/// Whether a PEFT directory holds a prefix.
+/// Opens the prefix that goes with the LoRA adapter in `dir`; `None` without one.
+///
+/// An adapter of another kind in a subdirectory of that name does not count, nor does a malformed one.
 ///
 /// # Errors
-/// [`LoraError::Io`] where its configuration cannot be read. One that is malformed is no prefix's.
-pub fn is_prefix(dir: impl AsRef<Path>) -> Result<bool, ModelError> {
-    let bytes = read_bounded(&dir.as_ref().join(CONFIG_FILE), CONFIG_LIMIT)?;
-    let object: Option<Map<String, Value>> = serde_json::from_slice(&bytes).ok();
-    let kind = object.as_ref().and_then(|object| object.get("peft_type"));
-    Ok(kind.and_then(Value::as_str) == Some(PEFT_TYPE))
-}
-
-/// The directory of the prefix that goes with the LoRA adapter in `dir`, if there is one.
-///
-/// An adapter of another kind that happens to be named so is none.
-///
-/// # Errors
-/// As [`is_prefix`], of that directory.
-pub fn beside(dir: impl AsRef<Path>) -> Result<Option<PathBuf>, ModelError> {
+/// [`LoraError::Io`] if the subdirectory cannot be read.
+pub fn beside(dir: impl AsRef<Path>) -> Result<Option<AdapterDir>, ModelError> {
     let path = dir.as_ref().join(PREFIX_DIR);
-    match path.is_dir() && is_prefix(&path)? {
-        true => Ok(Some(path)),
-        false => Ok(None),
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    match AdapterDir::open(path) {
+        Ok(adapter) => Ok(adapter.is_prefix().then_some(adapter)),
+        Err(error @ LoraError::Io { .. }) => Err(error.into()),
+        Err(_) => Ok(None),
     }
 }
 
-/// Why the prefix in `dir` does not go on a model that takes none.
+/// Creates the error for a model without support for the prefix in `dir`.
 pub(crate) fn refused(dir: &Path) -> ModelError {
-    refused_for(dir, "of the models here GPT-2 alone takes a prefix")
+    refused_for(dir, "the encoders take no prefix, a language model does")
 }
 
-/// Why the prefix in `dir` is no part of a set of adapters by name.
+/// Creates the error for the prefix in `dir` among named adapters.
 pub(crate) fn refused_by_name(dir: &Path) -> ModelError {
     refused_for(
         dir,
-        "adapters by name are LoRA's; a prefix goes on a model with its one adapter",
+        "named adapters are LoRA; a prefix goes on a model with its only adapter",
     )
 }
 
@@ -86,24 +76,22 @@ fn refused_for(dir: &Path, message: &str) -> ModelError {
     error.into()
 }
 
-/// What `adapter_config.json` says of a prefix.
-pub(super) struct PrefixKeys {
+/// Keys in the `adapter_config.json` of a prefix.
+pub(super) struct PrefixKeys<'a> {
     path: PathBuf,
-    object: Map<String, Value>,
+    object: &'a Map<String, Value>,
 }
 
-impl PrefixKeys {
+impl<'a> PrefixKeys<'a> {
+    /// Checks the keys of an adapter directory.
+    ///
     /// # Errors
-    /// Where it cannot be read, is not of a prefix, or has a key that would change what is computed.
-    pub(super) fn read(dir: &Path) -> Result<Self, LoraError> {
-        let path = dir.join(CONFIG_FILE);
-        let bytes = read_bounded(&path, CONFIG_LIMIT)?;
-        let object: Map<String, Value> =
-            serde_json::from_slice(&bytes).map_err(|error| LoraError::Malformed {
-                path: path.clone(),
-                message: format!("is not a JSON object: {error}"),
-            })?;
-        let keys = Self { path, object };
+    /// If the adapter is of another kind, or has a key that would change the arithmetic.
+    pub(super) fn new(adapter: &'a AdapterDir) -> Result<Self, LoraError> {
+        let keys = Self {
+            path: adapter.path().join(CONFIG_FILE),
+            object: adapter.keys(),
+        };
         match keys.object.get("peft_type") {
             Some(Value::String(kind)) if kind == PEFT_TYPE => {}
             Some(other) => {
@@ -115,7 +103,7 @@ impl PrefixKeys {
         match keys.number("num_transformer_submodules")? {
             None | Some(1) => {}
             Some(other) => {
-                let message = "an encoder with a decoder has two, the models here are one".into();
+                let message = "an encoder with a decoder has two, these models have one".into();
                 return Err(keys.unsupported("num_transformer_submodules", &other.into(), message));
             }
         }
@@ -123,13 +111,13 @@ impl PrefixKeys {
         Ok(keys)
     }
 
-    /// Number of virtual tokens.
+    /// Returns the number of virtual tokens.
     pub(super) fn tokens(&self) -> Result<usize, LoraError> {
-        let missing = || self.malformed("has no `num_virtual_tokens`: no prefix's".into());
+        let missing = || self.malformed("has no `num_virtual_tokens`, which a prefix has".into());
         self.number("num_virtual_tokens")?.ok_or_else(missing)
     }
 
-    /// A whole number, or `None` where it is not there.
+    /// Returns a whole number; `None` if the key is missing.
     pub(super) fn number(&self, key: &str) -> Result<Option<usize>, LoraError> {
         match self.object.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -140,7 +128,7 @@ impl PrefixKeys {
         }
     }
 
-    /// Refuses a prefix of another model.
+    /// Checks that the prefix fits a model.
     fn check(&self, shape: &PrefixShape) -> Result<(), LoraError> {
         for (key, expected) in [
             ("num_layers", shape.layers),
@@ -149,7 +137,7 @@ impl PrefixKeys {
         ] {
             if let Some(found) = self.number(key)?.filter(|&found| found != expected) {
                 return Err(self.malformed(format!(
-                    "`{key}` is {found}, and the model has {expected}: the prefix is of another model"
+                    "`{key}` is {found}, and the model has {expected}: the prefix belongs to another model"
                 )));
             }
         }
@@ -206,7 +194,7 @@ impl PrefixKeys {
     }
 }
 
-/// Opens the file of a prefix, which must hold its one tensor.
+/// Opens the file of a prefix, which must hold its tensor alone.
 pub(super) fn open(dir: &Path) -> Result<Checkpoint, ModelError> {
     let path = dir.join(WEIGHTS_FILE);
     let checkpoint = Checkpoint::open(&path)?;
@@ -223,13 +211,18 @@ pub(super) fn open(dir: &Path) -> Result<Checkpoint, ModelError> {
     Ok(checkpoint)
 }
 
-/// Reads the prefix of a model from a PEFT directory.
+/// Reads the prefix of an opened PEFT directory.
 ///
 /// # Errors
-/// If a file cannot be read or is malformed, a key is not supported, the prefix is of another model or
-/// leaves no room for a text, or its tensor is missing, misshapen or not finite.
-pub(crate) fn read(dir: &Path, shape: &PrefixShape, device: &Device) -> Result<Prefix, ModelError> {
-    let keys = PrefixKeys::read(dir)?;
+/// If a file cannot be read or is malformed, a key is not supported, the prefix belongs to another model or leaves no room
+/// for a text, or its tensor is missing, misshapen or not finite.
+pub(crate) fn read(
+    adapter: &AdapterDir,
+    shape: &PrefixShape,
+    device: &Device,
+) -> Result<Prefix, ModelError> {
+    let dir = adapter.path();
+    let keys = PrefixKeys::new(adapter)?;
     keys.check(shape)?;
     let tokens = keys.tokens()?;
     let checkpoint = open(dir)?;

@@ -5,13 +5,15 @@ use crate::common::fixture;
 use crate::encoders;
 use burn::tensor::Device;
 use lora_core::combine::{CombineOptions, combine};
+use lora_core::file::{AdapterDir, StoredAdapter};
 use lora_core::files::Overwrite;
-use lora_core::stored::StoredAdapter;
-use lora_core::{AttachReport, BaseDifference, LoraConfig, LoraError, LoraInit, TargetModules};
-use lora_models::LoraModel;
+use lora_core::{
+    Adapted, AttachReport, BaseDifference, LoraConfig, LoraError, LoraInit, TargetModules,
+};
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::encoder::Labels;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::{AdapterLoadOptions, LoraModel, LoraTargets, Pretrained, SaveAdapter};
 use std::path::{Path, PathBuf};
 
 fn config() -> LoraConfig {
@@ -22,16 +24,16 @@ fn config() -> LoraConfig {
 }
 
 fn save(model: Gpt2LmHead, config: &LoraConfig, dir: &Path) -> PathBuf {
-    let (model, report) = model.attach(config).unwrap();
+    let (model, report) = model.attach(config).unwrap().into_parts();
     assert_eq!(report.base_difference, None);
-    model
-        .save_adapter(&report, dir, None, Overwrite::Refuse)
+    Adapted::from_parts(model.clone(), report.clone())
+        .save_adapter(dir, None, Overwrite::Refuse)
         .unwrap();
     dir.into()
 }
 
 fn on(model: Gpt2LmHead, adapter: &Path) -> AttachReport {
-    model.load_adapter(adapter).unwrap().1
+    model.load_adapter(adapter).unwrap().into_parts().1
 }
 
 fn gpt2(name: &str) -> Gpt2LmHead {
@@ -135,11 +137,14 @@ fn training_saving_and_another_base_change_what_is_noted_as_they_should() {
     let third = save(gpt2("gpt2_tied"), &pissa, &dir.path().join("third"));
     assert_eq!(base(&first), base(&third));
     // Gone on with on another base, it is of that one.
-    let (model, report) = gpt2("gpt2_tied_f16").load_adapter(&first).unwrap();
+    let (model, report) = gpt2("gpt2_tied_f16")
+        .load_adapter(&first)
+        .unwrap()
+        .into_parts();
     assert!(report.base_difference.is_some());
     let moved = dir.path().join("moved");
-    model
-        .save_adapter(&report, &moved, None, Overwrite::Refuse)
+    Adapted::from_parts(model.clone(), report.clone())
+        .save_adapter(&moved, None, Overwrite::Refuse)
         .unwrap();
     assert_eq!(on(gpt2("gpt2_tied_f16"), &moved).base_difference, None);
     assert!(on(gpt2("gpt2_tied"), &moved).base_difference.is_some());
@@ -177,6 +182,7 @@ fn a_malformed_note_is_refused_and_one_of_a_later_version_passed_over() {
     };
     let later = with("later", r#"{"version": 2, "hash": [1, 2]}"#)
         .unwrap()
+        .into_parts()
         .1;
     assert_eq!(later.base_difference, None);
     let many: Vec<String> = (0..17)
@@ -219,10 +225,10 @@ fn heads_and_what_else_trains_whole_do_not_count() {
             let config = LoraConfig::new(2)
                 .with_targets(model.default_targets())
                 .with_modules_to_save(whole);
-            let (model, report) = model.attach(&config).unwrap();
+            let (model, report) = model.attach(&config).unwrap().into_parts();
             let path = dir.path().join(format!("{base}-{number}"));
-            model
-                .save_adapter(&report, &path, None, Overwrite::Refuse)
+            Adapted::from_parts(model.clone(), report.clone())
+                .save_adapter(&path, None, Overwrite::Refuse)
                 .unwrap();
             assert!(
                 StoredAdapter::read(&path)
@@ -232,12 +238,18 @@ fn heads_and_what_else_trains_whole_do_not_count() {
                     .is_some()
             );
 
-            let (_, report) = classifier(base, 4, 2).load_adapter(&path).unwrap();
+            let (_, report) = classifier(base, 4, 2)
+                .load_adapter(&path)
+                .unwrap()
+                .into_parts();
             assert_eq!(report.base_difference, None, "{base}");
             // For another task, with a head of its own.
             let other = classifier(base, 7, 3);
-            let config = lora_core::peft::read_config(&path).unwrap();
-            let (_, report) = other.load_adapter_factors(&path, &config).unwrap();
+            let factors = AdapterLoadOptions::default().with_factors_only(true);
+            let (_, report) = other
+                .load_opened_adapter(&AdapterDir::open(&path).unwrap(), &factors)
+                .unwrap()
+                .into_parts();
             assert_eq!(report.base_difference, None, "{base}");
         }
     }
@@ -246,7 +258,10 @@ fn heads_and_what_else_trains_whole_do_not_count() {
         let config = classifier("bert_seq", 4, 1).config().clone();
         let kind = encoders::options("bert_seq").head;
         let other = Classifier::init(&config, kind, 5, &Device::flex()).unwrap();
-        other.load_adapter(dir.path().join("bert_seq-0")).unwrap()
+        other
+            .load_adapter(dir.path().join("bert_seq-0"))
+            .unwrap()
+            .into_parts()
     };
     assert!(matches!(
         report.base_difference,

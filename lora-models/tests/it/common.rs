@@ -1,8 +1,9 @@
-//! What the tests of this crate share: fixtures and comparisons.
+//! Fixtures and batches of this crate's tests.
 
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::{LoadOptions, Pretrained};
 use std::path::PathBuf;
 use test_support::compare::assert_near;
 use test_support::fill::Fill;
@@ -18,7 +19,7 @@ pub fn fixture(path: &str) -> PathBuf {
 }
 
 pub fn load(name: &str, device: &Device) -> (Gpt2LmHead, Gpt2Config) {
-    let (model, _) = Gpt2LmHead::load(fixture(name), device).unwrap();
+    let (model, _) = Gpt2LmHead::load(fixture(name), &LoadOptions::default(), device).unwrap();
     let config = model.config().clone();
     (model, config)
 }
@@ -33,7 +34,7 @@ pub struct Batch {
     pub ids: Tensor<2, Int>,
     pub mask: Tensor<2, Bool>,
     pub positions: Option<Tensor<2, Int>>,
-    /// Which tokens are no padding, row after row.
+    /// True for tokens that are not padding, row-major.
     pub real: Vec<bool>,
     /// -100 where there is no label.
     pub labels: Vec<Vec<i64>>,

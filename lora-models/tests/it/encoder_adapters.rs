@@ -9,10 +9,10 @@ use crate::encoders::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use lora_core::files::Overwrite;
-use lora_core::{AttachReport, LoraConfig, LoraError, TargetModules, detach, merge, peft};
+use lora_core::{Adapted, AttachReport, LoraConfig, LoraError, TargetModules, detach, merge, peft};
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
 use lora_models::encoder::Labels;
-use lora_models::{ExportOptions, LoraModel, ModelError};
+use lora_models::{ExportOptions, LoraModel, LoraTargets, ModelError, Pretrained, SaveAdapter};
 use std::collections::BTreeSet;
 use std::path::Path;
 use test_support::compare::assert_near;
@@ -22,7 +22,9 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 
 fn with_adapter(name: &str, base: &str, device: &Device) -> (Classifier, AttachReport) {
     let loaded = model(base, device).load_adapter(adapter(name));
-    loaded.unwrap_or_else(|error| panic!("{name}: {error}"))
+    loaded
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+        .into_parts()
 }
 
 #[test]
@@ -68,8 +70,8 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
         let (model, report) = with_adapter(name, base, &device);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
-        model
-            .save_adapter(&report, &path, Some(base), Overwrite::Refuse)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&path, Some(base), Overwrite::Refuse)
             .unwrap();
         assert_same_tensors(&path, name);
         let written = json(&path.join("adapter_config.json"));
@@ -94,7 +96,10 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
             "{name}"
         );
 
-        let (again, again_report) = encoders::model(base, &device).load_adapter(&path).unwrap();
+        let (again, again_report) = encoders::model(base, &device)
+            .load_adapter(&path)
+            .unwrap()
+            .into_parts();
         assert_eq!(again_report.parameters(), report.parameters(), "{name}");
         assert_eq!(again_report.saved, report.saved, "{name}");
         assert_eq!(logits_on(&again, base), logits_on(&model, base), "{name}");
@@ -191,7 +196,7 @@ fn what_the_defaults_adapt_and_save_is_what_peft_s_do() {
         if json(&adapter(name).join("adapter_config.json"))["modules_to_save"][0] == "pooler" {
             config.modules_to_save.push("pooler".into());
         }
-        let (_, report) = model.attach(&config).unwrap();
+        let (_, report) = model.attach(&config).unwrap().into_parts();
         assert_eq!(adapted(&report), adapted_in_file(name), "{name}");
         let names: BTreeSet<String> = trainable(&report).into_values().map(|(n, _)| n).collect();
         let of_file = Tensors::open(adapter(name).join(WEIGHTS)).names();
@@ -210,7 +215,7 @@ fn the_keyword_all_linear_means_what_it_means_to_peft() {
     ] {
         let mut config = LoraConfig::new(3).with_targets(TargetModules::AllLinear);
         config.modules_to_save = peft::read_config(&adapter(name)).unwrap().modules_to_save;
-        let (_, report) = model(base, &device).attach(&config).unwrap();
+        let (_, report) = model(base, &device).attach(&config).unwrap().into_parts();
         assert_eq!(adapted(&report), adapted_in_file(name), "{name}");
     }
 }
@@ -222,16 +227,19 @@ fn slices_of_in_proj_are_those_of_every_head() {
     let base = "deberta_seq";
     let targets = TargetModules::names(["in_proj[q,v]"]);
     let config = LoraConfig::new(2).with_alpha(5.0).with_targets(targets);
-    let (model, report) = model(base, &device).attach(&config).unwrap();
+    let (model, report) = model(base, &device).attach(&config).unwrap().into_parts();
     // A [9, 4] for both slices and B [4, 9] for the columns of each, in two layers.
     assert_eq!(report.parameters(), 2 * (9 * 4 + 4 * 9));
     let model = fill_adapters(model);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter");
-    model
-        .save_adapter(&report, &path, None, Overwrite::Refuse)
+    Adapted::from_parts(model.clone(), report.clone())
+        .save_adapter(&path, None, Overwrite::Refuse)
         .unwrap();
-    let (again, _) = encoders::model(base, &device).load_adapter(&path).unwrap();
+    let (again, _) = encoders::model(base, &device)
+        .load_adapter(&path)
+        .unwrap()
+        .into_parts();
     assert_eq!(logits_on(&again, base), logits_on(&model, base));
 
     let path = dir.path().join("merged");
@@ -279,16 +287,16 @@ fn what_started_afresh_comes_back_with_the_adapter() {
         let (first, second) = (start(1), start(2));
         let fresh = first.fresh().to_vec();
         let config = LoraConfig::new(2).with_targets(first.default_targets());
-        let (model, report) = first.attach(&config).unwrap();
+        let (model, report) = first.attach(&config).unwrap().into_parts();
         assert_eq!(report.config.modules_to_save, fresh, "{base}");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
-        model
-            .save_adapter(&report, &path, Some(base), Overwrite::Refuse)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&path, Some(base), Overwrite::Refuse)
             .unwrap();
 
         assert_ne!(logits_on(&second, base), logits_on(&model, base), "{base}");
-        let (again, _) = second.load_adapter(&path).unwrap();
+        let (again, _) = second.load_adapter(&path).unwrap().into_parts();
         assert_eq!(logits_on(&again, base), logits_on(&model, base), "{base}");
     }
 }
@@ -302,11 +310,11 @@ fn an_adapter_that_leaves_a_pooler_at_random_is_refused() {
     let (model, _) = load(with_pooler, &device);
     assert_eq!(model.fresh(), ["classifier"]);
     let config = LoraConfig::new(2).with_targets(model.default_targets());
-    let (model, report) = model.attach(&config).unwrap();
+    let (model, report) = model.attach(&config).unwrap().into_parts();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter");
-    model
-        .save_adapter(&report, &path, None, Overwrite::Refuse)
+    Adapted::from_parts(model.clone(), report.clone())
+        .save_adapter(&path, None, Overwrite::Refuse)
         .unwrap();
     load(with_pooler, &device).0.load_adapter(&path).unwrap();
     match load(without, &device).0.load_adapter(&path) {

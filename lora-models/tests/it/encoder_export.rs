@@ -1,10 +1,10 @@
 //! An exported encoder is the model that was exported, in the files that transformers wrote.
 //!
-//! What is written here under `target/tmp/encoder_export` is also what
+//! The files that these tests write to `target/tmp/encoder_export` are also what
 //! `fixtures/encoders/check_export.py` loads with transformers and PEFT:
 //!
 //! ```text
-//! cargo test --release --workspace --test encoder_export
+//! cargo test --release --workspace --test it -- encoder_export::
 //! python lora-models/tests/fixtures/encoders/check_export.py target/tmp/encoder_export
 //! ```
 
@@ -15,16 +15,16 @@ use crate::encoders::{
 };
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
-use lora_core::{LoraConfig, TargetModules, merge};
+use lora_core::{Adapted, LoraConfig, TargetModules, merge};
 use lora_models::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::encoder::Labels;
-use lora_models::{ExportOptions, LoraModel, ModelError};
+use lora_models::{ExportOptions, LoraModel, ModelError, Pretrained, SaveAdapter};
 use std::path::{Path, PathBuf};
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, json};
 
-/// Where the exports of these tests lie.
+/// Returns the folder of an export.
 fn target(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("encoder_export")
@@ -101,7 +101,10 @@ fn an_unchanged_model_is_exported_as_transformers_wrote_it() {
 fn merged_adapters_are_exported_in_the_weights_and_heads() {
     let device = Device::flex();
     for &(name, base) in ADAPTERS {
-        let (model, _) = model(base, &device).load_adapter(adapter(name)).unwrap();
+        let (model, _) = model(base, &device)
+            .load_adapter(adapter(name))
+            .unwrap()
+            .into_parts();
         let merged = merge(model).into_module();
         let dir = round_trip(&format!("merged_{name}"), base, &merged, ExportDType::F32);
         let expected = expected_of_adapter(name).floats("logits");
@@ -192,10 +195,13 @@ fn half_precision_is_written_where_asked_for() {
 fn adapters_are_left_beside_the_exports_for_python() {
     let device = Device::flex();
     for &(name, base) in ADAPTERS {
-        let (model, report) = model(base, &device).load_adapter(adapter(name)).unwrap();
+        let (model, report) = model(base, &device)
+            .load_adapter(adapter(name))
+            .unwrap()
+            .into_parts();
         let dir = target(&format!("adapter_{name}"));
-        model
-            .save_adapter(&report, &dir, Some(base), Overwrite::Replace)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&dir, Some(base), Overwrite::Replace)
             .unwrap();
         let logits = logits_on(&model, base);
         let batch = Batch::of_model(base, &device);
@@ -205,7 +211,7 @@ fn adapters_are_left_beside_the_exports_for_python() {
     }
 }
 
-/// What this crate attaches by itself: to bases that lack head and pooler, and to slices.
+/// Adapters that this crate attaches by itself: to bases that lack head and pooler, and to slices.
 #[test]
 fn adapters_of_this_crate_s_own_are_left_for_python_too() {
     let device = Device::flex();
@@ -221,11 +227,11 @@ fn adapters_of_this_crate_s_own_are_left_for_python_too() {
     ] {
         let (model, _) = load(base, &device);
         let config = LoraConfig::new(2).with_targets(TargetModules::names(targets));
-        let (model, report) = model.attach(&config).unwrap();
+        let (model, report) = model.attach(&config).unwrap().into_parts();
         let model = fill_adapters(model);
         let dir = target(&format!("adapter_{name}"));
-        model
-            .save_adapter(&report, &dir, Some(base), Overwrite::Replace)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&dir, Some(base), Overwrite::Replace)
             .unwrap();
         write_expected(&dir, &model, &logits_on(&model, base), base);
     }
@@ -238,7 +244,10 @@ fn a_model_with_adapters_is_not_exported() {
         ("bert_default", "bert_seq", "attention.self_attn.query"),
         ("xlmr_words", "xlmr_tok", "word_embeddings"),
     ] {
-        let (model, _) = model(base, &device).load_adapter(adapter(name)).unwrap();
+        let (model, _) = model(base, &device)
+            .load_adapter(adapter(name))
+            .unwrap()
+            .into_parts();
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("export");
         match model.export(&dir, &ExportOptions::default(), Overwrite::Refuse) {

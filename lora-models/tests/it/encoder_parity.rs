@@ -6,10 +6,10 @@ use crate::encoders::{
     options,
 };
 use burn::tensor::Device;
-use lora_models::ModelError;
 use lora_models::checkpoint::LoadReport;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::{EncoderConfig, Labels};
+use lora_models::{ModelError, Pretrained};
 use std::collections::BTreeMap;
 use std::path::Path;
 use test_support::compare::assert_near;

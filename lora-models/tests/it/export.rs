@@ -1,34 +1,29 @@
 //! An exported model is the model that was exported, with the files that transformers wants.
 //!
-//! What is written here under `target/tmp/export` is also what `fixtures/check_export.py` loads
+//! The files that these tests write to `target/tmp/export` are also what `fixtures/check_export.py` loads
 //! with transformers and PEFT:
 //!
 //! ```text
-//! cargo test --release --workspace --test export
+//! cargo test --release --workspace --test it -- export::
 //! python lora-models/tests/fixtures/check_export.py target/tmp/export
 //! ```
 
 use crate::common::{Batch, TOLERANCE, fill_adapters, fixture, load, model_tensors};
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
-use lora_core::{LoraConfig, LoraError, TargetModules, merge};
-use lora_models::ModelError;
+use lora_core::{Adapted, LoraConfig, LoraError, TargetModules, merge};
 use lora_models::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
-use lora_models::{ExportOptions, LoraModel};
+use lora_models::{ExportOptions, LoadOptions, LoraModel, ModelError, Pretrained, SaveAdapter};
 use std::path::{Path, PathBuf};
 use test_support::compare::assert_near;
-use test_support::tensors::{Tensors, host};
+use test_support::tensors::{Tensors, host, json};
 
-/// Where the exports of these tests lie.
+/// Returns the folder of an export.
 fn target(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("export")
         .join(name)
-}
-
-fn json(path: &Path) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn options(base: &str) -> ExportOptions {
@@ -57,7 +52,7 @@ fn round_trip(
     let device = Device::flex();
     let batch = Batch::of(&model_tensors(base), "right", &device);
     let logits = batch.logits(model);
-    let (again, _) = Gpt2LmHead::load(&dir, &device).unwrap();
+    let (again, _) = Gpt2LmHead::load(&dir, &LoadOptions::default(), &device).unwrap();
     let again_config = again.config().clone();
     assert_near(
         &host(batch.logits(&again)),
@@ -110,7 +105,10 @@ fn an_unchanged_model_is_exported_as_it_was_loaded() {
 #[test]
 fn a_merged_adapter_is_exported_in_the_weights() {
     let (model, _) = load("gpt2_tied", &Device::flex());
-    let (model, _) = model.load_adapter(fixture("adapters/c_attn")).unwrap();
+    let (model, _) = model
+        .load_adapter(fixture("adapters/c_attn"))
+        .unwrap()
+        .into_parts();
     let merged = merge(model).into_module();
     let (dir, again) = round_trip("merged", "gpt2_tied", &merged, &options("gpt2_tied"), 0.0);
     assert!(again.tie_word_embeddings);
@@ -131,7 +129,7 @@ fn a_head_that_became_its_own_is_written_and_said_to_be() {
     let device = Device::flex();
     let (tied, _) = load("gpt2_tied", &device);
     let lora = LoraConfig::new(2).with_targets(TargetModules::names(["lm_head", "wte"]));
-    let (model, _) = tied.attach(&lora).unwrap();
+    let (model, _) = tied.attach(&lora).unwrap().into_parts();
     let untouched = merge(model.clone()).into_module();
     let (_, again) = round_trip(
         "tied_again",
@@ -181,10 +179,13 @@ fn adapters_are_left_beside_the_exports_for_python() {
     let device = Device::flex();
     for (name, base) in [("all_linear", "gpt2_tied"), ("head_embed", "gpt2_untied")] {
         let (model, _) = load(base, &device);
-        let (model, report) = model.load_adapter(fixture("adapters").join(name)).unwrap();
+        let (model, report) = model
+            .load_adapter(fixture("adapters").join(name))
+            .unwrap()
+            .into_parts();
         let dir = target(&format!("adapter_{name}"));
-        model
-            .save_adapter(&report, &dir, Some(base), Overwrite::Replace)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&dir, Some(base), Overwrite::Replace)
             .unwrap();
         let batch = Batch::of(&model_tensors(base), "right", &device);
         let logits = host(batch.logits(&model));
@@ -194,7 +195,7 @@ fn adapters_are_left_beside_the_exports_for_python() {
     }
 }
 
-/// What PEFT does on a tied model: an adapter on either end leaves the other as it was.
+/// PEFT's behaviour on a tied model: an adapter on one end leaves the other unchanged.
 #[test]
 fn adapters_on_both_ends_of_a_tied_model_are_left_for_python_too() {
     let device = Device::flex();
@@ -205,15 +206,19 @@ fn adapters_on_both_ends_of_a_tied_model_are_left_for_python_too() {
     ] {
         let (model, _) = load("gpt2_tied", &device);
         let lora = LoraConfig::new(2).with_targets(TargetModules::names(targets));
-        let (model, report) = model.attach(&lora).unwrap();
+        let (model, report) = model.attach(&lora).unwrap().into_parts();
         let model = fill_adapters(model);
         let dir = target(name);
-        model
-            .save_adapter(&report, &dir, Some("gpt2_tied"), Overwrite::Replace)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&dir, Some("gpt2_tied"), Overwrite::Replace)
             .unwrap();
         let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
         let logits = host(batch.logits(&model));
-        let (again, _) = load("gpt2_tied", &device).0.load_adapter(&dir).unwrap();
+        let (again, _) = load("gpt2_tied", &device)
+            .0
+            .load_adapter(&dir)
+            .unwrap()
+            .into_parts();
         assert_eq!(host(batch.logits(&again)), logits, "{name}");
         write_expected(&dir, &logits, "gpt2_tied");
     }
@@ -223,7 +228,7 @@ fn adapters_on_both_ends_of_a_tied_model_are_left_for_python_too() {
 fn a_model_with_adapters_is_not_exported() {
     let (model, _) = load("gpt2_tied", &Device::flex());
     let lora = LoraConfig::new(2).with_targets(TargetModules::names(["c_attn"]));
-    let (model, _) = model.attach(&lora).unwrap();
+    let (model, _) = model.attach(&lora).unwrap().into_parts();
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("export");
     let refused = model.export(&dir, &ExportOptions::default(), Overwrite::Refuse);

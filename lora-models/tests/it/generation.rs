@@ -5,8 +5,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lora_models::ModelError;
 use lora_models::generate::{
-    BeamSearch, EarlyStopping, Generated, GenerationConfig, Sampling, Strategy, generate,
-    generate_with,
+    BeamSearch, EarlyStopping, Generated, GenerationConfig, Generator, Sampling, Strategy,
 };
 use lora_models::gpt2::Gpt2LmHead;
 use serde::Deserialize;
@@ -46,9 +45,10 @@ impl Case {
         config.with_strategy(Strategy::Beam(BeamSearch {
             beams: parameters.num_beams,
             length_penalty: parameters.length_penalty,
-            early_stopping: match parameters.early_stopping {
-                true => EarlyStopping::WhenFull,
-                false => EarlyStopping::WhenUnlikely,
+            early_stopping: if parameters.early_stopping {
+                EarlyStopping::WhenFull
+            } else {
+                EarlyStopping::WhenUnlikely
             },
         }))
     }
@@ -85,17 +85,23 @@ fn tokens_and_scores_are_those_of_transformers_alone_and_in_a_batch() {
         assert_eq!(cases.len(), 5);
         for case in cases {
             let config = case.config();
-            let found = generate(&model, &case.prompts, &config, &device).unwrap();
+            let found = Generator::new(&model, config.clone(), &device)
+                .generate(&case.prompts)
+                .unwrap();
             case.assert(&found, &[0, 1, 2]);
             for row in 0..case.prompts.len() {
                 let alone = [case.prompts[row].clone()];
-                let found = generate(&model, &alone, &config, &device).unwrap();
+                let found = Generator::new(&model, config.clone(), &device)
+                    .generate(&alone)
+                    .unwrap();
                 case.assert(&found, &[row]);
             }
             // Another order is another padding of each row's neighbours, and other rows that end.
             let turned = [2, 0, 1];
             let prompts = turned.map(|row| case.prompts[row].clone());
-            let found = generate(&model, &prompts, &config, &device).unwrap();
+            let found = Generator::new(&model, config.clone(), &device)
+                .generate(&prompts)
+                .unwrap();
             case.assert(&found, &turned);
         }
     }
@@ -112,8 +118,12 @@ fn one_beam_is_the_greedy_choice() {
         length_penalty: 0.0,
         early_stopping: EarlyStopping::WhenFull,
     }));
-    let greedy = generate(&model, &case.prompts, &greedy, &device).unwrap();
-    let one = generate(&model, &case.prompts, &one, &device).unwrap();
+    let greedy = Generator::new(&model, greedy.clone(), &device)
+        .generate(&case.prompts)
+        .unwrap();
+    let one = Generator::new(&model, one.clone(), &device)
+        .generate(&case.prompts)
+        .unwrap();
     for (greedy, one) in greedy.iter().zip(&one) {
         assert_eq!(greedy.tokens, one.tokens);
     }
@@ -123,7 +133,9 @@ fn sampled(model: &Gpt2LmHead, prompts: &[Vec<u32>], sampling: Sampling) -> Vec<
     let config = GenerationConfig::new(16)
         .with_strategy(Strategy::Sample(sampling))
         .with_stop_tokens([299]);
-    let found = generate(model, prompts, &config, &Device::flex()).unwrap();
+    let found = Generator::new(model, config.clone(), &Device::flex())
+        .generate(prompts)
+        .unwrap();
     found.into_iter().map(|text| text.tokens).collect()
 }
 
@@ -157,7 +169,9 @@ fn the_narrowest_sample_is_the_greedy_choice() {
     let (model, _) = load("gpt2_tied", &device);
     let prompts = [vec![10, 20, 30], vec![40]];
     let config = GenerationConfig::new(16).with_stop_tokens([299]);
-    let greedy = generate(&model, &prompts, &config, &device).unwrap();
+    let greedy = Generator::new(&model, config.clone(), &device)
+        .generate(&prompts)
+        .unwrap();
     let greedy: Vec<_> = greedy.into_iter().map(|text| text.tokens).collect();
     let narrow = |top_k, top_p| Sampling {
         top_k,
@@ -176,9 +190,9 @@ fn tokens_are_reported_as_they_come() {
     for case in [&cases[0], &cases[2]] {
         let mut told = vec![Vec::new(); case.prompts.len()];
         let config = case.config();
-        let found = generate_with(&model, &case.prompts, &config, &device, |prompt, token| {
-            told[prompt].push(token);
-        });
+        let found = Generator::new(&model, config, &device)
+            .on_token(|prompt, token| told[prompt].push(token))
+            .generate(&case.prompts);
         case.assert(&found.unwrap(), &[0, 1, 2]);
         assert_eq!(told, case.new_tokens, "{}", case.name);
     }
@@ -189,19 +203,31 @@ fn requests_that_cannot_be_met_are_refused() {
     let device = Device::flex();
     let (model, _) = load("gpt2_untied", &device);
     let config = GenerationConfig::new(8);
-    let message = |prompts: &[Vec<u32>], config: &GenerationConfig, device: &Device| match generate(
-        &model, prompts, config, device,
-    ) {
-        Err(ModelError::Generation { message }) => message,
-        other => panic!("{other:?}"),
-    };
+    let message =
+        |prompts: &[Vec<u32>], config: &GenerationConfig, device: &Device| match Generator::new(
+            &model,
+            config.clone(),
+            device,
+        )
+        .generate(prompts)
+        {
+            Err(ModelError::Generation { message }) => message,
+            other => panic!("{other:?}"),
+        };
     assert!(message(&[vec![1], vec![]], &config, &device).contains("prompt 1 is empty"));
     assert!(message(&[vec![300]], &config, &device).contains("token 300"));
     assert!(message(&[vec![1; 41]], &config, &device).contains("48 positions"));
     assert!(message(&[vec![1]], &config.clone().with_pad_id(300), &device).contains("pad_id 300"));
     assert!(message(&[vec![1]], &config, &device.clone().autodiff()).contains("valid()"));
-    assert!(generate(&model, &[], &config, &device).unwrap().is_empty());
-    let longest = generate(&model, &[vec![1; 40]], &config, &device).unwrap();
+    assert!(
+        Generator::new(&model, config.clone(), &device)
+            .generate(&[])
+            .unwrap()
+            .is_empty()
+    );
+    let longest = Generator::new(&model, config.clone(), &device)
+        .generate(&[vec![1; 40]])
+        .unwrap();
     assert_eq!(longest[0].tokens.len(), 8);
     assert!(!longest[0].finished_by_stop);
 }
@@ -211,6 +237,8 @@ fn a_model_in_training_generates_from_its_valid_copy() {
     let device = Device::flex();
     let (model, _) = load("gpt2_tied", &device.clone().autodiff());
     let case = &cases()["gpt2_tied"][0];
-    let found = generate(&model.valid(), &case.prompts, &case.config(), &device).unwrap();
+    let found = Generator::new(&model.valid(), case.config().clone(), &device)
+        .generate(&case.prompts)
+        .unwrap();
     case.assert(&found, &[0, 1, 2]);
 }

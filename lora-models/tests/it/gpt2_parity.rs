@@ -3,10 +3,10 @@
 
 use crate::common::{Batch, TOLERANCE, fixture, load, model_tensors};
 use burn::tensor::{Device, Int, Tensor};
-use lora_models::ModelError;
 use lora_models::checkpoint::{Checkpoint, SafetensorsExport};
 use lora_models::generate::KvCache;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::{LoadOptions, ModelError, Pretrained};
 use std::path::Path;
 use test_support::compare::assert_near;
 use test_support::tensors::host;
@@ -41,7 +41,8 @@ fn every_form_of_the_files_gives_the_same_model() {
         ("gpt2_tied_bin", 0),
         ("gpt2_tied_bare", 4),
     ] {
-        let (model, report) = Gpt2LmHead::load(fixture(name), &device).unwrap();
+        let (model, report) =
+            Gpt2LmHead::load(fixture(name), &LoadOptions::default(), &device).unwrap();
         assert_eq!(host(batch.logits(&model)), reference, "{name}");
         assert_eq!(report.tensors, 28, "{name}");
         let of_mask = |tensor: &&lora_models::checkpoint::IgnoredTensor| {
@@ -138,7 +139,7 @@ fn changed(
 }
 
 fn load_error(dir: &Path) -> ModelError {
-    match Gpt2LmHead::load(dir, &Device::flex()) {
+    match Gpt2LmHead::load(dir, &LoadOptions::default(), &Device::flex()) {
         Err(error) => error,
         Ok(_) => panic!("{} loads", dir.display()),
     }
@@ -189,7 +190,8 @@ fn a_head_is_needed_where_it_is_not_tied_and_passed_over_where_it_is() {
     let both = changed("gpt2_untied", |_, config| {
         config["tie_word_embeddings"] = true.into();
     });
-    let (model, report) = Gpt2LmHead::load(both.path(), &Device::flex()).unwrap();
+    let (model, report) =
+        Gpt2LmHead::load(both.path(), &LoadOptions::default(), &Device::flex()).unwrap();
     assert!(model.lm_head.is_none());
     assert_eq!(report.ignored[0].name, "lm_head.weight");
     let misshapen = changed("gpt2_tied", |plan, _| {

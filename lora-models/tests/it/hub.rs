@@ -56,7 +56,7 @@ fn parts(cache: &Path) -> Vec<PathBuf> {
     all.map(|name| cache.join(name)).collect()
 }
 
-/// What a download that failed must not leave: a revision, weights, or anything outside of the model's folders.
+/// Asserts that a failed download leaves no revision, no weights, and nothing outside of the model's folders.
 #[track_caller]
 fn assert_nothing_is_half_there(cache: &Path) {
     for name in files(cache) {

@@ -7,10 +7,10 @@ use crate::encoders::gradients::file_gradients;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use lora_core::files::Overwrite;
-use lora_core::{BiasTraining, LoraConfig, LoraInit, TargetModules, detach, merge};
-use lora_models::LoraModel;
+use lora_core::{Adapted, BiasTraining, LoraConfig, LoraInit, TargetModules, detach, merge};
 use lora_models::classifier::Classifier;
 use lora_models::gpt2::Gpt2LmHead;
+use lora_models::{LoraModel, LoraTargets, SaveAdapter};
 use std::path::PathBuf;
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, host, json};
@@ -89,9 +89,10 @@ fn cases() -> Vec<(String, String)> {
 macro_rules! for_every_case {
     ($check:ident) => {
         for (base, kind) in cases() {
-            match base.starts_with("gpt2") {
-                true => $check::<Gpt2LmHead>(&base, &kind),
-                false => $check::<Classifier>(&base, &kind),
+            if base.starts_with("gpt2") {
+                $check::<Gpt2LmHead>(&base, &kind)
+            } else {
+                $check::<Classifier>(&base, &kind)
             }
         }
     };
@@ -118,7 +119,8 @@ fn logits_and_gradients_are_those_of_peft() {
         let name = format!("{base}.{kind}");
         let device = Device::flex().autodiff();
         let loaded = M::open(base, &device).load_adapter(adapter(&name));
-        let (model, report) = loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let loaded = loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (model, report) = loaded.into_parts();
         let expected = expected(&name);
         let rows = model.rows(base);
         assert_rows(&rows, &expected.floats("logits").0, TOLERANCE, &name);
@@ -155,20 +157,27 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
     fn check<M: Fixture>(base: &str, kind: &str) {
         let name = format!("{base}.{kind}");
         let device = Device::flex();
-        let (model, report) = M::open(base, &device).load_adapter(adapter(&name)).unwrap();
+        let (model, report) = M::open(base, &device)
+            .load_adapter(adapter(&name))
+            .unwrap()
+            .into_parts();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
-        model
-            .save_adapter(&report, &path, Some(base), Overwrite::Refuse)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&path, Some(base), Overwrite::Refuse)
             .unwrap();
-        let (again, again_report) = M::open(base, &device).load_adapter(&path).unwrap();
+        let (again, again_report) = M::open(base, &device)
+            .load_adapter(&path)
+            .unwrap()
+            .into_parts();
         assert_eq!(again_report.parameters(), report.parameters(), "{name}");
         let before = host(model.rows(base).0);
         assert_eq!(host(again.rows(base).0), before, "{name}");
 
-        let theirs = match changes_base(kind) {
-            true => adapter(&format!("{name}.converted")),
-            false => adapter(&name),
+        let theirs = if changes_base(kind) {
+            adapter(&format!("{name}.converted"))
+        } else {
+            adapter(&name)
         };
         if !theirs.exists() {
             return; // PEFT loses the head when it converts a classifier's adapter.
@@ -217,7 +226,8 @@ fn what_peft_converted_to_the_original_base_is_the_same_adapter() {
         }
         let (model, _) = M::open(base, &Device::flex())
             .load_adapter(converted)
-            .unwrap();
+            .unwrap()
+            .into_parts();
         let (expected, _) = expected(&name).floats("logits");
         assert_rows(&model.rows(base), &expected, TOLERANCE, &name);
     }
@@ -230,7 +240,11 @@ fn a_merge_computes_the_same_and_a_detach_leaves_the_base() {
         let name = format!("{base}.{kind}");
         let device = Device::flex();
         let bare = M::open(base, &device);
-        let (model, report) = bare.clone().load_adapter(adapter(&name)).unwrap();
+        let (model, report) = bare
+            .clone()
+            .load_adapter(adapter(&name))
+            .unwrap()
+            .into_parts();
         let (adapted, real) = model.rows(base);
         let merged = merge(model.clone()).into_module();
         // Sums of weights instead of sums of products.
@@ -270,7 +284,7 @@ fn a_fresh_adapter_changes_nothing_but_the_random_one() {
                     .with_dora(dora)
                     .with_targets(TargetModules::names(targets.to_vec()));
                 let what = format!("{base}, {init}, DoRA {dora}");
-                let (model, _) = bare.clone().attach(&config).unwrap();
+                let (model, _) = bare.clone().attach(&config).unwrap().into_parts();
                 let rows = model.rows(base);
                 match init {
                     LoraInit::Random => assert_ne!(host(rows.0), before, "{what}"),
@@ -295,14 +309,20 @@ fn slices_that_start_at_the_weight_are_saved_as_their_difference() {
             .with_init(LoraInit::Pissa)
             .with_dora(true)
             .with_targets(TargetModules::names([target]));
-        let (model, report) = Gpt2LmHead::open(base, &device).attach(&config).unwrap();
+        let (model, report) = Gpt2LmHead::open(base, &device)
+            .attach(&config)
+            .unwrap()
+            .into_parts();
         let model = common::fill_adapters(model);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
-        model
-            .save_adapter(&report, &path, None, Overwrite::Refuse)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&path, None, Overwrite::Refuse)
             .unwrap();
-        let (again, again_report) = Gpt2LmHead::open(base, &device).load_adapter(&path).unwrap();
+        let (again, again_report) = Gpt2LmHead::open(base, &device)
+            .load_adapter(&path)
+            .unwrap()
+            .into_parts();
         let (module, again_module) = (&report.modules[0], &again_report.modules[0]);
         assert_eq!(again_module.slices, module.slices);
         assert_eq!((again_module.rank, again_module.alpha), (2, 5.0));
@@ -319,9 +339,10 @@ fn slices_that_start_at_the_weight_are_saved_as_their_difference() {
 fn what_cannot_be_is_refused_by_name() {
     let device = Device::flex();
     let refused = |base: &str, config: LoraConfig| {
-        let error = match base.starts_with("gpt2") {
-            true => Gpt2LmHead::open(base, &device).attach(&config).err(),
-            false => Classifier::open(base, &device).attach(&config).err(),
+        let error = if base.starts_with("gpt2") {
+            Gpt2LmHead::open(base, &device).attach(&config).err()
+        } else {
+            Classifier::open(base, &device).attach(&config).err()
         };
         error.expect("refused").to_string()
     };
@@ -353,7 +374,8 @@ fn biases_train_as_asked() {
             .with_targets(TargetModules::names(["c_attn"]));
         let (_, report) = Gpt2LmHead::open("gpt2_tied", &device)
             .attach(&config)
-            .unwrap();
+            .unwrap()
+            .into_parts();
         report
             .saved
             .into_iter()

@@ -6,13 +6,13 @@ use crate::encoders;
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::files::Overwrite;
 use lora_core::named::NamedAdapters;
-use lora_core::{LoraConfig, LoraError, LoraInit, TargetModules};
+use lora_core::{Adapted, LoraConfig, LoraError, LoraInit, TargetModules};
 use lora_models::classifier::{Classifier, ClassifierOptions};
 use lora_models::generate::{
-    BeamSearch, Generated, GenerationConfig, Sampling, Strategy, generate,
+    BeamSearch, Generated, GenerationConfig, Generator, Sampling, Strategy,
 };
 use lora_models::gpt2::Gpt2LmHead;
-use lora_models::{LoraModel, ModelAdapters, ModelError, generate_each};
+use lora_models::{LoraModel, LoraTargets, ModelAdapters, ModelError, Pretrained, SaveAdapter};
 use std::collections::BTreeMap;
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, host};
@@ -68,9 +68,10 @@ fn gpt2_batch(base: &str, device: &Device) -> Twice<Gpt2LmHead> {
 
 fn encoder_batch(base: &str, device: &Device) -> Twice<Classifier> {
     let batch = encoders::Batch::of_model(base, device);
-    let real = match base.ends_with("_tok") {
-        true => [batch.real.clone(), batch.real].concat(),
-        false => vec![true; 2 * batch.ids.dims()[0]],
+    let real = if base.ends_with("_tok") {
+        [batch.real.clone(), batch.real].concat()
+    } else {
+        vec![true; 2 * batch.ids.dims()[0]]
     };
     let (ids, mask, types) = (
         again(batch.ids),
@@ -170,9 +171,15 @@ fn language() -> (NamedAdapters<Gpt2LmHead>, Vec<Vec<u32>>) {
         .with_alpha(9.0)
         .with_init(LoraInit::Random)
         .with_targets(TargetModules::names(["c_attn[q,v]", "mlp.c_fc"]));
-    let (model, report) = adapters.base().clone().attach(&config).unwrap();
+    let (model, report) = adapters
+        .base()
+        .clone()
+        .attach(&config)
+        .unwrap()
+        .into_parts();
     let model = common::fill_adapters(model);
-    adapters.add_trained("ours", &model, &report, None).unwrap();
+    let adapted = Adapted::from_parts(model, report);
+    adapters.add_trained("ours", &adapted, None).unwrap();
     let prompt =
         |seed: u32, length: u32| (0..length).map(|i| (seed * 37 + i * 101) % 299).collect();
     let prompts = (0..7).map(|at| prompt(at + 1, 2 + (at * 3) % 5)).collect();
@@ -193,7 +200,12 @@ const EACH: [Option<&str>; 7] = [
 fn stops(adapters: &NamedAdapters<Gpt2LmHead>, prompts: &[Vec<u32>]) -> Vec<u32> {
     let device = Device::flex();
     let config = GenerationConfig::new(12).with_pad_id(299);
-    let texts = generate_each(adapters, &EACH, prompts, &config, &device, |_, _| {}).unwrap();
+    let texts = {
+        let model = adapters.for_prompts(&EACH).unwrap();
+        Generator::new(&model, config, &device)
+            .generate(prompts)
+            .unwrap()
+    };
     // What some prompt says third, and some other seventh.
     vec![texts[0].tokens[2], texts[2].tokens[6], texts[5].tokens[4]]
 }
@@ -222,17 +234,11 @@ fn each_prompt_goes_on_as_it_does_alone_with_its_adapter() {
             .with_stop_tokens(stops.clone())
             .with_strategy(strategy);
         let mut tokens = vec![Vec::new(); prompts.len()];
-        let mixed = generate_each(
-            &adapters,
-            &EACH,
-            &prompts,
-            &config,
-            &device,
-            |prompt, token| {
-                tokens[prompt].push(token);
-            },
-        )
-        .unwrap();
+        let model = adapters.for_prompts(&EACH).unwrap();
+        let mixed = Generator::new(&model, config.clone(), &device)
+            .on_token(|prompt, token| tokens[prompt].push(token))
+            .generate(&prompts)
+            .unwrap();
         let lengths: Vec<usize> = mixed.iter().map(|text| text.tokens.len()).collect();
         assert!(lengths.iter().min() < lengths.iter().max(), "{lengths:?}");
         let mut differs = 0;
@@ -244,7 +250,8 @@ fn each_prompt_goes_on_as_it_does_alone_with_its_adapter() {
                     Some(name) => adapters.activate(name).unwrap(),
                     None => adapters.disable(),
                 }
-                generate(adapters.model(), &prompts, &config, &device)
+                Generator::new(adapters.model(), config.clone(), &device)
+                    .generate(&prompts)
                     .unwrap()
                     .swap_remove(at)
             };
@@ -272,7 +279,8 @@ fn as_many_adapters_as_prompts_are_needed() {
     let device = Device::flex();
     let (adapters, prompts) = language();
     let config = GenerationConfig::new(2);
-    let found = generate_each(&adapters, &EACH[..3], &prompts, &config, &device, |_, _| {});
+    let model = adapters.for_prompts(&EACH[..3]).unwrap();
+    let found = Generator::new(&model, config, &device).generate(&prompts);
     assert!(matches!(found, Err(ModelError::Generation { .. })));
 }
 
@@ -285,10 +293,12 @@ fn an_adapter_that_unties_the_head_leaves_the_others_as_they_were() {
     let config = LoraConfig::new(2)
         .with_init(LoraInit::Random)
         .with_targets(TargetModules::names(["lm_head", "wte"]));
-    let (model, report) = base.attach(&config).unwrap();
+    let (model, report) = base.attach(&config).unwrap().into_parts();
     let model = common::fill_adapters(model);
     let alone = host((batch.logits)(&model));
-    adapters.add_trained("ends", &model, &report, None).unwrap();
+    adapters
+        .add_trained("ends", &Adapted::from_parts(model, report), None)
+        .unwrap();
     assert!(adapters.base().lm_head.is_some());
     adapters.activate("ends").unwrap();
     assert_near(
@@ -339,13 +349,11 @@ fn a_head_that_a_checkpoint_lacks_must_come_with_each_adapter() {
         bare.clone(),
         config.for_architecture(&bare.lora_architecture()),
     )
-    .unwrap()
-    .into_parts();
+    .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("headless");
     headless
-        .0
-        .save_adapter(&headless.1, &dir, None, Overwrite::Refuse)
+        .save_adapter(&dir, None, Overwrite::Refuse)
         .unwrap();
     let mut adapters = bare.named_adapters().unwrap();
     assert!(matches!(

@@ -4,10 +4,10 @@ use crate::common::{Batch, TOLERANCE, fill_adapters, fixture, load, model_tensor
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use lora_core::files::Overwrite;
-use lora_core::{LoraConfig, LoraError, TargetModules, detach, merge};
-use lora_models::LoraModel;
+use lora_core::{Adapted, LoraConfig, LoraError, TargetModules, detach, merge};
 use lora_models::ModelError;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
+use lora_models::{LoraModel, SaveAdapter};
 use std::collections::BTreeMap;
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, host, transpose};
@@ -35,9 +35,10 @@ fn expected(name: &str) -> Tensors {
 fn peft_name(path: &str) -> String {
     let (module, factor) = path.split_once(".weight.lora.").unwrap();
     let factor = factor.to_uppercase();
-    match module.ends_with("wte") {
-        true => format!("base_model.model.{module}.lora_embedding_{factor}"),
-        false => format!("base_model.model.{module}.lora_{factor}.weight"),
+    if module.ends_with("wte") {
+        format!("base_model.model.{module}.lora_embedding_{factor}")
+    } else {
+        format!("base_model.model.{module}.lora_{factor}.weight")
     }
 }
 
@@ -74,7 +75,11 @@ impl ModuleVisitor for FactorGradients<'_> {
 fn logits_loss_and_gradients_are_those_of_peft() {
     let device = Device::flex().autodiff();
     for &(name, base) in ADAPTERS {
-        let (model, report) = load(base, &device).0.load_adapter(adapter(name)).unwrap();
+        let (model, report) = load(base, &device)
+            .0
+            .load_adapter(adapter(name))
+            .unwrap()
+            .into_parts();
         let expected = expected(name);
         let batch = Batch::of(&model_tensors(base), "right", &device);
         let logits = batch.logits(&model);
@@ -114,7 +119,7 @@ fn the_keyword_all_linear_is_the_list_it_stands_for() {
     let device = Device::flex();
     let read = |name: &str| {
         let model = load("gpt2_tied", &device).0;
-        let (model, report) = model.load_adapter(adapter(name)).unwrap();
+        let (model, report) = model.load_adapter(adapter(name)).unwrap().into_parts();
         let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
         (host(batch.logits(&model)), report.to_string())
     };
@@ -128,8 +133,12 @@ fn copies_of_the_base_in_the_file_are_compared_with_the_model() {
     let with_base = adapter("head_embed_with_base");
     let base = load("gpt2_untied", &device).0;
     let batch = Batch::of(&model_tensors("gpt2_untied"), "right", &device);
-    let (model, _) = base.clone().load_adapter(&with_base).unwrap();
-    let (bare, _) = base.clone().load_adapter(adapter("head_embed")).unwrap();
+    let (model, _) = base.clone().load_adapter(&with_base).unwrap().into_parts();
+    let (bare, _) = base
+        .clone()
+        .load_adapter(adapter("head_embed"))
+        .unwrap()
+        .into_parts();
     assert_eq!(host(batch.logits(&model)), host(batch.logits(&bare)));
 
     let mut other = base;
@@ -145,11 +154,15 @@ fn copies_of_the_base_in_the_file_are_compared_with_the_model() {
 fn adapters_are_saved_as_peft_wrote_them() {
     let device = Device::flex();
     for &(name, base) in ADAPTERS {
-        let (model, report) = load(base, &device).0.load_adapter(adapter(name)).unwrap();
+        let (model, report) = load(base, &device)
+            .0
+            .load_adapter(adapter(name))
+            .unwrap()
+            .into_parts();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
-        model
-            .save_adapter(&report, &path, Some("base"), Overwrite::Refuse)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&path, Some("base"), Overwrite::Refuse)
             .unwrap();
         assert_same_files(&path, name);
         let config = std::fs::read(path.join("adapter_config.json")).unwrap();
@@ -216,7 +229,11 @@ fn slices_of_c_attn_are_the_standard_adapter_of_their_ranks_together() {
     let config = LoraConfig::new(2)
         .with_alpha(5.0)
         .with_targets(TargetModules::names(["c_attn[q,v]"]));
-    let (model, report) = load("gpt2_tied", &device).0.attach(&config).unwrap();
+    let (model, report) = load("gpt2_tied", &device)
+        .0
+        .attach(&config)
+        .unwrap()
+        .into_parts();
     let mut to_slices = ToSlices {
         path: Vec::new(),
         file: Tensors::open(adapter("qv_slices").join("adapter_model.safetensors")),
@@ -228,12 +245,16 @@ fn slices_of_c_attn_are_the_standard_adapter_of_their_ranks_together() {
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter");
-    model
-        .save_adapter(&report, &path, None, Overwrite::Refuse)
+    Adapted::from_parts(model.clone(), report.clone())
+        .save_adapter(&path, None, Overwrite::Refuse)
         .unwrap();
     assert_same_files(&path, "qv_slices");
 
-    let (again, again_report) = load("gpt2_tied", &device).0.load_adapter(&path).unwrap();
+    let (again, again_report) = load("gpt2_tied", &device)
+        .0
+        .load_adapter(&path)
+        .unwrap()
+        .into_parts();
     assert_eq!(again_report.parameters(), report.parameters());
     assert_eq!(again_report.modules[0].slices, report.modules[0].slices);
     assert_eq!(host(batch.logits(&again)), host(batch.logits(&model)));
@@ -243,7 +264,11 @@ fn slices_of_c_attn_are_the_standard_adapter_of_their_ranks_together() {
 fn a_merge_is_the_one_of_peft_and_a_detach_the_base() {
     let device = Device::flex();
     let base = load("gpt2_tied", &device).0;
-    let (model, _) = base.clone().load_adapter(adapter("c_attn")).unwrap();
+    let (model, _) = base
+        .clone()
+        .load_adapter(adapter("c_attn"))
+        .unwrap()
+        .into_parts();
     let merged = merge(model.clone()).into_module();
     let expected = Tensors::open(fixture("merged_cattn.safetensors"));
     for (layer, block) in merged.transformer.h.iter().enumerate() {
@@ -266,7 +291,7 @@ fn a_tied_head_keeps_the_base_when_the_embedding_is_adapted() {
     let device = Device::flex();
     let base = load("gpt2_tied", &device).0;
     let config = LoraConfig::new(2).with_targets(TargetModules::names(["wte"]));
-    let (model, _) = base.clone().attach(&config).unwrap();
+    let (model, _) = base.clone().attach(&config).unwrap().into_parts();
     let model = fill_adapters(model);
     let batch = Batch::of(&model_tensors("gpt2_tied"), "right", &device);
     let adapted = host(batch.logits(&model));
@@ -312,7 +337,7 @@ fn counts_are_those_of_the_paper() {
         };
         let model = Gpt2LmHead::init(&config, 0, &Device::flex()).unwrap();
         let lora = LoraConfig::new(4).with_targets(TargetModules::names(["c_attn[q,v]"]));
-        let (_, report) = model.attach(&lora).unwrap();
+        let (_, report) = model.attach(&lora).unwrap().into_parts();
         assert_eq!(report.parameters() * layers, expected);
     }
 }

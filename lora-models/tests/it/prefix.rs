@@ -6,14 +6,15 @@ use crate::encoders;
 use crate::encoders::gradients::file_gradients;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
+use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
-use lora_core::{LoraConfig, TargetModules, detach, freeze, merge, trainable_summary};
+use lora_core::{Adapted, LoraConfig, TargetModules, detach, freeze, merge, trainable_summary};
 use lora_models::generate::{
-    BeamSearch, EarlyStopping, GenerationConfig, KvCache, Strategy, generate,
+    BeamSearch, EarlyStopping, GenerationConfig, Generator, KvCache, Strategy,
 };
 use lora_models::gpt2::Gpt2LmHead;
-use lora_models::prefix::{PREFIX_DIR, PrefixConfig, beside, is_prefix};
-use lora_models::{ExportOptions, LoraModel};
+use lora_models::prefix::{PREFIX_DIR, PrefixConfig, beside};
+use lora_models::{ExportOptions, LoraModel, LoraTargets, PrefixModel, Pretrained, SaveAdapter};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use test_support::compare::assert_near;
@@ -35,7 +36,11 @@ fn adapter(name: &str) -> PathBuf {
 }
 
 fn adapted(name: &str, base: &str, device: &Device) -> Gpt2LmHead {
-    load(base, device).0.load_adapter(adapter(name)).unwrap().0
+    load(base, device)
+        .0
+        .load_adapter(adapter(name))
+        .unwrap()
+        .into_module()
 }
 
 fn logits(model: &Gpt2LmHead, base: &str) -> Vec<f32> {
@@ -47,7 +52,11 @@ fn logits(model: &Gpt2LmHead, base: &str) -> Vec<f32> {
 fn logits_loss_and_gradients_are_those_of_peft() {
     let device = Device::flex().autodiff();
     for &(name, base, tokens) in CASES {
-        let (model, report) = load(base, &device).0.load_adapter(adapter(name)).unwrap();
+        let (model, report) = load(base, &device)
+            .0
+            .load_adapter(adapter(name))
+            .unwrap()
+            .into_parts();
         assert_eq!(model.prefix().unwrap().tokens(), tokens, "{name}");
         let expected = Tensors::open(fixture("prefix").join(format!("{name}.safetensors")));
         for side in ["right", "left"] {
@@ -87,18 +96,27 @@ fn logits_loss_and_gradients_are_those_of_peft() {
 fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
     let device = Device::flex();
     for &(name, base, _) in CASES {
-        let (model, report) = load(base, &device).0.load_adapter(adapter(name)).unwrap();
+        let (model, report) = load(base, &device)
+            .0
+            .load_adapter(adapter(name))
+            .unwrap()
+            .into_parts();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
-        model
-            .save_adapter(&report, &path, Some(base), Overwrite::Refuse)
+        Adapted::from_parts(model.clone(), report.clone())
+            .save_adapter(&path, Some(base), Overwrite::Refuse)
             .unwrap();
-        let (again, _) = load(base, &device).0.load_adapter(&path).unwrap();
+        let (again, _) = load(base, &device)
+            .0
+            .load_adapter(&path)
+            .unwrap()
+            .into_parts();
         assert_eq!(logits(&again, base), logits(&model, base), "{name}");
 
-        let parts: &[&str] = match report.is_empty() {
-            true => &[""],
-            false => &["", PREFIX_DIR],
+        let parts: &[&str] = if report.is_empty() {
+            &[""]
+        } else {
+            &["", PREFIX_DIR]
         };
         for part in parts {
             let (ours, theirs) = (path.join(part), adapter(name).join(part));
@@ -110,7 +128,7 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
             for tensor in t.names() {
                 assert_eq!(o.floats(&tensor), t.floats(&tensor), "{name}: {tensor}");
             }
-            if !is_prefix(&ours).unwrap() {
+            if !AdapterDir::open(&ours).unwrap().is_prefix() {
                 continue;
             }
             let (o, mut t) = (json(&ours.join(CONFIG)), json(&theirs.join(CONFIG)));
@@ -161,7 +179,9 @@ fn texts_are_those_of_peft_alone_and_in_a_batch() {
             for order in [vec![0, 1, 2], vec![2, 0, 1], vec![0], vec![1], vec![2]] {
                 let prompts: Vec<Vec<u32>> =
                     order.iter().map(|&row| prompts[row].clone()).collect();
-                let found = generate(&model, &prompts, &config, &device).unwrap();
+                let found = Generator::new(&model, config.clone(), &device)
+                    .generate(&prompts)
+                    .unwrap();
                 for (found, row) in found.iter().zip(order) {
                     assert_eq!(found.tokens, expected[row], "{what}, prompt {row}");
                     if let Some(scores) = case["sequences_scores"].as_array() {
@@ -204,9 +224,12 @@ fn virtual_tokens_take_their_positions() {
     let model = adapted("untied", "gpt2_untied", &device);
     let config = GenerationConfig::new(8);
     // 48 positions, 5 of them the prefix's.
-    let longest = generate(&model, &[vec![1; 35]], &config, &device).unwrap();
+    let longest = Generator::new(&model, config.clone(), &device)
+        .generate(&[vec![1; 35]])
+        .unwrap();
     assert_eq!(longest[0].tokens.len(), 8);
-    let error = generate(&model, &[vec![1; 36]], &config, &device)
+    let error = Generator::new(&model, config.clone(), &device)
+        .generate(&[vec![1; 36]])
         .unwrap_err()
         .to_string();
     assert!(
@@ -247,7 +270,7 @@ fn lora_is_attached_merged_and_taken_off_beside_a_prefix() {
     let alone = logits(&with_prefix, base);
     // A pattern of every path does not mean the prefix.
     let config = LoraConfig::new(2).with_targets(TargetModules::regex(".*(c_attn|embeddings)"));
-    let (model, report) = with_prefix.clone().attach(&config).unwrap();
+    let (model, report) = with_prefix.clone().attach(&config).unwrap().into_parts();
     assert_eq!(report.modules.len(), 2);
     assert_near(&logits(&model, base), &alone, 1e-6, "B starts at zero");
     let filled = common::fill_adapters(model);
@@ -263,7 +286,7 @@ fn lora_is_attached_merged_and_taken_off_beside_a_prefix() {
 
     // A file without a prefix leaves the model's own where it is.
     let lora = fixture("adapters/c_attn");
-    let (model, _) = with_prefix.load_adapter(&lora).unwrap();
+    let (model, _) = with_prefix.load_adapter(&lora).unwrap().into_parts();
     assert_eq!(model.prefix().unwrap().tokens(), 3);
 }
 

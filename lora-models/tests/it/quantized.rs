@@ -6,8 +6,8 @@ use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use lora_core::{LoraConfig, LoraLinear, Quantization, QuantizeConfig, TargetModules};
 use lora_models::classifier::{Classifier, ClassifierOptions, Trunk};
-use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
-use lora_models::{ExportOptions, LoraModel};
+use lora_models::gpt2::Gpt2LmHead;
+use lora_models::{ExportOptions, LoadOptions, LoraModel, LoraTargets, Pretrained};
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, host};
 
@@ -16,10 +16,8 @@ fn expected() -> Tensors {
 }
 
 fn gpt2(name: &str, quantization: Quantization, device: &Device) -> Gpt2LmHead {
-    let options = Gpt2Options {
-        quantize: Some(QuantizeConfig::new(quantization)),
-    };
-    let loaded = Gpt2LmHead::load_with(fixture(name), &options, device);
+    let options = LoadOptions::default().with_quantize(Some(QuantizeConfig::new(quantization)));
+    let loaded = Gpt2LmHead::load(fixture(name), &options, device);
     loaded.unwrap().0
 }
 
@@ -76,7 +74,10 @@ fn a_gpt2_has_the_logits_of_transformers_with_and_without_an_adapter_of_peft() {
             if name != "gpt2_tied" {
                 continue;
             }
-            let (model, report) = model.load_adapter(fixture("adapters/c_attn")).unwrap();
+            let (model, report) = model
+                .load_adapter(fixture("adapters/c_attn"))
+                .unwrap()
+                .into_parts();
             assert_eq!(report.quantized.len(), 2 * 4);
             let found = next_logits(&model, name, &device);
             let (values, _) = expected.floats(&format!("{name}.{quantization}.adapter"));
@@ -125,7 +126,7 @@ fn what_starts_afresh_and_what_is_left_out_stays_in_floats() {
     );
     assert!(model.pooler.as_ref().unwrap().dense.packed().is_none());
     let lora = LoraConfig::new(2).with_targets(model.default_targets());
-    let (_, report) = model.attach(&lora).unwrap();
+    let (_, report) = model.attach(&lora).unwrap().into_parts();
     let names: Vec<&str> = report.quantized.iter().map(|q| q.module.as_str()).collect();
     assert!(!names.is_empty());
     assert!(
@@ -147,7 +148,8 @@ fn what_starts_afresh_and_what_is_left_out_stays_in_floats() {
 fn a_model_is_quantised_as_it_is_read_or_afterwards_alike() {
     let device = Device::flex();
     let config = QuantizeConfig::new(Quantization::Nf4);
-    let (after, _) = Gpt2LmHead::load(fixture("gpt2_tied"), &device).unwrap();
+    let (after, _) =
+        Gpt2LmHead::load(fixture("gpt2_tied"), &LoadOptions::default(), &device).unwrap();
     let (after, modules) = after.quantize(&config).unwrap();
     assert_eq!(modules.len(), 8);
     let read = gpt2("gpt2_tied", Quantization::Nf4, &device);
@@ -183,10 +185,10 @@ fn a_quantised_model_is_not_exported_and_a_merged_one_is() {
     );
     assert!(!path.exists());
     let lora = LoraConfig::new(2).with_targets(TargetModules::names(["c_fc"]));
-    let (model, _) = model.attach(&lora).unwrap();
+    let (model, _) = model.attach(&lora).unwrap().into_parts();
     let merged = lora_core::merge(model).into_module();
     merged.export(&path, &options, refuse).unwrap();
-    let (again, _) = Gpt2LmHead::load(&path, &device).unwrap();
+    let (again, _) = Gpt2LmHead::load(&path, &LoadOptions::default(), &device).unwrap();
     let logits = |model: &Gpt2LmHead| next_logits(model, "gpt2_tied", &device);
     assert_eq!(logits(&again), logits(&merged));
     assert_eq!(again.num_params(), merged.num_params());

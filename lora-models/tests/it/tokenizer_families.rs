@@ -1,5 +1,7 @@
 //! Every kind of tokenizer directory gives what `AutoTokenizer` of `transformers` gives; hostile files are errors.
 
+mod directories;
+
 use lora_models::ModelError;
 use lora_models::tokenizer::Tokenizer;
 use serde::Deserialize;
@@ -17,7 +19,7 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
     serde_json::from_slice(&std::fs::read(fixtures().join(name)).unwrap()).unwrap()
 }
 
-/// What is encoded. Second texts, and lengths, may be none.
+/// Texts to encode. Second texts and lengths may be missing.
 #[derive(Deserialize)]
 struct Cases {
     texts: Vec<String>,
@@ -33,14 +35,14 @@ struct Directory {
     configs: BTreeMap<String, Value>,
 }
 
-/// Directories that give the same. What they give is written where it differs from the group that they are like.
+/// Directories with the same encodings. Only encodings that differ from those of the group `like` are written.
 #[derive(Deserialize)]
 struct Group {
     like: Option<String>,
     directories: Vec<Directory>,
 }
 
-/// What every directory of a group gives, by the number of the case; pairs and words also by that of the length.
+/// Expected encodings of every directory in a group, by the index of the case; pairs and words also by that of the length.
 #[derive(Deserialize)]
 struct Expected {
     /// One text of so many is there.
@@ -293,123 +295,6 @@ fn ids_with_a_meaning_are_those_of_transformers() {
     });
 }
 
-/// A directory with these files, given by their content.
-fn with(files: &[(&str, &[u8])]) -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, content) in files {
-        std::fs::write(dir.path().join(name), content).unwrap();
-    }
-    dir
-}
-
-fn message(dir: &TempDir) -> String {
-    Tokenizer::from_dir(dir.path()).unwrap_err().to_string()
-}
-
-/// `transformers` does not load these: nothing in them says what they are.
-#[test]
-fn a_directory_that_nothing_names_is_told_by_its_files() {
-    for (name, number) in [
-        ("bert_uncased", 0),
-        ("roberta", 0),
-        ("deberta_v2", 0),
-        ("xlmr", 0),
-        ("gpt2", 0),
-    ] {
-        let mut directory = group(name).swap_remove(number);
-        let named = Tokenizer::from_dir(directory.write().path()).unwrap();
-        directory.configs.clear();
-        let unnamed = Tokenizer::from_dir(directory.write().path()).unwrap();
-        for text in ["The [MASK] Punter", "a <mask> Ａ é", ""] {
-            let wanted = named.encode_inputs(text, Some(text), Some(12)).unwrap();
-            let found = unnamed.encode_inputs(text, Some(text), Some(12)).unwrap();
-            assert_eq!(found, wanted, "{name}: {text:?}");
-        }
-        assert_eq!(unnamed.pad_id(), named.pad_id(), "{name}");
-    }
-    // tokenizer.json is taken as it stands then, and its special tokens are known by their usual names.
-    let mut directory = group("bert_uncased").swap_remove(2);
-    directory.configs.clear();
-    let tokenizer = Tokenizer::from_dir(directory.write().path()).unwrap();
-    let found = tokenizer.encode_inputs("THE", Some("the"), None).unwrap();
-    assert_eq!(
-        (found.ids.len(), &*found.type_ids),
-        (5, &[0, 0, 0, 1, 1][..])
-    );
-    assert_eq!(found.ids[1], found.ids[3]);
-    assert_eq!(
-        (tokenizer.cls_id(), tokenizer.sep_id(), tokenizer.pad_id()),
-        (Some(3), Some(4), Some(0))
-    );
-    assert_eq!(
-        (tokenizer.mask_id(), tokenizer.unk_id(), tokenizer.eos_id()),
-        (Some(5), Some(2), None)
-    );
-}
-
-#[test]
-fn a_directory_that_could_be_several_things_is_an_error_that_says_so() {
-    let both = with(&[
-        ("vocab.txt", b"[UNK]\n[CLS]\n[SEP]\n"),
-        ("vocab.json", br#"{"a": 0}"#),
-        ("merges.txt", b""),
-    ]);
-    let found = message(&both);
-    assert!(
-        found.contains("vocab.txt and vocab.json with merges.txt"),
-        "{found}"
-    );
-    assert!(
-        found.contains("tokenizer_class") && found.contains("BertTokenizer"),
-        "{found}"
-    );
-    std::fs::write(both.path().join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
-    Tokenizer::from_dir(both.path()).unwrap();
-
-    // A named family whose files are not there, and a class that is not known.
-    std::fs::write(
-        both.path().join("config.json"),
-        r#"{"model_type": "deberta-v2"}"#,
-    )
-    .unwrap();
-    let found = message(&both);
-    assert!(found.contains("tokenizer.json, spm.model"), "{found}");
-    let class = br#"{"tokenizer_class": "T5Tokenizer"}"#;
-    let other = with(&[("spm.model", b""), ("tokenizer_config.json", class)]);
-    let found = message(&other);
-    assert!(
-        found.contains("`T5Tokenizer`") && found.contains("tokenizer.json"),
-        "{found}"
-    );
-    // A SentencePiece model of somebody else.
-    let model = std::fs::read(fixtures().join("files/xlmr_small.model")).unwrap();
-    let found = message(&with(&[("spm.model", &model)]));
-    assert!(found.contains("special tokens of DeBERTa"), "{found}");
-}
-
-#[test]
-fn files_of_each_family_are_copied() {
-    for (name, count) in [
-        ("bert_cased", 2),
-        ("roberta", 2),
-        ("deberta_v2", 1),
-        ("xlmr", 1),
-    ] {
-        let dir = group(name).swap_remove(0).write();
-        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
-        let target = tempfile::tempdir().unwrap();
-        let copies = tokenizer.save_to(target.path()).unwrap();
-        assert_eq!(
-            (copies.len(), tokenizer.files().len()),
-            (count, count),
-            "{name}"
-        );
-        for (file, copy) in tokenizer.files().iter().zip(copies) {
-            assert_eq!(std::fs::read(file).unwrap(), std::fs::read(copy).unwrap());
-        }
-    }
-}
-
 #[test]
 fn a_batch_larger_than_a_chunk_keeps_its_order() {
     let tokenizer = Tokenizer::from_dir(group("bert_cased")[0].write().path()).unwrap();
@@ -439,69 +324,4 @@ fn long_pairs_cut_short_take_no_more_than_they_are() {
         .encode_inputs(&text, Some(&text), Some(7))
         .unwrap();
     assert_eq!((found.ids.len(), found.cut), (7, 80_000 - 4));
-}
-
-#[test]
-fn hostile_vocabularies_are_errors() {
-    let config = (r"config.json", br#"{"model_type": "bert"}"#.as_slice());
-    for (vocab, part) in [
-        (b"".as_slice(), "no tokens"),
-        (b"[UNK]\na\na\n", "lines 2 and 3"),
-        (b"[UNK]\n\xff\n", "UTF-8"),
-        (b"[CLS]\n[SEP]\n", "\"[UNK]\""),
-    ] {
-        let dir = with(&[config, ("vocab.txt", vocab)]);
-        let error = Tokenizer::from_dir(dir.path()).unwrap_err();
-        assert!(matches!(error, ModelError::Tokenizer { .. }), "{error}");
-        assert!(error.to_string().contains(part), "{error}");
-    }
-    // Ids with a gap, in which the token added after as many as there are meets another.
-    let json =
-        br#"{"model": {"type": "WordPiece", "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 3}}}"#;
-    let found = message(&with(&[config, ("tokenizer.json", json)]));
-    assert!(found.contains("the id 3"), "{found}");
-    let json = br#"{"model": {"type": "WordPiece", "vocab": {"[UNK]": 4294967295}}}"#;
-    let dir = with(&[config, ("tokenizer.json", json)]);
-    if let Ok(tokenizer) = Tokenizer::from_dir(dir.path()) {
-        assert_eq!(tokenizer.largest_id(), Some(u32::MAX));
-    }
-}
-
-/// Whatever is cut off a model, or changed in it, it is read or refused, and what is read encodes or says why not.
-#[test]
-fn damaged_sentence_piece_models_are_errors_or_harmless() {
-    for (name, file) in [("xlm-roberta", "xlmr_small"), ("deberta-v2", "deberta_v2")] {
-        let whole = std::fs::read(fixtures().join(format!("files/{file}.model"))).unwrap();
-        let config = format!(r#"{{"model_type": "{name}"}}"#);
-        let target = if file == "deberta_v2" {
-            "spm.model"
-        } else {
-            "sentencepiece.bpe.model"
-        };
-        let load = |bytes: &[u8]| {
-            let dir = with(&[("config.json", config.as_bytes()), (target, bytes)]);
-            Tokenizer::from_dir(dir.path())
-        };
-        let mut refused = 0;
-        for length in (0..whole.len()).step_by(97) {
-            // A cut between two pieces leaves a model of fewer pieces.
-            refused += usize::from(load(&whole[..length]).is_err());
-        }
-        assert!(refused > whole.len() / 97 / 2, "{refused}");
-        // Every byte that matters is set to what makes lengths, ids and indices as large as they can be.
-        for at in (0..whole.len()).step_by(41) {
-            for value in [0, 0x7f, 0xff] {
-                let mut bytes = whole.clone();
-                bytes[at] = value;
-                if let Ok(tokenizer) = load(&bytes) {
-                    let text = "The Ａ Punter \u{fb01} ½ é";
-                    tokenizer.encode_inputs(text, Some("x"), Some(8)).unwrap();
-                }
-            }
-        }
-        let message = load(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f])
-            .unwrap_err()
-            .to_string();
-        assert!(message.contains("4294967295 bytes"), "{message}");
-    }
 }

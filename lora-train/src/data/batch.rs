@@ -1,57 +1,147 @@
-//! Examples side by side, padded to one length, or one behind another: what a step is given.
+//! Batches: examples side by side and padded to one length, or packed one behind another, with their targets.
 
-use super::example::Example;
+use super::example::{Example, Target};
 use super::record::Origin;
 use super::sample::{Sample, SampleBatch};
 use lora_core::ops::Segments;
 
-/// The label of a position that nothing is learned from, as in PyTorch and Hugging Face.
-pub const IGNORE_INDEX: i64 = -100;
-
-/// A batch of examples: a row each, padded at the right to the longest of them, or all packed into one row.
+/// Batch of examples: a row for each, padded at the right to the longest of them, or all packed into one row.
 ///
-/// The matrices are `[batch, seq]` in row-major order. A label is the token at its own position;
-/// the loss compares it with the logits of the position before in the same example.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The matrices are `[batch, seq]` in row-major order.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// The tokens, `[batch, seq]`.
+    /// Tokens, `[batch, seq]`.
     pub input_ids: Vec<i64>,
-    /// Whether a position holds a token rather than padding, `[batch, seq]`.
+    /// Type ids, `[batch, seq]`; empty if no example has any.
+    pub type_ids: Vec<i64>,
+    /// True for a token, false for padding, `[batch, seq]`.
     pub attention_mask: Vec<bool>,
-    /// The token to predict at a position, or [`IGNORE_INDEX`], `[batch, seq]`. The first token of an
-    /// example is always ignored.
-    pub labels: Vec<i64>,
-    /// The number of rows.
+    /// Targets of the examples.
+    pub targets: Targets,
+    /// Number of rows.
     pub batch: usize,
-    /// The length of a row.
+    /// Length of a row.
     pub seq: usize,
-    /// The examples that the one row is packed of, if it is.
+    /// Lengths of the examples that are packed into the one row, if they are.
     pub segments: Option<Segments>,
-    /// The number of labels that are not ignored: what the loss is averaged over.
-    pub label_tokens: usize,
-    /// The number of tokens that are not padding.
+    /// Divisor of the summed loss: the sum of the examples' weights.
+    pub weight: f64,
+    /// Number of tokens without padding.
     pub tokens: usize,
-    /// The index of each example, as [`Example::index`] gives it.
+    /// Index of each example, from [`Example::index`].
     pub indices: Vec<usize>,
-    /// Where each example was read.
+    /// Place where each example was read.
     pub origins: Vec<Origin>,
+}
+
+/// Targets of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Targets {
+    /// Next tokens. A row of the outputs is a position of `[batch · seq]`: the one before the token, in the same
+    /// example.
+    Tokens(ClassTargets),
+    /// Classes. A row of the outputs is an example of `[batch]`, or for tags a position of `[batch · seq]`.
+    Classes(ClassTargets),
+    /// Score of each example, `[batch]`.
+    Scores(Vec<f32>),
+    /// No targets, as at least one example has none.
+    Unknown,
+}
+
+/// Classes to predict in some rows of the outputs. The three lists have the same length.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassTargets {
+    /// Rows of the outputs.
+    pub rows: Vec<i64>,
+    /// Class to predict in each row; for a language model, the token.
+    pub classes: Vec<i64>,
+    /// Example in the batch that each row belongs to.
+    pub examples: Vec<usize>,
+}
+
+impl ClassTargets {
+    const NONE: &Self = &Self {
+        rows: Vec::new(),
+        classes: Vec::new(),
+        examples: Vec::new(),
+    };
+
+    fn push(&mut self, row: usize, class: i64, example: usize) {
+        self.rows.push(row as i64);
+        self.classes.push(class);
+        self.examples.push(example);
+    }
+}
+
+impl Targets {
+    /// Creates the empty targets of examples like this one.
+    fn like(example: Option<&&Example>) -> Self {
+        match example.map(|example| example.target()) {
+            Some(Target::Tokens { .. }) => Self::Tokens(ClassTargets::default()),
+            Some(Target::Score(_)) => Self::Scores(Vec::new()),
+            _ => Self::Classes(ClassTargets::default()),
+        }
+    }
+
+    /// Appends the target of an example whose tokens start at position `start` of `[batch · seq]`.
+    fn push(&mut self, example: &Example, number: usize, start: usize) {
+        match (&mut *self, example.target()) {
+            (Self::Tokens(targets), Target::Tokens { from }) => {
+                for (position, &token) in example.tokens().iter().enumerate().skip(*from) {
+                    targets.push(start + position - 1, i64::from(token), number);
+                }
+            }
+            (Self::Classes(targets), Target::Class(class)) => {
+                targets.push(number, *class as i64, number);
+            }
+            (Self::Classes(targets), Target::Tags(_)) => {
+                for (position, class) in example.tags() {
+                    targets.push(start + position, class as i64, number);
+                }
+            }
+            (Self::Scores(scores), Target::Score(score)) => scores.push(*score as f32),
+            _ => *self = Self::Unknown,
+        }
+    }
+
+    /// Returns the classes to predict; none for scores and for unknown targets.
+    pub fn classes(&self) -> &ClassTargets {
+        match self {
+            Self::Tokens(targets) | Self::Classes(targets) => targets,
+            Self::Scores(_) | Self::Unknown => ClassTargets::NONE,
+        }
+    }
 }
 
 impl SampleBatch for Batch {
     fn weight(&self) -> f64 {
-        self.label_tokens as f64
+        self.weight
     }
 
     fn counted_tokens(&self) -> usize {
-        self.label_tokens
+        match &self.targets {
+            Targets::Tokens(targets) => targets.rows.len(),
+            _ => self.tokens,
+        }
     }
 
     fn describe(&self) -> String {
+        const SHOWN: usize = 8;
         let longest = match &self.segments {
             None => self.seq,
             Some(segments) => segments.lengths().iter().copied().max().unwrap_or(0),
         };
-        describe(self.origins.len(), longest, &self.origins)
+        let origins = self.origins.iter().take(SHOWN);
+        let mut shown: Vec<String> = origins.map(ToString::to_string).collect();
+        let more = self.origins.len() - shown.len();
+        if more > 0 {
+            shown.push(format!("{more} more"));
+        }
+        format!(
+            "a batch of {} examples and up to {longest} tokens ({})",
+            self.origins.len(),
+            shown.join(", ")
+        )
     }
 }
 
@@ -59,7 +149,7 @@ impl Sample for Example {
     type Batch = Batch;
 
     fn length(&self) -> usize {
-        self.tokens().len()
+        self.len()
     }
 
     fn collate(samples: &[&Self], pad_id: u32) -> Batch {
@@ -67,66 +157,62 @@ impl Sample for Example {
     }
 }
 
-/// What is in a batch and where it was read.
-pub(super) fn describe(batch: usize, seq: usize, origins: &[Origin]) -> String {
-    const SHOWN: usize = 8;
-    let mut shown: Vec<String> = origins
-        .iter()
-        .take(SHOWN)
-        .map(ToString::to_string)
-        .collect();
-    let more = origins.len() - shown.len();
-    if more > 0 {
-        shown.push(format!("{more} more"));
-    }
-    format!(
-        "a batch of {batch} examples and up to {seq} tokens ({})",
-        shown.join(", ")
-    )
-}
-
-/// Puts examples side by side. What pads the shorter ones, `pad_id`, is neither attended to nor
+/// Puts examples side by side. The padding `pad_id` is neither attended to nor
 /// learned, so any token will do where a model has none for it.
 ///
 /// # Examples
 /// ```
-/// use lora_train::data::{Example, IGNORE_INDEX, Origin, collate};
+/// use lora_train::data::{Example, Origin, Target, Targets, collate};
 /// use std::path::Path;
 ///
 /// let origin = Origin::new(Path::new("train.jsonl"), 1);
 /// let long = Example::new(0, vec![5, 6, 7], 2, origin.clone());
-/// let short = Example::new(1, vec![8, 9], 1, origin);
+/// let short = Example::new(1, vec![8, 9], 1, origin.clone());
 /// let batch = collate(&[&long, &short], 0);
 ///
 /// assert_eq!((batch.batch, batch.seq), (2, 3));
 /// assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 0]);
 /// assert_eq!(batch.attention_mask, [true, true, true, true, true, false]);
-/// let none = IGNORE_INDEX;
-/// assert_eq!(batch.labels, [none, none, 7, none, 9, none]);
-/// assert_eq!(batch.label_tokens, 2);
+/// // 7 is predicted at the position of 6, and 9 at that of 8.
+/// assert_eq!(batch.targets.classes().rows, [1, 3]);
+/// assert_eq!(batch.targets.classes().classes, [7, 9]);
+/// assert_eq!(batch.weight, 2.0);
+///
+/// let class = |tokens: &[u32], class| {
+///     Example::with_target(0, tokens.to_vec(), Target::Class(class), origin.clone())
+/// };
+/// let batch = collate(&[&class(&[5, 6, 7], 2), &class(&[8, 9], 0)], 1);
+/// assert_eq!(batch.input_ids, [5, 6, 7, 8, 9, 1]);
+/// assert_eq!(batch.targets.classes().rows, [0, 1]);
+/// assert_eq!(batch.targets.classes().classes, [2, 0]);
 /// ```
 pub fn collate(examples: &[&Example], pad_id: u32) -> Batch {
     let seq = examples.iter().map(|e| e.len()).max().unwrap_or(0);
-    let mut batch = Batch::empty(examples.len(), seq);
+    let mut batch = Batch::empty(examples, examples.len(), seq);
+    let has_types = examples.iter().any(|e| !e.type_ids().is_empty());
     for (row, example) in examples.iter().enumerate() {
         batch.push(example);
-        let row_end = (row + 1) * seq;
-        batch.input_ids.resize(row_end, i64::from(pad_id));
-        batch.attention_mask.resize(row_end, false);
-        batch.labels.resize(row_end, IGNORE_INDEX);
+        let end = (row + 1) * seq;
+        batch.input_ids.resize(end, i64::from(pad_id));
+        batch.attention_mask.resize(end, false);
+        if has_types {
+            let types = example.type_ids().iter().map(|&id| i64::from(id));
+            batch.type_ids.extend(types);
+            batch.type_ids.resize(end, 0);
+        }
     }
     batch
 }
 
-/// Puts examples one behind another in one row, without padding: what is learned of them is what [`collate`] makes of them,
-/// as no example sees another.
+/// Packs examples one behind another into one row, without padding. The loss is that of [`collate`],
+/// as no example attends to another.
 ///
 /// # Panics
 /// If there is no example, or one without a token.
 ///
 /// # Examples
 /// ```
-/// use lora_train::data::{Example, IGNORE_INDEX, Origin, pack};
+/// use lora_train::data::{Example, Origin, pack};
 /// use std::path::Path;
 ///
 /// let origin = Origin::new(Path::new("train.jsonl"), 1);
@@ -136,14 +222,14 @@ pub fn collate(examples: &[&Example], pad_id: u32) -> Batch {
 ///
 /// assert_eq!((batch.batch, batch.seq), (1, 5));
 /// assert_eq!(batch.input_ids, [5, 6, 7, 8, 9]);
-/// let none = IGNORE_INDEX;
-/// assert_eq!(batch.labels, [none, none, 7, none, 9]);
+/// assert_eq!(batch.targets.classes().rows, [1, 3]);
+/// assert_eq!(batch.targets.classes().classes, [7, 9]);
 /// assert_eq!(batch.segments.unwrap().lengths(), [3, 2]);
 /// ```
 pub fn pack(examples: &[&Example]) -> Batch {
     let lengths: Vec<usize> = examples.iter().map(|e| e.len()).collect();
     let segments = Segments::new(lengths);
-    let mut batch = Batch::empty(1, segments.tokens());
+    let mut batch = Batch::empty(examples, 1, segments.tokens());
     batch.segments = Some(segments);
     for example in examples {
         batch.push(example);
@@ -152,33 +238,32 @@ pub fn pack(examples: &[&Example]) -> Batch {
 }
 
 impl Batch {
-    /// With room for rows of this length.
-    fn empty(batch: usize, seq: usize) -> Self {
+    /// Creates a batch with room for rows of this length.
+    fn empty(examples: &[&Example], batch: usize, seq: usize) -> Self {
         let cells = batch * seq;
         Self {
             input_ids: Vec::with_capacity(cells),
+            type_ids: Vec::new(),
             attention_mask: Vec::with_capacity(cells),
-            labels: Vec::with_capacity(cells),
+            targets: Targets::like(examples.first()),
             batch,
             seq,
             segments: None,
-            label_tokens: 0,
+            weight: 0.0,
             tokens: 0,
-            indices: Vec::new(),
-            origins: Vec::new(),
+            indices: Vec::with_capacity(examples.len()),
+            origins: Vec::with_capacity(examples.len()),
         }
     }
 
-    /// Appends the tokens of an example.
+    /// Appends the tokens and the target of an example.
     fn push(&mut self, example: &Example) {
-        for (position, &token) in example.tokens().iter().enumerate() {
-            let token = i64::from(token);
-            let learned = position >= example.loss_from();
-            self.input_ids.push(token);
-            self.attention_mask.push(true);
-            self.labels.push(if learned { token } else { IGNORE_INDEX });
-        }
-        self.label_tokens += example.label_tokens();
+        let start = self.input_ids.len();
+        self.targets.push(example, self.indices.len(), start);
+        let tokens = example.tokens().iter().map(|&token| i64::from(token));
+        self.input_ids.extend(tokens);
+        self.attention_mask.resize(start + example.len(), true);
+        self.weight += example.weight();
         self.tokens += example.len();
         self.indices.push(example.index());
         self.origins.push(example.origin().clone());
@@ -190,7 +275,22 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    const NONE: i64 = IGNORE_INDEX;
+    /// Label of a position without one, as in PyTorch.
+    const NONE: i64 = -100;
+
+    /// Labels as PyTorch has them: the token at its own position.
+    fn labels(batch: &Batch) -> Vec<i64> {
+        let mut labels = vec![NONE; batch.batch * batch.seq];
+        let Targets::Tokens(targets) = &batch.targets else {
+            panic!("{:?}", batch.targets);
+        };
+        for (&row, &token) in targets.rows.iter().zip(&targets.classes) {
+            labels[row as usize + 1] = token;
+        }
+        assert_eq!(batch.weight, targets.rows.len() as f64);
+        assert_eq!(batch.counted_tokens(), targets.rows.len());
+        labels
+    }
 
     fn example(index: usize, tokens: &[u32], loss_from: usize) -> Example {
         let origin = Origin::new(Path::new("a.jsonl"), index + 1);
@@ -215,11 +315,12 @@ mod tests {
             [NONE, NONE, 22, 23],
             [NONE, 31, 32, NONE],
         ];
-        assert_eq!(batch.labels, labels.concat());
+        assert_eq!(self::labels(&batch), labels.concat());
         let mask: Vec<u8> = batch.attention_mask.iter().map(|&m| m.into()).collect();
         assert_eq!(mask, [1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0]);
         assert_eq!(batch.tokens, 9);
-        assert_eq!(batch.label_tokens, 5);
+        assert_eq!(batch.weight, 5.0);
+        assert_eq!(batch.targets.classes().examples, [0, 1, 1, 2, 2]);
         assert_eq!(batch.indices, [3, 7, 5]);
     }
 
@@ -227,9 +328,10 @@ mod tests {
     fn the_count_of_label_tokens_is_the_count_of_labels_after_the_first_column() {
         let examples = [example(0, &[4, 4, 4], 0), example(1, &[4], 0)];
         let batch = collate(&examples.iter().collect::<Vec<_>>(), 4);
-        let labels = batch.labels.iter().filter(|label| **label != NONE).count();
-        assert_eq!(batch.label_tokens, labels);
-        assert!(batch.labels.iter().step_by(batch.seq).all(|l| *l == NONE));
+        let labels = labels(&batch);
+        let labelled = labels.iter().filter(|label| **label != NONE).count();
+        assert_eq!(batch.targets.classes().rows.len(), labelled);
+        assert!(labels.iter().step_by(batch.seq).all(|l| *l == NONE));
     }
 
     #[test]
@@ -244,8 +346,13 @@ mod tests {
         assert_eq!((batch.batch, batch.seq, batch.tokens), (1, 6, 6));
         assert_eq!(batch.input_ids, [10, 11, 20, 30, 31, 32]);
         assert_eq!(batch.attention_mask, [true; 6]);
-        assert_eq!(batch.labels, [NONE, 11, NONE, NONE, NONE, 32]);
-        assert_eq!(batch.label_tokens, collate(&examples, 0).label_tokens);
+        assert_eq!(labels(&batch), [NONE, 11, NONE, NONE, NONE, 32]);
+        let padded = collate(&examples, 0);
+        assert_eq!(batch.weight, padded.weight);
+        assert_eq!(
+            batch.targets.classes().classes,
+            padded.targets.classes().classes
+        );
         assert_eq!(batch.segments.as_ref().unwrap().lengths(), [2, 1, 3]);
         assert_eq!(batch.indices, [3, 7, 5]);
         let text = batch.describe();
@@ -268,5 +375,41 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("a.jsonl:8, 2 more)"), "{text}");
+    }
+
+    fn with_target(tokens: &[u32], target: Target) -> Example {
+        let origin = Origin::new(Path::new("a.tsv"), 3);
+        Example::with_target(0, tokens.to_vec(), target, origin)
+            .with_type_ids(tokens.iter().map(|id| id % 2).collect())
+            .with_weight(0.5)
+    }
+
+    #[test]
+    fn only_the_tokens_that_begin_a_word_have_a_tag() {
+        let long = with_target(&[2, 3, 4], Target::Tags(vec![1]));
+        let long = long.with_words(vec![None, Some(0), None]);
+        let short = with_target(&[5], Target::Tags(vec![0])).with_words(vec![Some(0)]);
+        let batch = collate(&[&short, &long], 9);
+        let targets = ClassTargets {
+            rows: vec![0, 4],
+            classes: vec![0, 1],
+            examples: vec![0, 1],
+        };
+        assert_eq!(batch.targets, Targets::Classes(targets));
+        assert_eq!(batch.type_ids, [1, 0, 0, 0, 1, 0]);
+        assert_eq!(batch.input_ids, [5, 9, 9, 2, 3, 4]);
+        assert_eq!((batch.tokens, batch.weight), (4, 1.0));
+        assert_eq!(batch.counted_tokens(), 4);
+        assert!(batch.describe().contains("a.tsv:3"));
+    }
+
+    #[test]
+    fn one_unknown_label_makes_a_batch_without() {
+        let known = with_target(&[1], Target::Score(2.5));
+        assert_eq!(collate(&[&known], 0).targets, Targets::Scores(vec![2.5]));
+        let unknown = with_target(&[1], Target::Unknown);
+        for examples in [[&known, &unknown], [&unknown, &known]] {
+            assert_eq!(collate(&examples, 0).targets, Targets::Unknown);
+        }
     }
 }

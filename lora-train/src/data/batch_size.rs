@@ -1,13 +1,13 @@
-//! How much goes into a batch: examples, or tokens.
+//! Size of a batch, in examples or tokens.
 
-/// How much goes into a batch.
+/// Size of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
-    /// This many examples.
+    /// Number of examples.
     Examples(usize),
-    /// As many examples as have together, each padded to the longest of them, no more than this many tokens.
+    /// Maximum number of tokens, with each example padded to the longest of the batch.
     PaddedTokens(usize),
-    /// As many examples as have together, without padding, no more than this many tokens: for batches that are packed.
+    /// Maximum number of tokens without padding, for batches that are packed.
     PackedTokens(usize),
 }
 
@@ -18,7 +18,7 @@ impl From<usize> for BatchSize {
 }
 
 impl BatchSize {
-    /// Whether examples of these lengths fit into a batch; the tokens together and the longest say enough.
+    /// Returns true if so many examples fit into a batch, with this sum of their tokens and this length of the longest.
     pub(super) fn holds(self, examples: usize, tokens: usize, longest: usize) -> bool {
         match self {
             Self::Examples(most) => examples <= most,
@@ -27,7 +27,7 @@ impl BatchSize {
         }
     }
 
-    /// About how many examples of this mean length are in a batch, at least 1.
+    /// Estimates the number of examples of this mean length in a batch, at least 1.
     pub(super) fn examples(self, mean_length: usize) -> usize {
         match self {
             Self::Examples(examples) => examples,

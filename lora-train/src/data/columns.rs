@@ -1,49 +1,67 @@
-//! Which columns of a table, or keys of a JSON object, hold the text.
+//! Names of the columns of a table, or of the keys of JSON objects.
 
 use serde::{Deserialize, Serialize};
 
+use super::labels::Unlabelled;
+use super::row_layout::RowLayout;
+use super::table::Table;
 use crate::error::TrainError;
 
 const TEXT: &str = "text";
 const PROMPT: &str = "prompt";
 const COMPLETION: &str = "completion";
+const PAIR: &str = "pair";
+const LABEL: &str = "label";
+const ID: &str = "id";
 
-/// The names of the columns (CSV, TSV) or keys (JSON Lines) to read.
+/// Names of the columns (CSV, TSV) or keys (JSON Lines) to read. A column that is named must be there.
 ///
-/// With none given, a record is either `text`, or `prompt` and `completion`, whichever the file
-/// has; a file with both forms is refused, because which one is meant cannot be told. Naming
-/// columns chooses the form, and the others are then ignored.
+/// To train a language model, a record is `text`, or `prompt` and `completion`. Without names, the file decides;
+/// a file with both forms is refused as ambiguous. Naming columns chooses the form, and the others are then ignored.
+///
+/// To classify, a record is `text` with its `label`, and may have `pair` and `id`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Columns {
-    /// The column of a whole text. Not together with the other two.
+    /// Column of the text, of the first of two texts, or of the words. The default is `text`, and `tokens` for words. A
+    /// record of a language model has either this or the next two.
     pub text: Option<String>,
-    /// The column of the prompt; `prompt` if only `completion` is named.
+    /// Column of the prompt; `prompt` if only `completion` is named.
     pub prompt: Option<String>,
-    /// The column of the completion; `completion` if only `prompt` is named.
+    /// Column of the completion; `completion` if only `prompt` is named.
     pub completion: Option<String>,
+    /// Column of the second text of a pair. The default is `pair`, if the file has it. JSON objects may lack it one by
+    /// one.
+    pub pair: Option<String>,
+    /// Column of the label. The default is `label`; for words, it is the one of `ner_tags`, `labels` and `tags` that is
+    /// there.
+    pub label: Option<String>,
+    /// Column of the record's own name. The default is `id`, if the file has it.
+    pub id: Option<String>,
+    /// Column of the name of the record's adapter, which may be missing. By default no adapter is read.
+    pub adapter: Option<String>,
 }
 
-/// The columns to read, once it is known which there are.
+/// Columns of a text, or of a prompt and its completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layout<'a> {
+pub(super) enum TextColumns<'a> {
     Text(&'a str),
     PromptCompletion(&'a str, &'a str),
 }
 
-/// Why the columns there are do not make a record.
+/// Reason why the columns of a file do not make a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Mismatch<'a> {
-    /// A column that is needed is not there.
+    /// A required column is missing.
     Missing(&'a str),
-    /// Nothing was named, and no column has a default name.
+    /// No column is named, and none has a default name.
     Neither,
-    /// Nothing was named, and both forms are there.
+    /// No column is named, and both forms are there.
     Both,
 }
 
 impl Columns {
-    /// Reads whole texts from the column or key `text`.
+    /// Names the column or key of whole texts.
     pub fn text(text: impl Into<String>) -> Self {
         Self {
             text: Some(text.into()),
@@ -51,16 +69,16 @@ impl Columns {
         }
     }
 
-    /// Reads prompts and completions from the columns or keys of these names.
+    /// Names the columns or keys of prompts and completions.
     pub fn prompt_completion(prompt: impl Into<String>, completion: impl Into<String>) -> Self {
         Self {
-            text: None,
             prompt: Some(prompt.into()),
             completion: Some(completion.into()),
+            ..Self::default()
         }
     }
 
-    /// Refuses names that contradict each other.
+    /// Refuses names that contradict each other, for texts, prompts and completions.
     pub(super) fn validate(&self) -> Result<(), TrainError> {
         if self.text.is_some() && (self.prompt.is_some() || self.completion.is_some()) {
             return Err(TrainError::config(
@@ -69,20 +87,32 @@ impl Columns {
                  other, so name either `text` alone or the other two",
             ));
         }
-        if self.prompt.is_some() && self.prompt == self.completion {
-            return Err(TrainError::config(
-                "columns",
-                "`prompt` and `completion` name the same column; name two",
-            ));
-        }
-        Ok(())
+        distinct([self.prompt.as_deref(), self.completion.as_deref()])
     }
 
-    /// Which columns to read, where `has` tells whether a column is there.
-    pub(super) fn layout(&self, has: impl Fn(&str) -> bool) -> Result<Layout<'_>, Mismatch<'_>> {
+    /// Refuses a column that is named twice, for texts with labels.
+    pub(super) fn validate_labelled(&self) -> Result<(), TrainError> {
+        distinct([
+            Some(self.text.as_deref().unwrap_or(TEXT)),
+            Some(self.label.as_deref().unwrap_or(LABEL)),
+            self.pair.as_deref(),
+            self.id.as_deref(),
+        ])
+    }
+
+    /// Refuses a column that is named twice, for words with labels.
+    pub(super) fn validate_words(&self) -> Result<(), TrainError> {
+        distinct([self.text.as_deref(), self.label.as_deref()])
+    }
+
+    /// Chooses the columns to read, where `has` returns true for a column that is there.
+    pub(super) fn text_columns(
+        &self,
+        has: impl Fn(&str) -> bool,
+    ) -> Result<TextColumns<'_>, Mismatch<'_>> {
         if let Some(text) = &self.text {
             return if has(text) {
-                Ok(Layout::Text(text))
+                Ok(TextColumns::Text(text))
             } else {
                 Err(Mismatch::Missing(text))
             };
@@ -95,34 +125,95 @@ impl Columns {
             return if has(prompt) || has(completion) {
                 Err(Mismatch::Both)
             } else {
-                Ok(Layout::Text(TEXT))
+                Ok(TextColumns::Text(TEXT))
             };
         }
         match (has(prompt), has(completion)) {
-            (true, true) => Ok(Layout::PromptCompletion(prompt, completion)),
+            (true, true) => Ok(TextColumns::PromptCompletion(prompt, completion)),
             (true, false) => Err(Mismatch::Missing(completion)),
             (false, true) => Err(Mismatch::Missing(prompt)),
             (false, false) if named => Err(Mismatch::Missing(prompt)),
             (false, false) => Err(Mismatch::Neither),
         }
     }
+
+    /// Finds the columns of a table with labels.
+    ///
+    /// # Errors
+    /// [`TrainError::Column`] if a column is missing.
+    pub(super) fn row_layout(
+        &self,
+        table: &Table,
+        unlabelled: Unlabelled,
+    ) -> Result<RowLayout<'_>, TrainError> {
+        // A default name stands aside for a column that is named.
+        let default = |name: &'static str| {
+            let named = [&self.text, &self.label, &self.pair, &self.id];
+            if named
+                .into_iter()
+                .any(|named| named.as_deref() == Some(name))
+            {
+                Ok(None)
+            } else {
+                table.optional(name)
+            }
+        };
+        let label = self.label.as_deref().unwrap_or(LABEL);
+        Ok(RowLayout {
+            first: table.column(self.text.as_deref().unwrap_or(TEXT))?,
+            second: match &self.pair {
+                Some(pair) if table.has_objects() => table.optional(pair)?,
+                Some(pair) => Some(table.column(pair)?),
+                None => default(PAIR)?,
+            },
+            needs_second: false,
+            label: if self.label.is_some() || unlabelled == Unlabelled::Refuse {
+                Some(table.column(label)?)
+            } else {
+                table.optional(label)?
+            },
+            id: match &self.id {
+                Some(id) => Some(table.column(id)?),
+                None => default(ID)?,
+            },
+            undecided: None,
+            skip_without_label: false,
+        })
+    }
+}
+
+/// Refuses a name that stands for two columns.
+fn distinct<const N: usize>(names: [Option<&str>; N]) -> Result<(), TrainError> {
+    let names: Vec<&str> = names.into_iter().flatten().collect();
+    for (at, name) in names.iter().enumerate() {
+        if names[..at].contains(name) {
+            return Err(TrainError::config(
+                "columns",
+                format!("the column `{name}` is to be read as two things; name two columns"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn layout<'a>(columns: &'a Columns, there: &[&str]) -> Result<Layout<'a>, Mismatch<'a>> {
-        columns.layout(|name| there.contains(&name))
+    fn layout<'a>(columns: &'a Columns, there: &[&str]) -> Result<TextColumns<'a>, Mismatch<'a>> {
+        columns.text_columns(|name| there.contains(&name))
     }
 
     #[test]
     fn without_names_the_form_is_the_one_that_is_there() {
         let columns = Columns::default();
-        assert_eq!(layout(&columns, &["id", "text"]), Ok(Layout::Text("text")));
+        assert_eq!(
+            layout(&columns, &["id", "text"]),
+            Ok(TextColumns::Text("text"))
+        );
         assert_eq!(
             layout(&columns, &["completion", "prompt"]),
-            Ok(Layout::PromptCompletion("prompt", "completion"))
+            Ok(TextColumns::PromptCompletion("prompt", "completion"))
         );
     }
 
@@ -145,14 +236,14 @@ mod tests {
     fn a_name_chooses_the_form_where_both_are_there() {
         let there = ["text", "prompt", "completion", "answer"];
         let text = Columns::text("text");
-        assert_eq!(layout(&text, &there), Ok(Layout::Text("text")));
+        assert_eq!(layout(&text, &there), Ok(TextColumns::Text("text")));
         let pair = Columns {
             completion: Some("answer".into()),
             ..Columns::default()
         };
         assert_eq!(
             layout(&pair, &there),
-            Ok(Layout::PromptCompletion("prompt", "answer"))
+            Ok(TextColumns::PromptCompletion("prompt", "answer"))
         );
     }
 
@@ -174,10 +265,33 @@ mod tests {
         let both = Columns {
             text: Some("a".into()),
             prompt: Some("b".into()),
-            completion: None,
+            ..Columns::default()
         };
         assert!(both.validate().is_err());
         assert!(Columns::prompt_completion("a", "a").validate().is_err());
         assert!(Columns::prompt_completion("a", "b").validate().is_ok());
+    }
+
+    #[test]
+    fn a_column_cannot_be_two_things() {
+        let columns = Columns {
+            label: Some("text".into()),
+            ..Columns::default()
+        };
+        let message = columns.validate_labelled().unwrap_err().to_string();
+        assert!(message.contains("`text` is to be read as two"), "{message}");
+        let swapped = Columns {
+            text: Some("label".into()),
+            label: Some("text".into()),
+            ..Columns::default()
+        };
+        assert!(swapped.validate_labelled().is_ok());
+    }
+
+    #[test]
+    fn an_unknown_key_of_a_configuration_file_is_refused() {
+        let columns: Columns = serde_json::from_str(r#"{"text": "body"}"#).unwrap();
+        assert_eq!(columns.text.as_deref(), Some("body"));
+        assert!(serde_json::from_str::<Columns>(r#"{"labels": "y"}"#).is_err());
     }
 }

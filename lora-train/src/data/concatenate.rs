@@ -1,4 +1,4 @@
-//! Concatenation: documents put end to end and cut into examples of one length, to pretrain on.
+//! Concatenation of documents into examples of one length, to pretrain on.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use super::example::Example;
 use super::record::{Content, Origin, Record};
 use crate::error::TrainError;
 
-/// What became of the documents.
+/// Counts of the documents and of the examples they make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConcatenationReport {
-    /// The number of documents that had a token.
+    /// Number of documents that have a token.
     pub documents: usize,
-    /// Their tokens, the end-of-sequence tokens included.
+    /// Number of their tokens, the end-of-sequence tokens included.
     pub tokens: usize,
-    /// The number of examples they make.
+    /// Number of examples they make.
     pub chunks: usize,
-    /// The length of each, in tokens.
+    /// Length of each example in tokens.
     pub length: usize,
-    /// The tokens at the end that fill no example, and are left out.
+    /// Number of tokens at the end that fill no example, and are left out.
     pub tokens_dropped: usize,
 }
 
 impl fmt::Display for ConcatenationReport {
-    /// One line, for a log.
+    /// Formats one line for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -33,12 +33,12 @@ impl fmt::Display for ConcatenationReport {
     }
 }
 
-/// Puts tokenised documents end to end, each followed by `eos_id` if there is one, and cuts the
+/// Puts tokenized documents end to end, each followed by `eos_id` if there is one, and cuts the
 /// stream into examples of exactly `length` tokens, as `run_clm.py` of transformers does (there
 /// without an end-of-sequence token): no padding, and the remainder is left out and reported.
 ///
-/// All tokens of an example but the first are learned. Its origin is that of the document its first
-/// token is from.
+/// All tokens of an example but the first are learned. Its origin is that of the document of its first
+/// token.
 ///
 /// # Errors
 /// [`TrainError::Config`] if `length` is below 2 or there is no document;
@@ -48,112 +48,88 @@ pub fn concatenate_and_chunk(
     eos_id: Option<u32>,
     length: usize,
 ) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-    let mut chunker = Chunker::new(eos_id, length)?;
-    for (tokens, origin) in documents {
-        chunker.push(&tokens, &origin);
-    }
-    chunker.finish()
+    concatenate(documents.into_iter().map(Ok), eos_id, length)
 }
 
-/// Tokenises texts and puts them end to end: [`concatenate_and_chunk`] on records.
+/// Tokenizes texts and puts them end to end: [`concatenate_and_chunk`] on records.
 ///
 /// # Errors
-/// As [`concatenate_and_chunk`]; [`TrainError::DataLine`] for a record that is a prompt and a
-/// completion, whose boundary would be lost; whatever `encoder` raises.
+/// The errors of [`concatenate_and_chunk`] and of `encoder`; [`TrainError::DataLine`] for a prompt with its
+/// completion, whose boundary would be lost.
 pub fn concatenate_records(
     records: &[Record],
     encoder: &dyn Encode,
     eos_id: Option<u32>,
     length: usize,
 ) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-    let mut chunker = Chunker::new(eos_id, length)?;
-    for record in records {
-        match &record.content {
-            Content::Text { text } => chunker.push(&encoder.encode(text)?, &record.origin),
-            Content::PromptCompletion { .. } => {
-                return Err(TrainError::data_line(
-                    record.origin.path(),
-                    record.origin.line(),
-                    "only texts can be put end to end, and this is a prompt with a completion; leave \
-                     `concatenate` out",
-                ));
-            }
-        }
-    }
-    chunker.finish()
+    let documents = records.iter().map(|record| match &record.content {
+        Content::Text { text } => Ok((encoder.encode(text)?, record.origin.clone())),
+        _ => Err(TrainError::data_line(
+            record.origin.path(),
+            record.origin.line(),
+            "only texts can be put end to end, and this is none; leave `concatenate` out",
+        )),
+    });
+    concatenate(documents, eos_id, length)
 }
 
-/// The stream so far, and the example being filled.
-struct Chunker {
+fn concatenate(
+    documents: impl Iterator<Item = Result<(Vec<u32>, Origin), TrainError>>,
     eos_id: Option<u32>,
-    filling: Vec<u32>,
-    filling_from: Option<Origin>,
-    first: Option<Origin>,
-    examples: Vec<Example>,
-    report: ConcatenationReport,
-}
-
-impl Chunker {
-    fn new(eos_id: Option<u32>, length: usize) -> Result<Self, TrainError> {
-        if length < 2 {
-            return Err(TrainError::config(
-                "max_length",
-                format!("{length} leaves nothing to predict; give at least 2 tokens"),
-            ));
-        }
-        Ok(Self {
-            eos_id,
-            filling: Vec::new(),
-            filling_from: None,
-            first: None,
-            examples: Vec::new(),
-            report: ConcatenationReport {
-                length,
-                ..ConcatenationReport::default()
-            },
-        })
+    length: usize,
+) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
+    if length < 2 {
+        return Err(TrainError::config(
+            "max_length",
+            format!("{length} leaves nothing to predict; give at least 2 tokens"),
+        ));
     }
-
-    fn push(&mut self, document: &[u32], origin: &Origin) {
-        self.first.get_or_insert_with(|| origin.clone());
-        if document.is_empty() {
-            return;
+    let mut report = ConcatenationReport {
+        length,
+        ..ConcatenationReport::default()
+    };
+    let mut examples: Vec<Example> = Vec::new();
+    let mut filling = Vec::new();
+    // Origin of the first document, and of the first token of the example that is being filled.
+    let (mut first, mut start) = (None, None);
+    for document in documents {
+        let (tokens, origin) = document?;
+        first.get_or_insert_with(|| origin.clone());
+        if tokens.is_empty() {
+            continue;
         }
-        self.report.documents += 1;
-        for &token in document.iter().chain(self.eos_id.as_ref()) {
-            self.report.tokens += 1;
-            let from = self.filling_from.get_or_insert_with(|| origin.clone());
-            self.filling.push(token);
-            if self.filling.len() == self.report.length {
-                let example = Example::new(
-                    self.examples.len(),
-                    std::mem::take(&mut self.filling),
+        report.documents += 1;
+        for token in tokens.into_iter().chain(eos_id) {
+            report.tokens += 1;
+            let start_of_example = start.get_or_insert_with(|| origin.clone());
+            filling.push(token);
+            if filling.len() == length {
+                let tokens = std::mem::take(&mut filling);
+                examples.push(Example::new(
+                    examples.len(),
+                    tokens,
                     1,
-                    from.clone(),
-                );
-                self.examples.push(example);
-                self.filling_from = None;
+                    start_of_example.clone(),
+                ));
+                start = None;
             }
         }
     }
-
-    fn finish(mut self) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-        self.report.chunks = self.examples.len();
-        self.report.tokens_dropped = self.filling.len();
-        match self.first {
-            None => Err(TrainError::config(
-                "records",
-                "there are none to put end to end",
-            )),
-            Some(first) if self.examples.is_empty() => Err(TrainError::data_empty(
-                first.path(),
-                format!(
-                    "its {} tokens do not fill one example of {}; give a smaller length or more text",
-                    self.report.tokens, self.report.length
-                ),
-            )),
-            Some(_) => Ok((self.examples, self.report)),
-        }
+    report.chunks = examples.len();
+    report.tokens_dropped = filling.len();
+    match first {
+        None => Err(TrainError::config(
+            "records",
+            "there are none to put end to end",
+        )),
+        Some(first) if examples.is_empty() => Err(TrainError::data_empty(
+            first.path(),
+            format!(
+                "its {} tokens do not fill one example of {length}; give a smaller length or more text",
+                report.tokens
+            ),
+        )),
+        Some(_) => Ok((examples, report)),
     }
 }
 
@@ -231,12 +207,7 @@ mod tests {
 
     #[test]
     fn a_prompt_with_a_completion_cannot_be_concatenated() {
-        struct Bytes;
-        impl Encode for Bytes {
-            fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
-                Ok(text.bytes().map(u32::from).collect())
-            }
-        }
+        use super::super::encode::testing::Bytes;
         let text = Record::text("abcd", origin(1));
         let pair = Record::prompt_completion("a", "b", origin(2));
         assert!(concatenate_records(std::slice::from_ref(&text), &Bytes, None, 2).is_ok());

@@ -1,4 +1,4 @@
-//! The E2E NLG Challenge's format: `meaning representation||reference`, one pair a line.
+//! Format of the E2E NLG Challenge: `meaning representation||reference`, one pair a line.
 //!
 //! ```text
 //! name : Alimentum | area : city centre||Alimentum lies in the city centre .
@@ -14,10 +14,10 @@ use super::lines::{Lines, is_blank};
 use super::record::Record;
 use crate::error::TrainError;
 
-/// What stands between the two halves of a line.
+/// Delimiter of the two halves of a line.
 const DELIMITER: &str = "||";
 
-/// How a pair becomes a prompt and a completion. Both halves are trimmed first.
+/// Template that makes a pair a prompt and a completion. Both halves are trimmed first.
 ///
 /// The default joins `{meaning representation} ||` and ` {reference}`, in plain text that any
 /// tokenizer can encode. microsoft/LoRA drops the `||` and puts GPT-2's token `<|endoftext|>`
@@ -26,9 +26,9 @@ const DELIMITER: &str = "||";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct E2eTemplate {
-    /// What follows the meaning representation in the prompt.
+    /// Text that follows the meaning representation in the prompt.
     pub prompt_suffix: String,
-    /// What precedes the reference in the completion. A byte-level tokenizer wants the space here
+    /// Text that precedes the reference in the completion. A byte-level tokenizer needs the space here
     /// rather than at the end of the prompt, because it belongs to the token of the next word.
     pub completion_prefix: String,
 }
@@ -43,7 +43,7 @@ impl Default for E2eTemplate {
 }
 
 impl E2eTemplate {
-    /// What microsoft/LoRA feeds GPT-2: `{meaning representation}<|endoftext|>` and ` {reference}`.
+    /// Returns the template of microsoft/LoRA for GPT-2: `{meaning representation}<|endoftext|>` and ` {reference}`.
     /// The tokenizer must encode `<|endoftext|>` as the one special token that it names.
     pub fn microsoft_lora() -> Self {
         Self {
@@ -88,8 +88,8 @@ pub(super) fn read(path: &Path, template: &E2eTemplate) -> Result<Vec<Record>, T
     Ok(records)
 }
 
-/// The trimmed halves of a line, split at the first delimiter; `None` if there is none, or nothing
-/// on one side of it.
+/// Splits a line at the first delimiter into its trimmed halves; `None` if there is no delimiter, or one side of it is
+/// blank.
 pub(super) fn split(line: &str) -> Option<(&str, &str)> {
     let (meaning, reference) = line.split_once(DELIMITER)?;
     let (meaning, reference) = (meaning.trim(), reference.trim());

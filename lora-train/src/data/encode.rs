@@ -1,34 +1,71 @@
-//! From records to tokenised examples.
+//! Tokenization of records for a causal language model.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use lora_models::tokenizer::{Sequence, Tokenizer};
+
 use super::example::Example;
 use super::record::{Content, Record};
 use crate::error::TrainError;
 
-/// A tokenizer, as far as data needs one.
+/// Tokenizer, as far as data needs one.
 pub trait Encode {
-    /// The tokens of `text`, without any that the tokenizer would add around it (such as BERT's
+    /// Encodes `text` without the special tokens that the tokenizer adds around a text (such as BERT's
     /// `[CLS]`): pieces of an example are encoded apart and joined.
     ///
     /// # Errors
-    /// Whatever the tokenizer refuses.
+    /// The errors of the tokenizer.
     fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError>;
+
+    /// Encodes texts, and pairs of texts, with special tokens in at most `max_length` tokens each; the longer text of a
+    /// pair is truncated first.
+    ///
+    /// # Errors
+    /// The errors of the tokenizer.
+    fn encode_inputs(
+        &self,
+        inputs: &[(&str, Option<&str>)],
+        max_length: usize,
+    ) -> Result<Vec<Sequence>, TrainError>;
+
+    /// Encodes the words of a sentence with special tokens in at most `max_length` tokens.
+    ///
+    /// # Errors
+    /// The errors of the tokenizer.
+    fn encode_words(&self, words: &[&str], max_length: usize) -> Result<Sequence, TrainError>;
 }
 
-/// How records become examples.
+impl Encode for Tokenizer {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+        Ok(Self::encode(self, text)?)
+    }
+
+    fn encode_inputs(
+        &self,
+        inputs: &[(&str, Option<&str>)],
+        max_length: usize,
+    ) -> Result<Vec<Sequence>, TrainError> {
+        Ok(self.encode_inputs_batch(inputs, Some(max_length))?)
+    }
+
+    fn encode_words(&self, words: &[&str], max_length: usize) -> Result<Sequence, TrainError> {
+        Ok(Self::encode_words(self, words, Some(max_length))?)
+    }
+}
+
+/// Options for tokenizing records for a causal language model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncodingOptions {
     /// Ends each text and each completion with the end-of-sequence token, so that the model learns
-    /// to stop. Default: true.
+    /// to stop. The default is true.
     pub append_eos: bool,
-    /// Learns the prompt too, not only the completion. Default: false.
+    /// Learns the prompt too, not only the completion. The default is false.
     pub loss_on_prompt: bool,
-    /// The most tokens of an example, the end-of-sequence token included; what is longer is cut off
-    /// at the right. Default: 512.
+    /// Maximum length of an example in tokens, the end-of-sequence token included. A longer one is truncated
+    /// at the right. The default is 512.
     pub max_length: usize,
 }
 
@@ -42,26 +79,26 @@ impl Default for EncodingOptions {
     }
 }
 
-/// What cutting to the greatest length took away.
+/// Counts of the truncation to the maximum length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TruncationReport {
-    /// The number of records encoded.
+    /// Number of records encoded.
     pub examples: usize,
-    /// How many of them were longer than [`max_length`](Self::max_length), and were cut.
+    /// Number of records that were longer than [`max_length`](Self::max_length), and were cut.
     pub examples_cut: usize,
-    /// The number of tokens cut off, over all examples.
+    /// Number of tokens cut off, over all examples.
     pub tokens_cut: usize,
-    /// How many had no token with a label, mostly because the prompt filled the length, and were
-    /// left out.
+    /// Number of records left out because no token to predict was left, mostly because the prompt filled the
+    /// length.
     pub examples_without_labels_left: usize,
-    /// The tokens of the longest example, before it was cut.
+    /// Length of the longest example in tokens, before it was cut.
     pub longest: usize,
-    /// The greatest length that was allowed, in tokens.
+    /// Maximum length in tokens.
     pub max_length: usize,
 }
 
 impl fmt::Display for TruncationReport {
-    /// One line, for a log.
+    /// Formats one line for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             examples,
@@ -90,23 +127,24 @@ impl fmt::Display for TruncationReport {
     }
 }
 
-/// Tokenises `records` into examples, in their order.
+/// Tokenizes `records` into examples, in their order.
 ///
 /// - A text becomes its tokens and the end-of-sequence token `eos_id`; every token but the first
 ///   is learned.
-/// - A prompt and its completion are tokenised apart and joined, so that the prompt's tokens are
-///   the very ones that generation will start from; `eos_id` follows the completion. The completion
+/// - A prompt and its completion are tokenized apart and joined, so that the prompt's tokens are
+///   the ones that generation starts from; `eos_id` follows the completion. The completion
 ///   and `eos_id` are learned, and the prompt too with
 ///   [`loss_on_prompt`](EncodingOptions::loss_on_prompt).
 ///
-/// What is longer than [`max_length`](EncodingOptions::max_length) loses its end; an example with
-/// nothing to learn is left out; the report counts both.
+/// An example that is longer than [`max_length`](EncodingOptions::max_length) is truncated at its end, and one with
+/// nothing to learn is left out. The report counts both.
 ///
 /// # Errors
 /// - [`TrainError::Config`] if `append_eos` is set and there is no `eos_id`, or if `max_length` is
-///   below 2, the least that holds a token and its label;
+///   below 2, the minimum for a token and its label;
+/// - [`TrainError::DataLine`] for a record that is neither a text nor a prompt with its completion;
 /// - [`TrainError::DataEmpty`] if no example is left;
-/// - whatever `encoder` raises.
+/// - the errors of `encoder`.
 pub fn encode_records(
     records: &[Record],
     encoder: &dyn Encode,
@@ -132,6 +170,13 @@ pub fn encode_records(
                 tokens.extend(encoder.encode(completion)?);
                 (tokens, loss_from)
             }
+            Content::Pair { .. } | Content::Words { .. } => {
+                return Err(TrainError::data_line(
+                    record.origin.path(),
+                    record.origin.line(),
+                    "a language model reads texts, or prompts with completions",
+                ));
+            }
         };
         tokens.extend(eos);
 
@@ -146,7 +191,7 @@ pub fn encode_records(
         if example.label_tokens() == 0 {
             report.examples_without_labels_left += 1;
         } else {
-            examples.push(example);
+            examples.push(example.with_adapter(record.adapter.as_deref()));
         }
     }
 
@@ -161,7 +206,7 @@ pub fn encode_records(
 }
 
 impl EncodingOptions {
-    /// The token to append, if any, after a check of the options.
+    /// Checks the options and returns the token to append, if any.
     fn eos(&self, eos_id: Option<u32>) -> Result<Option<u32>, TrainError> {
         if self.max_length < 2 {
             return Err(TrainError::config(
@@ -184,21 +229,66 @@ impl EncodingOptions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::record::Origin;
-    use super::*;
-    use std::path::Path;
+pub(super) mod testing {
+    use super::{Encode, Sequence};
+    use crate::error::TrainError;
 
-    const EOS: Option<u32> = Some(256);
-
-    /// Each byte is a token.
-    struct Bytes;
+    /// Tokenizer whose tokens are bytes, between the special tokens 0 and 1.
+    pub(in crate::data) struct Bytes;
 
     impl Encode for Bytes {
         fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
             Ok(text.bytes().map(u32::from).collect())
         }
+
+        fn encode_inputs(
+            &self,
+            inputs: &[(&str, Option<&str>)],
+            max_length: usize,
+        ) -> Result<Vec<Sequence>, TrainError> {
+            let encode = |&(first, second): &(&str, Option<&str>)| {
+                let mut sequence = self.encode_words(&[first], max_length)?;
+                if let Some(second) = second {
+                    let second = self.encode_words(&[second], max_length - sequence.ids.len())?;
+                    sequence.type_ids.extend(vec![1; second.ids.len()]);
+                    sequence.ids.extend(second.ids);
+                    sequence.cut += second.cut;
+                }
+                Ok(sequence)
+            };
+            inputs.iter().map(encode).collect()
+        }
+
+        fn encode_words(&self, words: &[&str], max_length: usize) -> Result<Sequence, TrainError> {
+            let (mut ids, mut of) = (vec![0], vec![None]);
+            for (word, text) in words.iter().enumerate() {
+                ids.extend(text.bytes().map(u32::from));
+                of.resize(ids.len(), Some(word as u32));
+            }
+            let cut = ids.len().saturating_sub(max_length - 1);
+            ids.truncate(max_length - 1);
+            of.truncate(max_length - 1);
+            ids.push(1);
+            of.push(None);
+            Ok(Sequence {
+                type_ids: vec![0; ids.len()],
+                special: of.iter().map(Option::is_none).collect(),
+                ids,
+                words: of,
+                cut,
+            })
+        }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Origin;
+    use super::testing::Bytes;
+    use super::*;
+    use std::path::Path;
+
+    const EOS: Option<u32> = Some(256);
 
     fn origin(line: usize) -> Origin {
         Origin::new(Path::new("train.jsonl"), line)

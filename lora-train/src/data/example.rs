@@ -1,64 +1,168 @@
-//! A tokenised example: what is fed to the model, and from where on it is learned.
+//! Examples: tokenized records, with their targets.
 
 use super::record::Origin;
 
-/// A sequence of tokens of which a tail, often all but the first, is learned.
-///
-/// A causal language model predicts each token from those before it, so the label at a position is
-/// the token at that same position, and the first token never has one. The loss shifts the logits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Target of an example.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// Tokens of the example from position `from` on, which is at least 1. A causal language model predicts each
+    /// from the tokens before it.
+    Tokens {
+        /// First position to predict.
+        from: usize,
+    },
+    /// Class of the whole.
+    Class(usize),
+    /// Score of the whole.
+    Score(f64),
+    /// Class of each word of the record.
+    Tags(Vec<usize>),
+    /// No target: the example is for prediction.
+    Unknown,
+}
+
+/// Tokenized record.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     index: usize,
-    tokens: Vec<u32>,
-    loss_from: usize,
+    // Boxes, without spare room: a run holds all its examples.
+    tokens: Box<[u32]>,
+    type_ids: Box<[u32]>,
+    words: Box<[Option<u32>]>,
+    target: Target,
+    weight: f64,
+    adapter: Option<Box<str>>,
     origin: Origin,
 }
 
 impl Example {
-    /// An example whose tokens from position `loss_from` on are learned; `0` counts as `1`.
+    /// Creates an example of a causal language model, to learn its tokens from position `loss_from` on; `0` counts as
+    /// `1`.
     ///
-    /// `index` is its position in the list of examples that it is made in.
+    /// `index` is its position in the list of examples.
     pub fn new(index: usize, tokens: Vec<u32>, loss_from: usize, origin: Origin) -> Self {
+        let from = loss_from.max(1);
+        let weight = tokens.len().saturating_sub(from) as f64;
+        Self::with_target(index, tokens, Target::Tokens { from }, origin).with_weight(weight)
+    }
+
+    /// Creates an example with a target. It has the weight 1, and type ids of 0 if the model asks for some.
+    ///
+    /// `index` is its position in the list of examples.
+    pub fn with_target(index: usize, tokens: Vec<u32>, target: Target, origin: Origin) -> Self {
         Self {
             index,
-            tokens,
-            loss_from: loss_from.max(1),
+            tokens: tokens.into(),
+            type_ids: Box::default(),
+            words: Box::default(),
+            target,
+            weight: 1.0,
+            adapter: None,
             origin,
         }
     }
 
-    /// Its position in the list of examples that it was made in: the number a
-    /// [`BatchPlan`](super::BatchPlan) of that whole list calls it by.
+    /// Sets the type id of each token: the text of a pair that it belongs to, 0 or 1.
+    #[must_use]
+    pub fn with_type_ids(mut self, type_ids: Vec<u32>) -> Self {
+        self.type_ids = type_ids.into();
+        self
+    }
+
+    /// Sets, for each token, the index of the word that begins with it, if one does.
+    #[must_use]
+    pub fn with_words(mut self, words: Vec<Option<u32>>) -> Self {
+        self.words = words.into();
+        self
+    }
+
+    /// Sets the weight in the loss.
+    #[must_use]
+    pub fn with_weight(mut self, weight: f64) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Sets the name of the adapter.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: Option<&str>) -> Self {
+        self.adapter = adapter.map(Into::into);
+        self
+    }
+
+    /// Returns the position in the list of examples: the number that a
+    /// [`BatchPlan`](super::BatchPlan) of that whole list uses.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// The tokens.
+    /// Returns the tokens, special ones included.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
-    /// The number of tokens.
+    /// Returns the type id of each token; empty if all are 0.
+    pub fn type_ids(&self) -> &[u32] {
+        &self.type_ids
+    }
+
+    /// Returns the words that begin at a token, each with the position of that token. Words that were cut off or have
+    /// no token are not among them.
+    pub fn words(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let words = self.words.iter().enumerate();
+        words.filter_map(|(position, word)| Some((position, (*word)? as usize)))
+    }
+
+    /// Returns the class of each of the [words](Self::words), with the position of its first token.
+    pub fn tags(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let tags = match &self.target {
+            Target::Tags(tags) => tags.as_slice(),
+            _ => &[],
+        };
+        self.words()
+            .filter_map(move |(position, word)| Some((position, *tags.get(word)?)))
+    }
+
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether there is no token.
+    /// Returns true if there is no token.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// The first position that has a label; at least 1.
+    /// Returns the target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Returns the first position to predict, at least 1; for another target than tokens, the length.
     pub fn loss_from(&self) -> usize {
-        self.loss_from
+        match self.target {
+            Target::Tokens { from } => from,
+            _ => self.len(),
+        }
     }
 
-    /// The number of tokens that have a label.
+    /// Returns the number of tokens to predict.
     pub fn label_tokens(&self) -> usize {
-        self.tokens.len().saturating_sub(self.loss_from)
+        self.tokens.len().saturating_sub(self.loss_from())
     }
 
-    /// Where the example was read; of packed text, where its first token was.
+    /// Returns the weight in the loss: the number of tokens to predict, the weight of the class, or the sum of the
+    /// weights of the tags.
+    pub fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    /// Returns the name of the adapter, if the record names one.
+    pub fn adapter(&self) -> Option<&str> {
+        self.adapter.as_deref()
+    }
+
+    /// Returns the place where the record was read; for concatenated texts, that of the first token.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -85,5 +189,17 @@ mod tests {
         assert_eq!(example(vec![5, 6, 7], 2).label_tokens(), 1);
         assert_eq!(example(vec![5, 6, 7], 9).label_tokens(), 0);
         assert_eq!(example(vec![], 0).label_tokens(), 0);
+    }
+
+    #[test]
+    fn a_tag_belongs_to_the_first_token_of_its_word() {
+        let words = vec![None, Some(0), None, Some(2), None];
+        let example = example(vec![1, 2, 3, 4, 5], 1);
+        let example = Example {
+            target: Target::Tags(vec![7, 8, 9]),
+            ..example.with_words(words)
+        };
+        assert_eq!(example.words().collect::<Vec<_>>(), [(1, 0), (3, 2)]);
+        assert_eq!(example.tags().collect::<Vec<_>>(), [(1, 7), (3, 9)]);
     }
 }

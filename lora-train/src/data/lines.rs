@@ -1,4 +1,4 @@
-//! The lines of a text file, with bounds on what a hostile one can ask for.
+//! Lines of a text file, with bounds on the memory that a hostile file can take.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -8,14 +8,14 @@ use std::sync::Arc;
 use super::record::Origin;
 use crate::error::TrainError;
 
-/// The longest line, or row over several lines, that is read, in bytes. A file without line breaks
+/// Maximum length of a line, or of a row over several lines, in bytes. A file without line breaks
 /// (a disk image given by mistake, `/dev/zero`) would otherwise fill the memory.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
-/// What some editors on Windows put before the first line; not part of the text.
+/// Byte order mark that some editors on Windows write before the first line. It is not part of the text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Reads a file, or what else has lines, line by line, counting.
+/// Reader of a text line by line, which counts the lines.
 pub(crate) struct Lines {
     reader: Box<dyn BufRead>,
     path: Arc<Path>,
@@ -27,11 +27,11 @@ impl Lines {
     /// Opens `path` at its first line.
     pub(crate) fn open(path: &Path) -> Result<Self, TrainError> {
         let file = File::open(path).map_err(TrainError::io(path))?;
-        Ok(Self::of(BufReader::new(file), path))
+        Ok(Self::from_reader(BufReader::new(file), path))
     }
 
-    /// The lines of a reader; `path` is what it is called in messages.
-    pub(crate) fn of(reader: impl BufRead + 'static, path: &Path) -> Self {
+    /// Reads the lines of a reader, which messages call `path`.
+    pub(crate) fn from_reader(reader: impl BufRead + 'static, path: &Path) -> Self {
         Self {
             reader: Box::new(reader),
             path: Arc::from(path),
@@ -40,7 +40,7 @@ impl Lines {
         }
     }
 
-    /// The next line without its ending (`\n` or `\r\n`), and where it stands; `None` at the end of
+    /// Returns the next line without its ending (`\n` or `\r\n`), with its origin; `None` at the end of
     /// the file.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Lines {
                 &self.path,
                 self.line,
                 format!(
-                    "longer than {} MiB, the most a line may hold; is this a text file?",
+                    "longer than {} MiB, the maximum for a line; is this a text file?",
                     MAX_LINE_BYTES / (1024 * 1024)
                 ),
             ));
@@ -90,9 +90,20 @@ impl Lines {
     }
 }
 
-/// Whether a line holds nothing but white space.
+/// Returns true if a line holds nothing but white space.
 pub(crate) fn is_blank(line: &str) -> bool {
     line.trim().is_empty()
+}
+
+/// Reads the first line that is not blank; `None` if there is none.
+pub(super) fn first_line(path: &Path) -> Result<Option<String>, TrainError> {
+    let mut lines = Lines::open(path)?;
+    while let Some((line, _)) = lines.next_line()? {
+        if !is_blank(line) {
+            return Ok(Some(line.to_string()));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -1,27 +1,30 @@
 //! Data: from files to batches.
 //!
 //! ```text
-//! file ──read_records──▶ Record ──encode_records──▶ Example ──collate──▶ Batch
-//!                          │    └─concatenate_records▶ ▲
-//!                          └──group_references──▶ ReferenceGroup (to evaluate generation)
-//!                                                BatchPlan: which examples, in which order
+//! file ──read_records──▶ Record ──encode_records──▶ Example ──collate──▶ Batch with its Targets
+//!      ──read_labelled─▶  │    │└─concatenate_records▶ ▲ ▲ └──pack────▶
+//!                         │    └──encode_labelled────────┘
+//!                         └──group_references──▶ ReferenceGroup (to evaluate generation)
+//!                                                BatchPlan: the examples of each batch, in their order
 //! ```
 //!
-//! Nothing here knows of tensors or devices: a [`Batch`] is plain vectors, and the trainer puts them
+//! Nothing here uses tensors or devices: a [`Batch`] is plain vectors, and the task puts them
 //! on a device.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `source` | which formats there are, how one is told, [`read_records`] |
-//! | `jsonl`, `delimited`, `e2e`, `plain_text` | a reader each |
-//! | `rows` | the rows of CSV and TSV |
-//! | `columns` | which columns or keys hold the text |
-//! | `lines` | lines of a file, bounded |
-//! | `record` | [`Record`] and where it was read |
-//! | `example`, `encode`, `concatenate` | tokenised examples, and the two ways to make them |
-//! | `batch`, `batch_size`, `plan` | padding side by side, or packing; order, shuffling, grouping by length, sizes in examples or tokens |
+//! | `lines`, `rows`, `jsonl` | bounded lines, rows of CSV and TSV, objects of JSON Lines |
+//! | `table` | rows with named cells, from any of them |
+//! | `format`, `columns`, `row_layout` | detection of the format; names of the columns |
+//! | `record` | [`Record`]: content, label, adapter, and the place where it was read |
+//! | `source` | [`read_records`], from `text_table`, `e2e` or `plain_text` |
+//! | `labels` | [`LabelSet`], classes of a file, [`ClassWeights`] |
+//! | `labelled` | [`read_labelled`] and [`encode_labelled`]: data to classify, to score or to tag |
+//! | `glue` | tasks of GLUE, their files and submissions |
+//! | `example`, `encode`, `concatenate` | tokenized examples, and the two ways to make them for a language model |
+//! | `batch` | padding side by side, or packing, with the [`Targets`] |
+//! | `batch_size`, `plan`, `sample` | order, shuffling, grouping by length, sizes in examples or tokens; the trainer's interface |
 //! | `reference` | several references to one prompt |
-//! | `labelled` | data to classify: [`read_labelled`], [`read_tokens`], GLUE, [`LabelSet`] |
 //!
 //! # Examples
 //! ```
@@ -29,16 +32,24 @@
 //! use lora_train::error::TrainError;
 //! use std::path::Path;
 //!
-//! /// Each byte is a token.
+//! # use lora_models::tokenizer::Sequence;
+//! /// Tokenizer whose tokens are bytes.
 //! struct Bytes;
 //! impl Encode for Bytes {
 //!     fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
 //!         Ok(text.bytes().map(u32::from).collect())
 //!     }
+//! #   fn encode_inputs(&self, _: &[(&str, Option<&str>)], _: usize) -> Result<Vec<Sequence>, TrainError> {
+//! #       Ok(Vec::new())
+//! #   }
+//! #   fn encode_words(&self, _: &[&str], _: usize) -> Result<Sequence, TrainError> {
+//! #       Ok(Sequence::default())
+//! #   }
+//!     // …
 //! }
 //!
 //! # fn main() -> Result<(), TrainError> {
-//! // What `read_records(path, &SourceOptions::default())?` would return:
+//! // As `read_records(path, &SourceOptions::default())?` returns them:
 //! let origin = Origin::new(Path::new("train.jsonl"), 1);
 //! let records = [Record::prompt_completion("2 + 2 =", " 4", origin)];
 //!
@@ -52,52 +63,54 @@
 //!     let members: Vec<&Example> = indices.iter().map(|&i| &examples[i]).collect();
 //!     let batch = collate(&members, 0);
 //!     // " 4" and the end-of-sequence token are learned, the prompt is not.
-//!     assert_eq!(batch.label_tokens, 3);
+//!     assert_eq!(batch.targets.classes().classes, [32, 52, 256]);
 //! }
 //! # Ok(())
 //! # }
 //! ```
 
-mod adapter_names;
 mod batch;
 mod batch_size;
 mod columns;
 mod concatenate;
-mod delimited;
 mod e2e;
 mod encode;
 mod example;
+mod format;
+mod glue;
 mod jsonl;
 mod labelled;
+mod labels;
 mod lines;
 mod plain_text;
 mod plan;
 mod record;
 mod reference;
+mod row_layout;
 mod rows;
 mod sample;
 mod source;
+mod table;
+mod text_table;
 
-pub(crate) use adapter_names::read_adapter_names;
-pub use batch::{Batch, IGNORE_INDEX, collate, pack};
+pub use batch::{Batch, ClassTargets, Targets, collate, pack};
 pub use batch_size::BatchSize;
 pub use columns::Columns;
 pub use concatenate::{ConcatenationReport, concatenate_and_chunk, concatenate_records};
 pub use e2e::E2eTemplate;
 pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
-pub use example::Example;
+pub use example::{Example, Target};
+pub use format::DataFormat;
+pub use glue::{GlueTask, Predictions, glue_submission, write_glue_submission};
 pub use labelled::{
-    ClassWeights, EncodeInputs, Encoded, GlueTask, Label, LabelKind, LabelSet, LabelledBatch,
-    LabelledColumns, LabelledData, LabelledExample, LabelledLayout, LabelledRecord, LabelledSource,
-    Predictions, ReadReport, Target, Targets, TokenData, TokenFormat, TokenKeys, TokenRecord,
-    TokenSource, Unlabelled, encode_labelled, encode_tagged, glue_submission, read_labelled,
-    read_tokens, write_glue_submission,
+    LabelledData, LabelledLayout, LabelledSource, ReadReport, encode_labelled, read_labelled,
 };
+pub use labels::{ClassWeights, LabelKind, LabelSet, Unlabelled};
 pub use lines::MAX_LINE_BYTES;
 pub(crate) use lines::{Lines, is_blank};
 pub use plain_text::TextDocuments;
 pub use plan::{BatchOrder, BatchPlan};
-pub use record::{Content, Origin, Record};
+pub use record::{Content, Label, Origin, Record};
 pub use reference::{ReferenceGroup, group_references};
 pub use sample::{Sample, SampleBatch};
-pub use source::{DataFormat, SourceOptions, read_records};
+pub use source::{SourceOptions, read_records};

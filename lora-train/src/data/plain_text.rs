@@ -1,25 +1,25 @@
-//! Plain text, such as WikiText: to pretrain on, or to measure perplexity.
+//! Plain text, such as WikiText, to pretrain on or to measure perplexity.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Lines, is_blank};
-use super::record::{Origin, Record};
+use super::record::{Content, Origin, Record};
 use crate::error::TrainError;
 
-/// What is one document of a plain text file. Nothing is trimmed: the text is kept as it stands,
-/// but for the line ending after its last line, and with `\n` as the only line ending.
+/// Division of a plain text file into documents. The text is kept without trimming,
+/// except for the line ending after its last line, and with `\n` as the only line ending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TextDocuments {
-    /// Each line that is not blank.
+    /// A document for each line that is not blank.
     Line,
-    /// Each block of lines, set apart by one or more blank lines.
+    /// A document for each block of lines, between blank lines.
     #[default]
     Block,
-    /// The whole file, blank lines and all: what `run_clm.py` makes of a file when it concatenates
-    /// its lines.
+    /// One document for the whole file with its blank lines, as `run_clm.py` concatenates
+    /// the lines of a file.
     File,
 }
 
@@ -51,16 +51,12 @@ pub(super) fn read(path: &Path, documents: TextDocuments) -> Result<Vec<Record>,
     }
     records.extend(open.map(|(text, origin)| Record::text(text, origin)));
     // A file of nothing but blank lines holds no text, even if it is one document.
-    records.retain(|record| match &record.content {
-        super::record::Content::Text { text } => !is_blank(text),
-        super::record::Content::PromptCompletion { .. } => true,
-    });
+    records.retain(|record| !matches!(&record.content, Content::Text { text } if is_blank(text)));
     Ok(records)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Content;
     use super::*;
     use std::io::Write;
 

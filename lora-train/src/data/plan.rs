@@ -1,4 +1,4 @@
-//! Which examples go into which batch, epoch after epoch.
+//! Division of the examples into batches, epoch after epoch.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 use super::batch_size::BatchSize;
 use crate::error::TrainError;
 
-/// How many batches' worth of examples are sorted by length together: the number that transformers
+/// Number of batches whose examples are sorted by length together: the number that transformers
 /// uses. More would leave the same examples together in every epoch, fewer would pad more.
 const MEGA_BATCH: usize = 50;
 
-/// In which order the examples of an epoch come.
+/// Order of the examples in an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BatchOrder {
-    /// As in the file, every epoch: for evaluation.
+    /// Order of the file in every epoch, for evaluation.
     FileOrder,
-    /// In a new random order every epoch.
+    /// New random order in every epoch.
     #[default]
     Shuffled,
-    /// Shuffled, but with examples of like length in a batch, so that little is padded. The batch
+    /// Random order with examples of like length in a batch, so that little is padded. The batch
     /// that takes the most memory comes first: if it does not fit, that shows at once.
     GroupedByLength,
 }
 
-/// Divides examples into batches.
+/// Division of examples into batches.
 ///
 /// The batches of an epoch depend on the lengths, the batch size, the order, the seed and the number
 /// of the epoch alone, not on the epochs before it nor on the platform: a run that is resumed
-/// computes the plan of its epoch anew. A test holds the random numbers to what they were when this
-/// was written, so that an upgrade of `rand` cannot change them unseen.
+/// computes the plan of its epoch anew. A test fixes the random numbers,
+/// so that an upgrade of `rand` cannot change them unseen.
 ///
 /// No example is left out: the last batch may be smaller than the others.
 ///
@@ -45,7 +45,7 @@ pub struct BatchPlan {
 }
 
 impl BatchPlan {
-    /// A plan for examples of these lengths, in tokens.
+    /// Creates a plan for examples of these lengths, in tokens.
     ///
     /// # Errors
     /// [`TrainError::Config`] if `size` is 0, there is no example, or one has more tokens than a batch may have.
@@ -113,19 +113,7 @@ impl BatchPlan {
         })
     }
 
-    /// The plan for the examples from `start` up to and without `end`, counted anew from 0, with the
-    /// same batch size, order and seed: for a data loader that is divided among workers. What lies
-    /// beyond the examples is left out, and a plan of none has no batch.
-    pub fn slice(&self, start: usize, end: usize) -> Self {
-        let end = end.min(self.lengths.len());
-        let lengths = self.lengths.get(start..end).unwrap_or_default().to_vec();
-        Self {
-            lengths,
-            ..self.clone()
-        }
-    }
-
-    /// The number of batches in epoch `epoch`, counted from 0: the same in each, unless their size is in tokens.
+    /// Returns the number of batches in epoch `epoch`, counted from 0: the same in each, unless their size is in tokens.
     pub fn batches_in(&self, epoch: u64) -> usize {
         match self.size {
             BatchSize::Examples(examples) => self.lengths.len().div_ceil(examples),
@@ -133,7 +121,7 @@ impl BatchPlan {
         }
     }
 
-    /// The batches of epoch `epoch`, counted from 0: the indices of their examples.
+    /// Returns the batches of epoch `epoch`, counted from 0, as the indices of their examples.
     pub fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
         let mut indices: Vec<usize> = (0..self.lengths.len()).collect();
         match self.order {
@@ -159,7 +147,7 @@ impl BatchPlan {
         }
     }
 
-    /// The generator of an epoch. Seed and epoch fill the generator's seed side by side: added or
+    /// Creates the random number generator of an epoch. Seed and epoch fill the generator's seed side by side: added or
     /// hashed together, epoch 1 of one seed could be epoch 0 of another.
     fn rng(&self, epoch: u64) -> StdRng {
         let mut seed = [0; 32];
@@ -311,18 +299,6 @@ mod tests {
     fn no_examples_and_a_batch_size_of_zero_are_configuration_errors() {
         assert!(BatchPlan::new(vec![], 8, BatchOrder::Shuffled, 0).is_err());
         assert!(BatchPlan::new(vec![1], 0, BatchOrder::Shuffled, 0).is_err());
-    }
-
-    #[test]
-    fn a_slice_plans_its_own_examples_alone() {
-        let whole = BatchPlan::new(vec![5, 3, 9, 4, 8], 2, BatchOrder::FileOrder, 0).unwrap();
-        assert_eq!(whole.slice(1, 4).epoch(0), [vec![0, 1], vec![2]]);
-        let grouped = BatchPlan::new(vec![5, 3, 9, 4, 8], 3, BatchOrder::GroupedByLength, 0);
-        assert_eq!(grouped.unwrap().slice(1, 4).epoch(0), [vec![1, 2, 0]]);
-        for (start, end) in [(2, 2), (4, 2), (7, 9)] {
-            assert!(whole.slice(start, end).epoch(0).is_empty());
-        }
-        assert_eq!(whole.slice(3, 99).batches_in(0), 1);
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! Records with the same prompt as one item with several references, to evaluate generation.
+//! References of a prompt, grouped to evaluate generation.
 
 use std::collections::HashMap;
 
 use super::record::{Content, Origin, Record};
 use crate::error::TrainError;
 
-/// A prompt and every completion that the data gives it.
+/// Prompt with all its completions in the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferenceGroup {
-    /// The prompt.
+    /// Prompt.
     pub prompt: String,
-    /// Its completions, trimmed: the space before one joins it to the prompt and is none of it.
+    /// Completions of the prompt, trimmed: the space before one only joins it to the prompt.
     pub references: Vec<String>,
-    /// Where the prompt was read first.
+    /// Place of the prompt's first record.
     pub origin: Origin,
 }
 
@@ -20,7 +20,7 @@ pub struct ReferenceGroup {
 /// side.
 ///
 /// # Errors
-/// [`TrainError::DataLine`] for a record that is a text, which has nothing to generate from.
+/// [`TrainError::DataLine`] for a record without a prompt to generate from.
 pub fn group_references(records: &[Record]) -> Result<Vec<ReferenceGroup>, TrainError> {
     let mut groups: Vec<ReferenceGroup> = Vec::new();
     let mut positions: HashMap<&str, usize> = HashMap::new();

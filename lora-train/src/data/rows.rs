@@ -1,8 +1,7 @@
-//! The rows of a table: CSV with quoting as in RFC 4180, TSV without quoting.
+//! Rows of a delimited file: CSV with quoting as in RFC 4180, TSV without quoting.
 //!
-//! The quoting is read strictly, by [`split_csv`], and not by the `csv` crate: that one takes a
-//! quote that is never closed for the rest of the file, without a word, and its line numbers leave
-//! out blank lines.
+//! [`split_csv`] reads the quoting strictly. The `csv` crate would accept a quote that is never closed as the rest of the
+//! file, without an error, and its line numbers leave out blank lines.
 
 use std::path::{Path, PathBuf};
 
@@ -10,30 +9,30 @@ use super::lines::{Lines, MAX_LINE_BYTES};
 use super::record::Origin;
 use crate::error::TrainError;
 
-/// The most columns of a table. A line of nothing but separators would otherwise fill the memory
+/// Maximum number of columns. A line of nothing but separators would otherwise fill the memory
 /// with empty fields.
 pub(super) const MAX_COLUMNS: usize = 10_000;
 
-/// What separates the fields, and whether a field may be quoted.
+/// Separator of the fields, and the rule for quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// Commas; a field in double quotes may hold commas, line breaks and doubled quotes.
+    /// Commas. A field in double quotes may hold commas, line breaks and doubled quotes.
     Csv,
-    /// Tabs; a double quote is a character like any other.
+    /// Tabs. A double quote is a character like any other.
     Tsv,
 }
 
-/// What becomes of a row that has not as many fields as the first one.
+/// Treatment of a row with another number of fields than the first row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ragged {
-    /// It is an error.
+    /// Raises an error.
     Refuse,
-    /// It is left out and counted: for published files that are known to hold such rows.
+    /// Leaves the row out and counts it: for published files that are known to hold such rows.
     Skip,
 }
 
-/// Reads a table row by row. The first row, which is usually the header, says how many fields the
-/// others have. Empty lines are skipped; a line break within a field becomes `\n`.
+/// Reader of a delimited file row by row. The first row, which is usually the header, sets the number of fields of the
+/// others. Empty lines are skipped, and a line break within a field becomes `\n`.
 pub(super) struct Rows {
     lines: Lines,
     path: PathBuf,
@@ -56,17 +55,17 @@ impl Rows {
         })
     }
 
-    /// Says what becomes of ragged rows from here on; they are refused unless told otherwise.
+    /// Sets the treatment of the ragged rows that follow. By default they are refused.
     pub(super) fn set_ragged(&mut self, ragged: Ragged) {
         self.ragged = ragged;
     }
 
-    /// How many ragged rows have been left out.
+    /// Returns the number of ragged rows that have been left out.
     pub(super) fn skipped(&self) -> usize {
         self.skipped
     }
 
-    /// The next row's fields, and the line it begins on; `None` at the end of the file.
+    /// Returns the fields of the next row, with the line it begins on; `None` at the end of the file.
     ///
     /// # Errors
     /// [`TrainError::DataLine`] for a row that is malformed, too long, or ragged where that is
@@ -99,7 +98,7 @@ impl Rows {
     }
 }
 
-/// The names in the first row of a table, without white space around them.
+/// Names in the first row of a table, without white space around them.
 pub(super) struct Header {
     names: Vec<String>,
 }
@@ -118,7 +117,7 @@ impl Header {
         self.names.iter().any(|name| name == column)
     }
 
-    /// Where `column` stands.
+    /// Returns the position of `column`.
     ///
     /// # Errors
     /// [`TrainError::Column`] if it is not there, [`TrainError::DataFormat`] if it is there twice.
@@ -138,7 +137,7 @@ impl Header {
         }
     }
 
-    /// The error that `column` is not there, listing the columns that are.
+    /// Creates the error that `column` is missing, which lists the columns of the table.
     pub(super) fn missing(&self, path: &Path, column: &str) -> TrainError {
         TrainError::Column {
             path: path.to_path_buf(),
@@ -148,7 +147,7 @@ impl Header {
     }
 }
 
-/// The next row, of one line or, where a quote is open at the end of a line, of several.
+/// Reads the next row: one line, or several where a quote is open at the end of a line.
 fn gather(
     lines: &mut Lines,
     path: &Path,
@@ -185,7 +184,7 @@ fn gather(
     Ok(Some((row, origin)))
 }
 
-/// The fields of a CSV row, at most `limit`: RFC 4180, section 2, rules 4 to 7.
+/// Splits a CSV row into at most `limit` fields: RFC 4180, section 2, rules 4 to 7.
 fn split_csv(row: &str, limit: usize) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = Some(row);
@@ -218,8 +217,8 @@ fn split_csv(row: &str, limit: usize) -> Result<Vec<String>, String> {
     Ok(fields)
 }
 
-/// The text up to the closing quote, doubled quotes made single, and what follows that quote;
-/// `None` if there is no closing quote.
+/// Splits at the closing quote: the text before it, with doubled quotes made single, and the rest after it. `None` if
+/// there is no closing quote.
 fn unquote(quoted: &str) -> Option<(String, &str)> {
     let mut field = String::new();
     let mut rest = quoted;
@@ -236,7 +235,7 @@ fn unquote(quoted: &str) -> Option<(String, &str)> {
     }
 }
 
-/// The fields of a TSV row, at most `limit`.
+/// Splits a TSV row into at most `limit` fields.
 fn split_tsv(row: &str, limit: usize) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     for field in row.split('\t') {
@@ -246,7 +245,7 @@ fn split_tsv(row: &str, limit: usize) -> Result<Vec<String>, String> {
     Ok(fields)
 }
 
-/// The number of the field to come, counted from 1.
+/// Returns the number of the next field, counted from 1.
 fn next_number(fields: &[String], limit: usize) -> Result<usize, String> {
     if fields.len() < limit {
         return Ok(fields.len() + 1);

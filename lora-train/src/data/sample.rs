@@ -1,28 +1,28 @@
-//! What the trainer asks of an example, whatever it is an example of.
+//! Interface between the trainer and its examples.
 
 use std::fmt::Debug;
 
-/// An example that can be put beside others.
+/// Example that can be put into a batch.
 pub trait Sample: Clone + Debug + Send + Sync + 'static {
-    /// Several of them side by side.
+    /// Batch of such examples.
     type Batch: SampleBatch;
 
-    /// The number of tokens.
+    /// Returns the number of tokens.
     fn length(&self) -> usize;
 
-    /// Puts examples side by side, the shorter ones filled up with `pad_id`.
+    /// Puts examples side by side and pads the shorter ones with `pad_id`.
     fn collate(samples: &[&Self], pad_id: u32) -> Self::Batch;
 }
 
-/// Examples side by side.
+/// Batch of examples.
 pub trait SampleBatch: Clone + Debug + Send + 'static {
-    /// What the summed loss is divided by: the number of labels, or their weights together.
+    /// Returns the divisor of the summed loss: the number of labels, or the sum of their weights.
     fn weight(&self) -> f64;
 
-    /// The number of tokens to report: what is predicted, or what is read where one thing is predicted of
+    /// Returns the number of tokens to report: the predicted tokens, or the input tokens where one label belongs to
     /// many tokens.
     fn counted_tokens(&self) -> usize;
 
-    /// What is in the batch and where it was read, for error messages and logs.
+    /// Describes the batch and the places where it was read, for error messages and logs.
     fn describe(&self) -> String;
 }

@@ -1,4 +1,4 @@
-//! What the options ask of the adapter.
+//! Configurations of adapter, prefix and LoRA+ from the options of a run.
 
 use super::ranges::{at_least_one, within};
 use crate::TrainError;
@@ -7,7 +7,7 @@ use crate::trainer::LoraPlus;
 use lora_core::{BiasTraining, ExcludeModules, LoraConfig, LoraScaling, TargetModules};
 use lora_models::prefix::PrefixConfig;
 
-/// LoRA+ where it is asked for.
+/// Returns the learning rates of LoRA+, if the options enable it.
 pub(crate) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError> {
     let Some(ratio) = o.loraplus_lr_ratio else {
         return match o.loraplus_lr_embedding {
@@ -21,7 +21,7 @@ pub(crate) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError
     if o.full || o.bitfit || o.prefix_only {
         return Err(TrainError::config(
             "loraplus_lr_ratio",
-            "is of the factors of adapters, and there are none with --full, --bitfit or --prefix-only",
+            "applies to the factors of adapters, and there are none with --full, --bitfit or --prefix-only",
         ));
     }
     let positive = |name: &str, value: f64| {
@@ -42,7 +42,7 @@ pub(crate) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError
     }))
 }
 
-/// The first option that is given of those that are about factors.
+/// Returns the name of the first given option that applies to factors.
 pub(crate) fn factor_option(o: &TrainOptions) -> Option<&'static str> {
     let given = [
         ("rank", o.rank.is_some()),
@@ -63,7 +63,7 @@ pub(crate) fn factor_option(o: &TrainOptions) -> Option<&'static str> {
     names.next().map(|(name, _)| name)
 }
 
-/// Refuses what goes with adapters only, beside an option that leaves them out.
+/// Refuses options of adapters beside an option that excludes adapters.
 fn no_factors(o: &TrainOptions, without: &str) -> Result<(), TrainError> {
     match factor_option(o) {
         None => Ok(()),
@@ -74,7 +74,7 @@ fn no_factors(o: &TrainOptions, without: &str) -> Result<(), TrainError> {
     }
 }
 
-/// The prefix that is asked for.
+/// Returns the configuration of the prefix, if the options have one.
 pub(crate) fn prefix_config(o: &TrainOptions) -> Result<Option<PrefixConfig>, TrainError> {
     if o.prefix_only {
         no_factors(o, "--prefix-only")?;
@@ -90,7 +90,7 @@ pub(crate) fn prefix_config(o: &TrainOptions) -> Result<Option<PrefixConfig>, Tr
         if o.prefix.is_none() && o.adapter.is_none() {
             return Err(TrainError::config(
                 "prefix_only",
-                "goes with --prefix, the number of virtual tokens, or with --adapter, a prefix to go on with",
+                "goes with --prefix, the number of virtual tokens, or with --adapter, a prefix to train further",
             ));
         }
     }
@@ -109,7 +109,7 @@ pub(crate) fn prefix_config(o: &TrainOptions) -> Result<Option<PrefixConfig>, Tr
     ))
 }
 
-/// The adapter that is asked for; `--bitfit` is one without factors.
+/// Returns the configuration of the adapter; `--bitfit` is an adapter without factors.
 pub(crate) fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
     let standard = LoraConfig::default();
     if o.bitfit {
@@ -125,9 +125,10 @@ pub(crate) fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
         rank: o.rank.unwrap_or(standard.rank),
         alpha: o.alpha.unwrap_or(standard.alpha),
         dropout: o.dropout.unwrap_or(standard.dropout),
-        scaling: match o.rslora {
-            true => LoraScaling::RankStabilized,
-            false => LoraScaling::Standard,
+        scaling: if o.rslora {
+            LoraScaling::RankStabilized
+        } else {
+            LoraScaling::Standard
         },
         init: o.init.unwrap_or_default(),
         seed: o.seed.unwrap_or(42),
@@ -146,10 +147,10 @@ pub(crate) fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
     Ok(config)
 }
 
-/// `c_attn[q,v],c_fc` is two entries: a comma in brackets separates slices.
+/// Parses the target modules. A comma in brackets separates slices: `c_attn[q,v],c_fc` has two entries.
 fn targets(names: Option<&TargetNames>) -> TargetModules {
     let text = match names {
-        // The model's own are taken then, once it is known.
+        // The model's default targets replace it, once the model is known.
         None => return TargetModules::AllLinear,
         Some(TargetNames::List(names)) => return TargetModules::names(names.clone()),
         Some(TargetNames::Text(text)) => text.as_str(),
@@ -185,13 +186,13 @@ mod tests {
 
     #[test]
     fn a_comma_in_brackets_separates_slices() {
-        let of = |text: &str| targets(Some(&TargetNames::Text(text.into())));
+        let parsed = |text: &str| targets(Some(&TargetNames::Text(text.into())));
         assert_eq!(
-            of("c_attn[q,v], c_fc"),
+            parsed("c_attn[q,v], c_fc"),
             TargetModules::names(["c_attn[q,v]", "c_fc"])
         );
-        assert_eq!(of("all-linear"), TargetModules::AllLinear);
-        assert_eq!(of("regex:.*c_fc"), TargetModules::regex(".*c_fc"));
+        assert_eq!(parsed("all-linear"), TargetModules::AllLinear);
+        assert_eq!(parsed("regex:.*c_fc"), TargetModules::regex(".*c_fc"));
     }
 
     #[test]

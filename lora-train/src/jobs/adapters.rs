@@ -1,23 +1,22 @@
-//! The adapters that a job uses: none, one, or several of which each record names its own.
+//! Adapters of a job: none, one for all records, or several by name, among which each record chooses.
 
-use super::open::{Opens, check_base};
+use super::open::check_base;
 use crate::TrainError;
-use crate::data::{DataFormat, Origin, read_adapter_names};
+use crate::data::{Example, Origin, Record};
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::named::{NamedAdapters, check_name};
 use lora_core::{AttachReport, LoraError};
-use lora_models::ModelAdapters;
-use std::collections::BTreeMap;
+use lora_models::{ModelAdapters, Pretrained};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The key or column that names a record's adapter.
+/// Default key or column of a record's adapter.
 const COLUMN: &str = "adapter";
 
 const NEEDS_NAMES: &str = "goes with adapters by name: give them as `--adapter NAME=DIR`";
 
-/// The adapters of a job.
+/// Options of the adapters of a job.
 #[derive(Args, Clone, Debug, Default)]
 pub struct AdapterOptions {
     /// PEFT adapter on the model [default: the model alone]. With a name, and given several times, records choose: each names its adapter, or none for the model alone.
@@ -31,12 +30,12 @@ pub struct AdapterOptions {
     pub strict_base: bool,
 }
 
-/// A directory with an adapter, with a name or without.
+/// Directory of an adapter, with a name or without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterArg {
-    /// The name.
+    /// Name.
     pub name: Option<String>,
-    /// The directory.
+    /// Directory.
     pub dir: PathBuf,
 }
 
@@ -49,7 +48,7 @@ impl From<PathBuf> for AdapterArg {
 impl FromStr for AdapterArg {
     type Err = String;
 
-    /// `NAME=DIR`, or `DIR`; what is no name before a `=` belongs to the directory, as in `./lr=1e-4`.
+    /// Parses `NAME=DIR` or `DIR`. Text before a `=` that is no name belongs to the directory, as in `./lr=1e-4`.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("is empty, expected a directory".into());
@@ -67,18 +66,18 @@ impl FromStr for AdapterArg {
     }
 }
 
-/// What is asked for.
-pub(crate) enum Wanted<'a> {
-    /// The model alone.
+/// Selection of adapters.
+pub(crate) enum AdapterSelection<'a> {
+    /// No adapter: the model alone.
     None,
-    /// One adapter for everything.
+    /// One adapter for all records.
     One(&'a Path),
     /// Adapters by name.
     Named(Vec<(&'a str, &'a Path)>),
 }
 
-impl Wanted<'_> {
-    /// The one adapter.
+impl AdapterSelection<'_> {
+    /// Returns the directory of the one adapter.
     pub fn one(&self) -> Option<&Path> {
         match self {
             Self::One(dir) => Some(dir),
@@ -86,7 +85,7 @@ impl Wanted<'_> {
         }
     }
 
-    /// All of them.
+    /// Returns the directories of all adapters.
     pub fn dirs(&self) -> Vec<&Path> {
         match self {
             Self::None => Vec::new(),
@@ -95,18 +94,14 @@ impl Wanted<'_> {
         }
     }
 
-    /// The first adapter of any.
+    /// Returns the directory of the first adapter.
     pub fn first(&self) -> Option<&Path> {
-        match self {
-            Self::None => None,
-            Self::One(dir) => Some(dir),
-            Self::Named(named) => named.first().map(|(_, dir)| *dir),
-        }
+        self.dirs().first().copied()
     }
 }
 
 impl AdapterOptions {
-    /// One adapter, without a name.
+    /// Creates the options of one adapter without a name.
     pub fn one(dir: impl Into<PathBuf>) -> Self {
         Self {
             adapters: vec![dir.into().into()],
@@ -114,16 +109,16 @@ impl AdapterOptions {
         }
     }
 
-    /// What is asked for.
-    pub(crate) fn wanted(&self) -> Result<Wanted<'_>, TrainError> {
+    /// Checks the options and returns the selection.
+    pub(crate) fn selection(&self) -> Result<AdapterSelection<'_>, TrainError> {
         let refuse = |message: &str| Err(TrainError::config("adapter", message));
         let is_named = self.adapters.iter().any(|adapter| adapter.name.is_some());
         if self.adapter_column.is_some() && !is_named {
             return Err(TrainError::config("adapter_column", NEEDS_NAMES));
         }
         match self.adapters.as_slice() {
-            [] => Ok(Wanted::None),
-            [AdapterArg { name: None, dir }] => Ok(Wanted::One(dir)),
+            [] => Ok(AdapterSelection::None),
+            [AdapterArg { name: None, dir }] => Ok(AdapterSelection::One(dir)),
             several => {
                 let mut named: Vec<(&str, &Path)> = Vec::new();
                 for adapter in several {
@@ -137,21 +132,25 @@ impl AdapterOptions {
                     }
                     named.push((name.as_str(), adapter.dir.as_path()));
                 }
-                Ok(Wanted::Named(named))
+                Ok(AdapterSelection::Named(named))
             }
         }
     }
 
-    /// [`wanted`](Self::wanted), with an adapter for records that name none.
-    pub(crate) fn wanted_with(&self, otherwise: Option<&str>) -> Result<Wanted<'_>, TrainError> {
-        let wanted = self.wanted()?;
-        match (&wanted, otherwise) {
-            (_, None) | (Wanted::Named(_), _) => Ok(wanted),
+    /// Returns the [`selection`](Self::selection), which must be by name if there is a `default` for records that name
+    /// none.
+    pub(crate) fn selection_with(
+        &self,
+        default: Option<&str>,
+    ) -> Result<AdapterSelection<'_>, TrainError> {
+        let selection = self.selection()?;
+        match (&selection, default) {
+            (_, None) | (AdapterSelection::Named(_), _) => Ok(selection),
             _ => Err(TrainError::config("use", NEEDS_NAMES)),
         }
     }
 
-    /// Warns of an adapter that was trained on another base, or refuses it, as asked for.
+    /// Warns of an adapter that was trained on another base, or refuses it with `strict_base`.
     pub(crate) fn check_base(
         &self,
         dir: Option<&Path>,
@@ -162,14 +161,14 @@ impl AdapterOptions {
     }
 
     /// Puts adapters on a model, by name.
-    pub(crate) fn put<M: Opens>(
+    pub(crate) fn put<M: Pretrained>(
         &self,
         model: M,
-        wanted: &[(&str, &Path)],
+        adapters: &[(&str, &Path)],
         screen: &Screen,
     ) -> Result<NamedAdapters<M>, TrainError> {
         let mut set = model.named_adapters()?;
-        for (name, dir) in wanted {
+        for (name, dir) in adapters {
             let report = set.load(name, dir)?;
             self.check_base(Some(dir), Some(&report), screen)?;
             screen.line(&format!(
@@ -182,42 +181,52 @@ impl AdapterOptions {
         Ok(set)
     }
 
-    /// The names in a data file, by the line of the record. Where none names any it is an error if they are `needed`.
-    pub(crate) fn names_in(
-        &self,
-        path: &Path,
-        format: DataFormat,
-        needed: bool,
-    ) -> Result<BTreeMap<usize, String>, TrainError> {
-        let column = self.adapter_column.as_deref().unwrap_or(COLUMN);
-        read_adapter_names(path, format, column, needed)
+    /// Returns the column with the adapters' names, if adapters are given by name.
+    pub(crate) fn column(&self) -> Option<&str> {
+        let is_named = self.adapters.iter().any(|adapter| adapter.name.is_some());
+        is_named.then(|| self.adapter_column.as_deref().unwrap_or(COLUMN))
+    }
+
+    /// Refuses a data file in which no record names an adapter.
+    pub(crate) fn check_named(&self, path: &Path, records: &[Record]) -> Result<(), TrainError> {
+        if records.iter().any(|record| record.adapter.is_some()) {
+            return Ok(());
+        }
+        Err(TrainError::data_format(
+            path,
+            format!(
+                "no record says in `{}` which adapter it is for; `adapter_column` names another column or key, which \
+                 JSON Lines, CSV and TSV may have",
+                self.column().unwrap_or(COLUMN)
+            ),
+        ))
     }
 }
 
-/// The adapters of a set of examples.
-pub(crate) struct Uses<M: Opens> {
+/// Named adapters, assigned to a set of examples.
+pub(crate) struct AdapterAssignment<M: Pretrained> {
     set: NamedAdapters<M>,
-    /// Of each example.
+    /// Adapter of each example; `None` for the model alone.
     names: Vec<Option<String>>,
 }
 
-impl<M: Opens> Uses<M> {
-    /// Gives each example, by where it was read, the adapter that its line names.
-    pub fn new<'a>(
+impl<M: Pretrained> AdapterAssignment<M> {
+    /// Assigns to each example the adapter that its record names, else `default`.
+    pub fn new(
         set: NamedAdapters<M>,
-        by_line: &BTreeMap<usize, String>,
-        origins: impl Iterator<Item = &'a Origin>,
+        examples: &[Example],
+        default: Option<&str>,
     ) -> Result<Self, TrainError> {
-        let mut names = Vec::new();
-        for origin in origins {
-            let name = by_line.get(&origin.line()).cloned();
-            check(&set, name.as_deref(), origin)?;
-            names.push(name);
+        let mut names = Vec::with_capacity(examples.len());
+        for example in examples {
+            let name = example.adapter().or(default);
+            check(&set, name, example.origin())?;
+            names.push(name.map(String::from));
         }
         Ok(Self { set, names })
     }
 
-    /// The model with the adapters.
+    /// Returns the model with the adapters.
     pub fn model(&self) -> &M {
         self.set.model()
     }
@@ -231,20 +240,20 @@ impl<M: Opens> Uses<M> {
     }
 }
 
-/// Runs `work` on a batch of examples, each with its adapter where there are some.
-pub(crate) fn within<M: Opens, T>(
-    uses: Option<&Uses<M>>,
+/// Runs `work` on a batch of examples, each with its adapter if adapters are assigned.
+pub(crate) fn within<M: Pretrained, T>(
+    assignment: Option<&AdapterAssignment<M>>,
     examples: &[usize],
     work: impl FnOnce() -> T,
 ) -> Result<T, TrainError> {
-    match uses {
+    match assignment {
         None => Ok(work()),
-        Some(uses) => uses.run(examples, work),
+        Some(assignment) => assignment.run(examples, work),
     }
 }
 
-/// Refuses a name that is not there, and no name where the model alone would say something at random.
-pub(crate) fn check<M: Opens>(
+/// Refuses an unknown name, and a missing name if the model alone has random weights.
+pub(crate) fn check<M: Pretrained>(
     set: &NamedAdapters<M>,
     name: Option<&str>,
     origin: &Origin,
@@ -293,14 +302,22 @@ mod tests {
             adapters: args.iter().map(|arg| arg.parse().unwrap()).collect(),
             ..AdapterOptions::default()
         };
-        assert!(matches!(options(&[]).wanted(), Ok(Wanted::None)));
-        assert!(matches!(options(&["a"]).wanted(), Ok(Wanted::One(_))));
-        assert!(matches!(options(&["x=a"]).wanted(), Ok(Wanted::Named(named)) if named.len() == 1));
+        assert!(matches!(
+            options(&[]).selection(),
+            Ok(AdapterSelection::None)
+        ));
+        assert!(matches!(
+            options(&["a"]).selection(),
+            Ok(AdapterSelection::One(_))
+        ));
         assert!(
-            matches!(options(&["x=a", "y=b"]).wanted(), Ok(Wanted::Named(named)) if named.len() == 2)
+            matches!(options(&["x=a"]).selection(), Ok(AdapterSelection::Named(named)) if named.len() == 1)
+        );
+        assert!(
+            matches!(options(&["x=a", "y=b"]).selection(), Ok(AdapterSelection::Named(named)) if named.len() == 2)
         );
         for bad in [&["a", "b"][..], &["x=a", "b"], &["x=a", "x=b"]] {
-            assert!(options(bad).wanted().is_err(), "{bad:?}");
+            assert!(options(bad).selection().is_err(), "{bad:?}");
         }
     }
 }

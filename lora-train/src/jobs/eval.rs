@@ -1,4 +1,4 @@
-//! Evaluating a model, with or without an adapter.
+//! Evaluation of a model, with or without adapters.
 
 use super::evaluation::{EvalOptions, EvalSummary};
 use super::open::model_directory;
@@ -7,11 +7,12 @@ use super::{causal, labelled};
 use crate::TrainError;
 use crate::progress::Screen;
 use crate::task::TaskName;
+use lora_models::{ModelConfig, dispatch};
 
-/// Evaluates.
+/// Evaluates a model on a data file.
 ///
 /// # Errors
-/// On bad data or files, or a predictions file that is there already.
+/// If data or files are malformed, or the predictions file exists.
 pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
     if let Some(path) = options
         .predictions
@@ -24,15 +25,17 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         model: model_directory(&options.model)?,
         ..options.clone()
     };
-    let adapters = options.adapters.wanted()?;
-    match options
-        .task
-        .map_or_else(|| default_task(&options.model, adapters.first()), Ok)?
-    {
-        TaskName::CausalLm => {
-            options.reading.check(TaskName::CausalLm)?;
-            causal::eval(options, screen)
-        }
-        task => labelled::eval(task, options, screen),
+    let adapters = options.adapters.selection()?;
+    let task = match options.task {
+        Some(task) => task,
+        None => default_task(&options.model, adapters.first())?,
+    };
+    if task != TaskName::CausalLm {
+        return labelled::eval(task, options, screen);
     }
+    options.reading.check(task)?;
+    dispatch!(&ModelConfig::from_dir(&options.model)?,
+        causal M(_) => causal::eval::<M>(options, screen),
+        encoder M(_) => Err(causal::no_language_model(&options.model)),
+    )
 }

@@ -1,13 +1,13 @@
-//! Parameters that are not finite.
+//! Check for parameters that are not finite.
 
 use crate::TrainError;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-/// Refuses parameters that are not finite: training would only spread them.
+/// Checks that all parameters are finite: training would only spread other values.
 ///
 /// # Errors
-/// If one has a value that is not finite; the error names it.
+/// If a parameter has a value that is not finite; the error names it.
 pub(crate) fn check_finite<M: Module>(module: &M) -> Result<(), TrainError> {
     let mut check = Finite {
         path: Vec::new(),
@@ -41,7 +41,7 @@ impl ModuleVisitor for Finite {
         if self.bad.is_some() {
             return;
         }
-        // The sum of finite weights is finite: one number a parameter is read back.
+        // The sum of finite weights is finite: only one number per parameter is read back.
         let sum = crate::host::values(param.base().without_autodiff().abs().sum());
         if !sum.is_ok_and(|sum| sum[0].is_finite()) {
             self.bad = Some(self.path.join("."));

@@ -1,47 +1,48 @@
-//! What differs between the kinds of training.
+//! Kinds of training.
 
-use super::open::{Base, Opens};
+use super::open::Base;
 use super::plan::TrainPlan;
 use crate::TrainError;
 use crate::data::Sample;
 use crate::progress::Screen;
 use crate::task::GeneratedText;
 use crate::trainer::{Collate, Task};
+use lora_models::Pretrained;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Metrics by name.
 pub(crate) type Metrics = BTreeMap<String, f64>;
 
-/// How good a model is, on the same examples again and again.
+/// Evaluation of models on a fixed set of examples.
 pub(crate) trait Evaluate<T>: Send + Sync {
-    /// The number of examples.
+    /// Returns the number of examples.
     fn len(&self) -> usize;
 
-    /// Metrics by name. `progress` is told how many examples are done.
+    /// Computes metrics by name. `progress` receives the number of finished examples.
     fn metrics(&self, task: &T, progress: &mut dyn FnMut(usize)) -> Result<Metrics, TrainError>;
 }
 
-/// The metric that says which evaluation is the best.
+/// Metric that selects the best evaluation.
 #[derive(Clone, Debug)]
 pub(crate) struct BestBy {
     pub metric: String,
     pub higher_is_better: bool,
 }
 
-/// A kind of training: which model, which data, which loss, which metrics.
+/// Kind of training: model, data, loss and metrics.
 pub(crate) trait Job: Sized {
-    type Model: Opens;
+    type Model: Pretrained;
     type Sample: Sample;
     type Task: Task<Self::Sample>;
 
-    /// Reads the data, as far as it must be known before the model.
+    /// Reads the options, and the data that must be known before the model.
     fn new(plan: &TrainPlan, screen: &Screen) -> Result<Self, TrainError>;
 
-    /// How the model is opened.
-    fn how(&self) -> <Self::Model as Opens>::How;
+    /// Returns the options for loading the model.
+    fn load_options(&self) -> <Self::Model as Pretrained>::Options;
 
-    /// Tokenises the data: the examples to train on are returned, those to evaluate on kept.
+    /// Tokenizes the data: returns the training examples and keeps those for evaluation.
     fn encode(
         &mut self,
         plan: &TrainPlan,
@@ -49,28 +50,28 @@ pub(crate) trait Job: Sized {
         screen: &Screen,
     ) -> Result<Vec<Self::Sample>, TrainError>;
 
-    /// How examples are put into a batch.
+    /// Returns the function that collates examples into a batch.
     fn collate(&self) -> Collate<Self::Sample> {
         Self::Sample::collate
     }
 
-    /// A model with its loss.
+    /// Creates the task of a model.
     fn task(&self, model: Self::Model) -> Self::Task;
 
-    /// The model of a task.
+    /// Returns the model of a task.
     fn model(task: &Self::Task) -> &Self::Model;
 
-    /// The model of a task, for good.
+    /// Returns the model of a task, and drops the task.
     fn into_model(task: Self::Task) -> Self::Model;
 
-    /// The evaluation, where there is data for one.
+    /// Returns the evaluation, if there is data for it.
     fn evaluator(&self) -> Option<Arc<dyn Evaluate<Self::Task>>>;
 
-    /// The metric that says which evaluation is the best.
+    /// Returns the metric that selects the best evaluation.
     fn best_by(&self) -> BestBy;
 
-    /// What is judged before and after training only: texts, with their metrics.
-    fn texts(
+    /// Generates and scores texts; called before and after training alone.
+    fn score_texts(
         &self,
         _task: &Self::Task,
         _base: &Base,
@@ -81,9 +82,8 @@ pub(crate) trait Job: Sized {
     }
 }
 
-/// Judges a model before or after training. `known` are the evaluator's metrics, where they were measured on
-/// this model already.
-pub(crate) fn judge<J: Job>(
+/// Evaluates a model before or after training. `known` holds the evaluator's metrics, if they are known for this model.
+pub(crate) fn measure<J: Job>(
     job: &J,
     task: &J::Task,
     base: &Base,
@@ -101,7 +101,7 @@ pub(crate) fn judge<J: Job>(
             metrics
         }
     };
-    let (more, texts) = job.texts(task, base, screen, when)?;
+    let (more, texts) = job.score_texts(task, base, screen, when)?;
     metrics.extend(more);
     Ok((metrics, texts))
 }

@@ -1,23 +1,21 @@
-//! Merging an adapter into its model for deployment, or converting a model.
+//! Merging an adapter into its model, or converting a model.
 
 use super::labelled::{head_kind, model_labels};
-use super::open::{Loaded, Opens, check_base, load_trained, model_directory};
+use super::open::{Loaded, check_base, load_trained, model_directory};
 use super::plan::default_task;
 use super::prefix::{PREFIX_NOTE, refuse_alone, save_beside};
 use super::verify::{MergeCheck, Probe, VerifyOptions, compare};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::progress::Screen;
-use crate::task::TaskName;
 use burn::tensor::Device;
 use clap::Args;
 use lora_core::files::{Overwrite, write_dir};
 use lora_core::weight_errors;
-use lora_models::ExportOptions;
 use lora_models::checkpoint::ExportDType;
-use lora_models::classifier::{Classifier, ClassifierOptions};
-use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
+use lora_models::classifier::ClassifierOptions;
 use lora_models::prefix::PREFIX_DIR;
+use lora_models::{ExportOptions, LoadOptions, ModelConfig, Pretrained, dispatch};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -27,10 +25,10 @@ pub struct MergeOptions {
     /// Directory of the base model.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// PEFT adapter to merge into it [default: none, the model is converted].
+    /// PEFT adapter to merge [default: none, the model is converted].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
+    /// Refuse an adapter that is known to belong to another base, instead of a warning.
     #[arg(long)]
     pub strict_base: bool,
     /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them.
@@ -39,7 +37,7 @@ pub struct MergeOptions {
     /// Element type of the weights: f32, f16 or bf16; the sum is taken in f32.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_dtype)]
     pub dtype: ExportDType,
-    /// Whether to check what was written.
+    /// Options for checking the written model.
     #[command(flatten)]
     pub verify: VerifyOptions,
     /// Replace the output directory if it is there.
@@ -62,20 +60,20 @@ fn parse_dtype(text: &str) -> Result<ExportDType, String> {
     }
 }
 
-/// What a merge wrote.
+/// Outcome of a merge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MergeSummary {
-    /// Number of modules whose weights have an adapter in them.
+    /// Number of merged modules.
     pub modules: usize,
-    /// Number of values that were written.
+    /// Number of written parameters.
     pub parameters: u64,
-    /// Their size in bytes.
+    /// Size of the parameters in bytes.
     pub tensor_bytes: u64,
-    /// The directory.
+    /// Directory of the merged model.
     pub output: PathBuf,
-    /// The prefix of the adapter, beside the weights.
+    /// Directory of the adapter's prefix, beside the weights.
     pub prefix: Option<PathBuf>,
-    /// How it compares with the base and its adapter, where that was asked for.
+    /// Comparison with the base and its adapter, with `--verify`.
     pub check: Option<MergeCheck>,
 }
 
@@ -99,61 +97,62 @@ impl fmt::Display for MergeSummary {
     }
 }
 
-/// Merges.
+/// Merges an adapter into its model and writes the result.
 ///
 /// # Errors
-/// On bad files, a value that does not fit in the element type, or an output that is there already;
-/// [`TrainError::MergeDiffers`] where it was to be verified and does not pass: nothing is written then.
+/// If a file is malformed, a value exceeds the element type, or the output exists; [`TrainError::MergeDiffers`] if the
+/// verification fails, in which case nothing is written.
 pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     let dir = &model_directory(&options.model)?;
     let device = device::open(options.device)?;
-    match default_task(dir, options.adapter.as_deref())? {
-        TaskName::CausalLm => {
-            merge_model::<Gpt2LmHead>(options, dir, &Gpt2Options::default(), &device)
-        }
-        task => {
-            let how = ClassifierOptions {
+    dispatch!(&ModelConfig::from_dir(dir)?,
+        causal M(_) => merge_model::<M>(options, dir, &LoadOptions::default(), &device),
+        encoder M(_) => {
+            let task = default_task(dir, options.adapter.as_deref())?;
+            let load = ClassifierOptions {
                 head: head_kind(task),
                 labels: Some(model_labels(dir, options.adapter.as_deref())?),
                 ..ClassifierOptions::default()
             };
-            merge_model::<Classifier>(options, dir, &how, &device)
-        }
-    }
+            merge_model::<M>(options, dir, &load, &device)
+        },
+    )
 }
 
-fn merge_model<M: Opens>(
+fn merge_model<M: Pretrained>(
     options: &MergeOptions,
     dir: &Path,
-    how: &M::How,
+    load: &M::Options,
     device: &Device,
 ) -> Result<MergeSummary, TrainError> {
     let tolerance = options.verify.tolerance(options.dtype)?;
-    let mut loaded = load_trained::<M>(dir, options.adapter.as_deref(), how, device)?;
+    let mut loaded = load_trained::<M>(dir, options.adapter.as_deref(), load, device)?;
     check_base(
         options.adapter.as_deref(),
         loaded.adapter.as_ref(),
         options.strict_base,
         &Screen::detect(),
     )?;
-    let probe = match options.verify.verify {
-        true => Some(options.verify.probe(&loaded.base, options.seed)?),
-        false => None,
+    let probe = if options.verify.verify {
+        Some(options.verify.probe(&loaded.base, options.seed)?)
+    } else {
+        None
     };
     refuse_alone(&loaded.model, loaded.adapter.as_ref())?;
-    // What is merged and verified is the rest.
+    // The prefix is neither merged nor verified.
     let with_prefix = loaded.model.prefix().map(|_| loaded.model.clone());
     loaded.model.take_prefix();
-    let overwrite = match options.overwrite {
-        true => Overwrite::Replace,
-        false => Overwrite::Refuse,
+    let overwrite = if options.overwrite {
+        Overwrite::Replace
+    } else {
+        Overwrite::Refuse
     };
     let export = ExportOptions {
         dtype: options.dtype,
         base_dir: Some(dir.into()),
     };
     let mut written = None;
-    // What does not pass never gets its name.
+    // A model that fails the check never appears under its name.
     write_dir(&options.output, overwrite, |fresh| {
         let merged = lora_core::merge(loaded.model.clone()).into_module();
         let report = merged.export(fresh, &export, Overwrite::Refuse)?;
@@ -166,7 +165,7 @@ fn merge_model<M: Opens>(
             Some(probe) => Some(verify::<M>(
                 &loaded,
                 fresh,
-                how,
+                load,
                 probe,
                 options.dtype,
                 tolerance,
@@ -189,29 +188,29 @@ fn merge_model<M: Opens>(
     })
 }
 
-/// Reads what was written and compares it with the model that it was made of.
-fn verify<M: Opens>(
+/// Reads the written model and compares it with the model that it was merged from.
+fn verify<M: Pretrained>(
     loaded: &Loaded<M>,
     written: &Path,
-    how: &M::How,
+    load: &M::Options,
     probe: &Probe,
     dtype: ExportDType,
     tolerance: f64,
     device: &Device,
 ) -> Result<MergeCheck, TrainError> {
-    let (mut merged, _) = M::open(written, &M::trained(how), device)?;
+    let (mut merged, _) = M::load(written, &M::trained_options(load), device)?;
     let mut check = compare(&loaded.model, &merged, probe, dtype, tolerance, device)?;
     if let Some(report) = &loaded.adapter {
-        // With the parameters that the adapter asked for, such as a head apart from the embedding.
+        // The adapter may have asked for parameters such as a head apart from the embedding.
         merged = merged.prepare(&report.config)?;
         check.weights = weight_errors(&loaded.model, report, &merged)?;
     }
-    match check.passed() {
-        true => Ok(check),
-        false => Err(TrainError::MergeDiffers {
-            relative: check.relative,
-            tolerance,
-            measured: check.to_string(),
-        }),
+    if check.passed() {
+        return Ok(check);
     }
+    Err(TrainError::MergeDiffers {
+        relative: check.relative,
+        tolerance,
+        measured: check.to_string(),
+    })
 }

@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `plan`, `adapter`, `ranges`, `meaning` | the options of a training run, checked and completed |
-//! | `open`, `models`, `encoding` | models with tokenizer and adapter from files |
+//! | `open`, `models` | models with tokenizer and adapter from files |
 //! | `adapters` | the adapters that a job uses, one for all or one for each record |
 //! | `prefix` | what becomes of a prefix where weights are merged or factors rewritten |
 //! | `weights`, `finite` | what a run starts from, and what was trained into files |
@@ -18,7 +18,6 @@
 pub(crate) mod adapter;
 mod adapters;
 mod causal;
-mod encoding;
 mod eval;
 mod evaluation;
 mod finite;
@@ -26,7 +25,6 @@ mod job;
 mod labelled;
 mod meaning;
 mod merge;
-mod models;
 pub(crate) mod open;
 pub(crate) mod plan;
 pub(crate) mod prefix;
@@ -41,9 +39,7 @@ pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, MergeSummary, merge};
-pub use open::{
-    Base, Loaded, Opens, Traits, load_base, load_trained, model_directory, quantize_config,
-};
+pub use open::{Base, Loaded, load_base, load_trained, model_directory, quantize_config};
 pub use plan::TrainPlan;
 pub use train::{INTERRUPTED, TrainSummary, train};
 pub use verify::{MergeCheck, Probe, VerifyOptions};

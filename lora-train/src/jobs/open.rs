@@ -1,148 +1,82 @@
-//! A model with its tokenizer, with or without an adapter.
+//! Models with tokenizer, with or without an adapter.
 
 use crate::TrainError;
 use crate::progress::{Bar, Screen};
-use burn::tensor::{Bool, Device, Int, Tensor};
-use lora_core::{AttachReport, Quantization, QuantizeConfig, peft};
-use lora_models::LoraModel;
+use burn::tensor::Device;
+use lora_core::{AttachReport, Quantization, QuantizeConfig, file};
 use lora_models::hub::{self, HubOptions};
 use lora_models::tokenizer::Tokenizer;
+use lora_models::{FamilyConfig, ModelInfo, Pretrained};
 use std::path::{Path, PathBuf};
 
-/// What stays of a model while its weights change: tokenizer, origin, sizes.
+/// Base of a run: tokenizer, directory and sizes, which stay while weights change.
 #[derive(Clone)]
 pub struct Base {
-    /// Its tokenizer.
+    /// Tokenizer.
     pub tokenizer: Tokenizer,
-    /// Where it was read from.
+    /// Directory of the model.
     pub dir: PathBuf,
-    /// What of its configuration others ask for.
-    pub traits: Traits,
+    /// Sizes and token ids.
+    pub info: ModelInfo,
 }
 
-/// Numbers of a model that data is prepared by.
-#[derive(Clone, Copy, Debug)]
-pub struct Traits {
-    /// Number of tokens.
-    pub vocab_size: usize,
-    /// The most tokens in an input.
-    pub max_length: usize,
-    /// The token that ends a text.
-    pub eos_id: Option<u32>,
-    /// The token that fills a batch up, where the model insists on one.
-    pub pad_id: Option<u32>,
-}
-
-/// A model read from files.
+/// Model read from files.
 pub struct Loaded<M> {
-    /// The model, with the adapter if one was asked for.
+    /// Model, with the adapter if there is one.
     pub model: M,
-    /// What is on it.
+    /// Report of the adapter.
     pub adapter: Option<AttachReport>,
     /// Tokenizer and sizes.
     pub base: Base,
-    /// One line on what was loaded.
+    /// Description of the loaded model.
     pub summary: String,
 }
 
-/// A kind of model that is opened by its directory.
-pub trait Opens: LoraModel {
-    /// What must be known to open it beside the directory.
-    type How: Clone + Default + Send;
-
-    /// How it is opened once it was trained: with the head that was.
-    fn trained(how: &Self::How) -> Self::How {
-        how.clone()
-    }
-
-    /// The same with nothing quantised.
-    fn in_floats(how: &Self::How) -> Self::How;
-
-    /// Reads it; a line on what was read comes with it.
-    ///
-    /// # Errors
-    /// If a file is missing, malformed or not supported.
-    fn open(dir: &Path, how: &Self::How, device: &Device) -> Result<(Self, String), TrainError>;
-
-    /// With random weights, for a directory with a configuration and a tokenizer only.
-    ///
-    /// # Errors
-    /// If the configuration is missing, malformed or not supported.
-    fn random(dir: &Path, how: &Self::How, seed: u64, device: &Device) -> Result<Self, TrainError>;
-
-    /// Names and shapes of its weights, before any is made.
-    ///
-    /// # Errors
-    /// If the configuration is missing, malformed or not supported.
-    fn weight_shapes(
-        dir: &Path,
-        how: &Self::How,
-        device: &Device,
-    ) -> Result<Vec<(String, Vec<usize>)>, TrainError>;
-
-    /// What of its configuration others ask for.
-    fn traits(&self) -> Traits;
-
-    /// What it says of inputs, a row for each output: of a language model or a head on tokens one for each token,
-    /// padding too, of a head on sequences one for each input.
-    ///
-    /// # Shapes
-    /// - `ids`, `type_ids`: `[batch, seq]`
-    /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch · seq, outputs]` or `[batch, outputs]`
-    fn outputs(
-        &self,
-        ids: Tensor<2, Int>,
-        mask: Tensor<2, Bool>,
-        type_ids: Tensor<2, Int>,
-    ) -> Tensor<2>;
-
-    /// Modules that started at random because the checkpoint lacks them.
-    fn random_modules(&self) -> &[String] {
-        &[]
-    }
-}
-
 impl Base {
-    fn new(traits: Traits, dir: &Path) -> Result<Self, TrainError> {
+    fn new(info: ModelInfo, dir: &Path) -> Result<Self, TrainError> {
         let tokenizer = Tokenizer::from_dir(dir)?;
         match tokenizer.largest_id() {
-            Some(largest) if largest as usize >= traits.vocab_size => Err(TrainError::config(
+            Some(largest) if largest as usize >= info.vocab_size => Err(TrainError::config(
                 "model",
                 format!(
                     "{}: the tokenizer has ids up to {largest}, the model knows {} tokens: they do not \
                      belong together",
                     dir.display(),
-                    traits.vocab_size
+                    info.vocab_size
                 ),
             )),
             _ => Ok(Self {
                 tokenizer,
                 dir: dir.into(),
-                traits,
+                info,
             }),
         }
     }
 
-    /// The token that ends a text.
+    /// Returns the id of the end-of-text token: the tokenizer's, or else the model's.
     pub fn eos_id(&self) -> Option<u32> {
-        self.tokenizer.eos_id().or(self.traits.eos_id)
+        self.tokenizer.eos_id().or(self.info.eos_id)
     }
 
-    /// The token that fills a batch up: where the model does not insist on one any will do, since it is
-    /// neither seen nor learned.
+    /// Returns the ids of the tokens that end a generated text.
+    pub fn stop_tokens(&self) -> Vec<u32> {
+        self.eos_id().into_iter().collect()
+    }
+
+    /// Returns the id of the padding token. If the model does not require a certain one, any token serves: padding is
+    /// masked and never learned.
     pub fn pad_id(&self) -> u32 {
         let own = self.tokenizer.pad_id().or(self.eos_id());
-        self.traits.pad_id.or(own).unwrap_or(0)
+        self.info.pad_id.or(own).unwrap_or(0)
     }
 
-    /// The longest example: as asked for, else 512 tokens or what the model takes.
+    /// Returns the maximum length of an example: the option's, or else 512 tokens or the model's maximum.
     ///
     /// # Errors
-    /// If it is below `least`, or more than the model takes.
-    pub fn max_length(&self, asked: Option<usize>, least: usize) -> Result<usize, TrainError> {
-        let most = self.traits.max_length;
-        match asked {
+    /// If the option is below `least` or above the model's maximum.
+    pub fn max_length(&self, option: Option<usize>, least: usize) -> Result<usize, TrainError> {
+        let most = self.info.max_length;
+        match option {
             None => Ok(512.min(most)),
             Some(length) if length < least => Err(TrainError::config(
                 "max_length",
@@ -159,10 +93,10 @@ impl Base {
     }
 }
 
-/// The directory of a model that is given by its directory or by its name on the Hub.
+/// Returns the directory of a model given by its directory or its name on the Hub.
 ///
 /// # Errors
-/// If it is neither, or cannot be downloaded.
+/// If the model is neither, or cannot be downloaded.
 pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
     if model.is_dir() {
         return Ok(model.into());
@@ -184,7 +118,7 @@ pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
     Ok(hub::resolve(&name, &HubOptions::from_env(), &mut show)?)
 }
 
-/// How a model's frozen weights are quantised: what trains whole with one of the adapters stays in floats.
+/// Returns the quantization of frozen weights: the fully trained modules of the adapters stay in floats.
 ///
 /// # Errors
 /// If an adapter's configuration cannot be read.
@@ -198,40 +132,42 @@ pub fn quantize_config(
     };
     let mut skip = modules_to_save.to_vec();
     for adapter in adapters {
-        skip.extend(peft::read_config(adapter)?.modules_to_save);
+        skip.extend(file::read_config(adapter)?.modules_to_save);
     }
     Ok(Some(QuantizeConfig::new(quantization).with_skip(skip)))
 }
 
-/// Loads a model, and an adapter onto it.
+/// Loads a model, with an adapter if there is one.
 ///
 /// # Errors
 /// If a file is missing, malformed or not supported, or a weight is larger than the device can
 /// bind at once.
-pub fn load_base<M: Opens>(
+pub fn load_base<M: Pretrained>(
     dir: &Path,
     adapter: Option<&Path>,
-    how: &M::How,
+    options: &M::Options,
     device: &Device,
 ) -> Result<Loaded<M>, TrainError> {
     let dir = &model_directory(dir)?;
-    check_limits::<M>(dir, how, device)?;
-    let (mut model, summary) = M::open(dir, how, device)?;
+    let config = M::Config::from_dir(dir)?;
+    check_limits::<M>(&config, options, device)?;
+    let (mut model, report) = M::load_weights(config, dir, options, device)?;
+    let summary = model.load_summary(&report);
     let mut attached = None;
     if let Some(adapter) = adapter {
-        let (with_adapter, report) = model.load_adapter(adapter)?;
+        let (with_adapter, report) = model.load_adapter(adapter)?.into_parts();
         model = with_adapter;
         attached = Some(report);
     }
     Ok(Loaded {
         adapter: attached,
-        base: Base::new(model.traits(), dir)?,
+        base: Base::new(model.info(), dir)?,
         summary,
         model,
     })
 }
 
-/// Says once that an adapter was trained on another base, or refuses it.
+/// Warns that an adapter was trained on another base, or refuses it with `strict`.
 ///
 /// # Errors
 /// [`LoraError::OtherBase`](lora_core::LoraError::OtherBase) with `strict`, where the bases are known to differ.
@@ -254,17 +190,17 @@ pub(crate) fn check_base(
     Ok(())
 }
 
-/// [`load_base`] for a model that is to say something: it must be whole.
+/// Loads a model for inference: every module must be trained.
 ///
 /// # Errors
-/// As [`load_base`]; [`TrainError::Config`] where the model lacks its head, and no adapter brings one.
-pub fn load_trained<M: Opens>(
+/// As [`load_base`]; [`TrainError::Config`] if the checkpoint lacks its head and no adapter brings one.
+pub fn load_trained<M: Pretrained>(
     dir: &Path,
     adapter: Option<&Path>,
-    how: &M::How,
+    options: &M::Options,
     device: &Device,
 ) -> Result<Loaded<M>, TrainError> {
-    let loaded = load_base::<M>(dir, adapter, how, device)?;
+    let loaded = load_base::<M>(dir, adapter, options, device)?;
     match (adapter, loaded.model.random_modules()) {
         (Some(_), _) | (None, []) => Ok(loaded),
         (None, modules) => Err(TrainError::config(
@@ -279,36 +215,40 @@ pub fn load_trained<M: Opens>(
     }
 }
 
-/// A model with random weights, for a directory with a configuration and a tokenizer only.
+/// Creates a model with random weights, for a directory with a configuration and a tokenizer only.
 ///
 /// # Errors
-/// If either is not there or not supported.
-pub(crate) fn from_scratch<M: Opens>(
+/// If either is missing or not supported.
+pub(crate) fn from_scratch<M: Pretrained>(
     dir: &Path,
-    how: &M::How,
+    options: &M::Options,
     seed: u64,
     device: &Device,
 ) -> Result<Loaded<M>, TrainError> {
-    check_limits::<M>(dir, how, device)?;
-    let model = M::random(dir, how, seed, device)?;
+    let config = M::Config::from_dir(dir)?;
+    check_limits::<M>(&config, options, device)?;
+    let model = M::init_random(&config, options, seed, device)?;
     Ok(Loaded {
         summary: format!("random weights, {} parameters", model.num_params()),
         adapter: None,
-        base: Base::new(model.traits(), dir)?,
+        base: Base::new(model.info(), dir)?,
         model,
     })
 }
 
-/// Refuses a model with a weight that the device cannot bind in one buffer, before anything is
-/// put there.
+/// Refuses a model with a weight that the device cannot bind in one buffer, before any weight is moved there.
 ///
 /// Beyond that limit, 128 MiB on many WGPU adapters, Burn 0.22.1 was seen to return wrong losses
 /// before it failed.
-fn check_limits<M: Opens>(dir: &Path, how: &M::How, device: &Device) -> Result<(), TrainError> {
+fn check_limits<M: Pretrained>(
+    config: &M::Config,
+    options: &M::Options,
+    device: &Device,
+) -> Result<(), TrainError> {
     let Some(limit) = lora_core::ops::max_buffer_bytes(device) else {
         return Ok(());
     };
-    for (name, shape) in M::weight_shapes(dir, how, device)? {
+    for (name, shape) in M::weight_shapes(config, options, device)? {
         let bytes = 4 * shape.iter().map(|&n| n as u64).product::<u64>();
         if bytes > limit {
             return Err(TrainError::config(

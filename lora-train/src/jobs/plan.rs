@@ -1,4 +1,4 @@
-//! Options of a training run with everything filled in and checked.
+//! Plan of a training run: its options, checked and with defaults.
 
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
@@ -9,61 +9,62 @@ use crate::options::TrainOptions;
 use crate::task::TaskName;
 use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
 use lora_core::{LoraConfig, QuantizeConfig};
+use lora_models::ModelConfig;
 use lora_models::classifier::{HeadKind, adapter_labels};
-use lora_models::encoder::{EncoderConfig, Labels};
+use lora_models::encoder::Labels;
 use lora_models::prefix::PrefixConfig;
 use std::path::{Path, PathBuf};
 
-/// What a run will do: [`TrainOptions`] with defaults in place.
+/// Plan of a run: [`TrainOptions`], checked and with defaults.
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
-    /// The options it was made from.
+    /// Options as given.
     pub options: TrainOptions,
-    /// Base model.
+    /// Directory of the base model, or its name on the Hub.
     pub model: PathBuf,
-    /// Training data.
+    /// File of the training data.
     pub data: PathBuf,
-    /// Where everything is written to.
+    /// Output directory.
     pub output: PathBuf,
-    /// The adapter; `None` to train all weights, or a prefix alone.
+    /// Configuration of the adapter; `None` to train all weights, or a prefix alone.
     pub lora: Option<LoraConfig>,
-    /// The prefix.
+    /// Configuration of the prefix.
     pub prefix: Option<PrefixConfig>,
-    /// The optimizer.
+    /// Options of the optimizer.
     pub adamw: AdamW,
-    /// Highest learning rate.
+    /// Maximum learning rate.
     pub lr: f64,
-    /// Other rates for some factors.
+    /// Learning rates of LoRA+.
     pub lora_plus: Option<LoraPlus>,
-    /// What it does after the warm-up.
+    /// Schedule of the learning rate after the warm-up.
     pub schedule: ScheduleKind,
-    /// Largest norm of all gradients together.
+    /// Maximum norm of all gradients together, for clipping.
     pub max_grad_norm: Option<f64>,
-    /// Label smoothing.
+    /// Label smoothing in [0, 1).
     pub label_smoothing: f64,
-    /// What goes through the model at once.
+    /// Size of a batch.
     pub batch: BatchSize,
-    /// Examples in a forward pass of an evaluation.
+    /// Number of examples in a forward pass of an evaluation.
     pub eval_batch_size: usize,
-    /// Forward passes in a step.
+    /// Number of forward passes in a step.
     pub accumulation: usize,
-    /// Times to go through the data.
+    /// Number of epochs.
     pub epochs: usize,
     /// Order of the examples.
     pub order: BatchOrder,
-    /// Seed of everything random.
+    /// Seed of all random draws.
     pub seed: u64,
-    /// When to evaluate.
+    /// Interval of evaluations.
     pub evaluate: Every,
-    /// When to write a checkpoint.
+    /// Interval of checkpoints.
     pub save: Every,
 }
 
-/// Packed examples have no place for the keys and values of a prefix.
+/// Creates the error for packing beside a prefix.
 pub(super) fn packed_prefix() -> TrainError {
     TrainError::config(
         "packing",
-        "puts examples one behind another, and each would need the prefix before it; leave one of them out",
+        "joins examples in one row, and each would need the prefix before it; use one of them",
     )
 }
 
@@ -77,7 +78,7 @@ fn required(name: &str, value: &Option<PathBuf>) -> Result<PathBuf, TrainError> 
 }
 
 impl TrainPlan {
-    /// Fills in defaults and checks every value.
+    /// Checks every option and adds the defaults.
     ///
     /// # Errors
     /// [`TrainError::Config`] that names the option.
@@ -116,7 +117,7 @@ impl TrainPlan {
         if o.from_scratch && !o.full {
             return Err(TrainError::config(
                 "from_scratch",
-                "goes with --full: an adapter on random weights learns nothing of use",
+                "goes with --full: an adapter on random weights learns nothing useful",
             ));
         }
         if o.full && o.bitfit {
@@ -162,9 +163,10 @@ impl TrainPlan {
         if o.packing && prefix.is_some() {
             return Err(packed_prefix());
         }
-        let lora = match o.full || o.prefix_only {
-            true => None,
-            false => Some(lora_config(o)?),
+        let lora = if o.full || o.prefix_only {
+            None
+        } else {
+            Some(lora_config(o)?)
         };
         let standard = AdamW::default();
         Ok(Self {
@@ -194,7 +196,7 @@ impl TrainPlan {
             )?,
             accumulation: at_least_one("grad_accumulation", o.grad_accumulation.unwrap_or(1))?,
             epochs: at_least_one("epochs", o.epochs.unwrap_or(3))?,
-            // What is packed needs no padding, whatever lies together.
+            // Packed examples need no padding, whatever their lengths.
             order: match (o.no_shuffle, o.no_group_by_length || o.packing) {
                 (true, _) => BatchOrder::FileOrder,
                 (false, true) => BatchOrder::Shuffled,
@@ -215,17 +217,17 @@ impl TrainPlan {
         })
     }
 
-    /// How the frozen weights are quantised.
+    /// Returns the quantization of the frozen weights.
     ///
     /// # Errors
-    /// If the adapter that is gone on with cannot be read.
+    /// If the adapter to start from cannot be read.
     pub fn quantize(&self) -> Result<Option<QuantizeConfig>, TrainError> {
-        let whole = self.options.modules_to_save.as_deref().unwrap_or_default();
+        let saved = self.options.modules_to_save.as_deref().unwrap_or_default();
         let adapter: Vec<&Path> = self.options.adapter.as_deref().into_iter().collect();
-        quantize_config(self.options.quantize, &adapter, whole)
+        quantize_config(self.options.quantize, &adapter, saved)
     }
 
-    /// What is learned: as asked for, else by the model and the adapter that is gone on with.
+    /// Returns the task: the option's, or else that of the model and the adapter to start from.
     ///
     /// # Errors
     /// If the model cannot be read, or does not fit the task.
@@ -237,7 +239,7 @@ impl TrainPlan {
             return Err(TrainError::config(
                 "task",
                 format!(
-                    "is {task}, but {} is a model for {by_model}; causal-lm needs GPT-2, the others an \
+                    "is {task}, but {} is a model for {by_model}; causal-lm needs a language model, the others an \
                      encoder: BERT, RoBERTa or DeBERTa",
                     self.model.display()
                 ),
@@ -246,7 +248,10 @@ impl TrainPlan {
         Ok(task)
     }
 
-    /// Steps of the run.
+    /// Returns the number of steps of the run.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for `max_steps` 0.
     pub fn total_steps(&self, batches: &BatchPlan) -> Result<usize, TrainError> {
         let steps = |epoch| batches.batches_in(epoch).div_ceil(self.accumulation);
         match self.options.max_steps {
@@ -255,7 +260,7 @@ impl TrainPlan {
         }
     }
 
-    /// Steps of the warm-up, out of all; a ratio is rounded up, as in transformers.
+    /// Returns the number of steps of the warm-up; a ratio is rounded up, as in transformers.
     pub fn warmup_steps(&self, total: usize) -> usize {
         match (self.options.warmup_steps, self.options.warmup_ratio) {
             (Some(steps), _) => steps,
@@ -264,12 +269,15 @@ impl TrainPlan {
         }
     }
 
-    /// Whether the best evaluation is kept, not the last step.
+    /// Returns true if the weights of the best evaluation are kept, in place of the last step's.
     pub fn keeps_best(&self) -> bool {
         self.options.keep_best || self.options.early_stopping.is_some()
     }
 
-    /// The options that change the numbers of a run: a run is resumed with the same only.
+    /// Returns the options that affect the numbers of a run, as text: a run resumes only with equal ones.
+    ///
+    /// # Errors
+    /// If the options cannot be written as TOML.
     pub fn fingerprint<S: Sample>(&self, examples: &[S]) -> Result<String, TrainError> {
         let tokens: usize = examples.iter().map(Sample::length).sum();
         let examples = examples.len();
@@ -294,20 +302,18 @@ impl TrainPlan {
     }
 }
 
-/// What a model, with or without an adapter, does.
+/// Returns the task of a model, with or without an adapter.
 pub(crate) fn default_task(model: &Path, adapter: Option<&Path>) -> Result<TaskName, TrainError> {
-    if lora_models::model_type(model)? == "gpt2" {
-        return Ok(TaskName::CausalLm);
-    }
+    let config = match ModelConfig::from_dir(model)? {
+        ModelConfig::Encoder(config) => config,
+        _ => return Ok(TaskName::CausalLm),
+    };
     let (kind, labels) = match adapter {
         Some(adapter) => {
             let found = adapter_labels(adapter)?;
             (found.kind, found.labels)
         }
-        None => {
-            let config = EncoderConfig::from_dir(model)?;
-            (HeadKind::of_checkpoint(&config), Some(config.labels))
-        }
+        None => (HeadKind::from_config(&config), Some(config.labels)),
     };
     Ok(match (kind, labels) {
         (Some(HeadKind::Token), _) => TaskName::TokenClassification,

@@ -1,14 +1,13 @@
-//! What becomes of a prefix where weights are merged or factors rewritten: no weight and no factor can hold one.
+//! Prefixes in merges and conversions: a prefix is not part of weights or factors.
 
-use super::open::Opens;
 use crate::TrainError;
 use lora_core::AttachReport;
 use lora_core::files::{Overwrite, write_dir};
-use lora_models::ExportOptions;
 use lora_models::prefix::{PREFIX_DIR, beside};
+use lora_models::{ExportOptions, PrefixModel, Pretrained};
 use std::path::{Path, PathBuf};
 
-/// Why there is nothing to merge of a prefix alone.
+/// Reason that a prefix alone cannot be merged.
 pub(crate) const NOT_MERGED: &str =
     "has nothing to merge: a prefix is keys and values beside the weights; use it with --adapter";
 
@@ -16,7 +15,7 @@ pub(crate) const NOT_MERGED: &str =
 ///
 /// # Errors
 /// [`TrainError::Config`].
-pub(crate) fn refuse_alone<M: Opens>(
+pub(crate) fn refuse_alone<M: PrefixModel>(
     model: &M,
     adapter: Option<&AttachReport>,
 ) -> Result<(), TrainError> {
@@ -28,25 +27,29 @@ pub(crate) fn refuse_alone<M: Opens>(
     }
 }
 
-/// What a merge says of the prefix.
+/// Note on the prefix of a merged model.
 pub(crate) const PREFIX_NOTE: &str =
-    "no weight can hold the prefix, the merged model needs it as its adapter";
+    "no weight can hold the prefix: load it beside the merged model, as its adapter";
 
-/// Writes the prefix of a model into the directory of the merged one, as the PEFT directory [`PREFIX_DIR`]: it is not lost.
-/// `base` is what the directory will be called.
+/// Writes the prefix of a model into the directory of the merged model, as the PEFT directory [`PREFIX_DIR`]. `base` is the
+/// final path of the directory.
 ///
 /// # Errors
-/// As [`LoraModel::save_prefix`](lora_models::LoraModel::save_prefix).
-pub(crate) fn save_beside<M: Opens>(model: &M, dir: &Path, base: &Path) -> Result<(), TrainError> {
+/// As [`PrefixModel::save_prefix`].
+pub(crate) fn save_beside<M: PrefixModel>(
+    model: &M,
+    dir: &Path,
+    base: &Path,
+) -> Result<(), TrainError> {
     let base = base.to_string_lossy();
     Ok(model.save_prefix(dir.join(PREFIX_DIR), Some(&base), Overwrite::Refuse)?)
 }
 
-/// Writes a merged model, and its prefix into the directory too; the path of the prefix is returned.
+/// Writes a merged model with its prefix, and returns the prefix's path.
 ///
 /// # Errors
-/// As [`LoraModel::export`](lora_models::LoraModel::export).
-pub(crate) fn export_merged<M: Opens>(
+/// As [`Pretrained::export`].
+pub(crate) fn export_merged<M: Pretrained>(
     mut model: M,
     dir: &Path,
     options: &ExportOptions,
@@ -65,7 +68,7 @@ pub(crate) fn export_merged<M: Opens>(
     Ok(Some(dir.join(PREFIX_DIR)))
 }
 
-/// Refuses a LoRA adapter with a prefix where its factors alone would be taken.
+/// Refuses a LoRA adapter with a prefix, for work on its factors alone.
 ///
 /// # Errors
 /// [`TrainError::Config`] that names the prefix.
@@ -75,8 +78,8 @@ pub(crate) fn refuse_beside(adapter: &Path) -> Result<(), TrainError> {
         Some(prefix) => Err(TrainError::config(
             "adapter",
             format!(
-                "has a prefix, in {}, which has no place here: take a copy of the adapter without that directory",
-                prefix.display()
+                "has a prefix in {}, which is not supported here: use a copy of the adapter without that directory",
+                prefix.path().display()
             ),
         )),
     }

@@ -2,7 +2,7 @@
 
 use super::causal::CausalJob;
 use super::finite::check_finite;
-use super::job::{Evaluate, Job, Metrics, judge};
+use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
 use super::open::{Loaded, check_base, model_directory};
 use super::plan::{TrainPlan, packed_prefix};
@@ -12,7 +12,7 @@ use crate::TrainError;
 use crate::data::{BatchPlan, Sample};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen};
-use crate::task::{GeneratedText, TaskName};
+use crate::task::GeneratedText;
 use crate::trainer::{
     BatchLoader, CheckpointDir, Hooks, Outcome, Run, Schedule, TrainerConfig, fit,
 };
@@ -20,44 +20,44 @@ use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::{merge, trainable_summary};
-use lora_models::{ExportOptions, LoraModel};
+use lora_models::{ExportOptions, ModelConfig, PrefixModel, dispatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The reason that Ctrl-C gives for a stop.
+/// Reason of a stop by Ctrl-C.
 pub const INTERRUPTED: &str = "interrupted";
 
-/// What a run did.
+/// Outcome of a run.
 #[derive(Clone, Debug)]
 pub struct TrainSummary {
-    /// Metrics on the evaluation data before training.
+    /// Metrics on the evaluation data before training, by name.
     pub before: BTreeMap<String, f64>,
-    /// And after it, with the weights that were kept.
+    /// Metrics after training, with the kept weights.
     pub after: BTreeMap<String, f64>,
-    /// What the trained model wrote, beside what people wrote.
+    /// Texts of the trained model, with their references.
     pub texts: Vec<GeneratedText>,
-    /// The adapter's directory, or the model's with `--full`.
+    /// Directory of the adapter, or of the model with `--full`.
     pub weights: PathBuf,
-    /// The merged model's directory.
+    /// Directory of the merged model.
     pub merged: Option<PathBuf>,
-    /// Why the run ended before its last step, if it did.
+    /// Reason that the run ended before its last step, if it did.
     pub stopped: Option<String>,
-    /// Steps done.
+    /// Number of completed steps.
     pub steps: usize,
-    /// Seconds of training, evaluations included.
+    /// Duration in seconds, evaluations included.
     pub seconds: f64,
-    /// Number of parameters that trained.
+    /// Number of trainable parameters.
     pub trainable: usize,
 }
 
-/// Trains as the plan says. Stopped through the interrupter, it saves a checkpoint first.
+/// Trains by a plan. A stop through the interrupter saves a checkpoint first.
 ///
-/// On a GPU backend train in one thread of a process at a time: Burn's kernel fusion loses tensors
-/// where two run backward passes on one device.
+/// On a GPU backend, only one thread of a process may train at a time: Burn's kernel fusion loses tensors if two threads
+/// run backward passes on one device.
 ///
 /// # Errors
-/// On bad data, options or files, a loss that is not finite, or output that is there already.
+/// If data, options or files are malformed, the loss is not finite, or the output exists.
 pub fn train(
     plan: TrainPlan,
     interrupter: Interrupter,
@@ -69,10 +69,10 @@ pub fn train(
     };
     let task = plan.task()?;
     plan.options.check(task)?;
-    match task {
-        TaskName::CausalLm => train_job::<CausalJob>(plan, interrupter, screen),
-        _ => train_job::<LabelledJob>(plan, interrupter, screen),
-    }
+    dispatch!(&ModelConfig::from_dir(&plan.model)?,
+        causal M(_) => train_job::<CausalJob<M>>(plan, interrupter, screen),
+        encoder M(_) => train_job::<LabelledJob>(plan, interrupter, screen),
+    )
 }
 
 fn train_job<J: Job + 'static>(
@@ -81,25 +81,26 @@ fn train_job<J: Job + 'static>(
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
     let checkpoints = CheckpointDir::new(plan.output.join("checkpoints"));
-    let checkpoint = match plan.options.resume {
-        false => None,
-        true => Some(checkpoints.last()?.ok_or_else(|| TrainError::Checkpoint {
+    let checkpoint = if plan.options.resume {
+        Some(checkpoints.last()?.ok_or_else(|| TrainError::Checkpoint {
             path: plan.output.join("checkpoints"),
             message: "there is none to resume from".into(),
-        })?),
+        })?)
+    } else {
+        None
     };
     let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
     screen.line(&format!("device    {}", device::describe(&device)));
     let device = device.autodiff();
 
     let mut job = J::new(&plan, screen)?;
-    let how = job.how();
+    let options = job.load_options();
     let Loaded {
         model,
         adapter,
         base,
         summary,
-    } = starting_weights::<J::Model>(&plan, &how, checkpoint.as_ref(), &device)?;
+    } = starting_weights::<J::Model>(&plan, &options, checkpoint.as_ref(), &device)?;
     screen.line(&format!("model     {summary}"));
     check_finite(&model)?;
     let from = match &checkpoint {
@@ -140,9 +141,9 @@ fn train_job<J: Job + 'static>(
     let task = job.task(model);
     let before = match &checkpoint {
         Some(_) => BTreeMap::new(),
-        None => judge(&job, &task.valid(), &base, screen, "before", None)?.0,
+        None => measure(&job, &task.valid(), &base, screen, "before", None)?.0,
     };
-    let saver = Saver::new(base.clone(), how, adapter);
+    let saver = Saver::new(base.clone(), options, adapter);
     let hooks = JobHooks::<J> {
         evaluator: job.evaluator(),
         saver: saver.clone(),
@@ -183,7 +184,7 @@ fn train_job<J: Job + 'static>(
         last_evaluation,
     } = fit(task, run, &plan.output, checkpoint)?;
 
-    // The last evaluation holds for the final weights, if it was after the last step.
+    // The metrics of the last evaluation are those of the final weights, if it followed the last step.
     let mut known = last_evaluation
         .filter(|e| e.step == state.step)
         .map(|e| e.eval);
@@ -194,7 +195,7 @@ fn train_job<J: Job + 'static>(
     }
     let (after, texts) = match stopped.as_deref() {
         Some(INTERRUPTED) => Default::default(),
-        _ => judge(&job, &task, &base, screen, "after", known)?,
+        _ => measure(&job, &task, &base, screen, "after", known)?,
     };
     let path = plan.output.join(weights_name(plan.options.full));
     saver.save(J::model(&task), &path, Overwrite::Replace)?;
@@ -207,7 +208,7 @@ fn train_job<J: Job + 'static>(
         };
         let model = match plan.options.quantize {
             None => J::into_model(task),
-            Some(_) => saver.in_floats(&path, &device)?.valid(),
+            Some(_) => saver.unquantized(&path, &device)?.valid(),
         };
         let model = merge(model).into_module();
         let prefix = export_merged(model, &dir, &options, Overwrite::Replace)?;
@@ -232,7 +233,7 @@ fn train_job<J: Job + 'static>(
     })
 }
 
-/// Refuses to write over another run, or clears it away when asked to; what this run reads stays.
+/// Refuses to overwrite another run, or removes its files with `--overwrite`; files that this run reads stay.
 fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
     let dir = &plan.output;
     let o = &plan.options;
@@ -257,23 +258,24 @@ fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
         if !o.overwrite {
             return Err(TrainError::OutputExists { path });
         }
-        let place = path.canonicalize().map_err(TrainError::io(&path))?;
-        if inputs.iter().any(|input| input.starts_with(&place)) {
+        let canonical = path.canonicalize().map_err(TrainError::io(&path))?;
+        if inputs.iter().any(|input| input.starts_with(&canonical)) {
             return Err(TrainError::config(
                 "output",
                 format!("would replace {}, which this run reads", path.display()),
             ));
         }
-        let removed = match path.is_dir() {
-            true => std::fs::remove_dir_all(&path),
-            false => std::fs::remove_file(&path),
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
         };
         removed.map_err(TrainError::io(&path))?;
     }
     std::fs::create_dir_all(dir).map_err(TrainError::io(dir))
 }
 
-/// The examples in batches, as the plan has them.
+/// Creates the loader of the training batches.
 fn loader<J: Job>(
     plan: &TrainPlan,
     job: &J,
@@ -285,7 +287,7 @@ fn loader<J: Job>(
     Ok(BatchLoader::new(examples, batches, pad_id).with_collate(job.collate()))
 }
 
-/// Evaluation and saving for the training loop.
+/// Evaluation and saving during the training loop.
 struct JobHooks<J: Job> {
     evaluator: Option<Arc<dyn Evaluate<J::Task>>>,
     saver: Saver<J::Model>,

@@ -1,6 +1,6 @@
-//! Whether a merged model, as it was written, says what the base with its adapter says.
+//! Comparison of a written, merged model with the base and its adapter.
 
-use super::open::{Base, Opens};
+use super::open::Base;
 use super::ranges::within;
 use crate::TrainError;
 use crate::data::{Lines, is_blank};
@@ -8,44 +8,45 @@ use crate::host;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use clap::Args;
 use lora_core::WeightError;
+use lora_models::Pretrained;
 use lora_models::checkpoint::ExportDType;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Most tokens of a text that is compared on: a language model has as many rows of the size of its vocabulary.
+/// Maximum number of tokens of a text: a language model has a row of logits for each.
 const MAX_TOKENS: usize = 64;
-/// Lengths of the rows of random tokens, as parts of the longest.
+/// Lengths of the rows of random tokens, as fractions of the longest.
 const RANDOM_ROWS: [(usize, usize); 4] = [(1, 1), (3, 4), (1, 2), (1, 4)];
-/// The longest row of random tokens.
+/// Length of the longest row of random tokens.
 const RANDOM_TOKENS: usize = 32;
-/// Rows in a forward pass.
+/// Number of rows in a forward pass.
 const BATCH: usize = 4;
 
-/// Options of `lora merge` for checking what was written.
+/// Options of `lora merge` for checking the written model.
 #[derive(Args, Clone, Debug, Default)]
 pub struct VerifyOptions {
-    /// Compare the written model with the base and its adapter before it is put into its place: by their logits on some rows of tokens, and by each merged weight.
+    /// Compare the written model with the base and its adapter before it appears under its name: by the logits of some rows of tokens, and by each merged weight.
     #[arg(long)]
     pub verify: bool,
-    /// Largest difference of a logit, as a share of the largest one [default: 1e-4 in f32, 1e-2 in f16, 8e-2 in bf16].
+    /// Maximum difference of a logit, as a fraction of the largest one [default: 1e-4 in f32, 1e-2 in f16, 8e-2 in bf16].
     #[arg(long, value_name = "X", requires = "verify")]
     pub tolerance: Option<f64>,
-    /// Texts to compare on, one a line, a tab between those of a pair, the first 64 tokens of each [default: random tokens].
+    /// Texts for the comparison, one a line, with a tab between the texts of a pair; the first 64 tokens of each count [default: random tokens].
     #[arg(long, value_name = "FILE", requires = "verify")]
     pub verify_data: Option<PathBuf>,
 }
 
 impl VerifyOptions {
-    /// The tolerance that is asked for, or the one for an element type.
+    /// Returns the tolerance of the options, or the default of an element type.
     ///
-    /// In f32 nothing is rounded but sums in another order: a few units of 2⁻²⁴ a layer are seen, and 10⁻⁴ is what no
-    /// honest merge comes near. In f16 and bf16 each weight is off by at most a unit roundoff, 2⁻¹¹ or 2⁻⁸; such errors
-    /// add up like the root of the number of layers in a row, and twenty of them are allowed.
+    /// In f32 only the order of sums differs: a few units of 2⁻²⁴ per layer occur, and no correct merge comes near 10⁻⁴. In
+    /// f16 and bf16 each weight is off by at most a unit roundoff, 2⁻¹¹ or 2⁻⁸; the errors of consecutive layers add up
+    /// like the square root of their number, and twenty roundoffs are allowed.
     ///
     /// # Errors
-    /// [`TrainError::Config`] if it is no number from 0 on.
+    /// [`TrainError::Config`] for a negative tolerance or one that is not a number.
     pub fn tolerance(&self, dtype: ExportDType) -> Result<f64, TrainError> {
         let standard = match dtype {
             ExportDType::F32 => 1e-4,
@@ -61,19 +62,19 @@ impl VerifyOptions {
         )
     }
 
-    /// The rows to compare on.
+    /// Returns the rows of the comparison.
     ///
     /// # Errors
-    /// If the file cannot be read or holds no text.
+    /// If the file cannot be read or has no text.
     pub fn probe(&self, base: &Base, seed: u64) -> Result<Probe, TrainError> {
         match &self.verify_data {
-            Some(path) => Probe::of_texts(base, path),
+            Some(path) => Probe::from_texts(base, path),
             None => Ok(Probe::random(base, seed)),
         }
     }
 }
 
-/// Rows of tokens that two models are compared on.
+/// Rows of tokens on which two models are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     rows: Vec<Row>,
@@ -83,19 +84,19 @@ pub struct Probe {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Row {
     ids: Vec<u32>,
-    /// Which text of a pair each token is of.
+    /// Segment id of each token: 1 for the second text of a pair.
     type_ids: Vec<u32>,
 }
 
 impl Probe {
-    /// Rows of different lengths, of tokens that a seed draws from all that the model knows.
+    /// Draws rows of random tokens, of different lengths.
     pub fn random(base: &Base, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let (vocabulary, pad_id) = (base.traits.vocab_size as u32, base.pad_id());
-        let longest = base.traits.max_length.clamp(1, RANDOM_TOKENS);
+        let (vocabulary, pad_id) = (base.info.vocab_size as u32, base.pad_id());
+        let longest = base.info.max_length.clamp(1, RANDOM_TOKENS);
         let mut token = || loop {
             let token = rng.random_range(0..vocabulary);
-            // Padding in a text is no text; some models count positions without it.
+            // Padding inside a text shifts the positions of some models.
             if token != pad_id || vocabulary == 1 {
                 return token;
             }
@@ -113,12 +114,12 @@ impl Probe {
         }
     }
 
-    /// The lines of a file that are not blank; a tab separates the texts of a pair.
+    /// Reads the nonblank lines of a file; a tab separates the texts of a pair.
     ///
     /// # Errors
-    /// If it cannot be read or holds no text.
-    pub fn of_texts(base: &Base, path: &Path) -> Result<Self, TrainError> {
-        let longest = base.traits.max_length.clamp(1, MAX_TOKENS);
+    /// If the file cannot be read or has no text.
+    pub fn from_texts(base: &Base, path: &Path) -> Result<Self, TrainError> {
+        let longest = base.info.max_length.clamp(1, MAX_TOKENS);
         let mut lines = Lines::open(path)?;
         let mut rows = Vec::new();
         while let Some((line, _)) = lines.next_line()? {
@@ -137,30 +138,30 @@ impl Probe {
                 });
             }
         }
-        match rows.is_empty() {
-            true => Err(TrainError::data_empty(
+        if rows.is_empty() {
+            return Err(TrainError::data_empty(
                 path,
                 "there is no text in it to compare on",
-            )),
-            false => Ok(Self {
-                rows,
-                pad_id: base.pad_id(),
-            }),
+            ));
         }
+        Ok(Self {
+            rows,
+            pad_id: base.pad_id(),
+        })
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// What a model says of some rows: the outputs that are not of padding.
-    fn outputs<M: Opens>(
+    /// Computes the outputs of a model for some rows, without those at padding.
+    fn outputs<M: Pretrained>(
         &self,
         model: &M,
         rows: &[Row],
@@ -168,19 +169,19 @@ impl Probe {
     ) -> Result<Vec<Vec<f32>>, TrainError> {
         let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
         let shape = [rows.len(), longest];
-        let padded = |of: &dyn Fn(&Row, usize) -> i64| {
+        let padded = |cell: &dyn Fn(&Row, usize) -> i64| {
             let cells = rows.iter();
-            let cells = cells.flat_map(|row| (0..longest).map(|at| of(row, at)));
+            let cells = cells.flat_map(|row| (0..longest).map(|at| cell(row, at)));
             TensorData::new(cells.collect::<Vec<i64>>(), shape)
         };
         let at = |values: &[u32], at: usize, other: u32| {
             i64::from(values.get(at).copied().unwrap_or(other))
         };
-        let ids = padded(&|row, place| at(&row.ids, place, self.pad_id));
-        let type_ids = padded(&|row, place| at(&row.type_ids, place, 0));
+        let ids = padded(&|row, index| at(&row.ids, index, self.pad_id));
+        let type_ids = padded(&|row, index| at(&row.type_ids, index, 0));
         let real: Vec<bool> = rows
             .iter()
-            .flat_map(|row| (0..longest).map(|place| place < row.ids.len()))
+            .flat_map(|row| (0..longest).map(|index| index < row.ids.len()))
             .collect();
         let mask = TensorData::new(real.clone(), shape);
         let outputs = model.outputs(
@@ -189,54 +190,54 @@ impl Probe {
             Tensor::<2, Int>::from_data(type_ids, device),
         );
         let [count, width] = outputs.dims();
-        let of_tokens = count == real.len();
+        let per_token = count == real.len();
         let values = host::values(outputs)?;
         let outputs = values.chunks_exact(width).zip(0..);
-        let kept = outputs.filter(|(_, at)| !of_tokens || real[*at]);
+        let kept = outputs.filter(|(_, at)| !per_token || real[*at]);
         Ok(kept.map(|(output, _)| output.to_vec()).collect())
     }
 }
 
-/// How a merged model differs from the base with its adapter.
+/// Differences between a merged model and the base with its adapter.
 ///
-/// Logits are compared without their mean where there are several, since that says nothing: what they are used for
-/// depends on their differences.
+/// Logits are compared after subtraction of their mean, if there are several: only their differences matter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MergeCheck {
-    /// The element type that was written.
+    /// Element type of the written weights.
     pub dtype: ExportDType,
-    /// Rows that were compared on.
+    /// Number of compared rows.
     pub rows: usize,
-    /// Outputs of them: one a row, or one a token.
+    /// Number of compared outputs: one per row, or one per token.
     pub outputs: usize,
-    /// The largest difference of a logit; infinite where one is not finite.
+    /// Maximum difference of a logit; infinite if a logit is not finite.
     pub absolute: f64,
-    /// [`absolute`](Self::absolute) over the largest logit.
+    /// Maximum difference divided by the largest logit.
     pub relative: f64,
-    /// The largest value of `relative` that is allowed.
+    /// Maximum of `relative` that passes.
     pub tolerance: f64,
-    /// Outputs whose largest logit is the same one; all where there is one logit only.
+    /// Number of outputs with the same largest logit in both models; all outputs if they have one logit.
     pub agreeing: usize,
-    /// Outputs whose largest logit is another one, though it was ahead by more than the tolerance.
+    /// Number of outputs with another largest logit, although its lead exceeded the tolerance.
     pub turned: usize,
-    /// The merged weights, in the model's order.
+    /// Errors of the merged weights, in the model's order.
     pub weights: Vec<WeightError>,
 }
 
 impl MergeCheck {
-    /// Whether the models agree.
+    /// Returns true if the models agree.
     pub fn passed(&self) -> bool {
         self.relative <= self.tolerance && self.turned == 0
     }
 
-    /// The merged weight that is furthest from the exact sum, for its size.
+    /// Returns the merged weight with the largest relative error.
     pub fn worst(&self) -> Option<&WeightError> {
         let mut weights = self.weights.iter();
         let first = weights.next()?;
         Some(weights.fold(first, |worst, weight| {
-            match weight.relative > worst.relative {
-                true => weight,
-                false => worst,
+            if weight.relative > worst.relative {
+                weight
+            } else {
+                worst
             }
         }))
     }
@@ -266,11 +267,11 @@ impl fmt::Display for MergeCheck {
     }
 }
 
-/// Compares what two models say of the rows of a probe.
+/// Compares the outputs of two models on the rows of a probe.
 ///
 /// # Errors
 /// If the device fails.
-pub(crate) fn compare<M: Opens>(
+pub(crate) fn compare<M: Pretrained>(
     adapted: &M,
     merged: &M,
     probe: &Probe,
@@ -289,21 +290,21 @@ pub(crate) fn compare<M: Opens>(
     Ok(differences.check(probe.len(), dtype, tolerance))
 }
 
-/// What is known of the outputs that were compared.
+/// Differences of the outputs compared so far.
 #[derive(Default)]
 struct Differences {
     largest: f64,
     size: f64,
-    /// By how much the largest logit was ahead, and whether it still is, one an output.
+    /// For each output, the lead of the largest logit and true if it is the largest in both models.
     leads: Vec<(f64, bool)>,
 }
 
 impl Differences {
     fn add(&mut self, expected: &[f32], found: &[f32]) {
-        let (expected, found) = (centred(expected), centred(found));
+        let (expected, found) = (centered(expected), centered(found));
         for (expected, found) in expected.iter().zip(&found) {
             let difference = (expected - found).abs();
-            // Comparisons pass over what is not a number.
+            // `max` ignores NaN.
             let difference = if difference.is_nan() {
                 f64::INFINITY
             } else {
@@ -340,8 +341,8 @@ impl Differences {
     }
 }
 
-/// Less their mean, where there are several.
-fn centred(logits: &[f32]) -> Vec<f64> {
+/// Subtracts the mean, if there are several logits.
+fn centered(logits: &[f32]) -> Vec<f64> {
     let mean = match logits.len() {
         0 | 1 => 0.0,
         count => logits.iter().map(|&l| f64::from(l)).sum::<f64>() / count as f64,
@@ -352,7 +353,7 @@ fn centred(logits: &[f32]) -> Vec<f64> {
         .collect()
 }
 
-/// Which is the largest, and by how much.
+/// Returns the index of the largest logit, and its lead over the second.
 fn leader(logits: &[f64]) -> (usize, f64) {
     let (mut at, mut first, mut second) = (0, f64::NEG_INFINITY, f64::NEG_INFINITY);
     for (index, &logit) in logits.iter().enumerate() {

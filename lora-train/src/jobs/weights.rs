@@ -1,38 +1,39 @@
-//! What a run starts from, and how what it trained is written.
+//! Weights that a run starts from, and the writing of trained weights.
 
 use super::adapter::factor_option;
-use super::open::{Base, Loaded, Opens, from_scratch, load_base};
+use super::open::{Base, Loaded, from_scratch, load_base};
 use super::plan::TrainPlan;
 use super::prefix::NOT_MERGED;
 use crate::TrainError;
 use crate::trainer::Checkpoint;
 use burn::tensor::Device;
+use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
-use lora_core::{AttachReport, LoraConfig, peft};
-use lora_models::ExportOptions;
-use lora_models::prefix::is_prefix;
+use lora_core::{Adapted, AttachReport, LoraConfig};
+use lora_models::{AdapterLoadOptions, ExportOptions, Pretrained, SaveAdapter};
 use std::path::Path;
 
-/// Name of the directory with what was trained: a PEFT adapter, or a whole model with `--full`.
+/// Returns the name of the directory with the trained weights: a PEFT adapter, or a model with `--full`.
 pub(crate) fn weights_name(full: bool) -> &'static str {
     if full { "model" } else { "adapter" }
 }
 
-/// The model that a run starts from: the checkpoint's weights, the adapter's, or fresh ones.
-pub(crate) fn starting_weights<M: Opens>(
+/// Loads the model that a run starts from: with the checkpoint's weights, the adapter's, or new ones.
+pub(crate) fn starting_weights<M: Pretrained>(
     plan: &TrainPlan,
-    how: &M::How,
+    options: &M::Options,
     checkpoint: Option<&Checkpoint>,
     device: &Device,
 ) -> Result<Loaded<M>, TrainError> {
     let saved = checkpoint.map(|c| c.path.join(weights_name(plan.options.full)));
     if plan.options.full {
         let mut loaded = match (&saved, plan.options.from_scratch) {
-            (None, true) => from_scratch(&plan.model, how, plan.seed, device)?,
-            (None, false) => load_base(&plan.model, None, how, device)?,
+            (None, true) => from_scratch(&plan.model, options, plan.seed, device)?,
+            (None, false) => load_base(&plan.model, None, options, device)?,
             (Some(saved), _) => {
-                // A checkpoint has the head that was trained.
-                let loaded: Loaded<M> = load_base(saved, None, &M::trained(how), device)?;
+                // A checkpoint has the trained head.
+                let loaded: Loaded<M> =
+                    load_base(saved, None, &M::trained_options(options), device)?;
                 // Tokenizer and origin stay those of the base model.
                 let mut base = loaded.base;
                 base.dir = plan.model.clone();
@@ -42,36 +43,34 @@ pub(crate) fn starting_weights<M: Opens>(
         loaded.model = loaded.model.set_require_grad(true);
         return Ok(loaded);
     }
-    let mut loaded: Loaded<M> = load_base(&plan.model, None, how, device)?;
-    let (model, report) = match (saved, &plan.options.adapter) {
-        (Some(saved), _) => loaded.model.load_adapter(saved)?,
-        (None, Some(adapter)) => {
-            let (model, report) = start_from(plan, loaded.model, adapter)?;
-            (add_prefix(plan, model)?, report)
+    let mut loaded: Loaded<M> = load_base(&plan.model, None, options, device)?;
+    let adapted = match (saved, &plan.options.adapter, &plan.lora) {
+        (Some(saved), _, _) => loaded.model.load_adapter(saved)?,
+        (None, Some(adapter), _) => {
+            start_from(plan, loaded.model, adapter)?.try_map(|model| add_prefix(plan, model))?
         }
-        (None, None) => {
-            let (model, report) = match &plan.lora {
-                None => lora_core::freeze(loaded.model).into_parts(),
-                Some(lora) => {
-                    let lora = complete(plan, lora, &loaded.model);
-                    loaded.model.attach(&lora)?
-                }
-            };
-            (add_prefix(plan, model)?, report)
+        (None, None, None) => {
+            lora_core::freeze(loaded.model).try_map(|model| add_prefix(plan, model))?
+        }
+        (None, None, Some(lora)) => {
+            let lora = with_targets(plan, lora, &loaded.model);
+            let adapted = loaded.model.attach(&lora)?;
+            adapted.try_map(|model| add_prefix(plan, model))?
         }
     };
+    let (model, report) = adapted.into_parts();
     if plan.options.merge && report.is_empty() {
         return Err(TrainError::config("merge", NOT_MERGED));
     }
     // A prefix takes some of the positions.
-    loaded.base.traits = model.traits();
+    loaded.base.info = model.info();
     loaded.model = model;
     loaded.adapter = Some(report);
     Ok(loaded)
 }
 
-/// Puts the prefix that is asked for on a model; one that came with an adapter is gone on with.
-fn add_prefix<M: Opens>(plan: &TrainPlan, model: M) -> Result<M, TrainError> {
+/// Adds the prefix of the options to a model; a prefix that came with the adapter is trained further.
+fn add_prefix<M: Pretrained>(plan: &TrainPlan, model: M) -> Result<M, TrainError> {
     match (&plan.prefix, model.prefix()) {
         (None, _) => Ok(model),
         (Some(config), None) => Ok(model.with_prefix(config)?),
@@ -79,8 +78,8 @@ fn add_prefix<M: Opens>(plan: &TrainPlan, model: M) -> Result<M, TrainError> {
         (Some(config), Some(prefix)) => Err(TrainError::config(
             "prefix",
             format!(
-                "is {}, but the adapter to start from has a prefix of {} virtual tokens; leave it out to go on \
-                 with that",
+                "is {}, but the adapter to start from has a prefix of {} virtual tokens; leave it out to train \
+                 that further",
                 config.tokens,
                 prefix.tokens()
             ),
@@ -88,31 +87,33 @@ fn add_prefix<M: Opens>(plan: &TrainPlan, model: M) -> Result<M, TrainError> {
     }
 }
 
-/// The model's default targets, where the options name none.
-fn complete<M: Opens>(plan: &TrainPlan, lora: &LoraConfig, model: &M) -> LoraConfig {
-    match plan.options.targets.is_some() || plan.options.bitfit {
-        true => lora.clone(),
-        false => lora.clone().with_targets(model.default_targets()),
+/// Returns the adapter's configuration with the model's default targets, if the options name none.
+fn with_targets<M: Pretrained>(plan: &TrainPlan, lora: &LoraConfig, model: &M) -> LoraConfig {
+    if plan.options.targets.is_some() || plan.options.bitfit {
+        lora.clone()
+    } else {
+        lora.clone().with_targets(model.default_targets())
     }
 }
 
-/// An adapter that is loaded brings its own rank, alpha and targets: asking for others is an error,
-/// not a surprise. Dropout is a matter of training, and taken from the options.
-fn start_from<M: Opens>(
+/// Loads the adapter to start from. It has its own rank, alpha and targets, so that other values in the options are an
+/// error; dropout affects training alone, and is taken from the options.
+fn start_from<M: Pretrained>(
     plan: &TrainPlan,
     model: M,
     dir: &Path,
-) -> Result<(M, AttachReport), TrainError> {
+) -> Result<Adapted<M>, TrainError> {
     let options = &plan.options;
-    if is_prefix(dir)? {
+    let adapter = AdapterDir::open(dir)?;
+    if adapter.is_prefix() {
         if let Some(name) = factor_option(options) {
             let message = format!(
-                "is an option of LoRA, and {} is a prefix alone; leave it out to go on with that",
+                "is an option of LoRA, and {} is a prefix alone; leave it out to train that further",
                 dir.display()
             );
             return Err(TrainError::config(name, message));
         }
-        return Ok(model.load_adapter(dir)?);
+        return Ok(model.load_opened_adapter(&adapter, &AdapterLoadOptions::default())?);
     }
     if options.prefix_only {
         let message = format!(
@@ -121,13 +122,13 @@ fn start_from<M: Opens>(
         );
         return Err(TrainError::config("prefix_only", message));
     }
-    let mut config = peft::read_config(dir)?;
-    config.dropout = options.dropout.unwrap_or(config.dropout);
-    let (model, report) = match options.fresh_head {
-        false => model.load_adapter_with(dir, &config)?,
-        true => model.load_adapter_factors(dir, &config)?,
-    };
+    let load = AdapterLoadOptions::default()
+        .with_dropout(options.dropout)
+        .with_factors_only(options.fresh_head);
+    let adapted = model.load_opened_adapter(&adapter, &load)?;
 
+    let mut config = adapter.config()?.clone();
+    config.dropout = options.dropout.unwrap_or(config.dropout);
     let mut asked = config.clone();
     asked.rank = options.rank.unwrap_or(asked.rank);
     asked.alpha = options.alpha.unwrap_or(asked.alpha);
@@ -135,56 +136,62 @@ fn start_from<M: Opens>(
         asked.targets = lora.targets.clone();
     }
     if asked == config {
-        return Ok((model, report));
+        return Ok(adapted);
     }
-    let (_, asked) = lora_core::detach(model.clone()).attach(&asked)?;
+    let asked = lora_core::detach(adapted.module().clone()).attach(&asked)?;
     let modules = |report: &AttachReport| -> Vec<(String, usize, f64)> {
         let modules = report.modules.iter();
         modules
             .map(|m| (m.module.clone(), m.total_rank(), m.scale))
             .collect()
     };
-    if modules(&asked) == modules(&report) {
-        return Ok((model, report));
+    if modules(asked.report()) == modules(adapted.report()) {
+        return Ok(adapted);
     }
     Err(TrainError::config(
         "adapter",
         format!(
             "{} has other modules, ranks or scales than `rank`, `alpha` and `targets` ask for; \
-             leave these out to go on with it, or leave it out to start a fresh one. It has:\n{report}",
-            dir.display()
+             leave these out to train it further, or leave it out to start a new one. It has:\n{}",
+            dir.display(),
+            adapted.report()
         ),
     ))
 }
 
-/// Writes what was trained.
-pub(crate) struct Saver<M: Opens> {
+/// Writer of trained weights.
+pub(crate) struct Saver<M: Pretrained> {
     base: Base,
-    how: M::How,
+    options: M::Options,
     report: Option<AttachReport>,
 }
 
-impl<M: Opens> Clone for Saver<M> {
+impl<M: Pretrained> Clone for Saver<M> {
     fn clone(&self) -> Self {
         Self {
             base: self.base.clone(),
-            how: self.how.clone(),
+            options: self.options.clone(),
             report: self.report.clone(),
         }
     }
 }
 
-impl<M: Opens> Saver<M> {
-    pub fn new(base: Base, how: M::How, report: Option<AttachReport>) -> Self {
-        Self { base, how, report }
+impl<M: Pretrained> Saver<M> {
+    pub fn new(base: Base, options: M::Options, report: Option<AttachReport>) -> Self {
+        Self {
+            base,
+            options,
+            report,
+        }
     }
 
-    /// Writes the adapter, or the model where there is none, as `dir`.
+    /// Writes the adapter, or with `--full` the model, as `dir`.
     pub fn save(&self, model: &M, dir: &Path, overwrite: Overwrite) -> Result<(), TrainError> {
         match &self.report {
             Some(report) => {
                 let base = self.base.dir.to_string_lossy();
-                model.save_adapter(report, dir, Some(&base), overwrite)?;
+                let adapted = Adapted::from_parts(model.clone(), report.clone());
+                adapted.save_adapter(dir, Some(&base), overwrite)?;
             }
             None => {
                 let options = ExportOptions {
@@ -197,25 +204,25 @@ impl<M: Opens> Saver<M> {
         Ok(())
     }
 
-    /// The weights of a directory that [`save`](Self::save) wrote, on the base model.
+    /// Loads the weights that [`save_into`](Self::save_into) wrote, on the base model.
     pub fn reload(&self, dir: &Path, device: &Device) -> Result<M, TrainError> {
         let dir = dir.join(weights_name(self.report.is_none()));
         let loaded: Loaded<M> = match self.report {
-            Some(_) => load_base(&self.base.dir, Some(&dir), &self.how, device)?,
-            None => load_base(&dir, None, &M::trained(&self.how), device)?,
+            Some(_) => load_base(&self.base.dir, Some(&dir), &self.options, device)?,
+            None => load_base(&dir, None, &M::trained_options(&self.options), device)?,
         };
         Ok(loaded.model)
     }
 
-    /// The model in floats with an adapter that was saved, to merge it there: what is quantised would be merged with
-    /// its rounding.
-    pub fn in_floats(&self, adapter: &Path, device: &Device) -> Result<M, TrainError> {
-        let how = M::in_floats(&self.how);
-        let loaded: Loaded<M> = load_base(&self.base.dir, Some(adapter), &how, device)?;
+    /// Loads the model without quantization, with a saved adapter, to merge them: merged quantized weights would keep their
+    /// rounding.
+    pub fn unquantized(&self, adapter: &Path, device: &Device) -> Result<M, TrainError> {
+        let options = M::unquantized_options(&self.options);
+        let loaded: Loaded<M> = load_base(&self.base.dir, Some(adapter), &options, device)?;
         Ok(loaded.model)
     }
 
-    /// Writes a checkpoint's part.
+    /// Writes the weights of a checkpoint in `dir`.
     pub fn save_into(&self, model: &M, dir: &Path) -> Result<(), TrainError> {
         let dir = dir.join(weights_name(self.report.is_none()));
         self.save(&model.valid(), &dir, Overwrite::Refuse)

@@ -1,11 +1,11 @@
-//! Pearson's and Spearman's correlation, as `SciPy` computes them, and mean errors of predicted numbers.
+//! Pearson's and Spearman's correlation, as SciPy computes them, and mean errors of predicted numbers.
 
 use super::check_pairs;
 use crate::error::TrainError;
 
 /// Computes Pearson's correlation coefficient, from -1 to 1: the statistic of `scipy.stats.pearsonr`.
 ///
-/// Returns `None` where it is undefined, for a single pair or a constant side: `SciPy` returns NaN or an error there.
+/// Returns `None` where it is undefined, for a single pair or a constant side: SciPy returns NaN or an error there.
 ///
 /// # Errors
 /// Returns [`TrainError::Metric`] if the lengths differ or are zero, or a number is not finite.
@@ -28,7 +28,7 @@ pub fn pearson(predictions: &[f64], labels: &[f64]) -> Result<Option<f64>, Train
 /// Computes Spearman's rank correlation coefficient, from -1 to 1: the statistic of `scipy.stats.spearmanr`. Equal values
 /// share the mean of their ranks.
 ///
-/// Returns `None` where it is undefined, for a single pair or a constant side: `SciPy` returns NaN there.
+/// Returns `None` where it is undefined, for a single pair or a constant side: SciPy returns NaN there.
 ///
 /// # Errors
 /// Returns [`TrainError::Metric`] if the lengths differ or are zero, or a number is not finite.
@@ -105,7 +105,7 @@ fn check_values(
     Ok(())
 }
 
-/// Computes Pearson's coefficient of centered and scaled values, as `SciPy` does, so that neither a large mean nor large or
+/// Computes Pearson's coefficient of centered and scaled values, as SciPy does, so that neither a large mean nor large or
 /// small values lose precision. One square root of the product makes equal sides give exactly 1.
 fn correlation(x: &[f64], y: &[f64]) -> Option<f64> {
     let (x, y) = (centered(x)?, centered(y)?);

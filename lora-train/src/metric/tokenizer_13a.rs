@@ -51,7 +51,8 @@ fn dash(c: char) -> bool {
     c == '-'
 }
 
-/// `([\{-\~\[-\` -\&\(-\+\:-\@\/])` → ` \1 `: ASCII symbols except `'`, `,`, `-` and `.`.
+/// Surrounds ASCII symbols with spaces, except `'`, `,`, `-` and `.`. In sacrebleu the expression
+/// ``([\{-\~\[-\` -\&\(-\+\:-\@\/])``, replaced by ` \1 `.
 fn set_apart_symbols(text: &str) -> String {
     let mut result = String::with_capacity(text.len() * 2);
     for c in text.chars() {

@@ -99,7 +99,7 @@ pub struct TrainOptions {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
-    /// Modules to train fully and to save with the adapter (PEFT's modules_to_save); a classifier's head always is.
+    /// Modules to train fully and to save with the adapter (PEFT's `modules_to_save`); a classifier's head always is.
     #[arg(
         long,
         value_name = "A,B",

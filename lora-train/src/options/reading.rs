@@ -1,7 +1,7 @@
 //! Options for reading data files.
 
 use super::{is_false, parse_word};
-use crate::data::{DataFormat, TextDocuments};
+use crate::data::{Columns, DataFormat, TextDocuments};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,21 @@ pub struct ReadingOptions {
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "is_false")]
     pub no_eos: bool,
+}
+
+impl ReadingOptions {
+    /// Returns the columns to read. `adapter` is the column with the adapters' names, if they are to be read.
+    pub(crate) fn columns(&self, adapter: Option<&str>) -> Columns {
+        Columns {
+            text: self.text_column.clone(),
+            prompt: self.prompt_column.clone(),
+            completion: self.completion_column.clone(),
+            pair: self.pair_column.clone(),
+            label: self.label_column.clone(),
+            id: None,
+            adapter: adapter.map(String::from),
+        }
+    }
 }
 
 fn parse_documents(text: &str) -> Result<TextDocuments, String> {

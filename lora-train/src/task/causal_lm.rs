@@ -1,7 +1,7 @@
-//! Causal language modelling: predict the next token.
+//! Causal language modeling: predict the next token.
 
 use crate::TrainError;
-use crate::data::{Batch, IGNORE_INDEX};
+use crate::data::{Batch, ClassTargets};
 use crate::host;
 use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
@@ -9,71 +9,35 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::named::in_rows;
 use lora_core::ops::{CrossEntropy, HeadLoss};
-use lora_models::LoraModel;
-use lora_models::gpt2::{Gpt2Input, Gpt2LmHead};
-use std::ops::Range;
+use lora_models::{CausalInput, CausalLm};
 
-/// A GPT-2 with its loss.
+/// Language model with its loss.
 ///
 /// The loss of a token is `-log p(token)`, with label smoothing ε
 /// `(1 - ε) · -log p(token) + ε · mean over the vocabulary of -log p`, as in PyTorch. Logits are
-/// computed for the positions that carry a label only.
+/// computed only for positions with a label.
 #[derive(Module, Debug)]
-pub struct CausalLm {
-    /// The model.
-    pub model: Gpt2LmHead,
+pub struct CausalLmTask<M: CausalLm> {
+    /// Language model.
+    pub model: M,
     label_smoothing: f64,
     checkpoints_activations: bool,
 }
 
-/// How well each labelled token of a batch was predicted, without label smoothing.
+/// Scores of the labeled tokens of a batch, without label smoothing.
 #[derive(Clone, Debug, Default)]
 pub struct TokenScores {
-    /// The example in the batch that each token belongs to.
+    /// Index in the batch of each token's example.
     pub example: Vec<usize>,
-    /// `-log p(token)`.
+    /// Negative log-likelihood of each token, in nats.
     pub nll: Vec<f32>,
-    /// Whether the token was the most likely one.
+    /// True for each token that was the most likely one.
     pub correct: Vec<bool>,
 }
 
-/// The positions of a batch that a token is predicted at, and the tokens.
-struct Labelled {
-    /// Index in `[batch · seq]` of the position before each label, which is of the same example.
-    positions: Vec<i64>,
-    tokens: Vec<i64>,
-    examples: Vec<usize>,
-}
-
-impl Labelled {
-    fn of(batch: &Batch) -> Self {
-        let mut labelled = Self {
-            positions: Vec::with_capacity(batch.label_tokens),
-            tokens: Vec::with_capacity(batch.label_tokens),
-            examples: Vec::with_capacity(batch.label_tokens),
-        };
-        let rows = |row| row * batch.seq..(row + 1) * batch.seq;
-        let examples: Vec<Range<usize>> = match &batch.segments {
-            None => (0..batch.batch).map(rows).collect(),
-            Some(segments) => segments.ranges().collect(),
-        };
-        for (example, places) in examples.into_iter().enumerate() {
-            for index in places.skip(1) {
-                let label = batch.labels[index];
-                if label != IGNORE_INDEX {
-                    labelled.positions.push(index as i64 - 1);
-                    labelled.tokens.push(label);
-                    labelled.examples.push(example);
-                }
-            }
-        }
-        labelled
-    }
-}
-
-impl CausalLm {
-    /// A model to train, with label smoothing in [0, 1).
-    pub fn new(model: Gpt2LmHead, label_smoothing: f64) -> Self {
+impl<M: CausalLm> CausalLmTask<M> {
+    /// Creates the task of a model, with label smoothing in [0, 1).
+    pub fn new(model: M, label_smoothing: f64) -> Self {
         Self {
             model,
             label_smoothing,
@@ -81,52 +45,49 @@ impl CausalLm {
         }
     }
 
-    /// Whether training keeps the inputs of blocks only, and makes the rest again in the backward pass.
+    /// Enables checkpointed activations: training keeps the inputs of blocks alone and computes the others again in the
+    /// backward pass.
     pub fn with_checkpointed_activations(mut self, on: bool) -> Self {
         self.checkpoints_activations = on;
         self
     }
 
-    /// A batch as the model reads it.
-    fn input(&self, batch: &Batch) -> Gpt2Input {
+    /// Moves a batch to the model's device.
+    fn input(&self, batch: &Batch) -> CausalInput {
         let device = self.model.device();
         let shape = [batch.batch, batch.seq];
         let ids = TensorData::new(batch.input_ids.clone(), shape);
         let ids = Tensor::<2, Int>::from_data(ids, &device);
-        // Padding is at the right, where the causal mask hides it from every labelled position:
-        // without a mask the numbers are the same, and there is less to compute.
+        // Padding on the right comes after every labeled position, so that the causal mask covers it: a padding mask
+        // would change no number.
         let padded_left = (0..batch.batch).any(|row| !batch.attention_mask[row * batch.seq]);
         let mask = padded_left.then(|| {
             let mask = TensorData::new(batch.attention_mask.clone(), shape);
             Tensor::<2, Bool>::from_data(mask, &device)
         });
-        Gpt2Input {
-            ids,
-            attention_mask: mask,
-            position_ids: None,
-            segments: batch.segments.clone(),
-        }
+        CausalInput::new(ids)
+            .with_attention_mask(mask)
+            .with_segments(batch.segments.clone())
     }
 
-    /// The loss of the labelled positions, summed, and what is known of each.
-    fn loss(&self, batch: &Batch, labelled: &Labelled, options: &CrossEntropy) -> HeadLoss {
-        let input = self.input(batch);
-        let hidden = match &input.segments {
-            None => self
-                .model
-                .forward_hidden(input.ids, input.attention_mask, None, None),
-            Some(segments) => self.model.forward_packed(input.ids, segments),
-        };
-        self.loss_of(hidden, batch, labelled, options)
+    /// Computes the summed loss of the labeled positions, and the scores of each.
+    fn loss(&self, batch: &Batch, options: &CrossEntropy) -> HeadLoss {
+        let hidden = self.model.hidden_states(&self.input(batch));
+        self.loss_from_hidden(hidden, batch, options)
     }
 
-    fn loss_of(
+    /// Computes the summed loss from the hidden states `[batch, seq, d_model]`.
+    fn loss_from_hidden(
         &self,
         hidden: Tensor<3>,
         batch: &Batch,
-        labelled: &Labelled,
         options: &CrossEntropy,
     ) -> HeadLoss {
+        let ClassTargets {
+            rows,
+            classes,
+            examples,
+        } = batch.targets.classes();
         let device = self.model.device();
         let [_, _, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch.batch * batch.seq, d_model]);
@@ -134,45 +95,43 @@ impl CausalLm {
             let data = TensorData::new(values.to_vec(), [values.len()]);
             Tensor::<1, Int>::from_data(data, &device)
         };
-        let hidden = hidden.select(0, integers(&labelled.positions));
-        let targets = integers(&labelled.tokens);
-        // Each row has the adapter of its example, where examples have their own.
-        in_rows(&labelled.examples, || {
-            self.model.loss(hidden, targets, options)
-        })
+        let hidden = hidden.select(0, integers(rows));
+        let targets = integers(classes);
+        // With an adapter per example, each row has that of its example.
+        in_rows(examples, || self.model.loss(hidden, targets, options))
     }
 
-    /// The loss summed over the labelled tokens, `[1]`.
+    /// Computes the loss summed over the labeled tokens, `[1]`.
     fn loss_sum(&self, batch: &Batch) -> Tensor<1> {
         let options = CrossEntropy::new(self.label_smoothing);
-        self.loss(batch, &Labelled::of(batch), &options).loss
+        self.loss(batch, &options).loss
     }
 
-    /// Scores every labelled token of a batch.
+    /// Scores every labeled token of a batch.
     ///
     /// # Errors
     /// If the device fails.
     pub fn score(&self, batch: &Batch) -> Result<TokenScores, TrainError> {
-        let labelled = Labelled::of(batch);
-        if labelled.tokens.is_empty() {
+        let targets = batch.targets.classes();
+        if targets.classes.is_empty() {
             return Ok(TokenScores::default());
         }
-        let scores = self.loss(batch, &labelled, &CrossEntropy::default());
+        let scores = self.loss(batch, &CrossEntropy::default());
         let nll = host::values(scores.nll)?;
         let best = host::integers(scores.best)?;
         Ok(TokenScores {
             correct: best
                 .iter()
-                .zip(&labelled.tokens)
+                .zip(&targets.classes)
                 .map(|(b, t)| b == t)
                 .collect(),
-            example: labelled.examples,
+            example: targets.examples.clone(),
             nll,
         })
     }
 }
 
-impl TrainStep for CausalLm {
+impl<M: CausalLm> TrainStep for CausalLmTask<M> {
     type Input = MicroBatch<Batch>;
     type Output = StepOutput;
 
@@ -185,13 +144,12 @@ impl TrainStep for CausalLm {
         let input = self.input(&micro.batch);
         checkpointed_step(self, &self.model, &input, &micro, |hidden| {
             let options = CrossEntropy::new(self.label_smoothing);
-            let labelled = Labelled::of(&micro.batch);
-            self.loss_of(hidden, &micro.batch, &labelled, &options).loss
+            self.loss_from_hidden(hidden, &micro.batch, &options).loss
         })
     }
 }
 
-impl InferenceStep for CausalLm {
+impl<M: CausalLm> InferenceStep for CausalLmTask<M> {
     type Input = MicroBatch<Batch>;
     type Output = StepOutput;
 

@@ -1,20 +1,20 @@
 //! Classification and regression of texts, and token classification.
 
 use crate::TrainError;
-use crate::data::{ClassWeights, IGNORE_INDEX, LabelledBatch, Targets};
+use crate::data::{Batch, ClassTargets, ClassWeights, Targets};
 use crate::host;
 use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::ops::{CrossEntropy, loss_of_logits};
-use lora_models::LoraModel;
+use lora_models::LoraTargets;
 use lora_models::classifier::{Classifier, EncoderInput};
 
 /// Encoder and head with their loss.
 ///
 /// For a class y with weight `w_y`, label smoothing ε and K classes, the loss is
-/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in `PyTorch`, averaged over the weights of the
+/// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in PyTorch, averaged over the weights of the
 /// labels. For a score it is the squared error, averaged over the examples.
 #[derive(Module, Debug)]
 pub struct Classify {
@@ -44,7 +44,7 @@ impl Classify {
     }
 
     /// Builds the model's input from a batch.
-    fn input(&self, batch: &LabelledBatch) -> EncoderInput {
+    fn input(&self, batch: &Batch) -> EncoderInput {
         let device = self.model.device();
         let shape = [batch.batch, batch.seq];
         let integers = |values: &[i64]| {
@@ -55,12 +55,12 @@ impl Classify {
         EncoderInput {
             ids: integers(&batch.input_ids),
             mask,
-            type_ids: Some(integers(&batch.type_ids)),
+            type_ids: (!batch.type_ids.is_empty()).then(|| integers(&batch.type_ids)),
         }
     }
 
     /// Computes the outputs of the head, `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens.
-    fn outputs(&self, batch: &LabelledBatch) -> Tensor<2> {
+    fn outputs(&self, batch: &Batch) -> Tensor<2> {
         let input = self.input(batch);
         self.model.forward(input.ids, &input.mask, input.type_ids)
     }
@@ -69,7 +69,7 @@ impl Classify {
     ///
     /// # Errors
     /// Fails if the device fails.
-    pub fn logits(&self, batch: &LabelledBatch) -> Result<Vec<Vec<f32>>, TrainError> {
+    pub fn logits(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, TrainError> {
         let outputs = self.outputs(batch);
         let [_, width] = outputs.dims();
         let values = host::values(outputs)?;
@@ -77,58 +77,52 @@ impl Classify {
     }
 
     /// Computes the loss summed over the labels, `[1]`.
-    fn loss_sum(&self, batch: &LabelledBatch) -> Tensor<1> {
-        self.loss_from_outputs(self.outputs(batch), batch)
+    fn loss_sum(&self, batch: &Batch) -> Tensor<1> {
+        self.loss_from_outputs(self.outputs(batch), &batch.targets)
     }
 
-    fn loss_from_outputs(&self, outputs: Tensor<2>, batch: &LabelledBatch) -> Tensor<1> {
-        match &batch.targets {
-            Targets::Classes(classes) => self.cross_entropy(outputs, classes),
+    fn loss_from_outputs(&self, outputs: Tensor<2>, targets: &Targets) -> Tensor<1> {
+        match targets {
             Targets::Scores(scores) => {
                 let [rows, _] = outputs.dims();
                 let scores = TensorData::new(scores.clone(), [rows, 1]);
                 let scores = Tensor::<2>::from_data(scores, &self.model.device());
                 (outputs - scores).square().sum()
             }
-            // No gradient, yet a graph for the backward pass.
-            Targets::Unknown => outputs.sum().mul_scalar(0.0),
+            targets => self.cross_entropy(outputs, targets.classes()),
         }
     }
 
-    fn cross_entropy(&self, outputs: Tensor<2>, classes: &[i64]) -> Tensor<1> {
+    fn cross_entropy(&self, outputs: Tensor<2>, targets: &ClassTargets) -> Tensor<1> {
         let device = self.model.device();
-        let labelled = classes.iter().enumerate();
-        let (rows, classes): (Vec<i64>, Vec<i64>) = labelled
-            .filter(|(_, class)| **class != IGNORE_INDEX)
-            .map(|(row, class)| (row as i64, *class))
-            .unzip();
         let [all, width] = outputs.dims();
-        let labels = rows.len();
+        let labels = targets.rows.len();
         if labels == 0 {
+            // No gradient, yet a graph for the backward pass.
             return outputs.sum().mul_scalar(0.0);
         }
-        let integers = |values: Vec<i64>| {
-            Tensor::<1, Int>::from_data(TensorData::new(values, [labels]), &device)
+        let integers = |values: &[i64]| {
+            Tensor::<1, Int>::from_data(TensorData::new(values.to_vec(), [labels]), &device)
         };
         let outputs = if labels == all {
             outputs
         } else {
-            outputs.select(0, integers(rows))
+            outputs.select(0, integers(&targets.rows))
         };
         let weights = || (0..width).map(|class| self.weights.of(class) as f32);
         let options = CrossEntropy {
             label_smoothing: self.label_smoothing,
             class_weights: self.weights.values().map(|_| weights().collect()),
         };
-        loss_of_logits(outputs, integers(classes), &options).loss
+        loss_of_logits(outputs, integers(&targets.classes), &options).loss
     }
 }
 
 impl TrainStep for Classify {
-    type Input = MicroBatch<LabelledBatch>;
+    type Input = MicroBatch<Batch>;
     type Output = StepOutput;
 
-    fn step(&self, micro: MicroBatch<LabelledBatch>) -> TrainOutput<StepOutput> {
+    fn step(&self, micro: MicroBatch<Batch>) -> TrainOutput<StepOutput> {
         if !self.checkpoints_activations {
             return train_step(self, &self.model.device(), &micro, |batch| {
                 self.loss_sum(batch)
@@ -136,16 +130,16 @@ impl TrainStep for Classify {
         }
         let input = self.input(&micro.batch);
         checkpointed_step(self, &self.model, &input, &micro, |hidden| {
-            self.loss_from_outputs(self.model.head(hidden), &micro.batch)
+            self.loss_from_outputs(self.model.head(hidden), &micro.batch.targets)
         })
     }
 }
 
 impl InferenceStep for Classify {
-    type Input = MicroBatch<LabelledBatch>;
+    type Input = MicroBatch<Batch>;
     type Output = StepOutput;
 
-    fn step(&self, micro: MicroBatch<LabelledBatch>) -> StepOutput {
+    fn step(&self, micro: MicroBatch<Batch>) -> StepOutput {
         StepOutput {
             loss: self.loss_sum(&micro.batch).mul_scalar(micro.loss_scale),
         }

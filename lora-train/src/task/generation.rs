@@ -1,35 +1,34 @@
-//! Text out of a model, and how good it is.
+//! Generated texts and their scores.
 
 use crate::TrainError;
 use crate::data::ReferenceGroup;
 use crate::metric::{corpus_bleu, corpus_rouge_l};
-use lora_models::LoraModel;
-use lora_models::generate::{GenerationConfig, generate};
-use lora_models::gpt2::Gpt2LmHead;
+use lora_models::CausalLm;
+use lora_models::generate::{GenerationConfig, Generator};
 use lora_models::tokenizer::Tokenizer;
 use std::collections::BTreeMap;
 
-/// What a model wrote for a prompt.
+/// Text that a model generated for a prompt.
 #[derive(Clone, Debug)]
 pub struct GeneratedText {
-    /// The prompt.
+    /// Prompt.
     pub prompt: String,
-    /// What follows it, without the stop token, trimmed.
+    /// Continuation without the stop token, trimmed.
     pub text: String,
-    /// What others wrote for it.
+    /// Reference continuations.
     pub references: Vec<String>,
 }
 
-/// Generates for each group's prompt, `batch` at a time, shortest first so that little is padded.
-/// `progress` is told how many are done.
+/// Generates a text for each group's prompt, `batch` at a time, the shortest first for little padding. `progress` receives
+/// the number of finished prompts.
 ///
 /// # Errors
 /// If a prompt is empty or too long, or the device fails.
-pub fn generate_texts(
-    model: &Gpt2LmHead,
+pub fn generate_texts<M: CausalLm>(
+    model: &M,
     tokenizer: &Tokenizer,
     groups: &[ReferenceGroup],
-    config: &GenerationConfig,
+    config: GenerationConfig,
     batch: usize,
     mut progress: impl FnMut(usize),
 ) -> Result<Vec<GeneratedText>, TrainError> {
@@ -39,11 +38,12 @@ pub fn generate_texts(
         prompts.push((index, tokenizer.encode(&group.prompt)?));
     }
     prompts.sort_by_key(|(_, tokens)| tokens.len());
+    let mut generator = Generator::new(model, config, &device);
     let mut texts = vec![String::new(); groups.len()];
     let mut done = 0;
     for chunk in prompts.chunks(batch.max(1)) {
         let tokens: Vec<Vec<u32>> = chunk.iter().map(|(_, tokens)| tokens.clone()).collect();
-        let generated = generate(model, &tokens, config, &device)?;
+        let generated = generator.generate(&tokens)?;
         for ((index, _), output) in chunk.iter().zip(generated) {
             texts[*index] = tokenizer.decode(&output.tokens, true)?.trim().to_string();
         }
@@ -61,10 +61,10 @@ pub fn generate_texts(
         .collect())
 }
 
-/// BLEU and ROUGE-L of generated texts, by name.
+/// Computes BLEU and ROUGE-L of generated texts, by name.
 ///
 /// # Errors
-/// If there are none.
+/// If there are no texts.
 pub fn score_texts(texts: &[GeneratedText]) -> Result<BTreeMap<String, f64>, TrainError> {
     let hypotheses: Vec<&str> = texts.iter().map(|text| text.text.as_str()).collect();
     let references: Vec<Vec<&str>> = texts

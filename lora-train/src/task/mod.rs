@@ -1,11 +1,11 @@
-//! What is learned: a model, its loss and how it is judged.
+//! Tasks: a model with its loss and its scores.
 
 mod causal_lm;
 mod classify;
 mod generation;
 mod name;
 
-pub use causal_lm::{CausalLm, TokenScores};
+pub use causal_lm::{CausalLmTask, TokenScores};
 pub use classify::Classify;
 pub use generation::{GeneratedText, generate_texts, score_texts};
 pub use name::TaskName;

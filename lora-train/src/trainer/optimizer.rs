@@ -1,11 +1,11 @@
-//! `AdamW` with PyTorch's defaults; norm and scaling of all gradients together.
+//! AdamW with PyTorch's defaults; norm and scaling of all gradients together.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Options of `AdamW`. The defaults are PyTorch's, which differ from Burn's.
+/// Options of AdamW. The defaults are PyTorch's, which differ from Burn's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamW {
     /// β₁: decay of the running mean of the gradients.

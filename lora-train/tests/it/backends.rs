@@ -1,4 +1,4 @@
-//! Every backend that is compiled in computes what flex computes.
+//! Every backend that is compiled in gives the numbers of flex.
 //!
 //! Built with `--features ndarray,webgpu` this runs on a machine without a GPU, WebGPU through a
 //! software Vulkan. With flex alone there is nothing to compare, and the tests say so.
@@ -10,8 +10,8 @@ use lora_core::ops::{CrossEntropy, ScaledDotProduct, Segments, gelu_tanh, head_l
 use lora_core::{
     LoraConfig, LoraLinear, Quantization, QuantizeConfig, TargetModules, attach, quantize,
 };
-use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
+use lora_models::{LoraModel, Pretrained};
 use lora_train::device::{self, DeviceName};
 use lora_train::jobs::{TrainPlan, train};
 use lora_train::options::TrainOptions;
@@ -354,7 +354,7 @@ fn encoder(dir: &Path, kind: HeadKind, device: Device) -> [Vec<f32>; 2] {
     let config = LoraConfig::new(3)
         .with_alpha(5.0)
         .with_targets(TargetModules::regex(pattern));
-    let (model, _) = model.attach(&config).unwrap();
+    let (model, _) = model.attach(&config).unwrap().into_parts();
     // Factors of zero have no gradient on the other side.
     // Larger values make these narrow layers so sensitive that float32 itself is 1e-4 off.
     let fill = Fill::trained().with_salt(1.0).with_amplitude(0.05);

@@ -1,4 +1,4 @@
-//! A base that is not the one an adapter was trained on is said, or refused.
+//! An adapter on another base than its own: a warning, or an error.
 
 use crate::common::encoders::{self, classify, with_tokenizer};
 use crate::common::{fail, fixtures, lora, model, succeed, train};

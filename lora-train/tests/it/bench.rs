@@ -10,7 +10,7 @@ fn encoder(name: &str) -> PathBuf {
     fixtures.join("encoders").join(name)
 }
 
-/// The last line that a command prints, which is JSON.
+/// Runs a command and parses the JSON of its last line.
 fn last_line(command: &mut Command) -> Value {
     let output = command.arg("--json").output().unwrap();
     assert!(output.status.success(), "{command:?}\n{}", text(&output));

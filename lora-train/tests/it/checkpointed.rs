@@ -1,5 +1,4 @@
-//! Activations that are made again instead of kept: the same gradients in less memory, and dropout that drops the same
-//! twice.
+//! Activations that are computed again instead of kept: the same gradients and the same dropout in less memory.
 
 use crate::common;
 use crate::common::steps::{assert_same, step};
@@ -10,12 +9,10 @@ use lora_core::{LoraConfig, LoraInit, TargetModules};
 use lora_models::classifier::{Classifier, HeadKind};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::prefix::PrefixConfig;
-use lora_models::{LoraModel, ModelConfig, Preset};
-use lora_train::data::{
-    ClassWeights, Example, LabelledExample, Origin, Sample, SampleBatch, Target,
-};
+use lora_models::{LoraModel, ModelConfig, PrefixModel, Preset};
+use lora_train::data::{ClassWeights, Example, Origin, Sample, SampleBatch, Target};
 use lora_train::memory::{peak_allocated, restart_peak};
-use lora_train::task::{CausalLm, Classify};
+use lora_train::task::{CausalLmTask, Classify};
 use lora_train::trainer::MicroBatch;
 use std::path::Path;
 use test_support::process::passed_alone;
@@ -36,14 +33,11 @@ fn texts(vocab: usize) -> Vec<Example> {
         .collect()
 }
 
-fn labelled(vocab: usize) -> Vec<LabelledExample> {
-    let example = |(row, text): (usize, Example)| LabelledExample {
-        index: row,
-        tokens: text.tokens().to_vec(),
-        type_ids: vec![0; text.len()],
-        target: Target::Class(row % 2),
-        weight: 1.0,
-        origin: origin(),
+fn labelled(vocab: usize) -> Vec<Example> {
+    let example = |(row, text): (usize, Example)| {
+        let tokens = text.tokens().to_vec();
+        Example::with_target(row, tokens, Target::Class(row % 2), origin())
+            .with_type_ids(vec![0; text.len()])
     };
     texts(vocab).into_iter().enumerate().map(example).collect()
 }
@@ -83,7 +77,7 @@ fn gradients_of_a_gpt2_are_those_of_kept_activations() {
     let device = Device::flex().autodiff();
     let base = || Gpt2LmHead::init(&gpt2(0.0), 3, &device).unwrap();
     let names = TargetModules::names(["c_attn", "c_fc"]);
-    let adapted = |config: LoraConfig| base().attach(&config).unwrap().0;
+    let adapted = |config: LoraConfig| base().attach(&config).unwrap().into_module();
     let upper = LoraConfig {
         layers: Some(vec![2]),
         ..lora(names.clone())
@@ -101,7 +95,7 @@ fn gradients_of_a_gpt2_are_those_of_kept_activations() {
             prefix.with_prefix(&PrefixConfig::new(4)).unwrap(),
         ),
     ] {
-        let task = CausalLm::new(model, 0.1);
+        let task = CausalLmTask::new(model, 0.1);
         let micro = micro(&texts(61));
         let kept = step(&task, &micro);
         let again = step(&task.with_checkpointed_activations(true), &micro);
@@ -121,7 +115,10 @@ fn gradients_of_encoders_are_those_of_kept_activations() {
         let base = Classifier::init(&config, HeadKind::Sequence, 3, &device).unwrap();
         let lora = lora(TargetModules::AllLinear);
         for (what, model) in [
-            ("adapters", base.clone().attach(&lora).unwrap().0),
+            (
+                "adapters",
+                base.clone().attach(&lora).unwrap().into_module(),
+            ),
             ("all weights", base),
         ] {
             let task = Classify::new(model, 0.1, ClassWeights::default());
@@ -133,8 +130,7 @@ fn gradients_of_encoders_are_those_of_kept_activations() {
     }
 }
 
-/// A central difference along one direction of one factor says what the gradient says, so that the second run of a block
-/// dropped what the first did.
+/// The gradient equals a central difference, so that the second run of a block drops what the first did.
 #[test]
 fn dropout_drops_the_same_both_times() {
     if passed_alone("checkpointed::dropout_drops_the_same_both_times") {
@@ -143,12 +139,12 @@ fn dropout_drops_the_same_both_times() {
     let device = Device::flex().autodiff();
     let config = lora(TargetModules::names(["c_attn", "c_fc"])).with_dropout(0.3);
     let model = Gpt2LmHead::init(&gpt2(0.2), 3, &device).unwrap();
-    let (model, _) = model.attach(&config).unwrap();
+    let (model, _) = model.attach(&config).unwrap().into_parts();
     let micro = micro(&texts(61));
     let loss_at = |shift: f32| {
         let model = model.clone().map(&mut Shift(shift));
         step(
-            &CausalLm::new(model, 0.0).with_checkpointed_activations(true),
+            &CausalLmTask::new(model, 0.0).with_checkpointed_activations(true),
             &micro,
         )
     };
@@ -191,15 +187,15 @@ fn less_is_kept() {
     };
     config.vocab_size = 500;
     let model = Classifier::init(&config, HeadKind::Sequence, 3, &device).unwrap();
-    let (model, _) = model.attach(&lora(TargetModules::AllLinear)).unwrap();
-    let samples: Vec<LabelledExample> = (0..8)
-        .map(|row| LabelledExample {
-            index: row,
-            tokens: (0..128).map(|i| ((i * 7 + row) % 500) as u32).collect(),
-            type_ids: vec![0; 128],
-            target: Target::Class(row % 2),
-            weight: 1.0,
-            origin: origin(),
+    let (model, _) = model
+        .attach(&lora(TargetModules::AllLinear))
+        .unwrap()
+        .into_parts();
+    let samples: Vec<Example> = (0..8)
+        .map(|row| {
+            let tokens = (0..128).map(|i| ((i * 7 + row) % 500) as u32).collect();
+            Example::with_target(row, tokens, Target::Class(row % 2), origin())
+                .with_type_ids(vec![0; 128])
         })
         .collect();
     let micro = micro(&samples);

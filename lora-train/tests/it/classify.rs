@@ -1,13 +1,14 @@
 //! Encoders from the command line: train, evaluate, merge, resume, in every family.
 
 use crate::common::encoders::{
-    FAMILIES, classify, data, encoder, eval, evaluations, json_file, learn, lines, numbers,
-    outcome, same_metrics, train, with_tokenizer,
+    FAMILIES, classify, data, encoder, eval, evaluations, learn, lines, numbers, outcome,
+    same_metrics, train, with_tokenizer,
 };
 use crate::common::{adapter, lora, losses, succeed, tensors};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
+use test_support::tensors::json;
 
 fn same_logits(found: &Path, expected: &Path, tolerance: f64) {
     let (found, expected) = (lines(found), lines(expected));
@@ -47,10 +48,10 @@ fn every_family_trains_saves_its_head_evaluates_and_merges() {
             has(".pooler.dense.weight"),
             family.ends_with('2') || family == "deberta"
         );
-        let config = json_file(&run.join("adapter/config.json"));
+        let config = json(&run.join("adapter/config.json"));
         let labels = json!({"0": "contradiction", "1": "entailment", "2": "neutral"});
         assert_eq!(config["id2label"], labels, "{family}");
-        let config = json_file(&run.join("adapter/adapter_config.json"));
+        let config = json(&run.join("adapter/adapter_config.json"));
         assert_eq!(config["task_type"], "SEQ_CLS", "{family}");
 
         let (with_adapter, merged, own) = (at("a.jsonl"), at("m.jsonl"), at("o.jsonl"));
@@ -312,7 +313,7 @@ fn a_model_with_a_head_is_trained_further_with_the_classes_it_has() {
         output.contains("neutral, contradiction, entailment"),
         "{output}"
     );
-    let labels = json_file(&run.join("adapter/config.json"));
+    let labels = json(&run.join("adapter/config.json"));
     assert_eq!(labels["id2label"], object["id2label"]);
     // Without any training it is evaluated as it is.
     succeed(&mut eval(&model, &data("pairs.jsonl")));

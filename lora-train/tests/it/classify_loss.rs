@@ -4,32 +4,42 @@ use crate::common::encoders::classify;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_train::{InferenceStep, TrainStep};
-use lora_models::LoraModel;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::Labels;
+use lora_models::{LoraModel, Pretrained};
 use lora_train::data::{
-    ClassWeights, IGNORE_INDEX, LabelledBatch, LabelledExample, Origin, Sample, Target, Targets,
+    Batch, ClassTargets, ClassWeights, Example, Origin, Target, Targets, collate,
 };
 use lora_train::task::Classify;
 use lora_train::trainer::MicroBatch;
 
+/// Tag of a token that begins no word.
+const NONE: usize = usize::MAX;
+
 /// Three inputs of unequal length, of tokens that every vocabulary has.
-fn batch(targets: [Target; 3], weights: [f64; 3]) -> LabelledBatch {
+fn batch(targets: [Target; 3], weights: [f64; 3]) -> Batch {
     let lengths = [7usize, 4, 5];
-    let examples: Vec<LabelledExample> = (0..3)
-        .map(|row| LabelledExample {
-            index: row,
-            tokens: (0..lengths[row])
-                .map(|at| (6 + 37 * row + 11 * at) as u32)
-                .collect(),
-            type_ids: (0..lengths[row]).map(|at| u32::from(at > 2)).collect(),
-            target: targets[row].clone(),
-            weight: weights[row],
-            origin: Origin::new(std::path::Path::new("train.jsonl"), row + 1),
+    let examples: Vec<Example> = (0..3)
+        .map(|row| {
+            let tokens = (0..lengths[row]).map(|at| (6 + 37 * row + 11 * at) as u32);
+            let origin = Origin::new(std::path::Path::new("train.jsonl"), row + 1);
+            // Each token with a tag is a word of its own.
+            let (target, words) = match &targets[row] {
+                Target::Tags(tags) => {
+                    let word = |(at, &tag): (usize, &usize)| (tag != NONE).then_some(at as u32);
+                    let words = tags.iter().enumerate().map(word).collect();
+                    (Target::Tags(tags.clone()), words)
+                }
+                target => (target.clone(), vec![None; lengths[row]]),
+            };
+            Example::with_target(row, tokens.collect(), target, origin)
+                .with_type_ids((0..lengths[row]).map(|at| u32::from(at > 2)).collect())
+                .with_words(words)
+                .with_weight(weights[row])
         })
         .collect();
-    let references: Vec<&LabelledExample> = examples.iter().collect();
-    Sample::collate(&references, 0)
+    let references: Vec<&Example> = examples.iter().collect();
+    collate(&references, 0)
 }
 
 /// Models whose heads are far from even: a checkpoint that has one, or an adapter that brings it.
@@ -48,12 +58,12 @@ fn model(head: HeadKind, labels: Labels) -> Classifier {
     let (model, _) = Classifier::load(classify(base), &options, &device).unwrap();
     match adapter {
         None => model,
-        Some(adapter) => model.load_adapter(classify(adapter)).unwrap().0,
+        Some(adapter) => model.load_adapter(classify(adapter)).unwrap().into_module(),
     }
 }
 
 /// The loss of a task summed over the labels, where it trains and where it judges.
-fn found(task: &Classify, batch: &LabelledBatch) -> [f64; 2] {
+fn found(task: &Classify, batch: &Batch) -> [f64; 2] {
     let micro = || MicroBatch {
         batch: batch.clone(),
         loss_scale: 0.25,
@@ -65,12 +75,15 @@ fn found(task: &Classify, batch: &LabelledBatch) -> [f64; 2] {
 }
 
 /// `torch.nn.CrossEntropyLoss(weight, label_smoothing, reduction="sum")`, as its documentation has it.
-fn cross_entropy(rows: &[Vec<f32>], classes: &[i64], weights: &[f64], smoothing: f64) -> f64 {
+fn cross_entropy(
+    rows: &[Vec<f32>],
+    targets: &ClassTargets,
+    weights: &[f64],
+    smoothing: f64,
+) -> f64 {
     let mut sum = 0.0;
-    for (row, &class) in rows.iter().zip(classes) {
-        if class == IGNORE_INDEX {
-            continue;
-        }
+    for (&row, &class) in targets.rows.iter().zip(&targets.classes) {
+        let row = &rows[row as usize];
         let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
         let log_sum = row.iter().map(|x| x.exp()).sum::<f64>().ln();
         let class = class as usize;
@@ -121,7 +134,7 @@ fn classes_weigh_and_smooth_as_in_pytorch() {
 #[test]
 fn tokens_without_a_tag_and_padding_count_for_nothing() {
     let tags = |tags: &[i64]| {
-        let tag = |&tag: &i64| usize::try_from(tag).ok();
+        let tag = |&tag: &i64| usize::try_from(tag).unwrap_or(NONE);
         Target::Tags(tags.iter().map(tag).collect())
     };
     let batch = batch(
@@ -135,8 +148,9 @@ fn tokens_without_a_tag_and_padding_count_for_nothing() {
     let Targets::Classes(classes) = &batch.targets else {
         panic!("{:?}", batch.targets);
     };
-    assert_eq!(classes.len(), 21);
-    assert_eq!(classes.iter().filter(|&&c| c != IGNORE_INDEX).count(), 7);
+    assert_eq!(batch.batch * batch.seq, 21);
+    assert_eq!(classes.rows, [1, 2, 4, 5, 15, 16, 17]);
+    assert_eq!(classes.classes, [0, 3, 1, 2, 2, 2, 0]);
     let given = vec![0.2, 1.0, 3.0, 0.7, 1.5];
     let model = model(HeadKind::Token, Labels::numbered(5));
     let task = Classify::new(model, 0.3, ClassWeights::given(given.clone()));
@@ -148,9 +162,9 @@ fn tokens_without_a_tag_and_padding_count_for_nothing() {
 
 #[test]
 fn a_batch_without_a_tag_has_no_loss_and_still_a_gradient_of_nothing() {
-    let none = || Target::Tags(vec![None; 4]);
+    let none = || Target::Tags(vec![NONE; 4]);
     let batch = batch([none(), none(), none()], [0.0; 3]);
-    let nothing = vec![IGNORE_INDEX; batch.batch * batch.seq];
+    let nothing = ClassTargets::default();
     assert_eq!(batch.targets, Targets::Classes(nothing));
     let model = model(HeadKind::Token, Labels::numbered(5));
     let task = Classify::new(model, 0.1, ClassWeights::default());

@@ -14,15 +14,17 @@ fn follows_the_reference(case: &str, family: &str, file: &str, task: &str, label
     let start = classify(case).join("init");
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
-    let model = match full {
-        true => with_tokenizer(family, &start, dir.path()),
-        false => encoder(family, dir.path()),
+    let model = if full {
+        with_tokenizer(family, &start, dir.path())
+    } else {
+        encoder(family, dir.path())
     };
     let mut command = train(&model, &data(file), &out);
     command.args(["--task", task, "--no-shuffle"]);
-    match full {
-        true => command.arg("--full"),
-        false => command.arg("--adapter").arg(&start),
+    if full {
+        command.arg("--full")
+    } else {
+        command.arg("--adapter").arg(&start)
     };
     if let Some(labels) = labels {
         command.args(["--labels", labels]);
@@ -62,9 +64,10 @@ fn follows_the_reference(case: &str, family: &str, file: &str, task: &str, label
         }
         assert_eq!(found["tokens"], expected["tokens"], "{case}");
     }
-    let (folder, file) = match full {
-        true => ("model", "model.safetensors"),
-        false => ("adapter", "adapter_model.safetensors"),
+    let (folder, file) = if full {
+        ("model", "model.safetensors")
+    } else {
+        ("adapter", "adapter_model.safetensors")
     };
     same_tensors(
         case,

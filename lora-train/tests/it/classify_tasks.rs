@@ -1,14 +1,15 @@
-//! What encoders are trained for, from the command line: words, scores, GLUE, and predictions of each.
+//! Tasks of encoders from the command line: tags of words, scores, GLUE, and predictions of each.
 
 use crate::common::encoders::{
-    FAMILIES, data, encoder, eval, json_file, learn, lines, numbers, outcome, predict,
-    same_metrics, stdout, train,
+    FAMILIES, data, encoder, eval, learn, lines, numbers, outcome, predict, same_metrics, stdout,
+    train,
 };
 use crate::common::{adapter, fail, fixtures, lora, succeed};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Stdio;
+use test_support::tensors::json;
 
 #[test]
 fn words_are_tagged() {
@@ -38,7 +39,7 @@ fn words_are_tagged() {
         let outcome = outcome(command.arg(&tags));
         let loss = |when: &str| outcome[when]["loss"].as_f64().unwrap();
         assert!(loss("after") < loss("before"), "{family}: {outcome}");
-        let config = json_file(&run.join("adapter/adapter_config.json"));
+        let config = json(&run.join("adapter/adapter_config.json"));
         assert_eq!(config["task_type"], "TOKEN_CLS");
 
         // The task is told by the adapter.
@@ -291,7 +292,7 @@ fn tasks_of_glue_train_on_their_files_and_write_submissions() {
                     );
                 }
                 (_, class) => {
-                    let config = json_file(&run.join("adapter/config.json"));
+                    let config = json(&run.join("adapter/config.json"));
                     assert_eq!(&config["id2label"][answer], class);
                 }
             }

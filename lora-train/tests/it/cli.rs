@@ -1,4 +1,4 @@
-//! The program from the outside: what a user types, what comes out, what is refused.
+//! The program from the outside: arguments, output, and errors.
 
 use crate::common::{
     adapter, encoders, fail, fixtures, lora, losses, metrics, model, succeed, train,
@@ -72,13 +72,14 @@ fn a_run_leaves_what_it_promises_and_a_better_model() {
             .arg(data())
             .arg("--predictions")
             .arg(predictions);
-        match with_adapter {
-            true => command
+        if with_adapter {
+            command
                 .arg("--model")
                 .arg(model())
                 .arg("--adapter")
-                .arg(out.join("adapter")),
-            false => command.arg("--model").arg(out.join("merged")),
+                .arg(out.join("adapter"))
+        } else {
+            command.arg("--model").arg(out.join("merged"))
         };
         succeed(&mut command);
         let text = std::fs::read_to_string(predictions).unwrap();

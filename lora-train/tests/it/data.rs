@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use lora_models::tokenizer::Sequence;
 use lora_train::data::{
     Batch, BatchOrder, BatchPlan, Columns, Content, DataFormat, E2eTemplate, Encode,
-    EncodingOptions, Example, IGNORE_INDEX, MAX_LINE_BYTES, Record, SourceOptions, TextDocuments,
+    EncodingOptions, Example, MAX_LINE_BYTES, Record, SampleBatch, SourceOptions, TextDocuments,
     collate, concatenate_records, encode_records, group_references, read_records,
 };
 use lora_train::error::TrainError;
 use tempfile::TempDir;
+use test_support::random::Random;
 
 const EOS: u32 = 256;
 const PAD: u32 = 257;
@@ -19,6 +21,18 @@ struct Bytes;
 impl Encode for Bytes {
     fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
         Ok(text.bytes().map(u32::from).collect())
+    }
+
+    fn encode_inputs(
+        &self,
+        _: &[(&str, Option<&str>)],
+        _: usize,
+    ) -> Result<Vec<Sequence>, TrainError> {
+        unreachable!("texts of a language model are encoded in pieces")
+    }
+
+    fn encode_words(&self, _: &[&str], _: usize) -> Result<Sequence, TrainError> {
+        unreachable!("texts of a language model are encoded in pieces")
     }
 }
 
@@ -70,17 +84,19 @@ fn a_file_of_pairs_becomes_batches_that_learn_completions_and_eos_only() {
     let (examples, _) = encode_records(&records, &Bytes, Some(EOS), &options).unwrap();
     let batch = &batches(&examples, &plan(&examples, 2, BatchOrder::FileOrder), 0)[0];
 
-    let (none, eos, pad) = (IGNORE_INDEX, i64::from(EOS), i64::from(PAD));
+    let (eos, pad) = (i64::from(EOS), i64::from(PAD));
     assert_eq!((batch.batch, batch.seq), (2, 5));
     assert_eq!(
         batch.input_ids,
         [97, 98, 32, 99, eos, 100, eos, pad, pad, pad]
     );
-    assert_eq!(
-        batch.labels,
-        [none, none, 32, 99, eos, none, eos, none, none, none]
-    );
-    assert_eq!((batch.tokens, batch.label_tokens), (7, 4));
+    // Each label at its own position, one after that it is predicted at; the others have none.
+    let targets = batch.targets.classes();
+    let labels: Vec<(i64, i64)> = std::iter::zip(&targets.rows, &targets.classes)
+        .map(|(&row, &token)| (row + 1, token))
+        .collect();
+    assert_eq!(labels, [(2, 32), (3, 99), (4, eos), (6, eos)]);
+    assert_eq!((batch.tokens, batch.counted_tokens()), (7, 4));
     assert_eq!(batch.origins[1].line(), 3);
 }
 
@@ -210,16 +226,13 @@ fn a_line_without_end_is_refused_in_every_format() {
 fn noise_is_an_error_or_records_but_never_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let alphabet = b"\"\",\t||\n\r{}[]:\\a \xEF\xBB\xBF\xC3\xA9\xFFtext";
-    // A linear congruential generator: the same noise on every machine.
-    let mut state: u64 = 1;
+    let mut random = Random::new(1);
     for _ in 0..500 {
         let mut noise = b"text,prompt\n".to_vec();
-        noise.truncate((state % 13) as usize);
-        for _ in 0..state % 97 {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
-            noise.push(alphabet[(state >> 33) as usize % alphabet.len()]);
+        noise.truncate(random.below(13));
+        for _ in 0..random.below(97) {
+            noise.push(*random.choose(alphabet));
         }
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1) >> 1;
         let path = write(&folder, "noise.txt", &noise);
         for format in ["auto", "jsonl", "csv", "tsv", "e2e", "text"] {
             let options = SourceOptions {
@@ -252,7 +265,7 @@ fn every_token_to_learn_is_learned_once_an_epoch_whatever_the_order() {
         BatchOrder::GroupedByLength,
     ] {
         let batches = batches(&examples, &plan(&examples, 3, order), 1);
-        let learned: usize = batches.iter().map(|batch| batch.label_tokens).sum();
+        let learned: usize = batches.iter().map(SampleBatch::counted_tokens).sum();
         assert_eq!(learned, expected, "{order:?}");
         let mut indices: Vec<usize> = batches.iter().flat_map(|b| b.indices.clone()).collect();
         indices.sort_unstable();

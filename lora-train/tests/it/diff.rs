@@ -16,7 +16,7 @@ fn combined(name: &str) -> PathBuf {
     root().join("lora-core/tests/fixtures/combine").join(name)
 }
 
-/// Compares, insists on the exit code, and returns the JSON.
+/// Runs `lora diff`, asserts its exit code, and returns the JSON.
 fn diff(first: &Path, second: &Path, args: &[&str], code: i32) -> Value {
     let mut command = lora(["diff", "--json"]);
     let output = command.arg(first).arg(second).args(args).output().unwrap();

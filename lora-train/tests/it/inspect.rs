@@ -1,4 +1,4 @@
-//! What lies in files is described as it is, above all where it is odd.
+//! Descriptions of files tell the contents, and what is unusual in them.
 
 use crate::common::{fail, lora, model, succeed};
 use lora_train::tools::{InspectOptions, inspect};

@@ -1,11 +1,11 @@
-//! Integration tests, one module a subject, in one binary: linking Burn once a test file takes minutes.
+//! Integration tests: one module for each subject, all in one binary, since each binary links Burn again.
 #![recursion_limit = "256"]
 
 use hostile::fuzz::memory::Bounded;
 use lora_train::memory::Counting;
 
 /// Counts for the tests of memory, and limits what the tests of hostile files may allocate. These run in a process of their
-/// own, see `test_support::process::alone`.
+/// own, see [`passed_alone`](test_support::process::passed_alone).
 #[global_allocator]
 static ALLOCATOR: Bounded<Counting> = Bounded(Counting);
 

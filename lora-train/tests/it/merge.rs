@@ -1,13 +1,13 @@
-//! `lora merge --verify`: what is written says what the base with its adapter says, or is not written.
+//! `lora merge --verify`: a merged model has the outputs of the base with its adapter, or is not written.
 
 use crate::common::encoders::{classify, data, learn, with_tokenizer};
 use crate::common::{fail, lora, model, succeed};
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
-use lora_core::{LoraConfig, LoraInit, TargetModules};
-use lora_models::LoraModel;
+use lora_core::{Adapted, LoraConfig, LoraInit, TargetModules};
 use lora_models::checkpoint::{Checkpoint, DType, ExportDType};
 use lora_models::gpt2::Gpt2LmHead;
+use lora_models::{LoadOptions, LoraModel, Pretrained, SaveAdapter};
 use lora_train::TrainError;
 use lora_train::device::DeviceName;
 use lora_train::jobs::{MergeOptions, MergeSummary, VerifyOptions, merge};
@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 
 /// An adapter of random factors on the fixture model.
 fn adapter(targets: &[&str], alpha: f64, dora: bool, dir: &Path) -> PathBuf {
-    let (model, _) = Gpt2LmHead::load(model(), &Device::flex()).unwrap();
+    let (model, _) = Gpt2LmHead::load(model(), &LoadOptions::default(), &Device::flex()).unwrap();
     let config = LoraConfig::new(3)
         .with_alpha(alpha)
         .with_dora(dora)
         .with_init(LoraInit::Random)
         .with_targets(TargetModules::names(targets.to_vec()));
-    let (model, report) = model.attach(&config).unwrap();
+    let (model, report) = model.attach(&config).unwrap().into_parts();
     let path = dir.join("adapter");
-    model
-        .save_adapter(&report, &path, None, Overwrite::Replace)
+    Adapted::from_parts(model.clone(), report.clone())
+        .save_adapter(&path, None, Overwrite::Replace)
         .unwrap();
     path
 }

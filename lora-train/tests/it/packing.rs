@@ -8,7 +8,7 @@ use lora_models::LoraModel;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_train::data::{Batch, Example, Origin, SampleBatch, collate, pack};
 use lora_train::options::TrainOptions;
-use lora_train::task::CausalLm;
+use lora_train::task::CausalLmTask;
 use lora_train::trainer::MicroBatch;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +37,7 @@ fn micro(batch: Batch) -> MicroBatch<Batch> {
 }
 
 /// An adapted model, without dropout: that draws by the place in the batch.
-fn task() -> CausalLm {
+fn task() -> CausalLmTask<Gpt2LmHead> {
     let config = Gpt2Config {
         vocab_size: VOCAB,
         n_positions: 24,
@@ -55,7 +55,7 @@ fn task() -> CausalLm {
         .with_targets(TargetModules::names(["wte", "c_attn", "c_fc"]));
     let device = Device::flex().autodiff();
     let model = Gpt2LmHead::init(&config, 3, &device).unwrap();
-    CausalLm::new(model.attach(&lora).unwrap().0, 0.1)
+    CausalLmTask::new(model.attach(&lora).unwrap().into_module(), 0.1)
 }
 
 #[test]

@@ -2,11 +2,7 @@
 
 use crate::common::{adapter, fixtures, metrics, succeed, train};
 use lora_train::trainer::{Schedule, ScheduleKind};
-use serde_json::Value;
-
-fn json(name: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(fixtures().join(name)).unwrap()).unwrap()
-}
+use test_support::tensors::json;
 
 /// Accumulation over unequal batches, clipping, warm-up and linear decay, weight decay, truncation
 /// and several epochs, all in one.
@@ -37,7 +33,7 @@ fn twenty_steps_give_pefts_losses_norms_and_adapter() {
     command.arg("--no-shuffle");
     succeed(&mut command);
 
-    let expected = json("train20/expected.json");
+    let expected = json(&fixtures().join("train20/expected.json"));
     let steps = metrics(dir.path());
     assert_eq!(steps.len(), 20);
     for (found, expected) in steps.iter().zip(expected["steps"].as_array().unwrap()) {
@@ -71,7 +67,7 @@ fn twenty_steps_give_pefts_losses_norms_and_adapter() {
 
 #[test]
 fn schedules_are_those_of_transformers() {
-    for case in json("schedule.json").as_array().unwrap() {
+    for case in json(&fixtures().join("schedule.json")).as_array().unwrap() {
         let kind = match case["schedule"].as_str().unwrap() {
             "linear" => ScheduleKind::Linear,
             "cosine" => ScheduleKind::Cosine,

@@ -1,8 +1,8 @@
-//! What is said of a run before it runs, and what it takes then.
+//! Forecasts of a run's memory and time against measured ones.
 
 use crate::common;
 use burn::tensor::Device;
-use lora_models::Preset;
+use lora_models::{Preset, Pretrained};
 use lora_train::device::DeviceName;
 use lora_train::memory::peak_allocated;
 use lora_train::tools::bench::{
@@ -177,9 +177,10 @@ fn loading_reads_what_is_there() {
         ..LoadOptions::default()
     })
     .unwrap();
-    let model = lora_models::gpt2::Gpt2LmHead::load(common::model(), &Device::flex())
-        .unwrap()
-        .0;
+    let model =
+        lora_models::gpt2::Gpt2LmHead::load(common::model(), &Default::default(), &Device::flex())
+            .unwrap()
+            .0;
     let parameters = burn::module::Module::num_params(&model);
     assert_eq!(report.more["parameters"], parameters as f64);
     assert!(report.median_s > 0.0);

@@ -5,13 +5,11 @@ use crate::common::{adapter, fail, fixtures, lora, losses, metrics, model, succe
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use test_support::compare::assert_within;
+use test_support::tensors::json;
 
 fn data() -> PathBuf {
     fixtures().join("train20/train.jsonl")
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 fn config(dir: &Path) -> Value {
@@ -36,13 +34,6 @@ fn example_losses(model: &Path, adapter: Option<&Path>, file: &Path) -> Vec<f64>
                 .unwrap()
         })
         .collect()
-}
-
-fn assert_near(found: &[f64], expected: &[f64], tolerance: f64, what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (f, e) in found.iter().zip(expected) {
-        assert!((f - e).abs() < tolerance, "{what}: {f} is not {e}");
-    }
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -163,7 +154,7 @@ fn a_prefix_trains_alone_and_beside_every_kind() {
         let merged = out.join("merged");
         assert!(text.contains("of the merged model"), "{text}");
         let both = example_losses(&merged, Some(&merged.join("prefix")), &dir.path().join("m"));
-        assert_near(&both, &with, 1e-4, &what);
+        assert_within(&both, &with, |_| 1e-4, &what);
         let without = example_losses(&merged, None, &dir.path().join("m"));
         assert!((mean(&without) - mean(&with)).abs() > 1e-2, "{what}");
     }
@@ -197,7 +188,7 @@ fn a_merge_takes_lora_and_leaves_the_prefix_beside() {
         Some(&out.join("prefix")),
         &dir.path().join("merged.jsonl"),
     );
-    assert_near(&merged, &with, 1e-4, "merged");
+    assert_within(&merged, &with, |_| 1e-4, "merged");
     fail(&mut merge(&both, &out), 1, &["already exists"]);
     assert!(out.join("prefix").exists());
     succeed(merge(&both, &out).arg("--overwrite"));

@@ -9,8 +9,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 use lora_core::{LoraConfig, LoraInit, Quantization, QuantizeConfig, TargetModules, merge};
-use lora_models::LoraModel;
 use lora_models::gpt2::Gpt2LmHead;
+use lora_models::{LoadOptions, LoraModel, Pretrained};
 use lora_train::trainer::AdamW;
 use std::path::{Path, PathBuf};
 
@@ -217,7 +217,7 @@ fn trajectory(model: Gpt2LmHead, device: &Device) -> Vec<f32> {
         .with_alpha(5.0)
         .with_init(LoraInit::Random)
         .with_targets(TargetModules::names(["c_attn", "c_fc"]));
-    let (mut model, _) = model.attach(&lora).unwrap();
+    let (mut model, _) = model.attach(&lora).unwrap().into_parts();
     let mut optimizer = AdamW::default().init(&model);
     let ids = Tensor::<1, Int>::arange(0..22, device) * 13 + 5;
     let ids = ids.reshape([2, 11]);
@@ -240,7 +240,11 @@ fn trajectory(model: Gpt2LmHead, device: &Device) -> Vec<f32> {
 fn losses_are_those_over_the_dequantised_weights() {
     let device = Device::flex().autodiff();
     for quantization in Quantization::ALL {
-        let load = || Gpt2LmHead::load(model(), &device).unwrap().0;
+        let load = || {
+            Gpt2LmHead::load(model(), &LoadOptions::default(), &device)
+                .unwrap()
+                .0
+        };
         let (packed, _) = load().quantize(&QuantizeConfig::new(quantization)).unwrap();
         let dense = merge(packed.clone()).into_module();
         assert_eq!(dense.num_params(), load().num_params());

@@ -1,4 +1,4 @@
-//! Runs that are cut off go on as if they had not been.
+//! Runs that were interrupted and resumed equal those that were not.
 
 use crate::common::{adapter, fail, fixtures, losses, metrics, succeed, text, train};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ fn data() -> PathBuf {
     fixtures().join("train20/train.jsonl")
 }
 
-/// What is trained.
+/// Options that choose the parameters to train.
 const ADAPTER: &[&str] = &["--rank", "3", "--alpha", "5", "--dropout", "0.2"];
 const ALL_WEIGHTS: &[&str] = &["--full"];
 

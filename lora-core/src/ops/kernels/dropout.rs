@@ -83,7 +83,7 @@ pub(in crate::ops) fn dropout_in_place(values: &mut [f32], probability: f64, see
     });
 }
 
-/// MurmurHash3's 32-bit finalizer.
+/// Finalizer of the 32-bit `MurmurHash3`.
 #[inline(always)]
 fn mix(mut hash: u32) -> u32 {
     hash ^= hash >> 16;

@@ -9,7 +9,7 @@ use test_support::tensors::{host, transpose};
 /// Values and shapes by name.
 type ByName = BTreeMap<String, (Vec<f32>, Vec<usize>)>;
 
-/// The gradient of everything that trains; nothing else has one.
+/// Returns the gradient of every trained parameter, and asserts that no other has one.
 pub fn file_gradients<M: Module>(model: &M, report: &AttachReport, grads: &Gradients) -> ByName {
     let mut gradients = FileGradients {
         path: Vec::new(),
@@ -21,7 +21,7 @@ pub fn file_gradients<M: Module>(model: &M, report: &AttachReport, grads: &Gradi
     gradients.found
 }
 
-/// PEFT's names of all that trains, and whether it lies the other way round in the file, by path.
+/// Returns PEFT's name of every trained parameter, and true if its file has it transposed, by path.
 pub fn trainable(report: &AttachReport) -> BTreeMap<String, (String, bool)> {
     let mut names = BTreeMap::new();
     for adapted in &report.modules {

@@ -1,4 +1,4 @@
-//! What the tests of the encoders share: fixtures, batches, comparisons.
+//! Fixtures and batches of the encoders' tests.
 
 pub mod gradients;
 
@@ -6,6 +6,7 @@ use crate::common::fixture;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::log_softmax};
 use lora_models::checkpoint::{Checkpoint, LoadReport, SafetensorsExport};
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
+use lora_models::{LoraTargets, Pretrained};
 use std::path::PathBuf;
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, host, json};
@@ -68,7 +69,7 @@ pub fn adapter(name: &str) -> PathBuf {
     encoder("adapters").join(name)
 }
 
-/// What PEFT computes with an adapter.
+/// Reads the values that PEFT computes with an adapter.
 pub fn expected_of_adapter(name: &str) -> Tensors {
     Tensors::open(encoder("adapters").join(format!("{name}.safetensors")))
 }
@@ -81,9 +82,10 @@ pub fn expected(name: &str) -> Tensors {
 /// The options that a fixture is loaded with.
 pub fn options(name: &str) -> ClassifierOptions {
     ClassifierOptions {
-        head: match name.ends_with("_tok") {
-            true => HeadKind::Token,
-            false => HeadKind::Sequence,
+        head: if name.ends_with("_tok") {
+            HeadKind::Token
+        } else {
+            HeadKind::Sequence
         },
         ..ClassifierOptions::default()
     }
@@ -106,7 +108,7 @@ pub struct Batch {
     pub ids: Tensor<2, Int>,
     pub mask: Tensor<2, Bool>,
     pub type_ids: Tensor<2, Int>,
-    /// Which tokens are no padding, row after row.
+    /// True for tokens that are not padding, row-major.
     pub real: Vec<bool>,
 }
 
@@ -202,7 +204,7 @@ pub fn loss(logits: Tensor<2>, tensors: &Tensors, is_score: bool) -> Tensor<1> {
 
 /// The logits of a model on the batch of a fixture.
 pub fn logits_on(model: &Classifier, name: &str) -> Vec<f32> {
-    let device = lora_models::LoraModel::device(model);
+    let device = model.device();
     host(Batch::of_model(name, &device).logits(model))
 }
 

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const NEW_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 
-/// What goes wrong with the next content that is asked for.
+/// Fault of the next response with content.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// The connection ends after so many bytes.
@@ -21,7 +21,7 @@ pub enum Fault {
     WholeFile,
     /// A range comes that begins one byte earlier.
     OtherRange,
-    /// 416.
+    /// The answer is 416, range not satisfiable.
     RangeRefused,
     /// The last byte is missing, and the length says so.
     Shorter,
@@ -41,13 +41,13 @@ pub struct Repo {
     pub old_id: Option<String>,
     pub commit: String,
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Who asks without it is answered 401.
+    /// Token without which requests are answered with 401.
     pub token: Option<String>,
-    /// Whether its files are for those who were granted access.
+    /// True if the files need granted access.
     pub gated: bool,
-    /// Given instead of each file's own.
+    /// ETag of all files in place of their own.
     pub etag: Option<String>,
-    /// Whether all is answered 503.
+    /// True if all requests are answered with 503.
     pub down: bool,
 }
 
@@ -109,7 +109,7 @@ struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
-    /// How much of the body is sent.
+    /// Bytes of the body to send.
     sent: usize,
 }
 
@@ -230,17 +230,17 @@ impl Hub {
         }
     }
 
-    /// With a slash at its end, as people write it.
+    /// Returns the address, with a slash at its end, as people write it.
     pub fn url(&self) -> String {
         format!("http://{}/", self.server.address)
     }
 
-    /// Another state of the model.
+    /// Replaces the state of the model.
     pub fn serve(&self, repo: Repo) {
         *self.shared.repo.lock().unwrap() = repo;
     }
 
-    /// What goes wrong with the next contents that are asked for, one each.
+    /// Sets the faults of the next responses with content, one each.
     pub fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
         self.shared.faults.lock().unwrap().extend(faults);
     }
@@ -249,29 +249,29 @@ impl Hub {
         *self.shared.log.lock().unwrap() = Log::default();
     }
 
-    /// What the server was asked, method and path.
+    /// Returns method and path of each request to the server.
     pub fn requests(&self) -> Vec<String> {
         self.shared.log.lock().unwrap().requests.clone()
     }
 
-    /// The authorization that each request to the server had.
+    /// Returns the authorization of each request to the server.
     pub fn tokens(&self) -> Vec<Option<String>> {
         self.shared.log.lock().unwrap().tokens.clone()
     }
 
-    /// The authorization that each request to the storage had.
+    /// Returns the authorization of each request to the storage.
     pub fn storage_tokens(&self) -> Vec<Option<String>> {
         self.shared.log.lock().unwrap().storage_tokens.clone()
     }
 
-    /// Where each request to the storage wanted to begin.
+    /// Returns the first byte that each request to the storage asked for.
     pub fn ranges(&self) -> Vec<Option<usize>> {
         self.shared.log.lock().unwrap().ranges.clone()
     }
 }
 
 impl Shared {
-    /// What the server answers.
+    /// Answers a request to the server.
     fn answer(&self, request: &Request, storage: &str) -> Reply {
         let repo = self.repo.lock().unwrap().clone();
         let token = request.headers.get("authorization").cloned();
@@ -344,7 +344,7 @@ impl Shared {
         }
     }
 
-    /// What the storage answers.
+    /// Answers a request to the storage.
     fn content(&self, request: &Request) -> Reply {
         {
             let mut log = self.log.lock().unwrap();

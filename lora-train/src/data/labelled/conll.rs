@@ -1,35 +1,38 @@
-//! CoNLL's columns: a word a line, with blank lines between sentences.
+//! Columns of CoNLL: a word a line, with blank lines between sentences.
 //!
 //! ```text
 //! EU NNP B-NP B-ORG
 //! rejects VBZ B-VP O
 //! ```
 //!
-//! The first column is the word and the last its label; with one column alone there are no labels.
+//! The first column is the word and the last its label. A file with one column has no labels.
 //! Columns are separated by tabs, if the first line has any, or by spaces.
 
 use std::path::{Path, PathBuf};
 
-use crate::data::Origin;
 use crate::data::lines::{Lines, MAX_LINE_BYTES, is_blank};
+use crate::data::record::Origin;
 use crate::error::TrainError;
 
-/// What begins the line that separates documents in the files of CoNLL 2003.
+/// Start of the line that separates documents in the files of CoNLL 2003.
 const DOCUMENT: &str = "-DOCSTART-";
 
-/// The words of a sentence and its labels as the file has them.
+/// Sentence as the file has it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sentence {
+    /// Words.
     pub(super) words: Vec<String>,
-    /// None, or as many as words.
+    /// Label of each word; empty for a sentence without labels.
     pub(super) labels: Vec<String>,
+    /// Name of the adapter, where the file names one.
+    pub(super) adapter: Option<String>,
 }
 
-/// Reads a file sentence by sentence.
+/// Reader of a file sentence by sentence.
 pub(super) struct Sentences {
     lines: Lines,
     path: PathBuf,
-    /// What separates the columns, and how many there are.
+    /// Separator of the columns, and their number.
     columns: Option<(char, usize)>,
 }
 
@@ -43,7 +46,7 @@ impl Sentences {
         })
     }
 
-    /// The next sentence, and where it begins; `None` at the end of the file.
+    /// Returns the next sentence, with its first line; `None` at the end of the file.
     ///
     /// # Errors
     /// [`TrainError::DataLine`] for a line without the columns of the first one, a sentence that is
@@ -76,8 +79,8 @@ impl Sentences {
     }
 }
 
-/// The word on a line and, if there are several columns, its label. The first line of a file says
-/// what the columns are.
+/// Splits a line into the word and, if there are several columns, its label. The first line of a file
+/// sets the columns.
 fn split<'a>(
     line: &'a str,
     columns: &mut Option<(char, usize)>,
@@ -130,6 +133,7 @@ mod tests {
         Sentence {
             words: strings(words),
             labels: strings(labels),
+            adapter: None,
         }
     }
 

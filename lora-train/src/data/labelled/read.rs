@@ -1,60 +1,60 @@
-//! Reading a file of labelled records.
+//! Reading a file of records with labels.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::classes::{Classes, raw_label};
-use super::columns::LabelledColumns;
-use super::glue::GlueTask;
-use super::label_set::LabelSet;
-use super::record::{Label, LabelKind, LabelledRecord, ReadReport, Unlabelled};
-use super::row_plan::Plan;
-use super::table::{Column, Row, Table};
+use super::report::ReadReport;
+use super::words;
+use crate::data::columns::Columns;
+use crate::data::format::DataFormat;
+use crate::data::glue::GlueTask;
+use crate::data::jsonl;
+use crate::data::labels::{Classes, LabelKind, LabelSet, Unlabelled, raw_label};
 use crate::data::lines::is_blank;
-use crate::data::{DataFormat, jsonl};
+use crate::data::record::{Content, Label, Record};
+use crate::data::row_layout::RowLayout;
+use crate::data::table::{Headerless, Row, Table};
 use crate::error::TrainError;
 
-/// What the columns of a file are, and what its labels mean.
+/// Columns of a file, and the meaning of its labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelledLayout {
-    /// A file of a task of GLUE, as GLUE, the authors of the data set or the `datasets` library
-    /// write it; its columns tell.
+    /// File of a task of GLUE, as GLUE, the authors of the data set or the `datasets` library
+    /// write it. The reader detects which from the columns.
     Glue(GlueTask),
-    /// Any other file.
+    /// Any other file of texts or pairs of texts.
     Own {
-        /// What its columns are called.
-        columns: LabelledColumns,
-        /// What kind of label it holds.
+        /// Names of the columns.
+        columns: Columns,
+        /// Kind of the labels.
         kind: LabelKind,
     },
+    /// Sentences of words with a class for each word.
+    Words(Columns),
 }
 
 impl Default for LabelledLayout {
     fn default() -> Self {
         Self::Own {
-            columns: LabelledColumns::default(),
+            columns: Columns::default(),
             kind: LabelKind::default(),
         }
     }
 }
 
-/// How to read a file of labelled records.
+/// Options for reading a file of records with labels.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelledSource<'a> {
-    /// Its columns and labels.
-    pub layout: &'a LabelledLayout,
-    /// Its format: JSON Lines, CSV or TSV.
-    pub format: DataFormat,
-    /// The classes: to evaluate or predict, those of the model. Without, they are the task's own,
-    /// or for one's own data those that the file has.
-    pub labels: Option<&'a LabelSet>,
-    /// What becomes of records without a label.
-    pub unlabelled: Unlabelled,
+    layout: &'a LabelledLayout,
+    format: DataFormat,
+    labels: Option<&'a LabelSet>,
+    unlabelled: Unlabelled,
+    adapter: Option<&'a str>,
 }
 
 impl<'a> LabelledSource<'a> {
-    /// Reads to train: the format told by itself, the classes the task's or the file's own, a label
+    /// Creates the options to train: a detected format, the classes of the task or of the file, and a label
     /// for every record.
     pub fn new(layout: &'a LabelledLayout) -> Self {
         Self {
@@ -62,67 +62,101 @@ impl<'a> LabelledSource<'a> {
             format: DataFormat::Auto,
             labels: None,
             unlabelled: Unlabelled::Refuse,
+            adapter: None,
         }
     }
 
-    /// The classes of the records.
+    /// Sets the classes: to evaluate or predict, those of the model. Without, they are those of the task or of the file.
     pub fn with_labels(self, labels: Option<&'a LabelSet>) -> Self {
         Self { labels, ..self }
     }
 
-    /// The file's format.
+    /// Sets the format of the file: JSON Lines, CSV or TSV; for words JSON Lines or plain text.
     pub fn with_format(self, format: DataFormat) -> Self {
         Self { format, ..self }
     }
 
-    /// What becomes of records without a label.
+    /// Sets the treatment of records without a label.
     pub fn with_unlabelled(self, unlabelled: Unlabelled) -> Self {
         Self { unlabelled, ..self }
     }
+
+    /// Sets the column or key of the name of the record's adapter, which may be missing.
+    pub fn with_adapter_column(self, adapter: Option<&'a str>) -> Self {
+        Self { adapter, ..self }
+    }
 }
 
-/// The records of a file.
+/// Records of a file with labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelledData {
-    /// The records, in the order of the file.
-    pub records: Vec<LabelledRecord>,
-    /// The classes; `None` for scores, and for own data of which nothing is labelled.
+    /// Records, in the order of the file.
+    pub records: Vec<Record>,
+    /// Classes; `None` for scores, and for a file without labels if none are given.
     pub labels: Option<LabelSet>,
-    /// What was read, and what was left out.
+    /// Counts of the records read and left out.
     pub report: ReadReport,
 }
 
-/// How the labels are read.
-enum Reader {
+impl LabelledData {
+    /// Changes the classes to another set that has each of their names. Returns false, and changes nothing, if it lacks
+    /// one.
+    pub(crate) fn relabel(&mut self, labels: LabelSet) -> bool {
+        let names = self.labels.as_ref().map_or(&[][..], LabelSet::names);
+        let mapping: Option<Vec<usize>> = names.iter().map(|name| labels.index(name)).collect();
+        let Some(mapping) = mapping.filter(|mapping| !mapping.is_empty()) else {
+            return false;
+        };
+        map_classes(&mut self.records, &mapping);
+        self.labels = Some(labels);
+        true
+    }
+}
+
+/// Replaces each class by its entry in `mapping`.
+pub(super) fn map_classes(records: &mut [Record], mapping: &[usize]) {
+    let labels = records
+        .iter_mut()
+        .filter_map(|record| record.label.as_mut());
+    for class in labels.flat_map(Label::classes_mut) {
+        *class = mapping[*class];
+    }
+}
+
+/// Reader of the labels of a file.
+enum LabelReader {
     Classes(Classes),
     /// Scores of any size.
     Scores,
-    /// Scores from 0 to 5, where -1 means that there is none.
+    /// Scores from 0 to 5, where -1 stands for no label.
     Stsb,
 }
 
 /// Reads every record of the file at `path`, in the file's order.
 ///
-/// Labels are class names or indices, or scores. Classes that are gathered from the file are put
-/// in the order of `run_glue.py` of transformers: numbers by value, names by code point. Pass the
+/// Labels are class names or indices, or scores. Classes that are gathered from the file have
+/// the order of `run_glue.py` and `run_ner.py` of transformers: numbers by value, names by code point. Pass the
 /// [`LabelSet`] of the training data to read evaluation data, so that both mean the same by a
 /// class.
 ///
-/// The file is read as hostile input: lines, columns and classes are bounded.
+/// Words come from JSON Lines, or from the columns of CoNLL ([`DataFormat::PlainText`]), where lines that begin with
+/// `-DOCSTART-` are left out.
+///
+/// The reader expects hostile input: lines, columns and classes are bounded.
 ///
 /// # Errors
 /// - [`TrainError::Io`] if the file cannot be read;
 /// - [`TrainError::DataLine`] for the first row that is malformed, or whose label is missing,
-///   unknown or out of range;
+///   unknown or out of range; for the first sentence without words, or without as many labels;
 /// - [`TrainError::Column`] or [`TrainError::DataFormat`] if the columns are not those expected, or
-///   the format cannot be told;
+///   the format is not detected;
 /// - [`TrainError::DataEmpty`] if there is no record;
 /// - [`TrainError::Config`] if the options contradict each other, or the labels that are given are
 ///   not those of the task.
 ///
 /// # Examples
 /// ```
-/// use lora_train::data::{Label, LabelledLayout, LabelledSource, read_labelled};
+/// use lora_train::data::{Content, Label, LabelledLayout, LabelledSource, read_labelled};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let folder = tempfile::tempdir()?;
@@ -132,33 +166,104 @@ enum Reader {
 /// let layout = LabelledLayout::default();
 /// let data = read_labelled(&path, &LabelledSource::new(&layout))?;
 /// assert_eq!(data.labels.unwrap().names(), ["bad", "good"]);
-/// assert_eq!(data.records[1].first, "no, never");
+/// assert_eq!(data.records[1].content, Content::Text { text: "no, never".into() });
 /// assert_eq!(data.records[1].label, Some(Label::Class(0)));
+///
+/// let path = folder.path().join("train.conll");
+/// std::fs::write(&path, "Ada B-PER\nwrote O\n\nIn O\nParis B-LOC\n")?;
+/// let layout = LabelledLayout::Words(Default::default());
+/// let data = read_labelled(&path, &LabelledSource::new(&layout))?;
+/// assert_eq!(data.labels.unwrap().names(), ["B-LOC", "B-PER", "O"]);
+/// assert_eq!(data.records[1].content.words(), ["In", "Paris"]);
+/// assert_eq!(data.records[1].label, Some(Label::Tags(vec![2, 0])));
 /// # Ok(())
 /// # }
 /// ```
 pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledData, TrainError> {
-    let mut reader = Reader::of(source)?;
-    let headerless = |row: &[String]| match source.layout {
-        LabelledLayout::Glue(task) => task.headerless(row),
-        LabelledLayout::Own { .. } => None,
-    };
-    let Some(mut table) = Table::open(path, source.format, &headerless)? else {
+    match source.layout {
+        LabelledLayout::Words(columns) => {
+            columns.validate_words()?;
+            let classes = Classes::new(source.labels);
+            let format = source.format.resolve_words(path)?;
+            words::read(
+                path,
+                format,
+                columns,
+                source.adapter,
+                classes,
+                source.unlabelled,
+            )
+        }
+        LabelledLayout::Own { columns, kind } => {
+            columns.validate_labelled()?;
+            let labels = match (kind, source.labels) {
+                (LabelKind::Classes, labels) => LabelReader::Classes(Classes::new(labels)),
+                (LabelKind::Score, None) => LabelReader::Scores,
+                (LabelKind::Score, Some(_)) => {
+                    return Err(TrainError::config(
+                        "labels",
+                        "scores have no names; name no labels, or choose classes",
+                    ));
+                }
+            };
+            let data = read_texts(path, source, labels, &|_| None, |table| {
+                columns.row_layout(table, source.unlabelled)
+            })?;
+            let is_pair = |record: &Record| matches!(record.content, Content::Pair { .. });
+            match &columns.pair {
+                Some(pair) if !data.records.iter().any(is_pair) => Err(TrainError::data_format(
+                    path,
+                    format!("no record has the second text of a pair in `{pair}`"),
+                )),
+                _ => Ok(data),
+            }
+        }
+        LabelledLayout::Glue(task) => {
+            let mapping = source.labels.map(|model| task.class_mapping(model));
+            let mapping = mapping.transpose()?;
+            let labels = match task.labels() {
+                Some(labels) => LabelReader::Classes(Classes::Known(labels)),
+                None => LabelReader::Stsb,
+            };
+            let headerless = |row: &[String]| task.headerless(row);
+            let mut data = read_texts(path, source, labels, &headerless, |table| {
+                task.row_layout(table, source.unlabelled)
+            })?;
+            if let Some(mapping) = mapping {
+                map_classes(&mut data.records, &mapping);
+                data.labels = source.labels.cloned();
+            }
+            Ok(data)
+        }
+    }
+}
+
+/// Reads texts or pairs from a table.
+fn read_texts<'a>(
+    path: &Path,
+    source: &LabelledSource<'a>,
+    mut labels: LabelReader,
+    headerless: Headerless,
+    row_layout: impl FnOnce(&mut Table) -> Result<RowLayout<'a>, TrainError>,
+) -> Result<LabelledData, TrainError> {
+    let format = source.format.resolve_table(path)?;
+    let Some(mut table) = Table::open(path, format, headerless)? else {
         return Err(TrainError::data_empty(path, "it has no record"));
     };
-    let plan = match source.layout {
-        LabelledLayout::Glue(task) => task.plan(&mut table, source.unlabelled)?,
-        LabelledLayout::Own { columns, .. } => columns.plan(&table, source.unlabelled)?,
+    let layout = row_layout(&mut table)?;
+    let adapter = match source.adapter {
+        Some(adapter) => table.optional(adapter)?,
+        None => None,
     };
-
     let mut records = Vec::new();
     let mut report = ReadReport::default();
-    while let Some(row) = table.next_row()? {
+    while let Some(mut row) = table.next_row()? {
         let line = row.origin.line();
-        let record = plan
-            .record(row, &mut reader, &mut report, source.unlabelled)
-            .map_err(|message| TrainError::data_line(path, line, message))?;
-        records.extend(record);
+        let refuse = |message| TrainError::data_line(path, line, message);
+        let adapter = row.take_name(adapter).map_err(refuse)?;
+        let record = record(row, &layout, &mut labels, &mut report, source.unlabelled);
+        let record = record.map_err(refuse)?;
+        records.extend(record.map(|record| record.with_adapter(adapter)));
     }
     report.records = records.len();
     report.malformed += table.skipped();
@@ -168,7 +273,16 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
             format!("of {} rows, no record is left", report.rows()),
         ));
     }
-    let labels = reader.settle(path, &mut records)?;
+    let labels = match labels {
+        LabelReader::Classes(classes) => {
+            let (labels, mapping) = classes.finish(path)?;
+            if let Some(mapping) = mapping {
+                map_classes(&mut records, &mapping);
+            }
+            labels
+        }
+        LabelReader::Scores | LabelReader::Stsb => None,
+    };
     Ok(LabelledData {
         records,
         labels,
@@ -176,7 +290,59 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
     })
 }
 
-/// What a record is called: a string or a number.
+/// Reads the record of a row; `None` if the row is left out.
+fn record(
+    mut row: Row,
+    layout: &RowLayout,
+    labels: &mut LabelReader,
+    report: &mut ReadReport,
+    unlabelled: Unlabelled,
+) -> Result<Option<Record>, String> {
+    let raw = match layout.label {
+        Some(column) => raw_label(row.take(column))?,
+        None => None,
+    };
+    if raw.is_some() && raw.as_deref() == layout.undecided {
+        report.undecided += 1;
+        return Ok(None);
+    }
+    if raw.is_none() && layout.skip_without_label {
+        report.malformed += 1;
+        return Ok(None);
+    }
+    let label = match &raw {
+        Some(raw) => labels.label(raw)?,
+        None => None,
+    };
+    if label.is_none() {
+        if unlabelled == Unlabelled::Refuse {
+            return Err(
+                "no label: it is missing, empty or -1; to train and to evaluate, every record \
+                 needs one, so leave out those without"
+                    .to_string(),
+            );
+        }
+        report.unlabelled += 1;
+    }
+
+    let first = row.take_text(layout.first)?;
+    let second = match layout.second {
+        Some(second) if layout.needs_second => Some(row.take_text(second)?),
+        second => row.take_optional_text(second)?,
+    };
+    report.blank += usize::from(is_blank(&first) || second.as_deref().is_some_and(is_blank));
+    let id = match layout.id {
+        Some(column) => id(row.take(column))?,
+        None => None,
+    };
+    Ok(Some(Record {
+        label,
+        id,
+        ..Record::new(Content::from_texts(first, second), row.origin)
+    }))
+}
+
+/// Returns the name of a record: a string or a number.
 fn id(value: Option<Value>) -> Result<Option<String>, String> {
     match value {
         None | Some(Value::Null) => Ok(None),
@@ -189,39 +355,9 @@ fn id(value: Option<Value>) -> Result<Option<String>, String> {
     }
 }
 
-impl Reader {
-    fn of(source: &LabelledSource) -> Result<Self, TrainError> {
-        match source.layout {
-            LabelledLayout::Glue(task) => match (task.labels(), source.labels) {
-                (Some(labels), None) => Ok(Self::Classes(Classes::Mapped {
-                    mapping: (0..labels.len()).collect(),
-                    model: labels.clone(),
-                    task: labels,
-                })),
-                (Some(labels), Some(model)) => Ok(Self::Classes(Classes::Mapped {
-                    mapping: task.class_mapping(model)?,
-                    model: model.clone(),
-                    task: labels,
-                })),
-                (None, None) => Ok(Self::Stsb),
-                (None, Some(model)) => task.class_mapping(model).map(|_| Self::Stsb),
-            },
-            LabelledLayout::Own { columns, kind } => {
-                columns.validate()?;
-                match (kind, source.labels) {
-                    (LabelKind::Classes, labels) => Ok(Self::Classes(Classes::of(labels))),
-                    (LabelKind::Score, None) => Ok(Self::Scores),
-                    (LabelKind::Score, Some(_)) => Err(TrainError::config(
-                        "labels",
-                        "scores have no names; name no labels, or choose classes",
-                    )),
-                }
-            }
-        }
-    }
-
-    /// What a label in the file means: `None` if it says that there is none. A class is not final
-    /// before [`Reader::settle`].
+impl LabelReader {
+    /// Returns the meaning of a label in the file; `None` if it stands for no label. A class is final after
+    /// [`Classes::finish`].
     fn label(&mut self, raw: &str) -> Result<Option<Label>, String> {
         match self {
             Self::Classes(classes) if raw == "-1" && classes.minus_one_is_none() => Ok(None),
@@ -234,27 +370,9 @@ impl Reader {
             },
         }
     }
-
-    /// The classes, once the file is read; those of the records become final.
-    fn settle(
-        self,
-        path: &Path,
-        records: &mut [LabelledRecord],
-    ) -> Result<Option<LabelSet>, TrainError> {
-        let Self::Classes(classes) = self else {
-            return Ok(None);
-        };
-        let settled = classes.settle(path)?;
-        for record in records {
-            if let Some(Label::Class(class)) = &mut record.label {
-                *class = settled.class(*class);
-            }
-        }
-        Ok(settled.labels)
-    }
 }
 
-/// The score that a label is.
+/// Parses a label as a score.
 fn score(raw: &str) -> Result<f64, String> {
     raw.parse()
         .ok()
@@ -262,68 +380,4 @@ fn score(raw: &str) -> Result<f64, String> {
         .ok_or_else(|| {
             format!("the label `{raw}` is no score; expected a number, or choose classes")
         })
-}
-impl Plan {
-    /// The record of a row, with its label as `reader` has it; `None` if the row is left out.
-    fn record(
-        &self,
-        mut row: Row,
-        reader: &mut Reader,
-        report: &mut ReadReport,
-        unlabelled: Unlabelled,
-    ) -> Result<Option<LabelledRecord>, String> {
-        let raw = match &self.label {
-            Some(column) => raw_label(row.take(column))?,
-            None => None,
-        };
-        if raw.is_some() && raw.as_deref() == self.undecided {
-            report.undecided += 1;
-            return Ok(None);
-        }
-        if raw.is_none() && self.skip_without_label {
-            report.malformed += 1;
-            return Ok(None);
-        }
-        let label = match &raw {
-            Some(raw) => reader.label(raw)?,
-            None => None,
-        };
-        if label.is_none() {
-            if unlabelled == Unlabelled::Refuse {
-                return Err(
-                    "no label: it is missing, empty or -1; to train and to evaluate, every record \
-                     needs one, so leave out those without"
-                        .to_string(),
-                );
-            }
-            report.unlabelled += 1;
-        }
-
-        let text = |row: &mut Row, (column, name): &(Column, String)| row.take_text(column, name);
-        let first = text(&mut row, &self.first)?;
-        let second = match &self.second {
-            Some(second) => Some(text(&mut row, second)?),
-            None => None,
-        };
-        if let Some((column, name)) = &self.absent
-            && row.take(column).is_some()
-        {
-            return Err(format!(
-                "the object has a key \"{name}\", which the first one has not; a file holds texts or \
-                 pairs of texts"
-            ));
-        }
-        report.blank += usize::from(is_blank(&first) || second.as_deref().is_some_and(is_blank));
-        let id = match &self.id {
-            Some(column) => id(row.take(column))?,
-            None => None,
-        };
-        Ok(Some(LabelledRecord {
-            first,
-            second,
-            label,
-            id,
-            origin: row.origin,
-        }))
-    }
 }

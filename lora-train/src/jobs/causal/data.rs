@@ -1,44 +1,39 @@
-//! Data files to examples.
+//! Tokenized examples of a data file, for a language model.
 
 use crate::TrainError;
 use crate::data::{
-    Columns, EncodingOptions, Example, Record, SourceOptions, concatenate_records, encode_records,
+    EncodingOptions, Example, Record, SourceOptions, concatenate_records, encode_records,
     read_records,
 };
 use crate::jobs::open::Base;
 use crate::options::ReadingOptions;
 use std::path::Path;
 
-impl ReadingOptions {
-    fn source(&self) -> SourceOptions {
-        SourceOptions {
-            format: self.format.unwrap_or_default(),
-            columns: Columns {
-                text: self.text_column.clone(),
-                prompt: self.prompt_column.clone(),
-                completion: self.completion_column.clone(),
-            },
-            documents: self.documents.unwrap_or_default(),
-            ..SourceOptions::default()
-        }
-    }
-}
-
-/// Examples of a file, and a line on what became of it.
+/// Data file, tokenized.
 pub(crate) struct Examples {
+    /// Records of the file.
     pub records: Vec<Record>,
+    /// Examples of the records. A record without a token to predict has none.
     pub examples: Vec<Example>,
+    /// Line for the log.
     pub report: String,
 }
 
-/// Reads and tokenises a file.
+/// Reads and tokenizes a file. `adapter` is the column with the adapters' names, if they are to be read.
 pub(crate) fn read_examples(
     path: &Path,
     reading: &ReadingOptions,
+    adapter: Option<&str>,
     base: &Base,
     max_length: usize,
 ) -> Result<Examples, TrainError> {
-    let records = read_records(path, &reading.source())?;
+    let source = SourceOptions {
+        format: reading.format.unwrap_or_default(),
+        columns: reading.columns(adapter),
+        documents: reading.documents.unwrap_or_default(),
+        ..SourceOptions::default()
+    };
+    let records = read_records(path, &source)?;
     let (examples, report) = if reading.concatenate {
         let eos = if reading.no_eos { None } else { base.eos_id() };
         let (examples, report) = concatenate_records(&records, &base.tokenizer, eos, max_length)?;

@@ -1,52 +1,55 @@
-//! Evaluating a language model.
+//! Evaluation of a language model.
 
 use super::LEAST;
 use super::data::read_examples;
 use super::evaluator::Evaluator;
-use super::judge::generation_config;
+use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
-use crate::jobs::adapters::{Uses, Wanted};
+use crate::jobs::adapters::{AdapterAssignment, AdapterSelection};
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
-use crate::jobs::job::Evaluate;
 use crate::jobs::open::{load_base, quantize_config};
 use crate::progress::Screen;
-use crate::task::{CausalLm, generate_texts, score_texts};
+use crate::task::{CausalLmTask, generate_texts, score_texts};
 use lora_core::files::{Overwrite, write_file};
-use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
+use lora_models::{CausalLm, LoadOptions};
 use serde_json::json;
 use std::collections::HashMap;
-use std::path::Path;
 
-/// Evaluates.
-pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
+/// Evaluates a language model.
+pub(crate) fn eval<M: CausalLm>(
+    options: &EvalOptions,
+    screen: &Screen,
+) -> Result<EvalSummary, TrainError> {
     let device = device::open(options.device)?;
     device.seed(options.seed);
-    let wanted = options.adapters.wanted()?;
-    let how = Gpt2Options {
-        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
-    };
-    let loaded = load_base::<Gpt2LmHead>(&options.model, wanted.one(), &how, &device)?;
+    let wanted = options.adapters.selection()?;
+    let quantize = quantize_config(options.quantize, &wanted.dirs(), &[])?;
+    let load = LoadOptions::default().with_quantize(quantize);
+    let loaded = load_base::<M>(&options.model, wanted.one(), &load, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     options
         .adapters
         .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, LEAST)?;
-    let data = read_examples(&options.data, &options.reading, &base, length)?;
+    let column = options.adapters.column();
+    let data = read_examples(&options.data, &options.reading, column, &base, length)?;
     screen.line(&format!("data      {}", data.report));
     let (task, uses) = match &wanted {
-        Wanted::Named(adapters) => {
-            let uses = uses(options, loaded.model, adapters, &data.examples, screen)?;
-            (CausalLm::new(uses.model().clone(), 0.0), Some(uses))
+        AdapterSelection::Named(adapters) => {
+            check_named(options)?;
+            options.adapters.check_named(&options.data, &data.records)?;
+            let set = options.adapters.put(loaded.model, adapters, screen)?;
+            let uses = AdapterAssignment::new(set, &data.examples, None)?;
+            (CausalLmTask::new(uses.model().clone(), 0.0), Some(uses))
         }
-        _ => (CausalLm::new(loaded.model, 0.0), None),
+        _ => (CausalLmTask::new(loaded.model, 0.0), None),
     };
 
-    let examples = data.examples.clone();
     let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
-    let mut bar = screen.bar("loss", evaluator.len());
+    let mut bar = screen.bar("loss", evaluator.examples().len());
     let (mut metrics, scores) = evaluator.run(&task, uses.as_ref(), |done| bar.set(done))?;
     bar.finish();
 
@@ -60,7 +63,7 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
             model,
             tokenizer,
             &groups,
-            &config,
+            config,
             options.batch_size,
             |done| {
                 bar.set(done);
@@ -76,7 +79,7 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
         ..EvalSummary::default()
     };
     if let Some(path) = &options.predictions {
-        let lines = lines(&summary, &examples, &data.records);
+        let lines = lines(&summary, evaluator.examples(), &data.records);
         write_file(path, Overwrite::Replace, |file| {
             lines.iter().try_for_each(|line| writeln!(file, "{line}"))
         })?;
@@ -84,21 +87,15 @@ pub(crate) fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary
     Ok(summary)
 }
 
-/// The adapters by the names in the data.
-fn uses(
-    options: &EvalOptions,
-    model: Gpt2LmHead,
-    adapters: &[(&str, &Path)],
-    examples: &[Example],
-    screen: &Screen,
-) -> Result<Uses<Gpt2LmHead>, TrainError> {
+/// Refuses options that do not go with named adapters.
+fn check_named(options: &EvalOptions) -> Result<(), TrainError> {
     let refuse = |option: &str, why: &str| {
         let message =
             format!("does not go with named adapters: {why}; give one adapter without a name");
         Err(TrainError::config(option, message))
     };
     if options.reading.concatenate {
-        return refuse("concatenate", "texts of several records are in one example");
+        return refuse("concatenate", "an example has texts of several records");
     }
     if options.generate {
         return refuse(
@@ -106,12 +103,10 @@ fn uses(
             "the references of a prompt may come from records of several adapters",
         );
     }
-    let format = options.reading.format.unwrap_or_default();
-    let by_line = options.adapters.names_in(&options.data, format, true)?;
-    let set = options.adapters.put(model, adapters, screen)?;
-    Uses::new(set, &by_line, examples.iter().map(Example::origin))
+    Ok(())
 }
 
+/// Creates the lines of the predictions file.
 fn lines(
     summary: &EvalSummary,
     examples: &[Example],
@@ -122,7 +117,7 @@ fn lines(
         .iter()
         .map(|text| (text.prompt.as_str(), text.text.as_str()))
         .collect();
-    // Records that had nothing to predict make no example: the line tells which is which.
+    // Records without a token to predict have no example: the line number relates the two.
     let prompts: HashMap<usize, &str> = records
         .iter()
         .filter_map(|record| Some((record.origin.line(), record.content.prompt()?)))

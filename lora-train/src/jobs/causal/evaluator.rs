@@ -2,15 +2,15 @@
 
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, Example, collate};
-use crate::jobs::adapters::{Uses, within};
+use crate::jobs::adapters::{AdapterAssignment, within};
 use crate::jobs::evaluation::ExampleScore;
 use crate::jobs::job::{Evaluate, Metrics};
 use crate::metric::RunningLoss;
-use crate::task::CausalLm;
-use lora_models::gpt2::Gpt2LmHead;
+use crate::task::CausalLmTask;
+use lora_models::CausalLm;
 use std::collections::BTreeMap;
 
-/// Evaluates on the same examples again and again.
+/// Evaluation of language models on a fixed set of examples.
 pub(crate) struct Evaluator {
     examples: Vec<Example>,
     batches: Vec<Vec<usize>>,
@@ -20,7 +20,7 @@ pub(crate) struct Evaluator {
 impl Evaluator {
     pub fn new(examples: Vec<Example>, batch_size: usize, pad_id: u32) -> Result<Self, TrainError> {
         let lengths = examples.iter().map(Example::len).collect();
-        // By length, so that little is padded; the scores come back in the order of the file.
+        // Sorted by length for little padding; the scores are returned in the order of the file.
         let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
         Ok(Self {
             batches: plan.epoch(0),
@@ -29,12 +29,17 @@ impl Evaluator {
         })
     }
 
-    /// Metrics by name, and the score of each example in the order of the file. `progress` is told
-    /// how many examples are done. `uses` are the adapters of the examples, where they have their own.
-    pub fn run(
+    /// Returns the examples.
+    pub fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+
+    /// Computes metrics by name, and the score of each example in the order of the file. `progress` receives the number of
+    /// finished examples. `uses` assigns an adapter to each example.
+    pub fn run<M: CausalLm>(
         &self,
-        model: &CausalLm,
-        uses: Option<&Uses<Gpt2LmHead>>,
+        task: &CausalLmTask<M>,
+        uses: Option<&AdapterAssignment<M>>,
         mut progress: impl FnMut(usize),
     ) -> Result<(BTreeMap<String, f64>, Vec<ExampleScore>), TrainError> {
         let mut running = RunningLoss::default();
@@ -43,7 +48,7 @@ impl Evaluator {
         for indices in &self.batches {
             let examples: Vec<&Example> = indices.iter().map(|&i| &self.examples[i]).collect();
             let batch = collate(&examples, self.pad_id);
-            let scores = within(uses, indices, || model.score(&batch))??;
+            let scores = within(uses, indices, || task.score(&batch))??;
             for (&example, &nll) in scores.example.iter().zip(&scores.nll) {
                 let sum = &mut sums[indices[example]];
                 sum.0 += f64::from(nll);
@@ -54,7 +59,7 @@ impl Evaluator {
             done += indices.len();
             progress(done);
         }
-        // Summed over examples, so that the batch size does not change the rounding.
+        // Sums over examples make the rounding independent of the batch size.
         for (nll, tokens) in &sums {
             running.add_sum(*nll, *tokens as u64);
         }
@@ -74,14 +79,14 @@ impl Evaluator {
     }
 }
 
-impl Evaluate<CausalLm> for Evaluator {
+impl<M: CausalLm> Evaluate<CausalLmTask<M>> for Evaluator {
     fn len(&self) -> usize {
         self.examples.len()
     }
 
     fn metrics(
         &self,
-        task: &CausalLm,
+        task: &CausalLmTask<M>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
         Ok(self.run(task, None, progress)?.0)

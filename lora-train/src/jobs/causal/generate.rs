@@ -1,18 +1,17 @@
-//! Generating text.
+//! Text generation.
 
-use super::judge::generation_config;
+use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Lines, Origin, is_blank};
 use crate::device::{self, DeviceName};
-use crate::jobs::adapters::{AdapterOptions, Wanted, check};
-use crate::jobs::open::{load_base, quantize_config};
+use crate::jobs::adapters::{AdapterOptions, AdapterSelection, check};
+use crate::jobs::open::{load_base, model_directory, quantize_config};
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::Quantization;
 use lora_core::named::NamedAdapters;
-use lora_models::generate::{BeamSearch, GenerationConfig, Sampling, Strategy};
-use lora_models::generate_each;
-use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
+use lora_models::generate::{BeamSearch, GenerationConfig, Generator, Sampling, Strategy};
+use lora_models::{CausalLm, LoadOptions, ModelAdapters, ModelConfig, dispatch};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -28,25 +27,25 @@ pub struct GenerateOptions {
     /// With named adapters: the one for prompts that name none [default: the model alone].
     #[arg(long = "use", value_name = "NAME")]
     pub use_adapter: Option<String>,
-    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
+    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: floats].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
-    /// Text to go on from; may be given several times.
+    /// Text to continue; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
-    /// File with a prompt on each line, or `-` for standard input; of JSON Lines (`.jsonl`) the key `prompt`, and `adapter` with named adapters.
+    /// File with a prompt on each line, or `-` for standard input; JSON Lines (`.jsonl`) have the key `prompt`, and `adapter` with named adapters.
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
-    /// Most tokens to generate.
+    /// Maximum number of tokens to generate.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub max_new_tokens: usize,
-    /// Prompts in a forward pass.
+    /// Number of prompts in a forward pass.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
-    /// How to choose tokens.
+    /// Choice of tokens.
     #[command(flatten)]
     pub sampling: SamplingOptions,
-    /// Print one JSON object a prompt: `prompt`, `text`, `tokens`, `finished`.
+    /// Print one JSON object per prompt: `prompt`, `text`, `tokens`, `finished`.
     #[arg(long)]
     pub json: bool,
     /// Device to run on.
@@ -54,34 +53,34 @@ pub struct GenerateOptions {
     pub device: DeviceName,
 }
 
-/// How tokens are chosen.
+/// Options for the choice of tokens.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SamplingOptions {
-    /// Draw tokens at random, from probabilities sharpened (below 1) or flattened (above 1) [default: the likeliest token].
+    /// Draw tokens at random, with probabilities sharpened (below 1) or flattened (above 1) [default: the most likely token].
     #[arg(long, value_name = "X", conflicts_with = "beams")]
     pub temperature: Option<f64>,
-    /// Draw from this many likeliest tokens only.
+    /// Draw only from this many most likely tokens.
     #[arg(long, value_name = "N", conflicts_with = "beams")]
     pub top_k: Option<usize>,
-    /// Draw from the likeliest tokens that make up this probability only, in (0, 1].
+    /// Draw only from the most likely tokens that have this probability together, in (0, 1].
     #[arg(long, value_name = "P", conflicts_with = "beams")]
     pub top_p: Option<f64>,
     /// Seed of the draws.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Beams of a beam search.
+    /// Number of beams of a beam search.
     #[arg(long, value_name = "N")]
     pub beams: Option<usize>,
-    /// Exponent of the length that a beam's score is divided by.
+    /// Exponent of the length by which a beam's score is divided.
     #[arg(long, value_name = "X", requires = "beams")]
     pub length_penalty: Option<f64>,
-    /// Never repeat a sequence of this many tokens; 0 allows it.
+    /// Length of the n-grams that may not repeat; 0 allows any repetition.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub no_repeat_ngram: usize,
 }
 
 impl SamplingOptions {
-    /// The configuration for a model with these defaults.
+    /// Applies the options to a configuration.
     pub fn apply(&self, config: GenerationConfig) -> GenerationConfig {
         let config = config.with_no_repeat_ngram_size(self.no_repeat_ngram);
         if let Some(beams) = self.beams {
@@ -105,42 +104,56 @@ impl SamplingOptions {
     }
 }
 
-/// A continuation.
+/// Continuation of a prompt.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Continuation {
-    /// The prompt.
+    /// Prompt.
     pub prompt: String,
-    /// What follows it.
+    /// Generated text.
     pub text: String,
-    /// Number of tokens generated.
+    /// Number of generated tokens.
     pub tokens: usize,
-    /// Whether the model ended the text, rather than the limit.
+    /// True if the text ended with a stop token, false if it reached the limit.
     pub finished: bool,
 }
 
-/// Generates for all prompts.
+/// Generates a continuation of each prompt.
 ///
 /// # Errors
-/// On bad files, no prompt, an empty one, or one that leaves no room.
+/// If files are malformed, there is no prompt, or a prompt is empty or leaves no room for a text.
 pub fn generate(
     options: &GenerateOptions,
     screen: &Screen,
 ) -> Result<Vec<Continuation>, TrainError> {
     let wanted = options
         .adapters
-        .wanted_with(options.use_adapter.as_deref())?;
+        .selection_with(options.use_adapter.as_deref())?;
     let prompts = prompts(options)?;
+    let dir = model_directory(&options.model)?;
+    dispatch!(&ModelConfig::from_dir(&dir)?,
+        causal M(_) => generate_with::<M>(options, &dir, &wanted, &prompts, screen),
+        encoder M(_) => Err(super::no_language_model(&dir)),
+    )
+}
+
+/// Generates with a model of a known type.
+fn generate_with<M: CausalLm>(
+    options: &GenerateOptions,
+    dir: &Path,
+    wanted: &AdapterSelection<'_>,
+    prompts: &[Prompt],
+    screen: &Screen,
+) -> Result<Vec<Continuation>, TrainError> {
     let device = device::open(options.device)?;
-    let how = Gpt2Options {
-        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
-    };
-    let loaded = load_base::<Gpt2LmHead>(&options.model, wanted.one(), &how, &device)?;
+    let quantize = quantize_config(options.quantize, &wanted.dirs(), &[])?;
+    let load = LoadOptions::default().with_quantize(quantize);
+    let loaded = load_base::<M>(dir, wanted.one(), &load, &device)?;
     options
         .adapters
         .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
-    let model = match &wanted {
-        Wanted::Named(adapters) => {
+    let model = match wanted {
+        AdapterSelection::Named(adapters) => {
             let set = options.adapters.put(loaded.model, adapters, screen)?;
             let mut all = prompts.iter();
             all.try_for_each(|prompt| check(&set, prompt.adapter.as_deref(), &prompt.origin))?;
@@ -164,14 +177,16 @@ pub fn generate(
         for prompt in chunk {
             tokens.push(base.tokenizer.encode(&prompt.text)?);
         }
+        let config = config.clone();
         let generated = match &model {
-            Model::One(model) => lora_models::generate::generate(model, &tokens, &config, &device)?,
+            Model::One(model) => Generator::new(model, config, &device).generate(&tokens)?,
             Model::Named(set) => {
                 let names: Vec<_> = chunk
                     .iter()
                     .map(|prompt| prompt.adapter.as_deref())
                     .collect();
-                generate_each(set, &names, &tokens, &config, &device, |_, _| {})?
+                let model = set.for_prompts(&names)?;
+                Generator::new(&model, config, &device).generate(&tokens)?
             }
         };
         for (prompt, output) in chunk.iter().zip(generated) {
@@ -188,27 +203,28 @@ pub fn generate(
     Ok(continuations)
 }
 
-/// The model, alone or with one adapter, or with several by name.
-#[allow(clippy::large_enum_variant)] // There is one.
-enum Model {
-    One(Gpt2LmHead),
-    Named(NamedAdapters<Gpt2LmHead>),
+/// Model with at most one adapter, or with named adapters.
+#[allow(clippy::large_enum_variant)] // A job has one.
+enum Model<M: CausalLm> {
+    One(M),
+    Named(NamedAdapters<M>),
 }
 
-/// What is to be gone on from.
+/// Prompt to continue.
 struct Prompt {
     text: String,
     adapter: Option<String>,
     origin: Origin,
 }
 
-/// A line of JSON Lines.
+/// Line of JSON Lines.
 #[derive(Deserialize)]
 struct PromptLine {
     prompt: String,
     adapter: Option<String>,
 }
 
+/// Reads the prompts of the options and their file.
 fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
     let mut prompts = Vec::new();
     for (index, text) in options.prompt.iter().enumerate() {
@@ -220,7 +236,7 @@ fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
     }
     if let Some(path) = &options.prompts {
         let mut lines = match path.to_str() {
-            Some("-") => Lines::of(std::io::stdin().lock(), Path::new("standard input")),
+            Some("-") => Lines::from_reader(std::io::stdin().lock(), Path::new("standard input")),
             _ => Lines::open(path)?,
         };
         let extension = path.extension().and_then(|extension| extension.to_str());
@@ -229,15 +245,16 @@ fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
             if is_blank(line) {
                 continue;
             }
-            let line = match is_json {
-                false => PromptLine {
-                    prompt: line.to_string(),
-                    adapter: None,
-                },
-                true => serde_json::from_str(line).map_err(|error| {
+            let line = if is_json {
+                serde_json::from_str(line).map_err(|error| {
                     let message = format!("expected an object with `prompt`: {error}");
                     TrainError::data_line(origin.path(), origin.line(), message)
-                })?,
+                })?
+            } else {
+                PromptLine {
+                    prompt: line.to_string(),
+                    adapter: None,
+                }
             };
             prompts.push(Prompt {
                 text: line.prompt,
@@ -246,11 +263,9 @@ fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
             });
         }
     }
-    match prompts.is_empty() {
-        true => Err(TrainError::config(
-            "prompt",
-            "is missing: give --prompt or --prompts",
-        )),
-        false => Ok(prompts),
+    if prompts.is_empty() {
+        let message = "is missing: give --prompt or --prompts";
+        return Err(TrainError::config("prompt", message));
     }
+    Ok(prompts)
 }

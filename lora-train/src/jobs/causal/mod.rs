@@ -1,10 +1,10 @@
-//! Causal language modelling with GPT-2.
+//! Training, evaluation and use of language models.
 
 mod data;
 mod eval;
 mod evaluator;
 mod generate;
-mod judge;
+mod texts;
 
 pub(crate) use eval::eval;
 pub use generate::{GenerateOptions, SamplingOptions, generate};
@@ -15,32 +15,34 @@ use super::plan::TrainPlan;
 use crate::TrainError;
 use crate::data::{Example, Sample, pack};
 use crate::progress::Screen;
-use crate::task::{CausalLm, GeneratedText};
+use crate::task::{CausalLmTask, GeneratedText};
 use crate::trainer::Collate;
 use data::read_examples;
 use evaluator::Evaluator;
-use judge::Prompts;
-use lora_models::gpt2::{Gpt2LmHead, Gpt2Options};
+use lora_models::{CausalLm, LoadOptions};
+use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
+use texts::Prompts;
 
-/// Shortest example that has something to predict.
+/// Minimum length of an example with a token to predict.
 const LEAST: usize = 2;
 
-/// Training a language model.
-pub(crate) struct CausalJob {
+/// Training of a language model.
+pub(crate) struct CausalJob<M> {
     label_smoothing: f64,
     checkpoint_activations: bool,
     packing: bool,
     evaluator: Option<Arc<Evaluator>>,
     prompts: Prompts,
-    how: Gpt2Options,
+    load: LoadOptions,
+    model: PhantomData<fn() -> M>,
 }
 
-impl Job for CausalJob {
-    type Model = Gpt2LmHead;
+impl<M: CausalLm> Job for CausalJob<M> {
+    type Model = M;
     type Sample = Example;
-    type Task = CausalLm;
+    type Task = CausalLmTask<M>;
 
     fn new(plan: &TrainPlan, _screen: &Screen) -> Result<Self, TrainError> {
         Ok(Self {
@@ -49,14 +51,13 @@ impl Job for CausalJob {
             packing: plan.options.packing,
             evaluator: None,
             prompts: Prompts::default(),
-            how: Gpt2Options {
-                quantize: plan.quantize()?,
-            },
+            load: LoadOptions::default().with_quantize(plan.quantize()?),
+            model: PhantomData,
         })
     }
 
-    fn how(&self) -> Gpt2Options {
-        self.how.clone()
+    fn load_options(&self) -> LoadOptions {
+        self.load.clone()
     }
 
     fn encode(
@@ -66,7 +67,7 @@ impl Job for CausalJob {
         screen: &Screen,
     ) -> Result<Vec<Example>, TrainError> {
         let length = base.max_length(plan.options.max_length, LEAST)?;
-        let read = |path: &Path| read_examples(path, &plan.options.reading, base, length);
+        let read = |path: &Path| read_examples(path, &plan.options.reading, None, base, length);
         let data = read(&plan.data)?;
         screen.line(&format!("data      {}", data.report));
         let mut records = Vec::new();
@@ -82,26 +83,27 @@ impl Job for CausalJob {
     }
 
     fn collate(&self) -> Collate<Example> {
-        match self.packing {
-            true => |examples, _| pack(examples),
-            false => Example::collate,
+        if self.packing {
+            |examples, _| pack(examples)
+        } else {
+            Example::collate
         }
     }
 
-    fn task(&self, model: Gpt2LmHead) -> CausalLm {
-        CausalLm::new(model, self.label_smoothing)
+    fn task(&self, model: M) -> CausalLmTask<M> {
+        CausalLmTask::new(model, self.label_smoothing)
             .with_checkpointed_activations(self.checkpoint_activations)
     }
 
-    fn model(task: &CausalLm) -> &Gpt2LmHead {
+    fn model(task: &CausalLmTask<M>) -> &M {
         &task.model
     }
 
-    fn into_model(task: CausalLm) -> Gpt2LmHead {
+    fn into_model(task: CausalLmTask<M>) -> M {
         task.model
     }
 
-    fn evaluator(&self) -> Option<Arc<dyn Evaluate<CausalLm>>> {
+    fn evaluator(&self) -> Option<Arc<dyn Evaluate<CausalLmTask<M>>>> {
         let evaluator = self.evaluator.clone()?;
         Some(evaluator)
     }
@@ -113,13 +115,21 @@ impl Job for CausalJob {
         }
     }
 
-    fn texts(
+    fn score_texts(
         &self,
-        task: &CausalLm,
+        task: &CausalLmTask<M>,
         base: &Base,
         screen: &mut Screen,
         when: &str,
     ) -> Result<(Metrics, Vec<GeneratedText>), TrainError> {
-        self.prompts.judge(task, base, screen, when)
+        self.prompts.score(&task.model, base, screen, when)
     }
+}
+
+/// Creates the error for an encoder in place of a language model.
+pub(super) fn no_language_model(dir: &Path) -> TrainError {
+    TrainError::config(
+        "model",
+        format!("{} is an encoder, not a language model", dir.display()),
+    )
 }

@@ -1,170 +1,75 @@
-//! Labelled files to examples.
+//! Layout of the labelled files of a task, and facts about their records.
 
 use crate::TrainError;
 use crate::data::{
-    ClassWeights, DataFormat, EncodeInputs, Label, LabelSet, LabelledColumns, LabelledExample,
-    LabelledLayout, LabelledRecord, LabelledSource, ReadReport, TokenFormat, TokenKeys,
-    TokenRecord, TokenSource, TruncationReport, Unlabelled, encode_labelled, encode_tagged,
-    read_labelled, read_tokens,
+    Content, Label, LabelSet, LabelledData, LabelledLayout, LabelledSource, Record, Unlabelled,
+    read_labelled,
 };
 use crate::options::ReadingOptions;
 use crate::task::TaskName;
 use lora_models::encoder::Labels;
 use std::path::Path;
 
-/// Records of either kind.
-pub(super) enum Records {
-    /// Texts and pairs.
-    Texts(Vec<LabelledRecord>),
-    /// Rows of words.
-    Words(Vec<TokenRecord>),
+/// Reader of the files of a task.
+pub(super) struct Reader<'a> {
+    layout: LabelledLayout,
+    reading: &'a ReadingOptions,
+    adapter: Option<&'a str>,
 }
 
-impl Default for Records {
-    fn default() -> Self {
-        Self::Texts(Vec::new())
-    }
-}
-
-impl Records {
-    /// Tokenises them.
-    pub fn encode(
-        &self,
-        tokenizer: &dyn EncodeInputs,
-        max_length: usize,
-        weights: &ClassWeights,
-    ) -> Result<(Vec<LabelledExample>, TruncationReport), TrainError> {
-        match self {
-            Self::Texts(records) => encode_labelled(records, tokenizer, max_length, weights),
-            Self::Words(records) => encode_tagged(records, tokenizer, max_length, weights),
-        }
-    }
-
-    /// Shortest input that has anything of the records: a token of each text between special ones.
-    pub fn least(&self) -> usize {
-        match self {
-            Self::Texts(records) if records.iter().any(|record| record.second.is_some()) => 5,
-            _ => 3,
-        }
-    }
-
-    /// Every class that is a label, as often as it is.
-    pub fn classes(&self) -> Box<dyn Iterator<Item = usize> + '_> {
-        match self {
-            Self::Texts(records) => {
-                let labels = records.iter().filter_map(|record| record.label);
-                Box::new(labels.filter_map(Label::class))
-            }
-            Self::Words(records) => {
-                let labels = records.iter().filter_map(|record| record.labels.as_ref());
-                Box::new(labels.flatten().copied())
-            }
-        }
-    }
-
-    /// The records' own names, where all have one.
-    pub fn ids(&self) -> Option<Vec<&str>> {
-        match self {
-            Self::Texts(records) => records.iter().map(|record| record.id.as_deref()).collect(),
-            Self::Words(_) => None,
-        }
-    }
-}
-
-/// What a file held.
-pub(super) struct Read {
-    pub records: Records,
-    pub labels: Option<LabelSet>,
-    pub report: ReadReport,
-}
-
-/// Reads files of a task.
-pub(super) struct Reader {
-    kind: Kind,
-    format: DataFormat,
-}
-
-enum Kind {
-    Texts(LabelledLayout),
-    Words(TokenKeys),
-}
-
-impl Reader {
-    /// Reads as the options say.
-    pub fn new(task: TaskName, reading: &ReadingOptions) -> Self {
-        let kind = match (task, task.label_kind()) {
-            (TaskName::Glue(glue), _) => Kind::Texts(LabelledLayout::Glue(glue)),
-            (_, Some(kind)) => Kind::Texts(LabelledLayout::Own {
-                columns: LabelledColumns {
-                    text: reading.text_column.clone(),
-                    pair: reading.pair_column.clone(),
-                    label: reading.label_column.clone(),
-                    id: None,
-                },
-                kind,
-            }),
-            (_, None) => Kind::Words(TokenKeys {
-                words: reading.text_column.clone(),
-                labels: reading.label_column.clone(),
-            }),
+impl<'a> Reader<'a> {
+    /// Creates the reader. `adapter` is the column with the adapters' names, if they are to be read.
+    pub fn new(task: TaskName, reading: &'a ReadingOptions, adapter: Option<&'a str>) -> Self {
+        let columns = reading.columns(adapter);
+        let layout = match (task, task.label_kind()) {
+            (TaskName::Glue(glue), _) => LabelledLayout::Glue(glue),
+            (_, Some(kind)) => LabelledLayout::Own { columns, kind },
+            (_, None) => LabelledLayout::Words(columns),
         };
         Self {
-            kind,
-            format: reading.format.unwrap_or_default(),
+            layout,
+            reading,
+            adapter,
         }
     }
 
-    /// Reads a file; `labels` are the classes, where they are known.
+    /// Reads a file; `labels` are the classes, if they are known.
     pub fn read(
         &self,
         path: &Path,
         labels: Option<&LabelSet>,
         unlabelled: Unlabelled,
-    ) -> Result<Read, TrainError> {
-        match &self.kind {
-            Kind::Texts(layout) => {
-                let source = LabelledSource::new(layout)
-                    .with_labels(labels)
-                    .with_format(self.format)
-                    .with_unlabelled(unlabelled);
-                let data = read_labelled(path, &source)?;
-                Ok(Read {
-                    records: Records::Texts(data.records),
-                    labels: data.labels,
-                    report: data.report,
-                })
-            }
-            Kind::Words(keys) => {
-                let source = TokenSource {
-                    format: match self.format {
-                        DataFormat::JsonLines => TokenFormat::JsonLines,
-                        DataFormat::PlainText => TokenFormat::Conll,
-                        _ => TokenFormat::Auto,
-                    },
-                    keys: keys.clone(),
-                    labels,
-                    unlabelled,
-                };
-                let data = read_tokens(path, &source)?;
-                Ok(Read {
-                    records: Records::Words(data.records),
-                    labels: data.labels,
-                    report: data.report,
-                })
-            }
-        }
+    ) -> Result<LabelledData, TrainError> {
+        let source = LabelledSource::new(&self.layout)
+            .with_labels(labels)
+            .with_format(self.reading.format.unwrap_or_default())
+            .with_unlabelled(unlabelled)
+            .with_adapter_column(self.adapter);
+        read_labelled(path, &source)
     }
 }
 
-/// The labels of a head that has these classes, or a score.
-pub(super) fn labels_of(set: Option<&LabelSet>) -> Labels {
+/// Returns the minimum input length in tokens: a token of each text between special tokens.
+pub(super) fn shortest(records: &[Record]) -> usize {
+    let is_pair = |record: &Record| matches!(record.content, Content::Pair { .. });
+    if records.iter().any(is_pair) { 5 } else { 3 }
+}
+
+/// Returns the class of each label.
+pub(super) fn classes(records: &[Record]) -> impl Iterator<Item = usize> + '_ {
+    let labels = records.iter().filter_map(|record| record.label.as_ref());
+    labels.flat_map(Label::classes).copied()
+}
+
+/// Returns the labels of a head with these classes, or a score.
+pub(super) fn head_labels(set: Option<&LabelSet>) -> Labels {
     match set {
         Some(set) => Labels::Classes(set.names().to_vec()),
         None => Labels::Score,
     }
 }
 
-/// The classes of a head's labels.
+/// Returns the classes of a head's labels.
 pub(super) fn label_set(labels: &Labels) -> Result<Option<LabelSet>, TrainError> {
     match labels {
         Labels::Classes(names) => Ok(Some(LabelSet::new(names.clone())?)),

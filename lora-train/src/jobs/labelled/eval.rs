@@ -1,13 +1,13 @@
-//! Evaluating an encoder with a head.
+//! Evaluation of an encoder with a head.
 
-use super::data::{Reader, label_set};
+use super::data::{Reader, label_set, shortest};
 use super::evaluator::{Evaluator, Rows, best};
 use super::head_kind;
 use super::heads::{labels_in_use, open};
 use crate::TrainError;
-use crate::data::{ClassWeights, LabelSet, LabelledExample, Target, Unlabelled};
+use crate::data::{ClassWeights, Example, LabelSet, Target, Unlabelled, encode_labelled};
 use crate::device;
-use crate::jobs::adapters::{Uses, Wanted};
+use crate::jobs::adapters::{AdapterAssignment, AdapterSelection};
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
 use crate::jobs::open::quantize_config;
 use crate::progress::Screen;
@@ -16,7 +16,7 @@ use lora_core::files::{Overwrite, write_file};
 use lora_models::classifier::ClassifierOptions;
 use serde_json::{Value, json};
 
-/// Evaluates.
+/// Evaluates the model on a data file.
 pub(crate) fn eval(
     task: TaskName,
     options: &EvalOptions,
@@ -28,32 +28,32 @@ pub(crate) fn eval(
             format!("goes with causal-lm, and the task is {task}"),
         ));
     }
-    let wanted = options.adapters.wanted()?;
+    let selection = options.adapters.selection()?;
     options.reading.check(task)?;
-    let labels = labels_in_use(&options.model, &wanted, task)?;
+    let labels = labels_in_use(&options.model, &selection, task)?;
     let set = label_set(&labels)?;
     let device = device::open(options.device)?;
     let how = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
-        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
+        quantize: quantize_config(options.quantize, &selection.dirs(), &[])?,
         ..ClassifierOptions::default()
     };
-    let loaded = open(&options.model, &wanted, &how, &device)?;
+    let loaded = open(&options.model, &selection, &how, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     options
         .adapters
-        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
+        .check_base(selection.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
-    let reader = Reader::new(task, &options.reading);
-    let read = reader.read(&options.data, set.as_ref(), Unlabelled::Refuse)?;
-    let length = base.max_length(options.max_length, read.records.least())?;
+    let reader = Reader::new(task, &options.reading, options.adapters.column());
+    let data = reader.read(&options.data, set.as_ref(), Unlabelled::Refuse)?;
+    let length = base.max_length(options.max_length, shortest(&data.records))?;
     let weights = ClassWeights::default();
-    let (examples, report) = read.records.encode(&base.tokenizer, length, &weights)?;
+    let (examples, report) = encode_labelled(&data.records, &base.tokenizer, length, &weights)?;
     screen.line(&format!(
         "data      {}: {}; {report}",
         options.data.display(),
-        read.report
+        data.report
     ));
     let evaluator = Evaluator::new(
         task,
@@ -62,20 +62,18 @@ pub(crate) fn eval(
         options.batch_size,
         base.pad_id(),
     )?;
-    let (model, uses) = match &wanted {
-        Wanted::Named(adapters) => {
-            let format = options.reading.format.unwrap_or_default();
-            let by_line = options.adapters.names_in(&options.data, format, true)?;
+    let (model, adapters) = match &selection {
+        AdapterSelection::Named(adapters) => {
+            options.adapters.check_named(&options.data, &data.records)?;
             let set = options.adapters.put(loaded.model, adapters, screen)?;
-            let origins = evaluator.examples().iter().map(|example| &example.origin);
-            let uses = Uses::new(set, &by_line, origins)?;
-            (uses.model().clone(), Some(uses))
+            let assignment = AdapterAssignment::new(set, evaluator.examples(), None)?;
+            (assignment.model().clone(), Some(assignment))
         }
         _ => (loaded.model, None),
     };
     let model = Classify::new(model, 0.0, weights);
     let mut bar = screen.bar("eval", evaluator.len());
-    let outputs = evaluator.outputs(&model, uses.as_ref(), &mut |done| bar.set(done))?;
+    let outputs = evaluator.outputs(&model, adapters.as_ref(), &mut |done| bar.set(done))?;
     bar.finish();
     if let Some(path) = &options.predictions {
         write_file(path, Overwrite::Replace, |file| {
@@ -92,8 +90,8 @@ pub(crate) fn eval(
     })
 }
 
-/// `{"logits": …, "label": …, "prediction": …}`; lists of them for tags.
-pub(super) fn line(example: &LabelledExample, rows: &Rows, set: Option<&LabelSet>) -> Value {
+/// Formats `{"logits": …, "label": …, "prediction": …}`, with lists for tags.
+pub(super) fn line(example: &Example, rows: &Rows, set: Option<&LabelSet>) -> Value {
     let name = |class: usize| match set.and_then(|set| set.name(class)) {
         Some(name) => json!(name),
         None => json!(class),
@@ -102,9 +100,9 @@ pub(super) fn line(example: &LabelledExample, rows: &Rows, set: Option<&LabelSet
         Some(_) => name(best(row)),
         None => json!(row[0]),
     };
-    match &example.target {
-        Target::Tags(tags) => {
-            let labels: Vec<Value> = tags.iter().flatten().map(|&tag| name(tag)).collect();
+    match example.target() {
+        Target::Tags(_) => {
+            let labels: Vec<Value> = example.tags().map(|(_, tag)| name(tag)).collect();
             let predictions: Vec<Value> = rows.iter().map(|row| prediction(row)).collect();
             json!({"logits": rows, "label": labels, "prediction": predictions})
         }

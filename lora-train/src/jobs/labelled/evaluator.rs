@@ -1,26 +1,26 @@
 //! Outputs, loss and metrics over a labelled data set.
 
 use crate::TrainError;
-use crate::data::{BatchOrder, BatchPlan, LabelKind, LabelSet, LabelledExample, Sample, Target};
-use crate::jobs::adapters::{Uses, within};
+use crate::data::{BatchOrder, BatchPlan, Example, LabelKind, LabelSet, Target, collate};
+use crate::jobs::adapters::{AdapterAssignment, within};
 use crate::jobs::job::{Evaluate, Metrics};
 use crate::metric::{ConfusionMatrix, TOKEN_METRICS, token_classification};
 use crate::task::{Classify, TaskName};
 use lora_models::classifier::Classifier;
 
-/// What a model says of an example: a row for the whole, or a row for each token that has a tag.
+/// Outputs of a model for an example: one row, or a row for each word that it read.
 pub(super) type Rows = Vec<Vec<f32>>;
 
-/// Evaluates on the same examples again and again.
+/// Evaluator on a fixed set of examples.
 pub(crate) struct Evaluator {
     task: TaskName,
     labels: Option<LabelSet>,
-    examples: Vec<LabelledExample>,
+    examples: Vec<Example>,
     batches: Vec<Vec<usize>>,
     pad_id: u32,
 }
 
-/// The names of the metrics of a task.
+/// Returns the names of the metrics of a task.
 pub(super) fn metric_names(task: TaskName) -> Vec<&'static str> {
     let own = match task.metric() {
         Some(metric) => metric.names(),
@@ -35,14 +35,15 @@ pub(super) fn metric_names(task: TaskName) -> Vec<&'static str> {
 }
 
 impl Evaluator {
+    /// Creates an evaluator.
     pub fn new(
         task: TaskName,
         labels: Option<LabelSet>,
-        examples: Vec<LabelledExample>,
+        examples: Vec<Example>,
         batch_size: usize,
         pad_id: u32,
     ) -> Result<Self, TrainError> {
-        let lengths = examples.iter().map(Sample::length).collect();
+        let lengths = examples.iter().map(Example::len).collect();
         // By length, so that little is padded; the outputs come back in the order of the file.
         let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
         Ok(Self {
@@ -54,37 +55,39 @@ impl Evaluator {
         })
     }
 
+    /// Returns the number of examples.
     pub fn len(&self) -> usize {
         self.examples.len()
     }
 
-    pub fn examples(&self) -> &[LabelledExample] {
+    /// Returns the examples, in the order of the file.
+    pub fn examples(&self) -> &[Example] {
         &self.examples
     }
 
-    /// The outputs for each example, in the order of the file. `uses` are the adapters of the examples, where they have
-    /// their own.
+    /// Returns the outputs for each example, in the order of the file. `adapters` assigns an adapter to each example, if
+    /// there are several.
     pub fn outputs(
         &self,
         task: &Classify,
-        uses: Option<&Uses<Classifier>>,
+        adapters: Option<&AdapterAssignment<Classifier>>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Rows>, TrainError> {
         let mut outputs: Vec<Rows> = vec![Vec::new(); self.examples.len()];
         let mut done = 0;
         for indices in &self.batches {
-            let examples: Vec<&LabelledExample> =
+            let examples: Vec<&Example> =
                 indices.iter().map(|&index| &self.examples[index]).collect();
-            let batch = Sample::collate(&examples, self.pad_id);
-            let logits = within(uses, indices, || task.logits(&batch))??;
+            let batch = collate(&examples, self.pad_id);
+            let logits = within(adapters, indices, || task.logits(&batch))??;
             let of_tokens = self.task == TaskName::TokenClassification;
             for (row, (&index, example)) in indices.iter().zip(&examples).enumerate() {
-                outputs[index] = match of_tokens {
-                    false => vec![logits[row].clone()],
-                    true => {
-                        let rows = &logits[row * batch.seq..(row + 1) * batch.seq];
-                        tagged_rows(example, rows)
-                    }
+                outputs[index] = if of_tokens {
+                    let start = row * batch.seq;
+                    let rows = example.words().map(|(token, _)| start + token);
+                    rows.map(|row| logits[row].clone()).collect()
+                } else {
+                    vec![logits[row].clone()]
                 };
             }
             done += indices.len();
@@ -93,9 +96,9 @@ impl Evaluator {
         Ok(outputs)
     }
 
-    /// Loss and metrics of outputs. Where nothing is labelled there are none.
+    /// Computes loss and metrics of outputs; none if no example has a label.
     pub fn judge(&self, outputs: &[Rows]) -> Result<Metrics, TrainError> {
-        if self.examples.iter().all(|e| e.target == Target::Unknown) {
+        if self.examples.iter().all(|e| *e.target() == Target::Unknown) {
             return Ok(Metrics::new());
         }
         let mut metrics = match (self.task.metric(), &self.labels) {
@@ -105,6 +108,7 @@ impl Evaluator {
             }
             (Some(metric), Some(set)) => {
                 let (predictions, labels) = self.classes(outputs);
+                let (predictions, labels) = (predictions.concat(), labels.concat());
                 let mut metrics = metric.class_metrics(&predictions, &labels, set.len())?;
                 if !metrics.contains_key("accuracy") {
                     let accuracy = crate::metric::accuracy(&predictions, &labels)?;
@@ -114,7 +118,7 @@ impl Evaluator {
             }
             (None, set) => {
                 let names = set.as_ref().map_or(&[][..], |set| set.names());
-                let (predictions, labels) = self.tags(outputs);
+                let (predictions, labels) = self.classes(outputs);
                 token_classification(&predictions, &labels, names)?
             }
         };
@@ -122,18 +126,13 @@ impl Evaluator {
         Ok(metrics)
     }
 
-    /// Which classes were taken for which; `None` for scores.
+    /// Returns the confusion matrix; `None` for scores.
     pub fn confusion(&self, outputs: &[Rows]) -> Result<Option<ConfusionMatrix>, TrainError> {
         let Some(set) = &self.labels else {
             return Ok(None);
         };
-        let (predictions, labels) = match self.task {
-            TaskName::TokenClassification => {
-                let (predictions, labels) = self.tags(outputs);
-                (predictions.concat(), labels.concat())
-            }
-            _ => self.classes(outputs),
-        };
+        let (predictions, labels) = self.classes(outputs);
+        let (predictions, labels) = (predictions.concat(), labels.concat());
         if labels.is_empty() {
             return Ok(None);
         }
@@ -141,62 +140,40 @@ impl Evaluator {
         Ok(Some(matrix.with_names(set.names().to_vec())?))
     }
 
-    /// Predicted and true scores of the examples that have one.
+    /// Returns the predicted and the true scores of the examples that have one.
     fn scores(&self, outputs: &[Rows]) -> (Vec<f64>, Vec<f64>) {
         let pairs = self.examples.iter().zip(outputs);
         pairs
-            .filter_map(|(example, rows)| match example.target {
-                Target::Score(score) => Some((f64::from(rows[0][0]), score)),
+            .filter_map(|(example, rows)| match example.target() {
+                Target::Score(score) => Some((f64::from(rows[0][0]), *score)),
                 _ => None,
             })
             .unzip()
     }
 
-    /// Predicted and true classes of the examples that have one.
-    fn classes(&self, outputs: &[Rows]) -> (Vec<usize>, Vec<usize>) {
+    /// Returns the predicted and the true classes of each example that has any.
+    fn classes(&self, outputs: &[Rows]) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
         let pairs = self.examples.iter().zip(outputs);
         pairs
-            .filter_map(|(example, rows)| match example.target {
-                Target::Class(class) => Some((best(&rows[0]), class)),
-                _ => None,
+            .filter(|(example, _)| *example.target() != Target::Unknown)
+            .map(|(example, rows)| {
+                let predictions: Vec<usize> = rows.iter().map(|row| best(row)).collect();
+                (predictions, classes(example))
             })
             .unzip()
     }
 
-    /// Predicted and true tags of each example.
-    fn tags(&self, outputs: &[Rows]) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
-        let pairs = self.examples.iter().zip(outputs);
-        pairs
-            .filter_map(|(example, rows)| match &example.target {
-                Target::Tags(tags) => {
-                    let predictions = rows.iter().map(|row| best(row)).collect();
-                    Some((predictions, tags.iter().flatten().copied().collect()))
-                }
-                _ => None,
-            })
-            .unzip()
-    }
-
-    /// The mean loss over the labels, without smoothing or weights.
+    /// Returns the mean loss over the labels, without smoothing or weights.
     fn loss(&self, outputs: &[Rows]) -> f64 {
         let (mut sum, mut labels) = (0.0, 0usize);
         for (example, rows) in self.examples.iter().zip(outputs) {
-            match &example.target {
-                Target::Class(class) => {
-                    sum += negative_log_likelihood(&rows[0], *class);
-                    labels += 1;
-                }
-                Target::Score(score) => {
-                    sum += (f64::from(rows[0][0]) - score).powi(2);
-                    labels += 1;
-                }
-                Target::Tags(tags) => {
-                    for (row, tag) in rows.iter().zip(tags.iter().flatten()) {
-                        sum += negative_log_likelihood(row, *tag);
-                        labels += 1;
-                    }
-                }
-                Target::Unknown => {}
+            if let Target::Score(score) = example.target() {
+                sum += (f64::from(rows[0][0]) - score).powi(2);
+                labels += 1;
+            }
+            for (row, class) in rows.iter().zip(classes(example)) {
+                sum += negative_log_likelihood(row, class);
+                labels += 1;
             }
         }
         sum / labels.max(1) as f64
@@ -217,20 +194,15 @@ impl Evaluate<Classify> for Evaluator {
     }
 }
 
-/// The rows of the tokens that have a tag; of an example without tags those of all tokens.
-fn tagged_rows(example: &LabelledExample, rows: &[Vec<f32>]) -> Rows {
-    match &example.target {
-        Target::Tags(tags) => {
-            let rows = rows.iter().zip(tags);
-            rows.filter(|(_, tag)| tag.is_some())
-                .map(|(row, _)| row.clone())
-                .collect()
-        }
-        _ => rows[..example.tokens.len()].to_vec(),
+/// Returns the class of each row of an example's outputs.
+fn classes(example: &Example) -> Vec<usize> {
+    match example.target() {
+        Target::Class(class) => vec![*class],
+        _ => example.tags().map(|(_, tag)| tag).collect(),
     }
 }
 
-/// The likeliest class; the first of several.
+/// Returns the most likely class, the first of several.
 pub(super) fn best(row: &[f32]) -> usize {
     let mut best = 0;
     for (index, value) in row.iter().enumerate() {
@@ -241,7 +213,7 @@ pub(super) fn best(row: &[f32]) -> usize {
     best
 }
 
-/// Probabilities of the classes.
+/// Computes the probabilities of the classes.
 pub(super) fn probabilities(row: &[f32]) -> Vec<f64> {
     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers = row.iter().map(|&x| f64::from(x - greatest).exp());
@@ -250,6 +222,7 @@ pub(super) fn probabilities(row: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|power| power / sum).collect()
 }
 
+/// Computes the negative log-likelihood of a class.
 fn negative_log_likelihood(row: &[f32], class: usize) -> f64 {
     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = row.iter().map(|&x| f64::from(x - greatest).exp()).sum();

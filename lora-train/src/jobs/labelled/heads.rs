@@ -1,9 +1,9 @@
-//! Whether a head that is there already is one for the task.
+//! Checks that an existing head is one for the task.
 
 use super::{head_kind, model_labels};
 use crate::TrainError;
 use crate::data::LabelKind;
-use crate::jobs::adapters::Wanted;
+use crate::jobs::adapters::AdapterSelection;
 use crate::jobs::open::{Loaded, load_base, load_trained};
 use crate::task::TaskName;
 use burn::tensor::Device;
@@ -11,7 +11,7 @@ use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_l
 use lora_models::encoder::{EncoderConfig, Labels};
 use std::path::Path;
 
-/// What would put a head of another task right.
+/// Way out for a head of another task.
 const FRESH: &str = "start a fresh one with `fresh_head`, which keeps the adapter's factors alone";
 
 /// Refuses to train an adapter further whose head is for something else than the task, or has other outputs
@@ -33,17 +33,17 @@ pub(super) fn check_start(
     if found.kind.is_some_and(|kind| kind != head_kind(task)) {
         return refuse(format!(
             "{}, and the task is {task}",
-            of_kind(found.kind, &own)
+            described_inputs(found.kind, &own)
         ));
     }
-    match own.outputs() == labels.outputs() {
-        true => Ok(()),
-        false => refuse(format!(
+    if own.outputs() != labels.outputs() {
+        return refuse(format!(
             "{}, and the run is for {}",
             described(&own),
             described(labels)
-        )),
+        ));
     }
+    Ok(())
 }
 
 /// Refuses to use a head for another task than its own.
@@ -55,7 +55,7 @@ pub(super) fn check_use(
 ) -> Result<(), TrainError> {
     let kind = match adapter {
         Some(adapter) => adapter_labels(adapter)?.kind,
-        None => HeadKind::of_checkpoint(&EncoderConfig::from_dir(model)?),
+        None => HeadKind::from_config(&EncoderConfig::from_dir(model)?),
     };
     let other = kind.is_some_and(|kind| kind != head_kind(task));
     let scores = match labels {
@@ -63,27 +63,27 @@ pub(super) fn check_use(
         Labels::Classes(_) => LabelKind::Classes,
     };
     let other = other || task.label_kind().is_some_and(|kind| kind != scores);
-    match other {
-        false => Ok(()),
-        true => Err(TrainError::config(
+    if other {
+        return Err(TrainError::config(
             "task",
             format!(
                 "is {task}, but the model's head gives {}",
-                of_kind(kind, labels)
+                described_inputs(kind, labels)
             ),
-        )),
+        ));
     }
+    Ok(())
 }
 
-/// The labels of what is used, after [`check_use`]: of several adapters, those that all of them have.
+/// Returns the labels of the model or adapter, after [`check_use`]. Several adapters must have the same.
 pub(super) fn labels_in_use(
     model: &Path,
-    wanted: &Wanted<'_>,
+    selection: &AdapterSelection<'_>,
     task: TaskName,
 ) -> Result<Labels, TrainError> {
-    let labels = model_labels(model, wanted.first())?;
-    check_use(model, wanted.first(), task, &labels)?;
-    let Wanted::Named(adapters) = wanted else {
+    let labels = model_labels(model, selection.first())?;
+    check_use(model, selection.first(), task, &labels)?;
+    let AdapterSelection::Named(adapters) = selection else {
         return Ok(labels);
     };
     for (name, dir) in adapters {
@@ -102,20 +102,21 @@ pub(super) fn labels_in_use(
     Ok(labels)
 }
 
-/// The model with the one adapter, or without where there are several: those are put on by name.
+/// Opens the model, with the adapter if there is one. Several adapters are added later, by name.
 pub(super) fn open(
     model: &Path,
-    wanted: &Wanted<'_>,
+    selection: &AdapterSelection<'_>,
     how: &ClassifierOptions,
     device: &Device,
 ) -> Result<Loaded<Classifier>, TrainError> {
-    match wanted {
-        Wanted::Named(_) => load_base(model, None, how, device),
-        _ => load_trained(model, wanted.one(), how, device),
+    match selection {
+        AdapterSelection::Named(_) => load_base(model, None, how, device),
+        _ => load_trained(model, selection.one(), how, device),
     }
 }
 
-fn of_kind(kind: Option<HeadKind>, labels: &Labels) -> String {
+/// Describes the outputs and the inputs of a head.
+fn described_inputs(kind: Option<HeadKind>, labels: &Labels) -> String {
     let inputs = match kind {
         Some(HeadKind::Token) => " for words",
         Some(HeadKind::Sequence) => " for texts",
@@ -124,6 +125,7 @@ fn of_kind(kind: Option<HeadKind>, labels: &Labels) -> String {
     format!("{}{inputs}", described(labels))
 }
 
+/// Describes the outputs of a head.
 fn described(labels: &Labels) -> String {
     const SHOWN: usize = 10;
     match labels {

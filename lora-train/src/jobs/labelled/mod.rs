@@ -1,4 +1,4 @@
-//! Encoders with a head: classes or scores for texts and pairs, classes for words.
+//! Jobs of encoders with a head: classes or scores for texts and pairs, classes for words.
 
 mod data;
 mod eval;
@@ -13,33 +13,35 @@ use super::job::{BestBy, Evaluate, Job};
 use super::open::Base;
 use super::plan::TrainPlan;
 use crate::TrainError;
-use crate::data::{ClassWeights, LabelKind, LabelSet, LabelledExample, Unlabelled};
+use crate::data::{
+    ClassWeights, Example, LabelKind, LabelSet, Record, Unlabelled, encode_labelled,
+};
 use crate::metric::are_entity_tags;
 use crate::options::ClassWeighting;
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
-use data::{Reader, Records, label_set, labels_of};
+use data::{Reader, classes, head_labels, label_set, shortest};
 use evaluator::Evaluator;
 use heads::check_start;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
 use lora_models::encoder::{EncoderConfig, Labels};
 use std::sync::Arc;
 
-/// Training an encoder with a head.
+/// Training of an encoder with a head.
 pub(crate) struct LabelledJob {
     task: TaskName,
     label_smoothing: f64,
     checkpoint_activations: bool,
     how: ClassifierOptions,
     labels: Option<LabelSet>,
-    records: Records,
-    eval_records: Option<Records>,
+    records: Vec<Record>,
+    eval_records: Option<Vec<Record>>,
     weights: ClassWeights,
     evaluator: Option<Arc<Evaluator>>,
     best_by: BestBy,
 }
 
-/// What the head of a task is for.
+/// Returns the kind of head of a task.
 pub(in crate::jobs) fn head_kind(task: TaskName) -> HeadKind {
     match task {
         TaskName::TokenClassification => HeadKind::Token,
@@ -49,32 +51,37 @@ pub(in crate::jobs) fn head_kind(task: TaskName) -> HeadKind {
 
 impl Job for LabelledJob {
     type Model = Classifier;
-    type Sample = LabelledExample;
+    type Sample = Example;
     type Task = Classify;
 
     fn new(plan: &TrainPlan, screen: &Screen) -> Result<Self, TrainError> {
         let task = plan.task()?;
-        let reader = Reader::new(task, &plan.options.reading);
+        let reader = Reader::new(task, &plan.options.reading, None);
         let known = known_labels(plan, task, screen)?;
-        let read = reader.read(&plan.data, known.as_ref(), Unlabelled::Refuse)?;
-        let (records, labels, report) = match of_the_model(plan, task, &known, &read.labels)? {
-            None => (read.records, read.labels, read.report),
-            Some(own) => {
-                let read = reader.read(&plan.data, Some(&own), Unlabelled::Refuse)?;
-                (read.records, read.labels, read.report)
-            }
-        };
-        screen.line(&format!("data      {}: {report}", plan.data.display()));
+        let mut data = reader.read(&plan.data, known.as_ref(), Unlabelled::Refuse)?;
+        if data.labels.is_some()
+            && known.is_none()
+            && let Some(own) = labels_of_model(plan, task)?
+        {
+            // A model that is fine-tuned further keeps the order of its classes, if it has those of the data.
+            data.relabel(own);
+        }
+        let (records, labels) = (data.records, data.labels);
+        screen.line(&format!(
+            "data      {}: {}",
+            plan.data.display(),
+            data.report
+        ));
         let mut eval_records = None;
         if let Some(path) = &plan.options.eval_data {
-            let read = reader.read(path, labels.as_ref(), Unlabelled::Refuse)?;
-            screen.line(&format!("eval data {}: {}", path.display(), read.report));
-            eval_records = Some(read.records);
+            let data = reader.read(path, labels.as_ref(), Unlabelled::Refuse)?;
+            screen.line(&format!("eval data {}: {}", path.display(), data.report));
+            eval_records = Some(data.records);
         }
         if let Some(labels) = &labels {
             screen.line(&format!("labels    {}", labels.names().join(", ")));
         }
-        let head = labels_of(labels.as_ref());
+        let head = head_labels(labels.as_ref());
         if let (Some(adapter), false) = (&plan.options.adapter, plan.options.fresh_head) {
             check_start(adapter, task, &head)?;
         }
@@ -100,7 +107,7 @@ impl Job for LabelledJob {
         })
     }
 
-    fn how(&self) -> ClassifierOptions {
+    fn load_options(&self) -> ClassifierOptions {
         self.how.clone()
     }
 
@@ -109,15 +116,15 @@ impl Job for LabelledJob {
         plan: &TrainPlan,
         base: &Base,
         screen: &Screen,
-    ) -> Result<Vec<LabelledExample>, TrainError> {
+    ) -> Result<Vec<Example>, TrainError> {
         let records = std::mem::take(&mut self.records);
-        let length = base.max_length(plan.options.max_length, records.least())?;
-        let (examples, report) = records.encode(&base.tokenizer, length, &self.weights)?;
+        let length = base.max_length(plan.options.max_length, shortest(&records))?;
+        let (examples, report) = encode_labelled(&records, &base.tokenizer, length, &self.weights)?;
         screen.line(&format!("tokens    {report}"));
         if let Some(records) = self.eval_records.take() {
-            // Every label counts alike in an evaluation.
+            // Every label has the weight 1 in an evaluation.
             let weights = ClassWeights::default();
-            let (examples, _) = records.encode(&base.tokenizer, length, &weights)?;
+            let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
             self.evaluator = Some(Arc::new(Evaluator::new(
                 self.task,
                 self.labels.clone(),
@@ -152,8 +159,8 @@ impl Job for LabelledJob {
     }
 }
 
-/// The classes that are known before the data is read: those of the options, or of the adapter that is
-/// gone on with.
+/// Returns the classes that are known before the data is read: those of the options, or of the adapter that is
+/// trained further.
 fn known_labels(
     plan: &TrainPlan,
     task: TaskName,
@@ -184,37 +191,20 @@ fn known_labels(
     }
 }
 
-/// The classes of the model's own head, where the data has some of them by name: a model that is
-/// fine-tuned further keeps the order of its classes.
-fn of_the_model(
-    plan: &TrainPlan,
-    task: TaskName,
-    known: &Option<LabelSet>,
-    gathered: &Option<LabelSet>,
-) -> Result<Option<LabelSet>, TrainError> {
-    let own_data = matches!(
-        task,
-        TaskName::Classification | TaskName::TokenClassification
-    );
-    let (Some(gathered), None, false, true) = (gathered, known, plan.options.fresh_head, own_data)
-    else {
+/// Returns the named classes of the model's own head, which files without fixed classes may follow.
+fn labels_of_model(plan: &TrainPlan, task: TaskName) -> Result<Option<LabelSet>, TrainError> {
+    if plan.options.fresh_head || matches!(task, TaskName::Glue(_)) {
         return Ok(None);
-    };
+    }
     let config = EncoderConfig::from_dir(super::open::model_directory(&plan.model)?)?;
-    let Some(own) = label_set(&config.labels)?.filter(|own| !own.is_generic()) else {
-        return Ok(None);
-    };
-    let all = gathered
-        .names()
-        .iter()
-        .all(|name| own.index(name).is_some());
-    Ok((all && own != *gathered).then_some(own))
+    Ok(label_set(&config.labels)?.filter(|own| !own.is_generic()))
 }
 
+/// Returns the weights of the classes in the loss.
 fn class_weights(
     plan: &TrainPlan,
     labels: Option<&LabelSet>,
-    records: &Records,
+    records: &[Record],
 ) -> Result<ClassWeights, TrainError> {
     let refuse = |message: String| Err(TrainError::config("class_weights", message));
     let Some(weighting) = &plan.options.class_weights else {
@@ -224,7 +214,7 @@ fn class_weights(
         return refuse("are for classes, and a regression has none".into());
     };
     match weighting {
-        ClassWeighting::Balanced => Ok(ClassWeights::balanced(records.classes(), labels.len())),
+        ClassWeighting::Balanced => Ok(ClassWeights::balanced(classes(records), labels.len())),
         ClassWeighting::PerClass(weights) => {
             if weights.len() != labels.len() {
                 return refuse(format!(
@@ -242,7 +232,7 @@ fn class_weights(
     }
 }
 
-/// The metric of the options, else the task's own.
+/// Returns the metric of the options, else the task's own.
 fn best_by(
     plan: &TrainPlan,
     task: TaskName,
@@ -254,7 +244,7 @@ fn best_by(
             metric: metric.primary().into(),
             higher_is_better: metric.higher_is_better(),
         },
-        // Of entities, where the tags are theirs.
+        // F1 of entities, if the tags mark entities.
         None => BestBy {
             metric: if entities { "f1" } else { "micro_f1" }.into(),
             higher_is_better: true,
@@ -264,19 +254,19 @@ fn best_by(
         return Ok(own);
     };
     let known = evaluator::metric_names(task);
-    match known.contains(&name.as_str()) {
-        true => Ok(BestBy {
-            metric: name.clone(),
-            higher_is_better: !["loss", "mse", "mae"].contains(&name.as_str()),
-        }),
-        false => Err(TrainError::config(
+    if !known.contains(&name.as_str()) {
+        return Err(TrainError::config(
             "metric",
             format!("is `{name}`, but {task} is judged by {}", known.join(", ")),
-        )),
+        ));
     }
+    Ok(BestBy {
+        metric: name.clone(),
+        higher_is_better: !["loss", "mse", "mae"].contains(&name.as_str()),
+    })
 }
 
-/// The task's labels of a model, with or without an adapter: to evaluate or to predict.
+/// Returns the labels of a model, with or without an adapter, to evaluate or to predict.
 pub(in crate::jobs) fn model_labels(
     model: &std::path::Path,
     adapter: Option<&std::path::Path>,

@@ -1,17 +1,16 @@
-//! Classifying lines, and the files that GLUE's server scores.
+//! Prediction for texts, and the files that GLUE's server scores.
 
-use super::data::{Reader, label_set};
+use super::data::{Reader, label_set, shortest};
 use super::evaluator::{Evaluator, Rows, best, probabilities};
 use super::head_kind;
 use super::heads::{labels_in_use, open};
 use crate::TrainError;
 use crate::data::{
-    ClassWeights, LabelSet, LabelledExample, LabelledRecord, Lines, Origin, Predictions, Target,
-    TokenRecord, Unlabelled, is_blank, write_glue_submission,
+    ClassWeights, Content, Example, LabelSet, Lines, Origin, Predictions, Record, Unlabelled,
+    encode_labelled, is_blank, write_glue_submission,
 };
 use crate::device::{self, DeviceName};
-use crate::jobs::adapters::{AdapterOptions, Uses, Wanted};
-use crate::jobs::labelled::data::Records;
+use crate::jobs::adapters::{AdapterAssignment, AdapterOptions, AdapterSelection};
 use crate::jobs::open::{model_directory, quantize_config};
 use crate::jobs::plan::default_task;
 use crate::options::ReadingOptions;
@@ -20,9 +19,8 @@ use crate::task::{Classify, TaskName};
 use clap::Args;
 use lora_core::Quantization;
 use lora_core::files::Overwrite;
-use lora_models::classifier::{Classifier, ClassifierOptions};
+use lora_models::classifier::ClassifierOptions;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Options of `lora predict`.
@@ -34,13 +32,13 @@ pub struct PredictOptions {
     /// Adapters on it.
     #[command(flatten)]
     pub adapters: AdapterOptions,
-    /// With named adapters: the one for texts that name none [default: the model alone].
+    /// Named adapter for texts that name none [default: the model alone].
     #[arg(long = "use", value_name = "NAME")]
     pub use_adapter: Option<String>,
-    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: in floats].
+    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
-    /// What the model does: classification, regression, token-classification, or glue/NAME [default: by the model and adapter].
+    /// Task: classification, regression, token-classification, or glue/NAME [default: from the model and adapter].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,
     /// Text to classify; may be given several times. A tab separates the texts of a pair.
@@ -49,10 +47,10 @@ pub struct PredictOptions {
     /// File with a text on each line, or `-` for standard input [default: standard input, unless --text or --data is given].
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     pub texts: Option<PathBuf>,
-    /// Data file instead: JSON Lines, CSV or TSV with columns, or a file of GLUE; labels are not needed.
+    /// Data file instead of texts: JSON Lines, CSV or TSV with columns, or a file of GLUE; labels are not needed.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// With a task of GLUE and --data: directory that receives the file that GLUE's server scores.
+    /// Directory for the file that GLUE's server scores, with a task of GLUE and --data.
     #[arg(long, value_name = "DIR", requires = "data")]
     pub submission: Option<PathBuf>,
     /// Replace the submission if it is there.
@@ -61,13 +59,13 @@ pub struct PredictOptions {
     /// Print one JSON object a text: `prediction`, and `scores` by label.
     #[arg(long)]
     pub json: bool,
-    /// Texts in a forward pass.
+    /// Number of texts in a forward pass.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
-    /// Longest text in tokens [default: 512, at most the model's].
+    /// Maximum length of a text in tokens [default: 512, at most the model's].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
-    /// How to read the data.
+    /// Options for reading the data.
     #[command(flatten)]
     pub reading: ReadingOptions,
     /// Device to run on.
@@ -75,47 +73,47 @@ pub struct PredictOptions {
     pub device: DeviceName,
 }
 
-/// What a model says of a text.
+/// Prediction for a text.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Predicted {
     /// A class.
     Class {
-        /// Its name.
+        /// Name of the class.
         prediction: String,
-        /// The probability of each class, by name, in the order of the classes.
+        /// Probability of each class, by name, in the order of the classes.
         scores: Vec<(String, f64)>,
     },
     /// A number.
     Score {
-        /// The number.
+        /// Predicted number.
         prediction: f32,
     },
     /// A class for each word.
     Tags {
-        /// The words.
+        /// Words.
         words: Vec<String>,
-        /// The name of each word's class; `None` for a word that the model did not read, because it was cut
+        /// Name of each word's class; `None` for a word that the model did not read, because it was cut
         /// off or has no token.
         prediction: Vec<Option<String>>,
     },
 }
 
-/// Predicts. With a submission, the path of the file that was written comes too.
+/// Predicts for each text, and returns the path of the submission if one was written.
 ///
 /// # Errors
-/// On bad files, nothing to classify, or a submission that is there already.
+/// For malformed files, for no text to classify, and for a submission that already exists.
 pub fn predict(
     options: &PredictOptions,
     screen: &Screen,
 ) -> Result<(Vec<Predicted>, Option<PathBuf>), TrainError> {
     let model = model_directory(&options.model)?;
-    let wanted = options
+    let selection = options
         .adapters
-        .wanted_with(options.use_adapter.as_deref())?;
+        .selection_with(options.use_adapter.as_deref())?;
     let task = match options.task {
         Some(task) => task,
-        None => default_task(&model, wanted.first())?,
+        None => default_task(&model, selection.first())?,
     };
     if task == TaskName::CausalLm {
         return Err(TrainError::config(
@@ -124,24 +122,24 @@ pub fn predict(
         ));
     }
     options.reading.check(task)?;
-    let labels = labels_in_use(&model, &wanted, task)?;
+    let labels = labels_in_use(&model, &selection, task)?;
     let set = label_set(&labels)?;
     let records = records(options, task, set.as_ref())?;
     let device = device::open(options.device)?;
     let how = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
-        quantize: quantize_config(options.quantize, &wanted.dirs(), &[])?,
+        quantize: quantize_config(options.quantize, &selection.dirs(), &[])?,
         ..ClassifierOptions::default()
     };
-    let loaded = open(&model, &wanted, &how, &device)?;
+    let loaded = open(&model, &selection, &how, &device)?;
     options
         .adapters
-        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
+        .check_base(selection.one(), loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
-    let length = base.max_length(options.max_length, records.least())?;
+    let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
-    let (examples, _) = records.encode(&base.tokenizer, length, &weights)?;
+    let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
     let evaluator = Evaluator::new(
         task,
         set.clone(),
@@ -149,16 +147,21 @@ pub fn predict(
         options.batch_size,
         base.pad_id(),
     )?;
-    let (model, uses) = match &wanted {
-        Wanted::Named(adapters) => {
-            let uses = uses(options, loaded.model, adapters, &evaluator, screen)?;
-            (uses.model().clone(), Some(uses))
+    let (model, adapters) = match &selection {
+        AdapterSelection::Named(adapters) => {
+            let default = options.use_adapter.as_deref();
+            if let (Some(path), None) = (&options.data, default) {
+                options.adapters.check_named(path, &records)?;
+            }
+            let set = options.adapters.put(loaded.model, adapters, screen)?;
+            let assignment = AdapterAssignment::new(set, evaluator.examples(), default)?;
+            (assignment.model().clone(), Some(assignment))
         }
         _ => (loaded.model, None),
     };
     let task_model = Classify::new(model, 0.0, weights);
     let mut bar = screen.bar("predict", evaluator.len());
-    let outputs = evaluator.outputs(&task_model, uses.as_ref(), &mut |done| bar.set(done))?;
+    let outputs = evaluator.outputs(&task_model, adapters.as_ref(), &mut |done| bar.set(done))?;
     bar.finish();
 
     let mut submission = None;
@@ -166,63 +169,21 @@ pub fn predict(
         let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
         submission = Some(submit(options, task, folder, &records, rows, set.as_ref())?);
     }
-    let predicted = match (&records, &set) {
-        (Records::Texts(_), Some(set)) => {
-            let rows = outputs.iter().map(|rows| class(&rows[0], set));
-            rows.collect()
-        }
-        (Records::Texts(_), None) => {
-            let rows = outputs.iter().map(|rows| Predicted::Score {
-                prediction: rows[0][0],
-            });
-            rows.collect()
-        }
-        (Records::Words(records), set) => {
-            let pairs = records.iter().zip(evaluator.examples());
-            let rows = pairs.zip(&outputs);
-            rows.map(|((record, example), rows)| {
-                let mut prediction = tags(example, rows, set.as_ref());
-                prediction.resize(record.words.len(), None);
-                Predicted::Tags {
-                    words: record.words.clone(),
-                    prediction,
-                }
-            })
-            .collect()
-        }
-    };
-    Ok((predicted, submission))
+    let results = records.iter().zip(evaluator.examples()).zip(&outputs);
+    let predicted = results.map(|((record, example), rows)| match (&record.content, &set) {
+        (Content::Words { words }, set) => Predicted::Tags {
+            words: words.clone(),
+            prediction: tags(words.len(), example, rows, set.as_ref()),
+        },
+        (_, Some(set)) => class(&rows[0], set),
+        (_, None) => Predicted::Score {
+            prediction: rows[0][0],
+        },
+    });
+    Ok((predicted.collect(), submission))
 }
 
-/// The adapters by the names in the data, where it has columns, else the one that is to be used.
-fn uses(
-    options: &PredictOptions,
-    model: Classifier,
-    adapters: &[(&str, &Path)],
-    evaluator: &Evaluator,
-    screen: &Screen,
-) -> Result<Uses<Classifier>, TrainError> {
-    let mut by_line = match &options.data {
-        Some(path) => {
-            let format = options.reading.format.unwrap_or_default();
-            let needed = options.use_adapter.is_none();
-            options.adapters.names_in(path, format, needed)?
-        }
-        None => BTreeMap::new(),
-    };
-    let origins = || evaluator.examples().iter().map(|example| &example.origin);
-    if let Some(name) = &options.use_adapter {
-        for origin in origins() {
-            by_line.entry(origin.line()).or_insert_with(|| name.clone());
-        }
-    }
-    Uses::new(
-        options.adapters.put(model, adapters, screen)?,
-        &by_line,
-        origins(),
-    )
-}
-
+/// Names the most likely class of a row, with the probabilities of all.
 fn class(row: &[f32], set: &LabelSet) -> Predicted {
     let name = |class: usize| set.name(class).unwrap_or_default().to_string();
     let scores = probabilities(row).into_iter().enumerate();
@@ -232,11 +193,12 @@ fn class(row: &[f32], set: &LabelSet) -> Predicted {
     }
 }
 
+/// Writes the file for GLUE's server.
 fn submit(
     options: &PredictOptions,
     task: TaskName,
     folder: &Path,
-    records: &Records,
+    records: &[Record],
     rows: Vec<&[f32]>,
     set: Option<&LabelSet>,
 ) -> Result<PathBuf, TrainError> {
@@ -247,11 +209,13 @@ fn submit(
         ));
     };
     std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    let overwrite = match options.overwrite {
-        true => Overwrite::Replace,
-        false => Overwrite::Refuse,
+    let overwrite = if options.overwrite {
+        Overwrite::Replace
+    } else {
+        Overwrite::Refuse
     };
-    let ids = records.ids();
+    // The records' own names, if all have one.
+    let ids: Option<Vec<&str>> = records.iter().map(|record| record.id.as_deref()).collect();
     match set {
         Some(set) => {
             let classes: Vec<usize> = rows.into_iter().map(best).collect();
@@ -266,19 +230,15 @@ fn submit(
     }
 }
 
-/// What is to be classified: the data file, or lines.
+/// Reads the records: those of the data file, or a record for each text.
 fn records(
     options: &PredictOptions,
     task: TaskName,
     set: Option<&LabelSet>,
-) -> Result<Records, TrainError> {
+) -> Result<Vec<Record>, TrainError> {
     if let Some(path) = &options.data {
-        let reader = Reader::new(task, &options.reading);
-        let records = reader.read(path, set, Unlabelled::Accept)?.records;
-        return Ok(match records {
-            Records::Words(records) => Records::Words(records.into_iter().map(numbered).collect()),
-            texts => texts,
-        });
+        let reader = Reader::new(task, &options.reading, options.adapters.column());
+        return Ok(reader.read(path, set, Unlabelled::Accept)?.records);
     }
     let mut lines: Vec<(String, Origin)> = Vec::new();
     for (index, text) in options.text.iter().enumerate() {
@@ -287,7 +247,7 @@ fn records(
     match (&options.texts, options.text.is_empty()) {
         (Some(path), _) if path.as_os_str() != "-" => add_lines(Lines::open(path)?, &mut lines)?,
         (Some(_), _) | (None, true) => {
-            let input = Lines::of(std::io::stdin().lock(), Path::new("standard input"));
+            let input = Lines::from_reader(std::io::stdin().lock(), Path::new("standard input"));
             add_lines(input, &mut lines)?;
         }
         (None, false) => {}
@@ -298,60 +258,31 @@ fn records(
             "is missing: give --text, --texts or --data, or lines on standard input",
         ));
     }
-    Ok(match task {
-        TaskName::TokenClassification => Records::Words(
-            lines
-                .into_iter()
-                .map(|(text, origin)| {
-                    let words: Vec<String> = text.split_whitespace().map(String::from).collect();
-                    numbered(TokenRecord {
-                        words,
-                        labels: None,
-                        origin,
-                    })
-                })
-                .collect(),
-        ),
-        _ => Records::Texts(
-            lines
-                .into_iter()
-                .map(|(text, origin)| {
-                    let (first, second) = match text.split_once('\t') {
-                        Some((first, second)) => (first.to_string(), Some(second.to_string())),
-                        None => (text, None),
-                    };
-                    LabelledRecord {
-                        first,
-                        second,
-                        label: None,
-                        id: None,
-                        origin,
-                    }
-                })
-                .collect(),
-        ),
-    })
-}
-
-/// With each word's place for its label: so the outputs tell which words they are of.
-fn numbered(record: TokenRecord) -> TokenRecord {
-    TokenRecord {
-        labels: Some((0..record.words.len()).collect()),
-        ..record
-    }
-}
-
-/// The tag of each word; `None` for one that the model did not read, cut off or without a token.
-fn tags(example: &LabelledExample, rows: &Rows, set: Option<&LabelSet>) -> Vec<Option<String>> {
-    let Target::Tags(places) = &example.target else {
-        return Vec::new();
+    let content = |text: String| match (task, text.split_once('\t')) {
+        (TaskName::TokenClassification, _) => Content::Words {
+            words: text.split_whitespace().map(String::from).collect(),
+        },
+        (_, Some((first, second))) => Content::from_texts(first.into(), Some(second.into())),
+        (_, None) => Content::from_texts(text, None),
     };
-    let mut tags = Vec::new();
-    for (row, &place) in rows.iter().zip(places.iter().flatten()) {
+    let records = lines.into_iter();
+    Ok(records
+        .map(|(text, origin)| Record::new(content(text), origin))
+        .collect())
+}
+
+/// Names the class of each word; `None` for a word that the model did not read, because it was cut off or has no token.
+fn tags(
+    words: usize,
+    example: &Example,
+    rows: &Rows,
+    set: Option<&LabelSet>,
+) -> Vec<Option<String>> {
+    let mut tags = vec![None; words];
+    for (row, (_, word)) in rows.iter().zip(example.words()) {
         let class = best(row);
         let name = set.and_then(|set| set.name(class));
-        tags.resize(place, None);
-        tags.push(Some(name.map_or_else(|| class.to_string(), String::from)));
+        tags[word] = Some(name.map_or_else(|| class.to_string(), String::from));
     }
     tags
 }

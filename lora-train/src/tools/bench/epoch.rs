@@ -1,4 +1,4 @@
-//! Training on data with its real lengths.
+//! Training on data with texts of real lengths.
 
 use super::{BenchReport, Timing};
 use crate::TrainError;
@@ -17,21 +17,21 @@ use std::path::PathBuf;
 pub struct EpochOptions {
     /// Recipe: a TOML file with any of the options below as keys; flags win over it.
     pub recipe: Option<PathBuf>,
-    /// As `lora train` takes them. What is trained is thrown away, and nothing is evaluated.
+    /// Options of `lora train`. The trained weights are discarded, without an evaluation.
     #[command(flatten)]
     pub options: TrainOptions,
 }
 
-/// What is looked at of a line of `metrics.jsonl`.
+/// Measured fields of a line in `metrics.jsonl`.
 #[derive(Deserialize)]
 struct Line {
     tokens: usize,
     seconds: f64,
 }
 
-/// Trains an epoch, or as many steps as are asked for, and times it. The first step is not counted.
+/// Times an epoch, or the given number of steps. The first step is not measured.
 ///
-/// `tokens_per_s` counts tokens that are learned, or what is read where one thing is learned of many tokens.
+/// `tokens_per_s` counts label tokens, or for a classifier the tokens of the texts.
 ///
 /// # Errors
 /// As `lora train`; for a run of a single step.
@@ -82,7 +82,7 @@ pub fn bench_epoch(options: &EpochOptions, screen: &mut Screen) -> Result<BenchR
     if counted.is_empty() {
         return Err(TrainError::config(
             "max_steps",
-            "is 1, and the first step is not counted; give more, or more data",
+            "is 1, and the first step is not measured; give more, or more data",
         ));
     }
     let turns = lines

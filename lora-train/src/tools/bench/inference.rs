@@ -1,4 +1,4 @@
-//! The base, a merged model and one with an active adapter, in turn.
+//! Inference with the base, a merged model and a model with an active adapter, in turn.
 
 use super::measure::{WARM_UP, seconds_of};
 use super::step::adapted;
@@ -11,18 +11,16 @@ use crate::jobs::ranges::at_least_one;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use clap::Args;
 use lora_core::{merge, trainable_summary};
-use lora_models::classifier::{Classifier, HeadKind};
-use lora_models::generate::{CausalModel, KvCache};
-use lora_models::gpt2::Gpt2LmHead;
-use lora_models::{LoraModel, ModelConfig};
+use lora_models::generate::KvCache;
+use lora_models::{CausalLm, Pretrained, dispatch};
 
 /// Options of `lora bench inference`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct InferenceOptions {
-    /// The work: GPT-2 reads `max-length` tokens and then writes one after another, an encoder reads them.
+    /// Workload: a language model reads `max-length` tokens and then generates one after another, an encoder reads them.
     #[command(flatten)]
     pub shape: Shape,
-    /// Tokens that GPT-2 writes, or times that an encoder reads; two more are not counted [default: 32].
+    /// Number of generated tokens, or of forward passes of an encoder; two more are not measured [default: 32].
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
 }
@@ -33,10 +31,10 @@ const KINDS: [(&str, &str); 3] = [
     ("adapter_s", "adapter_min_s"),
 ];
 
-/// Times each model at each turn. `median_s` and `min_s` are of the active adapter.
+/// Times each model in each turn. `median_s` and `min_s` belong to the active adapter.
 ///
 /// # Errors
-/// For a shape that the model does not take, and where the device fails.
+/// If the shape exceeds the model's, or the device fails.
 pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainError> {
     let shape = &options.shape;
     let turns = at_least_one("steps", options.steps.unwrap_or(32))?;
@@ -46,20 +44,19 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
     if shape.quantize.is_some() {
         return Err(TrainError::config(
             "quantize",
-            "is for frozen weights under an adapter, and a merged model has none",
+            "applies to frozen weights under an adapter, and a merged model has none",
         ));
     }
-    let (timings, trainable) = match &config {
-        ModelConfig::Gpt2(config) => {
-            let (models, trainable) = models(Gpt2LmHead::init(config, 0, &device)?, shape)?;
-            (written(&models, size, turns, &device)?, trainable)
-        }
-        ModelConfig::Encoder(config) => {
-            let model = Classifier::init(config, HeadKind::Sequence, 0, &device)?;
-            let (models, trainable) = models(model, shape)?;
+    let (timings, trainable) = dispatch!(&config,
+        causal M(config) => {
+            let (models, trainable) = models::<M>(config, shape, &device)?;
+            (generated(&models, size, turns, &device)?, trainable)
+        },
+        encoder M(config) => {
+            let (models, trainable) = models::<M>(config, shape, &device)?;
             (read(&models, size, turns, &device)?, trainable)
-        }
-    };
+        },
+    );
     let [base, merged, active] = &timings;
     let method = shape.method(Training::default());
     let mut report = BenchReport::new("inference", name, method, &device, active, trainable)
@@ -74,15 +71,20 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
     Ok(report)
 }
 
-/// The base, merged, and with the adapter active; and how much trains.
-fn models<M: LoraModel>(base: M, shape: &Shape) -> Result<([M; 3], usize), TrainError> {
+/// Creates the base, the merged model and the model with an active adapter, and counts the trainable parameters.
+fn models<M: Pretrained>(
+    config: &M::Config,
+    shape: &Shape,
+    device: &Device,
+) -> Result<([M; 3], usize), TrainError> {
+    let base = M::init_random(config, &M::Options::default(), 0, device)?;
     let active = adapted(base.clone(), shape)?;
     let trainable = trainable_summary(&active).trainable;
     let merged = merge(active.clone()).into_module();
     Ok(([base, merged, active], trainable))
 }
 
-/// Each model in turn, turn after turn, in another order each time: what the machine does beside hits all alike.
+/// Times each model in turn, in another order each time: other load of the machine affects all alike.
 fn in_turn(
     turns: usize,
     mut work: impl FnMut(usize, usize) -> Result<(), TrainError>,
@@ -109,9 +111,9 @@ fn rows([batch, length]: [usize; 2], vocab: usize) -> Vec<i64> {
     rows.map(i64::from).collect()
 }
 
-/// One token after another, behind a text.
-fn written(
-    models: &[Gpt2LmHead; 3],
+/// Times single tokens after a text.
+fn generated<M: CausalLm>(
+    models: &[M; 3],
     [batch, length]: [usize; 2],
     turns: usize,
     device: &Device,
@@ -122,7 +124,7 @@ fn written(
         return Err(TrainError::config(
             "steps",
             format!(
-                "{turns} tokens, {WARM_UP} before them and a text of {length} are more than the {} positions",
+                "{turns} tokens, {WARM_UP} before them and a text of {length} exceed the {} positions",
                 base.max_positions()
             ),
         ));
@@ -149,20 +151,21 @@ fn written(
     })
 }
 
-/// Whole texts.
-fn read(
-    models: &[Classifier; 3],
+/// Times forward passes over texts.
+fn read<M: Pretrained>(
+    models: &[M; 3],
     size: [usize; 2],
     turns: usize,
     device: &Device,
 ) -> Result<[Timing; 3], TrainError> {
     let [batch, length] = size;
-    let vocab = models[0].config().vocab_size;
+    let vocab = models[0].info().vocab_size;
     let text = ids(rows(size, vocab), size, device);
     let real = TensorData::new(vec![true; batch * length], size);
     let real = Tensor::<2, Bool>::from_data(real, device);
+    let type_ids = Tensor::<2, Int>::zeros(size, device);
     in_turn(turns, |kind, _| {
-        let outputs = models[kind].forward(text.clone(), &real, None);
+        let outputs = models[kind].outputs(text.clone(), real.clone(), type_ids.clone());
         host::wait(device)?;
         drop(outputs);
         Ok(())

@@ -1,25 +1,25 @@
-//! The clock.
+//! Timing of repeated work.
 
 use crate::TrainError;
 use std::time::Instant;
 
-/// What is not counted: the first turns find caches cold, and allocate.
+/// Number of turns that are not measured: the first turns have cold caches, and allocate.
 pub(super) const WARM_UP: usize = 2;
 
-/// Seconds of repeated work.
+/// Durations of repeated work, in seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Timing {
     seconds: Vec<f64>,
 }
 
 impl Timing {
-    /// Of these seconds.
+    /// Creates a timing from durations in seconds.
     pub fn new(mut seconds: Vec<f64>) -> Self {
         seconds.sort_by(f64::total_cmp);
         Self { seconds }
     }
 
-    /// The middle one, or the mean of the two in the middle; zero of none.
+    /// Returns the median; zero without durations.
     pub fn median(&self) -> f64 {
         let n = self.seconds.len();
         match n {
@@ -29,13 +29,13 @@ impl Timing {
         }
     }
 
-    /// The least; zero of none.
+    /// Returns the minimum; zero without durations.
     pub fn min(&self) -> f64 {
         self.seconds.first().copied().unwrap_or(0.0)
     }
 }
 
-/// Does work `turns` times, after turns that are not counted.
+/// Repeats work `turns` times, after turns that are not measured.
 pub(super) fn repeated(
     turns: usize,
     mut work: impl FnMut(usize) -> Result<(), TrainError>,
@@ -50,7 +50,7 @@ pub(super) fn repeated(
     Ok(Timing::new(seconds))
 }
 
-/// The seconds that work takes.
+/// Measures the duration of work in seconds.
 pub(super) fn seconds_of(work: impl FnOnce() -> Result<(), TrainError>) -> Result<f64, TrainError> {
     let start = Instant::now();
     work()?;

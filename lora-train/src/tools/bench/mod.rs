@@ -1,15 +1,15 @@
-//! What training and inference cost on this machine: times, memory, and what trains.
+//! Measurements of training and inference on this machine: time, memory, and trainable parameters.
 //!
-//! | file | what it measures |
+//! | file | contents |
 //! | --- | --- |
-//! | `step` | training steps at one shape |
-//! | `epoch` | training on data with its real lengths |
+//! | `step` | training steps with one batch size |
+//! | `epoch` | training on data with texts of real lengths |
 //! | `inference` | the base, a merged model and one with an adapter, in turn |
-//! | `load` | reading a checkpoint |
-//! | `workload`, `measure`, `report` | the shape of the work, the clock, what is told |
+//! | `load` | loading of a checkpoint |
+//! | `workload`, `measure`, `report` | model and batch, timing, report |
 //!
-//! Every run has its process to itself, so that the peak of its memory is its own. Numbers hold for the machine; compare ratios of
-//! runs one after another.
+//! Every run needs a process of its own, so that the peak of the memory is its own. Numbers depend on the machine: compare
+//! ratios of consecutive runs.
 
 mod epoch;
 mod inference;

@@ -1,4 +1,4 @@
-//! What a measurement tells, for people and as one line of JSON.
+//! Report of a measurement, as text and as one line of JSON.
 
 use super::Timing;
 use crate::memory::peak_mib;
@@ -8,32 +8,32 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// One measurement.
+/// Report of a measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchReport {
-    /// `step`, `epoch`, `inference` or `load`.
+    /// Kind of the measurement: `step`, `epoch`, `inference` or `load`.
     pub bench: &'static str,
-    /// Of this program.
+    /// Version of the program.
     pub version: &'static str,
-    /// Which model.
+    /// Name of the model.
     pub model: String,
-    /// Which device.
+    /// Description of the device.
     pub device: String,
-    /// What is done with it.
+    /// Description of the method.
     pub method: String,
-    /// The middle of the turns, in seconds.
+    /// Median duration of a turn, in seconds.
     pub median_s: f64,
-    /// The fastest turn, in seconds.
+    /// Minimum duration of a turn, in seconds.
     pub min_s: f64,
-    /// The most memory that the process had at once, in MiB, where the system tells.
+    /// Peak memory of the process in MiB, if the system reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_mib: Option<f64>,
-    /// What the backend holds of the device's memory at the end, in MiB, where it tells.
+    /// Device memory that the backend holds at the end in MiB, if it reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_mib: Option<f64>,
-    /// Number of parameters that train.
+    /// Number of trainable parameters.
     pub trainable: usize,
-    /// What else this measurement tells.
+    /// Further values by name.
     #[serde(flatten)]
     pub more: BTreeMap<&'static str, f64>,
 }
@@ -89,7 +89,7 @@ impl fmt::Display for BenchReport {
     }
 }
 
-/// A number with four digits that count.
+/// Number with four significant digits.
 struct Rounded(f64);
 
 impl fmt::Display for Rounded {

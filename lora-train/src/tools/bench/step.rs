@@ -1,4 +1,4 @@
-//! Training steps at one shape.
+//! Training steps with one batch size.
 
 use super::measure::repeated;
 use super::workload::{Shape, Training, labelled, texts};
@@ -9,43 +9,41 @@ use crate::device::{self, DeviceName};
 use crate::host;
 use crate::jobs::ranges::at_least_one;
 use crate::memory;
-use crate::task::{CausalLm, Classify};
+use crate::task::{CausalLmTask, Classify};
 use crate::trainer::{AdamW, MicroBatch, Task};
 use burn::tensor::Device;
 use clap::Args;
 use lora_core::{LoraConfig, QuantizeConfig, trainable_summary};
-use lora_models::classifier::{Classifier, HeadKind};
-use lora_models::gpt2::Gpt2LmHead;
-use lora_models::{LoraModel, ModelConfig};
+use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 
 /// Options of `lora bench step`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StepOptions {
-    /// The work.
+    /// Workload.
     #[command(flatten)]
     pub shape: Shape,
-    /// What trains.
+    /// Training.
     #[command(flatten)]
     pub training: Training,
-    /// Steps that are counted, after two that are not [default: 8].
+    /// Number of measured steps, after two that are not measured [default: 8].
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
 }
 
-/// What steps took.
+/// Measurement of training steps.
 pub(in crate::tools) struct Measured {
     pub timing: Timing,
-    /// Of the last step.
+    /// Loss of the last step.
     pub loss: f64,
     pub trainable: usize,
-    /// The most bytes that the process had allocated at once, where an allocator counts them.
+    /// Peak of the allocated bytes, if an allocator counts them.
     pub peak: Option<usize>,
 }
 
 /// Times training steps: forward, backward, AdamW, and the loss read back.
 ///
 /// # Errors
-/// For a shape that the model does not take, and where the device fails.
+/// If the shape exceeds the model's, or the device fails.
 pub fn bench_step(options: &StepOptions) -> Result<BenchReport, TrainError> {
     let StepOptions {
         shape, training, ..
@@ -68,7 +66,7 @@ pub fn bench_step(options: &StepOptions) -> Result<BenchReport, TrainError> {
     Ok(report)
 }
 
-/// Trains a model of this configuration, with random weights, for some steps.
+/// Trains a model with random weights for some steps.
 pub(in crate::tools) fn measured(
     config: &ModelConfig,
     shape: &Shape,
@@ -78,27 +76,23 @@ pub(in crate::tools) fn measured(
     device: &Device,
 ) -> Result<Measured, TrainError> {
     memory::restart_peak();
-    let vocab = config.vocab_size();
+    let vocab = config.sizes().vocab_size;
     let checkpointed = training.checkpoint_activations;
-    let (timing, loss, trainable) = match config {
-        ModelConfig::Gpt2(config) => {
-            let model = Gpt2LmHead::init(config, 0, device)?;
-            let model = prepared(model, shape, training)?;
-            let trainable = trainable_summary(&model).trainable;
-            let task = CausalLm::new(model, 0.0).with_checkpointed_activations(checkpointed);
+    let (timing, loss, trainable) = dispatch!(config,
+        causal M(config) => {
+            let (model, trainable) = prepared::<M>(config, shape, training, device)?;
+            let task = CausalLmTask::new(model, 0.0).with_checkpointed_activations(checkpointed);
             let (timing, loss) = time(task, &texts(size, vocab), steps)?;
             (timing, loss, trainable)
-        }
-        ModelConfig::Encoder(config) => {
-            let model = Classifier::init(config, HeadKind::Sequence, 0, device)?;
-            let model = prepared(model, shape, training)?;
-            let trainable = trainable_summary(&model).trainable;
+        },
+        encoder M(config) => {
+            let (model, trainable) = prepared::<M>(config, shape, training, device)?;
             let task = Classify::new(model, 0.0, ClassWeights::default())
                 .with_checkpointed_activations(checkpointed);
             let (timing, loss) = time(task, &labelled(size, vocab), steps)?;
             (timing, loss, trainable)
-        }
-    };
+        },
+    );
     Ok(Measured {
         timing,
         loss,
@@ -107,25 +101,34 @@ pub(in crate::tools) fn measured(
     })
 }
 
-/// The model with what is to train.
-fn prepared<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<M, TrainError> {
-    match training.full {
-        true => Ok(model.set_require_grad(true)),
-        false => adapted(model, shape),
-    }
+/// Creates a model to train, and counts its trainable parameters.
+fn prepared<M: Pretrained>(
+    config: &M::Config,
+    shape: &Shape,
+    training: Training,
+    device: &Device,
+) -> Result<(M, usize), TrainError> {
+    let model = M::init_random(config, &M::Options::default(), 0, device)?;
+    let model = if training.full {
+        model.set_require_grad(true)
+    } else {
+        adapted(model, shape)?
+    };
+    let trainable = trainable_summary(&model).trainable;
+    Ok((model, trainable))
 }
 
-/// The model with the adapter that a shape asks for.
+/// Attaches the adapter of a shape to a model.
 pub(super) fn adapted<M: LoraModel>(model: M, shape: &Shape) -> Result<M, TrainError> {
     let lora = with_adapter(&model, shape)?;
     let model = match shape.quantize {
         None => model,
         Some(kind) => model.quantize(&QuantizeConfig::new(kind))?.0,
     };
-    Ok(model.attach(&lora)?.0)
+    Ok(model.attach(&lora)?.into_module())
 }
 
-/// The adapter that a shape asks for on a model.
+/// Returns the configuration of a shape's adapter for a model.
 pub(in crate::tools) fn with_adapter<M: LoraModel>(
     model: &M,
     shape: &Shape,
@@ -137,7 +140,7 @@ pub(in crate::tools) fn with_adapter<M: LoraModel>(
     Ok(lora)
 }
 
-/// Times steps; the loss of the last comes with it.
+/// Times steps, and returns the loss of the last with the timing.
 fn time<S: Sample, M: Task<S>>(
     task: M,
     samples: &[S],

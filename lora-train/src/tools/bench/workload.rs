@@ -1,7 +1,7 @@
-//! The shape of the work.
+//! Workload of a measurement: model and batch.
 
 use crate::TrainError;
-use crate::data::{Example, LabelledExample, Origin, Target};
+use crate::data::{Example, Origin, Target};
 use crate::device::DeviceName;
 use crate::jobs::adapter::lora_config;
 use crate::jobs::ranges::at_least_one;
@@ -12,34 +12,34 @@ use lora_models::encoder::Labels;
 use lora_models::{ModelConfig, Preset};
 use std::path::{Path, PathBuf};
 
-/// Of which model, and how much of it at once.
+/// Model and size of a batch.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Shape {
-    /// Directory whose config.json says the model's shape; its weights are random.
+    /// Directory with the config.json of the model; the weights are random.
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     pub model: Option<PathBuf>,
     /// Shape of a published model: gpt2, gpt2-medium, roberta-base, deberta-v3-base or minilm [default: gpt2].
     #[arg(long, value_name = "NAME")]
     pub preset: Option<Preset>,
-    /// Examples at once [default: 8; for inference 1].
+    /// Number of examples in a batch [default: 8; for inference 1].
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Tokens of each [default: 128].
+    /// Number of tokens in an example [default: 128].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
     /// Rank of the adapters [default: 8].
     #[arg(long, value_name = "N")]
     pub rank: Option<usize>,
-    /// Modules to adapt, as `lora train` takes them [default: as PEFT for the model].
+    /// Modules to adapt, as in `lora train` [default: those of PEFT for the model].
     #[arg(long, value_name = "A,B", value_parser = split_targets)]
     pub targets: Option<TargetNames>,
     /// Weight-decomposed adapters (DoRA).
     #[arg(long)]
     pub dora: bool,
-    /// Pack the frozen weights: nf4 or int8.
+    /// Quantize the frozen weights: nf4 or int8.
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
-    /// Keep the model's own dropout, which is off otherwise: no two programs draw alike.
+    /// Keep the model's dropout, which is off by default: random draws differ between programs.
     #[arg(long)]
     pub model_dropout: bool,
     /// Device to run on [default: auto].
@@ -47,61 +47,55 @@ pub struct Shape {
     pub device: Option<DeviceName>,
 }
 
-/// What trains, and how.
+/// Training of a measurement.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Training {
     /// Train all weights.
     #[arg(long, conflicts_with_all = ["rank", "targets", "dora", "quantize"])]
     pub full: bool,
-    /// Keep the inputs of blocks only, and compute the rest again in the backward pass.
+    /// Keep only the inputs of blocks, and compute other activations again in the backward pass.
     #[arg(long)]
     pub checkpoint_activations: bool,
 }
 
 impl Shape {
-    /// The model's name, and what it is made of.
+    /// Returns the model's name and configuration.
     pub(in crate::tools) fn model(&self) -> Result<(String, ModelConfig), TrainError> {
         let (name, config) = match (&self.model, self.preset) {
             (Some(dir), _) => (dir.display().to_string(), ModelConfig::from_dir(dir)?),
             (None, preset) => {
-                let preset = preset.unwrap_or(Preset::Gpt2);
+                let preset = preset.unwrap_or_default();
                 (preset.to_string(), preset.config()?)
             }
         };
-        let config = match self.model_dropout {
-            true => config,
-            false => config.without_dropout(),
+        let config = if self.model_dropout {
+            config
+        } else {
+            config.without_dropout()
         };
-        // Two classes, whatever the labels of a checkpoint are called.
-        let config = match config {
-            ModelConfig::Encoder(mut config) => {
-                config.labels = Labels::default();
-                ModelConfig::Encoder(config)
-            }
-            gpt2 => gpt2,
-        };
-        Ok((name, config))
+        // Two classes, whatever labels a checkpoint has.
+        Ok((name, config.with_labels(Labels::default())))
     }
 
-    /// Examples at once, and tokens of each.
+    /// Returns the number of examples in a batch, and of tokens in an example.
     pub(in crate::tools) fn size(
         &self,
         standard_batch: usize,
         config: &ModelConfig,
     ) -> Result<[usize; 2], TrainError> {
         let batch = at_least_one("batch_size", self.batch_size.unwrap_or(standard_batch))?;
-        let most = config.max_length();
+        let most = config.sizes().max_length;
         let length = self.max_length.unwrap_or(most.min(128));
         if !(2..=most).contains(&length) {
             return Err(TrainError::config(
                 "max_length",
-                format!("is {length}, expected from 2 to the {most} tokens that the model takes"),
+                format!("is {length}, expected 2 to {most} tokens, the model's maximum"),
             ));
         }
         Ok([batch, length])
     }
 
-    /// The adapter, with neither factor zero: what is measured is the work of a trained one.
+    /// Returns the adapter's configuration. Neither factor is zero, as in a trained adapter.
     pub(in crate::tools) fn lora(&self) -> Result<LoraConfig, TrainError> {
         lora_config(&TrainOptions {
             rank: self.rank,
@@ -112,14 +106,15 @@ impl Shape {
         })
     }
 
-    /// What is done, in words.
+    /// Describes the method in words.
     pub(in crate::tools) fn method(&self, training: Training) -> String {
-        let again = match training.checkpoint_activations {
-            true => ", activations checkpointed",
-            false => "",
+        let checkpointed = if training.checkpoint_activations {
+            ", activations checkpointed"
+        } else {
+            ""
         };
         if training.full {
-            return format!("full{again}");
+            return format!("full{checkpointed}");
         }
         let targets = match &self.targets {
             None => "the default targets".into(),
@@ -132,11 +127,11 @@ impl Shape {
             Some(kind) => format!(" over {kind}"),
         };
         let rank = self.rank.unwrap_or(LoraConfig::default().rank);
-        format!("{kind} r={rank} on {targets}{base}{again}")
+        format!("{kind} r={rank} on {targets}{base}{checkpointed}")
     }
 }
 
-/// Tokens in no order, the same in every run; none of the first few, which are often special.
+/// Returns scattered tokens, equal in every run, without the first few ids, which are often special.
 pub(super) fn tokens(row: usize, length: usize, vocab: usize) -> Vec<u32> {
     const SPECIAL: usize = 5;
     let from = SPECIAL.min(vocab - 1);
@@ -149,23 +144,20 @@ fn origin() -> Origin {
     Origin::new(Path::new("random"), 1)
 }
 
-/// Texts of which every token but the first is learned.
+/// Returns texts with a label at every token except the first.
 pub(super) fn texts([batch, length]: [usize; 2], vocab: usize) -> Vec<Example> {
     (0..batch)
         .map(|row| Example::new(row, tokens(row, length, vocab), 1, origin()))
         .collect()
 }
 
-/// Texts of two classes.
-pub(super) fn labelled([batch, length]: [usize; 2], vocab: usize) -> Vec<LabelledExample> {
+/// Returns texts of two classes.
+pub(super) fn labelled([batch, length]: [usize; 2], vocab: usize) -> Vec<Example> {
     (0..batch)
-        .map(|row| LabelledExample {
-            index: row,
-            tokens: tokens(row, length, vocab),
-            type_ids: vec![0; length],
-            target: Target::Class(row % 2),
-            weight: 1.0,
-            origin: origin(),
+        .map(|row| {
+            let tokens = tokens(row, length, vocab);
+            Example::with_target(row, tokens, Target::Class(row % 2), origin())
+                .with_type_ids(vec![0; length])
         })
         .collect()
 }
@@ -204,7 +196,7 @@ mod tests {
                 .all(|e| e.tokens().iter().all(|id| (5..40).contains(id)))
         );
         assert_ne!(all[0].tokens(), all[1].tokens());
-        assert_eq!(labelled([2, 4], 3)[1].target, Target::Class(1));
+        assert_eq!(labelled([2, 4], 3)[1].target(), &Target::Class(1));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A few steps of the model with a few of its layers.
+//! Measurement of a few steps of the model with a few of its layers.
 
 use crate::TrainError;
 use crate::memory::{allocated, available_mib, resident_mib};
@@ -6,28 +6,32 @@ use crate::tools::bench::{Measured, Shape, Training, measured};
 use burn::tensor::Device;
 use lora_models::ModelConfig;
 
-/// Layers of the smaller and of the larger model.
+/// Number of layers of the smaller and the larger model.
 const LAYERS: [usize; 2] = [2, 6];
-/// Steps that are counted.
+/// Number of measured steps.
 const STEPS: usize = 3;
 const MIB: f64 = (1 << 20) as f64;
 
-/// Something that grows linearly with layers and with examples, from four measurements.
+/// Quantity that grows linearly with layers and examples, from four measurements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Plane {
-    /// Fewer and more.
+    /// Smaller and larger number of layers.
     layers: [usize; 2],
+    /// Smaller and larger number of examples.
     examples: [usize; 2],
-    /// By layers, then by examples.
+    /// Values by layers, then by examples.
     values: [[f64; 2]; 2],
 }
 
 impl Plane {
-    /// Its value at some other place.
+    /// Extrapolates to another number of layers and examples.
     pub fn at(&self, layers: usize, examples: f64) -> f64 {
-        let share = |[less, more]: [usize; 2], place: f64| match more > less {
-            true => (place - less as f64) / (more - less) as f64,
-            false => 0.0,
+        let share = |[less, more]: [usize; 2], number: f64| {
+            if more > less {
+                (number - less as f64) / (more - less) as f64
+            } else {
+                0.0
+            }
         };
         let (u, v) = (
             share(self.layers, layers as f64),
@@ -39,20 +43,20 @@ impl Plane {
     }
 }
 
-/// What was measured.
+/// Measurements of few layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Calibration {
-    /// Layers of the whole model.
+    /// Number of layers of the full model.
     pub layers: usize,
-    /// Seconds of a step.
+    /// Duration of a step in seconds.
     pub seconds: Plane,
-    /// Peak of what is allocated, in MiB; `None` where nothing counts it.
+    /// Peak of the allocated memory in MiB; `None` if no allocator counts it.
     pub peak_mib: Option<Plane>,
-    /// What the program takes beside what it allocates, in MiB: its code, its threads' stacks.
+    /// Memory beside the allocated memory in MiB: code, and the stacks of threads.
     pub program_mib: f64,
 }
 
-/// Runs steps of the model with few layers, or says why it cannot.
+/// Runs steps of the model with few layers, or returns the reason that it cannot.
 pub(super) fn calibrate(
     config: &ModelConfig,
     shape: &Shape,
@@ -60,14 +64,14 @@ pub(super) fn calibrate(
     [batch, length]: [usize; 2],
     device: &Device,
 ) -> Result<Result<Calibration, String>, TrainError> {
-    let all = config.layers();
+    let all = config.sizes().layers;
     let layers = LAYERS.map(|layers| layers.min(all));
     let examples = match batch {
         1 => [1, 2],
         batch => [batch / 2, batch],
     };
-    let of = |layers| config.clone().with_layers(layers);
-    let largest = super::weights::Counts::of(&of(layers[1]), shape, training)?;
+    let shallow = |layers| config.clone().with_layers(layers);
+    let largest = super::weights::Counts::new(&shallow(layers[1]), shape, training)?;
     let needed = (largest.weights_bytes + largest.gradients_bytes() + largest.optimizer_bytes())
         as f64
         / MIB;
@@ -86,7 +90,7 @@ pub(super) fn calibrate(
     for (i, &layers) in layers.iter().enumerate() {
         for (j, &examples) in examples.iter().enumerate() {
             let size = [examples, length];
-            let found: Measured = measured(&of(layers), shape, training, size, STEPS, device)?;
+            let found: Measured = measured(&shallow(layers), shape, training, size, STEPS, device)?;
             seconds[i][j] = found.timing.min();
             peaks[i][j] = found.peak.map(|bytes| bytes as f64 / MIB);
         }

@@ -1,4 +1,4 @@
-//! What a run will take.
+//! Forecast of a run.
 
 use super::calibrate::Calibration;
 use super::weights::Counts;
@@ -6,49 +6,49 @@ use serde::Serialize;
 use std::fmt;
 
 const MIB: f64 = (1 << 20) as f64;
-/// No batch is larger.
+/// Maximum batch size of the forecast.
 const MOST: usize = 1 << 20;
 
-/// What a run will take. Memory is in MiB.
+/// Forecast of a run. Memory is in MiB.
 #[derive(Clone, Debug, Serialize)]
 pub struct Forecast {
-    /// Which model.
+    /// Name of the model.
     pub model: String,
-    /// What trains.
+    /// Description of the method.
     pub method: String,
-    /// Examples at once.
+    /// Number of examples in a batch.
     pub batch_size: usize,
-    /// Tokens of each.
+    /// Number of tokens in an example.
     pub max_length: usize,
-    /// Parameters of the model.
+    /// Number of parameters of the model.
     pub parameters: usize,
-    /// Parameters that train.
+    /// Number of trainable parameters.
     pub trainable: usize,
-    /// Of all weights, adapters among them.
+    /// Memory of all weights, adapters included.
     pub weights_mib: f64,
-    /// Of the gradients.
+    /// Memory of the gradients.
     pub gradients_mib: f64,
-    /// Of AdamW's means and mean squares.
+    /// Memory of AdamW's moments.
     pub optimizer_mib: f64,
-    /// Of the file that is saved, in f32.
+    /// Size of the saved file in f32.
     pub saved_mib: f64,
-    /// The same in 16 bits.
+    /// Size of the saved file in 16 bits.
     pub saved_half_mib: f64,
-    /// What the rest takes at its peak: what is kept for the backward pass, and what comes and goes. `None` where it was not measured.
+    /// Peak of the activations and temporary tensors; `None` if not measured.
     pub activations_mib: Option<f64>,
-    /// Of the program itself.
+    /// Memory of the program itself.
     pub program_mib: Option<f64>,
-    /// All together.
+    /// Peak of all memory.
     pub peak_mib: Option<f64>,
-    /// Of a step.
+    /// Duration of a step in seconds.
     pub step_s: Option<f64>,
-    /// Of an epoch, for as many examples as were said.
+    /// Duration of an epoch in seconds, for the given number of examples.
     pub epoch_s: Option<f64>,
-    /// Memory that may be used.
+    /// Available memory.
     pub available_mib: Option<f64>,
-    /// The most examples at once that fit into that; 0 where not one does.
+    /// Maximum batch size for the available memory; 0 if no example fits.
     pub largest_batch: Option<usize>,
-    /// Why nothing was measured, if nothing was.
+    /// Reason that nothing was measured, if so.
     pub not_calibrated: Option<String>,
 }
 

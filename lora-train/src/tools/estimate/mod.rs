@@ -1,13 +1,13 @@
-//! What a training run will take, before it runs: memory, by what it is for, and time.
+//! Estimate of a training run: memory by purpose, and time.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `weights` | what can be counted: weights, gradients, the optimizer's state, the adapter's file |
-//! | `calibrate` | what is measured: peak and seconds of a few steps of the model with a few of its layers |
-//! | `forecast` | both together, and what follows from them |
+//! | `weights` | counted: weights, gradients, the optimizer's state, the adapter's file |
+//! | `calibrate` | measured: peak and duration of a few steps of the model with a few of its layers |
+//! | `forecast` | both together, extrapolated |
 //!
-//! A step's memory and time grow linearly with the layers, and with the examples; four short runs, of few and of more layers, each with
-//! few and with more examples, say all there is to say of both.
+//! Memory and time of a step grow linearly with layers and examples: four short runs, with two numbers of layers and two
+//! of examples, determine both.
 
 mod calibrate;
 mod forecast;
@@ -27,19 +27,19 @@ use weights::Counts;
 /// Options of `lora plan`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct PlanOptions {
-    /// The model: a directory with config.json is enough.
+    /// Model: a directory with config.json is enough.
     #[command(flatten)]
     pub shape: Shape,
-    /// What trains.
+    /// Training.
     #[command(flatten)]
     pub training: Training,
-    /// Memory that may be used, in MiB, for the largest batch [default: what the system says is free].
+    /// Available memory in MiB, for the largest batch [default: the free memory].
     #[arg(long, value_name = "MIB")]
     pub memory: Option<usize>,
-    /// Examples in an epoch, to tell how long one takes.
+    /// Number of examples in an epoch, for its duration.
     #[arg(long, value_name = "N")]
     pub examples: Option<usize>,
-    /// Count only, and run nothing.
+    /// Count only, without running steps.
     #[arg(long)]
     pub no_calibration: bool,
     /// Print the outcome as one JSON object on the last line.
@@ -47,10 +47,10 @@ pub struct PlanOptions {
     pub json: bool,
 }
 
-/// Counts what a run needs, and measures what cannot be counted.
+/// Estimates a run, by counting and by measuring a few steps.
 ///
 /// # Errors
-/// For a shape that the model does not take, targets that it does not have, and where the device fails.
+/// If the shape exceeds the model's, the targets match no module, or the device fails.
 pub fn estimate(options: &PlanOptions) -> Result<Forecast, TrainError> {
     let PlanOptions {
         shape, training, ..
@@ -60,14 +60,13 @@ pub fn estimate(options: &PlanOptions) -> Result<Forecast, TrainError> {
     if let Some(examples) = options.examples {
         at_least_one("examples", examples)?;
     }
-    let counts = Counts::of(&config, shape, *training)?;
+    let counts = Counts::new(&config, shape, *training)?;
     let available = options.memory.map(|mib| mib as f64).or_else(available_mib);
-    let calibration = match options.no_calibration {
-        true => Err("not asked for".to_string()),
-        false => {
-            let device = device::open(shape.device.unwrap_or(DeviceName::Auto))?.autodiff();
-            calibrate(&config, shape, *training, size, &device)?
-        }
+    let calibration = if options.no_calibration {
+        Err("not asked for".to_string())
+    } else {
+        let device = device::open(shape.device.unwrap_or(DeviceName::Auto))?.autodiff();
+        calibrate(&config, shape, *training, size, &device)?
     };
     Ok(Forecast::new(
         name,

@@ -1,46 +1,42 @@
-//! What can be counted without running anything.
+//! Parameters and bytes of a run, counted without running it.
 
 use crate::TrainError;
 use crate::tools::bench::{Shape, Training, with_adapter};
 use burn::tensor::Device;
 use lora_core::{LoraConfig, Quantization, TargetModules, trainable_summary};
-use lora_models::classifier::{Classifier, HeadKind};
-use lora_models::gpt2::Gpt2LmHead;
-use lora_models::{LoraModel, ModelConfig};
+use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 
-/// AdamW keeps a mean and a mean square of each gradient.
+/// Number of moments that AdamW keeps for each parameter.
 const MOMENTS: usize = 2;
+/// Size of an f32 in bytes.
 const F32: usize = 4;
-/// Values that share a scale where weights are packed.
+/// Number of quantized values that share a scale.
 const BLOCK: usize = 64;
 
 /// Numbers of parameters and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// Parameters of the model, adapters not among them.
+    /// Number of parameters of the model without adapters.
     pub parameters: usize,
-    /// Parameters that train.
+    /// Number of trainable parameters.
     pub trainable: usize,
-    /// Parameters that are saved: of the adapter with what trains whole, or all.
+    /// Number of saved parameters: of the adapter with its fully trained modules, or of the model.
     pub saved: usize,
-    /// Bytes of all weights, adapters among them.
+    /// Size of all weights in bytes, adapters included.
     pub weights_bytes: usize,
 }
 
 impl Counts {
-    /// Counts on an outline of the model, which has no values.
-    pub fn of(config: &ModelConfig, shape: &Shape, training: Training) -> Result<Self, TrainError> {
-        let device = Device::default();
-        match config {
-            ModelConfig::Gpt2(config) => {
-                count(Gpt2LmHead::outline(config, &device)?, shape, training)
-            }
-            ModelConfig::Encoder(config) => count(
-                Classifier::outline(config, HeadKind::Sequence, &device)?,
-                shape,
-                training,
-            ),
-        }
+    /// Counts on a model without values.
+    pub fn new(
+        config: &ModelConfig,
+        shape: &Shape,
+        training: Training,
+    ) -> Result<Self, TrainError> {
+        dispatch!(config, M(config) => {
+            let options = <M as Pretrained>::Options::default();
+            count(M::init_meta(config, &options, &Device::default())?, shape, training)
+        })
     }
 
     pub fn gradients_bytes(&self) -> usize {
@@ -52,12 +48,8 @@ impl Counts {
     }
 }
 
-fn count<M: LoraModel>(
-    outline: M,
-    shape: &Shape,
-    training: Training,
-) -> Result<Counts, TrainError> {
-    let parameters = trainable_summary(&outline).total();
+fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Counts, TrainError> {
+    let parameters = trainable_summary(&model).total();
     if training.full {
         return Ok(Counts {
             parameters,
@@ -66,14 +58,14 @@ fn count<M: LoraModel>(
             weights_bytes: parameters * F32,
         });
     }
-    let lora = with_adapter(&outline, shape)?;
-    let report = outline.attach_report(&lora)?;
+    let lora = with_adapter(&model, shape)?;
+    let report = model.attach_report(&lora)?;
     let factors = report.parameters();
     let trainable = factors + report.saved_parameters();
     let mut weights_bytes = (parameters + factors) * F32;
     if let Some(kind) = shape.quantize {
         let linear = LoraConfig::default().with_targets(TargetModules::AllLinear);
-        let modules = outline.attach_report(&linear)?.modules;
+        let modules = model.attach_report(&linear)?.modules;
         for elements in modules.iter().map(|m| m.shape.iter().product()) {
             weights_bytes = weights_bytes - elements * F32 + packed_bytes(kind, elements);
         }
@@ -86,6 +78,7 @@ fn count<M: LoraModel>(
     })
 }
 
+/// Computes the size of quantized values with their scales.
 fn packed_bytes(kind: Quantization, elements: usize) -> usize {
     (elements * kind.bits()).div_ceil(32) * 4 + elements.div_ceil(BLOCK) * F32
 }
@@ -103,7 +96,7 @@ mod tests {
             targets: targets.map(|text| TargetNames::Text(text.into())),
             ..Shape::default()
         };
-        Counts::of(config, &shape, Training::default()).unwrap()
+        Counts::new(config, &shape, Training::default()).unwrap()
     }
 
     /// Hu et al. 2021, tables 2 to 4: without a head, whose parameters train beside these.
@@ -146,7 +139,7 @@ mod tests {
             full: true,
             ..Training::default()
         };
-        let all = Counts::of(&config, &Shape::default(), full).unwrap();
+        let all = Counts::new(&config, &Shape::default(), full).unwrap();
         // Table 4 and section 4.2: the optimizer's state is three quarters of what is saved.
         assert_eq!(all.optimizer_bytes() / found.optimizer_bytes(), 9250);
         assert_eq!(all.gradients_bytes(), 4 * all.parameters);
@@ -160,7 +153,7 @@ mod tests {
         };
         let bytes = |quantize| {
             let config = Preset::Gpt2.config().unwrap();
-            let counts = Counts::of(&config, &shape(quantize), Training::default());
+            let counts = Counts::new(&config, &shape(quantize), Training::default());
             counts.unwrap().weights_bytes as f64 / (1 << 20) as f64
         };
         let (floats, int8, nf4) = (

@@ -5,9 +5,7 @@ use super::values::{dtypes, measure};
 use crate::TrainError;
 use lora_models::ModelError;
 use lora_models::checkpoint::Checkpoint;
-use lora_models::encoder::{EncoderConfig, EncoderFamily};
-use lora_models::gpt2::Gpt2Config;
-use lora_models::model_type;
+use lora_models::{ModelConfig, model_type};
 use std::path::Path;
 
 /// Describes the directory of a model.
@@ -23,8 +21,7 @@ pub(super) fn describe(path: &Path, values: bool) -> Result<ModelReport, TrainEr
     };
     let configured = match &report.model_type {
         None => Ok(()),
-        Some(kind) if kind == "gpt2" => Gpt2Config::from_dir(path).map(|c| gpt2(&mut report, &c)),
-        Some(_) => EncoderConfig::from_dir(path).map(|config| encoder(&mut report, &config)),
+        Some(_) => ModelConfig::from_dir(path).map(|config| add_sizes(&mut report, &config)),
     };
     let opened = Checkpoint::open(path);
     match (opened, kind) {
@@ -95,48 +92,15 @@ pub(super) fn weights(
     }
 }
 
-fn gpt2(report: &mut ModelReport, config: &Gpt2Config) {
-    report.layers = Some(config.n_layer);
-    report.width = Some(config.n_embd);
-    report.heads = Some(config.n_head);
-    report.vocabulary = Some(config.vocab_size);
-    report.max_length = Some(config.n_positions);
-    report.tied_head = Some(config.tie_word_embeddings);
-    report.targets = vec![
-        "c_attn",
-        "c_attn[q,k,v]",
-        "c_proj",
-        "c_fc",
-        "lm_head",
-        "wte",
-    ];
-}
-
-fn encoder(report: &mut ModelReport, config: &EncoderConfig) {
-    report.layers = Some(config.num_hidden_layers);
-    report.width = Some(config.hidden_size);
-    report.heads = Some(config.num_attention_heads);
-    report.vocabulary = Some(config.vocab_size);
-    report.max_length = Some(config.max_length());
-    report.labels = Some(super::label_names(&config.labels));
-    report.targets = match config.family {
-        EncoderFamily::Deberta => vec![
-            "in_proj",
-            "in_proj[q,k,v]",
-            "pos_proj",
-            "pos_q_proj",
-            "dense",
-            "word_embeddings",
-        ],
-        EncoderFamily::DebertaV2 => {
-            vec![
-                "query_proj",
-                "key_proj",
-                "value_proj",
-                "dense",
-                "word_embeddings",
-            ]
-        }
-        _ => vec!["query", "key", "value", "dense", "word_embeddings"],
-    };
+/// Adds the sizes of a configuration.
+fn add_sizes(report: &mut ModelReport, config: &ModelConfig) {
+    let sizes = config.sizes();
+    report.layers = Some(sizes.layers);
+    report.width = Some(sizes.d_model);
+    report.heads = Some(sizes.heads);
+    report.vocabulary = Some(sizes.vocab_size);
+    report.max_length = Some(sizes.max_length);
+    report.tied_head = sizes.tied_head;
+    report.labels = config.labels().map(super::label_names);
+    report.targets = config.usual_targets();
 }

@@ -63,15 +63,15 @@ pub fn train(model: &Path, data: &Path, output: &Path) -> Command {
     command
 }
 
-/// `lora train`, at a rate at which the little ones learn. Checkpoints are synced to the disk, which takes longer than
-/// all the rest: there are none.
+/// Returns `lora train` with a learning rate for small models, and without checkpoints: to sync these to the disk takes longer
+/// than all the rest.
 pub fn learn(model: &Path, data: &Path, output: &Path) -> Command {
     let mut command = train(model, data, output);
     command.args(["--lr", "1e-2", "--save-steps", "0"]);
     command
 }
 
-/// Runs `lora train --json` to its end and gives back what it says there.
+/// Runs `lora train --json` to its end and returns its outcome.
 pub fn outcome(command: &mut Command) -> Value {
     let output = succeed(command);
     let line = output.lines().rev().find(|line| line.starts_with('{'));
@@ -127,11 +127,7 @@ pub fn evaluations(output: &Path) -> Vec<(u64, Value)> {
         .collect()
 }
 
-pub fn json_file(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-/// What `lora eval` finds is what the run said of its end; it prints four decimals.
+/// Asserts that `lora eval` prints the final metrics of the run, to four decimals.
 pub fn same_metrics(output: &str, outcome: &Value) {
     let after = outcome["after"].as_object().unwrap();
     let printed = printed(output);
@@ -146,7 +142,7 @@ pub fn same_metrics(output: &str, outcome: &Value) {
     assert!(after.len() >= 2, "{after:?}");
 }
 
-/// What a command prints; its messages are left out.
+/// Runs a command and returns its standard output.
 pub fn stdout(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", super::text(&output));

@@ -1,4 +1,4 @@
-//! What the tests of the program share.
+//! Fixtures and commands of the program's tests.
 
 pub mod encoders;
 pub mod steps;
@@ -18,7 +18,7 @@ pub fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// The program with these arguments; paths as well as words.
+/// Returns the command of the program with these arguments.
 pub fn lora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lora"));
     command.args(args);

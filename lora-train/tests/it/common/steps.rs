@@ -1,4 +1,4 @@
-//! Loss and gradients of a step, by the names of what trains.
+//! Loss and gradients of a step, by the names of the parameters.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
@@ -46,7 +46,7 @@ where
     (output.item.loss.into_scalar::<f32>(), named.found)
 }
 
-/// That two steps found the same.
+/// Asserts that two steps have the same loss and the same gradients.
 pub fn assert_same(
     kept: &(f32, BTreeMap<String, Vec<f32>>),
     again: &(f32, BTreeMap<String, Vec<f32>>),

@@ -2,15 +2,15 @@
 
 use lora_train::TrainError;
 use lora_train::data::{
-    DataFormat, Label, LabelKind, LabelSet, LabelledColumns, LabelledLayout, LabelledSource,
-    Unlabelled, read_labelled,
+    Columns, DataFormat, Label, LabelKind, LabelSet, LabelledLayout, LabelledSource, Unlabelled,
+    read_labelled,
 };
 
-use super::{classes, read, refused, write};
+use super::{classes, read, refused, texts, write};
 
 fn own(kind: LabelKind) -> LabelledLayout {
     LabelledLayout::Own {
-        columns: LabelledColumns::default(),
+        columns: Columns::default(),
         kind,
     }
 }
@@ -32,8 +32,8 @@ fn own_data_is_read_alike_from_each_format() {
         let data = read(name, text, &layout, None, Unlabelled::Refuse).unwrap();
         assert_eq!(data.labels.as_ref().unwrap().names(), ["no", "yes"]);
         assert_eq!(classes(&data), [Some(0), Some(1)], "{name}");
-        assert_eq!(data.records[0].first, "a, \"b\"", "{name}");
-        let seconds: Vec<Option<&str>> = data.records.iter().map(|r| r.second.as_deref()).collect();
+        assert_eq!(texts(&data.records[0]).0, "a, \"b\"", "{name}");
+        let seconds: Vec<Option<&str>> = data.records.iter().map(|r| texts(r).1).collect();
         assert_eq!(seconds, [Some("c"), Some("")], "{name}");
         assert_eq!(data.report.blank, 1, "{name}");
     }
@@ -41,11 +41,12 @@ fn own_data_is_read_alike_from_each_format() {
 
 #[test]
 fn other_columns_can_be_named_and_then_must_be_there() {
-    let columns = LabelledColumns {
+    let columns = Columns {
         text: Some("body".into()),
         pair: Some("title".into()),
         label: Some("stars".into()),
         id: Some("key".into()),
+        ..Columns::default()
     };
     let layout = LabelledLayout::Own {
         columns,
@@ -54,13 +55,10 @@ fn other_columns_can_be_named_and_then_must_be_there() {
     let text = "key,title,body,stars,label\nk1,t,b,5,x\nk2,u,c,1,y\n";
     let data = read("a.csv", text, &layout, None, Unlabelled::Refuse).unwrap();
     let record = &data.records[0];
+    assert_eq!(texts(record), ("b", Some("t")));
     assert_eq!(
-        (record.first.as_str(), record.second.as_deref()),
-        ("b", Some("t"))
-    );
-    assert_eq!(
-        (record.id.as_deref(), record.label),
-        (Some("k1"), Some(Label::Class(1)))
+        (record.id.as_deref(), &record.label),
+        (Some("k1"), &Some(Label::Class(1)))
     );
     assert_eq!(data.labels.unwrap().names(), ["1", "5"]);
 
@@ -110,7 +108,7 @@ fn scores_are_numbers_of_any_size() {
     let scores: Vec<f64> = data
         .records
         .iter()
-        .filter_map(|record| record.label.and_then(Label::score))
+        .filter_map(|record| record.label.as_ref().and_then(Label::score))
         .collect();
     assert_eq!(scores, [-1.0, 2.5, 1000.0]);
     assert_eq!(data.labels, None);
@@ -196,13 +194,8 @@ fn own_data_that_cannot_be_meant_is_refused() {
         ),
         (
             "a.jsonl",
-            "{\"text\": \"a\", \"label\": 0}\n{\"text\": \"a\", \"pair\": \"b\", \"label\": 1}\n",
-            vec!["line 2", "\"pair\", which the first one has not"],
-        ),
-        (
-            "a.jsonl",
-            "{\"text\": \"a\", \"pair\": \"b\", \"label\": 0}\n{\"text\": \"a\", \"label\": 1}\n",
-            vec!["line 2", "no key \"pair\""],
+            "{\"text\": \"a\", \"pair\": 3, \"label\": 0}\n",
+            vec!["line 1", "\"pair\" is a number"],
         ),
         (
             "a.jsonl",
@@ -224,4 +217,40 @@ fn own_data_that_cannot_be_meant_is_refused() {
     let path = write(&folder, "a.csv", "text,label\na,0\n");
     let source = LabelledSource::new(&layout).with_format(DataFormat::E2e);
     refused(read_labelled(&path, &source), &["`e2e` has no labels"]);
+}
+
+#[test]
+fn the_second_text_and_the_adapter_may_be_missing_from_any_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = [
+        r#"{"text": "a", "label": 0}"#,
+        r#"{"text": "b", "pair": "c", "label": 1, "adapter": "de"}"#,
+        r#"{"text": "d", "pair": null, "label": 1, "adapter": null}"#,
+    ];
+    let named = LabelledLayout::Own {
+        columns: Columns {
+            pair: Some("pair".into()),
+            ..Columns::default()
+        },
+        kind: LabelKind::Classes,
+    };
+    for first in 0..lines.len() {
+        let mut lines = lines;
+        lines.rotate_left(first);
+        let path = write(&folder, "a.jsonl", &lines.join("\n"));
+        for layout in [&own(LabelKind::Classes), &named] {
+            let source = LabelledSource::new(layout).with_adapter_column(Some("adapter"));
+            let mut records = read_labelled(&path, &source).unwrap().records;
+            records.rotate_right(first);
+            let seconds: Vec<Option<&str>> = records.iter().map(|r| texts(r).1).collect();
+            assert_eq!(seconds, [None, Some("c"), None]);
+            let adapters: Vec<Option<&str>> =
+                records.iter().map(|r| r.adapter.as_deref()).collect();
+            assert_eq!(adapters, [None, Some("de"), None]);
+        }
+    }
+    // Where no object has the key that is named, it is misspelt.
+    let text = "{\"text\": \"a\", \"label\": 0}\n{\"text\": \"b\", \"label\": 1}\n";
+    let result = read("a.jsonl", text, &named, None, Unlabelled::Refuse);
+    refused(result, &["a.jsonl", "`pair`"]);
 }

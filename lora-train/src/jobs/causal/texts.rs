@@ -1,4 +1,4 @@
-//! Texts to judge a language model by.
+//! Generated texts of a language model, and their scores.
 
 use crate::TrainError;
 use crate::data::{Record, ReferenceGroup, group_references};
@@ -6,17 +6,18 @@ use crate::jobs::job::Metrics;
 use crate::jobs::open::Base;
 use crate::jobs::plan::TrainPlan;
 use crate::progress::Screen;
-use crate::task::{CausalLm, GeneratedText, generate_texts, score_texts};
+use crate::task::{GeneratedText, generate_texts, score_texts};
+use lora_models::CausalLm;
 use lora_models::generate::{BeamSearch, GenerationConfig, Strategy};
 
-/// Greedy or beam search that stops where a text ends.
+/// Returns the configuration of greedy choice or beam search, with the model's stop tokens.
 pub(crate) fn generation_config(
     base: &Base,
     max_new_tokens: usize,
     beams: usize,
 ) -> GenerationConfig {
     let config = GenerationConfig::new(max_new_tokens)
-        .with_stop_tokens(base.eos_id())
+        .with_stop_tokens(base.stop_tokens())
         .with_pad_id(base.pad_id());
     match beams {
         0 | 1 => config,
@@ -27,7 +28,7 @@ pub(crate) fn generation_config(
     }
 }
 
-/// Prompts to generate for, before and after training.
+/// Prompts of the texts before and after training.
 #[derive(Default)]
 pub(crate) struct Prompts {
     groups: Vec<ReferenceGroup>,
@@ -37,10 +38,10 @@ pub(crate) struct Prompts {
 }
 
 impl Prompts {
-    /// Those that the plan asks for, of the evaluation data's `records`.
+    /// Selects the plan's number of prompts from the records of the evaluation data.
     pub fn new(plan: &TrainPlan, records: &[Record]) -> Result<Self, TrainError> {
-        let wanted = plan.options.generate_prompts.unwrap_or(0);
-        if wanted == 0 {
+        let count = plan.options.generate_prompts.unwrap_or(0);
+        if count == 0 {
             return Ok(Self::default());
         }
         if plan.options.eval_data.is_none() {
@@ -50,7 +51,7 @@ impl Prompts {
             ));
         }
         let mut groups = group_references(records)?;
-        groups.truncate(wanted);
+        groups.truncate(count);
         Ok(Self {
             groups,
             max_new_tokens: plan.options.max_new_tokens.unwrap_or(64),
@@ -59,10 +60,10 @@ impl Prompts {
         })
     }
 
-    /// Generates, and compares with the references.
-    pub fn judge(
+    /// Generates the texts, and scores them by their references.
+    pub fn score<M: CausalLm>(
         &self,
-        task: &CausalLm,
+        model: &M,
         base: &Base,
         screen: &mut Screen,
         when: &str,
@@ -72,12 +73,11 @@ impl Prompts {
         }
         let config = generation_config(base, self.max_new_tokens, self.beams);
         let mut bar = screen.bar(&format!("texts {when}"), self.groups.len());
-        let (model, tokenizer) = (&task.model, &base.tokenizer);
         let texts = generate_texts(
             model,
-            tokenizer,
+            &base.tokenizer,
             &self.groups,
-            &config,
+            config,
             self.batch,
             |done| {
                 bar.set(done);

@@ -1,42 +1,46 @@
-//! The tasks of GLUE (Wang et al., 2019, <https://arxiv.org/abs/1804.07461>).
+//! Tasks of GLUE (Wang et al., 2019, <https://arxiv.org/abs/1804.07461>), their files and submissions.
+
+mod files;
+mod submission;
+
+pub use submission::{Predictions, glue_submission, write_glue_submission};
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::label_set::LabelSet;
-use super::record::LabelKind;
+use super::labels::{LabelKind, LabelSet};
 use crate::error::{TrainError, listed};
 
-/// A task of GLUE. Its name on the command line and in configuration files is in parentheses;
-/// [`FromStr`] also takes it as the data calls it (`SST-2`, `STS-B`), and after `glue/`.
+/// Task of GLUE. The command line and configuration files use the names in parentheses;
+/// [`FromStr`] also accepts the data's own names (`SST-2`, `STS-B`), and `glue/` before a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum GlueTask {
-    /// Is a sentence grammatical? (`cola`)
+    /// Acceptability of a sentence (`cola`).
     Cola,
-    /// Is a sentence of a film review positive? (`sst2`)
+    /// Sentiment of a sentence of a film review (`sst2`).
     Sst2,
-    /// Do two sentences say the same? (`mrpc`)
+    /// Equivalence of two sentences (`mrpc`).
     Mrpc,
-    /// How alike in meaning are two sentences, from 0 to 5? (`stsb`)
+    /// Similarity in meaning of two sentences, from 0 to 5 (`stsb`).
     Stsb,
-    /// Do two questions ask the same? (`qqp`)
+    /// Equivalence of two questions (`qqp`).
     Qqp,
-    /// Does a premise entail a hypothesis, contradict it, or neither? (`mnli`)
+    /// Entailment, neutrality or contradiction between a premise and a hypothesis (`mnli`).
     Mnli,
-    /// [`Mnli`](Self::Mnli), evaluated on other genres than it is trained on. (`mnli-mm`)
+    /// [`Mnli`](Self::Mnli), evaluated on other genres than it is trained on (`mnli-mm`).
     MnliMismatched,
-    /// Does a sentence answer a question? (`qnli`)
+    /// Presence of the answer to a question in a sentence (`qnli`).
     Qnli,
-    /// Does one sentence entail another? (`rte`)
+    /// Entailment between two sentences (`rte`).
     Rte,
-    /// Does a sentence entail another, in which a pronoun is resolved? (`wnli`)
+    /// Entailment of a sentence with a resolved pronoun (`wnli`).
     Wnli,
 }
 
-/// What is known of a task.
+/// Facts about a task.
 struct Spec {
     name: &'static str,
     title: &'static str,
@@ -63,7 +67,7 @@ impl GlueTask {
         Self::Wnli,
     ];
 
-    /// Names, fields and the order of the labels are those of the `glue` data set on the Hugging
+    /// Returns the facts about the task. Names, fields and the order of the labels are those of the `glue` data set on the Hugging
     /// Face hub.
     fn spec(self) -> Spec {
         let spec = |name, title, submission, texts, labels| Spec {
@@ -99,23 +103,23 @@ impl GlueTask {
         spec
     }
 
-    /// The task's name on the command line and in configuration files.
+    /// Returns the task's name on the command line and in configuration files.
     pub fn name(self) -> &'static str {
         self.spec().name
     }
 
-    /// The task's name in writing: `CoLA`.
+    /// Returns the task's name in writing: `CoLA`.
     pub fn title(self) -> &'static str {
         self.spec().title
     }
 
-    /// The fields that hold the text, or the two texts, in the `glue` data set on the Hugging Face
+    /// Returns the fields that hold the text, or the two texts, in the `glue` data set on the Hugging Face
     /// hub.
     pub fn text_fields(self) -> (&'static str, Option<&'static str>) {
         self.spec().texts
     }
 
-    /// Whether the labels are classes or, for STS-B, scores.
+    /// Returns the kind of the labels: scores for STS-B, classes for the others.
     pub fn kind(self) -> LabelKind {
         match self {
             Self::Stsb => LabelKind::Score,
@@ -123,30 +127,30 @@ impl GlueTask {
         }
     }
 
-    /// The names of the classes in the order of their indices; `None` for STS-B.
+    /// Returns the names of the classes in the order of their indices; `None` for STS-B.
     pub fn labels(self) -> Option<LabelSet> {
         let labels = self.spec().labels;
         (!labels.is_empty()).then(|| LabelSet::from_distinct(labels))
     }
 
-    /// How many numbers a model predicts: one for each class, or one score.
+    /// Returns the number of outputs of a model: one for each class, or one score.
     pub fn outputs(self) -> usize {
         self.spec().labels.len().max(1)
     }
 
-    /// The name of the file of predictions that GLUE's server asks for.
+    /// Returns the name of the file of predictions that GLUE's server asks for.
     pub fn submission_file(self) -> &'static str {
         self.spec().submission
     }
 
-    /// The class of `model` for each class of the task.
+    /// Returns the class of `model` for each class of the task.
     ///
-    /// They go by name, in any order and case, as in `run_glue.py` of transformers; by index, if the
+    /// Classes are matched by name, in any order and case, as in `run_glue.py` of transformers; by index, if the
     /// classes of the model have no names of their own (`LABEL_0`).
     ///
     /// # Errors
     /// [`TrainError::Config`] if the names are others, or the task has no classes.
-    pub(super) fn class_mapping(self, model: &LabelSet) -> Result<Vec<usize>, TrainError> {
+    pub(in crate::data) fn class_mapping(self, model: &LabelSet) -> Result<Vec<usize>, TrainError> {
         let labels = self.spec().labels;
         if labels.is_empty() {
             return Err(TrainError::config(

@@ -1,15 +1,15 @@
-//! The classes of a task, by name and by index.
+//! Classes of a task, by name and by index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{TrainError, listed};
 
-/// The most classes of a task. A column of free text, taken for the labels, has more.
+/// Maximum number of classes of a task. A column of free text, taken for the labels, has more.
 pub(super) const MAX_CLASSES: usize = 10_000;
 
-/// The names of the classes, in the order of their indices. In configuration files it is the list
+/// Names of the classes, in the order of their indices. In configuration files it is the list
 /// of the names.
 ///
 /// # Examples
@@ -19,8 +19,7 @@ pub(super) const MAX_CLASSES: usize = 10_000;
 /// # fn main() -> Result<(), lora_train::TrainError> {
 /// let labels = LabelSet::new(["negative", "positive"])?;
 /// assert_eq!(labels.index("positive"), Some(1));
-/// // What a checkpoint's `config.json` calls `id2label`.
-/// assert_eq!(LabelSet::from_id2label(&labels.id2label())?, labels);
+/// assert_eq!(labels.name(0), Some("negative"));
 /// # Ok(())
 /// # }
 /// ```
@@ -32,7 +31,7 @@ pub struct LabelSet {
 }
 
 impl LabelSet {
-    /// The classes of these names, indexed from 0 in this order.
+    /// Creates the classes of these names, indexed from 0 in this order.
     ///
     /// # Errors
     /// [`TrainError::Config`] if there is no name, an empty one, one twice, or more than 10000.
@@ -67,75 +66,45 @@ impl LabelSet {
         Ok(Self { names, indices })
     }
 
-    /// The classes of these names, known to be different.
-    pub(super) fn from_distinct(names: &[&str]) -> Self {
+    /// Creates the classes of these names, known to be different.
+    pub(in crate::data) fn from_distinct(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let indices = names.iter().cloned().zip(0..).collect();
         Self { names, indices }
     }
 
-    /// The classes of a checkpoint's `id2label`, whose keys must be 0, 1, 2 and so on.
-    ///
-    /// # Errors
-    /// [`TrainError::Config`] if an index is missing; as [`LabelSet::new`].
-    pub fn from_id2label(id2label: &BTreeMap<usize, String>) -> Result<Self, TrainError> {
-        for (expected, index) in id2label.keys().enumerate() {
-            if *index != expected {
-                return Err(TrainError::config(
-                    "id2label",
-                    format!(
-                        "no name for class {expected}, but one for {index}; indices run from 0 without \
-                         a gap"
-                    ),
-                ));
-            }
-        }
-        Self::new(id2label.values().cloned())
-    }
-
-    /// The names by index, as in a checkpoint's `config.json`.
-    pub fn id2label(&self) -> BTreeMap<usize, String> {
-        self.names.iter().cloned().enumerate().collect()
-    }
-
-    /// The indices by name, as in a checkpoint's `config.json`.
-    pub fn label2id(&self) -> BTreeMap<String, usize> {
-        let named = |(name, index): (&String, &usize)| (name.clone(), *index);
-        self.indices.iter().map(named).collect()
-    }
-
-    /// The names, in the order of their indices.
+    /// Returns the names, in the order of their indices.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// How many classes there are: one at least.
+    /// Returns the number of classes, at least one.
     #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// The name of class `index`.
+    /// Returns the name of class `index`.
     pub fn name(&self, index: usize) -> Option<&str> {
         self.names.get(index).map(String::as_str)
     }
 
-    /// The class of this name.
+    /// Returns the class of this name.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.indices.get(name).copied()
     }
 
-    /// Whether the names are what transformers calls classes that nobody named: `LABEL_0` and on.
+    /// Returns true if the names are those that transformers makes up for classes without names: `LABEL_0` and on.
     pub fn is_generic(&self) -> bool {
         let generic = |(index, name): (usize, &String)| *name == format!("LABEL_{index}");
         self.names.iter().enumerate().all(generic)
     }
 
-    /// The class that a label in a file means: a name, or an index where no name is a number, which
+    /// Returns the class that a label in a file means: a name, or an index where no name is a number, which
     /// might mean either.
     ///
     /// # Errors
-    /// What is wrong with the label, and which are known.
+    /// A message on the label that lists the known ones.
     pub(super) fn resolve(&self, label: &str) -> Result<usize, String> {
         if let Some(class) = self.index(label) {
             return Ok(class);
@@ -173,7 +142,7 @@ impl From<LabelSet> for Vec<String> {
     }
 }
 
-/// The whole number that a label is, if it is written as one usually is: `07` and `+7` are names.
+/// Returns the whole number that a label is, if it is written in the usual way: `07` and `+7` are names.
 pub(super) fn whole_number(label: &str) -> Option<i64> {
     let number: i64 = label.parse().ok()?;
     (number.to_string() == label).then_some(number)
@@ -194,8 +163,6 @@ mod tests {
         for (index, name) in labels.names().iter().enumerate() {
             assert_eq!(labels.index(name), Some(index));
             assert_eq!(labels.name(index), Some(name.as_str()));
-            assert_eq!(labels.label2id()[name], index);
-            assert_eq!(&labels.id2label()[&index], name);
         }
         assert_eq!((labels.index("d"), labels.name(3)), (None, None));
     }
@@ -214,13 +181,6 @@ mod tests {
         let many = (0..=MAX_CLASSES).map(|index| index.to_string());
         let message = LabelSet::new(many).unwrap_err().to_string();
         assert!(message.contains("more than the 10000"), "{message}");
-    }
-
-    #[test]
-    fn a_gap_in_id2label_is_refused() {
-        let gap = BTreeMap::from([(0, "a".to_string()), (2, "b".to_string())]);
-        let message = LabelSet::from_id2label(&gap).unwrap_err().to_string();
-        assert!(message.contains("no name for class 1"), "{message}");
     }
 
     #[test]

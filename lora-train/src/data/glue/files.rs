@@ -1,49 +1,53 @@
-//! Which columns the files of GLUE have: as GLUE distributes them, as the authors of a data set
+//! Columns of the files of GLUE: as GLUE distributes them, as the authors of a data set
 //! publish it, and as the `datasets` library exports it.
 //!
-//! Which of these a file is, its columns tell, or its first row where there is no header: in CoLA
-//! (source, label, star, sentence) and in SST-2 as it is published apart from GLUE (sentence,
+//! The columns show which of these a file is. Files without a header show it in their first row: CoLA
+//! (source, label, star, sentence) and SST-2 as it is published apart from GLUE (sentence,
 //! label). In all TSV files a double quote is a character like any other.
 
-use super::glue::GlueTask;
-use super::record::Unlabelled;
-use super::row_plan::Plan;
-use super::table::Table;
+use super::GlueTask;
+use crate::data::labels::Unlabelled;
+use crate::data::row_layout::RowLayout;
+use crate::data::table::Table;
 use crate::error::{TrainError, listed};
 
-/// The columns of one kind of file.
+/// Columns of one kind of file.
 #[derive(Clone, Copy)]
-struct Layout {
+struct FileColumns {
     first: &'static str,
     second: Option<&'static str>,
     label: &'static str,
 }
 
-/// What the columns are called that number the records: by GLUE, by `datasets`, in QQP.
+/// Names of the column that numbers the records: in GLUE, in `datasets`, and in QQP.
 const IDS: [&str; 3] = ["index", "idx", "id"];
 
-const fn layout(first: &'static str, second: Option<&'static str>, label: &'static str) -> Layout {
-    Layout {
+const fn columns(
+    first: &'static str,
+    second: Option<&'static str>,
+    label: &'static str,
+) -> FileColumns {
+    FileColumns {
         first,
         second,
         label,
     }
 }
 
-const GLUE_MRPC: Layout = layout("#1 String", Some("#2 String"), "Quality");
-const GLUE_STSB: Layout = layout("sentence1", Some("sentence2"), "score");
-const GLUE_QQP: Layout = layout("question1", Some("question2"), "is_duplicate");
-const GLUE_MNLI: Layout = layout("sentence1", Some("sentence2"), "gold_label");
+const GLUE_MRPC: FileColumns = columns("#1 String", Some("#2 String"), "Quality");
+const GLUE_STSB: FileColumns = columns("sentence1", Some("sentence2"), "score");
+const GLUE_QQP: FileColumns = columns("question1", Some("question2"), "is_duplicate");
+const GLUE_MNLI: FileColumns = columns("sentence1", Some("sentence2"), "gold_label");
 
-/// The label of a row of MNLI on which its annotators did not agree.
+/// Label of a row of MNLI on which its annotators did not agree.
 const UNDECIDED: &str = "-";
 
 impl GlueTask {
-    /// The kinds of file of this task. The last one is that of `datasets`, which GLUE's own is for
+    /// Returns the kinds of file of this task. The last one is that of `datasets`, which equals GLUE's own for
     /// the tasks that have no other.
-    fn layouts(self) -> Vec<Layout> {
+    fn files(self) -> Vec<FileColumns> {
         let (first, second) = self.text_fields();
-        let exported = layout(first, second, "label");
+        let exported = columns(first, second, "label");
         match self {
             Self::Mrpc => vec![GLUE_MRPC, exported],
             Self::Stsb => vec![GLUE_STSB, exported],
@@ -53,8 +57,8 @@ impl GlueTask {
         }
     }
 
-    /// The columns of a file whose first row, of these fields, is not a header.
-    pub(super) fn headerless(self, row: &[String]) -> Option<&'static [&'static str]> {
+    /// Returns the columns of a file whose first row is not a header.
+    pub(in crate::data) fn headerless(self, row: &[String]) -> Option<&'static [&'static str]> {
         let binary = |field: &String| field == "0" || field == "1";
         match (self, row) {
             // The original judgement: `*` ungrammatical, `?` doubtful, and mixtures.
@@ -68,63 +72,63 @@ impl GlueTask {
         }
     }
 
-    /// What to read from a file of this task.
+    /// Finds the columns of a file of this task.
     ///
     /// # Errors
     /// [`TrainError::DataFormat`] if its columns are not those of a file of this task, or it has no
     /// labels and needs them.
-    pub(super) fn plan(
+    pub(in crate::data) fn row_layout(
         self,
         table: &mut Table,
         unlabelled: Unlabelled,
-    ) -> Result<Plan, TrainError> {
-        let layout = self.choose(table)?;
-        if !table.has(layout.label) && unlabelled == Unlabelled::Refuse {
+    ) -> Result<RowLayout<'static>, TrainError> {
+        let file = self.choose(table)?;
+        if !table.has(file.label) && unlabelled == Unlabelled::Refuse {
             return Err(TrainError::data_format(
                 table.path(),
                 format!(
                     "no column `{}` among {}; GLUE does not publish the labels of its test sets, \
                      which can be predicted on only",
-                    layout.label,
+                    file.label,
                     listed(table.columns())
                 ),
             ));
         }
         // As published, the rows of some questions with line breaks or tabs in them are broken;
         // everyone leaves these out.
-        let broken_rows = self == Self::Qqp && table.is_tsv() && layout.label == GLUE_QQP.label;
+        let broken_rows = self == Self::Qqp && table.is_tsv() && file.label == GLUE_QQP.label;
         if broken_rows {
             table.skip_ragged();
         }
-        Ok(Plan {
-            first: table.named(layout.first)?,
-            second: layout
-                .second
-                .map(|second| table.named(second))
-                .transpose()?,
-            absent: None,
-            label: table.optional(layout.label)?,
+        Ok(RowLayout {
+            first: table.column(file.first)?,
+            second: match file.second {
+                Some(second) => Some(table.column(second)?),
+                None => None,
+            },
+            needs_second: true,
+            label: table.optional(file.label)?,
             id: match IDS.into_iter().find(|id| table.has(id)) {
                 Some(id) => table.optional(id)?,
                 None => None,
             },
-            undecided: (layout.label == GLUE_MNLI.label).then_some(UNDECIDED),
-            skip_without_label: broken_rows && table.has(layout.label),
+            undecided: (file.label == GLUE_MNLI.label).then_some(UNDECIDED),
+            skip_without_label: broken_rows && table.has(file.label),
         })
     }
 
-    /// The layout whose columns the table has.
-    fn choose(self, table: &Table) -> Result<Layout, TrainError> {
-        let mut layouts = self.layouts();
-        layouts.retain(|layout| {
-            table.has(layout.first) && layout.second.is_none_or(|second| table.has(second))
+    /// Chooses the kind of file whose columns the table has.
+    fn choose(self, table: &Table) -> Result<FileColumns, TrainError> {
+        let mut files = self.files();
+        files.retain(|file| {
+            table.has(file.first) && file.second.is_none_or(|second| table.has(second))
         });
-        let Some(&any) = layouts.first() else {
+        let Some(&any) = files.first() else {
             return Err(self.wrong_columns(table, None));
         };
-        let labelled: Vec<Layout> = layouts
+        let labelled: Vec<FileColumns> = files
             .into_iter()
-            .filter(|layout| table.has(layout.label))
+            .filter(|file| table.has(file.label))
             .collect();
         let chosen = match labelled.as_slice() {
             [] => any,
@@ -140,10 +144,10 @@ impl GlueTask {
             }
         };
         // A file of QNLI has all the columns of one of SST-2, and a question besides.
-        let known: Vec<Layout> = Self::ALL.into_iter().flat_map(Self::layouts).collect();
+        let known: Vec<FileColumns> = Self::ALL.into_iter().flat_map(Self::files).collect();
         let foreign = known
             .iter()
-            .flat_map(|layout| [Some(layout.first), layout.second])
+            .flat_map(|file| [Some(file.first), file.second])
             .flatten()
             .find(|text| table.has(text) && *text != chosen.first && Some(*text) != chosen.second);
         match foreign {
@@ -152,18 +156,18 @@ impl GlueTask {
         }
     }
 
-    /// The error that a file is none of this task.
+    /// Creates the error that a file is none of this task.
     fn wrong_columns(self, table: &Table, foreign: Option<&str>) -> TrainError {
         let mut expected: Vec<String> = self
-            .layouts()
+            .files()
             .into_iter()
-            .map(|layout| {
-                let texts = [Some(layout.first), layout.second];
+            .map(|file| {
+                let texts = [Some(file.first), file.second];
                 let names: Vec<String> = texts.into_iter().flatten().map(Into::into).collect();
                 format!(
                     "{} and, but for a test set, `{}`",
                     listed(&names),
-                    layout.label
+                    file.label
                 )
             })
             .collect();

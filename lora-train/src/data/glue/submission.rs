@@ -1,18 +1,18 @@
-//! The files of predictions that GLUE's server scores.
+//! Files of predictions that GLUE's server scores.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use lora_core::files::{Overwrite, write_file};
 
-use super::glue::GlueTask;
-use super::label_set::LabelSet;
+use super::GlueTask;
+use crate::data::labels::LabelSet;
 use crate::error::TrainError;
 
-/// What was predicted, a value for each record of the test set in its order.
+/// Predictions, one for each record of the test set in its order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Predictions<'a> {
-    /// Classes, as indices in a set: that of the model.
+    /// Classes, as indices in the set of the model.
     Classes(&'a [usize], &'a LabelSet),
     /// Scores.
     Scores(&'a [f64]),
@@ -27,9 +27,9 @@ impl Predictions<'_> {
     }
 }
 
-/// The file of predictions for `task`, as text: a header `index\tprediction` and a row a record.
+/// Formats the file of predictions for `task`: a header `index\tprediction` and a row a record.
 ///
-/// `ids` are what the test set calls its records ([`LabelledRecord::id`](super::LabelledRecord));
+/// `ids` are the names of the records in the test set ([`Record::id`](crate::data::Record::id));
 /// without, they are numbered from 0. MNLI, QNLI and RTE are answered by name, the other tasks by
 /// class index, and STS-B by a score between 0 and 5 with three decimals.
 ///
@@ -90,7 +90,7 @@ pub fn write_glue_submission(
     Ok(path)
 }
 
-/// Each prediction as the server reads it.
+/// Formats each prediction as the server reads it.
 fn values(task: GlueTask, predictions: Predictions) -> Result<Vec<String>, TrainError> {
     let by_name = matches!(
         task,

@@ -1,0 +1,36 @@
+//! Names of an encoder's modules in transformers.
+
+use super::head::{HeadKind, has_dense};
+use crate::deberta::DebertaModel;
+use crate::encoder::{EncoderConfig, EncoderFamily};
+use lora_core::Architecture;
+
+/// Returns the modules' names in transformers and the output layers.
+pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architecture {
+    let mut names = vec![
+        ("trunk", config.family.trunk()),
+        ("Bert", ""),
+        ("Deberta", ""),
+        ("V1", ""),
+        ("V2", ""),
+        ("self_attn", "self"),
+        ("layer_norm", "LayerNorm"),
+    ];
+    if config.family == EncoderFamily::Bert {
+        names.push(("pooler", "bert.pooler"));
+    }
+    if !has_dense(config, kind) {
+        names.push(("out_proj", ""));
+    }
+    Architecture {
+        output_layers: ["classifier", "classifier.dense", "classifier.out_proj"]
+            .map(String::from)
+            .to_vec(),
+        fused: DebertaModel::fused(config),
+        names: names
+            .into_iter()
+            .map(|(here, there)| (here.to_string(), there.to_string()))
+            .collect(),
+        conv1d: Vec::new(),
+    }
+}

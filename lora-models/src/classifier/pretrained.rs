@@ -1,0 +1,307 @@
+//! Encoders with a head, from and to the files of Hugging Face.
+
+use super::model::random;
+use super::names::architecture;
+use super::{Classifier, HeadKind};
+use crate::checkpoint::{Checkpoint, ExportReport, LoadReport};
+use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
+use crate::error::ModelError;
+use crate::export::{ExportOptions, write_model};
+use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
+use crate::targets::LoraTargets;
+use crate::weights::{Expectation, Leftover, ParamSpec, Parameters, meta_init, plan, read_model};
+use burn::tensor::{Bool, Device, Int, Tensor};
+use lora_core::QuantizeConfig;
+use lora_core::files::Overwrite;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Options for loading a classifier.
+#[derive(Clone, Debug, Default)]
+pub struct ClassifierOptions {
+    /// Kind of the head.
+    pub head: HeadKind,
+    /// Names of the outputs. Default: those in `config.json`.
+    pub labels: Option<Labels>,
+    /// Initializes head and pooler at random even if the checkpoint has them: for a checkpoint that was fine-tuned on
+    /// another task.
+    pub fresh_head: bool,
+    /// Seed of the random initialization.
+    pub seed: u64,
+    /// Quantization of the encoder's frozen linear layers while they are read, so that they are never all in floats. The
+    /// head and other randomly initialized modules stay in floats.
+    pub quantize: Option<QuantizeConfig>,
+}
+
+impl ClassifierOptions {
+    /// Returns the configuration with the labels of these options.
+    fn labeled(&self, mut config: EncoderConfig) -> EncoderConfig {
+        if let Some(labels) = &self.labels {
+            config.labels = labels.clone();
+        }
+        config
+    }
+}
+
+/// Tensors of checkpoints that a classifier does not use.
+const LEFTOVERS: &[Leftover] = &[
+    Leftover {
+        reason: "head of the pretraining",
+        is: |name| {
+            let heads = ["cls.", "lm_head.", "lm_predictions.", "mask_predictions."];
+            heads.iter().any(|head| name.starts_with(head))
+        },
+    },
+    Leftover {
+        reason: "pooler, which this head does not use",
+        is: |name| name.starts_with("pooler.") || name.contains(".pooler."),
+    },
+    Leftover {
+        reason: "buffer of positions or segments",
+        is: |name| {
+            name.ends_with("embeddings.position_ids") || name.ends_with("embeddings.token_type_ids")
+        },
+    },
+    Leftover {
+        reason: "difference between two embeddings of the pretraining",
+        is: |name| name.ends_with("embeddings.word_embeddings._weight"),
+    },
+    Leftover {
+        reason: "head of another task",
+        is: |name| name.starts_with("qa_outputs."),
+    },
+];
+
+/// Position embeddings of a DeBERTa without `position_biased_input`, published although they are unused.
+const UNUSED_POSITIONS: Leftover = Leftover {
+    reason: "positions, which this model does not add",
+    is: |name| name.ends_with("embeddings.position_embeddings.weight"),
+};
+
+impl FamilyConfig for EncoderConfig {
+    fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
+        Self::from_json(path, object)
+    }
+
+    fn model_type(&self) -> &'static str {
+        self.family.model_type()
+    }
+
+    fn sizes(&self) -> ModelSizes {
+        ModelSizes {
+            layers: self.num_hidden_layers,
+            d_model: self.hidden_size,
+            heads: self.num_attention_heads,
+            vocab_size: self.vocab_size,
+            max_length: self.max_length(),
+            tied_head: None,
+        }
+    }
+
+    fn usual_targets(&self) -> Vec<&'static str> {
+        match self.family {
+            EncoderFamily::Deberta => vec![
+                "in_proj",
+                "in_proj[q,k,v]",
+                "pos_proj",
+                "pos_q_proj",
+                "dense",
+                "word_embeddings",
+            ],
+            EncoderFamily::DebertaV2 => vec![
+                "query_proj",
+                "key_proj",
+                "value_proj",
+                "dense",
+                "word_embeddings",
+            ],
+            _ => vec!["query", "key", "value", "dense", "word_embeddings"],
+        }
+    }
+
+    fn labels(&self) -> Option<&Labels> {
+        Some(&self.labels)
+    }
+
+    fn with_labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    fn with_layers(mut self, layers: usize) -> Self {
+        self.num_hidden_layers = layers;
+        self
+    }
+
+    fn without_dropout(mut self) -> Self {
+        self.hidden_dropout = 0.0;
+        self.attention_dropout = 0.0;
+        self.pooler_dropout = 0.0;
+        self.classifier_dropout = self.classifier_dropout.map(|_| 0.0);
+        self
+    }
+}
+
+/// A head or pooler that the checkpoint lacks is initialized at random, and
+/// [`random_modules`](Pretrained::random_modules) names it; heads of pretraining are left out, and
+/// [`LoadReport::ignored`] names them.
+impl Pretrained for Classifier {
+    type Config = EncoderConfig;
+    type Options = ClassifierOptions;
+
+    fn trained_options(options: &ClassifierOptions) -> ClassifierOptions {
+        ClassifierOptions {
+            fresh_head: false,
+            ..options.clone()
+        }
+    }
+
+    fn unquantized_options(options: &ClassifierOptions) -> ClassifierOptions {
+        ClassifierOptions {
+            quantize: None,
+            ..options.clone()
+        }
+    }
+
+    fn load_weights(
+        config: EncoderConfig,
+        dir: &Path,
+        options: &ClassifierOptions,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), ModelError> {
+        let config = options.labeled(config);
+        let kind = options.head;
+        let checkpoint = Checkpoint::open(dir)?;
+        let family = config.family;
+        let trunk = family.trunk();
+        let pooler = match family {
+            EncoderFamily::Bert => "bert.pooler",
+            _ => "pooler",
+        };
+        let mut leftovers = LEFTOVERS.to_vec();
+        if !config.position_embeddings {
+            leftovers.push(UNUSED_POSITIONS);
+        }
+        let wanted = plan(|weights| Self::build(&config, kind, device, weights))?;
+        let expectation = Expectation {
+            wanted,
+            prefix: &format!("{trunk}."),
+            anchor: &format!("{trunk}.embeddings.word_embeddings.weight"),
+            may_be_fresh: &["classifier", pooler],
+            force_fresh: options.fresh_head,
+            optional: &[],
+            quantize: options.quantize.as_ref(),
+            leftovers: &leftovers,
+        };
+        let mut fresh_weights = random(&config, options.seed);
+        let read = read_model(&checkpoint, &expectation, &mut fresh_weights, |weights| {
+            Self::build(&config, kind, device, weights)
+        });
+        let (mut model, report, fresh) =
+            read.map_err(|error| head_mismatch(error, &config, kind))?;
+        let last = |module: String| match module.rsplit_once('.') {
+            Some((_, name)) => name.to_string(),
+            None => module,
+        };
+        model.fresh = fresh.into_iter().map(last).collect();
+        Ok((model, report))
+    }
+
+    fn init_random(
+        config: &EncoderConfig,
+        options: &ClassifierOptions,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let config = options.labeled(config.clone());
+        Self::init(&config, options.head, seed, device)
+    }
+
+    fn init_meta(
+        config: &EncoderConfig,
+        options: &ClassifierOptions,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let config = options.labeled(config.clone());
+        meta_init(|weights| Self::build(&config, options.head, device, weights))
+    }
+
+    fn weight_shapes(
+        config: &EncoderConfig,
+        options: &ClassifierOptions,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+        let config = options.labeled(config.clone());
+        let wanted = plan(|weights| Self::build(&config, options.head, device, weights))?;
+        Ok(wanted.iter().map(ParamSpec::in_file).collect())
+    }
+
+    fn info(&self) -> ModelInfo {
+        ModelInfo {
+            vocab_size: self.config.vocab_size,
+            max_length: self.config.max_length(),
+            eos_id: None,
+            pad_id: Some(self.config.pad_token_id),
+        }
+    }
+
+    fn outputs(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Bool>,
+        type_ids: Tensor<2, Int>,
+    ) -> Tensor<2> {
+        self.forward(ids, &mask, Some(type_ids))
+    }
+
+    fn random_modules(&self) -> &[String] {
+        &self.fresh
+    }
+
+    fn load_summary(&self, report: &LoadReport) -> String {
+        let mut summary = format!("{}: {report}", self.config.family);
+        if !self.fresh.is_empty() {
+            summary.push_str(&format!(
+                "\n          not in the checkpoint, at random unless an adapter brings it: {}",
+                self.fresh.join(", ")
+            ));
+        }
+        summary
+    }
+
+    fn export(
+        &self,
+        dir: impl AsRef<Path>,
+        options: &ExportOptions,
+        overwrite: Overwrite,
+    ) -> Result<ExportReport, ModelError> {
+        let dir = dir.as_ref();
+        let architecture = self.lora_architecture();
+        let parameters = Parameters::collect(self, &architecture, dir)?;
+        write_model(dir, &parameters, self.file_config(), options, overwrite)
+    }
+}
+
+/// Turns a shape error of the output projection into [`ModelError::HeadMismatch`].
+fn head_mismatch(error: ModelError, config: &EncoderConfig, kind: HeadKind) -> ModelError {
+    let architecture = architecture(config, kind);
+    let projection = architecture.module_name("classifier.out_proj");
+    match error {
+        ModelError::TensorShape {
+            name,
+            expected,
+            found,
+        } if name
+            .strip_prefix(&projection)
+            .is_some_and(|rest| rest.starts_with('.'))
+            && expected.get(1) == found.get(1) =>
+        {
+            ModelError::HeadMismatch {
+                name,
+                expected: expected.first().copied().unwrap_or(0),
+                found: found.first().copied().unwrap_or(0),
+            }
+        }
+        other => other,
+    }
+}

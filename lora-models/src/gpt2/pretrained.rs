@@ -1,0 +1,188 @@
+//! GPT-2 from and to the files of Hugging Face.
+
+use super::build::build;
+use super::config_file;
+use super::init::random;
+use super::keys::{EMBEDDING, HEAD, PREFIX, is_mask_buffer};
+use super::{Gpt2Config, Gpt2LmHead};
+use crate::checkpoint::{Checkpoint, ExportReport, LoadReport};
+use crate::error::ModelError;
+use crate::export::{ExportOptions, write_model};
+use crate::generate::CausalModel;
+use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
+use crate::weights::{Expectation, Leftover, ParamSpec, Parameters, meta_init, plan, read_model};
+use burn::tensor::{Bool, Device, Int, Tensor};
+use lora_core::files::Overwrite;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Buffers of the causal mask in old files.
+const MASK: Leftover = Leftover {
+    reason: "buffer of the causal mask",
+    is: is_mask_buffer,
+};
+/// An output layer that is the token embedding.
+const TIED: Leftover = Leftover {
+    reason: "tied to the token embedding",
+    is: |name| name == HEAD,
+};
+
+impl FamilyConfig for Gpt2Config {
+    fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
+        config_file::parse(path, object)
+    }
+
+    fn model_type(&self) -> &'static str {
+        "gpt2"
+    }
+
+    fn sizes(&self) -> ModelSizes {
+        ModelSizes {
+            layers: self.n_layer,
+            d_model: self.n_embd,
+            heads: self.n_head,
+            vocab_size: self.vocab_size,
+            max_length: self.n_positions,
+            tied_head: Some(self.tie_word_embeddings),
+        }
+    }
+
+    fn usual_targets(&self) -> Vec<&'static str> {
+        vec![
+            "c_attn",
+            "c_attn[q,k,v]",
+            "c_proj",
+            "c_fc",
+            "lm_head",
+            "wte",
+        ]
+    }
+
+    fn with_layers(mut self, layers: usize) -> Self {
+        self.n_layer = layers;
+        self
+    }
+
+    fn without_dropout(mut self) -> Self {
+        self.resid_pdrop = 0.0;
+        self.embd_pdrop = 0.0;
+        self.attn_pdrop = 0.0;
+        self
+    }
+}
+
+impl Pretrained for Gpt2LmHead {
+    type Config = Gpt2Config;
+    type Options = LoadOptions;
+
+    fn unquantized_options(_options: &LoadOptions) -> LoadOptions {
+        LoadOptions::default()
+    }
+
+    fn load_weights(
+        config: Gpt2Config,
+        dir: &Path,
+        options: &LoadOptions,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), ModelError> {
+        let checkpoint = Checkpoint::open(dir)?;
+        let head = [(HEAD.to_string(), vec![config.vocab_size, config.n_embd])];
+        let expectation = Expectation {
+            wanted: plan(|weights| build(&config, device, weights))?,
+            prefix: PREFIX,
+            anchor: EMBEDDING,
+            may_be_fresh: &[],
+            force_fresh: false,
+            optional: &head,
+            quantize: options.quantize(),
+            leftovers: if config.tie_word_embeddings {
+                &[MASK, TIED]
+            } else {
+                &[MASK]
+            },
+        };
+        let (model, report, _) = read_model(
+            &checkpoint,
+            &expectation,
+            &mut random(&config, 0),
+            |weights| build(&config, device, weights),
+        )?;
+        Ok((model, report))
+    }
+
+    fn init_random(
+        config: &Gpt2Config,
+        _options: &LoadOptions,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        Self::init(config, seed, device)
+    }
+
+    fn init_meta(
+        config: &Gpt2Config,
+        _options: &LoadOptions,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        config.validate()?;
+        meta_init(|weights| build(config, device, weights))
+    }
+
+    fn weight_shapes(
+        config: &Gpt2Config,
+        _options: &LoadOptions,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+        let wanted = plan(|weights| build(config, device, weights))?;
+        Ok(wanted.iter().map(ParamSpec::in_file).collect())
+    }
+
+    fn info(&self) -> ModelInfo {
+        ModelInfo {
+            vocab_size: self.config.vocab_size,
+            max_length: self.max_positions(),
+            eos_id: self.config.eos_token_ids.first().copied(),
+            pad_id: None,
+        }
+    }
+
+    fn outputs(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Bool>,
+        _type_ids: Tensor<2, Int>,
+    ) -> Tensor<2> {
+        self.forward(ids, Some(mask)).flatten(0, 1)
+    }
+
+    /// Writes the output layer unless it equals the token embedding; `tie_word_embeddings` says so.
+    fn export(
+        &self,
+        dir: impl AsRef<Path>,
+        options: &ExportOptions,
+        overwrite: Overwrite,
+    ) -> Result<ExportReport, ModelError> {
+        let dir = dir.as_ref();
+        if self.transformer.prefix.is_some() {
+            let message = "the model has a prefix, which is not part of its weights; take it off and save it by itself \
+                           first";
+            return Err(ModelError::Export {
+                path: dir.into(),
+                message: message.into(),
+            });
+        }
+        let config = self.config();
+        let architecture = Self::architecture();
+        let mut parameters = Parameters::collect(self, &architecture, dir)?;
+        let tied = !parameters.has(HEAD)
+            || (config.tie_word_embeddings
+                && parameters.values(HEAD)? == parameters.values(EMBEDDING)?);
+        if tied {
+            parameters.remove(HEAD);
+        }
+        let mut object = config.to_json();
+        object.insert("architectures".into(), json!(["GPT2LMHeadModel"]));
+        object.insert("tie_word_embeddings".into(), json!(tied));
+        write_model(dir, &parameters, object, options, overwrite)
+    }
+}

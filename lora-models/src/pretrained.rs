@@ -1,0 +1,252 @@
+//! Models read from and written to the files of Hugging Face.
+
+use crate::checkpoint::bounded::read_json;
+use crate::checkpoint::{ExportReport, LoadReport};
+use crate::encoder::Labels;
+use crate::error::ModelError;
+use crate::export::{CONFIG_FILE, ExportOptions};
+use crate::model::LoraModel;
+use burn::tensor::{Bool, Device, Int, Tensor};
+use lora_core::QuantizeConfig;
+use lora_core::files::Overwrite;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Maximum size of a `config.json` in bytes.
+const CONFIG_LIMIT: u64 = 4 << 20;
+
+/// A model type with a configuration, which is created from a model directory or from random weights.
+///
+/// # Example
+/// ```no_run
+/// # #![recursion_limit = "256"]
+/// use burn::tensor::Device;
+/// use lora_models::gpt2::Gpt2LmHead;
+/// use lora_models::{LoadOptions, Pretrained};
+///
+/// let (model, report) = Gpt2LmHead::load("gpt2", &LoadOptions::default(), &Device::flex())?;
+/// println!("{report}; {} tokens at most", model.info().max_length);
+/// # Ok::<(), lora_models::ModelError>(())
+/// ```
+pub trait Pretrained: LoraModel {
+    /// Contents of `config.json`.
+    type Config: FamilyConfig;
+    /// Options for loading, beside the directory.
+    type Options: Clone + Default + Send + 'static;
+
+    /// Returns the options for a directory that a training run wrote: its head is the trained one.
+    fn trained_options(options: &Self::Options) -> Self::Options {
+        options.clone()
+    }
+
+    /// Returns the options without quantization.
+    fn unquantized_options(options: &Self::Options) -> Self::Options;
+
+    /// Loads a model from a directory with `config.json` and weights in any form that
+    /// [`Checkpoint`](crate::checkpoint::Checkpoint) reads, saved with a head or without.
+    ///
+    /// Names and shapes are compared with the configuration before any tensor is read. Then each tensor is read,
+    /// converted to f32 and moved to the device, one after another. On the CPU, f32 weights may stay in the pages of
+    /// their file.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for a configuration of another model or out of range;
+    /// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
+    /// [`ModelError::TensorDtype`] if the weights do not match it; [`ModelError::HeadMismatch`] if the head has another
+    /// number of outputs than the labels; the errors of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open);
+    /// [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside [`ModelError::Lora`] for a
+    /// weight to quantize that is not finite.
+    fn load(
+        dir: impl AsRef<Path>,
+        options: &Self::Options,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), ModelError> {
+        let dir = dir.as_ref();
+        Self::load_weights(Self::Config::from_dir(dir)?, dir, options, device)
+    }
+
+    /// Loads the weights of a directory whose `config.json` has been read.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_weights(
+        config: Self::Config,
+        dir: &Path,
+        options: &Self::Options,
+        device: &Device,
+    ) -> Result<(Self, LoadReport), ModelError>;
+
+    /// Creates a model with random weights, initialized as in transformers.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for a configuration out of range.
+    fn init_random(
+        config: &Self::Config,
+        options: &Self::Options,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError>;
+
+    /// Creates a model whose parameters have shapes but no values, to count them and to plan adapters (PyTorch's
+    /// `meta` device).
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for a configuration out of range.
+    fn init_meta(
+        config: &Self::Config,
+        options: &Self::Options,
+        device: &Device,
+    ) -> Result<Self, ModelError>;
+
+    /// Returns name and shape of each weight, as they are in a file.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for a configuration out of range.
+    fn weight_shapes(
+        config: &Self::Config,
+        options: &Self::Options,
+        device: &Device,
+    ) -> Result<Vec<(String, Vec<usize>)>, ModelError>;
+
+    /// Returns the sizes and token ids that data is prepared by.
+    fn info(&self) -> ModelInfo;
+
+    /// Returns the outputs of the model: a row per token, padding included, for a language model or a token
+    /// classifier, and a row per input for a sequence classifier.
+    ///
+    /// # Shapes
+    /// - `ids`, `type_ids`: `[batch, seq]`
+    /// - `mask`: `[batch, seq]`, true for a token, false for padding
+    /// - returns `[batch · seq, outputs]` or `[batch, outputs]`
+    fn outputs(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Bool>,
+        type_ids: Tensor<2, Int>,
+    ) -> Tensor<2>;
+
+    /// Names the modules that the checkpoint lacks and that were initialized at random.
+    fn random_modules(&self) -> &[String] {
+        &[]
+    }
+
+    /// Describes in a line how the model was loaded.
+    fn load_summary(&self, report: &LoadReport) -> String {
+        report.to_string()
+    }
+
+    /// Writes the model as a directory that transformers loads without a warning: `model.safetensors` (in shards above
+    /// 5 GB), `config.json`, and the files of the base model beside them. The write is atomic.
+    ///
+    /// # Errors
+    /// [`ModelError::Export`] for a model with adapters (merge or detach them first) or with a prefix
+    /// ([`take_prefix`](crate::PrefixModel::take_prefix)); [`ModelError::TensorOverflow`] for a weight that exceeds the
+    /// element type; [`LoraError::AlreadyExists`](lora_core::LoraError::AlreadyExists) and
+    /// [`LoraError::Io`](lora_core::LoraError::Io) inside [`ModelError::Lora`].
+    fn export(
+        &self,
+        dir: impl AsRef<Path>,
+        options: &ExportOptions,
+        overwrite: Overwrite,
+    ) -> Result<ExportReport, ModelError>;
+}
+
+/// Configuration of a model family.
+pub trait FamilyConfig: Clone + Sized {
+    /// Reads `config.json` of a model directory.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for another family, a value out of range or an option without support;
+    /// [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be read.
+    fn from_dir(dir: &Path) -> Result<Self, ModelError> {
+        let (path, object) = read_object(dir)?;
+        Self::from_json(&path, object)
+    }
+
+    /// Reads the object of a `config.json`; messages name `path`.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir).
+    fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError>;
+
+    /// Returns the family's name in `config.json`.
+    fn model_type(&self) -> &'static str;
+
+    /// Returns the sizes of the model.
+    fn sizes(&self) -> ModelSizes;
+
+    /// Names the modules that are usually adapted, as targets of LoRA.
+    fn usual_targets(&self) -> Vec<&'static str>;
+
+    /// Returns the names of the head's outputs; `None` for a language model.
+    fn labels(&self) -> Option<&Labels> {
+        None
+    }
+
+    /// Replaces the names of the head's outputs; a language model has none.
+    fn with_labels(self, _labels: Labels) -> Self {
+        self
+    }
+
+    /// Replaces the number of layers.
+    fn with_layers(self, layers: usize) -> Self;
+
+    /// Sets every dropout probability to 0.
+    fn without_dropout(self) -> Self;
+}
+
+/// Sizes of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelSizes {
+    /// Number of layers.
+    pub layers: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Number of attention heads in a layer.
+    pub heads: usize,
+    /// Number of tokens with an embedding.
+    pub vocab_size: usize,
+    /// Maximum number of tokens in an input.
+    pub max_length: usize,
+    /// For a language model: true if the output layer is the token embedding.
+    pub tied_head: Option<bool>,
+}
+
+/// Sizes and token ids of a model that data is prepared by.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelInfo {
+    /// Number of tokens with an embedding.
+    pub vocab_size: usize,
+    /// Maximum number of tokens in an input, without the virtual tokens of a prefix.
+    pub max_length: usize,
+    /// Id of the end-of-text token in `config.json`.
+    pub eos_id: Option<u32>,
+    /// Id of the padding token, if the model requires a certain one.
+    pub pad_id: Option<u32>,
+}
+
+/// Options for loading a language model.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    quantize: Option<QuantizeConfig>,
+}
+
+impl LoadOptions {
+    /// Quantizes the frozen weights of linear layers while they are read, so that they are never all in floats.
+    pub fn with_quantize(mut self, config: Option<QuantizeConfig>) -> Self {
+        self.quantize = config;
+        self
+    }
+
+    /// Returns how frozen weights are quantized; `None` if they stay in floats.
+    pub fn quantize(&self) -> Option<&QuantizeConfig> {
+        self.quantize.as_ref()
+    }
+}
+
+/// Reads the object of the `config.json` in a model directory, and returns the file's path with it.
+pub(crate) fn read_object(dir: &Path) -> Result<(PathBuf, Map<String, Value>), ModelError> {
+    let path = dir.join(CONFIG_FILE);
+    let object = read_json(&path, CONFIG_LIMIT)?;
+    Ok((path, object))
+}

@@ -1,0 +1,67 @@
+//! Counts of the records that were read and left out.
+
+use std::fmt;
+
+/// Counts of the records of a file that were read and left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadReport {
+    /// Number of records read.
+    pub records: usize,
+    /// Number of rows left out because fields are missing, as in some rows of the published QQP.
+    pub malformed: usize,
+    /// Number of rows left out because the annotators did not agree on a label, as in MNLI (`-`).
+    pub undecided: usize,
+    /// Number of records read that have no label.
+    pub unlabelled: usize,
+    /// Number of records read that have a blank text.
+    pub blank: usize,
+}
+
+impl ReadReport {
+    /// Returns the number of rows of the file, without its header: those read and those left out.
+    pub fn rows(&self) -> usize {
+        self.records + self.malformed + self.undecided
+    }
+}
+
+impl fmt::Display for ReadReport {
+    /// Formats as `9815 records (185 undecided left out)`, without the counts that are 0.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records", self.records)?;
+        let notes: Vec<String> = [
+            (self.unlabelled, "without a label"),
+            (self.blank, "with a blank text"),
+            (self.malformed, "malformed left out"),
+            (self.undecided, "undecided left out"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, note)| format!("{count} {note}"))
+        .collect();
+        if notes.is_empty() {
+            return Ok(());
+        }
+        write!(f, " ({})", notes.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_what_was_left_out_and_nothing_that_was_not() {
+        let mut report = ReadReport {
+            records: 3,
+            ..ReadReport::default()
+        };
+        assert_eq!(report.to_string(), "3 records");
+        report.undecided = 2;
+        report.blank = 1;
+        assert_eq!(
+            report.to_string(),
+            "3 records (1 with a blank text, 2 undecided left out)"
+        );
+        assert_eq!(report.rows(), 5);
+    }
+}

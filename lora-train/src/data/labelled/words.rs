@@ -1,0 +1,246 @@
+//! Words with a label each, from JSON Lines or the columns of CoNLL.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::conll::{Sentence, Sentences};
+use super::read::{LabelledData, map_classes};
+use super::report::ReadReport;
+use crate::data::columns::Columns;
+use crate::data::format::DataFormat;
+use crate::data::jsonl::{self, Object, Objects};
+use crate::data::labels::{Classes, Unlabelled, raw_label};
+use crate::data::lines::is_blank;
+use crate::data::record::{Content, Label, Origin, Record};
+use crate::error::TrainError;
+
+/// Default key of the words.
+const WORDS: &str = "tokens";
+/// Default keys of the labels.
+const LABELS: [&str; 3] = ["ner_tags", "labels", "tags"];
+
+/// Reads every sentence of the file at `path`, in the file's order.
+pub(super) fn read(
+    path: &Path,
+    format: DataFormat,
+    columns: &Columns,
+    adapter: Option<&str>,
+    mut classes: Classes,
+    unlabelled: Unlabelled,
+) -> Result<LabelledData, TrainError> {
+    let mut records = Vec::new();
+    let mut add = |sentence: Result<Sentence, String>, origin: Origin| {
+        let line = origin.line();
+        let record = sentence.and_then(|it| it.record(origin, &mut classes, unlabelled));
+        records.push(record.map_err(|message| TrainError::data_line(path, line, message))?);
+        Ok::<(), TrainError>(())
+    };
+    if format == DataFormat::JsonLines {
+        let mut objects = Objects::open(path)?;
+        while let Some((object, origin)) = objects.next_object()? {
+            add(Sentence::from_object(object, columns, adapter), origin)?;
+        }
+    } else {
+        let mut sentences = Sentences::open(path)?;
+        while let Some((sentence, origin)) = sentences.next_sentence()? {
+            add(Ok(sentence), origin)?;
+        }
+    }
+    if records.is_empty() {
+        return Err(TrainError::data_empty(path, "it has no sentence"));
+    }
+    let (labels, mapping) = classes.finish(path)?;
+    if let Some(mapping) = mapping {
+        map_classes(&mut records, &mapping);
+    }
+    let unlabelled = records.iter().filter(|record| record.label.is_none());
+    let report = ReadReport {
+        records: records.len(),
+        unlabelled: unlabelled.count(),
+        ..ReadReport::default()
+    };
+    Ok(LabelledData {
+        records,
+        labels,
+        report,
+    })
+}
+
+impl Sentence {
+    /// Reads the sentence of an object.
+    fn from_object(
+        mut object: Object,
+        columns: &Columns,
+        adapter: Option<&str>,
+    ) -> Result<Self, String> {
+        let adapter = match adapter {
+            Some(key) => jsonl::optional_string(object.remove(key), key)?,
+            None => None,
+        };
+        let adapter = adapter.filter(|name| !is_blank(name));
+        let words_key = columns.text.as_deref().unwrap_or(WORDS);
+        let labels_key = match &columns.label {
+            Some(key) => Some(key.as_str()),
+            None => {
+                let mut there = LABELS
+                    .into_iter()
+                    .filter(|key| object.contains_key(*key) && *key != words_key);
+                match (there.next(), there.next()) {
+                    (Some(one), Some(other)) => {
+                        return Err(format!(
+                            "the object has \"{one}\" as well as \"{other}\"; name the key of the \
+                             labels"
+                        ));
+                    }
+                    (first, _) => first,
+                }
+            }
+        };
+        let words = list(object.remove(words_key), words_key)?
+            .ok_or_else(|| format!("the object has no key \"{words_key}\""))?
+            .into_iter()
+            .enumerate()
+            .map(|(at, word)| match word {
+                Value::String(word) => Ok(word),
+                other => Err(format!(
+                    "word {at} of \"{words_key}\", counted from 0, is {}, expected a string",
+                    jsonl::kind(&other)
+                )),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let labels = match labels_key {
+            Some(key) => list(object.remove(key), key)?,
+            None => None,
+        };
+        let Some(labels) = labels else {
+            return Ok(Self {
+                words,
+                labels: Vec::new(),
+                adapter,
+            });
+        };
+        if labels.len() != words.len() {
+            return Err(format!(
+                "{} labels for {} words; each word has one",
+                labels.len(),
+                words.len()
+            ));
+        }
+        let labels = labels
+            .into_iter()
+            .enumerate()
+            .map(|(at, label)| {
+                raw_label(Some(label))?
+                    .ok_or_else(|| format!("word {at}, counted from 0, has no label"))
+            })
+            .collect::<Result<_, String>>()?;
+        Ok(Self {
+            words,
+            labels,
+            adapter,
+        })
+    }
+
+    /// Returns the record, with a provisional class for each label.
+    fn record(
+        self,
+        origin: Origin,
+        classes: &mut Classes,
+        unlabelled: Unlabelled,
+    ) -> Result<Record, String> {
+        if self.words.is_empty() {
+            return Err("a sentence without words; remove it".to_string());
+        }
+        if let Some(at) = self.words.iter().position(|word| is_blank(word)) {
+            return Err(format!("word {at}, counted from 0, is blank; remove it"));
+        }
+        if self.labels.is_empty() && unlabelled == Unlabelled::Refuse {
+            return Err(
+                "no labels; to train and to evaluate, every sentence needs them".to_string(),
+            );
+        }
+        let labels = self
+            .labels
+            .iter()
+            .enumerate()
+            .map(|(at, label)| {
+                classes
+                    .class(label)
+                    .map_err(|message| format!("word {at}, counted from 0: {message}"))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let label = (!labels.is_empty()).then_some(Label::Tags(labels));
+        let record = Record::new(Content::Words { words: self.words }, origin).with_label(label);
+        Ok(record.with_adapter(self.adapter))
+    }
+}
+
+/// Returns the list under a key; `None` if the key is missing or null.
+fn list(value: Option<Value>, key: &str) -> Result<Option<Vec<Value>>, String> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(values)) => Ok(Some(values)),
+        Some(other) => Err(format!(
+            "the value of \"{key}\" is {}, expected an array",
+            jsonl::kind(&other)
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentence(line: &str) -> Result<Sentence, String> {
+        Sentence::from_object(
+            jsonl::parse_object(line).unwrap(),
+            &Columns::default(),
+            Some("adapter"),
+        )
+    }
+
+    #[test]
+    fn names_and_indices_are_read_under_each_usual_key() {
+        for key in LABELS {
+            let line = format!(r#"{{"tokens": ["a", "b"], "{key}": ["O", 3], "id": 1}}"#);
+            let expected = Sentence {
+                words: vec!["a".into(), "b".into()],
+                labels: vec!["O".into(), "3".into()],
+                adapter: None,
+            };
+            assert_eq!(sentence(&line), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn each_malformed_object_is_refused_with_its_reason() {
+        for (line, reason) in [
+            (r#"{"words": ["a"]}"#, "no key \"tokens\""),
+            (r#"{"tokens": "a b"}"#, "is a string, expected an array"),
+            (r#"{"tokens": ["a", 1]}"#, "word 1 of \"tokens\""),
+            (r#"{"tokens": ["a"], "tags": ["O", "O"]}"#, "2 labels for 1"),
+            (r#"{"tokens": ["a"], "tags": [null]}"#, "word 0"),
+            (r#"{"tokens": ["a"], "tags": [["O"]]}"#, "is an array"),
+            (
+                r#"{"tokens": ["a"], "tags": [0], "labels": [0]}"#,
+                "\"labels\" as well as \"tags\"",
+            ),
+        ] {
+            let message = sentence(line).unwrap_err();
+            assert!(message.contains(reason), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn the_adapter_may_be_missing_or_null() {
+        for (adapter, expected) in [
+            ("", None),
+            (", \"adapter\": null", None),
+            (", \"adapter\": \"de\"", Some("de")),
+        ] {
+            let line = format!("{{\"tokens\": [\"a\"], \"tags\": [0]{adapter}}}");
+            assert_eq!(sentence(&line).unwrap().adapter.as_deref(), expected);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Classes of the labels in a file: those of a known set, or of one gathered from the file.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::label_set::{LabelSet, MAX_CLASSES, whole_number};
+use crate::data::jsonl;
+use crate::error::TrainError;
+
+/// Returns a label as the file has it, without the white space around it; `None` where there is none.
+///
+/// # Errors
+/// If the value cannot be a label.
+pub(in crate::data) fn raw_label(value: Option<Value>) -> Result<Option<String>, String> {
+    let text = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text.trim().to_string(),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Bool(truth)) => truth.to_string(),
+        Some(other) => {
+            return Err(format!(
+                "the label is {}; expected a name or a number",
+                jsonl::kind(&other)
+            ));
+        }
+    };
+    Ok((!text.is_empty()).then_some(text))
+}
+
+/// Classes, while a file is read.
+pub(in crate::data) enum Classes {
+    /// Classes of a known set.
+    Known(LabelSet),
+    /// Distinct labels of the file, each with a provisional class: its place by first appearance.
+    Gathered(HashMap<String, usize>),
+}
+
+impl Classes {
+    /// Starts with a known set, or with none to gather one from the file.
+    pub(in crate::data) fn new(labels: Option<&LabelSet>) -> Self {
+        match labels {
+            Some(labels) => Self::Known(labels.clone()),
+            None => Self::Gathered(HashMap::new()),
+        }
+    }
+
+    /// Returns the class that a label means. It is final once it is mapped as [`Classes::finish`] says.
+    pub(in crate::data) fn class(&mut self, label: &str) -> Result<usize, String> {
+        match self {
+            Self::Known(labels) => labels.resolve(label),
+            Self::Gathered(indices) => gathered(indices, label),
+        }
+    }
+
+    /// Returns true if `-1` is the mark of the `datasets` library for a record without a label, and not a
+    /// label itself. Where the set is gathered it is neither, but an error that asks.
+    pub(in crate::data) fn minus_one_is_none(&self) -> bool {
+        match self {
+            Self::Known(labels) => labels.index("-1").is_none(),
+            Self::Gathered(_) => false,
+        }
+    }
+
+    /// Returns the set, and for each provisional class the final one, if they differ. The set is `None` if it was to be
+    /// gathered from a file without labels.
+    ///
+    /// # Errors
+    /// [`TrainError::DataFormat`] if the set was to be gathered, and the file has one label only.
+    pub(in crate::data) fn finish(
+        self,
+        path: &Path,
+    ) -> Result<(Option<LabelSet>, Option<Vec<usize>>), TrainError> {
+        let indices = match self {
+            Self::Known(labels) => return Ok((Some(labels), None)),
+            Self::Gathered(indices) => indices,
+        };
+        let mut found: Vec<(String, usize)> = indices.into_iter().collect();
+        match found.as_slice() {
+            [] => return Ok((None, None)),
+            [(only, _)] => {
+                return Err(TrainError::data_format(
+                    path,
+                    format!(
+                        "every label is `{only}`; there must be two to tell apart, or the labels be \
+                         named"
+                    ),
+                ));
+            }
+            _ => {}
+        }
+        // The order of `run_glue.py` of transformers: by value if all names are numbers, else by code point.
+        if found.iter().all(|(name, _)| whole_number(name).is_some()) {
+            found.sort_by_key(|(name, _)| whole_number(name));
+        } else {
+            found.sort();
+        }
+        let mut mapping = vec![0; found.len()];
+        for (class, (_, provisional)) in found.iter().enumerate() {
+            mapping[*provisional] = class;
+        }
+        let labels = LabelSet::new(found.into_iter().map(|(name, _)| name))?;
+        Ok((Some(labels), Some(mapping)))
+    }
+}
+
+/// Returns the provisional class of a label.
+fn gathered(indices: &mut HashMap<String, usize>, label: &str) -> Result<usize, String> {
+    if let Some(class) = indices.get(label) {
+        return Ok(*class);
+    }
+    if whole_number(label).is_some_and(|number| number < 0) {
+        // In the exports of the `datasets` library it means that there is no label; in other
+        // data it may be a class.
+        return Err(format!(
+            "the label {label} may be a class, or mean that there is none; name the labels to \
+             say which"
+        ));
+    }
+    if label.contains('.') && label.parse::<f64>().is_ok() {
+        return Err(format!(
+            "the label {label} is no whole number; if labels are scores, choose regression, and \
+             if they are classes, name them"
+        ));
+    }
+    if indices.len() == MAX_CLASSES {
+        return Err(format!(
+            "more than {MAX_CLASSES} different labels; is this the column of the labels?"
+        ));
+    }
+    let class = indices.len();
+    indices.insert(label.to_string(), class);
+    Ok(class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered(labels: &[&str]) -> (Vec<String>, Vec<usize>) {
+        let mut classes = Classes::new(None);
+        let found: Vec<usize> = labels.iter().map(|l| classes.class(l).unwrap()).collect();
+        let (labels, mapping) = classes.finish(Path::new("a.csv")).unwrap();
+        let mapping = mapping.unwrap();
+        let classes = found.into_iter().map(|class| mapping[class]).collect();
+        (labels.unwrap().names().to_vec(), classes)
+    }
+
+    #[test]
+    fn names_are_sorted_and_numbers_by_value() {
+        let (names, classes) = gathered(&["pos", "neg", "Neutral", "pos"]);
+        assert_eq!(names, ["Neutral", "neg", "pos"]);
+        assert_eq!(classes, [2, 1, 0, 2]);
+
+        let (names, classes) = gathered(&["10", "9", "2"]);
+        assert_eq!(names, ["2", "9", "10"]);
+        assert_eq!(classes, [2, 1, 0]);
+
+        let (names, _) = gathered(&["10", "9", "x"]);
+        assert_eq!(names, ["10", "9", "x"]);
+    }
+
+    #[test]
+    fn labels_that_may_mean_something_else_are_refused_with_a_way_out() {
+        let mut classes = Classes::new(None);
+        for (label, reason) in [
+            ("-1", "may be a class"),
+            ("0.5", "choose regression"),
+            ("1.0", "choose regression"),
+        ] {
+            let message = classes.class(label).unwrap_err();
+            assert!(message.contains(reason), "{message}");
+        }
+        let named = LabelSet::new(["-1", "0", "1"]).unwrap();
+        let mut known = Classes::new(Some(&named));
+        assert_eq!(known.class("-1"), Ok(0));
+        assert!(!known.minus_one_is_none());
+    }
+
+    #[test]
+    fn a_single_label_and_too_many_are_refused() {
+        let mut classes = Classes::new(None);
+        classes.class("same").unwrap();
+        let error = classes
+            .finish(Path::new("a.csv"))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("every label is `same`"), "{error}");
+
+        let mut classes = Classes::new(None);
+        for label in 0..MAX_CLASSES {
+            classes.class(&label.to_string()).unwrap();
+        }
+        let message = classes.class("one more").unwrap_err();
+        assert!(message.contains("is this the column"), "{message}");
+        assert!(classes.class("7").is_ok());
+    }
+
+    #[test]
+    fn what_is_no_label_is_refused_and_what_is_empty_is_none() {
+        assert_eq!(raw_label(Some(Value::from(" a "))), Ok(Some("a".into())));
+        assert_eq!(raw_label(Some(Value::from(3))), Ok(Some("3".into())));
+        assert_eq!(raw_label(Some(Value::from(true))), Ok(Some("true".into())));
+        for none in [None, Some(Value::Null), Some(Value::from("  "))] {
+            assert_eq!(raw_label(none), Ok(None));
+        }
+        let message = raw_label(Some(Value::Array(Vec::new()))).unwrap_err();
+        assert!(message.contains("is an array"), "{message}");
+    }
+}
