@@ -3,7 +3,7 @@
 use crate::TrainError;
 use crate::progress::{Bar, Screen};
 use burn::tensor::Device;
-use lora_core::{AttachReport, Quantization, QuantizeConfig, peft};
+use lora_core::{AttachReport, Quantization, QuantizeConfig, file};
 use lora_models::hub::{self, HubOptions};
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{FamilyConfig, ModelInfo, Pretrained};
@@ -132,7 +132,7 @@ pub fn quantize_config(
     };
     let mut skip = modules_to_save.to_vec();
     for adapter in adapters {
-        skip.extend(peft::read_config(adapter)?.modules_to_save);
+        skip.extend(file::read_config(adapter)?.modules_to_save);
     }
     Ok(Some(QuantizeConfig::new(quantization).with_skip(skip)))
 }
