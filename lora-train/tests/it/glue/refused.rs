@@ -106,9 +106,9 @@ fn hostile_and_broken_files_of_glue_are_refused() {
             GlueTask::Rte,
             "a.tsv",
             "sentence1\tsentence2\tlabel\n",
-            vec!["nothing to use"],
+            vec!["no usable example"],
         ),
-        (GlueTask::Rte, "a.tsv", "", vec!["nothing to use"]),
+        (GlueTask::Rte, "a.tsv", "", vec!["no usable example"]),
         (
             GlueTask::Rte,
             "a.jsonl",
@@ -240,10 +240,11 @@ fn spoilt_files_are_errors_or_records_but_never_a_panic() {
                     read += 1;
                     assert!(!data.records.is_empty());
                     let classes = task.labels().map_or(0, |labels| labels.len());
-                    for label in data.records.iter().filter_map(|record| record.label) {
+                    for label in data.records.iter().filter_map(|r| r.label.as_ref()) {
                         match label {
-                            Label::Class(class) => assert!(class < classes),
-                            Label::Score(score) => assert!((0.0..=5.0).contains(&score)),
+                            Label::Class(class) => assert!(*class < classes),
+                            Label::Score(score) => assert!((0.0..=5.0).contains(score)),
+                            Label::Tags(tags) => panic!("{tags:?}"),
                         }
                     }
                 }
