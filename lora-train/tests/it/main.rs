@@ -32,6 +32,7 @@ mod loss;
 mod merge;
 mod metrics;
 mod named;
+mod opened_once;
 mod packing;
 mod parity;
 mod plan;

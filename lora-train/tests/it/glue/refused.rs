@@ -240,10 +240,15 @@ fn spoilt_files_are_errors_or_records_but_never_a_panic() {
                     read += 1;
                     assert!(!data.records.is_empty());
                     let classes = task.labels().map_or(0, |labels| labels.len());
-                    for label in data.records.iter().filter_map(|record| record.label) {
+                    for label in data
+                        .records
+                        .iter()
+                        .filter_map(|record| record.label.as_ref())
+                    {
                         match label {
-                            Label::Class(class) => assert!(class < classes),
-                            Label::Score(score) => assert!((0.0..=5.0).contains(&score)),
+                            Label::Class(class) => assert!(*class < classes),
+                            Label::Score(score) => assert!((0.0..=5.0).contains(score)),
+                            Label::Tags(tags) => panic!("{tags:?}"),
                         }
                     }
                 }
