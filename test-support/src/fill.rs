@@ -20,6 +20,7 @@ pub struct Fill {
     salt: f32,
     amplitude: f32,
     added: bool,
+    with_start: bool,
     path: Vec<String>,
 }
 
@@ -31,6 +32,7 @@ impl Fill {
             salt: 0.0,
             amplitude: 0.4,
             added: false,
+            with_start: false,
             path: Vec::new(),
         }
     }
@@ -40,7 +42,7 @@ impl Fill {
         Self::new(Selection::Trained)
     }
 
-    /// Selects the parameters of the adapters.
+    /// Selects the parameters of the adapters, without the values that they started at.
     pub fn adapters() -> Self {
         Self::new(Selection::Adapters)
     }
@@ -53,6 +55,12 @@ impl Fill {
     /// Selects the parameters of these paths too.
     pub fn and(mut self, paths: impl IntoIterator<Item = String>) -> Self {
         self.more.extend(paths);
+        self
+    }
+
+    /// Selects the values that adapters started at too, where these are kept.
+    pub fn with_start(mut self) -> Self {
+        self.with_start = true;
         self
     }
 
@@ -83,7 +91,9 @@ impl Fill {
         let path = self.path.join(".");
         let selected = match self.selection {
             Selection::Trained => requires_grad,
-            Selection::Adapters => path.contains(".lora.") && !path.contains(".start."),
+            Selection::Adapters => {
+                path.contains(".lora.") && (self.with_start || !path.contains(".start."))
+            }
             Selection::All => true,
         };
         selected || self.more.contains(&path)

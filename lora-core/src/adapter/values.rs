@@ -1,10 +1,12 @@
 //! The adapters in a module, and the values of the base below them, read to the host.
 
 use super::bias::LoraBias;
-use super::low_rank::LowRankAdapter;
-use crate::layout::{Place, Visit, visit};
+use super::low_rank::{LowRankAdapter, StartingFactors};
+use super::switch::AdapterSwitch;
+use crate::layout::{AdaptedModule, Place, Visit, visit};
+use crate::ops::Dropout;
 use crate::quantize::packed_weights;
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::HashMap;
 
@@ -18,20 +20,89 @@ pub(crate) struct AttachedAdapters {
 }
 
 impl AttachedAdapters {
-    /// Collects the adapters of a module.
-    pub fn new<M: Module>(module: &M) -> Self {
-        visit(module, Self::default())
+    /// Collects the adapters of these modules, without dropout and packed weights. Those that are missing, or of another shape,
+    /// are left out.
+    ///
+    /// A visitor sees the parameters of an adapter and never the adapter itself, so adapters are assembled from their
+    /// parameters.
+    pub fn new<M: Module>(module: &M, modules: &[AdaptedModule]) -> Self {
+        let parts = visit(module, Parts::default());
+        let mut found = Self::default();
+        for module in modules {
+            if let Some(adapter) = parts.adapter(module) {
+                found.adapters.insert(module.parameter.clone(), adapter);
+            }
+            let bias = module.bias.as_ref();
+            if let Some(bias) = bias.and_then(|path| Some((path, parts.bias(module, path)?))) {
+                found.biases.insert(bias.0.clone(), bias.1);
+            }
+        }
+        found
     }
 }
 
-impl Visit for AttachedAdapters {
+/// Parameters of adapters, row-major, by the path of the adapted parameter and the path within its adapter.
+#[derive(Default)]
+struct Parts(HashMap<(String, String), Tensor<1>>);
+
+impl Visit for Parts {
     fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
-        if let Some(adapter) = param.reparameterization::<LowRankAdapter>() {
-            self.adapters.insert(place.path(), adapter.clone());
+        if let Some(place) = place.in_adapter() {
+            let elements = param.lazy_shape().num_elements();
+            self.0.insert(place, param.val().reshape([elements]));
         }
-        if let Some(bias) = param.reparameterization::<LoraBias>() {
-            self.biases.insert(place.path(), bias.clone());
-        }
+    }
+}
+
+impl Parts {
+    fn param<const D: usize>(
+        &self,
+        parameter: &str,
+        name: &str,
+        shape: [usize; D],
+    ) -> Option<Param<Tensor<D>>> {
+        let value = self.0.get(&(parameter.into(), name.into()))?;
+        let fits = value.dims() == [shape.iter().product()];
+        fits.then(|| Param::initialized(ParamId::new(), value.clone().reshape(shape)))
+    }
+
+    fn adapter(&self, module: &AdaptedModule) -> Option<LowRankAdapter> {
+        let path = &module.parameter;
+        let [a_shape, b_shape] = module.factor_shapes();
+        let start = || {
+            Some(StartingFactors {
+                a: self.param(path, "start.a", a_shape)?,
+                b: self.param(path, "start.b", b_shape)?,
+            })
+        };
+        let magnitude = || self.param(path, "magnitude", [module.shape[1]]);
+        Some(LowRankAdapter {
+            a: self.param(path, "a", a_shape)?,
+            b: self.param(path, "b", b_shape)?,
+            magnitude: if module.dora {
+                Some(magnitude()?)
+            } else {
+                None
+            },
+            start: if module.residual_init {
+                Some(start()?)
+            } else {
+                None
+            },
+            packed: None,
+            dropout: Dropout::new(0.0),
+            scale: module.scale,
+            slices: module.slices.clone(),
+            switch: AdapterSwitch::on(),
+        })
+    }
+
+    fn bias(&self, module: &AdaptedModule, path: &str) -> Option<LoraBias> {
+        Some(LoraBias {
+            value: self.param(path, "value", [module.shape[1]])?,
+            scale: module.scale,
+            switch: AdapterSwitch::on(),
+        })
     }
 }
 

@@ -58,7 +58,7 @@ pub fn weight_errors<M: Module>(
     report: &AttachReport,
     merged: &M,
 ) -> Result<Vec<WeightError>, LoraError> {
-    let attached = AttachedAdapters::new(adapted);
+    let attached = AttachedAdapters::new(adapted, &report.modules);
     let modules = report.modules.iter();
     modules
         .map(|module| {

@@ -1,4 +1,4 @@
-//! What can be combined.
+//! Checks of the adapters to combine.
 
 use super::{CombineOn, CombineOptions, Mix};
 use crate::error::{BaseDifference, LoraError};
@@ -84,7 +84,7 @@ pub(super) fn shapes(module: &str, parts: &[(&StoredFactors, f64)]) -> Result<()
     Ok(())
 }
 
-/// The parameters that trained whole: of the one adapter that has them, or that is named.
+/// Returns the fully trained parameters: those of the one adapter that has them, or that is named.
 pub(super) fn saved(
     adapters: &[(&StoredAdapter, f64)],
     from: Option<usize>,
@@ -95,8 +95,8 @@ pub(super) fn saved(
             match all.get(name) {
                 Some(other) if other != tensor && from.is_none() => {
                     return Err(refused(
-                        format!("different values of `{name}`, which trained whole"),
-                        "one head: say whose to keep (`--head-from`)",
+                        format!("different values of the fully trained `{name}`"),
+                        "one head: choose the adapter to keep it from (`--head-from`)",
                     ));
                 }
                 Some(_) => {}
@@ -112,8 +112,8 @@ pub(super) fn saved(
     Ok(all)
 }
 
-/// The base that all adapters were trained on, where each says and none contradicts another; else how the first two
-/// that do differ.
+/// Returns the base that all adapters were trained on, if each file has one and none contradicts another; else the
+/// difference of the first two that do.
 pub(super) fn bases(
     adapters: &[(&StoredAdapter, f64)],
     strict: bool,

@@ -1,13 +1,13 @@
-//! The best approximation of a mixed update by two factors.
+//! Best low-rank approximation of a mixed update.
 
-use super::{Mix, concatenated, result};
+use super::{Mix, combined, concatenated};
 use crate::attach::svd::{Svd, svd};
 use crate::error::LoraError;
 use crate::file::{StoredFactors, StoredTensor};
 use faer::Mat;
 
-/// Factors of this rank for the mix of the updates `w_i s_i B_i A_i`, and the share of it that is lost.
-pub(super) fn of_update(
+/// Returns factors of this rank for the mix of the updates `w_i s_i B_i A_i`, and its truncation error.
+pub(super) fn approximate(
     module: &str,
     parts: &[(&StoredFactors, f64)],
     mix: &Mix,
@@ -18,7 +18,7 @@ pub(super) fn of_update(
     let [d_out, d_in] = first.shape();
     let rank = rank.min(d_out).min(d_in);
     let decomposed = match mix {
-        Mix::Linear => of_product(&concatenated(parts)),
+        Mix::Linear => product_svd(&concatenated(parts)),
         _ => {
             let updates: Vec<Vec<f32>> = parts.iter().map(|(factors, _)| update(factors)).collect();
             let updates: Vec<&[f32]> = updates.iter().map(Vec::as_slice).collect();
@@ -35,15 +35,13 @@ pub(super) fn of_update(
     };
     let all = s.iter().map(|s| s * s).sum::<f64>();
     let kept = s.iter().take(rank).map(|s| s * s).sum::<f64>();
-    let lost = match all > 0.0 {
-        true => ((all - kept).max(0.0) / all).sqrt(),
-        false => 0.0,
+    let lost = if all > 0.0 {
+        ((all - kept).max(0.0) / all).sqrt()
+    } else {
+        0.0
     };
     // An update of a lower rank than asked for has zeros in the rest.
-    let value = |m: &Mat<f64>, row: usize, i: usize| match i < s.len() {
-        true => m[(row, i)],
-        false => 0.0,
-    };
+    let value = |m: &Mat<f64>, row: usize, i: usize| if i < s.len() { m[(row, i)] } else { 0.0 };
     let mut a = Vec::with_capacity(rank * d_in);
     for i in 0..rank {
         a.extend((0..d_in).map(|column| value(&v, column, i) as f32));
@@ -57,10 +55,10 @@ pub(super) fn of_update(
         StoredTensor::new([rank, d_in], a),
         StoredTensor::new([d_out, rank], b),
     );
-    Ok((result(first, a, b), lost))
+    Ok((combined(first, a, b), lost))
 }
 
-/// `s B A`, row-major.
+/// Returns `s B A`, row-major.
 fn update(factors: &StoredFactors) -> Vec<f32> {
     let product = factors.b.matrix() * factors.a.matrix();
     let [d_out, d_in] = factors.shape();
@@ -70,9 +68,9 @@ fn update(factors: &StoredFactors) -> Vec<f32> {
         .collect()
 }
 
-/// The decomposition of `B A` by that of a matrix of its rank: `B = Q_b R_b`, `Aᵀ = Q_a R_a`, and
+/// Decomposes `B A` through a matrix of its rank: `B = Q_b R_b`, `Aᵀ = Q_a R_a`, and
 /// `R_b R_aᵀ = U S Vᵀ`.
-fn of_product(factors: &StoredFactors) -> Option<Svd> {
+fn product_svd(factors: &StoredFactors) -> Option<Svd> {
     let (b, a) = (factors.b.matrix(), factors.a.matrix());
     let (qr_b, qr_a) = (b.as_ref().qr(), a.transpose().qr());
     let core = qr_b.thin_R() * qr_a.thin_R().transpose();

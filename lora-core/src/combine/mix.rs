@@ -1,54 +1,54 @@
-//! The element-wise ways to mix tensors of several adapters.
+//! Element-wise mixing of tensors of several adapters.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// How the sign that most adapters agree on is found.
+/// Election of the sign that most adapters agree on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MajoritySign {
-    /// By the sum of the values.
+    /// Sign of the sum of the values.
     #[default]
     Total,
-    /// By how many there are of each sign.
+    /// Most frequent sign.
     Frequency,
 }
 
-/// How tensors of several adapters are mixed, element by element. A density is the share of values that are kept
+/// Method that mixes tensors of several adapters, element by element. A density is the share of values that are kept
 /// when each tensor is pruned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mix {
-    /// The weighted sum.
+    /// Weighted sum.
     Linear,
-    /// The weighted sum of the largest values of each (Ortiz-Jimenez et al. 2023 with pruning by magnitude).
+    /// Weighted sum of the largest values of each (Ortiz-Jimenez et al. 2023 with pruning by magnitude).
     MagnitudePrune {
         /// Share of values kept.
         density: f64,
     },
-    /// Of the largest values of each, those that have the sign most adapters agree on, averaged (Yadav et al. 2023,
+    /// Mean of the largest values of each that have the sign most adapters agree on (Yadav et al. 2023,
     /// arXiv 2306.01708).
     Ties {
         /// Share of values kept.
         density: f64,
-        /// How the sign is found.
+        /// Election of the sign.
         majority: MajoritySign,
     },
-    /// The weighted sum of values kept at random, scaled up for those that are not (Yu et al. 2023, arXiv
+    /// Weighted sum of values kept at random, scaled up to keep the expectation (Yu et al. 2023, arXiv
     /// 2311.03099).
     DareLinear {
         /// Share of values kept.
         density: f64,
     },
-    /// As TIES, on values kept at random.
+    /// TIES on values kept at random.
     DareTies {
         /// Share of values kept.
         density: f64,
-        /// How the sign is found.
+        /// Election of the sign.
         majority: MajoritySign,
     },
 }
 
 impl Mix {
-    /// Share of values kept.
+    /// Returns the share of values kept.
     pub(super) fn density(&self) -> f64 {
         match *self {
             Self::Linear => 1.0,
@@ -62,13 +62,11 @@ impl Mix {
     /// Mixes tensors of one shape.
     pub(super) fn apply(&self, tensors: &[&[f32]], weights: &[f64], seed: u64) -> Vec<f32> {
         let density = self.density();
-        let of_largest = |tensor: &&[f32]| largest(tensor, density);
+        let prune = |tensor: &&[f32]| largest(tensor, density);
         let at_random = |(index, tensor): (usize, &&[f32])| random(tensor, density, seed, index);
         let pruned: Vec<Vec<f32>> = match self {
             Self::Linear => tensors.iter().map(|tensor| tensor.to_vec()).collect(),
-            Self::MagnitudePrune { .. } | Self::Ties { .. } => {
-                tensors.iter().map(of_largest).collect()
-            }
+            Self::MagnitudePrune { .. } | Self::Ties { .. } => tensors.iter().map(prune).collect(),
             Self::DareLinear { .. } | Self::DareTies { .. } => {
                 tensors.iter().enumerate().map(at_random).collect()
             }
@@ -76,7 +74,7 @@ impl Mix {
         let elements = 0..tensors[0].len();
         match *self {
             Self::Ties { majority, .. } | Self::DareTies { majority, .. } => elements
-                .map(|at| of_majority(&pruned, weights, at, majority))
+                .map(|at| majority_mean(&pruned, weights, at, majority))
                 .collect(),
             _ => elements.map(|at| sum(&pruned, weights, at)).collect(),
         }
@@ -90,8 +88,8 @@ fn sum(tensors: &[Vec<f32>], weights: &[f64], at: usize) -> f32 {
         .sum::<f64>() as f32
 }
 
-/// The weighted mean of the values that have the majority's sign.
-fn of_majority(tensors: &[Vec<f32>], weights: &[f64], at: usize, majority: MajoritySign) -> f32 {
+/// Returns the weighted mean of the values that have the majority's sign.
+fn majority_mean(tensors: &[Vec<f32>], weights: &[f64], at: usize, majority: MajoritySign) -> f32 {
     // Zero has a sign of its own, which no majority has.
     let sign = |value: f32| {
         if value == 0.0 {
@@ -116,7 +114,7 @@ fn of_majority(tensors: &[Vec<f32>], weights: &[f64], at: usize, majority: Major
     (sum / count.max(1.0)) as f32
 }
 
-/// Keeps the largest values, by magnitude; of equal ones the first.
+/// Keeps the largest values, by magnitude; the first of equal ones.
 fn largest(tensor: &[f32], density: f64) -> Vec<f32> {
     let kept = (density * tensor.len() as f64) as usize;
     if kept >= tensor.len() {
@@ -139,9 +137,12 @@ fn random(tensor: &[f32], density: f64, seed: u64, index: usize) -> Vec<f32> {
     let mut rng = StdRng::seed_from_u64(
         seed.wrapping_add(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(index as u64 + 1)),
     );
-    let keep = |&value: &f32| match rng.random::<f64>() < density {
-        true => (f64::from(value) / density) as f32,
-        false => 0.0,
+    let keep = |&value: &f32| {
+        if rng.random::<f64>() < density {
+            (f64::from(value) / density) as f32
+        } else {
+            0.0
+        }
     };
     tensor.iter().map(keep).collect()
 }

@@ -1,4 +1,4 @@
-//! Several adapters made into one, as PEFT's `add_weighted_adapter` does, on files and without a model.
+//! Combination of several adapters into one, as PEFT's `add_weighted_adapter` does, on files and without a model.
 //!
 //! ```
 //! use lora_core::combine::{CombineOptions, combine};
@@ -37,17 +37,17 @@ use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
 use crate::layout::stable_hash;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the mixing is done on.
+/// Operands of the mixing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CombineOn {
-    /// The factors beside each other: the exact weighted sum of the updates, with all ranks together. PEFT's
+    /// The factors side by side: the exact weighted sum of the updates, with all ranks together. PEFT's
     /// `cat`; for [`Mix::Linear`] only.
     #[default]
     Concatenation,
-    /// `A` and `B` apart, as PEFT does where a method's name does not end in `_svd`. The ranks must be equal, and
-    /// what comes out is no sum of the updates.
+    /// `A` and `B` separately, as PEFT does if a method's name does not end in `_svd`. The ranks must be equal, and
+    /// the result is no sum of the updates.
     Factors,
-    /// The dense updates, of which the best approximation of this rank is kept: PEFT's methods in `_svd`, and
+    /// The dense updates, approximated by the best update of this rank: PEFT's methods in `_svd`, and
     /// `svd`. The rank is PEFT's default, the largest of the adapters', if it is not given.
     Update {
         /// Rank of the result.
@@ -55,24 +55,24 @@ pub enum CombineOn {
     },
 }
 
-/// How adapters become one.
+/// Options of [`combine`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct CombineOptions {
-    /// What is mixed.
+    /// Operands of the mixing.
     pub on: CombineOn,
-    /// How it is.
+    /// Method of the mixing.
     pub mix: Mix,
-    /// Whose parameters that trained whole are kept, by position, where several adapters have the same ones and
-    /// they differ. Without it that is an error: a head cannot be two.
+    /// Index of the adapter whose fully trained parameters (PEFT's `modules_to_save`) are kept, if several adapters have
+    /// different values of the same ones. Without it that is an error: there can be only one head.
     pub saved_from: Option<usize>,
-    /// Seed of what is random: DARE's pruning.
+    /// Seed of DARE's random pruning.
     pub seed: u64,
-    /// Refuse adapters that were trained on different bases, as far as their files tell.
+    /// Refuses adapters that were trained on different bases, as far as their files tell.
     pub strict_base: bool,
 }
 
 impl Default for CombineOptions {
-    /// The exact weighted sum.
+    /// Returns the options of the exact weighted sum.
     fn default() -> Self {
         Self {
             on: CombineOn::Concatenation,
@@ -84,26 +84,27 @@ impl Default for CombineOptions {
     }
 }
 
-/// An adapter that others were made into.
+/// Result of [`combine`].
 #[derive(Clone, Debug)]
 pub struct Combined {
-    /// It.
+    /// Combined adapter.
     pub adapter: StoredAdapter,
-    /// The share of each module's update that its rank could not hold: the norm of what is missing, over the
-    /// norm of the update. Only of [`CombineOn::Update`].
+    /// Truncation error of each module's update: the norm of what its rank could not hold, over the norm of the update.
+    /// Only with [`CombineOn::Update`].
     pub truncation: BTreeMap<String, f64>,
-    /// How the bases differ that the adapters were trained on, where they are known to: their sum is then of none.
+    /// Difference between the bases that the adapters were trained on, if there is a known one: the sum then fits none of
+    /// them.
     pub base_difference: Option<BaseDifference>,
 }
 
-/// Makes one adapter of several, each with its weight, which may be negative.
+/// Combines several adapters into one, each with its weight, which may be negative.
 ///
-/// A module that an adapter has no factors for is one that it does not change.
+/// An adapter does not change the modules that it has no factors for.
 ///
 /// # Errors
 /// If there is no adapter, they are on layers of different shapes or kinds, an option is out of range, the
-/// factors' ranks differ where they are mixed apart, one is no plain low-rank update (DoRA, a bias on `B`,
-/// PiSSA and OLoRA on a changed base), parameters that trained whole differ and nothing says whose to keep, or the
+/// factors' ranks differ where they are mixed separately, one is no plain low-rank update (DoRA, a bias on `B`,
+/// PiSSA and OLoRA on a changed base), fully trained parameters differ and no option says which to keep, or the
 /// bases differ and that is to be refused.
 pub fn combine(
     adapters: &[(&StoredAdapter, f64)],
@@ -127,12 +128,13 @@ pub fn combine(
         let seed = options.seed ^ stable_hash(name);
         let factors = match options.on {
             CombineOn::Concatenation => concatenated(&parts),
-            CombineOn::Factors => of_factors(name, &parts, &options.mix, seed)?,
+            CombineOn::Factors => mixed_factors(name, &parts, &options.mix, seed)?,
             CombineOn::Update { rank } => {
                 let largest = adapters.iter().flat_map(|(a, _)| a.modules.values());
                 let largest = largest.map(StoredFactors::rank).max().unwrap_or(1);
                 let rank = rank.unwrap_or(largest);
-                let (factors, lost) = low_rank::of_update(name, &parts, &options.mix, rank, seed)?;
+                let (factors, lost) =
+                    low_rank::approximate(name, &parts, &options.mix, rank, seed)?;
                 truncation.insert(name.clone(), lost);
                 factors
             }
@@ -146,7 +148,7 @@ pub fn combine(
     config.alpha = config.scaling.alpha(1.0, rank);
     config.rank_pattern.clear();
     config.alpha_pattern.clear();
-    // Exactly these, whatever each adapter called its own.
+    // Exactly these, whatever the targets of each adapter.
     config.targets = TargetModules::names(modules.keys().cloned());
     config.exclude = None;
     config.layers = None;
@@ -155,7 +157,7 @@ pub fn combine(
         .iter()
         .flat_map(|(a, _)| a.config.modules_to_save.clone());
     config.modules_to_save = to_save.collect::<BTreeSet<_>>().into_iter().collect();
-    // Slices do not outlive a combination, the base does.
+    // The fingerprint of the base stays valid, slices do not.
     let mut metadata = BTreeMap::new();
     if let Some(base) = base {
         base.note(&mut metadata);
@@ -173,10 +175,10 @@ pub fn combine(
     })
 }
 
-/// The result of this scale, since every weight is in the factors.
-fn result(of: &StoredFactors, a: StoredTensor, b: StoredTensor) -> StoredFactors {
+/// Returns the combined factors with scale 1, since every weight is in the factors.
+fn combined(like: &StoredFactors, a: StoredTensor, b: StoredTensor) -> StoredFactors {
     StoredFactors {
-        kind: of.kind,
+        kind: like.kind,
         a,
         b,
         scale: 1.0,
@@ -185,7 +187,7 @@ fn result(of: &StoredFactors, a: StoredTensor, b: StoredTensor) -> StoredFactors
     }
 }
 
-/// `[w₁ s₁ A₁; w₂ s₂ A₂; …]` and `[B₁ B₂ …]`.
+/// Concatenates factors: `[w₁ s₁ A₁; w₂ s₂ A₂; …]` and `[B₁ B₂ …]`.
 fn concatenated(parts: &[(&StoredFactors, f64)]) -> StoredFactors {
     let first = parts[0].0;
     let [d_out, d_in] = first.shape();
@@ -207,11 +209,11 @@ fn concatenated(parts: &[(&StoredFactors, f64)]) -> StoredFactors {
         StoredTensor::new([rank, d_in], a),
         StoredTensor::new([d_out, rank], b),
     );
-    result(first, a, b)
+    combined(first, a, b)
 }
 
-/// Each factor mixed with those of the other adapters, its weight shared out to the two.
-fn of_factors(
+/// Mixes each factor with those of the other adapters; the weight is split between `A` and `B`.
+fn mixed_factors(
     module: &str,
     parts: &[(&StoredFactors, f64)],
     mix: &Mix,
@@ -232,16 +234,20 @@ fn of_factors(
         .map(|(factors, weight)| weight * factors.scale)
         .collect();
     // The sign goes to one of the two only.
-    let of_a: Vec<f64> = weights
+    let weights_a: Vec<f64> = weights
         .iter()
         .map(|w| w.abs().sqrt() * w.signum())
         .collect();
-    let of_b: Vec<f64> = weights.iter().map(|w| w.abs().sqrt()).collect();
+    let weights_b: Vec<f64> = weights.iter().map(|w| w.abs().sqrt()).collect();
     let mixed = |tensors: Vec<&StoredTensor>, weights: &[f64], seed: u64| {
         let values: Vec<&[f32]> = tensors.iter().map(|t| t.values.as_slice()).collect();
         StoredTensor::new(tensors[0].shape.clone(), mix.apply(&values, weights, seed))
     };
-    let a = mixed(parts.iter().map(|(f, _)| &f.a).collect(), &of_a, seed);
-    let b = mixed(parts.iter().map(|(f, _)| &f.b).collect(), &of_b, seed ^ 1);
-    Ok(result(first, a, b))
+    let a = mixed(parts.iter().map(|(f, _)| &f.a).collect(), &weights_a, seed);
+    let b = mixed(
+        parts.iter().map(|(f, _)| &f.b).collect(),
+        &weights_b,
+        seed ^ 1,
+    );
+    Ok(combined(first, a, b))
 }

@@ -38,7 +38,7 @@ pub fn extract<M: Module>(
     report: &AttachReport,
     options: &PeftOptions,
 ) -> Result<StoredAdapter, LoraError> {
-    let attached = AttachedAdapters::new(module);
+    let attached = AttachedAdapters::new(module, &report.modules);
     let saved = |parameter: &SavedParameter| base_value(module, &parameter.parameter);
     stored(module, report, options, &attached, saved)
 }

@@ -4,7 +4,7 @@ use super::adapter::{StoredAdapter, StoredTensor};
 use super::header::read_header;
 use super::notes::Notes;
 use crate::error::LoraError;
-use crate::layout::LayerKind;
+use crate::layout::LayerKind::{self, Embedding, Linear};
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -34,29 +34,19 @@ pub enum TensorRole {
 
 /// Suffixes of PEFT's tensor names, with the kind of layer where the name says it.
 const SUFFIXES: [(&str, TensorRole, Option<LayerKind>); 6] = [
-    (".lora_A.weight", TensorRole::A, Some(LayerKind::Linear)),
-    (".lora_B.weight", TensorRole::B, Some(LayerKind::Linear)),
-    (
-        ".lora_embedding_A",
-        TensorRole::A,
-        Some(LayerKind::Embedding),
-    ),
-    (
-        ".lora_embedding_B",
-        TensorRole::B,
-        Some(LayerKind::Embedding),
-    ),
+    (".lora_A.weight", TensorRole::A, Some(Linear)),
+    (".lora_B.weight", TensorRole::B, Some(Linear)),
+    (".lora_embedding_A", TensorRole::A, Some(Embedding)),
+    (".lora_embedding_B", TensorRole::B, Some(Embedding)),
     (".lora_magnitude_vector", TensorRole::Magnitude, None),
     (".lora_B.bias", TensorRole::Bias, None),
 ];
 
 /// Returns the name, with PEFT's prefix, of a tensor of a module's adapter.
 pub(crate) fn tensor_name(module: &str, role: TensorRole, kind: LayerKind) -> String {
-    let fits = |entry: &&(&str, TensorRole, Option<LayerKind>)| {
-        entry.1 == role && entry.2.is_none_or(|other| other == kind)
-    };
-    let suffix = SUFFIXES.iter().find(fits).map_or("", |entry| entry.0);
-    format!("{PREFIX}{module}{suffix}")
+    let mut suffixes = SUFFIXES.iter();
+    let suffix = suffixes.find(|suffix| suffix.1 == role && suffix.2.is_none_or(|k| k == kind));
+    format!("{PREFIX}{module}{}", suffix.map_or("", |suffix| suffix.0))
 }
 
 /// Splits a name without PEFT's prefix into the module and the role of the tensor, with the kind of layer where the name

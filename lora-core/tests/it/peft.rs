@@ -4,8 +4,10 @@ use crate::common::{self, assert_close, fixture, fixtures};
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, Tensor};
-use lora_core::files::Overwrite;
-use lora_core::peft::{self, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
+use lora_core::file::{
+    self as peft, AdapterDir, AdapterKind, CONFIG_FILE, PeftOptions, WEIGHTS_FILE,
+};
+use lora_core::files::{Overwrite, record_reads};
 use lora_core::{
     Architecture, FusedLayout, FusedProjection, LoraConfig, LoraError, LoraLinear, LoraScaling,
     TargetModules, attach,
@@ -106,6 +108,19 @@ fn an_adapter_of_pefts_computes_what_peft_computes() {
         assert_close(q.clone(), &fixture.values("q_output"), 1e-5, "q");
         assert_close(net.v.forward(q), &fixture.values("output"), 1e-5, "v");
     }
+}
+
+#[test]
+fn an_opened_directory_is_parsed_once_however_often_it_is_used() {
+    let dir = fixtures().join("peft_linear");
+    let (loaded, reads) = record_reads(|| {
+        let adapter = AdapterDir::open(&dir)?;
+        assert_eq!(*adapter.kind(), AdapterKind::Lora);
+        assert_eq!(adapter.read()?.parameters(), 3 * (7 + 11) + 2 * (11 + 5));
+        adapter.load(net(&Device::flex()), &Architecture::default())
+    });
+    loaded.unwrap();
+    assert_eq!(reads, [dir.join(CONFIG_FILE)]);
 }
 
 #[test]

@@ -100,6 +100,7 @@ impl Batch {
 /// Gives every factor of the adapters values, since one of each two starts at zero.
 pub fn fill_adapters<M: Module>(model: M) -> M {
     Fill::adapters()
+        .with_start()
         .with_salt(1.0)
         .with_amplitude(0.3)
         .map(model)

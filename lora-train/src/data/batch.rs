@@ -8,7 +8,7 @@ use lora_core::ops::Segments;
 /// Batch of examples: a row for each, padded at the right to the longest of them, or all packed into one row.
 ///
 /// The matrices are `[batch, seq]` in row-major order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Tokens, `[batch, seq]`.
     pub input_ids: Vec<i64>,
@@ -35,7 +35,7 @@ pub struct Batch {
 }
 
 /// Targets of a batch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Targets {
     /// Next tokens. A row of the outputs is a position of `[batch · seq]`: the one before the token, in the same
     /// example.
@@ -45,6 +45,7 @@ pub enum Targets {
     /// Score of each example, `[batch]`.
     Scores(Vec<f32>),
     /// No targets, as at least one example has none.
+    #[default]
     Unknown,
 }
 
@@ -243,16 +244,11 @@ impl Batch {
         let cells = batch * seq;
         Self {
             input_ids: Vec::with_capacity(cells),
-            type_ids: Vec::new(),
             attention_mask: Vec::with_capacity(cells),
             targets: Targets::like(examples.first()),
             batch,
             seq,
-            segments: None,
-            weight: 0.0,
-            tokens: 0,
-            indices: Vec::with_capacity(examples.len()),
-            origins: Vec::with_capacity(examples.len()),
+            ..Self::default()
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::encode::Encode;
 use super::example::Example;
-use super::record::{Content, Origin, Record};
+use super::record::{Content, Record};
 use crate::error::TrainError;
 
 /// Counts of the documents and of the examples they make.
@@ -33,48 +33,22 @@ impl fmt::Display for ConcatenationReport {
     }
 }
 
-/// Puts tokenized documents end to end, each followed by `eos_id` if there is one, and cuts the
+/// Tokenizes texts, puts them end to end, each followed by `eos_id` if there is one, and cuts the
 /// stream into examples of exactly `length` tokens, as `run_clm.py` of transformers does (there
-/// without an end-of-sequence token): no padding, and the remainder is left out and reported.
+/// without an end-of-sequence token). There is no padding, and the remainder is left out and reported.
 ///
 /// All tokens of an example but the first are learned. Its origin is that of the document of its first
 /// token.
 ///
 /// # Errors
-/// [`TrainError::Config`] if `length` is below 2 or there is no document;
-/// [`TrainError::DataEmpty`] if the documents do not fill one example.
-pub fn concatenate_and_chunk(
-    documents: impl IntoIterator<Item = (Vec<u32>, Origin)>,
-    eos_id: Option<u32>,
-    length: usize,
-) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-    concatenate(documents.into_iter().map(Ok), eos_id, length)
-}
-
-/// Tokenizes texts and puts them end to end: [`concatenate_and_chunk`] on records.
-///
-/// # Errors
-/// The errors of [`concatenate_and_chunk`] and of `encoder`; [`TrainError::DataLine`] for a prompt with its
-/// completion, whose boundary would be lost.
+/// - [`TrainError::Config`] if `length` is below 2 or there is no document;
+/// - [`TrainError::DataLine`] for a record that is no text, such as a prompt with its completion, whose boundary would be
+///   lost;
+/// - [`TrainError::DataEmpty`] if the documents do not fill one example;
+/// - the errors of `encoder`.
 pub fn concatenate_records(
     records: &[Record],
     encoder: &dyn Encode,
-    eos_id: Option<u32>,
-    length: usize,
-) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-    let documents = records.iter().map(|record| match &record.content {
-        Content::Text { text } => Ok((encoder.encode(text)?, record.origin.clone())),
-        _ => Err(TrainError::data_line(
-            record.origin.path(),
-            record.origin.line(),
-            "only texts can be put end to end, and this is none; leave `concatenate` out",
-        )),
-    });
-    concatenate(documents, eos_id, length)
-}
-
-fn concatenate(
-    documents: impl Iterator<Item = Result<(Vec<u32>, Origin), TrainError>>,
     eos_id: Option<u32>,
     length: usize,
 ) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
@@ -90,11 +64,20 @@ fn concatenate(
     };
     let mut examples: Vec<Example> = Vec::new();
     let mut filling = Vec::new();
-    // Origin of the first document, and of the first token of the example that is being filled.
-    let (mut first, mut start) = (None, None);
-    for document in documents {
-        let (tokens, origin) = document?;
-        first.get_or_insert_with(|| origin.clone());
+    // Origin of the first token of the example that is being filled.
+    let mut start = None;
+    for Record {
+        content, origin, ..
+    } in records
+    {
+        let Content::Text { text } = content else {
+            return Err(TrainError::data_line(
+                origin.path(),
+                origin.line(),
+                "only texts can be put end to end, and this is none; leave `concatenate` out",
+            ));
+        };
+        let tokens = encoder.encode(text)?;
         if tokens.is_empty() {
             continue;
         }
@@ -117,13 +100,13 @@ fn concatenate(
     }
     report.chunks = examples.len();
     report.tokens_dropped = filling.len();
-    match first {
+    match records.first() {
         None => Err(TrainError::config(
             "records",
             "there are none to put end to end",
         )),
         Some(first) if examples.is_empty() => Err(TrainError::data_empty(
-            first.path(),
+            first.origin.path(),
             format!(
                 "its {} tokens do not fill one example of {length}; give a smaller length or more text",
                 report.tokens
@@ -135,6 +118,8 @@ fn concatenate(
 
 #[cfg(test)]
 mod tests {
+    use super::super::encode::testing::Bytes;
+    use super::super::record::Origin;
     use super::*;
     use std::path::Path;
 
@@ -142,17 +127,17 @@ mod tests {
         Origin::new(Path::new("wiki.txt"), line)
     }
 
-    fn documents() -> Vec<(Vec<u32>, Origin)> {
-        vec![
-            (vec![1, 2, 3], origin(1)),
-            (vec![], origin(2)),
-            (vec![4, 5, 6, 7], origin(3)),
+    fn documents() -> [Record; 3] {
+        [
+            Record::text("\u{1}\u{2}\u{3}", origin(1)),
+            Record::text("", origin(2)),
+            Record::text("\u{4}\u{5}\u{6}\u{7}", origin(3)),
         ]
     }
 
     #[test]
     fn documents_follow_each_other_with_eos_and_the_remainder_is_reported() {
-        let (examples, report) = concatenate_and_chunk(documents(), Some(9), 4).unwrap();
+        let (examples, report) = concatenate_records(&documents(), &Bytes, Some(9), 4).unwrap();
         let tokens: Vec<&[u32]> = examples.iter().map(Example::tokens).collect();
         assert_eq!(tokens, [[1, 2, 3, 9], [4, 5, 6, 7]]);
         assert_eq!(
@@ -173,7 +158,7 @@ mod tests {
 
     #[test]
     fn without_eos_the_stream_is_the_documents_tokens_alone() {
-        let (examples, report) = concatenate_and_chunk(documents(), None, 3).unwrap();
+        let (examples, report) = concatenate_records(&documents(), &Bytes, None, 3).unwrap();
         let tokens: Vec<&[u32]> = examples.iter().map(Example::tokens).collect();
         assert_eq!(tokens, [[1, 2, 3], [4, 5, 6]]);
         assert_eq!(report.tokens_dropped, 1);
@@ -181,7 +166,7 @@ mod tests {
 
     #[test]
     fn an_example_is_learned_but_for_its_first_token_and_names_its_first_document() {
-        let (examples, _) = concatenate_and_chunk(documents(), None, 2).unwrap();
+        let (examples, _) = concatenate_records(&documents(), &Bytes, None, 2).unwrap();
         let seen: Vec<_> = examples
             .iter()
             .map(|e| {
@@ -198,16 +183,15 @@ mod tests {
 
     #[test]
     fn too_little_text_no_text_and_a_length_of_one_are_errors() {
-        let error = concatenate_and_chunk(documents(), Some(9), 10).unwrap_err();
+        let error = concatenate_records(&documents(), &Bytes, Some(9), 10).unwrap_err();
         assert!(matches!(error, TrainError::DataEmpty { .. }));
         assert!(error.to_string().contains("9 tokens"), "{error}");
-        assert!(concatenate_and_chunk(vec![], None, 4).is_err());
-        assert!(concatenate_and_chunk(documents(), None, 1).is_err());
+        assert!(concatenate_records(&[], &Bytes, None, 4).is_err());
+        assert!(concatenate_records(&documents(), &Bytes, None, 1).is_err());
     }
 
     #[test]
     fn a_prompt_with_a_completion_cannot_be_concatenated() {
-        use super::super::encode::testing::Bytes;
         let text = Record::text("abcd", origin(1));
         let pair = Record::prompt_completion("a", "b", origin(2));
         assert!(concatenate_records(std::slice::from_ref(&text), &Bytes, None, 2).is_ok());

@@ -51,14 +51,6 @@ impl E2eTemplate {
             completion_prefix: " ".to_string(),
         }
     }
-
-    fn prompt(&self, meaning: &str) -> String {
-        format!("{meaning}{}", self.prompt_suffix)
-    }
-
-    fn completion(&self, reference: &str) -> String {
-        format!("{}{reference}", self.completion_prefix)
-    }
 }
 
 /// Reads every pair of the file. Blank lines are skipped.
@@ -80,8 +72,8 @@ pub(super) fn read(path: &Path, template: &E2eTemplate) -> Result<Vec<Record>, T
             ));
         };
         records.push(Record::prompt_completion(
-            template.prompt(meaning),
-            template.completion(reference),
+            format!("{meaning}{}", template.prompt_suffix),
+            format!("{}{reference}", template.completion_prefix),
             origin,
         ));
     }

@@ -96,7 +96,7 @@ mod text_table;
 pub use batch::{Batch, ClassTargets, Targets, collate, pack};
 pub use batch_size::BatchSize;
 pub use columns::Columns;
-pub use concatenate::{ConcatenationReport, concatenate_and_chunk, concatenate_records};
+pub use concatenate::{ConcatenationReport, concatenate_records};
 pub use e2e::E2eTemplate;
 pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
 pub use example::{Example, Target};

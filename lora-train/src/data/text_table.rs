@@ -71,47 +71,46 @@ enum Fields<'a> {
 impl<'a> Fields<'a> {
     /// Finds the columns in the header of a table.
     fn find(table: &Table, columns: &'a Columns) -> Result<Self, TrainError> {
-        let found =
-            columns
-                .text_columns(|name| table.has(name))
-                .map_err(|mismatch| match mismatch {
-                    Mismatch::Missing(column) => table.missing(column),
-                    Mismatch::Neither => table.missing("text"),
-                    Mismatch::Both => TrainError::data_format(
-                        table.path(),
-                        "the table has a column `text` as well as `prompt` or `completion`; name \
-                         the columns to read",
-                    ),
-                })?;
-        Ok(match found {
-            TextColumns::Text(text) => Self::Text(table.column(text)?),
-            TextColumns::PromptCompletion(prompt, completion) => {
-                Self::PromptCompletion(table.column(prompt)?, table.column(completion)?)
-            }
-        })
+        let found = columns.text_columns(|name| table.has(name));
+        let found = found.map_err(|mismatch| match mismatch {
+            Mismatch::Missing(column) => table.missing(column),
+            Mismatch::Neither => table.missing("text"),
+            Mismatch::Both => TrainError::data_format(
+                table.path(),
+                "the table has a column `text` as well as `prompt` or `completion`; name \
+                 the columns to read",
+            ),
+        })?;
+        Self::new(found, |name| table.column(name))
     }
 
     /// Finds the keys of a JSON object.
     fn in_object(row: &Row, columns: &'a Columns) -> Result<Self, String> {
-        let found = columns
-            .text_columns(|name| row.has_key(name))
-            .map_err(|mismatch| match mismatch {
-                Mismatch::Missing(key) => format!("the object has no key \"{key}\""),
-                Mismatch::Neither => {
-                    "the object has neither a key \"text\" nor the keys \"prompt\" and \
-                         \"completion\"; name the keys to read if they have other names"
-                        .to_string()
-                }
-                Mismatch::Both => {
-                    "the object has \"text\" as well as \"prompt\" or \"completion\"; name \
-                         the keys to read"
-                        .to_string()
-                }
-            })?;
-        Ok(match found {
-            TextColumns::Text(text) => Self::Text(Column::key(text)),
+        let found = columns.text_columns(|name| row.has_key(name));
+        let found = found.map_err(|mismatch| match mismatch {
+            Mismatch::Missing(key) => format!("the object has no key \"{key}\""),
+            Mismatch::Neither => {
+                "the object has neither a key \"text\" nor the keys \"prompt\" and \
+                                  \"completion\"; name the keys to read if they have other names"
+                    .to_string()
+            }
+            Mismatch::Both => {
+                "the object has \"text\" as well as \"prompt\" or \"completion\"; name \
+                               the keys to read"
+                    .to_string()
+            }
+        })?;
+        Self::new(found, |key| Ok(Column::key(key)))
+    }
+
+    fn new<E>(
+        columns: TextColumns<'a>,
+        column: impl Fn(&'a str) -> Result<Column<'a>, E>,
+    ) -> Result<Self, E> {
+        Ok(match columns {
+            TextColumns::Text(text) => Self::Text(column(text)?),
             TextColumns::PromptCompletion(prompt, completion) => {
-                Self::PromptCompletion(Column::key(prompt), Column::key(completion))
+                Self::PromptCompletion(column(prompt)?, column(completion)?)
             }
         })
     }

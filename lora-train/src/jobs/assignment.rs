@@ -60,14 +60,6 @@ impl<M: Pretrained> AdapterAssignment<M> {
     pub fn model(&self) -> &M {
         self.set.model()
     }
-
-    fn run<T>(&self, examples: &[usize], work: impl FnOnce() -> T) -> Result<T, TrainError> {
-        let names: Vec<Option<&str>> = examples
-            .iter()
-            .map(|&at| self.names[at].as_deref())
-            .collect();
-        Ok(self.set.assign(&names)?.run(work))
-    }
 }
 
 /// Runs `work` on a batch of examples, each with its adapter if adapters are assigned.
@@ -76,10 +68,11 @@ pub(crate) fn within<M: Pretrained, T>(
     examples: &[usize],
     work: impl FnOnce() -> T,
 ) -> Result<T, TrainError> {
-    match assignment {
-        None => Ok(work()),
-        Some(assignment) => assignment.run(examples, work),
-    }
+    let Some(AdapterAssignment { set, names }) = assignment else {
+        return Ok(work());
+    };
+    let names: Vec<Option<&str>> = examples.iter().map(|&at| names[at].as_deref()).collect();
+    Ok(set.assign(&names)?.run(work))
 }
 
 /// Refuses an unknown name, and a missing name if the model alone has random weights.

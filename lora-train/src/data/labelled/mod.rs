@@ -8,15 +8,15 @@
 //! | --- | --- |
 //! | `read` | [`read_labelled`]: texts and pairs from CSV, TSV and JSON Lines |
 //! | `words`, `conll` | words, from JSON Lines or the columns of CoNLL |
-//! | `report` | [`ReadReport`]: counts of what was read and left out |
+//! | `records` | [`LabelledData`] with its [`ReadReport`]: counts of the records read and left out |
 //! | `encode` | [`encode_labelled`]: tokenized examples |
 
 mod conll;
 mod encode;
 mod read;
-mod report;
+mod records;
 mod words;
 
 pub use encode::encode_labelled;
-pub use read::{LabelledData, LabelledLayout, LabelledSource, read_labelled};
-pub use report::ReadReport;
+pub use read::{LabelledLayout, LabelledSource, read_labelled};
+pub use records::{LabelledData, ReadReport};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::report::ReadReport;
+use super::records::{LabelledData, ReadReport, map_classes};
 use super::words;
 use crate::data::columns::Columns;
 use crate::data::format::DataFormat;
@@ -84,42 +84,6 @@ impl<'a> LabelledSource<'a> {
     /// Sets the column or key of the name of the record's adapter, which may be missing.
     pub fn with_adapter_column(self, adapter: Option<&'a str>) -> Self {
         Self { adapter, ..self }
-    }
-}
-
-/// Records of a file with labels.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LabelledData {
-    /// Records, in the order of the file.
-    pub records: Vec<Record>,
-    /// Classes; `None` for scores, and for a file without labels if none are given.
-    pub labels: Option<LabelSet>,
-    /// Counts of the records read and left out.
-    pub report: ReadReport,
-}
-
-impl LabelledData {
-    /// Changes the classes to another set that has each of their names. Returns false, and changes nothing, if it lacks
-    /// one.
-    pub(crate) fn relabel(&mut self, labels: LabelSet) -> bool {
-        let names = self.labels.as_ref().map_or(&[][..], LabelSet::names);
-        let mapping: Option<Vec<usize>> = names.iter().map(|name| labels.index(name)).collect();
-        let Some(mapping) = mapping.filter(|mapping| !mapping.is_empty()) else {
-            return false;
-        };
-        map_classes(&mut self.records, &mapping);
-        self.labels = Some(labels);
-        true
-    }
-}
-
-/// Replaces each class by its entry in `mapping`.
-pub(super) fn map_classes(records: &mut [Record], mapping: &[usize]) {
-    let labels = records
-        .iter_mut()
-        .filter_map(|record| record.label.as_mut());
-    for class in labels.flat_map(Label::classes_mut) {
-        *class = mapping[*class];
     }
 }
 

@@ -5,8 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::conll::{Sentence, Sentences};
-use super::read::{LabelledData, map_classes};
-use super::report::ReadReport;
+use super::records::{LabelledData, ReadReport, map_classes};
 use crate::data::columns::Columns;
 use crate::data::format::DataFormat;
 use crate::data::jsonl::{self, Object, Objects};

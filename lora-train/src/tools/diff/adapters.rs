@@ -1,13 +1,13 @@
-//! Two adapters held against each other.
+//! Comparison of two adapters.
 
 use super::report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, TensorDifference};
-use super::values::Apart;
+use super::values::Distance;
+use crate::tools::inspect::settings;
 use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
-use lora_core::{ExcludeModules, LoraConfig, TargetModules};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How they differ; `same` is not settled yet.
+/// Compares two adapters; `same` is left false.
 pub(super) fn compare(first: &StoredAdapter, second: &StoredAdapter, tolerance: f64) -> DiffReport {
     let modules = both(&first.modules, &second.modules);
     let saved = both(&first.saved, &second.saved);
@@ -44,7 +44,7 @@ fn only_in<T>(first: &BTreeMap<String, T>, second: &BTreeMap<String, T>) -> [Vec
     [without(first, second), without(second, first)]
 }
 
-/// The fields that differ. Sets are compared as such: PEFT writes them in any order.
+/// Returns the fields that differ. Sets are compared as such: PEFT writes them in any order.
 fn config(first: &StoredAdapter, second: &StoredAdapter) -> Vec<FieldDifference> {
     let (first, second) = (fields(first), fields(second));
     let names: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
@@ -60,69 +60,28 @@ fn config(first: &StoredAdapter, second: &StoredAdapter) -> Vec<FieldDifference>
         .collect()
 }
 
+/// Returns the fields that are compared. What the modules have counts for ranks and scales, whichever way a
+/// configuration says it.
 fn fields(adapter: &StoredAdapter) -> BTreeMap<String, Value> {
-    let LoraConfig {
-        // What modules have counts, whichever way a configuration says it.
-        rank: _,
-        alpha: _,
-        dropout,
-        scaling,
-        init,
-        seed: _, // A file does not say it.
-        dora,
-        lora_bias,
-        bias,
-        targets,
-        exclude,
-        layers,
-        layers_pattern,
-        modules_to_save,
-        rank_pattern: _,
-        alpha_pattern: _,
-    } = &adapter.config;
+    let (config, options) = (&adapter.config, &adapter.options);
+    let mut fields: BTreeMap<String, Value> = settings(config, options).into_iter().collect();
+    for by_module in ["rank", "alpha", "scale", "rank_pattern", "alpha_pattern"] {
+        fields.remove(by_module);
+    }
+    for set in ["targets", "exclude", "modules_to_save"] {
+        if let Some(Value::Array(names)) = fields.get_mut(set) {
+            names.sort_by_key(Value::to_string);
+            names.dedup();
+        }
+    }
     let modules = || adapter.modules.values();
-    let sorted = |names: &[String]| json!(names.iter().collect::<BTreeSet<_>>());
-    let options = &adapter.options;
-    let mut fields: BTreeMap<String, Value> = [
-        (
-            "ranks",
-            distinct(modules().map(|module| json!(module.rank()))),
-        ),
-        (
-            "scales",
-            distinct(modules().map(|module| json!(module.scale))),
-        ),
-        ("dropout", json!(dropout)),
-        ("scaling", json!(scaling)),
-        ("init", json!(init)),
-        ("dora", json!(dora)),
-        ("lora_bias", json!(lora_bias)),
-        ("bias", json!(bias)),
-        (
-            "targets",
-            match targets {
-                TargetModules::Names(names) => sorted(names),
-                TargetModules::AllLinear => json!(TargetModules::ALL_LINEAR),
-                TargetModules::Pattern(pattern) => json!(pattern),
-            },
-        ),
-        (
-            "exclude",
-            match exclude {
-                Some(ExcludeModules::Names(names)) => sorted(names),
-                other => json!(other),
-            },
-        ),
-        ("layers", json!(layers)),
-        ("layers_pattern", json!(layers_pattern)),
-        ("modules_to_save", sorted(modules_to_save)),
-        ("task_type", json!(options.task_type)),
-        ("base_model", json!(options.base_model)),
+    let more = [
+        ("ranks", distinct(modules().map(|m| json!(m.rank())))),
+        ("scales", distinct(modules().map(|m| json!(m.scale)))),
+        ("layers_pattern", json!(config.layers_pattern)),
         ("fan_in_fan_out", json!(options.fan_in_fan_out)),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_string(), value))
-    .collect();
+    ];
+    fields.extend(more.map(|(name, value)| (name.to_string(), value)));
     let notes = adapter.metadata.iter();
     fields.extend(notes.map(|(key, note)| (format!("metadata.{key}"), json!(note))));
     let files = options.companions.iter();
@@ -134,7 +93,7 @@ fn fields(adapter: &StoredAdapter) -> BTreeMap<String, Value> {
     fields
 }
 
-/// Each value once, in the order of the modules.
+/// Returns each value once, in the order of the modules.
 fn distinct(values: impl Iterator<Item = Value>) -> Value {
     let mut all: Vec<Value> = Vec::new();
     for value in values {
@@ -158,12 +117,12 @@ fn module(
             one_sided.push(what);
         }
         let (x, y) = (x.as_ref()?, y.as_ref()?);
-        (x.shape == y.shape).then(|| Apart::of(&x.values, &y.values))
+        (x.shape == y.shape).then(|| Distance::new(&x.values, &y.values))
     };
     let magnitude = vector("magnitude", &first.magnitude, &second.magnitude);
     let bias = vector("bias", &first.bias, &second.bias);
     let factors = |x: &StoredTensor, y: &StoredTensor| {
-        x.shape == y.shape && Apart::of(&x.values, &y.values).equal
+        x.shape == y.shape && Distance::new(&x.values, &y.values).equal
     };
     let same_factors = (first.kind, first.scale) == (second.kind, second.scale)
         && factors(&first.a, &second.a)
@@ -185,8 +144,8 @@ fn module(
         relative,
         cosine: update.and_then(|update| update.cosine),
         subspace: update.and_then(|update| update.subspace),
-        magnitude: magnitude.map(|apart| apart.largest),
-        bias: bias.map(|apart| apart.largest),
+        magnitude: magnitude.map(|distance| distance.largest),
+        bias: bias.map(|distance| distance.largest),
         one_sided,
     }
 }
@@ -197,13 +156,14 @@ fn tensor(
     second: &StoredTensor,
     tolerance: f64,
 ) -> TensorDifference {
-    let apart = (first.shape == second.shape).then(|| Apart::of(&first.values, &second.values));
+    let distance =
+        (first.shape == second.shape).then(|| Distance::new(&first.values, &second.values));
     TensorDifference {
         name: name.into(),
-        same: apart.is_some_and(|apart| apart.within(tolerance)),
+        same: distance.is_some_and(|distance| distance.within(tolerance)),
         shapes: [first.shape.clone(), second.shape.clone()],
         dtypes: None,
-        largest: apart.map(|apart| apart.largest),
-        relative: apart.map(|apart| apart.relative),
+        largest: distance.map(|distance| distance.largest),
+        relative: distance.map(|distance| distance.relative),
     }
 }

@@ -1,11 +1,11 @@
-//! How two adapters, or the weights of two models, differ.
+//! Differences between two adapters, or between the weights of two models.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `report` | what is found, as structs and as JSON |
-//! | `adapters`, `weights` | what is compared |
-//! | `values` | values against values |
-//! | `text` | the same for people |
+//! | `report` | the report, as structs and as JSON |
+//! | `adapters`, `weights` | the comparison of adapters, and of weights |
+//! | `values` | the distance of two tensors |
+//! | `text` | the report for people |
 
 mod adapters;
 mod report;
@@ -49,7 +49,7 @@ pub struct DiffOptions {
     pub json: bool,
 }
 
-/// Compares what lies at two paths.
+/// Compares two paths.
 ///
 /// # Errors
 /// On bad options, files that cannot be read, and an adapter against weights.
@@ -110,8 +110,9 @@ fn adapter(
 }
 
 fn weights(path: &Path) -> Result<Checkpoint, TrainError> {
-    match path.is_file() {
-        true => Ok(Checkpoint::open(path)?),
-        false => Ok(Checkpoint::open(model_directory(path)?)?),
+    if path.is_file() {
+        Ok(Checkpoint::open(path)?)
+    } else {
+        Ok(Checkpoint::open(model_directory(path)?)?)
     }
 }

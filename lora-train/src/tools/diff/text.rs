@@ -1,4 +1,4 @@
-//! What was found, for people: only what differs, and how much is the same.
+//! The report for people: the differences, and the number of what is the same.
 
 use super::report::{DiffKind, DiffReport, ModuleDifference, TensorDifference};
 use std::fmt;
@@ -9,10 +9,7 @@ impl fmt::Display for DiffReport {
             DiffKind::Adapters => "adapters",
             DiffKind::Weights => "weights",
         };
-        let verdict = match self.same {
-            true => "are the same",
-            false => "differ",
-        };
+        let verdict = if self.same { "are the same" } else { "differ" };
         let [first, second] = &self.paths;
         writeln!(f, "{what} {first} and {second} {verdict}")?;
         for field in &self.config {

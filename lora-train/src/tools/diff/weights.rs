@@ -1,11 +1,11 @@
-//! The weights of two models held against each other, a tensor of each in memory at a time.
+//! Comparison of the weights of two models, with a tensor of each in memory at a time.
 
 use super::report::{DiffKind, DiffReport, TensorDifference};
-use super::values::Apart;
+use super::values::Distance;
 use crate::TrainError;
 use lora_models::checkpoint::Checkpoint;
 
-/// How they differ; `same` is not settled yet.
+/// Compares two models; `same` is left false.
 ///
 /// # Errors
 /// If values cannot be read.
@@ -42,21 +42,20 @@ fn tensor(
     let dtype = |of: &Checkpoint| of.dtype(name);
     let (shapes, dtypes) = ([shape(first), shape(second)], [dtype(first), dtype(second)]);
     let floats = dtypes.iter().flatten().all(|dtype| dtype.is_float());
-    let apart = match floats && shapes[0] == shapes[1] {
-        true => {
-            let (x, y) = (first.read_f32(name)?, second.read_f32(name)?);
-            Some(Apart::of(&x.values, &y.values))
-        }
-        false => None,
+    let distance = if floats && shapes[0] == shapes[1] {
+        let (x, y) = (first.read_f32(name)?, second.read_f32(name)?);
+        Some(Distance::new(&x.values, &y.values))
+    } else {
+        None
     };
     let same_kind = shapes[0] == shapes[1] && dtypes[0] == dtypes[1];
     Ok(TensorDifference {
         name: name.into(),
         // Integers are buffers, not weights: position ids, masks. They are not read.
-        same: same_kind && apart.is_none_or(|apart| apart.within(tolerance)),
+        same: same_kind && distance.is_none_or(|distance| distance.within(tolerance)),
         shapes,
         dtypes: Some(dtypes.map(|dtype| dtype.map_or("", |dtype| dtype.name()))),
-        largest: apart.map(|apart| apart.largest),
-        relative: apart.map(|apart| apart.relative),
+        largest: distance.map(|distance| distance.largest),
+        relative: distance.map(|distance| distance.relative),
     })
 }

@@ -26,14 +26,8 @@ const OUTLIER_MODULES: usize = 4;
 
 /// Returns the format of an adapter directory; `None` if it is none.
 pub(super) fn format_of_dir(dir: &Path) -> Option<AdapterFormat> {
-    let has = |name: &str| dir.join(name).exists();
-    if has(WEIGHTS_FILE) || has(PICKLED) {
-        return Some(AdapterFormat::Peft);
-    }
-    if has(mlx::WEIGHTS_FILE) {
-        return Some(AdapterFormat::Mlx);
-    }
-    has(CONFIG_FILE).then_some(AdapterFormat::Peft)
+    let is_peft = || dir.join(PICKLED).exists() || dir.join(CONFIG_FILE).exists();
+    AdapterFormat::detect(dir).or_else(|| is_peft().then_some(AdapterFormat::Peft))
 }
 
 /// Describes an adapter in a directory, or a loralib file.

@@ -1,8 +1,8 @@
 //! An adapter's configuration, as far as it can be interpreted.
 
 use super::report::Unusual;
+use lora_core::LoraConfig;
 use lora_core::file::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions};
-use lora_core::{LoraConfig, LoraScaling};
 use lora_models::formats::AdapterFormat;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -102,9 +102,9 @@ fn value<T: DeserializeOwned>(object: &Map<String, Value>, key: &str) -> Option<
     T::deserialize(object.get(key)?).ok()
 }
 
-/// Returns the settings of the report, in its order. `scaling` is `as_is` if the file gives the scale and no alpha, and
+/// Returns the settings that reports show, in their order. `scaling` is `as_is` if the file gives the scale and no alpha, and
 /// `scale` holds where no pattern says otherwise.
-fn settings(config: &LoraConfig, options: &PeftOptions) -> Map<String, Value> {
+pub(crate) fn settings(config: &LoraConfig, options: &PeftOptions) -> Map<String, Value> {
     let ranks = config.rank_pattern.iter();
     let ranks: Map<String, Value> = ranks.map(|(k, v)| (k.clone(), json!(v))).collect();
     let alphas = config.alpha_pattern.iter();
@@ -112,10 +112,7 @@ fn settings(config: &LoraConfig, options: &PeftOptions) -> Map<String, Value> {
     let settings = json!({
         "rank": config.rank,
         "alpha": config.alpha,
-        "scaling": match config.scaling {
-            LoraScaling::Standard => "standard",
-            LoraScaling::RankStabilized => "rank_stabilized",
-        },
+        "scaling": config.scaling,
         "scale": config.scaling.factor(config.alpha, config.rank),
         "dropout": config.dropout,
         "init": config.init,

@@ -19,6 +19,7 @@ mod report;
 mod text;
 mod values;
 
+pub(crate) use config::settings;
 pub use report::{
     AdapterReport, DtypeReport, ModelReport, ModuleReport, Report, SavedReport, TensorReport,
     TreeReport, Unusual, WeightsReport,

@@ -56,9 +56,10 @@ pub(super) fn weights(
             continue;
         };
         // One tensor in memory at a time.
-        let measured = match values && dtype.is_float() {
-            true => measure(checkpoint, name, &mut unusual),
-            false => None,
+        let measured = if values && dtype.is_float() {
+            measure(checkpoint, name, &mut unusual)
+        } else {
+            None
         };
         if measured.as_ref().is_some_and(|measured| measured.is_zero()) && !name.ends_with("bias") {
             let message = format!("`{name}` is all zero");

@@ -1,6 +1,45 @@
-//! Counts of the records that were read and left out.
+//! Records of a file with labels, and the counts of those that were read and left out.
 
 use std::fmt;
+
+use crate::data::labels::LabelSet;
+use crate::data::record::{Label, Record};
+
+/// Records of a file with labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelledData {
+    /// Records, in the order of the file.
+    pub records: Vec<Record>,
+    /// Classes; `None` for scores, and for a file without labels if none are given.
+    pub labels: Option<LabelSet>,
+    /// Counts of the records read and left out.
+    pub report: ReadReport,
+}
+
+impl LabelledData {
+    /// Changes the classes to another set that has each of their names. Returns false, and changes nothing, if it lacks
+    /// one.
+    pub(crate) fn relabel(&mut self, labels: LabelSet) -> bool {
+        let names = self.labels.as_ref().map_or(&[][..], LabelSet::names);
+        let mapping: Option<Vec<usize>> = names.iter().map(|name| labels.index(name)).collect();
+        let Some(mapping) = mapping.filter(|mapping| !mapping.is_empty()) else {
+            return false;
+        };
+        map_classes(&mut self.records, &mapping);
+        self.labels = Some(labels);
+        true
+    }
+}
+
+/// Replaces each class by its entry in `mapping`.
+pub(super) fn map_classes(records: &mut [Record], mapping: &[usize]) {
+    let labels = records
+        .iter_mut()
+        .filter_map(|record| record.label.as_mut());
+    for class in labels.flat_map(Label::classes_mut) {
+        *class = mapping[*class];
+    }
+}
 
 /// Counts of the records of a file that were read and left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
