@@ -62,7 +62,7 @@ impl Parts {
         shape: [usize; D],
     ) -> Option<Param<Tensor<D>>> {
         let value = self.0.get(&(parameter.into(), name.into()))?;
-        let fits = value.dims() == [shape.iter().product()];
+        let fits = value.dims()[0] == shape.iter().product::<usize>();
         fits.then(|| Param::initialized(ParamId::new(), value.clone().reshape(shape)))
     }
 

@@ -4,18 +4,18 @@
 //! | --- | --- |
 //! | `adapted`, `report` | [`Adapted`], [`AttachReport`]: a module with adapters, and how they were attached |
 //! | `targets` | from a configuration to the parameters that it means |
-//! | `plan`, `put` | [`AttachPlan`]: what will be attached; the walks that attach it |
+//! | `plan`, `build` | [`AttachPlan`]: what will be attached; the adapters on their devices |
 //! | `init` | start values of the factors |
 //! | `weights` | [`AdapterWeights`]: values from files |
 //! | `merge`, `detach` | adapters added to their weights, or taken off |
 //! | `trainable`, `weight_error` | counts of trainable parameters; the error of merged weights |
 
 mod adapted;
+mod build;
 mod detach;
 mod init;
 mod merge;
 mod plan;
-mod put;
 mod report;
 mod targets;
 mod trainable;
@@ -23,12 +23,12 @@ mod weight_error;
 mod weights;
 
 pub use adapted::Adapted;
+pub(crate) use build::build_entries;
 pub use detach::detach;
 pub use init::normal_values;
 pub(crate) use init::svd;
 pub use merge::{Merged, merge};
 pub(crate) use plan::AttachPlan;
-pub(crate) use put::{AdapterSpec, parameter};
 pub use report::AttachReport;
 pub use trainable::{TrainableSummary, trainable_summary};
 pub use weight_error::{WeightError, weight_errors};

@@ -1,19 +1,20 @@
 //! The plan of an attach, made before anything changes: a reader checks its tensors in between.
 
 use super::adapted::Adapted;
+use super::build::build_entries;
 use super::init::starting_factors;
-use super::put::{PutBiases, PutFactors};
 use super::report::AttachReport;
 use super::targets::{Target, resolve};
 use super::weights::{AdapterValues, AdapterWeights};
-use crate::adapter::{AdapterSwitch, base_value};
+use crate::adapter::{AdapterSwitch, LowRankAdapter, base_value};
 use crate::config::LoraConfig;
 use crate::error::LoraError;
 use crate::fingerprint::BaseOutline;
 use crate::layout::{AdaptedModule, Architecture, parameters, put};
 use crate::quantize::{QuantizedModule, quantized_modules, take_packed};
-use burn::module::Module;
-use std::collections::HashMap;
+use burn::module::{Module, Param, Reparameterizer};
+use burn::tensor::{Tensor, TensorData};
+use std::collections::{BTreeMap, HashMap};
 
 /// The plan of an attach.
 pub(crate) struct AttachPlan {
@@ -94,41 +95,55 @@ impl AttachPlan {
         weights: AdapterWeights,
     ) -> Result<Adapted<M>, LoraError> {
         let (report, mut weights) = self.complete(&module, weights)?;
-        let mut adapters = HashMap::new();
-        let mut biases = HashMap::new();
-        for adapted in &report.modules {
-            let Some(mut values) = weights.adapters.remove(&adapted.parameter) else {
-                continue; // `complete` leaves none out.
-            };
-            if let (Some(path), Some(bias)) = (&adapted.bias, values.bias.take()) {
-                biases.insert(path.clone(), (adapted.scale, bias));
-            }
-            adapters.insert(adapted.parameter.clone(), (adapted.clone(), values));
-        }
         let saved = report.saved.iter().map(|saved| {
             let value = weights.saved.remove(&saved.parameter);
             (saved.parameter.clone(), value)
         });
+        let saved = saved.collect();
         // Burn puts one thing on a parameter: with an adapter, the packed weight goes into that.
         let (module, mut packed) = take_packed(module);
-        let in_adapters = adapters.keys().filter_map(|path| packed.remove_entry(path));
-        let module = module.apply_reparameterization(PutFactors {
-            packed: in_adapters.collect(),
-            dropout: report.config.dropout,
-            saved: saved.collect(),
-            adapters,
-            switch: report.switch.clone(),
-        });
-        let module = put(module, packed);
-        let module = if biases.is_empty() {
-            module
-        } else {
-            module.apply_reparameterization(PutBiases {
-                biases,
-                switch: report.switch.clone(),
-            })
-        };
+        let entries = build_entries(&module, &report, weights, &mut packed, None);
+        let (mut adapters, mut biases) = (BTreeMap::new(), BTreeMap::new());
+        for (path, entry) in entries {
+            if let Some(factors) = entry.factors {
+                adapters.insert(path.clone(), factors);
+            }
+            if let Some(bias) = entry.bias {
+                biases.insert(path, bias);
+            }
+        }
+        let module = module.apply_reparameterization(PutAdapters { adapters, saved });
+        let module = put(put(module, packed), biases);
         Ok(Adapted::from_parts(module, report))
+    }
+}
+
+/// The walk that freezes the base, loads the fully trained parameters, and puts adapters on the weights.
+struct PutAdapters {
+    adapters: BTreeMap<String, LowRankAdapter>,
+    /// Fully trained parameters, with the value to load into them.
+    saved: HashMap<String, Option<TensorData>>,
+}
+
+impl Reparameterizer for PutAdapters {
+    type Reparam = LowRankAdapter;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<LowRankAdapter>) {
+        let Some(value) = self.saved.remove(path) else {
+            return (param.set_require_grad(false), self.adapters.remove(path));
+        };
+        let param = match value {
+            None => param,
+            Some(data) => {
+                let value = Tensor::<D>::from_data(data, &param.lazy_device());
+                Param::initialized(param.id, value)
+            }
+        };
+        (param.set_require_grad(true), None)
     }
 }
 

@@ -45,6 +45,15 @@ impl Place {
         })
     }
 
+    /// Returns the path of the adapted parameter, and the path within its adapter.
+    pub fn in_adapter(&self) -> Option<(String, String)> {
+        let depth = self.depth().filter(|_| !self.is_packed())?;
+        (self.path[depth] == ADAPTER_COMPONENT).then(|| {
+            let (parameter, name) = self.path.split_at(depth);
+            (parameter.join("."), name[1..].join("."))
+        })
+    }
+
     /// Returns the number of components before what is put on a parameter.
     fn depth(&self) -> Option<usize> {
         self.containers

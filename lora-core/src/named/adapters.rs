@@ -1,9 +1,9 @@
 //! A base with several adapters: [`NamedAdapters`].
 
-use super::build::{BuildEntries, NamedAdapter};
+use super::adapter::NamedAdapter;
 use super::name::{by_similarity, check_name};
 use crate::adapter::{ActiveAdapter, AdapterEntry, AdapterSet, AdapterSwitch, Key, base_value};
-use crate::attach::{Adapted, AdapterWeights, AttachPlan, AttachReport};
+use crate::attach::{Adapted, AdapterWeights, AttachPlan, AttachReport, build_entries};
 use crate::error::LoraError;
 use crate::file::{
     self, AdapterDir, AdapterTensors, Parts, PeftOptions, StoredAdapter, WEIGHTS_FILE, read_weights,
@@ -312,8 +312,8 @@ impl<M: Module> NamedAdapters<M> {
     ) -> Result<&AttachReport, LoraError> {
         let (report, weights) = plan.complete(&self.base, weights)?;
         let key = self.next;
-        let build = BuildEntries::new(key, name, &report, weights);
-        let entries = visit(&self.base, build).entries;
+        let named = Some((key, name));
+        let entries = build_entries(&self.base, &report, weights, &mut BTreeMap::new(), named);
         let batch_wide = self.batch_wide(&entries);
         self.next += 1;
         self.named.push(NamedAdapter {

@@ -11,10 +11,10 @@
 //! | `merged` | [`MergedAdapters`]: one adapter merged into the weights, and replaced by another |
 //! | `tree` | all adapters in one directory tree, as PEFT writes it |
 //! | `name` | valid names of adapters |
-//! | `build` | values from files onto the parameters, and back |
+//! | `adapter` | an adapter of a set, with its name and values |
 
+mod adapter;
 mod adapters;
-mod build;
 mod merged;
 mod name;
 mod per_example;

@@ -1,7 +1,7 @@
 //! An adapter for each example of a batch.
 
+use super::adapter::NamedAdapter;
 use super::adapters::NamedAdapters;
-use super::build::NamedAdapter;
 use crate::adapter::{ActiveAdapter, BatchRows, Selection};
 use crate::error::LoraError;
 use burn::module::Module;

@@ -240,11 +240,7 @@ fn spoilt_files_are_errors_or_records_but_never_a_panic() {
                     read += 1;
                     assert!(!data.records.is_empty());
                     let classes = task.labels().map_or(0, |labels| labels.len());
-                    for label in data
-                        .records
-                        .iter()
-                        .filter_map(|record| record.label.as_ref())
-                    {
+                    for label in data.records.iter().filter_map(|r| r.label.as_ref()) {
                         match label {
                             Label::Class(class) => assert!(*class < classes),
                             Label::Score(score) => assert!((0.0..=5.0).contains(score)),

@@ -1,86 +1,12 @@
-//! Values of an adapter, from files onto the parameters of the base and back.
+//! An adapter of a set, with its name and values.
 
-use crate::adapter::{AdapterEntry, AdapterSwitch, AttachedAdapters, Key, LoraBias};
-use crate::attach::{AdapterSpec, AdapterValues, AdapterWeights, AttachReport, parameter};
+use crate::adapter::{AdapterEntry, AttachedAdapters, Key};
+use crate::attach::{AdapterValues, AdapterWeights, AttachReport};
 use crate::error::LoraError;
 use crate::file::PeftOptions;
-use crate::layout::{AdaptedModule, Place, SavedParameter, Visit};
-use burn::module::{Module, Param};
+use crate::layout::SavedParameter;
+use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
-use std::collections::HashMap;
-
-/// The walk through the base that creates the entries of an adapter on the devices of its parameters.
-pub(super) struct BuildEntries<'a> {
-    key: Key,
-    name: &'a str,
-    adapters: HashMap<String, (&'a AdaptedModule, AdapterValues)>,
-    biases: HashMap<String, (f64, TensorData)>,
-    saved: HashMap<String, TensorData>,
-    switch: AdapterSwitch,
-    /// Entries, with the path of the parameter.
-    pub entries: Vec<(String, AdapterEntry)>,
-}
-
-impl<'a> BuildEntries<'a> {
-    pub fn new(key: Key, name: &'a str, report: &'a AttachReport, weights: AdapterWeights) -> Self {
-        let AdapterWeights {
-            mut adapters,
-            saved,
-        } = weights;
-        let mut biases = HashMap::new();
-        let mut values_by_path = HashMap::new();
-        for module in &report.modules {
-            let Some(mut values) = adapters.remove(&module.parameter) else {
-                continue; // `AttachPlan::complete` leaves none out.
-            };
-            if let (Some(path), Some(bias)) = (&module.bias, values.bias.take()) {
-                biases.insert(path.clone(), (module.scale, bias));
-            }
-            values_by_path.insert(module.parameter.clone(), (module, values));
-        }
-        Self {
-            key,
-            name,
-            adapters: values_by_path,
-            biases,
-            saved,
-            switch: report.switch.clone(),
-            entries: Vec::new(),
-        }
-    }
-}
-
-impl Visit for BuildEntries<'_> {
-    fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
-        let path = place.path();
-        let device = param.lazy_device();
-        // The ids of parameters differ between the adapters of a set.
-        let own = format!("{path}.{}", self.name);
-        let mut entry = AdapterEntry::new(self.key);
-        entry.full = self.saved.remove(&path).map(|data| {
-            let flat = TensorData::new(data.iter::<f32>().collect(), [data.num_elements()]);
-            parameter(&own, "whole", flat, &device, false)
-        });
-        entry.factors = self.adapters.remove(&path).map(|(module, values)| {
-            let adapter = AdapterSpec {
-                path: &own,
-                module,
-                dropout: 0.0,
-                switch: self.switch.clone(),
-                packed: None,
-            };
-            adapter.adapter(values, || param.val().reshape(module.shape), &device)
-        });
-        entry.bias = self.biases.remove(&path).map(|(scale, data)| LoraBias {
-            value: parameter(&own, "value", data, &device, false),
-            scale,
-            switch: self.switch.clone(),
-        });
-        if entry.full.is_some() || entry.factors.is_some() || entry.bias.is_some() {
-            self.entries.push((path, entry.no_grad()));
-        }
-    }
-}
 
 /// An adapter with its name.
 #[derive(Debug)]
