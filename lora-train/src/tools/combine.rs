@@ -5,8 +5,8 @@ use crate::jobs::prefix::refuse_beside;
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine as combined};
+use lora_core::file::StoredAdapter;
 use lora_core::files::Overwrite;
-use lora_core::stored::StoredAdapter;
 use std::path::PathBuf;
 
 /// Options of `lora combine`.

@@ -3,9 +3,9 @@
 use crate::TrainError;
 use crate::jobs::prefix::refuse_beside;
 use clap::{Args, ValueEnum};
+use lora_core::file::PeftOptions;
+use lora_core::file::StoredAdapter;
 use lora_core::files::Overwrite;
-use lora_core::peft::PeftOptions;
-use lora_core::stored::StoredAdapter;
 use lora_core::{FusedLayout, Slices};
 use lora_models::formats::loralib::{self, LoralibOptions};
 use lora_models::formats::{AdapterFormat, Rename, mlx};
