@@ -17,7 +17,7 @@ pub use report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, Tensor
 
 use super::convert::{FormatName, Unsaid, parse_rename, read_adapter};
 use crate::TrainError;
-use crate::jobs::open::model_directory;
+use crate::jobs::sources::model_directory;
 use clap::Args;
 use lora_core::file::PeftOptions;
 use lora_core::file::StoredAdapter;
