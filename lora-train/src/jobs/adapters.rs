@@ -160,6 +160,7 @@ impl AdapterOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Origin;
 
     fn parsed(text: &str) -> (Option<String>, String) {
         let arg: AdapterArg = text.parse().unwrap();
