@@ -98,9 +98,3 @@ pub use nn::{
 pub use quantize::{
     PackedWeight, Quantization, QuantizeConfig, QuantizedModule, quantize, quantized_weight,
 };
-
-// Former names of the room, until every crate uses the new one.
-#[doc(hidden)]
-pub use file as peft;
-#[doc(hidden)]
-pub use file as stored;

@@ -1,4 +1,4 @@
-//! BLEU and ROUGE-L against the numbers of sacrebleu and rouge_score, which
+//! BLEU and ROUGE-L against the numbers of sacrebleu and `rouge_score`, which
 //! `fixtures/generate.py` wrote to `fixtures/metrics.json`.
 
 use std::path::Path;
@@ -66,7 +66,7 @@ fn bleu_equals_sacrebleu() {
 }
 
 #[test]
-fn rouge_l_equals_rouge_score() {
+fn rouge_l_equals_`rouge_score`() {
     for case in cases() {
         let name = &case.name;
         assert_eq!(case.rouge_l.each.len(), case.hypotheses.len(), "{name}");
