@@ -66,7 +66,7 @@ fn bleu_equals_sacrebleu() {
 }
 
 #[test]
-fn rouge_l_equals_`rouge_score`() {
+fn rouge_l_equals_rouge_score() {
     for case in cases() {
         let name = &case.name;
         assert_eq!(case.rouge_l.each.len(), case.hypotheses.len(), "{name}");
