@@ -58,9 +58,9 @@ impl<'a> ConfigKeys<'a> {
         let Some(value) = self.object.get(key) else {
             return Ok(default);
         };
-        T::deserialize(value).map_err(|error| ModelError::Json {
-            path: self.path.into(),
-            message: format!("`{key}`: {error}"),
+        T::deserialize(value).map_err(|error| {
+            let message = format!("`{key}`: {error}");
+            ModelError::json(self.path, message)
         })
     }
 
