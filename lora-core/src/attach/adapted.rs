@@ -8,7 +8,7 @@ use burn::module::Module;
 
 /// A module with LoRA adapters, and the report of how they were attached.
 ///
-/// [`attach`](crate::attach()), [`freeze`](crate::freeze) and [`load`](crate::file::load()) return one. The report holds
+/// [`attach`](crate::attach()), [`freeze`](crate::freeze) and [`file::load`](crate::file::load()) return one. The report holds
 /// the configuration, so that saving, merging and inspecting the adapters need nothing else.
 ///
 /// # Example

@@ -29,7 +29,7 @@ pub enum DataFormat {
     /// `meaning representation||reference`, one pair a line (`e2e`).
     #[serde(rename = "e2e")]
     E2e,
-    /// Plain text (`text`). For words with labels, it means the columns of CoNLL.
+    /// Plain text (`text`). For words with labels, it means the columns of `CoNLL`.
     #[serde(rename = "text")]
     PlainText,
 }
@@ -112,7 +112,7 @@ impl DataFormat {
     }
 
     /// Resolves the format of words with labels: JSON Lines, if this is the format, the extension, or the first line that
-    /// is not blank is an object; else [`DataFormat::PlainText`], for the columns of CoNLL.
+    /// is not blank is an object; else [`DataFormat::PlainText`], for the columns of `CoNLL`.
     ///
     /// # Errors
     /// The errors of reading the first line.

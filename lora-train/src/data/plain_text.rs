@@ -1,4 +1,4 @@
-//! Plain text, such as WikiText, to pretrain on or to measure perplexity.
+//! Plain text, such as `WikiText`, to pretrain on or to measure perplexity.
 
 use std::path::Path;
 

@@ -160,6 +160,7 @@ impl AdapterOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Origin;
 
     fn parsed(text: &str) -> (Option<String>, String) {
         let arg: AdapterArg = text.parse().unwrap();
@@ -203,5 +204,23 @@ mod tests {
         for bad in [&["a", "b"][..], &["x=a", "b"], &["x=a", "x=b"]] {
             assert!(options(bad).selection().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_names_no_adapter_is_refused() {
+        let options = AdapterOptions {
+            adapters: vec!["x=a".parse().unwrap()],
+            ..AdapterOptions::default()
+        };
+        assert_eq!(options.column(), Some("adapter"));
+        let path = Path::new("a.jsonl");
+        let record = || Record::text("x", Origin::new(path, 1));
+        let records = [record(), record().with_adapter(Some("x".into()))];
+        assert!(options.check_named(path, &records).is_ok());
+        let message = options.check_named(path, &records[..1]).unwrap_err();
+        let message = message.to_string();
+        assert!(message.contains("`adapter`") && message.contains("adapter_column"));
+        // One adapter without a name is for all records, whatever they name.
+        assert_eq!(AdapterOptions::one("a").column(), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Columns of the files of GLUE: as GLUE distributes them, as the authors of a data set
 //! publish it, and as the `datasets` library exports it.
 //!
-//! The columns show which of these a file is. Files without a header show it in their first row: CoLA
+//! The columns show which of these a file is. Files without a header show it in their first row: `CoLA`
 //! (source, label, star, sentence) and SST-2 as it is published apart from GLUE (sentence,
 //! label). In all TSV files a double quote is a character like any other.
 

@@ -1,4 +1,4 @@
-//! Columns of CoNLL: a word a line, with blank lines between sentences.
+//! Columns of `CoNLL`: a word a line, with blank lines between sentences.
 //!
 //! ```text
 //! EU NNP B-NP B-ORG
@@ -14,7 +14,7 @@ use crate::data::lines::{Lines, MAX_LINE_BYTES, is_blank};
 use crate::data::record::Origin;
 use crate::error::TrainError;
 
-/// Start of the line that separates documents in the files of CoNLL 2003.
+/// Start of the line that separates documents in the files of `CoNLL` 2003.
 const DOCUMENT: &str = "-DOCSTART-";
 
 /// Sentence as the file has it.

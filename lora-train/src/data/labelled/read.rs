@@ -103,7 +103,7 @@ enum LabelReader {
 /// [`LabelSet`] of the training data to read evaluation data, so that both mean the same by a
 /// class.
 ///
-/// Words come from JSON Lines, or from the columns of CoNLL ([`DataFormat::PlainText`]), where lines that begin with
+/// Words come from JSON Lines, or from the columns of `CoNLL` ([`DataFormat::PlainText`]), where lines that begin with
 /// `-DOCSTART-` are left out.
 ///
 /// The reader expects hostile input: lines, columns and classes are bounded.

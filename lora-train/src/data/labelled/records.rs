@@ -103,4 +103,30 @@ mod tests {
         );
         assert_eq!(report.rows(), 5);
     }
+
+    #[test]
+    fn classes_change_to_another_set_that_has_each_of_them() {
+        let set = |names: &[&str]| LabelSet::new(names.iter().copied()).unwrap();
+        let record = |label| {
+            let origin = crate::data::Origin::new(std::path::Path::new("a.csv"), 1);
+            Record::text("a", origin).with_label(Some(label))
+        };
+        let mut data = LabelledData {
+            records: vec![
+                record(Label::Class(0)),
+                record(Label::Tags(vec![1, 0])),
+                record(Label::Score(1.0)),
+            ],
+            labels: Some(set(&["no", "yes"])),
+            report: ReadReport::default(),
+        };
+        let before = data.clone();
+        assert!(!data.relabel(set(&["yes", "perhaps"])));
+        assert_eq!(data, before);
+        let own = set(&["yes", "perhaps", "no"]);
+        assert!(data.relabel(own.clone()));
+        let labels: Vec<_> = data.records.iter().flat_map(|r| r.label.clone()).collect();
+        let expected = [Label::Class(2), Label::Tags(vec![0, 2]), Label::Score(1.0)];
+        assert_eq!((labels.as_slice(), data.labels), (&expected[..], Some(own)));
+    }
 }

@@ -1,4 +1,4 @@
-//! Words with a label each, from JSON Lines or the columns of CoNLL.
+//! Words with a label each, from JSON Lines or the columns of `CoNLL`.
 
 use std::path::Path;
 

@@ -170,8 +170,8 @@ fn own_data_that_cannot_be_meant_is_refused() {
             "text,class\na,0\n",
             vec!["no column `label`", "`text`, `class`"],
         ),
-        ("a.csv", "", vec!["nothing to use"]),
-        ("a.csv", "text,label\n", vec!["nothing to use"]),
+        ("a.csv", "", vec!["no usable example"]),
+        ("a.csv", "text,label\n", vec!["no usable example"]),
         (
             "a.csv",
             "text,label\na,same\nb,same\n",

@@ -106,9 +106,9 @@ fn hostile_and_broken_files_of_glue_are_refused() {
             GlueTask::Rte,
             "a.tsv",
             "sentence1\tsentence2\tlabel\n",
-            vec!["nothing to use"],
+            vec!["no usable example"],
         ),
-        (GlueTask::Rte, "a.tsv", "", vec!["nothing to use"]),
+        (GlueTask::Rte, "a.tsv", "", vec!["no usable example"]),
         (
             GlueTask::Rte,
             "a.jsonl",

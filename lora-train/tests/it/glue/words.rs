@@ -54,8 +54,8 @@ fn words_without_labels_or_with_unknown_ones_are_refused() {
             "a B-X\n",
             "word 0, counted from 0: unknown label `B-X`; the labels are `O`, `B-PER`",
         ),
-        ("a.conll", "\n\n", "nothing to use"),
-        ("a.jsonl", "", "nothing to use"),
+        ("a.conll", "\n\n", "no usable example"),
+        ("a.jsonl", "", "no usable example"),
         (
             "a.jsonl",
             "{\"tokens\": [\"a\"], \"tags\": [2]}",
