@@ -78,6 +78,9 @@ pub trait Pretrained: LoraModel {
     ) -> Result<(Self, LoadReport), ModelError>;
 
     /// Builds the modules from a source of parameters.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for a configuration out of range, and the errors of the source.
     #[doc(hidden)]
     fn from_weights(
         config: &Self::Config,
