@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
+use lora_core::file::{self, PeftOptions};
 use lora_core::files::Overwrite;
-use lora_core::peft::{self, PeftOptions};
 use lora_core::{
     Architecture, LoraConfig, LoraError, TargetModules, attach, detach, merge, trainable_summary,
 };
@@ -97,7 +97,7 @@ pub fn run(dir: &Path) -> Result<Outcome, LoraError> {
     let model = train(model, &task, 600, 1e-2);
     let after = value(error(&model, &task));
 
-    peft::save(
+    file::save(
         &model,
         &report,
         dir,
@@ -108,7 +108,7 @@ pub fn run(dir: &Path) -> Result<Outcome, LoraError> {
     let merged_error = value(error(merged.module(), &task));
 
     let base = detach(merged.unmerge());
-    let reloaded = peft::load(base, dir, &Architecture::default())?.into_module();
+    let reloaded = file::load(base, dir, &Architecture::default())?.into_module();
     Ok(Outcome {
         before,
         after,

@@ -58,6 +58,17 @@ pub enum Overwrite {
     Replace,
 }
 
+impl From<bool> for Overwrite {
+    /// Replaces if `overwrite` is true.
+    fn from(overwrite: bool) -> Self {
+        if overwrite {
+            Self::Replace
+        } else {
+            Self::Refuse
+        }
+    }
+}
+
 /// A file that is written under a temporary name and renamed by [`commit`](Self::commit).
 ///
 /// Readers see the old content or the new, never a part of it. Without a commit, dropping it deletes the temporary file.

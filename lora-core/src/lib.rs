@@ -36,8 +36,8 @@
 //! [`LoraAdapter`](burn::module::LoraAdapter), and this crate builds on the same hook,
 //! [`Reparameterization`](burn::module::Reparameterization). Burn's adapter composes the dense weight `W + s A B` at every
 //! forward pass, on every matrix of the module. Here [`LoraLinear`] computes `x W + s (x A) B` without a dense update: on a CPU
-//! an adapted layer of GPT-2 small takes 35.2 ms forward and backward instead of 55.4 ms, and a training step with this
-//! project's model 2.2 s instead of 6.7 s (8 × 128 tokens, rank 8; `benchmarks/README.md`). This crate also has named
+//! an adapted layer of GPT-2 small takes 35.2 ms forward and backward instead of 55.4 ms, and a training step with the
+//! operations of [`ops`] 2.2 s instead of 6.7 s (8 × 128 tokens, rank 8; `benchmarks/README.md`). This crate also has named
 //! targets with errors for those that match nothing, PEFT's files, DoRA, rank-stabilized scaling, PiSSA and OLoRA, adapters
 //! on slices of fused projections, and several adapters in one batch. Prefer `apply_lora` if none of that is needed: it is part of
 //! Burn and adapts any module in one call.
@@ -98,9 +98,3 @@ pub use nn::{
 pub use quantize::{
     PackedWeight, Quantization, QuantizeConfig, QuantizedModule, quantize, quantized_weight,
 };
-
-// Former names of the room, until every crate uses the new one.
-#[doc(hidden)]
-pub use file as peft;
-#[doc(hidden)]
-pub use file as stored;

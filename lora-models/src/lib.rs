@@ -5,7 +5,7 @@
 //! - [`classifier`]: encoders with a head, for classes, a score or a class for each token
 //! - [`CausalLm`]: any language model: hidden states, loss, next logits
 //! - [`Pretrained`]: any model: loading, random weights, export; [`ModelConfig`], [`Preset`]: configurations;
-//!   [`dispatch!`]: from a configuration to the model type
+//!   [`ModelDir`]: a directory, opened once; [`dispatch!`]: from a configuration to the model type
 //! - [`LoraModel`], [`SaveAdapter`]: adapters on any model; [`ModelAdapters`]: several by name
 //! - [`Blocks`]: models block by block, for checkpointed activations
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
@@ -63,6 +63,7 @@ pub mod generate;
 pub mod gpt2;
 pub mod hub;
 mod model;
+mod model_dir;
 mod named;
 pub mod prefix;
 mod pretrained;
@@ -76,6 +77,7 @@ pub use config::{ModelConfig, Preset, model_type};
 pub use error::ModelError;
 pub use export::ExportOptions;
 pub use model::{AdapterLoadOptions, LoraModel, SaveAdapter};
+pub use model_dir::ModelDir;
 pub use named::{ModelAdapters, PromptAdapters};
 pub use prefix::PrefixModel;
 pub use pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};

@@ -3,10 +3,9 @@
 use crate::error::ModelError;
 use crate::prefix::{self, PREFIX_DIR, PrefixModel};
 use crate::targets::LoraTargets;
-use lora_core::file::AdapterDir;
+use lora_core::file::{self, AdapterDir, PeftOptions};
 use lora_core::files::{Overwrite, write_dir};
 use lora_core::named::NamedAdapters;
-use lora_core::peft::{self, PeftOptions};
 use lora_core::{
     Adapted, AdaptedModule, AttachReport, LayerKind, LoraConfig, QuantizeConfig, QuantizedModule,
     attach, attach_report, freeze, quantize,
@@ -192,10 +191,10 @@ impl<M: LoraModel> SaveAdapter for Adapted<M> {
         let (dir, model, report) = (dir.as_ref(), self.module(), self.report());
         let options = model.peft_options(report, base_model);
         match model.prefix() {
-            None => Ok(peft::save(model, report, dir, &options, overwrite)?),
+            None => Ok(file::save(model, report, dir, &options, overwrite)?),
             Some(_) if report.is_empty() => model.save_prefix(dir, base_model, overwrite),
             Some(_) => write_dir(dir, overwrite, |dir| {
-                peft::save(model, report, dir, &options, Overwrite::Replace)?;
+                file::save(model, report, dir, &options, Overwrite::Replace)?;
                 model.save_prefix(dir.join(PREFIX_DIR), base_model, Overwrite::Refuse)
             }),
         }

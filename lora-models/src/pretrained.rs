@@ -152,7 +152,7 @@ pub trait Pretrained: LoraModel {
 }
 
 /// Configuration of a model family.
-pub trait FamilyConfig: Clone + Sized {
+pub trait FamilyConfig: Clone + Send + 'static {
     /// Reads `config.json` of a model directory.
     ///
     /// # Errors

@@ -1,27 +1,30 @@
-//! Fine-tuning language models and classifiers with LoRA on [Burn](burn): data, training loop, metrics, and the
-//! jobs of the program `lora`.
+//! Fine-tuning of language models and classifiers with LoRA on [Burn](burn).
 //!
-//! # Rooms
-//! - [`data`]: files to records, records to examples, examples to batches; GLUE
-//! - [`task`]: a model with its loss, and texts generated with it
-//! - [`trainer`]: the training loop on Burn's `Learner`, checkpoints, schedule, optimizer
+//! - [`trainer`]: training loop on Burn's `Learner`, with checkpoints, schedule and optimizer
+//! - [`task`]: models with their loss, and generated texts
 //! - [`metric`]: loss, perplexity, BLEU, ROUGE-L; accuracy, F1, correlations, entities
-//! - [`options`]: what a run can be told, by flags or a recipe
-//! - [`jobs`]: train, evaluate, predict, generate, merge
-//! - [`tools`]: inspect, diff, combine, convert, measure, plan
-//! - [`progress`], [`device`], [`memory`]: what is shown, where it runs, how memory is kept
+//! - [`data`]: records of files, examples, batches; GLUE
+//! - [`jobs`]: training, evaluation, prediction, generation and merging, from files to files; [`options`]: options of a
+//!   training run, from flags or a recipe
+//!
+//! The remaining modules serve the program `lora`, and may change in any version.
 #![recursion_limit = "256"]
 
 pub mod data;
+#[doc(hidden)]
 pub mod device;
+#[doc(hidden)]
 pub mod error;
 mod host;
 pub mod jobs;
+#[doc(hidden)]
 pub mod memory;
 pub mod metric;
 pub mod options;
+#[doc(hidden)]
 pub mod progress;
 pub mod task;
+#[doc(hidden)]
 pub mod tools;
 pub mod trainer;
 

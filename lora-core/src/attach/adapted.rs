@@ -8,7 +8,7 @@ use burn::module::Module;
 
 /// A module with LoRA adapters, and the report of how they were attached.
 ///
-/// [`attach`](crate::attach()), [`freeze`](crate::freeze) and [`peft::load`](crate::file::load()) return one. The report holds
+/// [`attach`](crate::attach()), [`freeze`](crate::freeze) and [`file::load`](crate::file::load()) return one. The report holds
 /// the configuration, so that saving, merging and inspecting the adapters need nothing else.
 ///
 /// # Example
@@ -16,7 +16,7 @@ use burn::module::Module;
 /// # #![recursion_limit = "256"]
 /// use burn::{nn::LinearConfig, tensor::Device};
 /// use lora_core::files::Overwrite;
-/// use lora_core::{LoraConfig, attach, peft};
+/// use lora_core::{LoraConfig, attach, file};
 ///
 /// let linear = LinearConfig::new(8, 6).init(&Device::flex());
 /// let adapted = attach(linear.clone(), &LoraConfig::new(2))?;
@@ -25,8 +25,8 @@ use burn::module::Module;
 ///
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let dir = dir.path().join("adapter");
-/// adapted.save(&dir, &peft::PeftOptions::default(), Overwrite::Refuse)?;
-/// let again = peft::load(linear, &dir, &Default::default())?;
+/// adapted.save(&dir, &file::PeftOptions::default(), Overwrite::Refuse)?;
+/// let again = file::load(linear, &dir, &Default::default())?;
 /// let merged = again.merge().into_module();
 /// assert!(merged.weight.adapter().is_none());
 /// # Ok::<(), lora_core::LoraError>(())

@@ -10,7 +10,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LoraInit {
-    /// `kaiming_uniform`: `A` uniform in ±1/√d_in (Kaiming uniform with a = √5), `B` zero. PEFT's `true`
+    /// `kaiming_uniform`: `A` uniform in `±1/√d_in` (Kaiming uniform with a = √5), `B` zero. PEFT's `true`
     /// and loralib's default. Training begins at the pretrained model (Hu et al. 2021, section 4.1).
     #[default]
     KaimingUniform,

@@ -32,34 +32,6 @@ pub fn load<M: Module>(
     AdapterDir::open(dir)?.load(module, architecture)
 }
 
-/// Attaches an adapter as [`AdapterDir::load_with`] does.
-///
-/// # Errors
-/// As [`load`].
-#[doc(hidden)]
-pub fn load_with<M: Module>(
-    module: M,
-    dir: &Path,
-    config: &LoraConfig,
-    architecture: &Architecture,
-) -> Result<Adapted<M>, LoraError> {
-    AdapterDir::open(dir)?.load_with(module, config, architecture)
-}
-
-/// Attaches an adapter as [`AdapterDir::load_factors`] does.
-///
-/// # Errors
-/// As [`load`].
-#[doc(hidden)]
-pub fn load_factors<M: Module>(
-    module: M,
-    dir: &Path,
-    config: &LoraConfig,
-    architecture: &Architecture,
-) -> Result<Adapted<M>, LoraError> {
-    AdapterDir::open(dir)?.load_factors(module, config, architecture)
-}
-
 /// Takes the adapters off a module and attaches those of another directory: the base is neither
 /// copied nor changed.
 ///

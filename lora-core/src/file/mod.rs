@@ -77,5 +77,5 @@ pub(crate) use extract::stored;
 pub use extract::{extract, save};
 pub use header::{MAX_HEADER_BYTES, read_header};
 pub(crate) use load::{Parts, read_weights};
-pub use load::{load, load_factors, load_with, switch};
+pub use load::{load, switch};
 pub use tensors::{AdapterTensors, PREFIX, TensorRole, WEIGHTS_FILE, split_name};

@@ -1,8 +1,8 @@
 //! Combined adapters equal those of PEFT's `add_weighted_adapter`.
 
 use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine};
+use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::files::Overwrite;
-use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use std::path::PathBuf;
 use test_support::compare::assert_within;
 

@@ -5,10 +5,10 @@ mod per_example;
 use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use lora_core::file::PeftOptions;
+use lora_core::file::StoredTensor;
 use lora_core::files::Overwrite;
 use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in, in_rows};
-use lora_core::peft::PeftOptions;
-use lora_core::stored::StoredTensor;
 use lora_core::{
     Adapted, Architecture, BiasTraining, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
     LoraEmbeddingConfig, LoraError, LoraInit, LoraLinear, LoraLinearConfig, LoraScaling,
@@ -354,7 +354,7 @@ fn a_tree_holds_all_adapters_and_comes_back() {
         options.companions
     );
     // The one at the top is an adapter like any other.
-    let top = peft::load(base, &tree, &architecture())
+    let top = file::load(base, &tree, &architecture())
         .unwrap()
         .into_module();
     again.activate("default").unwrap();

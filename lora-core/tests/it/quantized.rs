@@ -4,9 +4,9 @@ use crate::common::{self, assert_close, fixture};
 use burn::module::{Module, Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use lora_core::file::{self, PeftOptions};
 use lora_core::files::Overwrite;
 use lora_core::named::NamedAdapters;
-use lora_core::peft::{self, PeftOptions};
 use lora_core::{
     Architecture, LoraConfig, LoraError, LoraInit, LoraLinear, Quantization, QuantizeConfig,
     TargetModules, attach, detach, merge, quantize, trainable_summary,
@@ -263,7 +263,7 @@ fn adapters_come_and_go_and_the_weights_stay_packed() {
         // To and from PEFT's files, which hold the adapter alone.
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
-        peft::save(
+        file::save(
             &net,
             &report,
             &path,
@@ -271,7 +271,7 @@ fn adapters_come_and_go_and_the_weights_stay_packed() {
             Overwrite::Refuse,
         )
         .unwrap();
-        let bytes = std::fs::read(path.join(peft::WEIGHTS_FILE)).unwrap();
+        let bytes = std::fs::read(path.join(file::WEIGHTS_FILE)).unwrap();
         let names: Vec<String> = safetensors::SafeTensors::deserialize(&bytes)
             .unwrap()
             .names()
@@ -290,12 +290,12 @@ fn adapters_come_and_go_and_the_weights_stay_packed() {
                 .iter()
                 .all(|layer| layer.packed().is_some())
         );
-        let (net, report) = peft::load(net, &path, &architecture())
+        let (net, report) = file::load(net, &path, &architecture())
             .unwrap()
             .into_parts();
         assert_eq!(report.quantized.len(), 3);
         assert_eq!(host(net.forward(x.clone())), with);
-        let net = peft::switch(net, &path, &architecture())
+        let net = file::switch(net, &path, &architecture())
             .unwrap()
             .into_module();
         assert_eq!(host(net.forward(x.clone())), with);

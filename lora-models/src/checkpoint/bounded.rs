@@ -1,6 +1,7 @@
 //! Bounded reading of small files from untrusted sources: regular files only, and never more than a limit.
 
 use crate::error::ModelError;
+use lora_core::files::note_read;
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::Read;
@@ -32,6 +33,7 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelErro
         path: path.to_path_buf(),
         limit,
     };
+    note_read(path);
     let (file, length) = open_regular(path)?;
     if length > limit {
         return Err(too_large());

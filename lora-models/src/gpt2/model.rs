@@ -90,22 +90,11 @@ impl Gpt2 {
         self.ln_f.forward(x)
     }
 
-    /// Returns the hidden states of texts that are packed into one row. No text attends to another, so that each has the
-    /// hidden states of a row of its own, without padding.
-    ///
-    /// # Shapes
-    /// - `ids`: `[1, tokens]`
-    /// - returns `[1, tokens, d_model]`
+    /// Embeds texts that are packed into one row. No text attends to another, so that each has the hidden states of a row
+    /// of its own, without padding.
     ///
     /// # Panics
-    /// If the texts do not fill the row, a text has more tokens than the model has positions, or the model has a
-    /// [prefix](crate::prefix).
-    pub fn forward_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
-        let x = self.embed_packed(ids, segments);
-        self.layers(x, &TextMask::within(segments), None)
-    }
-
-    /// Embeds packed texts.
+    /// If the texts do not fill the row, a text has more tokens than the model has positions, or the model has a prefix.
     pub(super) fn embed_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
         let (lengths, positions) = (segments.lengths(), self.positions());
         assert!(
@@ -202,17 +191,6 @@ impl Gpt2LmHead {
     ) -> Tensor<3> {
         self.transformer
             .forward(ids, attention_mask, position_ids, cache)
-    }
-
-    /// Returns the hidden states of texts that are packed into one row, as [`Gpt2::forward_packed`].
-    ///
-    /// # Shapes
-    /// As [`Gpt2::forward_packed`].
-    ///
-    /// # Panics
-    /// As [`Gpt2::forward_packed`].
-    pub fn forward_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
-        self.transformer.forward_packed(ids, segments)
     }
 
     /// Projects hidden states to the vocabulary.

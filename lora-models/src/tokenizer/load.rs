@@ -10,6 +10,7 @@ use super::whole_file::WholeFile;
 use super::{MAX_FILE_BYTES, pipeline};
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Tokenizer};
@@ -33,8 +34,8 @@ pub(super) struct Loaded {
 /// # Errors
 /// [`ModelError::MissingFile`] if it has none, [`ModelError::Tokenizer`] if it could be several, and the errors of
 /// reading the files.
-pub(super) fn load(dir: &Path) -> Result<Loaded, ModelError> {
-    let special = SpecialTokens::read(dir)?;
+pub(super) fn load(dir: &Path, config: Option<&Map<String, Value>>) -> Result<Loaded, ModelError> {
+    let special = SpecialTokens::read(dir, config)?;
     let named = Family::named(special.class.as_deref(), special.model_type.as_deref());
     let whole = dir.join(TOKENIZER_JSON);
     let (inner, path, named) = if whole.exists() {

@@ -38,6 +38,7 @@ use crate::error::ModelError;
 use load::Loaded;
 use lora_core::files::{Overwrite, write_file};
 use roles::{ByRole, Role};
+use serde_json::{Map, Value};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -127,14 +128,25 @@ impl Tokenizer {
     /// [`ModelError::Malformed`] or [`ModelError::TooLarge`] if a file is invalid, and [`ModelError::Tokenizer`] if
     /// the files fit several tokenizers; [`ModelError::Io`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let dir = dir.as_ref();
+        Self::load(dir.as_ref(), None)
+    }
+
+    /// Loads the tokenizer of a directory whose `config.json` has been read.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir).
+    pub fn with_config(dir: &Path, config: &Map<String, Value>) -> Result<Self, ModelError> {
+        Self::load(dir, Some(config))
+    }
+
+    fn load(dir: &Path, config: Option<&Map<String, Value>>) -> Result<Self, ModelError> {
         let Loaded {
             mut inner,
             path,
             named,
             settings,
             config_ids,
-        } = load::load(dir)?;
+        } = load::load(dir, config)?;
         let processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
         let mut ids = ByRole::from_fn(|role| {

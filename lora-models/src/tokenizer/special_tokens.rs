@@ -8,6 +8,7 @@ use crate::checkpoint::bounded::read_json;
 use crate::error::ModelError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use tokenizers::AddedToken;
@@ -69,16 +70,26 @@ struct Files {
 
 impl SpecialTokens {
     /// Reads `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and `config.json` of a directory,
-    /// if they exist.
+    /// if they exist. `config` is the object of `config.json`, if it has been read.
     ///
     /// # Errors
     /// [`ModelError::Json`], [`ModelError::TooLarge`], [`ModelError::Malformed`] or [`ModelError::Io`] if one exists
     /// and cannot be read.
-    pub(super) fn read(dir: &Path) -> Result<Self, ModelError> {
+    pub(super) fn read(
+        dir: &Path,
+        config: Option<&Map<String, Value>>,
+    ) -> Result<Self, ModelError> {
+        let path = dir.join("config.json");
+        let model = match config {
+            Some(object) => ModelConfig::deserialize(object).map_err(|error| ModelError::Json {
+                path,
+                message: error.to_string(),
+            })?,
+            None => read_if_there(&path)?,
+        };
         let config: TokenizerConfig = read_if_there(&dir.join("tokenizer_config.json"))?;
         let map: SpecialTokenMap = read_if_there(&dir.join("special_tokens_map.json"))?;
         let added: BTreeMap<String, u32> = read_if_there(&dir.join("added_tokens.json"))?;
-        let model: ModelConfig = read_if_there(&dir.join("config.json"))?;
 
         let config_has_extra = config.named.additional.is_some() || config.named.extra.is_some();
         let named = config.named.or(map);
@@ -227,7 +238,7 @@ mod tests {
         for (name, content) in files {
             std::fs::write(dir.path().join(name), content).unwrap();
         }
-        SpecialTokens::read(dir.path())
+        SpecialTokens::read(dir.path(), None)
     }
 
     fn contents(special: &SpecialTokens) -> Vec<&str> {

@@ -9,7 +9,7 @@ use crate::encoders::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use lora_core::files::Overwrite;
-use lora_core::{Adapted, AttachReport, LoraConfig, LoraError, TargetModules, detach, merge, peft};
+use lora_core::{Adapted, AttachReport, LoraConfig, LoraError, TargetModules, detach, file, merge};
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
 use lora_models::encoder::Labels;
 use lora_models::{ExportOptions, LoraModel, LoraTargets, ModelError, Pretrained, SaveAdapter};
@@ -214,7 +214,7 @@ fn the_keyword_all_linear_means_what_it_means_to_peft() {
         ("xl_all_linear", "xl_seq"),
     ] {
         let mut config = LoraConfig::new(3).with_targets(TargetModules::AllLinear);
-        config.modules_to_save = peft::read_config(&adapter(name)).unwrap().modules_to_save;
+        config.modules_to_save = file::read_config(&adapter(name)).unwrap().modules_to_save;
         let (_, report) = model(base, &device).attach(&config).unwrap().into_parts();
         assert_eq!(adapted(&report), adapted_in_file(name), "{name}");
     }

@@ -1,9 +1,9 @@
 //! Adapters of loralib and mlx-lm are read as what they compute, and come back as they were.
 
 use crate::common::fixture;
+use lora_core::file::PeftOptions;
+use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::files::Overwrite;
-use lora_core::peft::PeftOptions;
-use lora_core::stored::{StoredAdapter, StoredFactors, StoredTensor};
 use lora_core::{BiasTraining, FusedLayout, Slices};
 use lora_models::checkpoint::{Checkpoint, ExportDType, TensorRef, write_safetensors};
 use lora_models::formats::loralib::{self, LoralibOptions};

@@ -180,7 +180,7 @@ fn a_quantised_model_is_not_exported_and_a_merged_one_is() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("c_attn") && error.contains("quantised"),
+        error.contains("c_attn") && error.contains("quantized"),
         "{error}"
     );
     assert!(!path.exists());

@@ -282,7 +282,7 @@ mod tests {
     }
 
     /// A resumed run must find the order that it was interrupted in, even after an upgrade: these
-    /// are the values of `rand` 0.10 with its `StdRng` of ChaCha with 12 rounds.
+    /// are the values of `rand` 0.10 with its `StdRng` of `ChaCha` with 12 rounds.
     #[test]
     fn the_order_of_a_seed_is_what_it_always_was() {
         let plan = BatchPlan::new(vec![1; 10], 4, BatchOrder::Shuffled, 42).unwrap();

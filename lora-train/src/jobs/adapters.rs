@@ -1,13 +1,12 @@
 //! Adapters of a job: none, one for all records, or several by name, among which each record chooses.
 
-use super::open::check_base;
+use super::session::check_base;
 use crate::TrainError;
-use crate::data::{Example, Origin, Record};
+use crate::data::Record;
 use crate::progress::Screen;
 use clap::Args;
-use lora_core::named::{NamedAdapters, check_name};
-use lora_core::{AttachReport, LoraError};
-use lora_models::{ModelAdapters, Pretrained};
+use lora_core::AttachReport;
+use lora_core::named::check_name;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -76,30 +75,6 @@ pub(crate) enum AdapterSelection<'a> {
     Named(Vec<(&'a str, &'a Path)>),
 }
 
-impl AdapterSelection<'_> {
-    /// Returns the directory of the one adapter.
-    pub fn one(&self) -> Option<&Path> {
-        match self {
-            Self::One(dir) => Some(dir),
-            _ => None,
-        }
-    }
-
-    /// Returns the directories of all adapters.
-    pub fn dirs(&self) -> Vec<&Path> {
-        match self {
-            Self::None => Vec::new(),
-            Self::One(dir) => vec![dir],
-            Self::Named(named) => named.iter().map(|(_, dir)| *dir).collect(),
-        }
-    }
-
-    /// Returns the directory of the first adapter.
-    pub fn first(&self) -> Option<&Path> {
-        self.dirs().first().copied()
-    }
-}
-
 impl AdapterOptions {
     /// Creates the options of one adapter without a name.
     pub fn one(dir: impl Into<PathBuf>) -> Self {
@@ -160,27 +135,6 @@ impl AdapterOptions {
         check_base(dir, report, self.strict_base, screen)
     }
 
-    /// Puts adapters on a model, by name.
-    pub(crate) fn put<M: Pretrained>(
-        &self,
-        model: M,
-        adapters: &[(&str, &Path)],
-        screen: &Screen,
-    ) -> Result<NamedAdapters<M>, TrainError> {
-        let mut set = model.named_adapters()?;
-        for (name, dir) in adapters {
-            let report = set.load(name, dir)?;
-            self.check_base(Some(dir), Some(&report), screen)?;
-            screen.line(&format!(
-                "adapter   {name}: {}, {} modules, {} parameters",
-                dir.display(),
-                report.modules.len(),
-                report.parameters() + report.saved_parameters()
-            ));
-        }
-        Ok(set)
-    }
-
     /// Returns the column with the adapters' names, if adapters are given by name.
     pub(crate) fn column(&self) -> Option<&str> {
         let is_named = self.adapters.iter().any(|adapter| adapter.name.is_some());
@@ -203,72 +157,10 @@ impl AdapterOptions {
     }
 }
 
-/// Named adapters, assigned to a set of examples.
-pub(crate) struct AdapterAssignment<M: Pretrained> {
-    set: NamedAdapters<M>,
-    /// Adapter of each example; `None` for the model alone.
-    names: Vec<Option<String>>,
-}
-
-impl<M: Pretrained> AdapterAssignment<M> {
-    /// Assigns to each example the adapter that its record names, else `default`.
-    pub fn new(
-        set: NamedAdapters<M>,
-        examples: &[Example],
-        default: Option<&str>,
-    ) -> Result<Self, TrainError> {
-        let mut names = Vec::with_capacity(examples.len());
-        for example in examples {
-            let name = example.adapter().or(default);
-            check(&set, name, example.origin())?;
-            names.push(name.map(String::from));
-        }
-        Ok(Self { set, names })
-    }
-
-    /// Returns the model with the adapters.
-    pub fn model(&self) -> &M {
-        self.set.model()
-    }
-}
-
-/// Runs `work` on a batch of examples, each with its adapter if adapters are assigned.
-pub(crate) fn within<M: Pretrained, T>(
-    assignment: Option<&AdapterAssignment<M>>,
-    examples: &[usize],
-    work: impl FnOnce() -> T,
-) -> Result<T, TrainError> {
-    let Some(AdapterAssignment { set, names }) = assignment else {
-        return Ok(work());
-    };
-    let names: Vec<Option<&str>> = examples.iter().map(|&at| names[at].as_deref()).collect();
-    Ok(set.assign(&names)?.run(work))
-}
-
-/// Refuses an unknown name, and a missing name if the model alone has random weights.
-pub(crate) fn check<M: Pretrained>(
-    set: &NamedAdapters<M>,
-    name: Option<&str>,
-    origin: &Origin,
-) -> Result<(), TrainError> {
-    let refuse = |message: String| TrainError::data_line(origin.path(), origin.line(), message);
-    match name {
-        Some(name) => match set.report(name) {
-            Ok(_) => Ok(()),
-            Err(error @ LoraError::UnknownAdapter { .. }) => Err(refuse(error.to_string())),
-            Err(error) => Err(error.into()),
-        },
-        None if set.base().random_modules().is_empty() => Ok(()),
-        None => Err(refuse(format!(
-            "names no adapter, and the model has no {} of its own: alone it would say something at random",
-            set.base().random_modules().join(" and no ")
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Origin;
 
     fn parsed(text: &str) -> (Option<String>, String) {
         let arg: AdapterArg = text.parse().unwrap();

@@ -1,13 +1,12 @@
 //! Evaluation of a model, with or without adapters.
 
 use super::evaluation::{EvalOptions, EvalSummary};
-use super::open::model_directory;
-use super::plan::default_task;
+use super::sources::Sources;
 use super::{causal, labelled};
 use crate::TrainError;
 use crate::progress::Screen;
 use crate::task::TaskName;
-use lora_models::{ModelConfig, dispatch};
+use lora_models::dispatch;
 
 /// Evaluates a model on a data file.
 ///
@@ -21,21 +20,17 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
     {
         return Err(TrainError::OutputExists { path: path.clone() });
     }
-    let options = &EvalOptions {
-        model: model_directory(&options.model)?,
-        ..options.clone()
-    };
-    let adapters = options.adapters.selection()?;
+    let sources = &Sources::open(&options.model, &options.adapters.selection()?)?;
     let task = match options.task {
         Some(task) => task,
-        None => default_task(&options.model, adapters.first())?,
+        None => sources.task()?,
     };
-    if task != TaskName::CausalLm {
-        return labelled::eval(task, options, screen);
-    }
     options.reading.check(task)?;
-    dispatch!(&ModelConfig::from_dir(&options.model)?,
-        causal M(_) => causal::eval::<M>(options, screen),
-        encoder M(_) => Err(causal::no_language_model(&options.model)),
+    if task != TaskName::CausalLm {
+        return labelled::eval(task, options, sources, screen);
+    }
+    dispatch!(sources.model.config(),
+        causal M(config) => causal::eval::<M>(options, sources, config, screen),
+        encoder M(_) => Err(causal::no_language_model(sources)),
     )
 }

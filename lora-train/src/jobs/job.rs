@@ -1,11 +1,12 @@
 //! Kinds of training.
 
-use super::open::Base;
 use super::plan::TrainPlan;
+use super::session::Base;
+use super::sources::Sources;
 use crate::TrainError;
 use crate::data::Sample;
 use crate::progress::Screen;
-use crate::task::GeneratedText;
+use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{Collate, Task};
 use lora_models::Pretrained;
 use std::collections::BTreeMap;
@@ -37,7 +38,12 @@ pub(crate) trait Job: Sized {
     type Task: Task<Self::Sample>;
 
     /// Reads the options, and the data that must be known before the model.
-    fn new(plan: &TrainPlan, screen: &Screen) -> Result<Self, TrainError>;
+    fn new(
+        plan: &TrainPlan,
+        sources: &Sources,
+        task: TaskName,
+        screen: &Screen,
+    ) -> Result<Self, TrainError>;
 
     /// Returns the options for loading the model.
     fn load_options(&self) -> <Self::Model as Pretrained>::Options;

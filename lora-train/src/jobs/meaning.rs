@@ -19,7 +19,9 @@ impl TrainOptions {
         if !causal && (self.prefix.is_some() || self.prefix_only) {
             return Err(TrainError::config(
                 "prefix",
-                format!("goes on GPT-2 alone, and the task {task} has an encoder; leave it out"),
+                format!(
+                    "goes with a language model, and the task {task} has an encoder; leave it out"
+                ),
             ));
         }
         let scores = task.label_kind() == Some(LabelKind::Score);

@@ -1,9 +1,10 @@
 //! Merging an adapter into its model, or converting a model.
 
-use super::labelled::{head_kind, model_labels};
-use super::open::{Loaded, check_base, load_trained, model_directory};
-use super::plan::default_task;
+use super::adapters::AdapterSelection;
+use super::labelled::head_kind;
 use super::prefix::{PREFIX_NOTE, refuse_alone, save_beside};
+use super::session::{Session, check_base};
+use super::sources::Sources;
 use super::verify::{MergeCheck, Probe, VerifyOptions, compare};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
@@ -15,7 +16,7 @@ use lora_core::weight_errors;
 use lora_models::checkpoint::ExportDType;
 use lora_models::classifier::ClassifierOptions;
 use lora_models::prefix::PREFIX_DIR;
-use lora_models::{ExportOptions, LoadOptions, ModelConfig, Pretrained, dispatch};
+use lora_models::{ExportOptions, LoadOptions, Pretrained, dispatch};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -103,30 +104,36 @@ impl fmt::Display for MergeSummary {
 /// If a file is malformed, a value exceeds the element type, or the output exists; [`TrainError::MergeDiffers`] if the
 /// verification fails, in which case nothing is written.
 pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
-    let dir = &model_directory(&options.model)?;
+    let adapter = options.adapter.as_deref();
+    let selection = adapter.map_or(AdapterSelection::None, AdapterSelection::One);
+    let sources = Sources::open(&options.model, &selection)?;
     let device = device::open(options.device)?;
-    dispatch!(&ModelConfig::from_dir(dir)?,
-        causal M(_) => merge_model::<M>(options, dir, &LoadOptions::default(), &device),
-        encoder M(_) => {
-            let task = default_task(dir, options.adapter.as_deref())?;
+    dispatch!(sources.model.config(),
+        causal M(config) => {
+            merge_model::<M>(options, &sources, config, &LoadOptions::default(), &device)
+        },
+        encoder M(config) => {
+            let (_, labels) = sources.head(sources.first())?;
             let load = ClassifierOptions {
-                head: head_kind(task),
-                labels: Some(model_labels(dir, options.adapter.as_deref())?),
+                head: head_kind(sources.task()?),
+                labels: Some(labels),
                 ..ClassifierOptions::default()
             };
-            merge_model::<M>(options, dir, &load, &device)
+            merge_model::<M>(options, &sources, config, &load, &device)
         },
     )
 }
 
 fn merge_model<M: Pretrained>(
     options: &MergeOptions,
-    dir: &Path,
+    sources: &Sources,
+    config: &M::Config,
     load: &M::Options,
     device: &Device,
 ) -> Result<MergeSummary, TrainError> {
     let tolerance = options.verify.tolerance(options.dtype)?;
-    let mut loaded = load_trained::<M>(dir, options.adapter.as_deref(), load, device)?;
+    let session = Session::<M>::open(&sources.model, config, sources.one(), load, device)?;
+    let mut loaded = session.check_trained()?;
     check_base(
         options.adapter.as_deref(),
         loaded.adapter.as_ref(),
@@ -149,7 +156,7 @@ fn merge_model<M: Pretrained>(
     };
     let export = ExportOptions {
         dtype: options.dtype,
-        base_dir: Some(dir.into()),
+        base_dir: Some(loaded.base.dir.clone()),
     };
     let mut written = None;
     // A model that fails the check never appears under its name.
@@ -190,7 +197,7 @@ fn merge_model<M: Pretrained>(
 
 /// Reads the written model and compares it with the model that it was merged from.
 fn verify<M: Pretrained>(
-    loaded: &Loaded<M>,
+    loaded: &Session<M>,
     written: &Path,
     load: &M::Options,
     probe: &Probe,

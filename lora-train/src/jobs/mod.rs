@@ -1,22 +1,25 @@
 //! Jobs of the program `lora`, as functions: train, evaluate, predict, generate, merge.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `plan`, `adapter`, `ranges`, `meaning` | the options of a training run, checked and completed |
-//! | `open`, `models` | models with tokenizer and adapter from files |
-//! | `adapters` | the adapters that a job uses, one for all or one for each record |
-//! | `prefix` | what becomes of a prefix where weights are merged or factors rewritten |
-//! | `weights`, `finite` | what a run starts from, and what was trained into files |
-//! | `job`, `train` | what differs between kinds of training, and training |
+//! | `plan`, `adapter`, `ranges`, `meaning` | options of a training run, checked and with defaults |
+//! | `adapters` | options of the adapters: none, one, or several by name |
+//! | `sources` | model directory and adapters of a command, each opened once; the head's labels |
+//! | `session` | model with tokenizer and adapter; stop tokens |
+//! | `assignment` | named adapters on a model, one for each example |
+//! | `prefix` | prefixes in merges and conversions |
+//! | `weights`, `finite` | weights that a run starts from; writing of trained weights |
+//! | `job`, `train` | kinds of training; training |
 //! | `causal` | language models: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
-//! | `merge`, `verify` | merged models, and whether they say what they were made of |
-//! | `evaluation`, `eval` | the other jobs |
+//! | `merge`, `verify` | merged models, and their comparison with the parts |
+//! | `evaluation`, `eval` | evaluation |
 //!
-//! What describes, rewrites or measures instead is in [`tools`](crate::tools).
+//! The `tools` describe, rewrite and measure.
 
 pub(crate) mod adapter;
 mod adapters;
+mod assignment;
 mod causal;
 mod eval;
 mod evaluation;
@@ -25,10 +28,11 @@ mod job;
 mod labelled;
 mod meaning;
 mod merge;
-pub(crate) mod open;
 pub(crate) mod plan;
 pub(crate) mod prefix;
 pub(crate) mod ranges;
+pub(crate) mod session;
+pub(crate) mod sources;
 pub(crate) mod train;
 mod verify;
 mod weights;
@@ -39,7 +43,7 @@ pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, MergeSummary, merge};
-pub use open::{Base, Loaded, load_base, load_trained, model_directory, quantize_config};
 pub use plan::TrainPlan;
+pub use session::{Base, Session};
 pub use train::{INTERRUPTED, TrainSummary, train};
 pub use verify::{MergeCheck, Probe, VerifyOptions};

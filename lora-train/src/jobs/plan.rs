@@ -3,17 +3,14 @@
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
 use crate::jobs::adapter::{lora_config, lora_plus, prefix_config};
-use crate::jobs::open::{model_directory, quantize_config};
 use crate::jobs::ranges::{at_least_one, within};
+use crate::jobs::sources::Sources;
 use crate::options::TrainOptions;
 use crate::task::TaskName;
 use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
 use lora_core::{LoraConfig, QuantizeConfig};
-use lora_models::ModelConfig;
-use lora_models::classifier::{HeadKind, adapter_labels};
-use lora_models::encoder::Labels;
 use lora_models::prefix::PrefixConfig;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Plan of a run: [`TrainOptions`], checked and with defaults.
 #[derive(Clone, Debug)]
@@ -218,22 +215,17 @@ impl TrainPlan {
     }
 
     /// Returns the quantization of the frozen weights.
-    ///
-    /// # Errors
-    /// If the adapter to start from cannot be read.
-    pub fn quantize(&self) -> Result<Option<QuantizeConfig>, TrainError> {
+    pub(crate) fn quantize(&self, sources: &Sources) -> Result<Option<QuantizeConfig>, TrainError> {
         let saved = self.options.modules_to_save.as_deref().unwrap_or_default();
-        let adapter: Vec<&Path> = self.options.adapter.as_deref().into_iter().collect();
-        quantize_config(self.options.quantize, &adapter, saved)
+        sources.quantize(self.options.quantize, saved)
     }
 
     /// Returns the task: the option's, or else that of the model and the adapter to start from.
     ///
     /// # Errors
-    /// If the model cannot be read, or does not fit the task.
-    pub fn task(&self) -> Result<TaskName, TrainError> {
-        let model = model_directory(&self.model)?;
-        let by_model = default_task(&model, self.options.adapter.as_deref())?;
+    /// [`TrainError::Config`] if the model does not fit the task.
+    pub(crate) fn task(&self, sources: &Sources) -> Result<TaskName, TrainError> {
+        let by_model = sources.task()?;
         let task = self.options.task.unwrap_or(by_model);
         if (task == TaskName::CausalLm) != (by_model == TaskName::CausalLm) {
             return Err(TrainError::config(
@@ -300,26 +292,6 @@ impl TrainPlan {
             numbers.to_toml()?
         ))
     }
-}
-
-/// Returns the task of a model, with or without an adapter.
-pub(crate) fn default_task(model: &Path, adapter: Option<&Path>) -> Result<TaskName, TrainError> {
-    let config = match ModelConfig::from_dir(model)? {
-        ModelConfig::Encoder(config) => config,
-        _ => return Ok(TaskName::CausalLm),
-    };
-    let (kind, labels) = match adapter {
-        Some(adapter) => {
-            let found = adapter_labels(adapter)?;
-            (found.kind, found.labels)
-        }
-        None => (HeadKind::from_config(&config), Some(config.labels)),
-    };
-    Ok(match (kind, labels) {
-        (Some(HeadKind::Token), _) => TaskName::TokenClassification,
-        (_, Some(Labels::Score)) => TaskName::Regression,
-        _ => TaskName::Classification,
-    })
 }
 
 #[cfg(test)]

@@ -1,19 +1,17 @@
-//! Numbers that must lie in a range.
+//! Ranges of numeric options.
 
 use crate::TrainError;
 
-/// The value, or an error that names the option and what was expected.
+/// Returns the value if it is `ok`, else an error that names the option and the expected range.
 pub(crate) fn within(name: &str, value: f64, ok: bool, expected: &str) -> Result<f64, TrainError> {
-    match ok {
-        true => Ok(value),
-        false => Err(TrainError::config(
-            name,
-            format!("is {value}, expected {expected}"),
-        )),
+    if ok {
+        return Ok(value);
     }
+    let message = format!("is {value}, expected {expected}");
+    Err(TrainError::config(name, message))
 }
 
-/// A count.
+/// Returns a count, which must not be 0.
 pub(crate) fn at_least_one(name: &str, value: usize) -> Result<usize, TrainError> {
     match value {
         0 => Err(TrainError::config(name, "is 0, expected at least 1")),

@@ -1,18 +1,20 @@
 //! Training, from files to files.
 
+use super::adapters::AdapterSelection;
 use super::causal::CausalJob;
 use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
-use super::open::{Loaded, check_base, model_directory};
 use super::plan::{TrainPlan, packed_prefix};
 use super::prefix::export_merged;
+use super::session::{Session, check_base};
+use super::sources::Sources;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
 use crate::data::{BatchPlan, Sample};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen};
-use crate::task::GeneratedText;
+use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{
     BatchLoader, CheckpointDir, Hooks, Outcome, Run, Schedule, TrainerConfig, fit,
 };
@@ -20,7 +22,7 @@ use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::{merge, trainable_summary};
-use lora_models::{ExportOptions, ModelConfig, PrefixModel, dispatch};
+use lora_models::{ExportOptions, PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,19 +65,29 @@ pub fn train(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
+    let adapter = plan.options.adapter.as_deref();
+    let selection = adapter.map_or(AdapterSelection::None, AdapterSelection::One);
+    let sources = Sources::open(&plan.model, &selection)?;
+    let task = plan.task(&sources)?;
+    plan.options.check(task)?;
     let plan = TrainPlan {
-        model: model_directory(&plan.model)?,
+        model: sources.model.path().into(),
         ..plan
     };
-    let task = plan.task()?;
-    plan.options.check(task)?;
-    dispatch!(&ModelConfig::from_dir(&plan.model)?,
-        causal M(_) => train_job::<CausalJob<M>>(plan, interrupter, screen),
-        encoder M(_) => train_job::<LabelledJob>(plan, interrupter, screen),
+    dispatch!(sources.model.config(),
+        causal M(config) => {
+            train_job::<CausalJob<M>>(&sources, config, task, plan, interrupter, screen)
+        },
+        encoder M(config) => {
+            train_job::<LabelledJob>(&sources, config, task, plan, interrupter, screen)
+        },
     )
 }
 
 fn train_job<J: Job + 'static>(
+    sources: &Sources,
+    config: &<J::Model as Pretrained>::Config,
+    task: TaskName,
     plan: TrainPlan,
     interrupter: Interrupter,
     screen: &mut Screen,
@@ -93,14 +105,21 @@ fn train_job<J: Job + 'static>(
     screen.line(&format!("device    {}", device::describe(&device)));
     let device = device.autodiff();
 
-    let mut job = J::new(&plan, screen)?;
+    let mut job = J::new(&plan, sources, task, screen)?;
     let options = job.load_options();
-    let Loaded {
+    let Session {
         model,
         adapter,
         base,
         summary,
-    } = starting_weights::<J::Model>(&plan, &options, checkpoint.as_ref(), &device)?;
+    } = starting_weights::<J::Model>(
+        &plan,
+        sources,
+        config,
+        &options,
+        checkpoint.as_ref(),
+        &device,
+    )?;
     screen.line(&format!("model     {summary}"));
     check_finite(&model)?;
     let from = match &checkpoint {
@@ -143,7 +162,7 @@ fn train_job<J: Job + 'static>(
         Some(_) => BTreeMap::new(),
         None => measure(&job, &task.valid(), &base, screen, "before", None)?.0,
     };
-    let saver = Saver::new(base.clone(), options, adapter);
+    let saver = Saver::new(base.clone(), config.clone(), options, adapter);
     let hooks = JobHooks::<J> {
         evaluator: job.evaluator(),
         saver: saver.clone(),

@@ -1,7 +1,7 @@
 //! Comparison of a written, merged model with the base and its adapter.
 
-use super::open::Base;
 use super::ranges::within;
+use super::session::Base;
 use crate::TrainError;
 use crate::data::{Lines, is_blank};
 use crate::host;

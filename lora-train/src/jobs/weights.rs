@@ -1,16 +1,19 @@
 //! Weights that a run starts from, and the writing of trained weights.
 
 use super::adapter::factor_option;
-use super::open::{Base, Loaded, from_scratch, load_base};
 use super::plan::TrainPlan;
 use super::prefix::NOT_MERGED;
+use super::session::{Base, Session, load_model};
+use super::sources::Sources;
 use crate::TrainError;
 use crate::trainer::Checkpoint;
 use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{Adapted, AttachReport, LoraConfig};
-use lora_models::{AdapterLoadOptions, ExportOptions, Pretrained, SaveAdapter};
+use lora_models::{
+    AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, Pretrained, SaveAdapter,
+};
 use std::path::Path;
 
 /// Returns the name of the directory with the trained weights: a PEFT adapter, or a model with `--full`.
@@ -21,41 +24,45 @@ pub(crate) fn weights_name(full: bool) -> &'static str {
 /// Loads the model that a run starts from: with the checkpoint's weights, the adapter's, or new ones.
 pub(crate) fn starting_weights<M: Pretrained>(
     plan: &TrainPlan,
+    sources: &Sources,
+    config: &M::Config,
     options: &M::Options,
     checkpoint: Option<&Checkpoint>,
     device: &Device,
-) -> Result<Loaded<M>, TrainError> {
+) -> Result<Session<M>, TrainError> {
     let saved = checkpoint.map(|c| c.path.join(weights_name(plan.options.full)));
+    let dir = &sources.model;
     if plan.options.full {
-        let mut loaded = match (&saved, plan.options.from_scratch) {
-            (None, true) => from_scratch(&plan.model, options, plan.seed, device)?,
-            (None, false) => load_base(&plan.model, None, options, device)?,
+        let mut session = match (&saved, plan.options.from_scratch) {
+            (None, true) => Session::random(dir, config, options, plan.seed, device)?,
+            (None, false) => Session::open(dir, config, None, options, device)?,
             (Some(saved), _) => {
+                let saved = ModelDir::open(saved)?;
+                let config = M::Config::from_dir(saved.path())?;
                 // A checkpoint has the trained head.
-                let loaded: Loaded<M> =
-                    load_base(saved, None, &M::trained_options(options), device)?;
-                // Tokenizer and origin stay those of the base model.
-                let mut base = loaded.base;
-                base.dir = plan.model.clone();
-                Loaded { base, ..loaded }
+                let options = M::trained_options(options);
+                let mut session = Session::<M>::open(&saved, &config, None, &options, device)?;
+                // Tokenizer and directory stay those of the base model.
+                session.base.dir = plan.model.clone();
+                session
             }
         };
-        loaded.model = loaded.model.set_require_grad(true);
-        return Ok(loaded);
+        session.model = session.model.set_require_grad(true);
+        return Ok(session);
     }
-    let mut loaded: Loaded<M> = load_base(&plan.model, None, options, device)?;
-    let adapted = match (saved, &plan.options.adapter, &plan.lora) {
-        (Some(saved), _, _) => loaded.model.load_adapter(saved)?,
+    let mut session = Session::<M>::open(dir, config, None, options, device)?;
+    let model = session.model;
+    let adapted = match (saved, sources.one(), &plan.lora) {
+        (Some(saved), _, _) => model.load_adapter(saved)?,
         (None, Some(adapter), _) => {
-            start_from(plan, loaded.model, adapter)?.try_map(|model| add_prefix(plan, model))?
+            start_from(plan, model, adapter)?.try_map(|model| add_prefix(plan, model))?
         }
-        (None, None, None) => {
-            lora_core::freeze(loaded.model).try_map(|model| add_prefix(plan, model))?
-        }
+        (None, None, None) => lora_core::freeze(model).try_map(|model| add_prefix(plan, model))?,
         (None, None, Some(lora)) => {
-            let lora = with_targets(plan, lora, &loaded.model);
-            let adapted = loaded.model.attach(&lora)?;
-            adapted.try_map(|model| add_prefix(plan, model))?
+            let lora = with_targets(plan, lora, &model);
+            model
+                .attach(&lora)?
+                .try_map(|model| add_prefix(plan, model))?
         }
     };
     let (model, report) = adapted.into_parts();
@@ -63,10 +70,10 @@ pub(crate) fn starting_weights<M: Pretrained>(
         return Err(TrainError::config("merge", NOT_MERGED));
     }
     // A prefix takes some of the positions.
-    loaded.base.info = model.info();
-    loaded.model = model;
-    loaded.adapter = Some(report);
-    Ok(loaded)
+    session.base.info = model.info();
+    session.model = model;
+    session.adapter = Some(report);
+    Ok(session)
 }
 
 /// Adds the prefix of the options to a model; a prefix that came with the adapter is trained further.
@@ -101,10 +108,10 @@ fn with_targets<M: Pretrained>(plan: &TrainPlan, lora: &LoraConfig, model: &M) -
 fn start_from<M: Pretrained>(
     plan: &TrainPlan,
     model: M,
-    dir: &Path,
+    adapter: &AdapterDir,
 ) -> Result<Adapted<M>, TrainError> {
     let options = &plan.options;
-    let adapter = AdapterDir::open(dir)?;
+    let dir = adapter.path();
     if adapter.is_prefix() {
         if let Some(name) = factor_option(options) {
             let message = format!(
@@ -113,7 +120,7 @@ fn start_from<M: Pretrained>(
             );
             return Err(TrainError::config(name, message));
         }
-        return Ok(model.load_opened_adapter(&adapter, &AdapterLoadOptions::default())?);
+        return Ok(model.load_opened_adapter(adapter, &AdapterLoadOptions::default())?);
     }
     if options.prefix_only {
         let message = format!(
@@ -125,7 +132,7 @@ fn start_from<M: Pretrained>(
     let load = AdapterLoadOptions::default()
         .with_dropout(options.dropout)
         .with_factors_only(options.fresh_head);
-    let adapted = model.load_opened_adapter(&adapter, &load)?;
+    let adapted = model.load_opened_adapter(adapter, &load)?;
 
     let mut config = adapter.config()?.clone();
     config.dropout = options.dropout.unwrap_or(config.dropout);
@@ -162,6 +169,7 @@ fn start_from<M: Pretrained>(
 /// Writer of trained weights.
 pub(crate) struct Saver<M: Pretrained> {
     base: Base,
+    config: M::Config,
     options: M::Options,
     report: Option<AttachReport>,
 }
@@ -170,6 +178,7 @@ impl<M: Pretrained> Clone for Saver<M> {
     fn clone(&self) -> Self {
         Self {
             base: self.base.clone(),
+            config: self.config.clone(),
             options: self.options.clone(),
             report: self.report.clone(),
         }
@@ -177,9 +186,15 @@ impl<M: Pretrained> Clone for Saver<M> {
 }
 
 impl<M: Pretrained> Saver<M> {
-    pub fn new(base: Base, options: M::Options, report: Option<AttachReport>) -> Self {
+    pub fn new(
+        base: Base,
+        config: M::Config,
+        options: M::Options,
+        report: Option<AttachReport>,
+    ) -> Self {
         Self {
             base,
+            config,
             options,
             report,
         }
@@ -207,19 +222,29 @@ impl<M: Pretrained> Saver<M> {
     /// Loads the weights that [`save_into`](Self::save_into) wrote, on the base model.
     pub fn reload(&self, dir: &Path, device: &Device) -> Result<M, TrainError> {
         let dir = dir.join(weights_name(self.report.is_none()));
-        let loaded: Loaded<M> = match self.report {
-            Some(_) => load_base(&self.base.dir, Some(&dir), &self.options, device)?,
-            None => load_base(&dir, None, &M::trained_options(&self.options), device)?,
-        };
-        Ok(loaded.model)
+        if self.report.is_some() {
+            return self.with_adapter(&dir, &self.options, device);
+        }
+        let config = M::Config::from_dir(&dir)?;
+        let options = M::trained_options(&self.options);
+        Ok(load_model::<M>(&dir, &config, None, &options, device)?.0)
     }
 
     /// Loads the model without quantization, with a saved adapter, to merge them: merged quantized weights would keep their
     /// rounding.
     pub fn unquantized(&self, adapter: &Path, device: &Device) -> Result<M, TrainError> {
-        let options = M::unquantized_options(&self.options);
-        let loaded: Loaded<M> = load_base(&self.base.dir, Some(adapter), &options, device)?;
-        Ok(loaded.model)
+        self.with_adapter(adapter, &M::unquantized_options(&self.options), device)
+    }
+
+    fn with_adapter(
+        &self,
+        adapter: &Path,
+        options: &M::Options,
+        device: &Device,
+    ) -> Result<M, TrainError> {
+        let adapter = AdapterDir::open(adapter)?;
+        let (dir, config) = (&self.base.dir, &self.config);
+        Ok(load_model::<M>(dir, config, Some(&adapter), options, device)?.0)
     }
 
     /// Writes the weights of a checkpoint in `dir`.

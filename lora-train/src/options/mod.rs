@@ -77,7 +77,7 @@ pub struct TrainOptions {
     #[arg(long, value_name = "P", help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
-    /// Modules to adapt: names such as `query,value`, slices such as `c_attn[q,v]`, `all-linear`, or `regex:` and a pattern of the full path [default: PEFT's for the model: c_attn; query,value; in_proj; query_proj,value_proj].
+    /// Modules to adapt: names such as `query,value`, slices such as `c_attn[q,v]`, `all-linear`, or `regex:` and a pattern of the full path [default: PEFT's for the model: `c_attn`; `query,value`; `in_proj`; `query_proj,value_proj`].
     #[arg(long, value_name = "A,B", value_parser = split_targets, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<TargetNames>,

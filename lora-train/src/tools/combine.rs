@@ -5,8 +5,8 @@ use crate::jobs::prefix::refuse_beside;
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine as combined};
+use lora_core::file::StoredAdapter;
 use lora_core::files::Overwrite;
-use lora_core::stored::StoredAdapter;
 use std::path::PathBuf;
 
 /// Options of `lora combine`.
@@ -67,9 +67,10 @@ impl CombineArgs {
                 )
             })
         };
-        let majority = match self.by_frequency {
-            true => MajoritySign::Frequency,
-            false => MajoritySign::Total,
+        let majority = if self.by_frequency {
+            MajoritySign::Frequency
+        } else {
+            MajoritySign::Total
         };
         let mix = match kind {
             "" | "cat" | "linear" => Mix::Linear,
@@ -137,9 +138,10 @@ impl CombineArgs {
 /// On bad options or files, adapters that cannot be combined, or an output that is there already.
 pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     let options = args.options()?;
-    let weights = match args.weights.is_empty() {
-        true => vec![1.0; args.adapters.len()],
-        false => args.weights.clone(),
+    let weights = if args.weights.is_empty() {
+        vec![1.0; args.adapters.len()]
+    } else {
+        args.weights.clone()
     };
     if weights.len() != args.adapters.len() {
         let message = format!(
@@ -161,10 +163,7 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
         let text = format!("warning: of the adapters, one is, beside the others, {difference}");
         Screen::detect().line(&text);
     }
-    let overwrite = match args.overwrite {
-        true => Overwrite::Replace,
-        false => Overwrite::Refuse,
-    };
+    let overwrite = Overwrite::from(args.overwrite);
     result.adapter.save(&args.output, overwrite)?;
     let mut text = format!(
         "combined {} adapters by {}: {} modules, {} parameters, to {}",

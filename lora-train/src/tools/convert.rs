@@ -3,9 +3,9 @@
 use crate::TrainError;
 use crate::jobs::prefix::refuse_beside;
 use clap::{Args, ValueEnum};
+use lora_core::file::PeftOptions;
+use lora_core::file::StoredAdapter;
 use lora_core::files::Overwrite;
-use lora_core::peft::PeftOptions;
-use lora_core::stored::StoredAdapter;
 use lora_core::{FusedLayout, Slices};
 use lora_models::formats::loralib::{self, LoralibOptions};
 use lora_models::formats::{AdapterFormat, Rename, mlx};
@@ -50,19 +50,19 @@ pub struct ConvertOptions {
     /// Alpha that a loralib adapter was trained with: its file does not say.
     #[arg(long, value_name = "X")]
     pub alpha: Option<f64>,
-    /// The parts of q, k and v that loralib's MergedLinear layers have enabled, such as `q,v`.
+    /// The parts of q, k and v that loralib's `MergedLinear` layers have enabled, such as `q,v`.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub slices: Vec<String>,
     /// Another beginning of names, such as `model.=transformer.` for mlx-lm's GPT-2: left as there, right as in the model. Of a PEFT file it is the part behind `base_model.model.`, or all of it where that is missing.
     #[arg(long, value_name = "FROM=TO", value_parser = parse_rename)]
     pub rename: Vec<(String, String)>,
-    /// PEFT's task, such as CAUSAL_LM or SEQ_CLS.
+    /// PEFT's task, such as `CAUSAL_LM` or `SEQ_CLS`.
     #[arg(long, value_name = "TYPE")]
     pub task_type: Option<String>,
     /// Name or path of the base model, for PEFT.
     #[arg(long, value_name = "NAME")]
     pub base_model: Option<String>,
-    /// The adapted layers are Conv1D in Python: GPT-2's.
+    /// The adapted layers are `Conv1D` in Python: GPT-2's.
     #[arg(long)]
     pub fan_in_fan_out: bool,
     /// Replace the output if it is there.
@@ -91,10 +91,7 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
         let message = format!("{from}={to} fits no name of the adapter");
         return Err(TrainError::config("rename", message));
     }
-    let overwrite = match options.overwrite {
-        true => Overwrite::Replace,
-        false => Overwrite::Refuse,
-    };
+    let overwrite = Overwrite::from(options.overwrite);
     let (output, rename): (_, &Rename) = (&options.output, &options.rename);
     match options.to {
         FormatName::Peft => adapter.save(output, overwrite)?,
@@ -102,7 +99,7 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
         FormatName::Mlx => mlx::write(&adapter, output, rename, overwrite)?,
     }
     Ok(format!(
-        "converted {} modules, {} parameters and {} that trained whole to {}",
+        "converted {} modules, {} parameters and {} of `modules_to_save` to {}",
         adapter.modules.len(),
         adapter.parameters(),
         adapter.saved_parameters(),

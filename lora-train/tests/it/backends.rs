@@ -420,8 +420,11 @@ fn a_weight_above_the_devices_limit_is_refused_before_it_is_put_there() {
          \"vocab_size\": {vocabulary}}}"
     );
     std::fs::write(dir.path().join("config.json"), config).unwrap();
-    let result = lora_train::jobs::load_base::<lora_models::gpt2::Gpt2LmHead>(
-        dir.path(),
+    let model = lora_models::ModelDir::open(dir.path()).unwrap();
+    let config = lora_models::gpt2::Gpt2Config::from_dir(dir.path()).unwrap();
+    let result = lora_train::jobs::Session::<lora_models::gpt2::Gpt2LmHead>::open(
+        &model,
+        &config,
         None,
         &Default::default(),
         &device,

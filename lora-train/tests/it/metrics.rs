@@ -1,4 +1,4 @@
-//! BLEU and ROUGE-L against the numbers of sacrebleu and rouge_score, which
+//! BLEU and ROUGE-L against the numbers of sacrebleu and `rouge_score`, which
 //! `fixtures/generate.py` wrote to `fixtures/metrics.json`.
 
 use std::path::Path;

@@ -16,8 +16,8 @@ pub(super) fn resolve(
     let is_head = |entry: &String| HEADS.contains(&entry.as_str());
     let found = |entry: &String| parameters.iter().any(|p| is_inside(&p.name, entry));
     let has_head = entries.iter().any(|entry| is_head(entry) && found(entry));
-    let is_unmatched = |entry: &&String| !found(entry) && !(has_head && is_head(entry));
-    if let Some(entry) = entries.iter().find(is_unmatched) {
+    let is_matched = |entry: &String| found(entry) || (has_head && is_head(entry));
+    if let Some(entry) = entries.iter().find(|entry| !is_matched(entry)) {
         return Err(LoraError::NoMatch {
             what: "module to save",
             entry: entry.clone(),

@@ -5,7 +5,7 @@ use crate::data::{
     EncodingOptions, Example, Record, SourceOptions, concatenate_records, encode_records,
     read_records,
 };
-use crate::jobs::open::Base;
+use crate::jobs::session::Base;
 use crate::options::ReadingOptions;
 use std::path::Path;
 

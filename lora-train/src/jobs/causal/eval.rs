@@ -7,11 +7,13 @@ use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
-use crate::jobs::adapters::{AdapterAssignment, AdapterSelection};
+use crate::jobs::assignment::AdapterAssignment;
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
-use crate::jobs::open::{load_base, quantize_config};
+use crate::jobs::session::Session;
+use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, generate_texts, score_texts};
+use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_models::{CausalLm, LoadOptions};
 use serde_json::json;
@@ -20,37 +22,45 @@ use std::collections::HashMap;
 /// Evaluates a language model.
 pub(crate) fn eval<M: CausalLm>(
     options: &EvalOptions,
+    sources: &Sources,
+    config: &M::Config,
     screen: &Screen,
 ) -> Result<EvalSummary, TrainError> {
     let device = device::open(options.device)?;
     device.seed(options.seed);
-    let wanted = options.adapters.selection()?;
-    let quantize = quantize_config(options.quantize, &wanted.dirs(), &[])?;
+    let quantize = sources.quantize(options.quantize, &[])?;
     let load = LoadOptions::default().with_quantize(quantize);
-    let loaded = load_base::<M>(&options.model, wanted.one(), &load, &device)?;
-    screen.line(&format!("model     {}", loaded.summary));
+    let Session {
+        model,
+        adapter,
+        base,
+        summary,
+    } = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
+    screen.line(&format!("model     {summary}"));
+    let path = sources.one().map(AdapterDir::path);
     options
         .adapters
-        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
-    let base = loaded.base;
+        .check_base(path, adapter.as_ref(), screen)?;
     let length = base.max_length(options.max_length, LEAST)?;
     let column = options.adapters.column();
     let data = read_examples(&options.data, &options.reading, column, &base, length)?;
     screen.line(&format!("data      {}", data.report));
-    let (task, uses) = match &wanted {
-        AdapterSelection::Named(adapters) => {
-            check_named(options)?;
-            options.adapters.check_named(&options.data, &data.records)?;
-            let set = options.adapters.put(loaded.model, adapters, screen)?;
-            let uses = AdapterAssignment::new(set, &data.examples, None)?;
-            (CausalLmTask::new(uses.model().clone(), 0.0), Some(uses))
-        }
-        _ => (CausalLmTask::new(loaded.model, 0.0), None),
+    let (task, adapters) = if sources.is_named() {
+        check_named(options)?;
+        options.adapters.check_named(&options.data, &data.records)?;
+        let set = options.adapters.put(model, sources, screen)?;
+        let adapters = AdapterAssignment::new(set, &data.examples, None)?;
+        (
+            CausalLmTask::new(adapters.model().clone(), 0.0),
+            Some(adapters),
+        )
+    } else {
+        (CausalLmTask::new(model, 0.0), None)
     };
 
     let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
     let mut bar = screen.bar("loss", evaluator.examples().len());
-    let (mut metrics, scores) = evaluator.run(&task, uses.as_ref(), |done| bar.set(done))?;
+    let (mut metrics, scores) = evaluator.run(&task, adapters.as_ref(), |done| bar.set(done))?;
     bar.finish();
 
     let mut texts = Vec::new();

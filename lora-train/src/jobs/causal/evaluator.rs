@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, Example, collate};
-use crate::jobs::adapters::{AdapterAssignment, within};
+use crate::jobs::assignment::{AdapterAssignment, within};
 use crate::jobs::evaluation::ExampleScore;
 use crate::jobs::job::{Evaluate, Metrics};
 use crate::metric::RunningLoss;
@@ -35,11 +35,11 @@ impl Evaluator {
     }
 
     /// Computes metrics by name, and the score of each example in the order of the file. `progress` receives the number of
-    /// finished examples. `uses` assigns an adapter to each example.
+    /// finished examples. `adapters` assigns an adapter to each example.
     pub fn run<M: CausalLm>(
         &self,
         task: &CausalLmTask<M>,
-        uses: Option<&AdapterAssignment<M>>,
+        adapters: Option<&AdapterAssignment<M>>,
         mut progress: impl FnMut(usize),
     ) -> Result<(BTreeMap<String, f64>, Vec<ExampleScore>), TrainError> {
         let mut running = RunningLoss::default();
@@ -48,7 +48,7 @@ impl Evaluator {
         for indices in &self.batches {
             let examples: Vec<&Example> = indices.iter().map(|&i| &self.examples[i]).collect();
             let batch = collate(&examples, self.pad_id);
-            let scores = within(uses, indices, || task.score(&batch))??;
+            let scores = within(adapters, indices, || task.score(&batch))??;
             for (&example, &nll) in scores.example.iter().zip(&scores.nll) {
                 let sum = &mut sums[indices[example]];
                 sum.0 += f64::from(nll);

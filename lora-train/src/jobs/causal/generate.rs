@@ -4,14 +4,17 @@ use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Lines, Origin, is_blank};
 use crate::device::{self, DeviceName};
-use crate::jobs::adapters::{AdapterOptions, AdapterSelection, check};
-use crate::jobs::open::{load_base, model_directory, quantize_config};
+use crate::jobs::adapters::AdapterOptions;
+use crate::jobs::assignment::check;
+use crate::jobs::session::Session;
+use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::Quantization;
+use lora_core::file::AdapterDir;
 use lora_core::named::NamedAdapters;
 use lora_models::generate::{BeamSearch, GenerationConfig, Generator, Sampling, Strategy};
-use lora_models::{CausalLm, LoadOptions, ModelAdapters, ModelConfig, dispatch};
+use lora_models::{CausalLm, LoadOptions, ModelAdapters, dispatch};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -125,48 +128,48 @@ pub fn generate(
     options: &GenerateOptions,
     screen: &Screen,
 ) -> Result<Vec<Continuation>, TrainError> {
-    let wanted = options
+    let selection = options
         .adapters
         .selection_with(options.use_adapter.as_deref())?;
     let prompts = prompts(options)?;
-    let dir = model_directory(&options.model)?;
-    dispatch!(&ModelConfig::from_dir(&dir)?,
-        causal M(_) => generate_with::<M>(options, &dir, &wanted, &prompts, screen),
-        encoder M(_) => Err(super::no_language_model(&dir)),
+    let sources = Sources::open(&options.model, &selection)?;
+    dispatch!(sources.model.config(),
+        causal M(config) => generate_with::<M>(options, &sources, config, &prompts, screen),
+        encoder M(_) => Err(super::no_language_model(&sources)),
     )
 }
 
 /// Generates with a model of a known type.
 fn generate_with<M: CausalLm>(
     options: &GenerateOptions,
-    dir: &Path,
-    wanted: &AdapterSelection<'_>,
+    sources: &Sources,
+    config: &M::Config,
     prompts: &[Prompt],
     screen: &Screen,
 ) -> Result<Vec<Continuation>, TrainError> {
     let device = device::open(options.device)?;
-    let quantize = quantize_config(options.quantize, &wanted.dirs(), &[])?;
+    let quantize = sources.quantize(options.quantize, &[])?;
     let load = LoadOptions::default().with_quantize(quantize);
-    let loaded = load_base::<M>(dir, wanted.one(), &load, &device)?;
+    let Session {
+        model,
+        adapter,
+        base,
+        ..
+    } = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
+    let path = sources.one().map(AdapterDir::path);
     options
         .adapters
-        .check_base(wanted.one(), loaded.adapter.as_ref(), screen)?;
-    let base = loaded.base;
-    let model = match wanted {
-        AdapterSelection::Named(adapters) => {
-            let set = options.adapters.put(loaded.model, adapters, screen)?;
-            let mut all = prompts.iter();
-            all.try_for_each(|prompt| check(&set, prompt.adapter.as_deref(), &prompt.origin))?;
-            Model::Named(set)
-        }
-        _ => match prompts.iter().find(|prompt| prompt.adapter.is_some()) {
-            None => Model::One(loaded.model),
-            Some(Prompt { origin, .. }) => {
-                let message =
-                    "names an adapter, and none was given by name, as `--adapter NAME=DIR`";
-                return Err(TrainError::data_line(origin.path(), origin.line(), message));
-            }
-        },
+        .check_base(path, adapter.as_ref(), screen)?;
+    let model = if sources.is_named() {
+        let set = options.adapters.put(model, sources, screen)?;
+        let mut all = prompts.iter();
+        all.try_for_each(|prompt| check(&set, prompt.adapter.as_deref(), &prompt.origin))?;
+        Model::Named(set)
+    } else if let Some(Prompt { origin, .. }) = prompts.iter().find(|p| p.adapter.is_some()) {
+        let message = "names an adapter, and none was given by name, as `--adapter NAME=DIR`";
+        return Err(TrainError::data_line(origin.path(), origin.line(), message));
+    } else {
+        Model::One(model)
     };
     let config = generation_config(&base, options.max_new_tokens, 1);
     let config = options.sampling.apply(config);

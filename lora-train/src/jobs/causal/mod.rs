@@ -10,12 +10,13 @@ pub(crate) use eval::eval;
 pub use generate::{GenerateOptions, SamplingOptions, generate};
 
 use super::job::{BestBy, Evaluate, Job, Metrics};
-use super::open::Base;
 use super::plan::TrainPlan;
+use super::session::Base;
+use super::sources::Sources;
 use crate::TrainError;
 use crate::data::{Example, Sample, pack};
 use crate::progress::Screen;
-use crate::task::{CausalLmTask, GeneratedText};
+use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
 use data::read_examples;
 use evaluator::Evaluator;
@@ -44,14 +45,19 @@ impl<M: CausalLm> Job for CausalJob<M> {
     type Sample = Example;
     type Task = CausalLmTask<M>;
 
-    fn new(plan: &TrainPlan, _screen: &Screen) -> Result<Self, TrainError> {
+    fn new(
+        plan: &TrainPlan,
+        sources: &Sources,
+        _task: TaskName,
+        _screen: &Screen,
+    ) -> Result<Self, TrainError> {
         Ok(Self {
             label_smoothing: plan.label_smoothing,
             checkpoint_activations: plan.options.checkpoint_activations,
             packing: plan.options.packing,
             evaluator: None,
             prompts: Prompts::default(),
-            load: LoadOptions::default().with_quantize(plan.quantize()?),
+            load: LoadOptions::default().with_quantize(plan.quantize(sources)?),
             model: PhantomData,
         })
     }
@@ -127,9 +133,10 @@ impl<M: CausalLm> Job for CausalJob<M> {
 }
 
 /// Creates the error for an encoder in place of a language model.
-pub(super) fn no_language_model(dir: &Path) -> TrainError {
+pub(super) fn no_language_model(sources: &Sources) -> TrainError {
+    let dir = sources.model.path().display();
     TrainError::config(
         "model",
-        format!("{} is an encoder, not a language model", dir.display()),
+        format!("{dir} is an encoder, not a language model"),
     )
 }

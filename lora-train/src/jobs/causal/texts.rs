@@ -3,8 +3,8 @@
 use crate::TrainError;
 use crate::data::{Record, ReferenceGroup, group_references};
 use crate::jobs::job::Metrics;
-use crate::jobs::open::Base;
 use crate::jobs::plan::TrainPlan;
+use crate::jobs::session::Base;
 use crate::progress::Screen;
 use crate::task::{GeneratedText, generate_texts, score_texts};
 use lora_models::CausalLm;

@@ -7,11 +7,12 @@ use super::heads::{labels_in_use, open};
 use crate::TrainError;
 use crate::data::{ClassWeights, Example, LabelSet, Target, Unlabelled, encode_labelled};
 use crate::device;
-use crate::jobs::adapters::{AdapterAssignment, AdapterSelection};
+use crate::jobs::assignment::AdapterAssignment;
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
-use crate::jobs::open::quantize_config;
+use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
+use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_models::classifier::ClassifierOptions;
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 pub(crate) fn eval(
     task: TaskName,
     options: &EvalOptions,
+    sources: &Sources,
     screen: &Screen,
 ) -> Result<EvalSummary, TrainError> {
     if options.generate {
@@ -28,22 +30,21 @@ pub(crate) fn eval(
             format!("goes with causal-lm, and the task is {task}"),
         ));
     }
-    let selection = options.adapters.selection()?;
-    options.reading.check(task)?;
-    let labels = labels_in_use(&options.model, &selection, task)?;
+    let labels = labels_in_use(sources, task)?;
     let set = label_set(&labels)?;
     let device = device::open(options.device)?;
-    let how = ClassifierOptions {
+    let load = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
-        quantize: quantize_config(options.quantize, &selection.dirs(), &[])?,
+        quantize: sources.quantize(options.quantize, &[])?,
         ..ClassifierOptions::default()
     };
-    let loaded = open(&options.model, &selection, &how, &device)?;
+    let loaded = open(sources, &load, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
+    let path = sources.one().map(AdapterDir::path);
     options
         .adapters
-        .check_base(selection.one(), loaded.adapter.as_ref(), screen)?;
+        .check_base(path, loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let reader = Reader::new(task, &options.reading, options.adapters.column());
     let data = reader.read(&options.data, set.as_ref(), Unlabelled::Refuse)?;
@@ -62,14 +63,13 @@ pub(crate) fn eval(
         options.batch_size,
         base.pad_id(),
     )?;
-    let (model, adapters) = match &selection {
-        AdapterSelection::Named(adapters) => {
-            options.adapters.check_named(&options.data, &data.records)?;
-            let set = options.adapters.put(loaded.model, adapters, screen)?;
-            let assignment = AdapterAssignment::new(set, evaluator.examples(), None)?;
-            (assignment.model().clone(), Some(assignment))
-        }
-        _ => (loaded.model, None),
+    let (model, adapters) = if sources.is_named() {
+        options.adapters.check_named(&options.data, &data.records)?;
+        let set = options.adapters.put(loaded.model, sources, screen)?;
+        let assignment = AdapterAssignment::new(set, evaluator.examples(), None)?;
+        (assignment.model().clone(), Some(assignment))
+    } else {
+        (loaded.model, None)
     };
     let model = Classify::new(model, 0.0, weights);
     let mut bar = screen.bar("eval", evaluator.len());

@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, Example, LabelKind, LabelSet, Target, collate};
-use crate::jobs::adapters::{AdapterAssignment, within};
+use crate::jobs::assignment::{AdapterAssignment, within};
 use crate::jobs::job::{Evaluate, Metrics};
 use crate::metric::{ConfusionMatrix, TOKEN_METRICS, token_classification};
 use crate::task::{Classify, TaskName};

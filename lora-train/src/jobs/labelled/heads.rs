@@ -1,15 +1,14 @@
 //! Checks that an existing head is one for the task.
 
-use super::{head_kind, model_labels};
+use super::head_kind;
 use crate::TrainError;
 use crate::data::LabelKind;
-use crate::jobs::adapters::AdapterSelection;
-use crate::jobs::open::{Loaded, load_base, load_trained};
+use crate::jobs::session::Session;
+use crate::jobs::sources::{AdapterSource, Sources};
 use crate::task::TaskName;
 use burn::tensor::Device;
-use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
-use lora_models::encoder::{EncoderConfig, Labels};
-use std::path::Path;
+use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
+use lora_models::encoder::Labels;
 
 /// Way out for a head of another task.
 const FRESH: &str = "start a fresh one with `fresh_head`, which keeps the adapter's factors alone";
@@ -17,29 +16,28 @@ const FRESH: &str = "start a fresh one with `fresh_head`, which keeps the adapte
 /// Refuses to train an adapter further whose head is for something else than the task, or has other outputs
 /// than there are labels.
 pub(super) fn check_start(
-    adapter: &Path,
+    adapter: &AdapterSource,
     task: TaskName,
     labels: &Labels,
 ) -> Result<(), TrainError> {
-    let found = adapter_labels(adapter)?;
-    let Some(own) = found.labels else {
+    let (kind, Some(own)) = (adapter.kind(), adapter.labels()) else {
         return Ok(());
     };
     let refuse = |what: String| {
-        let adapter = adapter.display();
+        let adapter = adapter.dir.path().display();
         let message = format!("{adapter} has a head for {what}; {FRESH}");
         Err(TrainError::config("adapter", message))
     };
-    if found.kind.is_some_and(|kind| kind != head_kind(task)) {
+    if kind.is_some_and(|kind| kind != head_kind(task)) {
         return refuse(format!(
             "{}, and the task is {task}",
-            described_inputs(found.kind, &own)
+            described_inputs(kind, own)
         ));
     }
     if own.outputs() != labels.outputs() {
         return refuse(format!(
             "{}, and the run is for {}",
-            described(&own),
+            described(own),
             described(labels)
         ));
     }
@@ -47,16 +45,7 @@ pub(super) fn check_start(
 }
 
 /// Refuses to use a head for another task than its own.
-pub(super) fn check_use(
-    model: &Path,
-    adapter: Option<&Path>,
-    task: TaskName,
-    labels: &Labels,
-) -> Result<(), TrainError> {
-    let kind = match adapter {
-        Some(adapter) => adapter_labels(adapter)?.kind,
-        None => HeadKind::from_config(&EncoderConfig::from_dir(model)?),
-    };
+fn check_use(kind: Option<HeadKind>, labels: &Labels, task: TaskName) -> Result<(), TrainError> {
     let other = kind.is_some_and(|kind| kind != head_kind(task));
     let scores = match labels {
         Labels::Score => LabelKind::Score,
@@ -75,25 +64,20 @@ pub(super) fn check_use(
     Ok(())
 }
 
-/// Returns the labels of the model or adapter, after [`check_use`]. Several adapters must have the same.
-pub(super) fn labels_in_use(
-    model: &Path,
-    selection: &AdapterSelection<'_>,
-    task: TaskName,
-) -> Result<Labels, TrainError> {
-    let labels = model_labels(model, selection.first())?;
-    check_use(model, selection.first(), task, &labels)?;
-    let AdapterSelection::Named(adapters) = selection else {
-        return Ok(labels);
-    };
-    for (name, dir) in adapters {
-        let own = model_labels(model, Some(dir))?;
-        check_use(model, Some(dir), task, &own)?;
+/// Returns the labels of the model with its adapters, which must fit the task. Several adapters must have the same.
+pub(super) fn labels_in_use(sources: &Sources, task: TaskName) -> Result<Labels, TrainError> {
+    let (kind, labels) = sources.head(sources.first())?;
+    check_use(kind, &labels, task)?;
+    let mut named = sources.named();
+    let first = named.next();
+    for (name, adapter) in named {
+        let (kind, own) = sources.head(Some(adapter))?;
+        check_use(kind, &own, task)?;
         if own != labels {
             let message = format!(
                 "`{name}` has {}, and `{}` has {}: one run has one set of labels; run them one at a time",
                 described(&own),
-                adapters[0].0,
+                first.map_or("", |(first, _)| first),
                 described(&labels)
             );
             return Err(TrainError::config("adapter", message));
@@ -102,17 +86,18 @@ pub(super) fn labels_in_use(
     Ok(labels)
 }
 
-/// Opens the model, with the adapter if there is one. Several adapters are added later, by name.
+/// Opens the model, with the adapter if there is one. Named adapters are added later.
 pub(super) fn open(
-    model: &Path,
-    selection: &AdapterSelection<'_>,
-    how: &ClassifierOptions,
+    sources: &Sources,
+    load: &ClassifierOptions,
     device: &Device,
-) -> Result<Loaded<Classifier>, TrainError> {
-    match selection {
-        AdapterSelection::Named(_) => load_base(model, None, how, device),
-        _ => load_trained(model, selection.one(), how, device),
+) -> Result<Session<Classifier>, TrainError> {
+    let config = sources.encoder()?;
+    let session = Session::open(&sources.model, config, sources.one(), load, device)?;
+    if sources.is_named() {
+        return Ok(session);
     }
+    session.check_trained()
 }
 
 /// Describes the outputs and the inputs of a head.

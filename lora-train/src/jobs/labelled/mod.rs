@@ -10,8 +10,9 @@ pub(crate) use eval::eval;
 pub use predict::{PredictOptions, Predicted, predict};
 
 use super::job::{BestBy, Evaluate, Job};
-use super::open::Base;
 use super::plan::TrainPlan;
+use super::session::Base;
+use super::sources::Sources;
 use crate::TrainError;
 use crate::data::{
     ClassWeights, Example, LabelKind, LabelSet, Record, Unlabelled, encode_labelled,
@@ -23,8 +24,7 @@ use crate::task::{Classify, TaskName};
 use data::{Reader, classes, head_labels, label_set, shortest};
 use evaluator::Evaluator;
 use heads::check_start;
-use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
-use lora_models::encoder::{EncoderConfig, Labels};
+use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use std::sync::Arc;
 
 /// Training of an encoder with a head.
@@ -32,7 +32,7 @@ pub(crate) struct LabelledJob {
     task: TaskName,
     label_smoothing: f64,
     checkpoint_activations: bool,
-    how: ClassifierOptions,
+    load: ClassifierOptions,
     labels: Option<LabelSet>,
     records: Vec<Record>,
     eval_records: Option<Vec<Record>>,
@@ -54,14 +54,18 @@ impl Job for LabelledJob {
     type Sample = Example;
     type Task = Classify;
 
-    fn new(plan: &TrainPlan, screen: &Screen) -> Result<Self, TrainError> {
-        let task = plan.task()?;
+    fn new(
+        plan: &TrainPlan,
+        sources: &Sources,
+        task: TaskName,
+        screen: &Screen,
+    ) -> Result<Self, TrainError> {
         let reader = Reader::new(task, &plan.options.reading, None);
-        let known = known_labels(plan, task, screen)?;
+        let known = known_labels(plan, sources, task, screen)?;
         let mut data = reader.read(&plan.data, known.as_ref(), Unlabelled::Refuse)?;
         if data.labels.is_some()
             && known.is_none()
-            && let Some(own) = labels_of_model(plan, task)?
+            && let Some(own) = labels_of_model(plan, sources, task)?
         {
             // A model that is fine-tuned further keeps the order of its classes, if it has those of the data.
             data.relabel(own);
@@ -82,7 +86,7 @@ impl Job for LabelledJob {
             screen.line(&format!("labels    {}", labels.names().join(", ")));
         }
         let head = head_labels(labels.as_ref());
-        if let (Some(adapter), false) = (&plan.options.adapter, plan.options.fresh_head) {
+        if let (Some(adapter), false) = (sources.first(), plan.options.fresh_head) {
             check_start(adapter, task, &head)?;
         }
         let weights = class_weights(plan, labels.as_ref(), &records)?;
@@ -91,12 +95,12 @@ impl Job for LabelledJob {
             task,
             label_smoothing: plan.label_smoothing,
             checkpoint_activations: plan.options.checkpoint_activations,
-            how: ClassifierOptions {
+            load: ClassifierOptions {
                 head: head_kind(task),
                 labels: Some(head),
                 fresh_head: plan.options.fresh_head,
                 seed: plan.seed,
-                quantize: plan.quantize()?,
+                quantize: plan.quantize(sources)?,
             },
             labels,
             records,
@@ -108,7 +112,7 @@ impl Job for LabelledJob {
     }
 
     fn load_options(&self) -> ClassifierOptions {
-        self.how.clone()
+        self.load.clone()
     }
 
     fn encode(
@@ -163,6 +167,7 @@ impl Job for LabelledJob {
 /// trained further.
 fn known_labels(
     plan: &TrainPlan,
+    sources: &Sources,
     task: TaskName,
     screen: &Screen,
 ) -> Result<Option<LabelSet>, TrainError> {
@@ -173,15 +178,15 @@ fn known_labels(
     if let Some(names) = &options.labels {
         return Ok(Some(LabelSet::new(names.clone())?));
     }
-    match &options.adapter {
+    match sources.first() {
         Some(adapter) if !options.fresh_head => {
-            let labels = adapter_labels(adapter)?.labels;
-            let set = labels.as_ref().map(label_set).transpose()?.flatten();
+            let labels = adapter.labels();
+            let set = labels.map(label_set).transpose()?.flatten();
             if let Some(set) = &set {
                 // Before the data is read, which may have others.
                 screen.line(&format!(
                     "adapter   {} has a head for {}; `fresh_head` starts another",
-                    adapter.display(),
+                    adapter.dir.path().display(),
                     set.names().join(", ")
                 ));
             }
@@ -192,12 +197,16 @@ fn known_labels(
 }
 
 /// Returns the named classes of the model's own head, which files without fixed classes may follow.
-fn labels_of_model(plan: &TrainPlan, task: TaskName) -> Result<Option<LabelSet>, TrainError> {
+fn labels_of_model(
+    plan: &TrainPlan,
+    sources: &Sources,
+    task: TaskName,
+) -> Result<Option<LabelSet>, TrainError> {
     if plan.options.fresh_head || matches!(task, TaskName::Glue(_)) {
         return Ok(None);
     }
-    let config = EncoderConfig::from_dir(super::open::model_directory(&plan.model)?)?;
-    Ok(label_set(&config.labels)?.filter(|own| !own.is_generic()))
+    let (_, labels) = sources.head(None)?;
+    Ok(label_set(&labels)?.filter(|own| !own.is_generic()))
 }
 
 /// Returns the weights of the classes in the loss.
@@ -264,17 +273,4 @@ fn best_by(
         metric: name.clone(),
         higher_is_better: !["loss", "mse", "mae"].contains(&name.as_str()),
     })
-}
-
-/// Returns the labels of a model, with or without an adapter, to evaluate or to predict.
-pub(in crate::jobs) fn model_labels(
-    model: &std::path::Path,
-    adapter: Option<&std::path::Path>,
-) -> Result<Labels, TrainError> {
-    if let Some(adapter) = adapter
-        && let Some(labels) = adapter_labels(adapter)?.labels
-    {
-        return Ok(labels);
-    }
-    Ok(EncoderConfig::from_dir(model)?.labels)
 }

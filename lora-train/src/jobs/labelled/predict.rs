@@ -10,14 +10,15 @@ use crate::data::{
     encode_labelled, is_blank, write_glue_submission,
 };
 use crate::device::{self, DeviceName};
-use crate::jobs::adapters::{AdapterAssignment, AdapterOptions, AdapterSelection};
-use crate::jobs::open::{model_directory, quantize_config};
-use crate::jobs::plan::default_task;
+use crate::jobs::adapters::AdapterOptions;
+use crate::jobs::assignment::AdapterAssignment;
+use crate::jobs::sources::Sources;
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
 use clap::Args;
 use lora_core::Quantization;
+use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_models::classifier::ClassifierOptions;
 use serde::Serialize;
@@ -107,13 +108,13 @@ pub fn predict(
     options: &PredictOptions,
     screen: &Screen,
 ) -> Result<(Vec<Predicted>, Option<PathBuf>), TrainError> {
-    let model = model_directory(&options.model)?;
     let selection = options
         .adapters
         .selection_with(options.use_adapter.as_deref())?;
+    let sources = &Sources::open(&options.model, &selection)?;
     let task = match options.task {
         Some(task) => task,
-        None => default_task(&model, selection.first())?,
+        None => sources.task()?,
     };
     if task == TaskName::CausalLm {
         return Err(TrainError::config(
@@ -122,20 +123,21 @@ pub fn predict(
         ));
     }
     options.reading.check(task)?;
-    let labels = labels_in_use(&model, &selection, task)?;
+    let labels = labels_in_use(sources, task)?;
     let set = label_set(&labels)?;
     let records = records(options, task, set.as_ref())?;
     let device = device::open(options.device)?;
-    let how = ClassifierOptions {
+    let load = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
-        quantize: quantize_config(options.quantize, &selection.dirs(), &[])?,
+        quantize: sources.quantize(options.quantize, &[])?,
         ..ClassifierOptions::default()
     };
-    let loaded = open(&model, &selection, &how, &device)?;
+    let loaded = open(sources, &load, &device)?;
+    let path = sources.one().map(AdapterDir::path);
     options
         .adapters
-        .check_base(selection.one(), loaded.adapter.as_ref(), screen)?;
+        .check_base(path, loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
@@ -147,17 +149,16 @@ pub fn predict(
         options.batch_size,
         base.pad_id(),
     )?;
-    let (model, adapters) = match &selection {
-        AdapterSelection::Named(adapters) => {
-            let default = options.use_adapter.as_deref();
-            if let (Some(path), None) = (&options.data, default) {
-                options.adapters.check_named(path, &records)?;
-            }
-            let set = options.adapters.put(loaded.model, adapters, screen)?;
-            let assignment = AdapterAssignment::new(set, evaluator.examples(), default)?;
-            (assignment.model().clone(), Some(assignment))
+    let (model, adapters) = if sources.is_named() {
+        let default = options.use_adapter.as_deref();
+        if let (Some(path), None) = (&options.data, default) {
+            options.adapters.check_named(path, &records)?;
         }
-        _ => (loaded.model, None),
+        let set = options.adapters.put(loaded.model, sources, screen)?;
+        let assignment = AdapterAssignment::new(set, evaluator.examples(), default)?;
+        (assignment.model().clone(), Some(assignment))
+    } else {
+        (loaded.model, None)
     };
     let task_model = Classify::new(model, 0.0, weights);
     let mut bar = screen.bar("predict", evaluator.len());

@@ -17,7 +17,7 @@ pub use report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, Tensor
 
 use super::convert::{FormatName, Unsaid, parse_rename, read_adapter};
 use crate::TrainError;
-use crate::jobs::open::model_directory;
+use crate::jobs::sources::model_directory;
 use clap::Args;
 use lora_core::file::PeftOptions;
 use lora_core::file::StoredAdapter;
@@ -35,7 +35,7 @@ pub struct DiffOptions {
     /// Alpha that a loralib adapter was trained with: its file does not say.
     #[arg(long, value_name = "X")]
     pub alpha: Option<f64>,
-    /// The parts of q, k and v that loralib's MergedLinear layers have enabled, such as `q,v`.
+    /// The parts of q, k and v that loralib's `MergedLinear` layers have enabled, such as `q,v`.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub slices: Vec<String>,
     /// Another beginning of names in loralib's and mlx-lm's files, such as `model.=transformer.`.

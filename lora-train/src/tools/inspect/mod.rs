@@ -26,7 +26,7 @@ pub use report::{
 };
 
 use crate::TrainError;
-use crate::jobs::open::model_directory;
+use crate::jobs::sources::model_directory;
 use clap::Args;
 use lora_core::file::{CONFIG_FILE, WEIGHTS_FILE};
 use lora_models::checkpoint::Checkpoint;

@@ -1,12 +1,12 @@
-//! Models with tokenizer, with or without an adapter.
+//! Sessions: a model with tokenizer and adapter.
 
 use crate::TrainError;
-use crate::progress::{Bar, Screen};
+use crate::progress::Screen;
 use burn::tensor::Device;
-use lora_core::{AttachReport, Quantization, QuantizeConfig, peft};
-use lora_models::hub::{self, HubOptions};
+use lora_core::AttachReport;
+use lora_core::file::AdapterDir;
 use lora_models::tokenizer::Tokenizer;
-use lora_models::{FamilyConfig, ModelInfo, Pretrained};
+use lora_models::{AdapterLoadOptions, ModelDir, ModelInfo, Pretrained};
 use std::path::{Path, PathBuf};
 
 /// Base of a run: tokenizer, directory and sizes, which stay while weights change.
@@ -20,8 +20,8 @@ pub struct Base {
     pub info: ModelInfo,
 }
 
-/// Model read from files.
-pub struct Loaded<M> {
+/// Model read from files, with tokenizer and adapter.
+pub struct Session<M> {
     /// Model, with the adapter if there is one.
     pub model: M,
     /// Report of the adapter.
@@ -32,9 +32,73 @@ pub struct Loaded<M> {
     pub summary: String,
 }
 
+impl<M: Pretrained> Session<M> {
+    /// Loads a model, with an adapter if there is one. `config` is the configuration of `dir`, as the model's type has it.
+    ///
+    /// # Errors
+    /// If a file is missing, malformed or not supported, or a weight is larger than the device can bind at once.
+    pub fn open(
+        dir: &ModelDir,
+        config: &M::Config,
+        adapter: Option<&AdapterDir>,
+        options: &M::Options,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let (model, adapter, summary) =
+            load_model::<M>(dir.path(), config, adapter, options, device)?;
+        Ok(Self {
+            base: Base::new(model.info(), dir)?,
+            model,
+            adapter,
+            summary,
+        })
+    }
+
+    /// Creates a model with random weights, for a directory with a configuration and a tokenizer only.
+    ///
+    /// # Errors
+    /// If the tokenizer is missing or not supported.
+    pub(crate) fn random(
+        dir: &ModelDir,
+        config: &M::Config,
+        options: &M::Options,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        check_limits::<M>(config, options, device)?;
+        let model = M::init_random(config, options, seed, device)?;
+        Ok(Self {
+            summary: format!("random weights, {} parameters", model.num_params()),
+            adapter: None,
+            base: Base::new(model.info(), dir)?,
+            model,
+        })
+    }
+
+    /// Refuses a model with untrained modules that no adapter brings.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] that names the modules.
+    pub(crate) fn check_trained(self) -> Result<Self, TrainError> {
+        match (&self.adapter, self.model.random_modules()) {
+            (Some(_), _) | (None, []) => Ok(self),
+            (None, modules) => Err(TrainError::config(
+                "adapter",
+                format!(
+                    "is missing: the checkpoint in {} has no {}, so the model alone would say something at \
+                     random; give an adapter that was trained with it, or a merged model",
+                    self.base.dir.display(),
+                    modules.join(" and no ")
+                ),
+            )),
+        }
+    }
+}
+
 impl Base {
-    fn new(info: ModelInfo, dir: &Path) -> Result<Self, TrainError> {
-        let tokenizer = Tokenizer::from_dir(dir)?;
+    fn new(info: ModelInfo, dir: &ModelDir) -> Result<Self, TrainError> {
+        let tokenizer = dir.tokenizer()?;
+        let dir = dir.path();
         match tokenizer.largest_id() {
             Some(largest) if largest as usize >= info.vocab_size => Err(TrainError::config(
                 "model",
@@ -93,78 +157,26 @@ impl Base {
     }
 }
 
-/// Returns the directory of a model given by its directory or its name on the Hub.
+/// Loads a model, with an adapter if there is one, and describes it.
 ///
 /// # Errors
-/// If the model is neither, or cannot be downloaded.
-pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
-    if model.is_dir() {
-        return Ok(model.into());
-    }
-    let name = model.to_string_lossy();
-    let screen = Screen::detect();
-    let mut file: Option<(String, Bar)> = None;
-    let mut show = |name: &str, done: u64, total: u64| {
-        if file.as_ref().is_none_or(|(other, _)| other != name) {
-            if let Some((_, bar)) = file.take() {
-                bar.finish();
-            }
-            file = Some((name.into(), screen.bar(name, total as usize)));
-        }
-        if let Some((_, bar)) = &mut file {
-            bar.set(done as usize);
-        }
-    };
-    Ok(hub::resolve(&name, &HubOptions::from_env(), &mut show)?)
-}
-
-/// Returns the quantization of frozen weights: the fully trained modules of the adapters stay in floats.
-///
-/// # Errors
-/// If an adapter's configuration cannot be read.
-pub fn quantize_config(
-    quantization: Option<Quantization>,
-    adapters: &[&Path],
-    modules_to_save: &[String],
-) -> Result<Option<QuantizeConfig>, TrainError> {
-    let Some(quantization) = quantization else {
-        return Ok(None);
-    };
-    let mut skip = modules_to_save.to_vec();
-    for adapter in adapters {
-        skip.extend(peft::read_config(adapter)?.modules_to_save);
-    }
-    Ok(Some(QuantizeConfig::new(quantization).with_skip(skip)))
-}
-
-/// Loads a model, with an adapter if there is one.
-///
-/// # Errors
-/// If a file is missing, malformed or not supported, or a weight is larger than the device can
-/// bind at once.
-pub fn load_base<M: Pretrained>(
+/// If a file is missing, malformed or not supported, or a weight is larger than the device can bind at once.
+pub(crate) fn load_model<M: Pretrained>(
     dir: &Path,
-    adapter: Option<&Path>,
+    config: &M::Config,
+    adapter: Option<&AdapterDir>,
     options: &M::Options,
     device: &Device,
-) -> Result<Loaded<M>, TrainError> {
-    let dir = &model_directory(dir)?;
-    let config = M::Config::from_dir(dir)?;
-    check_limits::<M>(&config, options, device)?;
-    let (mut model, report) = M::load_weights(config, dir, options, device)?;
+) -> Result<(M, Option<AttachReport>, String), TrainError> {
+    check_limits::<M>(config, options, device)?;
+    let (model, report) = M::load_weights(config.clone(), dir, options, device)?;
     let summary = model.load_summary(&report);
-    let mut attached = None;
-    if let Some(adapter) = adapter {
-        let (with_adapter, report) = model.load_adapter(adapter)?.into_parts();
-        model = with_adapter;
-        attached = Some(report);
-    }
-    Ok(Loaded {
-        adapter: attached,
-        base: Base::new(model.info(), dir)?,
-        summary,
-        model,
-    })
+    let Some(adapter) = adapter else {
+        return Ok((model, None, summary));
+    };
+    let adapted = model.load_opened_adapter(adapter, &AdapterLoadOptions::default())?;
+    let (model, report) = adapted.into_parts();
+    Ok((model, Some(report), summary))
 }
 
 /// Warns that an adapter was trained on another base, or refuses it with `strict`.
@@ -188,52 +200,6 @@ pub(crate) fn check_base(
         screen.line(&format!("warning: {dir}: {difference}"));
     }
     Ok(())
-}
-
-/// Loads a model for inference: every module must be trained.
-///
-/// # Errors
-/// As [`load_base`]; [`TrainError::Config`] if the checkpoint lacks its head and no adapter brings one.
-pub fn load_trained<M: Pretrained>(
-    dir: &Path,
-    adapter: Option<&Path>,
-    options: &M::Options,
-    device: &Device,
-) -> Result<Loaded<M>, TrainError> {
-    let loaded = load_base::<M>(dir, adapter, options, device)?;
-    match (adapter, loaded.model.random_modules()) {
-        (Some(_), _) | (None, []) => Ok(loaded),
-        (None, modules) => Err(TrainError::config(
-            "adapter",
-            format!(
-                "is missing: the checkpoint in {} has no {}, so the model alone would say something at \
-                 random; give an adapter that was trained with it, or a merged model",
-                dir.display(),
-                modules.join(" and no ")
-            ),
-        )),
-    }
-}
-
-/// Creates a model with random weights, for a directory with a configuration and a tokenizer only.
-///
-/// # Errors
-/// If either is missing or not supported.
-pub(crate) fn from_scratch<M: Pretrained>(
-    dir: &Path,
-    options: &M::Options,
-    seed: u64,
-    device: &Device,
-) -> Result<Loaded<M>, TrainError> {
-    let config = M::Config::from_dir(dir)?;
-    check_limits::<M>(&config, options, device)?;
-    let model = M::init_random(&config, options, seed, device)?;
-    Ok(Loaded {
-        summary: format!("random weights, {} parameters", model.num_params()),
-        adapter: None,
-        base: Base::new(model.info(), dir)?,
-        model,
-    })
 }
 
 /// Refuses a model with a weight that the device cannot bind in one buffer, before any weight is moved there.

@@ -1,0 +1,50 @@
+//! Model directories.
+
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::pretrained::read_object;
+use crate::tokenizer::Tokenizer;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Model directory. Its `config.json` is read once, when it is opened.
+#[derive(Clone, Debug)]
+pub struct ModelDir {
+    path: PathBuf,
+    object: Map<String, Value>,
+    config: ModelConfig,
+}
+
+impl ModelDir {
+    /// Opens a directory; no other file than `config.json` is needed.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_dir`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let (file, object) = read_object(path)?;
+        Ok(Self {
+            path: path.into(),
+            config: ModelConfig::from_json(&file, object.clone())?,
+            object,
+        })
+    }
+
+    /// Returns the path of the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Loads the tokenizer.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_dir`].
+    pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
+        Tokenizer::with_config(&self.path, &self.object)
+    }
+}

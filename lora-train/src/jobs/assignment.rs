@@ -1,0 +1,97 @@
+//! Named adapters on a model, one for each example.
+
+use super::adapters::AdapterOptions;
+use super::sources::Sources;
+use crate::TrainError;
+use crate::data::{Example, Origin};
+use crate::progress::Screen;
+use lora_core::LoraError;
+use lora_core::named::NamedAdapters;
+use lora_models::{ModelAdapters, Pretrained};
+
+impl AdapterOptions {
+    /// Adds the named adapters to a model.
+    pub(crate) fn put<M: Pretrained>(
+        &self,
+        model: M,
+        sources: &Sources,
+        screen: &Screen,
+    ) -> Result<NamedAdapters<M>, TrainError> {
+        let mut set = model.named_adapters()?;
+        for (name, adapter) in sources.named() {
+            let report = set.load_opened(name, &adapter.dir)?;
+            let path = adapter.dir.path();
+            self.check_base(Some(path), Some(&report), screen)?;
+            screen.line(&format!(
+                "adapter   {name}: {}, {} modules, {} parameters",
+                path.display(),
+                report.modules.len(),
+                report.parameters() + report.saved_parameters()
+            ));
+        }
+        Ok(set)
+    }
+}
+
+/// Named adapters, assigned to a set of examples.
+pub(crate) struct AdapterAssignment<M: Pretrained> {
+    set: NamedAdapters<M>,
+    /// Adapter of each example; `None` for the model alone.
+    names: Vec<Option<String>>,
+}
+
+impl<M: Pretrained> AdapterAssignment<M> {
+    /// Assigns to each example the adapter that its record names, else `default`.
+    pub fn new(
+        set: NamedAdapters<M>,
+        examples: &[Example],
+        default: Option<&str>,
+    ) -> Result<Self, TrainError> {
+        let mut names = Vec::with_capacity(examples.len());
+        for example in examples {
+            let name = example.adapter().or(default);
+            check(&set, name, example.origin())?;
+            names.push(name.map(String::from));
+        }
+        Ok(Self { set, names })
+    }
+
+    /// Returns the model with the adapters.
+    pub fn model(&self) -> &M {
+        self.set.model()
+    }
+}
+
+/// Runs `work` on a batch of examples, each with its adapter if adapters are assigned.
+pub(crate) fn within<M: Pretrained, T>(
+    assignment: Option<&AdapterAssignment<M>>,
+    examples: &[usize],
+    work: impl FnOnce() -> T,
+) -> Result<T, TrainError> {
+    let Some(AdapterAssignment { set, names }) = assignment else {
+        return Ok(work());
+    };
+    let names: Vec<Option<&str>> = examples.iter().map(|&at| names[at].as_deref()).collect();
+    Ok(set.assign(&names)?.run(work))
+}
+
+/// Refuses an unknown name, and a missing name if the model alone has random weights.
+pub(crate) fn check<M: Pretrained>(
+    set: &NamedAdapters<M>,
+    name: Option<&str>,
+    origin: &Origin,
+) -> Result<(), TrainError> {
+    let refuse = |message: String| TrainError::data_line(origin.path(), origin.line(), message);
+    match name {
+        Some(name) => match set.report(name) {
+            Ok(_) => Ok(()),
+            Err(error @ LoraError::UnknownAdapter { .. }) => Err(refuse(error.to_string())),
+            Err(error) => Err(error.into()),
+        },
+        None if set.base().random_modules().is_empty() => Ok(()),
+        None => Err(refuse(format!(
+            "names no adapter, and the model has no {} of its own: alone it would say something at random",
+            set.base().random_modules().join(" and no ")
+        ))),
+    }
+}

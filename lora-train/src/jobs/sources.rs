@@ -1,0 +1,194 @@
+//! Model directory and adapters of a command, each opened once.
+
+use super::adapters::AdapterSelection;
+use crate::TrainError;
+use crate::progress::{Bar, Screen};
+use crate::task::TaskName;
+use lora_core::file::AdapterDir;
+use lora_core::{Quantization, QuantizeConfig};
+use lora_models::classifier::{AdapterLabels, HeadKind};
+use lora_models::encoder::{EncoderConfig, Labels};
+use lora_models::hub::{self, HubOptions};
+use lora_models::{ModelConfig, ModelDir};
+use std::path::{Path, PathBuf};
+
+/// Model directory and adapters of a command.
+pub(crate) struct Sources {
+    /// Model directory.
+    pub model: ModelDir,
+    adapters: Vec<AdapterSource>,
+}
+
+/// Adapter of a command.
+pub(crate) struct AdapterSource {
+    /// Name, by which records choose it; `None` for the only adapter.
+    pub name: Option<String>,
+    /// Directory.
+    pub dir: AdapterDir,
+    /// Head that the adapter was trained with; `None` for an adapter of a language model.
+    labels: Option<AdapterLabels>,
+}
+
+impl Sources {
+    /// Opens a model, given by its directory or its name on the Hub, and the selected adapters.
+    ///
+    /// # Errors
+    /// If a configuration is missing, malformed or not supported.
+    pub fn open(model: &Path, selection: &AdapterSelection<'_>) -> Result<Self, TrainError> {
+        let mut sources = Self {
+            model: ModelDir::open(model_directory(model)?)?,
+            adapters: Vec::new(),
+        };
+        match selection {
+            AdapterSelection::None => {}
+            AdapterSelection::One(dir) => sources.add(None, dir)?,
+            AdapterSelection::Named(adapters) => {
+                for (name, dir) in adapters {
+                    sources.add(Some((*name).into()), dir)?;
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    fn add(&mut self, name: Option<String>, dir: &Path) -> Result<(), TrainError> {
+        let dir = AdapterDir::open(dir)?;
+        let labels = match self.model.config() {
+            ModelConfig::Encoder(_) => Some(AdapterLabels::from_dir(&dir)?),
+            _ => None,
+        };
+        self.adapters.push(AdapterSource { name, dir, labels });
+        Ok(())
+    }
+
+    /// Returns the adapter for all records.
+    pub fn one(&self) -> Option<&AdapterDir> {
+        match self.adapters.as_slice() {
+            [
+                AdapterSource {
+                    name: None, dir, ..
+                },
+            ] => Some(dir),
+            _ => None,
+        }
+    }
+
+    /// Returns the adapters by name; empty without names.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &AdapterSource)> {
+        self.adapters
+            .iter()
+            .filter_map(|adapter| Some((adapter.name.as_deref()?, adapter)))
+    }
+
+    /// Returns true if the adapters have names.
+    pub fn is_named(&self) -> bool {
+        self.named().next().is_some()
+    }
+
+    /// Returns the first adapter.
+    pub fn first(&self) -> Option<&AdapterSource> {
+        self.adapters.first()
+    }
+
+    /// Returns the configuration of an encoder.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for a language model.
+    pub fn encoder(&self) -> Result<&EncoderConfig, TrainError> {
+        if let ModelConfig::Encoder(config) = self.model.config() {
+            return Ok(config);
+        }
+        let dir = self.model.path().display();
+        let message = format!("{dir} is a language model, not an encoder with a head");
+        Err(TrainError::config("model", message))
+    }
+
+    /// Returns kind and outputs of the head that is used with an adapter: the adapter's own, or else the model's. The
+    /// kind is `None` if the files do not tell.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for a language model.
+    pub fn head(
+        &self,
+        adapter: Option<&AdapterSource>,
+    ) -> Result<(Option<HeadKind>, Labels), TrainError> {
+        let config = self.encoder()?;
+        let own = || config.labels.clone();
+        Ok(match adapter.and_then(|adapter| adapter.labels.clone()) {
+            Some(found) => (found.kind, found.labels.unwrap_or_else(own)),
+            None => (HeadKind::from_config(config), own()),
+        })
+    }
+
+    /// Returns the task of the model with its first adapter.
+    ///
+    /// # Errors
+    /// Does not fail for an encoder or a language model.
+    pub fn task(&self) -> Result<TaskName, TrainError> {
+        if self.model.config().labels().is_none() {
+            return Ok(TaskName::CausalLm);
+        }
+        Ok(match self.head(self.first())? {
+            (Some(HeadKind::Token), _) => TaskName::TokenClassification,
+            (_, Labels::Score) => TaskName::Regression,
+            _ => TaskName::Classification,
+        })
+    }
+
+    /// Returns the quantization of frozen weights. The fully trained modules of the adapters, and the given ones, stay in
+    /// floats.
+    ///
+    /// # Errors
+    /// If an adapter is a prefix.
+    pub fn quantize(
+        &self,
+        quantization: Option<Quantization>,
+        modules_to_save: &[String],
+    ) -> Result<Option<QuantizeConfig>, TrainError> {
+        let Some(quantization) = quantization else {
+            return Ok(None);
+        };
+        let mut skip = modules_to_save.to_vec();
+        for adapter in &self.adapters {
+            skip.extend(adapter.dir.config()?.modules_to_save.iter().cloned());
+        }
+        Ok(Some(QuantizeConfig::new(quantization).with_skip(skip)))
+    }
+}
+
+impl AdapterSource {
+    /// Returns the kind of the adapter's head; `None` if the files do not tell.
+    pub fn kind(&self) -> Option<HeadKind> {
+        self.labels.as_ref()?.kind
+    }
+
+    /// Returns the outputs of the adapter's head; `None` without a head.
+    pub fn labels(&self) -> Option<&Labels> {
+        self.labels.as_ref()?.labels.as_ref()
+    }
+}
+
+/// Returns the directory of a model given by its directory or its name on the Hub.
+///
+/// # Errors
+/// If the model is neither, or cannot be downloaded.
+pub fn model_directory(model: &Path) -> Result<PathBuf, TrainError> {
+    if model.is_dir() {
+        return Ok(model.into());
+    }
+    let name = model.to_string_lossy();
+    let screen = Screen::detect();
+    let mut file: Option<(String, Bar)> = None;
+    let mut show = |name: &str, done: u64, total: u64| {
+        if file.as_ref().is_none_or(|(other, _)| other != name) {
+            if let Some((_, bar)) = file.take() {
+                bar.finish();
+            }
+            file = Some((name.into(), screen.bar(name, total as usize)));
+        }
+        if let Some((_, bar)) = &mut file {
+            bar.set(done as usize);
+        }
+    };
+    Ok(hub::resolve(&name, &HubOptions::from_env(), &mut show)?)
+}
