@@ -20,7 +20,7 @@ use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
 use data::read_examples;
 use evaluator::Evaluator;
-use lora_models::{CausalLm, LoadOptions};
+use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +42,6 @@ pub(crate) struct CausalJob<M> {
 
 impl<M: CausalLm> Job for CausalJob<M> {
     type Model = M;
-    type Sample = Example;
     type Task = CausalLmTask<M>;
 
     fn new(
@@ -134,9 +133,11 @@ impl<M: CausalLm> Job for CausalJob<M> {
 
 /// Creates the error for an encoder in place of a language model.
 pub(super) fn no_language_model(sources: &Sources) -> TrainError {
-    let dir = sources.model.path().display();
-    TrainError::config(
-        "model",
-        format!("{dir} is an encoder, not a language model"),
-    )
+    let error = ModelError::UnsupportedConfig {
+        path: sources.model.path().join("config.json"),
+        key: "model_type".into(),
+        value: sources.model.config().model_type().into(),
+        expected: ModelConfig::decoders().join(", "),
+    };
+    error.into()
 }
