@@ -64,6 +64,14 @@ impl<'a> ConfigKeys<'a> {
         })
     }
 
+    /// Reads the value of a key; `default` if the key is absent or null.
+    ///
+    /// # Errors
+    /// [`ModelError::Json`] for a value of another type.
+    pub(crate) fn or<T: DeserializeOwned>(&self, key: &str, default: T) -> Result<T, ModelError> {
+        Ok(self.get(key)?.unwrap_or(default))
+    }
+
     /// Reads the name of an activation function.
     ///
     /// # Errors

@@ -5,10 +5,7 @@ pub use safetensors::Dtype as DType;
 /// True if [`Checkpoint::read_f32`](super::Checkpoint::read_f32) can read the type. The others are only shown, in
 /// reports and messages.
 pub fn is_float(dtype: DType) -> bool {
-    matches!(
-        dtype,
-        DType::F64 | DType::F32 | DType::F16 | DType::BF16
-    )
+    matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
 }
 
 /// Returns the type of a tensor in a pickle.

@@ -121,7 +121,6 @@ impl SafetensorsExport {
         remove_stale(&self.dir, &report.files)?;
         Ok(report)
     }
-
 }
 
 /// Files and sizes of an export.

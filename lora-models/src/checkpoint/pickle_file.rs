@@ -5,10 +5,10 @@
 //! [`super::pickle_scan`] checks that the pickle holds nothing but tensors.
 
 use super::bounded::open_regular;
+use super::dtype::from_pytorch;
 use super::host_tensor::{ByteOrder, HostTensor, not_float};
 use super::pickle_scan::{MAX_PICKLE_BYTES, scan};
 use super::zip_archive::read_pickle;
-use super::dtype::from_pytorch;
 use super::{TensorFile, TensorInfo, is_float};
 use crate::error::ModelError;
 use pytorch_reader::{PytorchError, PytorchReader, Tensor};

@@ -5,8 +5,7 @@ use crate::ModelError;
 use burn::module::Param;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 use lora_core::{
-    Architecture, Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id,
-    quantized_weight,
+    Architecture, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id, quantized_weight,
 };
 
 /// Builder for the layers of a model, which reads one parameter at a time from a source.
@@ -148,9 +147,4 @@ pub(crate) fn on_host<const D: usize>(
             expected: "F32".into(),
             found,
         })
-}
-
-/// Builds a dropout with this probability.
-pub(crate) fn dropout(probability: f64) -> Dropout {
-    Dropout::new(probability)
 }
