@@ -218,6 +218,13 @@ impl ModelError {
         }
     }
 
+    /// Builds a [`Hub`](Self::Hub) error.
+    pub(crate) fn hub(message: impl Into<String>) -> Self {
+        Self::Hub {
+            message: message.into(),
+        }
+    }
+
     /// Builds a [`MissingFile`](Self::MissingFile) error at `path`.
     pub(crate) fn missing_file(path: &Path, looked_for: impl Into<Vec<String>>) -> Self {
         Self::MissingFile {
