@@ -39,10 +39,7 @@ impl HostTensor {
         }
         let size = dtype.bitsize() / 8;
         let elements = bytes.len() / size;
-        let declared = shape
-            .iter()
-            .try_fold(1usize, |n, &extent| n.checked_mul(extent));
-        if declared != Some(elements) || !bytes.len().is_multiple_of(size) {
+        if checked_product(&shape) != Some(elements) || !bytes.len().is_multiple_of(size) {
             return Err(ModelError::shape(name, &shape, &[elements]));
         }
         let mut bytes = Cow::Borrowed(bytes);
@@ -76,6 +73,12 @@ pub(super) fn not_float(name: &str, dtype: DType) -> ModelError {
         expected: "F32, F16, BF16 or F64".to_string(),
         found: dtype.to_string(),
     }
+}
+
+/// Returns the number of elements of a shape; `None` past the machine word.
+pub(super) fn checked_product(shape: &[usize]) -> Option<usize> {
+    let mut extents = shape.iter();
+    extents.try_fold(1usize, |n, &extent| n.checked_mul(extent))
 }
 
 /// Converts 64-bit floats. Values past the range of `f32` become infinite, as in `tensor.float()` of PyTorch.
