@@ -44,17 +44,14 @@ impl BertModel {
         path: &str,
     ) -> Result<Self, ModelError> {
         let embeddings = Embeddings::build(builder, config, &format!("{path}.embeddings"))?;
-        let layers = (0..config.num_hidden_layers).map(|index| {
-            let path = format!("{path}.encoder.layer.{index}");
-            Layer::build(builder, config, &path, |builder, path| {
-                BertSelfAttention::build(builder, config, path)
-            })
-        });
+        let path = format!("{path}.encoder.layer");
+        let layer = Layer::build_all(builder, config, &path, |builder, path| {
+            BertSelfAttention::build(builder, config, path)
+        })?;
+        let encoder = BertEncoder { layer };
         Ok(Self {
             embeddings,
-            encoder: BertEncoder {
-                layer: layers.collect::<Result<_, _>>()?,
-            },
+            encoder,
         })
     }
 

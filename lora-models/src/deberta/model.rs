@@ -104,19 +104,13 @@ impl DebertaEncoder {
     ) -> Result<Self, ModelError> {
         let d = config.hidden_size;
         let distances = Distances::new(options);
-        let layers = (0..config.num_hidden_layers).map(|index| {
-            Layer::build(
-                builder,
-                config,
-                &format!("{path}.layer.{index}"),
-                |builder, path| DisentangledAttention::build(builder, config, options, path),
-            )
-        });
-        let layers = layers.collect::<Result<_, _>>()?;
         let name = |name: &str| format!("{path}.{name}");
+        let layer = Layer::build_all(builder, config, &name("layer"), |builder, path| {
+            DisentangledAttention::build(builder, config, options, path)
+        })?;
         let rows = [distances.rows(), d];
         Ok(Self {
-            layer: layers,
+            layer,
             rel_embeddings: options
                 .relative
                 .then(|| builder.embedding(&name("rel_embeddings"), rows))

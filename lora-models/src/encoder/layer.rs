@@ -82,8 +82,20 @@ pub struct Intermediate {
 }
 
 impl<A: SelfAttention> Layer<A> {
+    /// Builds all layers of an encoder; `path` is that of their list.
+    pub(crate) fn build_all(
+        builder: &mut LayerBuilder<'_>,
+        config: &EncoderConfig,
+        path: &str,
+        attention: impl Fn(&mut LayerBuilder<'_>, &str) -> Result<A, ModelError>,
+    ) -> Result<Vec<Self>, ModelError> {
+        let layers = 0..config.num_hidden_layers;
+        let build = |index| Self::build(builder, config, &format!("{path}.{index}"), &attention);
+        layers.map(build).collect()
+    }
+
     /// Builds the layer at `path`; `attention` builds the attention at its own path.
-    pub(crate) fn build(
+    fn build(
         builder: &mut LayerBuilder<'_>,
         config: &EncoderConfig,
         path: &str,

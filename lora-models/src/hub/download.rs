@@ -24,9 +24,9 @@ const BUFFER: usize = 1 << 16;
 pub(super) struct Remote<'a> {
     name: &'a str,
     url: String,
-    size: u64,
+    pub(super) size: u64,
     /// ETag, which is the name of the file's content in the cache.
-    etag: String,
+    pub(super) etag: String,
     /// SHA-256 of the file, if the server sends it: for files in large file storage.
     sha256: Option<String>,
 }
@@ -65,14 +65,6 @@ impl<'a> Remote<'a> {
             etag: etag.to_string(),
             sha256: linked.filter(is_sha256).map(str::to_lowercase),
         })
-    }
-
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-
-    pub(super) fn etag(&self) -> &str {
-        &self.etag
     }
 
     /// Downloads the file into the folder `blobs`, under its ETag, unless it exists. An incomplete file is called
@@ -126,9 +118,8 @@ impl<'a> Remote<'a> {
         let (mut farthest, mut attempts) = (done, 0);
         while done < self.size {
             let broken = match self.attempt(client, file, part, &mut done, progress) {
-                Ok(()) => continue,
                 Err(Failure::Unreachable(broken)) => broken,
-                Err(refused) => return Err(refused),
+                result => return result,
             };
             // Compared with the maximum, because a server without ranges starts over each time.
             if done > farthest {
@@ -167,16 +158,14 @@ impl<'a> Remote<'a> {
                 let range = header(headers, "content-range").unwrap_or_default();
                 if !is_range(range, *done, self.size) {
                     *done = restart(file, part)?;
-                    return Err(Failure::Unreachable(format!(
-                        "the server sent another range than requested, {range:?}"
-                    )));
+                    let broken = format!("the server sent another range than requested, {range:?}");
+                    return Err(Failure::unreachable(broken));
                 }
             }
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 *done = restart(file, part)?;
-                return Err(Failure::Unreachable(
-                    "the server does not have the requested range".to_string(),
-                ));
+                let broken = "the server does not have the requested range";
+                return Err(Failure::unreachable(broken));
             }
             // The whole file, from a server without ranges.
             _ => *done = restart(file, part)?,
@@ -193,7 +182,7 @@ impl<'a> Remote<'a> {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Failure::Unreachable(error.to_string())),
+                Err(error) => return Err(Failure::unreachable(error)),
             };
             if read as u64 > self.size - *done {
                 restart(file, part)?;
@@ -206,9 +195,7 @@ impl<'a> Remote<'a> {
             progress(self.name, *done, self.size);
         }
         if *done < self.size {
-            return Err(Failure::Unreachable(
-                "the connection ended too early".to_string(),
-            ));
+            return Err(Failure::unreachable("the connection ended too early"));
         }
         Ok(())
     }

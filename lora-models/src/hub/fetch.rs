@@ -49,19 +49,21 @@ pub(super) fn fetch(
     progress: &mut Progress<'_>,
 ) -> Result<PathBuf, ModelError> {
     let client = Client::new(repo, options)?;
-    let unreachable = |why: String| {
-        repo.error(format!(
-            "not complete in the cache {}, and {} cannot be reached: {why}; try again, or set \
-             HF_ENDPOINT, HTTPS_PROXY or SSL_CERT_FILE if your network needs them",
+    let explain = |failure: Failure| {
+        match failure {
+        Failure::Refused(error) => error,
+        Failure::Unreachable(why) => repo.error(format!(
+            "not complete in the cache {}, and {} cannot be reached: {why}; try again, or set HF_ENDPOINT, HTTPS_PROXY \
+             or SSL_CERT_FILE if your network needs them",
             cache.dir().display(),
             client.endpoint()
-        ))
+        )),
+    }
     };
     let listing = match (list(&client), cached) {
         (Ok(listing), _) => listing,
         (Err(Failure::Unreachable(_)), Some(cached)) => return Ok(cached),
-        (Err(Failure::Unreachable(why)), None) => return Err(unreachable(why)),
-        (Err(Failure::Refused(error)), _) => return Err(error),
+        (Err(failure), _) => return Err(explain(failure)),
     };
     let download = Download {
         client: &client,
@@ -70,11 +72,8 @@ pub(super) fn fetch(
         snapshot: cache.snapshot(&listing.sha),
     };
     let files = listing.siblings.iter().map(|file| &*file.rfilename);
-    match download.run(&files.collect(), progress) {
-        Ok(()) => Ok(download.snapshot),
-        Err(Failure::Unreachable(why)) => Err(unreachable(why)),
-        Err(Failure::Refused(error)) => Err(error),
-    }
+    let done = download.run(&files.collect(), progress);
+    done.map(|()| download.snapshot).map_err(explain)
 }
 
 /// Requests the commit of the revision and its files.
@@ -82,16 +81,13 @@ fn list(client: &Client<'_>) -> Result<Listing, Failure> {
     let (id, revision) = (client.repo().id(), encoded(client.repo().revision()));
     let url = client.url(&format!("api/models/{id}/revision/{revision}"));
     let response = client.send(Method::Get, &url, None)?;
-    let body = response
-        .into_body()
-        .into_with_config()
-        .limit(MAX_LISTING_BYTES)
-        .read_to_vec();
+    let body = response.into_body().into_with_config();
+    let body = body.limit(MAX_LISTING_BYTES).read_to_vec();
     let body = body.map_err(|error| match error {
         ureq::Error::BodyExceedsLimit(limit) => client.refuse(format!(
             "the list of its files is longer than {limit} bytes"
         )),
-        error => Failure::Unreachable(error.to_string()),
+        error => Failure::unreachable(error),
     })?;
     let odd = |message: String| {
         let message = format!("{} is not a model server: {message}", client.endpoint());
@@ -157,26 +153,24 @@ impl Download<'_> {
             return Ok(path);
         }
         let remote = Remote::request(self.client, self.commit, name)?;
-        if remote.size() > limit {
-            let size = remote.size();
+        if remote.size > limit {
+            let size = remote.size;
             let message = format!("{name} has {size} bytes; the limit for such a file is {limit}");
             return Err(self.client.refuse(message));
         }
         let blobs = self.cache.dir().join("blobs");
         for dir in [&blobs, &self.snapshot] {
-            fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
+            create_dir(dir)?;
         }
         remote.download(self.client, &blobs, progress)?;
-        link(&blobs, remote.etag(), &path).map_err(ModelError::io(&path))?;
+        link(&blobs, &remote.etag, &path).map_err(ModelError::io(&path))?;
         Ok(path)
     }
 
     /// Locks the model against other downloads until the file is dropped.
     fn lock(&self) -> Result<File, ModelError> {
         let path = self.cache.lock();
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
-        }
+        create_dir(path.parent().unwrap_or(&path))?;
         let file = File::create(&path).map_err(ModelError::io(&path))?;
         match file.lock() {
             // On a file system without locks, two processes could spoil a download; its length or SHA-256 would show that.
@@ -191,24 +185,26 @@ impl Download<'_> {
             return Ok(());
         }
         let path = self.cache.reference(self.client.repo());
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
-        }
-        write_file(&path, Overwrite::Replace, |out| {
-            out.write_all(self.commit.as_bytes())
-        })
-        .map_err(|error| Failure::Refused(error.into()))
+        create_dir(path.parent().unwrap_or(&path))?;
+        let commit = self.commit.as_bytes();
+        let written = write_file(&path, Overwrite::Replace, |out| out.write_all(commit));
+        written.map_err(|error| Failure::Refused(error.into()))
     }
+}
+
+/// Creates a directory and those around it.
+fn create_dir(dir: &Path) -> Result<(), ModelError> {
+    fs::create_dir_all(dir).map_err(ModelError::io(dir))
 }
 
 /// Links `path`, in a folder of `snapshots`, to the file of this ETag in `blobs`.
 #[cfg(unix)]
 fn link(_blobs: &Path, etag: &str, path: &Path) -> std::io::Result<()> {
-    match fs::remove_file(path) {
-        // A broken link.
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+    // There may be a broken link.
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(error);
     }
     std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), path)
 }

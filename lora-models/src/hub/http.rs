@@ -31,6 +31,12 @@ pub(super) enum Failure {
     Refused(ModelError),
 }
 
+impl Failure {
+    pub(super) fn unreachable(why: impl ToString) -> Self {
+        Self::Unreachable(why.to_string())
+    }
+}
+
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         Self::Refused(error)
@@ -201,7 +207,7 @@ impl<'a> Client<'a> {
             | Error::InvalidProxyUrl => {
                 self.refuse(format!("{} cannot be requested: {error}", self.endpoint()))
             }
-            error => Failure::Unreachable(error.to_string()),
+            error => Failure::unreachable(error),
         }
     }
 
@@ -230,7 +236,7 @@ impl<'a> Client<'a> {
                 "{endpoint} denies access: the token may not read the model, or the model is disabled"
             ),
             (408 | 429 | 500..=599, _) => {
-                return Failure::Unreachable(format!("it answered {status}"));
+                return Failure::unreachable(format!("it answered {status}"));
             }
             _ => format!("{endpoint} answered {status}"),
         };

@@ -29,7 +29,14 @@ pub(super) struct SpecialTokens {
     pub(super) class: Option<String>,
     /// Model type of `config.json`.
     pub(super) model_type: Option<String>,
-    files: Files,
+    /// Special tokens as the files have them.
+    entries: SpecialTokenMap,
+    /// `added_tokens_decoder` of `tokenizer_config.json`, which replaces all other lists of added tokens.
+    listed: Option<AddedById>,
+    /// `added_tokens.json`.
+    legacy: BTreeMap<u32, String>,
+    /// True if `tokenizer_config.json` has a list of special tokens without a role.
+    config_has_extra: bool,
 }
 
 /// Settings of `tokenizer_config.json` for splitting texts. The family decides on those that are `None`.
@@ -55,18 +62,6 @@ pub(super) struct Settings {
 pub(super) enum Side {
     Left,
     Right,
-}
-
-/// Contents of the files from which the tokens of a family are gathered.
-#[derive(Debug, Default)]
-struct Files {
-    named: SpecialTokenMap,
-    /// `added_tokens_decoder` of `tokenizer_config.json`, which replaces all other lists of added tokens.
-    listed: Option<AddedById>,
-    /// `added_tokens.json`.
-    legacy: BTreeMap<u32, String>,
-    /// True if `tokenizer_config.json` has a list of special tokens without a role.
-    config_has_extra: bool,
 }
 
 impl SpecialTokens {
@@ -124,18 +119,16 @@ impl SpecialTokens {
             }),
             class: text(&config.tokenizer_class).or_else(|| text(&model.tokenizer_class)),
             model_type: text(&model.model_type),
-            files: Files {
-                named,
-                listed,
-                legacy,
-                config_has_extra,
-            },
+            entries: named,
+            listed,
+            legacy,
+            config_has_extra,
         })
     }
 
     /// Returns the texts of the special tokens by role, with the defaults of a family.
     pub(super) fn texts_for(&self, family: Family) -> RoleTexts {
-        self.files.named.with_defaults(family).texts()
+        self.entries.with_defaults(family).texts()
     }
 
     /// Returns the special tokens of a family by role, and all tokens to add to its vocabulary, in this order.
@@ -150,13 +143,12 @@ impl SpecialTokens {
         from_file: AddedById,
         pieces: Vec<AddedToken>,
     ) -> (RoleTexts, Vec<AddedToken>) {
-        let files = &self.files;
-        let named = files.named.with_defaults(family);
-        let listed = match &files.listed {
+        let named = self.entries.with_defaults(family);
+        let listed = match &self.listed {
             Some(listed) => listed.clone(),
             None => {
-                let special: HashSet<&str> = files.named.tokens().map(Token::content).collect();
-                let legacy = files.legacy.iter().map(|(&id, content)| {
+                let special: HashSet<&str> = self.entries.tokens().map(Token::content).collect();
+                let legacy = self.legacy.iter().map(|(&id, content)| {
                     let special = special.contains(content.as_str());
                     (id, AddedToken::from(content.clone(), special))
                 });
@@ -170,8 +162,8 @@ impl SpecialTokens {
             token.special |= texts.0.iter().flatten().any(|text| *text == token.content);
         }
         // SentencePiece's own tokens are skipped if the configuration has a list, even an empty one.
-        let extra: Vec<AddedToken> = if pieces.is_empty() || files.config_has_extra {
-            let extra = files.named.without_role();
+        let extra: Vec<AddedToken> = if pieces.is_empty() || self.config_has_extra {
+            let extra = self.entries.without_role();
             extra.map(|token| token.to_added(true)).collect()
         } else {
             pieces
