@@ -113,7 +113,11 @@ impl Checkpoint {
         let mut files = Vec::new();
         let mut tensors = BTreeMap::new();
         for (position, path) in layout.files.iter().enumerate() {
-            let file = open_file(path, layout.source)?;
+            let file: Box<dyn TensorFile> = if layout.source.is_pickle() {
+                Box::new(PickleFile::open(path)?)
+            } else {
+                Box::new(SafetensorsFile::open(path)?)
+            };
             for (name, info) in file.tensors() {
                 if let Some((earlier, _)) = tensors.insert(name.clone(), (position, info)) {
                     let earlier = file_name(&layout.files[earlier]);
@@ -270,12 +274,4 @@ trait TensorFile: std::fmt::Debug + Send + Sync {
     fn mapped_f32(&self, _name: &str) -> Option<bytes::Bytes> {
         None
     }
-}
-
-fn open_file(path: &Path, source: CheckpointSource) -> Result<Box<dyn TensorFile>, ModelError> {
-    Ok(if source.is_pickle() {
-        Box::new(PickleFile::open(path)?)
-    } else {
-        Box::new(SafetensorsFile::open(path)?)
-    })
 }

@@ -4,7 +4,9 @@ use super::family::{self, END_OF_TEXT, Family, Identity};
 use super::roles::{Role, RoleTexts};
 use super::sentence_piece::{self, Kind, SentencePiece};
 use super::special_tokens::SpecialTokens;
-use super::vocabulary::{Pieces, Vocabulary, read_merges, read_vocab_json, read_vocab_txt};
+use super::vocabulary::{
+    Pieces, Vocabulary, check_ids, read_merges, read_vocab_json, read_vocab_txt,
+};
 use super::whole_file::WholeFile;
 use super::{guarded, pipeline};
 use crate::error::ModelError;
@@ -124,15 +126,8 @@ fn build(
     let build = || pipeline::build(family, vocabulary, named, settings, tokens);
     let inner = guarded(path, build)?;
     // Added tokens get ids after the number of tokens, which ids with gaps may hold already.
-    let mut seen = HashSet::new();
-    let vocab = inner.get_vocab(true);
-    match vocab.iter().find(|&(_, id)| !seen.insert(*id)) {
-        Some((token, id)) => {
-            let message = format!("two tokens have the id {id}, one of them {token:?}");
-            Err(ModelError::tokenizer(path, message))
-        }
-        None => Ok(inner),
-    }
+    check_ids(path, &inner.get_vocab(true))?;
+    Ok(inner)
 }
 
 fn has_all(dir: &Path, family: Family) -> bool {

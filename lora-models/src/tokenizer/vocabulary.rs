@@ -57,12 +57,23 @@ pub(super) fn read_vocab_txt(path: &Path) -> Result<Tokens, ModelError> {
 /// [`ModelError::Tokenizer`] if two tokens have one id, and the errors of reading it.
 pub(super) fn read_vocab_json(path: &Path) -> Result<Tokens, ModelError> {
     let vocab: Tokens = read_json(path, MAX_FILE_BYTES)?;
-    let mut seen = HashSet::with_capacity(vocab.len());
-    if let Some((token, id)) = vocab.iter().find(|&(_, id)| !seen.insert(*id)) {
-        let message = format!("two tokens have the id {id}, one of them {token:?}");
-        return Err(ModelError::tokenizer(path, message));
-    }
+    check_ids(path, &vocab)?;
     Ok(vocab)
+}
+
+/// Checks that no two tokens have one id.
+///
+/// # Errors
+/// [`ModelError::Tokenizer`] with one of the tokens.
+pub(super) fn check_ids(path: &Path, vocab: &Tokens) -> Result<(), ModelError> {
+    let mut seen = HashSet::with_capacity(vocab.len());
+    match vocab.iter().find(|&(_, id)| !seen.insert(*id)) {
+        Some((token, id)) => {
+            let message = format!("two tokens have the id {id}, one of them {token:?}");
+            Err(ModelError::tokenizer(path, message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Reads the lines of `merges.txt`: two tokens with a space between them, after a first line with the version.
