@@ -60,10 +60,9 @@ fn back(rename: &Rename) -> Rename {
 /// name of the encoder.
 fn module_to_save(parameter: &str) -> &str {
     const FAMILIES: [&str; 4] = ["transformer.", "bert.", "roberta.", "deberta."];
-    let mut inside = FAMILIES
-        .iter()
-        .filter_map(|family| parameter.strip_prefix(family));
-    let name = inside.next().unwrap_or(parameter);
+    let mut families = FAMILIES.iter();
+    let inside = families.find_map(|family| parameter.strip_prefix(family));
+    let name = inside.unwrap_or(parameter);
     name.split('.').next().unwrap_or(name)
 }
 
