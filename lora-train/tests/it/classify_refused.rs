@@ -152,7 +152,7 @@ fn models_that_do_not_fit_are_refused() {
             "models/roberta",
             [
                 "embeddings.",
-                "do the configuration and the weights belong together?",
+                "use the configuration of these weights",
             ],
         ),
     ] {
