@@ -23,29 +23,24 @@ pub enum GeluKind {
     Tanh,
 }
 
-/// GELU on a backend.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait GeluOps: Backend {
-    /// Computes the GELU of each element.
-    #[fusion(default)]
-    fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
-        composed::<Self>(x, kind)
-    }
+backend_operations! {
+    /// GELU on a backend.
+    pub trait GeluOps {
+        /// Computes the GELU of each element.
+        #[fusion(default)]
+        fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
+            composed::<Self>(x, kind)
+        }
 
-    /// Computes `grad` times the derivative at `x`.
-    #[fusion(default)]
-    fn gelu_of_kind_backward(
-        x: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        kind: GeluKind,
-    ) -> FloatTensor<Self> {
-        composed_backward::<Self>(x, grad, kind)
+        /// Computes `grad` times the derivative at `x`.
+        #[fusion(default)]
+        fn gelu_of_kind_backward(
+            x: FloatTensor<Self>,
+            grad: FloatTensor<Self>,
+            kind: GeluKind,
+        ) -> FloatTensor<Self> {
+            composed_backward::<Self>(x, grad, kind)
+        }
     }
 }
 
@@ -144,45 +139,14 @@ mod flex {
     }
 }
 
-impl_composed!(GeluOps);
-
-#[derive(Debug)]
-struct GeluBackward;
-
-impl<B: Backend + GeluOps> Backward<B, 1> for GeluBackward {
-    /// The input node and the formula.
-    type State = (NodeId, GeluKind);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let [node_x] = ops.parents;
-        let (x, kind) = ops.state;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(node) = node_x {
-            let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
-            grads.register::<B>(node.id, B::gelu_of_kind_backward(x, grad, kind));
-        }
-    }
-}
-
 impl<B: Backend + GeluOps, C: CheckpointStrategy> GeluOps for Autodiff<B, C> {
     fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
-        match GeluBackward
-            .prepare::<C>([x.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let saved = prep.checkpoint(&x);
-                let y = B::gelu_of_kind(x.into_primitive(), kind);
-                prep.finish((saved, kind), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::gelu_of_kind(x.into_primitive(), kind)),
-        }
+        let mut operation = Operation::<B, C, _, 1>::new([&x], |pass, grad, (x, kind)| {
+            let x = pass.saved(x);
+            pass.register(0, || B::gelu_of_kind_backward(x, grad, kind));
+        });
+        let state = (operation.save(&x), kind);
+        operation.finish(state, B::gelu_of_kind(x.into_primitive(), kind))
     }
 }
 

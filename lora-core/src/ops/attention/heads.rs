@@ -1,9 +1,9 @@
 //! Memory layout of attention heads.
 
 use crate::ops::gemm::{Matrix, MatrixMut};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use burn::tensor::{Shape, TensorData};
 use std::ops::Range;
 
 /// View of a tensor `[batch, heads, seq, d]`, read head by head.
@@ -90,26 +90,25 @@ impl<'a> BiasRows<'a> {
 }
 
 /// Output memory `[batch, seq, heads, d]`, written by several threads, each its own heads.
-pub(super) struct Tiles<'a> {
+pub(super) struct Tiles {
+    /// Without elements; its capacity is the memory.
+    values: Vec<f32>,
     target: *mut f32,
     shape: [usize; 4],
-    memory: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
 // SAFETY: it is written only through tiles, which do not overlap.
-unsafe impl Sync for Tiles<'_> {}
+unsafe impl Sync for Tiles {}
 
-impl<'a> Tiles<'a> {
-    /// Uses the spare capacity of a vector.
-    ///
-    /// # Panics
-    /// Panics if the capacity is too small.
-    pub(super) fn new(out: &'a mut Vec<f32>, shape: [usize; 4]) -> Self {
-        let out = &mut out.spare_capacity_mut()[..shape.iter().product()];
+impl Tiles {
+    /// Allocates the memory.
+    pub(super) fn new(shape: [usize; 4]) -> Self {
+        let mut values = Vec::with_capacity(shape.iter().product());
+        let target = values.as_mut_ptr();
         Self {
-            target: out.as_mut_ptr().cast(),
+            values,
+            target,
             shape,
-            memory: PhantomData,
         }
     }
 
@@ -121,13 +120,33 @@ impl<'a> Tiles<'a> {
         &self,
         row: usize,
         head: usize,
-        range: Range<usize>,
-    ) -> MatrixMut<'a> {
+        range: &Range<usize>,
+    ) -> MatrixMut<'_> {
         let [batch, seq, heads, d] = self.shape;
         assert!(row < batch && head < heads && range.start <= range.end && range.end <= seq);
         let start = ((row * seq + range.start) * heads + head) * d;
         let start = self.target.wrapping_add(start);
         // SAFETY: the tile lies within the memory and overlaps no other tile.
         unsafe { MatrixMut::strided(start, [range.len(), d], heads * d) }
+    }
+
+    /// Returns the memory as a tensor of another shape with the same number of elements.
+    ///
+    /// # Safety
+    /// All elements have been written.
+    pub(super) unsafe fn into_tensor(mut self, shape: impl Into<Shape>) -> FloatTensor<Flex> {
+        // SAFETY: the caller has written the elements, and the memory was allocated for as many.
+        unsafe { self.values.set_len(self.shape.iter().product()) };
+        FloatTensor::<Flex>::from_data(TensorData::new(self.values, shape))
+    }
+
+    /// Returns the memory as `[batch, heads, seq, d]`, whose heads join again without a copy.
+    ///
+    /// # Safety
+    /// All elements have been written.
+    pub(super) unsafe fn into_heads(self) -> FloatTensor<Flex> {
+        let shape = self.shape;
+        // SAFETY: the caller has written the elements.
+        Flex::float_swap_dims(unsafe { self.into_tensor(shape) }, 1, 2)
     }
 }

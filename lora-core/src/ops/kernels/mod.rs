@@ -24,7 +24,7 @@ pub(super) use norm::{norm_rows, norm_rows_backward};
 #[cfg(feature = "flex")]
 pub(super) use rows::{dot, exp_in_place, largest, repeat_row, softmax_backward, sum_map};
 #[cfg(feature = "flex")]
-pub(super) use unpack::{unpack_int8, unpack_nf4};
+pub(super) use unpack::unpack;
 
 use pulp::Arch;
 use rayon::prelude::*;
