@@ -102,7 +102,8 @@ fn tanh_share<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>)
 #[cfg(feature = "flex")]
 mod flex {
     use super::{FloatTensor, GeluKind, GeluOps, composed, composed_backward};
-    use crate::ops::{contiguous::contiguous, kernels};
+    use crate::ops::contiguous::contiguous;
+    use crate::ops::kernels::{self, map, scale};
     use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::{DType, TensorData};
 
@@ -114,8 +115,8 @@ mod flex {
             let x = contiguous(x);
             let values = x.storage::<f32>();
             let y = match kind {
-                GeluKind::Exact => kernels::gelu(values),
-                GeluKind::Tanh => kernels::gelu_tanh(values),
+                GeluKind::Exact => map(values, kernels::gelu),
+                GeluKind::Tanh => map(values, kernels::gelu_tanh),
             };
             FloatTensor::<Self>::from_data(TensorData::new(y, x.shape()))
         }
@@ -131,8 +132,8 @@ mod flex {
             let (x, mut grad) = (contiguous(x), contiguous(grad));
             let (values, grads) = (x.storage::<f32>(), grad.storage_mut::<f32>());
             match kind {
-                GeluKind::Exact => kernels::gelu_backward(values, grads),
-                GeluKind::Tanh => kernels::gelu_tanh_backward(values, grads),
+                GeluKind::Exact => scale(grads, values, kernels::gelu_slope),
+                GeluKind::Tanh => scale(grads, values, kernels::gelu_tanh_slope),
             }
             grad
         }

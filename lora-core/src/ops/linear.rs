@@ -39,7 +39,7 @@ backend_operations! {
 mod flex {
     use super::{FloatTensor, LinearOps};
     use crate::ops::contiguous::{are_plain_f32, contiguous};
-    use crate::ops::gemm::{Matrix, add_product, product};
+    use crate::ops::gemm::{Matrix, add_product, append_product};
     use crate::ops::kernels;
     use burn::backend::ops::FloatTensorOps;
     use burn::backend::{Flex, TensorMetadata};
@@ -52,10 +52,8 @@ mod flex {
             }
             let (x, w) = (Matrix::from_tensor(&x), Matrix::from_tensor(&w));
             let shape = [x.shape()[0], w.shape()[1]];
-            let mut y: Vec<f32> = Vec::with_capacity(shape.iter().product());
-            product(&mut y.spare_capacity_mut()[..shape.iter().product()], x, w);
-            // SAFETY: the product has written all of it.
-            unsafe { y.set_len(shape.iter().product()) };
+            let mut y = Vec::new();
+            append_product(&mut y, x, w);
             FloatTensor::<Self>::from_data(TensorData::new(y, shape))
         }
 

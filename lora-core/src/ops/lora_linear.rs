@@ -65,7 +65,7 @@ impl LoraOps for burn::backend::Flex {
         scale: f64,
     ) -> FloatTensor<Self> {
         use super::contiguous::are_plain_f32;
-        use super::gemm::{Matrix, add_product, product};
+        use super::gemm::{Matrix, add_product, append_product};
         use burn::backend::ops::FloatTensorOps;
         use burn::tensor::TensorData;
 
@@ -81,14 +81,11 @@ impl LoraOps for burn::backend::Flex {
             [x, adapter_x].map(|x| Self::float_reshape(x, Shape::new([rows, d_in])));
         let (x, adapter_x) = (Matrix::from_tensor(&x), Matrix::from_tensor(&adapter_x));
         let [w, a, b] = [&w, &a, &b].map(Matrix::from_tensor);
-        let rank = a.shape()[1];
-        let mut low: Vec<f32> = Vec::with_capacity(rows * rank);
-        let mut y: Vec<f32> = Vec::with_capacity(rows * d_out);
-        let low = product(&mut low.spare_capacity_mut()[..rows * rank], adapter_x, a);
-        product(&mut y.spare_capacity_mut()[..rows * d_out], x, w);
-        // SAFETY: the product has written all of it.
-        unsafe { y.set_len(rows * d_out) };
-        add_product(&mut y, scale as f32, Matrix::new(low, [rows, rank]), b);
+        let (mut low, mut y) = (Vec::new(), Vec::new());
+        append_product(&mut low, adapter_x, a);
+        append_product(&mut y, x, w);
+        let low = Matrix::new(&low, [rows, a.shape()[1]]);
+        add_product(&mut y, scale as f32, low, b);
         FloatTensor::<Self>::from_data(TensorData::new(y, shape))
     }
 }

@@ -1,6 +1,6 @@
 //! Memory layout of attention heads.
 
-use crate::ops::gemm::{Matrix, MatrixMut};
+use crate::ops::gemm::{Matrix, MatrixMut, strided_values};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{Shape, TensorData};
@@ -19,14 +19,10 @@ impl<'a> Heads<'a> {
     /// # Panics
     /// Panics if the tensor has a negative stride.
     pub(super) fn new(tensor: &'a FloatTensor<Flex>) -> Self {
-        let layout = tensor.layout();
-        let strides = [0, 1, 2, 3].map(|axis| {
-            usize::try_from(layout.strides()[axis])
-                .expect("an attention head without negative strides")
-        });
+        let (values, shape, strides) = strided_values(tensor);
         Self {
-            values: &tensor.storage::<f32>()[layout.start_offset()..],
-            shape: tensor.shape().dims(),
+            values,
+            shape,
             strides,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::AttentionOptions;
 use super::heads::BiasRows;
-use crate::ops::gemm::{Matrix, MatrixMut, Threads};
+use crate::ops::gemm::{Matrix, MatrixMut};
 use crate::ops::kernels::{SeededMask, dot, exp_in_place, exp_nonpositive, largest};
 use pulp::Arch;
 use std::mem::MaybeUninit;
@@ -135,12 +135,7 @@ impl HeadAttention {
         let scores = scratch_slice(scratch, block.count * block.keys);
         let query = inputs.query.rows(block.start, block.count);
         let key = inputs.key.rows(0, block.keys);
-        MatrixMut::new(as_uninit(scores), shape).write(
-            self.scale,
-            query,
-            key.transposed(),
-            Threads::One,
-        );
+        MatrixMut::new(as_uninit(scores), shape).write(self.scale, query, key.transposed());
         scores
     }
 
@@ -167,7 +162,7 @@ impl HeadAttention {
             );
             let scores = Matrix::new(scores, [block.count, block.keys]);
             let mut output = output.rows(block.start, block.count);
-            output.write(1.0, scores, inputs.value.rows(0, block.keys), Threads::One);
+            output.write(1.0, scores, inputs.value.rows(0, block.keys));
             for offset in 0..block.count {
                 let share = 1.0 / statistics[2 * offset + 1];
                 // SAFETY: the product has written the row.
@@ -222,7 +217,6 @@ impl HeadAttention {
                 1.0,
                 block_grad,
                 value.transposed(),
-                Threads::One,
             );
             Arch::new().dispatch(
                 #[inline(always)]
@@ -249,18 +243,18 @@ impl HeadAttention {
             let key = inputs.key.rows(0, block.keys);
             let query = inputs.query.rows(block.start, block.count);
             let mut grad_query = gradients.query.rows(block.start, block.count);
-            grad_query.write(self.scale, grad_scores, key, Threads::One);
+            grad_query.write(self.scale, grad_scores, key);
             let mut grad_key = gradients.key.rows(0, block.keys);
             let mut grad_value = gradients.value.rows(0, block.keys);
             let (weights, grad_scores) = (weights.transposed(), grad_scores.transposed());
             if first {
-                grad_key.write(self.scale, grad_scores, query, Threads::One);
-                grad_value.write(1.0, weights, block_grad, Threads::One);
+                grad_key.write(self.scale, grad_scores, query);
+                grad_value.write(1.0, weights, block_grad);
             } else {
                 // SAFETY: the first block has written all keys.
                 unsafe {
-                    grad_key.add(self.scale, grad_scores, query, Threads::One);
-                    grad_value.add(1.0, weights, block_grad, Threads::One);
+                    grad_key.add(self.scale, grad_scores, query);
+                    grad_value.add(1.0, weights, block_grad);
                 }
             }
             first = false;
