@@ -6,7 +6,6 @@ use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 
 /// View of a matrix in memory, with any strides.
 #[derive(Clone, Copy)]
@@ -115,16 +114,6 @@ pub(super) struct MatrixMut<'a> {
 unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> MatrixMut<'a> {
-    /// Creates a view of possibly uninitialized memory in row-major order.
-    ///
-    /// # Panics
-    /// Panics unless the memory holds `rows · columns` values.
-    pub(super) fn new(out: &'a mut [MaybeUninit<f32>], [rows, columns]: [usize; 2]) -> Self {
-        assert_eq!(out.len(), rows * columns, "memory for {rows} × {columns}");
-        // SAFETY: the rows cover `out`, which stays borrowed.
-        unsafe { Self::strided(out.as_mut_ptr().cast(), [rows, columns], columns) }
-    }
-
     /// Creates a view with a row stride.
     ///
     /// # Safety
@@ -184,20 +173,11 @@ impl<'a> MatrixMut<'a> {
         unsafe { self.multiply(false, factor, lhs, rhs, 1) }
     }
 
-    /// Adds `factor · lhs · rhs` to the matrix, on the calling thread.
-    ///
-    /// # Safety
-    /// The whole matrix has been written.
-    pub(super) unsafe fn add(&mut self, factor: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-        // SAFETY: the matrix is initialized.
-        unsafe { self.multiply(true, factor, lhs, rhs, 1) }
-    }
-
     /// Writes or adds `factor · lhs · rhs`, on up to `threads` threads.
     ///
     /// # Safety
     /// If `add`, the whole matrix has been written.
-    unsafe fn multiply(
+    pub(super) unsafe fn multiply(
         &mut self,
         add: bool,
         factor: f32,
@@ -326,9 +306,9 @@ pub(super) fn append_product<'a>(
     let shape = [lhs.shape[0], rhs.shape[1]];
     let (start, size) = (out.len(), shape.iter().product());
     out.reserve(size);
-    let mut product = MatrixMut::new(&mut out.spare_capacity_mut()[..size], shape);
-    // SAFETY: the existing values are not read, and the product writes all of the appended ones.
+    // SAFETY: the rows cover the reserved memory, whose existing values are not read, and the product writes all of it.
     unsafe {
+        let mut product = MatrixMut::strided(out.as_mut_ptr().add(start), shape, shape[1]);
         product.multiply(false, 1.0, lhs, rhs, threads(lhs, rhs));
         out.set_len(start + size);
     }
