@@ -45,6 +45,7 @@ pub(super) struct Bias {
     tensor: FloatTensor<Flex>,
     /// Strides of batch row, head and query; 0 for broadcast axes.
     strides: [usize; 3],
+    keys: usize,
 }
 
 impl Bias {
@@ -58,30 +59,15 @@ impl Bias {
         Some(Self {
             tensor: tensor.to_contiguous(),
             strides: [0, 1, 2].map(|axis| if shape[axis] == 1 { 0 } else { full[axis] }),
+            keys,
         })
     }
 
-    /// Returns the bias of one head.
-    pub(super) fn tile(&self, row: usize, head: usize) -> BiasRows<'_> {
-        let start = row * self.strides[0] + head * self.strides[1];
-        BiasRows {
-            values: &self.tensor.storage::<f32>()[start..],
-            stride: self.strides[2],
-        }
-    }
-}
-
-/// Bias of one head: one row for each query, or one row for all.
-#[derive(Clone, Copy)]
-pub(super) struct BiasRows<'a> {
-    values: &'a [f32],
-    stride: usize,
-}
-
-impl<'a> BiasRows<'a> {
-    /// Returns the row of a query, starting at the first key.
-    pub(super) fn row(self, query: usize) -> &'a [f32] {
-        &self.values[query * self.stride..]
+    /// Returns the bias of one head, `[queries, keys]`.
+    pub(super) fn tile(&self, row: usize, head: usize, queries: usize) -> Matrix<'_> {
+        let [rows, heads, down] = self.strides;
+        let values = &self.tensor.storage::<f32>()[row * rows + head * heads..];
+        Matrix::strided(values, [queries, self.keys], [down, 1])
     }
 }
 

@@ -1,7 +1,6 @@
 //! Attention of one head of one text, in blocks of queries.
 
 use super::AttentionOptions;
-use super::heads::BiasRows;
 use crate::ops::gemm::{Matrix, MatrixMut};
 use crate::ops::kernels::{SeededMask, dot, exp_in_place, exp_nonpositive, largest};
 use pulp::Arch;
@@ -19,13 +18,13 @@ pub(super) struct HeadAttention {
     dropout: Option<SeededMask>,
 }
 
-/// Inputs of one head: `[queries, d]`, `[keys, d]`, `[keys, d_value]`.
+/// Inputs of one head: `[queries, d]`, `[keys, d]`, `[keys, d_value]`, `[queries, keys]`.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub query: Matrix<'a>,
     pub key: Matrix<'a>,
     pub value: Matrix<'a>,
-    pub bias: Option<BiasRows<'a>>,
+    pub bias: Option<Matrix<'a>>,
     /// Index of the head among the heads of all rows.
     pub index: usize,
 }
