@@ -90,17 +90,6 @@ impl LoraOps for burn::backend::Flex {
     }
 }
 
-/// Tensors saved by the forward pass for the backward pass. Of `x` only the adapter's copy is needed; without
-/// dropout the two are one tensor.
-#[derive(Clone, Debug)]
-struct Saved<W> {
-    adapter_x: NodeId,
-    w: W,
-    a: NodeId,
-    b: NodeId,
-    scale: f64,
-}
-
 impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
     fn lora_linear(
         x: FloatTensor<Self>,
@@ -112,25 +101,20 @@ impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodi
     ) -> FloatTensor<Self> {
         let inputs = [&x, &adapter_x, &a, &b];
         let mut operation = Operation::<B, C, _, 4>::new(inputs, backward);
-        let saved = Saved {
-            adapter_x: operation.save(&adapter_x),
-            w: w.primitive().clone(),
-            a: operation.save(&a),
-            b: operation.save(&b),
-            scale,
-        };
+        // Of `x` only the adapter's copy is needed; without dropout the two are one tensor.
+        let saved = [&adapter_x, &a, &b].map(|input| operation.save(input));
         let [x, adapter_x, w, a, b] = [x, adapter_x, w, a, b].map(|tensor| tensor.into_primitive());
-        operation.finish(saved, B::lora_linear(x, adapter_x, w, a, b, scale))
+        let state = (saved, w.clone(), scale);
+        operation.finish(state, B::lora_linear(x, adapter_x, w, a, b, scale))
     }
 }
 
 fn backward<B: Backend + LinearOps>(
     pass: &mut BackwardPass<'_, B, 4>,
     grad: FloatTensor<B>,
-    saved: Saved<FloatTensor<B>>,
+    (saved, w, scale): ([NodeId; 3], FloatTensor<B>, f64),
 ) {
-    let [a, b, adapter_x] = [saved.a, saved.b, saved.adapter_x].map(|input| pass.saved(input));
-    let scale = saved.scale;
+    let [adapter_x, a, b] = saved.map(|input| pass.saved(input));
     pass.register(3, || {
         let low = B::linear(adapter_x.clone(), a.clone(), None);
         B::linear_weight_backward(B::float_mul_scalar(low, scale.into()), grad.clone())
@@ -141,7 +125,7 @@ fn backward<B: Backend + LinearOps>(
         pass.register(2, || B::linear_weight_backward(adapter_x, grad_low.clone()));
         pass.register(1, || B::linear_x_backward(a, grad_low));
     }
-    pass.register(0, || input_gradient::<B>(saved.w, grad));
+    pass.register(0, || input_gradient::<B>(w, grad));
 }
 
 /// Computes `g Wᵀ`.

@@ -3,16 +3,8 @@
 use super::{AttentionOps, AttentionOptions, AttentionState, by_head, join, split};
 use crate::ops::prelude::*;
 
-/// Tensors saved by the forward pass for the backward pass.
-#[derive(Clone, Debug)]
-struct Saved<I, T> {
-    /// Nodes of queries, keys and values, or of the fused tensor.
-    inputs: I,
-    bias: T,
-    output: T,
-    statistics: T,
-    options: AttentionOptions,
-}
+/// Inputs of the forward pass; its bias, output and statistics; its options.
+type Saved<I, T> = (I, [T; 3], AttentionOptions);
 
 impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
     fn attend(
@@ -28,13 +20,7 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
             [query, key, value, bias].map(|tensor| tensor.into_primitive());
         let (output, statistics) =
             B::attend_forward(query, key, value, bias.clone(), options.clone());
-        let saved = Saved {
-            inputs,
-            bias,
-            output: output.clone(),
-            statistics,
-            options,
-        };
+        let saved = (inputs, [bias, output.clone(), statistics], options);
         operation.finish(saved, output)
     }
 
@@ -54,13 +40,7 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
         let [query, key, value] = split::<B>(fused.into_primitive(), heads);
         let (output, statistics) =
             B::attend_forward(query, key, value, bias.clone(), options.clone());
-        let saved = Saved {
-            inputs,
-            bias,
-            output: output.clone(),
-            statistics,
-            options,
-        };
+        let saved = (inputs, [bias, output.clone(), statistics], options);
         operation.finish(saved, join::<B>(output))
     }
 }
@@ -68,44 +48,26 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
 fn backward<B: Backend + AttentionOps>(
     pass: &mut BackwardPass<'_, B, 4>,
     grad: FloatTensor<B>,
-    saved: Saved<[NodeId; 3], FloatTensor<B>>,
+    (inputs, kept, options): Saved<[NodeId; 3], FloatTensor<B>>,
 ) {
-    let [query, key, value] = saved.inputs.map(|input| pass.saved(input));
-    let state = AttentionState {
-        query,
-        key,
-        value,
-        bias: saved.bias,
-        output: saved.output,
-        statistics: saved.statistics,
-    };
-    let (query, key, value, bias) = B::attend_backward(state, grad, saved.options, pass.needs(3));
-    for (index, gradient) in [Some(query), Some(key), Some(value), bias]
-        .into_iter()
-        .enumerate()
-    {
-        if let Some(gradient) = gradient {
-            pass.register(index, || gradient);
-        }
+    let inputs = inputs.map(|input| pass.saved(input));
+    let state = AttentionState::new(inputs, kept);
+    let (query, key, value, bias) = B::attend_backward(state, grad, options, pass.needs(3));
+    pass.register(0, || query);
+    pass.register(1, || key);
+    pass.register(2, || value);
+    if let Some(bias) = bias {
+        pass.register(3, || bias);
     }
 }
 
 fn fused_backward<B: Backend + AttentionOps>(
     pass: &mut BackwardPass<'_, B, 1>,
     grad: FloatTensor<B>,
-    saved: Saved<(NodeId, usize), FloatTensor<B>>,
+    ((fused, heads), kept, options): Saved<(NodeId, usize), FloatTensor<B>>,
 ) {
-    let (fused, heads) = saved.inputs;
-    let [query, key, value] = split::<B>(pass.saved(fused), heads);
-    let state = AttentionState {
-        query,
-        key,
-        value,
-        bias: saved.bias,
-        output: saved.output,
-        statistics: saved.statistics,
-    };
+    let state = AttentionState::new(split::<B>(pass.saved(fused), heads), kept);
     pass.register(0, || {
-        B::attend_fused_backward(state, by_head::<B>(grad, heads), saved.options)
+        B::attend_fused_backward(state, by_head::<B>(grad, heads), options)
     });
 }

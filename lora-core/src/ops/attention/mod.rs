@@ -66,6 +66,23 @@ pub struct AttentionState<B: Backend> {
     pub statistics: FloatTensor<B>,
 }
 
+impl<B: Backend> AttentionState<B> {
+    /// Joins the inputs and what the forward pass kept.
+    fn new(
+        [query, key, value]: [FloatTensor<B>; 3],
+        [bias, output, statistics]: [FloatTensor<B>; 3],
+    ) -> Self {
+        Self {
+            query,
+            key,
+            value,
+            bias,
+            output,
+            statistics,
+        }
+    }
+}
+
 backend_operations! {
     /// Attention on a backend.
     ///

@@ -140,15 +140,12 @@ pub(super) fn backward<B: Backend>(
     let [_, _, queries, _] = state.query.shape().dims();
     let [_, _, keys, _] = state.key.shape().dims();
     for text in options.by_segment(queries, keys) {
-        let text_state = AttentionState::<B> {
-            query: slice_seq::<B>(&state.query, &text.queries),
-            key: slice_seq::<B>(&state.key, &text.keys),
-            value: slice_seq::<B>(&state.value, &text.keys),
-            bias: state.bias.clone(),
-            output: slice_seq::<B>(&state.output, &text.queries),
-            statistics: slice_seq::<B>(&state.statistics, &text.queries),
-        };
-        let grad = slice_seq::<B>(&grad, &text.queries);
+        let [query, output, statistics, grad] =
+            [&state.query, &state.output, &state.statistics, &grad]
+                .map(|all| slice_seq::<B>(all, &text.queries));
+        let [key, value] = [&state.key, &state.value].map(|all| slice_seq::<B>(all, &text.keys));
+        let kept = [state.bias.clone(), output, statistics];
+        let text_state = AttentionState::<B>::new([query, key, value], kept);
         let (query, key, value, _) = composed::backward(text_state, grad, &text.options, false);
         for (all, gradient) in gradients.iter_mut().zip([query, key, value]) {
             all.push(gradient);
