@@ -6,8 +6,8 @@
 //! Each operation has three parts:
 //!
 //! - a trait on backends, such as [`LoraOps`], whose default is composed of operations that every
-//!   backend has;
-//! - one backward pass, written for `Autodiff<B>`, which serves all backends;
+//!   backend has; `backend_operations!` declares it;
+//! - one backward pass, written for `Autodiff<B>`, which serves all backends: a function that an `Operation` registers;
 //! - a function on [`Tensor`](burn::tensor::Tensor)s, such as [`lora_linear`].
 //!
 //! | trait | on tensors | operation |
