@@ -1,12 +1,13 @@
 //! Operations under autodiff whose backward pass is a function.
 
-use super::prelude::*;
 use burn::backend::autodiff::{
     NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
