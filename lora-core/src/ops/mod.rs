@@ -6,8 +6,8 @@
 //! Each operation has three parts:
 //!
 //! - a trait on backends, such as [`LoraOps`], whose default is composed of operations that every
-//!   backend has;
-//! - one backward pass, written for `Autodiff<B>`, which serves all backends;
+//!   backend has; `backend_operations!` declares it;
+//! - one backward pass, written for `Autodiff<B>`, which serves all backends: a function that an `Operation` registers;
 //! - a function on [`Tensor`](burn::tensor::Tensor)s, such as [`lora_linear`].
 //!
 //! | trait | on tensors | operation |
@@ -25,6 +25,7 @@
 #![allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
 
 mod attention;
+mod backward;
 #[cfg(feature = "flex")]
 mod contiguous;
 mod dropout;
@@ -45,7 +46,7 @@ mod packed_format;
 mod prelude;
 mod softmax;
 
-pub use attention::{AttentionOps, AttentionOptions, ScaledDotProduct, Segments};
+pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
 pub use dropout_layer::Dropout;
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
@@ -57,5 +58,5 @@ pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
-pub use packed::PackedOps;
+pub use packed::{PackedLayout, PackedOps};
 pub use softmax::{SoftmaxOps, softmax};
