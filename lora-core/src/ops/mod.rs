@@ -1,7 +1,6 @@
 //! Tensor operations of LoRA and of a transformer's training step, as extensions of Burn's [`Backend`](burn::backend::Backend) trait.
 //!
-//! This is the only place of the workspace that names backends. Everything above takes a
-//! [`Device`](burn::tensor::Device).
+//! No other module of the workspace names backends: all others take a [`Device`](burn::tensor::Device).
 //!
 //! Each operation has three parts:
 //!
@@ -21,6 +20,15 @@
 //! | [`GeluOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and with the tanh approximation |
 //! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
 //! | [`SoftmaxOps`] | [`softmax`] | softmax |
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
+//! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
+//! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
+//! | `kernels`, `gemm` | loops and matrix products on the CPU |
+//! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
+//! | `prelude` | imports and helpers shared by the operations |
 
 #![allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
 

@@ -13,6 +13,14 @@
 //! queries: keys of the past, or of a prefix.
 //!
 //! In a row that [packs](Segments) several texts, each text attends to itself only.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `tensors` | [`ScaledDotProduct`] on tensors |
+//! | `segments` | [`Segments`]: several texts in one row |
+//! | `composed` | composition of operations that every backend has |
+//! | `flex`, `tile`, `work`, `heads` | implementation for the CPU: blocks of queries, units of work for threads, memory layout |
+//! | `autodiff` | backward pass, shared by all backends |
 
 mod autodiff;
 mod composed;

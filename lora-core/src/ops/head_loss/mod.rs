@@ -13,6 +13,13 @@
 //!
 //! `∂x = ∂z Wᵀ` follows at once, and if the projection is trained, `∂W = xᵀ ∂z` summed over the rows. The loss is a sum, so that
 //! the backward pass only scales both. Only `[rows, d]` is kept from the forward to the backward pass.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `tensors` | [`head_loss`] on tensors |
+//! | `composed` | composition of operations that every backend has |
+//! | `flex` | implementation for the CPU |
+//! | `autodiff` | backward pass, shared by all backends |
 
 mod autodiff;
 mod composed;

@@ -1,4 +1,11 @@
 //! Vectorized, parallel loops over values in host memory.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `dropout` | dropout masks by a seed |
+//! | `gelu`, `norm`, `rows` | GELU, layer normalization, row operations such as softmax |
+//! | `unpack` | dequantization of packed values |
+//! | `functions` | scalar functions that the compiler vectorizes |
 
 mod dropout;
 #[cfg(feature = "flex")]
