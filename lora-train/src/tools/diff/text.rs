@@ -89,7 +89,7 @@ impl fmt::Display for TensorDifference {
         if x != y {
             facts.push(format!("shape {x:?} | {y:?}"));
         }
-        if let Some([x, y]) = self.dtypes.filter(|[x, y]| x != y) {
+        if let Some([x, y]) = self.dtypes.as_ref().filter(|[x, y]| x != y) {
             facts.push(format!("{x} | {y}"));
         }
         if let (Some(largest), Some(relative)) = (self.largest, self.relative) {

@@ -9,7 +9,7 @@ use super::values::{dtypes, elements, measure};
 use crate::TrainError;
 use lora_core::file::{AdapterKind, CONFIG_FILE, ModulePatterns, PREFIX, WEIGHTS_FILE, unmatched};
 use lora_core::{LoraConfig, LoraInit, LoraScaling};
-use lora_models::checkpoint::Checkpoint;
+use lora_models::checkpoint::{Checkpoint, is_float};
 use lora_models::classifier::adapter_labels;
 use lora_models::formats::{AdapterFormat, mlx};
 use serde_json::Value;
@@ -85,7 +85,7 @@ pub(super) fn describe(
                 modules.entry(module).or_default().put(place, name);
             }
             None => {
-                let is_float = checkpoint.dtype(name).is_some_and(|d| d.is_float());
+                let is_float = checkpoint.dtype(name).is_some_and(is_float);
                 let mut read = || measure(&checkpoint, name, &mut unusual);
                 report.saved_parameters += elements(&checkpoint, name);
                 report.saved.push(SavedReport {

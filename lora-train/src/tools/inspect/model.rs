@@ -4,7 +4,7 @@ use super::report::{ModelReport, TensorReport, Unusual, WeightsReport};
 use super::values::{dtypes, measure};
 use crate::TrainError;
 use lora_models::ModelError;
-use lora_models::checkpoint::Checkpoint;
+use lora_models::checkpoint::{Checkpoint, is_float};
 use lora_models::{ModelConfig, model_type};
 use std::path::Path;
 
@@ -56,7 +56,7 @@ pub(super) fn weights(
             continue;
         };
         // One tensor in memory at a time.
-        let measured = if values && dtype.is_float() {
+        let measured = if values && is_float(dtype) {
             measure(checkpoint, name, &mut unusual)
         } else {
             None
@@ -67,7 +67,7 @@ pub(super) fn weights(
         }
         tensors.push(TensorReport {
             name: name.into(),
-            dtype: dtype.name(),
+            dtype: dtype.to_string(),
             shape: checkpoint.shape(name).unwrap_or_default().to_vec(),
             norm: measured.map(|measured| measured.norm),
         });

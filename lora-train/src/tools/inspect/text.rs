@@ -185,7 +185,7 @@ fn weights(f: &mut Formatter<'_>, report: &WeightsReport) -> Result {
     writeln!(f, "weights {}", report.path)?;
     totals(f, report)?;
     for tensor in report.tensors.iter().take(TENSORS_SHOWN) {
-        let (name, dtype, shape) = (&tensor.name, tensor.dtype, &tensor.shape);
+        let (name, dtype, shape) = (&tensor.name, &tensor.dtype, &tensor.shape);
         writeln!(f, "  {name} {dtype} {shape:?}{}", norm(tensor.norm))?;
     }
     if report.tensors.len() > TENSORS_SHOWN {
@@ -219,7 +219,7 @@ fn norm(norm: Option<f64>) -> String {
     norm.map_or(String::new(), |norm| format!(", norm {norm:.4}"))
 }
 
-fn dtypes(dtypes: &BTreeMap<&'static str, DtypeReport>) -> String {
+fn dtypes(dtypes: &BTreeMap<String, DtypeReport>) -> String {
     if dtypes.is_empty() {
         return "no tensors".into();
     }

@@ -56,13 +56,13 @@ pub(super) fn elements(checkpoint: &Checkpoint, name: &str) -> u64 {
 }
 
 /// Counts all tensors by their element type.
-pub(super) fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<&'static str, DtypeReport> {
-    let mut dtypes: BTreeMap<&'static str, DtypeReport> = BTreeMap::new();
+pub(super) fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, DtypeReport> {
+    let mut dtypes: BTreeMap<String, DtypeReport> = BTreeMap::new();
     for name in checkpoint.names() {
         let Some(dtype) = checkpoint.dtype(name) else {
             continue;
         };
-        let count = dtypes.entry(dtype.name()).or_default();
+        let count = dtypes.entry(dtype.to_string()).or_default();
         count.tensors += 1;
         count.parameters += elements(checkpoint, name);
         count.bytes += checkpoint.bytes_of(name).unwrap_or_default();
