@@ -1,4 +1,6 @@
-//! Distance between two lists of values.
+//! Distance between two lists of values, and difference of two lists of names.
+
+use std::collections::BTreeSet;
 
 /// Distance between two tensors of one shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,6 +48,16 @@ impl Distance {
     pub fn within(&self, tolerance: f64) -> bool {
         self.equal || self.relative <= tolerance
     }
+}
+
+/// Returns the names in one of two lists only.
+pub(super) fn only_in<'a>(
+    first: impl Iterator<Item = &'a str>,
+    second: impl Iterator<Item = &'a str>,
+) -> [Vec<String>; 2] {
+    let (first, second): (BTreeSet<_>, BTreeSet<_>) = (first.collect(), second.collect());
+    let names = [&first - &second, &second - &first];
+    names.map(|names| names.into_iter().map(String::from).collect())
 }
 
 #[cfg(test)]

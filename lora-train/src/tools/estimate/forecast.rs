@@ -2,6 +2,7 @@
 
 use super::calibrate::Calibration;
 use super::weights::Counts;
+use crate::tools::text::rows;
 use serde::Serialize;
 use std::fmt;
 
@@ -112,49 +113,33 @@ impl Forecast {
 
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:14} {}", "model", self.model)?;
-        writeln!(f, "{:14} {}", "method", self.method)?;
-        writeln!(
-            f,
-            "{:14} {} examples of {} tokens",
-            "batch", self.batch_size, self.max_length
-        )?;
-        writeln!(
-            f,
-            "{:14} {} of {} parameters",
-            "trains", self.trainable, self.parameters
-        )?;
-        let mut mib = |name: &str, value: Option<f64>| match value {
-            Some(value) => writeln!(f, "{name:14} {value:.1} MiB"),
-            None => Ok(()),
-        };
-        mib("weights", Some(self.weights_mib))?;
-        mib("gradients", Some(self.gradients_mib))?;
-        mib("optimizer", Some(self.optimizer_mib))?;
-        mib("activations", self.activations_mib)?;
-        mib("program", self.program_mib)?;
-        mib("peak", self.peak_mib)?;
-        writeln!(
-            f,
-            "{:14} {:.1} MiB, {:.1} in 16 bits",
-            "saved", self.saved_mib, self.saved_half_mib
-        )?;
-        if let (Some(available), Some(batch)) = (self.available_mib, self.largest_batch) {
-            writeln!(
-                f,
-                "{:14} {batch} examples in {available:.0} MiB",
-                "largest batch"
-            )?;
-        }
-        if let Some(step) = self.step_s {
-            writeln!(f, "{:14} {step:.3} s", "step")?;
-        }
-        if let Some(epoch) = self.epoch_s {
-            writeln!(f, "{:14} {epoch:.0} s", "epoch")?;
-        }
-        match &self.not_calibrated {
-            None => Ok(()),
-            Some(reason) => writeln!(f, "{:14} {reason}", "not measured"),
-        }
+        let mib = |mib: f64| format!("{mib:.1} MiB");
+        let batch = format!("{} examples of {} tokens", self.batch_size, self.max_length);
+        let trains = format!("{} of {} parameters", self.trainable, self.parameters);
+        let saved = format!(
+            "{}, {:.1} in 16 bits",
+            mib(self.saved_mib),
+            self.saved_half_mib
+        );
+        let largest = self.available_mib.zip(self.largest_batch);
+        let largest = largest.map(|(mib, batch)| format!("{batch} examples in {mib:.0} MiB"));
+        let table = [
+            ("model", Some(self.model.clone())),
+            ("method", Some(self.method.clone())),
+            ("batch", Some(batch)),
+            ("trains", Some(trains)),
+            ("weights", Some(mib(self.weights_mib))),
+            ("gradients", Some(mib(self.gradients_mib))),
+            ("optimizer", Some(mib(self.optimizer_mib))),
+            ("activations", self.activations_mib.map(mib)),
+            ("program", self.program_mib.map(mib)),
+            ("peak", self.peak_mib.map(mib)),
+            ("saved", Some(saved)),
+            ("largest batch", largest),
+            ("step", self.step_s.map(|step| format!("{step:.3} s"))),
+            ("epoch", self.epoch_s.map(|epoch| format!("{epoch:.0} s"))),
+            ("not measured", self.not_calibrated.clone()),
+        ];
+        rows(f, 14, table)
     }
 }
