@@ -9,9 +9,6 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// Values of `model_type` with support.
-const MODEL_TYPES: &str = "gpt2, bert, roberta, xlm-roberta, deberta, deberta-v2";
-
 /// Configuration of a model of any family.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant)] // A program has a few of them.
@@ -67,15 +64,13 @@ macro_rules! dispatch {
     };
 }
 
-/// Maps the configuration of any family, which stays of its family.
-macro_rules! map_config {
-    ($config:expr, $bound:ident => $body:expr) => {
-        match $config {
-            ModelConfig::Gpt2($bound) => ModelConfig::Gpt2($body),
-            ModelConfig::Encoder($bound) => ModelConfig::Encoder($body),
-        }
-    };
-}
+/// Reader of a family's configuration.
+type Read = fn(&Path, Map<String, Value>) -> Result<ModelConfig, ModelError>;
+
+/// Families of language models, by `model_type`.
+const DECODERS: &[(&str, Read)] = &[("gpt2", |path, object| {
+    FamilyConfig::from_json(path, object).map(ModelConfig::Gpt2)
+})];
 
 /// Returns the `model_type` in the `config.json` of a model directory, such as `gpt2` or `roberta`.
 ///
@@ -93,7 +88,12 @@ fn family<'a>(path: &Path, object: &'a Map<String, Value>) -> Result<&'a str, Mo
         path: path.into(),
         key: "model_type".into(),
         value: "not there".into(),
-        expected: MODEL_TYPES.into(),
+        expected: {
+            let encoders = EncoderFamily::ALL.map(EncoderFamily::model_type);
+            [ModelConfig::decoders(), encoders.to_vec()]
+                .concat()
+                .join(", ")
+        },
     })
 }
 
@@ -112,25 +112,34 @@ impl ModelConfig {
     /// # Errors
     /// As [`FamilyConfig::from_dir`].
     pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
-        match family(path, &object)? {
-            "gpt2" => FamilyConfig::from_json(path, object).map(Self::Gpt2),
-            _ => EncoderConfig::from_json(path, object).map(Self::Encoder),
+        let name = family(path, &object)?;
+        match DECODERS.iter().find(|(decoder, _)| *decoder == name) {
+            Some((_, read)) => read(path, object),
+            None => EncoderConfig::from_json(path, object).map(Self::Encoder),
         }
     }
 
+    /// Returns the `model_type`s of language models.
+    pub fn decoders() -> Vec<&'static str> {
+        DECODERS.iter().map(|(name, _)| *name).collect()
+    }
+
     /// Sets every dropout probability to 0: random draws differ between programs.
-    pub fn without_dropout(self) -> Self {
-        map_config!(self, config => config.without_dropout())
+    pub fn without_dropout(mut self) -> Self {
+        dispatch!(&mut self, M(config) => config.disable_dropout());
+        self
     }
 
     /// Replaces the number of layers.
-    pub fn with_layers(self, layers: usize) -> Self {
-        map_config!(self, config => config.with_layers(layers))
+    pub fn with_layers(mut self, layers: usize) -> Self {
+        dispatch!(&mut self, M(config) => config.set_layers(layers));
+        self
     }
 
     /// Replaces the names of an encoder's outputs; a language model has none.
-    pub fn with_labels(self, labels: Labels) -> Self {
-        map_config!(self, config => config.with_labels(labels))
+    pub fn with_labels(mut self, labels: Labels) -> Self {
+        dispatch!(&mut self, M(config) => config.set_labels(labels));
+        self
     }
 
     /// Returns the family's name in `config.json`.

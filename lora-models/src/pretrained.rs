@@ -6,6 +6,7 @@ use crate::encoder::Labels;
 use crate::error::ModelError;
 use crate::export::{CONFIG_FILE, ExportOptions};
 use crate::model::LoraModel;
+use crate::weights::{ParamSpec, Weights, meta_init, plan};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::QuantizeConfig;
 use lora_core::files::Overwrite;
@@ -32,7 +33,7 @@ pub trait Pretrained: LoraModel {
     /// Contents of `config.json`.
     type Config: FamilyConfig;
     /// Options for loading, beside the directory.
-    type Options: Clone + Default + Send + 'static;
+    type Options: Clone + Default + Send + Sync + 'static;
 
     /// Returns the options for a directory that a training run wrote: its head is the trained one.
     fn trained_options(options: &Self::Options) -> Self::Options {
@@ -76,6 +77,22 @@ pub trait Pretrained: LoraModel {
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError>;
 
+    /// Builds the modules from a source of parameters.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedConfig`] for a configuration out of range, and the errors of the source.
+    #[doc(hidden)]
+    fn from_weights(
+        config: &Self::Config,
+        options: &Self::Options,
+        device: &Device,
+        weights: &mut dyn Weights,
+    ) -> Result<Self, ModelError>;
+
+    /// Returns the source of random parameters.
+    #[doc(hidden)]
+    fn random_weights(config: &Self::Config, seed: u64) -> impl Weights;
+
     /// Creates a model with random weights, initialized as in transformers.
     ///
     /// # Errors
@@ -85,7 +102,10 @@ pub trait Pretrained: LoraModel {
         options: &Self::Options,
         seed: u64,
         device: &Device,
-    ) -> Result<Self, ModelError>;
+    ) -> Result<Self, ModelError> {
+        let weights = &mut Self::random_weights(config, seed);
+        Self::from_weights(config, options, device, weights)
+    }
 
     /// Creates a model whose parameters have shapes but no values, to count them and to plan adapters (PyTorch's
     /// `meta` device).
@@ -96,7 +116,9 @@ pub trait Pretrained: LoraModel {
         config: &Self::Config,
         options: &Self::Options,
         device: &Device,
-    ) -> Result<Self, ModelError>;
+    ) -> Result<Self, ModelError> {
+        meta_init(|weights| Self::from_weights(config, options, device, weights))
+    }
 
     /// Returns name and shape of each weight, as they are in a file.
     ///
@@ -106,7 +128,10 @@ pub trait Pretrained: LoraModel {
         config: &Self::Config,
         options: &Self::Options,
         device: &Device,
-    ) -> Result<Vec<(String, Vec<usize>)>, ModelError>;
+    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
+        let specs = plan(|weights| Self::from_weights(config, options, device, weights))?;
+        Ok(specs.iter().map(ParamSpec::in_file).collect())
+    }
 
     /// Returns the sizes and token ids that data is prepared by.
     fn info(&self) -> ModelInfo;
@@ -152,7 +177,7 @@ pub trait Pretrained: LoraModel {
 }
 
 /// Configuration of a model family.
-pub trait FamilyConfig: Clone + Send + 'static {
+pub trait FamilyConfig: Clone + Send + Sync + 'static {
     /// Reads `config.json` of a model directory.
     ///
     /// # Errors
@@ -184,15 +209,13 @@ pub trait FamilyConfig: Clone + Send + 'static {
     }
 
     /// Replaces the names of the head's outputs; a language model has none.
-    fn with_labels(self, _labels: Labels) -> Self {
-        self
-    }
+    fn set_labels(&mut self, _labels: Labels) {}
 
     /// Replaces the number of layers.
-    fn with_layers(self, layers: usize) -> Self;
+    fn set_layers(&mut self, layers: usize);
 
     /// Sets every dropout probability to 0.
-    fn without_dropout(self) -> Self;
+    fn disable_dropout(&mut self);
 }
 
 /// Sizes of a model.

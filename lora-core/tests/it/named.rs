@@ -12,7 +12,7 @@ use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in, in_rows};
 use lora_core::{
     Adapted, Architecture, BiasTraining, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
     LoraEmbeddingConfig, LoraError, LoraInit, LoraLinear, LoraLinearConfig, LoraScaling,
-    TargetModules, attach, merge, peft,
+    TargetModules, attach, file, merge,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use test_support::compare;

@@ -9,7 +9,7 @@ use crate::error::ModelError;
 use crate::export::{ExportOptions, write_model};
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
 use crate::targets::LoraTargets;
-use crate::weights::{Expectation, Leftover, ParamSpec, Parameters, meta_init, plan, read_model};
+use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::QuantizeConfig;
 use lora_core::files::Overwrite;
@@ -123,22 +123,19 @@ impl FamilyConfig for EncoderConfig {
         Some(&self.labels)
     }
 
-    fn with_labels(mut self, labels: Labels) -> Self {
+    fn set_labels(&mut self, labels: Labels) {
         self.labels = labels;
-        self
     }
 
-    fn with_layers(mut self, layers: usize) -> Self {
+    fn set_layers(&mut self, layers: usize) {
         self.num_hidden_layers = layers;
-        self
     }
 
-    fn without_dropout(mut self) -> Self {
+    fn disable_dropout(&mut self) {
         self.hidden_dropout = 0.0;
         self.attention_dropout = 0.0;
         self.pooler_dropout = 0.0;
         self.classifier_dropout = self.classifier_dropout.map(|_| 0.0);
-        self
     }
 }
 
@@ -207,33 +204,18 @@ impl Pretrained for Classifier {
         Ok((model, report))
     }
 
-    fn init_random(
+    fn from_weights(
         config: &EncoderConfig,
         options: &ClassifierOptions,
-        seed: u64,
         device: &Device,
+        weights: &mut dyn Weights,
     ) -> Result<Self, ModelError> {
         let config = options.labeled(config.clone());
-        Self::init(&config, options.head, seed, device)
+        Self::build(&config, options.head, device, weights)
     }
 
-    fn init_meta(
-        config: &EncoderConfig,
-        options: &ClassifierOptions,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
-        let config = options.labeled(config.clone());
-        meta_init(|weights| Self::build(&config, options.head, device, weights))
-    }
-
-    fn weight_shapes(
-        config: &EncoderConfig,
-        options: &ClassifierOptions,
-        device: &Device,
-    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
-        let config = options.labeled(config.clone());
-        let wanted = plan(|weights| Self::build(&config, options.head, device, weights))?;
-        Ok(wanted.iter().map(ParamSpec::in_file).collect())
+    fn random_weights(config: &EncoderConfig, seed: u64) -> impl Weights {
+        random(config, seed)
     }
 
     fn info(&self) -> ModelInfo {

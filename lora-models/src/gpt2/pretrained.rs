@@ -10,7 +10,7 @@ use crate::error::ModelError;
 use crate::export::{ExportOptions, write_model};
 use crate::generate::CausalModel;
 use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
-use crate::weights::{Expectation, Leftover, ParamSpec, Parameters, meta_init, plan, read_model};
+use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::files::Overwrite;
 use serde_json::{Map, Value, json};
@@ -58,16 +58,14 @@ impl FamilyConfig for Gpt2Config {
         ]
     }
 
-    fn with_layers(mut self, layers: usize) -> Self {
+    fn set_layers(&mut self, layers: usize) {
         self.n_layer = layers;
-        self
     }
 
-    fn without_dropout(mut self) -> Self {
+    fn disable_dropout(&mut self) {
         self.resid_pdrop = 0.0;
         self.embd_pdrop = 0.0;
         self.attn_pdrop = 0.0;
-        self
     }
 }
 
@@ -110,31 +108,18 @@ impl Pretrained for Gpt2LmHead {
         Ok((model, report))
     }
 
-    fn init_random(
-        config: &Gpt2Config,
-        _options: &LoadOptions,
-        seed: u64,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
-        Self::init(config, seed, device)
-    }
-
-    fn init_meta(
+    fn from_weights(
         config: &Gpt2Config,
         _options: &LoadOptions,
         device: &Device,
+        weights: &mut dyn Weights,
     ) -> Result<Self, ModelError> {
         config.validate()?;
-        meta_init(|weights| build(config, device, weights))
+        build(config, device, weights)
     }
 
-    fn weight_shapes(
-        config: &Gpt2Config,
-        _options: &LoadOptions,
-        device: &Device,
-    ) -> Result<Vec<(String, Vec<usize>)>, ModelError> {
-        let wanted = plan(|weights| build(config, device, weights))?;
-        Ok(wanted.iter().map(ParamSpec::in_file).collect())
+    fn random_weights(config: &Gpt2Config, seed: u64) -> impl Weights {
+        random(config, seed)
     }
 
     fn info(&self) -> ModelInfo {

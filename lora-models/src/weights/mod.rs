@@ -15,4 +15,5 @@ mod source;
 pub(crate) use builder::{LayerBuilder, dropout, on_host, param};
 pub(crate) use collect::Parameters;
 pub(crate) use reading::{Expectation, Leftover, read_model};
-pub(crate) use source::{ParamSpec, Random, Weights, meta_init, plan};
+pub use source::{ParamSpec, Weights};
+pub(crate) use source::{Random, meta_init, plan};

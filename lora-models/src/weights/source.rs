@@ -6,7 +6,7 @@ use lora_core::{QuantizeConfig, normal_values};
 
 /// Path, name, shape and layout of a parameter to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ParamSpec {
+pub struct ParamSpec {
     /// Path in the module.
     pub path: String,
     /// Name in a file.
@@ -34,7 +34,7 @@ impl ParamSpec {
 }
 
 /// Source of the values of parameters.
-pub(crate) trait Weights {
+pub trait Weights {
     /// Returns the values of a parameter, row-major in the module's layout; `None` if only its shape is needed.
     fn values(&mut self, spec: &ParamSpec) -> Result<Option<Vec<f32>>, ModelError>;
 

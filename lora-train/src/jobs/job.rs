@@ -4,7 +4,7 @@ use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
-use crate::data::Sample;
+use crate::data::{Example, Sample};
 use crate::progress::Screen;
 use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{Collate, Task};
@@ -34,8 +34,7 @@ pub(crate) struct BestBy {
 /// Kind of training: model, data, loss and metrics.
 pub(crate) trait Job: Sized {
     type Model: Pretrained;
-    type Sample: Sample;
-    type Task: Task<Self::Sample>;
+    type Task: Task<Example>;
 
     /// Reads the options, and the data that must be known before the model.
     fn new(
@@ -54,11 +53,11 @@ pub(crate) trait Job: Sized {
         plan: &TrainPlan,
         base: &Base,
         screen: &Screen,
-    ) -> Result<Vec<Self::Sample>, TrainError>;
+    ) -> Result<Vec<Example>, TrainError>;
 
     /// Returns the function that collates examples into a batch.
-    fn collate(&self) -> Collate<Self::Sample> {
-        Self::Sample::collate
+    fn collate(&self) -> Collate<Example> {
+        Example::collate
     }
 
     /// Creates the task of a model.

@@ -46,6 +46,19 @@ impl<M: Pretrained> Session<M> {
     ) -> Result<Self, TrainError> {
         let (model, adapter, summary) =
             load_model::<M>(dir.path(), config, adapter, options, device)?;
+        Self::new(dir, model, adapter, summary)
+    }
+
+    /// Adds the tokenizer of a model directory to a loaded model.
+    ///
+    /// # Errors
+    /// If the tokenizer is missing or not supported, or has more tokens than the model.
+    pub(crate) fn new(
+        dir: &ModelDir,
+        model: M,
+        adapter: Option<AttachReport>,
+        summary: String,
+    ) -> Result<Self, TrainError> {
         Ok(Self {
             base: Base::new(model.info(), dir)?,
             model,
@@ -67,12 +80,8 @@ impl<M: Pretrained> Session<M> {
     ) -> Result<Self, TrainError> {
         check_limits::<M>(config, options, device)?;
         let model = M::init_random(config, options, seed, device)?;
-        Ok(Self {
-            summary: format!("random weights, {} parameters", model.num_params()),
-            adapter: None,
-            base: Base::new(model.info(), dir)?,
-            model,
-        })
+        let summary = format!("random weights, {} parameters", model.num_params());
+        Self::new(dir, model, None, summary)
     }
 
     /// Refuses a model with untrained modules that no adapter brings.

@@ -11,7 +11,7 @@ use super::session::{Session, check_base};
 use super::sources::Sources;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
-use crate::data::{BatchPlan, Sample};
+use crate::data::{BatchPlan, Example, Sample};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen};
 use crate::task::{GeneratedText, TaskName};
@@ -162,7 +162,7 @@ fn train_job<J: Job + 'static>(
         Some(_) => BTreeMap::new(),
         None => measure(&job, &task.valid(), &base, screen, "before", None)?.0,
     };
-    let saver = Saver::new(base.clone(), config.clone(), options, adapter);
+    let saver = Arc::new(Saver::new(base.clone(), config.clone(), options, adapter));
     let hooks = JobHooks::<J> {
         evaluator: job.evaluator(),
         saver: saver.clone(),
@@ -298,9 +298,9 @@ fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
 fn loader<J: Job>(
     plan: &TrainPlan,
     job: &J,
-    examples: Vec<J::Sample>,
+    examples: Vec<Example>,
     pad_id: u32,
-) -> Result<BatchLoader<J::Sample>, TrainError> {
+) -> Result<BatchLoader<Example>, TrainError> {
     let lengths = examples.iter().map(Sample::length).collect();
     let batches = BatchPlan::new(lengths, plan.batch, plan.order, plan.seed)?;
     Ok(BatchLoader::new(examples, batches, pad_id).with_collate(job.collate()))
@@ -309,7 +309,7 @@ fn loader<J: Job>(
 /// Evaluation and saving during the training loop.
 struct JobHooks<J: Job> {
     evaluator: Option<Arc<dyn Evaluate<J::Task>>>,
-    saver: Saver<J::Model>,
+    saver: Arc<Saver<J::Model>>,
 }
 
 impl<J: Job + 'static> Hooks<J::Task> for JobHooks<J> {

@@ -11,9 +11,7 @@ use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{Adapted, AttachReport, LoraConfig};
-use lora_models::{
-    AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, Pretrained, SaveAdapter,
-};
+use lora_models::{AdapterLoadOptions, ExportOptions, FamilyConfig, Pretrained, SaveAdapter};
 use std::path::Path;
 
 /// Returns the name of the directory with the trained weights: a PEFT adapter, or a model with `--full`.
@@ -37,14 +35,12 @@ pub(crate) fn starting_weights<M: Pretrained>(
             (None, true) => Session::random(dir, config, options, plan.seed, device)?,
             (None, false) => Session::open(dir, config, None, options, device)?,
             (Some(saved), _) => {
-                let saved = ModelDir::open(saved)?;
-                let config = M::Config::from_dir(saved.path())?;
-                // A checkpoint has the trained head.
+                let config = M::Config::from_dir(saved)?;
+                // A checkpoint has the trained head; the tokenizer is the base model's.
                 let options = M::trained_options(options);
-                let mut session = Session::<M>::open(&saved, &config, None, &options, device)?;
-                // Tokenizer and directory stay those of the base model.
-                session.base.dir = plan.model.clone();
-                session
+                let (model, adapter, summary) =
+                    load_model::<M>(saved, &config, None, &options, device)?;
+                Session::new(dir, model, adapter, summary)?
             }
         };
         session.model = session.model.set_require_grad(true);
@@ -172,17 +168,6 @@ pub(crate) struct Saver<M: Pretrained> {
     config: M::Config,
     options: M::Options,
     report: Option<AttachReport>,
-}
-
-impl<M: Pretrained> Clone for Saver<M> {
-    fn clone(&self) -> Self {
-        Self {
-            base: self.base.clone(),
-            config: self.config.clone(),
-            options: self.options.clone(),
-            report: self.report.clone(),
-        }
-    }
 }
 
 impl<M: Pretrained> Saver<M> {

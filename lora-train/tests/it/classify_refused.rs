@@ -128,7 +128,7 @@ fn models_that_do_not_fit_are_refused() {
     ];
     let mut command = place.run(&gpt2(), fine);
     fail(command.args(["--task", "classification"]), 2, &words);
-    let words = ["option `task`", "causal-lm needs GPT-2"];
+    let words = ["option `task`", "causal-lm needs a language model"];
     fail(
         place.run(bert, fine).args(["--task", "causal-lm"]),
         2,

@@ -400,10 +400,10 @@ fn what_a_prefix_does_not_go_with_is_refused_by_name() {
     let other = dir.path().join("other");
     let mut command = lora(["combine"]);
     command.args([&both, &both]).arg("--output").arg(&other);
-    fail(&mut command, 2, &["prefix", "no place here"]);
+    fail(&mut command, 2, &["prefix", "not supported here"]);
     let mut command = lora(["convert", "--to", "mlx"]);
     command.arg(&both).arg("--output").arg(&other);
-    fail(&mut command, 2, &["prefix", "no place here"]);
+    fail(&mut command, 2, &["prefix", "not supported here"]);
     let mut command = lora(["convert", "--to", "mlx"]);
     command
         .arg(fixtures().join("prefix/alone/final"))

@@ -12,7 +12,6 @@ use crate::progress::Screen;
 use clap::Args;
 use lora_core::Quantization;
 use lora_core::file::AdapterDir;
-use lora_core::named::NamedAdapters;
 use lora_models::generate::{BeamSearch, GenerationConfig, Generator, Sampling, Strategy};
 use lora_models::{CausalLm, LoadOptions, ModelAdapters, dispatch};
 use serde::Deserialize;
@@ -160,17 +159,16 @@ fn generate_with<M: CausalLm>(
     options
         .adapters
         .check_base(path, adapter.as_ref(), screen)?;
-    let model = if sources.is_named() {
-        let set = options.adapters.put(model, sources, screen)?;
+    let mut named = None;
+    if sources.is_named() {
+        let set = options.adapters.put(model.clone(), sources, screen)?;
         let mut all = prompts.iter();
         all.try_for_each(|prompt| check(&set, prompt.adapter.as_deref(), &prompt.origin))?;
-        Model::Named(set)
+        named = Some(set);
     } else if let Some(Prompt { origin, .. }) = prompts.iter().find(|p| p.adapter.is_some()) {
         let message = "names an adapter, and none was given by name, as `--adapter NAME=DIR`";
         return Err(TrainError::data_line(origin.path(), origin.line(), message));
-    } else {
-        Model::One(model)
-    };
+    }
     let config = generation_config(&base, options.max_new_tokens, 1);
     let config = options.sampling.apply(config);
     let mut bar = screen.bar("generate", prompts.len());
@@ -181,9 +179,9 @@ fn generate_with<M: CausalLm>(
             tokens.push(base.tokenizer.encode(&prompt.text)?);
         }
         let config = config.clone();
-        let generated = match &model {
-            Model::One(model) => Generator::new(model, config, &device).generate(&tokens)?,
-            Model::Named(set) => {
+        let generated = match &named {
+            None => Generator::new(&model, config, &device).generate(&tokens)?,
+            Some(set) => {
                 let names: Vec<_> = chunk
                     .iter()
                     .map(|prompt| prompt.adapter.as_deref())
@@ -204,13 +202,6 @@ fn generate_with<M: CausalLm>(
     }
     bar.finish();
     Ok(continuations)
-}
-
-/// Model with at most one adapter, or with named adapters.
-#[allow(clippy::large_enum_variant)] // A job has one.
-enum Model<M: CausalLm> {
-    One(M),
-    Named(NamedAdapters<M>),
 }
 
 /// Prompt to continue.

@@ -18,9 +18,9 @@ use crate::data::{Example, Sample, pack};
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
-use data::read_examples;
+use data::{Examples, read_examples};
 use evaluator::Evaluator;
-use lora_models::{CausalLm, LoadOptions};
+use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +42,6 @@ pub(crate) struct CausalJob<M> {
 
 impl<M: CausalLm> Job for CausalJob<M> {
     type Model = M;
-    type Sample = Example;
     type Task = CausalLmTask<M>;
 
     fn new(
@@ -74,8 +73,11 @@ impl<M: CausalLm> Job for CausalJob<M> {
     ) -> Result<Vec<Example>, TrainError> {
         let length = base.max_length(plan.options.max_length, LEAST)?;
         let read = |path: &Path| read_examples(path, &plan.options.reading, None, base, length);
-        let data = read(&plan.data)?;
-        screen.line(&format!("data      {}", data.report));
+        // The records of the training data are dropped before the evaluation data is read.
+        let Examples {
+            examples, report, ..
+        } = read(&plan.data)?;
+        screen.line(&format!("data      {report}"));
         let mut records = Vec::new();
         if let Some(path) = &plan.options.eval_data {
             let data = read(path)?;
@@ -85,7 +87,7 @@ impl<M: CausalLm> Job for CausalJob<M> {
             records = data.records;
         }
         self.prompts = Prompts::new(plan, &records)?;
-        Ok(data.examples)
+        Ok(examples)
     }
 
     fn collate(&self) -> Collate<Example> {
@@ -134,9 +136,11 @@ impl<M: CausalLm> Job for CausalJob<M> {
 
 /// Creates the error for an encoder in place of a language model.
 pub(super) fn no_language_model(sources: &Sources) -> TrainError {
-    let dir = sources.model.path().display();
-    TrainError::config(
-        "model",
-        format!("{dir} is an encoder, not a language model"),
-    )
+    let error = ModelError::UnsupportedConfig {
+        path: sources.model.path().join("config.json"),
+        key: "model_type".into(),
+        value: sources.model.config().model_type().into(),
+        expected: ModelConfig::decoders().join(", "),
+    };
+    error.into()
 }

@@ -51,7 +51,6 @@ pub(in crate::jobs) fn head_kind(task: TaskName) -> HeadKind {
 
 impl Job for LabelledJob {
     type Model = Classifier;
-    type Sample = Example;
     type Task = Classify;
 
     fn new(
