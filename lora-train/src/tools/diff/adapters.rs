@@ -109,17 +109,14 @@ fn module(
         if x.is_some() != y.is_some() {
             one_sided.push(what);
         }
-        let (x, y) = (x.as_ref()?, y.as_ref()?);
-        (x.shape == y.shape).then(|| Distance::new(&x.values, &y.values))
+        Distance::between(x.as_ref()?, y.as_ref()?)
     };
     let magnitude = vector("magnitude", &first.magnitude, &second.magnitude);
     let bias = vector("bias", &first.bias, &second.bias);
-    let factors = |x: &StoredTensor, y: &StoredTensor| {
-        x.shape == y.shape && Distance::new(&x.values, &y.values).equal
-    };
+    let factors = [(&first.a, &second.a), (&first.b, &second.b)];
+    let mut factors = factors.into_iter().map(|(x, y)| Distance::between(x, y));
     let same_factors = (first.kind, first.scale) == (second.kind, second.scale)
-        && factors(&first.a, &second.a)
-        && factors(&first.b, &second.b);
+        && factors.all(|distance| distance.is_some_and(|distance| distance.equal));
     let relative = update.map(|update| update.relative());
     let vectors = [&magnitude, &bias].into_iter().flatten();
     // Equal values that are not finite have no difference to tell.
@@ -149,8 +146,7 @@ fn tensor(
     second: &StoredTensor,
     tolerance: f64,
 ) -> TensorDifference {
-    let distance =
-        (first.shape == second.shape).then(|| Distance::new(&first.values, &second.values));
+    let distance = Distance::between(first, second);
     TensorDifference {
         name: name.into(),
         same: distance.is_some_and(|distance| distance.within(tolerance)),

@@ -1,5 +1,6 @@
 //! Distance between two lists of values, and difference of two lists of names.
 
+use lora_core::file::StoredTensor;
 use std::collections::BTreeSet;
 
 /// Distance between two tensors of one shape.
@@ -14,6 +15,12 @@ pub(super) struct Distance {
 }
 
 impl Distance {
+    /// Returns the distance of two tensors; `None` if their shapes differ.
+    pub fn between(first: &StoredTensor, second: &StoredTensor) -> Option<Self> {
+        let same_shape = first.shape == second.shape;
+        same_shape.then(|| Self::new(&first.values, &second.values))
+    }
+
     pub fn new(first: &[f32], second: &[f32]) -> Self {
         let (mut largest, mut squares, mut norm) = (0.0f64, 0.0f64, 0.0f64);
         let mut equal = true;

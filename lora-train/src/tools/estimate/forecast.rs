@@ -62,8 +62,8 @@ impl Forecast {
         self.weights_mib = mib(counts.weights_bytes);
         self.gradients_mib = mib(counts.gradients_bytes());
         self.optimizer_mib = mib(counts.optimizer_bytes());
-        self.saved_mib = mib(counts.saved * 4);
-        self.saved_half_mib = mib(counts.saved * 2);
+        self.saved_mib = mib(counts.trainable * 4);
+        self.saved_half_mib = mib(counts.trainable * 2);
     }
 
     /// Adds the numbers that measurements of few layers give.

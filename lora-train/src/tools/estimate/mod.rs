@@ -52,9 +52,7 @@ pub struct PlanOptions {
 /// # Errors
 /// If the shape exceeds the model's, the targets match no module, or the device fails.
 pub fn estimate(options: &PlanOptions) -> Result<Forecast, TrainError> {
-    let PlanOptions {
-        shape, training, ..
-    } = options;
+    let (shape, training) = (&options.shape, options.training);
     let (name, config) = shape.model()?;
     let [batch_size, max_length] = shape.size(8, &config)?;
     if let Some(examples) = options.examples {
@@ -62,18 +60,18 @@ pub fn estimate(options: &PlanOptions) -> Result<Forecast, TrainError> {
     }
     let mut forecast = Forecast {
         model: name,
-        method: shape.method(*training),
+        method: shape.method(training),
         batch_size,
         max_length,
         available_mib: options.memory.map(|mib| mib as f64).or_else(available_mib),
         ..Forecast::default()
     };
-    forecast.add_counts(&Counts::new(&config, shape, *training)?);
+    forecast.add_counts(&Counts::new(&config, shape, training)?);
     let calibration = if options.no_calibration {
         Err("not asked for".to_string())
     } else {
         let device = device::open(shape.device.unwrap_or(DeviceName::Auto))?.autodiff();
-        calibrate(&config, shape, *training, [batch_size, max_length], &device)?
+        calibrate(&config, shape, training, [batch_size, max_length], &device)?
     };
     match calibration {
         Ok(found) => forecast.add_calibration(&found, options.examples),

@@ -1,6 +1,6 @@
 //! An adapter: its configuration, its modules, and whether they belong together.
 
-use super::config::{self, FactorConfig};
+use super::config;
 use super::module::{self, Expected, Tensors};
 use super::names::{place, plain};
 use super::report::{AdapterReport, Findings, ModuleReport, Report, TensorReport};
@@ -55,7 +55,7 @@ pub(super) fn describe(
         path: path.display().to_string(),
         ..AdapterReport::default()
     };
-    let mut config = FactorConfig::default();
+    let mut config = None;
     report.format = match format {
         AdapterFormat::Peft => "peft",
         AdapterFormat::Loralib => "loralib",
@@ -76,10 +76,10 @@ pub(super) fn describe(
             &mut report,
             &Checkpoint::open(&file)?,
             format,
-            &config,
+            config.as_ref(),
             alpha,
         );
-        match (format, &config.lora) {
+        match (format, &config) {
             (AdapterFormat::Peft, Some(config)) => note_unmatched(config, &mut report),
             (AdapterFormat::Peft, None) => {}
             (AdapterFormat::Loralib, _) => note_loralib(&mut report, alpha),
@@ -125,13 +125,15 @@ fn add_tensors(
     report: &mut AdapterReport,
     checkpoint: &Checkpoint,
     format: AdapterFormat,
-    config: &FactorConfig,
+    config: Option<&LoraConfig>,
     alpha: Option<f64>,
 ) {
     report.file_bytes = checkpoint.file_bytes();
     report.dtypes = dtypes(checkpoint);
     report.metadata = checkpoint.metadata();
     report.metadata.retain(|key, _| key != "format");
+    let settings = report.settings.as_ref();
+    let own_scale = settings.and_then(|settings| settings.get("scale")?.as_f64());
     let unusual = &mut report.unusual;
     // PEFT's names begin alike in adapters of low rank.
     let kind = report.peft_type.as_deref();
@@ -155,10 +157,10 @@ fn add_tensors(
             report.saved.push(saved);
         }
     }
-    let patterns = config.lora.as_ref().and_then(|lora| {
-        let patterns = ModulePatterns::new(lora);
+    let patterns = config.and_then(|config| {
+        let patterns = ModulePatterns::new(config);
         let patterns = patterns.map_err(|error| unusual.add("config", error));
-        Some((lora, patterns.ok()?))
+        Some((config, patterns.ok()?))
     });
     for (module, tensors) in &modules {
         let mut expected = Expected::default();
@@ -173,7 +175,7 @@ fn add_tensors(
             };
         }
         match (format, alpha) {
-            (AdapterFormat::Mlx, _) => expected.scale = expected.rank.and(config.scale),
+            (AdapterFormat::Mlx, _) => expected.scale = expected.rank.and(own_scale),
             (AdapterFormat::Loralib, Some(alpha)) => {
                 let b = tensors.get(&TensorRole::B);
                 let rank = b.and_then(|(name, _)| checkpoint.shape(name)?.get(1));

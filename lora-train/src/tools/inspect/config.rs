@@ -9,21 +9,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// Configuration of low-rank factors that the tensors are compared with.
-#[derive(Default)]
-pub(super) struct FactorConfig {
-    pub lora: Option<LoraConfig>,
-    /// mlx-lm's scale, which is taken as it is.
-    pub scale: Option<f64>,
-}
-
-/// Reads the configuration of a directory leniently, and adds it to the report.
-pub(super) fn read(dir: &Path, format: AdapterFormat, report: &mut AdapterReport) -> FactorConfig {
+/// Reads the configuration of a directory leniently, and adds it to the report. Returns that of low-rank factors, as far as it
+/// is known.
+pub(super) fn read(
+    dir: &Path,
+    format: AdapterFormat,
+    report: &mut AdapterReport,
+) -> Option<LoraConfig> {
     let file = match ConfigFile::read(dir) {
         Ok(file) => file,
         Err(error) => {
             report.unusual.add("config", error);
-            return FactorConfig::default();
+            return None;
         }
     };
     report.config = file.keys().clone();
@@ -33,20 +30,17 @@ pub(super) fn read(dir: &Path, format: AdapterFormat, report: &mut AdapterReport
     let kind = file.kind();
     report.peft_type = kind.as_ref().map(|kind| kind.name().to_string());
     if kind.is_some_and(|kind| kind != AdapterKind::Lora) {
-        return FactorConfig::default();
+        return None;
     }
     let (config, options, error) = file.lora_lenient();
     if let Some(error) = error {
         report.unusual.add("config", error);
     }
     report.settings = Some(settings(&config, &options));
-    FactorConfig {
-        lora: Some(config),
-        scale: None,
-    }
+    Some(config)
 }
 
-fn mlx(report: &mut AdapterReport) -> FactorConfig {
+fn mlx(report: &mut AdapterReport) -> Option<LoraConfig> {
     let raw = &report.config;
     let parameters: Map<String, Value> = value(raw, "lora_parameters").unwrap_or_default();
     let rank: Option<usize> = value(&parameters, "rank");
@@ -76,10 +70,7 @@ fn mlx(report: &mut AdapterReport) -> FactorConfig {
         let message = format!("{CONFIG_FILE} has no `lora_parameters` with rank and scale");
         report.unusual.add("config", message);
     }
-    FactorConfig {
-        lora: rank.map(|_| config),
-        scale,
-    }
+    rank.map(|_| config)
 }
 
 fn value<T: DeserializeOwned>(object: &Map<String, Value>, key: &str) -> Option<T> {
