@@ -289,17 +289,13 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
 
 /// Returns the position after `batches` more batches.
 fn next_position(position: Position, batches: usize, batches_in_epoch: usize) -> Position {
-    let Position { epoch, batch } = position;
-    if batch + batches >= batches_in_epoch {
-        Position {
-            epoch: epoch + 1,
-            batch: 0,
-        }
-    } else {
-        Position {
-            epoch,
-            batch: batch + batches,
-        }
+    let batch = position.batch + batches;
+    if batch < batches_in_epoch {
+        return Position { batch, ..position };
+    }
+    Position {
+        epoch: position.epoch + 1,
+        batch: 0,
     }
 }
 

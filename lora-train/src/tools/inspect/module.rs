@@ -62,55 +62,25 @@ pub(super) fn describe(
             note("missing_tensor", format!(" has no `{what}`"));
         }
     }
-    let vectors = [
-        (TensorRole::Magnitude, "magnitude", "DoRA", expected.dora),
-        (
-            TensorRole::Bias,
-            "bias on B",
-            "lora_bias",
-            expected.lora_bias,
-        ),
-    ];
-    for (role, what, key, wanted) in vectors {
-        match (tensors.contains_key(&role), wanted) {
-            (false, Some(true)) => note(
-                "missing_tensor",
-                format!(" has no {what}, and the configuration says {key}"),
-            ),
-            (true, Some(false)) => note(
-                "extra_tensor",
-                format!(" has a {what}, and the configuration does not say {key}"),
-            ),
-            _ => {}
-        }
-    }
-    let vectors = [
-        (TensorRole::Magnitude, "magnitude"),
-        (TensorRole::Bias, "bias"),
-    ];
-    let vectors = vectors.map(|(role, what)| Some((measured.get(&role)?, what)));
-    let vectors = || vectors.iter().flatten();
     if let (Some(a), Some(b)) = (measured.get(&TensorRole::A), measured.get(&TensorRole::B)) {
         if !add_update(&mut report, format, a, b) {
             let (a, b) = (&a.tensor.shape, &b.tensor.shape);
-            note(
-                "shape",
-                format!(": factors {a:?} and {b:?} do not fit each other"),
-            );
+            let message = format!(": factors {a:?} and {b:?} do not fit each other");
+            note("shape", message);
         }
         if let (Some(rank), Some(expected)) = (report.rank, expected.rank)
             && rank != expected
         {
-            note(
-                "rank",
-                format!(" has rank {rank}, and the configuration says {expected}"),
-            );
+            let message = format!(" has rank {rank}, and the configuration says {expected}");
+            note("rank", message);
         }
+        let others = [TensorRole::Magnitude, TensorRole::Bias];
+        let is_active = |role| measured.get(&role).is_some_and(|m| !m.is_zero());
         let zero = match (a.is_zero(), b.is_zero()) {
             (false, false) => "",
             (true, false) => "`A` is all zero: it does nothing",
             (true, true) => "`A` and `B` are all zero: it does nothing and cannot train",
-            (false, true) if vectors().any(|(vector, _)| !vector.is_zero()) => {
+            (false, true) if others.into_iter().any(is_active) => {
                 "`B` is all zero: nothing but its other parts does anything"
             }
             (false, true) => "`B` is all zero: it does nothing, as before training",
@@ -120,15 +90,26 @@ pub(super) fn describe(
             note(kind, format!(": {zero}"));
         }
     }
-    for (vector, what) in vectors() {
-        if let Some([width, _]) = report.shape
-            && vector.tensor.shape != [width]
+    let (dora, lora_bias) = (expected.dora, expected.lora_bias);
+    for (role, what, key, wanted) in [
+        (TensorRole::Magnitude, "magnitude", "DoRA", dora),
+        (TensorRole::Bias, "bias on B", "lora_bias", lora_bias),
+    ] {
+        let found = tensors.contains_key(&role);
+        if !found && wanted == Some(true) {
+            let message = format!(" has no {what}, and the configuration says {key}");
+            note("missing_tensor", message);
+        }
+        if found && wanted == Some(false) {
+            let message = format!(" has a {what}, and the configuration does not say {key}");
+            note("extra_tensor", message);
+        }
+        let shape = measured.get(&role).map(|m| &m.tensor.shape);
+        if let (Some(found), Some([width, _])) = (shape, report.shape)
+            && *found != [width]
         {
-            let found = &vector.tensor.shape;
-            note(
-                "shape",
-                format!(": its {what} has shape {found:?}, expected [{width}]"),
-            );
+            let message = format!(": its {what} has shape {found:?}, expected [{width}]");
+            note("shape", message);
         }
     }
     report

@@ -40,11 +40,8 @@ fn title(report: &AdapterReport) -> String {
         other => other,
     };
     let kind = report.peft_type.as_deref().filter(|kind| *kind != "LORA");
-    format!(
-        "{format} {} adapter {}",
-        kind.unwrap_or("LoRA"),
-        report.path
-    )
+    let (kind, path) = (kind.unwrap_or("LoRA"), &report.path);
+    format!("{format} {kind} adapter {path}")
 }
 
 fn adapter(report: &AdapterReport) -> Vec<String> {
@@ -58,29 +55,22 @@ fn adapter(report: &AdapterReport) -> Vec<String> {
         0 => String::new(),
         count => format!(" and {count} in other tensors"),
     };
+    let (modules, parameters) = (report.modules.len(), report.parameters);
+    let (bytes, dtypes) = (report.file_bytes, dtypes(&report.dtypes));
     lines.push(format!(
-        "{} modules, {} parameters{others}, {} bytes in {}",
-        report.modules.len(),
-        report.parameters,
-        report.file_bytes,
-        dtypes(&report.dtypes)
+        "{modules} modules, {parameters} parameters{others}, {bytes} bytes in {dtypes}"
     ));
     let modules = report.modules.iter();
     lines.extend(modules.map(|module| format!("{}: {}", module.module, facts(module))));
     for saved in &report.saved {
-        let norm = norm(saved.norm);
-        lines.push(format!(
-            "{} {:?}, trained whole{norm}",
-            saved.name, saved.shape
-        ));
+        let (name, shape, norm) = (&saved.name, &saved.shape, norm(saved.norm));
+        lines.push(format!("{name} {shape:?}, trained whole{norm}"));
     }
     lines.extend(labels(report.labels.as_deref()));
     lines.extend(report.metadata.iter().map(note));
     if !report.adapters.is_empty() {
-        lines.push(format!(
-            "further adapters in {}",
-            report.adapters.join(", ")
-        ));
+        let names = report.adapters.join(", ");
+        lines.push(format!("further adapters in {names}"));
     }
     lines.extend(report.unusual.0.iter().map(unusual));
     lines
