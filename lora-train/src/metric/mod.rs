@@ -35,13 +35,19 @@ pub use task::TaskMetric;
 
 use crate::error::TrainError;
 
+/// Creates the error of a metric that cannot be computed.
+fn error(metric: &'static str, message: impl Into<String>) -> TrainError {
+    let message = message.into();
+    TrainError::Metric { metric, message }
+}
+
 /// Checks that a corpus is not empty and that each hypothesis has at least one reference.
 fn check_corpus<H, R>(
     metric: &'static str,
     hypotheses: &[H],
     references: &[Vec<R>],
 ) -> Result<(), TrainError> {
-    let error = |message: String| Err(TrainError::Metric { metric, message });
+    let error = |message: String| Err(error(metric, message));
     if hypotheses.len() != references.len() {
         return error(format!(
             "{} hypotheses and {} lists of references; expected one list for each hypothesis",
@@ -73,7 +79,7 @@ fn check_pairs<T>(metric: &'static str, predictions: &[T], labels: &[T]) -> Resu
     } else {
         return Ok(());
     };
-    Err(TrainError::Metric { metric, message })
+    Err(error(metric, message))
 }
 
 /// Checks that every class is below `classes`.
@@ -85,13 +91,11 @@ fn check_classes(
 ) -> Result<(), TrainError> {
     for (what, all) in [("prediction", predictions), ("label", labels)] {
         if let Some(at) = all.iter().position(|&class| class >= classes) {
-            return Err(TrainError::Metric {
-                metric,
-                message: format!(
-                    "{what} of example {at}, counted from 0, is class {}; with {classes} classes it must be below {classes}",
-                    all[at]
-                ),
-            });
+            let message = format!(
+                "{what} of example {at}, counted from 0, is class {}; with {classes} classes it must be below {classes}",
+                all[at]
+            );
+            return Err(error(metric, message));
         }
     }
     Ok(())

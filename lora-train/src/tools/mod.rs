@@ -12,9 +12,10 @@ mod convert;
 pub mod diff;
 pub mod estimate;
 pub mod inspect;
+mod text;
 
 pub use combine::{CombineArgs, combine};
-pub use convert::{ConvertOptions, FormatName, convert};
+pub use convert::{ConvertOptions, FormatName, UnsaidOptions, convert};
 pub use diff::{DiffOptions, diff};
 pub use estimate::{Forecast, PlanOptions, estimate};
 pub use inspect::{InspectOptions, inspect};

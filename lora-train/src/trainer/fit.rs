@@ -82,7 +82,7 @@ pub fn fit<S: Sample, M: Task<S>>(
         state = checkpoint.state;
         record = Some(checkpoint.optimizer);
     }
-    let schedule = run.schedule.starting_at(state.step);
+    let schedule = run.schedule.clone().starting_at(state.step);
     let schedule = match run.lora_plus {
         None => ModuleLrScheduler::new(schedule),
         Some(lora_plus) => lora_plus.schedule(&model, &schedule),
@@ -93,17 +93,13 @@ pub fn fit<S: Sample, M: Task<S>>(
         learner.load_optim(record);
     }
     let mut training = TrainingLoop {
-        config: run.config,
+        run,
         state,
-        loader: run.loader,
         checkpoints: CheckpointDir::new(output.join("checkpoints")),
-        hooks: run.hooks,
-        observers: run.observers,
-        interrupter: run.interrupter,
         tap,
         last_evaluation: None,
     };
-    let stopped = training.run(&mut learner)?;
+    let stopped = training.train(&mut learner)?;
     Ok(Outcome {
         model: learner.model().task.valid(),
         state: training.state,
