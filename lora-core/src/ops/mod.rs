@@ -27,6 +27,7 @@
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
 //! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
+//! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
 //! | `prelude` | imports and helpers shared by the operations |
 

@@ -5,6 +5,7 @@
 //! | `inspect`, `diff` | the contents of adapters and checkpoints, and the differences between two of them |
 //! | `combine`, `convert` | adapters combined into one; conversion between formats |
 //! | `bench`, `estimate` | measured time and memory of training and inference; estimates before a run |
+//! | `text` | text of reports |
 
 pub mod bench;
 mod combine;

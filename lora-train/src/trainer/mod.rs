@@ -8,7 +8,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `fit` | a run from its parts |
+//! | `fit`, `run` | a run from its parts |
 //! | `training_loop` | steps, evaluations, checkpoints |
 //! | `task` | [`Task`]: interface to a model with its loss |
 //! | `batches`, `prefetch` | batches from any position in the data, prepared on another thread |
