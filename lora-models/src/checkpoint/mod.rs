@@ -9,6 +9,7 @@
 //! | [`write_pickle`]: pickles for PyTorch | `pickle_writer.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
 //! | [`StrictReader`], [`LoadReport`]: every tensor used, ignored by name, or an error | `strict_reader.rs`, `load_report.rs` |
+//! | small files, read up to a limit | `bounded.rs` |
 //! | [`SafetensorsExport`]: export of a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
 //!
 //! This module knows nothing of models: tensors keep the names that they have in the files, and the key map of each

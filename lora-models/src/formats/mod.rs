@@ -1,7 +1,7 @@
 //! Conversion of adapters between PEFT and other programs: [`loralib`] of the paper's authors and Apple's [`mlx`].
 //!
-//! Both are read into a [`StoredAdapter`] and written from one; no model is needed. Parts that the other format lacks
-//! are refused, not dropped.
+//! Both are converted through a [`StoredAdapter`], without a model. A part that the other format lacks is an error; nothing
+//! is dropped.
 
 pub mod loralib;
 pub mod mlx;

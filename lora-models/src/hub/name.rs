@@ -151,7 +151,7 @@ mod tests {
         let file = dir.path().join("model.safetensors");
         std::fs::write(&file, b"").unwrap();
         let error = ModelRef::parse(file.to_str().unwrap()).unwrap_err();
-        assert!(error.to_string().contains("it is a file"), "{error}");
+        assert!(error.to_string().contains("this is a file"), "{error}");
     }
 
     #[test]

@@ -178,6 +178,6 @@ mod tests {
     fn a_table_that_claims_to_be_larger_than_it_is_is_refused() {
         let json = r#"{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////wAA"}}"#;
         let message = read(json).err().unwrap().to_string();
-        assert!(message.contains("shorter than the trie"), "{message}");
+        assert!(message.contains("shorter than its trie"), "{message}");
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Differences between two adapters, or between two models' weights.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct DiffReport {
     /// True if there is no difference, or none above the tolerance in values.
     pub same: bool,
@@ -26,10 +26,11 @@ pub struct DiffReport {
 }
 
 /// Kind of what is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiffKind {
     /// Adapters.
+    #[default]
     Adapters,
     /// Weights of two models, or two files of weights.
     Weights,

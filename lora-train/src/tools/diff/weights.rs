@@ -1,7 +1,7 @@
 //! Comparison of the weights of two models, with a tensor of each in memory at a time.
 
 use super::report::{DiffKind, DiffReport, TensorDifference};
-use super::values::Distance;
+use super::values::{Distance, only_in};
 use crate::TrainError;
 use lora_models::checkpoint::{Checkpoint, is_float};
 
@@ -14,21 +14,13 @@ pub(super) fn compare(
     second: &Checkpoint,
     tolerance: f64,
 ) -> Result<DiffReport, TrainError> {
-    let without = |of: &Checkpoint, other: &Checkpoint| -> Vec<String> {
-        let names = of.names().filter(|name| !other.contains(name));
-        names.map(str::to_string).collect()
-    };
     let both = first.names().filter(|name| second.contains(name));
     let tensors = both.map(|name| tensor(name, first, second, tolerance));
     Ok(DiffReport {
-        same: false,
         kind: DiffKind::Weights,
-        paths: Default::default(),
-        config: Vec::new(),
-        modules_only_in: Default::default(),
-        modules: Vec::new(),
-        tensors_only_in: [without(first, second), without(second, first)],
+        tensors_only_in: only_in(first.names(), second.names()),
         tensors: tensors.collect::<Result<_, _>>()?,
+        ..DiffReport::default()
     })
 }
 
