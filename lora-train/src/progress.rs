@@ -187,7 +187,6 @@ impl Observer for TrainingProgress {
                 }
             }
             Event::Step(step) => self.step(step),
-            Event::EvalStart => {}
             Event::Eval(eval) => {
                 let values: Vec<String> = eval
                     .eval

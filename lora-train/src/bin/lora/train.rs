@@ -34,9 +34,7 @@ impl Train {
             eprintln!("finishing this step and saving; press Ctrl-C again to exit at once");
             handle.stop(Some(INTERRUPTED));
         });
-        handler.map_err(|error| TrainError::Burn {
-            message: format!("cannot handle Ctrl-C: {error}"),
-        })?;
+        handler.map_err(|error| TrainError::burn(format!("cannot handle Ctrl-C: {error}")))?;
         let mut screen = Screen::detect();
         let summary = train(plan, interrupter, &mut screen)?;
         if self.json {

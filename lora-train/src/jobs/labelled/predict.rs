@@ -210,11 +210,7 @@ fn submit(
         ));
     };
     std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    let overwrite = if options.overwrite {
-        Overwrite::Replace
-    } else {
-        Overwrite::Refuse
-    };
+    let overwrite = Overwrite::from(options.overwrite);
     // The records' own names, if all have one.
     let ids: Option<Vec<&str>> = records.iter().map(|record| record.id.as_deref()).collect();
     match set {
