@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `inspect`, `diff` | the contents of adapters and checkpoints, and the differences between two of them |
 //! | `combine`, `convert` | adapter files made of others |
+//! | `text` | lines and tables of their reports |
 //! | `bench`, `estimate` | time and memory of work on this machine, measured, and estimated before it is done |
 
 pub mod bench;
