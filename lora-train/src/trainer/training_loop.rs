@@ -3,13 +3,14 @@
 use super::optimizer::{scale, squared_norm};
 use super::optimizer_tap::{OptimizerTap, Tapped};
 use super::{
-    Best, CheckpointDir, EvalEvent, Event, MicroBatch, Position, Run, RunState, StepEvent, Task,
+    AdamW, BatchLoader, Best, CheckpointDir, EvalEvent, Event, LoraPlus, MicroBatch, Observer,
+    Position, RunState, Schedule, StepEvent, Task,
 };
 use crate::TrainError;
 use crate::data::{Sample, SampleBatch};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
-use burn_train::{ItemLazy, Learner};
+use burn_train::{Interrupter, ItemLazy, Learner};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -63,6 +64,28 @@ pub trait Hooks<M>: Send {
     /// # Errors
     /// An error ends the run.
     fn save_weights(&mut self, model: &M, dir: &Path) -> Result<(), TrainError>;
+}
+
+/// Parts of a run other than the model.
+pub struct Run<M, S: Sample> {
+    /// Settings of the loop.
+    pub config: TrainerConfig,
+    /// The optimizer.
+    pub adamw: AdamW,
+    /// Learning rate schedule.
+    pub schedule: Schedule,
+    /// LoRA+: separate learning rates for some factors.
+    pub lora_plus: Option<LoraPlus>,
+    /// Training data in batches.
+    pub loader: BatchLoader<S>,
+    /// Evaluation and saving.
+    pub hooks: Box<dyn Hooks<M>>,
+    /// Receivers of the run's events.
+    pub observers: Vec<Box<dyn Observer>>,
+    /// Handle to stop the run from outside; it then saves a checkpoint and ends.
+    pub interrupter: Interrupter,
+    /// Options that affect the results, compared when a run is resumed.
+    pub fingerprint: String,
 }
 
 /// The loop around Burn's [`Learner`], which holds the model, its optimizer and its schedule.
