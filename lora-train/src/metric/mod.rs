@@ -1,15 +1,15 @@
 //! Metrics of generated text, of language models, and of classification and regression.
 //!
-//! | metric | equal to |
-//! | --- | --- |
-//! | [`corpus_bleu`] | `sacrebleu.corpus_bleu`, default settings (`c:mixed\|e:no\|tok:13a\|s:exp`) |
-//! | [`corpus_rouge_l`] | the mean of `rouge_score`'s `rougeL`, `score_multi`, no stemmer |
-//! | [`RunningLoss`] | token-weighted mean loss, perplexity and token accuracy |
-//! | [`accuracy`], [`f1`], [`class_scores`], [`matthews`], [`ConfusionMatrix`] | scikit-learn, `zero_division=0` |
-//! | [`pearson`], [`spearman`] | `scipy.stats`; `None` instead of NaN |
-//! | [`mean_squared_error`], [`mean_absolute_error`] | scikit-learn |
-//! | [`token_classification`] | scikit-learn over tokens, seqeval's default over entities |
-//! | [`TaskMetric`] | GLUE: the metrics of a task and its primary score |
+//! | metric | file | equal to |
+//! | --- | --- | --- |
+//! | [`corpus_bleu`] | `bleu`, `tokenizer_13a` | `sacrebleu.corpus_bleu`, default settings (`c:mixed\|e:no\|tok:13a\|s:exp`) |
+//! | [`corpus_rouge_l`] | `rouge` | the mean of `rouge_score`'s `rougeL`, `score_multi`, no stemmer |
+//! | [`RunningLoss`] | `running` | token-weighted mean loss, perplexity and token accuracy |
+//! | [`accuracy`], [`f1`], [`class_scores`], [`matthews`], [`ConfusionMatrix`] | `classification`, `confusion` | scikit-learn, `zero_division=0` |
+//! | [`pearson`], [`spearman`] | `correlation` | `scipy.stats`; `None` instead of NaN |
+//! | [`mean_squared_error`], [`mean_absolute_error`] | `correlation` | scikit-learn |
+//! | [`token_classification`] | `entity` | scikit-learn over tokens, seqeval's default over entities |
+//! | [`TaskMetric`] | `task` | GLUE: the metrics of a task and its primary score |
 //!
 //! BLEU and ROUGE-L compare texts with one or more references each. All metrics except the running loss are tested against
 //! results of the Python packages.

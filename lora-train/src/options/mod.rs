@@ -1,4 +1,10 @@
 //! Options of a training run: flags of the command line and keys of a recipe.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `recipe` | recipes: options as a TOML file |
+//! | `reading` | options for reading data files |
+//! | `class_weights` | class weights |
 
 mod class_weights;
 mod reading;

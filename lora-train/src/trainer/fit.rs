@@ -1,8 +1,8 @@
 //! A run from its parts: Burn's `Learner` and the loop around it.
 
 use super::optimizer_tap::{OptimizerTap, Tapped};
-use super::training_loop::{Run, TrainingLoop};
-use super::{Checkpoint, CheckpointDir, EvalEvent, RunState, Task};
+use super::training_loop::TrainingLoop;
+use super::{Checkpoint, CheckpointDir, EvalEvent, Run, RunState, Task};
 use crate::TrainError;
 use crate::data::Sample;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;

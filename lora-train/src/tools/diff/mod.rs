@@ -1,11 +1,11 @@
 //! Differences between two adapters, or between the weights of two models.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `report` | the report, as structs and as JSON |
+//! | `report` | the report as structs and as JSON |
 //! | `adapters`, `weights` | the comparison of adapters, and of weights |
 //! | `values` | the distance of two tensors |
-//! | `text` | the report for people |
+//! | `text` | the report as text |
 
 mod adapters;
 mod report;

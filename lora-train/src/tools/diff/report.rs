@@ -88,7 +88,7 @@ pub struct TensorDifference {
     pub shapes: [Vec<usize>; 2],
     /// Element types, if the files have them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtypes: Option<[&'static str; 2]>,
+    pub dtypes: Option<[String; 2]>,
     /// Largest absolute difference of two values; `null` if the shapes differ, or the values are no floats.
     pub largest: Option<f64>,
     /// Norm of the difference over that of the first.

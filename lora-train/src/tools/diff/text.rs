@@ -80,7 +80,7 @@ fn module(module: &ModuleDifference) -> String {
 }
 
 fn tensor(tensor: &TensorDifference) -> String {
-    let dtypes = tensor.dtypes.filter(|[x, y]| x != y);
+    let dtypes = tensor.dtypes.as_ref().filter(|[x, y]| x != y);
     let values = tensor
         .largest
         .zip(tensor.relative)

@@ -1,10 +1,10 @@
 //! Estimate of a training run: memory by purpose, and time.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `weights` | counted: weights, gradients, the optimizer's state, the adapter's file |
-//! | `calibrate` | measured: peak and duration of a few steps of the model with a few of its layers |
-//! | `forecast` | both together, extrapolated |
+//! | `weights` | counts: weights, gradients, optimizer state, adapter file |
+//! | `calibrate` | measurements: peak memory and time of a few steps of the model with a few of its layers |
+//! | `forecast` | extrapolation from both |
 //!
 //! Memory and time of a step grow linearly with layers and examples: four short runs, with two numbers of layers and two
 //! of examples, determine both.

@@ -1,14 +1,14 @@
 //! Description of an adapter, a model or a file of weights, without loading it.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `report` | the report, as structs and as JSON |
-//! | `adapter`, `config`, `names`, `module` | an adapter: configuration, tensors, and whether they belong together |
+//! | `report` | the report as structs and as JSON |
+//! | `adapter`, `config`, `names`, `module` | an adapter: configuration, tensors, and mismatches between them |
 //! | `model` | a model, a file of weights |
 //! | `values` | norms, and values that are not finite |
-//! | `text` | the report for people |
+//! | `text` | the report as text |
 //!
-//! It also describes files that do not load: an oddity is reported, and only what cannot be read at all is an error.
+//! The report also covers files that do not load: a defect is part of the report, and only an unreadable file is an error.
 
 mod adapter;
 mod config;

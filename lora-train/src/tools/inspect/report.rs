@@ -60,7 +60,7 @@ pub struct AdapterReport {
     /// Length of the file of tensors in bytes.
     pub file_bytes: u64,
     /// Tensors by element type.
-    pub dtypes: BTreeMap<&'static str, DtypeReport>,
+    pub dtypes: BTreeMap<String, DtypeReport>,
     /// Labels of a head, if the adapter keeps them: names of classes, or `score`.
     pub labels: Option<Vec<String>>,
     /// Notes of the file beside its tensors.
@@ -155,7 +155,7 @@ pub struct WeightsReport {
     /// Number of values in all tensors.
     pub parameters: u64,
     /// Tensors by element type.
-    pub dtypes: BTreeMap<&'static str, DtypeReport>,
+    pub dtypes: BTreeMap<String, DtypeReport>,
     /// Tensors, by name.
     pub tensors: Vec<TensorReport>,
     /// Notes of safetensors files beside their tensors.
@@ -172,7 +172,7 @@ pub struct TensorReport {
     /// Name; in an adapter without PEFT's prefix.
     pub name: String,
     /// Element type.
-    pub dtype: &'static str,
+    pub dtype: String,
     /// Shape.
     pub shape: Vec<usize>,
     /// Frobenius norm; `null` if the values were not read, as those of integers never are.

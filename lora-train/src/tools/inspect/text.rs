@@ -126,7 +126,7 @@ fn model(report: &ModelReport) -> Vec<String> {
 fn weights(report: &WeightsReport) -> Vec<String> {
     let mut lines = totals(report);
     for tensor in report.tensors.iter().take(TENSORS_SHOWN) {
-        let (name, dtype, shape) = (&tensor.name, tensor.dtype, &tensor.shape);
+        let (name, dtype, shape) = (&tensor.name, &tensor.dtype, &tensor.shape);
         lines.push(format!("{name} {dtype} {shape:?}{}", norm(tensor.norm)));
     }
     if report.tensors.len() > TENSORS_SHOWN {
@@ -160,7 +160,7 @@ fn norm(norm: Option<f64>) -> String {
     norm.map_or(String::new(), |norm| format!(", norm {norm:.4}"))
 }
 
-fn dtypes(dtypes: &BTreeMap<&'static str, DtypeReport>) -> String {
+fn dtypes(dtypes: &BTreeMap<String, DtypeReport>) -> String {
     if dtypes.is_empty() {
         return "no tensors".into();
     }

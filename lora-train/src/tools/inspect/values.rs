@@ -2,7 +2,7 @@
 
 use super::report::{DtypeReport, Findings, TensorReport};
 use lora_core::file::StoredTensor;
-use lora_models::checkpoint::Checkpoint;
+use lora_models::checkpoint::{Checkpoint, is_float};
 use std::collections::BTreeMap;
 
 /// A tensor with its Frobenius norm, which is finite if all values are.
@@ -49,11 +49,11 @@ pub(super) fn tensor(
     unusual: &mut Findings,
 ) -> TensorReport {
     let dtype = checkpoint.dtype(name);
-    let read = read && dtype.is_some_and(|dtype| dtype.is_float());
+    let read = read && dtype.is_some_and(is_float);
     let measured = read.then(|| measure(checkpoint, name, unusual)).flatten();
     TensorReport {
         name: name.into(),
-        dtype: dtype.map_or("", |dtype| dtype.name()),
+        dtype: dtype.map(|dtype| dtype.to_string()).unwrap_or_default(),
         shape: checkpoint.shape(name).unwrap_or_default().to_vec(),
         norm: measured.map(|measured| measured.norm),
     }
@@ -67,11 +67,11 @@ pub(super) fn elements(checkpoint: &Checkpoint, name: &str) -> u64 {
 }
 
 /// Counts all tensors by their element type.
-pub(super) fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<&'static str, DtypeReport> {
-    let mut dtypes: BTreeMap<&'static str, DtypeReport> = BTreeMap::new();
+pub(super) fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, DtypeReport> {
+    let mut dtypes: BTreeMap<String, DtypeReport> = BTreeMap::new();
     for name in checkpoint.names() {
         if let Some(dtype) = checkpoint.dtype(name) {
-            let count = dtypes.entry(dtype.name()).or_default();
+            let count = dtypes.entry(dtype.to_string()).or_default();
             count.tensors += 1;
             count.parameters += elements(checkpoint, name);
             count.bytes += checkpoint.bytes_of(name).unwrap_or_default();
