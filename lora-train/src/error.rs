@@ -156,6 +156,12 @@ impl TrainError {
         }
     }
 
+    /// Creates a [`Burn`](Self::Burn) error.
+    pub fn burn(message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self::Burn { message }
+    }
+
     /// Creates a [`Config`](Self::Config) error on `option`.
     pub fn config(option: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Config {

@@ -17,13 +17,11 @@ pub(crate) fn integers<const D: usize>(tensor: Tensor<D, Int>) -> Result<Vec<i64
 
 /// Waits until the device has finished all its work.
 pub(crate) fn wait(device: &Device) -> Result<(), TrainError> {
-    device.sync().map_err(|error| TrainError::Burn {
-        message: format!("the device failed: {error:?}"),
-    })
+    device
+        .sync()
+        .map_err(|error| TrainError::burn(format!("the device failed: {error:?}")))
 }
 
 fn burn_error(error: impl std::fmt::Debug) -> TrainError {
-    TrainError::Burn {
-        message: format!("a tensor cannot be read back: {error:?}"),
-    }
+    TrainError::burn(format!("a tensor cannot be read back: {error:?}"))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Progress output on standard error; standard output is for results.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Screen {
     terminal: bool,
     quiet: bool,
@@ -64,11 +64,7 @@ impl Screen {
     pub fn observer(&self) -> TrainingProgress {
         TrainingProgress {
             screen: self.clone(),
-            bar: None,
-            total: 0,
-            first: None,
-            last_line: None,
-            tokens: 0,
+            ..TrainingProgress::default()
         }
     }
 }
@@ -109,6 +105,7 @@ impl Bar {
 }
 
 /// Progress of training: step, loss, learning rate, tokens per second and remaining time.
+#[derive(Default)]
 pub struct TrainingProgress {
     screen: Screen,
     bar: Option<ProgressBar>,
@@ -187,19 +184,14 @@ impl Observer for TrainingProgress {
                 }
             }
             Event::Step(step) => self.step(step),
-            Event::EvalStart => {}
             Event::Eval(eval) => {
-                let values: Vec<String> = eval
-                    .eval
-                    .iter()
-                    .map(|(name, value)| format!("{name} {value:.4}"))
-                    .collect();
+                let values = eval.eval.iter();
+                let values = values.map(|(name, value)| format!("{name} {value:.4}"));
+                let values = values.collect::<Vec<_>>().join("  ");
                 let best = if eval.best { "  (best so far)" } else { "" };
+                let (step, epoch) = (eval.step, eval.epoch);
                 self.line(&format!(
-                    "evaluation at step {}, epoch {:.2}: {}{best}",
-                    eval.step,
-                    eval.epoch,
-                    values.join("  ")
+                    "evaluation at step {step}, epoch {epoch:.2}: {values}{best}"
                 ));
             }
             Event::Saved(path) => {

@@ -1,11 +1,8 @@
 //! Adapters of a job: none, one for all records, or several by name, among which each record chooses.
 
-use super::session::check_base;
 use crate::TrainError;
 use crate::data::Record;
-use crate::progress::Screen;
 use clap::Args;
-use lora_core::AttachReport;
 use lora_core::named::check_name;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -123,16 +120,6 @@ impl AdapterOptions {
             (_, None) | (AdapterSelection::Named(_), _) => Ok(selection),
             _ => Err(TrainError::config("use", NEEDS_NAMES)),
         }
-    }
-
-    /// Warns of an adapter that was trained on another base, or refuses it with `strict_base`.
-    pub(crate) fn check_base(
-        &self,
-        dir: Option<&Path>,
-        report: Option<&AttachReport>,
-        screen: &Screen,
-    ) -> Result<(), TrainError> {
-        check_base(dir, report, self.strict_base, screen)
     }
 
     /// Returns the column with the adapters' names, if adapters are given by name.

@@ -1,15 +1,28 @@
 //! Named adapters on a model, one for each example.
 
 use super::adapters::AdapterOptions;
+use super::session::check_base;
 use super::sources::Sources;
 use crate::TrainError;
 use crate::data::{Example, Origin};
 use crate::progress::Screen;
-use lora_core::LoraError;
+use lora_core::file::AdapterDir;
 use lora_core::named::NamedAdapters;
+use lora_core::{AttachReport, LoraError};
 use lora_models::{ModelAdapters, Pretrained};
 
 impl AdapterOptions {
+    /// Warns of an adapter for all records that was trained on another base, or refuses it with `strict_base`.
+    pub(crate) fn check_base(
+        &self,
+        sources: &Sources,
+        report: Option<&AttachReport>,
+        screen: &Screen,
+    ) -> Result<(), TrainError> {
+        let path = sources.one().map(AdapterDir::path);
+        check_base(path, report, self.strict_base, screen)
+    }
+
     /// Adds the named adapters to a model.
     pub(crate) fn put<M: Pretrained>(
         &self,
@@ -21,7 +34,7 @@ impl AdapterOptions {
         for (name, adapter) in sources.named() {
             let report = set.load_opened(name, &adapter.dir)?;
             let path = adapter.dir.path();
-            self.check_base(Some(path), Some(&report), screen)?;
+            check_base(Some(path), Some(&report), self.strict_base, screen)?;
             screen.line(&format!(
                 "adapter   {name}: {}, {} modules, {} parameters",
                 path.display(),

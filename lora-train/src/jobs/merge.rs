@@ -149,11 +149,7 @@ fn merge_model<M: Pretrained>(
     // The prefix is neither merged nor verified.
     let with_prefix = loaded.model.prefix().map(|_| loaded.model.clone());
     loaded.model.take_prefix();
-    let overwrite = if options.overwrite {
-        Overwrite::Replace
-    } else {
-        Overwrite::Refuse
-    };
+    let overwrite = Overwrite::from(options.overwrite);
     let export = ExportOptions {
         dtype: options.dtype,
         base_dir: Some(loaded.base.dir.clone()),
@@ -182,9 +178,7 @@ fn merge_model<M: Pretrained>(
         written = Some((report, check));
         Ok::<(), TrainError>(())
     })?;
-    let (report, check) = written.ok_or_else(|| TrainError::Burn {
-        message: "nothing was written".into(),
-    })?;
+    let (report, check) = written.ok_or_else(|| TrainError::burn("nothing was written"))?;
     Ok(MergeSummary {
         modules: loaded.adapter.map_or(0, |report| report.modules.len()),
         parameters: report.parameters,

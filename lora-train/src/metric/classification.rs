@@ -80,15 +80,7 @@ pub fn f1(predictions: &[usize], labels: &[usize], average: Average) -> Result<f
     Ok(match average {
         Average::Binary => counts.get(&1).map_or(0.0, Counts::f1),
         Average::Macro => counts.values().map(Counts::f1).sum::<f64>() / counts.len() as f64,
-        Average::Micro => {
-            let mut all = Counts::default();
-            for counts in counts.values() {
-                all.hits += counts.hits;
-                all.predicted += counts.predicted;
-                all.labelled += counts.labelled;
-            }
-            all.f1()
-        }
+        Average::Micro => accuracy(predictions, labels)?,
         Average::Weighted => {
             let weighted = counts.values().map(|c| c.f1() * c.labelled as f64);
             weighted.sum::<f64>() / labels.len() as f64

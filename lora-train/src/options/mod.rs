@@ -13,6 +13,7 @@ mod recipe;
 pub use class_weights::ClassWeighting;
 use class_weights::parse_weights;
 pub use reading::ReadingOptions;
+pub use recipe::RunOptions;
 
 use crate::device::DeviceName;
 use crate::task::TaskName;

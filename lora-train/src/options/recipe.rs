@@ -4,6 +4,29 @@ use super::TrainOptions;
 use crate::TrainError;
 use std::path::{Component, Path, PathBuf};
 
+/// Options of a run on the command line, and its recipe.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Recipe: a TOML file with the options below as keys, with `_` for `-`; flags override it.
+    pub recipe: Option<PathBuf>,
+    /// Options of `lora train`.
+    #[command(flatten)]
+    pub options: TrainOptions,
+}
+
+impl RunOptions {
+    /// Returns the options with those of the recipe.
+    ///
+    /// # Errors
+    /// Fails if the recipe cannot be read.
+    pub fn resolve(self) -> Result<TrainOptions, TrainError> {
+        match &self.recipe {
+            Some(recipe) => self.options.or(TrainOptions::from_recipe(recipe)?),
+            None => Ok(self.options),
+        }
+    }
+}
+
 /// Largest recipe in bytes.
 const RECIPE_LIMIT: u64 = 1 << 20;
 

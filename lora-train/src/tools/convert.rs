@@ -176,12 +176,10 @@ pub(super) fn read_adapter(
         }
         FormatName::Mlx => Ok(mlx::read(input, rename, peft)?),
         FormatName::Loralib => {
-            let alpha = unsaid.alpha.ok_or_else(|| {
-                TrainError::config(
-                    "alpha",
-                    "is missing: loralib's file does not say it, give the one of the training",
-                )
-            })?;
+            let message =
+                "is missing: loralib's file does not say it, give the one of the training";
+            let missing = || TrainError::config("alpha", message);
+            let alpha = unsaid.alpha.ok_or_else(missing)?;
             let options = LoralibOptions {
                 alpha,
                 slices: slices(&unsaid.slices)?,

@@ -19,11 +19,11 @@ pub(super) fn rows<'a>(
     width: usize,
     rows: impl IntoIterator<Item = (&'a str, Option<String>)>,
 ) -> Result {
-    let rows = rows
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)));
-    rows.into_iter()
-        .try_for_each(|(name, value)| writeln!(f, "{name:width$} {value}"))
+    let mut rows = rows.into_iter();
+    rows.try_for_each(|(name, value)| match value {
+        Some(value) => writeln!(f, "{name:width$} {value}"),
+        None => Ok(()),
+    })
 }
 
 /// Joins the facts that are known.

@@ -50,8 +50,6 @@ pub enum Event {
     },
     /// A step has ended.
     Step(StepEvent),
-    /// An evaluation begins.
-    EvalStart,
     /// An evaluation has ended.
     Eval(EvalEvent),
     /// A checkpoint has been written.

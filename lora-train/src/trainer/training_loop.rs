@@ -158,7 +158,12 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
                 seed: mix(self.run.config.seed, step as u64, index as u64),
             });
             accumulator.accumulate(&model, output.grads);
-            losses.push(output.item.sync().map_err(burn_error)?.loss);
+            let synced = output.item.sync();
+            losses.push(
+                synced
+                    .map_err(|error| TrainError::burn(error.to_string()))?
+                    .loss,
+            );
         }
         let grads = accumulator.grads();
         let (loss, grad_norm) = read(losses, squared_norm(&model, &grads))?;
@@ -177,7 +182,6 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
 
     /// Evaluates and keeps the best weights. Returns the reason if the run is to stop early.
     fn evaluate(&mut self, model: &M, epoch: f64) -> Result<Option<String>, TrainError> {
-        self.notify(&Event::EvalStart)?;
         let start = Instant::now();
         let metrics = self.run.hooks.evaluate(&model.valid())?;
         let value = metrics.get(&self.run.config.best_metric).copied();
@@ -217,9 +221,8 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
     }
 
     fn save(&mut self, model: &M) -> Result<(), TrainError> {
-        let optimizer = self.tap.take().ok_or_else(|| TrainError::Burn {
-            message: "the optimizer was not stepped before its state was saved".into(),
-        })?;
+        let message = "the optimizer was not stepped before its state was saved";
+        let optimizer = self.tap.take().ok_or_else(|| TrainError::burn(message))?;
         let hooks = &mut self.run.hooks;
         let path = self
             .checkpoints
@@ -266,12 +269,6 @@ fn read(losses: Vec<Tensor<1>>, norm: Option<Tensor<1>>) -> Result<(f64, f64), T
     let both = Tensor::cat(vec![loss, norm], 0);
     let values = crate::host::values(both)?;
     Ok((f64::from(values[0]), f64::from(values[1]).sqrt()))
-}
-
-fn burn_error(error: impl std::fmt::Display) -> TrainError {
-    TrainError::Burn {
-        message: error.to_string(),
-    }
 }
 
 /// Mixes the seed of the run, the step and the batch into the seed of one pass (`SplitMix64`'s finaliser).

@@ -2,10 +2,11 @@
 
 use clap::{Args, Subcommand};
 use lora_train::TrainError;
+use lora_train::options::RunOptions;
 use lora_train::progress::Screen;
 use lora_train::tools::bench::{
-    EpochOptions, InferenceOptions, LoadOptions, StepOptions, bench_epoch, bench_inference,
-    bench_load, bench_step,
+    InferenceOptions, LoadOptions, StepOptions, bench_epoch, bench_inference, bench_load,
+    bench_step,
 };
 
 #[derive(Args)]
@@ -21,8 +22,8 @@ pub struct Bench {
 enum Target {
     /// Time training steps of one shape, on random weights and tokens.
     Step(StepOptions),
-    /// Time training on data, with its real lengths.
-    Epoch(Box<EpochOptions>),
+    /// Time training on data, with its real lengths. The trained weights are discarded, without an evaluation.
+    Epoch(Box<RunOptions>),
     /// Time inference of the base, of a merged model and of one with an active adapter.
     Inference(InferenceOptions),
     /// Time reading a checkpoint.

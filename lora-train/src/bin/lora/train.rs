@@ -4,10 +4,9 @@ use clap::Args;
 use lora_train::TrainError;
 use lora_train::jobs::{INTERRUPTED, TrainPlan, TrainSummary, train};
 use lora_train::memory::peak_mib;
-use lora_train::options::TrainOptions;
+use lora_train::options::RunOptions;
 use lora_train::progress::Screen;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Number of generated texts shown at the end.
@@ -15,10 +14,8 @@ const SHOWN: usize = 3;
 
 #[derive(Args)]
 pub struct Train {
-    /// Recipe: a TOML file with the options below as keys, with `_` for `-`; flags override it.
-    recipe: Option<PathBuf>,
     #[command(flatten)]
-    options: TrainOptions,
+    run: RunOptions,
     /// Print the result as a JSON object on the last line: `version`, `before` and `after` (metrics by name), `steps`, `seconds`, `trainable`, `peak_mib`, `saved`.
     #[arg(long)]
     json: bool,
@@ -26,11 +23,7 @@ pub struct Train {
 
 impl Train {
     pub fn run(self) -> Result<(), TrainError> {
-        let options = match &self.recipe {
-            Some(recipe) => self.options.or(TrainOptions::from_recipe(recipe)?)?,
-            None => self.options,
-        };
-        let plan = TrainPlan::new(options)?;
+        let plan = TrainPlan::new(self.run.resolve()?)?;
         let interrupter = burn_train::Interrupter::new();
         let handle = interrupter.clone();
         let interrupted = AtomicBool::new(false);
@@ -41,9 +34,7 @@ impl Train {
             eprintln!("finishing this step and saving; press Ctrl-C again to exit at once");
             handle.stop(Some(INTERRUPTED));
         });
-        handler.map_err(|error| TrainError::Burn {
-            message: format!("cannot handle Ctrl-C: {error}"),
-        })?;
+        handler.map_err(|error| TrainError::burn(format!("cannot handle Ctrl-C: {error}")))?;
         let mut screen = Screen::detect();
         let summary = train(plan, interrupter, &mut screen)?;
         if self.json {
@@ -75,16 +66,9 @@ fn show(summary: &TrainSummary) {
         println!("{:12} {:>10} {:>10}", "", "before", "after");
         let names: BTreeSet<&String> = summary.before.keys().chain(summary.after.keys()).collect();
         for name in names {
-            let value = |metrics: &std::collections::BTreeMap<String, f64>| {
-                metrics
-                    .get(name)
-                    .map_or("-".into(), |value| format!("{value:.3}"))
-            };
-            println!(
-                "{name:12} {:>10} {:>10}",
-                value(&summary.before),
-                value(&summary.after)
-            );
+            let values = [&summary.before, &summary.after].map(|metrics| metrics.get(name));
+            let [before, after] = values.map(|v| v.map_or("-".into(), |v| format!("{v:.3}")));
+            println!("{name:12} {before:>10} {after:>10}");
         }
     }
     let step = (summary.texts.len() / SHOWN).max(1);

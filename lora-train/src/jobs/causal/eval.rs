@@ -13,7 +13,6 @@ use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, generate_texts, score_texts};
-use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_models::{CausalLm, LoadOptions};
 use serde_json::json;
@@ -37,10 +36,8 @@ pub(crate) fn eval<M: CausalLm>(
         summary,
     } = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
     screen.line(&format!("model     {summary}"));
-    let path = sources.one().map(AdapterDir::path);
-    options
-        .adapters
-        .check_base(path, adapter.as_ref(), screen)?;
+    let adapters = &options.adapters;
+    adapters.check_base(sources, adapter.as_ref(), screen)?;
     let length = base.max_length(options.max_length, LEAST)?;
     let column = options.adapters.column();
     let data = read_examples(&options.data, &options.reading, column, &base, length)?;

@@ -11,7 +11,6 @@ use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::Quantization;
-use lora_core::file::AdapterDir;
 use lora_models::generate::{BeamSearch, GenerationConfig, Generator, Sampling, Strategy};
 use lora_models::{CausalLm, LoadOptions, ModelAdapters, dispatch};
 use serde::Deserialize;
@@ -155,10 +154,8 @@ fn generate_with<M: CausalLm>(
         base,
         ..
     } = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
-    let path = sources.one().map(AdapterDir::path);
-    options
-        .adapters
-        .check_base(path, adapter.as_ref(), screen)?;
+    let adapters = &options.adapters;
+    adapters.check_base(sources, adapter.as_ref(), screen)?;
     let mut named = None;
     if sources.is_named() {
         let set = options.adapters.put(model.clone(), sources, screen)?;

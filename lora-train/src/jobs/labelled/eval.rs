@@ -12,7 +12,6 @@ use crate::jobs::evaluation::{EvalOptions, EvalSummary};
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
-use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_models::classifier::ClassifierOptions;
 use serde_json::{Value, json};
@@ -41,10 +40,8 @@ pub(crate) fn eval(
     };
     let loaded = open(sources, &load, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
-    let path = sources.one().map(AdapterDir::path);
-    options
-        .adapters
-        .check_base(path, loaded.adapter.as_ref(), screen)?;
+    let adapters = &options.adapters;
+    adapters.check_base(sources, loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let reader = Reader::new(task, &options.reading, options.adapters.column());
     let data = reader.read(&options.data, set.as_ref(), Unlabelled::Refuse)?;

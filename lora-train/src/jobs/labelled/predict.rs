@@ -18,7 +18,6 @@ use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
 use clap::Args;
 use lora_core::Quantization;
-use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_models::classifier::ClassifierOptions;
 use serde::Serialize;
@@ -134,10 +133,8 @@ pub fn predict(
         ..ClassifierOptions::default()
     };
     let loaded = open(sources, &load, &device)?;
-    let path = sources.one().map(AdapterDir::path);
-    options
-        .adapters
-        .check_base(path, loaded.adapter.as_ref(), screen)?;
+    let adapters = &options.adapters;
+    adapters.check_base(sources, loaded.adapter.as_ref(), screen)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
@@ -210,11 +207,7 @@ fn submit(
         ));
     };
     std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    let overwrite = if options.overwrite {
-        Overwrite::Replace
-    } else {
-        Overwrite::Refuse
-    };
+    let overwrite = Overwrite::from(options.overwrite);
     // The records' own names, if all have one.
     let ids: Option<Vec<&str>> = records.iter().map(|record| record.id.as_deref()).collect();
     match set {

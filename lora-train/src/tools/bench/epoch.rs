@@ -6,21 +6,9 @@ use crate::data::BatchSize;
 use crate::device::{self, DeviceName};
 use crate::jobs::plan::TrainPlan;
 use crate::jobs::train::train;
-use crate::options::TrainOptions;
+use crate::options::{RunOptions, TrainOptions};
 use crate::progress::Screen;
-use clap::Args;
 use serde::Deserialize;
-use std::path::PathBuf;
-
-/// Options of `lora bench epoch`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct EpochOptions {
-    /// Recipe: a TOML file with any of the options below as keys; flags win over it.
-    pub recipe: Option<PathBuf>,
-    /// Options of `lora train`. The trained weights are discarded, without an evaluation.
-    #[command(flatten)]
-    pub options: TrainOptions,
-}
 
 /// Measured fields of a line in `metrics.jsonl`.
 #[derive(Deserialize)]
@@ -29,20 +17,14 @@ struct Line {
     seconds: f64,
 }
 
-/// Times an epoch, or the given number of steps. The first step is not measured.
+/// Times an epoch, or the given number of steps, and discards the trained weights. The first step is not measured.
 ///
 /// `tokens_per_s` counts label tokens, or for a classifier the tokens of the texts.
 ///
 /// # Errors
 /// As `lora train`; for a run of a single step.
-pub fn bench_epoch(options: &EpochOptions, screen: &mut Screen) -> Result<BenchReport, TrainError> {
-    let options = match &options.recipe {
-        Some(recipe) => options
-            .options
-            .clone()
-            .or(TrainOptions::from_recipe(recipe)?)?,
-        None => options.options.clone(),
-    };
+pub fn bench_epoch(options: &RunOptions, screen: &mut Screen) -> Result<BenchReport, TrainError> {
+    let options = options.clone().resolve()?;
     let parent = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir()))?;
     let output = parent.path().join("run");
     let options = TrainOptions {
@@ -80,15 +62,11 @@ pub fn bench_epoch(options: &EpochOptions, screen: &mut Screen) -> Result<BenchR
         return Err(TrainError::config("max_steps", "is 0"));
     };
     if counted.is_empty() {
-        return Err(TrainError::config(
-            "max_steps",
-            "is 1, and the first step is not measured; give more, or more data",
-        ));
+        let message = "is 1, and the first step is not measured; give more, or more data";
+        return Err(TrainError::config("max_steps", message));
     }
-    let turns = lines
-        .windows(2)
-        .map(|pair| pair[1].seconds - pair[0].seconds);
-    let timing = Timing::new(turns.collect());
+    let turns = lines.windows(2);
+    let timing = Timing::new(turns.map(|two| two[1].seconds - two[0].seconds).collect());
     let tokens: usize = counted.iter().map(|line| line.tokens).sum();
     let seconds = last.seconds - first.seconds;
     let report = BenchReport::new("epoch", model, method, &device, &timing, summary.trainable)

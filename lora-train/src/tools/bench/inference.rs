@@ -42,10 +42,8 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
     let (name, config) = shape.model()?;
     let size @ [batch, length] = shape.size(1, &config)?;
     if shape.quantize.is_some() {
-        return Err(TrainError::config(
-            "quantize",
-            "applies to frozen weights under an adapter, and a merged model has none",
-        ));
+        let message = "applies to frozen weights under an adapter, and a merged model has none";
+        return Err(TrainError::config("quantize", message));
     }
     let (timings, trainable) = dispatch!(&config,
         causal M(config) => {
@@ -84,13 +82,14 @@ fn models<M: Pretrained>(
     Ok(([base, merged, active], trainable))
 }
 
-fn ids(values: Vec<i64>, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
-    Tensor::from_data(TensorData::new(values, shape), device)
+fn ids(values: impl IntoIterator<Item = i64>, size: [usize; 2], device: &Device) -> Tensor<2, Int> {
+    let values: Vec<i64> = values.into_iter().collect();
+    Tensor::from_data(TensorData::new(values, size), device)
 }
 
-fn rows([batch, length]: [usize; 2], vocab: usize) -> Vec<i64> {
+fn text(size @ [batch, length]: [usize; 2], vocab: usize, device: &Device) -> Tensor<2, Int> {
     let rows = (0..batch).flat_map(|row| tokens(row, length, vocab));
-    rows.map(i64::from).collect()
+    ids(rows.map(i64::from), size, device)
 }
 
 /// Times single tokens after a text.
@@ -103,30 +102,26 @@ fn generated<M: CausalLm>(
     let [base, _, _] = models;
     let total = length + turns + WARM_UP;
     if total > base.max_positions() {
-        return Err(TrainError::config(
-            "steps",
-            format!(
-                "{turns} tokens, {WARM_UP} before them and a text of {length} exceed the {} positions",
-                base.max_positions()
-            ),
-        ));
+        let message = format!(
+            "{turns} tokens, {WARM_UP} before them and a text of {length} exceed the {} positions",
+            base.max_positions()
+        );
+        return Err(TrainError::config("steps", message));
     }
     let vocab = base.vocab_size();
-    let position = |from: usize, to: usize| -> Vec<i64> {
-        (0..batch).flat_map(|_| from as i64..to as i64).collect()
+    let positions = |from: usize, count: usize| {
+        let rows = (0..batch).flat_map(|_| from as i64..(from + count) as i64);
+        ids(rows, [batch, count], device)
     };
     let mut caches = [0; 3].map(|_| KvCache::new(base.cache_layers(), total));
     for (model, cache) in models.iter().zip(&mut caches) {
-        let text = ids(rows([batch, length], vocab), [batch, length], device);
-        let places = ids(position(0, length), [batch, length], device);
-        model.next_logits(text, None, places, cache);
+        let text = text([batch, length], vocab, device);
+        model.next_logits(text, None, positions(0, length), cache);
     }
     host::wait(device)?;
     in_turn(turns, |kind, turn| {
-        let place = length + turn;
-        let token = ids(rows([batch, 1], vocab), [batch, 1], device);
-        let places = ids(position(place, place + 1), [batch, 1], device);
-        let logits = models[kind].next_logits(token, None, places, &mut caches[kind]);
+        let (token, place) = (text([batch, 1], vocab, device), positions(length + turn, 1));
+        let logits = models[kind].next_logits(token, None, place, &mut caches[kind]);
         host::wait(device)?;
         drop(logits);
         Ok(())
@@ -141,8 +136,7 @@ fn read<M: Pretrained>(
     device: &Device,
 ) -> Result<[Timing; 3], TrainError> {
     let [batch, length] = size;
-    let vocab = models[0].info().vocab_size;
-    let text = ids(rows(size, vocab), size, device);
+    let text = text(size, models[0].info().vocab_size, device);
     let real = TensorData::new(vec![true; batch * length], size);
     let real = Tensor::<2, Bool>::from_data(real, device);
     let type_ids = Tensor::<2, Int>::zeros(size, device);

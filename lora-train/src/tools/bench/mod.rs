@@ -19,7 +19,7 @@ mod report;
 mod step;
 mod workload;
 
-pub use epoch::{EpochOptions, bench_epoch};
+pub use epoch::bench_epoch;
 pub use inference::{InferenceOptions, bench_inference};
 pub use load::{LoadOptions, bench_load};
 pub use measure::Timing;

@@ -87,10 +87,8 @@ impl Shape {
         let most = config.sizes().max_length;
         let length = self.max_length.unwrap_or(most.min(128));
         if !(2..=most).contains(&length) {
-            return Err(TrainError::config(
-                "max_length",
-                format!("is {length}, expected 2 to {most} tokens, the model's maximum"),
-            ));
+            let message = format!("is {length}, expected 2 to {most} tokens, the model's maximum");
+            return Err(TrainError::config("max_length", message));
         }
         Ok([batch, length])
     }

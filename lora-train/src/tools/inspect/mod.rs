@@ -21,8 +21,8 @@ mod values;
 
 pub(crate) use config::settings;
 pub use report::{
-    AdapterReport, DtypeReport, Findings, ModelReport, ModuleReport, Report, TensorReport,
-    TreeReport, Unusual, WeightsReport,
+    AdapterReport, DtypeReport, Findings, ModelReport, ModuleReport, Report, TensorReport, Unusual,
+    WeightsReport,
 };
 
 use crate::TrainError;
@@ -72,7 +72,7 @@ pub fn inspect(options: &InspectOptions) -> Result<Report, TrainError> {
         let adapters = below(path)?;
         if !adapters.is_empty() && !path.join("config.json").exists() {
             let path = path.display().to_string();
-            return Ok(Report::Adapters(TreeReport { path, adapters }));
+            return Ok(Report::Adapters { path, adapters });
         }
     }
     let report = model::describe(&model_directory(path)?, options.values)?;

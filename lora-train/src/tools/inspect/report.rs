@@ -12,7 +12,12 @@ pub enum Report {
     /// An adapter.
     Adapter(Box<AdapterReport>),
     /// Directory with adapters in directories of their own, and none at its top.
-    Adapters(TreeReport),
+    Adapters {
+        /// Path of the directory.
+        path: String,
+        /// Names of the directories.
+        adapters: Vec<String>,
+    },
     /// Directory of a model.
     Model(Box<ModelReport>),
     /// File of weights.
@@ -107,15 +112,6 @@ pub struct DtypeReport {
     pub parameters: u64,
     /// Size in the file, in bytes.
     pub bytes: u64,
-}
-
-/// Adapters in the directories of a directory.
-#[derive(Clone, Debug, Serialize)]
-pub struct TreeReport {
-    /// Path of the directory.
-    pub path: String,
-    /// Names of the directories.
-    pub adapters: Vec<String>,
 }
 
 /// A model.

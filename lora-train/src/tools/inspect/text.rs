@@ -17,9 +17,9 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Report::Adapter(report) => titled(f, &title(report), adapter(report)),
-            Report::Adapters(tree) => {
-                let title = format!("{} adapters in {}", tree.adapters.len(), tree.path);
-                titled(f, &title, tree.adapters.iter().cloned())
+            Report::Adapters { path, adapters } => {
+                let title = format!("{} adapters in {path}", adapters.len());
+                titled(f, &title, adapters.iter().cloned())
             }
             Report::Model(report) => {
                 let kind = report.model_type.as_deref().unwrap_or("unknown");
