@@ -58,10 +58,12 @@ fn module(module: &ModuleDifference) -> String {
         let value = value.filter(|value| *value != 0.0)?;
         Some(format!("{what} differs by {value:.3e}"))
     };
+    let [x, y] = module.scales;
+    let scale = (x != y).then(|| format!("scale {x} | {y}"));
     let facts = [
         pair("shape ", &module.shapes),
         pair("rank ", &module.ranks),
-        pair("scale ", &module.scales),
+        scale,
         update,
         module.cosine.map(|cosine| format!("cosine {cosine:.4}")),
         module
