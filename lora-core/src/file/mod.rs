@@ -68,14 +68,15 @@ mod read;
 mod tensors;
 mod write;
 
+pub use crate::config::ModulePatterns;
 pub use adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
 pub use compare::UpdateDifference;
 pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
-pub use coverage::{ModulePatterns, Unmatched, unmatched};
+pub use coverage::{Unmatched, unmatched};
 pub use dir::AdapterDir;
 pub(crate) use extract::stored;
 pub use extract::{extract, save};
 pub use header::{MAX_HEADER_BYTES, read_header};
-pub(crate) use load::{Parts, read_weights};
+pub(crate) use load::Parts;
 pub use load::{load, switch};
 pub use tensors::{AdapterTensors, PREFIX, TensorRole, WEIGHTS_FILE, split_name};
