@@ -1,10 +1,10 @@
 //! Adapters on and off a module.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `adapted`, `report` | [`Adapted`], [`AttachReport`]: a module with adapters, and how they were attached |
-//! | `targets` | from a configuration to the parameters that it means |
-//! | `plan`, `build` | from a configuration to a report, and from that to adapters on their devices |
+//! | `targets` | resolution of a configuration to parameters |
+//! | `plan`, `build` | reports from configurations, and adapters on their devices from reports |
 //! | `init` | start values of the factors |
 //! | `weights` | [`AdapterWeights`]: values from files |
 //! | `merge`, `detach` | adapters added to their weights, or taken off |

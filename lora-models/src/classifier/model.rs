@@ -56,8 +56,8 @@ impl Trunk {
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
         match self {
-            Self::Bert(model) => model.forward_to(rows, ids, mask, type_ids),
-            Self::Deberta(model) => model.forward_to(rows, ids, mask, type_ids),
+            Self::Bert(model) => model.forward(rows, ids, mask, type_ids),
+            Self::Deberta(model) => model.forward(rows, ids, mask, type_ids),
         }
     }
 }

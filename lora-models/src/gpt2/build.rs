@@ -5,10 +5,10 @@ use super::attention::Attention;
 use super::block::{Block, Mlp};
 use super::model::{Gpt2, Gpt2LmHead};
 use crate::ModelError;
-use crate::weights::{LayerBuilder, Weights, dropout};
+use crate::weights::{LayerBuilder, Weights};
 use burn::nn::Embedding;
 use burn::tensor::Device;
-use lora_core::LayerNorm;
+use lora_core::{Dropout, LayerNorm};
 
 /// Builds a model from the parameters of a source.
 pub(super) fn build(
@@ -56,7 +56,7 @@ impl Builder<'_> {
             wpe: Embedding {
                 weight: self.maker.param("transformer.wpe.weight", positions)?,
             },
-            drop: dropout(config.embd_pdrop),
+            drop: Dropout::new(config.embd_pdrop),
             h,
             ln_f: self.norm("transformer.ln_f")?,
             prefix: None,
@@ -79,8 +79,8 @@ impl Builder<'_> {
             attn: Attention {
                 c_attn: self.maker.linear(&path("attn.c_attn"), [d, 3 * d])?,
                 c_proj: self.maker.linear(&path("attn.c_proj"), [d, d])?,
-                attn_dropout: dropout(config.attn_pdrop),
-                resid_dropout: dropout(config.resid_pdrop),
+                attn_dropout: Dropout::new(config.attn_pdrop),
+                resid_dropout: Dropout::new(config.resid_pdrop),
                 n_head: config.n_head,
                 scale,
             },
@@ -88,7 +88,7 @@ impl Builder<'_> {
             mlp: Mlp {
                 c_fc: self.maker.linear(&path("mlp.c_fc"), [d, inner])?,
                 c_proj: self.maker.linear(&path("mlp.c_proj"), [inner, d])?,
-                dropout: dropout(config.resid_pdrop),
+                dropout: Dropout::new(config.resid_pdrop),
                 activation: config.activation_function,
             },
         })

@@ -32,7 +32,7 @@ pub trait PrefixModel: LoraTargets {
             let error = LoraError::InvalidOption {
                 option: "prefix",
                 found: config.tokens.to_string(),
-                expected: "none: the encoders take no prefix, a language model does".into(),
+                expected: "none: only GPT-2 takes a prefix, the encoders do not".into(),
             };
             return Err(error.into());
         };

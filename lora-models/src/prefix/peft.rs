@@ -55,7 +55,7 @@ pub fn beside(dir: impl AsRef<Path>) -> Result<Option<AdapterDir>, ModelError> {
 
 /// Creates the error for a model without support for the prefix in `dir`.
 pub(crate) fn refused(dir: &Path) -> ModelError {
-    refused_for(dir, "the encoders take no prefix, a language model does")
+    refused_for(dir, "only GPT-2 takes a prefix, the encoders do not")
 }
 
 /// Creates the error for the prefix in `dir` among named adapters.

@@ -67,15 +67,12 @@ impl WholeFile {
 }
 
 /// Parts of `tokenizer.json` that are read here.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct File {
-    #[serde(default)]
     added_tokens: Vec<AddedWithId>,
-    #[serde(default)]
     normalizer: serde_json::Value,
-    #[serde(default)]
     pre_tokenizer: serde_json::Value,
-    #[serde(default)]
     decoder: serde_json::Value,
     model: Option<Model>,
 }
@@ -181,6 +178,6 @@ mod tests {
     fn a_table_that_claims_to_be_larger_than_it_is_is_refused() {
         let json = r#"{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////wAA"}}"#;
         let message = read(json).err().unwrap().to_string();
-        assert!(message.contains("shorter than the trie"), "{message}");
+        assert!(message.contains("shorter than its trie"), "{message}");
     }
 }

@@ -4,6 +4,7 @@ use super::example::{Example, Target};
 use super::record::Origin;
 use super::sample::{Sample, SampleBatch};
 use lora_core::ops::Segments;
+use std::iter::repeat_n;
 
 /// Batch of examples: a row for each, padded at the right to the longest of them, or all packed into one row.
 ///
@@ -88,9 +89,13 @@ impl Targets {
     fn push(&mut self, example: &Example, number: usize, start: usize) {
         match (&mut *self, example.target()) {
             (Self::Tokens(targets), Target::Tokens { from }) => {
-                for (position, &token) in example.tokens().iter().enumerate().skip(*from) {
-                    targets.push(start + position - 1, i64::from(token), number);
-                }
+                let tokens = example.tokens().get(*from..).unwrap_or_default();
+                let first = (start + from) as i64 - 1;
+                targets.rows.extend(first..first + tokens.len() as i64);
+                targets
+                    .classes
+                    .extend(tokens.iter().map(|&id| i64::from(id)));
+                targets.examples.extend(repeat_n(number, tokens.len()));
             }
             (Self::Classes(targets), Target::Class(class)) => {
                 targets.push(number, *class as i64, number);

@@ -30,7 +30,7 @@ fn holds(command: impl Fn(&Path) -> Command, own: &Path, other: &Path) {
     let text = succeed(&mut command(other));
     assert_eq!(text.matches("warning: ").count(), 1, "{text}");
     assert!(text.contains("a base with other values of"), "{text}");
-    let words = ["a base with other values of", "without `--strict-base`"];
+    let words = ["a base with other values of", "leave out `--strict-base`"];
     fail(command(other).arg("--strict-base"), 1, &words);
 }
 

@@ -1,4 +1,11 @@
 //! Training, evaluation and use of language models.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `data` | tokenized examples of a file |
+//! | `evaluator`, `eval` | loss, perplexity and accuracy; evaluation |
+//! | `generate` | text generation |
+//! | `texts` | generated texts and their scores |
 
 mod data;
 mod eval;
@@ -18,7 +25,7 @@ use crate::data::{Example, Sample, pack};
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
-use data::read_examples;
+use data::{Examples, read_examples};
 use evaluator::Evaluator;
 use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
@@ -73,8 +80,11 @@ impl<M: CausalLm> Job for CausalJob<M> {
     ) -> Result<Vec<Example>, TrainError> {
         let length = base.max_length(plan.options.max_length, LEAST)?;
         let read = |path: &Path| read_examples(path, &plan.options.reading, None, base, length);
-        let data = read(&plan.data)?;
-        screen.line(&format!("data      {}", data.report));
+        // The records of the training data are dropped before the evaluation data is read.
+        let Examples {
+            examples, report, ..
+        } = read(&plan.data)?;
+        screen.line(&format!("data      {report}"));
         let mut records = Vec::new();
         if let Some(path) = &plan.options.eval_data {
             let data = read(path)?;
@@ -84,7 +94,7 @@ impl<M: CausalLm> Job for CausalJob<M> {
             records = data.records;
         }
         self.prompts = Prompts::new(plan, &records)?;
-        Ok(data.examples)
+        Ok(examples)
     }
 
     fn collate(&self) -> Collate<Example> {

@@ -24,7 +24,7 @@ fn hostile_and_broken_weights_are_refused() {
     let pickle = place.bert.join("pytorch_model.bin");
     let bytes = std::fs::read(models.join("encoders/bert_reg_bin/pytorch_model.bin")).unwrap();
     std::fs::write(&pickle, &bytes[..bytes.len() / 2]).unwrap();
-    let words = ["pytorch_model.bin", "its end is missing"];
+    let words = ["pytorch_model.bin", "does not end with the record"];
     fail(&mut place.run(&place.bert, &place.fine), 1, &words);
     for name in ["value.bin", "root.bin"] {
         std::fs::copy(models.join("hostile").join(name), &pickle).unwrap();
