@@ -5,7 +5,7 @@
 //! | `targets` | [`TargetModules`], [`ExcludeModules`] |
 //! | `init` | [`LoraInit`]: start values of the factors |
 //! | `scaling` | [`LoraScaling`]: α/r and α/√r |
-//! | `pattern` | regular expressions on module names, and the closest names for error messages |
+//! | `pattern` | [`ModulePatterns`], regular expressions on module names, and the closest names for error messages |
 
 mod init;
 mod pattern;

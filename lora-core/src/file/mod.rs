@@ -10,7 +10,7 @@
 //! | `header`, `tensors`, `notes` | the safetensors file: header, names and values, notes of this crate |
 //! | `adapter` | [`StoredAdapter`] |
 //! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
-//! | `load`, `extract` | tensors → parameters of a module → [`StoredAdapter`] |
+//! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
 //! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
 //!
 //! PEFT ignores a tensor that is missing, left over or without the prefix, and the adapter then has no effect. Here each is
