@@ -17,10 +17,8 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LoraError> {
     let mut bytes = Vec::new();
     let read = file.take(limit + 1).read_to_end(&mut bytes);
     if read.map_err(LoraError::io(path))? as u64 > limit {
-        return Err(LoraError::Malformed {
-            path: path.into(),
-            message: format!("is larger than {limit} bytes, which is more than it can need"),
-        });
+        let message = format!("is larger than {limit} bytes, which is more than it can need");
+        return Err(LoraError::malformed(path, message));
     }
     Ok(bytes)
 }

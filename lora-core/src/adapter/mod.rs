@@ -42,4 +42,4 @@ pub use scope::in_rows;
 pub(crate) use scope::{ActiveAdapter, BatchRows, Key, Selection};
 pub(crate) use set::AdapterSet;
 pub use switch::AdapterSwitch;
-pub(crate) use values::{AttachedAdapters, base_head, base_value};
+pub(crate) use values::{attached_adapters, base_head, base_value};

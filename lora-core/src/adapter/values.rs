@@ -1,6 +1,7 @@
 //! The adapters in a module, and the values of the base below them, read to the host.
 
 use super::bias::LoraBias;
+use super::entry::AdapterEntry;
 use super::low_rank::{LowRankAdapter, StartingFactors};
 use super::switch::AdapterSwitch;
 use crate::layout::{AdaptedModule, Place, Visit, visit};
@@ -8,37 +9,30 @@ use crate::ops::Dropout;
 use crate::quantize::packed_weights;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::Tensor;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-/// Adapters of a module, by the path of their parameter.
-#[derive(Default)]
-pub(crate) struct AttachedAdapters {
-    /// Factors on weights.
-    pub adapters: HashMap<String, LowRankAdapter>,
-    /// Biases on biases.
-    pub biases: HashMap<String, LoraBias>,
-}
-
-impl AttachedAdapters {
-    /// Collects the adapters of these modules, without dropout and packed weights. Those that are missing, or of another shape,
-    /// are left out.
-    ///
-    /// A visitor sees the parameters of an adapter and never the adapter itself, so adapters are assembled from their
-    /// parameters.
-    pub fn new<M: Module>(module: &M, modules: &[AdaptedModule]) -> Self {
-        let parts = visit(module, Parts::default());
-        let mut found = Self::default();
-        for module in modules {
-            if let Some(adapter) = parts.adapter(module) {
-                found.adapters.insert(module.parameter.clone(), adapter);
-            }
-            let bias = module.bias.as_ref();
-            if let Some(bias) = bias.and_then(|path| Some((path, parts.bias(module, path)?))) {
-                found.biases.insert(bias.0.clone(), bias.1);
-            }
+/// Collects the adapters of these modules, without dropout and packed weights, by the path of their parameter. Those that are
+/// missing, or of another shape, are left out.
+///
+/// A visitor sees the parameters of an adapter and never the adapter itself, so adapters are assembled from their
+/// parameters.
+pub(crate) fn attached_adapters<M: Module>(
+    module: &M,
+    modules: &[AdaptedModule],
+) -> BTreeMap<String, AdapterEntry> {
+    let parts = visit(module, Parts::default());
+    let mut found = BTreeMap::new();
+    for module in modules {
+        let mut entry = AdapterEntry::new(0);
+        entry.factors = parts.adapter(module);
+        found.insert(module.parameter.clone(), entry);
+        if let Some(path) = &module.bias {
+            let mut entry = AdapterEntry::new(0);
+            entry.bias = parts.bias(module, path);
+            found.insert(path.clone(), entry);
         }
-        found
     }
+    found
 }
 
 /// Parameters of adapters, row-major, by the path of the adapted parameter and the path within its adapter.
@@ -69,26 +63,20 @@ impl Parts {
     fn adapter(&self, module: &AdaptedModule) -> Option<LowRankAdapter> {
         let path = &module.parameter;
         let [a_shape, b_shape] = module.factor_shapes();
-        let start = || {
-            Some(StartingFactors {
-                a: self.param(path, "start.a", a_shape)?,
-                b: self.param(path, "start.b", b_shape)?,
-            })
+        let magnitude = self.param(path, "magnitude", [module.shape[1]]);
+        let start = [("start.a", a_shape), ("start.b", b_shape)];
+        let start = match start.map(|(name, shape)| self.param(path, name, shape)) {
+            [Some(a), Some(b)] => Some(StartingFactors { a, b }),
+            _ => None,
         };
-        let magnitude = || self.param(path, "magnitude", [module.shape[1]]);
+        if (module.dora && magnitude.is_none()) || (module.residual_init && start.is_none()) {
+            return None;
+        }
         Some(LowRankAdapter {
             a: self.param(path, "a", a_shape)?,
             b: self.param(path, "b", b_shape)?,
-            magnitude: if module.dora {
-                Some(magnitude()?)
-            } else {
-                None
-            },
-            start: if module.residual_init {
-                Some(start()?)
-            } else {
-                None
-            },
+            magnitude: magnitude.filter(|_| module.dora),
+            start: start.filter(|_| module.residual_init),
             packed: None,
             dropout: Dropout::new(0.0),
             scale: module.scale,

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `adapted`, `report` | [`Adapted`], [`AttachReport`]: a module with adapters, and how they were attached |
 //! | `targets` | resolution of a configuration to parameters |
-//! | `plan`, `build` | [`AttachPlan`]: what will be attached; the adapters on their devices |
+//! | `plan`, `build` | reports from configurations, and adapters on their devices from reports |
 //! | `init` | start values of the factors |
 //! | `weights` | [`AdapterWeights`]: values from files |
 //! | `merge`, `detach` | adapters added to their weights, or taken off |
@@ -28,7 +28,6 @@ pub use detach::detach;
 pub use init::normal_values;
 pub(crate) use init::svd;
 pub use merge::{Merged, merge};
-pub(crate) use plan::AttachPlan;
 pub use report::AttachReport;
 pub use trainable::{TrainableSummary, trainable_summary};
 pub use weight_error::{WeightError, weight_errors};
@@ -72,12 +71,9 @@ pub fn attach<'a, M: Module>(
     module: M,
     config: impl Into<ForArchitecture<'a, LoraConfig>>,
 ) -> Result<Adapted<M>, LoraError> {
-    let ForArchitecture {
-        config,
-        architecture,
-    } = config.into();
-    let plan = AttachPlan::new(&module, config, architecture)?;
-    plan.apply(module, AdapterWeights::default())
+    let on = config.into();
+    let report = AttachReport::new(&module, on.config, on.architecture)?;
+    report.apply(module, AdapterWeights::default())
 }
 
 /// Returns the report that [`attach`] would give, without attaching: no value is read or made.
@@ -88,11 +84,8 @@ pub fn attach_report<'a, M: Module>(
     module: &M,
     config: impl Into<ForArchitecture<'a, LoraConfig>>,
 ) -> Result<AttachReport, LoraError> {
-    let ForArchitecture {
-        config,
-        architecture,
-    } = config.into();
-    Ok(AttachPlan::new(module, config, architecture)?.report)
+    let on = config.into();
+    AttachReport::new(module, on.config, on.architecture)
 }
 
 /// Freezes a module without attaching adapters, for training something beside it, such as a prefix.

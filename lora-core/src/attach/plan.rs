@@ -2,31 +2,27 @@
 
 use super::adapted::Adapted;
 use super::build::build_entries;
-use super::init::starting_factors;
+use super::init::starting_values;
 use super::report::AttachReport;
-use super::targets::{Target, resolve};
-use super::weights::{AdapterValues, AdapterWeights};
+use super::targets::resolve;
+use super::weights::AdapterWeights;
 use crate::adapter::{AdapterSwitch, LowRankAdapter, base_value};
 use crate::config::LoraConfig;
 use crate::error::LoraError;
 use crate::fingerprint::BaseOutline;
-use crate::layout::{AdaptedModule, Architecture, parameters, put};
+use crate::layout::{Architecture, parameters, put};
 use crate::quantize::{QuantizedModule, quantized_modules, take_packed};
 use burn::module::{Module, Param, Reparameterizer};
 use burn::tensor::{Tensor, TensorData};
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
-/// The plan of an attach.
-pub(crate) struct AttachPlan {
-    pub report: AttachReport,
-}
-
-impl AttachPlan {
+impl AttachReport {
     /// Resolves a configuration on a module.
     ///
     /// # Errors
     /// As [`attach`](crate::attach()).
-    pub fn new<M: Module>(
+    pub(crate) fn new<M: Module>(
         module: &M,
         config: &LoraConfig,
         architecture: &Architecture,
@@ -37,33 +33,25 @@ impl AttachPlan {
         let is_saved =
             |q: &&QuantizedModule| resolved.saved.iter().any(|s| s.parameter == q.parameter);
         if let Some(quantized) = quantized.iter().find(is_saved) {
-            return Err(LoraError::UnsupportedTarget {
-                module: quantized.module.clone(),
-                message: "its weight is quantised and cannot be fully trained; leave it out of the quantization".into(),
-            });
+            let message = "its weight is quantised and cannot be fully trained; leave it out of the quantization";
+            return Err(LoraError::unsupported_target(&quantized.module, message));
         }
-        let targets = resolved.targets.iter();
-        let modules: Vec<AdaptedModule> = targets
-            .map(|target| adapted_module(target, config))
-            .collect();
         let outline = BaseOutline::new(
             &parameters,
-            &modules,
+            &resolved.targets,
             &resolved.saved,
             &config.modules_to_save,
             architecture,
             &quantized,
         );
         Ok(Self {
-            report: AttachReport {
-                config: config.clone(),
-                modules,
-                saved: resolved.saved,
-                base_difference: None,
-                outline,
-                quantized,
-                switch: AdapterSwitch::on(),
-            },
+            config: config.clone(),
+            modules: resolved.targets,
+            saved: resolved.saved,
+            base_difference: None,
+            outline,
+            quantized,
+            switch: AdapterSwitch::on(),
         })
     }
 
@@ -71,38 +59,48 @@ impl AttachPlan {
     ///
     /// # Errors
     /// [`LoraError::UnsupportedTarget`] if the factors are made from a weight that is not finite.
-    pub fn complete<M: Module>(
-        self,
+    pub(crate) fn complete<M: Module>(
+        &self,
         module: &M,
-        mut weights: AdapterWeights,
-    ) -> Result<(AttachReport, AdapterWeights), LoraError> {
-        let report = self.report;
-        for adapted in &report.modules {
-            let given = weights.adapters.remove(&adapted.parameter);
-            let values = complete(module, adapted, &report.config, given)?;
-            weights.adapters.insert(adapted.parameter.clone(), values);
+        weights: &mut AdapterWeights,
+    ) -> Result<(), LoraError> {
+        for adapted in &self.modules {
+            let values = weights.adapters.entry(adapted.parameter.clone());
+            if let Entry::Occupied(values) = &values
+                && (!adapted.residual_init || values.get().start.is_some())
+            {
+                continue;
+            }
+            let weight = || base_value(module, &adapted.parameter).unwrap_or_default();
+            let initial = starting_values(adapted, &self.config, weight)?;
+            match values {
+                Entry::Occupied(mut values) => values.get_mut().start = initial.start,
+                Entry::Vacant(place) => {
+                    place.insert(initial);
+                }
+            }
         }
-        Ok((report, weights))
+        Ok(())
     }
 
     /// Attaches the adapters.
     ///
     /// # Errors
     /// As [`complete`](Self::complete).
-    pub fn apply<M: Module>(
+    pub(crate) fn apply<M: Module>(
         self,
         module: M,
-        weights: AdapterWeights,
+        mut weights: AdapterWeights,
     ) -> Result<Adapted<M>, LoraError> {
-        let (report, mut weights) = self.complete(&module, weights)?;
-        let saved = report.saved.iter().map(|saved| {
+        self.complete(&module, &mut weights)?;
+        let saved = self.saved.iter().map(|saved| {
             let value = weights.saved.remove(&saved.parameter);
             (saved.parameter.clone(), value)
         });
         let saved = saved.collect();
         // Burn puts one thing on a parameter: with an adapter, the packed weight goes into that.
         let (module, mut packed) = take_packed(module);
-        let entries = build_entries(&module, &report, weights, &mut packed, None);
+        let entries = build_entries(&module, &self, weights, &mut packed, None);
         let (mut adapters, mut biases) = (BTreeMap::new(), BTreeMap::new());
         for (path, entry) in entries {
             if let Some(factors) = entry.factors {
@@ -114,7 +112,7 @@ impl AttachPlan {
         }
         let module = module.apply_reparameterization(PutAdapters { adapters, saved });
         let module = put(put(module, packed), biases);
-        Ok(Adapted::from_parts(module, report))
+        Ok(Adapted::from_parts(module, self))
     }
 }
 
@@ -145,49 +143,4 @@ impl Reparameterizer for PutAdapters {
         };
         (param.set_require_grad(true), None)
     }
-}
-
-fn adapted_module(target: &Target, config: &LoraConfig) -> AdaptedModule {
-    AdaptedModule {
-        module: target.matrix.module.clone(),
-        parameter: target.matrix.parameter.clone(),
-        kind: target.matrix.kind,
-        shape: target.matrix.shape,
-        rank: target.rank,
-        alpha: target.alpha,
-        scale: config.scaling.factor(target.alpha, target.rank),
-        path: target.matrix.path,
-        slices: target.slices.clone(),
-        dora: config.dora,
-        bias: target.bias.clone(),
-        residual_init: config.init.is_residual(),
-    }
-}
-
-/// Adds the start values that are not given.
-fn complete<M: Module>(
-    module: &M,
-    adapted: &AdaptedModule,
-    config: &LoraConfig,
-    given: Option<AdapterValues>,
-) -> Result<AdapterValues, LoraError> {
-    let given = match given {
-        Some(given) if !adapted.residual_init || given.start.is_some() => return Ok(given),
-        given => given,
-    };
-    let weight = || base_value(module, &adapted.parameter).unwrap_or_default();
-    let start = starting_factors(adapted, config, weight)?;
-    let start_factors = adapted.residual_init.then(|| start.factors.clone());
-    Ok(match given {
-        Some(given) => AdapterValues {
-            start: start_factors,
-            ..given
-        },
-        None => AdapterValues {
-            factors: start.factors,
-            start: start_factors,
-            magnitude: None,
-            bias: start.bias,
-        },
-    })
 }

@@ -1,7 +1,7 @@
 //! Error of merged weights against the exact sums: [`WeightError`].
 
 use super::report::AttachReport;
-use crate::adapter::{AttachedAdapters, LowRankAdapter, base_value};
+use crate::adapter::{LowRankAdapter, attached_adapters, base_value};
 use crate::error::LoraError;
 use crate::layout::AdaptedModule;
 use burn::module::Module;
@@ -58,13 +58,12 @@ pub fn weight_errors<M: Module>(
     report: &AttachReport,
     merged: &M,
 ) -> Result<Vec<WeightError>, LoraError> {
-    let attached = AttachedAdapters::new(adapted, &report.modules);
+    let attached = attached_adapters(adapted, &report.modules);
     let modules = report.modules.iter();
     modules
         .map(|module| {
-            let missing = || LoraError::NotAttached {
-                module: module.module.clone(),
-            };
+            let missing = || LoraError::not_attached(&module.module);
+            let entry = |parameter: &str| attached.get(parameter).ok_or_else(missing);
             let pair = |parameter: &str| {
                 let base = base_value(adapted, parameter).ok_or_else(missing)?;
                 let written = base_value(merged, parameter).ok_or_else(missing)?;
@@ -74,13 +73,13 @@ pub fn weight_errors<M: Module>(
                     Err(missing())
                 }
             };
-            let adapter = attached.adapters.get(&module.parameter);
+            let adapter = entry(&module.parameter)?.factors.as_ref();
             let adapter = adapter.ok_or_else(missing)?;
             let (base, written) = pair(&module.parameter)?;
             let exact = exact(&base, module, adapter).ok_or_else(missing)?;
             let mut error = difference(&exact, &written);
             if let Some(parameter) = &module.bias {
-                let bias = attached.biases.get(parameter).ok_or_else(missing)?;
+                let bias = entry(parameter)?.bias.as_ref().ok_or_else(missing)?;
                 let (base, written) = pair(parameter)?;
                 let sum = base.iter().zip(host(bias.value.val()));
                 let sum = sum.map(|(&b, v)| f64::from(b) + bias.scale * f64::from(v));

@@ -6,12 +6,8 @@ use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
 use crate::fingerprint::BaseFingerprint;
 use std::collections::BTreeMap;
 
-fn refused(found: impl Into<String>, expected: impl Into<String>) -> LoraError {
-    LoraError::InvalidOption {
-        option: "combine",
-        found: found.into(),
-        expected: expected.into(),
-    }
+pub(super) fn refused(found: impl ToString, expected: impl ToString) -> LoraError {
+    LoraError::invalid_option("combine", found, expected)
 }
 
 pub(super) fn options(

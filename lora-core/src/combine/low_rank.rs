@@ -28,10 +28,8 @@ pub(super) fn approximate(
         }
     };
     let Some((u, s, v)) = decomposed else {
-        return Err(LoraError::UnsupportedTarget {
-            module: module.into(),
-            message: "its combined update has no singular values: is it finite?".into(),
-        });
+        let message = "its combined update has no singular values: is it finite?";
+        return Err(LoraError::unsupported_target(module, message));
     };
     let all = s.iter().map(|s| s * s).sum::<f64>();
     let kept = s.iter().take(rank).map(|s| s * s).sum::<f64>();

@@ -227,33 +227,24 @@ fn mixed_factors(
 ) -> Result<StoredFactors, LoraError> {
     let first = parts[0].0;
     if let Some((other, _)) = parts.iter().find(|(f, _)| f.rank() != first.rank()) {
-        return Err(LoraError::InvalidOption {
-            option: "combine",
-            found: format!("ranks {} and {} on `{module}`", first.rank(), other.rank()),
-            expected:
-                "equal ranks where factors are mixed; mix the updates instead (`--on update`)"
-                    .into(),
-        });
+        return Err(check::refused(
+            format!("ranks {} and {} on `{module}`", first.rank(), other.rank()),
+            "equal ranks where factors are mixed; mix the updates instead (`--on update`)",
+        ));
     }
-    let weights: Vec<f64> = parts
-        .iter()
-        .map(|(factors, weight)| weight * factors.scale)
-        .collect();
-    // The sign goes to one of the two only.
-    let weights_a: Vec<f64> = weights
-        .iter()
-        .map(|w| w.abs().sqrt() * w.signum())
-        .collect();
-    let weights_b: Vec<f64> = weights.iter().map(|w| w.abs().sqrt()).collect();
-    let mixed = |tensors: Vec<&StoredTensor>, weights: &[f64], seed: u64| {
-        let values: Vec<&[f32]> = tensors.iter().map(|t| t.values.as_slice()).collect();
-        StoredTensor::new(tensors[0].shape.clone(), mix.apply(&values, weights, seed))
+    let mixed = |factor: fn(&StoredFactors) -> &StoredTensor, share: fn(f64) -> f64, seed: u64| {
+        let tensors = parts
+            .iter()
+            .map(|(factors, _)| factor(factors).values.as_slice());
+        let weights = parts
+            .iter()
+            .map(|(factors, weight)| share(weight * factors.scale));
+        let (tensors, weights): (Vec<&[f32]>, Vec<f64>) = (tensors.collect(), weights.collect());
+        let shape = factor(first).shape.clone();
+        StoredTensor::new(shape, mix.apply(&tensors, &weights, seed))
     };
-    let a = mixed(parts.iter().map(|(f, _)| &f.a).collect(), &weights_a, seed);
-    let b = mixed(
-        parts.iter().map(|(f, _)| &f.b).collect(),
-        &weights_b,
-        seed ^ 1,
-    );
+    // The sign goes to one of the two only.
+    let a = mixed(|factors| &factors.a, |w| w.abs().sqrt() * w.signum(), seed);
+    let b = mixed(|factors| &factors.b, |w| w.abs().sqrt(), seed ^ 1);
     Ok(combined(first, a, b))
 }

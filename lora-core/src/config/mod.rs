@@ -5,7 +5,7 @@
 //! | `targets` | [`TargetModules`], [`ExcludeModules`] |
 //! | `init` | [`LoraInit`]: start values of the factors |
 //! | `scaling` | [`LoraScaling`]: α/r and α/√r |
-//! | `pattern` | regular expressions on module names, and the closest names for error messages |
+//! | `pattern` | [`ModulePatterns`], regular expressions on module names, and the closest names for error messages |
 
 mod init;
 mod pattern;
@@ -13,8 +13,10 @@ mod scaling;
 mod targets;
 
 pub use init::LoraInit;
-pub(crate) use pattern::{closest, compile, first_match, full_match, patterns};
+pub use pattern::ModulePatterns;
+pub(crate) use pattern::{by_similarity, closest, compile};
 pub use scaling::LoraScaling;
+pub(crate) use targets::without_slices;
 pub use targets::{ExcludeModules, TargetModules};
 
 use crate::error::LoraError;
@@ -235,61 +237,69 @@ impl LoraConfig {
     pub fn validate(&self) -> Result<(), LoraError> {
         let ranks = || once(self.rank).chain(self.rank_pattern.iter().map(|(_, rank)| *rank));
         if ranks().any(|rank| rank == 0) {
-            return Err(invalid("rank", 0, "at least 1"));
+            return Err(LoraError::invalid_option("rank", 0, "at least 1"));
         }
         let mut alphas = once(self.alpha).chain(self.alpha_pattern.iter().map(|(_, alpha)| *alpha));
         if let Some(alpha) = alphas.find(|alpha| !alpha.is_finite()) {
-            return Err(invalid("alpha", alpha, "a finite number"));
+            return Err(LoraError::invalid_option("alpha", alpha, "a finite number"));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(invalid("dropout", self.dropout, "a probability in [0, 1)"));
+            return Err(LoraError::invalid_option(
+                "dropout",
+                self.dropout,
+                "a probability in [0, 1)",
+            ));
         }
         if !self.has_targets() && self.bias != BiasTraining::All {
-            return Err(invalid("targets", "empty", "at least one module name"));
+            return Err(LoraError::invalid_option(
+                "targets",
+                "empty",
+                "at least one module name",
+            ));
         }
         if self.layers.is_none() && !self.layers_pattern.is_empty() {
-            return Err(invalid(
+            return Err(LoraError::invalid_option(
                 "layers_pattern",
                 self.layers_pattern.join(", "),
                 "the option `layers` beside it",
             ));
         }
         if self.layers.as_ref().is_some_and(Vec::is_empty) {
-            return Err(invalid("layers", "empty", "at least one layer index"));
+            return Err(LoraError::invalid_option(
+                "layers",
+                "empty",
+                "at least one layer index",
+            ));
         }
         if self.layers.is_some() && !matches!(self.targets, TargetModules::Names(_)) {
-            return Err(invalid(
+            return Err(LoraError::invalid_option(
                 "layers",
                 "given with a pattern for the targets",
                 "targets as a list of names (otherwise PEFT ignores layers)",
             ));
         }
         if self.lora_bias && self.dora {
-            return Err(invalid("lora_bias", "given with DoRA", "one of the two"));
+            return Err(LoraError::invalid_option(
+                "lora_bias",
+                "given with DoRA",
+                "one of the two",
+            ));
         }
         if self.lora_bias && !matches!(self.init, LoraInit::KaimingUniform | LoraInit::Random) {
-            return Err(invalid(
+            return Err(LoraError::invalid_option(
                 "lora_bias",
                 format!("given with init {}", self.init),
                 "init `kaiming_uniform` or `random`",
             ));
         }
         if let (LoraInit::Orthogonal, Some(odd)) = (self.init, ranks().find(|rank| rank % 2 == 1)) {
-            return Err(invalid(
+            return Err(LoraError::invalid_option(
                 "rank",
                 odd,
                 "an even number with init `orthogonal`",
             ));
         }
         Ok(())
-    }
-}
-
-fn invalid(option: &'static str, found: impl ToString, expected: impl ToString) -> LoraError {
-    LoraError::InvalidOption {
-        option,
-        found: found.to_string(),
-        expected: expected.to_string(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Regular expressions on dotted paths, and the closest names for error messages.
 
+use super::LoraConfig;
 use crate::error::LoraError;
 use regex::{Regex, RegexBuilder};
 
@@ -40,7 +41,7 @@ fn compile_within(
 }
 
 /// Compiles a regular expression that must match all of a path, as Python's `re.fullmatch`.
-pub(crate) fn full_match(what: &'static str, pattern: &str) -> Result<Regex, LoraError> {
+pub(super) fn full_match(what: &'static str, pattern: &str) -> Result<Regex, LoraError> {
     compile(what, pattern, format!("^(?:{pattern})$"))
 }
 
@@ -56,25 +57,27 @@ pub(crate) fn closest<'a>(entry: &str, paths: impl Iterator<Item = &'a str>) -> 
     let mut names: Vec<String> = paths.map(|path| shown(path).to_string()).collect();
     names.sort();
     names.dedup();
-    names.sort_by(|a, b| {
-        let similarity = |name: &str| strsim::jaro_winkler(entry, name);
-        similarity(b).total_cmp(&similarity(a))
-    });
+    let mut names = by_similarity(entry, names);
     names.truncate(5);
     names
 }
 
+/// Orders names by their similarity to one that does not exist.
+pub(crate) fn by_similarity(name: &str, mut names: Vec<String>) -> Vec<String> {
+    let similarity = |other: &String| strsim::jaro_winkler(name, other);
+    names.sort_by(|a, b| similarity(b).total_cmp(&similarity(a)));
+    names
+}
+
 /// Compiles patterns that match the end of a path, each with its value.
-pub(crate) fn patterns<T: Copy>(
+fn patterns<T: Copy>(
     what: &'static str,
     entries: &[(String, T)],
 ) -> Result<Vec<(Regex, T)>, LoraError> {
     if entries.len() > PATTERNS_LIMIT {
-        return Err(LoraError::InvalidOption {
-            option: what,
-            found: format!("{} entries", entries.len()),
-            expected: format!("at most {PATTERNS_LIMIT}"),
-        });
+        let found = format!("{} entries", entries.len());
+        let expected = format!("at most {PATTERNS_LIMIT}");
+        return Err(LoraError::invalid_option(what, found, expected));
     }
     let limit = (COMPILED_LIMIT / entries.len().max(1)).max(COMPILED_NAME);
     entries
@@ -88,9 +91,61 @@ pub(crate) fn patterns<T: Copy>(
 }
 
 /// Returns the value of the first pattern that matches.
-pub(crate) fn first_match<T: Copy>(patterns: &[(Regex, T)], path: &str) -> Option<T> {
+fn first_match<T: Copy>(patterns: &[(Regex, T)], path: &str) -> Option<T> {
     let (_, value) = patterns.iter().find(|(regex, _)| regex.is_match(path))?;
     Some(*value)
+}
+
+/// Rank and alpha that a configuration gives each module.
+#[derive(Debug)]
+pub struct ModulePatterns {
+    rank: usize,
+    alpha: f64,
+    ranks: Vec<(Regex, usize)>,
+    alphas: Vec<(Regex, f64)>,
+}
+
+impl ModulePatterns {
+    /// Compiles the patterns of a configuration.
+    ///
+    /// # Errors
+    /// [`LoraError::InvalidPattern`].
+    pub fn new(config: &LoraConfig) -> Result<Self, LoraError> {
+        Ok(Self {
+            rank: config.rank,
+            alpha: config.alpha,
+            ranks: patterns("rank pattern", &config.rank_pattern)?,
+            alphas: patterns("alpha pattern", &config.alpha_pattern)?,
+        })
+    }
+
+    /// Returns rank and alpha of a module.
+    pub fn rank_and_alpha(&self, module: &str) -> (usize, f64) {
+        (
+            first_match(&self.ranks, module).unwrap_or(self.rank),
+            first_match(&self.alphas, module).unwrap_or(self.alpha),
+        )
+    }
+
+    /// Returns the entries of the configuration that match none of these modules: the kind of entry, and the entry.
+    pub(crate) fn unused<'a>(
+        &self,
+        config: &'a LoraConfig,
+        modules: &[&str],
+    ) -> Vec<(&'static str, &'a str)> {
+        let ranks = self.ranks.iter().map(|(regex, _)| regex);
+        let ranks = ranks.zip(&config.rank_pattern);
+        let ranks = ranks.map(|(regex, (entry, _))| ("rank pattern", regex, entry.as_str()));
+        let alphas = self.alphas.iter().map(|(regex, _)| regex);
+        let alphas = alphas.zip(&config.alpha_pattern);
+        let alphas = alphas.map(|(regex, (entry, _))| ("alpha pattern", regex, entry.as_str()));
+        let is_unused = |regex: &Regex| !modules.iter().any(|module| regex.is_match(module));
+        ranks
+            .chain(alphas)
+            .filter(|(_, regex, _)| is_unused(regex))
+            .map(|(what, _, entry)| (what, entry))
+            .collect()
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! Targets of an adapter: [`TargetModules`] and [`ExcludeModules`].
 
+use super::pattern::full_match;
+use crate::error::LoraError;
+use crate::layout::ends_in;
+use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 /// Selection of the modules that get an adapter.
@@ -32,6 +36,49 @@ impl TargetModules {
     pub fn regex(pattern: impl Into<String>) -> Self {
         TargetModules::Pattern(pattern.into())
     }
+
+    /// Compiles the selection.
+    ///
+    /// # Errors
+    /// [`LoraError::InvalidPattern`].
+    pub(crate) fn selector(&self) -> Result<Selector<'_>, LoraError> {
+        Ok(match self {
+            Self::Names(names) => Selector::Names(names),
+            Self::Pattern(pattern) => Selector::Regex(full_match("target pattern", pattern)?),
+            Self::AllLinear => Selector::All,
+        })
+    }
+
+    /// Returns true if a name or the pattern selects the module at `path`, a slice of it included.
+    ///
+    /// `all-linear` selects by the kind of layer and names no module. An invalid pattern matches nothing here; it is an
+    /// error when the adapter is attached.
+    pub fn names_module(&self, path: &str) -> bool {
+        *self != Self::AllLinear && self.selector().is_ok_and(|selector| selector.selects(path))
+    }
+}
+
+/// Compiled selection of modules by their paths.
+pub(crate) enum Selector<'a> {
+    Names(&'a [String]),
+    Regex(Regex),
+    All,
+}
+
+impl Selector<'_> {
+    /// Returns true if the module at `path`, or a slice of it, is selected.
+    pub fn selects(&self, path: &str) -> bool {
+        match self {
+            Self::Names(names) => names.iter().any(|name| ends_in(path, without_slices(name))),
+            Self::Regex(regex) => regex.is_match(path),
+            Self::All => true,
+        }
+    }
+}
+
+/// Returns the name of a target without its slices.
+pub(crate) fn without_slices(name: &str) -> &str {
+    name.split('[').next().unwrap_or(name)
 }
 
 /// [`TargetModules`] as PEFT's files hold them.
@@ -70,4 +117,22 @@ pub enum ExcludeModules {
     Names(Vec<String>),
     /// A regular expression that must match the whole path.
     Pattern(String),
+}
+
+impl ExcludeModules {
+    /// Compiles the selection.
+    ///
+    /// # Errors
+    /// [`LoraError::InvalidPattern`].
+    pub(crate) fn selector(&self) -> Result<Selector<'_>, LoraError> {
+        Ok(match self {
+            Self::Names(names) => Selector::Names(names),
+            Self::Pattern(pattern) => Selector::Regex(full_match("exclusion pattern", pattern)?),
+        })
+    }
+
+    /// Returns true if a name or the pattern excludes the module at `path`.
+    pub fn names_module(&self, path: &str) -> bool {
+        self.selector().is_ok_and(|selector| selector.selects(path))
+    }
 }

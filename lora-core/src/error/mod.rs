@@ -176,6 +176,40 @@ impl LoraError {
         let path = path.into();
         move |source| LoraError::Io { path, source }
     }
+
+    /// Returns the error of a file that does not follow its format.
+    pub(crate) fn malformed(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        let (path, message) = (path.into(), message.into());
+        Self::Malformed { path, message }
+    }
+
+    /// Returns the error of an option outside its range.
+    pub(crate) fn invalid_option(
+        option: &'static str,
+        found: impl ToString,
+        expected: impl ToString,
+    ) -> Self {
+        Self::InvalidOption {
+            option,
+            found: found.to_string(),
+            expected: expected.to_string(),
+        }
+    }
+
+    /// Returns the error of a target that does not support what the configuration asks for.
+    pub(crate) fn unsupported_target(module: &str, message: impl Into<String>) -> Self {
+        Self::UnsupportedTarget {
+            module: module.into(),
+            message: message.into(),
+        }
+    }
+
+    /// Returns the error of a module without the adapters that its report lists.
+    pub(crate) fn not_attached(module: &str) -> Self {
+        Self::NotAttached {
+            module: module.into(),
+        }
+    }
 }
 
 fn plural(names: &[String]) -> &'static str {

@@ -64,6 +64,11 @@ impl StoredTensor {
         Self::new([columns, rows], transpose(&self.values, [rows, columns]))
     }
 
+    /// Returns true if all values are finite.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.values.iter().all(|value| value.is_finite())
+    }
+
     /// Returns a matrix in f64.
     pub(crate) fn matrix(&self) -> Mat<f64> {
         let columns = self.shape[1];
@@ -193,11 +198,7 @@ impl StoredAdapter {
 }
 
 fn malformed_note(option: &'static str, found: String) -> LoraError {
-    LoraError::InvalidOption {
-        option,
-        found,
-        expected: "a note as this crate writes it".into(),
-    }
+    LoraError::invalid_option(option, found, "a note as this crate writes it")
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use super::adapter::{StoredFactors, StoredTensor};
 use crate::attach::svd::svd;
-use faer::{Mat, MatRef};
+use faer::Mat;
 
 /// Difference of the updates of two adapters on one module.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +58,7 @@ impl StoredFactors {
         }
         let (b, a) = (self.b.matrix(), columns_of(&self.a));
         let (b, a) = (b.as_ref().qr(), a.as_ref().qr());
-        self.scale.abs() * norm((b.thin_R() * a.thin_R().transpose()).as_ref())
+        self.scale.abs() * (b.thin_R() * a.thin_R().transpose()).norm_l2()
     }
 
     /// Compares the update with that of another adapter; `None` if they differ in shape or kind.
@@ -90,12 +90,12 @@ impl StoredFactors {
             })
         };
         let (first, second) = (core(0, self), core(self.rank(), other));
-        let norms = [norm(first.as_ref()), norm(second.as_ref())];
+        let norms = [first.norm_l2(), second.norm_l2()];
         let same = (self.scale, &self.a, &self.b) == (other.scale, &other.a, &other.b);
         let difference = if same {
             0.0
         } else {
-            norm((&first - &second).as_ref())
+            (&first - &second).norm_l2()
         };
         let product = norms[0] * norms[1];
         Some(UpdateDifference {
@@ -105,9 +105,7 @@ impl StoredFactors {
             subspace: subspace(&a_1, &a_2),
         })
     }
-}
 
-impl StoredFactors {
     /// Returns true if there is no value: the other extent may be anything then.
     fn is_empty(&self) -> bool {
         self.a.values.is_empty() || self.b.values.is_empty()
@@ -130,10 +128,6 @@ fn beside(left: &Mat<f64>, right: &Mat<f64>) -> Mat<f64> {
     })
 }
 
-fn norm(m: MatRef<'_, f64>) -> f64 {
-    m.norm_l2()
-}
-
 fn inner(left: &Mat<f64>, right: &Mat<f64>) -> f64 {
     let columns = 0..left.ncols();
     let products = |j: usize| (0..left.nrows()).map(move |i| left[(i, j)] * right[(i, j)]);
@@ -144,7 +138,7 @@ fn inner(left: &Mat<f64>, right: &Mat<f64>) -> f64 {
 fn subspace(left: &Mat<f64>, right: &Mat<f64>) -> Option<f64> {
     let (left, right) = (basis(left)?, basis(right)?);
     let smaller = left.ncols().min(right.ncols());
-    let overlap = norm((left.transpose() * &right).as_ref()).powi(2);
+    let overlap = (left.transpose() * &right).norm_l2().powi(2);
     Some((overlap / smaller as f64).min(1.0))
 }
 

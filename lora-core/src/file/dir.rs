@@ -1,7 +1,7 @@
 //! An adapter directory, opened once.
 
 use super::adapter::StoredAdapter;
-use super::config::{AdapterKind, ConfigFile, PeftOptions};
+use super::config::{AdapterKind, ConfigFile, PeftOptions, kind_error};
 use super::tensors::{AdapterTensors, WEIGHTS_FILE};
 use crate::config::LoraConfig;
 use crate::error::LoraError;
@@ -115,9 +115,8 @@ impl AdapterDir {
     /// # Errors
     /// [`LoraError::UnsupportedKey`] if it is of another kind.
     pub fn config(&self) -> Result<&LoraConfig, LoraError> {
-        self.config
-            .as_ref()
-            .ok_or_else(|| self.file.kind_error(self.kind.name()))
+        let config = self.config.as_ref();
+        config.ok_or_else(|| kind_error(self.file.path(), self.kind.name()))
     }
 
     /// Options that PEFT keeps, with the companions.
@@ -167,6 +166,7 @@ impl AdapterDir {
     /// As [`StoredAdapter::read_renamed`].
     pub fn read_renamed(&self, rename: &[(String, String)]) -> Result<StoredAdapter, LoraError> {
         let config = self.config()?.clone();
-        StoredAdapter::from_tensors(self.tensors()?, config, self.options.clone(), rename)
+        let (file, options) = (self.tensors()?, self.options.clone());
+        StoredAdapter::from_tensors(file, &file.names(), config, options, rename)
     }
 }

@@ -3,12 +3,12 @@
 use super::adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
 use super::config::PeftOptions;
 use super::notes::INIT_KEY;
-use crate::adapter::{AttachedAdapters, base_value};
+use crate::adapter::{AdapterEntry, attached_adapters, base_value};
 use crate::attach::{Adapted, AttachReport};
 use crate::error::LoraError;
 use crate::files::Overwrite;
 use crate::fingerprint::BaseFingerprint;
-use crate::layout::{AdaptedModule, SavedParameter};
+use crate::layout::AdaptedModule;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
@@ -38,9 +38,8 @@ pub fn extract<M: Module>(
     report: &AttachReport,
     options: &PeftOptions,
 ) -> Result<StoredAdapter, LoraError> {
-    let attached = AttachedAdapters::new(module, &report.modules);
-    let saved = |parameter: &SavedParameter| base_value(module, &parameter.parameter);
-    stored(module, report, options, &attached, saved)
+    let adapters = attached_adapters(module, &report.modules);
+    stored(module, report, options, &adapters)
 }
 
 impl<M: Module> Adapted<M> {
@@ -67,18 +66,14 @@ impl<M: Module> Adapted<M> {
     }
 }
 
-/// Returns adapters as files hold them; `saved` gives the values of fully trained parameters, and
-/// `base` is any module on the same base.
+/// Returns adapters as files hold them. Fully trained parameters are those of the adapters, or else of `base`, which is any
+/// module on the same base.
 pub(crate) fn stored<M: Module>(
     base: &M,
     report: &AttachReport,
     options: &PeftOptions,
-    attached: &AttachedAdapters,
-    saved: impl Fn(&SavedParameter) -> Option<Vec<f32>>,
+    adapters: &BTreeMap<String, AdapterEntry>,
 ) -> Result<StoredAdapter, LoraError> {
-    let not_attached = |module: &str| LoraError::NotAttached {
-        module: module.into(),
-    };
     let mut adapter = StoredAdapter {
         config: report.config.clone(),
         options: options.clone(),
@@ -87,17 +82,22 @@ pub(crate) fn stored<M: Module>(
         metadata: BTreeMap::new(),
     };
     for module in &report.modules {
-        let factors =
-            stored_factors(module, attached).ok_or_else(|| not_attached(&module.module))?;
-        adapter.modules.insert(module.module.clone(), factors);
+        let name = &module.module;
+        let factors = stored_factors(module, adapters);
+        let factors = factors.ok_or_else(|| LoraError::not_attached(name))?;
+        adapter.modules.insert(name.clone(), factors);
     }
     for parameter in &report.saved {
-        let values = saved(parameter).filter(|values| values.len() == parameter.elements());
-        let mut values = values.ok_or_else(|| not_attached(&parameter.name))?;
-        if let (true, &[rows, columns]) = (parameter.transposed, parameter.shape.as_slice()) {
-            values = transpose(&values, [rows, columns]);
+        let path = &parameter.parameter;
+        let entry = adapters.get(path).and_then(|entry| entry.full.as_ref());
+        let own = entry.and_then(|full| host(full.val(), [parameter.elements()]));
+        let values = own.or_else(|| base_value(base, path));
+        let values = values.filter(|values| values.len() == parameter.elements());
+        let values = values.ok_or_else(|| LoraError::not_attached(&parameter.name))?;
+        let mut tensor = StoredTensor::new(parameter.shape.clone(), values);
+        if parameter.transposed {
+            tensor = tensor.transposed();
         }
-        let tensor = StoredTensor::new(parameter.file_shape(), values);
         adapter.saved.insert(parameter.name.clone(), tensor);
     }
     let slices = report.modules.iter().filter_map(|module| {
@@ -114,10 +114,13 @@ pub(crate) fn stored<M: Module>(
 }
 
 /// Returns the factors of a module; `None` if the adapter there is missing or another one.
-fn stored_factors(module: &AdaptedModule, attached: &AttachedAdapters) -> Option<StoredFactors> {
+fn stored_factors(
+    module: &AdaptedModule,
+    adapters: &BTreeMap<String, AdapterEntry>,
+) -> Option<StoredFactors> {
     let [d_in, d_out] = module.shape;
     let rank = module.total_rank();
-    let adapter = attached.adapters.get(&module.parameter)?;
+    let adapter = adapters.get(&module.parameter)?.factors.as_ref()?;
     let (a, b) = adapter.factors();
     let mut a = transpose(&host(a, [d_in, rank])?, [d_in, rank]);
     let mut b = host(b, [rank, d_out])?;
@@ -134,7 +137,7 @@ fn stored_factors(module: &AdaptedModule, attached: &AttachedAdapters) -> Option
     };
     let bias = match &module.bias {
         None => None,
-        Some(path) => Some(vector(&attached.biases.get(path)?.value)?),
+        Some(path) => Some(vector(&adapters.get(path)?.bias.as_ref()?.value)?),
     };
     Some(StoredFactors {
         kind: module.kind,

@@ -1,16 +1,19 @@
 //! An adapter directory onto the parameters of a module.
 
+use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
+use super::config::PeftOptions;
 use super::dir::AdapterDir;
-use super::notes::compact;
-use super::tensors::{AdapterTensors, PREFIX, TensorRole, tensor_name};
+use super::notes::{Notes, compact};
+use super::tensors::{PREFIX, TensorRole, tensor_name};
 use super::transpose;
 use crate::adapter::base_value;
-use crate::attach::{Adapted, AdapterValues, AdapterWeights, AttachPlan, AttachReport, detach};
+use crate::attach::{Adapted, AdapterValues, AdapterWeights, AttachReport, detach};
 use crate::config::{BiasTraining, LoraConfig, LoraScaling};
 use crate::error::LoraError;
 use crate::layout::{AdaptedModule, Architecture, LayerKind, SavedParameter, is_inside};
 use burn::module::Module;
 use burn::tensor::TensorData;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Attaches the adapter in a PEFT directory to a module, ready to go on training.
@@ -69,8 +72,8 @@ impl AdapterDir {
         config: &LoraConfig,
         architecture: &Architecture,
     ) -> Result<Adapted<M>, LoraError> {
-        let (plan, weights) = self.plan(&module, config, architecture)?;
-        plan.apply(module, weights)
+        let (report, weights) = self.read_for(&module, config, architecture, Parts::All)?;
+        report.apply(module, weights)
     }
 
     /// Attaches the factors alone: fully trained parameters of the file are left out, and the modules that `config`
@@ -84,22 +87,110 @@ impl AdapterDir {
         config: &LoraConfig,
         architecture: &Architecture,
     ) -> Result<Adapted<M>, LoraError> {
-        let plan = AttachPlan::new(&module, config, architecture)?;
-        let left = &self.config()?.modules_to_save;
-        let (plan, weights) = read_weights(&module, plan, self.tensors()?, Parts::Factors(left))?;
-        plan.apply(module, weights)
+        let parts = Parts::Factors(&self.config()?.modules_to_save);
+        let (report, weights) = self.read_for(&module, config, architecture, parts)?;
+        report.apply(module, weights)
     }
 
-    /// Reads all that the directory holds of an adapter for a module, which is left as it is.
-    pub(crate) fn plan<M: Module>(
+    /// Reads these parts of the adapter for a module, which is left as it is. The tensors must be all that the directory
+    /// holds.
+    pub(crate) fn read_for<M: Module>(
         &self,
         module: &M,
         config: &LoraConfig,
         architecture: &Architecture,
-    ) -> Result<(AttachPlan, AdapterWeights), LoraError> {
-        self.config()?;
-        let plan = AttachPlan::new(module, config, architecture)?;
-        read_weights(module, plan, self.tensors()?, Parts::All)
+        parts: Parts<'_>,
+    ) -> Result<(AttachReport, AdapterWeights), LoraError> {
+        let own = self.config()?.clone();
+        let report = AttachReport::new(module, config, architecture)?;
+        let file = self.tensors()?;
+        let shape = |name: String| {
+            let shape = file.shape(&name)?.to_vec();
+            Some((name, shape))
+        };
+        let shapes = file.names().into_iter().filter_map(shape).collect();
+        let names = check_tensors(file.path(), &shapes, &report, parts)?;
+        let options = PeftOptions::default();
+        let stored = StoredAdapter::from_tensors(file, &names, own, options, &[])?;
+        stored.into_weights(module, report, file.path(), parts)
+    }
+}
+
+impl StoredAdapter {
+    /// Returns the weights of the adapter for a module, which is left as it is. Error messages name the tensors as those of
+    /// the file at `path`.
+    pub(crate) fn weights_for<M: Module>(
+        &self,
+        module: &M,
+        architecture: &Architecture,
+        path: &Path,
+    ) -> Result<(AttachReport, AdapterWeights), LoraError> {
+        let report = AttachReport::new(module, &self.file_config(), architecture)?;
+        let mut tensors = self.tensors();
+        let shapes = tensors
+            .iter()
+            .map(|(name, t)| (name.clone(), t.shape.clone()));
+        check_tensors(path, &shapes.collect(), &report, Parts::All)?;
+        tensors.retain(|(_, tensor)| !tensor.is_finite());
+        if let Some((name, _)) = tensors.first() {
+            let message = format!("tensor `{name}` has values that are not finite");
+            return Err(LoraError::malformed(path, message));
+        }
+        self.clone().into_weights(module, report, path, Parts::All)
+    }
+
+    /// Returns the weights that a report calls for, whose names and shapes were checked. The report gets the ranks and slices
+    /// of the file, and the difference between the bases.
+    fn into_weights<M: Module>(
+        self,
+        module: &M,
+        mut report: AttachReport,
+        path: &Path,
+        parts: Parts<'_>,
+    ) -> Result<(AttachReport, AdapterWeights), LoraError> {
+        if let Some(base) = Notes::of_file(path, &self.metadata)?.base {
+            // Without its head the adapter may be put on another kind of model with the same trunk.
+            let whole = matches!(parts, Parts::All);
+            report.base_difference = base.difference_to(module, &report.outline, whole);
+        }
+        let weights = self.values(module, &mut report, path, parts)?;
+        Ok((report, weights))
+    }
+
+    /// Returns the values of the adapters in a report, which gets the ranks and slices of the file.
+    pub(crate) fn values<M: Module>(
+        mut self,
+        module: &M,
+        report: &mut AttachReport,
+        path: &Path,
+        parts: Parts<'_>,
+    ) -> Result<AdapterWeights, LoraError> {
+        let notes = Notes::of_file(path, &self.metadata)?;
+        let scaling = report.config.scaling;
+        let mut weights = AdapterWeights::default();
+        for adapted in &mut report.modules {
+            let (copy, _) = base_copy(adapted);
+            if let Some(copy) = self.saved.remove(without_prefix(&copy)) {
+                check_copy(path, module, copy, adapted)?;
+            }
+            let factors = self.modules.remove(&adapted.module);
+            let factors = factors.ok_or_else(|| LoraError::not_attached(&adapted.module))?;
+            let values = adapter_values(path, &notes, factors, adapted, scaling)?;
+            weights.adapters.insert(adapted.parameter.clone(), values);
+        }
+        if let Some(init) = notes.start {
+            report.config.init = init;
+        }
+        for saved in parts.saved(report) {
+            let tensor = self.saved.remove(&saved.name);
+            let mut tensor = tensor.ok_or_else(|| LoraError::not_attached(&saved.name))?;
+            if saved.transposed {
+                tensor = tensor.transposed();
+            }
+            let data = TensorData::new(tensor.values, saved.shape.clone());
+            weights.saved.insert(saved.parameter.clone(), data);
+        }
+        Ok(weights)
     }
 }
 
@@ -140,21 +231,16 @@ fn without_prefix(name: &str) -> &str {
     name.strip_prefix(PREFIX).unwrap_or(name)
 }
 
-/// Tensor that a file must hold of a module's adapter.
-struct Expected {
-    role: TensorRole,
-    name: String,
-    shape: Vec<usize>,
-}
+/// Name and shape of a tensor in a file.
+type Expected = (String, Vec<usize>);
 
 /// Returns the tensors of a module's adapter in a file that PEFT did not convert: it holds what the factors became, not
 /// the difference to their start.
 fn expected_tensors(module: &AdaptedModule) -> Vec<Expected> {
     let ([d_in, d_out], rank) = (module.shape, module.trained_rank());
-    let tensor = |role, shape: &[usize]| Expected {
-        role,
-        name: tensor_name(&module.module, role, module.kind),
-        shape: shape.to_vec(),
+    let tensor = |role, shape: &[usize]| {
+        let name = tensor_name(&module.module, role, module.kind);
+        (name, shape.to_vec())
     };
     let mut tensors = vec![
         tensor(TensorRole::A, &[rank, d_in]),
@@ -169,89 +255,52 @@ fn expected_tensors(module: &AdaptedModule) -> Vec<Expected> {
     tensors
 }
 
-/// Reads the weights that a plan calls for, which must be all that the file holds.
-pub(crate) fn read_weights<M: Module>(
-    module: &M,
-    mut plan: AttachPlan,
-    file: &AdapterTensors,
-    parts: Parts<'_>,
-) -> Result<(AttachPlan, AdapterWeights), LoraError> {
-    let copies = base_copies(&plan.report, file);
-    check_names(file, &plan.report, &copies, parts)?;
-    for (name, adapted) in &copies {
-        check_copy(file, module, name, adapted)?;
-    }
-    drop(copies);
-    let mut weights = AdapterWeights::default();
-    let scaling = plan.report.config.scaling;
-    for module in &mut plan.report.modules {
-        let values = adapter_values(file, module, scaling)?;
-        weights.adapters.insert(module.parameter.clone(), values);
-    }
-    if let Some(init) = file.notes().start {
-        plan.report.config.init = init;
-    }
-    for saved in parts.saved(&plan.report) {
-        let shape = saved.file_shape();
-        let mut values = file.values(&format!("{PREFIX}{}", saved.name), &shape)?;
-        if let (true, &[rows, columns]) = (saved.transposed, shape.as_slice()) {
-            values = transpose(&values, [rows, columns]);
-        }
-        let data = TensorData::new(values, saved.shape.clone());
-        weights.saved.insert(saved.parameter.clone(), data);
-    }
-    if let Some(base) = &file.notes().base {
-        // Without its head the adapter may be put on another kind of model with the same trunk.
-        let whole = matches!(parts, Parts::All);
-        let report = &mut plan.report;
-        report.base_difference = base.difference_to(module, &report.outline, whole);
-    }
-    Ok((plan, weights))
+/// Returns the copy of a module's base weight that PEFT writes beside adapters on embeddings and output layers.
+fn base_copy(module: &AdaptedModule) -> Expected {
+    let [d_in, d_out] = module.shape;
+    let shape = match module.kind {
+        LayerKind::Embedding => vec![d_in, d_out],
+        LayerKind::Linear => vec![d_out, d_in],
+    };
+    (
+        format!("{PREFIX}{}.base_layer.weight", module.module),
+        shape,
+    )
 }
 
-/// Reads the adapter of a module, whose rank and slices become those of the file.
+/// Returns the adapter of a module, whose rank and slices become those of the file.
 fn adapter_values(
-    file: &AdapterTensors,
+    path: &Path,
+    notes: &Notes,
+    factors: StoredFactors,
     module: &mut AdaptedModule,
     scaling: LoraScaling,
 ) -> Result<AdapterValues, LoraError> {
     let [d_in, d_out] = module.shape;
+    let name = &module.module;
+    let mut rank = factors.rank();
     // One row a rank, of each.
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    let (mut magnitude, mut bias) = (None, None);
-    for tensor in expected_tensors(module) {
-        let values = file.values(&tensor.name, &tensor.shape)?;
-        let vector = |values| Some(TensorData::new(values, [d_out]));
-        match tensor.role {
-            TensorRole::A => a = values,
-            TensorRole::B => b = transpose(&values, [d_out, tensor.shape[1]]),
-            TensorRole::Magnitude => magnitude = vector(values),
-            TensorRole::Bias => bias = vector(values),
-        }
-    }
-    let mut rank = module.trained_rank();
-    if let Some(saved) = file.notes().slices.get(&module.module) {
-        let slices = saved
-            .on(d_out)
-            .filter(|s| rank.is_multiple_of(s.adapted.len()));
-        let blocks = slices.and_then(|slices| {
-            let blocks = compact(&b, rank / slices.adapted.len(), d_out, &slices)?;
-            Some((blocks, slices))
+    let (mut a, mut b) = (factors.a.values, factors.b.transposed().values);
+    if let Some(saved) = notes.slices.get(name) {
+        let blocks = saved.on(d_out).and_then(|slices| {
+            let of_slice = rank / slices.adapted.len();
+            let fits = rank.is_multiple_of(slices.adapted.len());
+            let blocks = compact(&b, of_slice, d_out, &slices).filter(|_| fits)?;
+            Some((of_slice, blocks, slices))
         });
-        let Some((blocks, slices)) = blocks else {
-            return Err(file.malformed(format!("`B` of `{}` is not in its slices", module.module)));
+        let Some((of_slice, blocks, slices)) = blocks else {
+            let message = format!("`B` of `{name}` is not in its slices");
+            return Err(LoraError::malformed(path, message));
         };
-        rank /= slices.adapted.len();
-        b = blocks;
+        (rank, b) = (of_slice, blocks);
         module.slices = Some(slices);
     }
     let mut start = None;
-    if file.notes().start.is_some() {
+    if notes.start.is_some() {
         if !rank.is_multiple_of(2) {
-            return Err(file.malformed(format!(
-                "`{}` has rank {rank}, which is not that of factors and their start",
-                module.module
-            )));
+            let message =
+                format!("`{name}` has rank {rank}, which is not that of factors and their start");
+            return Err(LoraError::malformed(path, message));
         }
         rank /= 2;
         let (start_a, mut start_b);
@@ -275,8 +324,12 @@ fn adapter_values(
     Ok(AdapterValues {
         factors: pair((a, b)),
         start: start.map(pair),
-        magnitude,
-        bias,
+        magnitude: factors
+            .magnitude
+            .map(|m| TensorData::new(m.values, [d_out])),
+        bias: factors
+            .bias
+            .map(|bias| TensorData::new(bias.values, [d_out])),
     })
 }
 
@@ -288,81 +341,73 @@ fn halves(values: &[f32], length: usize) -> (Vec<f32>, Vec<f32>) {
     (collect(0), collect(1))
 }
 
-/// Returns the copies of adapted modules' base weights in the file, by name. PEFT writes them beside adapters on
-/// embeddings and output layers.
-fn base_copies<'a>(
-    report: &'a AttachReport,
-    file: &AdapterTensors,
-) -> Vec<(String, &'a AdaptedModule)> {
-    let modules = report.modules.iter();
-    modules
-        .map(|module| {
-            let name = format!("{PREFIX}{}.base_layer.weight", module.module);
-            (name, module)
-        })
-        .filter(|(name, _)| file.shape(name).is_some())
-        .collect()
-}
-
 /// Refuses a copy that is not the model's own weight, which means another base model: PEFT would put it in place.
 fn check_copy<M: Module>(
-    file: &AdapterTensors,
+    path: &Path,
     module: &M,
-    name: &str,
+    copy: StoredTensor,
     adapted: &AdaptedModule,
 ) -> Result<(), LoraError> {
-    let [d_in, d_out] = adapted.shape;
     // Embeddings lie in the file as here, linear layers the other way round.
-    let values = match adapted.kind {
-        LayerKind::Embedding => file.values(name, &[d_in, d_out])?,
-        LayerKind::Linear => transpose(&file.values(name, &[d_out, d_in])?, [d_out, d_in]),
+    let copy = match adapted.kind {
+        LayerKind::Embedding => copy,
+        LayerKind::Linear => copy.transposed(),
     };
-    if base_value(module, &adapted.parameter).is_some_and(|base| base == values) {
+    if base_value(module, &adapted.parameter).is_some_and(|base| base == copy.values) {
         return Ok(());
     }
-    Err(file.malformed(format!(
-        "`{name}` is not the weight of this base model; the adapter was trained on another, or \
-         with the weight itself (save it from PEFT with `save_embedding_layers=False`)"
-    )))
+    let message = format!(
+        "`{}` is not the weight of this base model; the adapter was trained on another, or with the weight itself (save it \
+         from PEFT with `save_embedding_layers=False`)",
+        base_copy(adapted).0
+    );
+    Err(LoraError::malformed(path, message))
 }
 
-fn check_names(
-    file: &AdapterTensors,
+/// Refuses tensors, given by name and shape, that are not exactly those that a report calls for. Returns the names of those
+/// to read.
+fn check_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Vec<usize>>,
     report: &AttachReport,
-    copies: &[(String, &AdaptedModule)],
     parts: Parts<'_>,
-) -> Result<(), LoraError> {
+) -> Result<Vec<String>, LoraError> {
+    let path = || path.into();
     let saved = parts.saved(report).into_iter();
-    let expected: Vec<String> = report
-        .modules
-        .iter()
-        .flat_map(expected_tensors)
-        .map(|tensor| tensor.name)
-        .chain(saved.map(|saved| format!("{PREFIX}{}", saved.name)))
-        .collect();
-    let mut names = file.names();
+    let saved = saved.map(|saved| (format!("{PREFIX}{}", saved.name), saved.file_shape()));
+    let copies = report.modules.iter().map(base_copy);
+    let copies = copies.filter(|(name, _)| tensors.contains_key(name));
+    let expected = report.modules.iter().flat_map(expected_tensors);
+    let expected: BTreeMap<String, Vec<usize>> = expected.chain(saved).chain(copies).collect();
+    let mut names: Vec<String> = tensors.keys().cloned().collect();
     names.retain(|name| {
-        !expected.contains(name)
-            && !copies.iter().any(|(copy, _)| copy == name)
-            && !parts.leaves(name)
-            && !is_copy_of_saved(name, report)
+        !expected.contains_key(name) && !parts.leaves(name) && !is_copy_of_saved(name, report)
     });
-    let path = || file.path().into();
     if !names.is_empty() {
         return Err(LoraError::UnexpectedTensors {
             path: path(),
             names,
         });
     }
-    let missing = |name: &String| file.shape(name).is_none();
-    let names: Vec<String> = expected.into_iter().filter(missing).collect();
+    let mut names: Vec<String> = expected.keys().cloned().collect();
+    names.retain(|name| !tensors.contains_key(name));
     if !names.is_empty() {
         return Err(LoraError::MissingTensors {
             path: path(),
             names,
         });
     }
-    Ok(())
+    for (name, shape) in &expected {
+        if tensors[name] != *shape {
+            return Err(LoraError::TensorShape {
+                path: path(),
+                name: name.clone(),
+                expected: shape.clone(),
+                found: tensors[name].clone(),
+            });
+        }
+    }
+    Ok(expected.into_keys().collect())
 }
 
 /// Returns true for the copies that PEFT writes with `bias="all"` of the biases of modules that are saved: under the

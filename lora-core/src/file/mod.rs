@@ -10,7 +10,7 @@
 //! | `header`, `tensors`, `notes` | the safetensors file: header, names and values, notes of this crate |
 //! | `adapter` | [`StoredAdapter`] |
 //! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
-//! | `load`, `extract` | tensors → parameters of a module → [`StoredAdapter`] |
+//! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
 //! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
 //!
 //! PEFT ignores a tensor that is missing, left over or without the prefix, and the adapter then has no effect. Here each is
@@ -67,14 +67,15 @@ mod read;
 mod tensors;
 mod write;
 
+pub use crate::config::ModulePatterns;
 pub use adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
 pub use compare::UpdateDifference;
 pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
-pub use coverage::{ModulePatterns, Unmatched, unmatched};
+pub use coverage::{Unmatched, unmatched};
 pub use dir::AdapterDir;
 pub(crate) use extract::stored;
 pub use extract::{extract, save};
 pub use header::{MAX_HEADER_BYTES, read_header};
-pub(crate) use load::{Parts, read_weights};
+pub(crate) use load::Parts;
 pub use load::{load, switch};
 pub use tensors::{AdapterTensors, PREFIX, TensorRole, WEIGHTS_FILE, split_name};

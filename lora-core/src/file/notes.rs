@@ -1,10 +1,12 @@
 //! Notes of this crate in the metadata of an adapter file, where PEFT does not look.
 
 use crate::config::LoraInit;
+use crate::error::LoraError;
 use crate::fingerprint::{BASE_KEY, BaseFingerprint};
 use crate::layout::{FusedLayout, Slices};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Key of the slices of adapters on fused projections.
 pub(crate) const SLICES_KEY: &str = "lora_core.slices";
@@ -23,6 +25,16 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
+    /// Reads the notes of the file at `path`.
+    ///
+    /// # Errors
+    /// [`LoraError::Malformed`] if one is malformed.
+    pub fn of_file(path: &Path, metadata: &BTreeMap<String, String>) -> Result<Self, LoraError> {
+        Self::read(metadata).map_err(|(key, message)| {
+            LoraError::malformed(path, format!("metadata `{key}`: {message}"))
+        })
+    }
+
     /// Reads the notes.
     ///
     /// # Errors

@@ -2,10 +2,9 @@
 
 use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
 use super::config::PeftOptions;
-use super::coverage::ModulePatterns;
 use super::dir::AdapterDir;
 use super::tensors::{AdapterTensors, PREFIX, TensorRole, split_name, tensor_name};
-use crate::config::{LoraConfig, TargetModules};
+use crate::config::{LoraConfig, ModulePatterns, TargetModules};
 use crate::error::LoraError;
 use crate::fingerprint::BASE_KEY;
 use crate::layout::LayerKind;
@@ -32,19 +31,19 @@ impl StoredAdapter {
         AdapterDir::open(dir)?.read_renamed(rename)
     }
 
-    /// Puts the tensors of a file together.
+    /// Puts the tensors of these names in a file together.
     ///
     /// # Errors
     /// As [`read_renamed`](Self::read_renamed).
     pub(super) fn from_tensors(
         file: &AdapterTensors,
+        names: &[String],
         config: LoraConfig,
         options: PeftOptions,
         rename: &[(String, String)],
     ) -> Result<Self, LoraError> {
         let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
         let mut saved = BTreeMap::new();
-        let names = file.names();
         let plain = |name: &'_ str| match name.strip_prefix(PREFIX) {
             Some(plain) => Some(plain.to_string()),
             None => renamed(name, rename).map(|_| name.to_string()),
@@ -53,7 +52,7 @@ impl StoredAdapter {
         if let Some(name) = bare.first() {
             return Err(file.malformed(missing_prefix(name, bare.len())));
         }
-        for name in &names {
+        for name in names {
             let tensor = file.read(name)?;
             let plain = plain(name).unwrap_or_default();
             let twice = match split_name(&plain) {

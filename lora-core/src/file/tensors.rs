@@ -1,6 +1,6 @@
 //! The tensors of a PEFT file: their names, and a reader that takes the values of one when it is asked for it.
 
-use super::adapter::{StoredAdapter, StoredTensor};
+use super::adapter::StoredTensor;
 use super::header::read_header;
 use super::notes::Notes;
 use crate::error::LoraError;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// Prefix of every tensor name of a PEFT adapter.
 pub const PREFIX: &str = "base_model.model.";
@@ -61,20 +61,12 @@ pub fn split_name(name: &str) -> Option<(&str, TensorRole, Option<LayerKind>)> {
 #[derive(Debug)]
 pub struct AdapterTensors {
     path: PathBuf,
-    source: Source,
+    file: Mutex<File>,
+    header: Metadata,
+    /// Offset of the first value, in bytes.
+    data_start: u64,
     /// Notes beside the tensors, without the format.
     metadata: BTreeMap<String, String>,
-    notes: Notes,
-}
-
-#[derive(Debug)]
-enum Source {
-    File {
-        file: Mutex<File>,
-        header: Metadata,
-        data_start: u64,
-    },
-    Memory(BTreeMap<String, StoredTensor>),
 }
 
 impl AdapterTensors {
@@ -84,60 +76,23 @@ impl AdapterTensors {
     /// [`LoraError::Io`], or [`LoraError::Malformed`] if the header or a note of this crate is.
     pub(crate) fn open(path: PathBuf) -> Result<Self, LoraError> {
         let io = LoraError::io;
-        let kind = std::fs::metadata(&path).map_err(io(&path))?;
-        if !kind.is_file() {
-            let message = "is not a regular file".into();
-            return Err(LoraError::Malformed { path, message });
+        if !std::fs::metadata(&path).map_err(io(&path))?.is_file() {
+            return Err(LoraError::malformed(path, "is not a regular file"));
         }
         let file = File::open(&path).map_err(io(&path))?;
         let bytes = file.metadata().map_err(io(&path))?.len();
-        let (header, data_start) = match read_header(&file, bytes) {
-            Ok(header) => header,
-            Err(message) => return Err(LoraError::Malformed { path, message }),
-        };
-        let mut metadata: BTreeMap<String, String> = header
-            .metadata()
-            .iter()
-            .flatten()
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        metadata.remove("format");
-        let source = Source::File {
+        let header = read_header(&file, bytes);
+        let (header, data_start) =
+            header.map_err(|message| LoraError::malformed(&path, message))?;
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter();
+        let metadata = metadata.filter(|(key, _)| key != "format").collect();
+        Notes::of_file(&path, &metadata)?;
+        Ok(Self {
+            path,
             file: Mutex::new(file),
             header,
             data_start,
-        };
-        Self::new(path, source, metadata)
-    }
-
-    /// Returns the tensors of an adapter in memory, which errors name as those of the file at `path`.
-    ///
-    /// # Errors
-    /// [`LoraError::Malformed`] if a note of this crate is.
-    pub(crate) fn in_memory(path: PathBuf, adapter: &StoredAdapter) -> Result<Self, LoraError> {
-        let tensors = adapter.tensors().into_iter();
-        let tensors = tensors.map(|(name, tensor)| (name, tensor.clone()));
-        let source = Source::Memory(tensors.collect());
-        Self::new(path, source, adapter.metadata.clone())
-    }
-
-    fn new(
-        path: PathBuf,
-        source: Source,
-        metadata: BTreeMap<String, String>,
-    ) -> Result<Self, LoraError> {
-        let notes = match Notes::read(&metadata) {
-            Ok(notes) => notes,
-            Err((key, message)) => {
-                let message = format!("metadata `{key}`: {message}");
-                return Err(LoraError::Malformed { path, message });
-            }
-        };
-        Ok(Self {
-            path,
-            source,
             metadata,
-            notes,
         })
     }
 
@@ -151,27 +106,16 @@ impl AdapterTensors {
         &self.metadata
     }
 
-    /// Notes of this crate.
-    pub(crate) fn notes(&self) -> &Notes {
-        &self.notes
-    }
-
     /// Names of all tensors, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names = match &self.source {
-            Source::File { header, .. } => header.offset_keys(),
-            Source::Memory(tensors) => tensors.keys().cloned().collect(),
-        };
+        let mut names = self.header.offset_keys();
         names.sort();
         names
     }
 
     /// Shape of a tensor; `None` if there is none of that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        match &self.source {
-            Source::File { header, .. } => header.info(name).map(|info| info.shape.as_slice()),
-            Source::Memory(tensors) => tensors.get(name).map(|tensor| tensor.shape.as_slice()),
-        }
+        self.header.info(name).map(|info| info.shape.as_slice())
     }
 
     /// Reads a tensor of f32, f16, bf16 or f64 as f32.
@@ -180,78 +124,45 @@ impl AdapterTensors {
     /// [`LoraError::MissingTensors`] if there is none of that name, [`LoraError::Malformed`] if it has another type or
     /// values that are not finite, or [`LoraError::Io`].
     pub fn read(&self, name: &str) -> Result<StoredTensor, LoraError> {
-        let malformed = |message: String| LoraError::Malformed {
-            path: self.path.clone(),
-            message: format!("tensor `{name}` {message}"),
-        };
-        let missing = || LoraError::MissingTensors {
+        let malformed = |message: &str| self.malformed(format!("tensor `{name}` {message}"));
+        let info = self.header.info(name);
+        let info = info.ok_or_else(|| LoraError::MissingTensors {
             path: self.path.clone(),
             names: vec![name.into()],
-        };
-        let tensor = match &self.source {
-            Source::Memory(tensors) => tensors.get(name).ok_or_else(missing)?.clone(),
-            Source::File {
-                file,
-                header,
-                data_start,
-            } => {
-                let info = header.info(name).ok_or_else(missing)?;
-                let dtype = match info.dtype {
-                    Dtype::F32 => DType::F32,
-                    Dtype::F16 => DType::F16,
-                    Dtype::BF16 => DType::BF16,
-                    Dtype::F64 => DType::F64,
-                    other => {
-                        return Err(malformed(format!(
-                            "is {other:?}, expected F32, F16, BF16 or F64"
-                        )));
-                    }
-                };
-                let (from, to) = info.data_offsets;
-                // The header was checked against the length of the file.
-                let mut bytes = vec![0; to - from];
-                let mut read = || {
-                    let mut file = file.lock().unwrap_or_else(|error| error.into_inner());
-                    file.seek(SeekFrom::Start(data_start + from as u64))?;
-                    file.read_exact(&mut bytes)
-                };
-                read().map_err(LoraError::io(&self.path))?;
-                let bytes = Bytes::from_bytes_vec(bytes);
-                let data = TensorData::from_bytes(bytes, info.shape.clone(), dtype);
-                let values = data.convert::<f32>().try_to_vec::<f32>();
-                let values =
-                    values.map_err(|error| malformed(format!("is unreadable: {error:?}")))?;
-                StoredTensor::new(info.shape.clone(), values)
+        })?;
+        let dtype = match info.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::F64 => DType::F64,
+            other => {
+                let message = format!("is {other:?}, expected F32, F16, BF16 or F64");
+                return Err(malformed(&message));
             }
         };
-        if tensor.values.iter().all(|value| value.is_finite()) {
+        let (from, to) = info.data_offsets;
+        // The header was checked against the length of the file.
+        let mut bytes = vec![0; to - from];
+        let mut read = || {
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.seek(SeekFrom::Start(self.data_start + from as u64))?;
+            file.read_exact(&mut bytes)
+        };
+        read().map_err(LoraError::io(&self.path))?;
+        let bytes = Bytes::from_bytes_vec(bytes);
+        let data = TensorData::from_bytes(bytes, info.shape.clone(), dtype);
+        let values = data.convert::<f32>().try_to_vec::<f32>();
+        let values = values.map_err(|error| malformed(&format!("is unreadable: {error:?}")))?;
+        let tensor = StoredTensor::new(info.shape.clone(), values);
+        if tensor.is_finite() {
             Ok(tensor)
         } else {
-            Err(malformed("has values that are not finite".into()))
-        }
-    }
-
-    /// Reads the values of a tensor that must have this shape.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read), and [`LoraError::TensorShape`].
-    pub(crate) fn values(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, LoraError> {
-        match self.shape(name) {
-            Some(found) if found != expected => Err(LoraError::TensorShape {
-                path: self.path.clone(),
-                name: name.into(),
-                expected: expected.to_vec(),
-                found: found.to_vec(),
-            }),
-            _ => Ok(self.read(name)?.values),
+            Err(malformed("has values that are not finite"))
         }
     }
 
     /// Returns the error of a file that holds something else than it should.
     pub(crate) fn malformed(&self, message: String) -> LoraError {
-        LoraError::Malformed {
-            path: self.path.clone(),
-            message,
-        }
+        LoraError::malformed(&self.path, message)
     }
 }

@@ -1,11 +1,13 @@
 //! A stored adapter, written as a PEFT directory.
 
-use super::adapter::{StoredAdapter, StoredTensor};
+use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
 use super::config::CONFIG_FILE;
 use super::tensors::{PREFIX, TensorRole, WEIGHTS_FILE, tensor_name};
+use crate::config::{LoraConfig, LoraInit, LoraScaling, TargetModules};
 use crate::error::LoraError;
 use crate::files::{Overwrite, write_dir, write_file};
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -46,9 +48,8 @@ impl StoredAdapter {
 
     /// Returns the content of the file with the tensors, for the directory `dir`.
     fn weights(&self, dir: &Path) -> Result<Vec<u8>, LoraError> {
-        let malformed = |error: safetensors::SafeTensorError| LoraError::Malformed {
-            path: dir.join(WEIGHTS_FILE),
-            message: error.to_string(),
+        let malformed = |error: safetensors::SafeTensorError| {
+            LoraError::malformed(dir.join(WEIGHTS_FILE), error.to_string())
         };
         let tensors = self.tensors().into_iter().map(|(name, tensor)| {
             let bytes = tensor.values.iter().flat_map(|value| value.to_le_bytes());
@@ -78,5 +79,120 @@ impl StoredAdapter {
             put(name, bytes)?;
         }
         put(WEIGHTS_FILE, weights)
+    }
+}
+
+impl StoredAdapter {
+    /// Returns the configuration that a file of this adapter has: rank, alpha and their patterns are those of the
+    /// modules, targets name no slices, and an init that the tensors hold as a difference is none.
+    pub(crate) fn file_config(&self) -> LoraConfig {
+        let mut config = self.config.clone();
+        let in_file = |factors: &StoredFactors| {
+            let rank = factors.rank();
+            (rank, rounded(config.scaling.alpha(factors.scale, rank)))
+        };
+        // The most frequent pair; the first by name of several such.
+        let mut counts: Vec<((usize, f64), usize)> = Vec::new();
+        for (rank, alpha) in self.modules.values().map(in_file) {
+            match counts
+                .iter_mut()
+                .find(|((r, a), _)| *r == rank && same(*a, alpha))
+            {
+                Some((_, count)) => *count += 1,
+                None => counts.push(((rank, alpha), 1)),
+            }
+        }
+        let most = counts.iter().map(|(_, count)| *count).max();
+        let first = counts.iter().find(|(_, count)| Some(*count) == most);
+        let (rank, alpha) = first.map_or((config.rank, rounded(config.alpha)), |(both, _)| *both);
+        let (mut rank_pattern, mut alpha_pattern) = (Vec::new(), Vec::new());
+        for (module, factors) in &self.modules {
+            let (module_rank, module_alpha) = in_file(factors);
+            if module_rank != rank {
+                rank_pattern.push((regex::escape(module), module_rank));
+            }
+            if !same(module_alpha, alpha) {
+                alpha_pattern.push((regex::escape(module), module_alpha));
+            }
+        }
+        (config.rank, config.alpha) = (rank, alpha);
+        (config.rank_pattern, config.alpha_pattern) = (rank_pattern, alpha_pattern);
+        if let TargetModules::Names(names) = &mut config.targets {
+            for name in names {
+                name.truncate(name.find('[').unwrap_or(name.len()));
+            }
+        }
+        config.init = match config.init {
+            // What was read from PEFT unconverted is written so again.
+            LoraInit::Pissa | LoraInit::Olora if self.needs_changed_base() => config.init,
+            // Otherwise it is in the file as the change that it became, which fits the original base.
+            LoraInit::Pissa | LoraInit::FastPissa { .. } | LoraInit::Olora => {
+                LoraInit::KaimingUniform
+            }
+            init => init,
+        };
+        if config.layers.is_none() {
+            config.layers_pattern.clear();
+        }
+        config
+    }
+
+    /// Returns `adapter_config.json` as PEFT reads it without a warning.
+    fn config_json(&self) -> Value {
+        let (config, options) = (self.file_config(), &self.options);
+        let ranks = config.rank_pattern.iter();
+        let ranks: Map<String, Value> = ranks.map(|(k, r)| (k.clone(), json!(r))).collect();
+        let alphas = config.alpha_pattern.iter();
+        let alphas: Map<String, Value> = alphas.map(|(k, a)| (k.clone(), number(*a))).collect();
+        let or_null = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
+        json!({
+            "alpha_pattern": alphas,
+            "auto_mapping": null,
+            "base_model_name_or_path": options.base_model,
+            "bias": config.bias,
+            "exclude_modules": config.exclude,
+            "fan_in_fan_out": options.fan_in_fan_out,
+            "inference_mode": true,
+            "init_lora_weights": match config.init {
+                LoraInit::KaimingUniform => json!(true),
+                LoraInit::Random => json!(false),
+                init => json!(init),
+            },
+            "layers_pattern": or_null(&config.layers_pattern),
+            "layers_to_transform": config.layers,
+            "lora_alpha": number(config.alpha),
+            "lora_bias": config.lora_bias,
+            "lora_dropout": number(config.dropout),
+            "modules_to_save": or_null(&config.modules_to_save),
+            "peft_type": "LORA",
+            "r": config.rank,
+            "rank_pattern": ranks,
+            "revision": null,
+            "target_modules": config.targets,
+            "task_type": options.task_type,
+            "use_dora": config.dora,
+            "use_rslora": config.scaling == LoraScaling::RankStabilized,
+        })
+    }
+}
+
+/// Returns true if two numbers are equal but for the rounding of alpha → scale → alpha.
+fn same(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
+}
+
+/// Returns the whole number that a value is but for rounding, else the value.
+fn rounded(value: f64) -> f64 {
+    let whole = value.round();
+    if same(value, whole) { whole } else { value }
+}
+
+/// Writes whole numbers without a fraction: PEFT's `lora_alpha` is one.
+fn number(value: f64) -> Value {
+    let value = rounded(value);
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        json!(value as i64)
+    } else {
+        json!(value)
     }
 }

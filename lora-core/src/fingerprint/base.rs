@@ -49,9 +49,7 @@ impl BaseFingerprint {
     ) -> Result<Self, LoraError> {
         let samples = outline.samples.iter().map(|sample| {
             let first = hash_of_values(module, &sample.path);
-            let first = first.ok_or_else(|| LoraError::NotAttached {
-                module: sample.name.clone(),
-            })?;
+            let first = first.ok_or_else(|| LoraError::not_attached(&sample.name))?;
             let shape = sample.shape.clone();
             Ok((sample.name.clone(), Sample { shape, first }))
         });

@@ -1,16 +1,13 @@
 //! A base with several adapters: [`NamedAdapters`].
 
 use super::adapter::NamedAdapter;
-use super::name::{by_similarity, check_name};
-use crate::adapter::{ActiveAdapter, AdapterEntry, AdapterSet, AdapterSwitch, Key, base_value};
-use crate::attach::{Adapted, AdapterWeights, AttachPlan, AttachReport, build_entries};
+use super::name::check_name;
+use crate::adapter::{ActiveAdapter, AdapterEntry, AdapterSet, AdapterSwitch, Key};
+use crate::attach::{Adapted, AdapterWeights, AttachReport, build_entries};
+use crate::config::by_similarity;
 use crate::error::LoraError;
-use crate::file::{
-    self, AdapterDir, AdapterTensors, Parts, PeftOptions, StoredAdapter, WEIGHTS_FILE, read_weights,
-};
-use crate::layout::{
-    AdapterPath, Architecture, LayerKind, Place, SavedParameter, Visit, parameters, put, visit,
-};
+use crate::file::{self, AdapterDir, Parts, PeftOptions, StoredAdapter, WEIGHTS_FILE};
+use crate::layout::{AdapterPath, Architecture, LayerKind, Place, Visit, parameters, put, visit};
 use crate::quantize::take_packed;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -104,8 +101,9 @@ impl<M: Module> NamedAdapters<M> {
     /// As [`add`](Self::add).
     pub fn add_dir(&mut self, name: &str, dir: &AdapterDir) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        let (plan, weights) = dir.plan(&self.base, dir.config()?, &self.architecture)?;
-        self.put(name, plan, weights, dir.options().clone())
+        let (report, weights) =
+            dir.read_for(&self.base, dir.config()?, &self.architecture, Parts::All)?;
+        self.put(name, report, weights, dir.options().clone())
     }
 
     /// Adds an adapter that is in memory in the form of files.
@@ -118,14 +116,10 @@ impl<M: Module> NamedAdapters<M> {
         adapter: &StoredAdapter,
     ) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
-        let config = adapter.file_config();
-        config.validate()?;
-        let plan = AttachPlan::new(&self.base, &config, &self.architecture)?;
         // Error messages name the tensors as those of the file that it would be written to.
         let path = PathBuf::from(name).join(WEIGHTS_FILE);
-        let tensors = AdapterTensors::in_memory(path, adapter)?;
-        let (plan, weights) = read_weights(&self.base, plan, &tensors, Parts::All)?;
-        self.put(name, plan, weights, adapter.options.clone())
+        let (report, weights) = adapter.weights_for(&self.base, &self.architecture, &path)?;
+        self.put(name, report, weights, adapter.options.clone())
     }
 
     /// Adds the adapter of a module with this base, such as one that was just trained, with options for its PEFT directory.
@@ -224,12 +218,13 @@ impl<M: Module> NamedAdapters<M> {
     /// # Errors
     /// [`LoraError::UnknownAdapter`].
     pub fn alone(&self, name: &str) -> Result<Adapted<M>, LoraError> {
-        let named = self.get(name)?;
-        let report = AttachReport {
+        let mut report = AttachReport {
             switch: AdapterSwitch::on(),
-            ..named.report.clone()
+            ..self.get(name)?.report.clone()
         };
-        AttachPlan { report }.apply(self.base.clone(), named.weights())
+        let stored = self.extract(name)?;
+        let weights = stored.values(&self.base, &mut report, Path::new(name), Parts::All)?;
+        report.apply(self.base.clone(), weights)
     }
 
     /// Returns one of the adapters in the form of files.
@@ -238,17 +233,7 @@ impl<M: Module> NamedAdapters<M> {
     /// [`LoraError::UnknownAdapter`].
     pub fn extract(&self, name: &str) -> Result<StoredAdapter, LoraError> {
         let named = self.get(name)?;
-        let saved = |saved: &SavedParameter| {
-            let own = named.saved_values(saved);
-            own.or_else(|| base_value(&self.base, &saved.parameter))
-        };
-        file::stored(
-            &self.base,
-            &named.report,
-            &named.options,
-            &named.attached(),
-            saved,
-        )
+        file::stored(&self.base, &named.report, &named.options, &named.entries)
     }
 
     /// Replaces the base by an equivalent one, such as one whose tied output layer became a layer of its own. The adapters
@@ -264,9 +249,8 @@ impl<M: Module> NamedAdapters<M> {
         let base = change(self.base.clone())?;
         let all = parameters(&base, &self.architecture).all;
         let mut paths = self.named.iter().flat_map(|named| &named.entries);
-        if let Some((path, _)) = paths.find(|(path, _)| !all.iter().any(|p| p.path == *path)) {
-            let module = path.clone();
-            return Err(LoraError::NotAttached { module }.into());
+        if let Some((path, _)) = paths.find(|(path, _)| !all.iter().any(|p| p.path == **path)) {
+            return Err(LoraError::not_attached(path).into());
         }
         self.base = base;
         self.rebuild();
@@ -285,7 +269,7 @@ impl<M: Module> NamedAdapters<M> {
         let found = self.named.iter().find(|named| named.name == name);
         found.ok_or_else(|| LoraError::UnknownAdapter {
             name: name.into(),
-            candidates: by_similarity(name, self.names()),
+            candidates: by_similarity(name, self.names().map(String::from).collect()),
         })
     }
 
@@ -306,11 +290,11 @@ impl<M: Module> NamedAdapters<M> {
     fn put(
         &mut self,
         name: &str,
-        plan: AttachPlan,
-        weights: AdapterWeights,
+        report: AttachReport,
+        mut weights: AdapterWeights,
         options: PeftOptions,
     ) -> Result<&AttachReport, LoraError> {
-        let (report, weights) = plan.complete(&self.base, weights)?;
+        report.complete(&self.base, &mut weights)?;
         let key = self.next;
         let named = Some((key, name));
         let entries = build_entries(&self.base, &report, weights, &mut BTreeMap::new(), named);
@@ -321,7 +305,7 @@ impl<M: Module> NamedAdapters<M> {
             key,
             report,
             options,
-            entries,
+            entries: entries.into_iter().collect(),
             batch_wide,
         });
         self.rebuild();

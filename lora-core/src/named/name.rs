@@ -33,14 +33,6 @@ pub fn check_name(name: &str) -> Result<(), LoraError> {
     }
 }
 
-/// Returns the names ordered by their similarity to one that does not exist.
-pub(super) fn by_similarity<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut names: Vec<String> = names.map(String::from).collect();
-    let similarity = |other: &String| strsim::jaro_winkler(name, other);
-    names.sort_by(|a, b| similarity(b).total_cmp(&similarity(a)));
-    names
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

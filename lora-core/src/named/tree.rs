@@ -18,10 +18,7 @@ pub const DEFAULT: &str = "default";
 /// # Errors
 /// [`LoraError::Io`], [`LoraError::AdapterName`]; [`LoraError::Malformed`] if there is none, or two are named `default`.
 pub fn adapters_in(dir: &Path) -> Result<Vec<(String, PathBuf)>, LoraError> {
-    let malformed = |message: &str| LoraError::Malformed {
-        path: dir.into(),
-        message: message.into(),
-    };
+    let malformed = |message: &str| LoraError::malformed(dir, message);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(LoraError::io(dir))? {
         let path = entry.map_err(LoraError::io(dir))?.path();
@@ -77,10 +74,8 @@ impl<M: Module> NamedAdapters<M> {
     /// no adapter, or [`LoraError::Io`].
     pub fn save_tree(&self, dir: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
         if self.named().is_empty() {
-            return Err(LoraError::Malformed {
-                path: dir.into(),
-                message: "cannot be written: there are no adapters".into(),
-            });
+            let message = "cannot be written: there are no adapters";
+            return Err(LoraError::malformed(dir, message));
         }
         write_dir(dir, overwrite, |dir| {
             for name in self.names() {

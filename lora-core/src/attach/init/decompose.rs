@@ -107,10 +107,8 @@ fn by_slice(
 }
 
 fn unfit(module: &AdaptedModule, message: &str) -> LoraError {
-    LoraError::UnsupportedTarget {
-        module: module.module.clone(),
-        message: format!("{message}, so its adapter cannot be initialized from it"),
-    }
+    let message = format!("{message}, so its adapter cannot be initialized from it");
+    LoraError::unsupported_target(&module.module, message)
 }
 
 /// Returns `A` and `B` from the first columns of Q and rows of R, in `Wᵀ = Q R`.

@@ -12,19 +12,12 @@ pub(crate) mod svd;
 
 pub use random::normal_values;
 
+use super::weights::AdapterValues;
 use crate::config::{LoraConfig, LoraInit};
 use crate::error::LoraError;
 use crate::layout::{AdaptedModule, LayerKind};
 use burn::tensor::TensorData;
 use random::uniform_values;
-
-/// Start values of an adapter.
-pub(crate) struct Start {
-    /// `A` and `B`, in the adapter's layout.
-    pub factors: [TensorData; 2],
-    /// Bias on `B`.
-    pub bias: Option<TensorData>,
-}
 
 /// Returns the start values of a module's adapter. They are drawn on the host from the seed and the module's
 /// path, so that they are the same on every backend and do not depend on the order of the modules, or
@@ -32,11 +25,11 @@ pub(crate) struct Start {
 ///
 /// # Errors
 /// [`LoraError::UnsupportedTarget`] if they are computed from a weight that is not finite.
-pub(crate) fn starting_factors(
+pub(crate) fn starting_values(
     module: &AdaptedModule,
     config: &LoraConfig,
     weight: impl FnOnce() -> Vec<f32>,
-) -> Result<Start, LoraError> {
+) -> Result<AdapterValues, LoraError> {
     let [a_shape, b_shape] = module.factor_shapes();
     let (a_count, b_count) = (a_shape[0] * a_shape[1], b_shape[0] * b_shape[1]);
     let (d_in, rank) = (a_shape[0], module.rank);
@@ -82,8 +75,11 @@ pub(crate) fn starting_factors(
         };
         TensorData::new(values, [module.shape[1]])
     });
-    Ok(Start {
-        factors: [TensorData::new(a, a_shape), TensorData::new(b, b_shape)],
+    let factors = [TensorData::new(a, a_shape), TensorData::new(b, b_shape)];
+    Ok(AdapterValues {
+        start: module.residual_init.then(|| factors.clone()),
+        factors,
+        magnitude: None,
         bias,
     })
 }

@@ -8,31 +8,18 @@
 mod saved;
 mod select;
 
-use crate::config::{LoraConfig, closest, first_match, patterns};
+use crate::config::{LoraConfig, ModulePatterns, closest};
 use crate::error::LoraError;
 use crate::layout::{
-    AdapterPath, Architecture, LayerKind, Matrix, Parameters, SavedParameter, Slices,
+    AdaptedModule, AdapterPath, Architecture, LayerKind, Parameters, SavedParameter,
 };
-use regex::Regex;
-use select::{Selected, exclude, keep_layers, select};
-
-/// A module that will get an adapter.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub matrix: Matrix,
-    /// Rank of the adapter, or of each slice.
-    pub rank: usize,
-    pub alpha: f64,
-    pub slices: Option<Slices>,
-    /// Path of the layer's bias, if the adapter adds a bias to it.
-    pub bias: Option<String>,
-}
+use select::{exclude, keep_layers, select};
 
 /// A configuration resolved on a model.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     /// The modules that get an adapter, in the model's order.
-    pub targets: Vec<Target>,
+    pub targets: Vec<AdaptedModule>,
     /// The fully trained parameters, in the model's order.
     pub saved: Vec<SavedParameter>,
 }
@@ -75,22 +62,27 @@ pub(crate) fn resolve(
         });
     }
 
-    let ranks = patterns("rank pattern", &config.rank_pattern)?;
-    let alphas = patterns("alpha pattern", &config.alpha_pattern)?;
-    every_pattern_matches(&config.rank_pattern, &ranks, &selected, |entry| {
-        no_match("rank pattern", entry)
-    })?;
-    every_pattern_matches(&config.alpha_pattern, &alphas, &selected, |entry| {
-        no_match("alpha pattern", entry)
-    })?;
+    let modules: Vec<&str> = selected.iter().map(|(m, _)| m.module.as_str()).collect();
+    let patterns = ModulePatterns::new(config)?;
+    if let Some((what, entry)) = patterns.unused(config, &modules).first() {
+        return Err(no_match(what, entry));
+    }
     let mut targets = Vec::with_capacity(selected.len());
     for (matrix, slices) in selected {
-        let target = Target {
-            rank: first_match(&ranks, &matrix.module).unwrap_or(config.rank),
-            alpha: first_match(&alphas, &matrix.module).unwrap_or(config.alpha),
-            bias: matrix.bias.clone().filter(|_| config.lora_bias),
-            matrix: matrix.clone(),
+        let (rank, alpha) = patterns.rank_and_alpha(&matrix.module);
+        let target = AdaptedModule {
+            module: matrix.module.clone(),
+            parameter: matrix.parameter.clone(),
+            kind: matrix.kind,
+            shape: matrix.shape,
+            rank,
+            alpha,
+            scale: config.scaling.factor(alpha, rank),
+            path: matrix.path,
             slices,
+            dora: config.dora,
+            bias: matrix.bias.clone().filter(|_| config.lora_bias),
+            residual_init: config.init.is_residual(),
         };
         check(&target, config)?;
         targets.push(target);
@@ -98,30 +90,10 @@ pub(crate) fn resolve(
     Ok(Resolved { targets, saved })
 }
 
-fn every_pattern_matches<T>(
-    entries: &[(String, T)],
-    patterns: &[(Regex, T)],
-    selected: &Selected<'_>,
-    no_match: impl Fn(&str) -> LoraError,
-) -> Result<(), LoraError> {
-    let mut pairs = entries.iter().zip(patterns);
-    let is_unused = |regex: &Regex| !selected.iter().any(|(m, _)| regex.is_match(&m.module));
-    match pairs.find(|(_, (regex, _))| is_unused(regex)) {
-        Some(((entry, _), _)) => Err(no_match(entry)),
-        None => Ok(()),
-    }
-}
-
 /// Refuses a target that the adapter does not fit.
-fn check(target: &Target, config: &LoraConfig) -> Result<(), LoraError> {
-    let [d_in, d_out] = target.matrix.shape;
-    let width = target.slices.as_ref().map_or(d_out, |s| d_out / s.parts);
-    let refuse = |message: String| {
-        Err(LoraError::UnsupportedTarget {
-            module: target.matrix.module.clone(),
-            message,
-        })
-    };
+fn check(target: &AdaptedModule, config: &LoraConfig) -> Result<(), LoraError> {
+    let (d_in, width) = (target.shape[0], target.block_width());
+    let refuse = |message: String| Err(LoraError::unsupported_target(&target.module, message));
     if target.rank > d_in.min(width) {
         return refuse(format!(
             "rank {} is above its matrix [{d_in}, {width}]; choose at most {}",
@@ -133,13 +105,13 @@ fn check(target: &Target, config: &LoraConfig) -> Result<(), LoraError> {
         let message = "has no bias, which `lora_bias` adds to; leave out the layer or the option";
         return refuse(message.into());
     }
-    if config.init.is_residual() && target.matrix.kind == LayerKind::Embedding {
+    if config.init.is_residual() && target.kind == LayerKind::Embedding {
         return refuse(format!(
             "init {} is for linear layers, this is an embedding",
             config.init
         ));
     }
-    if config.dropout > 0.0 && target.matrix.path == AdapterPath::Composed {
+    if config.dropout > 0.0 && target.path == AdapterPath::Composed {
         return refuse(
             "dropout applies to the adapter's input, and a layer that reads the composed weight has \
              none; use a `LoraLinear` there, or dropout 0"
@@ -153,7 +125,7 @@ fn check(target: &Target, config: &LoraConfig) -> Result<(), LoraError> {
 mod tests {
     use super::*;
     use crate::config::{ExcludeModules, TargetModules};
-    use crate::layout::{FusedLayout, FusedProjection};
+    use crate::layout::{FusedLayout, FusedProjection, Matrix};
 
     fn model() -> Parameters {
         let mut matrices = Vec::new();
@@ -206,11 +178,7 @@ mod tests {
 
     fn paths(config: &LoraConfig) -> Result<Vec<String>, LoraError> {
         let resolved = resolve(&model(), config, &gpt2())?;
-        Ok(resolved
-            .targets
-            .into_iter()
-            .map(|t| t.matrix.module)
-            .collect())
+        Ok(resolved.targets.into_iter().map(|t| t.module).collect())
     }
 
     fn names(names: &[&str]) -> LoraConfig {
@@ -296,7 +264,7 @@ mod tests {
             .with_rank_for("c_fc", 3)
             .with_alpha_for("h.1.attn.c_attn", 9.0);
         let targets = resolve(&model(), &config, &gpt2()).unwrap().targets;
-        let of = |path: &str| targets.iter().find(|t| t.matrix.module == path).unwrap();
+        let of = |path: &str| targets.iter().find(|t| t.module == path).unwrap();
         assert_eq!(of("transformer.h.0.mlp.c_fc").rank, 2);
         assert_eq!(of("transformer.h.0.attn.c_attn").rank, 4);
         assert_eq!(of("transformer.h.1.attn.c_attn").alpha, 9.0);

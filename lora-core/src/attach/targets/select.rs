@@ -1,6 +1,6 @@
 //! Selection of a model's matrices by names, patterns, exclusions and layers.
 
-use crate::config::{ExcludeModules, LoraConfig, TargetModules, compile, full_match};
+use crate::config::{ExcludeModules, LoraConfig, TargetModules, compile};
 use crate::error::LoraError;
 use crate::layout::{AdapterPath, Architecture, FusedLayout, Matrix, Slices, ends_in};
 
@@ -31,11 +31,11 @@ impl<'a> NamedTarget<'a> {
                 name,
                 parts: Some(parts),
             }),
-            _ => Err(LoraError::InvalidOption {
-                option: "targets",
-                found: format!("`{entry}`"),
-                expected: "a module name, or one with slices such as `c_attn[q,v]`".into(),
-            }),
+            _ => Err(LoraError::invalid_option(
+                "targets",
+                format!("`{entry}`"),
+                "a module name, or one with slices such as `c_attn[q,v]`",
+            )),
         }
     }
 }
@@ -52,24 +52,22 @@ pub(super) fn select<'a>(
 ) -> Result<Selected<'a>, LoraError> {
     let names = match &config.targets {
         TargetModules::Names(names) => names,
-        TargetModules::AllLinear => {
-            return Ok(matrices
-                .iter()
-                .filter(|m| m.is_linear_layer && !architecture.is_output(&m.module))
-                .map(|matrix| (matrix, None))
-                .collect());
-        }
-        TargetModules::Pattern(pattern) => {
-            let regex = full_match("target pattern", pattern)?;
-            let selected: Selected = matrices
-                .iter()
-                .filter(|m| regex.is_match(&m.module))
-                .map(|matrix| (matrix, None))
-                .collect();
-            if selected.is_empty() {
-                return Err(no_match("target pattern", pattern));
-            }
-            return Ok(selected);
+        targets => {
+            let selector = targets.selector()?;
+            let is_target = |matrix: &&Matrix| match targets {
+                TargetModules::AllLinear => {
+                    matrix.is_linear_layer && !architecture.is_output(&matrix.module)
+                }
+                _ => selector.selects(&matrix.module),
+            };
+            let selected = matrices.iter().filter(is_target);
+            let selected: Selected = selected.map(|matrix| (matrix, None)).collect();
+            return match targets {
+                TargetModules::Pattern(pattern) if selected.is_empty() => {
+                    Err(no_match("target pattern", pattern))
+                }
+                _ => Ok(selected),
+            };
         }
     };
     let mut slots: Vec<Option<Option<Slices>>> = vec![None; matrices.len()];
@@ -87,10 +85,8 @@ pub(super) fn select<'a>(
             };
             match slot {
                 Some(other) if *other != slices => {
-                    return Err(LoraError::UnsupportedTarget {
-                        module: matrix.module.clone(),
-                        message: "is named twice, as a module and by slices; name it once".into(),
-                    });
+                    let message = "is named twice, as a module and by slices; name it once";
+                    return Err(LoraError::unsupported_target(&matrix.module, message));
                 }
                 _ => *slot = Some(slices),
             }
@@ -111,10 +107,7 @@ fn find_slices(
     parts: &[&str],
     architecture: &Architecture,
 ) -> Result<Slices, LoraError> {
-    let refuse = |message: String| LoraError::UnsupportedTarget {
-        module: matrix.module.clone(),
-        message,
-    };
+    let refuse = |message: String| LoraError::unsupported_target(&matrix.module, message);
     let fused = architecture
         .fused
         .iter()
@@ -136,16 +129,12 @@ fn find_slices(
             fused.parts.len()
         )));
     }
-    let mut adapted = Vec::new();
-    for part in parts {
+    let index = |part: &&str| {
         let known = fused.parts.iter().position(|name| name == part);
-        adapted.push(known.ok_or_else(|| {
-            refuse(format!(
-                "has no slice `{part}`; it has {}",
-                fused.parts.join(", ")
-            ))
-        })?);
-    }
+        let all = fused.parts.join(", ");
+        known.ok_or_else(|| refuse(format!("has no slice `{part}`; it has {all}")))
+    };
+    let mut adapted: Vec<usize> = parts.iter().map(index).collect::<Result<_, _>>()?;
     adapted.sort_unstable();
     adapted.dedup();
     Ok(Slices {
@@ -162,24 +151,24 @@ pub(super) fn exclude(
     config: &LoraConfig,
     no_match: &dyn Fn(&'static str, &str) -> LoraError,
 ) -> Result<(), LoraError> {
-    match &config.exclude {
-        None => {}
-        Some(ExcludeModules::Pattern(pattern)) => {
-            let regex = full_match("exclusion pattern", pattern)?;
-            if !matrices.iter().any(|m| regex.is_match(&m.module)) {
+    let Some(excluded) = &config.exclude else {
+        return Ok(());
+    };
+    let selector = excluded.selector()?;
+    match excluded {
+        ExcludeModules::Pattern(pattern) => {
+            if !matrices.iter().any(|m| selector.selects(&m.module)) {
                 return Err(no_match("exclusion pattern", pattern));
             }
-            selected.retain(|(matrix, _)| !regex.is_match(&matrix.module));
         }
-        Some(ExcludeModules::Names(names)) => {
-            for name in names {
-                if !matrices.iter().any(|m| ends_in(&m.module, name)) {
-                    return Err(no_match("excluded module", name));
-                }
+        ExcludeModules::Names(names) => {
+            let is_unused = |name: &&String| !matrices.iter().any(|m| ends_in(&m.module, name));
+            if let Some(name) = names.iter().find(is_unused) {
+                return Err(no_match("excluded module", name));
             }
-            selected.retain(|(m, _)| !names.iter().any(|name| ends_in(&m.module, name)));
         }
     }
+    selected.retain(|(matrix, _)| !selector.selects(&matrix.module));
     Ok(())
 }
 
@@ -223,34 +212,4 @@ pub(super) fn keep_layers(
     }
     selected.retain(|(m, _)| index(&m.module).is_some_and(|layer| layers.contains(&layer)));
     Ok(())
-}
-
-impl TargetModules {
-    /// Returns true if a name or the pattern selects the module at `path`, a slice of it included.
-    ///
-    /// `all-linear` selects by the kind of layer and names no module. An invalid pattern matches nothing here; it is an
-    /// error when the adapter is attached.
-    pub fn names_module(&self, path: &str) -> bool {
-        let named =
-            |entry: &String| NamedTarget::parse(entry).is_ok_and(|named| ends_in(path, named.name));
-        match self {
-            Self::AllLinear => false,
-            Self::Pattern(pattern) => matches_path(pattern, path),
-            Self::Names(names) => names.iter().any(named),
-        }
-    }
-}
-
-impl ExcludeModules {
-    /// Returns true if a name or the pattern excludes the module at `path`.
-    pub fn names_module(&self, path: &str) -> bool {
-        match self {
-            Self::Pattern(pattern) => matches_path(pattern, path),
-            Self::Names(names) => names.iter().any(|name| ends_in(path, name)),
-        }
-    }
-}
-
-fn matches_path(pattern: &str, path: &str) -> bool {
-    full_match("pattern", pattern).is_ok_and(|regex| regex.is_match(path))
 }
