@@ -61,10 +61,7 @@ pub(crate) fn write_model(
         report = Some(written);
         Ok::<(), ModelError>(())
     })?;
-    let mut report = report.ok_or_else(|| ModelError::Export {
-        path: dir.into(),
-        message: "nothing was written".into(),
-    })?;
+    let mut report = report.ok_or_else(|| ModelError::export(dir, "nothing was written"))?;
     for file in &mut report.files {
         // The directory was written under a temporary name.
         if let Some(name) = file.file_name() {

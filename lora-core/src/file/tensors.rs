@@ -224,10 +224,11 @@ impl AdapterTensors {
                 StoredTensor::new(info.shape.clone(), values)
             }
         };
-        if tensor.values.iter().all(|value| value.is_finite()) {
-            Ok(tensor)
-        } else {
-            Err(malformed("has values that are not finite".into()))
+        match tensor.values.iter().find(|value| !value.is_finite()) {
+            None => Ok(tensor),
+            Some(bad) => Err(malformed(format!(
+                "has values that are not finite, such as {bad}: it was saved from a run that diverged"
+            ))),
         }
     }
 
@@ -235,7 +236,7 @@ impl AdapterTensors {
     ///
     /// # Errors
     /// As [`read`](Self::read), and [`LoraError::TensorShape`].
-    pub(crate) fn values(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, LoraError> {
+    pub fn values(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, LoraError> {
         match self.shape(name) {
             Some(found) if found != expected => Err(LoraError::TensorShape {
                 path: self.path.clone(),

@@ -1,9 +1,10 @@
 //! Encoder with a head.
 
 use super::names::architecture;
-use super::{Head, HeadKind, Pooler};
+use super::{EncoderInput, Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
+use crate::blocks::Blocks;
 use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, Rows};
 use crate::weights::{LayerBuilder, Random, Weights};
@@ -46,19 +47,6 @@ impl Trunk {
             None => Self::Bert(BertModel::build(maker, config, "trunk.Bert")?),
             Some(_) => Self::Deberta(DebertaModel::build(maker, config, "trunk.Deberta")?),
         })
-    }
-
-    fn forward(
-        &self,
-        rows: Rows,
-        ids: Tensor<2, Int>,
-        mask: &Tensor<2, Bool>,
-        type_ids: Option<Tensor<2, Int>>,
-    ) -> Tensor<3> {
-        match self {
-            Self::Bert(model) => model.forward_to(rows, ids, mask, type_ids),
-            Self::Deberta(model) => model.forward_to(rows, ids, mask, type_ids),
-        }
     }
 }
 
@@ -129,7 +117,10 @@ impl Classifier {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
-        self.trunk.forward(Rows::All, ids, mask, type_ids)
+        match &self.trunk {
+            Trunk::Bert(model) => model.forward(ids, mask, type_ids),
+            Trunk::Deberta(model) => model.forward(ids, mask, type_ids),
+        }
     }
 
     /// Returns the outputs of the head.
@@ -147,8 +138,12 @@ impl Classifier {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<2> {
-        let rows = self.rows();
-        self.head(self.trunk.forward(rows, ids, mask, type_ids))
+        let input = EncoderInput {
+            ids,
+            mask: mask.clone(),
+            type_ids,
+        };
+        self.head(Blocks::hidden_states(self, &input))
     }
 
     /// Returns the rows of the hidden states that the head reads.

@@ -6,8 +6,6 @@ use crate::config_keys::{Require, check_dropouts, check_sizes};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Name of the configuration file in a model directory.
-pub const CONFIG_FILE: &str = "config.json";
 /// Limit for the number of layers; GPT-3 has 96.
 const MAX_LAYERS: usize = 4096;
 /// Limit for ids, positions and widths: they are 32-bit integers on most devices.

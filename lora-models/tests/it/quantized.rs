@@ -38,7 +38,9 @@ fn next_logits(model: &Gpt2LmHead, name: &str, device: &Device) -> Vec<f32> {
     let ids: Tensor<2, Int> = tensors.ids("left.input_ids", device);
     let [_, seq] = ids.dims();
     let positions = tensors.ids("left.position_ids", device);
-    let hidden = model.forward_hidden(ids, Some(mask), Some(positions), None);
+    let hidden = model
+        .transformer
+        .forward(ids, Some(mask), Some(positions), None);
     host(model.logits(hidden.narrow(1, seq - 1, 1)))
 }
 
