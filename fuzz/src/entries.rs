@@ -234,7 +234,7 @@ pub fn model_config(input: &[u8]) {
         &[("config.json", input), ("generation_config.json", input)],
         |dir| {
             let _ = model_type(dir);
-            if let Ok(config) = Gpt2Config::from_dir(dir) {
+            if let Ok(config) = <Gpt2Config as FamilyConfig>::from_dir(dir) {
                 let _ = (config.parameters(), config.inner(), config.to_json());
             }
             if let Ok(config) = EncoderConfig::from_dir(dir) {

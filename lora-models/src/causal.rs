@@ -81,12 +81,6 @@ impl CausalInput {
         self
     }
 
-    /// Sets the position ids, `[batch or 1, seq]`.
-    pub fn with_position_ids(mut self, position_ids: Option<Tensor<2, Int>>) -> Self {
-        self.position_ids = position_ids;
-        self
-    }
-
     /// Sets the texts that the row is packed of.
     pub fn with_segments(mut self, segments: Option<Segments>) -> Self {
         self.segments = segments;

@@ -2,7 +2,6 @@
 
 use crate::checkpoint::bounded::read_json;
 use crate::checkpoint::{ExportReport, LoadReport};
-use crate::encoder::Labels;
 use crate::error::ModelError;
 use crate::export::{CONFIG_FILE, ExportOptions, write_model};
 use crate::model::LoraModel;
@@ -223,14 +222,6 @@ pub trait FamilyConfig: Clone + Send + Sync + 'static {
 
     /// Names the modules that are usually adapted, as targets of LoRA.
     fn usual_targets(&self) -> Vec<&'static str>;
-
-    /// Returns the names of the head's outputs; `None` for a language model.
-    fn labels(&self) -> Option<&Labels> {
-        None
-    }
-
-    /// Replaces the names of the head's outputs; a language model has none.
-    fn set_labels(&mut self, _labels: Labels) {}
 
     /// Replaces the number of layers.
     fn set_layers(&mut self, layers: usize);

@@ -6,7 +6,7 @@ use crate::ModelError;
 use crate::bert::BertModel;
 use crate::blocks::Blocks;
 use crate::deberta::DebertaModel;
-use crate::encoder::{EncoderConfig, Rows};
+use crate::encoder::{Embeddings, EncoderConfig, Rows};
 use crate::weights::{LayerBuilder, Random, Weights};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -47,6 +47,14 @@ impl Trunk {
             None => Self::Bert(BertModel::build(maker, config, "trunk.Bert")?),
             Some(_) => Self::Deberta(DebertaModel::build(maker, config, "trunk.Deberta")?),
         })
+    }
+
+    /// Returns the embeddings of tokens, positions and segments.
+    pub fn embeddings(&self) -> &Embeddings {
+        match self {
+            Self::Bert(model) => &model.embeddings,
+            Self::Deberta(model) => &model.embeddings,
+        }
     }
 }
 
@@ -90,11 +98,6 @@ impl Classifier {
     /// Returns the configuration, with the labels of the head.
     pub fn config(&self) -> &EncoderConfig {
         &self.config
-    }
-
-    /// Names the modules that the checkpoint lacks and that were initialized at random, such as `classifier`.
-    pub fn fresh(&self) -> &[String] {
-        &self.fresh
     }
 
     /// Returns the kind of the head.

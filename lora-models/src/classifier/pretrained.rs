@@ -116,14 +116,6 @@ impl FamilyConfig for EncoderConfig {
         }
     }
 
-    fn labels(&self) -> Option<&Labels> {
-        Some(&self.labels)
-    }
-
-    fn set_labels(&mut self, labels: Labels) {
-        self.labels = labels;
-    }
-
     fn set_layers(&mut self, layers: usize) {
         self.num_hidden_layers = layers;
     }

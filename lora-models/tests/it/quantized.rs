@@ -122,9 +122,9 @@ fn what_starts_afresh_and_what_is_left_out_stays_in_floats() {
     let config = QuantizeConfig::new(Quantization::Nf4).with_skip(["query_proj", "layer.1.output"]);
     let model = classifier("v3_mlm", config, &device);
     assert!(
-        model.fresh().contains(&"pooler".to_string()),
+        model.random_modules().contains(&"pooler".to_string()),
         "{:?}",
-        model.fresh()
+        model.random_modules()
     );
     assert!(model.pooler.as_ref().unwrap().dense.packed().is_none());
     let lora = LoraConfig::new(2).with_targets(model.default_targets());

@@ -180,7 +180,7 @@ fn labels(path: &Path, format: AdapterFormat, unusual: &mut Vec<Unusual>) -> Opt
         return None;
     }
     match adapter_labels(path) {
-        Ok(labels) => labels.labels.as_ref().map(super::label_names),
+        Ok(labels) => Some(super::label_names(&labels)),
         Err(error) => {
             unusual.push(Unusual::new("config", error.to_string()));
             None
