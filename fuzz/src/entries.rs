@@ -13,8 +13,8 @@ use lora_models::encoder::EncoderConfig;
 use lora_models::formats::loralib::LoralibOptions;
 use lora_models::formats::{AdapterFormat, loralib as loralib_format, mlx as mlx_format};
 use lora_models::gpt2::Gpt2Config;
-use lora_models::model_type;
 use lora_models::tokenizer::Tokenizer;
+use lora_models::{FamilyConfig, model_type};
 use lora_train::data::{
     Columns, DataFormat, LabelledLayout, LabelledSource, SourceOptions, read_labelled, read_records,
 };
@@ -234,7 +234,7 @@ pub fn model_config(input: &[u8]) {
         &[("config.json", input), ("generation_config.json", input)],
         |dir| {
             let _ = model_type(dir);
-            if let Ok(config) = <Gpt2Config as FamilyConfig>::from_dir(dir) {
+            if let Ok(config) = Gpt2Config::from_dir(dir) {
                 let _ = (config.parameters(), config.inner(), config.to_json());
             }
             if let Ok(config) = EncoderConfig::from_dir(dir) {

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use lora_models::checkpoint::{Checkpoint, SafetensorsExport};
 use lora_models::generate::KvCache;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
-use lora_models::{LoadOptions, ModelError, Pretrained};
+use lora_models::{FamilyConfig, LoadOptions, ModelError, Pretrained};
 use std::path::Path;
 use test_support::compare::assert_near;
 use test_support::tensors::host;
