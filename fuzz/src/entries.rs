@@ -13,8 +13,8 @@ use lora_models::encoder::EncoderConfig;
 use lora_models::formats::loralib::LoralibOptions;
 use lora_models::formats::{AdapterFormat, loralib as loralib_format, mlx as mlx_format};
 use lora_models::gpt2::Gpt2Config;
-use lora_models::model_type;
 use lora_models::tokenizer::Tokenizer;
+use lora_models::{FamilyConfig, model_type};
 use lora_train::data::{
     Columns, DataFormat, LabelledLayout, LabelledSource, SourceOptions, read_labelled, read_records,
 };

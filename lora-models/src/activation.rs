@@ -18,17 +18,22 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// All known names, for messages.
-    pub const NAMES: &'static [&'static str] = &[
-        "gelu_new",
-        "gelu_pytorch_tanh",
-        "gelu_fast",
-        "gelu",
-        "relu",
-        "silu",
-        "swish",
-        "tanh",
+    /// All known names with their functions; the first name of a function is the one that is written.
+    const NAMED: [(&str, Self); 8] = [
+        ("gelu_new", Self::GeluTanh),
+        ("gelu_pytorch_tanh", Self::GeluTanh),
+        ("gelu_fast", Self::GeluTanh),
+        ("gelu", Self::Gelu),
+        ("relu", Self::Relu),
+        ("silu", Self::Silu),
+        ("swish", Self::Silu),
+        ("tanh", Self::Tanh),
     ];
+
+    /// Returns all known names.
+    pub fn names() -> [&'static str; 8] {
+        Self::NAMED.map(|(name, _)| name)
+    }
 
     /// Returns the function of a name in `config.json`.
     ///
@@ -38,14 +43,8 @@ impl Activation {
     /// assert_eq!(Activation::from_name("quick_gelu"), None);
     /// ```
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Some(Self::GeluTanh),
-            "gelu" => Some(Self::Gelu),
-            "relu" => Some(Self::Relu),
-            "silu" | "swish" => Some(Self::Silu),
-            "tanh" => Some(Self::Tanh),
-            _ => None,
-        }
+        let mut named = Self::NAMED.into_iter();
+        named.find(|(other, _)| *other == name).map(|named| named.1)
     }
 
     /// Returns the name that is written to `config.json`.
@@ -82,7 +81,7 @@ mod tests {
 
     #[test]
     fn every_name_has_a_function_and_every_function_its_name() {
-        for name in Activation::NAMES {
+        for name in Activation::names() {
             let activation = Activation::from_name(name).unwrap();
             assert_eq!(Activation::from_name(activation.name()), Some(activation));
         }

@@ -1,5 +1,6 @@
 //! Model configurations of any family, from a directory or by the name of a published size.
 
+use crate::config_keys::unsupported;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::error::ModelError;
 use crate::gpt2::Gpt2Config;
@@ -84,16 +85,10 @@ pub fn model_type(dir: impl AsRef<Path>) -> Result<String, ModelError> {
 
 fn family<'a>(path: &Path, object: &'a Map<String, Value>) -> Result<&'a str, ModelError> {
     let name = object.get("model_type").and_then(Value::as_str);
-    name.ok_or_else(|| ModelError::UnsupportedConfig {
-        path: path.into(),
-        key: "model_type".into(),
-        value: "not there".into(),
-        expected: {
-            let encoders = EncoderFamily::ALL.map(EncoderFamily::model_type);
-            [ModelConfig::decoders(), encoders.to_vec()]
-                .concat()
-                .join(", ")
-        },
+    name.ok_or_else(|| {
+        let encoders = EncoderFamily::ALL.map(EncoderFamily::model_type);
+        let families = [ModelConfig::decoders(), encoders.to_vec()].concat();
+        unsupported(path, "model_type", "not there", families.join(", "))
     })
 }
 
@@ -138,7 +133,9 @@ impl ModelConfig {
 
     /// Replaces the names of an encoder's outputs; a language model has none.
     pub fn with_labels(mut self, labels: Labels) -> Self {
-        dispatch!(&mut self, M(config) => config.set_labels(labels));
+        if let Self::Encoder(config) = &mut self {
+            config.labels = labels;
+        }
         self
     }
 
@@ -159,7 +156,7 @@ impl ModelConfig {
 
     /// Returns the names of the head's outputs; `None` for a language model.
     pub fn labels(&self) -> Option<&Labels> {
-        dispatch!(self, M(config) => config.labels())
+        dispatch!(self, causal M(_) => None, encoder M(config) => Some(&config.labels))
     }
 }
 

@@ -80,7 +80,7 @@ impl<'a> ConfigKeys<'a> {
         let name: Option<String> = self.get(key)?;
         let name = name.as_deref().unwrap_or(default);
         let activation = Activation::from_name(name);
-        activation.ok_or_else(|| self.refuse(key, name, Activation::NAMES.join(", ")))
+        activation.ok_or_else(|| self.refuse(key, name, Activation::names().join(", ")))
     }
 
     /// Checks that options without support here are absent, null or false; each is given with its expected value.

@@ -103,7 +103,7 @@ pub trait LoraModel: PrefixModel {
         options: &AdapterLoadOptions,
     ) -> Result<Adapted<Self>, ModelError> {
         if adapter.is_prefix() {
-            return freeze(self).try_map(|model| model.load_opened_prefix(adapter));
+            return freeze(self).try_map(|model| model.load_prefix(adapter));
         }
         let mut config = adapter.config()?.clone();
         config.dropout = options.dropout.unwrap_or(config.dropout);
@@ -121,7 +121,7 @@ pub trait LoraModel: PrefixModel {
         adapted.module().check_adapter(adapted.report())?;
         match prefix::beside(adapter.path())? {
             None => Ok(adapted),
-            Some(prefix) => adapted.try_map(|model| model.load_opened_prefix(&prefix)),
+            Some(prefix) => adapted.try_map(|model| model.load_prefix(&prefix)),
         }
     }
 

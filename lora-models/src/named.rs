@@ -99,7 +99,8 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
         adapter: &AdapterDir,
     ) -> Result<AttachReport, ModelError> {
         if let Some(prefix) = prefix::beside(adapter.path())? {
-            return Err(prefix::refused_by_name(prefix.path()));
+            let message = "named adapters are LoRA; a prefix goes on a model with its only adapter";
+            return Err(prefix::refused(prefix.path(), message));
         }
         let config = adapter.config()?;
         self.map_base(|base| base.prepare(config))?;

@@ -2,11 +2,10 @@
 
 use crate::checkpoint::bounded::read_json;
 use crate::checkpoint::{ExportReport, LoadReport};
-use crate::encoder::Labels;
 use crate::error::ModelError;
-use crate::export::{CONFIG_FILE, ExportOptions};
+use crate::export::{CONFIG_FILE, ExportOptions, write_model};
 use crate::model::LoraModel;
-use crate::weights::{ParamSpec, Weights, meta_init, plan};
+use crate::weights::{ParamSpec, Parameters, Weights, meta_init, plan};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::QuantizeConfig;
 use lora_core::files::Overwrite;
@@ -173,7 +172,28 @@ pub trait Pretrained: LoraModel {
         dir: impl AsRef<Path>,
         options: &ExportOptions,
         overwrite: Overwrite,
-    ) -> Result<ExportReport, ModelError>;
+    ) -> Result<ExportReport, ModelError> {
+        let dir = dir.as_ref();
+        if self.prefix().is_some() {
+            let message = "the model has a prefix, which is not part of its weights; take it off and save it by itself \
+                           first";
+            return Err(ModelError::export(dir, message));
+        }
+        let architecture = self.lora_architecture();
+        let mut parameters = Parameters::collect(self, &architecture, dir)?;
+        let config = self.export_config(&mut parameters)?;
+        write_model(dir, &parameters, config, options, overwrite)
+    }
+
+    /// Returns the object of `config.json` for an export of these parameters, from which it may leave some out.
+    ///
+    /// # Errors
+    /// If a parameter cannot be read.
+    #[doc(hidden)]
+    fn export_config(
+        &self,
+        parameters: &mut Parameters<'_>,
+    ) -> Result<Map<String, Value>, ModelError>;
 }
 
 /// Configuration of a model family.
@@ -183,8 +203,8 @@ pub trait FamilyConfig: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] for another family, a value out of range or an option without support;
     /// [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be read.
-    fn from_dir(dir: &Path) -> Result<Self, ModelError> {
-        let (path, object) = read_object(dir)?;
+    fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let (path, object) = read_object(dir.as_ref())?;
         Self::from_json(&path, object)
     }
 
@@ -202,14 +222,6 @@ pub trait FamilyConfig: Clone + Send + Sync + 'static {
 
     /// Names the modules that are usually adapted, as targets of LoRA.
     fn usual_targets(&self) -> Vec<&'static str>;
-
-    /// Returns the names of the head's outputs; `None` for a language model.
-    fn labels(&self) -> Option<&Labels> {
-        None
-    }
-
-    /// Replaces the names of the head's outputs; a language model has none.
-    fn set_labels(&mut self, _labels: Labels) {}
 
     /// Replaces the number of layers.
     fn set_layers(&mut self, layers: usize);

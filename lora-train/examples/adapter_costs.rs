@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let forward = |names: &[Option<&str>]| -> Result<f64, Box<dyn std::error::Error>> {
         let start = Instant::now();
         let hidden = adapters.per_example(names, |model| {
-            model.forward_hidden(ids.clone(), None, None, None)
+            model.transformer.forward(ids.clone(), None, None, None)
         })?;
         device.sync()?;
         let seconds = start.elapsed().as_secs_f64();
@@ -59,7 +59,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             assigned.run(|| {
                 adapters
                     .model()
-                    .forward_hidden(step.clone(), None, None, None)
+                    .transformer
+                    .forward(step.clone(), None, None, None)
             })
         };
         run(); // The first run stacks the adapters, as the prompt does.

@@ -154,10 +154,27 @@ impl AdapterTensors {
         let values = data.convert::<f32>().try_to_vec::<f32>();
         let values = values.map_err(|error| malformed(&format!("is unreadable: {error:?}")))?;
         let tensor = StoredTensor::new(info.shape.clone(), values);
-        if tensor.is_finite() {
-            Ok(tensor)
-        } else {
-            Err(malformed("has values that are not finite"))
+        match tensor.values.iter().find(|value| !value.is_finite()) {
+            None => Ok(tensor),
+            Some(bad) => Err(malformed(&format!(
+                "has values that are not finite, such as {bad}: it was saved from a run that diverged"
+            ))),
+        }
+    }
+
+    /// Reads the values of a tensor that must have this shape.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and [`LoraError::TensorShape`].
+    pub fn values(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>, LoraError> {
+        match self.shape(name) {
+            Some(found) if found != expected => Err(LoraError::TensorShape {
+                path: self.path.clone(),
+                name: name.into(),
+                expected: expected.to_vec(),
+                found: found.to_vec(),
+            }),
+            _ => Ok(self.read(name)?.values),
         }
     }
 

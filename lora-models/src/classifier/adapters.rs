@@ -1,24 +1,20 @@
 //! LoRA adapters on encoders, and the labels that are stored beside them.
 
 use super::head::HeadKind;
-use super::model::{Classifier, Trunk};
+use super::model::Classifier;
 use super::names::architecture;
-use crate::checkpoint::Checkpoint;
-use crate::checkpoint::bounded::read_bounded;
 use crate::config_keys::ConfigKeys;
 use crate::encoder::Labels;
 use crate::error::ModelError;
 use crate::export::CONFIG_FILE;
 use crate::prefix::PrefixModel;
+use crate::pretrained::read_object;
 use crate::targets::LoraTargets;
 use burn::tensor::Device;
-use lora_core::file::{AdapterDir, ConfigFile, PREFIX, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, PREFIX};
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// Maximum size in bytes of the file with the labels beside an adapter.
-const CONFIG_LIMIT: u64 = 4 << 20;
 
 impl LoraTargets for Classifier {
     fn lora_architecture(&self) -> Architecture {
@@ -57,10 +53,7 @@ impl LoraTargets for Classifier {
     }
 
     fn device(&self) -> Device {
-        match &self.trunk {
-            Trunk::Bert(model) => model.embeddings.word_embeddings.weight.lazy_device(),
-            Trunk::Deberta(model) => model.embeddings.word_embeddings.weight.lazy_device(),
-        }
+        self.trunk.embeddings().word_embeddings.weight.lazy_device()
     }
 
     /// Returns `config.json` with the labels, which PEFT's own files lack.
@@ -102,65 +95,38 @@ impl AdapterLabels {
     /// # Errors
     /// If the labels or the file of the tensors are malformed.
     pub fn from_dir(adapter: &AdapterDir) -> Result<Self, ModelError> {
-        let kind = head_kind(adapter.task_type());
-        if let Some(bytes) = adapter.companion(CONFIG_FILE) {
-            return Self::from_config(kind, &adapter.path().join(CONFIG_FILE), bytes);
-        }
-        let tensors = adapter.tensors()?;
-        Ok(Self::from_weights(kind, |name| tensors.shape(name)))
-    }
-
-    fn from_config(kind: Option<HeadKind>, path: &Path, bytes: &[u8]) -> Result<Self, ModelError> {
-        let object = serde_json::from_slice(bytes).map_err(|error| ModelError::Json {
-            path: path.into(),
-            message: error.to_string(),
-        })?;
-        let labels = Some(Labels::read(&ConfigKeys::new(path, object))?);
+        let mut kinds = [HeadKind::Sequence, HeadKind::Token].into_iter();
+        let kind = kinds.find(|kind| Some(kind.task_type()) == adapter.task_type());
+        let labels = match adapter.companion(CONFIG_FILE) {
+            Some(bytes) => {
+                let path = &adapter.path().join(CONFIG_FILE);
+                let malformed = |error: serde_json::Error| ModelError::Json {
+                    path: path.into(),
+                    message: error.to_string(),
+                };
+                let object = serde_json::from_slice(bytes).map_err(malformed)?;
+                Some(Labels::read(&ConfigKeys::new(path, object))?)
+            }
+            None => {
+                let tensors = adapter.tensors()?;
+                let mut heads = ["classifier.weight", "classifier.out_proj.weight"].iter();
+                let shape = heads.find_map(|name| tensors.shape(&format!("{PREFIX}{name}")));
+                match shape.and_then(|shape| shape.first()) {
+                    None => None,
+                    Some(1) => Some(Labels::Score),
+                    Some(&outputs) => Some(Labels::numbered(outputs)),
+                }
+            }
+        };
         Ok(Self { kind, labels })
     }
-
-    /// Numbers the outputs of the head, by the shape of its weight.
-    fn from_weights<'a>(
-        kind: Option<HeadKind>,
-        shape: impl Fn(&str) -> Option<&'a [usize]>,
-    ) -> Self {
-        let names = ["classifier.weight", "classifier.out_proj.weight"];
-        let mut shapes = names
-            .iter()
-            .filter_map(|name| shape(&format!("{PREFIX}{name}")));
-        let outputs = shapes.next().and_then(|shape| shape.first().copied());
-        let labels = outputs.map(|outputs| match outputs {
-            1 => Labels::Score,
-            outputs => Labels::numbered(outputs),
-        });
-        Self { kind, labels }
-    }
 }
 
-/// Returns the kind of head of a PEFT task type.
-fn head_kind(task_type: Option<&str>) -> Option<HeadKind> {
-    match task_type {
-        Some("SEQ_CLS") => Some(HeadKind::Sequence),
-        Some("TOKEN_CLS") => Some(HeadKind::Token),
-        _ => None,
-    }
-}
-
-/// Reads the head of the adapter in a PEFT directory, whatever the other keys of its configuration.
+/// Reads the labels in the `config.json` beside an adapter, whatever the adapter's own configuration.
 ///
 /// # Errors
-/// If a file cannot be read or is malformed.
-pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<AdapterLabels, ModelError> {
-    let dir = dir.as_ref();
-    let file = ConfigFile::read(dir)?;
-    let kind = head_kind(file.keys().get("task_type").and_then(Value::as_str));
-    let companion = dir.join(CONFIG_FILE);
-    if companion.is_file() {
-        let bytes = read_bounded(&companion, CONFIG_LIMIT)?;
-        return AdapterLabels::from_config(kind, &companion, &bytes);
-    }
-    let checkpoint = Checkpoint::open(dir.join(WEIGHTS_FILE))?;
-    Ok(AdapterLabels::from_weights(kind, |name| {
-        checkpoint.shape(name)
-    }))
+/// If the file cannot be read or is malformed.
+pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<Labels, ModelError> {
+    let (path, object) = read_object(dir.as_ref())?;
+    Labels::read(&ConfigKeys::new(&path, object))
 }

@@ -41,10 +41,7 @@ impl Blocks for Classifier {
     }
 
     fn embed(&self, input: &EncoderInput) -> Tensor<3> {
-        let embeddings = match &self.trunk {
-            Trunk::Bert(model) => &model.embeddings,
-            Trunk::Deberta(model) => &model.embeddings,
-        };
+        let embeddings = self.trunk.embeddings();
         embeddings.forward(input.ids.clone(), &input.mask, input.type_ids.clone())
     }
 

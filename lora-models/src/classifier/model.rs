@@ -1,11 +1,12 @@
 //! Encoder with a head.
 
 use super::names::architecture;
-use super::{Head, HeadKind, Pooler};
+use super::{EncoderInput, Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
+use crate::blocks::Blocks;
 use crate::deberta::DebertaModel;
-use crate::encoder::{EncoderConfig, Rows};
+use crate::encoder::{Embeddings, EncoderConfig, Rows};
 use crate::weights::{LayerBuilder, Random, Weights};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -48,16 +49,11 @@ impl Trunk {
         })
     }
 
-    fn forward(
-        &self,
-        rows: Rows,
-        ids: Tensor<2, Int>,
-        mask: &Tensor<2, Bool>,
-        type_ids: Option<Tensor<2, Int>>,
-    ) -> Tensor<3> {
+    /// Returns the embeddings of tokens, positions and segments.
+    pub fn embeddings(&self) -> &Embeddings {
         match self {
-            Self::Bert(model) => model.forward(rows, ids, mask, type_ids),
-            Self::Deberta(model) => model.forward(rows, ids, mask, type_ids),
+            Self::Bert(model) => &model.embeddings,
+            Self::Deberta(model) => &model.embeddings,
         }
     }
 }
@@ -104,11 +100,6 @@ impl Classifier {
         &self.config
     }
 
-    /// Names the modules that the checkpoint lacks and that were initialized at random, such as `classifier`.
-    pub fn fresh(&self) -> &[String] {
-        &self.fresh
-    }
-
     /// Returns the kind of the head.
     pub fn kind(&self) -> HeadKind {
         self.kind
@@ -129,7 +120,10 @@ impl Classifier {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
-        self.trunk.forward(Rows::All, ids, mask, type_ids)
+        match &self.trunk {
+            Trunk::Bert(model) => model.forward(Rows::All, ids, mask, type_ids),
+            Trunk::Deberta(model) => model.forward(Rows::All, ids, mask, type_ids),
+        }
     }
 
     /// Returns the outputs of the head.
@@ -147,8 +141,12 @@ impl Classifier {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<2> {
-        let rows = self.rows();
-        self.head(self.trunk.forward(rows, ids, mask, type_ids))
+        let input = EncoderInput {
+            ids,
+            mask: mask.clone(),
+            type_ids,
+        };
+        self.head(Blocks::hidden_states(self, &input))
     }
 
     /// Returns the rows of the hidden states that the head reads.

@@ -3,16 +3,13 @@
 use super::model::random;
 use super::names::architecture;
 use super::{Classifier, HeadKind};
-use crate::checkpoint::{Checkpoint, ExportReport, LoadReport};
+use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::error::ModelError;
-use crate::export::{ExportOptions, write_model};
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
-use crate::targets::LoraTargets;
 use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::QuantizeConfig;
-use lora_core::files::Overwrite;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -117,14 +114,6 @@ impl FamilyConfig for EncoderConfig {
             ],
             _ => vec!["query", "key", "value", "dense", "word_embeddings"],
         }
-    }
-
-    fn labels(&self) -> Option<&Labels> {
-        Some(&self.labels)
-    }
-
-    fn set_labels(&mut self, labels: Labels) {
-        self.labels = labels;
     }
 
     fn set_layers(&mut self, layers: usize) {
@@ -251,16 +240,11 @@ impl Pretrained for Classifier {
         summary
     }
 
-    fn export(
+    fn export_config(
         &self,
-        dir: impl AsRef<Path>,
-        options: &ExportOptions,
-        overwrite: Overwrite,
-    ) -> Result<ExportReport, ModelError> {
-        let dir = dir.as_ref();
-        let architecture = self.lora_architecture();
-        let parameters = Parameters::collect(self, &architecture, dir)?;
-        write_model(dir, &parameters, self.file_config(), options, overwrite)
+        _parameters: &mut Parameters<'_>,
+    ) -> Result<Map<String, Value>, ModelError> {
+        Ok(self.file_config())
     }
 }
 

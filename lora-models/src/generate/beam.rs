@@ -115,22 +115,13 @@ impl Beams {
     }
 
     /// Returns the best complete continuation, or else the best running beam as it is.
-    pub(super) fn finish(self, rules: &Rules) -> Complete {
+    pub(super) fn finish(self, rules: &Rules) -> Option<Complete> {
         let running = self.running.into_iter().map(|beam| Complete {
             score: rules.score(beam.log_probability, beam.tokens.len().max(1)),
             tokens: beam.tokens,
             stopped: false,
         });
-        let nothing = Complete {
-            tokens: Vec::new(),
-            score: f64::NEG_INFINITY,
-            stopped: false,
-        };
-        self.complete
-            .into_iter()
-            .chain(running)
-            .next()
-            .unwrap_or(nothing)
+        self.complete.into_iter().chain(running).next()
     }
 
     fn can_improve(&self, length: usize, rules: &Rules) -> bool {
@@ -269,7 +260,7 @@ mod tests {
         let rules = rules(1, 9, EarlyStopping::WhenFull);
         let mut open = Beams::new();
         assert!(open.advance(&[], &second, &rules));
-        assert_eq!(open.finish(&rules).tokens, [1]);
+        assert_eq!(open.finish(&rules).unwrap().tokens, [1]);
     }
 
     #[test]
@@ -277,7 +268,7 @@ mod tests {
         let rules = rules(2, 1, EarlyStopping::WhenUnlikely);
         let mut beams = Beams::new();
         assert!(!beams.advance(&[], &[row(&[0.1, 0.3, 0.6])], &rules));
-        let best = beams.finish(&rules);
+        let best = beams.finish(&rules).unwrap();
         assert_eq!((best.tokens, best.stopped), (vec![2], false));
     }
 
@@ -288,7 +279,7 @@ mod tests {
         let mut beams = Beams::new();
         assert!(beams.advance(&[0, 2], &[row(&[0.1, 0.7, 0.2])], &rules));
         assert!(!beams.advance(&[0, 2], &[row(&[0.1, 0.7, 0.2])], &rules));
-        assert_eq!(beams.finish(&rules).tokens, [1]);
+        assert_eq!(beams.finish(&rules).unwrap().tokens, [1]);
     }
 
     #[test]

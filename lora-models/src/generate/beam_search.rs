@@ -48,7 +48,7 @@ pub(super) fn generate<M: CausalModel>(
                 }
                 still_open.push((prompt, beams));
             } else {
-                results[prompt] = Some(beams.finish(&rules));
+                results[prompt] = beams.finish(&rules);
             }
             first_row += own.len();
         }

@@ -8,20 +8,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 /// [`append`](Self::append) in each layer and [`advance`](Self::advance) once at the end of a forward pass.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    layers: Vec<Option<Layer>>,
+    /// Keys and values of each layer, `[rows, heads, capacity, d_head]`.
+    layers: Vec<Option<[Tensor<4>; 2]>>,
     /// Row of the first batch that each row continues; `None` before any selection.
     sources: Option<Vec<usize>>,
     /// Number of tokens that every layer holds.
     len: usize,
     capacity: usize,
-}
-
-#[derive(Clone, Debug)]
-struct Layer {
-    /// `[rows, heads, capacity, d_head]`.
-    keys: Tensor<4>,
-    /// `[rows, heads, capacity, d_head]`.
-    values: Tensor<4>,
 }
 
 impl KvCache {
@@ -78,24 +71,15 @@ impl KvCache {
         if needed > self.capacity {
             self.grow(needed.max(2 * self.capacity));
         }
-        let room = |like: &Tensor<4>| empty(like, self.capacity);
-        let Layer {
-            keys: all_keys,
-            values: all_values,
-        } = self.layers[layer].take().unwrap_or_else(|| Layer {
-            keys: room(&keys),
-            values: room(&values),
-        });
-        let stored = Layer {
-            keys: write(all_keys, keys, self.len),
-            values: write(all_values, values, self.len),
-        };
-        let seen = (
-            stored.keys.clone().narrow(2, 0, needed),
-            stored.values.clone().narrow(2, 0, needed),
-        );
+        let room = || [&keys, &values].map(|like| empty(like, self.capacity));
+        let [all_keys, all_values] = self.layers[layer].take().unwrap_or_else(room);
+        let stored = [
+            write(all_keys, keys, self.len),
+            write(all_values, values, self.len),
+        ];
+        let seen = stored.clone().map(|all| all.narrow(2, 0, needed));
         self.layers[layer] = Some(stored);
-        seen
+        seen.into()
     }
 
     /// Adds `seq` tokens to the length, when every layer holds them.
@@ -148,10 +132,7 @@ impl KvCache {
 
     fn replace(&mut self, mut change: impl FnMut(Tensor<4>) -> Tensor<4>) {
         for slot in &mut self.layers {
-            *slot = slot.take().map(|layer| Layer {
-                keys: change(layer.keys),
-                values: change(layer.values),
-            });
+            *slot = slot.take().map(|both| both.map(&mut change));
         }
     }
 }

@@ -138,9 +138,9 @@ impl GenerationConfig {
     /// # Errors
     /// [`ModelError::Generation`] that names the option.
     pub fn validate(&self) -> Result<(), ModelError> {
-        if self.max_new_tokens == 0 {
-            return refuse("max_new_tokens is 0, expected at least 1".into());
-        }
+        ensure(self.max_new_tokens > 0, || {
+            "max_new_tokens is 0, expected at least 1".into()
+        })?;
         match self.strategy {
             Strategy::Greedy => Ok(()),
             Strategy::Sample(sampling) => sampling.validate(),
@@ -157,45 +157,37 @@ impl GenerationConfig {
         self.validate()?;
         let vocab = model.vocab_size();
         let known = |token: u32| (token as usize) < vocab;
-        if !known(self.pad_id) {
-            return refuse(format!(
-                "pad_id {} is not below the vocabulary's size, {vocab}",
-                self.pad_id
-            ));
-        }
-        if let Some(expected) = model
-            .prompts()
-            .filter(|&expected| expected != prompts.len())
-        {
-            return refuse(format!(
-                "there are {} prompts and {expected} adapters for them",
-                prompts.len()
-            ));
-        }
+        ensure(known(self.pad_id), || {
+            let pad_id = self.pad_id;
+            format!("pad_id {pad_id} is not below the vocabulary's size, {vocab}")
+        })?;
+        let (found, expected) = (prompts.len(), model.prompts().unwrap_or(prompts.len()));
+        ensure(found == expected, || {
+            format!("there are {found} prompts and {expected} adapters for them")
+        })?;
         for (index, prompt) in prompts.iter().enumerate() {
-            if prompt.is_empty() {
-                return refuse(format!(
+            ensure(!prompt.is_empty(), || {
+                format!(
                     "prompt {index} is empty; begin with the model's first token, such as <|endoftext|>"
-                ));
-            }
-            if let Some(token) = prompt.iter().find(|&&token| !known(token)) {
-                return refuse(format!(
-                    "prompt {index} holds token {token}, which is not below the vocabulary's size, {vocab}"
-                ));
-            }
+                )
+            })?;
+            prompt.iter().try_for_each(|&token| {
+                ensure(known(token), || {
+                    format!("prompt {index} holds token {token}, which is not below the vocabulary's size, {vocab}")
+                })
+            })?;
             let positions = model.max_positions();
-            if prompt.len().saturating_add(self.max_new_tokens) > positions {
+            let (length, new) = (prompt.len(), self.max_new_tokens);
+            ensure(length.saturating_add(new) <= positions, || {
                 let beside_prefix = match model.virtual_tokens() {
                     0 => String::new(),
                     tokens => format!(" that its prefix of {tokens} virtual tokens leaves"),
                 };
-                return refuse(format!(
-                    "prompt {index} has {} tokens, which with max_new_tokens {} are more than the \
-                     model's {positions} positions{beside_prefix}",
-                    prompt.len(),
-                    self.max_new_tokens
-                ));
-            }
+                format!(
+                    "prompt {index} has {length} tokens, which with max_new_tokens {new} are more than the model's \
+                     {positions} positions{beside_prefix}"
+                )
+            })?;
         }
         Ok(())
     }
@@ -203,41 +195,39 @@ impl GenerationConfig {
 
 impl Sampling {
     fn validate(&self) -> Result<(), ModelError> {
-        if !(self.temperature.is_finite() && self.temperature > 0.0) {
-            return refuse(format!(
-                "temperature is {}, expected a number above 0; for the most likely token, choose greedy",
-                self.temperature
-            ));
-        }
-        if self.top_k == Some(0) {
-            return refuse("top_k is 0, expected at least 1, or none".into());
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return refuse(format!(
-                "top_p is {}, expected a probability in (0, 1]",
-                self.top_p
-            ));
-        }
-        Ok(())
+        let Self {
+            temperature, top_p, ..
+        } = self;
+        ensure(temperature.is_finite() && *temperature > 0.0, || {
+            format!(
+                "temperature is {temperature}, expected a number above 0; for the most likely token, choose greedy"
+            )
+        })?;
+        ensure(self.top_k != Some(0), || {
+            "top_k is 0, expected at least 1, or none".into()
+        })?;
+        ensure(*top_p > 0.0 && *top_p <= 1.0, || {
+            format!("top_p is {top_p}, expected a probability in (0, 1]")
+        })
     }
 }
 
 impl BeamSearch {
     fn validate(&self) -> Result<(), ModelError> {
-        if self.beams == 0 {
-            return refuse("beams is 0, expected at least 1".into());
-        }
-        if !self.length_penalty.is_finite() {
-            return refuse(format!(
-                "length_penalty is {}, expected a number",
-                self.length_penalty
-            ));
-        }
-        Ok(())
+        let penalty = self.length_penalty;
+        ensure(self.beams > 0, || "beams is 0, expected at least 1".into())?;
+        ensure(penalty.is_finite(), || {
+            format!("length_penalty is {penalty}, expected a number")
+        })
     }
 }
 
-fn refuse(message: String) -> Result<(), ModelError> {
+/// Returns [`ModelError::Generation`] with this message unless the condition holds.
+fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<(), ModelError> {
+    if holds {
+        return Ok(());
+    }
+    let message = message();
     Err(ModelError::Generation { message })
 }
 

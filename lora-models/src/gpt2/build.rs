@@ -8,7 +8,7 @@ use crate::ModelError;
 use crate::weights::{LayerBuilder, Weights};
 use burn::nn::Embedding;
 use burn::tensor::Device;
-use lora_core::{Dropout, LayerNorm};
+use lora_core::Dropout;
 
 /// Builds a model from the parameters of a source.
 pub(super) fn build(
@@ -17,18 +17,28 @@ pub(super) fn build(
     weights: &mut dyn Weights,
 ) -> Result<Gpt2LmHead, ModelError> {
     let architecture = &Gpt2LmHead::architecture();
-    let maker = LayerBuilder {
+    let maker = &mut LayerBuilder {
         architecture,
         device,
         weights,
     };
-    let mut builder = Builder { config, maker };
-    let transformer = builder.transformer()?;
-    let head = [config.n_embd, config.vocab_size];
+    let (d, vocab) = (config.n_embd, config.vocab_size);
+    let blocks = (0..config.n_layer).map(|layer| block(maker, config, layer));
+    let h = blocks.collect::<Result<Vec<_>, _>>()?;
+    let transformer = Gpt2 {
+        wte: maker.embedding("transformer.wte", [vocab, d])?,
+        wpe: Embedding {
+            weight: maker.param("transformer.wpe.weight", [config.n_positions, d])?,
+        },
+        drop: Dropout::new(config.embd_pdrop),
+        h,
+        ln_f: maker.norm("transformer.ln_f", d, config.layer_norm_epsilon)?,
+        prefix: None,
+    };
     let lm_head = if config.tie_word_embeddings {
         None
     } else {
-        Some(builder.maker.linear_without_bias("lm_head", head)?)
+        Some(maker.linear_without_bias("lm_head", [d, vocab])?)
     };
     Ok(Gpt2LmHead {
         transformer,
@@ -37,66 +47,36 @@ pub(super) fn build(
     })
 }
 
-struct Builder<'a> {
-    config: &'a Gpt2Config,
-    maker: LayerBuilder<'a>,
-}
-
-impl Builder<'_> {
-    fn transformer(&mut self) -> Result<Gpt2, ModelError> {
-        let config = self.config;
-        let d = config.n_embd;
-        let blocks = (0..config.n_layer).map(|layer| self.block(layer));
-        let h = blocks.collect::<Result<Vec<_>, _>>()?;
-        let positions = [config.n_positions, d];
-        Ok(Gpt2 {
-            wte: self
-                .maker
-                .embedding("transformer.wte", [config.vocab_size, d])?,
-            wpe: Embedding {
-                weight: self.maker.param("transformer.wpe.weight", positions)?,
-            },
-            drop: Dropout::new(config.embd_pdrop),
-            h,
-            ln_f: self.norm("transformer.ln_f")?,
-            prefix: None,
-        })
+fn block(
+    maker: &mut LayerBuilder<'_>,
+    config: &Gpt2Config,
+    layer: usize,
+) -> Result<Block, ModelError> {
+    let (d, inner, epsilon) = (config.n_embd, config.inner(), config.layer_norm_epsilon);
+    let path = |name: &str| format!("transformer.h.{layer}.{name}");
+    let mut scale = 1.0;
+    if config.scale_attn_weights {
+        scale /= ((d / config.n_head) as f64).sqrt();
     }
-
-    fn block(&mut self, layer: usize) -> Result<Block, ModelError> {
-        let config = self.config;
-        let (d, inner) = (config.n_embd, config.inner());
-        let path = |name: &str| format!("transformer.h.{layer}.{name}");
-        let mut scale = 1.0;
-        if config.scale_attn_weights {
-            scale /= ((d / config.n_head) as f64).sqrt();
-        }
-        if config.scale_attn_by_inverse_layer_idx {
-            scale /= (layer + 1) as f64;
-        }
-        Ok(Block {
-            ln_1: self.norm(&path("ln_1"))?,
-            attn: Attention {
-                c_attn: self.maker.linear(&path("attn.c_attn"), [d, 3 * d])?,
-                c_proj: self.maker.linear(&path("attn.c_proj"), [d, d])?,
-                attn_dropout: Dropout::new(config.attn_pdrop),
-                resid_dropout: Dropout::new(config.resid_pdrop),
-                n_head: config.n_head,
-                scale,
-            },
-            ln_2: self.norm(&path("ln_2"))?,
-            mlp: Mlp {
-                c_fc: self.maker.linear(&path("mlp.c_fc"), [d, inner])?,
-                c_proj: self.maker.linear(&path("mlp.c_proj"), [inner, d])?,
-                dropout: Dropout::new(config.resid_pdrop),
-                activation: config.activation_function,
-            },
-        })
+    if config.scale_attn_by_inverse_layer_idx {
+        scale /= (layer + 1) as f64;
     }
-
-    fn norm(&mut self, path: &str) -> Result<LayerNorm, ModelError> {
-        let config = self.config;
-        self.maker
-            .norm(path, config.n_embd, config.layer_norm_epsilon)
-    }
+    Ok(Block {
+        ln_1: maker.norm(&path("ln_1"), d, epsilon)?,
+        attn: Attention {
+            c_attn: maker.linear(&path("attn.c_attn"), [d, 3 * d])?,
+            c_proj: maker.linear(&path("attn.c_proj"), [d, d])?,
+            attn_dropout: Dropout::new(config.attn_pdrop),
+            resid_dropout: Dropout::new(config.resid_pdrop),
+            n_head: config.n_head,
+            scale,
+        },
+        ln_2: maker.norm(&path("ln_2"), d, epsilon)?,
+        mlp: Mlp {
+            c_fc: maker.linear(&path("mlp.c_fc"), [d, inner])?,
+            c_proj: maker.linear(&path("mlp.c_proj"), [inner, d])?,
+            dropout: Dropout::new(config.resid_pdrop),
+            activation: config.activation_function,
+        },
+    })
 }

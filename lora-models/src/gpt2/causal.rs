@@ -85,7 +85,8 @@ impl CausalModel for Gpt2LmHead {
         cache: &mut KvCache,
     ) -> Tensor<2> {
         let [_, seq] = ids.dims();
-        let hidden = self.forward_hidden(ids, attention_mask, Some(position_ids), Some(cache));
+        let positions = Some(position_ids);
+        let hidden = (self.transformer).forward(ids, attention_mask, positions, Some(cache));
         // [rows, seq, d_model] -> [rows, d_model]
         let last = hidden.narrow(1, seq - 1, 1).squeeze_dim::<2>(1);
         self.logits(last)

@@ -4,10 +4,9 @@ use crate::ModelError;
 use crate::activation::Activation;
 use crate::config_keys::{Require, check_dropouts, check_sizes};
 use serde_json::{Map, Value};
+use std::num::Saturating;
 use std::path::Path;
 
-/// Name of the configuration file in a model directory.
-pub const CONFIG_FILE: &str = "config.json";
 /// Limit for the number of layers; GPT-3 has 96.
 const MAX_LAYERS: usize = 4096;
 /// Limit for ids, positions and widths: they are 32-bit integers on most devices.
@@ -134,27 +133,14 @@ impl Gpt2Config {
             self.n_layer,
             self.inner(),
         ]
-        .map(|size| size as u64);
-        let linear = |d_in: u64, d_out: u64| d_in.checked_add(1)?.checked_mul(d_out);
-        let norm = d.checked_mul(2)?;
-        let block = [
-            linear(d, d.checked_mul(3)?)?,
-            linear(d, d)?,
-            linear(d, inner)?,
-            linear(inner, d)?,
-            norm,
-            norm,
-        ];
-        let block = block.into_iter().try_fold(0u64, u64::checked_add)?;
-        let tables = if self.tie_word_embeddings { 1 } else { 2 };
-        [
-            vocab.checked_mul(d)?.checked_mul(tables)?,
-            positions.checked_mul(d)?,
-            block.checked_mul(layers)?,
-            norm,
-        ]
-        .into_iter()
-        .try_fold(0u64, u64::checked_add)
+        .map(|size| Saturating(size as u64));
+        let linear = |d_in, d_out| (d_in + Saturating(1)) * d_out;
+        let norm = d + d;
+        let attention = linear(d, d * Saturating(3)) + linear(d, d);
+        let block = norm + attention + norm + linear(d, inner) + linear(inner, d);
+        let tables = Saturating(if self.tie_word_embeddings { 1 } else { 2 });
+        let Saturating(all) = vocab * d * tables + positions * d + block * layers + norm;
+        (all < u64::MAX).then_some(all)
     }
 
     /// Checks that the values describe a possible model.

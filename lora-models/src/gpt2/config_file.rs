@@ -1,16 +1,12 @@
 //! Reader and writer for the `config.json` of a GPT-2.
 
-use super::config::{CONFIG_FILE, Gpt2Config};
+use super::config::Gpt2Config;
 use crate::ModelError;
 use crate::activation::Activation;
-use crate::checkpoint::bounded::read_json;
 use crate::config_keys::{ConfigKeys, unsupported};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// Limit for `config.json`, in bytes.
-const CONFIG_LIMIT: u64 = 1 << 20;
 
 /// Pairs of names that transformers reads as one key: a file with the left name must not get the default of the right
 /// one.
@@ -44,21 +40,49 @@ enum TokenIds {
     None,
 }
 
-impl Gpt2Config {
-    /// Reads `config.json` of a model directory.
-    ///
-    /// # Errors
-    /// [`ModelError::UnsupportedConfig`] for another model than a GPT-2, a value outside its range, or an option
-    /// without support; [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be
-    /// read.
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let path = dir.as_ref().join(CONFIG_FILE);
-        parse(&path, read_json(&path, CONFIG_LIMIT)?)
-    }
+/// Defines the reader and the writer of the fields that have the names of their keys.
+macro_rules! plain_fields {
+    ($($field:ident)*) => {
+        /// Reads the fields that have the names of their keys; the others keep their defaults.
+        fn read_fields(keys: &ConfigKeys<'_>) -> Result<Gpt2Config, ModelError> {
+            let default = Gpt2Config::default();
+            Ok(Gpt2Config {
+                $($field: keys.get_or(stringify!($field), default.$field)?,)*
+                ..default
+            })
+        }
 
+        /// Returns the fields that have the names of their keys.
+        fn fields(config: &Gpt2Config) -> Vec<(&'static str, Value)> {
+            vec![$((stringify!($field), json!(config.$field)),)*]
+        }
+    };
+}
+
+plain_fields! {
+    vocab_size n_positions n_embd n_layer n_head n_inner resid_pdrop embd_pdrop attn_pdrop layer_norm_epsilon
+    initializer_range scale_attn_weights scale_attn_by_inverse_layer_idx tie_word_embeddings bos_token_id pad_token_id
+}
+
+impl Gpt2Config {
     /// Returns the object of `config.json`.
     pub fn to_json(&self) -> Map<String, Value> {
-        write(self)
+        let mut other = self.other.clone();
+        let name = other.shift_remove(ACTIVATION);
+        let activation = self.activation_function;
+        let is_same = |name: &&str| Activation::from_name(name) == Some(activation);
+        let name = name.as_ref().and_then(Value::as_str).filter(is_same);
+        let eos_token_id = match self.eos_token_ids.as_slice() {
+            [] => Value::Null,
+            [id] => json!(id),
+            ids => json!(ids),
+        };
+        let mut known = vec![("model_type", json!("gpt2"))];
+        known.extend(fields(self));
+        known.push((ACTIVATION, json!(name.unwrap_or(activation.name()))));
+        known.push(("eos_token_id", eos_token_id));
+        let known = known.into_iter().map(|(key, value)| (key.into(), value));
+        known.chain(other).collect()
     }
 }
 
@@ -75,47 +99,24 @@ pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<Gpt2Confi
         let found = model_type.as_deref().unwrap_or("not there");
         return Err(keys.refuse("model_type", found, "gpt2"));
     }
-    let default = Gpt2Config::default();
-    let default_name = default.activation_function.name();
-    let config = Gpt2Config {
-        vocab_size: keys.get_or("vocab_size", default.vocab_size)?,
-        n_positions: keys.get_or("n_positions", default.n_positions)?,
-        n_embd: keys.get_or("n_embd", default.n_embd)?,
-        n_layer: keys.get_or("n_layer", default.n_layer)?,
-        n_head: keys.get_or("n_head", default.n_head)?,
-        n_inner: keys.get("n_inner")?,
-        activation_function: keys.activation(ACTIVATION, default_name)?,
-        resid_pdrop: keys.get_or("resid_pdrop", default.resid_pdrop)?,
-        embd_pdrop: keys.get_or("embd_pdrop", default.embd_pdrop)?,
-        attn_pdrop: keys.get_or("attn_pdrop", default.attn_pdrop)?,
-        layer_norm_epsilon: keys.get_or("layer_norm_epsilon", default.layer_norm_epsilon)?,
-        initializer_range: keys.get_or("initializer_range", default.initializer_range)?,
-        scale_attn_weights: keys.get_or("scale_attn_weights", default.scale_attn_weights)?,
-        scale_attn_by_inverse_layer_idx: keys.get_or(
-            "scale_attn_by_inverse_layer_idx",
-            default.scale_attn_by_inverse_layer_idx,
-        )?,
-        tie_word_embeddings: keys.get_or("tie_word_embeddings", default.tie_word_embeddings)?,
-        bos_token_id: keys.get_or("bos_token_id", default.bos_token_id)?,
-        eos_token_ids: match keys.get_or("eos_token_id", TokenIds::Many(default.eos_token_ids))? {
-            TokenIds::One(id) => vec![id],
-            TokenIds::Many(ids) => ids,
-            TokenIds::None => Vec::new(),
-        },
-        pad_token_id: keys.get("pad_token_id")?,
-        other: Map::new(),
+    let mut config = read_fields(&keys)?;
+    let default_name = config.activation_function.name();
+    config.activation_function = keys.activation(ACTIVATION, default_name)?;
+    let default_ids = TokenIds::Many(config.eos_token_ids);
+    config.eos_token_ids = match keys.get_or("eos_token_id", default_ids)? {
+        TokenIds::One(id) => vec![id],
+        TokenIds::Many(ids) => ids,
+        TokenIds::None => Vec::new(),
     };
     config.validate_at(path)?;
 
     let mut other = keys.into_object();
     let name = other.shift_remove(ACTIVATION);
-    for key in write(&config).keys() {
+    for key in config.to_json().keys() {
         other.shift_remove(key);
     }
-    other.insert(
-        ACTIVATION.into(),
-        name.unwrap_or_else(|| default_name.into()),
-    );
+    let name = name.unwrap_or_else(|| default_name.into());
+    other.insert(ACTIVATION.into(), name);
     Ok(Gpt2Config { other, ..config })
 }
 
@@ -137,46 +138,6 @@ fn without_aliases(
         };
     }
     Ok(object)
-}
-
-/// Builds the object of a file from a configuration.
-fn write(config: &Gpt2Config) -> Map<String, Value> {
-    let mut other = config.other.clone();
-    let name = other.shift_remove(ACTIVATION);
-    let activation = config.activation_function;
-    let is_same = |name: &&str| Activation::from_name(name) == Some(activation);
-    let name = name.as_ref().and_then(Value::as_str).filter(is_same);
-    let eos_token_id = match config.eos_token_ids.as_slice() {
-        [] => Value::Null,
-        [id] => json!(id),
-        ids => json!(ids),
-    };
-    let known = [
-        ("model_type", json!("gpt2")),
-        ("vocab_size", json!(config.vocab_size)),
-        ("n_positions", json!(config.n_positions)),
-        ("n_embd", json!(config.n_embd)),
-        ("n_layer", json!(config.n_layer)),
-        ("n_head", json!(config.n_head)),
-        ("n_inner", json!(config.n_inner)),
-        (ACTIVATION, json!(name.unwrap_or(activation.name()))),
-        ("resid_pdrop", json!(config.resid_pdrop)),
-        ("embd_pdrop", json!(config.embd_pdrop)),
-        ("attn_pdrop", json!(config.attn_pdrop)),
-        ("layer_norm_epsilon", json!(config.layer_norm_epsilon)),
-        ("initializer_range", json!(config.initializer_range)),
-        ("scale_attn_weights", json!(config.scale_attn_weights)),
-        (
-            "scale_attn_by_inverse_layer_idx",
-            json!(config.scale_attn_by_inverse_layer_idx),
-        ),
-        ("tie_word_embeddings", json!(config.tie_word_embeddings)),
-        ("bos_token_id", json!(config.bos_token_id)),
-        ("eos_token_id", eos_token_id),
-        ("pad_token_id", json!(config.pad_token_id)),
-    ];
-    let known = known.map(|(key, value)| (key.to_string(), value));
-    known.into_iter().chain(other).collect()
 }
 
 #[cfg(test)]

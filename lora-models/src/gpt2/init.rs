@@ -1,8 +1,8 @@
 //! Random initialization.
 
-use super::build::build;
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::ModelError;
+use crate::pretrained::{LoadOptions, Pretrained};
 use crate::weights::Random;
 use burn::tensor::Device;
 
@@ -17,8 +17,7 @@ impl Gpt2LmHead {
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] for a configuration out of range.
     pub fn init(config: &Gpt2Config, seed: u64, device: &Device) -> Result<Self, ModelError> {
-        config.validate()?;
-        build(config, device, &mut random(config, seed))
+        Self::init_random(config, &LoadOptions::default(), seed, device)
     }
 }
 

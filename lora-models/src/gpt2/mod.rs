@@ -45,6 +45,6 @@ mod pretrained;
 
 pub use attention::Attention;
 pub use block::{Block, Mlp};
-pub use config::{CONFIG_FILE, Gpt2Config};
+pub use config::Gpt2Config;
 pub use mask::TextMask;
 pub use model::{Gpt2, Gpt2LmHead};

@@ -63,22 +63,12 @@ impl Gpt2 {
         ids: Tensor<2, Int>,
         attention_mask: Option<Tensor<2, Bool>>,
         position_ids: Option<Tensor<2, Int>>,
-        cache: Option<&mut KvCache>,
+        mut cache: Option<&mut KvCache>,
     ) -> Tensor<3> {
         let [_, seq] = ids.dims();
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let x = self.embed(ids, position_ids, past);
-        self.layers(x, &self.text_mask(past + seq, attention_mask), cache)
-    }
-
-    /// Runs all layers and the last layer norm.
-    fn layers(
-        &self,
-        mut x: Tensor<3>,
-        mask: &TextMask,
-        mut cache: Option<&mut KvCache>,
-    ) -> Tensor<3> {
-        let [_, seq, _] = x.dims();
+        let mut x = self.embed(ids, position_ids, past);
+        let mask = &self.text_mask(past + seq, attention_mask);
         for (layer, block) in self.h.iter().enumerate() {
             let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
             let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));
@@ -175,24 +165,6 @@ impl Gpt2LmHead {
         &self.config
     }
 
-    /// Returns the hidden states of every token, as [`Gpt2::forward`].
-    ///
-    /// # Shapes
-    /// As [`Gpt2::forward`].
-    ///
-    /// # Panics
-    /// As [`Gpt2::forward`].
-    pub fn forward_hidden(
-        &self,
-        ids: Tensor<2, Int>,
-        attention_mask: Option<Tensor<2, Bool>>,
-        position_ids: Option<Tensor<2, Int>>,
-        cache: Option<&mut KvCache>,
-    ) -> Tensor<3> {
-        self.transformer
-            .forward(ids, attention_mask, position_ids, cache)
-    }
-
     /// Projects hidden states to the vocabulary.
     ///
     /// A tied output layer uses the base weight of the embedding: as in PEFT, an adapter on the embedding has no effect
@@ -222,6 +194,6 @@ impl Gpt2LmHead {
         ids: Tensor<2, Int>,
         attention_mask: Option<Tensor<2, Bool>>,
     ) -> Tensor<3> {
-        self.logits(self.forward_hidden(ids, attention_mask, None, None))
+        self.logits(self.transformer.forward(ids, attention_mask, None, None))
     }
 }

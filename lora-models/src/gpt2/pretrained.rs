@@ -5,14 +5,12 @@ use super::config_file;
 use super::init::random;
 use super::keys::{EMBEDDING, HEAD, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
-use crate::checkpoint::{Checkpoint, ExportReport, LoadReport};
+use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::error::ModelError;
-use crate::export::{ExportOptions, write_model};
 use crate::generate::CausalModel;
 use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
 use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
-use lora_core::files::Overwrite;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -99,12 +97,9 @@ impl Pretrained for Gpt2LmHead {
                 &[MASK]
             },
         };
-        let (model, report, _) = read_model(
-            &checkpoint,
-            &expectation,
-            &mut random(&config, 0),
-            |weights| build(&config, device, weights),
-        )?;
+        let random = &mut random(&config, 0);
+        let build = |weights: &mut dyn Weights| build(&config, device, weights);
+        let (model, report, _) = read_model(&checkpoint, &expectation, random, build)?;
         Ok((model, report))
     }
 
@@ -140,25 +135,12 @@ impl Pretrained for Gpt2LmHead {
         self.forward(ids, Some(mask)).flatten(0, 1)
     }
 
-    /// Writes the output layer unless it equals the token embedding; `tie_word_embeddings` says so.
-    fn export(
+    /// Leaves out the output layer if it equals the token embedding; `tie_word_embeddings` says so.
+    fn export_config(
         &self,
-        dir: impl AsRef<Path>,
-        options: &ExportOptions,
-        overwrite: Overwrite,
-    ) -> Result<ExportReport, ModelError> {
-        let dir = dir.as_ref();
-        if self.transformer.prefix.is_some() {
-            let message = "the model has a prefix, which is not part of its weights; take it off and save it by itself \
-                           first";
-            return Err(ModelError::Export {
-                path: dir.into(),
-                message: message.into(),
-            });
-        }
+        parameters: &mut Parameters<'_>,
+    ) -> Result<Map<String, Value>, ModelError> {
         let config = self.config();
-        let architecture = Self::architecture();
-        let mut parameters = Parameters::collect(self, &architecture, dir)?;
         let tied = !parameters.has(HEAD)
             || (config.tie_word_embeddings
                 && parameters.values(HEAD)? == parameters.values(EMBEDDING)?);
@@ -168,6 +150,6 @@ impl Pretrained for Gpt2LmHead {
         let mut object = config.to_json();
         object.insert("architectures".into(), json!(["GPT2LMHeadModel"]));
         object.insert("tie_word_embeddings".into(), json!(tied));
-        write_model(dir, &parameters, object, options, overwrite)
+        Ok(object)
     }
 }

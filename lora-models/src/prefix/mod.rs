@@ -46,4 +46,4 @@ pub use model::PrefixModel;
 pub(crate) use module::PrefixLayer;
 pub use module::{Prefix, PrefixShape};
 pub use peft::{PREFIX_DIR, beside};
-pub(crate) use peft::{read, refused, refused_by_name, save};
+pub(crate) use peft::{read, refused, save};

@@ -8,6 +8,8 @@ use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use std::path::Path;
 
+const WITHOUT_SUPPORT: &str = "only GPT-2 takes a prefix, the encoders do not";
+
 /// A model that may have a [prefix](crate::prefix). A model without support keeps the defaults and refuses one.
 pub trait PrefixModel: LoraTargets {
     /// Returns the field of the prefix and the shape that the model requires; `None` without support.
@@ -32,7 +34,7 @@ pub trait PrefixModel: LoraTargets {
             let error = LoraError::InvalidOption {
                 option: "prefix",
                 found: config.tokens.to_string(),
-                expected: "none: only GPT-2 takes a prefix, the encoders do not".into(),
+                expected: format!("none: {WITHOUT_SUPPORT}"),
             };
             return Err(error.into());
         };
@@ -40,23 +42,15 @@ pub trait PrefixModel: LoraTargets {
         Ok(self)
     }
 
-    /// Loads the prefix of a PEFT directory, ready to be trained further; it replaces the present one.
+    /// Loads the prefix of an opened PEFT directory, ready to be trained further; it replaces the present one.
     ///
     /// # Errors
     /// If the model has no support for a prefix, a file cannot be read or is malformed, a key is not supported, the
     /// prefix belongs to another model, or its tensor is missing, misshapen or not finite.
-    fn load_prefix(self, dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        self.load_opened_prefix(&AdapterDir::open(dir)?)
-    }
-
-    /// Loads the prefix of an opened directory, as [`load_prefix`](Self::load_prefix).
-    ///
-    /// # Errors
-    /// As [`load_prefix`](Self::load_prefix).
-    fn load_opened_prefix(mut self, adapter: &AdapterDir) -> Result<Self, ModelError> {
+    fn load_prefix(mut self, adapter: &AdapterDir) -> Result<Self, ModelError> {
         let device = self.device();
         let Some((slot, shape)) = self.prefix_slot() else {
-            return Err(refused(adapter.path()));
+            return Err(refused(adapter.path(), WITHOUT_SUPPORT));
         };
         *slot = Some(read(adapter, &shape, &device)?);
         Ok(self)
@@ -79,10 +73,8 @@ pub trait PrefixModel: LoraTargets {
         overwrite: Overwrite,
     ) -> Result<(), ModelError> {
         let dir = dir.as_ref();
-        let prefix = self.prefix().ok_or_else(|| ModelError::Export {
-            path: dir.into(),
-            message: "the model has no prefix".into(),
-        })?;
+        let missing = || ModelError::export(dir, "the model has no prefix");
+        let prefix = self.prefix().ok_or_else(missing)?;
         save(prefix, dir, self.task_type(), base_model, overwrite)
     }
 }

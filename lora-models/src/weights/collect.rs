@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Parameters of a module under their names in a file. Values stay on the device until they are read.
-pub(crate) struct Parameters<'a> {
+pub struct Parameters<'a> {
     architecture: &'a Architecture,
     tensors: BTreeMap<String, FileTensor>,
     path: Vec<String>,

@@ -13,7 +13,7 @@ mod reading;
 mod source;
 
 pub(crate) use builder::{LayerBuilder, on_host, param};
-pub(crate) use collect::Parameters;
+pub use collect::Parameters;
 pub(crate) use reading::{Expectation, Leftover, read_model};
 pub use source::{ParamSpec, Weights};
 pub(crate) use source::{Random, meta_init, plan};

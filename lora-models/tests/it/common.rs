@@ -57,7 +57,11 @@ impl Batch {
 
     pub fn logits(&self, model: &Gpt2LmHead) -> Tensor<3> {
         let (ids, mask) = (self.ids.clone(), Some(self.mask.clone()));
-        model.logits(model.forward_hidden(ids, mask, self.positions.clone(), None))
+        model.logits(
+            model
+                .transformer
+                .forward(ids, mask, self.positions.clone(), None),
+        )
     }
 
     /// Compares logits `[batch, seq, vocab]` where there is a token.

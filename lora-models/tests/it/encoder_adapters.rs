@@ -8,9 +8,12 @@ use crate::encoders::{
     model, options,
 };
 use burn::tensor::{Device, Tensor, TensorData};
+use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{Adapted, AttachReport, LoraConfig, LoraError, TargetModules, detach, file, merge};
-use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind, adapter_labels};
+use lora_models::classifier::{
+    AdapterLabels, Classifier, ClassifierOptions, HeadKind, adapter_labels,
+};
 use lora_models::encoder::Labels;
 use lora_models::{ExportOptions, LoraModel, LoraTargets, ModelError, Pretrained, SaveAdapter};
 use std::collections::BTreeSet;
@@ -88,7 +91,12 @@ fn adapters_are_saved_as_peft_wrote_them_and_loaded_again() {
         ] {
             assert_eq!(written[key], peft[key], "{name}: {key}");
         }
-        let labels = adapter_labels(&path).unwrap();
+        let labels = AdapterLabels::from_dir(&AdapterDir::open(&path).unwrap()).unwrap();
+        assert_eq!(
+            adapter_labels(&path).unwrap(),
+            model.config().labels,
+            "{name}"
+        );
         assert_eq!(labels.kind, Some(model.kind()), "{name}");
         assert_eq!(
             labels.labels.as_ref(),
@@ -123,7 +131,8 @@ fn labels_of_peft_s_own_adapters_are_counted() {
         ("v3_reg", HeadKind::Sequence, Labels::Score),
         ("deberta_tags", HeadKind::Token, Labels::numbered(5)),
     ] {
-        let found = adapter_labels(adapter(name)).unwrap();
+        let opened = AdapterDir::open(adapter(name)).unwrap();
+        let found = AdapterLabels::from_dir(&opened).unwrap();
         let expected = (Some(kind), Some(labels));
         assert_eq!((found.kind, found.labels), expected, "{name}");
     }
@@ -285,7 +294,7 @@ fn what_started_afresh_comes_back_with_the_adapter() {
             model
         };
         let (first, second) = (start(1), start(2));
-        let fresh = first.fresh().to_vec();
+        let fresh = first.random_modules().to_vec();
         let config = LoraConfig::new(2).with_targets(first.default_targets());
         let (model, report) = first.attach(&config).unwrap().into_parts();
         assert_eq!(report.config.modules_to_save, fresh, "{base}");
@@ -308,7 +317,7 @@ fn an_adapter_that_leaves_a_pooler_at_random_is_refused() {
     // Encoders of the same sizes, with a pooler and without.
     let (with_pooler, without) = ("bert_bare", "bert_mlm");
     let (model, _) = load(with_pooler, &device);
-    assert_eq!(model.fresh(), ["classifier"]);
+    assert_eq!(model.random_modules(), ["classifier"]);
     let config = LoraConfig::new(2).with_targets(model.default_targets());
     let (model, report) = model.attach(&config).unwrap().into_parts();
     let dir = tempfile::tempdir().unwrap();

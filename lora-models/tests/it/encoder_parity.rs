@@ -154,7 +154,7 @@ fn bare_old_and_pretraining_checkpoints_give_their_encoder() {
         ),
     ] {
         let (model, report) = load(name, &device);
-        assert_eq!(model.fresh(), fresh, "{name}");
+        assert_eq!(model.random_modules(), fresh, "{name}");
         assert_eq!(ignored(&report), left.into_iter().collect(), "{name}");
         let expected = expected(name);
         let batch = Batch::of(&expected, &device);
@@ -170,7 +170,7 @@ fn bare_old_and_pretraining_checkpoints_give_their_encoder() {
             ..options(name)
         };
         let (tokens, _) = Classifier::load(encoder(name), &tokens, &device).unwrap();
-        assert_eq!(tokens.fresh(), ["classifier"], "{name}");
+        assert_eq!(tokens.random_modules(), ["classifier"], "{name}");
         let hidden = host(batch.hidden(&tokens));
         batch.assert_rows(&hidden, &expected.floats("hidden"), TOLERANCE, name);
     }
@@ -183,7 +183,7 @@ fn every_kind_of_file_gives_the_same_model() {
     for (name, files) in [("bert_reg_bin", 1), ("bert_reg_sharded", 3)] {
         let (model, report) = load(name, &device);
         assert!(
-            model.fresh().is_empty() && report.ignored.is_empty(),
+            model.random_modules().is_empty() && report.ignored.is_empty(),
             "{name}"
         );
         assert_eq!(report.files.len(), files, "{name}");
@@ -218,7 +218,7 @@ fn a_head_starts_afresh_where_asked_for() {
         };
         let start = |seed| Classifier::load(encoder(name), &with_seed(seed), &device).unwrap();
         let (model, report) = start(3);
-        assert_eq!(model.fresh(), fresh, "{name}");
+        assert_eq!(model.random_modules(), fresh, "{name}");
         assert_eq!(model.config().labels, labels, "{name}");
         let of_heads = |name: &str| name.contains("classifier.") || name.contains("pooler.");
         assert!(report.ignored.iter().all(|tensor| of_heads(&tensor.name)));

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use lora_models::checkpoint::{Checkpoint, SafetensorsExport};
 use lora_models::generate::KvCache;
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
-use lora_models::{LoadOptions, ModelError, Pretrained};
+use lora_models::{FamilyConfig, LoadOptions, ModelError, Pretrained};
 use std::path::Path;
 use test_support::compare::assert_near;
 use test_support::tensors::host;
@@ -77,7 +77,9 @@ fn padding_changes_nothing_but_a_row_of_nothing_else_is_finite() {
     let real = [[false, false, true, true, true], [false; 5]];
     let mask = Tensor::from_data(real, &device);
     let positions = Tensor::<2, Int>::from_ints([[0, 0, 0, 1, 2]], &device);
-    let hidden = model.forward_hidden(padded, Some(mask), Some(positions), None);
+    let hidden = model
+        .transformer
+        .forward(padded, Some(mask), Some(positions), None);
     let logits = host(model.logits(hidden));
     assert!(logits.iter().all(|value| value.is_finite()));
     assert_near(&logits[2 * 300..5 * 300], &bare, 1e-5, "padded on the left");
@@ -88,13 +90,17 @@ fn steps_with_a_cache_give_the_logits_of_the_whole() {
     let device = Device::flex();
     let (model, config) = load("gpt2_untied", &device);
     let ids = Tensor::<2, Int>::from_ints([[5, 17, 200, 3, 42, 9], [1, 2, 3, 4, 5, 6]], &device);
-    let whole = model.forward_hidden(ids.clone(), None, None, None);
+    let whole = model.transformer.forward(ids.clone(), None, None, None);
     // Room for two tokens only: the cache must grow.
     let mut cache = KvCache::new(config.n_layer, 2);
     let mut pieces = Vec::new();
     for (start, length) in [(0, 3), (3, 1), (4, 2)] {
         let piece = ids.clone().narrow(1, start, length);
-        pieces.push(model.forward_hidden(piece, None, None, Some(&mut cache)));
+        pieces.push(
+            model
+                .transformer
+                .forward(piece, None, None, Some(&mut cache)),
+        );
     }
     assert_eq!(cache.len(), 6);
     let pieces = Tensor::cat(pieces, 1);
@@ -108,7 +114,7 @@ fn a_projection_of_some_rows_is_theirs_of_all() {
         let (model, config) = load(name, &device);
         let ids = Tensor::<2, Int>::from_ints([[5, 17, 200]], &device);
         let all = host(model.forward(ids.clone(), None));
-        let hidden = model.forward_hidden(ids, None, None, None);
+        let hidden = model.transformer.forward(ids, None, None, None);
         let last = hidden.reshape([3, config.n_embd]).narrow(0, 2, 1);
         let last = host(model.logits(last));
         assert_near(&last, &all[2 * 300..], 1e-6, name);

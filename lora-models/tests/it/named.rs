@@ -343,7 +343,7 @@ fn a_head_that_a_checkpoint_lacks_must_come_with_each_adapter() {
         ..ClassifierOptions::default()
     };
     let (bare, _) = Classifier::load(encoders::encoder("bert_mlm"), &options, &device).unwrap();
-    assert!(!bare.fresh().is_empty());
+    assert!(!bare.random_modules().is_empty());
     let config = LoraConfig::new(2).with_targets(TargetModules::names(["query"]));
     let headless = lora_core::attach(
         bare.clone(),

@@ -201,12 +201,16 @@ fn steps_with_a_cache_give_the_logits_of_the_whole() {
     let device = Device::flex();
     let model = adapted("untied", "gpt2_untied", &device);
     let ids = Tensor::<2, Int>::from_ints([[5, 17, 200, 3, 42, 9], [1, 2, 3, 4, 5, 6]], &device);
-    let whole = model.forward_hidden(ids.clone(), None, None, None);
+    let whole = model.transformer.forward(ids.clone(), None, None, None);
     let mut cache = KvCache::new(model.config().n_layer, 2);
     let mut pieces = Vec::new();
     for (start, length) in [(0, 3), (3, 1), (4, 2)] {
         let piece = ids.clone().narrow(1, start, length);
-        pieces.push(model.forward_hidden(piece, None, None, Some(&mut cache)));
+        pieces.push(
+            model
+                .transformer
+                .forward(piece, None, None, Some(&mut cache)),
+        );
     }
     // The prefix is before what the cache has, and is not in it.
     assert_eq!(cache.len(), 6);

@@ -38,7 +38,9 @@ fn next_logits(model: &Gpt2LmHead, name: &str, device: &Device) -> Vec<f32> {
     let ids: Tensor<2, Int> = tensors.ids("left.input_ids", device);
     let [_, seq] = ids.dims();
     let positions = tensors.ids("left.position_ids", device);
-    let hidden = model.forward_hidden(ids, Some(mask), Some(positions), None);
+    let hidden = model
+        .transformer
+        .forward(ids, Some(mask), Some(positions), None);
     host(model.logits(hidden.narrow(1, seq - 1, 1)))
 }
 
@@ -120,9 +122,9 @@ fn what_starts_afresh_and_what_is_left_out_stays_in_floats() {
     let config = QuantizeConfig::new(Quantization::Nf4).with_skip(["query_proj", "layer.1.output"]);
     let model = classifier("v3_mlm", config, &device);
     assert!(
-        model.fresh().contains(&"pooler".to_string()),
+        model.random_modules().contains(&"pooler".to_string()),
         "{:?}",
-        model.fresh()
+        model.random_modules()
     );
     assert!(model.pooler.as_ref().unwrap().dense.packed().is_none());
     let lora = LoraConfig::new(2).with_targets(model.default_targets());

@@ -99,7 +99,11 @@ pub fn load(name: &str, device: &Device) -> (Classifier, LoadReport) {
 /// A model of which everything is in its checkpoint.
 pub fn model(name: &str, device: &Device) -> Classifier {
     let (model, _) = load(name, device);
-    assert!(model.fresh().is_empty(), "{name}: {:?}", model.fresh());
+    assert!(
+        model.random_modules().is_empty(),
+        "{name}: {:?}",
+        model.random_modules()
+    );
     model
 }
 

@@ -67,7 +67,7 @@ pub(super) fn describe(
     }
     if format == AdapterFormat::Peft && path.join("config.json").exists() {
         match adapter_labels(path) {
-            Ok(found) => report.labels = found.labels.as_ref().map(super::label_names),
+            Ok(labels) => report.labels = Some(super::label_names(&labels)),
             Err(error) => report.unusual.add("config", error),
         }
     }
