@@ -19,7 +19,7 @@ use lora_train::data::{
     Columns, DataFormat, LabelledLayout, LabelledSource, SourceOptions, read_labelled, read_records,
 };
 use lora_train::options::TrainOptions;
-use lora_train::tools::{DiffOptions, InspectOptions, diff, inspect};
+use lora_train::tools::{DiffOptions, InspectOptions, UnsaidOptions, diff, inspect};
 use std::path::Path;
 
 /// Separator between the files of an input.
@@ -118,9 +118,7 @@ fn described(path: &Path) {
     let options = DiffOptions {
         first: path.into(),
         second: path.into(),
-        alpha: None,
-        slices: Vec::new(),
-        rename: Vec::new(),
+        unsaid: UnsaidOptions::default(),
         tolerance: 0.0,
         json: false,
     };

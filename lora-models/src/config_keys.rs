@@ -58,10 +58,18 @@ impl<'a> ConfigKeys<'a> {
         let Some(value) = self.object.get(key) else {
             return Ok(default);
         };
-        T::deserialize(value).map_err(|error| ModelError::Json {
-            path: self.path.into(),
-            message: format!("`{key}`: {error}"),
+        T::deserialize(value).map_err(|error| {
+            let message = format!("`{key}`: {error}");
+            ModelError::json(self.path, message)
         })
+    }
+
+    /// Reads the value of a key; `default` if the key is absent or null.
+    ///
+    /// # Errors
+    /// [`ModelError::Json`] for a value of another type.
+    pub(crate) fn or<T: DeserializeOwned>(&self, key: &str, default: T) -> Result<T, ModelError> {
+        Ok(self.get(key)?.unwrap_or(default))
     }
 
     /// Reads the name of an activation function.

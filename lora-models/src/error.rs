@@ -119,7 +119,7 @@ pub enum ModelError {
     /// be meaningless.
     #[error(
         "neither the checkpoint nor the adapter has {}: it would keep random values (PEFT leaves a fresh pooler out of an adapter unless `modules_to_save` names it); train the adapter again with it",
-        modules.iter().map(|module| format!("`{module}`")).collect::<Vec<_>>().join(", ")
+        quoted(modules)
     )]
     StillRandom {
         /// Paths of the modules.
@@ -210,6 +210,29 @@ impl ModelError {
         }
     }
 
+    /// Builds a [`Json`](Self::Json) error at `path`.
+    pub(crate) fn json(path: &Path, message: impl ToString) -> Self {
+        Self::Json {
+            path: path.to_path_buf(),
+            message: message.to_string(),
+        }
+    }
+
+    /// Builds a [`Hub`](Self::Hub) error.
+    pub(crate) fn hub(message: impl Into<String>) -> Self {
+        Self::Hub {
+            message: message.into(),
+        }
+    }
+
+    /// Builds a [`MissingFile`](Self::MissingFile) error at `path`.
+    pub(crate) fn missing_file(path: &Path, looked_for: impl Into<Vec<String>>) -> Self {
+        Self::MissingFile {
+            path: path.to_path_buf(),
+            looked_for: looked_for.into(),
+        }
+    }
+
     /// Builds a [`TensorMissing`](Self::TensorMissing) error for one tensor.
     pub(crate) fn missing(name: &str) -> Self {
         Self::TensorMissing {
@@ -239,21 +262,19 @@ impl ModelError {
 fn list_names(names: &[String]) -> String {
     let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
     sorted.sort_unstable();
-    let shown: Vec<String> = sorted
-        .iter()
-        .take(NAMES_SHOWN)
-        .map(|name| format!("`{name}`"))
-        .collect();
+    let shown = quoted(sorted.iter().take(NAMES_SHOWN));
     let rest = match sorted.len().saturating_sub(NAMES_SHOWN) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let noun = if sorted.len() == 1 {
-        "tensor"
-    } else {
-        "tensors"
-    };
-    format!("{} {noun}: {}{rest}", sorted.len(), shown.join(", "))
+    let plural = if sorted.len() == 1 { "" } else { "s" };
+    format!("{} tensor{plural}: {shown}{rest}", sorted.len())
+}
+
+/// Formats `` `a`, `b` ``.
+fn quoted(names: impl IntoIterator<Item = impl std::fmt::Display>) -> String {
+    let names = names.into_iter().map(|name| format!("`{name}`"));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

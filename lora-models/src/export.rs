@@ -2,6 +2,7 @@
 
 use crate::ModelError;
 use crate::checkpoint::{ExportDType, ExportReport, SafetensorsExport};
+use crate::tokenizer;
 use crate::weights::Parameters;
 use lora_core::LoraError;
 use lora_core::files::{Overwrite, write_dir, write_file};
@@ -10,21 +11,6 @@ use std::path::{Path, PathBuf};
 
 /// Name of the file with the configuration.
 pub(crate) const CONFIG_FILE: &str = "config.json";
-
-/// Files that an export copies from the base model: the tokenizer and the generation defaults.
-const COMPANIONS: &[&str] = &[
-    "added_tokens.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spm.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-];
 
 /// Options for exporting a model.
 #[derive(Clone, Debug, Default)]
@@ -71,17 +57,17 @@ pub(crate) fn write_model(
     Ok(report)
 }
 
+/// Copies the tokenizer and the generation defaults of the base model.
 fn copy_companions(base: Option<&Path>, fresh: &Path) -> Result<(), ModelError> {
     let Some(base) = base else {
         return Ok(());
     };
-    for name in COMPANIONS {
+    for name in tokenizer::FILES.iter().chain(&["generation_config.json"]) {
         let from = base.join(name);
         if from.is_file() {
             let bytes = std::fs::read(&from).map_err(LoraError::io(&from))?;
-            write_file(&fresh.join(name), Overwrite::Refuse, |writer| {
-                writer.write_all(&bytes)
-            })?;
+            let to = fresh.join(name);
+            write_file(&to, Overwrite::Refuse, |writer| writer.write_all(&bytes))?;
         }
     }
     Ok(())

@@ -1,18 +1,19 @@
-//! Language models for [Burn](burn), made to be adapted with [`lora_core`].
+//! Language models and encoders for [Burn](burn), with adapters of [`lora_core`].
 //!
 //! - [`gpt2`]: GPT-2, from and to Hugging Face's files
 //! - [`bert`], [`deberta`]: BERT, RoBERTa and XLM-RoBERTa; DeBERTa v1, v2 and v3; [`encoder`]: their common parts
 //! - [`classifier`]: encoders with a head, for classes, a score or a class for each token
-//! - [`CausalLm`]: any language model: hidden states, loss, next logits
-//! - [`Pretrained`]: any model: loading, random weights, export; [`ModelConfig`], [`Preset`]: configurations;
-//!   [`ModelDir`]: a directory, opened once; [`dispatch!`]: from a configuration to the model type
-//! - [`LoraModel`], [`SaveAdapter`]: adapters on any model; [`ModelAdapters`]: several by name
-//! - [`Blocks`]: models block by block, for checkpointed activations
+//! - [`CausalLm`]: trait of language models: hidden states, loss, next logits
+//! - [`Pretrained`]: trait of all models: loading, random weights, export
+//! - [`ModelConfig`], [`Preset`]: configurations; [`ModelDir`]: an open model directory; [`dispatch!`]: code for the model
+//!   type of a configuration
+//! - [`LoraModel`], [`SaveAdapter`]: adapters on any model; [`ModelAdapters`]: several named adapters
+//! - [`Blocks`]: models block by block, for activation checkpointing
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
 //! - [`prefix`]: trained keys and values of virtual tokens, alone or beside LoRA
 //! - [`formats`]: adapters of loralib and mlx-lm
-//! - [`hub`]: models by name, downloaded with the feature `hub`
+//! - [`hub`]: models by name; downloads with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
 //! - [`activation`]: activation functions by their names in configurations
 //!

@@ -7,7 +7,7 @@
 //! - [`jobs`]: training, evaluation, prediction, generation and merging, from files to files; [`options`]: options of a
 //!   training run, from flags or a recipe
 //!
-//! The remaining modules serve the program `lora`, and may change in any version.
+//! All other modules serve the program `lora` and may change in any version.
 #![recursion_limit = "256"]
 
 pub mod data;

@@ -1,6 +1,6 @@
 //! Helpers that the integration tests of the workspace share.
 //!
-//! | module | what it gives |
+//! | module | contents |
 //! | --- | --- |
 //! | [`compare`] | comparison of values within a tolerance |
 //! | [`fill`] | parameters with values that are not zero |

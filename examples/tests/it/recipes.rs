@@ -92,7 +92,7 @@ const MODELS: [Model; 3] = [
 ];
 
 impl Model {
-    /// A recipe with what its comment gives on the command line.
+    /// Plan of a recipe with the options that its comment gives on the command line.
     fn plan(&self, task: &str) -> TrainPlan {
         let path = folder().join(format!("recipes/{}/{task}.toml", self.folder));
         let recipe = TrainOptions::from_recipe(&path).unwrap();
@@ -106,8 +106,8 @@ impl Model {
         TrainPlan::new(flags.or(recipe).unwrap()).unwrap()
     }
 
-    /// The published sizes, but for a vocabulary, a perceptron and a number of layers that fit a test: the
-    /// adapters do not depend on the first two, and are alike in all layers.
+    /// Configuration with the published sizes, except for a vocabulary, an MLP and a number of layers that fit a test.
+    /// The adapters do not depend on the first two and are the same in all layers.
     fn shrunk(&self, layers: usize) -> EncoderConfig {
         let mut object = match self.folder {
             "roberta_base" => {

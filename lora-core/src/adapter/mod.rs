@@ -1,11 +1,11 @@
 //! Adapters on a parameter: their parts, their forward pass, and which of them is active.
 //!
-//! A parameter of Burn takes one reparameterization. It is a [`LowRankAdapter`], a [`LoraBias`], or an [`AdapterSet`] with
-//! the adapters of [`NamedAdapters`](crate::named::NamedAdapters). Layers ask [`active`] and need to know none of this.
+//! A parameter of Burn has one reparameterization: a [`LowRankAdapter`], a [`LoraBias`], or an [`AdapterSet`] with the adapters
+//! of [`NamedAdapters`](crate::named::NamedAdapters). Layers call [`active`], so they do not depend on which it is.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `active` | [`active`]: the adapters that a layer applies, here and now |
+//! | `active` | [`active`]: the adapters that a layer currently applies |
 //! | `low_rank`, `forward`, `dora` | [`LowRankAdapter`]: the factors, the forward pass, the norms of DoRA |
 //! | `bias` | [`LoraBias`]: the bias that an adapter adds |
 //! | `switch` | [`AdapterSwitch`]: adapters off and on |

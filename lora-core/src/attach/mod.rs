@@ -1,9 +1,9 @@
 //! Adapters on and off a module.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `adapted`, `report` | [`Adapted`], [`AttachReport`]: a module with adapters, and how they were attached |
-//! | `targets` | from a configuration to the parameters that it means |
+//! | `targets` | resolution of a configuration to parameters |
 //! | `plan`, `build` | [`AttachPlan`]: what will be attached; the adapters on their devices |
 //! | `init` | start values of the factors |
 //! | `weights` | [`AdapterWeights`]: values from files |

@@ -1,5 +1,11 @@
 //! Combination of several adapters into one, as PEFT's `add_weighted_adapter` does, on files and without a model.
 //!
+//! | file | contents |
+//! | --- | --- |
+//! | `check` | checks of the adapters |
+//! | `mix` | element-wise mixing of tensors |
+//! | `low_rank` | best low-rank approximation of a mixed update |
+//!
 //! ```
 //! use lora_core::combine::{CombineOptions, combine};
 //! # use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};

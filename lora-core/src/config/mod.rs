@@ -1,6 +1,6 @@
 //! Configuration of an adapter: [`LoraConfig`].
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `targets` | [`TargetModules`], [`ExcludeModules`] |
 //! | `init` | [`LoraInit`]: start values of the factors |

@@ -1,4 +1,4 @@
-//! Errors, with what is needed to fix the cause.
+//! Error type of this crate; each variant has the names and values needed to fix the cause.
 
 mod base_difference;
 

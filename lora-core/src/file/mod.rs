@@ -1,20 +1,20 @@
 //! Adapter files, to and from Python's PEFT: a directory with `adapter_config.json` and `adapter_model.safetensors`.
 //!
 //! [`AdapterDir`] opens a directory; [`StoredAdapter`] is an adapter as its files hold it, without a model; [`load`] and
-//! [`save`] are the ways from a directory to the parameters of a module and back.
+//! [`save`] move it from a directory to the parameters of a module and back.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `dir` | [`AdapterDir`]: configuration, kind, companions and lazy tensors |
+//! | `dir` | [`AdapterDir`]: configuration, kind, other files of the directory, and lazy tensors |
 //! | `config` | `adapter_config.json`, read strictly or leniently, and written |
 //! | `header`, `tensors`, `notes` | the safetensors file: header, names and values, notes of this crate |
 //! | `adapter` | [`StoredAdapter`] |
 //! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
 //! | `load`, `extract` | tensors → parameters of a module → [`StoredAdapter`] |
-//! | `coverage`, `compare` | whether configuration and tensors belong together; differences of updates |
+//! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
 //!
-//! PEFT keeps quiet about a tensor that is missing, left over or without the prefix, and the
-//! adapter then does nothing. Here each is an error that names it.
+//! PEFT ignores a tensor that is missing, left over or without the prefix, and the adapter then has no effect. Here each is
+//! an error that names the tensor.
 //!
 //! | in the file | here |
 //! | --- | --- |
@@ -22,18 +22,17 @@
 //! | `base_model.model.{module}.lora_B.weight` `[d_out, r]` | `B` `[r, d_out]` |
 //! | `base_model.model.{module}.lora_embedding_A` `[r, vocabulary]` | `A` `[vocabulary, r]` |
 //! | `base_model.model.{module}.lora_embedding_B` `[dimension, r]` | `B` `[r, dimension]` |
-//!
 //! | `base_model.model.{module}.lora_magnitude_vector` `[d_out]` | DoRA's magnitude |
 //! | `base_model.model.{module}.lora_B.bias` `[d_out]` | [`LoraBias`](crate::LoraBias) |
 //! | `base_model.model.{module}.base_layer.bias` | a bias of an adapted layer, with `bias` |
 //! | `base_model.model.{parameter}` | a fully trained parameter: `modules_to_save`, `bias="all"` |
 //!
-//! An adapter on slices of a fused projection is written as the standard adapter of rank
-//! `slices · r` with a block-shaped `B`; which slices it was is kept in the file's metadata, where
-//! PEFT does not look; so is what its base is known by ([`BaseFingerprint`](crate::BaseFingerprint)).
+//! An adapter on slices of a fused projection is written as an ordinary adapter of rank `slices · r` with a block-shaped `B`.
+//! The file's metadata, which PEFT ignores, names the slices and has the fingerprint of the base
+//! ([`BaseFingerprint`](crate::BaseFingerprint)).
 //!
 //! # Fields of PEFT's `LoraConfig`
-//! Those of version 0.21.2. A field that is refused is accepted where it is off: null, false or empty.
+//! The fields of PEFT 0.21.2. A refused field is accepted if it is off: null, false or empty.
 //!
 //! | field | here |
 //! | --- | --- |
@@ -46,14 +45,14 @@
 //! | `bias` | supported: `none`, `all`, `lora_only` |
 //! | `lora_bias` | supported on layers that have a bias of their own |
 //! | `use_dora` | supported, on linear layers and embeddings |
-//! | `init_lora_weights` | supported: `true`, `false`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N`, `olora`. Those that start at the weight are written as their difference to it, for the original base; PEFT's own `pissa` and `olora` files that were not converted are read, `pissa_niter_N` is refused: what it took out of the base is random and not in the file. `eva` and `mica` are read, since they leave the base alone; `corda`, `loftq`, `lora_ga` and others are refused: they change it |
-//! | `target_parameters` | refused: every weight of these models is that of a module, which `target_modules` names |
+//! | `init_lora_weights` | supported: `true`, `false`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N`, `olora`. Adapters that start at the weight are written as their difference from it, for the original base. PEFT's unconverted `pissa` and `olora` files are read; unconverted `pissa_niter_N` files are refused, because the part that PEFT subtracted from the base is random and not in the file. `eva` and `mica` are read, since they do not change the base; `corda`, `loftq`, `lora_ga` and others are refused, because they change it |
+//! | `target_parameters` | refused: every weight of these models belongs to a module, which `target_modules` names |
 //! | `trainable_token_indices`, `layer_replication` | refused: they change the model |
 //! | `alora_invocation_tokens`, `use_qalora`, `use_bdlora`, `arrow_config`, `kasa_config`, `monteclora_config`, `velora_config`, `lora_ga_config` | refused: other arithmetic |
 //! | `ensure_weight_tying`, `megatron_config` | refused |
 //! | `task_type`, `base_model_name_or_path` | read and written; a [`LoraModel`](https://docs.rs/lora-models) writes its own task |
-//! | `fan_in_fan_out` | written as the model is; without effect when read, since the factors are the same either way |
-//! | `auto_mapping`, `corda_config`, `eva_config`, `inference_mode`, `loftq_config`, `megatron_core`, `peft_version`, `qalora_group_size`, `revision`, `runtime_config` | without effect on an adapter that is there |
+//! | `fan_in_fan_out` | written for the model's layers; no effect when read, since the factors are the same either way |
+//! | `auto_mapping`, `corda_config`, `eva_config`, `inference_mode`, `loftq_config`, `megatron_core`, `peft_version`, `qalora_group_size`, `revision`, `runtime_config` | no effect on an existing adapter |
 
 mod adapter;
 mod compare;

@@ -1,6 +1,6 @@
 //! Layout of a module: names and shapes of its parameters, kinds of its layers, fused projections. No values.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `architecture` | [`Architecture`]: names in Python, output layers, fused projections |
 //! | `for_architecture` | [`ForArchitecture`]: a configuration for such a model |
@@ -9,7 +9,7 @@
 //! | `names` | comparison of dotted paths |
 //! | `walk` | walks over the parameters of a module, and their places |
 //! | `parameters` | lists of the parameters of a module, and of the matrices that can be adapted |
-//! | `adapted_module`, `saved_parameter` | [`AdaptedModule`], [`SavedParameter`]: what an attach reports |
+//! | `adapted_module`, `saved_parameter` | [`AdaptedModule`], [`SavedParameter`]: entries of an attach report |
 //! | `id` | ids and hashes that are the same in every process |
 
 mod adapted_module;

@@ -1,14 +1,14 @@
-//! Several adapters on one base, by name: one of them is active, or another one for each example of a batch.
+//! Several named adapters on one base: one is active, or each example of a batch has its own.
 //!
-//! A parameter of Burn takes one reparameterization, so all adapters on a parameter are in one set. A changed set is put on
-//! the base anew, which copies handles and no weight. All sets share the number of the active adapter, so activating an
-//! adapter is a store.
+//! A parameter of Burn has one reparameterization, so all adapters on a parameter are in one set. Adding or removing an adapter
+//! replaces the sets, which copies handles but no weights. All sets share the number of the active adapter, so activating an
+//! adapter is one store to memory.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `adapters` | [`NamedAdapters`]: adding, removing, activating |
 //! | `per_example` | [`BatchAdapters`]: an adapter for each example |
-//! | `merged` | [`MergedAdapters`]: one adapter merged into the weights, and replaced by another |
+//! | `merged` | [`MergedAdapters`]: the base with one adapter merged, which can be switched to another |
 //! | `tree` | all adapters in one directory tree, as PEFT writes it |
 //! | `name` | valid names of adapters |
 //! | `adapter` | an adapter of a set, with its name and values |

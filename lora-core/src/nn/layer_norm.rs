@@ -31,11 +31,8 @@ pub struct LayerNorm {
 impl LayerNormConfig {
     /// Creates a layer with scale 1 and shift 0.
     pub fn init(&self, device: &Device) -> LayerNorm {
-        LayerNorm {
-            gamma: Initializer::Ones.init([self.d_model], device),
-            beta: Initializer::Zeros.init([self.d_model], device),
-            epsilon: self.epsilon,
-        }
+        let init = |initializer: Initializer| initializer.init([self.d_model], device);
+        self.init_with(init(Initializer::Ones), init(Initializer::Zeros))
     }
 
     /// Creates a layer with these parameters.

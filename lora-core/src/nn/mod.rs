@@ -1,4 +1,10 @@
-//! Layers that read their adapters on the activation path, and the others that transformers are made of.
+//! Layers of transformers; linear layers and embeddings apply their adapters on the activation path.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `linear` | [`LoraLinear`] |
+//! | `embedding` | [`LoraEmbedding`] |
+//! | `layer_norm` | [`LayerNorm`] |
 
 mod embedding;
 mod layer_norm;

@@ -4,32 +4,36 @@ use super::host::dropout_mask;
 use super::prelude::*;
 use burn::tensor::{Tensor, TensorData};
 
-/// Dropout by a seed, on a backend.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait DropoutOps: Backend {
-    /// Computes `x ∘ M`: each element is zeroed with `probability`, in [0, 1), and otherwise divided by
-    /// `1 - probability`. The mask is generated on the host.
-    ///
-    /// # Gradients
-    /// `∂x = g ∘ M`.
-    #[fusion(default)]
-    fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
-        composed::<Self>(x, probability, seed)
+backend_operations! {
+    /// Dropout by a seed, on a backend.
+    pub trait DropoutOps {
+        /// Computes `x ∘ M`: each element is zeroed with `probability`, in [0, 1), and otherwise divided by
+        /// `1 - probability`. The mask is generated on the host.
+        ///
+        /// # Gradients
+        /// `∂x = g ∘ M`.
+        #[fusion(default)]
+        fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
+            composed::<Self>(x, probability, seed)
+        }
     }
 }
 
 fn composed<B: Backend>(x: FloatTensor<B>, probability: f64, seed: u64) -> FloatTensor<B> {
-    let shape = x.shape();
-    let mask = dropout_mask(shape.num_elements(), probability, seed);
-    let mask = B::float_from_data(TensorData::new(mask, shape), &x.device());
-    let mask = B::float_cast(mask, x.dtype().into());
+    let mask = mask_like::<B>(&x, probability, seed);
     B::float_mul(x, mask)
+}
+
+/// Generates the mask in the shape and element type of a tensor.
+pub(super) fn mask_like<B: Backend>(
+    tensor: &FloatTensor<B>,
+    probability: f64,
+    seed: u64,
+) -> FloatTensor<B> {
+    let shape = tensor.shape();
+    let mask = dropout_mask(shape.num_elements(), probability, seed);
+    let mask = B::float_from_data(TensorData::new(mask, shape), &tensor.device());
+    B::float_cast(mask, tensor.dtype().into())
 }
 
 #[cfg(feature = "flex")]
@@ -49,40 +53,13 @@ impl DropoutOps for burn::backend::Flex {
     }
 }
 
-impl_composed!(DropoutOps);
-
-#[derive(Debug)]
-struct DropoutBackward;
-
-impl<B: Backend + DropoutOps> Backward<B, 1> for DropoutBackward {
-    type State = (f64, u64);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [node_x] = ops.parents;
-        let (probability, seed) = ops.state;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(node) = node_x {
-            grads.register::<B>(node.id, B::drop_by_seed(grad, probability, seed));
-        }
-    }
-}
-
 impl<B: Backend + DropoutOps, C: CheckpointStrategy> DropoutOps for Autodiff<B, C> {
     fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
-        let prepared = DropoutBackward
-            .prepare::<C>([x.node()])
-            .compute_bound()
-            .stateful();
+        let operation = Operation::<B, C, _, 1>::new([&x], |pass, grad, (probability, seed)| {
+            pass.register(0, || B::drop_by_seed(grad, probability, seed));
+        });
         let y = B::drop_by_seed(x.into_primitive(), probability, seed);
-        match prepared {
-            OpsKind::Tracked(prep) => prep.finish((probability, seed), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        operation.finish((probability, seed), y)
     }
 }
 

@@ -23,29 +23,24 @@ pub enum GeluKind {
     Tanh,
 }
 
-/// GELU on a backend.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait GeluOps: Backend {
-    /// Computes the GELU of each element.
-    #[fusion(default)]
-    fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
-        composed::<Self>(x, kind)
-    }
+backend_operations! {
+    /// GELU on a backend.
+    pub trait GeluOps {
+        /// Computes the GELU of each element.
+        #[fusion(default)]
+        fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
+            composed::<Self>(x, kind)
+        }
 
-    /// Computes `grad` times the derivative at `x`.
-    #[fusion(default)]
-    fn gelu_of_kind_backward(
-        x: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        kind: GeluKind,
-    ) -> FloatTensor<Self> {
-        composed_backward::<Self>(x, grad, kind)
+        /// Computes `grad` times the derivative at `x`.
+        #[fusion(default)]
+        fn gelu_of_kind_backward(
+            x: FloatTensor<Self>,
+            grad: FloatTensor<Self>,
+            kind: GeluKind,
+        ) -> FloatTensor<Self> {
+            composed_backward::<Self>(x, grad, kind)
+        }
     }
 }
 
@@ -107,7 +102,8 @@ fn tanh_share<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>)
 #[cfg(feature = "flex")]
 mod flex {
     use super::{FloatTensor, GeluKind, GeluOps, composed, composed_backward};
-    use crate::ops::{contiguous::contiguous, kernels};
+    use crate::ops::contiguous::contiguous;
+    use crate::ops::kernels::{self, map, scale};
     use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::{DType, TensorData};
 
@@ -119,8 +115,8 @@ mod flex {
             let x = contiguous(x);
             let values = x.storage::<f32>();
             let y = match kind {
-                GeluKind::Exact => kernels::gelu(values),
-                GeluKind::Tanh => kernels::gelu_tanh(values),
+                GeluKind::Exact => map(values, kernels::gelu),
+                GeluKind::Tanh => map(values, kernels::gelu_tanh),
             };
             FloatTensor::<Self>::from_data(TensorData::new(y, x.shape()))
         }
@@ -136,53 +132,22 @@ mod flex {
             let (x, mut grad) = (contiguous(x), contiguous(grad));
             let (values, grads) = (x.storage::<f32>(), grad.storage_mut::<f32>());
             match kind {
-                GeluKind::Exact => kernels::gelu_backward(values, grads),
-                GeluKind::Tanh => kernels::gelu_tanh_backward(values, grads),
+                GeluKind::Exact => scale(grads, values, kernels::gelu_slope),
+                GeluKind::Tanh => scale(grads, values, kernels::gelu_tanh_slope),
             }
             grad
         }
     }
 }
 
-impl_composed!(GeluOps);
-
-#[derive(Debug)]
-struct GeluBackward;
-
-impl<B: Backend + GeluOps> Backward<B, 1> for GeluBackward {
-    /// The input node and the formula.
-    type State = (NodeId, GeluKind);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let [node_x] = ops.parents;
-        let (x, kind) = ops.state;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(node) = node_x {
-            let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
-            grads.register::<B>(node.id, B::gelu_of_kind_backward(x, grad, kind));
-        }
-    }
-}
-
 impl<B: Backend + GeluOps, C: CheckpointStrategy> GeluOps for Autodiff<B, C> {
     fn gelu_of_kind(x: FloatTensor<Self>, kind: GeluKind) -> FloatTensor<Self> {
-        match GeluBackward
-            .prepare::<C>([x.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let saved = prep.checkpoint(&x);
-                let y = B::gelu_of_kind(x.into_primitive(), kind);
-                prep.finish((saved, kind), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::gelu_of_kind(x.into_primitive(), kind)),
-        }
+        let mut operation = Operation::<B, C, _, 1>::new([&x], |pass, grad, (x, kind)| {
+            let x = pass.saved(x);
+            pass.register(0, || B::gelu_of_kind_backward(x, grad, kind));
+        });
+        let state = (operation.save(&x), kind);
+        operation.finish(state, B::gelu_of_kind(x.into_primitive(), kind))
     }
 }
 

@@ -6,7 +6,6 @@ use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 
 /// View of a matrix in memory, with any strides.
 #[derive(Clone, Copy)]
@@ -35,12 +34,7 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// Panics on other tensors, and on negative strides.
     pub(super) fn from_tensor(tensor: &'a FloatTensor<burn::backend::Flex>) -> Self {
-        let layout = tensor.layout();
-        let strides = [0, 1].map(|axis| {
-            usize::try_from(layout.strides()[axis]).expect("a matrix without negative strides")
-        });
-        let shape: [usize; 2] = tensor.shape().dims();
-        let values = &tensor.storage::<f32>()[layout.start_offset()..];
+        let (values, shape, strides) = strided_values(tensor);
         Self::strided(values, shape, strides)
     }
 
@@ -92,6 +86,21 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// Returns the memory of a tensor in f32 from its first element on, its shape and its strides.
+///
+/// # Panics
+/// Panics on other tensors, and on negative strides.
+pub(super) fn strided_values<const D: usize>(
+    tensor: &FloatTensor<burn::backend::Flex>,
+) -> (&[f32], [usize; D], [usize; D]) {
+    let layout = tensor.layout();
+    let strides = std::array::from_fn(|axis| {
+        usize::try_from(layout.strides()[axis]).expect("a tensor without negative strides")
+    });
+    let values = &tensor.storage::<f32>()[layout.start_offset()..];
+    (values, tensor.shape().dims(), strides)
+}
+
 /// Mutable view of a matrix with contiguous rows.
 pub(super) struct MatrixMut<'a> {
     target: *mut f32,
@@ -105,16 +114,6 @@ pub(super) struct MatrixMut<'a> {
 unsafe impl Send for MatrixMut<'_> {}
 
 impl<'a> MatrixMut<'a> {
-    /// Creates a view of possibly uninitialized memory in row-major order.
-    ///
-    /// # Panics
-    /// Panics unless the memory holds `rows · columns` values.
-    pub(super) fn new(out: &'a mut [MaybeUninit<f32>], [rows, columns]: [usize; 2]) -> Self {
-        assert_eq!(out.len(), rows * columns, "memory for {rows} × {columns}");
-        // SAFETY: the rows cover `out`, which stays borrowed.
-        unsafe { Self::strided(out.as_mut_ptr().cast(), [rows, columns], columns) }
-    }
-
     /// Creates a view with a row stride.
     ///
     /// # Safety
@@ -168,56 +167,30 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// Writes `factor · lhs · rhs` to the matrix.
-    pub(super) fn write(
-        &mut self,
-        factor: f32,
-        lhs: Matrix<'_>,
-        rhs: Matrix<'_>,
-        threads: Threads,
-    ) {
+    /// Writes `factor · lhs · rhs` to the matrix, on the calling thread.
+    pub(super) fn write(&mut self, factor: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
         // SAFETY: the existing values are not read.
-        unsafe { self.multiply(false, factor, lhs, rhs, threads) }
+        unsafe { self.multiply(false, factor, lhs, rhs, 1) }
     }
 
-    /// Adds `factor · lhs · rhs` to the matrix.
-    ///
-    /// # Safety
-    /// The whole matrix has been written.
-    pub(super) unsafe fn add(
-        &mut self,
-        factor: f32,
-        lhs: Matrix<'_>,
-        rhs: Matrix<'_>,
-        threads: Threads,
-    ) {
-        // SAFETY: the matrix is initialized.
-        unsafe { self.multiply(true, factor, lhs, rhs, threads) }
-    }
-
-    /// Writes or adds `factor · lhs · rhs`, on one thread or on all.
+    /// Writes or adds `factor · lhs · rhs`, on up to `threads` threads.
     ///
     /// # Safety
     /// If `add`, the whole matrix has been written.
-    unsafe fn multiply(
+    pub(super) unsafe fn multiply(
         &mut self,
         add: bool,
         factor: f32,
         lhs: Matrix<'_>,
         rhs: Matrix<'_>,
-        threads: Threads,
+        threads: usize,
     ) {
         let ([rows, inner], [height, columns]) = (lhs.shape, rhs.shape);
         assert_eq!(inner, height, "{rows} × {inner} times {height} × {columns}");
         assert_eq!(self.shape, [rows, columns], "the output of a product");
-        let parts = match threads {
-            Threads::One => 1,
-            Threads::All if rows * columns * inner < SERIAL_BELOW => 1,
-            Threads::All => rayon::current_num_threads(),
-        };
         // Columns are split first: each thread then packs its own columns of a weight only.
-        let across = parts.min(columns.div_ceil(MIN_PART));
-        let down = (parts / across).clamp(1, rows.div_ceil(MIN_PART));
+        let across = threads.min(columns.div_ceil(MIN_PART));
+        let down = (threads / across).clamp(1, rows.div_ceil(MIN_PART));
         let (width, height) = (
             columns.div_ceil(across).next_multiple_of(ALIGNED),
             rows.div_ceil(down),
@@ -308,31 +281,38 @@ unsafe fn serial_product(
     }
 }
 
-/// Number of threads that a product may use.
-#[derive(Clone, Copy)]
-pub(super) enum Threads {
-    /// The calling thread only: the others compute other products.
-    One,
-    /// All threads, if the product is large enough.
-    All,
-}
-
 /// Products with fewer multiplications run on one thread: they end before a second one wakes up.
 const SERIAL_BELOW: usize = 1 << 20;
 
-/// Writes `lhs · rhs` to `out` in row-major order.
+/// Returns the number of threads for `lhs · rhs`: all threads if the product is large enough.
+fn threads(lhs: Matrix<'_>, rhs: Matrix<'_>) -> usize {
+    let [rows, inner] = lhs.shape;
+    if rows * rhs.shape[1] * inner < SERIAL_BELOW {
+        1
+    } else {
+        rayon::current_num_threads()
+    }
+}
+
+/// Appends `lhs · rhs` in row-major order to a vector, and returns the appended values.
 ///
 /// # Panics
 /// Panics if the shapes do not match.
-pub(super) fn product<'a>(
-    out: &'a mut [MaybeUninit<f32>],
+pub(super) fn append_product<'a>(
+    out: &'a mut Vec<f32>,
     lhs: Matrix<'_>,
     rhs: Matrix<'_>,
 ) -> &'a mut [f32] {
     let shape = [lhs.shape[0], rhs.shape[1]];
-    MatrixMut::new(out, shape).write(1.0, lhs, rhs, Threads::All);
-    // SAFETY: the product has written all values.
-    unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast(), out.len()) }
+    let (start, size) = (out.len(), shape.iter().product());
+    out.reserve(size);
+    // SAFETY: the rows cover the reserved memory, whose existing values are not read, and the product writes all of it.
+    unsafe {
+        let mut product = MatrixMut::strided(out.as_mut_ptr().add(start), shape, shape[1]);
+        product.multiply(false, 1.0, lhs, rhs, threads(lhs, rhs));
+        out.set_len(start + size);
+    }
+    &mut out[start..]
 }
 
 /// Adds `factor · lhs · rhs` to a matrix in row-major order.
@@ -345,6 +325,6 @@ pub(super) fn add_product(sum: &mut [f32], factor: f32, lhs: Matrix<'_>, rhs: Ma
     // SAFETY: the rows cover `sum`, which is initialized.
     unsafe {
         let mut sum = MatrixMut::strided(sum.as_mut_ptr(), [rows, columns], columns);
-        sum.add(factor, lhs, rhs, Threads::All);
+        sum.multiply(true, factor, lhs, rhs, threads(lhs, rhs));
     }
 }

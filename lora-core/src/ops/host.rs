@@ -3,14 +3,12 @@
 use burn::tensor::Device;
 
 /// Returns true if the device is a CPU, with or without autodiff.
-#[cfg(feature = "host")]
 pub(crate) fn is_on_host(device: &Device) -> bool {
-    use burn::backend::DispatchDevice;
     match device.clone().inner().as_dispatch() {
         #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => true,
+        burn::backend::DispatchDevice::Flex(_) => true,
         #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => true,
+        burn::backend::DispatchDevice::NdArray(_) => true,
         #[allow(unreachable_patterns)] // Unreachable if only CPU backends are compiled in.
         _ => false,
     }
@@ -18,12 +16,6 @@ pub(crate) fn is_on_host(device: &Device) -> bool {
 
 #[cfg(feature = "host")]
 pub(crate) use super::kernels::dropout_mask;
-
-/// Returns false: without a CPU backend, no device is on the host.
-#[cfg(not(feature = "host"))]
-pub(crate) fn is_on_host(_device: &Device) -> bool {
-    false
-}
 
 /// Unreachable stub: without a CPU backend, no device is on the host.
 #[cfg(not(feature = "host"))]

@@ -10,67 +10,62 @@
 use super::prelude::*;
 use burn::tensor::{Shape, Slice, Tensor};
 
-/// Layer normalization on a backend.
-///
-/// # Shapes
-/// - `x`, `grad`: `[rows, d]`; `gamma`, `beta`: `[d]`
-/// - `statistics`: `[rows, 2]`, mean and inverse standard deviation of each row
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait LayerNormOps: Backend {
-    /// Computes `y`.
-    #[fusion(default)]
-    fn norm_rows(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> FloatTensor<Self> {
-        Self::norm_rows_forward(x, gamma, beta, epsilon).0
-    }
+backend_operations! {
+    /// Layer normalization on a backend.
+    ///
+    /// # Shapes
+    /// - `x`, `grad`: `[rows, d]`; `gamma`, `beta`: `[d]`
+    /// - `statistics`: `[rows, 2]`, mean and inverse standard deviation of each row
+    pub trait LayerNormOps {
+        /// Computes `y`.
+        #[fusion(default)]
+        fn norm_rows(
+            x: FloatTensor<Self>,
+            gamma: FloatTensor<Self>,
+            beta: FloatTensor<Self>,
+            epsilon: f64,
+        ) -> FloatTensor<Self> {
+            Self::norm_rows_forward(x, gamma, beta, epsilon).0
+        }
 
-    /// Computes `y` and the statistics.
-    #[fusion(default)]
-    fn norm_rows_forward(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed_forward::<Self>(x, gamma, beta, epsilon)
-    }
+        /// Computes `y` and the statistics.
+        #[fusion(default)]
+        fn norm_rows_forward(
+            x: FloatTensor<Self>,
+            gamma: FloatTensor<Self>,
+            beta: FloatTensor<Self>,
+            epsilon: f64,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            composed_forward::<Self>(x, gamma, beta, epsilon)
+        }
 
-    /// Computes `∂x`.
-    #[fusion(default)]
-    fn norm_rows_backward(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        composed_backward::<Self>(x, gamma, statistics, grad)
-    }
+        /// Computes `∂x`.
+        #[fusion(default)]
+        fn norm_rows_backward(
+            x: FloatTensor<Self>,
+            gamma: FloatTensor<Self>,
+            statistics: FloatTensor<Self>,
+            grad: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            composed_backward::<Self>(x, gamma, statistics, grad)
+        }
 
-    /// Computes `∂γ` and `∂β`.
-    #[fusion(default)]
-    fn norm_rows_affine_backward(
-        x: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (dtype, [_, d]) = (x.dtype(), x.shape().dims());
-        let (normal, _) = normalized::<Self>(x, statistics);
-        let grad = Self::float_cast(grad, normal.dtype().into());
-        let sum = |rows: FloatTensor<Self>| {
-            let sum = Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]));
-            Self::float_cast(sum, dtype.into())
-        };
-        (sum(Self::float_mul(grad.clone(), normal)), sum(grad))
+        /// Computes `∂γ` and `∂β`.
+        #[fusion(default)]
+        fn norm_rows_affine_backward(
+            x: FloatTensor<Self>,
+            statistics: FloatTensor<Self>,
+            grad: FloatTensor<Self>,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            let (dtype, [_, d]) = (x.dtype(), x.shape().dims());
+            let (normal, _) = normalized::<Self>(x, statistics);
+            let grad = Self::float_cast(grad, normal.dtype().into());
+            let sum = |rows: FloatTensor<Self>| {
+                let sum = Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]));
+                Self::float_cast(sum, dtype.into())
+            };
+            (sum(Self::float_mul(grad.clone(), normal)), sum(grad))
+        }
     }
 }
 
@@ -197,41 +192,6 @@ mod flex {
     }
 }
 
-impl_composed!(LayerNormOps);
-
-#[derive(Debug)]
-struct LayerNormBackward;
-
-impl<B: Backend + LayerNormOps> Backward<B, 3> for LayerNormBackward {
-    /// Input node, scale and statistics.
-    type State = (NodeId, FloatTensor<B>, FloatTensor<B>);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let [node_x, node_gamma, node_beta] = ops.parents;
-        let (x, gamma, statistics) = ops.state;
-        let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
-        if node_gamma.is_some() || node_beta.is_some() {
-            let (grad_gamma, grad_beta) =
-                B::norm_rows_affine_backward(x.clone(), statistics.clone(), grad.clone());
-            for (node, gradient) in [(node_gamma, grad_gamma), (node_beta, grad_beta)] {
-                if let Some(node) = node {
-                    grads.register::<B>(node.id, gradient);
-                }
-            }
-        }
-        if let Some(node) = node_x {
-            let gradient = B::norm_rows_backward(x, gamma, statistics, grad);
-            grads.register::<B>(node.id, gradient);
-        }
-    }
-}
-
 impl<B: Backend + LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff<B, C> {
     fn norm_rows(
         x: FloatTensor<Self>,
@@ -239,30 +199,27 @@ impl<B: Backend + LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff
         beta: FloatTensor<Self>,
         epsilon: f64,
     ) -> FloatTensor<Self> {
-        let prepared = LayerNormBackward
-            .prepare::<C>([x.node(), gamma.node(), beta.node()])
-            .compute_bound()
-            .stateful();
-        match prepared {
-            OpsKind::Tracked(mut prep) => {
-                let input = prep.checkpoint(&x);
-                let gamma = gamma.into_primitive();
-                let (y, statistics) = B::norm_rows_forward(
-                    x.into_primitive(),
-                    gamma.clone(),
-                    beta.into_primitive(),
-                    epsilon,
-                );
-                prep.finish((input, gamma, statistics), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::norm_rows(
-                x.into_primitive(),
-                gamma.into_primitive(),
-                beta.into_primitive(),
-                epsilon,
-            )),
-        }
+        let mut operation = Operation::<B, C, _, 3>::new([&x, &gamma, &beta], backward);
+        let input = operation.save(&x);
+        let [x, gamma, beta] = [x, gamma, beta].map(|tensor| tensor.into_primitive());
+        let (y, statistics) = B::norm_rows_forward(x, gamma.clone(), beta, epsilon);
+        operation.finish((input, gamma, statistics), y)
     }
+}
+
+fn backward<B: Backend + LayerNormOps>(
+    pass: &mut BackwardPass<'_, B, 3>,
+    grad: FloatTensor<B>,
+    (x, gamma, statistics): (NodeId, FloatTensor<B>, FloatTensor<B>),
+) {
+    let x = pass.saved(x);
+    if pass.needs(1) || pass.needs(2) {
+        let (grad_gamma, grad_beta) =
+            B::norm_rows_affine_backward(x.clone(), statistics.clone(), grad.clone());
+        pass.register(1, || grad_gamma);
+        pass.register(2, || grad_beta);
+    }
+    pass.register(0, || B::norm_rows_backward(x, gamma, statistics, grad));
 }
 
 /// Computes `γ (x - μ)/σ + β` over the last axis, where σ² is the variance plus `epsilon`.

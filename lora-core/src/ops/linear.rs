@@ -6,37 +6,32 @@
 use super::prelude::*;
 use burn::tensor::{Shape, Tensor};
 
-/// Linear layers on a backend.
-///
-/// # Shapes
-/// - `x`: `[rows, d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait LinearOps: Backend {
-    /// Computes `x W`.
-    #[fusion(default)]
-    fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_matmul(x, w)
-    }
-
-    /// Computes `x W + b`.
+backend_operations! {
+    /// Linear layers on a backend.
     ///
-    /// # Gradients
-    /// `∂x = g Wᵀ`; `∂W = xᵀ g` and `∂b = Σ g` if they are trained.
-    #[fusion(default)]
-    fn project_from(
-        x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let [d_out] = bias.shape().dims();
-        let bias = Self::float_reshape(bias, Shape::new([1, d_out]));
-        Self::float_add(Self::float_matmul(x, w), bias)
+    /// # Shapes
+    /// - `x`: `[rows, d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
+    pub trait LinearOps {
+        /// Computes `x W`.
+        #[fusion(default)]
+        fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+            Self::float_matmul(x, w)
+        }
+
+        /// Computes `x W + b`.
+        ///
+        /// # Gradients
+        /// `∂x = g Wᵀ`; `∂W = xᵀ g` and `∂b = Σ g` if they are trained.
+        #[fusion(default)]
+        fn project_from(
+            x: FloatTensor<Self>,
+            w: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            let [d_out] = bias.shape().dims();
+            let bias = Self::float_reshape(bias, Shape::new([1, d_out]));
+            Self::float_add(Self::float_matmul(x, w), bias)
+        }
     }
 }
 
@@ -44,7 +39,7 @@ pub trait LinearOps: Backend {
 mod flex {
     use super::{FloatTensor, LinearOps};
     use crate::ops::contiguous::{are_plain_f32, contiguous};
-    use crate::ops::gemm::{Matrix, add_product, product};
+    use crate::ops::gemm::{Matrix, add_product, append_product};
     use crate::ops::kernels;
     use burn::backend::ops::FloatTensorOps;
     use burn::backend::{Flex, TensorMetadata};
@@ -57,10 +52,8 @@ mod flex {
             }
             let (x, w) = (Matrix::from_tensor(&x), Matrix::from_tensor(&w));
             let shape = [x.shape()[0], w.shape()[1]];
-            let mut y: Vec<f32> = Vec::with_capacity(shape.iter().product());
-            product(&mut y.spare_capacity_mut()[..shape.iter().product()], x, w);
-            // SAFETY: the product has written all of it.
-            unsafe { y.set_len(shape.iter().product()) };
+            let mut y = Vec::new();
+            append_product(&mut y, x, w);
             FloatTensor::<Self>::from_data(TensorData::new(y, shape))
         }
 
@@ -84,66 +77,31 @@ mod flex {
     }
 }
 
-impl_composed!(LinearOps);
-
-#[derive(Debug)]
-struct LinearBackward;
-
-impl<B: Backend + LinearOps> Backward<B, 3> for LinearBackward {
-    /// The input node, if the weight is trained, and the weight.
-    type State = (Option<NodeId>, FloatTensor<B>);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 3>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let [node_x, node_w, node_bias] = ops.parents;
-        let (x, w) = ops.state;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(node) = node_bias {
-            grads.register::<B>(node.id, B::linear_bias_backward(grad.clone()));
-        }
-        if let (Some(node), Some(x)) = (node_w, x) {
-            let x = checkpointer.retrieve_node_output::<FloatTensor<B>>(x);
-            let gradient = B::project(B::float_swap_dims(x, 0, 1), grad.clone());
-            grads.register::<B>(node.id, gradient);
-        }
-        if let Some(node) = node_x {
-            let gradient = B::project(grad, B::float_swap_dims(w, 0, 1));
-            grads.register::<B>(node.id, gradient);
-        }
-    }
-}
-
 impl<B: Backend + LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
     fn project_from(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let prepared = LinearBackward
-            .prepare::<C>([x.node(), w.node(), bias.node()])
-            .compute_bound()
-            .stateful();
-        match prepared {
-            OpsKind::Tracked(mut prep) => {
-                let saved = w.is_tracked().then(|| prep.checkpoint(&x));
-                let (x, w, bias) = (
-                    x.into_primitive(),
-                    w.into_primitive(),
-                    bias.into_primitive(),
-                );
-                prep.finish((saved, w.clone()), B::project_from(x, w, bias))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::project_from(
-                x.into_primitive(),
-                w.into_primitive(),
-                bias.into_primitive(),
-            )),
-        }
+        let mut operation = Operation::<B, C, _, 3>::new([&x, &w, &bias], backward);
+        // The input is kept only if the weight is trained.
+        let input = w.is_tracked().then(|| operation.save(&x));
+        let [x, w, bias] = [x, w, bias].map(|tensor| tensor.into_primitive());
+        operation.finish((input, w.clone()), B::project_from(x, w, bias))
     }
+}
+
+fn backward<B: Backend + LinearOps>(
+    pass: &mut BackwardPass<'_, B, 3>,
+    grad: FloatTensor<B>,
+    (x, w): (Option<NodeId>, FloatTensor<B>),
+) {
+    pass.register(2, || B::linear_bias_backward(grad.clone()));
+    if let Some(x) = x {
+        let x = pass.saved(x);
+        pass.register(1, || B::project(B::float_swap_dims(x, 0, 1), grad.clone()));
+    }
+    pass.register(0, || B::project(grad, B::float_swap_dims(w, 0, 1)));
 }
 
 /// Computes `x W + b`.

@@ -4,43 +4,38 @@ use super::LinearOps;
 use super::prelude::*;
 use burn::tensor::{Shape, Tensor};
 
-/// Adapted linear layers on a backend.
-///
-/// The default is composed of the backend's own operations; a backend with a fused kernel can override
-/// it. Implemented for the backends that the crate features name: `flex`, `ndarray`, and one for
-/// all of `wgpu`, `vulkan`, `webgpu`, `metal`, `cuda` and `rocm`, with Burn's kernel fusion where the
-/// feature `fusion` is on and without where it is off.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait LoraOps: Backend {
-    /// Computes `x W + scale · (adapter_x A) B`.
+backend_operations! {
+    /// Adapted linear layers on a backend.
     ///
-    /// `adapter_x` is `x` itself, or `x` after the adapter's dropout.
-    ///
-    /// # Shapes
-    /// - `x`, `adapter_x`: `[..., d_in]`
-    /// - `w`: `[d_in, d_out]`, `a`: `[d_in, rank]`, `b`: `[rank, d_out]`
-    /// - returns `[..., d_out]`
-    ///
-    /// # Gradients
-    /// `w` is frozen and gets no gradient. With `g = ∂L/∂y` and `h = scale · g Bᵀ`:
-    /// `∂x = g Wᵀ`, `∂adapter_x = h Aᵀ`, `∂A = adapter_xᵀ h`, `∂B = scale · (adapter_x A)ᵀ g`.
-    /// `adapter_x A` is recomputed instead of kept, and no `[d_in, d_out]` delta is built.
-    #[fusion(default)]
-    fn lora_linear(
-        x: FloatTensor<Self>,
-        adapter_x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scale: f64,
-    ) -> FloatTensor<Self> {
-        composed::<Self>(x, adapter_x, w, a, b, scale)
+    /// The default is composed of the backend's own operations; a backend with a fused kernel can override
+    /// it. Implemented for the backends that the crate features name: `flex`, `ndarray`, and one for
+    /// all of `wgpu`, `vulkan`, `webgpu`, `metal`, `cuda` and `rocm`, with Burn's kernel fusion where the
+    /// feature `fusion` is on and without where it is off.
+    pub trait LoraOps {
+        /// Computes `x W + scale · (adapter_x A) B`.
+        ///
+        /// `adapter_x` is `x` itself, or `x` after the adapter's dropout.
+        ///
+        /// # Shapes
+        /// - `x`, `adapter_x`: `[..., d_in]`
+        /// - `w`: `[d_in, d_out]`, `a`: `[d_in, rank]`, `b`: `[rank, d_out]`
+        /// - returns `[..., d_out]`
+        ///
+        /// # Gradients
+        /// `w` is frozen and gets no gradient. With `g = ∂L/∂y` and `h = scale · g Bᵀ`:
+        /// `∂x = g Wᵀ`, `∂adapter_x = h Aᵀ`, `∂A = adapter_xᵀ h`, `∂B = scale · (adapter_x A)ᵀ g`.
+        /// `adapter_x A` is recomputed instead of kept, and no `[d_in, d_out]` delta is built.
+        #[fusion(default)]
+        fn lora_linear(
+            x: FloatTensor<Self>,
+            adapter_x: FloatTensor<Self>,
+            w: FloatTensor<Self>,
+            a: FloatTensor<Self>,
+            b: FloatTensor<Self>,
+            scale: f64,
+        ) -> FloatTensor<Self> {
+            composed::<Self>(x, adapter_x, w, a, b, scale)
+        }
     }
 }
 
@@ -70,7 +65,7 @@ impl LoraOps for burn::backend::Flex {
         scale: f64,
     ) -> FloatTensor<Self> {
         use super::contiguous::are_plain_f32;
-        use super::gemm::{Matrix, add_product, product};
+        use super::gemm::{Matrix, add_product, append_product};
         use burn::backend::ops::FloatTensorOps;
         use burn::tensor::TensorData;
 
@@ -86,76 +81,51 @@ impl LoraOps for burn::backend::Flex {
             [x, adapter_x].map(|x| Self::float_reshape(x, Shape::new([rows, d_in])));
         let (x, adapter_x) = (Matrix::from_tensor(&x), Matrix::from_tensor(&adapter_x));
         let [w, a, b] = [&w, &a, &b].map(Matrix::from_tensor);
-        let rank = a.shape()[1];
-        let mut low: Vec<f32> = Vec::with_capacity(rows * rank);
-        let mut y: Vec<f32> = Vec::with_capacity(rows * d_out);
-        let low = product(&mut low.spare_capacity_mut()[..rows * rank], adapter_x, a);
-        product(&mut y.spare_capacity_mut()[..rows * d_out], x, w);
-        // SAFETY: the product has written all of it.
-        unsafe { y.set_len(rows * d_out) };
-        add_product(&mut y, scale as f32, Matrix::new(low, [rows, rank]), b);
+        let (mut low, mut y) = (Vec::new(), Vec::new());
+        append_product(&mut low, adapter_x, a);
+        append_product(&mut y, x, w);
+        let low = Matrix::new(&low, [rows, a.shape()[1]]);
+        add_product(&mut y, scale as f32, low, b);
         FloatTensor::<Self>::from_data(TensorData::new(y, shape))
     }
 }
 
-impl_composed!(LoraOps);
-
-#[derive(Debug)]
-struct LoraLinearBackward;
-
-/// Tensors saved by the forward pass for the backward pass. Of `x` only the adapter's copy is needed; without
-/// dropout the two are one tensor.
-#[derive(Clone, Debug)]
-struct Saved<W> {
-    adapter_x: NodeId,
-    w: W,
-    a: NodeId,
-    b: NodeId,
-    scale: f64,
+impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        adapter_x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let inputs = [&x, &adapter_x, &a, &b];
+        let mut operation = Operation::<B, C, _, 4>::new(inputs, backward);
+        // Of `x` only the adapter's copy is needed; without dropout the two are one tensor.
+        let saved = [&adapter_x, &a, &b].map(|input| operation.save(input));
+        let [x, adapter_x, w, a, b] = [x, adapter_x, w, a, b].map(|tensor| tensor.into_primitive());
+        let state = (saved, w.clone(), scale);
+        operation.finish(state, B::lora_linear(x, adapter_x, w, a, b, scale))
+    }
 }
 
-impl<B: Backend + LinearOps> Backward<B, 4> for LoraLinearBackward {
-    type State = Saved<FloatTensor<B>>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 4>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let [node_x, node_adapter_x, node_a, node_b] = ops.parents;
-        let Saved {
-            adapter_x,
-            w,
-            a,
-            b,
-            scale,
-        } = ops.state;
-        let grad = grads.consume::<B>(&ops.node);
-        let a = checkpointer.retrieve_node_output::<FloatTensor<B>>(a);
-        let b = checkpointer.retrieve_node_output::<FloatTensor<B>>(b);
-        let adapter_x = checkpointer.retrieve_node_output::<FloatTensor<B>>(adapter_x);
-
-        if let Some(node) = node_b {
-            let low = B::linear(adapter_x.clone(), a.clone(), None);
-            let low = B::float_mul_scalar(low, scale.into());
-            grads.register::<B>(node.id, B::linear_weight_backward(low, grad.clone()));
-        }
-        if node_a.is_some() || node_adapter_x.is_some() {
-            let grad_low = B::linear_x_backward(b, grad.clone());
-            let grad_low = B::float_mul_scalar(grad_low, scale.into());
-            if let Some(node) = node_a {
-                let grad_a = B::linear_weight_backward(adapter_x, grad_low.clone());
-                grads.register::<B>(node.id, grad_a);
-            }
-            if let Some(node) = node_adapter_x {
-                grads.register::<B>(node.id, B::linear_x_backward(a, grad_low));
-            }
-        }
-        if let Some(node) = node_x {
-            grads.register::<B>(node.id, input_gradient::<B>(w, grad));
-        }
+fn backward<B: Backend + LinearOps>(
+    pass: &mut BackwardPass<'_, B, 4>,
+    grad: FloatTensor<B>,
+    (saved, w, scale): ([NodeId; 3], FloatTensor<B>, f64),
+) {
+    let [adapter_x, a, b] = saved.map(|input| pass.saved(input));
+    pass.register(3, || {
+        let low = B::linear(adapter_x.clone(), a.clone(), None);
+        B::linear_weight_backward(B::float_mul_scalar(low, scale.into()), grad.clone())
+    });
+    if pass.needs(1) || pass.needs(2) {
+        let grad_low = B::linear_x_backward(b, grad.clone());
+        let grad_low = B::float_mul_scalar(grad_low, scale.into());
+        pass.register(2, || B::linear_weight_backward(adapter_x, grad_low.clone()));
+        pass.register(1, || B::linear_x_backward(a, grad_low));
     }
+    pass.register(0, || input_gradient::<B>(w, grad));
 }
 
 /// Computes `g Wᵀ`.
@@ -170,51 +140,6 @@ fn input_gradient<B: Backend + LinearOps>(
     shape[last] = d_in;
     let grad = B::float_reshape(grad, Shape::new([rows, d_out]));
     B::float_reshape(B::project(grad, B::float_swap_dims(w, 0, 1)), shape)
-}
-
-impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
-    fn lora_linear(
-        x: FloatTensor<Self>,
-        adapter_x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scale: f64,
-    ) -> FloatTensor<Self> {
-        let parents = [x.node(), adapter_x.node(), a.node(), b.node()];
-        match LoraLinearBackward
-            .prepare::<C>(parents)
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(mut prep) => {
-                let saved = Saved {
-                    adapter_x: prep.checkpoint(&adapter_x),
-                    w: w.primitive().clone(),
-                    a: prep.checkpoint(&a),
-                    b: prep.checkpoint(&b),
-                    scale,
-                };
-                let y = B::lora_linear(
-                    x.into_primitive(),
-                    adapter_x.into_primitive(),
-                    w.into_primitive(),
-                    a.into_primitive(),
-                    b.into_primitive(),
-                    scale,
-                );
-                prep.finish(saved, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::lora_linear(
-                x.into_primitive(),
-                adapter_x.into_primitive(),
-                w.into_primitive(),
-                a.into_primitive(),
-                b.into_primitive(),
-                scale,
-            )),
-        }
-    }
 }
 
 /// Applies [`LoraOps::lora_linear`] to tensors, with an optional bias `[d_out]`.

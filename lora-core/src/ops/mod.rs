@@ -1,13 +1,12 @@
 //! Tensor operations of LoRA and of a transformer's training step, as extensions of Burn's [`Backend`](burn::backend::Backend) trait.
 //!
-//! This is the only place of the workspace that names backends. Everything above takes a
-//! [`Device`](burn::tensor::Device).
+//! No other module of the workspace names backends: all others take a [`Device`](burn::tensor::Device).
 //!
 //! Each operation has three parts:
 //!
 //! - a trait on backends, such as [`LoraOps`], whose default is composed of operations that every
-//!   backend has;
-//! - one backward pass, written for `Autodiff<B>`, which serves all backends;
+//!   backend has; `backend_operations!` declares it;
+//! - one backward pass, written for `Autodiff<B>`, which serves all backends: a function that an `Operation` registers;
 //! - a function on [`Tensor`](burn::tensor::Tensor)s, such as [`lora_linear`].
 //!
 //! | trait | on tensors | operation |
@@ -21,10 +20,21 @@
 //! | [`GeluOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and with the tanh approximation |
 //! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
 //! | [`SoftmaxOps`] | [`softmax`] | softmax |
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
+//! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
+//! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
+//! | `kernels`, `gemm` | loops and matrix products on the CPU |
+//! | `backward` | operations under autodiff whose backward pass is a function |
+//! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
+//! | `prelude` | imports and helpers shared by the operations |
 
 #![allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
 
 mod attention;
+mod backward;
 #[cfg(feature = "flex")]
 mod contiguous;
 mod dropout;
@@ -45,7 +55,7 @@ mod packed_format;
 mod prelude;
 mod softmax;
 
-pub use attention::{AttentionOps, AttentionOptions, ScaledDotProduct, Segments};
+pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
 pub use dropout_layer::Dropout;
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
@@ -57,5 +67,5 @@ pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
-pub use packed::PackedOps;
+pub use packed::{PackedLayout, PackedOps};
 pub use softmax::{SoftmaxOps, softmax};

@@ -3,57 +3,49 @@
 //! The weight is dequantized for each product, in the forward pass and again in the backward pass, and freed in
 //! between. The backward pass keeps only the packed values, which the layer owns anyway.
 
+pub use super::packed_format::PackedLayout;
 pub(crate) use super::packed_format::{BLOCK, INT8_OFFSET, NF4, WORD};
 use super::prelude::*;
 use burn::backend::AutodiffBackend;
 use burn::tensor::{Int, Shape, Slice, Tensor, TensorData};
 
-/// Packed weights on a backend.
-///
-/// Values are packed into 32-bit integers, the first in the lowest bits, and 64 values share a scale. With
-/// `bits` = 4 they are indices into the NF4 codebook, with `bits` = 8 signed integers plus 128. Their order is that of
-/// PyTorch's weight, `[d_out, d_in]`, padded to a full block.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait PackedOps: Backend {
-    /// Dequantizes the weight to `[d_in, d_out]`.
+backend_operations! {
+    /// Packed weights on a backend.
     ///
-    /// # Shapes
-    /// - `packed`: `[blocks · 2 · bits]`, `scales`: `[blocks]`
-    #[fusion(default)]
-    fn unpack(
-        packed: IntTensor<Self>,
-        scales: FloatTensor<Self>,
-        bits: usize,
-        d_in: usize,
-        d_out: usize,
-    ) -> FloatTensor<Self> {
-        composed_unpack::<Self>(packed, scales, bits, d_in, d_out)
-    }
+    /// Values are packed into 32-bit integers, the first in the lowest bits, and 64 values share a scale. With
+    /// `bits` = 4 they are indices into the NF4 codebook, with `bits` = 8 signed integers plus 128. Their order is that of
+    /// PyTorch's weight, `[d_out, d_in]`, padded to a full block.
+    pub trait PackedOps {
+        /// Dequantizes the weight to `[d_in, d_out]`.
+        ///
+        /// # Shapes
+        /// - `packed`: `[blocks · 2 · bits]`, `scales`: `[blocks]`
+        #[fusion(default)]
+        fn unpack(
+            packed: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            layout: PackedLayout,
+        ) -> FloatTensor<Self> {
+            composed_unpack::<Self>(packed, scales, layout)
+        }
 
-    /// Computes `x W` with the packed `W`.
-    ///
-    /// # Shapes
-    /// - `x`: `[..., d_in]`, the others as for [`unpack`](Self::unpack)
-    /// - returns `[..., d_out]`
-    ///
-    /// # Gradients
-    /// `∂x = g Wᵀ`, for which the weight is dequantized again. The weight is frozen and gets no gradient.
-    #[fusion(default)]
-    fn packed_linear(
-        x: FloatTensor<Self>,
-        packed: IntTensor<Self>,
-        scales: FloatTensor<Self>,
-        bits: usize,
-        d_in: usize,
-        d_out: usize,
-    ) -> FloatTensor<Self> {
-        Self::linear(x, Self::unpack(packed, scales, bits, d_in, d_out), None)
+        /// Computes `x W` with the packed `W`.
+        ///
+        /// # Shapes
+        /// - `x`: `[..., d_in]`, the others as for [`unpack`](Self::unpack)
+        /// - returns `[..., d_out]`
+        ///
+        /// # Gradients
+        /// `∂x = g Wᵀ`, for which the weight is dequantized again. The weight is frozen and gets no gradient.
+        #[fusion(default)]
+        fn packed_linear(
+            x: FloatTensor<Self>,
+            packed: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            layout: PackedLayout,
+        ) -> FloatTensor<Self> {
+            Self::linear(x, Self::unpack(packed, scales, layout), None)
+        }
     }
 }
 
@@ -61,10 +53,9 @@ pub trait PackedOps: Backend {
 fn composed_unpack<B: Backend>(
     packed: IntTensor<B>,
     scales: FloatTensor<B>,
-    bits: usize,
-    d_in: usize,
-    d_out: usize,
+    layout: PackedLayout,
 ) -> FloatTensor<B> {
+    let PackedLayout { bits, d_in, d_out } = layout;
     let words = packed.shape()[0];
     let blocks = scales.shape()[0];
     let (device, dtype) = (scales.device(), scales.dtype());
@@ -108,63 +99,19 @@ impl PackedOps for burn::backend::Flex {
     fn unpack(
         packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
-        bits: usize,
-        d_in: usize,
-        d_out: usize,
+        layout: PackedLayout,
     ) -> FloatTensor<Self> {
         use burn::backend::ops::FloatTensorOps;
         use burn::tensor::DType;
         if packed.dtype() != DType::I32 || scales.dtype() != DType::F32 {
-            return composed_unpack::<Self>(packed, scales, bits, d_in, d_out);
+            return composed_unpack::<Self>(packed, scales, layout);
         }
         let (packed, scales) = (packed.to_contiguous(), scales.to_contiguous());
         let (packed, scales) = (packed.storage::<i32>(), scales.storage::<f32>());
-        let values = match bits {
-            4 => super::kernels::unpack_nf4(packed, scales, d_in * d_out),
-            _ => super::kernels::unpack_int8(packed, scales, d_in * d_out),
-        };
+        let PackedLayout { bits, d_in, d_out } = layout;
+        let values = super::kernels::unpack(packed, scales, bits, d_in * d_out);
         let weight = FloatTensor::<Self>::from_data(TensorData::new(values, [d_out, d_in]));
         Self::float_swap_dims(weight, 0, 1)
-    }
-}
-
-impl_composed!(PackedOps);
-
-#[derive(Debug)]
-struct PackedLinearBackward;
-
-/// Packed weight, saved for the backward pass.
-#[derive(Clone, Debug)]
-struct Packed<C, S> {
-    packed: C,
-    scales: S,
-    bits: usize,
-    d_in: usize,
-    d_out: usize,
-}
-
-impl<B: Backend + PackedOps> Backward<B, 1> for PackedLinearBackward {
-    type State = Packed<IntTensor<B>, FloatTensor<B>>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [node_x] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(node) = node_x {
-            let Packed {
-                packed,
-                scales,
-                bits,
-                d_in,
-                d_out,
-            } = ops.state;
-            let w = B::unpack(packed, scales, bits, d_in, d_out);
-            grads.register::<B>(node.id, B::linear_x_backward(w, grad));
-        }
     }
 }
 
@@ -172,12 +119,10 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
     fn unpack(
         packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
-        bits: usize,
-        d_in: usize,
-        d_out: usize,
+        layout: PackedLayout,
     ) -> FloatTensor<Self> {
         // The weight is frozen: it has no gradient.
-        let weight = B::unpack(packed, scales.into_primitive(), bits, d_in, d_out);
+        let weight = B::unpack(packed, scales.into_primitive(), layout);
         <Self as AutodiffBackend>::from_inner(weight)
     }
 
@@ -185,27 +130,18 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
         x: FloatTensor<Self>,
         packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
-        bits: usize,
-        d_in: usize,
-        d_out: usize,
+        layout: PackedLayout,
     ) -> FloatTensor<Self> {
+        let operation =
+            Operation::<B, C, _, 1>::new([&x], |pass, grad, (packed, scales, layout)| {
+                pass.register(0, || {
+                    B::linear_x_backward(B::unpack(packed, scales, layout), grad)
+                });
+            });
         let scales = scales.into_primitive();
-        let prepared = PackedLinearBackward
-            .prepare::<C>([x.node()])
-            .compute_bound()
-            .stateful();
-        let weight = Packed {
-            packed: packed.clone(),
-            scales: scales.clone(),
-            bits,
-            d_in,
-            d_out,
-        };
-        let y = B::packed_linear(x.into_primitive(), packed, scales, bits, d_in, d_out);
-        match prepared {
-            OpsKind::Tracked(prep) => prep.finish(weight, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        let weight = (packed.clone(), scales.clone(), layout);
+        let y = B::packed_linear(x.into_primitive(), packed, scales, layout);
+        operation.finish(weight, y)
     }
 }
 
@@ -213,18 +149,11 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
 ///
 /// # Panics
 /// Panics on shapes that do not match, and on a backend whose feature of this crate is off.
-pub(crate) fn unpack(
-    packed: Tensor<1, Int>,
-    scales: Tensor<1>,
-    bits: usize,
-    [d_in, d_out]: [usize; 2],
-) -> Tensor<2> {
+pub(crate) fn unpack(packed: Tensor<1, Int>, scales: Tensor<1>, layout: PackedLayout) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as PackedOps>::unpack(
         packed.into_dispatch(),
         scales.into_dispatch(),
-        bits,
-        d_in,
-        d_out,
+        layout,
     ))
 }
 
@@ -236,16 +165,13 @@ pub(crate) fn packed_linear<const D: usize>(
     x: Tensor<D>,
     packed: Tensor<1, Int>,
     scales: Tensor<1>,
-    bits: usize,
-    [d_in, d_out]: [usize; 2],
+    layout: PackedLayout,
 ) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as PackedOps>::packed_linear(
         x.into_dispatch(),
         packed.into_dispatch(),
         scales.into_dispatch(),
-        bits,
-        d_in,
-        d_out,
+        layout,
     ))
 }
 
@@ -262,6 +188,7 @@ mod tests {
     #[test]
     fn the_composition_and_the_loop_of_flex_give_the_same() {
         for (bits, [d_in, d_out]) in SIZES {
+            let layout = PackedLayout { bits, d_in, d_out };
             let blocks = (d_in * d_out).div_ceil(BLOCK);
             let words = blocks * BLOCK * bits / WORD;
             // All bits occur, the highest too: integers of both signs.
@@ -275,9 +202,8 @@ mod tests {
             let scales = <Flex as burn::backend::ops::FloatTensorOps<Flex>>::float_from_data(
                 scales, &device,
             );
-            let ours =
-                <Flex as PackedOps>::unpack(packed.clone(), scales.clone(), bits, d_in, d_out);
-            let composed = composed_unpack::<Flex>(packed, scales, bits, d_in, d_out);
+            let ours = <Flex as PackedOps>::unpack(packed.clone(), scales.clone(), layout);
+            let composed = composed_unpack::<Flex>(packed, scales, layout);
             let (ours, composed) = (ours.to_contiguous(), composed.to_contiguous());
             assert_eq!(
                 ours.storage::<f32>(),

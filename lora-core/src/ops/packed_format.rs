@@ -1,5 +1,16 @@
 //! Format of packed weights: integers of 32 bits, in blocks that share a scale.
 
+/// Number format and shape of a packed weight.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedLayout {
+    /// Bits of a value: 4 for NF4, 8 for integers.
+    pub bits: usize,
+    /// Size of the input features.
+    pub d_in: usize,
+    /// Size of the output features.
+    pub d_out: usize,
+}
+
 /// Number of values that share a scale.
 pub(crate) const BLOCK: usize = 64;
 

@@ -1,26 +1,35 @@
 //! Imports and helpers shared by the operations.
 
-pub(super) use burn::backend::autodiff::{
-    NodeId,
-    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-    grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
-};
+pub(super) use super::backward::{BackwardPass, Operation};
+pub(super) use burn::backend::autodiff::{NodeId, checkpoint::strategy::CheckpointStrategy};
 pub(super) use burn::backend::tensor::{FloatTensor, IntTensor};
 pub(super) use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::DType;
 
-/// Implements operations on the backends that only have the composed default.
-macro_rules! impl_composed {
-    ($($ops:ident),+) => {$(
+/// Declares a trait of operations, with an implementation on `Dispatch` that selects the tensors' backend, and one on the
+/// backends that only have the trait's defaults.
+///
+/// This is the only list of the backends.
+macro_rules! backend_operations {
+    ($(#[$($attribute:tt)*])* pub trait $ops:ident { $($methods:tt)* }) => {
+        #[backend_extension(
+            Flex: cfg(feature = "flex"),
+            NdArray: cfg(feature = "ndarray"),
+            Cube: cfg(feature = "gpu"),
+            Fusion: cfg(feature = "fusion"),
+            Autodiff,
+        )]
+        $(#[$($attribute)*])*
+        pub trait $ops: Backend { $($methods)* }
+
         #[cfg(feature = "ndarray")]
         impl $ops for burn::backend::NdArray {}
 
         #[cfg(feature = "gpu")]
         impl $ops for burn_cubecl::CubeBackend {}
-    )+};
+    };
 }
-pub(super) use impl_composed;
+pub(super) use backend_operations;
 
 /// Returns the element type in which sums over `dtype` are accumulated: at least f32.
 pub(super) fn accumulation_dtype(dtype: DType) -> DType {

@@ -6,26 +6,21 @@
 use super::prelude::*;
 use burn::tensor::Tensor;
 
-/// Softmax on a backend.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait SoftmaxOps: Backend {
-    /// Computes `exp(x) / Σ exp(x)` over the last axis.
-    #[fusion(default)]
-    fn last_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let last = x.rank() - 1;
-        Self::softmax(x, last)
-    }
+backend_operations! {
+    /// Softmax on a backend.
+    pub trait SoftmaxOps {
+        /// Computes `exp(x) / Σ exp(x)` over the last axis.
+        #[fusion(default)]
+        fn last_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
+            let last = x.rank() - 1;
+            Self::softmax(x, last)
+        }
 
-    /// Computes `y (g - Σ g y)` over the last axis.
-    #[fusion(default)]
-    fn last_softmax_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        composed_backward::<Self>(y, grad)
+        /// Computes `y (g - Σ g y)` over the last axis.
+        #[fusion(default)]
+        fn last_softmax_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+            composed_backward::<Self>(y, grad)
+        }
     }
 }
 
@@ -52,42 +47,13 @@ impl SoftmaxOps for burn::backend::Flex {
     }
 }
 
-impl_composed!(SoftmaxOps);
-
-#[derive(Debug)]
-struct SoftmaxBackward;
-
-impl<B: Backend + SoftmaxOps> Backward<B, 1> for SoftmaxBackward {
-    /// The output.
-    type State = FloatTensor<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [node_x] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(node) = node_x {
-            grads.register::<B>(node.id, B::last_softmax_backward(ops.state, grad));
-        }
-    }
-}
-
 impl<B: Backend + SoftmaxOps, C: CheckpointStrategy> SoftmaxOps for Autodiff<B, C> {
     fn last_softmax(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match SoftmaxBackward
-            .prepare::<C>([x.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => {
-                let y = B::last_softmax(x.into_primitive());
-                prep.finish(y.clone(), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::last_softmax(x.into_primitive())),
-        }
+        let operation = Operation::<B, C, _, 1>::new([&x], |pass, grad, y| {
+            pass.register(0, || B::last_softmax_backward(y, grad));
+        });
+        let y = B::last_softmax(x.into_primitive());
+        operation.finish(y.clone(), y)
     }
 }
 

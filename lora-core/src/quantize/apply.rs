@@ -79,8 +79,9 @@ pub fn quantize<'a, M: Module>(
         }
     }
     let linear = matrices.iter().filter(|m| m.is_linear_layer);
-    let chosen: Vec<&Matrix> = linear
+    let chosen: BTreeMap<&str, &Matrix> = linear
         .filter(|m| !config.skips(&m.module, architecture))
+        .map(|m| (m.parameter.as_str(), m))
         .collect();
     if chosen.is_empty() {
         return Err(LoraError::NoMatch {
@@ -91,18 +92,12 @@ pub fn quantize<'a, M: Module>(
     }
     let mut not_finite = None;
     let module = module.apply_reparameterization(Pack {
-        chosen: chosen
-            .iter()
-            .map(|m| (m.parameter.as_str(), m.shape))
-            .collect(),
+        chosen,
         quantization: config.quantization,
         not_finite: &mut not_finite,
     });
-    if let Some(matrix) = chosen
-        .iter()
-        .find(|m| Some(&m.parameter) == not_finite.as_ref())
-    {
-        return Err(refused(&matrix.module, NOT_FINITE));
+    if let Some(name) = not_finite {
+        return Err(refused(&name, NOT_FINITE));
     }
     let quantized = quantized_modules(&module, architecture);
     Ok((module, quantized))
@@ -145,8 +140,10 @@ fn refused(module: &str, message: &str) -> LoraError {
 }
 
 struct Pack<'a> {
-    chosen: BTreeMap<&'a str, [usize; 2]>,
+    /// Weights to pack, by path.
+    chosen: BTreeMap<&'a str, &'a Matrix>,
     quantization: Quantization,
+    /// Name of the first module whose weight is not finite.
     not_finite: &'a mut Option<String>,
 }
 
@@ -158,9 +155,10 @@ impl Reparameterizer for Pack<'_> {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<PackedWeight>) {
-        let Some(&shape) = self.chosen.get(path) else {
+        let Some(&matrix) = self.chosen.get(path) else {
             return (param, None);
         };
+        let shape = matrix.shape;
         let weight = param.val().reshape(shape);
         let device = weight.device();
         let rows = weight.transpose().into_data().convert::<f32>();
@@ -168,7 +166,7 @@ impl Reparameterizer for Pack<'_> {
         let packed = rows
             .and_then(|rows| PackedWeight::new(rows, shape, self.quantization, param.id, &device));
         if packed.is_none() {
-            self.not_finite.get_or_insert(path.into());
+            self.not_finite.get_or_insert(matrix.module.clone());
             return (param, None);
         }
         let param = param

@@ -1,13 +1,13 @@
 //! Frozen weights in 4 or 8 bits: QLoRA (Dettmers et al. 2023, arXiv 2305.14314).
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `apply` | [`quantize()`] and [`quantized_weight`]: weights packed in place |
-//! | `config` | [`QuantizeConfig`]: which weights, and in how many bits |
+//! | `config` | [`QuantizeConfig`]: selection of the weights, and number of bits |
 //! | `kind` | [`Quantization`]: the number formats |
 //! | `weight` | [`PackedWeight`]: a packed weight on its parameter |
 //! | `codec`, `collect` | packing of values, and the packed weights of a module |
-//! | `report` | [`QuantizedModule`]: what was quantized, and the memory that saves |
+//! | `report` | [`QuantizedModule`]: a quantized layer, and its bytes before and after |
 
 mod apply;
 mod codec;

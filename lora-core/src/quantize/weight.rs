@@ -4,7 +4,7 @@ use super::codec;
 use super::kind::Quantization;
 use crate::bare::is_bare;
 use crate::layout::{PACKED_COMPONENT, param_id};
-use crate::ops::packed::{BLOCK, WORD, packed_linear, unpack};
+use crate::ops::packed::{BLOCK, PackedLayout, WORD, packed_linear, unpack};
 use burn::module::{Module, Param, ParamId, Reparameterization};
 use burn::tensor::{DType, Device, Element, Int, Shape, Tensor, TensorData};
 
@@ -94,10 +94,15 @@ impl PackedWeight {
             + size_of::<f32>() * self.scales.lazy_shape()[0]
     }
 
+    fn layout(&self) -> PackedLayout {
+        let [d_in, d_out] = self.shape;
+        let bits = self.quantization.bits();
+        PackedLayout { bits, d_in, d_out }
+    }
+
     /// Dequantizes the weight to f32, `[d_in, d_out]`, as a new tensor.
     pub fn dequantize(&self) -> Tensor<2> {
-        let bits = self.quantization.bits();
-        unpack(self.codes.val(), self.scales.val(), bits, self.shape)
+        unpack(self.codes.val(), self.scales.val(), self.layout())
     }
 
     /// Returns `x W + b`.
@@ -110,8 +115,7 @@ impl PackedWeight {
         x: Tensor<D>,
         bias: Option<Tensor<1>>,
     ) -> Tensor<D> {
-        let bits = self.quantization.bits();
-        let y = packed_linear(x, self.codes.val(), self.scales.val(), bits, self.shape);
+        let y = packed_linear(x, self.codes.val(), self.scales.val(), self.layout());
         match bias {
             None => y,
             Some(bias) => y + bias.unsqueeze(),

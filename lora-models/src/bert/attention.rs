@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use crate::encoder::{EncoderConfig, SelfAttention};
-use crate::weights::{LayerBuilder, dropout};
+use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::ops::ScaledDotProduct;
@@ -33,7 +33,7 @@ impl BertSelfAttention {
             query: builder.linear(&format!("{path}.query"), square)?,
             key: builder.linear(&format!("{path}.key"), square)?,
             value: builder.linear(&format!("{path}.value"), square)?,
-            dropout: dropout(config.attention_dropout),
+            dropout: Dropout::new(config.attention_dropout),
             heads: config.num_attention_heads,
         })
     }

@@ -3,6 +3,11 @@
 //! The three share one encoder. They differ in their first position, their heads and their tokenizers, which are
 //! options of [`EncoderConfig`](crate::encoder::EncoderConfig) and [`Classifier`](crate::classifier::Classifier).
 //!
+//! | concept | file |
+//! | --- | --- |
+//! | the encoder | `model.rs` |
+//! | attention between all tokens | `attention.rs` |
+//!
 //! # Injection targets
 //! Modules are named as in Hugging Face's files, after `bert.` or `roberta.`; PEFT adapts `query` and `value` by
 //! default.

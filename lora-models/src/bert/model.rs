@@ -32,11 +32,8 @@ impl BertEncoder {
         x: Tensor<3>,
         hidden: &Tensor<4>,
     ) -> Tensor<3> {
-        let layer = &self.layer[index];
-        match rows.for_layer(index, self.layer.len()) {
-            Rows::All => layer.forward(x, hidden),
-            Rows::First => layer.forward_first(x, hidden),
-        }
+        let rows = rows.for_layer(index, self.layer.len());
+        self.layer[index].forward(rows, x, hidden)
     }
 }
 
@@ -47,39 +44,31 @@ impl BertModel {
         path: &str,
     ) -> Result<Self, ModelError> {
         let embeddings = Embeddings::build(builder, config, &format!("{path}.embeddings"))?;
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for index in 0..config.num_hidden_layers {
+        let layers = (0..config.num_hidden_layers).map(|index| {
             let path = format!("{path}.encoder.layer.{index}");
-            layers.push(Layer::build(builder, config, &path, |builder, path| {
+            Layer::build(builder, config, &path, |builder, path| {
                 BertSelfAttention::build(builder, config, path)
-            })?);
-        }
+            })
+        });
         Ok(Self {
             embeddings,
-            encoder: BertEncoder { layer: layers },
+            encoder: BertEncoder {
+                layer: layers.collect::<Result<_, _>>()?,
+            },
         })
     }
 
-    /// Computes the hidden states of every token after the last layer.
+    /// Computes the hidden states after the last layer, of which only `rows` are computed.
     ///
     /// # Shapes
     /// - `ids`, `type_ids`: `[batch, seq]`
     /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch, seq, hidden_size]`; the values at padding are meaningless
+    /// - returns `[batch, seq, hidden_size]`; the values at padding are meaningless. `[batch, 1, hidden_size]` for
+    ///   [`Rows::First`], unless the only layer has a convolution beside it.
     ///
     /// # Panics
     /// If the shapes do not fit, or there are more tokens than positions.
     pub fn forward(
-        &self,
-        ids: Tensor<2, Int>,
-        mask: &Tensor<2, Bool>,
-        type_ids: Option<Tensor<2, Int>>,
-    ) -> Tensor<3> {
-        self.forward_to(Rows::All, ids, mask, type_ids)
-    }
-
-    /// Runs [`forward`](Self::forward) with only these rows of the last layer.
-    pub(crate) fn forward_to(
         &self,
         rows: Rows,
         ids: Tensor<2, Int>,

@@ -54,10 +54,7 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelErro
 /// # Errors
 /// The errors of [`read_bounded`], and [`ModelError::Json`] if the content does not parse as a `T`.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, ModelError> {
-    serde_json::from_slice(&read_bounded(path, limit)?).map_err(|err| ModelError::Json {
-        path: path.to_path_buf(),
-        message: err.to_string(),
-    })
+    serde_json::from_slice(&read_bounded(path, limit)?).map_err(|err| ModelError::json(path, err))
 }
 
 #[cfg(test)]

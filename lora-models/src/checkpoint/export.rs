@@ -1,7 +1,7 @@
 //! Export of the weights of a model directory: one file, or shards with their index.
 
 use super::ExportDType;
-use super::layout::{SAFETENSORS, SAFETENSORS_INDEX};
+use super::layout::{self, SAFETENSORS, SAFETENSORS_INDEX};
 use super::safetensors_writer::{PlannedTensor, plan_tensors, write_file};
 use crate::error::ModelError;
 use lora_core::files::{Overwrite, write_file as write_file_atomically};
@@ -77,9 +77,7 @@ impl SafetensorsExport {
         plan: &[(String, Vec<usize>)],
         mut produce: impl FnMut(&str) -> Result<Vec<f32>, ModelError>,
     ) -> Result<ExportReport, ModelError> {
-        let shapes = plan
-            .iter()
-            .map(|(name, shape)| (name.as_str(), shape.as_slice()));
+        let shapes = plan.iter().map(|(name, shape)| (&name[..], &shape[..]));
         let tensors = plan_tensors(&self.dir, shapes, self.dtype)?;
         let shards = split(&tensors, self.max_shard_bytes);
         std::fs::create_dir_all(&self.dir).map_err(ModelError::io(&self.dir))?;
@@ -108,32 +106,20 @@ impl SafetensorsExport {
         }
         if shards.len() > 1 {
             let path = self.dir.join(SAFETENSORS_INDEX);
-            self.write_index(&path, &report, &weight_map)?;
+            let index = serde_json::json!({
+                "metadata": {
+                    "total_parameters": report.parameters,
+                    "total_size": report.tensor_bytes,
+                },
+                "weight_map": weight_map,
+            });
+            write_file_atomically(&path, Overwrite::Replace, |file| {
+                writeln!(file, "{index:#}")
+            })?;
             report.files.push(path);
         }
         remove_stale(&self.dir, &report.files)?;
         Ok(report)
-    }
-
-    fn write_index(
-        &self,
-        path: &Path,
-        report: &ExportReport,
-        weight_map: &BTreeMap<&str, String>,
-    ) -> Result<(), ModelError> {
-        let index = serde_json::json!({
-            "metadata": {
-                "total_parameters": report.parameters,
-                "total_size": report.tensor_bytes,
-            },
-            "weight_map": weight_map,
-        });
-        let json = serde_json::to_vec_pretty(&index);
-        let mut json = json.map_err(|err| ModelError::export(path, err.to_string()))?;
-        json.push(b'\n');
-        Ok(write_file_atomically(path, Overwrite::Replace, |file| {
-            file.write_all(&json)
-        })?)
     }
 }
 
@@ -183,16 +169,10 @@ fn file_name(number: usize, count: usize) -> String {
 fn remove_stale(dir: &Path, written: &[PathBuf]) -> Result<(), ModelError> {
     for entry in std::fs::read_dir(dir).map_err(ModelError::io(dir))? {
         let path = entry.map_err(ModelError::io(dir))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let ours = name == SAFETENSORS || name == SAFETENSORS_INDEX || is_shard_name(name);
-        if ours
-            && !written
-                .iter()
-                .any(|kept| kept.file_name() == path.file_name())
-        {
+        let name = layout::file_name(&path);
+        let ours = name == SAFETENSORS || name == SAFETENSORS_INDEX || is_shard_name(&name);
+        let kept = |path: &PathBuf| layout::file_name(path) == name;
+        if ours && !written.iter().any(kept) {
             std::fs::remove_file(&path).map_err(ModelError::io(&path))?;
         }
     }

@@ -20,10 +20,7 @@ pub enum ExportDType {
 impl ExportDType {
     /// Returns the size of one element in bytes.
     pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-        }
+        safetensors::Dtype::from(self).bitsize() / 8
     }
 
     /// Returns the name in the `config.json` of `transformers` (`torch_dtype` or `dtype`).
@@ -84,11 +81,7 @@ impl ExportDType {
 
 impl fmt::Display for ExportDType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::BF16 => "BF16",
-        })
+        fmt::Debug::fmt(self, f)
     }
 }
 

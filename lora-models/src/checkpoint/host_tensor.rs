@@ -1,9 +1,10 @@
 //! Tensors in the memory of the host, and the conversion of stored bytes to `f32`.
 
-use super::DType;
+use super::{DType, is_float};
 use crate::error::ModelError;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use std::borrow::Cow;
 
 /// Number of elements converted at a time: their 16-bit form fits in the first-level cache.
 const BLOCK: usize = 4096;
@@ -33,24 +34,24 @@ impl HostTensor {
         bytes: &[u8],
         order: ByteOrder,
     ) -> Result<Self, ModelError> {
-        let size = match dtype {
-            DType::F64 => 8,
-            DType::F32 => 4,
-            DType::F16 | DType::BF16 => 2,
-            _ => return Err(not_float(name, dtype)),
-        };
+        if !is_float(dtype) {
+            return Err(not_float(name, dtype));
+        }
+        let size = dtype.bitsize() / 8;
         let elements = bytes.len() / size;
-        let declared = shape
-            .iter()
-            .try_fold(1usize, |n, &extent| n.checked_mul(extent));
-        if declared != Some(elements) || !bytes.len().is_multiple_of(size) {
+        if checked_product(&shape) != Some(elements) || !bytes.len().is_multiple_of(size) {
             return Err(ModelError::shape(name, &shape, &[elements]));
         }
+        let mut bytes = Cow::Borrowed(bytes);
+        if order == ByteOrder::Little && cfg!(target_endian = "big") {
+            let stored = bytes.to_mut().chunks_exact_mut(size);
+            stored.for_each(<[u8]>::reverse);
+        }
         let values = match dtype {
-            DType::F64 => f64_values(bytes, order),
-            DType::F32 => f32_values(bytes, order),
-            DType::F16 => half_values(bytes, order, f16::from_bits),
-            _ => half_values(bytes, order, bf16::from_bits),
+            DType::F64 => f64_values(&bytes),
+            DType::F32 => bytemuck::pod_collect_to_vec(&bytes[..]),
+            DType::F16 => half_values(&bytes, f16::from_bits),
+            _ => half_values(&bytes, bf16::from_bits),
         };
         Ok(Self { shape, values })
     }
@@ -65,12 +66,6 @@ pub(super) enum ByteOrder {
     Native,
 }
 
-impl ByteOrder {
-    fn is_native(self) -> bool {
-        self == Self::Native || cfg!(target_endian = "little")
-    }
-}
-
 /// Builds the error for a tensor of integers or of an exotic type that was requested as `f32`.
 pub(super) fn not_float(name: &str, dtype: DType) -> ModelError {
     ModelError::TensorDtype {
@@ -80,56 +75,29 @@ pub(super) fn not_float(name: &str, dtype: DType) -> ModelError {
     }
 }
 
-fn f32_values(bytes: &[u8], order: ByteOrder) -> Vec<f32> {
-    let elements = bytes.len() / 4;
-    if !order.is_native() {
-        let word = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        return bytes.chunks_exact(4).map(word).collect();
-    }
-    let mut values: Vec<f32> = Vec::with_capacity(elements);
-    // SAFETY: the allocation holds `elements` values of 4 bytes, `bytes` at least as many bytes, and the two do not
-    // overlap, since one was allocated just now. The copy is of bytes, so the alignment of the source does not
-    // matter. Every bit pattern is an `f32`, and all `elements` are written before the length says so.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            bytes.as_ptr(),
-            values.as_mut_ptr().cast::<u8>(),
-            elements * 4,
-        );
-        values.set_len(elements);
-    }
-    values
+/// Returns the number of elements of a shape; `None` past the machine word.
+pub(super) fn checked_product(shape: &[usize]) -> Option<usize> {
+    let mut extents = shape.iter();
+    extents.try_fold(1usize, |n, &extent| n.checked_mul(extent))
 }
 
 /// Converts 64-bit floats. Values past the range of `f32` become infinite, as in `tensor.float()` of PyTorch.
-fn f64_values(bytes: &[u8], order: ByteOrder) -> Vec<f32> {
-    let element = |b: &[u8]| {
-        let raw = [b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]];
-        let wide = if order.is_native() {
-            f64::from_ne_bytes(raw)
-        } else {
-            f64::from_le_bytes(raw)
-        };
-        wide as f32
-    };
-    bytes.chunks_exact(8).map(element).collect()
+fn f64_values(bytes: &[u8]) -> Vec<f32> {
+    let (elements, _) = bytes.as_chunks::<8>();
+    let wide = elements.iter().map(|raw| f64::from_ne_bytes(*raw));
+    wide.map(|wide| wide as f32).collect()
 }
 
 /// Converts 16-bit floats of either type, a block at a time: `half` converts slices with vector instructions.
-fn half_values<H: Copy>(bytes: &[u8], order: ByteOrder, from_bits: fn(u16) -> H) -> Vec<f32>
+fn half_values<H: Copy>(bytes: &[u8], from_bits: fn(u16) -> H) -> Vec<f32>
 where
     [H]: HalfFloatSliceExt,
 {
     let mut values = vec![0.0; bytes.len() / 2];
     let mut block = [from_bits(0); BLOCK];
     for (source, target) in bytes.chunks(2 * BLOCK).zip(values.chunks_mut(BLOCK)) {
-        for (half, b) in block.iter_mut().zip(source.chunks_exact(2)) {
-            let raw = [b[0], b[1]];
-            *half = from_bits(if order.is_native() {
-                u16::from_ne_bytes(raw)
-            } else {
-                u16::from_le_bytes(raw)
-            });
+        for (half, raw) in block.iter_mut().zip(source.as_chunks::<2>().0) {
+            *half = from_bits(u16::from_ne_bytes(*raw));
         }
         block[..target.len()].convert_to_f32_slice(target);
     }

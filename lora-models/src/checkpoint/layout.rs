@@ -15,7 +15,7 @@ pub(crate) const PYTORCH_BIN: &str = "pytorch_model.bin";
 pub(crate) const PYTORCH_BIN_INDEX: &str = "pytorch_model.bin.index.json";
 
 /// Files of a model directory, in order of preference.
-const FILES: [(&str, CheckpointSource); 4] = [
+pub(crate) const FILES: [(&str, CheckpointSource); 4] = [
     (SAFETENSORS, CheckpointSource::Safetensors),
     (SAFETENSORS_INDEX, CheckpointSource::SafetensorsShards),
     (PYTORCH_BIN, CheckpointSource::PytorchBin),
@@ -55,8 +55,13 @@ impl CheckpointSource {
         matches!(self, Self::PytorchBin | Self::PytorchBinShards)
     }
 
+    /// True if an index names several files.
+    pub(crate) fn is_sharded(self) -> bool {
+        matches!(self, Self::SafetensorsShards | Self::PytorchBinShards)
+    }
+
     /// Returns the extension of the files that hold the tensors.
-    pub(super) fn extension(self) -> &'static str {
+    pub(crate) fn extension(self) -> &'static str {
         if self.is_pickle() {
             ".bin"
         } else {
@@ -92,70 +97,48 @@ impl Layout {
     /// # Errors
     /// [`ModelError::MissingFile`] with the names looked for, and the errors of reading an index.
     pub(crate) fn find(path: &Path) -> Result<Self, ModelError> {
-        if !path.is_dir() {
-            return Self::from_file(path);
-        }
-        let found = FILES.iter().find(|(name, _)| path.join(name).exists());
-        let (name, source) = found.ok_or_else(|| missing(path))?;
-        Self::from_source(*source, path.join(name))
-    }
-
-    /// Finds the kind of a single file by its extension.
-    fn from_file(path: &Path) -> Result<Self, ModelError> {
         if !path.exists() {
             return Err(missing(path));
         }
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        if path.is_dir() {
+            let found = FILES.iter().find(|(name, _)| path.join(name).exists());
+            let (name, source) = found.ok_or_else(|| missing(path))?;
+            return Self::from_source(*source, path.join(name));
+        }
+        let name = file_name(path);
         let source = EXTENSIONS.iter().find(|(ending, _)| name.ends_with(ending));
         let Some(&(_, source)) = source else {
-            let message = format!(
-                "its name ends with none of {}, so its kind is unknown",
-                EXTENSIONS.map(|(ending, _)| ending).join(", ")
-            );
+            let endings = EXTENSIONS.map(|(ending, _)| ending).join(", ");
+            let message = format!("its name ends with none of {endings}, so its kind is unknown");
             return Err(ModelError::malformed(path, message));
         };
         Self::from_source(source, path.to_path_buf())
     }
 
     fn from_source(source: CheckpointSource, path: PathBuf) -> Result<Self, ModelError> {
-        match source {
-            CheckpointSource::Safetensors | CheckpointSource::PytorchBin => Ok(Self {
-                source,
-                files: vec![path],
-                index: None,
-            }),
-            CheckpointSource::SafetensorsShards | CheckpointSource::PytorchBinShards => {
-                let index = ShardIndex::read(&path, source.extension())?;
-                let dir = path.parent().unwrap_or_else(|| Path::new("."));
-                let files: Vec<PathBuf> = index
-                    .shard_names()
-                    .iter()
-                    .map(|name| dir.join(name))
-                    .collect();
-                if let Some(absent) = files.iter().find(|file| !file.exists()) {
-                    return Err(ModelError::MissingFile {
-                        path: dir.to_path_buf(),
-                        looked_for: vec![file_name(absent)],
-                    });
-                }
-                Ok(Self {
-                    source,
-                    files,
-                    index: Some(index),
-                })
+        let mut layout = Self {
+            source,
+            files: vec![path],
+            index: None,
+        };
+        if source.is_sharded() {
+            let path = &layout.files[0];
+            let index = ShardIndex::read(path, source.extension())?;
+            let dir = path.parent().unwrap_or_else(|| Path::new("."));
+            let names = index.shard_names();
+            let files: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
+            if let Some(absent) = files.iter().find(|file| !file.exists()) {
+                return Err(ModelError::missing_file(dir, [file_name(absent)]));
             }
+            layout.files = files;
+            layout.index = Some(index);
         }
+        Ok(layout)
     }
 }
 
 fn missing(path: &Path) -> ModelError {
-    ModelError::MissingFile {
-        path: path.to_path_buf(),
-        looked_for: FILES.map(|(name, _)| name.to_string()).to_vec(),
-    }
+    ModelError::missing_file(path, FILES.map(|(name, _)| name.to_string()))
 }
 
 /// Returns the last component of a path, for messages and reports.

@@ -38,9 +38,8 @@ pub struct IgnoredTensor {
 
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dtypes: Vec<String> = self
-            .dtypes
-            .iter()
+        let dtypes = self.dtypes.iter();
+        let dtypes: Vec<String> = dtypes
             .map(|(dtype, count)| format!("{count} {dtype}"))
             .collect();
         write!(
@@ -71,9 +70,8 @@ struct Bytes(u64);
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut value = self.0 as f64;
-        for unit in ["B", "kB", "MB"] {
+        for (unit, digits) in [("B", 0), ("kB", 1), ("MB", 1)] {
             if value < 1000.0 {
-                let digits = if unit == "B" { 0 } else { 1 };
                 return write!(f, "{value:.digits$} {unit}");
             }
             value /= 1000.0;

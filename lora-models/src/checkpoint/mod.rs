@@ -9,6 +9,7 @@
 //! | [`write_pickle`]: pickles for PyTorch | `pickle_writer.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
 //! | [`StrictReader`], [`LoadReport`]: every tensor used, ignored by name, or an error | `strict_reader.rs`, `load_report.rs` |
+//! | small files, read up to a limit | `bounded.rs` |
 //! | [`SafetensorsExport`]: export of a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
 //!
 //! This module knows nothing of models: tensors keep the names that they have in the files, and the key map of each
@@ -60,7 +61,7 @@ pub(crate) mod shard_index;
 mod strict_reader;
 mod zip_archive;
 
-pub use dtype::DType;
+pub use dtype::{DType, is_float};
 pub use export::{DEFAULT_MAX_SHARD_BYTES, ExportReport, SafetensorsExport};
 pub use export_dtype::ExportDType;
 pub use host_tensor::HostTensor;
@@ -85,9 +86,11 @@ use std::path::{Path, PathBuf};
 pub struct Checkpoint {
     path: PathBuf,
     source: CheckpointSource,
+    paths: Vec<PathBuf>,
+    /// Opened files, in the order of `paths`.
     files: Vec<Box<dyn TensorFile>>,
-    /// Position of each tensor's file in `files`.
-    tensors: BTreeMap<String, usize>,
+    /// Tensors by name, each with the position of its file.
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
 }
 
 impl Checkpoint {
@@ -108,30 +111,30 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let layout = Layout::find(path)?;
-        let files = layout
-            .files
-            .iter()
-            .map(|file| open_file(file, layout.source))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut files = Vec::new();
         let mut tensors = BTreeMap::new();
-        for (position, file) in files.iter().enumerate() {
-            for name in file.names() {
-                if let Some(earlier) = tensors.insert(name.clone(), position) {
-                    let earlier = file_name(files[earlier].path());
+        for (position, path) in layout.files.iter().enumerate() {
+            let file = open_file(path, layout.source)?;
+            for (name, info) in file.tensors() {
+                if let Some((earlier, _)) = tensors.insert(name.clone(), (position, info)) {
+                    let earlier = file_name(&layout.files[earlier]);
                     let message = format!("tensor `{name}` is in {earlier} as well");
-                    return Err(ModelError::malformed(file.path(), message));
+                    return Err(ModelError::malformed(path, message));
                 }
             }
+            files.push(file);
         }
-        if let Some(index) = &layout.index {
-            check_index(index, &files, &tensors)?;
-        }
-        Ok(Self {
+        let checkpoint = Self {
             path: path.to_path_buf(),
             source: layout.source,
+            paths: layout.files,
             files,
             tensors,
-        })
+        };
+        if let Some(index) = &layout.index {
+            checkpoint.check_index(index)?;
+        }
+        Ok(checkpoint)
     }
 
     /// Returns the path that was opened.
@@ -146,7 +149,7 @@ impl Checkpoint {
 
     /// Returns the files that hold tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|file| file.path())
+        self.paths.iter().map(PathBuf::as_path)
     }
 
     /// Returns the total length of those files in bytes.
@@ -182,17 +185,17 @@ impl Checkpoint {
 
     /// Returns the extents of a tensor, outermost first; `None` if there is no tensor of this name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.file_of(name)?.shape(name)
+        Some(&self.tensors.get(name)?.1.shape)
     }
 
     /// Returns the element type of a tensor in its file; `None` if there is no tensor of this name.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        self.file_of(name)?.dtype(name)
+        Some(self.tensors.get(name)?.1.dtype)
     }
 
     /// Returns the size of a tensor in its stored type, in bytes; `None` if there is no tensor of this name.
     pub fn bytes_of(&self, name: &str) -> Option<u64> {
-        self.file_of(name)?.bytes_of(name)
+        Some(self.tensors.get(name)?.1.bytes())
     }
 
     /// Reads a tensor of floats, converted to `f32`.
@@ -212,54 +215,51 @@ impl Checkpoint {
     }
 
     fn file_of(&self, name: &str) -> Option<&dyn TensorFile> {
-        let &position = self.tensors.get(name)?;
+        let &(position, _) = self.tensors.get(name)?;
         Some(self.files.get(position)?.as_ref())
     }
-}
 
-/// Compares the index with the tensors in the shards.
-fn check_index(
-    index: &ShardIndex,
-    files: &[Box<dyn TensorFile>],
-    tensors: &BTreeMap<String, usize>,
-) -> Result<(), ModelError> {
-    for (tensor, shard) in index.tensors() {
-        let holder = tensors.get(tensor).map(|&position| files[position].path());
-        if holder.is_none_or(|path| file_name(path) != shard) {
-            // `Layout` took the files from this index, so the shard is one of them.
-            let mut paths = files.iter().map(|file| file.path());
-            let path = paths.find(|path| file_name(path) == shard);
-            let message = format!("it lacks tensor `{tensor}`, which the index assigns to it");
-            return Err(ModelError::malformed(
-                path.unwrap_or(Path::new(shard)),
-                message,
-            ));
+    /// Compares the index with the tensors in the shards.
+    fn check_index(&self, index: &ShardIndex) -> Result<(), ModelError> {
+        for (tensor, shard) in index.tensors() {
+            let holder = self.tensors.get(tensor).map(|&(position, _)| position);
+            if holder.is_none_or(|position| file_name(&self.paths[position]) != shard) {
+                // `Layout` took the files from this index, so the shard is one of them.
+                let path = self.files().find(|path| file_name(path) == shard);
+                let message = format!("it lacks tensor `{tensor}`, which the index assigns to it");
+                let path = path.unwrap_or(Path::new(shard));
+                return Err(ModelError::malformed(path, message));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
-/// An opened file of tensors. Lookups return `None` if there is no tensor of the name.
-trait TensorFile: std::fmt::Debug + Send + Sync {
-    /// Returns the path of the file.
-    fn path(&self) -> &Path;
+/// Element type and extents of a stored tensor.
+#[derive(Clone, Debug, PartialEq)]
+struct TensorInfo {
+    dtype: DType,
+    /// Extents, outermost first.
+    shape: Vec<usize>,
+}
 
+impl TensorInfo {
+    /// Returns the size in bytes. The files were opened, so it is no more than they can hold.
+    fn bytes(&self) -> u64 {
+        let elements: usize = self.shape.iter().product();
+        elements as u64 * self.dtype.bitsize() as u64 / 8
+    }
+}
+
+/// An opened file of tensors.
+trait TensorFile: std::fmt::Debug + Send + Sync {
     /// Returns the length of the file in bytes.
     fn file_bytes(&self) -> u64;
 
-    /// Returns the names of all tensors, in no order.
-    fn names(&self) -> Vec<String>;
+    /// Returns names, types and shapes of all tensors, in no order.
+    fn tensors(&self) -> Vec<(String, TensorInfo)>;
 
-    /// Returns the extents of a tensor, outermost first.
-    fn shape(&self, name: &str) -> Option<&[usize]>;
-
-    /// Returns the element type of a tensor.
-    fn dtype(&self, name: &str) -> Option<DType>;
-
-    /// Returns the size of a tensor in its stored type, in bytes.
-    fn bytes_of(&self, name: &str) -> Option<u64>;
-
-    /// Reads a tensor as `f32`.
+    /// Reads a tensor as `f32`; `None` if there is no tensor of the name.
     fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>>;
 
     /// Returns the metadata of the file.

@@ -5,10 +5,11 @@
 //! [`super::pickle_scan`] checks that the pickle holds nothing but tensors.
 
 use super::bounded::open_regular;
+use super::dtype::from_pytorch;
 use super::host_tensor::{ByteOrder, HostTensor, not_float};
 use super::pickle_scan::{MAX_PICKLE_BYTES, scan};
 use super::zip_archive::read_pickle;
-use super::{DType, TensorFile};
+use super::{TensorFile, TensorInfo, is_float};
 use crate::error::ModelError;
 use pytorch_reader::{PytorchError, PytorchReader, Tensor};
 use std::fs::File;
@@ -46,13 +47,11 @@ impl PickleFile {
             // A view may repeat its storage (a stride of 0), so a small file can describe a tensor of any size. Honest
             // tensors may share a storage, but none of them is longer than its file.
             if tensor.byte_len() as u64 > file_bytes {
-                return Err(ModelError::malformed(
-                    path,
-                    format!(
-                        "tensor `{name}` claims {} bytes, more than the {file_bytes} of the file",
-                        tensor.byte_len()
-                    ),
-                ));
+                let claimed = tensor.byte_len();
+                let message = format!(
+                    "tensor `{name}` claims {claimed} bytes, more than the {file_bytes} of the file"
+                );
+                return Err(ModelError::malformed(path, message));
             }
         }
         Ok(Self {
@@ -63,15 +62,12 @@ impl PickleFile {
     }
 
     fn read(&self, name: &str, tensor: &Tensor) -> Result<HostTensor, ModelError> {
-        let dtype = DType::from(tensor.dtype());
-        if !dtype.is_float() {
+        let dtype = from_pytorch(tensor.dtype());
+        if !is_float(dtype) {
             return Err(not_float(name, dtype));
         }
         let bytes = tensor.read().map_err(|err| match err.raw_os_error() {
-            Some(_) => ModelError::Io {
-                path: self.path.clone(),
-                source: err,
-            },
+            Some(_) => ModelError::io(&self.path)(err),
             None => ModelError::malformed(&self.path, err.to_string()),
         })?;
         HostTensor::from_bytes(
@@ -85,29 +81,19 @@ impl PickleFile {
 }
 
 impl TensorFile for PickleFile {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.reader.keys()
-    }
-
     fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.reader.get(name).map(Tensor::shape)
-    }
-
-    fn dtype(&self, name: &str) -> Option<DType> {
-        self.reader.get(name).map(|tensor| tensor.dtype().into())
-    }
-
-    /// Returns the size of the gathered tensor; a storage shared by several tensors counts for each of them.
-    fn bytes_of(&self, name: &str) -> Option<u64> {
-        self.reader.get(name).map(|tensor| tensor.byte_len() as u64)
+    fn tensors(&self) -> Vec<(String, TensorInfo)> {
+        let tensors = self.reader.tensors().iter().map(|(name, tensor)| {
+            let info = TensorInfo {
+                dtype: from_pytorch(tensor.dtype()),
+                shape: tensor.shape().to_vec(),
+            };
+            (name.to_string(), info)
+        });
+        tensors.collect()
     }
 
     fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
@@ -133,10 +119,7 @@ fn check(file: &mut File) -> Result<(), String> {
 
 fn pytorch_error(path: &Path, err: PytorchError) -> ModelError {
     match err {
-        PytorchError::Io(source) if source.raw_os_error().is_some() => ModelError::Io {
-            path: path.to_path_buf(),
-            source,
-        },
+        PytorchError::Io(source) if source.raw_os_error().is_some() => ModelError::io(path)(source),
         other => ModelError::malformed(path, other.to_string()),
     }
 }

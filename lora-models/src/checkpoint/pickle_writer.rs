@@ -31,7 +31,6 @@ pub fn write_pickle(
     overwrite: Overwrite,
 ) -> Result<u64, ModelError> {
     let path = path.as_ref();
-    let refuse = |message: String| ModelError::export(path, message);
     let planned = plan_tensors(path, TensorRef::shapes(tensors), ExportDType::F32)?;
     let bytes: usize = planned.iter().map(|tensor| tensor.bytes).sum();
     for tensor in tensors {
@@ -42,23 +41,22 @@ pub fn write_pickle(
     }
     // Leaves room for names.
     if bytes as u64 > u64::from(u32::MAX) - (64 << 20) {
-        return Err(refuse(format!(
-            "{bytes} bytes of tensors exceed the limit of a pickle; write safetensors"
-        )));
+        let message =
+            format!("{bytes} bytes of tensors exceed the limit of a pickle; write safetensors");
+        return Err(ModelError::export(path, message));
     }
-    let archive = archive(tensors).map_err(|error| refuse(error.to_string()))?;
+    let archive = archive(tensors).map_err(|error| ModelError::export(path, error.to_string()))?;
     write_file(path, overwrite, |file| file.write_all(&archive))?;
     Ok(archive.len() as u64)
 }
 
 fn archive(tensors: &[TensorRef<'_>]) -> zip::result::ZipResult<Vec<u8>> {
-    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .with_alignment(ALIGNMENT);
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let mut entry = |name: &str, content: &[u8]| {
-        zip.start_file(
-            format!("{FOLDER}/{name}"),
-            options.with_alignment(ALIGNMENT),
-        )?;
+        zip.start_file(format!("{FOLDER}/{name}"), options)?;
         zip.write_all(content)?;
         zip::result::ZipResult::Ok(())
     };

@@ -2,12 +2,12 @@
 
 use super::bounded::open_regular;
 use super::host_tensor::{ByteOrder, HostTensor};
-use super::{DType, TensorFile};
+use super::{DType, TensorFile, TensorInfo};
 use crate::error::ModelError;
 use bytes::Bytes;
 use lora_core::file::read_header;
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::tensor::{Metadata, TensorInfo as StoredInfo};
 use std::path::{Path, PathBuf};
 
 /// A safetensors file whose header has been checked against its size.
@@ -46,7 +46,7 @@ impl SafetensorsFile {
         })
     }
 
-    fn elements(&self, info: &TensorInfo) -> Result<&[u8], ModelError> {
+    fn elements(&self, info: &StoredInfo) -> Result<&[u8], ModelError> {
         let (from, to) = info.data_offsets;
         // `read_header` compared the last offset with the file; this check costs nothing and cannot panic.
         self.map
@@ -57,51 +57,38 @@ impl SafetensorsFile {
 }
 
 impl TensorFile for SafetensorsFile {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
-    }
-
-    fn metadata(&self) -> Vec<(String, String)> {
-        let notes = self.header.metadata().iter().flatten();
-        notes
-            .map(|(key, note)| (key.clone(), note.clone()))
-            .collect()
-    }
-
     fn file_bytes(&self) -> u64 {
         self.map.len() as u64
     }
 
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.header.info(name).map(|info| info.shape.as_slice())
+    fn tensors(&self) -> Vec<(String, TensorInfo)> {
+        let tensors = self.header.tensors().into_iter().map(|(name, stored)| {
+            let info = TensorInfo {
+                dtype: stored.dtype,
+                shape: stored.shape.clone(),
+            };
+            (name, info)
+        });
+        tensors.collect()
     }
 
-    fn dtype(&self, name: &str) -> Option<DType> {
-        self.header.info(name).map(|info| info.dtype.into())
-    }
-
-    fn bytes_of(&self, name: &str) -> Option<u64> {
-        self.header
-            .info(name)
-            .map(|info| (info.data_offsets.1 - info.data_offsets.0) as u64)
+    fn metadata(&self) -> Vec<(String, String)> {
+        let notes = self.header.metadata().clone();
+        notes.into_iter().flatten().collect()
     }
 
     fn read_f32(&self, name: &str) -> Option<Result<HostTensor, ModelError>> {
         let info = self.header.info(name)?;
         Some(self.elements(info).and_then(|bytes| {
             let shape = info.shape.clone();
-            HostTensor::from_bytes(name, info.dtype.into(), shape, bytes, ByteOrder::Little)
+            HostTensor::from_bytes(name, info.dtype, shape, bytes, ByteOrder::Little)
         }))
     }
 
     /// Returns `None` on Windows, where a mapped file cannot be replaced.
     fn mapped_f32(&self, name: &str) -> Option<Bytes> {
         let info = self.header.info(name)?;
-        if cfg!(not(all(unix, target_endian = "little"))) || info.dtype != Dtype::F32 {
+        if cfg!(not(all(unix, target_endian = "little"))) || info.dtype != DType::F32 {
             return None;
         }
         let elements = self.elements(info).ok()?;
@@ -144,10 +131,14 @@ mod tests {
             .flat_map(|v| v.to_le_bytes())
             .collect();
         let file = open(&file(ONE, &data)).unwrap();
-        assert_eq!(file.names(), ["w"]);
+        let info = TensorInfo {
+            dtype: DType::F32,
+            shape: vec![2],
+        };
+        assert_eq!(info.bytes(), 8);
+        assert_eq!(file.tensors(), [("w".to_string(), info)]);
         assert_eq!(file.read_f32("w").unwrap().unwrap().values, [1.5, -2.0]);
         assert!(file.read_f32("v").is_none());
-        assert_eq!(file.bytes_of("w"), Some(8));
     }
 
     #[test]
@@ -269,7 +260,7 @@ mod tests {
     fn integers_are_seen_and_not_read() {
         let header = r#"{"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#;
         let file = open(&file(header, &[0; 8])).unwrap();
-        assert_eq!(file.dtype("i"), Some(DType::I64));
+        assert_eq!(file.tensors()[0].1.dtype, DType::I64);
         assert!(matches!(
             file.read_f32("i").unwrap(),
             Err(ModelError::TensorDtype { name, .. }) if name == "i"

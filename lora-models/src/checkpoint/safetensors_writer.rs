@@ -1,6 +1,7 @@
 //! Writer for a safetensors file: the header, then one tensor after another, without a second copy of all of them.
 
 use super::ExportDType;
+use super::host_tensor::checked_product;
 use crate::error::ModelError;
 use lora_core::file::MAX_HEADER_BYTES;
 use lora_core::files::AtomicFile;
@@ -51,10 +52,8 @@ pub fn write_safetensors(
 ) -> Result<u64, ModelError> {
     let path = path.as_ref();
     let planned = plan_tensors(path, TensorRef::shapes(tensors), dtype)?;
-    let values: HashMap<&str, &[f32]> = tensors
-        .iter()
-        .map(|tensor| (tensor.name, tensor.values))
-        .collect();
+    let values = tensors.iter().map(|tensor| (tensor.name, tensor.values));
+    let values: HashMap<&str, &[f32]> = values.collect();
     let (file, bytes) = write_file(path, &planned, dtype, &mut |name| {
         Ok(Cow::Borrowed(values.get(name).copied().unwrap_or_default()))
     })?;
@@ -83,24 +82,22 @@ pub(super) fn plan_tensors<'a>(
     plan: impl Iterator<Item = (&'a str, &'a [usize])>,
     dtype: ExportDType,
 ) -> Result<Vec<PlannedTensor<'a>>, ModelError> {
-    let refuse = |message: String| ModelError::export(path, message);
+    let refuse = |message: String| Err(ModelError::export(path, message));
     let mut planned = Vec::new();
     let mut total = 0usize;
     for (name, shape) in plan {
         if name == METADATA_KEY {
-            return Err(refuse(format!(
+            return refuse(format!(
                 "`{METADATA_KEY}` is reserved and cannot name a tensor"
-            )));
+            ));
         }
-        let elements = shape
-            .iter()
-            .try_fold(1usize, |n, &extent| n.checked_mul(extent));
+        let elements = checked_product(shape);
         let bytes = elements.and_then(|elements| elements.checked_mul(dtype.size()));
         let sum = bytes.and_then(|bytes| total.checked_add(bytes));
         let (Some(elements), Some(bytes), Some(sum)) = (elements, bytes, sum) else {
-            return Err(refuse(format!(
+            return refuse(format!(
                 "the shape {shape:?} of tensor `{name}` is too large"
-            )));
+            ));
         };
         total = sum;
         planned.push(PlannedTensor {
@@ -112,7 +109,7 @@ pub(super) fn plan_tensors<'a>(
     }
     planned.sort_by_key(|tensor| tensor.name);
     if let Some(pair) = planned.windows(2).find(|pair| pair[0].name == pair[1].name) {
-        return Err(refuse(format!("two tensors are called `{}`", pair[0].name)));
+        return refuse(format!("two tensors are called `{}`", pair[0].name));
     }
     Ok(planned)
 }
@@ -139,11 +136,8 @@ pub(super) fn write_file<'a>(
     for tensor in tensors {
         let values = produce(tensor.name)?;
         if values.len() != tensor.elements {
-            return Err(ModelError::shape(
-                tensor.name,
-                tensor.shape,
-                &[values.len()],
-            ));
+            let found = [values.len()];
+            return Err(ModelError::shape(tensor.name, tensor.shape, &found));
         }
         for block in values.chunks(BLOCK) {
             bytes.clear();
@@ -166,28 +160,25 @@ fn header(
 ) -> Result<Vec<u8>, ModelError> {
     let refuse = |message: String| ModelError::export(path, message);
     let mut start = 0;
-    let entries = tensors
-        .iter()
-        .map(|tensor| {
-            let end = start + tensor.bytes;
-            let info = TensorInfo {
-                dtype: dtype.into(),
-                shape: tensor.shape.to_vec(),
-                data_offsets: (start, end),
-            };
-            start = end;
-            (tensor.name.to_string(), info)
-        })
-        .collect();
+    let entries = tensors.iter().map(|tensor| {
+        let end = start + tensor.bytes;
+        let info = TensorInfo {
+            dtype: dtype.into(),
+            shape: tensor.shape.to_vec(),
+            data_offsets: (start, end),
+        };
+        start = end;
+        (tensor.name.to_string(), info)
+    });
     let format = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let metadata = Metadata::new(Some(format), entries).map_err(|err| refuse(err.to_string()))?;
+    let metadata = Metadata::new(Some(format), entries.collect());
+    let metadata = metadata.map_err(|err| refuse(err.to_string()))?;
     let mut json = serde_json::to_vec(&metadata).map_err(|err| refuse(err.to_string()))?;
+    // Padded with spaces, so that the elements are aligned.
     json.resize(json.len().next_multiple_of(HEADER_ALIGNMENT), b' ');
-    if json.len() as u64 > MAX_HEADER_BYTES {
-        return Err(refuse(format!(
-            "its header would have {} bytes",
-            json.len()
-        )));
+    let length = json.len();
+    if length as u64 > MAX_HEADER_BYTES {
+        return Err(refuse(format!("its header would have {length} bytes")));
     }
     Ok(json)
 }

@@ -32,20 +32,17 @@ impl ShardIndex {
     pub(crate) fn read(path: &Path, extension: &str) -> Result<Self, ModelError> {
         let index: Self = read_json(path, MAX_INDEX_BYTES)?;
         let shards = index.shard_names();
+        let refuse = |message: String| Err(ModelError::malformed(path, message));
         if shards.is_empty() || shards.len() > MAX_SHARDS {
             let count = shards.len();
-            return Err(ModelError::malformed(
-                path,
-                format!("it names {count} shards; the limit is 1 to {MAX_SHARDS}"),
+            return refuse(format!(
+                "it names {count} shards; the limit is 1 to {MAX_SHARDS}"
             ));
         }
         for name in shards {
             if !is_plain_file_name(name) || !name.ends_with(extension) {
-                return Err(ModelError::malformed(
-                    path,
-                    format!(
-                        "it names the shard {name:?}, which is not the plain name of a {extension} file beside it"
-                    ),
+                return refuse(format!(
+                    "it names the shard {name:?}, which is not the plain name of a {extension} file beside it"
                 ));
             }
         }
@@ -89,12 +86,10 @@ fn unique_keys<'de, D: Deserializer<'de>>(
         fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
             let mut map = BTreeMap::new();
             while let Some((tensor, shard)) = access.next_entry::<String, String>()? {
-                if map.contains_key(&tensor) {
-                    return Err(A::Error::custom(format!(
-                        "tensor `{tensor}` is listed twice"
-                    )));
+                if map.insert(tensor.clone(), shard).is_some() {
+                    let message = format!("tensor `{tensor}` is listed twice");
+                    return Err(A::Error::custom(message));
                 }
-                map.insert(tensor, shard);
             }
             Ok(map)
         }

@@ -1,7 +1,8 @@
 //! Strict loading: every tensor is used, ignored for a reason, or an error.
 
+use super::host_tensor::not_float;
 use super::layout::file_name;
-use super::{Checkpoint, HostTensor, IgnoredTensor, LoadReport};
+use super::{Checkpoint, HostTensor, IgnoredTensor, LoadReport, is_float};
 use crate::error::ModelError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -31,11 +32,6 @@ impl<'a> StrictReader<'a> {
         }
     }
 
-    /// Returns the checkpoint.
-    pub fn checkpoint(&self) -> &'a Checkpoint {
-        self.checkpoint
-    }
-
     /// True if the checkpoint has a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.checkpoint.contains(name)
@@ -61,22 +57,15 @@ impl<'a> StrictReader<'a> {
         if !missing.is_empty() {
             return Err(ModelError::TensorMissing { names: missing });
         }
-        let present = || {
-            expected
-                .iter()
-                .chain(optional)
-                .filter(|(name, _)| self.has(name))
-        };
-        for (name, shape) in present() {
+        let all = expected.iter().chain(optional);
+        let present: Vec<_> = all.filter(|(name, _)| self.has(name)).collect();
+        for (name, shape) in &present {
             self.check_shape(name, shape)?;
         }
-        for (name, _) in present() {
-            if let Some(dtype) = self
-                .checkpoint
-                .dtype(name)
-                .filter(|dtype| !dtype.is_float())
-            {
-                return Err(super::host_tensor::not_float(name, dtype));
+        for (name, _) in &present {
+            match self.checkpoint.dtype(name) {
+                Some(dtype) if !is_float(dtype) => return Err(not_float(name, dtype)),
+                _ => {}
             }
         }
         Ok(())
@@ -174,11 +163,9 @@ impl<'a> StrictReader<'a> {
                 *report.dtypes.entry(dtype.to_string()).or_default() += 1;
             }
         }
-        report.ignored = self
-            .ignored
-            .into_iter()
-            .map(|(name, reason)| IgnoredTensor { name, reason })
-            .collect();
+        let ignored = self.ignored.into_iter();
+        let ignored = ignored.map(|(name, reason)| IgnoredTensor { name, reason });
+        report.ignored = ignored.collect();
         Ok(report)
     }
 

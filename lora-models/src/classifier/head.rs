@@ -3,7 +3,7 @@
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::encoder::{EncoderConfig, EncoderFamily};
-use crate::weights::{LayerBuilder, dropout};
+use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::{Dropout, LoraLinear};
@@ -67,7 +67,7 @@ impl Pooler {
         }
         Ok(Some(Self {
             dense: maker.linear("pooler.dense", [config.hidden_size; 2])?,
-            dropout: dropout(config.pooler_dropout),
+            dropout: Dropout::new(config.pooler_dropout),
             activation: config.pooler_act,
         }))
     }
@@ -114,7 +114,7 @@ impl Head {
                 None
             },
             out_proj: maker.linear("classifier.out_proj", [d, config.labels.outputs()])?,
-            dropout: dropout(probability.unwrap_or(config.hidden_dropout)),
+            dropout: Dropout::new(probability.unwrap_or(config.hidden_dropout)),
         })
     }
 

@@ -121,8 +121,8 @@ impl Classifier {
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
         match &self.trunk {
-            Trunk::Bert(model) => model.forward(ids, mask, type_ids),
-            Trunk::Deberta(model) => model.forward(ids, mask, type_ids),
+            Trunk::Bert(model) => model.forward(Rows::All, ids, mask, type_ids),
+            Trunk::Deberta(model) => model.forward(Rows::All, ids, mask, type_ids),
         }
     }
 

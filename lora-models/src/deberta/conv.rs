@@ -3,7 +3,7 @@
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::encoder::{EncoderConfig, RelativeConv};
-use crate::weights::{LayerBuilder, dropout};
+use crate::weights::LayerBuilder;
 use burn::module::{Module, Param};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Bool, Tensor, module::conv1d};
@@ -49,7 +49,7 @@ impl ConvLayer {
                 groups: options.groups,
             },
             layer_norm: builder.norm(&name("layer_norm"), d, config.layer_norm_eps)?,
-            dropout: dropout(config.hidden_dropout),
+            dropout: Dropout::new(config.hidden_dropout),
             activation: options.activation,
         })
     }

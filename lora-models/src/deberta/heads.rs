@@ -2,7 +2,6 @@
 
 use super::relative::{DebertaContext, skew};
 use crate::encoder::EncoderConfig;
-use crate::weights::dropout;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use lora_core::ops::ScaledDotProduct;
@@ -42,8 +41,8 @@ impl DisentangledHeads {
         // The terms count even without embeddings of distances, as in transformers.
         let terms = 1 + terms.map_or(0, |terms| terms.count());
         Self {
-            dropout: dropout(config.attention_dropout),
-            pos_dropout: dropout(config.hidden_dropout),
+            dropout: Dropout::new(config.attention_dropout),
+            pos_dropout: Dropout::new(config.hidden_dropout),
             heads: config.num_attention_heads,
             scale: ((config.head_size() * terms) as f64).sqrt(),
         }

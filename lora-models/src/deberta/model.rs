@@ -69,26 +69,17 @@ impl DebertaModel {
         })
     }
 
-    /// Computes the hidden states of every token after the last layer.
+    /// Computes the hidden states after the last layer, of which only `rows` are computed.
     ///
     /// # Shapes
     /// - `ids`, `type_ids`: `[batch, seq]`
     /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch, seq, hidden_size]`; the values at padding are meaningless
+    /// - returns `[batch, seq, hidden_size]`; the values at padding are meaningless. `[batch, 1, hidden_size]` for
+    ///   [`Rows::First`], unless the only layer has a convolution beside it.
     ///
     /// # Panics
     /// If the shapes do not fit, or there are more tokens than positions.
     pub fn forward(
-        &self,
-        ids: Tensor<2, Int>,
-        mask: &Tensor<2, Bool>,
-        type_ids: Option<Tensor<2, Int>>,
-    ) -> Tensor<3> {
-        self.forward_to(Rows::All, ids, mask, type_ids)
-    }
-
-    /// Runs [`forward`](Self::forward) with only these rows of the last layer.
-    pub(crate) fn forward_to(
         &self,
         rows: Rows,
         ids: Tensor<2, Int>,
@@ -96,7 +87,11 @@ impl DebertaModel {
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
         let x = self.embeddings.forward(ids, mask, type_ids);
-        self.encoder.forward_to(rows, x, mask)
+        let context = self.encoder.context(mask);
+        let layers = 0..self.encoder.layer.len();
+        layers.fold(x, |x, index| {
+            self.encoder.forward_layer(index, rows, x, &context, mask)
+        })
     }
 }
 
@@ -109,51 +104,33 @@ impl DebertaEncoder {
     ) -> Result<Self, ModelError> {
         let d = config.hidden_size;
         let distances = Distances::new(options);
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for index in 0..config.num_hidden_layers {
-            let path = format!("{path}.layer.{index}");
-            layers.push(Layer::build(builder, config, &path, |builder, path| {
-                DisentangledAttention::build(builder, config, options, path)
-            })?);
-        }
+        let layers = (0..config.num_hidden_layers).map(|index| {
+            Layer::build(
+                builder,
+                config,
+                &format!("{path}.layer.{index}"),
+                |builder, path| DisentangledAttention::build(builder, config, options, path),
+            )
+        });
+        let layers = layers.collect::<Result<_, _>>()?;
         let name = |name: &str| format!("{path}.{name}");
         let rows = [distances.rows(), d];
         Ok(Self {
             layer: layers,
-            rel_embeddings: if options.relative {
-                Some(builder.embedding(&name("rel_embeddings"), rows)?)
-            } else {
-                None
-            },
-            layer_norm: if options.norm_embeddings {
-                Some(builder.norm(&name("layer_norm"), d, config.layer_norm_eps)?)
-            } else {
-                None
-            },
-            conv: match options.conv {
-                Some(conv) => Some(ConvLayer::build(builder, config, conv, &name("conv"))?),
-                None => None,
-            },
+            rel_embeddings: options
+                .relative
+                .then(|| builder.embedding(&name("rel_embeddings"), rows))
+                .transpose()?,
+            layer_norm: options
+                .norm_embeddings
+                .then(|| builder.norm(&name("layer_norm"), d, config.layer_norm_eps))
+                .transpose()?,
+            conv: options
+                .conv
+                .map(|conv| ConvLayer::build(builder, config, conv, &name("conv")))
+                .transpose()?,
             distances,
             with_distances: options.terms.count() > 0,
-        })
-    }
-
-    /// Applies all layers.
-    ///
-    /// # Shapes
-    /// - `x`: `[batch, seq, hidden_size]`, zero for padding
-    /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch, seq, hidden_size]`
-    pub fn forward(&self, x: Tensor<3>, mask: &Tensor<2, Bool>) -> Tensor<3> {
-        self.forward_to(Rows::All, x, mask)
-    }
-
-    fn forward_to(&self, rows: Rows, x: Tensor<3>, mask: &Tensor<2, Bool>) -> Tensor<3> {
-        let context = self.context(mask);
-        let layers = 0..self.layer.len();
-        layers.fold(x, |x, index| {
-            self.forward_layer(index, rows, x, &context, mask)
         })
     }
 
@@ -167,14 +144,13 @@ impl DebertaEncoder {
         mask: &Tensor<2, Bool>,
     ) -> Tensor<3> {
         let layer = &self.layer[index];
-        match (&self.conv, rows.for_layer(index, self.layer.len())) {
+        match &self.conv {
             // The convolution reads the neighbours of a token.
-            (Some(conv), _) if index == 0 => {
-                let output = layer.forward(x.clone(), context);
+            Some(conv) if index == 0 => {
+                let output = layer.forward(Rows::All, x.clone(), context);
                 conv.forward(x, output, mask)
             }
-            (_, Rows::All) => layer.forward(x, context),
-            (_, Rows::First) => layer.forward_first(x, context),
+            _ => layer.forward(rows.for_layer(index, self.layer.len()), x, context),
         }
     }
 

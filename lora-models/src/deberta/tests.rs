@@ -2,7 +2,7 @@
 
 use super::DebertaModel;
 use crate::ModelError;
-use crate::encoder::{EncoderConfig, SelfAttention};
+use crate::encoder::{EncoderConfig, Rows, SelfAttention};
 use crate::weights::{LayerBuilder, ParamSpec, Parameters, Weights};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
@@ -176,7 +176,7 @@ impl Batch {
 
     fn hidden(&self, model: &DebertaModel) -> Tensor<3> {
         let (ids, types) = (self.ids.clone(), self.types.clone());
-        model.forward(ids, &self.mask, Some(types))
+        model.forward(Rows::All, ids, &self.mask, Some(types))
     }
 }
 
@@ -319,12 +319,12 @@ fn a_row_is_the_same_alone_and_beside_padding() {
         let both = host(batch.hidden(&model).narrow(0, 2, 1).narrow(1, 0, 7));
         let cut = |x: &Tensor<2, Int>| x.clone().narrow(0, 2, 1).narrow(1, 0, 7);
         let mask = batch.mask.clone().narrow(0, 2, 1).narrow(1, 0, 7);
-        let alone = host(model.forward(cut(&batch.ids), &mask, Some(cut(&batch.types))));
+        let alone = host(model.forward(Rows::All, cut(&batch.ids), &mask, Some(cut(&batch.types))));
         assert_near(&both, &alone, TOLERANCE, name);
         // One token has no distance to any other.
         let one = |x: &Tensor<2, Int>| x.clone().narrow(1, 0, 1);
         let mask = batch.mask.clone().narrow(1, 0, 1);
-        let one = host(model.forward(one(&batch.ids), &mask, Some(one(&batch.types))));
+        let one = host(model.forward(Rows::All, one(&batch.ids), &mask, Some(one(&batch.types))));
         assert!(one.iter().all(|value| value.is_finite()));
     }
 }

@@ -40,16 +40,12 @@ impl AttentionV1 {
             in_proj: builder.linear_without_bias(&name("in_proj"), [d, 3 * d])?,
             q_bias: builder.param(&name("q_bias"), [d])?,
             v_bias: builder.param(&name("v_bias"), [d])?,
-            pos_proj: if options.relative && c2p {
-                Some(builder.linear_without_bias(&name("pos_proj"), [d, d])?)
-            } else {
-                None
-            },
-            pos_q_proj: if options.relative && p2c {
-                Some(builder.linear(&name("pos_q_proj"), [d, d])?)
-            } else {
-                None
-            },
+            pos_proj: (options.relative && c2p)
+                .then(|| builder.linear_without_bias(&name("pos_proj"), [d, d]))
+                .transpose()?,
+            pos_q_proj: (options.relative && p2c)
+                .then(|| builder.linear(&name("pos_q_proj"), [d, d]))
+                .transpose()?,
             heads: DisentangledHeads::new(config),
         })
     }

@@ -43,16 +43,12 @@ impl AttentionV2 {
             query_proj: linear("query_proj")?,
             key_proj: linear("key_proj")?,
             value_proj: linear("value_proj")?,
-            pos_key_proj: if own && terms.c2p {
-                Some(linear("pos_key_proj")?)
-            } else {
-                None
-            },
-            pos_query_proj: if own && terms.p2c {
-                Some(linear("pos_query_proj")?)
-            } else {
-                None
-            },
+            pos_key_proj: (own && terms.c2p)
+                .then(|| linear("pos_key_proj"))
+                .transpose()?,
+            pos_query_proj: (own && terms.p2c)
+                .then(|| linear("pos_query_proj"))
+                .transpose()?,
             heads: DisentangledHeads::new(config),
             terms,
         })

@@ -30,15 +30,20 @@ impl EncoderFamily {
         Self::DebertaV2,
     ];
 
+    /// Returns `model_type`, class prefix and name of the encoder in a model with a head.
+    fn names(self) -> [&'static str; 3] {
+        match self {
+            Self::Bert => ["bert", "Bert", "bert"],
+            Self::Roberta => ["roberta", "Roberta", "roberta"],
+            Self::XlmRoberta => ["xlm-roberta", "XLMRoberta", "roberta"],
+            Self::Deberta => ["deberta", "Deberta", "deberta"],
+            Self::DebertaV2 => ["deberta-v2", "DebertaV2", "deberta"],
+        }
+    }
+
     /// Returns the name in `config.json`.
     pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Bert => "bert",
-            Self::Roberta => "roberta",
-            Self::XlmRoberta => "xlm-roberta",
-            Self::Deberta => "deberta",
-            Self::DebertaV2 => "deberta-v2",
-        }
+        self.names()[0]
     }
 
     /// Returns the family of a name in `config.json`.
@@ -49,22 +54,12 @@ impl EncoderFamily {
 
     /// Returns the prefix of the class names in transformers.
     pub fn class_prefix(self) -> &'static str {
-        match self {
-            Self::Bert => "Bert",
-            Self::Roberta => "Roberta",
-            Self::XlmRoberta => "XLMRoberta",
-            Self::Deberta => "Deberta",
-            Self::DebertaV2 => "DebertaV2",
-        }
+        self.names()[1]
     }
 
     /// Returns the name of the encoder in a model with a head.
     pub fn trunk(self) -> &'static str {
-        match self {
-            Self::Bert => "bert",
-            Self::Roberta | Self::XlmRoberta => "roberta",
-            Self::Deberta | Self::DebertaV2 => "deberta",
-        }
+        self.names()[2]
     }
 
     /// True for the RoBERTa family: positions start after that of the padding, and the head has a layer of its own.
@@ -205,14 +200,10 @@ impl EncoderConfig {
     ///
     /// Without position embeddings this is the length that the model was trained for, and not a limit.
     pub fn max_length(&self) -> usize {
-        if self.family.is_roberta() {
-            // Positions start after that of the padding.
-
-            self.max_position_embeddings
-                .saturating_sub(self.pad_token_id as usize + 1)
-        } else {
-            self.max_position_embeddings
-        }
+        // RoBERTa's positions start after that of the padding.
+        let padding = self.family.is_roberta().then_some(self.pad_token_id);
+        let skipped = padding.map_or(0, |padding| padding as usize + 1);
+        self.max_position_embeddings.saturating_sub(skipped)
     }
 
     /// Returns the width of an attention head.

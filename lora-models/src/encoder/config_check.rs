@@ -14,18 +14,16 @@ const LARGEST: usize = 1 << 28;
 /// [`ModelError::UnsupportedConfig`] with the key of the first value that does not.
 pub(super) fn check(path: &Path, config: &EncoderConfig) -> Result<(), ModelError> {
     let positions = config.max_position_embeddings;
-    check_sizes(
-        path,
-        &[
-            ("vocab_size", config.vocab_size, LARGEST),
-            ("embedding_size", config.embedding_size, LARGEST),
-            ("hidden_size", config.hidden_size, LARGEST),
-            ("num_hidden_layers", config.num_hidden_layers, LARGEST),
-            ("num_attention_heads", config.num_attention_heads, LARGEST),
-            ("intermediate_size", config.intermediate_size, LARGEST),
-            ("max_position_embeddings", positions, LARGEST),
-        ],
-    )?;
+    let sizes = [
+        ("vocab_size", config.vocab_size, LARGEST),
+        ("embedding_size", config.embedding_size, LARGEST),
+        ("hidden_size", config.hidden_size, LARGEST),
+        ("num_hidden_layers", config.num_hidden_layers, LARGEST),
+        ("num_attention_heads", config.num_attention_heads, LARGEST),
+        ("intermediate_size", config.intermediate_size, LARGEST),
+        ("max_position_embeddings", positions, LARGEST),
+    ];
+    check_sizes(path, &sizes)?;
     let require = Require { path };
     let types = config.type_vocab_size;
     require.that(types <= LARGEST, "type_vocab_size", types, at_most)?;
@@ -37,18 +35,13 @@ pub(super) fn check(path: &Path, config: &EncoderConfig) -> Result<(), ModelErro
         Some(_) => "cls_dropout",
         None => "classifier_dropout",
     };
-    check_dropouts(
-        path,
-        &[
-            ("hidden_dropout_prob", config.hidden_dropout),
-            ("attention_probs_dropout_prob", config.attention_dropout),
-            ("pooler_dropout", config.pooler_dropout),
-            (
-                classifier_dropout,
-                config.classifier_dropout.unwrap_or_default(),
-            ),
-        ],
-    )?;
+    let dropouts = [
+        ("hidden_dropout_prob", config.hidden_dropout),
+        ("attention_probs_dropout_prob", config.attention_dropout),
+        ("pooler_dropout", config.pooler_dropout),
+        (classifier_dropout, config.classifier_dropout.unwrap_or(0.0)),
+    ];
+    check_dropouts(path, &dropouts)?;
     for (key, value) in [
         ("layer_norm_eps", config.layer_norm_eps),
         ("initializer_range", config.initializer_range),
@@ -86,12 +79,10 @@ pub(super) fn check(path: &Path, config: &EncoderConfig) -> Result<(), ModelErro
         require.that(fits, "conv_kernel_size", kernel, || {
             "an odd number: an even one changes the length".into()
         })?;
-        require.that(
-            d.is_multiple_of(conv.groups),
-            "conv_groups",
-            conv.groups,
-            || format!("a divisor of hidden_size = {d}"),
-        )?;
+        let divides = d.is_multiple_of(conv.groups);
+        require.that(divides, "conv_groups", conv.groups, || {
+            format!("a divisor of hidden_size = {d}")
+        })?;
     }
     Ok(())
 }

@@ -40,50 +40,36 @@ impl EncoderConfig {
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] and [`ModelError::Json`] as for [`from_dir`](Self::from_dir).
     pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
-        parse(path, object)
+        let keys = ConfigKeys::new(path, object);
+        keys.require_off(REFUSED)?;
+        let family = family(&keys)?;
+        let config = match family {
+            EncoderFamily::Bert | EncoderFamily::Roberta | EncoderFamily::XlmRoberta => {
+                bert(&keys, family)?
+            }
+            EncoderFamily::Deberta | EncoderFamily::DebertaV2 => deberta(&keys, family)?,
+        };
+        config_check::check(path, &config)?;
+        Ok(Self {
+            file: keys.into_object(),
+            ..config
+        })
     }
-}
-
-/// Reads a configuration from the object of a file.
-fn parse(path: &Path, object: Map<String, Value>) -> Result<EncoderConfig, ModelError> {
-    let keys = ConfigKeys::new(path, object);
-    keys.require_off(REFUSED)?;
-    let family = family(&keys)?;
-    let config = match family {
-        EncoderFamily::Bert | EncoderFamily::Roberta | EncoderFamily::XlmRoberta => {
-            bert(&keys, family)?
-        }
-        EncoderFamily::Deberta | EncoderFamily::DebertaV2 => deberta(&keys, family)?,
-    };
-    config_check::check(path, &config)?;
-    Ok(EncoderConfig {
-        file: keys.into_object(),
-        ..config
-    })
 }
 
 fn bert(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
-    let kind: Option<String> = keys.get("position_embedding_type")?;
-    if kind.as_deref().is_some_and(|kind| kind != "absolute") {
-        let found = kind.unwrap_or_default();
-        return Err(keys.refuse("position_embedding_type", found, "absolute"));
+    let kind: String = keys.or("position_embedding_type", "absolute".into())?;
+    if kind != "absolute" {
+        return Err(keys.refuse("position_embedding_type", kind, "absolute"));
     }
-    let standard = Defaults {
-        vocab_size: if family.is_roberta() { 50265 } else { 30522 },
-        pad_token_id: u32::from(family.is_roberta()),
-        ..BERT
-    };
     Ok(EncoderConfig {
         classifier_dropout: keys.get("classifier_dropout")?,
-        pooler_act: Activation::Tanh,
-        ..common(keys, family, &standard)?
+        ..common(keys, family)?
     })
 }
 
 fn deberta(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
-    let second = family == EncoderFamily::DebertaV2;
-    let standard = if second { DEBERTA_V2 } else { DEBERTA };
-    let config = common(keys, family, &standard)?;
+    let config = common(keys, family)?;
     // `check` refuses zero heads later, with the other sizes.
     let head_size = config.hidden_size.checked_div(config.num_attention_heads);
     for (key, width) in [
@@ -96,42 +82,36 @@ fn deberta(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig
         }
     }
     Ok(EncoderConfig {
-        embedding_size: keys.get("embedding_size")?.unwrap_or(config.hidden_size),
+        embedding_size: keys.or("embedding_size", config.hidden_size)?,
         classifier_dropout: keys.get("cls_dropout")?,
-        pooler_dropout: keys.get("pooler_dropout")?.unwrap_or(0.0),
+        pooler_dropout: keys.or("pooler_dropout", 0.0)?,
         pooler_act: keys.activation("pooler_hidden_act", "gelu")?,
-        position_embeddings: keys.get("position_biased_input")?.unwrap_or(true),
-        disentangled: Some(disentangled(keys, second, config.max_position_embeddings)?),
+        position_embeddings: keys.or("position_biased_input", true)?,
+        disentangled: Some(disentangled(keys, &config)?),
         ..config
     })
 }
 
-fn disentangled(
-    keys: &ConfigKeys<'_>,
-    second: bool,
-    positions: usize,
-) -> Result<Disentangled, ModelError> {
+fn disentangled(keys: &ConfigKeys<'_>, config: &EncoderConfig) -> Result<Disentangled, ModelError> {
     // A value below 1 means "not given".
     let count = |key: &str| -> Result<Option<usize>, ModelError> {
-        let value: Option<i64> = keys.get(key)?;
-        Ok(value
-            .and_then(|value| usize::try_from(value).ok())
-            .filter(|&value| value > 0))
+        let value = usize::try_from(keys.or(key, 0_i64)?).unwrap_or(0);
+        Ok((value > 0).then_some(value))
     };
     let mut options = Disentangled {
-        relative: keys.get("relative_attention")?.unwrap_or(false),
+        relative: keys.or("relative_attention", false)?,
         terms: position_terms(keys)?,
-        max_distance: count("max_relative_positions")?.unwrap_or(positions),
+        max_distance: count("max_relative_positions")?.unwrap_or(config.max_position_embeddings),
         buckets: None,
         share_att_key: false,
         norm_embeddings: false,
         conv: None,
     };
-    if second {
+    if config.family == EncoderFamily::DebertaV2 {
         options.buckets = count("position_buckets")?;
-        options.share_att_key = keys.get("share_att_key")?.unwrap_or(false);
-        let norm: Option<String> = keys.get("norm_rel_ebd")?;
-        for word in norm.iter().flat_map(|norm| norm.split('|')) {
+        options.share_att_key = keys.or("share_att_key", false)?;
+        let norm: String = keys.or("norm_rel_ebd", "none".into())?;
+        for word in norm.split('|') {
             match word.trim().to_lowercase().as_str() {
                 "none" => {}
                 "layer_norm" => options.norm_embeddings = true,
@@ -151,76 +131,43 @@ fn disentangled(
     Ok(options)
 }
 
-/// Default values of transformers that differ between families.
-struct Defaults {
-    vocab_size: usize,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    type_vocab_size: usize,
-    layer_norm_eps: f64,
-    pad_token_id: u32,
-}
-
-const BERT: Defaults = Defaults {
-    vocab_size: 30522,
-    hidden_size: 768,
-    num_hidden_layers: 12,
-    num_attention_heads: 12,
-    intermediate_size: 3072,
-    type_vocab_size: 2,
-    layer_norm_eps: 1e-12,
-    pad_token_id: 0,
-};
-
-const DEBERTA: Defaults = Defaults {
-    vocab_size: 50265,
-    type_vocab_size: 0,
-    layer_norm_eps: 1e-7,
-    ..BERT
-};
-
-const DEBERTA_V2: Defaults = Defaults {
-    vocab_size: 128100,
-    hidden_size: 1536,
-    num_hidden_layers: 24,
-    num_attention_heads: 24,
-    intermediate_size: 6144,
-    ..DEBERTA
-};
-
-fn common(
-    keys: &ConfigKeys<'_>,
-    family: EncoderFamily,
-    standard: &Defaults,
-) -> Result<EncoderConfig, ModelError> {
-    let size = |key: &str, standard: usize| -> Result<usize, ModelError> {
-        Ok(keys.get(key)?.unwrap_or(standard))
+/// Reads what all families have, with the default values of transformers.
+fn common(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
+    let [
+        vocab_size,
+        hidden_size,
+        layers,
+        heads,
+        intermediate_size,
+        types,
+    ]: [usize; 6] = match family {
+        EncoderFamily::Bert => [30522, 768, 12, 12, 3072, 2],
+        EncoderFamily::Roberta | EncoderFamily::XlmRoberta => [50265, 768, 12, 12, 3072, 2],
+        EncoderFamily::Deberta => [50265, 768, 12, 12, 3072, 0],
+        EncoderFamily::DebertaV2 => [128_100, 1536, 24, 24, 6144, 0],
     };
-    let hidden_size = size("hidden_size", standard.hidden_size)?;
+    let layer_norm_eps = if types == 0 { 1e-7 } else { 1e-12 };
+    let hidden_size = keys.or("hidden_size", hidden_size)?;
     Ok(EncoderConfig {
         family,
-        vocab_size: size("vocab_size", standard.vocab_size)?,
+        vocab_size: keys.or("vocab_size", vocab_size)?,
         embedding_size: hidden_size,
         hidden_size,
-        num_hidden_layers: size("num_hidden_layers", standard.num_hidden_layers)?,
-        num_attention_heads: size("num_attention_heads", standard.num_attention_heads)?,
-        intermediate_size: size("intermediate_size", standard.intermediate_size)?,
+        num_hidden_layers: keys.or("num_hidden_layers", layers)?,
+        num_attention_heads: keys.or("num_attention_heads", heads)?,
+        intermediate_size: keys.or("intermediate_size", intermediate_size)?,
         hidden_act: keys.activation("hidden_act", "gelu")?,
-        hidden_dropout: keys.get("hidden_dropout_prob")?.unwrap_or(0.1),
-        attention_dropout: keys.get("attention_probs_dropout_prob")?.unwrap_or(0.1),
+        hidden_dropout: keys.or("hidden_dropout_prob", 0.1)?,
+        attention_dropout: keys.or("attention_probs_dropout_prob", 0.1)?,
         classifier_dropout: None,
         pooler_dropout: 0.0,
         pooler_act: Activation::Tanh,
-        max_position_embeddings: size("max_position_embeddings", 512)?,
+        max_position_embeddings: keys.or("max_position_embeddings", 512)?,
         position_embeddings: true,
-        type_vocab_size: size("type_vocab_size", standard.type_vocab_size)?,
-        initializer_range: keys.get("initializer_range")?.unwrap_or(0.02),
-        layer_norm_eps: keys
-            .get("layer_norm_eps")?
-            .unwrap_or(standard.layer_norm_eps),
-        pad_token_id: keys.get("pad_token_id")?.unwrap_or(standard.pad_token_id),
+        type_vocab_size: keys.or("type_vocab_size", types)?,
+        initializer_range: keys.or("initializer_range", 0.02)?,
+        layer_norm_eps: keys.or("layer_norm_eps", layer_norm_eps)?,
+        pad_token_id: keys.or("pad_token_id", u32::from(family.is_roberta()))?,
         disentangled: None,
         labels: Labels::read(keys)?,
         file: Map::new(),
@@ -229,12 +176,10 @@ fn common(
 
 /// Reads the family, which `model_type` names.
 fn family(keys: &ConfigKeys<'_>) -> Result<EncoderFamily, ModelError> {
-    let name: Option<String> = keys.get("model_type")?;
-    let family = name.as_deref().and_then(EncoderFamily::from_model_type);
-    family.ok_or_else(|| {
+    let name: String = keys.or("model_type", "not there".into())?;
+    EncoderFamily::from_model_type(&name).ok_or_else(|| {
         let all = EncoderFamily::ALL.map(EncoderFamily::model_type);
-        let found = name.as_deref().unwrap_or("not there");
-        keys.refuse("model_type", found, all.join(", "))
+        keys.refuse("model_type", name, all.join(", "))
     })
 }
 
@@ -242,7 +187,7 @@ fn family(keys: &ConfigKeys<'_>) -> Result<EncoderFamily, ModelError> {
 fn position_terms(keys: &ConfigKeys<'_>) -> Result<PositionTerms, ModelError> {
     let words: Vec<String> = match keys.object().get("pos_att_type") {
         Some(Value::String(text)) => text.split('|').map(String::from).collect(),
-        _ => keys.get("pos_att_type")?.unwrap_or_default(),
+        _ => keys.or("pos_att_type", Vec::new())?,
     };
     let mut terms = PositionTerms::default();
     for word in &words {
@@ -262,7 +207,7 @@ mod tests {
     use serde_json::json;
 
     fn read(json: Value) -> Result<EncoderConfig, ModelError> {
-        parse(Path::new("config.json"), json.as_object().unwrap().clone())
+        EncoderConfig::from_json(Path::new("config.json"), json.as_object().unwrap().clone())
     }
 
     #[test]

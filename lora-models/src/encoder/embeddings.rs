@@ -2,7 +2,7 @@
 
 use super::EncoderConfig;
 use crate::ModelError;
-use crate::weights::{LayerBuilder, dropout};
+use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::{Dropout, LayerNorm, LoraEmbedding, LoraLinear};
@@ -35,13 +35,12 @@ impl Embeddings {
         path: &str,
     ) -> Result<Self, ModelError> {
         let (d, hidden) = (config.embedding_size, config.hidden_size);
+        let is_roberta = config.family.is_roberta();
         let name = |name: &str| format!("{path}.{name}");
         let mut table = |there: bool, field: &str, rows: usize| {
-            if there {
-                builder.embedding(&name(field), [rows, d]).map(Some)
-            } else {
-                Ok(None)
-            }
+            there
+                .then(|| builder.embedding(&name(field), [rows, d]))
+                .transpose()
         };
         let positions = config.max_position_embeddings;
         let position_embeddings =
@@ -52,17 +51,12 @@ impl Embeddings {
             word_embeddings: builder.embedding(&name("word_embeddings"), [config.vocab_size, d])?,
             position_embeddings,
             token_type_embeddings,
-            embed_proj: if d == hidden {
-                None
-            } else {
-                Some(builder.linear_without_bias(&name("embed_proj"), [d, hidden])?)
-            },
+            embed_proj: (d != hidden)
+                .then(|| builder.linear_without_bias(&name("embed_proj"), [d, hidden]))
+                .transpose()?,
             layer_norm: builder.norm(&name("layer_norm"), hidden, config.layer_norm_eps)?,
-            dropout: dropout(config.hidden_dropout),
-            padding: config
-                .family
-                .is_roberta()
-                .then_some(config.pad_token_id as usize),
+            dropout: Dropout::new(config.hidden_dropout),
+            padding: is_roberta.then_some(config.pad_token_id as usize),
             clears_padding: config.disentangled.is_some(),
         })
     }

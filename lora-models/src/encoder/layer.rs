@@ -3,7 +3,7 @@
 use super::EncoderConfig;
 use crate::ModelError;
 use crate::activation::Activation;
-use crate::weights::{LayerBuilder, dropout};
+use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
 use lora_core::{Dropout, LayerNorm, LoraLinear};
@@ -27,7 +27,7 @@ pub trait SelfAttention: Module {
 
 /// Rows of the last layer to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rows {
+pub enum Rows {
     /// All tokens.
     All,
     /// First token of each sequence.
@@ -104,32 +104,22 @@ impl<A: SelfAttention> Layer<A> {
         })
     }
 
-    /// Applies attention and MLP.
+    /// Applies attention and MLP, to all tokens or to the first of each sequence. A head on sequences reads no more
+    /// of the last layer, which takes a quarter of the work.
     ///
     /// # Shapes
     /// - `x`: `[batch, seq, hidden_size]`
-    /// - returns `[batch, seq, hidden_size]`
-    pub fn forward(&self, x: Tensor<3>, context: &A::Context) -> Tensor<3> {
+    /// - returns `[batch, seq, hidden_size]`, or `[batch, 1, hidden_size]` for [`Rows::First`]
+    pub fn forward(&self, rows: Rows, x: Tensor<3>, context: &A::Context) -> Tensor<3> {
         let attended = self.attention.self_attn.forward(x.clone(), context);
-        self.after_attention(attended, x)
-    }
-
-    /// Computes [`forward`](Self::forward) for the first token of each sequence only. A head on sequences reads no
-    /// more of the last layer, which takes a quarter of the work.
-    ///
-    /// # Shapes
-    /// - `x`: `[batch, seq, hidden_size]`
-    /// - returns `[batch, 1, hidden_size]`
-    pub fn forward_first(&self, x: Tensor<3>, context: &A::Context) -> Tensor<3> {
-        let attended = self.attention.self_attn.forward(x.clone(), context);
-        self.after_attention(attended.narrow(1, 0, 1), x.narrow(1, 0, 1))
-    }
-
-    fn after_attention(&self, attended: Tensor<3>, x: Tensor<3>) -> Tensor<3> {
+        let (attended, x) = match rows {
+            Rows::All => (attended, x),
+            Rows::First => (attended.narrow(1, 0, 1), x.narrow(1, 0, 1)),
+        };
         let x = self.attention.output.forward(attended, x);
         let inner = self.intermediate.dense.forward(x.clone()); // [batch, seq, intermediate_size]
-        self.output
-            .forward(self.intermediate.activation.forward(inner), x)
+        let inner = self.intermediate.activation.forward(inner);
+        self.output.forward(inner, x)
     }
 }
 
@@ -144,7 +134,7 @@ impl Residual {
         Ok(Self {
             dense: builder.linear(&format!("{path}.dense"), [d_in, d])?,
             layer_norm: builder.norm(&format!("{path}.layer_norm"), d, config.layer_norm_eps)?,
-            dropout: dropout(config.hidden_dropout),
+            dropout: Dropout::new(config.hidden_dropout),
         })
     }
 

@@ -18,5 +18,5 @@ mod layer;
 pub use config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, RelativeConv};
 pub use embeddings::Embeddings;
 pub use labels::Labels;
-pub use layer::{Attention, Intermediate, Layer, Residual, SelfAttention};
-pub(crate) use layer::{Rows, padding_mask};
+pub(crate) use layer::padding_mask;
+pub use layer::{Attention, Intermediate, Layer, Residual, Rows, SelfAttention};

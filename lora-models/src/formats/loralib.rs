@@ -8,7 +8,7 @@
 //!
 //! The file holds neither alpha nor the enabled slices of fused projections.
 
-use super::{Rename, back, module_to_save, only_factors, refs, renamed, stored};
+use super::{Rename, back, module_to_save, only_factors, refs, renamed, require, stored};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_pickle, write_safetensors};
 use lora_core::file::PeftOptions;
@@ -17,7 +17,7 @@ use lora_core::files::Overwrite;
 use lora_core::{
     BiasTraining, FusedLayout, LayerKind, LoraConfig, LoraError, LoraScaling, Slices, TargetModules,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Settings that a loralib file does not hold.
@@ -43,32 +43,23 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
     let tensor = |name: &str| stored(&file, name);
     // The paper's GPT-2 uses `torch.save({"model_state_dict": …})`.
     let nested = "model_state_dict.";
-    let prefix = if file.names().all(|name| name.starts_with(nested)) {
-        nested
-    } else {
-        ""
-    };
+    let is_nested = file.names().all(|name| name.starts_with(nested));
+    let prefix = if is_nested { nested } else { "" };
     let mut modules = BTreeMap::new();
     let mut saved = BTreeMap::new();
     let mut sliced = Vec::new();
     for name in file.names() {
         let plain = &name[prefix.len()..];
         if let Some(module) = plain.strip_suffix(".lora_A") {
-            let b = format!("{prefix}{module}.lora_B");
-            if !file.contains(&b) {
-                return Err(ModelError::missing(&b));
-            }
-            let (factors, is_sliced) = factors(path, module, tensor(name)?, tensor(&b)?, options)?;
+            let (a, b) = (tensor(name)?, tensor(&format!("{prefix}{module}.lora_B"))?);
+            let (factors, is_sliced) = factors(path, module, a, b, options)?;
             let module = renamed(module, &options.rename);
             if is_sliced {
                 sliced.push(module.clone());
             }
             modules.insert(module, factors);
         } else if let Some(module) = plain.strip_suffix(".lora_B") {
-            let a = format!("{prefix}{module}.lora_A");
-            if !file.contains(&a) {
-                return Err(ModelError::missing(&a));
-            }
+            require(&file, &format!("{prefix}{module}.lora_A"))?;
         } else {
             saved.insert(renamed(plain, &options.rename), tensor(name)?);
         }
@@ -77,10 +68,8 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
         let message = "holds no `lora_A` and `lora_B`: not a loralib checkpoint";
         return Err(ModelError::malformed(path, message));
     }
-    if let Some(module) = modules
-        .keys()
-        .find(|module| saved.contains_key(&format!("{module}.weight")))
-    {
+    let has_weight = |module: &&String| saved.contains_key(&format!("{module}.weight"));
+    if let Some(module) = modules.keys().find(has_weight) {
         let message = format!(
             "also holds the base weight of `{module}`: save it with `loralib.lora_state_dict(model)`, which omits \
              the base"
@@ -88,18 +77,14 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
         return Err(ModelError::malformed(path, message));
     }
     let (saved, bias) = biases(saved, &modules);
-    let mut modules_to_save: Vec<String> = saved
-        .keys()
-        .filter(|name| bias == BiasTraining::None || !is_bias_alone(name, &saved))
-        .map(|name| module_to_save(name).to_string())
-        .collect();
-    modules_to_save.sort();
-    modules_to_save.dedup();
+    let is_whole = |name: &&String| bias == BiasTraining::None || !is_bias_alone(name, &saved);
+    let whole = saved.keys().filter(is_whole);
+    let modules_to_save: BTreeSet<&str> = whole.map(|name| module_to_save(name)).collect();
     let mut adapter = StoredAdapter {
         config: LoraConfig {
             alpha: options.alpha,
             targets: TargetModules::names(modules.keys().cloned()),
-            modules_to_save,
+            modules_to_save: modules_to_save.into_iter().map(String::from).collect(),
             bias,
             ..LoraConfig::default()
         },
@@ -111,11 +96,8 @@ pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, Mode
     if let Some(of) = &options.slices {
         adapter.note_slices(sliced.into_iter().map(|module| (module, of.clone())));
     }
-    adapter.config.rank = adapter
-        .modules
-        .values()
-        .next()
-        .map_or(8, StoredFactors::rank);
+    let first = adapter.modules.values().next();
+    adapter.config.rank = first.map_or(8, StoredFactors::rank);
     adapter.config.validate()?;
     Ok(adapter)
 }
@@ -147,14 +129,11 @@ fn factors(
         bias: None,
     };
     let groups = a_rows / rank;
-    let one_slice = options
-        .slices
-        .as_ref()
-        .is_some_and(|slices| slices.adapted.len() == 1);
-    if groups == 1 && !one_slice {
+    let slices = options.slices.as_ref();
+    if groups == 1 && slices.is_none_or(|slices| slices.adapted.len() != 1) {
         return Ok((stored(a, b), false));
     }
-    let Some(slices) = &options.slices else {
+    let Some(slices) = slices else {
         return Err(malformed(format!(
             "it is a fused projection with {groups} adapted parts, which the file does not name; give their names, such \
              as q,v for the paper's GPT-2"
@@ -167,18 +146,22 @@ fn factors(
         )));
     }
     let width = b_rows / groups;
-    let d_out = width * slices.parts;
-    let total = groups * rank;
-    let mut dense = vec![0.0; d_out * total];
-    for (group, &part) in slices.adapted.iter().enumerate() {
-        for row in 0..width {
-            let from = (group * width + row) * rank;
-            let to = (part * width + row) * total + group * rank;
-            dense[to..to + rank].copy_from_slice(&b.values[from..from + rank]);
-        }
+    let shape = [width * slices.parts, groups * rank];
+    let mut dense = vec![0.0; shape[0] * shape[1]];
+    for (row, to) in b.values.chunks_exact(rank).zip(places(slices, width, rank)) {
+        dense[to..to + rank].copy_from_slice(row);
     }
-    let b = StoredTensor::new([d_out, total], dense);
+    let b = StoredTensor::new(shape, dense);
     Ok((stored(a, b), true))
+}
+
+/// Returns where each row of the blocks begins in the dense `B`.
+fn places(slices: &Slices, width: usize, rank: usize) -> impl Iterator<Item = usize> {
+    let total = slices.adapted.len() * rank;
+    let groups = slices.adapted.iter().enumerate();
+    groups.flat_map(move |(group, &part)| {
+        (part * width..(part + 1) * width).map(move |row| row * total + group * rank)
+    })
 }
 
 type Saved = BTreeMap<String, StoredTensor>;
@@ -188,8 +171,8 @@ type Modules = BTreeMap<String, StoredFactors>;
 /// layers another name.
 fn biases(saved: Saved, modules: &Modules) -> (Saved, BiasTraining) {
     let adapted = |name: &str| {
-        name.strip_suffix(".bias")
-            .is_some_and(|module| modules.contains_key(module))
+        let module = name.strip_suffix(".bias");
+        module.is_some_and(|module| modules.contains_key(module))
     };
     if !saved.keys().any(|name| adapted(name)) {
         return (saved, BiasTraining::None);
@@ -284,12 +267,7 @@ fn blocks(b: &StoredTensor, slices: &Slices) -> Option<StoredTensor> {
         return None;
     }
     let (width, rank) = (d_out / slices.parts, total / groups);
-    let mut values = Vec::with_capacity(groups * width * rank);
-    for (group, &part) in slices.adapted.iter().enumerate() {
-        for row in part * width..(part + 1) * width {
-            let start = row * total + group * rank;
-            values.extend_from_slice(&b.values[start..start + rank]);
-        }
-    }
+    let rows = places(slices, width, rank).map(|start| &b.values[start..start + rank]);
+    let values = rows.collect::<Vec<_>>().concat();
     Some(StoredTensor::new([groups * width, rank], values))
 }

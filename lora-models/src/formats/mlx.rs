@@ -7,7 +7,7 @@
 //!
 //! `adapter_config.json` holds `lora_parameters`: `rank`, `dropout` and `scale`, the factor of the update.
 
-use super::{Rename, back, only_factors, refs, renamed, stored, unsupported};
+use super::{Rename, back, only_factors, refs, renamed, require, stored, unsupported};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_safetensors};
 use lora_core::file::{CONFIG_FILE, PeftOptions};
@@ -69,69 +69,59 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
         }
     };
     // Empty factors may have any other extent: transposing them would never end.
-    if config.lora_parameters.rank == 0 {
-        return Err(ModelError::malformed(
-            &path,
-            "`rank` is 0, expected at least 1",
-        ));
+    let Parameters {
+        rank,
+        scale,
+        dropout,
+        ..
+    } = config.lora_parameters;
+    if rank == 0 {
+        let message = "`rank` is 0, expected at least 1";
+        return Err(ModelError::malformed(&path, message));
     }
     let path = dir.join(WEIGHTS_FILE);
     let file = Checkpoint::open(&path)?;
     let tensor = |name: &str| stored(&file, name);
     let mut modules = BTreeMap::new();
     for name in file.names() {
-        let known = [".lora_a", ".lora_b", ".m"]
-            .iter()
-            .find_map(|s| name.strip_suffix(s));
-        let Some(module) = known else {
-            return Err(ModelError::TensorUnexpected {
-                names: vec![name.to_string()],
-            });
+        let mut known = [".lora_a", ".lora_b", ".m"].iter();
+        let Some(module) = known.find_map(|suffix| name.strip_suffix(suffix)) else {
+            let names = vec![name.to_string()];
+            return Err(ModelError::TensorUnexpected { names });
         };
         if !name.ends_with(".lora_a") {
-            let a = format!("{module}.lora_a");
-            if !file.contains(&a) {
-                return Err(ModelError::missing(&a));
-            }
+            require(&file, &format!("{module}.lora_a"))?;
             continue;
         }
         let (a, b) = (tensor(name)?, tensor(&format!("{module}.lora_b"))?);
-        let rank = config.lora_parameters.rank;
-        let fits =
-            a.shape.len() == 2 && b.shape.len() == 2 && a.shape[1] == rank && b.shape[0] == rank;
-        if !fits {
+        let fit =
+            |a: &[usize], b: &[usize]| matches!((a, b), (&[_, x], &[y, _]) if [x, y] == [rank; 2]);
+        if !fit(&a.shape, &b.shape) {
             let message = format!(
                 "`{module}` has factors {:?} and {:?}, expected [d_in, {rank}] and [{rank}, d_out]",
                 a.shape, b.shape
             );
             return Err(ModelError::malformed(&path, message));
         }
-        let magnitude = if dora {
-            Some(tensor(&format!("{module}.m"))?)
-        } else {
-            None
-        };
+        let magnitude = dora.then(|| tensor(&format!("{module}.m"))).transpose()?;
         let factors = StoredFactors {
             kind: LayerKind::Linear,
             a: a.transposed(),
             b: b.transposed(),
-            scale: config.lora_parameters.scale,
+            scale,
             magnitude,
             bias: None,
         };
         modules.insert(renamed(module, rename), factors);
     }
     if modules.is_empty() {
-        return Err(ModelError::malformed(
-            &path,
-            "holds no `lora_a` and `lora_b`",
-        ));
+        let message = "holds no `lora_a` and `lora_b`";
+        return Err(ModelError::malformed(&path, message));
     }
-    let rank = config.lora_parameters.rank;
     let config = LoraConfig {
         rank,
-        alpha: LoraScaling::Standard.alpha(config.lora_parameters.scale, rank),
-        dropout: config.lora_parameters.dropout,
+        alpha: LoraScaling::Standard.alpha(scale, rank),
+        dropout,
         dora,
         targets: TargetModules::names(modules.keys().cloned()),
         ..LoraConfig::default()

@@ -1,7 +1,7 @@
 //! Conversion of adapters between PEFT and other programs: [`loralib`] of the paper's authors and Apple's [`mlx`].
 //!
-//! Both are read into a [`StoredAdapter`] and written from one; no model is needed. Parts that the other format lacks
-//! are refused, not dropped.
+//! Both are converted through a [`StoredAdapter`], without a model. A part that the other format lacks is an error; nothing
+//! is dropped.
 
 pub mod loralib;
 pub mod mlx;
@@ -60,10 +60,10 @@ fn back(rename: &Rename) -> Rename {
 /// name of the encoder.
 fn module_to_save(parameter: &str) -> &str {
     const FAMILIES: [&str; 4] = ["transformer.", "bert.", "roberta.", "deberta."];
-    let inside = FAMILIES
+    let mut inside = FAMILIES
         .iter()
-        .find_map(|family| parameter.strip_prefix(family));
-    let name = inside.unwrap_or(parameter);
+        .filter_map(|family| parameter.strip_prefix(family));
+    let name = inside.next().unwrap_or(parameter);
     name.split('.').next().unwrap_or(name)
 }
 
@@ -87,9 +87,9 @@ fn only_factors(
         }
     }
     if adapter.needs_changed_base() {
+        let init = &adapter.config.init;
         return refuse(format!(
-            "the adapter has init {}, which needs a base that it changed",
-            adapter.config.init
+            "the adapter has init {init}, which needs a base that it changed"
         ));
     }
     Ok(())
@@ -104,6 +104,12 @@ fn unsupported(path: &Path, what: String, format: &str) -> ModelError {
 fn stored(file: &Checkpoint, name: &str) -> Result<StoredTensor, ModelError> {
     let tensor = file.read_f32(name)?;
     Ok(StoredTensor::new(tensor.shape, tensor.values))
+}
+
+/// Checks that a tensor exists.
+fn require(file: &Checkpoint, name: &str) -> Result<(), ModelError> {
+    let exists = file.contains(name).then_some(());
+    exists.ok_or_else(|| ModelError::missing(name))
 }
 
 /// Borrows tensors for writing.

@@ -5,6 +5,14 @@
 //! - [`CausalModel`]: models that predict the next token
 //! - [`KvCache`]: keys and values of past tokens, so that a step computes one token
 //!
+//! | concept | file |
+//! | --- | --- |
+//! | options; models to generate with | `config.rs`, `model.rs` |
+//! | a batch continued step by step, with its keys and values | `decoder.rs`, `cache.rs` |
+//! | greedy choice and sampling | `stepwise.rs`, `sample.rs` |
+//! | beam search over a batch; beams of a prompt | `beam_search.rs`, `beam.rs` |
+//! | rule on repeated n-grams | `ngram.rs` |
+//!
 //! Beam search and the order of the sampling filters are those of transformers 5, except that padding is not part of the
 //! history in the rule on repeated n-grams.
 

@@ -6,7 +6,7 @@ use crate::error::ModelError;
 use crate::prefix::{Prefix, PrefixModel, PrefixShape};
 use crate::targets::LoraTargets;
 use crate::weights::{on_host, param};
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorData};
 use lora_core::{
     Architecture, FusedLayout, FusedProjection, LoraConfig, LoraLinear, TargetModules,
 };
@@ -83,7 +83,7 @@ impl Gpt2LmHead {
             let device = embedding.device();
             let values = on_host(EMBEDDING, embedding.transpose())?;
             self.lm_head = Some(LoraLinear {
-                weight: param(HEAD, values, [d_model, vocab], &device),
+                weight: param(HEAD, TensorData::new(values, [d_model, vocab]), &device),
                 bias: None,
             });
         }

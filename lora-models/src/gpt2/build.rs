@@ -5,9 +5,10 @@ use super::attention::Attention;
 use super::block::{Block, Mlp};
 use super::model::{Gpt2, Gpt2LmHead};
 use crate::ModelError;
-use crate::weights::{LayerBuilder, Weights, dropout};
+use crate::weights::{LayerBuilder, Weights};
 use burn::nn::Embedding;
 use burn::tensor::Device;
+use lora_core::Dropout;
 
 /// Builds a model from the parameters of a source.
 pub(super) fn build(
@@ -29,7 +30,7 @@ pub(super) fn build(
         wpe: Embedding {
             weight: maker.param("transformer.wpe.weight", [config.n_positions, d])?,
         },
-        drop: dropout(config.embd_pdrop),
+        drop: Dropout::new(config.embd_pdrop),
         h,
         ln_f: maker.norm("transformer.ln_f", d, config.layer_norm_epsilon)?,
         prefix: None,
@@ -65,8 +66,8 @@ fn block(
         attn: Attention {
             c_attn: maker.linear(&path("attn.c_attn"), [d, 3 * d])?,
             c_proj: maker.linear(&path("attn.c_proj"), [d, d])?,
-            attn_dropout: dropout(config.attn_pdrop),
-            resid_dropout: dropout(config.resid_pdrop),
+            attn_dropout: Dropout::new(config.attn_pdrop),
+            resid_dropout: Dropout::new(config.resid_pdrop),
             n_head: config.n_head,
             scale,
         },
@@ -74,7 +75,7 @@ fn block(
         mlp: Mlp {
             c_fc: maker.linear(&path("mlp.c_fc"), [d, inner])?,
             c_proj: maker.linear(&path("mlp.c_proj"), [inner, d])?,
-            dropout: dropout(config.resid_pdrop),
+            dropout: Dropout::new(config.resid_pdrop),
             activation: config.activation_function,
         },
     })

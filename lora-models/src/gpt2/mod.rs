@@ -5,8 +5,16 @@
 //!   [loaded](crate::Pretrained::load) from a Hugging Face directory
 //! - [`Gpt2`], [`Block`], [`Attention`], [`Mlp`]: its parts
 //!
-//! [`CausalLm`](crate::CausalLm) has what it shares with other decoders, [`LoraModel`](crate::LoraModel) its adapters,
-//! [`PrefixModel`](crate::PrefixModel) its prefix.
+//! | concept | file |
+//! | --- | --- |
+//! | configuration, and its file | `config.rs`, `config_file.rs` |
+//! | the modules | `model.rs`, `block.rs`, `attention.rs`, `mask.rs` |
+//! | the language model layer by layer, through the loss, and token by token | `causal.rs` |
+//! | names of tensors; modules built from a checkpoint or from random values | `keys.rs`, `build.rs`, `init.rs` |
+//! | loading, export, adapters | `pretrained.rs`, `adapters.rs` |
+//!
+//! The traits of its other functions: [`CausalLm`](crate::CausalLm) for hidden states and loss, [`LoraModel`](crate::LoraModel)
+//! for adapters, [`PrefixModel`](crate::PrefixModel) for a prefix.
 //!
 //! Modules have the paths of transformers, and so have LoRA targets:
 //!
@@ -20,7 +28,7 @@
 //! | `transformer.h.{i}.mlp.c_proj` | second layer of the MLP | `[d_inner, d_model]` |
 //! | `lm_head` | output layer, unless it is tied to `wte` | `[d_model, vocab_size]` |
 //!
-//! The arithmetic is in f32, in whatever type the weights are stored.
+//! The arithmetic is in f32 for every element type of the stored weights.
 
 mod adapters;
 mod attention;

@@ -35,10 +35,10 @@ impl<'a> Remote<'a> {
     /// Requests the description of a file of a commit.
     pub(super) fn request(
         client: &Client<'_>,
-        id: &str,
         commit: &str,
         name: &'a str,
     ) -> Result<Self, Failure> {
+        let id = client.repo().id();
         let url = client.url(&format!("{id}/resolve/{commit}/{}", encoded(name)));
         let response = client.send(Method::Head, &url, None)?;
         let headers = response.headers();
@@ -106,12 +106,8 @@ impl<'a> Remote<'a> {
                 self.name
             )));
         }
-        let put = || {
-            file.sync_all()?;
-            fs::rename(&part, &blob)
-        };
-        put().map_err(ModelError::io(&blob))?;
-        Ok(())
+        let put = file.sync_all().and_then(|()| fs::rename(&part, &blob));
+        Ok(put.map_err(ModelError::io(&blob))?)
     }
 
     /// Downloads the missing bytes, with new attempts as long as these make progress.
@@ -231,19 +227,15 @@ impl<'a> Remote<'a> {
         missing: u64,
         error: std::io::Error,
     ) -> Failure {
-        let full = matches!(
-            error.kind(),
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
-        );
-        if full {
-            client.refuse(format!(
-                "no space for {}: it needs {missing} more bytes in {}; free some space, or set HF_HOME to another disk",
-                self.name,
-                part.parent().unwrap_or(part).display()
-            ))
-        } else {
-            Failure::Refused(ModelError::io(part)(error))
+        use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        if ![StorageFull, QuotaExceeded, FileTooLarge].contains(&error.kind()) {
+            return ModelError::io(part)(error).into();
         }
+        client.refuse(format!(
+            "no space for {}: it needs {missing} more bytes in {}; free some space, or set HF_HOME to another disk",
+            self.name,
+            part.parent().unwrap_or(part).display()
+        ))
     }
 }
 
@@ -255,13 +247,8 @@ fn restart(file: &File, part: &Path) -> Result<u64, ModelError> {
 
 /// True for `bytes 5-9/10`, from `from` to the end of a file of `size` bytes; the total may be unknown, `*`.
 fn is_range(range: &str, from: u64, size: u64) -> bool {
-    let Some((bounds, total)) = range
-        .strip_prefix("bytes ")
-        .and_then(|range| range.split_once('/'))
-    else {
-        return false;
-    };
-    bounds == format!("{from}-{}", size - 1) && (total == "*" || total == size.to_string())
+    let total = range.strip_prefix(&format!("bytes {from}-{}/", size - 1));
+    total.is_some_and(|total| total == "*" || total == size.to_string())
 }
 
 /// Removes the quotes of an ETag and the mark of a weak one.

@@ -5,9 +5,10 @@ use super::download::Remote;
 use super::http::{Client, Failure, Method, encoded};
 use super::name::{RepoName, is_commit};
 use super::{HubOptions, Progress};
-use crate::checkpoint::layout::{PYTORCH_BIN, PYTORCH_BIN_INDEX, SAFETENSORS, SAFETENSORS_INDEX};
+use crate::checkpoint::layout::FILES as WEIGHTS;
 use crate::checkpoint::shard_index::ShardIndex;
 use crate::error::ModelError;
+use crate::tokenizer;
 use lora_core::files::{Overwrite, write_file};
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -15,29 +16,8 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Files of a model beside its weights. Only the configuration is required.
-const SMALL_FILES: [&str; 12] = [
-    CONFIG,
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "spm.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-];
-
-/// Weights or their index in order of preference, with the extension of the shards that an index names.
-const WEIGHTS: [(&str, &str); 4] = [
-    (SAFETENSORS, ".safetensors"),
-    (SAFETENSORS_INDEX, ".safetensors"),
-    (PYTORCH_BIN, ".bin"),
-    (PYTORCH_BIN_INDEX, ".bin"),
-];
+/// Files of a model beside its weights and its tokenizer. Only the configuration is required.
+const SMALL_FILES: [&str; 3] = [CONFIG, "generation_config.json", "spiece.model"];
 
 /// Limit for one of the small files, in bytes: twice the limit for reading any of them.
 const MAX_SMALL_BYTES: u64 = 128 << 20;
@@ -77,7 +57,7 @@ pub(super) fn fetch(
             client.endpoint()
         ))
     };
-    let listing = match (list(&client, repo), cached) {
+    let listing = match (list(&client), cached) {
         (Ok(listing), _) => listing,
         (Err(Failure::Unreachable(_)), Some(cached)) => return Ok(cached),
         (Err(Failure::Unreachable(why)), None) => return Err(unreachable(why)),
@@ -85,17 +65,12 @@ pub(super) fn fetch(
     };
     let download = Download {
         client: &client,
-        repo,
         cache,
         commit: &listing.sha,
         snapshot: cache.snapshot(&listing.sha),
     };
-    let files = listing
-        .siblings
-        .iter()
-        .map(|file| &*file.rfilename)
-        .collect();
-    match download.run(&files, progress) {
+    let files = listing.siblings.iter().map(|file| &*file.rfilename);
+    match download.run(&files.collect(), progress) {
         Ok(()) => Ok(download.snapshot),
         Err(Failure::Unreachable(why)) => Err(unreachable(why)),
         Err(Failure::Refused(error)) => Err(error),
@@ -103,12 +78,9 @@ pub(super) fn fetch(
 }
 
 /// Requests the commit of the revision and its files.
-fn list(client: &Client<'_>, repo: &RepoName) -> Result<Listing, Failure> {
-    let url = client.url(&format!(
-        "api/models/{}/revision/{}",
-        repo.id(),
-        encoded(repo.revision())
-    ));
+fn list(client: &Client<'_>) -> Result<Listing, Failure> {
+    let (id, revision) = (client.repo().id(), encoded(client.repo().revision()));
+    let url = client.url(&format!("api/models/{id}/revision/{revision}"));
     let response = client.send(Method::Get, &url, None)?;
     let body = response
         .into_body()
@@ -136,7 +108,6 @@ fn list(client: &Client<'_>, repo: &RepoName) -> Result<Listing, Failure> {
 /// Download of a commit into the cache.
 struct Download<'a> {
     client: &'a Client<'a>,
-    repo: &'a RepoName,
     cache: &'a RepoCache,
     commit: &'a str,
     snapshot: PathBuf,
@@ -150,7 +121,7 @@ impl Download<'_> {
                 "it has no {CONFIG}, so it is not a model of transformers"
             ));
         }
-        let Some((weights, ending)) = WEIGHTS.into_iter().find(|(name, _)| files.contains(name))
+        let Some((weights, source)) = WEIGHTS.into_iter().find(|(name, _)| files.contains(name))
         else {
             return refuse(format!(
                 "it has none of {}; other formats of weights are not supported",
@@ -158,13 +129,14 @@ impl Download<'_> {
             ));
         };
         let _lock = self.lock()?;
-        for name in SMALL_FILES.into_iter().filter(|name| files.contains(name)) {
+        let small = SMALL_FILES.into_iter().chain(tokenizer::FILES);
+        for name in small.filter(|name| files.contains(name)) {
             self.file(name, MAX_SMALL_BYTES, progress)?;
         }
         // The weights come last: a snapshot with weights is complete.
-        if weights.ends_with(".index.json") {
+        if source.is_sharded() {
             let index = self.file(weights, MAX_SMALL_BYTES, progress)?;
-            for shard in ShardIndex::read(&index, ending)?.shard_names() {
+            for shard in ShardIndex::read(&index, source.extension())?.shard_names() {
                 self.file(shard, u64::MAX, progress)?;
             }
         } else {
@@ -184,7 +156,7 @@ impl Download<'_> {
         if path.is_file() {
             return Ok(path);
         }
-        let remote = Remote::request(self.client, self.repo.id(), self.commit, name)?;
+        let remote = Remote::request(self.client, self.commit, name)?;
         if remote.size() > limit {
             let size = remote.size();
             let message = format!("{name} has {size} bytes; the limit for such a file is {limit}");
@@ -215,10 +187,10 @@ impl Download<'_> {
 
     /// Records the commit of the revision.
     fn record_revision(&self) -> Result<(), Failure> {
-        if self.repo.commit().is_some() {
+        if self.client.repo().commit().is_some() {
             return Ok(());
         }
-        let path = self.cache.reference(self.repo);
+        let path = self.cache.reference(self.client.repo());
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
         }

@@ -49,8 +49,7 @@ pub(super) enum Method {
 pub(super) struct Client<'a> {
     agent: Agent,
     repo: &'a RepoName,
-    endpoint: &'a str,
-    token: Option<&'a str>,
+    options: &'a HubOptions,
 }
 
 impl<'a> Client<'a> {
@@ -63,19 +62,16 @@ impl<'a> Client<'a> {
         let endpoint = options.endpoint();
         let secure = endpoint.starts_with("https://");
         if !secure && !endpoint.starts_with("http://") {
-            return Err(ModelError::Hub {
-                message: format!(
-                    "HF_ENDPOINT is {endpoint:?}; expected an address that begins with https://"
-                ),
-            });
+            return Err(ModelError::hub(format!(
+                "HF_ENDPOINT is {endpoint:?}; expected an address that begins with https://"
+            )));
         }
         let token = options.token();
         if token.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return Err(ModelError::Hub {
-                message: "the token in HF_TOKEN, or in the file that a login wrote, has spaces or invalid characters; \
-                          copy it again"
-                    .to_string(),
-            });
+            return Err(ModelError::hub(
+                "the token in HF_TOKEN, or in the file that a login wrote, has spaces or invalid characters; copy it \
+                 again",
+            ));
         }
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -101,10 +97,8 @@ impl<'a> Client<'a> {
                     Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
                     Ok(_) => {}
                     Err(error) => {
-                        return Err(ModelError::malformed(
-                            file,
-                            format!("no certificates: {error}"),
-                        ));
+                        let message = format!("no certificates: {error}");
+                        return Err(ModelError::malformed(file, message));
                     }
                 }
             }
@@ -117,13 +111,17 @@ impl<'a> Client<'a> {
         Ok(Self {
             agent: Agent::new_with_config(config.build()),
             repo,
-            endpoint,
-            token,
+            options,
         })
     }
 
     pub(super) fn endpoint(&self) -> &str {
-        self.endpoint
+        self.options.endpoint()
+    }
+
+    /// Returns the name of the model.
+    pub(super) fn repo(&self) -> &RepoName {
+        self.repo
     }
 
     /// Builds a refusal about the model.
@@ -133,7 +131,7 @@ impl<'a> Client<'a> {
 
     /// Returns the address of `path`, whose parts must be [`encoded`].
     pub(super) fn url(&self, path: &str) -> String {
-        format!("{}/{path}", self.endpoint)
+        format!("{}/{path}", self.endpoint())
     }
 
     /// Sends a request, optionally for the bytes of a file from `from` on, and follows redirections. Error statuses of
@@ -150,7 +148,7 @@ impl<'a> Client<'a> {
                 Method::Head => self.agent.head(&url),
                 Method::Get => self.agent.get(&url),
             };
-            if let Some(token) = self.token.filter(|_| self.is_own(&url)) {
+            if let Some(token) = self.options.token().filter(|_| self.is_own(&url)) {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
             if let Some(from) = from {
@@ -171,7 +169,7 @@ impl<'a> Client<'a> {
                 return Err(self.refusal(status, response.headers()));
             }
         }
-        Err(self.refuse(format!("{} redirects in a circle", self.endpoint)))
+        Err(self.refuse(format!("{} redirects in a circle", self.endpoint())))
     }
 
     /// Returns the target of a redirection.
@@ -179,11 +177,11 @@ impl<'a> Client<'a> {
         if target.starts_with("https://") || target.starts_with("http://") {
             Ok(target.to_string())
         } else if target.starts_with('/') && !target.starts_with("//") {
-            Ok(format!("{}{target}", origin(self.endpoint)))
+            Ok(format!("{}{target}", origin(self.endpoint())))
         } else {
             let message = format!(
                 "{} redirects to {target:?}, which is not an address",
-                self.endpoint
+                self.endpoint()
             );
             Err(self.refuse(message))
         }
@@ -191,7 +189,7 @@ impl<'a> Client<'a> {
 
     /// True if an address belongs to the server that the token is for.
     fn is_own(&self, url: &str) -> bool {
-        origin(url) == origin(self.endpoint)
+        origin(url) == origin(self.endpoint())
     }
 
     fn failure(&self, error: ureq::Error) -> Failure {
@@ -201,8 +199,7 @@ impl<'a> Client<'a> {
             | Error::Http(_)
             | Error::RequireHttpsOnly(_)
             | Error::InvalidProxyUrl => {
-                let message = format!("{} cannot be requested: {error}", self.endpoint);
-                self.refuse(message)
+                self.refuse(format!("{} cannot be requested: {error}", self.endpoint()))
             }
             error => Failure::Unreachable(error.to_string()),
         }
@@ -211,7 +208,7 @@ impl<'a> Client<'a> {
     /// Translates an error status of the server. It answers 401 for models that do not exist, so as not to disclose
     /// private ones.
     fn refusal(&self, status: StatusCode, headers: &HeaderMap) -> Failure {
-        let (endpoint, id) = (self.endpoint, self.repo.id());
+        let (endpoint, id) = (self.endpoint(), self.repo.id());
         let code = header(headers, "x-error-code").unwrap_or_default();
         let message = match (status.as_u16(), code) {
             (_, "GatedRepo") => format!(
@@ -219,7 +216,7 @@ impl<'a> Client<'a> {
             ),
             (_, "RevisionNotFound") => format!("it has no revision `{}`", self.repo.revision()),
             (_, "EntryNotFound") => "a listed file does not exist".to_string(),
-            (401 | 404, _) if self.token.is_none() => format!(
+            (401 | 404, _) if self.options.token().is_none() => format!(
                 "no such directory here, and no such model on {endpoint}; or it is private: set HF_TOKEN to a token with \
                  read access"
             ),
@@ -248,15 +245,12 @@ pub(super) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> 
 
 /// Encodes `text` as a part of an address.
 pub(super) fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
+    let encode = |byte: u8| match Some(byte).filter(plain) {
+        Some(byte) => char::from(byte).to_string(),
+        None => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 /// Returns scheme, host and port of an address.

@@ -4,6 +4,14 @@
 //! and returns the directory with the model's files. Downloads are stored where the Hub's own programs store theirs,
 //! `models--org--name/snapshots/<commit>/` in the cache, and their downloads are found.
 //!
+//! | concept | file |
+//! | --- | --- |
+//! | directory or name of a model | `name.rs` |
+//! | endpoint, cache directory, token | `options.rs` |
+//! | layout and state of the cache | `cache.rs` |
+//! | files of a model, and their download; their replacement without the feature | `fetch.rs`, `no_fetch.rs` |
+//! | download of a file; requests | `download.rs`, `http.rs` |
+//!
 //! Downloads need the feature `hub`, which is off by default; without it, names are looked up in the cache only.
 //!
 //! | variable | meaning |

@@ -29,16 +29,9 @@ impl ModelRef {
         if path.exists() {
             return error("this is a file; give its directory");
         }
-        let is_path = name.starts_with(['.', '/', '~'])
-            || name.contains('\\')
-            || name
-                .split('@')
-                .next()
-                .unwrap_or_default()
-                .matches('/')
-                .count()
-                > 1;
-        if is_path {
+        let (id, _) = name.split_once('@').unwrap_or((name, ""));
+        let is_path = name.starts_with(['.', '/', '~']) || name.contains('\\');
+        if is_path || id.matches('/').count() > 1 {
             return error(
                 "no such directory; give an existing one, or the name of a model on the Hub, such as `roberta-base`",
             );
@@ -120,9 +113,7 @@ fn is_part(text: &str) -> bool {
 }
 
 fn error(name: &str, message: &str) -> ModelError {
-    ModelError::Hub {
-        message: format!("model `{name}`: {message}"),
-    }
+    ModelError::hub(format!("model `{name}`: {message}"))
 }
 
 #[cfg(test)]

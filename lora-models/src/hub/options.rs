@@ -88,10 +88,9 @@ impl HubOptions {
     /// # Errors
     /// [`ModelError::Hub`] if the environment names neither a cache nor a home directory.
     pub fn cache(&self) -> Result<&Path, ModelError> {
-        self.cache.as_deref().ok_or_else(|| ModelError::Hub {
-            message: "there is no home directory for the cache; set HF_HOME to a directory"
-                .to_string(),
-        })
+        let cache = self.cache.as_deref();
+        let missing = "there is no home directory for the cache; set HF_HOME to a directory";
+        cache.ok_or_else(|| ModelError::hub(missing))
     }
 
     /// Reads the options from variables; an empty variable counts as unset, as in the Hub's own programs.

@@ -6,6 +6,12 @@
 //! - [`PrefixModel`]: models with a prefix; adding, loading and saving it
 //! - [`beside`]: the prefix that goes with a LoRA adapter
 //!
+//! | concept | file |
+//! | --- | --- |
+//! | options; the module | `config.rs`, `module.rs` |
+//! | models with a prefix | `model.rs` |
+//! | prefixes in PEFT directories | `peft.rs` |
+//!
 //! The arithmetic is that of PEFT's `PREFIX_TUNING`: the positions of a text follow those of the virtual tokens, which are
 //! never masked. A PEFT directory holds the one tensor `prompt_embeddings` `[tokens, layers · 2 · d_model]`; beside LoRA it
 //! is the subdirectory [`PREFIX_DIR`] of the adapter. For a prefix trained through a projection (`prefix_projection`),

@@ -2,7 +2,7 @@
 
 use crate::weights::param;
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use lora_core::LoraError;
 
 /// Path that the parameter's id and the initial values derive from: the same in every process and model.
@@ -89,7 +89,11 @@ impl Prefix {
         device: &Device,
     ) -> Self {
         Self {
-            embeddings: param(PATH, values, [tokens, shape.width()], device),
+            embeddings: param(
+                PATH,
+                TensorData::new(values, [tokens, shape.width()]),
+                device,
+            ),
             shape,
         }
     }

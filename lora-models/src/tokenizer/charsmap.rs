@@ -67,14 +67,10 @@ pub(super) fn first_table(normalizer: &Value) -> Result<Option<Vec<u8>>, String>
 /// Returns the tables of a normalizer and of all normalizers in its sequences. The JSON parser bounds the depth of
 /// nesting.
 fn tables(normalizer: &Value) -> Box<dyn Iterator<Item = &str> + '_> {
-    let own = normalizer
-        .get("precompiled_charsmap")
-        .and_then(Value::as_str);
+    let own = normalizer.get("precompiled_charsmap").into_iter();
     let inner = normalizer.get("normalizers").and_then(Value::as_array);
-    Box::new(
-        own.into_iter()
-            .chain(inner.into_iter().flatten().flat_map(tables)),
-    )
+    let inner = inner.into_iter().flatten().flat_map(tables);
+    Box::new(own.filter_map(Value::as_str).chain(inner))
 }
 
 fn from_base64(text: &str) -> Result<Vec<u8>, String> {

@@ -62,14 +62,17 @@ impl Family {
     /// precedence over `model_type` of `config.json`, as in `transformers`. An unknown model type counts as none.
     pub(super) fn named(class: Option<&str>, model_type: Option<&str>) -> Identity {
         let find = |matches: &dyn Fn(Definition) -> bool| {
-            let family = Self::ALL
-                .into_iter()
-                .find(|family| matches(family.definition()));
+            let mut all = Self::ALL.into_iter();
+            let family = all.find(|family| matches(family.definition()));
             family.map(Identity::Family)
         };
         match (class, model_type) {
-            (Some(class), _) => find(&|family| family.classes.contains(&plain(class)))
-                .unwrap_or_else(|| Identity::Other(class.to_string())),
+            (Some(class), _) => {
+                // `Fast` tells the implementation and not the behavior.
+                let plain = class.strip_suffix("Fast").unwrap_or(class);
+                find(&|family| family.classes.contains(&plain))
+                    .unwrap_or_else(|| Identity::Other(class.to_string()))
+            }
             (None, Some(name)) => {
                 find(&|family| family.model_types.contains(&name)).unwrap_or(Identity::Unknown)
             }
@@ -110,10 +113,8 @@ impl Family {
             (false, false) => Ok(Self::Gpt2),
             (true, true) => {
                 let both = "it has the special tokens of both RoBERTa and DeBERTa";
-                Err(ModelError::tokenizer(
-                    path,
-                    format!("{both}; {}", how_to_choose()),
-                ))
+                let message = format!("{both}; {}", how_to_choose());
+                Err(ModelError::tokenizer(path, message))
             }
         }
     }
@@ -121,6 +122,11 @@ impl Family {
     /// Returns the files besides `tokenizer.json` that together define a tokenizer of the family.
     pub(super) fn files(self) -> &'static [&'static str] {
         self.definition().files
+    }
+
+    /// Names those files, for messages.
+    pub(super) fn file_names(&self) -> String {
+        self.files().join(" with ")
     }
 
     /// Returns the special tokens, by role, for the roles that no file fills.
@@ -185,12 +191,13 @@ impl RoleTexts {
         let added = tokenizer.get_added_tokens_decoder();
         let special = |name: &str| added.values().any(|t| t.special && t.content == name);
         let usual = [Family::Bert, Family::Roberta].map(Family::default_tokens);
-        let found = usual.into_iter().find(|tokens| {
-            let required = [Role::Cls, Role::Sep, Role::Pad, Role::Mask];
+        let required = [Role::Cls, Role::Sep, Role::Pad, Role::Mask];
+        let has_all = |tokens: &ByRole<Option<&str>>| {
             required
                 .iter()
                 .all(|&role| tokens[role].is_none_or(special))
-        });
+        };
+        let found = usual.into_iter().find(has_all);
         if let Some(usual) = found {
             for role in [Role::Unk, Role::Sep, Role::Pad, Role::Cls, Role::Mask] {
                 self[role] = self[role].take().or(usual[role].map(str::to_string));
@@ -206,11 +213,6 @@ pub(super) fn how_to_choose() -> String {
         "name the right one with `tokenizer_class` in tokenizer_config.json, one of {}, or `model_type` in config.json",
         Family::class_names()
     )
-}
-
-/// Removes `Fast` from the name of a class: it tells the implementation and not the behavior.
-fn plain(class: &str) -> &str {
-    class.strip_suffix("Fast").unwrap_or(class)
 }
 
 #[cfg(test)]

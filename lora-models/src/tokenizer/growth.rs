@@ -41,10 +41,7 @@ fn growth(step: &Value) -> f64 {
 fn replacement(step: &Value) -> f64 {
     let length = |text: Option<&Value>| text.and_then(Value::as_str).map_or(0, str::len) as f64;
     let content = length(step.get("content"));
-    let pattern = length(
-        step.get("pattern")
-            .and_then(|pattern| pattern.get("String")),
-    );
+    let pattern = length(step.pointer("/pattern/String"));
     if pattern > 0.0 {
         (content / pattern).max(1.0)
     } else {

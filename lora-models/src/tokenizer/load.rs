@@ -1,16 +1,13 @@
 //! Construction of a tokenizer from the files of a directory.
 
 use super::family::{self, END_OF_TEXT, Family, Identity};
-use super::guarded;
-use super::roles::{ByRole, Role, RoleTexts};
+use super::roles::{Role, RoleTexts};
 use super::sentence_piece::{self, Kind, SentencePiece};
-use super::special_tokens::{Settings, SpecialTokens};
+use super::special_tokens::SpecialTokens;
 use super::vocabulary::{Pieces, Vocabulary, read_merges, read_vocab_json, read_vocab_txt};
 use super::whole_file::WholeFile;
-use super::{MAX_FILE_BYTES, pipeline};
-use crate::checkpoint::bounded::read_bounded;
+use super::{guarded, pipeline};
 use crate::error::ModelError;
-use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Tokenizer};
@@ -18,43 +15,26 @@ use tokenizers::{AddedToken, Tokenizer};
 /// Name of the file that holds a whole tokenizer.
 const TOKENIZER_JSON: &str = "tokenizer.json";
 
-/// A tokenizer with the settings of its directory.
-pub(super) struct Loaded {
-    pub(super) inner: Tokenizer,
-    /// File that defines the tokenizer.
-    pub(super) path: PathBuf,
-    /// Texts of the special tokens, by role.
-    pub(super) named: RoleTexts,
-    pub(super) settings: Settings,
-    pub(super) config_ids: ByRole<Option<u32>>,
-}
+/// A tokenizer, the file that defines it, and the texts of its special tokens by role.
+type Loaded = (Tokenizer, PathBuf, RoleTexts);
 
 /// Loads the tokenizer of a directory, of any kind.
 ///
 /// # Errors
 /// [`ModelError::MissingFile`] if it has none, [`ModelError::Tokenizer`] if it could be several, and the errors of
 /// reading the files.
-pub(super) fn load(dir: &Path, config: Option<&Map<String, Value>>) -> Result<Loaded, ModelError> {
-    let special = SpecialTokens::read(dir, config)?;
+pub(super) fn load(dir: &Path, special: &SpecialTokens) -> Result<Loaded, ModelError> {
     let named = Family::named(special.class.as_deref(), special.model_type.as_deref());
     let whole = dir.join(TOKENIZER_JSON);
-    let (inner, path, named) = if whole.exists() {
-        from_whole_file(whole, &named, &special)?
-    } else {
-        let family = match named {
-            Identity::Family(family) => family,
-            Identity::Unknown => family_by_files(dir)?,
-            Identity::Other(class) => return Err(unknown_class(dir, &class)),
-        };
-        from_vocabulary(dir, family, &special)?
+    if whole.exists() {
+        return from_whole_file(whole, &named, special);
+    }
+    let family = match named {
+        Identity::Family(family) => family,
+        Identity::Unknown => family_by_files(dir)?,
+        Identity::Other(class) => return Err(unknown_class(dir, &class)),
     };
-    Ok(Loaded {
-        inner,
-        path,
-        named,
-        settings: special.settings,
-        config_ids: special.config_ids,
-    })
+    from_vocabulary(dir, family, special)
 }
 
 /// Builds the tokenizer of `tokenizer.json`: as described there, but for the families that `transformers` rebuilds
@@ -65,7 +45,7 @@ fn from_whole_file(
     path: PathBuf,
     named: &Identity,
     special: &SpecialTokens,
-) -> Result<(Tokenizer, PathBuf, RoleTexts), ModelError> {
+) -> Result<Loaded, ModelError> {
     let mut file = WholeFile::read(&path)?;
     if let Identity::Family(family) = *named
         && family != Family::Gpt2
@@ -86,46 +66,37 @@ fn from_vocabulary(
     dir: &Path,
     family: Family,
     special: &SpecialTokens,
-) -> Result<(Tokenizer, PathBuf, RoleTexts), ModelError> {
+) -> Result<Loaded, ModelError> {
     if !has_all(dir, family) {
-        return Err(ModelError::MissingFile {
-            path: dir.to_path_buf(),
-            looked_for: vec![TOKENIZER_JSON.to_string(), family.files().join(" with ")],
-        });
+        return Err(missing(dir, &[family]));
     }
     let path = dir.join(family.files()[0]);
     if family == Family::Gpt2 {
         return gpt2(dir, path, special);
     }
-    let (vocabulary, named, tokens) = match family {
+    let for_family = |pieces| special.for_family(family, BTreeMap::new(), pieces);
+    let (vocabulary, (named, tokens)) = match family {
         Family::XlmRoberta | Family::DebertaV2 => {
-            let model = sentence_piece::parse(&path, &read_bounded(&path, MAX_FILE_BYTES)?)?;
-            let (named, tokens) = special.for_family(family, BTreeMap::new(), unsplit(&model));
+            let model = sentence_piece::read(&path)?;
+            let special = for_family(unsplit(&model));
             let vocabulary = match family {
-                Family::XlmRoberta => fairseq(&path, model, &named)?,
+                Family::XlmRoberta => fairseq(&path, model, &special.0)?,
                 _ => unigram(model),
             };
-            (Vocabulary::Unigram(vocabulary), named, tokens)
+            (Vocabulary::Unigram(vocabulary), special)
         }
-        _ => {
-            let vocabulary = match family {
-                Family::Bert => Vocabulary::WordPiece(read_vocab_txt(&path)?),
-                _ => bpe(dir, &path)?,
-            };
-            let (named, tokens) = special.for_family(family, BTreeMap::new(), Vec::new());
-            (vocabulary, named, tokens)
+        Family::Bert => {
+            let tokens = read_vocab_txt(&path)?;
+            (Vocabulary::WordPiece(tokens), for_family(Vec::new()))
         }
+        _ => (bpe(dir, &path)?, for_family(Vec::new())),
     };
     let inner = build(&path, family, vocabulary, &named, special, &tokens)?;
     Ok((inner, path, named))
 }
 
 /// Builds GPT-2's published tokenizer. Its special token is added if the vocabulary has it, and only then.
-fn gpt2(
-    dir: &Path,
-    path: PathBuf,
-    special: &SpecialTokens,
-) -> Result<(Tokenizer, PathBuf, RoleTexts), ModelError> {
+fn gpt2(dir: &Path, path: PathBuf, special: &SpecialTokens) -> Result<Loaded, ModelError> {
     let vocabulary = bpe(dir, &path)?;
     let mut tokens = special.tokens.clone();
     if let Vocabulary::Bpe(vocab, _) = &vocabulary
@@ -150,9 +121,8 @@ fn build(
     tokens: &[AddedToken],
 ) -> Result<Tokenizer, ModelError> {
     let settings = &special.settings;
-    let inner = guarded(path, || {
-        pipeline::build(family, vocabulary, named, settings, tokens)
-    })?;
+    let build = || pipeline::build(family, vocabulary, named, settings, tokens);
+    let inner = guarded(path, build)?;
     // Added tokens get ids after the number of tokens, which ids with gaps may hold already.
     let mut seen = HashSet::new();
     let vocab = inner.get_vocab(true);
@@ -178,74 +148,62 @@ fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
         Family::XlmRoberta,
         Family::DebertaV2,
     ];
-    let names = |family: &Family| family.files().join(" with ");
-    let found: Vec<Family> = sorts
-        .into_iter()
-        .filter(|&sort| has_all(dir, sort))
-        .collect();
-    let fail = |message: String| Err(ModelError::tokenizer(dir, message));
+    let found = sorts.into_iter().filter(|&sort| has_all(dir, sort));
+    let found: Vec<Family> = found.collect();
+    let fail = |message: String| {
+        let message = format!("{message}; {}", family::how_to_choose());
+        Err(ModelError::tokenizer(dir, message))
+    };
     match found[..] {
-        [] => Err(ModelError::MissingFile {
-            path: dir.to_path_buf(),
-            looked_for: std::iter::once(TOKENIZER_JSON.to_string())
-                .chain(sorts.iter().map(names))
-                .collect(),
-        }),
+        [] => Err(missing(dir, &sorts)),
         [Family::Gpt2] => {
             let path = dir.join(Family::Gpt2.files()[0]);
             Family::detect_bpe(&path, &read_vocab_json(&path)?)
         }
         [Family::DebertaV2] => {
             let path = dir.join(Family::DebertaV2.files()[0]);
-            let model = sentence_piece::parse(&path, &read_bounded(&path, MAX_FILE_BYTES)?)?;
+            let model = sentence_piece::read(&path)?;
             // Other models have a file of this name as well.
             let has = |text: &str| model.pieces.iter().any(|piece| piece.text == text);
-            if has("[CLS]") && has("[SEP]") {
-                Ok(Family::DebertaV2)
-            } else {
-                fail(format!(
-                    "its spm.model lacks the special tokens of DeBERTa; {}",
-                    family::how_to_choose()
-                ))
+            if !has("[CLS]") || !has("[SEP]") {
+                return fail("its spm.model lacks the special tokens of DeBERTa".into());
             }
+            Ok(Family::DebertaV2)
         }
         [one] => Ok(one),
         _ => {
-            let found: Vec<String> = found.iter().map(names).collect();
-            fail(format!(
-                "it has {}; {}",
-                found.join(" and "),
-                family::how_to_choose()
-            ))
+            let found: Vec<String> = found.iter().map(Family::file_names).collect();
+            fail(format!("it has {}", found.join(" and ")))
         }
     }
 }
 
+/// Builds the error for a directory that has none of these families' files.
+fn missing(dir: &Path, families: &[Family]) -> ModelError {
+    let names = families.iter().map(Family::file_names);
+    let names = std::iter::once(TOKENIZER_JSON.to_string()).chain(names);
+    ModelError::missing_file(dir, names.collect::<Vec<_>>())
+}
+
 fn unknown_class(dir: &Path, class: &str) -> ModelError {
-    ModelError::tokenizer(
-        dir,
-        format!(
-            "its class `{class}` is read from {TOKENIZER_JSON}, which is not there; save it with that file, or, if it \
-             is one of {}, say so as `tokenizer_class` in tokenizer_config.json",
-            Family::class_names()
-        ),
-    )
+    let message = format!(
+        "its class `{class}` is read from {TOKENIZER_JSON}, which is not there; save it with that file, or, if it is \
+         one of {}, say so as `tokenizer_class` in tokenizer_config.json",
+        Family::class_names()
+    );
+    ModelError::tokenizer(dir, message)
 }
 
 fn bpe(dir: &Path, vocab: &Path) -> Result<Vocabulary, ModelError> {
-    let tokens = read_vocab_json(vocab)?;
-    Ok(Vocabulary::Bpe(
-        tokens,
-        read_merges(&dir.join("merges.txt"))?,
-    ))
+    let merges = read_merges(&dir.join("merges.txt"));
+    Ok(Vocabulary::Bpe(read_vocab_json(vocab)?, merges?))
 }
 
 fn unigram(model: SentencePiece) -> Pieces {
     let pieces = model.pieces.into_iter();
+    let pieces = pieces.map(|piece| (piece.text, f64::from(piece.score)));
     Pieces {
-        pieces: pieces
-            .map(|piece| (piece.text, f64::from(piece.score)))
-            .collect(),
+        pieces: pieces.collect(),
         unk_id: Some(model.unk_id),
         charsmap: model.charsmap,
     }
@@ -256,10 +214,8 @@ fn unigram(model: SentencePiece) -> Pieces {
 fn fairseq(path: &Path, model: SentencePiece, named: &RoleTexts) -> Result<Pieces, ModelError> {
     let first = model.pieces.iter().take(3).map(|piece| piece.kind);
     if !first.eq([Kind::Unknown, Kind::Control, Kind::Control]) {
-        return Err(ModelError::malformed(
-            path,
-            "its first pieces are not `<unk>`, `<s>`, `</s>`, as they are in XLM-R",
-        ));
+        let message = "its first pieces are not `<unk>`, `<s>`, `</s>`, as they are in XLM-R";
+        return Err(ModelError::malformed(path, message));
     }
     let mut pieces = unigram(model);
     let token = |role: Role| (named[role].clone().unwrap_or_default(), 0.0);
@@ -272,12 +228,11 @@ fn fairseq(path: &Path, model: SentencePiece, named: &RoleTexts) -> Result<Piece
 /// Returns the pieces that are found in a text before it is split.
 fn unsplit(model: &SentencePiece) -> Vec<AddedToken> {
     let pieces = model.pieces.iter();
-    pieces
-        .filter(|piece| matches!(piece.kind, Kind::Control | Kind::UserDefined))
-        .map(|piece| {
-            AddedToken::from(piece.text.clone(), piece.kind == Kind::Control).normalized(false)
-        })
-        .collect()
+    let unsplit = pieces.filter(|piece| matches!(piece.kind, Kind::Control | Kind::UserDefined));
+    let added = unsplit.map(|piece| {
+        AddedToken::from(&piece.text[..], piece.kind == Kind::Control).normalized(false)
+    });
+    added.collect()
 }
 
 /// Adds the tokens that the tokenizer does not have as added tokens yet. Existing ones keep their rules.
@@ -286,16 +241,10 @@ fn add_missing(
     path: &Path,
     tokens: &[AddedToken],
 ) -> Result<(), ModelError> {
-    let mut known: HashSet<String> = tokenizer
-        .get_added_tokens_decoder()
-        .into_values()
-        .map(|token| token.content)
-        .collect();
-    let missing: Vec<AddedToken> = tokens
-        .iter()
-        .filter(|token| known.insert(token.content.clone()))
-        .cloned()
-        .collect();
+    let known = tokenizer.get_added_tokens_decoder().into_values();
+    let mut known: HashSet<String> = known.map(|token| token.content).collect();
+    let mut missing = tokens.to_vec();
+    missing.retain(|token| known.insert(token.content.clone()));
     if missing.is_empty() {
         return Ok(());
     }

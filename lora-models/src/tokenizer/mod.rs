@@ -35,10 +35,10 @@ pub use encode::Sequence;
 
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
-use load::Loaded;
 use lora_core::files::{Overwrite, write_file};
 use roles::{ByRole, Role};
 use serde_json::{Map, Value};
+use special_tokens::{Side, SpecialTokens};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 const BATCH: usize = 1024;
 
 /// Files that can belong to a tokenizer: those that define it and those that configure its use.
-const FILES: [&str; 10] = [
+pub(crate) const FILES: [&str; 10] = [
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
@@ -140,40 +140,32 @@ impl Tokenizer {
     }
 
     fn load(dir: &Path, config: Option<&Map<String, Value>>) -> Result<Self, ModelError> {
-        let Loaded {
-            mut inner,
-            path,
-            named,
-            settings,
-            config_ids,
-        } = load::load(dir, config)?;
+        let special = SpecialTokens::read(dir, config)?;
+        let (mut inner, path, named) = load::load(dir, &special)?;
         let processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
         let mut ids = ByRole::from_fn(|role| {
             let named = named[role].as_deref();
             // A `config.json` written without its tokenizer has the ids of another one, so they are looked up.
-            let from_config = config_ids[role].filter(|&id| inner.id_to_token(id).is_some());
+            let from_config =
+                special.config_ids[role].filter(|&id| inner.id_to_token(id).is_some());
             named
                 .and_then(|token| inner.token_to_id(token))
                 .or(from_config)
         });
-        let end_of_text = || inner.token_to_id(family::END_OF_TEXT);
-        ids[Role::Eos] = ids[Role::Eos].or_else(end_of_text);
+        ids[Role::Eos] = ids[Role::Eos].or_else(|| inner.token_to_id(family::END_OF_TEXT));
         let vocab = inner.get_vocab(true);
         let (vocab_size, largest_id) = (vocab.len(), vocab.into_values().max());
-        let files = FILES
-            .iter()
-            .map(|name| dir.join(name))
-            .filter(|path| path.is_file())
-            .collect();
+        let files = FILES.map(|name| dir.join(name)).into_iter();
+        let files = files.filter(|path| path.is_file()).collect();
         Ok(Self {
             inner,
             processor,
             path,
             files,
             ids,
-            pad_type_id: settings.pad_token_type_id.unwrap_or(0),
-            cut_left: settings.truncation_side == Some(special_tokens::Side::Left),
+            pad_type_id: special.settings.pad_token_type_id.unwrap_or(0),
+            cut_left: special.settings.truncation_side == Some(Side::Left),
             vocab_size,
             largest_id,
         })

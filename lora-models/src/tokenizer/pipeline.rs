@@ -18,7 +18,7 @@ use super::roles::{Role, RoleTexts};
 use super::special_tokens::Settings;
 use super::vocabulary::{Pieces, Tokens, Vocabulary};
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
-use tokenizers::models::bpe::{BPE, Merges};
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::replace::{Replace, ReplacePattern};
@@ -74,12 +74,9 @@ fn word_piece(vocab: Tokens, named: &RoleTexts, settings: &Settings) -> Result<T
     if !vocab.contains_key(&unknown) {
         return Err(format!("the vocabulary lacks {unknown:?}, the unknown token").into());
     }
+    let vocab: Vocab = vocab.into_iter().collect();
     let model = WordPiece::builder()
-        .vocab(
-            vocab
-                .into_iter()
-                .collect::<tokenizers::models::bpe::Vocab>(),
-        )
+        .vocab(vocab)
         .unk_token(unknown)
         .build()?;
     let mut tokenizer = Tokenizer::new(model);
@@ -97,7 +94,7 @@ fn word_piece(vocab: Tokens, named: &RoleTexts, settings: &Settings) -> Result<T
 /// Builds the tokenizer of GPT-2, RoBERTa or the first DeBERTa: every byte is a character of its own, so no text is
 /// unknown.
 fn byte_level(vocab: Tokens, merges: Merges, settings: &Settings) -> Result<Tokenizer> {
-    let vocab: tokenizers::models::bpe::Vocab = vocab.into_iter().collect();
+    let vocab: Vocab = vocab.into_iter().collect();
     let model = BPE::builder().vocab_and_merges(vocab, merges).build()?;
     let mut tokenizer = Tokenizer::new(model);
     let add_prefix_space = settings.add_prefix_space.unwrap_or(false);
@@ -122,10 +119,9 @@ fn xlm(pieces: Pieces, settings: &Settings) -> Result<Tokenizer> {
 
 /// Builds the step that writes spaces as SentencePiece does; `otherwise` applies if `add_prefix_space` is off.
 fn metaspace(settings: &Settings, otherwise: PrependScheme) -> Metaspace {
-    let scheme = if settings.add_prefix_space.unwrap_or(true) {
-        PrependScheme::Always
-    } else {
-        otherwise
+    let scheme = match settings.add_prefix_space {
+        Some(false) => otherwise,
+        _ => PrependScheme::Always,
     };
     Metaspace::new(SPACE, scheme, true)
 }
@@ -134,13 +130,9 @@ fn metaspace(settings: &Settings, otherwise: PrependScheme) -> Metaspace {
 /// `transformers` 5; version 4 used the table. The two differ in characters such as `ﬁ` and `Ａ`.
 fn deberta_v2(pieces: Pieces, named: &RoleTexts, settings: &Settings) -> Result<Tokenizer> {
     let unknown = named[Role::Unk].as_deref().unwrap_or_default();
-    let unk_id = pieces
-        .pieces
-        .iter()
-        .position(|(text, score)| text == unknown && *score == 0.0)
-        .or(pieces.unk_id)
-        .or(settings.unk_id)
-        .unwrap_or(1);
+    let is_unknown = |(text, score): &(String, f64)| text == unknown && *score == 0.0;
+    let unk_id = pieces.pieces.iter().position(is_unknown);
+    let unk_id = unk_id.or(pieces.unk_id).or(settings.unk_id).unwrap_or(1);
     let mut tokenizer = Tokenizer::new(Unigram::from(pieces.pieces, Some(unk_id), false)?);
 
     let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
@@ -172,53 +164,36 @@ fn around(
     named: &RoleTexts,
     settings: &Settings,
 ) -> Result<Option<PostProcessorWrapper>> {
-    let (single, pair, tokens): (&[&str], &[&str], _) = match family {
-        Family::Bert | Family::DebertaV2 => (
-            &["cls", "$A", "sep"],
-            &["cls", "$A", "sep", "$B:1", "sep:1"],
-            [Role::Cls, Role::Sep],
-        ),
-        Family::Roberta | Family::Deberta => (
-            &["cls", "$A", "sep"],
-            &["cls", "$A", "sep", "sep", "$B", "sep"],
-            [Role::Cls, Role::Sep],
-        ),
+    let cls_sep = [Role::Cls, Role::Sep];
+    let (single, pair, roles) = match family {
+        Family::Bert | Family::DebertaV2 => ("cls $A sep", "cls $A sep $B:1 sep:1", cls_sep),
+        Family::Roberta | Family::Deberta => ("cls $A sep", "cls $A sep sep $B sep", cls_sep),
         Family::XlmRoberta => (
-            &["cls", "$A", "sep"],
-            &["cls", "$A", "sep", "sep", "$B", "sep"],
+            "cls $A sep",
+            "cls $A sep sep $B sep",
             [Role::Bos, Role::Eos],
         ),
         Family::Gpt2 => match (settings.add_bos_token, settings.add_eos_token) {
-            (Some(true), Some(true)) => (
-                &["cls", "$A", "sep"],
-                &["cls", "$A", "sep", "cls:1", "$B:1", "sep:1"],
-                [Role::Bos, Role::Eos],
-            ),
-            (Some(true), _) => (
-                &["cls", "$A"],
-                &["cls", "$A", "cls:1", "$B:1"],
-                [Role::Bos, Role::Bos],
-            ),
-            (_, Some(true)) => (
-                &["$A", "sep"],
-                &["$A", "sep", "$B:1", "sep:1"],
-                [Role::Eos, Role::Eos],
-            ),
+            (Some(true), Some(true)) => {
+                let pair = "cls $A sep cls:1 $B:1 sep:1";
+                ("cls $A sep", pair, [Role::Bos, Role::Eos])
+            }
+            (Some(true), _) => ("cls $A", "cls $A cls:1 $B:1", [Role::Bos; 2]),
+            (_, Some(true)) => ("$A sep", "$A sep $B:1 sep:1", [Role::Eos; 2]),
             _ => return Ok(None),
         },
     };
     // The template uses these names and not the tokens, which may contain a colon or a dollar sign.
     let special = |name: &str, role: Role| {
         let token = named[role].clone().unwrap_or_default();
-        let id = tokenizer
-            .token_to_id(&token)
-            .ok_or_else(|| format!("no id for {token:?}, which belongs around a text"))?;
+        let id = tokenizer.token_to_id(&token);
+        let id = id.ok_or_else(|| format!("no id for {token:?}, which belongs around a text"))?;
         SpecialToken::new(name.to_string(), vec![id], vec![token])
     };
     let processor = TemplateProcessing::builder()
-        .try_single(single.to_vec())?
-        .try_pair(pair.to_vec())?
-        .special_tokens(vec![special("cls", tokens[0])?, special("sep", tokens[1])?])
+        .try_single(single)?
+        .try_pair(pair)?
+        .special_tokens(vec![special("cls", roles[0])?, special("sep", roles[1])?])
         .build()?;
     Ok(Some(processor.into()))
 }

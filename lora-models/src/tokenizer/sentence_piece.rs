@@ -4,8 +4,9 @@
 //! the kind of model, the id of unknown tokens and the table that normalizes characters are read. The treatment of
 //! spaces depends on the tokenizer's family, as in `transformers`.
 
-use super::charsmap;
 use super::protobuf::{Fields, Value};
+use super::{MAX_FILE_BYTES, charsmap};
+use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
 use std::collections::HashSet;
 use std::path::Path;
@@ -24,6 +25,8 @@ const MAX_TEXT_BYTES: usize = 16 << 20;
 pub(super) struct SentencePiece {
     /// Pieces in the order of their ids.
     pub(super) pieces: Vec<Piece>,
+    /// Kind of the model: 1 for unigram.
+    model_type: u64,
     /// Id of unknown tokens, from the trainer's options.
     pub(super) unk_id: usize,
     /// Table that normalizes characters, if there is one; checked.
@@ -56,12 +59,16 @@ pub(super) enum Kind {
 /// # Errors
 /// [`ModelError::Malformed`] if the bytes are not a model, and [`ModelError::Tokenizer`] for a model of a kind that is
 /// not supported.
-pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<SentencePiece, ModelError> {
+pub(super) fn read(path: &Path) -> Result<SentencePiece, ModelError> {
+    parse(path, &read_bounded(path, MAX_FILE_BYTES)?)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<SentencePiece, ModelError> {
     let malformed = |message: String| {
         ModelError::malformed(path, format!("not a SentencePiece model: {message}"))
     };
-    let raw = Raw::read(bytes).map_err(malformed)?;
-    let kind = match raw.model_type {
+    let model = SentencePiece::read(bytes).map_err(malformed)?;
+    let kind = match model.model_type {
         1 => None,
         2 => Some("BPE"),
         3 => Some("word"),
@@ -75,21 +82,14 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<SentencePiece, ModelErr
         );
         return Err(ModelError::tokenizer(path, message));
     }
-    raw.checked().map_err(malformed)
+    model.check().map_err(malformed)?;
+    Ok(model)
 }
 
-/// Content of a file, before it is checked.
-struct Raw {
-    pieces: Vec<Piece>,
-    model_type: u64,
-    unk_id: u64,
-    charsmap: Option<Vec<u8>>,
-}
-
-impl Raw {
+impl SentencePiece {
     fn read(bytes: &[u8]) -> Result<Self, String> {
         // Defaults of the format.
-        let mut raw = Self {
+        let mut model = Self {
             pieces: Vec::new(),
             model_type: 1,
             unk_id: 0,
@@ -101,22 +101,22 @@ impl Raw {
             match (field.number, field.value) {
                 (1, Value::Bytes(message)) => {
                     let piece = Piece::read(message)
-                        .map_err(|err| format!("piece {}: {err}", raw.pieces.len()))?;
+                        .map_err(|err| format!("piece {}: {err}", model.pieces.len()))?;
                     text_bytes += piece.text.len();
-                    if raw.pieces.len() == MAX_PIECES || text_bytes > MAX_TEXT_BYTES {
+                    if model.pieces.len() == MAX_PIECES || text_bytes > MAX_TEXT_BYTES {
                         return Err(format!(
                             "it has more than {MAX_PIECES} pieces, or more than {MAX_TEXT_BYTES} bytes in them"
                         ));
                     }
-                    raw.pieces.push(piece);
+                    model.pieces.push(piece);
                 }
-                (2, Value::Bytes(message)) => raw.read_trainer(message)?,
-                (3, Value::Bytes(message)) => raw.read_normalizer(message)?,
+                (2, Value::Bytes(message)) => model.read_trainer(message)?,
+                (3, Value::Bytes(message)) => model.read_normalizer(message)?,
                 (number @ 1..=3, _) => return Err(format!("field {number} is not a message")),
                 _ => {}
             }
         }
-        Ok(raw)
+        Ok(model)
     }
 
     /// Reads the fields of `TrainerSpec` that matter for using the model.
@@ -125,7 +125,9 @@ impl Raw {
             let field = field?;
             match (field.number, field.value) {
                 (3, Value::Varint(value)) => self.model_type = value,
-                (40, Value::Varint(value)) => self.unk_id = value,
+                (40, Value::Varint(value)) => {
+                    self.unk_id = usize::try_from(value).unwrap_or(usize::MAX);
+                }
                 (3 | 40, _) => return Err(format!("`trainer_spec` field {}", field.number)),
                 _ => {}
             }
@@ -138,7 +140,9 @@ impl Raw {
         for field in Fields::new(message) {
             let field = field?;
             match (field.number, field.value) {
-                (2, Value::Bytes(table)) => self.charsmap = Some(table.to_vec()),
+                (2, Value::Bytes(table)) => {
+                    self.charsmap = (!table.is_empty()).then(|| table.to_vec());
+                }
                 (2, _) => return Err("`precompiled_charsmap` is not a table".to_string()),
                 _ => {}
             }
@@ -146,28 +150,20 @@ impl Raw {
         Ok(())
     }
 
-    fn checked(self) -> Result<SentencePiece, String> {
+    fn check(&self) -> Result<(), String> {
         let mut seen = HashSet::with_capacity(self.pieces.len());
         if let Some(piece) = self.pieces.iter().find(|piece| !seen.insert(&piece.text)) {
             return Err(format!("the piece {:?} is listed twice", piece.text));
         }
-        let unk_id = usize::try_from(self.unk_id).unwrap_or(usize::MAX);
-        // The family decides which of the two counts, so they need not agree.
+        // Texts outside the vocabulary need the unknown token.
+        let (count, unk_id) = (self.pieces.len(), self.unk_id);
         let known = self.pieces.iter().all(|piece| piece.kind != Kind::Unknown);
-        if known || unk_id >= self.pieces.len() {
+        if known || unk_id >= count {
             return Err(format!(
-                "none of its {} pieces is the unknown token, or piece {} does not exist",
-                self.pieces.len(),
-                self.unk_id
+                "none of its {count} pieces is the unknown token, or piece {unk_id} does not exist"
             ));
         }
-        let charsmap = self.charsmap.filter(|table| !table.is_empty());
-        charsmap.as_deref().map_or(Ok(()), charsmap::check)?;
-        Ok(SentencePiece {
-            pieces: self.pieces,
-            unk_id,
-            charsmap,
-        })
+        self.charsmap.as_deref().map_or(Ok(()), charsmap::check)
     }
 }
 

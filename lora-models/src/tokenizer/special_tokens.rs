@@ -4,6 +4,7 @@ use super::MAX_FILE_BYTES;
 use super::family::Family;
 use super::roles::{ByRole, Role, RoleTexts};
 use super::token_entries::{AddedEntry, SpecialTokenMap, Token};
+use super::whole_file::Added as AddedById;
 use crate::checkpoint::bounded::read_json;
 use crate::error::ModelError;
 use serde::Deserialize;
@@ -61,7 +62,7 @@ pub(super) enum Side {
 struct Files {
     named: SpecialTokenMap,
     /// `added_tokens_decoder` of `tokenizer_config.json`, which replaces all other lists of added tokens.
-    listed: Option<BTreeMap<u32, AddedToken>>,
+    listed: Option<AddedById>,
     /// `added_tokens.json`.
     legacy: BTreeMap<u32, String>,
     /// True if `tokenizer_config.json` has a list of special tokens without a role.
@@ -81,10 +82,9 @@ impl SpecialTokens {
     ) -> Result<Self, ModelError> {
         let path = dir.join("config.json");
         let model = match config {
-            Some(object) => ModelConfig::deserialize(object).map_err(|error| ModelError::Json {
-                path,
-                message: error.to_string(),
-            })?,
+            Some(object) => {
+                ModelConfig::deserialize(object).map_err(|error| ModelError::json(&path, error))?
+            }
             None => read_if_there(&path)?,
         };
         let config: TokenizerConfig = read_if_there(&dir.join("tokenizer_config.json"))?;
@@ -93,20 +93,25 @@ impl SpecialTokens {
 
         let config_has_extra = config.named.additional.is_some() || config.named.extra.is_some();
         let named = config.named.or(map);
-        let listed: Option<BTreeMap<u32, AddedToken>> =
-            config.added_tokens_decoder.map(|entries| {
-                let entries = entries.into_iter();
-                entries
-                    .map(|(id, entry)| (id, entry.token.to_added(entry.special)))
-                    .collect()
-            });
-        let legacy: BTreeMap<u32, String> = added
-            .into_iter()
-            .map(|(content, id)| (id, content))
-            .collect();
-        let mut tokens = by_id(listed.clone().unwrap_or_default(), &legacy);
+        let listed = config.added_tokens_decoder.map(|entries| {
+            let to_added =
+                |(id, entry): (u32, AddedEntry)| (id, entry.token.to_added(entry.special));
+            entries.into_iter().map(to_added).collect::<AddedById>()
+        });
+        let legacy = added.into_iter().map(|(content, id)| (id, content));
+        let legacy: BTreeMap<u32, String> = legacy.collect();
+        // In the order of their ids: new ids are assigned in this order.
+        let plain = |(&id, content): (&u32, &String)| (id, AddedToken::from(&content[..], false));
+        let mut by_id: AddedById = legacy.iter().map(plain).collect();
+        by_id.extend(
+            listed
+                .iter()
+                .flatten()
+                .map(|(&id, token)| (id, token.clone())),
+        );
+        let mut tokens: Vec<AddedToken> = by_id.into_values().collect();
         tokens.extend(named.tokens().map(|token| token.to_added(true)));
-        let text = |value: &serde_json::Value| value.as_str().map(str::to_string);
+        let text = |value: &Value| value.as_str().map(str::to_string);
         Ok(Self {
             named: named.by_role.texts(),
             tokens,
@@ -142,7 +147,7 @@ impl SpecialTokens {
     pub(super) fn for_family(
         &self,
         family: Family,
-        from_file: BTreeMap<u32, AddedToken>,
+        from_file: AddedById,
         pieces: Vec<AddedToken>,
     ) -> (RoleTexts, Vec<AddedToken>) {
         let files = &self.files;
@@ -189,21 +194,10 @@ fn read_if_there<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ModelE
     }
 }
 
-/// Returns the listed tokens in the order of their ids: new ids are assigned in this order.
-fn by_id(listed: BTreeMap<u32, AddedToken>, legacy: &BTreeMap<u32, String>) -> Vec<AddedToken> {
-    let mut tokens: BTreeMap<u32, AddedToken> = legacy
-        .iter()
-        .map(|(&id, content)| (id, AddedToken::from(content.clone(), false)))
-        .collect();
-    tokens.extend(listed);
-    tokens.into_values().collect()
-}
-
 /// Reads an id, or the first of a list of ids; `None` for anything else: -1 and null are in use for no id.
-fn first_id(value: &serde_json::Value) -> Option<u32> {
+fn first_id(value: &Value) -> Option<u32> {
     let one = value.as_array().map_or(Some(value), |ids| ids.first());
-    one.and_then(serde_json::Value::as_u64)
-        .and_then(|id| u32::try_from(id).ok())
+    u32::try_from(one?.as_u64()?).ok()
 }
 
 /// Keys of `tokenizer_config.json` that concern tokens.
@@ -215,18 +209,18 @@ struct TokenizerConfig {
     #[serde(flatten)]
     settings: Settings,
     added_tokens_decoder: Option<BTreeMap<u32, AddedEntry>>,
-    tokenizer_class: serde_json::Value,
+    tokenizer_class: Value,
 }
 
 /// Keys of `config.json` that concern tokens.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ModelConfig {
-    eos_token_id: serde_json::Value,
-    bos_token_id: serde_json::Value,
-    pad_token_id: serde_json::Value,
-    model_type: serde_json::Value,
-    tokenizer_class: serde_json::Value,
+    eos_token_id: Value,
+    bos_token_id: Value,
+    pad_token_id: Value,
+    model_type: Value,
+    tokenizer_class: Value,
 }
 
 #[cfg(test)]

@@ -67,15 +67,12 @@ impl WholeFile {
 }
 
 /// Parts of `tokenizer.json` that are read here.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct File {
-    #[serde(default)]
     added_tokens: Vec<AddedWithId>,
-    #[serde(default)]
     normalizer: serde_json::Value,
-    #[serde(default)]
     pre_tokenizer: serde_json::Value,
-    #[serde(default)]
     decoder: serde_json::Value,
     model: Option<Model>,
 }

@@ -5,8 +5,7 @@ use crate::ModelError;
 use burn::module::Param;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 use lora_core::{
-    Architecture, Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id,
-    quantized_weight,
+    Architecture, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id, quantized_weight,
 };
 
 /// Builder for the layers of a model, which reads one parameter at a time from a source.
@@ -45,8 +44,7 @@ impl LayerBuilder<'_> {
             Some(quantization) => {
                 // Quantization reads the rows of PyTorch's layout, which is transposed here.
                 let spec = self.spec(&path, &[shape[1], shape[0]], !transposed);
-                let rows = self.weights.values(&spec)?;
-                let rows = rows.unwrap_or_default();
+                let rows = self.weights.values(&spec)?.unwrap_or_default();
                 let id = param_id(&path);
                 quantized_weight(&module, id, &rows, shape, quantization, self.device)?
             }
@@ -89,16 +87,16 @@ impl LayerBuilder<'_> {
         transposed: bool,
     ) -> Result<Param<Tensor<D>>, ModelError> {
         let spec = self.spec(path, &shape, transposed);
-        if let Some(elements) = self.weights.mapped(&spec)? {
+        let data = if let Some(elements) = self.weights.mapped(&spec)? {
             // Burn copies them before it writes to them.
             let bytes = Bytes::from_shared(elements, AllocationProperty::File);
-            let data = TensorData::from_bytes(bytes, shape, DType::F32);
-            return Ok(param_of(path, data, self.device));
-        }
-        Ok(match self.weights.values(&spec)? {
-            Some(values) => param(path, values, shape, self.device),
-            None => meta_init(path, shape, self.device),
-        })
+            TensorData::from_bytes(bytes, shape, DType::F32)
+        } else if let Some(values) = self.weights.values(&spec)? {
+            TensorData::new(values, shape)
+        } else {
+            return Ok(meta_init(path, shape, self.device));
+        };
+        Ok(param(path, data, self.device))
     }
 
     fn spec(&self, path: &str, shape: &[usize], transposed: bool) -> ParamSpec {
@@ -114,14 +112,9 @@ impl LayerBuilder<'_> {
 /// Builds a trainable parameter at `path`.
 pub(crate) fn param<const D: usize>(
     path: &str,
-    values: Vec<f32>,
-    shape: [usize; D],
+    data: TensorData,
     device: &Device,
 ) -> Param<Tensor<D>> {
-    param_of(path, TensorData::new(values, shape), device)
-}
-
-fn param_of<const D: usize>(path: &str, data: TensorData, device: &Device) -> Param<Tensor<D>> {
     // As in Burn's own layers: memory with the lifetime of the model is kept apart from the rest.
     let tensor = device.memory_persistent_allocations(data, |data| Tensor::from_data(data, device));
     // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but
@@ -148,9 +141,4 @@ pub(crate) fn on_host<const D: usize>(
             expected: "F32".into(),
             found,
         })
-}
-
-/// Builds a dropout with this probability.
-pub(crate) fn dropout(probability: f64) -> Dropout {
-    Dropout::new(probability)
 }

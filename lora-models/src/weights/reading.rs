@@ -64,9 +64,8 @@ pub(crate) fn read_model<M>(
         if is_fresh(&wanted.name) {
             continue;
         }
-        let name = names
-            .find(&wanted.name)
-            .unwrap_or_else(|| wanted.name.clone());
+        let name = names.find(&wanted.name);
+        let name = name.unwrap_or_else(|| wanted.name.clone());
         expected.push((name.clone(), wanted.file_shape()));
         found.insert(wanted.path.clone(), name);
     }
@@ -83,7 +82,12 @@ pub(crate) fn read_model<M>(
             heads.iter().any(|module| is_in(name, module))
         });
     }
-    refuse_left_over(&reader, &known)?;
+    // `StrictReader::finish` would refuse left-over tensors only after gigabytes are read.
+    let mut names = reader.left_over();
+    names.retain(|name| !known.contains(name.as_str()));
+    if !names.is_empty() {
+        return Err(ModelError::TensorUnexpected { names });
+    }
 
     let mut source = FromFile {
         reader: &mut reader,
@@ -97,8 +101,8 @@ pub(crate) fn read_model<M>(
 
 /// True if a parameter belongs to a module.
 fn is_in(name: &str, module: &str) -> bool {
-    name.strip_prefix(module)
-        .is_some_and(|rest| rest.starts_with('.'))
+    let rest = name.strip_prefix(module);
+    rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Naming scheme of a file: with or without the prefix, with PyTorch's or TensorFlow's names for layer norms.
@@ -111,17 +115,12 @@ struct FileNames<'r, 'c> {
 impl<'r, 'c> FileNames<'r, 'c> {
     fn new(reader: &'r StrictReader<'c>, expectation: &'r Expectation<'_>) -> Self {
         // A file without the prefix lacks the anchor's full name; errors about a file that lacks both use full names.
-        let prefix = expectation.prefix;
-        let names = Self {
-            reader,
-            strip: prefix,
-        };
-        let strip = if names.find(expectation.anchor).is_some() {
-            prefix
-        } else {
-            ""
-        };
-        Self { reader, strip }
+        let strip = expectation.prefix;
+        let mut names = Self { reader, strip };
+        if names.find(expectation.anchor).is_none() {
+            names.strip = "";
+        }
+        names
     }
 
     /// Returns the name in the file, if the tensor exists.
@@ -147,20 +146,11 @@ fn fresh_modules(expectation: &Expectation<'_>, names: &FileNames<'_, '_>) -> Ve
         let lacks_all = || asked.iter().all(|name| names.find(name).is_none());
         !asked.is_empty() && (expectation.force_fresh || lacks_all())
     };
-    let modules = expectation.may_be_fresh.iter();
-    let fresh = modules.filter(|module| is_fresh(module));
+    let fresh = expectation
+        .may_be_fresh
+        .iter()
+        .filter(|module| is_fresh(module));
     fresh.map(|module| module.to_string()).collect()
-}
-
-/// Refuses left-over tensors before gigabytes are read; [`StrictReader::finish`] would refuse them afterwards.
-fn refuse_left_over(reader: &StrictReader<'_>, known: &HashSet<&str>) -> Result<(), ModelError> {
-    let mut names = reader.left_over();
-    names.retain(|name| !known.contains(name.as_str()));
-    if names.is_empty() {
-        Ok(())
-    } else {
-        Err(ModelError::TensorUnexpected { names })
-    }
 }
 
 struct FromFile<'r, 'c, 'w> {

@@ -17,7 +17,7 @@
 //! | `table` | rows with named cells, from any of them |
 //! | `format`, `columns`, `row_layout` | detection of the format; names of the columns |
 //! | `record` | [`Record`]: content, label, adapter, and the place where it was read |
-//! | `source` | [`read_records`], from `text_table`, `e2e` or `plain_text` |
+//! | `source`, `text_table`, `e2e`, `plain_text` | [`read_records`], with a reader for tables, the E2E format and plain text |
 //! | `labels` | [`LabelSet`], classes of a file, [`ClassWeights`] |
 //! | `labelled` | [`read_labelled`] and [`encode_labelled`]: data to classify, to score or to tag |
 //! | `glue` | tasks of GLUE, their files and submissions |

@@ -15,7 +15,7 @@
 //! | `merge`, `verify` | merged models, and their comparison with the parts |
 //! | `evaluation`, `eval` | evaluation |
 //!
-//! The `tools` describe, rewrite and measure.
+//! Commands that describe, rewrite or measure are in `tools`.
 
 pub(crate) mod adapter;
 mod adapters;

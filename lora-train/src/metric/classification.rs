@@ -1,7 +1,6 @@
 //! Accuracy, precision, recall, F1 and Matthews' correlation of predicted classes, as scikit-learn computes them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::{check_classes, check_pairs};
 use crate::error::TrainError;
@@ -18,17 +17,6 @@ pub enum Average {
     Micro,
     /// Mean over classes, weighted by the number of examples with the label.
     Weighted,
-}
-
-impl fmt::Display for Average {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Binary => "binary",
-            Self::Macro => "macro",
-            Self::Micro => "micro",
-            Self::Weighted => "weighted",
-        })
-    }
 }
 
 /// Precision, recall and F1 of one class; 0 where they are undefined (scikit-learn's `zero_division=0`).
@@ -205,6 +193,14 @@ fn count(predictions: &[usize], labels: &[usize]) -> BTreeMap<usize, Counts> {
         by_label.hits += usize::from(prediction == label);
     }
     counts
+}
+
+/// Computes the harmonic mean of precision and recall; 0 if both are 0.
+pub(super) fn harmonic_mean(precision: f64, recall: f64) -> f64 {
+    match precision + recall {
+        0.0 => 0.0,
+        sum => 2.0 * precision * recall / sum,
+    }
 }
 
 /// Computes `part / whole`; 0 if `whole` is 0.

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::{check_classes, check_pairs};
+use super::{check_classes, check_pairs, error};
 use crate::error::TrainError;
 
+const METRIC: &str = "confusion matrix";
 /// Largest number of classes; memory grows with its square.
 const MAX_CLASSES: usize = 4096;
 
@@ -44,13 +45,13 @@ impl ConfusionMatrix {
         labels: &[usize],
         classes: usize,
     ) -> Result<Self, TrainError> {
-        check_pairs("confusion matrix", predictions, labels)?;
+        check_pairs(METRIC, predictions, labels)?;
         if classes > MAX_CLASSES {
-            return Err(error(format!(
-                "{classes} classes; a confusion matrix has at most {MAX_CLASSES}"
-            )));
+            let message =
+                format!("{classes} classes; a confusion matrix has at most {MAX_CLASSES}");
+            return Err(error(METRIC, message));
         }
-        check_classes("confusion matrix", predictions, labels, classes)?;
+        check_classes(METRIC, predictions, labels, classes)?;
         let mut counts = vec![0; classes * classes];
         for (prediction, label) in predictions.iter().zip(labels) {
             counts[label * classes + prediction] += 1;
@@ -72,11 +73,9 @@ impl ConfusionMatrix {
     ) -> Result<Self, TrainError> {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
         if names.len() != self.classes {
-            return Err(error(format!(
-                "{} names for {} classes; expected one for each",
-                names.len(),
-                self.classes
-            )));
+            let (names, classes) = (names.len(), self.classes);
+            let message = format!("{names} names for {classes} classes; expected one for each");
+            return Err(error(METRIC, message));
         }
         self.names = names;
         Ok(self)
@@ -131,13 +130,6 @@ impl fmt::Display for ConfusionMatrix {
             writeln!(f)?;
         }
         Ok(())
-    }
-}
-
-fn error(message: String) -> TrainError {
-    TrainError::Metric {
-        metric: "confusion matrix",
-        message,
     }
 }
 

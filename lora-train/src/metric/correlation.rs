@@ -1,6 +1,6 @@
 //! Pearson's and Spearman's correlation, as SciPy computes them, and mean errors of predicted numbers.
 
-use super::check_pairs;
+use super::{check_pairs, error};
 use crate::error::TrainError;
 
 /// Computes Pearson's correlation coefficient, from -1 to 1: the statistic of `scipy.stats.pearsonr`.
@@ -93,13 +93,10 @@ fn check_values(
     check_pairs(metric, predictions, labels)?;
     for (what, values) in [("prediction", predictions), ("label", labels)] {
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            return Err(TrainError::Metric {
-                metric,
-                message: format!(
-                    "{what} {at}, counted from 0, is {}; expected a finite number",
-                    values[at]
-                ),
-            });
+            let value = values[at];
+            let message =
+                format!("{what} {at}, counted from 0, is {value}; expected a finite number");
+            return Err(error(metric, message));
         }
     }
     Ok(())

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::classification::{Average, accuracy, f1, ratio};
-use super::{check_classes, check_pairs};
+use super::classification::{Average, accuracy, f1, harmonic_mean, ratio};
+use super::{check_classes, check_pairs, error};
 use crate::error::TrainError;
 
 const METRIC: &str = "token classification";
@@ -160,47 +160,33 @@ pub fn token_classification<S: AsRef<str>>(
     check_pairs(METRIC, predictions, labels)?;
     for (at, (predicted, labelled)) in predictions.iter().zip(labels).enumerate() {
         if predicted.len() != labelled.len() {
-            return Err(TrainError::Metric {
-                metric: METRIC,
-                message: format!(
-                    "sequence {at}, counted from 0, has {} predictions and {} labels; expected one of each for every \
-                     token",
-                    predicted.len(),
-                    labelled.len()
-                ),
-            });
+            let message = format!(
+                "sequence {at}, counted from 0, has {} predictions and {} labels; expected one of each for every token",
+                predicted.len(),
+                labelled.len()
+            );
+            return Err(error(METRIC, message));
         }
     }
     let (flat_predictions, flat_labels) = (predictions.concat(), labels.concat());
     check_pairs(METRIC, &flat_predictions, &flat_labels)?;
     check_classes(METRIC, &flat_predictions, &flat_labels, names.len())?;
 
-    let mut metrics = BTreeMap::from([
-        (
-            "accuracy".to_string(),
-            accuracy(&flat_predictions, &flat_labels)?,
-        ),
-        (
-            "micro_f1".to_string(),
-            f1(&flat_predictions, &flat_labels, Average::Micro)?,
-        ),
-        (
-            "macro_f1".to_string(),
-            f1(&flat_predictions, &flat_labels, Average::Macro)?,
-        ),
-    ]);
+    let (micro, macro_) = (Average::Micro, Average::Macro);
+    let mut metrics = vec![
+        ("accuracy", accuracy(&flat_predictions, &flat_labels)?),
+        ("micro_f1", f1(&flat_predictions, &flat_labels, micro)?),
+        ("macro_f1", f1(&flat_predictions, &flat_labels, macro_)?),
+    ];
     if are_entity_tags(names) {
         let (precision, recall) = entity_precision_and_recall(predictions, labels, names);
-        // seqeval's formula, which is 0 if nothing is found.
-        let f1 = match precision + recall {
-            0.0 => 0.0,
-            sum => 2.0 * precision * recall / sum,
-        };
-        for (name, value) in [("precision", precision), ("recall", recall), ("f1", f1)] {
-            metrics.insert(name.to_string(), value);
-        }
+        let f1 = harmonic_mean(precision, recall);
+        metrics.extend([("precision", precision), ("recall", recall), ("f1", f1)]);
     }
-    Ok(metrics)
+    let metrics = metrics.into_iter();
+    Ok(metrics
+        .map(|(name, value)| (name.to_string(), value))
+        .collect())
 }
 
 /// Computes precision and recall over all kinds of entities. Entities do not extend across sequences. Every class must have

@@ -1,15 +1,15 @@
 //! Metrics of generated text, of language models, and of classification and regression.
 //!
-//! | metric | equal to |
-//! | --- | --- |
-//! | [`corpus_bleu`] | `sacrebleu.corpus_bleu`, default settings (`c:mixed\|e:no\|tok:13a\|s:exp`) |
-//! | [`corpus_rouge_l`] | the mean of `rouge_score`'s `rougeL`, `score_multi`, no stemmer |
-//! | [`RunningLoss`] | token-weighted mean loss, perplexity and token accuracy |
-//! | [`accuracy`], [`f1`], [`class_scores`], [`matthews`], [`ConfusionMatrix`] | scikit-learn, `zero_division=0` |
-//! | [`pearson`], [`spearman`] | `scipy.stats`; `None` instead of NaN |
-//! | [`mean_squared_error`], [`mean_absolute_error`] | scikit-learn |
-//! | [`token_classification`] | scikit-learn over tokens, seqeval's default over entities |
-//! | [`TaskMetric`] | GLUE: the metrics of a task and its primary score |
+//! | metric | file | equal to |
+//! | --- | --- | --- |
+//! | [`corpus_bleu`] | `bleu`, `tokenizer_13a` | `sacrebleu.corpus_bleu`, default settings (`c:mixed\|e:no\|tok:13a\|s:exp`) |
+//! | [`corpus_rouge_l`] | `rouge` | the mean of `rouge_score`'s `rougeL`, `score_multi`, no stemmer |
+//! | [`RunningLoss`] | `running` | token-weighted mean loss, perplexity and token accuracy |
+//! | [`accuracy`], [`f1`], [`class_scores`], [`matthews`], [`ConfusionMatrix`] | `classification`, `confusion` | scikit-learn, `zero_division=0` |
+//! | [`pearson`], [`spearman`] | `correlation` | `scipy.stats`; `None` instead of NaN |
+//! | [`mean_squared_error`], [`mean_absolute_error`] | `correlation` | scikit-learn |
+//! | [`token_classification`] | `entity` | scikit-learn over tokens, seqeval's default over entities |
+//! | [`TaskMetric`] | `task` | GLUE: the metrics of a task and its primary score |
 //!
 //! BLEU and ROUGE-L compare texts with one or more references each. All metrics except the running loss are tested against
 //! results of the Python packages.
@@ -35,13 +35,19 @@ pub use task::TaskMetric;
 
 use crate::error::TrainError;
 
+/// Creates the error of a metric that cannot be computed.
+fn error(metric: &'static str, message: impl Into<String>) -> TrainError {
+    let message = message.into();
+    TrainError::Metric { metric, message }
+}
+
 /// Checks that a corpus is not empty and that each hypothesis has at least one reference.
 fn check_corpus<H, R>(
     metric: &'static str,
     hypotheses: &[H],
     references: &[Vec<R>],
 ) -> Result<(), TrainError> {
-    let error = |message: String| Err(TrainError::Metric { metric, message });
+    let error = |message: String| Err(error(metric, message));
     if hypotheses.len() != references.len() {
         return error(format!(
             "{} hypotheses and {} lists of references; expected one list for each hypothesis",
@@ -73,7 +79,7 @@ fn check_pairs<T>(metric: &'static str, predictions: &[T], labels: &[T]) -> Resu
     } else {
         return Ok(());
     };
-    Err(TrainError::Metric { metric, message })
+    Err(error(metric, message))
 }
 
 /// Checks that every class is below `classes`.
@@ -85,13 +91,11 @@ fn check_classes(
 ) -> Result<(), TrainError> {
     for (what, all) in [("prediction", predictions), ("label", labels)] {
         if let Some(at) = all.iter().position(|&class| class >= classes) {
-            return Err(TrainError::Metric {
-                metric,
-                message: format!(
-                    "{what} of example {at}, counted from 0, is class {}; with {classes} classes it must be below {classes}",
-                    all[at]
-                ),
-            });
+            let message = format!(
+                "{what} of example {at}, counted from 0, is class {}; with {classes} classes it must be below {classes}",
+                all[at]
+            );
+            return Err(error(metric, message));
         }
     }
     Ok(())

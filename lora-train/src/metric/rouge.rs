@@ -2,9 +2,8 @@
 //!
 //! Lin, *ROUGE: a Package for Automatic Evaluation of Summaries*, 2004, section 3.
 
-use std::fmt;
-
 use super::check_corpus;
+use super::classification::{harmonic_mean, ratio};
 use crate::error::TrainError;
 
 /// Precision, recall and F1 of the longest common subsequence of words, each from 0 to 1.
@@ -16,16 +15,6 @@ pub struct RougeL {
     pub recall: f64,
     /// Harmonic mean of both, the number usually reported as ROUGE-L.
     pub f1: f64,
-}
-
-impl fmt::Display for RougeL {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "ROUGE-L = {:.4} (precision {:.4}, recall {:.4})",
-            self.f1, self.precision, self.recall
-        )
-    }
 }
 
 /// Computes the ROUGE-L of a hypothesis against the reference with the highest F1, as
@@ -42,10 +31,10 @@ impl fmt::Display for RougeL {
 /// assert!((rouge.f1 - 4.0 / 6.0).abs() < 1e-12);
 /// ```
 pub fn rouge_l<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> RougeL {
-    let hypothesis = Words::new(hypothesis);
+    let hypothesis = words(hypothesis);
     let mut best: Option<RougeL> = None;
     for reference in references {
-        let score = score(&hypothesis, &Words::new(reference.as_ref()));
+        let score = score(&hypothesis, &words(reference.as_ref()));
         // The first one wins a tie, as in `rouge_score`.
         if best.is_none_or(|best| score.f1 > best.f1) {
             best = Some(score);
@@ -80,70 +69,37 @@ where
     })
 }
 
-/// Lower-cased text, and its words as byte ranges.
-struct Words {
-    text: String,
-    ranges: Vec<std::ops::Range<usize>>,
+/// Splits lower-cased text into runs of `a` to `z` and `0` to `9`.
+fn words(text: &str) -> Vec<String> {
+    let text = text.to_lowercase();
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit());
+    let words = words.filter(|word| !word.is_empty());
+    words.map(str::to_string).collect()
 }
 
-impl Words {
-    fn new(text: &str) -> Self {
-        let text = text.to_lowercase();
-        let mut ranges = Vec::new();
-        let mut start = None;
-        for (at, byte) in text.bytes().chain([b' ']).enumerate() {
-            let in_word = byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            match (start, in_word) {
-                (None, true) => start = Some(at),
-                (Some(from), false) => {
-                    ranges.push(from..at);
-                    start = None;
-                }
-                _ => {}
-            }
-        }
-        Self { text, ranges }
-    }
-
-    fn len(&self) -> usize {
-        self.ranges.len()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        self.ranges.iter().map(|range| &self.text[range.clone()])
-    }
-}
-
-fn score(hypothesis: &Words, reference: &Words) -> RougeL {
-    if hypothesis.len() == 0 || reference.len() == 0 {
-        return RougeL::default();
-    }
-    let common = longest_common_subsequence(hypothesis, reference) as f64;
-    let precision = common / hypothesis.len() as f64;
-    let recall = common / reference.len() as f64;
-    let f1 = if precision + recall > 0.0 {
-        2.0 * precision * recall / (precision + recall)
-    } else {
-        0.0
-    };
+fn score(hypothesis: &[String], reference: &[String]) -> RougeL {
+    let common = longest_common_subsequence(hypothesis, reference);
+    let (precision, recall) = (
+        ratio(common, hypothesis.len()),
+        ratio(common, reference.len()),
+    );
     RougeL {
         precision,
         recall,
-        f1,
+        f1: harmonic_mean(precision, recall),
     }
 }
 
 /// Computes the length of the longest common subsequence, keeping one row of the usual table.
-fn longest_common_subsequence(hypothesis: &Words, reference: &Words) -> usize {
-    let reference: Vec<&str> = reference.iter().collect();
+fn longest_common_subsequence(hypothesis: &[String], reference: &[String]) -> usize {
     // row[j]: the length for the hypothesis so far and the first j words of the reference.
     let mut row = vec![0; reference.len() + 1];
-    for word in hypothesis.iter() {
+    for word in hypothesis {
         let mut diagonal = 0;
         let mut left = 0;
-        for (cell, other) in row.iter_mut().skip(1).zip(&reference) {
+        for (cell, other) in row.iter_mut().skip(1).zip(reference) {
             let above = *cell;
-            *cell = if word == *other {
+            *cell = if word == other {
                 diagonal + 1
             } else {
                 above.max(left)
@@ -158,10 +114,6 @@ fn longest_common_subsequence(hypothesis: &Words, reference: &Words) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn words(text: &str) -> Vec<String> {
-        Words::new(text).iter().map(str::to_string).collect()
-    }
 
     #[test]
     fn words_are_lower_case_runs_of_ascii_letters_and_digits() {

@@ -1,11 +1,10 @@
 //! Metrics of a task, under the names of Hugging Face's `evaluate`, and its primary score.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::classification::{Average, accuracy, f1, matthews};
 use super::correlation::{mean_absolute_error, mean_squared_error, pearson, spearman};
-use super::{check_classes, check_pairs};
+use super::{check_classes, check_pairs, error};
 use crate::error::TrainError;
 
 /// Metrics of a classification or regression task.
@@ -94,9 +93,8 @@ impl TaskMetric {
         let name = self.name();
         check_pairs(name, predictions, labels)?;
         check_classes(name, predictions, labels, classes)?;
-        let mut metrics = Metrics::default();
-        match self {
-            Self::Accuracy => metrics.add("accuracy", accuracy(predictions, labels)?),
+        Ok(match self {
+            Self::Accuracy => defined([("accuracy", Some(accuracy(predictions, labels)?))]),
             Self::AccuracyAndF1 => {
                 let average = if classes <= 2 {
                     Average::Binary
@@ -105,21 +103,24 @@ impl TaskMetric {
                 };
                 let accuracy = accuracy(predictions, labels)?;
                 let f1 = f1(predictions, labels, average)?;
-                metrics.add("accuracy", accuracy);
-                metrics.add("f1", f1);
-                metrics.add("combined_score", (accuracy + f1) / 2.0);
+                defined([
+                    ("accuracy", Some(accuracy)),
+                    ("f1", Some(f1)),
+                    ("combined_score", Some((accuracy + f1) / 2.0)),
+                ])
             }
-            Self::Matthews => metrics.add("matthews_correlation", matthews(predictions, labels)?),
+            Self::Matthews => {
+                let correlation = matthews(predictions, labels)?;
+                defined([("matthews_correlation", Some(correlation))])
+            }
             Self::PearsonAndSpearman | Self::Regression => {
-                return Err(TrainError::Metric {
-                    metric: name,
-                    message: "it is for numbers, but the predictions are classes; choose accuracy, F1 or Matthews' correlation for \
-                              a classification task"
-                        .to_string(),
-                });
+                return Err(error(
+                    name,
+                    "it is for numbers, but the predictions are classes; choose accuracy, F1 or Matthews' correlation for \
+                     a classification task",
+                ));
             }
-        }
-        Ok(metrics.0)
+        })
     }
 
     /// Computes the metrics of predicted numbers.
@@ -136,26 +137,24 @@ impl TaskMetric {
         labels: &[f64],
     ) -> Result<BTreeMap<String, f64>, TrainError> {
         if !self.is_regression() {
-            return Err(TrainError::Metric {
-                metric: self.name(),
-                message: "it is for classes, but the predictions are numbers; choose a correlation or the mean squared error for \
-                          a regression task"
-                    .to_string(),
-            });
+            return Err(error(
+                self.name(),
+                "it is for classes, but the predictions are numbers; choose a correlation or the mean squared error for \
+                 a regression task",
+            ));
         }
-        let mut metrics = Metrics::default();
         let pearson = pearson(predictions, labels)?;
         let spearman = spearman(predictions, labels)?;
-        metrics.add_defined("pearson", pearson);
-        metrics.add_defined("spearmanr", spearman);
-        if self == Self::Regression {
-            metrics.add("mse", mean_squared_error(predictions, labels)?);
-            metrics.add("mae", mean_absolute_error(predictions, labels)?);
+        let mut metrics = defined([("pearson", pearson), ("spearmanr", spearman)]);
+        metrics.extend(if self == Self::Regression {
+            let squared = mean_squared_error(predictions, labels)?;
+            let absolute = mean_absolute_error(predictions, labels)?;
+            defined([("mse", Some(squared)), ("mae", Some(absolute))])
         } else {
-            let both = pearson.zip(spearman);
-            metrics.add_defined("combined_score", both.map(|(p, s)| (p + s) / 2.0));
-        }
-        Ok(metrics.0)
+            let mean = pearson.zip(spearman).map(|(p, s)| (p + s) / 2.0);
+            defined([("combined_score", mean)])
+        });
+        Ok(metrics)
     }
 
     fn name(self) -> &'static str {
@@ -169,25 +168,12 @@ impl TaskMetric {
     }
 }
 
-impl fmt::Display for TaskMetric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-#[derive(Default)]
-struct Metrics(BTreeMap<String, f64>);
-
-impl Metrics {
-    fn add(&mut self, name: &str, value: f64) {
-        self.0.insert(name.to_string(), value);
-    }
-
-    fn add_defined(&mut self, name: &str, value: Option<f64>) {
-        if let Some(value) = value {
-            self.add(name, value);
-        }
-    }
+/// Collects the metrics that are defined.
+fn defined<const N: usize>(metrics: [(&str, Option<f64>); N]) -> BTreeMap<String, f64> {
+    let metrics = metrics.into_iter();
+    metrics
+        .filter_map(|(name, value)| Some((name.to_string(), value?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -210,7 +196,7 @@ mod tests {
             } else {
                 metric.class_metrics(&[1, 0, 1], &[1, 1, 1], 2)
             };
-            assert!(metric.score(&metrics.unwrap()).is_some(), "{metric}");
+            assert!(metric.score(&metrics.unwrap()).is_some(), "{metric:?}");
         }
     }
 

@@ -1,4 +1,10 @@
 //! Options of a training run: flags of the command line and keys of a recipe.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `recipe` | recipes: options as a TOML file |
+//! | `reading` | options for reading data files |
+//! | `class_weights` | class weights |
 
 mod class_weights;
 mod reading;
@@ -20,21 +26,18 @@ use std::path::PathBuf;
 /// Options of `lora train`.
 ///
 /// Each option is a flag of the command line and a key of a recipe (with `_` for `-`). The command line takes
-/// precedence. `None` and `false` mean that an option is not given.
+/// precedence. `None` and `false` mean that an option is not given; TOML leaves `None` out by itself.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
     /// Directory of the base model with config.json, weights and tokenizer in Hugging Face's format; with the feature `hub`, also a name on the Hub.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
     /// Task: causal-lm, classification, regression, token-classification, or glue/NAME such as glue/cola [default: causal-lm for GPT-2, classification for encoders].
     #[arg(long, value_name = "TASK", help_heading = "Files")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskName>,
     /// PEFT adapter to start from [default: a new one].
     #[arg(long, value_name = "DIR", help_heading = "Files")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter: Option<PathBuf>,
     /// Fail, instead of warning, if the adapter or checkpoint to continue from was trained on another base model.
     #[arg(long, help_heading = "Files")]
@@ -42,15 +45,12 @@ pub struct TrainOptions {
     pub strict_base: bool,
     /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; E2E (`mr||reference`); plain text.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     /// Evaluation data, in the same formats.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_data: Option<PathBuf>,
     /// Output directory for adapter/, metrics.jsonl, checkpoints/ and recipe.toml.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
     /// Overwrite the results of an earlier run in the output directory.
     #[arg(long, help_heading = "Files")]
@@ -67,19 +67,15 @@ pub struct TrainOptions {
 
     /// Rank of the adapters [default: 8].
     #[arg(long, value_name = "N", help_heading = "Adapter")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<usize>,
     /// Alpha: the update is scaled by alpha/rank [default: 8].
     #[arg(long, value_name = "X", help_heading = "Adapter")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
     /// Dropout probability of the adapters' inputs, in [0, 1) [default: 0].
     #[arg(long, value_name = "P", help_heading = "Adapter")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
     /// Modules to adapt: names such as `query,value`, slices such as `c_attn[q,v]`, `all-linear`, or `regex:` and a pattern of the full path [default: PEFT's for the model: `c_attn`; `query,value`; `in_proj`; `query_proj,value_proj`].
     #[arg(long, value_name = "A,B", value_parser = split_targets, help_heading = "Adapter")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<TargetNames>,
     /// Modules to exclude, by name.
     #[arg(
@@ -88,7 +84,6 @@ pub struct TrainOptions {
         value_delimiter = ',',
         help_heading = "Adapter"
     )]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub exclude: Option<Vec<String>>,
     /// Layers to adapt, by index from 0 [default: all].
     #[arg(
@@ -97,7 +92,6 @@ pub struct TrainOptions {
         value_delimiter = ',',
         help_heading = "Adapter"
     )]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
     /// Modules to train fully and to save with the adapter (PEFT's `modules_to_save`); a classifier's head always is.
     #[arg(
@@ -106,7 +100,6 @@ pub struct TrainOptions {
         value_delimiter = ',',
         help_heading = "Adapter"
     )]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub modules_to_save: Option<Vec<String>>,
     /// Initialize head and pooler anew instead of loading them from the checkpoint or --adapter, to train another task.
     #[arg(long, help_heading = "Adapter")]
@@ -118,7 +111,6 @@ pub struct TrainOptions {
     pub rslora: bool,
     /// Initialization of the factors: `kaiming-uniform`, `gaussian`, `orthogonal`, `random`, or from the weight's principal components with `pissa`, `pissa-niter-N` (faster) or `olora` [default: kaiming-uniform].
     #[arg(long, value_name = "INIT", help_heading = "Adapter")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<LoraInit>,
     /// Train magnitude and direction of the weights separately (DoRA).
     #[arg(long, help_heading = "Adapter")]
@@ -130,7 +122,6 @@ pub struct TrainOptions {
     pub lora_bias: bool,
     /// Biases of the model to train with the adapters: `none`, `all` or `lora-only` [default: none].
     #[arg(long, value_name = "WHICH", value_parser = parse_bias, help_heading = "Adapter")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<BiasTraining>,
     /// Train only the biases and the head, without adapters (BitFit).
     #[arg(long, help_heading = "Adapter")]
@@ -138,7 +129,6 @@ pub struct TrainOptions {
     pub bitfit: bool,
     /// Also train keys and values of N virtual tokens before every text (prefix tuning; GPT-2).
     #[arg(long, value_name = "N", help_heading = "Adapter")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<usize>,
     /// Train only the prefix, without adapters.
     #[arg(long, help_heading = "Adapter")]
@@ -154,7 +144,6 @@ pub struct TrainOptions {
     pub alpha_pattern: BTreeMap<String, f64>,
     /// Quantize the frozen weights while the adapters train in floating point (QLoRA): nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND", help_heading = "Adapter")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<Quantization>,
     /// Train all weights instead of an adapter, as a baseline.
     #[arg(long, help_heading = "Adapter")]
@@ -167,35 +156,27 @@ pub struct TrainOptions {
 
     /// Peak learning rate [default: 2e-4].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
     /// LoRA+: ratio of the learning rates of the factors B and A; its authors use 16 [default: 1].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub loraplus_lr_ratio: Option<f64>,
     /// LoRA+: learning rate of adapters on embeddings [default: 1e-6, as in PEFT].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub loraplus_lr_embedding: Option<f64>,
     /// Decoupled weight decay, not applied to biases and norms [default: 0.01].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
     /// Decay of the running mean of the gradients [default: 0.9].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub beta1: Option<f64>,
     /// Decay of the running mean of the squared gradients [default: 0.999].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub beta2: Option<f64>,
     /// Epsilon, added to the square root of the second moment [default: 1e-8].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon: Option<f64>,
     /// Schedule of the learning rate after the warm-up: linear (to zero), cosine (to zero) or constant [default: linear].
     #[arg(long, value_name = "KIND", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<ScheduleKind>,
     /// Number of steps over which the learning rate rises from zero [default: 0].
     #[arg(
@@ -204,29 +185,23 @@ pub struct TrainOptions {
         conflicts_with = "warmup_ratio",
         help_heading = "Optimization (AdamW)"
     )]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<usize>,
     /// Warm-up as a share of all steps, in [0, 1].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_ratio: Option<f64>,
     /// Largest norm of all gradients together; 0 disables clipping [default: 1].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
     /// Label smoothing in [0, 1) [default: 0].
     #[arg(long, value_name = "X", help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub label_smoothing: Option<f64>,
 
     /// Weights of the classes in the loss: `balanced` (inverse frequency) or one number per class [default: equal].
     #[arg(long, value_name = "W,W", value_parser = parse_weights, help_heading = "Optimization (AdamW)")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeighting>,
 
     /// Number of examples in a forward pass [default: 8].
     #[arg(long, value_name = "N", help_heading = "Batches")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
     /// Token budget of a forward pass, including padding, instead of a number of examples.
     #[arg(
@@ -235,7 +210,6 @@ pub struct TrainOptions {
         conflicts_with = "batch_size",
         help_heading = "Batches"
     )]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_tokens: Option<usize>,
     /// Pack the examples of a batch into one row without padding; each attends to itself only. For causal-lm.
     #[arg(long, help_heading = "Batches")]
@@ -243,7 +217,6 @@ pub struct TrainOptions {
     pub packing: bool,
     /// Number of forward passes per optimizer step; the loss is averaged over all their tokens [default: 1].
     #[arg(long, value_name = "N", help_heading = "Batches")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_accumulation: Option<usize>,
     /// Keep only the inputs of blocks and recompute the rest in the backward pass: less memory, a third more time.
     #[arg(long, help_heading = "Batches")]
@@ -251,15 +224,12 @@ pub struct TrainOptions {
     pub checkpoint_activations: bool,
     /// Maximum length of an example in tokens; the rest is truncated [default: 512, or the model's maximum if lower].
     #[arg(long, value_name = "N", help_heading = "Batches")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
     /// Number of passes over the data [default: 3].
     #[arg(long, value_name = "N", help_heading = "Batches")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,
     /// Number of optimizer steps, regardless of the epochs.
     #[arg(long, value_name = "N", help_heading = "Batches")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<usize>,
     /// Keep the examples in the order of the file.
     #[arg(long, help_heading = "Batches")]
@@ -271,11 +241,9 @@ pub struct TrainOptions {
     pub no_group_by_length: bool,
     /// Seed of all random numbers [default: 42].
     #[arg(long, value_name = "N", help_heading = "Batches")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Names of the classes, in order [default: the labels in the data, sorted; for GLUE its own].
     #[arg(long, value_name = "A,B", value_delimiter = ',', help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
 
     /// Options for reading the data.
@@ -285,31 +253,24 @@ pub struct TrainOptions {
 
     /// Interval of evaluations in steps [default: each epoch].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_steps: Option<usize>,
     /// Number of examples in a forward pass of an evaluation [default: the batch size].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_batch_size: Option<usize>,
     /// Number of prompts of the evaluation data to generate for, before and after training, scored by BLEU and ROUGE-L [default: 0].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub generate_prompts: Option<usize>,
     /// Maximum number of tokens to generate per prompt [default: 64].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_new_tokens: Option<usize>,
     /// Number of beams; 1 is greedy search [default: 1].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub beams: Option<usize>,
     /// Stop after N evaluations without improvement, and keep the best adapter.
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<usize>,
     /// Metric that decides the best evaluation [default: the task's primary score; for causal-lm the loss].
     #[arg(long, value_name = "NAME", help_heading = "Evaluation and checkpoints")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
     /// Keep the adapter of the best evaluation instead of the last one.
     #[arg(long, help_heading = "Evaluation and checkpoints")]
@@ -317,12 +278,10 @@ pub struct TrainOptions {
     pub keep_best: bool,
     /// Interval of checkpoints in steps; 0 writes none [default: each epoch].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub save_steps: Option<usize>,
 
     /// Device to train on [default: auto].
     #[arg(long, value_name = "DEVICE", help_heading = "Device")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceName>,
 }
 

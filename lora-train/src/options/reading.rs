@@ -11,31 +11,24 @@ use serde::{Deserialize, Serialize};
 pub struct ReadingOptions {
     /// Format of the data: auto, jsonl, csv, tsv, e2e or text [default: auto].
     #[arg(long, value_name = "FORMAT", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<DataFormat>,
     /// Column or key of the text [default: text]; for token-classification, of the words [default: tokens].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub text_column: Option<String>,
     /// Column or key of the second text of a pair [default: pair, if there is one].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pair_column: Option<String>,
     /// Column or key of the label [default: label].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
     /// Column or key of the prompt [default: prompt].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_column: Option<String>,
     /// Column or key of the completion [default: completion].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_column: Option<String>,
     /// Unit of a document in plain text: line, block (between blank lines) or file [default: block].
     #[arg(long, value_name = "KIND", value_parser = parse_documents, help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<TextDocuments>,
     /// Concatenate texts and split them into examples of the maximum length, for pretraining.
     #[arg(long, help_heading = "Data")]

@@ -20,32 +20,24 @@ impl TrainOptions {
         let text = std::str::from_utf8(&bytes).map_err(|error| malformed(&error))?;
         let mut options: Self = toml::from_str(text).map_err(|error| malformed(&error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let named = options
-            .model
-            .clone()
-            .filter(|model| is_hub_name(model, folder));
-        for file in options.paths() {
-            if file.is_relative() {
-                *file = folder.join(&file);
-            }
-        }
-        if named.is_some() {
-            options.model = named;
-        }
+        options.map_paths(folder, |path| Ok(folder.join(path)))?;
         Ok(options)
     }
 
-    /// Returns all paths among the options.
-    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        [
-            &mut self.model,
-            &mut self.adapter,
-            &mut self.data,
-            &mut self.eval_data,
-            &mut self.output,
-        ]
-        .into_iter()
-        .flatten()
+    /// Replaces all paths. A model that is a name on the Hub, seen from `folder`, is none.
+    fn map_paths(
+        &mut self,
+        folder: &Path,
+        map: impl Fn(&Path) -> Result<PathBuf, TrainError>,
+    ) -> Result<(), TrainError> {
+        let hub_name = self.model.take_if(|model| is_hub_name(model, folder));
+        let files = [&mut self.adapter, &mut self.data, &mut self.eval_data];
+        let folders = [&mut self.model, &mut self.output];
+        for path in files.into_iter().chain(folders).flatten() {
+            *path = map(path)?;
+        }
+        self.model = hub_name.or(self.model.take());
+        Ok(())
     }
 
     /// Makes all paths absolute, so that the options no longer depend on the working directory.
@@ -53,14 +45,9 @@ impl TrainOptions {
     /// # Errors
     /// Fails if the working directory does not exist.
     pub fn absolute(mut self) -> Result<Self, TrainError> {
-        let named = self.model.clone();
-        let named = named.filter(|model| is_hub_name(model, Path::new("")));
-        for path in self.paths() {
-            *path = std::path::absolute(&path).map_err(TrainError::io(path.clone()))?;
-        }
-        if named.is_some() {
-            self.model = named;
-        }
+        self.map_paths(Path::new(""), |path| {
+            std::path::absolute(path).map_err(TrainError::io(path))
+        })?;
         Ok(self)
     }
 

@@ -1,4 +1,11 @@
 //! Tasks: a model with its loss and its scores.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `causal_lm` | [`CausalLmTask`]: next tokens |
+//! | `classify` | [`Classify`]: classes, scores, classes of words |
+//! | `generation` | generated texts and their scores |
+//! | `name` | [`TaskName`]: names on the command line |
 
 mod causal_lm;
 mod classify;

@@ -59,13 +59,11 @@ impl CombineArgs {
             Some(kind) => (kind.trim_end_matches('_'), true),
             None => (name.as_str(), false),
         };
+        let refuse = |option: &str, message: String| Err(TrainError::config(option, message));
+        let missing = || format!("is missing: `{name}` prunes; give the share to keep");
         let density = || {
-            self.density.ok_or_else(|| {
-                TrainError::config(
-                    "density",
-                    format!("is missing: `{name}` prunes; give the share to keep"),
-                )
-            })
+            self.density
+                .ok_or_else(|| TrainError::config("density", missing()))
         };
         let majority = if self.by_frequency {
             MajoritySign::Frequency
@@ -89,27 +87,29 @@ impl CombineArgs {
                 density: density()?,
             },
             _ => {
-                return Err(TrainError::config(
-                    "method",
-                    format!(
-                        "is {}, expected cat, linear, svd, ties, dare_linear, dare_ties or magnitude_prune, or one \
-                         of the last four with _svd behind it",
-                        self.method
-                    ),
-                ));
+                let message = format!(
+                    "is {}, expected cat, linear, svd, ties, dare_linear, dare_ties or magnitude_prune, or one of the \
+                     last four with _svd behind it",
+                    self.method
+                );
+                return refuse("method", message);
             }
         };
         if mix == Mix::Linear && self.density.is_some() {
-            return Err(TrainError::config(
-                "density",
-                format!("has no meaning for `{name}`"),
-            ));
+            return refuse("density", format!("has no meaning for `{name}`"));
         }
         if self.rank.is_some() && !on_update {
-            return Err(TrainError::config(
-                "rank",
-                format!("has no meaning for `{name}`: only methods in svd choose one"),
-            ));
+            let message = format!("has no meaning for `{name}`: only methods in svd choose one");
+            return refuse("rank", message);
+        }
+        let adapters = self.adapters.len();
+        if let Some(number) = self.head_from
+            && !(1..=adapters).contains(&number)
+        {
+            return refuse(
+                "head_from",
+                format!("is {number}, expected 1 to {adapters}"),
+            );
         }
         Ok(CombineOptions {
             on: match (on_update, kind) {
@@ -118,14 +118,7 @@ impl CombineArgs {
                 (false, _) => CombineOn::Factors,
             },
             mix,
-            saved_from: match self.head_from {
-                None => None,
-                Some(number @ 1..) if number <= self.adapters.len() => Some(number - 1),
-                Some(number) => {
-                    let message = format!("is {number}, expected 1 to {}", self.adapters.len());
-                    return Err(TrainError::config("head_from", message));
-                }
-            },
+            saved_from: self.head_from.map(|number| number - 1),
             seed: self.seed,
             strict_base: self.strict_base,
         })
@@ -138,17 +131,14 @@ impl CombineArgs {
 /// On bad options or files, adapters that cannot be combined, or an output that is there already.
 pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     let options = args.options()?;
-    let weights = if args.weights.is_empty() {
-        vec![1.0; args.adapters.len()]
-    } else {
-        args.weights.clone()
-    };
-    if weights.len() != args.adapters.len() {
-        let message = format!(
-            "are {}, expected one for each of {} adapters",
-            weights.len(),
-            args.adapters.len()
-        );
+    let count = args.adapters.len();
+    let mut weights = args.weights.clone();
+    if weights.is_empty() {
+        weights = vec![1.0; count];
+    }
+    if weights.len() != count {
+        let given = weights.len();
+        let message = format!("are {given}, expected one for each of {count} adapters");
         return Err(TrainError::config("weights", message));
     }
     let read = |dir: &PathBuf| {

@@ -47,15 +47,9 @@ pub struct ConvertOptions {
     /// Directory, or file, to write.
     #[arg(long, value_name = "PATH")]
     pub output: PathBuf,
-    /// Alpha that a loralib adapter was trained with: its file does not say.
-    #[arg(long, value_name = "X")]
-    pub alpha: Option<f64>,
-    /// The parts of q, k and v that loralib's `MergedLinear` layers have enabled, such as `q,v`.
-    #[arg(long, value_name = "A,B", value_delimiter = ',')]
-    pub slices: Vec<String>,
-    /// Another beginning of names, such as `model.=transformer.` for mlx-lm's GPT-2: left as there, right as in the model. Of a PEFT file it is the part behind `base_model.model.`, or all of it where that is missing.
-    #[arg(long, value_name = "FROM=TO", value_parser = parse_rename)]
-    pub rename: Vec<(String, String)>,
+    /// Facts that the file of the other program lacks.
+    #[command(flatten)]
+    pub unsaid: UnsaidOptions,
     /// PEFT's task, such as `CAUSAL_LM` or `SEQ_CLS`.
     #[arg(long, value_name = "TYPE")]
     pub task_type: Option<String>,
@@ -70,7 +64,37 @@ pub struct ConvertOptions {
     pub overwrite: bool,
 }
 
-pub(super) fn parse_rename(text: &str) -> Result<(String, String), String> {
+/// Facts about an adapter that the file of another program lacks.
+#[derive(Args, Clone, Debug, Default)]
+pub struct UnsaidOptions {
+    /// Alpha that a loralib adapter was trained with: its file does not say.
+    #[arg(long, value_name = "X")]
+    pub alpha: Option<f64>,
+    /// The parts of q, k and v that loralib's `MergedLinear` layers have enabled, such as `q,v`.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub slices: Vec<String>,
+    /// Another beginning of names, such as `model.=transformer.` for mlx-lm's GPT-2: left as there, right as in the model. Of a PEFT file it is the part behind `base_model.model.`, or all of it where that is missing.
+    #[arg(long, value_name = "FROM=TO", value_parser = parse_rename)]
+    pub rename: Vec<(String, String)>,
+}
+
+impl UnsaidOptions {
+    /// Refuses the options for loralib's files if there is none.
+    pub(super) fn check(&self, formats: &[FormatName]) -> Result<(), TrainError> {
+        let option = match (self.alpha, self.slices.is_empty()) {
+            (Some(_), _) => "alpha",
+            (None, false) => "slices",
+            (None, true) => return Ok(()),
+        };
+        if formats.contains(&FormatName::Loralib) {
+            return Ok(());
+        }
+        let message = "is for loralib's files: the others say it themselves";
+        Err(TrainError::config(option, message))
+    }
+}
+
+fn parse_rename(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=');
     let (from, to) = pair.ok_or("expected FROM=TO")?;
     Ok((from.into(), to.into()))
@@ -82,7 +106,8 @@ pub(super) fn parse_rename(text: &str) -> Result<(String, String), String> {
 /// On bad options or files, what the other format has no place for, or an output that is there already.
 pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     let adapter = read(options)?;
-    let mut names = options.rename.iter();
+    let rename: &Rename = &options.unsaid.rename;
+    let mut names = rename.iter();
     let unused = names.find(|(_, to)| {
         let mut all = adapter.modules.keys().chain(adapter.saved.keys());
         !all.any(|name| name.starts_with(to.as_str()))
@@ -92,7 +117,7 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
         return Err(TrainError::config("rename", message));
     }
     let overwrite = Overwrite::from(options.overwrite);
-    let (output, rename): (_, &Rename) = (&options.output, &options.rename);
+    let output = &options.output;
     match options.to {
         FormatName::Peft => adapter.save(output, overwrite)?,
         FormatName::Loralib => loralib::write(&adapter, output, rename, overwrite)?,
@@ -119,55 +144,28 @@ fn read(options: &ConvertOptions) -> Result<StoredAdapter, TrainError> {
         );
         TrainError::config("from", message)
     })?;
-    let only_loralib = [
-        ("alpha", options.alpha.is_some()),
-        ("slices", !options.slices.is_empty()),
-    ];
-    if from != FormatName::Loralib
-        && let Some((name, _)) = only_loralib.iter().find(|(_, given)| *given)
-    {
-        return Err(TrainError::config(
-            *name,
-            "is for loralib's files: the others say it themselves",
-        ));
-    }
-    let unsaid = Unsaid {
-        alpha: options.alpha,
-        slices: &options.slices,
-        rename: &options.rename,
-        peft: PeftOptions {
-            task_type: options.task_type.clone(),
-            base_model: options.base_model.clone(),
-            fan_in_fan_out: options.fan_in_fan_out,
-            companions: Vec::new(),
-        },
+    options.unsaid.check(&[from])?;
+    let peft = PeftOptions {
+        task_type: options.task_type.clone(),
+        base_model: options.base_model.clone(),
+        fan_in_fan_out: options.fan_in_fan_out,
+        companions: Vec::new(),
     };
-    read_adapter(input, from, unsaid)
-}
-
-/// What a file of some format does not say of its adapter.
-pub(super) struct Unsaid<'a> {
-    /// loralib: the alpha of the training.
-    pub alpha: Option<f64>,
-    /// loralib: the parts of fused projections.
-    pub slices: &'a [String],
-    /// Changes of names.
-    pub rename: &'a Rename,
-    /// What PEFT wants to know.
-    pub peft: PeftOptions,
+    read_adapter(input, from, &options.unsaid, peft)
 }
 
 /// Reads an adapter of any format.
 pub(super) fn read_adapter(
     input: &Path,
     from: FormatName,
-    unsaid: Unsaid<'_>,
+    unsaid: &UnsaidOptions,
+    mut peft: PeftOptions,
 ) -> Result<StoredAdapter, TrainError> {
-    let mut peft = unsaid.peft;
+    let rename = &unsaid.rename;
     match from {
         FormatName::Peft => {
             refuse_beside(input)?;
-            let mut adapter = StoredAdapter::read_renamed(input, unsaid.rename)?;
+            let mut adapter = StoredAdapter::read_renamed(input, rename)?;
             let own = std::mem::take(&mut adapter.options);
             peft.task_type = peft.task_type.or(own.task_type);
             peft.base_model = peft.base_model.or(own.base_model);
@@ -176,7 +174,7 @@ pub(super) fn read_adapter(
             adapter.options = peft;
             Ok(adapter)
         }
-        FormatName::Mlx => Ok(mlx::read(input, unsaid.rename, peft)?),
+        FormatName::Mlx => Ok(mlx::read(input, rename, peft)?),
         FormatName::Loralib => {
             let alpha = unsaid.alpha.ok_or_else(|| {
                 TrainError::config(
@@ -186,8 +184,8 @@ pub(super) fn read_adapter(
             })?;
             let options = LoralibOptions {
                 alpha,
-                slices: slices(unsaid.slices)?,
-                rename: unsaid.rename.clone(),
+                slices: slices(&unsaid.slices)?,
+                rename: rename.clone(),
                 peft,
             };
             Ok(loralib::read(input, &options)?)

@@ -1,10 +1,11 @@
 //! Tools of the program `lora`, as functions: describe, compare and rewrite files, measure and estimate work.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `inspect`, `diff` | the contents of adapters and checkpoints, and the differences between two of them |
-//! | `combine`, `convert` | adapter files made of others |
-//! | `bench`, `estimate` | time and memory of work on this machine, measured, and estimated before it is done |
+//! | `combine`, `convert` | adapters combined into one; conversion between formats |
+//! | `bench`, `estimate` | measured time and memory of training and inference; estimates before a run |
+//! | `text` | text of reports |
 
 pub mod bench;
 mod combine;
@@ -12,9 +13,10 @@ mod convert;
 pub mod diff;
 pub mod estimate;
 pub mod inspect;
+mod text;
 
 pub use combine::{CombineArgs, combine};
-pub use convert::{ConvertOptions, FormatName, convert};
+pub use convert::{ConvertOptions, FormatName, UnsaidOptions, convert};
 pub use diff::{DiffOptions, diff};
 pub use estimate::{Forecast, PlanOptions, estimate};
 pub use inspect::{InspectOptions, inspect};

@@ -11,7 +11,7 @@ use super::Position;
 use crate::TrainError;
 use burn::optim::OptimizerRecord;
 use lora_core::LoraError;
-use lora_core::files::{Overwrite, write_dir};
+use lora_core::files::{Overwrite, read_bounded, write_dir};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -129,14 +129,7 @@ impl CheckpointDir {
             message,
         };
         let file = path.join(STATE_FILE);
-        let size = fs::metadata(&file).map_err(LoraError::io(&file))?.len();
-        if size > STATE_LIMIT {
-            return Err(malformed(format!(
-                "{STATE_FILE} has {size} bytes, more than a state can have"
-            )));
-        }
-        let text = fs::read_to_string(&file).map_err(LoraError::io(&file))?;
-        let state = serde_json::from_str(&text)
+        let state = serde_json::from_slice(&read_bounded(&file, STATE_LIMIT)?)
             .map_err(|error| malformed(format!("{STATE_FILE}: {error}")))?;
         let optimizer = OptimizerRecord::load(path.join(OPTIMIZER_FILE))
             .map_err(|error| malformed(format!("{OPTIMIZER_FILE}: {error}")))?;

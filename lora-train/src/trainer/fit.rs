@@ -1,15 +1,12 @@
 //! A run from its parts: Burn's `Learner` and the loop around it.
 
 use super::optimizer_tap::{OptimizerTap, Tapped};
-use super::training_loop::{Hooks, TrainerConfig, TrainingLoop};
-use super::{
-    AdamW, BatchLoader, Checkpoint, CheckpointDir, EvalEvent, LoraPlus, Observer, RunState,
-    Schedule, Task,
-};
+use super::training_loop::TrainingLoop;
+use super::{Checkpoint, CheckpointDir, EvalEvent, Run, RunState, Task};
 use crate::TrainError;
 use crate::data::Sample;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn_train::{Interrupter, Learner};
+use burn_train::Learner;
 use std::path::Path;
 
 /// Result of a run.
@@ -23,28 +20,6 @@ pub struct Outcome<M> {
     pub stopped: Option<String>,
     /// The last evaluation of this session.
     pub last_evaluation: Option<EvalEvent>,
-}
-
-/// Parts of a run other than the model.
-pub struct Run<M, S: Sample> {
-    /// Settings of the loop.
-    pub config: TrainerConfig,
-    /// The optimizer.
-    pub adamw: AdamW,
-    /// Learning rate schedule.
-    pub schedule: Schedule,
-    /// LoRA+: separate learning rates for some factors.
-    pub lora_plus: Option<LoraPlus>,
-    /// Training data in batches.
-    pub loader: BatchLoader<S>,
-    /// Evaluation and saving.
-    pub hooks: Box<dyn Hooks<M>>,
-    /// Receivers of the run's events.
-    pub observers: Vec<Box<dyn Observer>>,
-    /// Handle to stop the run from outside; it then saves a checkpoint and ends.
-    pub interrupter: Interrupter,
-    /// Options that affect the results, compared when a run is resumed.
-    pub fingerprint: String,
 }
 
 /// Trains a model.
@@ -82,7 +57,7 @@ pub fn fit<S: Sample, M: Task<S>>(
         state = checkpoint.state;
         record = Some(checkpoint.optimizer);
     }
-    let schedule = run.schedule.starting_at(state.step);
+    let schedule = run.schedule.clone().starting_at(state.step);
     let schedule = match run.lora_plus {
         None => ModuleLrScheduler::new(schedule),
         Some(lora_plus) => lora_plus.schedule(&model, &schedule),
@@ -93,17 +68,13 @@ pub fn fit<S: Sample, M: Task<S>>(
         learner.load_optim(record);
     }
     let mut training = TrainingLoop {
-        config: run.config,
+        run,
         state,
-        loader: run.loader,
         checkpoints: CheckpointDir::new(output.join("checkpoints")),
-        hooks: run.hooks,
-        observers: run.observers,
-        interrupter: run.interrupter,
         tap,
         last_evaluation: None,
     };
-    let stopped = training.run(&mut learner)?;
+    let stopped = training.train(&mut learner)?;
     Ok(Outcome {
         model: learner.model().task.valid(),
         state: training.state,

@@ -1,10 +1,22 @@
 //! The training loop around Burn's [`Learner`](burn_train::Learner).
 //!
 //! The learner holds the task, its optimizer and its schedule, and takes each step. The loop around it
-//! is our own, since Burn's evaluates and saves between epochs only, sums accumulated gradients and
+//! is this crate's own, because Burn's loop evaluates and saves only between epochs, sums accumulated gradients and
 //! does not keep its position in the data. [`fit`] averages the loss over all labels of a step, clips
 //! by the norm of all gradients together, evaluates and saves at any step, and resumes in the middle
-//! of an epoch with exactly the numbers of an uninterrupted run.
+//! of an epoch with the same numbers as an uninterrupted run.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `fit`, `run` | a run from its parts |
+//! | `training_loop` | steps, evaluations, checkpoints |
+//! | `task` | [`Task`]: interface to a model with its loss |
+//! | `batches`, `prefetch` | batches from any position in the data, prepared on another thread |
+//! | `optimizer`, `lora_plus`, `optimizer_tap` | [`AdamW`], LoRA+, access to the state of the optimizer |
+//! | `schedule` | learning rates |
+//! | `checkpoint` | checkpoints, and resuming |
+//! | `checkpointed` | activation checkpointing |
+//! | `events` | [`Event`]s for an [`Observer`] |
 
 mod batches;
 mod checkpoint;
@@ -15,6 +27,7 @@ mod lora_plus;
 mod optimizer;
 mod optimizer_tap;
 mod prefetch;
+mod run;
 mod schedule;
 mod task;
 mod training_loop;
@@ -23,10 +36,10 @@ pub use batches::{BatchLoader, Collate, MicroBatch, Position};
 pub use checkpoint::{Best, Checkpoint, CheckpointDir, RunState};
 pub(crate) use checkpointed::checkpointed_step;
 pub use events::{EvalEvent, Event, Observer, StepEvent};
-pub use fit::{Outcome, Run, fit};
+pub use fit::{Outcome, fit};
 pub use lora_plus::LoraPlus;
 pub use optimizer::AdamW;
+pub use run::{Every, Hooks, Run, TrainerConfig};
 pub use schedule::{Schedule, ScheduleKind};
 pub(crate) use task::train_step;
 pub use task::{StepOutput, Task};
-pub use training_loop::{Every, Hooks, TrainerConfig};

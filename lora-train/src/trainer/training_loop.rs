@@ -3,85 +3,28 @@
 use super::optimizer::{scale, squared_norm};
 use super::optimizer_tap::{OptimizerTap, Tapped};
 use super::{
-    BatchLoader, Best, CheckpointDir, EvalEvent, Event, MicroBatch, Observer, Position, RunState,
-    StepEvent, Task,
+    Best, CheckpointDir, EvalEvent, Event, Every, MicroBatch, Position, Run, RunState, StepEvent,
+    Task,
 };
 use crate::TrainError;
 use crate::data::{Sample, SampleBatch};
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
-use burn_train::{Interrupter, ItemLazy, Learner};
-use std::collections::BTreeMap;
-use std::path::Path;
+use burn_train::{ItemLazy, Learner};
 use std::time::Instant;
-
-/// Interval of evaluations or checkpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Every {
-    /// After each epoch, and at the end.
-    Epoch,
-    /// After this many steps, and at the end.
-    Steps(usize),
-    /// At the end only.
-    End,
-    /// Never.
-    Never,
-}
-
-/// Settings of the training loop.
-#[derive(Clone, Debug)]
-pub struct TrainerConfig {
-    /// Number of optimizer steps.
-    pub total_steps: usize,
-    /// Number of batches whose gradients are accumulated in a step.
-    pub accumulation: usize,
-    /// Largest norm of all gradients together; larger gradients are scaled down to it.
-    pub max_grad_norm: Option<f64>,
-    /// Interval of evaluations.
-    pub evaluate: Every,
-    /// Interval of checkpoints.
-    pub save: Every,
-    /// Early stopping: number of evaluations without improvement after which the run ends.
-    pub patience: Option<usize>,
-    /// Name of the metric that decides the best evaluation.
-    pub best_metric: String,
-    /// True if a higher value of [`best_metric`](Self::best_metric) is better.
-    pub higher_is_better: bool,
-    /// Seed of all random numbers in the run.
-    pub seed: u64,
-}
-
-/// Evaluation and saving, supplied by the caller of the loop.
-pub trait Hooks<M>: Send {
-    /// Evaluates the model and returns metrics by name. The model is `valid()`: without dropout.
-    ///
-    /// # Errors
-    /// An error ends the run.
-    fn evaluate(&mut self, model: &M) -> Result<BTreeMap<String, f64>, TrainError>;
-
-    /// Writes the trained weights into a directory.
-    ///
-    /// # Errors
-    /// An error ends the run.
-    fn save_weights(&mut self, model: &M, dir: &Path) -> Result<(), TrainError>;
-}
 
 /// The loop around Burn's [`Learner`], which holds the model, its optimizer and its schedule.
 pub(super) struct TrainingLoop<M, S: Sample> {
-    pub config: TrainerConfig,
+    pub run: Run<M, S>,
     pub state: RunState,
-    pub loader: BatchLoader<S>,
     pub checkpoints: CheckpointDir,
-    pub hooks: Box<dyn Hooks<M>>,
-    pub observers: Vec<Box<dyn Observer>>,
-    pub interrupter: Interrupter,
     pub tap: OptimizerTap,
     pub last_evaluation: Option<EvalEvent>,
 }
 
 impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
     /// Trains to the last step. Returns the reason if the run stopped earlier.
-    pub(super) fn run(
+    pub(super) fn train(
         &mut self,
         learner: &mut Learner<Tapped<M>>,
     ) -> Result<Option<String>, TrainError> {
@@ -91,10 +34,10 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         };
         self.notify(&Event::Start {
             first_step: self.state.step + 1,
-            total_steps: self.config.total_steps,
+            total_steps: self.run.config.total_steps,
         })?;
         let mut stopped = None;
-        while stopped.is_none() && self.state.step < self.config.total_steps {
+        while stopped.is_none() && self.state.step < self.run.config.total_steps {
             stopped = self.epoch(learner, &clock)?;
         }
         self.state.seconds = clock.seconds();
@@ -108,10 +51,13 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         learner: &mut Learner<Tapped<M>>,
         clock: &Clock,
     ) -> Result<Option<String>, TrainError> {
-        let batches_in_epoch = self.loader.batches_in(self.state.position.epoch);
-        let mut batches = self.loader.batches_from(self.state.position);
-        while self.state.step < self.config.total_steps {
-            let group: Vec<_> = batches.by_ref().take(self.config.accumulation).collect();
+        let batches_in_epoch = self.run.loader.batches_in(self.state.position.epoch);
+        let mut batches = self.run.loader.batches_from(self.state.position);
+        while self.state.step < self.run.config.total_steps {
+            let group: Vec<_> = batches
+                .by_ref()
+                .take(self.run.config.accumulation)
+                .collect();
             if group.is_empty() {
                 break;
             }
@@ -148,18 +94,19 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             });
         }
 
-        let end = step == self.config.total_steps;
+        let end = step == self.run.config.total_steps;
         let due = |every: Every| match every {
             Every::Epoch => position.batch == 0 || end,
             Every::Steps(n) => step.is_multiple_of(n.max(1)) || end,
             Every::End => end,
             Every::Never => false,
         };
-        let interrupted = self.interrupter.should_stop();
-        let evaluate = due(self.config.evaluate) && !interrupted;
+        let interrupted = self.run.interrupter.should_stop();
+        let evaluate = due(self.run.config.evaluate) && !interrupted;
         // An evaluation may end the run early, and the run must be resumable from there.
-        let save =
-            interrupted || due(self.config.save) || (evaluate && self.config.patience.is_some());
+        let save = interrupted
+            || due(self.run.config.save)
+            || (evaluate && self.run.config.patience.is_some());
         if save {
             self.tap.request();
         }
@@ -181,7 +128,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             stopped = self.evaluate(&learner.model().task, epoch)?;
         }
         if interrupted {
-            stopped = Some(self.interrupter.get_message().unwrap_or_default());
+            stopped = Some(self.run.interrupter.get_message().unwrap_or_default());
         }
         if save {
             self.state.seconds = clock.seconds();
@@ -208,7 +155,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             let output = learner.train_step(MicroBatch {
                 batch,
                 loss_scale,
-                seed: mix(self.config.seed, step as u64, index as u64),
+                seed: mix(self.run.config.seed, step as u64, index as u64),
             });
             accumulator.accumulate(&model, output.grads);
             losses.push(output.item.sync().map_err(burn_error)?.loss);
@@ -217,6 +164,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let (loss, grad_norm) = read(losses, squared_norm(&model, &grads))?;
         // PyTorch's clip_grad_norm_, with its guard against a division by zero.
         let factor = self
+            .run
             .config
             .max_grad_norm
             .map(|max| max / (grad_norm + 1e-6));
@@ -231,19 +179,19 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
     fn evaluate(&mut self, model: &M, epoch: f64) -> Result<Option<String>, TrainError> {
         self.notify(&Event::EvalStart)?;
         let start = Instant::now();
-        let metrics = self.hooks.evaluate(&model.valid())?;
-        let value = metrics.get(&self.config.best_metric).copied();
+        let metrics = self.run.hooks.evaluate(&model.valid())?;
+        let value = metrics.get(&self.run.config.best_metric).copied();
         let value = value.filter(|value| value.is_finite());
         let better = |value: &f64| match &self.state.best {
             None => true,
-            Some(best) if self.config.higher_is_better => *value > best.value,
+            Some(best) if self.run.config.higher_is_better => *value > best.value,
             Some(best) => *value < best.value,
         };
         let step = self.state.step;
         let best = value.filter(better).map(|value| Best { step, value });
         let is_best = best.is_some();
         if is_best {
-            let hooks = &mut self.hooks;
+            let hooks = &mut self.run.hooks;
             self.checkpoints
                 .save_best(step, |dir| hooks.save_weights(model, dir))?;
             self.state.best = best;
@@ -261,9 +209,9 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         self.notify(&Event::Eval(evaluation.clone()))?;
         self.last_evaluation = Some(evaluation);
         let since = self.state.evaluations_since_best;
-        let exhausted = self.config.patience.is_some_and(|most| since >= most);
+        let exhausted = self.run.config.patience.is_some_and(|most| since >= most);
         Ok(exhausted.then(|| {
-            let metric = &self.config.best_metric;
+            let metric = &self.run.config.best_metric;
             format!("{metric} has not improved for {since} evaluations")
         }))
     }
@@ -272,7 +220,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let optimizer = self.tap.take().ok_or_else(|| TrainError::Burn {
             message: "the optimizer was not stepped before its state was saved".into(),
         })?;
-        let hooks = &mut self.hooks;
+        let hooks = &mut self.run.hooks;
         let path = self
             .checkpoints
             .save_last(&self.state, optimizer, |dir| hooks.save_weights(model, dir))?;
@@ -280,7 +228,8 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
     }
 
     fn notify(&mut self, event: &Event) -> Result<(), TrainError> {
-        self.observers
+        self.run
+            .observers
             .iter_mut()
             .try_for_each(|observer| observer.observe(event))
     }
@@ -288,17 +237,13 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
 
 /// Returns the position after `batches` more batches.
 fn next_position(position: Position, batches: usize, batches_in_epoch: usize) -> Position {
-    let Position { epoch, batch } = position;
-    if batch + batches >= batches_in_epoch {
-        Position {
-            epoch: epoch + 1,
-            batch: 0,
-        }
-    } else {
-        Position {
-            epoch,
-            batch: batch + batches,
-        }
+    let batch = position.batch + batches;
+    if batch < batches_in_epoch {
+        return Position { batch, ..position };
+    }
+    Position {
+        epoch: position.epoch + 1,
+        batch: 0,
     }
 }
 

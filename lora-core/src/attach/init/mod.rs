@@ -1,4 +1,10 @@
 //! Start values of the factors.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `random` | random values, the same on every platform |
+//! | `decompose` | PiSSA, OLoRA and orthogonal start values |
+//! | `svd` | singular value decomposition |
 
 mod decompose;
 mod random;

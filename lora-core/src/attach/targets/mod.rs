@@ -1,4 +1,9 @@
 //! Resolution of a configuration on a model: from names, patterns, layers and slices to parameters.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `select` | matrices selected by names, patterns, exclusions and layers |
+//! | `saved` | fully trained parameters: PEFT's `modules_to_save`, and biases |
 
 mod saved;
 mod select;

@@ -1,92 +1,10 @@
 //! Backward passes, shared by all backends.
 
-use super::{AttentionOps, AttentionOptions, by_head, join, split};
+use super::{AttentionOps, AttentionOptions, AttentionState, by_head, join, split};
 use crate::ops::prelude::*;
 
-/// Tensors saved by the forward pass for the backward pass.
-#[derive(Clone, Debug)]
-struct Saved<const N: usize, T> {
-    /// Nodes of queries, keys and values, or of the fused tensor.
-    inputs: [NodeId; N],
-    bias: T,
-    output: T,
-    statistics: T,
-    options: AttentionOptions,
-}
-
-#[derive(Debug)]
-struct AttentionBackward;
-
-impl<B: Backend + AttentionOps> Backward<B, 4> for AttentionBackward {
-    type State = Saved<3, FloatTensor<B>>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 4>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let [node_query, node_key, node_value, node_bias] = ops.parents;
-        let saved = ops.state;
-        let [query, key, value] = saved
-            .inputs
-            .map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
-        let (grad_query, grad_key, grad_value, grad_bias) = B::attend_backward(
-            query,
-            key,
-            value,
-            saved.bias,
-            saved.output,
-            saved.statistics,
-            grad,
-            saved.options,
-            node_bias.is_some(),
-        );
-        for (node, gradient) in [
-            (node_query, Some(grad_query)),
-            (node_key, Some(grad_key)),
-            (node_value, Some(grad_value)),
-            (node_bias, grad_bias),
-        ] {
-            if let (Some(node), Some(gradient)) = (node, gradient) {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct FusedAttentionBackward;
-
-impl<B: Backend + AttentionOps> Backward<B, 1> for FusedAttentionBackward {
-    type State = (usize, Saved<1, FloatTensor<B>>);
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        grads: &mut Gradients,
-        checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let [node] = ops.parents;
-        let (heads, saved) = ops.state;
-        let [fused] = saved
-            .inputs
-            .map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id));
-        if let Some(node) = node {
-            let gradient = B::attend_fused_backward(
-                fused,
-                saved.bias,
-                saved.output,
-                saved.statistics,
-                by_head::<B>(grad, heads),
-                saved.options,
-            );
-            grads.register::<B>(node.id, gradient);
-        }
-    }
-}
+/// Inputs of the forward pass; its bias, output and statistics; its options.
+type Saved<I, T> = (I, [T; 3], AttentionOptions);
 
 impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
     fn attend(
@@ -96,39 +14,14 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
         bias: FloatTensor<Self>,
         options: AttentionOptions,
     ) -> FloatTensor<Self> {
-        let parents = [query.node(), key.node(), value.node(), bias.node()];
-        let prepared = AttentionBackward
-            .prepare::<C>(parents)
-            .compute_bound()
-            .stateful();
-        match prepared {
-            OpsKind::Tracked(mut prep) => {
-                let inputs = [&query, &key, &value].map(|tensor| prep.checkpoint(tensor));
-                let bias = bias.into_primitive();
-                let (output, statistics) = B::attend_forward(
-                    query.into_primitive(),
-                    key.into_primitive(),
-                    value.into_primitive(),
-                    bias.clone(),
-                    options.clone(),
-                );
-                let saved = Saved {
-                    inputs,
-                    bias,
-                    output: output.clone(),
-                    statistics,
-                    options,
-                };
-                prep.finish(saved, output)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::attend(
-                query.into_primitive(),
-                key.into_primitive(),
-                value.into_primitive(),
-                bias.into_primitive(),
-                options,
-            )),
-        }
+        let mut operation = Operation::<B, C, _, 4>::new([&query, &key, &value, &bias], backward);
+        let inputs = [&query, &key, &value].map(|input| operation.save(input));
+        let [query, key, value, bias] =
+            [query, key, value, bias].map(|tensor| tensor.into_primitive());
+        let (output, statistics) =
+            B::attend_forward(query, key, value, bias.clone(), options.clone());
+        let saved = (inputs, [bias, output.clone(), statistics], options);
+        operation.finish(saved, output)
     }
 
     fn attend_fused(
@@ -141,32 +34,40 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
             let [query, key, value] = split::<Self>(fused, heads);
             return join::<Self>(Self::attend(query, key, value, bias, options));
         }
-        let prepared = FusedAttentionBackward
-            .prepare::<C>([fused.node()])
-            .compute_bound()
-            .stateful();
-        match prepared {
-            OpsKind::Tracked(mut prep) => {
-                let inputs = [prep.checkpoint(&fused)];
-                let bias = bias.into_primitive();
-                let [query, key, value] = split::<B>(fused.into_primitive(), heads);
-                let (output, statistics) =
-                    B::attend_forward(query, key, value, bias.clone(), options.clone());
-                let saved = Saved {
-                    inputs,
-                    bias,
-                    output: output.clone(),
-                    statistics,
-                    options,
-                };
-                prep.finish((heads, saved), join::<B>(output))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::attend_fused(
-                fused.into_primitive(),
-                bias.into_primitive(),
-                heads,
-                options,
-            )),
-        }
+        let mut operation = Operation::<B, C, _, 1>::new([&fused], fused_backward);
+        let inputs = (operation.save(&fused), heads);
+        let bias = bias.into_primitive();
+        let [query, key, value] = split::<B>(fused.into_primitive(), heads);
+        let (output, statistics) =
+            B::attend_forward(query, key, value, bias.clone(), options.clone());
+        let saved = (inputs, [bias, output.clone(), statistics], options);
+        operation.finish(saved, join::<B>(output))
     }
+}
+
+fn backward<B: Backend + AttentionOps>(
+    pass: &mut BackwardPass<'_, B, 4>,
+    grad: FloatTensor<B>,
+    (inputs, kept, options): Saved<[NodeId; 3], FloatTensor<B>>,
+) {
+    let inputs = inputs.map(|input| pass.saved(input));
+    let state = AttentionState::new(inputs, kept);
+    let (query, key, value, bias) = B::attend_backward(state, grad, options, pass.needs(3));
+    pass.register(0, || query);
+    pass.register(1, || key);
+    pass.register(2, || value);
+    if let Some(bias) = bias {
+        pass.register(3, || bias);
+    }
+}
+
+fn fused_backward<B: Backend + AttentionOps>(
+    pass: &mut BackwardPass<'_, B, 1>,
+    grad: FloatTensor<B>,
+    ((fused, heads), kept, options): Saved<(NodeId, usize), FloatTensor<B>>,
+) {
+    let state = AttentionState::new(split::<B>(pass.saved(fused), heads), kept);
+    pass.register(0, || {
+        B::attend_fused_backward(state, by_head::<B>(grad, heads), options)
+    });
 }

@@ -1,19 +1,17 @@
 //! Attention composed of operations that every backend has.
 
-use super::AttentionOptions;
-use crate::ops::host::dropout_mask;
+use super::{AttentionOptions, AttentionState};
+use crate::ops::dropout::mask_like;
 use crate::ops::prelude::*;
 use burn::tensor::{Slice, TensorData};
 
-/// Tensors saved by the forward pass for the backward pass.
-pub(super) struct Saved<B: Backend> {
-    pub query: FloatTensor<B>,
-    pub key: FloatTensor<B>,
-    pub value: FloatTensor<B>,
-    pub bias: FloatTensor<B>,
-    pub output: FloatTensor<B>,
-    pub statistics: FloatTensor<B>,
-}
+/// Gradients of queries, keys, values and bias.
+pub(super) type Gradients<B> = (
+    FloatTensor<B>,
+    FloatTensor<B>,
+    FloatTensor<B>,
+    Option<FloatTensor<B>>,
+);
 
 pub(super) fn forward<B: Backend>(
     query: FloatTensor<B>,
@@ -37,24 +35,19 @@ pub(super) fn forward<B: Backend>(
 }
 
 pub(super) fn backward<B: Backend>(
-    saved: Saved<B>,
+    state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: &AttentionOptions,
     with_bias_grad: bool,
-) -> (
-    FloatTensor<B>,
-    FloatTensor<B>,
-    FloatTensor<B>,
-    Option<FloatTensor<B>>,
-) {
-    let Saved {
+) -> Gradients<B> {
+    let AttentionState {
         query,
         key,
         value,
         bias,
         output,
         statistics,
-    } = saved;
+    } = state;
     let dtype = query.dtype();
     let bias_shape = bias.shape();
     let scores = scores::<B>(query.clone(), key.clone(), bias.clone(), options);
@@ -115,13 +108,18 @@ fn scores<B: Backend>(
     assert!(keys >= queries, "{queries} causal queries of {keys} keys");
     // Infinite, so that a masked key scores below one with a bias of f32's minimum. Built on the host, since zero times
     // infinity is NaN.
-    let mut mask = vec![0.0f32; queries * keys];
-    for (query, row) in mask.chunks_exact_mut(keys).enumerate() {
-        row[keys - queries + query + 1..].fill(f32::NEG_INFINITY);
-    }
-    let mask = B::float_from_data(TensorData::new(mask, [1, 1, queries, keys]), &device);
+    let mask = B::float_from_data(causal_mask(queries, keys, f32::NEG_INFINITY), &device);
     let mask = B::float_cast(mask, wide.into());
     B::float_add(scores, mask)
+}
+
+/// Builds the causal mask, `[1, 1, queries, keys]`: `hidden` above the diagonal that ends in the last corner, else zero.
+pub(super) fn causal_mask(queries: usize, keys: usize, hidden: f32) -> TensorData {
+    let mut values = vec![0.0f32; queries * keys];
+    for (query, row) in values.chunks_exact_mut(keys).enumerate() {
+        row[keys - queries + query + 1..].fill(hidden);
+    }
+    TensorData::new(values, [1, 1, queries, keys])
 }
 
 /// Generates the dropout mask in the shape of the weights; `None` without dropout.
@@ -129,11 +127,5 @@ fn dropout_mask_like<B: Backend>(
     weights: &FloatTensor<B>,
     options: &AttentionOptions,
 ) -> Option<FloatTensor<B>> {
-    if options.dropout == 0.0 {
-        return None;
-    }
-    let shape = weights.shape();
-    let mask = dropout_mask(shape.num_elements(), options.dropout, options.seed);
-    let mask = B::float_from_data(TensorData::new(mask, shape), &weights.device());
-    Some(B::float_cast(mask, weights.dtype().into()))
+    (options.dropout > 0.0).then(|| mask_like::<B>(weights, options.dropout, options.seed))
 }

@@ -1,9 +1,9 @@
 //! Memory layout of attention heads.
 
-use crate::ops::gemm::{Matrix, MatrixMut};
+use crate::ops::gemm::{Matrix, MatrixMut, strided_values};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use burn::tensor::{Shape, TensorData};
 use std::ops::Range;
 
 /// View of a tensor `[batch, heads, seq, d]`, read head by head.
@@ -19,14 +19,10 @@ impl<'a> Heads<'a> {
     /// # Panics
     /// Panics if the tensor has a negative stride.
     pub(super) fn new(tensor: &'a FloatTensor<Flex>) -> Self {
-        let layout = tensor.layout();
-        let strides = [0, 1, 2, 3].map(|axis| {
-            usize::try_from(layout.strides()[axis])
-                .expect("an attention head without negative strides")
-        });
+        let (values, shape, strides) = strided_values(tensor);
         Self {
-            values: &tensor.storage::<f32>()[layout.start_offset()..],
-            shape: tensor.shape().dims(),
+            values,
+            shape,
             strides,
         }
     }
@@ -49,6 +45,7 @@ pub(super) struct Bias {
     tensor: FloatTensor<Flex>,
     /// Strides of batch row, head and query; 0 for broadcast axes.
     strides: [usize; 3],
+    keys: usize,
 }
 
 impl Bias {
@@ -62,54 +59,38 @@ impl Bias {
         Some(Self {
             tensor: tensor.to_contiguous(),
             strides: [0, 1, 2].map(|axis| if shape[axis] == 1 { 0 } else { full[axis] }),
+            keys,
         })
     }
 
-    /// Returns the bias of one head.
-    pub(super) fn tile(&self, row: usize, head: usize) -> BiasRows<'_> {
-        let start = row * self.strides[0] + head * self.strides[1];
-        BiasRows {
-            values: &self.tensor.storage::<f32>()[start..],
-            stride: self.strides[2],
-        }
-    }
-}
-
-/// Bias of one head: one row for each query, or one row for all.
-#[derive(Clone, Copy)]
-pub(super) struct BiasRows<'a> {
-    values: &'a [f32],
-    stride: usize,
-}
-
-impl<'a> BiasRows<'a> {
-    /// Returns the row of a query, starting at the first key.
-    pub(super) fn row(self, query: usize) -> &'a [f32] {
-        &self.values[query * self.stride..]
+    /// Returns the bias of one head, `[queries, keys]`.
+    pub(super) fn tile(&self, row: usize, head: usize, queries: usize) -> Matrix<'_> {
+        let [rows, heads, down] = self.strides;
+        let values = &self.tensor.storage::<f32>()[row * rows + head * heads..];
+        Matrix::strided(values, [queries, self.keys], [down, 1])
     }
 }
 
 /// Output memory `[batch, seq, heads, d]`, written by several threads, each its own heads.
-pub(super) struct Tiles<'a> {
+pub(super) struct Tiles {
+    /// Without elements; its capacity is the memory.
+    values: Vec<f32>,
     target: *mut f32,
     shape: [usize; 4],
-    memory: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
 // SAFETY: it is written only through tiles, which do not overlap.
-unsafe impl Sync for Tiles<'_> {}
+unsafe impl Sync for Tiles {}
 
-impl<'a> Tiles<'a> {
-    /// Uses the spare capacity of a vector.
-    ///
-    /// # Panics
-    /// Panics if the capacity is too small.
-    pub(super) fn new(out: &'a mut Vec<f32>, shape: [usize; 4]) -> Self {
-        let out = &mut out.spare_capacity_mut()[..shape.iter().product()];
+impl Tiles {
+    /// Allocates the memory.
+    pub(super) fn new(shape: [usize; 4]) -> Self {
+        let mut values = Vec::with_capacity(shape.iter().product());
+        let target = values.as_mut_ptr();
         Self {
-            target: out.as_mut_ptr().cast(),
+            values,
+            target,
             shape,
-            memory: PhantomData,
         }
     }
 
@@ -121,13 +102,33 @@ impl<'a> Tiles<'a> {
         &self,
         row: usize,
         head: usize,
-        range: Range<usize>,
-    ) -> MatrixMut<'a> {
+        range: &Range<usize>,
+    ) -> MatrixMut<'_> {
         let [batch, seq, heads, d] = self.shape;
         assert!(row < batch && head < heads && range.start <= range.end && range.end <= seq);
         let start = ((row * seq + range.start) * heads + head) * d;
         let start = self.target.wrapping_add(start);
         // SAFETY: the tile lies within the memory and overlaps no other tile.
         unsafe { MatrixMut::strided(start, [range.len(), d], heads * d) }
+    }
+
+    /// Returns the memory as a tensor of another shape with the same number of elements.
+    ///
+    /// # Safety
+    /// All elements have been written.
+    pub(super) unsafe fn into_tensor(mut self, shape: impl Into<Shape>) -> FloatTensor<Flex> {
+        // SAFETY: the caller has written the elements, and the memory was allocated for as many.
+        unsafe { self.values.set_len(self.shape.iter().product()) };
+        FloatTensor::<Flex>::from_data(TensorData::new(self.values, shape))
+    }
+
+    /// Returns the memory as `[batch, heads, seq, d]`, whose heads join again without a copy.
+    ///
+    /// # Safety
+    /// All elements have been written.
+    pub(super) unsafe fn into_heads(self) -> FloatTensor<Flex> {
+        let shape = self.shape;
+        // SAFETY: the caller has written the elements.
+        Flex::float_swap_dims(unsafe { self.into_tensor(shape) }, 1, 2)
     }
 }

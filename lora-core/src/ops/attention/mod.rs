@@ -13,6 +13,14 @@
 //! queries: keys of the past, or of a prefix.
 //!
 //! In a row that [packs](Segments) several texts, each text attends to itself only.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `tensors` | [`ScaledDotProduct`] on tensors |
+//! | `segments` | [`Segments`]: several texts in one row |
+//! | `composed` | composition of operations that every backend has |
+//! | `flex`, `tile`, `work`, `heads` | implementation for the CPU: blocks of queries, units of work for threads, memory layout |
+//! | `autodiff` | backward pass, shared by all backends |
 
 mod autodiff;
 mod composed;
@@ -31,6 +39,7 @@ pub use segments::Segments;
 pub use tensors::ScaledDotProduct;
 
 use super::prelude::*;
+use burn::backend::ExtensionType;
 use burn::tensor::{Shape, Slice};
 
 /// Options of scaled dot-product attention.
@@ -48,107 +57,113 @@ pub struct AttentionOptions {
     pub segments: Option<Segments>,
 }
 
-/// Attention on a backend.
-///
-/// # Shapes
-/// - `query`: `[batch, heads, queries, d]`, `key`: `[batch, heads, keys, d]`, `value`: `[batch, heads, keys, d_value]`
-/// - `fused`: `[batch, seq, 3 · heads · d]`, the queries, keys and values of all heads side by side
-/// - `bias`: broadcastable to the scores `[batch, heads, queries, keys]`; `[1, 1, 1, 1]`, which has no effect, stands for none
-/// - `statistics`: `[batch, heads, queries, 2]`, the maximum of each row of scores, and the sum of `exp(score - maximum)`
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait AttentionOps: Backend {
-    /// Computes the output, `[batch, heads, queries, d_value]`.
-    #[fusion(default)]
-    fn attend(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        options: AttentionOptions,
-    ) -> FloatTensor<Self> {
-        Self::attend_forward(query, key, value, bias, options).0
-    }
+/// Tensors of the forward pass that the backward pass reads, in the shapes of [`AttentionOps`].
+#[derive(ExtensionType)]
+pub struct AttentionState<B: Backend> {
+    /// Queries.
+    pub query: FloatTensor<B>,
+    /// Keys.
+    pub key: FloatTensor<B>,
+    /// Values.
+    pub value: FloatTensor<B>,
+    /// Bias on the scores.
+    pub bias: FloatTensor<B>,
+    /// Output of the forward pass, `[batch, heads, queries, d_value]`.
+    pub output: FloatTensor<B>,
+    /// Maximum and sum of each row of scores.
+    pub statistics: FloatTensor<B>,
+}
 
-    /// Computes the output from fused projections, `[batch, seq, heads · d]`.
-    #[fusion(default)]
-    fn attend_fused(
-        fused: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        heads: usize,
-        options: AttentionOptions,
-    ) -> FloatTensor<Self> {
-        let [query, key, value] = split::<Self>(fused, heads);
-        join::<Self>(Self::attend(query, key, value, bias, options))
-    }
-
-    /// Computes the output and the statistics.
-    #[fusion(default)]
-    fn attend_forward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        options: AttentionOptions,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        segments::forward::<Self>(query, key, value, bias, options)
-    }
-
-    /// Computes the gradients of queries, keys and values, and of the bias if `with_bias_grad`.
-    #[fusion(default)]
-    #[allow(clippy::too_many_arguments)] // The macro accepts tensors as arguments, not structs.
-    fn attend_backward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        output: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        options: AttentionOptions,
-        with_bias_grad: bool,
-    ) -> (
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        Option<FloatTensor<Self>>,
-    ) {
-        let saved = composed::Saved::<Self> {
+impl<B: Backend> AttentionState<B> {
+    /// Joins the inputs and what the forward pass kept.
+    fn new(
+        [query, key, value]: [FloatTensor<B>; 3],
+        [bias, output, statistics]: [FloatTensor<B>; 3],
+    ) -> Self {
+        Self {
             query,
             key,
             value,
             bias,
             output,
             statistics,
-        };
-        segments::backward(saved, grad, options, with_bias_grad)
-    }
-
-    /// Computes the gradient of `fused`. `output` and `grad` are split by head, `[batch, heads, seq, d]`.
-    #[fusion(default)]
-    fn attend_fused_backward(
-        fused: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        output: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        options: AttentionOptions,
-    ) -> FloatTensor<Self> {
-        let [_, heads, _, _] = grad.shape().dims();
-        let [query, key, value] = split::<Self>(fused, heads);
-        let (query, key, value, _) = Self::attend_backward(
-            query, key, value, bias, output, statistics, grad, options, false,
-        );
-        join::<Self>(Self::float_cat(vec![query, key, value], 1))
+        }
     }
 }
 
-impl_composed!(AttentionOps);
+backend_operations! {
+    /// Attention on a backend.
+    ///
+    /// # Shapes
+    /// - `query`: `[batch, heads, queries, d]`, `key`: `[batch, heads, keys, d]`, `value`: `[batch, heads, keys, d_value]`
+    /// - `fused`: `[batch, seq, 3 · heads · d]`, the queries, keys and values of all heads side by side
+    /// - `bias`: broadcastable to the scores `[batch, heads, queries, keys]`; `[1, 1, 1, 1]`, which has no effect, stands for none
+    /// - `statistics`: `[batch, heads, queries, 2]`, the maximum of each row of scores, and the sum of `exp(score - maximum)`
+    pub trait AttentionOps {
+        /// Computes the output, `[batch, heads, queries, d_value]`.
+        #[fusion(default)]
+        fn attend(
+            query: FloatTensor<Self>,
+            key: FloatTensor<Self>,
+            value: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+            options: AttentionOptions,
+        ) -> FloatTensor<Self> {
+            Self::attend_forward(query, key, value, bias, options).0
+        }
+
+        /// Computes the output from fused projections, `[batch, seq, heads · d]`.
+        #[fusion(default)]
+        fn attend_fused(
+            fused: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+            heads: usize,
+            options: AttentionOptions,
+        ) -> FloatTensor<Self> {
+            let [query, key, value] = split::<Self>(fused, heads);
+            join::<Self>(Self::attend(query, key, value, bias, options))
+        }
+
+        /// Computes the output and the statistics.
+        #[fusion(default)]
+        fn attend_forward(
+            query: FloatTensor<Self>,
+            key: FloatTensor<Self>,
+            value: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+            options: AttentionOptions,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            segments::forward::<Self>(query, key, value, bias, options)
+        }
+
+        /// Computes the gradients of queries, keys and values, and of the bias if `with_bias_grad`.
+        #[fusion(default)]
+        fn attend_backward(
+            #[extension_type] state: AttentionState<Self>,
+            grad: FloatTensor<Self>,
+            options: AttentionOptions,
+            with_bias_grad: bool,
+        ) -> (
+            FloatTensor<Self>,
+            FloatTensor<Self>,
+            FloatTensor<Self>,
+            Option<FloatTensor<Self>>,
+        ) {
+            segments::backward(state, grad, options, with_bias_grad)
+        }
+
+        /// Computes the gradient of `fused`. `grad` is split by head, `[batch, heads, seq, d]`.
+        #[fusion(default)]
+        fn attend_fused_backward(
+            #[extension_type] state: AttentionState<Self>,
+            grad: FloatTensor<Self>,
+            options: AttentionOptions,
+        ) -> FloatTensor<Self> {
+            let (query, key, value, _) = Self::attend_backward(state, grad, options, false);
+            join::<Self>(Self::float_cat(vec![query, key, value], 1))
+        }
+    }
+}
 
 /// Splits `[batch, seq, 3 · heads · d]` into three tensors `[batch, heads, seq, d]`.
 fn split<B: Backend>(fused: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3] {

@@ -1,7 +1,7 @@
 //! Packing: several texts in one row, each of which attends to itself only.
 
-use super::AttentionOptions;
-use super::composed::{self, Saved};
+use super::composed::{self, Gradients};
+use super::{AttentionOptions, AttentionState};
 use crate::ops::prelude::*;
 use burn::tensor::Slice;
 use std::ops::Range;
@@ -128,33 +128,25 @@ pub(super) fn forward<B: Backend>(
 
 /// Computes [`composed::backward`] text by text.
 pub(super) fn backward<B: Backend>(
-    saved: Saved<B>,
+    state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: AttentionOptions,
     with_bias_grad: bool,
-) -> (
-    FloatTensor<B>,
-    FloatTensor<B>,
-    FloatTensor<B>,
-    Option<FloatTensor<B>>,
-) {
+) -> Gradients<B> {
     if options.segments.is_none() {
-        return composed::backward(saved, grad, &options, with_bias_grad);
+        return composed::backward(state, grad, &options, with_bias_grad);
     }
     let mut gradients = [Vec::new(), Vec::new(), Vec::new()];
-    let [_, _, queries, _] = saved.query.shape().dims();
-    let [_, _, keys, _] = saved.key.shape().dims();
+    let [_, _, queries, _] = state.query.shape().dims();
+    let [_, _, keys, _] = state.key.shape().dims();
     for text in options.by_segment(queries, keys) {
-        let text_saved = Saved::<B> {
-            query: slice_seq::<B>(&saved.query, &text.queries),
-            key: slice_seq::<B>(&saved.key, &text.keys),
-            value: slice_seq::<B>(&saved.value, &text.keys),
-            bias: saved.bias.clone(),
-            output: slice_seq::<B>(&saved.output, &text.queries),
-            statistics: slice_seq::<B>(&saved.statistics, &text.queries),
-        };
-        let grad = slice_seq::<B>(&grad, &text.queries);
-        let (query, key, value, _) = composed::backward(text_saved, grad, &text.options, false);
+        let [query, output, statistics, grad] =
+            [&state.query, &state.output, &state.statistics, &grad]
+                .map(|all| slice_seq::<B>(all, &text.queries));
+        let [key, value] = [&state.key, &state.value].map(|all| slice_seq::<B>(all, &text.keys));
+        let kept = [state.bias.clone(), output, statistics];
+        let text_state = AttentionState::<B>::new([query, key, value], kept);
+        let (query, key, value, _) = composed::backward(text_state, grad, &text.options, false);
         for (all, gradient) in gradients.iter_mut().zip([query, key, value]) {
             all.push(gradient);
         }

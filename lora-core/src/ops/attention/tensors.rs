@@ -1,10 +1,11 @@
 //! Attention on tensors.
 
+use super::composed::causal_mask;
 use super::{AttentionOps, AttentionOptions, Segments};
 use crate::ops::dropout_layer::Dropout;
 use crate::ops::{is_on_host, softmax};
 use burn::backend::Dispatch;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 /// Scaled dot-product attention, `dropout(softmax(scale · Q Kᵀ + bias)) V`, that keeps no scores from the forward to the
 /// backward pass.
@@ -190,17 +191,9 @@ impl ScaledDotProduct {
         let ([_, _, queries, _], [_, _, keys, _]) = (query.dims(), key.dims());
         let mut scores = (query * self.scale).matmul(key.swap_dims(2, 3)) + bias;
         if self.causal && queries > 1 {
-            scores = scores + causal_mask(queries, keys, &value.device());
+            let mask = causal_mask(queries, keys, f32::MIN);
+            scores = scores + Tensor::from_data(mask, &value.device());
         }
         self.dropout.forward(softmax(scores)).matmul(value)
     }
-}
-
-/// Builds the causal mask, `[1, 1, queries, keys]`: f32's minimum above the diagonal that ends in the last corner.
-fn causal_mask(queries: usize, keys: usize, device: &Device) -> Tensor<4> {
-    let mut values = vec![0.0f32; queries * keys];
-    for (query, row) in values.chunks_exact_mut(keys).enumerate() {
-        row[keys - queries + query + 1..].fill(f32::MIN);
-    }
-    Tensor::from_data(TensorData::new(values, [1, 1, queries, keys]), device)
 }

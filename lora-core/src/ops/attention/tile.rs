@@ -1,11 +1,9 @@
 //! Attention of one head of one text, in blocks of queries.
 
 use super::AttentionOptions;
-use super::heads::BiasRows;
-use crate::ops::gemm::{Matrix, MatrixMut, Threads};
+use crate::ops::gemm::{Matrix, MatrixMut};
 use crate::ops::kernels::{SeededMask, dot, exp_in_place, exp_nonpositive, largest};
 use pulp::Arch;
-use std::mem::MaybeUninit;
 
 /// Number of queries in a block. Smaller with a causal mask, since a block computes some masked scores.
 const QUERIES: usize = 128;
@@ -20,13 +18,13 @@ pub(super) struct HeadAttention {
     dropout: Option<SeededMask>,
 }
 
-/// Inputs of one head: `[queries, d]`, `[keys, d]`, `[keys, d_value]`.
+/// Inputs of one head: `[queries, d]`, `[keys, d]`, `[keys, d_value]`, `[queries, keys]`.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
     pub query: Matrix<'a>,
     pub key: Matrix<'a>,
     pub value: Matrix<'a>,
-    pub bias: Option<BiasRows<'a>>,
+    pub bias: Option<Matrix<'a>>,
     /// Index of the head among the heads of all rows.
     pub index: usize,
 }
@@ -55,18 +53,22 @@ pub(super) struct Scratch {
     grad_scores: Vec<f32>,
 }
 
-/// Returns the first `size` elements of the scratch memory, which grows if needed; their contents are unspecified.
-fn scratch_slice(scratch: &mut Vec<f32>, size: usize) -> &mut [f32] {
+/// Computes `factor · lhs · rhs` in scratch memory, which grows if needed.
+fn scaled_product<'a>(
+    factor: f32,
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+    scratch: &'a mut Vec<f32>,
+) -> &'a mut [f32] {
+    let shape = [lhs.shape()[0], rhs.shape()[1]];
+    let size = shape[0] * shape[1];
     if scratch.len() < size {
         scratch.resize(size, 0.0);
     }
-    &mut scratch[..size]
-}
-
-/// Casts to memory that may be uninitialized, to be overwritten.
-fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
-    // SAFETY: `MaybeUninit<f32>` has the layout of `f32`, and only initialized values are written.
-    unsafe { &mut *(values as *mut [f32] as *mut [MaybeUninit<f32>]) }
+    let out = &mut scratch[..size];
+    // SAFETY: the rows cover `out`, which is initialized.
+    unsafe { MatrixMut::strided(out.as_mut_ptr(), shape, shape[1]) }.write(factor, lhs, rhs);
+    out
 }
 
 /// Consecutive queries, and the number of keys that the last of them sees.
@@ -131,17 +133,9 @@ impl HeadAttention {
         block: Block,
         scratch: &'a mut Vec<f32>,
     ) -> &'a mut [f32] {
-        let shape = [block.count, block.keys];
-        let scores = scratch_slice(scratch, block.count * block.keys);
         let query = inputs.query.rows(block.start, block.count);
         let key = inputs.key.rows(0, block.keys);
-        MatrixMut::new(as_uninit(scores), shape).write(
-            self.scale,
-            query,
-            key.transposed(),
-            Threads::One,
-        );
-        scores
+        scaled_product(self.scale, query, key.transposed(), scratch)
     }
 
     /// Writes the output `[queries, d_value]` and the statistics, two values per query.
@@ -167,7 +161,7 @@ impl HeadAttention {
             );
             let scores = Matrix::new(scores, [block.count, block.keys]);
             let mut output = output.rows(block.start, block.count);
-            output.write(1.0, scores, inputs.value.rows(0, block.keys), Threads::One);
+            output.write(1.0, scores, inputs.value.rows(0, block.keys));
             for offset in 0..block.count {
                 let share = 1.0 / statistics[2 * offset + 1];
                 // SAFETY: the product has written the row.
@@ -205,24 +199,17 @@ impl HeadAttention {
         mut gradients: Gradients<'_>,
         scratch: &mut Scratch,
     ) {
-        let Saved {
-            output,
-            grad,
-            statistics,
-        } = saved;
         // Backwards: the last block sees all keys and initializes the gradients that the others add to.
-        let mut first = true;
-        for block in self.blocks().rev() {
+        for (index, block) in self.blocks().rev().enumerate() {
             let scores = self.scores(&inputs, block, &mut scratch.scores);
             let shape = [block.count, block.keys];
-            let grad_scores = scratch_slice(&mut scratch.grad_scores, block.count * block.keys);
-            let block_grad = grad.rows(block.start, block.count);
+            let block_grad = saved.grad.rows(block.start, block.count);
             let value = inputs.value.rows(0, block.keys);
-            MatrixMut::new(as_uninit(grad_scores), shape).write(
+            let grad_scores = scaled_product(
                 1.0,
                 block_grad,
                 value.transposed(),
-                Threads::One,
+                &mut scratch.grad_scores,
             );
             Arch::new().dispatch(
                 #[inline(always)]
@@ -231,8 +218,8 @@ impl HeadAttention {
                     let rows = rows.zip(grad_scores.chunks_exact_mut(block.keys));
                     for (offset, (weights, gradient)) in rows.enumerate() {
                         let query = block.start + offset;
-                        let delta = dot(output.row(query), grad.row(query));
-                        let statistics = statistics.row(query);
+                        let delta = dot(saved.output.row(query), saved.grad.row(query));
+                        let statistics = saved.statistics.row(query);
                         let statistics = [statistics[0], statistics[1]];
                         self.backward_row(&inputs, query, statistics, delta, weights, gradient);
                     }
@@ -240,8 +227,7 @@ impl HeadAttention {
             );
             if let Some(bias) = &mut gradients.bias {
                 for (offset, gradient) in grad_scores.chunks_exact(block.keys).enumerate() {
-                    let mut row = bias.rows(block.start + offset, 1);
-                    row.fill(gradient);
+                    bias.rows(block.start + offset, 1).fill(gradient);
                 }
             }
             let (weights, grad_scores) =
@@ -249,21 +235,15 @@ impl HeadAttention {
             let key = inputs.key.rows(0, block.keys);
             let query = inputs.query.rows(block.start, block.count);
             let mut grad_query = gradients.query.rows(block.start, block.count);
-            grad_query.write(self.scale, grad_scores, key, Threads::One);
+            grad_query.write(self.scale, grad_scores, key);
             let mut grad_key = gradients.key.rows(0, block.keys);
             let mut grad_value = gradients.value.rows(0, block.keys);
             let (weights, grad_scores) = (weights.transposed(), grad_scores.transposed());
-            if first {
-                grad_key.write(self.scale, grad_scores, query, Threads::One);
-                grad_value.write(1.0, weights, block_grad, Threads::One);
-            } else {
-                // SAFETY: the first block has written all keys.
-                unsafe {
-                    grad_key.add(self.scale, grad_scores, query, Threads::One);
-                    grad_value.add(1.0, weights, block_grad, Threads::One);
-                }
+            // SAFETY: the first block writes all keys.
+            unsafe {
+                grad_key.multiply(index > 0, self.scale, grad_scores, query, 1);
+                grad_value.multiply(index > 0, 1.0, weights, block_grad, 1);
             }
-            first = false;
         }
     }
 

@@ -58,7 +58,7 @@ impl WorkItem {
             query: query.tile(row, head, &self.queries),
             key: key.tile(row, head, &self.keys),
             value: value.tile(row, head, &self.keys),
-            bias: bias.map(|bias| bias.tile(row, head)),
+            bias: bias.map(|bias| bias.tile(row, head, self.queries.len())),
             index: self.index,
         }
     }

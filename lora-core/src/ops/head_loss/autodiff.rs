@@ -3,30 +3,6 @@
 use super::{CrossEntropy, HeadGradients, HeadLossOps};
 use crate::ops::prelude::*;
 
-#[derive(Debug)]
-struct HeadLossBackward;
-
-impl<B: Backend> Backward<B, 2> for HeadLossBackward {
-    /// Gradients of the hidden states and of the projection for a loss of factor 1.
-    type State = [Option<FloatTensor<B>>; 2];
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, 2>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        for (node, gradient) in ops.parents.into_iter().zip(ops.state) {
-            if let (Some(node), Some(gradient)) = (node, gradient) {
-                let factor = B::float_cast(grad.clone(), gradient.dtype().into());
-                let factor = B::float_reshape(factor, [1, 1].into());
-                grads.register::<B>(node.id, B::float_mul(gradient, factor));
-            }
-        }
-    }
-}
-
 impl<B: Backend + HeadLossOps, C: CheckpointStrategy> HeadLossOps for Autodiff<B, C> {
     fn head_loss(
         hidden: FloatTensor<Self>,
@@ -38,10 +14,7 @@ impl<B: Backend + HeadLossOps, C: CheckpointStrategy> HeadLossOps for Autodiff<B
             hidden: hidden.is_tracked(),
             weight: weight.is_tracked(),
         };
-        let prepared = HeadLossBackward
-            .prepare::<C>([hidden.node(), weight.node()])
-            .compute_bound()
-            .stateful();
+        let operation = Operation::<B, C, _, 2>::new([&hidden, &weight], backward);
         let (loss, nll, best, grad_hidden, grad_weight) = B::head_loss_and_gradients(
             hidden.into_primitive(),
             weight.into_primitive(),
@@ -49,10 +22,24 @@ impl<B: Backend + HeadLossOps, C: CheckpointStrategy> HeadLossOps for Autodiff<B
             options,
             requested,
         );
-        let loss = match prepared {
-            OpsKind::Tracked(prep) => prep.finish([grad_hidden, grad_weight], loss),
-            OpsKind::UnTracked(prep) => prep.finish(loss),
-        };
+        let loss = operation.finish([grad_hidden, grad_weight], loss);
         (loss, FloatTensor::<Self>::new(nll), best)
+    }
+}
+
+/// Scales the gradients of the hidden states and of the projection, which are those for a loss of factor 1.
+fn backward<B: Backend>(
+    pass: &mut BackwardPass<'_, B, 2>,
+    grad: FloatTensor<B>,
+    gradients: [Option<FloatTensor<B>>; 2],
+) {
+    for (index, gradient) in gradients.into_iter().enumerate() {
+        if let Some(gradient) = gradient {
+            pass.register(index, || {
+                let factor = B::float_cast(grad.clone(), gradient.dtype().into());
+                let factor = B::float_reshape(factor, [1, 1].into());
+                B::float_mul(gradient, factor)
+            });
+        }
     }
 }

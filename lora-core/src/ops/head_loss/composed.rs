@@ -105,6 +105,14 @@ struct Scored<B: Backend> {
 }
 
 impl<B: Backend> Scorer<B> {
+    /// Multiplies by the class weights, if there are any.
+    fn weighted(&self, all: FloatTensor<B>) -> FloatTensor<B> {
+        match &self.class_weights {
+            None => all,
+            Some(weights) => B::float_mul(all, weights.clone()),
+        }
+    }
+
     fn score(&self, logits: FloatTensor<B>, targets: IntTensor<B>, gradient: bool) -> Scored<B> {
         let [rows, classes] = logits.shape().dims();
         let logits = B::float_cast(logits, self.wide.into());
@@ -145,11 +153,7 @@ impl<B: Backend> Scorer<B> {
         let mut loss = B::float_mul(nll.clone(), hard.clone());
         let share = self.smoothing / classes as f64;
         if self.smoothing > 0.0 {
-            let all = B::float_sub(log_sum, shifted); // -log p
-            let all = match &self.class_weights {
-                None => all,
-                Some(weights) => B::float_mul(all, weights.clone()),
-            };
+            let all = self.weighted(B::float_sub(log_sum, shifted)); // -log p
             let soft = B::float_mul(B::float_sum_dim(all, 1), counts.clone());
             loss = B::float_add(loss, B::float_mul_scalar(soft, share.into()));
         }
@@ -168,11 +172,7 @@ impl<B: Backend> Scorer<B> {
             }
             let mut gradient = B::float_mul(powers, B::float_div(factor, sum));
             if self.smoothing > 0.0 {
-                let spread = B::float_mul_scalar(counts, share.into());
-                let spread = match &self.class_weights {
-                    None => spread,
-                    Some(weights) => B::float_mul(spread, weights.clone()),
-                };
+                let spread = self.weighted(B::float_mul_scalar(counts, share.into()));
                 gradient = B::float_sub(gradient, spread);
             }
             B::float_sub(gradient, B::float_mul(one_hot, hard))

@@ -1,7 +1,7 @@
 //! Projection with cross entropy on the CPU: one buffer of logits; each row's loss and gradient while the row is in the cache.
 
 use super::{CrossEntropy, HeadGradients, HeadLossOps, composed, rows_per_chunk};
-use crate::ops::gemm::{Matrix, add_product, product};
+use crate::ops::gemm::{Matrix, add_product, append_product};
 use crate::ops::kernels::{dot, exp_in_place, largest, sum_map};
 use burn::backend::{
     Flex,
@@ -79,8 +79,8 @@ fn score_rows(
     let mut buffer: Vec<f32> = Vec::with_capacity(chunk_rows * classes);
     for (chunk, targets) in targets.chunks(chunk_rows).enumerate() {
         let x = x.rows(chunk * chunk_rows, targets.len());
-        let out = &mut buffer.spare_capacity_mut()[..targets.len() * classes];
-        let logits = product(out, x, w);
+        buffer.clear();
+        let logits = append_product(&mut buffer, x, w);
         let scores: Vec<Row> = (logits.par_chunks_mut(classes).zip(targets))
             .map(|(row, &target)| {
                 Arch::new().dispatch(
@@ -99,11 +99,7 @@ fn score_rows(
             add_product(sum, 1.0, x.transposed(), grad_logits);
         }
         if let Some(gradient) = &mut results.grad_hidden {
-            let (start, size) = (gradient.len(), targets.len() * d);
-            let out = &mut gradient.spare_capacity_mut()[..size];
-            product(out, grad_logits, w.transposed());
-            // SAFETY: `product` has written all of it.
-            unsafe { gradient.set_len(start + size) };
+            append_product(gradient, grad_logits, w.transposed());
         }
     }
     results

@@ -13,6 +13,13 @@
 //!
 //! `∂x = ∂z Wᵀ` follows at once, and if the projection is trained, `∂W = xᵀ ∂z` summed over the rows. The loss is a sum, so that
 //! the backward pass only scales both. Only `[rows, d]` is kept from the forward to the backward pass.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `tensors` | [`head_loss`] on tensors |
+//! | `composed` | composition of operations that every backend has |
+//! | `flex` | implementation for the CPU |
+//! | `autodiff` | backward pass, shared by all backends |
 
 mod autodiff;
 mod composed;
@@ -60,56 +67,49 @@ pub struct HeadGradients {
     pub weight: bool,
 }
 
-/// Projection with cross entropy, on a backend.
-#[backend_extension(
-    Flex: cfg(feature = "flex"),
-    NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(feature = "gpu"),
-    Fusion: cfg(feature = "fusion"),
-    Autodiff,
-)]
-pub trait HeadLossOps: Backend {
-    /// Computes the loss summed over the rows, and the results of each row.
-    ///
-    /// # Shapes
-    /// - `hidden`: `[rows, d]`, `weight`: `[d, classes]`
-    /// - `targets`: `[rows]`; a negative target is ignored
-    /// - returns the loss `[1]`, `-log p_y` `[rows]`, and the most likely class `[rows]`
-    #[fusion(default)]
-    fn head_loss(
-        hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        options: CrossEntropy,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, IntTensor<Self>) {
-        let requested = HeadGradients::default();
-        let (loss, nll, best, _, _) =
-            Self::head_loss_and_gradients(hidden, weight, targets, options, requested);
-        (loss, nll, best)
-    }
+backend_operations! {
+    /// Projection with cross entropy, on a backend.
+    pub trait HeadLossOps {
+        /// Computes the loss summed over the rows, and the results of each row.
+        ///
+        /// # Shapes
+        /// - `hidden`: `[rows, d]`, `weight`: `[d, classes]`
+        /// - `targets`: `[rows]`; a negative target is ignored
+        /// - returns the loss `[1]`, `-log p_y` `[rows]`, and the most likely class `[rows]`
+        #[fusion(default)]
+        fn head_loss(
+            hidden: FloatTensor<Self>,
+            weight: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            options: CrossEntropy,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, IntTensor<Self>) {
+            let requested = HeadGradients::default();
+            let (loss, nll, best, _, _) =
+                Self::head_loss_and_gradients(hidden, weight, targets, options, requested);
+            (loss, nll, best)
+        }
 
-    /// Computes [`head_loss`](Self::head_loss) and the requested gradients of the loss, each in the shape of its
-    /// parameter.
-    #[fusion(default)]
-    #[allow(clippy::type_complexity)] // The macro accepts tensors as results, not aliases.
-    fn head_loss_and_gradients(
-        hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        options: CrossEntropy,
-        requested: HeadGradients,
-    ) -> (
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        IntTensor<Self>,
-        Option<FloatTensor<Self>>,
-        Option<FloatTensor<Self>>,
-    ) {
-        composed::head_loss::<Self>(hidden, weight, targets, &options, requested)
+        /// Computes [`head_loss`](Self::head_loss) and the requested gradients of the loss, each in the shape of its
+        /// parameter.
+        #[fusion(default)]
+        #[allow(clippy::type_complexity)] // The macro accepts tensors as results, not aliases.
+        fn head_loss_and_gradients(
+            hidden: FloatTensor<Self>,
+            weight: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            options: CrossEntropy,
+            requested: HeadGradients,
+        ) -> (
+            FloatTensor<Self>,
+            FloatTensor<Self>,
+            IntTensor<Self>,
+            Option<FloatTensor<Self>>,
+            Option<FloatTensor<Self>>,
+        ) {
+            composed::head_loss::<Self>(hidden, weight, targets, &options, requested)
+        }
     }
 }
-
-impl_composed!(HeadLossOps);
 
 /// Largest size of the logits of one chunk of rows, in bytes of f32. Large enough that reading the whole projection for
 /// each chunk does not matter.

@@ -1,4 +1,11 @@
 //! Vectorized, parallel loops over values in host memory.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `dropout` | dropout masks by a seed |
+//! | `gelu`, `norm`, `rows` | GELU, layer normalization, row operations such as softmax |
+//! | `unpack` | dequantization of packed values |
+//! | `functions` | scalar functions that the compiler vectorizes |
 
 mod dropout;
 #[cfg(feature = "flex")]
@@ -18,13 +25,13 @@ pub(super) use dropout::{SeededMask, dropout_copy, dropout_in_place};
 #[cfg(feature = "flex")]
 pub(super) use functions::exp_nonpositive;
 #[cfg(feature = "flex")]
-pub(super) use gelu::{gelu, gelu_backward, gelu_tanh, gelu_tanh_backward};
+pub(super) use gelu::{gelu, gelu_slope, gelu_tanh, gelu_tanh_slope};
 #[cfg(feature = "flex")]
 pub(super) use norm::{norm_rows, norm_rows_backward};
 #[cfg(feature = "flex")]
 pub(super) use rows::{dot, exp_in_place, largest, repeat_row, softmax_backward, sum_map};
 #[cfg(feature = "flex")]
-pub(super) use unpack::{unpack_int8, unpack_nf4};
+pub(super) use unpack::unpack;
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -48,4 +55,34 @@ fn parallel_fill(count: usize, write: impl Fn(usize, &mut [MaybeUninit<f32>]) + 
     // SAFETY: the chunks cover the first `count` values, and `write` writes all of a chunk.
     unsafe { values.set_len(count) };
     values
+}
+
+/// Computes a function of each value in parallel.
+#[cfg(feature = "flex")]
+pub(super) fn map(values: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    parallel_fill(
+        values.len(),
+        #[inline(always)]
+        |start, piece| {
+            for (y, &x) in piece.iter_mut().zip(&values[start..]) {
+                y.write(f(x));
+            }
+        },
+    )
+}
+
+/// Multiplies `grads` by a function of `values` in parallel.
+#[cfg(feature = "flex")]
+pub(super) fn scale(grads: &mut [f32], values: &[f32], f: impl Fn(f32) -> f32 + Sync) {
+    let chunks = grads.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+    chunks.for_each(|(grads, values)| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                for (grad, &x) in grads.iter_mut().zip(values) {
+                    *grad *= f(x);
+                }
+            },
+        );
+    });
 }

@@ -3,6 +3,7 @@
 use super::rows::{LANES, rows_at_once, sum_map};
 use pulp::Arch;
 use rayon::prelude::*;
+use std::convert::identity;
 
 /// Normalizes, scales and shifts rows. Also returns mean and inverse standard deviation of each row.
 pub(in crate::ops) fn norm_rows(
@@ -25,11 +26,7 @@ pub(in crate::ops) fn norm_rows(
                     .chunks_exact_mut(width)
                     .zip(values.chunks_exact(width));
                 for ((normal, row), statistics) in rows.zip(statistics.as_chunks_mut::<2>().0) {
-                    let mean = sum_map(
-                        row,
-                        #[inline(always)]
-                        |x| x,
-                    ) / width as f32;
+                    let mean = sum_map(row, identity) / width as f32;
                     let square = |x: f32| (x - mean) * (x - mean);
                     let variance = sum_map(row, square) / width as f32;
                     let inverse = 1.0 / (variance + epsilon).sqrt();

@@ -3,30 +3,28 @@
 use super::{CHUNK, parallel_fill};
 use crate::ops::packed_format::{BLOCK, INT8_OFFSET, NF4, WORD};
 
-/// Dequantizes NF4 values, eight per integer, one scale per block.
-pub(crate) fn unpack_nf4(packed: &[i32], scales: &[f32], count: usize) -> Vec<f32> {
-    unpack::<4>(
-        packed,
-        scales,
-        count,
-        #[inline(always)]
-        |bits| NF4[bits as usize & 15],
-    )
-}
-
-/// Dequantizes 8-bit integers, four per integer, one scale per block.
-pub(crate) fn unpack_int8(packed: &[i32], scales: &[f32], count: usize) -> Vec<f32> {
-    unpack::<8>(
-        packed,
-        scales,
-        count,
-        #[inline(always)]
-        |bits| ((bits & 255) as i32 - INT8_OFFSET) as f32,
-    )
+/// Dequantizes the first `count` values of 4 bits (NF4) or 8 bits (integers), with one scale per block.
+pub(crate) fn unpack(packed: &[i32], scales: &[f32], bits: usize, count: usize) -> Vec<f32> {
+    match bits {
+        4 => unpack_by::<4>(
+            packed,
+            scales,
+            count,
+            #[inline(always)]
+            |bits| NF4[bits as usize & 15],
+        ),
+        _ => unpack_by::<8>(
+            packed,
+            scales,
+            count,
+            #[inline(always)]
+            |bits| ((bits & 255) as i32 - INT8_OFFSET) as f32,
+        ),
+    }
 }
 
 /// Dequantizes the first `count` values of `BITS` bits. `value` must use only the lowest `BITS` bits of its argument.
-fn unpack<const BITS: usize>(
+fn unpack_by<const BITS: usize>(
     packed: &[i32],
     scales: &[f32],
     count: usize,

@@ -1,4 +1,9 @@
 //! Tasks of GLUE (Wang et al., 2019, <https://arxiv.org/abs/1804.07461>), their files and submissions.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `files` | columns of the files |
+//! | `submission` | predictions in the format of GLUE's server |
 
 mod files;
 mod submission;

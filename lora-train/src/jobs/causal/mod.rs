@@ -1,4 +1,11 @@
 //! Training, evaluation and use of language models.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `data` | tokenized examples of a file |
+//! | `evaluator`, `eval` | loss, perplexity and accuracy; evaluation |
+//! | `generate` | text generation |
+//! | `texts` | generated texts and their scores |
 
 mod data;
 mod eval;

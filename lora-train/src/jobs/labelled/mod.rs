@@ -1,4 +1,11 @@
 //! Jobs of encoders with a head: classes or scores for texts and pairs, classes for words.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `data` | layout of labelled files, and facts about their records |
+//! | `heads` | checks of an existing head |
+//! | `evaluator`, `eval` | outputs, loss and metrics; evaluation |
+//! | `predict` | predictions, and submissions to GLUE |
 
 mod data;
 mod eval;

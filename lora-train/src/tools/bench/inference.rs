@@ -1,6 +1,6 @@
 //! Inference with the base, a merged model and a model with an active adapter, in turn.
 
-use super::measure::{WARM_UP, seconds_of};
+use super::measure::{WARM_UP, in_turn};
 use super::step::adapted;
 use super::workload::{Shape, Training, tokens};
 use super::{BenchReport, Timing};
@@ -82,24 +82,6 @@ fn models<M: Pretrained>(
     let trainable = trainable_summary(&active).trainable;
     let merged = merge(active.clone()).into_module();
     Ok(([base, merged, active], trainable))
-}
-
-/// Times each model in turn, in another order each time: other load of the machine affects all alike.
-fn in_turn(
-    turns: usize,
-    mut work: impl FnMut(usize, usize) -> Result<(), TrainError>,
-) -> Result<[Timing; 3], TrainError> {
-    let mut seconds = [const { Vec::new() }; 3];
-    for turn in 0..turns + WARM_UP {
-        for place in 0..3 {
-            let kind = (turn + place) % 3;
-            let elapsed = seconds_of(|| work(kind, turn))?;
-            if turn >= WARM_UP {
-                seconds[kind].push(elapsed);
-            }
-        }
-    }
-    Ok(seconds.map(Timing::new))
 }
 
 fn ids(values: Vec<i64>, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {

@@ -38,19 +38,17 @@ pub struct LoadOptions {
 pub fn bench_load(options: &LoadOptions) -> Result<BenchReport, TrainError> {
     let steps = at_least_one("steps", options.steps.unwrap_or(5))?;
     let device = device::open(options.device.unwrap_or(DeviceName::Auto))?;
-    let mut written = None;
+    let parent = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir()))?;
     let (name, dir) = match &options.model {
         Some(model) => (model.display().to_string(), model_directory(model)?),
         None => {
             let preset = options.preset.unwrap_or_default();
-            let parent = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir()))?;
             let dir = parent.path().join("model");
             let shape = Shape {
                 preset: Some(preset),
                 ..Shape::default()
             };
             write(&shape, &dir, &device)?;
-            written = Some(parent);
             (preset.to_string(), dir)
         }
     };
@@ -61,7 +59,6 @@ pub fn bench_load(options: &LoadOptions) -> Result<BenchReport, TrainError> {
         });
         Ok(())
     })?;
-    drop(written);
     Ok(
         BenchReport::new("load", name, "read".into(), &device, &timing, 0)
             .with("parameters", parameters as f64)

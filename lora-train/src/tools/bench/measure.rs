@@ -40,21 +40,27 @@ pub(super) fn repeated(
     turns: usize,
     mut work: impl FnMut(usize) -> Result<(), TrainError>,
 ) -> Result<Timing, TrainError> {
-    let mut seconds = Vec::with_capacity(turns);
-    for turn in 0..turns + WARM_UP {
-        let elapsed = seconds_of(|| work(turn))?;
-        if turn >= WARM_UP {
-            seconds.push(elapsed);
-        }
-    }
-    Ok(Timing::new(seconds))
+    let [timing] = in_turn(turns, |_, turn| work(turn))?;
+    Ok(timing)
 }
 
-/// Measures the duration of work in seconds.
-pub(super) fn seconds_of(work: impl FnOnce() -> Result<(), TrainError>) -> Result<f64, TrainError> {
-    let start = Instant::now();
-    work()?;
-    Ok(start.elapsed().as_secs_f64())
+/// Repeats several kinds of work in turn, in another order each time: other load of the machine affects all alike.
+pub(super) fn in_turn<const KINDS: usize>(
+    turns: usize,
+    mut work: impl FnMut(usize, usize) -> Result<(), TrainError>,
+) -> Result<[Timing; KINDS], TrainError> {
+    let mut seconds = [const { Vec::new() }; KINDS];
+    for turn in 0..turns + WARM_UP {
+        for place in 0..KINDS {
+            let kind = (turn + place) % KINDS;
+            let start = Instant::now();
+            work(kind, turn)?;
+            if turn >= WARM_UP {
+                seconds[kind].push(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    Ok(seconds.map(Timing::new))
 }
 
 #[cfg(test)]

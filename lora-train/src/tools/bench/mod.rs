@@ -27,4 +27,4 @@ pub use report::BenchReport;
 pub use step::{StepOptions, bench_step};
 pub use workload::{Shape, Training};
 
-pub(in crate::tools) use step::{Measured, measured, with_adapter};
+pub(in crate::tools) use step::{Measured, measured};

@@ -2,6 +2,7 @@
 
 use super::Timing;
 use crate::memory::peak_mib;
+use crate::tools::text::rows;
 use burn::tensor::Device;
 use lora_core::ops::device_memory_bytes;
 use serde::Serialize;
@@ -70,34 +71,27 @@ impl BenchReport {
 
 impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:20} {value}");
-        line("model", &self.model)?;
-        line("device", &self.device)?;
-        line("method", &self.method)?;
-        line("median_s", &Rounded(self.median_s))?;
-        line("min_s", &Rounded(self.min_s))?;
-        for (name, value) in [("peak_mib", self.peak_mib), ("device_mib", self.device_mib)] {
-            if let Some(value) = value {
-                line(name, &Rounded(value))?;
-            }
-        }
-        line("trainable", &self.trainable)?;
-        for (name, value) in &self.more {
-            line(name, &Rounded(*value))?;
-        }
-        Ok(())
+        let table = [
+            ("model", Some(self.model.clone())),
+            ("device", Some(self.device.clone())),
+            ("method", Some(self.method.clone())),
+            ("median_s", Some(rounded(self.median_s))),
+            ("min_s", Some(rounded(self.min_s))),
+            ("peak_mib", self.peak_mib.map(rounded)),
+            ("device_mib", self.device_mib.map(rounded)),
+            ("trainable", Some(self.trainable.to_string())),
+        ];
+        let more = self.more.iter();
+        let more = more.map(|(name, value)| (*name, Some(rounded(*value))));
+        rows(f, 20, table.into_iter().chain(more))
     }
 }
 
-/// Number with four significant digits.
-struct Rounded(f64);
-
-impl fmt::Display for Rounded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = self.0.abs().max(1e-9).log10().floor() as i32;
-        let digits = (3 - whole).clamp(0, 9) as usize;
-        write!(f, "{:.digits$}", self.0)
-    }
+/// Formats a number with four significant digits.
+fn rounded(value: f64) -> String {
+    let whole = value.abs().max(1e-9).log10().floor() as i32;
+    let digits = (3 - whole).clamp(0, 9) as usize;
+    format!("{value:.digits$}")
 }
 
 #[cfg(test)]
@@ -106,11 +100,10 @@ mod tests {
 
     #[test]
     fn numbers_have_four_digits_that_count() {
-        let text = |value| Rounded(value).to_string();
-        assert_eq!(text(2.94567), "2.946");
-        assert_eq!(text(0.0381234), "0.03812");
-        assert_eq!(text(3252.4), "3252");
-        assert_eq!(text(0.0), "0.000000000");
+        assert_eq!(rounded(2.94567), "2.946");
+        assert_eq!(rounded(0.0381234), "0.03812");
+        assert_eq!(rounded(3252.4), "3252");
+        assert_eq!(rounded(0.0), "0.000000000");
     }
 
     #[test]

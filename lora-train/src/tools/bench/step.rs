@@ -13,7 +13,7 @@ use crate::task::{CausalLmTask, Classify};
 use crate::trainer::{AdamW, MicroBatch, Task};
 use burn::tensor::Device;
 use clap::Args;
-use lora_core::{LoraConfig, QuantizeConfig, trainable_summary};
+use lora_core::{QuantizeConfig, trainable_summary};
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 
 /// Options of `lora bench step`.
@@ -45,19 +45,14 @@ pub(in crate::tools) struct Measured {
 /// # Errors
 /// If the shape exceeds the model's, or the device fails.
 pub fn bench_step(options: &StepOptions) -> Result<BenchReport, TrainError> {
-    let StepOptions {
-        shape, training, ..
-    } = options;
+    let (shape, training) = (&options.shape, options.training);
     let steps = at_least_one("steps", options.steps.unwrap_or(8))?;
     let device = device::open(shape.device.unwrap_or(DeviceName::Auto))?.autodiff();
     let (name, config) = shape.model()?;
     let size @ [batch, length] = shape.size(8, &config)?;
-    let found = measured(&config, shape, *training, size, steps, &device)?;
-    let Measured {
-        timing, trainable, ..
-    } = &found;
-    let method = shape.method(*training);
-    let report = BenchReport::new("step", name, method, &device, timing, *trainable)
+    let found = measured(&config, shape, training, size, steps, &device)?;
+    let (timing, method) = (&found.timing, shape.method(training));
+    let report = BenchReport::new("step", name, method, &device, timing, found.trainable)
         .with("batch_size", batch as f64)
         .with("max_length", length as f64)
         .with("steps", steps as f64)
@@ -78,27 +73,19 @@ pub(in crate::tools) fn measured(
     memory::restart_peak();
     let vocab = config.sizes().vocab_size;
     let checkpointed = training.checkpoint_activations;
-    let (timing, loss, trainable) = dispatch!(config,
+    Ok(dispatch!(config,
         causal M(config) => {
             let (model, trainable) = prepared::<M>(config, shape, training, device)?;
             let task = CausalLmTask::new(model, 0.0).with_checkpointed_activations(checkpointed);
-            let (timing, loss) = time(task, &texts(size, vocab), steps)?;
-            (timing, loss, trainable)
+            time(task, &texts(size, vocab), steps, trainable)?
         },
         encoder M(config) => {
             let (model, trainable) = prepared::<M>(config, shape, training, device)?;
             let task = Classify::new(model, 0.0, ClassWeights::default())
                 .with_checkpointed_activations(checkpointed);
-            let (timing, loss) = time(task, &labelled(size, vocab), steps)?;
-            (timing, loss, trainable)
+            time(task, &labelled(size, vocab), steps, trainable)?
         },
-    );
-    Ok(Measured {
-        timing,
-        loss,
-        trainable,
-        peak: memory::peak_allocated(),
-    })
+    ))
 }
 
 /// Creates a model to train, and counts its trainable parameters.
@@ -120,7 +107,7 @@ fn prepared<M: Pretrained>(
 
 /// Attaches the adapter of a shape to a model.
 pub(super) fn adapted<M: LoraModel>(model: M, shape: &Shape) -> Result<M, TrainError> {
-    let lora = with_adapter(&model, shape)?;
+    let lora = shape.lora(&model)?;
     let model = match shape.quantize {
         None => model,
         Some(kind) => model.quantize(&QuantizeConfig::new(kind))?.0,
@@ -128,29 +115,18 @@ pub(super) fn adapted<M: LoraModel>(model: M, shape: &Shape) -> Result<M, TrainE
     Ok(model.attach(&lora)?.into_module())
 }
 
-/// Returns the configuration of a shape's adapter for a model.
-pub(in crate::tools) fn with_adapter<M: LoraModel>(
-    model: &M,
-    shape: &Shape,
-) -> Result<LoraConfig, TrainError> {
-    let mut lora = shape.lora()?;
-    if shape.targets.is_none() {
-        lora.targets = model.default_targets();
-    }
-    Ok(lora)
-}
-
-/// Times steps, and returns the loss of the last with the timing.
+/// Times steps of a task with this number of trainable parameters.
 fn time<S: Sample, M: Task<S>>(
     task: M,
     samples: &[S],
     steps: usize,
-) -> Result<(Timing, f64), TrainError> {
+    trainable: usize,
+) -> Result<Measured, TrainError> {
     let batch = S::collate(&samples.iter().collect::<Vec<_>>(), 0);
     let loss_scale = 1.0 / batch.weight().max(1.0);
     let mut optimizer = AdamW::default().init(&task);
     let mut task = Some(task);
-    let mut last = f64::NAN;
+    let mut loss = f64::NAN;
     let timing = repeated(steps, |turn| {
         let Some(current) = task.take() else {
             return Ok(());
@@ -162,9 +138,14 @@ fn time<S: Sample, M: Task<S>>(
         };
         let output = burn_train::TrainStep::step(&current, micro);
         task = Some(current.optimize(&mut optimizer, 1e-4.into(), output.grads));
-        let loss = host::values(output.item.loss)?;
-        last = loss.first().map_or(f64::NAN, |&loss| f64::from(loss));
+        let values = host::values(output.item.loss)?;
+        loss = values.first().map_or(f64::NAN, |&loss| f64::from(loss));
         Ok(())
     })?;
-    Ok((timing, last))
+    Ok(Measured {
+        timing,
+        loss,
+        trainable,
+        peak: memory::peak_allocated(),
+    })
 }

@@ -9,7 +9,7 @@ use crate::options::{TargetNames, TrainOptions, split_targets};
 use clap::Args;
 use lora_core::{LoraConfig, LoraInit, Quantization};
 use lora_models::encoder::Labels;
-use lora_models::{ModelConfig, Preset};
+use lora_models::{LoraModel, ModelConfig, Preset};
 use std::path::{Path, PathBuf};
 
 /// Model and size of a batch.
@@ -95,15 +95,19 @@ impl Shape {
         Ok([batch, length])
     }
 
-    /// Returns the adapter's configuration. Neither factor is zero, as in a trained adapter.
-    pub(in crate::tools) fn lora(&self) -> Result<LoraConfig, TrainError> {
-        lora_config(&TrainOptions {
+    /// Returns the configuration of an adapter for a model. Neither factor is zero, as in a trained adapter.
+    pub(in crate::tools) fn lora<M: LoraModel>(&self, model: &M) -> Result<LoraConfig, TrainError> {
+        let mut lora = lora_config(&TrainOptions {
             rank: self.rank,
             targets: self.targets.clone(),
             dora: self.dora,
             init: Some(LoraInit::Random),
             ..TrainOptions::default()
-        })
+        })?;
+        if self.targets.is_none() {
+            lora.targets = model.default_targets();
+        }
+        Ok(lora)
     }
 
     /// Describes the method in words.

@@ -1,7 +1,7 @@
 //! Comparison of two adapters.
 
-use super::report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, TensorDifference};
-use super::values::Distance;
+use super::report::{DiffReport, FieldDifference, ModuleDifference, TensorDifference};
+use super::values::{Distance, only_in};
 use crate::tools::inspect::settings;
 use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
 use serde_json::{Value, json};
@@ -12,19 +12,21 @@ pub(super) fn compare(first: &StoredAdapter, second: &StoredAdapter, tolerance: 
     let modules = both(&first.modules, &second.modules);
     let saved = both(&first.saved, &second.saved);
     DiffReport {
-        same: false,
-        kind: DiffKind::Adapters,
-        paths: Default::default(),
         config: config(first, second),
-        modules_only_in: only_in(&first.modules, &second.modules),
+        modules_only_in: only_in(names(&first.modules), names(&second.modules)),
         modules: modules
             .map(|(name, x, y)| module(name, x, y, tolerance))
             .collect(),
-        tensors_only_in: only_in(&first.saved, &second.saved),
+        tensors_only_in: only_in(names(&first.saved), names(&second.saved)),
         tensors: saved
             .map(|(name, x, y)| tensor(name, x, y, tolerance))
             .collect(),
+        ..DiffReport::default()
     }
+}
+
+fn names<T>(parts: &BTreeMap<String, T>) -> impl Iterator<Item = &str> {
+    parts.keys().map(String::as_str)
 }
 
 fn both<'a, T>(
@@ -36,26 +38,17 @@ fn both<'a, T>(
         .filter_map(|(name, x)| Some((name.as_str(), x, second.get(name)?)))
 }
 
-fn only_in<T>(first: &BTreeMap<String, T>, second: &BTreeMap<String, T>) -> [Vec<String>; 2] {
-    let without = |of: &BTreeMap<String, T>, other: &BTreeMap<String, T>| -> Vec<String> {
-        let names = of.keys().filter(|name| !other.contains_key(*name));
-        names.cloned().collect()
-    };
-    [without(first, second), without(second, first)]
-}
-
 /// Returns the fields that differ. Sets are compared as such: PEFT writes them in any order.
 fn config(first: &StoredAdapter, second: &StoredAdapter) -> Vec<FieldDifference> {
     let (first, second) = (fields(first), fields(second));
     let names: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
-    let value =
-        |of: &BTreeMap<String, Value>, name: &String| of.get(name).cloned().unwrap_or_default();
-    names
-        .into_iter()
-        .map(|name| FieldDifference {
-            field: name.clone(),
-            values: [value(&first, name), value(&second, name)],
-        })
+    let values =
+        |name| [&first, &second].map(|fields| fields.get(name).cloned().unwrap_or_default());
+    let fields = names.into_iter().map(|name| FieldDifference {
+        field: name.clone(),
+        values: values(name),
+    });
+    fields
         .filter(|field| field.values[0] != field.values[1])
         .collect()
 }
@@ -116,17 +109,14 @@ fn module(
         if x.is_some() != y.is_some() {
             one_sided.push(what);
         }
-        let (x, y) = (x.as_ref()?, y.as_ref()?);
-        (x.shape == y.shape).then(|| Distance::new(&x.values, &y.values))
+        Distance::between(x.as_ref()?, y.as_ref()?)
     };
     let magnitude = vector("magnitude", &first.magnitude, &second.magnitude);
     let bias = vector("bias", &first.bias, &second.bias);
-    let factors = |x: &StoredTensor, y: &StoredTensor| {
-        x.shape == y.shape && Distance::new(&x.values, &y.values).equal
-    };
+    let factors = [(&first.a, &second.a), (&first.b, &second.b)];
+    let mut factors = factors.into_iter().map(|(x, y)| Distance::between(x, y));
     let same_factors = (first.kind, first.scale) == (second.kind, second.scale)
-        && factors(&first.a, &second.a)
-        && factors(&first.b, &second.b);
+        && factors.all(|distance| distance.is_some_and(|distance| distance.equal));
     let relative = update.map(|update| update.relative());
     let vectors = [&magnitude, &bias].into_iter().flatten();
     // Equal values that are not finite have no difference to tell.
@@ -156,8 +146,7 @@ fn tensor(
     second: &StoredTensor,
     tolerance: f64,
 ) -> TensorDifference {
-    let distance =
-        (first.shape == second.shape).then(|| Distance::new(&first.values, &second.values));
+    let distance = Distance::between(first, second);
     TensorDifference {
         name: name.into(),
         same: distance.is_some_and(|distance| distance.within(tolerance)),

@@ -1,11 +1,11 @@
 //! Differences between two adapters, or between the weights of two models.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `report` | the report, as structs and as JSON |
+//! | `report` | the report as structs and as JSON |
 //! | `adapters`, `weights` | the comparison of adapters, and of weights |
 //! | `values` | the distance of two tensors |
-//! | `text` | the report for people |
+//! | `text` | the report as text |
 
 mod adapters;
 mod report;
@@ -15,12 +15,11 @@ mod weights;
 
 pub use report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, TensorDifference};
 
-use super::convert::{FormatName, Unsaid, parse_rename, read_adapter};
+use super::convert::{FormatName, UnsaidOptions, read_adapter};
 use crate::TrainError;
 use crate::jobs::sources::model_directory;
 use clap::Args;
 use lora_core::file::PeftOptions;
-use lora_core::file::StoredAdapter;
 use lora_models::checkpoint::Checkpoint;
 use lora_models::formats::AdapterFormat;
 use std::path::{Path, PathBuf};
@@ -32,15 +31,9 @@ pub struct DiffOptions {
     pub first: PathBuf,
     /// Another of the same kind; the formats may differ.
     pub second: PathBuf,
-    /// Alpha that a loralib adapter was trained with: its file does not say.
-    #[arg(long, value_name = "X")]
-    pub alpha: Option<f64>,
-    /// The parts of q, k and v that loralib's `MergedLinear` layers have enabled, such as `q,v`.
-    #[arg(long, value_name = "A,B", value_delimiter = ',')]
-    pub slices: Vec<String>,
-    /// Another beginning of names in loralib's and mlx-lm's files, such as `model.=transformer.`.
-    #[arg(long, value_name = "FROM=TO", value_parser = parse_rename)]
-    pub rename: Vec<(String, String)>,
+    /// Facts that the file of another program lacks.
+    #[command(flatten)]
+    pub unsaid: UnsaidOptions,
     /// Values that differ by no more than this, relative to the norm of the first, count as the same.
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub tolerance: f64,
@@ -62,13 +55,13 @@ pub fn diff(options: &DiffOptions) -> Result<DiffReport, TrainError> {
     let formats = paths.map(|path| AdapterFormat::detect(path));
     let mut report = match formats {
         [Some(first), Some(second)] => {
-            let loralib = formats.contains(&Some(AdapterFormat::Loralib));
-            if !loralib && (options.alpha.is_some() || !options.slices.is_empty()) {
-                let message = "is for loralib's files: the others say it themselves";
-                return Err(TrainError::config("alpha", message));
-            }
-            let first = adapter(paths[0], first, options)?;
-            let second = adapter(paths[1], second, options)?;
+            let formats = [first, second].map(FormatName::from);
+            options.unsaid.check(&formats)?;
+            let adapter = |at: usize| {
+                let peft = PeftOptions::default();
+                read_adapter(paths[at], formats[at], &options.unsaid, peft)
+            };
+            let (first, second) = (adapter(0)?, adapter(1)?);
             adapters::compare(&first, &second, options.tolerance)
         }
         [None, None] => {
@@ -93,20 +86,6 @@ impl DiffReport {
             && self.modules.iter().all(|module| module.same)
             && self.tensors.iter().all(|tensor| tensor.same)
     }
-}
-
-fn adapter(
-    path: &Path,
-    format: AdapterFormat,
-    options: &DiffOptions,
-) -> Result<StoredAdapter, TrainError> {
-    let unsaid = Unsaid {
-        alpha: options.alpha,
-        slices: &options.slices,
-        rename: &options.rename,
-        peft: PeftOptions::default(),
-    };
-    read_adapter(path, FormatName::from(format), unsaid)
 }
 
 fn weights(path: &Path) -> Result<Checkpoint, TrainError> {

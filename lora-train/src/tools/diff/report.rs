@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Differences between two adapters, or between two models' weights.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct DiffReport {
     /// True if there is no difference, or none above the tolerance in values.
     pub same: bool,
@@ -26,10 +26,11 @@ pub struct DiffReport {
 }
 
 /// Kind of what is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiffKind {
     /// Adapters.
+    #[default]
     Adapters,
     /// Weights of two models, or two files of weights.
     Weights,
@@ -87,7 +88,7 @@ pub struct TensorDifference {
     pub shapes: [Vec<usize>; 2],
     /// Element types, if the files have them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtypes: Option<[&'static str; 2]>,
+    pub dtypes: Option<[String; 2]>,
     /// Largest absolute difference of two values; `null` if the shapes differ, or the values are no floats.
     pub largest: Option<f64>,
     /// Norm of the difference over that of the first.

@@ -1,102 +1,96 @@
 //! The report for people: the differences, and the number of what is the same.
 
 use super::report::{DiffKind, DiffReport, ModuleDifference, TensorDifference};
-use std::fmt;
+use crate::tools::text::{joined, titled};
+use std::fmt::{Debug, Display, Formatter, Result};
 
-impl fmt::Display for DiffReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.kind {
-            DiffKind::Adapters => "adapters",
-            DiffKind::Weights => "weights",
-        };
-        let verdict = if self.same { "are the same" } else { "differ" };
-        let [first, second] = &self.paths;
-        writeln!(f, "{what} {first} and {second} {verdict}")?;
+impl Display for DiffReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let mut lines = Vec::new();
         for field in &self.config {
             let [x, y] = &field.values;
-            writeln!(f, "  {}: {x} | {y}", field.field)?;
+            lines.push(format!("{}: {x} | {y}", field.field));
         }
-        for (path, names) in self.paths.iter().zip(&self.modules_only_in) {
-            for name in names {
-                writeln!(f, "  {name}: adapted in {path} only")?;
+        let only_in = |names: &[Vec<String>; 2], how: &str| -> Vec<String> {
+            let each = self.paths.iter().zip(names);
+            let line = |path| move |name| format!("{name}: {how} {path} only");
+            each.flat_map(|(path, names)| names.iter().map(line(path)))
+                .collect()
+        };
+        let modules = self.modules.iter().filter(|module| !module.same);
+        let modules: Vec<String> = modules.map(module).collect();
+        let tensors = self.tensors.iter().filter(|tensor| !tensor.same);
+        let tensors: Vec<String> = tensors.map(tensor).collect();
+        let same_tensors = self.tensors.len() - tensors.len();
+        let same_modules = self.modules.len() - modules.len();
+        let of_tensors = format!("{same_tensors} of {} tensors", self.tensors.len());
+        let (what, same) = match self.kind {
+            DiffKind::Weights => ("weights", of_tensors),
+            DiffKind::Adapters => {
+                let of_modules = format!("{same_modules} of {} modules", self.modules.len());
+                (
+                    "adapters",
+                    format!("{of_modules}, {of_tensors} that trained whole"),
+                )
             }
-        }
-        for module in self.modules.iter().filter(|module| !module.same) {
-            writeln!(f, "  {module}")?;
-        }
-        for (path, names) in self.paths.iter().zip(&self.tensors_only_in) {
-            for name in names {
-                writeln!(f, "  {name}: in {path} only")?;
-            }
-        }
-        for tensor in self.tensors.iter().filter(|tensor| !tensor.same) {
-            writeln!(f, "  {tensor}")?;
-        }
-        let modules = self.modules.iter().filter(|module| module.same).count();
-        let tensors = self.tensors.iter().filter(|tensor| tensor.same).count();
-        match self.kind {
-            DiffKind::Adapters => writeln!(
-                f,
-                "  the same: {modules} of {} modules, {tensors} of {} tensors that trained whole",
-                self.modules.len(),
-                self.tensors.len()
-            ),
-            DiffKind::Weights => {
-                writeln!(f, "  the same: {tensors} of {} tensors", self.tensors.len())
-            }
-        }
+        };
+        lines.extend(only_in(&self.modules_only_in, "adapted in"));
+        lines.extend(modules);
+        lines.extend(only_in(&self.tensors_only_in, "in"));
+        lines.extend(tensors);
+        lines.push(format!("the same: {same}"));
+        let verdict = if self.same { "are the same" } else { "differ" };
+        let [first, second] = &self.paths;
+        titled(f, &format!("{what} {first} and {second} {verdict}"), lines)
     }
 }
 
-impl fmt::Display for ModuleDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut facts = Vec::new();
-        if self.shapes[0] != self.shapes[1] {
-            facts.push(format!("shape {:?} | {:?}", self.shapes[0], self.shapes[1]));
-        }
-        if self.ranks[0] != self.ranks[1] {
-            facts.push(format!("rank {} | {}", self.ranks[0], self.ranks[1]));
-        }
-        if self.scales[0] != self.scales[1] {
-            facts.push(format!("scale {} | {}", self.scales[0], self.scales[1]));
-        }
-        if let (Some(relative), Some([x, y])) = (self.relative, self.norms) {
-            facts.push(format!(
-                "update differs by {relative:.3e} of its norm ({x:.4} | {y:.4})"
-            ));
-        }
-        for (what, value) in [("cosine", self.cosine), ("subspace", self.subspace)] {
-            if let Some(value) = value {
-                facts.push(format!("{what} {value:.4}"));
-            }
-        }
-        for (what, value) in [("magnitude", self.magnitude), ("bias", self.bias)] {
-            if let Some(value) = value.filter(|value| *value != 0.0) {
-                facts.push(format!("{what} differs by {value:.3e}"));
-            }
-        }
-        for what in &self.one_sided {
-            facts.push(format!("only one has a {what}"));
-        }
-        write!(f, "{}: {}", self.module, facts.join(", "))
-    }
+/// Returns two values, if they differ.
+fn pair<T: PartialEq + Debug>(what: &str, [x, y]: &[T; 2]) -> Option<String> {
+    (x != y).then(|| format!("{what}{x:?} | {y:?}"))
 }
 
-impl fmt::Display for TensorDifference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut facts = Vec::new();
-        let [x, y] = &self.shapes;
-        if x != y {
-            facts.push(format!("shape {x:?} | {y:?}"));
-        }
-        if let Some([x, y]) = self.dtypes.filter(|[x, y]| x != y) {
-            facts.push(format!("{x} | {y}"));
-        }
-        if let (Some(largest), Some(relative)) = (self.largest, self.relative) {
-            facts.push(format!(
-                "values differ by {largest:.3e} at most, {relative:.3e} of its norm"
-            ));
-        }
-        write!(f, "{}: {}", self.name, facts.join(", "))
-    }
+fn module(module: &ModuleDifference) -> String {
+    let update = module.relative.zip(module.norms).map(|(relative, [x, y])| {
+        format!("update differs by {relative:.3e} of its norm ({x:.4} | {y:.4})")
+    });
+    let vector = |what, value: Option<f64>| {
+        let value = value.filter(|value| *value != 0.0)?;
+        Some(format!("{what} differs by {value:.3e}"))
+    };
+    let facts = [
+        pair("shape ", &module.shapes),
+        pair("rank ", &module.ranks),
+        pair("scale ", &module.scales),
+        update,
+        module.cosine.map(|cosine| format!("cosine {cosine:.4}")),
+        module
+            .subspace
+            .map(|subspace| format!("subspace {subspace:.4}")),
+        vector("magnitude", module.magnitude),
+        vector("bias", module.bias),
+    ];
+    let one_sided = module.one_sided.iter();
+    let one_sided = one_sided.map(|what| Some(format!("only one has a {what}")));
+    format!(
+        "{}: {}",
+        module.module,
+        joined(facts.into_iter().chain(one_sided))
+    )
+}
+
+fn tensor(tensor: &TensorDifference) -> String {
+    let dtypes = tensor.dtypes.as_ref().filter(|[x, y]| x != y);
+    let values = tensor
+        .largest
+        .zip(tensor.relative)
+        .map(|(largest, relative)| {
+            format!("values differ by {largest:.3e} at most, {relative:.3e} of its norm")
+        });
+    let facts = [
+        pair("shape ", &tensor.shapes),
+        dtypes.map(|[x, y]| format!("{x} | {y}")),
+        values,
+    ];
+    format!("{}: {}", tensor.name, joined(facts))
 }

@@ -1,4 +1,7 @@
-//! Distance between two lists of values.
+//! Distance between two lists of values, and difference of two lists of names.
+
+use lora_core::file::StoredTensor;
+use std::collections::BTreeSet;
 
 /// Distance between two tensors of one shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -12,6 +15,12 @@ pub(super) struct Distance {
 }
 
 impl Distance {
+    /// Returns the distance of two tensors; `None` if their shapes differ.
+    pub fn between(first: &StoredTensor, second: &StoredTensor) -> Option<Self> {
+        let same_shape = first.shape == second.shape;
+        same_shape.then(|| Self::new(&first.values, &second.values))
+    }
+
     pub fn new(first: &[f32], second: &[f32]) -> Self {
         let (mut largest, mut squares, mut norm) = (0.0f64, 0.0f64, 0.0f64);
         let mut equal = true;
@@ -46,6 +55,16 @@ impl Distance {
     pub fn within(&self, tolerance: f64) -> bool {
         self.equal || self.relative <= tolerance
     }
+}
+
+/// Returns the names in one of two lists only.
+pub(super) fn only_in<'a>(
+    first: impl Iterator<Item = &'a str>,
+    second: impl Iterator<Item = &'a str>,
+) -> [Vec<String>; 2] {
+    let (first, second): (BTreeSet<_>, BTreeSet<_>) = (first.collect(), second.collect());
+    let names = [&first - &second, &second - &first];
+    names.map(|names| names.into_iter().map(String::from).collect())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Comparison of the weights of two models, with a tensor of each in memory at a time.
 
 use super::report::{DiffKind, DiffReport, TensorDifference};
-use super::values::Distance;
+use super::values::{Distance, only_in};
 use crate::TrainError;
-use lora_models::checkpoint::Checkpoint;
+use lora_models::checkpoint::{Checkpoint, is_float};
 
 /// Compares two models; `same` is left false.
 ///
@@ -14,21 +14,13 @@ pub(super) fn compare(
     second: &Checkpoint,
     tolerance: f64,
 ) -> Result<DiffReport, TrainError> {
-    let without = |of: &Checkpoint, other: &Checkpoint| -> Vec<String> {
-        let names = of.names().filter(|name| !other.contains(name));
-        names.map(str::to_string).collect()
-    };
     let both = first.names().filter(|name| second.contains(name));
     let tensors = both.map(|name| tensor(name, first, second, tolerance));
     Ok(DiffReport {
-        same: false,
         kind: DiffKind::Weights,
-        paths: Default::default(),
-        config: Vec::new(),
-        modules_only_in: Default::default(),
-        modules: Vec::new(),
-        tensors_only_in: [without(first, second), without(second, first)],
+        tensors_only_in: only_in(first.names(), second.names()),
         tensors: tensors.collect::<Result<_, _>>()?,
+        ..DiffReport::default()
     })
 }
 
@@ -41,7 +33,7 @@ fn tensor(
     let shape = |of: &Checkpoint| of.shape(name).unwrap_or_default().to_vec();
     let dtype = |of: &Checkpoint| of.dtype(name);
     let (shapes, dtypes) = ([shape(first), shape(second)], [dtype(first), dtype(second)]);
-    let floats = dtypes.iter().flatten().all(|dtype| dtype.is_float());
+    let floats = dtypes.iter().flatten().all(|&dtype| is_float(dtype));
     let distance = if floats && shapes[0] == shapes[1] {
         let (x, y) = (first.read_f32(name)?, second.read_f32(name)?);
         Some(Distance::new(&x.values, &y.values))
@@ -54,7 +46,7 @@ fn tensor(
         // Integers are buffers, not weights: position ids, masks. They are not read.
         same: same_kind && distance.is_none_or(|distance| distance.within(tolerance)),
         shapes,
-        dtypes: Some(dtypes.map(|dtype| dtype.map_or("", |dtype| dtype.name()))),
+        dtypes: Some(dtypes.map(|dtype| dtype.map(|dtype| dtype.to_string()).unwrap_or_default())),
         largest: distance.map(|distance| distance.largest),
         relative: distance.map(|distance| distance.relative),
     })

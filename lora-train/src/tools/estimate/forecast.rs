@@ -2,6 +2,7 @@
 
 use super::calibrate::Calibration;
 use super::weights::Counts;
+use crate::tools::text::rows;
 use serde::Serialize;
 use std::fmt;
 
@@ -10,7 +11,7 @@ const MIB: f64 = (1 << 20) as f64;
 const MOST: usize = 1 << 20;
 
 /// Forecast of a run. Memory is in MiB.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Forecast {
     /// Name of the model.
     pub model: String,
@@ -53,108 +54,71 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    pub(super) fn new(
-        model: String,
-        method: String,
-        [batch_size, max_length]: [usize; 2],
-        counts: Counts,
-        calibration: Result<Calibration, String>,
-        available_mib: Option<f64>,
-        examples: Option<usize>,
-    ) -> Self {
+    /// Adds the numbers that are counted.
+    pub(super) fn add_counts(&mut self, counts: &Counts) {
         let mib = |bytes: usize| bytes as f64 / MIB;
-        let (not_calibrated, calibration) = match calibration {
-            Ok(found) => (None, Some(found)),
-            Err(reason) => (Some(reason), None),
+        self.parameters = counts.parameters;
+        self.trainable = counts.trainable;
+        self.weights_mib = mib(counts.weights_bytes);
+        self.gradients_mib = mib(counts.gradients_bytes());
+        self.optimizer_mib = mib(counts.optimizer_bytes());
+        self.saved_mib = mib(counts.trainable * 4);
+        self.saved_half_mib = mib(counts.trainable * 2);
+    }
+
+    /// Adds the numbers that measurements of few layers give.
+    pub(super) fn add_calibration(&mut self, found: &Calibration, examples: Option<usize>) {
+        let batch = self.batch_size as f64;
+        let step = found.seconds.at(found.layers, batch).max(0.0);
+        let steps = examples.map(|examples| examples.div_ceil(self.batch_size));
+        self.step_s = Some(step);
+        self.epoch_s = steps.map(|steps| step * steps as f64);
+        self.program_mib = Some(found.program_mib);
+        let Some(peak) = found.peak_mib else {
+            return;
         };
-        let counted =
-            mib(counts.weights_bytes + counts.gradients_bytes() + counts.optimizer_bytes());
-        let peak_at = |examples: f64| {
-            let found = calibration?;
-            Some(found.peak_mib?.at(found.layers, examples) + found.program_mib)
-        };
-        let peak_mib = peak_at(batch_size as f64);
-        let program_mib = calibration.map(|found| found.program_mib);
-        let step_s =
-            calibration.map(|found| found.seconds.at(found.layers, batch_size as f64).max(0.0));
-        let epoch_s = step_s.zip(examples);
-        let largest_batch = available_mib.and_then(|available| {
-            let (none, one) = (peak_at(0.0)?, peak_at(1.0)?);
-            let each = (one - none).max(1e-6);
-            let fitting = ((available - none) / each).floor();
-            Some(fitting.clamp(0.0, MOST as f64) as usize)
+        let peak_at = |examples: f64| peak.at(found.layers, examples) + found.program_mib;
+        let counted = self.weights_mib + self.gradients_mib + self.optimizer_mib;
+        let activations = peak_at(batch) - found.program_mib - counted;
+        self.peak_mib = Some(peak_at(batch));
+        self.activations_mib = Some(activations.max(0.0));
+        self.largest_batch = self.available_mib.map(|available| {
+            let each = (peak_at(1.0) - peak_at(0.0)).max(1e-6);
+            let fitting = ((available - peak_at(0.0)) / each).floor();
+            fitting.clamp(0.0, MOST as f64) as usize
         });
-        Self {
-            model,
-            method,
-            batch_size,
-            max_length,
-            parameters: counts.parameters,
-            trainable: counts.trainable,
-            weights_mib: mib(counts.weights_bytes),
-            gradients_mib: mib(counts.gradients_bytes()),
-            optimizer_mib: mib(counts.optimizer_bytes()),
-            saved_mib: mib(counts.saved * 4),
-            saved_half_mib: mib(counts.saved * 2),
-            activations_mib: peak_mib
-                .zip(program_mib)
-                .map(|(peak, program)| (peak - program - counted).max(0.0)),
-            program_mib,
-            peak_mib,
-            step_s,
-            epoch_s: epoch_s.map(|(step, examples)| step * examples.div_ceil(batch_size) as f64),
-            available_mib,
-            largest_batch,
-            not_calibrated,
-        }
     }
 }
 
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:14} {}", "model", self.model)?;
-        writeln!(f, "{:14} {}", "method", self.method)?;
-        writeln!(
-            f,
-            "{:14} {} examples of {} tokens",
-            "batch", self.batch_size, self.max_length
-        )?;
-        writeln!(
-            f,
-            "{:14} {} of {} parameters",
-            "trains", self.trainable, self.parameters
-        )?;
-        let mut mib = |name: &str, value: Option<f64>| match value {
-            Some(value) => writeln!(f, "{name:14} {value:.1} MiB"),
-            None => Ok(()),
-        };
-        mib("weights", Some(self.weights_mib))?;
-        mib("gradients", Some(self.gradients_mib))?;
-        mib("optimizer", Some(self.optimizer_mib))?;
-        mib("activations", self.activations_mib)?;
-        mib("program", self.program_mib)?;
-        mib("peak", self.peak_mib)?;
-        writeln!(
-            f,
-            "{:14} {:.1} MiB, {:.1} in 16 bits",
-            "saved", self.saved_mib, self.saved_half_mib
-        )?;
-        if let (Some(available), Some(batch)) = (self.available_mib, self.largest_batch) {
-            writeln!(
-                f,
-                "{:14} {batch} examples in {available:.0} MiB",
-                "largest batch"
-            )?;
-        }
-        if let Some(step) = self.step_s {
-            writeln!(f, "{:14} {step:.3} s", "step")?;
-        }
-        if let Some(epoch) = self.epoch_s {
-            writeln!(f, "{:14} {epoch:.0} s", "epoch")?;
-        }
-        match &self.not_calibrated {
-            None => Ok(()),
-            Some(reason) => writeln!(f, "{:14} {reason}", "not measured"),
-        }
+        let mib = |mib: f64| format!("{mib:.1} MiB");
+        let batch = format!("{} examples of {} tokens", self.batch_size, self.max_length);
+        let trains = format!("{} of {} parameters", self.trainable, self.parameters);
+        let saved = format!(
+            "{}, {:.1} in 16 bits",
+            mib(self.saved_mib),
+            self.saved_half_mib
+        );
+        let largest = self.available_mib.zip(self.largest_batch);
+        let largest = largest.map(|(mib, batch)| format!("{batch} examples in {mib:.0} MiB"));
+        let table = [
+            ("model", Some(self.model.clone())),
+            ("method", Some(self.method.clone())),
+            ("batch", Some(batch)),
+            ("trains", Some(trains)),
+            ("weights", Some(mib(self.weights_mib))),
+            ("gradients", Some(mib(self.gradients_mib))),
+            ("optimizer", Some(mib(self.optimizer_mib))),
+            ("activations", self.activations_mib.map(mib)),
+            ("program", self.program_mib.map(mib)),
+            ("peak", self.peak_mib.map(mib)),
+            ("saved", Some(saved)),
+            ("largest batch", largest),
+            ("step", self.step_s.map(|step| format!("{step:.3} s"))),
+            ("epoch", self.epoch_s.map(|epoch| format!("{epoch:.0} s"))),
+            ("not measured", self.not_calibrated.clone()),
+        ];
+        rows(f, 14, table)
     }
 }

@@ -1,10 +1,10 @@
 //! Estimate of a training run: memory by purpose, and time.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `weights` | counted: weights, gradients, the optimizer's state, the adapter's file |
-//! | `calibrate` | measured: peak and duration of a few steps of the model with a few of its layers |
-//! | `forecast` | both together, extrapolated |
+//! | `weights` | counts: weights, gradients, optimizer state, adapter file |
+//! | `calibrate` | measurements: peak memory and time of a few steps of the model with a few of its layers |
+//! | `forecast` | extrapolation from both |
 //!
 //! Memory and time of a step grow linearly with layers and examples: four short runs, with two numbers of layers and two
 //! of examples, determine both.
@@ -52,29 +52,30 @@ pub struct PlanOptions {
 /// # Errors
 /// If the shape exceeds the model's, the targets match no module, or the device fails.
 pub fn estimate(options: &PlanOptions) -> Result<Forecast, TrainError> {
-    let PlanOptions {
-        shape, training, ..
-    } = options;
+    let (shape, training) = (&options.shape, options.training);
     let (name, config) = shape.model()?;
-    let size = shape.size(8, &config)?;
+    let [batch_size, max_length] = shape.size(8, &config)?;
     if let Some(examples) = options.examples {
         at_least_one("examples", examples)?;
     }
-    let counts = Counts::new(&config, shape, *training)?;
-    let available = options.memory.map(|mib| mib as f64).or_else(available_mib);
+    let mut forecast = Forecast {
+        model: name,
+        method: shape.method(training),
+        batch_size,
+        max_length,
+        available_mib: options.memory.map(|mib| mib as f64).or_else(available_mib),
+        ..Forecast::default()
+    };
+    forecast.add_counts(&Counts::new(&config, shape, training)?);
     let calibration = if options.no_calibration {
         Err("not asked for".to_string())
     } else {
         let device = device::open(shape.device.unwrap_or(DeviceName::Auto))?.autodiff();
-        calibrate(&config, shape, *training, size, &device)?
+        calibrate(&config, shape, training, [batch_size, max_length], &device)?
     };
-    Ok(Forecast::new(
-        name,
-        shape.method(*training),
-        size,
-        counts,
-        calibration,
-        available,
-        options.examples,
-    ))
+    match calibration {
+        Ok(found) => forecast.add_calibration(&found, options.examples),
+        Err(reason) => forecast.not_calibrated = Some(reason),
+    }
+    Ok(forecast)
 }

@@ -1,7 +1,7 @@
 //! Parameters and bytes of a run, counted without running it.
 
 use crate::TrainError;
-use crate::tools::bench::{Shape, Training, with_adapter};
+use crate::tools::bench::{Shape, Training};
 use burn::tensor::Device;
 use lora_core::{LoraConfig, Quantization, TargetModules, trainable_summary};
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
@@ -18,10 +18,8 @@ const BLOCK: usize = 64;
 pub(super) struct Counts {
     /// Number of parameters of the model without adapters.
     pub parameters: usize,
-    /// Number of trainable parameters.
+    /// Number of trainable parameters, which are those that are saved.
     pub trainable: usize,
-    /// Number of saved parameters: of the adapter with its fully trained modules, or of the model.
-    pub saved: usize,
     /// Size of all weights in bytes, adapters included.
     pub weights_bytes: usize,
 }
@@ -54,11 +52,10 @@ fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Co
         return Ok(Counts {
             parameters,
             trainable: parameters,
-            saved: parameters,
             weights_bytes: parameters * F32,
         });
     }
-    let lora = with_adapter(&model, shape)?;
+    let lora = shape.lora(&model)?;
     let report = model.attach_report(&lora)?;
     let factors = report.parameters();
     let trainable = factors + report.saved_parameters();
@@ -73,7 +70,6 @@ fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Co
     Ok(Counts {
         parameters,
         trainable,
-        saved: trainable,
         weights_bytes,
     })
 }

@@ -1,71 +1,48 @@
 //! An adapter's configuration, as far as it can be interpreted.
 
-use super::report::Unusual;
+use super::report::AdapterReport;
 use lora_core::LoraConfig;
 use lora_core::file::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions};
 use lora_models::formats::AdapterFormat;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// Configuration of an adapter that is described.
-#[derive(Default)]
-pub(super) struct Found {
-    /// All keys of the file.
-    pub raw: Map<String, Value>,
-    /// PEFT's kind of adapter.
-    pub peft_type: Option<String>,
-    /// Configuration of low-rank factors.
-    pub lora: Option<LoraConfig>,
-    /// The same for the report.
-    pub settings: Option<Map<String, Value>>,
-    /// mlx-lm's scale, which is taken as it is.
-    pub scale: Option<f64>,
-}
-
-/// Reads the configuration of a directory, leniently.
-pub(super) fn read(dir: &Path, format: AdapterFormat, unusual: &mut Vec<Unusual>) -> Found {
-    let mut note = |message: String| unusual.push(Unusual::new("config", message));
+/// Reads the configuration of a directory leniently, and adds it to the report. Returns that of low-rank factors, as far as it
+/// is known.
+pub(super) fn read(
+    dir: &Path,
+    format: AdapterFormat,
+    report: &mut AdapterReport,
+) -> Option<LoraConfig> {
     let file = match ConfigFile::read(dir) {
         Ok(file) => file,
         Err(error) => {
-            note(error.to_string());
-            return Found::default();
+            report.unusual.add("config", error);
+            return None;
         }
     };
-    let raw = file.keys().clone();
+    report.config = file.keys().clone();
     if format == AdapterFormat::Mlx {
-        let found = mlx(raw);
-        if found.lora.is_none() || found.scale.is_none() {
-            let message = "has no `lora_parameters` with rank and scale";
-            note(format!("{CONFIG_FILE} {message}"));
-        }
-        return found;
+        return mlx(report);
     }
     let kind = file.kind();
-    let peft_type = kind.as_ref().map(|kind| kind.name().to_string());
+    report.peft_type = kind.as_ref().map(|kind| kind.name().to_string());
     if kind.is_some_and(|kind| kind != AdapterKind::Lora) {
-        return Found {
-            raw,
-            peft_type,
-            ..Found::default()
-        };
+        return None;
     }
     let (config, options, error) = file.lora_lenient();
     if let Some(error) = error {
-        note(error.to_string());
+        report.unusual.add("config", error);
     }
-    Found {
-        raw,
-        peft_type,
-        settings: Some(settings(&config, &options)),
-        lora: Some(config),
-        scale: None,
-    }
+    report.settings = Some(settings(&config, &options));
+    Some(config)
 }
 
-fn mlx(raw: Map<String, Value>) -> Found {
-    let parameters: Map<String, Value> = value(&raw, "lora_parameters").unwrap_or_default();
+fn mlx(report: &mut AdapterReport) -> Option<LoraConfig> {
+    let raw = &report.config;
+    let parameters: Map<String, Value> = value(raw, "lora_parameters").unwrap_or_default();
     let rank: Option<usize> = value(&parameters, "rank");
     let scale: Option<f64> = value(&parameters, "scale");
     let config = LoraConfig {
@@ -75,27 +52,25 @@ fn mlx(raw: Map<String, Value>) -> Found {
         ..LoraConfig::default()
     };
     let options = PeftOptions {
-        base_model: value(&raw, "model"),
+        base_model: value(raw, "model"),
         ..PeftOptions::default()
     };
     let mut settings = settings(&config, &options);
-    for (key, value) in [
+    let own = [
         ("rank", json!(rank)),
         ("alpha", Value::Null),
         ("scaling", json!("as_is")),
         ("scale", json!(scale)),
         ("init", Value::Null),
         ("targets", json!(parameters.get("keys"))),
-    ] {
-        settings.insert(key.into(), value);
+    ];
+    settings.extend(own.map(|(key, value)| (key.to_string(), value)));
+    report.settings = Some(settings);
+    if rank.is_none() || scale.is_none() {
+        let message = format!("{CONFIG_FILE} has no `lora_parameters` with rank and scale");
+        report.unusual.add("config", message);
     }
-    Found {
-        raw,
-        peft_type: None,
-        lora: rank.map(|_| config),
-        settings: Some(settings),
-        scale,
-    }
+    rank.map(|_| config)
 }
 
 fn value<T: DeserializeOwned>(object: &Map<String, Value>, key: &str) -> Option<T> {
@@ -105,31 +80,38 @@ fn value<T: DeserializeOwned>(object: &Map<String, Value>, key: &str) -> Option<
 /// Returns the settings that reports show, in their order. `scaling` is `as_is` if the file gives the scale and no alpha, and
 /// `scale` holds where no pattern says otherwise.
 pub(crate) fn settings(config: &LoraConfig, options: &PeftOptions) -> Map<String, Value> {
-    let ranks = config.rank_pattern.iter();
-    let ranks: Map<String, Value> = ranks.map(|(k, v)| (k.clone(), json!(v))).collect();
-    let alphas = config.alpha_pattern.iter();
-    let alphas: Map<String, Value> = alphas.map(|(k, v)| (k.clone(), json!(v))).collect();
-    let settings = json!({
-        "rank": config.rank,
-        "alpha": config.alpha,
-        "scaling": config.scaling,
-        "scale": config.scaling.factor(config.alpha, config.rank),
-        "dropout": config.dropout,
-        "init": config.init,
-        "dora": config.dora,
-        "lora_bias": config.lora_bias,
-        "bias": config.bias,
-        "targets": config.targets,
-        "exclude": config.exclude,
-        "layers": config.layers,
-        "rank_pattern": ranks,
-        "alpha_pattern": alphas,
-        "modules_to_save": config.modules_to_save,
-        "task_type": options.task_type,
-        "base_model": options.base_model,
-    });
-    match settings {
-        Value::Object(settings) => settings,
-        _ => Map::new(),
-    }
+    let settings = [
+        ("rank", json!(config.rank)),
+        ("alpha", json!(config.alpha)),
+        ("scaling", json!(config.scaling)),
+        (
+            "scale",
+            json!(config.scaling.factor(config.alpha, config.rank)),
+        ),
+        ("dropout", json!(config.dropout)),
+        ("init", json!(config.init)),
+        ("dora", json!(config.dora)),
+        ("lora_bias", json!(config.lora_bias)),
+        ("bias", json!(config.bias)),
+        ("targets", json!(config.targets)),
+        ("exclude", json!(config.exclude)),
+        ("layers", json!(config.layers)),
+        ("rank_pattern", object(&config.rank_pattern)),
+        ("alpha_pattern", object(&config.alpha_pattern)),
+        ("modules_to_save", json!(config.modules_to_save)),
+        ("task_type", json!(options.task_type)),
+        ("base_model", json!(options.base_model)),
+    ];
+    let settings = settings.into_iter();
+    settings
+        .map(|(name, value)| (name.to_string(), value))
+        .collect()
+}
+
+/// Returns the entries of a pattern as an object.
+fn object<T: Serialize>(pattern: &[(String, T)]) -> Value {
+    let entries = pattern.iter();
+    entries
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect()
 }

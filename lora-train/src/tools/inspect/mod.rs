@@ -1,14 +1,14 @@
 //! Description of an adapter, a model or a file of weights, without loading it.
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `report` | the report, as structs and as JSON |
-//! | `adapter`, `config`, `names`, `module` | an adapter: configuration, tensors, and whether they belong together |
+//! | `report` | the report as structs and as JSON |
+//! | `adapter`, `config`, `names`, `module` | an adapter: configuration, tensors, and mismatches between them |
 //! | `model` | a model, a file of weights |
 //! | `values` | norms, and values that are not finite |
-//! | `text` | the report for people |
+//! | `text` | the report as text |
 //!
-//! It also describes files that do not load: an oddity is reported, and only what cannot be read at all is an error.
+//! The report also covers files that do not load: a defect is part of the report, and only an unreadable file is an error.
 
 mod adapter;
 mod config;
@@ -21,7 +21,7 @@ mod values;
 
 pub(crate) use config::settings;
 pub use report::{
-    AdapterReport, DtypeReport, ModelReport, ModuleReport, Report, SavedReport, TensorReport,
+    AdapterReport, DtypeReport, Findings, ModelReport, ModuleReport, Report, TensorReport,
     TreeReport, Unusual, WeightsReport,
 };
 
@@ -67,8 +67,7 @@ pub fn inspect(options: &InspectOptions) -> Result<Report, TrainError> {
     }
     if path.is_dir() {
         if let Some(format) = adapter::format_of_dir(path) {
-            let report = adapter::describe(path, format, options)?;
-            return Ok(Report::Adapter(Box::new(report)));
+            return adapter::describe(path, format, options.alpha);
         }
         let adapters = below(path)?;
         if !adapters.is_empty() && !path.join("config.json").exists() {
@@ -80,49 +79,40 @@ pub fn inspect(options: &InspectOptions) -> Result<Report, TrainError> {
     Ok(Report::Model(Box::new(report)))
 }
 
-/// A single file of weights.
+/// Describes a single file of weights, or the adapter that it is a part of.
 fn file(path: &Path, options: &InspectOptions) -> Result<Report, TrainError> {
-    // A part of an adapter's directory is read with the others.
-    let is_part = [
+    let parts = [
         CONFIG_FILE,
         WEIGHTS_FILE,
         mlx::WEIGHTS_FILE,
         adapter::PICKLED,
-    ]
-    .iter()
-    .any(|name| path.file_name().is_some_and(|own| own == *name));
+    ];
+    let is_part = parts.iter().any(|part| path.ends_with(part));
     if let (Some(dir), true) = (path.parent(), is_part)
         && let Some(format) = adapter::format_of_dir(dir)
         && dir.join(CONFIG_FILE).exists()
     {
-        let report = adapter::describe(dir, format, options)?;
-        return Ok(Report::Adapter(Box::new(report)));
+        return adapter::describe(dir, format, options.alpha);
     }
     let checkpoint = Checkpoint::open(path)?;
-    match adapter::format_of_names(&checkpoint) {
-        Some(AdapterFormat::Loralib) => {
-            let report = adapter::describe(path, AdapterFormat::Loralib, options)?;
-            Ok(Report::Adapter(Box::new(report)))
-        }
-        format => {
-            let mut unusual = Vec::new();
-            if format.is_some() {
-                let message = format!("it is an adapter's, without its {CONFIG_FILE}");
-                unusual.push(Unusual::new("config", message));
-            }
-            let report = model::weights(&checkpoint, options.values, unusual);
-            Ok(Report::Weights(report))
-        }
+    let format = adapter::format_of_names(&checkpoint);
+    if format == Some(AdapterFormat::Loralib) {
+        return adapter::describe(path, AdapterFormat::Loralib, options.alpha);
     }
+    let mut unusual = Findings::default();
+    if format.is_some() {
+        let message = format!("it is an adapter's, without its {CONFIG_FILE}");
+        unusual.add("config", message);
+    }
+    let report = model::weights(&checkpoint, options.values, unusual);
+    Ok(Report::Weights(report))
 }
 
-/// The directories of a directory that hold adapters, by name.
+/// Returns the names of the directories in a directory that hold adapters, sorted.
 fn below(dir: &Path) -> Result<Vec<String>, TrainError> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir)
-        .map_err(TrainError::io(dir))?
-        .take(MAX_BELOW)
-    {
+    let entries = std::fs::read_dir(dir).map_err(TrainError::io(dir))?;
+    for entry in entries.take(MAX_BELOW) {
         let entry = entry.map_err(TrainError::io(dir))?;
         if entry.path().join(CONFIG_FILE).is_file() {
             names.push(entry.file_name().to_string_lossy().into_owned());

@@ -1,7 +1,7 @@
 //! A model, or a file of weights.
 
-use super::report::{ModelReport, TensorReport, Unusual, WeightsReport};
-use super::values::{dtypes, measure};
+use super::report::{Findings, ModelReport, WeightsReport};
+use super::values::{dtypes, tensor};
 use crate::TrainError;
 use lora_models::ModelError;
 use lora_models::checkpoint::Checkpoint;
@@ -14,74 +14,53 @@ use std::path::Path;
 /// If there are neither weights nor a configuration, or the weights cannot be read.
 pub(super) fn describe(path: &Path, values: bool) -> Result<ModelReport, TrainError> {
     let kind = model_type(path);
-    let mut unusual = Vec::new();
     let mut report = ModelReport {
         model_type: kind.as_ref().ok().cloned(),
         ..ModelReport::default()
     };
-    let configured = match &report.model_type {
-        None => Ok(()),
-        Some(_) => ModelConfig::from_dir(path).map(|config| add_sizes(&mut report, &config)),
-    };
-    let opened = Checkpoint::open(path);
-    match (opened, kind) {
-        (Ok(checkpoint), kind) => {
-            for error in kind.err().into_iter().chain(configured.err()) {
-                unusual.push(Unusual::new("config", error.to_string()));
+    let config = kind.and_then(|_| ModelConfig::from_dir(path));
+    let configured = config.map(|config| add_sizes(&mut report, &config));
+    match Checkpoint::open(path) {
+        Ok(checkpoint) => {
+            let mut unusual = Findings::default();
+            if let Err(error) = configured {
+                unusual.add("config", error);
             }
             report.weights = weights(&checkpoint, values, unusual);
         }
-        (Err(error @ ModelError::MissingFile { .. }), Ok(_)) => {
+        Err(error @ ModelError::MissingFile { .. }) => {
             configured?;
-            unusual.push(Unusual::new("missing_tensor", error.to_string()));
-            report.weights.unusual = unusual;
+            report.weights.unusual.add("missing_tensor", error);
         }
-        (Err(ModelError::MissingFile { .. }), Err(error)) => return Err(error.into()),
-        (Err(error), _) => return Err(error.into()),
+        Err(error) => return Err(error.into()),
     }
     report.weights.path = path.display().to_string();
     Ok(report)
 }
 
-/// Describes an opened file of weights.
+/// Describes an opened file of weights, with one tensor in memory at a time.
 pub(super) fn weights(
     checkpoint: &Checkpoint,
     values: bool,
-    mut unusual: Vec<Unusual>,
+    mut unusual: Findings,
 ) -> WeightsReport {
-    let dtypes = dtypes(checkpoint);
     let mut tensors = Vec::with_capacity(checkpoint.len());
     for name in checkpoint.names() {
-        let Some(dtype) = checkpoint.dtype(name) else {
-            continue;
-        };
-        // One tensor in memory at a time.
-        let measured = if values && dtype.is_float() {
-            measure(checkpoint, name, &mut unusual)
-        } else {
-            None
-        };
-        if measured.as_ref().is_some_and(|measured| measured.is_zero()) && !name.ends_with("bias") {
-            let message = format!("`{name}` is all zero");
-            unusual.push(Unusual::of("zero", name, message));
+        let tensor = tensor(checkpoint, name, values, &mut unusual);
+        if tensor.norm == Some(0.0) && !name.ends_with("bias") {
+            unusual.add_on("zero", name, format!("`{name}` is all zero"));
         }
-        tensors.push(TensorReport {
-            name: name.into(),
-            dtype: dtype.name(),
-            shape: checkpoint.shape(name).unwrap_or_default().to_vec(),
-            norm: measured.map(|measured| measured.norm),
-        });
+        tensors.push(tensor);
     }
     if tensors.is_empty() {
-        unusual.push(Unusual::new("missing_tensor", "it holds no tensor"));
+        unusual.add("missing_tensor", "it holds no tensor");
     }
+    let files = checkpoint.files();
+    let dtypes = dtypes(checkpoint);
     WeightsReport {
         path: checkpoint.path().display().to_string(),
         source: Some(checkpoint.source().to_string()),
-        files: checkpoint
-            .files()
-            .map(|file| file.display().to_string())
-            .collect(),
+        files: files.map(|file| file.display().to_string()).collect(),
         file_bytes: checkpoint.file_bytes(),
         parameters: dtypes.values().map(|count| count.parameters).sum(),
         dtypes,

@@ -4,20 +4,8 @@ use lora_core::LayerKind;
 use lora_core::file::{PREFIX, TensorRole, split_name};
 use lora_models::formats::AdapterFormat;
 
-/// Module, role and layer of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place<'a> {
-    pub module: &'a str,
-    pub role: TensorRole,
-    pub embedding: bool,
-}
-
-const LORALIB: &[(&str, TensorRole)] = &[(".lora_A", TensorRole::A), (".lora_B", TensorRole::B)];
-const MLX: &[(&str, TensorRole)] = &[
-    (".lora_a", TensorRole::A),
-    (".lora_b", TensorRole::B),
-    (".m", TensorRole::Magnitude),
-];
+/// Module and role of a tensor, with the kind of layer where the name says it.
+type Place<'a> = (&'a str, TensorRole, Option<LayerKind>);
 
 /// Returns the name without the format's prefix.
 pub(super) fn plain(format: AdapterFormat, name: &str) -> &str {
@@ -32,25 +20,17 @@ pub(super) fn plain(format: AdapterFormat, name: &str) -> &str {
 
 /// Returns the place of a tensor by its name without the prefix; `None` if it is no part of an adapter.
 pub(super) fn place(format: AdapterFormat, name: &str) -> Option<Place<'_>> {
-    let suffixes = match format {
-        AdapterFormat::Peft => {
-            let (module, role, kind) = split_name(name)?;
-            return Some(Place {
-                module,
-                role,
-                embedding: kind == Some(LayerKind::Embedding),
-            });
-        }
-        AdapterFormat::Loralib => LORALIB,
-        AdapterFormat::Mlx => MLX,
+    let suffixes: &[_] = match format {
+        AdapterFormat::Peft => return split_name(name),
+        AdapterFormat::Loralib => &[(".lora_A", TensorRole::A), (".lora_B", TensorRole::B)],
+        AdapterFormat::Mlx => &[
+            (".lora_a", TensorRole::A),
+            (".lora_b", TensorRole::B),
+            (".m", TensorRole::Magnitude),
+        ],
     };
-    suffixes.iter().find_map(|&(suffix, role)| {
-        Some(Place {
-            module: name.strip_suffix(suffix)?,
-            role,
-            embedding: false,
-        })
-    })
+    let mut suffixes = suffixes.iter();
+    suffixes.find_map(|&(suffix, role)| Some((name.strip_suffix(suffix)?, role, None)))
 }
 
 #[cfg(test)]
@@ -61,7 +41,7 @@ mod tests {
     fn names_of_each_format_tell_module_and_part() {
         let found = |format, name: &'static str| {
             let place = place(format, plain(format, name));
-            place.map(|p| (p.module, p.role, p.embedding))
+            place.map(|(module, role, kind)| (module, role, kind == Some(LayerKind::Embedding)))
         };
         let peft = |name| found(AdapterFormat::Peft, name);
         assert_eq!(

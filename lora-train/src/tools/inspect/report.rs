@@ -47,7 +47,7 @@ pub struct AdapterReport {
     /// Adapted modules, by name.
     pub modules: Vec<ModuleReport>,
     /// Tensors that are no factors: fully trained parameters, and tensors that belong to nothing.
-    pub saved: Vec<SavedReport>,
+    pub saved: Vec<TensorReport>,
     /// Number of values in the factors, magnitudes and biases.
     pub parameters: u64,
     /// Number of values in the other tensors.
@@ -55,7 +55,7 @@ pub struct AdapterReport {
     /// Length of the file of tensors in bytes.
     pub file_bytes: u64,
     /// Tensors by element type.
-    pub dtypes: BTreeMap<&'static str, DtypeReport>,
+    pub dtypes: BTreeMap<String, DtypeReport>,
     /// Labels of a head, if the adapter keeps them: names of classes, or `score`.
     pub labels: Option<Vec<String>>,
     /// Notes of the file beside its tensors.
@@ -63,7 +63,7 @@ pub struct AdapterReport {
     /// Further adapters in directories below.
     pub adapters: Vec<String>,
     /// Unusual findings.
-    pub unusual: Vec<Unusual>,
+    pub unusual: Findings,
 }
 
 /// The adapter of one module.
@@ -96,17 +96,6 @@ pub struct ModuleReport {
     /// Norm of the bias on `B`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm_bias: Option<f64>,
-}
-
-/// A tensor beside the factors.
-#[derive(Clone, Debug, Serialize)]
-pub struct SavedReport {
-    /// Name, without PEFT's prefix.
-    pub name: String,
-    /// Shape.
-    pub shape: Vec<usize>,
-    /// Frobenius norm; `null` for integers, which are not read.
-    pub norm: Option<f64>,
 }
 
 /// Tensors of one element type.
@@ -170,7 +159,7 @@ pub struct WeightsReport {
     /// Number of values in all tensors.
     pub parameters: u64,
     /// Tensors by element type.
-    pub dtypes: BTreeMap<&'static str, DtypeReport>,
+    pub dtypes: BTreeMap<String, DtypeReport>,
     /// Tensors, by name.
     pub tensors: Vec<TensorReport>,
     /// Notes of safetensors files beside their tensors.
@@ -178,41 +167,43 @@ pub struct WeightsReport {
     /// True if the values were read.
     pub values_read: bool,
     /// Unusual findings.
-    pub unusual: Vec<Unusual>,
+    pub unusual: Findings,
 }
 
 /// A tensor of a file.
 #[derive(Clone, Debug, Serialize)]
 pub struct TensorReport {
-    /// Name.
+    /// Name; in an adapter without PEFT's prefix.
     pub name: String,
     /// Element type.
-    pub dtype: &'static str,
+    pub dtype: String,
     /// Shape.
     pub shape: Vec<usize>,
-    /// Frobenius norm, if values were read.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Frobenius norm; `null` if the values were not read, as those of integers never are.
     pub norm: Option<f64>,
 }
 
-impl Unusual {
-    pub(super) fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self {
+/// Unusual findings, in the order of their discovery.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Findings(pub Vec<Unusual>);
+
+impl Findings {
+    /// Adds a finding.
+    pub(super) fn add(&mut self, kind: &'static str, message: impl ToString) {
+        self.0.push(Unusual {
             kind,
             name: None,
-            message: message.into(),
-        }
+            message: message.to_string(),
+        });
     }
 
-    pub(super) fn of(
-        kind: &'static str,
-        name: impl Into<String>,
-        message: impl Into<String>,
-    ) -> Self {
-        Self {
+    /// Adds a finding about a module, tensor or entry.
+    pub(super) fn add_on(&mut self, kind: &'static str, name: &str, message: impl ToString) {
+        self.0.push(Unusual {
             kind,
             name: Some(name.into()),
-            message: message.into(),
-        }
+            message: message.to_string(),
+        });
     }
 }

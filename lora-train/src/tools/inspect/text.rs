@@ -3,7 +3,8 @@
 use super::report::{
     AdapterReport, DtypeReport, ModelReport, ModuleReport, Report, Unusual, WeightsReport,
 };
-use serde_json::{Map, Value};
+use crate::tools::text::{joined, titled};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter, Result};
 
@@ -12,128 +13,72 @@ const TENSORS_SHOWN: usize = 40;
 /// Shown characters of a note in a file's metadata.
 const NOTE_SHOWN: usize = 80;
 
-/// Lines of the settings that say anything, `{}` for the value.
-const SETTINGS: [(&str, &str); 6] = [
-    ("targets", "targets {}"),
-    ("exclude", "without {}"),
-    ("layers", "in layers {}"),
-    ("dora", "DoRA: magnitudes train apart"),
-    ("lora_bias", "`B` has a bias"),
-    ("bias", "biases of the base train: {}"),
-];
-
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
-            Report::Adapter(report) => adapter(f, report),
+            Report::Adapter(report) => titled(f, &title(report), adapter(report)),
             Report::Adapters(tree) => {
-                writeln!(f, "{} adapters in {}", tree.adapters.len(), tree.path)?;
-                let mut names = tree.adapters.iter();
-                names.try_for_each(|name| writeln!(f, "  {name}"))
+                let title = format!("{} adapters in {}", tree.adapters.len(), tree.path);
+                titled(f, &title, tree.adapters.iter().cloned())
             }
-            Report::Model(report) => model(f, report),
-            Report::Weights(report) => weights(f, report),
+            Report::Model(report) => {
+                let kind = report.model_type.as_deref().unwrap_or("unknown");
+                let title = format!("{kind} model {}", report.weights.path);
+                titled(f, &title, model(report))
+            }
+            Report::Weights(report) => {
+                titled(f, &format!("weights {}", report.path), weights(report))
+            }
         }
     }
 }
 
-fn adapter(f: &mut Formatter<'_>, report: &AdapterReport) -> Result {
-    let kind = report.peft_type.as_deref().unwrap_or("LORA");
-    let format = match (report.format, kind) {
-        ("peft", "LORA") => "PEFT LoRA".to_string(),
-        ("peft", other) => format!("PEFT {other}"),
-        ("mlx", _) => "mlx-lm LoRA".to_string(),
-        (other, _) => format!("{other} LoRA"),
+fn title(report: &AdapterReport) -> String {
+    let format = match report.format {
+        "peft" => "PEFT",
+        "mlx" => "mlx-lm",
+        other => other,
     };
-    writeln!(f, "{format} adapter {}", report.path)?;
-    if let Some(settings) = &report.settings {
-        self::settings(f, settings)?;
-    } else {
-        // Another kind of adapter: whatever its configuration sets.
-        for (key, value) in report.config.iter().filter(|(_, value)| is_set(value)) {
-            writeln!(f, "  {key} {value}")?;
-        }
-    }
+    let kind = report.peft_type.as_deref().filter(|kind| *kind != "LORA");
+    let (kind, path) = (kind.unwrap_or("LoRA"), &report.path);
+    format!("{format} {kind} adapter {path}")
+}
+
+fn adapter(report: &AdapterReport) -> Vec<String> {
+    // The settings of low-rank factors; of another kind of adapter, whatever its configuration sets.
+    let settings = report.settings.as_ref().unwrap_or(&report.config).iter();
+    let settings = settings.filter(|(_, value)| is_set(value));
+    let mut lines: Vec<String> = settings
+        .map(|(key, value)| format!("{key} {value}"))
+        .collect();
     let others = match report.saved_parameters {
         0 => String::new(),
         count => format!(" and {count} in other tensors"),
     };
-    writeln!(
-        f,
-        "  {} modules, {} parameters{others}, {} bytes in {}",
-        report.modules.len(),
-        report.parameters,
-        report.file_bytes,
-        dtypes(&report.dtypes)
-    )?;
-    for module in &report.modules {
-        writeln!(f, "  {}: {}", module.module, facts(module).join(", "))?;
-    }
+    let (modules, parameters) = (report.modules.len(), report.parameters);
+    let (bytes, dtypes) = (report.file_bytes, dtypes(&report.dtypes));
+    lines.push(format!(
+        "{modules} modules, {parameters} parameters{others}, {bytes} bytes in {dtypes}"
+    ));
+    let modules = report.modules.iter();
+    lines.extend(modules.map(|module| format!("{}: {}", module.module, facts(module))));
     for saved in &report.saved {
-        let norm = norm(saved.norm);
-        writeln!(f, "  {} {:?}, trained whole{norm}", saved.name, saved.shape)?;
+        let (name, shape, norm) = (&saved.name, &saved.shape, norm(saved.norm));
+        lines.push(format!("{name} {shape:?}, trained whole{norm}"));
     }
-    labels(f, report.labels.as_deref())?;
-    notes(f, &report.metadata)?;
+    lines.extend(labels(report.labels.as_deref()));
+    lines.extend(report.metadata.iter().map(note));
     if !report.adapters.is_empty() {
-        writeln!(f, "  further adapters in {}", report.adapters.join(", "))?;
+        let names = report.adapters.join(", ");
+        lines.push(format!("further adapters in {names}"));
     }
-    unusual(f, &report.unusual)
+    lines.extend(report.unusual.0.iter().map(unusual));
+    lines
 }
 
-fn settings(f: &mut Formatter<'_>, settings: &Map<String, Value>) -> Result {
-    let number = |key: &str| settings.get(key).and_then(Value::as_f64);
-    let or_unknown = |value: Option<f64>| value.map_or("unknown".into(), |v| v.to_string());
-    write!(f, "  rank {}", or_unknown(number("rank")))?;
-    if let Some(alpha) = number("alpha") {
-        write!(f, ", alpha {alpha}")?;
-    }
-    let value = |key: &str| settings.get(key).unwrap_or(&Value::Null);
-    let scaling = if value("scaling") == "rank_stabilized" {
-        ", rank-stabilized scaling"
-    } else {
-        ""
-    };
-    let (dropout, scale) = (
-        number("dropout").unwrap_or(0.0),
-        or_unknown(number("scale")),
-    );
-    writeln!(f, ", dropout {dropout}{scaling}: scale {scale}")?;
-    for (key, line) in SETTINGS {
-        let value = value(key);
-        if is_set(value) && value != "none" {
-            let shown = match key {
-                "layers" => value.to_string().replace(',', ", "),
-                _ => value.to_string(),
-            };
-            writeln!(f, "  {}", line.replace("{}", &shown))?;
-        }
-    }
-    for what in ["rank", "alpha"] {
-        let pattern = value(&format!("{what}_pattern")).as_object();
-        for (name, value) in pattern.into_iter().flatten() {
-            writeln!(f, "  {what} {value} for {name}")?;
-        }
-    }
-    for (key, what) in [("base_model", "base model"), ("task_type", "task")] {
-        if let Some(value) = value(key).as_str() {
-            writeln!(f, "  {what} {value}")?;
-        }
-    }
-    Ok(())
-}
-
-fn facts(module: &ModuleReport) -> Vec<String> {
-    let mut facts = Vec::new();
-    if let Some(rank) = module.rank {
-        let parts = module.parts.map(|parts| format!(" in {parts} parts"));
-        facts.push(format!("rank {rank}{}", parts.unwrap_or_default()));
-    }
-    facts.extend(module.shape.map(|shape| format!("{shape:?}")));
-    if module.kind == "embedding" {
-        facts.push("an embedding".into());
-    }
-    facts.extend(module.scale.map(|scale| format!("scale {scale}")));
+fn facts(module: &ModuleReport) -> String {
+    let parts = module.parts.map(|parts| format!(" in {parts} parts"));
+    let parts = parts.unwrap_or_default();
     let update = module.scale.map_or("B A", |_| "update");
     let norms = [
         ("A", module.norm_a),
@@ -142,112 +87,102 @@ fn facts(module: &ModuleReport) -> Vec<String> {
         ("magnitude", module.norm_magnitude),
         ("bias", module.norm_bias),
     ];
-    let norms = norms.into_iter();
-    let norms: Vec<String> = norms
-        .filter_map(|(what, norm)| Some(format!("{what} {:.4}", norm?)))
-        .collect();
-    if !norms.is_empty() {
-        facts.push(format!("norms of {}", norms.join(", ")));
-    }
-    facts
+    let norms = joined(norms.map(|(what, norm)| Some(format!("{what} {:.4}", norm?))));
+    joined([
+        module.rank.map(|rank| format!("rank {rank}{parts}")),
+        module.shape.map(|shape| format!("{shape:?}")),
+        (module.kind == "embedding").then(|| "an embedding".into()),
+        module.scale.map(|scale| format!("scale {scale}")),
+        (!norms.is_empty()).then(|| format!("norms of {norms}")),
+    ])
 }
 
-fn model(f: &mut Formatter<'_>, report: &ModelReport) -> Result {
-    let kind = report.model_type.as_deref().unwrap_or("unknown");
-    writeln!(f, "{kind} model {}", report.weights.path)?;
-    let numbers = [
+fn model(report: &ModelReport) -> Vec<String> {
+    let sizes = [
         (report.layers, "layers"),
         (report.width, "wide"),
         (report.heads, "heads"),
         (report.vocabulary, "tokens"),
         (report.max_length, "positions"),
     ];
-    let numbers = numbers.into_iter();
-    let mut facts: Vec<String> = numbers
-        .filter_map(|(number, what)| Some(format!("{} {what}", number?)))
-        .collect();
-    if let Some(tied) = report.tied_head {
-        facts.push(format!("head {}", if tied { "tied" } else { "of its own" }));
-    }
-    if !facts.is_empty() {
-        writeln!(f, "  {}", facts.join(", "))?;
-    }
-    labels(f, report.labels.as_deref())?;
-    totals(f, &report.weights)?;
+    let sizes = sizes.map(|(number, what)| Some(format!("{} {what}", number?)));
+    let tied = report
+        .tied_head
+        .map(|tied| if tied { "tied" } else { "of its own" });
+    let head = tied.map(|tied| format!("head {tied}"));
+    let sizes = joined(sizes.into_iter().chain([head]));
+    let mut lines = Vec::new();
+    lines.extend((!sizes.is_empty()).then_some(sizes));
+    lines.extend(labels(report.labels.as_deref()));
+    lines.extend(totals(&report.weights));
     if !report.targets.is_empty() {
-        writeln!(f, "  targets: {}", report.targets.join(", "))?;
+        lines.push(format!("targets: {}", report.targets.join(", ")));
     }
-    notes(f, &report.weights.metadata)?;
-    unusual(f, &report.weights.unusual)
+    lines.extend(report.weights.metadata.iter().map(note));
+    lines.extend(report.weights.unusual.0.iter().map(unusual));
+    lines
 }
 
-fn weights(f: &mut Formatter<'_>, report: &WeightsReport) -> Result {
-    writeln!(f, "weights {}", report.path)?;
-    totals(f, report)?;
+fn weights(report: &WeightsReport) -> Vec<String> {
+    let mut lines = totals(report);
     for tensor in report.tensors.iter().take(TENSORS_SHOWN) {
-        let (name, dtype, shape) = (&tensor.name, tensor.dtype, &tensor.shape);
-        writeln!(f, "  {name} {dtype} {shape:?}{}", norm(tensor.norm))?;
+        let (name, dtype, shape) = (&tensor.name, &tensor.dtype, &tensor.shape);
+        lines.push(format!("{name} {dtype} {shape:?}{}", norm(tensor.norm)));
     }
     if report.tensors.len() > TENSORS_SHOWN {
         let more = report.tensors.len() - TENSORS_SHOWN;
-        writeln!(f, "  and {more} more (`--json` lists all)")?;
+        lines.push(format!("and {more} more (`--json` lists all)"));
     }
-    notes(f, &report.metadata)?;
-    unusual(f, &report.unusual)
+    lines.extend(report.metadata.iter().map(note));
+    lines.extend(report.unusual.0.iter().map(unusual));
+    lines
 }
 
-fn totals(f: &mut Formatter<'_>, report: &WeightsReport) -> Result {
+fn totals(report: &WeightsReport) -> Vec<String> {
     let Some(source) = &report.source else {
-        return Ok(());
+        return Vec::new();
     };
-    writeln!(
-        f,
-        "  {source}: {} tensors ({}), {} parameters, {} bytes",
-        report.tensors.len(),
-        dtypes(&report.dtypes),
-        report.parameters,
-        report.file_bytes
-    )?;
-    if report.values_read {
-        writeln!(f, "  values read")
+    let tensors = report.tensors.len();
+    let values = if report.values_read {
+        "values read"
     } else {
-        writeln!(f, "  values not read (`--values` reads them all)")
-    }
+        "values not read (`--values` reads them all)"
+    };
+    let dtypes = dtypes(&report.dtypes);
+    let (parameters, bytes) = (report.parameters, report.file_bytes);
+    vec![
+        format!("{source}: {tensors} tensors ({dtypes}), {parameters} parameters, {bytes} bytes"),
+        values.into(),
+    ]
 }
 
 fn norm(norm: Option<f64>) -> String {
     norm.map_or(String::new(), |norm| format!(", norm {norm:.4}"))
 }
 
-fn dtypes(dtypes: &BTreeMap<&'static str, DtypeReport>) -> String {
+fn dtypes(dtypes: &BTreeMap<String, DtypeReport>) -> String {
     if dtypes.is_empty() {
         return "no tensors".into();
     }
     let counts = dtypes.iter();
-    let counts = counts.map(|(dtype, count)| format!("{} {dtype}", count.tensors));
-    counts.collect::<Vec<_>>().join(", ")
+    joined(counts.map(|(dtype, count)| Some(format!("{} {dtype}", count.tensors))))
 }
 
-fn labels(f: &mut Formatter<'_>, labels: Option<&[String]>) -> Result {
-    match labels {
-        None => Ok(()),
-        Some([score]) if score == "score" => writeln!(f, "  a head gives a score"),
-        Some(names) => writeln!(f, "  a head gives {}", names.join(", ")),
-    }
+fn labels(labels: Option<&[String]>) -> Option<String> {
+    Some(match labels? {
+        [score] if score == "score" => "a head gives a score".into(),
+        names => format!("a head gives {}", names.join(", ")),
+    })
 }
 
-fn notes(f: &mut Formatter<'_>, metadata: &BTreeMap<String, String>) -> Result {
-    for (key, note) in metadata {
-        let shown: String = note.chars().take(NOTE_SHOWN).collect();
-        let cut = if shown.len() < note.len() { "…" } else { "" };
-        writeln!(f, "  noted {key}: {shown}{cut}")?;
-    }
-    Ok(())
+fn note((key, note): (&String, &String)) -> String {
+    let shown: String = note.chars().take(NOTE_SHOWN).collect();
+    let cut = if shown.len() < note.len() { "…" } else { "" };
+    format!("noted {key}: {shown}{cut}")
 }
 
-fn unusual(f: &mut Formatter<'_>, unusual: &[Unusual]) -> Result {
-    let mut all = unusual.iter();
-    all.try_for_each(|Unusual { message, .. }| writeln!(f, "  unusual: {message}"))
+fn unusual(unusual: &Unusual) -> String {
+    format!("unusual: {}", unusual.message)
 }
 
 /// Returns true if an option says anything.

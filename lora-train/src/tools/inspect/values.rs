@@ -1,16 +1,14 @@
 //! The values of a tensor: how large they are, and whether they are numbers.
 
-use super::report::{DtypeReport, Unusual};
+use super::report::{DtypeReport, Findings, TensorReport};
 use lora_core::file::StoredTensor;
-use lora_models::checkpoint::Checkpoint;
+use lora_models::checkpoint::{Checkpoint, is_float};
 use std::collections::BTreeMap;
 
-/// A tensor with its norm.
+/// A tensor with its Frobenius norm, which is finite if all values are.
 pub(super) struct Measured {
     pub tensor: StoredTensor,
-    /// Frobenius norm; not finite if a value is not.
     pub norm: f64,
-    pub finite: bool,
 }
 
 impl Measured {
@@ -23,29 +21,42 @@ impl Measured {
 pub(super) fn measure(
     checkpoint: &Checkpoint,
     name: &str,
-    unusual: &mut Vec<Unusual>,
+    unusual: &mut Findings,
 ) -> Option<Measured> {
-    let tensor = match checkpoint.read_f32(name) {
-        Ok(tensor) => StoredTensor::new(tensor.shape, tensor.values),
-        Err(error) => {
-            unusual.push(Unusual::of("not_read", name, error.to_string()));
-            return None;
-        }
-    };
-    let nan = tensor.values.iter().filter(|value| value.is_nan()).count();
-    let infinite = tensor.values.iter().filter(|v| v.is_infinite()).count();
+    let read = checkpoint.read_f32(name);
+    let read = read.map_err(|error| unusual.add_on("not_read", name, error));
+    let tensor = read.ok()?;
+    let values = &tensor.values;
+    let nan = values.iter().filter(|value| value.is_nan()).count();
+    let infinite = values.iter().filter(|value| value.is_infinite()).count();
     if nan + infinite > 0 {
         let message = format!(
             "`{name}` has {nan} values that are NaN and {infinite} that are infinite, of {}",
-            tensor.values.len()
+            values.len()
         );
-        unusual.push(Unusual::of("not_finite", name, message));
+        unusual.add_on("not_finite", name, message);
     }
-    Some(Measured {
-        norm: tensor.norm(),
-        finite: nan + infinite == 0,
-        tensor,
-    })
+    let tensor = StoredTensor::new(tensor.shape, tensor.values);
+    let norm = tensor.norm();
+    Some(Measured { tensor, norm })
+}
+
+/// Describes a tensor, with its norm if the values are to be read and are floats.
+pub(super) fn tensor(
+    checkpoint: &Checkpoint,
+    name: &str,
+    read: bool,
+    unusual: &mut Findings,
+) -> TensorReport {
+    let dtype = checkpoint.dtype(name);
+    let read = read && dtype.is_some_and(is_float);
+    let measured = read.then(|| measure(checkpoint, name, unusual)).flatten();
+    TensorReport {
+        name: name.into(),
+        dtype: dtype.map(|dtype| dtype.to_string()).unwrap_or_default(),
+        shape: checkpoint.shape(name).unwrap_or_default().to_vec(),
+        norm: measured.map(|measured| measured.norm),
+    }
 }
 
 /// Returns the number of values of a tensor.
@@ -56,16 +67,15 @@ pub(super) fn elements(checkpoint: &Checkpoint, name: &str) -> u64 {
 }
 
 /// Counts all tensors by their element type.
-pub(super) fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<&'static str, DtypeReport> {
-    let mut dtypes: BTreeMap<&'static str, DtypeReport> = BTreeMap::new();
+pub(super) fn dtypes(checkpoint: &Checkpoint) -> BTreeMap<String, DtypeReport> {
+    let mut dtypes: BTreeMap<String, DtypeReport> = BTreeMap::new();
     for name in checkpoint.names() {
-        let Some(dtype) = checkpoint.dtype(name) else {
-            continue;
-        };
-        let count = dtypes.entry(dtype.name()).or_default();
-        count.tensors += 1;
-        count.parameters += elements(checkpoint, name);
-        count.bytes += checkpoint.bytes_of(name).unwrap_or_default();
+        if let Some(dtype) = checkpoint.dtype(name) {
+            let count = dtypes.entry(dtype.to_string()).or_default();
+            count.tensors += 1;
+            count.parameters += elements(checkpoint, name);
+            count.bytes += checkpoint.bytes_of(name).unwrap_or_default();
+        }
     }
     dtypes
 }

@@ -1,0 +1,100 @@
+//! Operations under autodiff whose backward pass is a function.
+
+use burn::backend::autodiff::{
+    NodeId,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+
+/// Backward pass of an operation with `N` inputs: receives the gradient of the output, and the state that the forward
+/// pass kept.
+pub(super) type BackwardFn<B, S, const N: usize> =
+    fn(&mut BackwardPass<'_, B, N>, FloatTensor<B>, S);
+
+/// An operation under autodiff, between the registration of its inputs and that of its output.
+pub(super) struct Operation<B: Backend, C, S, const N: usize>(OpsKind<Step<B, S, N>, B, S, C, N>);
+
+impl<B, C, S, const N: usize> Operation<B, C, S, N>
+where
+    B: Backend,
+    C: CheckpointStrategy,
+    S: Clone + Send + Debug + 'static,
+{
+    /// Registers the inputs that may have a gradient.
+    pub(super) fn new(
+        inputs: [&FloatTensor<Autodiff<B, C>>; N],
+        backward: BackwardFn<B, S, N>,
+    ) -> Self {
+        let step = Step(backward).prepare::<C>(inputs.map(|input| input.node()));
+        Self(step.compute_bound().stateful())
+    }
+
+    /// Keeps an input for the backward pass, which reads it by [`BackwardPass::saved`].
+    pub(super) fn save(&mut self, input: &FloatTensor<Autodiff<B, C>>) -> NodeId {
+        if let OpsKind::Tracked(prepared) = &mut self.0 {
+            prepared.checkpoint(input);
+        }
+        input.id()
+    }
+
+    /// Registers the output, and the state for the backward pass if an input has a gradient.
+    pub(super) fn finish(self, state: S, output: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {
+        match self.0 {
+            OpsKind::Tracked(prepared) => prepared.finish(state, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        }
+    }
+}
+
+/// A running backward pass of an operation with `N` inputs.
+pub(super) struct BackwardPass<'a, B, const N: usize> {
+    inputs: [Option<NodeId>; N],
+    gradients: &'a mut Gradients,
+    checkpointer: &'a mut Checkpointer,
+    backend: PhantomData<B>,
+}
+
+impl<B: Backend, const N: usize> BackwardPass<'_, B, N> {
+    /// Returns true if input `index` has a gradient.
+    pub(super) fn needs(&self, index: usize) -> bool {
+        self.inputs[index].is_some()
+    }
+
+    /// Returns an input that [`Operation::save`] has kept.
+    pub(super) fn saved(&mut self, id: NodeId) -> FloatTensor<B> {
+        self.checkpointer.retrieve_node_output(id)
+    }
+
+    /// Registers the gradient of input `index`, which is computed only if the input has one.
+    pub(super) fn register(&mut self, index: usize, gradient: impl FnOnce() -> FloatTensor<B>) {
+        if let Some(id) = self.inputs[index] {
+            self.gradients.register::<B>(id, gradient());
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Step<B: Backend, S, const N: usize>(BackwardFn<B, S, N>);
+
+impl<B: Backend, S, const N: usize> Backward<B, N> for Step<B, S, N>
+where
+    S: Clone + Send + Debug + 'static,
+{
+    type State = S;
+
+    fn backward(self, ops: Ops<S, N>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let gradient = gradients.consume::<B>(&ops.node);
+        let mut pass = BackwardPass {
+            inputs: ops.parents.map(|node| Some(node?.id)),
+            gradients,
+            checkpointer,
+            backend: PhantomData,
+        };
+        (self.0)(&mut pass, gradient, ops.state);
+    }
+}

@@ -1,0 +1,32 @@
+//! Text of reports for people.
+
+use std::fmt::{Formatter, Result};
+
+/// Writes a title, and lines below it that are indented.
+pub(super) fn titled(
+    f: &mut Formatter<'_>,
+    title: &str,
+    lines: impl IntoIterator<Item = String>,
+) -> Result {
+    writeln!(f, "{title}")?;
+    let mut lines = lines.into_iter();
+    lines.try_for_each(|line| writeln!(f, "  {line}"))
+}
+
+/// Writes the rows that have a value, with the names in a column of this width.
+pub(super) fn rows<'a>(
+    f: &mut Formatter<'_>,
+    width: usize,
+    rows: impl IntoIterator<Item = (&'a str, Option<String>)>,
+) -> Result {
+    let rows = rows
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    rows.into_iter()
+        .try_for_each(|(name, value)| writeln!(f, "{name:width$} {value}"))
+}
+
+/// Joins the facts that are known.
+pub(super) fn joined(facts: impl IntoIterator<Item = Option<String>>) -> String {
+    facts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,81 @@
+//! Parts of a run other than the model: [`Run`].
+
+use super::{AdamW, BatchLoader, LoraPlus, Observer, Schedule};
+use crate::TrainError;
+use crate::data::Sample;
+use burn_train::Interrupter;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Interval of evaluations or checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// After each epoch, and at the end.
+    Epoch,
+    /// After this many steps, and at the end.
+    Steps(usize),
+    /// At the end only.
+    End,
+    /// Never.
+    Never,
+}
+
+/// Settings of the training loop.
+#[derive(Clone, Debug)]
+pub struct TrainerConfig {
+    /// Number of optimizer steps.
+    pub total_steps: usize,
+    /// Number of batches whose gradients are accumulated in a step.
+    pub accumulation: usize,
+    /// Largest norm of all gradients together; larger gradients are scaled down to it.
+    pub max_grad_norm: Option<f64>,
+    /// Interval of evaluations.
+    pub evaluate: Every,
+    /// Interval of checkpoints.
+    pub save: Every,
+    /// Early stopping: number of evaluations without improvement after which the run ends.
+    pub patience: Option<usize>,
+    /// Name of the metric that decides the best evaluation.
+    pub best_metric: String,
+    /// True if a higher value of [`best_metric`](Self::best_metric) is better.
+    pub higher_is_better: bool,
+    /// Seed of all random numbers in the run.
+    pub seed: u64,
+}
+
+/// Evaluation and saving, supplied by the caller of the loop.
+pub trait Hooks<M>: Send {
+    /// Evaluates the model and returns metrics by name. The model is `valid()`: without dropout.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn evaluate(&mut self, model: &M) -> Result<BTreeMap<String, f64>, TrainError>;
+
+    /// Writes the trained weights into a directory.
+    ///
+    /// # Errors
+    /// An error ends the run.
+    fn save_weights(&mut self, model: &M, dir: &Path) -> Result<(), TrainError>;
+}
+
+/// Parts of a run other than the model.
+pub struct Run<M, S: Sample> {
+    /// Settings of the loop.
+    pub config: TrainerConfig,
+    /// The optimizer.
+    pub adamw: AdamW,
+    /// Learning rate schedule.
+    pub schedule: Schedule,
+    /// LoRA+: separate learning rates for some factors.
+    pub lora_plus: Option<LoraPlus>,
+    /// Training data in batches.
+    pub loader: BatchLoader<S>,
+    /// Evaluation and saving.
+    pub hooks: Box<dyn Hooks<M>>,
+    /// Receivers of the run's events.
+    pub observers: Vec<Box<dyn Observer>>,
+    /// Handle to stop the run from outside; it then saves a checkpoint and ends.
+    pub interrupter: Interrupter,
+    /// Options that affect the results, compared when a run is resumed.
+    pub fingerprint: String,
+}
