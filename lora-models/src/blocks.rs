@@ -31,18 +31,6 @@ pub trait Blocks: Module {
     /// Computes the final hidden states from those after the last block.
     fn finish(&self, x: Tensor<3>) -> Tensor<3>;
 
-    /// Returns the hidden states of an input, after the last block and [`finish`](Self::finish); the values at padding are
-    /// unspecified.
-    ///
-    /// # Panics
-    /// If the shapes do not fit, or a text has more tokens than the model has positions.
-    fn hidden_states(&self, input: &Self::Input) -> Tensor<3> {
-        let shared = self.shared(input);
-        let blocks = 0..self.blocks();
-        let apply = |x, index| self.block(index, x, &shared);
-        self.finish(blocks.fold(self.embed(input), apply))
-    }
-
     /// Returns the index of the first block that a backward pass reaches: `None` if nothing below
     /// [`finish`](Self::finish) is trainable, 0 if the embeddings are.
     fn first_trained(&self) -> Option<usize>;

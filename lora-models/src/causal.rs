@@ -18,7 +18,7 @@ use lora_core::ops::{CrossEntropy, HeadLoss, Segments};
 /// use burn::tensor::{Device, Int, Tensor};
 /// use lora_core::ops::CrossEntropy;
 /// use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
-/// use lora_models::{Blocks, CausalInput, CausalLm};
+/// use lora_models::{CausalInput, CausalLm};
 ///
 /// let config = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, vocab_size: 100, ..Gpt2Config::default() };
 /// let model = Gpt2LmHead::init(&config, 0, &Device::flex())?;
@@ -39,6 +39,20 @@ pub trait CausalLm:
     + ModuleDisplay
     + 'static
 {
+    /// Returns the hidden states of every token, after the last normalization.
+    ///
+    /// # Shapes
+    /// - returns `[batch, seq, d_model]`; the values at padding are unspecified
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or a text has more tokens than the model has positions.
+    fn hidden_states(&self, input: &CausalInput) -> Tensor<3> {
+        let shared = self.shared(input);
+        let states =
+            (0..self.blocks()).fold(self.embed(input), |x, index| self.block(index, x, &shared));
+        self.finish(states)
+    }
+
     /// Computes the cross entropy of hidden states through the output layer, without the logits of all rows at once
     /// where the output layer is a matrix alone.
     ///

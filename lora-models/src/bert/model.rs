@@ -2,10 +2,10 @@
 
 use super::BertSelfAttention;
 use crate::ModelError;
-use crate::encoder::{Embeddings, EncoderConfig, Layer, Rows, padding_mask};
+use crate::encoder::{Embeddings, EncoderConfig, Layer, Rows};
 use crate::weights::LayerBuilder;
 use burn::module::Module;
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::Tensor;
 
 /// Encoder of BERT, RoBERTa and XLM-RoBERTa.
 #[derive(Module, Debug)]
@@ -52,31 +52,6 @@ impl BertModel {
         Ok(Self {
             embeddings,
             encoder,
-        })
-    }
-
-    /// Computes the hidden states after the last layer, of which only `rows` are computed.
-    ///
-    /// # Shapes
-    /// - `ids`, `type_ids`: `[batch, seq]`
-    /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch, seq, hidden_size]`; the values at padding are meaningless. `[batch, 1, hidden_size]` for
-    ///   [`Rows::First`], unless the only layer has a convolution beside it.
-    ///
-    /// # Panics
-    /// If the shapes do not fit, or there are more tokens than positions.
-    pub fn forward(
-        &self,
-        rows: Rows,
-        ids: Tensor<2, Int>,
-        mask: &Tensor<2, Bool>,
-        type_ids: Option<Tensor<2, Int>>,
-    ) -> Tensor<3> {
-        let hidden = padding_mask(mask);
-        let x = self.embeddings.forward(ids, mask, type_ids);
-        let layers = 0..self.encoder.layer.len();
-        layers.fold(x, |x, index| {
-            self.encoder.forward_layer(index, rows, x, &hidden)
         })
     }
 }

@@ -5,7 +5,7 @@ use super::model::Trunk;
 use crate::Blocks;
 use crate::blocks::{first_trained, trains};
 use crate::deberta::DebertaContext;
-use crate::encoder::padding_mask;
+use crate::encoder::{Rows, padding_mask};
 use burn::tensor::{Bool, Int, Tensor};
 
 /// Batch of texts for a [`Classifier`].
@@ -27,6 +27,28 @@ pub enum EncoderShared {
     Bert(Tensor<4>),
     /// Mask and relative positions of DeBERTa, and the attention mask.
     Deberta(DebertaContext, Tensor<2, Bool>),
+}
+
+impl Classifier {
+    /// Returns the hidden states after the last layer, of which only `rows` are computed.
+    pub(super) fn states(&self, rows: Rows, input: &EncoderInput) -> Tensor<3> {
+        let x = self.embed(input);
+        let shared = &self.shared(input);
+        let layers = 0..self.blocks();
+        layers.fold(x, |x, index| self.layer(index, rows, x, shared))
+    }
+
+    fn layer(&self, index: usize, rows: Rows, x: Tensor<3>, shared: &EncoderShared) -> Tensor<3> {
+        match (&self.trunk, shared) {
+            (Trunk::Bert(model), EncoderShared::Bert(hidden)) => {
+                model.encoder.forward_layer(index, rows, x, hidden)
+            }
+            (Trunk::Deberta(model), EncoderShared::Deberta(context, mask)) => {
+                model.encoder.forward_layer(index, rows, x, context, mask)
+            }
+            _ => panic!("the shared state belongs to a model of another family"),
+        }
+    }
 }
 
 impl Blocks for Classifier {
@@ -60,15 +82,7 @@ impl Blocks for Classifier {
     /// # Panics
     /// If `shared` belongs to a model of another family.
     fn block(&self, index: usize, x: Tensor<3>, shared: &EncoderShared) -> Tensor<3> {
-        match (&self.trunk, shared) {
-            (Trunk::Bert(model), EncoderShared::Bert(hidden)) => {
-                model.encoder.forward_layer(index, self.rows(), x, hidden)
-            }
-            (Trunk::Deberta(model), EncoderShared::Deberta(context, mask)) => model
-                .encoder
-                .forward_layer(index, self.rows(), x, context, mask),
-            _ => panic!("the shared state belongs to a model of another family"),
-        }
+        self.layer(index, self.rows(), x, shared)
     }
 
     fn finish(&self, x: Tensor<3>) -> Tensor<3> {

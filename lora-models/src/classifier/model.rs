@@ -4,7 +4,6 @@ use super::names::architecture;
 use super::{EncoderInput, Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
-use crate::blocks::Blocks;
 use crate::deberta::DebertaModel;
 use crate::encoder::{Embeddings, EncoderConfig, Rows};
 use crate::weights::{LayerBuilder, Random, Weights};
@@ -120,10 +119,12 @@ impl Classifier {
         mask: &Tensor<2, Bool>,
         type_ids: Option<Tensor<2, Int>>,
     ) -> Tensor<3> {
-        match &self.trunk {
-            Trunk::Bert(model) => model.forward(Rows::All, ids, mask, type_ids),
-            Trunk::Deberta(model) => model.forward(Rows::All, ids, mask, type_ids),
-        }
+        let input = EncoderInput {
+            ids,
+            mask: mask.clone(),
+            type_ids,
+        };
+        self.states(Rows::All, &input)
     }
 
     /// Returns the outputs of the head.
@@ -146,7 +147,7 @@ impl Classifier {
             mask: mask.clone(),
             type_ids,
         };
-        self.head(Blocks::hidden_states(self, &input))
+        self.head(self.states(self.rows(), &input))
     }
 
     /// Returns the rows of the hidden states that the head reads.

@@ -8,7 +8,7 @@ use crate::encoder::{
 };
 use crate::weights::LayerBuilder;
 use burn::module::Module;
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, Tensor};
 use lora_core::{FusedLayout, FusedProjection, LayerNorm, LoraEmbedding};
 use std::path::Path;
 
@@ -66,31 +66,6 @@ impl DebertaModel {
         Ok(Self {
             embeddings: Embeddings::build(builder, config, &format!("{path}.embeddings"))?,
             encoder: DebertaEncoder::build(builder, config, options, &format!("{path}.encoder"))?,
-        })
-    }
-
-    /// Computes the hidden states after the last layer, of which only `rows` are computed.
-    ///
-    /// # Shapes
-    /// - `ids`, `type_ids`: `[batch, seq]`
-    /// - `mask`: `[batch, seq]`, true for a token, false for padding
-    /// - returns `[batch, seq, hidden_size]`; the values at padding are meaningless. `[batch, 1, hidden_size]` for
-    ///   [`Rows::First`], unless the only layer has a convolution beside it.
-    ///
-    /// # Panics
-    /// If the shapes do not fit, or there are more tokens than positions.
-    pub fn forward(
-        &self,
-        rows: Rows,
-        ids: Tensor<2, Int>,
-        mask: &Tensor<2, Bool>,
-        type_ids: Option<Tensor<2, Int>>,
-    ) -> Tensor<3> {
-        let x = self.embeddings.forward(ids, mask, type_ids);
-        let context = self.encoder.context(mask);
-        let layers = 0..self.encoder.layer.len();
-        layers.fold(x, |x, index| {
-            self.encoder.forward_layer(index, rows, x, &context, mask)
         })
     }
 }

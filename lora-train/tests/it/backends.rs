@@ -426,7 +426,7 @@ fn a_weight_above_the_devices_limit_is_refused_before_it_is_put_there() {
     };
     let result = lora_train::jobs::Session::<lora_models::gpt2::Gpt2LmHead>::open(
         &model,
-        &config,
+        config,
         None,
         &Default::default(),
         &device,
