@@ -150,10 +150,7 @@ fn models_that_do_not_fit_are_refused() {
         ("roberta_full/init", ["lacks", "bert.embeddings"]),
         (
             "models/roberta",
-            [
-                "embeddings.",
-                "use the configuration of these weights",
-            ],
+            ["embeddings.", "use the configuration of these weights"],
         ),
     ] {
         let weights = classify(source).join("model.safetensors");

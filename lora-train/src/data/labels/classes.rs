@@ -80,13 +80,10 @@ impl Classes {
         match found.as_slice() {
             [] => return Ok((None, None)),
             [(only, _)] => {
-                return Err(TrainError::data_format(
-                    path,
-                    format!(
-                        "every label is `{only}`; there must be two to tell apart, or the labels be \
-                         named"
-                    ),
-                ));
+                let message = format!(
+                    "every label is `{only}`; there must be two to tell apart, or the labels be named"
+                );
+                return Err(TrainError::data_format(path, message));
             }
             _ => {}
         }
