@@ -100,30 +100,19 @@ pub struct TruncationReport {
 impl fmt::Display for TruncationReport {
     /// Formats one line for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            examples,
-            examples_cut,
-            tokens_cut,
-            examples_without_labels_left: dropped,
-            longest,
-            max_length,
-        } = self;
-        if *examples_cut == 0 {
-            write!(
+        let (longest, most, lost) = (self.longest, self.max_length, self.tokens_cut);
+        write!(f, "{} examples, ", self.examples)?;
+        match self.examples_cut {
+            0 => write!(f, "none cut (longest {longest} of {most} tokens)")?,
+            cut => write!(
                 f,
-                "{examples} examples, none cut (longest {longest} of {max_length} tokens)"
-            )?;
-        } else {
-            write!(
-                f,
-                "{examples} examples, {examples_cut} cut to {max_length} tokens, losing {tokens_cut} \
-                 (longest {longest})"
-            )?;
+                "{cut} cut to {most} tokens, losing {lost} (longest {longest})"
+            )?,
         }
-        if *dropped > 0 {
-            write!(f, "; {dropped} left out because no token to learn was left")?;
+        match self.examples_without_labels_left {
+            0 => Ok(()),
+            dropped => write!(f, "; {dropped} left out because no token to learn was left"),
         }
-        Ok(())
     }
 }
 

@@ -93,10 +93,8 @@ impl AdapterOptions {
                     "is given several times; give each a name, as NAME=DIR, by which records choose",
                 );
             };
-            if adapters[..at]
-                .iter()
-                .any(|other| other.name == adapter.name)
-            {
+            let mut others = adapters[..at].iter();
+            if others.any(|other| other.name == adapter.name) {
                 return refuse(&format!("`{name}` is given twice; give each another name"));
             }
         }

@@ -147,16 +147,10 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
     match source.layout {
         LabelledLayout::Words(columns) => {
             columns.validate_words()?;
+            let (adapter, unlabelled) = (source.adapter, source.unlabelled);
             let classes = Classes::new(source.labels);
             let format = source.format.resolve_words(path)?;
-            words::read(
-                path,
-                format,
-                columns,
-                source.adapter,
-                classes,
-                source.unlabelled,
-            )
+            words::read(path, format, columns, adapter, classes, unlabelled)
         }
         LabelledLayout::Own { columns, kind } => {
             columns.validate_labelled()?;
@@ -295,10 +289,10 @@ fn id(value: Option<Value>) -> Result<Option<String>, String> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(id)) => Ok((!is_blank(&id)).then_some(id)),
         Some(Value::Number(id)) => Ok(Some(id.to_string())),
-        Some(other) => Err(format!(
-            "the id is {}, expected a string or a number",
-            jsonl::kind(&other)
-        )),
+        Some(other) => {
+            let kind = jsonl::kind(&other);
+            Err(format!("the id is {kind}, expected a string or a number"))
+        }
     }
 }
 

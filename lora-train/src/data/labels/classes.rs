@@ -20,10 +20,8 @@ pub(in crate::data) fn raw_label(value: Option<Value>) -> Result<Option<String>,
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::Bool(truth)) => truth.to_string(),
         Some(other) => {
-            return Err(format!(
-                "the label is {}; expected a name or a number",
-                jsonl::kind(&other)
-            ));
+            let kind = jsonl::kind(&other);
+            return Err(format!("the label is {kind}; expected a name or a number"));
         }
     };
     Ok((!text.is_empty()).then_some(text))

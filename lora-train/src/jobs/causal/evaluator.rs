@@ -43,9 +43,8 @@ pub(super) fn evaluate<M: CausalLm>(
         ("perplexity", running.perplexity()),
         ("accuracy", running.accuracy()),
     ];
-    let metrics = metrics
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_string(), value?)));
+    let metrics = metrics.into_iter();
+    let metrics = metrics.filter_map(|(name, value)| Some((name.to_string(), value?)));
     Ok((metrics.collect(), scores.collect()))
 }
 

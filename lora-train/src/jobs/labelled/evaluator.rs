@@ -99,11 +99,8 @@ impl Evaluator {
 
     /// Computes loss and metrics of outputs; none if no example has a label.
     pub fn judge(&self, outputs: &[Rows]) -> Result<Metrics, TrainError> {
-        if self
-            .examples()
-            .iter()
-            .all(|e| *e.target() == Target::Unknown)
-        {
+        let mut targets = self.examples().iter().map(Example::target);
+        if targets.all(|target| *target == Target::Unknown) {
             return Ok(Metrics::new());
         }
         let mut metrics = match (self.task.metric(), &self.labels) {
