@@ -147,22 +147,15 @@ impl Columns {
         unlabelled: Unlabelled,
     ) -> Result<RowLayout<'_>, TrainError> {
         // A default name stands aside for a column that is named.
+        let named = [&self.text, &self.label, &self.pair, &self.id].map(Option::as_deref);
         let default = |name: &'static str| {
-            let named = [&self.text, &self.label, &self.pair, &self.id];
-            if named
-                .into_iter()
-                .any(|named| named.as_deref() == Some(name))
-            {
-                Ok(None)
-            } else {
-                table.optional(name)
-            }
+            table.optional(Some(name).filter(|name| !named.contains(&Some(*name))))
         };
         let label = self.label.as_deref().unwrap_or(LABEL);
         Ok(RowLayout {
             first: table.column(self.text.as_deref().unwrap_or(TEXT))?,
             second: match &self.pair {
-                Some(pair) if table.has_objects() => table.optional(pair)?,
+                Some(pair) if table.has_objects() => table.optional(Some(pair))?,
                 Some(pair) => Some(table.column(pair)?),
                 None => default(PAIR)?,
             },
@@ -170,7 +163,7 @@ impl Columns {
             label: if self.label.is_some() || unlabelled == Unlabelled::Refuse {
                 Some(table.column(label)?)
             } else {
-                table.optional(label)?
+                table.optional(Some(label))?
             },
             id: match &self.id {
                 Some(id) => Some(table.column(id)?),
@@ -187,10 +180,9 @@ fn distinct<const N: usize>(names: [Option<&str>; N]) -> Result<(), TrainError> 
     let names: Vec<&str> = names.into_iter().flatten().collect();
     for (at, name) in names.iter().enumerate() {
         if names[..at].contains(name) {
-            return Err(TrainError::config(
-                "columns",
-                format!("the column `{name}` is to be read as two things; name two columns"),
-            ));
+            let message =
+                format!("the column `{name}` is to be read as two things; name two columns");
+            return Err(TrainError::config("columns", message));
         }
     }
     Ok(())

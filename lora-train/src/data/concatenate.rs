@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::encode::Encode;
+use super::encode::{Encode, check_length};
 use super::example::Example;
 use super::record::{Content, Record};
 use crate::error::TrainError;
@@ -52,12 +52,7 @@ pub fn concatenate_records(
     eos_id: Option<u32>,
     length: usize,
 ) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-    if length < 2 {
-        return Err(TrainError::config(
-            "max_length",
-            format!("{length} leaves nothing to predict; give at least 2 tokens"),
-        ));
-    }
+    check_length(length)?;
     let mut report = ConcatenationReport {
         length,
         ..ConcatenationReport::default()
@@ -71,9 +66,7 @@ pub fn concatenate_records(
     } in records
     {
         let Content::Text { text } = content else {
-            return Err(TrainError::data_line(
-                origin.path(),
-                origin.line(),
+            return Err(origin.error(
                 "only texts can be put end to end, and this is none; leave `concatenate` out",
             ));
         };
@@ -87,13 +80,8 @@ pub fn concatenate_records(
             let start_of_example = start.get_or_insert_with(|| origin.clone());
             filling.push(token);
             if filling.len() == length {
-                let tokens = std::mem::take(&mut filling);
-                examples.push(Example::new(
-                    examples.len(),
-                    tokens,
-                    1,
-                    start_of_example.clone(),
-                ));
+                let (tokens, index) = (std::mem::take(&mut filling), examples.len());
+                examples.push(Example::new(index, tokens, 1, start_of_example.clone()));
                 start = None;
             }
         }

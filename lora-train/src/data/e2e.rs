@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::lines::{Lines, is_blank};
+use super::lines::Lines;
 use super::record::Record;
 use crate::error::TrainError;
 
@@ -57,19 +57,12 @@ impl E2eTemplate {
 pub(super) fn read(path: &Path, template: &E2eTemplate) -> Result<Vec<Record>, TrainError> {
     let mut lines = Lines::open(path)?;
     let mut records = Vec::new();
-    while let Some((line, origin)) = lines.next_line()? {
-        if is_blank(line) {
-            continue;
-        }
-        let Some((meaning, reference)) = split(line) else {
-            return Err(TrainError::data_line(
-                path,
-                origin.line(),
-                format!(
-                    "expected `meaning representation{DELIMITER}reference`, both not empty; if this \
-                     is plain text, give the format `text`"
-                ),
-            ));
+    while let Some((line, origin)) = lines.next_text()? {
+        let Some((meaning, reference)) = split(&line) else {
+            return Err(origin.error(format!(
+                "expected `meaning representation{DELIMITER}reference`, both not empty; if this \
+                 is plain text, give the format `text`"
+            )));
         };
         records.push(Record::prompt_completion(
             format!("{meaning}{}", template.prompt_suffix),

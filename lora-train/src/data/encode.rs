@@ -100,30 +100,19 @@ pub struct TruncationReport {
 impl fmt::Display for TruncationReport {
     /// Formats one line for a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            examples,
-            examples_cut,
-            tokens_cut,
-            examples_without_labels_left: dropped,
-            longest,
-            max_length,
-        } = self;
-        if *examples_cut == 0 {
-            write!(
+        let (longest, most, lost) = (self.longest, self.max_length, self.tokens_cut);
+        write!(f, "{} examples, ", self.examples)?;
+        match self.examples_cut {
+            0 => write!(f, "none cut (longest {longest} of {most} tokens)")?,
+            cut => write!(
                 f,
-                "{examples} examples, none cut (longest {longest} of {max_length} tokens)"
-            )?;
-        } else {
-            write!(
-                f,
-                "{examples} examples, {examples_cut} cut to {max_length} tokens, losing {tokens_cut} \
-                 (longest {longest})"
-            )?;
+                "{cut} cut to {most} tokens, losing {lost} (longest {longest})"
+            )?,
         }
-        if *dropped > 0 {
-            write!(f, "; {dropped} left out because no token to learn was left")?;
+        match self.examples_without_labels_left {
+            0 => Ok(()),
+            dropped => write!(f, "; {dropped} left out because no token to learn was left"),
         }
-        Ok(())
     }
 }
 
@@ -162,20 +151,14 @@ pub fn encode_records(
             Content::Text { text } => (encoder.encode(text)?, 1),
             Content::PromptCompletion { prompt, completion } => {
                 let mut tokens = encoder.encode(prompt)?;
-                let loss_from = if options.loss_on_prompt {
-                    1
-                } else {
-                    tokens.len()
-                };
+                let prompt = tokens.len();
                 tokens.extend(encoder.encode(completion)?);
-                (tokens, loss_from)
+                (tokens, if options.loss_on_prompt { 1 } else { prompt })
             }
             Content::Pair { .. } | Content::Words { .. } => {
-                return Err(TrainError::data_line(
-                    record.origin.path(),
-                    record.origin.line(),
-                    "a language model reads texts, or prompts with completions",
-                ));
+                return Err(record
+                    .origin
+                    .error("a language model reads texts, or prompts with completions"));
             }
         };
         tokens.extend(eos);
@@ -197,26 +180,27 @@ pub fn encode_records(
 
     match (examples.is_empty(), records.first()) {
         (false, _) => Ok((examples, report)),
-        (true, Some(first)) => Err(TrainError::data_empty(
-            first.origin.path(),
-            format!("{report}; allow a greater length, or shorten the prompts"),
-        )),
+        (true, Some(first)) => {
+            let message = format!("{report}; allow a greater length, or shorten the prompts");
+            Err(TrainError::data_empty(first.origin.path(), message))
+        }
         (true, None) => Err(TrainError::config("records", "there are none to encode")),
     }
+}
+
+/// Refuses a maximum length without room for a token and its label.
+pub(super) fn check_length(length: usize) -> Result<(), TrainError> {
+    if length >= 2 {
+        return Ok(());
+    }
+    let message = format!("{length} leaves nothing to predict; give at least 2 tokens");
+    Err(TrainError::config("max_length", message))
 }
 
 impl EncodingOptions {
     /// Checks the options and returns the token to append, if any.
     fn eos(&self, eos_id: Option<u32>) -> Result<Option<u32>, TrainError> {
-        if self.max_length < 2 {
-            return Err(TrainError::config(
-                "max_length",
-                format!(
-                    "{} leaves nothing to predict; give at least 2 tokens",
-                    self.max_length
-                ),
-            ));
-        }
+        check_length(self.max_length)?;
         match (self.append_eos, eos_id) {
             (false, _) => Ok(None),
             (true, Some(eos)) => Ok(Some(eos)),

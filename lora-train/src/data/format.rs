@@ -91,10 +91,9 @@ impl DataFormat {
         match self {
             Self::JsonLines | Self::Csv | Self::Tsv => return Ok(self),
             Self::E2e | Self::PlainText => {
-                return Err(TrainError::config(
-                    "format",
-                    format!("`{self}` has no labels; labelled data is `jsonl`, `csv` or `tsv`"),
-                ));
+                let message =
+                    format!("`{self}` has no labels; labelled data is `jsonl`, `csv` or `tsv`");
+                return Err(TrainError::config("format", message));
             }
             Self::Auto => {}
         }
@@ -143,20 +142,17 @@ impl DataFormat {
 
 /// Creates the error that the format of a file is not detected.
 fn undetected(path: &Path, formats: &[DataFormat]) -> TrainError {
-    TrainError::data_format(
-        path,
-        format!(
-            "neither the extension nor the first line shows the format; give it as one of {}",
-            names(formats)
-        ),
-    )
+    let names = names(formats);
+    let message = format!(
+        "neither the extension nor the first line shows the format; give it as one of {names}"
+    );
+    TrainError::data_format(path, message)
 }
 
 /// Returns the file's extension in lower case, empty if there is none.
 fn extension(path: &Path) -> String {
-    path.extension()
-        .map(|extension| extension.to_string_lossy().to_ascii_lowercase())
-        .unwrap_or_default()
+    let extension = path.extension().unwrap_or_default();
+    extension.to_string_lossy().to_ascii_lowercase()
 }
 
 impl fmt::Display for DataFormat {
@@ -169,18 +165,12 @@ impl FromStr for DataFormat {
     type Err = TrainError;
 
     fn from_str(name: &str) -> Result<Self, TrainError> {
-        Self::ALL
-            .into_iter()
-            .find(|format| format.name() == name)
-            .ok_or_else(|| {
-                TrainError::config(
-                    "format",
-                    format!(
-                        "`{name}` is no data format; the formats are {}",
-                        names(&Self::ALL)
-                    ),
-                )
-            })
+        let mut formats = Self::ALL.into_iter();
+        formats.find(|format| format.name() == name).ok_or_else(|| {
+            let names = names(&Self::ALL);
+            let message = format!("`{name}` is no data format; the formats are {names}");
+            TrainError::config("format", message)
+        })
     }
 }
 

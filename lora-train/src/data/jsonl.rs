@@ -1,10 +1,10 @@
 //! Objects of a JSON Lines file, one a line.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::lines::{Lines, is_blank};
+use super::lines::Lines;
 use super::record::Origin;
 use crate::error::TrainError;
 
@@ -12,18 +12,12 @@ use crate::error::TrainError;
 pub(super) type Object = Map<String, Value>;
 
 /// Reader of a JSON Lines file object by object. Blank lines are skipped.
-pub(super) struct Objects {
-    lines: Lines,
-    path: PathBuf,
-}
+pub(super) struct Objects(Lines);
 
 impl Objects {
     /// Opens `path` at its first object.
     pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
-        Ok(Self {
-            lines: Lines::open(path)?,
-            path: path.to_path_buf(),
-        })
+        Lines::open(path).map(Self)
     }
 
     /// Returns the next object, with its line; `None` at the end of the file.
@@ -32,14 +26,11 @@ impl Objects {
     /// [`TrainError::DataLine`] for a line that is no object, too long or not UTF-8;
     /// [`TrainError::Io`].
     pub(super) fn next_object(&mut self) -> Result<Option<(Object, Origin)>, TrainError> {
-        while let Some((line, origin)) = self.lines.next_line()? {
-            if !is_blank(line) {
-                let object = parse_object(line)
-                    .map_err(|message| TrainError::data_line(&self.path, origin.line(), message))?;
-                return Ok(Some((object, origin)));
-            }
-        }
-        Ok(None)
+        let Some((line, origin)) = self.0.next_text()? else {
+            return Ok(None);
+        };
+        let object = parse_object(&line).map_err(|message| origin.error(message))?;
+        Ok(Some((object, origin)))
     }
 }
 

@@ -30,6 +30,25 @@ impl Lines {
         Ok(Self::from_reader(BufReader::new(file), path))
     }
 
+    /// Opens `path` at its first line, or standard input for `-`.
+    pub(crate) fn open_input(path: &Path) -> Result<Self, TrainError> {
+        if path.as_os_str() == "-" {
+            let input = std::io::stdin().lock();
+            return Ok(Self::from_reader(input, Path::new("standard input")));
+        }
+        Self::open(path)
+    }
+
+    /// Returns the next line that is not blank, as [`next_line`](Self::next_line).
+    pub(crate) fn next_text(&mut self) -> Result<Option<(String, Origin)>, TrainError> {
+        while let Some((line, origin)) = self.next_line()? {
+            if !is_blank(line) {
+                return Ok(Some((line.to_string(), origin)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads the lines of a reader, which messages call `path`.
     pub(crate) fn from_reader(reader: impl BufRead + 'static, path: &Path) -> Self {
         Self {
@@ -60,33 +79,26 @@ impl Lines {
         }
         self.line += 1;
 
+        let origin = Origin::new(self.path.clone(), self.line);
         let mut line = self.buffer.as_slice();
         line = line.strip_suffix(b"\n").unwrap_or(line);
         line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.len() > MAX_LINE_BYTES {
-            return Err(TrainError::data_line(
-                &self.path,
-                self.line,
-                format!(
-                    "longer than {} MiB, the maximum for a line; is this a text file?",
-                    MAX_LINE_BYTES / (1024 * 1024)
-                ),
-            ));
+            return Err(origin.error(format!(
+                "longer than {} MiB, the maximum for a line; is this a text file?",
+                MAX_LINE_BYTES / (1024 * 1024)
+            )));
         }
         if self.line == 1 {
             line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         }
         let text = std::str::from_utf8(line).map_err(|error| {
-            TrainError::data_line(
-                &self.path,
-                self.line,
-                format!(
-                    "not valid UTF-8 from byte {} on; convert the file to UTF-8",
-                    error.valid_up_to() + 1
-                ),
-            )
+            origin.error(format!(
+                "not valid UTF-8 from byte {} on; convert the file to UTF-8",
+                error.valid_up_to() + 1
+            ))
         })?;
-        Ok(Some((text, Origin::new(self.path.clone(), self.line))))
+        Ok(Some((text, origin)))
     }
 }
 
@@ -97,13 +109,8 @@ pub(crate) fn is_blank(line: &str) -> bool {
 
 /// Reads the first line that is not blank; `None` if there is none.
 pub(super) fn first_line(path: &Path) -> Result<Option<String>, TrainError> {
-    let mut lines = Lines::open(path)?;
-    while let Some((line, _)) = lines.next_line()? {
-        if !is_blank(line) {
-            return Ok(Some(line.to_string()));
-        }
-    }
-    Ok(None)
+    let first = Lines::open(path)?.next_text()?;
+    Ok(first.map(|(line, _)| line))
 }
 
 #[cfg(test)]

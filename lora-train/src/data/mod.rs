@@ -106,8 +106,8 @@ pub use labelled::{
     LabelledData, LabelledLayout, LabelledSource, ReadReport, encode_labelled, read_labelled,
 };
 pub use labels::{ClassWeights, LabelKind, LabelSet, Unlabelled};
+pub(crate) use lines::Lines;
 pub use lines::MAX_LINE_BYTES;
-pub(crate) use lines::{Lines, is_blank};
 pub use plain_text::TextDocuments;
 pub use plan::{BatchOrder, BatchPlan};
 pub use record::{Content, Label, Origin, Record};

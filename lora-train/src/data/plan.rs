@@ -80,37 +80,30 @@ impl BatchPlan {
     ) -> Result<Self, TrainError> {
         let size = size.into();
         let Some(&longest) = lengths.iter().max() else {
-            return Err(TrainError::config(
-                "examples",
-                "there are none to make batches of",
-            ));
+            let message = "there are none to make batches of";
+            return Err(TrainError::config("examples", message));
         };
         match size {
             BatchSize::Examples(0) => {
-                return Err(TrainError::config(
-                    "batch_size",
-                    "0 examples make no batch; give at least 1",
-                ));
+                let message = "0 examples make no batch; give at least 1";
+                Err(TrainError::config("batch_size", message))
             }
             BatchSize::PaddedTokens(tokens) | BatchSize::PackedTokens(tokens)
                 if tokens < longest =>
             {
-                return Err(TrainError::config(
-                    "batch_tokens",
-                    format!(
-                        "the longest example has {longest} tokens, and a batch no more than {tokens}; give at \
-                         least {longest}, or a lower max_length"
-                    ),
-                ));
+                let message = format!(
+                    "the longest example has {longest} tokens, and a batch no more than {tokens}; give at \
+                     least {longest}, or a lower max_length"
+                );
+                Err(TrainError::config("batch_tokens", message))
             }
-            _ => {}
+            _ => Ok(Self {
+                lengths,
+                size,
+                order,
+                seed,
+            }),
         }
-        Ok(Self {
-            lengths,
-            size,
-            order,
-            seed,
-        })
     }
 
     /// Returns the number of batches in epoch `epoch`, counted from 0: the same in each, unless their size is in tokens.
@@ -183,8 +176,8 @@ impl BatchPlan {
     /// Moves the batch with the most positions, padding included, to the front.
     fn largest_first(&self, batches: &mut [Vec<usize>]) {
         let positions = |batch: &Vec<usize>| {
-            let seq = batch.iter().map(|&index| self.length(index)).max();
-            let seq = seq.unwrap_or(0);
+            let lengths = batch.iter().map(|&index| self.length(index));
+            let seq = lengths.max().unwrap_or(0);
             (seq.saturating_mul(batch.len()), seq)
         };
         let largest = (0..batches.len()).max_by_key(|&at| positions(&batches[at]));

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::error::TrainError;
+
 /// Place in a file where a record was read. It is kept up to the batch, so that a bad example can be found again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
@@ -29,6 +31,11 @@ impl Origin {
     /// Returns the line, counted from 1. The line of a record over several lines is its first.
     pub fn line(&self) -> usize {
         self.line
+    }
+
+    /// Creates the error on this line.
+    pub(crate) fn error(&self, message: impl Into<String>) -> TrainError {
+        TrainError::data_line(&self.path, self.line, message)
     }
 }
 

@@ -26,9 +26,7 @@ pub fn group_references(records: &[Record]) -> Result<Vec<ReferenceGroup>, Train
     let mut positions: HashMap<&str, usize> = HashMap::new();
     for record in records {
         let Content::PromptCompletion { prompt, completion } = &record.content else {
-            return Err(TrainError::data_line(
-                record.origin.path(),
-                record.origin.line(),
+            return Err(record.origin.error(
                 "a text without a prompt has nothing to generate from; give records of `prompt` and \
                  `completion`",
             ));

@@ -3,7 +3,7 @@
 //! [`split_csv`] reads the quoting strictly. The `csv` crate would accept a quote that is never closed as the rest of the
 //! file, without an error, and its line numbers leave out blank lines.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::lines::{Lines, MAX_LINE_BYTES};
 use super::record::Origin;
@@ -22,23 +22,13 @@ pub(super) enum Dialect {
     Tsv,
 }
 
-/// Treatment of a row with another number of fields than the first row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ragged {
-    /// Raises an error.
-    Refuse,
-    /// Leaves the row out and counts it: for published files that are known to hold such rows.
-    Skip,
-}
-
 /// Reader of a delimited file row by row. The first row, which is usually the header, sets the number of fields of the
 /// others. Empty lines are skipped, and a line break within a field becomes `\n`.
 pub(super) struct Rows {
     lines: Lines,
-    path: PathBuf,
     dialect: Dialect,
     width: Option<usize>,
-    ragged: Ragged,
+    skips_ragged: bool,
     skipped: usize,
 }
 
@@ -47,17 +37,17 @@ impl Rows {
     pub(super) fn open(path: &Path, dialect: Dialect) -> Result<Self, TrainError> {
         Ok(Self {
             lines: Lines::open(path)?,
-            path: path.to_path_buf(),
             dialect,
             width: None,
-            ragged: Ragged::Refuse,
+            skips_ragged: false,
             skipped: 0,
         })
     }
 
-    /// Sets the treatment of the ragged rows that follow. By default they are refused.
-    pub(super) fn set_ragged(&mut self, ragged: Ragged) {
-        self.ragged = ragged;
+    /// Leaves out and counts the ragged rows that follow, which have another number of fields than the first row: for
+    /// published files that are known to hold such rows. By default they are refused.
+    pub(super) fn skip_ragged(&mut self) {
+        self.skips_ragged = true;
     }
 
     /// Returns the number of ragged rows that have been left out.
@@ -71,23 +61,20 @@ impl Rows {
     /// [`TrainError::DataLine`] for a row that is malformed, too long, or ragged where that is
     /// refused; [`TrainError::Io`].
     pub(super) fn next_row(&mut self) -> Result<Option<(Vec<String>, Origin)>, TrainError> {
-        while let Some((row, origin)) = gather(&mut self.lines, &self.path, self.dialect)? {
-            let limit = match self.ragged {
-                Ragged::Refuse => self.width.unwrap_or(MAX_COLUMNS),
-                Ragged::Skip => MAX_COLUMNS,
-            };
+        while let Some((row, origin)) = gather(&mut self.lines, self.dialect)? {
+            let width = self.width.filter(|_| !self.skips_ragged);
+            let limit = width.unwrap_or(MAX_COLUMNS);
             let fields = match self.dialect {
                 Dialect::Csv => split_csv(&row, limit),
                 Dialect::Tsv => split_tsv(&row, limit),
             };
-            let refuse = |message| TrainError::data_line(&self.path, origin.line(), message);
-            let fields = fields.map_err(refuse)?;
+            let fields = fields.map_err(|message| origin.error(message))?;
             let width = *self.width.get_or_insert(fields.len());
             if fields.len() == width {
                 return Ok(Some((fields, origin)));
             }
-            if self.ragged == Ragged::Refuse {
-                return Err(refuse(format!(
+            if !self.skips_ragged {
+                return Err(origin.error(format!(
                     "{} fields, where the first row has {width}; is a separator or a quote missing?",
                     fields.len()
                 )));
@@ -122,18 +109,16 @@ impl Header {
     /// # Errors
     /// [`TrainError::Column`] if it is not there, [`TrainError::DataFormat`] if it is there twice.
     pub(super) fn position(&self, path: &Path, column: &str) -> Result<usize, TrainError> {
-        let mut found = self
-            .names
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| *name == column);
+        let names = self.names.iter().enumerate();
+        let mut found = names.filter(|(_, name)| *name == column);
         match (found.next(), found.next()) {
             (Some((position, _)), None) => Ok(position),
             (None, _) => Err(self.missing(path, column)),
-            _ => Err(TrainError::data_format(
-                path,
-                format!("the table has several columns `{column}`; rename all but one"),
-            )),
+            _ => {
+                let message =
+                    format!("the table has several columns `{column}`; rename all but one");
+                Err(TrainError::data_format(path, message))
+            }
         }
     }
 
@@ -148,11 +133,7 @@ impl Header {
 }
 
 /// Reads the next row: one line, or several where a quote is open at the end of a line.
-fn gather(
-    lines: &mut Lines,
-    path: &Path,
-    dialect: Dialect,
-) -> Result<Option<(String, Origin)>, TrainError> {
+fn gather(lines: &mut Lines, dialect: Dialect) -> Result<Option<(String, Origin)>, TrainError> {
     let odd_quotes = |line: &str| {
         dialect == Dialect::Csv && line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1
     };
@@ -167,15 +148,11 @@ fn gather(
     while open {
         let next = lines.next_line()?.map(|(line, _)| line);
         let Some(line) = next.filter(|line| row.len() + line.len() < MAX_LINE_BYTES) else {
-            return Err(TrainError::data_line(
-                path,
-                origin.line(),
-                format!(
-                    "a double quote is not closed by the end of the file, or of the {} MiB that a row \
-                     may hold; put a field that holds quotes in double quotes, and double those in it",
-                    MAX_LINE_BYTES / (1024 * 1024)
-                ),
-            ));
+            return Err(origin.error(format!(
+                "a double quote is not closed by the end of the file, or of the {} MiB that a row \
+                 may hold; put a field that holds quotes in double quotes, and double those in it",
+                MAX_LINE_BYTES / (1024 * 1024)
+            )));
         };
         row.push('\n');
         row.push_str(line);
@@ -237,11 +214,8 @@ fn unquote(quoted: &str) -> Option<(String, &str)> {
 
 /// Splits a TSV row into at most `limit` fields.
 fn split_tsv(row: &str, limit: usize) -> Result<Vec<String>, String> {
-    let mut fields = Vec::new();
-    for field in row.split('\t') {
-        next_number(&fields, limit)?;
-        fields.push(field.to_string());
-    }
+    let fields: Vec<String> = row.splitn(limit + 1, '\t').map(Into::into).collect();
+    next_number(&fields[..fields.len() - 1], limit)?;
     Ok(fields)
 }
 
@@ -265,11 +239,13 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn widths(text: &str, ragged: Ragged) -> Result<(Vec<usize>, usize), TrainError> {
+    fn widths(text: &str, skip: bool) -> Result<(Vec<usize>, usize), TrainError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let mut rows = Rows::open(file.path(), Dialect::Tsv)?;
-        rows.set_ragged(ragged);
+        if skip {
+            rows.skip_ragged();
+        }
         let mut lines = Vec::new();
         while let Some((_, origin)) = rows.next_row()? {
             lines.push(origin.line());
@@ -280,8 +256,8 @@ mod tests {
     #[test]
     fn ragged_rows_are_refused_or_left_out_and_counted() {
         let text = "a\tb\n1\t2\n3\n\n4\t5\t6\n7\t8\n";
-        assert_eq!(widths(text, Ragged::Skip).unwrap(), (vec![1, 2, 6], 2));
-        let message = widths(text, Ragged::Refuse).unwrap_err().to_string();
+        assert_eq!(widths(text, true).unwrap(), (vec![1, 2, 6], 2));
+        let message = widths(text, false).unwrap_err().to_string();
         assert!(message.contains("line 3: 1 fields"), "{message}");
     }
 

@@ -72,10 +72,8 @@ pub fn read_records(path: &Path, options: &SourceOptions) -> Result<Vec<Record>,
         DataFormat::Auto | DataFormat::PlainText => plain_text::read(path, options.documents)?,
     };
     if records.is_empty() {
-        return Err(TrainError::data_empty(
-            path,
-            format!("read as `{format}`, it has no record"),
-        ));
+        let message = format!("read as `{format}`, it has no record");
+        return Err(TrainError::data_empty(path, message));
     }
     Ok(records)
 }

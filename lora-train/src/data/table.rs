@@ -8,7 +8,7 @@ use super::format::DataFormat;
 use super::jsonl::{self, Object, Objects};
 use super::lines::is_blank;
 use super::record::Origin;
-use super::rows::{Dialect, Header, Ragged, Rows};
+use super::rows::{Dialect, Header, Rows};
 use crate::error::TrainError;
 
 /// Function that names the columns of a TSV file without a header, from its first row. It returns `None` if that row is
@@ -73,10 +73,9 @@ impl Table {
         let Some((first, origin)) = rows.next_row()? else {
             return Ok(None);
         };
-        let names = (dialect == Dialect::Tsv)
-            .then(|| headerless(&first))
-            .flatten()
-            .map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let names = Some(&first).filter(|_| dialect == Dialect::Tsv);
+        let names = names.and_then(|first| headerless(first));
+        let names = names.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
         let columns = Header::new(names.as_deref().unwrap_or(&first));
         let cells = Cells::Fields(first);
         Ok(Some(Self {
@@ -102,8 +101,9 @@ impl Table {
         }))
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Creates the error that the table does not have the expected format.
+    pub(super) fn error(&self, message: impl Into<String>) -> TrainError {
+        TrainError::data_format(&self.path, message)
     }
 
     /// Returns the names of the columns, or the keys of the first object.
@@ -128,7 +128,7 @@ impl Table {
     /// Leaves out the rows with another number of fields than the first row.
     pub(super) fn skip_ragged(&mut self) {
         if let Source::Delimited(rows, _) = &mut self.source {
-            rows.set_ragged(Ragged::Skip);
+            rows.skip_ragged();
         }
     }
 
@@ -149,17 +149,18 @@ impl Table {
         Ok(Column { name, position })
     }
 
-    /// Finds a column that may be missing: from the header, or from any of the objects.
+    /// Finds a column that may be missing: from the header, or from any of the objects. Without a name there is none.
     ///
     /// # Errors
     /// [`TrainError::DataFormat`] if it is there twice.
-    pub(super) fn optional<'a>(&self, name: &'a str) -> Result<Option<Column<'a>>, TrainError> {
-        if self.has_objects() {
-            Ok(Some(Column::key(name)))
-        } else if self.has(name) {
-            self.column(name).map(Some)
-        } else {
-            Ok(None)
+    pub(super) fn optional<'a>(
+        &self,
+        name: Option<&'a str>,
+    ) -> Result<Option<Column<'a>>, TrainError> {
+        match name {
+            Some(name) if self.has_objects() => Ok(Some(Column::key(name))),
+            Some(name) if self.has(name) => self.column(name).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -195,10 +196,10 @@ impl Row {
     /// Takes the value of a column out of the row; `None` if an object lacks the key.
     pub(super) fn take(&mut self, column: Column) -> Option<Value> {
         match &mut self.cells {
-            Cells::Fields(fields) => fields
-                .get_mut(column.position)
-                .map(std::mem::take)
-                .map(Value::String),
+            Cells::Fields(fields) => {
+                let field = fields.get_mut(column.position)?;
+                Some(Value::String(std::mem::take(field)))
+            }
             Cells::Object(object) => object.remove(column.name),
         }
     }
@@ -213,10 +214,8 @@ impl Row {
         &mut self,
         column: Option<Column>,
     ) -> Result<Option<String>, String> {
-        match column {
-            Some(column) => jsonl::optional_string(self.take(column), column.name),
-            None => Ok(None),
-        }
+        let found = column.map(|column| jsonl::optional_string(self.take(column), column.name));
+        found.unwrap_or(Ok(None))
     }
 
     /// Takes the name in a column; `None` if it is missing, null or blank.

@@ -23,16 +23,12 @@ pub(super) fn read(
     } else {
         Some(Fields::find(&table, columns)?)
     };
-    let adapter = match &columns.adapter {
-        Some(adapter) => table.optional(adapter)?,
-        None => None,
-    };
+    let adapter = table.optional(columns.adapter.as_deref())?;
     let mut records = Vec::new();
     while let Some(row) = table.next_row()? {
-        let line = row.origin.line();
-        let record = record(row, header, columns, adapter)
-            .map_err(|message| TrainError::data_line(path, line, message))?;
-        records.push(record);
+        let origin = row.origin.clone();
+        let record = record(row, header, columns, adapter);
+        records.push(record.map_err(|message| origin.error(message))?);
     }
     Ok(records)
 }
@@ -75,8 +71,7 @@ impl<'a> Fields<'a> {
         let found = found.map_err(|mismatch| match mismatch {
             Mismatch::Missing(column) => table.missing(column),
             Mismatch::Neither => table.missing("text"),
-            Mismatch::Both => TrainError::data_format(
-                table.path(),
+            Mismatch::Both => table.error(
                 "the table has a column `text` as well as `prompt` or `completion`; name \
                  the columns to read",
             ),
@@ -91,12 +86,12 @@ impl<'a> Fields<'a> {
             Mismatch::Missing(key) => format!("the object has no key \"{key}\""),
             Mismatch::Neither => {
                 "the object has neither a key \"text\" nor the keys \"prompt\" and \
-                                  \"completion\"; name the keys to read if they have other names"
+                 \"completion\"; name the keys to read if they have other names"
                     .to_string()
             }
             Mismatch::Both => {
                 "the object has \"text\" as well as \"prompt\" or \"completion\"; name \
-                               the keys to read"
+                 the keys to read"
                     .to_string()
             }
         })?;

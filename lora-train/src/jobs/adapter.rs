@@ -6,17 +6,16 @@ use crate::options::{TargetNames, TrainOptions};
 use crate::trainer::LoraPlus;
 use lora_core::{BiasTraining, ExcludeModules, LoraConfig, LoraScaling, TargetModules};
 use lora_models::prefix::PrefixConfig;
+use std::ops::Bound;
 
 /// Returns the learning rates of LoRA+, if the options enable it.
 pub(crate) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError> {
     let Some(ratio) = o.loraplus_lr_ratio else {
-        return match o.loraplus_lr_embedding {
-            None => Ok(None),
-            Some(_) => Err(TrainError::config(
-                "loraplus_lr_embedding",
-                "goes with --loraplus-lr-ratio",
-            )),
-        };
+        if o.loraplus_lr_embedding.is_some() {
+            let message = "goes with --loraplus-lr-ratio";
+            return Err(TrainError::config("loraplus_lr_embedding", message));
+        }
+        return Ok(None);
     };
     if o.full || o.bitfit || o.prefix_only {
         return Err(TrainError::config(
@@ -24,21 +23,13 @@ pub(crate) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError
             "applies to the factors of adapters, and there are none with --full, --bitfit or --prefix-only",
         ));
     }
-    let positive = |name: &str, value: f64| {
-        within(
-            name,
-            value,
-            value.is_finite() && value > 0.0,
-            "a number above 0",
-        )
-    };
+    let range = (Bound::Excluded(0.0), Bound::Included(f64::MAX));
+    let positive = |name: &str, value| within(name, value, range, "a number above 0");
     let standard = LoraPlus::default();
+    let embedding_lr = o.loraplus_lr_embedding.unwrap_or(standard.embedding_lr);
     Ok(Some(LoraPlus {
         ratio: positive("loraplus_lr_ratio", ratio)?,
-        embedding_lr: positive(
-            "loraplus_lr_embedding",
-            o.loraplus_lr_embedding.unwrap_or(standard.embedding_lr),
-        )?,
+        embedding_lr: positive("loraplus_lr_embedding", embedding_lr)?,
     }))
 }
 
@@ -65,13 +56,11 @@ pub(crate) fn factor_option(o: &TrainOptions) -> Option<&'static str> {
 
 /// Refuses options of adapters beside an option that excludes adapters.
 fn no_factors(o: &TrainOptions, without: &str) -> Result<(), TrainError> {
-    match factor_option(o) {
-        None => Ok(()),
-        Some(name) => Err(TrainError::config(
-            name,
-            format!("is an option of adapters, and there are none with {without}"),
-        )),
-    }
+    let Some(name) = factor_option(o) else {
+        return Ok(());
+    };
+    let message = format!("is an option of adapters, and there are none with {without}");
+    Err(TrainError::config(name, message))
 }
 
 /// Returns the configuration of the prefix, if the options have one.
@@ -104,9 +93,8 @@ pub(crate) fn prefix_config(o: &TrainOptions) -> Result<Option<PrefixConfig>, Tr
         ));
     }
     let tokens = at_least_one("prefix", tokens)?;
-    Ok(Some(
-        PrefixConfig::new(tokens).with_seed(o.seed.unwrap_or(42)),
-    ))
+    let seed = o.seed.unwrap_or(42);
+    Ok(Some(PrefixConfig::new(tokens).with_seed(seed)))
 }
 
 /// Returns the configuration of the adapter; `--bitfit` is an adapter without factors.

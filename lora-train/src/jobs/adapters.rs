@@ -62,16 +62,6 @@ impl FromStr for AdapterArg {
     }
 }
 
-/// Selection of adapters.
-pub(crate) enum AdapterSelection<'a> {
-    /// No adapter: the model alone.
-    None,
-    /// One adapter for all records.
-    One(&'a Path),
-    /// Adapters by name.
-    Named(Vec<(&'a str, &'a Path)>),
-}
-
 impl AdapterOptions {
     /// Creates the options of one adapter without a name.
     pub fn one(dir: impl Into<PathBuf>) -> Self {
@@ -81,32 +71,34 @@ impl AdapterOptions {
         }
     }
 
-    /// Checks the options and returns the selection.
-    pub(crate) fn selection(&self) -> Result<AdapterSelection<'_>, TrainError> {
+    /// Returns true if adapters are given by name.
+    fn is_named(&self) -> bool {
+        self.adapters.iter().any(|adapter| adapter.name.is_some())
+    }
+
+    /// Checks the options and returns the adapters: none for the model alone, one without a name for all records, or
+    /// adapters by name.
+    pub(crate) fn selection(&self) -> Result<&[AdapterArg], TrainError> {
         let refuse = |message: &str| Err(TrainError::config("adapter", message));
-        let is_named = self.adapters.iter().any(|adapter| adapter.name.is_some());
-        if self.adapter_column.is_some() && !is_named {
+        if self.adapter_column.is_some() && !self.is_named() {
             return Err(TrainError::config("adapter_column", NEEDS_NAMES));
         }
-        match self.adapters.as_slice() {
-            [] => Ok(AdapterSelection::None),
-            [AdapterArg { name: None, dir }] => Ok(AdapterSelection::One(dir)),
-            several => {
-                let mut named: Vec<(&str, &Path)> = Vec::new();
-                for adapter in several {
-                    let Some(name) = &adapter.name else {
-                        return refuse(
-                            "is given several times; give each a name, as NAME=DIR, by which records choose",
-                        );
-                    };
-                    if named.iter().any(|(other, _)| *other == name.as_str()) {
-                        return refuse(&format!("`{name}` is given twice; give each another name"));
-                    }
-                    named.push((name.as_str(), adapter.dir.as_path()));
-                }
-                Ok(AdapterSelection::Named(named))
+        let adapters = self.adapters.as_slice();
+        if let [] | [AdapterArg { name: None, .. }] = adapters {
+            return Ok(adapters);
+        }
+        for (at, adapter) in adapters.iter().enumerate() {
+            let Some(name) = &adapter.name else {
+                return refuse(
+                    "is given several times; give each a name, as NAME=DIR, by which records choose",
+                );
+            };
+            let mut others = adapters[..at].iter();
+            if others.any(|other| other.name == adapter.name) {
+                return refuse(&format!("`{name}` is given twice; give each another name"));
             }
         }
+        Ok(adapters)
     }
 
     /// Returns the [`selection`](Self::selection), which must be by name if there is a `default` for records that name
@@ -114,33 +106,31 @@ impl AdapterOptions {
     pub(crate) fn selection_with(
         &self,
         default: Option<&str>,
-    ) -> Result<AdapterSelection<'_>, TrainError> {
+    ) -> Result<&[AdapterArg], TrainError> {
         let selection = self.selection()?;
-        match (&selection, default) {
-            (_, None) | (AdapterSelection::Named(_), _) => Ok(selection),
-            _ => Err(TrainError::config("use", NEEDS_NAMES)),
+        if default.is_some() && !self.is_named() {
+            return Err(TrainError::config("use", NEEDS_NAMES));
         }
+        Ok(selection)
     }
 
     /// Returns the column with the adapters' names, if adapters are given by name.
     pub(crate) fn column(&self) -> Option<&str> {
-        let is_named = self.adapters.iter().any(|adapter| adapter.name.is_some());
-        is_named.then(|| self.adapter_column.as_deref().unwrap_or(COLUMN))
+        self.is_named()
+            .then(|| self.adapter_column.as_deref().unwrap_or(COLUMN))
     }
 
-    /// Refuses a data file in which no record names an adapter.
+    /// Refuses a data file in which no record names an adapter, if adapters are given by name.
     pub(crate) fn check_named(&self, path: &Path, records: &[Record]) -> Result<(), TrainError> {
-        if records.iter().any(|record| record.adapter.is_some()) {
+        let is_chosen = records.iter().any(|record| record.adapter.is_some());
+        let Some(column) = self.column().filter(|_| !is_chosen) else {
             return Ok(());
-        }
-        Err(TrainError::data_format(
-            path,
-            format!(
-                "no record says in `{}` which adapter it is for; `adapter_column` names another column or key, which \
-                 JSON Lines, CSV and TSV may have",
-                self.column().unwrap_or(COLUMN)
-            ),
-        ))
+        };
+        let message = format!(
+            "no record says in `{column}` which adapter it is for; `adapter_column` names another column or key, which \
+             JSON Lines, CSV and TSV may have",
+        );
+        Err(TrainError::data_format(path, message))
     }
 }
 
@@ -174,20 +164,16 @@ mod tests {
             adapters: args.iter().map(|arg| arg.parse().unwrap()).collect(),
             ..AdapterOptions::default()
         };
-        assert!(matches!(
-            options(&[]).selection(),
-            Ok(AdapterSelection::None)
-        ));
-        assert!(matches!(
-            options(&["a"]).selection(),
-            Ok(AdapterSelection::One(_))
-        ));
-        assert!(
-            matches!(options(&["x=a"]).selection(), Ok(AdapterSelection::Named(named)) if named.len() == 1)
-        );
-        assert!(
-            matches!(options(&["x=a", "y=b"]).selection(), Ok(AdapterSelection::Named(named)) if named.len() == 2)
-        );
+        let names = |args: &[&str]| -> Vec<Option<String>> {
+            let options = options(args);
+            let selection = options.selection().unwrap().iter();
+            selection.map(|adapter| adapter.name.clone()).collect()
+        };
+        let name = |name: &str| Some(name.to_string());
+        assert!(names(&[]).is_empty());
+        assert_eq!(names(&["a"]), [None::<String>]);
+        assert_eq!(names(&["x=a"]), [name("x")]);
+        assert_eq!(names(&["x=a", "y=b"]), [name("x"), name("y")]);
         for bad in [&["a", "b"][..], &["x=a", "b"], &["x=a", "x=b"]] {
             assert!(options(bad).selection().is_err(), "{bad:?}");
         }

@@ -12,17 +12,6 @@ use lora_core::{AttachReport, LoraError};
 use lora_models::{ModelAdapters, Pretrained};
 
 impl AdapterOptions {
-    /// Warns of an adapter for all records that was trained on another base, or refuses it with `strict_base`.
-    pub(crate) fn check_base(
-        &self,
-        sources: &Sources,
-        report: Option<&AttachReport>,
-        screen: &Screen,
-    ) -> Result<(), TrainError> {
-        let path = sources.one().map(AdapterDir::path);
-        check_base(path, report, self.strict_base, screen)
-    }
-
     /// Adds the named adapters to a model.
     pub(crate) fn put<M: Pretrained>(
         &self,
@@ -44,6 +33,29 @@ impl AdapterOptions {
         }
         Ok(set)
     }
+
+    /// Adds the named adapters to a model, and assigns to each example the adapter that its record names, else `default`.
+    /// Without names the model stays as it is.
+    pub(crate) fn assign<M: Pretrained>(
+        &self,
+        model: M,
+        sources: &Sources,
+        examples: &[Example],
+        default: Option<&str>,
+        screen: &Screen,
+    ) -> Result<(M, Option<AdapterAssignment<M>>), TrainError> {
+        if !sources.is_named() {
+            return Ok((model, None));
+        }
+        let set = self.put(model, sources, screen)?;
+        let mut names = Vec::with_capacity(examples.len());
+        for example in examples {
+            let name = example.adapter().or(default);
+            check(&set, name, example.origin())?;
+            names.push(name.map(String::from));
+        }
+        Ok((set.model().clone(), Some(AdapterAssignment { set, names })))
+    }
 }
 
 /// Named adapters, assigned to a set of examples.
@@ -51,28 +63,6 @@ pub(crate) struct AdapterAssignment<M: Pretrained> {
     set: NamedAdapters<M>,
     /// Adapter of each example; `None` for the model alone.
     names: Vec<Option<String>>,
-}
-
-impl<M: Pretrained> AdapterAssignment<M> {
-    /// Assigns to each example the adapter that its record names, else `default`.
-    pub fn new(
-        set: NamedAdapters<M>,
-        examples: &[Example],
-        default: Option<&str>,
-    ) -> Result<Self, TrainError> {
-        let mut names = Vec::with_capacity(examples.len());
-        for example in examples {
-            let name = example.adapter().or(default);
-            check(&set, name, example.origin())?;
-            names.push(name.map(String::from));
-        }
-        Ok(Self { set, names })
-    }
-
-    /// Returns the model with the adapters.
-    pub fn model(&self) -> &M {
-        self.set.model()
-    }
 }
 
 /// Runs `work` on a batch of examples, each with its adapter if adapters are assigned.
@@ -94,15 +84,14 @@ pub(crate) fn check<M: Pretrained>(
     name: Option<&str>,
     origin: &Origin,
 ) -> Result<(), TrainError> {
-    let refuse = |message: String| TrainError::data_line(origin.path(), origin.line(), message);
     match name {
         Some(name) => match set.report(name) {
             Ok(_) => Ok(()),
-            Err(error @ LoraError::UnknownAdapter { .. }) => Err(refuse(error.to_string())),
+            Err(error @ LoraError::UnknownAdapter { .. }) => Err(origin.error(error.to_string())),
             Err(error) => Err(error.into()),
         },
         None if set.base().random_modules().is_empty() => Ok(()),
-        None => Err(refuse(format!(
+        None => Err(origin.error(format!(
             "names no adapter, and the model has no {} of its own: alone it would say something at random",
             set.base().random_modules().join(" and no ")
         ))),

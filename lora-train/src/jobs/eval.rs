@@ -13,14 +13,13 @@ use lora_models::dispatch;
 /// # Errors
 /// If data or files are malformed, or the predictions file exists.
 pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
-    if let Some(path) = options
-        .predictions
-        .as_ref()
-        .filter(|p| p.exists() && !options.overwrite)
-    {
-        return Err(TrainError::OutputExists { path: path.clone() });
+    match &options.predictions {
+        Some(path) if path.exists() && !options.overwrite => {
+            return Err(TrainError::OutputExists { path: path.clone() });
+        }
+        _ => {}
     }
-    let sources = &Sources::open(&options.model, &options.adapters.selection()?)?;
+    let sources = &Sources::open(&options.model, options.adapters.selection()?)?;
     let task = match options.task {
         Some(task) => task,
         None => sources.task()?,

@@ -9,20 +9,16 @@ use burn::tensor::Tensor;
 /// # Errors
 /// If a parameter has a value that is not finite; the error names it.
 pub(crate) fn check_finite<M: Module>(module: &M) -> Result<(), TrainError> {
-    let mut check = Finite {
-        path: Vec::new(),
-        bad: None,
-    };
+    let mut check = Finite::default();
     module.visit(&mut check);
-    match check.bad {
-        None => Ok(()),
-        Some(name) => Err(TrainError::config(
-            "model",
-            format!("`{name}` has values that are not finite"),
-        )),
-    }
+    let Some(name) = check.bad else {
+        return Ok(());
+    };
+    let message = format!("`{name}` has values that are not finite");
+    Err(TrainError::config("model", message))
 }
 
+#[derive(Default)]
 struct Finite {
     path: Vec<String>,
     bad: Option<String>,

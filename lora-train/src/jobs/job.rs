@@ -31,6 +31,15 @@ pub(crate) struct BestBy {
     pub higher_is_better: bool,
 }
 
+impl BestBy {
+    pub fn new(metric: impl Into<String>, higher_is_better: bool) -> Self {
+        Self {
+            metric: metric.into(),
+            higher_is_better,
+        }
+    }
+}
+
 /// Kind of training: model, data, loss and metrics.
 pub(crate) trait Job: Sized {
     type Model: Pretrained;

@@ -17,31 +17,22 @@ impl TrainOptions {
         self.reading.check(task)?;
         let causal = task == TaskName::CausalLm;
         if !causal && (self.prefix.is_some() || self.prefix_only) {
-            return Err(TrainError::config(
-                "prefix",
-                format!(
-                    "goes with a language model, and the task {task} has an encoder; leave it out"
-                ),
-            ));
+            let message = format!(
+                "goes with a language model, and the task {task} has an encoder; leave it out"
+            );
+            return Err(TrainError::config("prefix", message));
         }
-        let scores = task.label_kind() == Some(LabelKind::Score);
+        let classes = !causal && task.label_kind() != Some(LabelKind::Score);
+        let smoothed = self.label_smoothing.is_some_and(|share| share > 0.0);
         let above = |number: Option<usize>, least| number.is_some_and(|number| number > least);
         refuse(
             task,
             &[
-                ("labels", self.labels.is_some(), !causal && !scores),
-                (
-                    "class_weights",
-                    self.class_weights.is_some(),
-                    !causal && !scores,
-                ),
+                ("labels", self.labels.is_some(), classes),
+                ("class_weights", self.class_weights.is_some(), classes),
                 ("fresh_head", self.fresh_head, !causal),
                 ("metric", self.metric.is_some(), !causal),
-                (
-                    "label_smoothing",
-                    self.label_smoothing.is_some_and(|share| share > 0.0),
-                    !scores,
-                ),
+                ("label_smoothing", smoothed, causal || classes),
                 ("generate_prompts", above(self.generate_prompts, 0), causal),
                 ("max_new_tokens", self.max_new_tokens.is_some(), causal),
                 ("beams", above(self.beams, 1), causal),
@@ -61,15 +52,12 @@ impl ReadingOptions {
         // The columns of GLUE's files are known.
         let own = !matches!(task, TaskName::Glue(_));
         let pairs = !causal && own && task != TaskName::TokenClassification;
+        let completion = self.completion_column.is_some();
         refuse(
             task,
             &[
                 ("prompt_column", self.prompt_column.is_some(), causal),
-                (
-                    "completion_column",
-                    self.completion_column.is_some(),
-                    causal,
-                ),
+                ("completion_column", completion, causal),
                 ("documents", self.documents.is_some(), causal),
                 ("concatenate", self.concatenate, causal),
                 ("loss_on_prompt", self.loss_on_prompt, causal),
@@ -83,11 +71,10 @@ impl ReadingOptions {
 }
 
 fn refuse(task: TaskName, options: &[Given]) -> Result<(), TrainError> {
-    match options.iter().find(|(_, given, fits)| *given && !fits) {
-        None => Ok(()),
-        Some((option, ..)) => Err(TrainError::config(
-            *option,
-            format!("has no meaning for the task {task}; leave it out"),
-        )),
-    }
+    let mut options = options.iter();
+    let Some((option, ..)) = options.find(|(_, given, fits)| *given && !fits) else {
+        return Ok(());
+    };
+    let message = format!("has no meaning for the task {task}; leave it out");
+    Err(TrainError::config(*option, message))
 }

@@ -1,9 +1,9 @@
 //! Merging an adapter into its model, or converting a model.
 
-use super::adapters::AdapterSelection;
+use super::adapters::AdapterArg;
 use super::labelled::head_kind;
 use super::prefix::{PREFIX_NOTE, refuse_alone, save_beside};
-use super::session::{Session, check_base};
+use super::session::Session;
 use super::sources::Sources;
 use super::verify::{MergeCheck, Probe, VerifyOptions, compare};
 use crate::TrainError;
@@ -104,9 +104,8 @@ impl fmt::Display for MergeSummary {
 /// If a file is malformed, a value exceeds the element type, or the output exists; [`TrainError::MergeDiffers`] if the
 /// verification fails, in which case nothing is written.
 pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
-    let adapter = options.adapter.as_deref();
-    let selection = adapter.map_or(AdapterSelection::None, AdapterSelection::One);
-    let sources = Sources::open(&options.model, &selection)?;
+    let adapter = options.adapter.clone().map(AdapterArg::from);
+    let sources = Sources::open(&options.model, adapter.as_slice())?;
     let device = device::open(options.device)?;
     dispatch!(sources.model.config(),
         causal M(config) => {
@@ -134,12 +133,8 @@ fn merge_model<M: Pretrained>(
     let tolerance = options.verify.tolerance(options.dtype)?;
     let session = Session::<M>::open(&sources.model, config, sources.one(), load, device)?;
     let mut loaded = session.check_trained()?;
-    check_base(
-        options.adapter.as_deref(),
-        loaded.adapter.as_ref(),
-        options.strict_base,
-        &Screen::detect(),
-    )?;
+    let screen = Screen::detect();
+    sources.check_base(loaded.adapter.as_ref(), options.strict_base, &screen)?;
     let probe = if options.verify.verify {
         Some(options.verify.probe(&loaded.base, options.seed)?)
     } else {
@@ -150,9 +145,10 @@ fn merge_model<M: Pretrained>(
     let with_prefix = loaded.model.prefix().map(|_| loaded.model.clone());
     loaded.model.take_prefix();
     let overwrite = Overwrite::from(options.overwrite);
+    let dtype = options.dtype;
     let export = ExportOptions {
-        dtype: options.dtype,
-        base_dir: Some(loaded.base.dir.clone()),
+        dtype,
+        ..loaded.base.export_options()
     };
     let mut written = None;
     // A model that fails the check never appears under its name.
@@ -163,19 +159,8 @@ fn merge_model<M: Pretrained>(
         if let Some(model) = &with_prefix {
             save_beside(model, fresh, &options.output)?;
         }
-        let check = match &probe {
-            None => None,
-            Some(probe) => Some(verify::<M>(
-                &loaded,
-                fresh,
-                load,
-                probe,
-                options.dtype,
-                tolerance,
-                device,
-            )?),
-        };
-        written = Some((report, check));
+        let check = |probe| verify(&loaded, fresh, load, probe, dtype, tolerance, device);
+        written = Some((report, probe.as_ref().map(check).transpose()?));
         Ok::<(), TrainError>(())
     })?;
     let (report, check) = written.ok_or_else(|| TrainError::burn("nothing was written"))?;

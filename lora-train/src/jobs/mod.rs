@@ -13,13 +13,14 @@
 //! | `causal` | language models: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
 //! | `merge`, `verify` | merged models, and their comparison with the parts |
-//! | `evaluation`, `eval` | evaluation |
+//! | `evaluation`, `eval`, `batches` | evaluation |
 //!
 //! Commands that describe, rewrite or measure are in `tools`.
 
 pub(crate) mod adapter;
 mod adapters;
 mod assignment;
+mod batches;
 mod causal;
 mod eval;
 mod evaluation;

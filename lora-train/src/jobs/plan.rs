@@ -66,12 +66,35 @@ pub(super) fn packed_prefix() -> TrainError {
 }
 
 fn required(name: &str, value: &Option<PathBuf>) -> Result<PathBuf, TrainError> {
-    value.clone().ok_or_else(|| {
-        TrainError::config(
-            name,
-            format!("is missing: give --{name}, or `{name}` in a recipe"),
-        )
-    })
+    let message = format!("is missing: give --{name}, or `{name}` in a recipe");
+    (value.clone()).ok_or_else(|| TrainError::config(name, message))
+}
+
+/// Refuses options that do not go together.
+fn check_conflicts(o: &TrainOptions) -> Result<(), TrainError> {
+    let best = o.early_stopping.is_some() || o.keep_best || o.metric.is_some();
+    let (option, message) = if o.warmup_ratio.is_some() && o.warmup_steps.is_some() {
+        ("warmup_ratio", "is given beside warmup_steps; give one")
+    } else if o.from_scratch && !o.full {
+        let message = "goes with --full: an adapter on random weights learns nothing useful";
+        ("from_scratch", message)
+    } else if o.full && o.bitfit {
+        ("bitfit", "trains biases, --full all weights; give one")
+    } else if o.full && (o.adapter.is_some() || o.merge) {
+        let message = "trains all weights: there is no adapter to start from or to merge";
+        ("full", message)
+    } else if o.full && o.quantize.is_some() {
+        let message = "is for frozen weights, and --full trains all of them";
+        ("quantize", message)
+    } else if best && o.eval_data.is_none() {
+        let message = "is missing: without it there is no best evaluation to stop by or to keep";
+        ("eval_data", message)
+    } else if o.batch_size.is_some() && o.batch_tokens.is_some() {
+        ("batch_tokens", "is given beside batch_size; give one")
+    } else {
+        return Ok(());
+    };
+    Err(TrainError::config(option, message))
 }
 
 impl TrainPlan {
@@ -81,79 +104,21 @@ impl TrainPlan {
     /// [`TrainError::Config`] that names the option.
     pub fn new(options: TrainOptions) -> Result<Self, TrainError> {
         let o = &options;
-        let rate = |name: &str, value: f64| {
-            within(
-                name,
-                value,
-                value.is_finite() && value >= 0.0,
-                "a number of at least 0",
-            )
-        };
-        let share = |name: &str, value: f64| {
-            within(
-                name,
-                value,
-                (0.0..1.0).contains(&value),
-                "a number in [0, 1)",
-            )
-        };
+        let rate =
+            |name: &str, value| within(name, value, 0.0..=f64::MAX, "a number of at least 0");
+        let share = |name: &str, value| within(name, value, 0.0..1.0, "a number in [0, 1)");
         if let Some(ratio) = o.warmup_ratio {
-            within(
-                "warmup_ratio",
-                ratio,
-                (0.0..=1.0).contains(&ratio),
-                "a share in [0, 1]",
-            )?;
-            if o.warmup_steps.is_some() {
-                return Err(TrainError::config(
-                    "warmup_ratio",
-                    "is given beside warmup_steps; give one",
-                ));
-            }
+            within("warmup_ratio", ratio, 0.0..=1.0, "a share in [0, 1]")?;
         }
-        if o.from_scratch && !o.full {
-            return Err(TrainError::config(
-                "from_scratch",
-                "goes with --full: an adapter on random weights learns nothing useful",
-            ));
-        }
-        if o.full && o.bitfit {
-            return Err(TrainError::config(
-                "bitfit",
-                "trains biases, --full all weights; give one",
-            ));
-        }
-        if o.full && (o.adapter.is_some() || o.merge) {
-            return Err(TrainError::config(
-                "full",
-                "trains all weights: there is no adapter to start from or to merge",
-            ));
-        }
-        if o.full && o.quantize.is_some() {
-            return Err(TrainError::config(
-                "quantize",
-                "is for frozen weights, and --full trains all of them",
-            ));
-        }
-        let best = o.early_stopping.is_some() || o.keep_best || o.metric.is_some();
-        if best && o.eval_data.is_none() {
-            return Err(TrainError::config(
-                "eval_data",
-                "is missing: without it there is no best evaluation to stop by or to keep",
-            ));
-        }
+        check_conflicts(o)?;
         let batch_size = at_least_one("batch_size", o.batch_size.unwrap_or(8))?;
-        if o.batch_size.is_some() && o.batch_tokens.is_some() {
-            return Err(TrainError::config(
-                "batch_tokens",
-                "is given beside batch_size; give one",
-            ));
-        }
-        let tokens = |most| at_least_one("batch_tokens", most);
-        let batch = match (o.batch_tokens, o.packing) {
+        let batch_tokens = o
+            .batch_tokens
+            .map(|most| at_least_one("batch_tokens", most));
+        let batch = match (batch_tokens.transpose()?, o.packing) {
             (None, _) => BatchSize::Examples(batch_size),
-            (Some(most), false) => BatchSize::PaddedTokens(tokens(most)?),
-            (Some(most), true) => BatchSize::PackedTokens(tokens(most)?),
+            (Some(most), false) => BatchSize::PaddedTokens(most),
+            (Some(most), true) => BatchSize::PackedTokens(most),
         };
         let max_grad_norm = rate("max_grad_norm", o.max_grad_norm.unwrap_or(1.0))?;
         let prefix = prefix_config(o)?;
@@ -165,6 +130,7 @@ impl TrainPlan {
         } else {
             Some(lora_config(o)?)
         };
+        let eval_batch_size = o.eval_batch_size.unwrap_or(batch_size);
         let standard = AdamW::default();
         Ok(Self {
             model: required("model", &o.model)?,
@@ -187,10 +153,7 @@ impl TrainPlan {
             max_grad_norm: (max_grad_norm > 0.0).then_some(max_grad_norm),
             label_smoothing: share("label_smoothing", o.label_smoothing.unwrap_or(0.0))?,
             batch,
-            eval_batch_size: at_least_one(
-                "eval_batch_size",
-                o.eval_batch_size.unwrap_or(batch_size),
-            )?,
+            eval_batch_size: at_least_one("eval_batch_size", eval_batch_size)?,
             accumulation: at_least_one("grad_accumulation", o.grad_accumulation.unwrap_or(1))?,
             epochs: at_least_one("epochs", o.epochs.unwrap_or(3))?,
             // Packed examples need no padding, whatever their lengths.
@@ -228,14 +191,12 @@ impl TrainPlan {
         let by_model = sources.task()?;
         let task = self.options.task.unwrap_or(by_model);
         if (task == TaskName::CausalLm) != (by_model == TaskName::CausalLm) {
-            return Err(TrainError::config(
-                "task",
-                format!(
-                    "is {task}, but {} is a model for {by_model}; causal-lm needs a language model, the others an \
-                     encoder: BERT, RoBERTa or DeBERTa",
-                    self.model.display()
-                ),
-            ));
+            let model = self.model.display();
+            let message = format!(
+                "is {task}, but {model} is a model for {by_model}; causal-lm needs a language model, the others an \
+                 encoder: BERT, RoBERTa or DeBERTa",
+            );
+            return Err(TrainError::config("task", message));
         }
         Ok(task)
     }

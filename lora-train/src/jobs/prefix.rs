@@ -19,12 +19,10 @@ pub(crate) fn refuse_alone<M: PrefixModel>(
     model: &M,
     adapter: Option<&AttachReport>,
 ) -> Result<(), TrainError> {
-    match adapter {
-        Some(report) if report.is_empty() && model.prefix().is_some() => {
-            Err(TrainError::config("adapter", NOT_MERGED))
-        }
-        _ => Ok(()),
+    if model.prefix().is_some() && adapter.is_some_and(AttachReport::is_empty) {
+        return Err(TrainError::config("adapter", NOT_MERGED));
     }
+    Ok(())
 }
 
 /// Note on the prefix of a merged model.
@@ -73,14 +71,12 @@ pub(crate) fn export_merged<M: Pretrained>(
 /// # Errors
 /// [`TrainError::Config`] that names the prefix.
 pub(crate) fn refuse_beside(adapter: &Path) -> Result<(), TrainError> {
-    match beside(adapter)? {
-        None => Ok(()),
-        Some(prefix) => Err(TrainError::config(
-            "adapter",
-            format!(
-                "has a prefix in {}, which is not supported here: use a copy of the adapter without that directory",
-                prefix.path().display()
-            ),
-        )),
-    }
+    let Some(prefix) = beside(adapter)? else {
+        return Ok(());
+    };
+    let message = format!(
+        "has a prefix in {}, which is not supported here: use a copy of the adapter without that directory",
+        prefix.path().display()
+    );
+    Err(TrainError::config("adapter", message))
 }

@@ -1,10 +1,16 @@
 //! Ranges of numeric options.
 
 use crate::TrainError;
+use std::ops::RangeBounds;
 
-/// Returns the value if it is `ok`, else an error that names the option and the expected range.
-pub(crate) fn within(name: &str, value: f64, ok: bool, expected: &str) -> Result<f64, TrainError> {
-    if ok {
+/// Returns the value if it is in the range, else an error that names the option and the expected range.
+pub(crate) fn within(
+    name: &str,
+    value: f64,
+    range: impl RangeBounds<f64>,
+    expected: &str,
+) -> Result<f64, TrainError> {
+    if range.contains(&value) {
         return Ok(value);
     }
     let message = format!("is {value}, expected {expected}");

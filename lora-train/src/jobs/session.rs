@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use lora_core::AttachReport;
 use lora_core::file::AdapterDir;
 use lora_models::tokenizer::Tokenizer;
-use lora_models::{AdapterLoadOptions, ModelDir, ModelInfo, Pretrained};
+use lora_models::{AdapterLoadOptions, ExportOptions, ModelDir, ModelInfo, Pretrained};
 use std::path::{Path, PathBuf};
 
 /// Base of a run: tokenizer, directory and sizes, which stay while weights change.
@@ -89,40 +89,45 @@ impl<M: Pretrained> Session<M> {
     /// # Errors
     /// [`TrainError::Config`] that names the modules.
     pub(crate) fn check_trained(self) -> Result<Self, TrainError> {
-        match (&self.adapter, self.model.random_modules()) {
-            (Some(_), _) | (None, []) => Ok(self),
-            (None, modules) => Err(TrainError::config(
-                "adapter",
-                format!(
-                    "is missing: the checkpoint in {} has no {}, so the model alone would say something at \
-                     random; give an adapter that was trained with it, or a merged model",
-                    self.base.dir.display(),
-                    modules.join(" and no ")
-                ),
-            )),
+        let modules = self.model.random_modules();
+        if self.adapter.is_some() || modules.is_empty() {
+            return Ok(self);
         }
+        let message = format!(
+            "is missing: the checkpoint in {} has no {}, so the model alone would say something at \
+             random; give an adapter that was trained with it, or a merged model",
+            self.base.dir.display(),
+            modules.join(" and no ")
+        );
+        Err(TrainError::config("adapter", message))
     }
 }
 
 impl Base {
     fn new(info: ModelInfo, dir: &ModelDir) -> Result<Self, TrainError> {
         let tokenizer = dir.tokenizer()?;
-        let dir = dir.path();
-        match tokenizer.largest_id() {
-            Some(largest) if largest as usize >= info.vocab_size => Err(TrainError::config(
-                "model",
-                format!(
-                    "{}: the tokenizer has ids up to {largest}, the model knows {} tokens: they do not \
-                     belong together",
-                    dir.display(),
-                    info.vocab_size
-                ),
-            )),
-            _ => Ok(Self {
-                tokenizer,
-                dir: dir.into(),
-                info,
-            }),
+        let dir = dir.path().to_path_buf();
+        let ids = tokenizer.largest_id();
+        if let Some(largest) = ids.filter(|&id| id as usize >= info.vocab_size) {
+            let message = format!(
+                "{}: the tokenizer has ids up to {largest}, the model knows {} tokens: they do not belong together",
+                dir.display(),
+                info.vocab_size
+            );
+            return Err(TrainError::config("model", message));
+        }
+        Ok(Self {
+            tokenizer,
+            dir,
+            info,
+        })
+    }
+
+    /// Returns the options for writing a model with the base's other files.
+    pub(crate) fn export_options(&self) -> ExportOptions {
+        ExportOptions {
+            base_dir: Some(self.dir.clone()),
+            ..ExportOptions::default()
         }
     }
 
@@ -149,20 +154,17 @@ impl Base {
     /// If the option is below `least` or above the model's maximum.
     pub fn max_length(&self, option: Option<usize>, least: usize) -> Result<usize, TrainError> {
         let most = self.info.max_length;
-        match option {
-            None => Ok(512.min(most)),
-            Some(length) if length < least => Err(TrainError::config(
-                "max_length",
-                format!(
-                    "is {length}, expected at least {least}: there is nothing to learn in less"
-                ),
-            )),
-            Some(length) if length > most => Err(TrainError::config(
-                "max_length",
-                format!("is {length}, but the model takes {most} tokens at most"),
-            )),
-            Some(length) => Ok(length),
-        }
+        let message = match option {
+            None => return Ok(512.min(most)),
+            Some(length) if length < least => {
+                format!("is {length}, expected at least {least}: there is nothing to learn in less")
+            }
+            Some(length) if length > most => {
+                format!("is {length}, but the model takes {most} tokens at most")
+            }
+            Some(length) => return Ok(length),
+        };
+        Err(TrainError::config("max_length", message))
     }
 }
 
@@ -226,16 +228,13 @@ fn check_limits<M: Pretrained>(
     for (name, shape) in M::weight_shapes(config, options, device)? {
         let bytes = 4 * shape.iter().map(|&n| n as u64).product::<u64>();
         if bytes > limit {
-            return Err(TrainError::config(
-                "device",
-                format!(
-                    "`{name}` {shape:?} takes {} MiB, and this device binds at most {} MiB in one \
-                     buffer; take `--device flex`, a GPU with a higher limit, or a model with a \
-                     smaller vocabulary",
-                    bytes >> 20,
-                    limit >> 20
-                ),
-            ));
+            let (bytes, limit) = (bytes >> 20, limit >> 20);
+            let message = format!(
+                "`{name}` {shape:?} takes {bytes} MiB, and this device binds at most {limit} MiB in one \
+                 buffer; take `--device flex`, a GPU with a higher limit, or a model with a \
+                 smaller vocabulary"
+            );
+            return Err(TrainError::config("device", message));
         }
     }
     Ok(())

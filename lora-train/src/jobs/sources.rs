@@ -1,11 +1,12 @@
 //! Model directory and adapters of a command, each opened once.
 
-use super::adapters::AdapterSelection;
+use super::adapters::AdapterArg;
+use super::session::check_base;
 use crate::TrainError;
 use crate::progress::{Bar, Screen};
 use crate::task::TaskName;
 use lora_core::file::AdapterDir;
-use lora_core::{Quantization, QuantizeConfig};
+use lora_core::{AttachReport, Quantization, QuantizeConfig};
 use lora_models::classifier::{AdapterLabels, HeadKind};
 use lora_models::encoder::{EncoderConfig, Labels};
 use lora_models::hub::{self, HubOptions};
@@ -34,43 +35,37 @@ impl Sources {
     ///
     /// # Errors
     /// If a configuration is missing, malformed or not supported.
-    pub fn open(model: &Path, selection: &AdapterSelection<'_>) -> Result<Self, TrainError> {
-        let mut sources = Self {
-            model: ModelDir::open(model_directory(model)?)?,
-            adapters: Vec::new(),
+    pub fn open(model: &Path, selection: &[AdapterArg]) -> Result<Self, TrainError> {
+        let model = ModelDir::open(model_directory(model)?)?;
+        let open = |AdapterArg { name, dir }: &AdapterArg| {
+            let (name, dir) = (name.clone(), AdapterDir::open(dir)?);
+            let labels = match model.config() {
+                ModelConfig::Encoder(_) => Some(AdapterLabels::from_dir(&dir)?),
+                _ => None,
+            };
+            Ok::<_, TrainError>(AdapterSource { name, dir, labels })
         };
-        match selection {
-            AdapterSelection::None => {}
-            AdapterSelection::One(dir) => sources.add(None, dir)?,
-            AdapterSelection::Named(adapters) => {
-                for (name, dir) in adapters {
-                    sources.add(Some((*name).into()), dir)?;
-                }
-            }
-        }
-        Ok(sources)
-    }
-
-    fn add(&mut self, name: Option<String>, dir: &Path) -> Result<(), TrainError> {
-        let dir = AdapterDir::open(dir)?;
-        let labels = match self.model.config() {
-            ModelConfig::Encoder(_) => Some(AdapterLabels::from_dir(&dir)?),
-            _ => None,
-        };
-        self.adapters.push(AdapterSource { name, dir, labels });
-        Ok(())
+        let adapters = selection.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { model, adapters })
     }
 
     /// Returns the adapter for all records.
     pub fn one(&self) -> Option<&AdapterDir> {
-        match self.adapters.as_slice() {
-            [
-                AdapterSource {
-                    name: None, dir, ..
-                },
-            ] => Some(dir),
-            _ => None,
-        }
+        let only = self.first().filter(|adapter| adapter.name.is_none());
+        only.map(|adapter| &adapter.dir)
+    }
+
+    /// Warns that the adapter for all records was trained on another base, or refuses it with `strict`.
+    ///
+    /// # Errors
+    /// As [`check_base`].
+    pub fn check_base(
+        &self,
+        report: Option<&AttachReport>,
+        strict: bool,
+        screen: &Screen,
+    ) -> Result<(), TrainError> {
+        check_base(self.one().map(AdapterDir::path), report, strict, screen)
     }
 
     /// Returns the adapters by name; empty without names.

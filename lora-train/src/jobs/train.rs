@@ -1,6 +1,6 @@
 //! Training, from files to files.
 
-use super::adapters::AdapterSelection;
+use super::adapters::AdapterArg;
 use super::causal::CausalJob;
 use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, measure};
@@ -22,7 +22,7 @@ use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::{merge, trainable_summary};
-use lora_models::{ExportOptions, PrefixModel, Pretrained, dispatch};
+use lora_models::{PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,9 +65,8 @@ pub fn train(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
-    let adapter = plan.options.adapter.as_deref();
-    let selection = adapter.map_or(AdapterSelection::None, AdapterSelection::One);
-    let sources = Sources::open(&plan.model, &selection)?;
+    let adapter = plan.options.adapter.clone().map(AdapterArg::from);
+    let sources = Sources::open(&plan.model, adapter.as_slice())?;
     let task = plan.task(&sources)?;
     plan.options.check(task)?;
     let plan = TrainPlan {
@@ -107,31 +106,21 @@ fn train_job<J: Job + 'static>(
 
     let mut job = J::new(&plan, sources, task, screen)?;
     let options = job.load_options();
+    let last = checkpoint.as_ref();
     let Session {
         model,
         adapter,
         base,
         summary,
-    } = starting_weights::<J::Model>(
-        &plan,
-        sources,
-        config,
-        &options,
-        checkpoint.as_ref(),
-        &device,
-    )?;
+    } = starting_weights::<J::Model>(&plan, sources, config, &options, last, &device)?;
     screen.line(&format!("model     {summary}"));
     check_finite(&model)?;
     let from = match &checkpoint {
         Some(checkpoint) => Some(checkpoint.path.join(weights_name(plan.lora.is_none()))),
         None => plan.options.adapter.clone(),
     };
-    check_base(
-        from.as_deref(),
-        adapter.as_ref(),
-        plan.options.strict_base,
-        screen,
-    )?;
+    let strict = plan.options.strict_base;
+    check_base(from.as_deref(), adapter.as_ref(), strict, screen)?;
     if let Some(report) = adapter.as_ref().filter(|report| !report.is_empty()) {
         screen.line(&report.to_string());
     }
@@ -151,11 +140,10 @@ fn train_job<J: Job + 'static>(
         prepare_output(&plan)?;
     }
     let recipe = plan.options.clone().absolute()?.to_toml()?;
-    write_file(
-        &plan.output.join("recipe.toml"),
-        Overwrite::Replace,
-        |file| file.write_all(recipe.as_bytes()),
-    )?;
+    let path = plan.output.join("recipe.toml");
+    write_file(&path, Overwrite::Replace, |file| {
+        file.write_all(recipe.as_bytes())
+    })?;
 
     let task = job.task(model);
     let before = match &checkpoint {
@@ -170,6 +158,7 @@ fn train_job<J: Job + 'static>(
     let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
     let metrics = MetricsFile::open(&plan.output.join("metrics.jsonl"), step)?;
     let best = job.best_by();
+    let warmup = plan.warmup_steps(total_steps);
     let run = Run {
         config: TrainerConfig {
             total_steps,
@@ -184,12 +173,7 @@ fn train_job<J: Job + 'static>(
         },
         adamw: plan.adamw,
         lora_plus: plan.lora_plus,
-        schedule: Schedule::new(
-            plan.schedule,
-            plan.lr,
-            plan.warmup_steps(total_steps),
-            total_steps,
-        ),
+        schedule: Schedule::new(plan.schedule, plan.lr, warmup, total_steps),
         fingerprint: plan.fingerprint(loader.examples())?,
         loader,
         hooks: Box::new(hooks),
@@ -204,9 +188,8 @@ fn train_job<J: Job + 'static>(
     } = fit(task, run, &plan.output, checkpoint)?;
 
     // The metrics of the last evaluation are those of the final weights, if it followed the last step.
-    let mut known = last_evaluation
-        .filter(|e| e.step == state.step)
-        .map(|e| e.eval);
+    let known = last_evaluation.filter(|evaluation| evaluation.step == state.step);
+    let mut known = known.map(|evaluation| evaluation.eval);
     if let (true, Some(best)) = (plan.keeps_best(), checkpoints.best()) {
         screen.line(&format!("keeping the best evaluation, {}", best.display()));
         task = job.task(saver.reload(&best, &device)?).valid();
@@ -221,21 +204,15 @@ fn train_job<J: Job + 'static>(
     let mut merged = None;
     if plan.options.merge {
         let dir = plan.output.join("merged");
-        let options = ExportOptions {
-            base_dir: Some(base.dir.clone()),
-            ..ExportOptions::default()
-        };
         let model = match plan.options.quantize {
             None => J::into_model(task),
             Some(_) => saver.unquantized(&path, &device)?.valid(),
         };
         let model = merge(model).into_module();
-        let prefix = export_merged(model, &dir, &options, Overwrite::Replace)?;
+        let prefix = export_merged(model, &dir, &base.export_options(), Overwrite::Replace)?;
         if let Some(prefix) = prefix {
-            screen.line(&format!(
-                "prefix    of the merged model: {}",
-                prefix.display()
-            ));
+            let prefix = prefix.display();
+            screen.line(&format!("prefix    of the merged model: {prefix}"));
         }
         merged = Some(dir);
     }
@@ -257,11 +234,7 @@ fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
     let dir = &plan.output;
     let o = &plan.options;
     let inputs = [&o.model, &o.adapter, &o.data, &o.eval_data];
-    let inputs: Vec<PathBuf> = inputs
-        .into_iter()
-        .flatten()
-        .filter_map(|path| path.canonicalize().ok())
-        .collect();
+    let inputs = inputs.map(|path| path.as_ref()?.canonicalize().ok());
     let names = [
         "adapter",
         "model",
@@ -278,11 +251,10 @@ fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
             return Err(TrainError::OutputExists { path });
         }
         let canonical = path.canonicalize().map_err(TrainError::io(&path))?;
-        if inputs.iter().any(|input| input.starts_with(&canonical)) {
-            return Err(TrainError::config(
-                "output",
-                format!("would replace {}, which this run reads", path.display()),
-            ));
+        let mut inputs = inputs.iter().flatten();
+        if inputs.any(|input| input.starts_with(&canonical)) {
+            let message = format!("would replace {}, which this run reads", path.display());
+            return Err(TrainError::config("output", message));
         }
         let removed = if path.is_dir() {
             std::fs::remove_dir_all(&path)

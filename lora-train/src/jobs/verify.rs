@@ -3,9 +3,9 @@
 use super::ranges::within;
 use super::session::Base;
 use crate::TrainError;
-use crate::data::{Lines, is_blank};
+use crate::data::{Example, Lines, Origin, Target, collate};
 use crate::host;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
 use clap::Args;
 use lora_core::WeightError;
 use lora_models::Pretrained;
@@ -54,12 +54,8 @@ impl VerifyOptions {
             ExportDType::BF16 => 8e-2,
         };
         let tolerance = self.tolerance.unwrap_or(standard);
-        within(
-            "tolerance",
-            tolerance,
-            tolerance.is_finite() && tolerance >= 0.0,
-            "a number of at least 0",
-        )
+        let range = 0.0..=f64::MAX;
+        within("tolerance", tolerance, range, "a number of at least 0")
     }
 
     /// Returns the rows of the comparison.
@@ -75,17 +71,10 @@ impl VerifyOptions {
 }
 
 /// Rows of tokens on which two models are compared.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
-    rows: Vec<Row>,
+    rows: Vec<Example>,
     pad_id: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Row {
-    ids: Vec<u32>,
-    /// Segment id of each token: 1 for the second text of a pair.
-    type_ids: Vec<u32>,
 }
 
 impl Probe {
@@ -101,12 +90,11 @@ impl Probe {
                 return token;
             }
         };
-        let rows = RANDOM_ROWS.iter().map(|(part, of)| {
+        let rows = RANDOM_ROWS.iter().zip(1..).map(|((part, of), row)| {
             let length = (longest * part / of).max(1);
-            Row {
-                ids: (0..length).map(|_| token()).collect(),
-                type_ids: vec![0; length],
-            }
+            let tokens = (0..length).map(|_| token()).collect();
+            let origin = Origin::new(Path::new("random tokens"), row);
+            Example::with_target(row, tokens, Target::Unknown, origin)
         });
         Self {
             rows: rows.collect(),
@@ -122,27 +110,20 @@ impl Probe {
         let longest = base.info.max_length.clamp(1, MAX_TOKENS);
         let mut lines = Lines::open(path)?;
         let mut rows = Vec::new();
-        while let Some((line, _)) = lines.next_line()? {
-            if is_blank(line) {
-                continue;
-            }
+        while let Some((line, origin)) = lines.next_text()? {
             let (first, second) = match line.split_once('\t') {
                 Some((first, second)) => (first, Some(second)),
-                None => (line, None),
+                None => (line.as_str(), None),
             };
             let row = base.tokenizer.encode_inputs(first, second, Some(longest))?;
             if !row.ids.is_empty() {
-                rows.push(Row {
-                    ids: row.ids,
-                    type_ids: row.type_ids,
-                });
+                let example = Example::with_target(rows.len(), row.ids, Target::Unknown, origin);
+                rows.push(example.with_type_ids(row.type_ids));
             }
         }
         if rows.is_empty() {
-            return Err(TrainError::data_empty(
-                path,
-                "there is no text in it to compare on",
-            ));
+            let message = "there is no text in it to compare on";
+            return Err(TrainError::data_empty(path, message));
         }
         Ok(Self {
             rows,
@@ -150,44 +131,23 @@ impl Probe {
         })
     }
 
-    /// Returns the number of rows.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Returns true if there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Computes the outputs of a model for some rows, without those at padding.
     fn outputs<M: Pretrained>(
         &self,
         model: &M,
-        rows: &[Row],
+        rows: &[Example],
         device: &Device,
     ) -> Result<Vec<Vec<f32>>, TrainError> {
-        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-        let shape = [rows.len(), longest];
-        let padded = |cell: &dyn Fn(&Row, usize) -> i64| {
-            let cells = rows.iter();
-            let cells = cells.flat_map(|row| (0..longest).map(|at| cell(row, at)));
-            TensorData::new(cells.collect::<Vec<i64>>(), shape)
-        };
-        let at = |values: &[u32], at: usize, other: u32| {
-            i64::from(values.get(at).copied().unwrap_or(other))
-        };
-        let ids = padded(&|row, index| at(&row.ids, index, self.pad_id));
-        let type_ids = padded(&|row, index| at(&row.type_ids, index, 0));
-        let real: Vec<bool> = rows
-            .iter()
-            .flat_map(|row| (0..longest).map(|index| index < row.ids.len()))
-            .collect();
-        let mask = TensorData::new(real.clone(), shape);
+        let mut batch = collate(&rows.iter().collect::<Vec<_>>(), self.pad_id);
+        batch.type_ids.resize(batch.input_ids.len(), 0);
+        let shape = [batch.batch, batch.seq];
+        let integers = |values| Tensor::from_data(TensorData::new::<i64, _>(values, shape), device);
+        let real = batch.attention_mask.clone();
+        let mask = TensorData::new(batch.attention_mask, shape);
         let outputs = model.outputs(
-            Tensor::<2, Int>::from_data(ids, device),
+            integers(batch.input_ids),
             Tensor::<2, Bool>::from_data(mask, device),
-            Tensor::<2, Int>::from_data(type_ids, device),
+            integers(batch.type_ids),
         );
         let [count, width] = outputs.dims();
         let per_token = count == real.len();
@@ -231,15 +191,13 @@ impl MergeCheck {
 
     /// Returns the merged weight with the largest relative error.
     pub fn worst(&self) -> Option<&WeightError> {
-        let mut weights = self.weights.iter();
-        let first = weights.next()?;
-        Some(weights.fold(first, |worst, weight| {
+        self.weights.iter().reduce(|worst, weight| {
             if weight.relative > worst.relative {
                 weight
             } else {
                 worst
             }
-        }))
+        })
     }
 }
 
@@ -287,7 +245,7 @@ pub(crate) fn compare<M: Pretrained>(
             differences.add(expected, found);
         }
     }
-    Ok(differences.check(probe.len(), dtype, tolerance))
+    Ok(differences.check(probe.rows.len(), dtype, tolerance))
 }
 
 /// Differences of the outputs compared so far.
@@ -305,12 +263,8 @@ impl Differences {
         for (expected, found) in expected.iter().zip(&found) {
             let difference = (expected - found).abs();
             // `max` ignores NaN.
-            let difference = if difference.is_nan() {
-                f64::INFINITY
-            } else {
-                difference
-            };
-            self.largest = self.largest.max(difference);
+            let is_number = !difference.is_nan();
+            self.largest = (self.largest).max(if is_number { difference } else { f64::INFINITY });
             self.size = self.size.max(expected.abs());
         }
         let (first, lead) = leader(&expected);
@@ -323,10 +277,8 @@ impl Differences {
             largest => largest / self.size,
         };
         let ahead = tolerance * self.size;
-        let turned = self
-            .leads
-            .iter()
-            .filter(|(lead, same)| !same && *lead > ahead);
+        let leads = self.leads.iter();
+        let turned = leads.filter(|(lead, same)| !same && *lead > ahead);
         MergeCheck {
             dtype,
             rows,
@@ -347,10 +299,7 @@ fn centered(logits: &[f32]) -> Vec<f64> {
         0 | 1 => 0.0,
         count => logits.iter().map(|&l| f64::from(l)).sum::<f64>() / count as f64,
     };
-    logits
-        .iter()
-        .map(|&logit| f64::from(logit) - mean)
-        .collect()
+    logits.iter().map(|&l| f64::from(l) - mean).collect()
 }
 
 /// Returns the index of the largest logit, and its lead over the second.

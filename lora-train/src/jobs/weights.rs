@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{Adapted, AttachReport, LoraConfig};
-use lora_models::{AdapterLoadOptions, ExportOptions, FamilyConfig, Pretrained, SaveAdapter};
+use lora_models::{AdapterLoadOptions, FamilyConfig, Pretrained, SaveAdapter};
 use std::path::Path;
 
 /// Returns the name of the directory with the trained weights: a PEFT adapter, or a model with `--full`.
@@ -78,15 +78,15 @@ fn add_prefix<M: Pretrained>(plan: &TrainPlan, model: M) -> Result<M, TrainError
         (None, _) => Ok(model),
         (Some(config), None) => Ok(model.with_prefix(config)?),
         (Some(config), Some(prefix)) if config.tokens == prefix.tokens() => Ok(model),
-        (Some(config), Some(prefix)) => Err(TrainError::config(
-            "prefix",
-            format!(
+        (Some(config), Some(prefix)) => {
+            let message = format!(
                 "is {}, but the adapter to start from has a prefix of {} virtual tokens; leave it out to train \
                  that further",
                 config.tokens,
                 prefix.tokens()
-            ),
-        )),
+            );
+            Err(TrainError::config("prefix", message))
+        }
     }
 }
 
@@ -142,24 +142,21 @@ fn start_from<M: Pretrained>(
         return Ok(adapted);
     }
     let asked = lora_core::detach(adapted.module().clone()).attach(&asked)?;
-    let modules = |report: &AttachReport| -> Vec<(String, usize, f64)> {
-        let modules = report.modules.iter();
-        modules
-            .map(|m| (m.module.clone(), m.total_rank(), m.scale))
-            .collect()
-    };
-    if modules(asked.report()) == modules(adapted.report()) {
+    let modules = [&asked, &adapted].map(|adapted| {
+        let modules = adapted.report().modules.iter();
+        modules.map(|m| (m.module.clone(), m.total_rank(), m.scale))
+    });
+    let [asked, own] = modules;
+    if asked.eq(own) {
         return Ok(adapted);
     }
-    Err(TrainError::config(
-        "adapter",
-        format!(
-            "{} has other modules, ranks or scales than `rank`, `alpha` and `targets` ask for; \
-             leave these out to train it further, or leave it out to start a new one. It has:\n{}",
-            dir.display(),
-            adapted.report()
-        ),
-    ))
+    let message = format!(
+        "{} has other modules, ranks or scales than `rank`, `alpha` and `targets` ask for; \
+         leave these out to train it further, or leave it out to start a new one. It has:\n{}",
+        dir.display(),
+        adapted.report()
+    );
+    Err(TrainError::config("adapter", message))
 }
 
 /// Writer of trained weights.
@@ -194,11 +191,7 @@ impl<M: Pretrained> Saver<M> {
                 adapted.save_adapter(dir, Some(&base), overwrite)?;
             }
             None => {
-                let options = ExportOptions {
-                    base_dir: Some(self.base.dir.clone()),
-                    ..ExportOptions::default()
-                };
-                model.export(dir, &options, overwrite)?;
+                model.export(dir, &self.base.export_options(), overwrite)?;
             }
         }
         Ok(())

@@ -50,15 +50,12 @@ pub fn generate_texts<M: CausalLm>(
         done += chunk.len();
         progress(done);
     }
-    Ok(groups
-        .iter()
-        .zip(texts)
-        .map(|(group, text)| GeneratedText {
-            prompt: group.prompt.clone(),
-            text,
-            references: group.references.clone(),
-        })
-        .collect())
+    let texts = groups.iter().zip(texts).map(|(group, text)| GeneratedText {
+        prompt: group.prompt.clone(),
+        text,
+        references: group.references.clone(),
+    });
+    Ok(texts.collect())
 }
 
 /// Computes BLEU and ROUGE-L of generated texts, by name.

@@ -81,10 +81,9 @@ impl FromStr for TaskName {
             return Ok(Self::Glue(text.parse()?));
         }
         let plain = Self::PLAIN.map(|(name, _)| name).join(", ");
-        Err(TrainError::config(
-            "task",
-            format!("is `{text}`; expected {plain}, or glue/ and the name of a GLUE task"),
-        ))
+        let message =
+            format!("is `{text}`; expected {plain}, or glue/ and the name of a GLUE task");
+        Err(TrainError::config("task", message))
     }
 }
 

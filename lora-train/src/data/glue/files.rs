@@ -14,19 +14,18 @@ use crate::error::{TrainError, listed};
 /// Columns of one kind of file.
 #[derive(Clone, Copy)]
 struct FileColumns {
-    first: &'static str,
-    second: Option<&'static str>,
-    label: &'static str,
+    first: Name,
+    second: Option<Name>,
+    label: Name,
 }
+
+/// Name of a column.
+type Name = &'static str;
 
 /// Names of the column that numbers the records: in GLUE, in `datasets`, and in QQP.
 const IDS: [&str; 3] = ["index", "idx", "id"];
 
-const fn columns(
-    first: &'static str,
-    second: Option<&'static str>,
-    label: &'static str,
-) -> FileColumns {
+const fn columns(first: Name, second: Option<Name>, label: Name) -> FileColumns {
     FileColumns {
         first,
         second,
@@ -84,15 +83,12 @@ impl GlueTask {
     ) -> Result<RowLayout<'static>, TrainError> {
         let file = self.choose(table)?;
         if !table.has(file.label) && unlabelled == Unlabelled::Refuse {
-            return Err(TrainError::data_format(
-                table.path(),
-                format!(
-                    "no column `{}` among {}; GLUE does not publish the labels of its test sets, \
-                     which can be predicted on only",
-                    file.label,
-                    listed(table.columns())
-                ),
-            ));
+            return Err(table.error(format!(
+                "no column `{}` among {}; GLUE does not publish the labels of its test sets, \
+                 which can be predicted on only",
+                file.label,
+                listed(table.columns())
+            )));
         }
         // As published, the rows of some questions with line breaks or tabs in them are broken;
         // everyone leaves these out.
@@ -102,16 +98,10 @@ impl GlueTask {
         }
         Ok(RowLayout {
             first: table.column(file.first)?,
-            second: match file.second {
-                Some(second) => Some(table.column(second)?),
-                None => None,
-            },
+            second: file.second.map(|it| table.column(it)).transpose()?,
             needs_second: true,
-            label: table.optional(file.label)?,
-            id: match IDS.into_iter().find(|id| table.has(id)) {
-                Some(id) => table.optional(id)?,
-                None => None,
-            },
+            label: table.optional(Some(file.label))?,
+            id: table.optional(IDS.into_iter().find(|id| table.has(id)))?,
             undecided: (file.label == GLUE_MNLI.label).then_some(UNDECIDED),
             skip_without_label: broken_rows && table.has(file.label),
         })
@@ -126,71 +116,50 @@ impl GlueTask {
         let Some(&any) = files.first() else {
             return Err(self.wrong_columns(table, None));
         };
-        let labelled: Vec<FileColumns> = files
-            .into_iter()
-            .filter(|file| table.has(file.label))
-            .collect();
-        let chosen = match labelled.as_slice() {
+        files.retain(|file| table.has(file.label));
+        let chosen = match files.as_slice() {
             [] => any,
             [one] => *one,
             [one, other, ..] => {
-                return Err(TrainError::data_format(
-                    table.path(),
-                    format!(
-                        "the columns `{}` and `{}` may each be the labels; remove one",
-                        one.label, other.label
-                    ),
-                ));
+                return Err(table.error(format!(
+                    "the columns `{}` and `{}` may each be the labels; remove one",
+                    one.label, other.label
+                )));
             }
         };
         // A file of QNLI has all the columns of one of SST-2, and a question besides.
-        let known: Vec<FileColumns> = Self::ALL.into_iter().flat_map(Self::files).collect();
-        let foreign = known
-            .iter()
-            .flat_map(|file| [Some(file.first), file.second])
-            .flatten()
-            .find(|text| table.has(text) && *text != chosen.first && Some(*text) != chosen.second);
-        match foreign {
-            Some(_) => Err(self.wrong_columns(table, foreign)),
+        let own = [Some(chosen.first), chosen.second];
+        let known = Self::ALL.into_iter().flat_map(Self::files);
+        let texts = known.flat_map(|file| [Some(file.first), file.second]);
+        let mut foreign = texts.flatten().filter(|text| !own.contains(&Some(*text)));
+        match foreign.find(|text| table.has(text)) {
+            Some(text) => Err(self.wrong_columns(table, Some(text))),
             None => Ok(chosen),
         }
     }
 
     /// Creates the error that a file is none of this task.
     fn wrong_columns(self, table: &Table, foreign: Option<&str>) -> TrainError {
-        let mut expected: Vec<String> = self
-            .files()
-            .into_iter()
-            .map(|file| {
-                let texts = [Some(file.first), file.second];
-                let names: Vec<String> = texts.into_iter().flatten().map(Into::into).collect();
-                format!(
-                    "{} and, but for a test set, `{}`",
-                    listed(&names),
-                    file.label
-                )
-            })
-            .collect();
-        match self {
-            Self::Cola => expected
-                .push("in TSV without a header, source, label, star and sentence".to_string()),
-            Self::Sst2 => {
-                expected.push("in TSV without a header, sentence and label".to_string());
-            }
-            _ => {}
-        }
-        let foreign = foreign
-            .map(|text| format!(", where `{text}` belongs to another task"))
-            .unwrap_or_default();
-        TrainError::data_format(
-            table.path(),
-            format!(
-                "not a file of {}: its columns are {}{foreign}; expected {}",
-                self.title(),
-                listed(table.columns()),
-                expected.join(", or ")
-            ),
-        )
+        let expected = self.files().into_iter().map(|file| {
+            let texts = [Some(file.first), file.second].into_iter().flatten();
+            let names = listed(&texts.map(Into::into).collect::<Vec<_>>());
+            format!("{names} and, but for a test set, `{}`", file.label)
+        });
+        let mut expected: Vec<String> = expected.collect();
+        let headerless = match self {
+            Self::Cola => Some("in TSV without a header, source, label, star and sentence"),
+            Self::Sst2 => Some("in TSV without a header, sentence and label"),
+            _ => None,
+        };
+        expected.extend(headerless.map(String::from));
+        let foreign = foreign.map(|text| format!(", where `{text}` belongs to another task"));
+        let foreign = foreign.unwrap_or_default();
+        table.error(format!(
+            "not a file of {}: its columns are {}{foreign}; expected {}",
+            self.title(),
+            listed(table.columns()),
+            expected.join(", or ")
+        ))
     }
 }
 

@@ -158,13 +158,9 @@ impl GlueTask {
     pub(in crate::data) fn class_mapping(self, model: &LabelSet) -> Result<Vec<usize>, TrainError> {
         let labels = self.spec().labels;
         if labels.is_empty() {
-            return Err(TrainError::config(
-                "labels",
-                format!(
-                    "{} has scores, not classes; name no labels for it",
-                    self.title()
-                ),
-            ));
+            let title = self.title();
+            let message = format!("{title} has scores, not classes; name no labels for it");
+            return Err(TrainError::config("labels", message));
         }
         if model.is_generic() && model.len() == labels.len() {
             return Ok((0..labels.len()).collect());
@@ -172,21 +168,18 @@ impl GlueTask {
         let lower: Vec<String> = model.names().iter().map(|n| n.to_lowercase()).collect();
         let find = |label: &&str| lower.iter().position(|name| name == label);
         let mapping: Option<Vec<usize>> = labels.iter().map(find).collect();
-        mapping
-            .filter(|_| model.len() == labels.len())
-            .ok_or_else(|| {
-                let own: Vec<String> = labels.iter().map(ToString::to_string).collect();
-                TrainError::config(
-                    "labels",
-                    format!(
-                        "the labels are {}, and those of {} are {}; a model for this task must have \
-                         these, in any order",
-                        listed(model.names()),
-                        self.title(),
-                        listed(&own)
-                    ),
-                )
-            })
+        let mapping = mapping.filter(|_| model.len() == labels.len());
+        mapping.ok_or_else(|| {
+            let own: Vec<String> = labels.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "the labels are {}, and those of {} are {}; a model for this task must have \
+                 these, in any order",
+                listed(model.names()),
+                self.title(),
+                listed(&own)
+            );
+            TrainError::config("labels", message)
+        })
     }
 }
 
@@ -201,30 +194,20 @@ impl FromStr for GlueTask {
 
     fn from_str(name: &str) -> Result<Self, TrainError> {
         let lower = name.to_ascii_lowercase();
-        let plain: String = lower
-            .strip_prefix("glue/")
-            .unwrap_or(&lower)
-            .chars()
-            .filter(|c| !matches!(c, '-' | '_'))
-            .collect();
+        let plain = lower.strip_prefix("glue/").unwrap_or(&lower);
+        let plain = plain.replace(['-', '_'], "");
         let plain = match plain.as_str() {
             "mnlim" | "mnlimatched" => "mnli",
             "mnlimismatched" => "mnlimm",
             other => other,
         };
-        Self::ALL
-            .into_iter()
-            .find(|task| task.name().replace('-', "") == plain)
-            .ok_or_else(|| {
-                let names: Vec<String> = Self::ALL.map(|task| task.name().to_string()).into();
-                TrainError::config(
-                    "task",
-                    format!(
-                        "`{name}` is no task of GLUE; the tasks are {}",
-                        listed(&names)
-                    ),
-                )
-            })
+        let mut tasks = Self::ALL.into_iter();
+        let task = tasks.find(|task| task.name().replace('-', "") == plain);
+        task.ok_or_else(|| {
+            let names = listed(&Self::ALL.map(|task| task.name().to_string()));
+            let message = format!("`{name}` is no task of GLUE; the tasks are {names}");
+            TrainError::config("task", message)
+        })
     }
 }
 

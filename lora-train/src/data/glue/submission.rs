@@ -58,17 +58,12 @@ pub fn glue_submission(
         check_ids(ids, predictions.len())?;
     }
     let values = values(task, predictions)?;
-    let mut file = "index\tprediction\n".to_string();
-    for (row, value) in values.iter().enumerate() {
-        match ids {
-            Some(ids) => file.push_str(ids[row]),
-            None => file.push_str(&row.to_string()),
-        }
-        file.push('\t');
-        file.push_str(value);
-        file.push('\n');
-    }
-    Ok(file)
+    let rows = values.iter().enumerate().map(|(row, value)| match ids {
+        Some(ids) => format!("{}\t{value}\n", ids[row]),
+        None => format!("{row}\t{value}\n"),
+    });
+    let header = "index\tprediction\n".to_string();
+    Ok(std::iter::once(header).chain(rows).collect())
 }
 
 /// Writes [`glue_submission`] to `folder`, which must be there, under the name that the server asks
@@ -96,6 +91,7 @@ fn values(task: GlueTask, predictions: Predictions) -> Result<Vec<String>, Train
         task,
         GlueTask::Mnli | GlueTask::MnliMismatched | GlueTask::Qnli | GlueTask::Rte
     );
+    let title = task.title();
     match (predictions, task.labels()) {
         (Predictions::Scores(scores), None) => scores
             .iter()
@@ -110,32 +106,27 @@ fn values(task: GlueTask, predictions: Predictions) -> Result<Vec<String>, Train
             .collect(),
         (Predictions::Classes(classes, model), Some(labels)) => {
             let mapping = task.class_mapping(model)?;
-            classes
-                .iter()
-                .enumerate()
-                .map(|(row, class)| {
-                    let own = mapping.iter().position(|mapped| mapped == class);
-                    let own = own.ok_or_else(|| {
-                        error(format!(
-                            "the class of record {row} is {class}, and there are {}",
-                            model.len()
-                        ))
-                    })?;
-                    Ok(match labels.name(own) {
-                        Some(name) if by_name => name.to_string(),
-                        _ => own.to_string(),
-                    })
+            let values = classes.iter().enumerate().map(|(row, class)| {
+                let own = mapping.iter().position(|mapped| mapped == class);
+                let own = own.ok_or_else(|| {
+                    let count = model.len();
+                    error(format!(
+                        "the class of record {row} is {class}, and there are {count}"
+                    ))
+                })?;
+                Ok(match labels.name(own) {
+                    Some(name) if by_name => name.to_string(),
+                    _ => own.to_string(),
                 })
-                .collect()
+            });
+            values.collect()
         }
-        (Predictions::Scores(_), Some(_)) => Err(error(format!(
-            "scores for {}, which has classes",
-            task.title()
-        ))),
-        (Predictions::Classes(..), None) => Err(error(format!(
-            "classes for {}, which has scores",
-            task.title()
-        ))),
+        (Predictions::Scores(_), Some(_)) => {
+            Err(error(format!("scores for {title}, which has classes")))
+        }
+        (Predictions::Classes(..), None) => {
+            Err(error(format!("classes for {title}, which has scores")))
+        }
     }
 }
 

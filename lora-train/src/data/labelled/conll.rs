@@ -8,7 +8,7 @@
 //! The first column is the word and the last its label. A file with one column has no labels.
 //! Columns are separated by tabs, if the first line has any, or by spaces.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::data::lines::{Lines, MAX_LINE_BYTES, is_blank};
 use crate::data::record::Origin;
@@ -31,7 +31,6 @@ pub(super) struct Sentence {
 /// Reader of a file sentence by sentence.
 pub(super) struct Sentences {
     lines: Lines,
-    path: PathBuf,
     /// Separator of the columns, and their number.
     columns: Option<(char, usize)>,
 }
@@ -41,7 +40,6 @@ impl Sentences {
     pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
         Ok(Self {
             lines: Lines::open(path)?,
-            path: path.to_path_buf(),
             columns: None,
         })
     }
@@ -61,16 +59,16 @@ impl Sentences {
                 }
                 continue;
             }
-            let refuse = |message| TrainError::data_line(&self.path, origin.line(), message);
             // A file without blank lines would otherwise be one sentence that fills the memory.
             bytes += line.len();
             if bytes > MAX_LINE_BYTES {
-                return Err(refuse(format!(
+                return Err(origin.error(format!(
                     "a sentence of more than {} MiB; are there blank lines between sentences?",
                     MAX_LINE_BYTES / (1024 * 1024)
                 )));
             }
-            let (word, label) = split(line, &mut self.columns).map_err(refuse)?;
+            let (word, label) =
+                split(line, &mut self.columns).map_err(|message| origin.error(message))?;
             let (sentence, _) = open.get_or_insert_with(|| (Sentence::default(), origin));
             sentence.words.push(word.to_string());
             sentence.labels.extend(label.map(ToString::to_string));

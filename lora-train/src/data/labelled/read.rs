@@ -147,16 +147,10 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
     match source.layout {
         LabelledLayout::Words(columns) => {
             columns.validate_words()?;
+            let (adapter, unlabelled) = (source.adapter, source.unlabelled);
             let classes = Classes::new(source.labels);
             let format = source.format.resolve_words(path)?;
-            words::read(
-                path,
-                format,
-                columns,
-                source.adapter,
-                classes,
-                source.unlabelled,
-            )
+            words::read(path, format, columns, adapter, classes, unlabelled)
         }
         LabelledLayout::Own { columns, kind } => {
             columns.validate_labelled()?;
@@ -164,10 +158,8 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
                 (LabelKind::Classes, labels) => LabelReader::Classes(Classes::new(labels)),
                 (LabelKind::Score, None) => LabelReader::Scores,
                 (LabelKind::Score, Some(_)) => {
-                    return Err(TrainError::config(
-                        "labels",
-                        "scores have no names; name no labels, or choose classes",
-                    ));
+                    let message = "scores have no names; name no labels, or choose classes";
+                    return Err(TrainError::config("labels", message));
                 }
             };
             let data = read_texts(path, source, labels, &|_| None, |table| {
@@ -175,10 +167,10 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
             })?;
             let is_pair = |record: &Record| matches!(record.content, Content::Pair { .. });
             match &columns.pair {
-                Some(pair) if !data.records.iter().any(is_pair) => Err(TrainError::data_format(
-                    path,
-                    format!("no record has the second text of a pair in `{pair}`"),
-                )),
+                Some(pair) if !data.records.iter().any(is_pair) => {
+                    let message = format!("no record has the second text of a pair in `{pair}`");
+                    Err(TrainError::data_format(path, message))
+                }
                 _ => Ok(data),
             }
         }
@@ -215,15 +207,12 @@ fn read_texts<'a>(
         return Err(TrainError::data_empty(path, "it has no record"));
     };
     let layout = row_layout(&mut table)?;
-    let adapter = match source.adapter {
-        Some(adapter) => table.optional(adapter)?,
-        None => None,
-    };
+    let adapter = table.optional(source.adapter)?;
     let mut records = Vec::new();
     let mut report = ReadReport::default();
     while let Some(mut row) = table.next_row()? {
-        let line = row.origin.line();
-        let refuse = |message| TrainError::data_line(path, line, message);
+        let origin = row.origin.clone();
+        let refuse = |message: String| origin.error(message);
         let adapter = row.take_name(adapter).map_err(refuse)?;
         let record = record(row, &layout, &mut labels, &mut report, source.unlabelled);
         let record = record.map_err(refuse)?;
@@ -232,10 +221,8 @@ fn read_texts<'a>(
     report.records = records.len();
     report.malformed += table.skipped();
     if records.is_empty() {
-        return Err(TrainError::data_empty(
-            path,
-            format!("of {} rows, no record is left", report.rows()),
-        ));
+        let message = format!("of {} rows, no record is left", report.rows());
+        return Err(TrainError::data_empty(path, message));
     }
     let labels = match labels {
         LabelReader::Classes(classes) => {
@@ -262,10 +249,7 @@ fn record(
     report: &mut ReadReport,
     unlabelled: Unlabelled,
 ) -> Result<Option<Record>, String> {
-    let raw = match layout.label {
-        Some(column) => raw_label(row.take(column))?,
-        None => None,
-    };
+    let raw = raw_label(layout.label.and_then(|column| row.take(column)))?;
     if raw.is_some() && raw.as_deref() == layout.undecided {
         report.undecided += 1;
         return Ok(None);
@@ -274,10 +258,7 @@ fn record(
         report.malformed += 1;
         return Ok(None);
     }
-    let label = match &raw {
-        Some(raw) => labels.label(raw)?,
-        None => None,
-    };
+    let label = raw.map(|raw| labels.label(&raw)).transpose()?.flatten();
     if label.is_none() {
         if unlabelled == Unlabelled::Refuse {
             return Err(
@@ -295,13 +276,9 @@ fn record(
         second => row.take_optional_text(second)?,
     };
     report.blank += usize::from(is_blank(&first) || second.as_deref().is_some_and(is_blank));
-    let id = match layout.id {
-        Some(column) => id(row.take(column))?,
-        None => None,
-    };
     Ok(Some(Record {
         label,
-        id,
+        id: id(layout.id.and_then(|column| row.take(column)))?,
         ..Record::new(Content::from_texts(first, second), row.origin)
     }))
 }
@@ -312,10 +289,10 @@ fn id(value: Option<Value>) -> Result<Option<String>, String> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(id)) => Ok((!is_blank(&id)).then_some(id)),
         Some(Value::Number(id)) => Ok(Some(id.to_string())),
-        Some(other) => Err(format!(
-            "the id is {}, expected a string or a number",
-            jsonl::kind(&other)
-        )),
+        Some(other) => {
+            let kind = jsonl::kind(&other);
+            Err(format!("the id is {kind}, expected a string or a number"))
+        }
     }
 }
 
@@ -338,10 +315,10 @@ impl LabelReader {
 
 /// Parses a label as a score.
 fn score(raw: &str) -> Result<f64, String> {
-    raw.parse()
-        .ok()
-        .filter(|score: &f64| score.is_finite())
-        .ok_or_else(|| {
-            format!("the label `{raw}` is no score; expected a number, or choose classes")
-        })
+    match raw.parse::<f64>() {
+        Ok(score) if score.is_finite() => Ok(score),
+        _ => Err(format!(
+            "the label `{raw}` is no score; expected a number, or choose classes"
+        )),
+    }
 }

@@ -30,9 +30,8 @@ pub(super) fn read(
 ) -> Result<LabelledData, TrainError> {
     let mut records = Vec::new();
     let mut add = |sentence: Result<Sentence, String>, origin: Origin| {
-        let line = origin.line();
-        let record = sentence.and_then(|it| it.record(origin, &mut classes, unlabelled));
-        records.push(record.map_err(|message| TrainError::data_line(path, line, message))?);
+        let record = sentence.and_then(|it| it.record(&origin, &mut classes, unlabelled));
+        records.push(record.map_err(|message| origin.error(message))?);
         Ok::<(), TrainError>(())
     };
     if format == DataFormat::JsonLines {
@@ -73,10 +72,8 @@ impl Sentence {
         columns: &Columns,
         adapter: Option<&str>,
     ) -> Result<Self, String> {
-        let adapter = match adapter {
-            Some(key) => jsonl::optional_string(object.remove(key), key)?,
-            None => None,
-        };
+        let adapter = adapter.map(|key| jsonl::optional_string(object.remove(key), key));
+        let adapter = adapter.transpose()?.flatten();
         let adapter = adapter.filter(|name| !is_blank(name));
         let words_key = columns.text.as_deref().unwrap_or(WORDS);
         let labels_key = match &columns.label {
@@ -97,43 +94,30 @@ impl Sentence {
             }
         };
         let words = list(object.remove(words_key), words_key)?
-            .ok_or_else(|| format!("the object has no key \"{words_key}\""))?
-            .into_iter()
-            .enumerate()
-            .map(|(at, word)| match word {
-                Value::String(word) => Ok(word),
-                other => Err(format!(
-                    "word {at} of \"{words_key}\", counted from 0, is {}, expected a string",
-                    jsonl::kind(&other)
-                )),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let labels = match labels_key {
-            Some(key) => list(object.remove(key), key)?,
-            None => None,
-        };
-        let Some(labels) = labels else {
-            return Ok(Self {
-                words,
-                labels: Vec::new(),
-                adapter,
-            });
-        };
-        if labels.len() != words.len() {
+            .ok_or_else(|| format!("the object has no key \"{words_key}\""))?;
+        let words = words.into_iter().enumerate().map(|(at, word)| match word {
+            Value::String(word) => Ok(word),
+            other => Err(format!(
+                "word {at} of \"{words_key}\", counted from 0, is {}, expected a string",
+                jsonl::kind(&other)
+            )),
+        });
+        let words = words.collect::<Result<Vec<_>, _>>()?;
+        let labels = labels_key.map(|key| list(object.remove(key), key));
+        let labels = labels.transpose()?.flatten();
+        if let Some(labels) = labels.as_ref().filter(|labels| labels.len() != words.len()) {
             return Err(format!(
                 "{} labels for {} words; each word has one",
                 labels.len(),
                 words.len()
             ));
         }
-        let labels = labels
-            .into_iter()
-            .enumerate()
-            .map(|(at, label)| {
-                raw_label(Some(label))?
-                    .ok_or_else(|| format!("word {at}, counted from 0, has no label"))
-            })
-            .collect::<Result<_, String>>()?;
+        let labels = labels.into_iter().flatten().enumerate();
+        let labels = labels.map(|(at, label)| {
+            raw_label(Some(label))?
+                .ok_or_else(|| format!("word {at}, counted from 0, has no label"))
+        });
+        let labels = labels.collect::<Result<_, String>>()?;
         Ok(Self {
             words,
             labels,
@@ -144,7 +128,7 @@ impl Sentence {
     /// Returns the record, with a provisional class for each label.
     fn record(
         self,
-        origin: Origin,
+        origin: &Origin,
         classes: &mut Classes,
         unlabelled: Unlabelled,
     ) -> Result<Record, String> {
@@ -159,19 +143,14 @@ impl Sentence {
                 "no labels; to train and to evaluate, every sentence needs them".to_string(),
             );
         }
-        let labels = self
-            .labels
-            .iter()
-            .enumerate()
-            .map(|(at, label)| {
-                classes
-                    .class(label)
-                    .map_err(|message| format!("word {at}, counted from 0: {message}"))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let labels = self.labels.iter().enumerate().map(|(at, label)| {
+            let class = classes.class(label);
+            class.map_err(|message| format!("word {at}, counted from 0: {message}"))
+        });
+        let labels = labels.collect::<Result<Vec<_>, _>>()?;
         let label = (!labels.is_empty()).then_some(Label::Tags(labels));
-        let record = Record::new(Content::Words { words: self.words }, origin).with_label(label);
-        Ok(record.with_adapter(self.adapter))
+        let record = Record::new(Content::Words { words: self.words }, origin.clone());
+        Ok(record.with_label(label).with_adapter(self.adapter))
     }
 }
 

@@ -20,10 +20,8 @@ pub(in crate::data) fn raw_label(value: Option<Value>) -> Result<Option<String>,
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::Bool(truth)) => truth.to_string(),
         Some(other) => {
-            return Err(format!(
-                "the label is {}; expected a name or a number",
-                jsonl::kind(&other)
-            ));
+            let kind = jsonl::kind(&other);
+            return Err(format!("the label is {kind}; expected a name or a number"));
         }
     };
     Ok((!text.is_empty()).then_some(text))
@@ -80,13 +78,10 @@ impl Classes {
         match found.as_slice() {
             [] => return Ok((None, None)),
             [(only, _)] => {
-                return Err(TrainError::data_format(
-                    path,
-                    format!(
-                        "every label is `{only}`; there must be two to tell apart, or the labels be \
-                         named"
-                    ),
-                ));
+                let message = format!(
+                    "every label is `{only}`; there must be two to tell apart, or the labels be named"
+                );
+                return Err(TrainError::data_format(path, message));
             }
             _ => {}
         }

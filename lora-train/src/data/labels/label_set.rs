@@ -37,11 +37,8 @@ impl LabelSet {
     /// [`TrainError::Config`] if there is no name, an empty one, one twice, or more than 10000.
     pub fn new<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Result<Self, TrainError> {
         let error = |message: String| Err(TrainError::config("labels", message));
-        let names: Vec<String> = names
-            .into_iter()
-            .take(MAX_CLASSES + 1)
-            .map(Into::into)
-            .collect();
+        let names = names.into_iter().take(MAX_CLASSES + 1);
+        let names: Vec<String> = names.map(Into::into).collect();
         if names.is_empty() {
             return error("no label is named; name each class".to_string());
         }
@@ -110,21 +107,15 @@ impl LabelSet {
             return Ok(class);
         }
         let known = listed(&self.names);
-        match whole_number(label) {
-            Some(index) if !self.names.iter().any(|name| whole_number(name).is_some()) => {
-                usize::try_from(index)
-                    .ok()
-                    .filter(|index| *index < self.len())
-                    .ok_or_else(|| {
-                        format!(
-                            "class {index} is out of range; the {} classes, from 0 to {}, are {known}",
-                            self.len(),
-                            self.len() - 1
-                        )
-                    })
-            }
-            _ => Err(format!("unknown label `{label}`; the labels are {known}")),
-        }
+        let has_numbers = self.names.iter().any(|name| whole_number(name).is_some());
+        let Some(index) = whole_number(label).filter(|_| !has_numbers) else {
+            return Err(format!("unknown label `{label}`; the labels are {known}"));
+        };
+        let (class, classes) = (usize::try_from(index), self.len());
+        class.ok().filter(|class| *class < classes).ok_or_else(|| {
+            let last = classes - 1;
+            format!("class {index} is out of range; the {classes} classes, from 0 to {last}, are {known}")
+        })
     }
 }
 

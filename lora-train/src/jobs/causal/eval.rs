@@ -2,12 +2,12 @@
 
 use super::LEAST;
 use super::data::read_examples;
-use super::evaluator::Evaluator;
+use super::evaluator::evaluate;
 use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
-use crate::jobs::assignment::AdapterAssignment;
+use crate::jobs::batches::EvalBatches;
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
 use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
@@ -29,35 +29,28 @@ pub(crate) fn eval<M: CausalLm>(
     device.seed(options.seed);
     let quantize = sources.quantize(options.quantize, &[])?;
     let load = LoadOptions::default().with_quantize(quantize);
-    let Session {
-        model,
-        adapter,
-        base,
-        summary,
-    } = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
-    screen.line(&format!("model     {summary}"));
-    let adapters = &options.adapters;
-    adapters.check_base(sources, adapter.as_ref(), screen)?;
+    let session = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
+    screen.line(&format!("model     {}", session.summary));
+    let strict = options.adapters.strict_base;
+    sources.check_base(session.adapter.as_ref(), strict, screen)?;
+    let base = session.base;
     let length = base.max_length(options.max_length, LEAST)?;
     let column = options.adapters.column();
     let data = read_examples(&options.data, &options.reading, column, &base, length)?;
     screen.line(&format!("data      {}", data.report));
-    let (task, adapters) = if sources.is_named() {
+    if sources.is_named() {
         check_named(options)?;
-        options.adapters.check_named(&options.data, &data.records)?;
-        let set = options.adapters.put(model, sources, screen)?;
-        let adapters = AdapterAssignment::new(set, &data.examples, None)?;
-        (
-            CausalLmTask::new(adapters.model().clone(), 0.0),
-            Some(adapters),
-        )
-    } else {
-        (CausalLmTask::new(model, 0.0), None)
-    };
+    }
+    options.adapters.check_named(&options.data, &data.records)?;
+    let examples = &data.examples;
+    let adapters = &options.adapters;
+    let (model, adapters) = adapters.assign(session.model, sources, examples, None, screen)?;
+    let task = CausalLmTask::new(model, 0.0);
 
-    let evaluator = Evaluator::new(data.examples, options.batch_size, base.pad_id())?;
-    let mut bar = screen.bar("loss", evaluator.examples().len());
-    let (mut metrics, scores) = evaluator.run(&task, adapters.as_ref(), |done| bar.set(done))?;
+    let batches = EvalBatches::new(data.examples, options.batch_size, base.pad_id())?;
+    let mut bar = screen.bar("loss", batches.examples.len());
+    let adapters = adapters.as_ref();
+    let (mut metrics, scores) = evaluate(&batches, &task, adapters, &mut |done| bar.set(done))?;
     bar.finish();
 
     let mut texts = Vec::new();
@@ -65,17 +58,9 @@ pub(crate) fn eval<M: CausalLm>(
         let groups = group_references(&data.records)?;
         let config = generation_config(&base, options.max_new_tokens, options.beams);
         let mut bar = screen.bar("texts", groups.len());
-        let (model, tokenizer) = (&task.model, &base.tokenizer);
-        texts = generate_texts(
-            model,
-            tokenizer,
-            &groups,
-            config,
-            options.batch_size,
-            |done| {
-                bar.set(done);
-            },
-        )?;
+        let (tokenizer, batch) = (&base.tokenizer, options.batch_size);
+        let progress = |done| bar.set(done);
+        texts = generate_texts(&task.model, tokenizer, &groups, config, batch, progress)?;
         bar.finish();
         metrics.extend(score_texts(&texts)?);
     }
@@ -86,7 +71,7 @@ pub(crate) fn eval<M: CausalLm>(
         ..EvalSummary::default()
     };
     if let Some(path) = &options.predictions {
-        let lines = lines(&summary, evaluator.examples(), &data.records);
+        let lines = lines(&summary, &batches.examples, &data.records);
         write_file(path, Overwrite::Replace, |file| {
             lines.iter().try_for_each(|line| writeln!(file, "{line}"))
         })?;

@@ -2,7 +2,7 @@
 
 use super::texts::generation_config;
 use crate::TrainError;
-use crate::data::{Lines, Origin, is_blank};
+use crate::data::{Lines, Origin};
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::assignment::check;
@@ -126,11 +126,10 @@ pub fn generate(
     options: &GenerateOptions,
     screen: &Screen,
 ) -> Result<Vec<Continuation>, TrainError> {
-    let selection = options
-        .adapters
-        .selection_with(options.use_adapter.as_deref())?;
+    let default = options.use_adapter.as_deref();
+    let selection = options.adapters.selection_with(default)?;
     let prompts = prompts(options)?;
-    let sources = Sources::open(&options.model, &selection)?;
+    let sources = Sources::open(&options.model, selection)?;
     dispatch!(sources.model.config(),
         causal M(config) => generate_with::<M>(options, &sources, config, &prompts, screen),
         encoder M(_) => Err(super::no_language_model(&sources)),
@@ -148,14 +147,10 @@ fn generate_with<M: CausalLm>(
     let device = device::open(options.device)?;
     let quantize = sources.quantize(options.quantize, &[])?;
     let load = LoadOptions::default().with_quantize(quantize);
-    let Session {
-        model,
-        adapter,
-        base,
-        ..
-    } = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
-    let adapters = &options.adapters;
-    adapters.check_base(sources, adapter.as_ref(), screen)?;
+    let session = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
+    let strict = options.adapters.strict_base;
+    sources.check_base(session.adapter.as_ref(), strict, screen)?;
+    let (model, base) = (session.model, session.base);
     let mut named = None;
     if sources.is_named() {
         let set = options.adapters.put(model.clone(), sources, screen)?;
@@ -164,7 +159,7 @@ fn generate_with<M: CausalLm>(
         named = Some(set);
     } else if let Some(Prompt { origin, .. }) = prompts.iter().find(|p| p.adapter.is_some()) {
         let message = "names an adapter, and none was given by name, as `--adapter NAME=DIR`";
-        return Err(TrainError::data_line(origin.path(), origin.line(), message));
+        return Err(origin.error(message));
     }
     let config = generation_config(&base, options.max_new_tokens, 1);
     let config = options.sampling.apply(config);
@@ -179,11 +174,8 @@ fn generate_with<M: CausalLm>(
         let generated = match &named {
             None => Generator::new(&model, config, &device).generate(&tokens)?,
             Some(set) => {
-                let names: Vec<_> = chunk
-                    .iter()
-                    .map(|prompt| prompt.adapter.as_deref())
-                    .collect();
-                let model = set.for_prompts(&names)?;
+                let names = chunk.iter().map(|prompt| prompt.adapter.as_deref());
+                let model = set.for_prompts(&names.collect::<Vec<_>>())?;
                 Generator::new(&model, config, &device).generate(&tokens)?
             }
         };
@@ -226,30 +218,21 @@ fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
         });
     }
     if let Some(path) = &options.prompts {
-        let mut lines = match path.to_str() {
-            Some("-") => Lines::from_reader(std::io::stdin().lock(), Path::new("standard input")),
-            _ => Lines::open(path)?,
-        };
+        let mut lines = Lines::open_input(path)?;
         let extension = path.extension().and_then(|extension| extension.to_str());
         let is_json = matches!(extension, Some("jsonl" | "ndjson"));
-        while let Some((line, origin)) = lines.next_line()? {
-            if is_blank(line) {
-                continue;
-            }
-            let line = if is_json {
-                serde_json::from_str(line).map_err(|error| {
-                    let message = format!("expected an object with `prompt`: {error}");
-                    TrainError::data_line(origin.path(), origin.line(), message)
-                })?
+        while let Some((line, origin)) = lines.next_text()? {
+            let (text, adapter) = if is_json {
+                let line: PromptLine = serde_json::from_str(&line).map_err(|error| {
+                    origin.error(format!("expected an object with `prompt`: {error}"))
+                })?;
+                (line.prompt, line.adapter)
             } else {
-                PromptLine {
-                    prompt: line.to_string(),
-                    adapter: None,
-                }
+                (line, None)
             };
             prompts.push(Prompt {
-                text: line.prompt,
-                adapter: line.adapter.or_else(|| options.use_adapter.clone()),
+                text,
+                adapter: adapter.or_else(|| options.use_adapter.clone()),
                 origin,
             });
         }

@@ -16,6 +16,7 @@ mod texts;
 pub(crate) use eval::eval;
 pub use generate::{GenerateOptions, SamplingOptions, generate};
 
+use super::batches::EvalBatches;
 use super::job::{BestBy, Evaluate, Job, Metrics};
 use super::plan::TrainPlan;
 use super::session::Base;
@@ -26,7 +27,6 @@ use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
 use data::{Examples, read_examples};
-use evaluator::Evaluator;
 use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub(crate) struct CausalJob<M> {
     label_smoothing: f64,
     checkpoint_activations: bool,
     packing: bool,
-    evaluator: Option<Arc<Evaluator>>,
+    evaluator: Option<Arc<EvalBatches>>,
     prompts: Prompts,
     load: LoadOptions,
     model: PhantomData<fn() -> M>,
@@ -89,7 +89,7 @@ impl<M: CausalLm> Job for CausalJob<M> {
         if let Some(path) = &plan.options.eval_data {
             let data = read(path)?;
             screen.line(&format!("eval data {}", data.report));
-            let evaluator = Evaluator::new(data.examples, plan.eval_batch_size, base.pad_id())?;
+            let evaluator = EvalBatches::new(data.examples, plan.eval_batch_size, base.pad_id())?;
             self.evaluator = Some(Arc::new(evaluator));
             records = data.records;
         }
@@ -119,15 +119,11 @@ impl<M: CausalLm> Job for CausalJob<M> {
     }
 
     fn evaluator(&self) -> Option<Arc<dyn Evaluate<CausalLmTask<M>>>> {
-        let evaluator = self.evaluator.clone()?;
-        Some(evaluator)
+        Some(self.evaluator.clone()?)
     }
 
     fn best_by(&self) -> BestBy {
-        BestBy {
-            metric: "loss".into(),
-            higher_is_better: false,
-        }
+        BestBy::new("loss", false)
     }
 
     fn score_texts(

@@ -45,10 +45,8 @@ impl Prompts {
             return Ok(Self::default());
         }
         if plan.options.eval_data.is_none() {
-            return Err(TrainError::config(
-                "generate_prompts",
-                "needs eval_data, whose prompts it generates for",
-            ));
+            let message = "needs eval_data, whose prompts it generates for";
+            return Err(TrainError::config("generate_prompts", message));
         }
         let mut groups = group_references(records)?;
         groups.truncate(count);
@@ -73,16 +71,9 @@ impl Prompts {
         }
         let config = generation_config(base, self.max_new_tokens, self.beams);
         let mut bar = screen.bar(&format!("texts {when}"), self.groups.len());
-        let texts = generate_texts(
-            model,
-            &base.tokenizer,
-            &self.groups,
-            config,
-            self.batch,
-            |done| {
-                bar.set(done);
-            },
-        )?;
+        let (tokenizer, groups) = (&base.tokenizer, &self.groups);
+        let progress = |done| bar.set(done);
+        let texts = generate_texts(model, tokenizer, groups, config, self.batch, progress)?;
         bar.finish();
         Ok((score_texts(&texts)?, texts))
     }

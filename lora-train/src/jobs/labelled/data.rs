@@ -10,43 +10,28 @@ use crate::task::TaskName;
 use lora_models::encoder::Labels;
 use std::path::Path;
 
-/// Reader of the files of a task.
-pub(super) struct Reader<'a> {
-    layout: LabelledLayout,
-    reading: &'a ReadingOptions,
-    adapter: Option<&'a str>,
-}
-
-impl<'a> Reader<'a> {
-    /// Creates the reader. `adapter` is the column with the adapters' names, if they are to be read.
-    pub fn new(task: TaskName, reading: &'a ReadingOptions, adapter: Option<&'a str>) -> Self {
-        let columns = reading.columns(adapter);
-        let layout = match (task, task.label_kind()) {
-            (TaskName::Glue(glue), _) => LabelledLayout::Glue(glue),
-            (_, Some(kind)) => LabelledLayout::Own { columns, kind },
-            (_, None) => LabelledLayout::Words(columns),
-        };
-        Self {
-            layout,
-            reading,
-            adapter,
-        }
-    }
-
-    /// Reads a file; `labels` are the classes, if they are known.
-    pub fn read(
-        &self,
-        path: &Path,
-        labels: Option<&LabelSet>,
-        unlabelled: Unlabelled,
-    ) -> Result<LabelledData, TrainError> {
-        let source = LabelledSource::new(&self.layout)
-            .with_labels(labels)
-            .with_format(self.reading.format.unwrap_or_default())
-            .with_unlabelled(unlabelled)
-            .with_adapter_column(self.adapter);
-        read_labelled(path, &source)
-    }
+/// Reads a file of a task. `adapter` is the column with the adapters' names, if they are to be read; `labels` are the
+/// classes, if they are known.
+pub(super) fn read(
+    path: &Path,
+    task: TaskName,
+    reading: &ReadingOptions,
+    adapter: Option<&str>,
+    labels: Option<&LabelSet>,
+    unlabelled: Unlabelled,
+) -> Result<LabelledData, TrainError> {
+    let columns = reading.columns(adapter);
+    let layout = match (task, task.label_kind()) {
+        (TaskName::Glue(glue), _) => LabelledLayout::Glue(glue),
+        (_, Some(kind)) => LabelledLayout::Own { columns, kind },
+        (_, None) => LabelledLayout::Words(columns),
+    };
+    let source = LabelledSource::new(&layout)
+        .with_labels(labels)
+        .with_format(reading.format.unwrap_or_default())
+        .with_unlabelled(unlabelled)
+        .with_adapter_column(adapter);
+    read_labelled(path, &source)
 }
 
 /// Returns the minimum input length in tokens: a token of each text between special tokens.

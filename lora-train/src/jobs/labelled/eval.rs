@@ -1,19 +1,17 @@
 //! Evaluation of an encoder with a head.
 
-use super::data::{Reader, label_set, shortest};
+use super::data::{label_set, read, shortest};
 use super::evaluator::{Evaluator, Rows, best};
-use super::head_kind;
 use super::heads::{labels_in_use, open};
 use crate::TrainError;
 use crate::data::{ClassWeights, Example, LabelSet, Target, Unlabelled, encode_labelled};
 use crate::device;
-use crate::jobs::assignment::AdapterAssignment;
+use crate::jobs::batches::EvalBatches;
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
-use crate::task::{Classify, TaskName};
+use crate::task::TaskName;
 use lora_core::files::{Overwrite, write_file};
-use lora_models::classifier::ClassifierOptions;
 use serde_json::{Value, json};
 
 /// Evaluates the model on a data file.
@@ -24,60 +22,33 @@ pub(crate) fn eval(
     screen: &Screen,
 ) -> Result<EvalSummary, TrainError> {
     if options.generate {
-        return Err(TrainError::config(
-            "generate",
-            format!("goes with causal-lm, and the task is {task}"),
-        ));
+        let message = format!("goes with causal-lm, and the task is {task}");
+        return Err(TrainError::config("generate", message));
     }
     let labels = labels_in_use(sources, task)?;
     let set = label_set(&labels)?;
     let device = device::open(options.device)?;
-    let load = ClassifierOptions {
-        head: head_kind(task),
-        labels: Some(labels),
-        quantize: sources.quantize(options.quantize, &[])?,
-        ..ClassifierOptions::default()
-    };
-    let loaded = open(sources, &load, &device)?;
+    let loaded = open(sources, task, labels, options.quantize, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
-    let adapters = &options.adapters;
-    adapters.check_base(sources, loaded.adapter.as_ref(), screen)?;
+    let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
+    sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let base = loaded.base;
-    let reader = Reader::new(task, &options.reading, options.adapters.column());
-    let data = reader.read(&options.data, set.as_ref(), Unlabelled::Refuse)?;
+    let (labels, column) = (set.as_ref(), adapters.column());
+    let data = read(path, task, reading, column, labels, Unlabelled::Refuse)?;
     let length = base.max_length(options.max_length, shortest(&data.records))?;
     let weights = ClassWeights::default();
     let (examples, report) = encode_labelled(&data.records, &base.tokenizer, length, &weights)?;
-    screen.line(&format!(
-        "data      {}: {}; {report}",
-        options.data.display(),
-        data.report
-    ));
-    let evaluator = Evaluator::new(
-        task,
-        set.clone(),
-        examples,
-        options.batch_size,
-        base.pad_id(),
-    )?;
-    let (model, adapters) = if sources.is_named() {
-        options.adapters.check_named(&options.data, &data.records)?;
-        let set = options.adapters.put(loaded.model, sources, screen)?;
-        let assignment = AdapterAssignment::new(set, evaluator.examples(), None)?;
-        (assignment.model().clone(), Some(assignment))
-    } else {
-        (loaded.model, None)
-    };
-    let model = Classify::new(model, 0.0, weights);
-    let mut bar = screen.bar("eval", evaluator.len());
-    let outputs = evaluator.outputs(&model, adapters.as_ref(), &mut |done| bar.set(done))?;
-    bar.finish();
+    let shown = path.display();
+    screen.line(&format!("data      {shown}: {}; {report}", data.report));
+    let batches = EvalBatches::new(examples, options.batch_size, base.pad_id())?;
+    adapters.check_named(path, &data.records)?;
+    let evaluator = Evaluator::new(task, set.clone(), batches);
+    let outputs = evaluator.run(loaded.model, sources, adapters, None, "eval", screen)?;
     if let Some(path) = &options.predictions {
+        let pairs = evaluator.examples().iter().zip(&outputs);
+        let mut lines = pairs.map(|(example, rows)| line(example, rows, set.as_ref()));
         write_file(path, Overwrite::Replace, |file| {
-            let mut pairs = evaluator.examples().iter().zip(&outputs);
-            pairs.try_for_each(|(example, rows)| {
-                writeln!(file, "{}", line(example, rows, set.as_ref()))
-            })
+            lines.try_for_each(|line| writeln!(file, "{line}"))
         })?;
     }
     Ok(EvalSummary {

@@ -1,10 +1,14 @@
 //! Outputs, loss and metrics over a labelled data set.
 
 use crate::TrainError;
-use crate::data::{BatchOrder, BatchPlan, Example, LabelKind, LabelSet, Target, collate};
-use crate::jobs::assignment::{AdapterAssignment, within};
+use crate::data::{ClassWeights, Example, LabelKind, LabelSet, Target};
+use crate::jobs::adapters::AdapterOptions;
+use crate::jobs::assignment::AdapterAssignment;
+use crate::jobs::batches::EvalBatches;
 use crate::jobs::job::{Evaluate, Metrics};
+use crate::jobs::sources::Sources;
 use crate::metric::{ConfusionMatrix, TOKEN_METRICS, token_classification};
+use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
 use lora_models::classifier::Classifier;
 
@@ -15,9 +19,7 @@ pub(super) type Rows = Vec<Vec<f32>>;
 pub(crate) struct Evaluator {
     task: TaskName,
     labels: Option<LabelSet>,
-    examples: Vec<Example>,
-    batches: Vec<Vec<usize>>,
-    pad_id: u32,
+    batches: EvalBatches,
 }
 
 /// Returns the names of the metrics of a task.
@@ -36,69 +38,69 @@ pub(super) fn metric_names(task: TaskName) -> Vec<&'static str> {
 
 impl Evaluator {
     /// Creates an evaluator.
-    pub fn new(
-        task: TaskName,
-        labels: Option<LabelSet>,
-        examples: Vec<Example>,
-        batch_size: usize,
-        pad_id: u32,
-    ) -> Result<Self, TrainError> {
-        let lengths = examples.iter().map(Example::len).collect();
-        // By length, so that little is padded; the outputs come back in the order of the file.
-        let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
-        Ok(Self {
+    pub fn new(task: TaskName, labels: Option<LabelSet>, batches: EvalBatches) -> Self {
+        Self {
             task,
             labels,
-            batches: plan.epoch(0),
-            examples,
-            pad_id,
-        })
-    }
-
-    /// Returns the number of examples.
-    pub fn len(&self) -> usize {
-        self.examples.len()
+            batches,
+        }
     }
 
     /// Returns the examples, in the order of the file.
     pub fn examples(&self) -> &[Example] {
-        &self.examples
+        &self.batches.examples
+    }
+
+    /// Adds the named adapters to a model, and returns the outputs for each example, in the order of the file. `default` is
+    /// the adapter of examples that name none; `title` names the progress bar.
+    pub fn run(
+        &self,
+        model: Classifier,
+        sources: &Sources,
+        adapters: &AdapterOptions,
+        default: Option<&str>,
+        title: &str,
+        screen: &Screen,
+    ) -> Result<Vec<Rows>, TrainError> {
+        let examples = self.examples();
+        let (model, adapters) = adapters.assign(model, sources, examples, default, screen)?;
+        let model = Classify::new(model, 0.0, ClassWeights::default());
+        let mut bar = screen.bar(title, examples.len());
+        let outputs = self.outputs(&model, adapters.as_ref(), &mut |done| bar.set(done))?;
+        bar.finish();
+        Ok(outputs)
     }
 
     /// Returns the outputs for each example, in the order of the file. `adapters` assigns an adapter to each example, if
     /// there are several.
-    pub fn outputs(
+    fn outputs(
         &self,
         task: &Classify,
         adapters: Option<&AdapterAssignment<Classifier>>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<Rows>, TrainError> {
-        let mut outputs: Vec<Rows> = vec![Vec::new(); self.examples.len()];
-        let mut done = 0;
-        for indices in &self.batches {
-            let examples: Vec<&Example> =
-                indices.iter().map(|&index| &self.examples[index]).collect();
-            let batch = collate(&examples, self.pad_id);
-            let logits = within(adapters, indices, || task.logits(&batch))??;
-            let of_tokens = self.task == TaskName::TokenClassification;
-            for (row, (&index, example)) in indices.iter().zip(&examples).enumerate() {
+        let mut outputs: Vec<Rows> = vec![Vec::new(); self.examples().len()];
+        let of_tokens = self.task == TaskName::TokenClassification;
+        self.batches.run(adapters, progress, |indices, batch| {
+            let logits = task.logits(batch)?;
+            for (row, &index) in indices.iter().enumerate() {
                 outputs[index] = if of_tokens {
-                    let start = row * batch.seq;
-                    let rows = example.words().map(|(token, _)| start + token);
+                    let words = self.examples()[index].words();
+                    let rows = words.map(|(token, _)| row * batch.seq + token);
                     rows.map(|row| logits[row].clone()).collect()
                 } else {
                     vec![logits[row].clone()]
                 };
             }
-            done += indices.len();
-            progress(done);
-        }
+            Ok(())
+        })?;
         Ok(outputs)
     }
 
     /// Computes loss and metrics of outputs; none if no example has a label.
     pub fn judge(&self, outputs: &[Rows]) -> Result<Metrics, TrainError> {
-        if self.examples.iter().all(|e| *e.target() == Target::Unknown) {
+        let mut targets = self.examples().iter().map(Example::target);
+        if targets.all(|target| *target == Target::Unknown) {
             return Ok(Metrics::new());
         }
         let mut metrics = match (self.task.metric(), &self.labels) {
@@ -142,7 +144,7 @@ impl Evaluator {
 
     /// Returns the predicted and the true scores of the examples that have one.
     fn scores(&self, outputs: &[Rows]) -> (Vec<f64>, Vec<f64>) {
-        let pairs = self.examples.iter().zip(outputs);
+        let pairs = self.examples().iter().zip(outputs);
         pairs
             .filter_map(|(example, rows)| match example.target() {
                 Target::Score(score) => Some((f64::from(rows[0][0]), *score)),
@@ -153,7 +155,7 @@ impl Evaluator {
 
     /// Returns the predicted and the true classes of each example that has any.
     fn classes(&self, outputs: &[Rows]) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
-        let pairs = self.examples.iter().zip(outputs);
+        let pairs = self.examples().iter().zip(outputs);
         pairs
             .filter(|(example, _)| *example.target() != Target::Unknown)
             .map(|(example, rows)| {
@@ -166,7 +168,7 @@ impl Evaluator {
     /// Returns the mean loss over the labels, without smoothing or weights.
     fn loss(&self, outputs: &[Rows]) -> f64 {
         let (mut sum, mut labels) = (0.0, 0usize);
-        for (example, rows) in self.examples.iter().zip(outputs) {
+        for (example, rows) in self.examples().iter().zip(outputs) {
             if let Target::Score(score) = example.target() {
                 sum += (f64::from(rows[0][0]) - score).powi(2);
                 labels += 1;
@@ -182,7 +184,7 @@ impl Evaluator {
 
 impl Evaluate<Classify> for Evaluator {
     fn len(&self) -> usize {
-        self.examples.len()
+        self.examples().len()
     }
 
     fn metrics(
@@ -216,8 +218,7 @@ pub(super) fn best(row: &[f32]) -> usize {
 /// Computes the probabilities of the classes.
 pub(super) fn probabilities(row: &[f32]) -> Vec<f64> {
     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers = row.iter().map(|&x| f64::from(x - greatest).exp());
-    let powers: Vec<f64> = powers.collect();
+    let powers: Vec<f64> = row.iter().map(|&x| f64::from(x - greatest).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / sum).collect()
 }

@@ -7,6 +7,7 @@ use crate::jobs::session::Session;
 use crate::jobs::sources::{AdapterSource, Sources};
 use crate::task::TaskName;
 use burn::tensor::Device;
+use lora_core::Quantization;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::Labels;
 
@@ -29,39 +30,30 @@ pub(super) fn check_start(
         Err(TrainError::config("adapter", message))
     };
     if kind.is_some_and(|kind| kind != head_kind(task)) {
-        return refuse(format!(
-            "{}, and the task is {task}",
-            described_inputs(kind, own)
-        ));
+        let described = described_inputs(kind, own);
+        return refuse(format!("{described}, and the task is {task}"));
     }
     if own.outputs() != labels.outputs() {
-        return refuse(format!(
-            "{}, and the run is for {}",
-            described(own),
-            described(labels)
-        ));
+        let (own, labels) = (described(own), described(labels));
+        return refuse(format!("{own}, and the run is for {labels}"));
     }
     Ok(())
 }
 
 /// Refuses to use a head for another task than its own.
 fn check_use(kind: Option<HeadKind>, labels: &Labels, task: TaskName) -> Result<(), TrainError> {
-    let other = kind.is_some_and(|kind| kind != head_kind(task));
     let scores = match labels {
         Labels::Score => LabelKind::Score,
         Labels::Classes(_) => LabelKind::Classes,
     };
-    let other = other || task.label_kind().is_some_and(|kind| kind != scores);
-    if other {
-        return Err(TrainError::config(
-            "task",
-            format!(
-                "is {task}, but the model's head gives {}",
-                described_inputs(kind, labels)
-            ),
-        ));
+    if kind.is_none_or(|kind| kind == head_kind(task))
+        && task.label_kind().is_none_or(|kind| kind == scores)
+    {
+        return Ok(());
     }
-    Ok(())
+    let gives = described_inputs(kind, labels);
+    let message = format!("is {task}, but the model's head gives {gives}");
+    Err(TrainError::config("task", message))
 }
 
 /// Returns the labels of the model with its adapters, which must fit the task. Several adapters must have the same.
@@ -86,14 +78,22 @@ pub(super) fn labels_in_use(sources: &Sources, task: TaskName) -> Result<Labels,
     Ok(labels)
 }
 
-/// Opens the model, with the adapter if there is one. Named adapters are added later.
+/// Opens the model with a head of these labels, and with the adapter if there is one. Named adapters are added later.
 pub(super) fn open(
     sources: &Sources,
-    load: &ClassifierOptions,
+    task: TaskName,
+    labels: Labels,
+    quantization: Option<Quantization>,
     device: &Device,
 ) -> Result<Session<Classifier>, TrainError> {
+    let load = ClassifierOptions {
+        head: head_kind(task),
+        labels: Some(labels),
+        quantize: sources.quantize(quantization, &[])?,
+        ..ClassifierOptions::default()
+    };
     let config = sources.encoder()?;
-    let session = Session::open(&sources.model, config, sources.one(), load, device)?;
+    let session = Session::open(&sources.model, config, sources.one(), &load, device)?;
     if sources.is_named() {
         return Ok(session);
     }

@@ -16,6 +16,7 @@ mod predict;
 pub(crate) use eval::eval;
 pub use predict::{PredictOptions, Predicted, predict};
 
+use super::batches::EvalBatches;
 use super::job::{BestBy, Evaluate, Job};
 use super::plan::TrainPlan;
 use super::session::Base;
@@ -28,10 +29,11 @@ use crate::metric::are_entity_tags;
 use crate::options::ClassWeighting;
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
-use data::{Reader, classes, head_labels, label_set, shortest};
+use data::{classes, head_labels, label_set, read, shortest};
 use evaluator::Evaluator;
 use heads::check_start;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Training of an encoder with a head.
@@ -66,9 +68,11 @@ impl Job for LabelledJob {
         task: TaskName,
         screen: &Screen,
     ) -> Result<Self, TrainError> {
-        let reader = Reader::new(task, &plan.options.reading, None);
+        let reading = &plan.options.reading;
+        let read =
+            |path: &Path, labels| read(path, task, reading, None, labels, Unlabelled::Refuse);
         let known = known_labels(plan, sources, task, screen)?;
-        let mut data = reader.read(&plan.data, known.as_ref(), Unlabelled::Refuse)?;
+        let mut data = read(&plan.data, known.as_ref())?;
         if data.labels.is_some()
             && known.is_none()
             && let Some(own) = labels_of_model(plan, sources, task)?
@@ -77,14 +81,11 @@ impl Job for LabelledJob {
             data.relabel(own);
         }
         let (records, labels) = (data.records, data.labels);
-        screen.line(&format!(
-            "data      {}: {}",
-            plan.data.display(),
-            data.report
-        ));
+        let path = plan.data.display();
+        screen.line(&format!("data      {path}: {}", data.report));
         let mut eval_records = None;
         if let Some(path) = &plan.options.eval_data {
-            let data = reader.read(path, labels.as_ref(), Unlabelled::Refuse)?;
+            let data = read(path, labels.as_ref())?;
             screen.line(&format!("eval data {}: {}", path.display(), data.report));
             eval_records = Some(data.records);
         }
@@ -135,13 +136,9 @@ impl Job for LabelledJob {
             // Every label has the weight 1 in an evaluation.
             let weights = ClassWeights::default();
             let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
-            self.evaluator = Some(Arc::new(Evaluator::new(
-                self.task,
-                self.labels.clone(),
-                examples,
-                plan.eval_batch_size,
-                base.pad_id(),
-            )?));
+            let batches = EvalBatches::new(examples, plan.eval_batch_size, base.pad_id())?;
+            let evaluator = Evaluator::new(self.task, self.labels.clone(), batches);
+            self.evaluator = Some(Arc::new(evaluator));
         }
         Ok(examples)
     }
@@ -160,8 +157,7 @@ impl Job for LabelledJob {
     }
 
     fn evaluator(&self) -> Option<Arc<dyn Evaluate<Classify>>> {
-        let evaluator = self.evaluator.clone()?;
-        Some(evaluator)
+        Some(self.evaluator.clone()?)
     }
 
     fn best_by(&self) -> BestBy {
@@ -184,22 +180,19 @@ fn known_labels(
     if let Some(names) = &options.labels {
         return Ok(Some(LabelSet::new(names.clone())?));
     }
-    match sources.first() {
-        Some(adapter) if !options.fresh_head => {
-            let labels = adapter.labels();
-            let set = labels.map(label_set).transpose()?.flatten();
-            if let Some(set) = &set {
-                // Before the data is read, which may have others.
-                screen.line(&format!(
-                    "adapter   {} has a head for {}; `fresh_head` starts another",
-                    adapter.dir.path().display(),
-                    set.names().join(", ")
-                ));
-            }
-            Ok(set)
-        }
-        _ => Ok(None),
+    let Some(adapter) = sources.first().filter(|_| !options.fresh_head) else {
+        return Ok(None);
+    };
+    let set = adapter.labels().map(label_set).transpose()?.flatten();
+    if let Some(set) = &set {
+        // Before the data is read, which may have others.
+        screen.line(&format!(
+            "adapter   {} has a head for {}; `fresh_head` starts another",
+            adapter.dir.path().display(),
+            set.names().join(", ")
+        ));
     }
+    Ok(set)
 }
 
 /// Returns the named classes of the model's own head, which files without fixed classes may follow.
@@ -231,12 +224,11 @@ fn class_weights(
     match weighting {
         ClassWeighting::Balanced => Ok(ClassWeights::balanced(classes(records), labels.len())),
         ClassWeighting::PerClass(weights) => {
-            if weights.len() != labels.len() {
+            let (given, classes) = (weights.len(), labels.len());
+            if given != classes {
+                let names = labels.names().join(", ");
                 return refuse(format!(
-                    "are {}, but the classes are {}: {}",
-                    weights.len(),
-                    labels.len(),
-                    labels.names().join(", ")
+                    "are {given}, but the classes are {classes}: {names}"
                 ));
             }
             if let Some(bad) = weights.iter().find(|w| !(w.is_finite() && **w > 0.0)) {
@@ -253,30 +245,21 @@ fn best_by(
     task: TaskName,
     labels: Option<&LabelSet>,
 ) -> Result<BestBy, TrainError> {
-    let entities = labels.is_some_and(|set| are_entity_tags(set.names()));
-    let own = match task.metric() {
-        Some(metric) => BestBy {
-            metric: metric.primary().into(),
-            higher_is_better: metric.higher_is_better(),
-        },
-        // F1 of entities, if the tags mark entities.
-        None => BestBy {
-            metric: if entities { "f1" } else { "micro_f1" }.into(),
-            higher_is_better: true,
-        },
-    };
     let Some(name) = &plan.options.metric else {
-        return Ok(own);
+        let entities = || labels.is_some_and(|set| are_entity_tags(set.names()));
+        return Ok(match task.metric() {
+            Some(metric) => BestBy::new(metric.primary(), metric.higher_is_better()),
+            // F1 of entities, if the tags mark entities.
+            None => BestBy::new(if entities() { "f1" } else { "micro_f1" }, true),
+        });
     };
     let known = evaluator::metric_names(task);
     if !known.contains(&name.as_str()) {
-        return Err(TrainError::config(
-            "metric",
-            format!("is `{name}`, but {task} is judged by {}", known.join(", ")),
-        ));
+        let message = format!("is `{name}`, but {task} is judged by {}", known.join(", "));
+        return Err(TrainError::config("metric", message));
     }
-    Ok(BestBy {
-        metric: name.clone(),
-        higher_is_better: !["loss", "mse", "mae"].contains(&name.as_str()),
-    })
+    Ok(BestBy::new(
+        name,
+        !["loss", "mse", "mae"].contains(&name.as_str()),
+    ))
 }

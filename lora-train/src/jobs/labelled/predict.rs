@@ -1,25 +1,23 @@
 //! Prediction for texts, and the files that GLUE's server scores.
 
-use super::data::{Reader, label_set, shortest};
+use super::data::{label_set, read, shortest};
 use super::evaluator::{Evaluator, Rows, best, probabilities};
-use super::head_kind;
 use super::heads::{labels_in_use, open};
 use crate::TrainError;
 use crate::data::{
     ClassWeights, Content, Example, LabelSet, Lines, Origin, Predictions, Record, Unlabelled,
-    encode_labelled, is_blank, write_glue_submission,
+    encode_labelled, write_glue_submission,
 };
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
-use crate::jobs::assignment::AdapterAssignment;
+use crate::jobs::batches::EvalBatches;
 use crate::jobs::sources::Sources;
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
-use crate::task::{Classify, TaskName};
+use crate::task::TaskName;
 use clap::Args;
 use lora_core::Quantization;
 use lora_core::files::Overwrite;
-use lora_models::classifier::ClassifierOptions;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -107,61 +105,35 @@ pub fn predict(
     options: &PredictOptions,
     screen: &Screen,
 ) -> Result<(Vec<Predicted>, Option<PathBuf>), TrainError> {
-    let selection = options
-        .adapters
-        .selection_with(options.use_adapter.as_deref())?;
-    let sources = &Sources::open(&options.model, &selection)?;
+    let default = options.use_adapter.as_deref();
+    let selection = options.adapters.selection_with(default)?;
+    let sources = &Sources::open(&options.model, selection)?;
     let task = match options.task {
         Some(task) => task,
         None => sources.task()?,
     };
     if task == TaskName::CausalLm {
-        return Err(TrainError::config(
-            "task",
-            "is causal-lm: a language model goes on with texts, see `lora generate`",
-        ));
+        let message = "is causal-lm: a language model goes on with texts, see `lora generate`";
+        return Err(TrainError::config("task", message));
     }
     options.reading.check(task)?;
     let labels = labels_in_use(sources, task)?;
     let set = label_set(&labels)?;
     let records = records(options, task, set.as_ref())?;
     let device = device::open(options.device)?;
-    let load = ClassifierOptions {
-        head: head_kind(task),
-        labels: Some(labels),
-        quantize: sources.quantize(options.quantize, &[])?,
-        ..ClassifierOptions::default()
-    };
-    let loaded = open(sources, &load, &device)?;
+    let loaded = open(sources, task, labels, options.quantize, &device)?;
     let adapters = &options.adapters;
-    adapters.check_base(sources, loaded.adapter.as_ref(), screen)?;
+    sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let base = loaded.base;
     let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
     let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
-    let evaluator = Evaluator::new(
-        task,
-        set.clone(),
-        examples,
-        options.batch_size,
-        base.pad_id(),
-    )?;
-    let (model, adapters) = if sources.is_named() {
-        let default = options.use_adapter.as_deref();
-        if let (Some(path), None) = (&options.data, default) {
-            options.adapters.check_named(path, &records)?;
-        }
-        let set = options.adapters.put(loaded.model, sources, screen)?;
-        let assignment = AdapterAssignment::new(set, evaluator.examples(), default)?;
-        (assignment.model().clone(), Some(assignment))
-    } else {
-        (loaded.model, None)
-    };
-    let task_model = Classify::new(model, 0.0, weights);
-    let mut bar = screen.bar("predict", evaluator.len());
-    let outputs = evaluator.outputs(&task_model, adapters.as_ref(), &mut |done| bar.set(done))?;
-    bar.finish();
-
+    let batches = EvalBatches::new(examples, options.batch_size, base.pad_id())?;
+    if let (Some(path), None) = (&options.data, default) {
+        adapters.check_named(path, &records)?;
+    }
+    let evaluator = Evaluator::new(task, set.clone(), batches);
+    let outputs = evaluator.run(loaded.model, sources, adapters, default, "predict", screen)?;
     let mut submission = None;
     if let Some(folder) = &options.submission {
         let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
@@ -201,27 +173,20 @@ fn submit(
     set: Option<&LabelSet>,
 ) -> Result<PathBuf, TrainError> {
     let TaskName::Glue(glue) = task else {
-        return Err(TrainError::config(
-            "submission",
-            format!("is for the tasks of GLUE, and the task is {task}"),
-        ));
+        let message = format!("is for the tasks of GLUE, and the task is {task}");
+        return Err(TrainError::config("submission", message));
     };
     std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    let overwrite = Overwrite::from(options.overwrite);
     // The records' own names, if all have one.
     let ids: Option<Vec<&str>> = records.iter().map(|record| record.id.as_deref()).collect();
-    match set {
-        Some(set) => {
-            let classes: Vec<usize> = rows.into_iter().map(best).collect();
-            let predictions = Predictions::Classes(&classes, set);
-            write_glue_submission(folder, overwrite, glue, ids.as_deref(), predictions)
-        }
-        None => {
-            let scores: Vec<f64> = rows.into_iter().map(|row| f64::from(row[0])).collect();
-            let predictions = Predictions::Scores(&scores);
-            write_glue_submission(folder, overwrite, glue, ids.as_deref(), predictions)
-        }
-    }
+    let classes: Vec<usize> = rows.iter().map(|row| best(row)).collect();
+    let scores: Vec<f64> = rows.iter().map(|row| f64::from(row[0])).collect();
+    let predictions = match set {
+        Some(set) => Predictions::Classes(&classes, set),
+        None => Predictions::Scores(&scores),
+    };
+    let overwrite = Overwrite::from(options.overwrite);
+    write_glue_submission(folder, overwrite, glue, ids.as_deref(), predictions)
 }
 
 /// Reads the records: those of the data file, or a record for each text.
@@ -231,26 +196,23 @@ fn records(
     set: Option<&LabelSet>,
 ) -> Result<Vec<Record>, TrainError> {
     if let Some(path) = &options.data {
-        let reader = Reader::new(task, &options.reading, options.adapters.column());
-        return Ok(reader.read(path, set, Unlabelled::Accept)?.records);
+        let (reading, column) = (&options.reading, options.adapters.column());
+        return Ok(read(path, task, reading, column, set, Unlabelled::Accept)?.records);
     }
     let mut lines: Vec<(String, Origin)> = Vec::new();
     for (index, text) in options.text.iter().enumerate() {
         lines.push((text.clone(), Origin::new(Path::new("--text"), index + 1)));
     }
-    match (&options.texts, options.text.is_empty()) {
-        (Some(path), _) if path.as_os_str() != "-" => add_lines(Lines::open(path)?, &mut lines)?,
-        (Some(_), _) | (None, true) => {
-            let input = Lines::from_reader(std::io::stdin().lock(), Path::new("standard input"));
-            add_lines(input, &mut lines)?;
+    let standard_input = lines.is_empty().then_some(Path::new("-"));
+    if let Some(path) = options.texts.as_deref().or(standard_input) {
+        let mut input = Lines::open_input(path)?;
+        while let Some(line) = input.next_text()? {
+            lines.push(line);
         }
-        (None, false) => {}
     }
     if lines.is_empty() {
-        return Err(TrainError::config(
-            "text",
-            "is missing: give --text, --texts or --data, or lines on standard input",
-        ));
+        let message = "is missing: give --text, --texts or --data, or lines on standard input";
+        return Err(TrainError::config("text", message));
     }
     let content = |text: String| match (task, text.split_once('\t')) {
         (TaskName::TokenClassification, _) => Content::Words {
@@ -259,10 +221,10 @@ fn records(
         (_, Some((first, second))) => Content::from_texts(first.into(), Some(second.into())),
         (_, None) => Content::from_texts(text, None),
     };
-    let records = lines.into_iter();
-    Ok(records
-        .map(|(text, origin)| Record::new(content(text), origin))
-        .collect())
+    let records = lines
+        .into_iter()
+        .map(|(text, origin)| Record::new(content(text), origin));
+    Ok(records.collect())
 }
 
 /// Names the class of each word; `None` for a word that the model did not read, because it was cut off or has no token.
@@ -279,14 +241,4 @@ fn tags(
         tags[word] = Some(name.map_or_else(|| class.to_string(), String::from));
     }
     tags
-}
-
-/// Adds the lines that are not blank.
-fn add_lines(mut from: Lines, lines: &mut Vec<(String, Origin)>) -> Result<(), TrainError> {
-    while let Some((line, origin)) = from.next_line()? {
-        if !is_blank(line) {
-            lines.push((line.to_string(), origin));
-        }
-    }
-    Ok(())
 }
