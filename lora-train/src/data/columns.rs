@@ -44,9 +44,24 @@ pub struct Columns {
 
 /// Columns of a text, or of a prompt and its completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TextColumns<'a> {
-    Text(&'a str),
-    PromptCompletion(&'a str, &'a str),
+pub(super) enum TextColumns<C> {
+    Text(C),
+    PromptCompletion(C, C),
+}
+
+impl<C> TextColumns<C> {
+    /// Finds each of the columns.
+    pub(super) fn try_map<D, E>(
+        self,
+        find: impl Fn(C) -> Result<D, E>,
+    ) -> Result<TextColumns<D>, E> {
+        Ok(match self {
+            Self::Text(text) => TextColumns::Text(find(text)?),
+            Self::PromptCompletion(prompt, completion) => {
+                TextColumns::PromptCompletion(find(prompt)?, find(completion)?)
+            }
+        })
+    }
 }
 
 /// Reason why the columns of a file do not make a record.
@@ -109,7 +124,7 @@ impl Columns {
     pub(super) fn text_columns(
         &self,
         has: impl Fn(&str) -> bool,
-    ) -> Result<TextColumns<'_>, Mismatch<'_>> {
+    ) -> Result<TextColumns<&str>, Mismatch<'_>> {
         if let Some(text) = &self.text {
             return if has(text) {
                 Ok(TextColumns::Text(text))
@@ -192,7 +207,10 @@ fn distinct<const N: usize>(names: [Option<&str>; N]) -> Result<(), TrainError> 
 mod tests {
     use super::*;
 
-    fn layout<'a>(columns: &'a Columns, there: &[&str]) -> Result<TextColumns<'a>, Mismatch<'a>> {
+    fn layout<'a>(
+        columns: &'a Columns,
+        there: &[&str],
+    ) -> Result<TextColumns<&'a str>, Mismatch<'a>> {
         columns.text_columns(|name| there.contains(&name))
     }
 

@@ -21,7 +21,7 @@ pub(super) fn read(
     let header = if table.has_objects() {
         None
     } else {
-        Some(Fields::find(&table, columns)?)
+        Some(in_header(&table, columns)?)
     };
     let adapter = table.optional(columns.adapter.as_deref())?;
     let mut records = Vec::new();
@@ -36,20 +36,20 @@ pub(super) fn read(
 /// Reads the record of a row.
 fn record(
     mut row: Row,
-    header: Option<Fields>,
+    header: Option<TextColumns<Column>>,
     columns: &Columns,
     adapter: Option<Column>,
 ) -> Result<Record, String> {
     let adapter = row.take_name(adapter)?;
     let fields = match header {
         Some(fields) => fields,
-        None => Fields::in_object(&row, columns)?,
+        None => in_object(&row, columns)?,
     };
     let content = match fields {
-        Fields::Text(text) => Content::Text {
+        TextColumns::Text(text) => Content::Text {
             text: row.take_text(text)?,
         },
-        Fields::PromptCompletion(prompt, completion) => Content::PromptCompletion {
+        TextColumns::PromptCompletion(prompt, completion) => Content::PromptCompletion {
             prompt: row.take_text(prompt)?,
             completion: row.take_text(completion)?,
         },
@@ -57,58 +57,36 @@ fn record(
     Ok(Record::new(content, row.origin).with_adapter(adapter))
 }
 
-/// Columns that hold the text.
-#[derive(Clone, Copy)]
-enum Fields<'a> {
-    Text(Column<'a>),
-    PromptCompletion(Column<'a>, Column<'a>),
+/// Finds the columns in the header of a table.
+fn in_header<'a>(
+    table: &Table,
+    columns: &'a Columns,
+) -> Result<TextColumns<Column<'a>>, TrainError> {
+    let found = columns.text_columns(|name| table.has(name));
+    let found = found.map_err(|mismatch| match mismatch {
+        Mismatch::Missing(column) => table.missing(column),
+        Mismatch::Neither => table.missing("text"),
+        Mismatch::Both => table.error(
+            "the table has a column `text` as well as `prompt` or `completion`; name \
+             the columns to read",
+        ),
+    })?;
+    found.try_map(|name| table.column(name))
 }
 
-impl<'a> Fields<'a> {
-    /// Finds the columns in the header of a table.
-    fn find(table: &Table, columns: &'a Columns) -> Result<Self, TrainError> {
-        let found = columns.text_columns(|name| table.has(name));
-        let found = found.map_err(|mismatch| match mismatch {
-            Mismatch::Missing(column) => table.missing(column),
-            Mismatch::Neither => table.missing("text"),
-            Mismatch::Both => table.error(
-                "the table has a column `text` as well as `prompt` or `completion`; name \
-                 the columns to read",
-            ),
-        })?;
-        Self::new(found, |name| table.column(name))
-    }
-
-    /// Finds the keys of a JSON object.
-    fn in_object(row: &Row, columns: &'a Columns) -> Result<Self, String> {
-        let found = columns.text_columns(|name| row.has_key(name));
-        let found = found.map_err(|mismatch| match mismatch {
-            Mismatch::Missing(key) => format!("the object has no key \"{key}\""),
-            Mismatch::Neither => {
-                "the object has neither a key \"text\" nor the keys \"prompt\" and \
-                 \"completion\"; name the keys to read if they have other names"
-                    .to_string()
-            }
-            Mismatch::Both => {
-                "the object has \"text\" as well as \"prompt\" or \"completion\"; name \
-                 the keys to read"
-                    .to_string()
-            }
-        })?;
-        Self::new(found, |key| Ok(Column::key(key)))
-    }
-
-    fn new<E>(
-        columns: TextColumns<'a>,
-        column: impl Fn(&'a str) -> Result<Column<'a>, E>,
-    ) -> Result<Self, E> {
-        Ok(match columns {
-            TextColumns::Text(text) => Self::Text(column(text)?),
-            TextColumns::PromptCompletion(prompt, completion) => {
-                Self::PromptCompletion(column(prompt)?, column(completion)?)
-            }
-        })
-    }
+/// Finds the keys of a JSON object.
+fn in_object<'a>(row: &Row, columns: &'a Columns) -> Result<TextColumns<Column<'a>>, String> {
+    let found = columns.text_columns(|name| row.has_key(name));
+    let found = found.map_err(|mismatch| match mismatch {
+        Mismatch::Missing(key) => format!("the object has no key \"{key}\""),
+        Mismatch::Neither => "the object has neither a key \"text\" nor the keys \"prompt\" and \
+             \"completion\"; name the keys to read if they have other names"
+            .to_string(),
+        Mismatch::Both => "the object has \"text\" as well as \"prompt\" or \"completion\"; name \
+             the keys to read"
+            .to_string(),
+    })?;
+    found.try_map(|key| Ok(Column::key(key)))
 }
 
 #[cfg(test)]

@@ -263,8 +263,8 @@ impl Differences {
         for (expected, found) in expected.iter().zip(&found) {
             let difference = (expected - found).abs();
             // `max` ignores NaN.
-            let is_number = !difference.is_nan();
-            self.largest = (self.largest).max(if is_number { difference } else { f64::INFINITY });
+            let difference = Some(difference).filter(|difference| !difference.is_nan());
+            self.largest = self.largest.max(difference.unwrap_or(f64::INFINITY));
             self.size = self.size.max(expected.abs());
         }
         let (first, lead) = leader(&expected);
