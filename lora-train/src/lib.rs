@@ -6,6 +6,7 @@
 //! - [`data`]: records of files, examples, batches; GLUE
 //! - [`jobs`]: training, evaluation, prediction, generation and merging, from files to files; [`options`]: options of a
 //!   training run, from flags or a recipe
+//! - [`progress`]: the [`Screen`](progress::Screen) that jobs print to; [`error`]: [`TrainError`]
 //!
 //! All other modules serve the program `lora` and may change in any version.
 #![recursion_limit = "256"]
@@ -13,7 +14,6 @@
 pub mod data;
 #[doc(hidden)]
 pub mod device;
-#[doc(hidden)]
 pub mod error;
 mod host;
 pub mod jobs;
@@ -21,7 +21,6 @@ pub mod jobs;
 pub mod memory;
 pub mod metric;
 pub mod options;
-#[doc(hidden)]
 pub mod progress;
 pub mod task;
 #[doc(hidden)]

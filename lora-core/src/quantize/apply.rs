@@ -64,7 +64,7 @@ pub fn quantize<'a, M: Module>(
             });
         }
         if packed.contains_key(&matrix.parameter) {
-            return Err(refused(&matrix.module, "its weight is quantised already"));
+            return Err(refused(&matrix.module, "its weight is quantized already"));
         }
     }
     let names = || matrices.iter().map(|m| m.module.as_str());

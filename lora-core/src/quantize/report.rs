@@ -75,7 +75,7 @@ pub(crate) fn write_report(f: &mut fmt::Formatter<'_>, modules: &[QuantizedModul
     let (before, after) = (sum(|m| m.f32_bytes), sum(|m| m.bytes));
     writeln!(
         f,
-        "{} quantised modules: {:.2} MiB in place of {:.2} MiB, {:.2} MiB less",
+        "{} quantized modules: {:.2} MiB in place of {:.2} MiB, {:.2} MiB less",
         modules.len(),
         mib(after),
         mib(before),

@@ -1,4 +1,4 @@
-//! Layer normalisation and GELU by tanh against PyTorch and a finite difference.
+//! Layer normalization and GELU by tanh against PyTorch and a finite difference.
 
 use crate::common::{self, assert_close, fixture};
 use burn::tensor::{DType, Device, Tensor, TensorData};

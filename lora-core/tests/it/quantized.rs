@@ -106,7 +106,7 @@ fn values_are_those_of_bitsandbytes_and_of_the_formula() {
 }
 
 #[test]
-fn quantising_what_was_quantised_changes_nothing() {
+fn quantizing_what_was_quantized_changes_nothing() {
     let device = Device::flex();
     for quantization in Quantization::ALL {
         let once = dequantized(&device, quantization);
@@ -147,7 +147,7 @@ fn outputs(net: Net, config: &LoraConfig, device: &Device) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn values_and_gradients_are_those_of_the_dequantised_weight() {
+fn values_and_gradients_are_those_of_the_dequantized_weight() {
     for device in common::devices() {
         let device = device.autodiff();
         for quantization in Quantization::ALL {
@@ -221,7 +221,7 @@ fn the_report_names_every_layer_and_what_is_saved() {
         text.contains("second [37, 21] nf4: 3108 -> 468 bytes"),
         "{text}"
     );
-    assert!(text.contains("3 quantised modules"), "{text}");
+    assert!(text.contains("3 quantized modules"), "{text}");
 
     let summary = trainable_summary(&net);
     assert_eq!(summary.trainable, 2 * (37 + 21));
@@ -331,7 +331,7 @@ fn burns_own_walks_through_a_module_keep_packed_weights() {
 }
 
 #[test]
-fn a_start_at_the_weight_is_at_the_dequantised_one() {
+fn a_start_at_the_weight_is_at_the_dequantized_one() {
     let device = Device::flex();
     let x = input(&device);
     for init in [LoraInit::Pissa, LoraInit::Olora] {
@@ -351,7 +351,7 @@ fn a_start_at_the_weight_is_at_the_dequantised_one() {
 }
 
 #[test]
-fn what_cannot_be_quantised_is_refused_by_name() {
+fn what_cannot_be_quantized_is_refused_by_name() {
     let device = Device::flex();
     let config = QuantizeConfig::new(Quantization::Nf4);
     let message = |result: Result<_, LoraError>| -> String {
@@ -380,7 +380,7 @@ fn what_cannot_be_quantised_is_refused_by_name() {
         .unwrap_err()
         .to_string();
     assert!(
-        whole.contains("first") && whole.contains("quantised"),
+        whole.contains("first") && whole.contains("quantized"),
         "{whole}"
     );
 

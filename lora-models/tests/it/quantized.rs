@@ -1,4 +1,4 @@
-//! Models with quantised weights compute what transformers computes with the weights of bitsandbytes.
+//! Models with quantized weights compute what transformers computes with the weights of bitsandbytes.
 
 use crate::common::{TOLERANCE, fixture, model_tensors};
 use crate::encoders::{self, encoder, logits_on, options};
@@ -147,7 +147,7 @@ fn what_starts_afresh_and_what_is_left_out_stays_in_floats() {
 }
 
 #[test]
-fn a_model_is_quantised_as_it_is_read_or_afterwards_alike() {
+fn a_model_is_quantized_as_it_is_read_or_afterwards_alike() {
     let device = Device::flex();
     let config = QuantizeConfig::new(Quantization::Nf4);
     let (after, _) =
@@ -170,7 +170,7 @@ fn a_model_is_quantised_as_it_is_read_or_afterwards_alike() {
 }
 
 #[test]
-fn a_quantised_model_is_not_exported_and_a_merged_one_is() {
+fn a_quantized_model_is_not_exported_and_a_merged_one_is() {
     let device = Device::flex();
     let model = gpt2("gpt2_tied", Quantization::Nf4, &device);
     let dir = tempfile::tempdir().unwrap();

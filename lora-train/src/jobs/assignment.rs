@@ -6,9 +6,8 @@ use super::sources::Sources;
 use crate::TrainError;
 use crate::data::{Example, Origin};
 use crate::progress::Screen;
-use lora_core::file::AdapterDir;
+use lora_core::LoraError;
 use lora_core::named::NamedAdapters;
-use lora_core::{AttachReport, LoraError};
 use lora_models::{ModelAdapters, Pretrained};
 
 impl AdapterOptions {

@@ -111,7 +111,7 @@ fn wave<const D: usize>(shape: [usize; D], salt: f32, device: &Device) -> Tensor
     Tensor::from_data(TensorData::new(values, shape), device).require_grad()
 }
 
-/// Attention with padding, causal with a past, of one projection, and of packed texts; layer normalisation, GELU by tanh, and a head with
+/// Attention with padding, causal with a past, of one projection, and of packed texts; layer normalization, GELU by tanh, and a head with
 /// its loss: values and gradients.
 fn operations(device: Device) -> Vec<Vec<f32>> {
     let device = device.autodiff();
@@ -293,7 +293,7 @@ fn packed_layers_have_the_values_and_gradients_of_flex() {
                     let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                     assert_eq!(found.len(), expected.len());
                     for (f, e) in found.iter().zip(expected) {
-                        // The dequantised weight is one product; the rest are sums of up to 53 · 33 in another
+                        // The dequantized weight is one product; the rest are sums of up to 53 · 33 in another
                         // order.
                         let tolerance = if part == 0 { 1e-7 } else { 2e-5 };
                         assert!(

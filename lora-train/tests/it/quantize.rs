@@ -1,4 +1,4 @@
-//! QLoRA from the program: adapters trained, used and merged over quantised weights.
+//! QLoRA from the program: adapters trained, used and merged over quantized weights.
 
 use crate::common::encoders::{
     data as labelled, encoder, eval, learn, lines, numbers, outcome, predict,
@@ -51,7 +51,7 @@ fn far(a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[test]
-fn an_adapter_trains_over_quantised_weights_and_merges_into_the_floats() {
+fn an_adapter_trains_over_quantized_weights_and_merges_into_the_floats() {
     let dir = tempfile::tempdir().unwrap();
     let floats = example_losses(&model(), &[], None, dir.path());
     for (kind, options) in [
@@ -66,7 +66,7 @@ fn an_adapter_trains_over_quantised_weights_and_merges_into_the_floats() {
         command.args(["--quantize", kind]).args(&options);
         command.args(["--max-steps", "12", "--lr", "2e-2", "--merge"]);
         let text = succeed(&mut command);
-        assert!(text.contains("8 quantised modules"), "{text}");
+        assert!(text.contains("8 quantized modules"), "{text}");
         assert!(text.contains("transformer.h.1.mlp.c_fc [24, 96]"), "{text}");
         let recipe = std::fs::read_to_string(out.join("recipe.toml")).unwrap();
         assert!(
@@ -125,7 +125,7 @@ fn the_recipe_repeats_the_run() {
 }
 
 #[test]
-fn generation_goes_through_the_quantised_weights() {
+fn generation_goes_through_the_quantized_weights() {
     let text = |options: &[&str]| {
         let mut command = lora(["generate", "--device", "flex", "--max-new-tokens", "12"]);
         command
@@ -143,7 +143,7 @@ fn generation_goes_through_the_quantised_weights() {
 }
 
 #[test]
-fn classifiers_of_every_family_train_and_predict_over_quantised_weights() {
+fn classifiers_of_every_family_train_and_predict_over_quantized_weights() {
     let dir = tempfile::tempdir().unwrap();
     for (family, kind) in [
         ("bert", "nf4"),
@@ -208,7 +208,7 @@ fn what_has_no_frozen_weights_is_refused() {
         "1",
     ]);
     let text = succeed(&mut command);
-    assert!(text.contains("6 quantised modules"), "{text}");
+    assert!(text.contains("6 quantized modules"), "{text}");
 }
 
 /// Losses of some steps of AdamW on one batch.
@@ -237,7 +237,7 @@ fn trajectory(model: Gpt2LmHead, device: &Device) -> Vec<f32> {
 }
 
 #[test]
-fn losses_are_those_over_the_dequantised_weights() {
+fn losses_are_those_over_the_dequantized_weights() {
     let device = Device::flex().autodiff();
     for quantization in Quantization::ALL {
         let load = || {

@@ -121,7 +121,7 @@ fn a_killed_run_that_started_at_the_weights_does_too() {
 
 /// The weights are packed again from the same floats.
 #[test]
-fn a_killed_run_on_a_quantised_base_does_too() {
+fn a_killed_run_on_a_quantized_base_does_too() {
     let what = &["--rank", "3", "--dropout", "0.2", "--quantize", "nf4"];
     let (whole, cut, _dir) = killed_run_is_as_if_it_had_not_been(what, 300);
     assert_eq!(
