@@ -1,23 +1,11 @@
 //! Encoders block by block.
 
-use super::Classifier;
-use super::model::Trunk;
+use super::model::{Classifier, EncoderInput, Trunk};
 use crate::Blocks;
 use crate::blocks::{first_trained, trains};
 use crate::deberta::DebertaContext;
 use crate::encoder::{Rows, padding_mask};
-use burn::tensor::{Bool, Int, Tensor};
-
-/// Batch of texts for a [`Classifier`].
-#[derive(Clone, Debug)]
-pub struct EncoderInput {
-    /// Token ids, `[batch, seq]`.
-    pub ids: Tensor<2, Int>,
-    /// Attention mask, `[batch, seq]`: true for a token, false for padding.
-    pub mask: Tensor<2, Bool>,
-    /// Segment ids, `[batch, seq]`: 1 for the second text of a pair.
-    pub type_ids: Option<Tensor<2, Int>>,
-}
+use burn::tensor::{Bool, Tensor};
 
 /// State that all layers of an encoder share.
 #[derive(Clone, Debug)]

@@ -30,9 +30,9 @@
 //!
 //! | concept | file |
 //! | --- | --- |
-//! | [`Classifier`], [`Trunk`]: encoder and head | `model.rs` |
+//! | [`Classifier`], [`Trunk`], [`EncoderInput`]: encoder and head | `model.rs` |
 //! | [`Pooler`], [`Head`], [`HeadKind`] | `head.rs` |
-//! | [`EncoderInput`]: block by block | `blocks.rs` |
+//! | [`EncoderShared`]: block by block | `blocks.rs` |
 //! | loading, random modules, export | `pretrained.rs` |
 //! | names of the modules | `names.rs` |
 //! | adapters: targets, labels beside them | `adapters.rs` |
@@ -45,7 +45,7 @@ mod names;
 mod pretrained;
 
 pub use adapters::{AdapterLabels, adapter_labels};
-pub use blocks::{EncoderInput, EncoderShared};
+pub use blocks::EncoderShared;
 pub use head::{Head, HeadKind, Pooler};
-pub use model::{Classifier, Trunk};
+pub use model::{Classifier, EncoderInput, Trunk};
 pub use pretrained::ClassifierOptions;

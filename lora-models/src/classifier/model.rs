@@ -1,7 +1,7 @@
 //! Encoder with a head.
 
 use super::names::architecture;
-use super::{EncoderInput, Head, HeadKind, Pooler};
+use super::{Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
 use crate::deberta::DebertaModel;
@@ -38,6 +38,17 @@ pub struct Classifier {
     pub(super) config: EncoderConfig,
     #[module(skip)]
     pub(super) fresh: Vec<String>,
+}
+
+/// Batch of texts for a [`Classifier`].
+#[derive(Clone, Debug)]
+pub struct EncoderInput {
+    /// Token ids, `[batch, seq]`.
+    pub ids: Tensor<2, Int>,
+    /// Attention mask, `[batch, seq]`: true for a token, false for padding.
+    pub mask: Tensor<2, Bool>,
+    /// Segment ids, `[batch, seq]`: 1 for the second text of a pair.
+    pub type_ids: Option<Tensor<2, Int>>,
 }
 
 impl Trunk {
