@@ -168,7 +168,7 @@ fn models_that_do_not_fit_are_refused() {
     );
 
     let nowhere = place.at("nowhere");
-    let words = ["nowhere", "no such directory", "a model of the Hub"];
+    let words = ["nowhere", "no such directory", "a model on the Hub"];
     fail(&mut place.run(&nowhere, fine), 1, &words);
     let mut command = train(Path::new("nobody/nothing"), fine, &place.at("out"));
     command

@@ -28,11 +28,7 @@ fn hostile_and_broken_weights_are_refused() {
     fail(&mut place.run(&place.bert, &place.fine), 1, &words);
     for name in ["value.bin", "root.bin"] {
         std::fs::copy(models.join("hostile").join(name), &pickle).unwrap();
-        let words = [
-            "pytorch_model.bin",
-            "`posix.system`",
-            "nothing of it was executed",
-        ];
+        let words = ["pytorch_model.bin", "`posix.system`", "it was not executed"];
         fail(&mut place.run(&place.bert, &place.fine), 1, &words);
     }
     assert!(!place.at("out").exists());
