@@ -99,7 +99,8 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
         adapter: &AdapterDir,
     ) -> Result<AttachReport, ModelError> {
         if let Some(prefix) = prefix::beside(adapter.path())? {
-            let message = "named adapters are LoRA; a prefix goes on a model with its only adapter";
+            let message =
+                "named adapters must be LoRA; a prefix is supported only with a single adapter";
             return Err(prefix::refused(prefix.path(), message));
         }
         let config = adapter.config()?;

@@ -267,13 +267,13 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// Quantizes the frozen weights of linear layers while they are read, so that they are never all in floats.
+    /// Quantizes the frozen weights of linear layers while they are read, so that they are never all in memory as f32.
     pub fn with_quantize(mut self, config: Option<QuantizeConfig>) -> Self {
         self.quantize = config;
         self
     }
 
-    /// Returns how frozen weights are quantized; `None` if they stay in floats.
+    /// Returns the quantization of frozen weights; `None` if they stay in f32.
     pub fn quantize(&self) -> Option<&QuantizeConfig> {
         self.quantize.as_ref()
     }

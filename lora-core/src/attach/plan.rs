@@ -1,4 +1,4 @@
-//! The plan of an attach, made before anything changes: a reader checks its tensors in between.
+//! [`AttachPlan`]: a configuration resolved on a module, before anything changes. A reader checks its tensors against it.
 
 use super::adapted::Adapted;
 use super::build::build_entries;

@@ -38,7 +38,7 @@ pub(super) fn options(
         .is_some_and(|index| index >= adapters.len())
     {
         return Err(refused(
-            "a position behind the last adapter to keep the head of",
+            "an index of the head's adapter beyond the last adapter",
             "one of the adapters",
         ));
     }
@@ -126,7 +126,7 @@ pub(super) fn bases(
             Some(other) => match other.joined(base) {
                 Ok(joined) => Some(joined),
                 Err(difference) if strict => {
-                    let found = format!("an adapter that is, beside the others, {difference}");
+                    let found = format!("an adapter {difference}");
                     return Err(refused(found, "adapters of one base model"));
                 }
                 Err(difference) => return Ok((None, Some(difference))),

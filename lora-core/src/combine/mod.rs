@@ -51,7 +51,7 @@ pub enum CombineOn {
     #[default]
     Concatenation,
     /// `A` and `B` separately, as PEFT does if a method's name does not end in `_svd`. The ranks must be equal, and
-    /// the result is no sum of the updates.
+    /// the result is not the sum of the updates.
     Factors,
     /// The dense updates, approximated by the best update of this rank: PEFT's methods in `_svd`, and
     /// `svd`. The rank is PEFT's default, the largest of the adapters', if it is not given.

@@ -71,7 +71,7 @@ pub enum LoraError {
         candidates: Vec<String>,
     },
     /// An adapter of this name is on the base already.
-    #[error("there is an adapter `{name}` already; remove it first or choose another name")]
+    #[error("an adapter named `{name}` already exists; remove it first or choose another name")]
     DuplicateAdapter {
         /// Name of the adapter.
         name: String,
@@ -106,7 +106,7 @@ pub enum LoraError {
         source: std::io::Error,
     },
     /// The file or directory to write already exists.
-    #[error("{} already exists; choose another place or ask for it to be overwritten", path.display())]
+    #[error("{} already exists; choose another path, or allow overwriting", path.display())]
     AlreadyExists {
         /// Path of the file or directory.
         path: PathBuf,
@@ -241,7 +241,7 @@ fn hint(candidates: &[String]) -> String {
 fn adapter_hint(candidates: &[String]) -> String {
     match candidates {
         [] => "there are no adapters".into(),
-        some => format!("there is {}", list(some)),
+        some => format!("available: {}", list(some)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! An adapter as its files hold it, without a model under it: what is converted, combined, compared and inspected.
+//! [`StoredAdapter`]: the content of adapter files without a model, for conversion, combination, comparison and inspection.
 
 use super::config::PeftOptions;
 use super::notes::{INIT_KEY, Notes, SLICES_KEY, SavedSlices};
@@ -57,7 +57,7 @@ impl StoredTensor {
     /// Returns the transpose of a matrix.
     ///
     /// # Panics
-    /// If the tensor is no matrix.
+    /// If the tensor is not a matrix.
     pub fn transposed(&self) -> Self {
         assert_eq!(self.shape.len(), 2, "{:?}", self.shape);
         let [rows, columns] = [self.shape[0], self.shape[1]];
@@ -146,8 +146,8 @@ impl StoredAdapter {
         self.saved.values().map(|tensor| tensor.values.len()).sum()
     }
 
-    /// Returns true if the factors are on a base from which their start was taken (PiSSA, OLoRA as PEFT saves them
-    /// unless told otherwise): alone they say nothing of the update of the original base.
+    /// Returns true if the factors belong to a base from which their initial value was subtracted (PEFT's default for
+    /// PiSSA and OLoRA). They are not an update of the original base.
     pub fn needs_changed_base(&self) -> bool {
         self.config.init.is_residual() && !self.metadata.contains_key(INIT_KEY)
     }

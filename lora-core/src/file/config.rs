@@ -129,7 +129,7 @@ impl ConfigFile {
 /// Returns the error of an adapter whose configuration, at `path`, is of another kind than LoRA.
 pub(super) fn kind_error(path: &Path, kind: &str) -> LoraError {
     let message = if kind == AdapterKind::Prefix.name() {
-        "only \"LORA\" is supported here: a prefix goes on a whole model that takes one"
+        "only \"LORA\" is supported here: a prefix is loaded with a model that supports it"
     } else {
         "only \"LORA\" is supported, and on GPT-2 \"PREFIX_TUNING\""
     };

@@ -57,7 +57,14 @@ impl AdapterDir {
     /// As [`ConfigFile::read`] and, for LoRA, [`ConfigFile::lora`]; if a companion cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoraError> {
         let path = path.as_ref();
-        let file = ConfigFile::read(path)?;
+        Self::with_config(path, ConfigFile::read(path)?)
+    }
+
+    /// Opens a directory whose configuration is read already.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the reading.
+    pub fn with_config(path: &Path, file: ConfigFile) -> Result<Self, LoraError> {
         let (kind, config, mut options) = match file.kind() {
             Some(kind) if kind != AdapterKind::Lora => {
                 let name = |key| Some(file.keys().get(key)?.as_str()?.to_string());

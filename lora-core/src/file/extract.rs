@@ -157,8 +157,8 @@ fn host<const D: usize>(tensor: Tensor<D>, shape: [usize; D]) -> Option<Vec<f32>
     tensor.into_data().convert::<f32>().try_to_vec().ok()
 }
 
-/// Puts behind the rows of each slice, `length` values, the rows that it started at, which are in the second half:
-/// `A B − A₀ B₀` as one product.
+/// Interleaves the chunks of `length` values of both halves: the rows of each slice, then its initial rows, which makes
+/// `A B − A₀ B₀` one product.
 fn interleaved(rows: &[f32], length: usize) -> Vec<f32> {
     let (own, start) = rows.split_at(rows.len() / 2);
     let slices = own.chunks(length).zip(start.chunks(length));

@@ -1,4 +1,4 @@
-//! An adapter directory onto the parameters of a module.
+//! Loading of an adapter directory into the parameters of a module.
 
 use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
 use super::config::PeftOptions;
@@ -16,10 +16,10 @@ use burn::tensor::TensorData;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Attaches the adapter in a PEFT directory to a module, ready to go on training.
+/// Attaches the adapter in a PEFT directory to a module, ready for further training.
 ///
-/// [`AttachReport::base_difference`] says how the base differs from the one that the adapter was trained on, as far as
-/// the file tells.
+/// [`AttachReport::base_difference`] is the known difference between the base and the one that the adapter was trained
+/// on.
 ///
 /// The tensors must be exactly those that `adapter_config.json` calls for on this module. They may
 /// be f32, f16, bf16 or f64, and become f32.

@@ -10,7 +10,8 @@ use std::path::Path;
 
 /// Key of the slices of adapters on fused projections.
 pub(crate) const SLICES_KEY: &str = "lora_core.slices";
-/// Key of how the factors started, if each tensor is followed by its start: the adapter is their difference.
+/// Key of the factors' initialization, present if each tensor is followed by its initial value: the adapter is the
+/// difference.
 pub(crate) const INIT_KEY: &str = "lora_core.init";
 
 /// Notes of a file.
@@ -50,7 +51,7 @@ impl Notes {
             None => None,
             Some(Ok(init)) if init.is_residual() => Some(init),
             Some(Ok(init)) => {
-                return Err((INIT_KEY, format!("{init} is no residual init")));
+                return Err((INIT_KEY, format!("{init} is not a residual initialization")));
             }
             Some(Err(error)) => return Err((INIT_KEY, error)),
         };

@@ -21,9 +21,9 @@ impl StoredAdapter {
         AdapterDir::open(dir)?.read()
     }
 
-    /// Reads a PEFT directory with other names for its modules than the model's: the beginnings of names, behind PEFT's
-    /// prefix, are replaced, `(from, to)`; the first that fits counts. Names without the prefix are taken where one
-    /// fits: a state dict that was saved by itself.
+    /// Reads a PEFT directory whose module names differ from the model's. Each pair `(from, to)` replaces the start of a
+    /// name after PEFT's prefix, and the first match counts. Names without the prefix are read only if a pair matches, as
+    /// in a state dict that was saved by itself.
     ///
     /// # Errors
     /// As [`read`](Self::read), and if two names become one.

@@ -1,6 +1,6 @@
 //! Tensor operations of LoRA and of a transformer's training step, as extensions of Burn's [`Backend`](burn::backend::Backend) trait.
 //!
-//! No other module of the workspace names backends: all others take a [`Device`](burn::tensor::Device).
+//! No other module of the workspace is generic over a backend: all others take a [`Device`](burn::tensor::Device).
 //!
 //! Each operation has three parts:
 //!

@@ -25,8 +25,8 @@ pub struct ClassifierOptions {
     pub fresh_head: bool,
     /// Seed of the random initialization.
     pub seed: u64,
-    /// Quantization of the encoder's frozen linear layers while they are read, so that they are never all in floats. The
-    /// head and other randomly initialized modules stay in floats.
+    /// Quantization of the encoder's frozen linear layers while they are read, so that they are never all in memory as f32. The
+    /// head and other randomly initialized modules stay in f32.
     pub quantize: Option<QuantizeConfig>,
 }
 

@@ -89,7 +89,7 @@ impl Gpt2 {
         let (lengths, positions) = (segments.lengths(), self.positions());
         assert!(
             self.prefix.is_none(),
-            "packed texts do not go with a prefix: each text would need its virtual tokens before it"
+            "packed texts cannot be used with a prefix: each text would need its virtual tokens before it"
         );
         assert!(
             ids.dims() == [1, segments.tokens()],

@@ -2,7 +2,7 @@
 //!
 //! [`resolve`] takes a directory or a model name such as `roberta-base`, `microsoft/deberta-v3-base` or `gpt2@main`,
 //! and returns the directory with the model's files. Downloads are stored where the Hub's own programs store theirs,
-//! `models--org--name/snapshots/<commit>/` in the cache, and their downloads are found.
+//! `models--org--name/snapshots/<commit>/` in the cache, so that their downloads are used too.
 //!
 //! | concept | file |
 //! | --- | --- |

@@ -6,7 +6,7 @@ use crate::checkpoint::{ExportDType, TensorRef, write_safetensors};
 use crate::weights::on_host;
 use burn::tensor::Device;
 use lora_core::LoraError;
-use lora_core::file::{AdapterDir, CONFIG_FILE, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, CONFIG_FILE, ConfigFile, WEIGHTS_FILE};
 use lora_core::files::{Overwrite, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -39,20 +39,19 @@ const KNOWN: &[&str] = &[
 
 /// Opens the prefix that goes with the LoRA adapter in `dir`; `None` without one.
 ///
-/// An adapter of another kind in a subdirectory of that name does not count, nor does a malformed one.
+/// An adapter of another kind in a subdirectory of that name does not count.
 ///
 /// # Errors
-/// [`LoraError::Io`] if the subdirectory cannot be read.
+/// If the subdirectory has no configuration, or the prefix cannot be opened.
 pub fn beside(dir: impl AsRef<Path>) -> Result<Option<AdapterDir>, ModelError> {
     let path = dir.as_ref().join(PREFIX_DIR);
     if !path.is_dir() {
         return Ok(None);
     }
-    match AdapterDir::open(path) {
-        Ok(adapter) => Ok(adapter.is_prefix().then_some(adapter)),
-        Err(error @ LoraError::Io { .. }) => Err(error.into()),
-        Err(_) => Ok(None),
-    }
+    let file = ConfigFile::read(&path)?;
+    let is_prefix = file.kind().is_some_and(|kind| kind.name() == PEFT_TYPE);
+    let adapter = is_prefix.then(|| AdapterDir::with_config(&path, file));
+    Ok(adapter.transpose()?)
 }
 
 /// Creates the error for the prefix in `dir`, with the reason for which it is refused.

@@ -1,4 +1,4 @@
-//! Checkpoint as the source of a model: every tensor is used, initialized afresh, or ignored for a reason.
+//! Checkpoint as the source of a model: each tensor is read, newly initialized, or ignored for a reason.
 
 use super::source::{ParamSpec, Weights};
 use crate::ModelError;
@@ -17,9 +17,9 @@ pub(crate) struct Expectation<'a> {
     /// Name, with the prefix, of a tensor that every checkpoint of the family has: it tells whether a file uses the
     /// prefix.
     pub anchor: &'a str,
-    /// Modules that may be initialized afresh if the checkpoint lacks all of their parameters: a new head.
+    /// Modules that may be newly initialized if the checkpoint lacks all of their parameters: a new head.
     pub may_be_fresh: &'a [&'a str],
-    /// Initializes these modules afresh even if the checkpoint has them.
+    /// Modules that are newly initialized even if the checkpoint has them.
     pub force_fresh: bool,
     /// Names and shapes of tensors that may exist and are not read.
     pub optional: &'a [(String, Vec<usize>)],
@@ -42,7 +42,7 @@ pub(crate) struct Leftover {
 /// Reads a model.
 ///
 /// Names and shapes are compared before anything is read; then the tensors are read, converted to f32 and moved to the
-/// device one after another. Returns the modules that were initialized afresh, with values of `random`.
+/// device one after another. Returns the modules that were newly initialized, with values of `random`.
 ///
 /// # Errors
 /// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
@@ -78,7 +78,7 @@ pub(crate) fn read_model<M>(
     }
     if expectation.force_fresh {
         let heads = expectation.may_be_fresh;
-        reader.ignore("started afresh", |name| {
+        reader.ignore("newly initialized", |name| {
             heads.iter().any(|module| is_in(name, module))
         });
     }

@@ -1,4 +1,4 @@
-//! Batches: examples side by side and padded to one length, or packed one behind another, with their targets.
+//! Batches: examples padded to one length, or packed one after another into one row, with their targets.
 
 use super::example::{Example, Target};
 use super::record::Origin;
@@ -163,7 +163,7 @@ impl Sample for Example {
     }
 }
 
-/// Puts examples side by side. The padding `pad_id` is neither attended to nor
+/// Collates examples into a batch, one row each. The padding `pad_id` is neither attended to nor
 /// learned, so any token will do where a model has none for it.
 ///
 /// # Examples
@@ -210,7 +210,7 @@ pub fn collate(examples: &[&Example], pad_id: u32) -> Batch {
     batch
 }
 
-/// Packs examples one behind another into one row, without padding. The loss is that of [`collate`],
+/// Packs examples one after another into one row, without padding. The loss is that of [`collate`],
 /// as no example attends to another.
 ///
 /// # Panics

@@ -168,7 +168,7 @@ impl FromStr for DataFormat {
         let mut formats = Self::ALL.into_iter();
         formats.find(|format| format.name() == name).ok_or_else(|| {
             let names = names(&Self::ALL);
-            let message = format!("`{name}` is no data format; the formats are {names}");
+            let message = format!("`{name}` is not a data format; the formats are {names}");
             TrainError::config("format", message)
         })
     }

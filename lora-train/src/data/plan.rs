@@ -30,7 +30,7 @@ pub enum BatchOrder {
 ///
 /// The batches of an epoch depend on the lengths, the batch size, the order, the seed and the number
 /// of the epoch alone, not on the epochs before it nor on the platform: a run that is resumed
-/// computes the plan of its epoch anew. A test fixes the random numbers,
+/// computes the plan of its epoch again. A test fixes the random numbers,
 /// so that an upgrade of `rand` cannot change them unseen.
 ///
 /// No example is left out: the last batch may be smaller than the others.

@@ -12,7 +12,7 @@ use std::ops::Bound;
 pub(crate) fn lora_plus(o: &TrainOptions) -> Result<Option<LoraPlus>, TrainError> {
     let Some(ratio) = o.loraplus_lr_ratio else {
         if o.loraplus_lr_embedding.is_some() {
-            let message = "goes with --loraplus-lr-ratio";
+            let message = "requires --loraplus-lr-ratio";
             return Err(TrainError::config("loraplus_lr_embedding", message));
         }
         return Ok(None);
@@ -59,7 +59,7 @@ fn no_factors(o: &TrainOptions, without: &str) -> Result<(), TrainError> {
     let Some(name) = factor_option(o) else {
         return Ok(());
     };
-    let message = format!("is an option of adapters, and there are none with {without}");
+    let message = format!("is an option of low-rank adapters, and {without} trains none");
     Err(TrainError::config(name, message))
 }
 
@@ -73,13 +73,14 @@ pub(crate) fn prefix_config(o: &TrainOptions) -> Result<Option<PrefixConfig>, Tr
             ("modules_to_save", o.modules_to_save.is_some()),
         ];
         if let Some((name, _)) = excluded.iter().find(|(_, given)| *given) {
-            let message = "trains something else, and --prefix-only the prefix alone; give one";
+            let message =
+                "cannot be used with --prefix-only, which trains only the prefix; give one";
             return Err(TrainError::config(*name, message));
         }
         if o.prefix.is_none() && o.adapter.is_none() {
             return Err(TrainError::config(
                 "prefix_only",
-                "goes with --prefix, the number of virtual tokens, or with --adapter, a prefix to train further",
+                "requires --prefix (the number of virtual tokens), or --adapter with a prefix to train further",
             ));
         }
     }
@@ -89,7 +90,7 @@ pub(crate) fn prefix_config(o: &TrainOptions) -> Result<Option<PrefixConfig>, Tr
     if o.full {
         return Err(TrainError::config(
             "prefix",
-            "trains beside a frozen model, and --full trains all weights; give one",
+            "needs a frozen model, but --full trains all weights; give one",
         ));
     }
     let tokens = at_least_one("prefix", tokens)?;

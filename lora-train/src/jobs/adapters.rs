@@ -1,4 +1,4 @@
-//! Adapters of a job: none, one for all records, or several by name, among which each record chooses.
+//! Adapters of a job: none, one for all records, or several by name, of which each record selects one.
 
 use crate::TrainError;
 use crate::data::Record;
@@ -10,18 +10,18 @@ use std::str::FromStr;
 /// Default key or column of a record's adapter.
 const COLUMN: &str = "adapter";
 
-const NEEDS_NAMES: &str = "goes with adapters by name: give them as `--adapter NAME=DIR`";
+const NEEDS_NAMES: &str = "requires named adapters: give them as `--adapter NAME=DIR`";
 
 /// Options of the adapters of a job.
 #[derive(Args, Clone, Debug, Default)]
 pub struct AdapterOptions {
-    /// PEFT adapter on the model [default: the model alone]. With a name, and given several times, records choose: each names its adapter, or none for the model alone.
+    /// PEFT adapter to load [default: none, the model alone]. Several adapters are given as NAME=DIR; each record then names its adapter, or none for the model alone.
     #[arg(long = "adapter", value_name = "[NAME=]DIR")]
     pub adapters: Vec<AdapterArg>,
     /// With named adapters: column or key that names a record's adapter [default: adapter].
     #[arg(long, value_name = "NAME")]
     pub adapter_column: Option<String>,
-    /// Refuse an adapter that is known to be of another base, where otherwise a line warns.
+    /// Fail, instead of warning, if an adapter was trained on another base model.
     #[arg(long)]
     pub strict_base: bool,
 }
@@ -44,7 +44,7 @@ impl From<PathBuf> for AdapterArg {
 impl FromStr for AdapterArg {
     type Err = String;
 
-    /// Parses `NAME=DIR` or `DIR`. Text before a `=` that is no name belongs to the directory, as in `./lr=1e-4`.
+    /// Parses `NAME=DIR` or `DIR`. Text before a `=` that is not a valid name belongs to the directory, as in `./lr=1e-4`.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("is empty, expected a directory".into());
@@ -90,7 +90,7 @@ impl AdapterOptions {
         for (at, adapter) in adapters.iter().enumerate() {
             let Some(name) = &adapter.name else {
                 return refuse(
-                    "is given several times; give each a name, as NAME=DIR, by which records choose",
+                    "is given several times; give each as NAME=DIR, so that records can select one",
                 );
             };
             let mut others = adapters[..at].iter();
@@ -127,8 +127,8 @@ impl AdapterOptions {
             return Ok(());
         };
         let message = format!(
-            "no record says in `{column}` which adapter it is for; `adapter_column` names another column or key, which \
-             JSON Lines, CSV and TSV may have",
+            "no record names its adapter in `{column}`; select another column or key with `adapter_column` (JSON Lines, \
+             CSV or TSV)",
         );
         Err(TrainError::data_format(path, message))
     }

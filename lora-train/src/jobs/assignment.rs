@@ -91,7 +91,7 @@ pub(crate) fn check<M: Pretrained>(
         },
         None if set.base().random_modules().is_empty() => Ok(()),
         None => Err(origin.error(format!(
-            "names no adapter, and the model has no {} of its own: alone it would say something at random",
+            "names no adapter, but the model alone has no trained {}: its outputs would be random",
             set.base().random_modules().join(" and no ")
         ))),
     }

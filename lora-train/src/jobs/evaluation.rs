@@ -19,7 +19,7 @@ pub struct EvalOptions {
     /// Adapters on it.
     #[command(flatten)]
     pub adapters: AdapterOptions,
-    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: floats].
+    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
     /// Task: causal-lm, classification, regression, token-classification, or glue/NAME [default: the model's].

@@ -1,4 +1,4 @@
-//! Options that have no meaning for a task are refused: nobody is to think that they did something.
+//! Check of the options against the task: an option without an effect is an error.
 
 use crate::TrainError;
 use crate::data::LabelKind;
@@ -18,7 +18,7 @@ impl TrainOptions {
         let causal = task == TaskName::CausalLm;
         if !causal && (self.prefix.is_some() || self.prefix_only) {
             let message = format!(
-                "goes with a language model, and the task {task} has an encoder; leave it out"
+                "requires a language model, but the task {task} uses an encoder; leave it out"
             );
             return Err(TrainError::config("prefix", message));
         }

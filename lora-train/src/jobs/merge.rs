@@ -29,7 +29,7 @@ pub struct MergeOptions {
     /// PEFT adapter to merge [default: none, the model is converted].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// Refuse an adapter that is known to belong to another base, instead of a warning.
+    /// Fail, instead of warning, if the adapter was trained on another base model.
     #[arg(long)]
     pub strict_base: bool,
     /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them.
@@ -41,7 +41,7 @@ pub struct MergeOptions {
     /// Options for checking the written model.
     #[command(flatten)]
     pub verify: VerifyOptions,
-    /// Replace the output directory if it is there.
+    /// Replace the output directory if it exists.
     #[arg(long)]
     pub overwrite: bool,
     /// Device to run on.

@@ -61,7 +61,7 @@ pub struct TrainPlan {
 pub(super) fn packed_prefix() -> TrainError {
     TrainError::config(
         "packing",
-        "joins examples in one row, and each would need the prefix before it; use one of them",
+        "cannot be used with a prefix: each example in a row would need the prefix before it",
     )
 }
 
@@ -76,18 +76,21 @@ fn check_conflicts(o: &TrainOptions) -> Result<(), TrainError> {
     let (option, message) = if o.warmup_ratio.is_some() && o.warmup_steps.is_some() {
         ("warmup_ratio", "is given beside warmup_steps; give one")
     } else if o.from_scratch && !o.full {
-        let message = "goes with --full: an adapter on random weights learns nothing useful";
+        let message = "requires --full: an adapter on random weights learns nothing useful";
         ("from_scratch", message)
     } else if o.full && o.bitfit {
-        ("bitfit", "trains biases, --full all weights; give one")
+        (
+            "bitfit",
+            "trains only biases, but --full trains all weights; give one",
+        )
     } else if o.full && (o.adapter.is_some() || o.merge) {
         let message = "trains all weights: there is no adapter to start from or to merge";
         ("full", message)
     } else if o.full && o.quantize.is_some() {
-        let message = "is for frozen weights, and --full trains all of them";
+        let message = "applies to frozen weights, but --full trains all weights";
         ("quantize", message)
     } else if best && o.eval_data.is_none() {
-        let message = "is missing: without it there is no best evaluation to stop by or to keep";
+        let message = "is missing: early stopping, `keep_best` and `metric` need evaluations";
         ("eval_data", message)
     } else if o.batch_size.is_some() && o.batch_tokens.is_some() {
         ("batch_tokens", "is given beside batch_size; give one")

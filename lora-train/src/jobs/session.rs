@@ -94,7 +94,7 @@ impl<M: Pretrained> Session<M> {
             return Ok(self);
         }
         let message = format!(
-            "is missing: the checkpoint in {} has no {}, so the model alone would say something at \
+            "is missing: the checkpoint in {} has no {}, so the outputs of the model alone would be \
              random; give an adapter that was trained with it, or a merged model",
             self.base.dir.display(),
             modules.join(" and no ")
@@ -110,7 +110,7 @@ impl Base {
         let ids = tokenizer.largest_id();
         if let Some(largest) = ids.filter(|&id| id as usize >= info.vocab_size) {
             let message = format!(
-                "{}: the tokenizer has ids up to {largest}, the model knows {} tokens: they do not belong together",
+                "{}: the tokenizer has ids up to {largest}, but the model has only {} tokens: they do not belong together",
                 dir.display(),
                 info.vocab_size
             );

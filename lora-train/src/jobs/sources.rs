@@ -36,7 +36,22 @@ impl Sources {
     /// # Errors
     /// If a configuration is missing, malformed or not supported.
     pub fn open(model: &Path, selection: &[AdapterArg]) -> Result<Self, TrainError> {
-        let model = ModelDir::open(model_directory(model)?)?;
+        Self::with_model(Self::open_model(model)?, selection)
+    }
+
+    /// Opens a model, given by its directory or its name on the Hub.
+    ///
+    /// # Errors
+    /// If its configuration is missing, malformed or not supported.
+    pub fn open_model(model: &Path) -> Result<ModelDir, TrainError> {
+        Ok(ModelDir::open(model_directory(model)?)?)
+    }
+
+    /// Opens the selected adapters of an opened model.
+    ///
+    /// # Errors
+    /// If a configuration is missing, malformed or not supported.
+    pub fn with_model(model: ModelDir, selection: &[AdapterArg]) -> Result<Self, TrainError> {
         let open = |AdapterArg { name, dir }: &AdapterArg| {
             let (name, dir) = (name.clone(), AdapterDir::open(dir)?);
             let labels = match model.config() {

@@ -22,7 +22,7 @@ use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::{merge, trainable_summary};
-use lora_models::{PrefixModel, Pretrained, dispatch};
+use lora_models::{ModelConfig, PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,8 +65,15 @@ pub fn train(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
-    let adapter = plan.options.adapter.clone().map(AdapterArg::from);
-    let sources = Sources::open(&plan.model, adapter.as_slice())?;
+    let model = Sources::open_model(&plan.model)?;
+    // A resumed run continues from its checkpoint. The adapter that it started from tells only an encoder's labels and
+    // what is not to be quantized.
+    let o = &plan.options;
+    let is_encoder = matches!(model.config(), ModelConfig::Encoder(_));
+    let needs_adapter = !o.resume || is_encoder || o.quantize.is_some();
+    let adapter = o.adapter.clone().filter(|_| needs_adapter);
+    let adapter = adapter.map(AdapterArg::from);
+    let sources = Sources::with_model(model, adapter.as_slice())?;
     let task = plan.task(&sources)?;
     plan.options.check(task)?;
     let plan = TrainPlan {

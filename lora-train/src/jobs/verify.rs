@@ -33,7 +33,7 @@ pub struct VerifyOptions {
     /// Maximum difference of a logit, as a fraction of the largest one [default: 1e-4 in f32, 1e-2 in f16, 8e-2 in bf16].
     #[arg(long, value_name = "X", requires = "verify")]
     pub tolerance: Option<f64>,
-    /// Texts for the comparison, one a line, with a tab between the texts of a pair; the first 64 tokens of each count [default: random tokens].
+    /// Texts for the comparison, one per line, with a tab between the texts of a pair; the first 64 tokens of each count [default: random tokens].
     #[arg(long, value_name = "FILE", requires = "verify")]
     pub verify_data: Option<PathBuf>,
 }
@@ -122,7 +122,7 @@ impl Probe {
             }
         }
         if rows.is_empty() {
-            let message = "there is no text in it to compare on";
+            let message = "it has no text to compare on";
             return Err(TrainError::data_empty(path, message));
         }
         Ok(Self {

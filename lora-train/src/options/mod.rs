@@ -102,7 +102,7 @@ pub struct TrainOptions {
         help_heading = "Adapter"
     )]
     pub modules_to_save: Option<Vec<String>>,
-    /// Initialize head and pooler anew instead of loading them from the checkpoint or --adapter, to train another task.
+    /// Initialize head and pooler at random instead of loading them from the checkpoint or --adapter, to train another task.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub fresh_head: bool,

@@ -47,7 +47,7 @@ impl TrainOptions {
         Ok(options)
     }
 
-    /// Replaces all paths. A model that is a name on the Hub, seen from `folder`, is none.
+    /// Replaces all paths. A model given by its name on the Hub is not a path; `folder` is the directory to look in.
     fn map_paths(
         &mut self,
         folder: &Path,

@@ -1,4 +1,4 @@
-//! Several adapters made into one.
+//! Combination of several adapters into one.
 
 use crate::TrainError;
 use crate::jobs::prefix::refuse_beside;
@@ -15,7 +15,7 @@ pub struct CombineArgs {
     /// Directories of PEFT adapters on one base model.
     #[arg(required = true, value_name = "DIR")]
     pub adapters: Vec<PathBuf>,
-    /// Weight of each, in their order [default: 1 for all].
+    /// Weight of each adapter, in the order given [default: 1 for all].
     #[arg(
         long,
         value_name = "X,X",
@@ -23,7 +23,7 @@ pub struct CombineArgs {
         allow_hyphen_values = true
     )]
     pub weights: Vec<f64>,
-    /// As PEFT calls it: `cat`, the exact sum, with all ranks together; `linear`, `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`, on the factors; `svd` and the same with `_svd` behind, on the updates, with the best approximation of a rank.
+    /// Method, by PEFT's name: `cat` is the exact sum, and the ranks add up; `linear`, `ties`, `dare_linear`, `dare_ties` and `magnitude_prune` mix the factors; `svd`, or one of the last four followed by `_svd`, mixes the updates and approximates the result with --rank.
     #[arg(long, value_name = "NAME", default_value = "cat")]
     pub method: String,
     /// Rank of the result of `svd` methods [default: the largest of the adapters].
@@ -32,22 +32,22 @@ pub struct CombineArgs {
     /// Share of values that pruning methods keep.
     #[arg(long, value_name = "X")]
     pub density: Option<f64>,
-    /// How `ties` methods find the sign that most agree on: by the sum of the values, or with this by how many there are.
+    /// For `ties` methods, elect the majority sign by the number of values instead of their sum.
     #[arg(long)]
     pub by_frequency: bool,
-    /// Whose head to keep where several trained one, counted from 1.
+    /// Number of the adapter, counted from 1, whose head is kept if several adapters have one.
     #[arg(long, value_name = "N")]
     pub head_from: Option<usize>,
     /// Seed of `dare` methods.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
-    /// Refuse adapters that are known to be of different bases, where otherwise a line warns.
+    /// Fail, instead of warning, if the adapters were trained on different base models.
     #[arg(long)]
     pub strict_base: bool,
     /// Directory to write.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Replace the output directory if it is there.
+    /// Replace the output directory if it exists.
     #[arg(long)]
     pub overwrite: bool,
 }
@@ -89,17 +89,17 @@ impl CombineArgs {
             _ => {
                 let message = format!(
                     "is {}, expected cat, linear, svd, ties, dare_linear, dare_ties or magnitude_prune, or one of the \
-                     last four with _svd behind it",
+                     last four followed by _svd",
                     self.method
                 );
                 return refuse("method", message);
             }
         };
         if mix == Mix::Linear && self.density.is_some() {
-            return refuse("density", format!("has no meaning for `{name}`"));
+            return refuse("density", format!("does not apply to `{name}`"));
         }
         if self.rank.is_some() && !on_update {
-            let message = format!("has no meaning for `{name}`: only methods in svd choose one");
+            let message = format!("does not apply to `{name}`: only svd methods choose a rank");
             return refuse("rank", message);
         }
         let adapters = self.adapters.len();
@@ -125,10 +125,10 @@ impl CombineArgs {
     }
 }
 
-/// Combines adapters, and returns lines on what was written.
+/// Combines adapters, and returns a summary of the written adapter.
 ///
 /// # Errors
-/// On bad options or files, adapters that cannot be combined, or an output that is there already.
+/// If an option or file is invalid, the adapters cannot be combined, or the output exists.
 pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     let options = args.options()?;
     let count = args.adapters.len();
@@ -138,7 +138,7 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     }
     if weights.len() != count {
         let given = weights.len();
-        let message = format!("are {given}, expected one for each of {count} adapters");
+        let message = format!("has {given} values, expected one for each of the {count} adapters");
         return Err(TrainError::config("weights", message));
     }
     let read = |dir: &PathBuf| {
@@ -150,7 +150,7 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     let weighted: Vec<(&StoredAdapter, f64)> = adapters.iter().zip(weights).collect();
     let result = combined(&weighted, &options)?;
     if let Some(difference) = &result.base_difference {
-        let text = format!("warning: of the adapters, one is, beside the others, {difference}");
+        let text = format!("warning: the adapters have different bases: one was {difference}");
         Screen::detect().line(&text);
     }
     let overwrite = Overwrite::from(args.overwrite);
@@ -166,7 +166,7 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     let worst = result.truncation.iter().max_by(|a, b| a.1.total_cmp(b.1));
     if let Some((module, lost)) = worst {
         text.push_str(&format!(
-            "\nits rank holds the updates but for {:.2} % at most, of {module}",
+            "\nlargest truncation error of an update: {:.2} % of its norm, in {module}",
             100.0 * lost
         ));
     }

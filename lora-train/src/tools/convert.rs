@@ -1,4 +1,4 @@
-//! Adapters of other programs, to and from PEFT.
+//! Conversion of adapters between PEFT and other programs.
 
 use crate::TrainError;
 use crate::jobs::prefix::refuse_beside;
@@ -35,19 +35,19 @@ impl From<AdapterFormat> for FormatName {
 /// Options of `lora convert`.
 #[derive(Args, Clone, Debug)]
 pub struct ConvertOptions {
-    /// The adapter: a directory, or loralib's file.
+    /// Adapter: a directory of PEFT or mlx-lm, or a loralib file.
     #[arg(value_name = "PATH")]
     pub input: PathBuf,
-    /// Its format [default: as its files are].
+    /// Format of the adapter [default: detected from its files].
     #[arg(long, value_name = "FORMAT")]
     pub from: Option<FormatName>,
     /// Format to write.
     #[arg(long, value_name = "FORMAT", default_value = "peft")]
     pub to: FormatName,
-    /// Directory, or file, to write.
+    /// Directory or file to write.
     #[arg(long, value_name = "PATH")]
     pub output: PathBuf,
-    /// Facts that the file of the other program lacks.
+    /// Values that the other program's file lacks.
     #[command(flatten)]
     pub unsaid: UnsaidOptions,
     /// PEFT's task, such as `CAUSAL_LM` or `SEQ_CLS`.
@@ -56,30 +56,30 @@ pub struct ConvertOptions {
     /// Name or path of the base model, for PEFT.
     #[arg(long, value_name = "NAME")]
     pub base_model: Option<String>,
-    /// The adapted layers are `Conv1D` in Python: GPT-2's.
+    /// Declare the adapted layers as `Conv1D`, as in GPT-2 (PEFT's `fan_in_fan_out`).
     #[arg(long)]
     pub fan_in_fan_out: bool,
-    /// Replace the output if it is there.
+    /// Replace the output if it exists.
     #[arg(long)]
     pub overwrite: bool,
 }
 
-/// Facts about an adapter that the file of another program lacks.
+/// Values of an adapter that the file of another program lacks.
 #[derive(Args, Clone, Debug, Default)]
 pub struct UnsaidOptions {
-    /// Alpha that a loralib adapter was trained with: its file does not say.
+    /// Alpha of a loralib adapter, which its file does not contain.
     #[arg(long, value_name = "X")]
     pub alpha: Option<f64>,
-    /// The parts of q, k and v that loralib's `MergedLinear` layers have enabled, such as `q,v`.
+    /// Slices of q, k and v that loralib's `MergedLinear` layers adapt, such as `q,v`.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub slices: Vec<String>,
-    /// Another beginning of names, such as `model.=transformer.` for mlx-lm's GPT-2: left as there, right as in the model. Of a PEFT file it is the part behind `base_model.model.`, or all of it where that is missing.
+    /// Rename the start of module names, such as `model.=transformer.` for mlx-lm's GPT-2: FROM in the other program's file, TO in the model. In a PEFT file, FROM follows `base_model.model.`, or starts the name if that prefix is missing.
     #[arg(long, value_name = "FROM=TO", value_parser = parse_rename)]
     pub rename: Vec<(String, String)>,
 }
 
 impl UnsaidOptions {
-    /// Refuses the options for loralib's files if there is none.
+    /// Refuses the options for loralib files if no file has that format.
     pub(super) fn check(&self, formats: &[FormatName]) -> Result<(), TrainError> {
         let option = match (self.alpha, self.slices.is_empty()) {
             (Some(_), _) => "alpha",
@@ -89,7 +89,7 @@ impl UnsaidOptions {
         if formats.contains(&FormatName::Loralib) {
             return Ok(());
         }
-        let message = "is for loralib's files: the others say it themselves";
+        let message = "applies to loralib files only: the other formats contain the value";
         Err(TrainError::config(option, message))
     }
 }
@@ -100,10 +100,10 @@ fn parse_rename(text: &str) -> Result<(String, String), String> {
     Ok((from.into(), to.into()))
 }
 
-/// Converts, and returns a line on what was written.
+/// Converts an adapter, and returns a summary of the written one.
 ///
 /// # Errors
-/// On bad options or files, what the other format has no place for, or an output that is there already.
+/// If an option or file is invalid, the other format lacks a part of the adapter, or the output exists.
 pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     let adapter = read(options)?;
     let rename: &Rename = &options.unsaid.rename;
@@ -113,7 +113,7 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
         !all.any(|name| name.starts_with(to.as_str()))
     });
     if let Some((from, to)) = unused {
-        let message = format!("{from}={to} fits no name of the adapter");
+        let message = format!("{from}={to} matches no name of the adapter");
         return Err(TrainError::config("rename", message));
     }
     let overwrite = Overwrite::from(options.overwrite);
@@ -139,7 +139,7 @@ fn read(options: &ConvertOptions) -> Result<StoredAdapter, TrainError> {
         .or_else(|| AdapterFormat::detect(input).map(FormatName::from));
     let from = from.ok_or_else(|| {
         let message = format!(
-            "{} is no adapter that is known by its files; name its format, peft, loralib or mlx",
+            "the format of {} cannot be detected; give it: peft, loralib or mlx",
             input.display()
         );
         TrainError::config("from", message)
@@ -177,7 +177,7 @@ pub(super) fn read_adapter(
         FormatName::Mlx => Ok(mlx::read(input, rename, peft)?),
         FormatName::Loralib => {
             let message =
-                "is missing: loralib's file does not say it, give the one of the training";
+                "is missing: a loralib file does not contain it; give the value of the training";
             let missing = || TrainError::config("alpha", message);
             let alpha = unsaid.alpha.ok_or_else(missing)?;
             let options = LoralibOptions {
@@ -191,7 +191,7 @@ pub(super) fn read_adapter(
     }
 }
 
-/// Parts of a projection that holds q, k and v.
+/// Parses the adapted slices of a fused query, key and value projection.
 fn slices(names: &[String]) -> Result<Option<Slices>, TrainError> {
     const PARTS: [&str; 3] = ["q", "k", "v"];
     if names.is_empty() {

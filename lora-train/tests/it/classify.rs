@@ -75,7 +75,7 @@ fn every_family_trains_saves_its_head_evaluates_and_merges() {
             same_logits(predictions, &with_adapter, 1e-5);
         }
         let inspected = succeed(lora(["inspect"]).arg(run.join("adapter")));
-        for words in ["contradiction, entailment, neutral", "trained whole"] {
+        for words in ["contradiction, entailment, neutral", "fully trained"] {
             assert!(inspected.contains(words), "{inspected}");
         }
         assert!(!inspected.contains("unusual"), "{inspected}");

@@ -246,7 +246,7 @@ fn adapters_are_combined() {
         "--overwrite",
     ]));
     assert!(
-        text.contains("its rank holds the updates but for"),
+        text.contains("largest truncation error of an update"),
         "{text}"
     );
     succeed(&mut combine(&[

@@ -212,3 +212,19 @@ fn resuming_needs_a_checkpoint_that_is_whole() {
         &["optimizer.bpk"],
     );
 }
+
+#[test]
+fn a_resumed_run_does_not_need_the_adapter_that_it_started_from() {
+    const STEPS: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    succeed(&mut run(ADAPTER, &first, 5));
+    let start = first.join("adapter");
+    let what = ["--adapter", start.to_str().unwrap()];
+    let mut child = start_and_wait(run(&what, &second, STEPS), &second, 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_dir_all(&first).unwrap();
+    let output = succeed(run(&what, &second, STEPS).arg("--resume"));
+    assert!(output.contains("resuming at step"), "{output}");
+}

@@ -205,7 +205,7 @@ impl FromStr for GlueTask {
         let task = tasks.find(|task| task.name().replace('-', "") == plain);
         task.ok_or_else(|| {
             let names = listed(&Self::ALL.map(|task| task.name().to_string()));
-            let message = format!("`{name}` is no task of GLUE; the tasks are {names}");
+            let message = format!("`{name}` is not a task of GLUE; the tasks are {names}");
             TrainError::config("task", message)
         })
     }

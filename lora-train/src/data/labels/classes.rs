@@ -79,7 +79,7 @@ impl Classes {
             [] => return Ok((None, None)),
             [(only, _)] => {
                 let message = format!(
-                    "every label is `{only}`; there must be two to tell apart, or the labels be named"
+                    "every label is `{only}`; a classification needs at least two classes, or labels that are named"
                 );
                 return Err(TrainError::data_format(path, message));
             }
@@ -115,7 +115,7 @@ fn gathered(indices: &mut HashMap<String, usize>, label: &str) -> Result<usize, 
     }
     if label.contains('.') && label.parse::<f64>().is_ok() {
         return Err(format!(
-            "the label {label} is no whole number; if labels are scores, choose regression, and \
+            "the label {label} is not an integer; if labels are scores, choose regression, and \
              if they are classes, name them"
         ));
     }

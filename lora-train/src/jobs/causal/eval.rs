@@ -83,7 +83,7 @@ pub(crate) fn eval<M: CausalLm>(
 fn check_named(options: &EvalOptions) -> Result<(), TrainError> {
     let refuse = |option: &str, why: &str| {
         let message =
-            format!("does not go with named adapters: {why}; give one adapter without a name");
+            format!("cannot be used with named adapters: {why}; give one adapter without a name");
         Err(TrainError::config(option, message))
     };
     if options.reading.concatenate {

@@ -28,7 +28,7 @@ pub struct GenerateOptions {
     /// With named adapters: the one for prompts that name none [default: the model alone].
     #[arg(long = "use", value_name = "NAME")]
     pub use_adapter: Option<String>,
-    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: floats].
+    /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
     /// Text to continue; may be given several times.
@@ -158,7 +158,7 @@ fn generate_with<M: CausalLm>(
         all.try_for_each(|prompt| check(&set, prompt.adapter.as_deref(), &prompt.origin))?;
         named = Some(set);
     } else if let Some(Prompt { origin, .. }) = prompts.iter().find(|p| p.adapter.is_some()) {
-        let message = "names an adapter, and none was given by name, as `--adapter NAME=DIR`";
+        let message = "names an adapter, but no adapter was given by name (`--adapter NAME=DIR`)";
         return Err(origin.error(message));
     }
     let config = generation_config(&base, options.max_new_tokens, 1);

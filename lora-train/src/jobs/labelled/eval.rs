@@ -22,7 +22,7 @@ pub(crate) fn eval(
     screen: &Screen,
 ) -> Result<EvalSummary, TrainError> {
     if options.generate {
-        let message = format!("goes with causal-lm, and the task is {task}");
+        let message = format!("requires causal-lm, but the task is {task}");
         return Err(TrainError::config("generate", message));
     }
     let labels = labels_in_use(sources, task)?;

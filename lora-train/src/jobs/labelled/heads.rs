@@ -12,7 +12,7 @@ use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::Labels;
 
 /// Way out for a head of another task.
-const FRESH: &str = "start a fresh one with `fresh_head`, which keeps the adapter's factors alone";
+const FRESH: &str = "start a new head with `fresh_head`, which keeps only the adapter's factors";
 
 /// Refuses to train an adapter further whose head is for something else than the task, or has other outputs
 /// than there are labels.

@@ -219,7 +219,7 @@ fn class_weights(
         return Ok(ClassWeights::default());
     };
     let Some(labels) = labels else {
-        return refuse("are for classes, and a regression has none".into());
+        return refuse("require classes, and a regression has none".into());
     };
     match weighting {
         ClassWeighting::Balanced => Ok(ClassWeights::balanced(classes(records), labels.len())),
@@ -255,7 +255,10 @@ fn best_by(
     };
     let known = evaluator::metric_names(task);
     if !known.contains(&name.as_str()) {
-        let message = format!("is `{name}`, but {task} is judged by {}", known.join(", "));
+        let message = format!(
+            "is `{name}`, but the metrics of {task} are {}",
+            known.join(", ")
+        );
         return Err(TrainError::config("metric", message));
     }
     Ok(BestBy::new(

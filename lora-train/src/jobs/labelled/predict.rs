@@ -51,10 +51,10 @@ pub struct PredictOptions {
     /// Directory for the file that GLUE's server scores, with a task of GLUE and --data.
     #[arg(long, value_name = "DIR", requires = "data")]
     pub submission: Option<PathBuf>,
-    /// Replace the submission if it is there.
+    /// Replace the submission if it exists.
     #[arg(long)]
     pub overwrite: bool,
-    /// Print one JSON object a text: `prediction`, and `scores` by label.
+    /// Print one JSON object per text: `prediction`, and `scores` by label.
     #[arg(long)]
     pub json: bool,
     /// Number of texts in a forward pass.
@@ -100,7 +100,7 @@ pub enum Predicted {
 /// Predicts for each text, and returns the path of the submission if one was written.
 ///
 /// # Errors
-/// For malformed files, for no text to classify, and for a submission that already exists.
+/// If a file is malformed, there is no text to classify, or the submission exists.
 pub fn predict(
     options: &PredictOptions,
     screen: &Screen,
@@ -113,7 +113,7 @@ pub fn predict(
         None => sources.task()?,
     };
     if task == TaskName::CausalLm {
-        let message = "is causal-lm: a language model goes on with texts, see `lora generate`";
+        let message = "is causal-lm; to continue texts with a language model, use `lora generate`";
         return Err(TrainError::config("task", message));
     }
     options.reading.check(task)?;

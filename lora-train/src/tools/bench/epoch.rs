@@ -22,7 +22,7 @@ struct Line {
 /// `tokens_per_s` counts label tokens, or for a classifier the tokens of the texts.
 ///
 /// # Errors
-/// As `lora train`; for a run of a single step.
+/// The errors of `lora train`; also for a run of a single step.
 pub fn bench_epoch(options: &RunOptions, screen: &mut Screen) -> Result<BenchReport, TrainError> {
     let options = options.clone().resolve()?;
     let parent = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir()))?;

@@ -34,7 +34,7 @@ pub struct LoadOptions {
 /// Times loading a checkpoint onto the device, from files in the system's cache.
 ///
 /// # Errors
-/// If the model cannot be read, or not be written first.
+/// If the model cannot be read, or random weights cannot be written.
 pub fn bench_load(options: &LoadOptions) -> Result<BenchReport, TrainError> {
     let steps = at_least_one("steps", options.steps.unwrap_or(5))?;
     let device = device::open(options.device.unwrap_or(DeviceName::Auto))?;

@@ -33,7 +33,7 @@ pub struct Shape {
     /// Modules to adapt, as in `lora train` [default: those of PEFT for the model].
     #[arg(long, value_name = "A,B", value_parser = split_targets)]
     pub targets: Option<TargetNames>,
-    /// Weight-decomposed adapters (DoRA).
+    /// Use weight-decomposed adapters (DoRA).
     #[arg(long)]
     pub dora: bool,
     /// Quantize the frozen weights: nf4 or int8.
@@ -53,7 +53,7 @@ pub struct Training {
     /// Train all weights.
     #[arg(long, conflicts_with_all = ["rank", "targets", "dora", "quantize"])]
     pub full: bool,
-    /// Keep only the inputs of blocks, and compute other activations again in the backward pass.
+    /// Keep only the inputs of blocks, and recompute other activations in the backward pass.
     #[arg(long)]
     pub checkpoint_activations: bool,
 }

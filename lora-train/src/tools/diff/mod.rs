@@ -27,17 +27,17 @@ use std::path::{Path, PathBuf};
 /// Options of `lora diff`.
 #[derive(Args, Clone, Debug)]
 pub struct DiffOptions {
-    /// An adapter of any format, a model or a file of weights.
+    /// Adapter of any format, model, or file of weights.
     pub first: PathBuf,
-    /// Another of the same kind; the formats may differ.
+    /// Adapter or weights to compare with; the formats may differ.
     pub second: PathBuf,
-    /// Facts that the file of another program lacks.
+    /// Values that the file of another program lacks.
     #[command(flatten)]
     pub unsaid: UnsaidOptions,
-    /// Values that differ by no more than this, relative to the norm of the first, count as the same.
+    /// Largest difference, relative to the norm of the first, that counts as the same.
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub tolerance: f64,
-    /// One JSON object instead of text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     pub json: bool,
 }
@@ -45,10 +45,10 @@ pub struct DiffOptions {
 /// Compares two paths.
 ///
 /// # Errors
-/// On bad options, files that cannot be read, and an adapter against weights.
+/// If an option is invalid, a file cannot be read, or only one path is an adapter.
 pub fn diff(options: &DiffOptions) -> Result<DiffReport, TrainError> {
     if !(options.tolerance >= 0.0 && options.tolerance.is_finite()) {
-        let message = format!("is {}, expected a number from 0", options.tolerance);
+        let message = format!("is {}, expected a number of at least 0", options.tolerance);
         return Err(TrainError::config("tolerance", message));
     }
     let paths = [&options.first, &options.second];
@@ -69,7 +69,7 @@ pub fn diff(options: &DiffOptions) -> Result<DiffReport, TrainError> {
             weights::compare(&first, &second, options.tolerance)?
         }
         [Some(_), None] | [None, Some(_)] => {
-            let message = "one is an adapter and the other is none; give two of a kind";
+            let message = "one is an adapter and the other is not; give two of a kind";
             return Err(TrainError::config("second", message));
         }
     };

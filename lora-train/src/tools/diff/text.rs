@@ -1,4 +1,4 @@
-//! The report for people: the differences, and the number of what is the same.
+//! The report as text: the differences, and the number of equal modules and tensors.
 
 use super::report::{DiffKind, DiffReport, ModuleDifference, TensorDifference};
 use crate::tools::text::{joined, titled};
@@ -30,7 +30,7 @@ impl Display for DiffReport {
                 let of_modules = format!("{same_modules} of {} modules", self.modules.len());
                 (
                     "adapters",
-                    format!("{of_modules}, {of_tensors} that trained whole"),
+                    format!("{of_modules}, {of_tensors} that were fully trained"),
                 )
             }
         };

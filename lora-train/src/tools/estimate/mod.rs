@@ -68,7 +68,7 @@ pub fn estimate(options: &PlanOptions) -> Result<Forecast, TrainError> {
     };
     forecast.add_counts(&Counts::new(&config, shape, training)?);
     let calibration = if options.no_calibration {
-        Err("not asked for".to_string())
+        Err("disabled by an option".to_string())
     } else {
         let device = device::open(shape.device.unwrap_or(DeviceName::Auto))?.autodiff();
         calibrate(&config, shape, training, [batch_size, max_length], &device)?

@@ -85,7 +85,7 @@ pub(super) fn describe(
             (AdapterFormat::Loralib, _) => note_loralib(&mut report, alpha),
             (AdapterFormat::Mlx, _) => {
                 for TensorReport { name, .. } in &report.saved {
-                    let message = format!("`{name}` belongs to nothing");
+                    let message = format!("`{name}` belongs to no module");
                     report.unusual.add_on("extra_tensor", name, message);
                 }
             }
@@ -115,7 +115,7 @@ fn weights(path: &Path, format: AdapterFormat, unusual: &mut Findings) -> Option
     }
     unusual.add(
         "missing_tensor",
-        format!("there is no {name}: it has no tensors"),
+        format!("{name} is missing: the adapter has no tensors"),
     );
     None
 }
@@ -142,7 +142,7 @@ fn add_tensors(
     for name in checkpoint.names() {
         let short = plain(format, name);
         if format == AdapterFormat::Peft && low_rank && short == name {
-            let message = format!("`{name}` does not begin with `{PREFIX}`: PEFT leaves it unread");
+            let message = format!("`{name}` does not start with `{PREFIX}`: PEFT ignores it");
             unusual.add_on("no_prefix", name, message);
         }
         if let Some((module, role, kind)) = place(format, short) {
@@ -230,12 +230,11 @@ fn note_unmatched(config: &LoraConfig, report: &mut AdapterReport) {
         }
     }
     for module in &found.modules {
-        let message =
-            format!("`{module}` is no target of the configuration: PEFT leaves it unread");
+        let message = format!("`{module}` is not a target of the configuration: PEFT ignores it");
         unusual.add_on("not_a_target", module, message);
     }
     for name in &found.saved {
-        let message = format!("`{name}` belongs to nothing: no factor, and in no module to save");
+        let message = format!("`{name}` is neither a factor nor in a module to save");
         unusual.add_on("extra_tensor", name, message);
     }
     let residual = matches!(
@@ -244,8 +243,8 @@ fn note_unmatched(config: &LoraConfig, report: &mut AdapterReport) {
     );
     if residual && !report.metadata.contains_key("lora_core.init") {
         let message = format!(
-            "its factors started at the weight ({}), which was taken out of the base: alone they are not the update of \
-             the original base",
+            "its factors were initialized from the weight ({}), and their start was subtracted from the base: they are not \
+             an update of the original base",
             config.init
         );
         unusual.add("changed_base", message);
@@ -259,7 +258,7 @@ fn note_prefix(report: &mut AdapterReport) {
     }
     let mut saved = report.saved.iter();
     let Some(tensor) = saved.find(|saved| saved.name == "prompt_embeddings") else {
-        let message = "there is no `prompt_embeddings`: it has no prefix";
+        let message = "`prompt_embeddings` is missing: the file has no prefix";
         return report.unusual.add("missing_tensor", message);
     };
     let keys = ["num_virtual_tokens", "num_layers", "token_dim"];
@@ -293,7 +292,7 @@ fn note_outliers(modules: &[ModuleReport], unusual: &mut Findings) {
         let times = size(module).map_or(0.0, |size| size / median);
         if times > OUTLIER {
             let message = format!(
-                "`{}`: its update is {times:.0} times as large as the median of all, by the mean square of its values",
+                "`{}`: the root mean square of its update is {times:.0} times the median of all modules",
                 module.module
             );
             unusual.add_on("outlier", &module.module, message);

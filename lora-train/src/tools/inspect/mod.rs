@@ -34,21 +34,21 @@ use lora_models::encoder::Labels;
 use lora_models::formats::{AdapterFormat, mlx};
 use std::path::{Path, PathBuf};
 
-/// Most directories that are searched for adapters.
+/// Maximum number of directories that are searched for adapters.
 const MAX_BELOW: usize = 1024;
 
 /// Options of `lora inspect`.
 #[derive(Args, Clone, Debug)]
 pub struct InspectOptions {
-    /// An adapter (a directory of PEFT or mlx-lm, a file of loralib), a model's directory or name, or a file of weights.
+    /// Adapter (a directory of PEFT or mlx-lm, or a loralib file), directory or name of a model, or file of weights.
     pub path: PathBuf,
-    /// Alpha that a loralib adapter was trained with: its file does not say.
+    /// Alpha of a loralib adapter, which its file does not contain.
     #[arg(long, value_name = "X")]
     pub alpha: Option<f64>,
-    /// Read the values of a model too, for norms and values that are no numbers: it takes as long as reading its files, and memory for the largest tensor in f32. Those of adapters are always read.
+    /// Also read the values of a model, to report norms and non-finite values. This takes as long as reading its files, and memory for the largest tensor in f32. The values of adapters are always read.
     #[arg(long)]
     pub values: bool,
-    /// One JSON object instead of text.
+    /// Print one JSON object instead of text.
     #[arg(long)]
     pub json: bool,
 }
@@ -56,7 +56,7 @@ pub struct InspectOptions {
 /// Describes a path.
 ///
 /// # Errors
-/// If there is nothing, or what is there cannot be read at all.
+/// If the path does not exist or cannot be read.
 pub fn inspect(options: &InspectOptions) -> Result<Report, TrainError> {
     let path = options.path.as_path();
     if options.alpha.is_some_and(|alpha| !alpha.is_finite()) {
@@ -101,7 +101,7 @@ fn file(path: &Path, options: &InspectOptions) -> Result<Report, TrainError> {
     }
     let mut unusual = Findings::default();
     if format.is_some() {
-        let message = format!("it is an adapter's, without its {CONFIG_FILE}");
+        let message = format!("it belongs to an adapter, whose {CONFIG_FILE} is missing");
         unusual.add("config", message);
     }
     let report = model::weights(&checkpoint, options.values, unusual);

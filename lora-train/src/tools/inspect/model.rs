@@ -53,7 +53,7 @@ pub(super) fn weights(
         tensors.push(tensor);
     }
     if tensors.is_empty() {
-        unusual.add("missing_tensor", "it holds no tensor");
+        unusual.add("missing_tensor", "it has no tensors");
     }
     let files = checkpoint.files();
     let dtypes = dtypes(checkpoint);

@@ -17,9 +17,9 @@ pub(super) struct Expected {
     pub rank: Option<usize>,
     /// Factor that `B A` is multiplied by.
     pub scale: Option<f64>,
-    /// True if there is to be a magnitude; `None` if nothing but the file is known.
+    /// True if the configuration requires a magnitude; `None` without a configuration.
     pub dora: Option<bool>,
-    /// True if there is to be a bias on `B`; `None` if nothing but the file is known.
+    /// True if the configuration requires a bias on `B`; `None` without a configuration.
     pub lora_bias: Option<bool>,
 }
 
@@ -65,25 +65,25 @@ pub(super) fn describe(
     if let (Some(a), Some(b)) = (measured.get(&TensorRole::A), measured.get(&TensorRole::B)) {
         if !add_update(&mut report, format, a, b) {
             let (a, b) = (&a.tensor.shape, &b.tensor.shape);
-            let message = format!(": factors {a:?} and {b:?} do not fit each other");
+            let message = format!(": the shapes of its factors, {a:?} and {b:?}, do not match");
             note("shape", message);
         }
         if let (Some(rank), Some(expected)) = (report.rank, expected.rank)
             && rank != expected
         {
-            let message = format!(" has rank {rank}, and the configuration says {expected}");
+            let message = format!(" has rank {rank}, but the configuration has {expected}");
             note("rank", message);
         }
         let others = [TensorRole::Magnitude, TensorRole::Bias];
         let is_active = |role| measured.get(&role).is_some_and(|m| !m.is_zero());
         let zero = match (a.is_zero(), b.is_zero()) {
             (false, false) => "",
-            (true, false) => "`A` is all zero: it does nothing",
-            (true, true) => "`A` and `B` are all zero: it does nothing and cannot train",
+            (true, false) => "`A` is all zero: the update is zero",
+            (true, true) => "`A` and `B` are all zero: the update is zero and cannot be trained",
             (false, true) if others.into_iter().any(is_active) => {
-                "`B` is all zero: nothing but its other parts does anything"
+                "`B` is all zero: only the other parts have an effect"
             }
-            (false, true) => "`B` is all zero: it does nothing, as before training",
+            (false, true) => "`B` is all zero: the update is zero, as before training",
         };
         if !zero.is_empty() {
             let kind = if b.is_zero() { "zero_b" } else { "zero_a" };
@@ -97,11 +97,11 @@ pub(super) fn describe(
     ] {
         let found = tensors.contains_key(&role);
         if !found && wanted == Some(true) {
-            let message = format!(" has no {what}, and the configuration says {key}");
+            let message = format!(" has no {what}, but the configuration enables {key}");
             note("missing_tensor", message);
         }
         if found && wanted == Some(false) {
-            let message = format!(" has a {what}, and the configuration does not say {key}");
+            let message = format!(" has a {what}, but the configuration does not enable {key}");
             note("extra_tensor", message);
         }
         let shape = measured.get(&role).map(|m| &m.tensor.shape);

@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as text.
 
 use super::report::{
     AdapterReport, DtypeReport, ModelReport, ModuleReport, Report, Unusual, WeightsReport,
@@ -64,7 +64,7 @@ fn adapter(report: &AdapterReport) -> Vec<String> {
     lines.extend(modules.map(|module| format!("{}: {}", module.module, facts(module))));
     for saved in &report.saved {
         let (name, shape, norm) = (&saved.name, &saved.shape, norm(saved.norm));
-        lines.push(format!("{name} {shape:?}, trained whole{norm}"));
+        lines.push(format!("{name} {shape:?}, fully trained{norm}"));
     }
     lines.extend(labels(report.labels.as_deref()));
     lines.extend(report.metadata.iter().map(note));
@@ -170,22 +170,22 @@ fn dtypes(dtypes: &BTreeMap<String, DtypeReport>) -> String {
 
 fn labels(labels: Option<&[String]>) -> Option<String> {
     Some(match labels? {
-        [score] if score == "score" => "a head gives a score".into(),
-        names => format!("a head gives {}", names.join(", ")),
+        [score] if score == "score" => "head for a score".into(),
+        names => format!("head for {}", names.join(", ")),
     })
 }
 
 fn note((key, note): (&String, &String)) -> String {
     let shown: String = note.chars().take(NOTE_SHOWN).collect();
     let cut = if shown.len() < note.len() { "…" } else { "" };
-    format!("noted {key}: {shown}{cut}")
+    format!("metadata {key}: {shown}{cut}")
 }
 
 fn unusual(unusual: &Unusual) -> String {
     format!("unusual: {}", unusual.message)
 }
 
-/// Returns true if an option says anything.
+/// Returns true if a setting is not null, false or empty.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
