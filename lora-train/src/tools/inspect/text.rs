@@ -48,9 +48,18 @@ fn adapter(report: &AdapterReport) -> Vec<String> {
     // The settings of low-rank factors; of another kind of adapter, whatever its configuration sets.
     let settings = report.settings.as_ref().unwrap_or(&report.config).iter();
     let settings = settings.filter(|(_, value)| is_set(value));
-    let mut lines: Vec<String> = settings
-        .map(|(key, value)| format!("{key} {value}"))
-        .collect();
+    // Numbers and words share a line; lists, tables and the base model have their own.
+    let (short, long): (Vec<_>, Vec<_>) = settings.partition(|(key, value)| {
+        !value.is_array() && !value.is_object() && key.as_str() != "base_model"
+    });
+    let setting = |(key, value): (&String, &Value)| match value.as_str() {
+        Some(text) => format!("{key} {text}"),
+        None => format!("{key} {value}"),
+    };
+    let short = joined(short.into_iter().map(setting).map(Some));
+    let mut lines = Vec::new();
+    lines.extend((!short.is_empty()).then_some(short));
+    lines.extend(long.into_iter().map(setting));
     let others = match report.saved_parameters {
         0 => String::new(),
         count => format!(" and {count} in other tensors"),
