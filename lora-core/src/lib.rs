@@ -55,7 +55,7 @@
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`]: merged weights, and counts of parameters
 //! - [`named`]: several named adapters on one base, one active or one for each example of a batch
-//! - [`file`]: adapters in the files of Python's PEFT, with or without a model
+//! - [`file`](mod@file): adapters in the files of Python's PEFT, with or without a model
 //! - [`BaseFingerprint`], [`BaseDifference`]: comparison of a base with the base that an adapter was trained on
 //! - [`combine`]: several adapters combined into one
 //! - [`files`]: atomic writes

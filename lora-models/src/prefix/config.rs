@@ -31,7 +31,7 @@ impl PrefixConfig {
     /// The values are drawn on the host and depend only on the seed, so they are equal on every device.
     ///
     /// # Errors
-    /// [`LoraError::InvalidOption`] for no virtual token, or if no position is left for a text.
+    /// [`LoraError::InvalidOption`](lora_core::LoraError::InvalidOption) for no virtual token, or if no position is left for a text.
     pub fn init(&self, shape: &PrefixShape, device: &Device) -> Result<Prefix, ModelError> {
         shape.check(self.tokens)?;
         let count = self.tokens * shape.width();
