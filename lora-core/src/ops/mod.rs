@@ -31,7 +31,13 @@
 //! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
 //! | `prelude` | imports and helpers shared by the operations |
 
-#![allow(deprecated)] // Burn deprecates ndarray; it is offered as long as Burn has it.
+// Burn deprecates ndarray; it is offered as long as Burn has it.
+#![allow(deprecated)]
+// Without a backend there is nothing to pass arguments on to.
+#![cfg_attr(
+    not(any(feature = "flex", feature = "ndarray", feature = "gpu")),
+    allow(unused_variables)
+)]
 
 mod attention;
 mod backward;
