@@ -52,12 +52,12 @@ macro_rules! dispatch {
     ) => {
         match $config {
             $crate::ModelConfig::Gpt2($bound) => {
-                #[allow(dead_code)]
+                #[allow(dead_code)] // Not every arm names the model.
                 type $decoder = $crate::gpt2::Gpt2LmHead;
                 $causal
             }
             $crate::ModelConfig::Encoder($labelled) => {
-                #[allow(dead_code)]
+                #[allow(dead_code)] // Not every arm names the model.
                 type $encoder = $crate::classifier::Classifier;
                 $classify
             }
