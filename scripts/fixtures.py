@@ -4,7 +4,8 @@
     python scripts/fixtures.py --list              their names
     python scripts/fixtures.py core/ops train      these two, without what they read
 
-Each folder has a VERSIONS.txt: with these versions, a second run writes the same bytes. Together the generators need
+Each folder has a VERSIONS.txt: with these versions, a second run writes the same bytes, except of the files `legacy.bin`, whose
+format holds addresses in memory. Together the generators need
 
     pip install torch transformers peft bitsandbytes loralib sentencepiece tokenizers safetensors numpy datasets pandas \
         scikit-learn scipy seqeval sacrebleu rouge_score
