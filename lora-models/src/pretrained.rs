@@ -7,8 +7,8 @@ use crate::export::{CONFIG_FILE, ExportOptions, write_model};
 use crate::model::LoraModel;
 use crate::weights::{ParamSpec, Parameters, Weights, meta_init, plan};
 use burn::tensor::{Bool, Device, Int, Tensor};
-use lora_core::QuantizeConfig;
 use lora_core::files::Overwrite;
+use lora_core::{BaseFloats, QuantizeConfig, widen};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -39,15 +39,15 @@ pub trait Pretrained: LoraModel {
         options.clone()
     }
 
-    /// Returns the options without quantization.
+    /// Returns the options without quantization, and with all weights in f32.
     fn unquantized_options(options: &Self::Options) -> Self::Options;
 
     /// Loads a model from a directory with `config.json` and weights in any form that
     /// [`Checkpoint`](crate::checkpoint::Checkpoint) reads, saved with a head or without.
     ///
     /// Names and shapes are compared with the configuration before any tensor is read. Then each tensor is read,
-    /// converted to f32 and moved to the device, one after another. On the CPU, f32 weights may stay in the pages of
-    /// their file.
+    /// converted to f32 unless the options keep it in fewer bits, and moved to the device, one after another. On the CPU,
+    /// weights may stay in the pages of their file: those in f32, and those that are kept in 16 bits.
     ///
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] for a configuration of another model or out of range;
@@ -55,7 +55,7 @@ pub trait Pretrained: LoraModel {
     /// [`ModelError::TensorDtype`] if the weights do not match it; [`ModelError::HeadMismatch`] if the head has another
     /// number of outputs than the labels; the errors of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open);
     /// [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside [`ModelError::Lora`] for a
-    /// weight to quantize that is not finite.
+    /// weight to quantize that is not finite, or a value that is infinite in 16 bits.
     fn load(
         dir: impl AsRef<Path>,
         options: &Self::Options,
@@ -180,7 +180,9 @@ pub trait Pretrained: LoraModel {
             return Err(ModelError::export(dir, message));
         }
         let architecture = self.lora_architecture();
-        let mut parameters = Parameters::collect(self, &architecture, dir)?;
+        // Weights in 16 bits are written as the values that they are.
+        let model = widen(self.clone());
+        let mut parameters = Parameters::collect(&model, &architecture, dir)?;
         let config = self.export_config(&mut parameters)?;
         write_model(dir, &parameters, config, options, overwrite)
     }
@@ -264,6 +266,7 @@ pub struct ModelInfo {
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     quantize: Option<QuantizeConfig>,
+    floats: BaseFloats,
 }
 
 impl LoadOptions {
@@ -273,9 +276,22 @@ impl LoadOptions {
         self
     }
 
-    /// Returns the quantization of frozen weights; `None` if they stay in f32.
+    /// Returns the quantization of frozen weights; `None` if they are not quantized.
     pub fn quantize(&self) -> Option<&QuantizeConfig> {
         self.quantize.as_ref()
+    }
+
+    /// Sets the float type of the frozen weights of linear layers and embeddings that are not quantized. Default: f32.
+    ///
+    /// With the type of the checkpoint, weights are neither converted nor copied on the CPU.
+    pub fn with_floats(mut self, floats: BaseFloats) -> Self {
+        self.floats = floats;
+        self
+    }
+
+    /// Returns the float type of frozen weights that are not quantized.
+    pub fn floats(&self) -> &BaseFloats {
+        &self.floats
     }
 }
 

@@ -5,7 +5,8 @@ use crate::ModelError;
 use burn::module::Param;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 use lora_core::{
-    Architecture, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id, quantized_weight,
+    Architecture, HalfValues, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, half_weight,
+    param_id, quantized_weight,
 };
 
 /// Builder for the layers of a model, which reads one parameter at a time from a source.
@@ -40,7 +41,7 @@ impl LayerBuilder<'_> {
         let quantize = self.weights.quantize(&path);
         let quantize = quantize.filter(|config| !config.skips(&module, self.architecture));
         let weight = match quantize.map(|config| config.quantization) {
-            None => self.ask(&path, shape, transposed)?,
+            None => self.matrix(&module, &path, shape, transposed)?,
             Some(quantization) => {
                 // Quantization reads the rows of PyTorch's layout, which is transposed here.
                 let spec = self.spec(&path, &[shape[1], shape[0]], !transposed);
@@ -58,9 +59,38 @@ impl LayerBuilder<'_> {
         path: &str,
         shape: [usize; 2],
     ) -> Result<LoraEmbedding, ModelError> {
-        Ok(LoraEmbedding {
-            weight: self.param(&format!("{path}.weight"), shape)?,
-        })
+        let module = self.architecture.module_name(path);
+        let weight = self.matrix(&module, &format!("{path}.weight"), shape, false)?;
+        Ok(LoraEmbedding { weight })
+    }
+
+    /// Builds the weight of a layer, in f32 or in 16 bits.
+    fn matrix(
+        &mut self,
+        module: &str,
+        path: &str,
+        shape: [usize; 2],
+        transposed: bool,
+    ) -> Result<Param<Tensor<2>>, ModelError> {
+        let Some(half) = self.weights.half(module, path) else {
+            return self.ask(path, shape, transposed);
+        };
+        // The layout of the file, so that its pages can be used as they are.
+        let mut stored = shape;
+        if transposed {
+            stored.reverse();
+        }
+        let spec = self.spec(path, &stored, false);
+        let weight = |values: HalfValues<'_>| {
+            let id = param_id(path);
+            half_weight(module, id, values, shape, transposed, half, self.device)
+        };
+        if let Some(elements) = self.weights.mapped_half(&spec, half)? {
+            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
+            return Ok(weight(HalfValues::Bits(bytes))?);
+        }
+        let values = self.weights.values(&spec)?.unwrap_or_default();
+        Ok(weight(HalfValues::Floats(&values))?)
     }
 
     /// Builds a layer norm over `d` features.

@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use bytes::Bytes;
-use lora_core::{QuantizeConfig, normal_values};
+use lora_core::{HalfFloat, QuantizeConfig, normal_values};
 
 /// Path, name, shape and layout of a parameter to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,21 @@ pub trait Weights {
     /// Returns the quantization for the weight of a linear layer at this path.
     fn quantize(&self, _path: &str) -> Option<&QuantizeConfig> {
         None
+    }
+
+    /// Returns the 16-bit type in which the weight of a module at this path is held; `None` for f32.
+    fn half(&self, _module: &str, _path: &str) -> Option<HalfFloat> {
+        None
+    }
+
+    /// Returns the elements of a parameter in the mapped pages of a file, if they are of this type there. The
+    /// specification has the layout of the file.
+    fn mapped_half(
+        &mut self,
+        _spec: &ParamSpec,
+        _half: HalfFloat,
+    ) -> Result<Option<Bytes>, ModelError> {
+        Ok(None)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::task::{CausalLmTask, Classify};
 use crate::trainer::{AdamW, MicroBatch, Task};
 use burn::tensor::Device;
 use clap::Args;
-use lora_core::{QuantizeConfig, trainable_summary};
+use lora_core::{BaseFloats, QuantizeConfig, trainable_summary};
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 
 /// Options of `lora bench step`.
@@ -111,6 +111,10 @@ pub(super) fn adapted<M: LoraModel>(model: M, shape: &Shape) -> Result<M, TrainE
     let model = match shape.quantize {
         None => model,
         Some(kind) => model.quantize(&QuantizeConfig::new(kind))?.0,
+    };
+    let model = match shape.base_dtype {
+        None => model,
+        Some(dtype) => model.narrow(&BaseFloats::new(dtype))?.0,
     };
     Ok(model.attach(&lora)?.into_module())
 }
