@@ -24,7 +24,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
-//! | `packed_product` | products with a packed weight on the CPU, part by part |
+//! | `packed_composed`, `packed_product` | dequantization on any backend; products on the CPU, part by part |
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
 //! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
@@ -58,7 +58,8 @@ mod limits;
 mod linear;
 mod lora_linear;
 pub(crate) mod packed;
-mod packed_format;
+mod packed_composed;
+pub(crate) mod packed_format;
 #[cfg(feature = "flex")]
 mod packed_product;
 mod prelude;

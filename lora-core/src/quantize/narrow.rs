@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 /// stay as they are. Adapters are trained in f32, and everything is computed in f32.
 ///
 /// Weights are rounded to nearest even; those of a checkpoint in the same type are exact. The results are then those of
-/// the module in f32: bit for bit on the CPU, except the gradient through an output layer above 16 MiB, whose sums are
-/// taken in another order. [`merge`](crate::merge()) adds an adapter to the weight in f32, and [`widen`] returns the
+/// the module in f32: bit for bit on the CPU, except that sums through an output layer may be taken in another order: in the
+/// gradient of a large one, and in the product of few rows with one that is not tied. [`merge`](crate::merge()) adds an adapter to the weight in f32, and [`widen`] returns the
 /// module in f32.
 ///
 /// # Example
@@ -60,9 +60,10 @@ pub fn narrow<'a, M: Module>(
                 "stays in f32",
             ));
         };
-        // The orientation of PyTorch's files.
-        let transposed =
-            matrix.kind == LayerKind::Linear && !architecture.is_conv1d(&matrix.module);
+        // The orientation of PyTorch's files lets a large output layer be unpacked part by part.
+        let transposed = matrix.kind == LayerKind::Linear
+            && architecture.is_output(&matrix.module)
+            && !architecture.is_conv1d(&matrix.module);
         let device = weight.device();
         let weight = if transposed {
             weight.transpose()

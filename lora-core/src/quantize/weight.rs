@@ -6,9 +6,8 @@ use super::half_words::{self, HalfValues, HalfWords};
 use super::kind::Quantization;
 use crate::bare::is_bare;
 use crate::layout::{PACKED_COMPONENT, param_id};
-use crate::ops::packed::{
-    BLOCK, PackedFormat, PackedLayout, WORD, packed_linear, packed_lora_linear, unpack,
-};
+use crate::ops::packed::{PackedFormat, PackedLayout, packed_linear, packed_lora_linear, unpack};
+use crate::ops::packed_format::{BLOCK, WORD};
 use crate::ops::{CrossEntropy, HeadLoss, packed_head_loss};
 use burn::module::{Module, Param, ParamId, Reparameterization};
 use burn::tensor::module::embedding;

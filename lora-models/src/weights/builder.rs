@@ -4,6 +4,7 @@ use super::source::{ParamSpec, Weights};
 use crate::ModelError;
 use burn::module::Param;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use lora_core::file::transpose;
 use lora_core::{
     Architecture, HalfValues, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, half_weight,
     param_id, quantized_weight,
@@ -75,22 +76,42 @@ impl LayerBuilder<'_> {
         let Some(half) = self.weights.half(module, path) else {
             return self.ask(path, shape, transposed);
         };
-        // The layout of the file, so that its pages can be used as they are.
-        let mut stored = shape;
-        if transposed {
-            stored.reverse();
-        }
-        let spec = self.spec(path, &stored, false);
-        let weight = |values: HalfValues<'_>| {
-            let id = param_id(path);
-            half_weight(module, id, values, shape, transposed, half, self.device)
+        // An output layer keeps the layout of the file, in which it can be unpacked part by part. Any other layer has that of
+        // the module: products then have the same sums as with the weight in f32.
+        let keeps = transposed && self.architecture.is_output(module);
+        let [rows, columns] = shape;
+        let file_shape = if transposed { [columns, rows] } else { shape };
+        let in_file = self.spec(path, &file_shape, false);
+        let elements = self.weights.mapped_half(&in_file, half)?;
+        let floats = match (&elements, keeps) {
+            (Some(_), _) => None,
+            (None, true) => self.weights.values(&in_file)?,
+            (None, false) => {
+                let spec = self.spec(path, &shape, transposed);
+                self.weights.values(&spec)?
+            }
         };
-        if let Some(elements) = self.weights.mapped_half(&spec, half)? {
-            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
-            return Ok(weight(HalfValues::Bits(bytes))?);
-        }
-        let values = self.weights.values(&spec)?.unwrap_or_default();
-        Ok(weight(HalfValues::Floats(&values))?)
+        let floats = floats.unwrap_or_default();
+        let values = match elements {
+            None => HalfValues::Floats(&floats),
+            Some(elements) if keeps || !transposed => {
+                HalfValues::Bits(Bytes::from_shared(elements, AllocationProperty::File))
+            }
+            Some(elements) => {
+                let values: Vec<u16> = bytemuck::pod_collect_to_vec(&elements[..]);
+                HalfValues::Bits(Bytes::from_elems(transpose(&values, file_shape)))
+            }
+        };
+        let id = param_id(path);
+        Ok(half_weight(
+            module,
+            id,
+            values,
+            shape,
+            keeps,
+            half,
+            self.device,
+        )?)
     }
 
     /// Builds a layer norm over `d` features.

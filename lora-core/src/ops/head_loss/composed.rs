@@ -4,7 +4,8 @@
 //! a gather on WGPU returned wrong values when a scatter into another tensor of the same product followed it.
 
 use super::{CrossEntropy, HeadGradients, rows_per_chunk};
-use crate::ops::packed::{PackedLayout, composed_unpack, packed_part};
+use crate::ops::packed::PackedLayout;
+use crate::ops::packed_composed::{composed_unpack, packed_part};
 use crate::ops::prelude::*;
 use burn::tensor::{DType, Shape, Slice, TensorData};
 use std::ops::Range;
