@@ -5,7 +5,7 @@ use crate::checkpoint::{ExportReport, LoadReport};
 use crate::error::ModelError;
 use crate::export::{CONFIG_FILE, ExportOptions, write_model};
 use crate::model::LoraModel;
-use crate::weights::{ParamSpec, Parameters, Weights, meta_init, plan};
+use crate::weights::{Packed, ParamSpec, Parameters, Weights, meta_init, plan};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::files::Overwrite;
 use lora_core::{BaseFloats, QuantizeConfig, widen};
@@ -104,6 +104,36 @@ pub trait Pretrained: LoraModel {
     ) -> Result<Self, ModelError> {
         let weights = &mut Self::random_weights(config, seed);
         Self::from_weights(config, options, device, weights)
+    }
+
+    /// Creates the model of [`init_random`](Self::init_random) with packed weights, which are never all in memory as f32: quantized
+    /// linear layers, and other linear layers and embeddings in 16 bits. The model's own
+    /// [`modules_to_save`](crate::LoraTargets::modules_to_save) stay in f32.
+    ///
+    /// # Errors
+    /// As [`init_random`](Self::init_random); [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside
+    /// [`ModelError::Lora`] for a value that does not fit.
+    fn init_random_packed(
+        config: &Self::Config,
+        options: &Self::Options,
+        quantize: Option<&QuantizeConfig>,
+        floats: &BaseFloats,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let saved = Self::init_meta(config, options, device)?.modules_to_save();
+        let mut quantize = quantize.cloned();
+        let mut floats = floats.clone();
+        if let Some(quantize) = &mut quantize {
+            quantize.skip.extend(saved.iter().cloned());
+        }
+        floats.skip.extend(saved);
+        let mut weights = Packed {
+            weights: Self::random_weights(config, seed),
+            quantize: quantize.as_ref(),
+            floats: &floats,
+        };
+        Self::from_weights(config, options, device, &mut weights)
     }
 
     /// Creates a model whose parameters have shapes but no values, to count them and to plan adapters (PyTorch's

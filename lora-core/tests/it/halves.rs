@@ -138,8 +138,7 @@ fn gradients_of_adapters_are_bit_for_bit_those_over_the_same_values_in_f32() {
     let configs = [
         plain.clone(),
         plain.clone().with_dora(true),
-        plain.clone().with_bias(lora_core::BiasTraining::All),
-        plain.with_init(LoraInit::Pissa),
+        plain.with_bias(lora_core::BiasTraining::All),
     ];
     for device in common::training_devices() {
         for (half, config) in TYPES
