@@ -149,7 +149,7 @@ impl Sources {
     /// floats.
     ///
     /// # Errors
-    /// If an adapter is a prefix.
+    /// If the configuration of an adapter cannot be read.
     pub fn quantize(
         &self,
         quantization: Option<Quantization>,
@@ -166,7 +166,7 @@ impl Sources {
     /// given ones, stay in f32.
     ///
     /// # Errors
-    /// If the type is not f32 and an adapter is a prefix.
+    /// If the configuration of an adapter cannot be read.
     pub fn floats(
         &self,
         dtype: Option<BaseDType>,
@@ -181,7 +181,8 @@ impl Sources {
     /// Returns the given modules and the fully trained ones of the adapters.
     fn trained(&self, modules_to_save: &[String]) -> Result<Vec<String>, TrainError> {
         let mut modules = modules_to_save.to_vec();
-        for adapter in &self.adapters {
+        // A prefix trains no module.
+        for adapter in self.adapters.iter().filter(|a| !a.dir.is_prefix()) {
             modules.extend(adapter.dir.config()?.modules_to_save.iter().cloned());
         }
         Ok(modules)

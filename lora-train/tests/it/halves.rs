@@ -236,6 +236,31 @@ fn a_plan_counts_the_bytes_of_16_bits() {
     assert!((nf4 - both - 147.2 / 2.0).abs() < 0.2);
 }
 
+#[test]
+fn a_prefix_is_trained_and_used_over_16_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let narrow = in_16_bits("bf16", dir.path());
+    let [wide, auto] = ["f32", "auto"].map(|base| {
+        let output = dir.path().join(base);
+        let mut command = lora(["train", "--device", "flex", "--max-length", "48"]);
+        command
+            .arg("--model")
+            .arg(&narrow)
+            .arg("--data")
+            .arg(data());
+        command.args(["--prefix", "3", "--prefix-only", "--max-steps", "4"]);
+        command.args(["--lr", "2e-2", "--base-dtype", base, "--output"]);
+        succeed(command.arg(&output));
+        output
+    });
+    assert_eq!(losses(&wide), losses(&auto));
+    let loss = |base| {
+        let options = ["--base-dtype", base];
+        example_losses(&narrow, &options, &auto.join("adapter"), dir.path())
+    };
+    assert_eq!(loss("f32"), loss("auto"));
+}
+
 const VOCAB: usize = 24_000;
 const WIDTH: usize = 256;
 const SEQ: usize = 32;
