@@ -53,6 +53,7 @@
 //! - [`LoraLinear`], [`LoraEmbedding`], [`LayerNorm`], [`Dropout`]: layers
 //! - [`LowRankAdapter`], [`LoraBias`], [`AdapterSwitch`]: adapters on their parameters
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
+//! - [`narrow`], [`widen`], [`BaseFloats`]: frozen weights in 16 bits
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`]: merged weights, and counts of parameters
 //! - [`named`]: several named adapters on one base, one active or one for each example of a batch
 //! - [`file`](mod@file): adapters in the files of Python's PEFT, with or without a model
@@ -98,6 +99,8 @@ pub use nn::{
     Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraEmbeddingConfig, LoraLinear,
     LoraLinearConfig,
 };
+pub use ops::PackedFormat;
 pub use quantize::{
-    PackedWeight, Quantization, QuantizeConfig, QuantizedModule, quantize, quantized_weight,
+    BaseDType, BaseFloats, HalfFloat, HalfValues, PackedWeight, Quantization, QuantizeConfig,
+    QuantizedModule, half_weight, narrow, quantize, quantized_weight, tied_weight, widen,
 };

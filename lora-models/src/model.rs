@@ -7,8 +7,8 @@ use lora_core::file::{self, AdapterDir, PeftOptions};
 use lora_core::files::{Overwrite, write_dir};
 use lora_core::named::NamedAdapters;
 use lora_core::{
-    Adapted, AdaptedModule, AttachReport, LayerKind, LoraConfig, QuantizeConfig, QuantizedModule,
-    attach, attach_report, freeze, quantize,
+    Adapted, AdaptedModule, AttachReport, BaseFloats, LayerKind, LoraConfig, QuantizeConfig,
+    QuantizedModule, attach, attach_report, freeze, narrow, quantize,
 };
 use std::path::Path;
 
@@ -51,6 +51,19 @@ pub trait LoraModel: PrefixModel {
         config.skip.extend(self.modules_to_save());
         let architecture = self.lora_architecture();
         Ok(quantize(self, config.for_architecture(&architecture))?)
+    }
+
+    /// Holds the frozen weights of linear layers and embeddings in 16 bits, except quantized ones and
+    /// [`modules_to_save`](LoraTargets::modules_to_save). It comes before adapters; the options of
+    /// [`load`](crate::Pretrained::load) do the same while reading.
+    ///
+    /// # Errors
+    /// As [`lora_core::narrow`].
+    fn narrow(self, floats: &BaseFloats) -> Result<(Self, Vec<QuantizedModule>), ModelError> {
+        let mut floats = floats.clone();
+        floats.skip.extend(self.modules_to_save());
+        let architecture = self.lora_architecture();
+        Ok(narrow(self, floats.for_architecture(&architecture))?)
     }
 
     /// Freezes the model and attaches LoRA adapters to it. [`modules_to_save`](LoraTargets::modules_to_save) are fully

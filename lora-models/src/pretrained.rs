@@ -5,10 +5,10 @@ use crate::checkpoint::{ExportReport, LoadReport};
 use crate::error::ModelError;
 use crate::export::{CONFIG_FILE, ExportOptions, write_model};
 use crate::model::LoraModel;
-use crate::weights::{ParamSpec, Parameters, Weights, meta_init, plan};
+use crate::weights::{Packed, ParamSpec, Parameters, Weights, meta_init, plan};
 use burn::tensor::{Bool, Device, Int, Tensor};
-use lora_core::QuantizeConfig;
 use lora_core::files::Overwrite;
+use lora_core::{BaseFloats, QuantizeConfig, widen};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -39,15 +39,15 @@ pub trait Pretrained: LoraModel {
         options.clone()
     }
 
-    /// Returns the options without quantization.
+    /// Returns the options without quantization, and with all weights in f32.
     fn unquantized_options(options: &Self::Options) -> Self::Options;
 
     /// Loads a model from a directory with `config.json` and weights in any form that
     /// [`Checkpoint`](crate::checkpoint::Checkpoint) reads, saved with a head or without.
     ///
     /// Names and shapes are compared with the configuration before any tensor is read. Then each tensor is read,
-    /// converted to f32 and moved to the device, one after another. On the CPU, f32 weights may stay in the pages of
-    /// their file.
+    /// converted to f32 unless the options keep it in fewer bits, and moved to the device, one after another. On the CPU,
+    /// weights may stay in the pages of their file: those in f32, and those that are kept in 16 bits.
     ///
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] for a configuration of another model or out of range;
@@ -55,7 +55,7 @@ pub trait Pretrained: LoraModel {
     /// [`ModelError::TensorDtype`] if the weights do not match it; [`ModelError::HeadMismatch`] if the head has another
     /// number of outputs than the labels; the errors of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open);
     /// [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside [`ModelError::Lora`] for a
-    /// weight to quantize that is not finite.
+    /// weight to quantize that is not finite, or a value that is infinite in 16 bits.
     fn load(
         dir: impl AsRef<Path>,
         options: &Self::Options,
@@ -104,6 +104,36 @@ pub trait Pretrained: LoraModel {
     ) -> Result<Self, ModelError> {
         let weights = &mut Self::random_weights(config, seed);
         Self::from_weights(config, options, device, weights)
+    }
+
+    /// Creates the model of [`init_random`](Self::init_random) with packed weights, which are never all in memory as f32: quantized
+    /// linear layers, and other linear layers and embeddings in 16 bits. The model's own
+    /// [`modules_to_save`](crate::LoraTargets::modules_to_save) stay in f32.
+    ///
+    /// # Errors
+    /// As [`init_random`](Self::init_random); [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside
+    /// [`ModelError::Lora`] for a value that does not fit.
+    fn init_random_packed(
+        config: &Self::Config,
+        options: &Self::Options,
+        quantize: Option<&QuantizeConfig>,
+        floats: &BaseFloats,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let saved = Self::init_meta(config, options, device)?.modules_to_save();
+        let mut quantize = quantize.cloned();
+        let mut floats = floats.clone();
+        if let Some(quantize) = &mut quantize {
+            quantize.skip.extend(saved.iter().cloned());
+        }
+        floats.skip.extend(saved);
+        let mut weights = Packed {
+            weights: Self::random_weights(config, seed),
+            quantize: quantize.as_ref(),
+            floats: &floats,
+        };
+        Self::from_weights(config, options, device, &mut weights)
     }
 
     /// Creates a model whose parameters have shapes but no values, to count them and to plan adapters (PyTorch's
@@ -180,7 +210,9 @@ pub trait Pretrained: LoraModel {
             return Err(ModelError::export(dir, message));
         }
         let architecture = self.lora_architecture();
-        let mut parameters = Parameters::collect(self, &architecture, dir)?;
+        // Weights in 16 bits are written as the values that they are.
+        let model = widen(self.clone());
+        let mut parameters = Parameters::collect(&model, &architecture, dir)?;
         let config = self.export_config(&mut parameters)?;
         write_model(dir, &parameters, config, options, overwrite)
     }
@@ -264,6 +296,7 @@ pub struct ModelInfo {
 #[derive(Clone, Debug, Default)]
 pub struct LoadOptions {
     quantize: Option<QuantizeConfig>,
+    floats: BaseFloats,
 }
 
 impl LoadOptions {
@@ -273,9 +306,22 @@ impl LoadOptions {
         self
     }
 
-    /// Returns the quantization of frozen weights; `None` if they stay in f32.
+    /// Returns the quantization of frozen weights; `None` if they are not quantized.
     pub fn quantize(&self) -> Option<&QuantizeConfig> {
         self.quantize.as_ref()
+    }
+
+    /// Sets the float type of the frozen weights of linear layers and embeddings that are not quantized. Default: f32.
+    ///
+    /// With the type of the checkpoint, weights are neither converted nor copied on the CPU.
+    pub fn with_floats(mut self, floats: BaseFloats) -> Self {
+        self.floats = floats;
+        self
+    }
+
+    /// Returns the float type of frozen weights that are not quantized.
+    pub fn floats(&self) -> &BaseFloats {
+        &self.floats
     }
 }
 

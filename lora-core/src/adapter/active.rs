@@ -1,5 +1,6 @@
 //! The adapters that a layer applies, here and now.
 
+use super::base_weight::BaseWeight;
 use super::low_rank::LowRankAdapter;
 use super::per_example::PerExample;
 use super::set::AdapterSet;
@@ -52,9 +53,10 @@ pub(crate) fn packed_weight(weight: &Param<Tensor<2>>) -> Option<&PackedWeight> 
 }
 
 /// Returns a weight without the low-rank update of the active adapter.
-pub(crate) fn without_update(weight: &Param<Tensor<2>>) -> Tensor<2> {
+pub(crate) fn without_update(weight: &Param<Tensor<2>>) -> BaseWeight<'_> {
+    let base = BaseWeight::new(weight, packed_weight(weight));
     match AdapterSet::on(weight).and_then(AdapterSet::active) {
-        None => weight.base(),
-        Some(entry) => entry.full_or(weight.base()),
+        Some(entry) if entry.full.is_some() => BaseWeight::Dense(entry.full_or(base.dense())),
+        _ => base,
     }
 }

@@ -1,11 +1,12 @@
-//! The frozen weight of a linear layer, dense or packed: [`BaseWeight`].
+//! The frozen weight of a layer, dense or packed: [`BaseWeight`].
 
-use crate::ops::{linear, lora_linear};
+use crate::ops::{CrossEntropy, HeadLoss, head_loss, linear, lora_linear};
 use crate::quantize::PackedWeight;
 use burn::module::Param;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::module::{embedding, linear as project};
+use burn::tensor::{DType, Device, Int, Tensor};
 
-/// The frozen weight of a linear layer, `[d_in, d_out]`.
+/// The frozen weight of a linear layer, `[d_in, d_out]`, or of an embedding, `[rows, d_model]`.
 #[allow(clippy::large_enum_variant)] // It lives for a forward pass only.
 pub(crate) enum BaseWeight<'a> {
     /// Floats.
@@ -76,13 +77,49 @@ impl<'a> BaseWeight<'a> {
             Self::Dense(w) => lora_linear(x, adapter_x, w.clone(), a, b, bias, scale),
             // The same operations in the same order: the results equal those of the dense weight.
             Self::Packed(packed) => {
-                let low = linear(adapter_x, a, None).mul_scalar(scale);
-                let y = packed.linear(x, None) + linear(low, b, None);
+                let y = packed.adapted(x, adapter_x, [a, b], scale);
                 match bias {
                     None => y,
                     Some(bias) => y + bias.unsqueeze(),
                 }
             }
+        }
+    }
+
+    /// Returns the rows `W[ids]` of an embedding.
+    pub fn embedding(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        match self {
+            Self::Dense(w) => embedding(w.clone(), ids),
+            Self::Packed(packed) => packed.embedding(ids),
+        }
+    }
+
+    /// Returns `x Wᵀ`: the logits of an output layer that is tied to an embedding.
+    pub fn linear_transposed<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Dense(w) => project(x, w.clone().transpose(), None),
+            Self::Packed(packed) => packed.linear_transposed(x),
+        }
+    }
+
+    /// Computes the cross entropy of hidden states through `W`, or through `Wᵀ`.
+    pub fn head_loss(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        options: &CrossEntropy,
+        transpose: bool,
+    ) -> HeadLoss {
+        match self {
+            Self::Dense(w) if transpose => {
+                head_loss(hidden, w.clone().transpose(), targets, options)
+            }
+            Self::Dense(w) => head_loss(hidden, w.clone(), targets, options),
+            // The operation has parts of 16-bit floats.
+            Self::Packed(packed) if !packed.format().is_half() => {
+                head_loss(hidden, packed.dequantize(), targets, options)
+            }
+            Self::Packed(packed) => packed.head_loss(hidden, targets, options, transpose),
         }
     }
 }

@@ -45,11 +45,11 @@ impl LowRankAdapter {
     /// # Shapes
     /// - `ids`: `[batch, seq]`, `w`: `[vocabulary, dimension]`
     /// - returns `[batch, seq, dimension]`
-    pub(crate) fn embedding(&self, ids: Tensor<2, Int>, w: Tensor<2>) -> Tensor<3> {
+    pub(crate) fn embedding(&self, ids: Tensor<2, Int>, w: &BaseWeight<'_>) -> Tensor<3> {
         let (a, b) = self.factors();
-        let gain = self.gain(|| w.clone(), &a, &b);
+        let gain = self.gain(|| w.dense(), &a, &b);
         let low = embedding(a, ids.clone()).mul_scalar(self.scale);
-        let y = embedding(w, ids) + linear(low, b, None);
+        let y = w.embedding(ids) + linear(low, b, None);
         match gain {
             None => y,
             Some(gain) => y * gain.unsqueeze(),

@@ -45,7 +45,6 @@ impl<'a> Entries<'a> {
 
 /// A layer in a batch in which each example has an adapter of its own.
 pub(crate) struct PerExample<'a> {
-    weight: &'a Param<Tensor<2>>,
     bias: Option<&'a Param<Tensor<1>>>,
     on_weight: Entries<'a>,
     on_bias: Entries<'a>,
@@ -66,7 +65,6 @@ impl<'a> PerExample<'a> {
             return None;
         }
         Some(Self {
-            weight,
             bias,
             on_weight,
             on_bias,
@@ -115,16 +113,15 @@ impl<'a> PerExample<'a> {
     /// # Shapes
     /// - `ids`: `[batch or 1, seq]`
     /// - returns `[batch, seq, dimension]`
-    pub fn embedding(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    pub fn embedding(&self, ids: Tensor<2, Int>, w: &BaseWeight<'_>) -> Tensor<3> {
         if !self.on_weight.any(|entry| entry.factors.is_some()) {
             // A fully trained embedding was refused when adapters were assigned.
-            return embedding(self.weight.val(), ids);
+            return w.embedding(ids);
         }
         let rows = &self.rows;
         assert_batch(ids.dims()[0], rows.indices.len());
-        let w = self.weight.base();
-        let adapters = concatenated(&BaseWeight::Dense(w.clone()), &self.on_weight, rows);
-        let mut y = embedding(w, ids.clone());
+        let adapters = concatenated(w, &self.on_weight, rows);
+        let mut y = w.embedding(ids.clone());
         if let Some([a, b]) = &adapters.low_rank {
             let low = embedding(a.clone(), ids) * mask(&adapters, rows, &y);
             y = y + linear(low, b.clone(), None);

@@ -102,7 +102,11 @@ pub(crate) fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f
 /// Returns the first values, at most `most`, of the parameter at a path, as [`base_value`] does.
 pub(crate) fn base_head<M: Module>(module: &M, parameter: &str, most: usize) -> Option<Vec<f32>> {
     if let Some(packed) = packed_weights(module).remove(parameter) {
-        return packed.dequantize().into_data().try_to_vec().ok();
+        let head = packed.head(most).into_data().try_to_vec();
+        return head.ok().map(|mut values: Vec<f32>| {
+            values.truncate(most);
+            values
+        });
     }
     let find = Find {
         parameter,

@@ -33,7 +33,11 @@ impl AttachReport {
         let is_saved =
             |q: &&QuantizedModule| resolved.saved.iter().any(|s| s.parameter == q.parameter);
         if let Some(quantized) = quantized.iter().find(is_saved) {
-            let message = "its weight is quantized and cannot be fully trained; leave it out of the quantization";
+            let message = if quantized.format.is_half() {
+                "its weight is in 16 bits and cannot be fully trained; leave it in f32"
+            } else {
+                "its weight is quantized and cannot be fully trained; leave it out of the quantization"
+            };
             return Err(LoraError::unsupported_target(&quantized.module, message));
         }
         let outline = BaseOutline::new(

@@ -18,7 +18,7 @@ pub struct AttachReport {
     pub modules: Vec<AdaptedModule>,
     /// Fully trained parameters that are saved with the adapters, such as a new head.
     pub saved: Vec<SavedParameter>,
-    /// Layers with quantized weights, adapted or not.
+    /// Layers with weights that are quantized or in 16 bits, adapted or not.
     pub quantized: Vec<QuantizedModule>,
     /// Switch that enables and disables these adapters.
     pub switch: AdapterSwitch,

@@ -13,9 +13,12 @@ use std::collections::BTreeMap;
 /// Transposes a matrix on the host: row-major `[rows, columns]` to row-major `[columns, rows]`.
 ///
 /// It goes in squares that fit in the first-level cache, on all threads: the linear layers of a RoBERTa base are 340 MB.
-pub fn transpose(values: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
+pub fn transpose<T: Copy + Default + Send + Sync>(
+    values: &[T],
+    [rows, columns]: [usize; 2],
+) -> Vec<T> {
     const SIDE: usize = 32;
-    let mut transposed = vec![0.0; values.len()];
+    let mut transposed = vec![T::default(); values.len()];
     if transposed.is_empty() {
         return transposed;
     }

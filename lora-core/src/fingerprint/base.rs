@@ -17,7 +17,8 @@ const MOST_SAMPLES: usize = 16;
 /// Fingerprint of an adapter's base.
 ///
 /// It depends on the values in f32 alone, not on names, shards or types of the model's files; rounding to a narrower type
-/// changes it. For weights that [`quantize`](crate::quantize()) has packed, it depends on the shape only.
+/// changes it. For weights that [`quantize`](crate::quantize()) has packed, or [`narrow`](crate::narrow) has rounded, it depends on
+/// the shape only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseFingerprint {
     version: u32,

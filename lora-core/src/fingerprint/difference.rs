@@ -51,7 +51,7 @@ impl BaseFingerprint {
         if whole && outline.shapes(&self.without) != self.shapes {
             return Some(BaseDifference::Shapes { known: None });
         }
-        let exact = known.filter(|(tensor, _)| !tensor.quantized);
+        let exact = known.filter(|(tensor, _)| !tensor.rounded);
         let differing = exact.filter(|(tensor, sample)| {
             hash_of_values(module, &tensor.path).is_some_and(|hash| hash != sample.first)
         });

@@ -27,8 +27,8 @@ pub(crate) struct BaseTensor {
     pub path: String,
     /// Shape in the module.
     pub shape: Vec<usize>,
-    /// True if it is quantized: only its shape is compared.
-    pub quantized: bool,
+    /// True if it is quantized or was rounded to 16 bits: only its shape is compared.
+    pub rounded: bool,
 }
 
 impl BaseOutline {
@@ -48,7 +48,7 @@ impl BaseOutline {
                 name: parameter.name.clone(),
                 path: parameter.path.clone(),
                 shape: parameter.shape.clone(),
-                quantized: quantized.iter().any(|q| q.parameter == parameter.path),
+                rounded: (quantized.iter()).any(|q| q.parameter == parameter.path && q.rounded),
             })
             .collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -74,7 +74,7 @@ impl BaseOutline {
             let known = outline.samples.iter().any(|sample| sample.path == *path);
             let tensor = outline.tensors.iter().find(|tensor| tensor.path == *path);
             if let (Some(tensor), false) = (tensor, known)
-                && !tensor.quantized
+                && !tensor.rounded
                 && outline.counts(&tensor.name, &outline.without)
             {
                 outline.samples.push(tensor.clone());

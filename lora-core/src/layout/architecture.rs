@@ -68,7 +68,7 @@ impl Architecture {
     }
 
     /// Returns true if the module of this name is an output layer.
-    pub(crate) fn is_output(&self, module: &str) -> bool {
+    pub fn is_output(&self, module: &str) -> bool {
         self.output_layers.iter().any(|name| ends_in(module, name))
     }
 }

@@ -1,6 +1,8 @@
 //! An embedding that reads its adapter on the activation path.
 
-use crate::adapter::{Active, LowRankAdapter, active, without_update};
+use crate::adapter::{Active, BaseWeight, LowRankAdapter, active, packed_weight, without_update};
+use crate::ops::{CrossEntropy, HeadLoss};
+use crate::quantize::PackedWeight;
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
@@ -47,9 +49,36 @@ impl LoraEmbedding {
         self.weight.reparameterization::<LowRankAdapter>()
     }
 
-    /// Returns the weight for a tied output layer: without the low-rank update.
+    /// Returns the packed weight, if it is in 16 bits.
+    pub fn packed(&self) -> Option<&PackedWeight> {
+        packed_weight(&self.weight)
+    }
+
+    /// Returns the weight for a tied output layer: without the low-rank update, and in f32.
     pub fn tied_weight(&self) -> Tensor<2> {
-        without_update(&self.weight)
+        without_update(&self.weight).dense()
+    }
+
+    /// Returns the logits of a tied output layer, `x Wᵀ`, without the low-rank update.
+    ///
+    /// # Shapes
+    /// - `x`: `[..., d_model]`
+    /// - returns `[..., n_embedding]`
+    pub fn tied_logits<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        without_update(&self.weight).linear_transposed(x)
+    }
+
+    /// Computes the cross entropy of hidden states through a tied output layer, as [`head_loss`](crate::ops::head_loss) does.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[rows, d_model]`, `targets`: `[rows]`
+    pub fn tied_head_loss(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        options: &CrossEntropy,
+    ) -> HeadLoss {
+        without_update(&self.weight).head_loss(hidden, targets, options, true)
     }
 
     /// Looks up rows.
@@ -64,10 +93,14 @@ impl LoraEmbedding {
     /// # Panics
     /// If the batch is neither 1 nor that of the examples with adapters of their own.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let base = || BaseWeight::new(&self.weight, self.packed());
         match active(&self.weight, None) {
-            Active::PerExample(batch) => batch.embedding(ids),
-            Active::One(adapter) => adapter.embedding(ids, self.weight.base()),
-            Active::None => embedding(self.weight.val(), ids),
+            Active::PerExample(batch) => batch.embedding(ids, &base()),
+            Active::One(adapter) => adapter.embedding(ids, &base()),
+            Active::None => match self.packed() {
+                Some(packed) => packed.embedding(ids),
+                None => embedding(self.weight.val(), ids),
+            },
         }
     }
 }

@@ -1,12 +1,12 @@
 //! A linear layer that reads its adapter on the activation path.
 
 use crate::adapter::{Active, BaseWeight, LowRankAdapter, active, is_adapted, packed_weight};
-use crate::ops::linear;
+use crate::ops::{CrossEntropy, HeadLoss, head_loss, linear};
 use crate::quantize::PackedWeight;
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 /// Configuration of a [`LoraLinear`].
 #[derive(Config, Debug)]
@@ -62,9 +62,28 @@ impl LoraLinear {
         is_adapted(&self.weight)
     }
 
-    /// Returns the packed weight, if [`quantize`](crate::quantize()) made one.
+    /// Returns the packed weight, if it is quantized or in 16 bits.
     pub fn packed(&self) -> Option<&PackedWeight> {
         packed_weight(&self.weight)
+    }
+
+    /// Computes the cross entropy of hidden states through this layer as an output layer, as
+    /// [`head_loss`](crate::ops::head_loss) does; without its adapter and bias.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[rows, d_input]`, `targets`: `[rows]`
+    pub fn head_loss(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        options: &CrossEntropy,
+    ) -> HeadLoss {
+        match self.packed() {
+            None => head_loss(hidden, self.weight.val(), targets, options),
+            packed => {
+                BaseWeight::new(&self.weight, packed).head_loss(hidden, targets, options, false)
+            }
+        }
     }
 
     /// Applies the layer.

@@ -74,7 +74,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Returns `count` columns from `start` on.
-    fn columns(self, start: usize, count: usize) -> Self {
+    pub(super) fn columns(self, start: usize, count: usize) -> Self {
         self.transposed().rows(start, count).transposed()
     }
 
@@ -285,7 +285,7 @@ unsafe fn serial_product(
 const SERIAL_BELOW: usize = 1 << 20;
 
 /// Returns the number of threads for `lhs · rhs`: all threads if the product is large enough.
-fn threads(lhs: Matrix<'_>, rhs: Matrix<'_>) -> usize {
+pub(super) fn threads(lhs: Matrix<'_>, rhs: Matrix<'_>) -> usize {
     let [rows, inner] = lhs.shape;
     if rows * rhs.shape[1] * inner < SERIAL_BELOW {
         1

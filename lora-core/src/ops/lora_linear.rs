@@ -39,7 +39,7 @@ backend_operations! {
     }
 }
 
-fn composed<B: Backend>(
+pub(super) fn composed<B: Backend>(
     x: FloatTensor<B>,
     adapter_x: FloatTensor<B>,
     w: FloatTensor<B>,
@@ -100,7 +100,10 @@ impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodi
         scale: f64,
     ) -> FloatTensor<Self> {
         let inputs = [&x, &adapter_x, &a, &b];
-        let mut operation = Operation::<B, C, _, 4>::new(inputs, backward);
+        let mut operation =
+            Operation::<B, C, _, 4>::new(inputs, |pass, grad, (saved, w, scale)| {
+                backward(pass, grad, saved, || w, scale);
+            });
         // Of `x` only the adapter's copy is needed; without dropout the two are one tensor.
         let saved = [&adapter_x, &a, &b].map(|input| operation.save(input));
         let [x, adapter_x, w, a, b] = [x, adapter_x, w, a, b].map(|tensor| tensor.into_primitive());
@@ -109,10 +112,13 @@ impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodi
     }
 }
 
-fn backward<B: Backend + LinearOps>(
+/// Registers the gradients of an adapted layer. `saved` are the adapter's input, `A` and `B`.
+pub(super) fn backward<B: Backend + LinearOps>(
     pass: &mut BackwardPass<'_, B, 4>,
     grad: FloatTensor<B>,
-    (saved, w, scale): ([NodeId; 3], FloatTensor<B>, f64),
+    saved: [NodeId; 3],
+    w: impl FnOnce() -> FloatTensor<B>,
+    scale: f64,
 ) {
     let [adapter_x, a, b] = saved.map(|input| pass.saved(input));
     pass.register(3, || {
@@ -125,7 +131,7 @@ fn backward<B: Backend + LinearOps>(
         pass.register(2, || B::linear_weight_backward(adapter_x, grad_low.clone()));
         pass.register(1, || B::linear_x_backward(a, grad_low));
     }
-    pass.register(0, || input_gradient::<B>(w, grad));
+    pass.register(0, || input_gradient::<B>(w(), grad));
 }
 
 /// Computes `g Wᵀ`.

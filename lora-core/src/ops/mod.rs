@@ -24,6 +24,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
+//! | `packed_composed`, `packed_product` | dequantization on any backend; products on the CPU, part by part |
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
 //! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
@@ -57,7 +58,10 @@ mod limits;
 mod linear;
 mod lora_linear;
 pub(crate) mod packed;
-mod packed_format;
+mod packed_composed;
+pub(crate) mod packed_format;
+#[cfg(feature = "flex")]
+mod packed_product;
 mod prelude;
 mod softmax;
 
@@ -65,6 +69,7 @@ pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotPro
 pub use dropout::DropoutOps;
 pub use dropout_layer::Dropout;
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
+pub(crate) use head_loss::packed_head_loss;
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
 };
@@ -73,5 +78,5 @@ pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
-pub use packed::{PackedLayout, PackedOps};
+pub use packed::{PackedFormat, PackedLayout, PackedOps};
 pub use softmax::{SoftmaxOps, softmax};

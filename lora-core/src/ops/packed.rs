@@ -1,25 +1,29 @@
-//! Linear layer with a packed, frozen weight: QLoRA, Dettmers et al. 2023 (arXiv 2305.14314), equation (5).
+//! Linear layer with a packed, frozen weight: QLoRA, Dettmers et al. 2023 (arXiv 2305.14314), equation (5), and floats of 16
+//! bits.
 //!
 //! The weight is dequantized for each product, in the forward pass and again in the backward pass, and freed in
 //! between. The backward pass keeps only the packed values, which the layer owns anyway.
 
-pub use super::packed_format::PackedLayout;
-pub(crate) use super::packed_format::{BLOCK, INT8_OFFSET, NF4, WORD};
+use super::packed_composed::composed_unpack;
+pub use super::packed_format::{PackedFormat, PackedLayout};
 use super::prelude::*;
+use super::{LinearOps, LoraOps, lora_linear};
 use burn::backend::AutodiffBackend;
-use burn::tensor::{Int, Shape, Slice, Tensor, TensorData};
+use burn::tensor::{Int, Shape, Tensor};
 
 backend_operations! {
     /// Packed weights on a backend.
     ///
-    /// Values are packed into 32-bit integers, the first in the lowest bits, and 64 values share a scale. With
-    /// `bits` = 4 they are indices into the NF4 codebook, with `bits` = 8 signed integers plus 128. Their order is that of
-    /// PyTorch's weight, `[d_out, d_in]`, padded to a full block.
+    /// Values are packed into 32-bit integers, the first in the lowest bits. With [`PackedFormat::Nf4`] and
+    /// [`PackedFormat::Int8`], 64 values share a scale, and the values are padded to a full block; with
+    /// [`PackedFormat::F16`] and [`PackedFormat::Bf16`] they are padded to a full integer, and the tensor of scales only
+    /// tells the element type.
     pub trait PackedOps {
-        /// Dequantizes the weight to `[d_in, d_out]`.
+        /// Dequantizes the weight to `[d_in, d_out]`. This is exact for floats of 16 bits, subnormal bf16 excepted on a
+        /// device that flushes them to zero.
         ///
         /// # Shapes
-        /// - `packed`: `[blocks · 2 · bits]`, `scales`: `[blocks]`
+        /// - `packed`: `[blocks · 2 · bits]`, `scales`: `[blocks]`; with floats of 16 bits `[values / 2]` and any
         #[fusion(default)]
         fn unpack(
             packed: IntTensor<Self>,
@@ -46,52 +50,44 @@ backend_operations! {
         ) -> FloatTensor<Self> {
             Self::linear(x, Self::unpack(packed, scales, layout), None)
         }
-    }
-}
 
-/// Dequantizes by operations of every backend.
-fn composed_unpack<B: Backend>(
-    packed: IntTensor<B>,
-    scales: FloatTensor<B>,
-    layout: PackedLayout,
-) -> FloatTensor<B> {
-    let PackedLayout { bits, d_in, d_out } = layout;
-    let words = packed.shape()[0];
-    let blocks = scales.shape()[0];
-    let (device, dtype) = (scales.device(), scales.dtype());
-    let packed = B::int_reshape(packed, Shape::new([words, 1]));
-    let integer = |index: usize| {
-        // A right shift of a negative integer fills with ones, which the mask removes.
-        let shift = (index * bits) as i64;
-        let shifted = B::bitwise_right_shift_scalar(packed.clone(), shift.into());
-        B::bitwise_and_scalar(shifted, ((1i64 << bits) - 1).into())
-    };
-    let integers = B::int_cat((0..WORD / bits).map(integer).collect(), 1); // [words, values per word]
-    let values = match bits {
-        4 => {
-            let table = B::float_from_data(TensorData::new(NF4.to_vec(), [16]), &device);
-            let table = B::float_cast(table, dtype.into());
-            B::float_select(
-                table,
-                0,
-                B::int_reshape(integers, Shape::new([blocks * BLOCK])),
-            )
+        /// Computes `x W + b` with the packed `W`, as [`LinearOps::project_from`] does with a dense one.
+        ///
+        /// # Shapes
+        /// - `x`: `[rows, d_in]`, `bias`: `[d_out]`
+        #[fusion(default)]
+        fn packed_project_from(
+            x: FloatTensor<Self>,
+            packed: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+            layout: PackedLayout,
+        ) -> FloatTensor<Self> {
+            let bias = Self::float_reshape(bias, Shape::new([1, layout.d_out]));
+            Self::float_add(Self::packed_linear(x, packed, scales, layout), bias)
         }
-        _ => B::float_sub_scalar(
-            B::int_into_float(integers, dtype.into()),
-            i64::from(INT8_OFFSET).into(),
-        ),
-    };
-    let values = B::float_reshape(values, Shape::new([blocks, BLOCK]));
-    let values = B::float_mul(values, B::float_reshape(scales, Shape::new([blocks, 1])));
-    let values = B::float_reshape(values, Shape::new([blocks * BLOCK]));
-    let count = d_in * d_out;
-    let values = if count == blocks * BLOCK {
-        values
-    } else {
-        B::float_slice(values, &[Slice::from(0..count)])
-    };
-    B::float_swap_dims(B::float_reshape(values, Shape::new([d_out, d_in])), 0, 1)
+
+        /// Computes `x W + scale · (adapter_x A) B` with the packed `W`, as [`LoraOps::lora_linear`] does with a dense one.
+        ///
+        /// # Shapes
+        /// - `x`, `adapter_x`: `[..., d_in]`, `a`: `[d_in, rank]`, `b`: `[rank, d_out]`
+        /// - returns `[..., d_out]`
+        #[fusion(default)]
+        #[allow(clippy::too_many_arguments)] // The macro accepts tensors, not structures of them.
+        fn packed_lora_linear(
+            x: FloatTensor<Self>,
+            adapter_x: FloatTensor<Self>,
+            packed: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            a: FloatTensor<Self>,
+            b: FloatTensor<Self>,
+            layout: PackedLayout,
+            scale: f64,
+        ) -> FloatTensor<Self> {
+            let w = Self::unpack(packed, scales, layout);
+            lora_linear::composed::<Self>(x, adapter_x, w, a, b, scale)
+        }
+    }
 }
 
 #[cfg(feature = "flex")]
@@ -102,20 +98,77 @@ impl PackedOps for burn::backend::Flex {
         layout: PackedLayout,
     ) -> FloatTensor<Self> {
         use burn::backend::ops::FloatTensorOps;
-        use burn::tensor::DType;
+        use burn::tensor::{DType, TensorData};
         if packed.dtype() != DType::I32 || scales.dtype() != DType::F32 {
             return composed_unpack::<Self>(packed, scales, layout);
         }
         let (packed, scales) = (packed.to_contiguous(), scales.to_contiguous());
         let (packed, scales) = (packed.storage::<i32>(), scales.storage::<f32>());
-        let PackedLayout { bits, d_in, d_out } = layout;
-        let values = super::kernels::unpack(packed, scales, bits, d_in * d_out);
-        let weight = FloatTensor::<Self>::from_data(TensorData::new(values, [d_out, d_in]));
-        Self::float_swap_dims(weight, 0, 1)
+        let stored = layout.stored();
+        let count = stored.iter().product();
+        let values = super::kernels::unpack(packed, scales, layout.format, count);
+        let weight = FloatTensor::<Self>::from_data(TensorData::new(values, stored));
+        if layout.transposed {
+            Self::float_swap_dims(weight, 0, 1)
+        } else {
+            weight
+        }
+    }
+
+    /// Unpacks a large output layer part by part, in the memory of one part.
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        use super::contiguous::are_plain_f32;
+        use super::gemm::Matrix;
+        use super::packed_product::PackedMatrix;
+        use burn::backend::ops::{FloatTensorOps, ModuleOps};
+        use burn::tensor::TensorData;
+        if layout.parts().len() == 1 || !are_plain_f32(&[&x]) {
+            return Self::linear(x, Self::unpack(packed, scales, layout), None);
+        }
+        let mut shape = x.shape();
+        let (rows, last) = (shape.num_elements() / layout.d_in, shape.num_dims() - 1);
+        shape[last] = layout.d_out;
+        let x = Self::float_reshape(x, Shape::new([rows, layout.d_in]));
+        let packed = packed.to_contiguous();
+        let mut y = Vec::new();
+        PackedMatrix::new(packed.storage::<i32>(), layout)
+            .append_product(&mut y, Matrix::from_tensor(&x));
+        FloatTensor::<Self>::from_data(TensorData::new(y, shape))
+    }
+
+    fn packed_project_from(
+        x: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        Self::project_from(x, Self::unpack(packed, scales, layout), bias)
+    }
+
+    fn packed_lora_linear(
+        x: FloatTensor<Self>,
+        adapter_x: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        layout: PackedLayout,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let w = Self::unpack(packed, scales, layout);
+        Self::lora_linear(x, adapter_x, w, a, b, scale)
     }
 }
 
-impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
+impl<B: Backend + PackedOps + LinearOps + LoraOps, C: CheckpointStrategy> PackedOps
+    for Autodiff<B, C>
+{
     fn unpack(
         packed: IntTensor<Self>,
         scales: FloatTensor<Self>,
@@ -143,6 +196,53 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
         let y = B::packed_linear(x.into_primitive(), packed, scales, layout);
         operation.finish(weight, y)
     }
+
+    fn packed_project_from(
+        x: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        layout: PackedLayout,
+    ) -> FloatTensor<Self> {
+        let operation =
+            Operation::<B, C, _, 2>::new([&x, &bias], |pass, grad, (packed, scales, layout)| {
+                pass.register(1, || B::linear_bias_backward(grad.clone()));
+                pass.register(0, || {
+                    let w = B::unpack(packed, scales, layout);
+                    B::project(grad, B::float_swap_dims(w, 0, 1))
+                });
+            });
+        let [x, bias, scales] = [x, bias, scales].map(|tensor| tensor.into_primitive());
+        let weight = (packed.clone(), scales.clone(), layout);
+        let y = B::packed_project_from(x, packed, scales, bias, layout);
+        operation.finish(weight, y)
+    }
+
+    fn packed_lora_linear(
+        x: FloatTensor<Self>,
+        adapter_x: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        layout: PackedLayout,
+        scale: f64,
+    ) -> FloatTensor<Self> {
+        let inputs = [&x, &adapter_x, &a, &b];
+        let mut operation = Operation::<B, C, _, 4>::new(
+            inputs,
+            |pass, grad, (saved, (packed, scales, layout), scale)| {
+                let w = || B::unpack(packed, scales, layout);
+                lora_linear::backward(pass, grad, saved, w, scale);
+            },
+        );
+        let saved = [&adapter_x, &a, &b].map(|input| operation.save(input));
+        let [x, adapter_x, scales, a, b] =
+            [x, adapter_x, scales, a, b].map(|tensor| tensor.into_primitive());
+        let state = (saved, (packed.clone(), scales.clone(), layout), scale);
+        let y = B::packed_lora_linear(x, adapter_x, packed, scales, a, b, layout, scale);
+        operation.finish(state, y)
+    }
 }
 
 /// Applies [`PackedOps::unpack`] to tensors.
@@ -157,7 +257,7 @@ pub(crate) fn unpack(packed: Tensor<1, Int>, scales: Tensor<1>, layout: PackedLa
     ))
 }
 
-/// Applies [`PackedOps::packed_linear`] to tensors.
+/// Computes `x W`, or `x W + b`, with a packed weight.
 ///
 /// # Panics
 /// Panics in the cases of [`unpack`].
@@ -165,52 +265,48 @@ pub(crate) fn packed_linear<const D: usize>(
     x: Tensor<D>,
     packed: Tensor<1, Int>,
     scales: Tensor<1>,
+    bias: Option<Tensor<1>>,
     layout: PackedLayout,
 ) -> Tensor<D> {
-    Tensor::from_dispatch(<Dispatch as PackedOps>::packed_linear(
-        x.into_dispatch(),
-        packed.into_dispatch(),
-        scales.into_dispatch(),
+    let (packed, scales) = (packed.into_dispatch(), scales.into_dispatch());
+    let Some(bias) = bias else {
+        let x = x.into_dispatch();
+        let y = <Dispatch as PackedOps>::packed_linear(x, packed, scales, layout);
+        return Tensor::from_dispatch(y);
+    };
+    let mut shape: [usize; D] = x.dims();
+    let rows = shape[..D - 1].iter().product();
+    let y: Tensor<2> = Tensor::from_dispatch(<Dispatch as PackedOps>::packed_project_from(
+        x.reshape([rows, layout.d_in]).into_dispatch(),
+        packed,
+        scales,
+        bias.into_dispatch(),
         layout,
-    ))
+    ));
+    shape[D - 1] = layout.d_out;
+    y.reshape(shape)
 }
 
-#[cfg(all(test, feature = "flex"))]
-mod tests {
-    use super::*;
-    use burn::backend::Flex;
-
-    /// Bits and weight shapes, with and without an incomplete last block.
-    const SIZES: [(usize, [usize; 2]); 4] =
-        [(4, [40, 24]), (8, [40, 24]), (4, [67, 33]), (8, [5, 3])];
-
-    /// The other backends only have the composed default, which is checked here against the CPU loop.
-    #[test]
-    fn the_composition_and_the_loop_of_flex_give_the_same() {
-        for (bits, [d_in, d_out]) in SIZES {
-            let layout = PackedLayout { bits, d_in, d_out };
-            let blocks = (d_in * d_out).div_ceil(BLOCK);
-            let words = blocks * BLOCK * bits / WORD;
-            // All bits occur, the highest too: integers of both signs.
-            let packed = (0..words as u32).map(|i| i.wrapping_mul(2_654_435_761) as i32);
-            let scales = (0..blocks).map(|i| 0.1 + i as f32 * 0.37);
-            let device = Default::default();
-            let packed = TensorData::new(packed.collect::<Vec<i32>>(), [words]);
-            let packed =
-                <Flex as burn::backend::ops::IntTensorOps<Flex>>::int_from_data(packed, &device);
-            let scales = TensorData::new(scales.collect::<Vec<f32>>(), [blocks]);
-            let scales = <Flex as burn::backend::ops::FloatTensorOps<Flex>>::float_from_data(
-                scales, &device,
-            );
-            let ours = <Flex as PackedOps>::unpack(packed.clone(), scales.clone(), layout);
-            let composed = composed_unpack::<Flex>(packed, scales, layout);
-            let (ours, composed) = (ours.to_contiguous(), composed.to_contiguous());
-            assert_eq!(
-                ours.storage::<f32>(),
-                composed.storage::<f32>(),
-                "{bits} bits"
-            );
-            assert_eq!(ours.layout().shape().as_slice(), [d_in, d_out]);
-        }
-    }
+/// Applies [`PackedOps::packed_lora_linear`] to tensors, with `x`, `adapter_x`, `A` and `B`.
+///
+/// # Panics
+/// Panics in the cases of [`unpack`].
+pub(crate) fn packed_lora_linear<const D: usize>(
+    [x, adapter_x]: [Tensor<D>; 2],
+    packed: Tensor<1, Int>,
+    scales: Tensor<1>,
+    [a, b]: [Tensor<2>; 2],
+    layout: PackedLayout,
+    scale: f64,
+) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as PackedOps>::packed_lora_linear(
+        x.into_dispatch(),
+        adapter_x.into_dispatch(),
+        packed.into_dispatch(),
+        scales.into_dispatch(),
+        a.into_dispatch(),
+        b.into_dispatch(),
+        layout,
+        scale,
+    ))
 }

@@ -1,15 +1,120 @@
-//! Format of packed weights: integers of 32 bits, in blocks that share a scale.
+//! Format of packed weights: integers of 32 bits, which hold 2, 4 or 8 values each.
+
+use std::fmt;
+use std::ops::Range;
+
+/// Number format of packed values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PackedFormat {
+    /// Indices of 4 bits into the NF4 codebook, times a scale for every 64 values.
+    Nf4,
+    /// Signed integers of 8 bits plus 128, times a scale for every 64 values.
+    Int8,
+    /// Half precision: 11 significant bits, values up to 65504.
+    F16,
+    /// Upper half of an f32: its range, with 8 significant bits.
+    Bf16,
+}
+
+impl PackedFormat {
+    /// Returns the bits of a packed value.
+    pub fn bits(self) -> usize {
+        match self {
+            Self::Nf4 => 4,
+            Self::Int8 => 8,
+            Self::F16 | Self::Bf16 => 16,
+        }
+    }
+
+    /// Returns true for floats of 16 bits, which have no scales.
+    pub fn is_half(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16)
+    }
+}
+
+impl fmt::Display for PackedFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nf4 => "nf4",
+            Self::Int8 => "int8",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
 
 /// Number format and shape of a packed weight.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedLayout {
-    /// Bits of a value: 4 for NF4, 8 for integers.
-    pub bits: usize,
+    /// Number format.
+    pub format: PackedFormat,
     /// Size of the input features.
     pub d_in: usize,
     /// Size of the output features.
     pub d_out: usize,
+    /// True if the values are in the order of the transpose, `[d_out, d_in]`, as PyTorch's linear layers have them.
+    pub transposed: bool,
 }
+
+impl PackedLayout {
+    /// Returns the layout of the transposed weight with the same values.
+    pub(crate) fn transpose(self) -> Self {
+        Self {
+            d_in: self.d_out,
+            d_out: self.d_in,
+            transposed: !self.transposed,
+            ..self
+        }
+    }
+
+    /// Returns the shape in the order of the values.
+    pub(crate) fn stored(&self) -> [usize; 2] {
+        if self.transposed {
+            [self.d_out, self.d_in]
+        } else {
+            [self.d_in, self.d_out]
+        }
+    }
+
+    /// Returns the integers of one row of the stored shape, if no two rows share an integer or a scale.
+    pub(crate) fn words_per_row(&self) -> Option<usize> {
+        let [_, columns] = self.stored();
+        let whole = self.format.is_half() && columns.is_multiple_of(2);
+        whole.then_some(columns / 2)
+    }
+
+    /// Returns ranges of output features that are unpacked one after another, so that a large output layer is never in
+    /// memory as a whole in f32. It is one range for all other weights.
+    pub(crate) fn parts(&self) -> Vec<Range<usize>> {
+        let most = (MAX_PART_BYTES / size_of::<f32>() / self.d_in.max(1)).max(1);
+        let count = self.d_out.div_ceil(most).max(1);
+        if !self.transposed || self.words_per_row().is_none() || count == 1 {
+            // One range, not the numbers in it.
+            return Vec::from([0..self.d_out]);
+        }
+        let size = self.d_out.div_ceil(count);
+        let starts = (0..self.d_out).step_by(size);
+        starts
+            .map(|start| start..self.d_out.min(start + size))
+            .collect()
+    }
+
+    /// Returns the range of integers that holds a range of output features, and its layout. The range is one of
+    /// [`parts`](Self::parts).
+    pub(crate) fn part(&self, outputs: &Range<usize>) -> (Range<usize>, Self) {
+        let layout = Self {
+            d_out: outputs.len(),
+            ..*self
+        };
+        match self.words_per_row().filter(|_| self.transposed) {
+            Some(words) => (outputs.start * words..outputs.end * words, layout),
+            None => (0..usize::MAX, *self),
+        }
+    }
+}
+
+/// Largest part of a weight that is unpacked at a time, in bytes of f32.
+const MAX_PART_BYTES: usize = 16 << 20;
 
 /// Number of values that share a scale.
 pub(crate) const BLOCK: usize = 64;
@@ -40,3 +145,41 @@ pub(crate) const NF4: [f32; 16] = [
 
 /// Offset from a signed 8-bit integer to its packed, unsigned form.
 pub(crate) const INT8_OFFSET: i32 = 128;
+
+/// Bits of the fraction of a 16-bit float, and the bias of its exponent.
+pub(crate) fn half_bits(format: PackedFormat) -> (usize, i32) {
+    match format {
+        PackedFormat::F16 => (10, 15),
+        _ => (7, 127),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_output_layer_is_divided_and_others_are_not() {
+        let layout = |format, d_in, d_out, transposed| PackedLayout {
+            format,
+            d_in,
+            d_out,
+            transposed,
+        };
+        let head = layout(PackedFormat::Bf16, 768, 50257, true);
+        let parts = head.parts();
+        assert_eq!(parts.len(), 10);
+        assert_eq!((parts[0].clone(), parts[9].end), (0..5026, 50257));
+        assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
+        let (words, part) = head.part(&parts[1]);
+        assert_eq!((words, part.d_out), (5026 * 384..2 * 5026 * 384, 5026));
+        for whole in [
+            layout(PackedFormat::Nf4, 768, 50257, true),
+            layout(PackedFormat::F16, 769, 50257, true),
+            layout(PackedFormat::F16, 768, 50257, false),
+            layout(PackedFormat::F16, 768, 3072, true),
+        ] {
+            assert_eq!(whole.parts().len(), 1, "{whole:?}");
+        }
+    }
+}

@@ -2,14 +2,16 @@
 
 use super::collect::packed_weights;
 use super::config::QuantizeConfig;
+use super::half_words::NOT_FINITE;
 use super::kind::Quantization;
+use super::pack::{check_bare, on_placeholder, pack_all};
 use super::report::{QuantizedModule, quantized_modules};
-use super::weight::{PackedWeight, placeholder};
+use super::weight::PackedWeight;
 use crate::bare::bare;
 use crate::config::closest;
 use crate::error::LoraError;
-use crate::layout::{ForArchitecture, Matrix, is_inside, parameters, put};
-use burn::module::{Module, Param, ParamId, Reparameterizer};
+use crate::layout::{ForArchitecture, Matrix, is_inside, parameters};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use std::collections::BTreeMap;
 
@@ -56,17 +58,7 @@ pub fn quantize<'a, M: Module>(
         architecture,
     } = config.into();
     let matrices = parameters(&module, architecture).matrices;
-    let packed = packed_weights(&module);
-    for matrix in &matrices {
-        if matrix.adapted {
-            return Err(LoraError::AlreadyAttached {
-                module: matrix.module.clone(),
-            });
-        }
-        if packed.contains_key(&matrix.parameter) {
-            return Err(refused(&matrix.module, "its weight is quantized already"));
-        }
-    }
+    check_bare(&module, &matrices, |_| true)?;
     let names = || matrices.iter().map(|m| m.module.as_str());
     for skip in &config.skip {
         let inside = |m: &Matrix| is_inside(&format!("{}.weight", m.module), skip);
@@ -90,15 +82,14 @@ pub fn quantize<'a, M: Module>(
             candidates: closest("", names()),
         });
     }
-    let mut not_finite = None;
-    let module = module.apply_reparameterization(Pack {
-        chosen,
-        quantization: config.quantization,
-        not_finite: &mut not_finite,
-    });
-    if let Some(name) = not_finite {
-        return Err(refused(&name, NOT_FINITE));
-    }
+    let module = pack_all(module, chosen, |matrix, weight, id| {
+        let device = weight.device();
+        let rows = weight.transpose().into_data().convert::<f32>();
+        let rows = rows.as_slice::<f32>().ok();
+        let kind = config.quantization;
+        rows.and_then(|rows| PackedWeight::new(rows, matrix.shape, kind, id, &device))
+            .ok_or_else(|| LoraError::unsupported_target(&matrix.module, NOT_FINITE))
+    })?;
     let quantized = quantized_modules(&module, architecture);
     Ok((module, quantized))
 }
@@ -124,56 +115,8 @@ pub fn quantized_weight(
 ) -> Result<Param<Tensor<2>>, LoraError> {
     assert_eq!(rows.len(), shape[0] * shape[1], "values of `{module}`");
     let packed = PackedWeight::new(rows, shape, quantization, id, device);
-    let packed = packed.ok_or_else(|| refused(module, NOT_FINITE))?;
-    let empty = Param::initialized(id, placeholder(shape.into(), device)).set_require_grad(false);
-    // Alone, a parameter is a module without a path.
-    Ok(put(empty, BTreeMap::from([(String::new(), packed)])))
-}
-
-const NOT_FINITE: &str = "its weight has values that are not finite";
-
-fn refused(module: &str, message: &str) -> LoraError {
-    LoraError::UnsupportedTarget {
-        module: module.into(),
-        message: message.into(),
-    }
-}
-
-struct Pack<'a> {
-    /// Weights to pack, by path.
-    chosen: BTreeMap<&'a str, &'a Matrix>,
-    quantization: Quantization,
-    /// Name of the first module whose weight is not finite.
-    not_finite: &'a mut Option<String>,
-}
-
-impl Reparameterizer for Pack<'_> {
-    type Reparam = PackedWeight;
-
-    fn reparameterize<const D: usize>(
-        &mut self,
-        path: &str,
-        param: Param<Tensor<D>>,
-    ) -> (Param<Tensor<D>>, Option<PackedWeight>) {
-        let Some(&matrix) = self.chosen.get(path) else {
-            return (param, None);
-        };
-        let shape = matrix.shape;
-        let weight = param.val().reshape(shape);
-        let device = weight.device();
-        let rows = weight.transpose().into_data().convert::<f32>();
-        let rows = rows.as_slice::<f32>().ok();
-        let packed = rows
-            .and_then(|rows| PackedWeight::new(rows, shape, self.quantization, param.id, &device));
-        if packed.is_none() {
-            self.not_finite.get_or_insert(matrix.module.clone());
-            return (param, None);
-        }
-        let param = param
-            .map(|weight| placeholder(weight.shape(), &device))
-            .set_require_grad(false);
-        (param, packed)
-    }
+    let packed = packed.ok_or_else(|| LoraError::unsupported_target(module, NOT_FINITE))?;
+    Ok(on_placeholder(id, packed, device))
 }
 
 /// Takes the packed weights off a module, together with the adapters.

@@ -1,7 +1,7 @@
 //! Packing of values, on the host.
 
 use super::kind::Quantization;
-use crate::ops::packed::{BLOCK, INT8_OFFSET, NF4, WORD};
+use crate::ops::packed_format::{BLOCK, INT8_OFFSET, NF4, WORD};
 
 /// Packed values of a block, and its scale.
 type Block = ([i32; BLOCK], f32);

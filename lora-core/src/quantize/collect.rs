@@ -23,12 +23,14 @@ struct Collect {
 impl Visit for Collect {
     fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
         if place.is_packed() {
-            let scales: Option<&Param<Tensor<1>>> = (param as &dyn Any).downcast_ref();
-            let parts = (self.codes.take(), scales, &self.matrix);
-            let (Some(codes), Some(scales), Some((path, shape))) = parts else {
+            let floats: Option<&Param<Tensor<1>>> = (param as &dyn Any).downcast_ref();
+            let parts = (self.codes.take(), floats, &self.matrix);
+            let (Some(codes), Some(floats), Some((path, shape))) = parts else {
                 return;
             };
-            if let Some(packed) = PackedWeight::from_parts(codes, scales.clone(), *shape) {
+            let is_half = place.path().ends_with(".half");
+            let packed = PackedWeight::from_parts(codes, floats.clone(), is_half, *shape);
+            if let Some(packed) = packed {
                 self.found.insert(path.clone(), packed);
             }
         } else if !place.is_attached() {

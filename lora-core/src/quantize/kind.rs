@@ -1,5 +1,6 @@
 //! Number formats of quantized weights: [`Quantization`].
 
+use crate::ops::packed::PackedFormat;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -28,21 +29,23 @@ impl Quantization {
     /// All formats.
     pub const ALL: [Self; 2] = [Self::Nf4, Self::Int8];
 
+    /// Returns the number format of packed values.
+    pub fn format(self) -> PackedFormat {
+        match self {
+            Self::Nf4 => PackedFormat::Nf4,
+            Self::Int8 => PackedFormat::Int8,
+        }
+    }
+
     /// Returns the bits of a packed value.
     pub fn bits(self) -> usize {
-        match self {
-            Self::Nf4 => 4,
-            Self::Int8 => 8,
-        }
+        self.format().bits()
     }
 }
 
 impl fmt::Display for Quantization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nf4 => "nf4",
-            Self::Int8 => "int8",
-        })
+        self.format().fmt(f)
     }
 }
 

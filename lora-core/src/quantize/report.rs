@@ -1,12 +1,12 @@
-//! Report of a quantization: the quantized layers, and the memory saved.
+//! Report of packed weights: the layers that have them, and the memory saved.
 
 use super::collect::packed_weights;
-use super::kind::Quantization;
 use crate::layout::{Architecture, parameters};
+use crate::ops::packed::PackedFormat;
 use burn::module::Module;
 use std::fmt;
 
-/// A linear layer with a quantized weight.
+/// A layer with a packed weight: quantized, or in 16 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuantizedModule {
     /// Name of the module.
@@ -16,7 +16,9 @@ pub struct QuantizedModule {
     /// Shape of the weight, `[d_in, d_out]`.
     pub shape: [usize; 2],
     /// Number format.
-    pub quantization: Quantization,
+    pub format: PackedFormat,
+    /// True if packing changed the values: always with 4 or 8 bits.
+    pub rounded: bool,
     /// Size in f32, in bytes.
     pub f32_bytes: usize,
     /// Size with scales, in bytes.
@@ -28,17 +30,12 @@ impl fmt::Display for QuantizedModule {
         write!(
             f,
             "{} [{}, {}] {}: {} -> {} bytes",
-            self.module,
-            self.shape[0],
-            self.shape[1],
-            self.quantization,
-            self.f32_bytes,
-            self.bytes
+            self.module, self.shape[0], self.shape[1], self.format, self.f32_bytes, self.bytes
         )
     }
 }
 
-/// Lists the quantized layers of a module, in its order.
+/// Lists the layers of a module with packed weights, in its order.
 pub(crate) fn quantized_modules<M: Module>(
     module: &M,
     architecture: &Architecture,
@@ -51,7 +48,8 @@ pub(crate) fn quantized_modules<M: Module>(
     let quantized = matrices.into_iter().filter_map(|matrix| {
         let packed = packed.get(&matrix.parameter)?;
         Some(QuantizedModule {
-            quantization: packed.quantization(),
+            format: packed.format(),
+            rounded: packed.is_rounded(),
             f32_bytes: size_of::<f32>() * matrix.shape[0] * matrix.shape[1],
             bytes: packed.bytes(),
             module: matrix.module,
@@ -62,23 +60,33 @@ pub(crate) fn quantized_modules<M: Module>(
     quantized.collect()
 }
 
-/// Writes a line for each layer, and one with the sum.
+/// Writes a line for each layer, and one with the sum of the quantized ones and of those in 16 bits.
 pub(crate) fn write_report(f: &mut fmt::Formatter<'_>, modules: &[QuantizedModule]) -> fmt::Result {
-    if modules.is_empty() {
-        return Ok(());
-    }
     for module in modules {
         writeln!(f, "{module}")?;
     }
-    let sum = |bytes: fn(&QuantizedModule) -> usize| modules.iter().map(bytes).sum::<usize>();
-    let mib = |bytes: usize| bytes as f64 / (1024.0 * 1024.0);
-    let (before, after) = (sum(|m| m.f32_bytes), sum(|m| m.bytes));
-    writeln!(
-        f,
-        "{} quantized modules: {:.2} MiB in place of {:.2} MiB, {:.2} MiB less",
-        modules.len(),
-        mib(after),
-        mib(before),
-        mib(before.saturating_sub(after)),
-    )
+    let (halves, quantized): (Vec<_>, Vec<_>) = modules.iter().partition(|m| m.format.is_half());
+    for (modules, what) in [
+        (quantized, "quantized modules"),
+        (halves, "modules in 16 bits"),
+    ] {
+        if modules.is_empty() {
+            continue;
+        }
+        let sum = |bytes: fn(&QuantizedModule) -> usize| {
+            let all = modules.iter().map(|module| bytes(module));
+            all.sum::<usize>()
+        };
+        let mib = |bytes: usize| bytes as f64 / (1024.0 * 1024.0);
+        let (before, after) = (sum(|m| m.f32_bytes), sum(|m| m.bytes));
+        writeln!(
+            f,
+            "{} {what}: {:.2} MiB in place of {:.2} MiB, {:.2} MiB less",
+            modules.len(),
+            mib(after),
+            mib(before),
+            mib(before.saturating_sub(after)),
+        )?;
+    }
+    Ok(())
 }

@@ -1,29 +1,64 @@
 //! A packed weight on its parameter: [`PackedWeight`].
 
+use super::base_floats::HalfFloat;
 use super::codec;
+use super::half_words::{self, HalfValues, HalfWords};
 use super::kind::Quantization;
 use crate::bare::is_bare;
 use crate::layout::{PACKED_COMPONENT, param_id};
-use crate::ops::packed::{BLOCK, PackedLayout, WORD, packed_linear, unpack};
+use crate::ops::packed::{PackedFormat, PackedLayout, packed_linear, packed_lora_linear, unpack};
+use crate::ops::packed_format::{BLOCK, WORD};
+use crate::ops::{CrossEntropy, HeadLoss, packed_head_loss};
 use burn::module::{Module, Param, ParamId, Reparameterization};
+use burn::tensor::module::embedding;
 use burn::tensor::{DType, Device, Element, Int, Shape, Tensor, TensorData};
 
-/// A frozen weight `[d_in, d_out]` of a linear layer in 4 or 8 bits a value.
+/// A frozen weight `[d_in, d_out]` of a linear layer in 4, 8 or 16 bits a value, or of an embedding in 16 bits.
 ///
 /// It lives on the weight's [`Param`], or in the adapter on that, and the parameter itself holds a
 /// placeholder without memory. [`LoraLinear`](crate::LoraLinear) dequantizes it in the forward pass and again in
-/// the backward pass, and keeps no dense copy in between. Any other layer reads the dense weight
-/// that Burn composes, and keeps it until its backward pass.
+/// the backward pass, and keeps no dense copy in between; [`LoraEmbedding`](crate::LoraEmbedding) dequantizes the rows that it
+/// looks up. Any other layer reads the dense weight that Burn composes, and keeps it until its backward pass.
 #[derive(Module, Debug)]
 pub struct PackedWeight {
-    /// Packed values: words of 32 bits with 4 or 8 values each.
+    /// Packed values: words of 32 bits with 2, 4 or 8 values each.
     codes: Param<Tensor<1, Int>>,
-    /// Scale of every 64 values.
-    scales: Param<Tensor<1>>,
+    /// Scale of every 64 values; `None` for floats of 16 bits.
+    scales: Option<Param<Tensor<1>>>,
+    /// For floats of 16 bits: a tensor whose length is [`HalfKind::length`]. The walk over a module sees parameters alone.
+    half: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    shape: [usize; 2],
+    layout: PackedLayout,
     #[module(skip)]
-    quantization: Quantization,
+    rounded: bool,
+}
+
+/// Properties of a weight in 16 bits, which its parameters must tell.
+#[derive(Clone, Copy, Debug)]
+struct HalfKind {
+    half: HalfFloat,
+    /// True if the values are in the order of the transpose.
+    transposed: bool,
+    /// True if the values were rounded when they were packed.
+    rounded: bool,
+}
+
+impl HalfKind {
+    /// Returns a different length from 1 to 8 for each kind.
+    fn length(self) -> usize {
+        let half = usize::from(self.half == HalfFloat::Bf16);
+        1 + half + 2 * usize::from(self.transposed) + 4 * usize::from(self.rounded)
+    }
+
+    /// Returns the kind of a length.
+    fn from_length(length: usize) -> Option<Self> {
+        let index = length.checked_sub(1).filter(|index| *index < 8)?;
+        Some(Self {
+            half: HalfFloat::ALL[index % 2],
+            transposed: index & 2 != 0,
+            rounded: index & 4 != 0,
+        })
+    }
 }
 
 impl PackedWeight {
@@ -40,69 +75,173 @@ impl PackedWeight {
         device: &Device,
     ) -> Option<Self> {
         let (codes, scales) = codec::pack(rows, quantization)?;
-        // The ids depend on the weight's id alone, which is the same in every process.
-        let id = |name: &str| param_id(&format!("{weight}.{PACKED_COMPONENT}.{name}"));
-        // As in Burn's own layers: memory that lives as long as the model is allocated apart.
-        let codes = device.memory_persistent_allocations(vector(codes), |codes| {
-            Tensor::<1, Int>::from_data(codes, (device, DType::I32))
-        });
-        let scales = device.memory_persistent_allocations(vector(scales), |scales| {
-            Tensor::<1>::from_data(scales, (device, DType::F32))
-        });
+        let [d_in, d_out] = shape;
         Some(Self {
-            codes: Param::initialized(id("codes"), codes),
-            scales: Param::initialized(id("scales"), scales).set_require_grad(false),
-            shape,
-            quantization,
+            codes: codes_param(weight, vector(codes), device),
+            scales: Some(floats_param(weight, "scales", vector(scales), device)),
+            half: None,
+            layout: PackedLayout {
+                format: quantization.format(),
+                d_in,
+                d_out,
+                transposed: true,
+            },
+            rounded: true,
         })
     }
 
-    /// Joins the parameters that a module holds; `None` if their sizes do not match.
+    /// Packs a weight as floats of 16 bits.
+    ///
+    /// # Shapes
+    /// - `values`: `shape`, or its transpose if `transposed`
+    /// - `shape`: `[d_in, d_out]`
+    ///
+    /// # Errors
+    /// A message about the weight, if a value is not finite or would become infinite.
+    pub(crate) fn half(
+        values: HalfValues<'_>,
+        shape @ [d_in, d_out]: [usize; 2],
+        transposed: bool,
+        half: HalfFloat,
+        weight: ParamId,
+        device: &Device,
+    ) -> Result<Self, String> {
+        let HalfWords { words, rounded } = half_words::pack(values, half, shape.iter().product())?;
+        let kind = HalfKind {
+            half,
+            transposed,
+            rounded,
+        };
+        let length = vector(vec![1.0f32; kind.length()]);
+        Ok(Self {
+            codes: codes_param(weight, words, device),
+            scales: None,
+            half: Some(floats_param(weight, "half", length, device)),
+            layout: PackedLayout {
+                format: half.format(),
+                d_in,
+                d_out,
+                transposed,
+            },
+            rounded,
+        })
+    }
+
+    /// Joins the parameters that a module holds; `None` if their sizes do not match. The last one holds scales, or else is
+    /// that of floats of 16 bits.
     pub(super) fn from_parts(
         codes: Param<Tensor<1, Int>>,
-        scales: Param<Tensor<1>>,
-        shape: [usize; 2],
+        floats: Param<Tensor<1>>,
+        is_half: bool,
+        [d_in, d_out]: [usize; 2],
     ) -> Option<Self> {
-        let (words, blocks) = (codes.lazy_shape()[0], scales.lazy_shape()[0]);
-        let fits = |q: &Quantization| words * WORD == blocks * BLOCK * q.bits();
+        let (words, length) = (codes.lazy_shape()[0], floats.lazy_shape()[0]);
+        let layout = |format, transposed| PackedLayout {
+            format,
+            d_in,
+            d_out,
+            transposed,
+        };
+        if is_half {
+            let kind = HalfKind::from_length(length)?;
+            return (words == (d_in * d_out).div_ceil(2)).then(|| Self {
+                codes,
+                scales: None,
+                half: Some(floats),
+                layout: layout(kind.half.format(), kind.transposed),
+                rounded: kind.rounded,
+            });
+        }
+        let fits = |q: &Quantization| words * WORD == length * BLOCK * q.bits();
+        let quantization = Quantization::ALL.into_iter().find(fits)?;
         Some(Self {
             codes,
-            scales,
-            shape,
-            quantization: Quantization::ALL.into_iter().find(fits)?,
+            scales: Some(floats),
+            half: None,
+            layout: layout(quantization.format(), true),
+            rounded: true,
         })
+    }
+
+    /// Returns the transposed weight, which shares the values. `weight` is the id of the parameter that it will be on.
+    ///
+    /// # Panics
+    /// If it is quantized: scales belong to PyTorch's orientation.
+    pub(super) fn transpose(&self, weight: ParamId) -> Self {
+        let layout = self.layout.transpose();
+        let kind = HalfKind {
+            half: match layout.format {
+                PackedFormat::F16 => HalfFloat::F16,
+                PackedFormat::Bf16 => HalfFloat::Bf16,
+                format => panic!("a weight in {format} is not transposed"),
+            },
+            transposed: layout.transposed,
+            rounded: self.rounded,
+        };
+        let length = vector(vec![1.0f32; kind.length()]);
+        let codes = self.codes.val();
+        Self {
+            codes: Param::initialized(part_id(weight, "codes"), codes),
+            scales: None,
+            half: Some(floats_param(weight, "half", length, &self.device())),
+            layout,
+            rounded: self.rounded,
+        }
     }
 
     /// Returns the number format.
-    pub fn quantization(&self) -> Quantization {
-        self.quantization
+    pub fn format(&self) -> PackedFormat {
+        self.layout.format
     }
 
     /// Returns the shape of the weight, `[d_in, d_out]`.
     pub fn shape(&self) -> [usize; 2] {
-        self.shape
+        [self.layout.d_in, self.layout.d_out]
+    }
+
+    /// Returns true if packing changed the values: always with 4 or 8 bits.
+    pub fn is_rounded(&self) -> bool {
+        self.rounded
     }
 
     /// Returns the device.
     pub fn device(&self) -> Device {
-        self.scales.lazy_device()
+        self.codes.lazy_device()
     }
 
     /// Returns the size of packed values and scales, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of::<i32>() * self.codes.lazy_shape()[0]
-            + size_of::<f32>() * self.scales.lazy_shape()[0]
+        let scales = self.scales.as_ref();
+        let scales = scales.map_or(0, |scales| scales.lazy_shape()[0]);
+        size_of::<i32>() * self.codes.lazy_shape()[0] + size_of::<f32>() * scales
     }
 
-    fn layout(&self) -> PackedLayout {
-        let [d_in, d_out] = self.shape;
-        let bits = self.quantization.bits();
-        PackedLayout { bits, d_in, d_out }
+    /// Returns the scales, or a tensor that only tells device and element type.
+    fn floats(&self) -> Tensor<1> {
+        let floats = self.scales.as_ref().or(self.half.as_ref());
+        floats.expect("scales or the length of a kind").val()
     }
 
     /// Dequantizes the weight to f32, `[d_in, d_out]`, as a new tensor.
     pub fn dequantize(&self) -> Tensor<2> {
-        unpack(self.codes.val(), self.scales.val(), self.layout())
+        unpack(self.codes.val(), self.floats(), self.layout)
+    }
+
+    /// Dequantizes the first rows, at least `count` values of them if there are so many.
+    pub(crate) fn head(&self, count: usize) -> Tensor<2> {
+        let [d_in, d_out] = self.shape();
+        let rows = count.div_ceil(d_out.max(1)).min(d_in);
+        match self.layout.words_per_row() {
+            Some(words) if !self.layout.transposed => {
+                let codes = self.codes.val().narrow(0, 0, rows * words);
+                let layout = PackedLayout {
+                    d_in: rows,
+                    ..self.layout
+                };
+                unpack(codes, self.floats(), layout)
+            }
+            _ => self.dequantize().narrow(0, 0, rows),
+        }
     }
 
     /// Returns `x W + b`.
@@ -115,12 +254,98 @@ impl PackedWeight {
         x: Tensor<D>,
         bias: Option<Tensor<1>>,
     ) -> Tensor<D> {
-        let y = packed_linear(x, self.codes.val(), self.scales.val(), self.layout());
-        match bias {
-            None => y,
-            Some(bias) => y + bias.unsqueeze(),
-        }
+        packed_linear(x, self.codes.val(), self.floats(), bias, self.layout)
     }
+
+    /// Returns `x W + scale · (adapter_x A) B`.
+    pub(crate) fn adapted<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        adapter_x: Tensor<D>,
+        factors: [Tensor<2>; 2],
+        scale: f64,
+    ) -> Tensor<D> {
+        let (codes, floats) = (self.codes.val(), self.floats());
+        packed_lora_linear([x, adapter_x], codes, floats, factors, self.layout, scale)
+    }
+
+    /// Looks up rows of an embedding, and dequantizes these alone.
+    ///
+    /// # Shapes
+    /// - `ids`: `[batch, seq]`
+    /// - returns `[batch, seq, d_out]`
+    pub(crate) fn embedding(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [rows, d_out] = self.shape();
+        let words = self.layout.words_per_row();
+        let Some(words) = words.filter(|_| !self.layout.transposed) else {
+            return embedding(self.dequantize(), ids);
+        };
+        let [batch, seq] = ids.dims();
+        let count = batch * seq;
+        let codes = self.codes.val().reshape([rows, words]);
+        let codes = codes.select(0, ids.reshape([count])); // [count, words]
+        let layout = PackedLayout {
+            d_in: count,
+            ..self.layout
+        };
+        let values = unpack(codes.reshape([count * words]), self.floats(), layout);
+        values.reshape([batch, seq, d_out])
+    }
+
+    /// Returns `x Wᵀ`: the output layer that an embedding is tied to.
+    ///
+    /// # Shapes
+    /// - `x`: `[..., d_out]`
+    /// - returns `[..., d_in]`
+    pub(crate) fn linear_transposed<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let layout = self.layout.transpose();
+        packed_linear(x, self.codes.val(), self.floats(), None, layout)
+    }
+
+    /// Computes the cross entropy of hidden states through this weight, or through its transpose.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[rows, d_in]`, or `[rows, d_out]` for the transpose
+    pub(crate) fn head_loss(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        options: &CrossEntropy,
+        transpose: bool,
+    ) -> HeadLoss {
+        let layout = if transpose {
+            self.layout.transpose()
+        } else {
+            self.layout
+        };
+        let (codes, floats) = (self.codes.val(), self.floats());
+        packed_head_loss(hidden, codes, floats, layout, targets, options)
+    }
+}
+
+/// Returns the id of a parameter of a packed weight. It depends on the weight's id alone, which is the same in every process.
+fn part_id(weight: ParamId, name: &str) -> ParamId {
+    param_id(&format!("{weight}.{PACKED_COMPONENT}.{name}"))
+}
+
+// As in Burn's own layers: memory that lives as long as the model is allocated apart.
+fn codes_param(weight: ParamId, codes: TensorData, device: &Device) -> Param<Tensor<1, Int>> {
+    let codes = device.memory_persistent_allocations(codes, |codes| {
+        Tensor::<1, Int>::from_data(codes, (device, DType::I32))
+    });
+    Param::initialized(part_id(weight, "codes"), codes)
+}
+
+fn floats_param(
+    weight: ParamId,
+    name: &str,
+    values: TensorData,
+    device: &Device,
+) -> Param<Tensor<1>> {
+    let values = device.memory_persistent_allocations(values, |values| {
+        Tensor::<1>::from_data(values, (device, DType::F32))
+    });
+    Param::initialized(part_id(weight, name), values).set_require_grad(false)
 }
 
 fn vector<E: Element>(values: Vec<E>) -> TensorData {
@@ -144,5 +369,18 @@ impl Reparameterization for PackedWeight {
         } else {
             self.dequantize().reshape(base.shape())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_length_of_its_own() {
+        for length in 1..=8 {
+            assert_eq!(HalfKind::from_length(length).unwrap().length(), length);
+        }
+        assert!(HalfKind::from_length(0).is_none() && HalfKind::from_length(9).is_none());
     }
 }

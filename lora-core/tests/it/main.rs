@@ -5,6 +5,7 @@ mod adapters;
 mod attention;
 mod combine;
 mod common;
+mod halves;
 mod head_loss;
 mod named;
 mod operation;

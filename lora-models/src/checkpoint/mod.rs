@@ -100,7 +100,7 @@ impl Checkpoint {
     /// `pytorch_model.bin.index.json` that exists is opened.
     ///
     /// Safetensors files stay mapped into memory as long as the checkpoint exists, and on Unix as long as a model that
-    /// was loaded from it: f32 weights whose layout needs no change are not copied. The files may be replaced or
+    /// was loaded from it: f32 weights whose layout needs no change, and weights that stay in 16 bits, are not copied. The files may be replaced or
     /// removed meanwhile (by renaming, as [`SafetensorsExport`] does), but must not be changed or truncated in place.
     ///
     /// # Errors
@@ -218,6 +218,12 @@ impl Checkpoint {
         self.file_of(name)?.mapped_f32(name)
     }
 
+    /// Returns the elements of an `f16` or `bf16` tensor in the mapped pages of its file. `None` for a tensor of another
+    /// type and for a pickle.
+    pub(crate) fn mapped_half(&self, name: &str) -> Option<bytes::Bytes> {
+        self.file_of(name)?.mapped_half(name)
+    }
+
     fn file_of(&self, name: &str) -> Option<&dyn TensorFile> {
         let &(position, _) = self.tensors.get(name)?;
         Some(self.files.get(position)?.as_ref())
@@ -273,6 +279,11 @@ trait TensorFile: std::fmt::Debug + Send + Sync {
 
     /// Returns the mapped elements of an `f32` tensor, if this machine can compute with them in place.
     fn mapped_f32(&self, _name: &str) -> Option<bytes::Bytes> {
+        None
+    }
+
+    /// Returns the mapped elements of an `f16` or `bf16` tensor, if the file can stay mapped.
+    fn mapped_half(&self, _name: &str) -> Option<bytes::Bytes> {
         None
     }
 }

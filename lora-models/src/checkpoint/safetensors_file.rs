@@ -54,6 +54,16 @@ impl SafetensorsFile {
             .and_then(|data| data.get(from..to))
             .ok_or_else(|| ModelError::malformed(&self.path, "a tensor lies outside the file"))
     }
+
+    /// Returns the elements of a tensor of one of these types in the map, wherever they lie. `None` on Windows, where a mapped
+    /// file cannot be replaced.
+    fn mapped(&self, name: &str, dtypes: &[DType]) -> Option<Bytes> {
+        let info = self.header.info(name)?;
+        if cfg!(not(all(unix, target_endian = "little"))) || !dtypes.contains(&info.dtype) {
+            return None;
+        }
+        Some(self.map.slice_ref(self.elements(info).ok()?))
+    }
 }
 
 impl TensorFile for SafetensorsFile {
@@ -85,15 +95,14 @@ impl TensorFile for SafetensorsFile {
         }))
     }
 
-    /// Returns `None` on Windows, where a mapped file cannot be replaced.
     fn mapped_f32(&self, name: &str) -> Option<Bytes> {
-        let info = self.header.info(name)?;
-        if cfg!(not(all(unix, target_endian = "little"))) || info.dtype != DType::F32 {
-            return None;
-        }
-        let elements = self.elements(info).ok()?;
+        let elements = self.mapped(name, &[DType::F32])?;
         let aligned = elements.as_ptr().cast::<f32>().is_aligned();
-        aligned.then(|| self.map.slice_ref(elements))
+        aligned.then_some(elements)
+    }
+
+    fn mapped_half(&self, name: &str) -> Option<Bytes> {
+        self.mapped(name, &[DType::F16, DType::BF16])
     }
 }
 
@@ -159,7 +168,10 @@ mod tests {
         drop(aligned);
         assert_eq!(mapped.as_deref(), cfg!(unix).then_some(data.as_slice()));
         let half = ONE.replace("F32", "F16").replace("[2]", "[4]");
-        assert!(open(&file(&half, &data)).unwrap().mapped_f32("w").is_none());
+        let half = open(&file(&half, &data)).unwrap();
+        assert!(half.mapped_f32("w").is_none() && unaligned.mapped_half("w").is_none());
+        let mapped = half.mapped_half("w");
+        assert_eq!(mapped.as_deref(), cfg!(unix).then_some(data.as_slice()));
     }
 
     #[test]

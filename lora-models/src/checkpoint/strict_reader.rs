@@ -2,8 +2,9 @@
 
 use super::host_tensor::not_float;
 use super::layout::file_name;
-use super::{Checkpoint, HostTensor, IgnoredTensor, LoadReport, is_float};
+use super::{Checkpoint, DType, HostTensor, IgnoredTensor, LoadReport, is_float};
 use crate::error::ModelError;
+use lora_core::HalfFloat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -96,12 +97,41 @@ impl<'a> StrictReader<'a> {
         name: &str,
         expected_shape: &[usize],
     ) -> Result<Option<bytes::Bytes>, ModelError> {
-        let Some(elements) = self.checkpoint.mapped_f32(name) else {
-            return Ok(None);
-        };
-        self.check_shape(name, expected_shape)?;
-        self.count(name);
-        Ok(Some(elements))
+        self.mapped(name, expected_shape, self.checkpoint.mapped_f32(name))
+    }
+
+    /// Returns the elements of a 16-bit type in the mapped pages of the file, as [`take_mapped`](Self::take_mapped).
+    ///
+    /// # Errors
+    /// [`ModelError::TensorShape`] if the tensor has another shape.
+    pub(crate) fn take_mapped_half(
+        &mut self,
+        name: &str,
+        expected_shape: &[usize],
+    ) -> Result<Option<bytes::Bytes>, ModelError> {
+        self.mapped(name, expected_shape, self.checkpoint.mapped_half(name))
+    }
+
+    fn mapped(
+        &mut self,
+        name: &str,
+        expected_shape: &[usize],
+        elements: Option<bytes::Bytes>,
+    ) -> Result<Option<bytes::Bytes>, ModelError> {
+        if elements.is_some() {
+            self.check_shape(name, expected_shape)?;
+            self.count(name);
+        }
+        Ok(elements)
+    }
+
+    /// Returns the 16-bit type of a tensor; `None` for other types.
+    pub(crate) fn half_of(&self, name: &str) -> Option<HalfFloat> {
+        match self.checkpoint.dtype(name)? {
+            DType::F16 => Some(HalfFloat::F16),
+            DType::BF16 => Some(HalfFloat::Bf16),
+            _ => None,
+        }
     }
 
     fn count(&mut self, name: &str) {

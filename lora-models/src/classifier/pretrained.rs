@@ -9,7 +9,7 @@ use crate::error::ModelError;
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
 use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
-use lora_core::QuantizeConfig;
+use lora_core::{BaseFloats, QuantizeConfig};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -28,6 +28,9 @@ pub struct ClassifierOptions {
     /// Quantization of the encoder's frozen linear layers while they are read, so that they are never all in memory as f32. The
     /// head and other randomly initialized modules stay in f32.
     pub quantize: Option<QuantizeConfig>,
+    /// Float type of the encoder's frozen weights that are not quantized. The head and other randomly initialized modules stay
+    /// in f32.
+    pub floats: BaseFloats,
 }
 
 impl ClassifierOptions {
@@ -145,6 +148,7 @@ impl Pretrained for Classifier {
     fn unquantized_options(options: &ClassifierOptions) -> ClassifierOptions {
         ClassifierOptions {
             quantize: None,
+            floats: BaseFloats::default(),
             ..options.clone()
         }
     }
@@ -169,6 +173,9 @@ impl Pretrained for Classifier {
             leftovers.push(UNUSED_POSITIONS);
         }
         let wanted = plan(|weights| Self::build(&config, kind, device, weights))?;
+        // The head is trained, whatever the checkpoint has.
+        let mut floats = options.floats.clone();
+        floats.skip.push("classifier".into());
         let expectation = Expectation {
             wanted,
             prefix: &format!("{trunk}."),
@@ -177,6 +184,7 @@ impl Pretrained for Classifier {
             force_fresh: options.fresh_head,
             optional: &[],
             quantize: options.quantize.as_ref(),
+            floats: &floats,
             leftovers: &leftovers,
         };
         let mut fresh_weights = random(&config, options.seed);

@@ -8,7 +8,8 @@ use crate::targets::LoraTargets;
 use crate::weights::{on_host, param};
 use burn::tensor::{Device, TensorData};
 use lora_core::{
-    Architecture, FusedLayout, FusedProjection, LoraConfig, LoraLinear, TargetModules,
+    Architecture, FusedLayout, FusedProjection, LoraConfig, LoraLinear, TargetModules, param_id,
+    tied_weight,
 };
 
 impl LoraTargets for Gpt2LmHead {
@@ -78,14 +79,18 @@ impl Gpt2LmHead {
     /// [`ModelError::TensorDtype`] if the embedding cannot be read as floats.
     pub fn untie_head(mut self) -> Result<Self, ModelError> {
         if self.lm_head.is_none() {
-            let embedding = self.transformer.wte.weight.base();
-            let [vocab, d_model] = embedding.dims();
-            let device = embedding.device();
-            let values = on_host(EMBEDDING, embedding.transpose())?;
-            self.lm_head = Some(LoraLinear {
-                weight: param(HEAD, TensorData::new(values, [d_model, vocab]), &device),
-                bias: None,
-            });
+            let wte = &self.transformer.wte;
+            let weight = match wte.packed() {
+                Some(packed) => tied_weight(param_id(HEAD), packed),
+                None => {
+                    let embedding = wte.weight.base();
+                    let [vocab, d_model] = embedding.dims();
+                    let device = embedding.device();
+                    let values = on_host(EMBEDDING, embedding.transpose())?;
+                    param(HEAD, TensorData::new(values, [d_model, vocab]), &device)
+                }
+            };
+            self.lm_head = Some(LoraLinear { weight, bias: None });
         }
         Ok(self)
     }

@@ -91,6 +91,7 @@ impl Pretrained for Gpt2LmHead {
             force_fresh: false,
             optional: &head,
             quantize: options.quantize(),
+            floats: options.floats(),
             leftovers: if config.tie_word_embeddings {
                 &[MASK, TIED]
             } else {

@@ -4,8 +4,10 @@ use super::source::{ParamSpec, Weights};
 use crate::ModelError;
 use burn::module::Param;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use lora_core::file::transpose;
 use lora_core::{
-    Architecture, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id, quantized_weight,
+    Architecture, HalfValues, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, half_weight,
+    param_id, quantized_weight,
 };
 
 /// Builder for the layers of a model, which reads one parameter at a time from a source.
@@ -40,7 +42,7 @@ impl LayerBuilder<'_> {
         let quantize = self.weights.quantize(&path);
         let quantize = quantize.filter(|config| !config.skips(&module, self.architecture));
         let weight = match quantize.map(|config| config.quantization) {
-            None => self.ask(&path, shape, transposed)?,
+            None => self.matrix(&module, &path, shape, transposed)?,
             Some(quantization) => {
                 // Quantization reads the rows of PyTorch's layout, which is transposed here.
                 let spec = self.spec(&path, &[shape[1], shape[0]], !transposed);
@@ -58,9 +60,58 @@ impl LayerBuilder<'_> {
         path: &str,
         shape: [usize; 2],
     ) -> Result<LoraEmbedding, ModelError> {
-        Ok(LoraEmbedding {
-            weight: self.param(&format!("{path}.weight"), shape)?,
-        })
+        let module = self.architecture.module_name(path);
+        let weight = self.matrix(&module, &format!("{path}.weight"), shape, false)?;
+        Ok(LoraEmbedding { weight })
+    }
+
+    /// Builds the weight of a layer, in f32 or in 16 bits.
+    fn matrix(
+        &mut self,
+        module: &str,
+        path: &str,
+        shape: [usize; 2],
+        transposed: bool,
+    ) -> Result<Param<Tensor<2>>, ModelError> {
+        let Some(half) = self.weights.half(module, path) else {
+            return self.ask(path, shape, transposed);
+        };
+        // An output layer keeps the layout of the file, in which it can be unpacked part by part. Any other layer has that of
+        // the module: products then have the same sums as with the weight in f32.
+        let keeps = transposed && self.architecture.is_output(module);
+        let [rows, columns] = shape;
+        let file_shape = if transposed { [columns, rows] } else { shape };
+        let in_file = self.spec(path, &file_shape, false);
+        let elements = self.weights.mapped_half(&in_file, half)?;
+        let floats = match (&elements, keeps) {
+            (Some(_), _) => None,
+            (None, true) => self.weights.values(&in_file)?,
+            (None, false) => {
+                let spec = self.spec(path, &shape, transposed);
+                self.weights.values(&spec)?
+            }
+        };
+        let floats = floats.unwrap_or_default();
+        let values = match elements {
+            None => HalfValues::Floats(&floats),
+            Some(elements) if keeps || !transposed => {
+                HalfValues::Bits(Bytes::from_shared(elements, AllocationProperty::File))
+            }
+            Some(elements) => {
+                let values: Vec<u16> = bytemuck::pod_collect_to_vec(&elements[..]);
+                HalfValues::Bits(Bytes::from_elems(transpose(&values, file_shape)))
+            }
+        };
+        let id = param_id(path);
+        Ok(half_weight(
+            module,
+            id,
+            values,
+            shape,
+            keeps,
+            half,
+            self.device,
+        )?)
     }
 
     /// Builds a layer norm over `d` features.

@@ -15,5 +15,5 @@ mod source;
 pub(crate) use builder::{LayerBuilder, on_host, param};
 pub use collect::Parameters;
 pub(crate) use reading::{Expectation, Leftover, read_model};
+pub(crate) use source::{Packed, Random, meta_init, plan};
 pub use source::{ParamSpec, Weights};
-pub(crate) use source::{Random, meta_init, plan};

@@ -4,8 +4,8 @@ use super::source::{ParamSpec, Weights};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
 use bytes::Bytes;
-use lora_core::QuantizeConfig;
 use lora_core::file::transpose;
+use lora_core::{BaseFloats, HalfFloat, QuantizeConfig};
 use std::collections::{HashMap, HashSet};
 
 /// Requirements of a model on a checkpoint.
@@ -26,6 +26,8 @@ pub(crate) struct Expectation<'a> {
     /// Quantization of the weights of linear layers as they are read. Fresh modules are trained, and are not
     /// quantized.
     pub quantize: Option<&'a QuantizeConfig>,
+    /// Float type of the other weights of linear layers and embeddings.
+    pub floats: &'a BaseFloats,
     /// Tensors of a checkpoint that the model does not need.
     pub leftovers: &'a [Leftover],
 }
@@ -41,7 +43,7 @@ pub(crate) struct Leftover {
 
 /// Reads a model.
 ///
-/// Names and shapes are compared before anything is read; then the tensors are read, converted to f32 and moved to the
+/// Names and shapes are compared before anything is read; then the tensors are read, converted and moved to the
 /// device one after another. Returns the modules that were newly initialized, with values of `random`.
 ///
 /// # Errors
@@ -94,6 +96,7 @@ pub(crate) fn read_model<M>(
         found,
         random,
         quantize: expectation.quantize,
+        floats: expectation.floats,
     };
     let model = build(&mut source)?;
     Ok((model, reader.finish()?, fresh))
@@ -155,6 +158,7 @@ fn fresh_modules(expectation: &Expectation<'_>, names: &FileNames<'_, '_>) -> Ve
 
 struct FromFile<'r, 'c, 'w> {
     quantize: Option<&'w QuantizeConfig>,
+    floats: &'w BaseFloats,
     reader: &'r mut StrictReader<'c>,
     /// Names in the file by path.
     found: HashMap<String, String>,
@@ -164,6 +168,24 @@ struct FromFile<'r, 'c, 'w> {
 impl Weights for FromFile<'_, '_, '_> {
     fn quantize(&self, path: &str) -> Option<&QuantizeConfig> {
         self.quantize.filter(|_| self.found.contains_key(path))
+    }
+
+    fn half(&self, module: &str, path: &str) -> Option<HalfFloat> {
+        let name = self.found.get(path)?;
+        self.floats.half(module, self.reader.half_of(name))
+    }
+
+    fn mapped_half(
+        &mut self,
+        wanted: &ParamSpec,
+        half: HalfFloat,
+    ) -> Result<Option<Bytes>, ModelError> {
+        match self.found.get(&wanted.path) {
+            Some(name) if self.reader.half_of(name) == Some(half) => {
+                self.reader.take_mapped_half(name, &wanted.shape)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn mapped(&mut self, wanted: &ParamSpec) -> Result<Option<Bytes>, ModelError> {

@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use bytes::Bytes;
-use lora_core::{QuantizeConfig, normal_values};
+use lora_core::{BaseFloats, HalfFloat, QuantizeConfig, normal_values};
 
 /// Path, name, shape and layout of a parameter to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,21 @@ pub trait Weights {
     fn quantize(&self, _path: &str) -> Option<&QuantizeConfig> {
         None
     }
+
+    /// Returns the 16-bit type in which the weight of a module at this path is held; `None` for f32.
+    fn half(&self, _module: &str, _path: &str) -> Option<HalfFloat> {
+        None
+    }
+
+    /// Returns the elements of a parameter in the mapped pages of a file, if they are of this type there. The
+    /// specification has the layout of the file.
+    fn mapped_half(
+        &mut self,
+        _spec: &ParamSpec,
+        _half: HalfFloat,
+    ) -> Result<Option<Bytes>, ModelError> {
+        Ok(None)
+    }
 }
 
 /// Source without values, which records the parameters.
@@ -73,6 +88,27 @@ pub(crate) fn meta_init<M>(
     build: impl FnOnce(&mut dyn Weights) -> Result<M, ModelError>,
 ) -> Result<M, ModelError> {
     build(&mut Recorder(Vec::new()))
+}
+
+/// Source whose weights of linear layers and embeddings are packed as they are read.
+pub(crate) struct Packed<'a, W> {
+    pub weights: W,
+    pub quantize: Option<&'a QuantizeConfig>,
+    pub floats: &'a BaseFloats,
+}
+
+impl<W: Weights> Weights for Packed<'_, W> {
+    fn values(&mut self, spec: &ParamSpec) -> Result<Option<Vec<f32>>, ModelError> {
+        self.weights.values(spec)
+    }
+
+    fn quantize(&self, _path: &str) -> Option<&QuantizeConfig> {
+        self.quantize
+    }
+
+    fn half(&self, module: &str, _path: &str) -> Option<HalfFloat> {
+        self.floats.half(module, None)
+    }
 }
 
 /// Random initialization of transformers: matrices normal around zero, norms one, biases zero.

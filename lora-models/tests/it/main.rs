@@ -12,6 +12,7 @@ mod export;
 mod formats;
 mod generation;
 mod gpt2_parity;
+mod halves;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(feature = "hub")]

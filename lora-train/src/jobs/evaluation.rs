@@ -6,7 +6,7 @@ use crate::metric::ConfusionMatrix;
 use crate::options::ReadingOptions;
 use crate::task::{GeneratedText, TaskName};
 use clap::Args;
-use lora_core::Quantization;
+use lora_core::{BaseDType, Quantization};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -22,6 +22,9 @@ pub struct EvalOptions {
     /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
+    /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint; everything is computed in f32 [default: f32].
+    #[arg(long, value_name = "TYPE")]
+    pub base_dtype: Option<BaseDType>,
     /// Task: causal-lm, classification, regression, token-classification, or glue/NAME [default: the model's].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,

@@ -12,7 +12,7 @@ use crate::progress::Screen;
 use burn::tensor::Device;
 use clap::Args;
 use lora_core::files::{Overwrite, write_dir};
-use lora_core::weight_errors;
+use lora_core::{BaseDType, weight_errors};
 use lora_models::checkpoint::ExportDType;
 use lora_models::classifier::ClassifierOptions;
 use lora_models::prefix::PREFIX_DIR;
@@ -35,6 +35,9 @@ pub struct MergeOptions {
     /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Float type of the base's weights in memory until they are merged: f32, f16, bf16, or auto for that of the checkpoint, with which the result is the same [default: f32].
+    #[arg(long, value_name = "TYPE")]
+    pub base_dtype: Option<BaseDType>,
     /// Element type of the weights: f32, f16 or bf16; the sum is taken in f32.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_dtype)]
     pub dtype: ExportDType,
@@ -107,15 +110,18 @@ pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     let adapter = options.adapter.clone().map(AdapterArg::from);
     let sources = Sources::open(&options.model, adapter.as_slice())?;
     let device = device::open(options.device)?;
+    let floats = sources.floats(options.base_dtype, &[])?;
     dispatch!(sources.model.config(),
         causal M(config) => {
-            merge_model::<M>(options, &sources, config, &LoadOptions::default(), &device)
+            let load = LoadOptions::default().with_floats(floats);
+            merge_model::<M>(options, &sources, config, &load, &device)
         },
         encoder M(config) => {
             let (_, labels) = sources.head(sources.first())?;
             let load = ClassifierOptions {
                 head: head_kind(sources.task()?),
                 labels: Some(labels),
+                floats,
                 ..ClassifierOptions::default()
             };
             merge_model::<M>(options, &sources, config, &load, &device)

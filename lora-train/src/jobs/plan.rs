@@ -8,7 +8,7 @@ use crate::jobs::sources::Sources;
 use crate::options::TrainOptions;
 use crate::task::TaskName;
 use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
-use lora_core::{LoraConfig, QuantizeConfig};
+use lora_core::{BaseDType, BaseFloats, LoraConfig, QuantizeConfig};
 use lora_models::prefix::PrefixConfig;
 use std::path::PathBuf;
 
@@ -89,6 +89,9 @@ fn check_conflicts(o: &TrainOptions) -> Result<(), TrainError> {
     } else if o.full && o.quantize.is_some() {
         let message = "applies to frozen weights, but --full trains all weights";
         ("quantize", message)
+    } else if o.full && o.base_dtype.is_some_and(|dtype| dtype != BaseDType::F32) {
+        let message = "applies to frozen weights, but --full trains all weights, in f32";
+        ("base_dtype", message)
     } else if best && o.eval_data.is_none() {
         let message = "is missing: early stopping, `keep_best` and `metric` need evaluations";
         ("eval_data", message)
@@ -184,6 +187,12 @@ impl TrainPlan {
     pub(crate) fn quantize(&self, sources: &Sources) -> Result<Option<QuantizeConfig>, TrainError> {
         let saved = self.options.modules_to_save.as_deref().unwrap_or_default();
         sources.quantize(self.options.quantize, saved)
+    }
+
+    /// Returns the float type of the frozen weights that are not quantized.
+    pub(crate) fn floats(&self, sources: &Sources) -> Result<BaseFloats, TrainError> {
+        let saved = self.options.modules_to_save.as_deref().unwrap_or_default();
+        sources.floats(self.options.base_dtype, saved)
     }
 
     /// Returns the task: the option's, or else that of the model and the adapter to start from.

@@ -6,7 +6,7 @@ use crate::TrainError;
 use crate::progress::{Bar, Screen};
 use crate::task::TaskName;
 use lora_core::file::AdapterDir;
-use lora_core::{AttachReport, Quantization, QuantizeConfig};
+use lora_core::{AttachReport, BaseDType, BaseFloats, Quantization, QuantizeConfig};
 use lora_models::classifier::{AdapterLabels, HeadKind};
 use lora_models::encoder::{EncoderConfig, Labels};
 use lora_models::hub::{self, HubOptions};
@@ -149,7 +149,7 @@ impl Sources {
     /// floats.
     ///
     /// # Errors
-    /// If an adapter is a prefix.
+    /// If the configuration of an adapter cannot be read.
     pub fn quantize(
         &self,
         quantization: Option<Quantization>,
@@ -158,11 +158,34 @@ impl Sources {
         let Some(quantization) = quantization else {
             return Ok(None);
         };
-        let mut skip = modules_to_save.to_vec();
-        for adapter in &self.adapters {
-            skip.extend(adapter.dir.config()?.modules_to_save.iter().cloned());
-        }
+        let skip = self.trained(modules_to_save)?;
         Ok(Some(QuantizeConfig::new(quantization).with_skip(skip)))
+    }
+
+    /// Returns the float type of frozen weights that are not quantized. The fully trained modules of the adapters, and the
+    /// given ones, stay in f32.
+    ///
+    /// # Errors
+    /// If the configuration of an adapter cannot be read.
+    pub fn floats(
+        &self,
+        dtype: Option<BaseDType>,
+        modules_to_save: &[String],
+    ) -> Result<BaseFloats, TrainError> {
+        match dtype.unwrap_or_default() {
+            BaseDType::F32 => Ok(BaseFloats::default()),
+            dtype => Ok(BaseFloats::new(dtype).with_skip(self.trained(modules_to_save)?)),
+        }
+    }
+
+    /// Returns the given modules and the fully trained ones of the adapters.
+    fn trained(&self, modules_to_save: &[String]) -> Result<Vec<String>, TrainError> {
+        let mut modules = modules_to_save.to_vec();
+        // A prefix trains no module.
+        for adapter in self.adapters.iter().filter(|a| !a.dir.is_prefix()) {
+            modules.extend(adapter.dir.config()?.modules_to_save.iter().cloned());
+        }
+        Ok(modules)
     }
 }
 

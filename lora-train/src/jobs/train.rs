@@ -21,7 +21,7 @@ use crate::trainer::{
 use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
-use lora_core::{merge, trainable_summary};
+use lora_core::{BaseDType, merge, trainable_summary};
 use lora_models::{ModelConfig, PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,10 +67,10 @@ pub fn train(
 ) -> Result<TrainSummary, TrainError> {
     let model = Sources::open_model(&plan.model)?;
     // A resumed run continues from its checkpoint. The adapter that it started from tells only an encoder's labels and
-    // what is not to be quantized.
+    // what is not to be quantized or held in 16 bits.
     let o = &plan.options;
     let is_encoder = matches!(model.config(), ModelConfig::Encoder(_));
-    let needs_adapter = !o.resume || is_encoder || o.quantize.is_some();
+    let needs_adapter = !o.resume || is_encoder || o.quantize.is_some() || o.base_dtype.is_some();
     let adapter = o.adapter.clone().filter(|_| needs_adapter);
     let adapter = adapter.map(AdapterArg::from);
     let sources = Sources::with_model(model, adapter.as_slice())?;
@@ -211,9 +211,11 @@ fn train_job<J: Job + 'static>(
     let mut merged = None;
     if plan.options.merge {
         let dir = plan.output.join("merged");
-        let model = match plan.options.quantize {
-            None => J::into_model(task),
-            Some(_) => saver.unquantized(&path, &device)?.valid(),
+        let in_f32 = plan.options.base_dtype.unwrap_or_default() == BaseDType::F32;
+        let model = if plan.options.quantize.is_none() && in_f32 {
+            J::into_model(task)
+        } else {
+            saver.unquantized(&path, &device)?.valid()
         };
         let model = merge(model).into_module();
         let prefix = export_merged(model, &dir, &base.export_options(), Overwrite::Replace)?;

@@ -208,7 +208,7 @@ impl<M: Pretrained> Saver<M> {
         Ok(load_model::<M>(&dir, &config, None, &options, device)?.0)
     }
 
-    /// Loads the model without quantization, with a saved adapter, to merge them: merged quantized weights would keep their
+    /// Loads the model in f32, without quantization, with a saved adapter, to merge them: merged quantized weights would keep their
     /// rounding.
     pub fn unquantized(&self, adapter: &Path, device: &Device) -> Result<M, TrainError> {
         self.with_adapter(adapter, &M::unquantized_options(&self.options), device)

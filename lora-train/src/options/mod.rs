@@ -19,7 +19,7 @@ use crate::device::DeviceName;
 use crate::task::TaskName;
 use crate::trainer::ScheduleKind;
 use clap::Args;
-use lora_core::{BiasTraining, LoraInit, Quantization};
+use lora_core::{BaseDType, BiasTraining, LoraInit, Quantization};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -146,6 +146,9 @@ pub struct TrainOptions {
     /// Quantize the frozen weights while the adapters train in floating point (QLoRA): nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND", help_heading = "Adapter")]
     pub quantize: Option<Quantization>,
+    /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint, in which nothing is rounded; everything is computed in f32. Beside --quantize it is for embeddings and output layers [default: f32].
+    #[arg(long, value_name = "TYPE", help_heading = "Adapter")]
+    pub base_dtype: Option<BaseDType>,
     /// Train all weights instead of an adapter, as a baseline.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]

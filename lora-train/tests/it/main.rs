@@ -26,6 +26,7 @@ mod data;
 mod diff;
 mod estimate;
 mod glue;
+mod halves;
 mod hostile;
 mod inspect;
 mod kinds;

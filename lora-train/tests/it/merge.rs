@@ -34,6 +34,7 @@ fn options(model: PathBuf, adapter: &Path, output: &Path, dtype: ExportDType) ->
         model,
         adapter: Some(adapter.into()),
         strict_base: false,
+        base_dtype: None,
         output: output.into(),
         dtype,
         verify: VerifyOptions {

@@ -1,6 +1,7 @@
 //! Backward pass, shared by all backends: it scales the gradients that the forward pass computed.
 
 use super::{CrossEntropy, HeadGradients, HeadLossOps};
+use crate::ops::packed::PackedLayout;
 use crate::ops::prelude::*;
 
 impl<B: Backend + HeadLossOps, C: CheckpointStrategy> HeadLossOps for Autodiff<B, C> {
@@ -25,13 +26,39 @@ impl<B: Backend + HeadLossOps, C: CheckpointStrategy> HeadLossOps for Autodiff<B
         let loss = operation.finish([grad_hidden, grad_weight], loss);
         (loss, FloatTensor::<Self>::new(nll), best)
     }
+
+    fn packed_head_loss(
+        hidden: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+        targets: IntTensor<Self>,
+        options: CrossEntropy,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, IntTensor<Self>) {
+        let requested = HeadGradients {
+            hidden: hidden.is_tracked(),
+            weight: false,
+        };
+        let operation = Operation::<B, C, _, 1>::new([&hidden], backward);
+        let (loss, nll, best, gradient) = B::packed_head_loss_and_gradient(
+            hidden.into_primitive(),
+            packed,
+            scales.into_primitive(),
+            layout,
+            targets,
+            options,
+            requested,
+        );
+        let loss = operation.finish([gradient], loss);
+        (loss, FloatTensor::<Self>::new(nll), best)
+    }
 }
 
 /// Scales the gradients of the hidden states and of the projection, which are those for a loss of factor 1.
-fn backward<B: Backend>(
-    pass: &mut BackwardPass<'_, B, 2>,
+fn backward<B: Backend, const N: usize>(
+    pass: &mut BackwardPass<'_, B, N>,
     grad: FloatTensor<B>,
-    gradients: [Option<FloatTensor<B>>; 2],
+    gradients: [Option<FloatTensor<B>>; N],
 ) {
     for (index, gradient) in gradients.into_iter().enumerate() {
         if let Some(gradient) = gradient {

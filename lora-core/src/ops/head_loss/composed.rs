@@ -4,10 +4,14 @@
 //! a gather on WGPU returned wrong values when a scatter into another tensor of the same product followed it.
 
 use super::{CrossEntropy, HeadGradients, rows_per_chunk};
+use crate::ops::packed::PackedLayout;
+use crate::ops::packed_composed::{composed_unpack, packed_part};
 use crate::ops::prelude::*;
 use burn::tensor::{DType, Shape, Slice, TensorData};
+use std::ops::Range;
 
-type Parts<B> = (
+/// Loss, negative log-likelihoods, most likely classes, and the gradients of hidden states and weight.
+pub(super) type Parts<B> = (
     FloatTensor<B>,
     FloatTensor<B>,
     IntTensor<B>,
@@ -15,15 +19,90 @@ type Parts<B> = (
     Option<FloatTensor<B>>,
 );
 
+/// Weight of the projection, `[d, classes]`.
+pub(super) enum Head<B: Backend> {
+    /// Floats.
+    Dense(FloatTensor<B>),
+    /// Packed values with their scales, which are unpacked part by part.
+    Packed(IntTensor<B>, FloatTensor<B>, PackedLayout),
+}
+
+impl<B: Backend> Head<B> {
+    fn classes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.shape()[1],
+            Self::Packed(_, _, layout) => layout.d_out,
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        match self {
+            Self::Dense(weight) => weight.dtype(),
+            Self::Packed(_, scales, _) => scales.dtype(),
+        }
+    }
+
+    /// Returns the weight in parts, with the classes of each.
+    fn parts(&self) -> Vec<(Range<usize>, impl FnOnce() -> FloatTensor<B>)> {
+        let parts = match self {
+            Self::Dense(weight) => Vec::from([0..weight.shape()[1]]),
+            Self::Packed(_, _, layout) => layout.parts(),
+        };
+        let part = |classes: Range<usize>| {
+            let range = classes.clone();
+            let values = move || match self {
+                Self::Dense(weight) => weight.clone(),
+                Self::Packed(packed, scales, layout) => {
+                    let (packed, layout) = packed_part::<B>(packed, *layout, &range);
+                    composed_unpack::<B>(packed, scales.clone(), layout)
+                }
+            };
+            (classes, values)
+        };
+        parts.into_iter().map(part).collect()
+    }
+
+    /// Returns `x W`.
+    fn logits(&self, x: FloatTensor<B>) -> FloatTensor<B> {
+        let products = self.parts().into_iter();
+        let products = products.map(|(_, part)| B::float_matmul(x.clone(), part()));
+        joined(products.collect(), |products| B::float_cat(products, 1))
+    }
+
+    /// Returns `g Wᵀ`.
+    fn backward(&self, grad: FloatTensor<B>) -> FloatTensor<B> {
+        let [rows, classes] = grad.shape().dims();
+        let products = self.parts().into_iter().map(|(outputs, part)| {
+            let grad = if outputs.len() == classes {
+                grad.clone()
+            } else {
+                B::float_slice(grad.clone(), &[Slice::from(0..rows), Slice::from(outputs)])
+            };
+            B::float_matmul(grad, B::float_swap_dims(part(), 0, 1))
+        });
+        let sum = products.reduce(B::float_add);
+        sum.expect("a weight has a part")
+    }
+}
+
+/// Joins tensors, of which there is at least one.
+fn joined<T>(mut tensors: Vec<T>, join: impl FnOnce(Vec<T>) -> T) -> T {
+    if tensors.len() == 1 {
+        tensors.remove(0)
+    } else {
+        join(tensors)
+    }
+}
+
 pub(super) fn head_loss<B: Backend>(
     hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    head: Head<B>,
     targets: IntTensor<B>,
     options: &CrossEntropy,
     requested: HeadGradients,
 ) -> Parts<B> {
     let [rows, d] = hidden.shape().dims();
-    let [_, classes] = weight.shape().dims();
+    let classes = head.classes();
     options.check(classes);
     let device = hidden.device();
     let wide = accumulation_dtype(hidden.dtype());
@@ -42,7 +121,7 @@ pub(super) fn head_loss<B: Backend>(
     for start in (0..rows).step_by(chunk_rows.max(1)) {
         let chunk = Slice::from(start..rows.min(start + chunk_rows));
         let x = B::float_slice(hidden.clone(), &[chunk, Slice::from(0..d)]);
-        let logits = B::float_matmul(x.clone(), weight.clone()); // [chunk, classes]
+        let logits = head.logits(x.clone()); // [chunk, classes]
         let chunk_targets = B::int_slice(targets.clone(), &[chunk]);
         let scored = scorer.score(logits, chunk_targets, requested.hidden || requested.weight);
         losses.push(scored.loss);
@@ -51,7 +130,7 @@ pub(super) fn head_loss<B: Backend>(
         let Some(grad_logits) = scored.grad_logits else {
             continue;
         };
-        let grad_logits = B::float_cast(grad_logits, weight.dtype().into());
+        let grad_logits = B::float_cast(grad_logits, head.dtype().into());
         if requested.weight {
             let part = B::float_matmul(B::float_swap_dims(x, 0, 1), grad_logits.clone());
             grad_weight = Some(match grad_weight.take() {
@@ -60,8 +139,7 @@ pub(super) fn head_loss<B: Backend>(
             });
         }
         if requested.hidden {
-            let transposed = B::float_swap_dims(weight.clone(), 0, 1);
-            grad_hidden.push(B::float_matmul(grad_logits, transposed));
+            grad_hidden.push(head.backward(grad_logits));
         }
     }
     if losses.is_empty() {
@@ -75,7 +153,7 @@ pub(super) fn head_loss<B: Backend>(
                 .then(|| zeros([0, d].into(), hidden.dtype())),
             requested
                 .weight
-                .then(|| zeros([d, classes].into(), weight.dtype())),
+                .then(|| zeros([d, classes].into(), head.dtype())),
         );
     }
     let column = |parts| B::float_reshape(B::float_cat(parts, 0), [rows].into());

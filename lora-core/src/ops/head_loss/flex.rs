@@ -1,8 +1,11 @@
 //! Projection with cross entropy on the CPU: one buffer of logits; each row's loss and gradient while the row is in the cache.
 
-use super::{CrossEntropy, HeadGradients, HeadLossOps, composed, rows_per_chunk};
+use super::composed::{self, Head};
+use super::{CrossEntropy, HeadGradients, HeadLossOps, rows_per_chunk};
 use crate::ops::gemm::{Matrix, add_product, append_product};
 use crate::ops::kernels::{dot, exp_in_place, largest, sum_map};
+use crate::ops::packed::PackedLayout;
+use crate::ops::packed_product::PackedMatrix;
 use burn::backend::{
     Flex,
     tensor::{FloatTensor, IntTensor},
@@ -26,25 +29,98 @@ impl HeadLossOps for Flex {
         Option<FloatTensor<Self>>,
     ) {
         if [hidden.dtype(), weight.dtype()] != [DType::F32; 2] {
-            return composed::head_loss::<Self>(hidden, weight, targets, &options, requested);
+            let head = Head::<Self>::Dense(weight);
+            return composed::head_loss(hidden, head, targets, &options, requested);
         }
-        let int = targets.dtype();
-        let classes: Vec<i64> = targets.into_data().iter::<i64>().collect();
-        let (x, w) = (Matrix::from_tensor(&hidden), Matrix::from_tensor(&weight));
-        let chunk_rows = rows_per_chunk(classes.len(), w.shape()[1]);
-        let results = score_rows(x, w, &classes, &options, requested, chunk_rows);
-        let tensor = |values: Vec<f32>, shape: &[usize]| {
-            FloatTensor::<Self>::from_data(TensorData::new(values, shape))
-        };
-        let rows = classes.len();
-        let best = TensorData::new(results.best, [rows]).convert_dtype(int);
-        (
-            tensor(vec![results.loss as f32], &[1]),
-            tensor(results.nll, &[rows]),
-            IntTensor::<Self>::from_data(best),
-            results.grad_hidden.map(|values| tensor(values, &x.shape())),
-            results.grad_weight.map(|values| tensor(values, &w.shape())),
-        )
+        let w = Projection::Dense(Matrix::from_tensor(&weight));
+        score_tensors(hidden, w, targets, &options, requested)
+    }
+
+    fn packed_head_loss_and_gradient(
+        hidden: FloatTensor<Self>,
+        packed: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        layout: PackedLayout,
+        targets: IntTensor<Self>,
+        options: CrossEntropy,
+        requested: HeadGradients,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        IntTensor<Self>,
+        Option<FloatTensor<Self>>,
+    ) {
+        let (loss, nll, best, gradient, _) =
+            if hidden.dtype() == DType::F32 && layout.format.is_half() {
+                let packed = packed.to_contiguous();
+                let w = Projection::Packed(PackedMatrix::new(packed.storage::<i32>(), layout));
+                score_tensors(hidden, w, targets, &options, requested)
+            } else {
+                let head = Head::<Self>::Packed(packed, scales, layout);
+                composed::head_loss(hidden, head, targets, &options, requested)
+            };
+        (loss, nll, best, gradient)
+    }
+}
+
+/// Computes loss and gradients of tensors.
+fn score_tensors(
+    hidden: FloatTensor<Flex>,
+    w: Projection<'_>,
+    targets: IntTensor<Flex>,
+    options: &CrossEntropy,
+    requested: HeadGradients,
+) -> composed::Parts<Flex> {
+    let int = targets.dtype();
+    let classes: Vec<i64> = targets.into_data().iter::<i64>().collect();
+    let x = Matrix::from_tensor(&hidden);
+    let chunk_rows = rows_per_chunk(classes.len(), w.shape()[1]);
+    let results = score_rows(x, w, &classes, options, requested, chunk_rows);
+    let tensor = |values: Vec<f32>, shape: &[usize]| {
+        FloatTensor::<Flex>::from_data(TensorData::new(values, shape))
+    };
+    let rows = classes.len();
+    let best = TensorData::new(results.best, [rows]).convert_dtype(int);
+    (
+        tensor(vec![results.loss as f32], &[1]),
+        tensor(results.nll, &[rows]),
+        IntTensor::<Flex>::from_data(best),
+        results.grad_hidden.map(|values| tensor(values, &x.shape())),
+        results.grad_weight.map(|values| tensor(values, &w.shape())),
+    )
+}
+
+/// Weight of the projection, `[d, classes]`, in host memory.
+#[derive(Clone, Copy)]
+enum Projection<'a> {
+    Dense(Matrix<'a>),
+    Packed(PackedMatrix<'a>),
+}
+
+impl Projection<'_> {
+    fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(w) => w.shape(),
+            Self::Packed(w) => w.shape(),
+        }
+    }
+
+    /// Appends `x W`, and returns the appended values.
+    fn append_logits<'o>(&self, out: &'o mut Vec<f32>, x: Matrix<'_>) -> &'o mut [f32] {
+        match self {
+            Self::Dense(w) => append_product(out, x, *w),
+            Self::Packed(w) => w.append_product(out, x),
+        }
+    }
+
+    /// Appends `g Wᵀ`.
+    fn append_backward(&self, out: &mut Vec<f32>, g: Matrix<'_>) {
+        match self {
+            Self::Dense(w) => {
+                append_product(out, g, w.transposed());
+            }
+            Self::Packed(w) => w.append_product_transposed(out, g),
+        }
     }
 }
 
@@ -59,7 +135,7 @@ struct HeadResults {
 
 fn score_rows(
     x: Matrix<'_>,
-    w: Matrix<'_>,
+    w: Projection<'_>,
     targets: &[i64],
     options: &CrossEntropy,
     requested: HeadGradients,
@@ -80,7 +156,7 @@ fn score_rows(
     for (chunk, targets) in targets.chunks(chunk_rows).enumerate() {
         let x = x.rows(chunk * chunk_rows, targets.len());
         buffer.clear();
-        let logits = append_product(&mut buffer, x, w);
+        let logits = w.append_logits(&mut buffer, x);
         let scores: Vec<Row> = (logits.par_chunks_mut(classes).zip(targets))
             .map(|(row, &target)| {
                 Arch::new().dispatch(
@@ -99,7 +175,7 @@ fn score_rows(
             add_product(sum, 1.0, x.transposed(), grad_logits);
         }
         if let Some(gradient) = &mut results.grad_hidden {
-            append_product(gradient, grad_logits, w.transposed());
+            w.append_backward(gradient, grad_logits);
         }
     }
     results
@@ -199,7 +275,8 @@ mod tests {
     fn the_size_of_a_chunk_changes_nothing() {
         let (rows, d, classes) = (11, 4, 37);
         let (x, w) = (values(rows * d, 0.1), values(d * classes, 0.2));
-        let (x, w) = (Matrix::new(&x, [rows, d]), Matrix::new(&w, [d, classes]));
+        let x = Matrix::new(&x, [rows, d]);
+        let w = Projection::Dense(Matrix::new(&w, [d, classes]));
         let targets = [3, 36, -1, 0, 5, 5, 17, -1, 20, 1, 30];
         let options = CrossEntropy::new(0.1);
         let requested = HeadGradients {

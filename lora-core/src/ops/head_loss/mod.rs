@@ -16,7 +16,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `tensors` | [`head_loss`] on tensors |
+//! | `tensors` | [`head_loss`] on tensors, with a dense or a packed projection |
 //! | `composed` | composition of operations that every backend has |
 //! | `flex` | implementation for the CPU |
 //! | `autodiff` | backward pass, shared by all backends |
@@ -27,9 +27,12 @@ mod composed;
 mod flex;
 mod tensors;
 
+pub(crate) use tensors::packed_head_loss;
 pub use tensors::{HeadLoss, head_loss, loss_of_logits};
 
+use super::packed::PackedLayout;
 use super::prelude::*;
+use composed::Head;
 
 /// Options of the cross entropy.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +109,49 @@ backend_operations! {
             Option<FloatTensor<Self>>,
             Option<FloatTensor<Self>>,
         ) {
-            composed::head_loss::<Self>(hidden, weight, targets, &options, requested)
+            let head = Head::<Self>::Dense(weight);
+            composed::head_loss(hidden, head, targets, &options, requested)
+        }
+
+        /// Computes [`head_loss`](Self::head_loss) with a packed, frozen weight of 16-bit floats, `[d, classes]`, which is
+        /// unpacked part by part for each chunk of rows.
+        #[fusion(default)]
+        fn packed_head_loss(
+            hidden: FloatTensor<Self>,
+            packed: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            layout: PackedLayout,
+            targets: IntTensor<Self>,
+            options: CrossEntropy,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, IntTensor<Self>) {
+            let requested = HeadGradients::default();
+            let (loss, nll, best, _) = Self::packed_head_loss_and_gradient(
+                hidden, packed, scales, layout, targets, options, requested,
+            );
+            (loss, nll, best)
+        }
+
+        /// Computes [`packed_head_loss`](Self::packed_head_loss) and, if requested, the gradient of the hidden states.
+        #[fusion(default)]
+        #[allow(clippy::type_complexity)] // The macro accepts tensors as results, not aliases.
+        fn packed_head_loss_and_gradient(
+            hidden: FloatTensor<Self>,
+            packed: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            layout: PackedLayout,
+            targets: IntTensor<Self>,
+            options: CrossEntropy,
+            requested: HeadGradients,
+        ) -> (
+            FloatTensor<Self>,
+            FloatTensor<Self>,
+            IntTensor<Self>,
+            Option<FloatTensor<Self>>,
+        ) {
+            let head = Head::<Self>::Packed(packed, scales, layout);
+            let (loss, nll, best, gradient, _) =
+                composed::head_loss(hidden, head, targets, &options, requested);
+            (loss, nll, best, gradient)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Projection with cross entropy, on tensors.
 
 use super::{CrossEntropy, HeadLossOps};
+use crate::ops::packed::PackedLayout;
 use burn::backend::Dispatch;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -51,6 +52,33 @@ pub fn head_loss(
     let (loss, nll, best) = <Dispatch as HeadLossOps>::head_loss(
         hidden.into_dispatch(),
         weight.into_dispatch(),
+        targets.into_dispatch(),
+        options.clone(),
+    );
+    HeadLoss {
+        loss: Tensor::from_dispatch(loss),
+        nll: Tensor::from_dispatch(nll),
+        best: Tensor::from_dispatch(best),
+    }
+}
+
+/// Computes [`head_loss`] with a packed weight of 16-bit floats, `[d, classes]`.
+///
+/// # Panics
+/// Panics in the cases of [`head_loss`].
+pub(crate) fn packed_head_loss(
+    hidden: Tensor<2>,
+    packed: Tensor<1, Int>,
+    scales: Tensor<1>,
+    layout: PackedLayout,
+    targets: Tensor<1, Int>,
+    options: &CrossEntropy,
+) -> HeadLoss {
+    let (loss, nll, best) = <Dispatch as HeadLossOps>::packed_head_loss(
+        hidden.into_dispatch(),
+        packed.into_dispatch(),
+        scales.into_dispatch(),
+        layout,
         targets.into_dispatch(),
         options.clone(),
     );

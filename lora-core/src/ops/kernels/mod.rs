@@ -31,7 +31,7 @@ pub(super) use norm::{norm_rows, norm_rows_backward};
 #[cfg(feature = "flex")]
 pub(super) use rows::{dot, exp_in_place, largest, repeat_row, softmax_backward, sum_map};
 #[cfg(feature = "flex")]
-pub(super) use unpack::unpack;
+pub(super) use unpack::{unpack, unpack_into};
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -44,7 +44,19 @@ const CHUNK: usize = 16 << 10;
 ///
 /// The memory is not cleared first: for masks and activations of some megabytes that would double the work.
 fn parallel_fill(count: usize, write: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
-    let mut values = Vec::with_capacity(count);
+    let mut values = Vec::new();
+    parallel_fill_into(&mut values, count, write);
+    values
+}
+
+/// Replaces the content of `values` by what [`parallel_fill`] creates, in the same memory if it is large enough.
+fn parallel_fill_into(
+    values: &mut Vec<f32>,
+    count: usize,
+    write: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync,
+) {
+    values.clear();
+    values.reserve_exact(count);
     let chunks = values.spare_capacity_mut()[..count].par_chunks_mut(CHUNK);
     chunks.enumerate().for_each(|(index, chunk)| {
         Arch::new().dispatch(
@@ -54,7 +66,6 @@ fn parallel_fill(count: usize, write: impl Fn(usize, &mut [MaybeUninit<f32>]) + 
     });
     // SAFETY: the chunks cover the first `count` values, and `write` writes all of a chunk.
     unsafe { values.set_len(count) };
-    values
 }
 
 /// Computes a function of each value in parallel.

@@ -28,7 +28,10 @@ pub(crate) fn eval<M: CausalLm>(
     let device = device::open(options.device)?;
     device.seed(options.seed);
     let quantize = sources.quantize(options.quantize, &[])?;
-    let load = LoadOptions::default().with_quantize(quantize);
+    let floats = sources.floats(options.base_dtype, &[])?;
+    let load = LoadOptions::default()
+        .with_quantize(quantize)
+        .with_floats(floats);
     let session = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
     screen.line(&format!("model     {}", session.summary));
     let strict = options.adapters.strict_base;

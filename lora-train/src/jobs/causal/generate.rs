@@ -10,7 +10,7 @@ use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use clap::Args;
-use lora_core::Quantization;
+use lora_core::{BaseDType, Quantization};
 use lora_models::generate::{BeamSearch, GenerationConfig, Generator, Sampling, Strategy};
 use lora_models::{CausalLm, LoadOptions, ModelAdapters, dispatch};
 use serde::Deserialize;
@@ -31,6 +31,9 @@ pub struct GenerateOptions {
     /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
+    /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint; everything is computed in f32 [default: f32].
+    #[arg(long, value_name = "TYPE")]
+    pub base_dtype: Option<BaseDType>,
     /// Text to continue; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -146,7 +149,10 @@ fn generate_with<M: CausalLm>(
 ) -> Result<Vec<Continuation>, TrainError> {
     let device = device::open(options.device)?;
     let quantize = sources.quantize(options.quantize, &[])?;
-    let load = LoadOptions::default().with_quantize(quantize);
+    let floats = sources.floats(options.base_dtype, &[])?;
+    let load = LoadOptions::default()
+        .with_quantize(quantize)
+        .with_floats(floats);
     let session = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
     let strict = options.adapters.strict_base;
     sources.check_base(session.adapter.as_ref(), strict, screen)?;

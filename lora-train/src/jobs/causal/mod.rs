@@ -63,7 +63,9 @@ impl<M: CausalLm> Job for CausalJob<M> {
             packing: plan.options.packing,
             evaluator: None,
             prompts: Prompts::default(),
-            load: LoadOptions::default().with_quantize(plan.quantize(sources)?),
+            load: LoadOptions::default()
+                .with_quantize(plan.quantize(sources)?)
+                .with_floats(plan.floats(sources)?),
             model: PhantomData,
         })
     }

@@ -28,7 +28,8 @@ pub(crate) fn eval(
     let labels = labels_in_use(sources, task)?;
     let set = label_set(&labels)?;
     let device = device::open(options.device)?;
-    let loaded = open(sources, task, labels, options.quantize, &device)?;
+    let narrow = (options.quantize, options.base_dtype);
+    let loaded = open(sources, task, labels, narrow, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;

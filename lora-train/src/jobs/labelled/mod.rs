@@ -108,6 +108,7 @@ impl Job for LabelledJob {
                 fresh_head: plan.options.fresh_head,
                 seed: plan.seed,
                 quantize: plan.quantize(sources)?,
+                floats: plan.floats(sources)?,
             },
             labels,
             records,

@@ -16,8 +16,8 @@ use crate::options::ReadingOptions;
 use crate::progress::Screen;
 use crate::task::TaskName;
 use clap::Args;
-use lora_core::Quantization;
 use lora_core::files::Overwrite;
+use lora_core::{BaseDType, Quantization};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,9 @@ pub struct PredictOptions {
     /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
+    /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint; everything is computed in f32 [default: f32].
+    #[arg(long, value_name = "TYPE")]
+    pub base_dtype: Option<BaseDType>,
     /// Task: classification, regression, token-classification, or glue/NAME [default: from the model and adapter].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,
@@ -121,7 +124,8 @@ pub fn predict(
     let set = label_set(&labels)?;
     let records = records(options, task, set.as_ref())?;
     let device = device::open(options.device)?;
-    let loaded = open(sources, task, labels, options.quantize, &device)?;
+    let narrow = (options.quantize, options.base_dtype);
+    let loaded = open(sources, task, labels, narrow, &device)?;
     let adapters = &options.adapters;
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let base = loaded.base;

@@ -41,9 +41,14 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
     let device = device::open(shape.device.unwrap_or(DeviceName::Auto))?;
     let (name, config) = shape.model()?;
     let size @ [batch, length] = shape.size(1, &config)?;
-    if shape.quantize.is_some() {
-        let message = "applies to frozen weights under an adapter, and a merged model has none";
-        return Err(TrainError::config("quantize", message));
+    for (name, given) in [
+        ("quantize", shape.quantize.is_some()),
+        ("base_dtype", shape.base_dtype.is_some()),
+    ] {
+        if given {
+            let message = "applies to frozen weights under an adapter, and a merged model has none";
+            return Err(TrainError::config(name, message));
+        }
     }
     let (timings, trainable) = dispatch!(&config,
         causal M(config) => {

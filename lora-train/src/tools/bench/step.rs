@@ -13,7 +13,7 @@ use crate::task::{CausalLmTask, Classify};
 use crate::trainer::{AdamW, MicroBatch, Task};
 use burn::tensor::Device;
 use clap::Args;
-use lora_core::{QuantizeConfig, trainable_summary};
+use lora_core::{BaseFloats, QuantizeConfig, trainable_summary};
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 
 /// Options of `lora bench step`.
@@ -95,10 +95,14 @@ fn prepared<M: Pretrained>(
     training: Training,
     device: &Device,
 ) -> Result<(M, usize), TrainError> {
-    let model = M::init_random(config, &M::Options::default(), 0, device)?;
+    let options = M::Options::default();
     let model = if training.full {
-        model.set_require_grad(true)
+        M::init_random(config, &options, 0, device)?.set_require_grad(true)
     } else {
+        let quantize = shape.quantize.map(QuantizeConfig::new);
+        let floats = BaseFloats::new(shape.base_dtype.unwrap_or_default());
+        let quantize = quantize.as_ref();
+        let model = M::init_random_packed(config, &options, quantize, &floats, 0, device)?;
         adapted(model, shape)?
     };
     let trainable = trainable_summary(&model).trainable;
@@ -108,10 +112,6 @@ fn prepared<M: Pretrained>(
 /// Attaches the adapter of a shape to a model.
 pub(super) fn adapted<M: LoraModel>(model: M, shape: &Shape) -> Result<M, TrainError> {
     let lora = shape.lora(&model)?;
-    let model = match shape.quantize {
-        None => model,
-        Some(kind) => model.quantize(&QuantizeConfig::new(kind))?.0,
-    };
     Ok(model.attach(&lora)?.into_module())
 }
 

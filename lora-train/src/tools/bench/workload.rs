@@ -7,7 +7,7 @@ use crate::jobs::adapter::lora_config;
 use crate::jobs::ranges::at_least_one;
 use crate::options::{TargetNames, TrainOptions, split_targets};
 use clap::Args;
-use lora_core::{LoraConfig, LoraInit, Quantization};
+use lora_core::{BaseDType, LoraConfig, LoraInit, Quantization};
 use lora_models::encoder::Labels;
 use lora_models::{LoraModel, ModelConfig, Preset};
 use std::path::{Path, PathBuf};
@@ -39,6 +39,9 @@ pub struct Shape {
     /// Quantize the frozen weights: nf4 or int8.
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
+    /// Float type of the other frozen weights of linear layers and embeddings: f32, f16 or bf16 [default: f32].
+    #[arg(long, value_name = "TYPE")]
+    pub base_dtype: Option<BaseDType>,
     /// Keep the model's dropout, which is off by default: random draws differ between programs.
     #[arg(long)]
     pub model_dropout: bool,
@@ -51,7 +54,7 @@ pub struct Shape {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Training {
     /// Train all weights.
-    #[arg(long, conflicts_with_all = ["rank", "targets", "dora", "quantize"])]
+    #[arg(long, conflicts_with_all = ["rank", "targets", "dora", "quantize", "base_dtype"])]
     pub full: bool,
     /// Keep only the inputs of blocks, and recompute other activations in the backward pass.
     #[arg(long)]
@@ -124,9 +127,12 @@ impl Shape {
             Some(TargetNames::List(names)) => names.join(","),
         };
         let kind = if self.dora { "DoRA" } else { "LoRA" };
-        let base = match self.quantize {
-            None => String::new(),
-            Some(kind) => format!(" over {kind}"),
+        let half = self.base_dtype.filter(|dtype| dtype.half(None).is_some());
+        let base = match (self.quantize, half) {
+            (None, None) => String::new(),
+            (Some(kind), None) => format!(" over {kind}"),
+            (None, Some(dtype)) => format!(" over {dtype}"),
+            (Some(kind), Some(dtype)) => format!(" over {kind} and {dtype}"),
         };
         let rank = self.rank.unwrap_or(LoraConfig::default().rank);
         format!("{kind} r={rank} on {targets}{base}{checkpointed}")

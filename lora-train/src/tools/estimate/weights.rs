@@ -3,8 +3,12 @@
 use crate::TrainError;
 use crate::tools::bench::{Shape, Training};
 use burn::tensor::Device;
-use lora_core::{LoraConfig, Quantization, TargetModules, trainable_summary};
+use lora_core::{
+    AdaptedModule, AdapterPath, BaseFloats, LoraConfig, PackedFormat, TargetModules, attach_report,
+    trainable_summary,
+};
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
+use std::collections::BTreeMap;
 
 /// Number of moments that AdamW keeps for each parameter.
 const MOMENTS: usize = 2;
@@ -60,12 +64,30 @@ fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Co
     let factors = report.parameters();
     let trainable = factors + report.saved_parameters();
     let mut weights_bytes = (parameters + factors) * F32;
-    if let Some(kind) = shape.quantize {
-        let linear = LoraConfig::default().with_targets(TargetModules::AllLinear);
-        let modules = model.attach_report(&linear)?.modules;
-        for elements in modules.iter().map(|m| m.shape.iter().product()) {
-            weights_bytes = weights_bytes - elements * F32 + packed_bytes(kind, elements);
+    let modules = |targets| -> Result<Vec<AdaptedModule>, TrainError> {
+        let config = LoraConfig::default().with_targets(targets);
+        let architecture = model.lora_architecture();
+        let report = attach_report(&model, config.for_architecture(&architecture));
+        Ok(report?.modules)
+    };
+    let mut packed = BTreeMap::new();
+    if let Some(dtype) = shape.base_dtype {
+        let floats = BaseFloats::new(dtype).with_skip(model.modules_to_save());
+        for module in modules(TargetModules::regex(".*"))? {
+            let half = floats.half(&module.module, None);
+            if let (Some(half), AdapterPath::Activation) = (half, module.path) {
+                packed.insert(module.parameter, (module.shape, half.format()));
+            }
         }
+    }
+    if let Some(kind) = shape.quantize {
+        for module in modules(TargetModules::AllLinear)? {
+            packed.insert(module.parameter, (module.shape, kind.format()));
+        }
+    }
+    for ([d_in, d_out], format) in packed.into_values() {
+        let elements = d_in * d_out;
+        weights_bytes = weights_bytes - elements * F32 + packed_bytes(format, elements);
     }
     Ok(Counts {
         parameters,
@@ -74,7 +96,12 @@ fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Co
     })
 }
 
-/// Computes the size of quantized values with their scales.
-fn packed_bytes(kind: Quantization, elements: usize) -> usize {
-    (elements * kind.bits()).div_ceil(32) * 4 + elements.div_ceil(BLOCK) * F32
+/// Computes the size of packed values with their scales.
+fn packed_bytes(format: PackedFormat, elements: usize) -> usize {
+    let scales = if format.is_half() {
+        0
+    } else {
+        elements.div_ceil(BLOCK)
+    };
+    (elements * format.bits()).div_ceil(32) * 4 + scales * F32
 }

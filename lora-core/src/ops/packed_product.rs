@@ -1,0 +1,100 @@
+//! Products with a packed weight in host memory, unpacked part by part.
+
+use super::gemm::{Matrix, MatrixMut, threads};
+use super::kernels::unpack_into;
+use super::packed_format::PackedLayout;
+
+/// Packed weight of 16-bit floats in host memory, `[d_in, d_out]`.
+#[derive(Clone, Copy)]
+pub(super) struct PackedMatrix<'a> {
+    words: &'a [i32],
+    layout: PackedLayout,
+}
+
+impl<'a> PackedMatrix<'a> {
+    /// Creates a view of the packed values of a format without scales.
+    ///
+    /// # Panics
+    /// Panics on a format with scales.
+    pub(super) fn new(words: &'a [i32], layout: PackedLayout) -> Self {
+        assert!(layout.format.is_half(), "{} has scales", layout.format);
+        Self { words, layout }
+    }
+
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.layout.d_in, self.layout.d_out]
+    }
+
+    /// Calls `use_part` with the first output of each part and its values, `[d_in, outputs]`.
+    fn each_part(&self, mut use_part: impl FnMut(usize, Matrix<'_>)) {
+        let mut values = Vec::new();
+        for outputs in self.layout.parts() {
+            let (words, part) = self.layout.part(&outputs);
+            let words = words.start..words.end.min(self.words.len());
+            let stored @ [rows, columns] = part.stored();
+            unpack_into(
+                &mut values,
+                &self.words[words],
+                &[],
+                part.format,
+                rows * columns,
+            );
+            let matrix = Matrix::new(&values, stored);
+            let matrix = if part.transposed {
+                matrix.transposed()
+            } else {
+                matrix
+            };
+            use_part(outputs.start, matrix);
+        }
+    }
+
+    /// Appends `x W` in row-major order, and returns the appended values.
+    pub(super) fn append_product<'o>(&self, out: &'o mut Vec<f32>, x: Matrix<'_>) -> &'o mut [f32] {
+        let ([rows, _], d_out) = (x.shape(), self.layout.d_out);
+        let (start, size) = (out.len(), rows * d_out);
+        out.reserve(size);
+        self.each_part(|first, part| {
+            let shape = [rows, part.shape()[1]];
+            // SAFETY: the columns lie in the reserved memory, whose existing values are not read.
+            unsafe {
+                let target = out.as_mut_ptr().add(start + first);
+                MatrixMut::strided(target, shape, d_out).multiply(
+                    false,
+                    1.0,
+                    x,
+                    part,
+                    threads(x, part),
+                );
+            }
+        });
+        // SAFETY: the parts cover all columns.
+        unsafe { out.set_len(start + size) };
+        &mut out[start..]
+    }
+
+    /// Appends `g Wᵀ` in row-major order. Several parts are summed one after another, so that the last bit of a sum may
+    /// differ from that of one product.
+    pub(super) fn append_product_transposed(&self, out: &mut Vec<f32>, g: Matrix<'_>) {
+        let ([rows, _], d_in) = (g.shape(), self.layout.d_in);
+        let (start, size) = (out.len(), rows * d_in);
+        out.reserve(size);
+        self.each_part(|first, part| {
+            let g = g.columns(first, part.shape()[1]);
+            let part = part.transposed();
+            // SAFETY: the rows cover the reserved memory, and the first part writes all of it.
+            unsafe {
+                let target = out.as_mut_ptr().add(start);
+                MatrixMut::strided(target, [rows, d_in], d_in).multiply(
+                    first > 0,
+                    1.0,
+                    g,
+                    part,
+                    threads(g, part),
+                );
+            }
+        });
+        // SAFETY: the first part has written all rows.
+        unsafe { out.set_len(start + size) };
+    }
+}

@@ -1,0 +1,133 @@
+//! Float type of frozen weights: [`BaseDType`], [`HalfFloat`] and [`BaseFloats`].
+
+use crate::layout::{Architecture, ForArchitecture, is_inside};
+use crate::ops::packed::PackedFormat;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Float type of 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HalfFloat {
+    /// Half precision: 11 significant bits, values up to 65504.
+    F16,
+    /// Upper half of an f32: its range, with 8 significant bits.
+    Bf16,
+}
+
+impl HalfFloat {
+    /// Both types.
+    pub const ALL: [Self; 2] = [Self::F16, Self::Bf16];
+
+    /// Returns the number format of packed values.
+    pub fn format(self) -> PackedFormat {
+        match self {
+            Self::F16 => PackedFormat::F16,
+            Self::Bf16 => PackedFormat::Bf16,
+        }
+    }
+}
+
+/// Float type in which the frozen weights of linear layers and embeddings are in memory. Everything is computed in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseDType {
+    /// 32 bits, whatever the checkpoint has.
+    #[default]
+    F32,
+    /// Half precision. Weights of another type are rounded to nearest even.
+    F16,
+    /// The upper half of an f32. Weights of another type are rounded to nearest even.
+    Bf16,
+    /// The type of each weight in the checkpoint, as `torch_dtype="auto"` in transformers: nothing is rounded.
+    Auto,
+}
+
+impl BaseDType {
+    /// All types.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Auto];
+
+    /// Returns the 16-bit type of a weight, given its 16-bit type in a checkpoint; `None` for f32.
+    pub fn half(self, stored: Option<HalfFloat>) -> Option<HalfFloat> {
+        match self {
+            Self::F32 => None,
+            Self::F16 => Some(HalfFloat::F16),
+            Self::Bf16 => Some(HalfFloat::Bf16),
+            Self::Auto => stored,
+        }
+    }
+}
+
+impl fmt::Display for BaseDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+impl FromStr for BaseDType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let same = |dtype: &Self| dtype.to_string() == text.to_ascii_lowercase();
+        let found = Self::ALL.into_iter().find(same);
+        found.ok_or_else(|| {
+            format!("`{text}` is not a type of frozen weights; expected f32, f16, bf16 or auto")
+        })
+    }
+}
+
+/// Float type of the frozen weights of linear layers and embeddings, and the modules that stay in f32.
+///
+/// Norms, biases and other small parameters are always in f32.
+///
+/// ```
+/// use lora_core::{BaseDType, BaseFloats, HalfFloat};
+///
+/// let floats = BaseFloats::new(BaseDType::Auto).with_skip(["pooler"]);
+/// assert_eq!(floats.half("encoder.dense", Some(HalfFloat::Bf16)), Some(HalfFloat::Bf16));
+/// assert_eq!(floats.half("encoder.dense", None), None);
+/// assert_eq!(floats.half("bert.pooler.dense", Some(HalfFloat::Bf16)), None);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BaseFloats {
+    /// Float type.
+    pub dtype: BaseDType,
+    /// Modules that stay in f32, by path or the end of it, such as fully trained ones.
+    pub skip: Vec<String>,
+}
+
+impl BaseFloats {
+    /// Selects all linear layers and embeddings.
+    pub fn new(dtype: BaseDType) -> Self {
+        Self {
+            dtype,
+            skip: Vec::new(),
+        }
+    }
+
+    /// Joins this selection and the architecture of the model.
+    pub fn for_architecture<'a>(
+        &'a self,
+        architecture: &'a Architecture,
+    ) -> ForArchitecture<'a, Self> {
+        ForArchitecture::new(self, architecture)
+    }
+
+    /// Sets the modules that stay in f32.
+    pub fn with_skip<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.skip = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Returns the 16-bit type of the weight of a module, given its 16-bit type in a checkpoint; `None` for f32.
+    pub fn half(&self, module: &str, stored: Option<HalfFloat>) -> Option<HalfFloat> {
+        let half = self.dtype.half(stored)?;
+        let inside = |skip: &String| is_inside(&format!("{module}.weight"), skip);
+        (!self.skip.iter().any(inside)).then_some(half)
+    }
+}
