@@ -25,10 +25,11 @@
 //! | --- | --- |
 //! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
-//! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
+//! | `dropout`, `dropout_layer`, `seeded_mask` | dropout by a seed, its module, and its mask |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
-//! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
+//! | `constants`, `statistics` | small tensors made once, two numbers of each row |
+//! | `contiguous`, `host`, `limits` | CPU tensors as slices, backends in host memory, memory limits of a device |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -41,6 +42,7 @@
 
 mod attention;
 mod backward;
+mod constants;
 #[cfg(feature = "flex")]
 mod contiguous;
 mod dropout;
@@ -59,16 +61,17 @@ mod lora_linear;
 pub(crate) mod packed;
 mod packed_format;
 mod prelude;
+mod seeded_mask;
 mod softmax;
+mod statistics;
 
 pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
-pub use dropout_layer::Dropout;
+pub use dropout_layer::{Dropout, seed};
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
 };
-pub(crate) use host::is_on_host;
 pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};
