@@ -89,6 +89,7 @@ fn drawn(device: &Device) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use test_support::process::passed_alone;
 
     fn dropped(device: &Device, seed: u64) -> Vec<f32> {
         super::seed(device, seed);
@@ -106,6 +107,32 @@ mod tests {
         assert!(y.iter().all(|&value| value == 0.0 || value == 4.0));
         assert_eq!(dropped(&device, 5), y);
         assert_ne!(dropped(&device, 6), y);
+    }
+
+    /// Runs of earlier versions drew the seeds from flex, and go on with the same ones.
+    #[test]
+    fn the_seeds_are_those_that_flex_would_draw() {
+        if passed_alone("ops::dropout_layer::tests::the_seeds_are_those_that_flex_would_draw") {
+            return;
+        }
+        let device = Device::flex();
+        super::seed(&device, 42);
+        let range = Distribution::Uniform(0.0, f64::from(i32::MAX));
+        for _ in 0..3 {
+            let halves = Tensor::<1, Int>::random([2], range, &device).into_data();
+            let halves: Vec<u64> = halves.iter::<u64>().collect();
+            let expected = (halves[0] << 32) | halves[1];
+            assert_eq!(Dropout::draw_seed(&device), expected);
+        }
+    }
+
+    /// Recorded: a resumed run of an earlier version draws the same masks.
+    #[test]
+    fn a_seed_drops_the_elements_that_it_has_always_dropped() {
+        let y = dropped(&Device::flex().autodiff(), 5);
+        let bits = y[..64].iter().rev();
+        let kept = bits.fold(0u64, |bits, &value| (bits << 1) | u64::from(value != 0.0));
+        assert_eq!(format!("{kept:016x}"), "7a529fbbbb9bb7da");
     }
 
     #[test]

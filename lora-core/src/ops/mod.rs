@@ -29,7 +29,8 @@
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `constants`, `statistics` | small tensors made once, two numbers of each row |
-//! | `contiguous`, `host`, `limits` | CPU tensors as slices, backends in host memory, memory limits of a device |
+//! | `contiguous`, `host` | CPU tensors as slices, backends in host memory |
+//! | `limits`, `launches` | memory limits of a device, number of kernels that run |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -54,6 +55,7 @@ mod head_loss;
 mod host;
 #[cfg(feature = "host")]
 mod kernels;
+mod launches;
 mod layer_norm;
 mod limits;
 mod linear;
@@ -72,6 +74,7 @@ pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
 };
+pub use launches::LaunchCounter;
 pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};
