@@ -8,7 +8,7 @@
 //! - `∂γ = Σ g x̂`, `∂β = Σ g` over the rows, if they are trained
 
 use super::prelude::*;
-use burn::tensor::{Shape, Slice, Tensor};
+use burn::tensor::{DType, Shape, Slice, Tensor};
 
 backend_operations! {
     /// Layer normalization on a backend.
@@ -50,19 +50,18 @@ backend_operations! {
             composed_backward::<Self>(x, gamma, statistics, grad)
         }
 
-        /// Computes `∂γ` and `∂β`.
+        /// Computes `∂γ` and `∂β`, in f32 at least.
         #[fusion(default)]
         fn norm_rows_affine_backward(
             x: FloatTensor<Self>,
             statistics: FloatTensor<Self>,
             grad: FloatTensor<Self>,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            let (dtype, [_, d]) = (x.dtype(), x.shape().dims());
+            let [_, d] = x.shape().dims();
             let (normal, _) = normalized::<Self>(x, statistics);
             let grad = Self::float_cast(grad, normal.dtype().into());
             let sum = |rows: FloatTensor<Self>| {
-                let sum = Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]));
-                Self::float_cast(sum, dtype.into())
+                Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]))
             };
             (sum(Self::float_mul(grad.clone(), normal)), sum(grad))
         }
@@ -200,24 +199,24 @@ impl<B: Backend + LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff
         epsilon: f64,
     ) -> FloatTensor<Self> {
         let mut operation = Operation::<B, C, _, 3>::new([&x, &gamma, &beta], backward);
-        let input = operation.save(&x);
+        let (input, dtype) = (operation.save(&x), beta.dtype());
         let [x, gamma, beta] = [x, gamma, beta].map(|tensor| tensor.into_primitive());
         let (y, statistics) = B::norm_rows_forward(x, gamma.clone(), beta, epsilon);
-        operation.finish((input, gamma, statistics), y)
+        operation.finish((input, gamma, dtype, statistics), y)
     }
 }
 
 fn backward<B: Backend + LayerNormOps>(
     pass: &mut BackwardPass<'_, B, 3>,
     grad: FloatTensor<B>,
-    (x, gamma, statistics): (NodeId, FloatTensor<B>, FloatTensor<B>),
+    (x, gamma, beta_dtype, statistics): (NodeId, FloatTensor<B>, DType, FloatTensor<B>),
 ) {
     let x = pass.saved(x);
     if pass.needs(1) || pass.needs(2) {
         let (grad_gamma, grad_beta) =
             B::norm_rows_affine_backward(x.clone(), statistics.clone(), grad.clone());
-        pass.register(1, || grad_gamma);
-        pass.register(2, || grad_beta);
+        pass.register(1, || cast::<B>(grad_gamma, gamma.dtype()));
+        pass.register(2, || cast::<B>(grad_beta, beta_dtype));
     }
     pass.register(0, || B::norm_rows_backward(x, gamma, statistics, grad));
 }

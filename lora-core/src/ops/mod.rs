@@ -20,15 +20,18 @@
 //! | [`GeluOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and with the tanh approximation |
 //! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
 //! | [`SoftmaxOps`] | [`softmax`] | softmax |
+//! | [`ProductOps`] | [`multiply`] | the matrix products of all others |
 //!
 //! | file | contents |
 //! | --- | --- |
 //! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
 //! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
+//! | `product` | matrix products, in the wider of two types |
+//! | `tuning` | choice of kernels on GPUs: fixed or measured |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
-//! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
+//! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits and precision of a device |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -59,7 +62,9 @@ mod lora_linear;
 pub(crate) mod packed;
 mod packed_format;
 mod prelude;
+mod product;
 mod softmax;
+mod tuning;
 
 pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
@@ -70,8 +75,10 @@ pub use head_loss::{
 };
 pub(crate) use host::is_on_host;
 pub use layer_norm::{LayerNormOps, layer_norm};
-pub use limits::{device_memory_bytes, max_buffer_bytes};
+pub use limits::{device_memory_bytes, max_buffer_bytes, product_rounding};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedLayout, PackedOps};
+pub use product::{ProductOps, multiply};
 pub use softmax::{SoftmaxOps, softmax};
+pub use tuning::Tuning;
