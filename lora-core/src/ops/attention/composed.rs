@@ -3,6 +3,7 @@
 use super::{AttentionOptions, AttentionState};
 use crate::ops::dropout::mask_like;
 use crate::ops::prelude::*;
+use crate::ops::product::ProductOps;
 use burn::tensor::{Slice, TensorData};
 
 /// Gradients of queries, keys, values and bias.
@@ -13,7 +14,7 @@ pub(super) type Gradients<B> = (
     Option<FloatTensor<B>>,
 );
 
-pub(super) fn forward<B: Backend>(
+pub(super) fn forward<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     value: FloatTensor<B>,
@@ -30,11 +31,12 @@ pub(super) fn forward<B: Backend>(
         None => weights,
         Some(mask) => B::float_mul(weights, mask),
     };
-    let output = B::float_matmul(B::float_cast(weights, dtype.into()), value);
+    let output = B::multiply(cast::<B>(weights, dtype), value);
+    let output = cast::<B>(output, dtype);
     (output, B::float_cat(vec![max, sum], 3))
 }
 
-pub(super) fn backward<B: Backend>(
+pub(super) fn backward<B: ProductOps>(
     state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: &AttentionOptions,
@@ -48,7 +50,7 @@ pub(super) fn backward<B: Backend>(
         output,
         statistics,
     } = state;
-    let dtype = query.dtype();
+    let [dtype, key_dtype, value_dtype] = [&query, &key, &value].map(|input| input.dtype());
     let bias_shape = bias.shape();
     let scores = scores::<B>(query.clone(), key.clone(), bias.clone(), options);
     let wide = scores.dtype();
@@ -67,8 +69,8 @@ pub(super) fn backward<B: Backend>(
     let narrow = |tensor: FloatTensor<B>| B::float_cast(tensor, dtype.into());
     let transposed = |tensor: FloatTensor<B>| B::float_swap_dims(tensor, 2, 3);
 
-    let grad_value = B::float_matmul(transposed(narrow(masked(weights.clone()))), grad.clone());
-    let grad_weights = B::float_matmul(grad.clone(), transposed(value));
+    let grad_value = B::multiply(transposed(narrow(masked(weights.clone()))), grad.clone());
+    let grad_weights = B::multiply(grad.clone(), transposed(value));
     let grad_weights = masked(B::float_cast(grad_weights, wide.into()));
     let delta = B::float_mul(
         B::float_cast(grad, wide.into()),
@@ -82,13 +84,18 @@ pub(super) fn backward<B: Backend>(
         B::float_cast(sum, bias.dtype().into())
     });
     let grad_scores = narrow(B::float_mul_scalar(grad_scores, options.scale.into()));
-    let grad_query = B::float_matmul(grad_scores.clone(), key);
-    let grad_key = B::float_matmul(transposed(grad_scores), query);
-    (grad_query, grad_key, grad_value, grad_bias)
+    let grad_query = B::multiply(grad_scores.clone(), key);
+    let grad_key = B::multiply(transposed(grad_scores), query);
+    (
+        cast::<B>(grad_query, dtype),
+        cast::<B>(grad_key, key_dtype),
+        cast::<B>(grad_value, value_dtype),
+        grad_bias,
+    )
 }
 
 /// Computes `s Q Kᵀ + bias`, in f32 at least, with negative infinity where the causal mask hides a key.
-fn scores<B: Backend>(
+fn scores<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     bias: FloatTensor<B>,
@@ -98,7 +105,7 @@ fn scores<B: Backend>(
     let device = query.device();
     // Scaling the queries is cheaper than scaling the scores.
     let query = B::float_mul_scalar(query, options.scale.into());
-    let scores = B::float_matmul(query, B::float_swap_dims(key, 2, 3));
+    let scores = B::multiply(query, B::float_swap_dims(key, 2, 3));
     let scores = B::float_cast(scores, wide.into());
     let scores = B::float_add(scores, B::float_cast(bias, wide.into()));
     let [_, _, queries, keys] = scores.shape().dims();

@@ -39,6 +39,7 @@ pub use segments::Segments;
 pub use tensors::ScaledDotProduct;
 
 use super::prelude::*;
+use super::product::ProductOps;
 use burn::backend::ExtensionType;
 use burn::tensor::{Shape, Slice};
 
@@ -99,7 +100,7 @@ backend_operations! {
     /// - `fused`: `[batch, seq, 3 · heads · d]`, the queries, keys and values of all heads side by side
     /// - `bias`: broadcastable to the scores `[batch, heads, queries, keys]`; `[1, 1, 1, 1]`, which has no effect, stands for none
     /// - `statistics`: `[batch, heads, queries, 2]`, the maximum of each row of scores, and the sum of `exp(score - maximum)`
-    pub trait AttentionOps {
+    pub trait AttentionOps: ProductOps {
         /// Computes the output, `[batch, heads, queries, d_value]`.
         #[fusion(default)]
         fn attend(

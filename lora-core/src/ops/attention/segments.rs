@@ -3,6 +3,7 @@
 use super::composed::{self, Gradients};
 use super::{AttentionOptions, AttentionState};
 use crate::ops::prelude::*;
+use crate::ops::product::ProductOps;
 use burn::tensor::Slice;
 use std::ops::Range;
 use std::sync::Arc;
@@ -105,7 +106,7 @@ impl AttentionOptions {
 }
 
 /// Computes [`composed::forward`] text by text.
-pub(super) fn forward<B: Backend>(
+pub(super) fn forward<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     value: FloatTensor<B>,
@@ -127,7 +128,7 @@ pub(super) fn forward<B: Backend>(
 }
 
 /// Computes [`composed::backward`] text by text.
-pub(super) fn backward<B: Backend>(
+pub(super) fn backward<B: ProductOps>(
     state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: AttentionOptions,
