@@ -9,7 +9,7 @@
 
 use super::prelude::*;
 use super::statistics::columns;
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{DType, Shape, Tensor};
 
 backend_operations! {
     /// Layer normalization on a backend.
@@ -53,7 +53,7 @@ backend_operations! {
             composed_backward::<Self>(x, gamma, mean, inverse, grad)
         }
 
-        /// Computes `∂γ` and `∂β`.
+        /// Computes `∂γ` and `∂β`, in f32 at least.
         #[fusion(default)]
         fn norm_rows_affine_backward(
             x: FloatTensor<Self>,
@@ -61,12 +61,11 @@ backend_operations! {
             inverse: FloatTensor<Self>,
             grad: FloatTensor<Self>,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            let (dtype, [_, d]) = (x.dtype(), x.shape().dims());
+            let [_, d] = x.shape().dims();
             let (normal, _) = normalized::<Self>(x, mean, inverse);
             let grad = Self::float_cast(grad, normal.dtype().into());
             let sum = |rows: FloatTensor<Self>| {
-                let sum = Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]));
-                Self::float_cast(sum, dtype.into())
+                Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]))
             };
             (sum(Self::float_mul(grad.clone(), normal)), sum(grad))
         }
@@ -200,24 +199,24 @@ impl<B: Backend + LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff
         epsilon: f64,
     ) -> FloatTensor<Self> {
         let mut operation = Operation::<B, C, _, 3>::new([&x, &gamma, &beta], backward);
-        let input = operation.save(&x);
+        let (input, dtype) = (operation.save(&x), beta.dtype());
         let [x, gamma, beta] = [x, gamma, beta].map(|tensor| tensor.into_primitive());
         let (y, mean, inverse) = B::norm_rows_forward(x, gamma.clone(), beta, epsilon);
-        operation.finish((input, [gamma, mean, inverse]), y)
+        operation.finish((input, dtype, [gamma, mean, inverse]), y)
     }
 }
 
 fn backward<B: Backend + LayerNormOps>(
     pass: &mut BackwardPass<'_, B, 3>,
     grad: FloatTensor<B>,
-    (x, [gamma, mean, inverse]): (NodeId, [FloatTensor<B>; 3]),
+    (x, beta_dtype, [gamma, mean, inverse]): (NodeId, DType, [FloatTensor<B>; 3]),
 ) {
     let x = pass.saved(x);
     if pass.needs(1) || pass.needs(2) {
         let (grad_gamma, grad_beta) =
             B::norm_rows_affine_backward(x.clone(), mean.clone(), inverse.clone(), grad.clone());
-        pass.register(1, || grad_gamma);
-        pass.register(2, || grad_beta);
+        pass.register(1, || cast::<B>(grad_gamma, gamma.dtype()));
+        pass.register(2, || cast::<B>(grad_beta, beta_dtype));
     }
     pass.register(0, || B::norm_rows_backward(x, gamma, mean, inverse, grad));
 }

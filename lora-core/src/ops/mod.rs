@@ -20,17 +20,20 @@
 //! | [`GeluOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and with the tanh approximation |
 //! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
 //! | [`SoftmaxOps`] | [`softmax`] | softmax |
+//! | [`ProductOps`] | [`multiply`] | the matrix products of all others |
 //!
 //! | file | contents |
 //! | --- | --- |
 //! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
 //! | `dropout`, `dropout_layer`, `seeded_mask` | dropout by a seed, its module, and its mask |
+//! | `product` | matrix products, in the wider of two types |
+//! | `tuning` | choice of kernels on GPUs: fixed or measured |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `constants`, `statistics` | small tensors made once, two numbers of each row |
 //! | `contiguous`, `host` | CPU tensors as slices, backends in host memory |
-//! | `limits`, `launches` | memory limits of a device, number of kernels that run |
+//! | `limits`, `launches` | memory limits and precision of a device, number of kernels that run |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -63,9 +66,11 @@ mod lora_linear;
 pub(crate) mod packed;
 mod packed_format;
 mod prelude;
+mod product;
 mod seeded_mask;
 mod softmax;
 mod statistics;
+mod tuning;
 
 pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
@@ -76,8 +81,10 @@ pub use head_loss::{
 };
 pub use launches::LaunchCounter;
 pub use layer_norm::{LayerNormOps, layer_norm};
-pub use limits::{device_memory_bytes, max_buffer_bytes};
+pub use limits::{device_memory_bytes, max_buffer_bytes, product_rounding};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedLayout, PackedOps};
+pub use product::{ProductOps, multiply};
 pub use softmax::{SoftmaxOps, softmax};
+pub use tuning::Tuning;

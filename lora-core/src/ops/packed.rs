@@ -6,6 +6,7 @@
 pub use super::packed_format::PackedLayout;
 pub(crate) use super::packed_format::{BLOCK, INT8_OFFSET, NF4, WORD};
 use super::prelude::*;
+use super::product::ProductOps;
 use burn::backend::AutodiffBackend;
 use burn::tensor::{Int, Shape, Slice, Tensor, TensorData};
 
@@ -15,7 +16,7 @@ backend_operations! {
     /// Values are packed into 32-bit integers, the first in the lowest bits, and 64 values share a scale. With
     /// `bits` = 4 they are indices into the NF4 codebook, with `bits` = 8 signed integers plus 128. Their order is that of
     /// PyTorch's weight, `[d_out, d_in]`, padded to a full block.
-    pub trait PackedOps {
+    pub trait PackedOps: ProductOps {
         /// Dequantizes the weight to `[d_in, d_out]`.
         ///
         /// # Shapes
@@ -29,7 +30,7 @@ backend_operations! {
             composed_unpack::<Self>(packed, scales, layout)
         }
 
-        /// Computes `x W` with the packed `W`.
+        /// Computes `x W` with the packed `W`, in the type of `x`.
         ///
         /// # Shapes
         /// - `x`: `[..., d_in]`, the others as for [`unpack`](Self::unpack)
@@ -44,7 +45,8 @@ backend_operations! {
             scales: FloatTensor<Self>,
             layout: PackedLayout,
         ) -> FloatTensor<Self> {
-            Self::linear(x, Self::unpack(packed, scales, layout), None)
+            let dtype = x.dtype();
+            cast::<Self>(Self::apply_weight(x, Self::unpack(packed, scales, layout)), dtype)
         }
     }
 }
@@ -135,7 +137,8 @@ impl<B: Backend + PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C>
         let operation =
             Operation::<B, C, _, 1>::new([&x], |pass, grad, (packed, scales, layout)| {
                 pass.register(0, || {
-                    B::linear_x_backward(B::unpack(packed, scales, layout), grad)
+                    let (dtype, w) = (grad.dtype(), B::unpack(packed, scales, layout));
+                    cast::<B>(B::apply_weight(grad, B::float_swap_dims(w, 0, 1)), dtype)
                 });
             });
         let scales = scales.into_primitive();

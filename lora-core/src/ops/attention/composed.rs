@@ -4,13 +4,14 @@ use super::{AttentionOptions, AttentionState, Gradients};
 use crate::ops::constants::{bool_dtype, steps};
 use crate::ops::dropout::composed as drop_by_mask;
 use crate::ops::prelude::*;
+use crate::ops::product::ProductOps;
 use crate::ops::seeded_mask::SeededMask;
 use crate::ops::statistics::columns;
-use burn::tensor::{DType, IntDType, Shape};
+use burn::tensor::{IntDType, Shape};
 
 /// Computes the output, and the maximum and the sum of exponentials of each row of scores. The first weight has the index
 /// `first` in the dropout mask.
-pub(super) fn forward<B: Backend>(
+pub(super) fn forward<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     value: FloatTensor<B>,
@@ -24,12 +25,12 @@ pub(super) fn forward<B: Backend>(
     let powers = B::float_exp(B::float_sub(scores, maximum.clone()));
     let sum = B::float_sum_dim(powers.clone(), 3);
     let weights = dropped::<B>(B::float_div(powers, sum.clone()), options, first);
-    let output = B::float_matmul(cast::<B>(weights, dtype), value);
-    (output, maximum, sum)
+    let output = B::multiply(cast::<B>(weights, dtype), value);
+    (cast::<B>(output, dtype), maximum, sum)
 }
 
 /// Computes the gradients. With a mask M, `∂S = (P ∘ M) ∘ (G Vᵀ) - P δ`, so that M is generated once.
-pub(super) fn backward<B: Backend>(
+pub(super) fn backward<B: ProductOps>(
     state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: &AttentionOptions,
@@ -45,14 +46,14 @@ pub(super) fn backward<B: Backend>(
         maximum,
         sum,
     } = state;
-    let dtype = query.dtype();
+    let [dtype, key_dtype, value_dtype] = [&query, &key, &value].map(|input| input.dtype());
     let bias_shape = bias.shape();
     let bias_dtype = bias.dtype();
     let transposed = |tensor: FloatTensor<B>| B::float_swap_dims(tensor, 2, 3);
 
     let scores = scores::<B>(query.clone(), key.clone(), bias, options);
     let wide = scores.dtype();
-    let grad_weights = B::float_matmul(grad.clone(), transposed(value));
+    let grad_weights = B::multiply(grad.clone(), transposed(value));
     let grad_weights = cast::<B>(grad_weights, wide);
     let delta = B::float_mul(cast::<B>(grad.clone(), wide), cast::<B>(output, wide));
     let delta = B::float_sum_dim(delta, 3);
@@ -73,18 +74,15 @@ pub(super) fn backward<B: Backend>(
     });
     let grad_scores = B::float_mul_scalar(grad_scores, options.scale.into());
     let grad_scores = cast::<B>(grad_scores, dtype);
-    let grad_value = B::float_matmul(transposed(cast::<B>(kept, dtype)), grad);
-    let grad_query = B::float_matmul(grad_scores.clone(), key);
-    let grad_key = B::float_matmul(transposed(grad_scores), query);
-    (grad_query, grad_key, grad_value, grad_bias)
-}
-
-/// Casts a tensor, unless it has the type.
-fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
-    if tensor.dtype() == dtype {
-        return tensor;
-    }
-    B::float_cast(tensor, dtype.into())
+    let grad_value = B::multiply(transposed(cast::<B>(kept, dtype)), grad);
+    let grad_query = B::multiply(grad_scores.clone(), key);
+    let grad_key = B::multiply(transposed(grad_scores), query);
+    (
+        cast::<B>(grad_query, dtype),
+        cast::<B>(grad_key, key_dtype),
+        cast::<B>(grad_value, value_dtype),
+        grad_bias,
+    )
 }
 
 /// Applies the dropout of the weights.
@@ -101,7 +99,7 @@ fn dropped<B: Backend>(
 }
 
 /// Computes `s Q Kᵀ + bias`, in f32 at least, with negative infinity where the causal mask hides a key.
-fn scores<B: Backend>(
+fn scores<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     bias: FloatTensor<B>,
@@ -123,7 +121,7 @@ fn scores<B: Backend>(
         B::float_mul_scalar(tensor, factor.into())
     };
     let key = B::float_swap_dims(key, 2, 3);
-    let scores = B::float_matmul(scaled(query, before), key);
+    let scores = B::multiply(scaled(query, before), key);
     let mut scores = scaled(cast::<B>(scores, wide), after);
     if bias.shape().num_elements() > 1 {
         scores = B::float_add(scores, cast::<B>(bias, wide));

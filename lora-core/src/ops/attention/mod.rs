@@ -41,6 +41,7 @@ pub use segments::Segments;
 pub use tensors::ScaledDotProduct;
 
 use super::prelude::*;
+use super::product::ProductOps;
 use burn::backend::ExtensionType;
 use burn::tensor::{Shape, Slice};
 
@@ -124,7 +125,7 @@ backend_operations! {
     /// - `bias`: broadcastable to the scores `[batch, heads, queries, keys]`; `[1, 1, 1, 1]`, which has no effect, stands for none
     /// - `maximum`, `sum`: `[batch, heads, queries, 1]`, the maximum of each row of scores, and the sum of
     ///   `exp(score - maximum)`. A kernel may keep both in `maximum`, `[batch, heads, queries, 2]`; its `sum` is not read
-    pub trait AttentionOps {
+    pub trait AttentionOps: ProductOps {
         /// Computes the output, `[batch, heads, queries, d_value]`.
         #[fusion(default)]
         fn attend(

@@ -6,6 +6,7 @@
 use super::composed;
 use super::{AttentionOptions, AttentionState, Gradients};
 use crate::ops::prelude::*;
+use crate::ops::product::ProductOps;
 use burn::tensor::Slice;
 use std::ops::Range;
 
@@ -105,7 +106,7 @@ fn scores_shape<B: Backend>(query: &FloatTensor<B>, key: &FloatTensor<B>) -> [us
 }
 
 /// Computes [`composed::forward`] part by part.
-pub(super) fn forward<B: Backend>(
+pub(super) fn forward<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     value: FloatTensor<B>,
@@ -131,7 +132,7 @@ pub(super) fn forward<B: Backend>(
 }
 
 /// Computes [`composed::backward`] part by part.
-pub(super) fn backward<B: Backend>(
+pub(super) fn backward<B: ProductOps>(
     state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: &AttentionOptions,

@@ -2,6 +2,7 @@
 
 use super::{AttentionOptions, AttentionState, Gradients, parts};
 use crate::ops::prelude::*;
+use crate::ops::product::ProductOps;
 use burn::tensor::Slice;
 use std::ops::Range;
 use std::sync::Arc;
@@ -104,7 +105,7 @@ impl AttentionOptions {
 }
 
 /// Computes [`parts::forward`] text by text.
-pub(super) fn forward<B: Backend>(
+pub(super) fn forward<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     value: FloatTensor<B>,
@@ -131,7 +132,7 @@ pub(super) fn forward<B: Backend>(
 }
 
 /// Computes [`parts::backward`] text by text.
-pub(super) fn backward<B: Backend>(
+pub(super) fn backward<B: ProductOps>(
     state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: AttentionOptions,

@@ -7,6 +7,7 @@
 use super::{CrossEntropy, HeadGradients, rows_per_chunk};
 use crate::ops::constants::{bool_dtype, steps, values};
 use crate::ops::prelude::*;
+use crate::ops::product::ProductOps;
 use burn::backend::tensor::BoolTensor;
 use burn::tensor::{DType, Shape, Slice};
 
@@ -18,7 +19,7 @@ type Parts<B> = (
     Option<FloatTensor<B>>,
 );
 
-pub(super) fn head_loss<B: Backend>(
+pub(super) fn head_loss<B: ProductOps>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
@@ -44,7 +45,9 @@ pub(super) fn head_loss<B: Backend>(
     for start in (0..rows).step_by(chunk_rows.max(1)) {
         let chunk = Slice::from(start..rows.min(start + chunk_rows));
         let x = B::float_slice(hidden.clone(), &[chunk, Slice::from(0..d)]);
-        let logits = B::float_matmul(x.clone(), weight.clone()); // [chunk, classes]
+        let logits = B::multiply(x.clone(), weight.clone()); // [chunk, classes]
+        // The wider of the two types.
+        let dtype = logits.dtype();
         let chunk_targets = B::int_slice(targets.clone(), &[chunk]);
         let scored = scorer.score(logits, chunk_targets, requested.hidden || requested.weight);
         losses.push(scored.loss);
@@ -53,9 +56,9 @@ pub(super) fn head_loss<B: Backend>(
         let Some(grad_logits) = scored.grad_logits else {
             continue;
         };
-        let grad_logits = B::float_cast(grad_logits, weight.dtype().into());
+        let grad_logits = cast::<B>(grad_logits, dtype);
         if requested.weight {
-            let part = B::float_matmul(B::float_swap_dims(x, 0, 1), grad_logits.clone());
+            let part = B::multiply(B::float_swap_dims(x, 0, 1), grad_logits.clone());
             grad_weight = Some(match grad_weight.take() {
                 None => part,
                 Some(sum) => B::float_add(sum, part),
@@ -63,7 +66,8 @@ pub(super) fn head_loss<B: Backend>(
         }
         if requested.hidden {
             let transposed = B::float_swap_dims(weight.clone(), 0, 1);
-            grad_hidden.push(B::float_matmul(grad_logits, transposed));
+            let part = B::multiply(grad_logits, transposed);
+            grad_hidden.push(cast::<B>(part, hidden.dtype()));
         }
     }
     if losses.is_empty() {
@@ -86,7 +90,7 @@ pub(super) fn head_loss<B: Backend>(
         column(nlls),
         B::int_reshape(B::int_cat(bests, 0), [rows].into()),
         requested.hidden.then(|| B::float_cat(grad_hidden, 0)),
-        grad_weight,
+        grad_weight.map(|sum| cast::<B>(sum, weight.dtype())),
     )
 }
 
@@ -133,7 +137,7 @@ impl<B: Backend> Scorer<B> {
 
     fn score(&self, logits: FloatTensor<B>, targets: IntTensor<B>, gradient: bool) -> Scored<B> {
         let [rows, classes] = logits.shape().dims();
-        let logits = B::float_cast(logits, self.wide.into());
+        let logits = cast::<B>(logits, self.wide);
         let int = targets.dtype().into();
         let targets = B::int_reshape(targets, [rows, 1].into());
         // 1 for rows with a target, else 0.

@@ -30,6 +30,7 @@ mod tensors;
 pub use tensors::{HeadLoss, head_loss, loss_of_logits};
 
 use super::prelude::*;
+use super::product::ProductOps;
 
 /// Options of the cross entropy.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +70,7 @@ pub struct HeadGradients {
 
 backend_operations! {
     /// Projection with cross entropy, on a backend.
-    pub trait HeadLossOps {
+    pub trait HeadLossOps: ProductOps {
         /// Computes the loss summed over the rows, and the results of each row.
         ///
         /// # Shapes
