@@ -2,8 +2,10 @@
 
 use crate::TrainError;
 use burn::tensor::{Device, DeviceType, Tensor};
+use lora_core::ops::Tuning;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::OnceLock;
 
 /// Names of devices for `--device`. Each except `auto` is a cargo feature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -35,6 +37,15 @@ impl fmt::Display for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", format!("{self:?}").to_lowercase())
     }
+}
+
+/// Choice of the user; unset for the class of the device.
+static TUNING: OnceLock<Tuning> = OnceLock::new();
+
+/// Sets how kernels are chosen on the devices of this process; to be called before the first one is opened. By default fixed
+/// kernels on a software adapter, and a short search on a GPU.
+pub fn set_tuning(tuning: Tuning) {
+    let _ = TUNING.set(tuning);
 }
 
 /// Kind of device whose backend is compiled in.
@@ -95,6 +106,14 @@ fn ndarray() -> Device {
 /// Fails if the backend is not compiled in (the error names the cargo feature and the alternatives), or the
 /// machine has no such device.
 pub fn open(name: DeviceName) -> Result<Device, TrainError> {
+    let tuning = TUNING.get().copied();
+    Tuning::prepare(tuning);
+    let device = select(name)?;
+    Tuning::apply(tuning, &device);
+    Ok(device)
+}
+
+fn select(name: DeviceName) -> Result<Device, TrainError> {
     let kinds = compiled_in();
     if name == DeviceName::Auto {
         let found = kinds.into_iter().find_map(|kind| {

@@ -1,5 +1,6 @@
 //! Magnitude and direction: DoRA (Liu et al. 2024, arXiv 2402.09353).
 
+use crate::ops::multiply;
 use burn::tensor::Tensor;
 
 /// Returns the norm `‖W + s A B‖` of every output, `[d_out]`, without gradient (section 4.3).
@@ -13,8 +14,8 @@ pub(crate) fn norms(w: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Ten
     let (w, a, b) = (w.detach(), a.detach(), b.detach());
     let d_out = b.dims()[1];
     let low = a.clone().transpose();
-    let cross = low.clone().matmul(w.clone()).mul_scalar(2.0 * scale); // [rank, d_out]
-    let square = low.matmul(a).matmul(b.clone()).mul_scalar(scale * scale);
+    let cross = multiply(low.clone(), w.clone()).mul_scalar(2.0 * scale); // [rank, d_out]
+    let square = multiply(multiply(low, a), b.clone()).mul_scalar(scale * scale);
     let change = (b * (cross + square)).sum_dim(0); // [1, d_out]
     let sum = w.square().sum_dim(0) + change;
     // Rounding can make a norm of nearly zero negative.

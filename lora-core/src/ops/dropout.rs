@@ -1,54 +1,61 @@
 //! Dropout whose mask is a function of a seed: it is not stored, but generated again in the backward pass.
 
-use super::host::dropout_mask;
+use super::host::{dropout_mask, is_on_host};
 use super::prelude::*;
+use super::seeded_mask::SeededMask;
 use burn::tensor::{Tensor, TensorData};
 
 backend_operations! {
     /// Dropout by a seed, on a backend.
     pub trait DropoutOps {
         /// Computes `x ∘ M`: each element is zeroed with `probability`, in [0, 1), and otherwise divided by
-        /// `1 - probability`. The mask is generated on the host.
+        /// `1 - probability`. All backends draw the same mask.
         ///
         /// # Gradients
         /// `∂x = g ∘ M`.
         #[fusion(default)]
         fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
-            composed::<Self>(x, probability, seed)
+            composed::<Self>(x, SeededMask::new(probability, seed), 0)
         }
     }
 }
 
-fn composed<B: Backend>(x: FloatTensor<B>, probability: f64, seed: u64) -> FloatTensor<B> {
-    let mask = mask_like::<B>(&x, probability, seed);
-    B::float_mul(x, mask)
-}
-
-/// Generates the mask in the shape and element type of a tensor.
-pub(super) fn mask_like<B: Backend>(
-    tensor: &FloatTensor<B>,
-    probability: f64,
-    seed: u64,
+/// Computes `x ∘ M`, where the first element of `x` has the index `first` in the mask.
+pub(super) fn composed<B: Backend>(
+    x: FloatTensor<B>,
+    mask: SeededMask,
+    first: usize,
 ) -> FloatTensor<B> {
-    let shape = tensor.shape();
-    let mask = dropout_mask(shape.num_elements(), probability, seed);
-    let mask = B::float_from_data(TensorData::new(mask, shape), &tensor.device());
-    B::float_cast(mask, tensor.dtype().into())
+    let (shape, device) = (x.shape(), x.device());
+    if shape.num_elements() == 0 {
+        return x;
+    }
+    if is_on_host::<B>() {
+        // One pass over memory, on all threads.
+        let factors = dropout_mask(shape.num_elements(), mask, first);
+        let factors = B::float_from_data(TensorData::new(factors, shape), &device);
+        let factors = B::float_cast(factors, x.dtype().into());
+        return B::float_mul(x, factors);
+    }
+    let dropped = mask.dropped::<B>(&shape, first, &device);
+    let scaled = B::float_mul_scalar(x, f64::from(mask.kept()).into());
+    B::float_mask_fill(scaled, dropped, 0.0.into())
 }
 
 #[cfg(feature = "flex")]
 impl DropoutOps for burn::backend::Flex {
     fn drop_by_seed(x: FloatTensor<Self>, probability: f64, seed: u64) -> FloatTensor<Self> {
         use super::{contiguous::contiguous, kernels};
+        let mask = SeededMask::new(probability, seed);
         if x.dtype() != burn::tensor::DType::F32 {
-            return composed::<Self>(x, probability, seed);
+            return composed::<Self>(x, mask, 0);
         }
         let mut x = contiguous(x);
         if x.is_unique() {
-            kernels::dropout_in_place(x.storage_mut::<f32>(), probability, seed);
+            kernels::dropout_in_place(x.storage_mut::<f32>(), mask);
             return x;
         }
-        let dropped = kernels::dropout_copy(x.storage::<f32>(), probability, seed);
+        let dropped = kernels::dropout_copy(x.storage::<f32>(), mask);
         FloatTensor::<Self>::from_data(TensorData::new(dropped, x.shape()))
     }
 }

@@ -1,15 +1,32 @@
-//! Dropout as a module (Srivastava et al. 2014), drawn in parallel on the CPU.
+//! Dropout as a module (Srivastava et al. 2014), and the seeds of its masks.
 
 use super::dropout::drop_by_seed;
-use super::host::is_on_host;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use rand::distr::Uniform;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::cell::RefCell;
+
+thread_local! {
+    /// Random numbers of which the seeds of masks are drawn.
+    static SEEDS: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+}
+
+/// Seeds the random numbers of a device, and those of [`Dropout`] and of the dropout of attention on this thread.
+///
+/// Dropout draws its seeds on the host, so that no device is waited for: with one seed, all devices drop the same elements.
+/// A thread that was not seeded draws its first number from the device.
+pub fn seed(device: &Device, seed: u64) {
+    device.seed(seed);
+    SEEDS.set(Some(StdRng::seed_from_u64(seed)));
+}
 
 /// Sets elements to zero at random and scales the others to keep their mean. Active only in training, that is on a device
 /// with autodiff.
 ///
-/// The random numbers are the device's, as in Burn's own dropout. On the CPU, where Burn draws one number after
-/// another, the mask is a hash of a seed, computed on all threads and again in the backward pass.
+/// The mask is a hash of a seed and the place of an element, computed on the device and again in the backward pass. [`seed`]
+/// determines the seeds.
 #[derive(Module, Debug)]
 pub struct Dropout {
     probability: f64,
@@ -48,37 +65,41 @@ impl Dropout {
         if !self.is_active_on(&device) {
             return x;
         }
-        if !is_on_host(&device) {
-            let keep = 1.0 - self.probability;
-            let mask = x.random_like(Distribution::Bernoulli(keep));
-            return x * mask * (1.0 / keep);
-        }
-        drop_by_seed(x, self.probability, Self::seed(&device))
+        drop_by_seed(x, self.probability, Self::draw_seed(&device))
     }
 
-    /// Draws a seed from the device's random numbers.
-    pub(crate) fn seed(device: &Device) -> u64 {
-        let range = Distribution::Uniform(0.0, f64::from(i32::MAX));
-        let drawn = Tensor::<1, Int>::random([2], range, device).into_data();
-        drawn.iter::<i64>().fold(0u64, |seed, half| {
-            (seed << 32) | (half as u64 & 0xffff_ffff)
+    /// Draws the seed of the next mask.
+    pub(crate) fn draw_seed(device: &Device) -> u64 {
+        SEEDS.with_borrow_mut(|seeds| {
+            let seeds = seeds.get_or_insert_with(|| StdRng::seed_from_u64(drawn(device)));
+            let range = Uniform::new(0, i32::MAX).expect("the range is not empty");
+            let mut half = || u64::from(seeds.sample(range).unsigned_abs());
+            (half() << 32) | half()
         })
     }
+}
+
+/// Draws a number from a device's random numbers.
+fn drawn(device: &Device) -> u64 {
+    let range = Distribution::Uniform(0.0, f64::from(i32::MAX));
+    let drawn = Tensor::<1, Int>::random([1], range, device).into_data();
+    drawn.iter::<i64>().next().unwrap_or_default() as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use test_support::process::passed_alone;
 
     fn dropped(device: &Device, seed: u64) -> Vec<f32> {
-        device.seed(seed);
+        super::seed(device, seed);
         let x = Tensor::<2>::full([30, 50], 3.0, device);
         let y = Dropout::new(0.25).forward(x);
         y.into_data().iter::<f32>().collect()
     }
 
     #[test]
-    fn training_drops_and_scales_as_the_devices_seed_says() {
+    fn training_drops_and_scales_as_the_seed_says() {
         let device = Device::flex().autodiff();
         let y = dropped(&device, 5);
         let zeros = y.iter().filter(|&&value| value == 0.0).count();
@@ -86,6 +107,32 @@ mod tests {
         assert!(y.iter().all(|&value| value == 0.0 || value == 4.0));
         assert_eq!(dropped(&device, 5), y);
         assert_ne!(dropped(&device, 6), y);
+    }
+
+    /// Runs of earlier versions drew the seeds from flex, and go on with the same ones.
+    #[test]
+    fn the_seeds_are_those_that_flex_would_draw() {
+        if passed_alone("ops::dropout_layer::tests::the_seeds_are_those_that_flex_would_draw") {
+            return;
+        }
+        let device = Device::flex();
+        super::seed(&device, 42);
+        let range = Distribution::Uniform(0.0, f64::from(i32::MAX));
+        for _ in 0..3 {
+            let halves = Tensor::<1, Int>::random([2], range, &device).into_data();
+            let halves: Vec<u64> = halves.iter::<u64>().collect();
+            let expected = (halves[0] << 32) | halves[1];
+            assert_eq!(Dropout::draw_seed(&device), expected);
+        }
+    }
+
+    /// Recorded: a resumed run of an earlier version draws the same masks.
+    #[test]
+    fn a_seed_drops_the_elements_that_it_has_always_dropped() {
+        let y = dropped(&Device::flex().autodiff(), 5);
+        let bits = y[..64].iter().rev();
+        let kept = bits.fold(0u64, |bits, &value| (bits << 1) | u64::from(value != 0.0));
+        assert_eq!(format!("{kept:016x}"), "7a529fbbbb9bb7da");
     }
 
     #[test]

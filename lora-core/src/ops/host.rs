@@ -1,24 +1,28 @@
-//! Devices whose tensors lie in host memory.
+//! Backends whose tensors lie in host memory.
 
-use burn::tensor::Device;
+use burn::backend::Backend;
+use std::any::TypeId;
 
-/// Returns true if the device is a CPU, with or without autodiff.
-pub(crate) fn is_on_host(device: &Device) -> bool {
-    match device.clone().inner().as_dispatch() {
+/// Returns true for the backends of the CPU. Without one compiled in, it is false for all.
+pub(super) fn is_on_host<B: Backend>() -> bool {
+    [
         #[cfg(feature = "flex")]
-        burn::backend::DispatchDevice::Flex(_) => true,
+        TypeId::of::<burn::backend::Flex>(),
         #[cfg(feature = "ndarray")]
-        burn::backend::DispatchDevice::NdArray(_) => true,
-        #[allow(unreachable_patterns)] // Unreachable if only CPU backends are compiled in.
-        _ => false,
-    }
+        TypeId::of::<burn::backend::NdArray>(),
+    ]
+    .contains(&TypeId::of::<B>())
 }
 
 #[cfg(feature = "host")]
-pub(crate) use super::kernels::dropout_mask;
+pub(super) use super::kernels::dropout_mask;
 
-/// Unreachable stub: without a CPU backend, no device is on the host.
+/// Unreachable stub: without a CPU backend, no tensor is on the host.
 #[cfg(not(feature = "host"))]
-pub(crate) fn dropout_mask(_count: usize, _probability: f64, _seed: u64) -> Vec<f32> {
+pub(super) fn dropout_mask(
+    _count: usize,
+    _mask: super::seeded_mask::SeededMask,
+    _first: usize,
+) -> Vec<f32> {
     Vec::new()
 }

@@ -2,20 +2,22 @@
 //!
 //! With the mean μ and the standard deviation σ of a row, `x̂ = (x - μ)/σ` and `y = γ x̂ + β`; σ² is the variance
 //! plus ε. Under autodiff Burn's layer norm is a dozen operations, each a pass over memory, forward and backward. Here the
-//! forward pass keeps `x` and the statistics μ and 1/σ of each row. With the gradient g of y:
+//! forward pass keeps `x`, and μ and 1/σ of each row. With the gradient g of y:
 //!
 //! - `∂x = (h - mean(h) - x̂ mean(h x̂))/σ` with `h = γ g`
 //! - `∂γ = Σ g x̂`, `∂β = Σ g` over the rows, if they are trained
 
 use super::prelude::*;
-use burn::tensor::{Shape, Slice, Tensor};
+use super::statistics::columns;
+use burn::tensor::{DType, Shape, Tensor};
 
 backend_operations! {
     /// Layer normalization on a backend.
     ///
     /// # Shapes
     /// - `x`, `grad`: `[rows, d]`; `gamma`, `beta`: `[d]`
-    /// - `statistics`: `[rows, 2]`, mean and inverse standard deviation of each row
+    /// - `mean`, `inverse`: `[rows, 1]`, mean and inverse standard deviation of each row. A kernel may keep both in `mean`,
+    ///   `[rows, 2]`; its `inverse` is not read
     pub trait LayerNormOps {
         /// Computes `y`.
         #[fusion(default)]
@@ -28,14 +30,14 @@ backend_operations! {
             Self::norm_rows_forward(x, gamma, beta, epsilon).0
         }
 
-        /// Computes `y` and the statistics.
+        /// Computes `y`, the means and the inverse standard deviations.
         #[fusion(default)]
         fn norm_rows_forward(
             x: FloatTensor<Self>,
             gamma: FloatTensor<Self>,
             beta: FloatTensor<Self>,
             epsilon: f64,
-        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
             composed_forward::<Self>(x, gamma, beta, epsilon)
         }
 
@@ -44,25 +46,26 @@ backend_operations! {
         fn norm_rows_backward(
             x: FloatTensor<Self>,
             gamma: FloatTensor<Self>,
-            statistics: FloatTensor<Self>,
+            mean: FloatTensor<Self>,
+            inverse: FloatTensor<Self>,
             grad: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
-            composed_backward::<Self>(x, gamma, statistics, grad)
+            composed_backward::<Self>(x, gamma, mean, inverse, grad)
         }
 
-        /// Computes `∂γ` and `∂β`.
+        /// Computes `∂γ` and `∂β`, in f32 at least.
         #[fusion(default)]
         fn norm_rows_affine_backward(
             x: FloatTensor<Self>,
-            statistics: FloatTensor<Self>,
+            mean: FloatTensor<Self>,
+            inverse: FloatTensor<Self>,
             grad: FloatTensor<Self>,
         ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-            let (dtype, [_, d]) = (x.dtype(), x.shape().dims());
-            let (normal, _) = normalized::<Self>(x, statistics);
+            let [_, d] = x.shape().dims();
+            let (normal, _) = normalized::<Self>(x, mean, inverse);
             let grad = Self::float_cast(grad, normal.dtype().into());
             let sum = |rows: FloatTensor<Self>| {
-                let sum = Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]));
-                Self::float_cast(sum, dtype.into())
+                Self::float_reshape(Self::float_sum_dim(rows, 0), Shape::new([d]))
             };
             (sum(Self::float_mul(grad.clone(), normal)), sum(grad))
         }
@@ -93,7 +96,7 @@ fn composed_forward<B: Backend>(
     gamma: FloatTensor<B>,
     beta: FloatTensor<B>,
     epsilon: f64,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let dtype = x.dtype();
     let x = wide::<B>(x);
     let mean = B::float_mean_dim(x.clone(), 1);
@@ -104,34 +107,29 @@ fn composed_forward<B: Backend>(
     let normal = B::float_mul(centered, inverse.clone());
     let (gamma, beta) = (as_row::<B>(gamma, &normal), as_row::<B>(beta, &normal));
     let y = B::float_add(B::float_mul(normal, gamma), beta);
-    (
-        B::float_cast(y, dtype.into()),
-        B::float_cat(vec![mean, inverse], 1),
-    )
+    (B::float_cast(y, dtype.into()), mean, inverse)
 }
 
-/// Computes `x̂`, and `1/σ` as `[rows, 1]`.
+/// Computes `x̂`, and returns `1/σ` as `[rows, 1]`.
 fn normalized<B: Backend>(
     x: FloatTensor<B>,
-    statistics: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    inverse: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let [rows, _] = x.shape().dims();
-    let column = |index: usize| {
-        let slices = [Slice::from(0..rows), Slice::from(index..index + 1)];
-        B::float_slice(statistics.clone(), &slices)
-    };
-    let centered = B::float_sub(wide::<B>(x), column(0));
-    (B::float_mul(centered, column(1)), column(1))
+    let [mean, inverse] = columns::<B>(mean, inverse);
+    let centered = B::float_sub(wide::<B>(x), mean);
+    (B::float_mul(centered, inverse.clone()), inverse)
 }
 
 fn composed_backward<B: Backend>(
     x: FloatTensor<B>,
     gamma: FloatTensor<B>,
-    statistics: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    inverse: FloatTensor<B>,
     grad: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let dtype = x.dtype();
-    let (normal, inverse) = normalized::<B>(x, statistics);
+    let (normal, inverse) = normalized::<B>(x, mean, inverse);
     let h = B::float_cast(grad, normal.dtype().into());
     let h = B::float_mul(h, as_row::<B>(gamma, &normal));
     let along = B::float_mean_dim(B::float_mul(h.clone(), normal.clone()), 1);
@@ -154,7 +152,7 @@ mod flex {
             gamma: FloatTensor<Self>,
             beta: FloatTensor<Self>,
             epsilon: f64,
-        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
             if !are_plain_f32(&[&x, &gamma, &beta]) {
                 return composed_forward::<Self>(x, gamma, beta, epsilon);
             }
@@ -165,26 +163,27 @@ mod flex {
                 [gamma.storage::<f32>(), beta.storage::<f32>()],
                 epsilon as f32,
             );
-            (
-                FloatTensor::<Self>::from_data(TensorData::new(y, [rows, d])),
-                FloatTensor::<Self>::from_data(TensorData::new(statistics, [rows, 2])),
-            )
+            let pairs = FloatTensor::<Self>::from_data(TensorData::new(statistics, [rows, 2]));
+            let y = FloatTensor::<Self>::from_data(TensorData::new(y, [rows, d]));
+            (y, pairs.clone(), pairs)
         }
 
         fn norm_rows_backward(
             x: FloatTensor<Self>,
             gamma: FloatTensor<Self>,
-            statistics: FloatTensor<Self>,
+            mean: FloatTensor<Self>,
+            inverse: FloatTensor<Self>,
             grad: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
-            if !are_plain_f32(&[&x, &gamma, &statistics, &grad]) {
-                return composed_backward::<Self>(x, gamma, statistics, grad);
+            if !are_plain_f32(&[&x, &gamma, &mean, &grad]) {
+                return composed_backward::<Self>(x, gamma, mean, inverse, grad);
             }
-            let [x, gamma, statistics, mut grad] = [x, gamma, statistics, grad].map(contiguous);
+            // Mean and inverse standard deviation of each row are pairs in one tensor.
+            let [x, gamma, pairs, mut grad] = [x, gamma, mean, grad].map(contiguous);
             kernels::norm_rows_backward(
                 x.storage::<f32>(),
                 gamma.storage::<f32>(),
-                statistics.storage::<f32>(),
+                pairs.storage::<f32>(),
                 grad.storage_mut::<f32>(),
             );
             grad
@@ -200,26 +199,26 @@ impl<B: Backend + LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff
         epsilon: f64,
     ) -> FloatTensor<Self> {
         let mut operation = Operation::<B, C, _, 3>::new([&x, &gamma, &beta], backward);
-        let input = operation.save(&x);
+        let (input, dtype) = (operation.save(&x), beta.dtype());
         let [x, gamma, beta] = [x, gamma, beta].map(|tensor| tensor.into_primitive());
-        let (y, statistics) = B::norm_rows_forward(x, gamma.clone(), beta, epsilon);
-        operation.finish((input, gamma, statistics), y)
+        let (y, mean, inverse) = B::norm_rows_forward(x, gamma.clone(), beta, epsilon);
+        operation.finish((input, dtype, [gamma, mean, inverse]), y)
     }
 }
 
 fn backward<B: Backend + LayerNormOps>(
     pass: &mut BackwardPass<'_, B, 3>,
     grad: FloatTensor<B>,
-    (x, gamma, statistics): (NodeId, FloatTensor<B>, FloatTensor<B>),
+    (x, beta_dtype, [gamma, mean, inverse]): (NodeId, DType, [FloatTensor<B>; 3]),
 ) {
     let x = pass.saved(x);
     if pass.needs(1) || pass.needs(2) {
         let (grad_gamma, grad_beta) =
-            B::norm_rows_affine_backward(x.clone(), statistics.clone(), grad.clone());
-        pass.register(1, || grad_gamma);
-        pass.register(2, || grad_beta);
+            B::norm_rows_affine_backward(x.clone(), mean.clone(), inverse.clone(), grad.clone());
+        pass.register(1, || cast::<B>(grad_gamma, gamma.dtype()));
+        pass.register(2, || cast::<B>(grad_beta, beta_dtype));
     }
-    pass.register(0, || B::norm_rows_backward(x, gamma, statistics, grad));
+    pass.register(0, || B::norm_rows_backward(x, gamma, mean, inverse, grad));
 }
 
 /// Computes `γ (x - μ)/σ + β` over the last axis, where σ² is the variance plus `epsilon`.

@@ -4,21 +4,22 @@
 //! them, one pass instead of three, and splits products with a weight so that each thread reads its own part of the weight.
 
 use super::prelude::*;
-use burn::tensor::{Shape, Tensor};
+use super::product::ProductOps;
+use burn::tensor::{DType, Shape, Tensor};
 
 backend_operations! {
     /// Linear layers on a backend.
     ///
     /// # Shapes
     /// - `x`: `[rows, d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
-    pub trait LinearOps {
+    pub trait LinearOps: ProductOps {
         /// Computes `x W`.
         #[fusion(default)]
         fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
-            Self::float_matmul(x, w)
+            Self::multiply(x, w)
         }
 
-        /// Computes `x W + b`.
+        /// Computes `x W + b`, in the type of `x`.
         ///
         /// # Gradients
         /// `∂x = g Wᵀ`; `∂W = xᵀ g` and `∂b = Σ g` if they are trained.
@@ -28,27 +29,34 @@ backend_operations! {
             w: FloatTensor<Self>,
             bias: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
-            let [d_out] = bias.shape().dims();
-            let bias = Self::float_reshape(bias, Shape::new([1, d_out]));
-            Self::float_add(Self::float_matmul(x, w), bias)
+            composed::<Self>(x, w, bias)
         }
     }
 }
 
+fn composed<B: ProductOps>(
+    x: FloatTensor<B>,
+    w: FloatTensor<B>,
+    bias: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let (dtype, [d_out]) = (x.dtype(), bias.shape().dims());
+    let bias = B::float_reshape(cast::<B>(bias, dtype), Shape::new([1, d_out]));
+    B::float_add(cast::<B>(B::multiply(x, w), dtype), bias)
+}
+
 #[cfg(feature = "flex")]
 mod flex {
-    use super::{FloatTensor, LinearOps};
+    use super::{FloatTensor, LinearOps, ProductOps, composed};
     use crate::ops::contiguous::{are_plain_f32, contiguous};
     use crate::ops::gemm::{Matrix, add_product, append_product};
     use crate::ops::kernels;
-    use burn::backend::ops::FloatTensorOps;
-    use burn::backend::{Flex, TensorMetadata};
-    use burn::tensor::{Shape, TensorData};
+    use burn::backend::Flex;
+    use burn::tensor::TensorData;
 
     impl LinearOps for Flex {
         fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
             if !are_plain_f32(&[&x, &w]) {
-                return Self::float_matmul(x, w);
+                return Self::multiply(x, w);
             }
             let (x, w) = (Matrix::from_tensor(&x), Matrix::from_tensor(&w));
             let shape = [x.shape()[0], w.shape()[1]];
@@ -63,9 +71,7 @@ mod flex {
             bias: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
             if !are_plain_f32(&[&x, &w, &bias]) {
-                let [d_out] = bias.shape().dims();
-                let bias = Self::float_reshape(bias, Shape::new([1, d_out]));
-                return Self::float_add(Self::float_matmul(x, w), bias);
+                return composed::<Self>(x, w, bias);
             }
             let bias = contiguous(bias);
             let (x, w) = (Matrix::from_tensor(&x), Matrix::from_tensor(&w));
@@ -86,25 +92,34 @@ impl<B: Backend + LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C>
         let mut operation = Operation::<B, C, _, 3>::new([&x, &w, &bias], backward);
         // The input is kept only if the weight is trained.
         let input = w.is_tracked().then(|| operation.save(&x));
+        let dtype = bias.dtype();
         let [x, w, bias] = [x, w, bias].map(|tensor| tensor.into_primitive());
-        operation.finish((input, w.clone()), B::project_from(x, w, bias))
+        operation.finish((input, w.clone(), dtype), B::project_from(x, w, bias))
     }
 }
 
 fn backward<B: Backend + LinearOps>(
     pass: &mut BackwardPass<'_, B, 3>,
     grad: FloatTensor<B>,
-    (x, w): (Option<NodeId>, FloatTensor<B>),
+    (x, w, bias_dtype): (Option<NodeId>, FloatTensor<B>, DType),
 ) {
-    pass.register(2, || B::linear_bias_backward(grad.clone()));
+    pass.register(2, || {
+        cast::<B>(B::linear_bias_backward(grad.clone()), bias_dtype)
+    });
     if let Some(x) = x {
-        let x = pass.saved(x);
-        pass.register(1, || B::project(B::float_swap_dims(x, 0, 1), grad.clone()));
+        let (x, dtype) = (pass.saved(x), w.dtype());
+        pass.register(1, || {
+            cast::<B>(B::project(B::float_swap_dims(x, 0, 1), grad.clone()), dtype)
+        });
     }
-    pass.register(0, || B::project(grad, B::float_swap_dims(w, 0, 1)));
+    // The gradient has the type of the output, which is that of `x`.
+    let dtype = grad.dtype();
+    pass.register(0, || {
+        cast::<B>(B::project(grad, B::float_swap_dims(w, 0, 1)), dtype)
+    });
 }
 
-/// Computes `x W + b`.
+/// Computes `x W + b`, in the type of `x`.
 ///
 /// # Shapes
 /// - `x`: `[..., d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
@@ -113,8 +128,14 @@ fn backward<B: Backend + LinearOps>(
 /// # Panics
 /// Panics on shapes that do not match, and on a backend whose feature of this crate is off.
 pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    if let DType::QFloat(_) = w.dtype() {
+        return burn::tensor::module::linear(x, w, bias);
+    }
     let Some(bias) = bias else {
-        return burn::tensor::module::linear(x, w, None);
+        return Tensor::from_dispatch(<Dispatch as ProductOps>::apply_weight(
+            x.into_dispatch(),
+            w.into_dispatch(),
+        ));
     };
     let ([d_in, d_out], [width]) = (w.dims(), bias.dims());
     let mut shape: [usize; D] = x.dims();

@@ -2,6 +2,7 @@
 
 use super::LinearOps;
 use super::prelude::*;
+use super::product::{ProductOps, weight_gradient};
 use burn::tensor::{Shape, Tensor};
 
 backend_operations! {
@@ -11,8 +12,8 @@ backend_operations! {
     /// it. Implemented for the backends that the crate features name: `flex`, `ndarray`, and one for
     /// all of `wgpu`, `vulkan`, `webgpu`, `metal`, `cuda` and `rocm`, with Burn's kernel fusion where the
     /// feature `fusion` is on and without where it is off.
-    pub trait LoraOps {
-        /// Computes `x W + scale · (adapter_x A) B`.
+    pub trait LoraOps: ProductOps {
+        /// Computes `x W + scale · (adapter_x A) B`, in the type of `x`.
         ///
         /// `adapter_x` is `x` itself, or `x` after the adapter's dropout.
         ///
@@ -39,7 +40,7 @@ backend_operations! {
     }
 }
 
-pub(super) fn composed<B: Backend>(
+pub(super) fn composed<B: ProductOps>(
     x: FloatTensor<B>,
     adapter_x: FloatTensor<B>,
     w: FloatTensor<B>,
@@ -47,10 +48,12 @@ pub(super) fn composed<B: Backend>(
     b: FloatTensor<B>,
     scale: f64,
 ) -> FloatTensor<B> {
-    let base = B::linear(x, w, None);
+    let dtype = x.dtype();
+    let base = B::apply_weight(x, w);
     // Scaling the `[..., rank]` product is cheaper than scaling the `[..., d_out]` one.
-    let low = B::float_mul_scalar(B::linear(adapter_x, a, None), scale.into());
-    B::float_add(base, B::linear(low, b, None))
+    let low = B::float_mul_scalar(B::apply_weight(adapter_x, a), scale.into());
+    let update = B::apply_weight(low, b);
+    B::float_add(cast::<B>(base, dtype), cast::<B>(update, dtype))
 }
 
 #[cfg(feature = "flex")]
@@ -121,20 +124,29 @@ pub(super) fn backward<B: Backend + LinearOps>(
     scale: f64,
 ) {
     let [adapter_x, a, b] = saved.map(|input| pass.saved(input));
+    let [x_dtype, a_dtype, b_dtype] = [&adapter_x, &a, &b].map(|input| input.dtype());
     pass.register(3, || {
-        let low = B::linear(adapter_x.clone(), a.clone(), None);
-        B::linear_weight_backward(B::float_mul_scalar(low, scale.into()), grad.clone())
+        let low = B::apply_weight(adapter_x.clone(), a.clone());
+        let low = B::float_mul_scalar(low, scale.into());
+        cast::<B>(weight_gradient::<B>(low, grad.clone()), b_dtype)
     });
     if pass.needs(1) || pass.needs(2) {
-        let grad_low = B::linear_x_backward(b, grad.clone());
+        let grad_low = B::apply_weight(grad.clone(), B::float_swap_dims(b, 0, 1));
         let grad_low = B::float_mul_scalar(grad_low, scale.into());
-        pass.register(2, || B::linear_weight_backward(adapter_x, grad_low.clone()));
-        pass.register(1, || B::linear_x_backward(a, grad_low));
+        pass.register(2, || {
+            cast::<B>(weight_gradient::<B>(adapter_x, grad_low.clone()), a_dtype)
+        });
+        pass.register(1, || {
+            cast::<B>(
+                B::apply_weight(grad_low, B::float_swap_dims(a, 0, 1)),
+                x_dtype,
+            )
+        });
     }
     pass.register(0, || input_gradient::<B>(w(), grad));
 }
 
-/// Computes `g Wᵀ`.
+/// Computes `g Wᵀ`, in the type of `g`, which is that of the layer's input and output.
 fn input_gradient<B: Backend + LinearOps>(
     w: FloatTensor<B>,
     grad: FloatTensor<B>,
@@ -144,8 +156,10 @@ fn input_gradient<B: Backend + LinearOps>(
     let rows = shape.num_elements() / d_out;
     let last = shape.num_dims() - 1;
     shape[last] = d_in;
+    let dtype = grad.dtype();
     let grad = B::float_reshape(grad, Shape::new([rows, d_out]));
-    B::float_reshape(B::project(grad, B::float_swap_dims(w, 0, 1)), shape)
+    let product = B::project(grad, B::float_swap_dims(w, 0, 1));
+    B::float_reshape(cast::<B>(product, dtype), shape)
 }
 
 /// Applies [`LoraOps::lora_linear`] to tensors, with an optional bias `[d_out]`.
@@ -186,7 +200,10 @@ pub fn lora_linear<const D: usize>(
         scale,
     ));
     match bias {
-        Some(bias) => y + bias.unsqueeze(),
+        Some(bias) => {
+            let dtype = y.dtype();
+            y + bias.cast(dtype).unsqueeze()
+        }
         None => y,
     }
 }

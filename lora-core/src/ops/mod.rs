@@ -20,16 +20,21 @@
 //! | [`GeluOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and with the tanh approximation |
 //! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
 //! | [`SoftmaxOps`] | [`softmax`] | softmax |
+//! | [`ProductOps`] | [`multiply`] | the matrix products of all others |
 //!
 //! | file | contents |
 //! | --- | --- |
 //! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
 //! | `packed_composed`, `packed_product` | dequantization on any backend; products on the CPU, part by part |
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
-//! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
+//! | `dropout`, `dropout_layer`, `seeded_mask` | dropout by a seed, its module, and its mask |
+//! | `product` | matrix products, in the wider of two types |
+//! | `tuning` | choice of kernels on GPUs: fixed or measured |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
-//! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
+//! | `constants`, `statistics` | small tensors made once, two numbers of each row |
+//! | `contiguous`, `host` | CPU tensors as slices, backends in host memory |
+//! | `limits`, `launches` | memory limits and precision of a device, number of kernels that run |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -42,6 +47,7 @@
 
 mod attention;
 mod backward;
+mod constants;
 #[cfg(feature = "flex")]
 mod contiguous;
 mod dropout;
@@ -53,6 +59,7 @@ mod head_loss;
 mod host;
 #[cfg(feature = "host")]
 mod kernels;
+mod launches;
 mod layer_norm;
 mod limits;
 mod linear;
@@ -63,20 +70,26 @@ pub(crate) mod packed_format;
 #[cfg(feature = "flex")]
 mod packed_product;
 mod prelude;
+mod product;
+mod seeded_mask;
 mod softmax;
+mod statistics;
+mod tuning;
 
 pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
-pub use dropout_layer::Dropout;
+pub use dropout_layer::{Dropout, seed};
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub(crate) use head_loss::packed_head_loss;
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
 };
-pub(crate) use host::is_on_host;
+pub use launches::LaunchCounter;
 pub use layer_norm::{LayerNormOps, layer_norm};
-pub use limits::{device_memory_bytes, max_buffer_bytes};
+pub use limits::{device_memory_bytes, max_buffer_bytes, product_rounding};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedFormat, PackedLayout, PackedOps};
+pub use product::{ProductOps, multiply};
 pub use softmax::{SoftmaxOps, softmax};
+pub use tuning::Tuning;

@@ -8,6 +8,7 @@ use super::packed_composed::composed_unpack;
 pub use super::packed_format::{PackedFormat, PackedLayout};
 use super::prelude::*;
 use super::{LinearOps, LoraOps, lora_linear};
+use super::product::ProductOps;
 use burn::backend::AutodiffBackend;
 use burn::tensor::{Int, Shape, Tensor};
 
@@ -18,7 +19,7 @@ backend_operations! {
     /// [`PackedFormat::Int8`], 64 values share a scale, and the values are padded to a full block; with
     /// [`PackedFormat::F16`] and [`PackedFormat::Bf16`] they are padded to a full integer, and the tensor of scales only
     /// tells the element type.
-    pub trait PackedOps {
+    pub trait PackedOps: ProductOps {
         /// Dequantizes the weight to `[d_in, d_out]`. This is exact for floats of 16 bits, subnormal bf16 excepted on a
         /// device that flushes them to zero.
         ///
@@ -33,7 +34,7 @@ backend_operations! {
             composed_unpack::<Self>(packed, scales, layout)
         }
 
-        /// Computes `x W` with the packed `W`.
+        /// Computes `x W` with the packed `W`, in the type of `x`.
         ///
         /// # Shapes
         /// - `x`: `[..., d_in]`, the others as for [`unpack`](Self::unpack)
@@ -48,7 +49,8 @@ backend_operations! {
             scales: FloatTensor<Self>,
             layout: PackedLayout,
         ) -> FloatTensor<Self> {
-            Self::linear(x, Self::unpack(packed, scales, layout), None)
+            let dtype = x.dtype();
+            cast::<Self>(Self::apply_weight(x, Self::unpack(packed, scales, layout)), dtype)
         }
 
         /// Computes `x W + b` with the packed `W`, as [`LinearOps::project_from`] does with a dense one.
@@ -188,7 +190,8 @@ impl<B: Backend + PackedOps + LinearOps + LoraOps, C: CheckpointStrategy> Packed
         let operation =
             Operation::<B, C, _, 1>::new([&x], |pass, grad, (packed, scales, layout)| {
                 pass.register(0, || {
-                    B::linear_x_backward(B::unpack(packed, scales, layout), grad)
+                    let (dtype, w) = (grad.dtype(), B::unpack(packed, scales, layout));
+                    cast::<B>(B::apply_weight(grad, B::float_swap_dims(w, 0, 1)), dtype)
                 });
             });
         let scales = scales.into_primitive();

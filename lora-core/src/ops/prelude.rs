@@ -7,11 +7,14 @@ pub(super) use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, back
 use burn::tensor::DType;
 
 /// Declares a trait of operations, with an implementation on `Dispatch` that selects the tensors' backend, and one on the
-/// backends that only have the trait's defaults.
+/// backends that only have the trait's defaults. Methods of their own for GPUs follow as `cube { … }`.
 ///
 /// This is the only list of the backends.
 macro_rules! backend_operations {
-    ($(#[$($attribute:tt)*])* pub trait $ops:ident { $($methods:tt)* }) => {
+    (
+        $(#[$($attribute:tt)*])* pub trait $ops:ident $(: $parent:ident)? { $($methods:tt)* }
+        $(cube { $($cube:tt)* })?
+    ) => {
         #[backend_extension(
             Flex: cfg(feature = "flex"),
             NdArray: cfg(feature = "ndarray"),
@@ -20,16 +23,25 @@ macro_rules! backend_operations {
             Autodiff,
         )]
         $(#[$($attribute)*])*
-        pub trait $ops: Backend { $($methods)* }
+        pub trait $ops: Backend $(+ $parent)? { $($methods)* }
 
         #[cfg(feature = "ndarray")]
         impl $ops for burn::backend::NdArray {}
 
         #[cfg(feature = "gpu")]
-        impl $ops for burn_cubecl::CubeBackend {}
+        impl $ops for burn_cubecl::CubeBackend { $($($cube)*)? }
     };
 }
 pub(super) use backend_operations;
+
+/// Casts a tensor, unless it has the type.
+pub(super) fn cast<B: Backend>(tensor: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if tensor.dtype() == dtype {
+        tensor
+    } else {
+        B::float_cast(tensor, dtype.into())
+    }
+}
 
 /// Returns the element type in which sums over `dtype` are accumulated: at least f32.
 pub(super) fn accumulation_dtype(dtype: DType) -> DType {

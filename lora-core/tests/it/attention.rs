@@ -1,5 +1,7 @@
 //! Scaled dot-product attention against PyTorch, against its own formula, and against a finite difference.
 
+mod parts;
+
 use crate::common::{self, assert_close, fixture};
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -234,7 +236,7 @@ fn what_is_dropped_forwards_is_dropped_backwards() {
             .causal()
             .with_dropout(&Dropout::new(0.3));
         let run = |dtype: DType| {
-            device.seed(9);
+            lora_core::ops::seed(&device, 9);
             let [q, k] = [0.1, 0.2].map(|salt| tensor([2, 2, N, 4], salt, &device, dtype));
             let v = Tensor::<2>::eye(N, &device).cast(dtype).unsqueeze::<4>();
             let v = v.expand([2, 2, N, N]) * 1.0;

@@ -2,12 +2,14 @@
 
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
+use crate::device;
 use crate::jobs::adapter::{lora_config, lora_plus, prefix_config};
 use crate::jobs::ranges::{at_least_one, within};
 use crate::jobs::sources::Sources;
 use crate::options::TrainOptions;
 use crate::task::TaskName;
 use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
+use burn::tensor::Device;
 use lora_core::{BaseDType, BaseFloats, LoraConfig, QuantizeConfig};
 use lora_models::prefix::PrefixConfig;
 use std::path::PathBuf;
@@ -62,6 +64,18 @@ pub(super) fn packed_prefix() -> TrainError {
     TrainError::config(
         "packing",
         "cannot be used with a prefix: each example in a row would need the prefix before it",
+    )
+}
+
+/// Creates the error for packing on a GPU.
+pub(super) fn packed_on_gpu(device: &Device) -> TrainError {
+    TrainError::config(
+        "packing",
+        format!(
+            "cannot be used on {}: attention would run its kernels once for each text of a row. Leave it out: by default a \
+             batch has examples of like length and hardly any padding",
+            device::describe(device)
+        ),
     )
 }
 

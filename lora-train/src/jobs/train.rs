@@ -5,7 +5,7 @@ use super::causal::CausalJob;
 use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
-use super::plan::{TrainPlan, packed_prefix};
+use super::plan::{TrainPlan, packed_on_gpu, packed_prefix};
 use super::prefix::export_merged;
 use super::session::{Session, check_base};
 use super::sources::Sources;
@@ -21,6 +21,7 @@ use crate::trainer::{
 use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
+use lora_core::ops::max_buffer_bytes;
 use lora_core::{BaseDType, merge, trainable_summary};
 use lora_models::{ModelConfig, PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
@@ -109,6 +110,9 @@ fn train_job<J: Job + 'static>(
     };
     let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
     screen.line(&format!("device    {}", device::describe(&device)));
+    if plan.options.packing && max_buffer_bytes(&device).is_some() {
+        return Err(packed_on_gpu(&device));
+    }
     let device = device.autodiff();
 
     let mut job = J::new(&plan, sources, task, screen)?;

@@ -29,7 +29,7 @@ where
     let seed = |place: usize| {
         // Steps of the golden ratio keep the seeds of consecutive passes apart.
         let step = (place as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        device.seed(micro.seed.wrapping_add(step));
+        lora_core::ops::seed(&device, micro.seed.wrapping_add(step));
     };
     let blocks = model.blocks();
     let (before, after) = (blocks, blocks + 1);

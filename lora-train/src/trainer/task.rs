@@ -38,7 +38,7 @@ pub(crate) fn train_step<M, B>(
 where
     M: Module,
 {
-    device.seed(micro.seed);
+    lora_core::ops::seed(device, micro.seed);
     let loss = loss_sum(&micro.batch).mul_scalar(micro.loss_scale);
     let grads = loss.backward();
     let output = StepOutput {

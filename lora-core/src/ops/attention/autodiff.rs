@@ -3,8 +3,8 @@
 use super::{AttentionOps, AttentionOptions, AttentionState, by_head, join, split};
 use crate::ops::prelude::*;
 
-/// Inputs of the forward pass; its bias, output and statistics; its options.
-type Saved<I, T> = (I, [T; 3], AttentionOptions);
+/// Inputs of the forward pass; its bias, output, maxima and sums; its options.
+type Saved<I, T> = (I, [T; 4], AttentionOptions);
 
 impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
     fn attend(
@@ -18,9 +18,9 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
         let inputs = [&query, &key, &value].map(|input| operation.save(input));
         let [query, key, value, bias] =
             [query, key, value, bias].map(|tensor| tensor.into_primitive());
-        let (output, statistics) =
+        let (output, maximum, sum) =
             B::attend_forward(query, key, value, bias.clone(), options.clone());
-        let saved = (inputs, [bias, output.clone(), statistics], options);
+        let saved = (inputs, [bias, output.clone(), maximum, sum], options);
         operation.finish(saved, output)
     }
 
@@ -38,9 +38,9 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
         let inputs = (operation.save(&fused), heads);
         let bias = bias.into_primitive();
         let [query, key, value] = split::<B>(fused.into_primitive(), heads);
-        let (output, statistics) =
+        let (output, maximum, sum) =
             B::attend_forward(query, key, value, bias.clone(), options.clone());
-        let saved = (inputs, [bias, output.clone(), statistics], options);
+        let saved = (inputs, [bias, output.clone(), maximum, sum], options);
         operation.finish(saved, join::<B>(output))
     }
 }

@@ -1,44 +1,41 @@
 //! Attention composed of operations that every backend has.
 
-use super::{AttentionOptions, AttentionState};
-use crate::ops::dropout::mask_like;
+use super::{AttentionOptions, AttentionState, Gradients};
+use crate::ops::constants::{bool_dtype, steps};
+use crate::ops::dropout::composed as drop_by_mask;
 use crate::ops::prelude::*;
-use burn::tensor::{Slice, TensorData};
+use crate::ops::product::ProductOps;
+use crate::ops::seeded_mask::SeededMask;
+use crate::ops::statistics::columns;
+use burn::tensor::{IntDType, Shape};
 
-/// Gradients of queries, keys, values and bias.
-pub(super) type Gradients<B> = (
-    FloatTensor<B>,
-    FloatTensor<B>,
-    FloatTensor<B>,
-    Option<FloatTensor<B>>,
-);
-
-pub(super) fn forward<B: Backend>(
+/// Computes the output, and the maximum and the sum of exponentials of each row of scores. The first weight has the index
+/// `first` in the dropout mask.
+pub(super) fn forward<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     value: FloatTensor<B>,
     bias: FloatTensor<B>,
     options: &AttentionOptions,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+    first: usize,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let dtype = query.dtype();
     let scores = scores::<B>(query, key, bias, options);
-    let max = B::float_max_dim(scores.clone(), 3);
-    let powers = B::float_exp(B::float_sub(scores, max.clone()));
+    let maximum = B::float_max_dim(scores.clone(), 3);
+    let powers = B::float_exp(B::float_sub(scores, maximum.clone()));
     let sum = B::float_sum_dim(powers.clone(), 3);
-    let weights = B::float_div(powers, sum.clone());
-    let weights = match dropout_mask_like::<B>(&weights, options) {
-        None => weights,
-        Some(mask) => B::float_mul(weights, mask),
-    };
-    let output = B::float_matmul(B::float_cast(weights, dtype.into()), value);
-    (output, B::float_cat(vec![max, sum], 3))
+    let weights = dropped::<B>(B::float_div(powers, sum.clone()), options, first);
+    let output = B::multiply(cast::<B>(weights, dtype), value);
+    (cast::<B>(output, dtype), maximum, sum)
 }
 
-pub(super) fn backward<B: Backend>(
+/// Computes the gradients. With a mask M, `∂S = (P ∘ M) ∘ (G Vᵀ) - P δ`, so that M is generated once.
+pub(super) fn backward<B: ProductOps>(
     state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: &AttentionOptions,
     with_bias_grad: bool,
+    first: usize,
 ) -> Gradients<B> {
     let AttentionState {
         query,
@@ -46,86 +43,101 @@ pub(super) fn backward<B: Backend>(
         value,
         bias,
         output,
-        statistics,
+        maximum,
+        sum,
     } = state;
-    let dtype = query.dtype();
+    let [dtype, key_dtype, value_dtype] = [&query, &key, &value].map(|input| input.dtype());
     let bias_shape = bias.shape();
-    let scores = scores::<B>(query.clone(), key.clone(), bias.clone(), options);
-    let wide = scores.dtype();
-    let [batch, heads, queries, _] = scores.shape().dims();
-    let statistic = |index: usize| {
-        let slices = [0..batch, 0..heads, 0..queries, index..index + 1].map(Slice::from);
-        B::float_slice(statistics.clone(), &slices)
-    };
-    let powers = B::float_exp(B::float_sub(scores, statistic(0)));
-    let weights = B::float_div(powers, statistic(1));
-    let mask = dropout_mask_like::<B>(&weights, options);
-    let masked = |tensor: FloatTensor<B>| match &mask {
-        None => tensor,
-        Some(mask) => B::float_mul(tensor, mask.clone()),
-    };
-    let narrow = |tensor: FloatTensor<B>| B::float_cast(tensor, dtype.into());
+    let bias_dtype = bias.dtype();
     let transposed = |tensor: FloatTensor<B>| B::float_swap_dims(tensor, 2, 3);
 
-    let grad_value = B::float_matmul(transposed(narrow(masked(weights.clone()))), grad.clone());
-    let grad_weights = B::float_matmul(grad.clone(), transposed(value));
-    let grad_weights = masked(B::float_cast(grad_weights, wide.into()));
-    let delta = B::float_mul(
-        B::float_cast(grad, wide.into()),
-        B::float_cast(output, wide.into()),
-    );
+    let scores = scores::<B>(query.clone(), key.clone(), bias, options);
+    let wide = scores.dtype();
+    let grad_weights = B::multiply(grad.clone(), transposed(value));
+    let grad_weights = cast::<B>(grad_weights, wide);
+    let delta = B::float_mul(cast::<B>(grad.clone(), wide), cast::<B>(output, wide));
     let delta = B::float_sum_dim(delta, 3);
-    let grad_scores = B::float_mul(weights, B::float_sub(grad_weights, delta));
+    let [maximum, sum] = columns::<B>(maximum, sum);
+    let weights = B::float_div(B::float_exp(B::float_sub(scores, maximum)), sum);
+    let (kept, grad_scores) = if options.dropout > 0.0 {
+        let kept = dropped::<B>(weights.clone(), options, first);
+        let through = B::float_mul(kept.clone(), grad_weights);
+        (kept, B::float_sub(through, B::float_mul(weights, delta)))
+    } else {
+        let rest = B::float_sub(grad_weights, delta);
+        (weights.clone(), B::float_mul(weights, rest))
+    };
     let grad_bias = with_bias_grad.then(|| {
         let axes = (0..4).filter(|&axis| bias_shape[axis] == 1);
         let sum = axes.fold(grad_scores.clone(), |sum, axis| B::float_sum_dim(sum, axis));
-        B::float_cast(sum, bias.dtype().into())
+        cast::<B>(sum, bias_dtype)
     });
-    let grad_scores = narrow(B::float_mul_scalar(grad_scores, options.scale.into()));
-    let grad_query = B::float_matmul(grad_scores.clone(), key);
-    let grad_key = B::float_matmul(transposed(grad_scores), query);
-    (grad_query, grad_key, grad_value, grad_bias)
+    let grad_scores = B::float_mul_scalar(grad_scores, options.scale.into());
+    let grad_scores = cast::<B>(grad_scores, dtype);
+    let grad_value = B::multiply(transposed(cast::<B>(kept, dtype)), grad);
+    let grad_query = B::multiply(grad_scores.clone(), key);
+    let grad_key = B::multiply(transposed(grad_scores), query);
+    (
+        cast::<B>(grad_query, dtype),
+        cast::<B>(grad_key, key_dtype),
+        cast::<B>(grad_value, value_dtype),
+        grad_bias,
+    )
+}
+
+/// Applies the dropout of the weights.
+fn dropped<B: Backend>(
+    weights: FloatTensor<B>,
+    options: &AttentionOptions,
+    first: usize,
+) -> FloatTensor<B> {
+    if options.dropout == 0.0 {
+        return weights;
+    }
+    let mask = SeededMask::new(options.dropout, options.seed);
+    drop_by_mask::<B>(weights, mask, first)
 }
 
 /// Computes `s Q Kᵀ + bias`, in f32 at least, with negative infinity where the causal mask hides a key.
-fn scores<B: Backend>(
+fn scores<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     bias: FloatTensor<B>,
     options: &AttentionOptions,
 ) -> FloatTensor<B> {
-    let wide = accumulation_dtype(query.dtype());
+    let dtype = query.dtype();
+    let wide = accumulation_dtype(dtype);
     let device = query.device();
-    // Scaling the queries is cheaper than scaling the scores.
-    let query = B::float_mul_scalar(query, options.scale.into());
-    let scores = B::float_matmul(query, B::float_swap_dims(key, 2, 3));
-    let scores = B::float_cast(scores, wide.into());
-    let scores = B::float_add(scores, B::float_cast(bias, wide.into()));
+    // Half precision overflows before the scores do. Otherwise, a factor on the product joins what follows it.
+    let (before, after) = if dtype == wide {
+        (1.0, options.scale)
+    } else {
+        (options.scale, 1.0)
+    };
+    let scaled = |tensor, factor: f64| {
+        if factor == 1.0 {
+            return tensor;
+        }
+        B::float_mul_scalar(tensor, factor.into())
+    };
+    let key = B::float_swap_dims(key, 2, 3);
+    let scores = B::multiply(scaled(query, before), key);
+    let mut scores = scaled(cast::<B>(scores, wide), after);
+    if bias.shape().num_elements() > 1 {
+        scores = B::float_add(scores, cast::<B>(bias, wide));
+    }
     let [_, _, queries, keys] = scores.shape().dims();
     if !options.causal || queries == 1 {
         return scores;
     }
     assert!(keys >= queries, "{queries} causal queries of {keys} keys");
-    // Infinite, so that a masked key scores below one with a bias of f32's minimum. Built on the host, since zero times
-    // infinity is NaN.
-    let mask = B::float_from_data(causal_mask(queries, keys, f32::NEG_INFINITY), &device);
-    let mask = B::float_cast(mask, wide.into());
-    B::float_add(scores, mask)
-}
-
-/// Builds the causal mask, `[1, 1, queries, keys]`: `hidden` above the diagonal that ends in the last corner, else zero.
-pub(super) fn causal_mask(queries: usize, keys: usize, hidden: f32) -> TensorData {
-    let mut values = vec![0.0f32; queries * keys];
-    for (query, row) in values.chunks_exact_mut(keys).enumerate() {
-        row[keys - queries + query + 1..].fill(hidden);
-    }
-    TensorData::new(values, [1, 1, queries, keys])
-}
-
-/// Generates the dropout mask in the shape of the weights; `None` without dropout.
-fn dropout_mask_like<B: Backend>(
-    weights: &FloatTensor<B>,
-    options: &AttentionOptions,
-) -> Option<FloatTensor<B>> {
-    (options.dropout > 0.0).then(|| mask_like::<B>(weights, options.dropout, options.seed))
+    let index = |shape, first| steps::<B>(Shape::new(shape), first, 1, IntDType::I32, &device);
+    let last_seen = index([1, 1, queries, 1], keys - queries);
+    let hidden = B::int_greater(
+        index([1, 1, 1, keys], 0),
+        last_seen,
+        bool_dtype::<B>(&device),
+    );
+    // Infinite, so that a masked key scores below one with a bias of f32's minimum.
+    B::float_mask_fill(scores, hidden, f32::NEG_INFINITY.into())
 }

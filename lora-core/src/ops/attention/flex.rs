@@ -20,7 +20,7 @@ impl AttentionOps for Flex {
         value: Tensor,
         bias: Tensor,
         options: AttentionOptions,
-    ) -> (Tensor, Tensor) {
+    ) -> (Tensor, Tensor, Tensor) {
         if !are_plain_f32(&[&query, &key, &value, &bias]) {
             return segments::forward::<Self>(query, key, value, bias, options);
         }
@@ -40,11 +40,9 @@ impl AttentionOps for Flex {
                 let inputs = item.inputs(&inputs, bias.as_ref());
                 item.attention.forward(inputs, output, statistics, scratch);
             });
-        (
-            // SAFETY: the items cover the output, and each has been written.
-            unsafe { tiles.into_heads() },
-            Tensor::from_data(TensorData::new(statistics, [batch, heads, queries, 2])),
-        )
+        let pairs = Tensor::from_data(TensorData::new(statistics, [batch, heads, queries, 2]));
+        // SAFETY: the items cover the output, and each has been written.
+        (unsafe { tiles.into_heads() }, pairs.clone(), pairs)
     }
 
     fn attend_backward(
@@ -122,7 +120,7 @@ fn is_plain(state: &AttentionState<Flex>, grad: &Tensor) -> bool {
         &state.value,
         &state.bias,
         &state.output,
-        &state.statistics,
+        &state.maximum,
         grad,
     ])
 }
@@ -136,7 +134,8 @@ fn backward<'a>(
 ) {
     let inputs = [state.query, state.key, state.value].map(with_contiguous_rows);
     let inputs = inputs.each_ref().map(Heads::new);
-    let outputs = [state.output, grad, state.statistics].map(with_contiguous_rows);
+    // Maximum and sum of each row are pairs in one tensor.
+    let outputs = [state.output, grad, state.maximum].map(with_contiguous_rows);
     let outputs = outputs.each_ref().map(Heads::new);
     let [q, k, _] = &inputs;
     let [_, _, keys, _] = k.shape();

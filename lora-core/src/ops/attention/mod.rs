@@ -18,6 +18,7 @@
 //! | --- | --- |
 //! | `tensors` | [`ScaledDotProduct`] on tensors |
 //! | `segments` | [`Segments`]: several texts in one row |
+//! | `parts` | parts of the batch and of the heads, with scores of a bounded size |
 //! | `composed` | composition of operations that every backend has |
 //! | `flex`, `tile`, `work`, `heads` | implementation for the CPU: blocks of queries, units of work for threads, memory layout |
 //! | `autodiff` | backward pass, shared by all backends |
@@ -28,6 +29,7 @@ mod composed;
 mod flex;
 #[cfg(feature = "flex")]
 mod heads;
+mod parts;
 mod segments;
 mod tensors;
 #[cfg(feature = "flex")]
@@ -39,6 +41,7 @@ pub use segments::Segments;
 pub use tensors::ScaledDotProduct;
 
 use super::prelude::*;
+use super::product::ProductOps;
 use burn::backend::ExtensionType;
 use burn::tensor::{Shape, Slice};
 
@@ -49,12 +52,15 @@ pub struct AttentionOptions {
     pub scale: f64,
     /// Enables the causal mask: a query sees only the keys up to its own position.
     pub causal: bool,
-    /// Dropout probability of an attention weight, in [0, 1). Non-zero on CPU backends only.
+    /// Dropout probability of an attention weight, in [0, 1).
     pub dropout: f64,
     /// Seed of the dropout mask.
     pub seed: u64,
     /// Texts packed into one row. Requires that there is no bias.
     pub segments: Option<Segments>,
+    /// Largest size of the scores that are computed at a time, in bytes. `None` for all; kernels that keep no scores
+    /// disregard it.
+    pub max_scores_bytes: Option<u64>,
 }
 
 /// Tensors of the forward pass that the backward pass reads, in the shapes of [`AttentionOps`].
@@ -70,15 +76,17 @@ pub struct AttentionState<B: Backend> {
     pub bias: FloatTensor<B>,
     /// Output of the forward pass, `[batch, heads, queries, d_value]`.
     pub output: FloatTensor<B>,
-    /// Maximum and sum of each row of scores.
-    pub statistics: FloatTensor<B>,
+    /// Maximum of each row of scores.
+    pub maximum: FloatTensor<B>,
+    /// Sum of the exponentials of each row of scores.
+    pub sum: FloatTensor<B>,
 }
 
 impl<B: Backend> AttentionState<B> {
     /// Joins the inputs and what the forward pass kept.
     fn new(
         [query, key, value]: [FloatTensor<B>; 3],
-        [bias, output, statistics]: [FloatTensor<B>; 3],
+        [bias, output, maximum, sum]: [FloatTensor<B>; 4],
     ) -> Self {
         Self {
             query,
@@ -86,10 +94,27 @@ impl<B: Backend> AttentionState<B> {
             value,
             bias,
             output,
-            statistics,
+            maximum,
+            sum,
         }
     }
+
+    /// Applies a function to each tensor.
+    fn map(&self, f: impl Fn(&FloatTensor<B>) -> FloatTensor<B>) -> Self {
+        Self::new(
+            [&self.query, &self.key, &self.value].map(&f),
+            [&self.bias, &self.output, &self.maximum, &self.sum].map(&f),
+        )
+    }
 }
+
+/// Gradients of queries, keys, values and bias.
+type Gradients<B> = (
+    FloatTensor<B>,
+    FloatTensor<B>,
+    FloatTensor<B>,
+    Option<FloatTensor<B>>,
+);
 
 backend_operations! {
     /// Attention on a backend.
@@ -98,8 +123,9 @@ backend_operations! {
     /// - `query`: `[batch, heads, queries, d]`, `key`: `[batch, heads, keys, d]`, `value`: `[batch, heads, keys, d_value]`
     /// - `fused`: `[batch, seq, 3 · heads · d]`, the queries, keys and values of all heads side by side
     /// - `bias`: broadcastable to the scores `[batch, heads, queries, keys]`; `[1, 1, 1, 1]`, which has no effect, stands for none
-    /// - `statistics`: `[batch, heads, queries, 2]`, the maximum of each row of scores, and the sum of `exp(score - maximum)`
-    pub trait AttentionOps {
+    /// - `maximum`, `sum`: `[batch, heads, queries, 1]`, the maximum of each row of scores, and the sum of
+    ///   `exp(score - maximum)`. A kernel may keep both in `maximum`, `[batch, heads, queries, 2]`; its `sum` is not read
+    pub trait AttentionOps: ProductOps {
         /// Computes the output, `[batch, heads, queries, d_value]`.
         #[fusion(default)]
         fn attend(
@@ -124,7 +150,7 @@ backend_operations! {
             join::<Self>(Self::attend(query, key, value, bias, options))
         }
 
-        /// Computes the output and the statistics.
+        /// Computes the output, the maxima and the sums.
         #[fusion(default)]
         fn attend_forward(
             query: FloatTensor<Self>,
@@ -132,7 +158,7 @@ backend_operations! {
             value: FloatTensor<Self>,
             bias: FloatTensor<Self>,
             options: AttentionOptions,
-        ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
             segments::forward::<Self>(query, key, value, bias, options)
         }
 

@@ -1,8 +1,8 @@
 //! Packing: several texts in one row, each of which attends to itself only.
 
-use super::composed::{self, Gradients};
-use super::{AttentionOptions, AttentionState};
+use super::{AttentionOptions, AttentionState, Gradients, parts};
 use crate::ops::prelude::*;
+use crate::ops::product::ProductOps;
 use burn::tensor::Slice;
 use std::ops::Range;
 use std::sync::Arc;
@@ -104,49 +104,60 @@ impl AttentionOptions {
     }
 }
 
-/// Computes [`composed::forward`] text by text.
-pub(super) fn forward<B: Backend>(
+/// Computes [`parts::forward`] text by text.
+pub(super) fn forward<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
     value: FloatTensor<B>,
     bias: FloatTensor<B>,
     options: AttentionOptions,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     if options.segments.is_none() {
-        return composed::forward::<B>(query, key, value, bias, &options);
+        return parts::forward::<B>(query, key, value, bias, &options);
     }
+    let mut results = [Vec::new(), Vec::new(), Vec::new()];
     let [_, _, queries, _] = query.shape().dims();
     let [_, _, keys, _] = key.shape().dims();
-    let texts = options.by_segment(queries, keys).into_iter().map(|text| {
+    for text in options.by_segment(queries, keys) {
         let query = slice_seq::<B>(&query, &text.queries);
         let [key, value] = [&key, &value].map(|all| slice_seq::<B>(all, &text.keys));
-        composed::forward::<B>(query, key, value, bias.clone(), &text.options)
-    });
-    let (outputs, statistics) = texts.unzip();
-    (B::float_cat(outputs, 2), B::float_cat(statistics, 2))
+        let (output, maximum, sum) =
+            parts::forward::<B>(query, key, value, bias.clone(), &text.options);
+        for (all, result) in results.iter_mut().zip([output, maximum, sum]) {
+            all.push(result);
+        }
+    }
+    let [output, maximum, sum] = results.map(|parts| B::float_cat(parts, 2));
+    (output, maximum, sum)
 }
 
-/// Computes [`composed::backward`] text by text.
-pub(super) fn backward<B: Backend>(
+/// Computes [`parts::backward`] text by text.
+pub(super) fn backward<B: ProductOps>(
     state: AttentionState<B>,
     grad: FloatTensor<B>,
     options: AttentionOptions,
     with_bias_grad: bool,
 ) -> Gradients<B> {
     if options.segments.is_none() {
-        return composed::backward(state, grad, &options, with_bias_grad);
+        return parts::backward(state, grad, &options, with_bias_grad);
     }
     let mut gradients = [Vec::new(), Vec::new(), Vec::new()];
     let [_, _, queries, _] = state.query.shape().dims();
     let [_, _, keys, _] = state.key.shape().dims();
     for text in options.by_segment(queries, keys) {
-        let [query, output, statistics, grad] =
-            [&state.query, &state.output, &state.statistics, &grad]
-                .map(|all| slice_seq::<B>(all, &text.queries));
+        let by_query = [
+            &state.query,
+            &state.output,
+            &state.maximum,
+            &state.sum,
+            &grad,
+        ];
+        let [query, output, maximum, sum, grad] =
+            by_query.map(|all| slice_seq::<B>(all, &text.queries));
         let [key, value] = [&state.key, &state.value].map(|all| slice_seq::<B>(all, &text.keys));
-        let kept = [state.bias.clone(), output, statistics];
+        let kept = [state.bias.clone(), output, maximum, sum];
         let text_state = AttentionState::<B>::new([query, key, value], kept);
-        let (query, key, value, _) = composed::backward(text_state, grad, &text.options, false);
+        let (query, key, value, _) = parts::backward(text_state, grad, &text.options, false);
         for (all, gradient) in gradients.iter_mut().zip([query, key, value]) {
             all.push(gradient);
         }

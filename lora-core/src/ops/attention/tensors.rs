@@ -1,11 +1,11 @@
 //! Attention on tensors.
 
-use super::composed::causal_mask;
 use super::{AttentionOps, AttentionOptions, Segments};
+use crate::ops::constants;
 use crate::ops::dropout_layer::Dropout;
-use crate::ops::{is_on_host, softmax};
+use crate::ops::limits::max_buffer_bytes;
 use burn::backend::Dispatch;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Shape, Tensor};
 
 /// Scaled dot-product attention, `dropout(softmax(scale · Q Kᵀ + bias)) V`, that keeps no scores from the forward to the
 /// backward pass.
@@ -31,7 +31,12 @@ pub struct ScaledDotProduct {
     bias: Option<Tensor<4>>,
     dropout: Dropout,
     segments: Option<Segments>,
+    max_scores_bytes: Option<u64>,
 }
+
+/// Largest size of the scores that are computed at a time, in bytes, on a device that binds buffers of any size: large enough to
+/// keep a GPU busy.
+const MAX_SCORES_BYTES: u64 = 256 << 20;
 
 impl ScaledDotProduct {
     /// Creates attention between all queries and keys, with a factor on the scores.
@@ -42,6 +47,7 @@ impl ScaledDotProduct {
             bias: None,
             dropout: Dropout::new(0.0),
             segments: None,
+            max_scores_bytes: None,
         }
     }
 
@@ -71,6 +77,13 @@ impl ScaledDotProduct {
         self
     }
 
+    /// Sets the largest size of the scores that a GPU computes at a time, in bytes. By default, half of what the device binds
+    /// as one buffer, and at most 256 MiB.
+    pub fn with_max_scores_bytes(mut self, bytes: u64) -> Self {
+        self.max_scores_bytes = Some(bytes);
+        self
+    }
+
     /// Computes the attention of queries to keys and values.
     ///
     /// # Shapes
@@ -84,9 +97,7 @@ impl ScaledDotProduct {
     pub fn forward(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
         let ([batch, heads, queries, _], [_, _, keys, _]) = (query.dims(), key.dims());
         let bias = self.bias([batch, heads, queries, keys], &query);
-        let Some(options) = self.options(&query.device()) else {
-            return self.forward_composed(query, key, value, bias);
-        };
+        let options = self.options(&query.device());
         Tensor::from_dispatch(<Dispatch as AttentionOps>::attend(
             query.into_dispatch(),
             key.into_dispatch(),
@@ -106,15 +117,9 @@ impl ScaledDotProduct {
     /// # Panics
     /// Panics in the cases of [`forward`](Self::forward).
     pub fn forward_fused(&self, fused: Tensor<3>, heads: usize) -> Tensor<3> {
-        let [batch, seq, width] = fused.dims();
+        let [batch, seq, _] = fused.dims();
         let bias = self.bias([batch, heads, seq, seq], &fused);
-        let Some(options) = self.options(&fused.device()) else {
-            let all = fused.reshape([batch, seq, 3 * heads, width / 3 / heads]);
-            let all = all.swap_dims(1, 2); // [batch, 3 * heads, seq, d]
-            let part = |index: usize| all.clone().narrow(1, index * heads, heads);
-            let output = self.forward_composed(part(0), part(1), part(2), bias);
-            return output.swap_dims(1, 2).reshape([batch, seq, width / 3]);
-        };
+        let options = self.options(&fused.device());
         Tensor::from_dispatch(<Dispatch as AttentionOps>::attend_fused(
             fused.into_dispatch(),
             bias.into_dispatch(),
@@ -140,7 +145,14 @@ impl ScaledDotProduct {
             );
         }
         let Some(bias) = &self.bias else {
-            return Tensor::zeros([1; 4], (&like.device(), like.dtype()));
+            let device = like.device().inner();
+            let none = constants::values::<Dispatch>(
+                &[0.0],
+                Shape::new([1; 4]),
+                DType::F32,
+                device.as_dispatch(),
+            );
+            return Tensor::from_dispatch(none);
         };
         let fits = bias
             .dims()
@@ -151,49 +163,24 @@ impl ScaledDotProduct {
         bias.clone()
     }
 
-    /// Returns the options of the operation; `None` if the device cannot generate a dropout mask by a seed.
-    fn options(&self, device: &Device) -> Option<AttentionOptions> {
-        let options = AttentionOptions {
+    /// Returns the options of the operation.
+    fn options(&self, device: &Device) -> AttentionOptions {
+        let half = || {
+            let bound = max_buffer_bytes(&device.clone().inner())?;
+            Some((bound / 2).min(MAX_SCORES_BYTES))
+        };
+        let (dropout, seed) = if self.dropout.is_active_on(device) {
+            (self.dropout.probability(), Dropout::draw_seed(device))
+        } else {
+            (0.0, 0)
+        };
+        AttentionOptions {
             scale: self.scale,
             causal: self.causal,
-            dropout: 0.0,
-            seed: 0,
+            dropout,
+            seed,
             segments: self.segments.clone(),
-        };
-        if !self.dropout.is_active_on(device) {
-            return Some(options);
+            max_scores_bytes: self.max_scores_bytes.or_else(half),
         }
-        // On another device the seed would have to be read back, which waits for all pending work.
-        is_on_host(device).then(|| AttentionOptions {
-            dropout: self.dropout.probability(),
-            seed: Dropout::seed(device),
-            ..options
-        })
-    }
-
-    /// Computes attention with Burn's operations, which keep the weights and the mask for the backward pass.
-    fn forward_composed(
-        &self,
-        query: Tensor<4>,
-        key: Tensor<4>,
-        value: Tensor<4>,
-        bias: Tensor<4>,
-    ) -> Tensor<4> {
-        if let Some(segments) = &self.segments {
-            let alone = self.clone().within(None);
-            let texts = segments.ranges().map(|range| {
-                let [query, key, value] = [&query, &key, &value]
-                    .map(|all| all.clone().narrow(2, range.start, range.len()));
-                alone.forward_composed(query, key, value, bias.clone())
-            });
-            return Tensor::cat(texts.collect(), 2);
-        }
-        let ([_, _, queries, _], [_, _, keys, _]) = (query.dims(), key.dims());
-        let mut scores = (query * self.scale).matmul(key.swap_dims(2, 3)) + bias;
-        if self.causal && queries > 1 {
-            let mask = causal_mask(queries, keys, f32::MIN);
-            scores = scores + Tensor::from_data(mask, &value.device());
-        }
-        self.dropout.forward(softmax(scores)).matmul(value)
     }
 }

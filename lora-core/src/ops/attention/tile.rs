@@ -2,7 +2,8 @@
 
 use super::AttentionOptions;
 use crate::ops::gemm::{Matrix, MatrixMut};
-use crate::ops::kernels::{SeededMask, dot, exp_in_place, exp_nonpositive, largest};
+use crate::ops::kernels::{dot, exp_in_place, exp_nonpositive, largest};
+use crate::ops::seeded_mask::SeededMask;
 use pulp::Arch;
 
 /// Number of queries in a block. Smaller with a causal mask, since a block computes some masked scores.

@@ -1,13 +1,17 @@
 //! Projection with cross entropy, composed of operations that every backend has.
 //!
-//! The target class of a row is selected by a one-hot product instead of gather and scatter: with Burn 0.22.1's kernel fusion,
-//! a gather on WGPU returned wrong values when a scatter into another tensor of the same product followed it.
+//! The target class of a row is selected by a comparison with the classes instead of gather and scatter: with Burn 0.22.1's kernel
+//! fusion, a gather on WGPU returned wrong values when a scatter into another tensor of the same product followed it. Nothing
+//! that is as large as the logits is kept for a second use if it can be computed again from the logits in the same pass.
 
 use super::{CrossEntropy, HeadGradients, rows_per_chunk};
+use crate::ops::constants::{bool_dtype, steps, values};
 use crate::ops::packed::PackedLayout;
 use crate::ops::packed_composed::{composed_unpack, packed_part};
 use crate::ops::prelude::*;
-use burn::tensor::{DType, Shape, Slice, TensorData};
+use crate::ops::product::ProductOps;
+use burn::backend::tensor::BoolTensor;
+use burn::tensor::{DType, Shape, Slice};
 use std::ops::Range;
 
 /// Loss, negative log-likelihoods, most likely classes, and the gradients of hidden states and weight.
@@ -20,14 +24,14 @@ pub(super) type Parts<B> = (
 );
 
 /// Weight of the projection, `[d, classes]`.
-pub(super) enum Head<B: Backend> {
+pub(super) enum Head<B: ProductOps> {
     /// Floats.
     Dense(FloatTensor<B>),
     /// Packed values with their scales, which are unpacked part by part.
     Packed(IntTensor<B>, FloatTensor<B>, PackedLayout),
 }
 
-impl<B: Backend> Head<B> {
+impl<B: ProductOps> Head<B> {
     fn classes(&self) -> usize {
         match self {
             Self::Dense(weight) => weight.shape()[1],
@@ -65,7 +69,7 @@ impl<B: Backend> Head<B> {
     /// Returns `x W`.
     fn logits(&self, x: FloatTensor<B>) -> FloatTensor<B> {
         let products = self.parts().into_iter();
-        let products = products.map(|(_, part)| B::float_matmul(x.clone(), part()));
+        let products = products.map(|(_, part)| B::multiply(x.clone(), part()));
         joined(products.collect(), |products| B::float_cat(products, 1))
     }
 
@@ -78,7 +82,7 @@ impl<B: Backend> Head<B> {
             } else {
                 B::float_slice(grad.clone(), &[Slice::from(0..rows), Slice::from(outputs)])
             };
-            B::float_matmul(grad, B::float_swap_dims(part(), 0, 1))
+            B::multiply(grad, B::float_swap_dims(part(), 0, 1))
         });
         let sum = products.reduce(B::float_add);
         sum.expect("a weight has a part")
@@ -94,7 +98,7 @@ fn joined<T>(mut tensors: Vec<T>, join: impl FnOnce(Vec<T>) -> T) -> T {
     }
 }
 
-pub(super) fn head_loss<B: Backend>(
+pub(super) fn head_loss<B: ProductOps>(
     hidden: FloatTensor<B>,
     head: Head<B>,
     targets: IntTensor<B>,
@@ -106,10 +110,9 @@ pub(super) fn head_loss<B: Backend>(
     options.check(classes);
     let device = hidden.device();
     let wide = accumulation_dtype(hidden.dtype());
-    let class_weights = options.class_weights.as_ref().map(|weights| {
-        let data = TensorData::new(weights.clone(), [1, classes]);
-        B::float_cast(B::float_from_data(data, &device), wide.into())
-    });
+    let class_weights = options.class_weights.as_ref();
+    let class_weights =
+        class_weights.map(|weights| values::<B>(weights, Shape::new([1, classes]), wide, &device));
     let scorer = Scorer::<B> {
         smoothing: options.label_smoothing,
         class_weights,
@@ -122,6 +125,8 @@ pub(super) fn head_loss<B: Backend>(
         let chunk = Slice::from(start..rows.min(start + chunk_rows));
         let x = B::float_slice(hidden.clone(), &[chunk, Slice::from(0..d)]);
         let logits = head.logits(x.clone()); // [chunk, classes]
+        // The wider of the two types.
+        let dtype = logits.dtype();
         let chunk_targets = B::int_slice(targets.clone(), &[chunk]);
         let scored = scorer.score(logits, chunk_targets, requested.hidden || requested.weight);
         losses.push(scored.loss);
@@ -130,16 +135,17 @@ pub(super) fn head_loss<B: Backend>(
         let Some(grad_logits) = scored.grad_logits else {
             continue;
         };
-        let grad_logits = B::float_cast(grad_logits, head.dtype().into());
+        let grad_logits = cast::<B>(grad_logits, dtype);
         if requested.weight {
-            let part = B::float_matmul(B::float_swap_dims(x, 0, 1), grad_logits.clone());
+            let part = B::multiply(B::float_swap_dims(x, 0, 1), grad_logits.clone());
             grad_weight = Some(match grad_weight.take() {
                 None => part,
                 Some(sum) => B::float_add(sum, part),
             });
         }
         if requested.hidden {
-            grad_hidden.push(head.backward(grad_logits));
+            let part = head.backward(grad_logits);
+            grad_hidden.push(cast::<B>(part, hidden.dtype()));
         }
     }
     if losses.is_empty() {
@@ -162,7 +168,7 @@ pub(super) fn head_loss<B: Backend>(
         column(nlls),
         B::int_reshape(B::int_cat(bests, 0), [rows].into()),
         requested.hidden.then(|| B::float_cat(grad_hidden, 0)),
-        grad_weight,
+        grad_weight.map(|sum| cast::<B>(sum, head.dtype())),
     )
 }
 
@@ -191,32 +197,37 @@ impl<B: Backend> Scorer<B> {
         }
     }
 
+    /// Returns true at the target class of each row.
+    fn at_target(&self, targets: &IntTensor<B>, classes: usize) -> BoolTensor<B> {
+        let device = targets.device();
+        let dtype = targets.dtype().into();
+        let all = steps::<B>(Shape::new([1, classes]), 0, 1, dtype, &device);
+        B::int_equal(all, targets.clone(), bool_dtype::<B>(&device))
+    }
+
+    /// Selects the value of each row at its target class; zero for rows without a target.
+    fn own(&self, all: FloatTensor<B>, targets: &IntTensor<B>) -> FloatTensor<B> {
+        let [rows, classes] = all.shape().dims();
+        let zeros = B::float_zeros(Shape::new([rows, classes]), &all.device(), self.wide.into());
+        let own = B::float_mask_where(zeros, self.at_target(targets, classes), all);
+        B::float_sum_dim(own, 1)
+    }
+
     fn score(&self, logits: FloatTensor<B>, targets: IntTensor<B>, gradient: bool) -> Scored<B> {
         let [rows, classes] = logits.shape().dims();
-        let logits = B::float_cast(logits, self.wide.into());
+        let logits = cast::<B>(logits, self.wide);
         let int = targets.dtype().into();
         let targets = B::int_reshape(targets, [rows, 1].into());
-        let device = logits.device();
         // 1 for rows with a target, else 0.
         let counts = B::int_add_scalar(targets.clone(), 1.into());
         let counts = B::int_into_float(B::int_clamp(counts, 0.into(), 1.into()), self.wide.into());
-        // 1 at the target class of a row, else 0; `counts` masks rows without a target.
-        let classes_in_order = B::int_arange(0..classes as i64, &device, int);
-        let classes_in_order = B::int_reshape(classes_in_order, [1, classes].into());
-        let distance = B::int_abs(B::int_sub(
-            B::int_expand(classes_in_order, [rows, classes].into()),
-            B::int_expand(targets, [rows, classes].into()),
-        ));
-        let other = B::int_into_float(B::int_clamp_max(distance, 1.into()), self.wide.into());
-        let one_hot = B::float_add_scalar(B::float_neg(other), 1.0.into());
-        let at_target = |all| B::float_sum_dim(B::float_mul(all, one_hot.clone()), 1);
 
         let best = B::float_argmax(logits.clone(), 1, int);
-        let shifted = B::float_sub(logits.clone(), B::float_max_dim(logits, 1));
-        let powers = B::float_exp(shifted.clone());
-        let sum = B::float_sum_dim(powers.clone(), 1);
+        let maximum = B::float_max_dim(logits.clone(), 1);
+        let shifted = || B::float_sub(logits.clone(), maximum.clone());
+        let sum = B::float_sum_dim(B::float_exp(shifted()), 1);
         let log_sum = B::float_log(sum.clone());
-        let own = at_target(shifted.clone());
+        let own = self.own(shifted(), &targets);
         let nll = B::float_mul(B::float_sub(log_sum.clone(), own), counts.clone());
 
         // (1 - ε) c_y, zero for rows without a target.
@@ -224,14 +235,16 @@ impl<B: Backend> Scorer<B> {
         let hard = match &self.class_weights {
             None => B::float_mul_scalar(counts.clone(), hard.into()),
             Some(weights) => {
-                let all = B::float_expand(weights.clone(), [rows, classes].into());
-                B::float_mul_scalar(B::float_mul(at_target(all), counts.clone()), hard.into())
+                let shape = Shape::new([rows, classes]);
+                let zeros = B::float_zeros(shape, &logits.device(), self.wide.into());
+                let own = self.own(B::float_add(zeros, weights.clone()), &targets);
+                B::float_mul_scalar(own, hard.into())
             }
         };
         let mut loss = B::float_mul(nll.clone(), hard.clone());
         let share = self.smoothing / classes as f64;
         if self.smoothing > 0.0 {
-            let all = self.weighted(B::float_sub(log_sum, shifted)); // -log p
+            let all = self.weighted(B::float_sub(log_sum, shifted())); // -log p
             let soft = B::float_mul(B::float_sum_dim(all, 1), counts.clone());
             loss = B::float_add(loss, B::float_mul_scalar(soft, share.into()));
         }
@@ -248,12 +261,15 @@ impl<B: Backend> Scorer<B> {
                 };
                 factor = B::float_add(factor, total);
             }
+            let powers = B::float_exp(shifted());
             let mut gradient = B::float_mul(powers, B::float_div(factor, sum));
             if self.smoothing > 0.0 {
                 let spread = self.weighted(B::float_mul_scalar(counts, share.into()));
                 gradient = B::float_sub(gradient, spread);
             }
-            B::float_sub(gradient, B::float_mul(one_hot, hard))
+            let at_target = self.at_target(&targets, classes);
+            let less = B::float_sub(gradient.clone(), hard);
+            B::float_mask_where(gradient, at_target, less)
         });
         Scored {
             loss,

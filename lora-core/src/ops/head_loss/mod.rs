@@ -33,6 +33,7 @@ pub use tensors::{HeadLoss, head_loss, loss_of_logits};
 use super::packed::PackedLayout;
 use super::prelude::*;
 use composed::Head;
+use super::product::ProductOps;
 
 /// Options of the cross entropy.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +73,7 @@ pub struct HeadGradients {
 
 backend_operations! {
     /// Projection with cross entropy, on a backend.
-    pub trait HeadLossOps {
+    pub trait HeadLossOps: ProductOps {
         /// Computes the loss summed over the rows, and the results of each row.
         ///
         /// # Shapes

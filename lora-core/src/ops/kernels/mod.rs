@@ -19,9 +19,9 @@ mod rows;
 #[cfg(feature = "flex")]
 mod unpack;
 
-pub(crate) use dropout::dropout_mask;
+pub(super) use dropout::dropout_mask;
 #[cfg(feature = "flex")]
-pub(super) use dropout::{SeededMask, dropout_copy, dropout_in_place};
+pub(super) use dropout::{dropout_copy, dropout_in_place};
 #[cfg(feature = "flex")]
 pub(super) use functions::exp_nonpositive;
 #[cfg(feature = "flex")]

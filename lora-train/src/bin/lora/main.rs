@@ -9,6 +9,7 @@ mod predict;
 mod train;
 
 use clap::{Parser, Subcommand};
+use lora_core::ops::Tuning;
 use lora_train::TrainError;
 use std::process::ExitCode;
 
@@ -24,6 +25,9 @@ static COUNTING: lora_train::memory::Counting = lora_train::memory::Counting;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Search for the fastest kernels of a GPU: off, few or full [default: off on a software adapter, few on a GPU].
+    #[arg(long, global = true, value_name = "SEARCH")]
+    autotune: Option<Tuning>,
 }
 
 #[derive(Subcommand)]
@@ -69,7 +73,11 @@ fn print_report(
 
 fn main() -> ExitCode {
     lora_train::memory::keep_freed_memory();
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    if let Some(tuning) = cli.autotune {
+        lora_train::device::set_tuning(tuning);
+    }
+    let result = match cli.command {
         Command::Train(command) => command.run(),
         Command::Eval(options) => eval::run(&options),
         Command::Predict(options) => predict::run(&options),

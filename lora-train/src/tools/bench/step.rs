@@ -13,6 +13,7 @@ use crate::task::{CausalLmTask, Classify};
 use crate::trainer::{AdamW, MicroBatch, Task};
 use burn::tensor::Device;
 use clap::Args;
+use lora_core::ops::LaunchCounter;
 use lora_core::{BaseFloats, QuantizeConfig, trainable_summary};
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 
@@ -36,6 +37,8 @@ pub(in crate::tools) struct Measured {
     /// Loss of the last step.
     pub loss: f64,
     pub trainable: usize,
+    /// Kernels that a GPU ran in the last step.
+    pub launches: u64,
     /// Peak of the allocated bytes, if an allocator counts them.
     pub peak: Option<usize>,
 }
@@ -52,12 +55,15 @@ pub fn bench_step(options: &StepOptions) -> Result<BenchReport, TrainError> {
     let size @ [batch, length] = shape.size(8, &config)?;
     let found = measured(&config, shape, training, size, steps, &device)?;
     let (timing, method) = (&found.timing, shape.method(training));
-    let report = BenchReport::new("step", name, method, &device, timing, found.trainable)
+    let mut report = BenchReport::new("step", name, method, &device, timing, found.trainable)
         .with("batch_size", batch as f64)
         .with("max_length", length as f64)
         .with("steps", steps as f64)
         .with("tokens_per_s", (batch * length) as f64 / timing.median())
         .with("loss", found.loss);
+    if found.launches > 0 {
+        report = report.with("launches", found.launches as f64);
+    }
     Ok(report)
 }
 
@@ -127,6 +133,8 @@ fn time<S: Sample, M: Task<S>>(
     let mut optimizer = AdamW::default().init(&task);
     let mut task = Some(task);
     let mut loss = f64::NAN;
+    let counter = LaunchCounter::new();
+    let (mut launches, mut before) = (0, 0);
     let timing = repeated(steps, |turn| {
         let Some(current) = task.take() else {
             return Ok(());
@@ -140,12 +148,15 @@ fn time<S: Sample, M: Task<S>>(
         task = Some(current.optimize(&mut optimizer, 1e-4.into(), output.grads));
         let values = host::values(output.item.loss)?;
         loss = values.first().map_or(f64::NAN, |&loss| f64::from(loss));
+        launches = counter.launches() - before;
+        before += launches;
         Ok(())
     })?;
     Ok(Measured {
         timing,
         loss,
         trainable,
+        launches,
         peak: memory::peak_allocated(),
     })
 }

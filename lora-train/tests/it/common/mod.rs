@@ -18,6 +18,12 @@ pub fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
+/// Returns the tolerance on a device for results that are within `of_f32` of each other, relative to the largest of them, where products
+/// are computed in f32: on NVIDIA GPUs their operands are rounded to 10 bits (TF32), and a result adds up a few such products.
+pub fn tolerance(device: &burn::tensor::Device, of_f32: f64) -> f64 {
+    of_f32 + 4.0 * lora_core::ops::product_rounding(device)
+}
+
 /// Returns the command of the program with these arguments.
 pub fn lora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lora"));

@@ -1,0 +1,197 @@
+//! Matrix products: all those of a training step.
+//!
+//! Operands of different float types are cast to the wider one. Burn 0.22.1 does not: on GPUs it reads the right operand as if it
+//! had the type of the left one, and the result is silently wrong.
+
+use super::prelude::*;
+use super::tuning::is_fixed;
+use burn::tensor::{DType, Shape, Tensor};
+
+backend_operations! {
+    /// Matrix products on a backend.
+    pub trait ProductOps {
+        /// Multiplies matrices, in the wider of their types.
+        ///
+        /// # Shapes
+        /// - `lhs`: `[..., m, k]`, `rhs`: `[..., k, n]`; the leading axes are equal or 1
+        /// - returns `[..., m, n]`
+        #[fusion(default)]
+        fn multiply(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+            let [lhs, rhs] = in_common_dtype::<Self>(lhs, rhs);
+            if is_fixed() {
+                Self::multiply_by_fixed_kernel(lhs, rhs)
+            } else {
+                Self::float_matmul(lhs, rhs)
+            }
+        }
+
+        /// Multiplies matrices of one type by a kernel that depends on the shapes only: nothing is measured.
+        #[fusion(dtype = lhs, shape = product_shape(lhs, rhs))]
+        fn multiply_by_fixed_kernel(
+            lhs: FloatTensor<Self>,
+            rhs: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            Self::float_matmul(lhs, rhs)
+        }
+
+        /// Computes `x W`, in the wider of their types.
+        ///
+        /// # Shapes
+        /// - `x`: `[..., d_in]`, `w`: `[d_in, d_out]`
+        /// - returns `[..., d_out]`
+        ///
+        /// # Gradients
+        /// `∂x = g Wᵀ`, `∂W = xᵀ g`.
+        #[fusion(default)]
+        fn apply_weight(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+            if !is_fixed() {
+                let [x, w] = in_common_dtype::<Self>(x, w);
+                return Self::linear(x, w, None);
+            }
+            let mut shape = x.shape();
+            let last = shape.num_dims() - 1;
+            shape[last] = w.shape()[1];
+            Self::float_reshape(Self::multiply(as_rows::<Self>(x), w), shape)
+        }
+    }
+    cube {
+        fn multiply_by_fixed_kernel(
+            lhs: FloatTensor<Self>,
+            rhs: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            use burn::backend::ops::FloatTensorOps;
+            use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
+            let dtype = lhs.dtype();
+            if lhs.shape().num_elements() == 0 || rhs.shape().num_elements() == 0 {
+                return Self::float_matmul(lhs, rhs);
+            }
+            matmul(lhs, rhs, None, MatmulStrategy::Cube, dtype)
+                .unwrap_or_else(|error| panic!("a product of matrices: {error:?}"))
+        }
+    }
+}
+
+#[cfg(feature = "flex")]
+impl ProductOps for burn::backend::Flex {}
+
+impl<B: ProductOps, C: CheckpointStrategy> ProductOps for Autodiff<B, C> {
+    fn apply_weight(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+        let mut operation = Operation::<B, C, _, 2>::new([&x, &w], apply_backward);
+        // Each operand is needed only for the gradient of the other.
+        let dtypes = [x.dtype(), w.dtype()];
+        let kept_x = w.is_tracked().then(|| operation.save(&x));
+        let kept_w = x.is_tracked().then(|| operation.save(&w));
+        let y = B::apply_weight(x.into_primitive(), w.into_primitive());
+        operation.finish((kept_x, kept_w, dtypes), y)
+    }
+}
+
+fn apply_backward<B: ProductOps>(
+    pass: &mut BackwardPass<'_, B, 2>,
+    grad: FloatTensor<B>,
+    (x, w, [x_dtype, w_dtype]): (Option<NodeId>, Option<NodeId>, [DType; 2]),
+) {
+    if let Some(w) = w {
+        let w = pass.saved(w);
+        pass.register(0, || {
+            cast::<B>(
+                B::apply_weight(grad.clone(), B::float_swap_dims(w, 0, 1)),
+                x_dtype,
+            )
+        });
+    }
+    if let Some(x) = x {
+        let x = pass.saved(x);
+        pass.register(1, || cast::<B>(weight_gradient::<B>(x, grad), w_dtype));
+    }
+}
+
+/// Computes `xᵀ g`, summed over all rows of `x`: `[..., d_in]` and `grad`: `[..., d_out]`.
+pub(super) fn weight_gradient<B: ProductOps>(
+    x: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
+    B::multiply(
+        B::float_swap_dims(as_rows::<B>(x), 0, 1),
+        as_rows::<B>(grad),
+    )
+}
+
+/// Reshapes `[..., d]` to `[rows, d]`.
+fn as_rows<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = tensor.shape();
+    if shape.num_dims() == 2 {
+        return tensor;
+    }
+    let d = shape[shape.num_dims() - 1];
+    B::float_reshape(tensor, Shape::new([shape.num_elements() / d, d]))
+}
+
+/// Casts both operands to the wider type.
+fn in_common_dtype<B: Backend>(lhs: FloatTensor<B>, rhs: FloatTensor<B>) -> [FloatTensor<B>; 2] {
+    let dtype = common_dtype(lhs.dtype(), rhs.dtype());
+    [lhs, rhs].map(|operand| cast::<B>(operand, dtype))
+}
+
+/// Returns the type that holds the values of both: f32 for f16 and bf16, neither of which holds those of the other.
+fn common_dtype(lhs: DType, rhs: DType) -> DType {
+    match lhs.size().cmp(&rhs.size()) {
+        std::cmp::Ordering::Greater => lhs,
+        std::cmp::Ordering::Less => rhs,
+        std::cmp::Ordering::Equal if lhs == rhs => lhs,
+        std::cmp::Ordering::Equal => DType::F32,
+    }
+}
+
+/// Returns the shape of a product.
+#[cfg(feature = "fusion")]
+fn product_shape(lhs: &Shape, rhs: &Shape) -> Shape {
+    let last = lhs.num_dims() - 1;
+    let mut shape = lhs.clone();
+    for axis in 0..last - 1 {
+        shape[axis] = lhs[axis].max(rhs[axis]);
+    }
+    shape[last] = rhs[last];
+    shape
+}
+
+/// Multiplies matrices, in the wider of their types.
+///
+/// # Shapes
+/// - `lhs`: `[..., m, k]`, `rhs`: `[..., k, n]`; the leading axes are equal or 1
+/// - returns `[..., m, n]`
+///
+/// # Example
+/// ```
+/// # #![recursion_limit = "256"]
+/// use burn::tensor::{DType, Device, Tensor};
+/// use lora_core::ops::multiply;
+///
+/// let device = Device::flex();
+/// let lhs = Tensor::<2>::from_floats([[1.0, 2.0]], &device);
+/// let rhs = Tensor::<2>::from_floats([[3.0], [0.5]], &device).cast(DType::F16);
+/// let product = multiply(lhs, rhs);
+/// assert_eq!(product.into_data().to_vec::<f32>().unwrap(), [4.0]);
+/// ```
+///
+/// # Panics
+/// Panics on shapes that do not match, and on a backend whose feature of this crate is off.
+pub fn multiply<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as ProductOps>::multiply(
+        lhs.into_dispatch(),
+        rhs.into_dispatch(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wider_type_holds_the_values_of_both() {
+        assert_eq!(common_dtype(DType::F16, DType::F32), DType::F32);
+        assert_eq!(common_dtype(DType::F64, DType::BF16), DType::F64);
+        assert_eq!(common_dtype(DType::F16, DType::BF16), DType::F32);
+        assert_eq!(common_dtype(DType::BF16, DType::BF16), DType::BF16);
+    }
+}
