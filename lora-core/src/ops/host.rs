@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 /// Returns true if the device is a CPU, with or without autodiff.
-pub(crate) fn is_on_host(device: &Device) -> bool {
+pub fn is_on_host(device: &Device) -> bool {
     match device.clone().inner().as_dispatch() {
         #[cfg(feature = "flex")]
         burn::backend::DispatchDevice::Flex(_) => true,

@@ -29,6 +29,7 @@
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
+//! | `kernel_cache` | kernels that GPU backends keep |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -50,6 +51,7 @@ mod gelu;
 mod gemm;
 mod head_loss;
 mod host;
+mod kernel_cache;
 #[cfg(feature = "host")]
 mod kernels;
 mod layer_norm;
@@ -68,7 +70,8 @@ pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
 };
-pub(crate) use host::is_on_host;
+pub use host::is_on_host;
+pub use kernel_cache::kernel_cache;
 pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};
