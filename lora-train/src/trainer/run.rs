@@ -41,8 +41,8 @@ pub enum ReadValues {
     #[default]
     AtOnce,
     /// After the next step has been queued, and before any evaluation or checkpoint. Gradients are clipped on the device. An
-    /// error names the step that it belongs to. With [`NonFinite::Skip`] values are read at once all the same, because they
-    /// decide about the step.
+    /// error names the step that it belongs to; the optimizer has gone on by then, but nothing of that is kept. With
+    /// [`NonFinite::Skip`] values are read at once all the same, because they decide about the step.
     OneStepLate,
 }
 
