@@ -5,7 +5,9 @@ use burn::tensor::{Device, DeviceType, Tensor};
 use lora_core::ops::Tuning;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::panic::{self, UnwindSafe};
 use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Names of devices for `--device`. Each except `auto` is a cargo feature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -137,8 +139,35 @@ fn select(name: DeviceName) -> Result<Device, TrainError> {
         let one = Tensor::<1>::ones([1], &device).try_into_data().is_ok();
         one.then_some(device)
     };
-    let device = std::panic::catch_unwind(probe).ok().flatten();
-    device.ok_or_else(|| missing(format!("this machine has no device for `{name}`")))
+    let no_device =
+        |reason: &str| missing(format!("this machine has no device for `{name}`: {reason}"));
+    match quietly(probe) {
+        Ok(Some(device)) => Ok(device),
+        Ok(None) => Err(no_device("it does not compute")),
+        Err(reason) => Err(no_device(&reason)),
+    }
+}
+
+/// Runs `work`, and returns the message of its first panic, also one on another thread, instead of printing it.
+fn quietly<T>(work: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> {
+    let messages = Arc::new(Mutex::new(Vec::new()));
+    let kept = messages.clone();
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(panic.payload_as_str().unwrap_or("it panicked").to_string());
+    }));
+    let result = panic::catch_unwind(work);
+    panic::set_hook(hook);
+    let messages = messages.lock().unwrap_or_else(PoisonError::into_inner);
+    match result {
+        Ok(result) => {
+            // Those of threads with other work.
+            messages.iter().for_each(|message| eprintln!("{message}"));
+            Ok(result)
+        }
+        Err(_) => Err(messages.first().cloned().unwrap_or_default()),
+    }
 }
 
 /// Describes a device for the user.
@@ -148,4 +177,19 @@ pub fn describe(device: &Device) -> String {
 
 fn missing(message: String) -> TrainError {
     TrainError::config("device", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_another_thread_is_the_reason_of_the_one_that_follows() {
+        let work = || {
+            let thread = std::thread::spawn(|| panic!("no adapter"));
+            thread.join().expect("the thread ended");
+        };
+        assert_eq!(quietly(work), Err("no adapter".to_string()));
+        assert_eq!(quietly(|| 5), Ok(5));
+    }
 }

@@ -83,6 +83,19 @@ pub enum TrainError {
         /// The loss.
         loss: f64,
     },
+    /// The loss or the gradients were not finite in several steps in a row.
+    #[error(
+        "{steps} steps in a row were left out, because their loss or gradients were not finite; the last is step {step}, \
+         on {batch}; a lower learning rate or 32-bit floating point usually helps"
+    )]
+    NonFiniteSteps {
+        /// Number of the steps.
+        steps: usize,
+        /// The last of them, counted from 1.
+        step: usize,
+        /// Description of its batch, by [`SampleBatch::describe`](crate::data::SampleBatch::describe).
+        batch: String,
+    },
     /// The output already exists, and overwriting was not requested.
     #[error("{} already exists; choose another output, or remove it first", path.display())]
     OutputExists {

@@ -1,11 +1,20 @@
 //! Transfer of tensors from the device to the host.
 
 use crate::TrainError;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Reads the values of a float tensor in row-major order.
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
-    let data = tensor.try_into_data().map_err(burn_error)?;
+    floats(data(tensor)?)
+}
+
+/// Returns the data of a tensor. A GPU backend copies it only when the data is used.
+pub(crate) fn data<const D: usize>(tensor: Tensor<D>) -> Result<TensorData, TrainError> {
+    tensor.try_into_data().map_err(burn_error)
+}
+
+/// Reads float data in row-major order.
+pub(crate) fn floats(data: TensorData) -> Result<Vec<f32>, TrainError> {
     data.convert::<f32>().try_to_vec().map_err(burn_error)
 }
 

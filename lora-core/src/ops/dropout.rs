@@ -1,6 +1,6 @@
 //! Dropout whose mask is a function of a seed: it is not stored, but generated again in the backward pass.
 
-use super::host::{dropout_mask, is_on_host};
+use super::host::{dropout_mask, is_host_backend};
 use super::prelude::*;
 use super::seeded_mask::SeededMask;
 use burn::tensor::{Tensor, TensorData};
@@ -30,7 +30,7 @@ pub(super) fn composed<B: Backend>(
     if shape.num_elements() == 0 {
         return x;
     }
-    if is_on_host::<B>() {
+    if is_host_backend::<B>() {
         // One pass over memory, on all threads.
         let factors = dropout_mask(shape.num_elements(), mask, first);
         let factors = B::float_from_data(TensorData::new(factors, shape), &device);

@@ -1,10 +1,23 @@
-//! Backends whose tensors lie in host memory.
+//! Devices and backends whose tensors lie in host memory.
 
 use burn::backend::Backend;
+use burn::tensor::Device;
 use std::any::TypeId;
 
+/// Returns true if the device is a CPU, with or without autodiff.
+pub fn is_on_host(device: &Device) -> bool {
+    match device.clone().inner().as_dispatch() {
+        #[cfg(feature = "flex")]
+        burn::backend::DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        burn::backend::DispatchDevice::NdArray(_) => true,
+        #[allow(unreachable_patterns)] // Unreachable if only CPU backends are compiled in.
+        _ => false,
+    }
+}
+
 /// Returns true for the backends of the CPU. Without one compiled in, it is false for all.
-pub(super) fn is_on_host<B: Backend>() -> bool {
+pub(super) fn is_host_backend<B: Backend>() -> bool {
     [
         #[cfg(feature = "flex")]
         TypeId::of::<burn::backend::Flex>(),

@@ -33,8 +33,9 @@
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `constants`, `statistics` | small tensors made once, two numbers of each row |
-//! | `contiguous`, `host` | CPU tensors as slices, backends in host memory |
+//! | `contiguous`, `host` | CPU tensors as slices, devices and backends in host memory |
 //! | `limits`, `launches` | memory limits and precision of a device, number of kernels that run |
+//! | `kernel_cache` | kernels that GPU backends keep |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -57,6 +58,7 @@ mod gelu;
 mod gemm;
 mod head_loss;
 mod host;
+mod kernel_cache;
 #[cfg(feature = "host")]
 mod kernels;
 mod launches;
@@ -84,6 +86,8 @@ pub(crate) use head_loss::packed_head_loss;
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
 };
+pub use host::is_on_host;
+pub use kernel_cache::kernel_cache;
 pub use launches::LaunchCounter;
 pub use layer_norm::{LayerNormOps, layer_norm};
 pub use limits::{device_memory_bytes, max_buffer_bytes, product_rounding};

@@ -22,8 +22,7 @@ pub(super) fn generate<M: CausalModel>(
         no_repeat_ngram_size: config.no_repeat_ngram_size,
         stop_tokens: &config.stop_tokens,
     };
-    let (mut decoder, logits) =
-        Decoder::start(model, device, prompts, config.pad_id, config.max_new_tokens);
+    let (mut decoder, logits) = Decoder::start(model, device, prompts, config);
     let mut logits = rows_on_host(logits)?;
     let mut results: Vec<Option<Complete>> = prompts.iter().map(|_| None).collect();
     let mut open: Vec<(usize, Beams)> = (0..prompts.len()).map(|at| (at, Beams::new())).collect();

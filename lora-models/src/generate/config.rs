@@ -95,6 +95,8 @@ pub struct GenerationConfig {
     pub stop_tokens: Vec<u32>,
     /// Padding token of short prompts in a batch; it is masked. Default: 0.
     pub pad_id: u32,
+    /// Multiple of tokens to which the prompts of a batch are padded, where the model has the positions. Default: 1.
+    pub pad_to_multiple_of: usize,
 }
 
 impl GenerationConfig {
@@ -106,6 +108,7 @@ impl GenerationConfig {
             no_repeat_ngram_size: 0,
             stop_tokens: Vec::new(),
             pad_id: 0,
+            pad_to_multiple_of: 1,
         }
     }
 
@@ -133,6 +136,12 @@ impl GenerationConfig {
         self
     }
 
+    /// Sets the multiple of tokens to which the prompts of a batch are padded.
+    pub fn with_pad_to_multiple_of(mut self, multiple: usize) -> Self {
+        self.pad_to_multiple_of = multiple;
+        self
+    }
+
     /// Checks the options' ranges.
     ///
     /// # Errors
@@ -140,6 +149,9 @@ impl GenerationConfig {
     pub fn validate(&self) -> Result<(), ModelError> {
         ensure(self.max_new_tokens > 0, || {
             "max_new_tokens is 0, expected at least 1".into()
+        })?;
+        ensure(self.pad_to_multiple_of > 0, || {
+            "pad_to_multiple_of is 0, expected at least 1".into()
         })?;
         match self.strategy {
             Strategy::Greedy => Ok(()),

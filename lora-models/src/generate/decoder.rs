@@ -1,6 +1,6 @@
 //! Batches of rows that are continued step by step.
 
-use super::{CausalModel, KvCache};
+use super::{CausalModel, GenerationConfig, KvCache};
 use crate::ModelError;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
@@ -11,7 +11,7 @@ pub(super) struct Decoder<'a, M> {
     cache: KvCache,
     /// Number of padding tokens at the start of each row.
     padding: Vec<usize>,
-    /// Length of the longest prompt, in tokens.
+    /// Length of a row before any step, in tokens.
     width: usize,
 }
 
@@ -21,15 +21,18 @@ impl<'a, M: CausalModel> Decoder<'a, M> {
         model: &'a M,
         device: &'a Device,
         prompts: &[Vec<u32>],
-        pad_id: u32,
-        max_new_tokens: usize,
+        config: &GenerationConfig,
     ) -> (Self, Tensor<2>) {
-        let width = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let (longest, new) = (prompts.iter().map(Vec::len).max(), config.max_new_tokens);
+        let longest = longest.unwrap_or(0);
+        let most = model.max_positions().saturating_sub(new).max(longest);
+        let width = longest.next_multiple_of(config.pad_to_multiple_of);
+        let width = width.min(most);
         let padding: Vec<usize> = prompts.iter().map(|prompt| width - prompt.len()).collect();
         let mut ids = Vec::with_capacity(prompts.len() * width);
         let mut positions = Vec::with_capacity(prompts.len() * width);
         for (prompt, &padding) in prompts.iter().zip(&padding) {
-            ids.extend(std::iter::repeat_n(i64::from(pad_id), padding));
+            ids.extend(std::iter::repeat_n(i64::from(config.pad_id), padding));
             ids.extend(prompt.iter().map(|&token| i64::from(token)));
             // Padding is masked; position 0 is valid in every model.
             positions.extend(std::iter::repeat_n(0, padding));
@@ -38,7 +41,7 @@ impl<'a, M: CausalModel> Decoder<'a, M> {
         let mut decoder = Self {
             model,
             device,
-            cache: KvCache::new(model.cache_layers(), width + max_new_tokens),
+            cache: KvCache::new(model.cache_layers(), width + new),
             padding,
             width,
         };

@@ -25,8 +25,7 @@ pub(super) fn generate<M: CausalModel>(
     device: &Device,
     on_token: &mut dyn FnMut(usize, u32),
 ) -> Result<Vec<Generated>, ModelError> {
-    let (mut decoder, mut logits) =
-        Decoder::start(model, device, prompts, config.pad_id, config.max_new_tokens);
+    let (mut decoder, mut logits) = Decoder::start(model, device, prompts, config);
     let row = |(index, prompt): (usize, &Vec<u32>)| Row {
         prompt: index,
         history: prompt.clone(),

@@ -1,12 +1,13 @@
 //! Batches: examples padded to one length, or packed one after another into one row, with their targets.
 
 use super::example::{Example, Target};
+use super::padding::Padding;
 use super::record::Origin;
 use super::sample::{Sample, SampleBatch};
 use lora_core::ops::Segments;
 use std::iter::repeat_n;
 
-/// Batch of examples: a row for each, padded at the right to the longest of them, or all packed into one row.
+/// Batch of examples: a row for each, padded at the right to one length, or all packed into one row.
 ///
 /// The matrices are `[batch, seq]` in row-major order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -134,7 +135,11 @@ impl SampleBatch for Batch {
     fn describe(&self) -> String {
         const SHOWN: usize = 8;
         let longest = match &self.segments {
-            None => self.seq,
+            None => {
+                let rows = self.attention_mask.chunks(self.seq.max(1));
+                let lengths = rows.map(|row| row.iter().filter(|&&token| token).count());
+                lengths.max().unwrap_or(0)
+            }
             Some(segments) => segments.lengths().iter().copied().max().unwrap_or(0),
         };
         let origins = self.origins.iter().take(SHOWN);
@@ -158,12 +163,12 @@ impl Sample for Example {
         self.len()
     }
 
-    fn collate(samples: &[&Self], pad_id: u32) -> Batch {
-        collate(samples, pad_id)
+    fn collate(samples: &[&Self], padding: Padding) -> Batch {
+        collate(samples, padding)
     }
 }
 
-/// Collates examples into a batch, one row each. The padding `pad_id` is neither attended to nor
+/// Collates examples into a batch, one row each. Padding, such as its token's id, is neither attended to nor
 /// learned, so any token will do where a model has none for it.
 ///
 /// # Examples
@@ -192,14 +197,16 @@ impl Sample for Example {
 /// assert_eq!(batch.targets.classes().rows, [0, 1]);
 /// assert_eq!(batch.targets.classes().classes, [2, 0]);
 /// ```
-pub fn collate(examples: &[&Example], pad_id: u32) -> Batch {
-    let seq = examples.iter().map(|e| e.len()).max().unwrap_or(0);
+pub fn collate(examples: &[&Example], padding: impl Into<Padding>) -> Batch {
+    let padding = padding.into();
+    let longest = examples.iter().map(|e| e.len()).max().unwrap_or(0);
+    let seq = padding.length(longest);
     let mut batch = Batch::empty(examples, examples.len(), seq);
     let has_types = examples.iter().any(|e| !e.type_ids().is_empty());
     for (row, example) in examples.iter().enumerate() {
         batch.push(example);
         let end = (row + 1) * seq;
-        batch.input_ids.resize(end, i64::from(pad_id));
+        batch.input_ids.resize(end, i64::from(padding.id()));
         batch.attention_mask.resize(end, false);
         if has_types {
             let types = example.type_ids().iter().map(|&id| i64::from(id));
@@ -358,6 +365,21 @@ mod tests {
         assert_eq!(batch.indices, [3, 7, 5]);
         let text = batch.describe();
         assert!(text.contains("of 3 examples and up to 3 tokens"), "{text}");
+    }
+
+    #[test]
+    fn padding_to_a_multiple_moves_the_rows_of_the_targets_and_counts_nothing_more() {
+        let examples = [example(0, &[10, 11], 1), example(1, &[20, 21, 22], 2)];
+        let examples: Vec<&Example> = examples.iter().collect();
+        let padding = Padding::from(1).to_multiple_of(8, 6);
+        let (plain, padded) = (collate(&examples, 1), collate(&examples, padding));
+        assert_eq!((padded.batch, padded.seq), (2, 6));
+        assert_eq!(padded.input_ids[6..], [20, 21, 22, 1, 1, 1]);
+        assert_eq!(padded.attention_mask[..3], [true, true, false]);
+        assert_eq!(padded.targets.classes().rows, [0, 7]);
+        assert_eq!(padded.targets.classes().classes, [11, 22]);
+        assert_eq!((padded.tokens, padded.weight), (plain.tokens, plain.weight));
+        assert_eq!(padded.describe(), plain.describe());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 pub enum BatchSize {
     /// Number of examples.
     Examples(usize),
-    /// Maximum number of tokens, with each example padded to the longest of the batch.
+    /// Maximum number of tokens, with each example padded to the length of the batch.
     PaddedTokens(usize),
     /// Maximum number of tokens without padding, for batches that are packed.
     PackedTokens(usize),

@@ -22,7 +22,7 @@
 //! | `labelled` | [`read_labelled`] and [`encode_labelled`]: data to classify, to score or to tag |
 //! | `glue` | tasks of GLUE, their files and submissions |
 //! | `example`, `encode`, `concatenate` | tokenized examples, and the two ways to make them for a language model |
-//! | `batch` | padding side by side, or packing, with the [`Targets`] |
+//! | `batch`, `padding` | padding side by side, or packing, with the [`Targets`]; the length of a batch |
 //! | `batch_size`, `plan`, `sample` | order, shuffling, grouping by length, sizes in examples or tokens; the trainer's interface |
 //! | `reference` | several references to one prompt |
 //!
@@ -82,6 +82,7 @@ mod jsonl;
 mod labelled;
 mod labels;
 mod lines;
+mod padding;
 mod plain_text;
 mod plan;
 mod record;
@@ -108,6 +109,7 @@ pub use labelled::{
 pub use labels::{ClassWeights, LabelKind, LabelSet, Unlabelled};
 pub(crate) use lines::Lines;
 pub use lines::MAX_LINE_BYTES;
+pub use padding::Padding;
 pub use plain_text::TextDocuments;
 pub use plan::{BatchOrder, BatchPlan};
 pub use record::{Content, Label, Origin, Record};

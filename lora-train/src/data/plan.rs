@@ -6,6 +6,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::batch_size::BatchSize;
+use super::padding::Padding;
 use crate::error::TrainError;
 
 /// Number of batches whose examples are sorted by length together: the number that transformers
@@ -42,6 +43,7 @@ pub struct BatchPlan {
     size: BatchSize,
     order: BatchOrder,
     seed: u64,
+    padding: Padding,
 }
 
 impl BatchPlan {
@@ -102,8 +104,15 @@ impl BatchPlan {
                 size,
                 order,
                 seed,
+                padding: Padding::from(0),
             }),
         }
+    }
+
+    /// Sets the padding. Only the batches of [`BatchSize::PaddedTokens`] depend on it.
+    pub fn with_padding(mut self, padding: Padding) -> Self {
+        self.padding = padding;
+        self
     }
 
     /// Returns the number of batches in epoch `epoch`, counted from 0: the same in each, unless their size is in tokens.
@@ -157,7 +166,8 @@ impl BatchPlan {
         for &index in indices {
             let length = self.length(index);
             (examples, tokens, longest) = (examples + 1, tokens + length, longest.max(length));
-            let fits = self.size.holds(examples, tokens, longest);
+            let padded = self.padding.length(longest);
+            let fits = self.size.holds(examples, tokens, padded);
             match batches.last_mut().filter(|_| fits) {
                 Some(batch) => batch.push(index),
                 None => {
@@ -173,7 +183,7 @@ impl BatchPlan {
         self.lengths.get(index).copied().unwrap_or(0)
     }
 
-    /// Moves the batch with the most positions, padding included, to the front.
+    /// Moves the batch with the most positions to the front. Each row counts as long as the longest, on every device.
     fn largest_first(&self, batches: &mut [Vec<usize>]) {
         let positions = |batch: &Vec<usize>| {
             let lengths = batch.iter().map(|&index| self.length(index));
@@ -327,6 +337,26 @@ mod tests {
         let grouped = BatchPlan::new(lengths, size, BatchOrder::GroupedByLength, 3).unwrap();
         let counts: Vec<usize> = grouped.epoch(0).iter().map(Vec::len).collect();
         assert!(counts.contains(&3) && counts.iter().any(|&count| count > 20));
+    }
+
+    #[test]
+    fn padding_to_a_multiple_counts_in_a_budget_of_tokens_and_nowhere_else() {
+        let padding = Padding::from(0).to_multiple_of(64, 97);
+        let plans = |size: BatchSize| {
+            let plan = BatchPlan::new(lengths(), size, BatchOrder::GroupedByLength, 3).unwrap();
+            [plan.clone(), plan.with_padding(padding)].map(|plan| plan.epoch(1))
+        };
+        for size in [BatchSize::Examples(7), BatchSize::PackedTokens(300)] {
+            let [plain, padded] = plans(size);
+            assert_eq!(plain, padded);
+        }
+        let [plain, padded] = plans(BatchSize::PaddedTokens(300));
+        assert!(padded.len() > plain.len());
+        let lengths = lengths();
+        for batch in &padded {
+            let longest = batch.iter().map(|&index| lengths[index]).max().unwrap();
+            assert!(batch.len() * padding.length(longest) <= 300);
+        }
     }
 
     #[test]

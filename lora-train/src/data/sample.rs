@@ -1,5 +1,6 @@
 //! Interface between the trainer and its examples.
 
+use super::padding::Padding;
 use std::fmt::Debug;
 
 /// Example that can be put into a batch.
@@ -10,8 +11,8 @@ pub trait Sample: Clone + Debug + Send + Sync + 'static {
     /// Returns the number of tokens.
     fn length(&self) -> usize;
 
-    /// Puts examples side by side and pads the shorter ones with `pad_id`.
-    fn collate(samples: &[&Self], pad_id: u32) -> Self::Batch;
+    /// Puts examples side by side and pads them to one length.
+    fn collate(samples: &[&Self], padding: Padding) -> Self::Batch;
 }
 
 /// Batch of examples.

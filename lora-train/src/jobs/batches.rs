@@ -1,27 +1,49 @@
 //! Fixed set of examples in batches, for evaluation and prediction.
 
 use super::assignment::{AdapterAssignment, within};
+use super::ranges::at_least_one;
 use crate::TrainError;
-use crate::data::{Batch, BatchOrder, BatchPlan, Example, collate};
+use crate::data::{Batch, BatchOrder, BatchPlan, Example, Padding, collate};
+use burn::tensor::Device;
+use lora_core::ops::is_on_host;
 use lora_models::Pretrained;
+
+/// Multiple to which batches are padded on a GPU.
+const GPU_MULTIPLE: usize = 64;
+
+/// Returns the multiple of tokens to which batches are padded: that of the options, or else the device's.
+///
+/// # Errors
+/// If the option is 0.
+pub(crate) fn pad_multiple(option: Option<usize>, device: &Device) -> Result<usize, TrainError> {
+    match option {
+        Some(multiple) => at_least_one("pad_to_multiple_of", multiple),
+        None if is_on_host(device) => Ok(1),
+        None => Ok(GPU_MULTIPLE),
+    }
+}
 
 /// Examples in batches.
 pub(crate) struct EvalBatches {
     /// Examples, in the order of the file.
     pub examples: Vec<Example>,
     batches: Vec<Vec<usize>>,
-    pad_id: u32,
+    padding: Padding,
 }
 
 impl EvalBatches {
     /// Divides examples into batches, sorted by length for little padding.
-    pub fn new(examples: Vec<Example>, batch_size: usize, pad_id: u32) -> Result<Self, TrainError> {
+    pub fn new(
+        examples: Vec<Example>,
+        batch_size: usize,
+        padding: Padding,
+    ) -> Result<Self, TrainError> {
         let lengths = examples.iter().map(Example::len).collect();
         let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
         Ok(Self {
             batches: plan.epoch(0),
             examples,
-            pad_id,
+            padding,
         })
     }
 
@@ -36,7 +58,7 @@ impl EvalBatches {
         let mut done = 0;
         for indices in &self.batches {
             let examples: Vec<&Example> = indices.iter().map(|&i| &self.examples[i]).collect();
-            let batch = collate(&examples, self.pad_id);
+            let batch = collate(&examples, self.padding);
             within(adapters, indices, || work(indices, &batch))??;
             done += indices.len();
             progress(done);

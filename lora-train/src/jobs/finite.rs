@@ -7,21 +7,30 @@ use burn::tensor::Tensor;
 /// Checks that all parameters are finite: training would only spread other values.
 ///
 /// # Errors
-/// If a parameter has a value that is not finite; the error names it.
+/// If a parameter has a value that is not finite or cannot be read; the error names it.
 pub(crate) fn check_finite<M: Module>(module: &M) -> Result<(), TrainError> {
     let mut check = Finite::default();
     module.visit(&mut check);
-    let Some(name) = check.bad else {
-        return Ok(());
-    };
-    let message = format!("`{name}` has values that are not finite");
-    Err(TrainError::config("model", message))
+    match check.bad {
+        None => Ok(()),
+        Some((name, None)) => {
+            let message = format!("`{name}` has values that are not finite");
+            Err(TrainError::config("model", message))
+        }
+        Some((name, Some(error))) => {
+            let message = format!(
+                "the device did not take the weight `{name}`; it may lack memory, and another program may use it: {error}"
+            );
+            Err(TrainError::config("device", message))
+        }
+    }
 }
 
 #[derive(Default)]
 struct Finite {
     path: Vec<String>,
-    bad: Option<String>,
+    /// Name of a parameter, and the device's error if it cannot be read.
+    bad: Option<(String, Option<TrainError>)>,
 }
 
 impl ModuleVisitor for Finite {
@@ -40,8 +49,11 @@ impl ModuleVisitor for Finite {
         // The sum of finite weights is finite, and any other value makes it infinite or NaN: only one number per parameter
         // is read back, and nothing of its size is created.
         let sum = crate::host::values(param.base().without_autodiff().sum());
-        if !sum.is_ok_and(|sum| sum[0].is_finite()) {
-            self.bad = Some(self.path.join("."));
-        }
+        let error = match sum {
+            Ok(sum) if sum[0].is_finite() => return,
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        self.bad = Some((self.path.join("."), error));
     }
 }

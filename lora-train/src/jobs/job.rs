@@ -8,7 +8,7 @@ use crate::data::{Example, Sample};
 use crate::progress::Screen;
 use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{Collate, Task};
-use lora_models::Pretrained;
+use lora_models::{LoraTargets, Pretrained};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -109,7 +109,8 @@ pub(crate) fn measure<J: Job>(
         (Some(known), _) => known,
         (None, None) => Metrics::new(),
         (None, Some(evaluator)) => {
-            let mut bar = screen.bar(&format!("eval {when}"), evaluator.len());
+            let bar = screen.bar(&format!("eval {when}"), evaluator.len());
+            let mut bar = bar.for_device(&J::model(task).device());
             let metrics = evaluator.metrics(task, &mut |done| bar.set(done))?;
             bar.finish();
             metrics

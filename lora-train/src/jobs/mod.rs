@@ -8,7 +8,7 @@
 //! | `session` | model with tokenizer and adapter; stop tokens |
 //! | `assignment` | named adapters on a model, one for each example |
 //! | `prefix` | prefixes in merges and conversions |
-//! | `weights`, `finite` | weights that a run starts from; writing of trained weights |
+//! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
 //! | `job`, `train` | kinds of training; training |
 //! | `causal` | language models: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
@@ -28,6 +28,7 @@ mod finite;
 mod job;
 mod labelled;
 mod meaning;
+mod memory_check;
 mod merge;
 pub(crate) mod plan;
 pub(crate) mod prefix;

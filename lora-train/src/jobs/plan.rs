@@ -111,6 +111,9 @@ fn check_conflicts(o: &TrainOptions) -> Result<(), TrainError> {
         ("eval_data", message)
     } else if o.batch_size.is_some() && o.batch_tokens.is_some() {
         ("batch_tokens", "is given beside batch_size; give one")
+    } else if o.pad_to_multiple_of.is_some() && o.packing {
+        let message = "pads the examples of a batch, and packed examples are not padded; give one";
+        ("pad_to_multiple_of", message)
     } else {
         return Ok(());
     };
@@ -254,10 +257,15 @@ impl TrainPlan {
     }
 
     /// Returns the options that affect the numbers of a run, as text: a run resumes only with equal ones.
+    /// `pad_to_multiple_of` is the device's, if the options do not have it.
     ///
     /// # Errors
     /// If the options cannot be written as TOML.
-    pub fn fingerprint<S: Sample>(&self, examples: &[S]) -> Result<String, TrainError> {
+    pub fn fingerprint<S: Sample>(
+        &self,
+        examples: &[S],
+        pad_to_multiple_of: usize,
+    ) -> Result<String, TrainError> {
         let tokens: usize = examples.iter().map(Sample::length).sum();
         let examples = examples.len();
         let numbers = TrainOptions {
@@ -272,6 +280,11 @@ impl TrainPlan {
             device: None,
             generate_prompts: None,
             eval_batch_size: None,
+            // Only a budget of tokens divides the examples otherwise.
+            pad_to_multiple_of: match self.batch {
+                BatchSize::PaddedTokens(_) => Some(pad_to_multiple_of).filter(|&n| n > 1),
+                _ => self.options.pad_to_multiple_of,
+            },
             ..self.options.clone()
         };
         Ok(format!(

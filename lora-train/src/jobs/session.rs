@@ -1,6 +1,8 @@
 //! Sessions: a model with tokenizer and adapter.
 
+use super::memory_check::check_memory;
 use crate::TrainError;
+use crate::data::Padding;
 use crate::progress::Screen;
 use burn::tensor::Device;
 use lora_core::AttachReport;
@@ -18,6 +20,8 @@ pub struct Base {
     pub dir: PathBuf,
     /// Sizes and token ids.
     pub info: ModelInfo,
+    /// Multiple of tokens to which batches are padded.
+    pub pad_to_multiple_of: usize,
 }
 
 /// Model read from files, with tokenizer and adapter.
@@ -79,6 +83,11 @@ impl<M: Pretrained> Session<M> {
         device: &Device,
     ) -> Result<Self, TrainError> {
         check_limits::<M>(config, options, device)?;
+        let shapes = M::weight_shapes(config, options, device)?;
+        let weights = shapes
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>());
+        check_memory(weights.sum(), 1, "the weights", device)?;
         let model = M::init_random(config, options, seed, device)?;
         let summary = format!("random weights, {} parameters", model.num_params());
         Self::new(dir, model, None, summary)
@@ -120,6 +129,7 @@ impl Base {
             tokenizer,
             dir,
             info,
+            pad_to_multiple_of: 1,
         })
     }
 
@@ -146,6 +156,11 @@ impl Base {
     pub fn pad_id(&self) -> u32 {
         let own = self.tokenizer.pad_id().or(self.eos_id());
         self.info.pad_id.or(own).unwrap_or(0)
+    }
+
+    /// Returns the padding of batches whose examples have at most this length.
+    pub fn padding(&self, max_length: usize) -> Padding {
+        Padding::from(self.pad_id()).to_multiple_of(self.pad_to_multiple_of, max_length)
     }
 
     /// Returns the maximum length of an example: the option's, or else 512 tokens or the model's maximum.

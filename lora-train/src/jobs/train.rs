@@ -1,27 +1,30 @@
 //! Training, from files to files.
 
 use super::adapters::AdapterArg;
+use super::batches::pad_multiple;
 use super::causal::CausalJob;
 use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
+use super::memory_check::check_memory;
 use super::plan::{TrainPlan, packed_on_gpu, packed_prefix};
 use super::prefix::export_merged;
-use super::session::{Session, check_base};
+use super::session::{Base, Session, check_base};
 use super::sources::Sources;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
-use crate::data::{BatchPlan, Example, Sample};
+use crate::data::{BatchPlan, BatchSize, Example, Sample};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen};
 use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{
-    BatchLoader, CheckpointDir, Hooks, Outcome, Run, Schedule, TrainerConfig, fit,
+    BatchLoader, CheckpointDir, Hooks, NonFinite, Outcome, ReadValues, Run, Schedule,
+    TrainerConfig, fit,
 };
 use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
-use lora_core::ops::max_buffer_bytes;
+use lora_core::ops::{is_on_host, max_buffer_bytes};
 use lora_core::{BaseDType, merge, trainable_summary};
 use lora_models::{ModelConfig, PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
@@ -121,9 +124,10 @@ fn train_job<J: Job + 'static>(
     let Session {
         model,
         adapter,
-        base,
+        mut base,
         summary,
     } = starting_weights::<J::Model>(&plan, sources, config, &options, last, &device)?;
+    base.pad_to_multiple_of = pad_multiple(plan.options.pad_to_multiple_of, &device)?;
     screen.line(&format!("model     {summary}"));
     check_finite(&model)?;
     let from = match &checkpoint {
@@ -143,8 +147,14 @@ fn train_job<J: Job + 'static>(
     }
     let weights = trainable_summary(&model);
     screen.line(&format!("weights   {weights}"));
+    check_memory(
+        weights.trainable,
+        3,
+        "the gradients and AdamW's two moments",
+        &device,
+    )?;
     let examples = job.encode(&plan, &base, screen)?;
-    let loader = loader(&plan, &job, examples, base.pad_id())?;
+    let loader = loader(&plan, &job, examples, &base)?;
     let total_steps = plan.total_steps(loader.plan())?;
 
     if checkpoint.is_none() {
@@ -175,6 +185,12 @@ fn train_job<J: Job + 'static>(
             total_steps,
             accumulation: plan.accumulation,
             max_grad_norm: plan.max_grad_norm,
+            non_finite: NonFinite::Fail,
+            read_values: if is_on_host(&device) {
+                ReadValues::AtOnce
+            } else {
+                ReadValues::OneStepLate
+            },
             evaluate: plan.evaluate,
             save: plan.save,
             patience: plan.options.early_stopping,
@@ -185,10 +201,13 @@ fn train_job<J: Job + 'static>(
         adamw: plan.adamw,
         lora_plus: plan.lora_plus,
         schedule: Schedule::new(plan.schedule, plan.lr, warmup, total_steps),
-        fingerprint: plan.fingerprint(loader.examples())?,
+        fingerprint: plan.fingerprint(loader.examples(), base.pad_to_multiple_of)?,
         loader,
         hooks: Box::new(hooks),
-        observers: vec![Box::new(metrics), Box::new(screen.observer())],
+        observers: vec![
+            Box::new(metrics),
+            Box::new(screen.observer().for_device(&device)),
+        ],
         interrupter,
     };
     let Outcome {
@@ -284,11 +303,17 @@ fn loader<J: Job>(
     plan: &TrainPlan,
     job: &J,
     examples: Vec<Example>,
-    pad_id: u32,
+    base: &Base,
 ) -> Result<BatchLoader<Example>, TrainError> {
     let lengths = examples.iter().map(Sample::length).collect();
+    let length = base.max_length(plan.options.max_length, 0)?;
+    let padding = base.padding(match plan.batch {
+        BatchSize::PaddedTokens(most) => length.min(most),
+        _ => length,
+    });
     let batches = BatchPlan::new(lengths, plan.batch, plan.order, plan.seed)?;
-    Ok(BatchLoader::new(examples, batches, pad_id).with_collate(job.collate()))
+    let batches = batches.with_padding(padding);
+    Ok(BatchLoader::new(examples, batches, padding).with_collate(job.collate()))
 }
 
 /// Evaluation and saving during the training loop.

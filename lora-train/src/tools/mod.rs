@@ -5,9 +5,11 @@
 //! | `inspect`, `diff` | the contents of adapters and checkpoints, and the differences between two of them |
 //! | `combine`, `convert` | adapters combined into one; conversion between formats |
 //! | `bench`, `estimate` | measured time and memory of training and inference; estimates before a run |
+//! | `cache` | kernels that GPU backends keep |
 //! | `text` | text of reports |
 
 pub mod bench;
+mod cache;
 mod combine;
 mod convert;
 pub mod diff;
@@ -15,6 +17,7 @@ pub mod estimate;
 pub mod inspect;
 mod text;
 
+pub use cache::{CacheOptions, KernelCache, cache};
 pub use combine::{CombineArgs, combine};
 pub use convert::{ConvertOptions, FormatName, UnsaidOptions, convert};
 pub use diff::{DiffOptions, diff};

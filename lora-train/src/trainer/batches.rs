@@ -1,7 +1,7 @@
 //! Batches of a run, from any position in the data.
 
 use super::prefetch::Prefetch;
-use crate::data::{BatchPlan, Sample};
+use crate::data::{BatchPlan, Padding, Sample};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -32,20 +32,20 @@ pub struct MicroBatch<B> {
 pub struct BatchLoader<S: Sample> {
     examples: Arc<Vec<S>>,
     plan: Arc<BatchPlan>,
-    pad_id: u32,
+    padding: Padding,
     collate: Collate<S>,
 }
 
-/// Function that builds a batch from examples and the id of the padding token.
-pub type Collate<S> = fn(&[&S], u32) -> <S as Sample>::Batch;
+/// Function that builds a batch from examples and their padding.
+pub type Collate<S> = fn(&[&S], Padding) -> <S as Sample>::Batch;
 
 impl<S: Sample> BatchLoader<S> {
     /// Creates a loader that collates with [`Sample::collate`].
-    pub fn new(examples: Vec<S>, plan: BatchPlan, pad_id: u32) -> Self {
+    pub fn new(examples: Vec<S>, plan: BatchPlan, padding: impl Into<Padding>) -> Self {
         Self {
             examples: Arc::new(examples),
             plan: Arc::new(plan),
-            pad_id,
+            padding: padding.into(),
             collate: S::collate,
         }
     }
@@ -72,7 +72,7 @@ impl<S: Sample> BatchLoader<S> {
         let loader = self.clone();
         Prefetch::new(batches.skip(position.batch).map(move |indices| {
             let examples: Vec<&S> = indices.iter().map(|&i| &loader.examples[i]).collect();
-            (loader.collate)(&examples, loader.pad_id)
+            (loader.collate)(&examples, loader.padding)
         }))
     }
 

@@ -35,6 +35,9 @@ pub struct RunState {
     pub best: Option<Best>,
     /// Evaluations since the best one, for early stopping.
     pub evaluations_since_best: usize,
+    /// Steps left out in a row, up to the last one.
+    #[serde(default)]
+    pub skipped_in_a_row: usize,
     /// Duration of the run so far, in seconds.
     pub seconds: f64,
     /// Options that affect the results; a resumed run must have the same.

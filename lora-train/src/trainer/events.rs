@@ -19,8 +19,15 @@ pub struct StepEvent {
     pub grad_norm: f64,
     /// Number of labelled tokens in the step; for tasks with one label per text, the number of input tokens.
     pub tokens: usize,
+    /// True if the optimizer left the step out, because its loss or its gradients were not finite.
+    #[serde(skip_serializing_if = "is_false")]
+    pub skipped: bool,
     /// Seconds since the start of the run, including earlier sessions.
     pub seconds: f64,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// One evaluation, as a line of `metrics.jsonl`.

@@ -67,13 +67,8 @@ pub fn fit<S: Sample, M: Task<S>>(
     if let Some(record) = record {
         learner.load_optim(record);
     }
-    let mut training = TrainingLoop {
-        run,
-        state,
-        checkpoints: CheckpointDir::new(output.join("checkpoints")),
-        tap,
-        last_evaluation: None,
-    };
+    let checkpoints = CheckpointDir::new(output.join("checkpoints"));
+    let mut training = TrainingLoop::new(run, state, checkpoints, tap);
     let stopped = training.train(&mut learner)?;
     Ok(Outcome {
         model: learner.model().task.valid(),

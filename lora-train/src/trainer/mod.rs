@@ -9,7 +9,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `fit`, `run` | a run from its parts |
-//! | `training_loop` | steps, evaluations, checkpoints |
+//! | `training_loop`, `step_values` | steps, evaluations, checkpoints; the loss read from the device |
 //! | `task` | [`Task`]: interface to a model with its loss |
 //! | `batches`, `prefetch` | batches from any position in the data, prepared on another thread |
 //! | `optimizer`, `lora_plus`, `optimizer_tap` | [`AdamW`], LoRA+, access to the state of the optimizer |
@@ -29,6 +29,7 @@ mod optimizer_tap;
 mod prefetch;
 mod run;
 mod schedule;
+mod step_values;
 mod task;
 mod training_loop;
 
@@ -39,7 +40,7 @@ pub use events::{EvalEvent, Event, Observer, StepEvent};
 pub use fit::{Outcome, fit};
 pub use lora_plus::LoraPlus;
 pub use optimizer::AdamW;
-pub use run::{Every, Hooks, Run, TrainerConfig};
+pub use run::{Every, Hooks, NonFinite, ReadValues, Run, TrainerConfig};
 pub use schedule::{Schedule, ScheduleKind};
 pub(crate) use task::train_step;
 pub use task::{StepOutput, Task};

@@ -1,4 +1,4 @@
-//! AdamW with PyTorch's defaults; norm and scaling of all gradients together.
+//! AdamW with PyTorch's defaults; norm, clipping and scaling of all gradients together.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
@@ -61,7 +61,7 @@ impl ModuleVisitor for Vectors {
 }
 
 /// Computes the squared norm of all gradients together, `[1]`; `None` if there are no gradients.
-pub(crate) fn squared_norm<M: Module>(module: &M, grads: &GradientsParams) -> Option<Tensor<1>> {
+pub(super) fn squared_norm<M: Module>(module: &M, grads: &GradientsParams) -> Option<Tensor<1>> {
     let mut sum = SquaredNorm { grads, sum: None };
     module.visit(&mut sum);
     sum.sum
@@ -84,8 +84,38 @@ impl ModuleVisitor for SquaredNorm<'_> {
     }
 }
 
+/// Factor on all gradients.
+pub(super) enum Factor {
+    /// Number on the host.
+    Host(f64),
+    /// Number on the device, `[1]`.
+    Device(Tensor<1>),
+}
+
+/// Added to the norm, as PyTorch's `clip_grad_norm_` does against a division by zero.
+const NORM_EPSILON: f64 = 1e-6;
+
+impl Factor {
+    /// Returns the factor that scales gradients of this norm down to the norm `max`; `None` if they are smaller.
+    pub(super) fn clip(norm: f64, max: f64) -> Option<Self> {
+        let factor = max / (norm + NORM_EPSILON);
+        (factor < 1.0).then_some(Self::Host(factor))
+    }
+
+    /// Computes the factor that scales gradients down to the norm `max` on the device, from their squared norm `[1]`. It is 1
+    /// for smaller gradients.
+    pub(super) fn clip_on_device(squared_norm: Tensor<1>, max: f64) -> Self {
+        let factor = (squared_norm.sqrt() + NORM_EPSILON).recip() * max;
+        Self::Device(factor.clamp_max(1.0))
+    }
+}
+
 /// Multiplies every gradient by `factor`.
-pub(crate) fn scale<M: Module>(module: &M, grads: GradientsParams, factor: f64) -> GradientsParams {
+pub(super) fn scale<M: Module>(
+    module: &M,
+    grads: GradientsParams,
+    factor: Factor,
+) -> GradientsParams {
     let mut scaled = Scale { grads, factor };
     module.visit(&mut scaled);
     scaled.grads
@@ -93,13 +123,17 @@ pub(crate) fn scale<M: Module>(module: &M, grads: GradientsParams, factor: f64) 
 
 struct Scale {
     grads: GradientsParams,
-    factor: f64,
+    factor: Factor,
 }
 
 impl ModuleVisitor for Scale {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
-            self.grads.register(param.id, grad.mul_scalar(self.factor));
+            let scaled = match &self.factor {
+                Factor::Host(factor) => grad.mul_scalar(*factor),
+                Factor::Device(factor) => grad * factor.clone().reshape([1; D]),
+            };
+            self.grads.register(param.id, scaled);
         }
     }
 }

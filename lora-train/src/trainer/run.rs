@@ -20,6 +20,32 @@ pub enum Every {
     Never,
 }
 
+/// Reaction to a step whose loss or gradients are not finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NonFinite {
+    /// The run ends with an error.
+    #[default]
+    Fail,
+    /// The optimizer leaves the step out, as PyTorch's `GradScaler` does: weights and moments stay, the batch and the learning
+    /// rate pass.
+    Skip {
+        /// Number of such steps in a row that ends the run with an error.
+        limit: usize,
+    },
+}
+
+/// Time at which the loss and the gradient norm of a step are read from the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadValues {
+    /// Before the optimizer's step. A GPU has nothing to do meanwhile.
+    #[default]
+    AtOnce,
+    /// After the next step has been queued, and before any evaluation or checkpoint. Gradients are clipped on the device. An
+    /// error names the step that it belongs to; the optimizer has gone on by then, but nothing of that is kept. With
+    /// [`NonFinite::Skip`] values are read at once all the same, because they decide about the step.
+    OneStepLate,
+}
+
 /// Settings of the training loop.
 #[derive(Clone, Debug)]
 pub struct TrainerConfig {
@@ -29,6 +55,10 @@ pub struct TrainerConfig {
     pub accumulation: usize,
     /// Largest norm of all gradients together; larger gradients are scaled down to it.
     pub max_grad_norm: Option<f64>,
+    /// Reaction to a loss or gradients that are not finite.
+    pub non_finite: NonFinite,
+    /// Time at which losses are read from the device.
+    pub read_values: ReadValues,
     /// Interval of evaluations.
     pub evaluate: Every,
     /// Interval of checkpoints.

@@ -1,10 +1,11 @@
 //! The training loop: steps, evaluations, checkpoints.
 
-use super::optimizer::{scale, squared_norm};
+use super::optimizer::{Factor, scale, squared_norm};
 use super::optimizer_tap::{OptimizerTap, Tapped};
+use super::step_values::{Reader, StepValues};
 use super::{
-    Best, CheckpointDir, EvalEvent, Event, Every, MicroBatch, Position, Run, RunState, StepEvent,
-    Task,
+    Best, CheckpointDir, EvalEvent, Event, Every, MicroBatch, NonFinite, Position, ReadValues, Run,
+    RunState, StepEvent, Task,
 };
 use crate::TrainError;
 use crate::data::{Sample, SampleBatch};
@@ -20,9 +21,42 @@ pub(super) struct TrainingLoop<M, S: Sample> {
     pub checkpoints: CheckpointDir,
     pub tap: OptimizerTap,
     pub last_evaluation: Option<EvalEvent>,
+    /// Reader of values one step late; `None` to read them at once.
+    reader: Option<Reader>,
+    /// Step whose values are still to be read.
+    pending: Option<Pending>,
+}
+
+/// Step whose loss and gradient norm are not known yet.
+struct Pending {
+    /// Event of the step, without both.
+    event: StepEvent,
+    /// Description of its batch.
+    batch: String,
 }
 
 impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
+    /// Creates a loop in this state.
+    pub(super) fn new(
+        run: Run<M, S>,
+        state: RunState,
+        checkpoints: CheckpointDir,
+        tap: OptimizerTap,
+    ) -> Self {
+        let config = &run.config;
+        let late = config.read_values == ReadValues::OneStepLate
+            && matches!(config.non_finite, NonFinite::Fail);
+        Self {
+            run,
+            state,
+            checkpoints,
+            tap,
+            last_evaluation: None,
+            reader: late.then(Reader::start),
+            pending: None,
+        }
+    }
+
     /// Trains to the last step. Returns the reason if the run stopped earlier.
     pub(super) fn train(
         &mut self,
@@ -31,15 +65,17 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let clock = Clock {
             before: self.state.seconds,
             start: Instant::now(),
+            first_step: self.state.step + 1,
         };
         self.notify(&Event::Start {
-            first_step: self.state.step + 1,
+            first_step: clock.first_step,
             total_steps: self.run.config.total_steps,
         })?;
         let mut stopped = None;
         while stopped.is_none() && self.state.step < self.run.config.total_steps {
             stopped = self.epoch(learner, &clock)?;
         }
+        self.finish_pending(&clock)?;
         self.state.seconds = clock.seconds();
         self.notify(&Event::End)?;
         Ok(stopped)
@@ -85,14 +121,21 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let described = group[0].describe();
 
         learner.lr_step();
-        let (grads, loss, grad_norm) = self.gradients(learner, step, group)?;
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(TrainError::NonFiniteLoss {
+        let mut current = Pending {
+            event: StepEvent {
                 step,
-                batch: described,
-                loss: if loss.is_finite() { grad_norm } else { loss },
-            });
-        }
+                epoch,
+                loss: f64::NAN,
+                lr: learner.lr_current().base(),
+                grad_norm: f64::NAN,
+                tokens,
+                skipped: false,
+                seconds: 0.0,
+            },
+            batch: described,
+        };
+        let (grads, values) = self.gradients(learner, step, group)?;
+        let grads = self.prepared(&learner.model().task, grads, values, &mut current)?;
 
         let end = step == self.run.config.total_steps;
         let due = |every: Every| match every {
@@ -113,15 +156,12 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         learner.optimizer_step(grads);
         self.state.step = step;
         self.state.position = position;
-        self.notify(&Event::Step(StepEvent {
-            step,
-            epoch,
-            loss,
-            lr: learner.lr_current().base(),
-            grad_norm,
-            tokens,
-            seconds: clock.seconds(),
-        }))?;
+        self.finish_pending(clock)?;
+        self.pending = Some(current);
+        // The end of the first step, in which a GPU backend compiles, is of interest at once.
+        if self.reader.is_none() || evaluate || save || step == clock.first_step {
+            self.finish_pending(clock)?;
+        }
 
         let mut stopped = None;
         if evaluate {
@@ -137,14 +177,13 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         Ok(stopped)
     }
 
-    /// Accumulates the gradients of the batches of a step and clips them. Also returns the loss, and
-    /// the norm before clipping.
+    /// Accumulates the gradients of the batches of a step. Also returns the loss and the squared norm, `[2]`.
     fn gradients(
         &self,
         learner: &Learner<Tapped<M>>,
         step: usize,
         group: Vec<S::Batch>,
-    ) -> Result<(GradientsParams, f64, f64), TrainError> {
+    ) -> Result<(GradientsParams, Tensor<1>), TrainError> {
         let model = learner.model().task;
         let weight: f64 = group.iter().map(SampleBatch::weight).sum();
         // Without labels the loss is zero, whatever the factor.
@@ -166,18 +205,74 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             );
         }
         let grads = accumulator.grads();
-        let (loss, grad_norm) = read(losses, squared_norm(&model, &grads))?;
-        // PyTorch's clip_grad_norm_, with its guard against a division by zero.
-        let factor = self
-            .run
-            .config
-            .max_grad_norm
-            .map(|max| max / (grad_norm + 1e-6));
-        let grads = match factor {
-            Some(factor) if factor < 1.0 => scale(&model, grads, factor),
-            _ => grads,
+        let loss = Tensor::cat(losses, 0).sum();
+        let norm = squared_norm(&model, &grads).unwrap_or_else(|| loss.zeros_like());
+        Ok((grads, Tensor::cat(vec![loss, norm], 0)))
+    }
+
+    /// Clips the gradients of a step, and reads its loss and norm or begins to. Returns no gradients for a step to leave out.
+    fn prepared(
+        &mut self,
+        model: &M,
+        grads: GradientsParams,
+        values: Tensor<1>,
+        current: &mut Pending,
+    ) -> Result<GradientsParams, TrainError> {
+        let max = self.run.config.max_grad_norm;
+        let factor = match &self.reader {
+            Some(reader) => {
+                let squared_norm = values.clone().narrow(0, 1, 1);
+                reader.begin(values)?;
+                max.map(|max| Factor::clip_on_device(squared_norm, max))
+            }
+            None => {
+                let values = StepValues::read(values)?;
+                self.judge(values, current)?;
+                if current.event.skipped {
+                    return Ok(GradientsParams::new());
+                }
+                max.and_then(|max| Factor::clip(values.grad_norm, max))
+            }
         };
-        Ok((grads, loss, grad_norm))
+        Ok(match factor {
+            Some(factor) => scale(model, grads, factor),
+            None => grads,
+        })
+    }
+
+    /// Adds its values to a step. Decides what becomes of a step whose values are not finite.
+    fn judge(&mut self, values: StepValues, of: &mut Pending) -> Result<(), TrainError> {
+        let StepValues { loss, grad_norm } = values;
+        (of.event.loss, of.event.grad_norm) = (loss, grad_norm);
+        if values.are_finite() {
+            self.state.skipped_in_a_row = 0;
+            return Ok(());
+        }
+        let (step, batch) = (of.event.step, of.batch.clone());
+        let NonFinite::Skip { limit } = self.run.config.non_finite else {
+            let loss = if loss.is_finite() { grad_norm } else { loss };
+            return Err(TrainError::NonFiniteLoss { step, batch, loss });
+        };
+        of.event.skipped = true;
+        self.state.skipped_in_a_row += 1;
+        let steps = self.state.skipped_in_a_row;
+        if steps >= limit {
+            return Err(TrainError::NonFiniteSteps { steps, step, batch });
+        }
+        Ok(())
+    }
+
+    /// Waits for the values of the pending step, if there is one and they are read late, and reports the step.
+    fn finish_pending(&mut self, clock: &Clock) -> Result<(), TrainError> {
+        let Some(mut pending) = self.pending.take() else {
+            return Ok(());
+        };
+        if let Some(reader) = &self.reader {
+            let values = reader.wait()?;
+            self.judge(values, &mut pending)?;
+        }
+        pending.event.seconds = clock.seconds();
+        self.notify(&Event::Step(pending.event))
     }
 
     /// Evaluates and keeps the best weights. Returns the reason if the run is to stop early.
@@ -254,21 +349,14 @@ fn next_position(position: Position, batches: usize, batches_in_epoch: usize) ->
 struct Clock {
     before: f64,
     start: Instant,
+    /// First step of this session.
+    first_step: usize,
 }
 
 impl Clock {
     fn seconds(&self) -> f64 {
         self.before + self.start.elapsed().as_secs_f64()
     }
-}
-
-/// Reads the loss and the gradient norm of a step from the device in one transfer.
-fn read(losses: Vec<Tensor<1>>, norm: Option<Tensor<1>>) -> Result<(f64, f64), TrainError> {
-    let loss = Tensor::cat(losses, 0).sum();
-    let norm = norm.unwrap_or_else(|| loss.zeros_like());
-    let both = Tensor::cat(vec![loss, norm], 0);
-    let values = crate::host::values(both)?;
-    Ok((f64::from(values[0]), f64::from(values[1]).sqrt()))
 }
 
 /// Mixes the seed of the run, the step and the batch into the seed of one pass (`SplitMix64`'s finaliser).

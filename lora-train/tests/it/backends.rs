@@ -422,6 +422,19 @@ fn encoders_of_every_family_have_the_outputs_and_gradients_of_flex() {
     }
 }
 
+#[cfg(feature = "webgpu")]
+#[test]
+fn a_device_that_is_not_there_is_an_error_with_a_reason() {
+    let mut command = crate::common::lora(["generate", "--device", "webgpu", "--prompt", "The"]);
+    command.arg("--model").arg(model());
+    command.env("CUBECL_WGPU_DEFAULT_DEVICE", "DiscreteGpu(63)");
+    let output = command.output().unwrap();
+    let message = crate::common::text(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("no device for `webgpu`: "), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+}
+
 /// WebGPU's default is 128 MiB a buffer, on which Burn was seen to go wrong silently.
 #[cfg(feature = "webgpu")]
 #[test]

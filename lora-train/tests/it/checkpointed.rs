@@ -43,7 +43,7 @@ fn labelled(vocab: usize) -> Vec<Example> {
 }
 
 fn micro<S: Sample>(samples: &[S]) -> MicroBatch<S::Batch> {
-    let batch = S::collate(&samples.iter().collect::<Vec<_>>(), 1);
+    let batch = S::collate(&samples.iter().collect::<Vec<_>>(), 1.into());
     MicroBatch {
         loss_scale: 1.0 / batch.weight(),
         batch,

@@ -1,7 +1,7 @@
 //! The program from the outside: arguments, output, and errors.
 
 use crate::common::{
-    adapter, encoders, fail, fixtures, lora, losses, metrics, model, succeed, train,
+    self, adapter, encoders, fail, fixtures, lora, losses, metrics, model, succeed, train,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -230,6 +230,32 @@ fn generation_prints_continuations() {
         .collect();
     assert_eq!(lines.len(), 2, "{out}");
     assert_eq!(lines[0]["prompt"], "name[Aromi]");
+}
+
+#[test]
+fn the_place_of_kept_kernels_is_named_where_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = |options: &[&str]| {
+        let mut command = lora(["cache"]);
+        command
+            .current_dir(dir.path())
+            .env("XDG_CACHE_HOME", dir.path());
+        let output = command.args(options).output().unwrap();
+        assert!(output.status.success(), "{}", common::text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found: Value = serde_json::from_str(&cache(&["--json"])).unwrap();
+    assert_eq!(
+        (&found["bytes"], &found["removed"]),
+        (&json!(0), &json!(false))
+    );
+    match found["path"].as_str() {
+        Some(path) => {
+            assert!(path.ends_with(".db"), "{path}");
+            assert!(cache(&["--clear"]).contains("nothing is kept"));
+        }
+        None => assert!(cache(&["--clear"]).contains("no GPU backend")),
+    }
 }
 
 #[test]

@@ -165,6 +165,14 @@ fn a_run_is_resumed_with_the_options_that_it_had() {
     fail(other.arg("--resume"), 1, &["other options", "max_steps"]);
 }
 
+/// Presses Ctrl-C.
+#[cfg(unix)]
+fn interrupt(child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(sent.success());
+}
+
 #[cfg(unix)]
 #[test]
 fn control_c_saves_and_exits_cleanly() {
@@ -173,11 +181,7 @@ fn control_c_saves_and_exits_cleanly() {
     succeed(&mut run(ADAPTER, &whole, STEPS));
     let cut = dir.path().join("cut");
     let child = start_and_wait(run(ADAPTER, &cut, STEPS), &cut, 20);
-    let killed = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(killed.success());
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let message = text(&output);
     assert_eq!(output.status.code(), Some(0), "{message}");
@@ -192,6 +196,44 @@ fn control_c_saves_and_exits_cleanly() {
     assert!(cut.join("adapter/adapter_model.safetensors").exists());
     succeed(run(ADAPTER, &cut, STEPS).arg("--resume"));
     assert_eq!(losses(&cut), losses(&whole));
+}
+
+/// One step of this run takes minutes, so that the first Ctrl-C cannot end it.
+#[cfg(unix)]
+#[test]
+fn a_second_control_c_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "{\"text\": \"name[Aromi], eatType[pub], food[English], area[city centre], near[Burger King]\"}\n";
+    let data = dir.path().join("long.jsonl");
+    std::fs::write(&data, line.repeat(20_000)).unwrap();
+    let out = dir.path().join("run");
+    let mut command = train(&data, &out);
+    command.args(["--batch-size", "1", "--grad-accumulation", "20000"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    while !out.join("metrics.jsonl").exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "no start");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    interrupt(&child);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "the first one waits for the step"
+    );
+    interrupt(&child);
+    let start = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let message = text(&output);
+    assert_eq!(output.status.code(), Some(130), "{message}");
+    assert!(
+        message.contains("press Ctrl-C again to exit at once"),
+        "{message}"
+    );
+    assert_eq!(losses(&out).len(), 0);
+    assert!(!out.join("checkpoints").exists());
 }
 
 #[test]

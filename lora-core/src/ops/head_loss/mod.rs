@@ -32,8 +32,8 @@ pub use tensors::{HeadLoss, head_loss, loss_of_logits};
 
 use super::packed::PackedLayout;
 use super::prelude::*;
-use composed::Head;
 use super::product::ProductOps;
+use composed::Head;
 
 /// Options of the cross entropy.
 #[derive(Clone, Debug, Default)]

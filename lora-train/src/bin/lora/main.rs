@@ -54,6 +54,8 @@ enum Command {
     Plan(lora_train::tools::PlanOptions),
     /// Compare two adapters, or two models' weights. Exit codes: 0 same, 1 different, 2 failed.
     Diff(lora_train::tools::DiffOptions),
+    /// Show where GPU backends keep compiled kernels, and their size, or remove them.
+    Cache(lora_train::tools::CacheOptions),
 }
 
 /// Prints a report as text, or as one line of JSON.
@@ -95,6 +97,8 @@ fn main() -> ExitCode {
         Command::Plan(options) => lora_train::tools::estimate(&options)
             .and_then(|forecast| print_report(&forecast, options.json)),
         Command::Diff(options) => return diff::run(&options),
+        Command::Cache(options) => lora_train::tools::cache(&options)
+            .and_then(|kernels| print_report(&kernels, options.json)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,7 +29,7 @@ impl Train {
         let interrupted = AtomicBool::new(false);
         let handler = ctrlc::set_handler(move || {
             if interrupted.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
+                exit_at_once();
             }
             eprintln!("finishing this step and saving; press Ctrl-C again to exit at once");
             handle.stop(Some(INTERRUPTED));
@@ -44,6 +44,19 @@ impl Train {
         }
         Ok(())
     }
+}
+
+/// Ends the program with the exit code of an interrupt.
+fn exit_at_once() -> ! {
+    const CODE: i32 = 130;
+    // Without the handlers that drivers of GPUs registered: these may wait for kernels that are being compiled.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `_exit` takes an integer and may be called at any time.
+    unsafe {
+        libc::_exit(CODE)
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    std::process::exit(CODE)
 }
 
 fn as_json(summary: &TrainSummary) -> serde_json::Value {

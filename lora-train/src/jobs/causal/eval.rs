@@ -7,7 +7,7 @@ use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
-use crate::jobs::batches::EvalBatches;
+use crate::jobs::batches::{EvalBatches, pad_multiple};
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
 use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
@@ -36,7 +36,8 @@ pub(crate) fn eval<M: CausalLm>(
     screen.line(&format!("model     {}", session.summary));
     let strict = options.adapters.strict_base;
     sources.check_base(session.adapter.as_ref(), strict, screen)?;
-    let base = session.base;
+    let mut base = session.base;
+    base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, LEAST)?;
     let column = options.adapters.column();
     let data = read_examples(&options.data, &options.reading, column, &base, length)?;
@@ -50,8 +51,9 @@ pub(crate) fn eval<M: CausalLm>(
     let (model, adapters) = adapters.assign(session.model, sources, examples, None, screen)?;
     let task = CausalLmTask::new(model, 0.0);
 
-    let batches = EvalBatches::new(data.examples, options.batch_size, base.pad_id())?;
-    let mut bar = screen.bar("loss", batches.examples.len());
+    let batches = EvalBatches::new(data.examples, options.batch_size, base.padding(length))?;
+    let bar = screen.bar("loss", batches.examples.len());
+    let mut bar = bar.for_device(&device);
     let adapters = adapters.as_ref();
     let (mut metrics, scores) = evaluate(&batches, &task, adapters, &mut |done| bar.set(done))?;
     bar.finish();

@@ -6,6 +6,7 @@ use crate::data::{Lines, Origin};
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::assignment::check;
+use crate::jobs::batches::pad_multiple;
 use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
@@ -46,6 +47,9 @@ pub struct GenerateOptions {
     /// Number of prompts in a forward pass.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
+    /// Pad the prompts of a batch to a multiple of N tokens [default: 64 on GPUs, 1 on CPUs].
+    #[arg(long, value_name = "N")]
+    pub pad_to_multiple_of: Option<usize>,
     /// Choice of tokens.
     #[command(flatten)]
     pub sampling: SamplingOptions,
@@ -156,7 +160,8 @@ fn generate_with<M: CausalLm>(
     let session = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
     let strict = options.adapters.strict_base;
     sources.check_base(session.adapter.as_ref(), strict, screen)?;
-    let (model, base) = (session.model, session.base);
+    let (model, mut base) = (session.model, session.base);
+    base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let mut named = None;
     if sources.is_named() {
         let set = options.adapters.put(model.clone(), sources, screen)?;
@@ -169,7 +174,8 @@ fn generate_with<M: CausalLm>(
     }
     let config = generation_config(&base, options.max_new_tokens, 1);
     let config = options.sampling.apply(config);
-    let mut bar = screen.bar("generate", prompts.len());
+    let bar = screen.bar("generate", prompts.len());
+    let mut bar = bar.for_device(&device);
     let mut continuations = Vec::with_capacity(prompts.len());
     for chunk in prompts.chunks(options.batch_size.max(1)) {
         let mut tokens = Vec::with_capacity(chunk.len());

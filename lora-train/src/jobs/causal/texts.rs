@@ -18,7 +18,8 @@ pub(crate) fn generation_config(
 ) -> GenerationConfig {
     let config = GenerationConfig::new(max_new_tokens)
         .with_stop_tokens(base.stop_tokens())
-        .with_pad_id(base.pad_id());
+        .with_pad_id(base.pad_id())
+        .with_pad_to_multiple_of(base.pad_to_multiple_of);
     match beams {
         0 | 1 => config,
         beams => config.with_strategy(Strategy::Beam(BeamSearch {

@@ -6,7 +6,7 @@ use super::heads::{labels_in_use, open};
 use crate::TrainError;
 use crate::data::{ClassWeights, Example, LabelSet, Target, Unlabelled, encode_labelled};
 use crate::device;
-use crate::jobs::batches::EvalBatches;
+use crate::jobs::batches::{EvalBatches, pad_multiple};
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
@@ -33,7 +33,8 @@ pub(crate) fn eval(
     screen.line(&format!("model     {}", loaded.summary));
     let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
-    let base = loaded.base;
+    let mut base = loaded.base;
+    base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let (labels, column) = (set.as_ref(), adapters.column());
     let data = read(path, task, reading, column, labels, Unlabelled::Refuse)?;
     let length = base.max_length(options.max_length, shortest(&data.records))?;
@@ -41,7 +42,7 @@ pub(crate) fn eval(
     let (examples, report) = encode_labelled(&data.records, &base.tokenizer, length, &weights)?;
     let shown = path.display();
     screen.line(&format!("data      {shown}: {}; {report}", data.report));
-    let batches = EvalBatches::new(examples, options.batch_size, base.pad_id())?;
+    let batches = EvalBatches::new(examples, options.batch_size, base.padding(length))?;
     adapters.check_named(path, &data.records)?;
     let evaluator = Evaluator::new(task, set.clone(), batches);
     let outputs = evaluator.run(loaded.model, sources, adapters, None, "eval", screen)?;

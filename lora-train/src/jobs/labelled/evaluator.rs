@@ -10,6 +10,7 @@ use crate::jobs::sources::Sources;
 use crate::metric::{ConfusionMatrix, TOKEN_METRICS, token_classification};
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
+use lora_models::LoraTargets;
 use lora_models::classifier::Classifier;
 
 /// Outputs of a model for an example: one row, or a row for each word that it read.
@@ -64,8 +65,9 @@ impl Evaluator {
     ) -> Result<Vec<Rows>, TrainError> {
         let examples = self.examples();
         let (model, adapters) = adapters.assign(model, sources, examples, default, screen)?;
+        let device = model.device();
         let model = Classify::new(model, 0.0, ClassWeights::default());
-        let mut bar = screen.bar(title, examples.len());
+        let mut bar = screen.bar(title, examples.len()).for_device(&device);
         let outputs = self.outputs(&model, adapters.as_ref(), &mut |done| bar.set(done))?;
         bar.finish();
         Ok(outputs)

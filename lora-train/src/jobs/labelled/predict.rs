@@ -10,7 +10,7 @@ use crate::data::{
 };
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
-use crate::jobs::batches::EvalBatches;
+use crate::jobs::batches::{EvalBatches, pad_multiple};
 use crate::jobs::sources::Sources;
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
@@ -63,6 +63,9 @@ pub struct PredictOptions {
     /// Number of texts in a forward pass.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
+    /// Pad batches to a multiple of N tokens, at most the maximum length [default: 64 on GPUs, 1 on CPUs].
+    #[arg(long, value_name = "N")]
+    pub pad_to_multiple_of: Option<usize>,
     /// Maximum length of a text in tokens [default: 512, at most the model's].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
@@ -128,11 +131,12 @@ pub fn predict(
     let loaded = open(sources, task, labels, narrow, &device)?;
     let adapters = &options.adapters;
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
-    let base = loaded.base;
+    let mut base = loaded.base;
+    base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
     let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
-    let batches = EvalBatches::new(examples, options.batch_size, base.pad_id())?;
+    let batches = EvalBatches::new(examples, options.batch_size, base.padding(length))?;
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }

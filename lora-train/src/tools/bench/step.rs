@@ -128,7 +128,7 @@ fn time<S: Sample, M: Task<S>>(
     steps: usize,
     trainable: usize,
 ) -> Result<Measured, TrainError> {
-    let batch = S::collate(&samples.iter().collect::<Vec<_>>(), 0);
+    let batch = S::collate(&samples.iter().collect::<Vec<_>>(), 0.into());
     let loss_scale = 1.0 / batch.weight().max(1.0);
     let mut optimizer = AdamW::default().init(&task);
     let mut task = Some(task);

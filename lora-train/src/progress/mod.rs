@@ -1,0 +1,131 @@
+//! Progress of a run: a bar on a terminal, plain lines elsewhere, and `metrics.jsonl`.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `training` | progress of training |
+//! | `waiting` | elapsed seconds while a GPU backend compiles kernels |
+//! | `metrics_file` | `metrics.jsonl` |
+
+mod metrics_file;
+mod training;
+mod waiting;
+
+pub use metrics_file::MetricsFile;
+pub use training::TrainingProgress;
+
+use burn::tensor::Device;
+use indicatif::{ProgressBar, ProgressStyle};
+use lora_core::ops::is_on_host;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+use waiting::Waiting;
+
+/// Interval between two plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Progress output on standard error; standard output is for results.
+#[derive(Clone, Debug, Default)]
+pub struct Screen {
+    terminal: bool,
+    quiet: bool,
+}
+
+impl Screen {
+    /// Shows bars if standard error is a terminal, and plain lines otherwise.
+    pub fn detect() -> Self {
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            quiet: false,
+        }
+    }
+
+    /// Shows nothing.
+    pub fn quiet() -> Self {
+        Self {
+            terminal: false,
+            quiet: true,
+        }
+    }
+
+    /// Prints a line.
+    pub fn line(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Creates a progress bar, or plain lines, for `total` items.
+    pub fn bar(&self, label: &str, total: usize) -> Bar {
+        let bar = self.terminal.then(|| {
+            let bar = ProgressBar::new(total as u64);
+            bar.set_style(style("{msg:14} {bar:30} {pos}/{len} {eta}"));
+            bar.set_message(label.to_string());
+            bar
+        });
+        Bar {
+            bar,
+            screen: self.clone(),
+            label: label.into(),
+            total,
+            last: Instant::now(),
+            waiting: None,
+        }
+    }
+
+    /// Creates an observer that shows a training run.
+    pub fn observer(&self) -> TrainingProgress {
+        TrainingProgress::new(self.clone())
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Progress of anything other than training.
+pub struct Bar {
+    bar: Option<ProgressBar>,
+    screen: Screen,
+    label: String,
+    total: usize,
+    last: Instant,
+    waiting: Option<Waiting>,
+}
+
+impl Bar {
+    /// On a GPU, shows that kernels are compiled, until the first items are finished.
+    pub fn for_device(mut self, device: &Device) -> Self {
+        if !is_on_host(device) {
+            let (bar, screen, label) = (self.bar.clone(), self.screen.clone(), self.label.clone());
+            self.waiting = Some(Waiting::start(bar.is_some(), move |seconds| match &bar {
+                Some(bar) => bar.set_message(format!("compiling {seconds} s")),
+                None => screen.line(&format!("{label}: compiling kernels, {seconds} s")),
+            }));
+        }
+        self
+    }
+
+    /// Sets the number of finished items.
+    pub fn set(&mut self, done: usize) {
+        if let (Some(_), Some(bar)) = (self.waiting.take(), &self.bar) {
+            bar.set_message(self.label.clone());
+        }
+        match &self.bar {
+            Some(bar) => bar.set_position(done as u64),
+            None if self.last.elapsed() >= LINE_INTERVAL => {
+                self.last = Instant::now();
+                self.screen
+                    .line(&format!("{} {done}/{}", self.label, self.total));
+            }
+            None => {}
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(self) {
+        drop(self.waiting);
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
