@@ -29,6 +29,7 @@
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
+//! | `facts`, `tolerance` | facts about a device, tolerances for comparing it with the CPU |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -45,6 +46,7 @@ mod backward;
 mod contiguous;
 mod dropout;
 mod dropout_layer;
+mod facts;
 mod gelu;
 #[cfg(feature = "flex")]
 mod gemm;
@@ -60,10 +62,12 @@ pub(crate) mod packed;
 mod packed_format;
 mod prelude;
 mod softmax;
+mod tolerance;
 
 pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
 pub use dropout_layer::Dropout;
+pub use facts::{DeviceFacts, device_facts};
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
@@ -75,3 +79,4 @@ pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedLayout, PackedOps};
 pub use softmax::{SoftmaxOps, softmax};
+pub use tolerance::tolerance;
