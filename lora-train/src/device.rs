@@ -1,4 +1,17 @@
 //! Selection of a device at run time, among the backends compiled in.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `host` | backends that are compiled in, and the CPU to compare with |
+//! | `cuda` | files of the CUDA toolkit |
+//! | `known` | known wrong results of Burn |
+
+mod cuda;
+mod host;
+mod known;
+
+pub use host::{backends, has_fusion, host};
+pub use known::{BURN_VERSION, known_problems};
 
 use crate::TrainError;
 use burn::tensor::{Device, DeviceType, Tensor};
@@ -112,6 +125,9 @@ pub fn open(name: DeviceName) -> Result<Device, TrainError> {
             names.join(", ")
         ))
     })?;
+    if name == DeviceName::Cuda {
+        cuda::check().map_err(missing)?;
+    }
     // Burn panics at the first use of a device that does not exist.
     let probe = move || {
         let device = (kind.default)();

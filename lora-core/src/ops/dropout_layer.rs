@@ -1,6 +1,7 @@
 //! Dropout as a module (Srivastava et al. 2014), drawn in parallel on the CPU.
 
 use super::dropout::drop_by_seed;
+use super::dropout_switch::is_dropout_off;
 use super::host::is_on_host;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
@@ -35,7 +36,7 @@ impl Dropout {
 
     /// Returns true if elements are dropped on this device.
     pub(crate) fn is_active_on(&self, device: &Device) -> bool {
-        self.probability > 0.0 && device.is_autodiff()
+        self.probability > 0.0 && device.is_autodiff() && !is_dropout_off()
     }
 
     /// Applies the dropout.

@@ -76,6 +76,7 @@ fn on_cube(device: &burn_cubecl::CubeDevice, common: DeviceFacts) -> DeviceFacts
         CubeDevice::Metal(_) => "metal",
         CubeDevice::Wgpu(_) => "wgpu",
         CubeDevice::Cpu(_) => "cpu",
+        _ => "another",
     };
     DeviceFacts {
         name: identity.name.clone(),

@@ -25,7 +25,7 @@
 //! | --- | --- |
 //! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
-//! | `dropout`, `dropout_layer` | dropout by a seed, and its module |
+//! | `dropout`, `dropout_layer`, `dropout_switch` | dropout by a seed, its module, and dropout switched off for a while |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `contiguous`, `host`, `limits` | CPU tensors as slices, devices in host memory, memory limits of a device |
@@ -46,6 +46,7 @@ mod backward;
 mod contiguous;
 mod dropout;
 mod dropout_layer;
+mod dropout_switch;
 mod facts;
 mod gelu;
 #[cfg(feature = "flex")]
@@ -67,6 +68,7 @@ mod tolerance;
 pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
 pub use dropout_layer::Dropout;
+pub use dropout_switch::without_dropout;
 pub use facts::{DeviceFacts, device_facts};
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{

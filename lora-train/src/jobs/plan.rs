@@ -247,6 +247,7 @@ impl TrainPlan {
             strict_base: false,
             merge: false,
             device: None,
+            verify_device: None,
             generate_prompts: None,
             eval_batch_size: None,
             ..self.options.clone()

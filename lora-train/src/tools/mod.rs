@@ -5,12 +5,14 @@
 //! | `inspect`, `diff` | the contents of adapters and checkpoints, and the differences between two of them |
 //! | `combine`, `convert` | adapters combined into one; conversion between formats |
 //! | `bench`, `estimate` | measured time and memory of training and inference; estimates before a run |
+//! | `doctor` | examination of a device |
 //! | `text` | text of reports |
 
 pub mod bench;
 mod combine;
 mod convert;
 pub mod diff;
+pub mod doctor;
 pub mod estimate;
 pub mod inspect;
 mod text;

@@ -3,6 +3,7 @@
 
 mod bench;
 mod diff;
+mod doctor;
 mod eval;
 mod generate;
 mod predict;
@@ -50,6 +51,8 @@ enum Command {
     Plan(lora_train::tools::PlanOptions),
     /// Compare two adapters, or two models' weights. Exit codes: 0 same, 1 different, 2 failed.
     Diff(lora_train::tools::DiffOptions),
+    /// Examine a device: compare operations and training steps with the CPU, and list limits and speeds. Exit codes: 0 right, 1 wrong or unusable, 2 failed.
+    Doctor(lora_train::tools::doctor::DoctorOptions),
 }
 
 /// Prints a report as text, or as one line of JSON.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Plan(options) => lora_train::tools::estimate(&options)
             .and_then(|forecast| print_report(&forecast, options.json)),
         Command::Diff(options) => return diff::run(&options),
+        Command::Doctor(options) => return doctor::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
