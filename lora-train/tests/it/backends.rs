@@ -3,6 +3,8 @@
 //! Built with `--features ndarray,webgpu` this runs on a machine without a GPU, WebGPU through a
 //! software Vulkan. With flex alone there is nothing to compare, and the tests say so.
 
+mod examined;
+
 use crate::common::{adapter, fixtures, metrics, model};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
