@@ -112,10 +112,12 @@ pub fn open(name: DeviceName) -> Result<Device, TrainError> {
     if name == DeviceName::Auto {
         let found = kinds.into_iter().find_map(|kind| {
             let devices = Device::enumerate(kind.hardware).into_vec();
-            devices.into_iter().next()
+            Some((kind.name, devices.into_iter().next()?))
         });
-        return found
-            .ok_or_else(|| missing("no device was found; build with the feature `flex`".into()));
+        let (name, device) = found
+            .ok_or_else(|| missing("no device was found; build with the feature `flex`".into()))?;
+        check_files(name)?;
+        return Ok(device);
     }
     let names: Vec<String> = kinds.iter().map(|kind| kind.name.to_string()).collect();
     let kind = kinds.into_iter().find(|kind| kind.name == name);
@@ -125,9 +127,7 @@ pub fn open(name: DeviceName) -> Result<Device, TrainError> {
             names.join(", ")
         ))
     })?;
-    if name == DeviceName::Cuda {
-        cuda::check().map_err(missing)?;
-    }
+    check_files(name)?;
     // Burn panics at the first use of a device that does not exist.
     let probe = move || {
         let device = (kind.default)();
@@ -136,6 +136,14 @@ pub fn open(name: DeviceName) -> Result<Device, TrainError> {
     };
     let device = std::panic::catch_unwind(probe).ok().flatten();
     device.ok_or_else(|| missing(format!("this machine has no device for `{name}`")))
+}
+
+/// Checks that the files are there that a backend needs beside its driver.
+fn check_files(name: DeviceName) -> Result<(), TrainError> {
+    if name == DeviceName::Cuda {
+        cuda::check().map_err(missing)?;
+    }
+    Ok(())
 }
 
 /// Describes a device for the user.

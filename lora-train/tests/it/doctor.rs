@@ -6,10 +6,18 @@ use serde_json::Value;
 #[test]
 fn the_cpu_is_examined_and_the_report_is_a_json_object() {
     let output = succeed(&mut lora(["doctor", "--device", "flex"]));
-    for word in ["lora_linear", "GFLOP/s", "GB/s", "deberta-v2", "verdict          ok"] {
+    for word in [
+        "lora_linear",
+        "GFLOP/s",
+        "GB/s",
+        "deberta-v2",
+        "verdict          ok",
+    ] {
         assert!(output.contains(word), "{word}: {output}");
     }
-    let output = lora(["doctor", "--device", "flex", "--json"]).output().unwrap();
+    let output = lora(["doctor", "--device", "flex", "--json"])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["verdict"], "ok");
@@ -30,7 +38,11 @@ fn the_cpu_is_examined_and_the_report_is_a_json_object() {
 
 #[test]
 fn a_backend_that_is_not_compiled_in_is_refused() {
-    fail(&mut lora(["doctor", "--device", "rocm"]), 2, &["rocm", "--features", "flex"]);
+    fail(
+        &mut lora(["doctor", "--device", "rocm"]),
+        2,
+        &["rocm", "--features", "flex"],
+    );
 }
 
 #[test]
@@ -44,7 +56,10 @@ fn the_first_step_is_compared_with_the_cpu_if_asked() {
             command.arg("--packing");
         }
         let output = succeed(&mut command);
-        assert!(output.contains("the first step agrees with the CPU"), "{output}");
+        assert!(
+            output.contains("the first step agrees with the CPU"),
+            "{output}"
+        );
     }
     // A CPU is not compared unless asked.
     let mut command = train(&data, &dir.path().join("plain"));
