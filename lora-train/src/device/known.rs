@@ -36,7 +36,7 @@ const KNOWN: [Known; 2] = [
     },
 ];
 
-/// Describes the known wrong results that may affect a device.
+/// Describes the known wrong results that may affect a GPU.
 ///
 /// `fusion` is true if kernel fusion is compiled in.
 pub fn known_problems(facts: &DeviceFacts, fusion: bool) -> Vec<String> {
@@ -47,6 +47,7 @@ fn problems(version: &str, facts: &DeviceFacts, fusion: bool) -> Vec<String> {
     let affected = KNOWN.iter().filter(|known| {
         known.versions.contains(&version)
             && known.runtime == facts.runtime
+            && !facts.software
             && (fusion || !known.with_fusion)
     });
     let described = affected.map(|known| {
@@ -83,6 +84,11 @@ mod tests {
             "{vulkan:?}"
         );
         assert!(problems("0.22.1", &facts("wgpu"), false).is_empty());
+        let software = DeviceFacts {
+            software: true,
+            ..facts("wgpu")
+        };
+        assert!(problems("0.22.1", &software, true).is_empty());
         assert!(problems("0.23.0", &facts("cuda"), true).is_empty());
         assert!(problems("0.22.1", &facts("flex"), true).is_empty());
     }
