@@ -3,7 +3,7 @@
 # package registry.
 #
 #     scripts/cuda_without_download.sh                                the program, as target/release/lora
-#     scripts/cuda_without_download.sh test -p lora-train --no-run    another command of cargo
+#     scripts/cuda_without_download.sh test --release --no-run        another command of cargo
 #
 # Needs cargo, python3 with pip, g++ and unzip, and about 3 GB below target/. A second run downloads nothing. The driver's version
 # of CUDA may be older than the newest that the bindings know, and then kernels fail with "Missing symbol": CUDARC_CUDA_VERSION is
@@ -54,7 +54,7 @@ ln -sfn "$static" "$place/data/tracel/$bundle"
 export XDG_DATA_HOME=$place/data
 export CUDARC_CUDA_VERSION=${CUDARC_CUDA_VERSION:-12040}
 if [ "$#" -eq 0 ]; then
-  set -- build --release --package lora-train
+  set -- build --release
 fi
 printf 'LLVM %s from %s, CUDARC_CUDA_VERSION=%s\n' "$("$static/bin/llvm-config" --version)" "$static" "$CUDARC_CUDA_VERSION"
 # The features come before `--`, where the arguments of a test begin.
