@@ -1,4 +1,17 @@
 //! Selection of a device at run time, among the backends compiled in.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `host` | backends that are compiled in, and the CPU to compare with |
+//! | `cuda` | files of the CUDA toolkit |
+//! | `known` | known wrong results of Burn |
+
+mod cuda;
+mod host;
+mod known;
+
+pub use host::{backends, has_fusion, host};
+pub use known::{BURN_VERSION, known_problems};
 
 use crate::TrainError;
 use burn::tensor::{Device, DeviceType, Tensor};
@@ -120,10 +133,12 @@ fn select(name: DeviceName) -> Result<Device, TrainError> {
     if name == DeviceName::Auto {
         let found = kinds.into_iter().find_map(|kind| {
             let devices = Device::enumerate(kind.hardware).into_vec();
-            devices.into_iter().next()
+            Some((kind.name, devices.into_iter().next()?))
         });
-        return found
-            .ok_or_else(|| missing("no device was found; build with the feature `flex`".into()));
+        let (name, device) = found
+            .ok_or_else(|| missing("no device was found; build with the feature `flex`".into()))?;
+        check_files(name)?;
+        return Ok(device);
     }
     let names: Vec<String> = kinds.iter().map(|kind| kind.name.to_string()).collect();
     let kind = kinds.into_iter().find(|kind| kind.name == name);
@@ -133,6 +148,7 @@ fn select(name: DeviceName) -> Result<Device, TrainError> {
             names.join(", ")
         ))
     })?;
+    check_files(name)?;
     // Burn panics at the first use of a device that does not exist.
     let probe = move || {
         let device = (kind.default)();
@@ -168,6 +184,14 @@ fn quietly<T>(work: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> {
         }
         Err(_) => Err(messages.first().cloned().unwrap_or_default()),
     }
+}
+
+/// Checks that the files are there that a backend needs beside its driver.
+fn check_files(name: DeviceName) -> Result<(), TrainError> {
+    if name == DeviceName::Cuda {
+        cuda::check().map_err(missing)?;
+    }
+    Ok(())
 }
 
 /// Describes a device for the user.

@@ -123,6 +123,18 @@ pub enum TrainError {
         /// All measurements, and the weight with the largest error.
         measured: String,
     },
+    /// The first step on a device differs from the CPU's by more than rounding; nothing was trained.
+    #[error(
+        "the first step on {device} differs from that on the CPU, so nothing was trained: {measured}. `lora doctor` names the \
+         operation that is wrong; a newer driver, another backend, or a build without kernel fusion \
+         (`--no-default-features --features flex,BACKEND`) may be right; `--verify-device=false` trains all the same"
+    )]
+    DeviceDiffers {
+        /// Name of the device.
+        device: String,
+        /// Loss and gradients on both.
+        measured: String,
+    },
     /// Error of a model, its checkpoint or its tokenizer.
     #[error(transparent)]
     Model(#[from] lora_models::ModelError),

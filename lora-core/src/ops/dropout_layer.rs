@@ -1,6 +1,7 @@
 //! Dropout as a module (Srivastava et al. 2014), and the seeds of its masks.
 
 use super::dropout::drop_by_seed;
+use super::dropout_switch::is_dropout_off;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use rand::distr::Uniform;
@@ -52,7 +53,7 @@ impl Dropout {
 
     /// Returns true if elements are dropped on this device.
     pub(crate) fn is_active_on(&self, device: &Device) -> bool {
-        self.probability > 0.0 && device.is_autodiff()
+        self.probability > 0.0 && device.is_autodiff() && !is_dropout_off()
     }
 
     /// Applies the dropout.

@@ -28,6 +28,7 @@
 //! | `packed_composed`, `packed_product` | dequantization on any backend; products on the CPU, part by part |
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
 //! | `dropout`, `dropout_layer`, `seeded_mask` | dropout by a seed, its module, and its mask |
+//! | `dropout_switch` | dropout switched off for a while |
 //! | `product` | matrix products, in the wider of two types |
 //! | `tuning` | choice of kernels on GPUs: fixed or measured |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
@@ -35,6 +36,7 @@
 //! | `constants`, `statistics` | small tensors made once, two numbers of each row |
 //! | `contiguous`, `host` | CPU tensors as slices, devices and backends in host memory |
 //! | `limits`, `launches` | memory limits and precision of a device, number of kernels that run |
+//! | `facts`, `tolerance` | facts about a device, tolerances for comparing it with the CPU |
 //! | `kernel_cache` | kernels that GPU backends keep |
 //! | `prelude` | imports and helpers shared by the operations |
 
@@ -53,6 +55,8 @@ mod constants;
 mod contiguous;
 mod dropout;
 mod dropout_layer;
+mod dropout_switch;
+mod facts;
 mod gelu;
 #[cfg(feature = "flex")]
 mod gemm;
@@ -76,11 +80,14 @@ mod product;
 mod seeded_mask;
 mod softmax;
 mod statistics;
+mod tolerance;
 mod tuning;
 
 pub use attention::{AttentionOps, AttentionOptions, AttentionState, ScaledDotProduct, Segments};
 pub use dropout::DropoutOps;
 pub use dropout_layer::{Dropout, seed};
+pub use dropout_switch::without_dropout;
+pub use facts::{DeviceFacts, device_facts};
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub(crate) use head_loss::packed_head_loss;
 pub use head_loss::{
@@ -96,4 +103,5 @@ pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedFormat, PackedLayout, PackedOps};
 pub use product::{ProductOps, multiply};
 pub use softmax::{SoftmaxOps, softmax};
+pub use tolerance::tolerance;
 pub use tuning::Tuning;

@@ -19,7 +19,7 @@ macro_rules! backend_operations {
             Flex: cfg(feature = "flex"),
             NdArray: cfg(feature = "ndarray"),
             Cube: cfg(feature = "gpu"),
-            Fusion: cfg(feature = "fusion"),
+            Fusion: cfg(all(feature = "fusion", feature = "gpu")),
             Autodiff,
         )]
         $(#[$($attribute)*])*

@@ -10,6 +10,7 @@
 //! | `prefix` | prefixes in merges and conversions |
 //! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
 //! | `job`, `train` | kinds of training; training |
+//! | `device_check` | comparison of the first step with the CPU |
 //! | `causal` | language models: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
 //! | `merge`, `verify` | merged models, and their comparison with the parts |
@@ -22,6 +23,7 @@ mod adapters;
 mod assignment;
 mod batches;
 mod causal;
+pub(crate) mod device_check;
 mod eval;
 mod evaluation;
 mod finite;

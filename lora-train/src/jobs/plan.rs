@@ -278,6 +278,7 @@ impl TrainPlan {
             strict_base: false,
             merge: false,
             device: None,
+            verify_device: None,
             generate_prompts: None,
             eval_batch_size: None,
             // Only a budget of tokens divides the examples otherwise.

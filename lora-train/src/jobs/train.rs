@@ -3,6 +3,7 @@
 use super::adapters::AdapterArg;
 use super::batches::pad_multiple;
 use super::causal::CausalJob;
+use super::device_check::check_device;
 use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
@@ -167,6 +168,7 @@ fn train_job<J: Job + 'static>(
     })?;
 
     let task = job.task(model);
+    check_device::<J>(&task, &loader, &device, plan.options.verify_device, screen)?;
     let before = match &checkpoint {
         Some(_) => BTreeMap::new(),
         None => measure(&job, &task.valid(), &base, screen, "before", None)?.0,

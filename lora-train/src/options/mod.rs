@@ -290,6 +290,16 @@ pub struct TrainOptions {
     /// Device to train on [default: auto].
     #[arg(long, value_name = "DEVICE", help_heading = "Device")]
     pub device: Option<DeviceName>,
+    /// Compare the first step with the CPU on a slice of the first batch, and fail if the numbers differ [default: on a GPU, where it takes less than two seconds].
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Device"
+    )]
+    pub verify_device: Option<bool>,
 }
 
 /// Target modules in an option or a recipe.

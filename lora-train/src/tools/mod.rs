@@ -5,6 +5,7 @@
 //! | `inspect`, `diff` | the contents of adapters and checkpoints, and the differences between two of them |
 //! | `combine`, `convert` | adapters combined into one; conversion between formats |
 //! | `bench`, `estimate` | measured time and memory of training and inference; estimates before a run |
+//! | `doctor` | examination of a device |
 //! | `cache` | kernels that GPU backends keep |
 //! | `text` | text of reports |
 
@@ -13,6 +14,7 @@ mod cache;
 mod combine;
 mod convert;
 pub mod diff;
+pub mod doctor;
 pub mod estimate;
 pub mod inspect;
 mod text;

@@ -70,10 +70,14 @@ impl<S: Sample> BatchLoader<S> {
     pub(super) fn batches_from(&self, position: Position) -> Prefetch<S::Batch> {
         let batches = self.plan.epoch(position.epoch as u64).into_iter();
         let loader = self.clone();
-        Prefetch::new(batches.skip(position.batch).map(move |indices| {
-            let examples: Vec<&S> = indices.iter().map(|&i| &loader.examples[i]).collect();
-            (loader.collate)(&examples, loader.padding)
-        }))
+        let batches = batches.skip(position.batch);
+        Prefetch::new(batches.map(move |indices| loader.collate(&indices)))
+    }
+
+    /// Builds the batch of some examples.
+    pub(crate) fn collate(&self, indices: &[usize]) -> S::Batch {
+        let examples: Vec<&S> = indices.iter().map(|&i| &self.examples[i]).collect();
+        (self.collate)(&examples, self.padding)
     }
 
     /// Returns the number of batches in an epoch.

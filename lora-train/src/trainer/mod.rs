@@ -16,11 +16,13 @@
 //! | `schedule` | learning rates |
 //! | `checkpoint` | checkpoints, and resuming |
 //! | `checkpointed` | activation checkpointing |
+//! | `comparison` | a step on two devices |
 //! | `events` | [`Event`]s for an [`Observer`] |
 
 mod batches;
 mod checkpoint;
 mod checkpointed;
+mod comparison;
 mod events;
 mod fit;
 mod lora_plus;
@@ -36,6 +38,7 @@ mod training_loop;
 pub use batches::{BatchLoader, Collate, MicroBatch, Position};
 pub use checkpoint::{Best, Checkpoint, CheckpointDir, RunState};
 pub(crate) use checkpointed::checkpointed_step;
+pub(crate) use comparison::{StepDifference, compare_steps};
 pub use events::{EvalEvent, Event, Observer, StepEvent};
 pub use fit::{Outcome, fit};
 pub use lora_plus::LoraPlus;

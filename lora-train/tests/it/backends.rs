@@ -5,6 +5,7 @@
 
 mod dropout;
 mod dtypes;
+mod examined;
 mod halves;
 mod packing;
 

@@ -24,6 +24,7 @@ mod common;
 mod compatibility;
 mod data;
 mod diff;
+mod doctor;
 mod estimate;
 mod glue;
 mod halves;

@@ -3,6 +3,7 @@
 
 mod bench;
 mod diff;
+mod doctor;
 mod eval;
 mod generate;
 mod predict;
@@ -56,6 +57,8 @@ enum Command {
     Diff(lora_train::tools::DiffOptions),
     /// Show where GPU backends keep compiled kernels, and their size, or remove them.
     Cache(lora_train::tools::CacheOptions),
+    /// Examine a device: compare operations and training steps with the CPU, and list limits and speeds. Exit codes: 0 right, 1 wrong or unusable, 2 failed.
+    Doctor(lora_train::tools::doctor::DoctorOptions),
 }
 
 /// Prints a report as text, or as one line of JSON.
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Diff(options) => return diff::run(&options),
         Command::Cache(options) => lora_train::tools::cache(&options)
             .and_then(|kernels| print_report(&kernels, options.json)),
+        Command::Doctor(options) => return doctor::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,4 +27,5 @@ pub use report::BenchReport;
 pub use step::{StepOptions, bench_step};
 pub use workload::{Shape, Training};
 
-pub(in crate::tools) use step::{Measured, measured};
+pub(in crate::tools) use step::{Measured, adapted, measured};
+pub(in crate::tools) use workload::{labelled, texts};

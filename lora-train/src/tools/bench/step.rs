@@ -116,7 +116,7 @@ fn prepared<M: Pretrained>(
 }
 
 /// Attaches the adapter of a shape to a model.
-pub(super) fn adapted<M: LoraModel>(model: M, shape: &Shape) -> Result<M, TrainError> {
+pub(in crate::tools) fn adapted<M: LoraModel>(model: M, shape: &Shape) -> Result<M, TrainError> {
     let lora = shape.lora(&model)?;
     Ok(model.attach(&lora)?.into_module())
 }

@@ -153,14 +153,14 @@ fn origin() -> Origin {
 }
 
 /// Returns texts with a label at every token except the first.
-pub(super) fn texts([batch, length]: [usize; 2], vocab: usize) -> Vec<Example> {
+pub(in crate::tools) fn texts([batch, length]: [usize; 2], vocab: usize) -> Vec<Example> {
     (0..batch)
         .map(|row| Example::new(row, tokens(row, length, vocab), 1, origin()))
         .collect()
 }
 
 /// Returns texts of two classes.
-pub(super) fn labelled([batch, length]: [usize; 2], vocab: usize) -> Vec<Example> {
+pub(in crate::tools) fn labelled([batch, length]: [usize; 2], vocab: usize) -> Vec<Example> {
     (0..batch)
         .map(|row| {
             let tokens = tokens(row, length, vocab);
