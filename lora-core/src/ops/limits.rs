@@ -1,4 +1,4 @@
-//! Memory limits, memory use and precision of a device.
+//! Memory limits and memory use of a device.
 
 use burn::tensor::Device;
 
@@ -27,20 +27,5 @@ pub fn device_memory_bytes(device: &Device) -> Option<u64> {
             Some(report.usage().bytes_reserved)
         }
         _ => None,
-    }
-}
-
-/// Returns the relative error with which an f32 product of matrices rounds its operands: 2⁻²⁴ where it computes in f32, and 2⁻¹¹
-/// where matrix units may round to TF32, which has 10 bits. Burn 0.22.1 uses these units on NVIDIA GPUs and has no switch for it.
-pub fn product_rounding(device: &Device) -> f64 {
-    match device.as_dispatch() {
-        #[cfg(feature = "gpu")]
-        burn::backend::DispatchDevice::Cube(device) => {
-            use burn_cubecl::cubecl::ir::{ElemType, FloatKind};
-            let tf32 = ElemType::Float(FloatKind::TF32);
-            let rounds = device.client().properties().supports_type(tf32);
-            2f64.powi(if rounds { -11 } else { -24 })
-        }
-        _ => 2f64.powi(-24),
     }
 }

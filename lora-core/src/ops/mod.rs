@@ -35,7 +35,7 @@
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `constants`, `statistics` | small tensors made once, two numbers of each row |
 //! | `contiguous`, `host` | CPU tensors as slices, devices and backends in host memory |
-//! | `limits`, `launches` | memory limits and precision of a device, number of kernels that run |
+//! | `limits`, `launches` | memory limits of a device, number of kernels that run |
 //! | `facts`, `tolerance` | facts about a device, tolerances for comparing it with the CPU |
 //! | `kernel_cache` | kernels that GPU backends keep |
 //! | `prelude` | imports and helpers shared by the operations |
@@ -97,11 +97,11 @@ pub use host::is_on_host;
 pub use kernel_cache::kernel_cache;
 pub use launches::LaunchCounter;
 pub use layer_norm::{LayerNormOps, layer_norm};
-pub use limits::{device_memory_bytes, max_buffer_bytes, product_rounding};
+pub use limits::{device_memory_bytes, max_buffer_bytes};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedFormat, PackedLayout, PackedOps};
 pub use product::{ProductOps, multiply};
 pub use softmax::{SoftmaxOps, softmax};
-pub use tolerance::tolerance;
+pub use tolerance::{product_rounding, tolerance};
 pub use tuning::Tuning;

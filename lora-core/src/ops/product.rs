@@ -144,7 +144,7 @@ fn common_dtype(lhs: DType, rhs: DType) -> DType {
 }
 
 /// Returns the shape of a product.
-#[cfg(feature = "fusion")]
+#[cfg(all(feature = "fusion", feature = "gpu"))]
 fn product_shape(lhs: &Shape, rhs: &Shape) -> Shape {
     let last = lhs.num_dims() - 1;
     let mut shape = lhs.clone();

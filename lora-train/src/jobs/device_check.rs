@@ -116,7 +116,7 @@ impl Slice {
         let candidates = cut.iter().enumerate().filter(|(_, e)| has_label(e));
         let (place, example) = candidates.min_by_key(|(_, example)| example.length())?;
         // Padding is masked: any token will do.
-        let host = Example::collate(&[example], 0);
+        let host = Example::collate(&[example], 0.into());
         let mut device = loader.collate(&first);
         match &mut device.targets {
             Targets::Tokens(targets) | Targets::Classes(targets) => {

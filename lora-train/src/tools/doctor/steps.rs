@@ -84,7 +84,7 @@ fn compared<M: Task<Example>>(
     device: &Device,
     examples: &[Example],
 ) -> Result<StepDifference, TrainError> {
-    let batch = Example::collate(&examples.iter().collect::<Vec<_>>(), 0);
+    let batch = Example::collate(&examples.iter().collect::<Vec<_>>(), 0.into());
     let micro = MicroBatch {
         loss_scale: 1.0 / batch.weight().max(1.0),
         batch,
