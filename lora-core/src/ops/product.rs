@@ -59,6 +59,7 @@ backend_operations! {
             lhs: FloatTensor<Self>,
             rhs: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
+            use burn::backend::ops::FloatTensorOps;
             use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
             let dtype = lhs.dtype();
             if lhs.shape().num_elements() == 0 || rhs.shape().num_elements() == 0 {
