@@ -87,7 +87,7 @@ fn files(path: &Path) -> Result<Vec<(PathBuf, u64)>, TrainError> {
 
 /// Bytes of a database in which its tables are described.
 const DESCRIPTION: u64 = 1 << 20;
-/// Start of a database of SQLite, and of its log.
+/// Start of a database of `SQLite`, and of its log.
 const MAGIC: [&[u8]; 3] = [
     b"SQLite format 3\0",
     b"\x37\x7f\x06\x82",

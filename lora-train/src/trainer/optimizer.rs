@@ -89,7 +89,7 @@ pub(super) enum Factor {
     /// Number on the host.
     Host(f64),
     /// Number on the device, `[1]`.
-    Device(Tensor<1>),
+    Device(Box<Tensor<1>>),
 }
 
 /// Added to the norm, as PyTorch's `clip_grad_norm_` does against a division by zero.
@@ -106,7 +106,7 @@ impl Factor {
     /// for smaller gradients.
     pub(super) fn clip_on_device(squared_norm: Tensor<1>, max: f64) -> Self {
         let factor = (squared_norm.sqrt() + NORM_EPSILON).recip() * max;
-        Self::Device(factor.clamp_max(1.0))
+        Self::Device(Box::new(factor.clamp_max(1.0)))
     }
 }
 
@@ -131,7 +131,7 @@ impl ModuleVisitor for Scale {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
             let scaled = match &self.factor {
                 Factor::Host(factor) => grad.mul_scalar(*factor),
-                Factor::Device(factor) => grad * factor.clone().reshape([1; D]),
+                Factor::Device(factor) => grad * (**factor).clone().reshape([1; D]),
             };
             self.grads.register(param.id, scaled);
         }
