@@ -247,7 +247,7 @@ pub(super) const CASES: [Case; 12] = [
                 ["gradient of x"],
                 noises([size.hidden()], [1.0], device),
                 move |[x]| {
-                    own.seed(11);
+                    seed(&own, 11);
                     flat(Dropout::new(0.25).forward(x.reshape([size.rows(), size.d])))
                 },
             )
