@@ -5,7 +5,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use lora_core::ops::{
     CrossEntropy, ScaledDotProduct, gelu, gelu_tanh, head_loss, layer_norm, linear, lora_linear,
-    softmax,
+    seed, softmax,
 };
 use lora_core::{Dropout, LoraLinear, LoraLinearConfig, Quantization, QuantizeConfig, quantize};
 
