@@ -47,7 +47,7 @@ fn run(device: Device, dtype: BaseDType) -> Vec<Vec<f32>> {
     let x = net.words.forward(ids.clone().reshape([2, 6]));
     let x = net.second.forward(net.first.forward(x).tanh());
     let hidden = x.reshape([12, 22]);
-    let options = CrossEntropy::new(0.1);
+    let options = CrossEntropy::default();
     let loss = net.words.tied_head_loss(hidden, ids, &options).loss;
     found.push(host(loss.clone()));
     let grads = loss.backward();
