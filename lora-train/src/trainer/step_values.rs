@@ -5,6 +5,7 @@ use crate::host;
 use burn::tensor::{Tensor, TensorData};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Instant;
 
 /// Loss and gradient norm of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,7 +42,7 @@ impl StepValues {
 /// is queued before the next step and does not wait for it.
 pub(super) struct Reader {
     data: Sender<TensorData>,
-    values: Receiver<Result<StepValues, TrainError>>,
+    values: Receiver<Result<(StepValues, Instant), TrainError>>,
 }
 
 impl Reader {
@@ -51,7 +52,9 @@ impl Reader {
         let (sender, values) = channel();
         thread::spawn(move || {
             for data in received {
-                if sender.send(StepValues::from_data(data)).is_err() {
+                let values = StepValues::from_data(data);
+                let values = values.map(|values| (values, Instant::now()));
+                if sender.send(values).is_err() {
                     break;
                 }
             }
@@ -65,8 +68,8 @@ impl Reader {
         self.data.send(data).map_err(|_| failed())
     }
 
-    /// Waits for the values of the earliest step that has not been waited for.
-    pub fn wait(&self) -> Result<StepValues, TrainError> {
+    /// Waits for the values of the earliest step that has not been waited for. Returns the time of their arrival too.
+    pub fn wait(&self) -> Result<(StepValues, Instant), TrainError> {
         self.values.recv().map_err(|_| failed())?
     }
 }
@@ -97,7 +100,7 @@ mod tests {
                 loss: step,
                 grad_norm: step,
             };
-            assert_eq!(reader.wait().unwrap(), expected);
+            assert_eq!(reader.wait().unwrap().0, expected);
         }
     }
 }

@@ -267,11 +267,13 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let Some(mut pending) = self.pending.take() else {
             return Ok(());
         };
+        let mut end = Instant::now();
         if let Some(reader) = &self.reader {
-            let values = reader.wait()?;
+            let values;
+            (values, end) = reader.wait()?;
             self.judge(values, &mut pending)?;
         }
-        pending.event.seconds = clock.seconds();
+        pending.event.seconds = clock.seconds_at(end);
         self.notify(&Event::Step(pending.event))
     }
 
@@ -355,7 +357,11 @@ struct Clock {
 
 impl Clock {
     fn seconds(&self) -> f64 {
-        self.before + self.start.elapsed().as_secs_f64()
+        self.seconds_at(Instant::now())
+    }
+
+    fn seconds_at(&self, instant: Instant) -> f64 {
+        self.before + (instant - self.start).as_secs_f64()
     }
 }
 
