@@ -232,25 +232,25 @@ impl<B: Backend> Scorer<B> {
                 B::float_mul_scalar(B::float_mul(at_target(all), counts.clone()), hard.into())
             }
         };
-        let mut loss = B::float_mul(nll.clone(), hard.clone());
+        // Σ c, or its scalar without class weights.
+        let times_total = |column: FloatTensor<B>| match &self.class_weights {
+            None => B::float_mul_scalar(column, (classes as f64).into()),
+            Some(weights) => B::float_mul(column, B::float_sum_dim(weights.clone(), 1)), // [1, 1]
+        };
         let share = self.smoothing / classes as f64;
+        let mut loss = B::float_mul(nll.clone(), hard.clone());
         if self.smoothing > 0.0 {
-            let all = self.weighted(B::float_sub(log_sum, shifted)); // -log p
-            let soft = B::float_mul(B::float_sum_dim(all, 1), counts.clone());
+            // Σ c (-log p) from two sums: kernel fusion computed the sum of the differences wrong.
+            let all = B::float_sum_dim(self.weighted(shifted), 1);
+            let all = B::float_sub(times_total(log_sum), all);
+            let soft = B::float_mul(all, counts.clone());
             loss = B::float_add(loss, B::float_mul_scalar(soft, share.into()));
         }
         let grad_logits = gradient.then(|| {
             let mut factor = hard.clone();
             if self.smoothing > 0.0 {
-                let total = match &self.class_weights {
-                    None => B::float_mul_scalar(counts.clone(), self.smoothing.into()),
-                    Some(weights) => {
-                        let total = B::float_sum_dim(weights.clone(), 1); // [1, 1]
-                        let total = B::float_mul_scalar(total, share.into());
-                        B::float_mul(counts.clone(), total)
-                    }
-                };
-                factor = B::float_add(factor, total);
+                let total = B::float_mul_scalar(counts.clone(), share.into());
+                factor = B::float_add(factor, times_total(total));
             }
             let mut gradient = B::float_mul(powers, B::float_div(factor, sum));
             if self.smoothing > 0.0 {
