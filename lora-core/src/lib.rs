@@ -53,6 +53,7 @@
 //! - [`LoraLinear`], [`LoraEmbedding`], [`LayerNorm`], [`Dropout`]: layers
 //! - [`LowRankAdapter`], [`LoraBias`], [`AdapterSwitch`]: adapters on their parameters
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
+//! - [`SplitWeight`], [`split_weight`], [`rows_per_part`]: frozen embeddings that a device cannot bind in one buffer
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`]: merged weights, and counts of parameters
 //! - [`named`]: several named adapters on one base, one active or one for each example of a batch
 //! - [`file`](mod@file): adapters in the files of Python's PEFT, with or without a model
@@ -81,6 +82,7 @@ pub mod named;
 mod nn;
 pub mod ops;
 mod quantize;
+mod split;
 
 pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter};
 pub use attach::{
@@ -101,3 +103,4 @@ pub use nn::{
 pub use quantize::{
     PackedWeight, Quantization, QuantizeConfig, QuantizedModule, quantize, quantized_weight,
 };
+pub use split::{SplitWeight, rows_per_part, split_weight, split_weights};

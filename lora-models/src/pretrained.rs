@@ -245,6 +245,22 @@ pub struct ModelSizes {
     pub max_length: usize,
     /// For a language model: true if the output layer is the token embedding.
     pub tied_head: Option<bool>,
+    /// Number of features of a token in the widest layer.
+    pub widest: usize,
+    /// True if the scores of tokens against distances exist for a whole batch at once, as in DeBERTa.
+    pub distance_scores: bool,
+}
+
+impl ModelSizes {
+    /// Returns the number of values in the largest activation of a batch of `rows` inputs of `length` tokens. The scores of
+    /// attention and the logits of a loss, which are computed in parts, do not count.
+    pub fn largest_activation(&self, rows: usize, length: usize) -> usize {
+        let product =
+            |factors: &[usize]| factors.iter().fold(1usize, |all, &n| all.saturating_mul(n));
+        let features = product(&[rows, length, self.widest]);
+        let scores = product(&[rows, self.heads, length, 2, length]);
+        features.max(if self.distance_scores { scores } else { 0 })
+    }
 }
 
 /// Sizes and token ids of a model that data is prepared by.

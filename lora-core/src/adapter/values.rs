@@ -7,6 +7,7 @@ use super::switch::AdapterSwitch;
 use crate::layout::{AdaptedModule, Place, Visit, visit};
 use crate::ops::Dropout;
 use crate::quantize::packed_weights;
+use crate::split::split_weights;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap};
@@ -103,6 +104,9 @@ pub(crate) fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f
 pub(crate) fn base_head<M: Module>(module: &M, parameter: &str, most: usize) -> Option<Vec<f32>> {
     if let Some(packed) = packed_weights(module).remove(parameter) {
         return packed.dequantize().into_data().try_to_vec().ok();
+    }
+    if let Some(split) = split_weights(module).remove(parameter) {
+        return split.first_values(most);
     }
     let find = Find {
         parameter,

@@ -12,6 +12,7 @@ use crate::error::LoraError;
 use crate::fingerprint::BaseOutline;
 use crate::layout::{Architecture, parameters, put};
 use crate::quantize::{QuantizedModule, quantized_modules, take_packed};
+use crate::split::split_weights;
 use burn::module::{Module, Param, Reparameterizer};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::hash_map::Entry;
@@ -35,6 +36,15 @@ impl AttachReport {
         if let Some(quantized) = quantized.iter().find(is_saved) {
             let message = "its weight is quantized and cannot be fully trained; leave it out of the quantization";
             return Err(LoraError::unsupported_target(&quantized.module, message));
+        }
+        let split = split_weights(module);
+        let targets = resolved.targets.iter().map(|t| (&t.parameter, &t.module));
+        let saved = resolved.saved.iter().map(|s| (&s.parameter, &s.name));
+        if let Some((_, name)) = targets
+            .chain(saved)
+            .find(|(path, _)| split.contains_key(*path))
+        {
+            return Err(LoraError::unsupported_target(name, SPLIT));
         }
         let outline = BaseOutline::new(
             &parameters,
@@ -115,6 +125,10 @@ impl AttachReport {
         Ok(Adapted::from_parts(module, self))
     }
 }
+
+/// Message for a target whose weight is split.
+const SPLIT: &str = "its weight is larger than the device binds in one buffer, so it is held in parts, which are frozen; \
+                     leave the module out, or use the CPU or a device with a higher limit";
 
 /// The walk that freezes the base, loads the fully trained parameters, and puts adapters on the weights.
 struct PutAdapters {

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub(crate) const ADAPTER_COMPONENT: &str = "lora";
 /// The path component before the parameters of a packed weight.
 pub(crate) const PACKED_COMPONENT: &str = "packed";
+/// The path component before the parts of a split weight.
+pub(crate) const SPLIT_COMPONENT: &str = "split";
 
 /// Place of a parameter in a module.
 #[derive(Default)]
@@ -43,6 +45,12 @@ impl Place {
                 .take(2)
                 .any(|c| c == PACKED_COMPONENT)
         })
+    }
+
+    /// Returns true if the parameter holds values of the weight that it is put on: it belongs to a packed or split weight.
+    pub fn is_storage(&self) -> bool {
+        let is_split = |depth: usize| self.path[depth] == SPLIT_COMPONENT;
+        self.is_packed() || self.depth().is_some_and(is_split)
     }
 
     /// Returns the path of the adapted parameter, and the path within its adapter.

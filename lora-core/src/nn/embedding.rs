@@ -1,6 +1,7 @@
 //! An embedding that reads its adapter on the activation path.
 
 use crate::adapter::{Active, LowRankAdapter, active, without_update};
+use crate::split::{SplitWeight, project};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
@@ -47,9 +48,23 @@ impl LoraEmbedding {
         self.weight.reparameterization::<LowRankAdapter>()
     }
 
-    /// Returns the weight for a tied output layer: without the low-rank update.
-    pub fn tied_weight(&self) -> Tensor<2> {
-        without_update(&self.weight)
+    /// Returns the weight for a tied output layer, `[d_model, n_embedding]`, in parts of columns if it is
+    /// [split](SplitWeight): without the low-rank update.
+    pub fn tied_weight(&self) -> Vec<Tensor<2>> {
+        let rows = match SplitWeight::on(&self.weight) {
+            Some(split) => split.parts(),
+            None => vec![without_update(&self.weight)],
+        };
+        rows.into_iter().map(Tensor::transpose).collect()
+    }
+
+    /// Applies a tied output layer.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[..., d_model]`
+    /// - returns `[..., n_embedding]`
+    pub fn tied_logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        project(hidden, self.tied_weight())
     }
 
     /// Looks up rows.
@@ -67,7 +82,10 @@ impl LoraEmbedding {
         match active(&self.weight, None) {
             Active::PerExample(batch) => batch.embedding(ids),
             Active::One(adapter) => adapter.embedding(ids, self.weight.base()),
-            Active::None => embedding(self.weight.val(), ids),
+            Active::None => match SplitWeight::on(&self.weight) {
+                Some(split) => split.lookup(ids),
+                None => embedding(self.weight.val(), ids),
+            },
         }
     }
 }

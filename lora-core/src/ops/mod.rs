@@ -66,11 +66,12 @@ pub use dropout::DropoutOps;
 pub use dropout_layer::Dropout;
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use head_loss::{
-    CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
+    CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, head_loss_in_parts,
+    loss_of_logits,
 };
 pub(crate) use host::is_on_host;
 pub use layer_norm::{LayerNormOps, layer_norm};
-pub use limits::{device_memory_bytes, max_buffer_bytes};
+pub use limits::{device_memory_bytes, max_buffer_bytes, with_max_buffer_bytes};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedLayout, PackedOps};

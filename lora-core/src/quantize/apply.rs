@@ -4,11 +4,12 @@ use super::collect::packed_weights;
 use super::config::QuantizeConfig;
 use super::kind::Quantization;
 use super::report::{QuantizedModule, quantized_modules};
-use super::weight::{PackedWeight, placeholder};
-use crate::bare::bare;
+use super::weight::PackedWeight;
+use crate::bare::{bare, placeholder};
 use crate::config::closest;
 use crate::error::LoraError;
 use crate::layout::{ForArchitecture, Matrix, is_inside, parameters, put};
+use crate::split::materialized;
 use burn::module::{Module, Param, ParamId, Reparameterizer};
 use burn::tensor::{Device, Tensor};
 use std::collections::BTreeMap;
@@ -182,6 +183,6 @@ pub(crate) fn take_packed<M: Module>(module: M) -> (M, BTreeMap<String, PackedWe
     if packed.is_empty() {
         (module, packed)
     } else {
-        (bare(|| module.materialize()), packed)
+        (bare(|| materialized(module)), packed)
     }
 }

@@ -6,7 +6,7 @@ use crate::bare::is_bare;
 use crate::layout::{PACKED_COMPONENT, param_id};
 use crate::ops::packed::{BLOCK, PackedLayout, WORD, packed_linear, unpack};
 use burn::module::{Module, Param, ParamId, Reparameterization};
-use burn::tensor::{DType, Device, Element, Int, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Element, Int, Tensor, TensorData};
 
 /// A frozen weight `[d_in, d_out]` of a linear layer in 4 or 8 bits a value.
 ///
@@ -126,12 +126,6 @@ impl PackedWeight {
 fn vector<E: Element>(values: Vec<E>) -> TensorData {
     let count = values.len();
     TensorData::new(values, [count])
-}
-
-/// Returns the content of a packed weight's parameter: zeros of its shape, in the memory of one value.
-pub(crate) fn placeholder<const D: usize>(shape: Shape, device: &Device) -> Tensor<D> {
-    let zero = TensorData::new(vec![0.0f32], [1; D]);
-    Tensor::<D>::from_data(zero, (device, DType::F32)).expand(shape)
 }
 
 impl Reparameterization for PackedWeight {

@@ -5,7 +5,7 @@ use super::keys::{EMBEDDING, HEAD};
 use crate::error::ModelError;
 use crate::prefix::{Prefix, PrefixModel, PrefixShape};
 use crate::targets::LoraTargets;
-use crate::weights::{on_host, param};
+use crate::weights::{check_fits, on_host, param};
 use burn::tensor::{Device, TensorData};
 use lora_core::{
     Architecture, FusedLayout, FusedProjection, LoraConfig, LoraLinear, TargetModules,
@@ -75,10 +75,12 @@ impl Gpt2LmHead {
     /// Gives a tied model a separate head, initialized with the transposed token embedding.
     ///
     /// # Errors
-    /// [`ModelError::TensorDtype`] if the embedding cannot be read as floats.
+    /// [`ModelError::TensorDtype`] if the embedding cannot be read as floats, [`ModelError::TooLargeForDevice`] if the device
+    /// cannot bind the head in one buffer.
     pub fn untie_head(mut self) -> Result<Self, ModelError> {
         if self.lm_head.is_none() {
             let embedding = self.transformer.wte.weight.base();
+            check_fits(HEAD, &embedding.dims(), &embedding.device())?;
             let [vocab, d_model] = embedding.dims();
             let device = embedding.device();
             let values = on_host(EMBEDDING, embedding.transpose())?;

@@ -6,7 +6,7 @@ use crate::blocks::{Blocks, first_trained, trains};
 use crate::causal::{CausalInput, CausalLm};
 use crate::generate::{CausalModel, KvCache};
 use burn::tensor::{Bool, Int, Tensor};
-use lora_core::ops::{CrossEntropy, HeadLoss, head_loss, loss_of_logits};
+use lora_core::ops::{CrossEntropy, HeadLoss, head_loss_in_parts, loss_of_logits};
 
 impl Blocks for Gpt2LmHead {
     type Input = CausalInput;
@@ -52,11 +52,11 @@ impl Blocks for Gpt2LmHead {
 impl CausalLm for Gpt2LmHead {
     fn loss(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, options: &CrossEntropy) -> HeadLoss {
         let weight = match &self.lm_head {
-            None => self.transformer.wte.tied_weight().transpose(),
-            Some(head) if !head.is_adapted() && head.bias.is_none() => head.weight.val(),
+            None => self.transformer.wte.tied_weight(),
+            Some(head) if !head.is_adapted() && head.bias.is_none() => vec![head.weight.val()],
             Some(_) => return loss_of_logits(self.logits(hidden), targets, options),
         };
-        head_loss(hidden, weight, targets, options)
+        head_loss_in_parts(hidden, weight, targets, options)
     }
 }
 

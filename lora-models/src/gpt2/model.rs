@@ -8,7 +8,7 @@ use crate::generate::KvCache;
 use crate::prefix::Prefix;
 use burn::module::Module;
 use burn::nn::Embedding;
-use burn::tensor::{Bool, Int, Tensor, TensorData, module::linear};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 use lora_core::ops::Segments;
 use lora_core::{Dropout, LayerNorm, LoraEmbedding, LoraLinear};
 
@@ -176,7 +176,7 @@ impl Gpt2LmHead {
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => linear(hidden, self.transformer.wte.tied_weight().transpose(), None),
+            None => self.transformer.wte.tied_logits(hidden),
         }
     }
 

@@ -4,8 +4,10 @@ use super::source::{ParamSpec, Weights};
 use crate::ModelError;
 use burn::module::Param;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use lora_core::ops::max_buffer_bytes;
 use lora_core::{
-    Architecture, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id, quantized_weight,
+    Architecture, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, param_id,
+    quantized_weight, rows_per_part, split_weight,
 };
 
 /// Builder for the layers of a model, which reads one parameter at a time from a source.
@@ -52,15 +54,21 @@ impl LayerBuilder<'_> {
         Ok(LoraLinear { weight, bias: None })
     }
 
-    /// Builds an embedding, `[rows, d_model]`.
+    /// Builds an embedding, `[rows, d_model]`; in frozen parts if the device cannot bind it in one buffer.
     pub fn embedding(
         &mut self,
         path: &str,
         shape: [usize; 2],
     ) -> Result<LoraEmbedding, ModelError> {
-        Ok(LoraEmbedding {
-            weight: self.param(&format!("{path}.weight"), shape)?,
-        })
+        let path = &format!("{path}.weight");
+        let weight = match rows_per_part(shape, self.device) {
+            None => self.param(path, shape)?,
+            Some(rows) => match self.values(path, shape, false)? {
+                None => meta_init(path, shape, self.device),
+                Some(values) => split_weight(param_id(path), &values, rows, self.device),
+            },
+        };
+        Ok(LoraEmbedding { weight })
     }
 
     /// Builds a layer norm over `d` features.
@@ -86,17 +94,28 @@ impl LayerBuilder<'_> {
         shape: [usize; D],
         transposed: bool,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        let spec = self.spec(path, &shape, transposed);
-        let data = if let Some(elements) = self.weights.mapped(&spec)? {
-            // Burn copies them before it writes to them.
-            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
-            TensorData::from_bytes(bytes, shape, DType::F32)
-        } else if let Some(values) = self.weights.values(&spec)? {
-            TensorData::new(values, shape)
-        } else {
+        let Some(data) = self.values(path, shape, transposed)? else {
             return Ok(meta_init(path, shape, self.device));
         };
+        check_fits(path, &shape, self.device)?;
         Ok(param(path, data, self.device))
+    }
+
+    /// Returns the values of a parameter on the host; `None` if only its shape is needed.
+    fn values<const D: usize>(
+        &mut self,
+        path: &str,
+        shape: [usize; D],
+        transposed: bool,
+    ) -> Result<Option<TensorData>, ModelError> {
+        let spec = self.spec(path, &shape, transposed);
+        if let Some(elements) = self.weights.mapped(&spec)? {
+            // Burn copies them before it writes to them.
+            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
+            return Ok(Some(TensorData::from_bytes(bytes, shape, DType::F32)));
+        }
+        let values = self.weights.values(&spec)?;
+        Ok(values.map(|values| TensorData::new(values, shape)))
     }
 
     fn spec(&self, path: &str, shape: &[usize], transposed: bool) -> ParamSpec {
@@ -120,6 +139,20 @@ pub(crate) fn param<const D: usize>(
     // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but
     // the parameter is to have them once `train()` has moved it to one that has.
     Param::initialized(param_id(path), tensor).set_require_grad(true)
+}
+
+/// Refuses a parameter in f32 that the device cannot bind in one buffer.
+pub(crate) fn check_fits(name: &str, shape: &[usize], device: &Device) -> Result<(), ModelError> {
+    let bytes = 4 * shape.iter().map(|&n| n as u64).product::<u64>();
+    match max_buffer_bytes(device) {
+        Some(limit) if bytes > limit => Err(ModelError::TooLargeForDevice {
+            name: name.into(),
+            shape: shape.to_vec(),
+            bytes,
+            limit,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Builds a parameter with a shape and without memory for it, on backends that repeat a number without writing it out.

@@ -27,15 +27,7 @@ pub(super) fn head_loss<B: Backend>(
     options.check(classes);
     let device = hidden.device();
     let wide = accumulation_dtype(hidden.dtype());
-    let class_weights = options.class_weights.as_ref().map(|weights| {
-        let data = TensorData::new(weights.clone(), [1, classes]);
-        B::float_cast(B::float_from_data(data, &device), wide.into())
-    });
-    let scorer = Scorer::<B> {
-        smoothing: options.label_smoothing,
-        class_weights,
-        wide,
-    };
+    let scorer = Scorer::<B>::new(options, &hidden);
     let chunk_rows = rows_per_chunk(rows, classes);
     let (mut losses, mut nlls, mut bests, mut grad_hidden) = (vec![], vec![], vec![], vec![]);
     let mut grad_weight: Option<FloatTensor<B>> = None;
@@ -88,6 +80,29 @@ pub(super) fn head_loss<B: Backend>(
     )
 }
 
+#[allow(clippy::type_complexity)] // The results of `HeadLossOps::score_logits`.
+pub(super) fn score_logits<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+    options: &CrossEntropy,
+    gradient: bool,
+) -> (
+    FloatTensor<B>,
+    FloatTensor<B>,
+    IntTensor<B>,
+    Option<FloatTensor<B>>,
+) {
+    let [rows, classes] = logits.shape().dims();
+    options.check(classes);
+    let scored = Scorer::<B>::new(options, &logits).score(logits, targets, gradient);
+    (
+        B::float_sum(scored.loss),
+        B::float_reshape(scored.nll, [rows].into()),
+        B::int_reshape(scored.best, [rows].into()),
+        scored.grad_logits,
+    )
+}
+
 struct Scorer<B: Backend> {
     smoothing: f64,
     /// `[1, classes]`.
@@ -105,6 +120,20 @@ struct Scored<B: Backend> {
 }
 
 impl<B: Backend> Scorer<B> {
+    /// Creates a scorer with device and type for `like`.
+    fn new(options: &CrossEntropy, like: &FloatTensor<B>) -> Self {
+        let wide = accumulation_dtype(like.dtype());
+        let class_weights = options.class_weights.as_ref().map(|weights| {
+            let data = TensorData::new(weights.clone(), [1, weights.len()]);
+            B::float_cast(B::float_from_data(data, &like.device()), wide.into())
+        });
+        Self {
+            smoothing: options.label_smoothing,
+            class_weights,
+            wide,
+        }
+    }
+
     /// Multiplies by the class weights, if there are any.
     fn weighted(&self, all: FloatTensor<B>) -> FloatTensor<B> {
         match &self.class_weights {

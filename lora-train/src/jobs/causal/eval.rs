@@ -47,7 +47,7 @@ pub(crate) fn eval<M: CausalLm>(
     let (model, adapters) = adapters.assign(session.model, sources, examples, None, screen)?;
     let task = CausalLmTask::new(model, 0.0);
 
-    let batches = EvalBatches::new(data.examples, options.batch_size, base.pad_id())?;
+    let batches = EvalBatches::new(data.examples, ("batch_size", options.batch_size), &base)?;
     let mut bar = screen.bar("loss", batches.examples.len());
     let adapters = adapters.as_ref();
     let (mut metrics, scores) = evaluate(&batches, &task, adapters, &mut |done| bar.set(done))?;
