@@ -13,3 +13,4 @@ mod pointwise;
 mod quantized;
 mod quantized_memory;
 mod segments;
+mod split;

@@ -29,6 +29,7 @@ mod glue;
 mod hostile;
 mod inspect;
 mod kinds;
+mod limits;
 mod loss;
 mod merge;
 mod metrics;
