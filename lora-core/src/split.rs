@@ -10,6 +10,7 @@ use crate::ops::max_buffer_bytes;
 use burn::module::{Module, Param, ParamId, Reparameterization};
 use burn::tensor::module::{embedding, linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::any::Any;
 use std::collections::BTreeMap;
 
 /// Number of rows that the length of a part is a multiple of, where so many fit: matrix products like round sizes.
@@ -165,8 +166,11 @@ pub fn split_weights<M: Module>(module: &M) -> BTreeMap<String, SplitWeight> {
     struct Collect(BTreeMap<String, SplitWeight>);
     impl Visit for Collect {
         fn float<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D>>) {
-            if let Some(split) = SplitWeight::on(param) {
-                self.0.insert(place.path(), split.clone());
+            let part: Option<&Param<Tensor<2>>> = (param as &dyn Any).downcast_ref();
+            if let (Some(path), Some(part)) = (place.split_weight(), part) {
+                let empty = SplitWeight { parts: Vec::new() };
+                let split = self.0.entry(path).or_insert(empty);
+                split.parts.push(part.clone());
             }
         }
     }

@@ -47,10 +47,15 @@ impl Place {
         })
     }
 
+    /// Returns the path of the split weight that the parameter is a part of.
+    pub fn split_weight(&self) -> Option<String> {
+        let depth = self.depth()?;
+        (self.path[depth] == SPLIT_COMPONENT).then(|| self.path[..depth].join("."))
+    }
+
     /// Returns true if the parameter holds values of the weight that it is put on: it belongs to a packed or split weight.
     pub fn is_storage(&self) -> bool {
-        let is_split = |depth: usize| self.path[depth] == SPLIT_COMPONENT;
-        self.is_packed() || self.depth().is_some_and(is_split)
+        self.is_packed() || self.split_weight().is_some()
     }
 
     /// Returns the path of the adapted parameter, and the path within its adapter.

@@ -18,21 +18,20 @@ pub fn head_loss_in_parts(
     targets: Tensor<1, Int>,
     options: &CrossEntropy,
 ) -> HeadLoss {
-    let parts = match <[Tensor<2>; 1]>::try_from(parts) {
-        Ok([weight]) => return head_loss(hidden, weight, targets, options),
-        Err(parts) => parts,
-    };
+    let [rows, _] = hidden.dims();
+    // Without rows, the loss is zero for any weight.
+    if parts.len() == 1 || rows == 0 {
+        return head_loss(hidden, parts[0].clone(), targets, options);
+    }
     let gradient = hidden.is_tracked();
     // The gradient is computed here, as in `head_loss`: autodiff would keep the logits of all rows.
     let all = hidden.clone().without_autodiff();
     let parts: Vec<_> = parts.into_iter().map(Tensor::without_autodiff).collect();
     let targets = targets.without_autodiff();
     let classes = parts.iter().map(|part| part.dims()[1]).sum();
-    let rows = all.dims()[0];
     let chunk_rows = rows_per_chunk(rows, classes);
     let (mut losses, mut nlls, mut bests, mut gradients) = (vec![], vec![], vec![], vec![]);
-    // Without rows there is one empty chunk.
-    for start in (0..rows.max(1)).step_by(chunk_rows.max(1)) {
+    for start in (0..rows).step_by(chunk_rows) {
         let count = chunk_rows.min(rows - start);
         let x = all.clone().narrow(0, start, count);
         let logits = parts.iter().map(|part| x.clone().matmul(part.clone()));
