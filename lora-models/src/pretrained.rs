@@ -47,13 +47,14 @@ pub trait Pretrained: LoraModel {
     ///
     /// Names and shapes are compared with the configuration before any tensor is read. Then each tensor is read,
     /// converted to f32 and moved to the device, one after another. On the CPU, f32 weights may stay in the pages of
-    /// their file.
+    /// their file. On a GPU, an embedding above the size that the device binds in one buffer is held in frozen
+    /// [parts](lora_core::SplitWeight).
     ///
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] for a configuration of another model or out of range;
     /// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
     /// [`ModelError::TensorDtype`] if the weights do not match it; [`ModelError::HeadMismatch`] if the head has another
-    /// number of outputs than the labels; the errors of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open);
+    /// number of outputs than the labels; [`ModelError::TooLargeForDevice`] for any other weight above that size; the errors of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open);
     /// [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside [`ModelError::Lora`] for a
     /// weight to quantize that is not finite.
     fn load(

@@ -56,6 +56,8 @@ pub(crate) fn eval<M: CausalLm>(
     let mut texts = Vec::new();
     if options.generate {
         let groups = group_references(&data.records)?;
+        let rows = options.batch_size.min(groups.len()) * options.beams.max(1);
+        base.limit.check_logits("batch_size", rows)?;
         let config = generation_config(&base, options.max_new_tokens, options.beams);
         let mut bar = screen.bar("texts", groups.len());
         let (tokenizer, batch) = (&base.tokenizer, options.batch_size);
