@@ -309,52 +309,15 @@ fn without_autodiff_nothing_is_dropped() {
 #[test]
 fn gradients_equal_a_finite_difference_in_float64() {
     let shapes = [[1, 2, 3, 2], [1, 2, 4, 2], [1, 2, 4, 3], [1, 1, 1, 4]];
-    let mut values = shapes.map(|shape| {
+    let values = shapes.map(|shape| {
         let data = tensor(shape, shape[2] as f64, &Device::flex(), DType::F64).into_data();
         data.iter::<f64>().collect::<Vec<_>>()
     });
-    let loss = |values: &[Vec<f64>; 4], device: &Device| {
-        let mut index = 0;
-        let tensors = values.each_ref().map(|values| {
-            index += 1;
-            let data = TensorData::new(values.clone(), shapes[index - 1]);
-            let tensor = Tensor::<4>::from_data(data, (device, DType::F64));
-            if device.is_autodiff() {
-                tensor.require_grad()
-            } else {
-                tensor
-            }
-        });
-        let [q, k, v, bias] = tensors.clone();
+    common::assert_gradients_are_differences(shapes, values, |[q, k, v, bias]| {
+        let weights = tensor([1, 2, 3, 3], 0.9, &q.device(), DType::F64);
         let attention = ScaledDotProduct::new(0.8).causal().with_bias(Some(bias));
-        let output = attention.forward(q, k, v);
-        let weights = tensor([1, 2, 3, 3], 0.9, device, DType::F64);
-        ((output.square() * weights).sum(), tensors)
-    };
-    let (sum, tensors) = loss(&values, &Device::flex().autodiff());
-    let grads = sum.backward();
-    let analytic = tensors.map(|tensor| {
-        let data = tensor.grad(&grads).unwrap().into_data();
-        data.try_to_vec::<f64>().unwrap()
+        (attention.forward(q, k, v).square() * weights).sum()
     });
-    let step = 1e-5;
-    for (part, analytic) in analytic.iter().enumerate() {
-        for (element, &gradient) in analytic.iter().enumerate() {
-            let original = values[part][element];
-            let mut at = |value: f64| {
-                values[part][element] = value;
-                loss(&values, &Device::flex()).0.into_scalar::<f64>()
-            };
-            let numeric = (at(original + step) - at(original - step)) / (2.0 * step);
-            at(original);
-            // The third derivative times the step squared, and rounding.
-            let error = (numeric - gradient).abs();
-            assert!(
-                error < 1e-7 * (1.0 + gradient.abs()),
-                "{part}: {numeric} {gradient}"
-            );
-        }
-    }
 }
 
 #[test]
