@@ -7,8 +7,8 @@
 use super::packed_composed::composed_unpack;
 pub use super::packed_format::{PackedFormat, PackedLayout};
 use super::prelude::*;
-use super::{LinearOps, LoraOps, lora_linear};
 use super::product::ProductOps;
+use super::{LinearOps, LoraOps, lora_linear};
 use burn::backend::AutodiffBackend;
 use burn::tensor::{Int, Shape, Tensor};
 

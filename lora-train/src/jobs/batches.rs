@@ -1,6 +1,7 @@
 //! Fixed set of examples in batches, for evaluation and prediction.
 
 use super::assignment::{AdapterAssignment, within};
+use super::session::Base;
 use crate::TrainError;
 use crate::data::{Batch, BatchOrder, BatchPlan, Example, collate};
 use lora_models::Pretrained;
@@ -15,13 +16,21 @@ pub(crate) struct EvalBatches {
 
 impl EvalBatches {
     /// Divides examples into batches, sorted by length for little padding.
-    pub fn new(examples: Vec<Example>, batch_size: usize, pad_id: u32) -> Result<Self, TrainError> {
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] that names `option`, the one for the batch size, if the device cannot take the largest batch.
+    pub fn new(
+        examples: Vec<Example>,
+        (option, batch_size): (&str, usize),
+        base: &Base,
+    ) -> Result<Self, TrainError> {
         let lengths = examples.iter().map(Example::len).collect();
         let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
+        base.limit.check(option, plan.largest())?;
         Ok(Self {
             batches: plan.epoch(0),
             examples,
-            pad_id,
+            pad_id: base.pad_id(),
         })
     }
 

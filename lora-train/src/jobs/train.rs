@@ -7,11 +7,11 @@ use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
 use super::plan::{TrainPlan, packed_on_gpu, packed_prefix};
 use super::prefix::export_merged;
-use super::session::{Session, check_base};
+use super::session::{Base, Session, check_base};
 use super::sources::Sources;
 use super::weights::{Saver, starting_weights, weights_name};
 use crate::TrainError;
-use crate::data::{BatchPlan, Example, Sample};
+use crate::data::{BatchPlan, BatchSize, Example, Sample};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen};
 use crate::task::{GeneratedText, TaskName};
@@ -144,7 +144,7 @@ fn train_job<J: Job + 'static>(
     let weights = trainable_summary(&model);
     screen.line(&format!("weights   {weights}"));
     let examples = job.encode(&plan, &base, screen)?;
-    let loader = loader(&plan, &job, examples, base.pad_id())?;
+    let loader = loader(&plan, &job, examples, &base)?;
     let total_steps = plan.total_steps(loader.plan())?;
 
     if checkpoint.is_none() {
@@ -284,11 +284,16 @@ fn loader<J: Job>(
     plan: &TrainPlan,
     job: &J,
     examples: Vec<Example>,
-    pad_id: u32,
+    base: &Base,
 ) -> Result<BatchLoader<Example>, TrainError> {
     let lengths = examples.iter().map(Sample::length).collect();
     let batches = BatchPlan::new(lengths, plan.batch, plan.order, plan.seed)?;
-    Ok(BatchLoader::new(examples, batches, pad_id).with_collate(job.collate()))
+    let option = match plan.batch {
+        BatchSize::Examples(_) => "batch_size",
+        _ => "batch_tokens",
+    };
+    base.limit.check(option, batches.largest())?;
+    Ok(BatchLoader::new(examples, batches, base.pad_id()).with_collate(job.collate()))
 }
 
 /// Evaluation and saving during the training loop.

@@ -41,7 +41,7 @@ pub(crate) fn eval(
     let (examples, report) = encode_labelled(&data.records, &base.tokenizer, length, &weights)?;
     let shown = path.display();
     screen.line(&format!("data      {shown}: {}; {report}", data.report));
-    let batches = EvalBatches::new(examples, options.batch_size, base.pad_id())?;
+    let batches = EvalBatches::new(examples, ("batch_size", options.batch_size), &base)?;
     adapters.check_named(path, &data.records)?;
     let evaluator = Evaluator::new(task, set.clone(), batches);
     let outputs = evaluator.run(loaded.model, sources, adapters, None, "eval", screen)?;

@@ -132,7 +132,7 @@ pub fn predict(
     let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
     let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
-    let batches = EvalBatches::new(examples, options.batch_size, base.pad_id())?;
+    let batches = EvalBatches::new(examples, ("batch_size", options.batch_size), &base)?;
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }
