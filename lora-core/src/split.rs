@@ -6,9 +6,9 @@
 
 use crate::bare::{is_bare, is_split_kept, keeping_split, placeholder};
 use crate::layout::{Place, SPLIT_COMPONENT, Visit, param_id, put, visit};
-use crate::ops::max_buffer_bytes;
+use crate::ops::{linear, max_buffer_bytes};
 use burn::module::{Module, Param, ParamId, Reparameterization};
-use burn::tensor::module::{embedding, linear};
+use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::any::Any;
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! Projection in parts of columns with cross entropy, for a weight that the device cannot bind in one buffer.
 
 use super::{CrossEntropy, HeadLoss, HeadLossOps, head_loss, rows_per_chunk};
+use crate::ops::linear;
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
 
@@ -34,7 +35,9 @@ pub fn head_loss_in_parts(
     for start in (0..rows).step_by(chunk_rows) {
         let count = chunk_rows.min(rows - start);
         let x = all.clone().narrow(0, start, count);
-        let logits = parts.iter().map(|part| x.clone().matmul(part.clone()));
+        let logits = parts
+            .iter()
+            .map(|part| linear(x.clone(), part.clone(), None));
         let logits = Tensor::cat(logits.collect(), 1); // [count, classes]
         let (loss, nll, best, grad_logits) = <Dispatch as HeadLossOps>::score_logits(
             logits.into_dispatch(),
@@ -52,7 +55,7 @@ pub fn head_loss_in_parts(
                 let classes = part.dims()[1];
                 let own = grad.clone().narrow(1, start, classes);
                 start += classes;
-                own.matmul(part.clone().transpose()) // [count, d]
+                linear(own, part.clone().transpose(), None) // [count, d]
             });
             terms.reduce(|sum, term| sum + term).unwrap_or(x)
         }));
