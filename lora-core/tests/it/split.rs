@@ -5,9 +5,9 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use lora_core::ops::{max_buffer_bytes, with_max_buffer_bytes};
 use lora_core::{
-    LoraConfig, LoraEmbedding, LoraLinear, LoraLinearConfig, Quantization, QuantizeConfig,
-    SplitWeight, TargetModules, attach, detach, merge, quantize, rows_per_part, split_weight,
-    split_weights, trainable_summary,
+    BaseDType, BaseFloats, LoraConfig, LoraEmbedding, LoraLinear, LoraLinearConfig, Quantization,
+    QuantizeConfig, SplitWeight, TargetModules, attach, detach, merge, narrow, quantize,
+    rows_per_part, split_weight, split_weights, trainable_summary, widen,
 };
 use test_support::compare::assert_near;
 use test_support::tensors::host;
@@ -169,4 +169,34 @@ fn a_split_weight_is_no_target_and_cannot_be_trained() {
             "{error}"
         );
     }
+}
+
+/// 120 bytes in 16 bits and 240 in f32.
+#[test]
+fn a_weight_in_16_bits_is_unpacked_to_parts_and_is_no_target() {
+    let device = Device::flex();
+    let [whole, split] = nets(&device);
+    let floats = BaseFloats::new(BaseDType::Bf16);
+    let (packed, _) = narrow(whole, &floats).unwrap();
+    let expected = host(packed.words.weight.val());
+    with_max_buffer_bytes(150, || {
+        for net in [merge(packed.clone()).into_module(), widen(packed.clone())] {
+            let parts = split_weights(&net).remove("words.weight").unwrap().parts();
+            let rows: Vec<usize> = parts.iter().map(|part| part.dims()[0]).collect();
+            assert_eq!(rows, [5, 5]);
+            assert_eq!(host(net.words.weight.val()), expected);
+            let [found, expected] = [&net, &packed].map(|net| host(net.forward(ids(&device))));
+            assert_near(&found, &expected, 1e-6, "logits");
+        }
+        assert!(detach(packed.clone()).words.packed().is_some());
+        let config = LoraConfig::new(2).with_targets(TargetModules::names(["words"]));
+        let error = attach(packed.clone(), &config).unwrap_err().to_string();
+        assert!(
+            error.contains("words") && error.contains("parts"),
+            "{error}"
+        );
+    });
+    // Parts stay as they are, beside layers in 16 bits.
+    let (net, modules) = narrow(split, &floats).unwrap();
+    assert_eq!((modules.len(), split_weights(&net).len()), (1, 1));
 }

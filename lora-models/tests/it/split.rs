@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor};
 use lora_core::files::Overwrite;
 use lora_core::ops::{CrossEntropy, with_max_buffer_bytes};
-use lora_core::{LoraConfig, TargetModules, merge, split_weights};
+use lora_core::{BaseDType, BaseFloats, LoraConfig, TargetModules, merge, split_weights};
 use lora_models::generate::{BeamSearch, GenerationConfig, Generator, Strategy};
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::{
@@ -224,5 +224,41 @@ fn a_head_apart_cannot_be_in_parts() {
             error.contains("lm_head.weight") && error.contains("one buffer"),
             "{error}"
         );
+    }
+}
+
+/// In 16 bits the embedding fits as a whole; merged and exported, it is in f32 again, and in parts.
+#[test]
+fn an_embedding_in_16_bits_needs_no_parts_until_it_is_merged() {
+    let device = Device::flex();
+    let half = 300 * 24 * 2;
+    let load = |limit| {
+        let options = LoadOptions::default().with_floats(BaseFloats::new(BaseDType::Bf16));
+        let load = || Gpt2LmHead::load(fixture("gpt2_tied_bf16"), &options, &device);
+        with_max_buffer_bytes(limit, load)
+    };
+    let model = load(half).unwrap().0;
+    assert!(model.transformer.wte.packed().is_some() && split_weights(&model).is_empty());
+    let whole = files(load(u64::MAX).unwrap().0, &["c_attn"]);
+    let found = with_max_buffer_bytes(half, || files(model.clone(), &["c_attn"]));
+    assert_same(&whole, &found, "16 bits");
+    let merged = with_max_buffer_bytes(half, || merge(model.clone()).into_module());
+    assert_eq!(rows(&merged, "transformer.wte.weight"), [150, 150]);
+
+    let config = LoraConfig::new(2).with_targets(TargetModules::names(["wte"]));
+    let adapted = with_max_buffer_bytes(half, || model.clone().attach(&config));
+    let untied = with_max_buffer_bytes(half, || model.untie_head());
+    for (error, words) in [
+        (
+            adapted.err().unwrap().to_string(),
+            ["lm_head", "one buffer"],
+        ),
+        (untied.err().unwrap().to_string(), ["lm_head", "one buffer"]),
+        (
+            load(half - 1).err().unwrap().to_string(),
+            ["transformer.wte.weight", "--base-dtype"],
+        ),
+    ] {
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 }
