@@ -54,6 +54,7 @@
 //! - [`LowRankAdapter`], [`LoraBias`], [`AdapterSwitch`]: adapters on their parameters
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`narrow`], [`widen`], [`BaseFloats`]: frozen weights in 16 bits
+//! - [`SplitWeight`], [`split_weight`], [`rows_per_part`]: frozen embeddings that a device cannot bind in one buffer
 //! - [`merge()`], [`weight_errors`], [`trainable_summary`]: merged weights, and counts of parameters
 //! - [`named`]: several named adapters on one base, one active or one for each example of a batch
 //! - [`file`](mod@file): adapters in the files of Python's PEFT, with or without a model
@@ -82,6 +83,7 @@ pub mod named;
 mod nn;
 pub mod ops;
 mod quantize;
+mod split;
 
 pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter};
 pub use attach::{
@@ -104,3 +106,4 @@ pub use quantize::{
     BaseDType, BaseFloats, HalfFloat, HalfValues, PackedWeight, Quantization, QuantizeConfig,
     QuantizedModule, half_weight, narrow, quantize, quantized_weight, tied_weight, widen,
 };
+pub use split::{SplitWeight, rows_per_part, split_weight, split_weights};

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 /// Number of names shown in a message; the others are only counted.
 const NAMES_SHOWN: usize = 20;
 
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 /// Error in configuring, loading, running or exporting a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -135,6 +139,21 @@ pub enum ModelError {
         expected: String,
         /// Element type found.
         found: String,
+    },
+
+    /// A parameter is larger than the device binds in one buffer, and cannot be held in parts.
+    #[error("`{name}` {shape:?} takes {:.1} MiB, and this device binds at most {:.1} MiB in one buffer; {advice}", mib(*bytes), mib(*limit))]
+    TooLargeForDevice {
+        /// Name of the parameter.
+        name: String,
+        /// Shape of the parameter.
+        shape: Vec<usize>,
+        /// Size of the buffer, in bytes.
+        bytes: u64,
+        /// Limit of the device, in bytes.
+        limit: u64,
+        /// A way out.
+        advice: &'static str,
     },
 
     /// A finite value of a tensor would be infinite in the narrower type of an export.

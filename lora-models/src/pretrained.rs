@@ -47,13 +47,15 @@ pub trait Pretrained: LoraModel {
     ///
     /// Names and shapes are compared with the configuration before any tensor is read. Then each tensor is read,
     /// converted to f32 unless the options keep it in fewer bits, and moved to the device, one after another. On the CPU,
-    /// weights may stay in the pages of their file: those in f32, and those that are kept in 16 bits.
+    /// weights may stay in the pages of their file: those in f32, and those that are kept in 16 bits. On a GPU, an
+    /// embedding in f32 above the size that the device binds in one buffer is held in frozen
+    /// [parts](lora_core::SplitWeight).
     ///
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] for a configuration of another model or out of range;
     /// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
     /// [`ModelError::TensorDtype`] if the weights do not match it; [`ModelError::HeadMismatch`] if the head has another
-    /// number of outputs than the labels; the errors of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open);
+    /// number of outputs than the labels; [`ModelError::TooLargeForDevice`] for any other weight above that size; the errors of [`Checkpoint::open`](crate::checkpoint::Checkpoint::open);
     /// [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside [`ModelError::Lora`] for a
     /// weight to quantize that is not finite, or a value that is infinite in 16 bits.
     fn load(
@@ -277,6 +279,22 @@ pub struct ModelSizes {
     pub max_length: usize,
     /// For a language model: true if the output layer is the token embedding.
     pub tied_head: Option<bool>,
+    /// Number of features of a token in the widest layer.
+    pub widest: usize,
+    /// True if the scores of tokens against distances exist for a whole batch at once, as in DeBERTa.
+    pub distance_scores: bool,
+}
+
+impl ModelSizes {
+    /// Returns the number of values in the largest activation of a batch of `rows` inputs of `length` tokens. The scores of
+    /// attention and the logits of a loss, which are computed in parts, do not count.
+    pub fn largest_activation(&self, rows: usize, length: usize) -> usize {
+        let product =
+            |factors: &[usize]| factors.iter().fold(1usize, |all, &n| all.saturating_mul(n));
+        let features = product(&[rows, length, self.widest]);
+        let scores = product(&[rows, self.heads, length, 2, length]);
+        features.max(if self.distance_scores { scores } else { 0 })
+    }
 }
 
 /// Sizes and token ids of a model that data is prepared by.

@@ -1,10 +1,8 @@
 //! The adapters that a layer applies, here and now.
 
-use super::base_weight::BaseWeight;
 use super::low_rank::LowRankAdapter;
 use super::per_example::PerExample;
 use super::set::AdapterSet;
-use crate::quantize::PackedWeight;
 use burn::module::Param;
 use burn::tensor::Tensor;
 
@@ -39,24 +37,4 @@ pub(crate) fn active<'a>(
 /// Returns true if an adapter, or a set of adapters, is on a weight.
 pub(crate) fn is_adapted(weight: &Param<Tensor<2>>) -> bool {
     weight.reparameterization::<LowRankAdapter>().is_some() || AdapterSet::on(weight).is_some()
-}
-
-/// Returns the packed weight that is on a parameter, or in the adapters on it.
-pub(crate) fn packed_weight(weight: &Param<Tensor<2>>) -> Option<&PackedWeight> {
-    if let Some(adapter) = weight.reparameterization::<LowRankAdapter>() {
-        return adapter.packed.as_ref();
-    }
-    match AdapterSet::on(weight) {
-        Some(set) => set.packed(),
-        None => weight.reparameterization::<PackedWeight>(),
-    }
-}
-
-/// Returns a weight without the low-rank update of the active adapter.
-pub(crate) fn without_update(weight: &Param<Tensor<2>>) -> BaseWeight<'_> {
-    let base = BaseWeight::new(weight, packed_weight(weight));
-    match AdapterSet::on(weight).and_then(AdapterSet::active) {
-        Some(entry) if entry.full.is_some() => BaseWeight::Dense(entry.full_or(base.dense())),
-        _ => base,
-    }
 }

@@ -1,7 +1,10 @@
-//! The frozen weight of a layer, dense or packed: [`BaseWeight`].
+//! The frozen weight of a layer, dense, packed or in parts: [`BaseWeight`].
 
-use crate::ops::{CrossEntropy, HeadLoss, head_loss, linear, lora_linear};
+use super::low_rank::LowRankAdapter;
+use super::set::AdapterSet;
+use crate::ops::{CrossEntropy, HeadLoss, head_loss, head_loss_in_parts, linear, lora_linear};
 use crate::quantize::PackedWeight;
+use crate::split::SplitWeight;
 use burn::module::Param;
 use burn::tensor::module::{embedding, linear as project};
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -13,22 +16,55 @@ pub(crate) enum BaseWeight<'a> {
     Dense(Tensor<2>),
     /// Packed values: the parameter itself holds a placeholder.
     Packed(&'a PackedWeight),
+    /// Parts of rows: the parameter itself holds a placeholder.
+    Split(&'a SplitWeight),
+}
+
+/// Returns the packed weight that is on a parameter, or in the adapters on it.
+pub(crate) fn packed_weight(weight: &Param<Tensor<2>>) -> Option<&PackedWeight> {
+    if let Some(adapter) = weight.reparameterization::<LowRankAdapter>() {
+        return adapter.packed.as_ref();
+    }
+    match AdapterSet::on(weight) {
+        Some(set) => set.packed(),
+        None => weight.reparameterization::<PackedWeight>(),
+    }
 }
 
 impl<'a> BaseWeight<'a> {
-    /// Returns the packed weight if there is one, else the parameter's own.
-    pub fn new(weight: &Param<Tensor<2>>, packed: Option<&'a PackedWeight>) -> Self {
-        match packed {
-            Some(packed) => Self::Packed(packed),
-            None => Self::Dense(weight.base()),
+    /// Returns the weight below the adapters.
+    pub fn below_adapters(weight: &'a Param<Tensor<2>>) -> Self {
+        Self::stored(weight).unwrap_or_else(|| Self::Dense(weight.base()))
+    }
+
+    /// Returns the weight of a layer without an active low-rank adapter. It may be trained as a whole.
+    pub fn whole(weight: &'a Param<Tensor<2>>) -> Self {
+        Self::stored(weight).unwrap_or_else(|| Self::Dense(weight.val()))
+    }
+
+    /// Returns the weight without the low-rank update of the active adapter.
+    pub fn without_update(weight: &'a Param<Tensor<2>>) -> Self {
+        let base = Self::below_adapters(weight);
+        match AdapterSet::on(weight).and_then(AdapterSet::active) {
+            Some(entry) if entry.full.is_some() => Self::Dense(entry.full_or(base.dense())),
+            _ => base,
         }
     }
 
-    /// Returns the weight as floats; a packed weight is dequantized anew each time.
+    /// Returns the weight that is elsewhere than in the parameter itself.
+    fn stored(weight: &'a Param<Tensor<2>>) -> Option<Self> {
+        match packed_weight(weight) {
+            Some(packed) => Some(Self::Packed(packed)),
+            None => SplitWeight::on(weight).map(Self::Split),
+        }
+    }
+
+    /// Returns the weight as floats; a packed weight is dequantized and parts are joined anew each time.
     pub fn dense(&self) -> Tensor<2> {
         match self {
             Self::Dense(w) => w.clone(),
             Self::Packed(packed) => packed.dequantize(),
+            Self::Split(split) => split.joined(),
         }
     }
 
@@ -37,6 +73,7 @@ impl<'a> BaseWeight<'a> {
         match self {
             Self::Dense(w) => w.dims()[1],
             Self::Packed(packed) => packed.shape()[1],
+            Self::Split(split) => split.d(),
         }
     }
 
@@ -45,6 +82,7 @@ impl<'a> BaseWeight<'a> {
         match self {
             Self::Dense(w) => w.device(),
             Self::Packed(packed) => packed.device(),
+            Self::Split(split) => split.device(),
         }
     }
 
@@ -52,15 +90,15 @@ impl<'a> BaseWeight<'a> {
     pub fn dtype(&self) -> DType {
         match self {
             Self::Dense(w) => w.dtype(),
-            Self::Packed(_) => DType::F32,
+            Self::Packed(_) | Self::Split(_) => DType::F32,
         }
     }
 
     /// Returns `x W + b`.
     pub fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
         match self {
-            Self::Dense(w) => linear(x, w.clone(), bias),
             Self::Packed(packed) => packed.linear(x, bias),
+            Self::Dense(_) | Self::Split(_) => linear(x, self.dense(), bias),
         }
     }
 
@@ -74,7 +112,6 @@ impl<'a> BaseWeight<'a> {
         scale: f64,
     ) -> Tensor<D> {
         match self {
-            Self::Dense(w) => lora_linear(x, adapter_x, w.clone(), a, b, bias, scale),
             // The same operations in the same order: the results equal those of the dense weight.
             Self::Packed(packed) => {
                 let y = packed.adapted(x, adapter_x, [a, b], scale);
@@ -82,6 +119,9 @@ impl<'a> BaseWeight<'a> {
                     None => y,
                     Some(bias) => y + bias.unsqueeze(),
                 }
+            }
+            Self::Dense(_) | Self::Split(_) => {
+                lora_linear(x, adapter_x, self.dense(), a, b, bias, scale)
             }
         }
     }
@@ -91,6 +131,7 @@ impl<'a> BaseWeight<'a> {
         match self {
             Self::Dense(w) => embedding(w.clone(), ids),
             Self::Packed(packed) => packed.embedding(ids),
+            Self::Split(split) => split.embedding(ids),
         }
     }
 
@@ -99,6 +140,7 @@ impl<'a> BaseWeight<'a> {
         match self {
             Self::Dense(w) => project(x, w.clone().transpose(), None),
             Self::Packed(packed) => packed.linear_transposed(x),
+            Self::Split(split) => split.linear_transposed(x),
         }
     }
 
@@ -111,15 +153,15 @@ impl<'a> BaseWeight<'a> {
         transpose: bool,
     ) -> HeadLoss {
         match self {
-            Self::Dense(w) if transpose => {
-                head_loss(hidden, w.clone().transpose(), targets, options)
+            // The operation unpacks parts of 16-bit floats.
+            Self::Packed(packed) if packed.format().is_half() => {
+                packed.head_loss(hidden, targets, options, transpose)
             }
-            Self::Dense(w) => head_loss(hidden, w.clone(), targets, options),
-            // The operation has parts of 16-bit floats.
-            Self::Packed(packed) if !packed.format().is_half() => {
-                head_loss(hidden, packed.dequantize(), targets, options)
+            Self::Split(split) if transpose => {
+                head_loss_in_parts(hidden, split.columns(), targets, options)
             }
-            Self::Packed(packed) => packed.head_loss(hidden, targets, options, transpose),
+            _ if transpose => head_loss(hidden, self.dense().transpose(), targets, options),
+            _ => head_loss(hidden, self.dense(), targets, options),
         }
     }
 }

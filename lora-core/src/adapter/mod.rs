@@ -9,7 +9,7 @@
 //! | `low_rank`, `forward`, `dora` | [`LowRankAdapter`]: the factors, the forward pass, the norms of DoRA |
 //! | `bias` | [`LoraBias`]: the bias that an adapter adds |
 //! | `switch` | [`AdapterSwitch`]: adapters off and on |
-//! | `base_weight` | [`BaseWeight`]: the frozen weight, dense or packed |
+//! | `base_weight` | [`BaseWeight`]: the frozen weight, dense, packed or in parts |
 //! | `set`, `entry` | [`AdapterSet`]: several adapters on one parameter |
 //! | `scope` | selection of one adapter of a set, or of one for each example of a batch |
 //! | `per_example`, `concatenated` | forward pass of a batch with an adapter for each example |
@@ -29,8 +29,8 @@ mod set;
 mod switch;
 mod values;
 
-pub(crate) use active::{Active, active, is_adapted, packed_weight, without_update};
-pub(crate) use base_weight::BaseWeight;
+pub(crate) use active::{Active, active, is_adapted};
+pub(crate) use base_weight::{BaseWeight, packed_weight};
 pub use bias::LoraBias;
 pub(crate) use dora::norms;
 pub(crate) use entry::AdapterEntry;

@@ -7,6 +7,7 @@ use super::switch::AdapterSwitch;
 use crate::layout::{AdaptedModule, Place, Visit, visit};
 use crate::ops::Dropout;
 use crate::quantize::packed_weights;
+use crate::split::split_weights;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap};
@@ -107,6 +108,9 @@ pub(crate) fn base_head<M: Module>(module: &M, parameter: &str, most: usize) -> 
             values.truncate(most);
             values
         });
+    }
+    if let Some(split) = split_weights(module).remove(parameter) {
+        return split.first_values(most);
     }
     let find = Find {
         parameter,

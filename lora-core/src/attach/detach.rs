@@ -2,7 +2,7 @@
 
 use crate::bare::bare;
 use crate::layout::put;
-use crate::quantize::packed_weights;
+use crate::quantize::{materialized, packed_weights};
 use burn::module::Module;
 
 /// Takes the adapters off a module and returns it with its base parameters, without a copy. Quantized weights stay quantized.
@@ -11,5 +11,5 @@ use burn::module::Module;
 /// gone. Clones of the module keep their adapters.
 pub fn detach<M: Module>(module: M) -> M {
     let packed = packed_weights(&module);
-    put(bare(|| module.materialize()), packed)
+    put(bare(|| materialized(module)), packed)
 }

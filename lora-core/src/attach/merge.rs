@@ -1,5 +1,6 @@
 //! Merging adapters into their weights, and undoing that.
 
+use crate::quantize::materialized;
 use burn::module::Module;
 
 /// A module with merged adapters, together with the original module.
@@ -32,7 +33,7 @@ pub struct Merged<M: Module> {
 /// ```
 pub fn merge<M: Module>(module: M) -> Merged<M> {
     Merged {
-        merged: module.clone().materialize(),
+        merged: materialized(module.clone()),
         original: module,
     }
 }

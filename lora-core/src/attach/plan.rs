@@ -11,7 +11,7 @@ use crate::config::LoraConfig;
 use crate::error::LoraError;
 use crate::fingerprint::BaseOutline;
 use crate::layout::{Architecture, parameters, put};
-use crate::quantize::{QuantizedModule, quantized_modules, take_packed};
+use crate::quantize::{QuantizedModule, quantized_modules, take_packed, weights_above_limit};
 use burn::module::{Module, Param, Reparameterizer};
 use burn::tensor::{Tensor, TensorData};
 use std::collections::hash_map::Entry;
@@ -39,6 +39,12 @@ impl AttachReport {
                 "its weight is quantized and cannot be fully trained; leave it out of the quantization"
             };
             return Err(LoraError::unsupported_target(&quantized.module, message));
+        }
+        let above = weights_above_limit(module);
+        let targets = resolved.targets.iter().map(|t| (&t.parameter, &t.module));
+        let saved = resolved.saved.iter().map(|s| (&s.parameter, &s.name));
+        if let Some((_, name)) = targets.chain(saved).find(|(path, _)| above.contains(*path)) {
+            return Err(LoraError::unsupported_target(name, ABOVE_LIMIT));
         }
         let outline = BaseOutline::new(
             &parameters,
@@ -119,6 +125,10 @@ impl AttachReport {
         Ok(Adapted::from_parts(module, self))
     }
 }
+
+/// Message for a target whose weight in f32 is above the limit of its device.
+const ABOVE_LIMIT: &str = "its weight in f32 is larger than the device binds in one buffer, and such a weight, in parts or in 16 bits, \
+                           stays frozen; leave the module out, or use the CPU or a device with a higher limit";
 
 /// The walk that freezes the base, loads the fully trained parameters, and puts adapters on the weights.
 struct PutAdapters {

@@ -60,7 +60,7 @@ pub fn trainable_summary<M: Module>(module: &M) -> TrainableSummary {
 #[derive(Default)]
 struct Count {
     summary: TrainableSummary,
-    /// Size in bytes of the frozen parameter visited last, which is a placeholder if a packed weight follows.
+    /// Size in bytes of the frozen parameter visited last, which is a placeholder if a packed or split weight follows.
     last: usize,
 }
 
@@ -69,8 +69,8 @@ impl Visit for Count {
         let value = param.base();
         let elements = value.shape().num_elements();
         let bytes = elements * value.dtype().size();
-        if place.is_packed() {
-            self.summary.frozen_bytes += bytes;
+        if place.is_storage() {
+            self.replace_placeholder(bytes);
         } else if value.is_require_grad() {
             self.summary.trainable += elements;
             self.summary.trainable_bytes += bytes;
@@ -86,9 +86,15 @@ impl Visit for Count {
     fn int<const D: usize>(&mut self, place: &Place, param: &Param<Tensor<D, Int>>) {
         if place.is_packed() {
             let value = param.val();
-            // The matrix itself is a placeholder without memory.
-            self.summary.frozen_bytes -= std::mem::take(&mut self.last);
-            self.summary.frozen_bytes += value.shape().num_elements() * value.dtype().size();
+            self.replace_placeholder(value.shape().num_elements() * value.dtype().size());
         }
+    }
+}
+
+impl Count {
+    /// Counts the bytes that hold a weight; the matrix itself is a placeholder without memory.
+    fn replace_placeholder(&mut self, bytes: usize) {
+        self.summary.frozen_bytes -= std::mem::take(&mut self.last);
+        self.summary.frozen_bytes += bytes;
     }
 }

@@ -33,4 +33,6 @@ pub use kind::{AdapterPath, LayerKind};
 pub(crate) use names::{ends_in, is_inside, module_of};
 pub(crate) use parameters::{Matrix, Parameter, Parameters, parameters};
 pub use saved_parameter::SavedParameter;
-pub(crate) use walk::{ADAPTER_COMPONENT, PACKED_COMPONENT, Place, Visit, put, visit};
+pub(crate) use walk::{
+    ADAPTER_COMPONENT, PACKED_COMPONENT, Place, SPLIT_COMPONENT, Visit, put, visit,
+};

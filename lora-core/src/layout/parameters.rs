@@ -71,7 +71,7 @@ impl Visit for List<'_> {
         if place.is_attached() {
             // The matrix visited last is the one that this adapter is on.
             let matrix = self.parameters.matrices.last_mut();
-            if let Some(matrix) = matrix.filter(|_| !place.is_packed()) {
+            if let Some(matrix) = matrix.filter(|_| !place.is_storage()) {
                 matrix.adapted = true;
             }
             return;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub(crate) const ADAPTER_COMPONENT: &str = "lora";
 /// The path component before the parameters of a packed weight.
 pub(crate) const PACKED_COMPONENT: &str = "packed";
+/// The path component before the parts of a split weight.
+pub(crate) const SPLIT_COMPONENT: &str = "split";
 
 /// Place of a parameter in a module.
 #[derive(Default)]
@@ -43,6 +45,17 @@ impl Place {
                 .take(2)
                 .any(|c| c == PACKED_COMPONENT)
         })
+    }
+
+    /// Returns the path of the split weight that the parameter is a part of.
+    pub fn split_weight(&self) -> Option<String> {
+        let depth = self.depth()?;
+        (self.path[depth] == SPLIT_COMPONENT).then(|| self.path[..depth].join("."))
+    }
+
+    /// Returns true if the parameter holds values of the weight that it is put on: it belongs to a packed or split weight.
+    pub fn is_storage(&self) -> bool {
+        self.is_packed() || self.split_weight().is_some()
     }
 
     /// Returns the path of the adapted parameter, and the path within its adapter.

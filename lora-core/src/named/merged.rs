@@ -3,6 +3,7 @@
 use super::adapters::NamedAdapters;
 use crate::adapter::Selection;
 use crate::error::LoraError;
+use crate::quantize::materialized;
 use burn::module::Module;
 
 /// The base with one of its adapters merged into the weights, `W + s A B`, so that it adds no latency.
@@ -33,7 +34,7 @@ impl<M: Module> NamedAdapters<M> {
     fn composed(&self, name: &str) -> Result<M, LoraError> {
         let selection = Selection::One(Some(self.get(name)?.key));
         let model = self.model().clone();
-        Ok(self.selected().within(selection, || model.materialize()))
+        Ok(self.selected().within(selection, || materialized(model)))
     }
 }
 

@@ -1,12 +1,12 @@
 //! An embedding that reads its adapter on the activation path.
 
-use crate::adapter::{Active, BaseWeight, LowRankAdapter, active, packed_weight, without_update};
+use crate::adapter::{Active, BaseWeight, LowRankAdapter, active, packed_weight};
 use crate::ops::{CrossEntropy, HeadLoss};
 use crate::quantize::PackedWeight;
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig};
-use burn::tensor::{Device, Int, Tensor, module::embedding};
+use burn::tensor::{Device, Int, Tensor};
 
 /// Configuration of a [`LoraEmbedding`].
 #[derive(Config, Debug)]
@@ -56,7 +56,7 @@ impl LoraEmbedding {
 
     /// Returns the weight for a tied output layer: without the low-rank update, and in f32.
     pub fn tied_weight(&self) -> Tensor<2> {
-        without_update(&self.weight).dense()
+        BaseWeight::without_update(&self.weight).dense()
     }
 
     /// Returns the logits of a tied output layer, `x Wᵀ`, without the low-rank update.
@@ -65,7 +65,7 @@ impl LoraEmbedding {
     /// - `x`: `[..., d_model]`
     /// - returns `[..., n_embedding]`
     pub fn tied_logits<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        without_update(&self.weight).linear_transposed(x)
+        BaseWeight::without_update(&self.weight).linear_transposed(x)
     }
 
     /// Computes the cross entropy of hidden states through a tied output layer, as [`head_loss`](crate::ops::head_loss) does.
@@ -78,7 +78,7 @@ impl LoraEmbedding {
         targets: Tensor<1, Int>,
         options: &CrossEntropy,
     ) -> HeadLoss {
-        without_update(&self.weight).head_loss(hidden, targets, options, true)
+        BaseWeight::without_update(&self.weight).head_loss(hidden, targets, options, true)
     }
 
     /// Looks up rows.
@@ -93,14 +93,11 @@ impl LoraEmbedding {
     /// # Panics
     /// If the batch is neither 1 nor that of the examples with adapters of their own.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let base = || BaseWeight::new(&self.weight, self.packed());
+        let base = || BaseWeight::below_adapters(&self.weight);
         match active(&self.weight, None) {
             Active::PerExample(batch) => batch.embedding(ids, &base()),
             Active::One(adapter) => adapter.embedding(ids, &base()),
-            Active::None => match self.packed() {
-                Some(packed) => packed.embedding(ids),
-                None => embedding(self.weight.val(), ids),
-            },
+            Active::None => BaseWeight::whole(&self.weight).embedding(ids),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A linear layer that reads its adapter on the activation path.
 
 use crate::adapter::{Active, BaseWeight, LowRankAdapter, active, is_adapted, packed_weight};
-use crate::ops::{CrossEntropy, HeadLoss, head_loss, linear};
+use crate::ops::{CrossEntropy, HeadLoss};
 use crate::quantize::PackedWeight;
 use burn::config::Config;
 use burn::module::{Module, Param};
@@ -78,12 +78,7 @@ impl LoraLinear {
         targets: Tensor<1, Int>,
         options: &CrossEntropy,
     ) -> HeadLoss {
-        match self.packed() {
-            None => head_loss(hidden, self.weight.val(), targets, options),
-            packed => {
-                BaseWeight::new(&self.weight, packed).head_loss(hidden, targets, options, false)
-            }
-        }
+        BaseWeight::whole(&self.weight).head_loss(hidden, targets, options, false)
     }
 
     /// Applies the layer.
@@ -101,14 +96,11 @@ impl LoraLinear {
     /// If the last axis of `x` is not `d_input`, or the first does not fit such a batch.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = || self.bias.as_ref().map(Param::val);
-        let base = || BaseWeight::new(&self.weight, self.packed());
+        let base = || BaseWeight::below_adapters(&self.weight);
         match active(&self.weight, self.bias.as_ref()) {
             Active::PerExample(batch) => batch.linear(x, &base()),
             Active::One(adapter) => adapter.linear(x, &base(), bias()),
-            Active::None => match self.packed() {
-                Some(packed) => packed.linear(x, bias()),
-                None => linear(x, self.weight.val(), bias()),
-            },
+            Active::None => BaseWeight::whole(&self.weight).linear(x, bias()),
         }
     }
 }

@@ -91,13 +91,14 @@ pub use facts::{DeviceFacts, device_facts};
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub(crate) use head_loss::packed_head_loss;
 pub use head_loss::{
-    CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, loss_of_logits,
+    CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, head_loss_in_parts,
+    loss_of_logits,
 };
 pub use host::is_on_host;
 pub use kernel_cache::kernel_cache;
 pub use launches::LaunchCounter;
 pub use layer_norm::{LayerNormOps, layer_norm};
-pub use limits::{device_memory_bytes, max_buffer_bytes};
+pub use limits::{device_memory_bytes, max_buffer_bytes, with_max_buffer_bytes};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedFormat, PackedLayout, PackedOps};

@@ -4,6 +4,7 @@ use super::collect::packed_weights;
 use super::config::QuantizeConfig;
 use super::half_words::NOT_FINITE;
 use super::kind::Quantization;
+use super::materialize::materialized;
 use super::pack::{check_bare, on_placeholder, pack_all};
 use super::report::{QuantizedModule, quantized_modules};
 use super::weight::PackedWeight;
@@ -125,6 +126,6 @@ pub(crate) fn take_packed<M: Module>(module: M) -> (M, BTreeMap<String, PackedWe
     if packed.is_empty() {
         (module, packed)
     } else {
-        (bare(|| module.materialize()), packed)
+        (bare(|| materialized(module)), packed)
     }
 }

@@ -7,9 +7,10 @@
 //! | `config` | [`QuantizeConfig`]: selection of the weights, and number of bits |
 //! | `base_floats` | [`BaseFloats`]: float type of the other frozen weights |
 //! | `kind` | [`Quantization`]: the number formats |
-//! | `weight` | [`PackedWeight`]: a packed weight on its parameter |
+//! | `weight`, `half_kind` | [`PackedWeight`]: a packed weight on its parameter |
 //! | `codec`, `half_words`, `collect` | packing of values, and the packed weights of a module |
 //! | `pack` | the walk that puts packed weights on a module |
+//! | `materialize` | a module with dense weights, or with parts of those that are too large |
 //! | `report` | [`QuantizedModule`]: a layer with a packed weight, and its bytes before and after |
 
 mod apply;
@@ -17,8 +18,10 @@ mod base_floats;
 mod codec;
 mod collect;
 mod config;
+mod half_kind;
 mod half_words;
 mod kind;
+mod materialize;
 mod narrow;
 mod pack;
 mod report;
@@ -31,6 +34,7 @@ pub(crate) use collect::packed_weights;
 pub use config::QuantizeConfig;
 pub use half_words::HalfValues;
 pub use kind::Quantization;
+pub(crate) use materialize::{materialized, weights_above_limit};
 pub use narrow::{half_weight, narrow, tied_weight, widen};
 pub use report::QuantizedModule;
 pub(crate) use report::{quantized_modules, write_report};

@@ -3,17 +3,19 @@
 use super::base_floats::{BaseFloats, HalfFloat};
 use super::collect::packed_weights;
 use super::half_words::HalfValues;
+use super::materialize::materialized;
 use super::pack::{check_bare, on_placeholder, pack_all};
 use super::report::{QuantizedModule, quantized_modules};
 use super::weight::PackedWeight;
 use crate::error::LoraError;
 use crate::layout::{AdapterPath, ForArchitecture, LayerKind, Matrix, parameters};
+use crate::split::split_weights;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use std::collections::BTreeMap;
 
 /// Holds the weights of a module's linear layers and embeddings in 16 bits and freezes them. Weights that are quantized
-/// stay as they are. Adapters are trained in f32, and everything is computed in f32.
+/// or [in parts](crate::SplitWeight) stay as they are. Adapters are trained in f32, and everything is computed in f32.
 ///
 /// Weights are rounded to nearest even; those of a checkpoint in the same type are exact. The results are then those of
 /// the module in f32: bit for bit on the CPU, except that sums through an output layer may be taken in another order: in the
@@ -47,10 +49,12 @@ pub fn narrow<'a, M: Module>(
     let matrices = parameters(&module, architecture).matrices;
     check_bare(&module, &matrices, |packed| packed.format().is_half())?;
     let packed = packed_weights(&module);
+    let split = split_weights(&module);
     let has_layer = |m: &Matrix| m.is_linear_layer || m.path == AdapterPath::Activation;
     // The values in memory are f32: `auto` changes nothing.
     let chosen = matrices.iter().filter(|m| {
-        has_layer(m) && !packed.contains_key(&m.parameter) && config.half(&m.module, None).is_some()
+        let is_stored = packed.contains_key(&m.parameter) || split.contains_key(&m.parameter);
+        has_layer(m) && !is_stored && config.half(&m.module, None).is_some()
     });
     let chosen: BTreeMap<&str, &Matrix> = chosen.map(|m| (m.parameter.as_str(), m)).collect();
     let module = pack_all(module, chosen, |matrix, weight, id| {
@@ -120,7 +124,7 @@ pub fn widen<M: Module>(module: M) -> M {
     let adapted = parameters(&module, &crate::layout::Architecture::PLAIN);
     let plain = adapted.matrices.iter().all(|matrix| !matrix.adapted);
     if plain && packed.values().all(|packed| packed.format().is_half()) && !packed.is_empty() {
-        module.materialize()
+        materialized(module)
     } else {
         module
     }

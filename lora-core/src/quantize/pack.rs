@@ -1,7 +1,8 @@
 //! Putting packed weights on parameters.
 
 use super::collect::packed_weights;
-use super::weight::{PackedWeight, placeholder};
+use super::weight::PackedWeight;
+use crate::bare::placeholder;
 use crate::error::LoraError;
 use crate::layout::{Matrix, put};
 use burn::module::{Module, Param, ParamId, Reparameterizer};

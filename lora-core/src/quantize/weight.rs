@@ -2,16 +2,19 @@
 
 use super::base_floats::HalfFloat;
 use super::codec;
+use super::half_kind::HalfKind;
 use super::half_words::{self, HalfValues, HalfWords};
 use super::kind::Quantization;
-use crate::bare::is_bare;
+use crate::bare::{are_parts_kept, is_bare};
 use crate::layout::{PACKED_COMPONENT, param_id};
 use crate::ops::packed::{PackedFormat, PackedLayout, packed_linear, packed_lora_linear, unpack};
 use crate::ops::packed_format::{BLOCK, WORD};
 use crate::ops::{CrossEntropy, HeadLoss, packed_head_loss};
+use crate::split::{SplitWeight, rows_per_part};
 use burn::module::{Module, Param, ParamId, Reparameterization};
 use burn::tensor::module::embedding;
-use burn::tensor::{DType, Device, Element, Int, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Element, Int, Tensor, TensorData};
+use std::ops::Range;
 
 /// A frozen weight `[d_in, d_out]` of a linear layer in 4, 8 or 16 bits a value, or of an embedding in 16 bits.
 ///
@@ -31,34 +34,6 @@ pub struct PackedWeight {
     layout: PackedLayout,
     #[module(skip)]
     rounded: bool,
-}
-
-/// Properties of a weight in 16 bits, which its parameters must tell.
-#[derive(Clone, Copy, Debug)]
-struct HalfKind {
-    half: HalfFloat,
-    /// True if the values are in the order of the transpose.
-    transposed: bool,
-    /// True if the values were rounded when they were packed.
-    rounded: bool,
-}
-
-impl HalfKind {
-    /// Returns a different length from 1 to 8 for each kind.
-    fn length(self) -> usize {
-        let half = usize::from(self.half == HalfFloat::Bf16);
-        1 + half + 2 * usize::from(self.transposed) + 4 * usize::from(self.rounded)
-    }
-
-    /// Returns the kind of a length.
-    fn from_length(length: usize) -> Option<Self> {
-        let index = length.checked_sub(1).filter(|index| *index < 8)?;
-        Some(Self {
-            half: HalfFloat::ALL[index % 2],
-            transposed: index & 2 != 0,
-            rounded: index & 4 != 0,
-        })
-    }
 }
 
 impl PackedWeight {
@@ -230,18 +205,44 @@ impl PackedWeight {
     /// Dequantizes the first rows, at least `count` values of them if there are so many.
     pub(crate) fn head(&self, count: usize) -> Tensor<2> {
         let [d_in, d_out] = self.shape();
-        let rows = count.div_ceil(d_out.max(1)).min(d_in);
-        match self.layout.words_per_row() {
-            Some(words) if !self.layout.transposed => {
-                let codes = self.codes.val().narrow(0, 0, rows * words);
+        self.rows(0..count.div_ceil(d_out.max(1)).min(d_in))
+    }
+
+    /// Dequantizes some rows, and these alone if they are stored apart from others.
+    fn rows(&self, rows: Range<usize>) -> Tensor<2> {
+        match self.words_per_row() {
+            Some(words) => {
+                let codes = self.codes.val();
+                let codes = codes.narrow(0, rows.start * words, rows.len() * words);
                 let layout = PackedLayout {
-                    d_in: rows,
+                    d_in: rows.len(),
                     ..self.layout
                 };
                 unpack(codes, self.floats(), layout)
             }
-            _ => self.dequantize().narrow(0, 0, rows),
+            None => self.dequantize().narrow(0, rows.start, rows.len()),
         }
+    }
+
+    /// Returns the integers of a row, if no two rows share an integer or a scale.
+    fn words_per_row(&self) -> Option<usize> {
+        self.layout
+            .words_per_row()
+            .filter(|_| !self.layout.transposed)
+    }
+
+    /// Returns the number of rows in each part of [`in_parts`](Self::in_parts); `None` if the device binds the weight in f32.
+    pub(crate) fn rows_per_part(&self) -> Option<usize> {
+        rows_per_part(self.shape(), &self.device())
+    }
+
+    /// Dequantizes the weight in parts, if the device cannot bind it in f32.
+    pub(crate) fn in_parts(&self) -> Option<SplitWeight> {
+        let size = self.rows_per_part()?;
+        let rows = self.shape()[0];
+        let starts = (0..rows).step_by(size);
+        let parts = starts.map(|start| self.rows(start..rows.min(start + size)));
+        Some(SplitWeight::new(self.codes.id, parts))
     }
 
     /// Returns `x W + b`.
@@ -276,8 +277,7 @@ impl PackedWeight {
     /// - returns `[batch, seq, d_out]`
     pub(crate) fn embedding(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [rows, d_out] = self.shape();
-        let words = self.layout.words_per_row();
-        let Some(words) = words.filter(|_| !self.layout.transposed) else {
+        let Some(words) = self.words_per_row() else {
             return embedding(self.dequantize(), ids);
         };
         let [batch, seq] = ids.dims();
@@ -353,34 +353,15 @@ fn vector<E: Element>(values: Vec<E>) -> TensorData {
     TensorData::new(values, [count])
 }
 
-/// Returns the content of a packed weight's parameter: zeros of its shape, in the memory of one value.
-pub(crate) fn placeholder<const D: usize>(shape: Shape, device: &Device) -> Tensor<D> {
-    let zero = TensorData::new(vec![0.0f32], [1; D]);
-    Tensor::<D>::from_data(zero, (device, DType::F32)).expand(shape)
-}
-
 impl Reparameterization for PackedWeight {
     const NAME: &'static str = PACKED_COMPONENT;
 
     /// Returns the dequantized weight.
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        if is_bare() {
+        if is_bare() || (are_parts_kept() && self.rows_per_part().is_some()) {
             base
         } else {
             self.dequantize().reshape(base.shape())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_kind_has_a_length_of_its_own() {
-        for length in 1..=8 {
-            assert_eq!(HalfKind::from_length(length).unwrap().length(), length);
-        }
-        assert!(HalfKind::from_length(0).is_none() && HalfKind::from_length(9).is_none());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{self, assert_close, fixture};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use lora_core::ops::{CrossEntropy, HeadLoss, head_loss, loss_of_logits};
+use lora_core::ops::{CrossEntropy, HeadLoss, head_loss, head_loss_in_parts, loss_of_logits};
 use test_support::tensors::{Tensors, host};
 
 /// Float32 sums of a few dozen terms of the size of one.
@@ -46,6 +46,18 @@ fn values_and_gradients_are_pytorchs() {
             let (x, w) = (get("x").require_grad(), get("w").require_grad());
             let logits = x.clone().matmul(w.clone());
             check(loss_of_logits(logits, targets.clone(), &options), x, w);
+
+            // In two parts of columns, which are frozen.
+            let (x, w) = (get("x").require_grad(), get("w"));
+            let [_, classes] = w.dims();
+            let sizes = [classes - 1, 1].into_iter().filter(|&size| size > 0);
+            let parts = w.split_with_sizes(sizes.collect(), 1);
+            let found = head_loss_in_parts(x.clone(), parts, targets.clone(), &options);
+            assert_close(found.loss.clone(), &expected("loss"), TOLERANCE, name);
+            assert_close(found.nll, &expected("nll"), TOLERANCE, name);
+            assert_eq!(whole(found.best), best, "{name}");
+            let grads = (found.loss * 1.7).backward();
+            assert_close(x.grad(&grads).unwrap(), &expected("dx"), TOLERANCE, name);
 
             // Without gradients, and with a head that lies the other way round, as a tied embedding does.
             let inner = device.clone().inner();
@@ -201,4 +213,46 @@ fn weights_for_other_classes_are_refused() {
         targets,
         &options,
     );
+}
+
+/// Chunks of rows are those of the whole projection, and a batch without rows has none.
+#[test]
+fn parts_over_several_chunks_have_the_loss_of_the_whole() {
+    let device = Device::flex().autodiff();
+    let wave = |shape: [usize; 2], salt: f32| {
+        let values = (0..shape[0] * shape[1]).map(|i| (i as f32 * 0.7311 + salt).sin());
+        Tensor::<2>::from_data(
+            TensorData::new(values.collect::<Vec<f32>>(), shape),
+            &device,
+        )
+    };
+    // 17 rows of 2²⁰ logits are two chunks.
+    let classes = 1 << 20;
+    let w = wave([2, classes], 0.3);
+    let options = CrossEntropy::new(0.1);
+    for rows in [17, 0] {
+        let targets: Vec<i64> = (0..rows as i64).map(|row| row * 61_000 - 1).collect();
+        let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device);
+        let run = |parts: Vec<Tensor<2>>| {
+            let x = wave([rows, 2], 0.1).require_grad();
+            let found = head_loss_in_parts(x.clone(), parts, targets.clone(), &options);
+            let loss = host(found.loss.clone());
+            let grads = found.loss.backward();
+            (
+                loss,
+                host(found.nll),
+                whole(found.best),
+                host(x.grad(&grads).unwrap()),
+            )
+        };
+        let (loss, nll, best, dx) = run(vec![w.clone()]);
+        let found = run(w
+            .clone()
+            .split_with_sizes(vec![500_000, 500_000, classes - 1_000_000], 1));
+        assert_eq!(found.2, best);
+        // Sums of 2²⁰ terms in f32, in another order.
+        for (found, expected) in [(&found.0, &loss), (&found.1, &nll), (&found.3, &dx)] {
+            test_support::compare::assert_near(found, expected, 1e-5, "in parts");
+        }
+    }
 }

@@ -14,3 +14,4 @@ mod pointwise;
 mod quantized;
 mod quantized_memory;
 mod segments;
+mod split;

@@ -95,6 +95,15 @@ impl FamilyConfig for EncoderConfig {
             vocab_size: self.vocab_size,
             max_length: self.max_length(),
             tied_head: None,
+            // DeBERTa v1 fuses query, key and value.
+            widest: self
+                .hidden_size
+                .saturating_mul(3)
+                .max(self.intermediate_size),
+            distance_scores: self
+                .disentangled
+                .as_ref()
+                .is_some_and(|options| options.relative),
         }
     }
 

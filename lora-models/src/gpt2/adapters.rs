@@ -5,7 +5,7 @@ use super::keys::{EMBEDDING, HEAD};
 use crate::error::ModelError;
 use crate::prefix::{Prefix, PrefixModel, PrefixShape};
 use crate::targets::LoraTargets;
-use crate::weights::{on_host, param};
+use crate::weights::{check_fits, on_host, param};
 use burn::tensor::{Device, TensorData};
 use lora_core::{
     Architecture, FusedLayout, FusedProjection, LoraConfig, LoraLinear, TargetModules, param_id,
@@ -76,16 +76,18 @@ impl Gpt2LmHead {
     /// Gives a tied model a separate head, initialized with the transposed token embedding.
     ///
     /// # Errors
-    /// [`ModelError::TensorDtype`] if the embedding cannot be read as floats.
+    /// [`ModelError::TensorDtype`] if the embedding cannot be read as floats, [`ModelError::TooLargeForDevice`] if the device
+    /// cannot bind the head in one buffer.
     pub fn untie_head(mut self) -> Result<Self, ModelError> {
         if self.lm_head.is_none() {
             let wte = &self.transformer.wte;
+            let device = wte.weight.lazy_device();
+            check_fits(HEAD, &wte.weight.lazy_shape(), &device)?;
             let weight = match wte.packed() {
                 Some(packed) => tied_weight(param_id(HEAD), packed),
                 None => {
                     let embedding = wte.weight.base();
                     let [vocab, d_model] = embedding.dims();
-                    let device = embedding.device();
                     let values = on_host(EMBEDDING, embedding.transpose())?;
                     param(HEAD, TensorData::new(values, [d_model, vocab]), &device)
                 }

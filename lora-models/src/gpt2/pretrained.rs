@@ -42,6 +42,8 @@ impl FamilyConfig for Gpt2Config {
             vocab_size: self.vocab_size,
             max_length: self.n_positions,
             tied_head: Some(self.tie_word_embeddings),
+            widest: self.n_embd.saturating_mul(3).max(self.inner()),
+            distance_scores: false,
         }
     }
 

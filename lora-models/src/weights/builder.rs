@@ -5,9 +5,10 @@ use crate::ModelError;
 use burn::module::Param;
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 use lora_core::file::transpose;
+use lora_core::ops::max_buffer_bytes;
 use lora_core::{
-    Architecture, HalfValues, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear, half_weight,
-    param_id, quantized_weight,
+    Architecture, HalfFloat, HalfValues, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear,
+    half_weight, param_id, quantized_weight, rows_per_part, split_weight,
 };
 
 /// Builder for the layers of a model, which reads one parameter at a time from a source.
@@ -41,9 +42,15 @@ impl LayerBuilder<'_> {
         let path = format!("{path}.weight");
         let quantize = self.weights.quantize(&path);
         let quantize = quantize.filter(|config| !config.skips(&module, self.architecture));
-        let weight = match quantize.map(|config| config.quantization) {
-            None => self.matrix(&module, &path, shape, transposed)?,
-            Some(quantization) => {
+        let half = self.weights.half(&module, &path);
+        let weight = match (quantize.map(|config| config.quantization), half) {
+            (None, None) => self.ask(&path, shape, transposed)?,
+            (None, Some(half)) => {
+                check_fits(&path, &shape, self.device)?;
+                self.half(&module, &path, shape, transposed, half)?
+            }
+            (Some(quantization), _) => {
+                check_fits(&path, &shape, self.device)?;
                 // Quantization reads the rows of PyTorch's layout, which is transposed here.
                 let spec = self.spec(&path, &[shape[1], shape[0]], !transposed);
                 let rows = self.weights.values(&spec)?.unwrap_or_default();
@@ -54,28 +61,40 @@ impl LayerBuilder<'_> {
         Ok(LoraLinear { weight, bias: None })
     }
 
-    /// Builds an embedding, `[rows, d_model]`.
+    /// Builds an embedding, `[rows, d_model]`. In f32, one that the device cannot bind in one buffer is in frozen parts.
     pub fn embedding(
         &mut self,
         path: &str,
         shape: [usize; 2],
     ) -> Result<LoraEmbedding, ModelError> {
         let module = self.architecture.module_name(path);
-        let weight = self.matrix(&module, &format!("{path}.weight"), shape, false)?;
+        let path = &format!("{path}.weight");
+        let parts = rows_per_part(shape, self.device);
+        let weight = match (self.weights.half(&module, path), parts) {
+            (Some(half), parts) => {
+                if parts.is_some() {
+                    check_half_fits(path, shape, self.device)?;
+                }
+                self.half(&module, path, shape, false, half)?
+            }
+            (None, None) => self.param(path, shape)?,
+            (None, Some(rows)) => match self.values(path, shape, false)? {
+                None => meta_init(path, shape, self.device),
+                Some(values) => split_weight(param_id(path), &values, rows, self.device),
+            },
+        };
         Ok(LoraEmbedding { weight })
     }
 
-    /// Builds the weight of a layer, in f32 or in 16 bits.
-    fn matrix(
+    /// Builds the weight of a layer in 16 bits.
+    fn half(
         &mut self,
         module: &str,
         path: &str,
         shape: [usize; 2],
         transposed: bool,
+        half: HalfFloat,
     ) -> Result<Param<Tensor<2>>, ModelError> {
-        let Some(half) = self.weights.half(module, path) else {
-            return self.ask(path, shape, transposed);
-        };
         // An output layer keeps the layout of the file, in which it can be unpacked part by part. Any other layer has that of
         // the module: products then have the same sums as with the weight in f32.
         let keeps = transposed && self.architecture.is_output(module);
@@ -137,17 +156,28 @@ impl LayerBuilder<'_> {
         shape: [usize; D],
         transposed: bool,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        let spec = self.spec(path, &shape, transposed);
-        let data = if let Some(elements) = self.weights.mapped(&spec)? {
-            // Burn copies them before it writes to them.
-            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
-            TensorData::from_bytes(bytes, shape, DType::F32)
-        } else if let Some(values) = self.weights.values(&spec)? {
-            TensorData::new(values, shape)
-        } else {
+        let Some(data) = self.values(path, shape, transposed)? else {
             return Ok(meta_init(path, shape, self.device));
         };
+        check_fits(path, &shape, self.device)?;
         Ok(param(path, data, self.device))
+    }
+
+    /// Returns the values of a parameter on the host; `None` if only its shape is needed.
+    fn values<const D: usize>(
+        &mut self,
+        path: &str,
+        shape: [usize; D],
+        transposed: bool,
+    ) -> Result<Option<TensorData>, ModelError> {
+        let spec = self.spec(path, &shape, transposed);
+        if let Some(elements) = self.weights.mapped(&spec)? {
+            // Burn copies them before it writes to them.
+            let bytes = Bytes::from_shared(elements, AllocationProperty::File);
+            return Ok(Some(TensorData::from_bytes(bytes, shape, DType::F32)));
+        }
+        let values = self.weights.values(&spec)?;
+        Ok(values.map(|values| TensorData::new(values, shape)))
     }
 
     fn spec(&self, path: &str, shape: &[usize], transposed: bool) -> ParamSpec {
@@ -171,6 +201,42 @@ pub(crate) fn param<const D: usize>(
     // Set on the parameter and not on the tensor: a device without autodiff has no gradients, but
     // the parameter is to have them once `train()` has moved it to one that has.
     Param::initialized(param_id(path), tensor).set_require_grad(true)
+}
+
+/// Refuses a parameter that the device cannot bind in one buffer of f32.
+pub(crate) fn check_fits(name: &str, shape: &[usize], device: &Device) -> Result<(), ModelError> {
+    let advice = "use the CPU (`--device flex`) or a device with a higher limit";
+    check_bytes(name, shape, size_of::<f32>(), advice, device)
+}
+
+/// Refuses an embedding in 16 bits that the device cannot bind in one buffer. One with an odd number of columns is unpacked as
+/// a whole.
+fn check_half_fits(name: &str, shape: [usize; 2], device: &Device) -> Result<(), ModelError> {
+    let advice = "hold it in f32 (without `--base-dtype`), which is done in parts, or use the CPU (`--device flex`) or a device with \
+                  a higher limit";
+    let bytes = if shape[1].is_multiple_of(2) { 2 } else { 4 };
+    check_bytes(name, &shape, bytes, advice, device)
+}
+
+fn check_bytes(
+    name: &str,
+    shape: &[usize],
+    bytes_per_value: usize,
+    advice: &'static str,
+    device: &Device,
+) -> Result<(), ModelError> {
+    let values = shape.iter().map(|&n| n as u64).product::<u64>();
+    let bytes = bytes_per_value as u64 * values;
+    match max_buffer_bytes(device) {
+        Some(limit) if bytes > limit => Err(ModelError::TooLargeForDevice {
+            name: name.into(),
+            shape: shape.to_vec(),
+            bytes,
+            limit,
+            advice,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Builds a parameter with a shape and without memory for it, on backends that repeat a number without writing it out.

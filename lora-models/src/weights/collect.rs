@@ -5,7 +5,7 @@ use crate::ModelError;
 use burn::module::{Module, ModuleVisitor, Param, Reparameterization};
 use burn::tensor::Tensor;
 use lora_core::file::transpose;
-use lora_core::{Architecture, PackedWeight};
+use lora_core::{Architecture, PackedWeight, SplitWeight, split_weights};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -13,6 +13,8 @@ use std::path::Path;
 pub struct Parameters<'a> {
     architecture: &'a Architecture,
     tensors: BTreeMap<String, FileTensor>,
+    /// Weights in parts, by path.
+    split: BTreeMap<String, SplitWeight>,
     path: Vec<String>,
     containers: Vec<String>,
     /// Path of the first parameter that has an adapter or is quantized, with advice for the message.
@@ -23,8 +25,8 @@ struct FileTensor {
     /// Shape in the file.
     shape: Vec<usize>,
     transposed: bool,
-    /// All values in one row, in the module's layout.
-    values: Tensor<1>,
+    /// All values in one row, in the module's layout, in the parts that the device holds.
+    values: Vec<Tensor<1>>,
 }
 
 impl<'a> Parameters<'a> {
@@ -40,6 +42,7 @@ impl<'a> Parameters<'a> {
         let mut parameters = Self {
             architecture,
             tensors: BTreeMap::new(),
+            split: split_weights(model),
             path: Vec::new(),
             containers: Vec::new(),
             adapted: None,
@@ -73,7 +76,15 @@ impl<'a> Parameters<'a> {
     pub fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let tensor = self.tensors.get(name);
         let tensor = tensor.ok_or_else(|| ModelError::missing(name))?;
-        let values = on_host(name, tensor.values.clone())?;
+        let mut values = Vec::new();
+        for part in &tensor.values {
+            let part = on_host(name, part.clone())?;
+            if values.is_empty() {
+                values = part;
+            } else {
+                values.extend(part);
+            }
+        }
         Ok(match (tensor.transposed, tensor.shape.as_slice()) {
             (true, &[d_out, d_in]) => transpose(&values, [d_in, d_out]),
             _ => values,
@@ -81,9 +92,15 @@ impl<'a> Parameters<'a> {
     }
 }
 
+fn in_a_row<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    let count = tensor.shape().num_elements();
+    tensor.reshape([count])
+}
+
 impl ModuleVisitor for Parameters<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
-        if container == "Reparameterization" && self.adapted.is_none() {
+        let is_adapter = container == "Reparameterization" && name != SplitWeight::NAME;
+        if is_adapter && self.adapted.is_none() {
             let what = if name == PackedWeight::NAME {
                 "is quantized; export the model without quantization"
             } else {
@@ -101,21 +118,27 @@ impl ModuleVisitor for Parameters<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let name = self.architecture.tensor_name(&self.path.join("."));
+        if self.containers.iter().any(|c| c == "Reparameterization") {
+            return; // A part of a weight that was collected before, or of an adapter, which is refused.
+        }
+        let path = self.path.join(".");
+        let name = self.architecture.tensor_name(&path);
         let container = self.containers.last().map_or("", String::as_str);
         let module = name.strip_suffix(".weight").unwrap_or(&name);
         let transposed =
             D == 2 && container.ends_with(":LoraLinear") && !self.architecture.is_conv1d(module);
-        let value = param.base();
-        let mut shape = value.dims().to_vec();
+        let mut shape = param.lazy_shape().to_vec();
         if transposed {
             shape.reverse();
         }
-        let count: usize = shape.iter().product();
+        let values = match self.split.remove(&path) {
+            Some(split) => split.parts().into_iter().map(in_a_row).collect(),
+            None => vec![in_a_row(param.base())],
+        };
         let tensor = FileTensor {
             shape,
             transposed,
-            values: value.reshape([count]),
+            values,
         };
         self.tensors.insert(name, tensor);
     }

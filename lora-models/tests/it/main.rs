@@ -22,5 +22,6 @@ mod named;
 mod peft_parity;
 mod prefix;
 mod quantized;
+mod split;
 mod tokenizer;
 mod tokenizer_families;

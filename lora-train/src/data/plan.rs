@@ -123,6 +123,17 @@ impl BatchPlan {
         }
     }
 
+    /// Returns the number of rows and tokens in a row of the largest batch of any epoch, or slightly more.
+    pub fn largest(&self) -> [usize; 2] {
+        let longest = self.lengths.iter().max().copied().unwrap_or(0);
+        let longest = self.padding.length(longest);
+        match self.size {
+            BatchSize::Examples(examples) => [examples.min(self.lengths.len()), longest],
+            BatchSize::PaddedTokens(tokens) => [(tokens / longest.max(1)).max(1), longest],
+            BatchSize::PackedTokens(tokens) => [1, tokens],
+        }
+    }
+
     /// Returns the batches of epoch `epoch`, counted from 0, as the indices of their examples.
     pub fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
         let mut indices: Vec<usize> = (0..self.lengths.len()).collect();

@@ -2,6 +2,7 @@
 
 use super::assignment::{AdapterAssignment, within};
 use super::ranges::at_least_one;
+use super::session::Base;
 use crate::TrainError;
 use crate::data::{Batch, BatchOrder, BatchPlan, Example, Padding, collate};
 use burn::tensor::Device;
@@ -33,13 +34,19 @@ pub(crate) struct EvalBatches {
 
 impl EvalBatches {
     /// Divides examples into batches, sorted by length for little padding.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] that names `option`, the one for the batch size, if the device cannot take the largest batch.
     pub fn new(
         examples: Vec<Example>,
-        batch_size: usize,
+        (option, batch_size): (&str, usize),
+        base: &Base,
         padding: Padding,
     ) -> Result<Self, TrainError> {
         let lengths = examples.iter().map(Example::len).collect();
         let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
+        let plan = plan.with_padding(padding);
+        base.limit.check(option, plan.largest())?;
         Ok(Self {
             batches: plan.epoch(0),
             examples,

@@ -3,6 +3,7 @@
 use crate::TrainError;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use lora_core::ops::max_buffer_bytes;
 
 /// Checks that all parameters are finite: training would only spread other values.
 ///
@@ -43,7 +44,10 @@ impl ModuleVisitor for Finite {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.bad.is_some() {
+        let bytes = 4 * param.lazy_shape().num_elements() as u64;
+        let limit = max_buffer_bytes(&param.lazy_device());
+        // What no buffer holds is the placeholder of a split weight, whose parts follow.
+        if self.bad.is_some() || limit.is_some_and(|limit| bytes > limit) {
             return;
         }
         // The sum of finite weights is finite, and any other value makes it infinite or NaN: only one number per parameter

@@ -15,12 +15,14 @@
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
 //! | `merge`, `verify` | merged models, and their comparison with the parts |
 //! | `evaluation`, `eval`, `batches` | evaluation |
+//! | `batch_limit` | the largest batch that a device takes |
 //!
 //! Commands that describe, rewrite or measure are in `tools`.
 
 pub(crate) mod adapter;
 mod adapters;
 mod assignment;
+pub(crate) mod batch_limit;
 mod batches;
 mod causal;
 pub(crate) mod device_check;

@@ -1,14 +1,17 @@
 //! Sessions: a model with tokenizer and adapter.
 
+use super::batch_limit::BatchLimit;
 use super::memory_check::check_memory;
 use crate::TrainError;
 use crate::data::Padding;
 use crate::progress::Screen;
 use burn::tensor::Device;
-use lora_core::AttachReport;
 use lora_core::file::AdapterDir;
+use lora_core::{AttachReport, split_weights, trainable_summary};
 use lora_models::tokenizer::Tokenizer;
-use lora_models::{AdapterLoadOptions, ExportOptions, ModelDir, ModelInfo, Pretrained};
+use lora_models::{
+    AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, ModelInfo, Pretrained,
+};
 use std::path::{Path, PathBuf};
 
 /// Base of a run: tokenizer, directory and sizes, which stay while weights change.
@@ -22,6 +25,8 @@ pub struct Base {
     pub info: ModelInfo,
     /// Multiple of tokens to which batches are padded.
     pub pad_to_multiple_of: usize,
+    /// Largest batch that the device takes.
+    pub(crate) limit: BatchLimit,
 }
 
 /// Model read from files, with tokenizer and adapter.
@@ -40,7 +45,8 @@ impl<M: Pretrained> Session<M> {
     /// Loads a model, with an adapter if there is one. `config` is the configuration of `dir`, as the model's type has it.
     ///
     /// # Errors
-    /// If a file is missing, malformed or not supported, or a weight is larger than the device can bind at once.
+    /// If a file is missing, malformed or not supported, or a weight that cannot be split is larger than the device binds in
+    /// one buffer.
     pub fn open(
         dir: &ModelDir,
         config: &M::Config,
@@ -50,7 +56,7 @@ impl<M: Pretrained> Session<M> {
     ) -> Result<Self, TrainError> {
         let (model, adapter, summary) =
             load_model::<M>(dir.path(), config, adapter, options, device)?;
-        Self::new(dir, model, adapter, summary)
+        Self::new(dir, config, model, adapter, summary)
     }
 
     /// Adds the tokenizer of a model directory to a loaded model.
@@ -59,12 +65,17 @@ impl<M: Pretrained> Session<M> {
     /// If the tokenizer is missing or not supported, or has more tokens than the model.
     pub(crate) fn new(
         dir: &ModelDir,
+        config: &M::Config,
         model: M,
         adapter: Option<AttachReport>,
         summary: String,
     ) -> Result<Self, TrainError> {
         Ok(Self {
-            base: Base::new(model.info(), dir)?,
+            base: Base::new(
+                model.info(),
+                BatchLimit::new(config.sizes(), &model.device()),
+                dir,
+            )?,
             model,
             adapter,
             summary,
@@ -82,15 +93,15 @@ impl<M: Pretrained> Session<M> {
         seed: u64,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        check_limits::<M>(config, options, device)?;
         let shapes = M::weight_shapes(config, options, device)?;
         let weights = shapes
             .iter()
             .map(|(_, shape)| shape.iter().product::<usize>());
         check_memory(weights.sum(), 1, "the weights", device)?;
         let model = M::init_random(config, options, seed, device)?;
-        let summary = format!("random weights, {} parameters", model.num_params());
-        Self::new(dir, model, None, summary)
+        let parameters = trainable_summary(&model).total();
+        let summary = format!("random weights, {parameters} parameters");
+        Self::new(dir, config, model, None, summary)
     }
 
     /// Refuses a model with untrained modules that no adapter brings.
@@ -113,7 +124,7 @@ impl<M: Pretrained> Session<M> {
 }
 
 impl Base {
-    fn new(info: ModelInfo, dir: &ModelDir) -> Result<Self, TrainError> {
+    fn new(info: ModelInfo, limit: BatchLimit, dir: &ModelDir) -> Result<Self, TrainError> {
         let tokenizer = dir.tokenizer()?;
         let dir = dir.path().to_path_buf();
         let ids = tokenizer.largest_id();
@@ -130,6 +141,7 @@ impl Base {
             dir,
             info,
             pad_to_multiple_of: 1,
+            limit,
         })
     }
 
@@ -186,7 +198,8 @@ impl Base {
 /// Loads a model, with an adapter if there is one, and describes it.
 ///
 /// # Errors
-/// If a file is missing, malformed or not supported, or a weight is larger than the device can bind at once.
+/// If a file is missing, malformed or not supported, or a weight that cannot be split is larger than the device binds in
+/// one buffer.
 pub(crate) fn load_model<M: Pretrained>(
     dir: &Path,
     config: &M::Config,
@@ -194,7 +207,6 @@ pub(crate) fn load_model<M: Pretrained>(
     options: &M::Options,
     device: &Device,
 ) -> Result<(M, Option<AttachReport>, String), TrainError> {
-    check_limits::<M>(config, options, device)?;
     let (model, report) = M::load_weights(config.clone(), dir, options, device)?;
     let summary = model.load_summary(&report);
     let Some(adapter) = adapter else {
@@ -228,29 +240,17 @@ pub(crate) fn check_base(
     Ok(())
 }
 
-/// Refuses a model with a weight that the device cannot bind in one buffer, before any weight is moved there.
+/// Makes all weights of a model trainable.
 ///
-/// Beyond that limit, 128 MiB on many WGPU adapters, Burn 0.22.1 was seen to return wrong losses
-/// before it failed.
-fn check_limits<M: Pretrained>(
-    config: &M::Config,
-    options: &M::Options,
-    device: &Device,
-) -> Result<(), TrainError> {
-    let Some(limit) = lora_core::ops::max_buffer_bytes(device) else {
-        return Ok(());
-    };
-    for (name, shape) in M::weight_shapes(config, options, device)? {
-        let bytes = 4 * shape.iter().map(|&n| n as u64).product::<u64>();
-        if bytes > limit {
-            let (bytes, limit) = (bytes >> 20, limit >> 20);
-            let message = format!(
-                "`{name}` {shape:?} takes {bytes} MiB, and this device binds at most {limit} MiB in one \
-                 buffer; take `--device flex`, a GPU with a higher limit, or a model with a \
-                 smaller vocabulary"
-            );
-            return Err(TrainError::config("device", message));
-        }
+/// # Errors
+/// [`TrainError::Config`] if the device holds a weight in parts, which are frozen.
+pub(crate) fn trained_in_full<M: Pretrained>(model: M) -> Result<M, TrainError> {
+    if let Some(name) = split_weights(&model).keys().next() {
+        let message = format!(
+            "trains all weights, but `{name}` is larger than this device binds in one buffer, and its parts are \
+             frozen; train an adapter, or take `--device flex` or a GPU with a higher limit"
+        );
+        return Err(TrainError::config("full", message));
     }
-    Ok(())
+    Ok(model.set_require_grad(true))
 }

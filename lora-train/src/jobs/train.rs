@@ -315,6 +315,11 @@ fn loader<J: Job>(
     });
     let batches = BatchPlan::new(lengths, plan.batch, plan.order, plan.seed)?;
     let batches = batches.with_padding(padding);
+    let option = match plan.batch {
+        BatchSize::Examples(_) => "batch_size",
+        _ => "batch_tokens",
+    };
+    base.limit.check(option, batches.largest())?;
     Ok(BatchLoader::new(examples, batches, padding).with_collate(job.collate()))
 }
 

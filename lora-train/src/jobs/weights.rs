@@ -3,7 +3,7 @@
 use super::adapter::factor_option;
 use super::plan::TrainPlan;
 use super::prefix::NOT_MERGED;
-use super::session::{Base, Session, load_model};
+use super::session::{Base, Session, load_model, trained_in_full};
 use super::sources::Sources;
 use crate::TrainError;
 use crate::trainer::Checkpoint;
@@ -40,10 +40,10 @@ pub(crate) fn starting_weights<M: Pretrained>(
                 let options = M::trained_options(options);
                 let (model, adapter, summary) =
                     load_model::<M>(saved, &config, None, &options, device)?;
-                Session::new(dir, model, adapter, summary)?
+                Session::new(dir, &config, model, adapter, summary)?
             }
         };
-        session.model = session.model.set_require_grad(true);
+        session.model = trained_in_full(session.model)?;
         return Ok(session);
     }
     let mut session = Session::<M>::open(dir, config, None, options, device)?;

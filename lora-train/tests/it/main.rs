@@ -31,6 +31,7 @@ mod halves;
 mod hostile;
 mod inspect;
 mod kinds;
+mod limits;
 mod loss;
 mod merge;
 mod metrics;

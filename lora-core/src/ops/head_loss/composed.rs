@@ -109,14 +109,7 @@ pub(super) fn head_loss<B: ProductOps>(
     options.check(classes);
     let device = hidden.device();
     let wide = accumulation_dtype(hidden.dtype());
-    let class_weights = options.class_weights.as_ref();
-    let class_weights =
-        class_weights.map(|weights| values::<B>(weights, Shape::new([1, classes]), wide, &device));
-    let scorer = Scorer::<B> {
-        smoothing: options.label_smoothing,
-        class_weights,
-        wide,
-    };
+    let scorer = Scorer::<B>::new(options, &hidden);
     let chunk_rows = rows_per_chunk(rows, classes);
     let (mut losses, mut nlls, mut bests, mut grad_hidden) = (vec![], vec![], vec![], vec![]);
     let mut grad_weight: Option<FloatTensor<B>> = None;
@@ -171,6 +164,29 @@ pub(super) fn head_loss<B: ProductOps>(
     )
 }
 
+#[allow(clippy::type_complexity)] // The results of `HeadLossOps::score_logits`.
+pub(super) fn score_logits<B: Backend>(
+    logits: FloatTensor<B>,
+    targets: IntTensor<B>,
+    options: &CrossEntropy,
+    gradient: bool,
+) -> (
+    FloatTensor<B>,
+    FloatTensor<B>,
+    IntTensor<B>,
+    Option<FloatTensor<B>>,
+) {
+    let [rows, classes] = logits.shape().dims();
+    options.check(classes);
+    let scored = Scorer::<B>::new(options, &logits).score(logits, targets, gradient);
+    (
+        B::float_sum(scored.loss),
+        B::float_reshape(scored.nll, [rows].into()),
+        B::int_reshape(scored.best, [rows].into()),
+        scored.grad_logits,
+    )
+}
+
 struct Scorer<B: Backend> {
     smoothing: f64,
     /// `[1, classes]`.
@@ -188,6 +204,21 @@ struct Scored<B: Backend> {
 }
 
 impl<B: Backend> Scorer<B> {
+    /// Creates a scorer with device and type for `like`.
+    fn new(options: &CrossEntropy, like: &FloatTensor<B>) -> Self {
+        let wide = accumulation_dtype(like.dtype());
+        let class_weights = options.class_weights.as_ref();
+        let class_weights = class_weights.map(|weights| {
+            let shape = Shape::new([1, weights.len()]);
+            values::<B>(weights, shape, wide, &like.device())
+        });
+        Self {
+            smoothing: options.label_smoothing,
+            class_weights,
+            wide,
+        }
+    }
+
     /// Multiplies by the class weights, if there are any.
     fn weighted(&self, all: FloatTensor<B>) -> FloatTensor<B> {
         match &self.class_weights {

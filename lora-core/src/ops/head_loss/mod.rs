@@ -17,6 +17,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `tensors` | [`head_loss`] on tensors, with a dense or a packed projection |
+//! | `parts` | [`head_loss_in_parts`]: a projection that is larger than the device binds in one buffer |
 //! | `composed` | composition of operations that every backend has |
 //! | `flex` | implementation for the CPU |
 //! | `autodiff` | backward pass, shared by all backends |
@@ -25,8 +26,10 @@ mod autodiff;
 mod composed;
 #[cfg(feature = "flex")]
 mod flex;
+mod parts;
 mod tensors;
 
+pub use parts::head_loss_in_parts;
 pub(crate) use tensors::packed_head_loss;
 pub use tensors::{HeadLoss, head_loss, loss_of_logits};
 
@@ -153,6 +156,28 @@ backend_operations! {
             let (loss, nll, best, gradient, _) =
                 composed::head_loss(hidden, head, targets, &options, requested);
             (loss, nll, best, gradient)
+        }
+
+        /// Computes the loss of logits summed over the rows, the results of each row, and on request the gradient of the
+        /// logits. It is not differentiable.
+        ///
+        /// # Shapes
+        /// - `logits`: `[rows, classes]`, `targets`: `[rows]`
+        /// - returns the loss `[1]`, `-log p_y` `[rows]`, the most likely class `[rows]`, and the gradient `[rows, classes]`
+        #[fusion(default)]
+        #[allow(clippy::type_complexity)] // The macro accepts tensors as results, not aliases.
+        fn score_logits(
+            logits: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            options: CrossEntropy,
+            gradient: bool,
+        ) -> (
+            FloatTensor<Self>,
+            FloatTensor<Self>,
+            IntTensor<Self>,
+            Option<FloatTensor<Self>>,
+        ) {
+            composed::score_logits::<Self>(logits, targets, &options, gradient)
         }
     }
 }

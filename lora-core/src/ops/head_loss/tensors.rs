@@ -3,6 +3,7 @@
 use super::{CrossEntropy, HeadLossOps};
 use crate::ops::packed::PackedLayout;
 use burn::backend::Dispatch;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 
@@ -16,6 +17,20 @@ pub struct HeadLoss {
     pub nll: Tensor<1>,
     /// Most likely class of each row, `[rows]`.
     pub best: Tensor<1, Int>,
+}
+
+impl HeadLoss {
+    fn from_dispatch(
+        loss: FloatTensor<Dispatch>,
+        nll: FloatTensor<Dispatch>,
+        best: IntTensor<Dispatch>,
+    ) -> Self {
+        Self {
+            loss: Tensor::from_dispatch(loss),
+            nll: Tensor::from_dispatch(nll),
+            best: Tensor::from_dispatch(best),
+        }
+    }
 }
 
 /// Projects hidden states to classes and computes their cross entropy, without all logits at once.
@@ -55,11 +70,7 @@ pub fn head_loss(
         targets.into_dispatch(),
         options.clone(),
     );
-    HeadLoss {
-        loss: Tensor::from_dispatch(loss),
-        nll: Tensor::from_dispatch(nll),
-        best: Tensor::from_dispatch(best),
-    }
+    HeadLoss::from_dispatch(loss, nll, best)
 }
 
 /// Computes [`head_loss`] with a packed weight of 16-bit floats, `[d, classes]`.
@@ -82,11 +93,7 @@ pub(crate) fn packed_head_loss(
         targets.into_dispatch(),
         options.clone(),
     );
-    HeadLoss {
-        loss: Tensor::from_dispatch(loss),
-        nll: Tensor::from_dispatch(nll),
-        best: Tensor::from_dispatch(best),
-    }
+    HeadLoss::from_dispatch(loss, nll, best)
 }
 
 /// Computes the loss of [`head_loss`] from logits, for a head that is more than one matrix.

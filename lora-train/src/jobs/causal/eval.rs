@@ -51,7 +51,8 @@ pub(crate) fn eval<M: CausalLm>(
     let (model, adapters) = adapters.assign(session.model, sources, examples, None, screen)?;
     let task = CausalLmTask::new(model, 0.0);
 
-    let batches = EvalBatches::new(data.examples, options.batch_size, base.padding(length))?;
+    let size = ("batch_size", options.batch_size);
+    let batches = EvalBatches::new(data.examples, size, &base, base.padding(length))?;
     let bar = screen.bar("loss", batches.examples.len());
     let mut bar = bar.for_device(&device);
     let adapters = adapters.as_ref();
@@ -61,6 +62,8 @@ pub(crate) fn eval<M: CausalLm>(
     let mut texts = Vec::new();
     if options.generate {
         let groups = group_references(&data.records)?;
+        let rows = options.batch_size.min(groups.len()) * options.beams.max(1);
+        base.limit.check_logits("batch_size", rows)?;
         let config = generation_config(&base, options.max_new_tokens, options.beams);
         let mut bar = screen.bar("texts", groups.len());
         let (tokenizer, batch) = (&base.tokenizer, options.batch_size);

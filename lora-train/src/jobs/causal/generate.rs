@@ -182,6 +182,9 @@ fn generate_with<M: CausalLm>(
         for prompt in chunk {
             tokens.push(base.tokenizer.encode(&prompt.text)?);
         }
+        let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
+        base.limit.check("batch_size", [tokens.len(), longest])?;
+        base.limit.check_logits("batch_size", tokens.len())?;
         let config = config.clone();
         let generated = match &named {
             None => Generator::new(&model, config, &device).generate(&tokens)?,

@@ -91,8 +91,8 @@ impl<M: CausalLm> Job for CausalJob<M> {
         if let Some(path) = &plan.options.eval_data {
             let data = read(path)?;
             screen.line(&format!("eval data {}", data.report));
-            let evaluator =
-                EvalBatches::new(data.examples, plan.eval_batch_size, base.padding(length))?;
+            let size = ("eval_batch_size", plan.eval_batch_size);
+            let evaluator = EvalBatches::new(data.examples, size, base, base.padding(length))?;
             self.evaluator = Some(Arc::new(evaluator));
             records = data.records;
         }

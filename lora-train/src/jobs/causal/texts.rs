@@ -70,6 +70,8 @@ impl Prompts {
         if self.groups.is_empty() {
             return Ok(Default::default());
         }
+        let rows = self.batch.min(self.groups.len()) * self.beams.max(1);
+        base.limit.check_logits("eval_batch_size", rows)?;
         let config = generation_config(base, self.max_new_tokens, self.beams);
         let mut bar = screen.bar(&format!("texts {when}"), self.groups.len());
         let (tokenizer, groups) = (&base.tokenizer, &self.groups);

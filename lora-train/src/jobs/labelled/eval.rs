@@ -42,7 +42,8 @@ pub(crate) fn eval(
     let (examples, report) = encode_labelled(&data.records, &base.tokenizer, length, &weights)?;
     let shown = path.display();
     screen.line(&format!("data      {shown}: {}; {report}", data.report));
-    let batches = EvalBatches::new(examples, options.batch_size, base.padding(length))?;
+    let size = ("batch_size", options.batch_size);
+    let batches = EvalBatches::new(examples, size, &base, base.padding(length))?;
     adapters.check_named(path, &data.records)?;
     let evaluator = Evaluator::new(task, set.clone(), batches);
     let outputs = evaluator.run(loaded.model, sources, adapters, None, "eval", screen)?;

@@ -137,7 +137,8 @@ impl Job for LabelledJob {
             // Every label has the weight 1 in an evaluation.
             let weights = ClassWeights::default();
             let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
-            let batches = EvalBatches::new(examples, plan.eval_batch_size, base.padding(length))?;
+            let size = ("eval_batch_size", plan.eval_batch_size);
+            let batches = EvalBatches::new(examples, size, base, base.padding(length))?;
             let evaluator = Evaluator::new(self.task, self.labels.clone(), batches);
             self.evaluator = Some(Arc::new(evaluator));
         }

@@ -136,7 +136,8 @@ pub fn predict(
     let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
     let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
-    let batches = EvalBatches::new(examples, options.batch_size, base.padding(length))?;
+    let size = ("batch_size", options.batch_size);
+    let batches = EvalBatches::new(examples, size, &base, base.padding(length))?;
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }

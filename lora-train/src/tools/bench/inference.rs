@@ -7,6 +7,7 @@ use super::{BenchReport, Timing};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::host;
+use crate::jobs::batch_limit::BatchLimit;
 use crate::jobs::ranges::at_least_one;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use clap::Args;
@@ -41,6 +42,7 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
     let device = device::open(shape.device.unwrap_or(DeviceName::Auto))?;
     let (name, config) = shape.model()?;
     let size @ [batch, length] = shape.size(1, &config)?;
+    BatchLimit::new(config.sizes(), &device).check("batch_size", size)?;
     for (name, given) in [
         ("quantize", shape.quantize.is_some()),
         ("base_dtype", shape.base_dtype.is_some()),

@@ -11,6 +11,7 @@ use crate::jobs::sources::model_directory;
 use burn::tensor::Device;
 use clap::Args;
 use lora_core::files::Overwrite;
+use lora_core::trainable_summary;
 use lora_models::{ExportOptions, ModelConfig, Preset, Pretrained, dispatch};
 use std::path::{Path, PathBuf};
 
@@ -74,7 +75,7 @@ fn load<M: Pretrained>(
 ) -> Result<usize, TrainError> {
     let (model, _) = M::load_weights(config, dir, &M::Options::default(), device)?;
     host::wait(device)?;
-    Ok(model.num_params())
+    Ok(trainable_summary(&model).total())
 }
 
 /// Writes a model with random weights.

@@ -7,7 +7,9 @@ use crate::TrainError;
 use crate::data::{ClassWeights, Sample, SampleBatch};
 use crate::device::{self, DeviceName};
 use crate::host;
+use crate::jobs::batch_limit::BatchLimit;
 use crate::jobs::ranges::at_least_one;
+use crate::jobs::session::trained_in_full;
 use crate::memory;
 use crate::task::{CausalLmTask, Classify};
 use crate::trainer::{AdamW, MicroBatch, Task};
@@ -77,6 +79,7 @@ pub(in crate::tools) fn measured(
     device: &Device,
 ) -> Result<Measured, TrainError> {
     memory::restart_peak();
+    BatchLimit::new(config.sizes(), device).check("batch_size", size)?;
     let vocab = config.sizes().vocab_size;
     let checkpointed = training.checkpoint_activations;
     Ok(dispatch!(config,
@@ -103,7 +106,7 @@ fn prepared<M: Pretrained>(
 ) -> Result<(M, usize), TrainError> {
     let options = M::Options::default();
     let model = if training.full {
-        M::init_random(config, &options, 0, device)?.set_require_grad(true)
+        trained_in_full(M::init_random(config, &options, 0, device)?)?
     } else {
         let quantize = shape.quantize.map(QuantizeConfig::new);
         let floats = BaseFloats::new(shape.base_dtype.unwrap_or_default());
