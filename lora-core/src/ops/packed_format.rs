@@ -90,7 +90,7 @@ impl PackedLayout {
         let count = self.d_out.div_ceil(most).max(1);
         if !self.transposed || self.words_per_row().is_none() || count == 1 {
             // One range, not the numbers in it.
-            return Vec::from([0..self.d_out]);
+            return std::iter::once(0..self.d_out).collect();
         }
         let size = self.d_out.div_ceil(count);
         let starts = (0..self.d_out).step_by(size);

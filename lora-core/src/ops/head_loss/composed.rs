@@ -48,7 +48,7 @@ impl<B: ProductOps> Head<B> {
     /// Returns the weight in parts, with the classes of each.
     fn parts(&self) -> Vec<(Range<usize>, impl FnOnce() -> FloatTensor<B>)> {
         let parts = match self {
-            Self::Dense(weight) => Vec::from([0..weight.shape()[1]]),
+            Self::Dense(weight) => std::iter::once(0..weight.shape()[1]).collect(),
             Self::Packed(_, _, layout) => layout.parts(),
         };
         let part = |classes: Range<usize>| {
