@@ -1,14 +1,14 @@
 //! Files of the CUDA toolkit that a run needs.
 //!
-//! `CubeCL` compiles kernels with LLVM, which takes exponentials, logarithms and the like from NVIDIA's library `libdevice`.
-//! Without it each such kernel fails to compile, which `CubeCL` 0.11 reports as a line of its log: the error appears where a
+//! CubeCL compiles kernels with LLVM, which takes exponentials, logarithms and the like from NVIDIA's library `libdevice`.
+//! Without it each such kernel fails to compile, which CubeCL 0.11 reports as a line of its log: the error appears where a
 //! result is read.
 
 use std::path::{Path, PathBuf};
 
 /// Library of mathematical functions, below the directory of a CUDA toolkit.
 const LIBDEVICE: &str = "nvvm/libdevice/libdevice.10.bc";
-/// Directories of a CUDA toolkit that `CubeCL` searches in this order, unless `CUDA_PATH` is set.
+/// Directories of a CUDA toolkit that CubeCL searches in this order, unless `CUDA_PATH` is set.
 const ROOTS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
 
 /// Checks that the files are there.
@@ -20,7 +20,7 @@ pub(super) fn check() -> Result<(), String> {
     find(path.as_deref().map(Path::new), &ROOTS.map(Path::new)).map(|_| ())
 }
 
-/// Searches the library as `CubeCL` does: in `cuda_path` alone if it is set, and else in the first root that has such a folder.
+/// Searches the library as CubeCL does: in `cuda_path` alone if it is set, and else in the first root that has such a folder.
 fn find(cuda_path: Option<&Path>, roots: &[&Path]) -> Result<PathBuf, String> {
     let has_folder = |root: &&Path| root.join("nvvm/libdevice").is_dir();
     let root = cuda_path.or_else(|| roots.iter().copied().find(has_folder));
@@ -69,7 +69,7 @@ mod tests {
         std::fs::write(folder.join("libdevice.10.bc"), "BC").unwrap();
         assert!(find(Some(dir.path()), &[]).is_ok());
         assert!(find(None, &[empty.path(), dir.path()]).is_ok());
-        // As `CubeCL` has it, `CUDA_PATH` is searched alone.
+        // As CubeCL has it, `CUDA_PATH` is searched alone.
         assert!(find(Some(empty.path()), &[dir.path()]).is_err());
     }
 }
