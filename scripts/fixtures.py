@@ -75,7 +75,8 @@ def main():
     if unknown:
         parser.error(f"no generator {', '.join(unknown)}; there are {', '.join(names)}")
     path = os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    # The order of a set, in which PEFT writes its targets, depends on the seed of hashes.
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
     for wanted in arguments.names or names:
         start = time.monotonic()
         # A process each: seeds and settings of one do not reach the next.
