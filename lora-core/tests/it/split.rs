@@ -121,7 +121,8 @@ fn adapters_beside_a_split_weight_train_merge_and_come_off() {
         });
         let [expected, found] = results;
         for (found, expected) in found.iter().zip(&expected) {
-            assert_near(found, expected, 1e-5, "logits and gradients");
+            // Gradients are sums, in another order, of terms that are larger than they are.
+            assert_near(found, expected, 5e-5, "logits and gradients");
         }
         let [whole, split] = adapted;
         assert_eq!(trainable_summary(&split), trainable_summary(&whole));
