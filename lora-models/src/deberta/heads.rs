@@ -4,7 +4,7 @@ use super::relative::{DebertaContext, skew};
 use crate::encoder::EncoderConfig;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
-use lora_core::ops::{ScaledDotProduct, multiply};
+use lora_core::ops::ScaledDotProduct;
 use lora_core::{Dropout, LoraLinear};
 
 /// Attention after the projections of either version (He et al. 2020, equation 4): scores from content to content,
@@ -76,12 +76,12 @@ impl DisentangledHeads {
             if let Some(projection) = distances.key {
                 let keys = projection.forward(embeddings.clone()) / self.scale;
                 let keys = self.in_order(keys, &relative.key_order);
-                bias = skew(multiply(query.clone(), keys)) + bias; // [batch, heads, seq, seq]
+                bias = skew(query.clone().matmul(keys)) + bias; // [batch, heads, seq, seq]
             }
             if let Some(projection) = distances.query {
                 let queries = projection.forward(embeddings) / self.scale;
                 let queries = self.in_order(queries, &relative.query_order);
-                bias = skew(multiply(key.clone(), queries)).swap_dims(2, 3) + bias;
+                bias = skew(key.clone().matmul(queries)).swap_dims(2, 3) + bias;
             }
         }
         let attention = ScaledDotProduct::new(1.0 / self.scale)
