@@ -1,8 +1,8 @@
 //! Access to the base below adapters and packed weights, and the placeholders of values that are elsewhere.
 
+use crate::ops::scoped;
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use std::cell::Cell;
-use std::thread::LocalKey;
 
 thread_local! {
     static BARE: Cell<bool> = const { Cell::new(false) };
@@ -20,7 +20,7 @@ pub(crate) fn is_bare() -> bool {
 /// value; inside this function, that value is the base itself. Unlike an [`AdapterSwitch`](crate::AdapterSwitch), clones
 /// of the module are not affected.
 pub(crate) fn bare<T>(work: impl FnOnce() -> T) -> T {
-    with(&BARE, work)
+    scoped(&BARE, true, work)
 }
 
 /// Returns true if this thread is inside [`keeping_parts`].
@@ -31,19 +31,7 @@ pub(crate) fn are_parts_kept() -> bool {
 /// Runs `work` while weights that a device cannot bind in one buffer are not joined or unpacked on this thread: the composed
 /// value is their placeholder.
 pub(crate) fn keeping_parts<T>(work: impl FnOnce() -> T) -> T {
-    with(&PARTS_KEPT, work)
-}
-
-fn with<T>(flag: &'static LocalKey<Cell<bool>>, work: impl FnOnce() -> T) -> T {
-    struct Restore(&'static LocalKey<Cell<bool>>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            self.0.set(false);
-        }
-    }
-    flag.set(true);
-    let _restore = Restore(flag);
-    work()
+    scoped(&PARTS_KEPT, true, work)
 }
 
 /// Returns the content of a parameter whose values are elsewhere: zeros of its shape, in the memory of one value.

@@ -1,6 +1,6 @@
 //! A frozen weight in parts of rows, for a device that cannot bind it in one buffer: [`SplitWeight`].
 //!
-//! It is made for token embeddings, the largest tensors of small models: GPT-2's is 147 MiB, and software Vulkan binds 128. The
+//! Token embeddings are the largest tensors of small models: GPT-2's is 147 MiB, and software Vulkan binds 128. The
 //! rows of a part are those of the weight in files, so that parts serve both the lookup and an output layer that is
 //! tied to it.
 
@@ -18,7 +18,7 @@ const ROUND: usize = 64;
 
 /// A frozen weight `[rows, d]` in parts of consecutive rows.
 ///
-/// It lives on the weight's [`Param`], and the parameter itself holds a placeholder without memory.
+/// The parts live on the weight's [`Param`], and the parameter itself holds a placeholder without memory.
 /// [`LoraEmbedding`](crate::LoraEmbedding) reads the parts; any other layer reads the joined weight that Burn composes, which
 /// the device may refuse.
 #[derive(Module, Debug)]

@@ -54,11 +54,6 @@ impl LoraEmbedding {
         packed_weight(&self.weight)
     }
 
-    /// Returns the weight for a tied output layer: without the low-rank update, and in f32.
-    pub fn tied_weight(&self) -> Tensor<2> {
-        BaseWeight::without_update(&self.weight).dense()
-    }
-
     /// Returns the logits of a tied output layer, `x Wᵀ`, without the low-rank update.
     ///
     /// # Shapes

@@ -1,5 +1,6 @@
 //! Dropout switched off for a while: [`without_dropout`].
 
+use super::scoped::scoped;
 use std::cell::Cell;
 
 thread_local! {
@@ -26,13 +27,5 @@ pub(super) fn is_dropout_off() -> bool {
 /// assert_eq!(y.into_data(), x.into_data());
 /// ```
 pub fn without_dropout<T>(f: impl FnOnce() -> T) -> T {
-    /// Restores the state, also after a panic.
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            OFF.set(self.0);
-        }
-    }
-    let _restore = Restore(OFF.replace(true));
-    f()
+    scoped(&OFF, true, f)
 }

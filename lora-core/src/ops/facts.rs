@@ -58,6 +58,12 @@ fn on_host(runtime: &str, common: DeviceFacts) -> DeviceFacts {
     }
 }
 
+/// Returns true if a GPU interface is implemented in software: such an adapter is no card.
+#[cfg(feature = "gpu")]
+pub(super) fn is_software(client: &burn_cubecl::cubecl::client::Client) -> bool {
+    client.properties().identity.physical.is_none()
+}
+
 #[cfg(feature = "gpu")]
 fn on_cube(device: &burn_cubecl::CubeDevice, common: DeviceFacts) -> DeviceFacts {
     use burn_cubecl::CubeDevice;
@@ -82,7 +88,7 @@ fn on_cube(device: &burn_cubecl::CubeDevice, common: DeviceFacts) -> DeviceFacts
         name: identity.name.clone(),
         runtime: runtime.into(),
         target: Some(identity.fingerprint.clone()).filter(|target| !target.is_empty()),
-        software: identity.physical.is_none(),
+        software: is_software(&client),
         memory_bytes: properties.memory.max_memory(),
         matrix_units: units,
         ..common

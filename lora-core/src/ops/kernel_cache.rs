@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Returns the database in which the GPU backends of this build keep selected and compiled kernels between processes,
 /// whether it exists or not. `None` if no GPU backend is compiled in.
 ///
-/// It fixes the configuration of the backends.
+/// The configuration of the backends is fixed by the call.
 pub fn kernel_cache() -> Option<PathBuf> {
     #[cfg(feature = "gpu")]
     {

@@ -40,7 +40,7 @@ backend_operations! {
     }
 }
 
-pub(super) fn composed<B: ProductOps>(
+fn composed<B: ProductOps>(
     x: FloatTensor<B>,
     adapter_x: FloatTensor<B>,
     w: FloatTensor<B>,

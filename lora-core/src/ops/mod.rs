@@ -38,6 +38,7 @@
 //! | `limits`, `launches` | memory limits of a device, number of kernels that run |
 //! | `facts`, `tolerance` | facts about a device, tolerances for comparing it with the CPU |
 //! | `kernel_cache` | kernels that GPU backends keep |
+//! | `scoped` | a value of a thread that holds for a while |
 //! | `prelude` | imports and helpers shared by the operations |
 
 // Burn deprecates ndarray; it is offered as long as Burn has it.
@@ -77,6 +78,7 @@ pub(crate) mod packed_format;
 mod packed_product;
 mod prelude;
 mod product;
+mod scoped;
 mod seeded_mask;
 mod softmax;
 mod statistics;
@@ -103,6 +105,7 @@ pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedFormat, PackedLayout, PackedOps};
 pub use product::{ProductOps, multiply};
+pub(crate) use scoped::scoped;
 pub use softmax::{SoftmaxOps, softmax};
 pub use tolerance::{product_rounding, tolerance};
 pub use tuning::Tuning;

@@ -7,10 +7,9 @@
 use super::packed_composed::composed_unpack;
 pub use super::packed_format::{PackedFormat, PackedLayout};
 use super::prelude::*;
-use super::product::ProductOps;
 use super::{LinearOps, LoraOps, lora_linear};
 use burn::backend::AutodiffBackend;
-use burn::tensor::{Int, Shape, Tensor};
+use burn::tensor::{Int, Tensor};
 
 backend_operations! {
     /// Packed weights on a backend.
@@ -19,7 +18,7 @@ backend_operations! {
     /// [`PackedFormat::Int8`], 64 values share a scale, and the values are padded to a full block; with
     /// [`PackedFormat::F16`] and [`PackedFormat::Bf16`] they are padded to a full integer, and the tensor of scales only
     /// tells the element type.
-    pub trait PackedOps: ProductOps {
+    pub trait PackedOps: LinearOps + LoraOps {
         /// Dequantizes the weight to `[d_in, d_out]`. This is exact for floats of 16 bits, subnormal bf16 excepted on a
         /// device that flushes them to zero.
         ///
@@ -65,8 +64,7 @@ backend_operations! {
             bias: FloatTensor<Self>,
             layout: PackedLayout,
         ) -> FloatTensor<Self> {
-            let bias = Self::float_reshape(bias, Shape::new([1, layout.d_out]));
-            Self::float_add(Self::packed_linear(x, packed, scales, layout), bias)
+            Self::project_from(x, Self::unpack(packed, scales, layout), bias)
         }
 
         /// Computes `x W + scale · (adapter_x A) B` with the packed `W`, as [`LoraOps::lora_linear`] does with a dense one.
@@ -87,7 +85,7 @@ backend_operations! {
             scale: f64,
         ) -> FloatTensor<Self> {
             let w = Self::unpack(packed, scales, layout);
-            lora_linear::composed::<Self>(x, adapter_x, w, a, b, scale)
+            Self::lora_linear(x, adapter_x, w, a, b, scale)
         }
     }
 }
@@ -128,7 +126,7 @@ impl PackedOps for burn::backend::Flex {
         use super::gemm::Matrix;
         use super::packed_product::PackedMatrix;
         use burn::backend::ops::{FloatTensorOps, ModuleOps};
-        use burn::tensor::TensorData;
+        use burn::tensor::{Shape, TensorData};
         if layout.parts().len() == 1 || !are_plain_f32(&[&x]) {
             return Self::linear(x, Self::unpack(packed, scales, layout), None);
         }
@@ -142,35 +140,9 @@ impl PackedOps for burn::backend::Flex {
             .append_product(&mut y, Matrix::from_tensor(&x));
         FloatTensor::<Self>::from_data(TensorData::new(y, shape))
     }
-
-    fn packed_project_from(
-        x: FloatTensor<Self>,
-        packed: IntTensor<Self>,
-        scales: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        layout: PackedLayout,
-    ) -> FloatTensor<Self> {
-        Self::project_from(x, Self::unpack(packed, scales, layout), bias)
-    }
-
-    fn packed_lora_linear(
-        x: FloatTensor<Self>,
-        adapter_x: FloatTensor<Self>,
-        packed: IntTensor<Self>,
-        scales: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        layout: PackedLayout,
-        scale: f64,
-    ) -> FloatTensor<Self> {
-        let w = Self::unpack(packed, scales, layout);
-        Self::lora_linear(x, adapter_x, w, a, b, scale)
-    }
 }
 
-impl<B: Backend + PackedOps + LinearOps + LoraOps, C: CheckpointStrategy> PackedOps
-    for Autodiff<B, C>
-{
+impl<B: PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
     fn unpack(
         packed: IntTensor<Self>,
         scales: FloatTensor<Self>,

@@ -12,7 +12,7 @@ use burn::tensor::DType;
 /// This is the only list of the backends.
 macro_rules! backend_operations {
     (
-        $(#[$($attribute:tt)*])* pub trait $ops:ident $(: $parent:ident)? { $($methods:tt)* }
+        $(#[$($attribute:tt)*])* pub trait $ops:ident $(: $parent:ident $(+ $more:ident)*)? { $($methods:tt)* }
         $(cube { $($cube:tt)* })?
     ) => {
         #[backend_extension(
@@ -23,7 +23,7 @@ macro_rules! backend_operations {
             Autodiff,
         )]
         $(#[$($attribute)*])*
-        pub trait $ops: Backend $(+ $parent)? { $($methods)* }
+        pub trait $ops: Backend $(+ $parent $(+ $more)*)? { $($methods)* }
 
         #[cfg(feature = "ndarray")]
         impl $ops for burn::backend::NdArray {}

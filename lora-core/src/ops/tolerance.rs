@@ -15,7 +15,7 @@ pub fn tolerance(device: &Device) -> f64 {
 /// Returns the relative error with which an f32 product of matrices rounds its operands: 2⁻²⁴ where it computes in f32, and 2⁻¹¹
 /// in TF32, which has 10 bits of mantissa.
 ///
-/// Where an NVIDIA GPU has TF32, CUDA multiplies f32 matrices in it whenever a kernel for tensor cores wins the tuning
+/// CUDA multiplies f32 matrices in TF32, on an NVIDIA GPU that has it, whenever a kernel for tensor cores wins the tuning
 /// (cubek-matmul 0.3.1, `adjust_dtypes`); there is no switch. All other devices compute in f32.
 pub fn product_rounding(device: &Device) -> f64 {
     2f64.powi(if multiplies_in_tf32(device) { -11 } else { -24 })

@@ -59,13 +59,15 @@ impl Tuning {
     ///
     /// [`Off`](Self::Off) holds for the whole process.
     pub fn apply(tuning: Option<Self>, device: &Device) -> Option<Self> {
-        match device.as_dispatch() {
+        match device.clone().inner().as_dispatch() {
             #[cfg(feature = "gpu")]
             burn::backend::DispatchDevice::Cube(device) => {
                 let client = device.client();
-                // A software adapter is no card.
-                let is_software = client.properties().identity.physical.is_none();
-                let class = if is_software { Self::Off } else { Self::Few };
+                let class = if super::facts::is_software(&client) {
+                    Self::Off
+                } else {
+                    Self::Few
+                };
                 let tuning = tuning.unwrap_or(class);
                 if tuning == Self::Off {
                     FIXED.store(true, Ordering::Relaxed);

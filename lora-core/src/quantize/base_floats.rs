@@ -1,6 +1,7 @@
 //! Float type of frozen weights: [`BaseDType`], [`HalfFloat`] and [`BaseFloats`].
 
-use crate::layout::{Architecture, ForArchitecture, is_inside};
+use super::config::is_skipped;
+use crate::layout::{Architecture, ForArchitecture};
 use crate::ops::packed::PackedFormat;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -127,7 +128,6 @@ impl BaseFloats {
     /// Returns the 16-bit type of the weight of a module, given its 16-bit type in a checkpoint; `None` for f32.
     pub fn half(&self, module: &str, stored: Option<HalfFloat>) -> Option<HalfFloat> {
         let half = self.dtype.half(stored)?;
-        let inside = |skip: &String| is_inside(&format!("{module}.weight"), skip);
-        (!self.skip.iter().any(inside)).then_some(half)
+        (!is_skipped(module, &self.skip)).then_some(half)
     }
 }

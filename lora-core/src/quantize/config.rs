@@ -47,7 +47,12 @@ impl QuantizeConfig {
 
     /// Returns true if the linear layer of this name is not quantized.
     pub fn skips(&self, module: &str, architecture: &Architecture) -> bool {
-        let inside = |skip: &String| is_inside(&format!("{module}.weight"), skip);
-        architecture.is_output(module) || self.skip.iter().any(inside)
+        architecture.is_output(module) || is_skipped(module, &self.skip)
     }
+}
+
+/// Returns true if the weight of a module is inside one of these modules.
+pub(super) fn is_skipped(module: &str, skip: &[String]) -> bool {
+    let weight = format!("{module}.weight");
+    skip.iter().any(|skip| is_inside(&weight, skip))
 }

@@ -166,7 +166,7 @@ impl ScaledDotProduct {
     /// Returns the options of the operation.
     fn options(&self, device: &Device) -> AttentionOptions {
         let half = || {
-            let bound = max_buffer_bytes(&device.clone().inner())?;
+            let bound = max_buffer_bytes(device)?;
             Some((bound / 2).min(MAX_SCORES_BYTES))
         };
         let (dropout, seed) = if self.dropout.is_active_on(device) {

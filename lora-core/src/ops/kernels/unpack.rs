@@ -48,7 +48,7 @@ pub(crate) fn unpack_into(
 
 /// Returns the value of a finite f16 in the low bits of an integer.
 ///
-/// It has no branch, and no operand that is subnormal in f32, which some processors compute slowly.
+/// There is no branch, and no operand that is subnormal in f32, which some processors compute slowly.
 #[inline(always)]
 fn f16_value(bits: u32) -> f32 {
     // The exponent's bias is 127 in place of 15.
