@@ -7,7 +7,7 @@ use lora_models::ModelSizes;
 
 /// Largest batch whose activations a device binds in one buffer.
 ///
-/// It is checked before a batch is on the device: a buffer above the limit is a panic, or wrong numbers. Scores of attention and
+/// The check comes before a batch is on the device: a buffer above the limit is a panic, or wrong numbers. Scores of attention and
 /// logits of a loss are computed in parts, and need no check.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimit {

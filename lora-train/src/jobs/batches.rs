@@ -33,7 +33,7 @@ pub(crate) struct EvalBatches {
 }
 
 impl EvalBatches {
-    /// Divides examples into batches, sorted by length for little padding.
+    /// Divides examples of at most `max_length` tokens into batches, sorted by length for little padding.
     ///
     /// # Errors
     /// [`TrainError::Config`] that names `option`, the one for the batch size, if the device cannot take the largest batch.
@@ -41,10 +41,11 @@ impl EvalBatches {
         examples: Vec<Example>,
         (option, batch_size): (&str, usize),
         base: &Base,
-        padding: Padding,
+        max_length: usize,
     ) -> Result<Self, TrainError> {
         let lengths = examples.iter().map(Example::len).collect();
         let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
+        let padding = base.padding(max_length);
         let plan = plan.with_padding(padding);
         base.limit.check(option, plan.largest())?;
         Ok(Self {

@@ -25,7 +25,7 @@ use crate::trainer::{
 use burn::module::Module;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
-use lora_core::ops::{is_on_host, max_buffer_bytes};
+use lora_core::ops::is_on_host;
 use lora_core::{BaseDType, merge, trainable_summary};
 use lora_models::{ModelConfig, PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
@@ -114,7 +114,7 @@ fn train_job<J: Job + 'static>(
     };
     let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
     screen.line(&format!("device    {}", device::describe(&device)));
-    if plan.options.packing && max_buffer_bytes(&device).is_some() {
+    if plan.options.packing && !is_on_host(&device) {
         return Err(packed_on_gpu(&device));
     }
     let device = device.autodiff();

@@ -52,7 +52,7 @@ pub(crate) fn eval<M: CausalLm>(
     let task = CausalLmTask::new(model, 0.0);
 
     let size = ("batch_size", options.batch_size);
-    let batches = EvalBatches::new(data.examples, size, &base, base.padding(length))?;
+    let batches = EvalBatches::new(data.examples, size, &base, length)?;
     let bar = screen.bar("loss", batches.examples.len());
     let mut bar = bar.for_device(&device);
     let adapters = adapters.as_ref();

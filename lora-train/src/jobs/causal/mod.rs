@@ -92,7 +92,7 @@ impl<M: CausalLm> Job for CausalJob<M> {
             let data = read(path)?;
             screen.line(&format!("eval data {}", data.report));
             let size = ("eval_batch_size", plan.eval_batch_size);
-            let evaluator = EvalBatches::new(data.examples, size, base, base.padding(length))?;
+            let evaluator = EvalBatches::new(data.examples, size, base, length)?;
             self.evaluator = Some(Arc::new(evaluator));
             records = data.records;
         }

@@ -43,7 +43,7 @@ pub(crate) fn eval(
     let shown = path.display();
     screen.line(&format!("data      {shown}: {}; {report}", data.report));
     let size = ("batch_size", options.batch_size);
-    let batches = EvalBatches::new(examples, size, &base, base.padding(length))?;
+    let batches = EvalBatches::new(examples, size, &base, length)?;
     adapters.check_named(path, &data.records)?;
     let evaluator = Evaluator::new(task, set.clone(), batches);
     let outputs = evaluator.run(loaded.model, sources, adapters, None, "eval", screen)?;

@@ -138,7 +138,7 @@ impl Job for LabelledJob {
             let weights = ClassWeights::default();
             let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
             let size = ("eval_batch_size", plan.eval_batch_size);
-            let batches = EvalBatches::new(examples, size, base, base.padding(length))?;
+            let batches = EvalBatches::new(examples, size, base, length)?;
             let evaluator = Evaluator::new(self.task, self.labels.clone(), batches);
             self.evaluator = Some(Arc::new(evaluator));
         }

@@ -137,7 +137,7 @@ pub fn predict(
     let weights = ClassWeights::default();
     let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
     let size = ("batch_size", options.batch_size);
-    let batches = EvalBatches::new(examples, size, &base, base.padding(length))?;
+    let batches = EvalBatches::new(examples, size, &base, length)?;
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }
