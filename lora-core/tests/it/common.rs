@@ -32,6 +32,13 @@ pub fn training_devices() -> Vec<Device> {
     devices
 }
 
+/// Returns a tensor of which no two values are alike, of both signs.
+pub fn values<const D: usize>(shape: [usize; D], salt: f32, device: &Device) -> Tensor<D> {
+    let count: usize = shape.iter().product();
+    let values = (0..count).map(|i| ((i as f32 + 1.0) * 0.7311 + salt).sin());
+    Tensor::from_data(TensorData::new(values.collect::<Vec<f32>>(), shape), device)
+}
+
 /// Asserts that a tensor has these values within a tolerance, absolute for small values and relative for large ones.
 #[track_caller]
 pub fn assert_close<const D: usize>(

@@ -1,8 +1,8 @@
 //! Frozen weights in 16 bits: everything that is computed with them is what the same values in f32 give.
 
-use crate::common::{self, assert_close};
+use crate::common::{self, assert_close, values};
 use burn::module::{Module, Param, ParamId};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use lora_core::file::{self, PeftOptions};
 use lora_core::files::Overwrite;
 use lora_core::named::NamedAdapters;
@@ -20,12 +20,6 @@ struct Net {
     words: LoraEmbedding,
     first: LoraLinear,
     second: LoraLinear,
-}
-
-fn values<const D: usize>(shape: [usize; D], salt: f32, device: &Device) -> Tensor<D> {
-    let count: usize = shape.iter().product();
-    let values = (0..count).map(|i| ((i as f32 + 1.0) * 0.7311 + salt).sin());
-    Tensor::from_data(TensorData::new(values.collect::<Vec<f32>>(), shape), device)
 }
 
 impl Net {

@@ -1,6 +1,6 @@
 //! Frozen weights in 4 and 8 bits: their values, what is computed with them, and adapters on them.
 
-use crate::common::{self, assert_close, fixture};
+use crate::common::{self, assert_close, fixture, values};
 use burn::module::{Module, Param, ParamId};
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -20,13 +20,6 @@ struct Net {
     /// Layer of Burn.
     foreign: Linear,
     head: LoraLinear,
-}
-
-/// No two values alike, both signs.
-fn values<const D: usize>(shape: [usize; D], salt: f32, device: &Device) -> Tensor<D> {
-    let count: usize = shape.iter().product();
-    let values = (0..count).map(|i| ((i as f32 + 1.0) * 0.7311 + salt).sin());
-    Tensor::from_data(TensorData::new(values.collect::<Vec<f32>>(), shape), device)
 }
 
 impl Net {

@@ -194,8 +194,9 @@ fn operations_have_the_values_and_gradients_of_flex() {
     }
 }
 
-fn run(device: DeviceName, quantize: Option<Quantization>, output: &Path) {
-    let options = TrainOptions {
+/// Options of a run that continues from the fixture's adapter.
+fn options(device: DeviceName, output: &Path) -> TrainOptions {
+    TrainOptions {
         model: Some(model()),
         adapter: Some(fixtures().join("train20/init")),
         data: Some(fixtures().join("train20/train.jsonl")),
@@ -206,13 +207,22 @@ fn run(device: DeviceName, quantize: Option<Quantization>, output: &Path) {
         batch_size: Some(2),
         grad_accumulation: Some(2),
         lr: Some(1e-2),
-        warmup_steps: Some(2),
         no_shuffle: true,
-        quantize,
         ..TrainOptions::default()
-    };
+    }
+}
+
+fn trained(options: TrainOptions) {
     let plan = TrainPlan::new(options).unwrap();
     train(plan, burn_train::Interrupter::new(), &mut Screen::quiet()).unwrap();
+}
+
+fn run(device: DeviceName, quantize: Option<Quantization>, output: &Path) {
+    trained(TrainOptions {
+        warmup_steps: Some(2),
+        quantize,
+        ..options(device, output)
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `--base-dtype`: frozen weights in 16 bits, from the program.
 
-use crate::common::{adapter, fail, fixtures, lora, losses, model, succeed, train};
+use crate::common::{adapter, eval_texts, fail, lora, losses, model, succeed, texts, train};
 use burn::tensor::{Device, Int, Tensor};
 use lora_core::files::Overwrite;
 use lora_core::ops::CrossEntropy;
@@ -16,10 +16,6 @@ use lora_train::tools::{PlanOptions, estimate};
 use std::path::{Path, PathBuf};
 use test_support::process::passed_alone;
 
-fn data() -> PathBuf {
-    fixtures().join("train20/train.jsonl")
-}
-
 /// The fixture model in 16 bits, with its tokenizer.
 fn in_16_bits(dtype: &str, dir: &Path) -> PathBuf {
     let path = dir.join(format!("model-{dtype}"));
@@ -30,7 +26,7 @@ fn in_16_bits(dtype: &str, dir: &Path) -> PathBuf {
 
 fn run(model: &Path, options: &[&str], output: &Path) -> String {
     let mut command = lora(["train", "--device", "flex", "--max-length", "48"]);
-    command.arg("--model").arg(model).arg("--data").arg(data());
+    command.arg("--model").arg(model).arg("--data").arg(texts());
     command.arg("--output").arg(output);
     command.args([
         "--rank",
@@ -47,17 +43,8 @@ fn run(model: &Path, options: &[&str], output: &Path) -> String {
 
 fn example_losses(model: &Path, options: &[&str], adapter: &Path, dir: &Path) -> String {
     let file = dir.join("predictions.jsonl");
-    let mut command = lora([
-        "eval",
-        "--device",
-        "flex",
-        "--max-length",
-        "48",
-        "--overwrite",
-    ]);
-    command.arg("--model").arg(model).arg("--data").arg(data());
-    command.arg("--adapter").arg(adapter).args(options);
-    succeed(command.arg("--predictions").arg(&file));
+    let mut command = eval_texts(model, &file);
+    succeed(command.arg("--adapter").arg(adapter).args(options));
     std::fs::read_to_string(file).unwrap()
 }
 
@@ -116,7 +103,7 @@ fn a_run_is_resumed_over_16_bits_and_its_recipe_repeats_it() {
     let base = ["--base-dtype", "bf16", "--save-steps", "4"];
     run(&model(), &base, &whole);
     let part = dir.path().join("part");
-    let mut command = train(&data(), &part);
+    let mut command = train(&texts(), &part);
     command.args([
         "--rank",
         "2",
@@ -196,7 +183,7 @@ fn texts_are_generated_and_labels_predicted_over_16_bits() {
 #[test]
 fn what_has_no_frozen_weights_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = train(&data(), &dir.path().join("out"));
+    let mut command = train(&texts(), &dir.path().join("out"));
     fail(
         command.args(["--full", "--base-dtype", "bf16"]),
         2,
@@ -247,7 +234,7 @@ fn a_prefix_is_trained_and_used_over_16_bits() {
             .arg("--model")
             .arg(&narrow)
             .arg("--data")
-            .arg(data());
+            .arg(texts());
         command.args(["--prefix", "3", "--prefix-only", "--max-steps", "4"]);
         command.args(["--lr", "2e-2", "--base-dtype", base, "--output"]);
         succeed(command.arg(&output));

@@ -3,7 +3,7 @@
 use crate::common::encoders::{
     data as labelled, encoder, eval, learn, lines, numbers, outcome, predict,
 };
-use crate::common::{adapter, fail, fixtures, lora, losses, model, succeed, train};
+use crate::common::{adapter, eval_texts, fail, lora, losses, model, succeed, texts, train};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::activation::log_softmax;
@@ -12,24 +12,12 @@ use lora_core::{LoraConfig, LoraInit, Quantization, QuantizeConfig, TargetModule
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::{LoadOptions, LoraModel, Pretrained};
 use lora_train::trainer::AdamW;
-use std::path::{Path, PathBuf};
-
-fn data() -> PathBuf {
-    fixtures().join("train20/train.jsonl")
-}
+use std::path::Path;
 
 fn example_losses(model: &Path, options: &[&str], adapter: Option<&Path>, dir: &Path) -> Vec<f64> {
     let file = dir.join("predictions.jsonl");
-    let mut command = lora([
-        "eval",
-        "--device",
-        "flex",
-        "--max-length",
-        "48",
-        "--overwrite",
-    ]);
-    command.arg("--model").arg(model).arg("--data").arg(data());
-    command.arg("--predictions").arg(&file).args(options);
+    let mut command = eval_texts(model, &file);
+    command.args(options);
     if let Some(adapter) = adapter {
         command.arg("--adapter").arg(adapter);
     }
@@ -62,7 +50,7 @@ fn an_adapter_trains_over_quantized_weights_and_merges_into_the_floats() {
     ] {
         let what = format!("{kind} {options:?}");
         let out = dir.path().join(what.replace(['"', ' ', '[', ']', ','], ""));
-        let mut command = train(&data(), &out);
+        let mut command = train(&texts(), &out);
         command.args(["--quantize", kind]).args(&options);
         command.args(["--max-steps", "12", "--lr", "2e-2", "--merge"]);
         let text = succeed(&mut command);
@@ -100,7 +88,7 @@ fn an_adapter_trains_over_quantized_weights_and_merges_into_the_floats() {
 fn the_recipe_repeats_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
-    let mut command = train(&data(), &first);
+    let mut command = train(&texts(), &first);
     succeed(command.args([
         "--quantize",
         "int8",
@@ -191,13 +179,13 @@ fn classifiers_of_every_family_train_and_predict_over_quantized_weights() {
 #[test]
 fn what_has_no_frozen_weights_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = train(&data(), &dir.path().join("out"));
+    let mut command = train(&texts(), &dir.path().join("out"));
     fail(
         command.args(["--full", "--quantize", "nf4"]),
         2,
         &["quantize", "--full"],
     );
-    let mut command = train(&data(), &dir.path().join("out"));
+    let mut command = train(&texts(), &dir.path().join("out"));
     // Named as one that trains whole, it is left in floats.
     command.args([
         "--quantize",

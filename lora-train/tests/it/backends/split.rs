@@ -1,13 +1,11 @@
 //! Models with an embedding in parts have the numbers of the whole ones on flex.
 
-use super::{encoder, one_at_a_time, others, without_dropout};
-use crate::common::{adapter, fixtures, metrics, model, tensors};
+use super::{encoder, one_at_a_time, options, others, trained, without_dropout};
+use crate::common::{adapter, metrics, tensors};
 use lora_core::ops::with_max_buffer_bytes;
 use lora_models::classifier::HeadKind;
 use lora_train::device::{self, DeviceName};
-use lora_train::jobs::{TrainPlan, train};
 use lora_train::options::TrainOptions;
-use lora_train::progress::Screen;
 use std::path::Path;
 use test_support::compare::assert_near;
 
@@ -17,25 +15,14 @@ const GPT2: u64 = 128 * 24 * 4;
 /// Trains without dropout, two steps, and merges.
 fn run(device: DeviceName, limit: u64, output: &Path) {
     let options = TrainOptions {
-        model: Some(model()),
-        adapter: Some(fixtures().join("train20/init")),
-        data: Some(fixtures().join("train20/train.jsonl")),
-        output: Some(output.into()),
-        device: Some(device),
         max_steps: Some(2),
         // 32 tokens have activations of the limit's size.
         max_length: Some(32),
         batch_size: Some(1),
-        grad_accumulation: Some(2),
-        lr: Some(1e-2),
-        no_shuffle: true,
         merge: true,
-        ..TrainOptions::default()
+        ..options(device, output)
     };
-    let plan = TrainPlan::new(options).unwrap();
-    let interrupter = burn_train::Interrupter::new();
-    let train = || train(plan, interrupter, &mut Screen::quiet());
-    with_max_buffer_bytes(limit, train).unwrap();
+    with_max_buffer_bytes(limit, || trained(options));
 }
 
 #[test]

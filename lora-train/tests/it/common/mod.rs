@@ -41,6 +41,20 @@ pub fn train(data: &Path, output: &Path) -> Command {
     command
 }
 
+/// Texts that the fixture model was trained on in Python.
+pub fn texts() -> PathBuf {
+    fixtures().join("train20/train.jsonl")
+}
+
+/// `lora eval` on these texts, with the loss of each in `predictions`.
+pub fn eval_texts(model: &Path, predictions: &Path) -> Command {
+    let mut command = lora(["eval", "--device", "flex", "--max-length", "48"]);
+    command.arg("--overwrite").arg("--model").arg(model);
+    command.arg("--data").arg(texts());
+    command.arg("--predictions").arg(predictions);
+    command
+}
+
 /// Objects of `metrics.jsonl`.
 pub fn metrics(output: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
