@@ -34,6 +34,7 @@
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `constants`, `statistics` | small tensors made once, two numbers of each row |
+//! | `stages` | sums and maxima of many values |
 //! | `contiguous`, `host` | CPU tensors as slices, devices and backends in host memory |
 //! | `limits`, `launches` | memory limits of a device, number of kernels that run |
 //! | `facts`, `tolerance` | facts about a device, tolerances for comparing it with the CPU |
@@ -81,6 +82,7 @@ mod product;
 mod scoped;
 mod seeded_mask;
 mod softmax;
+mod stages;
 mod statistics;
 mod tolerance;
 mod tuning;
@@ -107,5 +109,6 @@ pub use packed::{PackedFormat, PackedLayout, PackedOps};
 pub use product::{ProductOps, multiply};
 pub(crate) use scoped::scoped;
 pub use softmax::{SoftmaxOps, softmax};
+pub use stages::sum_of_all;
 pub use tolerance::{product_rounding, tolerance};
 pub use tuning::Tuning;
