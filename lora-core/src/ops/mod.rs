@@ -78,6 +78,8 @@ pub(crate) mod packed_format;
 mod packed_product;
 mod prelude;
 mod product;
+#[cfg(feature = "gpu")]
+mod product_kernel;
 mod scoped;
 mod seeded_mask;
 mod softmax;

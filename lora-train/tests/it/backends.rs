@@ -7,7 +7,9 @@ mod dropout;
 mod dtypes;
 mod examined;
 mod halves;
+mod long_run;
 mod packing;
+mod products;
 mod split;
 
 use crate::common::{adapter, fixtures, metrics, model, tolerance};
