@@ -2,7 +2,7 @@
 //!
 //! Burn has several kernels for a matrix product or a sum. At the first use of each size it compiles the candidates and measures
 //! them, which pays on a GPU. On a software adapter the compilation alone takes longer than a training run, and products have a
-//! kernel of their own, which none of the candidates is as fast as.
+//! kernel of their own.
 
 use burn::tensor::Device;
 use std::str::FromStr;
