@@ -29,7 +29,7 @@
 //! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
 //! | `dropout`, `dropout_layer`, `seeded_mask` | dropout by a seed, its module, and its mask |
 //! | `dropout_switch` | dropout switched off for a while |
-//! | `product` | matrix products, in the wider of two types |
+//! | `product`, `product_kernel` | matrix products, in the wider of two types; their kernel for software adapters |
 //! | `tuning` | choice of kernels on GPUs: fixed or measured |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
@@ -79,6 +79,8 @@ pub(crate) mod packed_format;
 mod packed_product;
 mod prelude;
 mod product;
+#[cfg(feature = "gpu")]
+mod product_kernel;
 mod scoped;
 mod seeded_mask;
 mod softmax;

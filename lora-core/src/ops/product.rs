@@ -4,6 +4,8 @@
 //! had the type of the left one, and the result is silently wrong.
 
 use super::prelude::*;
+#[cfg(feature = "gpu")]
+use super::product_kernel;
 use super::tuning::is_fixed;
 use burn::tensor::{DType, Shape, Tensor};
 
@@ -64,6 +66,9 @@ backend_operations! {
             let dtype = lhs.dtype();
             if lhs.shape().num_elements() == 0 || rhs.shape().num_elements() == 0 {
                 return Self::float_matmul(lhs, rhs);
+            }
+            if product_kernel::suits(&lhs, &rhs) {
+                return product_kernel::multiply(lhs, rhs);
             }
             matmul(lhs, rhs, None, MatmulStrategy::Cube, dtype)
                 .unwrap_or_else(|error| panic!("a product of matrices: {error:?}"))

@@ -1,8 +1,8 @@
 //! Choice of kernels on GPUs: fixed, or measured at their first use.
 //!
 //! Burn has several kernels for a matrix product or a sum. At the first use of each size it compiles the candidates and measures
-//! them, which pays on a GPU. On a software adapter the compilation alone takes longer than a training run, and all candidates
-//! run at about the same speed.
+//! them, which pays on a GPU. On a software adapter the compilation alone takes longer than a training run, and products have a
+//! kernel of their own.
 
 use burn::tensor::Device;
 use std::str::FromStr;

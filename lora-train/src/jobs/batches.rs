@@ -6,11 +6,13 @@ use super::session::Base;
 use crate::TrainError;
 use crate::data::{Batch, BatchOrder, BatchPlan, Example, Padding, collate};
 use burn::tensor::Device;
-use lora_core::ops::is_on_host;
+use lora_core::ops::{device_facts, is_on_host};
 use lora_models::Pretrained;
 
-/// Multiple to which batches are padded on a GPU.
+/// Multiple to which batches are padded on a GPU, where each new length makes kernels compile.
 const GPU_MULTIPLE: usize = 64;
+/// Multiple to which batches are padded on a software adapter, which computes the padding on a CPU.
+const SOFTWARE_MULTIPLE: usize = 16;
 
 /// Returns the multiple of tokens to which batches are padded: that of the options, or else the device's.
 ///
@@ -20,6 +22,7 @@ pub(crate) fn pad_multiple(option: Option<usize>, device: &Device) -> Result<usi
     match option {
         Some(multiple) => at_least_one("pad_to_multiple_of", multiple),
         None if is_on_host(device) => Ok(1),
+        None if device_facts(device).software => Ok(SOFTWARE_MULTIPLE),
         None => Ok(GPU_MULTIPLE),
     }
 }

@@ -8,7 +8,9 @@ mod dtypes;
 mod examined;
 mod halves;
 mod long_rows;
+mod long_run;
 mod packing;
+mod products;
 mod split;
 
 use crate::common::{adapter, fixtures, metrics, model, tolerance};

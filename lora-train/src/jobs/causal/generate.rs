@@ -47,7 +47,7 @@ pub struct GenerateOptions {
     /// Number of prompts in a forward pass.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
-    /// Pad the prompts of a batch to a multiple of N tokens [default: 64 on GPUs, 1 on CPUs].
+    /// Pad the prompts of a batch to a multiple of N tokens [default: 64 on GPUs, 16 on software adapters, 1 on CPUs].
     #[arg(long, value_name = "N")]
     pub pad_to_multiple_of: Option<usize>,
     /// Choice of tokens.

@@ -63,7 +63,7 @@ pub struct PredictOptions {
     /// Number of texts in a forward pass.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
-    /// Pad batches to a multiple of N tokens, at most the maximum length [default: 64 on GPUs, 1 on CPUs].
+    /// Pad batches to a multiple of N tokens, at most the maximum length [default: 64 on GPUs, 16 on software adapters, 1 on CPUs].
     #[arg(long, value_name = "N")]
     pub pad_to_multiple_of: Option<usize>,
     /// Maximum length of a text in tokens [default: 512, at most the model's].
