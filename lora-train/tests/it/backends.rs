@@ -7,6 +7,7 @@ mod dropout;
 mod dtypes;
 mod examined;
 mod halves;
+mod mixed;
 mod packing;
 mod split;
 
