@@ -57,7 +57,7 @@ def pairs():
     for targets in ["c_attn", "all-linear"]:
         yield f"GPT-2 small step, {targets} / Burn's apply_lora", [
             *LORA, "step", *steps("gpt2", "--targets", targets), "--json"], [
-            *APPLY, str(args.steps), targets], [(*time, 0.55, True)]
+            *APPLY, "--steps", str(args.steps), "--targets", targets], [(*time, 0.55, True)]
     for preset in ["roberta-base", "deberta-v3-base"]:
         yield f"{preset} step / PEFT", [*LORA, "step", *steps(preset), "--json"], [*STEP, *steps(preset)], [
             (*time, 0.9, True)]

@@ -115,11 +115,11 @@ impl SplitWeight {
         self.parts[0].lazy_device()
     }
 
-    /// Reads the first values, at most `most`, row-major.
+    /// Reads the first values, at most `most`, row-major. Of the last part that is needed, whole rows are read.
     pub(crate) fn first_values(&self, most: usize) -> Option<Vec<f32>> {
         let mut values = Vec::new();
         for part in &self.parts {
-            let left = most - values.len();
+            let left = most.saturating_sub(values.len());
             if left == 0 {
                 break;
             }
@@ -196,4 +196,21 @@ pub fn split_weights<M: Module>(module: &M) -> BTreeMap<String, SplitWeight> {
         }
     }
     visit(module, Collect::default()).0
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_values_end_within_a_row_or_a_part() {
+        let all: Vec<f32> = (0..60).map(|i| i as f32).collect();
+        let data = TensorData::new(all.clone(), [10, 6]);
+        let param = split_weight(ParamId::from(7), &data, 4, &Device::flex());
+        let weight = SplitWeight::on(&param).unwrap();
+        for most in [0, 5, 22, 24, 25, 60, 100] {
+            let expected = &all[..most.min(60)];
+            assert_eq!(weight.first_values(most).as_deref(), Some(expected));
+        }
+    }
 }

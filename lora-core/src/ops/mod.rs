@@ -35,6 +35,7 @@
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
 //! | `constants`, `statistics` | small tensors made once, two numbers of each row |
+//! | `stages` | sums and maxima of many values |
 //! | `contiguous`, `host` | CPU tensors as slices, devices and backends in host memory |
 //! | `limits`, `launches` | memory limits of a device, number of kernels that run |
 //! | `facts`, `tolerance` | facts about a device, tolerances for comparing it with the CPU |
@@ -84,6 +85,7 @@ mod product;
 mod scoped;
 mod seeded_mask;
 mod softmax;
+mod stages;
 mod statistics;
 mod tolerance;
 mod tuning;
@@ -113,5 +115,6 @@ pub use precision::{mixed_type, with_mixed_precision};
 pub use product::{ProductOps, multiply};
 pub(crate) use scoped::scoped;
 pub use softmax::{SoftmaxOps, softmax};
+pub use stages::sum_of_all;
 pub use tolerance::{mixed_tolerance, product_rounding, tolerance};
 pub use tuning::Tuning;

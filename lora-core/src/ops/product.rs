@@ -7,6 +7,7 @@
 
 use super::precision::mixed;
 use super::prelude::*;
+use super::stages::reduce_rows;
 use super::tuning::is_fixed;
 use burn::tensor::{DType, Shape, Tensor};
 
@@ -175,11 +176,14 @@ fn mixed_product<B: ProductOps>(x: FloatTensor<B>, w: FloatTensor<B>) -> FloatTe
     if half != DType::F16 || x.shape().num_elements() == 0 {
         return B::multiply_to_f32(cast::<B>(x, half), w);
     }
-    let last = x.shape().num_dims() - 1;
-    let unit = B::float_mul_scalar(
-        B::float_max_abs_dim(x.clone(), last), // [..., m, 1]
-        (1.0 / F16_RANGE).into(),
-    );
+    let mut shape = x.shape(); // [..., m, k]
+    let last = shape.num_dims() - 1;
+    shape[last] = 1;
+    let largest = reduce_rows::<B>(as_rows::<B>(x.clone()), |part| {
+        B::float_max_abs_dim(part, 1)
+    });
+    let largest = B::float_reshape(largest, shape); // [..., m, 1]
+    let unit = B::float_mul_scalar(largest, (1.0 / F16_RANGE).into());
     // A row of zeros has some unit too.
     let unit = B::float_add_scalar(unit, 1e-30.into());
     let x = cast::<B>(B::float_div(x, unit.clone()), half);

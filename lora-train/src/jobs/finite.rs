@@ -3,7 +3,7 @@
 use crate::TrainError;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use lora_core::ops::max_buffer_bytes;
+use lora_core::ops::{max_buffer_bytes, sum_of_all};
 
 /// Checks that all parameters are finite: training would only spread other values.
 ///
@@ -52,7 +52,7 @@ impl ModuleVisitor for Finite {
         }
         // The sum of finite weights is finite, and any other value makes it infinite or NaN: only one number per parameter
         // is read back, and nothing of its size is created.
-        let sum = crate::host::values(param.base().without_autodiff().sum());
+        let sum = crate::host::values(sum_of_all(param.base().without_autodiff()));
         let error = match sum {
             Ok(sum) if sum[0].is_finite() => return,
             Ok(_) => None,

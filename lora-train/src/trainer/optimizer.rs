@@ -3,6 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
+use lora_core::ops::sum_of_all;
 use serde::{Deserialize, Serialize};
 
 /// Options of AdamW. The defaults are PyTorch's, which differ from Burn's.
@@ -75,7 +76,7 @@ struct SquaredNorm<'a> {
 impl ModuleVisitor for SquaredNorm<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
-            let square = grad.square().sum();
+            let square = sum_of_all(grad.square());
             self.sum = Some(match self.sum.take() {
                 Some(sum) => sum + square,
                 None => square,

@@ -7,6 +7,7 @@ mod dropout;
 mod dtypes;
 mod examined;
 mod halves;
+mod long_rows;
 mod mixed;
 mod packing;
 mod split;

@@ -5,11 +5,12 @@
 //! arithmetic: a selection by `int_equal` and `mask_where` fused to a gradient that was off by 1 % on software Vulkan.
 
 use super::{CrossEntropy, HeadGradients, rows_per_chunk};
-use crate::ops::constants::{steps, values};
+use crate::ops::constants::{bool_dtype, steps, values};
 use crate::ops::packed::{PackedLayout, PackedOps, operand};
 use crate::ops::packed_composed::packed_part;
 use crate::ops::precision::mixed;
 use crate::ops::prelude::*;
+use crate::ops::stages::{reduce_rows, stages};
 use burn::tensor::{DType, IntDType, Shape, Slice};
 use std::iter::once;
 use std::ops::Range;
@@ -195,6 +196,33 @@ pub(super) fn score_logits<B: Backend>(
     )
 }
 
+/// Returns the class with the highest logit in each row, `[rows, 1]`; the first of several.
+fn best_classes<B: Backend>(logits: &FloatTensor<B>, int: IntDType) -> IntTensor<B> {
+    let [rows, classes] = logits.shape().dims();
+    if stages(classes).count() < 2 {
+        return B::float_argmax(logits.clone(), 1, int);
+    }
+    let bools = bool_dtype::<B>(&logits.device());
+    let part = |classes: Range<usize>| {
+        let range = [Slice::from(0..rows), Slice::from(classes.clone())];
+        let part = B::float_slice(logits.clone(), &range);
+        let best = B::int_add_scalar(
+            B::float_argmax(part.clone(), 1, int),
+            (classes.start as i64).into(),
+        );
+        (B::float_max_dim(part, 1), best)
+    };
+    let parts = stages(classes).map(part);
+    let found = parts.reduce(|(highest, best), (value, index)| {
+        let higher = B::float_greater(value.clone(), highest.clone(), bools);
+        (
+            B::float_mask_where(highest, higher.clone(), value),
+            B::int_mask_where(best, higher, index),
+        )
+    });
+    found.expect("there is a class").1
+}
+
 struct Scorer<B: Backend> {
     smoothing: f64,
     /// `[1, classes]`.
@@ -252,12 +280,14 @@ impl<B: Backend> Scorer<B> {
         ));
         let other = B::int_into_float(B::int_clamp_max(distance, 1.into()), self.wide.into());
         let one_hot = B::float_add_scalar(B::float_neg(other), 1.0.into());
-        let at_target = |all| B::float_sum_dim(B::float_mul(all, one_hot.clone()), 1);
+        let sum_rows = |all| reduce_rows::<B>(all, |part| B::float_sum_dim(part, 1));
+        let at_target = |all| sum_rows(B::float_mul(all, one_hot.clone()));
 
-        let best = B::float_argmax(logits.clone(), 1, int);
-        let shifted = B::float_sub(logits.clone(), B::float_max_dim(logits, 1));
+        let best = best_classes::<B>(&logits, int);
+        let highest = reduce_rows::<B>(logits.clone(), |part| B::float_max_dim(part, 1));
+        let shifted = B::float_sub(logits, highest);
         let powers = B::float_exp(shifted.clone());
-        let sum = B::float_sum_dim(powers.clone(), 1);
+        let sum = sum_rows(powers.clone());
         let log_sum = B::float_log(sum.clone());
         let own = at_target(shifted.clone());
         let nll = B::float_mul(B::float_sub(log_sum.clone(), own), counts.clone());
@@ -274,13 +304,13 @@ impl<B: Backend> Scorer<B> {
         // Σ c, or its scalar without class weights.
         let times_total = |column: FloatTensor<B>| match &self.class_weights {
             None => B::float_mul_scalar(column, (classes as f64).into()),
-            Some(weights) => B::float_mul(column, B::float_sum_dim(weights.clone(), 1)), // [1, 1]
+            Some(weights) => B::float_mul(column, sum_rows(weights.clone())), // [1, 1]
         };
         let share = self.smoothing / classes as f64;
         let mut loss = B::float_mul(nll.clone(), hard.clone());
         if self.smoothing > 0.0 {
             // Σ c (-log p) from two sums: kernel fusion computed the sum of the differences wrong.
-            let all = B::float_sum_dim(self.weighted(shifted), 1);
+            let all = sum_rows(self.weighted(shifted));
             let all = B::float_sub(times_total(log_sum), all);
             let soft = B::float_mul(all, counts.clone());
             loss = B::float_add(loss, B::float_mul_scalar(soft, share.into()));
