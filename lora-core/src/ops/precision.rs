@@ -57,7 +57,7 @@ pub(super) fn mixed() -> Option<HalfFloat> {
     MIXED.get()
 }
 
-/// Returns the 16-bit type of a device's products in mixed precision: bf16 on CUDA and ROCm if the hardware computes in it, else
+/// Returns the 16-bit type of a device's products in mixed precision: bf16 on CUDA and `ROCm` if the hardware computes in it, else
 /// f16 if the device computes in that; `None` for other devices, and for CPUs, which gain nothing.
 ///
 /// Backends of WGPU have no arithmetic in bf16.

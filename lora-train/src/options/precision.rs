@@ -15,7 +15,7 @@ pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// Operands in 16 bits, sums and results in f32: bf16 on CUDA and ROCm, f16 on other GPUs. Everything else is in f32.
+    /// Operands in 16 bits, sums and results in f32: bf16 on CUDA and `ROCm`, f16 on other GPUs. Everything else is in f32.
     Mixed,
 }
 
