@@ -101,9 +101,9 @@ pub use nn::{
     Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraEmbeddingConfig, LoraLinear,
     LoraLinearConfig,
 };
-pub use ops::PackedFormat;
+pub use ops::{HalfFloat, PackedFormat};
 pub use quantize::{
-    BaseDType, BaseFloats, HalfFloat, HalfValues, PackedWeight, Quantization, QuantizeConfig,
-    QuantizedModule, half_weight, narrow, quantize, quantized_weight, tied_weight, widen,
+    BaseDType, BaseFloats, HalfValues, PackedWeight, Quantization, QuantizeConfig, QuantizedModule,
+    half_weight, narrow, quantize, quantized_weight, tied_weight, widen,
 };
 pub use split::{SplitWeight, rows_per_part, split_weight, split_weights};

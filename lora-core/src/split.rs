@@ -6,7 +6,7 @@
 
 use crate::bare::{are_parts_kept, is_bare, placeholder};
 use crate::layout::{Place, SPLIT_COMPONENT, Visit, param_id, put, visit};
-use crate::ops::{linear, max_buffer_bytes};
+use crate::ops::{linear, max_buffer_bytes, operand};
 use burn::module::{Module, Param, ParamId, Reparameterization};
 use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -163,7 +163,7 @@ impl SplitWeight {
     /// - returns `[..., rows]`
     pub(crate) fn linear_transposed<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let columns = self.columns().into_iter();
-        let products = columns.map(|part| linear(x.clone(), part, None));
+        let products = columns.map(|part| linear(x.clone(), operand(part), None));
         Tensor::cat(products.collect(), D - 1)
     }
 }

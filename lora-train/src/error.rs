@@ -86,7 +86,7 @@ pub enum TrainError {
     /// The loss or the gradients were not finite in several steps in a row.
     #[error(
         "{steps} steps in a row were left out, because their loss or gradients were not finite; the last is step {step}, \
-         on {batch}; a lower learning rate or 32-bit floating point usually helps"
+         on {batch}; a lower learning rate, gradient clipping or `--precision f32` usually helps"
     )]
     NonFiniteSteps {
         /// Number of the steps.

@@ -2,7 +2,9 @@
 
 use super::low_rank::LowRankAdapter;
 use super::set::AdapterSet;
-use crate::ops::{CrossEntropy, HeadLoss, head_loss, head_loss_in_parts, linear, lora_linear};
+use crate::ops::{
+    CrossEntropy, HeadLoss, head_loss, head_loss_in_parts, linear, lora_linear, operand,
+};
 use crate::quantize::PackedWeight;
 use crate::split::SplitWeight;
 use burn::module::Param;
@@ -117,7 +119,10 @@ impl<'a> BaseWeight<'a> {
                 let y = packed.adapted(x, adapter_x, [a, b], scale);
                 match bias {
                     None => y,
-                    Some(bias) => y + bias.unsqueeze(),
+                    Some(bias) => {
+                        let dtype = y.dtype();
+                        y + bias.cast(dtype).unsqueeze()
+                    }
                 }
             }
             Self::Dense(_) | Self::Split(_) => {
@@ -138,7 +143,10 @@ impl<'a> BaseWeight<'a> {
     /// Returns `x Wᵀ`: the logits of an output layer that is tied to an embedding.
     pub fn linear_transposed<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Dense(w) => project(x, w.clone().transpose(), None),
+            Self::Dense(w) => match operand(w.clone()) {
+                half if half.dtype() != w.dtype() => linear(x, half.transpose(), None),
+                w => project(x, w.transpose(), None),
+            },
             Self::Packed(packed) => packed.linear_transposed(x),
             Self::Split(split) => split.linear_transposed(x),
         }
@@ -158,9 +166,12 @@ impl<'a> BaseWeight<'a> {
                 packed.head_loss(hidden, targets, options, transpose)
             }
             Self::Split(split) if transpose => {
-                head_loss_in_parts(hidden, split.columns(), targets, options)
+                let parts = split.columns().into_iter().map(operand);
+                head_loss_in_parts(hidden, parts.collect(), targets, options)
             }
-            _ if transpose => head_loss(hidden, self.dense().transpose(), targets, options),
+            _ if transpose => {
+                head_loss(hidden, operand(self.dense()).transpose(), targets, options)
+            }
             _ => head_loss(hidden, self.dense(), targets, options),
         }
     }

@@ -2,8 +2,9 @@
 
 use super::base_weight::BaseWeight;
 use super::dora::norms;
-use super::low_rank::LowRankAdapter;
-use burn::tensor::module::{embedding, linear};
+use super::low_rank::{LowRankAdapter, widened};
+use crate::ops::linear;
+use burn::tensor::module::embedding;
 use burn::tensor::{Int, Tensor};
 
 impl LowRankAdapter {
@@ -27,7 +28,8 @@ impl LowRankAdapter {
         };
         let update = |x: Tensor<D>| {
             let y = base.adapted(x.clone(), x, [a, b], None, self.scale);
-            y * gain.unsqueeze()
+            let dtype = y.dtype();
+            y * gain.cast(dtype).unsqueeze()
         };
         if self.dropout.is_active_on(&x.device()) {
             update(dropped.clone()) + base.linear(x - dropped, bias)
@@ -35,7 +37,10 @@ impl LowRankAdapter {
             let y = update(x);
             match bias {
                 None => y,
-                Some(bias) => y + bias.unsqueeze(),
+                Some(bias) => {
+                    let dtype = y.dtype();
+                    y + bias.cast(dtype).unsqueeze()
+                }
             }
         }
     }
@@ -49,10 +54,12 @@ impl LowRankAdapter {
         let (a, b) = self.factors();
         let gain = self.gain(|| w.dense(), &a, &b);
         let low = embedding(a, ids.clone()).mul_scalar(self.scale);
-        let y = w.embedding(ids) + linear(low, b, None);
+        let rows = w.embedding(ids);
+        let dtype = rows.dtype();
+        let y = rows + linear(low, b, None).cast(dtype);
         match gain {
             None => y,
-            Some(gain) => y * gain.unsqueeze(),
+            Some(gain) => y * gain.cast(dtype).unsqueeze(),
         }
     }
 
@@ -64,6 +71,7 @@ impl LowRankAdapter {
         b: &Tensor<2>,
     ) -> Option<Tensor<1>> {
         let magnitude = self.magnitude.as_ref()?.val();
-        Some(magnitude / norms(w(), a.clone(), b.clone(), self.scale))
+        let [w, a, b] = [w(), a.clone(), b.clone()].map(widened);
+        Some(widened(magnitude) / norms(w, a, b, self.scale))
     }
 }

@@ -9,8 +9,9 @@ use super::concatenated::{Cache, Concatenated};
 use super::entry::AdapterEntry;
 use super::scope::{BatchRows, is_scoped};
 use super::set::AdapterSet;
+use crate::ops::linear;
 use burn::module::Param;
-use burn::tensor::module::{embedding, linear};
+use burn::tensor::module::embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -89,17 +90,27 @@ impl<'a> PerExample<'a> {
         if self.on_weight.any(|entry| entry.factors.is_some()) {
             let adapters = concatenated(w, &self.on_weight, rows);
             if let Some([a, b]) = &adapters.low_rank {
-                let low = linear(x, a.clone(), None) * mask(&adapters, rows, &y); // [batch, n, R]
-                y = y + linear(low, b.clone(), None);
+                let dtype = y.dtype();
+                let low = linear(x, a.clone(), None).cast(dtype); // [batch, n, R]
+                let low = low * mask(&adapters, rows, &y);
+                y = y + linear(low, b.clone(), None).cast(dtype);
             }
             if let Some(gains) = &adapters.gains {
-                y = y * row_of_each(gains, rows);
+                let dtype = y.dtype();
+                y = y * row_of_each(gains, rows).cast(dtype);
             }
         }
         match self.bias {
             None => {}
-            Some(bias) if self.on_bias.is_empty() => y = y + bias.val().unsqueeze(),
-            Some(bias) => y = y + row_of_each(&bias_table(bias, &self.on_bias, rows), rows),
+            Some(bias) => {
+                let bias = if self.on_bias.is_empty() {
+                    bias.val().unsqueeze()
+                } else {
+                    row_of_each(&bias_table(bias, &self.on_bias, rows), rows)
+                };
+                let dtype = y.dtype();
+                y = y + bias.cast(dtype);
+            }
         }
         if D > 2 {
             shape[0] = y.dims()[0];
@@ -123,12 +134,16 @@ impl<'a> PerExample<'a> {
         let adapters = concatenated(w, &self.on_weight, rows);
         let mut y = w.embedding(ids.clone());
         if let Some([a, b]) = &adapters.low_rank {
-            let low = embedding(a.clone(), ids) * mask(&adapters, rows, &y);
-            y = y + linear(low, b.clone(), None);
+            let dtype = y.dtype();
+            let low = embedding(a.clone(), ids).cast(dtype) * mask(&adapters, rows, &y);
+            y = y + linear(low, b.clone(), None).cast(dtype);
         }
         match &adapters.gains {
             None => y,
-            Some(gains) => y * row_of_each(gains, rows),
+            Some(gains) => {
+                let dtype = y.dtype();
+                y * row_of_each(gains, rows).cast(dtype)
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Operations under autodiff whose backward pass is a function.
 
+use super::half_float::HalfFloat;
+use super::precision::{mixed, with_mixed_precision};
 use burn::backend::autodiff::{
     NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -30,7 +32,7 @@ where
         inputs: [&FloatTensor<Autodiff<B, C>>; N],
         backward: BackwardFn<B, S, N>,
     ) -> Self {
-        let step = Step(backward).prepare::<C>(inputs.map(|input| input.node()));
+        let step = Step(backward, mixed()).prepare::<C>(inputs.map(|input| input.node()));
         Self(step.compute_bound().stateful())
     }
 
@@ -78,8 +80,9 @@ impl<B: Backend, const N: usize> BackwardPass<'_, B, N> {
     }
 }
 
+/// Backward pass, and the mixed precision of the forward pass.
 #[derive(Debug)]
-struct Step<B: Backend, S, const N: usize>(BackwardFn<B, S, N>);
+struct Step<B: Backend, S, const N: usize>(BackwardFn<B, S, N>, Option<HalfFloat>);
 
 impl<B: Backend, S, const N: usize> Backward<B, N> for Step<B, S, N>
 where
@@ -95,6 +98,6 @@ where
             checkpointer,
             backend: PhantomData,
         };
-        (self.0)(&mut pass, gradient, ops.state);
+        with_mixed_precision(self.1, || (self.0)(&mut pass, gradient, ops.state));
     }
 }

@@ -30,6 +30,7 @@
 //! | `dropout`, `dropout_layer`, `seeded_mask` | dropout by a seed, its module, and its mask |
 //! | `dropout_switch` | dropout switched off for a while |
 //! | `product`, `product_kernel` | matrix products, in the wider of two types; their kernel for software adapters |
+//! | `precision`, `half_float` | mixed precision: products with frozen weights in 16 bits; the 16-bit types |
 //! | `tuning` | choice of kernels on GPUs: fixed or measured |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
 //! | `backward` | operations under autodiff whose backward pass is a function |
@@ -62,6 +63,7 @@ mod facts;
 mod gelu;
 #[cfg(feature = "flex")]
 mod gemm;
+mod half_float;
 mod head_loss;
 mod host;
 mod kernel_cache;
@@ -77,6 +79,7 @@ mod packed_composed;
 pub(crate) mod packed_format;
 #[cfg(feature = "flex")]
 mod packed_product;
+mod precision;
 mod prelude;
 mod product;
 #[cfg(feature = "gpu")]
@@ -95,6 +98,7 @@ pub use dropout_layer::{Dropout, seed};
 pub use dropout_switch::without_dropout;
 pub use facts::{DeviceFacts, device_facts};
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
+pub use half_float::HalfFloat;
 pub(crate) use head_loss::packed_head_loss;
 pub use head_loss::{
     CrossEntropy, HeadGradients, HeadLoss, HeadLossOps, head_loss, head_loss_in_parts,
@@ -108,9 +112,11 @@ pub use limits::{device_memory_bytes, max_buffer_bytes, with_max_buffer_bytes};
 pub use linear::{LinearOps, linear};
 pub use lora_linear::{LoraOps, lora_linear};
 pub use packed::{PackedFormat, PackedLayout, PackedOps};
+pub(crate) use precision::operand;
+pub use precision::{mixed_type, with_mixed_precision};
 pub use product::{ProductOps, multiply};
 pub(crate) use scoped::scoped;
 pub use softmax::{SoftmaxOps, softmax};
 pub use stages::sum_of_all;
-pub use tolerance::{product_rounding, tolerance};
+pub use tolerance::{mixed_tolerance, product_rounding, tolerance};
 pub use tuning::Tuning;

@@ -6,10 +6,11 @@
 
 use super::packed_composed::composed_unpack;
 pub use super::packed_format::{PackedFormat, PackedLayout};
+use super::precision::mixed;
 use super::prelude::*;
 use super::{LinearOps, LoraOps, lora_linear};
 use burn::backend::AutodiffBackend;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Shape, Tensor};
 
 backend_operations! {
     /// Packed weights on a backend.
@@ -33,6 +34,20 @@ backend_operations! {
             composed_unpack::<Self>(packed, scales, layout)
         }
 
+        /// Returns packed floats of 16 bits as a tensor of their type, in the order of the values:
+        /// [`stored`](PackedLayout::stored). GPUs read the integers as they are.
+        ///
+        /// # Panics
+        /// May panic on a format with scales.
+        #[fusion(dtype = layout.half_dtype(), shape = Shape::new(layout.stored()))]
+        fn stored_halves(
+            packed: IntTensor<Self>,
+            scales: FloatTensor<Self>,
+            layout: PackedLayout,
+        ) -> FloatTensor<Self> {
+            cast::<Self>(Self::unpack(packed, scales, layout.in_order()), layout.half_dtype())
+        }
+
         /// Computes `x W` with the packed `W`, in the type of `x`.
         ///
         /// # Shapes
@@ -49,7 +64,7 @@ backend_operations! {
             layout: PackedLayout,
         ) -> FloatTensor<Self> {
             let dtype = x.dtype();
-            cast::<Self>(Self::apply_weight(x, Self::unpack(packed, scales, layout)), dtype)
+            cast::<Self>(Self::apply_weight(x, operand::<Self>(packed, scales, layout)), dtype)
         }
 
         /// Computes `x W + b` with the packed `W`, as [`LinearOps::project_from`] does with a dense one.
@@ -64,7 +79,7 @@ backend_operations! {
             bias: FloatTensor<Self>,
             layout: PackedLayout,
         ) -> FloatTensor<Self> {
-            Self::project_from(x, Self::unpack(packed, scales, layout), bias)
+            Self::project_from(x, operand::<Self>(packed, scales, layout), bias)
         }
 
         /// Computes `x W + scale · (adapter_x A) B` with the packed `W`, as [`LoraOps::lora_linear`] does with a dense one.
@@ -84,9 +99,46 @@ backend_operations! {
             layout: PackedLayout,
             scale: f64,
         ) -> FloatTensor<Self> {
-            let w = Self::unpack(packed, scales, layout);
+            let w = operand::<Self>(packed, scales, layout);
             Self::lora_linear(x, adapter_x, w, a, b, scale)
         }
+    }
+    cube {
+        fn stored_halves(
+            packed: IntTensor<Self>,
+            _scales: FloatTensor<Self>,
+            layout: PackedLayout,
+        ) -> FloatTensor<Self> {
+            use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+            assert!(
+                packed.dtype == DType::I32 && layout.format.is_half(),
+                "floats of 16 bits are packed into integers of 32"
+            );
+            // The same memory: the first value is in the lower half of an integer, which is its first half in memory.
+            let packed = into_contiguous(packed);
+            let (shape, dtype) = (Shape::new(layout.stored()), layout.half_dtype());
+            CubeTensor::new_contiguous(packed.client, packed.device, shape, packed.handle, dtype)
+        }
+    }
+}
+
+/// Returns a packed weight as an operand of products, `[d_in, d_out]`: in f32, or in mixed precision in its 16-bit type.
+pub(super) fn operand<B: PackedOps>(
+    packed: IntTensor<B>,
+    scales: FloatTensor<B>,
+    layout: PackedLayout,
+) -> FloatTensor<B> {
+    match mixed() {
+        None => B::unpack(packed, scales, layout),
+        Some(half) if layout.format == half.format() => {
+            let stored = B::stored_halves(packed, scales, layout);
+            if layout.transposed {
+                B::float_swap_dims(stored, 0, 1)
+            } else {
+                stored
+            }
+        }
+        Some(half) => cast::<B>(B::unpack(packed, scales, layout), half.dtype()),
     }
 }
 
@@ -98,7 +150,7 @@ impl PackedOps for burn::backend::Flex {
         layout: PackedLayout,
     ) -> FloatTensor<Self> {
         use burn::backend::ops::FloatTensorOps;
-        use burn::tensor::{DType, TensorData};
+        use burn::tensor::TensorData;
         if packed.dtype() != DType::I32 || scales.dtype() != DType::F32 {
             return composed_unpack::<Self>(packed, scales, layout);
         }
@@ -125,9 +177,14 @@ impl PackedOps for burn::backend::Flex {
         use super::contiguous::are_plain_f32;
         use super::gemm::Matrix;
         use super::packed_product::PackedMatrix;
+        use super::product::ProductOps;
         use burn::backend::ops::{FloatTensorOps, ModuleOps};
-        use burn::tensor::{Shape, TensorData};
-        if layout.parts().len() == 1 || !are_plain_f32(&[&x]) {
+        use burn::tensor::TensorData;
+        if mixed().is_some() || !are_plain_f32(&[&x]) {
+            let (dtype, w) = (x.dtype(), operand::<Self>(packed, scales, layout));
+            return cast::<Self>(Self::apply_weight(x, w), dtype);
+        }
+        if layout.parts().len() == 1 {
             return Self::linear(x, Self::unpack(packed, scales, layout), None);
         }
         let mut shape = x.shape();
@@ -162,7 +219,7 @@ impl<B: PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
         let operation =
             Operation::<B, C, _, 1>::new([&x], |pass, grad, (packed, scales, layout)| {
                 pass.register(0, || {
-                    let (dtype, w) = (grad.dtype(), B::unpack(packed, scales, layout));
+                    let (dtype, w) = (grad.dtype(), operand::<B>(packed, scales, layout));
                     cast::<B>(B::apply_weight(grad, B::float_swap_dims(w, 0, 1)), dtype)
                 });
             });
@@ -179,18 +236,23 @@ impl<B: PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
         bias: FloatTensor<Self>,
         layout: PackedLayout,
     ) -> FloatTensor<Self> {
-        let operation =
-            Operation::<B, C, _, 2>::new([&x, &bias], |pass, grad, (packed, scales, layout)| {
-                pass.register(1, || B::linear_bias_backward(grad.clone()));
-                pass.register(0, || {
-                    let w = B::unpack(packed, scales, layout);
-                    B::project(grad, B::float_swap_dims(w, 0, 1))
+        let operation = Operation::<B, C, _, 2>::new(
+            [&x, &bias],
+            |pass, grad, (packed, scales, layout, bias_dtype)| {
+                pass.register(1, || {
+                    cast::<B>(B::linear_bias_backward(grad.clone()), bias_dtype)
                 });
-            });
+                pass.register(0, || {
+                    let (dtype, w) = (grad.dtype(), operand::<B>(packed, scales, layout));
+                    cast::<B>(B::project(grad, B::float_swap_dims(w, 0, 1)), dtype)
+                });
+            },
+        );
+        let bias_dtype = bias.dtype();
         let [x, bias, scales] = [x, bias, scales].map(|tensor| tensor.into_primitive());
-        let weight = (packed.clone(), scales.clone(), layout);
+        let state = (packed.clone(), scales.clone(), layout, bias_dtype);
         let y = B::packed_project_from(x, packed, scales, bias, layout);
-        operation.finish(weight, y)
+        operation.finish(state, y)
     }
 
     fn packed_lora_linear(
@@ -207,7 +269,7 @@ impl<B: PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
         let mut operation = Operation::<B, C, _, 4>::new(
             inputs,
             |pass, grad, (saved, (packed, scales, layout), scale)| {
-                let w = || B::unpack(packed, scales, layout);
+                let w = || operand::<B>(packed, scales, layout);
                 lora_linear::backward(pass, grad, saved, w, scale);
             },
         );

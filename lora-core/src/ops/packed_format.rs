@@ -1,5 +1,6 @@
 //! Format of packed weights: integers of 32 bits, which hold 2, 4 or 8 values each.
 
+use burn::tensor::DType;
 use std::fmt;
 use std::ops::Range;
 
@@ -64,6 +65,29 @@ impl PackedLayout {
             d_out: self.d_in,
             transposed: !self.transposed,
             ..self
+        }
+    }
+
+    /// Returns the layout of the values in their order, as a matrix of the [`stored`](Self::stored) shape.
+    pub(crate) fn in_order(self) -> Self {
+        let [d_in, d_out] = self.stored();
+        Self {
+            d_in,
+            d_out,
+            transposed: false,
+            ..self
+        }
+    }
+
+    /// Returns the element type of packed floats of 16 bits.
+    ///
+    /// # Panics
+    /// Panics on a format with scales.
+    pub(crate) fn half_dtype(self) -> DType {
+        match self.format {
+            PackedFormat::F16 => DType::F16,
+            PackedFormat::Bf16 => DType::BF16,
+            format => panic!("{format} has scales"),
         }
     }
 

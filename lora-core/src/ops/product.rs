@@ -2,23 +2,31 @@
 //!
 //! Operands of different float types are cast to the wider one. Burn 0.22.1 does not: on GPUs it reads the right operand as if it
 //! had the type of the left one, and the result is silently wrong.
+//!
+//! In [mixed precision](super::with_mixed_precision) a right operand of the 16-bit type stays as it is: it is a frozen weight.
 
+use super::precision::mixed;
 use super::prelude::*;
 #[cfg(feature = "gpu")]
 use super::product_kernel;
+use super::stages::reduce_rows;
 use super::tuning::is_fixed;
 use burn::tensor::{DType, Shape, Tensor};
 
 backend_operations! {
     /// Matrix products on a backend.
     pub trait ProductOps {
-        /// Multiplies matrices, in the wider of their types.
+        /// Multiplies matrices, in the wider of their types. In mixed precision, the product of f32 with the 16-bit type has 16-bit
+        /// operands, and sums and result in f32.
         ///
         /// # Shapes
         /// - `lhs`: `[..., m, k]`, `rhs`: `[..., k, n]`; the leading axes are equal or 1
         /// - returns `[..., m, n]`
         #[fusion(default)]
         fn multiply(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+            if is_mixed(lhs.dtype(), rhs.dtype()) {
+                return mixed_product::<Self>(lhs, rhs);
+            }
             let [lhs, rhs] = in_common_dtype::<Self>(lhs, rhs);
             if is_fixed() {
                 Self::multiply_by_fixed_kernel(lhs, rhs)
@@ -36,7 +44,17 @@ backend_operations! {
             Self::float_matmul(lhs, rhs)
         }
 
-        /// Computes `x W`, in the wider of their types.
+        /// Multiplies matrices of one 16-bit type, with sums and result in f32.
+        #[fusion(dtype = DType::F32, shape = product_shape(lhs, rhs))]
+        fn multiply_to_f32(
+            lhs: FloatTensor<Self>,
+            rhs: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            // Widening is exact.
+            Self::float_matmul(cast::<Self>(lhs, DType::F32), cast::<Self>(rhs, DType::F32))
+        }
+
+        /// Computes `x W`, in the type of [`multiply`](Self::multiply).
         ///
         /// # Shapes
         /// - `x`: `[..., d_in]`, `w`: `[d_in, d_out]`
@@ -46,7 +64,7 @@ backend_operations! {
         /// `∂x = g Wᵀ`, `∂W = xᵀ g`.
         #[fusion(default)]
         fn apply_weight(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
-            if !is_fixed() {
+            if !is_fixed() && !is_mixed(x.dtype(), w.dtype()) {
                 let [x, w] = in_common_dtype::<Self>(x, w);
                 return Self::linear(x, w, None);
             }
@@ -72,6 +90,22 @@ backend_operations! {
             }
             matmul(lhs, rhs, None, MatmulStrategy::Cube, dtype)
                 .unwrap_or_else(|error| panic!("a product of matrices: {error:?}"))
+        }
+
+        fn multiply_to_f32(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+            use burn::backend::ops::FloatTensorOps;
+            use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
+            if lhs.shape().num_elements() == 0 || rhs.shape().num_elements() == 0 {
+                let [lhs, rhs] = [lhs, rhs].map(|operand| cast::<Self>(operand, DType::F32));
+                return Self::float_matmul(lhs, rhs);
+            }
+            let strategy = if is_fixed() {
+                MatmulStrategy::Cube
+            } else {
+                MatmulStrategy::default()
+            };
+            matmul(lhs, rhs, None, strategy, DType::F32)
+                .unwrap_or_else(|error| panic!("a product of matrices in 16 bits: {error:?}"))
         }
     }
 }
@@ -130,6 +164,35 @@ fn as_rows<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
     }
     let d = shape[shape.num_dims() - 1];
     B::float_reshape(tensor, Shape::new([shape.num_elements() / d, d]))
+}
+
+/// Returns true if a product has operands in 16 bits: in mixed precision, if the right one is a weight in that type.
+fn is_mixed(lhs: DType, rhs: DType) -> bool {
+    mixed().is_some_and(|half| lhs == DType::F32 && rhs == half.dtype())
+}
+
+/// Largest magnitude of an operand in f16. Products of two such numbers are far below the largest f32, and the smallest
+/// normal f16 is 2⁻²⁹ of it.
+const F16_RANGE: f64 = 32768.0;
+
+/// Multiplies f32 with a matrix in 16 bits, in mixed precision.
+fn mixed_product<B: ProductOps>(x: FloatTensor<B>, w: FloatTensor<B>) -> FloatTensor<B> {
+    let half = w.dtype();
+    if half != DType::F16 || x.shape().num_elements() == 0 {
+        return B::multiply_to_f32(cast::<B>(x, half), w);
+    }
+    let mut shape = x.shape(); // [..., m, k]
+    let last = shape.num_dims() - 1;
+    shape[last] = 1;
+    let largest = reduce_rows::<B>(as_rows::<B>(x.clone()), |part| {
+        B::float_max_abs_dim(part, 1)
+    });
+    let largest = B::float_reshape(largest, shape); // [..., m, 1]
+    let unit = B::float_mul_scalar(largest, (1.0 / F16_RANGE).into());
+    // A row of zeros has some unit too.
+    let unit = B::float_add_scalar(unit, 1e-30.into());
+    let x = cast::<B>(B::float_div(x, unit.clone()), half);
+    B::float_mul(B::multiply_to_f32(x, w), unit)
 }
 
 /// Casts both operands to the wider type.

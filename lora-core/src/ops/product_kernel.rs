@@ -17,6 +17,8 @@ const AXES: usize = 4;
 const TILE: usize = 16;
 /// Threads of a workgroup: the values of a register of the CPU.
 const THREADS: u32 = 8;
+/// Values of the longest sum: llvmpipe ends the loops of a kernel after 65,535 turns.
+const MOST_TURNS: usize = 60_000;
 /// Values of one read, if they lie beside each other.
 const WIDTH: usize = 4;
 
@@ -154,11 +156,13 @@ fn tile<F: Float, N: Size>(
     }
 }
 
-/// Returns true if the kernel multiplies these operands: f32 on a software adapter, with at most two leading axes.
+/// Returns true if the kernel multiplies these operands: f32 on a software adapter, with at most two leading axes and sums that one
+/// loop ends.
 pub(super) fn suits(lhs: &CubeTensor, rhs: &CubeTensor) -> bool {
     let in_f32 = lhs.dtype == DType::F32 && rhs.dtype == DType::F32;
     let axes = lhs.meta.num_dims().max(rhs.meta.num_dims());
-    in_f32 && axes <= AXES && super::facts::is_software(&lhs.client)
+    let k = lhs.meta.shape()[lhs.meta.num_dims() - 1];
+    in_f32 && axes <= AXES && k <= MOST_TURNS && super::facts::is_software(&lhs.client)
 }
 
 /// Multiplies matrices that the kernel [`suits`].

@@ -1,5 +1,6 @@
 //! Tolerances for comparing a device with the CPU: the one place that has them.
 
+use super::half_float::HalfFloat;
 use burn::tensor::Device;
 
 /// Tolerance of arithmetic in f32: sums of a few hundred terms in another order, and the device's own exponentials. A unit
@@ -10,6 +11,23 @@ const F32: f64 = 2e-5;
 pub fn tolerance(device: &Device) -> f64 {
     // Both operands of a product, forward and backward.
     F32 + 4.0 * product_rounding(device)
+}
+
+/// Returns the [`tolerance`] of a device whose products with frozen weights are in this 16-bit type, against a CPU that rounds
+/// the same operands; `None` stands for f32.
+///
+/// A weight is the same on both. An activation or a gradient that differs by the relative error ε is rounded to a neighbour
+/// of the CPU's number, 2u away for a rounding u, in a share ε/2u of all cases. In root mean square this is √(2εu), and at most 2u. A
+/// product has one such operand, forward and backward.
+pub fn mixed_tolerance(device: &Device, mixed: Option<HalfFloat>) -> f64 {
+    let plain = tolerance(device);
+    match mixed {
+        None => plain,
+        Some(half) => {
+            let rounding = 2.0 * half.rounding();
+            plain + 2.0 * rounding * (plain / rounding).min(1.0).sqrt()
+        }
+    }
 }
 
 /// Returns the relative error with which an f32 product of matrices rounds its operands: 2⁻²⁴ where it computes in f32, and 2⁻¹¹
@@ -43,6 +61,12 @@ mod tests {
         for device in [Device::flex(), Device::flex().autodiff()] {
             assert_eq!(product_rounding(&device), 2f64.powi(-24));
             assert!(tolerance(&device) < 2.1e-5);
+            assert_eq!(mixed_tolerance(&device, None), tolerance(&device));
+            let [f16, bf16] = HalfFloat::ALL.map(|half| mixed_tolerance(&device, Some(half)));
+            assert!(
+                (2e-4..4e-4).contains(&f16) && (7e-4..9e-4).contains(&bf16),
+                "{f16} {bf16}"
+            );
         }
     }
 }

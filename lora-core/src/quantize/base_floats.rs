@@ -1,35 +1,14 @@
-//! Float type of frozen weights: [`BaseDType`], [`HalfFloat`] and [`BaseFloats`].
+//! Float type of frozen weights: [`BaseDType`] and [`BaseFloats`].
 
 use super::config::is_skipped;
-use crate::layout::{Architecture, ForArchitecture};
-use crate::ops::packed::PackedFormat;
+use crate::layout::{Architecture, ForArchitecture, LayerKind};
+use crate::ops::HalfFloat;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Float type of 16 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HalfFloat {
-    /// Half precision: 11 significant bits, values up to 65504.
-    F16,
-    /// Upper half of an f32: its range, with 8 significant bits.
-    Bf16,
-}
-
-impl HalfFloat {
-    /// Both types.
-    pub const ALL: [Self; 2] = [Self::F16, Self::Bf16];
-
-    /// Returns the number format of packed values.
-    pub fn format(self) -> PackedFormat {
-        match self {
-            Self::F16 => PackedFormat::F16,
-            Self::Bf16 => PackedFormat::Bf16,
-        }
-    }
-}
-
-/// Float type in which the frozen weights of linear layers and embeddings are in memory. Everything is computed in f32.
+/// Float type in which the frozen weights of linear layers and embeddings are in memory. Everything is computed in f32,
+/// except in [mixed precision](crate::ops::with_mixed_precision).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BaseDType {
@@ -87,17 +66,28 @@ impl FromStr for BaseDType {
 /// Norms, biases and other small parameters are always in f32.
 ///
 /// ```
+/// use lora_core::LayerKind::{Embedding, Linear};
 /// use lora_core::{BaseDType, BaseFloats, HalfFloat};
 ///
 /// let floats = BaseFloats::new(BaseDType::Auto).with_skip(["pooler"]);
-/// assert_eq!(floats.half("encoder.dense", Some(HalfFloat::Bf16)), Some(HalfFloat::Bf16));
-/// assert_eq!(floats.half("encoder.dense", None), None);
-/// assert_eq!(floats.half("bert.pooler.dense", Some(HalfFloat::Bf16)), None);
+/// let bf16 = Some(HalfFloat::Bf16);
+/// assert_eq!(floats.half("encoder.dense", Linear, bf16), bf16);
+/// assert_eq!(floats.half("encoder.dense", Linear, None), None);
+/// assert_eq!(floats.half("bert.pooler.dense", Linear, bf16), None);
+///
+/// let f16 = Some(HalfFloat::F16);
+/// let mixed = floats.with_linear(f16);
+/// assert_eq!(mixed.half("encoder.dense", Linear, bf16), bf16);
+/// assert_eq!(mixed.half("encoder.dense", Linear, None), f16);
+/// assert_eq!(mixed.half("embeddings", Embedding, None), None);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseFloats {
     /// Float type.
     pub dtype: BaseDType,
+    /// Float type of 16 bits for linear layers that [`dtype`](Self::dtype) leaves in f32. [Mixed
+    /// precision](crate::ops::with_mixed_precision) rounds their weights to it in any case.
+    pub linear: Option<HalfFloat>,
     /// Modules that stay in f32, by path or the end of it, such as fully trained ones.
     pub skip: Vec<String>,
 }
@@ -107,7 +97,7 @@ impl BaseFloats {
     pub fn new(dtype: BaseDType) -> Self {
         Self {
             dtype,
-            skip: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -119,6 +109,12 @@ impl BaseFloats {
         ForArchitecture::new(self, architecture)
     }
 
+    /// Sets the 16-bit type of linear layers that would be in f32.
+    pub fn with_linear(mut self, half: Option<HalfFloat>) -> Self {
+        self.linear = half;
+        self
+    }
+
     /// Sets the modules that stay in f32.
     pub fn with_skip<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.skip = names.into_iter().map(Into::into).collect();
@@ -126,8 +122,14 @@ impl BaseFloats {
     }
 
     /// Returns the 16-bit type of the weight of a module, given its 16-bit type in a checkpoint; `None` for f32.
-    pub fn half(&self, module: &str, stored: Option<HalfFloat>) -> Option<HalfFloat> {
-        let half = self.dtype.half(stored)?;
+    pub fn half(
+        &self,
+        module: &str,
+        kind: LayerKind,
+        stored: Option<HalfFloat>,
+    ) -> Option<HalfFloat> {
+        let linear = self.linear.filter(|_| kind == LayerKind::Linear);
+        let half = self.dtype.half(stored).or(linear)?;
         (!is_skipped(module, &self.skip)).then_some(half)
     }
 }

@@ -1,6 +1,6 @@
 //! Properties of a weight in 16 bits, which its parameters must tell: [`HalfKind`].
 
-use super::base_floats::HalfFloat;
+use crate::ops::HalfFloat;
 
 /// Properties of a weight in 16 bits, which its parameters must tell.
 #[derive(Clone, Copy, Debug)]

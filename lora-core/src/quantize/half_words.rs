@@ -1,6 +1,6 @@
 //! Packing of 16-bit floats, on the host.
 
-use super::base_floats::HalfFloat;
+use crate::ops::HalfFloat;
 use burn::tensor::{Bytes, DType, TensorData, bf16, f16};
 
 /// Values of a weight that is to be held in 16 bits.

@@ -29,7 +29,7 @@ mod weight;
 
 pub(crate) use apply::take_packed;
 pub use apply::{quantize, quantized_weight};
-pub use base_floats::{BaseDType, BaseFloats, HalfFloat};
+pub use base_floats::{BaseDType, BaseFloats};
 pub(crate) use collect::packed_weights;
 pub use config::QuantizeConfig;
 pub use half_words::HalfValues;

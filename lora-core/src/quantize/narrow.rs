@@ -1,6 +1,6 @@
 //! Frozen weights in 16 bits.
 
-use super::base_floats::{BaseFloats, HalfFloat};
+use super::base_floats::BaseFloats;
 use super::collect::packed_weights;
 use super::half_words::HalfValues;
 use super::materialize::materialized;
@@ -9,6 +9,7 @@ use super::report::{QuantizedModule, quantized_modules};
 use super::weight::PackedWeight;
 use crate::error::LoraError;
 use crate::layout::{AdapterPath, ForArchitecture, LayerKind, Matrix, parameters};
+use crate::ops::HalfFloat;
 use crate::split::split_weights;
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
@@ -54,11 +55,11 @@ pub fn narrow<'a, M: Module>(
     // The values in memory are f32: `auto` changes nothing.
     let chosen = matrices.iter().filter(|m| {
         let is_stored = packed.contains_key(&m.parameter) || split.contains_key(&m.parameter);
-        has_layer(m) && !is_stored && config.half(&m.module, None).is_some()
+        has_layer(m) && !is_stored && config.half(&m.module, m.kind, None).is_some()
     });
     let chosen: BTreeMap<&str, &Matrix> = chosen.map(|m| (m.parameter.as_str(), m)).collect();
     let module = pack_all(module, chosen, |matrix, weight, id| {
-        let Some(half) = config.half(&matrix.module, None) else {
+        let Some(half) = config.half(&matrix.module, matrix.kind, None) else {
             return Err(LoraError::unsupported_target(
                 &matrix.module,
                 "stays in f32",

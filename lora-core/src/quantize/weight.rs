@@ -1,12 +1,12 @@
 //! A packed weight on its parameter: [`PackedWeight`].
 
-use super::base_floats::HalfFloat;
 use super::codec;
 use super::half_kind::HalfKind;
 use super::half_words::{self, HalfValues, HalfWords};
 use super::kind::Quantization;
 use crate::bare::{are_parts_kept, is_bare};
 use crate::layout::{PACKED_COMPONENT, param_id};
+use crate::ops::HalfFloat;
 use crate::ops::packed::{PackedFormat, PackedLayout, packed_linear, packed_lora_linear, unpack};
 use crate::ops::packed_format::{BLOCK, WORD};
 use crate::ops::{CrossEntropy, HeadLoss, packed_head_loss};

@@ -7,6 +7,7 @@ mod combine;
 mod common;
 mod halves;
 mod head_loss;
+mod mixed;
 mod named;
 mod operation;
 mod peft;

@@ -7,8 +7,8 @@ use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData}
 use lora_core::file::transpose;
 use lora_core::ops::max_buffer_bytes;
 use lora_core::{
-    Architecture, HalfFloat, HalfValues, LayerNorm, LayerNormConfig, LoraEmbedding, LoraLinear,
-    half_weight, param_id, quantized_weight, rows_per_part, split_weight,
+    Architecture, HalfFloat, HalfValues, LayerKind, LayerNorm, LayerNormConfig, LoraEmbedding,
+    LoraLinear, half_weight, param_id, quantized_weight, rows_per_part, split_weight,
 };
 
 /// Builder for the layers of a model, which reads one parameter at a time from a source.
@@ -42,7 +42,7 @@ impl LayerBuilder<'_> {
         let path = format!("{path}.weight");
         let quantize = self.weights.quantize(&path);
         let quantize = quantize.filter(|config| !config.skips(&module, self.architecture));
-        let half = self.weights.half(&module, &path);
+        let half = self.weights.half(&module, LayerKind::Linear, &path);
         let weight = match (quantize.map(|config| config.quantization), half) {
             (None, None) => self.ask(&path, shape, transposed)?,
             (None, Some(half)) => {
@@ -70,7 +70,10 @@ impl LayerBuilder<'_> {
         let module = self.architecture.module_name(path);
         let path = &format!("{path}.weight");
         let parts = rows_per_part(shape, self.device);
-        let weight = match (self.weights.half(&module, path), parts) {
+        let weight = match (
+            self.weights.half(&module, LayerKind::Embedding, path),
+            parts,
+        ) {
             (Some(half), parts) => {
                 if parts.is_some() {
                     check_half_fits(path, shape, self.device)?;

@@ -5,7 +5,7 @@ use crate::ModelError;
 use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
 use bytes::Bytes;
 use lora_core::file::transpose;
-use lora_core::{BaseFloats, HalfFloat, QuantizeConfig};
+use lora_core::{BaseFloats, HalfFloat, LayerKind, QuantizeConfig};
 use std::collections::{HashMap, HashSet};
 
 /// Requirements of a model on a checkpoint.
@@ -170,9 +170,9 @@ impl Weights for FromFile<'_, '_, '_> {
         self.quantize.filter(|_| self.found.contains_key(path))
     }
 
-    fn half(&self, module: &str, path: &str) -> Option<HalfFloat> {
+    fn half(&self, module: &str, kind: LayerKind, path: &str) -> Option<HalfFloat> {
         let name = self.found.get(path)?;
-        self.floats.half(module, self.reader.half_of(name))
+        self.floats.half(module, kind, self.reader.half_of(name))
     }
 
     fn mapped_half(

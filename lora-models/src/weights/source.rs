@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use bytes::Bytes;
-use lora_core::{BaseFloats, HalfFloat, QuantizeConfig, normal_values};
+use lora_core::{BaseFloats, HalfFloat, LayerKind, QuantizeConfig, normal_values};
 
 /// Path, name, shape and layout of a parameter to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub trait Weights {
     }
 
     /// Returns the 16-bit type in which the weight of a module at this path is held; `None` for f32.
-    fn half(&self, _module: &str, _path: &str) -> Option<HalfFloat> {
+    fn half(&self, _module: &str, _kind: LayerKind, _path: &str) -> Option<HalfFloat> {
         None
     }
 
@@ -106,8 +106,8 @@ impl<W: Weights> Weights for Packed<'_, W> {
         self.quantize
     }
 
-    fn half(&self, module: &str, _path: &str) -> Option<HalfFloat> {
-        self.floats.half(module, None)
+    fn half(&self, module: &str, kind: LayerKind, _path: &str) -> Option<HalfFloat> {
+        self.floats.half(module, kind, None)
     }
 }
 

@@ -12,7 +12,8 @@ use crate::progress::Screen;
 use crate::trainer::{BatchLoader, MicroBatch, StepDifference, compare_steps};
 use burn::module::Module;
 use burn::tensor::Device;
-use lora_core::ops::{DeviceFacts, device_facts, tolerance};
+use lora_core::HalfFloat;
+use lora_core::ops::{DeviceFacts, device_facts, mixed_tolerance};
 
 /// Length of a text in the comparison, in tokens, unless its first label comes later.
 const TOKENS: usize = 64;
@@ -25,14 +26,14 @@ const FLOPS: f64 = 4e10;
 /// Bytes a second that are copied from the device at least.
 const COPIED: f64 = 2e9;
 
-/// Returns the tolerance of a training step on a device.
-pub(crate) fn step_tolerance(device: &Device) -> f64 {
-    STEP * tolerance(device)
+/// Returns the tolerance of a training step on a device, with this type of products in mixed precision.
+pub(crate) fn step_tolerance(device: &Device, mixed: Option<HalfFloat>) -> f64 {
+    STEP * mixed_tolerance(device, mixed)
 }
 
 /// Compares the first step with the CPU's, and warns about known wrong results of the backend.
 ///
-/// `wanted` is the option: without it, GPUs are compared where that takes less than two seconds.
+/// In mixed precision, the CPU rounds the same operands. `wanted` is the option: without it, GPUs are compared where that takes less than two seconds.
 ///
 /// # Errors
 /// [`TrainError::DeviceDiffers`] if the steps differ by more than rounding; [`TrainError::Config`] if the comparison is wanted
@@ -41,6 +42,7 @@ pub(crate) fn check_device<J: Job>(
     task: &J::Task,
     loader: &BatchLoader<Example>,
     device: &Device,
+    mixed: Option<HalfFloat>,
     wanted: Option<bool>,
     screen: &Screen,
 ) -> Result<(), TrainError> {
@@ -51,7 +53,8 @@ pub(crate) fn check_device<J: Job>(
     if wanted == Some(false) || (wanted.is_none() && facts.software) {
         return Ok(());
     }
-    let Some(host) = device::host() else {
+    let rounds = |host: &Device| mixed.is_none_or(|half| host.supports_dtype(half.dtype()));
+    let Some(host) = device::host().filter(rounds) else {
         return match wanted {
             None => Ok(()),
             _ => Err(TrainError::config(
@@ -72,7 +75,7 @@ pub(crate) fn check_device<J: Job>(
     }
     let copy = task.clone().fork(&host.autodiff());
     let difference = compare_steps::<Example, J::Task>([task, &copy], slice.batches())?;
-    judge(&difference, step_tolerance(device), &facts)?;
+    judge(&difference, step_tolerance(device, mixed), &facts)?;
     let [loss, on_host] = difference.loss;
     screen.line(&format!(
         "device    the first step agrees with the CPU: loss {loss:.5} ({on_host:.5}), gradients within {:.1e}",

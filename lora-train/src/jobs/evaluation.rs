@@ -3,7 +3,7 @@
 use super::adapters::AdapterOptions;
 use crate::device::DeviceName;
 use crate::metric::ConfusionMatrix;
-use crate::options::ReadingOptions;
+use crate::options::{Precision, ReadingOptions};
 use crate::task::{GeneratedText, TaskName};
 use clap::Args;
 use lora_core::{BaseDType, Quantization};
@@ -25,6 +25,9 @@ pub struct EvalOptions {
     /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint; everything is computed in f32 [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub base_dtype: Option<BaseDType>,
+    /// Precision of products with frozen weights: f32, or mixed on GPUs [default: f32].
+    #[arg(long, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
     /// Task: causal-lm, classification, regression, token-classification, or glue/NAME [default: the model's].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,

@@ -110,7 +110,7 @@ pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     let adapter = options.adapter.clone().map(AdapterArg::from);
     let sources = Sources::open(&options.model, adapter.as_slice())?;
     let device = device::open(options.device)?;
-    let floats = sources.floats(options.base_dtype, &[])?;
+    let floats = sources.floats(options.base_dtype, None, &[])?;
     dispatch!(sources.model.config(),
         causal M(config) => {
             let load = LoadOptions::default().with_floats(floats);

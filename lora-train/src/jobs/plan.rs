@@ -6,11 +6,11 @@ use crate::device;
 use crate::jobs::adapter::{lora_config, lora_plus, prefix_config};
 use crate::jobs::ranges::{at_least_one, within};
 use crate::jobs::sources::Sources;
-use crate::options::TrainOptions;
+use crate::options::{Precision, TrainOptions};
 use crate::task::TaskName;
 use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
 use burn::tensor::Device;
-use lora_core::{BaseDType, BaseFloats, LoraConfig, QuantizeConfig};
+use lora_core::{BaseDType, BaseFloats, HalfFloat, LoraConfig, QuantizeConfig};
 use lora_models::prefix::PrefixConfig;
 use std::path::PathBuf;
 
@@ -57,6 +57,8 @@ pub struct TrainPlan {
     pub evaluate: Every,
     /// Interval of checkpoints.
     pub save: Every,
+    /// 16-bit type of products with frozen weights; `None` for f32, and until the device is known.
+    pub mixed: Option<HalfFloat>,
 }
 
 /// Creates the error for packing beside a prefix.
@@ -106,6 +108,10 @@ fn check_conflicts(o: &TrainOptions) -> Result<(), TrainError> {
     } else if o.full && o.base_dtype.is_some_and(|dtype| dtype != BaseDType::F32) {
         let message = "applies to frozen weights, but --full trains all weights, in f32";
         ("base_dtype", message)
+    } else if o.full && o.precision == Some(Precision::Mixed) {
+        let message =
+            "is mixed, for products with frozen weights, but --full trains all weights, in f32";
+        ("precision", message)
     } else if best && o.eval_data.is_none() {
         let message = "is missing: early stopping, `keep_best` and `metric` need evaluations";
         ("eval_data", message)
@@ -196,6 +202,7 @@ impl TrainPlan {
                 Some(0) => Every::Never,
                 Some(steps) => Every::Steps(steps),
             },
+            mixed: None,
             options,
         })
     }
@@ -206,10 +213,19 @@ impl TrainPlan {
         sources.quantize(self.options.quantize, saved)
     }
 
+    /// Adds the 16-bit type of products with frozen weights on a device.
+    ///
+    /// # Errors
+    /// As [`Precision::half_on`].
+    pub(crate) fn on(self, device: &Device) -> Result<Self, TrainError> {
+        let mixed = self.options.precision.unwrap_or_default().half_on(device)?;
+        Ok(Self { mixed, ..self })
+    }
+
     /// Returns the float type of the frozen weights that are not quantized.
     pub(crate) fn floats(&self, sources: &Sources) -> Result<BaseFloats, TrainError> {
         let saved = self.options.modules_to_save.as_deref().unwrap_or_default();
-        sources.floats(self.options.base_dtype, saved)
+        sources.floats(self.options.base_dtype, self.mixed, saved)
     }
 
     /// Returns the task: the option's, or else that of the model and the adapter to start from.
@@ -310,7 +326,7 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused_by_name() {
-        let bad: [(&str, TrainOptions); 11] = [
+        let bad: [(&str, TrainOptions); 12] = [
             (
                 "model",
                 TrainOptions {
@@ -380,6 +396,14 @@ mod tests {
                 TrainOptions {
                     packing: true,
                     prefix: Some(4),
+                    ..options()
+                },
+            ),
+            (
+                "precision",
+                TrainOptions {
+                    full: true,
+                    precision: Some(Precision::Mixed),
                     ..options()
                 },
             ),

@@ -6,7 +6,7 @@ use crate::TrainError;
 use crate::progress::{Bar, Screen};
 use crate::task::TaskName;
 use lora_core::file::AdapterDir;
-use lora_core::{AttachReport, BaseDType, BaseFloats, Quantization, QuantizeConfig};
+use lora_core::{AttachReport, BaseDType, BaseFloats, HalfFloat, Quantization, QuantizeConfig};
 use lora_models::classifier::{AdapterLabels, HeadKind};
 use lora_models::encoder::{EncoderConfig, Labels};
 use lora_models::hub::{self, HubOptions};
@@ -162,19 +162,22 @@ impl Sources {
         Ok(Some(QuantizeConfig::new(quantization).with_skip(skip)))
     }
 
-    /// Returns the float type of frozen weights that are not quantized. The fully trained modules of the adapters, and the
-    /// given ones, stay in f32.
+    /// Returns the float type of frozen weights that are not quantized, and of products with them in mixed precision. The fully
+    /// trained modules of the adapters, and the given ones, stay in f32.
     ///
     /// # Errors
     /// If the configuration of an adapter cannot be read.
     pub fn floats(
         &self,
         dtype: Option<BaseDType>,
+        mixed: Option<HalfFloat>,
         modules_to_save: &[String],
     ) -> Result<BaseFloats, TrainError> {
-        match dtype.unwrap_or_default() {
-            BaseDType::F32 => Ok(BaseFloats::default()),
-            dtype => Ok(BaseFloats::new(dtype).with_skip(self.trained(modules_to_save)?)),
+        match (dtype.unwrap_or_default(), mixed) {
+            (BaseDType::F32, None) => Ok(BaseFloats::default()),
+            (dtype, mixed) => Ok(BaseFloats::new(dtype)
+                .with_linear(mixed)
+                .with_skip(self.trained(modules_to_save)?)),
         }
     }
 

@@ -23,9 +23,10 @@ use crate::trainer::{
     TrainerConfig, fit,
 };
 use burn::module::Module;
+use burn::tensor::Device;
 use burn_train::Interrupter;
 use lora_core::files::{Overwrite, write_file};
-use lora_core::ops::is_on_host;
+use lora_core::ops::{is_on_host, with_mixed_precision};
 use lora_core::{BaseDType, merge, trainable_summary};
 use lora_models::{ModelConfig, PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
@@ -34,6 +35,9 @@ use std::sync::Arc;
 
 /// Reason of a stop by Ctrl-C.
 pub const INTERRUPTED: &str = "interrupted";
+
+/// Number of steps in a row whose loss or gradients are not finite, which end a run in mixed precision.
+const SKIPPED_IN_A_ROW: usize = 3;
 
 /// Outcome of a run.
 #[derive(Clone, Debug)]
@@ -75,7 +79,8 @@ pub fn train(
     // what is not to be quantized or held in 16 bits.
     let o = &plan.options;
     let is_encoder = matches!(model.config(), ModelConfig::Encoder(_));
-    let needs_adapter = !o.resume || is_encoder || o.quantize.is_some() || o.base_dtype.is_some();
+    let has_packed = o.quantize.is_some() || o.base_dtype.is_some() || o.precision.is_some();
+    let needs_adapter = !o.resume || is_encoder || has_packed;
     let adapter = o.adapter.clone().filter(|_| needs_adapter);
     let adapter = adapter.map(AdapterArg::from);
     let sources = Sources::with_model(model, adapter.as_slice())?;
@@ -103,6 +108,32 @@ fn train_job<J: Job + 'static>(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
+    let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
+    screen.line(&format!("device    {}", device::describe(&device)));
+    if plan.options.packing && !is_on_host(&device) {
+        return Err(packed_on_gpu(&device));
+    }
+    let plan = plan.on(&device)?;
+    if let Some(half) = plan.mixed {
+        screen.line(&format!(
+            "precision products with frozen weights in {half}, everything else in f32"
+        ));
+    }
+    with_mixed_precision(plan.mixed, || {
+        run_job::<J>(sources, config, task, plan, &device, interrupter, screen)
+    })
+}
+
+/// Trains on an opened device, from the last checkpoint if there is one.
+fn run_job<J: Job + 'static>(
+    sources: &Sources,
+    config: &<J::Model as Pretrained>::Config,
+    task: TaskName,
+    plan: TrainPlan,
+    device: &Device,
+    interrupter: Interrupter,
+    screen: &mut Screen,
+) -> Result<TrainSummary, TrainError> {
     let checkpoints = CheckpointDir::new(plan.output.join("checkpoints"));
     let checkpoint = if plan.options.resume {
         Some(checkpoints.last()?.ok_or_else(|| TrainError::Checkpoint {
@@ -112,13 +143,7 @@ fn train_job<J: Job + 'static>(
     } else {
         None
     };
-    let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
-    screen.line(&format!("device    {}", device::describe(&device)));
-    if plan.options.packing && !is_on_host(&device) {
-        return Err(packed_on_gpu(&device));
-    }
-    let device = device.autodiff();
-
+    let device = device.clone().autodiff();
     let mut job = J::new(&plan, sources, task, screen)?;
     let options = job.load_options();
     let last = checkpoint.as_ref();
@@ -168,7 +193,14 @@ fn train_job<J: Job + 'static>(
     })?;
 
     let task = job.task(model);
-    check_device::<J>(&task, &loader, &device, plan.options.verify_device, screen)?;
+    check_device::<J>(
+        &task,
+        &loader,
+        &device,
+        plan.mixed,
+        plan.options.verify_device,
+        screen,
+    )?;
     let before = match &checkpoint {
         Some(_) => BTreeMap::new(),
         None => measure(&job, &task.valid(), &base, screen, "before", None)?.0,
@@ -187,7 +219,12 @@ fn train_job<J: Job + 'static>(
             total_steps,
             accumulation: plan.accumulation,
             max_grad_norm: plan.max_grad_norm,
-            non_finite: NonFinite::Fail,
+            non_finite: match plan.mixed {
+                None => NonFinite::Fail,
+                Some(_) => NonFinite::Skip {
+                    limit: SKIPPED_IN_A_ROW,
+                },
+            },
             read_values: if is_on_host(&device) {
                 ReadValues::AtOnce
             } else {
@@ -237,7 +274,7 @@ fn train_job<J: Job + 'static>(
     if plan.options.merge {
         let dir = plan.output.join("merged");
         let in_f32 = plan.options.base_dtype.unwrap_or_default() == BaseDType::F32;
-        let model = if plan.options.quantize.is_none() && in_f32 {
+        let model = if plan.options.quantize.is_none() && in_f32 && plan.mixed.is_none() {
             J::into_model(task)
         } else {
             saver.unquantized(&path, &device)?.valid()

@@ -5,13 +5,16 @@
 //! | `recipe` | recipes: options as a TOML file |
 //! | `reading` | options for reading data files |
 //! | `class_weights` | class weights |
+//! | `precision` | precision of products with frozen weights |
 
 mod class_weights;
+mod precision;
 mod reading;
 mod recipe;
 
 pub use class_weights::ClassWeighting;
 use class_weights::parse_weights;
+pub use precision::Precision;
 pub use reading::ReadingOptions;
 pub use recipe::RunOptions;
 
@@ -149,6 +152,9 @@ pub struct TrainOptions {
     /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint, in which nothing is rounded; everything is computed in f32. Beside --quantize it is for embeddings and output layers [default: f32].
     #[arg(long, value_name = "TYPE", help_heading = "Adapter")]
     pub base_dtype: Option<BaseDType>,
+    /// Precision of products with frozen weights: f32, or mixed on GPUs, with operands in 16 bits (bf16 on cuda and rocm, else f16) and sums in f32; everything else is computed in f32. The frozen weights of linear layers are then in 16 bits too [default: f32].
+    #[arg(long, value_name = "PRECISION", help_heading = "Adapter")]
+    pub precision: Option<Precision>,
     /// Train all weights instead of an adapter, as a baseline.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]

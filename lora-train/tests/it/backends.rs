@@ -9,6 +9,7 @@ mod examined;
 mod halves;
 mod long_rows;
 mod long_run;
+mod mixed;
 mod packing;
 mod products;
 mod split;

@@ -6,12 +6,13 @@
 
 use super::{CrossEntropy, HeadGradients, rows_per_chunk};
 use crate::ops::constants::{bool_dtype, steps, values};
-use crate::ops::packed::PackedLayout;
-use crate::ops::packed_composed::{composed_unpack, packed_part};
+use crate::ops::packed::{PackedLayout, PackedOps, operand};
+use crate::ops::packed_composed::packed_part;
+use crate::ops::precision::mixed;
 use crate::ops::prelude::*;
-use crate::ops::product::ProductOps;
 use crate::ops::stages::{reduce_rows, stages};
 use burn::tensor::{DType, IntDType, Shape, Slice};
+use std::iter::once;
 use std::ops::Range;
 
 /// Loss, negative log-likelihoods, most likely classes, and the gradients of hidden states and weight.
@@ -24,14 +25,14 @@ pub(super) type Parts<B> = (
 );
 
 /// Weight of the projection, `[d, classes]`.
-pub(super) enum Head<B: ProductOps> {
+pub(super) enum Head<B: PackedOps> {
     /// Floats.
     Dense(FloatTensor<B>),
     /// Packed values with their scales, which are unpacked part by part.
     Packed(IntTensor<B>, FloatTensor<B>, PackedLayout),
 }
 
-impl<B: ProductOps> Head<B> {
+impl<B: PackedOps> Head<B> {
     fn classes(&self) -> usize {
         match self {
             Self::Dense(weight) => weight.shape()[1],
@@ -49,7 +50,9 @@ impl<B: ProductOps> Head<B> {
     /// Returns the weight in parts, with the classes of each.
     fn parts(&self) -> Vec<(Range<usize>, impl FnOnce() -> FloatTensor<B>)> {
         let parts = match self {
-            Self::Dense(weight) => std::iter::once(0..weight.shape()[1]).collect(),
+            Self::Dense(weight) => once(0..weight.shape()[1]).collect(),
+            // Nothing is unpacked where the packed values are the operand.
+            Self::Packed(_, _, layout) if is_operand(*layout) => once(0..layout.d_out).collect(),
             Self::Packed(_, _, layout) => layout.parts(),
         };
         let part = |classes: Range<usize>| {
@@ -58,7 +61,7 @@ impl<B: ProductOps> Head<B> {
                 Self::Dense(weight) => weight.clone(),
                 Self::Packed(packed, scales, layout) => {
                     let (packed, layout) = packed_part::<B>(packed, *layout, &range);
-                    composed_unpack::<B>(packed, scales.clone(), layout)
+                    operand::<B>(packed, scales.clone(), layout)
                 }
             };
             (classes, values)
@@ -89,6 +92,11 @@ impl<B: ProductOps> Head<B> {
     }
 }
 
+/// Returns true if packed values are the operand of a product as they are.
+fn is_operand(layout: PackedLayout) -> bool {
+    mixed().is_some_and(|half| half.format() == layout.format)
+}
+
 /// Joins tensors, of which there is at least one.
 fn joined<T>(mut tensors: Vec<T>, join: impl FnOnce(Vec<T>) -> T) -> T {
     if tensors.len() == 1 {
@@ -98,7 +106,7 @@ fn joined<T>(mut tensors: Vec<T>, join: impl FnOnce(Vec<T>) -> T) -> T {
     }
 }
 
-pub(super) fn head_loss<B: ProductOps>(
+pub(super) fn head_loss<B: PackedOps>(
     hidden: FloatTensor<B>,
     head: Head<B>,
     targets: IntTensor<B>,

@@ -6,6 +6,7 @@ use crate::ops::gemm::{Matrix, add_product, append_product};
 use crate::ops::kernels::{dot, exp_in_place, largest, sum_map};
 use crate::ops::packed::PackedLayout;
 use crate::ops::packed_product::PackedMatrix;
+use crate::ops::precision::mixed;
 use burn::backend::{
     Flex,
     tensor::{FloatTensor, IntTensor},
@@ -51,7 +52,7 @@ impl HeadLossOps for Flex {
         Option<FloatTensor<Self>>,
     ) {
         let (loss, nll, best, gradient, _) =
-            if hidden.dtype() == DType::F32 && layout.format.is_half() {
+            if hidden.dtype() == DType::F32 && layout.format.is_half() && mixed().is_none() {
                 let packed = packed.to_contiguous();
                 let w = Projection::Packed(PackedMatrix::new(packed.storage::<i32>(), layout));
                 score_tensors(hidden, w, targets, &options, requested)

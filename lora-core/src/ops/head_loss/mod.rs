@@ -33,9 +33,8 @@ pub use parts::head_loss_in_parts;
 pub(crate) use tensors::packed_head_loss;
 pub use tensors::{HeadLoss, head_loss, loss_of_logits};
 
-use super::packed::PackedLayout;
+use super::packed::{PackedLayout, PackedOps};
 use super::prelude::*;
-use super::product::ProductOps;
 use composed::Head;
 
 /// Options of the cross entropy.
@@ -76,7 +75,7 @@ pub struct HeadGradients {
 
 backend_operations! {
     /// Projection with cross entropy, on a backend.
-    pub trait HeadLossOps: ProductOps {
+    pub trait HeadLossOps: PackedOps {
         /// Computes the loss summed over the rows, and the results of each row.
         ///
         /// # Shapes

@@ -14,6 +14,7 @@ use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, generate_texts, score_texts};
 use lora_core::files::{Overwrite, write_file};
+use lora_core::ops::with_mixed_precision;
 use lora_models::{CausalLm, LoadOptions};
 use serde_json::json;
 use std::collections::HashMap;
@@ -28,7 +29,8 @@ pub(crate) fn eval<M: CausalLm>(
     let device = device::open(options.device)?;
     device.seed(options.seed);
     let quantize = sources.quantize(options.quantize, &[])?;
-    let floats = sources.floats(options.base_dtype, &[])?;
+    let mixed = options.precision.unwrap_or_default().half_on(&device)?;
+    let floats = sources.floats(options.base_dtype, mixed, &[])?;
     let load = LoadOptions::default()
         .with_quantize(quantize)
         .with_floats(floats);
@@ -56,7 +58,9 @@ pub(crate) fn eval<M: CausalLm>(
     let bar = screen.bar("loss", batches.examples.len());
     let mut bar = bar.for_device(&device);
     let adapters = adapters.as_ref();
-    let (mut metrics, scores) = evaluate(&batches, &task, adapters, &mut |done| bar.set(done))?;
+    let (mut metrics, scores) = with_mixed_precision(mixed, || {
+        evaluate(&batches, &task, adapters, &mut |done| bar.set(done))
+    })?;
     bar.finish();
 
     let mut texts = Vec::new();
@@ -68,7 +72,9 @@ pub(crate) fn eval<M: CausalLm>(
         let mut bar = screen.bar("texts", groups.len());
         let (tokenizer, batch) = (&base.tokenizer, options.batch_size);
         let progress = |done| bar.set(done);
-        texts = generate_texts(&task.model, tokenizer, &groups, config, batch, progress)?;
+        texts = with_mixed_precision(mixed, || {
+            generate_texts(&task.model, tokenizer, &groups, config, batch, progress)
+        })?;
         bar.finish();
         metrics.extend(score_texts(&texts)?);
     }

@@ -9,8 +9,10 @@ use crate::jobs::assignment::check;
 use crate::jobs::batches::pad_multiple;
 use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
+use crate::options::Precision;
 use crate::progress::Screen;
 use clap::Args;
+use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
 use lora_models::generate::{BeamSearch, GenerationConfig, Generator, Sampling, Strategy};
 use lora_models::{CausalLm, LoadOptions, ModelAdapters, dispatch};
@@ -35,6 +37,9 @@ pub struct GenerateOptions {
     /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint; everything is computed in f32 [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub base_dtype: Option<BaseDType>,
+    /// Precision of products with frozen weights: f32, or mixed on GPUs [default: f32].
+    #[arg(long, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
     /// Text to continue; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -153,7 +158,8 @@ fn generate_with<M: CausalLm>(
 ) -> Result<Vec<Continuation>, TrainError> {
     let device = device::open(options.device)?;
     let quantize = sources.quantize(options.quantize, &[])?;
-    let floats = sources.floats(options.base_dtype, &[])?;
+    let mixed = options.precision.unwrap_or_default().half_on(&device)?;
+    let floats = sources.floats(options.base_dtype, mixed, &[])?;
     let load = LoadOptions::default()
         .with_quantize(quantize)
         .with_floats(floats);
@@ -186,14 +192,14 @@ fn generate_with<M: CausalLm>(
         base.limit.check("batch_size", [tokens.len(), longest])?;
         base.limit.check_logits("batch_size", tokens.len())?;
         let config = config.clone();
-        let generated = match &named {
-            None => Generator::new(&model, config, &device).generate(&tokens)?,
+        let generated = with_mixed_precision(mixed, || match &named {
+            None => Generator::new(&model, config, &device).generate(&tokens),
             Some(set) => {
                 let names = chunk.iter().map(|prompt| prompt.adapter.as_deref());
                 let model = set.for_prompts(&names.collect::<Vec<_>>())?;
-                Generator::new(&model, config, &device).generate(&tokens)?
+                Generator::new(&model, config, &device).generate(&tokens)
             }
-        };
+        })?;
         for (prompt, output) in chunk.iter().zip(generated) {
             continuations.push(Continuation {
                 prompt: prompt.text.clone(),

@@ -12,6 +12,7 @@ use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use crate::task::TaskName;
 use lora_core::files::{Overwrite, write_file};
+use lora_core::ops::with_mixed_precision;
 use serde_json::{Value, json};
 
 /// Evaluates the model on a data file.
@@ -29,7 +30,8 @@ pub(crate) fn eval(
     let set = label_set(&labels)?;
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
-    let loaded = open(sources, task, labels, narrow, &device)?;
+    let mixed = options.precision.unwrap_or_default().half_on(&device)?;
+    let loaded = open(sources, task, labels, narrow, mixed, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
@@ -46,7 +48,9 @@ pub(crate) fn eval(
     let batches = EvalBatches::new(examples, size, &base, length)?;
     adapters.check_named(path, &data.records)?;
     let evaluator = Evaluator::new(task, set.clone(), batches);
-    let outputs = evaluator.run(loaded.model, sources, adapters, None, "eval", screen)?;
+    let outputs = with_mixed_precision(mixed, || {
+        evaluator.run(loaded.model, sources, adapters, None, "eval", screen)
+    })?;
     if let Some(path) = &options.predictions {
         let pairs = evaluator.examples().iter().zip(&outputs);
         let mut lines = pairs.map(|(example, rows)| line(example, rows, set.as_ref()));

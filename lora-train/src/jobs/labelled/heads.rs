@@ -7,7 +7,7 @@ use crate::jobs::session::Session;
 use crate::jobs::sources::{AdapterSource, Sources};
 use crate::task::TaskName;
 use burn::tensor::Device;
-use lora_core::{BaseDType, Quantization};
+use lora_core::{BaseDType, HalfFloat, Quantization};
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::Labels;
 
@@ -84,13 +84,14 @@ pub(super) fn open(
     task: TaskName,
     labels: Labels,
     (quantization, base_dtype): (Option<Quantization>, Option<BaseDType>),
+    mixed: Option<HalfFloat>,
     device: &Device,
 ) -> Result<Session<Classifier>, TrainError> {
     let load = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
         quantize: sources.quantize(quantization, &[])?,
-        floats: sources.floats(base_dtype, &[])?,
+        floats: sources.floats(base_dtype, mixed, &[])?,
         ..ClassifierOptions::default()
     };
     let config = sources.encoder()?;

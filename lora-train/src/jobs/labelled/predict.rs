@@ -12,11 +12,12 @@ use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
 use crate::jobs::sources::Sources;
-use crate::options::ReadingOptions;
+use crate::options::{Precision, ReadingOptions};
 use crate::progress::Screen;
 use crate::task::TaskName;
 use clap::Args;
 use lora_core::files::Overwrite;
+use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,9 @@ pub struct PredictOptions {
     /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint; everything is computed in f32 [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub base_dtype: Option<BaseDType>,
+    /// Precision of products with frozen weights: f32, or mixed on GPUs [default: f32].
+    #[arg(long, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
     /// Task: classification, regression, token-classification, or glue/NAME [default: from the model and adapter].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,
@@ -128,7 +132,8 @@ pub fn predict(
     let records = records(options, task, set.as_ref())?;
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
-    let loaded = open(sources, task, labels, narrow, &device)?;
+    let mixed = options.precision.unwrap_or_default().half_on(&device)?;
+    let loaded = open(sources, task, labels, narrow, mixed, &device)?;
     let adapters = &options.adapters;
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let mut base = loaded.base;
@@ -142,7 +147,9 @@ pub fn predict(
         adapters.check_named(path, &records)?;
     }
     let evaluator = Evaluator::new(task, set.clone(), batches);
-    let outputs = evaluator.run(loaded.model, sources, adapters, default, "predict", screen)?;
+    let outputs = with_mixed_precision(mixed, || {
+        evaluator.run(loaded.model, sources, adapters, default, "predict", screen)
+    })?;
     let mut submission = None;
     if let Some(folder) = &options.submission {
         let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();

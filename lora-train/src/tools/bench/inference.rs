@@ -46,6 +46,7 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
     for (name, given) in [
         ("quantize", shape.quantize.is_some()),
         ("base_dtype", shape.base_dtype.is_some()),
+        ("precision", shape.precision.is_some()),
     ] {
         if given {
             let message = "applies to frozen weights under an adapter, and a merged model has none";

@@ -15,8 +15,8 @@ use crate::task::{CausalLmTask, Classify};
 use crate::trainer::{AdamW, MicroBatch, Task};
 use burn::tensor::Device;
 use clap::Args;
-use lora_core::ops::LaunchCounter;
-use lora_core::{BaseFloats, QuantizeConfig, trainable_summary};
+use lora_core::ops::{LaunchCounter, with_mixed_precision};
+use lora_core::{BaseFloats, HalfFloat, QuantizeConfig, trainable_summary};
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 
 /// Options of `lora bench step`.
@@ -82,19 +82,22 @@ pub(in crate::tools) fn measured(
     BatchLimit::new(config.sizes(), device).check("batch_size", size)?;
     let vocab = config.sizes().vocab_size;
     let checkpointed = training.checkpoint_activations;
-    Ok(dispatch!(config,
-        causal M(config) => {
-            let (model, trainable) = prepared::<M>(config, shape, training, device)?;
-            let task = CausalLmTask::new(model, 0.0).with_checkpointed_activations(checkpointed);
-            time(task, &texts(size, vocab), steps, trainable)?
-        },
-        encoder M(config) => {
-            let (model, trainable) = prepared::<M>(config, shape, training, device)?;
-            let task = Classify::new(model, 0.0, ClassWeights::default())
-                .with_checkpointed_activations(checkpointed);
-            time(task, &labelled(size, vocab), steps, trainable)?
-        },
-    ))
+    let mixed = shape.precision.unwrap_or_default().half_on(device)?;
+    with_mixed_precision(mixed, || {
+        Ok(dispatch!(config,
+            causal M(config) => {
+                let (model, trainable) = prepared::<M>(config, shape, training, mixed, device)?;
+                let task = CausalLmTask::new(model, 0.0).with_checkpointed_activations(checkpointed);
+                time(task, &texts(size, vocab), steps, trainable)?
+            },
+            encoder M(config) => {
+                let (model, trainable) = prepared::<M>(config, shape, training, mixed, device)?;
+                let task = Classify::new(model, 0.0, ClassWeights::default())
+                    .with_checkpointed_activations(checkpointed);
+                time(task, &labelled(size, vocab), steps, trainable)?
+            },
+        ))
+    })
 }
 
 /// Creates a model to train, and counts its trainable parameters.
@@ -102,6 +105,7 @@ fn prepared<M: Pretrained>(
     config: &M::Config,
     shape: &Shape,
     training: Training,
+    mixed: Option<HalfFloat>,
     device: &Device,
 ) -> Result<(M, usize), TrainError> {
     let options = M::Options::default();
@@ -109,7 +113,7 @@ fn prepared<M: Pretrained>(
         trained_in_full(M::init_random(config, &options, 0, device)?)?
     } else {
         let quantize = shape.quantize.map(QuantizeConfig::new);
-        let floats = BaseFloats::new(shape.base_dtype.unwrap_or_default());
+        let floats = BaseFloats::new(shape.base_dtype.unwrap_or_default()).with_linear(mixed);
         let quantize = quantize.as_ref();
         let model = M::init_random_packed(config, &options, quantize, &floats, 0, device)?;
         adapted(model, shape)?

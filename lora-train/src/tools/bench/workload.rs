@@ -5,7 +5,7 @@ use crate::data::{Example, Origin, Target};
 use crate::device::DeviceName;
 use crate::jobs::adapter::lora_config;
 use crate::jobs::ranges::at_least_one;
-use crate::options::{TargetNames, TrainOptions, split_targets};
+use crate::options::{Precision, TargetNames, TrainOptions, split_targets};
 use clap::Args;
 use lora_core::{BaseDType, LoraConfig, LoraInit, Quantization};
 use lora_models::encoder::Labels;
@@ -42,6 +42,9 @@ pub struct Shape {
     /// Float type of the other frozen weights of linear layers and embeddings: f32, f16 or bf16 [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub base_dtype: Option<BaseDType>,
+    /// Precision of products with frozen weights: f32, or mixed on GPUs [default: f32].
+    #[arg(long, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
     /// Keep the model's dropout, which is off by default: random draws differ between programs.
     #[arg(long)]
     pub model_dropout: bool,
@@ -54,7 +57,7 @@ pub struct Shape {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Training {
     /// Train all weights.
-    #[arg(long, conflicts_with_all = ["rank", "targets", "dora", "quantize", "base_dtype"])]
+    #[arg(long, conflicts_with_all = ["rank", "targets", "dora", "quantize", "base_dtype", "precision"])]
     pub full: bool,
     /// Keep only the inputs of blocks, and recompute other activations in the backward pass.
     #[arg(long)]
@@ -135,7 +138,11 @@ impl Shape {
             (Some(kind), Some(dtype)) => format!(" over {kind} and {dtype}"),
         };
         let rank = self.rank.unwrap_or(LoraConfig::default().rank);
-        format!("{kind} r={rank} on {targets}{base}{checkpointed}")
+        let mixed = match self.precision.unwrap_or_default() {
+            Precision::F32 => "",
+            Precision::Mixed => ", mixed precision",
+        };
+        format!("{kind} r={rank} on {targets}{base}{mixed}{checkpointed}")
     }
 }
 

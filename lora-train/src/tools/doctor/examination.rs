@@ -125,7 +125,7 @@ impl Worker {
             self.say(Message::Operation(check));
         }
         for family in FAMILIES {
-            let allowed = step_tolerance(&device);
+            let allowed = step_tolerance(&device, None);
             let check = self.check(family, allowed, host.as_ref(), |check, host| {
                 let difference = step(family, &device, host)?;
                 let error = difference.largest();

@@ -1,11 +1,12 @@
 //! Parameters and bytes of a run, counted without running it.
 
 use crate::TrainError;
+use crate::options::Precision;
 use crate::tools::bench::{Shape, Training};
 use burn::tensor::Device;
 use lora_core::{
-    AdaptedModule, AdapterPath, BaseFloats, LoraConfig, PackedFormat, TargetModules, attach_report,
-    trainable_summary,
+    AdaptedModule, AdapterPath, BaseFloats, HalfFloat, LoraConfig, PackedFormat, TargetModules,
+    attach_report, trainable_summary,
 };
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 use std::collections::BTreeMap;
@@ -71,10 +72,14 @@ fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Co
         Ok(report?.modules)
     };
     let mut packed = BTreeMap::new();
-    if let Some(dtype) = shape.base_dtype {
-        let floats = BaseFloats::new(dtype).with_skip(model.modules_to_save());
+    // Both 16-bit types have the same size.
+    let mixed = (shape.precision == Some(Precision::Mixed)).then_some(HalfFloat::F16);
+    if shape.base_dtype.is_some() || mixed.is_some() {
+        let floats = BaseFloats::new(shape.base_dtype.unwrap_or_default())
+            .with_linear(mixed)
+            .with_skip(model.modules_to_save());
         for module in modules(TargetModules::regex(".*"))? {
-            let half = floats.half(&module.module, None);
+            let half = floats.half(&module.module, module.kind, None);
             if let (Some(half), AdapterPath::Activation) = (half, module.path) {
                 packed.insert(module.parameter, (module.shape, half.format()));
             }
