@@ -31,6 +31,8 @@ fn run(device: DeviceName, model: &Path, output: &Path) {
         model: Some(model.into()),
         max_steps: Some(STEPS),
         grad_accumulation: Some(1),
+        // Dropout is drawn by place, so that its draws depend on the padded length.
+        pad_to_multiple_of: Some(16),
         no_shuffle: false,
         ..options(device, output)
     });
@@ -50,7 +52,7 @@ fn three_hundred_steps_with_dropout_have_the_losses_of_flex() {
     let loss = |step: usize| expected[step]["loss"].as_f64().unwrap();
     assert!(loss(STEPS - 1) < 0.75 * loss(0), "the run learned nothing");
     for name in others() {
-        // Flex and ndarray stay within 1e-6 over all steps: the run does not amplify roundings.
+        // Software Vulkan stays within 3e-6 over all steps: the run does not amplify roundings.
         let allowed = tolerance(&device::open(name).unwrap(), 1e-4);
         let output = dir.path().join(name.to_string());
         run(name, &model, &output);
