@@ -221,7 +221,7 @@ pub struct TrainOptions {
         help_heading = "Batches"
     )]
     pub batch_tokens: Option<usize>,
-    /// Pad batches to a multiple of N tokens, at most the maximum length: on GPUs each new length makes kernels compile. No loss depends on it [default: 64 on GPUs, 16 on software adapters, 1 on CPUs].
+    /// Pad batches to a multiple of N tokens, at most the maximum length: on GPUs each new length makes kernels compile. Without dropout no loss depends on it [default: 64 on GPUs, 16 on software adapters, 1 on CPUs].
     #[arg(long, value_name = "N", help_heading = "Batches")]
     pub pad_to_multiple_of: Option<usize>,
     /// Pack the examples of a batch into one row without padding; each attends to itself only. For causal-lm.
