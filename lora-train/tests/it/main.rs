@@ -45,3 +45,4 @@ mod prefix;
 mod quantize;
 mod resume;
 mod step_values;
+mod tables;
