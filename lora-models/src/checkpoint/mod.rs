@@ -159,6 +159,16 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Opens a state dict that may lie below `model.` and the like: the beginnings of a family's names tell where it begins.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_before(path: &Path, beginnings: &[&str]) -> Result<Self, ModelError> {
+        let mut checkpoint = Self::open(path)?;
+        checkpoint.names.find_root_before(beginnings);
+        Ok(checkpoint)
+    }
+
     /// Returns the path that was opened.
     pub fn path(&self) -> &Path {
         &self.path

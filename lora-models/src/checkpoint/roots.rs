@@ -84,6 +84,27 @@ impl Names {
         }
     }
 
+    /// Leaves out what stands before one of these beginnings, if it stands before all names.
+    pub fn find_root_before(&mut self, beginnings: &[&str]) {
+        let root = self.model.keys().find_map(|name| {
+            let at = beginnings
+                .iter()
+                .filter_map(|first| name.find(first))
+                .min()?;
+            Some(name[..at].to_string())
+        });
+        let root = root.filter(|root| {
+            is_around(root)
+                && self
+                    .model
+                    .keys()
+                    .all(|name| name.starts_with(root.as_str()))
+        });
+        if let Some(root) = root {
+            self.strip(&root);
+        }
+    }
+
     /// Returns a first component that belongs to no model, with its dot.
     fn common_root(&self) -> Option<String> {
         let firsts = self.model.keys().map(|name| match name.split_once('.') {
@@ -184,6 +205,24 @@ mod tests {
         let (own, training, root) = found(&state);
         assert_eq!(own, ["norm", "rng_state", "w"]);
         assert_eq!((training.len(), root.as_str()), (1, "model."));
+    }
+
+    #[test]
+    fn what_stands_before_a_family_is_left_out_if_it_stands_before_all() {
+        let found = |in_files: &[&str]| {
+            let mut names = Names::new(in_files.iter().copied()).unwrap();
+            names.find_root_before(&["transformer.", "roberta."]);
+            names.model.into_keys().collect::<Vec<_>>()
+        };
+        let nested = ["model.classifier.bias", "model.roberta.q.lora_A"];
+        assert_eq!(found(&nested), ["classifier.bias", "roberta.q.lora_A"]);
+        for names in [
+            &["classifier.bias", "model.roberta.q.lora_A"][..],
+            &["my.roberta.q.lora_A"],
+            &["model.h.0.q.lora_A"],
+        ] {
+            assert_eq!(found(names), names);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //!
 //! The file holds neither alpha nor the enabled slices of fused projections.
 
-use super::{Rename, back, module_to_save, only_factors, refs, renamed, require, stored};
+use super::{FAMILIES, Rename, back, module_to_save, only_factors, refs, renamed, require, stored};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_pickle, write_safetensors};
 use lora_core::file::PeftOptions;
@@ -39,7 +39,7 @@ pub struct LoralibOptions {
 /// If the file cannot be read or is malformed, holds no factors or one without the other, holds base weights, or has a
 /// fused projection whose slices are not given.
 pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, ModelError> {
-    let file = Checkpoint::open(path)?;
+    let file = Checkpoint::open_before(path, &FAMILIES)?;
     let tensor = |name: &str| stored(&file, name);
     let mut modules = BTreeMap::new();
     let mut saved = BTreeMap::new();

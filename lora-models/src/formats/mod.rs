@@ -57,10 +57,12 @@ fn back(rename: &Rename) -> Rename {
     turned.collect()
 }
 
+/// Beginnings of names in the models of each family.
+const FAMILIES: [&str; 4] = ["transformer.", "bert.", "roberta.", "deberta."];
+
 /// Returns the module of PEFT's `modules_to_save` that holds a fully trained parameter: the first component after the
 /// name of the encoder.
 fn module_to_save(parameter: &str) -> &str {
-    const FAMILIES: [&str; 4] = ["transformer.", "bert.", "roberta.", "deberta."];
     let mut families = FAMILIES.iter();
     let inside = families.find_map(|family| parameter.strip_prefix(family));
     let name = inside.unwrap_or(parameter);

@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
 use bytes::Bytes;
 use lora_core::file::transpose;
 use lora_core::{BaseFloats, HalfFloat, QuantizeConfig};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// Requirements of a model on a checkpoint.
@@ -62,7 +62,8 @@ pub(crate) fn read_model<M>(
     let anchors = names_in_files(expectation.anchor, expectation.prefix);
     let checkpoint = &Checkpoint::open_model(dir, &anchors)?;
     let mut reader = StrictReader::new(checkpoint);
-    let names = FileNames::new(&reader, expectation);
+    let dropped = checkpoint.metadata();
+    let names = FileNames::new(&reader, expectation, &dropped);
     let fresh = fresh_modules(expectation, &names);
     let is_fresh = |name: &str| fresh.iter().any(|module| is_in(name, module));
 
@@ -121,6 +122,9 @@ struct FileNames<'r, 'c> {
     /// Prefix that the names in the file lack.
     strip: &'r str,
     tied: &'r [(&'r str, &'r str)],
+    /// Metadata of the file, in which `safetensors.torch.save_model` notes the tensors that it dropped, each with the equal one
+    /// that it kept.
+    dropped: &'r BTreeMap<String, String>,
 }
 
 /// Returns the names of a tensor in the files of a family: with and without its prefix, with PyTorch's and TensorFlow's names for
@@ -144,7 +148,11 @@ fn spellings(name: &str) -> Vec<String> {
 }
 
 impl<'r, 'c> FileNames<'r, 'c> {
-    fn new(reader: &'r StrictReader<'c>, expectation: &'r Expectation<'_>) -> Self {
+    fn new(
+        reader: &'r StrictReader<'c>,
+        expectation: &'r Expectation<'_>,
+        dropped: &'r BTreeMap<String, String>,
+    ) -> Self {
         // A file without the prefix lacks the anchor's full name; errors about a file that lacks both use full names.
         let strip = expectation.prefix;
         let tied = expectation.tied;
@@ -152,6 +160,7 @@ impl<'r, 'c> FileNames<'r, 'c> {
             reader,
             strip,
             tied,
+            dropped,
         };
         if names.find(expectation.anchor).is_none() {
             names.strip = "";
@@ -164,6 +173,7 @@ impl<'r, 'c> FileNames<'r, 'c> {
         let tied = self.tied.iter().filter(|(wanted, _)| *wanted == name);
         let name = name.strip_prefix(self.strip).unwrap_or(name);
         let mut names = spellings(name);
+        names.extend(self.dropped.get(name).cloned());
         names.extend(tied.map(|(_, other)| other.to_string()));
         names.into_iter().find(|name| self.reader.has(name))
     }

@@ -36,6 +36,7 @@ mod loss;
 mod merge;
 mod metrics;
 mod named;
+mod odd_files;
 mod opened_once;
 mod packing;
 mod padding;

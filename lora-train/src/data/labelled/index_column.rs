@@ -32,17 +32,18 @@ pub(super) fn has_index(path: &Path) -> Result<bool, TrainError> {
         }
         let separator = if line.contains('\t') { '\t' } else { ' ' };
         let (number, rest) = line.trim().split_once(separator).unwrap_or((line, ""));
+        let value = number.trim().parse::<usize>().ok();
+        let follows = last.is_some() && value == last.map(|last: usize| last + 1);
         // `CoNLL-U` has rows of several words, `3-4`, and of none, `5.1`.
-        let is_special = number.contains(['-', '.']) && last.is_some();
-        if rest.matches('\t').count() + 2 == CONLL_U && (steps > 0 || is_special) {
+        let is_special = last.is_some() && number.contains(['-', '.']);
+        if rest.matches('\t').count() + 2 == CONLL_U && (follows || is_special) {
             let message = "has the columns of CoNLL-U, which has no column of labels; write the words and their labels, in two \
                            columns";
             return Err(TrainError::data_format(path, message));
         }
-        let Ok(number) = number.trim().parse::<usize>() else {
+        let Some(number) = value else {
             return Ok(false);
         };
-        let follows = last.is_some_and(|last| number == last + 1);
         let starts = match first {
             None => number <= 1,
             Some(first) => is_start && number == first,
