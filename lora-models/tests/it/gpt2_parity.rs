@@ -232,7 +232,10 @@ fn a_configuration_of_another_model_is_refused() {
         ModelError::UnsupportedConfig { .. }
     ));
     let nothing = tempfile::tempdir().unwrap();
-    assert!(matches!(load_error(nothing.path()), ModelError::Io { .. }));
+    assert!(matches!(
+        load_error(nothing.path()),
+        ModelError::NotAModel { .. }
+    ));
 }
 
 #[test]
