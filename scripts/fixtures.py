@@ -23,11 +23,13 @@ ROOT = SCRIPTS.parent
 # A generator stands after those whose files it reads.
 GENERATORS = [
     "lora-core/tests/fixtures/generate.py",
+    "lora-core/tests/fixtures/spellings/generate.py",
     "lora-core/tests/fixtures/combine/generate.py",
     "lora-core/tests/fixtures/quantized/generate.py",
     "lora-core/tests/fixtures/ops/generate.py",
     "lora-models/tests/fixtures/generate.py",
     "lora-models/tests/fixtures/torch_layouts/generate.py",
+    "lora-models/tests/fixtures/wrapped/generate.py",
     "lora-models/tests/fixtures/hostile/generate.py",
     "lora-models/tests/fixtures/encoders/generate.py",
     "lora-models/tests/fixtures/deberta/generate.py",
@@ -42,6 +44,7 @@ GENERATORS = [
     "lora-train/tests/fixtures/classify/generate.py",
     "lora-train/tests/fixtures/generate_classification_metrics.py",
     "lora-train/tests/fixtures/glue/generate.py",
+    "lora-train/tests/fixtures/tables/generate.py",
     "lora-train/tests/fixtures/inspect/generate.py",
     "fuzz/seeds.py",
 ]

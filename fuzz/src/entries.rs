@@ -5,7 +5,7 @@
 //! bytes.
 
 use lora_core::file::StoredAdapter;
-use lora_core::file::{AdapterDir, CONFIG_FILE, PeftOptions, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, CONFIG_FILE, PICKLED_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::{FusedLayout, Slices};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
@@ -175,12 +175,13 @@ pub fn peft(input: &[u8]) {
     in_folder(&files, adapter);
 }
 
-/// Reads a file of `torch.save`.
+/// Reads a file of `torch.save` as a checkpoint, as a loralib file and as an adapter.
 pub fn torch_file(input: &[u8]) {
     in_folder(&[("pytorch_model.bin", input)], |dir| {
         checkpoint(dir);
         loralib_file(&dir.join("pytorch_model.bin"));
     });
+    in_folder(&[(PICKLED_FILE, input), (CONFIG_FILE, CONFIG)], adapter);
 }
 
 /// Reads a pickle and its one storage in an archive as `torch.save` writes it.

@@ -61,6 +61,7 @@
 //! - [`BaseFingerprint`], [`BaseDifference`]: comparison of a base with the base that an adapter was trained on
 //! - [`combine`]: several adapters combined into one
 //! - [`files`]: atomic writes
+//! - [`first_not_finite`]: search for values that are infinite or NaN
 //!
 //! # Backends
 //! Cargo features choose Burn's backends. The activation path of [`LoraLinear`] is an
@@ -78,6 +79,7 @@ mod error;
 pub mod file;
 pub mod files;
 mod fingerprint;
+mod finite;
 mod layout;
 pub mod named;
 mod nn;
@@ -93,6 +95,7 @@ pub use attach::{
 pub use config::{BiasTraining, ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules};
 pub use error::{BaseDifference, LoraError};
 pub use fingerprint::BaseFingerprint;
+pub use finite::{first_half_not_finite, first_not_finite};
 pub use layout::{
     AdaptedModule, AdapterPath, Architecture, ForArchitecture, FusedLayout, FusedProjection,
     LayerKind, SavedParameter, Slices, param_id,

@@ -85,11 +85,14 @@ pub fn model_type(dir: impl AsRef<Path>) -> Result<String, ModelError> {
 
 fn family<'a>(path: &Path, object: &'a Map<String, Value>) -> Result<&'a str, ModelError> {
     let name = object.get("model_type").and_then(Value::as_str);
-    name.ok_or_else(|| {
-        let encoders = EncoderFamily::ALL.map(EncoderFamily::model_type);
-        let families = [ModelConfig::decoders(), encoders.to_vec()].concat();
-        unsupported(path, "model_type", "not there", families.join(", "))
-    })
+    name.ok_or_else(|| unknown_family(path, "not there"))
+}
+
+/// Returns the error for a `model_type` that is not supported, which lists those that are.
+fn unknown_family(path: &Path, name: &str) -> ModelError {
+    let encoders = EncoderFamily::ALL.map(EncoderFamily::model_type);
+    let families = [ModelConfig::decoders(), encoders.to_vec()].concat();
+    unsupported(path, "model_type", name, families.join(", "))
 }
 
 impl ModelConfig {
@@ -108,9 +111,13 @@ impl ModelConfig {
     /// As [`FamilyConfig::from_dir`].
     pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
         let name = family(path, &object)?;
+        let mut encoders = EncoderFamily::ALL.into_iter();
         match DECODERS.iter().find(|(decoder, _)| *decoder == name) {
             Some((_, read)) => read(path, object),
-            None => EncoderConfig::from_json(path, object).map(Self::Encoder),
+            None if encoders.any(|encoder| encoder.model_type() == name) => {
+                EncoderConfig::from_json(path, object).map(Self::Encoder)
+            }
+            None => Err(unknown_family(path, name)),
         }
     }
 
@@ -254,6 +261,25 @@ mod tests {
     use super::*;
     use crate::Pretrained;
     use burn::tensor::Device;
+
+    #[test]
+    fn another_model_type_lists_all_that_are_supported() {
+        for object in [json!({"model_type": "llama"}), json!({})] {
+            let object = object.as_object().unwrap().clone();
+            let error = ModelConfig::from_json(Path::new("config.json"), object).unwrap_err();
+            let message = error.to_string();
+            for name in [
+                "gpt2",
+                "bert",
+                "roberta",
+                "xlm-roberta",
+                "deberta",
+                "deberta-v2",
+            ] {
+                assert!(message.contains(name), "{name}: {message}");
+            }
+        }
+    }
 
     /// As transformers counts them, without a head.
     #[test]

@@ -2,10 +2,20 @@
 //!
 //! Every message names the file or tensor, the expected value and a remedy.
 
+use lora_core::LoraError;
 use std::path::{Path, PathBuf};
 
 /// Number of names shown in a message; the others are only counted.
 const NAMES_SHOWN: usize = 20;
+
+/// Returns the beginning of a message on a file; empty without one.
+fn of_path(path: &Path) -> String {
+    if path.as_os_str().is_empty() {
+        String::new()
+    } else {
+        format!("{}: ", path.display())
+    }
+}
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
@@ -46,6 +56,15 @@ pub enum ModelError {
         expected: String,
     },
 
+    /// A directory is not that of a model.
+    #[error("{}: {message}", path.display())]
+    NotAModel {
+        /// Directory.
+        path: PathBuf,
+        /// Content of the directory, and what to give instead.
+        message: String,
+    },
+
     /// A directory has none of the files that would do.
     #[error("{}: found none of {}; add one of them, or give the path of another model", path.display(), looked_for.join(", "))]
     MissingFile {
@@ -75,29 +94,38 @@ pub enum ModelError {
 
     /// The checkpoint lacks tensors that the model needs.
     #[error(
-        "the checkpoint lacks {}; it belongs to another architecture, or is incomplete",
+        "{}the checkpoint lacks {}; it belongs to another architecture, or is incomplete",
+        of_path(path),
         list_names(names)
     )]
     TensorMissing {
+        /// Checkpoint; empty if the tensors are of no file.
+        path: PathBuf,
         /// All missing names.
         names: Vec<String>,
     },
 
     /// The checkpoint has tensors that the model does not use.
     #[error(
-        "the model does not use {} of the checkpoint; the checkpoint belongs to another architecture or task",
+        "{}the model does not use {} of the checkpoint; the checkpoint belongs to another architecture or task",
+        of_path(path),
         list_names(names)
     )]
     TensorUnexpected {
+        /// Checkpoint; empty if the tensors are of no file.
+        path: PathBuf,
         /// All names left over.
         names: Vec<String>,
     },
 
     /// The shape of a tensor differs from the configuration.
     #[error(
-        "tensor `{name}` has shape {found:?}, but the model needs {expected:?}; use the configuration of these weights"
+        "{}tensor `{name}` has shape {found:?}, but the model needs {expected:?}; use the configuration of these weights",
+        of_path(path)
     )]
     TensorShape {
+        /// Checkpoint; empty if the tensor is of no file.
+        path: PathBuf,
         /// Name of the tensor.
         name: String,
         /// Expected shape.
@@ -130,9 +158,28 @@ pub enum ModelError {
         modules: Vec<String>,
     },
 
+    /// A tensor has a value that is infinite or NaN.
+    #[error(
+        "{}: tensor `{name}` has values that are not finite, such as {value}: the file is damaged, or was saved from a run that diverged; use an earlier one",
+        path.display()
+    )]
+    NotFinite {
+        /// File.
+        path: PathBuf,
+        /// Name of the tensor.
+        name: String,
+        /// First such value.
+        value: f32,
+    },
+
     /// A tensor has an unsuitable element type.
-    #[error("tensor `{name}` holds {found} elements, but {expected} was expected")]
+    #[error(
+        "{}tensor `{name}` holds {found} elements, but {expected} was expected",
+        of_path(path)
+    )]
     TensorDtype {
+        /// Checkpoint; empty if the tensor is of no file.
+        path: PathBuf,
         /// Name of the tensor.
         name: String,
         /// Suitable element types.
@@ -187,7 +234,7 @@ pub enum ModelError {
 
     /// An adapter cannot be attached, read or written, or a directory cannot be replaced.
     #[error(transparent)]
-    Lora(#[from] lora_core::LoraError),
+    Lora(#[from] LoraError),
 
     /// A model given by name is not available: there is no such model, access is denied, or its download failed.
     #[error("{message}")]
@@ -205,11 +252,33 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Adds the checkpoint to an error on a tensor that names none.
+    pub(crate) fn at(mut self, checkpoint: &Path) -> Self {
+        if let Self::TensorMissing { path, .. }
+        | Self::TensorUnexpected { path, .. }
+        | Self::TensorShape { path, .. }
+        | Self::TensorDtype { path, .. } = &mut self
+            && path.as_os_str().is_empty()
+        {
+            *path = checkpoint.into();
+        }
+        self
+    }
+
     /// Builds an [`Io`](Self::Io) error at `path`, for `map_err`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io {
             path: path.to_path_buf(),
             source,
+        }
+    }
+
+    /// Turns an error of `lora-core` on a file that is no adapter into the one of this crate.
+    pub(crate) fn of_file(error: LoraError) -> Self {
+        match error {
+            LoraError::Io { path, source } => Self::Io { path, source },
+            LoraError::Malformed { path, message } => Self::Malformed { path, message },
+            other => Self::Lora(other),
         }
     }
 
@@ -255,6 +324,7 @@ impl ModelError {
     /// Builds a [`TensorMissing`](Self::TensorMissing) error for one tensor.
     pub(crate) fn missing(name: &str) -> Self {
         Self::TensorMissing {
+            path: PathBuf::new(),
             names: vec![name.to_string()],
         }
     }
@@ -262,6 +332,7 @@ impl ModelError {
     /// Builds a [`TensorShape`](Self::TensorShape) error.
     pub(crate) fn shape(name: &str, expected: &[usize], found: &[usize]) -> Self {
         Self::TensorShape {
+            path: PathBuf::new(),
             name: name.to_string(),
             expected: expected.to_vec(),
             found: found.to_vec(),
@@ -299,6 +370,18 @@ fn quoted(names: impl IntoIterator<Item = impl std::fmt::Display>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_on_a_tensor_names_its_file() {
+        let path = Path::new("m/model.safetensors");
+        let message = ModelError::missing("w").at(path).to_string();
+        assert!(
+            message.starts_with("m/model.safetensors: the checkpoint lacks 1 tensor: `w`;"),
+            "{message}"
+        );
+        let message = ModelError::shape("w", &[1], &[2]).to_string();
+        assert!(message.starts_with("tensor `w` has shape"), "{message}");
+    }
 
     #[test]
     fn name_lists_are_sorted_and_cut() {

@@ -63,6 +63,7 @@ pub mod formats;
 pub mod generate;
 pub mod gpt2;
 pub mod hub;
+mod misplaced;
 mod model;
 mod model_dir;
 mod named;

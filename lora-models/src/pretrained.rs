@@ -4,6 +4,7 @@ use crate::checkpoint::bounded::read_json;
 use crate::checkpoint::{ExportReport, LoadReport};
 use crate::error::ModelError;
 use crate::export::{CONFIG_FILE, ExportOptions, write_model};
+use crate::misplaced::without_config;
 use crate::model::LoraModel;
 use crate::weights::{Packed, ParamSpec, Parameters, Weights, meta_init, plan};
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -346,6 +347,11 @@ impl LoadOptions {
 /// Reads the object of the `config.json` in a model directory, and returns the file's path with it.
 pub(crate) fn read_object(dir: &Path) -> Result<(PathBuf, Map<String, Value>), ModelError> {
     let path = dir.join(CONFIG_FILE);
+    if !path.exists()
+        && let Some(error) = without_config(dir)
+    {
+        return Err(error);
+    }
     let object = read_json(&path, CONFIG_LIMIT)?;
     Ok((path, object))
 }

@@ -229,7 +229,7 @@ fn mixed_factors(
     if let Some((other, _)) = parts.iter().find(|(f, _)| f.rank() != first.rank()) {
         return Err(check::refused(
             format!("ranks {} and {} on `{module}`", first.rank(), other.rank()),
-            "equal ranks where factors are mixed; mix the updates instead (`--on update`)",
+            "equal ranks where factors are mixed; mix the updates instead (`--method svd`, or another that ends with `_svd`)",
         ));
     }
     let mixed = |factor: fn(&StoredFactors) -> &StoredTensor, share: fn(f64) -> f64, seed: u64| {

@@ -111,6 +111,14 @@ pub enum LoraError {
         /// Path of the file or directory.
         path: PathBuf,
     },
+    /// A path is not the directory of an adapter.
+    #[error("{}: {message}", path.display())]
+    NotAnAdapter {
+        /// Path that was given.
+        path: PathBuf,
+        /// Content of the path, and what to give instead.
+        message: String,
+    },
     /// A file does not follow its format.
     #[error("{}: {message}", path.display())]
     Malformed {

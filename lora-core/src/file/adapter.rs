@@ -5,10 +5,12 @@ use super::notes::{INIT_KEY, Notes, SLICES_KEY, SavedSlices};
 use crate::config::LoraConfig;
 use crate::error::LoraError;
 use crate::fingerprint::BaseFingerprint;
+use crate::finite::first_not_finite;
 use crate::layout::{LayerKind, Slices};
 use faer::Mat;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Transposes a matrix on the host: row-major `[rows, columns]` to row-major `[columns, rows]`.
 ///
@@ -67,9 +69,15 @@ impl StoredTensor {
         Self::new([columns, rows], transpose(&self.values, [rows, columns]))
     }
 
-    /// Returns true if all values are finite.
-    pub(crate) fn is_finite(&self) -> bool {
-        self.values.iter().all(|value| value.is_finite())
+    /// Checks that all values are finite; the error names the tensor and its file.
+    pub(crate) fn check_finite(&self, path: &Path, name: &str) -> Result<(), LoraError> {
+        let Some(bad) = first_not_finite(&self.values) else {
+            return Ok(());
+        };
+        let message = format!(
+            "tensor `{name}` has values that are not finite, such as {bad}: it was saved from a run that diverged"
+        );
+        Err(LoraError::malformed(path, message))
     }
 
     /// Returns a matrix in f64.

@@ -20,10 +20,12 @@ const WITHOUT_EFFECT: &[&str] = &[
     "inference_mode",
     "loftq_config",
     "megatron_core",
+    "monteclora_config",
     "peft_version",
     "qalora_group_size",
     "revision",
     "runtime_config",
+    "velora_config",
 ];
 
 /// Options that PEFT keeps beside the adapter itself.
@@ -183,7 +185,9 @@ impl KeyReader<'_> {
         match self.take::<String>("peft_type", "\"LORA\"").as_deref() {
             Some("LORA") => {}
             Some(other) => self.refuse(kind_error(self.path, other)),
-            None => self.malformed("has no `peft_type`: PEFT did not write it"),
+            None => self.malformed(
+                "has no `peft_type`: PEFT did not write it; an adapter of mlx-lm is converted with `lora convert`",
+            ),
         }
         let mut config = LoraConfig {
             rank: self.take("r", "a whole number").unwrap_or(8),

@@ -1,8 +1,9 @@
 //! An adapter directory, opened once.
 
 use super::adapter::StoredAdapter;
-use super::config::{AdapterKind, ConfigFile, PeftOptions, kind_error};
-use super::tensors::{AdapterTensors, WEIGHTS_FILE};
+use super::config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, kind_error};
+use super::misplaced::not_an_adapter;
+use super::tensors::AdapterTensors;
 use crate::config::LoraConfig;
 use crate::error::LoraError;
 use crate::files::read_bounded;
@@ -54,9 +55,13 @@ impl AdapterDir {
     /// Opens a directory: reads its configuration, and that of LoRA strictly. Adapters of any kind can be opened.
     ///
     /// # Errors
-    /// As [`ConfigFile::read`] and, for LoRA, [`ConfigFile::lora`]; if a companion cannot be read.
+    /// [`LoraError::NotAnAdapter`] if it has no configuration; as [`ConfigFile::read`] and, for LoRA, [`ConfigFile::lora`]; if a
+    /// companion cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoraError> {
         let path = path.as_ref();
+        if !path.join(CONFIG_FILE).exists() {
+            return Err(not_an_adapter(path));
+        }
         Self::with_config(path, ConfigFile::read(path)?)
     }
 
@@ -148,12 +153,13 @@ impl AdapterDir {
     /// Opens the file with the tensors, the first time it is asked for. Their values are read one by one.
     ///
     /// # Errors
-    /// [`LoraError::Io`], or [`LoraError::Malformed`] if its header or a note of this crate is.
+    /// [`LoraError::Io`], or [`LoraError::Malformed`] if it breaks its format, a note of this crate is malformed, or it holds
+    /// several adapters.
     pub fn tensors(&self) -> Result<&AdapterTensors, LoraError> {
         match self.tensors.get() {
             Some(tensors) => Ok(tensors),
             None => {
-                let tensors = AdapterTensors::open(self.path.join(WEIGHTS_FILE))?;
+                let tensors = AdapterTensors::open_in(&self.path)?;
                 Ok(self.tensors.get_or_init(|| tensors))
             }
         }
@@ -174,6 +180,11 @@ impl AdapterDir {
     pub fn read_renamed(&self, rename: &[(String, String)]) -> Result<StoredAdapter, LoraError> {
         let config = self.config()?.clone();
         let (file, options) = (self.tensors()?, self.options.clone());
+        if file.names().is_empty() {
+            let message = "holds no tensors: the adapter was saved without its weights, which happens when `state_dict` is \
+                           replaced before `save_pretrained`";
+            return Err(file.malformed(message.into()));
+        }
         StoredAdapter::from_tensors(file, &file.names(), config, options, rename)
     }
 }

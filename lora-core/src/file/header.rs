@@ -1,5 +1,6 @@
 //! The header of a safetensors file, checked against the file's length.
 
+use crate::files::{LFS_MESSAGE, LFS_POINTER};
 use safetensors::tensor::Metadata;
 use std::io::Read;
 
@@ -27,6 +28,10 @@ pub fn read_header(mut file: impl Read, file_bytes: u64) -> Result<(Metadata, u6
     };
     let mut length = [0; LENGTH_BYTES as usize];
     file.read_exact(&mut length).map_err(read_error)?;
+    if LFS_POINTER.starts_with(&length) {
+        // As a length these bytes would be more than any disk holds.
+        return Err(LFS_MESSAGE.into());
+    }
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER_BYTES {
         return Err(format!(
@@ -54,6 +59,14 @@ pub fn read_header(mut file: impl Read, file_bytes: u64) -> Result<(Metadata, u6
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_git_lfs_pointer_is_named() {
+        let pointer =
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:01\nsize 548105171\n";
+        let error = read_header(&pointer[..], pointer.len() as u64).unwrap_err();
+        assert!(error.contains("Git LFS pointer"), "{error}");
+    }
 
     #[test]
     fn offsets_that_add_up_past_the_machine_word_are_an_error_and_no_panic() {

@@ -3,8 +3,8 @@
 use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
 use super::config::PeftOptions;
 use super::dir::AdapterDir;
+use super::names::{PREFIX, TensorRole, tensor_name};
 use super::notes::{Notes, compact};
-use super::tensors::{PREFIX, TensorRole, tensor_name};
 use super::transpose;
 use crate::adapter::base_value;
 use crate::attach::{Adapted, AdapterValues, AdapterWeights, AttachReport, detach};
@@ -126,15 +126,13 @@ impl StoredAdapter {
         path: &Path,
     ) -> Result<(AttachReport, AdapterWeights), LoraError> {
         let report = AttachReport::new(module, &self.file_config(), architecture)?;
-        let mut tensors = self.tensors();
+        let tensors = self.tensors();
         let shapes = tensors
             .iter()
             .map(|(name, t)| (name.clone(), t.shape.clone()));
         check_tensors(path, &shapes.collect(), &report, Parts::All)?;
-        tensors.retain(|(_, tensor)| !tensor.is_finite());
-        if let Some((name, _)) = tensors.first() {
-            let message = format!("tensor `{name}` has values that are not finite");
-            return Err(LoraError::malformed(path, message));
+        for (name, tensor) in tensors {
+            tensor.check_finite(path, &name)?;
         }
         self.clone().into_weights(module, report, path, Parts::All)
     }

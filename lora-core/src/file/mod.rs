@@ -7,14 +7,17 @@
 //! | --- | --- |
 //! | `dir` | [`AdapterDir`]: configuration, kind, other files of the directory, and lazy tensors |
 //! | `config` | `adapter_config.json`, read strictly or leniently, and written |
-//! | `header`, `tensors`, `notes` | the safetensors file: header, names and values, notes of this crate |
+//! | `names`, `spellings` | PEFT's names of tensors, and other spellings of them |
+//! | `tensors`, `notes` | lazy tensors by PEFT's names, notes of this crate |
+//! | `container`, `header`, `pickle` | the file: safetensors with its header, or a pickle of `torch.save`, which is never executed |
 //! | `adapter` | [`StoredAdapter`] |
 //! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
 //! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
+//! | `misplaced` | what is at a path that is given in the place of an adapter |
 //! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
 //!
-//! PEFT ignores a tensor that is missing, left over or without the prefix, and the adapter then has no effect. Here each is
-//! an error that names the tensor.
+//! PEFT ignores a tensor that is missing, left over or misspelt, and the adapter then has no effect. Here other spellings are
+//! read, and a tensor that is missing or left over is an error that names it.
 //!
 //! | in the file | here |
 //! | --- | --- |
@@ -48,7 +51,8 @@
 //! | `init_lora_weights` | supported: `true`, `false`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N`, `olora`. Adapters that start at the weight are written as their difference from it, for the original base. PEFT's unconverted `pissa` and `olora` files are read; unconverted `pissa_niter_N` files are refused, because the part that PEFT subtracted from the base is random and not in the file. `eva` and `mica` are read, since they do not change the base; `corda`, `loftq`, `lora_ga` and others are refused, because they change it |
 //! | `target_parameters` | refused: every weight of these models belongs to a module, which `target_modules` names |
 //! | `trainable_token_indices`, `layer_replication` | refused: they change the model |
-//! | `alora_invocation_tokens`, `use_qalora`, `use_bdlora`, `arrow_config`, `kasa_config`, `monteclora_config`, `velora_config`, `lora_ga_config` | refused: other arithmetic |
+//! | `alora_invocation_tokens`, `use_qalora`, `use_bdlora`, `arrow_config`, `kasa_config`, `lora_ga_config` | refused: other arithmetic |
+//! | `monteclora_config`, `velora_config` | read: they change the training alone, and their tensors are left out; training goes on as that of plain LoRA |
 //! | `ensure_weight_tying`, `megatron_config` | refused |
 //! | `task_type`, `base_model_name_or_path` | read and written; a [`LoraModel`](https://docs.rs/lora-models) writes its own task |
 //! | `fan_in_fan_out` | written for the model's layers; no effect when read, since the factors are the same either way |
@@ -57,13 +61,18 @@
 mod adapter;
 mod compare;
 mod config;
+mod container;
 mod coverage;
 mod dir;
 mod extract;
 mod header;
 mod load;
+mod misplaced;
+mod names;
 mod notes;
+mod pickle;
 mod read;
+mod spellings;
 mod tensors;
 mod write;
 
@@ -78,4 +87,7 @@ pub use extract::{extract, save};
 pub use header::{MAX_HEADER_BYTES, read_header};
 pub(crate) use load::Parts;
 pub use load::{load, switch};
-pub use tensors::{AdapterTensors, PREFIX, TensorRole, WEIGHTS_FILE, split_name};
+pub use names::{PREFIX, TensorRole, split_name};
+pub use pickle::PickledTensors;
+pub use spellings::{PeftNames, peft_names, without_container, without_wrappers};
+pub use tensors::{AdapterTensors, PICKLED_FILE, WEIGHTS_FILE};

@@ -3,7 +3,8 @@
 use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
 use super::config::PeftOptions;
 use super::dir::AdapterDir;
-use super::tensors::{AdapterTensors, PREFIX, TensorRole, split_name, tensor_name};
+use super::names::{PREFIX, TensorRole, split_name, tensor_name};
+use super::tensors::AdapterTensors;
 use crate::config::{LoraConfig, ModulePatterns, TargetModules};
 use crate::error::LoraError;
 use crate::fingerprint::BASE_KEY;
@@ -15,15 +16,15 @@ impl StoredAdapter {
     /// Reads a PEFT directory.
     ///
     /// # Errors
-    /// If a file cannot be read or is malformed, a key of the configuration is not supported, a name is
-    /// without PEFT's prefix, or the factors of a module do not fit each other or the configuration.
+    /// If a file cannot be read or is malformed, holds no adapter, or some of its names are without PEFT's prefix; if a key of
+    /// the configuration is not supported, or the factors of a module do not fit each other or the configuration.
     pub fn read(dir: &Path) -> Result<Self, LoraError> {
         AdapterDir::open(dir)?.read()
     }
 
     /// Reads a PEFT directory whose module names differ from the model's. Each pair `(from, to)` replaces the start of a
-    /// name after PEFT's prefix, and the first match counts. Names without the prefix are read only if a pair matches, as
-    /// in a state dict that was saved by itself.
+    /// name after PEFT's prefix, and the first match counts. In a file of which only some names have the prefix, the others are
+    /// read only if a pair matches.
     ///
     /// # Errors
     /// As [`read`](Self::read), and if two names become one.
@@ -56,6 +57,12 @@ impl StoredAdapter {
             let tensor = file.read(name)?;
             let plain = plain(name).unwrap_or_default();
             let twice = match split_name(&plain) {
+                // It would be lost: no module is saved under such a name.
+                None if plain.contains(".lora_") => {
+                    let message =
+                        format!("holds `{name}`, which is no name of a tensor of PEFT's LoRA");
+                    return Err(file.malformed(message));
+                }
                 None => saved.insert(plain, tensor).is_some(),
                 Some((module, role, kind)) => {
                     let parts = parts.entry(module.to_string()).or_default();

@@ -1,97 +1,69 @@
-//! The tensors of a PEFT file: their names, and a reader that takes the values of one when it is asked for it.
+//! The tensors of a PEFT file, whose values are read one by one when they are asked for.
 
 use super::adapter::StoredTensor;
-use super::header::read_header;
+use super::container::Container;
 use super::notes::Notes;
+use super::spellings::peft_names;
 use crate::error::LoraError;
-use crate::layout::LayerKind::{self, Embedding, Linear};
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::Dtype;
-use safetensors::tensor::Metadata;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-/// Prefix of every tensor name of a PEFT adapter.
-pub const PREFIX: &str = "base_model.model.";
 /// Name of the file with the tensors.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// Name of the file in which PEFT pickled the tensors before, and does with `safe_serialization=False`.
+pub const PICKLED_FILE: &str = "adapter_model.bin";
 
-/// Role of a tensor within an adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TensorRole {
-    /// `Aᵀ` `[r, d_in]`.
-    A,
-    /// `Bᵀ` `[d_out, r]`.
-    B,
-    /// DoRA's magnitude `[d_out]`.
-    Magnitude,
-    /// The bias on `B`, `[d_out]`.
-    Bias,
-}
-
-/// Suffixes of PEFT's tensor names, with the kind of layer where the name says it.
-const SUFFIXES: [(&str, TensorRole, Option<LayerKind>); 6] = [
-    (".lora_A.weight", TensorRole::A, Some(Linear)),
-    (".lora_B.weight", TensorRole::B, Some(Linear)),
-    (".lora_embedding_A", TensorRole::A, Some(Embedding)),
-    (".lora_embedding_B", TensorRole::B, Some(Embedding)),
-    (".lora_magnitude_vector", TensorRole::Magnitude, None),
-    (".lora_B.bias", TensorRole::Bias, None),
-];
-
-/// Returns the name, with PEFT's prefix, of a tensor of a module's adapter.
-pub(crate) fn tensor_name(module: &str, role: TensorRole, kind: LayerKind) -> String {
-    let mut suffixes = SUFFIXES.iter();
-    let suffix = suffixes.find(|suffix| suffix.1 == role && suffix.2.is_none_or(|k| k == kind));
-    format!("{PREFIX}{module}{}", suffix.map_or("", |suffix| suffix.0))
-}
-
-/// Splits a name without PEFT's prefix into the module and the role of the tensor, with the kind of layer where the name
-/// says it; `None` if the tensor is no part of a low-rank adapter.
-pub fn split_name(name: &str) -> Option<(&str, TensorRole, Option<LayerKind>)> {
-    SUFFIXES
-        .iter()
-        .find_map(|&(suffix, role, kind)| Some((name.strip_suffix(suffix)?, role, kind)))
-}
-
-/// Tensors of an adapter by their names in the file. Values are read when asked for.
+/// Tensors of an adapter by PEFT's names, whichever way the file spells them. Values are read when asked for.
 #[derive(Debug)]
 pub struct AdapterTensors {
     path: PathBuf,
-    file: Mutex<File>,
-    header: Metadata,
-    /// Offset of the first value, in bytes.
-    data_start: u64,
+    file: Container,
+    /// Names in the file, by PEFT's names.
+    names: BTreeMap<String, String>,
+    remarks: Vec<String>,
     /// Notes beside the tensors, without the format.
     metadata: BTreeMap<String, String>,
 }
 
 impl AdapterTensors {
-    /// Opens a safetensors file and checks its header; no value is read.
+    /// Opens the file of an adapter directory: safetensors, or else a pickle, which is scanned and never executed. No value is
+    /// read.
     ///
     /// # Errors
-    /// [`LoraError::Io`], or [`LoraError::Malformed`] if the header or a note of this crate is.
-    pub(crate) fn open(path: PathBuf) -> Result<Self, LoraError> {
-        let io = LoraError::io;
-        if !std::fs::metadata(&path).map_err(io(&path))?.is_file() {
-            return Err(LoraError::malformed(path, "is not a regular file"));
-        }
-        let file = File::open(&path).map_err(io(&path))?;
-        let bytes = file.metadata().map_err(io(&path))?.len();
-        let header = read_header(&file, bytes);
-        let (header, data_start) =
-            header.map_err(|message| LoraError::malformed(&path, message))?;
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter();
-        let metadata = metadata.filter(|(key, _)| key != "format").collect();
+    /// [`LoraError::Io`], or [`LoraError::Malformed`] if the file breaks its format, a note of this crate is malformed, or
+    /// the file holds several adapters or an empty tensor.
+    pub(crate) fn open_in(dir: &Path) -> Result<Self, LoraError> {
+        let pickled = dir.join(PICKLED_FILE);
+        let path = dir.join(WEIGHTS_FILE);
+        let path = if !path.exists() && pickled.exists() {
+            pickled
+        } else {
+            path
+        };
+        let file = Container::open(&path)?;
+        let mut metadata = file.metadata().clone();
+        metadata.remove("format");
         Notes::of_file(&path, &metadata)?;
+        let spelled = peft_names(file.names());
+        let spelled = spelled.map_err(|message| LoraError::malformed(&path, message))?;
+        let is_empty = |in_file: &&String| {
+            let info = file.info(in_file);
+            info.is_some_and(|info| info.shape.contains(&0))
+        };
+        if let Some(name) = spelled.names.values().find(is_empty) {
+            let message = format!(
+                "tensor `{name}` is empty: DeepSpeed's ZeRO-3 and FSDP write such files if the shards are not gathered before the \
+                 adapter is saved"
+            );
+            return Err(LoraError::malformed(&path, message));
+        }
         Ok(Self {
             path,
-            file: Mutex::new(file),
-            header,
-            data_start,
+            names: spelled.names,
+            remarks: spelled.remarks,
+            file,
             metadata,
         })
     }
@@ -101,6 +73,11 @@ impl AdapterTensors {
         &self.path
     }
 
+    /// Differences between the names in the file and PEFT's, as noun phrases: they were read as if there were none.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     /// Notes in the file beside its tensors, by key.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
@@ -108,14 +85,18 @@ impl AdapterTensors {
 
     /// Names of all tensors, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names = self.header.offset_keys();
-        names.sort();
-        names
+        self.names.keys().cloned().collect()
+    }
+
+    /// Name in the file of a tensor; `None` if there is none of that name.
+    pub fn name_in_file(&self, name: &str) -> Option<&str> {
+        self.names.get(name).map(String::as_str)
     }
 
     /// Shape of a tensor; `None` if there is none of that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.header.info(name).map(|info| info.shape.as_slice())
+        let info = self.file.info(self.name_in_file(name)?)?;
+        Some(info.shape.as_slice())
     }
 
     /// Reads a tensor of f32, f16, bf16 or f64 as f32.
@@ -125,7 +106,8 @@ impl AdapterTensors {
     /// values that are not finite, or [`LoraError::Io`].
     pub fn read(&self, name: &str) -> Result<StoredTensor, LoraError> {
         let malformed = |message: &str| self.malformed(format!("tensor `{name}` {message}"));
-        let info = self.header.info(name);
+        let in_file = self.name_in_file(name).unwrap_or(name);
+        let info = self.file.info(in_file);
         let info = info.ok_or_else(|| LoraError::MissingTensors {
             path: self.path.clone(),
             names: vec![name.into()],
@@ -140,26 +122,13 @@ impl AdapterTensors {
                 return Err(malformed(&message));
             }
         };
-        let (from, to) = info.data_offsets;
-        // The header was checked against the length of the file.
-        let mut bytes = vec![0; to - from];
-        let mut read = || {
-            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.seek(SeekFrom::Start(self.data_start + from as u64))?;
-            file.read_exact(&mut bytes)
-        };
-        read().map_err(LoraError::io(&self.path))?;
-        let bytes = Bytes::from_bytes_vec(bytes);
+        let bytes = Bytes::from_bytes_vec(self.file.read(in_file)?);
         let data = TensorData::from_bytes(bytes, info.shape.clone(), dtype);
         let values = data.convert::<f32>().try_to_vec::<f32>();
         let values = values.map_err(|error| malformed(&format!("is unreadable: {error:?}")))?;
         let tensor = StoredTensor::new(info.shape.clone(), values);
-        match tensor.values.iter().find(|value| !value.is_finite()) {
-            None => Ok(tensor),
-            Some(bad) => Err(malformed(&format!(
-                "has values that are not finite, such as {bad}: it was saved from a run that diverged"
-            ))),
-        }
+        tensor.check_finite(&self.path, name)?;
+        Ok(tensor)
     }
 
     /// Reads the values of a tensor that must have this shape.

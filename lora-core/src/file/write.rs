@@ -2,7 +2,8 @@
 
 use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
 use super::config::CONFIG_FILE;
-use super::tensors::{PREFIX, TensorRole, WEIGHTS_FILE, tensor_name};
+use super::names::{PREFIX, TensorRole, tensor_name};
+use super::tensors::WEIGHTS_FILE;
 use crate::config::{LoraConfig, LoraInit, LoraScaling, TargetModules};
 use crate::error::LoraError;
 use crate::files::{Overwrite, write_dir, write_file};

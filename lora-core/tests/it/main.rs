@@ -15,4 +15,5 @@ mod pointwise;
 mod quantized;
 mod quantized_memory;
 mod segments;
+mod spellings;
 mod split;

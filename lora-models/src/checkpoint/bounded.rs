@@ -1,7 +1,7 @@
 //! Bounded reading of small files from untrusted sources: regular files only, and never more than a limit.
 
 use crate::error::ModelError;
-use lora_core::files::note_read;
+use lora_core::files::{self, note_read};
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::Read;
@@ -9,25 +9,17 @@ use std::path::Path;
 
 /// Opens a regular file and returns it with its length in bytes.
 ///
-/// The kind is checked before opening, because opening a pipe waits for a writer that may never come, and reading a
-/// device may never end. Links are followed: the cache of the Hugging Face Hub consists of them.
-///
 /// # Errors
 /// [`ModelError::Io`] if it cannot be opened, [`ModelError::Malformed`] if it is not a regular file.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), ModelError> {
-    let kind = std::fs::metadata(path).map_err(ModelError::io(path))?;
-    if !kind.is_file() {
-        return Err(ModelError::malformed(path, "not a regular file"));
-    }
-    let file = File::open(path).map_err(ModelError::io(path))?;
-    let length = file.metadata().map_err(ModelError::io(path))?.len();
-    Ok((file, length))
+    files::open_regular(path).map_err(ModelError::of_file)
 }
 
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
-/// [`ModelError::Io`] and [`ModelError::Malformed`] as for [`open_regular`], [`ModelError::TooLarge`] past the limit.
+/// [`ModelError::Io`] and [`ModelError::Malformed`] as for [`open_regular`], also for a Git LFS pointer;
+/// [`ModelError::TooLarge`] past the limit.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
     let too_large = || ModelError::TooLarge {
         path: path.to_path_buf(),
@@ -46,15 +38,20 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelErro
     if bytes.len() as u64 > limit {
         return Err(too_large());
     }
-    Ok(bytes)
+    match files::lfs_pointer(&bytes) {
+        Some(message) => Err(ModelError::malformed(path, message)),
+        None => Ok(bytes),
+    }
 }
 
-/// Reads a JSON file of at most `limit` bytes.
+/// Reads a JSON file of at most `limit` bytes. A byte order mark, which editors on Windows write, is no part of it.
 ///
 /// # Errors
 /// The errors of [`read_bounded`], and [`ModelError::Json`] if the content does not parse as a `T`.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, ModelError> {
-    serde_json::from_slice(&read_bounded(path, limit)?).map_err(|err| ModelError::json(path, err))
+    let bytes = read_bounded(path, limit)?;
+    let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    serde_json::from_slice(json).map_err(|err| ModelError::json(path, err))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::error::ModelError;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 /// Number of elements converted at a time: their 16-bit form fits in the first-level cache.
 const BLOCK: usize = 4096;
@@ -69,6 +70,7 @@ pub(super) enum ByteOrder {
 /// Builds the error for a tensor of integers or of an exotic type that was requested as `f32`.
 pub(super) fn not_float(name: &str, dtype: DType) -> ModelError {
     ModelError::TensorDtype {
+        path: PathBuf::new(),
         name: name.to_string(),
         expected: "F32, F16, BF16 or F64".to_string(),
         found: dtype.to_string(),

@@ -2,6 +2,7 @@
 
 use super::shard_index::ShardIndex;
 use crate::error::ModelError;
+use crate::misplaced::without_weights;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -95,14 +96,16 @@ impl Layout {
     /// Looks for the weights at `path`, a model directory or one of the files themselves.
     ///
     /// # Errors
-    /// [`ModelError::MissingFile`] with the names looked for, and the errors of reading an index.
+    /// [`ModelError::MissingFile`] with the names looked for, [`ModelError::NotAModel`] for what is no model or of another format,
+    /// and the errors of reading an index.
     pub(crate) fn find(path: &Path) -> Result<Self, ModelError> {
         if !path.exists() {
             return Err(missing(path));
         }
         if path.is_dir() {
             let found = FILES.iter().find(|(name, _)| path.join(name).exists());
-            let (name, source) = found.ok_or_else(|| missing(path))?;
+            let missing = || without_weights(path).unwrap_or_else(|| missing(path));
+            let (name, source) = found.ok_or_else(missing)?;
             return Self::from_source(*source, path.join(name));
         }
         let name = file_name(path);

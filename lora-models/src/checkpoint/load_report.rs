@@ -23,6 +23,8 @@ pub struct LoadReport {
     pub dtypes: BTreeMap<String, usize>,
     /// Tensors of the files that were ignored on purpose.
     pub ignored: Vec<IgnoredTensor>,
+    /// Beginning of all names in the files that is no part of the model, such as `module.`; usually empty.
+    pub root: String,
     /// Time from opening the reader to the last tensor, in seconds.
     pub seconds: f64,
 }
@@ -53,6 +55,9 @@ impl fmt::Display for LoadReport {
             self.files.join(", "),
             self.seconds,
         )?;
+        if !self.root.is_empty() {
+            write!(f, "; names without their beginning `{}`", self.root)?;
+        }
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for ignored in &self.ignored {
             *reasons.entry(&ignored.reason).or_default() += 1;
@@ -98,12 +103,13 @@ mod tests {
                 name: "h.0.attn.bias".into(),
                 reason: "causal mask".into(),
             }],
+            root: "module.".into(),
             seconds: 0.251,
         };
         assert_eq!(
             report.to_string(),
             "loaded 148 tensors (148 F32) with 124439808 parameters, 497.8 MB, from safetensors \
-             (model.safetensors) in 0.25 s; ignored 1 (causal mask)"
+             (model.safetensors) in 0.25 s; names without their beginning `module.`; ignored 1 (causal mask)"
         );
     }
 }

@@ -4,16 +4,17 @@
 //! | --- | --- |
 //! | [`Checkpoint`]: named tensors of a directory | `mod.rs` |
 //! | [`CheckpointSource`]: weight files of a directory, in their order of preference | `layout.rs`, `shard_index.rs` |
+//! | names below wrappers and dictionaries | `roots.rs` |
 //! | safetensors, mapped into memory | `safetensors_file.rs` |
-//! | pickles of `torch.save`, scanned and never executed | `pickle_file.rs`, `pickle_scan.rs`, `zip_archive.rs` |
+//! | pickles of `torch.save`, scanned and never executed | `pickle_file.rs` |
 //! | [`write_pickle`]: pickles for PyTorch | `pickle_writer.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
 //! | [`StrictReader`], [`LoadReport`]: every tensor used, ignored by name, or an error | `strict_reader.rs`, `load_report.rs` |
 //! | small files, read up to a limit | `bounded.rs` |
 //! | [`SafetensorsExport`]: export of a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
 //!
-//! This module knows nothing of models: tensors keep the names that they have in the files, and the key map of each
-//! model family translates them to fields.
+//! This module knows nothing of models: tensors keep the names that they have in the files, but for the components of wrappers
+//! such as `torch.compile` and of dictionaries around a state dict. The key map of each model family translates them to fields.
 //!
 //! `burn-store` has stores, key remapping and adapters of its own. It is not used here because it knows no shard index,
 //! ignores unused tensors by default, and cannot quantize weights as they are read, which bounds the memory of a load.
@@ -53,13 +54,12 @@ mod host_tensor;
 pub(crate) mod layout;
 mod load_report;
 mod pickle_file;
-mod pickle_scan;
 mod pickle_writer;
+mod roots;
 mod safetensors_file;
 mod safetensors_writer;
 pub(crate) mod shard_index;
 mod strict_reader;
-mod zip_archive;
 
 pub use dtype::{DType, is_float};
 pub use export::{DEFAULT_MAX_SHARD_BYTES, ExportReport, SafetensorsExport};
@@ -72,8 +72,11 @@ pub use safetensors_writer::{TensorRef, write_safetensors};
 pub use strict_reader::StrictReader;
 
 use crate::error::ModelError;
+use bytes::Bytes;
 use layout::{Layout, file_name};
+use lora_core::{HalfFloat, first_half_not_finite, first_not_finite};
 use pickle_file::PickleFile;
+use roots::Names;
 use safetensors_file::SafetensorsFile;
 use shard_index::ShardIndex;
 use std::collections::BTreeMap;
@@ -89,8 +92,9 @@ pub struct Checkpoint {
     paths: Vec<PathBuf>,
     /// Opened files, in the order of `paths`.
     files: Vec<Box<dyn TensorFile>>,
-    /// Tensors by name, each with the position of its file.
+    /// Tensors by name in their files, each with the position of its file.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
+    names: Names,
 }
 
 impl Checkpoint {
@@ -128,7 +132,10 @@ impl Checkpoint {
             }
             files.push(file);
         }
+        let names = Names::new(tensors.keys().map(String::as_str));
+        let names = names.map_err(|message| ModelError::malformed(path, message))?;
         let checkpoint = Self {
+            names,
             path: path.to_path_buf(),
             source: layout.source,
             paths: layout.files,
@@ -138,6 +145,27 @@ impl Checkpoint {
         if let Some(index) = &layout.index {
             checkpoint.check_index(index)?;
         }
+        Ok(checkpoint)
+    }
+
+    /// Opens the weights of a model, as [`open`](Self::open). Names may lie below `model.` and the like: the first of `anchors`
+    /// that is there, names of a tensor that every model of the family has, tells where the model begins.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_model(path: &Path, anchors: &[String]) -> Result<Self, ModelError> {
+        let mut checkpoint = Self::open(path)?;
+        checkpoint.names.find_root(anchors);
+        Ok(checkpoint)
+    }
+
+    /// Opens a state dict that may lie below `model.` and the like: the beginnings of a family's names tell where it begins.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_before(path: &Path, beginnings: &[&str]) -> Result<Self, ModelError> {
+        let mut checkpoint = Self::open(path)?;
+        checkpoint.names.find_root_before(beginnings);
         Ok(checkpoint)
     }
 
@@ -167,39 +195,49 @@ impl Checkpoint {
         files.flat_map(|file| file.metadata()).collect()
     }
 
-    /// Returns the names of all tensors, sorted.
+    /// Returns the names of all tensors, sorted, without the state of a training.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        self.names.model.keys().map(String::as_str)
+    }
+
+    /// Returns the beginning of the names in the files that [`names`](Self::names) lack, such as `module.`; usually empty.
+    pub fn root(&self) -> &str {
+        &self.names.root
+    }
+
+    /// Returns the names of tensors that belong to the state of a training, such as an optimizer's.
+    pub fn training_state(&self) -> &[String] {
+        &self.names.training
     }
 
     /// Returns the number of tensors.
     pub fn len(&self) -> usize {
-        self.tensors.len()
+        self.names.model.len()
     }
 
     /// True if there are no tensors.
     pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
+        self.names.model.is_empty()
     }
 
     /// True if there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.names.model.contains_key(name)
     }
 
     /// Returns the extents of a tensor, outermost first; `None` if there is no tensor of this name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        Some(&self.tensors.get(name)?.1.shape)
+        Some(&self.find(name)?.2.shape)
     }
 
     /// Returns the element type of a tensor in its file; `None` if there is no tensor of this name.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        Some(self.tensors.get(name)?.1.dtype)
+        Some(self.find(name)?.2.dtype)
     }
 
     /// Returns the size of a tensor in its stored type, in bytes; `None` if there is no tensor of this name.
     pub fn bytes_of(&self, name: &str) -> Option<u64> {
-        Some(self.tensors.get(name)?.1.bytes())
+        Some(self.find(name)?.2.bytes())
     }
 
     /// Reads a tensor of floats, converted to `f32`.
@@ -208,25 +246,84 @@ impl Checkpoint {
     /// [`ModelError::TensorMissing`] if there is no tensor of this name, [`ModelError::TensorDtype`] if its elements
     /// are not floats, [`ModelError::Malformed`] or [`ModelError::Io`] if they cannot be read.
     pub fn read_f32(&self, name: &str) -> Result<HostTensor, ModelError> {
-        let read = self.file_of(name).and_then(|file| file.read_f32(name));
+        let read = self.find(name).and_then(|(in_file, position, _)| {
+            let file = self.files.get(position)?;
+            file.read_f32(in_file)
+        });
         read.ok_or_else(|| ModelError::missing(name))?
     }
 
+    /// Reads a tensor of finite floats, converted to `f32`.
+    ///
+    /// # Errors
+    /// As [`read_f32`](Self::read_f32), and [`ModelError::NotFinite`].
+    pub fn read_finite(&self, name: &str) -> Result<HostTensor, ModelError> {
+        let tensor = self.read_f32(name)?;
+        self.refuse(name, first_not_finite(&tensor.values))?;
+        Ok(tensor)
+    }
+
     /// Returns the elements of a tensor in the mapped pages of its file. `None` for a tensor of another type than
-    /// `f32` and for a pickle: [`read_f32`](Self::read_f32) converts these.
-    pub(crate) fn mapped_f32(&self, name: &str) -> Option<bytes::Bytes> {
-        self.file_of(name)?.mapped_f32(name)
+    /// `f32` and for a pickle: [`read_finite`](Self::read_finite) converts these.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`].
+    pub(crate) fn mapped_f32(&self, name: &str) -> Result<Option<Bytes>, ModelError> {
+        let found = self.find(name).and_then(|(in_file, position, _)| {
+            let file = self.files.get(position)?;
+            file.mapped_f32(in_file)
+        });
+        if let Some(elements) = &found {
+            self.refuse(name, first_not_finite(bytemuck::cast_slice(elements)))?;
+        }
+        Ok(found)
     }
 
     /// Returns the elements of an `f16` or `bf16` tensor in the mapped pages of its file. `None` for a tensor of another
     /// type and for a pickle.
-    pub(crate) fn mapped_half(&self, name: &str) -> Option<bytes::Bytes> {
-        self.file_of(name)?.mapped_half(name)
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`].
+    pub(crate) fn mapped_half(
+        &self,
+        name: &str,
+        half: HalfFloat,
+    ) -> Result<Option<Bytes>, ModelError> {
+        let found = self.find(name).and_then(|(in_file, position, _)| {
+            let file = self.files.get(position)?;
+            file.mapped_half(in_file)
+        });
+        if let Some(elements) = &found {
+            let bad = match bytemuck::try_cast_slice(elements) {
+                Ok(bits) => first_half_not_finite(bits, half),
+                // Elements in a file may lie at any byte.
+                Err(_) => {
+                    first_half_not_finite(&bytemuck::pod_collect_to_vec::<u8, u16>(elements), half)
+                }
+            };
+            self.refuse(name, bad)?;
+        }
+        Ok(found)
     }
 
-    fn file_of(&self, name: &str) -> Option<&dyn TensorFile> {
-        let &(position, _) = self.tensors.get(name)?;
-        Some(self.files.get(position)?.as_ref())
+    /// Refuses a tensor for a value that is not finite.
+    fn refuse(&self, name: &str, bad: Option<f32>) -> Result<(), ModelError> {
+        let Some(value) = bad else {
+            return Ok(());
+        };
+        let file = self.find(name).and_then(|(_, at, _)| self.paths.get(at));
+        Err(ModelError::NotFinite {
+            path: file.unwrap_or(&self.path).clone(),
+            name: name.into(),
+            value,
+        })
+    }
+
+    /// Returns the name of a tensor in its file, the position of the file, and the type and shape.
+    fn find(&self, name: &str) -> Option<(&str, usize, &TensorInfo)> {
+        let in_file = self.names.model.get(name)?;
+        let (position, info) = self.tensors.get(in_file)?;
+        Some((in_file, *position, info))
     }
 
     /// Compares the index with the tensors in the shards.
@@ -278,12 +375,12 @@ trait TensorFile: std::fmt::Debug + Send + Sync {
     }
 
     /// Returns the mapped elements of an `f32` tensor, if this machine can compute with them in place.
-    fn mapped_f32(&self, _name: &str) -> Option<bytes::Bytes> {
+    fn mapped_f32(&self, _name: &str) -> Option<Bytes> {
         None
     }
 
     /// Returns the mapped elements of an `f16` or `bf16` tensor, if the file can stay mapped.
-    fn mapped_half(&self, _name: &str) -> Option<bytes::Bytes> {
+    fn mapped_half(&self, _name: &str) -> Option<Bytes> {
         None
     }
 }

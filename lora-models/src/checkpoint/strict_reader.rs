@@ -56,7 +56,10 @@ impl<'a> StrictReader<'a> {
             .map(|(name, _)| name.clone())
             .collect();
         if !missing.is_empty() {
-            return Err(ModelError::TensorMissing { names: missing });
+            return Err(ModelError::TensorMissing {
+                path: self.checkpoint.path().into(),
+                names: missing,
+            });
         }
         let all = expected.iter().chain(optional);
         let present: Vec<_> = all.filter(|(name, _)| self.has(name)).collect();
@@ -65,7 +68,9 @@ impl<'a> StrictReader<'a> {
         }
         for (name, _) in &present {
             match self.checkpoint.dtype(name) {
-                Some(dtype) if !is_float(dtype) => return Err(not_float(name, dtype)),
+                Some(dtype) if !is_float(dtype) => {
+                    return Err(not_float(name, dtype).at(self.checkpoint.path()));
+                }
                 _ => {}
             }
         }
@@ -77,12 +82,12 @@ impl<'a> StrictReader<'a> {
     /// A tensor that is taken twice, for tied weights, is read twice and counted once.
     ///
     /// # Errors
-    /// [`ModelError::TensorMissing`], [`ModelError::TensorShape`], and the errors of [`Checkpoint::read_f32`].
+    /// [`ModelError::TensorMissing`], [`ModelError::TensorShape`], and the errors of [`Checkpoint::read_finite`].
     pub fn take(&mut self, name: &str, expected_shape: &[usize]) -> Result<HostTensor, ModelError> {
         if self.has(name) {
             self.check_shape(name, expected_shape)?;
         }
-        let tensor = self.checkpoint.read_f32(name)?;
+        let tensor = self.checkpoint.read_finite(name)?;
         self.count(name);
         Ok(tensor)
     }
@@ -91,25 +96,30 @@ impl<'a> StrictReader<'a> {
     /// [`take`](Self::take).
     ///
     /// # Errors
-    /// [`ModelError::TensorShape`] if the tensor has another shape.
+    /// [`ModelError::TensorShape`] if the tensor has another shape, [`ModelError::NotFinite`].
     pub(crate) fn take_mapped(
         &mut self,
         name: &str,
         expected_shape: &[usize],
     ) -> Result<Option<bytes::Bytes>, ModelError> {
-        self.mapped(name, expected_shape, self.checkpoint.mapped_f32(name))
+        self.mapped(name, expected_shape, self.checkpoint.mapped_f32(name)?)
     }
 
     /// Returns the elements of a 16-bit type in the mapped pages of the file, as [`take_mapped`](Self::take_mapped).
     ///
     /// # Errors
-    /// [`ModelError::TensorShape`] if the tensor has another shape.
+    /// [`ModelError::TensorShape`] if the tensor has another shape, [`ModelError::NotFinite`].
     pub(crate) fn take_mapped_half(
         &mut self,
         name: &str,
         expected_shape: &[usize],
+        half: HalfFloat,
     ) -> Result<Option<bytes::Bytes>, ModelError> {
-        self.mapped(name, expected_shape, self.checkpoint.mapped_half(name))
+        self.mapped(
+            name,
+            expected_shape,
+            self.checkpoint.mapped_half(name, half)?,
+        )
     }
 
     fn mapped(
@@ -172,7 +182,10 @@ impl<'a> StrictReader<'a> {
     pub fn finish(self) -> Result<LoadReport, ModelError> {
         let left_over = self.left_over();
         if !left_over.is_empty() {
-            return Err(ModelError::TensorUnexpected { names: left_over });
+            return Err(ModelError::TensorUnexpected {
+                path: self.checkpoint.path().into(),
+                names: left_over,
+            });
         }
         let mut report = LoadReport {
             source: self.checkpoint.source().to_string(),
@@ -183,6 +196,7 @@ impl<'a> StrictReader<'a> {
             bytes: 0,
             dtypes: BTreeMap::new(),
             ignored: Vec::new(),
+            root: self.checkpoint.root().into(),
             seconds: self.started.elapsed().as_secs_f64(),
         };
         for name in &self.taken {
@@ -195,13 +209,20 @@ impl<'a> StrictReader<'a> {
         }
         let ignored = self.ignored.into_iter();
         let ignored = ignored.map(|(name, reason)| IgnoredTensor { name, reason });
-        report.ignored = ignored.collect();
+        let training = self.checkpoint.training_state().iter();
+        let training = training.map(|name| IgnoredTensor {
+            name: name.clone(),
+            reason: "state of the training".into(),
+        });
+        report.ignored = ignored.chain(training).collect();
         Ok(report)
     }
 
     fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelError> {
         match self.checkpoint.shape(name) {
-            Some(found) if found != expected => Err(ModelError::shape(name, expected, found)),
+            Some(found) if found != expected => {
+                Err(ModelError::shape(name, expected, found).at(self.checkpoint.path()))
+            }
             _ => Ok(()),
         }
     }
@@ -233,7 +254,7 @@ mod tests {
         let (_dir, checkpoint) = checkpoint(&["b"]);
         let reader = StrictReader::new(&checkpoint);
         match reader.check(&plan(&["a", "b", "c"]), &plan(&["d"])) {
-            Err(ModelError::TensorMissing { names }) => assert_eq!(names, ["a", "c"]),
+            Err(ModelError::TensorMissing { names, .. }) => assert_eq!(names, ["a", "c"]),
             other => panic!("{other:?}"),
         }
     }
@@ -248,7 +269,7 @@ mod tests {
             1
         );
         match reader.finish() {
-            Err(ModelError::TensorUnexpected { names }) => assert_eq!(names, ["a", "c"]),
+            Err(ModelError::TensorUnexpected { names, .. }) => assert_eq!(names, ["a", "c"]),
             other => panic!("{other:?}"),
         }
     }

@@ -3,7 +3,7 @@
 use super::model::random;
 use super::names::architecture;
 use super::{Classifier, HeadKind};
-use crate::checkpoint::{Checkpoint, LoadReport};
+use crate::checkpoint::LoadReport;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::error::ModelError;
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
@@ -70,6 +70,14 @@ const LEFTOVERS: &[Leftover] = &[
         reason: "head of another task",
         is: |name| name.starts_with("qa_outputs."),
     },
+];
+
+/// Output layers of the pretraining, which are tied to the token embedding: `safetensors.torch.save_model` keeps the first of
+/// two tied tensors by name.
+const TIED_HEADS: [&str; 3] = [
+    "lm_head.decoder.weight",
+    "cls.predictions.decoder.weight",
+    "lm_predictions.lm_head.weight",
 ];
 
 /// Position embeddings of a DeBERTa without `position_biased_input`, published although they are unused.
@@ -170,7 +178,6 @@ impl Pretrained for Classifier {
     ) -> Result<(Self, LoadReport), ModelError> {
         let config = options.labeled(config);
         let kind = options.head;
-        let checkpoint = Checkpoint::open(dir)?;
         let family = config.family;
         let trunk = family.trunk();
         let pooler = match family {
@@ -181,6 +188,13 @@ impl Pretrained for Classifier {
         if !config.position_embeddings {
             leftovers.push(UNUSED_POSITIONS);
         }
+        let embedding = format!("{trunk}.embeddings.word_embeddings.weight");
+        let tied = TIED_HEADS.map(|head| (embedding.as_str(), head));
+        let tied = if config.ties_embeddings() {
+            tied.to_vec()
+        } else {
+            Vec::new()
+        };
         let wanted = plan(|weights| Self::build(&config, kind, device, weights))?;
         // The head is trained, whatever the checkpoint has.
         let mut floats = options.floats.clone();
@@ -188,16 +202,17 @@ impl Pretrained for Classifier {
         let expectation = Expectation {
             wanted,
             prefix: &format!("{trunk}."),
-            anchor: &format!("{trunk}.embeddings.word_embeddings.weight"),
+            anchor: &format!("{trunk}.embeddings.LayerNorm.weight"),
             may_be_fresh: &["classifier", pooler],
             force_fresh: options.fresh_head,
             optional: &[],
             quantize: options.quantize.as_ref(),
             floats: &floats,
             leftovers: &leftovers,
+            tied: &tied,
         };
         let mut fresh_weights = random(&config, options.seed);
-        let read = read_model(&checkpoint, &expectation, &mut fresh_weights, |weights| {
+        let read = read_model(dir, &expectation, &mut fresh_weights, |weights| {
             Self::build(&config, kind, device, weights)
         });
         let (mut model, report, fresh) =
@@ -274,6 +289,7 @@ fn head_mismatch(error: ModelError, config: &EncoderConfig, kind: HeadKind) -> M
             name,
             expected,
             found,
+            ..
         } if name
             .strip_prefix(&projection)
             .is_some_and(|rest| rest.starts_with('.'))

@@ -206,6 +206,11 @@ impl EncoderConfig {
         self.max_position_embeddings.saturating_sub(skipped)
     }
 
+    /// True unless the file says that the output layer of the pretraining is not tied to the token embedding.
+    pub(crate) fn ties_embeddings(&self) -> bool {
+        self.file.get("tie_word_embeddings") != Some(&Value::Bool(false))
+    }
+
     /// Returns the width of an attention head.
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads

@@ -8,7 +8,7 @@
 //!
 //! The file holds neither alpha nor the enabled slices of fused projections.
 
-use super::{Rename, back, module_to_save, only_factors, refs, renamed, require, stored};
+use super::{FAMILIES, Rename, back, module_to_save, only_factors, refs, renamed, require, stored};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_pickle, write_safetensors};
 use lora_core::file::PeftOptions;
@@ -39,29 +39,24 @@ pub struct LoralibOptions {
 /// If the file cannot be read or is malformed, holds no factors or one without the other, holds base weights, or has a
 /// fused projection whose slices are not given.
 pub fn read(path: &Path, options: &LoralibOptions) -> Result<StoredAdapter, ModelError> {
-    let file = Checkpoint::open(path)?;
+    let file = Checkpoint::open_before(path, &FAMILIES)?;
     let tensor = |name: &str| stored(&file, name);
-    // The paper's GPT-2 uses `torch.save({"model_state_dict": …})`.
-    let nested = "model_state_dict.";
-    let is_nested = file.names().all(|name| name.starts_with(nested));
-    let prefix = if is_nested { nested } else { "" };
     let mut modules = BTreeMap::new();
     let mut saved = BTreeMap::new();
     let mut sliced = Vec::new();
     for name in file.names() {
-        let plain = &name[prefix.len()..];
-        if let Some(module) = plain.strip_suffix(".lora_A") {
-            let (a, b) = (tensor(name)?, tensor(&format!("{prefix}{module}.lora_B"))?);
+        if let Some(module) = name.strip_suffix(".lora_A") {
+            let (a, b) = (tensor(name)?, tensor(&format!("{module}.lora_B"))?);
             let (factors, is_sliced) = factors(path, module, a, b, options)?;
             let module = renamed(module, &options.rename);
             if is_sliced {
                 sliced.push(module.clone());
             }
             modules.insert(module, factors);
-        } else if let Some(module) = plain.strip_suffix(".lora_B") {
-            require(&file, &format!("{prefix}{module}.lora_A"))?;
+        } else if let Some(module) = name.strip_suffix(".lora_B") {
+            require(&file, &format!("{module}.lora_A"))?;
         } else {
-            saved.insert(renamed(plain, &options.rename), tensor(name)?);
+            saved.insert(renamed(name, &options.rename), tensor(name)?);
         }
     }
     if modules.is_empty() {

@@ -86,8 +86,8 @@ pub fn read(dir: &Path, rename: &Rename, peft: PeftOptions) -> Result<StoredAdap
     for name in file.names() {
         let mut known = [".lora_a", ".lora_b", ".m"].iter();
         let Some(module) = known.find_map(|suffix| name.strip_suffix(suffix)) else {
-            let names = vec![name.to_string()];
-            return Err(ModelError::TensorUnexpected { names });
+            let (path, names) = (path.clone(), vec![name.to_string()]);
+            return Err(ModelError::TensorUnexpected { path, names });
         };
         if !name.ends_with(".lora_a") {
             require(&file, &format!("{module}.lora_a"))?;

@@ -9,7 +9,7 @@ pub mod mlx;
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, TensorRef};
 use lora_core::LayerKind;
-use lora_core::file::{StoredAdapter, StoredTensor};
+use lora_core::file::{PICKLED_FILE, StoredAdapter, StoredTensor, WEIGHTS_FILE};
 use std::path::Path;
 
 /// Format of an adapter.
@@ -32,7 +32,8 @@ impl AdapterFormat {
             let is_loralib = checkpoint.names().any(|name| name.ends_with(".lora_A"));
             return is_loralib.then_some(Self::Loralib);
         }
-        if path.join(lora_core::file::WEIGHTS_FILE).is_file() {
+        let peft = [WEIGHTS_FILE, PICKLED_FILE];
+        if peft.iter().any(|name| path.join(name).is_file()) {
             return Some(Self::Peft);
         }
         path.join(mlx::WEIGHTS_FILE).is_file().then_some(Self::Mlx)
@@ -56,10 +57,12 @@ fn back(rename: &Rename) -> Rename {
     turned.collect()
 }
 
+/// Beginnings of names in the models of each family.
+const FAMILIES: [&str; 4] = ["transformer.", "bert.", "roberta.", "deberta."];
+
 /// Returns the module of PEFT's `modules_to_save` that holds a fully trained parameter: the first component after the
 /// name of the encoder.
 fn module_to_save(parameter: &str) -> &str {
-    const FAMILIES: [&str; 4] = ["transformer.", "bert.", "roberta.", "deberta."];
     let mut families = FAMILIES.iter();
     let inside = families.find_map(|family| parameter.strip_prefix(family));
     let name = inside.unwrap_or(parameter);
@@ -101,14 +104,16 @@ fn unsupported(path: &Path, what: String, format: &str) -> ModelError {
 
 /// Reads a tensor of a file.
 fn stored(file: &Checkpoint, name: &str) -> Result<StoredTensor, ModelError> {
-    let tensor = file.read_f32(name)?;
+    let tensor = file
+        .read_finite(name)
+        .map_err(|error| error.at(file.path()))?;
     Ok(StoredTensor::new(tensor.shape, tensor.values))
 }
 
 /// Checks that a tensor exists.
 fn require(file: &Checkpoint, name: &str) -> Result<(), ModelError> {
     let exists = file.contains(name).then_some(());
-    exists.ok_or_else(|| ModelError::missing(name))
+    exists.ok_or_else(|| ModelError::missing(name).at(file.path()))
 }
 
 /// Borrows tensors for writing.

@@ -15,6 +15,8 @@
 pub(super) const PREFIX: &str = "transformer.";
 /// Projection to the vocabulary: the only tensor that is transposed in files.
 pub(super) const HEAD: &str = "lm_head.weight";
+/// Position embedding, which every file has.
+pub(super) const POSITIONS: &str = "transformer.wpe.weight";
 /// Token embedding.
 pub(super) const EMBEDDING: &str = "transformer.wte.weight";
 

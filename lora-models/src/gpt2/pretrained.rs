@@ -3,9 +3,9 @@
 use super::build::build;
 use super::config_file;
 use super::init::random;
-use super::keys::{EMBEDDING, HEAD, PREFIX, is_mask_buffer};
+use super::keys::{EMBEDDING, HEAD, POSITIONS, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
-use crate::checkpoint::{Checkpoint, LoadReport};
+use crate::checkpoint::LoadReport;
 use crate::error::ModelError;
 use crate::generate::CausalModel;
 use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
@@ -83,12 +83,11 @@ impl Pretrained for Gpt2LmHead {
         options: &LoadOptions,
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError> {
-        let checkpoint = Checkpoint::open(dir)?;
         let head = [(HEAD.to_string(), vec![config.vocab_size, config.n_embd])];
         let expectation = Expectation {
             wanted: plan(|weights| build(&config, device, weights))?,
             prefix: PREFIX,
-            anchor: EMBEDDING,
+            anchor: POSITIONS,
             may_be_fresh: &[],
             force_fresh: false,
             optional: &head,
@@ -99,10 +98,16 @@ impl Pretrained for Gpt2LmHead {
             } else {
                 &[MASK]
             },
+            // `safetensors.torch.save_model` keeps the first of two tied tensors by name: the output layer.
+            tied: if config.tie_word_embeddings {
+                &[(EMBEDDING, HEAD)]
+            } else {
+                &[]
+            },
         };
         let random = &mut random(&config, 0);
         let build = |weights: &mut dyn Weights| build(&config, device, weights);
-        let (model, report, _) = read_model(&checkpoint, &expectation, random, build)?;
+        let (model, report, _) = read_model(dir, &expectation, random, build)?;
         Ok((model, report))
     }
 

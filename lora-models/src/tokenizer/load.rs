@@ -53,7 +53,7 @@ fn from_whole_file(
         && family != Family::Gpt2
         && let Some((vocabulary, added)) = file.parts_for(family)
     {
-        let (named, tokens) = special.for_family(family, added, Vec::new());
+        let (named, tokens) = special.for_family(family, added, None);
         let inner = build(&path, family, vocabulary, &named, special, &tokens)?;
         return Ok((inner, path, named));
     }
@@ -80,7 +80,7 @@ fn from_vocabulary(
     let (vocabulary, (named, tokens)) = match family {
         Family::XlmRoberta | Family::DebertaV2 => {
             let model = sentence_piece::read(&path)?;
-            let special = for_family(unsplit(&model));
+            let special = for_family(Some(unsplit(&model)));
             let vocabulary = match family {
                 Family::XlmRoberta => fairseq(&path, model, &special.0)?,
                 _ => unigram(model),
@@ -89,9 +89,9 @@ fn from_vocabulary(
         }
         Family::Bert => {
             let tokens = read_vocab_txt(&path)?;
-            (Vocabulary::WordPiece(tokens), for_family(Vec::new()))
+            (Vocabulary::WordPiece(tokens), for_family(None))
         }
-        _ => (bpe(dir, &path)?, for_family(Vec::new())),
+        _ => (bpe(dir, &path)?, for_family(None)),
     };
     let inner = build(&path, family, vocabulary, &named, special, &tokens)?;
     Ok((inner, path, named))

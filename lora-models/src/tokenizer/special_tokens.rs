@@ -35,8 +35,6 @@ pub(super) struct SpecialTokens {
     listed: Option<AddedById>,
     /// `added_tokens.json`.
     legacy: BTreeMap<u32, String>,
-    /// True if `tokenizer_config.json` has a list of special tokens without a role.
-    config_has_extra: bool,
 }
 
 /// Settings of `tokenizer_config.json` for splitting texts. The family decides on those that are `None`.
@@ -86,8 +84,7 @@ impl SpecialTokens {
         let map: SpecialTokenMap = read_if_there(&dir.join("special_tokens_map.json"))?;
         let added: BTreeMap<String, u32> = read_if_there(&dir.join("added_tokens.json"))?;
 
-        let config_has_extra = config.named.additional.is_some() || config.named.extra.is_some();
-        let named = config.named.or(map);
+        let named = config.named.of_config().or(map);
         let listed = config.added_tokens_decoder.map(|entries| {
             let to_added =
                 |(id, entry): (u32, AddedEntry)| (id, entry.token.to_added(entry.special));
@@ -122,7 +119,6 @@ impl SpecialTokens {
             entries: named,
             listed,
             legacy,
-            config_has_extra,
         })
     }
 
@@ -134,20 +130,20 @@ impl SpecialTokens {
     /// Returns the special tokens of a family by role, and all tokens to add to its vocabulary, in this order.
     ///
     /// `from_file` are the added tokens of `tokenizer.json`, `pieces` the ones that a SentencePiece model never
-    /// splits. The order determines the ids of tokens that the vocabulary lacks, and the rules of a token determine
+    /// splits, if the vocabulary comes from one: they stand in the place of `additional_special_tokens`. The order determines the ids of tokens that the vocabulary lacks, and the rules of a token determine
     /// where it is found, so the files are processed as by `transformers`: a listed token has the rules of its list; a
     /// token that is only named is special and found verbatim.
     pub(super) fn for_family(
         &self,
         family: Family,
         from_file: AddedById,
-        pieces: Vec<AddedToken>,
+        pieces: Option<Vec<AddedToken>>,
     ) -> (RoleTexts, Vec<AddedToken>) {
         let named = self.entries.with_defaults(family);
         let listed = match &self.listed {
             Some(listed) => listed.clone(),
             None => {
-                let special: HashSet<&str> = self.entries.tokens().map(Token::content).collect();
+                let special: HashSet<&str> = self.entries.marked().map(Token::content).collect();
                 let legacy = self.legacy.iter().map(|(&id, content)| {
                     let special = special.contains(content.as_str());
                     (id, AddedToken::from(content.clone(), special))
@@ -161,12 +157,12 @@ impl SpecialTokens {
         for token in &mut tokens {
             token.special |= texts.0.iter().flatten().any(|text| *text == token.content);
         }
-        // SentencePiece's own tokens are skipped if the configuration has a list, even an empty one.
-        let extra: Vec<AddedToken> = if pieces.is_empty() || self.config_has_extra {
-            let extra = self.entries.without_role();
-            extra.map(|token| token.to_added(true)).collect()
-        } else {
-            pieces
+        let extra: Vec<AddedToken> = match pieces {
+            Some(pieces) if !self.entries.has_extra_list() => pieces,
+            _ => {
+                let extra = self.entries.without_role();
+                extra.map(|token| token.to_added(true)).collect()
+            }
         };
         let named = named.0.iter().flatten();
         for token in named.map(|token| token.to_added(true)).chain(extra) {
@@ -284,7 +280,7 @@ mod tests {
             let piece = AddedToken::from("<ent>", false).normalized(false);
             let from_file = BTreeMap::from([(9, AddedToken::from("old", false))]);
             let special = read(files).unwrap();
-            let (named, tokens) = special.for_family(Family::Roberta, from_file, vec![piece]);
+            let (named, tokens) = special.for_family(Family::Roberta, from_file, Some(vec![piece]));
             assert_eq!(named[Role::Pad].as_deref(), Some("<pad>"));
             let tokens = tokens.into_iter();
             tokens

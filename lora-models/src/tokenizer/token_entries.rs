@@ -12,8 +12,9 @@ use tokenizers::AddedToken;
 #[derive(Debug, Default)]
 pub(super) struct SpecialTokenMap {
     pub(super) by_role: ByRole<Option<Token>>,
+    /// List of tokens without a role: `additional_special_tokens`.
     pub(super) additional: Option<TokenList>,
-    /// Name of the same list in transformers 5.
+    /// `extra_special_tokens`, the name of the same list in transformers 5, which counts before the other.
     pub(super) extra: Option<TokenList>,
 }
 
@@ -40,6 +41,24 @@ fn take<T: DeserializeOwned, E: Error>(
 }
 
 impl SpecialTokenMap {
+    /// Returns the entries of `tokenizer_config.json`, where `additional_special_tokens` is an older name of
+    /// `extra_special_tokens`.
+    pub(super) fn of_config(mut self) -> Self {
+        if self
+            .extra
+            .as_ref()
+            .is_none_or(|extra| extra.all().next().is_none())
+        {
+            self.extra = self.additional.take().or(self.extra);
+        }
+        self
+    }
+
+    /// True if there is a list of `extra_special_tokens`, even an empty one.
+    pub(super) fn has_extra_list(&self) -> bool {
+        matches!(self.extra, Some(TokenList::List(_)))
+    }
+
     /// Fills what is open from `other`; of two entries for the same token, the one with more properties counts.
     pub(super) fn or(self, other: Self) -> Self {
         let either = |one: &Option<Token>, other: &Option<Token>| match (one, other) {
@@ -51,7 +70,17 @@ impl SpecialTokenMap {
         Self {
             by_role: ByRole::from_fn(|role| either(&self.by_role[role], &other.by_role[role])),
             additional: self.additional.or(other.additional),
-            extra: self.extra.or(other.extra),
+            extra: match (self.extra, other.extra) {
+                (Some(TokenList::List(mut own)), Some(TokenList::List(more))) => {
+                    for token in more {
+                        if !own.iter().any(|known| known.content() == token.content()) {
+                            own.push(token);
+                        }
+                    }
+                    Some(TokenList::List(own))
+                }
+                (own, other) => own.or(other),
+            },
         }
     }
 
@@ -62,8 +91,16 @@ impl SpecialTokenMap {
 
     /// Returns the tokens without a role.
     pub(super) fn without_role(&self) -> impl Iterator<Item = &Token> {
-        let lists = [&self.additional, &self.extra];
+        let additional = self.additional.as_ref().filter(|_| !self.has_extra_list());
+        let lists = [additional, self.extra.as_ref()];
         lists.into_iter().flatten().flat_map(TokenList::all)
+    }
+
+    /// Returns the tokens that make an entry of `added_tokens.json` special: those of the older list of
+    /// `special_tokens_map.json` do not, in transformers 5.
+    pub(super) fn marked(&self) -> impl Iterator<Item = &Token> {
+        let extra = self.extra.iter().flat_map(TokenList::all);
+        self.by_role.0.iter().flatten().chain(extra)
     }
 
     /// Returns the token of each role, with the default of a family for the roles that are open.

@@ -10,6 +10,7 @@ use lora_core::{
     Architecture, HalfFloat, HalfValues, LayerKind, LayerNorm, LayerNormConfig, LoraEmbedding,
     LoraLinear, half_weight, param_id, quantized_weight, rows_per_part, split_weight,
 };
+use std::path::PathBuf;
 
 /// Builder for the layers of a model, which reads one parameter at a time from a source.
 ///
@@ -257,6 +258,7 @@ pub(crate) fn on_host<const D: usize>(
     let found = format!("{:?}", data.dtype());
     data.try_into_vec::<f32>()
         .map_err(|_| ModelError::TensorDtype {
+            path: PathBuf::new(),
             name: name.into(),
             expected: "F32".into(),
             found,

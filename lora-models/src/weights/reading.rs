@@ -6,7 +6,8 @@ use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
 use bytes::Bytes;
 use lora_core::file::transpose;
 use lora_core::{BaseFloats, HalfFloat, LayerKind, QuantizeConfig};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 /// Requirements of a model on a checkpoint.
 pub(crate) struct Expectation<'a> {
@@ -14,8 +15,8 @@ pub(crate) struct Expectation<'a> {
     pub wanted: Vec<ParamSpec>,
     /// Prefix of the encoder's or decoder's names in a model with a head, such as `bert.`.
     pub prefix: &'a str,
-    /// Name, with the prefix, of a tensor that every checkpoint of the family has: it tells whether a file uses the
-    /// prefix.
+    /// Name, with the prefix, of a tensor that every checkpoint of the family has, and is tied to no other: it tells where the
+    /// names of the model begin in a file, and whether the file uses the prefix.
     pub anchor: &'a str,
     /// Modules that may be newly initialized if the checkpoint lacks all of their parameters: a new head.
     pub may_be_fresh: &'a [&'a str],
@@ -30,6 +31,9 @@ pub(crate) struct Expectation<'a> {
     pub floats: &'a BaseFloats,
     /// Tensors of a checkpoint that the model does not need.
     pub leftovers: &'a [Leftover],
+    /// Tensors that stand for another that the checkpoint lacks: the wanted name, and the one that is tied to it. Programs that
+    /// drop one of two tied tensors may keep either.
+    pub tied: &'a [(&'a str, &'a str)],
 }
 
 /// Tensors to ignore, selected by their names in the file.
@@ -41,22 +45,25 @@ pub(crate) struct Leftover {
     pub is: fn(&str) -> bool,
 }
 
-/// Reads a model.
+/// Reads a model from the weights in a directory.
 ///
 /// Names and shapes are compared before anything is read; then the tensors are read, converted and moved to the
 /// device one after another. Returns the modules that were newly initialized, with values of `random`.
 ///
 /// # Errors
 /// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
-/// [`ModelError::TensorDtype`] if the weights do not belong to the model.
+/// [`ModelError::TensorDtype`] if the weights do not belong to the model, [`ModelError::NotFinite`] if they are no numbers.
 pub(crate) fn read_model<M>(
-    checkpoint: &Checkpoint,
+    dir: &Path,
     expectation: &Expectation<'_>,
     random: &mut dyn Weights,
     build: impl FnOnce(&mut dyn Weights) -> Result<M, ModelError>,
 ) -> Result<(M, LoadReport, Vec<String>), ModelError> {
+    let anchors = names_in_files(expectation.anchor, expectation.prefix);
+    let checkpoint = &Checkpoint::open_model(dir, &anchors)?;
     let mut reader = StrictReader::new(checkpoint);
-    let names = FileNames::new(&reader, expectation);
+    let dropped = checkpoint.metadata();
+    let names = FileNames::new(&reader, expectation, &dropped);
     let fresh = fresh_modules(expectation, &names);
     let is_fresh = |name: &str| fresh.iter().any(|module| is_in(name, module));
 
@@ -88,7 +95,8 @@ pub(crate) fn read_model<M>(
     let mut names = reader.left_over();
     names.retain(|name| !known.contains(name.as_str()));
     if !names.is_empty() {
-        return Err(ModelError::TensorUnexpected { names });
+        let path = checkpoint.path().into();
+        return Err(ModelError::TensorUnexpected { path, names });
     }
 
     let mut source = FromFile {
@@ -113,13 +121,47 @@ struct FileNames<'r, 'c> {
     reader: &'r StrictReader<'c>,
     /// Prefix that the names in the file lack.
     strip: &'r str,
+    tied: &'r [(&'r str, &'r str)],
+    /// Metadata of the file, in which `safetensors.torch.save_model` notes the tensors that it dropped, each with the equal one
+    /// that it kept.
+    dropped: &'r BTreeMap<String, String>,
+}
+
+/// Returns the names of a tensor in the files of a family: with and without its prefix, with PyTorch's and TensorFlow's names for
+/// layer norms.
+fn names_in_files(name: &str, prefix: &str) -> Vec<String> {
+    let bare = name.strip_prefix(prefix).unwrap_or(name);
+    let names = [name, bare].into_iter().flat_map(spellings);
+    names.collect()
+}
+
+/// Returns a name, and the one that old conversions from TensorFlow have: `LayerNorm.gamma` and `LayerNorm.beta`.
+fn spellings(name: &str) -> Vec<String> {
+    let mut names = vec![name.to_string()];
+    for (now, then) in [
+        ("LayerNorm.weight", "LayerNorm.gamma"),
+        ("LayerNorm.bias", "LayerNorm.beta"),
+    ] {
+        names.extend(name.strip_suffix(now).map(|head| format!("{head}{then}")));
+    }
+    names
 }
 
 impl<'r, 'c> FileNames<'r, 'c> {
-    fn new(reader: &'r StrictReader<'c>, expectation: &'r Expectation<'_>) -> Self {
+    fn new(
+        reader: &'r StrictReader<'c>,
+        expectation: &'r Expectation<'_>,
+        dropped: &'r BTreeMap<String, String>,
+    ) -> Self {
         // A file without the prefix lacks the anchor's full name; errors about a file that lacks both use full names.
         let strip = expectation.prefix;
-        let mut names = Self { reader, strip };
+        let tied = expectation.tied;
+        let mut names = Self {
+            reader,
+            strip,
+            tied,
+            dropped,
+        };
         if names.find(expectation.anchor).is_none() {
             names.strip = "";
         }
@@ -128,15 +170,11 @@ impl<'r, 'c> FileNames<'r, 'c> {
 
     /// Returns the name in the file, if the tensor exists.
     fn find(&self, name: &str) -> Option<String> {
+        let tied = self.tied.iter().filter(|(wanted, _)| *wanted == name);
         let name = name.strip_prefix(self.strip).unwrap_or(name);
-        let mut names = vec![name.to_string()];
-        // Old conversions from TensorFlow have `LayerNorm.gamma` and `LayerNorm.beta`.
-        for (now, then) in [
-            ("LayerNorm.weight", "LayerNorm.gamma"),
-            ("LayerNorm.bias", "LayerNorm.beta"),
-        ] {
-            names.extend(name.strip_suffix(now).map(|head| format!("{head}{then}")));
-        }
+        let mut names = spellings(name);
+        names.extend(self.dropped.get(name).cloned());
+        names.extend(tied.map(|(_, other)| other.to_string()));
         names.into_iter().find(|name| self.reader.has(name))
     }
 }
@@ -182,7 +220,7 @@ impl Weights for FromFile<'_, '_, '_> {
     ) -> Result<Option<Bytes>, ModelError> {
         match self.found.get(&wanted.path) {
             Some(name) if self.reader.half_of(name) == Some(half) => {
-                self.reader.take_mapped_half(name, &wanted.shape)
+                self.reader.take_mapped_half(name, &wanted.shape, half)
             }
             _ => Ok(None),
         }

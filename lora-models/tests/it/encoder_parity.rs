@@ -283,7 +283,7 @@ fn a_checkpoint_of_another_family_is_refused_by_name() {
         config["model_type"] = "roberta".into()
     });
     match load_error(other.path(), &options("bert_seq")) {
-        ModelError::TensorMissing { names } => {
+        ModelError::TensorMissing { names, .. } => {
             let embedding = "roberta.embeddings.word_embeddings.weight";
             assert!(names.iter().any(|name| name == embedding), "{names:?}");
         }
@@ -294,7 +294,7 @@ fn a_checkpoint_of_another_family_is_refused_by_name() {
         config["model_type"] = "deberta".into()
     });
     match load_error(other.path(), &options("v3_seq")) {
-        ModelError::TensorMissing { names } => {
+        ModelError::TensorMissing { names, .. } => {
             let projection = "deberta.encoder.layer.0.attention.self.in_proj.weight";
             assert!(names.iter().any(|name| name == projection), "{names:?}");
         }
@@ -330,7 +330,7 @@ fn missing_extra_and_misshapen_tensors_are_refused_by_name() {
     ] {
         let missing = changed(name, |plan, _| plan.retain(|(name, _)| name != tensor));
         match load_error(missing.path(), &options(name)) {
-            ModelError::TensorMissing { names } => assert_eq!(names, [tensor]),
+            ModelError::TensorMissing { names, .. } => assert_eq!(names, [tensor]),
             other => panic!("{other}"),
         }
         let misshapen = changed(name, |plan, _| {
@@ -346,7 +346,7 @@ fn missing_extra_and_misshapen_tensors_are_refused_by_name() {
         plan.push(("adapter.weight".into(), vec![2, 9]))
     });
     match load_error(extra.path(), &options("roberta_seq")) {
-        ModelError::TensorUnexpected { names } => assert_eq!(names, ["adapter.weight"]),
+        ModelError::TensorUnexpected { names, .. } => assert_eq!(names, ["adapter.weight"]),
         other => panic!("{other}"),
     }
     // Half a head is no head that could start afresh.
@@ -354,7 +354,7 @@ fn missing_extra_and_misshapen_tensors_are_refused_by_name() {
         plan.retain(|(name, _)| name != "pooler.dense.bias")
     });
     match load_error(half.path(), &options("v3_seq")) {
-        ModelError::TensorMissing { names } => assert_eq!(names, ["pooler.dense.bias"]),
+        ModelError::TensorMissing { names, .. } => assert_eq!(names, ["pooler.dense.bias"]),
         other => panic!("{other}"),
     }
 }

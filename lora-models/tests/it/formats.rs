@@ -250,7 +250,7 @@ fn with_names(of: &str, dir: &Path, rename: impl Fn(&str) -> String) {
 }
 
 #[test]
-fn peft_files_with_other_prefixes_are_converted_or_say_how() {
+fn peft_files_with_other_prefixes_are_converted() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let rename = |from: &str, to: &str| vec![(from.to_string(), to.to_string())];
@@ -271,9 +271,8 @@ fn peft_files_with_other_prefixes_are_converted_or_say_how() {
         // Without the prefix: a state dict that was saved by itself.
         let bare = path(&format!("{of}-bare"));
         with_names(of, &bare, |name| name.replacen("base_model.model.", "", 1));
-        let error = StoredAdapter::read(&bare).unwrap_err().to_string();
-        let hint = format!("--rename {trunk}.={trunk}.");
-        assert!(error.contains(&hint), "{error}");
+        read(&bare, &[]);
+        std::fs::remove_dir_all(bare.join("again")).unwrap();
         let mut all = rename(&format!("{trunk}."), &format!("{trunk}."));
         all.extend(rename("classifier.", "classifier."));
         read(&bare, &all);

@@ -23,7 +23,8 @@ pub enum DataFormat {
     /// Comma-separated values with a header row, quoted as in RFC 4180 (`csv`).
     #[serde(rename = "csv")]
     Csv,
-    /// Tab-separated values with a header row, without quoting (`tsv`).
+    /// Tab-separated values with a header row (`tsv`). Fields are in quotes, as `pandas` writes them, if all double quotes of the
+    /// file are where it puts them; otherwise a double quote is a character like any other.
     #[serde(rename = "tsv")]
     Tsv,
     /// `meaning representation||reference`, one pair a line (`e2e`).

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use lora_core::files::lfs_pointer;
+
 use super::record::Origin;
 use crate::error::TrainError;
 
@@ -63,7 +65,7 @@ impl Lines {
     /// the file.
     ///
     /// # Errors
-    /// [`TrainError::DataLine`] if the line is longer than [`MAX_LINE_BYTES`] or is not UTF-8;
+    /// [`TrainError::DataLine`] if the line is longer than [`MAX_LINE_BYTES`] or is not UTF-8, or the file is a Git LFS pointer;
     /// [`TrainError::Io`] if it cannot be read.
     pub(crate) fn next_line(&mut self) -> Result<Option<(&str, Origin)>, TrainError> {
         self.buffer.clear();
@@ -91,6 +93,11 @@ impl Lines {
         }
         if self.line == 1 {
             line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+        }
+        if self.line == 1
+            && let Some(message) = lfs_pointer(line)
+        {
+            return Err(origin.error(message));
         }
         let text = std::str::from_utf8(line).map_err(|error| {
             origin.error(format!(

@@ -13,7 +13,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `lines`, `rows`, `jsonl` | bounded lines, rows of CSV and TSV, objects of JSON Lines |
+//! | `lines`, `rows`, `quoting`, `jsonl` | bounded lines, rows of CSV and TSV, detection of quotes in TSV, objects of JSON Lines |
 //! | `table` | rows with named cells, from any of them |
 //! | `format`, `columns`, `row_layout` | detection of the format; names of the columns |
 //! | `record` | [`Record`]: content, label, adapter, and the place where it was read |
@@ -85,6 +85,7 @@ mod lines;
 mod padding;
 mod plain_text;
 mod plan;
+mod quoting;
 mod record;
 mod reference;
 mod row_layout;

@@ -1,6 +1,6 @@
-//! Rows of a delimited file: CSV with quoting as in RFC 4180, TSV without quoting.
+//! Rows of a delimited file: CSV with quoting as in RFC 4180, TSV with or without it.
 //!
-//! [`split_csv`] reads the quoting strictly. The `csv` crate would accept a quote that is never closed as the rest of the
+//! [`split_quoted`] reads the quoting strictly. The `csv` crate would accept a quote that is never closed as the rest of the
 //! file, without an error, and its line numbers leave out blank lines.
 
 use std::path::Path;
@@ -20,6 +20,19 @@ pub(super) enum Dialect {
     Csv,
     /// Tabs. A double quote is a character like any other.
     Tsv,
+    /// Tabs, with the quotes of CSV.
+    QuotedTsv,
+}
+
+impl Dialect {
+    /// Returns the separator of fields that may be in quotes; `None` without quotes.
+    fn quoted_separator(self) -> Option<char> {
+        match self {
+            Self::Csv => Some(','),
+            Self::QuotedTsv => Some('\t'),
+            Self::Tsv => None,
+        }
+    }
 }
 
 /// Reader of a delimited file row by row. The first row, which is usually the header, sets the number of fields of the
@@ -64,9 +77,9 @@ impl Rows {
         while let Some((row, origin)) = gather(&mut self.lines, self.dialect)? {
             let width = self.width.filter(|_| !self.skips_ragged);
             let limit = width.unwrap_or(MAX_COLUMNS);
-            let fields = match self.dialect {
-                Dialect::Csv => split_csv(&row, limit),
-                Dialect::Tsv => split_tsv(&row, limit),
+            let fields = match self.dialect.quoted_separator() {
+                Some(separator) => split_quoted(&row, separator, limit),
+                None => split_tsv(&row, limit),
             };
             let fields = fields.map_err(|message| origin.error(message))?;
             let width = *self.width.get_or_insert(fields.len());
@@ -135,7 +148,8 @@ impl Header {
 /// Reads the next row: one line, or several where a quote is open at the end of a line.
 fn gather(lines: &mut Lines, dialect: Dialect) -> Result<Option<(String, Origin)>, TrainError> {
     let odd_quotes = |line: &str| {
-        dialect == Dialect::Csv && line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1
+        dialect.quoted_separator().is_some()
+            && line.bytes().filter(|byte| *byte == b'"').count() % 2 == 1
     };
     let (mut row, origin) = loop {
         match lines.next_line()? {
@@ -161,8 +175,8 @@ fn gather(lines: &mut Lines, dialect: Dialect) -> Result<Option<(String, Origin)
     Ok(Some((row, origin)))
 }
 
-/// Splits a CSV row into at most `limit` fields: RFC 4180, section 2, rules 4 to 7.
-fn split_csv(row: &str, limit: usize) -> Result<Vec<String>, String> {
+/// Splits a row into at most `limit` fields, which may be in quotes: RFC 4180, section 2, rules 4 to 7.
+fn split_quoted(row: &str, separator: char, limit: usize) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = Some(row);
     while let Some(at) = rest {
@@ -172,7 +186,7 @@ fn split_csv(row: &str, limit: usize) -> Result<Vec<String>, String> {
                 format!("the double quote that opens field {number} is not closed")
             })?,
             None => {
-                let (field, after) = at.split_at(at.find(',').unwrap_or(at.len()));
+                let (field, after) = at.split_at(at.find(separator).unwrap_or(at.len()));
                 if field.contains('"') {
                     return Err(format!(
                         "a bare double quote in field {number}; put the field in double quotes, and \
@@ -182,7 +196,7 @@ fn split_csv(row: &str, limit: usize) -> Result<Vec<String>, String> {
                 (field.to_string(), after)
             }
         };
-        rest = after.strip_prefix(',');
+        rest = after.strip_prefix(separator);
         if rest.is_none() && !after.is_empty() {
             return Err(format!(
                 "text after the closing double quote of field {number}; double the quotes within a \
@@ -279,15 +293,15 @@ mod tests {
             ("\"a\"b,c", "text after the closing double quote of field 1"),
             ("a\"b,\"c", "a bare double quote in field 1"),
         ] {
-            let error = split_csv(row, 2).unwrap_err();
+            let error = split_quoted(row, ',', 2).unwrap_err();
             assert!(error.contains(reason), "{row}: {error}");
         }
     }
 
     #[test]
     fn empty_fields_count_also_at_the_ends() {
-        assert_eq!(split_csv(",\"\",", 3).unwrap(), ["", "", ""]);
-        assert_eq!(split_csv("\"\"\"\"", 1).unwrap(), ["\""]);
+        assert_eq!(split_quoted(",\"\",", ',', 3).unwrap(), ["", "", ""]);
+        assert_eq!(split_quoted("\"\"\"\"", ',', 1).unwrap(), ["\""]);
         assert_eq!(split_tsv("\t\t", 3).unwrap(), ["", "", ""]);
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::format::DataFormat;
 use super::jsonl::{self, Object, Objects};
 use super::lines::is_blank;
+use super::quoting::is_quoted;
 use super::record::Origin;
 use super::rows::{Dialect, Header, Rows};
 use crate::error::TrainError;
@@ -66,6 +67,7 @@ impl Table {
     ) -> Result<Option<Self>, TrainError> {
         let dialect = match format {
             DataFormat::Csv => Dialect::Csv,
+            DataFormat::Tsv if is_quoted(path)? => Dialect::QuotedTsv,
             DataFormat::Tsv => Dialect::Tsv,
             _ => return Self::open_objects(path),
         };
@@ -73,7 +75,7 @@ impl Table {
         let Some((first, origin)) = rows.next_row()? else {
             return Ok(None);
         };
-        let names = Some(&first).filter(|_| dialect == Dialect::Tsv);
+        let names = Some(&first).filter(|_| format == DataFormat::Tsv);
         let names = names.and_then(|first| headerless(first));
         let names = names.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>());
         let columns = Header::new(names.as_deref().unwrap_or(&first));
@@ -122,7 +124,10 @@ impl Table {
     }
 
     pub(super) fn is_tsv(&self) -> bool {
-        matches!(self.source, Source::Delimited(_, Dialect::Tsv))
+        matches!(
+            self.source,
+            Source::Delimited(_, Dialect::Tsv | Dialect::QuotedTsv)
+        )
     }
 
     /// Leaves out the rows with another number of fields than the first row.

@@ -5,7 +5,7 @@ use super::session::check_base;
 use crate::TrainError;
 use crate::progress::{Bar, Screen};
 use crate::task::TaskName;
-use lora_core::file::AdapterDir;
+use lora_core::file::{AdapterDir, AdapterKind};
 use lora_core::{AttachReport, BaseDType, BaseFloats, HalfFloat, Quantization, QuantizeConfig};
 use lora_models::classifier::{AdapterLabels, HeadKind};
 use lora_models::encoder::{EncoderConfig, Labels};
@@ -54,6 +54,7 @@ impl Sources {
     pub fn with_model(model: ModelDir, selection: &[AdapterArg]) -> Result<Self, TrainError> {
         let open = |AdapterArg { name, dir }: &AdapterArg| {
             let (name, dir) = (name.clone(), AdapterDir::open(dir)?);
+            say_spelling(&dir)?;
             let labels = match model.config() {
                 ModelConfig::Encoder(_) => Some(AdapterLabels::from_dir(&dir)?),
                 _ => None,
@@ -190,6 +191,19 @@ impl Sources {
         }
         Ok(modules)
     }
+}
+
+/// Says in which ways the names in an adapter's file differ from PEFT's.
+fn say_spelling(dir: &AdapterDir) -> Result<(), TrainError> {
+    if matches!(dir.kind(), AdapterKind::Other(_)) {
+        return Ok(()); // It is refused later, by its kind.
+    }
+    let tensors = dir.tensors()?;
+    if !tensors.remarks().is_empty() {
+        let (path, remarks) = (tensors.path().display(), tensors.remarks().join("; "));
+        Screen::detect().line(&format!("adapter   {path}: read with {remarks}"));
+    }
+    Ok(())
 }
 
 impl AdapterSource {

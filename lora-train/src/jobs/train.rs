@@ -155,7 +155,10 @@ fn run_job<J: Job + 'static>(
     } = starting_weights::<J::Model>(&plan, sources, config, &options, last, &device)?;
     base.pad_to_multiple_of = pad_multiple(plan.options.pad_to_multiple_of, &device)?;
     screen.line(&format!("model     {summary}"));
-    check_finite(&model)?;
+    if !is_on_host(&device) {
+        // Files were searched as they were read; a GPU may not have taken a weight.
+        check_finite(&model)?;
+    }
     let from = match &checkpoint {
         Some(checkpoint) => Some(checkpoint.path.join(weights_name(plan.lora.is_none()))),
         None => plan.options.adapter.clone(),

@@ -5,17 +5,16 @@
 //! rejects VBZ B-VP O
 //! ```
 //!
-//! The first column is the word and the last its label. A file with one column has no labels.
+//! The first column is the word and the last its label. A file with one column has no labels. A column of word numbers before
+//! the words is left out, with the comments that such files have.
 //! Columns are separated by tabs, if the first line has any, or by spaces.
 
 use std::path::Path;
 
+use super::index_column::{COMMENT, DOCUMENT, has_index};
 use crate::data::lines::{Lines, MAX_LINE_BYTES, is_blank};
 use crate::data::record::Origin;
 use crate::error::TrainError;
-
-/// Start of the line that separates documents in the files of `CoNLL` 2003.
-const DOCUMENT: &str = "-DOCSTART-";
 
 /// Sentence as the file has it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -33,14 +32,20 @@ pub(super) struct Sentences {
     lines: Lines,
     /// Separator of the columns, and their number.
     columns: Option<(char, usize)>,
+    /// True if the first column numbers the words.
+    has_index: bool,
 }
 
 impl Sentences {
     /// Opens `path` at its first sentence.
+    ///
+    /// # Errors
+    /// As [`has_index`].
     pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
         Ok(Self {
             lines: Lines::open(path)?,
             columns: None,
+            has_index: has_index(path)?,
         })
     }
 
@@ -53,7 +58,13 @@ impl Sentences {
         let mut open: Option<(Sentence, Origin)> = None;
         let mut bytes = 0;
         while let Some((line, origin)) = self.lines.next_line()? {
-            if is_blank(line) || line.starts_with(DOCUMENT) {
+            let is_comment = self.has_index && open.is_none() && line.starts_with(COMMENT);
+            let line = if is_comment || !self.has_index {
+                line
+            } else {
+                without_index(line)
+            };
+            if is_blank(line) || is_comment || line.starts_with(DOCUMENT) {
                 if open.is_some() {
                     break;
                 }
@@ -74,6 +85,16 @@ impl Sentences {
             sentence.labels.extend(label.map(ToString::to_string));
         }
         Ok(open)
+    }
+}
+
+/// Returns a line without its first column.
+fn without_index(line: &str) -> &str {
+    let line = line.trim_start();
+    let separator = if line.contains('\t') { '\t' } else { ' ' };
+    match line.split_once(separator) {
+        Some((number, rest)) if number.trim().parse::<usize>().is_ok() => rest,
+        _ => line,
     }
 }
 
@@ -157,6 +178,28 @@ mod tests {
         assert_eq!(
             read("one\ntwo\n").unwrap(),
             [(sentence(&["one", "two"], &[]), 1)]
+        );
+    }
+
+    #[test]
+    fn numbers_of_words_are_no_words() {
+        let text = "# a comment without tabs\n1\tEU\tB-ORG\n2\t#\tO\n\n0\t-DOCSTART-\tO\n\n1\tIt\tO\n2\t7\tO\n";
+        let text = text.replace("0\t-DOCSTART-", "-DOCSTART-");
+        assert_eq!(
+            read(&text).unwrap(),
+            [
+                (sentence(&["EU", "#"], &["B-ORG", "O"]), 2),
+                (sentence(&["It", "7"], &["O", "O"]), 7),
+            ]
+        );
+        // The rows of a file, with the lines between documents among them.
+        let text = "0 -DOCSTART- -X- O\n\n1 EU NNP B-ORG\n2 is VBZ O\n\n3 -DOCSTART- -X- O\n\n4 It PRP O\n";
+        assert_eq!(
+            read(text).unwrap(),
+            [
+                (sentence(&["EU", "is"], &["B-ORG", "O"]), 3),
+                (sentence(&["It"], &["O"]), 8),
+            ]
         );
     }
 

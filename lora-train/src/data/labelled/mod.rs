@@ -7,12 +7,13 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `read` | [`read_labelled`]: texts and pairs from CSV, TSV and JSON Lines |
-//! | `words`, `conll` | words, from JSON Lines or the columns of CoNLL |
+//! | `words`, `conll`, `index_column` | words, from JSON Lines or the columns of CoNLL, which may be numbered |
 //! | `records` | [`LabelledData`] with its [`ReadReport`]: counts of the records read and left out |
 //! | `encode` | [`encode_labelled`]: tokenized examples |
 
 mod conll;
 mod encode;
+mod index_column;
 mod read;
 mod records;
 mod words;

@@ -7,7 +7,8 @@ use super::report::{AdapterReport, Findings, ModuleReport, Report, TensorReport}
 use super::values::{dtypes, elements, tensor};
 use crate::TrainError;
 use lora_core::file::{
-    AdapterKind, CONFIG_FILE, ModulePatterns, PREFIX, TensorRole, WEIGHTS_FILE, unmatched,
+    AdapterKind, CONFIG_FILE, ModulePatterns, PICKLED_FILE, PREFIX, TensorRole, WEIGHTS_FILE,
+    peft_names, unmatched,
 };
 use lora_core::{LoraConfig, LoraInit, LoraScaling};
 use lora_models::checkpoint::Checkpoint;
@@ -17,9 +18,6 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Name of the file with the tensors that PEFT wrote before safetensors.
-pub(super) const PICKLED: &str = "adapter_model.bin";
-
 /// Ratio to the median of all updates from which one is reported.
 const OUTLIER: f64 = 30.0;
 /// Fewest modules that have a meaningful median.
@@ -27,7 +25,7 @@ const OUTLIER_MODULES: usize = 4;
 
 /// Returns the format of an adapter directory; `None` if it is none.
 pub(super) fn format_of_dir(dir: &Path) -> Option<AdapterFormat> {
-    let is_peft = || dir.join(PICKLED).exists() || dir.join(CONFIG_FILE).exists();
+    let is_peft = || dir.join(CONFIG_FILE).exists();
     AdapterFormat::detect(dir).or_else(|| is_peft().then_some(AdapterFormat::Peft))
 }
 
@@ -106,12 +104,11 @@ fn weights(path: &Path, format: AdapterFormat, unusual: &mut Findings) -> Option
     if path.join(name).exists() {
         return Some(path.join(name));
     }
-    if format == AdapterFormat::Peft && path.join(PICKLED).exists() {
-        let message = format!(
-            "its tensors are pickled in {PICKLED}; only {name} is loaded: save it again with `safe_serialization=True`"
-        );
+    if format == AdapterFormat::Peft && path.join(PICKLED_FILE).exists() {
+        let message =
+            format!("its tensors are pickled, in {PICKLED_FILE}: `lora convert` writes {name}");
         unusual.add("pickled", message);
-        return Some(path.join(PICKLED));
+        return Some(path.join(PICKLED_FILE));
     }
     unusual.add(
         "missing_tensor",
@@ -139,9 +136,11 @@ fn add_tensors(
     let kind = report.peft_type.as_deref();
     let low_rank = kind.is_none_or(|kind| kind == AdapterKind::Lora.name());
     let mut modules: BTreeMap<&str, Tensors<'_>> = BTreeMap::new();
-    for name in checkpoint.names() {
-        let short = plain(format, name);
-        if format == AdapterFormat::Peft && low_rank && short == name {
+    let is_peft = format == AdapterFormat::Peft && low_rank;
+    let names = names(checkpoint, is_peft, unusual);
+    for (name, in_file) in &names {
+        let (short, name) = (plain(format, name), in_file.as_str());
+        if is_peft && !name.starts_with(PREFIX) {
             let message = format!("`{name}` does not start with `{PREFIX}`: PEFT ignores it");
             unusual.add_on("no_prefix", name, message);
         }
@@ -188,6 +187,31 @@ fn add_tensors(
         report.parameters += module.parameters;
         report.modules.push(module);
     }
+}
+
+/// Returns the names of all tensors, as PEFT writes them if the adapter is PEFT's, each with its name in the file. Notes other
+/// spellings.
+fn names(
+    checkpoint: &Checkpoint,
+    is_peft: bool,
+    unusual: &mut Findings,
+) -> BTreeMap<String, String> {
+    if is_peft {
+        match peft_names(checkpoint.names()) {
+            Ok(found) => {
+                for remark in found.remarks {
+                    let message = format!("{remark}: read here, and not by PEFT");
+                    unusual.add("spelling", message);
+                }
+                return found.names;
+            }
+            Err(message) => unusual.add("spelling", format!("it {message}")),
+        }
+    }
+    let names = checkpoint.names();
+    names
+        .map(|name| (name.to_string(), name.to_string()))
+        .collect()
 }
 
 fn note_loralib(report: &mut AdapterReport, alpha: Option<f64>) {

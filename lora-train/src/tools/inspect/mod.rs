@@ -28,7 +28,7 @@ pub use report::{
 use crate::TrainError;
 use crate::jobs::sources::model_directory;
 use clap::Args;
-use lora_core::file::{CONFIG_FILE, WEIGHTS_FILE};
+use lora_core::file::{CONFIG_FILE, PICKLED_FILE, WEIGHTS_FILE};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::encoder::Labels;
 use lora_models::formats::{AdapterFormat, mlx};
@@ -81,12 +81,7 @@ pub fn inspect(options: &InspectOptions) -> Result<Report, TrainError> {
 
 /// Describes a single file of weights, or the adapter that it is a part of.
 fn file(path: &Path, options: &InspectOptions) -> Result<Report, TrainError> {
-    let parts = [
-        CONFIG_FILE,
-        WEIGHTS_FILE,
-        mlx::WEIGHTS_FILE,
-        adapter::PICKLED,
-    ];
+    let parts = [CONFIG_FILE, WEIGHTS_FILE, mlx::WEIGHTS_FILE, PICKLED_FILE];
     let is_part = parts.iter().any(|part| path.ends_with(part));
     if let (Some(dir), true) = (path.parent(), is_part)
         && let Some(format) = adapter::format_of_dir(dir)

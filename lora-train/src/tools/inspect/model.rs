@@ -28,7 +28,7 @@ pub(super) fn describe(path: &Path, values: bool) -> Result<ModelReport, TrainEr
             }
             report.weights = weights(&checkpoint, values, unusual);
         }
-        Err(error @ ModelError::MissingFile { .. }) => {
+        Err(error @ (ModelError::MissingFile { .. } | ModelError::NotAModel { .. })) => {
             configured?;
             report.weights.unusual.add("missing_tensor", error);
         }
@@ -54,6 +54,19 @@ pub(super) fn weights(
     }
     if tensors.is_empty() {
         unusual.add("missing_tensor", "it has no tensors");
+    }
+    if !checkpoint.root().is_empty() {
+        let message = format!(
+            "its names begin with `{}`, which is left out here",
+            checkpoint.root()
+        );
+        unusual.add("root", message);
+    }
+    let training = checkpoint.training_state().len();
+    if training > 0 {
+        let message =
+            format!("{training} tensors belong to the state of a training, and are left out here");
+        unusual.add("training_state", message);
     }
     let files = checkpoint.files();
     let dtypes = dtypes(checkpoint);

@@ -11,9 +11,7 @@ type Place<'a> = (&'a str, TensorRole, Option<LayerKind>);
 pub(super) fn plain(format: AdapterFormat, name: &str) -> &str {
     let prefix = match format {
         AdapterFormat::Peft => PREFIX,
-        // `torch.save({"model_state_dict": …})` of the paper's GPT-2.
-        AdapterFormat::Loralib => "model_state_dict.",
-        AdapterFormat::Mlx => "",
+        AdapterFormat::Loralib | AdapterFormat::Mlx => "",
     };
     name.strip_prefix(prefix).unwrap_or(name)
 }
@@ -54,7 +52,7 @@ mod tests {
         );
         assert_eq!(peft("base_model.model.score.weight"), None);
         assert_eq!(
-            found(AdapterFormat::Loralib, "model_state_dict.h.0.c_attn.lora_B"),
+            found(AdapterFormat::Loralib, "h.0.c_attn.lora_B"),
             Some(("h.0.c_attn", TensorRole::B, false))
         );
         assert_eq!(
