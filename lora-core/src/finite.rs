@@ -2,7 +2,7 @@
 //!
 //! A value is infinite or NaN if all bits of its exponent are set, so the search compares bits and never converts.
 
-use crate::quantize::HalfFloat;
+use crate::ops::HalfFloat;
 use rayon::prelude::*;
 
 /// Number of values that a thread searches at a time: a quarter of a second-level cache.
