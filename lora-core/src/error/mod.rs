@@ -111,6 +111,17 @@ pub enum LoraError {
         /// Path of the file or directory.
         path: PathBuf,
     },
+    /// Another process writes to the directory.
+    #[error(
+        "{} is written by {holder}; wait until it has ended, or choose another output",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Description of the process: its id, its host, and since when it has the directory.
+        holder: String,
+    },
     /// A file does not follow its format.
     #[error("{}: {message}", path.display())]
     Malformed {
