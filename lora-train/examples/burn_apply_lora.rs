@@ -3,6 +3,7 @@
 //! `cargo run --release --example burn_apply_lora -- [STEPS] [c_attn|all-linear]`: random weights in the published shape, 8 × 128
 //! random tokens, rank 8, no dropout, AdamW. The last line is JSON.
 #![recursion_limit = "256"]
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 use burn::module::{Lora, Module, ParamGroup};
 use burn::nn::loss::CrossEntropyLossConfig;
