@@ -255,11 +255,13 @@ mod tests {
     fn what_a_killed_writer_left_is_removed_by_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let file = file_for(&dir.path().join("a")).unwrap();
-        drop(file.keep().unwrap());
-        let half = killed(Replacement::of(&dir.path().join("b")).unwrap());
-        fs::write(half.join(NEW).join("weights"), "half").unwrap();
+        let half = Replacement::of(&dir.path().join("b")).unwrap();
+        fs::write(half.fresh().join("weights"), "half").unwrap();
         // The content of a directory may be written by way of another one.
-        killed(Replacement::of(&half.join(NEW)).unwrap());
+        let within = Replacement::of(&half.fresh()).unwrap();
+        drop(file.keep().unwrap());
+        killed(within);
+        killed(half);
         // Killed before its lock was there.
         fs::create_dir(dir.path().join(format!("{}aaaaaa{SUFFIX}", own_prefix()))).unwrap();
         assert_eq!(entries(dir.path()), 3);
