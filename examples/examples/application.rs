@@ -1,6 +1,7 @@
 //! Inference with an adapter in an application:
 //! `cargo run --release --example application -- MODEL [ADAPTER]`, with prompts on standard input.
 #![recursion_limit = "256"]
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 use burn::tensor::Device;
 use lora_examples::application::Writer;

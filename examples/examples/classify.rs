@@ -1,5 +1,6 @@
 //! Fine-tuning an encoder to classify sentences, and predicting with it: `cargo run --release --example classify [-- MODEL]`.
 #![recursion_limit = "256"]
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 use lora_examples::classify::{SENTENCES, run};
 use lora_train::jobs::Predicted;

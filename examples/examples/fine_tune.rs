@@ -1,5 +1,6 @@
 //! Fine-tuning from a Rust program: `cargo run --release --example fine_tune`.
 #![recursion_limit = "256"]
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 use lora_train::progress::Screen;
 

@@ -1,5 +1,6 @@
 //! Merging, verifying and exporting an adapter: `cargo run --release --example merge_and_export`.
 #![recursion_limit = "256"]
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 use lora_examples::merge_and_export::{PROMPTS, run};
 use lora_train::progress::Screen;

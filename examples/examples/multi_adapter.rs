@@ -1,5 +1,6 @@
 //! Several adapters on one base: `cargo run --release --example multi_adapter`.
 #![recursion_limit = "256"]
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 fn main() -> Result<(), lora_train::TrainError> {
     println!("training two adapters …");

@@ -1,4 +1,5 @@
 //! Adapters on a plain Burn module, with `lora-core` alone.
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};

@@ -6,13 +6,15 @@ use crate::pretrained::read_object;
 use crate::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// Model directory. Its `config.json` is read once, when it is opened.
+/// Model directory. Its `config.json` is read once, when it is opened, and its tokenizer once, when it is first needed.
 #[derive(Clone, Debug)]
 pub struct ModelDir {
     path: PathBuf,
     object: Map<String, Value>,
     config: ModelConfig,
+    tokenizer: OnceLock<Tokenizer>,
 }
 
 impl ModelDir {
@@ -27,6 +29,7 @@ impl ModelDir {
             path: path.into(),
             config: ModelConfig::from_json(&file, object.clone())?,
             object,
+            tokenizer: OnceLock::new(),
         })
     }
 
@@ -40,11 +43,15 @@ impl ModelDir {
         &self.config
     }
 
-    /// Loads the tokenizer.
+    /// Loads the tokenizer, or returns the loaded one.
     ///
     /// # Errors
     /// As [`Tokenizer::from_dir`].
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        Tokenizer::with_config(&self.path, &self.object)
+        if let Some(tokenizer) = self.tokenizer.get() {
+            return Ok(tokenizer.clone());
+        }
+        let tokenizer = Tokenizer::with_config(&self.path, &self.object)?;
+        Ok(self.tokenizer.get_or_init(|| tokenizer).clone())
     }
 }

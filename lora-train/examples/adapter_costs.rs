@@ -4,6 +4,7 @@
 //! tokens, as many adapters as examples, each of rank 8 on `c_attn`. Every round times each case in turn. Prints the minima as
 //! one line of JSON.
 #![recursion_limit = "256"]
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use lora_core::{LoraConfig, LoraInit, TargetModules};

@@ -4,6 +4,7 @@
 //! AdamW. With `--model DIR` the shape is that of its config.json, with `--device` the device, as in `lora bench step`. The last line
 //! is JSON.
 #![recursion_limit = "256"]
+#![allow(clippy::print_stdout, reason = "an example prints to a terminal")]
 
 use burn::module::{Lora, Module, ParamGroup};
 use burn::nn::loss::CrossEntropyLossConfig;

@@ -14,6 +14,7 @@ pub use host::{backends, has_fusion, host};
 pub use known::{BURN_VERSION, known_problems};
 
 use crate::TrainError;
+use crate::progress::print_message;
 use burn::tensor::{Device, DeviceType, Tensor};
 use lora_core::ops::Tuning;
 use serde::{Deserialize, Serialize};
@@ -179,7 +180,7 @@ fn quietly<T>(work: impl FnOnce() -> T + UnwindSafe) -> Result<T, String> {
     match result {
         Ok(result) => {
             // Those of threads with other work.
-            messages.iter().for_each(|message| eprintln!("{message}"));
+            messages.iter().for_each(print_message);
             Ok(result)
         }
         Err(_) => Err(messages.first().cloned().unwrap_or_default()),

@@ -119,6 +119,17 @@ pub enum LoraError {
         /// Content of the path, and what to give instead.
         message: String,
     },
+    /// Another process writes to the directory.
+    #[error(
+        "{} is written by {holder}; wait until it has ended, or choose another output",
+        path.display()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Description of the process: its id, its host, and since when it has the directory.
+        holder: String,
+    },
     /// A file does not follow its format.
     #[error("{}: {message}", path.display())]
     Malformed {

@@ -25,6 +25,7 @@
 //! | `batch`, `padding` | padding side by side, or packing, with the [`Targets`]; the length of a batch |
 //! | `batch_size`, `plan`, `sample` | order, shuffling, grouping by length, sizes in examples or tokens; the trainer's interface |
 //! | `reference` | several references to one prompt |
+//! | `digest` | [`DataDigest`]: what a resumed run compares of its data |
 //!
 //! # Examples
 //! ```
@@ -73,6 +74,7 @@ mod batch;
 mod batch_size;
 mod columns;
 mod concatenate;
+mod digest;
 mod e2e;
 mod encode;
 mod example;
@@ -99,6 +101,7 @@ pub use batch::{Batch, ClassTargets, Targets, collate, pack};
 pub use batch_size::BatchSize;
 pub use columns::Columns;
 pub use concatenate::{ConcatenationReport, concatenate_records};
+pub use digest::DataDigest;
 pub use e2e::E2eTemplate;
 pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
 pub use example::{Example, Target};

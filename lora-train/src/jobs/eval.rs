@@ -6,6 +6,7 @@ use super::{causal, labelled};
 use crate::TrainError;
 use crate::progress::Screen;
 use crate::task::TaskName;
+use lora_core::files::{Overwrite, check_file};
 use lora_models::dispatch;
 
 /// Evaluates a model on a data file.
@@ -13,11 +14,11 @@ use lora_models::dispatch;
 /// # Errors
 /// If data or files are malformed, or the predictions file exists.
 pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
-    match &options.predictions {
-        Some(path) if path.exists() && !options.overwrite => {
+    if let Some(path) = &options.predictions {
+        if path.exists() && !options.overwrite {
             return Err(TrainError::OutputExists { path: path.clone() });
         }
-        _ => {}
+        check_file(path, Overwrite::Replace)?;
     }
     let sources = &Sources::open(&options.model, options.adapters.selection()?)?;
     let task = match options.task {

@@ -64,6 +64,17 @@ pub(crate) trait Job: Sized {
         screen: &Screen,
     ) -> Result<Vec<Example>, TrainError>;
 
+    /// Tokenizes the training data without a maximum length, to show what it cuts; called before [`encode`](Self::encode).
+    fn uncut(&self, plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError>;
+
+    /// Returns the names of the classes; empty without classes.
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    /// Returns the examples of the evaluation.
+    fn eval_examples(&self) -> &[Example];
+
     /// Returns the function that collates examples into a batch.
     fn collate(&self) -> Collate<Example> {
         Example::collate

@@ -11,7 +11,7 @@ use crate::device::{self, DeviceName};
 use crate::progress::Screen;
 use burn::tensor::Device;
 use clap::Args;
-use lora_core::files::{Overwrite, write_dir};
+use lora_core::files::{Overwrite, check_dir, write_dir};
 use lora_core::{BaseDType, weight_errors};
 use lora_models::checkpoint::ExportDType;
 use lora_models::classifier::ClassifierOptions;
@@ -107,6 +107,9 @@ impl fmt::Display for MergeSummary {
 /// If a file is malformed, a value exceeds the element type, or the output exists; [`TrainError::MergeDiffers`] if the
 /// verification fails, in which case nothing is written.
 pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
+    // Before gigabytes are read and added.
+    options.verify.tolerance(options.dtype)?;
+    check_dir(&options.output, Overwrite::from(options.overwrite))?;
     let adapter = options.adapter.clone().map(AdapterArg::from);
     let sources = Sources::open(&options.model, adapter.as_slice())?;
     let device = device::open(options.device)?;

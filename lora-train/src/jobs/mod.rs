@@ -10,6 +10,9 @@
 //! | `prefix` | prefixes in merges and conversions |
 //! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
 //! | `job`, `train` | kinds of training; training |
+//! | `output` | output directory of a training run, with one run at a time |
+//! | `resumed` | comparison of a resumed run with the run before |
+//! | `preview` | encoded examples of a training run |
 //! | `device_check` | comparison of the first step with the CPU |
 //! | `causal` | language models: data, evaluation, texts |
 //! | `labelled` | encoders with a head: data, evaluation, predictions |
@@ -34,9 +37,12 @@ mod labelled;
 mod meaning;
 mod memory_check;
 mod merge;
+mod output;
 pub(crate) mod plan;
 pub(crate) mod prefix;
+mod preview;
 pub(crate) mod ranges;
+mod resumed;
 pub(crate) mod session;
 pub(crate) mod sources;
 pub(crate) mod train;
@@ -50,6 +56,7 @@ pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, MergeSummary, merge};
 pub use plan::TrainPlan;
+pub use preview::{Preview, PreviewOptions, preview};
 pub use session::{Base, Session};
 pub use train::{INTERRUPTED, TrainSummary, train};
 pub use verify::{MergeCheck, Probe, VerifyOptions};

@@ -8,6 +8,7 @@ use crate::progress::Screen;
 use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::{AttachReport, split_weights, trainable_summary};
+use lora_models::prefix::beside;
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{
     AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, ModelInfo, Pretrained,
@@ -57,6 +58,31 @@ impl<M: Pretrained> Session<M> {
         let (model, adapter, summary) =
             load_model::<M>(dir.path(), config, adapter, options, device)?;
         Self::new(dir, config, model, adapter, summary)
+    }
+
+    /// Returns the model without values, with the prefix of an adapter, and the base of the session: all that data and options
+    /// are checked by before weights are read.
+    ///
+    /// # Errors
+    /// If the configuration, the tokenizer or the prefix is malformed or not supported.
+    pub(crate) fn outline(
+        dir: &ModelDir,
+        config: &M::Config,
+        adapter: Option<&AdapterDir>,
+        options: &M::Options,
+        device: &Device,
+    ) -> Result<(M, Base), TrainError> {
+        let mut model = M::init_meta(config, options, device)?;
+        if let Some(adapter) = adapter {
+            if adapter.is_prefix() {
+                model = model.load_prefix(adapter)?;
+            } else if let Some(prefix) = beside(adapter.path())? {
+                model = model.load_prefix(&prefix)?;
+            }
+        }
+        let limit = BatchLimit::new(config.sizes(), device);
+        let base = Base::new(model.info(), limit, dir)?;
+        Ok((model, base))
     }
 
     /// Adds the tokenizer of a model directory to a loaded model.

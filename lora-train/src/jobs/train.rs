@@ -8,23 +8,25 @@ use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
 use super::memory_check::check_memory;
+use super::output::OutputDir;
 use super::plan::{TrainPlan, packed_on_gpu, packed_prefix};
 use super::prefix::export_merged;
+use super::resumed::RunRecord;
 use super::session::{Base, Session, check_base};
 use super::sources::Sources;
-use super::weights::{Saver, starting_weights, weights_name};
+use super::weights::{Saver, check_attached, starting_weights, weights_name};
 use crate::TrainError;
-use crate::data::{BatchPlan, BatchSize, Example, Sample};
+use crate::data::{BatchPlan, BatchSize, DataDigest, Example, Sample};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen};
 use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{
-    BatchLoader, CheckpointDir, Hooks, NonFinite, Outcome, ReadValues, Run, Schedule,
-    TrainerConfig, fit,
+    BatchLoader, Hooks, NonFinite, Outcome, ReadValues, Run, Schedule, TrainerConfig, fit,
 };
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_train::Interrupter;
+use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::{is_on_host, with_mixed_precision};
 use lora_core::{BaseDType, merge, trainable_summary};
@@ -74,6 +76,19 @@ pub fn train(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
+    let (sources, task, plan) = opened(plan)?;
+    dispatch!(sources.model.config(),
+        causal M(config) => {
+            train_job::<CausalJob<M>>(&sources, config, task, plan, interrupter, screen)
+        },
+        encoder M(config) => {
+            train_job::<LabelledJob>(&sources, config, task, plan, interrupter, screen)
+        },
+    )
+}
+
+/// Opens the model and the adapter of a plan, and checks the options against the task.
+pub(super) fn opened(plan: TrainPlan) -> Result<(Sources, TaskName, TrainPlan), TrainError> {
     let model = Sources::open_model(&plan.model)?;
     // A resumed run continues from its checkpoint. The adapter that it started from tells only an encoder's labels and
     // what is not to be quantized or held in 16 bits.
@@ -90,14 +105,7 @@ pub fn train(
         model: sources.model.path().into(),
         ..plan
     };
-    dispatch!(sources.model.config(),
-        causal M(config) => {
-            train_job::<CausalJob<M>>(&sources, config, task, plan, interrupter, screen)
-        },
-        encoder M(config) => {
-            train_job::<LabelledJob>(&sources, config, task, plan, interrupter, screen)
-        },
-    )
+    Ok((sources, task, plan))
 }
 
 fn train_job<J: Job + 'static>(
@@ -108,6 +116,7 @@ fn train_job<J: Job + 'static>(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
+    let output = OutputDir::open(&plan, screen)?;
     let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
     screen.line(&format!("device    {}", device::describe(&device)));
     if plan.options.packing && !is_on_host(&device) {
@@ -120,7 +129,16 @@ fn train_job<J: Job + 'static>(
         ));
     }
     with_mixed_precision(plan.mixed, || {
-        run_job::<J>(sources, config, task, plan, &device, interrupter, screen)
+        run_job::<J>(
+            sources,
+            config,
+            task,
+            plan,
+            &output,
+            &device,
+            interrupter,
+            screen,
+        )
     })
 }
 
@@ -130,12 +148,13 @@ fn run_job<J: Job + 'static>(
     config: &<J::Model as Pretrained>::Config,
     task: TaskName,
     plan: TrainPlan,
+    output: &OutputDir,
     device: &Device,
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
-    let checkpoints = CheckpointDir::new(plan.output.join("checkpoints"));
-    let checkpoint = if plan.options.resume {
+    let checkpoints = output.checkpoints();
+    let mut checkpoint = if plan.options.resume {
         Some(checkpoints.last()?.ok_or_else(|| TrainError::Checkpoint {
             path: plan.output.join("checkpoints"),
             message: "there is none to resume from".into(),
@@ -144,35 +163,70 @@ fn run_job<J: Job + 'static>(
         None
     };
     let device = device.clone().autodiff();
+
+    // Data and options are checked before any weight is read.
     let mut job = J::new(&plan, sources, task, screen)?;
     let options = job.load_options();
-    let last = checkpoint.as_ref();
+    let saved_weights = checkpoint
+        .as_ref()
+        .map(|checkpoint| checkpoint.path.join(weights_name(plan.options.full)));
+    let saved = saved_weights.as_ref().filter(|_| !plan.options.full);
+    let saved = saved.map(AdapterDir::open).transpose()?;
+    let from = saved_weights.as_ref().or(plan.options.adapter.as_ref());
+    let adapter = saved.as_ref().or(sources.one());
+    let (outline, mut base) =
+        Session::<J::Model>::outline(&sources.model, config, adapter, &options, &device)?;
+    base.pad_to_multiple_of = pad_multiple(plan.options.pad_to_multiple_of, &device)?;
+    let outline = match checkpoint {
+        Some(_) => outline,
+        None => check_attached(&plan, sources, outline)?,
+    };
+    // A prefix takes some of the positions.
+    base.info = outline.info();
+    if plan.options.packing && outline.prefix().is_some() {
+        return Err(packed_prefix());
+    }
+    let examples = job.encode(&plan, &base, screen)?;
+    let loader = loader(&plan, &job, examples, &base)?;
+    let total_steps = plan.total_steps(loader.plan())?;
+    let record = RunRecord {
+        fingerprint: plan.fingerprint(loader.examples(), base.pad_to_multiple_of)?,
+        data: DataDigest::new(loader.examples(), job.classes()),
+        eval_data: plan
+            .keeps_best()
+            .then(|| DataDigest::new(job.eval_examples(), job.classes())),
+    };
+    if let Some(checkpoint) = &mut checkpoint {
+        record.adopt(checkpoint, &plan, &loader, screen)?;
+    }
+
     let Session {
         model,
         adapter,
-        mut base,
+        base: loaded,
         summary,
-    } = starting_weights::<J::Model>(&plan, sources, config, &options, last, &device)?;
-    base.pad_to_multiple_of = pad_multiple(plan.options.pad_to_multiple_of, &device)?;
+    } = starting_weights::<J::Model>(
+        &plan,
+        sources,
+        config,
+        &options,
+        saved_weights.as_deref(),
+        saved.as_ref(),
+        &device,
+    )?;
+    base.info = loaded.info;
     screen.line(&format!("model     {summary}"));
     if !is_on_host(&device) {
         // Files were searched as they were read; a GPU may not have taken a weight.
         check_finite(&model)?;
     }
-    let from = match &checkpoint {
-        Some(checkpoint) => Some(checkpoint.path.join(weights_name(plan.lora.is_none()))),
-        None => plan.options.adapter.clone(),
-    };
     let strict = plan.options.strict_base;
-    check_base(from.as_deref(), adapter.as_ref(), strict, screen)?;
+    check_base(from.map(PathBuf::as_path), adapter.as_ref(), strict, screen)?;
     if let Some(report) = adapter.as_ref().filter(|report| !report.is_empty()) {
         screen.line(&report.to_string());
     }
     if let Some(prefix) = model.prefix() {
         screen.line(&format!("prefix    {}", prefix.summary()));
-        if plan.options.packing {
-            return Err(packed_prefix());
-        }
     }
     let weights = trainable_summary(&model);
     screen.line(&format!("weights   {weights}"));
@@ -182,16 +236,12 @@ fn run_job<J: Job + 'static>(
         "the gradients and AdamW's two moments",
         &device,
     )?;
-    let examples = job.encode(&plan, &base, screen)?;
-    let loader = loader(&plan, &job, examples, &base)?;
-    let total_steps = plan.total_steps(loader.plan())?;
 
     if checkpoint.is_none() {
-        prepare_output(&plan)?;
+        output.start()?;
     }
     let recipe = plan.options.clone().absolute()?.to_toml()?;
-    let path = plan.output.join("recipe.toml");
-    write_file(&path, Overwrite::Replace, |file| {
+    write_file(&output.recipe(), Overwrite::Replace, |file| {
         file.write_all(recipe.as_bytes())
     })?;
 
@@ -214,7 +264,7 @@ fn run_job<J: Job + 'static>(
         saver: saver.clone(),
     };
     let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
-    let metrics = MetricsFile::open(&plan.output.join("metrics.jsonl"), step)?;
+    let metrics = MetricsFile::open(&output.metrics(), step)?;
     let best = job.best_by();
     let warmup = plan.warmup_steps(total_steps);
     let run = Run {
@@ -243,7 +293,9 @@ fn run_job<J: Job + 'static>(
         adamw: plan.adamw,
         lora_plus: plan.lora_plus,
         schedule: Schedule::new(plan.schedule, plan.lr, warmup, total_steps),
-        fingerprint: plan.fingerprint(loader.examples(), base.pad_to_multiple_of)?,
+        fingerprint: record.fingerprint,
+        data: Some(record.data),
+        eval_data: record.eval_data,
         loader,
         hooks: Box::new(hooks),
         observers: vec![
@@ -262,7 +314,9 @@ fn run_job<J: Job + 'static>(
     // The metrics of the last evaluation are those of the final weights, if it followed the last step.
     let known = last_evaluation.filter(|evaluation| evaluation.step == state.step);
     let mut known = known.map(|evaluation| evaluation.eval);
-    if let (true, Some(best)) = (plan.keeps_best(), checkpoints.best()) {
+    let best = state.best.as_ref();
+    let best = best.and_then(|best| checkpoints.best(best.step));
+    if let (true, Some(best)) = (plan.keeps_best(), best) {
         screen.line(&format!("keeping the best evaluation, {}", best.display()));
         task = job.task(saver.reload(&best, &device)?).valid();
         known = None;
@@ -272,6 +326,7 @@ fn run_job<J: Job + 'static>(
         _ => measure(&job, &task, &base, screen, "after", known)?,
     };
     let path = plan.output.join(weights_name(plan.options.full));
+    output.replace_state()?;
     saver.save(J::model(&task), &path, Overwrite::Replace)?;
     let mut merged = None;
     if plan.options.merge {
@@ -290,6 +345,10 @@ fn run_job<J: Job + 'static>(
         }
         merged = Some(dir);
     }
+    if plan.options.overwrite {
+        let written = [Some(path.as_path()), merged.as_deref()];
+        output.remove_results_except(&written.into_iter().flatten().collect::<Vec<_>>())?;
+    }
     Ok(TrainSummary {
         before,
         after,
@@ -301,43 +360,6 @@ fn run_job<J: Job + 'static>(
         seconds: state.seconds,
         trainable: weights.trainable,
     })
-}
-
-/// Refuses to overwrite another run, or removes its files with `--overwrite`; files that this run reads stay.
-fn prepare_output(plan: &TrainPlan) -> Result<(), TrainError> {
-    let dir = &plan.output;
-    let o = &plan.options;
-    let inputs = [&o.model, &o.adapter, &o.data, &o.eval_data];
-    let inputs = inputs.map(|path| path.as_ref()?.canonicalize().ok());
-    let names = [
-        "adapter",
-        "model",
-        "merged",
-        "checkpoints",
-        "metrics.jsonl",
-        "recipe.toml",
-    ];
-    for path in names.map(|name| dir.join(name)) {
-        if !path.exists() {
-            continue;
-        }
-        if !o.overwrite {
-            return Err(TrainError::OutputExists { path });
-        }
-        let canonical = path.canonicalize().map_err(TrainError::io(&path))?;
-        let mut inputs = inputs.iter().flatten();
-        if inputs.any(|input| input.starts_with(&canonical)) {
-            let message = format!("would replace {}, which this run reads", path.display());
-            return Err(TrainError::config("output", message));
-        }
-        let removed = if path.is_dir() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        removed.map_err(TrainError::io(&path))?;
-    }
-    std::fs::create_dir_all(dir).map_err(TrainError::io(dir))
 }
 
 /// Creates the loader of the training batches.

@@ -6,7 +6,6 @@ use super::prefix::NOT_MERGED;
 use super::session::{Base, Session, load_model, trained_in_full};
 use super::sources::Sources;
 use crate::TrainError;
-use crate::trainer::Checkpoint;
 use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
@@ -19,19 +18,41 @@ pub(crate) fn weights_name(full: bool) -> &'static str {
     if full { "model" } else { "adapter" }
 }
 
-/// Loads the model that a run starts from: with the checkpoint's weights, the adapter's, or new ones.
+/// Checks, on a model without values, what a run would attach to it.
+pub(crate) fn check_attached<M: Pretrained>(
+    plan: &TrainPlan,
+    sources: &Sources,
+    outline: M,
+) -> Result<M, TrainError> {
+    if plan.options.full {
+        return Ok(outline);
+    }
+    let outline = add_prefix(plan, outline)?;
+    if sources.one().is_none()
+        && let Some(lora) = &plan.lora
+    {
+        let report = outline.attach_report(&with_targets(plan, lora, &outline))?;
+        if plan.options.merge && report.is_empty() {
+            return Err(TrainError::config("merge", NOT_MERGED));
+        }
+    }
+    Ok(outline)
+}
+
+/// Loads the model that a run starts from: with a checkpoint's weights, an adapter's, or new ones. `checkpoint` is the
+/// directory of the checkpoint's weights, and `saved` its opened adapter.
 pub(crate) fn starting_weights<M: Pretrained>(
     plan: &TrainPlan,
     sources: &Sources,
     config: &M::Config,
     options: &M::Options,
-    checkpoint: Option<&Checkpoint>,
+    checkpoint: Option<&Path>,
+    saved: Option<&AdapterDir>,
     device: &Device,
 ) -> Result<Session<M>, TrainError> {
-    let saved = checkpoint.map(|c| c.path.join(weights_name(plan.options.full)));
     let dir = &sources.model;
     if plan.options.full {
-        let mut session = match (&saved, plan.options.from_scratch) {
+        let mut session = match (checkpoint, plan.options.from_scratch) {
             (None, true) => Session::random(dir, config, options, plan.seed, device)?,
             (None, false) => Session::open(dir, config, None, options, device)?,
             (Some(saved), _) => {
@@ -49,7 +70,7 @@ pub(crate) fn starting_weights<M: Pretrained>(
     let mut session = Session::<M>::open(dir, config, None, options, device)?;
     let model = session.model;
     let adapted = match (saved, sources.one(), &plan.lora) {
-        (Some(saved), _, _) => model.load_adapter(saved)?,
+        (Some(saved), _, _) => model.load_opened_adapter(saved, &AdapterLoadOptions::default())?,
         (None, Some(adapter), _) => {
             start_from(plan, model, adapter)?.try_map(|model| add_prefix(plan, model))?
         }

@@ -64,6 +64,10 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Files")]
     #[serde(skip)]
     pub resume: bool,
+    /// With --resume: continue although texts, labels, their order or the classes differ from those of the checkpoint [default: an error that names what changed].
+    #[arg(long, requires = "resume", help_heading = "Files")]
+    #[serde(skip)]
+    pub allow_changed_data: bool,
     /// Also write the model with the adapter merged into it, to merged/ in the output directory.
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]

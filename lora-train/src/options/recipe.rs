@@ -95,13 +95,14 @@ impl TrainOptions {
             toml::Table::try_from(options)
                 .map_err(|error| TrainError::config("recipe", error.to_string()))
         };
-        let resume = self.resume;
+        let (resume, allow_changed_data) = (self.resume, self.allow_changed_data);
         let mut merged = as_table(&recipe)?;
         merged.extend(as_table(&self)?);
         let mut options: Self = merged
             .try_into()
             .map_err(|error: toml::de::Error| TrainError::config("recipe", error.to_string()))?;
         options.resume = resume;
+        options.allow_changed_data = allow_changed_data;
         Ok(options)
     }
 

@@ -5,12 +5,15 @@
 //! | `training` | progress of training |
 //! | `waiting` | elapsed seconds while a GPU backend compiles kernels |
 //! | `metrics_file` | `metrics.jsonl` |
+//! | `standard` | standard output and standard error |
 
 mod metrics_file;
+mod standard;
 mod training;
 mod waiting;
 
 pub use metrics_file::MetricsFile;
+pub use standard::{is_closed_pipe, print, print_line, print_message};
 pub use training::TrainingProgress;
 
 use burn::tensor::Device;
@@ -50,7 +53,7 @@ impl Screen {
     /// Prints a line.
     pub fn line(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            print_message(text);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::progress::Screen;
 use clap::Args;
 use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine as combined};
 use lora_core::file::StoredAdapter;
-use lora_core::files::Overwrite;
+use lora_core::files::{Overwrite, check_dir};
 use std::path::PathBuf;
 
 /// Options of `lora combine`.
@@ -131,6 +131,8 @@ impl CombineArgs {
 /// If an option or file is invalid, the adapters cannot be combined, or the output exists.
 pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     let options = args.options()?;
+    let overwrite = Overwrite::from(args.overwrite);
+    check_dir(&args.output, overwrite)?;
     let count = args.adapters.len();
     let mut weights = args.weights.clone();
     if weights.is_empty() {
@@ -153,7 +155,6 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
         let text = format!("warning: the adapters have different bases: one was {difference}");
         Screen::detect().line(&text);
     }
-    let overwrite = Overwrite::from(args.overwrite);
     result.adapter.save(&args.output, overwrite)?;
     let mut text = format!(
         "combined {} adapters by {}: {} modules, {} parameters, to {}",

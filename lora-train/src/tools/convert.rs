@@ -5,7 +5,7 @@ use crate::jobs::prefix::refuse_beside;
 use clap::{Args, ValueEnum};
 use lora_core::file::PeftOptions;
 use lora_core::file::StoredAdapter;
-use lora_core::files::Overwrite;
+use lora_core::files::{Overwrite, check_dir, check_file};
 use lora_core::{FusedLayout, Slices};
 use lora_models::formats::loralib::{self, LoralibOptions};
 use lora_models::formats::{AdapterFormat, Rename, mlx};
@@ -105,6 +105,12 @@ fn parse_rename(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// If an option or file is invalid, the other format lacks a part of the adapter, or the output exists.
 pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
+    let overwrite = Overwrite::from(options.overwrite);
+    let output = &options.output;
+    match options.to {
+        FormatName::Loralib => check_file(output, overwrite)?,
+        FormatName::Peft | FormatName::Mlx => check_dir(output, overwrite)?,
+    }
     let adapter = read(options)?;
     let rename: &Rename = &options.unsaid.rename;
     let mut names = rename.iter();
@@ -116,8 +122,6 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
         let message = format!("{from}={to} matches no name of the adapter");
         return Err(TrainError::config("rename", message));
     }
-    let overwrite = Overwrite::from(options.overwrite);
-    let output = &options.output;
     match options.to {
         FormatName::Peft => adapter.save(output, overwrite)?,
         FormatName::Loralib => loralib::write(&adapter, output, rename, overwrite)?,

@@ -5,13 +5,15 @@
 //! checkpoints/best-00000100/   adapter/ or model/: the best evaluation so far
 //! ```
 //! A directory gets its name when it is complete, and only then is the previous one removed: a crash
-//! at any moment leaves a complete checkpoint.
+//! at any moment leaves a complete checkpoint. The best evaluation that the last checkpoint knows of stays until a later
+//! checkpoint knows of another.
 
 use super::Position;
 use crate::TrainError;
+use crate::data::DataDigest;
 use burn::optim::OptimizerRecord;
 use lora_core::LoraError;
-use lora_core::files::{Overwrite, read_bounded, write_dir};
+use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,6 +44,12 @@ pub struct RunState {
     pub seconds: f64,
     /// Options that affect the results; a resumed run must have the same.
     pub fingerprint: String,
+    /// Digest of the training data; `None` in states of releases before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataDigest>,
+    /// Digest of the evaluation data, if the best evaluation decides which weights are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_data: Option<DataDigest>,
 }
 
 /// The best evaluation of a run.
@@ -96,27 +104,38 @@ impl CheckpointDir {
             let text = serde_json::to_string_pretty(state)
                 .map_err(|error| malformed(format!("{STATE_FILE}: {error}")))?;
             let file = dir.join(STATE_FILE);
-            fs::write(&file, text).map_err(LoraError::io(&file))?;
+            write_file(&file, Overwrite::Refuse, |writer| {
+                writer.write_all(text.as_bytes())
+            })?;
             Ok(())
         };
-        self.replace(LAST, state.step, write)
+        let path = self.replace(LAST, state.step, None, write)?;
+        self.remove_except(BEST, &[state.best.as_ref().map(|best| best.step)])?;
+        Ok(path)
     }
 
-    /// Writes the weights of the best evaluation and removes the previous best weights.
+    /// Writes the weights of the best evaluation and removes the previous best weights, except those of step `kept`, which
+    /// the last checkpoint knows of.
     ///
     /// # Errors
     /// Fails in the cases of [`save_last`](Self::save_last).
     pub fn save_best(
         &self,
         step: usize,
+        kept: Option<usize>,
         weights: impl FnOnce(&Path) -> Result<(), TrainError>,
     ) -> Result<PathBuf, TrainError> {
-        self.replace(BEST, step, weights)
+        self.replace(BEST, step, kept, weights)
     }
 
-    /// Returns the directory of the best evaluation, if there is one.
-    pub fn best(&self) -> Option<PathBuf> {
-        Some(self.all(BEST).pop()?.1)
+    /// Returns the directory of the best evaluation, which was at this step.
+    pub fn best(&self, step: usize) -> Option<PathBuf> {
+        Some(self.at(BEST, step)).filter(|path| path.exists())
+    }
+
+    /// Returns true if there is a checkpoint to resume from.
+    pub(crate) fn has_last(&self) -> bool {
+        !self.all(LAST).is_empty()
     }
 
     /// Reads the last checkpoint; `None` if there is none.
@@ -147,14 +166,27 @@ impl CheckpointDir {
         &self,
         prefix: &str,
         step: usize,
+        kept: Option<usize>,
         write: impl FnOnce(&Path) -> Result<(), TrainError>,
     ) -> Result<PathBuf, TrainError> {
-        let path = self.0.join(format!("{prefix}{step:08}"));
+        let path = self.at(prefix, step);
         write_dir(&path, Overwrite::Replace, write)?;
-        for (_, old) in self.all(prefix).into_iter().filter(|(_, old)| *old != path) {
-            fs::remove_dir_all(&old).map_err(LoraError::io(&old))?;
-        }
+        self.remove_except(prefix, &[Some(step), kept])?;
         Ok(path)
+    }
+
+    fn at(&self, prefix: &str, step: usize) -> PathBuf {
+        self.0.join(format!("{prefix}{step:08}"))
+    }
+
+    /// Removes the directories with this prefix, except those of some steps.
+    fn remove_except(&self, prefix: &str, kept: &[Option<usize>]) -> Result<(), TrainError> {
+        for (step, old) in self.all(prefix) {
+            if !kept.contains(&Some(step)) {
+                fs::remove_dir_all(&old).map_err(LoraError::io(&old))?;
+            }
+        }
+        Ok(())
     }
 
     /// Lists the directories with this prefix, sorted by step.
@@ -219,12 +251,41 @@ mod tests {
     fn a_checkpoint_that_fails_leaves_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let checkpoints = CheckpointDir::new(dir.path());
-        checkpoints.save_best(1, weights("good")).unwrap();
-        let failed = checkpoints.save_best(2, |_| Err(TrainError::config("x", "disk full")));
+        checkpoints.save_best(1, None, weights("good")).unwrap();
+        let failed = checkpoints.save_best(2, None, |_| Err(TrainError::config("x", "disk full")));
         assert!(failed.is_err());
-        assert_eq!(
-            checkpoints.best().unwrap(),
-            dir.path().join("best-00000001")
-        );
+        let best = dir.path().join("best-00000001");
+        assert_eq!(checkpoints.best(1), Some(best));
+    }
+
+    /// A run that is killed goes on from its last checkpoint, whose best weights must be there.
+    #[test]
+    fn the_best_weights_of_the_last_checkpoint_stay_until_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointDir::new(dir.path());
+        let save_last = |step, best| {
+            let best = Some(Best {
+                step: best,
+                value: 0.5,
+            });
+            let state = RunState {
+                step,
+                best,
+                ..RunState::default()
+            };
+            let optimizer = OptimizerRecord::default();
+            checkpoints
+                .save_last(&state, optimizer, weights("w"))
+                .unwrap();
+        };
+        checkpoints.save_best(2, None, weights("a")).unwrap();
+        save_last(3, 2);
+        for step in [4, 5] {
+            checkpoints.save_best(step, Some(2), weights("b")).unwrap();
+        }
+        let found = |step| checkpoints.best(step).is_some();
+        assert_eq!([2, 4, 5].map(found), [true, false, true]);
+        save_last(6, 5);
+        assert_eq!([2, 4, 5].map(found), [false, false, true]);
     }
 }

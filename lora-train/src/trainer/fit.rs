@@ -40,6 +40,8 @@ pub fn fit<S: Sample, M: Task<S>>(
     let optimizer = run.adamw.init(&model);
     let mut state = RunState {
         fingerprint: run.fingerprint.clone(),
+        data: run.data.clone(),
+        eval_data: run.eval_data.clone(),
         ..RunState::default()
     };
     let mut record = None;
@@ -54,7 +56,11 @@ pub fn fit<S: Sample, M: Task<S>>(
                 ),
             });
         }
-        state = checkpoint.state;
+        state = RunState {
+            data: state.data,
+            eval_data: state.eval_data,
+            ..checkpoint.state
+        };
         record = Some(checkpoint.optimizer);
     }
     let schedule = run.schedule.clone().starting_at(state.step);
@@ -79,7 +85,7 @@ pub fn fit<S: Sample, M: Task<S>>(
 }
 
 /// Lists the lines in which two fingerprints differ.
-fn differences(saved: &str, now: &str) -> String {
+pub(crate) fn differences(saved: &str, now: &str) -> String {
     let only = |a: &str, b: &str| {
         let lines = a
             .lines()

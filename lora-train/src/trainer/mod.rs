@@ -40,6 +40,7 @@ pub use checkpoint::{Best, Checkpoint, CheckpointDir, RunState};
 pub(crate) use checkpointed::checkpointed_step;
 pub(crate) use comparison::{StepDifference, compare_steps};
 pub use events::{EvalEvent, Event, Observer, StepEvent};
+pub(crate) use fit::differences;
 pub use fit::{Outcome, fit};
 pub use lora_plus::LoraPlus;
 pub use optimizer::AdamW;

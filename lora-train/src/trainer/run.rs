@@ -2,7 +2,7 @@
 
 use super::{AdamW, BatchLoader, LoraPlus, Observer, Schedule};
 use crate::TrainError;
-use crate::data::Sample;
+use crate::data::{DataDigest, Sample};
 use burn_train::Interrupter;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -108,4 +108,8 @@ pub struct Run<M, S: Sample> {
     pub interrupter: Interrupter,
     /// Options that affect the results, compared when a run is resumed.
     pub fingerprint: String,
+    /// Digest of the training data, which goes into the checkpoints.
+    pub data: Option<DataDigest>,
+    /// Digest of the evaluation data, which goes into the checkpoints.
+    pub eval_data: Option<DataDigest>,
 }

@@ -21,6 +21,8 @@ pub(super) struct TrainingLoop<M, S: Sample> {
     pub checkpoints: CheckpointDir,
     pub tap: OptimizerTap,
     pub last_evaluation: Option<EvalEvent>,
+    /// Step of the best evaluation that the last checkpoint knows of.
+    kept_best: Option<usize>,
     /// Reader of values one step late; `None` to read them at once.
     reader: Option<Reader>,
     /// Step whose values are still to be read.
@@ -43,6 +45,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         checkpoints: CheckpointDir,
         tap: OptimizerTap,
     ) -> Self {
+        let kept_best = state.best.as_ref().map(|best| best.step);
         let config = &run.config;
         let late = config.read_values == ReadValues::OneStepLate
             && matches!(config.non_finite, NonFinite::Fail);
@@ -52,6 +55,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             checkpoints,
             tap,
             last_evaluation: None,
+            kept_best,
             reader: late.then(Reader::start),
             pending: None,
         }
@@ -294,7 +298,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         if is_best {
             let hooks = &mut self.run.hooks;
             self.checkpoints
-                .save_best(step, |dir| hooks.save_weights(model, dir))?;
+                .save_best(step, self.kept_best, |dir| hooks.save_weights(model, dir))?;
             self.state.best = best;
             self.state.evaluations_since_best = 0;
         } else {
@@ -324,6 +328,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let path = self
             .checkpoints
             .save_last(&self.state, optimizer, |dir| hooks.save_weights(model, dir))?;
+        self.kept_best = self.state.best.as_ref().map(|best| best.step);
         self.notify(&Event::Saved(path))
     }
 

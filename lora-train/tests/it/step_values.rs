@@ -121,6 +121,8 @@ fn train(config: TrainerConfig, examples: Vec<Example>, output: &Path, resume: b
         lora_plus: None,
         schedule: Schedule::new(ScheduleKind::Constant, 1e-2, 0, config.total_steps),
         fingerprint: "run".into(),
+        data: None,
+        eval_data: None,
         loader: BatchLoader::new(examples, plan, 0),
         hooks: Box::new(Noted(log.clone())),
         observers: vec![Box::new(log.clone())],

@@ -1,6 +1,7 @@
 //! `lora diff`.
 
 use lora_train::TrainError;
+use lora_train::progress::is_closed_pipe;
 use lora_train::tools::{DiffOptions, diff};
 use std::process::ExitCode;
 
@@ -9,15 +10,15 @@ pub fn run(options: &DiffOptions) -> ExitCode {
     match compare(options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(2)
-        }
+        Err(error) => super::failed(&error, 2),
     }
 }
 
 fn compare(options: &DiffOptions) -> Result<bool, TrainError> {
     let report = diff(options)?;
-    super::print_report(&report, options.json)?;
-    Ok(report.same)
+    match super::print_report(&report, options.json) {
+        // The exit code says the rest.
+        Err(error) if !is_closed_pipe(&error) => Err(error),
+        _ => Ok(report.same),
+    }
 }

@@ -2,18 +2,18 @@
 
 use lora_train::TrainError;
 use lora_train::jobs::{EvalOptions, eval};
-use lora_train::progress::Screen;
+use lora_train::progress::{Screen, print_line};
 
 pub fn run(options: &EvalOptions) -> Result<(), TrainError> {
     let summary = eval(options, &Screen::detect())?;
     for (name, value) in &summary.metrics {
-        println!("{name:20} {value:.4}");
+        print_line(format_args!("{name:20} {value:.4}"))?;
     }
     if let Some(confusion) = &summary.confusion {
-        println!("\n{confusion}");
+        print_line(format_args!("\n{confusion}"))?;
     }
     if let Some(path) = &options.predictions {
-        println!("saved {}", path.display());
+        print_line(format_args!("saved {}", path.display()))?;
     }
     Ok(())
 }

@@ -2,14 +2,14 @@
 
 use lora_train::TrainError;
 use lora_train::jobs::{GenerateOptions, generate};
-use lora_train::progress::Screen;
+use lora_train::progress::{Screen, print_line};
 
 pub fn run(options: &GenerateOptions) -> Result<(), TrainError> {
     for continuation in generate(options, &Screen::detect())? {
         if options.json {
-            println!("{}", serde_json::json!(continuation));
+            print_line(serde_json::json!(continuation))?;
         } else {
-            println!("{}{}", continuation.prompt, continuation.text);
+            print_line(format_args!("{}{}", continuation.prompt, continuation.text))?;
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ mod train;
 use clap::{Parser, Subcommand};
 use lora_core::ops::Tuning;
 use lora_train::TrainError;
+use lora_train::progress::{is_closed_pipe, print, print_line, print_message};
 use std::process::ExitCode;
 
 /// Counting allocator, for `lora plan`.
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// Train an adapter, or the full model with --full.
     Train(Box<train::Train>),
+    /// Show the examples of a training run as the model reads them: their tokens, what is learned of them, and what is cut off. Takes the options of `train`.
+    Preview(Box<lora_train::jobs::PreviewOptions>),
     /// Evaluate a model on data: a classifier by the task's metrics, a language model by loss, perplexity and accuracy, and with --generate by BLEU and ROUGE-L.
     Eval(lora_train::jobs::EvalOptions),
     /// Classify, score or tag texts.
@@ -69,31 +72,52 @@ fn print_report(
     if json {
         let line = serde_json::to_string(report)
             .map_err(|error| TrainError::config("json", error.to_string()))?;
-        println!("{line}");
+        print_line(line)
     } else {
-        print!("{report}");
+        print(report)
     }
-    Ok(())
+}
+
+/// Reports an error and returns its exit code. A reader of the output that has read enough is no error.
+fn failed(error: &TrainError, code: u8) -> ExitCode {
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    print_message(format_args!("error: {error}"));
+    ExitCode::from(code)
+}
+
+/// Prints the help, the version or what is wrong with the arguments, and returns the exit code.
+fn usage(error: &clap::Error) -> ExitCode {
+    if let Err(unprinted) = error.print()
+        && !error.use_stderr()
+    {
+        return failed(&TrainError::io("standard output")(unprinted), 1);
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn main() -> ExitCode {
     lora_train::memory::keep_freed_memory();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     if let Some(tuning) = cli.autotune {
         lora_train::device::set_tuning(tuning);
     }
     let result = match cli.command {
         Command::Train(command) => command.run(),
+        Command::Preview(options) => {
+            lora_train::jobs::preview(&options, &lora_train::progress::Screen::detect())
+                .and_then(|preview| print_report(&preview, options.json))
+        }
         Command::Eval(options) => eval::run(&options),
         Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
-        Command::Merge(options) => {
-            lora_train::jobs::merge(&options).map(|report| println!("{report}"))
-        }
-        Command::Combine(args) => lora_train::tools::combine(&args).map(|text| println!("{text}")),
-        Command::Convert(options) => {
-            lora_train::tools::convert(&options).map(|text| println!("{text}"))
-        }
+        Command::Merge(options) => lora_train::jobs::merge(&options).and_then(print_line),
+        Command::Combine(args) => lora_train::tools::combine(&args).and_then(print_line),
+        Command::Convert(options) => lora_train::tools::convert(&options).and_then(print_line),
         Command::Inspect(options) => lora_train::tools::inspect(&options)
             .and_then(|report| print_report(&report, options.json)),
         Command::Bench(command) => command.run(),
@@ -106,12 +130,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            match error {
-                TrainError::Config { .. } => ExitCode::from(2),
-                _ => ExitCode::FAILURE,
-            }
-        }
+        Err(error @ TrainError::Config { .. }) => failed(&error, 2),
+        Err(error) => failed(&error, 1),
     }
 }

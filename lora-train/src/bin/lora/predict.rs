@@ -2,20 +2,19 @@
 
 use lora_train::TrainError;
 use lora_train::jobs::{PredictOptions, Predicted, predict};
-use lora_train::progress::Screen;
+use lora_train::progress::{Screen, print_line};
 use serde_json::{Map, Value, json};
 
 pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
     let (predicted, submission) = predict(options, &Screen::detect())?;
     if let Some(path) = submission {
-        println!("saved {}", path.display());
-        return Ok(());
+        return print_line(format_args!("saved {}", path.display()));
     }
     for prediction in predicted {
         if options.json {
-            println!("{}", as_json(&prediction));
+            print_line(as_json(&prediction))?;
         } else {
-            println!("{}", as_line(&prediction));
+            print_line(as_line(&prediction))?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use lora_train::TrainError;
 use lora_train::jobs::{INTERRUPTED, TrainPlan, TrainSummary, train};
 use lora_train::memory::peak_mib;
 use lora_train::options::RunOptions;
-use lora_train::progress::Screen;
+use lora_train::progress::{Screen, print_line, print_message};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,18 +31,17 @@ impl Train {
             if interrupted.swap(true, Ordering::Relaxed) {
                 exit_at_once();
             }
-            eprintln!("finishing this step and saving; press Ctrl-C again to exit at once");
+            print_message("finishing this step and saving; press Ctrl-C again to exit at once");
             handle.stop(Some(INTERRUPTED));
         });
         handler.map_err(|error| TrainError::burn(format!("cannot handle Ctrl-C: {error}")))?;
         let mut screen = Screen::detect();
         let summary = train(plan, interrupter, &mut screen)?;
         if self.json {
-            println!("{}", as_json(&summary));
+            print_line(as_json(&summary))
         } else {
-            show(&summary);
+            show(&summary)
         }
-        Ok(())
     }
 }
 
@@ -74,32 +73,34 @@ fn as_json(summary: &TrainSummary) -> serde_json::Value {
     })
 }
 
-fn show(summary: &TrainSummary) {
+fn show(summary: &TrainSummary) -> Result<(), TrainError> {
     if !summary.after.is_empty() {
-        println!("{:12} {:>10} {:>10}", "", "before", "after");
+        print_line(format_args!("{:12} {:>10} {:>10}", "", "before", "after"))?;
         let names: BTreeSet<&String> = summary.before.keys().chain(summary.after.keys()).collect();
         for name in names {
             let values = [&summary.before, &summary.after].map(|metrics| metrics.get(name));
             let [before, after] = values.map(|v| v.map_or("-".into(), |v| format!("{v:.3}")));
-            println!("{name:12} {before:>10} {after:>10}");
+            print_line(format_args!("{name:12} {before:>10} {after:>10}"))?;
         }
     }
     let step = (summary.texts.len() / SHOWN).max(1);
     for text in summary.texts.iter().step_by(step).take(SHOWN) {
-        println!("\nprompt     {}", text.prompt.trim());
-        println!("generated  {}", text.text);
+        print_line(format_args!("\nprompt     {}", text.prompt.trim()))?;
+        print_line(format_args!("generated  {}", text.text))?;
         for reference in text.references.iter().take(2) {
-            println!("reference  {reference}");
+            print_line(format_args!("reference  {reference}"))?;
         }
     }
-    println!("\n{} steps in {:.0} s", summary.steps, summary.seconds);
+    let (steps, seconds) = (summary.steps, summary.seconds);
+    print_line(format_args!("\n{steps} steps in {seconds:.0} s"))?;
     match summary.stopped.as_deref() {
-        Some(INTERRUPTED) => println!("interrupted: continue with --resume"),
-        Some(reason) => println!("stopped early: {reason}"),
+        Some(INTERRUPTED) => print_line("interrupted: continue with --resume")?,
+        Some(reason) => print_line(format_args!("stopped early: {reason}"))?,
         None => {}
     }
-    println!("saved {}", summary.weights.display());
+    print_line(format_args!("saved {}", summary.weights.display()))?;
     if let Some(merged) = &summary.merged {
-        println!("saved {}", merged.display());
+        print_line(format_args!("saved {}", merged.display()))?;
     }
+    Ok(())
 }

@@ -34,11 +34,9 @@ pub(crate) fn eval<M: CausalLm>(
     let load = LoadOptions::default()
         .with_quantize(quantize)
         .with_floats(floats);
-    let session = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
-    screen.line(&format!("model     {}", session.summary));
-    let strict = options.adapters.strict_base;
-    sources.check_base(session.adapter.as_ref(), strict, screen)?;
-    let mut base = session.base;
+    // The data is read before the weights.
+    let adapter = sources.one();
+    let (_, mut base) = Session::<M>::outline(&sources.model, config, adapter, &load, &device)?;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, LEAST)?;
     let column = options.adapters.column();
@@ -48,6 +46,11 @@ pub(crate) fn eval<M: CausalLm>(
         check_named(options)?;
     }
     options.adapters.check_named(&options.data, &data.records)?;
+    let session = Session::<M>::open(&sources.model, config, adapter, &load, &device)?;
+    screen.line(&format!("model     {}", session.summary));
+    let strict = options.adapters.strict_base;
+    sources.check_base(session.adapter.as_ref(), strict, screen)?;
+    base.info = session.base.info;
     let examples = &data.examples;
     let adapters = &options.adapters;
     let (model, adapters) = adapters.assign(session.model, sources, examples, None, screen)?;

@@ -100,6 +100,22 @@ impl<M: CausalLm> Job for CausalJob<M> {
         Ok(examples)
     }
 
+    fn uncut(&self, plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError> {
+        let reading = &plan.options.reading;
+        // Concatenated texts are divided by the length, and not cut.
+        let length = if reading.concatenate {
+            base.max_length(plan.options.max_length, LEAST)?
+        } else {
+            usize::MAX
+        };
+        Ok(read_examples(&plan.data, reading, None, base, length)?.examples)
+    }
+
+    fn eval_examples(&self) -> &[Example] {
+        let batches = self.evaluator.as_ref();
+        batches.map_or(&[][..], |batches| batches.examples.as_slice())
+    }
+
     fn collate(&self) -> Collate<Example> {
         if self.packing {
             |examples, _| pack(examples)

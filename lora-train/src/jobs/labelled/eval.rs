@@ -30,15 +30,22 @@ pub(crate) fn eval(
     let set = label_set(&labels)?;
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
+    let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
+    let column = adapters.column();
+    let data = read(
+        path,
+        task,
+        reading,
+        column,
+        set.as_ref(),
+        Unlabelled::Refuse,
+    )?;
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
     let loaded = open(sources, task, labels, narrow, mixed, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
-    let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let mut base = loaded.base;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
-    let (labels, column) = (set.as_ref(), adapters.column());
-    let data = read(path, task, reading, column, labels, Unlabelled::Refuse)?;
     let length = base.max_length(options.max_length, shortest(&data.records))?;
     let weights = ClassWeights::default();
     let (examples, report) = encode_labelled(&data.records, &base.tokenizer, length, &weights)?;

@@ -145,6 +145,21 @@ impl Job for LabelledJob {
         Ok(examples)
     }
 
+    fn uncut(&self, _plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError> {
+        const UNCUT: usize = 1 << 24;
+        Ok(encode_labelled(&self.records, &base.tokenizer, UNCUT, &self.weights)?.0)
+    }
+
+    fn classes(&self) -> &[String] {
+        let labels = self.labels.as_ref();
+        labels.map_or(&[][..], |labels| labels.names())
+    }
+
+    fn eval_examples(&self) -> &[Example] {
+        let evaluator = self.evaluator.as_ref();
+        evaluator.map_or(&[][..], |evaluator| evaluator.examples())
+    }
+
     fn task(&self, model: Classifier) -> Classify {
         Classify::new(model, self.label_smoothing, self.weights.clone())
             .with_checkpointed_activations(self.checkpoint_activations)

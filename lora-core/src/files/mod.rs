@@ -1,11 +1,26 @@
-//! Atomic writes of files and directories, bounded reads, and searches for files that lie elsewhere.
+//! Atomic writes of files and directories, one writer to a directory, bounded reads, and searches for files that lie elsewhere.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `temporary` | names before a write is complete, and what killed processes left under them |
+//! | `exchange` | replacement of a directory |
+//! | `lock`, `host` | lock on a directory, and the description of its holder |
+
+mod exchange;
+mod host;
+mod lock;
+mod temporary;
+
+pub use lock::DirLock;
+pub use temporary::remove_leftovers;
 
 use crate::error::LoraError;
 use std::cell::RefCell;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, PersistError};
+use temporary::Replacement;
 
 /// Reads a file of at most `limit` bytes. Of a larger one, no more than that is read.
 ///
@@ -149,13 +164,9 @@ impl AtomicFile {
     /// # Errors
     /// [`LoraError::Io`].
     pub fn create(path: &Path) -> Result<Self, LoraError> {
-        let temporary = tempfile::Builder::new()
-            .prefix(".lora-")
-            .tempfile_in(folder_of(path))
-            .map_err(LoraError::io(path))?;
         Ok(Self {
             path: path.into(),
-            temporary,
+            temporary: temporary::file_for(path)?,
         })
     }
 
@@ -164,15 +175,27 @@ impl AtomicFile {
     /// # Errors
     /// [`LoraError::Io`]; the file at the path is then unchanged.
     pub fn commit(self) -> Result<(), LoraError> {
+        self.commit_as(Overwrite::Replace)
+    }
+
+    /// Commits the file. With [`Overwrite::Refuse`], a file that another process wrote meanwhile stays.
+    fn commit_as(self, overwrite: Overwrite) -> Result<(), LoraError> {
         let Self { path, temporary } = self;
         let commit = || {
             temporary.as_file().sync_all()?;
             // A temporary file is private to its owner; the result has the usual mode.
             set_default_mode(temporary.as_file())?;
-            temporary.persist(&path).map_err(|error| error.error)?;
+            match overwrite {
+                Overwrite::Replace => temporary.persist(&path),
+                Overwrite::Refuse => persist_new(temporary, &path),
+            }
+            .map_err(|error| error.error)?;
             sync_folder(&folder_of(&path))
         };
-        commit().map_err(LoraError::io(&path))
+        commit().map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => LoraError::AlreadyExists { path: path.clone() },
+            _ => LoraError::io(&path)(error),
+        })
     }
 }
 
@@ -202,13 +225,26 @@ pub fn write_file(
     write(&mut writer).map_err(LoraError::io(path))?;
     let file = writer.into_inner();
     let file = file.map_err(|error| LoraError::io(path)(error.into_error()))?;
-    file.commit()
+    file.commit_as(overwrite)
+}
+
+/// Renames a file to a path where there is none.
+fn persist_new(temporary: NamedTempFile, path: &Path) -> Result<File, PersistError> {
+    match temporary.persist_noclobber(path) {
+        // A file system without links has no such rename.
+        Err(error) if error.error.kind() != ErrorKind::AlreadyExists && !path.exists() => {
+            error.file.persist(path)
+        }
+        result => result,
+    }
 }
 
 /// Writes a directory atomically: `fill` writes a temporary directory, which is then renamed.
 ///
-/// A directory that is replaced is first moved aside and removed last, so that a crash leaves
-/// the old or the new one complete.
+/// A directory that is replaced changes places with the new one and is removed last, so that a crash leaves the old or the
+/// new one complete. File systems without such an exchange take two renames; a kill between them leaves the old one under a
+/// temporary name, from which the next writer in the folder puts it back. Of several writers without
+/// [`Overwrite::Replace`], the first wins, and the others return an error.
 ///
 /// # Errors
 /// [`LoraError::AlreadyExists`] if the directory exists, is not empty and may not be replaced;
@@ -218,32 +254,66 @@ pub fn write_dir<E: From<LoraError>>(
     overwrite: Overwrite,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
+    check_occupied(path, overwrite)?;
+    let folder = folder_of(path);
+    fs::create_dir_all(&folder).map_err(LoraError::io(&folder))?;
+    let temporary = Replacement::of(path)?;
+    fill(&temporary.fresh())?;
+    sync_folder(&temporary.fresh()).map_err(LoraError::io(path))?;
+    exchange::put(temporary, path, overwrite)?;
+    sync_folder(&folder).map_err(LoraError::io(path))?;
+    Ok(())
+}
+
+/// Checks that a directory can be written at `path` by [`write_dir`], before the work for its content is done.
+///
+/// # Errors
+/// [`LoraError::AlreadyExists`] if it exists, is not empty and may not be replaced; [`LoraError::Io`] if its folder cannot be
+/// written.
+pub fn check_dir(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
+    check_occupied(path, overwrite)?;
+    check_folder(path)
+}
+
+/// Checks that a file can be written at `path` by [`write_file`], before the work for its content is done.
+///
+/// # Errors
+/// [`LoraError::AlreadyExists`] if it exists and may not be replaced; [`LoraError::Io`] if it is a directory, or its folder is
+/// missing or cannot be written.
+pub fn check_file(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
+    if overwrite == Overwrite::Refuse && path.exists() {
+        return Err(LoraError::AlreadyExists { path: path.into() });
+    }
+    if path.is_dir() {
+        return Err(LoraError::io(path)(ErrorKind::IsADirectory.into()));
+    }
+    if !folder_of(path).is_dir() {
+        return Err(LoraError::io(folder_of(path))(ErrorKind::NotFound.into()));
+    }
+    check_folder(path)
+}
+
+fn check_occupied(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
     let occupied = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some(),
         Err(_) => path.exists(),
     };
     if occupied && overwrite == Overwrite::Refuse {
-        return Err(LoraError::AlreadyExists { path: path.into() }.into());
+        return Err(LoraError::AlreadyExists { path: path.into() });
     }
-    let folder = folder_of(path);
-    fs::create_dir_all(&folder).map_err(LoraError::io(&folder))?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".lora-")
-        .tempdir_in(&folder)
-        .map_err(LoraError::io(&folder))?;
-    let fresh = temporary.path().join("new");
-    fs::create_dir(&fresh).map_err(LoraError::io(&fresh))?;
-    fill(&fresh)?;
-    let replace = || {
-        sync_folder(&fresh)?;
-        if path.exists() {
-            fs::rename(path, temporary.path().join("old"))?;
-        }
-        fs::rename(&fresh, path)?;
-        sync_folder(&folder)
-    };
-    replace().map_err(LoraError::io(path))?;
     Ok(())
+}
+
+/// Writes a temporary file in the nearest folder around `path` that exists.
+fn check_folder(path: &Path) -> Result<(), LoraError> {
+    let mut folder = folder_of(path);
+    while folder.symlink_metadata().is_err() {
+        folder = folder_of(&folder);
+    }
+    match temporary::file_for(&folder.join("file")) {
+        Err(LoraError::Io { source, .. }) => Err(LoraError::io(folder)(source)),
+        result => result.map(drop),
+    }
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -344,6 +414,55 @@ mod tests {
         assert_eq!(fs::read(path.join("weights")).unwrap(), b"one");
         write_dir(&path, Overwrite::Replace, fill("two")).unwrap();
         assert_eq!(fs::read(path.join("weights")).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// A second writer that looked before the first one was done.
+    #[test]
+    fn of_two_writers_at_once_the_first_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter");
+        let write = |text: &'static str| {
+            move |dir: &Path| fs::write(dir.join("weights"), text).map_err(LoraError::io(dir))
+        };
+        let second = write_dir(&path, Overwrite::Refuse, |fresh| {
+            write_dir(&path, Overwrite::Refuse, write("first"))?;
+            write("second")(fresh)
+        });
+        assert!(matches!(second, Err(LoraError::AlreadyExists { .. })));
+        assert_eq!(fs::read(path.join("weights")).unwrap(), b"first");
+
+        let path = dir.path().join("file");
+        let second = write_file(&path, Overwrite::Refuse, |file| {
+            fs::write(&path, "first")?;
+            file.write_all(b"second")
+        });
+        assert!(matches!(second, Err(LoraError::AlreadyExists { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn an_output_is_checked_before_the_work_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, new) = (dir.path().join("file"), dir.path().join("a/b/new"));
+        fs::write(&file, "old").unwrap();
+        check_dir(&new, Overwrite::Refuse).unwrap();
+        check_file(&file, Overwrite::Replace).unwrap();
+        for refused in [
+            check_file(&file, Overwrite::Refuse),
+            check_dir(dir.path(), Overwrite::Refuse),
+        ] {
+            assert!(matches!(refused, Err(LoraError::AlreadyExists { .. })));
+        }
+        for refused in [
+            check_file(dir.path(), Overwrite::Replace),
+            check_file(&new, Overwrite::Refuse),
+            // A file is no folder.
+            check_dir(&file.join("new"), Overwrite::Refuse),
+        ] {
+            assert!(matches!(refused, Err(LoraError::Io { .. })), "{refused:?}");
+        }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -1,0 +1,68 @@
+//! Replacement of a directory by a complete one.
+
+use super::Overwrite;
+use super::temporary::Replacement;
+use crate::error::LoraError;
+use std::fs;
+use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
+
+/// Puts a filled directory at its place. The directory that was there is removed.
+pub(super) fn put(
+    temporary: Replacement,
+    path: &Path,
+    overwrite: Overwrite,
+) -> std::result::Result<(), LoraError> {
+    let fresh = temporary.fresh();
+    if overwrite == Overwrite::Refuse {
+        // The system refuses to rename to a directory with content.
+        return fs::rename(&fresh, path).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => {
+                LoraError::AlreadyExists { path: path.into() }
+            }
+            _ => LoraError::io(path)(error),
+        });
+    }
+    if path.symlink_metadata().is_err() {
+        return fs::rename(&fresh, path).map_err(LoraError::io(path));
+    }
+    match exchange(&fresh, path) {
+        Ok(()) => return Ok(()),
+        Err(error) if is_unsupported(&error) => {}
+        Err(error) => return Err(LoraError::io(path)(error)),
+    }
+    let aside = temporary.aside();
+    fs::rename(path, &aside).map_err(LoraError::io(path))?;
+    let Err(error) = fs::rename(&fresh, path) else {
+        return Ok(());
+    };
+    if fs::rename(&aside, path).is_ok() {
+        return Err(LoraError::io(path)(error));
+    }
+    let kept = temporary.keep();
+    let message = format!(
+        "{error}; the directory that was there is in {}",
+        kept.display()
+    );
+    Err(LoraError::io(path)(Error::new(error.kind(), message)))
+}
+
+/// Exchanges two directories in one step.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn exchange(one: &Path, other: &Path) -> Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn exchange(_one: &Path, _other: &Path) -> Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// Returns true for the answers of systems and file systems without an exchange.
+fn is_unsupported(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unsupported | ErrorKind::InvalidInput
+    )
+}

@@ -1,0 +1,223 @@
+//! Encoded examples of a training run, before it is started.
+
+use super::causal::CausalJob;
+use super::job::Job;
+use super::labelled::LabelledJob;
+use super::plan::TrainPlan;
+use super::session::{Base, Session};
+use super::sources::Sources;
+use super::train::opened;
+use super::weights::check_attached;
+use crate::TrainError;
+use crate::data::{Example, Target};
+use crate::device::{self, DeviceName};
+use crate::options::RunOptions;
+use crate::progress::Screen;
+use crate::task::TaskName;
+use lora_models::{Pretrained, dispatch};
+use serde::Serialize;
+use std::fmt;
+
+/// Options of `lora preview`.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct PreviewOptions {
+    /// Options of the run.
+    #[command(flatten)]
+    pub run: RunOptions,
+    /// Number of examples to show, from the start of the data; the first one that is cut is shown in any case.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub examples: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Encoded examples of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Preview {
+    /// Number of examples that the run trains on.
+    pub examples: usize,
+    /// Number of examples that are cut to the maximum length.
+    pub cut: usize,
+    /// Number of records of which nothing to learn is left, so that the run leaves them out.
+    pub left_out: usize,
+    /// The shown examples.
+    pub shown: Vec<ShownExample>,
+}
+
+/// An encoded example.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ShownExample {
+    /// Place in the data, as `train.jsonl:12`.
+    pub origin: String,
+    /// Label of the whole: a class or a number.
+    pub label: Option<String>,
+    /// The tokens that the model reads; none if the example is left out.
+    pub tokens: Vec<ShownToken>,
+    /// Number of tokens that are cut off.
+    pub cut_tokens: usize,
+    /// The text that is cut off.
+    pub cut_text: String,
+}
+
+/// A token of an encoded example.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ShownToken {
+    /// Id of the token.
+    pub id: u32,
+    /// The token in the form of the vocabulary: byte-level BPE writes a space as `Ġ`.
+    pub token: String,
+    /// True if the model learns to predict it.
+    pub learned: bool,
+    /// Class of the word that begins with it.
+    pub label: Option<String>,
+}
+
+/// Encodes the data of a training run and returns some of the examples. No weights are read and nothing is written.
+///
+/// # Errors
+/// If data or options are malformed, as the run itself would find.
+pub fn preview(options: &PreviewOptions, screen: &Screen) -> Result<Preview, TrainError> {
+    let mut run = options.run.clone().resolve()?;
+    run.resume = false;
+    // Nothing is written there.
+    run.output.get_or_insert_with(|| "preview".into());
+    let (sources, task, plan) = opened(TrainPlan::new(run)?)?;
+    let count = options.examples;
+    dispatch!(sources.model.config(),
+        causal M(config) => preview_job::<CausalJob<M>>(&sources, config, task, &plan, count, screen),
+        encoder M(config) => preview_job::<LabelledJob>(&sources, config, task, &plan, count, screen),
+    )
+}
+
+fn preview_job<J: Job>(
+    sources: &Sources,
+    config: &<J::Model as Pretrained>::Config,
+    task: TaskName,
+    plan: &TrainPlan,
+    count: usize,
+    screen: &Screen,
+) -> Result<Preview, TrainError> {
+    let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
+    let mut job = J::new(plan, sources, task, screen)?;
+    let load = job.load_options();
+    let (outline, mut base) =
+        Session::<J::Model>::outline(&sources.model, config, sources.one(), &load, &device)?;
+    base.info = check_attached(plan, sources, outline)?.info();
+    let uncut = job.uncut(plan, &base)?;
+    let examples = job.encode(plan, &base, screen)?;
+
+    // Records of which nothing is left have no example; the others are in the same order.
+    let mut kept = examples.iter().peekable();
+    let pairs = uncut.iter().map(|whole| {
+        let example = kept.next_if(|example| example.origin() == whole.origin());
+        (whole, example)
+    });
+    let pairs: Vec<(&Example, Option<&Example>)> = pairs.collect();
+    let is_cut = |(whole, example): &(&Example, Option<&Example>)| {
+        example.is_some_and(|example| example.len() < whole.len())
+    };
+    let cut = pairs.iter().filter(|pair| is_cut(pair)).count();
+    let first = pairs.iter().take(count);
+    let more = if pairs.iter().take(count).any(is_cut) {
+        None
+    } else {
+        pairs.iter().skip(count).find(|pair| is_cut(pair))
+    };
+    let shown = first
+        .chain(more)
+        .map(|&(whole, example)| shown(whole, example, &base, &job));
+    Ok(Preview {
+        examples: examples.len(),
+        cut,
+        left_out: uncut.len() - examples.len(),
+        shown: shown.collect::<Result<_, _>>()?,
+    })
+}
+
+fn shown<J: Job>(
+    whole: &Example,
+    example: Option<&Example>,
+    base: &Base,
+    job: &J,
+) -> Result<ShownExample, TrainError> {
+    let name = |class: usize| match job.classes().get(class) {
+        Some(name) => name.clone(),
+        None => class.to_string(),
+    };
+    let tags: Vec<(usize, usize)> = example.map_or(Vec::new(), |e| e.tags().collect());
+    let learned_from = example.map_or(0, Example::loss_from);
+    let tokens = example.map_or(&[][..], Example::tokens);
+    let shown = tokens.iter().enumerate().map(|(position, &id)| {
+        let tag = tags.iter().find(|(at, _)| *at == position);
+        ShownToken {
+            id,
+            token: base.tokenizer.id_to_token(id).unwrap_or_default(),
+            learned: position >= learned_from || tag.is_some(),
+            label: tag.map(|&(_, class)| name(class)),
+        }
+    });
+    // What is kept is a part of the whole in the same order.
+    let mut kept = tokens.iter().peekable();
+    let cut = whole.tokens().iter().copied();
+    let cut: Vec<u32> = cut.filter(|id| kept.next_if_eq(&id).is_none()).collect();
+    Ok(ShownExample {
+        origin: whole.origin().to_string(),
+        label: match whole.target() {
+            Target::Class(class) => Some(name(*class)),
+            Target::Score(score) => Some(score.to_string()),
+            _ => None,
+        },
+        tokens: shown.collect(),
+        cut_tokens: cut.len(),
+        cut_text: base.tokenizer.decode(&cut, false)?,
+    })
+}
+
+impl fmt::Display for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for example in &self.shown {
+            writeln!(f, "{example}")?;
+        }
+        let (examples, cut) = (self.examples, self.cut);
+        write!(f, "{examples} examples, {cut} of them cut")?;
+        match self.left_out {
+            0 => writeln!(f),
+            left_out => writeln!(f, "; {left_out} more left out, without a token to learn"),
+        }
+    }
+}
+
+impl fmt::Display for ShownExample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let learned = self.tokens.iter().filter(|token| token.learned).count();
+        let count = self.tokens.len();
+        match &self.label {
+            _ if count == 0 => writeln!(f, "{}: left out, no token to learn is left", self.origin)?,
+            Some(label) => {
+                let label = label.escape_debug();
+                writeln!(f, "{}: {count} tokens, learned: {label}", self.origin)?;
+            }
+            None => writeln!(
+                f,
+                "{}: {count} tokens, {learned} of them learned",
+                self.origin
+            )?,
+        }
+        for (position, token) in self.tokens.iter().enumerate() {
+            let (id, text) = (token.id, token.token.escape_debug().to_string());
+            let mark = match (&token.label, token.learned) {
+                (Some(label), _) => format!("learned: {}", label.escape_debug()),
+                (None, true) => "learned".into(),
+                (None, false) => String::new(),
+            };
+            let line = format!("{position:5} {id:7}  {text:24} {mark}");
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        if self.cut_tokens > 0 {
+            let text = self.cut_text.escape_debug();
+            writeln!(f, "  cut off: {} tokens, `{text}`", self.cut_tokens)?;
+        }
+        Ok(())
+    }
+}
