@@ -1,6 +1,6 @@
 //! Detection of a column of word numbers before the words of a `CoNLL` file.
 //!
-//! `CoNLL-X`, `CoNLL-U` and GermEval number the words of each sentence from 1; `pandas` numbers the rows of a file from 0.
+//! `CoNLL-X`, `CoNLL-U` and `GermEval` number the words of each sentence from 1; `pandas` numbers the rows of a file from 0.
 
 use std::path::Path;
 
