@@ -19,13 +19,13 @@ use lora_train::device::{DeviceName, open};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Time training steps with Burn's apply_lora.
+/// Time training steps with Burn's `apply_lora`.
 #[derive(Parser)]
 struct Options {
     /// Number of measured steps, after two that are not measured
     #[arg(long, default_value_t = 8)]
     steps: usize,
-    /// Modules to adapt: c_attn or all-linear
+    /// Modules to adapt: `c_attn` or `all-linear`
     #[arg(long, default_value = "c_attn")]
     targets: String,
     /// Directory with the config.json of a GPT-2 [default: GPT-2 small]

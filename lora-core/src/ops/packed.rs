@@ -35,7 +35,7 @@ backend_operations! {
         }
 
         /// Returns packed floats of 16 bits as a tensor of their type, in the order of the values:
-        /// [`stored`](PackedLayout::stored). GPUs read the integers as they are.
+        /// `stored`. GPUs read the integers as they are.
         ///
         /// # Panics
         /// May panic on a format with scales.

@@ -23,7 +23,7 @@ thread_local! {
 
 /// Runs `work` with products with frozen weights in a 16-bit type, or with `None` in f32.
 ///
-/// It holds for this thread. Operations under autodiff keep it for their backward pass, wherever that runs. The devices of
+/// The precision holds for this thread. Operations under autodiff keep it for their backward pass, wherever that runs. The devices of
 /// `work` must support the type, see [`mixed_type`]. The backend flex rounds the same operands and multiplies them in f32, for
 /// comparisons: this is slower than f32. The backend ndarray has no 16-bit types.
 ///

@@ -10,7 +10,7 @@ use lora_core::{
 };
 use test_support::tensors::host;
 
-/// How the weights of linear layers are held.
+/// Storage of the weights of linear layers.
 #[derive(Clone, Copy, Debug)]
 enum Held {
     Half(HalfFloat),

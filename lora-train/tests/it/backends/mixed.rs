@@ -23,7 +23,7 @@ use lora_train::task::TaskName;
 use std::path::Path;
 use test_support::tensors::host;
 
-/// How the weights of linear layers are held.
+/// Storage of the weights of linear layers.
 #[derive(Clone, Copy, Debug)]
 enum Held {
     Half(HalfFloat),
