@@ -129,17 +129,20 @@ fn train_job<J: Job + 'static>(
         ));
     }
     with_mixed_precision(plan.mixed, || {
-        run_job::<J>(
-            sources,
-            config,
-            task,
+        let started = Started {
             plan,
-            &output,
-            &device,
-            interrupter,
-            screen,
-        )
+            output,
+            device: device.autodiff(),
+        };
+        run_job::<J>(sources, config, task, started, interrupter, screen)
     })
+}
+
+/// Plan of a run with its locked output and its device.
+struct Started {
+    plan: TrainPlan,
+    output: OutputDir,
+    device: Device,
 }
 
 /// Trains on an opened device, from the last checkpoint if there is one.
@@ -147,12 +150,15 @@ fn run_job<J: Job + 'static>(
     sources: &Sources,
     config: &<J::Model as Pretrained>::Config,
     task: TaskName,
-    plan: TrainPlan,
-    output: &OutputDir,
-    device: &Device,
+    started: Started,
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
+    let Started {
+        plan,
+        output,
+        device,
+    } = started;
     let checkpoints = output.checkpoints();
     let mut checkpoint = if plan.options.resume {
         Some(checkpoints.last()?.ok_or_else(|| TrainError::Checkpoint {
@@ -162,7 +168,6 @@ fn run_job<J: Job + 'static>(
     } else {
         None
     };
-    let device = device.clone().autodiff();
 
     // Data and options are checked before any weight is read.
     let mut job = J::new(&plan, sources, task, screen)?;

@@ -131,8 +131,6 @@ impl CombineArgs {
 /// If an option or file is invalid, the adapters cannot be combined, or the output exists.
 pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
     let options = args.options()?;
-    let overwrite = Overwrite::from(args.overwrite);
-    check_dir(&args.output, overwrite)?;
     let count = args.adapters.len();
     let mut weights = args.weights.clone();
     if weights.is_empty() {
@@ -143,6 +141,8 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
         let message = format!("has {given} values, expected one for each of the {count} adapters");
         return Err(TrainError::config("weights", message));
     }
+    let overwrite = Overwrite::from(args.overwrite);
+    check_dir(&args.output, overwrite)?;
     let read = |dir: &PathBuf| {
         refuse_beside(dir)?;
         Ok(StoredAdapter::read(dir)?)

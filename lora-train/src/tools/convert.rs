@@ -105,13 +105,9 @@ fn parse_rename(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// If an option or file is invalid, the other format lacks a part of the adapter, or the output exists.
 pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
-    let overwrite = Overwrite::from(options.overwrite);
-    let output = &options.output;
-    match options.to {
-        FormatName::Loralib => check_file(output, overwrite)?,
-        FormatName::Peft | FormatName::Mlx => check_dir(output, overwrite)?,
-    }
-    let adapter = read(options)?;
+    let from = format(options)?;
+    options.unsaid.check(&[from])?;
+    let adapter = read(options, from)?;
     let rename: &Rename = &options.unsaid.rename;
     let mut names = rename.iter();
     let unused = names.find(|(_, to)| {
@@ -121,6 +117,12 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     if let Some((from, to)) = unused {
         let message = format!("{from}={to} matches no name of the adapter");
         return Err(TrainError::config("rename", message));
+    }
+    let overwrite = Overwrite::from(options.overwrite);
+    let output = &options.output;
+    match options.to {
+        FormatName::Loralib => check_file(output, overwrite)?,
+        FormatName::Peft | FormatName::Mlx => check_dir(output, overwrite)?,
     }
     match options.to {
         FormatName::Peft => adapter.save(output, overwrite)?,
@@ -136,26 +138,26 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     ))
 }
 
-fn read(options: &ConvertOptions) -> Result<StoredAdapter, TrainError> {
-    let input = &options.input;
-    let from = options
-        .from
-        .or_else(|| AdapterFormat::detect(input).map(FormatName::from));
-    let from = from.ok_or_else(|| {
+/// Returns the format of the input: the given one, or else what its files look like.
+fn format(options: &ConvertOptions) -> Result<FormatName, TrainError> {
+    let detected = || AdapterFormat::detect(&options.input).map(FormatName::from);
+    options.from.or_else(detected).ok_or_else(|| {
         let message = format!(
             "the format of {} cannot be detected; give it: peft, loralib or mlx",
-            input.display()
+            options.input.display()
         );
         TrainError::config("from", message)
-    })?;
-    options.unsaid.check(&[from])?;
+    })
+}
+
+fn read(options: &ConvertOptions, from: FormatName) -> Result<StoredAdapter, TrainError> {
     let peft = PeftOptions {
         task_type: options.task_type.clone(),
         base_model: options.base_model.clone(),
         fan_in_fan_out: options.fan_in_fan_out,
         companions: Vec::new(),
     };
-    read_adapter(input, from, &options.unsaid, peft)
+    read_adapter(&options.input, from, &options.unsaid, peft)
 }
 
 /// Reads an adapter of any format.

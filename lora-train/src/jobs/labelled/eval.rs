@@ -32,15 +32,22 @@ pub(crate) fn eval(
     let narrow = (options.quantize, options.base_dtype);
     let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
     let column = adapters.column();
-    let data = read(
+    let mixed = options.precision.unwrap_or_default().half_on(&device)?;
+    let data = match read(
         path,
         task,
         reading,
         column,
         set.as_ref(),
         Unlabelled::Refuse,
-    )?;
-    let mixed = options.precision.unwrap_or_default().half_on(&device)?;
+    ) {
+        Ok(data) => data,
+        // A model that has no head has no labels either, and this is what to say.
+        Err(error) => {
+            open(sources, task, labels, narrow, mixed, &device)?;
+            return Err(error);
+        }
+    };
     let loaded = open(sources, task, labels, narrow, mixed, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
