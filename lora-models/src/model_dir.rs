@@ -47,4 +47,12 @@ impl ModelDir {
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
         Tokenizer::with_config(&self.path, &self.object)
     }
+
+    /// Loads a tokenizer of this model from another directory, such as that of an adapter whose tokens were added.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_dir`].
+    pub fn tokenizer_in(&self, dir: &Path) -> Result<Tokenizer, ModelError> {
+        Tokenizer::with_config(dir, &self.object)
+    }
 }

@@ -15,3 +15,4 @@ mod quantized;
 mod quantized_memory;
 mod segments;
 mod split;
+mod tokens;

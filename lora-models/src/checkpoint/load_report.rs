@@ -23,6 +23,8 @@ pub struct LoadReport {
     pub dtypes: BTreeMap<String, usize>,
     /// Tensors of the files that were ignored on purpose.
     pub ignored: Vec<IgnoredTensor>,
+    /// Tensors that are not what their names say, and what was done with them, for people.
+    pub notes: Vec<String>,
     /// Time from opening the reader to the last tensor, in seconds.
     pub seconds: f64,
 }
@@ -59,6 +61,9 @@ impl fmt::Display for LoadReport {
         }
         for (reason, count) in reasons {
             write!(f, "; ignored {count} ({reason})")?;
+        }
+        for note in &self.notes {
+            write!(f, "\n          {note}")?;
         }
         Ok(())
     }
@@ -98,6 +103,7 @@ mod tests {
                 name: "h.0.attn.bias".into(),
                 reason: "causal mask".into(),
             }],
+            notes: Vec::new(),
             seconds: 0.251,
         };
         assert_eq!(

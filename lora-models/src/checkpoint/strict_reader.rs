@@ -183,6 +183,7 @@ impl<'a> StrictReader<'a> {
             bytes: 0,
             dtypes: BTreeMap::new(),
             ignored: Vec::new(),
+            notes: Vec::new(),
             seconds: self.started.elapsed().as_secs_f64(),
         };
         for name in &self.taken {

@@ -15,6 +15,10 @@
 pub(super) const PREFIX: &str = "transformer.";
 /// Projection to the vocabulary: the only tensor that is transposed in files.
 pub(super) const HEAD: &str = "lm_head.weight";
+/// Module of the projection to the vocabulary.
+pub(super) const HEAD_MODULE: &str = "lm_head";
+/// Module of the token embedding.
+pub(super) const EMBEDDING_MODULE: &str = "transformer.wte";
 /// Token embedding.
 pub(super) const EMBEDDING: &str = "transformer.wte.weight";
 

@@ -25,3 +25,4 @@ mod quantized;
 mod split;
 mod tokenizer;
 mod tokenizer_families;
+mod vocabulary;

@@ -9,6 +9,7 @@
 //! | `assignment` | named adapters on a model, one for each example |
 //! | `prefix` | prefixes in merges and conversions |
 //! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
+//! | `new_tokens` | tokens that a run adds to tokenizer and embedding |
 //! | `job`, `train` | kinds of training; training |
 //! | `device_check` | comparison of the first step with the CPU |
 //! | `causal` | language models: data, evaluation, texts |
@@ -34,6 +35,7 @@ mod labelled;
 mod meaning;
 mod memory_check;
 mod merge;
+mod new_tokens;
 pub(crate) mod plan;
 pub(crate) mod prefix;
 pub(crate) mod ranges;

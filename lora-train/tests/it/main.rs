@@ -36,6 +36,7 @@ mod loss;
 mod merge;
 mod metrics;
 mod named;
+mod new_tokens;
 mod opened_once;
 mod packing;
 mod padding;
