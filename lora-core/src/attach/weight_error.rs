@@ -122,7 +122,15 @@ fn copied_errors<M: Module>(
         });
         Ok(())
     };
-    for saved in report.saved.iter().chain(&report.base_weights) {
+    // A weight of the file that is adapted too has been compared above, or is compared below.
+    let is_adapted = |path: &String| {
+        let mut modules = report.modules.iter().map(|module| &module.parameter);
+        let mut tokens = report.tokens.iter().map(|tokens| &tokens.parameter);
+        modules.any(|other| other == path) || tokens.any(|other| other == path)
+    };
+    let base_weights = report.base_weights.iter();
+    let base_weights = base_weights.filter(|weight| !is_adapted(&weight.parameter));
+    for saved in report.saved.iter().chain(base_weights) {
         let path = &saved.parameter;
         compare(
             &saved.name,

@@ -21,6 +21,11 @@ pub struct BaseWeight {
 }
 
 impl BaseWeight {
+    /// Returns true for the value before training of a module that is fully trained.
+    pub(crate) fn is_original(&self) -> bool {
+        self.tensor.ends_with(".original_module.weight")
+    }
+
     /// Returns the entry of an attach report, for a parameter that holds the weight.
     pub fn saved(&self, parameter: &str, transposed: bool) -> SavedParameter {
         let mut shape = self.shape.clone();

@@ -92,7 +92,9 @@ impl AdapterDir {
     ) -> Result<Adapted<M>, LoraError> {
         let (mut report, weights) = self.read_for(&module, config, architecture, Parts::All)?;
         refuse_lost_dropout(&module, &report)?;
-        let kept = kept.iter().filter_map(|weight| {
+        // The original of a fully trained module is used nowhere, and the module does not hold it.
+        let kept = kept.iter().filter(|weight| !weight.is_original());
+        let kept = kept.filter_map(|weight| {
             let name = format!("{}.weight", weight.module);
             let own = report.vocabulary.iter().find(|p| p.name == name);
             // A tied output layer is the embedding.

@@ -39,9 +39,22 @@ impl LoraTargets for Gpt2LmHead {
         if self.lm_head.is_some() || !needs_head(config) {
             return Ok(self);
         }
+        let saved = |module: &str| {
+            config
+                .modules_to_save
+                .iter()
+                .any(|entry| saves(entry, module))
+        };
+        if config.ensure_weight_tying && saved(HEAD_MODULE) && !saved(EMBEDDING_MODULE) {
+            return Err(ModelError::Lora(LoraError::UnsupportedTarget {
+                module: HEAD_MODULE.into(),
+                message: "is to stay tied to the embedding, which is not trained; name `wte` among the modules to save too"
+                    .into(),
+            }));
+        }
         let mut tokens = config.token_indices.iter();
-        let of_head = |name: &Option<String>| name.as_deref() == Some(HEAD_MODULE);
-        if !config.token_indices.is_empty() && !tokens.any(|tokens| of_head(&tokens.module)) {
+        let of_head = tokens.any(|tokens| tokens.module.as_deref() == Some(HEAD_MODULE));
+        if !config.token_indices.is_empty() && !of_head {
             return Err(ModelError::Lora(LoraError::UnsupportedTarget {
                 module: EMBEDDING_MODULE.into(),
                 message: "has trained tokens, which a tied output layer follows, and the adapter changes that tie otherwise too; \
@@ -50,11 +63,7 @@ impl LoraTargets for Gpt2LmHead {
             }));
         }
         // A packed weight cannot be trained.
-        let trains = config
-            .modules_to_save
-            .iter()
-            .any(|entry| saves(entry, HEAD_MODULE));
-        self.untied(trains || config.targets.names_module(HEAD_MODULE))
+        self.untied(saved(HEAD_MODULE) || of_head)
     }
 
     fn vocabulary(&self) -> Option<Vocabulary> {

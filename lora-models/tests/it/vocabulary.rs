@@ -116,7 +116,10 @@ fn a_merge_that_loses_a_row_shows_among_the_weights() {
         let (model, report) = adapted(name).into_parts();
         let wrong = base(other, &Device::flex()).untie_head().unwrap();
         let errors = weight_errors(&model, &report, &wrong).unwrap();
-        let worst = errors.iter().map(|error| error.relative);
+        let ends = errors
+            .iter()
+            .filter(|error| !error.module.contains("c_attn"));
+        let worst = ends.map(|error| error.relative);
         assert!(worst.fold(0.0, f64::max) > 0.01, "{name}");
     }
 }
