@@ -51,24 +51,38 @@ const LEFTOVERS: &[Leftover] = &[
             let heads = ["cls.", "lm_head.", "lm_predictions.", "mask_predictions."];
             heads.iter().any(|head| name.starts_with(head))
         },
+        holds: None,
     },
     Leftover {
         reason: "pooler, which this head does not use",
         is: |name| name.starts_with("pooler.") || name.contains(".pooler."),
+        holds: None,
     },
     Leftover {
         reason: "buffer of positions or segments",
         is: |name| {
             name.ends_with("embeddings.position_ids") || name.ends_with("embeddings.token_type_ids")
         },
+        holds: Some(|tensor| {
+            let positions = || {
+                tensor
+                    .values
+                    .iter()
+                    .zip(0..)
+                    .all(|(&value, at)| value == at as f32)
+            };
+            tensor.values.iter().all(|&value| value == 0.0) || positions()
+        }),
     },
     Leftover {
         reason: "difference between two embeddings of the pretraining",
         is: |name| name.ends_with("embeddings.word_embeddings._weight"),
+        holds: None,
     },
     Leftover {
         reason: "head of another task",
         is: |name| name.starts_with("qa_outputs."),
+        holds: None,
     },
 ];
 
@@ -84,6 +98,7 @@ const TIED_HEADS: [&str; 3] = [
 const UNUSED_POSITIONS: Leftover = Leftover {
     reason: "positions, which this model does not add",
     is: |name| name.ends_with("embeddings.position_embeddings.weight"),
+    holds: None,
 };
 
 impl FamilyConfig for EncoderConfig {

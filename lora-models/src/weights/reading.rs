@@ -2,7 +2,7 @@
 
 use super::source::{ParamSpec, Weights};
 use crate::ModelError;
-use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
+use crate::checkpoint::{Checkpoint, HostTensor, LoadReport, StrictReader, is_float};
 use bytes::Bytes;
 use lora_core::file::transpose;
 use lora_core::{BaseFloats, HalfFloat, LayerKind, QuantizeConfig};
@@ -43,6 +43,32 @@ pub(crate) struct Leftover {
     pub reason: &'static str,
     /// Predicate on the name.
     pub is: fn(&str) -> bool,
+    /// Predicate on the values, where the name says what they are: the model computes them itself.
+    pub holds: Option<fn(&HostTensor) -> bool>,
+}
+
+impl Leftover {
+    /// Compares the values of the ignored tensors with what their names say. transformers computes such tensors itself, whatever a
+    /// file has, and so does this crate; a note names those that differ. Integers are not read.
+    fn notes(
+        &self,
+        checkpoint: &Checkpoint,
+        ignored: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, ModelError> {
+        let Some(holds) = self.holds else {
+            return Ok(Vec::new());
+        };
+        let mut notes = Vec::new();
+        for name in checkpoint.names().filter(|name| ignored(name)) {
+            if checkpoint.dtype(name).is_some_and(is_float) && !holds(&checkpoint.read_f32(name)?) {
+                notes.push(format!(
+                    "`{name}` is no {}: it was ignored all the same, as in transformers",
+                    self.reason
+                ));
+            }
+        }
+        Ok(notes)
+    }
 }
 
 /// Reads a model from the weights in a directory.
@@ -80,10 +106,11 @@ pub(crate) fn read_model<M>(
     }
     reader.check(&expected, expectation.optional)?;
     let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let mut notes = Vec::new();
     for leftover in expectation.leftovers {
-        reader.ignore(leftover.reason, |name| {
-            !known.contains(name) && (leftover.is)(name)
-        });
+        let is_ignored = |name: &str| !known.contains(name) && (leftover.is)(name);
+        reader.ignore(leftover.reason, is_ignored);
+        notes.extend(leftover.notes(checkpoint, is_ignored)?);
     }
     if expectation.force_fresh {
         let heads = expectation.may_be_fresh;
@@ -107,7 +134,9 @@ pub(crate) fn read_model<M>(
         floats: expectation.floats,
     };
     let model = build(&mut source)?;
-    Ok((model, reader.finish()?, fresh))
+    let mut report = reader.finish()?;
+    report.notes = notes;
+    Ok((model, report, fresh))
 }
 
 /// True if a parameter belongs to a module.

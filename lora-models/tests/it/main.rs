@@ -26,3 +26,4 @@ mod split;
 mod tokenizer;
 mod tokenizer_families;
 mod wrapped;
+mod vocabulary;

@@ -9,6 +9,7 @@
 //! | `assignment` | named adapters on a model, one for each example |
 //! | `prefix` | prefixes in merges and conversions |
 //! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
+//! | `new_tokens` | tokens that a run adds to tokenizer and embedding |
 //! | `job`, `train` | kinds of training; training |
 //! | `output` | output directory of a training run, with one run at a time |
 //! | `resumed` | comparison of a resumed run with the run before |
@@ -38,6 +39,7 @@ mod meaning;
 mod memory_check;
 mod merge;
 mod output;
+mod new_tokens;
 pub(crate) mod plan;
 pub(crate) mod prefix;
 mod preview;

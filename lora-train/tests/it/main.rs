@@ -38,6 +38,7 @@ mod merge;
 mod metrics;
 mod named;
 mod odd_files;
+mod new_tokens;
 mod opened_once;
 mod outputs;
 mod packing;
