@@ -2,10 +2,10 @@
 
 use super::low_rank::LowRankAdapter;
 use super::set::AdapterSet;
+use super::token_rows::TokenRows;
 use crate::ops::{
     CrossEntropy, HeadLoss, head_loss, head_loss_in_parts, linear, lora_linear, operand,
 };
-use super::token_rows::TokenRows;
 use crate::quantize::PackedWeight;
 use crate::split::SplitWeight;
 use burn::module::Param;

@@ -2,7 +2,7 @@
 
 use super::adapter::StoredTensor;
 use super::dir::AdapterDir;
-use super::tensors::PREFIX;
+use super::names::PREFIX;
 use crate::error::LoraError;
 use crate::layout::{Architecture, SavedParameter, is_inside};
 

@@ -7,7 +7,7 @@ use crate::checkpoint::LoadReport;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::error::ModelError;
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
-use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
+use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::{BaseFloats, QuantizeConfig};
 use serde_json::{Map, Value};
@@ -227,7 +227,8 @@ impl Pretrained for Classifier {
             tied: &tied,
         };
         let mut fresh_weights = random(&config, options.seed);
-        let read = read_model(dir, &expectation, &mut fresh_weights, |weights| {
+        let checkpoint = open_model(dir, expectation.anchor, expectation.prefix)?;
+        let read = read_model(&checkpoint, &expectation, &mut fresh_weights, |weights| {
             Self::build(&config, kind, device, weights)
         });
         let (mut model, report, fresh) =

@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, HostTensor, LoadReport};
 use crate::error::ModelError;
 use crate::generate::CausalModel;
 use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
-use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
+use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -128,7 +128,7 @@ impl Pretrained for Gpt2LmHead {
         options: &LoadOptions,
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError> {
-        let checkpoint = Checkpoint::open_model(dir, &names_in_files(&[POSITIONS], PREFIX))?;
+        let checkpoint = open_model(dir, POSITIONS, PREFIX)?;
         let untied = config.tie_word_embeddings && tie_is_wrong(&checkpoint)?;
         config.tie_word_embeddings &= !untied;
         let head = [(HEAD.to_string(), vec![config.vocab_size, config.n_embd])];

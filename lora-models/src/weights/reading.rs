@@ -71,6 +71,14 @@ impl Leftover {
     }
 }
 
+/// Opens the checkpoint of a model whose names begin with `prefix`. The anchor is a tensor that each file of the model has.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub(crate) fn open_model(dir: &Path, anchor: &str, prefix: &str) -> Result<Checkpoint, ModelError> {
+    Checkpoint::open_model(dir, &names_in_files(anchor, prefix))
+}
+
 /// Reads a model from the weights in a directory.
 ///
 /// Names and shapes are compared before anything is read; then the tensors are read, converted and moved to the
@@ -80,13 +88,11 @@ impl Leftover {
 /// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
 /// [`ModelError::TensorDtype`] if the weights do not belong to the model, [`ModelError::NotFinite`] if they are no numbers.
 pub(crate) fn read_model<M>(
-    dir: &Path,
+    checkpoint: &Checkpoint,
     expectation: &Expectation<'_>,
     random: &mut dyn Weights,
     build: impl FnOnce(&mut dyn Weights) -> Result<M, ModelError>,
 ) -> Result<(M, LoadReport, Vec<String>), ModelError> {
-    let anchors = names_in_files(expectation.anchor, expectation.prefix);
-    let checkpoint = &Checkpoint::open_model(dir, &anchors)?;
     let mut reader = StrictReader::new(checkpoint);
     let dropped = checkpoint.metadata();
     let names = FileNames::new(&reader, expectation, &dropped);

@@ -25,5 +25,5 @@ mod quantized;
 mod split;
 mod tokenizer;
 mod tokenizer_families;
-mod wrapped;
 mod vocabulary;
+mod wrapped;
