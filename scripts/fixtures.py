@@ -35,6 +35,7 @@ GENERATORS = [
     "lora-models/tests/fixtures/deberta/generate.py",
     "lora-models/tests/fixtures/kinds/generate.py",
     "lora-models/tests/fixtures/named/generate.py",
+    "lora-models/tests/fixtures/vocabulary/generate.py",
     "lora-models/tests/fixtures/formats/generate.py",
     "lora-models/tests/fixtures/prefix/generate.py",
     "lora-models/tests/fixtures/quantized/generate.py",

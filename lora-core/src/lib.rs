@@ -87,18 +87,20 @@ pub mod ops;
 mod quantize;
 mod split;
 
-pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter};
+pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter, TokenRows};
 pub use attach::{
     Adapted, AttachReport, Merged, TrainableSummary, WeightError, attach, attach_report, detach,
     freeze, merge, normal_values, trainable_summary, weight_errors,
 };
-pub use config::{BiasTraining, ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules};
+pub use config::{
+    BiasTraining, ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules, TrainableTokens,
+};
 pub use error::{BaseDifference, LoraError};
 pub use fingerprint::BaseFingerprint;
 pub use finite::{first_half_not_finite, first_not_finite};
 pub use layout::{
     AdaptedModule, AdapterPath, Architecture, ForArchitecture, FusedLayout, FusedProjection,
-    LayerKind, SavedParameter, Slices, param_id,
+    LayerKind, SavedParameter, Slices, TokenModule, param_id,
 };
 pub use nn::{
     Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraEmbeddingConfig, LoraLinear,

@@ -19,6 +19,8 @@ pub struct ExportOptions {
     pub dtype: ExportDType,
     /// Directory of the base model, whose tokenizer files and `generation_config.json` are copied. Default: none.
     pub base_dir: Option<PathBuf>,
+    /// Names and contents of the tokenizer's files, if they are not those of the base model.
+    pub tokenizer_files: Option<Vec<(String, Vec<u8>)>>,
 }
 
 /// Writes `model.safetensors` (in shards above 5 GB), `config.json`, and the files of the base model
@@ -43,7 +45,7 @@ pub(crate) fn write_model(
         write_file(&fresh.join(CONFIG_FILE), Overwrite::Refuse, |writer| {
             writer.write_all(text.as_bytes())
         })?;
-        copy_companions(options.base_dir.as_deref(), fresh)?;
+        copy_companions(options, fresh)?;
         report = Some(written);
         Ok::<(), ModelError>(())
     })?;
@@ -58,11 +60,19 @@ pub(crate) fn write_model(
 }
 
 /// Copies the tokenizer and the generation defaults of the base model.
-fn copy_companions(base: Option<&Path>, fresh: &Path) -> Result<(), ModelError> {
+fn copy_companions(options: &ExportOptions, fresh: &Path) -> Result<(), ModelError> {
+    let base = options.base_dir.as_deref();
+    for (name, bytes) in options.tokenizer_files.iter().flatten() {
+        write_file(&fresh.join(name), Overwrite::Refuse, |writer| {
+            writer.write_all(bytes)
+        })?;
+    }
     let Some(base) = base else {
         return Ok(());
     };
-    for name in tokenizer::FILES.iter().chain(&["generation_config.json"]) {
+    let tokenizer = tokenizer::FILES.iter();
+    let tokenizer = tokenizer.filter(|_| options.tokenizer_files.is_none());
+    for name in tokenizer.chain(&["generation_config.json"]) {
         let from = base.join(name);
         if from.is_file() {
             let bytes = std::fs::read(&from).map_err(LoraError::io(&from))?;

@@ -71,6 +71,7 @@ pub mod prefix;
 mod pretrained;
 mod targets;
 pub mod tokenizer;
+mod vocabulary;
 mod weights;
 
 pub use blocks::Blocks;
@@ -83,4 +84,4 @@ pub use model_dir::ModelDir;
 pub use named::{ModelAdapters, PromptAdapters};
 pub use prefix::PrefixModel;
 pub use pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
-pub use targets::LoraTargets;
+pub use targets::{LoraTargets, NewVocabulary, Vocabulary};

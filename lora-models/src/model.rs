@@ -3,6 +3,7 @@
 use crate::error::ModelError;
 use crate::prefix::{self, PREFIX_DIR, PrefixModel};
 use crate::targets::LoraTargets;
+use crate::vocabulary::with_weights_of;
 use lora_core::file::{self, AdapterDir, PeftOptions};
 use lora_core::files::{Overwrite, write_dir};
 use lora_core::named::NamedAdapters;
@@ -122,14 +123,20 @@ pub trait LoraModel: PrefixModel {
         config.dropout = options.dropout.unwrap_or(config.dropout);
         if options.factors_only {
             config.modules_to_save = self.modules_to_save();
+            config.ensure_weight_tying = false;
             let model = self.prepare(&config)?;
             let architecture = model.lora_architecture();
             return Ok(adapter.load_factors(model, &config, &architecture)?);
         }
         let adapted = without_prefix(self, |model| {
-            let model = model.prepare(&config)?;
+            let prepared = with_weights_of(model, adapter, config)?;
+            let config = &prepared.config;
+            let model = prepared.model.prepare(config)?;
             let architecture = model.lora_architecture();
-            Ok(adapter.load_with(model, &config, &architecture)?)
+            let adapted = adapter.load_on(model, config, &architecture, &prepared.kept)?;
+            let (model, mut report) = adapted.into_parts();
+            report.notes.splice(0..0, prepared.notes);
+            Ok(Adapted::from_parts(model, report))
         })?;
         adapted.module().check_adapter(adapted.report())?;
         match prefix::beside(adapter.path())? {
@@ -191,18 +198,34 @@ pub trait SaveAdapter {
         dir: impl AsRef<Path>,
         base_model: Option<&str>,
         overwrite: Overwrite,
+    ) -> Result<(), ModelError> {
+        self.save_adapter_with(dir, base_model, Vec::new(), overwrite)
+    }
+
+    /// Writes the adapter with further files beside it, given by name and content, such as a tokenizer with new tokens.
+    ///
+    /// # Errors
+    /// As [`save_adapter`](Self::save_adapter).
+    fn save_adapter_with(
+        &self,
+        dir: impl AsRef<Path>,
+        base_model: Option<&str>,
+        files: Vec<(String, Vec<u8>)>,
+        overwrite: Overwrite,
     ) -> Result<(), ModelError>;
 }
 
 impl<M: LoraModel> SaveAdapter for Adapted<M> {
-    fn save_adapter(
+    fn save_adapter_with(
         &self,
         dir: impl AsRef<Path>,
         base_model: Option<&str>,
+        files: Vec<(String, Vec<u8>)>,
         overwrite: Overwrite,
     ) -> Result<(), ModelError> {
         let (dir, model, report) = (dir.as_ref(), self.module(), self.report());
-        let options = model.peft_options(report, base_model);
+        let mut options = model.peft_options(report, base_model);
+        options.companions.extend(files);
         match model.prefix() {
             None => Ok(file::save(model, report, dir, &options, overwrite)?),
             Some(_) if report.is_empty() => model.save_prefix(dir, base_model, overwrite),

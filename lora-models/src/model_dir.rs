@@ -54,4 +54,12 @@ impl ModelDir {
         let tokenizer = Tokenizer::with_config(&self.path, &self.object)?;
         Ok(self.tokenizer.get_or_init(|| tokenizer).clone())
     }
+
+    /// Loads a tokenizer of this model from another directory, such as that of an adapter whose tokens were added.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_dir`].
+    pub fn tokenizer_in(&self, dir: &Path) -> Result<Tokenizer, ModelError> {
+        Tokenizer::with_config(dir, &self.object)
+    }
 }

@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::file::AdapterDir;
 use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in};
-use lora_core::{Adapted, AttachReport};
+use lora_core::{Adapted, AttachReport, LoraConfig, LoraError};
 use std::path::Path;
 
 /// Named adapters on a [`LoraModel`].
@@ -104,6 +104,7 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
             return Err(prefix::refused(prefix.path(), message));
         }
         let config = adapter.config()?;
+        refuse_vocabulary(name, config)?;
         self.map_base(|base| base.prepare(config))?;
         let report = self.add_dir(name, adapter)?.clone();
         if let Err(error) = self.base().check_adapter(&report) {
@@ -129,6 +130,7 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
         base_model: Option<&str>,
     ) -> Result<(), ModelError> {
         let report = adapted.report();
+        refuse_vocabulary(name, &report.config)?;
         let options = adapted.module().peft_options(report, base_model);
         self.map_base(|base| base.prepare(&report.config))?;
         self.add_attached(name, adapted, &options)?;
@@ -142,6 +144,23 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
             adapters: self.assign(names)?,
         })
     }
+}
+
+/// Refuses an adapter that changes the tie between the ends of the base, on which other adapters may depend.
+fn refuse_vocabulary(name: &str, config: &LoraConfig) -> Result<(), ModelError> {
+    let option = if !config.token_indices.is_empty() {
+        "trainable_token_indices"
+    } else if config.ensure_weight_tying {
+        "ensure_weight_tying"
+    } else {
+        return Ok(());
+    };
+    Err(ModelError::Lora(LoraError::UnsupportedTarget {
+        module: name.into(),
+        message: format!(
+            "an adapter with `{option}` cannot be one of several named adapters; load it alone, or merge it into its base"
+        ),
+    }))
 }
 
 /// A model with an adapter for each prompt of a generation; see [`ModelAdapters::for_prompts`].

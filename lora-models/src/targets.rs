@@ -5,6 +5,28 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::{Architecture, AttachReport, LoraConfig, TargetModules};
 
+/// Weights over a vocabulary, in the layout of files, `[rows, d]`.
+#[derive(Clone, Debug, Default)]
+pub struct NewVocabulary {
+    /// Number of rows.
+    pub rows: usize,
+    /// Values of the input embedding; `None` for the model's own, with rows added or left out.
+    pub input: Option<Vec<f32>>,
+    /// Values of the output layer, likewise; without effect on one that is tied to the embedding.
+    pub output: Option<Vec<f32>>,
+}
+
+/// Sizes and values of a model's weights over its vocabulary.
+#[derive(Clone, Debug)]
+pub struct Vocabulary {
+    /// Number of rows.
+    pub rows: usize,
+    /// Size of a row.
+    pub d: usize,
+    /// True if the output layer is tied to the input embedding.
+    pub tied: bool,
+}
+
 /// Names of a model's modules, and the modules that adapters go on.
 pub trait LoraTargets: Module {
     /// Returns the modules' names in transformers, the output layers, which `all-linear` leaves out, and the fused
@@ -40,6 +62,27 @@ pub trait LoraTargets: Module {
     /// # Errors
     /// If a weight cannot be read.
     fn prepare(self, _config: &LoraConfig) -> Result<Self, ModelError> {
+        Ok(self)
+    }
+
+    /// Returns the sizes of the weights over the vocabulary; `None` for a model whose vocabulary cannot be changed.
+    fn vocabulary(&self) -> Option<Vocabulary> {
+        None
+    }
+
+    /// Returns the values of the input embedding, or else of the output layer, `[rows, d]`.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    fn vocabulary_values(&self, _input: bool) -> Result<Vec<f32>, ModelError> {
+        Err(ModelError::missing("an embedding of tokens"))
+    }
+
+    /// Replaces the weights over the vocabulary, also by others of another size. It comes before adapters.
+    ///
+    /// # Errors
+    /// If a weight cannot be read, or the device cannot bind it in one buffer.
+    fn with_vocabulary(self, _new: NewVocabulary) -> Result<Self, ModelError> {
         Ok(self)
     }
 

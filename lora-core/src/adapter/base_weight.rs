@@ -2,6 +2,7 @@
 
 use super::low_rank::LowRankAdapter;
 use super::set::AdapterSet;
+use super::token_rows::TokenRows;
 use crate::ops::{
     CrossEntropy, HeadLoss, head_loss, head_loss_in_parts, linear, lora_linear, operand,
 };
@@ -46,9 +47,12 @@ impl<'a> BaseWeight<'a> {
 
     /// Returns the weight without the low-rank update of the active adapter.
     pub fn without_update(weight: &'a Param<Tensor<2>>) -> Self {
+        if weight.reparameterization::<TokenRows>().is_some() {
+            return Self::Dense(weight.val());
+        }
         let base = Self::below_adapters(weight);
         match AdapterSet::on(weight).and_then(AdapterSet::active) {
-            Some(entry) if entry.full.is_some() => Self::Dense(entry.full_or(base.dense())),
+            Some(entry) if entry.replaces() => Self::Dense(entry.without_update(base.dense())),
             _ => base,
         }
     }

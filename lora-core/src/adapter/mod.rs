@@ -1,6 +1,6 @@
 //! Adapters on a parameter: their parts, their forward pass, and which of them is active.
 //!
-//! A parameter of Burn has one reparameterization: a [`LowRankAdapter`], a [`LoraBias`], or an [`AdapterSet`] with the adapters
+//! A parameter of Burn has one reparameterization: a [`LowRankAdapter`], a [`LoraBias`], [`TokenRows`], or an [`AdapterSet`] with the adapters
 //! of [`NamedAdapters`](crate::named::NamedAdapters). Layers call [`active`], so they do not depend on which it is.
 //!
 //! | file | contents |
@@ -8,6 +8,7 @@
 //! | `active` | [`active`]: the adapters that a layer currently applies |
 //! | `low_rank`, `forward`, `dora` | [`LowRankAdapter`]: the factors, the forward pass, the norms of DoRA |
 //! | `bias` | [`LoraBias`]: the bias that an adapter adds |
+//! | `token_rows` | [`TokenRows`]: rows of single tokens in the place of the base's |
 //! | `switch` | [`AdapterSwitch`]: adapters off and on |
 //! | `base_weight` | [`BaseWeight`]: the frozen weight, dense, packed or in parts |
 //! | `set`, `entry` | [`AdapterSet`]: several adapters on one parameter |
@@ -27,6 +28,7 @@ mod per_example;
 mod scope;
 mod set;
 mod switch;
+mod token_rows;
 mod values;
 
 pub(crate) use active::{Active, active, is_adapted};
@@ -42,4 +44,5 @@ pub use scope::in_rows;
 pub(crate) use scope::{ActiveAdapter, BatchRows, Key, Selection};
 pub(crate) use set::AdapterSet;
 pub use switch::AdapterSwitch;
+pub use token_rows::TokenRows;
 pub(crate) use values::{attached_adapters, base_head, base_value};

@@ -304,7 +304,7 @@ fn linear_by_adapter(
         let own = (adapter < rows.adapters.len()).then_some(adapter);
         let w = match entries.full(own) {
             None => w.clone(),
-            Some(entry) => entry.full_or(w.clone()),
+            Some(entry) => entry.without_update(w.clone()),
         };
         outputs.push(linear(x.clone().select(0, indices(examples)), w, None));
         order.extend_from_slice(examples);

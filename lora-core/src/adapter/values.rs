@@ -4,7 +4,8 @@ use super::bias::LoraBias;
 use super::entry::AdapterEntry;
 use super::low_rank::{LowRankAdapter, StartingFactors};
 use super::switch::AdapterSwitch;
-use crate::layout::{AdaptedModule, Place, Visit, visit};
+use super::token_rows::TokenRows;
+use crate::layout::{AdaptedModule, Place, TokenModule, Visit, visit};
 use crate::ops::Dropout;
 use crate::quantize::packed_weights;
 use crate::split::split_weights;
@@ -12,14 +13,15 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap};
 
-/// Collects the adapters of these modules, without dropout and packed weights, by the path of their parameter. Those that are
-/// missing, or of another shape, are left out.
+/// Collects the adapters of these modules, without dropout and packed weights, and the trained rows of these, by the path of their
+/// parameter. Those that are missing, or of another shape, are left out.
 ///
 /// A visitor sees the parameters of an adapter and never the adapter itself, so adapters are assembled from their
 /// parameters.
 pub(crate) fn attached_adapters<M: Module>(
     module: &M,
     modules: &[AdaptedModule],
+    tokens: &[TokenModule],
 ) -> BTreeMap<String, AdapterEntry> {
     let parts = visit(module, Parts::default());
     let mut found = BTreeMap::new();
@@ -32,6 +34,11 @@ pub(crate) fn attached_adapters<M: Module>(
             entry.bias = parts.bias(module, path);
             found.insert(path.clone(), entry);
         }
+    }
+    for tokens in tokens {
+        let mut entry = AdapterEntry::new(0);
+        entry.rows = parts.rows(tokens);
+        found.insert(tokens.parameter.clone(), entry);
     }
     found
 }
@@ -82,6 +89,15 @@ impl Parts {
             dropout: Dropout::new(0.0),
             scale: module.scale,
             slices: module.slices.clone(),
+            switch: AdapterSwitch::on(),
+        })
+    }
+
+    fn rows(&self, tokens: &TokenModule) -> Option<TokenRows> {
+        Some(TokenRows {
+            rows: self.param(&tokens.parameter, "rows", tokens.rows_shape())?,
+            ids: tokens.ids.clone(),
+            by_column: tokens.by_column,
             switch: AdapterSwitch::on(),
         })
     }

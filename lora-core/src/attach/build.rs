@@ -2,7 +2,9 @@
 
 use super::report::AttachReport;
 use super::weights::{AdapterValues, AdapterWeights};
-use crate::adapter::{AdapterEntry, Key, LoraBias, LowRankAdapter, StartingFactors, norms};
+use crate::adapter::{
+    AdapterEntry, Key, LoraBias, LowRankAdapter, StartingFactors, TokenRows, norms,
+};
 use crate::layout::{AdaptedModule, Place, Visit, param_id, visit};
 use crate::ops::Dropout;
 use crate::quantize::PackedWeight;
@@ -76,13 +78,22 @@ impl Visit for Build<'_> {
             adapter.packed = packed;
             adapter
         });
+        let mut tokens = self.report.tokens.iter();
+        let tokens = tokens.find(|tokens| tokens.parameter == path);
+        let rows = self.weights.rows.remove(&path);
+        entry.rows = tokens.zip(rows).map(|(tokens, rows)| TokenRows {
+            rows: parameter(&id, "rows", rows, &device, true),
+            ids: tokens.ids.clone(),
+            by_column: tokens.by_column,
+            switch: self.report.switch.clone(),
+        });
         let bias = self.biases.remove(path.as_str());
         entry.bias = bias.map(|(scale, data)| LoraBias {
             value: parameter(&id, "value", data, &device, true),
             scale,
             switch: self.report.switch.clone(),
         });
-        if entry.full.is_some() || entry.factors.is_some() || entry.bias.is_some() {
+        if entry.replaces() || entry.factors.is_some() || entry.bias.is_some() {
             let is_named = self.named.is_some();
             self.entries
                 .push((path, if is_named { entry.no_grad() } else { entry }));

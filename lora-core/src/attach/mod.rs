@@ -72,7 +72,7 @@ pub fn attach<'a, M: Module>(
     config: impl Into<ForArchitecture<'a, LoraConfig>>,
 ) -> Result<Adapted<M>, LoraError> {
     let on = config.into();
-    let report = AttachReport::new(&module, on.config, on.architecture)?;
+    let report = attach_report(&module, on)?;
     report.apply(module, AdapterWeights::default())
 }
 
@@ -85,7 +85,9 @@ pub fn attach_report<'a, M: Module>(
     config: impl Into<ForArchitecture<'a, LoraConfig>>,
 ) -> Result<AttachReport, LoraError> {
     let on = config.into();
-    AttachReport::new(module, on.config, on.architecture)
+    let report = AttachReport::new(module, on.config, on.architecture)?;
+    report.check_dropout()?;
+    Ok(report)
 }
 
 /// Freezes a module without attaching adapters, for training something beside it, such as a prefix.
@@ -94,6 +96,10 @@ pub fn freeze<M: Module>(module: M) -> Adapted<M> {
         config: LoraConfig::default(),
         modules: Vec::new(),
         saved: Vec::new(),
+        tokens: Vec::new(),
+        base_weights: Vec::new(),
+        notes: Vec::new(),
+        vocabulary: Vec::new(),
         quantized: quantized_modules(&module, &Architecture::default()),
         base_difference: None,
         outline: BaseOutline::default(),

@@ -4,7 +4,7 @@ use crate::adapter::AdapterSwitch;
 use crate::config::LoraConfig;
 use crate::error::{BaseDifference, LoraError};
 use crate::fingerprint::BaseOutline;
-use crate::layout::{AdaptedModule, SavedParameter};
+use crate::layout::{AdaptedModule, SavedParameter, TokenModule};
 use crate::quantize::{QuantizedModule, write_report};
 use std::fmt;
 use std::path::Path;
@@ -18,6 +18,11 @@ pub struct AttachReport {
     pub modules: Vec<AdaptedModule>,
     /// Fully trained parameters that are saved with the adapters, such as a new head.
     pub saved: Vec<SavedParameter>,
+    /// Matrices over the vocabulary of which the rows of some tokens are trained.
+    pub tokens: Vec<TokenModule>,
+    /// Weights of the base that its file brings in the place of the base's own, such as embeddings with new tokens; frozen, and
+    /// saved with the adapter.
+    pub base_weights: Vec<SavedParameter>,
     /// Layers with weights that are quantized or in 16 bits, adapted or not.
     pub quantized: Vec<QuantizedModule>,
     /// Switch that enables and disables these adapters.
@@ -25,6 +30,10 @@ pub struct AttachReport {
     /// Difference between the base and the one that the adapter was trained on, if its file has a fingerprint; `None` if no
     /// difference is known. Loading ignores it, [`check_base`](Self::check_base) refuses it.
     pub base_difference: Option<BaseDifference>,
+    /// What was done to the base before the adapter was put on it, for people: a resized vocabulary.
+    pub notes: Vec<String>,
+    /// Weights over the vocabulary that the module has, the input embedding first.
+    pub(crate) vocabulary: Vec<SavedParameter>,
     /// Tensors of the base, for its fingerprint.
     pub(crate) outline: BaseOutline,
 }
@@ -51,7 +60,12 @@ impl AttachReport {
 
     /// Returns true if nothing was adapted and no parameter is fully trained.
     pub fn is_empty(&self) -> bool {
-        self.modules.is_empty() && self.saved.is_empty()
+        self.modules.is_empty() && self.saved.is_empty() && self.tokens.is_empty()
+    }
+
+    /// Returns the number of values of the trained rows.
+    pub fn token_parameters(&self) -> usize {
+        self.tokens.iter().map(TokenModule::elements).sum()
     }
 
     /// Returns the number of values of the fully trained parameters.
@@ -98,6 +112,24 @@ impl fmt::Display for AttachReport {
                 saved.elements(),
             )?;
         }
+        for tokens in &self.tokens {
+            writeln!(
+                f,
+                "{:width$}  {:>14}  rows of {} tokens are trained {:>7}",
+                tokens.module,
+                format!("{:?}", tokens.shape),
+                tokens.ids.len(),
+                tokens.elements(),
+            )?;
+        }
+        for weight in &self.base_weights {
+            writeln!(
+                f,
+                "{:width$}  {:>14}  of the adapter's file in place of the base's, frozen",
+                weight.name,
+                format!("{:?}", weight.shape),
+            )?;
+        }
         write_report(f, &self.quantized)?;
         write!(
             f,
@@ -106,8 +138,12 @@ impl fmt::Display for AttachReport {
             self.parameters()
         )?;
         match self.saved_parameters() {
+            0 => {}
+            saved => write!(f, " and {saved} in fully trained parameters")?,
+        }
+        match self.token_parameters() {
             0 => Ok(()),
-            saved => write!(f, " and {saved} in fully trained parameters"),
+            rows => write!(f, " and {rows} in the rows of tokens"),
         }
     }
 }

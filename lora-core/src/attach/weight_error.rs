@@ -1,14 +1,15 @@
 //! Error of merged weights against the exact sums: [`WeightError`].
 
 use super::report::AttachReport;
-use crate::adapter::{LowRankAdapter, attached_adapters, base_value};
+use crate::adapter::{AdapterEntry, LowRankAdapter, attached_adapters, base_value};
 use crate::error::LoraError;
 use crate::layout::AdaptedModule;
 use burn::module::Module;
 use burn::tensor::Tensor;
+use std::collections::BTreeMap;
 use std::fmt;
 
-/// Error of a merged weight against the exact sum, together with that of an adapted bias.
+/// Error of a merged weight against the exact sum, together with that of an adapted bias; or of a weight that a merge copies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightError {
     /// Name of the module.
@@ -31,7 +32,7 @@ impl fmt::Display for WeightError {
 }
 
 /// Compares the weights of a merged module with `W + s A B`, computed in f64 from the adapted module, in the order of the
-/// report.
+/// report. The parameters that a merge copies follow: fully trained ones, rows of tokens, and weights that the adapter brings.
 ///
 /// `merged` comes from [`merge()`](crate::merge()) or was read from exported files: it has the same
 /// parameters, without adapters.
@@ -58,9 +59,9 @@ pub fn weight_errors<M: Module>(
     report: &AttachReport,
     merged: &M,
 ) -> Result<Vec<WeightError>, LoraError> {
-    let attached = attached_adapters(adapted, &report.modules);
+    let attached = attached_adapters(adapted, &report.modules, &report.tokens);
     let modules = report.modules.iter();
-    modules
+    let errors = modules
         .map(|module| {
             let missing = || LoraError::not_attached(&module.module);
             let entry = |parameter: &str| attached.get(parameter).ok_or_else(missing);
@@ -92,7 +93,63 @@ pub fn weight_errors<M: Module>(
                 relative: error.1,
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>, LoraError>>()?;
+    let copied = copied_errors(adapted, report, &attached, merged)?;
+    Ok(errors.into_iter().chain(copied).collect())
+}
+
+/// Compares what a merge copies: fully trained parameters, rows of tokens, and weights that the adapter brings for the base.
+fn copied_errors<M: Module>(
+    adapted: &M,
+    report: &AttachReport,
+    attached: &BTreeMap<String, AdapterEntry>,
+    merged: &M,
+) -> Result<Vec<WeightError>, LoraError> {
+    let mut errors = Vec::new();
+    let mut compare = |name: &str, expected: Option<Vec<f32>>, written: Option<Vec<f32>>| {
+        let (Some(expected), Some(written)) = (expected, written) else {
+            return Err(LoraError::not_attached(name));
+        };
+        if expected.len() != written.len() {
+            return Err(LoraError::not_attached(name));
+        }
+        let exact: Vec<f64> = expected.iter().map(|&value| f64::from(value)).collect();
+        let (absolute, relative) = difference(&exact, &written);
+        errors.push(WeightError {
+            module: name.into(),
+            absolute,
+            relative,
+        });
+        Ok(())
+    };
+    // A weight of the file that is adapted too has been compared above, or is compared below.
+    let is_adapted = |path: &String| {
+        let mut modules = report.modules.iter().map(|module| &module.parameter);
+        let mut tokens = report.tokens.iter().map(|tokens| &tokens.parameter);
+        modules.any(|other| other == path) || tokens.any(|other| other == path)
+    };
+    let base_weights = report.base_weights.iter();
+    let base_weights = base_weights.filter(|weight| !is_adapted(&weight.parameter));
+    for saved in report.saved.iter().chain(base_weights) {
+        let path = &saved.parameter;
+        compare(
+            &saved.name,
+            base_value(adapted, path),
+            base_value(merged, path),
+        )?;
+    }
+    for tokens in &report.tokens {
+        let rows = attached.get(&tokens.parameter);
+        let rows = rows.and_then(|entry| entry.rows.as_ref());
+        let written = base_value(merged, &tokens.parameter);
+        let written = written.filter(|w| w.len() == tokens.shape[0] * tokens.shape[1]);
+        compare(
+            &tokens.module,
+            rows.map(|rows| host(rows.rows.val())),
+            written.map(|weight| tokens.rows_of(&weight)),
+        )?;
+    }
+    Ok(errors)
 }
 
 fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

@@ -23,4 +23,6 @@ pub(crate) struct AdapterWeights {
     pub adapters: HashMap<String, AdapterValues>,
     /// Fully trained parameters by path.
     pub saved: HashMap<String, TensorData>,
+    /// Rows of single tokens, `[tokens, d]`, by the path of the weight.
+    pub rows: HashMap<String, TensorData>,
 }

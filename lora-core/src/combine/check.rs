@@ -42,6 +42,16 @@ pub(super) fn options(
             "one of the adapters",
         ));
     }
+    let tokens = adapters.iter().map(|(a, _)| &a.config.token_indices);
+    let mut tokens = tokens.filter(|tokens| !tokens.is_empty());
+    if let Some(first) = tokens.next()
+        && tokens.any(|other| other != first)
+    {
+        return Err(refused(
+            "adapters that train different tokens",
+            "the same `trainable_token_indices`, in the same order",
+        ));
+    }
     for (adapter, _) in adapters {
         let plain = "plain low-rank updates of the same base";
         if adapter.needs_changed_base() {

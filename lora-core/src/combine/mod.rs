@@ -163,6 +163,11 @@ pub fn combine(
         .iter()
         .flat_map(|(a, _)| a.config.modules_to_save.clone());
     config.modules_to_save = to_save.collect::<BTreeSet<_>>().into_iter().collect();
+    let mut tokens = adapters.iter().map(|(a, _)| &a.config.token_indices);
+    config.token_indices = tokens
+        .find(|tokens| !tokens.is_empty())
+        .cloned()
+        .unwrap_or_default();
     // The fingerprint of the base stays valid, slices do not.
     let mut metadata = BTreeMap::new();
     if let Some(base) = base {

@@ -5,12 +5,14 @@
 //! | `targets` | [`TargetModules`], [`ExcludeModules`] |
 //! | `init` | [`LoraInit`]: start values of the factors |
 //! | `scaling` | [`LoraScaling`]: α/r and α/√r |
+//! | `tokens` | [`TrainableTokens`]: single rows of an embedding
 //! | `pattern` | [`ModulePatterns`], regular expressions on module names, and the closest names for error messages |
 
 mod init;
 mod pattern;
 mod scaling;
 mod targets;
+mod tokens;
 
 pub use init::LoraInit;
 pub use pattern::ModulePatterns;
@@ -18,6 +20,7 @@ pub(crate) use pattern::{by_similarity, closest, compile};
 pub use scaling::LoraScaling;
 pub(crate) use targets::without_slices;
 pub use targets::{ExcludeModules, TargetModules};
+pub use tokens::TrainableTokens;
 
 use crate::error::LoraError;
 use crate::layout::{Architecture, ForArchitecture};
@@ -80,6 +83,11 @@ pub struct LoraConfig {
     pub layers_pattern: Vec<String>,
     /// Fully trained modules that are saved with the adapter, such as a new head, by path or the end of it.
     pub modules_to_save: Vec<String>,
+    /// Keeps an output layer tied to its embedding where both are fully trained: PEFT's `ensure_weight_tying`. Default false:
+    /// each end has a matrix of its own, and one that is not fully trained keeps that of the base.
+    pub ensure_weight_tying: bool,
+    /// Rows of embeddings that are trained, one a token: PEFT's `trainable_token_indices`.
+    pub token_indices: Vec<TrainableTokens>,
     /// Ranks of single modules, by regular expression on the end of the path; the first match counts.
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas of single modules, likewise.
@@ -103,6 +111,8 @@ impl Default for LoraConfig {
             layers: None,
             layers_pattern: Vec::new(),
             modules_to_save: Vec::new(),
+            ensure_weight_tying: false,
+            token_indices: Vec::new(),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
         }
@@ -202,6 +212,18 @@ impl LoraConfig {
         self
     }
 
+    /// Keeps an output layer tied to its embedding where both are fully trained.
+    pub fn with_ensure_weight_tying(mut self, tied: bool) -> Self {
+        self.ensure_weight_tying = tied;
+        self
+    }
+
+    /// Sets the rows of the input embedding that are trained.
+    pub fn with_token_indices(mut self, ids: impl IntoIterator<Item = usize>) -> Self {
+        self.token_indices = vec![TrainableTokens::of_input(ids)];
+        self
+    }
+
     /// Sets the rank of the modules that end in `pattern`.
     pub fn with_rank_for(mut self, pattern: impl Into<String>, rank: usize) -> Self {
         self.rank_pattern.push((pattern.into(), rank));
@@ -232,7 +254,7 @@ impl LoraConfig {
     ///
     /// # Errors
     /// [`LoraError::InvalidOption`] for a rank of 0, an alpha that is not finite, a dropout outside
-    /// [0, 1), layers without a list of target names, a bias on `B` with DoRA or with an initialization
+    /// [0, 1), token indices that are none or repeated, layers without a list of target names, a bias on `B` with DoRA or with an initialization
     /// that has none, or an initialization that the rank does not allow.
     pub fn validate(&self) -> Result<(), LoraError> {
         let ranks = || once(self.rank).chain(self.rank_pattern.iter().map(|(_, rank)| *rank));
@@ -277,6 +299,9 @@ impl LoraConfig {
                 "given with a pattern for the targets",
                 "targets as a list of names (otherwise PEFT ignores layers)",
             ));
+        }
+        for tokens in &self.token_indices {
+            tokens.validate()?;
         }
         if self.lora_bias && self.dora {
             return Err(LoraError::invalid_option(

@@ -1,10 +1,13 @@
 //! `adapter_config.json`: read strictly, or leniently to describe what does not load, and written as PEFT reads it.
 
-use crate::config::{ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules};
+use crate::config::{
+    ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules, TrainableTokens,
+};
 use crate::error::LoraError;
 use crate::files::read_bounded;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Name of the file with the configuration.
@@ -217,6 +220,8 @@ impl KeyReader<'_> {
         config.alpha_pattern = self.map("alpha_pattern", "an object of numbers");
         let to_save = self.take("modules_to_save", "a list of names");
         config.modules_to_save = to_save.unwrap_or_default();
+        config.ensure_weight_tying = self.flag("ensure_weight_tying");
+        config.token_indices = self.token_indices();
         config.init = self.init();
         let bias = self.take("bias", "\"none\", \"all\" or \"lora_only\"");
         config.bias = bias.unwrap_or_default();
@@ -227,6 +232,29 @@ impl KeyReader<'_> {
             self.refuse(error);
         }
         (config, options)
+    }
+
+    /// Reads the tokens that are trained: ids of the input embedding, or ids by module.
+    fn token_indices(&mut self) -> Vec<TrainableTokens> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Indices {
+            OfInput(Vec<usize>),
+            ByModule(BTreeMap<String, Vec<usize>>),
+        }
+        let expected = "token ids, or an object of them by module";
+        match self.take("trainable_token_indices", expected) {
+            None => Vec::new(),
+            Some(Indices::OfInput(ids)) if ids.is_empty() => Vec::new(),
+            Some(Indices::OfInput(ids)) => vec![TrainableTokens::of_input(ids)],
+            Some(Indices::ByModule(modules)) => modules
+                .into_iter()
+                .map(|(module, ids)| TrainableTokens {
+                    module: Some(module),
+                    ids,
+                })
+                .collect(),
+        }
     }
 
     /// Reads how the factors started, which decides what the file holds: PiSSA and OLoRA take their start out of the

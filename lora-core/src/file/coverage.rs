@@ -4,7 +4,10 @@ use crate::config::{
     BiasTraining, ExcludeModules, LoraConfig, ModulePatterns, TargetModules, without_slices,
 };
 use crate::error::LoraError;
-use crate::layout::{ends_in, is_inside};
+use crate::layout::{TokenModule, ends_in, is_inside};
+
+/// Names of the modules over the vocabulary in the models that PEFT is used with.
+const EMBEDDINGS: [&str; 4] = ["wte", "lm_head", "word_embeddings", "embed_tokens"];
 
 /// Parts of a configuration and of an adapter's tensors without a counterpart in the other.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,9 +76,13 @@ pub fn unmatched<'a>(
         let is_bias = name.ends_with(".bias") && config.bias != BiasTraining::None;
         // Copies of base weights, that PEFT writes beside adapters on embeddings.
         let copy = name.strip_suffix(".base_layer.weight");
-        let is_copy = copy.is_some_and(|module| modules.contains(&module));
+        // PEFT writes embeddings with a new vocabulary too.
+        let module = name.strip_suffix(".weight").unwrap_or_default();
+        let is_embedding = EMBEDDINGS.iter().any(|end| ends_in(module, end));
+        let is_copy = is_embedding || copy.is_some_and(|module| modules.contains(&module));
         let mut to_save = config.modules_to_save.iter();
-        is_bias || is_copy || to_save.any(|entry| is_inside(name, entry))
+        let is_tokens = name.ends_with(TokenModule::SUFFIX) && !config.token_indices.is_empty();
+        is_bias || is_copy || is_tokens || to_save.any(|entry| is_inside(name, entry))
     };
     let others = saved.iter().filter(|name| !belongs(name));
     found.saved = others.map(|name| name.to_string()).collect();

@@ -38,7 +38,7 @@ pub fn extract<M: Module>(
     report: &AttachReport,
     options: &PeftOptions,
 ) -> Result<StoredAdapter, LoraError> {
-    let adapters = attached_adapters(module, &report.modules);
+    let adapters = attached_adapters(module, &report.modules, &report.tokens);
     stored(module, report, options, &adapters)
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn stored<M: Module>(
         let factors = factors.ok_or_else(|| LoraError::not_attached(name))?;
         adapter.modules.insert(name.clone(), factors);
     }
-    for parameter in &report.saved {
+    for parameter in report.saved.iter().chain(&report.base_weights) {
         let path = &parameter.parameter;
         let entry = adapters.get(path).and_then(|entry| entry.full.as_ref());
         let own = entry.and_then(|full| host(full.val(), [parameter.elements()]));
@@ -99,6 +99,15 @@ pub(crate) fn stored<M: Module>(
             tensor = tensor.transposed();
         }
         adapter.saved.insert(parameter.name.clone(), tensor);
+    }
+    for tokens in &report.tokens {
+        let entry = adapters.get(&tokens.parameter);
+        let rows = entry.and_then(|entry| entry.rows.as_ref());
+        let shape = tokens.rows_shape();
+        let values = rows.and_then(|rows| host(rows.rows.val(), shape));
+        let values = values.ok_or_else(|| LoraError::not_attached(&tokens.module))?;
+        let tensor = StoredTensor::new(shape, values);
+        adapter.saved.insert(tokens.name(), tensor);
     }
     let slices = report.modules.iter().filter_map(|module| {
         let slices = module.slices.clone()?;

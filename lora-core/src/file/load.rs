@@ -1,6 +1,7 @@
 //! Loading of an adapter directory into the parameters of a module.
 
 use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
+use super::base_weights::BaseWeight;
 use super::config::PeftOptions;
 use super::dir::AdapterDir;
 use super::names::{PREFIX, TensorRole, tensor_name};
@@ -10,7 +11,9 @@ use crate::adapter::base_value;
 use crate::attach::{Adapted, AdapterValues, AdapterWeights, AttachReport, detach};
 use crate::config::{BiasTraining, LoraConfig, LoraScaling};
 use crate::error::LoraError;
-use crate::layout::{AdaptedModule, Architecture, LayerKind, SavedParameter, is_inside};
+use crate::layout::{
+    AdaptedModule, Architecture, LayerKind, SavedParameter, TokenModule, is_inside,
+};
 use burn::module::Module;
 use burn::tensor::TensorData;
 use std::collections::BTreeMap;
@@ -72,7 +75,36 @@ impl AdapterDir {
         config: &LoraConfig,
         architecture: &Architecture,
     ) -> Result<Adapted<M>, LoraError> {
-        let (report, weights) = self.read_for(&module, config, architecture, Parts::All)?;
+        self.load_on(module, config, architecture, &[])
+    }
+
+    /// Attaches the adapter to a module that has the [`base_weights`](Self::base_weights) of the file in the place of its own, as
+    /// [`load_with`](Self::load_with). Those that are `kept` are written with the adapter when it is saved.
+    ///
+    /// # Errors
+    /// As [`load`]; also if the file has other weights for the base than the module.
+    pub fn load_on<M: Module>(
+        &self,
+        module: M,
+        config: &LoraConfig,
+        architecture: &Architecture,
+        kept: &[BaseWeight],
+    ) -> Result<Adapted<M>, LoraError> {
+        let (mut report, weights) = self.read_for(&module, config, architecture, Parts::All)?;
+        refuse_lost_dropout(&module, &report)?;
+        // The original of a fully trained module is used nowhere, and the module does not hold it.
+        let kept = kept.iter().filter(|weight| !weight.is_original());
+        let kept = kept.filter_map(|weight| {
+            let name = format!("{}.weight", weight.module);
+            let own = report.vocabulary.iter().find(|p| p.name == name);
+            // A tied output layer is the embedding.
+            let place = own.or(report.vocabulary.first())?;
+            Some(weight.saved(&place.parameter, place.transposed))
+        });
+        let kept: Vec<SavedParameter> = kept.collect();
+        if !kept.is_empty() {
+            report.base_weights = kept;
+        }
         report.apply(module, weights)
     }
 
@@ -89,6 +121,7 @@ impl AdapterDir {
     ) -> Result<Adapted<M>, LoraError> {
         let parts = Parts::Factors(&self.config()?.modules_to_save);
         let (report, weights) = self.read_for(&module, config, architecture, parts)?;
+        refuse_lost_dropout(&module, &report)?;
         report.apply(module, weights)
     }
 
@@ -109,10 +142,26 @@ impl AdapterDir {
             Some((name, shape))
         };
         let shapes = file.names().into_iter().filter_map(shape).collect();
-        let names = check_tensors(file.path(), &shapes, &report, parts)?;
+        let copies = self.base_weights(architecture)?;
+        let names = check_tensors(file.path(), &shapes, &report, &copies, parts)?;
         let options = PeftOptions::default();
         let stored = StoredAdapter::from_tensors(file, &names, own, options, &[])?;
-        stored.into_weights(module, report, file.path(), parts)
+        check_copies(module, &stored, &report, &copies, file.path())?;
+        let mut notes = Vec::new();
+        for name in file.names() {
+            let Some(original) = copied_name(&name, &report) else {
+                continue;
+            };
+            if names.contains(&name) || stored.saved.get(&original) == Some(&file.read(&name)?) {
+                continue;
+            }
+            notes.push(format!(
+                "`{name}` is no copy of `{original}`, as its name says: that one is used, as in PEFT"
+            ));
+        }
+        let (mut report, weights) = stored.into_weights(module, report, file.path(), parts)?;
+        report.notes = notes;
+        Ok((report, weights))
     }
 }
 
@@ -130,7 +179,7 @@ impl StoredAdapter {
         let shapes = tensors
             .iter()
             .map(|(name, t)| (name.clone(), t.shape.clone()));
-        check_tensors(path, &shapes.collect(), &report, Parts::All)?;
+        check_tensors(path, &shapes.collect(), &report, &[], Parts::All)?;
         for (name, tensor) in tensors {
             tensor.check_finite(path, &name)?;
         }
@@ -178,6 +227,12 @@ impl StoredAdapter {
         }
         if let Some(init) = notes.start {
             report.config.init = init;
+        }
+        for tokens in &report.tokens {
+            let tensor = self.saved.remove(&tokens.name());
+            let tensor = tensor.ok_or_else(|| LoraError::not_attached(&tokens.module))?;
+            let data = TensorData::new(tensor.values, tokens.rows_shape());
+            weights.rows.insert(tokens.parameter.clone(), data);
         }
         for saved in parts.saved(report) {
             let tensor = self.saved.remove(&saved.name);
@@ -354,12 +409,15 @@ fn check_copy<M: Module>(
     if base_value(module, &adapted.parameter).is_some_and(|base| base == copy.values) {
         return Ok(());
     }
+    Err(other_base_weight(path, &base_copy(adapted).0))
+}
+
+fn other_base_weight(path: &Path, tensor: &str) -> LoraError {
     let message = format!(
-        "`{}` is not the weight of this base model; the adapter was trained on another, or with the weight itself (save it \
-         from PEFT with `save_embedding_layers=False`)",
-        base_copy(adapted).0
+        "`{tensor}` is not the weight of this base model: the adapter was trained on another, or brings new embeddings, which \
+         only a single adapter can do (or save it from PEFT with `save_embedding_layers=False`)"
     );
-    Err(LoraError::malformed(path, message))
+    LoraError::malformed(path, message)
 }
 
 /// Refuses tensors, given by name and shape, that are not exactly those that a report calls for. Returns the names of those
@@ -368,6 +426,7 @@ fn check_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Vec<usize>>,
     report: &AttachReport,
+    base_weights: &[BaseWeight],
     parts: Parts<'_>,
 ) -> Result<Vec<String>, LoraError> {
     let path = || path.into();
@@ -375,11 +434,22 @@ fn check_tensors(
     let saved = saved.map(|saved| (format!("{PREFIX}{}", saved.name), saved.file_shape()));
     let copies = report.modules.iter().map(base_copy);
     let copies = copies.filter(|(name, _)| tensors.contains_key(name));
+    let tokens = report.tokens.iter().map(|tokens| {
+        let name = format!("{PREFIX}{}", tokens.name());
+        (name, tokens.rows_shape().to_vec())
+    });
+    let base_weights = base_weights.iter();
+    let base_weights = base_weights.map(|weight| (weight.tensor.clone(), weight.shape.clone()));
     let expected = report.modules.iter().flat_map(expected_tensors);
-    let expected: BTreeMap<String, Vec<usize>> = expected.chain(saved).chain(copies).collect();
+    let expected = expected.chain(saved).chain(tokens);
+    let expected: BTreeMap<String, Vec<usize>> =
+        expected.chain(copies).chain(base_weights).collect();
     let mut names: Vec<String> = tensors.keys().cloned().collect();
     names.retain(|name| {
-        !expected.contains_key(name) && !parts.leaves(name) && !is_copy_of_saved(name, report)
+        !expected.contains_key(name)
+            && !parts.leaves(name)
+            && !is_copy_of_saved(name, report)
+            && copied_name(name, report).is_none()
     });
     if !names.is_empty() {
         return Err(LoraError::UnexpectedTensors {
@@ -408,12 +478,79 @@ fn check_tensors(
     Ok(expected.into_keys().collect())
 }
 
-/// Returns true for the copies that PEFT writes with `bias="all"` of the biases of modules that are saved: under the
-/// names of its wrapper, once as they were before.
-fn is_copy_of_saved(name: &str, report: &AttachReport) -> bool {
-    if report.config.bias != BiasTraining::All {
-        return false;
+/// Refuses weights for the base that are not those of the base: the base must have got them before.
+fn check_copies<M: Module>(
+    module: &M,
+    stored: &StoredAdapter,
+    report: &AttachReport,
+    copies: &[BaseWeight],
+    path: &Path,
+) -> Result<(), LoraError> {
+    for copy in copies {
+        let tensor = stored.saved.get(without_prefix(&copy.tensor));
+        let Some(tensor) = tensor else { continue };
+        let parameters = &report.vocabulary;
+        let own = parameters
+            .iter()
+            .find(|p| p.name == format!("{}.weight", copy.module));
+        // An output layer without a weight of its own is tied to the embedding, and may be trained with it.
+        let embedding = parameters.first();
+        let Some(place) = own.or(embedding) else {
+            continue;
+        };
+        let of_base = || {
+            let base = base_value(module, &place.parameter)?;
+            let base = StoredTensor::new(place.shape.clone(), base);
+            Some(if place.transposed {
+                base.transposed()
+            } else {
+                base
+            })
+        };
+        let is_trained = || {
+            let tied = own.is_none() && report.config.ensure_weight_tying;
+            tied && stored.saved.get(&place.name) == Some(tensor)
+        };
+        if of_base().as_ref() != Some(tensor) && !is_trained() {
+            return Err(other_base_weight(path, &copy.tensor));
+        }
     }
+    Ok(())
+}
+
+/// Refuses dropout that the training would leave out. Only a device with gradients trains.
+fn refuse_lost_dropout<M: Module>(module: &M, report: &AttachReport) -> Result<(), LoraError> {
+    if module.devices().iter().any(|device| device.is_autodiff()) {
+        report.check_dropout()?;
+    }
+    Ok(())
+}
+
+/// Returns the tensor of which another is a copy by its name: PEFT writes saved modules and trained rows of tied layers twice.
+fn copied_name(name: &str, report: &AttachReport) -> Option<String> {
+    let plain = without_prefix(name);
+    if plain.ends_with(TokenModule::SUFFIX) {
+        let trained = report.tokens.first().map(TokenModule::name)?;
+        let mut tokens = report.tokens.iter();
+        return (!tokens.any(|tokens| tokens.name() == plain)).then_some(trained);
+    }
+    let wrappers = [".modules_to_save.default.", ".modules_to_save."];
+    let (module, rest) = wrappers
+        .iter()
+        .find_map(|wrapper| plain.split_once(wrapper))?;
+    let original = format!("{module}.{rest}");
+    let mut saved = report.saved.iter().chain(&report.base_weights);
+    saved
+        .any(|saved| saved.name == original)
+        .then_some(original)
+}
+
+/// Returns true for the copies that PEFT writes of modules that are saved, under the names of its wrapper: with `bias="all"`
+/// those of the biases, once as they were before, and of an embedding with a new vocabulary.
+fn is_copy_of_saved(name: &str, report: &AttachReport) -> bool {
+    let mut embeddings = report.vocabulary.iter().chain(&report.base_weights);
+    let mut is_embedding = |name: &str| embeddings.any(|p| p.name == name);
+    let all_biases = report.config.bias == BiasTraining::All;
     let wrappers = [
         ".original_module.",
         ".modules_to_save.default.",
@@ -423,5 +560,8 @@ fn is_copy_of_saved(name: &str, report: &AttachReport) -> bool {
         let (module, rest) = without_prefix(name).split_once(wrapper)?;
         Some(format!("{module}.{rest}"))
     });
-    wrapped.is_some_and(|name| report.saved.iter().any(|saved| saved.name == name))
+    wrapped.is_some_and(|name| {
+        let mut saved = report.saved.iter().chain(&report.base_weights);
+        (all_biases || is_embedding(&name)) && saved.any(|saved| saved.name == name)
+    })
 }

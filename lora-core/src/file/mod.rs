@@ -12,6 +12,7 @@
 //! | `container`, `header`, `pickle` | the file: safetensors with its header, or a pickle of `torch.save`, which is never executed |
 //! | `adapter` | [`StoredAdapter`] |
 //! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
+//! | `base_weights` | [`BaseWeight`]: embeddings that a file brings for the base |
 //! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
 //! | `misplaced` | what is at a path that is given in the place of an adapter |
 //! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
@@ -29,6 +30,8 @@
 //! | `base_model.model.{module}.lora_B.bias` `[d_out]` | [`LoraBias`](crate::LoraBias) |
 //! | `base_model.model.{module}.base_layer.bias` | a bias of an adapted layer, with `bias` |
 //! | `base_model.model.{parameter}` | a fully trained parameter: `modules_to_save`, `bias="all"` |
+//! | `base_model.model.{embedding}.token_adapter.trainable_tokens_delta` `[tokens, dimension]` | trained rows of single tokens |
+//! | `base_model.model.{embedding}.weight`, also in `base_layer` or `original_module` | an embedding that the file brings for the base |
 //!
 //! An adapter on slices of a fused projection is written as an ordinary adapter of rank `slices · r` with a block-shaped `B`.
 //! The file's metadata, which PEFT ignores, names the slices and has the fingerprint of the base
@@ -44,21 +47,23 @@
 //! | `rank_pattern`, `alpha_pattern` | supported; an entry that matches nothing is an error |
 //! | `target_modules` | supported: names, regular expression, `all-linear`; every name must match |
 //! | `exclude_modules`, `layers_to_transform`, `layers_pattern` | supported |
-//! | `modules_to_save` | supported |
+//! | `modules_to_save`, `ensure_weight_tying` | supported; an end of a tied pair that is not saved keeps the matrix of the base |
+//! | `trainable_token_indices` | supported, on embeddings and untied output layers without an adapter of their own |
 //! | `bias` | supported: `none`, `all`, `lora_only` |
 //! | `lora_bias` | supported on layers that have a bias of their own |
 //! | `use_dora` | supported, on linear layers and embeddings |
 //! | `init_lora_weights` | supported: `true`, `false`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N`, `olora`. Adapters that start at the weight are written as their difference from it, for the original base. PEFT's unconverted `pissa` and `olora` files are read; unconverted `pissa_niter_N` files are refused, because the part that PEFT subtracted from the base is random and not in the file. `eva` and `mica` are read, since they do not change the base; `corda`, `loftq`, `lora_ga` and others are refused, because they change it |
 //! | `target_parameters` | refused: every weight of these models belongs to a module, which `target_modules` names |
-//! | `trainable_token_indices`, `layer_replication` | refused: they change the model |
+//! | `layer_replication` | refused: it changes the model |
 //! | `alora_invocation_tokens`, `use_qalora`, `use_bdlora`, `arrow_config`, `kasa_config`, `lora_ga_config` | refused: other arithmetic |
 //! | `monteclora_config`, `velora_config` | read: they change the training alone, and their tensors are left out; training goes on as that of plain LoRA |
-//! | `ensure_weight_tying`, `megatron_config` | refused |
+//! | `megatron_config` | refused |
 //! | `task_type`, `base_model_name_or_path` | read and written; a [`LoraModel`](https://docs.rs/lora-models) writes its own task |
 //! | `fan_in_fan_out` | written for the model's layers; no effect when read, since the factors are the same either way |
 //! | `auto_mapping`, `corda_config`, `eva_config`, `inference_mode`, `loftq_config`, `megatron_core`, `peft_version`, `qalora_group_size`, `revision`, `runtime_config` | no effect on an existing adapter |
 
 mod adapter;
+mod base_weights;
 mod compare;
 mod config;
 mod container;
@@ -78,6 +83,7 @@ mod write;
 
 pub use crate::config::ModulePatterns;
 pub use adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
+pub use base_weights::BaseWeight;
 pub use compare::UpdateDifference;
 pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
 pub use coverage::{Unmatched, unmatched};

@@ -117,6 +117,9 @@ impl StoredAdapter {
         config.layers_pattern.clear();
         let to_save = config.modules_to_save.iter_mut();
         to_save.for_each(|module| *module = name(module));
+        let tokens = config.token_indices.iter_mut();
+        let modules = tokens.filter_map(|tokens| tokens.module.as_mut());
+        modules.for_each(|module| *module = name(module));
         Ok(self)
     }
 }

@@ -4,7 +4,7 @@ use super::adapter::{StoredAdapter, StoredFactors, StoredTensor};
 use super::config::CONFIG_FILE;
 use super::names::{PREFIX, TensorRole, tensor_name};
 use super::tensors::WEIGHTS_FILE;
-use crate::config::{LoraConfig, LoraInit, LoraScaling, TargetModules};
+use crate::config::{LoraConfig, LoraInit, LoraScaling, TargetModules, TrainableTokens};
 use crate::error::LoraError;
 use crate::files::{Overwrite, write_dir, write_file};
 use safetensors::tensor::{Dtype, TensorView};
@@ -146,7 +146,7 @@ impl StoredAdapter {
         let alphas = config.alpha_pattern.iter();
         let alphas: Map<String, Value> = alphas.map(|(k, a)| (k.clone(), number(*a))).collect();
         let or_null = |names: &[String]| (!names.is_empty()).then(|| names.to_vec());
-        json!({
+        let mut object = json!({
             "alpha_pattern": alphas,
             "auto_mapping": null,
             "base_model_name_or_path": options.base_model,
@@ -173,7 +173,25 @@ impl StoredAdapter {
             "task_type": options.task_type,
             "use_dora": config.dora,
             "use_rslora": config.scaling == LoraScaling::RankStabilized,
-        })
+        });
+        // Older versions of PEFT warn about keys that they do not know.
+        if config.ensure_weight_tying {
+            object["ensure_weight_tying"] = json!(true);
+        }
+        match config.token_indices.as_slice() {
+            [] => {}
+            [TrainableTokens { module: None, ids }] => {
+                object["trainable_token_indices"] = json!(ids);
+            }
+            modules => {
+                let modules = modules.iter().filter_map(|tokens| {
+                    let module = tokens.module.clone()?;
+                    Some((module, json!(tokens.ids)))
+                });
+                object["trainable_token_indices"] = modules.collect::<Map<_, _>>().into();
+            }
+        }
+        object
     }
 }
 

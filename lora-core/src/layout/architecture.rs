@@ -18,6 +18,9 @@ pub struct Architecture {
     /// Names of the linear layers that are `Conv1D` in Python: files hold their weights as `[in, out]`, like this crate, and
     /// those of other linear layers as `[out, in]`.
     pub conv1d: Vec<String>,
+    /// Names of the modules with a row for each token, the input embedding first: then the output layer, if the model has
+    /// one.
+    pub vocabulary: Vec<String>,
 }
 
 impl Architecture {
@@ -27,6 +30,7 @@ impl Architecture {
         fused: Vec::new(),
         names: Vec::new(),
         conv1d: Vec::new(),
+        vocabulary: Vec::new(),
     };
 
     /// Returns the name in Python of the module or parameter at this path.

@@ -9,7 +9,7 @@
 //! | `names` | comparison of dotted paths |
 //! | `walk` | walks over the parameters of a module, and their places |
 //! | `parameters` | lists of the parameters of a module, and of the matrices that can be adapted |
-//! | `adapted_module`, `saved_parameter` | [`AdaptedModule`], [`SavedParameter`]: entries of an attach report |
+//! | `adapted_module`, `saved_parameter`, `token_module` | [`AdaptedModule`], [`SavedParameter`], [`TokenModule`]: entries of an attach report |
 //! | `id` | ids and hashes that are the same in every process |
 
 mod adapted_module;
@@ -21,6 +21,7 @@ mod kind;
 mod names;
 mod parameters;
 mod saved_parameter;
+mod token_module;
 mod walk;
 
 pub use adapted_module::AdaptedModule;
@@ -33,6 +34,7 @@ pub use kind::{AdapterPath, LayerKind};
 pub(crate) use names::{ends_in, is_inside, module_of};
 pub(crate) use parameters::{Matrix, Parameter, Parameters, parameters};
 pub use saved_parameter::SavedParameter;
+pub use token_module::TokenModule;
 pub(crate) use walk::{
     ADAPTER_COMPONENT, PACKED_COMPONENT, Place, SPLIT_COMPONENT, Visit, put, visit,
 };

@@ -341,6 +341,7 @@ impl<M: Module> NamedAdapters<M> {
             let matrix = matrices.find(|m| m.parameter == *path || m.bias.as_ref() == Some(path));
             let message = match matrix {
                 None => "which has one value for the whole batch",
+                Some(_) if entry.rows.is_some() => "whose rows of single tokens are trained",
                 Some(matrix) if matrix.kind == LayerKind::Embedding && entry.full.is_some() => {
                     "a fully trained embedding"
                 }

@@ -4,8 +4,10 @@ use crate::common::assert_close;
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
+use lora_core::file::{AdapterDir, PeftOptions};
+use lora_core::files::Overwrite;
 use lora_core::{
-    AdapterPath, Architecture, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
+    Adapted, AdapterPath, Architecture, FusedLayout, FusedProjection, LoraConfig, LoraEmbedding,
     LoraEmbeddingConfig, LoraError, LoraLinear, LoraLinearConfig, TargetModules, attach, detach,
     merge, trainable_summary, weight_errors,
 };
@@ -204,12 +206,36 @@ fn dropout_acts_on_the_adapters_input_only_and_only_in_training() {
 }
 
 #[test]
-fn dropout_on_the_composed_path_is_refused() {
-    let (foreign, _) = pair(&Device::flex());
-    let refused = attach(foreign, &config().with_dropout(0.1));
-    assert!(
-        matches!(refused, Err(LoraError::UnsupportedTarget { module, .. }) if module == "embedding")
-    );
+fn dropout_on_the_composed_path_is_refused_where_it_would_act() {
+    let device = Device::flex();
+    let (foreign, _) = pair(&device);
+    let on = |name: &str, dropout| {
+        let targets = TargetModules::names([name]);
+        LoraConfig::new(2)
+            .with_targets(targets)
+            .with_dropout(dropout)
+    };
+    let is_refused = |result: Result<Adapted<Foreign>, LoraError>| matches!(result, Err(LoraError::UnsupportedTarget { module, .. }) if module == "hidden");
+    assert!(is_refused(attach(foreign.clone(), &on("hidden", 0.1))));
+    // As in PEFT, an embedding has no dropout.
+    assert!(attach(foreign.clone(), &on("embedding", 0.1)).is_ok());
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("adapter");
+    let adapted = attach(foreign.clone(), &on("hidden", 0.0)).unwrap();
+    adapted
+        .save(&path, &PeftOptions::default(), Overwrite::Refuse)
+        .unwrap();
+    let adapter = AdapterDir::open(&path).unwrap();
+    let load = |module: &Foreign, dropout| {
+        let plain = Architecture::default();
+        adapter.load_with(module.clone(), &on("hidden", dropout), &plain)
+    };
+    // Nothing trains on a device without gradients.
+    assert!(load(&foreign, 0.1).is_ok());
+    let (trained, _) = pair(&device.autodiff());
+    assert!(is_refused(load(&trained, 0.1)));
+    assert!(load(&trained, 0.0).is_ok());
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod quantized_memory;
 mod segments;
 mod spellings;
 mod split;
+mod tokens;

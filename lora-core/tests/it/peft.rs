@@ -209,7 +209,6 @@ fn keys_that_change_the_arithmetic_are_refused_by_name() {
         ("alora_invocation_tokens", json!([3])),
         ("target_parameters", json!(["experts"])),
         ("layer_replication", json!([[0, 2]])),
-        ("trainable_token_indices", json!([1, 2])),
         ("init_lora_weights", json!("pissa_niter_4")),
         ("init_lora_weights", json!("corda")),
         ("init_lora_weights", json!("loftq")),

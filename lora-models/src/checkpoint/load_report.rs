@@ -25,6 +25,8 @@ pub struct LoadReport {
     pub ignored: Vec<IgnoredTensor>,
     /// Beginning of all names in the files that is no part of the model, such as `module.`; usually empty.
     pub root: String,
+    /// Tensors that are not what their names say, and what was done with them, for people.
+    pub notes: Vec<String>,
     /// Time from opening the reader to the last tensor, in seconds.
     pub seconds: f64,
 }
@@ -65,6 +67,9 @@ impl fmt::Display for LoadReport {
         for (reason, count) in reasons {
             write!(f, "; ignored {count} ({reason})")?;
         }
+        for note in &self.notes {
+            write!(f, "\n          {note}")?;
+        }
         Ok(())
     }
 }
@@ -104,6 +109,7 @@ mod tests {
                 reason: "causal mask".into(),
             }],
             root: "module.".into(),
+            notes: Vec::new(),
             seconds: 0.251,
         };
         assert_eq!(

@@ -197,6 +197,7 @@ impl<'a> StrictReader<'a> {
             dtypes: BTreeMap::new(),
             ignored: Vec::new(),
             root: self.checkpoint.root().into(),
+            notes: Vec::new(),
             seconds: self.started.elapsed().as_secs_f64(),
         };
         for name in &self.taken {

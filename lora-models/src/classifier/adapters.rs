@@ -1,7 +1,7 @@
 //! LoRA adapters on encoders, and the labels that are stored beside them.
 
 use super::head::HeadKind;
-use super::model::Classifier;
+use super::model::{Classifier, Trunk};
 use super::names::architecture;
 use crate::config_keys::ConfigKeys;
 use crate::encoder::Labels;
@@ -9,12 +9,17 @@ use crate::error::ModelError;
 use crate::export::CONFIG_FILE;
 use crate::prefix::PrefixModel;
 use crate::pretrained::read_object;
-use crate::targets::LoraTargets;
+use crate::targets::{LoraTargets, NewVocabulary, Vocabulary};
+use crate::vocabulary::{resized, values_of};
+use crate::weights::embedding_of;
 use burn::tensor::Device;
 use lora_core::file::{AdapterDir, PREFIX};
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+
+/// Token embedding, in messages.
+const EMBEDDING: &str = "word_embeddings.weight";
 
 impl LoraTargets for Classifier {
     fn lora_architecture(&self) -> Architecture {
@@ -54,6 +59,36 @@ impl LoraTargets for Classifier {
 
     fn device(&self) -> Device {
         self.trunk.embeddings().word_embeddings.weight.lazy_device()
+    }
+
+    fn vocabulary(&self) -> Option<Vocabulary> {
+        Some(Vocabulary {
+            rows: self.config.vocab_size,
+            d: self.config.embedding_size,
+            tied: false,
+        })
+    }
+
+    fn vocabulary_values(&self, _input: bool) -> Result<Vec<f32>, ModelError> {
+        values_of(EMBEDDING, &self.trunk.embeddings().word_embeddings)
+    }
+
+    fn with_vocabulary(mut self, new: NewVocabulary) -> Result<Self, ModelError> {
+        let (rows, d, device) = (new.rows, self.config.embedding_size, self.device());
+        let values = match new.input {
+            Some(values) => values,
+            None => resized(self.vocabulary_values(true)?, d, rows),
+        };
+        let (path, family) = match &self.trunk {
+            Trunk::Bert(_) => ("trunk.Bert", &self.config),
+            Trunk::Deberta(_) => ("trunk.Deberta", &self.config),
+        };
+        let architecture = architecture(family, self.kind);
+        let path = format!("{path}.embeddings.word_embeddings");
+        let embedding = embedding_of(&path, [rows, d], values, &architecture, &device)?;
+        self.trunk.embeddings_mut().word_embeddings = embedding;
+        self.config.vocab_size = rows;
+        Ok(self)
     }
 
     /// Returns `config.json` with the labels, which PEFT's own files lack.

@@ -59,6 +59,14 @@ impl Trunk {
         })
     }
 
+    /// Returns the embeddings of tokens, positions and segments for changes.
+    pub(super) fn embeddings_mut(&mut self) -> &mut Embeddings {
+        match self {
+            Self::Bert(model) => &mut model.embeddings,
+            Self::Deberta(model) => &mut model.embeddings,
+        }
+    }
+
     /// Returns the embeddings of tokens, positions and segments.
     pub fn embeddings(&self) -> &Embeddings {
         match self {

@@ -32,5 +32,9 @@ pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architectu
             .map(|(here, there)| (here.to_string(), there.to_string()))
             .collect(),
         conv1d: Vec::new(),
+        vocabulary: vec![format!(
+            "{}.embeddings.word_embeddings",
+            config.family.trunk()
+        )],
     }
 }

@@ -7,7 +7,7 @@ use crate::checkpoint::LoadReport;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::error::ModelError;
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
-use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
+use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::{BaseFloats, QuantizeConfig};
 use serde_json::{Map, Value};
@@ -51,24 +51,38 @@ const LEFTOVERS: &[Leftover] = &[
             let heads = ["cls.", "lm_head.", "lm_predictions.", "mask_predictions."];
             heads.iter().any(|head| name.starts_with(head))
         },
+        holds: None,
     },
     Leftover {
         reason: "pooler, which this head does not use",
         is: |name| name.starts_with("pooler.") || name.contains(".pooler."),
+        holds: None,
     },
     Leftover {
         reason: "buffer of positions or segments",
         is: |name| {
             name.ends_with("embeddings.position_ids") || name.ends_with("embeddings.token_type_ids")
         },
+        holds: Some(|tensor| {
+            let positions = || {
+                tensor
+                    .values
+                    .iter()
+                    .zip(0..)
+                    .all(|(&value, at)| value == at as f32)
+            };
+            tensor.values.iter().all(|&value| value == 0.0) || positions()
+        }),
     },
     Leftover {
         reason: "difference between two embeddings of the pretraining",
         is: |name| name.ends_with("embeddings.word_embeddings._weight"),
+        holds: None,
     },
     Leftover {
         reason: "head of another task",
         is: |name| name.starts_with("qa_outputs."),
+        holds: None,
     },
 ];
 
@@ -84,6 +98,7 @@ const TIED_HEADS: [&str; 3] = [
 const UNUSED_POSITIONS: Leftover = Leftover {
     reason: "positions, which this model does not add",
     is: |name| name.ends_with("embeddings.position_embeddings.weight"),
+    holds: None,
 };
 
 impl FamilyConfig for EncoderConfig {
@@ -212,7 +227,8 @@ impl Pretrained for Classifier {
             tied: &tied,
         };
         let mut fresh_weights = random(&config, options.seed);
-        let read = read_model(dir, &expectation, &mut fresh_weights, |weights| {
+        let checkpoint = open_model(dir, expectation.anchor, expectation.prefix)?;
+        let read = read_model(&checkpoint, &expectation, &mut fresh_weights, |weights| {
             Self::build(&config, kind, device, weights)
         });
         let (mut model, report, fresh) =

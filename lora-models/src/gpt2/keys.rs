@@ -17,6 +17,10 @@ pub(super) const PREFIX: &str = "transformer.";
 pub(super) const HEAD: &str = "lm_head.weight";
 /// Position embedding, which every file has.
 pub(super) const POSITIONS: &str = "transformer.wpe.weight";
+/// Module of the projection to the vocabulary.
+pub(super) const HEAD_MODULE: &str = "lm_head";
+/// Module of the token embedding.
+pub(super) const EMBEDDING_MODULE: &str = "transformer.wte";
 /// Token embedding.
 pub(super) const EMBEDDING: &str = "transformer.wte.weight";
 

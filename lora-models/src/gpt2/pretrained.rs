@@ -5,11 +5,11 @@ use super::config_file;
 use super::init::random;
 use super::keys::{EMBEDDING, HEAD, POSITIONS, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
-use crate::checkpoint::LoadReport;
+use crate::checkpoint::{Checkpoint, HostTensor, LoadReport};
 use crate::error::ModelError;
 use crate::generate::CausalModel;
 use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
-use crate::weights::{Expectation, Leftover, Parameters, Weights, plan, read_model};
+use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -18,12 +18,57 @@ use std::path::Path;
 const MASK: Leftover = Leftover {
     reason: "buffer of the causal mask",
     is: is_mask_buffer,
+    holds: Some(is_causal_mask),
 };
 /// An output layer that is the token embedding.
 const TIED: Leftover = Leftover {
     reason: "tied to the token embedding",
     is: |name| name == HEAD,
+    holds: None,
 };
+
+/// Returns true for the values of the buffers: ones on and below the diagonal, and the number that masked scores become.
+fn is_causal_mask(tensor: &HostTensor) -> bool {
+    let values = &tensor.values;
+    match tensor.shape.as_slice() {
+        [.., rows, columns] if rows == columns => {
+            let mut rows = values.chunks_exact((*columns).max(1)).enumerate();
+            rows.all(|(row, values)| {
+                let row = row % columns;
+                let mut ones = values.iter().enumerate();
+                ones.all(|(column, &value)| value == f32::from(u8::from(column <= row)))
+            })
+        }
+        _ => values.iter().all(|&value| value <= -1e4),
+    }
+}
+
+/// Compares the output layer of a checkpoint with the token embedding that the configuration ties it to. Where they differ,
+/// transformers 5 does not tie them.
+///
+/// # Errors
+/// If a tensor cannot be read.
+fn tie_is_wrong(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
+    let bare = EMBEDDING.strip_prefix(PREFIX).unwrap_or(EMBEDDING);
+    let mut names = [EMBEDDING, bare].into_iter();
+    let (Some(embedding), true) = (
+        names.find(|name| checkpoint.contains(name)),
+        checkpoint.contains(HEAD),
+    ) else {
+        return Ok(false);
+    };
+    if checkpoint.shape(embedding) != checkpoint.shape(HEAD) {
+        return Ok(false); // An error that names the shapes follows.
+    }
+    if let (Some(embedding), Some(head)) = (
+        checkpoint.mapped_f32(embedding),
+        checkpoint.mapped_f32(HEAD),
+    ) && embedding == head
+    {
+        return Ok(false);
+    }
+    Ok(checkpoint.read_f32(embedding)?.values != checkpoint.read_f32(HEAD)?.values)
+}
 
 impl FamilyConfig for Gpt2Config {
     fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
@@ -78,11 +123,14 @@ impl Pretrained for Gpt2LmHead {
     }
 
     fn load_weights(
-        config: Gpt2Config,
+        mut config: Gpt2Config,
         dir: &Path,
         options: &LoadOptions,
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError> {
+        let checkpoint = open_model(dir, POSITIONS, PREFIX)?;
+        let untied = config.tie_word_embeddings && tie_is_wrong(&checkpoint)?;
+        config.tie_word_embeddings &= !untied;
         let head = [(HEAD.to_string(), vec![config.vocab_size, config.n_embd])];
         let expectation = Expectation {
             wanted: plan(|weights| build(&config, device, weights))?,
@@ -107,7 +155,13 @@ impl Pretrained for Gpt2LmHead {
         };
         let random = &mut random(&config, 0);
         let build = |weights: &mut dyn Weights| build(&config, device, weights);
-        let (model, report, _) = read_model(dir, &expectation, random, build)?;
+        let (model, mut report, _) = read_model(&checkpoint, &expectation, random, build)?;
+        if untied {
+            report.notes.push(format!(
+                "`{HEAD}` differs from `{EMBEDDING}`, to which `tie_word_embeddings` ties it: both are used as they are, as in \
+                 transformers 5"
+            ));
+        }
         Ok((model, report))
     }
 

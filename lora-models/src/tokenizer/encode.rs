@@ -146,6 +146,7 @@ impl Tokenizer {
                 Ok(first)
             }
         })?;
+        self.check_ids(encoding.get_ids())?;
         Ok((encoding, cut))
     }
 

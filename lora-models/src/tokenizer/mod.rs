@@ -7,6 +7,7 @@
 //! | a directory's files and the tokenizer built from them | `load.rs` |
 //! | BERT, RoBERTa, XLM-R, DeBERTa, GPT-2: their names, files and special tokens | `family.rs` |
 //! | normalizer, pre-tokenizer, model, decoder and post-processor of each family | `pipeline.rs` |
+//! | tokens added to a tokenizer, and its files with them | `added.rs` |
 //! | special tokens and their roles | `special_tokens.rs`, `roles.rs`, `token_entries.rs` |
 //! | `vocab.txt`, `vocab.json` and `merges.txt` | `vocabulary.rs` |
 //! | `tokenizer.json`, and the bound on its steps | `whole_file.rs`, `growth.rs` |
@@ -17,6 +18,7 @@
 //! ([`Tokenizer::encode_inputs`] does), nothing is padded or truncated whatever `tokenizer.json` says, and decoding
 //! never "cleans up" spaces, so that decoding undoes encoding for byte-level BPE.
 
+mod added;
 mod charsmap;
 mod encode;
 mod family;
@@ -95,6 +97,8 @@ pub struct Tokenizer {
     cut_left: bool,
     vocab_size: usize,
     largest_id: Option<u32>,
+    /// Number of tokens that the model has, if it is known: a text with an id beyond them is refused.
+    limit: Option<usize>,
 }
 
 impl Tokenizer {
@@ -168,7 +172,44 @@ impl Tokenizer {
             cut_left: special.settings.truncation_side == Some(Side::Left),
             vocab_size,
             largest_id,
+            limit: None,
         })
+    }
+
+    /// Sets the number of tokens of the model. The tokenizer may have more: only a text that uses one of those is refused.
+    pub fn with_limit(mut self, tokens: usize) -> Self {
+        self.limit = Some(tokens);
+        self
+    }
+
+    /// Returns the tokens that another tokenizer, made from this one, has beside those of this one; `None` if it encodes some of them
+    /// otherwise.
+    pub fn added_in(&self, other: &Self) -> Option<usize> {
+        let own = self.inner.get_vocab(true);
+        let mut own = own.iter();
+        let same = own.all(|(token, &id)| other.inner.token_to_id(token) == Some(id));
+        same.then(|| other.vocab_size.saturating_sub(self.vocab_size))
+    }
+
+    /// Refuses ids that the model has no embedding for.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] with the first such token.
+    pub fn check_ids(&self, ids: &[u32]) -> Result<(), ModelError> {
+        let Some(limit) = self.limit else {
+            return Ok(());
+        };
+        match ids.iter().find(|&&id| id as usize >= limit) {
+            None => Ok(()),
+            Some(&id) => {
+                let token = self.id_to_token(id).unwrap_or_default();
+                let message = format!(
+                    "a text has the token `{token}` with id {id}, but the model has only {limit} tokens: use the model whose embeddings \
+                     were resized for it, an adapter that brings them, or train with `--new-tokens`"
+                );
+                Err(ModelError::tokenizer(&self.path, message))
+            }
+        }
     }
 
     /// Encodes a text. No tokens are added around it; the text of a special token in it becomes that token.
@@ -178,6 +219,7 @@ impl Tokenizer {
     /// byte and does not fail.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = guarded(&self.path, || self.inner.encode_fast(text, false))?;
+        self.check_ids(encoding.get_ids())?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -190,6 +232,9 @@ impl Tokenizer {
         for batch in texts.chunks(BATCH) {
             let batch: Vec<&str> = batch.iter().map(AsRef::as_ref).collect();
             let encodings = guarded(&self.path, || self.inner.encode_batch_fast(batch, false))?;
+            for encoding in &encodings {
+                self.check_ids(encoding.get_ids())?;
+            }
             ids.extend(encodings.iter().map(|encoding| encoding.get_ids().to_vec()));
         }
         Ok(ids)
@@ -272,6 +317,19 @@ impl Tokenizer {
     /// Returns the tokenizer's files in its directory: those to copy beside an exported model.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// Reads the tokenizer's files: names and contents.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], or [`ModelError::TooLarge`] if a file has grown past the limit.
+    pub fn read_files(&self) -> Result<Vec<(String, Vec<u8>)>, ModelError> {
+        let files = self.files.iter().filter_map(|file| {
+            let name = file.file_name()?.to_str()?.to_string();
+            Some((name, file))
+        });
+        let read = files.map(|(name, file)| Ok((name, read_bounded(file, MAX_FILE_BYTES)?)));
+        read.collect()
     }
 
     /// Copies the tokenizer's files to `dir`, byte for byte, and returns the copies. A file that is already there is

@@ -194,6 +194,47 @@ impl LayerBuilder<'_> {
     }
 }
 
+/// Source of the values of one parameter.
+struct Given(Vec<f32>);
+
+impl Weights for Given {
+    fn values(&mut self, _spec: &ParamSpec) -> Result<Option<Vec<f32>>, ModelError> {
+        Ok(Some(std::mem::take(&mut self.0)))
+    }
+}
+
+/// Builds an embedding of these values, `[rows, d_model]`.
+pub(crate) fn embedding_of(
+    path: &str,
+    shape: [usize; 2],
+    values: Vec<f32>,
+    architecture: &Architecture,
+    device: &Device,
+) -> Result<LoraEmbedding, ModelError> {
+    let mut builder = LayerBuilder {
+        architecture,
+        device,
+        weights: &mut Given(values),
+    };
+    builder.embedding(path, shape)
+}
+
+/// Builds a linear layer without a bias of these values, `[d_in, d_out]`.
+pub(crate) fn linear_of(
+    path: &str,
+    shape: [usize; 2],
+    values: Vec<f32>,
+    architecture: &Architecture,
+    device: &Device,
+) -> Result<LoraLinear, ModelError> {
+    let mut builder = LayerBuilder {
+        architecture,
+        device,
+        weights: &mut Given(values),
+    };
+    builder.linear_without_bias(path, shape)
+}
+
 /// Builds a trainable parameter at `path`.
 pub(crate) fn param<const D: usize>(
     path: &str,

@@ -12,8 +12,8 @@ mod collect;
 mod reading;
 mod source;
 
-pub(crate) use builder::{LayerBuilder, check_fits, on_host, param};
+pub(crate) use builder::{LayerBuilder, check_fits, embedding_of, linear_of, on_host, param};
 pub use collect::Parameters;
-pub(crate) use reading::{Expectation, Leftover, read_model};
+pub(crate) use reading::{Expectation, Leftover, open_model, read_model};
 pub(crate) use source::{Packed, Random, meta_init, plan};
 pub use source::{ParamSpec, Weights};

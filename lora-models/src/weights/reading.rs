@@ -2,7 +2,7 @@
 
 use super::source::{ParamSpec, Weights};
 use crate::ModelError;
-use crate::checkpoint::{Checkpoint, LoadReport, StrictReader};
+use crate::checkpoint::{Checkpoint, HostTensor, LoadReport, StrictReader, is_float};
 use bytes::Bytes;
 use lora_core::file::transpose;
 use lora_core::{BaseFloats, HalfFloat, LayerKind, QuantizeConfig};
@@ -43,6 +43,40 @@ pub(crate) struct Leftover {
     pub reason: &'static str,
     /// Predicate on the name.
     pub is: fn(&str) -> bool,
+    /// Predicate on the values, where the name says what they are: the model computes them itself.
+    pub holds: Option<fn(&HostTensor) -> bool>,
+}
+
+impl Leftover {
+    /// Compares the values of the ignored tensors with what their names say. transformers computes such tensors itself, whatever a
+    /// file has, and so does this crate; a note names those that differ. Integers are not read.
+    fn notes(
+        &self,
+        checkpoint: &Checkpoint,
+        ignored: impl Fn(&str) -> bool,
+    ) -> Result<Vec<String>, ModelError> {
+        let Some(holds) = self.holds else {
+            return Ok(Vec::new());
+        };
+        let mut notes = Vec::new();
+        for name in checkpoint.names().filter(|name| ignored(name)) {
+            if checkpoint.dtype(name).is_some_and(is_float) && !holds(&checkpoint.read_f32(name)?) {
+                notes.push(format!(
+                    "`{name}` is no {}: it was ignored all the same, as in transformers",
+                    self.reason
+                ));
+            }
+        }
+        Ok(notes)
+    }
+}
+
+/// Opens the checkpoint of a model whose names begin with `prefix`. The anchor is a tensor that each file of the model has.
+///
+/// # Errors
+/// As [`Checkpoint::open`].
+pub(crate) fn open_model(dir: &Path, anchor: &str, prefix: &str) -> Result<Checkpoint, ModelError> {
+    Checkpoint::open_model(dir, &names_in_files(anchor, prefix))
 }
 
 /// Reads a model from the weights in a directory.
@@ -54,13 +88,11 @@ pub(crate) struct Leftover {
 /// [`ModelError::TensorMissing`], [`ModelError::TensorUnexpected`], [`ModelError::TensorShape`] or
 /// [`ModelError::TensorDtype`] if the weights do not belong to the model, [`ModelError::NotFinite`] if they are no numbers.
 pub(crate) fn read_model<M>(
-    dir: &Path,
+    checkpoint: &Checkpoint,
     expectation: &Expectation<'_>,
     random: &mut dyn Weights,
     build: impl FnOnce(&mut dyn Weights) -> Result<M, ModelError>,
 ) -> Result<(M, LoadReport, Vec<String>), ModelError> {
-    let anchors = names_in_files(expectation.anchor, expectation.prefix);
-    let checkpoint = &Checkpoint::open_model(dir, &anchors)?;
     let mut reader = StrictReader::new(checkpoint);
     let dropped = checkpoint.metadata();
     let names = FileNames::new(&reader, expectation, &dropped);
@@ -80,10 +112,11 @@ pub(crate) fn read_model<M>(
     }
     reader.check(&expected, expectation.optional)?;
     let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let mut notes = Vec::new();
     for leftover in expectation.leftovers {
-        reader.ignore(leftover.reason, |name| {
-            !known.contains(name) && (leftover.is)(name)
-        });
+        let is_ignored = |name: &str| !known.contains(name) && (leftover.is)(name);
+        reader.ignore(leftover.reason, is_ignored);
+        notes.extend(leftover.notes(checkpoint, is_ignored)?);
     }
     if expectation.force_fresh {
         let heads = expectation.may_be_fresh;
@@ -107,7 +140,9 @@ pub(crate) fn read_model<M>(
         floats: expectation.floats,
     };
     let model = build(&mut source)?;
-    Ok((model, reader.finish()?, fresh))
+    let mut report = reader.finish()?;
+    report.notes = notes;
+    Ok((model, report, fresh))
 }
 
 /// True if a parameter belongs to a module.

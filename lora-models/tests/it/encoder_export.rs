@@ -38,6 +38,7 @@ fn round_trip(name: &str, base: &str, model: &Classifier, dtype: ExportDType) ->
     let options = ExportOptions {
         dtype,
         base_dir: None,
+        ..ExportOptions::default()
     };
     let report = model.export(&dir, &options, Overwrite::Replace).unwrap();
     assert_eq!(report.files, [dir.join("model.safetensors")], "{name}");

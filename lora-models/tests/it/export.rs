@@ -166,6 +166,7 @@ fn half_precision_is_written_where_asked_for() {
         let options = ExportOptions {
             dtype,
             base_dir: None,
+            ..ExportOptions::default()
         };
         let (dir, _) = round_trip(name, "gpt2_tied", &model, &options, tolerance);
         let file = json(&dir.join("config.json"));

@@ -25,4 +25,5 @@ mod quantized;
 mod split;
 mod tokenizer;
 mod tokenizer_families;
+mod vocabulary;
 mod wrapped;

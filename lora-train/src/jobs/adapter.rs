@@ -47,6 +47,7 @@ pub(crate) fn factor_option(o: &TrainOptions) -> Option<&'static str> {
         ("dora", o.dora),
         ("lora_bias", o.lora_bias),
         ("bias", o.bias.is_some()),
+        ("ensure_weight_tying", o.ensure_weight_tying),
         ("rank_pattern", !o.rank_pattern.is_empty()),
         ("alpha_pattern", !o.alpha_pattern.is_empty()),
     ];
@@ -71,6 +72,7 @@ pub(crate) fn prefix_config(o: &TrainOptions) -> Result<Option<PrefixConfig>, Tr
             ("bitfit", o.bitfit),
             ("full", o.full),
             ("modules_to_save", o.modules_to_save.is_some()),
+            ("new_tokens", o.new_tokens.is_some()),
         ];
         if let Some((name, _)) = excluded.iter().find(|(_, given)| *given) {
             let message =
@@ -130,9 +132,18 @@ pub(crate) fn lora_config(o: &TrainOptions) -> Result<LoraConfig, TrainError> {
         layers_pattern: Vec::new(),
         rank_pattern: o.rank_pattern.clone().into_iter().collect(),
         modules_to_save: o.modules_to_save.clone().unwrap_or_default(),
+        ensure_weight_tying: o.ensure_weight_tying,
+        token_indices: Vec::new(),
         alpha_pattern: o.alpha_pattern.clone().into_iter().collect(),
     };
-    config.validate()?;
+    match &o.targets {
+        Some(_) => config.validate()?,
+        // The model's default targets are names, and replace these once the model is known.
+        None => config
+            .clone()
+            .with_targets(TargetModules::names(["default"]))
+            .validate()?,
+    }
     Ok(config)
 }
 

@@ -9,6 +9,7 @@
 //! | `assignment` | named adapters on a model, one for each example |
 //! | `prefix` | prefixes in merges and conversions |
 //! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
+//! | `new_tokens` | tokens that a run adds to tokenizer and embedding |
 //! | `job`, `train` | kinds of training; training |
 //! | `output` | output directory of a training run, with one run at a time |
 //! | `resumed` | comparison of a resumed run with the run before |
@@ -37,6 +38,7 @@ mod labelled;
 mod meaning;
 mod memory_check;
 mod merge;
+mod new_tokens;
 mod output;
 pub(crate) mod plan;
 pub(crate) mod prefix;

@@ -5,7 +5,7 @@ use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
 use crate::device;
 use crate::jobs::adapter::{lora_config, lora_plus, prefix_config};
 use crate::jobs::ranges::{at_least_one, within};
-use crate::jobs::sources::Sources;
+use crate::jobs::sources::{EMBEDDINGS, Sources};
 use crate::options::{Precision, TrainOptions};
 use crate::task::TaskName;
 use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
@@ -112,6 +112,9 @@ fn check_conflicts(o: &TrainOptions) -> Result<(), TrainError> {
         let message =
             "is mixed, for products with frozen weights, but --full trains all weights, in f32";
         ("precision", message)
+    } else if o.new_tokens.is_some() && (o.full || (o.adapter.is_some() && !o.resume)) {
+        let message = "begins with a new adapter: leave out --full, and --adapter, whose tokens are trained further by themselves";
+        ("new_tokens", message)
     } else if best && o.eval_data.is_none() {
         let message = "is missing: early stopping, `keep_best` and `metric` need evaluations";
         ("eval_data", message)
@@ -224,8 +227,11 @@ impl TrainPlan {
 
     /// Returns the float type of the frozen weights that are not quantized.
     pub(crate) fn floats(&self, sources: &Sources) -> Result<BaseFloats, TrainError> {
-        let saved = self.options.modules_to_save.as_deref().unwrap_or_default();
-        sources.floats(self.options.base_dtype, self.mixed, saved)
+        let mut saved = self.options.modules_to_save.clone().unwrap_or_default();
+        if self.options.new_tokens.is_some() {
+            saved.extend(EMBEDDINGS.map(String::from));
+        }
+        sources.floats(self.options.base_dtype, self.mixed, &saved)
     }
 
     /// Returns the task: the option's, or else that of the model and the adapter to start from.

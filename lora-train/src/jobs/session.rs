@@ -11,7 +11,7 @@ use lora_core::{AttachReport, split_weights, trainable_summary};
 use lora_models::prefix::beside;
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{
-    AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, ModelInfo, Pretrained,
+    AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, ModelError, ModelInfo, Pretrained,
 };
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,8 @@ pub struct Base {
     pub tokenizer: Tokenizer,
     /// Directory of the model.
     pub dir: PathBuf,
+    /// Names and contents of the tokenizer's files, if it has other tokens than that of the directory.
+    pub tokenizer_files: Option<Vec<(String, Vec<u8>)>>,
     /// Sizes and token ids.
     pub info: ModelInfo,
     /// Multiple of tokens to which batches are padded.
@@ -55,9 +57,11 @@ impl<M: Pretrained> Session<M> {
         options: &M::Options,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        let (model, adapter, summary) =
+        let (model, report, summary) =
             load_model::<M>(dir.path(), config, adapter, options, device)?;
-        Self::new(dir, config, model, adapter, summary)
+        let mut session = Self::new(dir, config, model, report, summary)?;
+        session.use_tokenizer_of(adapter, dir)?;
+        Ok(session)
     }
 
     /// Returns the model without values, with the prefix of an adapter, and the base of the session: all that data and options
@@ -108,6 +112,36 @@ impl<M: Pretrained> Session<M> {
         })
     }
 
+    /// Uses the tokenizer beside an adapter in place of the base's, if it is the base's with more tokens. A note of the report says so.
+    ///
+    /// # Errors
+    /// If the adapter brings embeddings or rows of tokens, and its tokenizer is malformed or not supported.
+    pub(crate) fn use_tokenizer_of(
+        &mut self,
+        adapter: Option<&AdapterDir>,
+        dir: &ModelDir,
+    ) -> Result<(), TrainError> {
+        let (Some(adapter), Some(report)) = (adapter, &mut self.adapter) else {
+            return Ok(());
+        };
+        let found = match dir.tokenizer_in(adapter.path()) {
+            Ok(found) => found,
+            Err(ModelError::MissingFile { .. }) => return Ok(()),
+            // Python's trainers leave all kinds of tokenizers beside adapters that need none.
+            Err(_) if report.base_weights.is_empty() && report.tokens.is_empty() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let added = self.base.tokenizer.added_in(&found).unwrap_or(0);
+        if added > 0 {
+            report.notes.push(format!(
+                "the tokenizer beside the adapter is used, with {added} more tokens than that of the base"
+            ));
+            self.base.tokenizer = found.with_limit(self.base.info.vocab_size);
+            self.base.tokenizer_files = Some(self.base.tokenizer.read_files()?);
+        }
+        Ok(())
+    }
+
     /// Creates a model with random weights, for a directory with a configuration and a tokenizer only.
     ///
     /// # Errors
@@ -151,20 +185,11 @@ impl<M: Pretrained> Session<M> {
 
 impl Base {
     fn new(info: ModelInfo, limit: BatchLimit, dir: &ModelDir) -> Result<Self, TrainError> {
-        let tokenizer = dir.tokenizer()?;
-        let dir = dir.path().to_path_buf();
-        let ids = tokenizer.largest_id();
-        if let Some(largest) = ids.filter(|&id| id as usize >= info.vocab_size) {
-            let message = format!(
-                "{}: the tokenizer has ids up to {largest}, but the model has only {} tokens: they do not belong together",
-                dir.display(),
-                info.vocab_size
-            );
-            return Err(TrainError::config("model", message));
-        }
         Ok(Self {
-            tokenizer,
-            dir,
+            // Tokens that no text uses may be missing from the model, such as a padding token.
+            tokenizer: dir.tokenizer()?.with_limit(info.vocab_size),
+            dir: dir.path().to_path_buf(),
+            tokenizer_files: None,
             info,
             pad_to_multiple_of: 1,
             limit,
@@ -175,6 +200,7 @@ impl Base {
     pub(crate) fn export_options(&self) -> ExportOptions {
         ExportOptions {
             base_dir: Some(self.dir.clone()),
+            tokenizer_files: self.tokenizer_files.clone(),
             ..ExportOptions::default()
         }
     }
@@ -192,7 +218,10 @@ impl Base {
     /// Returns the id of the padding token. If the model does not require a certain one, any token serves: padding is
     /// masked and never learned.
     pub fn pad_id(&self) -> u32 {
-        let own = self.tokenizer.pad_id().or(self.eos_id());
+        // A padding token may have been added without an embedding.
+        let embedded = |id: &u32| (*id as usize) < self.info.vocab_size;
+        let own = self.tokenizer.pad_id().filter(embedded);
+        let own = own.or(self.eos_id().filter(embedded));
         self.info.pad_id.or(own).unwrap_or(0)
     }
 
@@ -253,6 +282,8 @@ pub(crate) fn check_base(
     strict: bool,
     screen: &Screen,
 ) -> Result<(), TrainError> {
+    let notes = report.iter().flat_map(|report| &report.notes);
+    notes.for_each(|note| screen.line(&format!("adapter   {note}")));
     let (Some(dir), Some(report)) = (dir, report) else {
         return Ok(());
     };

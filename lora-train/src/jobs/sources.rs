@@ -13,6 +13,9 @@ use lora_models::hub::{self, HubOptions};
 use lora_models::{ModelConfig, ModelDir};
 use std::path::{Path, PathBuf};
 
+/// Names of token embeddings: one of which single rows are trained stays in f32.
+pub(crate) const EMBEDDINGS: [&str; 2] = ["wte", "word_embeddings"];
+
 /// Model directory and adapters of a command.
 pub(crate) struct Sources {
     /// Model directory.
@@ -187,7 +190,11 @@ impl Sources {
         let mut modules = modules_to_save.to_vec();
         // A prefix trains no module.
         for adapter in self.adapters.iter().filter(|a| !a.dir.is_prefix()) {
-            modules.extend(adapter.dir.config()?.modules_to_save.iter().cloned());
+            let config = adapter.dir.config()?;
+            modules.extend(config.modules_to_save.iter().cloned());
+            if !config.token_indices.is_empty() {
+                modules.extend(EMBEDDINGS.map(String::from));
+            }
         }
         Ok(modules)
     }

@@ -333,6 +333,9 @@ fn run_job<J: Job + 'static>(
     let path = plan.output.join(weights_name(plan.options.full));
     output.replace_state()?;
     saver.save(J::model(&task), &path, Overwrite::Replace)?;
+    for note in saver.peft_notes(J::model(&task), &path) {
+        screen.line(&format!("note      {note}"));
+    }
     let mut merged = None;
     if plan.options.merge {
         let dir = plan.output.join("merged");

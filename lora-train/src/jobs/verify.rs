@@ -184,9 +184,13 @@ pub struct MergeCheck {
 }
 
 impl MergeCheck {
-    /// Returns true if the models agree.
+    /// Returns true if the models agree: in their outputs, and in each weight that the adapter changes, which no output may have
+    /// used.
     pub fn passed(&self) -> bool {
-        self.relative <= self.tolerance && self.turned == 0
+        let mut weights = self.weights.iter();
+        self.relative <= self.tolerance
+            && self.turned == 0
+            && weights.all(|weight| weight.relative <= self.tolerance)
     }
 
     /// Returns the merged weight with the largest relative error.

@@ -1,6 +1,7 @@
 //! Weights that a run starts from, and the writing of trained weights.
 
 use super::adapter::factor_option;
+use super::new_tokens::add_tokens;
 use super::plan::TrainPlan;
 use super::prefix::NOT_MERGED;
 use super::session::{Base, Session, load_model, trained_in_full};
@@ -10,6 +11,7 @@ use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{Adapted, AttachReport, LoraConfig};
+use lora_models::prefix::PREFIX_DIR;
 use lora_models::{AdapterLoadOptions, FamilyConfig, Pretrained, SaveAdapter};
 use std::path::Path;
 
@@ -69,6 +71,9 @@ pub(crate) fn starting_weights<M: Pretrained>(
     }
     let mut session = Session::<M>::open(dir, config, None, options, device)?;
     let model = session.model;
+    let mut tokens = None;
+    // The adapter that the weights come from.
+    let start = saved.or(sources.one());
     let adapted = match (saved, sources.one(), &plan.lora) {
         (Some(saved), _, _) => model.load_opened_adapter(saved, &AdapterLoadOptions::default())?,
         (None, Some(adapter), _) => {
@@ -77,19 +82,25 @@ pub(crate) fn starting_weights<M: Pretrained>(
         (None, None, None) => lora_core::freeze(model).try_map(|model| add_prefix(plan, model))?,
         (None, None, Some(lora)) => {
             let lora = with_targets(plan, lora, &model);
+            let (model, lora, line) = add_tokens(plan, &mut session.base, model, lora)?;
+            tokens = line;
             model
                 .attach(&lora)?
                 .try_map(|model| add_prefix(plan, model))?
         }
     };
-    let (model, report) = adapted.into_parts();
+    let (model, mut report) = adapted.into_parts();
+    report.notes.extend(tokens);
     if plan.options.merge && report.is_empty() {
         return Err(TrainError::config("merge", NOT_MERGED));
     }
-    // A prefix takes some of the positions.
+    // A prefix takes some of the positions, and an adapter may bring tokens.
     session.base.info = model.info();
+    let rows = session.base.info.vocab_size;
+    session.base.tokenizer = session.base.tokenizer.with_limit(rows);
     session.model = model;
     session.adapter = Some(report);
+    session.use_tokenizer_of(start, dir)?;
     Ok(session)
 }
 
@@ -209,13 +220,41 @@ impl<M: Pretrained> Saver<M> {
             Some(report) => {
                 let base = self.base.dir.to_string_lossy();
                 let adapted = Adapted::from_parts(model.clone(), report.clone());
-                adapted.save_adapter(dir, Some(&base), overwrite)?;
+                let files = self.base.tokenizer_files.clone().unwrap_or_default();
+                adapted.save_adapter_with(dir, Some(&base), files, overwrite)?;
             }
             None => {
                 model.export(dir, &self.base.export_options(), overwrite)?;
             }
         }
         Ok(())
+    }
+
+    /// Returns what a user of PEFT must know about the adapter in `dir`, a line each.
+    pub fn peft_notes(&self, model: &M, dir: &Path) -> Vec<String> {
+        let Some(report) = &self.report else {
+            return Vec::new();
+        };
+        let (dir, mut notes) = (dir.display(), Vec::new());
+        if report.modules.is_empty() && !report.is_empty() {
+            notes.push(format!(
+                "PEFT loads no adapter without factors, such as the biases in {dir} alone: merge it for Python (`lora merge`)"
+            ));
+        }
+        if model.prefix().is_some() && !report.is_empty() {
+            notes.push(format!(
+                "PEFT loads {dir} without the prefix, an adapter of its own in {dir}/{PREFIX_DIR}: merge the first into the base, \
+                 and load the second on the result"
+            ));
+        }
+        let (own, tokens) = (self.config.sizes().vocab_size, model.info().vocab_size);
+        if own != tokens {
+            notes.push(format!(
+                "the vocabulary has {tokens} tokens, the base {own}: with PEFT, call `resize_token_embeddings({tokens})` before \
+                 loading {dir}; its tokenizer is beside it"
+            ));
+        }
+        notes
     }
 
     /// Loads the weights that [`save_into`](Self::save_into) wrote, on the base model.

@@ -109,6 +109,13 @@ pub struct TrainOptions {
         help_heading = "Adapter"
     )]
     pub modules_to_save: Option<Vec<String>>,
+    /// With both embeddings and output layer among the modules to save, keep them one matrix where the model ties them (PEFT's `ensure_weight_tying`); otherwise each is trained apart.
+    #[arg(long, help_heading = "Adapter")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub ensure_weight_tying: bool,
+    /// Tokens whose rows of the embedding are trained (PEFT's `trainable_token_indices`): a file with a token in each line, which the tokenizer and the embedding get if they lack it, or a number, for as many tokens at the end of the tokenizer's vocabulary.
+    #[arg(long, value_name = "FILE|N", help_heading = "Adapter")]
+    pub new_tokens: Option<String>,
     /// Initialize head and pooler at random instead of loading them from the checkpoint or --adapter, to train another task.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]

@@ -164,6 +164,13 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
         result.adapter.parameters(),
         args.output.display()
     );
+    if !result.adapter.saved.is_empty() {
+        let names: Vec<&str> = result.adapter.saved.keys().map(String::as_str).collect();
+        text.push_str(&format!(
+            "\nkept whole, whatever the weights, since they replace values of the base: {}",
+            names.join(", ")
+        ));
+    }
     let worst = result.truncation.iter().max_by(|a, b| a.1.total_cmp(b.1));
     if let Some((module, lost)) = worst {
         text.push_str(&format!(

@@ -37,6 +37,7 @@ mod loss;
 mod merge;
 mod metrics;
 mod named;
+mod new_tokens;
 mod odd_files;
 mod opened_once;
 mod outputs;

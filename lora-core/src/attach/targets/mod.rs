@@ -3,15 +3,17 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `select` | matrices selected by names, patterns, exclusions and layers |
+//! | `tokens` | rows of single tokens: PEFT's `trainable_token_indices` |
 //! | `saved` | fully trained parameters: PEFT's `modules_to_save`, and biases |
 
 mod saved;
 mod select;
+mod tokens;
 
 use crate::config::{LoraConfig, ModulePatterns, closest};
 use crate::error::LoraError;
 use crate::layout::{
-    AdaptedModule, AdapterPath, Architecture, LayerKind, Parameters, SavedParameter,
+    AdaptedModule, Architecture, LayerKind, Parameters, SavedParameter, TokenModule,
 };
 use select::{exclude, keep_layers, select};
 
@@ -22,6 +24,8 @@ pub(crate) struct Resolved {
     pub targets: Vec<AdaptedModule>,
     /// The fully trained parameters, in the model's order.
     pub saved: Vec<SavedParameter>,
+    /// The matrices over the vocabulary with trained rows.
+    pub tokens: Vec<TokenModule>,
 }
 
 /// Resolves a configuration on the parameters of a model.
@@ -46,7 +50,7 @@ pub(crate) fn resolve(
     let mut selected = select(matrices, config, architecture, &no_match)?;
     exclude(&mut selected, matrices, config, &no_match)?;
     keep_layers(&mut selected, config)?;
-    let mut saved = saved::resolve(&parameters.all, config)?;
+    let mut saved = saved::resolve(&parameters.all, config, architecture)?;
     // A fully trained weight needs no adapter.
     selected.retain(|(matrix, _)| !saved.iter().any(|s| s.parameter == matrix.parameter));
     let target_biases = selected
@@ -87,7 +91,12 @@ pub(crate) fn resolve(
         check(&target, config)?;
         targets.push(target);
     }
-    Ok(Resolved { targets, saved })
+    let tokens = tokens::resolve(matrices, config, architecture, &targets, &saved)?;
+    Ok(Resolved {
+        targets,
+        saved,
+        tokens,
+    })
 }
 
 /// Refuses a target that the adapter does not fit.
@@ -111,13 +120,6 @@ fn check(target: &AdaptedModule, config: &LoraConfig) -> Result<(), LoraError> {
             config.init
         ));
     }
-    if config.dropout > 0.0 && target.path == AdapterPath::Composed {
-        return refuse(
-            "dropout applies to the adapter's input, and a layer that reads the composed weight has \
-             none; use a `LoraLinear` there, or dropout 0"
-                .into(),
-        );
-    }
     Ok(())
 }
 
@@ -125,7 +127,7 @@ fn check(target: &AdaptedModule, config: &LoraConfig) -> Result<(), LoraError> {
 mod tests {
     use super::*;
     use crate::config::{ExcludeModules, TargetModules};
-    use crate::layout::{FusedLayout, FusedProjection, Matrix};
+    use crate::layout::{AdapterPath, FusedLayout, FusedProjection, Matrix};
 
     fn model() -> Parameters {
         let mut matrices = Vec::new();

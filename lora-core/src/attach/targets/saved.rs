@@ -2,7 +2,7 @@
 
 use crate::config::{BiasTraining, LoraConfig, closest};
 use crate::error::LoraError;
-use crate::layout::{Parameter, SavedParameter, is_inside, module_of};
+use crate::layout::{Architecture, Parameter, SavedParameter, ends_in, is_inside, module_of};
 
 /// Names of heads: PEFT adds both to every classification adapter, and a model has one of them.
 const HEADS: [&str; 2] = ["classifier", "score"];
@@ -11,12 +11,19 @@ const HEADS: [&str; 2] = ["classifier", "score"];
 pub(super) fn resolve(
     parameters: &[Parameter],
     config: &LoraConfig,
+    architecture: &Architecture,
 ) -> Result<Vec<SavedParameter>, LoraError> {
     let entries = &config.modules_to_save;
     let is_head = |entry: &String| HEADS.contains(&entry.as_str());
     let found = |entry: &String| parameters.iter().any(|p| is_inside(&p.name, entry));
     let has_head = entries.iter().any(|entry| is_head(entry) && found(entry));
-    let is_matched = |entry: &String| found(entry) || (has_head && is_head(entry));
+    // The output layer that is tied to a trained embedding has no weight of its own.
+    let is_tied = |entry: &String| {
+        let mut outputs = architecture.vocabulary.iter().skip(1);
+        config.ensure_weight_tying && outputs.any(|module| ends_in(module, entry))
+    };
+    let is_matched =
+        |entry: &String| found(entry) || (has_head && is_head(entry)) || is_tied(entry);
     if let Some(entry) = entries.iter().find(|entry| !is_matched(entry)) {
         return Err(LoraError::NoMatch {
             what: "module to save",
@@ -98,7 +105,7 @@ mod tests {
             modules_to_save: entries.iter().map(|entry| entry.to_string()).collect(),
             ..LoraConfig::default()
         };
-        let saved = resolve(&parameters(), &config)?;
+        let saved = resolve(&parameters(), &config, &Architecture::default())?;
         Ok(saved.into_iter().map(|s| s.name).collect())
     }
 

@@ -34,8 +34,9 @@ pub(crate) fn read_examples(
         ..SourceOptions::default()
     };
     let records = read_records(path, &source)?;
+    let eos = base.eos_id().filter(|_| !reading.no_eos);
+    base.tokenizer.check_ids(eos.as_slice())?;
     let (examples, report) = if reading.concatenate {
-        let eos = if reading.no_eos { None } else { base.eos_id() };
         let (examples, report) = concatenate_records(&records, &base.tokenizer, eos, max_length)?;
         (examples, report.to_string())
     } else {

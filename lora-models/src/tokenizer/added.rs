@@ -1,0 +1,94 @@
+//! Tokens added to a tokenizer, and the files that have them.
+
+use super::{Tokenizer, guarded};
+use crate::error::ModelError;
+use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+
+/// File with a whole tokenizer.
+const WHOLE: &str = "tokenizer.json";
+/// File with the ids of added tokens, beside the vocabulary of a family.
+const ADDED: &str = "added_tokens.json";
+
+impl Tokenizer {
+    /// Returns the tokenizer with these tokens, as `add_tokens` of transformers adds them, and its files with them. Tokens that it
+    /// has keep their ids; new ones follow the largest id. They are no special tokens: a decoded text has them.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] if the tokenizer refuses a token, and the errors of reading its files.
+    pub fn with_tokens(
+        &self,
+        tokens: &[String],
+    ) -> Result<(Self, Vec<(String, Vec<u8>)>), ModelError> {
+        let mut extended = self.clone();
+        let missing = tokens
+            .iter()
+            .filter(|token| self.token_to_id(token).is_none());
+        let missing: Vec<String> = missing.cloned().collect();
+        for token in &missing {
+            let added = AddedToken::from(token.as_str(), false).normalized(false);
+            guarded(&self.path, || {
+                extended.inner.add_tokens(&[added]);
+                Ok(())
+            })?;
+        }
+        let vocabulary = extended.inner.get_vocab(true);
+        extended.vocab_size = vocabulary.len();
+        extended.largest_id = vocabulary.into_values().max();
+        let mut ids = Vec::new();
+        for token in missing {
+            let id = extended.token_to_id(&token);
+            let id = id.ok_or_else(|| {
+                ModelError::tokenizer(&self.path, format!("does not take the token `{token}`"))
+            })?;
+            ids.push((token, id));
+        }
+        let mut files = self.read_files()?;
+        if files.iter().any(|(name, _)| name == WHOLE) {
+            change(self, &mut files, WHOLE, |object| into_whole(object, &ids))?;
+        } else {
+            if !files.iter().any(|(name, _)| name == ADDED) {
+                files.push((ADDED.into(), b"{}".to_vec()));
+            }
+            change(self, &mut files, ADDED, |object| {
+                object.extend(ids.iter().map(|(token, id)| (token.clone(), json!(id))));
+            })?;
+        }
+        Ok((extended, files))
+    }
+}
+
+/// Adds tokens to the object of a `tokenizer.json`.
+fn into_whole(object: &mut Map<String, Value>, ids: &[(String, u32)]) {
+    let added = object.entry("added_tokens").or_insert_with(|| json!([]));
+    if let Some(added) = added.as_array_mut() {
+        added.extend(ids.iter().map(|(token, id)| {
+            json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": false
+            })
+        }));
+    }
+}
+
+/// Changes the JSON object of a file.
+fn change(
+    tokenizer: &Tokenizer,
+    files: &mut [(String, Vec<u8>)],
+    name: &str,
+    change: impl FnOnce(&mut Map<String, Value>),
+) -> Result<(), ModelError> {
+    let Some((_, bytes)) = files.iter_mut().find(|(file, _)| file == name) else {
+        return Ok(());
+    };
+    let object = serde_json::from_slice::<Map<String, Value>>(bytes);
+    let mut object = object.map_err(|error| {
+        ModelError::tokenizer(
+            &tokenizer.path,
+            format!("{name} is no JSON object: {error}"),
+        )
+    })?;
+    change(&mut object);
+    *bytes = format!("{:#}\n", Value::Object(object)).into_bytes();
+    Ok(())
+}

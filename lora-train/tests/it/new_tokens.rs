@@ -1,0 +1,151 @@
+//! Tokens that a model lacks: unused, trained with `--new-tokens`, and brought by an adapter.
+
+use crate::common::{fail, fixtures, lora, model, succeed};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+const NEW: [&str; 2] = ["<user>", "<bot>"];
+
+fn texts(dir: &Path, name: &str, wrap: impl Fn(&str) -> String) -> PathBuf {
+    let source = std::fs::read_to_string(fixtures().join("train20/train.jsonl")).unwrap();
+    let lines = source.lines().take(6).map(|line| {
+        let object: Value = serde_json::from_str(line).unwrap();
+        let text = object.as_object().unwrap().values().next().unwrap();
+        json!({ "text": wrap(text.as_str().unwrap()) }).to_string()
+    });
+    let path = dir.join(name);
+    std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    path
+}
+
+fn eval(model: &Path, adapter: Option<&Path>, data: &Path) -> std::process::Command {
+    let mut command = lora(["eval", "--device", "flex", "--max-length", "48"]);
+    command.arg("--model").arg(model).arg("--data").arg(data);
+    if let Some(adapter) = adapter {
+        command.arg("--adapter").arg(adapter);
+    }
+    command
+}
+
+/// The line with the loss.
+fn loss(output: &str) -> String {
+    let mut lines = output.lines();
+    let line = lines.find(|line| line.starts_with("loss"));
+    line.unwrap_or_else(|| panic!("{output}")).to_string()
+}
+
+/// Copies the fixture model with tokens more in its tokenizer than it has embeddings.
+fn with_unused_tokens(dir: &Path) -> PathBuf {
+    let copy = dir.join("base");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(model()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let path = copy.join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+    for (token, id) in NEW.iter().zip(300..) {
+        added.push(json!({
+            "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true
+        }));
+    }
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn tokens_without_an_embedding_matter_where_a_text_uses_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = with_unused_tokens(dir.path());
+    let plain = texts(dir.path(), "plain.jsonl", |text| text.into());
+    let expected = loss(&succeed(&mut eval(&model(), None, &plain)));
+    assert_eq!(loss(&succeed(&mut eval(&copy, None, &plain))), expected);
+    let uses = texts(dir.path(), "uses.jsonl", |text| format!("<bot>{text}"));
+    fail(&mut eval(&copy, None, &uses), 1, &["<bot>", "--new-tokens"]);
+}
+
+#[test]
+fn new_tokens_are_trained_saved_read_and_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens.txt");
+    std::fs::write(&tokens, NEW.join("\n")).unwrap();
+    let data = texts(dir.path(), "data.jsonl", |text| {
+        format!("<user>{text}<bot>")
+    });
+    let out = dir.path().join("run");
+    let mut command = lora(["train", "--device", "flex", "--max-length", "48", "--merge"]);
+    command.arg("--model").arg(model()).arg("--data").arg(&data);
+    command.arg("--output").arg(&out);
+    command.arg("--new-tokens").arg(&tokens);
+    command.args([
+        "--max-steps",
+        "3",
+        "--lr",
+        "1e-2",
+        "--rank",
+        "2",
+        "--layers",
+        "0",
+    ]);
+    succeed(&mut command);
+
+    let adapter = out.join("adapter");
+    let config = std::fs::read(adapter.join("adapter_config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(
+        config["trainable_token_indices"].as_array().unwrap().len(),
+        2
+    );
+    assert_eq!(config["layers_to_transform"], json!([0]));
+    let names: Vec<String> = crate::common::adapter(&adapter)
+        .into_iter()
+        .map(|(name, ..)| name)
+        .filter(|name| !name.contains("lora_"))
+        .collect();
+    let rows = "base_model.model.transformer.wte.token_adapter.trainable_tokens_delta";
+    assert_eq!(names, [rows]);
+
+    let adapted = loss(&succeed(&mut eval(&model(), Some(&adapter), &data)));
+    let merged = loss(&succeed(&mut eval(&out.join("merged"), None, &data)));
+    assert_eq!(adapted, merged);
+    let again = dir.path().join("again");
+    let mut command = lora(["merge", "--device", "flex", "--verify"]);
+    command
+        .arg("--model")
+        .arg(model())
+        .arg("--adapter")
+        .arg(&adapter);
+    command.arg("--output").arg(&again);
+    succeed(&mut command);
+    assert_eq!(loss(&succeed(&mut eval(&again, None, &data))), adapted);
+}
+
+#[test]
+fn a_count_selects_the_last_tokens_and_more_training_keeps_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = texts(dir.path(), "plain.jsonl", |text| text.into());
+    let run = |name: &str| {
+        let mut command = lora(["train", "--device", "flex", "--max-length", "48"]);
+        command
+            .arg("--model")
+            .arg(model())
+            .arg("--data")
+            .arg(&plain);
+        command.arg("--output").arg(dir.path().join(name));
+        command.args(["--max-steps", "1", "--lr", "1e-2"]);
+        command
+    };
+    succeed(run("first").args(["--new-tokens", "3", "--rank", "2"]));
+    let first = dir.path().join("first/adapter");
+    succeed(run("second").arg("--adapter").arg(&first));
+    let indices = |adapter: &Path| -> Value {
+        let bytes = std::fs::read(adapter.join("adapter_config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&bytes).unwrap();
+        config["trainable_token_indices"].clone()
+    };
+    assert_eq!(indices(&first).as_array().unwrap().len(), 3);
+    assert_eq!(indices(&dir.path().join("second/adapter")), indices(&first));
+    fail(run("third").args(["--new-tokens", "0"]), 2, &["new_tokens"]);
+}
