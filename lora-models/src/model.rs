@@ -3,7 +3,7 @@
 use crate::error::ModelError;
 use crate::prefix::{self, PREFIX_DIR, PrefixModel};
 use crate::targets::LoraTargets;
-use crate::vocabulary::with_weights_of;
+use crate::vocabulary::{rows_with, with_weights_of};
 use lora_core::file::{self, AdapterDir, PeftOptions};
 use lora_core::files::{Overwrite, write_dir};
 use lora_core::named::NamedAdapters;
@@ -104,6 +104,17 @@ pub trait LoraModel: PrefixModel {
     /// As [`AdapterDir::open`] and [`load_opened_adapter`](Self::load_opened_adapter).
     fn load_adapter(self, dir: impl AsRef<Path>) -> Result<Adapted<Self>, ModelError> {
         self.load_opened_adapter(&AdapterDir::open(dir)?, &AdapterLoadOptions::default())
+    }
+
+    /// Returns the number of tokens of the model once an adapter is loaded on it, which may bring tokens. The model needs no values.
+    ///
+    /// # Errors
+    /// If the adapter's file is malformed, or its tokens are far beyond the model's.
+    fn tokens_with(&self, adapter: &AdapterDir) -> Result<Option<usize>, ModelError> {
+        if adapter.is_prefix() {
+            return Ok(self.vocabulary().map(|own| own.rows));
+        }
+        rows_with(self, adapter)
     }
 
     /// Loads the adapter of an opened directory, as [`load_adapter`](Self::load_adapter) with options.

@@ -103,6 +103,20 @@ pub(crate) fn with_weights_of<M: LoraTargets>(
     Ok(prepared)
 }
 
+/// Returns the number of tokens of a model once an adapter is loaded on it. No value is read.
+pub(crate) fn rows_with<M: LoraTargets>(
+    model: &M,
+    adapter: &AdapterDir,
+) -> Result<Option<usize>, ModelError> {
+    let Some(own) = model.vocabulary() else {
+        return Ok(None);
+    };
+    let architecture = model.lora_architecture();
+    let weights = adapter.base_weights(&architecture)?;
+    let trained = saved_input(adapter, &architecture.vocabulary, adapter.config()?)?;
+    rows_for(adapter, &weights, trained.as_ref(), &own).map(Some)
+}
+
 /// Returns the fully trained input embedding of the file.
 fn saved_input(
     adapter: &AdapterDir,

@@ -61,8 +61,8 @@ fn tie_is_wrong(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
         return Ok(false); // An error that names the shapes follows.
     }
     if let (Some(embedding), Some(head)) = (
-        checkpoint.mapped_f32(embedding),
-        checkpoint.mapped_f32(HEAD),
+        checkpoint.mapped_f32(embedding)?,
+        checkpoint.mapped_f32(HEAD)?,
     ) && embedding == head
     {
         return Ok(false);

@@ -103,7 +103,7 @@ fn preview_job<J: Job>(
     let load = job.load_options();
     let (outline, mut base) =
         Session::<J::Model>::outline(&sources.model, config, sources.one(), &load, &device)?;
-    base.info = check_attached(plan, sources, outline)?.info();
+    check_attached(plan, sources, outline, &mut base)?;
     let uncut = job.uncut(plan, &base)?;
     let examples = job.encode(plan, &base, screen)?;
 

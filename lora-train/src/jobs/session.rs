@@ -60,15 +60,21 @@ impl<M: Pretrained> Session<M> {
         let (model, report, summary) =
             load_model::<M>(dir.path(), config, adapter, options, device)?;
         let mut session = Self::new(dir, config, model, report, summary)?;
-        session.use_tokenizer_of(adapter, dir)?;
+        if let Some(adapter) = adapter {
+            let own = config.sizes().vocab_size;
+            let note = session.base.use_tokenizer_of(adapter, dir, own)?;
+            if let Some(report) = &mut session.adapter {
+                report.notes.extend(note);
+            }
+        }
         Ok(session)
     }
 
-    /// Returns the model without values, with the prefix of an adapter, and the base of the session: all that data and options
-    /// are checked by before weights are read.
+    /// Returns the model without values, with the prefix of an adapter, and the base of the session, with the adapter's tokens: all
+    /// that data and options are checked by before weights are read.
     ///
     /// # Errors
-    /// If the configuration, the tokenizer or the prefix is malformed or not supported.
+    /// If the configuration, a tokenizer or the prefix is malformed or not supported.
     pub(crate) fn outline(
         dir: &ModelDir,
         config: &M::Config,
@@ -85,7 +91,12 @@ impl<M: Pretrained> Session<M> {
             }
         }
         let limit = BatchLimit::new(config.sizes(), device);
-        let base = Base::new(model.info(), limit, dir)?;
+        let mut base = Base::new(model.info(), limit, dir)?;
+        if let Some(adapter) = adapter {
+            let own = base.info.vocab_size;
+            base.set_tokens(model.tokens_with(adapter)?.unwrap_or(own));
+            base.use_tokenizer_of(adapter, dir, own)?;
+        }
         Ok((model, base))
     }
 
@@ -110,36 +121,6 @@ impl<M: Pretrained> Session<M> {
             adapter,
             summary,
         })
-    }
-
-    /// Uses the tokenizer beside an adapter in place of the base's, if it is the base's with more tokens. A note of the report says so.
-    ///
-    /// # Errors
-    /// If the adapter brings embeddings or rows of tokens, and its tokenizer is malformed or not supported.
-    pub(crate) fn use_tokenizer_of(
-        &mut self,
-        adapter: Option<&AdapterDir>,
-        dir: &ModelDir,
-    ) -> Result<(), TrainError> {
-        let (Some(adapter), Some(report)) = (adapter, &mut self.adapter) else {
-            return Ok(());
-        };
-        let found = match dir.tokenizer_in(adapter.path()) {
-            Ok(found) => found,
-            Err(ModelError::MissingFile { .. }) => return Ok(()),
-            // Python's trainers leave all kinds of tokenizers beside adapters that need none.
-            Err(_) if report.base_weights.is_empty() && report.tokens.is_empty() => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let added = self.base.tokenizer.added_in(&found).unwrap_or(0);
-        if added > 0 {
-            report.notes.push(format!(
-                "the tokenizer beside the adapter is used, with {added} more tokens than that of the base"
-            ));
-            self.base.tokenizer = found.with_limit(self.base.info.vocab_size);
-            self.base.tokenizer_files = Some(self.base.tokenizer.read_files()?);
-        }
-        Ok(())
     }
 
     /// Creates a model with random weights, for a directory with a configuration and a tokenizer only.
@@ -194,6 +175,41 @@ impl Base {
             pad_to_multiple_of: 1,
             limit,
         })
+    }
+
+    /// Sets the number of tokens of the model.
+    pub(crate) fn set_tokens(&mut self, tokens: usize) {
+        self.info.vocab_size = tokens;
+        self.tokenizer = self.tokenizer.clone().with_limit(tokens);
+    }
+
+    /// Uses the tokenizer beside an adapter in place of the base's, if it is the base's with more tokens, and returns a note that
+    /// says so. `own` is the number of tokens of the model without the adapter.
+    ///
+    /// # Errors
+    /// If the adapter brings tokens, and its tokenizer is malformed or not supported.
+    pub(crate) fn use_tokenizer_of(
+        &mut self,
+        adapter: &AdapterDir,
+        dir: &ModelDir,
+        own: usize,
+    ) -> Result<Option<String>, TrainError> {
+        let found = match dir.tokenizer_in(adapter.path()) {
+            Ok(found) => found,
+            Err(ModelError::MissingFile { .. }) => return Ok(None),
+            // Python's trainers leave all kinds of tokenizers beside adapters that need none.
+            Err(_) if self.info.vocab_size == own => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let added = self.tokenizer.added_in(&found).unwrap_or(0);
+        if added == 0 {
+            return Ok(None);
+        }
+        self.tokenizer = found.with_limit(self.info.vocab_size);
+        self.tokenizer_files = Some(self.tokenizer.read_files()?);
+        Ok(Some(format!(
+            "the tokenizer beside the adapter is used, with {added} more tokens than that of the base"
+        )))
     }
 
     /// Returns the options for writing a model with the base's other files.

@@ -14,7 +14,7 @@ use super::prefix::export_merged;
 use super::resumed::RunRecord;
 use super::session::{Base, Session, check_base};
 use super::sources::Sources;
-use super::weights::{Saver, check_attached, starting_weights, weights_name};
+use super::weights::{Saver, Start, check_attached, starting_weights, weights_name};
 use crate::TrainError;
 use crate::data::{BatchPlan, BatchSize, DataDigest, Example, Sample};
 use crate::device::{self, DeviceName};
@@ -182,12 +182,10 @@ fn run_job<J: Job + 'static>(
     let (outline, mut base) =
         Session::<J::Model>::outline(&sources.model, config, adapter, &options, &device)?;
     base.pad_to_multiple_of = pad_multiple(plan.options.pad_to_multiple_of, &device)?;
-    let outline = match checkpoint {
-        Some(_) => outline,
-        None => check_attached(&plan, sources, outline)?,
+    let (outline, tokens) = match checkpoint {
+        Some(_) => (outline, None),
+        None => check_attached(&plan, sources, outline, &mut base)?,
     };
-    // A prefix takes some of the positions.
-    base.info = outline.info();
     if plan.options.packing && outline.prefix().is_some() {
         return Err(packed_prefix());
     }
@@ -215,8 +213,11 @@ fn run_job<J: Job + 'static>(
         sources,
         config,
         &options,
-        saved_weights.as_deref(),
-        saved.as_ref(),
+        Start {
+            checkpoint: saved_weights.as_deref(),
+            saved: saved.as_ref(),
+            tokens,
+        },
         &device,
     )?;
     base.info = loaded.info;

@@ -1,7 +1,7 @@
 //! Weights that a run starts from, and the writing of trained weights.
 
 use super::adapter::factor_option;
-use super::new_tokens::add_tokens;
+use super::new_tokens::NewTokens;
 use super::plan::TrainPlan;
 use super::prefix::NOT_MERGED;
 use super::session::{Base, Session, load_model, trained_in_full};
@@ -20,39 +20,59 @@ pub(crate) fn weights_name(full: bool) -> &'static str {
     if full { "model" } else { "adapter" }
 }
 
-/// Checks, on a model without values, what a run would attach to it.
+/// Checks, on a model without values, what a run would attach to it, and gives its base the tokens and the length that it has then.
+/// Returns the model, and the tokens that the run adds.
 pub(crate) fn check_attached<M: Pretrained>(
     plan: &TrainPlan,
     sources: &Sources,
     outline: M,
-) -> Result<M, TrainError> {
+    base: &mut Base,
+) -> Result<(M, Option<NewTokens>), TrainError> {
     if plan.options.full {
-        return Ok(outline);
+        return Ok((outline, None));
     }
     let outline = add_prefix(plan, outline)?;
-    if sources.one().is_none()
-        && let Some(lora) = &plan.lora
-    {
+    // A prefix takes some of the positions.
+    base.info.max_length = outline.info().max_length;
+    if sources.one().is_some() {
+        return Ok((outline, None));
+    }
+    if let Some(lora) = &plan.lora {
         let report = outline.attach_report(&with_targets(plan, lora, &outline))?;
         if plan.options.merge && report.is_empty() {
             return Err(TrainError::config("merge", NOT_MERGED));
         }
     }
-    Ok(outline)
+    let tokens = NewTokens::add(plan, base, &outline)?;
+    Ok((outline, tokens))
 }
 
-/// Loads the model that a run starts from: with a checkpoint's weights, an adapter's, or new ones. `checkpoint` is the
-/// directory of the checkpoint's weights, and `saved` its opened adapter.
+/// Trained values that a run starts from, beside those of its sources.
+#[derive(Default)]
+pub(crate) struct Start<'a> {
+    /// Directory of a checkpoint's weights.
+    pub checkpoint: Option<&'a Path>,
+    /// Its opened adapter.
+    pub saved: Option<&'a AdapterDir>,
+    /// Tokens to add to a model without trained weights.
+    pub tokens: Option<NewTokens>,
+}
+
+/// Loads the model that a run starts from: with a checkpoint's weights, an adapter's, or new ones.
 pub(crate) fn starting_weights<M: Pretrained>(
     plan: &TrainPlan,
     sources: &Sources,
     config: &M::Config,
     options: &M::Options,
-    checkpoint: Option<&Path>,
-    saved: Option<&AdapterDir>,
+    start: Start<'_>,
     device: &Device,
 ) -> Result<Session<M>, TrainError> {
     let dir = &sources.model;
+    let Start {
+        checkpoint,
+        saved,
+        tokens,
+    } = start;
     if plan.options.full {
         let mut session = match (checkpoint, plan.options.from_scratch) {
             (None, true) => Session::random(dir, config, options, plan.seed, device)?,
@@ -71,9 +91,6 @@ pub(crate) fn starting_weights<M: Pretrained>(
     }
     let mut session = Session::<M>::open(dir, config, None, options, device)?;
     let model = session.model;
-    let mut tokens = None;
-    // The adapter that the weights come from.
-    let start = saved.or(sources.one());
     let adapted = match (saved, sources.one(), &plan.lora) {
         (Some(saved), _, _) => model.load_opened_adapter(saved, &AdapterLoadOptions::default())?,
         (None, Some(adapter), _) => {
@@ -81,26 +98,25 @@ pub(crate) fn starting_weights<M: Pretrained>(
         }
         (None, None, None) => lora_core::freeze(model).try_map(|model| add_prefix(plan, model))?,
         (None, None, Some(lora)) => {
-            let lora = with_targets(plan, lora, &model);
-            let (model, lora, line) = add_tokens(plan, &mut session.base, model, lora)?;
-            tokens = line;
+            let mut lora = with_targets(plan, lora, &model);
+            let model = match &tokens {
+                Some(tokens) => tokens.give_rows(model, &mut lora)?,
+                None => model,
+            };
             model
                 .attach(&lora)?
                 .try_map(|model| add_prefix(plan, model))?
         }
     };
     let (model, mut report) = adapted.into_parts();
-    report.notes.extend(tokens);
+    report.notes.extend(tokens.map(|tokens| tokens.to_string()));
     if plan.options.merge && report.is_empty() {
         return Err(TrainError::config("merge", NOT_MERGED));
     }
     // A prefix takes some of the positions, and an adapter may bring tokens.
     session.base.info = model.info();
-    let rows = session.base.info.vocab_size;
-    session.base.tokenizer = session.base.tokenizer.with_limit(rows);
     session.model = model;
     session.adapter = Some(report);
-    session.use_tokenizer_of(start, dir)?;
     Ok(session)
 }
 

@@ -89,6 +89,13 @@ fn new_tokens_are_trained_saved_read_and_merged() {
         "--layers",
         "0",
     ]);
+    let shown = {
+        let mut preview = lora(["preview", "--device", "flex", "--max-length", "48"]);
+        preview.arg("--model").arg(model()).arg("--data").arg(&data);
+        preview.arg("--new-tokens").arg(&tokens);
+        succeed(&mut preview)
+    };
+    assert!(shown.contains("300  <user>"), "{shown}");
     succeed(&mut command);
 
     let adapter = out.join("adapter");
@@ -106,6 +113,12 @@ fn new_tokens_are_trained_saved_read_and_merged() {
         .collect();
     let rows = "base_model.model.transformer.wte.token_adapter.trainable_tokens_delta";
     assert_eq!(names, [rows]);
+    // The rows start from one mean: they differ because the examples have the tokens at their places.
+    let trained = crate::common::adapter(&adapter);
+    let mut deltas = trained.iter().filter(|(name, ..)| name == rows);
+    let (_, shape, values) = deltas.next().unwrap();
+    let (first, second) = values.split_at(shape[1]);
+    assert_ne!(first, second);
 
     let adapted = loss(&succeed(&mut eval(&model(), Some(&adapter), &data)));
     let merged = loss(&succeed(&mut eval(&out.join("merged"), None, &data)));
