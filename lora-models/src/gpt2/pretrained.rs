@@ -91,6 +91,7 @@ impl Pretrained for Gpt2LmHead {
             anchor: EMBEDDING,
             may_be_fresh: &[],
             force_fresh: false,
+            brought: &[],
             optional: &head,
             quantize: options.quantize(),
             floats: options.floats(),

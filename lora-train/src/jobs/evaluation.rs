@@ -25,7 +25,7 @@ pub struct EvalOptions {
     /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint; everything is computed in f32 [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub base_dtype: Option<BaseDType>,
-    /// Task: causal-lm, classification, regression, token-classification, or glue/NAME [default: the model's].
+    /// Task: causal-lm, classification, multi-label-classification, regression, token-classification, or glue/NAME [default: the model's].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,
     /// Data for the evaluation.
@@ -55,6 +55,12 @@ pub struct EvalOptions {
     /// Maximum length of an example in tokens [default: 512, at most the model's].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
+    /// Names of the classes, in the order of the head's outputs, for a head without names (LABEL_0, …) [default: the model's or the adapter's].
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub labels: Option<Vec<String>>,
+    /// For multi-label-classification: probability above which a class is predicted, one number or one per class [default: 0.5].
+    #[arg(long, value_name = "P,P", value_delimiter = ',')]
+    pub threshold: Option<Vec<f64>>,
     /// Options for reading the data.
     #[command(flatten)]
     pub reading: ReadingOptions,

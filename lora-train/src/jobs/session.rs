@@ -207,6 +207,9 @@ pub(crate) fn load_model<M: Pretrained>(
     options: &M::Options,
     device: &Device,
 ) -> Result<(M, Option<AttachReport>, String), TrainError> {
+    let for_adapter = adapter.map(|adapter| M::options_for_adapter(config, options, adapter));
+    let for_adapter = for_adapter.transpose()?;
+    let options = for_adapter.as_ref().unwrap_or(options);
     let (model, report) = M::load_weights(config.clone(), dir, options, device)?;
     let summary = model.load_summary(&report);
     let Some(adapter) = adapter else {

@@ -46,10 +46,19 @@ pub(crate) fn starting_weights<M: Pretrained>(
         session.model = trained_in_full(session.model)?;
         return Ok(session);
     }
-    let mut session = Session::<M>::open(dir, config, None, options, device)?;
+    let saved = saved.map(AdapterDir::open).transpose()?;
+    // A new head takes nothing of the adapter but its factors.
+    let start = sources.one().filter(|_| !plan.options.fresh_head);
+    let mut session = match saved.as_ref().or(start) {
+        None => Session::<M>::open(dir, config, None, options, device)?,
+        Some(adapter) => {
+            let options = M::options_for_adapter(config, options, adapter)?;
+            Session::<M>::open(dir, config, None, &options, device)?
+        }
+    };
     let model = session.model;
     let adapted = match (saved, sources.one(), &plan.lora) {
-        (Some(saved), _, _) => model.load_adapter(saved)?,
+        (Some(saved), _, _) => model.load_opened_adapter(&saved, &AdapterLoadOptions::default())?,
         (None, Some(adapter), _) => {
             start_from(plan, model, adapter)?.try_map(|model| add_prefix(plan, model))?
         }

@@ -7,6 +7,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `read` | [`read_labelled`]: texts and pairs from CSV, TSV and JSON Lines |
+//! | `several` | several labels of a record: classes or numbers, in a list or one a column |
 //! | `words`, `conll` | words, from JSON Lines or the columns of CoNLL |
 //! | `records` | [`LabelledData`] with its [`ReadReport`]: counts of the records read and left out |
 //! | `encode` | [`encode_labelled`]: tokenized examples |
@@ -15,6 +16,7 @@ mod conll;
 mod encode;
 mod read;
 mod records;
+mod several;
 mod words;
 
 pub use encode::encode_labelled;
