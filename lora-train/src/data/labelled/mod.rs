@@ -7,16 +7,18 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `read` | [`read_labelled`]: texts and pairs from CSV, TSV and JSON Lines |
-//! | `several` | several labels of a record: classes or numbers, in a list or one a column |
+//! | `sets`, `scores`, `list` | several labels of a record: classes or numbers, in a list or one a column |
 //! | `words`, `conll` | words, from JSON Lines or the columns of CoNLL |
 //! | `records` | [`LabelledData`] with its [`ReadReport`]: counts of the records read and left out |
 //! | `encode` | [`encode_labelled`]: tokenized examples |
 
 mod conll;
 mod encode;
+mod list;
 mod read;
 mod records;
-mod several;
+mod scores;
+mod sets;
 mod words;
 
 pub use encode::encode_labelled;

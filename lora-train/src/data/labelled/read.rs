@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::records::{LabelledData, ReadReport, map_classes};
-use super::several::{Scores, Sets, score};
+use super::scores::{Scores, score};
+use super::sets::Sets;
 use super::words;
 use crate::data::columns::Columns;
 use crate::data::format::DataFormat;

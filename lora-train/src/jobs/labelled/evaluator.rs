@@ -274,11 +274,6 @@ pub(super) fn probabilities(row: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|power| power / sum).collect()
 }
 
-/// Computes the probability of a class that an example has or has not, whatever its other classes.
-pub(super) fn sigmoid(logit: f32) -> f64 {
-    1.0 / (1.0 + (-f64::from(logit)).exp())
-}
-
 /// Computes the mean binary cross-entropy over all classes, of which an example has some.
 fn binary_cross_entropy(row: &[f32], classes: &[usize]) -> f64 {
     let loss = |(class, &logit): (usize, &f32)| {

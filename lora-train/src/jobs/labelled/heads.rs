@@ -1,9 +1,10 @@
 //! Checks that an existing head is one for the task.
 
+use super::data::label_set;
 use super::head_kind;
-use super::naming::renamed;
 use crate::TrainError;
-use crate::data::LabelKind;
+use crate::data::{LabelKind, LabelSet};
+use crate::error::listed;
 use crate::jobs::session::Session;
 use crate::jobs::sources::{AdapterSource, Sources};
 use crate::task::TaskName;
@@ -81,6 +82,44 @@ pub(super) fn open(
         return Ok(session);
     }
     session.check_trained()
+}
+
+/// Returns the labels of a head in use with the names of the option `labels`, for a head without names of its own.
+///
+/// # Errors
+/// [`TrainError::Config`] if the head has other names, or another number of outputs.
+fn renamed(labels: Labels, names: Option<&[String]>) -> Result<Labels, TrainError> {
+    let Some(names) = names else {
+        return Ok(labels);
+    };
+    let given = LabelSet::new(names.iter().cloned())?;
+    let refuse = |message: String| Err(TrainError::config("labels", message));
+    let (own, count) = (listed(labels.names()), labels.outputs());
+    if matches!(labels, Labels::Score) {
+        return refuse("name classes, but the model's head gives a score".into());
+    }
+    if given.len() != count {
+        let (given, names) = (given.len(), listed(given.names()));
+        return refuse(format!(
+            "name {given} outputs ({names}), but the head has {count} ({own})"
+        ));
+    }
+    let names = names.to_vec();
+    if labels.are_numbered() {
+        return Ok(match labels {
+            Labels::MultiLabel(_) => Labels::MultiLabel(names),
+            Labels::Scores(_) => Labels::Scores(names),
+            _ => Labels::Classes(names),
+        });
+    }
+    if label_set(&labels)?.is_some_and(|own| own.find_all(given.names()).is_some()) {
+        return Ok(labels);
+    }
+    refuse(format!(
+        "are {}, but the head has names of its own: {own}; leave the option out, or rename the classes in the model's \
+         config.json",
+        listed(given.names())
+    ))
 }
 
 /// Returns the labels of a head, of which the number of outputs alone is known, as those of a task.

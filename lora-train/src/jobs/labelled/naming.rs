@@ -5,7 +5,6 @@ use super::heads::{described, described_inputs, kind_of};
 use super::{FRESH, head_kind};
 use crate::TrainError;
 use crate::data::{LabelKind, LabelSet, LabelledData};
-use crate::error::listed;
 use crate::jobs::plan::TrainPlan;
 use crate::jobs::sources::{AdapterSource, Sources};
 use crate::progress::Screen;
@@ -216,42 +215,4 @@ impl<'a> Start<'a> {
             ));
         }
     }
-}
-
-/// Returns the labels of a head in use with the names of the option `labels`, for a head without names of its own.
-///
-/// # Errors
-/// [`TrainError::Config`] if the head has other names, or another number of outputs.
-pub(super) fn renamed(labels: Labels, names: Option<&[String]>) -> Result<Labels, TrainError> {
-    let Some(names) = names else {
-        return Ok(labels);
-    };
-    let given = LabelSet::new(names.iter().cloned())?;
-    let refuse = |message: String| Err(TrainError::config("labels", message));
-    let (own, count) = (listed(labels.names()), labels.outputs());
-    if matches!(labels, Labels::Score) {
-        return refuse("name classes, but the model's head gives a score".into());
-    }
-    if given.len() != count {
-        let (given, names) = (given.len(), listed(given.names()));
-        return refuse(format!(
-            "name {given} outputs ({names}), but the head has {count} ({own})"
-        ));
-    }
-    let names = names.to_vec();
-    if labels.are_numbered() {
-        return Ok(match labels {
-            Labels::MultiLabel(_) => Labels::MultiLabel(names),
-            Labels::Scores(_) => Labels::Scores(names),
-            _ => Labels::Classes(names),
-        });
-    }
-    if label_set(&labels)?.is_some_and(|own| own.find_all(given.names()).is_some()) {
-        return Ok(labels);
-    }
-    refuse(format!(
-        "are {}, but the head has names of its own: {own}; leave the option out, or rename the classes in the model's \
-         config.json",
-        listed(given.names())
-    ))
 }

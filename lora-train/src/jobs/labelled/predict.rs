@@ -1,9 +1,9 @@
 //! Prediction for texts, and the files that GLUE's server scores.
 
 use super::data::{encode, label_set, read, shortest};
-use super::evaluator::{Evaluator, Rows, best, probabilities, sigmoid};
+use super::evaluator::{Evaluator, Rows, best, probabilities};
 use super::heads::{labels_in_use, open};
-use super::thresholds::Thresholds;
+use super::thresholds::{Thresholds, sigmoid};
 use crate::TrainError;
 use crate::data::{
     ClassWeights, Content, Example, Lines, Origin, Predictions, Record, Unlabelled,

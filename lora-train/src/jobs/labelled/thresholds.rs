@@ -1,6 +1,5 @@
 //! Probabilities above which classes are predicted, where an example has any number of them.
 
-use super::evaluator::sigmoid;
 use crate::TrainError;
 use crate::error::listed;
 use crate::jobs::ranges::within;
@@ -57,6 +56,11 @@ impl Thresholds {
             each => each.get(class).copied().unwrap_or(0.5),
         }
     }
+}
+
+/// Computes the probability of a class that an example has or has not, whatever its other classes.
+pub(super) fn sigmoid(logit: f32) -> f64 {
+    1.0 / (1.0 + (-f64::from(logit)).exp())
 }
 
 #[cfg(test)]

@@ -1,17 +1,15 @@
-//! Labels of which a record has several: classes or numbers, in a list or one a column.
+//! Records with any number of classes: a list of them, or a column of 0 and 1 for each.
 
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::list::{Form, Items, by_name, items};
 use super::records::map_classes;
 use crate::data::jsonl;
 use crate::data::labels::{Classes, LabelSet, numbered};
 use crate::data::record::{Label, Origin, Record};
 use crate::error::{TrainError, listed};
-
-/// Largest number of labels of a record.
-const MAX_LABELS: usize = 10_000;
 
 /// Reader of records with any number of classes.
 ///
@@ -22,23 +20,6 @@ pub(super) struct Sets<'a> {
     /// Names of the columns, if each class has its own.
     columns: Vec<String>,
     lists: Vec<(Items, Origin)>,
-}
-
-/// Items of a list.
-struct Items {
-    texts: Vec<String>,
-    form: Form,
-}
-
-/// Form of the items of a list.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Names, or numbers that are not all 0 and 1.
-    Names,
-    /// Each is the number 0 or 1: indices, or a flag for each class.
-    ZeroOne,
-    /// Each is a truth value, or a fraction that is 0 or 1: a flag for each class.
-    Flags,
 }
 
 impl<'a> Sets<'a> {
@@ -174,142 +155,6 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// Reader of records with one number or several.
-pub(super) struct Scores<'a> {
-    known: Option<&'a LabelSet>,
-    /// Names of the columns, if each number has its own.
-    columns: Vec<String>,
-    /// Number of values of each record, once a record has some.
-    width: Option<usize>,
-}
-
-impl<'a> Scores<'a> {
-    /// Creates the reader: `known` are the names of the numbers, if they have any; `columns` are named if each number has its
-    /// own.
-    pub(super) fn new(known: Option<&'a LabelSet>, columns: Vec<String>) -> Self {
-        Self {
-            known,
-            columns,
-            width: None,
-        }
-    }
-
-    /// Reads the numbers of the next record; `None` if there are none.
-    pub(super) fn label(
-        &mut self,
-        mut values: Vec<Option<Value>>,
-    ) -> Result<Option<Label>, String> {
-        let texts = if self.columns.is_empty() {
-            match items(values.pop().flatten())? {
-                Some(items) => items.texts,
-                None => return Ok(None),
-            }
-        } else {
-            if values
-                .iter()
-                .all(|value| matches!(value, None | Some(Value::Null)))
-            {
-                return Ok(None);
-            }
-            let cells = self.columns.iter().zip(values);
-            let cells = cells.map(|(name, value)| match value {
-                Some(Value::Number(number)) => Ok(number.to_string()),
-                Some(Value::String(text)) => Ok(text.trim().to_string()),
-                _ => Err(format!("the column `{name}` has no number")),
-            });
-            cells.collect::<Result<_, _>>()?
-        };
-        let scores = texts.iter().map(|text| score(text));
-        let scores = scores.collect::<Result<Vec<f64>, _>>()?;
-        let (width, found) = (*self.width.get_or_insert(scores.len()), scores.len());
-        if found != width {
-            return Err(format!(
-                "{found} numbers, and the first record has {width}; each record needs as many"
-            ));
-        }
-        Ok(match scores.as_slice() {
-            [] => return Err("an empty list; expected a number".into()),
-            [score] => Some(Label::Score(*score)),
-            _ => Some(Label::Scores(scores)),
-        })
-    }
-
-    /// Puts the numbers of the records in the order of the known names, and returns the names of several numbers; none for one
-    /// number.
-    ///
-    /// # Errors
-    /// If there are other numbers than the known names say.
-    pub(super) fn finish(
-        self,
-        path: &Path,
-        records: &mut [Record],
-    ) -> Result<Vec<String>, TrainError> {
-        let Some(width) = self.width else {
-            return Ok(self
-                .known
-                .map_or_else(Vec::new, |known| known.names().to_vec()));
-        };
-        if let Some(known) = self.known
-            && known.len() != width
-        {
-            let message = format!(
-                "each record has {width} numbers, and the outputs are {}: {}",
-                known.len(),
-                listed(known.names())
-            );
-            return Err(TrainError::data_format(path, message));
-        }
-        if width == 1 {
-            return Ok(Vec::new());
-        }
-        match self.known {
-            None if self.columns.is_empty() => Ok(numbered(width)),
-            None => Ok(self.columns),
-            Some(known) if self.columns.is_empty() || known.is_generic() => {
-                Ok(known.names().to_vec())
-            }
-            Some(known) => {
-                let mapping = by_name(path, &self.columns, known)?;
-                let labels = records
-                    .iter_mut()
-                    .filter_map(|record| record.label.as_mut());
-                for label in labels {
-                    if let Label::Scores(scores) = label {
-                        let mut ordered = vec![0.0; width];
-                        for (score, &output) in scores.iter().zip(&mapping) {
-                            ordered[output] = *score;
-                        }
-                        *scores = ordered;
-                    }
-                }
-                Ok(known.names().to_vec())
-            }
-        }
-    }
-}
-
-/// Returns the index of each column among the known names.
-fn by_name(path: &Path, columns: &[String], known: &LabelSet) -> Result<Vec<usize>, TrainError> {
-    if known.is_generic() && known.len() == columns.len() {
-        return Ok((0..columns.len()).collect());
-    }
-    let found: Option<Vec<usize>> = columns.iter().map(|name| known.find(name)).collect();
-    let found = found.filter(|found| {
-        let mut distinct = found.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        distinct.len() == known.len() && found.len() == known.len()
-    });
-    found.ok_or_else(|| {
-        let message = format!(
-            "the columns of the labels are {}, and the outputs of the head are {}; each needs its column",
-            listed(columns),
-            listed(known.names())
-        );
-        TrainError::data_format(path, message)
-    })
-}
-
 /// Sorts the classes of each record, and leaves out those that are there twice.
 fn sort(records: &mut [Record]) {
     for record in records {
@@ -318,82 +163,6 @@ fn sort(records: &mut [Record]) {
             classes.dedup();
         }
     }
-}
-
-/// Returns the items of a list: of JSON, of a cell that holds one as JSON or Python write it, or separated by `,`, `|` or `;`.
-/// A single value is a list of one.
-fn items(value: Option<Value>) -> Result<Option<Items>, String> {
-    let values = match value {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Array(values)) => values,
-        Some(Value::String(text)) => match text.trim() {
-            "" => return Ok(None),
-            text if text.starts_with('[') => parse_list(text)?,
-            text => {
-                let parts = text.split([',', '|', ';']);
-                parts.map(|part| Value::from(part.trim())).collect()
-            }
-        },
-        Some(value @ (Value::Number(_) | Value::Bool(_))) => vec![value],
-        Some(other) => {
-            let kind = jsonl::kind(&other);
-            return Err(format!(
-                "the label is {kind}; expected a list of names or numbers"
-            ));
-        }
-    };
-    if values.len() > MAX_LABELS {
-        return Err(format!(
-            "{} labels; a record has at most {MAX_LABELS}",
-            values.len()
-        ));
-    }
-    let forms = values.iter().map(|value| match value {
-        Value::Bool(_) => Form::Flags,
-        Value::Number(number) if matches!(number.as_f64(), Some(0.0 | 1.0)) => {
-            if number.is_f64() {
-                Form::Flags
-            } else {
-                Form::ZeroOne
-            }
-        }
-        _ => Form::Names,
-    });
-    let mut forms: Vec<Form> = forms.collect();
-    let form = if forms.is_empty() || forms.contains(&Form::Names) {
-        Form::Names
-    } else {
-        forms.retain(|form| *form == Form::Flags);
-        forms.pop().unwrap_or(Form::ZeroOne)
-    };
-    let texts = values.into_iter().map(|value| match value {
-        Value::String(text) if !text.trim().is_empty() => Ok(text.trim().to_string()),
-        Value::Number(number) => Ok(number.to_string()),
-        Value::Bool(truth) => Ok(truth.to_string()),
-        Value::String(_) => Err("an empty name among the labels".to_string()),
-        other => Err(format!(
-            "{} among the labels, expected names or numbers",
-            jsonl::kind(&other)
-        )),
-    });
-    Ok(Some(Items {
-        texts: texts.collect::<Result<_, _>>()?,
-        form,
-    }))
-}
-
-/// Parses a list in a cell: `["a", "b"]`, `['a', 'b']` or `[0 1 1]`.
-fn parse_list(text: &str) -> Result<Vec<Value>, String> {
-    let quoted = || text.replace('\'', "\"");
-    let spaced = || text.split_whitespace().collect::<Vec<_>>().join(",");
-    let spaced = || spaced().replace("[,", "[").replace(",]", "]");
-    let read = |text: &str| serde_json::from_str::<Vec<Value>>(text).ok();
-    let list = read(text)
-        .or_else(|| read(&quoted()).filter(|_| !text.contains('"')))
-        .or_else(|| read(&spaced()));
-    list.ok_or_else(|| {
-        format!("the label `{text}` is no list; expected names or numbers, as in [\"a\", \"b\"]")
-    })
 }
 
 /// Returns the flag of a column as `0` or `1`.
@@ -417,16 +186,6 @@ fn flag(value: Option<Value>, column: &str) -> Result<String, String> {
 /// Returns true for a flag that is set.
 fn is_one(text: &str) -> bool {
     matches!(text, "1" | "1.0" | "true")
-}
-
-/// Parses a label as a score.
-pub(super) fn score(raw: &str) -> Result<f64, String> {
-    match raw.parse::<f64>() {
-        Ok(score) if score.is_finite() => Ok(score),
-        _ => Err(format!(
-            "the label `{raw}` is no score; expected a number, or choose classes"
-        )),
-    }
 }
 
 #[cfg(test)]
@@ -554,33 +313,5 @@ mod tests {
             message.contains("`joy`, `anger`") && message.contains("`fear`"),
             "{message}"
         );
-    }
-
-    #[test]
-    fn numbers_stand_in_lists_or_columns() {
-        let path = Path::new("a.csv");
-        let mut scores = Scores::new(None, Vec::new());
-        let label = |scores: &mut Scores, value: Value| scores.label(vec![Some(value)]);
-        let expected = Ok(Some(Label::Scores(vec![0.5, -1.0])));
-        assert_eq!(label(&mut scores, json!([0.5, -1])), expected);
-        assert_eq!(label(&mut scores, json!("[0.5, -1]")), expected);
-        assert!(
-            label(&mut scores, json!([1, 2, 3]))
-                .unwrap_err()
-                .contains("first record has 2")
-        );
-        assert_eq!(
-            scores.finish(path, &mut []).unwrap(),
-            ["LABEL_0", "LABEL_1"]
-        );
-
-        let known = LabelSet::new(["valence", "arousal"]).unwrap();
-        let columns = ["Arousal", "valence"].map(String::from).to_vec();
-        let mut scores = Scores::new(Some(&known), columns);
-        let values = vec![Some(json!("2.5")), Some(json!(1))];
-        let label = scores.label(values).unwrap();
-        let mut records = [Record::text("x", Origin::new(path, 1)).with_label(label)];
-        assert_eq!(scores.finish(path, &mut records).unwrap(), known.names());
-        assert_eq!(records[0].label, Some(Label::Scores(vec![1.0, 2.5])));
     }
 }
