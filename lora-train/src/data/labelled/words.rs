@@ -142,7 +142,9 @@ impl Sentence {
             classes.class_at(label, origin, &format!("word {at}, counted from 0: "))
         });
         let labels = labels.collect::<Result<Vec<_>, _>>()?;
-        let label = (!labels.is_empty()).then_some(Label::Tags(labels));
+        // A sentence without words has all of its labels.
+        let is_known = !labels.is_empty() || self.words.is_empty();
+        let label = is_known.then_some(Label::Tags(labels));
         let record = Record::new(Content::Words { words: self.words }, origin.clone());
         Ok(record.with_label(label).with_adapter(self.adapter))
     }
