@@ -293,7 +293,7 @@ impl Pretrained for Classifier {
         let mut summary = format!("{}: {report}", self.config.family);
         if !self.fresh.is_empty() {
             summary.push_str(&format!(
-                "\n          not in the checkpoint, at random unless an adapter brings it: {}",
+                "\n          not from the checkpoint, at random unless an adapter brings it: {}",
                 self.fresh.join(", ")
             ));
         }

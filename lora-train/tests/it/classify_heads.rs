@@ -1,7 +1,7 @@
 //! Adapters that bring their head, on bases that have another.
 
 use crate::common::encoders::{
-    classify, data, eval, learn, outcome, predict, same_metrics, stdout, with_tokenizer,
+    classify, data, eval, learn, outcome, predict, same_metrics, stdout, train, with_tokenizer,
 };
 use crate::common::{fail, lora, succeed};
 use serde_json::Value;
@@ -62,7 +62,7 @@ fn the_best_adapter_is_kept_merged_and_resumed_on_a_base_with_another_head() {
     let base = with_tokenizer("roberta", &classify("roberta_full/init"), dir.path());
     let (file, out) = (data("scores.jsonl"), dir.path().join("out"));
     let run = |steps: &str, more: &[&str]| {
-        let mut command = learn(&base, &file, &out);
+        let mut command = train(&base, &file, &out);
         command.args(["--task", "regression", "--fresh-head", "--max-steps", steps]);
         command.args(["--keep-best", "--merge", "--save-steps", "1"]);
         command

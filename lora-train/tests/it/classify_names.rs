@@ -263,6 +263,14 @@ fn a_head_is_what_the_configuration_says() {
     let written = read(&out.join("adapter/config.json"));
     assert_eq!(written["problem_type"], "multi_label_classification");
 
+    // Flags have no names, and have the order of the head.
+    let flags = dir.path().join("flags.jsonl");
+    let text = "{\"text\": \"a\", \"labels\": [0.0, 1.0, 1.0]}\n{\"text\": \"b\", \"labels\": [1.0, 0.0, 0.0]}\n";
+    std::fs::write(&flags, text).unwrap();
+    let out = dir.path().join("flagged");
+    succeed(learn(&base_of_sets, &flags, &out).args(["--max-steps", "1"]));
+    assert_eq!(labels_of(&out.join("adapter")), names);
+
     config["problem_type"] = json!("regression");
     let base_of_scores = base(dir.path(), config);
     let found = one(&base_of_scores, &[]);

@@ -172,6 +172,11 @@ impl<'a> Start<'a> {
             }
             return Ok(());
         }
+        if found.is_generic() && found.len() == own.len() {
+            // Flags in a list have no names: they have the order of the head.
+            data.labels = Some(own);
+            return Ok(());
+        }
         if own == found || data.relabel(own.clone()) || !self.exists() {
             return Ok(());
         }
