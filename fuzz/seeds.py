@@ -251,12 +251,15 @@ def data():
     for kind, path in [
         (b"j", TRAIN / "train20/train.jsonl"),
         (b"j", TRAIN / "classify/data/pairs.jsonl"),
+        (b"j", TRAIN / "classify/data/feelings.jsonl"),
+        (b"j", TRAIN / "classify/data/moved.jsonl"),
         (b"a", TRAIN / "classify/data/tags.conll"),
         (b"t", TRAIN / "glue/glue/mrpc/dev.tsv"),
     ]:
         lines = path.read_bytes().split(b"\n")[:6]
         seed("data", f"honest-{path.parent.name}_{path.stem}", kind + b"\n".join(lines) + b"\n")
     seed("data", "honest-csv", b'ctext,label\n"a ""b"", c",x\nd,y\n')
+    seed("data", "honest-columns", b"ctext,a,b\nx,0,1\ny,1,1.0\n")
     seed("data", "honest-e2e", b"ename[A], food[B]||A serves B.\n")
     seed("data", "honest-recipe", b'amodel = "m"\ndata = "d"\noutput = "o"\nrank = 4\ntargets = ["q"]\n')
     seed("data", "hostile-quote", b'c"' + b"a,\n" * 1000)
@@ -266,6 +269,7 @@ def data():
     seed("data", "hostile-toml_arrays", b"aa = " + b"[" * 3000)
     seed("data", "hostile-labels", b'j{"text":"a","label":18446744073709551615}\n{"text":"b","label":0}\n')
     seed("data", "hostile-score", b'j{"text":"a","label":1e400}\n')
+    seed("data", "hostile-list", b'ctext,label\na,"' + b"[" * 3000 + b'"\nb,"[0 1 2]"\nc,"[\'x\', 1e999]"\n')
     seed("data", "hostile-bom", b"c\xef\xbb\xbftext,label\n\xff,\xfe\n")
 
 

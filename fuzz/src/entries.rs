@@ -16,7 +16,8 @@ use lora_models::gpt2::Gpt2Config;
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{FamilyConfig, model_type};
 use lora_train::data::{
-    Columns, DataFormat, LabelledLayout, LabelledSource, SourceOptions, read_labelled, read_records,
+    Columns, DataFormat, LabelKind, LabelledLayout, LabelledSource, SourceOptions, read_labelled,
+    read_records,
 };
 use lora_train::options::TrainOptions;
 use lora_train::tools::{DiffOptions, InspectOptions, UnsaidOptions, diff, inspect};
@@ -304,8 +305,16 @@ pub fn data(input: &[u8]) {
             ..SourceOptions::default()
         };
         let _ = read_records(path, &options);
-        let layout = LabelledLayout::default();
-        let _ = read_labelled(path, &LabelledSource::new(&layout).with_format(format));
+        let columns = Columns {
+            label: Some("a,b".into()),
+            ..Columns::default()
+        };
+        for kind in [LabelKind::Classes, LabelKind::MultiLabel, LabelKind::Score] {
+            for columns in [Columns::default(), columns.clone()] {
+                let layout = LabelledLayout::Own { columns, kind };
+                let _ = read_labelled(path, &LabelledSource::new(&layout).with_format(format));
+            }
+        }
         let layout = LabelledLayout::Words(Columns::default());
         for format in [
             DataFormat::Auto,

@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use crate::checkpoint::{ExportDType, ExportReport, SafetensorsExport};
-use crate::tokenizer;
+use crate::tokenizer::{self, TokenizerFiles};
 use crate::weights::Parameters;
 use lora_core::LoraError;
 use lora_core::files::{Overwrite, write_dir, write_file};
@@ -20,7 +20,7 @@ pub struct ExportOptions {
     /// Directory of the base model, whose tokenizer files and `generation_config.json` are copied. Default: none.
     pub base_dir: Option<PathBuf>,
     /// Names and contents of the tokenizer's files, if they are not those of the base model.
-    pub tokenizer_files: Option<Vec<(String, Vec<u8>)>>,
+    pub tokenizer_files: Option<TokenizerFiles>,
 }
 
 /// Writes `model.safetensors` (in shards above 5 GB), `config.json`, and the files of the base model

@@ -8,6 +8,7 @@ use crate::misplaced::without_config;
 use crate::model::LoraModel;
 use crate::weights::{Packed, ParamSpec, Parameters, Weights, meta_init, plan};
 use burn::tensor::{Bool, Device, Int, Tensor};
+use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{BaseFloats, QuantizeConfig, widen};
 use serde_json::{Map, Value};
@@ -38,6 +39,19 @@ pub trait Pretrained: LoraModel {
     /// Returns the options for a directory that a training run wrote: its head is the trained one.
     fn trained_options(options: &Self::Options) -> Self::Options {
         options.clone()
+    }
+
+    /// Returns the options for a base that an adapter is loaded on next: nothing of the checkpoint is needed that the adapter
+    /// brings.
+    ///
+    /// # Errors
+    /// If the file of the adapter's tensors is malformed.
+    fn options_for_adapter(
+        _config: &Self::Config,
+        options: &Self::Options,
+        _adapter: &AdapterDir,
+    ) -> Result<Self::Options, ModelError> {
+        Ok(options.clone())
     }
 
     /// Returns the options without quantization, and with all weights in f32.

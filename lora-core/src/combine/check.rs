@@ -118,6 +118,21 @@ pub(super) fn saved(
     Ok(all)
 }
 
+/// Returns the small files of the adapter whose fully trained parameters are kept: they hold the labels of its head.
+pub(super) fn companions(
+    adapters: &[(&StoredAdapter, f64)],
+    from: Option<usize>,
+) -> Vec<(String, Vec<u8>)> {
+    let named = from.and_then(|index| adapters.get(index));
+    let with_head = || {
+        adapters
+            .iter()
+            .find(|(adapter, _)| !adapter.saved.is_empty())
+    };
+    let chosen = named.or_else(with_head).or(adapters.first());
+    chosen.map_or_else(Vec::new, |(adapter, _)| adapter.options.companions.clone())
+}
+
 /// Returns the base that all adapters were trained on, if each file has one and none contradicts another; else the
 /// difference of the first two that do.
 pub(super) fn bases(

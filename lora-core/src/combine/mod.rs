@@ -39,7 +39,7 @@ pub use mix::{MajoritySign, Mix};
 
 use crate::config::TargetModules;
 use crate::error::{BaseDifference, LoraError};
-use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
+use crate::file::{PeftOptions, StoredAdapter, StoredFactors, StoredTensor};
 use crate::layout::stable_hash;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -176,7 +176,10 @@ pub fn combine(
     Ok(Combined {
         adapter: StoredAdapter {
             config,
-            options: first.options.clone(),
+            options: PeftOptions {
+                companions: check::companions(adapters, options.saved_from),
+                ..first.options.clone()
+            },
             modules,
             saved,
             metadata,

@@ -212,7 +212,11 @@ fn what_cannot_be_combined_is_refused_with_the_reason() {
         adapter.saved.insert("classifier.bias".into(), tensor);
         adapter
     };
-    let (one, two) = (head(1.0), head(2.0));
+    let (mut one, mut two) = (head(1.0), head(2.0));
+    for (adapter, labels) in [(&mut one, "a"), (&mut two, "b")] {
+        let labels = ("config.json".to_string(), labels.as_bytes().to_vec());
+        adapter.options.companions = vec![labels];
+    }
     let adapters = [(&one, 1.0), (&two, 1.0)];
     assert!(refused(&adapters, &standard).contains("classifier.bias"));
     let from_second = CombineOptions {
@@ -221,6 +225,10 @@ fn what_cannot_be_combined_is_refused_with_the_reason() {
     };
     let combined = combine(&adapters, &from_second).unwrap().adapter;
     assert_eq!(combined.saved["classifier.bias"].values, [2.0]);
+    // The labels of the head come with it: they were those of the first adapter.
+    assert_eq!(combined.options.companions[0].1, b"b");
+    let combined = combine(&[(&first, 1.0), (&two, 1.0)], &standard).unwrap();
+    assert_eq!(combined.adapter.options.companions[0].1, b"b");
 
     assert!(refused(&[], &standard).contains("no adapter"));
     assert!(refused(&[(&first, f64::NAN)], &standard).contains("NaN"));

@@ -4,7 +4,7 @@ use super::head::HeadKind;
 use super::model::{Classifier, Trunk};
 use super::names::architecture;
 use crate::config_keys::ConfigKeys;
-use crate::encoder::Labels;
+use crate::encoder::{EncoderConfig, Labels};
 use crate::error::ModelError;
 use crate::export::CONFIG_FILE;
 use crate::prefix::PrefixModel;
@@ -122,6 +122,9 @@ pub struct AdapterLabels {
     /// Names of the outputs, from the `config.json` that this crate writes beside an adapter, or else numbered; `None` for
     /// an adapter without a head.
     pub labels: Option<Labels>,
+    /// True if a configuration describes the outputs: the adapter's own `config.json`, or that of a base with such a head. Else
+    /// their number alone is known.
+    pub are_described: bool,
 }
 
 impl AdapterLabels {
@@ -132,7 +135,8 @@ impl AdapterLabels {
     pub fn from_dir(adapter: &AdapterDir) -> Result<Self, ModelError> {
         let mut kinds = [HeadKind::Sequence, HeadKind::Token].into_iter();
         let kind = kinds.find(|kind| Some(kind.task_type()) == adapter.task_type());
-        let labels = match adapter.companion(CONFIG_FILE) {
+        let companion = adapter.companion(CONFIG_FILE);
+        let labels = match companion {
             Some(bytes) => {
                 let path = &adapter.path().join(CONFIG_FILE);
                 let malformed = |error: serde_json::Error| ModelError::Json {
@@ -153,8 +157,41 @@ impl AdapterLabels {
                 }
             }
         };
-        Ok(Self { kind, labels })
+        Ok(Self {
+            kind,
+            labels,
+            are_described: companion.is_some(),
+        })
     }
+
+    /// Returns the head with what the adapter's files do not tell taken from its base, as in PEFT, where the configuration is
+    /// the base's: the kind, and names for as many outputs as the adapter's head has.
+    pub fn on_base(mut self, base: &EncoderConfig) -> Self {
+        let kind = HeadKind::from_config(base);
+        self.kind = self.kind.or(kind);
+        let Some(own) = self.labels.as_ref().filter(|_| !self.are_described) else {
+            return self;
+        };
+        if kind.is_some() && self.kind != kind {
+            return self;
+        }
+        let outputs = own.outputs();
+        match &base.labels {
+            labels if labels.outputs() == outputs => self.labels = Some(labels.clone()),
+            // Another number of classes for the same problem.
+            Labels::MultiLabel(_) => {
+                self.labels = Some(Labels::MultiLabel(numbered_names(outputs)));
+            }
+            _ => return self,
+        }
+        self.are_described = kind.is_some();
+        self
+    }
+}
+
+/// Returns the names that transformers makes up for outputs without names.
+fn numbered_names(outputs: usize) -> Vec<String> {
+    Labels::numbered(outputs).names().to_vec()
 }
 
 /// Reads the labels in the `config.json` beside an adapter, whatever the adapter's own configuration.

@@ -42,6 +42,13 @@ impl HeadKind {
         let mut kinds = [Self::Sequence, Self::Token].into_iter();
         kinds.find(|kind| class.ends_with(kind.class_suffix()))
     }
+
+    /// Returns true if `config.json` names a class without either head, such as one of pretraining; false if it names none.
+    pub fn is_absent(config: &EncoderConfig) -> bool {
+        let file = config.to_json();
+        let classes = file.get("architectures").and_then(|classes| classes.get(0));
+        classes.is_some() && Self::from_config(config).is_none()
+    }
 }
 
 /// Projection of the first token's hidden state to a vector for the whole input.

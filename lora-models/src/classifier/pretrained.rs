@@ -9,6 +9,7 @@ use crate::error::ModelError;
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
 use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
+use lora_core::file::{AdapterDir, PREFIX, split_name};
 use lora_core::{BaseFloats, QuantizeConfig};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -23,6 +24,9 @@ pub struct ClassifierOptions {
     /// Initializes head and pooler at random even if the checkpoint has them: for a checkpoint that was fine-tuned on
     /// another task.
     pub fresh_head: bool,
+    /// Parameters of head and pooler that an adapter brings, by their names in transformers: those of the checkpoint are not
+    /// read, so that it may have a head for another task. [`for_adapter`](Self::for_adapter) fills the list.
+    pub brought: Vec<String>,
     /// Seed of the random initialization.
     pub seed: u64,
     /// Quantization of the encoder's frozen linear layers while they are read, so that they are never all in memory as f32. The
@@ -34,12 +38,44 @@ pub struct ClassifierOptions {
 }
 
 impl ClassifierOptions {
+    /// Sets the parameters that an adapter brings, for a base that it is loaded on next.
+    ///
+    /// # Errors
+    /// If the file of the adapter's tensors is malformed.
+    pub fn for_adapter(
+        mut self,
+        family: EncoderFamily,
+        adapter: &AdapterDir,
+    ) -> Result<Self, ModelError> {
+        if adapter.is_prefix() {
+            return Ok(self);
+        }
+        let modules = [HEAD, pooler(family)].map(|module| format!("{module}."));
+        let names = adapter.tensors()?.names().into_iter();
+        let names = names.filter_map(|name| name.strip_prefix(PREFIX).map(String::from));
+        let names = names.filter(|name| modules.iter().any(|module| name.starts_with(module)));
+        let brought = names.filter(|name| split_name(name).is_none());
+        self.brought = brought.collect();
+        Ok(self)
+    }
+
     /// Returns the configuration with the labels of these options.
     fn labeled(&self, mut config: EncoderConfig) -> EncoderConfig {
         if let Some(labels) = &self.labels {
             config.labels = labels.clone();
         }
         config
+    }
+}
+
+/// Name of the head in transformers.
+const HEAD: &str = "classifier";
+
+/// Returns the name of the pooler in transformers.
+fn pooler(family: EncoderFamily) -> &'static str {
+    match family {
+        EncoderFamily::Bert => "bert.pooler",
+        _ => "pooler",
     }
 }
 
@@ -173,8 +209,17 @@ impl Pretrained for Classifier {
     fn trained_options(options: &ClassifierOptions) -> ClassifierOptions {
         ClassifierOptions {
             fresh_head: false,
+            brought: Vec::new(),
             ..options.clone()
         }
+    }
+
+    fn options_for_adapter(
+        config: &EncoderConfig,
+        options: &ClassifierOptions,
+        adapter: &AdapterDir,
+    ) -> Result<ClassifierOptions, ModelError> {
+        options.clone().for_adapter(config.family, adapter)
     }
 
     fn unquantized_options(options: &ClassifierOptions) -> ClassifierOptions {
@@ -195,10 +240,7 @@ impl Pretrained for Classifier {
         let kind = options.head;
         let family = config.family;
         let trunk = family.trunk();
-        let pooler = match family {
-            EncoderFamily::Bert => "bert.pooler",
-            _ => "pooler",
-        };
+        let pooler = pooler(family);
         let mut leftovers = LEFTOVERS.to_vec();
         if !config.position_embeddings {
             leftovers.push(UNUSED_POSITIONS);
@@ -218,8 +260,9 @@ impl Pretrained for Classifier {
             wanted,
             prefix: &format!("{trunk}."),
             anchor: &format!("{trunk}.embeddings.LayerNorm.weight"),
-            may_be_fresh: &["classifier", pooler],
+            may_be_fresh: &[HEAD, pooler],
             force_fresh: options.fresh_head,
+            brought: &options.brought,
             optional: &[],
             quantize: options.quantize.as_ref(),
             floats: &floats,
@@ -281,7 +324,7 @@ impl Pretrained for Classifier {
         let mut summary = format!("{}: {report}", self.config.family);
         if !self.fresh.is_empty() {
             summary.push_str(&format!(
-                "\n          not in the checkpoint, at random unless an adapter brings it: {}",
+                "\n          not from the checkpoint, at random unless an adapter brings it: {}",
                 self.fresh.join(", ")
             ));
         }

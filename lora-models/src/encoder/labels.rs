@@ -4,16 +4,26 @@ use crate::ModelError;
 use crate::config_keys::ConfigKeys;
 use serde_json::{Map, Value, json};
 
+/// Values of `problem_type`.
+const PROBLEMS: [&str; 3] = [SINGLE_LABEL, MULTI_LABEL, REGRESSION];
+const SINGLE_LABEL: &str = "single_label_classification";
+const MULTI_LABEL: &str = "multi_label_classification";
+const REGRESSION: &str = "regression";
+
 /// Limit for `num_labels`.
 const MAX_NUMBERED: u64 = 1 << 20;
 
-/// Outputs of a head: named classes, or a number.
+/// Outputs of a head, as `id2label` and `problem_type` of a configuration describe them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Labels {
-    /// Names of the classes, by index.
+    /// Names of the classes, by index; an input has one of them.
     Classes(Vec<String>),
+    /// Names of the classes, by index; an input has any number of them (`multi_label_classification`).
+    MultiLabel(Vec<String>),
     /// A single number, for regression.
     Score,
+    /// Names of several numbers, by index, for regression.
+    Scores(Vec<String>),
 }
 
 impl Default for Labels {
@@ -32,16 +42,46 @@ impl Labels {
     /// Returns the number of outputs.
     pub fn outputs(&self) -> usize {
         match self {
-            Self::Classes(names) => names.len(),
             Self::Score => 1,
+            _ => self.names().len(),
         }
     }
 
-    /// Returns the name of a class.
-    pub fn name(&self, index: usize) -> Option<&str> {
+    /// Returns the names of the outputs; none for a single number.
+    pub fn names(&self) -> &[String] {
         match self {
-            Self::Classes(names) => names.get(index).map(String::as_str),
-            Self::Score => None,
+            Self::Classes(names) | Self::MultiLabel(names) | Self::Scores(names) => names,
+            Self::Score => &[],
+        }
+    }
+
+    /// Returns the name of an output; `None` for a single number.
+    pub fn name(&self, index: usize) -> Option<&str> {
+        self.names().get(index).map(String::as_str)
+    }
+
+    /// Returns true if no configuration names the outputs: they have the names that transformers makes up, `LABEL_0` and on.
+    pub fn are_numbered(&self) -> bool {
+        let numbered = |(index, name): (usize, &String)| *name == format!("LABEL_{index}");
+        self.names().iter().enumerate().all(numbered)
+    }
+
+    /// Returns the labels of a head on tokens, which gives each one class whatever `problem_type` says, as in transformers.
+    pub fn for_tokens(self) -> Self {
+        match self {
+            Self::Score => Self::numbered(1),
+            Self::Classes(names) | Self::MultiLabel(names) | Self::Scores(names) => {
+                Self::Classes(names)
+            }
+        }
+    }
+
+    /// Returns the `problem_type` of transformers.
+    pub fn problem_type(&self) -> &'static str {
+        match self {
+            Self::Classes(_) => SINGLE_LABEL,
+            Self::MultiLabel(_) => MULTI_LABEL,
+            Self::Score | Self::Scores(_) => REGRESSION,
         }
     }
 
@@ -51,45 +91,63 @@ impl Labels {
     /// [`ModelError::UnsupportedConfig`] for a key with an unsupported value.
     pub(crate) fn read(keys: &ConfigKeys<'_>) -> Result<Self, ModelError> {
         let object = keys.object();
-        let problem = object.get("problem_type").and_then(Value::as_str);
-        if let Some(problem @ "multi_label_classification") = problem {
-            let expected = "single_label_classification or regression";
-            return Err(keys.refuse("problem_type", problem, expected));
-        }
+        let problem = match object.get("problem_type") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(problem)) if PROBLEMS.contains(&problem.as_str()) => Some(problem),
+            Some(other) => {
+                let other = other
+                    .as_str()
+                    .map_or_else(|| other.to_string(), String::from);
+                return Err(keys.refuse("problem_type", other, PROBLEMS.join(", ")));
+            }
+        };
         let id2label = object.get("id2label").filter(|names| !names.is_null());
-        let count = object.get("num_labels").and_then(Value::as_u64);
-        let names = match (id2label, count) {
-            (Some(names), _) => names.as_object().and_then(in_order).ok_or_else(|| {
-                let expected = "an object with a name for each index from 0";
-                keys.refuse("id2label", names, expected)
-            })?,
-            (None, Some(count @ 1..=MAX_NUMBERED)) => numbered(count as usize),
-            (None, Some(count)) => {
+        let count = match object.get("num_labels").and_then(Value::as_u64) {
+            Some(count) if !(1..=MAX_NUMBERED).contains(&count) => {
                 return Err(keys.refuse("num_labels", count, format!("1 to {MAX_NUMBERED}")));
             }
-            (None, None) => return Ok(Self::default()),
+            count => count.map(|count| count as usize),
         };
-        // One output is a regression by default, as in transformers.
-        if names.len() == 1 && problem != Some("single_label_classification") {
-            return Ok(Self::Score);
-        }
-        Ok(Self::Classes(names))
+        let names = id2label.map(|names| {
+            in_order(names).map_err(|expected| keys.refuse("id2label", names, expected))
+        });
+        let names = match (names.transpose()?, count) {
+            // A number of labels that contradicts the names leaves them without names, as in transformers.
+            (Some(names), Some(count)) if names.len() != count => numbered(count),
+            (Some(names), _) => names,
+            (None, Some(count)) => numbered(count),
+            (None, None) => numbered(2),
+        };
+        Ok(match problem.map(String::as_str) {
+            Some(MULTI_LABEL) => Self::MultiLabel(names),
+            Some(SINGLE_LABEL) => Self::Classes(names),
+            // One output is a regression by default, as in transformers.
+            _ if names.len() == 1 => Self::Score,
+            Some(REGRESSION) => Self::Scores(names),
+            _ => Self::Classes(names),
+        })
     }
 
-    /// Writes `id2label`, `label2id` and, for a regression, `problem_type`.
+    /// Writes `id2label`, `label2id` and, where the number of outputs does not tell it, `problem_type`. A single number keeps
+    /// the name that the object has for it.
     pub(crate) fn write(&self, object: &mut Map<String, Value>) {
         object.shift_remove("num_labels");
+        let problem = self.problem_type();
+        let told = matches!(self, Self::Classes(names) if names.len() > 1);
+        let before = object.get("problem_type").and_then(Value::as_str);
+        if told && before.is_some_and(|before| before != problem) {
+            object.shift_remove("problem_type");
+        } else if !told {
+            object.insert("problem_type".into(), json!(problem));
+        }
         let names = match self {
-            Self::Classes(names) => {
-                if object.get("problem_type").and_then(Value::as_str) == Some("regression") {
-                    object.shift_remove("problem_type");
-                }
-                names.clone()
-            }
             Self::Score => {
-                object.insert("problem_type".into(), json!("regression"));
-                vec!["LABEL_0".into()]
+                let before = object.get("id2label").map(in_order);
+                let before = before.and_then(Result::ok);
+                let before = before.filter(|names| names.len() == 1);
+                before.unwrap_or_else(|| numbered(1))
             }
+            _ => self.names().to_vec(),
         };
         let indexed = || names.iter().enumerate();
         let by_index = indexed().map(|(index, name)| (index.to_string(), json!(name)));
@@ -104,11 +162,28 @@ fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|index| format!("LABEL_{index}")).collect()
 }
 
-/// Returns the names of the indices 0, 1, … in this order; `None` if one is missing.
-fn in_order(names: &Map<String, Value>) -> Option<Vec<String>> {
-    let name = |index: usize| names.get(&index.to_string())?.as_str().map(String::from);
-    let all = (0..names.len()).map(name).collect::<Option<Vec<_>>>();
-    all.filter(|names| !names.is_empty())
+/// Returns the names of the indices 0, 1, … in this order.
+///
+/// # Errors
+/// A description of what is expected.
+fn in_order(names: &Value) -> Result<Vec<String>, String> {
+    let expected = || "an object with a name for each index from 0".to_string();
+    let names = names.as_object().filter(|names| !names.is_empty());
+    let names = names.ok_or_else(expected)?;
+    let name = |index: usize| names.get(&index.to_string());
+    let mut ordered = Vec::with_capacity(names.len());
+    for index in 0..names.len() {
+        let Some(name) = name(index) else {
+            let (outputs, last) = (names.len(), names.len() - 1);
+            return Err(format!(
+                "a name for each index: its {outputs} names are for the outputs 0 to {last} of the head, and {index} has \
+                 none, so that no one can say which row of the head is which class; number the names from 0 without gaps, \
+                 or give every row a name"
+            ));
+        };
+        ordered.push(name.as_str().ok_or_else(expected)?.to_string());
+    }
+    Ok(ordered)
 }
 
 #[cfg(test)]
@@ -144,6 +219,43 @@ mod tests {
     }
 
     #[test]
+    fn the_problem_decides_and_not_the_number_of_outputs() {
+        let two = json!({"0": "joy", "1": "anger"});
+        let of = |problem: &str| read(json!({"id2label": two, "problem_type": problem})).unwrap();
+        let names = vec!["joy".to_string(), "anger".into()];
+        assert_eq!(of("regression"), Labels::Scores(names.clone()));
+        assert_eq!(of("multi_label_classification"), Labels::MultiLabel(names));
+        let one = json!({"id2label": {"0": "x"}, "problem_type": "multi_label_classification"});
+        assert_eq!(read(one).unwrap(), Labels::MultiLabel(vec!["x".into()]));
+    }
+
+    #[test]
+    fn a_gap_in_the_indices_is_explained() {
+        let error = read(json!({"id2label": {"0": "a", "2": "b"}})).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("0 to 1 of the head, and 1 has none"),
+            "{message}"
+        );
+    }
+
+    /// As in transformers 5: `BertConfig(id2label={"0": "x", "1": "y"}, num_labels=3).id2label`.
+    #[test]
+    fn a_number_of_labels_beats_names_of_another_number() {
+        let both = json!({"id2label": {"0": "x", "1": "y"}, "num_labels": 3});
+        assert_eq!(read(both).unwrap(), Labels::numbered(3));
+    }
+
+    #[test]
+    fn a_single_number_keeps_its_name() {
+        let mut object = Map::new();
+        object.insert("id2label".into(), json!({"0": "similarity"}));
+        Labels::Score.write(&mut object);
+        assert_eq!(object["id2label"], json!({"0": "similarity"}));
+        assert_eq!(object["problem_type"], "regression");
+    }
+
+    #[test]
     fn nothing_said_is_two_classes() {
         assert_eq!(read(json!({})).unwrap(), Labels::numbered(2));
         assert_eq!(read(json!({"num_labels": 5})).unwrap().outputs(), 5);
@@ -156,10 +268,8 @@ mod tests {
             (json!({"id2label": {}}), "id2label"),
             (json!({"id2label": ["a"]}), "id2label"),
             (json!({"num_labels": 0}), "num_labels"),
-            (
-                json!({"problem_type": "multi_label_classification"}),
-                "problem_type",
-            ),
+            (json!({"problem_type": "ranking"}), "problem_type"),
+            (json!({"problem_type": 2}), "problem_type"),
         ] {
             match read(json) {
                 Err(ModelError::UnsupportedConfig { key: found, .. }) => assert_eq!(found, key),
@@ -170,12 +280,20 @@ mod tests {
 
     #[test]
     fn written_labels_are_read_again() {
-        for labels in [
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for (labels, before) in [
             Labels::Score,
-            Labels::Classes(vec!["no".into(), "yes".into()]),
-        ] {
+            Labels::Scores(names(&["joy", "anger"])),
+            Labels::Classes(names(&["no", "yes"])),
+            Labels::Classes(names(&["only"])),
+            Labels::MultiLabel(names(&["joy", "anger"])),
+            Labels::MultiLabel(names(&["only"])),
+        ]
+        .into_iter()
+        .flat_map(|labels| PROBLEMS.map(|before| (labels.clone(), before)))
+        {
             let mut object = Map::new();
-            object.insert("problem_type".into(), json!("regression"));
+            object.insert("problem_type".into(), json!(before));
             object.insert("num_labels".into(), json!(7));
             labels.write(&mut object);
             assert_eq!(read(Value::Object(object)).unwrap(), labels);

@@ -138,6 +138,7 @@ impl Pretrained for Gpt2LmHead {
             anchor: POSITIONS,
             may_be_fresh: &[],
             force_fresh: false,
+            brought: &[],
             optional: &head,
             quantize: options.quantize(),
             floats: options.floats(),

@@ -1,6 +1,6 @@
 //! Tokens added to a tokenizer, and the files that have them.
 
-use super::{Tokenizer, guarded};
+use super::{Tokenizer, TokenizerFiles, guarded};
 use crate::error::ModelError;
 use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
@@ -16,10 +16,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] if the tokenizer refuses a token, and the errors of reading its files.
-    pub fn with_tokens(
-        &self,
-        tokens: &[String],
-    ) -> Result<(Self, Vec<(String, Vec<u8>)>), ModelError> {
+    pub fn with_tokens(&self, tokens: &[String]) -> Result<(Self, TokenizerFiles), ModelError> {
         let mut extended = self.clone();
         let missing = tokens
             .iter()

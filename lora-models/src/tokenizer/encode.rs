@@ -2,7 +2,7 @@
 
 use super::{BATCH, Tokenizer, guarded};
 use crate::error::ModelError;
-use tokenizers::{Encoding, PostProcessor};
+use tokenizers::{Encoding, PostProcessor, PreTokenizerWrapper};
 
 /// Tokens of a text, or of a pair of texts, as a model takes them.
 ///
@@ -92,7 +92,8 @@ impl Tokenizer {
     ///
     /// This is `tokenizer(words, is_split_into_words=True, …)` of `transformers`. Words are encoded as they are given:
     /// RoBERTa, GPT-2 and the first DeBERTa treat a space before a word as part of it, so their tokenizers need
-    /// `add_prefix_space` in `tokenizer_config.json` for this.
+    /// [`with_prefix_space`](Self::with_prefix_space) for this, or `add_prefix_space` in `tokenizer_config.json`. A word of which
+    /// the tokenizer makes nothing has no token.
     ///
     /// # Errors
     /// The errors of [`encode_inputs`](Self::encode_inputs).
@@ -108,6 +109,20 @@ impl Tokenizer {
             words: encoding.get_word_ids().to_vec(),
             ..Sequence::from_encoding(&encoding, cut)
         })
+    }
+
+    /// Sets whether byte-level BPE puts a space before a text, or before each word of [`encode_words`](Self::encode_words), that
+    /// begins without one: `add_prefix_space` of `transformers`. Other tokenizers stay as they are.
+    #[must_use]
+    pub fn with_prefix_space(mut self, add_prefix_space: bool) -> Self {
+        let mut splits = self.inner.get_pre_tokenizer().cloned();
+        if splits
+            .as_mut()
+            .is_some_and(|splits| set_prefix_space(splits, add_prefix_space))
+        {
+            self.inner.with_pre_tokenizer(splits);
+        }
+        self
     }
 
     /// Truncates to the length and puts the special tokens around; returns the number of truncated tokens as well.
@@ -159,6 +174,24 @@ impl Tokenizer {
         encoding.truncate(length, 0, side);
         // Truncation keeps the rest in pieces, and the special tokens would be put around all of their combinations.
         encoding.take_overflowing();
+    }
+}
+
+/// Sets the space before a text in the byte-level steps; returns false if there are none.
+fn set_prefix_space(step: &mut PreTokenizerWrapper, add_prefix_space: bool) -> bool {
+    match step {
+        PreTokenizerWrapper::ByteLevel(level) => {
+            level.add_prefix_space = add_prefix_space;
+            true
+        }
+        PreTokenizerWrapper::Sequence(steps) => {
+            let mut found = false;
+            for step in steps.as_mut() {
+                found |= set_prefix_space(step, add_prefix_space);
+            }
+            found
+        }
+        _ => false,
     }
 }
 

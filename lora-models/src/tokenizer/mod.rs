@@ -46,6 +46,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tokenizers::PostProcessorWrapper;
 
+/// Files of a tokenizer: names with contents.
+pub type TokenizerFiles = Vec<(String, Vec<u8>)>;
+
 /// Limit for a tokenizer file, in bytes. The largest in use, with a quarter of a million tokens, have some 30 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
@@ -323,7 +326,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`ModelError::Io`], or [`ModelError::TooLarge`] if a file has grown past the limit.
-    pub fn read_files(&self) -> Result<Vec<(String, Vec<u8>)>, ModelError> {
+    pub fn read_files(&self) -> Result<TokenizerFiles, ModelError> {
         let files = self.files.iter().filter_map(|file| {
             let name = file.file_name()?.to_str()?.to_string();
             Some((name, file))

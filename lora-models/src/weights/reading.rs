@@ -20,8 +20,10 @@ pub(crate) struct Expectation<'a> {
     pub anchor: &'a str,
     /// Modules that may be newly initialized if the checkpoint lacks all of their parameters: a new head.
     pub may_be_fresh: &'a [&'a str],
-    /// Modules that are newly initialized even if the checkpoint has them.
+    /// Initializes these modules newly even if the checkpoint has them.
     pub force_fresh: bool,
+    /// Names of parameters that an adapter brings: those of the checkpoint, which may have other shapes, are not read.
+    pub brought: &'a [String],
     /// Names and shapes of tensors that may exist and are not read.
     pub optional: &'a [(String, Vec<usize>)],
     /// Quantization of the weights of linear layers as they are read. Fresh modules are trained, and are not
@@ -97,7 +99,8 @@ pub(crate) fn read_model<M>(
     let dropped = checkpoint.metadata();
     let names = FileNames::new(&reader, expectation, &dropped);
     let fresh = fresh_modules(expectation, &names);
-    let is_fresh = |name: &str| fresh.iter().any(|module| is_in(name, module));
+    let is_brought = |name: &str| expectation.brought.iter().any(|brought| brought == name);
+    let is_fresh = |name: &str| is_brought(name) || fresh.iter().any(|module| is_in(name, module));
 
     let mut found = HashMap::new();
     let mut expected = Vec::new();
@@ -124,6 +127,14 @@ pub(crate) fn read_model<M>(
             heads.iter().any(|module| is_in(name, module))
         });
     }
+    let replaced: Vec<&&str> = expectation
+        .may_be_fresh
+        .iter()
+        .filter(|module| expectation.brought.iter().any(|name| is_in(name, module)))
+        .collect();
+    reader.ignore("replaced by the adapter", |name| {
+        !known.contains(name) && replaced.iter().any(|module| is_in(name, module))
+    });
     // `StrictReader::finish` would refuse left-over tensors only after gigabytes are read.
     let mut names = reader.left_over();
     names.retain(|name| !known.contains(name.as_str()));
@@ -219,7 +230,11 @@ fn fresh_modules(expectation: &Expectation<'_>, names: &FileNames<'_, '_>) -> Ve
     let is_fresh = |module: &str| {
         let wanted = expectation.wanted.iter().map(|wanted| &wanted.name);
         let asked: Vec<&String> = wanted.filter(|name| is_in(name, module)).collect();
-        let lacks_all = || asked.iter().all(|name| names.find(name).is_none());
+        let is_brought = |name: &&String| expectation.brought.contains(name);
+        let lacks_all = || {
+            let mut asked = asked.iter();
+            asked.all(|name| is_brought(name) || names.find(name).is_none())
+        };
         !asked.is_empty() && (expectation.force_fresh || lacks_all())
     };
     let fresh = expectation

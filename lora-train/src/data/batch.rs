@@ -44,7 +44,9 @@ pub enum Targets {
     Tokens(ClassTargets),
     /// Classes. A row of the outputs is an example of `[batch]`, or for tags a position of `[batch · seq]`.
     Classes(ClassTargets),
-    /// Score of each example, `[batch]`.
+    /// Classes of each example, of which it has any number.
+    Sets(Vec<Vec<usize>>),
+    /// Scores of each example, `[batch, outputs]`.
     Scores(Vec<f32>),
     /// No targets, as at least one example has none.
     #[default]
@@ -81,7 +83,8 @@ impl Targets {
     fn like(example: Option<&&Example>) -> Self {
         match example.map(|example| example.target()) {
             Some(Target::Tokens { .. }) => Self::Tokens(ClassTargets::default()),
-            Some(Target::Score(_)) => Self::Scores(Vec::new()),
+            Some(Target::Score(_) | Target::Scores(_)) => Self::Scores(Vec::new()),
+            Some(Target::Set(_)) => Self::Sets(Vec::new()),
             _ => Self::Classes(ClassTargets::default()),
         }
     }
@@ -106,7 +109,11 @@ impl Targets {
                     targets.push(start + position, class as i64, number);
                 }
             }
+            (Self::Sets(sets), Target::Set(classes)) => sets.push(classes.clone()),
             (Self::Scores(scores), Target::Score(score)) => scores.push(*score as f32),
+            (Self::Scores(scores), Target::Scores(several)) => {
+                scores.extend(several.iter().map(|score| *score as f32));
+            }
             _ => *self = Self::Unknown,
         }
     }
@@ -115,7 +122,7 @@ impl Targets {
     pub fn classes(&self) -> &ClassTargets {
         match self {
             Self::Tokens(targets) | Self::Classes(targets) => targets,
-            Self::Scores(_) | Self::Unknown => ClassTargets::NONE,
+            Self::Sets(_) | Self::Scores(_) | Self::Unknown => ClassTargets::NONE,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::labels::Unlabelled;
+use super::labels::{LabelKind, LabelSet, Unlabelled};
 use super::row_layout::RowLayout;
 use super::table::Table;
 use crate::error::TrainError;
@@ -12,6 +12,7 @@ const PROMPT: &str = "prompt";
 const COMPLETION: &str = "completion";
 const PAIR: &str = "pair";
 const LABEL: &str = "label";
+const LABELS: &str = "labels";
 const ID: &str = "id";
 
 /// Names of the columns (CSV, TSV) or keys (JSON Lines) to read. A column that is named must be there.
@@ -34,7 +35,8 @@ pub struct Columns {
     /// one.
     pub pair: Option<String>,
     /// Column of the label. The default is `label`; for words, it is the one of `ner_tags`, `labels` and `tags` that is
-    /// there.
+    /// there. Several labels have a list in the one of `label` and `labels` that is there, or columns of their own, named
+    /// with commas between them.
     pub label: Option<String>,
     /// Column of the record's own name. The default is `id`, if the file has it.
     pub id: Option<String>,
@@ -156,17 +158,23 @@ impl Columns {
     ///
     /// # Errors
     /// [`TrainError::Column`] if a column is missing.
-    pub(super) fn row_layout(
-        &self,
+    pub(super) fn row_layout<'a>(
+        &'a self,
         table: &Table,
+        kind: LabelKind,
+        known: Option<&'a LabelSet>,
         unlabelled: Unlabelled,
-    ) -> Result<RowLayout<'_>, TrainError> {
+    ) -> Result<RowLayout<'a>, TrainError> {
         // A default name stands aside for a column that is named.
         let named = [&self.text, &self.label, &self.pair, &self.id].map(Option::as_deref);
         let default = |name: &'static str| {
             table.optional(Some(name).filter(|name| !named.contains(&Some(*name))))
         };
-        let label = self.label.as_deref().unwrap_or(LABEL);
+        let (label, labels) = self.label_columns(table, kind, known)?;
+        let labels = labels
+            .into_iter()
+            .map(|name| Ok((name, table.column(name)?)));
+        let labels = labels.collect::<Result<Vec<_>, TrainError>>()?;
         Ok(RowLayout {
             first: table.column(self.text.as_deref().unwrap_or(TEXT))?,
             second: match &self.pair {
@@ -175,11 +183,14 @@ impl Columns {
                 None => default(PAIR)?,
             },
             needs_second: false,
-            label: if self.label.is_some() || unlabelled == Unlabelled::Refuse {
+            label: if !labels.is_empty() {
+                None
+            } else if self.label.is_some() || unlabelled == Unlabelled::Refuse {
                 Some(table.column(label)?)
             } else {
                 table.optional(Some(label))?
             },
+            labels,
             id: match &self.id {
                 Some(id) => Some(table.column(id)?),
                 None => default(ID)?,
@@ -190,8 +201,50 @@ impl Columns {
     }
 }
 
+impl Columns {
+    /// Returns the column of the label, or those of several labels, if each has its own.
+    fn label_columns<'a>(
+        &'a self,
+        table: &Table,
+        kind: LabelKind,
+        known: Option<&'a LabelSet>,
+    ) -> Result<(&'a str, Vec<&'a str>), TrainError> {
+        let several = kind != LabelKind::Classes;
+        match self.label.as_deref() {
+            Some(named) if named.contains(',') && !table.has(named) => {
+                let names: Vec<&str> = named.split(',').map(str::trim).collect();
+                if !several {
+                    let message = format!(
+                        "`{named}` names several columns, and a record has one class; choose \
+                         multi-label-classification, or regression, for several labels"
+                    );
+                    return Err(TrainError::config("label_column", message));
+                }
+                let others = [
+                    self.text.as_deref(),
+                    self.pair.as_deref(),
+                    self.id.as_deref(),
+                ];
+                distinct(others.into_iter().chain(names.iter().copied().map(Some)))?;
+                Ok((named, names))
+            }
+            Some(named) => Ok((named, Vec::new())),
+            None if !several || table.has(LABEL) => Ok((LABEL, Vec::new())),
+            None if table.has(LABELS) => Ok((LABELS, Vec::new())),
+            None => {
+                let names = known.map_or(&[][..], LabelSet::names).iter();
+                let names: Vec<&str> = names.map(String::as_str).collect();
+                if names.iter().all(|name| table.has(name)) {
+                    return Ok((LABEL, names));
+                }
+                Ok((LABEL, Vec::new()))
+            }
+        }
+    }
+}
+
 /// Refuses a name that stands for two columns.
-fn distinct<const N: usize>(names: [Option<&str>; N]) -> Result<(), TrainError> {
+fn distinct<'a>(names: impl IntoIterator<Item = Option<&'a str>>) -> Result<(), TrainError> {
     let names: Vec<&str> = names.into_iter().flatten().collect();
     for (at, name) in names.iter().enumerate() {
         if names[..at].contains(name) {

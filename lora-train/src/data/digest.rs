@@ -130,6 +130,11 @@ fn label_into(hash: &mut Sha256, example: &Example, classes: &[String]) {
             let names: Vec<String> = tags.iter().map(name).collect();
             format!("tags {names:?}")
         }
+        Target::Set(classes) => {
+            let mut names: Vec<String> = classes.iter().map(name).collect();
+            names.sort_unstable();
+            format!("set {names:?}")
+        }
         target => format!("{target:?}"),
     };
     hash.update(text);

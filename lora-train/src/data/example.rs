@@ -13,8 +13,12 @@ pub enum Target {
     },
     /// Class of the whole.
     Class(usize),
+    /// Classes of the whole, of which it has any number.
+    Set(Vec<usize>),
     /// Score of the whole.
     Score(f64),
+    /// Several scores of the whole.
+    Scores(Vec<f64>),
     /// Class of each word of the record.
     Tags(Vec<usize>),
     /// No target: the example is for prediction.

@@ -116,8 +116,12 @@ impl Content {
 pub enum Label {
     /// Class, as an index in the [`LabelSet`](super::LabelSet) that the file was read with.
     Class(usize),
+    /// Classes, of which a record has any number, in their order.
+    Set(Vec<usize>),
     /// Score, for regression.
     Score(f64),
+    /// Several scores, for regression.
+    Scores(Vec<f64>),
     /// Class of each word.
     Tags(Vec<usize>),
 }
@@ -139,21 +143,21 @@ impl Label {
         }
     }
 
-    /// Returns the class or the classes of the words; none for a score.
+    /// Returns the class, the classes of the set or those of the words; none for scores.
     pub fn classes(&self) -> &[usize] {
         match self {
             Self::Class(class) => std::slice::from_ref(class),
-            Self::Tags(tags) => tags,
-            Self::Score(_) => &[],
+            Self::Set(classes) | Self::Tags(classes) => classes,
+            Self::Score(_) | Self::Scores(_) => &[],
         }
     }
 
-    /// Returns the class or the classes of the words, to change them.
+    /// Returns the classes, to change them.
     pub(super) fn classes_mut(&mut self) -> &mut [usize] {
         match self {
             Self::Class(class) => std::slice::from_mut(class),
-            Self::Tags(tags) => tags,
-            Self::Score(_) => &mut [],
+            Self::Set(classes) | Self::Tags(classes) => classes,
+            Self::Score(_) | Self::Scores(_) => &mut [],
         }
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct RowLayout<'a> {
     pub(super) needs_second: bool,
     /// Label.
     pub(super) label: Option<Column<'a>>,
+    /// Labels, if each has a column of its own; `label` is then `None`.
+    pub(super) labels: Vec<(&'a str, Column<'a>)>,
     /// Name of the record.
     pub(super) id: Option<Column<'a>>,
     /// Label of the rows to leave out.

@@ -141,7 +141,7 @@ impl Slice {
     /// Returns the two batches, with one scale of the loss.
     fn batches(self) -> [MicroBatch<Batch>; 2] {
         let labels = match &self.host.targets {
-            Targets::Scores(scores) => scores.len(),
+            Targets::Scores(_) | Targets::Sets(_) => self.host.batch,
             targets => targets.classes().rows.len(),
         };
         let loss_scale = 1.0 / labels.max(1) as f64;
@@ -157,7 +157,7 @@ fn has_label(example: &Example) -> bool {
     match example.target() {
         Target::Tokens { .. } => example.label_tokens() > 0,
         Target::Tags(_) => example.tags().next().is_some(),
-        Target::Class(_) | Target::Score(_) => true,
+        Target::Class(_) | Target::Set(_) | Target::Score(_) | Target::Scores(_) => true,
         Target::Unknown => false,
     }
 }

@@ -26,6 +26,17 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         None => sources.task()?,
     };
     options.reading.check(task)?;
+    let given = [
+        ("labels", options.labels.is_some()),
+        ("threshold", options.threshold.is_some()),
+    ];
+    if let Some((option, _)) = given
+        .iter()
+        .find(|(_, given)| *given && task == TaskName::CausalLm)
+    {
+        let message = format!("has no meaning for the task {task}; leave it out");
+        return Err(TrainError::config(*option, message));
+    }
     if task != TaskName::CausalLm {
         return labelled::eval(task, options, sources, screen);
     }

@@ -28,7 +28,7 @@ pub struct EvalOptions {
     /// Precision of products with frozen weights: f32, or mixed on GPUs [default: f32].
     #[arg(long, value_name = "PRECISION")]
     pub precision: Option<Precision>,
-    /// Task: causal-lm, classification, regression, token-classification, or glue/NAME [default: the model's].
+    /// Task: causal-lm, classification, multi-label-classification, regression, token-classification, or glue/NAME [default: the model's].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,
     /// Data for the evaluation.
@@ -58,6 +58,12 @@ pub struct EvalOptions {
     /// Maximum length of an example in tokens [default: 512, at most the model's].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
+    /// Names of the classes, in the order of the head's outputs, for a head without names (LABEL_0, …) [default: the model's or the adapter's].
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub labels: Option<Vec<String>>,
+    /// For multi-label-classification: probability above which a class is predicted, one number or one per class [default: 0.5].
+    #[arg(long, value_name = "P,P", value_delimiter = ',')]
+    pub threshold: Option<Vec<f64>>,
     /// Options for reading the data.
     #[command(flatten)]
     pub reading: ReadingOptions,

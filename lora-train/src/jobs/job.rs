@@ -67,7 +67,7 @@ pub(crate) trait Job: Sized {
     /// Tokenizes the training data without a maximum length, to show what it cuts; called before [`encode`](Self::encode).
     fn uncut(&self, plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError>;
 
-    /// Returns the names of the classes; empty without classes.
+    /// Returns the names of the outputs; empty for a language model and for a single number.
     fn classes(&self) -> &[String] {
         &[]
     }

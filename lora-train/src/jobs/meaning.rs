@@ -22,17 +22,21 @@ impl TrainOptions {
             );
             return Err(TrainError::config("prefix", message));
         }
-        let classes = !causal && task.label_kind() != Some(LabelKind::Score);
+        let kind = task.label_kind();
+        let classes = !causal && kind != Some(LabelKind::Score);
+        let several = kind == Some(LabelKind::MultiLabel);
+        let one = classes && !several;
         let smoothed = self.label_smoothing.is_some_and(|share| share > 0.0);
         let above = |number: Option<usize>, least| number.is_some_and(|number| number > least);
         refuse(
             task,
             &[
                 ("labels", self.labels.is_some(), classes),
-                ("class_weights", self.class_weights.is_some(), classes),
+                ("class_weights", self.class_weights.is_some(), one),
+                ("threshold", self.threshold.is_some(), several),
                 ("fresh_head", self.fresh_head, !causal),
                 ("metric", self.metric.is_some(), !causal),
-                ("label_smoothing", smoothed, causal || classes),
+                ("label_smoothing", smoothed, causal || one),
                 ("generate_prompts", above(self.generate_prompts, 0), causal),
                 ("max_new_tokens", self.max_new_tokens.is_some(), causal),
                 ("beams", above(self.beams, 1), causal),
@@ -53,6 +57,7 @@ impl ReadingOptions {
         let own = !matches!(task, TaskName::Glue(_));
         let pairs = !causal && own && task != TaskName::TokenClassification;
         let completion = self.completion_column.is_some();
+        let words = task == TaskName::TokenClassification;
         refuse(
             task,
             &[
@@ -65,6 +70,7 @@ impl ReadingOptions {
                 ("text_column", self.text_column.is_some(), own),
                 ("pair_column", self.pair_column.is_some(), pairs),
                 ("label_column", self.label_column.is_some(), !causal && own),
+                ("add_prefix_space", self.add_prefix_space.is_some(), words),
             ],
         )
     }

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::{AttachReport, split_weights, trainable_summary};
 use lora_models::prefix::beside;
-use lora_models::tokenizer::Tokenizer;
+use lora_models::tokenizer::{Tokenizer, TokenizerFiles};
 use lora_models::{
     AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, ModelError, ModelInfo, Pretrained,
 };
@@ -23,7 +23,7 @@ pub struct Base {
     /// Directory of the model.
     pub dir: PathBuf,
     /// Names and contents of the tokenizer's files, if it has other tokens than that of the directory.
-    pub tokenizer_files: Option<Vec<(String, Vec<u8>)>>,
+    pub tokenizer_files: Option<TokenizerFiles>,
     /// Sizes and token ids.
     pub info: ModelInfo,
     /// Multiple of tokens to which batches are padded.
@@ -278,6 +278,9 @@ pub(crate) fn load_model<M: Pretrained>(
     options: &M::Options,
     device: &Device,
 ) -> Result<(M, Option<AttachReport>, String), TrainError> {
+    let for_adapter = adapter.map(|adapter| M::options_for_adapter(config, options, adapter));
+    let for_adapter = for_adapter.transpose()?;
+    let options = for_adapter.as_ref().unwrap_or(options);
     let (model, report) = M::load_weights(config.clone(), dir, options, device)?;
     let summary = model.load_summary(&report);
     let Some(adapter) = adapter else {

@@ -59,7 +59,7 @@ impl Sources {
             let (name, dir) = (name.clone(), AdapterDir::open(dir)?);
             say_spelling(&dir)?;
             let labels = match model.config() {
-                ModelConfig::Encoder(_) => Some(AdapterLabels::from_dir(&dir)?),
+                ModelConfig::Encoder(base) => Some(AdapterLabels::from_dir(&dir)?.on_base(base)),
                 _ => None,
             };
             Ok::<_, TrainError>(AdapterSource { name, dir, labels })
@@ -128,9 +128,13 @@ impl Sources {
     ) -> Result<(Option<HeadKind>, Labels), TrainError> {
         let config = self.encoder()?;
         let own = || config.labels.clone();
-        Ok(match adapter.and_then(|adapter| adapter.labels.clone()) {
+        let (kind, labels) = match adapter.and_then(|adapter| adapter.labels.clone()) {
             Some(found) => (found.kind, found.labels.unwrap_or_else(own)),
             None => (HeadKind::from_config(config), own()),
+        };
+        Ok(match kind {
+            Some(HeadKind::Token) => (kind, labels.for_tokens()),
+            _ => (kind, labels),
         })
     }
 
@@ -144,8 +148,9 @@ impl Sources {
         }
         Ok(match self.head(self.first())? {
             (Some(HeadKind::Token), _) => TaskName::TokenClassification,
-            (_, Labels::Score) => TaskName::Regression,
-            _ => TaskName::Classification,
+            (_, Labels::Score | Labels::Scores(_)) => TaskName::Regression,
+            (_, Labels::MultiLabel(_)) => TaskName::MultiLabelClassification,
+            (_, Labels::Classes(_)) => TaskName::Classification,
         })
     }
 
@@ -217,6 +222,12 @@ impl AdapterSource {
     /// Returns the kind of the adapter's head; `None` if the files do not tell.
     pub fn kind(&self) -> Option<HeadKind> {
         self.labels.as_ref()?.kind
+    }
+
+    /// Returns true if no configuration describes the adapter's head, so that the number of its outputs alone is known.
+    pub fn is_undescribed(&self) -> bool {
+        let labels = self.labels.as_ref();
+        labels.is_some_and(|head| head.labels.is_some() && !head.are_described)
     }
 
     /// Returns the outputs of the adapter's head; `None` without a head.

@@ -89,7 +89,15 @@ pub(crate) fn starting_weights<M: Pretrained>(
         session.model = trained_in_full(session.model)?;
         return Ok(session);
     }
-    let mut session = Session::<M>::open(dir, config, None, options, device)?;
+    // A new head takes nothing of the adapter but its factors.
+    let start = sources.one().filter(|_| !plan.options.fresh_head);
+    let mut session = match saved.or(start) {
+        None => Session::<M>::open(dir, config, None, options, device)?,
+        Some(adapter) => {
+            let options = M::options_for_adapter(config, options, adapter)?;
+            Session::<M>::open(dir, config, None, &options, device)?
+        }
+    };
     let model = session.model;
     let adapted = match (saved, sources.one(), &plan.lora) {
         (Some(saved), _, _) => model.load_opened_adapter(saved, &AdapterLoadOptions::default())?,

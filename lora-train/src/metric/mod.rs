@@ -6,6 +6,7 @@
 //! | [`corpus_rouge_l`] | `rouge` | the mean of `rouge_score`'s `rougeL`, `score_multi`, no stemmer |
 //! | [`RunningLoss`] | `running` | token-weighted mean loss, perplexity and token accuracy |
 //! | [`accuracy`], [`f1`], [`class_scores`], [`matthews`], [`ConfusionMatrix`] | `classification`, `confusion` | scikit-learn, `zero_division=0` |
+//! | [`multi_label`] | `multi_label` | scikit-learn on an indicator matrix, `zero_division=0` |
 //! | [`pearson`], [`spearman`] | `correlation` | `scipy.stats`; `None` instead of NaN |
 //! | [`mean_squared_error`], [`mean_absolute_error`] | `correlation` | scikit-learn |
 //! | [`token_classification`] | `entity` | scikit-learn over tokens, seqeval's default over entities |
@@ -19,6 +20,7 @@ mod classification;
 mod confusion;
 mod correlation;
 mod entity;
+mod multi_label;
 mod rouge;
 mod running;
 mod task;
@@ -29,6 +31,7 @@ pub use classification::{Average, ClassScore, accuracy, class_scores, f1, matthe
 pub use confusion::ConfusionMatrix;
 pub use correlation::{mean_absolute_error, mean_squared_error, pearson, spearman};
 pub use entity::{Entity, TOKEN_METRICS, are_entity_tags, entities, token_classification};
+pub use multi_label::{MULTI_LABEL_METRICS, multi_label};
 pub use rouge::{RougeL, corpus_rouge_l, rouge_l};
 pub use running::RunningLoss;
 pub use task::TaskMetric;

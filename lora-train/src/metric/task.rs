@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::classification::{Average, accuracy, f1, matthews};
 use super::correlation::{mean_absolute_error, mean_squared_error, pearson, spearman};
+use super::multi_label::{MULTI_LABEL_METRICS, multi_label};
 use super::{check_classes, check_pairs, error};
 use crate::error::TrainError;
 
@@ -15,6 +16,7 @@ use crate::error::TrainError;
 /// | [`AccuracyAndF1`](Self::AccuracyAndF1) | `accuracy`, `f1`, `combined_score` | their mean | MRPC, QQP |
 /// | [`Matthews`](Self::Matthews) | `matthews_correlation` | the same | CoLA |
 /// | [`PearsonAndSpearman`](Self::PearsonAndSpearman) | `pearson`, `spearmanr`, `combined_score` | their mean | STS-B |
+/// | [`MultiLabel`](Self::MultiLabel) | `micro_f1`, `macro_f1`, `micro_precision`, `micro_recall`, `accuracy` | `micro_f1` | |
 /// | [`Regression`](Self::Regression) | `mse`, `mae`, `pearson`, `spearmanr` | `mse` | |
 ///
 /// # Examples
@@ -34,6 +36,8 @@ pub enum TaskMetric {
     Accuracy,
     /// Accuracy and F1: the F1 of class 1 for two classes, the macro mean for more.
     AccuracyAndF1,
+    /// F1 of any number of classes for each example, and the share of examples with all of them right.
+    MultiLabel,
     /// Matthews' correlation.
     Matthews,
     /// Pearson's and Spearman's correlation of predicted numbers.
@@ -48,6 +52,7 @@ impl TaskMetric {
         match self {
             Self::Accuracy => &["accuracy"],
             Self::AccuracyAndF1 => &["accuracy", "f1", "combined_score"],
+            Self::MultiLabel => MULTI_LABEL_METRICS,
             Self::Matthews => &["matthews_correlation"],
             Self::PearsonAndSpearman => &["pearson", "spearmanr", "combined_score"],
             Self::Regression => &["mse", "mae", "pearson", "spearmanr"],
@@ -63,6 +68,7 @@ impl TaskMetric {
     pub fn primary(self) -> &'static str {
         match self {
             Self::Accuracy => "accuracy",
+            Self::MultiLabel => "micro_f1",
             Self::AccuracyAndF1 | Self::PearsonAndSpearman => "combined_score",
             Self::Matthews => "matthews_correlation",
             Self::Regression => "mse",
@@ -113,6 +119,11 @@ impl TaskMetric {
                 let correlation = matthews(predictions, labels)?;
                 defined([("matthews_correlation", Some(correlation))])
             }
+            Self::MultiLabel => {
+                let sets = |classes: &[usize]| classes.iter().map(|&class| vec![class]).collect();
+                let (predictions, labels): (Vec<_>, Vec<_>) = (sets(predictions), sets(labels));
+                multi_label(&predictions, &labels, classes)?
+            }
             Self::PearsonAndSpearman | Self::Regression => {
                 return Err(error(
                     name,
@@ -161,6 +172,7 @@ impl TaskMetric {
         match self {
             Self::Accuracy => "accuracy",
             Self::AccuracyAndF1 => "accuracy and F1",
+            Self::MultiLabel => "F1 of several classes",
             Self::Matthews => "Matthews' correlation",
             Self::PearsonAndSpearman => "Pearson's and Spearman's correlation",
             Self::Regression => "regression",
@@ -180,9 +192,10 @@ fn defined<const N: usize>(metrics: [(&str, Option<f64>); N]) -> BTreeMap<String
 mod tests {
     use super::*;
 
-    const ALL: [TaskMetric; 5] = [
+    const ALL: [TaskMetric; 6] = [
         TaskMetric::Accuracy,
         TaskMetric::AccuracyAndF1,
+        TaskMetric::MultiLabel,
         TaskMetric::Matthews,
         TaskMetric::PearsonAndSpearman,
         TaskMetric::Regression,

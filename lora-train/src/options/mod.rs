@@ -37,7 +37,7 @@ pub struct TrainOptions {
     /// Directory of the base model with config.json, weights and tokenizer in Hugging Face's format; with the feature `hub`, also a name on the Hub.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub model: Option<PathBuf>,
-    /// Task: causal-lm, classification, regression, token-classification, or glue/NAME such as glue/cola [default: causal-lm for GPT-2, classification for encoders].
+    /// Task: causal-lm, classification, multi-label-classification, regression, token-classification, or glue/NAME such as glue/cola [default: causal-lm for GPT-2; for encoders that of the adapter or of the model's head, else classification].
     #[arg(long, value_name = "TASK", help_heading = "Files")]
     pub task: Option<TaskName>,
     /// PEFT adapter to start from [default: a new one].
@@ -47,7 +47,7 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]
     pub strict_base: bool,
-    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; E2E (`mr||reference`); plain text.
+    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; several labels are a list or columns; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; E2E (`mr||reference`); plain text.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub data: Option<PathBuf>,
     /// Evaluation data, in the same formats.
@@ -296,6 +296,14 @@ pub struct TrainOptions {
     /// Metric that decides the best evaluation [default: the task's primary score; for causal-lm the loss].
     #[arg(long, value_name = "NAME", help_heading = "Evaluation and checkpoints")]
     pub metric: Option<String>,
+    /// For multi-label-classification: probability above which a class is predicted, one number or one per class [default: 0.5].
+    #[arg(
+        long,
+        value_name = "P,P",
+        value_delimiter = ',',
+        help_heading = "Evaluation and checkpoints"
+    )]
+    pub threshold: Option<Vec<f64>>,
     /// Keep the adapter of the best evaluation instead of the last one.
     #[arg(long, help_heading = "Evaluation and checkpoints")]
     #[serde(skip_serializing_if = "is_false")]

@@ -18,7 +18,7 @@ pub struct ReadingOptions {
     /// Column or key of the second text of a pair [default: pair, if there is one].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub pair_column: Option<String>,
-    /// Column or key of the label [default: label].
+    /// Column or key of the label [default: label]; for several labels, of their list, or one column each: `a,b,c`.
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub label_column: Option<String>,
     /// Column or key of the prompt [default: prompt].
@@ -27,6 +27,9 @@ pub struct ReadingOptions {
     /// Column or key of the completion [default: completion].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub completion_column: Option<String>,
+    /// For token-classification with byte-level BPE (RoBERTa, DeBERTa v1): encode each word with the space before it, as the scripts of transformers do [default: true].
+    #[arg(long, value_name = "BOOL", help_heading = "Data")]
+    pub add_prefix_space: Option<bool>,
     /// Unit of a document in plain text: line, block (between blank lines) or file [default: block].
     #[arg(long, value_name = "KIND", value_parser = parse_documents, help_heading = "Data")]
     pub documents: Option<TextDocuments>,

@@ -5,6 +5,7 @@ use crate::data::{Batch, ClassTargets, ClassWeights, Targets};
 use crate::host;
 use crate::trainer::{MicroBatch, StepOutput, checkpointed_step, train_step};
 use burn::module::Module;
+use burn::tensor::activation::relu;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 use lora_core::ops::{CrossEntropy, loss_of_logits};
@@ -15,7 +16,8 @@ use lora_models::classifier::{Classifier, EncoderInput};
 ///
 /// For a class y with weight `w_y`, label smoothing ε and K classes, the loss is
 /// `(1 - ε) · w_y · -log p_y + ε/K · Σ_k w_k · -log p_k`, as in PyTorch, averaged over the weights of the
-/// labels. For a score it is the squared error, averaged over the examples.
+/// labels. For scores it is the squared error, and for any number of classes the binary cross-entropy of each class, averaged over
+/// the outputs and the examples.
 #[derive(Module, Debug)]
 pub struct Classify {
     /// Model with its head.
@@ -84,10 +86,25 @@ impl Classify {
     fn loss_from_outputs(&self, outputs: Tensor<2>, targets: &Targets) -> Tensor<1> {
         match targets {
             Targets::Scores(scores) => {
-                let [rows, _] = outputs.dims();
-                let scores = TensorData::new(scores.clone(), [rows, 1]);
+                let [rows, width] = outputs.dims();
+                let scores = TensorData::new(scores.clone(), [rows, width]);
                 let scores = Tensor::<2>::from_data(scores, &self.model.device());
-                (outputs - scores).square().sum()
+                (outputs - scores).square().sum().div_scalar(width as f64)
+            }
+            Targets::Sets(sets) => {
+                let [rows, width] = outputs.dims();
+                let mut ones = vec![0f32; rows * width];
+                for (row, classes) in sets.iter().enumerate() {
+                    classes
+                        .iter()
+                        .for_each(|class| ones[row * width + class] = 1.0);
+                }
+                let ones = TensorData::new(ones, [rows, width]);
+                let ones = Tensor::<2>::from_data(ones, &self.model.device());
+                // log(1 + eˣ) - x·y without an exponential of a large number.
+                let tail = outputs.clone().abs().neg().exp().log1p();
+                let loss = relu(outputs.clone()) - outputs * ones + tail;
+                loss.sum().div_scalar(width as f64)
             }
             targets => self.cross_entropy(outputs, targets.classes()),
         }

@@ -15,7 +15,9 @@ pub enum TaskName {
     CausalLm,
     /// Predict a class for a text or a pair of texts: `classification`.
     Classification,
-    /// Predict a number for a text or a pair of texts: `regression`.
+    /// Predict any number of classes for a text or a pair of texts: `multi-label-classification`.
+    MultiLabelClassification,
+    /// Predict a number, or several, for a text or a pair of texts: `regression`.
     Regression,
     /// Predict a class for each word: `token-classification`.
     TokenClassification,
@@ -24,9 +26,10 @@ pub enum TaskName {
 }
 
 impl TaskName {
-    const PLAIN: [(&'static str, Self); 4] = [
+    const PLAIN: [(&'static str, Self); 5] = [
         ("causal-lm", Self::CausalLm),
         ("classification", Self::Classification),
+        ("multi-label-classification", Self::MultiLabelClassification),
         ("regression", Self::Regression),
         ("token-classification", Self::TokenClassification),
     ];
@@ -35,6 +38,7 @@ impl TaskName {
     pub fn label_kind(self) -> Option<LabelKind> {
         match self {
             Self::Classification => Some(LabelKind::Classes),
+            Self::MultiLabelClassification => Some(LabelKind::MultiLabel),
             Self::Regression => Some(LabelKind::Score),
             Self::Glue(task) => Some(task.kind()),
             Self::CausalLm | Self::TokenClassification => None,
@@ -45,6 +49,7 @@ impl TaskName {
     pub fn metric(self) -> Option<TaskMetric> {
         match self {
             Self::Classification => Some(TaskMetric::AccuracyAndF1),
+            Self::MultiLabelClassification => Some(TaskMetric::MultiLabel),
             Self::Regression => Some(TaskMetric::Regression),
             Self::Glue(task) => Some(match task {
                 GlueTask::Cola => TaskMetric::Matthews,

@@ -1,11 +1,12 @@
 //! Classification, correlation and token classification against the numbers of scikit-learn, SciPy and seqeval, which
 //! `fixtures/generate_classification_metrics.py` wrote to `fixtures/classification_metrics.json`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lora_train::metric::{
     Average, ConfusionMatrix, TaskMetric, accuracy, class_scores, entities, f1, matthews,
-    mean_absolute_error, mean_squared_error, pearson, spearman, token_classification,
+    mean_absolute_error, mean_squared_error, multi_label, pearson, spearman, token_classification,
 };
 use serde::Deserialize;
 
@@ -18,6 +19,18 @@ struct Fixture {
     classes: Vec<ClassCase>,
     values: Vec<ValueCase>,
     tokens: Vec<TokenCase>,
+    sets: Vec<SetCase>,
+}
+
+/// Any number of classes for each example.
+#[derive(Deserialize)]
+struct SetCase {
+    name: String,
+    classes: usize,
+    predictions: Vec<Vec<usize>>,
+    labels: Vec<Vec<usize>>,
+    #[serde(flatten)]
+    metrics: BTreeMap<String, f64>,
 }
 
 #[derive(Deserialize)]
@@ -224,4 +237,15 @@ fn the_fixture_has_ties_undefined_correlations_and_distinct_scores() {
     assert!(fixture.values.iter().any(|case| case.pearson.is_none()));
     assert!(fixture.classes.iter().any(|case| case.f1_binary.is_none()));
     assert!(fixture.classes.iter().any(|case| case.matthews < -0.1));
+}
+
+#[test]
+fn sets_of_classes_are_judged_as_in_scikit_learn() {
+    for case in fixture().sets {
+        let found = multi_label(&case.predictions, &case.labels, case.classes).unwrap();
+        assert!(found.keys().eq(case.metrics.keys()), "{}", case.name);
+        for (name, expected) in &case.metrics {
+            assert_close(&format!("{}, {name}", case.name), found[name], *expected);
+        }
+    }
 }

@@ -47,7 +47,7 @@ fn model(head: HeadKind, labels: Labels) -> Classifier {
     let (base, adapter) = match (head, &labels) {
         (HeadKind::Token, _) => ("models/xlmr", Some("xlmr_tags/init")),
         (_, Labels::Score) => ("models/v2", Some("v2_scores/init")),
-        (_, Labels::Classes(_)) => ("v2_full/init", None),
+        (_, _) => ("v2_full/init", None),
     };
     let options = ClassifierOptions {
         head,
@@ -187,4 +187,23 @@ fn scores_are_judged_by_their_squared_error() {
     for found in found(&task, &batch) {
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
     }
+}
+
+/// `torch.nn.BCEWithLogitsLoss()`, a mean over the classes, summed over the examples.
+#[test]
+fn sets_of_classes_are_judged_by_binary_cross_entropy() {
+    let sets = [vec![0, 2], vec![], vec![1]];
+    let batch = batch(sets.clone().map(Target::Set), [1.0; 3]);
+    let names = Labels::numbered(3).names().to_vec();
+    let model = model(HeadKind::Sequence, Labels::MultiLabel(names));
+    let task = Classify::new(model, 0.0, ClassWeights::default());
+    let mut expected = 0.0;
+    for (row, set) in task.logits(&batch).unwrap().iter().zip(&sets) {
+        for (class, &logit) in row.iter().enumerate() {
+            let p = 1.0 / (1.0 + (-f64::from(logit)).exp());
+            let likelihood = if set.contains(&class) { p } else { 1.0 - p };
+            expected -= likelihood.ln() / 3.0;
+        }
+    }
+    close(found(&task, &batch), expected, "sets");
 }

@@ -152,6 +152,20 @@ fn deberta_v2_on_scores() {
     follows_the_reference("v2_scores", "v2", "scores.jsonl", "regression", None);
 }
 
+/// Binary cross-entropies of any number of classes: `problem_type: multi_label_classification`.
+#[test]
+fn roberta_on_sets_of_classes() {
+    let (data, labels) = ("feelings.jsonl", Some("anger,joy,surprise"));
+    let task = "multi-label-classification";
+    follows_the_reference("roberta_feelings", "roberta", data, task, labels);
+}
+
+/// Squared errors of two outputs: `problem_type: regression`.
+#[test]
+fn bert_on_several_scores() {
+    follows_the_reference("bert_moved", "bert", "moved.jsonl", "regression", None);
+}
+
 /// The classes are those of the checkpoint's head.
 #[test]
 fn all_weights_of_roberta() {

@@ -5,6 +5,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use lora_core::{LoraConfig, LoraInit, TargetModules};
 use lora_models::classifier::{Classifier, HeadKind};
+use lora_models::encoder::Labels;
 use lora_models::{LoraModel, ModelConfig};
 use lora_train::TrainError;
 use lora_train::data::{BatchOrder, BatchPlan, ClassWeights, Example, Origin, Target};
@@ -65,7 +66,11 @@ impl Hooks<Classify> for Noted {
 
 fn regression() -> Classify {
     let dir = common::fixtures().join("classify/models/bert");
-    let ModelConfig::Encoder(config) = ModelConfig::from_dir(dir).unwrap().without_dropout() else {
+    let ModelConfig::Encoder(config) = ModelConfig::from_dir(dir)
+        .unwrap()
+        .without_dropout()
+        .with_labels(Labels::Score)
+    else {
         panic!("BERT is an encoder");
     };
     let device = Device::flex().autodiff();

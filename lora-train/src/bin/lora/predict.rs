@@ -23,11 +23,21 @@ pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
 fn as_json(predicted: &Predicted) -> Value {
     match predicted {
         Predicted::Class { prediction, scores } => {
-            let scores = scores.iter().map(|(name, p)| (name.clone(), json!(p)));
-            json!({"prediction": prediction, "scores": scores.collect::<Map<_, _>>()})
+            json!({"prediction": prediction, "scores": by_name(scores)})
+        }
+        Predicted::Set { prediction, scores } => {
+            json!({"prediction": prediction, "scores": by_name(scores)})
+        }
+        Predicted::Scores { prediction, scores } => {
+            json!({"prediction": prediction, "scores": by_name(scores)})
         }
         other => json!(other),
     }
+}
+
+fn by_name<T: serde::Serialize>(scores: &[(String, T)]) -> Map<String, Value> {
+    let scores = scores.iter().map(|(name, p)| (name.clone(), json!(p)));
+    scores.collect()
 }
 
 fn as_line(predicted: &Predicted) -> String {
@@ -35,6 +45,17 @@ fn as_line(predicted: &Predicted) -> String {
         Predicted::Class { prediction, scores } => {
             let own = scores.iter().find(|(name, _)| name == prediction);
             format!("{prediction}\t{:.4}", own.map_or(0.0, |(_, p)| *p))
+        }
+        Predicted::Set { prediction, scores } => {
+            let own = scores.iter().filter(|(name, _)| prediction.contains(name));
+            let own = own.map(|(name, p)| format!("{name} {p:.4}"));
+            own.collect::<Vec<_>>().join(", ")
+        }
+        Predicted::Scores { scores, .. } => {
+            let all = scores
+                .iter()
+                .map(|(name, score)| format!("{name} {score:.4}"));
+            all.collect::<Vec<_>>().join(", ")
         }
         Predicted::Score { prediction } => format!("{prediction:.4}"),
         Predicted::Tags { words, prediction } => {

@@ -101,6 +101,7 @@ impl GlueTask {
             second: file.second.map(|it| table.column(it)).transpose()?,
             needs_second: true,
             label: table.optional(Some(file.label))?,
+            labels: Vec::new(),
             id: table.optional(IDS.into_iter().find(|id| table.has(id)))?,
             undecided: (file.label == GLUE_MNLI.label).then_some(UNDECIDED),
             skip_without_label: broken_rows && table.has(file.label),

@@ -150,23 +150,24 @@ impl GlueTask {
 
     /// Returns the class of `model` for each class of the task.
     ///
-    /// Classes are matched by name, in any order and case, as in `run_glue.py` of transformers; by index, if the
-    /// classes of the model have no names of their own (`LABEL_0`).
+    /// Classes are matched by name, in any order, case and writing (`not entailment`), as in `run_glue.py` of transformers; by
+    /// index, if the classes of the model have no names of their own (`LABEL_0`, or `0`).
     ///
     /// # Errors
     /// [`TrainError::Config`] if the names are others, or the task has no classes.
-    pub(in crate::data) fn class_mapping(self, model: &LabelSet) -> Result<Vec<usize>, TrainError> {
+    pub(crate) fn class_mapping(self, model: &LabelSet) -> Result<Vec<usize>, TrainError> {
         let labels = self.spec().labels;
         if labels.is_empty() {
             let title = self.title();
             let message = format!("{title} has scores, not classes; name no labels for it");
             return Err(TrainError::config("labels", message));
         }
-        if model.is_generic() && model.len() == labels.len() {
+        let indices: Vec<String> = (0..labels.len()).map(|index| index.to_string()).collect();
+        let without_names = model.is_generic() || model.names() == indices;
+        if without_names && model.len() == labels.len() {
             return Ok((0..labels.len()).collect());
         }
-        let lower: Vec<String> = model.names().iter().map(|n| n.to_lowercase()).collect();
-        let find = |label: &&str| lower.iter().position(|name| name == label);
+        let find = |label: &&str| model.find(label);
         let mapping: Option<Vec<usize>> = labels.iter().map(find).collect();
         let mapping = mapping.filter(|_| model.len() == labels.len());
         mapping.ok_or_else(|| {

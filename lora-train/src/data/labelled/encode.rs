@@ -45,7 +45,9 @@ pub fn encode_labelled(
 
         let target = match &record.label {
             Some(Label::Class(class)) => Target::Class(*class),
+            Some(Label::Set(classes)) => Target::Set(classes.clone()),
             Some(Label::Score(score)) => Target::Score(*score),
+            Some(Label::Scores(scores)) => Target::Scores(scores.clone()),
             Some(Label::Tags(tags)) => Target::Tags(tags.clone()),
             None => Target::Unknown,
         };

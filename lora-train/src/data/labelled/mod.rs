@@ -7,6 +7,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `read` | [`read_labelled`]: texts and pairs from CSV, TSV and JSON Lines |
+//! | `sets`, `scores`, `list` | several labels of a record: classes or numbers, in a list or one a column |
 //! | `words`, `conll`, `index_column` | words, from JSON Lines or the columns of CoNLL, which may be numbered |
 //! | `records` | [`LabelledData`] with its [`ReadReport`]: counts of the records read and left out |
 //! | `encode` | [`encode_labelled`]: tokenized examples |
@@ -14,8 +15,11 @@
 mod conll;
 mod encode;
 mod index_column;
+mod list;
 mod read;
 mod records;
+mod scores;
+mod sets;
 mod words;
 
 pub use encode::encode_labelled;

@@ -5,6 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::records::{LabelledData, ReadReport, map_classes};
+use super::scores::{Scores, score};
+use super::sets::Sets;
 use super::words;
 use crate::data::columns::Columns;
 use crate::data::format::DataFormat;
@@ -12,7 +14,7 @@ use crate::data::glue::GlueTask;
 use crate::data::jsonl;
 use crate::data::labels::{Classes, LabelKind, LabelSet, Unlabelled, raw_label};
 use crate::data::lines::is_blank;
-use crate::data::record::{Content, Label, Record};
+use crate::data::record::{Content, Label, Origin, Record};
 use crate::data::row_layout::RowLayout;
 use crate::data::table::{Headerless, Row, Table};
 use crate::error::TrainError;
@@ -88,17 +90,19 @@ impl<'a> LabelledSource<'a> {
 }
 
 /// Reader of the labels of a file.
-enum LabelReader {
+enum LabelReader<'a> {
     Classes(Classes),
+    Sets(Sets<'a>),
     /// Scores of any size.
-    Scores,
+    Scores(Scores<'a>),
     /// Scores from 0 to 5, where -1 stands for no label.
     Stsb,
 }
 
 /// Reads every record of the file at `path`, in the file's order.
 ///
-/// Labels are class names or indices, or scores. Classes that are gathered from the file have
+/// Labels are class names or indices, or scores. A record with several labels has a list of them, or a column for each: of 0 and
+/// 1 for classes, and of numbers for scores. Classes that are gathered from the file have
 /// the order of `run_glue.py` and `run_ner.py` of transformers: numbers by value, names by code point. Pass the
 /// [`LabelSet`] of the training data to read evaluation data, so that both mean the same by a
 /// class.
@@ -154,16 +158,14 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
         }
         LabelledLayout::Own { columns, kind } => {
             columns.validate_labelled()?;
-            let labels = match (kind, source.labels) {
-                (LabelKind::Classes, labels) => LabelReader::Classes(Classes::new(labels)),
-                (LabelKind::Score, None) => LabelReader::Scores,
-                (LabelKind::Score, Some(_)) => {
-                    let message = "scores have no names; name no labels, or choose classes";
-                    return Err(TrainError::config("labels", message));
-                }
+            let known = source.labels;
+            let labels = |names: Vec<String>| match kind {
+                LabelKind::Classes => LabelReader::Classes(Classes::new(known)),
+                LabelKind::MultiLabel => LabelReader::Sets(Sets::new(known, names)),
+                LabelKind::Score => LabelReader::Scores(Scores::new(known, names)),
             };
             let data = read_texts(path, source, labels, &|_| None, |table| {
-                columns.row_layout(table, source.unlabelled)
+                columns.row_layout(table, *kind, known, source.unlabelled)
             })?;
             let is_pair = |record: &Record| matches!(record.content, Content::Pair { .. });
             match &columns.pair {
@@ -177,8 +179,9 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
         LabelledLayout::Glue(task) => {
             let mapping = source.labels.map(|model| task.class_mapping(model));
             let mapping = mapping.transpose()?;
-            let labels = match task.labels() {
-                Some(labels) => LabelReader::Classes(Classes::Known(labels)),
+            let own = task.labels();
+            let labels = |_| match &own {
+                Some(labels) => LabelReader::Classes(Classes::new(Some(labels))),
                 None => LabelReader::Stsb,
             };
             let headerless = |row: &[String]| task.headerless(row);
@@ -198,7 +201,7 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
 fn read_texts<'a>(
     path: &Path,
     source: &LabelledSource<'a>,
-    mut labels: LabelReader,
+    labels: impl FnOnce(Vec<String>) -> LabelReader<'a>,
     headerless: Headerless,
     row_layout: impl FnOnce(&mut Table) -> Result<RowLayout<'a>, TrainError>,
 ) -> Result<LabelledData, TrainError> {
@@ -207,6 +210,8 @@ fn read_texts<'a>(
         return Err(TrainError::data_empty(path, "it has no record"));
     };
     let layout = row_layout(&mut table)?;
+    let names = layout.labels.iter().map(|(name, _)| name.to_string());
+    let mut labels = labels(names.collect());
     let adapter = table.optional(source.adapter)?;
     let mut records = Vec::new();
     let mut report = ReadReport::default();
@@ -224,6 +229,7 @@ fn read_texts<'a>(
         let message = format!("of {} rows, no record is left", report.rows());
         return Err(TrainError::data_empty(path, message));
     }
+    let mut outputs = Vec::new();
     let labels = match labels {
         LabelReader::Classes(classes) => {
             let (labels, mapping) = classes.finish(path)?;
@@ -232,11 +238,17 @@ fn read_texts<'a>(
             }
             labels
         }
-        LabelReader::Scores | LabelReader::Stsb => None,
+        LabelReader::Sets(sets) => sets.finish(path, &mut records)?,
+        LabelReader::Scores(scores) => {
+            outputs = scores.finish(path, &mut records)?;
+            None
+        }
+        LabelReader::Stsb => None,
     };
     Ok(LabelledData {
         records,
         labels,
+        outputs,
         report,
     })
 }
@@ -249,16 +261,27 @@ fn record(
     report: &mut ReadReport,
     unlabelled: Unlabelled,
 ) -> Result<Option<Record>, String> {
-    let raw = raw_label(layout.label.and_then(|column| row.take(column)))?;
-    if raw.is_some() && raw.as_deref() == layout.undecided {
-        report.undecided += 1;
-        return Ok(None);
-    }
-    if raw.is_none() && layout.skip_without_label {
-        report.malformed += 1;
-        return Ok(None);
-    }
-    let label = raw.map(|raw| labels.label(&raw)).transpose()?.flatten();
+    let value = layout.label.and_then(|column| row.take(column));
+    let label = match labels {
+        LabelReader::Sets(sets) => {
+            let origin = row.origin.clone();
+            sets.label(values(&mut row, layout, value), &origin)?
+        }
+        LabelReader::Scores(scores) => scores.label(values(&mut row, layout, value))?,
+        _ => {
+            let raw = raw_label(value)?;
+            if raw.is_some() && raw.as_deref() == layout.undecided {
+                report.undecided += 1;
+                return Ok(None);
+            }
+            if raw.is_none() && layout.skip_without_label {
+                report.malformed += 1;
+                return Ok(None);
+            }
+            let label = raw.map(|raw| labels.label(&raw, &row.origin));
+            label.transpose()?.flatten()
+        }
+    };
     if label.is_none() {
         if unlabelled == Unlabelled::Refuse {
             return Err(
@@ -283,6 +306,15 @@ fn record(
     }))
 }
 
+/// Returns the values of several labels: a list, or one of each column.
+fn values(row: &mut Row, layout: &RowLayout, list: Option<Value>) -> Vec<Option<Value>> {
+    if layout.labels.is_empty() {
+        return vec![list];
+    }
+    let columns = layout.labels.iter();
+    columns.map(|(_, column)| row.take(*column)).collect()
+}
+
 /// Returns the name of a record: a string or a number.
 fn id(value: Option<Value>) -> Result<Option<String>, String> {
     match value {
@@ -296,29 +328,20 @@ fn id(value: Option<Value>) -> Result<Option<String>, String> {
     }
 }
 
-impl LabelReader {
+impl LabelReader<'_> {
     /// Returns the meaning of a label in the file; `None` if it stands for no label. A class is final after
     /// [`Classes::finish`].
-    fn label(&mut self, raw: &str) -> Result<Option<Label>, String> {
+    fn label(&mut self, raw: &str, origin: &Origin) -> Result<Option<Label>, String> {
         match self {
             Self::Classes(classes) if raw == "-1" && classes.minus_one_is_none() => Ok(None),
-            Self::Classes(classes) => Ok(Some(Label::Class(classes.class(raw)?))),
-            Self::Scores => Ok(Some(Label::Score(score(raw)?))),
+            Self::Classes(classes) => Ok(Some(Label::Class(classes.class(raw, origin)?))),
+            // Several labels have a reader of their own.
+            Self::Sets(_) | Self::Scores(_) => Ok(None),
             Self::Stsb => match score(raw)? {
                 -1.0 => Ok(None),
                 score if (0.0..=5.0).contains(&score) => Ok(Some(Label::Score(score))),
                 _ => Err(format!("the score {raw} is out of range; STS-B has 0 to 5")),
             },
         }
-    }
-}
-
-/// Parses a label as a score.
-fn score(raw: &str) -> Result<f64, String> {
-    match raw.parse::<f64>() {
-        Ok(score) if score.is_finite() => Ok(score),
-        _ => Err(format!(
-            "the label `{raw}` is no score; expected a number, or choose classes"
-        )),
     }
 }

@@ -12,16 +12,18 @@ pub struct LabelledData {
     pub records: Vec<Record>,
     /// Classes; `None` for scores, and for a file without labels if none are given.
     pub labels: Option<LabelSet>,
+    /// Names of the scores, if each record has several.
+    pub outputs: Vec<String>,
     /// Counts of the records read and left out.
     pub report: ReadReport,
 }
 
 impl LabelledData {
-    /// Changes the classes to another set that has each of their names. Returns false, and changes nothing, if it lacks
-    /// one.
+    /// Changes the classes to another set that has each of them, by name or by index. Returns false, and changes nothing, if it
+    /// lacks one.
     pub(crate) fn relabel(&mut self, labels: LabelSet) -> bool {
         let names = self.labels.as_ref().map_or(&[][..], LabelSet::names);
-        let mapping: Option<Vec<usize>> = names.iter().map(|name| labels.index(name)).collect();
+        let mapping = labels.find_all(names);
         let Some(mapping) = mapping.filter(|mapping| !mapping.is_empty()) else {
             return false;
         };
@@ -118,6 +120,7 @@ mod tests {
                 record(Label::Score(1.0)),
             ],
             labels: Some(set(&["no", "yes"])),
+            outputs: Vec::new(),
             report: ReadReport::default(),
         };
         let before = data.clone();

@@ -61,6 +61,7 @@ pub(super) fn read(
     Ok(LabelledData {
         records,
         labels,
+        outputs: Vec::new(),
         report,
     })
 }
@@ -132,23 +133,18 @@ impl Sentence {
         classes: &mut Classes,
         unlabelled: Unlabelled,
     ) -> Result<Record, String> {
-        if self.words.is_empty() {
-            return Err("a sentence without words; remove it".to_string());
-        }
-        if let Some(at) = self.words.iter().position(|word| is_blank(word)) {
-            return Err(format!("word {at}, counted from 0, is blank; remove it"));
-        }
-        if self.labels.is_empty() && unlabelled == Unlabelled::Refuse {
+        if self.labels.is_empty() && !self.words.is_empty() && unlabelled == Unlabelled::Refuse {
             return Err(
                 "no labels; to train and to evaluate, every sentence needs them".to_string(),
             );
         }
         let labels = self.labels.iter().enumerate().map(|(at, label)| {
-            let class = classes.class(label);
-            class.map_err(|message| format!("word {at}, counted from 0: {message}"))
+            classes.class_at(label, origin, &format!("word {at}, counted from 0: "))
         });
         let labels = labels.collect::<Result<Vec<_>, _>>()?;
-        let label = (!labels.is_empty()).then_some(Label::Tags(labels));
+        // A sentence without words has all of its labels.
+        let is_known = !labels.is_empty() || self.words.is_empty();
+        let label = is_known.then_some(Label::Tags(labels));
         let record = Record::new(Content::Words { words: self.words }, origin.clone());
         Ok(record.with_label(label).with_adapter(self.adapter))
     }

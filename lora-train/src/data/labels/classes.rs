@@ -1,13 +1,17 @@
 //! Classes of the labels in a file: those of a known set, or of one gathered from the file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::label_set::{LabelSet, MAX_CLASSES, whole_number};
 use crate::data::jsonl;
-use crate::error::TrainError;
+use crate::data::record::Origin;
+use crate::error::{TrainError, listed};
+
+/// Number of names of a file that a message shows.
+const SHOWN: usize = 20;
 
 /// Returns a label as the file has it, without the white space around it; `None` where there is none.
 ///
@@ -30,25 +34,60 @@ pub(in crate::data) fn raw_label(value: Option<Value>) -> Result<Option<String>,
 /// Classes, while a file is read.
 pub(in crate::data) enum Classes {
     /// Classes of a known set.
-    Known(LabelSet),
+    Known(Known),
     /// Distinct labels of the file, each with a provisional class: its place by first appearance.
     Gathered(HashMap<String, usize>),
+}
+
+/// Known set, with the names that a file has.
+pub(in crate::data) struct Known {
+    labels: LabelSet,
+    /// Some of the labels of the file.
+    found: BTreeSet<String>,
+    /// First label without a class, for the error once the file is read.
+    unknown: Option<(Origin, String)>,
 }
 
 impl Classes {
     /// Starts with a known set, or with none to gather one from the file.
     pub(in crate::data) fn new(labels: Option<&LabelSet>) -> Self {
         match labels {
-            Some(labels) => Self::Known(labels.clone()),
+            Some(labels) => Self::Known(Known {
+                labels: labels.clone(),
+                found: BTreeSet::new(),
+                unknown: None,
+            }),
             None => Self::Gathered(HashMap::new()),
         }
     }
 
-    /// Returns the class that a label means. It is final once it is mapped as [`Classes::finish`] says.
-    pub(in crate::data) fn class(&mut self, label: &str) -> Result<usize, String> {
+    /// Returns the class that a label means. It is final once it is mapped as [`Classes::finish`] says, which refuses an
+    /// unknown label.
+    pub(in crate::data) fn class(&mut self, label: &str, origin: &Origin) -> Result<usize, String> {
+        self.class_at(label, origin, "")
+    }
+
+    /// Returns the class of a label as [`class`](Self::class) does; messages begin with its place in the record.
+    pub(in crate::data) fn class_at(
+        &mut self,
+        label: &str,
+        origin: &Origin,
+        place: &str,
+    ) -> Result<usize, String> {
         match self {
-            Self::Known(labels) => labels.resolve(label),
-            Self::Gathered(indices) => gathered(indices, label),
+            Self::Known(known) => {
+                if known.found.len() <= SHOWN && !known.found.contains(label) {
+                    known.found.insert(label.to_string());
+                }
+                Ok(known.labels.resolve(label).unwrap_or_else(|message| {
+                    let first = || (origin.clone(), format!("{place}{message}"));
+                    known.unknown.get_or_insert_with(first);
+                    0
+                }))
+            }
+            Self::Gathered(indices) => {
+                gathered(indices, label).map_err(|message| format!("{place}{message}"))
+            }
         }
     }
 
@@ -56,7 +95,7 @@ impl Classes {
     /// label itself. Where the set is gathered it is neither, but an error that asks.
     pub(in crate::data) fn minus_one_is_none(&self) -> bool {
         match self {
-            Self::Known(labels) => labels.index("-1").is_none(),
+            Self::Known(known) => known.labels.index("-1").is_none(),
             Self::Gathered(_) => false,
         }
     }
@@ -65,13 +104,14 @@ impl Classes {
     /// gathered from a file without labels.
     ///
     /// # Errors
+    /// [`TrainError::DataLine`] for the first label that is unknown, with the labels of the file;
     /// [`TrainError::DataFormat`] if the set was to be gathered, and the file has one label only.
     pub(in crate::data) fn finish(
         self,
         path: &Path,
     ) -> Result<(Option<LabelSet>, Option<Vec<usize>>), TrainError> {
         let indices = match self {
-            Self::Known(labels) => return Ok((Some(labels), None)),
+            Self::Known(known) => return Ok((Some(known.checked()?), None)),
             Self::Gathered(indices) => indices,
         };
         let mut found: Vec<(String, usize)> = indices.into_iter().collect();
@@ -97,6 +137,25 @@ impl Classes {
         }
         let labels = LabelSet::new(found.into_iter().map(|(name, _)| name))?;
         Ok((Some(labels), Some(mapping)))
+    }
+}
+
+impl Known {
+    /// Returns the set, if it has all labels of the file.
+    fn checked(self) -> Result<LabelSet, TrainError> {
+        let Some((origin, message)) = self.unknown else {
+            return Ok(self.labels);
+        };
+        let mut found: Vec<String> = self.found.into_iter().collect();
+        let more = if found.len() > SHOWN { ", …" } else { "" };
+        found.truncate(SHOWN);
+        let way_out = if self.labels.is_generic() {
+            "; if these are the classes of the head, name them with `labels` in the order of its outputs"
+        } else {
+            ""
+        };
+        let found = listed(&found);
+        Err(origin.error(format!("{message}; the file has {found}{more}{way_out}")))
     }
 }
 
@@ -133,9 +192,16 @@ fn gathered(indices: &mut HashMap<String, usize>, label: &str) -> Result<usize, 
 mod tests {
     use super::*;
 
+    fn origin() -> Origin {
+        Origin::new(Path::new("a.csv"), 3)
+    }
+
     fn gathered(labels: &[&str]) -> (Vec<String>, Vec<usize>) {
         let mut classes = Classes::new(None);
-        let found: Vec<usize> = labels.iter().map(|l| classes.class(l).unwrap()).collect();
+        let found: Vec<usize> = labels
+            .iter()
+            .map(|l| classes.class(l, &origin()).unwrap())
+            .collect();
         let (labels, mapping) = classes.finish(Path::new("a.csv")).unwrap();
         let mapping = mapping.unwrap();
         let classes = found.into_iter().map(|class| mapping[class]).collect();
@@ -164,19 +230,41 @@ mod tests {
             ("0.5", "choose regression"),
             ("1.0", "choose regression"),
         ] {
-            let message = classes.class(label).unwrap_err();
+            let message = classes.class(label, &origin()).unwrap_err();
             assert!(message.contains(reason), "{message}");
         }
         let named = LabelSet::new(["-1", "0", "1"]).unwrap();
         let mut known = Classes::new(Some(&named));
-        assert_eq!(known.class("-1"), Ok(0));
+        assert_eq!(known.class("-1", &origin()), Ok(0));
         assert!(!known.minus_one_is_none());
+    }
+
+    #[test]
+    fn an_unknown_label_is_refused_at_the_end_with_both_lists() {
+        let named = LabelSet::new(["negative", "positive"]).unwrap();
+        let mut known = Classes::new(Some(&named));
+        for label in ["Negative", "POSITIVE", "1"] {
+            known.class(label, &origin()).unwrap();
+        }
+        for (label, line) in [("neutral", 7), ("mixed", 9)] {
+            let origin = Origin::new(Path::new("a.csv"), line);
+            known.class(label, &origin).unwrap();
+        }
+        let message = known.finish(Path::new("a.csv")).err().unwrap().to_string();
+        for part in [
+            "7",
+            "unknown label `neutral`",
+            "`negative`, `positive`",
+            "`mixed`",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 
     #[test]
     fn a_single_label_and_too_many_are_refused() {
         let mut classes = Classes::new(None);
-        classes.class("same").unwrap();
+        classes.class("same", &origin()).unwrap();
         let error = classes
             .finish(Path::new("a.csv"))
             .err()
@@ -186,11 +274,11 @@ mod tests {
 
         let mut classes = Classes::new(None);
         for label in 0..MAX_CLASSES {
-            classes.class(&label.to_string()).unwrap();
+            classes.class(&label.to_string(), &origin()).unwrap();
         }
-        let message = classes.class("one more").unwrap_err();
+        let message = classes.class("one more", &origin()).unwrap_err();
         assert!(message.contains("is this the column"), "{message}");
-        assert!(classes.class("7").is_ok());
+        assert!(classes.class("7", &origin()).is_ok());
     }
 
     #[test]

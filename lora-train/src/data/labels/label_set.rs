@@ -28,6 +28,8 @@ pub(super) const MAX_CLASSES: usize = 10_000;
 pub struct LabelSet {
     names: Vec<String>,
     indices: HashMap<String, usize>,
+    /// Classes by their [folded](folded) names; `None` for a name that several have.
+    folded: HashMap<String, Option<usize>>,
 }
 
 impl LabelSet {
@@ -60,14 +62,24 @@ impl LabelSet {
                 ));
             }
         }
-        Ok(Self { names, indices })
+        let folded = fold_all(&names);
+        Ok(Self {
+            names,
+            indices,
+            folded,
+        })
     }
 
     /// Creates the classes of these names, known to be different.
     pub(in crate::data) fn from_distinct(names: &[&str]) -> Self {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let indices = names.iter().cloned().zip(0..).collect();
-        Self { names, indices }
+        let folded = fold_all(&names);
+        Self {
+            names,
+            indices,
+            folded,
+        }
     }
 
     /// Returns the names, in the order of their indices.
@@ -91,10 +103,31 @@ impl LabelSet {
         self.indices.get(name).copied()
     }
 
+    /// Returns the class of this name, else of the only one that differs from it in case, spaces, `_` and `-` alone.
+    ///
+    /// ```
+    /// use lora_train::data::LabelSet;
+    ///
+    /// # fn main() -> Result<(), lora_train::TrainError> {
+    /// let labels = LabelSet::new(["NOT_ENTAILMENT", "Entailment"])?;
+    /// assert_eq!(labels.find("not entailment"), Some(0));
+    /// assert_eq!(labels.find("entail"), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn find(&self, name: &str) -> Option<usize> {
+        let alike = || self.folded.get(&folded(name)?).copied().flatten();
+        self.index(name).or_else(alike)
+    }
+
+    /// Returns the class of each of these names or indices; `None` if one is unknown.
+    pub(crate) fn find_all(&self, names: &[String]) -> Option<Vec<usize>> {
+        names.iter().map(|name| self.resolve(name).ok()).collect()
+    }
+
     /// Returns true if the names are those that transformers makes up for classes without names: `LABEL_0` and on.
     pub fn is_generic(&self) -> bool {
-        let generic = |(index, name): (usize, &String)| *name == format!("LABEL_{index}");
-        self.names.iter().enumerate().all(generic)
+        self.names == numbered(self.len())
     }
 
     /// Returns the class that a label in a file means: a name, or an index where no name is a number, which
@@ -103,7 +136,7 @@ impl LabelSet {
     /// # Errors
     /// A message on the label that lists the known ones.
     pub(super) fn resolve(&self, label: &str) -> Result<usize, String> {
-        if let Some(class) = self.index(label) {
+        if let Some(class) = self.find(label) {
             return Ok(class);
         }
         let known = listed(&self.names);
@@ -131,6 +164,38 @@ impl From<LabelSet> for Vec<String> {
     fn from(labels: LabelSet) -> Self {
         labels.names
     }
+}
+
+/// Returns the names that transformers makes up for classes without names.
+pub(in crate::data) fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("LABEL_{index}")).collect()
+}
+
+/// Returns a name in lower case without spaces, `_` and `-`; `None` for a number, in which these have a meaning, and for a name
+/// of nothing else.
+fn folded(name: &str) -> Option<String> {
+    if name.parse::<f64>().is_ok() {
+        return None;
+    }
+    let plain = name
+        .chars()
+        .filter(|c| !matches!(c, '_' | '-') && !c.is_whitespace());
+    let plain = plain.collect::<String>().to_lowercase();
+    (!plain.is_empty()).then_some(plain)
+}
+
+/// Returns the classes by their folded names.
+fn fold_all(names: &[String]) -> HashMap<String, Option<usize>> {
+    let mut all: HashMap<String, Option<usize>> = HashMap::new();
+    for (index, name) in names.iter().enumerate() {
+        if let Some(name) = folded(name) {
+            let known = all.entry(name);
+            known
+                .and_modify(|class| *class = None)
+                .or_insert(Some(index));
+        }
+    }
+    all
 }
 
 /// Returns the whole number that a label is, if it is written in the usual way: `07` and `+7` are names.
@@ -192,6 +257,23 @@ mod tests {
         assert_eq!(stars.resolve("1"), Ok(0));
         let message = stars.resolve("0").unwrap_err();
         assert!(message.contains("unknown label `0`"), "{message}");
+    }
+
+    #[test]
+    fn case_spaces_and_underscores_do_not_part_names_unless_two_differ_in_them() {
+        let labels = set(&["not_entailment", "B-PER", "Good", "good", "-1", "1"]);
+        for (name, class) in [
+            ("Not Entailment", Some(0)),
+            ("NOT-ENTAILMENT", Some(0)),
+            ("b-per", Some(1)),
+            ("good", Some(3)),
+            ("GOOD", None),
+            ("-1", Some(4)),
+            ("1", Some(5)),
+            ("--", None),
+        ] {
+            assert_eq!(labels.find(name), class, "{name}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod label_set;
 pub use class_weights::ClassWeights;
 pub(super) use classes::{Classes, raw_label};
 pub use label_set::LabelSet;
+pub(super) use label_set::numbered;
 
 /// Kind of the labels of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +21,9 @@ pub enum LabelKind {
     /// One of several classes.
     #[default]
     Classes,
-    /// A number, to be predicted by regression.
+    /// Any number of several classes.
+    MultiLabel,
+    /// A number, or several, to be predicted by regression.
     Score,
 }
 

@@ -2,12 +2,13 @@
 
 use crate::TrainError;
 use crate::data::{
-    Content, Label, LabelSet, LabelledData, LabelledLayout, LabelledSource, Record, Unlabelled,
-    read_labelled,
+    ClassWeights, Content, Example, Label, LabelKind, LabelSet, LabelledData, LabelledLayout,
+    LabelledSource, Record, TruncationReport, Unlabelled, encode_labelled, read_labelled,
 };
 use crate::options::ReadingOptions;
 use crate::task::TaskName;
 use lora_models::encoder::Labels;
+use lora_models::tokenizer::Tokenizer;
 use std::path::Path;
 
 /// Reads a file of a task. `adapter` is the column with the adapters' names, if they are to be read; `labels` are the
@@ -46,18 +47,44 @@ pub(super) fn classes(records: &[Record]) -> impl Iterator<Item = usize> + '_ {
     labels.flat_map(Label::classes).copied()
 }
 
-/// Returns the labels of a head with these classes, or a score.
-pub(super) fn head_labels(set: Option<&LabelSet>) -> Labels {
-    match set {
-        Some(set) => Labels::Classes(set.names().to_vec()),
-        None => Labels::Score,
+/// Returns the labels of a head for data of a task.
+pub(super) fn head_labels(task: TaskName, data: &LabelledData) -> Labels {
+    let classes = data.labels.as_ref().map(|set| set.names().to_vec());
+    match (task.label_kind(), classes) {
+        (Some(LabelKind::Score), _) if data.outputs.len() > 1 => {
+            Labels::Scores(data.outputs.clone())
+        }
+        (Some(LabelKind::MultiLabel), Some(names)) => Labels::MultiLabel(names),
+        (_, Some(names)) => Labels::Classes(names),
+        (_, None) => Labels::Score,
     }
 }
 
-/// Returns the classes of a head's labels.
+/// Returns the classes of a head, or its several scores, by name; `None` for a single score.
+///
+/// # Errors
+/// [`TrainError::Config`] for names that cannot be told apart.
 pub(super) fn label_set(labels: &Labels) -> Result<Option<LabelSet>, TrainError> {
     match labels {
-        Labels::Classes(names) => Ok(Some(LabelSet::new(names.clone())?)),
         Labels::Score => Ok(None),
+        labels => Ok(Some(LabelSet::new(labels.names().to_vec())?)),
     }
+}
+
+/// Tokenizes records. Words are encoded with the space before them, as in transformers' scripts for token classification, unless
+/// the options say otherwise.
+pub(super) fn encode(
+    records: &[Record],
+    task: TaskName,
+    reading: &ReadingOptions,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+    weights: &ClassWeights,
+) -> Result<(Vec<Example>, TruncationReport), TrainError> {
+    if task != TaskName::TokenClassification {
+        return encode_labelled(records, tokenizer, max_length, weights);
+    }
+    let space = reading.add_prefix_space.unwrap_or(true);
+    let tokenizer = tokenizer.clone().with_prefix_space(space);
+    encode_labelled(records, &tokenizer, max_length, weights)
 }

@@ -1,10 +1,11 @@
 //! Evaluation of an encoder with a head.
 
-use super::data::{label_set, read, shortest};
+use super::data::{encode, label_set, read, shortest};
 use super::evaluator::{Evaluator, Rows, best};
 use super::heads::{labels_in_use, open};
+use super::thresholds::Thresholds;
 use crate::TrainError;
-use crate::data::{ClassWeights, Example, LabelSet, Target, Unlabelled, encode_labelled};
+use crate::data::{ClassWeights, Example, Target, Unlabelled};
 use crate::device;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
@@ -13,6 +14,7 @@ use crate::progress::Screen;
 use crate::task::TaskName;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::with_mixed_precision;
+use lora_models::encoder::Labels;
 use serde_json::{Value, json};
 
 /// Evaluates the model on a data file.
@@ -26,8 +28,9 @@ pub(crate) fn eval(
         let message = format!("requires causal-lm, but the task is {task}");
         return Err(TrainError::config("generate", message));
     }
-    let labels = labels_in_use(sources, task)?;
-    let set = label_set(&labels)?;
+    let head = labels_in_use(sources, task, options.labels.as_deref())?;
+    let thresholds = Thresholds::new(options.threshold.as_deref(), &head)?;
+    let set = label_set(&head)?;
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
     let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
@@ -44,30 +47,37 @@ pub(crate) fn eval(
         Ok(data) => data,
         // A model that has no head has no labels either, and this is what to say.
         Err(error) => {
-            open(sources, task, labels, narrow, mixed, &device)?;
+            open(sources, task, head.clone(), narrow, mixed, &device)?;
             return Err(error);
         }
     };
-    let loaded = open(sources, task, labels, narrow, mixed, &device)?;
+    let loaded = open(sources, task, head.clone(), narrow, mixed, &device)?;
     screen.line(&format!("model     {}", loaded.summary));
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let mut base = loaded.base;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, shortest(&data.records))?;
     let weights = ClassWeights::default();
-    let (examples, report) = encode_labelled(&data.records, &base.tokenizer, length, &weights)?;
+    let (examples, report) = encode(
+        &data.records,
+        task,
+        reading,
+        &base.tokenizer,
+        length,
+        &weights,
+    )?;
     let shown = path.display();
     screen.line(&format!("data      {shown}: {}; {report}", data.report));
     let size = ("batch_size", options.batch_size);
     let batches = EvalBatches::new(examples, size, &base, length)?;
     adapters.check_named(path, &data.records)?;
-    let evaluator = Evaluator::new(task, set.clone(), batches);
+    let evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
     let outputs = with_mixed_precision(mixed, || {
         evaluator.run(loaded.model, sources, adapters, None, "eval", screen)
     })?;
     if let Some(path) = &options.predictions {
         let pairs = evaluator.examples().iter().zip(&outputs);
-        let mut lines = pairs.map(|(example, rows)| line(example, rows, set.as_ref()));
+        let mut lines = pairs.map(|(example, rows)| line(example, rows, &head, &thresholds));
         write_file(path, Overwrite::Replace, |file| {
             lines.try_for_each(|line| writeln!(file, "{line}"))
         })?;
@@ -79,15 +89,18 @@ pub(crate) fn eval(
     })
 }
 
-/// Formats `{"logits": …, "label": …, "prediction": …}`, with lists for tags.
-pub(super) fn line(example: &Example, rows: &Rows, set: Option<&LabelSet>) -> Value {
-    let name = |class: usize| match set.and_then(|set| set.name(class)) {
+/// Formats `{"logits": …, "label": …, "prediction": …}`, with lists for several labels.
+fn line(example: &Example, rows: &Rows, head: &Labels, thresholds: &Thresholds) -> Value {
+    let name = |class: usize| match head.name(class) {
         Some(name) => json!(name),
         None => json!(class),
     };
-    let prediction = |row: &[f32]| match set {
-        Some(_) => name(best(row)),
-        None => json!(row[0]),
+    let names = |classes: &[usize]| classes.iter().map(|&class| name(class)).collect::<Vec<_>>();
+    let prediction = |row: &[f32]| match head {
+        Labels::Classes(_) => name(best(row)),
+        Labels::MultiLabel(_) => json!(names(&thresholds.predicted(row))),
+        Labels::Score => json!(row[0]),
+        Labels::Scores(_) => json!(row),
     };
     match example.target() {
         Target::Tags(_) => {
@@ -98,7 +111,9 @@ pub(super) fn line(example: &Example, rows: &Rows, set: Option<&LabelSet>) -> Va
         target => {
             let label = match target {
                 Target::Class(class) => name(*class),
+                Target::Set(classes) => json!(names(classes)),
                 Target::Score(score) => json!(score),
+                Target::Scores(scores) => json!(scores),
                 _ => Value::Null,
             };
             json!({"logits": rows[0], "label": label, "prediction": prediction(&rows[0])})

@@ -1,17 +1,19 @@
 //! Outputs, loss and metrics over a labelled data set.
 
+use super::thresholds::Thresholds;
 use crate::TrainError;
-use crate::data::{ClassWeights, Example, LabelKind, LabelSet, Target};
+use crate::data::{ClassWeights, Example, LabelKind, Target};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::assignment::AdapterAssignment;
 use crate::jobs::batches::EvalBatches;
 use crate::jobs::job::{Evaluate, Metrics};
 use crate::jobs::sources::Sources;
-use crate::metric::{ConfusionMatrix, TOKEN_METRICS, token_classification};
+use crate::metric::{ConfusionMatrix, TOKEN_METRICS, multi_label, token_classification};
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
 use lora_models::LoraTargets;
 use lora_models::classifier::Classifier;
+use lora_models::encoder::Labels;
 
 /// Outputs of a model for an example: one row, or a row for each word that it read.
 pub(super) type Rows = Vec<Vec<f32>>;
@@ -19,7 +21,8 @@ pub(super) type Rows = Vec<Vec<f32>>;
 /// Evaluator on a fixed set of examples.
 pub(crate) struct Evaluator {
     task: TaskName,
-    labels: Option<LabelSet>,
+    head: Labels,
+    thresholds: Thresholds,
     batches: EvalBatches,
 }
 
@@ -39,10 +42,12 @@ pub(super) fn metric_names(task: TaskName) -> Vec<&'static str> {
 
 impl Evaluator {
     /// Creates an evaluator.
-    pub fn new(task: TaskName, labels: Option<LabelSet>, batches: EvalBatches) -> Self {
+    pub fn new(task: TaskName, head: (Labels, Thresholds), batches: EvalBatches) -> Self {
+        let (head, thresholds) = head;
         Self {
             task,
-            labels,
+            head,
+            thresholds,
             batches,
         }
     }
@@ -105,23 +110,31 @@ impl Evaluator {
         if targets.all(|target| *target == Target::Unknown) {
             return Ok(Metrics::new());
         }
-        let mut metrics = match (self.task.metric(), &self.labels) {
-            (Some(metric), None) => {
-                let (predictions, labels) = self.scores(outputs);
-                metric.value_metrics(&predictions, &labels)?
+        let names = self.head.names();
+        let mut metrics = match (self.task.metric(), &self.head) {
+            (Some(_), Labels::MultiLabel(_)) => {
+                let (predictions, labels): (Vec<_>, Vec<_>) = self.sets(outputs).unzip();
+                multi_label(&predictions, &labels, names.len())?
             }
-            (Some(metric), Some(set)) => {
+            (Some(metric), Labels::Score | Labels::Scores(_)) => {
+                let of_output = |output: usize| {
+                    let (predictions, labels) = self.scores(outputs, output);
+                    metric.value_metrics(&predictions, &labels)
+                };
+                let all = (0..self.head.outputs()).map(of_output);
+                mean_metrics(&all.collect::<Result<Vec<_>, _>>()?)
+            }
+            (Some(metric), Labels::Classes(_)) => {
                 let (predictions, labels) = self.classes(outputs);
                 let (predictions, labels) = (predictions.concat(), labels.concat());
-                let mut metrics = metric.class_metrics(&predictions, &labels, set.len())?;
+                let mut metrics = metric.class_metrics(&predictions, &labels, names.len())?;
                 if !metrics.contains_key("accuracy") {
                     let accuracy = crate::metric::accuracy(&predictions, &labels)?;
                     metrics.insert("accuracy".into(), accuracy);
                 }
                 metrics
             }
-            (None, set) => {
-                let names = set.as_ref().map_or(&[][..], |set| set.names());
+            (None, _) => {
                 let (predictions, labels) = self.classes(outputs);
                 token_classification(&predictions, &labels, names)?
             }
@@ -130,9 +143,9 @@ impl Evaluator {
         Ok(metrics)
     }
 
-    /// Returns the confusion matrix; `None` for scores.
+    /// Returns the confusion matrix; `None` for scores, and where an example has any number of classes.
     pub fn confusion(&self, outputs: &[Rows]) -> Result<Option<ConfusionMatrix>, TrainError> {
-        let Some(set) = &self.labels else {
+        let Labels::Classes(names) = &self.head else {
             return Ok(None);
         };
         let (predictions, labels) = self.classes(outputs);
@@ -140,19 +153,28 @@ impl Evaluator {
         if labels.is_empty() {
             return Ok(None);
         }
-        let matrix = ConfusionMatrix::new(&predictions, &labels, set.len())?;
-        Ok(Some(matrix.with_names(set.names().to_vec())?))
+        let matrix = ConfusionMatrix::new(&predictions, &labels, names.len())?;
+        Ok(Some(matrix.with_names(names.clone())?))
     }
 
-    /// Returns the predicted and the true scores of the examples that have one.
-    fn scores(&self, outputs: &[Rows]) -> (Vec<f64>, Vec<f64>) {
+    /// Returns the predicted and the true scores of an output, for the examples that have some.
+    fn scores(&self, outputs: &[Rows], output: usize) -> (Vec<f64>, Vec<f64>) {
         let pairs = self.examples().iter().zip(outputs);
         pairs
-            .filter_map(|(example, rows)| match example.target() {
-                Target::Score(score) => Some((f64::from(rows[0][0]), *score)),
-                _ => None,
+            .filter_map(|(example, rows)| {
+                let score = scores(example.target()).get(output)?;
+                Some((f64::from(*rows[0].get(output)?), *score))
             })
             .unzip()
+    }
+
+    /// Returns the predicted and the true classes of the examples with any number of them.
+    fn sets(&self, outputs: &[Rows]) -> impl Iterator<Item = (Vec<usize>, Vec<usize>)> {
+        let pairs = self.examples().iter().zip(outputs);
+        pairs.filter_map(|(example, rows)| match example.target() {
+            Target::Set(classes) => Some((self.thresholds.predicted(&rows[0]), classes.clone())),
+            _ => None,
+        })
     }
 
     /// Returns the predicted and the true classes of each example that has any.
@@ -171,8 +193,15 @@ impl Evaluator {
     fn loss(&self, outputs: &[Rows]) -> f64 {
         let (mut sum, mut labels) = (0.0, 0usize);
         for (example, rows) in self.examples().iter().zip(outputs) {
-            if let Target::Score(score) = example.target() {
-                sum += (f64::from(rows[0][0]) - score).powi(2);
+            let scores = scores(example.target());
+            if !scores.is_empty() {
+                let errors = rows[0].iter().zip(scores);
+                let errors = errors.map(|(&x, score)| (f64::from(x) - score).powi(2));
+                sum += errors.sum::<f64>() / scores.len() as f64;
+                labels += 1;
+            }
+            if let Target::Set(classes) = example.target() {
+                sum += binary_cross_entropy(&rows[0], classes);
                 labels += 1;
             }
             for (row, class) in rows.iter().zip(classes(example)) {
@@ -196,6 +225,26 @@ impl Evaluate<Classify> for Evaluator {
     ) -> Result<Metrics, TrainError> {
         self.judge(&self.outputs(task, None, progress)?)
     }
+}
+
+/// Returns the scores of a target; none for another target.
+fn scores(target: &Target) -> &[f64] {
+    match target {
+        Target::Score(score) => std::slice::from_ref(score),
+        Target::Scores(scores) => scores,
+        _ => &[],
+    }
+}
+
+/// Returns the mean of each metric over the outputs of a head, if all have it.
+fn mean_metrics(outputs: &[Metrics]) -> Metrics {
+    let mean = |name: &String| {
+        let values = outputs.iter().map(|metrics| metrics.get(name).copied());
+        let sum = values.sum::<Option<f64>>()?;
+        Some((name.clone(), sum / outputs.len() as f64))
+    };
+    let first = outputs.first().into_iter().flat_map(Metrics::keys);
+    first.filter_map(mean).collect()
 }
 
 /// Returns the class of each row of an example's outputs.
@@ -225,6 +274,16 @@ pub(super) fn probabilities(row: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|power| power / sum).collect()
 }
 
+/// Computes the mean binary cross-entropy over all classes, of which an example has some.
+fn binary_cross_entropy(row: &[f32], classes: &[usize]) -> f64 {
+    let loss = |(class, &logit): (usize, &f32)| {
+        let logit = f64::from(logit);
+        let target = if classes.contains(&class) { logit } else { 0.0 };
+        logit.max(0.0) - target + (-logit.abs()).exp().ln_1p()
+    };
+    row.iter().enumerate().map(loss).sum::<f64>() / row.len().max(1) as f64
+}
+
 /// Computes the negative log-likelihood of a class.
 fn negative_log_likelihood(row: &[f32], class: usize) -> f64 {
     let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -239,6 +298,13 @@ mod tests {
     #[test]
     fn the_first_of_the_likeliest_classes_is_predicted() {
         assert_eq!(best(&[0.5, 2.0, 2.0, -1.0]), 1);
+    }
+
+    #[test]
+    fn the_binary_cross_entropy_of_large_logits_is_finite() {
+        let loss = binary_cross_entropy(&[1000.0, -1000.0, 2.0], &[0, 2]);
+        assert!((loss - (1.0 + (-2f64).exp()).ln() / 3.0).abs() < 1e-12);
+        assert!((binary_cross_entropy(&[1000.0], &[]) - 1000.0).abs() < 1e-9);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `data` | layout of labelled files, and facts about their records |
 //! | `heads` | checks of an existing head |
+//! | `naming` | names of a head's outputs, where those of options, data, adapter and base meet |
+//! | `thresholds` | probabilities above which classes are predicted |
 //! | `evaluator`, `eval` | outputs, loss and metrics; evaluation |
 //! | `predict` | predictions, and submissions to GLUE |
 
@@ -11,7 +13,9 @@ mod data;
 mod eval;
 mod evaluator;
 mod heads;
+mod naming;
 mod predict;
+mod thresholds;
 
 pub(crate) use eval::eval;
 pub use predict::{PredictOptions, Predicted, predict};
@@ -22,19 +26,23 @@ use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
-use crate::data::{
-    ClassWeights, Example, LabelKind, LabelSet, Record, Unlabelled, encode_labelled,
-};
+use crate::data::{ClassWeights, Example, LabelSet, Record, Unlabelled};
 use crate::metric::are_entity_tags;
 use crate::options::ClassWeighting;
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
-use data::{classes, head_labels, label_set, read, shortest};
+use data::{classes, encode, head_labels, label_set, read, shortest};
 use evaluator::Evaluator;
-use heads::check_start;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
+use lora_models::encoder::Labels;
+use naming::Start;
 use std::path::Path;
 use std::sync::Arc;
+use thresholds::Thresholds;
+
+/// Way out for a head of another task.
+const FRESH: &str =
+    "start a new head with `fresh_head`, which keeps no more of an adapter than its factors";
 
 /// Training of an encoder with a head.
 pub(crate) struct LabelledJob {
@@ -42,7 +50,8 @@ pub(crate) struct LabelledJob {
     label_smoothing: f64,
     checkpoint_activations: bool,
     load: ClassifierOptions,
-    labels: Option<LabelSet>,
+    head: Labels,
+    thresholds: Thresholds,
     records: Vec<Record>,
     eval_records: Option<Vec<Record>>,
     weights: ClassWeights,
@@ -71,16 +80,15 @@ impl Job for LabelledJob {
         let reading = &plan.options.reading;
         let read =
             |path: &Path, labels| read(path, task, reading, None, labels, Unlabelled::Refuse);
-        let known = known_labels(plan, sources, task, screen)?;
+        let start = Start::new(plan, sources, task)?;
+        let known = start.known(plan, task, screen)?;
         let mut data = read(&plan.data, known.as_ref())?;
-        if data.labels.is_some()
-            && known.is_none()
-            && let Some(own) = labels_of_model(plan, sources, task)?
-        {
-            // A model that is fine-tuned further keeps the order of its classes, if it has those of the data.
-            data.relabel(own);
+        if known.is_none() {
+            start.name(&mut data, screen)?;
         }
-        let (records, labels) = (data.records, data.labels);
+        let head = head_labels(task, &data);
+        start.check_outputs(&head)?;
+        let (records, labels) = (data.records, label_set(&head)?);
         let path = plan.data.display();
         screen.line(&format!("data      {path}: {}", data.report));
         let mut eval_records = None;
@@ -92,10 +100,7 @@ impl Job for LabelledJob {
         if let Some(labels) = &labels {
             screen.line(&format!("labels    {}", labels.names().join(", ")));
         }
-        let head = head_labels(labels.as_ref());
-        if let (Some(adapter), false) = (sources.first(), plan.options.fresh_head) {
-            check_start(adapter, task, &head)?;
-        }
+        let thresholds = Thresholds::new(plan.options.threshold.as_deref(), &head)?;
         let weights = class_weights(plan, labels.as_ref(), &records)?;
         let best_by = best_by(plan, task, labels.as_ref())?;
         Ok(Self {
@@ -104,13 +109,15 @@ impl Job for LabelledJob {
             checkpoint_activations: plan.options.checkpoint_activations,
             load: ClassifierOptions {
                 head: head_kind(task),
-                labels: Some(head),
+                labels: Some(head.clone()),
                 fresh_head: plan.options.fresh_head,
+                brought: Vec::new(),
                 seed: plan.seed,
                 quantize: plan.quantize(sources)?,
                 floats: plan.floats(sources)?,
             },
-            labels,
+            head,
+            thresholds,
             records,
             eval_records,
             weights,
@@ -131,28 +138,48 @@ impl Job for LabelledJob {
     ) -> Result<Vec<Example>, TrainError> {
         let records = std::mem::take(&mut self.records);
         let length = base.max_length(plan.options.max_length, shortest(&records))?;
-        let (examples, report) = encode_labelled(&records, &base.tokenizer, length, &self.weights)?;
+        let reading = &plan.options.reading;
+        let encode = |records: &[Record], weights: &ClassWeights| {
+            encode(
+                records,
+                self.task,
+                reading,
+                &base.tokenizer,
+                length,
+                weights,
+            )
+        };
+        let (examples, report) = encode(&records, &self.weights)?;
         screen.line(&format!("tokens    {report}"));
         if let Some(records) = self.eval_records.take() {
             // Every label has the weight 1 in an evaluation.
             let weights = ClassWeights::default();
-            let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
+            let (examples, _) = encode(&records, &weights)?;
             let size = ("eval_batch_size", plan.eval_batch_size);
             let batches = EvalBatches::new(examples, size, base, length)?;
-            let evaluator = Evaluator::new(self.task, self.labels.clone(), batches);
+            let head = (self.head.clone(), self.thresholds.clone());
+            let evaluator = Evaluator::new(self.task, head, batches);
             self.evaluator = Some(Arc::new(evaluator));
         }
         Ok(examples)
     }
 
-    fn uncut(&self, _plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError> {
+    fn uncut(&self, plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError> {
         const UNCUT: usize = 1 << 24;
-        Ok(encode_labelled(&self.records, &base.tokenizer, UNCUT, &self.weights)?.0)
+        let (task, reading, weights) = (self.task, &plan.options.reading, &self.weights);
+        let (examples, _) = encode(
+            &self.records,
+            task,
+            reading,
+            &base.tokenizer,
+            UNCUT,
+            weights,
+        )?;
+        Ok(examples)
     }
 
     fn classes(&self) -> &[String] {
-        let labels = self.labels.as_ref();
-        labels.map_or(&[][..], |labels| labels.names())
+        self.head.names()
     }
 
     fn eval_examples(&self) -> &[Example] {
@@ -180,49 +207,6 @@ impl Job for LabelledJob {
     fn best_by(&self) -> BestBy {
         self.best_by.clone()
     }
-}
-
-/// Returns the classes that are known before the data is read: those of the options, or of the adapter that is
-/// trained further.
-fn known_labels(
-    plan: &TrainPlan,
-    sources: &Sources,
-    task: TaskName,
-    screen: &Screen,
-) -> Result<Option<LabelSet>, TrainError> {
-    let options = &plan.options;
-    if task.label_kind() == Some(LabelKind::Score) {
-        return Ok(None);
-    }
-    if let Some(names) = &options.labels {
-        return Ok(Some(LabelSet::new(names.clone())?));
-    }
-    let Some(adapter) = sources.first().filter(|_| !options.fresh_head) else {
-        return Ok(None);
-    };
-    let set = adapter.labels().map(label_set).transpose()?.flatten();
-    if let Some(set) = &set {
-        // Before the data is read, which may have others.
-        screen.line(&format!(
-            "adapter   {} has a head for {}; `fresh_head` starts another",
-            adapter.dir.path().display(),
-            set.names().join(", ")
-        ));
-    }
-    Ok(set)
-}
-
-/// Returns the named classes of the model's own head, which files without fixed classes may follow.
-fn labels_of_model(
-    plan: &TrainPlan,
-    sources: &Sources,
-    task: TaskName,
-) -> Result<Option<LabelSet>, TrainError> {
-    if plan.options.fresh_head || matches!(task, TaskName::Glue(_)) {
-        return Ok(None);
-    }
-    let (_, labels) = sources.head(None)?;
-    Ok(label_set(&labels)?.filter(|own| !own.is_generic()))
 }
 
 /// Returns the weights of the classes in the loss.

@@ -1,12 +1,13 @@
 //! Prediction for texts, and the files that GLUE's server scores.
 
-use super::data::{label_set, read, shortest};
+use super::data::{encode, label_set, read, shortest};
 use super::evaluator::{Evaluator, Rows, best, probabilities};
 use super::heads::{labels_in_use, open};
+use super::thresholds::{Thresholds, sigmoid};
 use crate::TrainError;
 use crate::data::{
-    ClassWeights, Content, Example, LabelSet, Lines, Origin, Predictions, Record, Unlabelled,
-    encode_labelled, write_glue_submission,
+    ClassWeights, Content, Example, Lines, Origin, Predictions, Record, Unlabelled,
+    write_glue_submission,
 };
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
@@ -19,6 +20,7 @@ use clap::Args;
 use lora_core::files::Overwrite;
 use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
+use lora_models::encoder::Labels;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +45,7 @@ pub struct PredictOptions {
     /// Precision of products with frozen weights: f32, or mixed on GPUs [default: f32].
     #[arg(long, value_name = "PRECISION")]
     pub precision: Option<Precision>,
-    /// Task: classification, regression, token-classification, or glue/NAME [default: from the model and adapter].
+    /// Task: classification, multi-label-classification, regression, token-classification, or glue/NAME [default: from the model and adapter].
     #[arg(long, value_name = "TASK")]
     pub task: Option<TaskName>,
     /// Text to classify; may be given several times. A tab separates the texts of a pair.
@@ -73,6 +75,12 @@ pub struct PredictOptions {
     /// Maximum length of a text in tokens [default: 512, at most the model's].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
+    /// Names of the classes, in the order of the head's outputs, for a head without names (LABEL_0, …) [default: the model's or the adapter's].
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub labels: Option<Vec<String>>,
+    /// For multi-label-classification: probability above which a class is predicted, one number or one per class [default: 0.5].
+    #[arg(long, value_name = "P,P", value_delimiter = ',')]
+    pub threshold: Option<Vec<f64>>,
     /// Options for reading the data.
     #[command(flatten)]
     pub reading: ReadingOptions,
@@ -92,10 +100,24 @@ pub enum Predicted {
         /// Probability of each class, by name, in the order of the classes.
         scores: Vec<(String, f64)>,
     },
+    /// Any number of classes.
+    Set {
+        /// Names of the classes whose probability is above their threshold.
+        prediction: Vec<String>,
+        /// Probability of each class, by name, in the order of the classes.
+        scores: Vec<(String, f64)>,
+    },
     /// A number.
     Score {
         /// Predicted number.
         prediction: f32,
+    },
+    /// Several numbers.
+    Scores {
+        /// Predicted numbers, in the order of the outputs.
+        prediction: Vec<f32>,
+        /// Predicted numbers by name.
+        scores: Vec<(String, f32)>,
     },
     /// A class for each word.
     Tags {
@@ -127,56 +149,68 @@ pub fn predict(
         return Err(TrainError::config("task", message));
     }
     options.reading.check(task)?;
-    let labels = labels_in_use(sources, task)?;
-    let set = label_set(&labels)?;
-    let records = records(options, task, set.as_ref())?;
+    let head = labels_in_use(sources, task, options.labels.as_deref())?;
+    let thresholds = Thresholds::new(options.threshold.as_deref(), &head)?;
+    let records = records(options, task, &head)?;
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
-    let loaded = open(sources, task, labels, narrow, mixed, &device)?;
+    let loaded = open(sources, task, head.clone(), narrow, mixed, &device)?;
     let adapters = &options.adapters;
     sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let mut base = loaded.base;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
-    let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
+    let (reading, tokenizer) = (&options.reading, &base.tokenizer);
+    let (examples, _) = encode(&records, task, reading, tokenizer, length, &weights)?;
     let size = ("batch_size", options.batch_size);
     let batches = EvalBatches::new(examples, size, &base, length)?;
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }
-    let evaluator = Evaluator::new(task, set.clone(), batches);
+    let evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
     let outputs = with_mixed_precision(mixed, || {
         evaluator.run(loaded.model, sources, adapters, default, "predict", screen)
     })?;
     let mut submission = None;
     if let Some(folder) = &options.submission {
         let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
-        submission = Some(submit(options, task, folder, &records, rows, set.as_ref())?);
+        submission = Some(submit(options, task, folder, &records, rows, &head)?);
     }
     let results = records.iter().zip(evaluator.examples()).zip(&outputs);
-    let predicted = results.map(|((record, example), rows)| match (&record.content, &set) {
-        (Content::Words { words }, set) => Predicted::Tags {
+    let predicted = results.map(|((record, example), rows)| match (&record.content, &head) {
+        (Content::Words { words }, head) => Predicted::Tags {
             words: words.clone(),
-            prediction: tags(words.len(), example, rows, set.as_ref()),
+            prediction: tags(words.len(), example, rows, head),
         },
-        (_, Some(set)) => class(&rows[0], set),
-        (_, None) => Predicted::Score {
+        (_, Labels::Classes(names)) => Predicted::Class {
+            prediction: names[best(&rows[0])].clone(),
+            scores: named_values(names, probabilities(&rows[0]).into_iter()),
+        },
+        (_, Labels::MultiLabel(names)) => Predicted::Set {
+            prediction: named(names, &thresholds.predicted(&rows[0])),
+            scores: named_values(names, rows[0].iter().map(|&logit| sigmoid(logit))),
+        },
+        (_, Labels::Score) => Predicted::Score {
             prediction: rows[0][0],
+        },
+        (_, Labels::Scores(names)) => Predicted::Scores {
+            prediction: rows[0].clone(),
+            scores: named_values(names, rows[0].iter().copied()),
         },
     });
     Ok((predicted.collect(), submission))
 }
 
-/// Names the most likely class of a row, with the probabilities of all.
-fn class(row: &[f32], set: &LabelSet) -> Predicted {
-    let name = |class: usize| set.name(class).unwrap_or_default().to_string();
-    let scores = probabilities(row).into_iter().enumerate();
-    Predicted::Class {
-        prediction: name(best(row)),
-        scores: scores.map(|(class, p)| (name(class), p)).collect(),
-    }
+/// Returns the names of classes.
+fn named(names: &[String], classes: &[usize]) -> Vec<String> {
+    classes.iter().map(|&class| names[class].clone()).collect()
+}
+
+/// Returns values with the names of their outputs.
+fn named_values<T>(names: &[String], values: impl Iterator<Item = T>) -> Vec<(String, T)> {
+    names.iter().cloned().zip(values).collect()
 }
 
 /// Writes the file for GLUE's server.
@@ -186,7 +220,7 @@ fn submit(
     folder: &Path,
     records: &[Record],
     rows: Vec<&[f32]>,
-    set: Option<&LabelSet>,
+    head: &Labels,
 ) -> Result<PathBuf, TrainError> {
     let TaskName::Glue(glue) = task else {
         let message = format!("is for the tasks of GLUE, and the task is {task}");
@@ -197,7 +231,8 @@ fn submit(
     let ids: Option<Vec<&str>> = records.iter().map(|record| record.id.as_deref()).collect();
     let classes: Vec<usize> = rows.iter().map(|row| best(row)).collect();
     let scores: Vec<f64> = rows.iter().map(|row| f64::from(row[0])).collect();
-    let predictions = match set {
+    let set = label_set(head)?;
+    let predictions = match &set {
         Some(set) => Predictions::Classes(&classes, set),
         None => Predictions::Scores(&scores),
     };
@@ -209,11 +244,20 @@ fn submit(
 fn records(
     options: &PredictOptions,
     task: TaskName,
-    set: Option<&LabelSet>,
+    head: &Labels,
 ) -> Result<Vec<Record>, TrainError> {
     if let Some(path) = &options.data {
         let (reading, column) = (&options.reading, options.adapters.column());
-        return Ok(read(path, task, reading, column, set, Unlabelled::Accept)?.records);
+        let set = label_set(head)?;
+        return Ok(read(
+            path,
+            task,
+            reading,
+            column,
+            set.as_ref(),
+            Unlabelled::Accept,
+        )?
+        .records);
     }
     let mut lines: Vec<(String, Origin)> = Vec::new();
     for (index, text) in options.text.iter().enumerate() {
@@ -244,16 +288,11 @@ fn records(
 }
 
 /// Names the class of each word; `None` for a word that the model did not read, because it was cut off or has no token.
-fn tags(
-    words: usize,
-    example: &Example,
-    rows: &Rows,
-    set: Option<&LabelSet>,
-) -> Vec<Option<String>> {
+fn tags(words: usize, example: &Example, rows: &Rows, head: &Labels) -> Vec<Option<String>> {
     let mut tags = vec![None; words];
     for (row, (_, word)) in rows.iter().zip(example.words()) {
         let class = best(row);
-        let name = set.and_then(|set| set.name(class));
+        let name = head.name(class);
         tags[word] = Some(name.map_or_else(|| class.to_string(), String::from));
     }
     tags

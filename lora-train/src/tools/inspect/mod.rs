@@ -120,6 +120,6 @@ fn below(dir: &Path) -> Result<Vec<String>, TrainError> {
 fn label_names(labels: &Labels) -> Vec<String> {
     match labels {
         Labels::Score => vec!["score".into()],
-        Labels::Classes(names) => names.clone(),
+        labels => labels.names().to_vec(),
     }
 }

@@ -41,6 +41,18 @@ fn heads_that_do_not_fit_are_refused_with_the_way_out() {
     // A checkpoint with a head for three classes.
     let full = with_tokenizer("roberta", &classify("roberta_full/init"), place.dir.path());
     let words = [
+        "3 classes (bad, good, mixed)",
+        "2 classes (no, yes)",
+        "fresh_head",
+    ];
+    fail(&mut place.run(&full, fine), 2, &words);
+    // Without names their number alone tells, once the weights are known.
+    let config = full.join("config.json");
+    let named = std::fs::read_to_string(&config).unwrap();
+    let mut object: serde_json::Value = serde_json::from_str(&named).unwrap();
+    object["id2label"] = serde_json::json!({"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"});
+    std::fs::write(&config, object.to_string()).unwrap();
+    let words = [
         "`classifier.out_proj",
         "3 outputs",
         "2 labels",

@@ -77,6 +77,7 @@ fn texts(record: &Record) -> (&str, Option<&str>) {
 fn reference_label(task: GlueTask, value: &Value) -> Option<Label> {
     match task.kind() {
         LabelKind::Score => value.as_f64().map(Label::Score),
+        LabelKind::MultiLabel => unreachable!("GLUE has no such task"),
         LabelKind::Classes => {
             let class = value.as_u64();
             class.map(|class| Label::Class(usize::try_from(class).unwrap()))

@@ -126,7 +126,7 @@ fn scores_are_numbers_of_any_size() {
         Some(&labels),
         Unlabelled::Refuse,
     );
-    refused(result, &["scores have no names"]);
+    refused(result, &["has 1 numbers", "outputs are 2: `a`, `b`"]);
 }
 
 #[test]

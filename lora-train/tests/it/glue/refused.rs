@@ -244,7 +244,7 @@ fn spoilt_files_are_errors_or_records_but_never_a_panic() {
                         match label {
                             Label::Class(class) => assert!(*class < classes),
                             Label::Score(score) => assert!((0.0..=5.0).contains(score)),
-                            Label::Tags(tags) => panic!("{tags:?}"),
+                            other => panic!("{other:?}"),
                         }
                     }
                 }

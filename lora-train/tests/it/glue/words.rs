@@ -62,12 +62,6 @@ fn words_without_labels_or_with_unknown_ones_are_refused() {
             "class 2 is out of range",
         ),
         ("a.jsonl", "{\"tokens\": [\"a\"]}", "line 1: no labels"),
-        ("a.jsonl", "{\"tokens\": [], \"tags\": []}", "without words"),
-        (
-            "a.jsonl",
-            "{\"tokens\": [\" \"], \"tags\": [\"O\"]}",
-            "word 0, counted from 0, is blank",
-        ),
     ] {
         let path = write(&folder, name, text);
         let source = LabelledSource::new(&layout).with_labels(Some(&labels));
