@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Name of the file with the configuration.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
+/// Name of the file with the settings for text generation.
+pub(crate) const GENERATION_FILE: &str = "generation_config.json";
+
 /// Options for exporting a model.
 #[derive(Clone, Debug, Default)]
 pub struct ExportOptions {
@@ -62,7 +65,7 @@ fn copy_companions(base: Option<&Path>, fresh: &Path) -> Result<(), ModelError> 
     let Some(base) = base else {
         return Ok(());
     };
-    for name in tokenizer::FILES.iter().chain(&["generation_config.json"]) {
+    for name in tokenizer::FILES.iter().chain(&[GENERATION_FILE]) {
         let from = base.join(name);
         if from.is_file() {
             let bytes = std::fs::read(&from).map_err(LoraError::io(&from))?;

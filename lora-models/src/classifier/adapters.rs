@@ -2,7 +2,7 @@
 
 use super::head::HeadKind;
 use super::model::Classifier;
-use super::names::architecture;
+use super::names::{architecture, head_name};
 use crate::config_keys::ConfigKeys;
 use crate::encoder::Labels;
 use crate::error::ModelError;
@@ -30,8 +30,9 @@ impl LoraTargets for Classifier {
     }
 
     fn modules_to_save(&self) -> Vec<String> {
-        let mut modules = vec!["classifier".to_string()];
-        modules.extend(self.fresh.iter().filter(|m| *m != "classifier").cloned());
+        let head = head_name(&self.config, self.kind);
+        let mut modules = vec![head.to_string()];
+        modules.extend(self.fresh.iter().filter(|m| *m != head).cloned());
         modules
     }
 
@@ -53,7 +54,7 @@ impl LoraTargets for Classifier {
     }
 
     fn device(&self) -> Device {
-        self.trunk.embeddings().word_embeddings.weight.lazy_device()
+        self.trunk.word_embeddings().weight.lazy_device()
     }
 
     /// Returns `config.json` with the labels, which PEFT's own files lack.
@@ -109,7 +110,12 @@ impl AdapterLabels {
             }
             None => {
                 let tensors = adapter.tensors()?;
-                let mut heads = ["classifier.weight", "classifier.out_proj.weight"].iter();
+                let mut heads = [
+                    "classifier.weight",
+                    "classifier.out_proj.weight",
+                    "score.weight",
+                ]
+                .iter();
                 let shape = heads.find_map(|name| tensors.shape(&format!("{PREFIX}{name}")));
                 match shape.and_then(|shape| shape.first()) {
                     None => None,

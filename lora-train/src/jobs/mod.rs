@@ -16,6 +16,7 @@
 //! | `merge`, `verify` | merged models, and their comparison with the parts |
 //! | `evaluation`, `eval`, `batches` | evaluation |
 //! | `batch_limit` | the largest batch that a device takes |
+//! | `results` | files of results that are written one by one |
 //!
 //! Commands that describe, rewrite or measure are in `tools`.
 
@@ -37,6 +38,7 @@ mod merge;
 pub(crate) mod plan;
 pub(crate) mod prefix;
 pub(crate) mod ranges;
+mod results;
 pub(crate) mod session;
 pub(crate) mod sources;
 pub(crate) mod train;
@@ -44,12 +46,13 @@ mod verify;
 mod weights;
 
 pub use adapters::{AdapterArg, AdapterOptions};
-pub use causal::{GenerateOptions, SamplingOptions, generate};
+pub use causal::{Continuation, GenerateOptions, SamplingOptions, generate};
 pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, MergeSummary, merge};
 pub use plan::TrainPlan;
+pub use results::OutputOptions;
 pub use session::{Base, Session};
 pub use train::{INTERRUPTED, TrainSummary, train};
 pub use verify::{MergeCheck, Probe, VerifyOptions};

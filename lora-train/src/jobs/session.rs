@@ -8,6 +8,7 @@ use crate::progress::Screen;
 use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::{AttachReport, split_weights, trainable_summary};
+use lora_models::generate::GenerationFile;
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{
     AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, ModelInfo, Pretrained,
@@ -23,6 +24,8 @@ pub struct Base {
     pub dir: PathBuf,
     /// Sizes and token ids.
     pub info: ModelInfo,
+    /// Settings for text generation that come with the model; `None` for an encoder.
+    pub generation: Option<GenerationFile>,
     /// Multiple of tokens to which batches are padded.
     pub pad_to_multiple_of: usize,
     /// Largest batch that the device takes.
@@ -126,6 +129,10 @@ impl<M: Pretrained> Session<M> {
 impl Base {
     fn new(info: ModelInfo, limit: BatchLimit, dir: &ModelDir) -> Result<Self, TrainError> {
         let tokenizer = dir.tokenizer()?;
+        let generation = match dir.config().labels() {
+            None => Some(dir.generation()?),
+            Some(_) => None,
+        };
         let dir = dir.path().to_path_buf();
         let ids = tokenizer.largest_id();
         if let Some(largest) = ids.filter(|&id| id as usize >= info.vocab_size) {
@@ -140,6 +147,7 @@ impl Base {
             tokenizer,
             dir,
             info,
+            generation,
             pad_to_multiple_of: 1,
             limit,
         })
@@ -158,9 +166,26 @@ impl Base {
         self.tokenizer.eos_id().or(self.info.eos_id)
     }
 
-    /// Returns the ids of the tokens that end a generated text.
-    pub fn stop_tokens(&self) -> Vec<u32> {
-        self.eos_id().into_iter().collect()
+    /// Describes the tokens that the tokenizer puts around a text; `None` without any.
+    pub(crate) fn tokens_around(&self) -> Option<String> {
+        let (before, after) = self.tokenizer.around();
+        let names = |ids: &[u32]| {
+            let name = |&id: &u32| self.tokenizer.id_to_token(id).unwrap_or_default();
+            ids.iter().map(name).collect::<Vec<_>>().join(" ")
+        };
+        match (before, after) {
+            ([], []) => None,
+            (before, []) => Some(format!("tokenizer puts {} before each text", names(before))),
+            ([], after) => Some(format!(
+                "tokenizer puts {} after each text, but not after a prompt",
+                names(after)
+            )),
+            (before, after) => Some(format!(
+                "tokenizer puts {} before each text, and {} after it, but not after a prompt",
+                names(before),
+                names(after)
+            )),
+        }
     }
 
     /// Returns the id of the padding token. If the model does not require a certain one, any token serves: padding is

@@ -70,7 +70,7 @@ pub fn train(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
-    let model = Sources::open_model(&plan.model)?;
+    let model = Sources::open_model(&plan.model, plan.options.task)?;
     // A resumed run continues from its checkpoint. The adapter that it started from tells only an encoder's labels and
     // what is not to be quantized or held in 16 bits.
     let o = &plan.options;

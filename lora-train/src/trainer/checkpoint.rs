@@ -10,6 +10,7 @@
 use super::Position;
 use crate::TrainError;
 use burn::optim::OptimizerRecord;
+use burn::tensor::Bytes;
 use lora_core::LoraError;
 use lora_core::files::{Overwrite, read_bounded, write_dir};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ const LAST: &str = "step-";
 const BEST: &str = "best-";
 /// Largest state file in bytes; a state is a few numbers.
 const STATE_LIMIT: u64 = 1 << 20;
+/// Largest file of an optimizer in bytes: two values of four bytes for each of 2³⁸ parameters.
+const OPTIMIZER_LIMIT: u64 = 1 << 41;
 
 /// State of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -134,7 +137,9 @@ impl CheckpointDir {
         let file = path.join(STATE_FILE);
         let state = serde_json::from_slice(&read_bounded(&file, STATE_LIMIT)?)
             .map_err(|error| malformed(format!("{STATE_FILE}: {error}")))?;
-        let optimizer = OptimizerRecord::load(path.join(OPTIMIZER_FILE))
+        // `OptimizerRecord::load` reads the values when they are used, and panics if the file has changed or gone by then.
+        let bytes = read_bounded(&path.join(OPTIMIZER_FILE), OPTIMIZER_LIMIT)?;
+        let optimizer = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(bytes))
             .map_err(|error| malformed(format!("{OPTIMIZER_FILE}: {error}")))?;
         Ok(Some(Checkpoint {
             path,
@@ -213,6 +218,24 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    #[test]
+    fn a_damaged_optimizer_is_an_error_and_not_a_panic_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointDir::new(dir.path());
+        let state = RunState::default();
+        let optimizer = OptimizerRecord::default();
+        let path = checkpoints.save_last(&state, optimizer, weights("w"));
+        let file = path.unwrap().join(OPTIMIZER_FILE);
+        let whole = fs::read(&file).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&file, &whole[..length]).unwrap();
+            let error = checkpoints.last().err().unwrap().to_string();
+            assert!(error.contains(OPTIMIZER_FILE), "{length}: {error}");
+        }
+        fs::remove_file(&file).unwrap();
+        assert!(checkpoints.last().is_err());
     }
 
     #[test]

@@ -3,32 +3,24 @@
 use lora_train::TrainError;
 use lora_train::jobs::{PredictOptions, Predicted, predict};
 use lora_train::progress::Screen;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
+use std::io::Write;
 
 pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
-    let (predicted, submission) = predict(options, &Screen::detect())?;
+    let submission = predict(options, &Screen::detect(), &mut |prediction| {
+        let line = if options.json {
+            Value::Object(prediction.object()).to_string()
+        } else {
+            as_line(&prediction)
+        };
+        let mut out = std::io::stdout().lock();
+        let written = writeln!(out, "{line}").and_then(|()| out.flush());
+        written.map_err(TrainError::io("standard output"))
+    })?;
     if let Some(path) = submission {
         println!("saved {}", path.display());
-        return Ok(());
-    }
-    for prediction in predicted {
-        if options.json {
-            println!("{}", as_json(&prediction));
-        } else {
-            println!("{}", as_line(&prediction));
-        }
     }
     Ok(())
-}
-
-fn as_json(predicted: &Predicted) -> Value {
-    match predicted {
-        Predicted::Class { prediction, scores } => {
-            let scores = scores.iter().map(|(name, p)| (name.clone(), json!(p)));
-            json!({"prediction": prediction, "scores": scores.collect::<Map<_, _>>()})
-        }
-        other => json!(other),
-    }
 }
 
 fn as_line(predicted: &Predicted) -> String {

@@ -46,7 +46,14 @@ pub(crate) fn eval(
     let batches = EvalBatches::new(examples, size, &base, length)?;
     adapters.check_named(path, &data.records)?;
     let evaluator = Evaluator::new(task, set.clone(), batches);
-    let outputs = evaluator.run(loaded.model, sources, adapters, None, "eval", screen)?;
+    let outputs = evaluator.run(
+        loaded.model,
+        sources,
+        adapters,
+        None,
+        screen,
+        &mut |_, _| Ok(()),
+    )?;
     if let Some(path) = &options.predictions {
         let pairs = evaluator.examples().iter().zip(&outputs);
         let mut lines = pairs.map(|(example, rows)| line(example, rows, set.as_ref()));

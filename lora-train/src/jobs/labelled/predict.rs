@@ -11,6 +11,7 @@ use crate::data::{
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
+use crate::jobs::results::{OutputOptions, ResultFile};
 use crate::jobs::sources::Sources;
 use crate::options::ReadingOptions;
 use crate::progress::Screen;
@@ -19,6 +20,7 @@ use clap::Args;
 use lora_core::files::Overwrite;
 use lora_core::{BaseDType, Quantization};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Options of `lora predict`.
@@ -52,11 +54,11 @@ pub struct PredictOptions {
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Directory for the file that GLUE's server scores, with a task of GLUE and --data.
-    #[arg(long, value_name = "DIR", requires = "data")]
+    #[arg(long, value_name = "DIR", requires = "data", conflicts_with = "output")]
     pub submission: Option<PathBuf>,
-    /// Replace the submission if it exists.
-    #[arg(long)]
-    pub overwrite: bool,
+    /// File of the results; `overwrite` counts for the submission too.
+    #[command(flatten)]
+    pub output: OutputOptions,
     /// Print one JSON object per text: `prediction`, and `scores` by label.
     #[arg(long)]
     pub json: bool,
@@ -103,17 +105,19 @@ pub enum Predicted {
     },
 }
 
-/// Predicts for each text, and returns the path of the submission if one was written.
+/// Predicts for each text, and hands each prediction to `result` in the order of the texts, as soon as it is there: those of
+/// `--output` are written to the file instead, and with `--submission` there is one file of all, whose path is returned.
 ///
 /// # Errors
-/// If a file is malformed, there is no text to classify, or the submission exists.
+/// If a file is malformed, there is no text to classify, or the submission exists; those of `result`.
 pub fn predict(
     options: &PredictOptions,
     screen: &Screen,
-) -> Result<(Vec<Predicted>, Option<PathBuf>), TrainError> {
+    result: &mut dyn FnMut(Predicted) -> Result<(), TrainError>,
+) -> Result<Option<PathBuf>, TrainError> {
     let default = options.use_adapter.as_deref();
     let selection = options.adapters.selection_with(default)?;
-    let sources = &Sources::open(&options.model, selection)?;
+    let sources = &Sources::open_for(&options.model, selection, options.task)?;
     let task = match options.task {
         Some(task) => task,
         None => sources.task()?,
@@ -126,6 +130,7 @@ pub fn predict(
     let labels = labels_in_use(sources, task)?;
     let set = label_set(&labels)?;
     let records = records(options, task, set.as_ref())?;
+    options.output.check()?;
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
     let loaded = open(sources, task, labels, narrow, &device)?;
@@ -137,29 +142,94 @@ pub fn predict(
     let weights = ClassWeights::default();
     let (examples, _) = encode_labelled(&records, &base.tokenizer, length, &weights)?;
     let size = ("batch_size", options.batch_size);
-    let batches = EvalBatches::new(examples, size, &base, length)?;
+    let mut file = options.result_file(task, &records)?;
+    let done = file.as_ref().map_or(0, ResultFile::done);
+    let batches = EvalBatches::in_windows(examples, size, &base, length, done)?;
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }
     let evaluator = Evaluator::new(task, set.clone(), batches);
-    let outputs = evaluator.run(loaded.model, sources, adapters, default, "predict", screen)?;
-    let mut submission = None;
-    if let Some(folder) = &options.submission {
-        let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
-        submission = Some(submit(options, task, folder, &records, rows, set.as_ref())?);
-    }
-    let results = records.iter().zip(evaluator.examples()).zip(&outputs);
-    let predicted = results.map(|((record, example), rows)| match (&record.content, &set) {
+    let predicted = |index: usize, rows: &Rows| match (&records[index].content, &set) {
         (Content::Words { words }, set) => Predicted::Tags {
             words: words.clone(),
-            prediction: tags(words.len(), example, rows, set.as_ref()),
+            prediction: tags(
+                words.len(),
+                &evaluator.examples()[index],
+                rows,
+                set.as_ref(),
+            ),
         },
         (_, Some(set)) => class(&rows[0], set),
         (_, None) => Predicted::Score {
             prediction: rows[0][0],
         },
-    });
-    Ok((predicted.collect(), submission))
+    };
+    let mut each = |index: usize, rows: &Rows| match &mut file {
+        _ if options.submission.is_some() => Ok(()),
+        None => result(predicted(index, rows)),
+        Some(file) => {
+            let mut object = Map::from_iter([("input".into(), input(&records[index]))]);
+            object.extend(predicted(index, rows).object());
+            file.add(index, object)
+        }
+    };
+    let model = loaded.model;
+    let outputs = evaluator.run(model, sources, adapters, default, screen, &mut each)?;
+    if let Some(file) = &file {
+        let (done, path) = (file.done(), file.path().display());
+        screen.line(&format!("{path}: {done} predictions"));
+    }
+    let Some(folder) = &options.submission else {
+        return Ok(None);
+    };
+    let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
+    submit(options, task, folder, &records, rows, set.as_ref()).map(Some)
+}
+
+impl PredictOptions {
+    /// Opens the file for the results, if there is one.
+    fn result_file(
+        &self,
+        task: TaskName,
+        records: &[Record],
+    ) -> Result<Option<ResultFile>, TrainError> {
+        let inputs: Vec<Value> = records.iter().map(input).collect();
+        let adapters: Vec<_> = records.iter().map(|record| &record.adapter).collect();
+        let run = (
+            (&self.model, &self.adapters, &self.use_adapter, adapters),
+            (task, self.quantize, self.base_dtype, self.max_length),
+            (self.batch_size, self.pad_to_multiple_of, self.device),
+        );
+        ResultFile::open(&self.output, "input", &inputs, &run)
+    }
+}
+
+impl Predicted {
+    /// Returns the object of a line of JSON Lines: `prediction`, and `scores` by name or `words`.
+    pub fn object(&self) -> Map<String, Value> {
+        let entries = match self {
+            Self::Class { prediction, scores } => {
+                let scores = scores.iter().map(|(name, p)| (name.clone(), json!(p)));
+                let scores = Value::Object(scores.collect());
+                vec![("prediction", json!(prediction)), ("scores", scores)]
+            }
+            Self::Score { prediction } => vec![("prediction", json!(prediction))],
+            Self::Tags { words, prediction } => {
+                vec![("words", json!(words)), ("prediction", json!(prediction))]
+            }
+        };
+        let entries = entries.into_iter();
+        entries.map(|(key, value)| (key.into(), value)).collect()
+    }
+}
+
+/// Returns what a record gives to the model: a text, a pair of texts, or words.
+fn input(record: &Record) -> Value {
+    match record.content.texts() {
+        Some((first, None)) => json!(first),
+        Some((first, Some(second))) => json!([first, second]),
+        None => json!(record.content.words()),
+    }
 }
 
 /// Names the most likely class of a row, with the probabilities of all.
@@ -194,7 +264,7 @@ fn submit(
         Some(set) => Predictions::Classes(&classes, set),
         None => Predictions::Scores(&scores),
     };
-    let overwrite = Overwrite::from(options.overwrite);
+    let overwrite = Overwrite::from(options.output.overwrite);
     write_glue_submission(folder, overwrite, glue, ids.as_deref(), predictions)
 }
 
