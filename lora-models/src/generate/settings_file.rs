@@ -85,7 +85,7 @@ impl GenerationFile {
                 continue;
             };
             if !neutral.contains(&value.to_string().as_str()) {
-                let expected = "no such setting, which is not supported; \
+                let expected = "no such setting; \
                                 `ignore_generation_config` leaves all settings of the file out";
                 return Err(keys.refuse(key, value, expected));
             }

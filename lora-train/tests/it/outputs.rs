@@ -54,7 +54,8 @@ fn settings_of_the_model_are_defaults_and_flags_win() {
         "near the river",
         "--json",
     ];
-    let plain = stdout(&mut generate(&model(), &args));
+    let new = ["--max-new-tokens", "12"];
+    let plain = stdout(generate(&model(), &args).args(new));
     let settings = json!({"eos_token_id": 299, "repetition_penalty": 6.0, "max_new_tokens": 9});
     let changed = with_settings(dir.path(), &settings);
     let output = succeed(&mut generate(&changed, &args));
@@ -64,10 +65,11 @@ fn settings_of_the_model_are_defaults_and_flags_win() {
     assert_ne!(found, plain);
     assert!(found.contains(r#""tokens":9"#), "{found}");
     for flags in [
-        &["--repetition-penalty", "1", "--max-new-tokens", "64"][..],
+        &["--repetition-penalty", "1"][..],
         &["--ignore-generation-config"],
     ] {
-        assert_eq!(stdout(generate(&changed, &args).args(flags)), plain);
+        let mut command = generate(&changed, &args);
+        assert_eq!(stdout(command.args(new).args(flags)), plain);
     }
     let refused = with_settings(dir.path(), &json!({"stop_strings": ["."]}));
     fail(
@@ -76,12 +78,13 @@ fn settings_of_the_model_are_defaults_and_flags_win() {
         &["stop_strings", "ignore_generation_config"],
     );
     let sampled = with_settings(dir.path(), &json!({"do_sample": true, "temperature": 2.0}));
-    let output = succeed(&mut generate(&sampled, &args));
+    let output = succeed(generate(&sampled, &args).args(new));
     assert!(
         output.contains("do_sample true, temperature 2.0, top_k 50"),
         "{output}"
     );
-    assert_eq!(stdout(generate(&sampled, &args).arg("--greedy")), plain);
+    let mut command = generate(&sampled, &args);
+    assert_eq!(stdout(command.args(new).arg("--greedy")), plain);
 }
 
 #[test]
@@ -123,8 +126,12 @@ fn prompts_are_checked_before_the_first_text() {
     let long = "river ".repeat(60);
     let prompts = write(dir.path(), "prompts.txt", &format!("a\nb\n\n{long}\nc\n"));
     let out = dir.path().join("out.jsonl");
-    let mut command = generate(&model(), &["--batch-size", "1", "--output"]);
-    command.arg(&out).arg("--prompts").arg(&prompts);
+    let mut command = generate(&model(), &["--batch-size", "1", "--max-new-tokens", "8"]);
+    command
+        .arg("--output")
+        .arg(&out)
+        .arg("--prompts")
+        .arg(&prompts);
     fail(&mut command, 1, &["prompts.txt, line 4", "positions"]);
     assert!(!out.exists());
 }

@@ -40,7 +40,7 @@ pub fn encode_labelled(
         };
         if sequence.ids.is_empty() {
             let message =
-                "has no token, and the tokenizer puts none around a text; leave the line out";
+                "the text has no token, and the tokenizer puts none around it; leave the line out";
             return Err(record.origin.error(message));
         }
         report.examples += 1;
