@@ -75,7 +75,10 @@ pub fn train(
     // what is not to be quantized or held in 16 bits.
     let o = &plan.options;
     let is_encoder = matches!(model.config(), ModelConfig::Encoder(_));
-    let needs_adapter = !o.resume || is_encoder || o.quantize.is_some() || o.base_dtype.is_some();
+    // Without a task, the adapter tells whether a decoder is a classifier.
+    let tells_task = o.task.is_none() && o.adapter.as_ref().is_some_and(|dir| dir.exists());
+    let narrow = o.quantize.is_some() || o.base_dtype.is_some();
+    let needs_adapter = !o.resume || is_encoder || narrow || tells_task;
     let adapter = o.adapter.clone().filter(|_| needs_adapter);
     let adapter = adapter.map(AdapterArg::from);
     let sources = Sources::with_model(model, adapter.as_slice())?;
