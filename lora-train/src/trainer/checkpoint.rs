@@ -222,20 +222,28 @@ mod tests {
 
     #[test]
     fn a_damaged_optimizer_is_an_error_and_not_a_panic_later() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let fixture = fixture.join("tests/fixtures/commit_2140182/checkpoints/step-00000021");
         let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("step-00000021");
+        fs::create_dir(&copy).unwrap();
+        fs::copy(fixture.join(STATE_FILE), copy.join(STATE_FILE)).unwrap();
+        let whole = fs::read(fixture.join(OPTIMIZER_FILE)).unwrap();
+        let file = copy.join(OPTIMIZER_FILE);
         let checkpoints = CheckpointDir::new(dir.path());
-        let state = RunState::default();
-        let optimizer = OptimizerRecord::default();
-        let path = checkpoints.save_last(&state, optimizer, weights("w"));
-        let file = path.unwrap().join(OPTIMIZER_FILE);
-        let whole = fs::read(&file).unwrap();
-        for length in 0..whole.len() {
-            fs::write(&file, &whole[..length]).unwrap();
-            let error = checkpoints.last().err().unwrap().to_string();
+        let read = |bytes: &[u8]| {
+            fs::write(&file, bytes).unwrap();
+            checkpoints.last()
+        };
+        for length in (0..whole.len()).step_by(97) {
+            let error = read(&whole[..length]).err().unwrap().to_string();
             assert!(error.contains(OPTIMIZER_FILE), "{length}: {error}");
         }
+        // Nothing is left to read from a file that is gone.
+        let optimizer = read(&whole).unwrap().unwrap().optimizer;
         fs::remove_file(&file).unwrap();
         assert!(checkpoints.last().is_err());
+        assert!(optimizer.into_bytes().unwrap().len() > whole.len() / 2);
     }
 
     #[test]
