@@ -28,6 +28,7 @@ GENERATORS = [
     "lora-core/tests/fixtures/quantized/generate.py",
     "lora-core/tests/fixtures/ops/generate.py",
     "lora-models/tests/fixtures/generate.py",
+    "lora-models/tests/fixtures/generation/generate.py",
     "lora-models/tests/fixtures/torch_layouts/generate.py",
     "lora-models/tests/fixtures/wrapped/generate.py",
     "lora-models/tests/fixtures/hostile/generate.py",

@@ -71,7 +71,11 @@ pub fn run(
         batch_size: SENTENCES.len(),
         ..PredictOptions::default()
     };
-    let (predicted, _) = predict(&options, screen)?;
+    let mut predicted = Vec::new();
+    predict(&options, screen, &mut |prediction| {
+        predicted.push(prediction);
+        Ok(())
+    })?;
     // An interrupted run has no metrics.
     let accuracy = |metrics: &BTreeMap<String, f64>| metrics.get("accuracy").copied();
     Ok(Outcome {

@@ -16,7 +16,8 @@ use std::str::FromStr;
 pub enum ModelConfig {
     /// Configuration of a GPT-2.
     Gpt2(Gpt2Config),
-    /// Configuration of an encoder: BERT, RoBERTa, XLM-RoBERTa, DeBERTa.
+    /// Configuration of an encoder, BERT, RoBERTa, XLM-RoBERTa or DeBERTa, or of a decoder with a head in place of its output
+    /// layer.
     Encoder(EncoderConfig),
 }
 
@@ -83,6 +84,14 @@ pub fn model_type(dir: impl AsRef<Path>) -> Result<String, ModelError> {
     Ok(family(&path, &object)?.to_string())
 }
 
+/// Returns true if `architectures` names a class with a head on texts or tokens.
+fn has_head(object: &Map<String, Value>) -> bool {
+    let classes = object.get("architectures").and_then(Value::as_array);
+    let class = classes.and_then(|classes| classes.first()?.as_str());
+    let heads = ["ForSequenceClassification", "ForTokenClassification"];
+    class.is_some_and(|class| heads.iter().any(|head| class.ends_with(head)))
+}
+
 fn family<'a>(path: &Path, object: &'a Map<String, Value>) -> Result<&'a str, ModelError> {
     let name = object.get("model_type").and_then(Value::as_str);
     name.ok_or_else(|| unknown_family(path, "not there"))
@@ -111,6 +120,9 @@ impl ModelConfig {
     /// As [`FamilyConfig::from_dir`].
     pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
         let name = family(path, &object)?;
+        if has_head(&object) {
+            return EncoderConfig::from_json(path, object).map(Self::Encoder);
+        }
         let mut encoders = EncoderFamily::ALL.into_iter();
         match DECODERS.iter().find(|(decoder, _)| *decoder == name) {
             Some((_, read)) => read(path, object),
@@ -119,6 +131,14 @@ impl ModelConfig {
             }
             None => Err(unknown_family(path, name)),
         }
+    }
+
+    /// Reads the object of a `config.json` as that of a model with a head, also where it is a language model's.
+    ///
+    /// # Errors
+    /// As [`FamilyConfig::from_dir`].
+    pub fn with_head(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
+        EncoderConfig::from_json(path, object).map(Self::Encoder)
     }
 
     /// Returns the `model_type`s of language models.

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Name of the file with the configuration.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
+/// Name of the file with the settings for text generation.
+pub(crate) const GENERATION_FILE: &str = "generation_config.json";
+
 /// Options for exporting a model.
 #[derive(Clone, Debug, Default)]
 pub struct ExportOptions {
@@ -72,7 +75,7 @@ fn copy_companions(options: &ExportOptions, fresh: &Path) -> Result<(), ModelErr
     };
     let tokenizer = tokenizer::FILES.iter();
     let tokenizer = tokenizer.filter(|_| options.tokenizer_files.is_none());
-    for name in tokenizer.chain(&["generation_config.json"]) {
+    for name in tokenizer.chain(&[GENERATION_FILE]) {
         let from = base.join(name);
         if from.is_file() {
             let bytes = std::fs::read(&from).map_err(LoraError::io(&from))?;

@@ -2,6 +2,8 @@
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::export::CONFIG_FILE;
+use crate::generate::GenerationFile;
 use crate::pretrained::read_object;
 use crate::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
@@ -38,9 +40,27 @@ impl ModelDir {
         &self.path
     }
 
+    /// Uses a language model as the base of a classifier, whose head replaces the output layer.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_dir`].
+    pub fn with_head(mut self) -> Result<Self, ModelError> {
+        let file = self.path.join(CONFIG_FILE);
+        self.config = ModelConfig::with_head(&file, self.object.clone())?;
+        Ok(self)
+    }
+
     /// Returns the configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Reads the settings for text generation.
+    ///
+    /// # Errors
+    /// As [`GenerationFile::read`].
+    pub fn generation(&self) -> Result<GenerationFile, ModelError> {
+        GenerationFile::read(&self.path, &self.object)
     }
 
     /// Loads the tokenizer, or returns the loaded one.

@@ -2,7 +2,7 @@
 
 use super::head::HeadKind;
 use super::model::{Classifier, Trunk};
-use super::names::architecture;
+use super::names::{architecture, head_name};
 use crate::config_keys::ConfigKeys;
 use crate::encoder::{EncoderConfig, Labels};
 use crate::error::ModelError;
@@ -35,8 +35,9 @@ impl LoraTargets for Classifier {
     }
 
     fn modules_to_save(&self) -> Vec<String> {
-        let mut modules = vec!["classifier".to_string()];
-        modules.extend(self.fresh.iter().filter(|m| *m != "classifier").cloned());
+        let head = head_name(&self.config, self.kind);
+        let mut modules = vec![head.to_string()];
+        modules.extend(self.fresh.iter().filter(|m| *m != head).cloned());
         modules
     }
 
@@ -58,7 +59,7 @@ impl LoraTargets for Classifier {
     }
 
     fn device(&self) -> Device {
-        self.trunk.embeddings().word_embeddings.weight.lazy_device()
+        self.trunk.word_embeddings().weight.lazy_device()
     }
 
     fn vocabulary(&self) -> Option<Vocabulary> {
@@ -70,7 +71,7 @@ impl LoraTargets for Classifier {
     }
 
     fn vocabulary_values(&self, _input: bool) -> Result<Vec<f32>, ModelError> {
-        values_of(EMBEDDING, &self.trunk.embeddings().word_embeddings)
+        values_of(EMBEDDING, self.trunk.word_embeddings())
     }
 
     fn with_vocabulary(mut self, new: NewVocabulary) -> Result<Self, ModelError> {
@@ -79,14 +80,14 @@ impl LoraTargets for Classifier {
             Some(values) => values,
             None => resized(self.vocabulary_values(true)?, d, rows),
         };
-        let (path, family) = match &self.trunk {
-            Trunk::Bert(_) => ("trunk.Bert", &self.config),
-            Trunk::Deberta(_) => ("trunk.Deberta", &self.config),
+        let path = match &self.trunk {
+            Trunk::Bert(_) => "trunk.Bert.embeddings.word_embeddings",
+            Trunk::Deberta(_) => "trunk.Deberta.embeddings.word_embeddings",
+            Trunk::Gpt2(_) => "trunk.Gpt2.wte",
         };
-        let architecture = architecture(family, self.kind);
-        let path = format!("{path}.embeddings.word_embeddings");
-        let embedding = embedding_of(&path, [rows, d], values, &architecture, &device)?;
-        self.trunk.embeddings_mut().word_embeddings = embedding;
+        let architecture = architecture(&self.config, self.kind);
+        let embedding = embedding_of(path, [rows, d], values, &architecture, &device)?;
+        *self.trunk.word_embeddings_mut() = embedding;
         self.config.vocab_size = rows;
         Ok(self)
     }
@@ -148,7 +149,12 @@ impl AdapterLabels {
             }
             None => {
                 let tensors = adapter.tensors()?;
-                let mut heads = ["classifier.weight", "classifier.out_proj.weight"].iter();
+                let mut heads = [
+                    "classifier.weight",
+                    "classifier.out_proj.weight",
+                    "score.weight",
+                ]
+                .iter();
                 let shape = heads.find_map(|name| tensors.shape(&format!("{PREFIX}{name}")));
                 match shape.and_then(|shape| shape.first()) {
                     None => None,

@@ -69,7 +69,8 @@ impl Pooler {
         config: &EncoderConfig,
         kind: HeadKind,
     ) -> Result<Option<Self>, ModelError> {
-        if kind == HeadKind::Token || config.family.is_roberta() {
+        let without = config.family.is_roberta() || config.decoder.is_some();
+        if kind == HeadKind::Token || without {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -109,6 +110,14 @@ impl Head {
         kind: HeadKind,
     ) -> Result<Self, ModelError> {
         let d = config.hidden_size;
+        let (path, shape) = ("classifier.out_proj", [d, config.labels.outputs()]);
+        if let (Some(_), HeadKind::Sequence) = (&config.decoder, kind) {
+            return Ok(Self {
+                dense: None,
+                out_proj: maker.linear_without_bias(path, shape)?,
+                dropout: Dropout::new(0.0),
+            });
+        }
         let probability = match (kind, config.family) {
             // DeBERTa's `cls_dropout` applies to sequences only.
             (HeadKind::Token, EncoderFamily::Deberta | EncoderFamily::DebertaV2) => None,
@@ -120,7 +129,7 @@ impl Head {
             } else {
                 None
             },
-            out_proj: maker.linear("classifier.out_proj", [d, config.labels.outputs()])?,
+            out_proj: maker.linear(path, shape)?,
             dropout: Dropout::new(probability.unwrap_or(config.hidden_dropout)),
         })
     }

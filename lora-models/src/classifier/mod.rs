@@ -1,4 +1,5 @@
-//! Encoders with a head: classes or a score for a text or a pair of texts, or classes for each token.
+//! Encoders with a head: classes or a score for a text or a pair of texts, or classes for each token. A decoder with a head in
+//! place of its output layer is one of them: the head reads the last token of a text that is not padding.
 //!
 //! ```
 //! # #![recursion_limit = "256"]

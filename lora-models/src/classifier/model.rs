@@ -5,10 +5,12 @@ use super::{Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
 use crate::deberta::DebertaModel;
-use crate::encoder::{Embeddings, EncoderConfig, Rows};
+use crate::encoder::{EncoderConfig, Rows};
+use crate::gpt2::Gpt2;
 use crate::weights::{LayerBuilder, Random, Weights};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
+use lora_core::LoraEmbedding;
 
 /// Encoder of a family. The variants' names are not part of paths in transformers.
 #[derive(Module, Debug)]
@@ -18,6 +20,8 @@ pub enum Trunk {
     Bert(BertModel),
     /// Encoder of DeBERTa v1, v2 or v3.
     Deberta(DebertaModel),
+    /// Layers of GPT-2; the head reads the last token that is not padding.
+    Gpt2(Gpt2),
 }
 
 /// Encoder with a head.
@@ -53,25 +57,30 @@ pub struct EncoderInput {
 
 impl Trunk {
     fn build(maker: &mut LayerBuilder<'_>, config: &EncoderConfig) -> Result<Self, ModelError> {
+        if let Some(decoder) = &config.decoder {
+            return Ok(Self::Gpt2(Gpt2::build(maker, decoder, "trunk.Gpt2")?));
+        }
         Ok(match config.disentangled {
             None => Self::Bert(BertModel::build(maker, config, "trunk.Bert")?),
             Some(_) => Self::Deberta(DebertaModel::build(maker, config, "trunk.Deberta")?),
         })
     }
 
-    /// Returns the embeddings of tokens, positions and segments for changes.
-    pub(super) fn embeddings_mut(&mut self) -> &mut Embeddings {
+    /// Returns the embedding of the tokens for changes.
+    pub(super) fn word_embeddings_mut(&mut self) -> &mut LoraEmbedding {
         match self {
-            Self::Bert(model) => &mut model.embeddings,
-            Self::Deberta(model) => &mut model.embeddings,
+            Self::Bert(model) => &mut model.embeddings.word_embeddings,
+            Self::Deberta(model) => &mut model.embeddings.word_embeddings,
+            Self::Gpt2(model) => &mut model.wte,
         }
     }
 
-    /// Returns the embeddings of tokens, positions and segments.
-    pub fn embeddings(&self) -> &Embeddings {
+    /// Returns the embedding of the tokens.
+    pub fn word_embeddings(&self) -> &LoraEmbedding {
         match self {
-            Self::Bert(model) => &model.embeddings,
-            Self::Deberta(model) => &model.embeddings,
+            Self::Bert(model) => &model.embeddings.word_embeddings,
+            Self::Deberta(model) => &model.embeddings.word_embeddings,
+            Self::Gpt2(model) => &model.wte,
         }
     }
 }
@@ -180,7 +189,8 @@ impl Classifier {
     /// Applies the head to the hidden states after the last layer.
     ///
     /// # Shapes
-    /// - `hidden`: `[batch, seq, hidden_size]`; a head on sequences reads the first token of each
+    /// - `hidden`: `[batch, seq, hidden_size]`; a head on sequences reads the first row of each, which is that of the last
+    ///   token in a decoder
     /// - returns `[batch, outputs]`, or `[batch · seq, outputs]` for a head on tokens
     pub fn head(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [batch, seq, d] = hidden.dims();
@@ -196,11 +206,21 @@ impl Classifier {
     }
 }
 
-/// Returns the source of random weights: normal with standard deviation `initializer_range`, norms one, biases zero.
+/// Returns the source of random weights: normal with standard deviation `initializer_range`, norms one, biases zero; in a
+/// decoder, fewer for the projections onto the residual stream.
 pub(super) fn random(config: &EncoderConfig, seed: u64) -> Random<impl Fn(&str) -> f64 + use<>> {
     let deviation = config.initializer_range;
+    // Projections onto the residual stream of GPT-2.
+    let layers = config.decoder.as_ref().map(|decoder| decoder.n_layer);
+    let residual = layers.map_or(deviation, |layers| deviation / (2.0 * layers as f64).sqrt());
     Random {
         seed,
-        deviation: move |_: &str| deviation,
+        deviation: move |path: &str| {
+            if path.ends_with(".c_proj.weight") {
+                residual
+            } else {
+                deviation
+            }
+        },
     }
 }

@@ -1,11 +1,12 @@
 //! Encoders with a head, from and to the files of Hugging Face.
 
 use super::model::random;
-use super::names::architecture;
+use super::names::{architecture, head_name};
 use super::{Classifier, HeadKind};
 use crate::checkpoint::LoadReport;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::error::ModelError;
+use crate::gpt2::is_mask_buffer;
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
 use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -117,7 +118,7 @@ const LEFTOVERS: &[Leftover] = &[
     },
     Leftover {
         reason: "head of another task",
-        is: |name| name.starts_with("qa_outputs."),
+        is: |name| name.starts_with("qa_outputs.") || name.starts_with("multiple_choice_head."),
         holds: None,
     },
 ];
@@ -134,6 +135,13 @@ const TIED_HEADS: [&str; 3] = [
 const UNUSED_POSITIONS: Leftover = Leftover {
     reason: "positions, which this model does not add",
     is: |name| name.ends_with("embeddings.position_embeddings.weight"),
+    holds: None,
+};
+
+/// Buffers of GPT-2's causal mask in old files.
+const MASK: Leftover = Leftover {
+    reason: "buffer of the causal mask",
+    is: is_mask_buffer,
     holds: None,
 };
 
@@ -183,12 +191,16 @@ impl FamilyConfig for EncoderConfig {
                 "dense",
                 "word_embeddings",
             ],
+            EncoderFamily::Gpt2 => vec!["c_attn", "c_attn[q,k,v]", "c_proj", "c_fc", "wte"],
             _ => vec!["query", "key", "value", "dense", "word_embeddings"],
         }
     }
 
     fn set_layers(&mut self, layers: usize) {
         self.num_hidden_layers = layers;
+        if let Some(decoder) = &mut self.decoder {
+            decoder.set_layers(layers);
+        }
     }
 
     fn disable_dropout(&mut self) {
@@ -196,6 +208,9 @@ impl FamilyConfig for EncoderConfig {
         self.attention_dropout = 0.0;
         self.pooler_dropout = 0.0;
         self.classifier_dropout = self.classifier_dropout.map(|_| 0.0);
+        if let Some(decoder) = &mut self.decoder {
+            decoder.disable_dropout();
+        }
     }
 }
 
@@ -245,22 +260,29 @@ impl Pretrained for Classifier {
         if !config.position_embeddings {
             leftovers.push(UNUSED_POSITIONS);
         }
-        let embedding = format!("{trunk}.embeddings.word_embeddings.weight");
-        let tied = TIED_HEADS.map(|head| (embedding.as_str(), head));
-        let tied = if config.ties_embeddings() {
-            tied.to_vec()
-        } else {
-            Vec::new()
+        let (embedding, norm) = match config.decoder {
+            Some(_) => ("wte", "ln_f"),
+            None => ("embeddings.word_embeddings", "embeddings.LayerNorm"),
+        };
+        if config.decoder.is_some() {
+            leftovers.push(MASK);
+        }
+        let head = head_name(&config, kind);
+        let embedding = format!("{trunk}.{embedding}.weight");
+        let tied: Vec<(&str, &str)> = match (config.ties_embeddings(), &config.decoder) {
+            (false, _) => Vec::new(),
+            (true, Some(_)) => vec![(&embedding, "lm_head.weight")],
+            (true, None) => TIED_HEADS.map(|head| (embedding.as_str(), head)).to_vec(),
         };
         let wanted = plan(|weights| Self::build(&config, kind, device, weights))?;
         // The head is trained, whatever the checkpoint has.
         let mut floats = options.floats.clone();
-        floats.skip.push("classifier".into());
+        floats.skip.push(head.into());
         let expectation = Expectation {
             wanted,
             prefix: &format!("{trunk}."),
-            anchor: &format!("{trunk}.embeddings.LayerNorm.weight"),
-            may_be_fresh: &[HEAD, pooler],
+            anchor: &format!("{trunk}.{norm}.weight"),
+            may_be_fresh: &[head, pooler],
             force_fresh: options.fresh_head,
             brought: &options.brought,
             optional: &[],
@@ -281,6 +303,9 @@ impl Pretrained for Classifier {
             None => module,
         };
         model.fresh = fresh.into_iter().map(last).collect();
+        if !model.fresh.is_empty() {
+            model.config.pad_with_end_of_text();
+        }
         Ok((model, report))
     }
 
@@ -303,7 +328,10 @@ impl Pretrained for Classifier {
             vocab_size: self.config.vocab_size,
             max_length: self.config.max_length(),
             eos_id: None,
-            pad_id: Some(self.config.pad_token_id),
+            pad_id: match &self.config.decoder {
+                Some(decoder) => decoder.pad_token_id,
+                None => Some(self.config.pad_token_id),
+            },
         }
     }
 

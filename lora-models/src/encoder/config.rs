@@ -2,6 +2,7 @@
 
 use super::Labels;
 use crate::activation::Activation;
+use crate::gpt2::Gpt2Config;
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -18,10 +19,12 @@ pub enum EncoderFamily {
     Deberta,
     /// DeBERTa v2 and v3 (He et al. 2021).
     DebertaV2,
+    /// GPT-2 (Radford et al. 2019), a decoder: its head reads the last token of a text.
+    Gpt2,
 }
 
 impl EncoderFamily {
-    /// All families.
+    /// All families of encoders.
     pub const ALL: [Self; 5] = [
         Self::Bert,
         Self::Roberta,
@@ -38,6 +41,7 @@ impl EncoderFamily {
             Self::XlmRoberta => ["xlm-roberta", "XLMRoberta", "roberta"],
             Self::Deberta => ["deberta", "Deberta", "deberta"],
             Self::DebertaV2 => ["deberta-v2", "DebertaV2", "deberta"],
+            Self::Gpt2 => ["gpt2", "GPT2", "transformer"],
         }
     }
 
@@ -48,7 +52,7 @@ impl EncoderFamily {
 
     /// Returns the family of a name in `config.json`.
     pub fn from_model_type(name: &str) -> Option<Self> {
-        let mut all = Self::ALL.into_iter();
+        let mut all = Self::ALL.into_iter().chain([Self::Gpt2]);
         all.find(|family| family.model_type() == name)
     }
 
@@ -73,6 +77,7 @@ impl EncoderFamily {
             Self::Bert | Self::Roberta | Self::XlmRoberta => &["query", "value"],
             Self::Deberta => &["in_proj"],
             Self::DebertaV2 => &["query_proj", "value_proj"],
+            Self::Gpt2 => &["c_attn"],
         }
     }
 }
@@ -182,6 +187,8 @@ pub struct EncoderConfig {
     pub pad_token_id: u32,
     /// Options of DeBERTa's attention; `None` for other families.
     pub disentangled: Option<Disentangled>,
+    /// Configuration of a decoder in place of the encoder; `None` for an encoder.
+    pub decoder: Option<Gpt2Config>,
     /// Names of the head's outputs.
     pub labels: Labels,
     /// All keys of the file, for an export.
@@ -194,6 +201,21 @@ impl EncoderConfig {
         let mut object = self.file.clone();
         self.labels.write(&mut object);
         object
+    }
+
+    /// Pads texts with the end-of-text token where a decoder has no padding token: a head that reads the last token before
+    /// the padding needs one. Returns the token that was taken.
+    pub(crate) fn pad_with_end_of_text(&mut self) -> Option<u32> {
+        let decoder = self
+            .decoder
+            .as_mut()
+            .filter(|decoder| decoder.pad_token_id.is_none())?;
+        let token = decoder.eos_token_ids.first().copied();
+        let token = token.filter(|&token| (token as usize) < decoder.vocab_size)?;
+        decoder.pad_token_id = Some(token);
+        self.pad_token_id = token;
+        self.file.insert("pad_token_id".into(), token.into());
+        Some(token)
     }
 
     /// Returns the maximum number of tokens in an input.

@@ -7,6 +7,8 @@ use crate::activation::Activation;
 use crate::checkpoint::bounded::read_json;
 use crate::config_keys::ConfigKeys;
 use crate::export::CONFIG_FILE;
+use crate::gpt2::Gpt2Config;
+use crate::pretrained::FamilyConfig;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -41,9 +43,12 @@ impl EncoderConfig {
     /// [`ModelError::UnsupportedConfig`] and [`ModelError::Json`] as for [`from_dir`](Self::from_dir).
     pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
         let keys = ConfigKeys::new(path, object);
-        keys.require_off(REFUSED)?;
         let family = family(&keys)?;
+        if family != EncoderFamily::Gpt2 {
+            keys.require_off(REFUSED)?;
+        }
         let config = match family {
+            EncoderFamily::Gpt2 => decoder(path, &keys, family)?,
             EncoderFamily::Bert | EncoderFamily::Roberta | EncoderFamily::XlmRoberta => {
                 bert(&keys, family)?
             }
@@ -131,6 +136,40 @@ fn disentangled(keys: &ConfigKeys<'_>, config: &EncoderConfig) -> Result<Disenta
     Ok(options)
 }
 
+/// Reads a decoder, whose head reads the last token.
+fn decoder(
+    path: &Path,
+    keys: &ConfigKeys<'_>,
+    family: EncoderFamily,
+) -> Result<EncoderConfig, ModelError> {
+    let decoder = Gpt2Config::from_json(path, keys.object().clone())?;
+    Ok(EncoderConfig {
+        family,
+        vocab_size: decoder.vocab_size,
+        embedding_size: decoder.n_embd,
+        hidden_size: decoder.n_embd,
+        num_hidden_layers: decoder.n_layer,
+        num_attention_heads: decoder.n_head,
+        intermediate_size: decoder.inner(),
+        hidden_act: decoder.activation_function,
+        hidden_dropout: decoder.embd_pdrop,
+        attention_dropout: decoder.attn_pdrop,
+        classifier_dropout: keys.get("classifier_dropout")?,
+        pooler_dropout: 0.0,
+        pooler_act: Activation::Tanh,
+        max_position_embeddings: decoder.n_positions,
+        position_embeddings: true,
+        type_vocab_size: 0,
+        initializer_range: decoder.initializer_range,
+        layer_norm_eps: decoder.layer_norm_epsilon,
+        pad_token_id: decoder.pad_token_id.unwrap_or(0),
+        disentangled: None,
+        labels: Labels::read(keys)?,
+        decoder: Some(decoder),
+        file: Map::new(),
+    })
+}
+
 /// Reads what all families have, with the default values of transformers.
 fn common(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig, ModelError> {
     let [
@@ -144,7 +183,8 @@ fn common(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig,
         EncoderFamily::Bert => [30522, 768, 12, 12, 3072, 2],
         EncoderFamily::Roberta | EncoderFamily::XlmRoberta => [50265, 768, 12, 12, 3072, 2],
         EncoderFamily::Deberta => [50265, 768, 12, 12, 3072, 0],
-        EncoderFamily::DebertaV2 => [128_100, 1536, 24, 24, 6144, 0],
+        // A decoder is read by itself.
+        EncoderFamily::DebertaV2 | EncoderFamily::Gpt2 => [128_100, 1536, 24, 24, 6144, 0],
     };
     let layer_norm_eps = if types == 0 { 1e-7 } else { 1e-12 };
     let hidden_size = keys.or("hidden_size", hidden_size)?;
@@ -169,6 +209,7 @@ fn common(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig,
         layer_norm_eps: keys.or("layer_norm_eps", layer_norm_eps)?,
         pad_token_id: keys.or("pad_token_id", u32::from(family.is_roberta()))?,
         disentangled: None,
+        decoder: None,
         labels: Labels::read(keys)?,
         file: Map::new(),
     })

@@ -2,8 +2,8 @@
 //!
 //! The search is `_beam_search` of transformers 5 without its tensors, which hold missing beams with a score of -10⁹.
 
-use super::config::{BeamSearch, EarlyStopping};
-use super::ngram::banned;
+use super::config::{BeamSearch, EarlyStopping, GenerationConfig};
+use super::rules::RowRules;
 
 /// Running beam.
 #[derive(Clone, Debug)]
@@ -30,16 +30,14 @@ pub(super) struct Complete {
 #[derive(Clone, Copy)]
 pub(super) struct Rules<'a> {
     pub(super) search: BeamSearch,
-    pub(super) max_new_tokens: usize,
-    pub(super) no_repeat_ngram_size: usize,
-    pub(super) stop_tokens: &'a [u32],
+    pub(super) config: &'a GenerationConfig,
 }
 
 impl Rules<'_> {
     /// Returns the number of continuations that a step considers: enough that `beams` of them do not end, even if they
     /// include every stop token of every beam.
     fn candidates(&self) -> usize {
-        self.search.beams * (1 + self.stop_tokens.len()).max(2)
+        self.search.beams * (1 + self.config.stop_tokens.len()).max(2)
     }
 
     fn score(&self, log_probability: f64, length: usize) -> f64 {
@@ -75,18 +73,18 @@ impl Beams {
 
     /// Extends every running beam by a token, and returns true if the search continues.
     ///
-    /// `logits` holds a row `[vocab]` for each running beam; `prompt` is part of the history for the rule on repeated
-    /// n-grams.
+    /// `logits` holds a row `[vocab]` for each running beam; `prompt` is part of the history that rules look at.
     pub(super) fn advance(&mut self, prompt: &[u32], logits: &[Vec<f32>], rules: &Rules) -> bool {
         let length = self.running.first().map_or(0, |beam| beam.tokens.len()) + 1;
-        let is_last = length == rules.max_new_tokens;
+        let room = rules.config.room(prompt.len());
+        let is_last = length >= room;
         let beams = rules.search.beams;
         let mut running = Vec::with_capacity(beams);
         for (rank, candidate) in self.best(prompt, logits, rules).into_iter().enumerate() {
             let parent = candidate.beam;
             let mut tokens = self.running[parent].tokens.clone();
             tokens.push(candidate.token);
-            let stopped = rules.stop_tokens.contains(&candidate.token);
+            let stopped = rules.config.stop_tokens.contains(&candidate.token);
             if stopped || is_last {
                 // Candidates ranked after the beams may only be extended, not complete.
                 if rank < beams {
@@ -111,7 +109,7 @@ impl Beams {
             return false; // No token may follow: the tokens so far are the result.
         }
         self.running = running;
-        !is_last && self.can_improve(length, rules)
+        !is_last && self.can_improve(length, room, rules)
     }
 
     /// Returns the best complete continuation, or else the best running beam as it is.
@@ -124,7 +122,7 @@ impl Beams {
         self.complete.into_iter().chain(running).next()
     }
 
-    fn can_improve(&self, length: usize, rules: &Rules) -> bool {
+    fn can_improve(&self, length: usize, room: usize, rules: &Rules) -> bool {
         let Some(best) = self.running.first() else {
             return false;
         };
@@ -135,6 +133,12 @@ impl Beams {
         match rules.search.early_stopping {
             EarlyStopping::WhenFull => false,
             EarlyStopping::WhenUnlikely => rules.score(best.log_probability, length) > worst,
+            EarlyStopping::WhenImpossible => {
+                // A penalty above 0 favors long continuations.
+                let favors_long = rules.search.length_penalty > 0.0;
+                let length = if favors_long { room } else { length };
+                rules.score(best.log_probability, length) > worst
+            }
         }
     }
 
@@ -144,10 +148,21 @@ impl Beams {
         let mut best: Vec<Candidate> = Vec::with_capacity(count + 1);
         for (beam, (running, logits)) in self.running.iter().zip(logits).enumerate() {
             let history = [prompt, &running.tokens].concat();
-            let banned = banned(&history, rules.no_repeat_ngram_size);
-            let offset = running.log_probability - log_sum_exp(logits);
-            for (token, &logit) in logits.iter().enumerate() {
-                let log_probability = offset + f64::from(logit);
+            let row = RowRules {
+                rules: &rules.config.rules,
+                no_repeat_ngram_size: rules.config.no_repeat_ngram_size,
+                stop_tokens: &rules.config.stop_tokens,
+                prompt: prompt.len(),
+                room: rules.config.room(prompt.len()),
+            };
+            let sum = log_sum_exp(logits);
+            let mut scores: Vec<f32> = logits
+                .iter()
+                .map(|logit| (f64::from(*logit) - sum) as f32)
+                .collect();
+            row.apply(&history, &mut scores);
+            for (token, &score) in scores.iter().enumerate() {
+                let log_probability = running.log_probability + f64::from(score);
                 // A full list has a worst candidate to beat; a list with room takes any possible token.
                 let worst = best.get(count - 1);
                 let worst = worst.map_or(f64::NEG_INFINITY, |worst| worst.log_probability);
@@ -155,9 +170,6 @@ impl Beams {
                     continue;
                 }
                 let token = token as u32;
-                if banned.contains(&token) {
-                    continue;
-                }
                 let at = best.partition_point(|c| c.log_probability >= log_probability);
                 best.insert(
                     at,
@@ -188,16 +200,18 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
 mod tests {
     use super::*;
 
-    fn rules(beams: usize, max_new_tokens: usize, early_stopping: EarlyStopping) -> Rules<'static> {
+    fn config(max_new_tokens: usize) -> GenerationConfig {
+        GenerationConfig::new(max_new_tokens).with_stop_tokens([0])
+    }
+
+    fn rules(beams: usize, config: &GenerationConfig, early_stopping: EarlyStopping) -> Rules<'_> {
         Rules {
             search: BeamSearch {
                 beams,
                 length_penalty: 1.0,
                 early_stopping,
             },
-            max_new_tokens,
-            no_repeat_ngram_size: 0,
-            stop_tokens: &[0],
+            config,
         }
     }
 
@@ -216,7 +230,8 @@ mod tests {
 
     #[test]
     fn the_first_step_spreads_and_the_next_compares_all_beams() {
-        let rules = rules(2, 3, EarlyStopping::WhenUnlikely);
+        let config = config(3);
+        let rules = rules(2, &config, EarlyStopping::WhenUnlikely);
         let mut beams = Beams::new();
         assert!(beams.advance(&[], &[row(&[0.1, 0.5, 0.4])], &rules));
         assert_eq!(running(&beams), [&[1], &[2]]);
@@ -230,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_stop_token_completes_only_among_the_best() {
-        let rules = rules(2, 9, EarlyStopping::WhenUnlikely);
+        let config = config(9);
+        let rules = rules(2, &config, EarlyStopping::WhenUnlikely);
         let mut beams = Beams::new();
         // The stop token is third: it is not complete, and not followed up.
         beams.advance(&[], &[row(&[0.2, 0.5, 0.3])], &rules);
@@ -250,22 +266,38 @@ mod tests {
     #[test]
     fn a_full_search_ends_at_once_or_when_it_cannot_improve() {
         let first = [row(&[0.6, 0.4, 0.0])];
+        let config = config(9);
         let mut full = Beams::new();
-        assert!(!full.advance(&[], &first, &rules(1, 9, EarlyStopping::WhenFull)));
+        assert!(!full.advance(&[], &first, &rules(1, &config, EarlyStopping::WhenFull)));
         // Complete with ln 0.6; ln 0.4 is worse, so this one does not go on either.
         let mut unlikely = Beams::new();
-        assert!(!unlikely.advance(&[], &first, &rules(1, 9, EarlyStopping::WhenUnlikely)));
+        assert!(!unlikely.advance(&[], &first, &rules(1, &config, EarlyStopping::WhenUnlikely)));
         // Nothing is complete where the stop token is not among the best.
         let second = [row(&[0.4, 0.6, 0.0])];
-        let rules = rules(1, 9, EarlyStopping::WhenFull);
+        let rules = rules(1, &config, EarlyStopping::WhenFull);
         let mut open = Beams::new();
         assert!(open.advance(&[], &second, &rules));
         assert_eq!(open.finish(&rules).unwrap().tokens, [1]);
     }
 
     #[test]
+    fn a_search_that_never_ends_early_hopes_for_the_longest_text() {
+        let config = config(9);
+        let search = |early_stopping| {
+            let rules = rules(1, &config, early_stopping);
+            let mut beams = Beams::new();
+            beams.advance(&[], &[row(&[0.0, 0.9, 0.1])], &rules);
+            // The stop token completes with ln 0.54 / 2; ln 0.36 / 2 is worse, but ln 0.36 / 9 would be better.
+            beams.advance(&[], &[row(&[0.6, 0.4, 0.0])], &rules)
+        };
+        assert!(!search(EarlyStopping::WhenUnlikely));
+        assert!(search(EarlyStopping::WhenImpossible));
+    }
+
+    #[test]
     fn the_last_step_completes_what_is_best() {
-        let rules = rules(2, 1, EarlyStopping::WhenUnlikely);
+        let config = config(1);
+        let rules = rules(2, &config, EarlyStopping::WhenUnlikely);
         let mut beams = Beams::new();
         assert!(!beams.advance(&[], &[row(&[0.1, 0.3, 0.6])], &rules));
         let best = beams.finish(&rules).unwrap();
@@ -274,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_search_with_nothing_left_to_say_ends() {
-        let mut rules = rules(2, 9, EarlyStopping::WhenUnlikely);
-        rules.no_repeat_ngram_size = 1;
+        let config = config(9).with_no_repeat_ngram_size(1);
+        let rules = rules(2, &config, EarlyStopping::WhenUnlikely);
         let mut beams = Beams::new();
         assert!(beams.advance(&[0, 2], &[row(&[0.1, 0.7, 0.2])], &rules));
         assert!(!beams.advance(&[0, 2], &[row(&[0.1, 0.7, 0.2])], &rules));
@@ -284,8 +316,8 @@ mod tests {
 
     #[test]
     fn sequences_that_came_before_are_not_candidates() {
-        let mut rules = rules(1, 9, EarlyStopping::WhenUnlikely);
-        rules.no_repeat_ngram_size = 2;
+        let config = config(9).with_no_repeat_ngram_size(2);
+        let rules = rules(1, &config, EarlyStopping::WhenUnlikely);
         let mut beams = Beams::new();
         beams.advance(&[2, 1, 2], &[row(&[0.1, 0.7, 0.2])], &rules);
         // 2 1 was there; the probability of the other is not changed by that.

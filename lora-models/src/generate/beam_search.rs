@@ -16,12 +16,7 @@ pub(super) fn generate<M: CausalModel>(
     search: BeamSearch,
     device: &Device,
 ) -> Result<Vec<Generated>, ModelError> {
-    let rules = Rules {
-        search,
-        max_new_tokens: config.max_new_tokens,
-        no_repeat_ngram_size: config.no_repeat_ngram_size,
-        stop_tokens: &config.stop_tokens,
-    };
+    let rules = Rules { search, config };
     let (mut decoder, logits) = Decoder::start(model, device, prompts, config);
     let mut logits = rows_on_host(logits)?;
     let mut results: Vec<Option<Complete>> = prompts.iter().map(|_| None).collect();

@@ -1,6 +1,7 @@
 //! Options of text generation.
 
 use super::CausalModel;
+use super::rules::{TokenRules, ensure};
 use crate::ModelError;
 
 /// Choice of the next token.
@@ -24,6 +25,16 @@ pub struct Sampling {
     /// Probability in (0, 1] that the most likely tokens which are kept have together (Holtzman et al. 2020,
     /// arXiv 1904.09751). Default: 1, all tokens.
     pub top_p: f64,
+    /// Probability, as a share of that of the most likely token, below which tokens are dropped (Nguyen et al. 2024,
+    /// arXiv 2407.01082). Default: 0, no token.
+    pub min_p: f64,
+    /// Probability in (0, 1] of the tokens that are kept because their surprise is closest to the expected one (Meister et al.
+    /// 2022, arXiv 2202.00666). Default: 1, all tokens.
+    pub typical_p: f64,
+    /// Probability below which tokens are dropped (Hewitt et al. 2022, arXiv 2210.15191). Default: 0, no token.
+    pub epsilon_cutoff: f64,
+    /// Like `epsilon_cutoff`, with a limit that falls with the entropy. Default: 0, no token.
+    pub eta_cutoff: f64,
     /// Seed of the draws, which depend only on it and on the prompt's index. Default: 0.
     pub seed: u64,
 }
@@ -34,6 +45,10 @@ impl Default for Sampling {
             temperature: 1.0,
             top_k: None,
             top_p: 1.0,
+            min_p: 0.0,
+            typical_p: 1.0,
+            epsilon_cutoff: 0.0,
+            eta_cutoff: 0.0,
             seed: 0,
         }
     }
@@ -68,6 +83,9 @@ pub enum EarlyStopping {
     WhenFull,
     /// Moreover, the best beam would not beat the worst of them if it ended now: `early_stopping=False`.
     WhenUnlikely,
+    /// Moreover, the best beam would not beat the worst of them at the length that favors it most:
+    /// `early_stopping="never"`.
+    WhenImpossible,
 }
 
 /// Options of text generation: strategy, length and stop tokens.
@@ -87,10 +105,14 @@ pub enum EarlyStopping {
 pub struct GenerationConfig {
     /// Maximum number of tokens after the prompt, at least 1.
     pub max_new_tokens: usize,
+    /// Maximum number of tokens of prompt and continuation together; `None` if only `max_new_tokens` counts. Default: none.
+    pub max_length: Option<usize>,
     /// Choice of the next token. Default: greedy.
     pub strategy: Strategy,
     /// Length of the n-grams that may not repeat, prompt included; 0 allows any repetition. Default: 0.
     pub no_repeat_ngram_size: usize,
+    /// Other rules on the choice of tokens. Default: none.
+    pub rules: TokenRules,
     /// Tokens that end a text. Default: none.
     pub stop_tokens: Vec<u32>,
     /// Padding token of short prompts in a batch; it is masked. Default: 0.
@@ -104,8 +126,10 @@ impl GenerationConfig {
     pub fn new(max_new_tokens: usize) -> Self {
         Self {
             max_new_tokens,
+            max_length: None,
             strategy: Strategy::Greedy,
             no_repeat_ngram_size: 0,
+            rules: TokenRules::default(),
             stop_tokens: Vec::new(),
             pad_id: 0,
             pad_to_multiple_of: 1,
@@ -121,6 +145,18 @@ impl GenerationConfig {
     /// Sets the length of the n-grams that may not repeat.
     pub fn with_no_repeat_ngram_size(mut self, size: usize) -> Self {
         self.no_repeat_ngram_size = size;
+        self
+    }
+
+    /// Sets the maximum number of tokens of prompt and continuation together.
+    pub fn with_max_length(mut self, length: Option<usize>) -> Self {
+        self.max_length = length;
+        self
+    }
+
+    /// Sets the other rules on the choice of tokens.
+    pub fn with_rules(mut self, rules: TokenRules) -> Self {
+        self.rules = rules;
         self
     }
 
@@ -142,6 +178,20 @@ impl GenerationConfig {
         self
     }
 
+    /// Returns the number of rows that a prompt has in a batch: its beams, or one.
+    pub fn rows(&self) -> usize {
+        match self.strategy {
+            Strategy::Beam(search) => search.beams,
+            _ => 1,
+        }
+    }
+
+    /// Returns the maximum number of tokens after a prompt of this length.
+    pub fn room(&self, prompt: usize) -> usize {
+        let room = self.max_length.map(|length| length.saturating_sub(prompt));
+        room.map_or(self.max_new_tokens, |room| room.min(self.max_new_tokens))
+    }
+
     /// Checks the options' ranges.
     ///
     /// # Errors
@@ -153,6 +203,7 @@ impl GenerationConfig {
         ensure(self.pad_to_multiple_of > 0, || {
             "pad_to_multiple_of is 0, expected at least 1".into()
         })?;
+        self.rules.validate()?;
         match self.strategy {
             Strategy::Greedy => Ok(()),
             Strategy::Sample(sampling) => sampling.validate(),
@@ -167,49 +218,64 @@ impl GenerationConfig {
         prompts: &[Vec<u32>],
     ) -> Result<(), ModelError> {
         self.validate()?;
-        let vocab = model.vocab_size();
-        let known = |token: u32| (token as usize) < vocab;
-        ensure(known(self.pad_id), || {
-            let pad_id = self.pad_id;
-            format!("pad_id {pad_id} is not below the vocabulary's size, {vocab}")
-        })?;
         let (found, expected) = (prompts.len(), model.prompts().unwrap_or(prompts.len()));
         ensure(found == expected, || {
             format!("there are {found} prompts and {expected} adapters for them")
         })?;
         for (index, prompt) in prompts.iter().enumerate() {
-            ensure(!prompt.is_empty(), || {
-                format!(
-                    "prompt {index} is empty; begin with the model's first token, such as <|endoftext|>"
-                )
-            })?;
-            prompt.iter().try_for_each(|&token| {
-                ensure(known(token), || {
-                    format!("prompt {index} holds token {token}, which is not below the vocabulary's size, {vocab}")
-                })
-            })?;
-            let positions = model.max_positions();
-            let (length, new) = (prompt.len(), self.max_new_tokens);
-            ensure(length.saturating_add(new) <= positions, || {
-                let beside_prefix = match model.virtual_tokens() {
-                    0 => String::new(),
-                    tokens => format!(" that its prefix of {tokens} virtual tokens leaves"),
-                };
-                format!(
-                    "prompt {index} has {length} tokens, which with max_new_tokens {new} are more than the model's \
-                     {positions} positions{beside_prefix}"
-                )
-            })?;
+            self.check_prompt(model, prompt)
+                .map_err(|message| ModelError::Generation {
+                    message: format!("prompt {index} {message}"),
+                })?;
         }
-        Ok(())
+        let vocab = model.vocab_size();
+        let pad_id = self.pad_id;
+        ensure((pad_id as usize) < vocab, || {
+            format!("pad_id {pad_id} is not below the vocabulary's size, {vocab}")
+        })
+    }
+
+    /// Checks a prompt against a model.
+    ///
+    /// # Errors
+    /// A predicate of which the prompt is the subject, such as `is empty`: the prompt has no token or one that the model does
+    /// not know, or leaves no room.
+    pub fn check_prompt<M: CausalModel>(&self, model: &M, prompt: &[u32]) -> Result<(), String> {
+        let vocab = model.vocab_size();
+        if prompt.is_empty() {
+            return Err(
+                "is empty; begin with the model's first token, such as <|endoftext|>".into(),
+            );
+        }
+        if let Some(token) = prompt.iter().find(|&&token| token as usize >= vocab) {
+            return Err(format!(
+                "holds token {token}, which is not below the vocabulary's size, {vocab}"
+            ));
+        }
+        let (length, positions) = (prompt.len(), model.max_positions());
+        let (new, max) = (self.room(length), self.max_length.unwrap_or(usize::MAX));
+        if new == 0 {
+            return Err(format!(
+                "has {length} tokens, and max_length {max} leaves no room after it; give max_new_tokens"
+            ));
+        }
+        if length.saturating_add(new) <= positions {
+            return Ok(());
+        }
+        let beside_prefix = match model.virtual_tokens() {
+            0 => String::new(),
+            tokens => format!(" that its prefix of {tokens} virtual tokens leaves"),
+        };
+        Err(format!(
+            "has {length} tokens, which with max_new_tokens {new} are more than the model's {positions} \
+             positions{beside_prefix}"
+        ))
     }
 }
 
 impl Sampling {
     fn validate(&self) -> Result<(), ModelError> {
-        let Self {
-            temperature, top_p, ..
-        } = self;
+        let Self { temperature, .. } = self;
         ensure(temperature.is_finite() && *temperature > 0.0, || {
             format!(
                 "temperature is {temperature}, expected a number above 0; for the most likely token, choose greedy"
@@ -218,9 +284,24 @@ impl Sampling {
         ensure(self.top_k != Some(0), || {
             "top_k is 0, expected at least 1, or none".into()
         })?;
-        ensure(*top_p > 0.0 && *top_p <= 1.0, || {
-            format!("top_p is {top_p}, expected a probability in (0, 1]")
-        })
+        for (name, p) in [("top_p", self.top_p), ("typical_p", self.typical_p)] {
+            ensure(p > 0.0 && p <= 1.0, || {
+                format!("{name} is {p}, expected a probability in (0, 1]")
+            })?;
+        }
+        ensure((0.0..=1.0).contains(&self.min_p), || {
+            format!("min_p is {}, expected a share in [0, 1]", self.min_p)
+        })?;
+        let cutoffs = [
+            ("epsilon_cutoff", self.epsilon_cutoff),
+            ("eta_cutoff", self.eta_cutoff),
+        ];
+        for (name, p) in cutoffs {
+            ensure((0.0..1.0).contains(&p), || {
+                format!("{name} is {p}, expected a probability in [0, 1)")
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -232,15 +313,6 @@ impl BeamSearch {
             format!("length_penalty is {penalty}, expected a number")
         })
     }
-}
-
-/// Returns [`ModelError::Generation`] with this message unless the condition holds.
-fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result<(), ModelError> {
-    if holds {
-        return Ok(());
-    }
-    let message = message();
-    Err(ModelError::Generation { message })
 }
 
 #[cfg(test)]

@@ -23,8 +23,9 @@ impl<'a, M: CausalModel> Decoder<'a, M> {
         prompts: &[Vec<u32>],
         config: &GenerationConfig,
     ) -> (Self, Tensor<2>) {
-        let (longest, new) = (prompts.iter().map(Vec::len).max(), config.max_new_tokens);
-        let longest = longest.unwrap_or(0);
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let rooms = prompts.iter().map(|prompt| config.room(prompt.len()));
+        let new = rooms.max().unwrap_or(0);
         let most = model.max_positions().saturating_sub(new).max(longest);
         let width = longest.next_multiple_of(config.pad_to_multiple_of);
         let width = width.min(most);

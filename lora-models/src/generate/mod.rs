@@ -1,7 +1,7 @@
 //! Text generation: greedy, sampled, or by beam search.
 //!
 //! - [`Generator`]: continues a batch of prompts, and reports tokens as they are chosen
-//! - [`GenerationConfig`], [`Strategy`]: length, choice of tokens, stop tokens
+//! - [`GenerationConfig`], [`Strategy`], [`TokenRules`]: length, choice of tokens, stop tokens
 //! - [`CausalModel`]: models that predict the next token
 //! - [`KvCache`]: keys and values of past tokens, so that a step computes one token
 //!
@@ -11,7 +11,8 @@
 //! | a batch continued step by step, with its keys and values | `decoder.rs`, `cache.rs` |
 //! | greedy choice and sampling | `stepwise.rs`, `sample.rs` |
 //! | beam search over a batch; beams of a prompt | `beam_search.rs`, `beam.rs` |
-//! | rule on repeated n-grams | `ngram.rs` |
+//! | rules on the choice of tokens, and the one on repeated n-grams | `rules.rs`, `ngram.rs` |
+//! | [`GenerationSettings`] that come with a model, and their [`GenerationFile`] | `settings.rs`, `settings_file.rs` |
 //!
 //! Beam search and the order of the sampling filters are those of transformers 5, except that padding is not part of the
 //! history in the rule on repeated n-grams.
@@ -23,12 +24,18 @@ mod config;
 mod decoder;
 mod model;
 mod ngram;
+mod rules;
 mod sample;
+mod settings;
+mod settings_file;
 mod stepwise;
 
 pub use cache::KvCache;
 pub use config::{BeamSearch, EarlyStopping, GenerationConfig, Sampling, Strategy};
 pub use model::CausalModel;
+pub use rules::TokenRules;
+pub use settings::GenerationSettings;
+pub use settings_file::GenerationFile;
 
 use crate::ModelError;
 use burn::tensor::Device;
@@ -70,6 +77,7 @@ pub struct Generator<'a, M> {
     model: &'a M,
     config: GenerationConfig,
     device: &'a Device,
+    first: usize,
     on_token: Box<dyn FnMut(usize, u32) + 'a>,
 }
 
@@ -80,8 +88,15 @@ impl<'a, M: CausalModel> Generator<'a, M> {
             model,
             config,
             device,
+            first: 0,
             on_token: Box::new(|_, _| {}),
         }
+    }
+
+    /// Sets the index of the first prompt, for its random draws: prompts in several batches draw as in one.
+    pub fn with_first(mut self, index: usize) -> Self {
+        self.first = index;
+        self
     }
 
     /// Sets a function that is called with the prompt's index and each token.
@@ -103,6 +118,7 @@ impl<'a, M: CausalModel> Generator<'a, M> {
             model,
             config,
             device,
+            first,
             on_token,
         } = self;
         config.validate_for(*model, prompts)?;
@@ -116,7 +132,7 @@ impl<'a, M: CausalModel> Generator<'a, M> {
             return Ok(Vec::new());
         }
         let Strategy::Beam(search) = config.strategy else {
-            return stepwise::generate(*model, prompts, config, device, on_token.as_mut());
+            return stepwise::generate(*model, prompts, config, *first, device, on_token.as_mut());
         };
         let texts = beam_search::generate(*model, prompts, config, search, device)?;
         for (index, text) in texts.iter().enumerate() {

@@ -34,7 +34,7 @@ impl Sampler {
 
     /// Draws a token. Tokens with a logit of -∞ are never drawn, unless all have one.
     ///
-    /// The filters apply in transformers' order: temperature, top-k, top-p.
+    /// The filters apply in transformers' order: temperature, top-k, top-p, min-p, typical-p, ε, η.
     pub(super) fn draw(&mut self, logits: &[f32]) -> u32 {
         let temperature = self.options.temperature;
         let mut candidates: Vec<(u32, f64)> = logits
@@ -46,6 +46,9 @@ impl Sampler {
         self.keep_top_k(&mut candidates);
         to_probabilities(&mut candidates);
         self.keep_top_p(&mut candidates);
+        self.keep_min_p(&mut candidates);
+        self.keep_typical(&mut candidates);
+        self.keep_above_cutoffs(&mut candidates);
 
         let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
         let mut left = self.rng.random::<f64>() * total;
@@ -87,6 +90,74 @@ impl Sampler {
         let dropped = dropped.count();
         candidates.drain(..dropped);
     }
+
+    /// Drops the tokens that are less likely than this share of the most likely one.
+    fn keep_min_p(&self, candidates: &mut Vec<(u32, f64)>) {
+        if self.options.min_p > 0.0 {
+            let least = self.options.min_p * most_probable(candidates);
+            candidates.retain(|(_, p)| *p >= least);
+        }
+    }
+
+    /// Keeps the tokens whose surprise is closest to the entropy, until they have the probability `typical_p` together.
+    fn keep_typical(&self, candidates: &mut Vec<(u32, f64)>) {
+        if self.options.typical_p >= 1.0 {
+            return;
+        }
+        normalize(candidates);
+        let entropy = entropy(candidates);
+        let distance = |p: f64| (-p.ln() - entropy).abs();
+        candidates.sort_by(|a, b| distance(a.1).total_cmp(&distance(b.1)));
+        let mut sum = 0.0;
+        let below = candidates.iter().take_while(|(_, p)| {
+            sum += p;
+            sum < self.options.typical_p
+        });
+        let last = below.count().min(candidates.len().saturating_sub(1));
+        let Some(farthest) = candidates.get(last).map(|(_, p)| distance(*p)) else {
+            return;
+        };
+        candidates.retain(|(_, p)| distance(*p) <= farthest);
+    }
+
+    /// Drops the tokens below `epsilon_cutoff`, then those below the limit of `eta_cutoff`; the most likely one stays.
+    fn keep_above_cutoffs(&self, candidates: &mut Vec<(u32, f64)>) {
+        let (epsilon, eta) = (self.options.epsilon_cutoff, self.options.eta_cutoff);
+        if epsilon > 0.0 {
+            normalize(candidates);
+            keep_likely(candidates, epsilon);
+        }
+        if eta > 0.0 {
+            normalize(candidates);
+            let least = eta.min(eta.sqrt() * (-entropy(candidates)).exp());
+            keep_likely(candidates, least);
+        }
+    }
+}
+
+/// Keeps the tokens that are at least as likely as `least` or as the most likely of them.
+fn keep_likely(candidates: &mut Vec<(u32, f64)>, least: f64) {
+    let most = most_probable(candidates);
+    candidates.retain(|(_, p)| *p >= least.min(most));
+}
+
+/// Returns the probability of the most likely token.
+fn most_probable(candidates: &[(u32, f64)]) -> f64 {
+    candidates.iter().fold(0.0, |most, (_, p)| p.max(most))
+}
+
+/// Divides the probabilities by their sum.
+fn normalize(candidates: &mut [(u32, f64)]) {
+    let sum: f64 = candidates.iter().map(|(_, p)| p).sum();
+    for (_, p) in candidates {
+        *p /= sum;
+    }
+}
+
+/// Computes the entropy of the probabilities in nats.
+fn entropy(candidates: &[(u32, f64)]) -> f64 {
+    let terms = candidates.iter().filter(|(_, p)| *p > 0.0);
+    terms.map(|(_, p)| -p * p.ln()).sum()
 }
 
 /// Applies softmax to the second field.
@@ -182,6 +253,40 @@ mod tests {
             ..Sampling::default()
         };
         assert_shares(options, [0.0, 1.0, 0.0, 0.0]);
+    }
+
+    /// Expected shares by transformers' `MinPLogitsWarper`, `TypicalLogitsWarper`, `EpsilonLogitsWarper` and
+    /// `EtaLogitsWarper` on these logits.
+    #[test]
+    fn the_other_filters_keep_what_those_of_transformers_keep() {
+        let standard = Sampling::default();
+        let min_p = Sampling {
+            min_p: 0.6,
+            ..standard
+        };
+        assert_shares(min_p, [0.0, 0.4 / 0.7, 0.0, 0.3 / 0.7]);
+        // The entropy is 1.28: the surprises of 0.3 and 0.2 are closest.
+        let typical_p = Sampling {
+            typical_p: 0.4,
+            ..standard
+        };
+        assert_shares(typical_p, [0.0, 0.0, 0.4, 0.6]);
+        let epsilon_cutoff = Sampling {
+            epsilon_cutoff: 0.15,
+            ..standard
+        };
+        assert_shares(epsilon_cutoff, [0.0, 0.4 / 0.9, 0.2 / 0.9, 0.3 / 0.9]);
+        // √0.9 · exp(-1.28) = 0.264.
+        let eta_cutoff = Sampling {
+            eta_cutoff: 0.9,
+            ..standard
+        };
+        assert_shares(eta_cutoff, [0.0, 0.4 / 0.7, 0.0, 0.3 / 0.7]);
+        let most_likely = Sampling {
+            epsilon_cutoff: 0.99,
+            ..standard
+        };
+        assert_shares(most_likely, [0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::config::{GenerationConfig, Strategy};
 use super::decoder::{Decoder, rows_on_host};
-use super::ngram::banned;
+use super::rules::RowRules;
 use super::sample::{Sampler, most_likely};
 use super::{CausalModel, Generated};
 use crate::ModelError;
@@ -15,13 +15,18 @@ struct Row {
     /// Prompt and generated tokens.
     history: Vec<u32>,
     sampler: Option<Sampler>,
+    /// Length of the prompt in tokens.
+    prompt_length: usize,
+    /// Maximum number of tokens after the prompt.
+    room: usize,
 }
 
-/// Continues prompts by [`Strategy::Greedy`] or [`Strategy::Sample`].
+/// Continues prompts by [`Strategy::Greedy`] or [`Strategy::Sample`]. `first` is the index of the first prompt for its draws.
 pub(super) fn generate<M: CausalModel>(
     model: &M,
     prompts: &[Vec<u32>],
     config: &GenerationConfig,
+    first: usize,
     device: &Device,
     on_token: &mut dyn FnMut(usize, u32),
 ) -> Result<Vec<Generated>, ModelError> {
@@ -30,14 +35,16 @@ pub(super) fn generate<M: CausalModel>(
         prompt: index,
         history: prompt.clone(),
         sampler: match config.strategy {
-            Strategy::Sample(options) => Some(Sampler::new(options, index)),
+            Strategy::Sample(options) => Some(Sampler::new(options, first + index)),
             _ => None,
         },
+        prompt_length: prompt.len(),
+        room: config.room(prompt.len()),
     };
     let mut rows: Vec<Row> = prompts.iter().enumerate().map(row).collect();
     let mut results: Vec<Option<Generated>> = prompts.iter().map(|_| None).collect();
 
-    for step in 1..=config.max_new_tokens {
+    for step in 1.. {
         let tokens = choose(&mut rows, logits, config)?;
         let mut kept = Vec::with_capacity(rows.len());
         let mut continued = Vec::with_capacity(rows.len());
@@ -45,7 +52,7 @@ pub(super) fn generate<M: CausalModel>(
             on_token(row.prompt, token);
             row.history.push(token);
             let stopped = config.stop_tokens.contains(&token);
-            if stopped || step == config.max_new_tokens {
+            if stopped || step >= row.room {
                 let prompt = row.prompt;
                 results[prompt] = Some(Generated {
                     tokens: row.history.split_off(prompts[prompt].len()),
@@ -77,18 +84,22 @@ fn choose(
     logits: Tensor<2>,
     config: &GenerationConfig,
 ) -> Result<Vec<u32>, ModelError> {
-    if config.strategy == Strategy::Greedy && config.no_repeat_ngram_size == 0 {
+    let rules = |row: &Row| RowRules {
+        rules: &config.rules,
+        no_repeat_ngram_size: config.no_repeat_ngram_size,
+        stop_tokens: &config.stop_tokens,
+        prompt: row.prompt_length,
+        room: row.room,
+    };
+    let no_rules = rows.first().is_none_or(|row| rules(row).are_none());
+    if config.strategy == Strategy::Greedy && no_rules {
         // Only one number per row leaves the device.
         let tokens = logits.argmax(1).into_data();
         return Ok(tokens.iter::<i64>().map(|token| token as u32).collect());
     }
     let logits = rows_on_host(logits)?;
     let pick = |(row, mut logits): (&mut Row, Vec<f32>)| {
-        for token in banned(&row.history, config.no_repeat_ngram_size) {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
+        rules(row).apply(&row.history, &mut logits);
         match &mut row.sampler {
             Some(sampler) => sampler.draw(&logits),
             None => most_likely(&logits),

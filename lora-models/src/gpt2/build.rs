@@ -22,38 +22,50 @@ pub(super) fn build(
         device,
         weights,
     };
-    let (d, vocab) = (config.n_embd, config.vocab_size);
-    let blocks = (0..config.n_layer).map(|layer| block(maker, config, layer));
-    let h = blocks.collect::<Result<Vec<_>, _>>()?;
-    let transformer = Gpt2 {
-        wte: maker.embedding("transformer.wte", [vocab, d])?,
-        wpe: Embedding {
-            weight: maker.param("transformer.wpe.weight", [config.n_positions, d])?,
-        },
-        drop: Dropout::new(config.embd_pdrop),
-        h,
-        ln_f: maker.norm("transformer.ln_f", d, config.layer_norm_epsilon)?,
-        prefix: None,
-    };
-    let lm_head = if config.tie_word_embeddings {
-        None
-    } else {
-        Some(maker.linear_without_bias("lm_head", [d, vocab])?)
-    };
+    let shape = [config.n_embd, config.vocab_size];
     Ok(Gpt2LmHead {
-        transformer,
-        lm_head,
+        transformer: Gpt2::build(maker, config, "transformer")?,
+        lm_head: if config.tie_word_embeddings {
+            None
+        } else {
+            Some(maker.linear_without_bias("lm_head", shape)?)
+        },
         config: config.clone(),
     })
+}
+
+impl Gpt2 {
+    /// Builds embeddings and layers at `path`.
+    pub(crate) fn build(
+        maker: &mut LayerBuilder<'_>,
+        config: &Gpt2Config,
+        path: &str,
+    ) -> Result<Self, ModelError> {
+        let (d, vocab) = (config.n_embd, config.vocab_size);
+        let blocks =
+            (0..config.n_layer).map(|layer| block(maker, config, &format!("{path}.h"), layer));
+        let h = blocks.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            wte: maker.embedding(&format!("{path}.wte"), [vocab, d])?,
+            wpe: Embedding {
+                weight: maker.param(&format!("{path}.wpe.weight"), [config.n_positions, d])?,
+            },
+            drop: Dropout::new(config.embd_pdrop),
+            h,
+            ln_f: maker.norm(&format!("{path}.ln_f"), d, config.layer_norm_epsilon)?,
+            prefix: None,
+        })
+    }
 }
 
 fn block(
     maker: &mut LayerBuilder<'_>,
     config: &Gpt2Config,
+    blocks: &str,
     layer: usize,
 ) -> Result<Block, ModelError> {
     let (d, inner, epsilon) = (config.n_embd, config.inner(), config.layer_norm_epsilon);
-    let path = |name: &str| format!("transformer.h.{layer}.{name}");
+    let path = |name: &str| format!("{blocks}.{layer}.{name}");
     let mut scale = 1.0;
     if config.scale_attn_weights {
         scale /= ((d / config.n_head) as f64).sqrt();

@@ -33,9 +33,7 @@ impl Blocks for Gpt2LmHead {
     }
 
     fn block(&self, index: usize, x: Tensor<3>, mask: &TextMask) -> Tensor<3> {
-        let prefix = self.transformer.prefix.as_ref();
-        let prefix = prefix.map(|prefix| prefix.layer(index));
-        self.transformer.h[index].forward(x, mask, None, prefix.as_ref())
+        self.transformer.block(index, x, mask)
     }
 
     fn finish(&self, x: Tensor<3>) -> Tensor<3> {

@@ -25,7 +25,7 @@ pub(super) const EMBEDDING_MODULE: &str = "transformer.wte";
 pub(super) const EMBEDDING: &str = "transformer.wte.weight";
 
 /// True for a buffer of the causal mask, which is not a weight.
-pub(super) fn is_mask_buffer(name: &str) -> bool {
+pub(crate) fn is_mask_buffer(name: &str) -> bool {
     name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
 }
 

@@ -107,7 +107,7 @@ impl Gpt2 {
     }
 
     /// Embeds tokens at their positions.
-    pub(super) fn embed(
+    pub(crate) fn embed(
         &self,
         ids: Tensor<2, Int>,
         position_ids: Option<Tensor<2, Int>>,
@@ -134,8 +134,14 @@ impl Gpt2 {
         self.drop.forward(x)
     }
 
+    /// Applies block `index`, with the virtual tokens of the prefix.
+    pub(crate) fn block(&self, index: usize, x: Tensor<3>, mask: &TextMask) -> Tensor<3> {
+        let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(index));
+        self.h[index].forward(x, mask, None, prefix.as_ref())
+    }
+
     /// Builds the attention mask over `keys` positions, shared by all layers.
-    pub(super) fn text_mask(
+    pub(crate) fn text_mask(
         &self,
         keys: usize,
         attention_mask: Option<Tensor<2, Bool>>,

@@ -2,7 +2,8 @@
 
 use super::{BATCH, Tokenizer, guarded};
 use crate::error::ModelError;
-use tokenizers::{Encoding, PostProcessor, PreTokenizerWrapper};
+use std::path::Path;
+use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, Token};
 
 /// Tokens of a text, or of a pair of texts, as a model takes them.
 ///
@@ -43,7 +44,7 @@ impl Tokenizer {
     /// of a pair, the longer text first. This is `tokenizer(first, second, truncation=True, max_length=…)` of
     /// `transformers`, with one difference: an empty second text still makes a pair, as it does in batches there.
     ///
-    /// GPT-2 has no special tokens to put around a text.
+    /// GPT-2 has no special tokens to put around a text, unless its `tokenizer.json` says so.
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] if `max_length` has no room for the special tokens, and those of
@@ -193,6 +194,27 @@ fn set_prefix_space(step: &mut PreTokenizerWrapper, add_prefix_space: bool) -> b
         }
         _ => false,
     }
+}
+
+/// Returns the special tokens that a post-processor puts before and after a text.
+///
+/// # Errors
+/// [`ModelError::Tokenizer`] if its rules fail.
+pub(super) fn around(
+    processor: Option<&PostProcessorWrapper>,
+    path: &Path,
+) -> Result<[Vec<u32>; 2], ModelError> {
+    let Some(processor) = processor else {
+        return Ok([Vec::new(), Vec::new()]);
+    };
+    let text = Encoding::from_tokens(vec![Token::new(0, "a".into(), (0, 1))], 0);
+    let encoding = guarded(path, || processor.process(text, None, true))?;
+    let ids = encoding.get_ids();
+    let is_text = |&special: &u32| special == 0;
+    let at = encoding.get_special_tokens_mask().iter().position(is_text);
+    // A template may leave the text out.
+    let (before, rest) = ids.split_at(at.unwrap_or(ids.len()));
+    Ok([before.to_vec(), rest.get(1..).unwrap_or_default().to_vec()])
 }
 
 /// Returns how many tokens of a text or a pair are kept in `room` tokens. Of a pair, the longer text is cut until it

@@ -90,6 +90,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// Post-processor, which puts the special tokens around a text.
     processor: Option<PostProcessorWrapper>,
+    /// Special tokens that it puts before and after a text.
+    around: [Vec<u32>; 2],
     /// File or directory that was loaded, for messages.
     path: PathBuf,
     files: Vec<PathBuf>,
@@ -151,6 +153,7 @@ impl Tokenizer {
         let (mut inner, path, named) = load::load(dir, &special)?;
         let processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
+        let around = encode::around(processor.as_ref(), &path)?;
         let mut ids = ByRole::from_fn(|role| {
             let named = named[role].as_deref();
             // A `config.json` written without its tokenizer has the ids of another one, so they are looked up.
@@ -168,6 +171,7 @@ impl Tokenizer {
         Ok(Self {
             inner,
             processor,
+            around,
             path,
             files,
             ids,
@@ -224,6 +228,21 @@ impl Tokenizer {
         let encoding = guarded(&self.path, || self.inner.encode_fast(text, false))?;
         self.check_ids(encoding.get_ids())?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Encodes a text that a language model continues: with the special tokens that the tokenizer puts before a text, as
+    /// `tokenizer(text)` of `transformers`, but without those after it.
+    ///
+    /// # Errors
+    /// The errors of [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        Ok([&self.around[0][..], &self.encode(text)?].concat())
+    }
+
+    /// Returns the special tokens that the tokenizer puts before and after a text.
+    pub fn around(&self) -> (&[u32], &[u32]) {
+        let [before, after] = &self.around;
+        (before, after)
     }
 
     /// Encodes texts on several threads, otherwise as [`encode`](Self::encode).

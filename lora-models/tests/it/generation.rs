@@ -5,10 +5,12 @@ use burn::module::Module;
 use burn::tensor::Device;
 use lora_models::ModelError;
 use lora_models::generate::{
-    BeamSearch, EarlyStopping, Generated, GenerationConfig, Generator, Sampling, Strategy,
+    BeamSearch, EarlyStopping, Generated, GenerationConfig, GenerationFile, Generator, Sampling,
+    Strategy,
 };
 use lora_models::gpt2::Gpt2LmHead;
 use serde::Deserialize;
+use serde_json::{Value, from_value, json};
 use std::collections::BTreeMap;
 
 /// A case of `generation.json`.
@@ -148,6 +150,7 @@ fn samples_depend_on_seed_and_place_and_not_on_the_batch() {
         top_k: Some(80),
         top_p: 0.95,
         seed: 7,
+        ..Sampling::default()
     };
     let all = sampled(&model, &prompts, sampling);
     assert_eq!(all, sampled(&model, &prompts, sampling));
@@ -241,4 +244,62 @@ fn a_model_in_training_generates_from_its_valid_copy() {
         .generate(&case.prompts)
         .unwrap();
     case.assert(&found, &[0, 1, 2]);
+}
+
+/// Settings by their file, `generation_config.json` or an old `config.json`, and the tokens of transformers.
+#[test]
+fn settings_that_come_with_a_model_give_the_tokens_of_transformers() {
+    let device = Device::flex();
+    let (model, _) = load("gpt2_tied", &device);
+    let text = std::fs::read(fixture("generation/settings.json")).unwrap();
+    let mut cases: BTreeMap<String, Value> = serde_json::from_slice(&text).unwrap();
+    let prompts: Vec<Vec<u32>> = from_value(cases.remove("prompts").unwrap()).unwrap();
+    assert!(cases.len() > 10);
+    for (name, case) in cases {
+        let (generation, config, expected): (Option<Value>, Option<Value>, Vec<Vec<u32>>) =
+            from_value(case).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        if let Some(generation) = generation {
+            let file = dir.path().join("generation_config.json");
+            std::fs::write(file, generation.to_string()).unwrap();
+        }
+        let mut object = json!({"eos_token_id": 299}).as_object().unwrap().clone();
+        object.extend(
+            config
+                .iter()
+                .flat_map(|keys| keys.as_object().unwrap().clone()),
+        );
+        let file = GenerationFile::read(dir.path(), &object).unwrap();
+        let config = file.settings().unwrap().config(12, 0).unwrap();
+        let config = config.with_pad_id(299);
+        let tokens = |prompts: &[Vec<u32>]| -> Vec<Vec<u32>> {
+            let found = Generator::new(&model, config.clone(), &device).generate(prompts);
+            found.unwrap().into_iter().map(|text| text.tokens).collect()
+        };
+        for (prompt, expected) in prompts.iter().zip(&expected) {
+            assert_eq!(&tokens(std::slice::from_ref(prompt))[0], expected, "{name}");
+        }
+        assert_eq!(tokens(&prompts), expected, "{name}, in a batch");
+    }
+}
+
+#[test]
+fn draws_of_several_batches_are_those_of_one() {
+    let device = Device::flex();
+    let (model, _) = load("gpt2_tied", &device);
+    let prompts = [vec![10, 20, 30], vec![40, 41, 42], vec![50, 60, 70]];
+    let sampling = Strategy::Sample(Sampling::default());
+    let config = GenerationConfig::new(8).with_strategy(sampling);
+    let from = |first: usize| {
+        let generator = Generator::new(&model, config.clone(), &device);
+        let found = generator.with_first(first).generate(&prompts[first..]);
+        found
+            .unwrap()
+            .into_iter()
+            .map(|text| text.tokens)
+            .collect::<Vec<_>>()
+    };
+    let all = from(0);
+    assert_eq!(from(1), all[1..]);
+    assert_eq!(from(2), all[2..]);
 }

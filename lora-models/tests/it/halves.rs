@@ -104,7 +104,7 @@ fn encoders_compute_what_their_checkpoint_in_f32_does() {
             Classifier::load(&path, &options, &device).unwrap().0
         };
         let (wide, model) = (load(BaseDType::F32), load(AUTO));
-        let words = &model.trunk.embeddings().word_embeddings;
+        let words = model.trunk.word_embeddings();
         assert!(words.packed().is_some(), "{name}");
         // The head is trained.
         assert!(model.classifier.out_proj.packed().is_none(), "{name}");

@@ -222,6 +222,7 @@ fn each_prompt_goes_on_as_it_does_alone_with_its_adapter() {
             top_k: Some(20),
             top_p: 0.95,
             seed: 5,
+            ..Sampling::default()
         }),
         Strategy::Beam(BeamSearch {
             beams: 3,

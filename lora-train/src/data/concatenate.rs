@@ -37,6 +37,8 @@ impl fmt::Display for ConcatenationReport {
 /// stream into examples of exactly `length` tokens, as `run_clm.py` of transformers does (there
 /// without an end-of-sequence token). There is no padding, and the remainder is left out and reported.
 ///
+/// The tokens that the tokenizer adds [around](Encode::around) a text are part of it, and `eos_id` does not follow itself.
+///
 /// All tokens of an example but the first are learned. Its origin is that of the document of its first
 /// token.
 ///
@@ -57,6 +59,8 @@ pub fn concatenate_records(
         length,
         ..ConcatenationReport::default()
     };
+    let (before, after) = encoder.around();
+    let eos_id = eos_id.filter(|eos| after.last() != Some(eos));
     let mut examples: Vec<Example> = Vec::new();
     let mut filling = Vec::new();
     // Origin of the first token of the example that is being filled.
@@ -75,6 +79,7 @@ pub fn concatenate_records(
             continue;
         }
         report.documents += 1;
+        let tokens = [before, &tokens, after].concat();
         for token in tokens.into_iter().chain(eos_id) {
             report.tokens += 1;
             let start_of_example = start.get_or_insert_with(|| origin.clone());

@@ -19,6 +19,11 @@ pub trait Encode {
     /// The errors of the tokenizer.
     fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError>;
 
+    /// Returns the special tokens that the tokenizer adds before and after a text, for a language model.
+    fn around(&self) -> (&[u32], &[u32]) {
+        (&[], &[])
+    }
+
     /// Encodes texts, and pairs of texts, with special tokens in at most `max_length` tokens each; the longer text of a
     /// pair is truncated first.
     ///
@@ -40,6 +45,10 @@ pub trait Encode {
 impl Encode for Tokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, TrainError> {
         Ok(Self::encode(self, text)?)
+    }
+
+    fn around(&self) -> (&[u32], &[u32]) {
+        Self::around(self)
     }
 
     fn encode_inputs(
@@ -119,7 +128,8 @@ impl fmt::Display for TruncationReport {
 /// Tokenizes `records` into examples, in their order.
 ///
 /// - A text becomes its tokens and the end-of-sequence token `eos_id`; every token but the first
-///   is learned.
+///   is learned. The tokens that the tokenizer adds [around](Encode::around) a text are part of it, and `eos_id` does not
+///   follow itself.
 /// - A prompt and its completion are tokenized apart and joined, so that the prompt's tokens are
 ///   the ones that generation starts from; `eos_id` follows the completion. The completion
 ///   and `eos_id` are learned, and the prompt too with
@@ -145,12 +155,15 @@ pub fn encode_records(
         max_length: options.max_length,
         ..TruncationReport::default()
     };
+    let (before, after) = encoder.around();
+    let eos = eos.filter(|eos| after.last() != Some(eos));
+    let encode_start = |text: &str| Ok::<_, TrainError>([before, &encoder.encode(text)?].concat());
     let mut examples = Vec::with_capacity(records.len());
     for record in records {
         let (mut tokens, loss_from) = match &record.content {
-            Content::Text { text } => (encoder.encode(text)?, 1),
+            Content::Text { text } => (encode_start(text)?, 1),
             Content::PromptCompletion { prompt, completion } => {
-                let mut tokens = encoder.encode(prompt)?;
+                let mut tokens = encode_start(prompt)?;
                 let prompt = tokens.len();
                 tokens.extend(encoder.encode(completion)?);
                 (tokens, if options.loss_on_prompt { 1 } else { prompt })
@@ -161,6 +174,7 @@ pub fn encode_records(
                     .error("a language model reads texts, or prompts with completions"));
             }
         };
+        tokens.extend(after);
         tokens.extend(eos);
 
         report.examples += 1;

@@ -14,6 +14,9 @@ const GPU_MULTIPLE: usize = 64;
 /// Multiple to which batches are padded on a software adapter, which computes the padding on a CPU.
 const SOFTWARE_MULTIPLE: usize = 16;
 
+/// Number of batches in a window of examples that are finished together.
+const WINDOW: usize = 16;
+
 /// Returns the multiple of tokens to which batches are padded: that of the options, or else the device's.
 ///
 /// # Errors
@@ -46,16 +49,65 @@ impl EvalBatches {
         base: &Base,
         max_length: usize,
     ) -> Result<Self, TrainError> {
-        let lengths = examples.iter().map(Example::len).collect();
-        let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
+        let window = examples.len();
+        Self::by_windows(examples, window, (option, batch_size), base, max_length)
+    }
+
+    /// Divides examples as [`new`](Self::new), window after window of consecutive examples, so that results come in the order
+    /// of the file while others are still computed. The first `done` examples have their results: only the windows of the
+    /// others are run, with the batches that they always have.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_windows(
+        examples: Vec<Example>,
+        (option, batch_size): (&str, usize),
+        base: &Base,
+        max_length: usize,
+        done: usize,
+    ) -> Result<Self, TrainError> {
+        let window = batch_size.saturating_mul(WINDOW).max(1);
+        let size = (option, batch_size);
+        let mut all = Self::by_windows(examples, window, size, base, max_length)?;
+        let start = done / window * window;
+        all.batches
+            .retain(|batch| batch.iter().all(|&index| index >= start));
+        Ok(all)
+    }
+
+    fn by_windows(
+        examples: Vec<Example>,
+        window: usize,
+        (option, batch_size): (&str, usize),
+        base: &Base,
+        max_length: usize,
+    ) -> Result<Self, TrainError> {
+        let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
         let padding = base.padding(max_length);
-        let plan = plan.with_padding(padding);
-        base.limit.check(option, plan.largest())?;
+        let mut batches = Vec::new();
+        let mut first = 0;
+        while first == 0 || first < lengths.len() {
+            let end = lengths.len().min(first.saturating_add(window));
+            let lengths = lengths[first..end].to_vec();
+            let plan = BatchPlan::new(lengths, batch_size, BatchOrder::GroupedByLength, 0)?;
+            let plan = plan.with_padding(padding);
+            base.limit.check(option, plan.largest())?;
+            for mut batch in plan.epoch(0) {
+                batch.iter_mut().for_each(|index| *index += first);
+                batches.push(batch);
+            }
+            first = end;
+        }
         Ok(Self {
-            batches: plan.epoch(0),
+            batches,
             examples,
             padding,
         })
+    }
+
+    /// Returns the indices of the examples in the batches.
+    pub fn indices(&self) -> impl Iterator<Item = usize> {
+        self.batches.iter().flatten().copied()
     }
 
     /// Calls `work` with each batch and the indices of its examples. `adapters` assigns an adapter to each example.

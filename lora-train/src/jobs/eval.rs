@@ -20,7 +20,7 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         }
         check_file(path, Overwrite::Replace)?;
     }
-    let sources = &Sources::open(&options.model, options.adapters.selection()?)?;
+    let sources = &Sources::open_for(&options.model, options.adapters.selection()?, options.task)?;
     let task = match options.task {
         Some(task) => task,
         None => sources.task()?,

@@ -43,12 +43,12 @@ pub struct EvalOptions {
     /// Also generate for each prompt, and score BLEU and ROUGE-L against all its completions.
     #[arg(long)]
     pub generate: bool,
-    /// Maximum number of tokens to generate.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub max_new_tokens: usize,
-    /// Number of beams; 1 is greedy.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub beams: usize,
+    /// Maximum number of tokens to generate [default: the model's, else 64].
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// Number of beams; 1 is greedy [default: the model's, else 1].
+    #[arg(long, value_name = "N")]
+    pub beams: Option<usize>,
     /// Number of examples in a forward pass.
     #[arg(long, alias = "eval-batch-size", value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
@@ -58,7 +58,7 @@ pub struct EvalOptions {
     /// Maximum length of an example in tokens [default: 512, at most the model's].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
-    /// Names of the classes, in the order of the head's outputs, for a head without names (LABEL_0, …) [default: the model's or the adapter's].
+    /// Names of the classes, in the order of the head's outputs, for a head without names of its own [default: the model's or the adapter's].
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
     /// For multi-label-classification: probability above which a class is predicted, one number or one per class [default: 0.5].
@@ -70,7 +70,7 @@ pub struct EvalOptions {
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceName,
-    /// Seed; an evaluation draws nothing at random, the option is for scripts.
+    /// Seed of texts that are sampled because the model's generation_config.json says so.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
 }

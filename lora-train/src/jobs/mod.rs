@@ -20,6 +20,7 @@
 //! | `merge`, `verify` | merged models, and their comparison with the parts |
 //! | `evaluation`, `eval`, `batches` | evaluation |
 //! | `batch_limit` | the largest batch that a device takes |
+//! | `results` | files of results that are written one by one |
 //!
 //! Commands that describe, rewrite or measure are in `tools`.
 
@@ -44,6 +45,7 @@ pub(crate) mod plan;
 pub(crate) mod prefix;
 mod preview;
 pub(crate) mod ranges;
+mod results;
 mod resumed;
 pub(crate) mod session;
 pub(crate) mod sources;
@@ -52,13 +54,14 @@ mod verify;
 mod weights;
 
 pub use adapters::{AdapterArg, AdapterOptions};
-pub use causal::{GenerateOptions, SamplingOptions, generate};
+pub use causal::{Continuation, GenerateOptions, SamplingOptions, generate};
 pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, MergeSummary, merge};
 pub use plan::TrainPlan;
 pub use preview::{Preview, PreviewOptions, preview};
+pub use results::OutputOptions;
 pub use session::{Base, Session};
 pub use train::{INTERRUPTED, TrainSummary, train};
 pub use verify::{MergeCheck, Probe, VerifyOptions};

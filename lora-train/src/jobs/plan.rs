@@ -244,8 +244,8 @@ impl TrainPlan {
         if (task == TaskName::CausalLm) != (by_model == TaskName::CausalLm) {
             let model = self.model.display();
             let message = format!(
-                "is {task}, but {model} is a model for {by_model}; causal-lm needs a language model, the others an \
-                 encoder: BERT, RoBERTa or DeBERTa",
+                "is {task}, but {model} is a model for {by_model}; causal-lm needs a language model without a \
+                 head of classes",
             );
             return Err(TrainError::config("task", message));
         }

@@ -8,6 +8,7 @@ use crate::progress::Screen;
 use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::{AttachReport, split_weights, trainable_summary};
+use lora_models::generate::GenerationFile;
 use lora_models::prefix::beside;
 use lora_models::tokenizer::{Tokenizer, TokenizerFiles};
 use lora_models::{
@@ -26,6 +27,8 @@ pub struct Base {
     pub tokenizer_files: Option<TokenizerFiles>,
     /// Sizes and token ids.
     pub info: ModelInfo,
+    /// Settings for text generation that come with the model; `None` for an encoder.
+    pub generation: Option<GenerationFile>,
     /// Multiple of tokens to which batches are padded.
     pub pad_to_multiple_of: usize,
     /// Largest batch that the device takes.
@@ -166,12 +169,17 @@ impl<M: Pretrained> Session<M> {
 
 impl Base {
     fn new(info: ModelInfo, limit: BatchLimit, dir: &ModelDir) -> Result<Self, TrainError> {
+        let generation = match dir.config().labels() {
+            None => Some(dir.generation()?),
+            Some(_) => None,
+        };
         Ok(Self {
             // Tokens that no text uses may be missing from the model, such as a padding token.
             tokenizer: dir.tokenizer()?.with_limit(info.vocab_size),
             dir: dir.path().to_path_buf(),
             tokenizer_files: None,
             info,
+            generation,
             pad_to_multiple_of: 1,
             limit,
         })
@@ -226,9 +234,26 @@ impl Base {
         self.tokenizer.eos_id().or(self.info.eos_id)
     }
 
-    /// Returns the ids of the tokens that end a generated text.
-    pub fn stop_tokens(&self) -> Vec<u32> {
-        self.eos_id().into_iter().collect()
+    /// Describes the tokens that the tokenizer puts around a text; `None` without any.
+    pub(crate) fn tokens_around(&self) -> Option<String> {
+        let (before, after) = self.tokenizer.around();
+        let names = |ids: &[u32]| {
+            let name = |&id: &u32| self.tokenizer.id_to_token(id).unwrap_or_default();
+            ids.iter().map(name).collect::<Vec<_>>().join(" ")
+        };
+        match (before, after) {
+            ([], []) => None,
+            (before, []) => Some(format!("tokenizer puts {} before each text", names(before))),
+            ([], after) => Some(format!(
+                "tokenizer puts {} after each text, but not after a prompt",
+                names(after)
+            )),
+            (before, after) => Some(format!(
+                "tokenizer puts {} before each text, and {} after it, but not after a prompt",
+                names(before),
+                names(after)
+            )),
+        }
     }
 
     /// Returns the id of the padding token. If the model does not require a certain one, any token serves: padding is

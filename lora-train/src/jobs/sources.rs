@@ -39,32 +39,63 @@ impl Sources {
     /// # Errors
     /// If a configuration is missing, malformed or not supported.
     pub fn open(model: &Path, selection: &[AdapterArg]) -> Result<Self, TrainError> {
-        Self::with_model(Self::open_model(model)?, selection)
+        Self::open_for(model, selection, None)
     }
 
-    /// Opens a model, given by its directory or its name on the Hub.
+    /// Opens a model for a task, as [`open_model`](Self::open_model), and the selected adapters.
+    ///
+    /// # Errors
+    /// If a configuration is missing, malformed or not supported.
+    pub fn open_for(
+        model: &Path,
+        selection: &[AdapterArg],
+        task: Option<TaskName>,
+    ) -> Result<Self, TrainError> {
+        Self::with_model(Self::open_model(model, task)?, selection)
+    }
+
+    /// Opens a model, given by its directory or its name on the Hub, for a task: a language model is the base of a
+    /// classifier where the task has labels.
     ///
     /// # Errors
     /// If its configuration is missing, malformed or not supported.
-    pub fn open_model(model: &Path) -> Result<ModelDir, TrainError> {
-        Ok(ModelDir::open(model_directory(model)?)?)
+    pub fn open_model(model: &Path, task: Option<TaskName>) -> Result<ModelDir, TrainError> {
+        let model = ModelDir::open(model_directory(model)?)?;
+        Ok(match task {
+            None | Some(TaskName::CausalLm) => model,
+            Some(_) => model.with_head()?,
+        })
     }
 
-    /// Opens the selected adapters of an opened model.
+    /// Opens the selected adapters of an opened model. A language model is the base of a classifier where the first adapter
+    /// has a head.
     ///
     /// # Errors
     /// If a configuration is missing, malformed or not supported.
     pub fn with_model(model: ModelDir, selection: &[AdapterArg]) -> Result<Self, TrainError> {
-        let open = |AdapterArg { name, dir }: &AdapterArg| {
-            let (name, dir) = (name.clone(), AdapterDir::open(dir)?);
+        let dirs = selection
+            .iter()
+            .map(|adapter| AdapterDir::open(&adapter.dir));
+        let dirs = dirs.collect::<Result<Vec<_>, _>>()?;
+        let has_head = |dir: &AdapterDir| {
+            let heads = [HeadKind::Sequence, HeadKind::Token].map(HeadKind::task_type);
+            dir.task_type().is_some_and(|task| heads.contains(&task))
+        };
+        let model = if dirs.first().is_some_and(has_head) {
+            model.with_head()?
+        } else {
+            model
+        };
+        let mut adapters = Vec::with_capacity(dirs.len());
+        for (AdapterArg { name, .. }, dir) in selection.iter().zip(dirs) {
             say_spelling(&dir)?;
             let labels = match model.config() {
                 ModelConfig::Encoder(base) => Some(AdapterLabels::from_dir(&dir)?.on_base(base)),
                 _ => None,
             };
-            Ok::<_, TrainError>(AdapterSource { name, dir, labels })
-        };
-        let adapters = selection.iter().map(open).collect::<Result<_, _>>()?;
+            let name = name.clone();
+            adapters.push(AdapterSource { name, dir, labels });
+        }
         Ok(Self { model, adapters })
     }
 
@@ -141,7 +172,7 @@ impl Sources {
     /// Returns the task of the model with its first adapter.
     ///
     /// # Errors
-    /// Does not fail for an encoder or a language model.
+    /// Does not fail for a model with a head or a language model.
     pub fn task(&self) -> Result<TaskName, TrainError> {
         if self.model.config().labels().is_none() {
             return Ok(TaskName::CausalLm);

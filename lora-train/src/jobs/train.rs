@@ -89,13 +89,15 @@ pub fn train(
 
 /// Opens the model and the adapter of a plan, and checks the options against the task.
 pub(super) fn opened(plan: TrainPlan) -> Result<(Sources, TaskName, TrainPlan), TrainError> {
-    let model = Sources::open_model(&plan.model)?;
+    let model = Sources::open_model(&plan.model, plan.options.task)?;
     // A resumed run continues from its checkpoint. The adapter that it started from tells only an encoder's labels and
     // what is not to be quantized or held in 16 bits.
     let o = &plan.options;
     let is_encoder = matches!(model.config(), ModelConfig::Encoder(_));
+    // Without a task, the adapter tells whether a decoder is a classifier.
+    let tells_task = o.task.is_none() && o.adapter.as_ref().is_some_and(|dir| dir.exists());
     let has_packed = o.quantize.is_some() || o.base_dtype.is_some() || o.precision.is_some();
-    let needs_adapter = !o.resume || is_encoder || has_packed;
+    let needs_adapter = !o.resume || is_encoder || has_packed || tells_task;
     let adapter = o.adapter.clone().filter(|_| needs_adapter);
     let adapter = adapter.map(AdapterArg::from);
     let sources = Sources::with_model(model, adapter.as_slice())?;

@@ -3,9 +3,9 @@
 use crate::TrainError;
 use crate::data::ReferenceGroup;
 use crate::metric::{corpus_bleu, corpus_rouge_l};
-use lora_models::CausalLm;
 use lora_models::generate::{GenerationConfig, Generator};
 use lora_models::tokenizer::Tokenizer;
+use lora_models::{CausalLm, ModelError};
 use std::collections::BTreeMap;
 
 /// Text that a model generated for a prompt.
@@ -35,14 +35,20 @@ pub fn generate_texts<M: CausalLm>(
     let device = model.device();
     let mut prompts = Vec::with_capacity(groups.len());
     for (index, group) in groups.iter().enumerate() {
-        prompts.push((index, tokenizer.encode(&group.prompt)?));
+        let tokens = tokenizer.encode_prompt(&group.prompt)?;
+        config.check_prompt(model, &tokens).map_err(|message| {
+            let shown: String = group.prompt.chars().take(60).collect();
+            let message = format!("the prompt `{shown}` {message}");
+            TrainError::from(ModelError::Generation { message })
+        })?;
+        prompts.push((index, tokens));
     }
     prompts.sort_by_key(|(_, tokens)| tokens.len());
-    let mut generator = Generator::new(model, config, &device);
     let mut texts = vec![String::new(); groups.len()];
     let mut done = 0;
     for chunk in prompts.chunks(batch.max(1)) {
         let tokens: Vec<Vec<u32>> = chunk.iter().map(|(_, tokens)| tokens.clone()).collect();
+        let mut generator = Generator::new(model, config.clone(), &device).with_first(done);
         let generated = generator.generate(&tokens)?;
         for ((index, _), output) in chunk.iter().zip(generated) {
             texts[*index] = tokenizer.decode(&output.tokens, true)?.trim().to_string();

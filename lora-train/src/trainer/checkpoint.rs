@@ -12,6 +12,7 @@ use super::Position;
 use crate::TrainError;
 use crate::data::DataDigest;
 use burn::optim::OptimizerRecord;
+use burn::tensor::Bytes;
 use lora_core::LoraError;
 use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ const LAST: &str = "step-";
 const BEST: &str = "best-";
 /// Largest state file in bytes; a state is a few numbers.
 const STATE_LIMIT: u64 = 1 << 20;
+/// Largest file of an optimizer in bytes: two values of four bytes for each of 2³⁸ parameters.
+const OPTIMIZER_LIMIT: u64 = 1 << 41;
 
 /// State of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -153,7 +156,9 @@ impl CheckpointDir {
         let file = path.join(STATE_FILE);
         let state = serde_json::from_slice(&read_bounded(&file, STATE_LIMIT)?)
             .map_err(|error| malformed(format!("{STATE_FILE}: {error}")))?;
-        let optimizer = OptimizerRecord::load(path.join(OPTIMIZER_FILE))
+        // `OptimizerRecord::load` reads the values when they are used, and panics if the file has changed or gone by then.
+        let bytes = read_bounded(&path.join(OPTIMIZER_FILE), OPTIMIZER_LIMIT)?;
+        let optimizer = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(bytes))
             .map_err(|error| malformed(format!("{OPTIMIZER_FILE}: {error}")))?;
         Ok(Some(Checkpoint {
             path,
@@ -245,6 +250,32 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    #[test]
+    fn a_damaged_optimizer_is_an_error_and_not_a_panic_later() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let fixture = fixture.join("tests/fixtures/commit_2140182/checkpoints/step-00000021");
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("step-00000021");
+        fs::create_dir(&copy).unwrap();
+        fs::copy(fixture.join(STATE_FILE), copy.join(STATE_FILE)).unwrap();
+        let whole = fs::read(fixture.join(OPTIMIZER_FILE)).unwrap();
+        let file = copy.join(OPTIMIZER_FILE);
+        let checkpoints = CheckpointDir::new(dir.path());
+        let read = |bytes: &[u8]| {
+            fs::write(&file, bytes).unwrap();
+            checkpoints.last()
+        };
+        for length in (0..whole.len()).step_by(97) {
+            let error = read(&whole[..length]).err().unwrap().to_string();
+            assert!(error.contains(OPTIMIZER_FILE), "{length}: {error}");
+        }
+        // Nothing is left to read from a file that is gone.
+        let optimizer = read(&whole).unwrap().unwrap().optimizer;
+        fs::remove_file(&file).unwrap();
+        assert!(checkpoints.last().is_err());
+        assert!(optimizer.into_bytes().unwrap().len() > whole.len() / 2);
     }
 
     #[test]

@@ -96,11 +96,13 @@ fn commands_on_a_language_model_parse_each_file_once() {
         model: model(),
         prompt: vec!["The".into()],
         adapters: AdapterOptions::one(&adapter),
-        max_new_tokens: 2,
+        max_new_tokens: Some(2),
         device: DeviceName::Flex,
         ..GenerateOptions::default()
     };
-    assert_once("generate", 2, || generate(&options, &Screen::quiet()));
+    assert_once("generate", 2, || {
+        generate(&options, &Screen::quiet(), &mut |_| Ok(()))
+    });
     let output = dir.path().join("merged");
     assert_once("merge", 2, || merged(&model(), &adapter, &output));
 }
@@ -140,7 +142,9 @@ fn commands_on_an_encoder_parse_each_file_once() {
         device: DeviceName::Flex,
         ..PredictOptions::default()
     };
-    assert_once("predict", 3, || predict(&options, &Screen::quiet()));
+    assert_once("predict", 3, || {
+        predict(&options, &Screen::quiet(), &mut |_| Ok(()))
+    });
     let output = dir.path().join("merged");
     assert_once("merge", 3, || merged(&model, &adapter, &output));
 }

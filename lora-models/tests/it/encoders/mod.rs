@@ -34,6 +34,9 @@ pub const CHECKPOINTS: &[&str] = &[
     "v3_reg",
     "v3_tok",
     "xl_seq",
+    "gpt2_seq",
+    "gpt2_tok",
+    "gpt2_nopad_reg",
 ];
 
 /// Adapters of PEFT and the models that they are on.
@@ -59,6 +62,10 @@ pub const ADAPTERS: &[(&str, &str)] = &[
     ("xl_default", "xl_seq"),
     ("xl_all_linear", "xl_seq"),
     ("xl_words", "xl_seq"),
+    ("gpt2_default", "gpt2_seq"),
+    ("gpt2_all_linear", "gpt2_seq"),
+    ("gpt2_words", "gpt2_nopad_reg"),
+    ("gpt2_tags", "gpt2_tok"),
 ];
 
 pub fn encoder(path: &str) -> PathBuf {

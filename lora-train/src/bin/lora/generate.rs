@@ -5,12 +5,11 @@ use lora_train::jobs::{GenerateOptions, generate};
 use lora_train::progress::{Screen, print_line};
 
 pub fn run(options: &GenerateOptions) -> Result<(), TrainError> {
-    for continuation in generate(options, &Screen::detect())? {
+    generate(options, &Screen::detect(), &mut |continuation| {
         if options.json {
-            print_line(serde_json::json!(continuation))?;
+            print_line(serde_json::json!(continuation))
         } else {
-            print_line(format_args!("{}{}", continuation.prompt, continuation.text))?;
+            print_line(format_args!("{}{}", continuation.prompt, continuation.text))
         }
-    }
-    Ok(())
+    })
 }

@@ -3,41 +3,20 @@
 use lora_train::TrainError;
 use lora_train::jobs::{PredictOptions, Predicted, predict};
 use lora_train::progress::{Screen, print_line};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
-    let (predicted, submission) = predict(options, &Screen::detect())?;
+    let submission = predict(options, &Screen::detect(), &mut |prediction| {
+        if options.json {
+            print_line(Value::Object(prediction.object()))
+        } else {
+            print_line(as_line(&prediction))
+        }
+    })?;
     if let Some(path) = submission {
         return print_line(format_args!("saved {}", path.display()));
     }
-    for prediction in predicted {
-        if options.json {
-            print_line(as_json(&prediction))?;
-        } else {
-            print_line(as_line(&prediction))?;
-        }
-    }
     Ok(())
-}
-
-fn as_json(predicted: &Predicted) -> Value {
-    match predicted {
-        Predicted::Class { prediction, scores } => {
-            json!({"prediction": prediction, "scores": by_name(scores)})
-        }
-        Predicted::Set { prediction, scores } => {
-            json!({"prediction": prediction, "scores": by_name(scores)})
-        }
-        Predicted::Scores { prediction, scores } => {
-            json!({"prediction": prediction, "scores": by_name(scores)})
-        }
-        other => json!(other),
-    }
-}
-
-fn by_name<T: serde::Serialize>(scores: &[(String, T)]) -> Map<String, Value> {
-    let scores = scores.iter().map(|(name, p)| (name.clone(), json!(p)));
-    scores.collect()
 }
 
 fn as_line(predicted: &Predicted) -> String {

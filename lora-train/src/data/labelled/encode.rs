@@ -12,7 +12,7 @@ use crate::error::TrainError;
 /// off has no tag.
 ///
 /// # Errors
-/// The errors of the tokenizer.
+/// [`TrainError::DataLine`] for an input without tokens; the errors of the tokenizer.
 pub fn encode_labelled(
     records: &[Record],
     encoder: &dyn Encode,
@@ -38,6 +38,11 @@ pub fn encode_labelled(
             // There is a sequence for each record of texts.
             _ => texts.next().unwrap_or_default(),
         };
+        if sequence.ids.is_empty() {
+            let message =
+                "the text has no token, and the tokenizer puts none around it; leave the line out";
+            return Err(record.origin.error(message));
+        }
         report.examples += 1;
         report.examples_cut += usize::from(sequence.cut > 0);
         report.tokens_cut += sequence.cut;

@@ -2,11 +2,12 @@
 
 use crate::TrainError;
 use crate::data::{
-    EncodingOptions, Example, Record, SourceOptions, concatenate_records, encode_records,
+    EncodingOptions, Example, Lines, Record, SourceOptions, concatenate_records, encode_records,
     read_records,
 };
 use crate::jobs::session::Base;
 use crate::options::ReadingOptions;
+use serde_json::Value;
 use std::path::Path;
 
 /// Data file, tokenized.
@@ -17,6 +18,32 @@ pub(crate) struct Examples {
     pub examples: Vec<Example>,
     /// Line for the log.
     pub report: String,
+}
+
+/// Returns a line about labels in a file that a language model does not look at; `None` without any.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn unread_labels(
+    path: &Path,
+    reading: &ReadingOptions,
+) -> Result<Option<String>, TrainError> {
+    let Some((first, _)) = Lines::open(path)?.next_text()? else {
+        return Ok(None);
+    };
+    let name = reading.label_column.as_deref().unwrap_or("label");
+    let is_there = match serde_json::from_str::<Value>(&first) {
+        Ok(value) => value.get(name).is_some(),
+        Err(_) => {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            let mut cells = first.split(['\t', ',']).map(|cell| cell.trim_matches('"'));
+            matches!(extension, Some("csv" | "tsv")) && cells.any(|cell| cell == name)
+        }
+    };
+    let shown = path.display();
+    Ok(is_there.then(|| {
+        format!("note: a language model does not look at `{name}` of {shown}; `task` classification does")
+    }))
 }
 
 /// Reads and tokenizes a file. `adapter` is the column with the adapters' names, if they are to be read.

@@ -1,9 +1,9 @@
 //! Evaluation of a language model.
 
 use super::LEAST;
+use super::choice::{SamplingOptions, Unsupported, generation_config};
 use super::data::read_examples;
 use super::evaluator::evaluate;
-use super::texts::generation_config;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
@@ -39,6 +39,9 @@ pub(crate) fn eval<M: CausalLm>(
     let (_, mut base) = Session::<M>::outline(&sources.model, config, adapter, &load, &device)?;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, LEAST)?;
+    if let Some(line) = base.tokens_around() {
+        screen.line(&line);
+    }
     let column = options.adapters.column();
     let data = read_examples(&options.data, &options.reading, column, &base, length)?;
     screen.line(&format!("data      {}", data.report));
@@ -69,9 +72,15 @@ pub(crate) fn eval<M: CausalLm>(
     let mut texts = Vec::new();
     if options.generate {
         let groups = group_references(&data.records)?;
-        let rows = options.batch_size.min(groups.len()) * options.beams.max(1);
+        let sampling = SamplingOptions {
+            beams: options.beams,
+            seed: options.seed,
+            ..SamplingOptions::default()
+        };
+        let (new, warn) = (options.max_new_tokens, Unsupported::Warn);
+        let config = generation_config(&base, &sampling, new, warn, screen)?;
+        let rows = options.batch_size.min(groups.len()) * config.rows();
         base.limit.check_logits("batch_size", rows)?;
-        let config = generation_config(&base, options.max_new_tokens, options.beams);
         let mut bar = screen.bar("texts", groups.len());
         let (tokenizer, batch) = (&base.tokenizer, options.batch_size);
         let progress = |done| bar.set(done);

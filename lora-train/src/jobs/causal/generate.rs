@@ -1,12 +1,13 @@
 //! Text generation.
 
-use super::texts::generation_config;
+use super::choice::{SamplingOptions, Unsupported, generation_config};
 use crate::TrainError;
 use crate::data::{Lines, Origin};
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::assignment::check;
 use crate::jobs::batches::pad_multiple;
+use crate::jobs::results::{OutputOptions, ResultFile};
 use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
 use crate::options::Precision;
@@ -14,9 +15,10 @@ use crate::progress::Screen;
 use clap::Args;
 use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
-use lora_models::generate::{BeamSearch, GenerationConfig, Generator, Sampling, Strategy};
+use lora_models::generate::Generator;
 use lora_models::{CausalLm, LoadOptions, ModelAdapters, dispatch};
 use serde::Deserialize;
+use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 
 /// Options of `lora generate`.
@@ -46,9 +48,9 @@ pub struct GenerateOptions {
     /// File with a prompt on each line, or `-` for standard input; JSON Lines (`.jsonl`) have the key `prompt`, and `adapter` with named adapters.
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
-    /// Maximum number of tokens to generate.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub max_new_tokens: usize,
+    /// Maximum number of tokens to generate [default: the model's, else 64].
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
     /// Number of prompts in a forward pass.
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
@@ -58,63 +60,15 @@ pub struct GenerateOptions {
     /// Choice of tokens.
     #[command(flatten)]
     pub sampling: SamplingOptions,
+    /// File of the results.
+    #[command(flatten)]
+    pub output: OutputOptions,
     /// Print one JSON object per prompt: `prompt`, `text`, `tokens`, `finished`.
     #[arg(long)]
     pub json: bool,
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceName,
-}
-
-/// Options for the choice of tokens.
-#[derive(Args, Clone, Debug, Default)]
-pub struct SamplingOptions {
-    /// Draw tokens at random, with probabilities sharpened (below 1) or flattened (above 1) [default: the most likely token].
-    #[arg(long, value_name = "X", conflicts_with = "beams")]
-    pub temperature: Option<f64>,
-    /// Draw only from this many most likely tokens.
-    #[arg(long, value_name = "N", conflicts_with = "beams")]
-    pub top_k: Option<usize>,
-    /// Draw only from the most likely tokens that have this probability together, in (0, 1].
-    #[arg(long, value_name = "P", conflicts_with = "beams")]
-    pub top_p: Option<f64>,
-    /// Seed of the draws.
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    pub seed: u64,
-    /// Number of beams of a beam search.
-    #[arg(long, value_name = "N")]
-    pub beams: Option<usize>,
-    /// Exponent of the length by which a beam's score is divided.
-    #[arg(long, value_name = "X", requires = "beams")]
-    pub length_penalty: Option<f64>,
-    /// Length of the n-grams that may not repeat; 0 allows any repetition.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub no_repeat_ngram: usize,
-}
-
-impl SamplingOptions {
-    /// Applies the options to a configuration.
-    pub fn apply(&self, config: GenerationConfig) -> GenerationConfig {
-        let config = config.with_no_repeat_ngram_size(self.no_repeat_ngram);
-        if let Some(beams) = self.beams {
-            let standard = BeamSearch::default();
-            return config.with_strategy(Strategy::Beam(BeamSearch {
-                beams,
-                length_penalty: self.length_penalty.unwrap_or(standard.length_penalty),
-                ..standard
-            }));
-        }
-        if self.temperature.is_none() && self.top_k.is_none() && self.top_p.is_none() {
-            return config;
-        }
-        let standard = Sampling::default();
-        config.with_strategy(Strategy::Sample(Sampling {
-            temperature: self.temperature.unwrap_or(standard.temperature),
-            top_k: self.top_k.or(standard.top_k),
-            top_p: self.top_p.unwrap_or(standard.top_p),
-            seed: self.seed,
-        }))
-    }
 }
 
 /// Continuation of a prompt.
@@ -130,20 +84,22 @@ pub struct Continuation {
     pub finished: bool,
 }
 
-/// Generates a continuation of each prompt.
+/// Generates a continuation of each prompt, and hands each to `result` as soon as its batch is there: those of `--output`
+/// are written to the file instead.
 ///
 /// # Errors
-/// If files are malformed, there is no prompt, or a prompt is empty or leaves no room for a text.
+/// If files are malformed, there is no prompt, or a prompt is empty or leaves no room for a text; those of `result`.
 pub fn generate(
     options: &GenerateOptions,
     screen: &Screen,
-) -> Result<Vec<Continuation>, TrainError> {
+    result: &mut dyn FnMut(Continuation) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
     let default = options.use_adapter.as_deref();
     let selection = options.adapters.selection_with(default)?;
     let prompts = prompts(options)?;
     let sources = Sources::open(&options.model, selection)?;
     dispatch!(sources.model.config(),
-        causal M(config) => generate_with::<M>(options, &sources, config, &prompts, screen),
+        causal M(config) => generate_with::<M>(options, &sources, config, &prompts, screen, result),
         encoder M(_) => Err(super::no_language_model(&sources)),
     )
 }
@@ -155,7 +111,10 @@ fn generate_with<M: CausalLm>(
     config: &M::Config,
     prompts: &[Prompt],
     screen: &Screen,
-) -> Result<Vec<Continuation>, TrainError> {
+    result: &mut dyn FnMut(Continuation) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let size = options.batch_size.max(1);
+    options.output.check()?;
     let device = device::open(options.device)?;
     let quantize = sources.quantize(options.quantize, &[])?;
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
@@ -178,40 +137,97 @@ fn generate_with<M: CausalLm>(
         let message = "names an adapter, but no adapter was given by name (`--adapter NAME=DIR`)";
         return Err(origin.error(message));
     }
-    let config = generation_config(&base, options.max_new_tokens, 1);
-    let config = options.sampling.apply(config);
+    if let Some(line) = base.tokens_around() {
+        screen.line(&line);
+    }
+    let (new, refuse) = (options.max_new_tokens, Unsupported::Refuse);
+    let config = generation_config(&base, &options.sampling, new, refuse, screen)?;
+    // All prompts are checked before hours go into some.
+    let mut tokens = Vec::with_capacity(prompts.len());
+    for Prompt { text, origin, .. } in prompts {
+        let prompt = base.tokenizer.encode_prompt(text)?;
+        config
+            .check_prompt(&model, &prompt)
+            .map_err(|message| origin.error(format!("the prompt {message}")))?;
+        tokens.push(prompt);
+    }
+    let largest = |batch: &[Vec<u32>]| batch.iter().map(Vec::len).max().unwrap_or(0);
+    for batch in tokens.chunks(size) {
+        base.limit
+            .check("batch_size", [batch.len(), largest(batch)])?;
+        base.limit
+            .check_logits("batch_size", batch.len() * config.rows())?;
+    }
+    let mut file = options.result_file(prompts)?;
+    // A batch that was written in part is computed again as it was.
+    let start = file.as_ref().map_or(0, ResultFile::done) / size * size;
     let bar = screen.bar("generate", prompts.len());
     let mut bar = bar.for_device(&device);
-    let mut continuations = Vec::with_capacity(prompts.len());
-    for chunk in prompts.chunks(options.batch_size.max(1)) {
-        let mut tokens = Vec::with_capacity(chunk.len());
-        for prompt in chunk {
-            tokens.push(base.tokenizer.encode(&prompt.text)?);
-        }
-        let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
-        base.limit.check("batch_size", [tokens.len(), longest])?;
-        base.limit.check_logits("batch_size", tokens.len())?;
+    for first in (start..prompts.len()).step_by(size) {
+        let batch = first..prompts.len().min(first + size);
+        let (chunk, tokens) = (&prompts[batch.clone()], &tokens[batch.clone()]);
         let config = config.clone();
         let generated = with_mixed_precision(mixed, || match &named {
-            None => Generator::new(&model, config, &device).generate(&tokens),
+            None => {
+                let generator = Generator::new(&model, config, &device);
+                generator.with_first(first).generate(tokens)
+            }
             Some(set) => {
                 let names = chunk.iter().map(|prompt| prompt.adapter.as_deref());
                 let model = set.for_prompts(&names.collect::<Vec<_>>())?;
-                Generator::new(&model, config, &device).generate(&tokens)
+                let generator = Generator::new(&model, config, &device);
+                generator.with_first(first).generate(tokens)
             }
         })?;
-        for (prompt, output) in chunk.iter().zip(generated) {
-            continuations.push(Continuation {
+        for ((index, prompt), output) in batch.clone().zip(chunk).zip(generated) {
+            let continuation = Continuation {
                 prompt: prompt.text.clone(),
                 text: base.tokenizer.decode(&output.tokens, true)?,
                 tokens: output.tokens.len(),
                 finished: output.finished_by_stop,
-            });
+            };
+            match &mut file {
+                Some(file) => file.add(index, continuation.object())?,
+                None => result(continuation)?,
+            }
         }
-        bar.set(continuations.len());
+        bar.set(batch.end);
     }
     bar.finish();
-    Ok(continuations)
+    if let Some(file) = file {
+        let (done, path) = (file.done(), file.path().display());
+        screen.line(&format!("{path}: {done} texts"));
+    }
+    Ok(())
+}
+
+impl GenerateOptions {
+    /// Opens the file for the results, if there is one.
+    fn result_file(&self, prompts: &[Prompt]) -> Result<Option<ResultFile>, TrainError> {
+        let inputs: Vec<_> = prompts.iter().map(|prompt| json!(prompt.text)).collect();
+        let adapters: Vec<_> = prompts.iter().map(|prompt| &prompt.adapter).collect();
+        let run = (
+            (&self.model, &self.adapters, adapters, &self.sampling),
+            (self.quantize, self.base_dtype, self.max_new_tokens),
+            (self.batch_size, self.pad_to_multiple_of, self.device),
+        );
+        ResultFile::open(&self.output, "prompt", &inputs, &run)
+    }
+}
+
+impl Continuation {
+    /// Returns the object of a line of JSON Lines.
+    fn object(&self) -> Map<String, serde_json::Value> {
+        [
+            ("prompt", json!(self.prompt)),
+            ("text", json!(self.text)),
+            ("tokens", json!(self.tokens)),
+            ("finished", json!(self.finished)),
+        ]
+        .map(|(key, value)| (key.to_string(), value))
+        .into_iter()
+        .collect()
+    }
 }
 
 /// Prompt to continue.

@@ -4,17 +4,20 @@
 //! | --- | --- |
 //! | `data` | tokenized examples of a file |
 //! | `evaluator`, `eval` | loss, perplexity and accuracy; evaluation |
+//! | `choice` | choice of tokens: options, and settings that come with the model |
 //! | `generate` | text generation |
 //! | `texts` | generated texts and their scores |
 
+mod choice;
 mod data;
 mod eval;
 mod evaluator;
 mod generate;
 mod texts;
 
+pub use choice::SamplingOptions;
 pub(crate) use eval::eval;
-pub use generate::{GenerateOptions, SamplingOptions, generate};
+pub use generate::{Continuation, GenerateOptions, generate};
 
 use super::batches::EvalBatches;
 use super::job::{BestBy, Evaluate, Job, Metrics};
@@ -26,7 +29,7 @@ use crate::data::{Example, Sample, pack};
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
-use data::{Examples, read_examples};
+use data::{Examples, read_examples, unread_labels};
 use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
 use std::path::Path;
@@ -81,12 +84,18 @@ impl<M: CausalLm> Job for CausalJob<M> {
         screen: &Screen,
     ) -> Result<Vec<Example>, TrainError> {
         let length = base.max_length(plan.options.max_length, LEAST)?;
+        if let Some(line) = base.tokens_around() {
+            screen.line(&line);
+        }
         let read = |path: &Path| read_examples(path, &plan.options.reading, None, base, length);
         // The records of the training data are dropped before the evaluation data is read.
         let Examples {
             examples, report, ..
         } = read(&plan.data)?;
         screen.line(&format!("data      {report}"));
+        if let Some(line) = unread_labels(&plan.data, &plan.options.reading)? {
+            screen.line(&line);
+        }
         let mut records = Vec::new();
         if let Some(path) = &plan.options.eval_data {
             let data = read(path)?;
@@ -156,8 +165,16 @@ impl<M: CausalLm> Job for CausalJob<M> {
     }
 }
 
-/// Creates the error for an encoder in place of a language model.
+/// Creates the error for an encoder, or a model with a head, in place of a language model.
 pub(super) fn no_language_model(sources: &Sources) -> TrainError {
+    if ModelConfig::decoders().contains(&sources.model.config().model_type()) {
+        let message = format!(
+            "{} has a head of classes in place of the output layer, so that it continues no text; use `lora predict`, or \
+             `lora eval` with labelled data",
+            sources.model.path().display()
+        );
+        return TrainError::config("model", message);
+    }
     let error = ModelError::UnsupportedConfig {
         path: sources.model.path().join("config.json"),
         key: "model_type".into(),

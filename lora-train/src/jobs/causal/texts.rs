@@ -1,5 +1,6 @@
 //! Generated texts of a language model, and their scores.
 
+use super::choice::{SamplingOptions, Unsupported, generation_config};
 use crate::TrainError;
 use crate::data::{Record, ReferenceGroup, group_references};
 use crate::jobs::job::Metrics;
@@ -8,33 +9,13 @@ use crate::jobs::session::Base;
 use crate::progress::Screen;
 use crate::task::{GeneratedText, generate_texts, score_texts};
 use lora_models::CausalLm;
-use lora_models::generate::{BeamSearch, GenerationConfig, Strategy};
-
-/// Returns the configuration of greedy choice or beam search, with the model's stop tokens.
-pub(crate) fn generation_config(
-    base: &Base,
-    max_new_tokens: usize,
-    beams: usize,
-) -> GenerationConfig {
-    let config = GenerationConfig::new(max_new_tokens)
-        .with_stop_tokens(base.stop_tokens())
-        .with_pad_id(base.pad_id())
-        .with_pad_to_multiple_of(base.pad_to_multiple_of);
-    match beams {
-        0 | 1 => config,
-        beams => config.with_strategy(Strategy::Beam(BeamSearch {
-            beams,
-            ..BeamSearch::default()
-        })),
-    }
-}
 
 /// Prompts of the texts before and after training.
 #[derive(Default)]
 pub(crate) struct Prompts {
     groups: Vec<ReferenceGroup>,
-    max_new_tokens: usize,
-    beams: usize,
+    max_new_tokens: Option<usize>,
+    sampling: SamplingOptions,
     batch: usize,
 }
 
@@ -53,8 +34,12 @@ impl Prompts {
         groups.truncate(count);
         Ok(Self {
             groups,
-            max_new_tokens: plan.options.max_new_tokens.unwrap_or(64),
-            beams: plan.options.beams.unwrap_or(1),
+            max_new_tokens: plan.options.max_new_tokens,
+            sampling: SamplingOptions {
+                beams: plan.options.beams,
+                seed: plan.seed,
+                ..SamplingOptions::default()
+            },
             batch: plan.eval_batch_size,
         })
     }
@@ -70,9 +55,10 @@ impl Prompts {
         if self.groups.is_empty() {
             return Ok(Default::default());
         }
-        let rows = self.batch.min(self.groups.len()) * self.beams.max(1);
+        let (new, warn) = (self.max_new_tokens, Unsupported::Warn);
+        let config = generation_config(base, &self.sampling, new, warn, screen)?;
+        let rows = self.batch.min(self.groups.len()) * config.rows();
         base.limit.check_logits("eval_batch_size", rows)?;
-        let config = generation_config(base, self.max_new_tokens, self.beams);
         let mut bar = screen.bar(&format!("texts {when}"), self.groups.len());
         let (tokenizer, groups) = (&base.tokenizer, &self.groups);
         let progress = |done| bar.set(done);

@@ -72,8 +72,9 @@ pub(crate) fn eval(
     let batches = EvalBatches::new(examples, size, &base, length)?;
     adapters.check_named(path, &data.records)?;
     let evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
+    let each = &mut |_, _: &_| Ok(());
     let outputs = with_mixed_precision(mixed, || {
-        evaluator.run(loaded.model, sources, adapters, None, "eval", screen)
+        evaluator.run(loaded.model, sources, adapters, None, screen, each)
     })?;
     if let Some(path) = &options.predictions {
         let pairs = evaluator.examples().iter().zip(&outputs);

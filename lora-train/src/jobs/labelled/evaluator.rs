@@ -14,6 +14,7 @@ use crate::task::{Classify, TaskName};
 use lora_models::LoraTargets;
 use lora_models::classifier::Classifier;
 use lora_models::encoder::Labels;
+use std::collections::BTreeSet;
 
 /// Outputs of a model for an example: one row, or a row for each word that it read.
 pub(super) type Rows = Vec<Vec<f32>>;
@@ -58,22 +59,24 @@ impl Evaluator {
     }
 
     /// Adds the named adapters to a model, and returns the outputs for each example, in the order of the file. `default` is
-    /// the adapter of examples that name none; `title` names the progress bar.
+    /// the adapter of examples that name none; `result` receives the outputs of an example
+    /// and its index, in the order of the file, as soon as those before it are there.
     pub fn run(
         &self,
         model: Classifier,
         sources: &Sources,
         adapters: &AdapterOptions,
         default: Option<&str>,
-        title: &str,
         screen: &Screen,
+        result: &mut dyn FnMut(usize, &Rows) -> Result<(), TrainError>,
     ) -> Result<Vec<Rows>, TrainError> {
         let examples = self.examples();
         let (model, adapters) = adapters.assign(model, sources, examples, default, screen)?;
         let device = model.device();
         let model = Classify::new(model, 0.0, ClassWeights::default());
-        let mut bar = screen.bar(title, examples.len()).for_device(&device);
-        let outputs = self.outputs(&model, adapters.as_ref(), &mut |done| bar.set(done))?;
+        let mut bar = screen.bar("examples", examples.len()).for_device(&device);
+        let progress = &mut |done| bar.set(done);
+        let outputs = self.outputs(&model, adapters.as_ref(), progress, result)?;
         bar.finish();
         Ok(outputs)
     }
@@ -85,8 +88,11 @@ impl Evaluator {
         task: &Classify,
         adapters: Option<&AdapterAssignment<Classifier>>,
         progress: &mut dyn FnMut(usize),
+        result: &mut dyn FnMut(usize, &Rows) -> Result<(), TrainError>,
     ) -> Result<Vec<Rows>, TrainError> {
         let mut outputs: Vec<Rows> = vec![Vec::new(); self.examples().len()];
+        let mut open: BTreeSet<usize> = self.batches.indices().collect();
+        let mut waiting = BTreeSet::new();
         let of_tokens = self.task == TaskName::TokenClassification;
         self.batches.run(adapters, progress, |indices, batch| {
             let logits = task.logits(batch)?;
@@ -98,6 +104,14 @@ impl Evaluator {
                 } else {
                     vec![logits[row].clone()]
                 };
+                open.remove(&index);
+                waiting.insert(index);
+            }
+            while let Some(&next) = waiting.first()
+                && open.first().is_none_or(|&open| next < open)
+            {
+                result(next, &outputs[next])?;
+                waiting.pop_first();
             }
             Ok(())
         })?;
@@ -223,7 +237,7 @@ impl Evaluate<Classify> for Evaluator {
         task: &Classify,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
-        self.judge(&self.outputs(task, None, progress)?)
+        self.judge(&self.outputs(task, None, progress, &mut |_, _| Ok(()))?)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::data::{
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
+use crate::jobs::results::{OutputOptions, ResultFile};
 use crate::jobs::sources::Sources;
 use crate::options::{Precision, ReadingOptions};
 use crate::progress::Screen;
@@ -22,6 +23,7 @@ use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
 use lora_models::encoder::Labels;
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Options of `lora predict`.
@@ -58,11 +60,11 @@ pub struct PredictOptions {
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// Directory for the file that GLUE's server scores, with a task of GLUE and --data.
-    #[arg(long, value_name = "DIR", requires = "data")]
+    #[arg(long, value_name = "DIR", requires = "data", conflicts_with = "output")]
     pub submission: Option<PathBuf>,
-    /// Replace the submission if it exists.
-    #[arg(long)]
-    pub overwrite: bool,
+    /// File of the results; `overwrite` counts for the submission too.
+    #[command(flatten)]
+    pub output: OutputOptions,
     /// Print one JSON object per text: `prediction`, and `scores` by label.
     #[arg(long)]
     pub json: bool,
@@ -75,7 +77,7 @@ pub struct PredictOptions {
     /// Maximum length of a text in tokens [default: 512, at most the model's].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
-    /// Names of the classes, in the order of the head's outputs, for a head without names (LABEL_0, …) [default: the model's or the adapter's].
+    /// Names of the classes, in the order of the head's outputs, for a head without names of its own [default: the model's or the adapter's].
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub labels: Option<Vec<String>>,
     /// For multi-label-classification: probability above which a class is predicted, one number or one per class [default: 0.5].
@@ -129,17 +131,19 @@ pub enum Predicted {
     },
 }
 
-/// Predicts for each text, and returns the path of the submission if one was written.
+/// Predicts for each text, and hands each prediction to `result` in the order of the texts, as soon as it is there: those of
+/// `--output` are written to the file instead, and with `--submission` there is one file of all, whose path is returned.
 ///
 /// # Errors
-/// If a file is malformed, there is no text to classify, or the submission exists.
+/// If a file is malformed, there is no text to classify, or the submission exists; those of `result`.
 pub fn predict(
     options: &PredictOptions,
     screen: &Screen,
-) -> Result<(Vec<Predicted>, Option<PathBuf>), TrainError> {
+    result: &mut dyn FnMut(Predicted) -> Result<(), TrainError>,
+) -> Result<Option<PathBuf>, TrainError> {
     let default = options.use_adapter.as_deref();
     let selection = options.adapters.selection_with(default)?;
-    let sources = &Sources::open(&options.model, selection)?;
+    let sources = &Sources::open_for(&options.model, selection, options.task)?;
     let task = match options.task {
         Some(task) => task,
         None => sources.task()?,
@@ -152,6 +156,7 @@ pub fn predict(
     let head = labels_in_use(sources, task, options.labels.as_deref())?;
     let thresholds = Thresholds::new(options.threshold.as_deref(), &head)?;
     let records = records(options, task, &head)?;
+    options.output.check()?;
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
@@ -165,24 +170,17 @@ pub fn predict(
     let (reading, tokenizer) = (&options.reading, &base.tokenizer);
     let (examples, _) = encode(&records, task, reading, tokenizer, length, &weights)?;
     let size = ("batch_size", options.batch_size);
-    let batches = EvalBatches::new(examples, size, &base, length)?;
+    let mut file = options.result_file(task, &records)?;
+    let done = file.as_ref().map_or(0, ResultFile::done);
+    let batches = EvalBatches::in_windows(examples, size, &base, length, done)?;
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }
     let evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
-    let outputs = with_mixed_precision(mixed, || {
-        evaluator.run(loaded.model, sources, adapters, default, "predict", screen)
-    })?;
-    let mut submission = None;
-    if let Some(folder) = &options.submission {
-        let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
-        submission = Some(submit(options, task, folder, &records, rows, &head)?);
-    }
-    let results = records.iter().zip(evaluator.examples()).zip(&outputs);
-    let predicted = results.map(|((record, example), rows)| match (&record.content, &head) {
+    let predicted = |index: usize, rows: &Rows| match (&records[index].content, &head) {
         (Content::Words { words }, head) => Predicted::Tags {
             words: words.clone(),
-            prediction: tags(words.len(), example, rows, head),
+            prediction: tags(words.len(), &evaluator.examples()[index], rows, head),
         },
         (_, Labels::Classes(names)) => Predicted::Class {
             prediction: names[best(&rows[0])].clone(),
@@ -199,8 +197,100 @@ pub fn predict(
             prediction: rows[0].clone(),
             scores: named_values(names, rows[0].iter().copied()),
         },
-    });
-    Ok((predicted.collect(), submission))
+    };
+    let mut each = |index: usize, rows: &Rows| match &mut file {
+        _ if options.submission.is_some() => Ok(()),
+        None => result(predicted(index, rows)),
+        Some(file) => {
+            let mut object = Map::from_iter([("input".into(), input(&records[index]))]);
+            object.extend(predicted(index, rows).object());
+            file.add(index, object)
+        }
+    };
+    let model = loaded.model;
+    let outputs = with_mixed_precision(mixed, || {
+        evaluator.run(model, sources, adapters, default, screen, &mut each)
+    })?;
+    if let Some(file) = &file {
+        let (done, path) = (file.done(), file.path().display());
+        screen.line(&format!("{path}: {done} predictions"));
+    }
+    let Some(folder) = &options.submission else {
+        return Ok(None);
+    };
+    let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
+    submit(options, task, folder, &records, rows, &head).map(Some)
+}
+
+impl PredictOptions {
+    /// Opens the file for the results, if there is one.
+    fn result_file(
+        &self,
+        task: TaskName,
+        records: &[Record],
+    ) -> Result<Option<ResultFile>, TrainError> {
+        let inputs: Vec<Value> = records.iter().map(input).collect();
+        let adapters: Vec<_> = records.iter().map(|record| &record.adapter).collect();
+        let run = (
+            (&self.model, &self.adapters, &self.use_adapter, adapters),
+            (
+                task,
+                self.quantize,
+                self.base_dtype,
+                self.precision,
+                self.max_length,
+            ),
+            (&self.labels, &self.threshold, &self.reading),
+            (self.batch_size, self.pad_to_multiple_of, self.device),
+        );
+        ResultFile::open(&self.output, "input", &inputs, &run)
+    }
+}
+
+impl Predicted {
+    /// Returns the object of a line of JSON Lines: `prediction`, and `scores` by name or `words`.
+    pub fn object(&self) -> Map<String, Value> {
+        let entries = match self {
+            Self::Class { prediction, scores } => {
+                vec![
+                    ("prediction", json!(prediction)),
+                    ("scores", by_name(scores)),
+                ]
+            }
+            Self::Set { prediction, scores } => {
+                vec![
+                    ("prediction", json!(prediction)),
+                    ("scores", by_name(scores)),
+                ]
+            }
+            Self::Scores { prediction, scores } => {
+                vec![
+                    ("prediction", json!(prediction)),
+                    ("scores", by_name(scores)),
+                ]
+            }
+            Self::Score { prediction } => vec![("prediction", json!(prediction))],
+            Self::Tags { words, prediction } => {
+                vec![("words", json!(words)), ("prediction", json!(prediction))]
+            }
+        };
+        let entries = entries.into_iter();
+        entries.map(|(key, value)| (key.into(), value)).collect()
+    }
+}
+
+fn by_name<T: Serialize>(scores: &[(String, T)]) -> Value {
+    let scores = scores.iter().map(|(name, p)| (name.clone(), json!(p)));
+    Value::Object(scores.collect())
+}
+
+/// Returns what a record gives to the model: a text, a pair of texts, or words.
+fn input(record: &Record) -> Value {
+    match record.content.texts() {
+        Some((first, None)) => json!(first),
+        Some((first, Some(second))) => json!([first, second]),
+        None => json!(record.content.words()),
+    }
 }
 
 /// Returns the names of classes.
@@ -236,7 +326,7 @@ fn submit(
         Some(set) => Predictions::Classes(&classes, set),
         None => Predictions::Scores(&scores),
     };
-    let overwrite = Overwrite::from(options.overwrite);
+    let overwrite = Overwrite::from(options.output.overwrite);
     write_glue_submission(folder, overwrite, glue, ids.as_deref(), predictions)
 }
 
