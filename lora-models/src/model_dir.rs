@@ -10,13 +10,15 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// Model directory. Its `config.json` is read once, when it is opened, and its tokenizer once, when it is first needed.
+/// Model directory. Its `config.json` is read once, when it is opened, its tokenizer and its settings for text
+/// generation once, when they are first needed.
 #[derive(Clone, Debug)]
 pub struct ModelDir {
     path: PathBuf,
     object: Map<String, Value>,
     config: ModelConfig,
     tokenizer: OnceLock<Tokenizer>,
+    generation: OnceLock<GenerationFile>,
 }
 
 impl ModelDir {
@@ -32,6 +34,7 @@ impl ModelDir {
             config: ModelConfig::from_json(&file, object.clone())?,
             object,
             tokenizer: OnceLock::new(),
+            generation: OnceLock::new(),
         })
     }
 
@@ -55,12 +58,14 @@ impl ModelDir {
         &self.config
     }
 
-    /// Reads the settings for text generation.
+    /// Reads the settings for text generation, or returns those that were read.
     ///
     /// # Errors
     /// As [`GenerationFile::read`].
     pub fn generation(&self) -> Result<GenerationFile, ModelError> {
-        GenerationFile::read(&self.path, &self.object)
+        read_once(&self.generation, || {
+            GenerationFile::read(&self.path, &self.object)
+        })
     }
 
     /// Loads the tokenizer, or returns the loaded one.
@@ -68,11 +73,9 @@ impl ModelDir {
     /// # Errors
     /// As [`Tokenizer::from_dir`].
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        if let Some(tokenizer) = self.tokenizer.get() {
-            return Ok(tokenizer.clone());
-        }
-        let tokenizer = Tokenizer::with_config(&self.path, &self.object)?;
-        Ok(self.tokenizer.get_or_init(|| tokenizer).clone())
+        read_once(&self.tokenizer, || {
+            Tokenizer::with_config(&self.path, &self.object)
+        })
     }
 
     /// Loads a tokenizer of this model from another directory, such as that of an adapter whose tokens were added.
@@ -82,4 +85,16 @@ impl ModelDir {
     pub fn tokenizer_in(&self, dir: &Path) -> Result<Tokenizer, ModelError> {
         Tokenizer::with_config(dir, &self.object)
     }
+}
+
+/// Returns the value of a cell, which is read if there is none yet.
+fn read_once<T: Clone>(
+    cell: &OnceLock<T>,
+    read: impl FnOnce() -> Result<T, ModelError>,
+) -> Result<T, ModelError> {
+    if let Some(value) = cell.get() {
+        return Ok(value.clone());
+    }
+    let value = read()?;
+    Ok(cell.get_or_init(|| value).clone())
 }

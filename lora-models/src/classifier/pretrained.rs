@@ -6,7 +6,7 @@ use super::{Classifier, HeadKind};
 use crate::checkpoint::LoadReport;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::error::ModelError;
-use crate::gpt2::is_mask_buffer;
+use crate::gpt2::MASK;
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
 use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -135,13 +135,6 @@ const TIED_HEADS: [&str; 3] = [
 const UNUSED_POSITIONS: Leftover = Leftover {
     reason: "positions, which this model does not add",
     is: |name| name.ends_with("embeddings.position_embeddings.weight"),
-    holds: None,
-};
-
-/// Buffers of GPT-2's causal mask in old files.
-const MASK: Leftover = Leftover {
-    reason: "buffer of the causal mask",
-    is: is_mask_buffer,
     holds: None,
 };
 

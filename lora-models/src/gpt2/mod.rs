@@ -46,6 +46,6 @@ mod pretrained;
 pub use attention::Attention;
 pub use block::{Block, Mlp};
 pub use config::Gpt2Config;
-pub(crate) use keys::is_mask_buffer;
 pub use mask::TextMask;
 pub use model::{Gpt2, Gpt2LmHead};
+pub(crate) use pretrained::MASK;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Buffers of the causal mask in old files.
-const MASK: Leftover = Leftover {
+pub(crate) const MASK: Leftover = Leftover {
     reason: "buffer of the causal mask",
     is: is_mask_buffer,
     holds: Some(is_causal_mask),
