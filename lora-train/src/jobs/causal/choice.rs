@@ -12,7 +12,7 @@ const NEW_TOKENS: usize = 64;
 /// Options for the choice of tokens. They win over the settings that come with the model.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SamplingOptions {
-    /// Choose the most likely token, whatever the model's generation_config.json says.
+    /// Choose the most likely token, whatever the model's settings for generation say.
     #[arg(long, conflicts_with_all = ["beams", "temperature", "top_k", "top_p", "min_p"])]
     pub greedy: bool,
     /// Draw tokens at random, with probabilities sharpened (below 1) or flattened (above 1) [default: the model's, else the most likely token].
@@ -45,7 +45,7 @@ pub struct SamplingOptions {
     /// Number of tokens before which no stop token is chosen [default: the model's, else 0].
     #[arg(long, value_name = "N")]
     pub min_new_tokens: Option<usize>,
-    /// Take only the stop tokens from the model's generation_config.json, or from the same keys of an old config.json.
+    /// Take only the stop tokens from the settings for generation that come with the model.
     #[arg(long)]
     pub ignore_generation_config: bool,
 }
