@@ -13,6 +13,7 @@
 //! | `adapter` | [`StoredAdapter`] |
 //! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
 //! | `base_weights` | [`BaseWeight`]: embeddings that a file brings for the base |
+//! | `expected` | tensors that a file must have for a module |
 //! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
 //! | `misplaced` | what is at a path that is given in the place of an adapter |
 //! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
@@ -69,6 +70,7 @@ mod config;
 mod container;
 mod coverage;
 mod dir;
+mod expected;
 mod extract;
 mod header;
 mod load;
@@ -88,10 +90,10 @@ pub use compare::UpdateDifference;
 pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
 pub use coverage::{Unmatched, unmatched};
 pub use dir::AdapterDir;
+pub(crate) use expected::Parts;
 pub(crate) use extract::stored;
 pub use extract::{extract, save};
 pub use header::{MAX_HEADER_BYTES, read_header};
-pub(crate) use load::Parts;
 pub use load::{load, switch};
 pub use names::{PREFIX, TensorRole, split_name};
 pub use pickle::PickledTensors;

@@ -2,6 +2,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
+//! | `read`, `search` | bounded reads; files that lie elsewhere |
 //! | `temporary` | names before a write is complete, and what killed processes left under them |
 //! | `exchange` | replacement of a directory |
 //! | `lock`, `host` | lock on a directory, and the description of its holder |
@@ -9,125 +10,22 @@
 mod exchange;
 mod host;
 mod lock;
+mod read;
+mod search;
 mod temporary;
 
 pub use lock::DirLock;
+pub(crate) use read::{LFS_MESSAGE, LFS_POINTER};
+pub use read::{lfs_pointer, note_read, open_regular, read_bounded, record_reads};
+pub use search::{directories_with, listed};
 pub use temporary::remove_leftovers;
 
 use crate::error::LoraError;
-use std::cell::RefCell;
 use std::fs::{self, File};
-use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, PersistError};
 use temporary::Replacement;
-
-/// Reads a file of at most `limit` bytes. Of a larger one, no more than that is read.
-///
-/// # Errors
-/// [`LoraError::Io`], or [`LoraError::Malformed`] if the file is larger, or a Git LFS pointer.
-pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LoraError> {
-    note_read(path);
-    let file = File::open(path).map_err(LoraError::io(path))?;
-    let mut bytes = Vec::new();
-    let read = file.take(limit + 1).read_to_end(&mut bytes);
-    if read.map_err(LoraError::io(path))? as u64 > limit {
-        let message = format!("is larger than {limit} bytes, which is more than it can need");
-        return Err(LoraError::malformed(path, message));
-    }
-    match lfs_pointer(&bytes) {
-        Some(message) => Err(LoraError::malformed(path, message)),
-        None => Ok(bytes),
-    }
-}
-
-/// Opens a regular file and returns it with its length in bytes.
-///
-/// The kind is checked before opening, because opening a pipe waits for a writer that may never come, and reading a
-/// device may never end. Links are followed: the cache of the Hugging Face Hub consists of them.
-///
-/// # Errors
-/// [`LoraError::Io`] if it cannot be opened, [`LoraError::Malformed`] if it is not a regular file.
-pub fn open_regular(path: &Path) -> Result<(File, u64), LoraError> {
-    let kind = fs::metadata(path).map_err(LoraError::io(path))?;
-    if !kind.is_file() {
-        return Err(LoraError::malformed(path, "is not a regular file"));
-    }
-    let file = File::open(path).map_err(LoraError::io(path))?;
-    let length = file.metadata().map_err(LoraError::io(path))?.len();
-    Ok((file, length))
-}
-
-/// Start of a Git LFS pointer, a small text in the place of a large file
-/// (<https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>).
-pub(crate) const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-
-/// Message on a Git LFS pointer.
-pub(crate) const LFS_MESSAGE: &str =
-    "is a Git LFS pointer, not the file itself: get the file with `git lfs pull`";
-
-/// Returns the message on a Git LFS pointer, by the first bytes of the file; `None` for any other file.
-pub fn lfs_pointer(start: &[u8]) -> Option<&'static str> {
-    start.starts_with(LFS_POINTER).then_some(LFS_MESSAGE)
-}
-
-/// Most entries of a directory that are searched.
-const MAX_ENTRIES: usize = 1024;
-
-/// Returns the directories below `dir`, at most two levels deep, that hold a file of this name, sorted. A directory that has
-/// it is not searched further. Directories that cannot be read count as empty.
-pub fn directories_with(dir: &Path, file: &str) -> Vec<PathBuf> {
-    fn search(dir: &Path, file: &str, levels: usize, found: &mut Vec<PathBuf>) {
-        let entries = fs::read_dir(dir).into_iter().flatten().take(MAX_ENTRIES);
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.join(file).is_file() {
-                found.push(path);
-            } else if levels > 1 && path.is_dir() {
-                search(&path, file, levels - 1, found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    search(dir, file, 2, &mut found);
-    found.sort();
-    found
-}
-
-/// Lists paths for a message, the first few by name.
-pub fn listed(paths: &[PathBuf]) -> String {
-    const SHOWN: usize = 4;
-    let shown = paths.iter().take(SHOWN);
-    let shown = shown.map(|path| path.display().to_string());
-    let mut text = shown.collect::<Vec<_>>().join(" or ");
-    if paths.len() > SHOWN {
-        text.push_str(&format!(" or one of {} more", paths.len() - SHOWN));
-    }
-    text
-}
-
-thread_local! {
-    /// Files read on this thread, while someone records them.
-    static READS: RefCell<Option<Vec<PathBuf>>> = const { RefCell::new(None) };
-}
-
-/// Notes that a whole small file is read, for [`record_reads`].
-#[doc(hidden)]
-pub fn note_read(path: &Path) {
-    READS.with_borrow_mut(|reads| {
-        if let Some(reads) = reads {
-            reads.push(path.into());
-        }
-    });
-}
-
-/// Runs `work` and returns with its result the small files that were read on this thread, one entry a reading: a test
-/// can count how often a file is parsed.
-#[doc(hidden)]
-pub fn record_reads<T>(work: impl FnOnce() -> T) -> (T, Vec<PathBuf>) {
-    READS.set(Some(Vec::new()));
-    let result = work();
-    (result, READS.take().unwrap_or_default())
-}
 
 /// Treatment of an existing file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -360,29 +258,6 @@ mod tests {
         assert!(matches!(failed, Err(LoraError::Io { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_pointer_is_no_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("vocab.txt");
-        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 7\n";
-        fs::write(&path, pointer).unwrap();
-        let message = read_bounded(&path, 1000).unwrap_err().to_string();
-        assert!(message.contains("git lfs pull"), "{message}");
-        assert_eq!(lfs_pointer(b"version https://git-lfs.github"), None);
-    }
-
-    #[test]
-    fn files_are_found_up_to_two_levels_deeper() {
-        let dir = tempfile::tempdir().unwrap();
-        for folder in ["b", "a/x", "c/d/e"] {
-            fs::create_dir_all(dir.path().join(folder)).unwrap();
-            fs::write(dir.path().join(folder).join("config.json"), "{}").unwrap();
-        }
-        let found = directories_with(dir.path(), "config.json");
-        assert_eq!(found, [dir.path().join("a/x"), dir.path().join("b")]);
-        assert!(directories_with(&dir.path().join("none"), "config.json").is_empty());
     }
 
     #[test]

@@ -10,7 +10,9 @@ use super::precision::mixed;
 use super::prelude::*;
 use super::{LinearOps, LoraOps, lora_linear};
 use burn::backend::AutodiffBackend;
-use burn::tensor::{DType, Int, Shape, Tensor};
+#[allow(unused_imports, reason = "without a backend, nothing here has a body")]
+use burn::tensor::{DType, Shape};
+use burn::tensor::{Int, Tensor};
 
 backend_operations! {
     /// Packed weights on a backend.

@@ -1,6 +1,9 @@
 //! Integration tests: one module for each subject, all in one binary, since each binary links Burn again.
 #![recursion_limit = "256"]
-#![allow(clippy::print_stderr, reason = "tests of backends say what they leave out")]
+#![allow(
+    clippy::print_stderr,
+    reason = "tests of backends say what they leave out"
+)]
 
 use hostile::fuzz::memory::Bounded;
 use lora_train::memory::Counting;
