@@ -261,7 +261,7 @@ class Lines:
         self.title, self.args = title, args
 
     def prepare(self, program, folder):
-        self.folder = folder / self.title
+        self.folder = folder / self.title.replace(" ", "_")
         self.folder.mkdir()
         self.place = self.folder / "lines.jsonl"
         self.seconds = timed(lambda: program.run(*self.args(self.place)))
@@ -353,6 +353,14 @@ def commands(program, folder):
         test = ["--data", COLA / "test.tsv", "--device", "flex"]
         return lambda place: ["predict", *task, *test, *args, "--submission", place]
 
+    def predicted(place):
+        test = ["--data", COLA / "test.tsv", "--adapter", cola / "adapter"]
+        return ["predict", "--device", "flex", *task, *test, "--batch-size", 1, "--output", place]
+
+    def generated(place):
+        base = ["generate", "--device", "flex", "--model", GPT2, "--prompts", prompts]
+        return [*base, "--max-new-tokens", 8, "--batch-size", 1, "--output", place]
+
     every = [
         Training("train", train("--rank", 3), "adapter"),
         Training("train --resume", train("--rank", 3), "adapter", kills=3),
@@ -367,10 +375,9 @@ def commands(program, folder):
         Rewrite("combine", combined("0.7", "0.3"), "adapter", combined("1", "1")),
         Rewrite("eval --predictions", scored("--adapter", one), "scores.jsonl", scored()),
         Rewrite("predict --submission", submitted("--adapter", cola / "adapter"), "submission", submitted("--adapter", cola / "adapter", "--max-length", 4)),
+        Lines("generate --output", generated),
+        Lines("predict --output", predicted),
     ]
-    if "--output" in program.run("generate", "--help").stdout:
-        generate = ["generate", "--device", "flex", "--model", GPT2, "--prompts", prompts, "--max-new-tokens", 8, "--batch-size", 1]
-        every.append(Lines("generate", lambda place: [*generate, "--output", place]))
     return every
 
 
