@@ -1,9 +1,8 @@
 //! Replacement of a directory by a complete one.
 
-use super::Overwrite;
 use super::temporary::Replacement;
+use super::{Overwrite, is_unsupported, rename};
 use crate::error::LoraError;
-use std::fs;
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
@@ -13,10 +12,16 @@ pub(super) fn put(
     path: &Path,
     overwrite: Overwrite,
 ) -> std::result::Result<(), LoraError> {
+    match temporary.put_within() {
+        None => {}
+        Some(Ok(())) => return Ok(()),
+        Some(Err((error, true))) => return Err(LoraError::io(path)(error)),
+        Some(Err((error, false))) => return Err(kept(temporary, path, error)),
+    }
     let fresh = temporary.fresh();
     if overwrite == Overwrite::Refuse {
         // The system refuses to rename to a directory with content.
-        return fs::rename(&fresh, path).map_err(|error| match error.kind() {
+        return rename(&fresh, path).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => {
                 LoraError::AlreadyExists { path: path.into() }
             }
@@ -24,7 +29,7 @@ pub(super) fn put(
         });
     }
     if path.symlink_metadata().is_err() {
-        return fs::rename(&fresh, path).map_err(LoraError::io(path));
+        return rename(&fresh, path).map_err(LoraError::io(path));
     }
     match exchange(&fresh, path) {
         Ok(()) => return Ok(()),
@@ -32,19 +37,23 @@ pub(super) fn put(
         Err(error) => return Err(LoraError::io(path)(error)),
     }
     let aside = temporary.aside();
-    fs::rename(path, &aside).map_err(LoraError::io(path))?;
-    let Err(error) = fs::rename(&fresh, path) else {
+    rename(path, &aside).map_err(LoraError::io(path))?;
+    let Err(error) = rename(&fresh, path) else {
         return Ok(());
     };
-    if fs::rename(&aside, path).is_ok() {
+    if rename(&aside, path).is_ok() {
         return Err(LoraError::io(path)(error));
     }
-    let kept = temporary.keep();
+    Err(kept(temporary, path, error))
+}
+
+/// Keeps the temporary directory with what was replaced, and names it in the error.
+fn kept(temporary: Replacement, path: &Path, error: Error) -> LoraError {
     let message = format!(
-        "{error}; the directory that was there is in {}",
-        kept.display()
+        "{error}; what was there is in {}",
+        temporary.keep().display()
     );
-    Err(LoraError::io(path)(Error::new(error.kind(), message)))
+    LoraError::io(path)(Error::new(error.kind(), message))
 }
 
 /// Exchanges two directories in one step.
@@ -57,12 +66,4 @@ fn exchange(one: &Path, other: &Path) -> Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 fn exchange(_one: &Path, _other: &Path) -> Result<()> {
     Err(ErrorKind::Unsupported.into())
-}
-
-/// Returns true for the answers of systems and file systems without an exchange.
-fn is_unsupported(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Unsupported | ErrorKind::InvalidInput
-    )
 }

@@ -4,12 +4,15 @@
 //! | --- | --- |
 //! | `read`, `search` | bounded reads; files that lie elsewhere |
 //! | `temporary` | names before a write is complete, and what killed processes left under them |
-//! | `exchange` | replacement of a directory |
+//! | `place` | links, devices, and directories that stay themselves |
+//! | `exchange`, `in_place` | replacement of a directory, and of the content of one that stays itself |
 //! | `lock`, `host` | lock on a directory, and the description of its holder |
 
 mod exchange;
 mod host;
+mod in_place;
 mod lock;
+mod place;
 mod read;
 mod search;
 mod temporary;
@@ -21,6 +24,7 @@ pub use search::{directories_with, listed};
 pub use temporary::remove_leftovers;
 
 use crate::error::LoraError;
+use place::{Place, followed, is_fixed};
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -57,15 +61,14 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Creates a temporary file for `path`, whose directory must exist.
+    /// Creates a temporary file for `path`, whose directory must exist. Where `path` is a link, the file is that of its target.
     ///
     /// # Errors
     /// [`LoraError::Io`].
     pub fn create(path: &Path) -> Result<Self, LoraError> {
-        Ok(Self {
-            path: path.into(),
-            temporary: temporary::file_for(path)?,
-        })
+        let path = followed(path).map_err(LoraError::io(path))?;
+        let temporary = temporary::file_for(&path)?;
+        Ok(Self { path, temporary })
     }
 
     /// Syncs the file to disk and renames it to its path.
@@ -79,16 +82,15 @@ impl AtomicFile {
     /// Commits the file. With [`Overwrite::Refuse`], a file that another process wrote meanwhile stays.
     fn commit_as(self, overwrite: Overwrite) -> Result<(), LoraError> {
         let Self { path, temporary } = self;
-        let commit = || {
-            temporary.as_file().sync_all()?;
-            // A temporary file is private to its owner; the result has the usual mode.
-            set_default_mode(temporary.as_file())?;
+        let commit = || -> std::io::Result<()> {
+            sync(temporary.as_file())?;
             match overwrite {
                 Overwrite::Replace => temporary.persist(&path),
                 Overwrite::Refuse => persist_new(temporary, &path),
             }
             .map_err(|error| error.error)?;
-            sync_folder(&folder_of(&path))
+            sync_folder(&folder_of(&path));
+            Ok(())
         };
         commit().map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => LoraError::AlreadyExists { path: path.clone() },
@@ -107,7 +109,7 @@ impl Write for AtomicFile {
     }
 }
 
-/// Writes an [`AtomicFile`] and commits it.
+/// Writes an [`AtomicFile`] and commits it. A device or a pipe at the path is written into.
 ///
 /// # Errors
 /// [`LoraError::AlreadyExists`] if the file exists and may not be replaced; [`LoraError::Io`].
@@ -116,6 +118,14 @@ pub fn write_file(
     overwrite: Overwrite,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), LoraError> {
+    if let Place::Stream(path) = Place::of(path).map_err(LoraError::io(path))? {
+        let written = File::options().write(true).open(&path).and_then(|stream| {
+            let mut writer = BufWriter::new(stream);
+            write(&mut writer)?;
+            writer.flush()
+        });
+        return written.map_err(LoraError::io(&path));
+    }
     if overwrite == Overwrite::Refuse && path.exists() {
         return Err(LoraError::AlreadyExists { path: path.into() });
     }
@@ -144,6 +154,9 @@ fn persist_new(temporary: NamedTempFile, path: &Path) -> Result<File, PersistErr
 /// temporary name, from which the next writer in the folder puts it back. Of several writers without
 /// [`Overwrite::Replace`], the first wins, and the others return an error.
 ///
+/// Where `path` is a link, its target is written. A mount point and the directory that the process works in stay themselves, and
+/// their content is replaced.
+///
 /// # Errors
 /// [`LoraError::AlreadyExists`] if the directory exists, is not empty and may not be replaced;
 /// [`LoraError::Io`]; errors of `fill`.
@@ -152,14 +165,15 @@ pub fn write_dir<E: From<LoraError>>(
     overwrite: Overwrite,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
+    let path = &followed(path).map_err(LoraError::io(path))?;
     check_occupied(path, overwrite)?;
     let folder = folder_of(path);
     fs::create_dir_all(&folder).map_err(LoraError::io(&folder))?;
     let temporary = Replacement::of(path)?;
     fill(&temporary.fresh())?;
-    sync_folder(&temporary.fresh()).map_err(LoraError::io(path))?;
+    sync_folder(&temporary.fresh());
     exchange::put(temporary, path, overwrite)?;
-    sync_folder(&folder).map_err(LoraError::io(path))?;
+    sync_folder(&folder);
     Ok(())
 }
 
@@ -169,7 +183,11 @@ pub fn write_dir<E: From<LoraError>>(
 /// [`LoraError::AlreadyExists`] if it exists, is not empty and may not be replaced; [`LoraError::Io`] if its folder cannot be
 /// written.
 pub fn check_dir(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
+    let path = &followed(path).map_err(LoraError::io(path))?;
     check_occupied(path, overwrite)?;
+    if is_fixed(path) {
+        return check_folder(&path.join("file"));
+    }
     check_folder(path)
 }
 
@@ -179,6 +197,9 @@ pub fn check_dir(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
 /// [`LoraError::AlreadyExists`] if it exists and may not be replaced; [`LoraError::Io`] if it is a directory, or its folder is
 /// missing or cannot be written.
 pub fn check_file(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
+    let Place::Path(path) = &Place::of(path).map_err(LoraError::io(path))? else {
+        return Ok(());
+    };
     if overwrite == Overwrite::Refuse && path.exists() {
         return Err(LoraError::AlreadyExists { path: path.into() });
     }
@@ -192,12 +213,22 @@ pub fn check_file(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
 }
 
 fn check_occupied(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
-    let occupied = match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(_) => path.exists(),
+    if path.exists() && !path.is_dir() {
+        return Err(LoraError::io(path)(ErrorKind::NotADirectory.into()));
+    }
+    let names = match in_place::content(path) {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(LoraError::io(path)(error)),
     };
-    if occupied && overwrite == Overwrite::Refuse {
+    if !names.is_empty() && overwrite == Overwrite::Refuse {
         return Err(LoraError::AlreadyExists { path: path.into() });
+    }
+    if is_fixed(path) && !in_place::is_replaceable(path, &names) {
+        let message =
+            "has other files than those of a model or an adapter; give an empty directory";
+        let error = std::io::Error::new(ErrorKind::DirectoryNotEmpty, message);
+        return Err(LoraError::io(path)(error));
     }
     Ok(())
 }
@@ -221,24 +252,46 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Writes the content of a file to the disk. A file system that cannot is no failure.
+fn sync(file: &File) -> std::io::Result<()> {
+    match file.sync_all() {
+        Err(error) if is_unsupported(&error) => Ok(()),
+        result => result,
+    }
 }
 
-#[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> std::io::Result<()> {
-    Ok(()) // A directory cannot be opened as a file there.
+/// Writes the names in a folder to the disk. Many file systems cannot, and what was renamed is there all the same: only a power cut
+/// may undo it.
+fn sync_folder(folder: &Path) {
+    // A directory cannot be opened as a file on Windows.
+    if cfg!(unix) {
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
 }
 
-#[cfg(unix)]
-fn set_default_mode(file: &File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
+/// Returns true for the answers of systems and file systems that lack an operation.
+fn is_unsupported(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unsupported | ErrorKind::InvalidInput
+    )
 }
 
-#[cfg(not(unix))]
-fn set_default_mode(_file: &File) -> std::io::Result<()> {
+/// Renames a file or directory. On Windows a scanner or an indexer may hold a new file for a moment.
+fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    const ATTEMPTS: u32 = 5;
+    for attempt in 1.. {
+        match fs::rename(from, to) {
+            Err(error)
+                if cfg!(windows)
+                    && error.kind() == ErrorKind::PermissionDenied
+                    && attempt < ATTEMPTS =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(10 << attempt));
+            }
+            result => return result,
+        }
+    }
     Ok(())
 }
 

@@ -3,8 +3,9 @@
 //! The writer holds an advisory lock as long as it lives. What a killed process left behind has none, and the next writer in
 //! the same folder removes it, or puts back what was about to be replaced.
 
-use super::folder_of;
 use super::host::host_name;
+use super::place::is_fixed;
+use super::{folder_of, in_place};
 use crate::error::LoraError;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -22,13 +23,13 @@ const SUFFIX: &str = ".tmp";
 const RANDOM: usize = 6;
 
 /// Locked file of a temporary directory, with the name of the directory that it is to become.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// Directory with the new content, in a temporary directory.
-const NEW: &str = "new";
+pub(super) const NEW: &str = "new";
 
 /// Directory with the replaced content, in a temporary directory.
-const OLD: &str = "old";
+pub(super) const OLD: &str = "old";
 
 /// Age above which files of another host count as left behind. Locks of some network file systems hold on one host only.
 const FOREIGN_AGE: Duration = Duration::from_hours(24);
@@ -44,6 +45,8 @@ pub(super) fn file_for(path: &Path) -> Result<NamedTempFile, LoraError> {
     for _ in 0..ATTEMPTS {
         let mut builder = Builder::new();
         builder.prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(MODE));
         let file = builder.tempfile_in(&folder).map_err(LoraError::io(path))?;
         if is_held(file.as_file(), file.path()) {
             return Ok(file);
@@ -52,16 +55,30 @@ pub(super) fn file_for(path: &Path) -> Result<NamedTempFile, LoraError> {
     Err(contended(path))
 }
 
-/// Temporary directory that becomes another one.
+/// Name in the lock of a temporary directory that lies in the directory whose content it replaces.
+const ITSELF: &str = ".";
+
+/// Mode of new files, before the umask of the process.
+#[cfg(unix)]
+const MODE: u32 = 0o666;
+
+/// Temporary directory that becomes another one, or whose content becomes that of the directory around it.
 pub(super) struct Replacement {
     folder: TempDir,
+    /// Directory whose content is replaced in place.
+    within: Option<PathBuf>,
     _lock: File,
 }
 
 impl Replacement {
-    /// Creates a locked temporary directory for `path`, in the same folder.
+    /// Creates a locked temporary directory for `path`: in the same folder, or within a directory that stays itself.
     pub fn of(path: &Path) -> Result<Self, LoraError> {
-        let folder = folder_of(path);
+        let within = is_fixed(path).then(|| path.to_path_buf());
+        let folder = within.clone().unwrap_or_else(|| folder_of(path));
+        let name = match &within {
+            Some(_) => OsStr::new(ITSELF),
+            None => path.file_name().unwrap_or_default(),
+        };
         remove_leftovers(&folder);
         let prefix = own_prefix();
         for _ in 0..ATTEMPTS {
@@ -70,12 +87,13 @@ impl Replacement {
             let temporary = builder
                 .tempdir_in(&folder)
                 .map_err(LoraError::io(&folder))?;
-            match locked_for(temporary.path(), path) {
+            match locked_for(temporary.path(), name) {
                 Ok(Some(lock)) => {
                     let fresh = temporary.path().join(NEW);
                     fs::create_dir(&fresh).map_err(LoraError::io(&fresh))?;
                     return Ok(Self {
                         folder: temporary,
+                        within,
                         _lock: lock,
                     });
                 }
@@ -96,6 +114,12 @@ impl Replacement {
         self.folder.path().join(OLD)
     }
 
+    /// Replaces the content of a directory that stays itself; `None` for another one.
+    pub fn put_within(&self) -> Option<Result<(), (std::io::Error, bool)>> {
+        let dir = self.within.as_ref()?;
+        Some(in_place::put(self.folder.path(), dir))
+    }
+
     /// Keeps the temporary directory.
     pub fn keep(self) -> PathBuf {
         self.folder.keep()
@@ -103,7 +127,7 @@ impl Replacement {
 }
 
 /// Creates the lock of a temporary directory; `None` if another process removes the directory.
-fn locked_for(folder: &Path, path: &Path) -> std::io::Result<Option<File>> {
+fn locked_for(folder: &Path, name: &OsStr) -> std::io::Result<Option<File>> {
     let lock = folder.join(LOCK);
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&lock) {
         Ok(file) => file,
@@ -113,7 +137,6 @@ fn locked_for(folder: &Path, path: &Path) -> std::io::Result<Option<File>> {
     if !is_held(&file, &lock) {
         return Ok(None);
     }
-    let name = path.file_name().unwrap_or_default();
     file.write_all(name.as_encoded_bytes())?;
     Ok(Some(file))
 }
@@ -174,9 +197,13 @@ fn remove_directory(path: &Path) {
         return;
     };
     let old = path.join(OLD);
-    if old.exists() {
-        let mut name = String::new();
-        let read = (&mut held).take(1 << 12).read_to_string(&mut name);
+    let mut name = String::new();
+    let read = (&mut held).take(1 << 12).read_to_string(&mut name);
+    if name == ITSELF {
+        if in_place::restore(path, &folder_of(path)).is_err() {
+            return;
+        }
+    } else if old.exists() {
         let mut parts = Path::new(&name).components();
         let plain = matches!(
             (parts.next(), parts.next()),
@@ -211,7 +238,7 @@ fn unused(path: &Path) -> Option<File> {
 }
 
 /// Returns true for a name of [`file_for`] or [`Replacement::of`], on any host.
-fn is_temporary(name: &OsStr) -> bool {
+pub(super) fn is_temporary(name: &OsStr) -> bool {
     let name = name.to_str();
     let middle = name.and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
     let parts = middle.and_then(|middle| middle.split_once('-'));
@@ -237,7 +264,7 @@ mod tests {
     /// Leaves a temporary directory as a kill does: on the disk, and unlocked.
     fn killed(replacement: Replacement) -> PathBuf {
         let path = replacement.folder.path().to_path_buf();
-        let Replacement { folder, _lock } = replacement;
+        let Replacement { folder, _lock, .. } = replacement;
         let _ = folder.keep();
         path
     }
