@@ -8,7 +8,7 @@ use crate::jobs::ranges::{at_least_one, within};
 use crate::jobs::sources::{EMBEDDINGS, Sources};
 use crate::options::{Precision, TrainOptions};
 use crate::task::TaskName;
-use crate::trainer::{AdamW, Every, LoraPlus, ScheduleKind};
+use crate::trainer::{AdamW, CheckpointDir, Every, LoraPlus, ScheduleKind};
 use burn::tensor::Device;
 use lora_core::{BaseDType, BaseFloats, HalfFloat, LoraConfig, QuantizeConfig};
 use lora_models::prefix::PrefixConfig;
@@ -57,6 +57,8 @@ pub struct TrainPlan {
     pub evaluate: Every,
     /// Interval of checkpoints.
     pub save: Every,
+    /// Number of checkpoints that are kept.
+    pub keep_checkpoints: usize,
     /// 16-bit type of products with frozen weights; `None` for f32, and until the device is known.
     pub mixed: Option<HalfFloat>,
 }
@@ -205,6 +207,10 @@ impl TrainPlan {
                 Some(0) => Every::Never,
                 Some(steps) => Every::Steps(steps),
             },
+            keep_checkpoints: match o.keep_checkpoints {
+                None => CheckpointDir::KEPT,
+                Some(count) => at_least_one("keep_checkpoints", count)?,
+            },
             mixed: None,
             options,
         })
@@ -303,6 +309,8 @@ impl TrainPlan {
             verify_device: None,
             generate_prompts: None,
             eval_batch_size: None,
+            save_steps: None,
+            keep_checkpoints: None,
             // Only a budget of tokens divides the examples otherwise.
             pad_to_multiple_of: match self.batch {
                 BatchSize::PaddedTokens(_) => Some(pad_to_multiple_of).filter(|&n| n > 1),

@@ -92,6 +92,9 @@ impl RunRecord {
 /// Divides a fingerprint into options and the size of the data.
 fn divided(fingerprint: &str) -> (String, String) {
     let is_size = |line: &&str| line.starts_with("examples = ") || line.starts_with("tokens = ");
-    let (size, options): (Vec<&str>, Vec<&str>) = fingerprint.lines().partition(is_size);
+    // Earlier releases recorded it, though no number depends on it.
+    let lines = fingerprint.lines();
+    let lines = lines.filter(|line| !line.starts_with("save_steps = "));
+    let (size, options): (Vec<&str>, Vec<&str>) = lines.partition(is_size);
     (options.join("\n"), size.join("\n"))
 }

@@ -21,7 +21,8 @@ use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen};
 use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{
-    BatchLoader, Hooks, NonFinite, Outcome, ReadValues, Run, Schedule, TrainerConfig, fit,
+    BatchLoader, Checkpoint, CheckpointDir, Hooks, NonFinite, Outcome, ReadValues, Run, Schedule,
+    TrainerConfig, fit,
 };
 use burn::module::Module;
 use burn::tensor::Device;
@@ -163,10 +164,7 @@ fn run_job<J: Job + 'static>(
     } = started;
     let checkpoints = output.checkpoints();
     let mut checkpoint = if plan.options.resume {
-        Some(checkpoints.last()?.ok_or_else(|| TrainError::Checkpoint {
-            path: plan.output.join("checkpoints"),
-            message: "there is none to resume from".into(),
-        })?)
+        Some(last_checkpoint(&checkpoints, &plan, screen)?)
     } else {
         None
     };
@@ -293,6 +291,7 @@ fn run_job<J: Job + 'static>(
             },
             evaluate: plan.evaluate,
             save: plan.save,
+            keep_checkpoints: plan.keep_checkpoints,
             patience: plan.options.early_stopping,
             best_metric: best.metric,
             higher_is_better: best.higher_is_better,
@@ -334,8 +333,8 @@ fn run_job<J: Job + 'static>(
         _ => measure(&job, &task, &base, screen, "after", known)?,
     };
     let path = plan.output.join(weights_name(plan.options.full));
-    output.replace_state()?;
     saver.save(J::model(&task), &path, Overwrite::Replace)?;
+    output.replace_state()?;
     for note in saver.peft_notes(J::model(&task), &path) {
         screen.line(&format!("note      {note}"));
     }
@@ -371,6 +370,28 @@ fn run_job<J: Job + 'static>(
         seconds: state.seconds,
         trainable: weights.trainable,
     })
+}
+
+/// Reads the checkpoint to resume from, and tells which later ones are damaged.
+fn last_checkpoint(
+    checkpoints: &CheckpointDir,
+    plan: &TrainPlan,
+    screen: &Screen,
+) -> Result<Checkpoint, TrainError> {
+    let last = checkpoints.last()?.ok_or_else(|| TrainError::Checkpoint {
+        path: plan.output.join("checkpoints"),
+        message: "there is none to resume from".into(),
+    })?;
+    for (_, error) in &last.damaged {
+        screen.line(&format!("warning   {error}"));
+    }
+    if !last.damaged.is_empty() {
+        let step = last.checkpoint.state.step;
+        screen.line(&format!(
+            "resume    from the checkpoint before, at step {step}"
+        ));
+    }
+    Ok(last.checkpoint)
 }
 
 /// Creates the loader of the training batches.

@@ -311,6 +311,9 @@ pub struct TrainOptions {
     /// Interval of checkpoints in steps; 0 writes none [default: each epoch].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     pub save_steps: Option<usize>,
+    /// Number of the latest checkpoints to keep. If the last one is damaged, a resumed run goes back to the one before [default: 2].
+    #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
+    pub keep_checkpoints: Option<usize>,
 
     /// Device to train on [default: auto].
     #[arg(long, value_name = "DEVICE", help_heading = "Device")]

@@ -137,6 +137,7 @@ impl Observer for TrainingProgress {
                     self.line(&format!("saved {}", path.display()));
                 }
             }
+            Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Stopped(reason) => self.line(&format!("stopped: {reason}")),
             Event::End => {
                 self.waiting = None;

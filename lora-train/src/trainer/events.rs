@@ -61,6 +61,8 @@ pub enum Event {
     Eval(EvalEvent),
     /// A checkpoint has been written.
     Saved(PathBuf),
+    /// Something that does not stop the run, but that its user should know.
+    Warning(String),
     /// The run stops before its last step, for this reason.
     Stopped(String),
     /// The run ends.

@@ -74,6 +74,7 @@ pub fn fit<S: Sample, M: Task<S>>(
         learner.load_optim(record);
     }
     let checkpoints = CheckpointDir::new(output.join("checkpoints"));
+    let checkpoints = checkpoints.keeping(run.config.keep_checkpoints);
     let mut training = TrainingLoop::new(run, state, checkpoints, tap);
     let stopped = training.train(&mut learner)?;
     Ok(Outcome {

@@ -36,7 +36,7 @@ mod task;
 mod training_loop;
 
 pub use batches::{BatchLoader, Collate, MicroBatch, Position};
-pub use checkpoint::{Best, Checkpoint, CheckpointDir, RunState};
+pub use checkpoint::{Best, Checkpoint, CheckpointDir, LastCheckpoint, RunState, SavedCheckpoint};
 pub(crate) use checkpointed::checkpointed_step;
 pub(crate) use comparison::{StepDifference, compare_steps};
 pub use events::{EvalEvent, Event, Observer, StepEvent};

@@ -63,6 +63,8 @@ pub struct TrainerConfig {
     pub evaluate: Every,
     /// Interval of checkpoints.
     pub save: Every,
+    /// Number of checkpoints that are kept, at least one.
+    pub keep_checkpoints: usize,
     /// Early stopping: number of evaluations without improvement after which the run ends.
     pub patience: Option<usize>,
     /// Name of the metric that decides the best evaluation.

@@ -21,8 +21,6 @@ pub(super) struct TrainingLoop<M, S: Sample> {
     pub checkpoints: CheckpointDir,
     pub tap: OptimizerTap,
     pub last_evaluation: Option<EvalEvent>,
-    /// Step of the best evaluation that the last checkpoint knows of.
-    kept_best: Option<usize>,
     /// Reader of values one step late; `None` to read them at once.
     reader: Option<Reader>,
     /// Step whose values are still to be read.
@@ -45,7 +43,6 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         checkpoints: CheckpointDir,
         tap: OptimizerTap,
     ) -> Self {
-        let kept_best = state.best.as_ref().map(|best| best.step);
         let config = &run.config;
         let late = config.read_values == ReadValues::OneStepLate
             && matches!(config.non_finite, NonFinite::Fail);
@@ -55,7 +52,6 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             checkpoints,
             tap,
             last_evaluation: None,
-            kept_best,
             reader: late.then(Reader::start),
             pending: None,
         }
@@ -297,8 +293,10 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let is_best = best.is_some();
         if is_best {
             let hooks = &mut self.run.hooks;
-            self.checkpoints
-                .save_best(step, self.kept_best, |dir| hooks.save_weights(model, dir))?;
+            let saved = self
+                .checkpoints
+                .save_best(step, |dir| hooks.save_weights(model, dir))?;
+            self.tell_left(saved.left)?;
             self.state.best = best;
             self.state.evaluations_since_best = 0;
         } else {
@@ -325,11 +323,19 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let message = "the optimizer was not stepped before its state was saved";
         let optimizer = self.tap.take().ok_or_else(|| TrainError::burn(message))?;
         let hooks = &mut self.run.hooks;
-        let path = self
+        let saved = self
             .checkpoints
             .save_last(&self.state, optimizer, |dir| hooks.save_weights(model, dir))?;
-        self.kept_best = self.state.best.as_ref().map(|best| best.step);
-        self.notify(&Event::Saved(path))
+        self.notify(&Event::Saved(saved.path))?;
+        self.tell_left(saved.left)
+    }
+
+    /// Tells which checkpoints could not be removed.
+    fn tell_left(&mut self, left: Vec<String>) -> Result<(), TrainError> {
+        left.into_iter().try_for_each(|reason| {
+            let text = format!("an old checkpoint stays, since it cannot be removed: {reason}");
+            self.notify(&Event::Warning(text))
+        })
     }
 
     fn notify(&mut self, event: &Event) -> Result<(), TrainError> {

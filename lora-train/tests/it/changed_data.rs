@@ -115,6 +115,7 @@ fn fewer_examples_go_on_with_the_next_epoch() {
     // As if the run had ended after its second step, at the sixth batch.
     let checkpoints = run.output().join("checkpoints");
     let step = checkpoints.join("step-00000002");
+    let _ = std::fs::remove_dir_all(&step);
     std::fs::rename(checkpoints.join("step-00000004"), &step).unwrap();
     let file = step.join("state.json");
     let mut state: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

@@ -15,6 +15,11 @@ const ALL_WEIGHTS: &[&str] = &["--full"];
 
 /// Shuffling, accumulation, dropout and evaluations: everything with a state.
 fn run(what: &[&str], output: &Path, steps: usize) -> Command {
+    saving(what, output, steps, 7)
+}
+
+/// A run with another interval of checkpoints.
+fn saving(what: &[&str], output: &Path, steps: usize, save: usize) -> Command {
     let mut command = train(&data(), output);
     command.args(what);
     command.args(["--lr", "1e-2", "--schedule", "cosine"]);
@@ -22,7 +27,8 @@ fn run(what: &[&str], output: &Path, steps: usize) -> Command {
         command.args(["--batch-size", "3"]);
     }
     command.args(["--grad-accumulation", "2"]);
-    command.args(["--save-steps", "7", "--seed", "11", "--eval-steps", "10"]);
+    command.args(["--save-steps", &save.to_string()]);
+    command.args(["--seed", "11", "--eval-steps", "10"]);
     command.args(["--max-steps", &steps.to_string()]);
     command.arg("--eval-data").arg(data());
     command
@@ -244,14 +250,36 @@ fn resuming_needs_a_checkpoint_that_is_whole() {
         1,
         &["none to resume from"],
     );
-    succeed(&mut run(ADAPTER, dir.path(), 10));
-    let optimizer = dir.path().join("checkpoints/step-00000010/optimizer.bpk");
-    let bytes = std::fs::read(&optimizer).unwrap();
-    std::fs::write(&optimizer, &bytes[..bytes.len() / 2]).unwrap();
+    succeed(&mut run(ADAPTER, dir.path(), 20));
+    let (weights, before) = (adapter(&dir.path().join("adapter")), losses(dir.path()));
+    let optimizer = |step: usize| {
+        let checkpoints = dir.path().join("checkpoints");
+        checkpoints.join(format!("step-{step:08}/optimizer.bpk"))
+    };
+    let halve = |file: &Path| {
+        let bytes = std::fs::read(file).unwrap();
+        std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    assert!(!optimizer(7).exists(), "two checkpoints are kept");
+    // The run goes back to the checkpoint before, with other intervals from there on, and ends the same.
+    halve(&optimizer(20));
+    let output = succeed(saving(ADAPTER, dir.path(), 20, 3).arg("--resume"));
+    for words in [
+        "optimizer.bpk is not what was written",
+        "from the checkpoint before, at step 14",
+    ] {
+        assert!(output.contains(words), "{output}");
+    }
+    assert_eq!(adapter(&dir.path().join("adapter")), weights);
+    assert_eq!(losses(dir.path()), before);
+    assert!(!optimizer(14).exists(), "two checkpoints are kept");
+    for step in [18, 20] {
+        halve(&optimizer(step));
+    }
     fail(
-        run(ADAPTER, dir.path(), 10).arg("--resume"),
+        run(ADAPTER, dir.path(), 20).arg("--resume"),
         1,
-        &["optimizer.bpk"],
+        &["step-00000020", "optimizer.bpk"],
     );
 }
 

@@ -104,6 +104,7 @@ fn config(steps: usize) -> TrainerConfig {
         read_values: ReadValues::AtOnce,
         evaluate: Every::Never,
         save: Every::Never,
+        keep_checkpoints: 1,
         patience: None,
         best_metric: "loss".into(),
         higher_is_better: false,
@@ -137,7 +138,8 @@ fn train(config: TrainerConfig, examples: Vec<Example>, output: &Path, resume: b
     let checkpoint = CheckpointDir::new(output.join("checkpoints"))
         .last()
         .unwrap();
-    let result = fit(regression(), run, output, checkpoint.filter(|_| resume));
+    let checkpoint = checkpoint.filter(|_| resume).map(|last| last.checkpoint);
+    let result = fit(regression(), run, output, checkpoint);
     Session {
         result,
         log: log.lines(),
