@@ -269,6 +269,14 @@ fn sync_folder(folder: &Path) {
     }
 }
 
+/// Returns true if files in a folder, and their names, can be written to the disk at once, so that they survive a power cut. Many
+/// network file systems and mounts of virtual machines cannot.
+pub fn can_sync(folder: &Path) -> bool {
+    let file = tempfile::tempfile_in(folder).and_then(|file| file.sync_all());
+    let names = || File::open(folder).and_then(|folder| folder.sync_all());
+    file.is_ok() && (cfg!(windows) || names().is_ok())
+}
+
 /// Returns true for the answers of systems and file systems that lack an operation.
 fn is_unsupported(error: &std::io::Error) -> bool {
     matches!(

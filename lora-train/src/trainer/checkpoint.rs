@@ -14,7 +14,7 @@ use crate::data::DataDigest;
 use burn::optim::OptimizerRecord;
 use burn::tensor::Bytes;
 use lora_core::LoraError;
-use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
+use lora_core::files::{Overwrite, can_sync, read_bounded, write_dir, write_file};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -140,8 +140,14 @@ impl CheckpointDir {
                 message,
             };
             let file = dir.join(OPTIMIZER_FILE);
-            let saved = optimizer.save(&file);
-            saved.map_err(|error| malformed(format!("{OPTIMIZER_FILE}: {error}")))?;
+            let failed = |error| malformed(format!("{OPTIMIZER_FILE}: {error}"));
+            if can_sync(dir) {
+                optimizer.save(&file).map_err(failed)?;
+            } else {
+                // Burn takes a file system that cannot for a failure. The record is twice in memory here.
+                let bytes = optimizer.into_bytes().map_err(failed)?;
+                write_file(&file, Overwrite::Refuse, |writer| writer.write_all(&bytes))?;
+            }
             let state = RunState {
                 files: hashes(dir)?,
                 ..state.clone()

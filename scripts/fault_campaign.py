@@ -1,0 +1,112 @@
+"""Lets the n-th system call fail, or kills the program at it, for every n, in every command that writes, and asserts that nothing is
+lost: each output is the old one or the new one, complete and readable, and the command then runs to its end.
+
+    cargo build --release
+    python scripts/fault_campaign.py                       all commands, every call
+    python scripts/fault_campaign.py --every 7 --seed 2    every seventh call, as `.ci/run` does
+
+Needs Linux, Python and `strace`, which injects the faults. Prints a table in Markdown. The models are those of the tests.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from kill_campaign import LIMIT, ROOT, Lost, Program, Tidy, Training, commands
+
+# System calls that change files, each with the error that a file system may answer.
+CALLS = {
+    "rename": "EIO",
+    "renameat2": "EIO",
+    "link": "EIO",
+    "linkat": "EIO",
+    "unlink": "EBUSY",
+    "unlinkat": "EBUSY",
+    "rmdir": "EBUSY",
+    "mkdir": "ENOSPC",
+    "fsync": "EIO",
+    "ftruncate": "EIO",
+    "flock": "ENOLCK",
+    "write": "ENOSPC",
+}
+# Answers of file systems that lack the call. The command then succeeds.
+LACKS = {"fsync": "EINVAL", "flock": "ENOTSUP", "fchmod": "EPERM", "linkat": "EPERM", "renameat2": "EINVAL"}
+
+
+class Faulty(Program):
+    """The program under `strace`, with a fault at one call."""
+
+    def at(self, call, number, action):
+        self.fault = f"inject={call}:{action}:when={number}"
+        self.calls = call
+
+    def killed(self, args, _watched, _seconds):
+        with tempfile.NamedTemporaryFile() as log:
+            trace = ["strace", "-f", "-qq", "-o", log.name, "-e", f"trace={self.calls}", "-e", self.fault]
+            done = subprocess.run([*trace, self.path, *map(str, args)], capture_output=True, text=True, timeout=LIMIT)
+            injected = done.returncode == -9 or "(INJECTED)" in Path(log.name).read_text(errors="replace")
+        if "panicked" in done.stderr:
+            raise Lost(f"a panic: {done.stderr}")
+        self.last = done.returncode
+        return injected
+
+
+def faults(call):
+    yield "killed", "signal=KILL"
+    yield "failed", f"error={CALLS[call]}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--program", type=Path, default=ROOT / "target/release/lora")
+    parser.add_argument("--every", type=int, default=1, help="try one of so many calls")
+    parser.add_argument("--seed", type=int, default=1, help="which of them")
+    args = parser.parse_args()
+    program = Faulty(args.program, random.Random(args.seed))
+    counts, start = {}, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        every = commands(program, Path(folder), steps=4, save=2)
+        for command in every:
+            command.prepare(program, Path(folder))
+            if isinstance(command, Training):
+                command.kills = 1
+            counts[command.title] = {"killed": 0, "failed": 0, "lacking": 0}
+            for call, error in LACKS.items():
+                program.at(call, "1+", f"error={error}")
+                if command.once(program):
+                    if program.last != 0:
+                        raise Lost(f"{command.title}: ends without {call}")
+                    counts[command.title]["lacking"] += 1
+            for call in CALLS:
+                for kind, action in faults(call):
+                    Tidy.expected = kind != "failed" or CALLS[call] != "EBUSY"
+                    # Most writes are lines of the terminal.
+                    step = args.every * (4 if call == "write" else 1)
+                    number = program.random.randint(1, step)
+                    while True:
+                        program.at(call, number, action)
+                        try:
+                            hit = command.once(program)
+                        except Lost as lost:
+                            raise Lost(f"{command.title}, {call} {number} {kind}: {lost}") from lost
+                        if not hit:
+                            break
+                        counts[command.title][kind] += 1
+                        number += step
+            print(f"{command.title}: {counts[command.title]}", file=sys.stderr)
+    print("| command | calls killed at | calls failed | calls that the file system lacks |\n| --- | --- | --- | --- |")
+    for title, count in counts.items():
+        print(f"| `{title}` | {count['killed']} | {count['failed']} | {count['lacking']} |")
+    total = {kind: sum(count[kind] for count in counts.values()) for kind in ("killed", "failed", "lacking")}
+    print(f"\n{total['killed']} kills and {total['failed']} failures in {time.monotonic() - start:.0f} s; nothing was lost")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Lost as lost:
+        sys.exit(f"LOST: {lost}")
