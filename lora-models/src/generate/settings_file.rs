@@ -38,6 +38,9 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("watermarking_config", &[]),
 ];
 
+/// Key of the tokens that end a text.
+const EOS: &str = "eos_token_id";
+
 /// Files of a model directory with settings for text generation, as they are read.
 #[derive(Clone, Debug)]
 pub struct GenerationFile {
@@ -71,6 +74,18 @@ impl GenerationFile {
     pub fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
+    }
+
+    /// Returns the name of the file that the stop tokens are from.
+    ///
+    /// # Errors
+    /// As [`stop_tokens`](Self::stop_tokens).
+    pub fn name_of_stop_tokens(&self) -> Result<String, ModelError> {
+        let own = tokens(&ConfigKeys::new(&self.path, self.object.clone()), EOS)?;
+        Ok(match own {
+            Some(_) => self.name(),
+            None => CONFIG_FILE.into(),
+        })
     }
 
     /// Returns the settings of the files.
@@ -130,10 +145,9 @@ impl GenerationFile {
     /// # Errors
     /// [`ModelError::Json`] for anything but an id, a list of ids or null.
     pub fn stop_tokens(&self) -> Result<GenerationSettings, ModelError> {
-        let key = "eos_token_id";
-        let own = tokens(&ConfigKeys::new(&self.path, self.object.clone()), key)?;
+        let own = tokens(&ConfigKeys::new(&self.path, self.object.clone()), EOS)?;
         let config = self.path.with_file_name(CONFIG_FILE);
-        let fallback = || tokens(&ConfigKeys::new(&config, self.config.clone()), key);
+        let fallback = || tokens(&ConfigKeys::new(&config, self.config.clone()), EOS);
         Ok(GenerationSettings {
             eos_token_id: match own {
                 Some(own) => Some(own),

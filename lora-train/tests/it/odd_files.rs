@@ -110,7 +110,13 @@ fn a_weight_that_is_no_number_ends_every_command() {
         command.arg("--model").arg(&bad).args(["--device", "flex"]);
         command
     };
-    let mut commands = [with("eval"), with("generate"), with("train"), with("bench")];
+    let mut commands = [
+        with("eval"),
+        with("generate"),
+        with("train"),
+        with("bench"),
+        lora(["diff"]),
+    ];
     commands[0].arg("--data").arg(texts());
     commands[1].args(["--prompt", "x"]);
     commands[2]
@@ -120,6 +126,7 @@ fn a_weight_that_is_no_number_ends_every_command() {
         .arg(&out);
     commands[3] = lora(["bench", "load", "--device", "flex", "--model"]);
     commands[3].arg(&bad);
+    commands[4].arg(&bad).arg(&bad);
     for command in &mut commands {
         let message = refused(command);
         assert!(message.contains("model.safetensors: tensor `"), "{message}");

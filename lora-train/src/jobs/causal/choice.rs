@@ -5,6 +5,7 @@ use crate::jobs::session::Base;
 use crate::progress::Screen;
 use clap::Args;
 use lora_models::generate::{GenerationConfig, GenerationSettings};
+use serde_json::Value;
 
 /// Maximum number of tokens to generate, where neither options nor model say one.
 const NEW_TOKENS: usize = 64;
@@ -125,10 +126,17 @@ pub(super) fn generation_config(
         used.contains(entry) && !is_usual
     });
     if let (Some(file), false) = (file, taken.is_empty()) {
-        let taken: Vec<String> = taken
-            .iter()
-            .map(|(key, value)| format!("{key} {value}"))
-            .collect();
+        let of_stops = file.name_of_stop_tokens()?;
+        let named = |(key, value): &(&str, Value)| {
+            let other = *key == "eos_token_id" && of_stops != file.name();
+            let from = if other {
+                format!(" ({of_stops})")
+            } else {
+                String::new()
+            };
+            format!("{key} {value}{from}")
+        };
+        let taken: Vec<String> = taken.iter().map(named).collect();
         let misses = misses
             .map(|token| format!("; {token} does not end a text, although training puts it there"));
         screen.line(&format!(

@@ -8,7 +8,7 @@ use lora_models::checkpoint::{Checkpoint, is_float};
 /// Compares two models; `same` is left false.
 ///
 /// # Errors
-/// If values cannot be read.
+/// If values cannot be read, or are not finite.
 pub(super) fn compare(
     first: &Checkpoint,
     second: &Checkpoint,
@@ -35,7 +35,7 @@ fn tensor(
     let (shapes, dtypes) = ([shape(first), shape(second)], [dtype(first), dtype(second)]);
     let floats = dtypes.iter().flatten().all(|&dtype| is_float(dtype));
     let distance = if floats && shapes[0] == shapes[1] {
-        let (x, y) = (first.read_f32(name)?, second.read_f32(name)?);
+        let (x, y) = (first.read_finite(name)?, second.read_finite(name)?);
         Some(Distance::new(&x.values, &y.values))
     } else {
         None
