@@ -146,13 +146,17 @@ mod tests {
     fn there_is_one_writer_at_a_time() {
         use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
         let dir = tempfile::tempdir().unwrap();
-        let (inside, entered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let [inside, entered, refused] = [const { AtomicUsize::new(0) }; 3];
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..200 {
-                        let Ok(lock) = DirLock::acquire(dir.path()) else {
-                            continue;
+                    for _ in 0..50 {
+                        let lock = loop {
+                            match DirLock::acquire(dir.path()) {
+                                Ok(lock) => break lock,
+                                Err(_) => refused.fetch_add(1, SeqCst),
+                            };
+                            std::thread::yield_now();
                         };
                         assert_eq!(inside.fetch_add(1, SeqCst), 0);
                         entered.fetch_add(1, SeqCst);
@@ -163,7 +167,8 @@ mod tests {
                 });
             }
         });
-        assert!(entered.load(SeqCst) > 0);
+        assert_eq!(entered.load(SeqCst), 4 * 50);
+        assert!(refused.load(SeqCst) > 0, "they never met");
     }
 
     #[test]

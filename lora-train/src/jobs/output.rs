@@ -296,7 +296,6 @@ mod tests {
         write_run(path, "step-00000005", "old");
         let output = overwriting(path);
         output.start().unwrap();
-        // Another start, of a run that was killed and overwritten.
         assert_eq!(read(path.join("adapter/weights")), "old");
         let checkpoint = path.join("checkpoints/step-00000002");
         fs::create_dir_all(&checkpoint).unwrap();

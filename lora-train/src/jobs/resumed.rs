@@ -57,8 +57,11 @@ impl RunRecord {
                 Vec::new()
             }
         };
+        let mut other_evaluation = false;
         if let (Some(now), Some(before)) = (&self.eval_data, &state.eval_data) {
-            let evaluation = now.changes_since(before).into_iter();
+            let evaluation = now.changes_since(before);
+            other_evaluation = !evaluation.is_empty();
+            let evaluation = evaluation.into_iter();
             changes.extend(evaluation.map(|change| format!("in the evaluation data, {change}")));
         }
         let changes = changes.join("; ");
@@ -81,6 +84,11 @@ impl RunRecord {
                     batch: 0,
                 };
             }
+        }
+        if other_evaluation {
+            // Values on other data decide nothing.
+            state.best = None;
+            state.evaluations_since_best = 0;
         }
         state.fingerprint = self.fingerprint.clone();
         state.data = Some(self.data.clone());

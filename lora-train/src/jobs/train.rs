@@ -14,7 +14,7 @@ use super::prefix::export_merged;
 use super::resumed::RunRecord;
 use super::session::{Base, Session, check_base};
 use super::sources::Sources;
-use super::weights::{Saver, Start, check_attached, starting_weights, weights_name};
+use super::weights::{Saver, StartingWeights, check_attached, starting_weights, weights_name};
 use crate::TrainError;
 use crate::data::{BatchPlan, BatchSize, DataDigest, Example, Sample};
 use crate::device::{self, DeviceName};
@@ -132,17 +132,17 @@ fn train_job<J: Job + 'static>(
         ));
     }
     with_mixed_precision(plan.mixed, || {
-        let started = Started {
+        let run = LockedRun {
             plan,
             output,
             device: device.autodiff(),
         };
-        run_job::<J>(sources, config, task, started, interrupter, screen)
+        run_job::<J>(sources, config, task, run, interrupter, screen)
     })
 }
 
 /// Plan of a run with its locked output and its device.
-struct Started {
+struct LockedRun {
     plan: TrainPlan,
     output: OutputDir,
     device: Device,
@@ -153,15 +153,15 @@ fn run_job<J: Job + 'static>(
     sources: &Sources,
     config: &<J::Model as Pretrained>::Config,
     task: TaskName,
-    started: Started,
+    run: LockedRun,
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
-    let Started {
+    let LockedRun {
         plan,
         output,
         device,
-    } = started;
+    } = run;
     let checkpoints = output.checkpoints();
     let mut checkpoint = if plan.options.resume {
         Some(last_checkpoint(&checkpoints, &plan, screen)?)
@@ -213,7 +213,7 @@ fn run_job<J: Job + 'static>(
         sources,
         config,
         &options,
-        Start {
+        StartingWeights {
             checkpoint: saved_weights.as_deref(),
             saved: saved.as_ref(),
             tokens,

@@ -49,7 +49,7 @@ pub(crate) fn check_attached<M: Pretrained>(
 
 /// Trained values that a run starts from, beside those of its sources.
 #[derive(Default)]
-pub(crate) struct Start<'a> {
+pub(crate) struct StartingWeights<'a> {
     /// Directory of a checkpoint's weights.
     pub checkpoint: Option<&'a Path>,
     /// Its opened adapter.
@@ -64,11 +64,11 @@ pub(crate) fn starting_weights<M: Pretrained>(
     sources: &Sources,
     config: &M::Config,
     options: &M::Options,
-    start: Start<'_>,
+    start: StartingWeights<'_>,
     device: &Device,
 ) -> Result<Session<M>, TrainError> {
     let dir = &sources.model;
-    let Start {
+    let StartingWeights {
         checkpoint,
         saved,
         tokens,

@@ -190,6 +190,15 @@ fn evaluation_data_counts_where_it_decides_which_weights_are_kept() {
     other.reverse();
     let words = ["the order of the examples; in the evaluation data, the order"];
     fail(run.with(&joined(&other)).arg("--resume"), 1, &words);
+    // Values on other data decide nothing: no evaluation of this run is the best one any more.
+    let printed = succeed(run.with(&joined(&lines())).arg("--resume"));
+    assert!(printed.contains("keeping the best evaluation"), "{printed}");
+    let mut command = run.with(&joined(&other));
+    let printed = succeed(command.args(["--resume", "--allow-changed-data"]));
+    assert!(
+        !printed.contains("keeping the best evaluation"),
+        "{printed}"
+    );
 }
 
 #[test]

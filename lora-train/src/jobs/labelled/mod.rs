@@ -35,7 +35,7 @@ use data::{classes, encode, head_labels, label_set, read, shortest};
 use evaluator::Evaluator;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::Labels;
-use naming::Start;
+use naming::StartingHead;
 use std::path::Path;
 use std::sync::Arc;
 use thresholds::Thresholds;
@@ -80,7 +80,7 @@ impl Job for LabelledJob {
         let reading = &plan.options.reading;
         let read =
             |path: &Path, labels| read(path, task, reading, None, labels, Unlabelled::Refuse);
-        let start = Start::new(plan, sources, task)?;
+        let start = StartingHead::new(plan, sources, task)?;
         let known = start.known(plan, task, screen)?;
         let mut data = read(&plan.data, known.as_ref())?;
         if known.is_none() {

@@ -13,7 +13,7 @@ use lora_models::classifier::HeadKind;
 use lora_models::encoder::Labels;
 
 /// Head that a training run starts from.
-pub(super) enum Start<'a> {
+pub(super) enum StartingHead<'a> {
     /// A new one: no row has a meaning yet.
     New,
     /// Head that comes with the adapter.
@@ -31,7 +31,7 @@ pub(super) enum Start<'a> {
     },
 }
 
-impl<'a> Start<'a> {
+impl<'a> StartingHead<'a> {
     /// Finds the head that a run starts from.
     ///
     /// # Errors
