@@ -52,6 +52,7 @@ mod outputs;
 mod packing;
 mod padding;
 mod parity;
+mod places;
 mod plan;
 mod prefix;
 mod preview;
