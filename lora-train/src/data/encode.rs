@@ -64,6 +64,9 @@ impl Encode for Tokenizer {
     }
 }
 
+/// Maximum length of examples that are to stay whole.
+pub(crate) const UNCUT: usize = usize::MAX;
+
 /// Options for tokenizing records for a causal language model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -103,6 +103,7 @@ pub use columns::Columns;
 pub use concatenate::{ConcatenationReport, concatenate_records};
 pub use digest::DataDigest;
 pub use e2e::E2eTemplate;
+pub(crate) use encode::UNCUT;
 pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
 pub use example::{Example, Target};
 pub use format::DataFormat;
