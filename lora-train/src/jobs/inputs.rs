@@ -20,12 +20,16 @@ impl Inputs {
     ) -> Self {
         let adapters = adapters.adapters.iter().map(|adapter| &*adapter.dir);
         let data = data.into_iter().flatten().map(PathBuf::as_path);
-        let all = std::iter::once(model).chain(adapters).chain(data);
-        Self(all.filter_map(|path| path.canonicalize().ok()).collect())
+        Self::of(std::iter::once(model).chain(adapters).chain(data))
     }
 
-    /// Refuses an output that is one of the inputs, or holds one, and a file that would be one of an input directory. Results in
-    /// JSON Lines may lie beside the files of a model or an adapter.
+    /// Collects files and directories.
+    pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        let paths = paths.into_iter();
+        Self(paths.filter_map(|path| path.canonicalize().ok()).collect())
+    }
+
+    /// Refuses an output that is one of the inputs, or holds one.
     ///
     /// # Errors
     /// [`TrainError::Config`] that names `option` and the input.
@@ -33,22 +37,41 @@ impl Inputs {
         let Some(output) = canonical(output) else {
             return Ok(());
         };
+        self.refuse_where(option, &output, |input| input.starts_with(&output))
+    }
+
+    /// Refuses a file as [`refuse`](Self::refuse), and one that would be a file of an input directory. Results in JSON Lines may
+    /// lie beside the files of a model or an adapter.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] that names `option` and the input.
+    pub fn refuse_file(&self, option: &str, output: &Path) -> Result<(), TrainError> {
+        self.refuse(option, output)?;
+        let Some(output) = canonical(output) else {
+            return Ok(());
+        };
         let extension = output.extension().and_then(|extension| extension.to_str());
         let is_result = extension.is_some_and(|extension| RESULTS.contains(&extension));
-        let inside = output.parent().filter(|_| !is_result && !output.is_dir());
-        let mut inputs = self.0.iter();
-        let input = inputs.find(|input| {
-            input.starts_with(&output) || input.is_dir() && inside == Some(input.as_path())
-        });
-        let Some(input) = input else {
+        let folder = output.parent().filter(|_| !is_result);
+        self.refuse_where(option, &output, |input| {
+            input.is_dir() && folder == Some(input)
+        })
+    }
+
+    fn refuse_where(
+        &self,
+        option: &str,
+        output: &Path,
+        is_refused: impl Fn(&Path) -> bool,
+    ) -> Result<(), TrainError> {
+        let Some(input) = self.0.iter().find(|input| is_refused(input)) else {
             return Ok(());
         };
         let (output, input) = (output.display(), input.display());
-        let message = format!("{output} would replace a part of {input}, which this run reads");
-        Err(TrainError::config(
-            option,
-            format!("{message}; choose another place"),
-        ))
+        let message = format!(
+            "{output} would replace {input}, or a file of it, which this run reads; choose another place"
+        );
+        Err(TrainError::config(option, message))
     }
 }
 
@@ -90,7 +113,7 @@ mod tests {
             "model/config.json",
             "adapter/adapter_config.json",
         ] {
-            let message = inputs.refuse("output", &at(refused)).unwrap_err();
+            let message = inputs.refuse_file("output", &at(refused)).unwrap_err();
             assert!(message.to_string().contains("which this run reads"));
         }
         for fine in [
@@ -100,8 +123,10 @@ mod tests {
             "other",
             "none/at/all",
         ] {
-            inputs.refuse("output", &at(fine)).unwrap();
+            inputs.refuse_file("output", &at(fine)).unwrap();
         }
+        // A directory beside the files of an input.
+        inputs.refuse("output", &at("adapter/merged")).unwrap();
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink(at("data/a.jsonl"), at("link.jsonl")).unwrap();

@@ -35,7 +35,7 @@ pub(crate) mod device_check;
 mod eval;
 mod evaluation;
 mod finite;
-mod inputs;
+pub(crate) mod inputs;
 mod job;
 mod labelled;
 mod meaning;

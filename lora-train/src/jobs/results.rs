@@ -55,7 +55,7 @@ pub(crate) fn check_output(
     existing: bool,
     inputs: &Inputs,
 ) -> Result<(), TrainError> {
-    inputs.refuse(option, path)?;
+    inputs.refuse_file(option, path)?;
     let there = path.symlink_metadata().is_ok();
     if there && !existing {
         return Err(TrainError::OutputExists { path: path.into() });

@@ -160,7 +160,7 @@ pub fn predict(
     options.check(task)?;
     if let (Some(folder), TaskName::Glue(glue)) = (&options.submission, task) {
         let path = folder.join(glue.submission_file());
-        inputs.refuse("submission", &path)?;
+        inputs.refuse_file("submission", &path)?;
         if path.exists() && !options.output.overwrite {
             return Err(TrainError::OutputExists { path });
         }
