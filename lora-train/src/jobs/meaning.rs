@@ -201,6 +201,7 @@ fn refuse(task: TaskName, options: &[Given]) -> Result<(), TrainError> {
         "prefix" | "prefix_only" => {
             format!("requires a language model, but the task {task} uses an encoder; leave it out")
         }
+        "generate" => format!("requires causal-lm, but the task is {task}"),
         "submission" => format!("is for the tasks of GLUE, and the task is {task}"),
         _ => format!("has no meaning for the task {task}; leave it out"),
     };
