@@ -263,31 +263,45 @@ class Overwriting:
 
 
 class Lines:
-    """A command that writes a result at a time, and goes on with `--resume`."""
+    """A command that writes a result at a time, and goes on with `--resume`: to a new file, or with `--overwrite` over old results,
+    which stay until the first new one."""
 
-    def __init__(self, title, args):
-        self.title, self.args = title, args
+    def __init__(self, title, args, old=None):
+        self.title, self.args, self.old = title, args, old
 
     def prepare(self, program, folder):
+        """Makes the old results by `old` and the new by `args`, both complete."""
         self.folder = folder / self.title.replace(" ", "_")
         self.folder.mkdir()
         self.place = self.folder / "lines.jsonl"
-        self.seconds = timed(lambda: program.run(*self.args(self.place)))
+        self.before = None
+        if self.old:
+            program.run(*self.old(self.place))
+            self.before = self.place.read_text()
+        self.command = [*self.args(self.place), *(["--overwrite"] if self.old else [])]
+        self.seconds = timed(lambda: program.run(*self.command))
         self.expected = self.place.read_text()
+        if self.before == self.expected:
+            raise SystemExit(f"{self.title}: old and new are the same, so that the campaign would show nothing")
 
     def once(self, program):
         remove(self.place)
-        if not program.killed(self.args(self.place), self.folder, self.seconds):
+        if self.old:
+            self.place.write_text(self.before)
+        if not program.killed(self.command, self.folder, self.seconds):
             return None
-        written = self.place.read_text() if self.place.exists() else ""
-        complete = written[: written.rfind("\n") + 1]
-        if not self.expected.startswith(complete):
-            raise Lost(f"{self.title}: the lines are not those of an uninterrupted run")
-        program.run(*self.args(self.place), *(["--resume"] if self.place.exists() else []))
+        written = self.place.read_text() if self.place.exists() else None
+        if written == self.before:
+            outcome, again = ("old" if self.old else "anew"), self.command
+        elif written is not None and self.expected.startswith(written):
+            outcome, again = "resumed", [*self.args(self.place), "--resume"]
+        else:
+            raise Lost(f"{self.title}: {self.place} is neither the old results nor a part of the new ones")
+        program.run(*again)
         if self.place.read_text() != self.expected:
             raise Lost(f"{self.title}: another result after a kill")
         assert_tidy(self.folder)
-        return "resumed", 1
+        return outcome, 1
 
 
 def has_checkpoint(run):
@@ -361,14 +375,6 @@ def commands(program, folder, steps=40, save=4):
         test = ["--data", COLA / "test.tsv", "--device", "flex"]
         return lambda place: ["predict", *task, *test, *args, "--submission", place]
 
-    def predicted(place):
-        test = ["--data", COLA / "test.tsv", "--adapter", cola / "adapter"]
-        return ["predict", "--device", "flex", *task, *test, "--batch-size", 1, "--output", place]
-
-    def generated(place):
-        base = ["generate", "--device", "flex", "--model", GPT2, "--prompts", prompts]
-        return [*base, "--max-new-tokens", 8, "--batch-size", 1, "--output", place]
-
     every = [
         Training("train", train("--rank", 3), "adapter"),
         Training("train --resume", train("--rank", 3), "adapter", kills=3),
@@ -383,9 +389,14 @@ def commands(program, folder, steps=40, save=4):
         Rewrite("combine", combined("0.7", "0.3"), "adapter", combined("1", "1")),
         Rewrite("eval --predictions", scored("--adapter", one), "scores.jsonl", scored()),
         Rewrite("predict --submission", submitted("--adapter", cola / "adapter"), "submission", submitted("--adapter", cola / "adapter", "--max-length", 4)),
-        Lines("generate --output", generated),
-        Lines("predict --output", predicted),
     ]
+    generate = ["generate", "--device", "flex", "--model", GPT2, "--prompts", prompts, "--batch-size", 1, "--max-new-tokens"]
+    predict = ["predict", *task, "--device", "flex", "--data", COLA / "test.tsv", "--batch-size", 1, "--adapter", cola / "adapter"]
+    for command, args, old in [
+        ("generate", lambda place: [*generate, 8, "--output", place], lambda place: [*generate, 2, "--output", place]),
+        ("predict", lambda place: [*predict, "--output", place], lambda place: [*predict, "--max-length", 4, "--output", place]),
+    ]:
+        every += [Lines(command, args), Lines(f"{command} --overwrite", args, old)]
     return every
 
 

@@ -76,23 +76,27 @@ impl AtomicFile {
     /// # Errors
     /// [`LoraError::Io`]; the file at the path is then unchanged.
     pub fn commit(self) -> Result<(), LoraError> {
-        self.commit_as(Overwrite::Replace)
+        self.commit_open(Overwrite::Replace).map(drop)
     }
 
-    /// Commits the file. With [`Overwrite::Refuse`], a file that another process wrote meanwhile stays.
-    fn commit_as(self, overwrite: Overwrite) -> Result<(), LoraError> {
+    /// Commits the file, and returns it open and locked, so that its writer can append to it. With [`Overwrite::Refuse`], a file
+    /// that another process wrote meanwhile stays.
+    ///
+    /// # Errors
+    /// [`LoraError::AlreadyExists`] if there is a file that may not be replaced; [`LoraError::Io`].
+    pub fn commit_open(self, overwrite: Overwrite) -> Result<File, LoraError> {
         let Self { path, temporary } = self;
-        let commit = || -> std::io::Result<()> {
+        let commit = || {
             sync(temporary.as_file())?;
-            match overwrite {
+            let file = match overwrite {
                 Overwrite::Replace => temporary.persist(&path),
                 Overwrite::Refuse => persist_new(temporary, &path),
-            }
-            .map_err(|error| error.error)?;
+            };
+            let file = file.map_err(|error| error.error)?;
             sync_folder(&folder_of(&path));
-            Ok(())
+            Ok(file)
         };
-        commit().map_err(|error| match error.kind() {
+        commit().map_err(|error: std::io::Error| match error.kind() {
             ErrorKind::AlreadyExists => LoraError::AlreadyExists { path: path.clone() },
             _ => LoraError::io(&path)(error),
         })
@@ -133,7 +137,7 @@ pub fn write_file(
     write(&mut writer).map_err(LoraError::io(path))?;
     let file = writer.into_inner();
     let file = file.map_err(|error| LoraError::io(path)(error.into_error()))?;
-    file.commit_as(overwrite)
+    file.commit_open(overwrite).map(drop)
 }
 
 /// Renames a file to a path where there is none.

@@ -7,9 +7,9 @@ use super::host::host_name;
 use super::place::is_fixed;
 use super::{folder_of, in_place};
 use crate::error::LoraError;
+use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -246,11 +246,15 @@ pub(super) fn is_temporary(name: &OsStr) -> bool {
     parts.is_some_and(|(host, random)| host.len() == 8 && all_hex(host) && random.len() == RANDOM)
 }
 
-/// Returns the start of the names on this host.
+/// Returns the start of the names on this host, the same for every build of this crate.
 fn own_prefix() -> String {
-    let mut hasher = DefaultHasher::new();
-    host_name().hash(&mut hasher);
-    format!("{PREFIX}{:08x}-", hasher.finish() as u32)
+    prefix_of(&host_name())
+}
+
+fn prefix_of(host: &str) -> String {
+    let hash = Sha256::digest(host);
+    let mark: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{PREFIX}{mark}-")
 }
 
 #[cfg(test)]
@@ -308,6 +312,13 @@ mod tests {
         remove_leftovers(dir.path());
         assert_eq!(fs::read(place.join("weights")).unwrap(), b"old");
         assert_eq!(entries(dir.path()), 1);
+    }
+
+    /// The first digits of `printf node-1 | sha256sum`: with a hash of the standard library, a program of another compiler
+    /// would not know the files of this one.
+    #[test]
+    fn the_mark_of_a_host_does_not_depend_on_the_compiler() {
+        assert_eq!(prefix_of("node-1"), ".lora-35971be6-");
     }
 
     #[test]

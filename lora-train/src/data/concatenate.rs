@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::encode::{Encode, check_length};
+use super::encode::check_length;
+use super::encoder::Encode;
 use super::example::Example;
 use super::record::{Content, Record};
 use crate::error::TrainError;
@@ -111,7 +112,7 @@ pub fn concatenate_records(
 
 #[cfg(test)]
 mod tests {
-    use super::super::encode::testing::Bytes;
+    use super::super::encoder::testing::Bytes;
     use super::super::record::Origin;
     use super::*;
     use std::path::Path;

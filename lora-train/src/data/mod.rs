@@ -21,8 +21,8 @@
 //! | `labels` | [`LabelSet`], classes of a file, [`ClassWeights`] |
 //! | `labelled` | [`read_labelled`] and [`encode_labelled`]: data to classify, to score or to tag |
 //! | `glue` | tasks of GLUE, their files and submissions |
-//! | `example`, `encode`, `concatenate` | tokenized examples, and the two ways to make them for a language model |
-//! | `batch`, `padding` | padding side by side, or packing, with the [`Targets`]; the length of a batch |
+//! | `example`, `encoder`, `encode`, `concatenate` | tokenized examples, tokenizers, and the two ways to make examples for a language model |
+//! | `batch`, `targets`, `padding` | padding side by side, or packing, with the [`Targets`]; the length of a batch |
 //! | `batch_size`, `plan`, `sample` | order, shuffling, grouping by length, sizes in examples or tokens; the trainer's interface |
 //! | `reference` | several references to one prompt |
 //! | `digest` | [`DataDigest`]: what a resumed run compares of its data |
@@ -77,6 +77,7 @@ mod concatenate;
 mod digest;
 mod e2e;
 mod encode;
+mod encoder;
 mod example;
 mod format;
 mod glue;
@@ -95,15 +96,18 @@ mod rows;
 mod sample;
 mod source;
 mod table;
+mod targets;
 mod text_table;
 
-pub use batch::{Batch, ClassTargets, Targets, collate, pack};
+pub use batch::{Batch, collate, pack};
 pub use batch_size::BatchSize;
 pub use columns::Columns;
 pub use concatenate::{ConcatenationReport, concatenate_records};
 pub use digest::DataDigest;
 pub use e2e::E2eTemplate;
-pub use encode::{Encode, EncodingOptions, TruncationReport, encode_records};
+pub(crate) use encode::UNCUT;
+pub use encode::{EncodingOptions, TruncationReport, encode_records};
+pub use encoder::Encode;
 pub use example::{Example, Target};
 pub use format::DataFormat;
 pub use glue::{GlueTask, Predictions, glue_submission, write_glue_submission};
@@ -120,3 +124,4 @@ pub use record::{Content, Label, Origin, Record};
 pub use reference::{ReferenceGroup, group_references};
 pub use sample::{Sample, SampleBatch};
 pub use source::{SourceOptions, read_records};
+pub use targets::{ClassTargets, Targets};

@@ -36,6 +36,8 @@ pub(crate) struct EvalBatches {
     pub examples: Vec<Example>,
     batches: Vec<Vec<usize>>,
     padding: Padding,
+    /// Number of examples in a window.
+    window: usize,
 }
 
 impl EvalBatches {
@@ -54,8 +56,7 @@ impl EvalBatches {
     }
 
     /// Divides examples as [`new`](Self::new), window after window of consecutive examples, so that results come in the order
-    /// of the file while others are still computed. The first `done` examples have their results: only the windows of the
-    /// others are run, with the batches that they always have.
+    /// of the file while others are still computed.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -64,15 +65,18 @@ impl EvalBatches {
         (option, batch_size): (&str, usize),
         base: &Base,
         max_length: usize,
-        done: usize,
     ) -> Result<Self, TrainError> {
         let window = batch_size.saturating_mul(WINDOW).max(1);
         let size = (option, batch_size);
-        let mut all = Self::by_windows(examples, window, size, base, max_length)?;
-        let start = done / window * window;
-        all.batches
+        Self::by_windows(examples, window, size, base, max_length)
+    }
+
+    /// Leaves out the windows of the first `done` examples, which have their results. The others keep the batches that they always
+    /// have.
+    pub fn leave_out(&mut self, done: usize) {
+        let start = done / self.window * self.window;
+        self.batches
             .retain(|batch| batch.iter().all(|&index| index >= start));
-        Ok(all)
     }
 
     fn by_windows(
@@ -102,6 +106,7 @@ impl EvalBatches {
             batches,
             examples,
             padding,
+            window: window.max(1),
         })
     }
 

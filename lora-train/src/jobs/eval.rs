@@ -1,6 +1,7 @@
 //! Evaluation of a model, with or without adapters.
 
 use super::evaluation::{EvalOptions, EvalSummary};
+use super::inputs::Inputs;
 use super::sources::Sources;
 use super::{causal, labelled};
 use crate::TrainError;
@@ -15,28 +16,16 @@ use lora_models::dispatch;
 /// If data or files are malformed, or the predictions file exists.
 pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, TrainError> {
     if let Some(path) = &options.predictions {
-        if path.exists() && !options.overwrite {
-            return Err(TrainError::OutputExists { path: path.clone() });
-        }
-        check_file(path, Overwrite::Replace)?;
+        let inputs = Inputs::new(&options.model, &options.adapters, [Some(&options.data)]);
+        inputs.refuse_file("predictions", path)?;
+        check_file(path, Overwrite::from(options.overwrite))?;
     }
     let sources = &Sources::open_for(&options.model, options.adapters.selection()?, options.task)?;
     let task = match options.task {
         Some(task) => task,
         None => sources.task()?,
     };
-    options.reading.check(task)?;
-    let given = [
-        ("labels", options.labels.is_some()),
-        ("threshold", options.threshold.is_some()),
-    ];
-    if let Some((option, _)) = given
-        .iter()
-        .find(|(_, given)| *given && task == TaskName::CausalLm)
-    {
-        let message = format!("has no meaning for the task {task}; leave it out");
-        return Err(TrainError::config(*option, message));
-    }
+    options.check(task)?;
     if task != TaskName::CausalLm {
         return labelled::eval(task, options, sources, screen);
     }

@@ -70,9 +70,9 @@ pub struct EvalOptions {
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceName,
-    /// Seed of texts that are sampled because the model's settings for generation say so.
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    pub seed: u64,
+    /// Seed of texts that are sampled because the model's settings for generation say so [default: 42].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 /// Outcome of an evaluation.

@@ -1,6 +1,7 @@
 //! Merging an adapter into its model, or converting a model.
 
 use super::adapters::AdapterArg;
+use super::inputs::Inputs;
 use super::labelled::head_kind;
 use super::prefix::{PREFIX_NOTE, refuse_alone, save_beside};
 use super::session::Session;
@@ -109,6 +110,8 @@ impl fmt::Display for MergeSummary {
 pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     // Before gigabytes are read and added.
     options.verify.tolerance(options.dtype)?;
+    let read = options.adapter.iter().chain([&options.model]);
+    Inputs::of(read.map(PathBuf::as_path)).refuse("output", &options.output)?;
     check_dir(&options.output, Overwrite::from(options.overwrite))?;
     let adapter = options.adapter.clone().map(AdapterArg::from);
     let sources = Sources::open(&options.model, adapter.as_slice())?;

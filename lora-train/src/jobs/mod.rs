@@ -20,7 +20,8 @@
 //! | `merge`, `verify` | merged models, and their comparison with the parts |
 //! | `evaluation`, `eval`, `batches` | evaluation |
 //! | `batch_limit` | the largest batch that a device takes |
-//! | `results` | files of results that are written one by one |
+//! | `results`, `run_key` | files of results that are written one by one, and the key of their run |
+//! | `inputs` | files and directories that an output may not replace |
 //!
 //! Commands that describe, rewrite or measure are in `tools`.
 
@@ -34,6 +35,7 @@ pub(crate) mod device_check;
 mod eval;
 mod evaluation;
 mod finite;
+pub(crate) mod inputs;
 mod job;
 mod labelled;
 mod meaning;
@@ -47,6 +49,7 @@ mod preview;
 pub(crate) mod ranges;
 mod results;
 mod resumed;
+mod run_key;
 pub(crate) mod session;
 pub(crate) mod sources;
 pub(crate) mod train;

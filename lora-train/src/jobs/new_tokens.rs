@@ -3,14 +3,10 @@
 use super::plan::TrainPlan;
 use super::session::Base;
 use crate::TrainError;
-use lora_core::files::read_bounded;
+use crate::options::{TokenSource, read_tokens};
 use lora_core::{LoraConfig, TrainableTokens};
 use lora_models::{NewVocabulary, Pretrained};
 use std::fmt;
-use std::path::Path;
-
-/// Maximum size of a file with tokens, in bytes.
-const FILE_LIMIT: u64 = 1 << 20;
 
 /// Tokens to train, once a model has rows for them.
 pub(crate) struct NewTokens {
@@ -37,8 +33,9 @@ impl NewTokens {
             let message = "needs a model with an embedding that can grow";
             return Err(refuse(message.into()));
         };
-        let ids: Vec<usize> = match option.parse::<usize>() {
-            Ok(count) => {
+        let ids: Vec<usize> = match option {
+            TokenSource::Count(count) => {
+                let count = *count;
                 let end = base.tokenizer.largest_id().map_or(0, |id| id as usize + 1);
                 if count == 0 || count > end {
                     return Err(refuse(format!(
@@ -47,8 +44,8 @@ impl NewTokens {
                 }
                 (end - count..end).collect()
             }
-            Err(_) => {
-                let tokens = read_tokens(Path::new(option))?;
+            TokenSource::File(path) => {
+                let tokens = read_tokens(path)?;
                 let (tokenizer, files) = base.tokenizer.with_tokens(&tokens)?;
                 let ids = tokens
                     .iter()
@@ -112,26 +109,4 @@ impl fmt::Display for NewTokens {
             ),
         }
     }
-}
-
-/// Reads one token a line; the spaces around it are no part of it.
-fn read_tokens(path: &Path) -> Result<Vec<String>, TrainError> {
-    let bytes = read_bounded(path, FILE_LIMIT)?;
-    let text = String::from_utf8(bytes).map_err(|_| {
-        TrainError::data_format(path, "is not UTF-8, expected a token in each line")
-    })?;
-    let mut tokens: Vec<String> = Vec::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if tokens.iter().any(|token| token == line) {
-            return Err(TrainError::data_format(path, format!("has `{line}` twice")));
-        }
-        tokens.push(line.into());
-    }
-    if tokens.is_empty() {
-        return Err(TrainError::data_format(
-            path,
-            "has no token, expected one in each line",
-        ));
-    }
-    Ok(tokens)
 }

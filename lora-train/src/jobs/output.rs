@@ -2,6 +2,7 @@
 
 use super::plan::TrainPlan;
 use crate::TrainError;
+use crate::options::TokenSource;
 use crate::progress::Screen;
 use crate::trainer::CheckpointDir;
 use lora_core::files::{DirLock, remove_leftovers};
@@ -133,7 +134,8 @@ impl OutputDir {
     /// Refuses to overwrite another run without being told to, and files that this run reads.
     fn check(&self, plan: &TrainPlan) -> Result<(), TrainError> {
         let o = &plan.options;
-        let inputs = [&o.model, &o.adapter, &o.data, &o.eval_data];
+        let tokens = o.new_tokens.as_ref().and_then(TokenSource::file).cloned();
+        let inputs = [&o.model, &o.adapter, &o.data, &o.eval_data, &tokens];
         let inputs = inputs.map(|path| path.as_ref()?.canonicalize().ok());
         for path in RESULTS.iter().chain(&STATE).map(|name| self.at(name)) {
             if !path.exists() {

@@ -6,7 +6,7 @@ use crate::device;
 use crate::jobs::adapter::{lora_config, lora_plus, prefix_config};
 use crate::jobs::ranges::{at_least_one, within};
 use crate::jobs::sources::{EMBEDDINGS, Sources};
-use crate::options::{Precision, TrainOptions};
+use crate::options::{Precision, TokenSource, TrainOptions};
 use crate::task::TaskName;
 use crate::trainer::{AdamW, CheckpointDir, Every, LoraPlus, ScheduleKind};
 use burn::tensor::Device;
@@ -288,7 +288,7 @@ impl TrainPlan {
     /// `pad_to_multiple_of` is the device's, if the options do not have it.
     ///
     /// # Errors
-    /// If the options cannot be written as TOML.
+    /// If the options cannot be written as TOML, or the file of new tokens cannot be read.
     pub fn fingerprint<S: Sample>(
         &self,
         examples: &[S],
@@ -302,6 +302,7 @@ impl TrainPlan {
             eval_data: None,
             output: None,
             adapter: None,
+            new_tokens: None,
             overwrite: false,
             strict_base: false,
             merge: false,
@@ -318,8 +319,13 @@ impl TrainPlan {
             },
             ..self.options.clone()
         };
+        // The tokens count, not the place of their file.
+        let new_tokens = self.options.new_tokens.as_ref();
+        let new_tokens = new_tokens.map(TokenSource::summary).transpose()?;
+        let new_tokens = new_tokens.map(|tokens| format!("new_tokens = {tokens}\n"));
+        let new_tokens = new_tokens.unwrap_or_default();
         Ok(format!(
-            "{}examples = {examples}\ntokens = {tokens}\n",
+            "{}{new_tokens}examples = {examples}\ntokens = {tokens}\n",
             numbers.to_toml()?
         ))
     }

@@ -50,7 +50,7 @@ pub struct Preview {
 pub struct ShownExample {
     /// Place in the data, as `train.jsonl:12`.
     pub origin: String,
-    /// Label of the whole: a class or a number.
+    /// Label of the whole: a class, classes, a number, or numbers.
     pub label: Option<String>,
     /// The tokens that the model reads; none if the example is left out.
     pub tokens: Vec<ShownToken>,
@@ -165,13 +165,21 @@ fn shown<J: Job>(
         origin: whole.origin().to_string(),
         label: match whole.target() {
             Target::Class(class) => Some(name(*class)),
+            Target::Set(classes) if classes.is_empty() => Some("no class".into()),
+            Target::Set(classes) => Some(joined(classes.iter().map(|&class| name(class)))),
             Target::Score(score) => Some(score.to_string()),
-            _ => None,
+            Target::Scores(scores) => Some(joined(scores.iter().map(f64::to_string))),
+            // Learned by the tokens, if at all.
+            Target::Tokens { .. } | Target::Tags(_) | Target::Unknown => None,
         },
         tokens: shown.collect(),
         cut_tokens: cut.len(),
         cut_text: base.tokenizer.decode(&cut, false)?,
     })
+}
+
+fn joined(labels: impl Iterator<Item = String>) -> String {
+    labels.collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Preview {

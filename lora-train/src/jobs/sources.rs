@@ -130,6 +130,11 @@ impl Sources {
         self.named().next().is_some()
     }
 
+    /// Returns all adapters.
+    pub fn adapters(&self) -> &[AdapterSource] {
+        &self.adapters
+    }
+
     /// Returns the first adapter.
     pub fn first(&self) -> Option<&AdapterSource> {
         self.adapters.first()

@@ -5,18 +5,22 @@
 //! | `recipe` | recipes: options as a TOML file |
 //! | `reading` | options for reading data files |
 //! | `class_weights` | class weights |
+//! | `token_source` | new tokens, as a number or a file |
 //! | `precision` | precision of products with frozen weights |
 
 mod class_weights;
 mod precision;
 mod reading;
 mod recipe;
+mod token_source;
 
 pub use class_weights::ClassWeighting;
 use class_weights::parse_weights;
 pub use precision::Precision;
 pub use reading::ReadingOptions;
 pub use recipe::RunOptions;
+pub use token_source::TokenSource;
+pub(crate) use token_source::read_tokens;
 
 use crate::device::DeviceName;
 use crate::task::TaskName;
@@ -115,7 +119,7 @@ pub struct TrainOptions {
     pub ensure_weight_tying: bool,
     /// Tokens whose rows of the embedding are trained (PEFT's `trainable_token_indices`): a file with a token in each line, which the tokenizer and the embedding get if they lack it, or a number, for as many tokens at the end of the tokenizer's vocabulary.
     #[arg(long, value_name = "FILE|N", help_heading = "Adapter")]
-    pub new_tokens: Option<String>,
+    pub new_tokens: Option<TokenSource>,
     /// Initialize head and pooler at random instead of loading them from the checkpoint or --adapter, to train another task.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]

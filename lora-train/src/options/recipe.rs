@@ -1,6 +1,6 @@
 //! Recipes: options of a training run as a TOML file.
 
-use super::TrainOptions;
+use super::{TokenSource, TrainOptions};
 use crate::TrainError;
 use std::path::{Component, Path, PathBuf};
 
@@ -60,6 +60,9 @@ impl TrainOptions {
             *path = map(path)?;
         }
         self.model = hub_name.or(self.model.take());
+        if let Some(TokenSource::File(path)) = &mut self.new_tokens {
+            *path = map(path)?;
+        }
         Ok(())
     }
 
@@ -162,6 +165,34 @@ mod tests {
                 ..options
             }
         );
+    }
+
+    #[test]
+    fn tokens_are_a_count_or_a_file_beside_the_recipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recipe.toml");
+        let read = |value: &str| {
+            std::fs::write(&path, format!("new_tokens = {value}\n")).unwrap();
+            TrainOptions::from_recipe(&path)
+        };
+        // As it is written today, and as in recipes of earlier runs.
+        for count in ["3", "\"3\""] {
+            let options = read(count).unwrap();
+            assert_eq!(options.new_tokens, Some(TokenSource::Count(3)));
+            assert_eq!(options.to_toml().unwrap(), "new_tokens = 3\n");
+        }
+        let options = read("\"tokens.txt\"").unwrap();
+        let file = TokenSource::File(dir.path().join("tokens.txt"));
+        assert_eq!(options.new_tokens, Some(file));
+        let error = read("-1").unwrap_err().to_string();
+        assert!(error.contains("a number of tokens, or a file"), "{error}");
+        let relative = TrainOptions {
+            new_tokens: Some("tokens.txt".parse().unwrap()),
+            ..TrainOptions::default()
+        };
+        let absolute = relative.absolute().unwrap().new_tokens.unwrap();
+        assert!(absolute.file().unwrap().is_absolute());
+        assert_eq!("./3".parse(), Ok(TokenSource::File("./3".into())));
     }
 
     #[test]

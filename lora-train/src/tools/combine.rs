@@ -1,6 +1,7 @@
 //! Combination of several adapters into one.
 
 use crate::TrainError;
+use crate::jobs::inputs::Inputs;
 use crate::jobs::prefix::refuse_beside;
 use crate::progress::Screen;
 use clap::Args;
@@ -142,6 +143,8 @@ pub fn combine(args: &CombineArgs) -> Result<String, TrainError> {
         return Err(TrainError::config("weights", message));
     }
     let overwrite = Overwrite::from(args.overwrite);
+    let read = args.adapters.iter().map(PathBuf::as_path);
+    Inputs::of(read).refuse("output", &args.output)?;
     check_dir(&args.output, overwrite)?;
     let read = |dir: &PathBuf| {
         refuse_beside(dir)?;

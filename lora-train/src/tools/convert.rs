@@ -1,6 +1,7 @@
 //! Conversion of adapters between PEFT and other programs.
 
 use crate::TrainError;
+use crate::jobs::inputs::Inputs;
 use crate::jobs::prefix::refuse_beside;
 use clap::{Args, ValueEnum};
 use lora_core::file::PeftOptions;
@@ -120,6 +121,7 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     }
     let overwrite = Overwrite::from(options.overwrite);
     let output = &options.output;
+    Inputs::of([options.input.as_path()]).refuse("output", output)?;
     match options.to {
         FormatName::Loralib => check_file(output, overwrite)?,
         FormatName::Peft | FormatName::Mlx => check_dir(output, overwrite)?,

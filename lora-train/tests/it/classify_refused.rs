@@ -248,9 +248,9 @@ fn options_are_refused_by_name() {
     fail(place.run(bert, fine).args(["--metric", "loss"]), 2, &words);
     fail(place.run(bert, fine).arg("--keep-best"), 2, &words);
     for options in [
-        &["--labels", "a,b"][..],
-        &["--class-weights", "balanced"],
+        &["--class-weights", "balanced"][..],
         &["--label-smoothing", "0.1"],
+        &["--threshold", "0.4"],
     ] {
         let mut command = place.run(bert, &data("scores.jsonl"));
         command.args(["--task", "regression"]).args(options);

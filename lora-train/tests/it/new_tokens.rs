@@ -162,3 +162,57 @@ fn a_count_selects_the_last_tokens_and_more_training_keeps_them() {
     assert_eq!(indices(&dir.path().join("second/adapter")), indices(&first));
     fail(run("third").args(["--new-tokens", "0"]), 2, &["new_tokens"]);
 }
+
+/// The path of the file was relative to the working directory, and a part of what a resumed run compared.
+#[test]
+fn a_recipe_names_tokens_beside_it_and_a_resumed_run_compares_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let tokens = write("tokens.txt", &NEW.join("\n"));
+    texts(dir.path(), "data.jsonl", |text| format!("<user>{text}"));
+    let base = model();
+    let recipe = |steps: usize, tokens: &str| {
+        let text = format!(
+            "model = {base:?}\ndata = \"data.jsonl\"\nmax_length = 48\nrank = 2\nsave_steps = 1\nschedule = \"constant\"\n\
+             max_steps = {steps}\nnew_tokens = {tokens}\ndevice = \"flex\"\n"
+        );
+        write("recipe.toml", &text)
+    };
+    let run = |recipe: &Path, more: &[&str]| {
+        let mut command = lora(["train"]);
+        // A working directory without the files of the recipe.
+        command.current_dir(model()).arg(recipe);
+        command
+            .arg("--output")
+            .arg(dir.path().join("run"))
+            .args(more);
+        command
+    };
+    let first = recipe(2, "\"tokens.txt\"");
+    succeed(&mut run(&first, &[]));
+    let saved = std::fs::read_to_string(dir.path().join("run/recipe.toml")).unwrap();
+    assert!(
+        saved.contains(&format!("new_tokens = {tokens:?}")),
+        "{saved}"
+    );
+    // The same tokens in another place are the same run; one that no text uses is not.
+    let resume = ["--resume"];
+    write("moved.txt", &format!("{}\n", NEW.join("\r\n")));
+    succeed(&mut run(&recipe(2, "\"moved.txt\""), &resume));
+    write("tokens.txt", "<user>\n<other>\n");
+    let words = ["other options", "new_tokens = 2 tokens"];
+    fail(&mut run(&recipe(2, "\"tokens.txt\""), &resume), 1, &words);
+    fail(&mut run(&recipe(2, "2"), &resume), 1, &words);
+
+    // Tokens in the place of what the run writes.
+    let within = dir.path().join("run/adapter/tokens.txt");
+    std::fs::write(&within, NEW.join("\n")).unwrap();
+    let mut command = run(&recipe(2, "\"run/adapter/tokens.txt\""), &["--overwrite"]);
+    fail(&mut command, 2, &["which this run reads"]);
+    assert!(within.exists());
+    succeed(&mut run(&recipe(1, "2"), &["--overwrite"]));
+}

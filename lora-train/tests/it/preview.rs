@@ -125,6 +125,27 @@ fn a_class_is_shown_with_the_text_that_it_is_learned_from() {
 }
 
 #[test]
+fn several_labels_of_a_text_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let bert = encoders::encoder("bert", dir.path());
+    let shown = |text: &str, task: &str| -> Vec<Value> {
+        let data = write(dir.path(), text);
+        let shown = json(preview(&bert, &data).args(["--task", task]));
+        let examples = shown["shown"].as_array().unwrap().iter();
+        examples.map(|example| example["label"].clone()).collect()
+    };
+    let sets =
+        "{\"text\": \"a\", \"label\": [\"joy\", \"anger\"]}\n{\"text\": \"b\", \"label\": []}\n";
+    assert_eq!(
+        shown(sets, "multi-label-classification"),
+        ["anger, joy", "no class"]
+    );
+    let scores =
+        "{\"text\": \"a\", \"label\": [0.5, -2]}\n{\"text\": \"b\", \"label\": [1, 0.25]}\n";
+    assert_eq!(shown(scores, "regression"), ["0.5, -2", "1, 0.25"]);
+}
+
+#[test]
 fn tags_stand_at_the_first_token_of_their_words() {
     let dir = tempfile::tempdir().unwrap();
     let bert = encoders::encoder("bert", dir.path());

@@ -1,6 +1,7 @@
 //! Tokenization of records with labels.
 
-use crate::data::encode::{Encode, TruncationReport};
+use crate::data::encode::TruncationReport;
+use crate::data::encoder::Encode;
 use crate::data::example::{Example, Target};
 use crate::data::labels::ClassWeights;
 use crate::data::record::{Content, Label, Record};
@@ -87,7 +88,7 @@ fn first_tokens(mut words: Vec<Option<u32>>) -> Vec<Option<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::encode::testing::Bytes;
+    use crate::data::encoder::testing::Bytes;
     use crate::data::record::Origin;
     use std::path::Path;
 

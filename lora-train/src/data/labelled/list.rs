@@ -30,22 +30,32 @@ pub(super) enum Form {
     Flags,
 }
 
+/// Returns true if there is no label: no value, `null`, or a cell without text.
+pub(super) fn is_absent(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.trim().is_empty(),
+        Some(_) => false,
+    }
+}
+
 /// Returns the items of a list: of JSON, of a cell that holds one as JSON or Python write it, or separated by `,`, `|` or `;`.
 /// A single value is a list of one.
 pub(super) fn items(value: Option<Value>) -> Result<Option<Items>, String> {
+    let Some(value) = value.filter(|value| !is_absent(Some(value))) else {
+        return Ok(None);
+    };
     let values = match value {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Array(values)) => values,
-        Some(Value::String(text)) => match text.trim() {
-            "" => return Ok(None),
+        Value::Array(values) => values,
+        Value::String(text) => match text.trim() {
             text if text.starts_with('[') => parse_list(text)?,
             text => {
                 let parts = text.split([',', '|', ';']);
                 parts.map(|part| Value::from(part.trim())).collect()
             }
         },
-        Some(value @ (Value::Number(_) | Value::Bool(_))) => vec![value],
-        Some(other) => {
+        value @ (Value::Number(_) | Value::Bool(_)) => vec![value],
+        other => {
             let kind = jsonl::kind(&other);
             return Err(format!(
                 "the label is {kind}; expected a list of names or numbers"

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::list::{by_name, items};
+use super::list::{by_name, is_absent, items};
 use crate::data::labels::{LabelSet, numbered};
 use crate::data::record::{Label, Record};
 use crate::error::{TrainError, listed};
@@ -40,16 +40,13 @@ impl<'a> Scores<'a> {
                 None => return Ok(None),
             }
         } else {
-            if values
-                .iter()
-                .all(|value| matches!(value, None | Some(Value::Null)))
-            {
+            if values.iter().all(|value| is_absent(value.as_ref())) {
                 return Ok(None);
             }
             let cells = self.columns.iter().zip(values);
             let cells = cells.map(|(name, value)| match value {
                 Some(Value::Number(number)) => Ok(number.to_string()),
-                Some(Value::String(text)) => Ok(text.trim().to_string()),
+                Some(Value::String(text)) if !text.trim().is_empty() => Ok(text.trim().to_string()),
                 _ => Err(format!("the column `{name}` has no number")),
             });
             cells.collect::<Result<_, _>>()?
@@ -156,6 +153,15 @@ mod tests {
             scores.finish(path, &mut []).unwrap(),
             ["LABEL_0", "LABEL_1"]
         );
+
+        // A cell of CSV without a value is text.
+        let columns = ["a", "b"].map(String::from).to_vec();
+        let mut scores = Scores::new(None, columns);
+        let cells = |cells: [&str; 2]| cells.map(|cell| Some(json!(cell))).to_vec();
+        assert_eq!(scores.label(cells(["", " "])), Ok(None));
+        assert_eq!(scores.label(vec![None, Some(json!(""))]), Ok(None));
+        let refused = scores.label(cells(["1", ""])).unwrap_err();
+        assert_eq!(refused, "the column `b` has no number");
 
         let known = LabelSet::new(["valence", "arousal"]).unwrap();
         let columns = ["Arousal", "valence"].map(String::from).to_vec();

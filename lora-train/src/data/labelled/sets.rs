@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::list::{Form, Items, by_name, items};
+use super::list::{Form, Items, by_name, is_absent, items};
 use super::records::map_classes;
 use crate::data::jsonl;
 use crate::data::labels::{Classes, LabelSet, numbered};
@@ -44,10 +44,7 @@ impl<'a> Sets<'a> {
             };
             items
         } else {
-            if values
-                .iter()
-                .all(|value| matches!(value, None | Some(Value::Null)))
-            {
+            if values.iter().all(|value| is_absent(value.as_ref())) {
                 return Ok(None);
             }
             let flags = self.columns.iter().zip(values);
@@ -105,11 +102,19 @@ impl<'a> Sets<'a> {
                     "{found} values of 0 or 1, and the first record has {width}; expected one for each class"
                 )));
             }
-            let on = items.texts.iter().zip(&mapping);
-            set(on
-                .filter(|(text, _)| is_one(text))
-                .map(|(_, &class)| class)
-                .collect());
+            let mut on = Vec::new();
+            for (text, &class) in items.texts.iter().zip(&mapping) {
+                match truth(text) {
+                    Some(true) => on.push(class),
+                    Some(false) => {}
+                    None => {
+                        return Err(origin.error(format!(
+                            "`{text}` among labels that are 0 or 1 for each class, as other records have them"
+                        )));
+                    }
+                }
+            }
+            set(on);
         }
         sort(records);
         Ok(Some(all))
@@ -165,7 +170,7 @@ fn sort(records: &mut [Record]) {
     }
 }
 
-/// Returns the flag of a column as `0` or `1`.
+/// Returns the text of a flag in a column.
 fn flag(value: Option<Value>, column: &str) -> Result<String, String> {
     let text = match value {
         Some(Value::Bool(truth)) => truth.to_string(),
@@ -174,18 +179,25 @@ fn flag(value: Option<Value>, column: &str) -> Result<String, String> {
         None | Some(Value::Null) => String::new(),
         Some(other) => jsonl::kind(&other).to_string(),
     };
-    match text.to_ascii_lowercase().as_str() {
-        "0" | "0.0" | "false" => Ok("0".into()),
-        "1" | "1.0" | "true" => Ok("1".into()),
-        _ => Err(format!(
+    match truth(&text) {
+        Some(_) => Ok(text),
+        None => Err(format!(
             "the column `{column}` has `{text}`, expected 0 or 1"
         )),
     }
 }
 
-/// Returns true for a flag that is set.
-fn is_one(text: &str) -> bool {
-    matches!(text, "1" | "1.0" | "true")
+/// Returns the meaning of a flag; `None` for any other text.
+fn truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        number => match number.parse::<f64>() {
+            Ok(1.0) => Some(true),
+            Ok(0.0) => Some(false),
+            _ => None,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +280,39 @@ mod tests {
         );
         let rows = [json!([0, 1, 0]), json!([0.0, 1.0])];
         assert!(read(Some(&known), &[], &rows).is_err());
+    }
+
+    /// Lists of which one has the form of flags: what is no flag was taken for 0.
+    #[test]
+    fn what_is_no_flag_among_flags_is_refused() {
+        for (rows, text) in [
+            ([json!([0.0, 1.0]), json!([0.5, 1.0])], "`0.5`"),
+            ([json!([true, false]), json!(["a", "b"])], "`a`"),
+            ([json!([true, false]), json!([2, 0])], "`2`"),
+            ([json!("[1.0 0.0]"), json!("no|yes")], "`no`"),
+        ] {
+            let mut orders = [rows.clone(), rows];
+            orders[1].reverse();
+            for (rows, line) in orders.iter().zip([2, 1]) {
+                let message = read(None, &[], rows).unwrap_err();
+                assert!(message.contains(text), "{message}");
+                assert!(message.contains(&format!("line {line}")), "{message}");
+            }
+        }
+        // Mixed forms of the same flags.
+        let rows = [json!([true, false]), json!([0, 1]), json!([1.0, -0.0])];
+        let sets = read(None, &[], &rows).unwrap().1;
+        assert_eq!(sets, [vec![0], vec![1], vec![0]]);
+    }
+
+    #[test]
+    fn cells_without_text_are_no_labels() {
+        let rows = [json!({"a": "", "b": " "}), json!({"a": "1", "b": "0"})];
+        let (_, sets) = read(None, &["a", "b"], &rows).unwrap();
+        assert_eq!(sets, [vec![usize::MAX], vec![0]]);
+        let rows = [json!({"a": "", "b": "1"})];
+        let message = read(None, &["a", "b"], &rows).unwrap_err();
+        assert!(message.contains("`a` has ``"), "{message}");
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub(crate) fn eval<M: CausalLm>(
     screen: &Screen,
 ) -> Result<EvalSummary, TrainError> {
     let device = device::open(options.device)?;
-    device.seed(options.seed);
+    let seed = options.seed.unwrap_or(42);
+    device.seed(seed);
     let quantize = sources.quantize(options.quantize, &[])?;
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
     let floats = sources.floats(options.base_dtype, mixed, &[])?;
@@ -74,7 +75,7 @@ pub(crate) fn eval<M: CausalLm>(
         let groups = group_references(&data.records)?;
         let sampling = SamplingOptions {
             beams: options.beams,
-            seed: options.seed,
+            seed,
             ..SamplingOptions::default()
         };
         let (new, warn) = (options.max_new_tokens, Unsupported::Warn);

@@ -7,7 +7,9 @@ use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::assignment::check;
 use crate::jobs::batches::pad_multiple;
+use crate::jobs::inputs::Inputs;
 use crate::jobs::results::{OutputOptions, ResultFile};
+use crate::jobs::run_key::RunKey;
 use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
 use crate::options::Precision;
@@ -96,6 +98,9 @@ pub fn generate(
 ) -> Result<(), TrainError> {
     let default = options.use_adapter.as_deref();
     let selection = options.adapters.selection_with(default)?;
+    let data = [options.prompts.as_ref()];
+    let inputs = Inputs::new(&options.model, &options.adapters, data);
+    options.output.check(&inputs)?;
     let prompts = prompts(options)?;
     let sources = Sources::open(&options.model, selection)?;
     dispatch!(sources.model.config(),
@@ -114,7 +119,6 @@ fn generate_with<M: CausalLm>(
     result: &mut dyn FnMut(Continuation) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let size = options.batch_size.max(1);
-    options.output.check()?;
     let device = device::open(options.device)?;
     let quantize = sources.quantize(options.quantize, &[])?;
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
@@ -158,7 +162,21 @@ fn generate_with<M: CausalLm>(
         base.limit
             .check_logits("batch_size", batch.len() * config.rows())?;
     }
-    let mut file = options.result_file(prompts)?;
+    let chosen: Vec<_> = prompts.iter().map(|prompt| &prompt.adapter).collect();
+    let key = || {
+        let key = RunKey::new(sources)?
+            .with("device", &device::describe(&device))
+            .with("quantize", &options.quantize)
+            .with("base_dtype", &options.base_dtype.unwrap_or_default())
+            .with("precision", &mixed)
+            .with("batch_size", &size);
+        Ok(key
+            .with("adapters", &chosen)
+            .with("generation", &config)
+            .with("tokens", &tokens))
+    };
+    let inputs: Vec<_> = prompts.iter().map(|prompt| json!(prompt.text)).collect();
+    let mut file = ResultFile::open(&options.output, "prompt", &inputs, key)?;
     // A batch that was written in part is computed again as it was.
     let start = file.as_ref().map_or(0, ResultFile::done) / size * size;
     let bar = screen.bar("generate", prompts.len());
@@ -199,20 +217,6 @@ fn generate_with<M: CausalLm>(
         screen.line(&format!("{path}: {done} texts"));
     }
     Ok(())
-}
-
-impl GenerateOptions {
-    /// Opens the file for the results, if there is one.
-    fn result_file(&self, prompts: &[Prompt]) -> Result<Option<ResultFile>, TrainError> {
-        let inputs: Vec<_> = prompts.iter().map(|prompt| json!(prompt.text)).collect();
-        let adapters: Vec<_> = prompts.iter().map(|prompt| &prompt.adapter).collect();
-        let run = (
-            (&self.model, &self.adapters, adapters, &self.sampling),
-            (self.quantize, self.base_dtype, self.max_new_tokens),
-            (self.batch_size, self.pad_to_multiple_of, self.device),
-        );
-        ResultFile::open(&self.output, "prompt", &inputs, &run)
-    }
 }
 
 impl Continuation {

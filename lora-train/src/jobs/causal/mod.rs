@@ -25,7 +25,7 @@ use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
-use crate::data::{Example, Sample, pack};
+use crate::data::{Example, Sample, UNCUT, pack};
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
@@ -115,7 +115,7 @@ impl<M: CausalLm> Job for CausalJob<M> {
         let length = if reading.concatenate {
             base.max_length(plan.options.max_length, LEAST)?
         } else {
-            usize::MAX
+            UNCUT
         };
         Ok(read_examples(&plan.data, reading, None, base, length)?.examples)
     }

@@ -5,6 +5,7 @@ use crate::data::{
     ClassWeights, Content, Example, Label, LabelKind, LabelSet, LabelledData, LabelledLayout,
     LabelledSource, Record, TruncationReport, Unlabelled, encode_labelled, read_labelled,
 };
+use crate::error::listed;
 use crate::options::ReadingOptions;
 use crate::task::TaskName;
 use lora_models::encoder::Labels;
@@ -35,6 +36,32 @@ pub(super) fn read(
     read_labelled(path, &source)
 }
 
+/// Reads a file for a head, as [`read`].
+///
+/// # Errors
+/// Those of [`read`]; [`TrainError::DataFormat`] if the labels are for another number of outputs than the head has.
+pub(super) fn read_for(
+    head: &Labels,
+    path: &Path,
+    task: TaskName,
+    reading: &ReadingOptions,
+    adapter: Option<&str>,
+    unlabelled: Unlabelled,
+) -> Result<LabelledData, TrainError> {
+    let labels = label_set(head)?;
+    let data = read(path, task, reading, adapter, labels.as_ref(), unlabelled)?;
+    // Several outputs have names, by which they were compared.
+    if *head == Labels::Score && data.outputs.len() > 1 {
+        let message = format!(
+            "each record has {} numbers, {}, and the head gives one score",
+            data.outputs.len(),
+            listed(&data.outputs)
+        );
+        return Err(TrainError::data_format(path, message));
+    }
+    Ok(data)
+}
+
 /// Returns the minimum input length in tokens: a token of each text between special tokens.
 pub(super) fn shortest(records: &[Record]) -> usize {
     let is_pair = |record: &Record| matches!(record.content, Content::Pair { .. });
@@ -48,16 +75,28 @@ pub(super) fn classes(records: &[Record]) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// Returns the labels of a head for data of a task.
-pub(super) fn head_labels(task: TaskName, data: &LabelledData) -> Labels {
+///
+/// # Errors
+/// [`TrainError::DataEmpty`] if no record has a class, and the task is one of classes.
+pub(super) fn head_labels(
+    task: TaskName,
+    data: &LabelledData,
+    path: &Path,
+) -> Result<Labels, TrainError> {
     let classes = data.labels.as_ref().map(|set| set.names().to_vec());
-    match (task.label_kind(), classes) {
+    Ok(match (task.label_kind(), classes) {
         (Some(LabelKind::Score), _) if data.outputs.len() > 1 => {
             Labels::Scores(data.outputs.clone())
         }
+        (Some(LabelKind::Score), _) => Labels::Score,
         (Some(LabelKind::MultiLabel), Some(names)) => Labels::MultiLabel(names),
         (_, Some(names)) => Labels::Classes(names),
-        (_, None) => Labels::Score,
-    }
+        (_, None) => {
+            let message =
+                "no record has a class; name the classes with `labels`, or give data with some";
+            return Err(TrainError::data_empty(path, message));
+        }
+    })
 }
 
 /// Returns the classes of a head, or its several scores, by name; `None` for a single score.

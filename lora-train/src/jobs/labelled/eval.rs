@@ -1,6 +1,6 @@
 //! Evaluation of an encoder with a head.
 
-use super::data::{encode, label_set, read, shortest};
+use super::data::{encode, read_for, shortest};
 use super::evaluator::{Evaluator, Rows, best};
 use super::heads::{labels_in_use, open};
 use super::thresholds::Thresholds;
@@ -24,26 +24,14 @@ pub(crate) fn eval(
     sources: &Sources,
     screen: &Screen,
 ) -> Result<EvalSummary, TrainError> {
-    if options.generate {
-        let message = format!("requires causal-lm, but the task is {task}");
-        return Err(TrainError::config("generate", message));
-    }
     let head = labels_in_use(sources, task, options.labels.as_deref())?;
     let thresholds = Thresholds::new(options.threshold.as_deref(), &head)?;
-    let set = label_set(&head)?;
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
     let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
     let column = adapters.column();
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
-    let data = match read(
-        path,
-        task,
-        reading,
-        column,
-        set.as_ref(),
-        Unlabelled::Refuse,
-    ) {
+    let data = match read_for(&head, path, task, reading, column, Unlabelled::Refuse) {
         Ok(data) => data,
         // A model that has no head has no labels either, and this is what to say.
         Err(error) => {
@@ -73,9 +61,9 @@ pub(crate) fn eval(
     adapters.check_named(path, &data.records)?;
     let evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
     let each = &mut |_, _: &_| Ok(());
-    let outputs = with_mixed_precision(mixed, || {
-        evaluator.run(loaded.model, sources, adapters, None, screen, each)
-    })?;
+    let examples = evaluator.examples();
+    let model = adapters.assign(loaded.model, sources, examples, None, screen)?;
+    let outputs = with_mixed_precision(mixed, || evaluator.run(model, screen, each))?;
     if let Some(path) = &options.predictions {
         let pairs = evaluator.examples().iter().zip(&outputs);
         let mut lines = pairs.map(|(example, rows)| line(example, rows, &head, &thresholds));

@@ -3,11 +3,9 @@
 use super::thresholds::Thresholds;
 use crate::TrainError;
 use crate::data::{ClassWeights, Example, LabelKind, Target};
-use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::assignment::AdapterAssignment;
 use crate::jobs::batches::EvalBatches;
 use crate::jobs::job::{Evaluate, Metrics};
-use crate::jobs::sources::Sources;
 use crate::metric::{ConfusionMatrix, TOKEN_METRICS, multi_label, token_classification};
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
@@ -58,23 +56,24 @@ impl Evaluator {
         &self.batches.examples
     }
 
-    /// Adds the named adapters to a model, and returns the outputs for each example, in the order of the file. `default` is
-    /// the adapter of examples that name none; `result` receives the outputs of an example
-    /// and its index, in the order of the file, as soon as those before it are there.
+    /// Leaves out examples at the start that have their results, as [`EvalBatches::leave_out`].
+    pub fn leave_out(&mut self, done: usize) {
+        self.batches.leave_out(done);
+    }
+
+    /// Returns the outputs for each example, in the order of the file. `adapters` assigns an adapter to each example, if
+    /// there are several; `result` receives the outputs of an example and its index, in the order of the file, as soon as those
+    /// before it are there.
     pub fn run(
         &self,
-        model: Classifier,
-        sources: &Sources,
-        adapters: &AdapterOptions,
-        default: Option<&str>,
+        (model, adapters): (Classifier, Option<AdapterAssignment<Classifier>>),
         screen: &Screen,
         result: &mut dyn FnMut(usize, &Rows) -> Result<(), TrainError>,
     ) -> Result<Vec<Rows>, TrainError> {
-        let examples = self.examples();
-        let (model, adapters) = adapters.assign(model, sources, examples, default, screen)?;
         let device = model.device();
         let model = Classify::new(model, 0.0, ClassWeights::default());
-        let mut bar = screen.bar("examples", examples.len()).for_device(&device);
+        let examples = self.examples().len();
+        let mut bar = screen.bar("examples", examples).for_device(&device);
         let progress = &mut |done| bar.set(done);
         let outputs = self.outputs(&model, adapters.as_ref(), progress, result)?;
         bar.finish();

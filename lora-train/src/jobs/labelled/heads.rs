@@ -94,11 +94,9 @@ fn renamed(labels: Labels, names: Option<&[String]>) -> Result<Labels, TrainErro
         return Ok(labels);
     };
     let given = LabelSet::new(names.iter().cloned())?;
+    refuse_for_score(&labels)?;
     let refuse = |message: String| Err(TrainError::config("labels", message));
     let (own, count) = (listed(labels.names()), labels.outputs());
-    if matches!(labels, Labels::Score) {
-        return refuse("name classes, but the model's head gives a score".into());
-    }
     if given.len() != count {
         let (given, names) = (given.len(), listed(given.names()));
         return refuse(format!(
@@ -121,6 +119,15 @@ fn renamed(labels: Labels, names: Option<&[String]>) -> Result<Labels, TrainErro
          config.json",
         listed(given.names())
     ))
+}
+
+/// Refuses the option `labels` for a head with one score, which has no name.
+pub(super) fn refuse_for_score(head: &Labels) -> Result<(), TrainError> {
+    if *head != Labels::Score {
+        return Ok(());
+    }
+    let message = "name classes, or several scores, but the head gives one score; leave it out";
+    Err(TrainError::config("labels", message))
 }
 
 /// Returns the labels of a head, of which the number of outputs alone is known, as those of a task.

@@ -26,17 +26,17 @@ use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
-use crate::data::{ClassWeights, Example, LabelSet, Record, Unlabelled};
+use crate::data::{ClassWeights, Example, LabelSet, Record, UNCUT, Unlabelled};
 use crate::metric::are_entity_tags;
 use crate::options::ClassWeighting;
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
-use data::{classes, encode, head_labels, label_set, read, shortest};
+use data::{classes, encode, head_labels, label_set, read, read_for, shortest};
 use evaluator::Evaluator;
+use heads::refuse_for_score;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
 use lora_models::encoder::Labels;
 use naming::StartingHead;
-use std::path::Path;
 use std::sync::Arc;
 use thresholds::Thresholds;
 
@@ -78,22 +78,23 @@ impl Job for LabelledJob {
         screen: &Screen,
     ) -> Result<Self, TrainError> {
         let reading = &plan.options.reading;
-        let read =
-            |path: &Path, labels| read(path, task, reading, None, labels, Unlabelled::Refuse);
         let start = StartingHead::new(plan, sources, task)?;
         let known = start.known(plan, task, screen)?;
-        let mut data = read(&plan.data, known.as_ref())?;
+        let (path, refuse) = (&plan.data, Unlabelled::Refuse);
+        let mut data = read(path, task, reading, None, known.as_ref(), refuse)?;
         if known.is_none() {
             start.name(&mut data, screen)?;
         }
-        let head = head_labels(task, &data);
+        let head = head_labels(task, &data, path)?;
+        if plan.options.labels.is_some() {
+            refuse_for_score(&head)?;
+        }
         start.check_outputs(&head)?;
         let (records, labels) = (data.records, label_set(&head)?);
-        let path = plan.data.display();
-        screen.line(&format!("data      {path}: {}", data.report));
+        screen.line(&format!("data      {}: {}", path.display(), data.report));
         let mut eval_records = None;
         if let Some(path) = &plan.options.eval_data {
-            let data = read(path, labels.as_ref())?;
+            let data = read_for(&head, path, task, reading, None, refuse)?;
             screen.line(&format!("eval data {}: {}", path.display(), data.report));
             eval_records = Some(data.records);
         }
@@ -165,7 +166,6 @@ impl Job for LabelledJob {
     }
 
     fn uncut(&self, plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError> {
-        const UNCUT: usize = 1 << 24;
         let (task, reading, weights) = (self.task, &plan.options.reading, &self.weights);
         let (examples, _) = encode(
             &self.records,

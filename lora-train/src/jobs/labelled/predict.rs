@@ -1,24 +1,26 @@
 //! Prediction for texts, and the files that GLUE's server scores.
 
-use super::data::{encode, label_set, read, shortest};
+use super::data::{encode, label_set, read_for, shortest};
 use super::evaluator::{Evaluator, Rows, best, probabilities};
 use super::heads::{labels_in_use, open};
 use super::thresholds::{Thresholds, sigmoid};
 use crate::TrainError;
 use crate::data::{
-    ClassWeights, Content, Example, Lines, Origin, Predictions, Record, Unlabelled,
-    write_glue_submission,
+    ClassWeights, Content, DataDigest, Example, Lines, Origin, Predictions, Record, Unlabelled,
+    glue_submission, write_glue_submission,
 };
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
+use crate::jobs::inputs::Inputs;
 use crate::jobs::results::{OutputOptions, ResultFile};
+use crate::jobs::run_key::RunKey;
 use crate::jobs::sources::Sources;
 use crate::options::{Precision, ReadingOptions};
 use crate::progress::Screen;
 use crate::task::TaskName;
 use clap::Args;
-use lora_core::files::Overwrite;
+use lora_core::files::{Overwrite, check_dir};
 use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
 use lora_models::encoder::Labels;
@@ -143,6 +145,9 @@ pub fn predict(
 ) -> Result<Option<PathBuf>, TrainError> {
     let default = options.use_adapter.as_deref();
     let selection = options.adapters.selection_with(default)?;
+    let data = [options.texts.as_ref(), options.data.as_ref()];
+    let inputs = Inputs::new(&options.model, &options.adapters, data);
+    options.output.check(&inputs)?;
     let sources = &Sources::open_for(&options.model, selection, options.task)?;
     let task = match options.task {
         Some(task) => task,
@@ -152,11 +157,26 @@ pub fn predict(
         let message = "is causal-lm; to continue texts with a language model, use `lora generate`";
         return Err(TrainError::config("task", message));
     }
-    options.reading.check(task)?;
+    options.check(task)?;
+    if let (Some(folder), TaskName::Glue(glue)) = (&options.submission, task) {
+        let path = folder.join(glue.submission_file());
+        inputs.refuse_file("submission", &path)?;
+        if path.exists() && !options.output.overwrite {
+            return Err(TrainError::OutputExists { path });
+        }
+        check_dir(folder, Overwrite::Replace)?;
+    }
     let head = labels_in_use(sources, task, options.labels.as_deref())?;
     let thresholds = Thresholds::new(options.threshold.as_deref(), &head)?;
     let records = records(options, task, &head)?;
-    options.output.check()?;
+    if let (Some(_), TaskName::Glue(glue)) = (&options.submission, task) {
+        // The ids of the records and the classes of the head are checked by predictions of nothing.
+        let nothing = vec![0.0; head.outputs()];
+        let rows = vec![nothing.as_slice(); records.len()];
+        submission(&records, rows, &head, |ids, predictions| {
+            glue_submission(glue, ids, predictions)
+        })?;
+    }
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
@@ -169,14 +189,30 @@ pub fn predict(
     let weights = ClassWeights::default();
     let (reading, tokenizer) = (&options.reading, &base.tokenizer);
     let (examples, _) = encode(&records, task, reading, tokenizer, length, &weights)?;
-    let size = ("batch_size", options.batch_size);
-    let mut file = options.result_file(task, &records)?;
-    let done = file.as_ref().map_or(0, ResultFile::done);
-    let batches = EvalBatches::in_windows(examples, size, &base, length, done)?;
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }
-    let evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
+    let model = adapters.assign(loaded.model, sources, &examples, default, screen)?;
+    let size = ("batch_size", options.batch_size);
+    let batches = EvalBatches::in_windows(examples, size, &base, length)?;
+    let mut evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
+    let key = || {
+        let adapters: Vec<_> = records.iter().map(|record| &record.adapter).collect();
+        let key = RunKey::new(sources)?
+            .with("device", &device::describe(&device))
+            .with("quantize", &options.quantize)
+            .with("base_dtype", &options.base_dtype.unwrap_or_default())
+            .with("precision", &mixed)
+            .with("batch_size", &(options.batch_size, base.pad_to_multiple_of));
+        Ok(key
+            .with("adapters", &(&options.use_adapter, adapters))
+            .with("task", &(task, &head, &thresholds))
+            .with("max_length", &length)
+            .with("data", &DataDigest::new(evaluator.examples(), head.names())))
+    };
+    let results: Vec<Value> = records.iter().map(input).collect();
+    let mut file = ResultFile::open(&options.output, "input", &results, key)?;
+    evaluator.leave_out(file.as_ref().map_or(0, ResultFile::done));
     let predicted = |index: usize, rows: &Rows| match (&records[index].content, &head) {
         (Content::Words { words }, head) => Predicted::Tags {
             words: words.clone(),
@@ -201,50 +237,23 @@ pub fn predict(
     let mut each = |index: usize, rows: &Rows| match &mut file {
         _ if options.submission.is_some() => Ok(()),
         None => result(predicted(index, rows)),
-        Some(file) => {
-            let mut object = Map::from_iter([("input".into(), input(&records[index]))]);
-            object.extend(predicted(index, rows).object());
-            file.add(index, object)
-        }
+        Some(file) => file.add(index, predicted(index, rows).object()),
     };
-    let model = loaded.model;
-    let outputs = with_mixed_precision(mixed, || {
-        evaluator.run(model, sources, adapters, default, screen, &mut each)
-    })?;
+    let outputs = with_mixed_precision(mixed, || evaluator.run(model, screen, &mut each))?;
     if let Some(file) = &file {
         let (done, path) = (file.done(), file.path().display());
         screen.line(&format!("{path}: {done} predictions"));
     }
-    let Some(folder) = &options.submission else {
+    let (Some(folder), TaskName::Glue(glue)) = (&options.submission, task) else {
         return Ok(None);
     };
     let rows = outputs.iter().map(|rows| rows[0].as_slice()).collect();
-    submit(options, task, folder, &records, rows, &head).map(Some)
-}
-
-impl PredictOptions {
-    /// Opens the file for the results, if there is one.
-    fn result_file(
-        &self,
-        task: TaskName,
-        records: &[Record],
-    ) -> Result<Option<ResultFile>, TrainError> {
-        let inputs: Vec<Value> = records.iter().map(input).collect();
-        let adapters: Vec<_> = records.iter().map(|record| &record.adapter).collect();
-        let run = (
-            (&self.model, &self.adapters, &self.use_adapter, adapters),
-            (
-                task,
-                self.quantize,
-                self.base_dtype,
-                self.precision,
-                self.max_length,
-            ),
-            (&self.labels, &self.threshold, &self.reading),
-            (self.batch_size, self.pad_to_multiple_of, self.device),
-        );
-        ResultFile::open(&self.output, "input", &inputs, &run)
-    }
+    std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+    submission(&records, rows, &head, |ids, predictions| {
+        let overwrite = options.output.overwrite.into();
+        write_glue_submission(folder, overwrite, glue, ids, predictions)
+    })
+    .map(Some)
 }
 
 impl Predicted {
@@ -303,31 +312,20 @@ fn named_values<T>(names: &[String], values: impl Iterator<Item = T>) -> Vec<(St
     names.iter().cloned().zip(values).collect()
 }
 
-/// Writes the file for GLUE's server.
-fn submit(
-    options: &PredictOptions,
-    task: TaskName,
-    folder: &Path,
+/// Calls `work` with the records' names, if all have one, and the predictions as GLUE's server expects them.
+fn submission<T>(
     records: &[Record],
     rows: Vec<&[f32]>,
     head: &Labels,
-) -> Result<PathBuf, TrainError> {
-    let TaskName::Glue(glue) = task else {
-        let message = format!("is for the tasks of GLUE, and the task is {task}");
-        return Err(TrainError::config("submission", message));
-    };
-    std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    // The records' own names, if all have one.
+    work: impl FnOnce(Option<&[&str]>, Predictions) -> Result<T, TrainError>,
+) -> Result<T, TrainError> {
     let ids: Option<Vec<&str>> = records.iter().map(|record| record.id.as_deref()).collect();
     let classes: Vec<usize> = rows.iter().map(|row| best(row)).collect();
     let scores: Vec<f64> = rows.iter().map(|row| f64::from(row[0])).collect();
-    let set = label_set(head)?;
-    let predictions = match &set {
-        Some(set) => Predictions::Classes(&classes, set),
-        None => Predictions::Scores(&scores),
-    };
-    let overwrite = Overwrite::from(options.output.overwrite);
-    write_glue_submission(folder, overwrite, glue, ids.as_deref(), predictions)
+    match &label_set(head)? {
+        Some(set) => work(ids.as_deref(), Predictions::Classes(&classes, set)),
+        None => work(ids.as_deref(), Predictions::Scores(&scores)),
+    }
 }
 
 /// Reads the records: those of the data file, or a record for each text.
@@ -338,16 +336,8 @@ fn records(
 ) -> Result<Vec<Record>, TrainError> {
     if let Some(path) = &options.data {
         let (reading, column) = (&options.reading, options.adapters.column());
-        let set = label_set(head)?;
-        return Ok(read(
-            path,
-            task,
-            reading,
-            column,
-            set.as_ref(),
-            Unlabelled::Accept,
-        )?
-        .records);
+        let accept = Unlabelled::Accept;
+        return Ok(read_for(head, path, task, reading, column, accept)?.records);
     }
     let mut lines: Vec<(String, Origin)> = Vec::new();
     for (index, text) in options.text.iter().enumerate() {

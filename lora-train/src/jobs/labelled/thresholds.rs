@@ -13,18 +13,13 @@ impl Thresholds {
     /// Creates the thresholds of the option `threshold`: one for all classes, or one for each.
     ///
     /// # Errors
-    /// [`TrainError::Config`] for another number of them, a value that is no probability, and for a head without several
-    /// classes.
+    /// [`TrainError::Config`] for another number of them, and a value that is no probability.
     pub fn new(given: Option<&[f64]>, head: &Labels) -> Result<Self, TrainError> {
         let Some(given) = given else {
             return Ok(Self::default());
         };
         let refuse = |message: String| Err(TrainError::config("threshold", message));
-        let Labels::MultiLabel(names) = head else {
-            return refuse(
-                "has no meaning for this head, which predicts one class or scores".into(),
-            );
-        };
+        let names = head.names();
         for &threshold in given {
             within(
                 "threshold",
@@ -92,6 +87,5 @@ mod tests {
             let message = Thresholds::new(Some(given), &head).unwrap_err().to_string();
             assert!(message.contains(reason), "{message}");
         }
-        assert!(Thresholds::new(Some(&[0.5]), &Labels::numbered(2)).is_err());
     }
 }
