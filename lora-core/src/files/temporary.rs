@@ -67,7 +67,17 @@ pub(super) struct Replacement {
     folder: TempDir,
     /// Directory whose content is replaced in place.
     within: Option<PathBuf>,
+    is_kept: bool,
     _lock: File,
+}
+
+impl Drop for Replacement {
+    /// Removes the content before the lock, so that the next writer removes what a kill leaves of it.
+    fn drop(&mut self) {
+        if !self.is_kept {
+            remove_content(self.folder.path());
+        }
+    }
 }
 
 impl Replacement {
@@ -94,6 +104,7 @@ impl Replacement {
                     return Ok(Self {
                         folder: temporary,
                         within,
+                        is_kept: false,
                         _lock: lock,
                     });
                 }
@@ -121,8 +132,10 @@ impl Replacement {
     }
 
     /// Keeps the temporary directory.
-    pub fn keep(self) -> PathBuf {
-        self.folder.keep()
+    pub fn keep(mut self) -> PathBuf {
+        self.is_kept = true;
+        self.folder.disable_cleanup(true);
+        self.folder.path().into()
     }
 }
 
@@ -219,15 +232,19 @@ fn remove_directory(path: &Path) {
         }
     }
     // The lock goes last: a directory without one is not removed with its content.
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let mut others = entries.filter(|entry| entry.file_name() != LOCK);
-    let removed = others.all(|entry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()).is_ok(),
-        _ => fs::remove_file(entry.path()).is_ok(),
-    });
-    if removed && fs::remove_file(&lock).is_ok() {
+    if remove_content(path) && fs::remove_file(&lock).is_ok() {
         let _ = fs::remove_dir(path);
     }
+}
+
+/// Removes all of a temporary directory but its lock. Returns true if nothing else is left.
+fn remove_content(path: &Path) -> bool {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut others = entries.filter(|entry| entry.file_name() != LOCK);
+    others.all(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()).is_ok(),
+        _ => fs::remove_file(entry.path()).is_ok(),
+    })
 }
 
 /// Opens and locks a file that no process uses.
@@ -267,10 +284,7 @@ mod tests {
 
     /// Leaves a temporary directory as a kill does: on the disk, and unlocked.
     fn killed(replacement: Replacement) -> PathBuf {
-        let path = replacement.folder.path().to_path_buf();
-        let Replacement { folder, _lock, .. } = replacement;
-        let _ = folder.keep();
-        path
+        replacement.keep()
     }
 
     #[test]
