@@ -143,15 +143,18 @@ fn merge_model<M: Pretrained>(
     device: &Device,
 ) -> Result<MergeSummary, TrainError> {
     let tolerance = options.verify.tolerance(options.dtype)?;
-    let session = Session::<M>::open(&sources.model, config, sources.one(), load, device)?;
-    let mut loaded = session.check_trained()?;
-    let screen = Screen::detect();
-    sources.check_base(loaded.adapter.as_ref(), options.strict_base, &screen)?;
+    let (dir, adapter) = (&sources.model, sources.one());
+    // The texts are read before the weights.
     let probe = if options.verify.verify {
-        Some(options.verify.probe(&loaded.base, options.seed)?)
+        let (_, base) = Session::<M>::outline(dir, config, adapter, load, device)?;
+        Some(options.verify.probe(&base, options.seed)?)
     } else {
         None
     };
+    let session = Session::<M>::open(dir, config, adapter, load, device)?;
+    let mut loaded = session.check_trained()?;
+    let screen = Screen::detect();
+    sources.check_base(loaded.adapter.as_ref(), options.strict_base, &screen)?;
     refuse_alone(&loaded.model, loaded.adapter.as_ref())?;
     // The prefix is neither merged nor verified.
     let with_prefix = loaded.model.prefix().map(|_| loaded.model.clone());

@@ -196,7 +196,10 @@ fn a_head_without_names_can_be_named() {
     fail(predict(&gap).args(["--text", "a"]), 1, &words);
     // Names that no data could tell apart are no obstacle to a prediction.
     let odd = base(dir.path(), named(["same", "same", " "]));
-    succeed(predict(&odd).args(["--text", "a"]));
+    let line = stdout(predict(&odd).args(["--text", "a", "--json"]));
+    let line: Value = serde_json::from_str(line.trim()).unwrap();
+    let scores = line["scores"].as_object().unwrap();
+    assert_eq!(scores.keys().collect::<Vec<_>>(), [" ", "same", "same (1)"]);
     fail(&mut eval(&odd, &file), 2, &["both named `same`"]);
 }
 

@@ -126,11 +126,34 @@ fn generate_with<M: CausalLm>(
     let load = LoadOptions::default()
         .with_quantize(quantize)
         .with_floats(floats);
-    let session = Session::<M>::open(&sources.model, config, sources.one(), &load, &device)?;
+    let (dir, adapter) = (&sources.model, sources.one());
+    // Prompts and options are checked before weights are read, and all prompts before hours go into some.
+    let (outline, mut base) = Session::<M>::outline(dir, config, adapter, &load, &device)?;
+    base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
+    if let Some(line) = base.tokens_around() {
+        screen.line(&line);
+    }
+    let (new, refuse) = (options.max_new_tokens, Unsupported::Refuse);
+    let generation = generation_config(&base, &options.sampling, new, refuse, screen)?;
+    let mut tokens = Vec::with_capacity(prompts.len());
+    for Prompt { text, origin, .. } in prompts {
+        let prompt = base.tokenizer.encode_prompt(text)?;
+        generation
+            .check_prompt(&outline, &prompt)
+            .map_err(|message| origin.error(format!("the prompt {message}")))?;
+        tokens.push(prompt);
+    }
+    let largest = |batch: &[Vec<u32>]| batch.iter().map(Vec::len).max().unwrap_or(0);
+    for batch in tokens.chunks(size) {
+        base.limit
+            .check("batch_size", [batch.len(), largest(batch)])?;
+        base.limit
+            .check_logits("batch_size", batch.len() * generation.rows())?;
+    }
+    let session = Session::<M>::open(dir, config, adapter, &load, &device)?;
     let strict = options.adapters.strict_base;
     sources.check_base(session.adapter.as_ref(), strict, screen)?;
-    let (model, mut base) = (session.model, session.base);
-    base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
+    let model = session.model;
     let mut named = None;
     if sources.is_named() {
         let set = options.adapters.put(model.clone(), sources, screen)?;
@@ -140,27 +163,6 @@ fn generate_with<M: CausalLm>(
     } else if let Some(Prompt { origin, .. }) = prompts.iter().find(|p| p.adapter.is_some()) {
         let message = "names an adapter, but no adapter was given by name (`--adapter NAME=DIR`)";
         return Err(origin.error(message));
-    }
-    if let Some(line) = base.tokens_around() {
-        screen.line(&line);
-    }
-    let (new, refuse) = (options.max_new_tokens, Unsupported::Refuse);
-    let config = generation_config(&base, &options.sampling, new, refuse, screen)?;
-    // All prompts are checked before hours go into some.
-    let mut tokens = Vec::with_capacity(prompts.len());
-    for Prompt { text, origin, .. } in prompts {
-        let prompt = base.tokenizer.encode_prompt(text)?;
-        config
-            .check_prompt(&model, &prompt)
-            .map_err(|message| origin.error(format!("the prompt {message}")))?;
-        tokens.push(prompt);
-    }
-    let largest = |batch: &[Vec<u32>]| batch.iter().map(Vec::len).max().unwrap_or(0);
-    for batch in tokens.chunks(size) {
-        base.limit
-            .check("batch_size", [batch.len(), largest(batch)])?;
-        base.limit
-            .check_logits("batch_size", batch.len() * config.rows())?;
     }
     let chosen: Vec<_> = prompts.iter().map(|prompt| &prompt.adapter).collect();
     let key = || {
@@ -172,7 +174,7 @@ fn generate_with<M: CausalLm>(
             .with("batch_size", &size);
         Ok(key
             .with("adapters", &chosen)
-            .with("generation", &config)
+            .with("generation", &generation)
             .with("tokens", &tokens))
     };
     let inputs: Vec<_> = prompts.iter().map(|prompt| json!(prompt.text)).collect();
@@ -184,7 +186,7 @@ fn generate_with<M: CausalLm>(
     for first in (start..prompts.len()).step_by(size) {
         let batch = first..prompts.len().min(first + size);
         let (chunk, tokens) = (&prompts[batch.clone()], &tokens[batch.clone()]);
-        let config = config.clone();
+        let config = generation.clone();
         let generated = with_mixed_precision(mixed, || match &named {
             None => {
                 let generator = Generator::new(&model, config, &device);

@@ -2,7 +2,7 @@
 
 use super::data::{encode, read_for, shortest};
 use super::evaluator::{Evaluator, Rows, best};
-use super::heads::{labels_in_use, open};
+use super::heads::{labels_in_use, load_options, open, outline};
 use super::thresholds::Thresholds;
 use crate::TrainError;
 use crate::data::{ClassWeights, Example, Target, Unlabelled};
@@ -31,18 +31,16 @@ pub(crate) fn eval(
     let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
     let column = adapters.column();
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
+    let load = load_options(sources, task, head.clone(), narrow, mixed)?;
     let data = match read_for(&head, path, task, reading, column, Unlabelled::Refuse) {
         Ok(data) => data,
         // A model that has no head has no labels either, and this is what to say.
         Err(error) => {
-            open(sources, task, head.clone(), narrow, mixed, &device)?;
+            open(sources, &load, &device)?;
             return Err(error);
         }
     };
-    let loaded = open(sources, task, head.clone(), narrow, mixed, &device)?;
-    screen.line(&format!("model     {}", loaded.summary));
-    sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
-    let mut base = loaded.base;
+    let mut base = outline(sources, &load, &device)?;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, shortest(&data.records))?;
     let weights = ClassWeights::default();
@@ -59,6 +57,9 @@ pub(crate) fn eval(
     let size = ("batch_size", options.batch_size);
     let batches = EvalBatches::new(examples, size, &base, length)?;
     adapters.check_named(path, &data.records)?;
+    let loaded = open(sources, &load, &device)?;
+    screen.line(&format!("model     {}", loaded.summary));
+    sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
     let each = &mut |_, _: &_| Ok(());
     let examples = evaluator.examples();

@@ -5,7 +5,7 @@ use super::head_kind;
 use crate::TrainError;
 use crate::data::{LabelKind, LabelSet};
 use crate::error::listed;
-use crate::jobs::session::Session;
+use crate::jobs::session::{Base, Session};
 use crate::jobs::sources::{AdapterSource, Sources};
 use crate::task::TaskName;
 use burn::tensor::Device;
@@ -60,15 +60,14 @@ pub(super) fn labels_in_use(
     renamed(labels, names)
 }
 
-/// Opens the model with a head of these labels, and with the adapter if there is one. Named adapters are added later.
-pub(super) fn open(
+/// Returns the options for loading a model with a head of these labels.
+pub(super) fn load_options(
     sources: &Sources,
     task: TaskName,
     labels: Labels,
     (quantization, base_dtype): (Option<Quantization>, Option<BaseDType>),
     mixed: Option<HalfFloat>,
-    device: &Device,
-) -> Result<Session<Classifier>, TrainError> {
+) -> Result<ClassifierOptions, TrainError> {
     let load = ClassifierOptions {
         head: head_kind(task),
         labels: Some(labels),
@@ -76,9 +75,27 @@ pub(super) fn open(
         floats: sources.floats(base_dtype, mixed, &[])?,
         ..ClassifierOptions::default()
     };
-    let config = sources.encoder()?;
-    let load = without_head(sources, config, load)?;
-    let session = Session::open(&sources.model, config, sources.one(), &load, device)?;
+    without_head(sources, sources.encoder()?, load)
+}
+
+/// Returns the tokenizer and the sizes of a model, by which data and options are checked before weights are read.
+pub(super) fn outline(
+    sources: &Sources,
+    load: &ClassifierOptions,
+    device: &Device,
+) -> Result<Base, TrainError> {
+    let (dir, config, adapter) = (&sources.model, sources.encoder()?, sources.one());
+    Ok(Session::<Classifier>::outline(dir, config, adapter, load, device)?.1)
+}
+
+/// Opens the model, and the adapter if there is one. Named adapters are added later.
+pub(super) fn open(
+    sources: &Sources,
+    load: &ClassifierOptions,
+    device: &Device,
+) -> Result<Session<Classifier>, TrainError> {
+    let (dir, config, adapter) = (&sources.model, sources.encoder()?, sources.one());
+    let session = Session::open(dir, config, adapter, load, device)?;
     if sources.is_named() {
         return Ok(session);
     }

@@ -2,7 +2,7 @@
 
 use super::data::{encode, label_set, read_for, shortest};
 use super::evaluator::{Evaluator, Rows, best, probabilities};
-use super::heads::{labels_in_use, open};
+use super::heads::{labels_in_use, load_options, open, outline};
 use super::thresholds::{Thresholds, sigmoid};
 use crate::TrainError;
 use crate::data::{
@@ -180,10 +180,9 @@ pub fn predict(
     let device = device::open(options.device)?;
     let narrow = (options.quantize, options.base_dtype);
     let mixed = options.precision.unwrap_or_default().half_on(&device)?;
-    let loaded = open(sources, task, head.clone(), narrow, mixed, &device)?;
+    let load = load_options(sources, task, head.clone(), narrow, mixed)?;
     let adapters = &options.adapters;
-    sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
-    let mut base = loaded.base;
+    let mut base = outline(sources, &load, &device)?;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, shortest(&records))?;
     let weights = ClassWeights::default();
@@ -192,6 +191,8 @@ pub fn predict(
     if let (Some(path), None) = (&options.data, default) {
         adapters.check_named(path, &records)?;
     }
+    let loaded = open(sources, &load, &device)?;
+    sources.check_base(loaded.adapter.as_ref(), adapters.strict_base, screen)?;
     let model = adapters.assign(loaded.model, sources, &examples, default, screen)?;
     let size = ("batch_size", options.batch_size);
     let batches = EvalBatches::in_windows(examples, size, &base, length)?;
@@ -289,8 +290,17 @@ impl Predicted {
 }
 
 fn by_name<T: Serialize>(scores: &[(String, T)]) -> Value {
-    let scores = scores.iter().map(|(name, p)| (name.clone(), json!(p)));
-    Value::Object(scores.collect())
+    let mut object = Map::new();
+    for (index, (name, score)) in scores.iter().enumerate() {
+        // An object has one entry of a name.
+        let name = if object.contains_key(name) {
+            format!("{name} ({index})")
+        } else {
+            name.clone()
+        };
+        object.insert(name, json!(score));
+    }
+    Value::Object(object)
 }
 
 /// Returns what a record gives to the model: a text, a pair of texts, or words.
