@@ -199,7 +199,7 @@ fn a_head_without_names_can_be_named() {
     let line = stdout(predict(&odd).args(["--text", "a", "--json"]));
     let line: Value = serde_json::from_str(line.trim()).unwrap();
     let scores = line["scores"].as_object().unwrap();
-    assert_eq!(scores.keys().collect::<Vec<_>>(), [" ", "same", "same (1)"]);
+    assert_eq!(scores.keys().collect::<Vec<_>>(), ["same", "same (1)", " "]);
     fail(&mut eval(&odd, &file), 2, &["both named `same`"]);
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Sentences {
     /// Separator of the columns, and their number.
     columns: Option<(char, usize)>,
     /// True if the first column numbers the words.
-    has_index: bool,
+    pub(super) has_index: bool,
 }
 
 impl Sentences {

@@ -56,6 +56,8 @@ pub struct ReadReport {
     pub unlabelled: usize,
     /// Number of records read that have a blank text.
     pub blank: usize,
+    /// Number of records read whose words are numbered in the first column, which is left out.
+    pub numbered: usize,
 }
 
 impl ReadReport {
@@ -72,6 +74,10 @@ impl fmt::Display for ReadReport {
         let notes: Vec<String> = [
             (self.unlabelled, "without a label"),
             (self.blank, "with a blank text"),
+            (
+                self.numbered,
+                "with a first column of word numbers, left out",
+            ),
             (self.malformed, "malformed left out"),
             (self.undecided, "undecided left out"),
         ]

@@ -29,6 +29,7 @@ pub(super) fn read(
     unlabelled: Unlabelled,
 ) -> Result<LabelledData, TrainError> {
     let mut records = Vec::new();
+    let mut is_numbered = false;
     let mut add = |sentence: Result<Sentence, String>, origin: Origin| {
         let record = sentence.and_then(|it| it.record(&origin, &mut classes, unlabelled));
         records.push(record.map_err(|message| origin.error(message))?);
@@ -44,6 +45,7 @@ pub(super) fn read(
         while let Some((sentence, origin)) = sentences.next_sentence()? {
             add(Ok(sentence), origin)?;
         }
+        is_numbered = sentences.has_index;
     }
     if records.is_empty() {
         return Err(TrainError::data_empty(path, "it has no sentence"));
@@ -56,6 +58,7 @@ pub(super) fn read(
     let report = ReadReport {
         records: records.len(),
         unlabelled: unlabelled.count(),
+        numbered: if is_numbered { records.len() } else { 0 },
         ..ReadReport::default()
     };
     Ok(LabelledData {
