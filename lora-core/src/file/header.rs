@@ -114,7 +114,7 @@ impl Entries {
                 _ => {}
             }
         }
-        if self.tensors > MAX_TENSORS {
+        if self.tensors >= MAX_TENSORS {
             return Err(format!(
                 "its header describes more than the {MAX_TENSORS} tensors that a file may have"
             ));
@@ -177,7 +177,7 @@ mod tests {
         let tensor = r#""a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"#;
         let last = r#""b":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
         for (before, each, times, after, expected) in [
-            ("{", tensor, MAX_TENSORS + 2, last, "262144 tensors"),
+            ("{", tensor, 2 * MAX_TENSORS, last, "262144 tensors"),
             (
                 r#"{"__metadata__":{"#,
                 r#""a":"","#,
@@ -192,14 +192,14 @@ mod tests {
                 "1]}}",
                 "entries",
             ),
-            ("{", ",", MAX_TENSORS + 2, "}", "262144 tensors"),
+            ("{", ",", 2 * MAX_TENSORS, "}", "262144 tensors"),
         ] {
             let mut file = file(before, each, times, after);
             let error = read_header(&mut file, 1 << 40).unwrap_err();
             assert!(error.contains(expected), "{error}");
             // It was not read to its end.
             let rest = std::io::copy(&mut file, &mut std::io::sink()).unwrap();
-            assert!(rest > 0 || each == ",", "{error}");
+            assert!(rest > 0, "{error}");
         }
     }
 

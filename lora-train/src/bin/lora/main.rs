@@ -14,6 +14,7 @@ use lora_core::ops::Tuning;
 use lora_models::checkpoint::set_mapping;
 use lora_train::TrainError;
 use lora_train::progress::{is_closed_pipe, print, print_json, print_line, print_message};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Counting allocator, for `lora plan`.
@@ -94,11 +95,12 @@ fn failed(error: &TrainError, code: u8) -> ExitCode {
 /// Prints the help, the version or what is wrong with the arguments, and returns the exit code.
 fn usage(error: &clap::Error) -> ExitCode {
     // A shell's pattern makes arguments of the names of files; clap prints them as they are.
-    let text = error.render().to_string();
-    if error.use_stderr()
-        && text.contains(|character: char| character != '\n' && character.is_control())
-    {
-        print_message(text.trim_end());
+    let acts = |argument: OsString| {
+        let argument = argument.to_string_lossy();
+        argument.contains(|character: char| character.is_control())
+    };
+    if error.use_stderr() && std::env::args_os().any(acts) {
+        print_message(error.render().to_string().trim_end());
         return ExitCode::from(2);
     }
     if let Err(unprinted) = error.print()
