@@ -1,5 +1,7 @@
 //! Choice between files that are mapped into memory and files that are read into it.
 
+#![expect(unsafe_code, reason = "a file that is mapped into memory")]
+
 use bytes::Bytes;
 use memmap2::Mmap;
 use std::fs::File;

@@ -32,7 +32,7 @@
 //!   reached, the commit last downloaded for the revision is used, if it is complete.
 //! - `config.json`, the tokenizer's files and the weights are downloaded, safetensors before pickles.
 //! - A file is written to `blobs/<etag>.part` and renamed once it has the announced length and hash: the SHA-256 of large files,
-//!   and of small ones git's SHA-1, which the Hub sends as their ETags. A broken download is resumed, automatically or at the next
+//!   and of small ones git's SHA-1, by which the Hub names them. A broken download is resumed, automatically or at the next
 //!   call, and one that stalls ends.
 //! - A file of weights has 64 GiB at most, all together 1 TiB.
 //! - One process at a time downloads a model; another waits for it.

@@ -59,5 +59,6 @@ mod quantize;
 mod result_lines;
 mod resume;
 mod step_values;
+mod strangers;
 mod streams;
 mod tables;

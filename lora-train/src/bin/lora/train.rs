@@ -50,6 +50,7 @@ fn exit_at_once() -> ! {
     const CODE: i32 = 130;
     // Without the handlers that drivers of GPUs registered: these may wait for kernels that are being compiled.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "a function of C")]
     // SAFETY: `_exit` takes an integer and may be called at any time.
     unsafe {
         libc::_exit(CODE)
