@@ -134,7 +134,7 @@ impl<'a> MatrixMut<'a> {
 
     /// Returns `count` rows from `start` on.
     pub(super) fn rows(&mut self, start: usize, count: usize) -> MatrixMut<'_> {
-        assert!(start + count <= self.shape[0]);
+        assert!(start <= self.shape[0] && count <= self.shape[0] - start);
         MatrixMut {
             target: self.target.wrapping_add(start * self.stride),
             shape: [count, self.shape[1]],

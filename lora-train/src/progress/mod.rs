@@ -15,7 +15,9 @@ mod waiting;
 
 pub(crate) use escape::Escaped;
 pub use metrics_file::MetricsFile;
-pub use standard::{is_closed_pipe, print, print_json, print_line, print_message, print_text};
+pub use standard::{
+    is_closed_pipe, print, print_json, print_line, print_message, print_row, print_text,
+};
 pub use training::TrainingProgress;
 
 use burn::tensor::Device;

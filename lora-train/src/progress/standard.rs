@@ -26,6 +26,14 @@ pub fn print_line(text: impl Display) -> Result<(), TrainError> {
     print(format_args!("{text}\n"))
 }
 
+/// Writes a text for people as one line to standard output at once: line breaks in it are escaped as well.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_row(text: impl Display) -> Result<(), TrainError> {
+    write_out(format_args!("{}\n", Escaped::line(text)))
+}
+
 /// Writes a line of JSON to standard output at once. All control characters in it are escapes, with which it has the same value.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use lora_train::TrainError;
 use lora_train::jobs::{PredictOptions, Predicted, predict};
-use lora_train::progress::{Screen, print_json, print_line};
+use lora_train::progress::{Screen, print_json, print_line, print_row};
 use serde_json::Value;
 
 pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
@@ -10,7 +10,7 @@ pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
         if options.json {
             print_json(Value::Object(prediction.object()))
         } else {
-            print_line(as_line(&prediction))
+            print_row(as_line(&prediction))
         }
     })?;
     if let Some(path) = submission {
