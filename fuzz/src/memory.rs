@@ -1,5 +1,7 @@
 //! Allocator with a limit: what a file of some kilobytes may cost.
 
+#![allow(unsafe_code, reason = "a global allocator")]
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

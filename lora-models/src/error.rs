@@ -92,6 +92,18 @@ pub enum ModelError {
         message: String,
     },
 
+    /// A file of weights changed after a model was read from it.
+    #[error(
+        "{}: the file changed while its weights were in use: {difference}; nothing was saved since; keep the base as it is during a run, and start this one again or resume it from a checkpoint",
+        path.display()
+    )]
+    Changed {
+        /// File.
+        path: PathBuf,
+        /// Change, as a clause.
+        difference: String,
+    },
+
     /// The checkpoint lacks tensors that the model needs.
     #[error(
         "{}the checkpoint lacks {}; it belongs to another architecture, or is incomplete",

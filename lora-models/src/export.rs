@@ -4,8 +4,7 @@ use crate::ModelError;
 use crate::checkpoint::{ExportDType, ExportReport, SafetensorsExport};
 use crate::tokenizer::{self, TokenizerFiles};
 use crate::weights::Parameters;
-use lora_core::LoraError;
-use lora_core::files::{Overwrite, write_dir, write_file};
+use lora_core::files::{Overwrite, read_companion, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -40,6 +39,8 @@ pub(crate) fn write_model(
     config.shift_remove("torch_dtype");
     config.insert("dtype".into(), json!(options.dtype.torch_name()));
     let text = format!("{:#}\n", Value::Object(config));
+    // Before gigabytes are written.
+    let companions = companions(options)?;
     let mut report = None;
     write_dir(dir, overwrite, |fresh| {
         let written = SafetensorsExport::new(fresh)
@@ -48,7 +49,11 @@ pub(crate) fn write_model(
         write_file(&fresh.join(CONFIG_FILE), Overwrite::Refuse, |writer| {
             writer.write_all(text.as_bytes())
         })?;
-        copy_companions(options, fresh)?;
+        for (name, bytes) in &companions {
+            write_file(&fresh.join(name), Overwrite::Refuse, |writer| {
+                writer.write_all(bytes)
+            })?;
+        }
         report = Some(written);
         Ok::<(), ModelError>(())
     })?;
@@ -62,26 +67,19 @@ pub(crate) fn write_model(
     Ok(report)
 }
 
-/// Copies the tokenizer and the generation defaults of the base model.
-fn copy_companions(options: &ExportOptions, fresh: &Path) -> Result<(), ModelError> {
-    let base = options.base_dir.as_deref();
-    for (name, bytes) in options.tokenizer_files.iter().flatten() {
-        write_file(&fresh.join(name), Overwrite::Refuse, |writer| {
-            writer.write_all(bytes)
-        })?;
-    }
-    let Some(base) = base else {
-        return Ok(());
+/// Reads the files of the base model that go beside the weights: its tokenizer, unless the options bring another, and its
+/// generation defaults.
+fn companions(options: &ExportOptions) -> Result<TokenizerFiles, ModelError> {
+    let mut files = options.tokenizer_files.clone().unwrap_or_default();
+    let Some(base) = options.base_dir.as_deref() else {
+        return Ok(files);
     };
     let tokenizer = tokenizer::FILES.iter();
     let tokenizer = tokenizer.filter(|_| options.tokenizer_files.is_none());
     for name in tokenizer.chain(&[GENERATION_FILE]) {
-        let from = base.join(name);
-        if from.is_file() {
-            let bytes = std::fs::read(&from).map_err(LoraError::io(&from))?;
-            let to = fresh.join(name);
-            write_file(&to, Overwrite::Refuse, |writer| writer.write_all(&bytes))?;
+        if let Some(bytes) = read_companion(base, name, tokenizer::MAX_FILE_BYTES)? {
+            files.push((name.to_string(), bytes));
         }
     }
-    Ok(())
+    Ok(files)
 }

@@ -1,5 +1,7 @@
 //! Memory of the process: allocator settings and measurements.
 
+#![expect(unsafe_code, reason = "a global allocator, and settings of glibc")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -7,16 +9,26 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 ///
 /// On the CPU backends a training step allocates and frees gigabytes in large pieces. glibc returns
 /// each piece to the system and requests new pages the next time; the page faults cost about a sixth of
-/// a GPT-2 step. Call this first in a program. It has no effect except on Linux with glibc.
+/// a GPT-2 step. Call this first in a program: glibc's settings may not change while another thread allocates, and this has no
+/// effect if there is one. It has none either except on Linux with glibc.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: `mallopt` takes two integers, and is called before any other thread starts.
-    unsafe {
+    if is_alone() {
+        let set = |parameter, value| {
+            // SAFETY: `mallopt` takes two integers. No other thread allocates: there is none, and only this one could start one.
+            unsafe { libc::mallopt(parameter, value) }
+        };
         // No separate mappings, no trimming, and one heap for all threads.
-        libc::mallopt(libc::M_MMAP_MAX, 0);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        set(libc::M_MMAP_MAX, 0);
+        set(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+        set(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// Returns true if the process is known to have no other thread.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn is_alone() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
 /// The system's allocator with counters. The memory estimate of `lora plan` needs it as the global allocator.

@@ -6,7 +6,7 @@ use super::misplaced::not_an_adapter;
 use super::tensors::AdapterTensors;
 use crate::config::LoraConfig;
 use crate::error::LoraError;
-use crate::files::read_bounded;
+use crate::files::read_companion;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -86,9 +86,7 @@ impl AdapterDir {
             }
         };
         for name in COMPANIONS {
-            let path = path.join(name);
-            if path.is_file() {
-                let bytes = read_bounded(&path, COMPANION_LIMIT)?;
+            if let Some(bytes) = read_companion(path, name, COMPANION_LIMIT)? {
                 options.companions.push((name.to_string(), bytes));
             }
         }

@@ -93,7 +93,7 @@ pub use dir::AdapterDir;
 pub(crate) use expected::Parts;
 pub(crate) use extract::stored;
 pub use extract::{extract, save};
-pub use header::{MAX_HEADER_BYTES, read_header};
+pub use header::{MAX_HEADER_BYTES, MAX_TENSORS, read_header};
 pub use load::{load, switch};
 pub use names::{PREFIX, TensorRole, split_name};
 pub use pickle::PickledTensors;

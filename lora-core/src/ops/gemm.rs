@@ -2,6 +2,11 @@
 //!
 //! Burn's own product clears the output before it writes it, and cannot add to existing values.
 
+#![expect(
+    unsafe_code,
+    reason = "the crate `gemm` takes pointers, and parts of a product are written by several threads"
+)]
+
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -80,7 +85,7 @@ impl<'a> Matrix<'a> {
 
     /// Returns `count` rows from `start` on.
     pub(super) fn rows(self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.shape[0]);
+        assert!(start <= self.shape[0] && count <= self.shape[0] - start);
         let from = (start * self.strides[0]).min(self.values.len());
         Self::strided(&self.values[from..], [count, self.shape[1]], self.strides)
     }
@@ -129,7 +134,7 @@ impl<'a> MatrixMut<'a> {
 
     /// Returns `count` rows from `start` on.
     pub(super) fn rows(&mut self, start: usize, count: usize) -> MatrixMut<'_> {
-        assert!(start + count <= self.shape[0]);
+        assert!(start <= self.shape[0] && count <= self.shape[0] - start);
         MatrixMut {
             target: self.target.wrapping_add(start * self.stride),
             shape: [count, self.shape[1]],
@@ -144,11 +149,9 @@ impl<'a> MatrixMut<'a> {
     /// The row has been written.
     pub(super) unsafe fn row(&mut self, index: usize) -> &mut [f32] {
         assert!(index < self.shape[0]);
+        let start = self.target.wrapping_add(index * self.stride);
         // SAFETY: the row lies within the matrix and is initialized.
-        unsafe {
-            let start = self.target.add(index * self.stride);
-            std::slice::from_raw_parts_mut(start, self.shape[1])
-        }
+        unsafe { std::slice::from_raw_parts_mut(start, self.shape[1]) }
     }
 
     /// Copies the values into the first row and fills the rest of it with zeros.
@@ -157,14 +160,14 @@ impl<'a> MatrixMut<'a> {
     /// Panics if there are more values than columns.
     pub(super) fn fill(&mut self, values: &[f32]) {
         let [rows, columns] = self.shape;
-        assert!(rows > 0);
-        let behind = columns - values.len();
-        // SAFETY: the row lies within the matrix, to which the view has exclusive access.
-        unsafe {
-            self.target
-                .copy_from_nonoverlapping(values.as_ptr(), values.len());
-            self.target.add(values.len()).write_bytes(0, behind);
-        }
+        assert!(rows > 0 && values.len() <= columns);
+        let (from, count) = (values.as_ptr(), values.len());
+        // SAFETY: the values are no more than the columns of the row, which lies within the matrix, to which the view has exclusive
+        // access.
+        unsafe { self.target.copy_from_nonoverlapping(from, count) };
+        let behind = self.target.wrapping_add(count);
+        // SAFETY: the rest of the same row.
+        unsafe { behind.write_bytes(0, columns - count) };
     }
 
     /// Writes `factor · lhs · rhs` to the matrix, on the calling thread.
@@ -306,12 +309,13 @@ pub(super) fn append_product<'a>(
     let shape = [lhs.shape[0], rhs.shape[1]];
     let (start, size) = (out.len(), shape.iter().product());
     out.reserve(size);
-    // SAFETY: the rows cover the reserved memory, whose existing values are not read, and the product writes all of it.
-    unsafe {
-        let mut product = MatrixMut::strided(out.as_mut_ptr().add(start), shape, shape[1]);
-        product.multiply(false, 1.0, lhs, rhs, threads(lhs, rhs));
-        out.set_len(start + size);
-    }
+    let target = out.spare_capacity_mut().as_mut_ptr().cast();
+    // SAFETY: the rows cover the reserved memory.
+    let mut product = unsafe { MatrixMut::strided(target, shape, shape[1]) };
+    // SAFETY: the existing values are not read.
+    unsafe { product.multiply(false, 1.0, lhs, rhs, threads(lhs, rhs)) };
+    // SAFETY: the product has written all of the reserved memory.
+    unsafe { out.set_len(start + size) };
     &mut out[start..]
 }
 
@@ -322,9 +326,32 @@ pub(super) fn append_product<'a>(
 pub(super) fn add_product(sum: &mut [f32], factor: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
     let [rows, columns] = [lhs.shape[0], rhs.shape[1]];
     assert_eq!(sum.len(), rows * columns, "a sum of {rows} × {columns}");
-    // SAFETY: the rows cover `sum`, which is initialized.
-    unsafe {
-        let mut sum = MatrixMut::strided(sum.as_mut_ptr(), [rows, columns], columns);
-        sum.multiply(true, factor, lhs, rhs, threads(lhs, rhs));
+    // SAFETY: the rows cover `sum`.
+    let mut sum = unsafe { MatrixMut::strided(sum.as_mut_ptr(), [rows, columns], columns) };
+    // SAFETY: it is initialized.
+    unsafe { sum.multiply(true, factor, lhs, rhs, threads(lhs, rhs)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn a_row_is_filled_with_no_more_values_than_it_has_columns() {
+        let mut memory = [7.0; 8];
+        // SAFETY: two rows of four columns are the memory.
+        let mut matrix = unsafe { MatrixMut::strided(memory.as_mut_ptr(), [2, 3], 4) };
+        matrix.fill(&[1.0, 2.0]);
+        for misuse in [
+            &|matrix: &mut MatrixMut<'_>| matrix.fill(&[9.0; 4]),
+            &|matrix: &mut MatrixMut<'_>| {
+                matrix.rows(usize::MAX, 2);
+            },
+        ] as [&dyn Fn(&mut MatrixMut<'_>); 2]
+        {
+            assert!(catch_unwind(AssertUnwindSafe(|| misuse(&mut matrix))).is_err());
+        }
+        assert_eq!(memory, [1.0, 2.0, 0.0, 7.0, 7.0, 7.0, 7.0, 7.0]);
     }
 }

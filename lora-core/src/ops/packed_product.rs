@@ -1,5 +1,10 @@
 //! Products with a packed weight in host memory, unpacked part by part.
 
+#![expect(
+    unsafe_code,
+    reason = "memory that is written in parallel and has no values before"
+)]
+
 use super::gemm::{Matrix, MatrixMut, threads};
 use super::kernels::unpack_into;
 use super::packed_format::PackedLayout;
@@ -56,17 +61,11 @@ impl<'a> PackedMatrix<'a> {
         out.reserve(size);
         self.each_part(|first, part| {
             let shape = [rows, part.shape()[1]];
-            // SAFETY: the columns lie in the reserved memory, whose existing values are not read.
-            unsafe {
-                let target = out.as_mut_ptr().add(start + first);
-                MatrixMut::strided(target, shape, d_out).multiply(
-                    false,
-                    1.0,
-                    x,
-                    part,
-                    threads(x, part),
-                );
-            }
+            let target = out.as_mut_ptr().wrapping_add(start + first);
+            // SAFETY: the columns lie in the reserved memory.
+            let mut product = unsafe { MatrixMut::strided(target, shape, d_out) };
+            // SAFETY: the existing values are not read.
+            unsafe { product.multiply(false, 1.0, x, part, threads(x, part)) };
         });
         // SAFETY: the parts cover all columns.
         unsafe { out.set_len(start + size) };
@@ -82,17 +81,11 @@ impl<'a> PackedMatrix<'a> {
         self.each_part(|first, part| {
             let g = g.columns(first, part.shape()[1]);
             let part = part.transposed();
-            // SAFETY: the rows cover the reserved memory, and the first part writes all of it.
-            unsafe {
-                let target = out.as_mut_ptr().add(start);
-                MatrixMut::strided(target, [rows, d_in], d_in).multiply(
-                    first > 0,
-                    1.0,
-                    g,
-                    part,
-                    threads(g, part),
-                );
-            }
+            let target = out.as_mut_ptr().wrapping_add(start);
+            // SAFETY: the rows cover the reserved memory.
+            let mut sum = unsafe { MatrixMut::strided(target, [rows, d_in], d_in) };
+            // SAFETY: the first part writes all of it, and only further ones add.
+            unsafe { sum.multiply(first > 0, 1.0, g, part, threads(g, part)) };
         });
         // SAFETY: the first part has written all rows.
         unsafe { out.set_len(start + size) };

@@ -4,6 +4,11 @@
 //! they save, and compiling takes longer than a step. Here a thread holds a tile of the product in registers and reads the operands in
 //! place, whatever their strides are. Sizes are read at run time, so that a few kernels serve all products.
 
+#![expect(
+    unsafe_code,
+    reason = "kernels of GPUs are started without checks of each index"
+)]
+
 use burn::tensor::DType;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::calculate_cube_count_elemwise;
@@ -177,7 +182,7 @@ pub(super) fn multiply(lhs: CubeTensor, rhs: CubeTensor) -> CubeTensor {
         (Some(left), Some(right)) => (WIDTH, left == 3, right == 2),
         _ => (1, true, true),
     };
-    // Safety: the kernel stays within the shapes of its arguments, which are those of a product.
+    // SAFETY: the kernel stays within the shapes of its arguments, which are those of a product.
     unsafe {
         tile::launch_unchecked::<f32>(
             &out.client,

@@ -1,5 +1,7 @@
 //! Memory of a packed weight, at rest and between a forward and a backward pass.
 
+#![expect(unsafe_code, reason = "a global allocator that counts")]
+
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use lora_core::{
@@ -20,11 +22,13 @@ static LIVE: AtomicIsize = AtomicIsize::new(0);
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

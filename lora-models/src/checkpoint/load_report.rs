@@ -1,5 +1,6 @@
 //! Report of a loaded checkpoint, for people and for logs.
 
+use super::WeightFiles;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,9 @@ pub struct LoadReport {
     pub root: String,
     /// Tensors that are not what their names say, and what was done with them, for people.
     pub notes: Vec<String>,
+    /// The files in the state in which they were read.
+    #[serde(skip)]
+    pub weight_files: WeightFiles,
     /// Time from opening the reader to the last tensor, in seconds.
     pub seconds: f64,
 }
@@ -110,6 +114,7 @@ mod tests {
             }],
             root: "module.".into(),
             notes: Vec::new(),
+            weight_files: WeightFiles::default(),
             seconds: 0.251,
         };
         assert_eq!(

@@ -5,7 +5,8 @@
 //! | [`Checkpoint`]: named tensors of a directory | `mod.rs` |
 //! | [`CheckpointSource`]: weight files of a directory, in their order of preference | `layout.rs`, `shard_index.rs` |
 //! | names below wrappers and dictionaries | `roots.rs` |
-//! | safetensors, mapped into memory | `safetensors_file.rs` |
+//! | safetensors, mapped into memory or read | `safetensors_file.rs`, `mapping.rs` |
+//! | [`WeightFiles`]: files in the state in which they were read | `weight_files.rs` |
 //! | pickles of `torch.save`, scanned and never executed | `pickle_file.rs` |
 //! | [`write_pickle`]: pickles for PyTorch | `pickle_writer.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
@@ -53,6 +54,7 @@ mod export_dtype;
 mod host_tensor;
 pub(crate) mod layout;
 mod load_report;
+mod mapping;
 mod pickle_file;
 mod pickle_writer;
 mod roots;
@@ -60,6 +62,7 @@ mod safetensors_file;
 mod safetensors_writer;
 pub(crate) mod shard_index;
 mod strict_reader;
+mod weight_files;
 
 pub use dtype::{DType, is_float};
 pub use export::{DEFAULT_MAX_SHARD_BYTES, ExportReport, SafetensorsExport};
@@ -67,13 +70,16 @@ pub use export_dtype::ExportDType;
 pub use host_tensor::HostTensor;
 pub use layout::CheckpointSource;
 pub use load_report::{IgnoredTensor, LoadReport};
+pub use mapping::set_mapping;
 pub use pickle_writer::write_pickle;
 pub use safetensors_writer::{TensorRef, write_safetensors};
 pub use strict_reader::StrictReader;
+pub use weight_files::WeightFiles;
 
 use crate::error::ModelError;
 use bytes::Bytes;
 use layout::{Layout, file_name};
+use lora_core::file::MAX_TENSORS;
 use lora_core::{HalfFloat, first_half_not_finite, first_not_finite};
 use pickle_file::PickleFile;
 use roots::Names;
@@ -92,6 +98,8 @@ pub struct Checkpoint {
     paths: Vec<PathBuf>,
     /// Opened files, in the order of `paths`.
     files: Vec<Box<dyn TensorFile>>,
+    /// The files in the state in which they were opened.
+    state: WeightFiles,
     /// Tensors by name in their files, each with the position of its file.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
     names: Names,
@@ -103,9 +111,10 @@ impl Checkpoint {
     /// In a directory the first of `model.safetensors`, `model.safetensors.index.json`, `pytorch_model.bin` and
     /// `pytorch_model.bin.index.json` that exists is opened.
     ///
-    /// Safetensors files stay mapped into memory as long as the checkpoint exists, and on Unix as long as a model that
+    /// Unless [`set_mapping`] forbids it or the system refuses, safetensors files stay mapped into memory as long as the checkpoint exists, and on Unix as long as a model that
     /// was loaded from it: f32 weights whose layout needs no change, and weights that stay in 16 bits, are not copied. The files may be replaced or
-    /// removed meanwhile (by renaming, as [`SafetensorsExport`] does), but must not be changed or truncated in place.
+    /// removed meanwhile (by renaming, as [`SafetensorsExport`] does), but must not be changed or truncated in place:
+    /// [`weight_files`](Self::weight_files) tells whether they were.
     ///
     /// # Errors
     /// [`ModelError::MissingFile`] if none of the files or a shard is missing; [`ModelError::Malformed`] and
@@ -117,7 +126,9 @@ impl Checkpoint {
         let layout = Layout::find(path)?;
         let mut files = Vec::new();
         let mut tensors = BTreeMap::new();
+        let mut state = WeightFiles::default();
         for (position, path) in layout.files.iter().enumerate() {
+            state.note(path)?;
             let file: Box<dyn TensorFile> = if layout.source.is_pickle() {
                 Box::new(PickleFile::open(path)?)
             } else {
@@ -130,6 +141,10 @@ impl Checkpoint {
                     return Err(ModelError::malformed(path, message));
                 }
             }
+            if tensors.len() > MAX_TENSORS {
+                let message = format!("the model has more than {MAX_TENSORS} tensors");
+                return Err(ModelError::malformed(path, message));
+            }
             files.push(file);
         }
         let names = Names::new(tensors.keys().map(String::as_str));
@@ -140,6 +155,7 @@ impl Checkpoint {
             source: layout.source,
             paths: layout.files,
             files,
+            state,
             tensors,
         };
         if let Some(index) = &layout.index {
@@ -182,6 +198,11 @@ impl Checkpoint {
     /// Returns the files that hold tensors.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.paths.iter().map(PathBuf::as_path)
+    }
+
+    /// Returns those files in the state in which they were opened.
+    pub fn weight_files(&self) -> &WeightFiles {
+        &self.state
     }
 
     /// Returns the total length of those files in bytes.

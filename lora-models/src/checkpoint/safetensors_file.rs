@@ -1,74 +1,119 @@
-//! A safetensors file, mapped into memory.
+//! A safetensors file, mapped into memory or read tensor by tensor.
 
 use super::bounded::open_regular;
 use super::host_tensor::{ByteOrder, HostTensor};
+use super::mapping;
 use super::{DType, TensorFile, TensorInfo};
 use crate::error::ModelError;
 use bytes::Bytes;
 use lora_core::file::read_header;
-use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo as StoredInfo};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// A safetensors file whose header has been checked against its size.
 #[derive(Debug)]
 pub(super) struct SafetensorsFile {
     path: PathBuf,
-    /// Bytes of the whole file, mapped as long as any part of them is held.
-    map: Bytes,
+    content: Content,
+    length: u64,
     header: Metadata,
     /// Offset of the first element in bytes.
-    data_start: usize,
+    data_start: u64,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Bytes of the whole file, mapped as long as any part of them is held.
+    Mapped(Bytes),
+    Read(Mutex<File>),
 }
 
 impl SafetensorsFile {
-    /// Maps a file and checks its header; no element is read yet.
+    /// Opens a file and checks its header; no element is read yet. The file is mapped, unless that is
+    /// [off](super::set_mapping) or refused.
     ///
     /// # Errors
     /// [`ModelError::Io`], or [`ModelError::Malformed`] if the header does not describe the file.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
-        let (file, _) = open_regular(path)?;
-        // SAFETY: the map is only read, as bytes or as `f32`, for which every bit pattern is valid, and no reference to it
-        // is mutable. No program can prevent another process from changing the file while it is mapped: changed
-        // elements would be read as they are then, and truncating the file would end this process by a signal
-        // (SIGBUS), not corrupt its memory. Replacing a file by renaming another over it,
-        // as this crate's export and package managers do, is harmless: the map keeps the file that was opened.
-        let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
-        let map = Bytes::from_owner(map);
-        let (header, data_start) = read_header(&map[..], map.len() as u64)
-            .map_err(|message| ModelError::malformed(path, message))?;
+        Self::open_with(path, mapping::map)
+    }
+
+    /// Opens a file, mapped if `map` returns its bytes.
+    fn open_with(
+        path: &Path,
+        map: impl FnOnce(&File) -> Option<Bytes>,
+    ) -> Result<Self, ModelError> {
+        let (file, length) = open_regular(path)?;
+        // Into memory of its own: bytes in a map may change after they were checked.
+        let (header, data_start) =
+            read_header(&file, length).map_err(|message| ModelError::malformed(path, message))?;
         Ok(Self {
             path: path.to_path_buf(),
-            map,
+            content: match map(&file) {
+                Some(bytes) => Content::Mapped(bytes),
+                None => Content::Read(Mutex::new(file)),
+            },
+            length,
             header,
-            // Within the map.
-            data_start: data_start as usize,
+            data_start,
         })
     }
 
-    fn elements(&self, info: &StoredInfo) -> Result<&[u8], ModelError> {
+    /// Returns the elements of a tensor in the map; `None` if the file is not mapped.
+    fn in_map(&self, info: &StoredInfo) -> Option<Result<&[u8], ModelError>> {
+        let Content::Mapped(map) = &self.content else {
+            return None;
+        };
         let (from, to) = info.data_offsets;
-        // `read_header` compared the last offset with the file; this check costs nothing and cannot panic.
-        self.map
-            .get(self.data_start..)
-            .and_then(|data| data.get(from..to))
-            .ok_or_else(|| ModelError::malformed(&self.path, "a tensor lies outside the file"))
+        // `read_header` compared the last offset with the file, which may have become shorter until it was mapped.
+        let start = usize::try_from(self.data_start).ok();
+        let data = start.and_then(|start| map.get(start..));
+        let elements = data.and_then(|data| data.get(from..to));
+        let outside = || ModelError::malformed(&self.path, "a tensor lies outside the file");
+        Some(elements.ok_or_else(outside))
     }
 
-    /// Returns the elements of a tensor of one of these types in the map, wherever they lie. `None` on Windows, where a mapped
-    /// file cannot be replaced.
+    fn elements(&self, info: &StoredInfo) -> Result<Cow<'_, [u8]>, ModelError> {
+        let file = match &self.content {
+            Content::Read(file) => file,
+            Content::Mapped(_) => {
+                let elements = self.in_map(info).unwrap_or(Ok(&[]))?;
+                return Ok(Cow::Borrowed(elements));
+            }
+        };
+        let (from, to) = info.data_offsets;
+        // Within the file, whose length the header was compared with.
+        let mut bytes = vec![0; to - from];
+        // A reader that panicked left the file at another place, which is set here.
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = SeekFrom::Start(self.data_start + from as u64);
+        let read = file.seek(place).and_then(|_| file.read_exact(&mut bytes));
+        read.map_err(ModelError::io(&self.path))?;
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// Returns the elements of a tensor of one of these types in the map, wherever they lie. `None` without a map, and on Windows,
+    /// where a mapped file cannot be replaced.
     fn mapped(&self, name: &str, dtypes: &[DType]) -> Option<Bytes> {
         let info = self.header.info(name)?;
         if cfg!(not(all(unix, target_endian = "little"))) || !dtypes.contains(&info.dtype) {
             return None;
         }
-        Some(self.map.slice_ref(self.elements(info).ok()?))
+        let elements = self.in_map(info)?.ok()?;
+        match &self.content {
+            Content::Mapped(map) => Some(map.slice_ref(elements)),
+            Content::Read(_) => None,
+        }
     }
 }
 
 impl TensorFile for SafetensorsFile {
     fn file_bytes(&self) -> u64 {
-        self.map.len() as u64
+        self.length
     }
 
     fn tensors(&self) -> Vec<(String, TensorInfo)> {
@@ -91,7 +136,7 @@ impl TensorFile for SafetensorsFile {
         let info = self.header.info(name)?;
         Some(self.elements(info).and_then(|bytes| {
             let shape = info.shape.clone();
-            HostTensor::from_bytes(name, info.dtype, shape, bytes, ByteOrder::Little)
+            HostTensor::from_bytes(name, info.dtype, shape, &bytes, ByteOrder::Little)
         }))
     }
 
@@ -118,10 +163,17 @@ mod tests {
     }
 
     fn open(bytes: &[u8]) -> Result<SafetensorsFile, ModelError> {
+        open_with(bytes, mapping::map)
+    }
+
+    fn open_with(
+        bytes: &[u8],
+        map: impl FnOnce(&File) -> Option<Bytes>,
+    ) -> Result<SafetensorsFile, ModelError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
         std::fs::write(&path, bytes).unwrap();
-        SafetensorsFile::open(&path)
+        SafetensorsFile::open_with(&path, map)
     }
 
     fn assert_malformed(bytes: &[u8]) {
@@ -172,6 +224,48 @@ mod tests {
         assert!(half.mapped_f32("w").is_none() && unaligned.mapped_half("w").is_none());
         let mapped = half.mapped_half("w");
         assert_eq!(mapped.as_deref(), cfg!(unix).then_some(data.as_slice()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_mapped_is_read() {
+        let two = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
+        let data = [1.5f32, -2.0].map(f32::to_le_bytes).concat();
+        let file = open_with(&file(two, &data), |_| None).unwrap();
+        assert!(file.mapped_f32("b").is_none() && file.mapped_half("b").is_none());
+        for (name, value) in [("b", -2.0), ("a", 1.5), ("b", -2.0)] {
+            assert_eq!(file.read_f32(name).unwrap().unwrap().values, [value]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_after_its_header_was_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        std::fs::write(&path, file(ONE, &[0; 8])).unwrap();
+        let cut = |file: &File| {
+            let length = file.metadata().unwrap().len();
+            let options = File::options().write(true).open(&path).unwrap();
+            options.set_len(length - 4).unwrap();
+        };
+        let read = SafetensorsFile::open_with(&path, |file| {
+            cut(file);
+            None
+        });
+        assert!(matches!(
+            read.unwrap().read_f32("w").unwrap(),
+            Err(ModelError::Io { .. })
+        ));
+        std::fs::write(&path, file(ONE, &[0; 8])).unwrap();
+        let mapped = SafetensorsFile::open_with(&path, |file| {
+            cut(file);
+            mapping::map(file)
+        });
+        let mapped = mapped.unwrap();
+        assert!(mapped.mapped_f32("w").is_none());
+        assert!(matches!(
+            mapped.read_f32("w").unwrap(),
+            Err(ModelError::Malformed { .. })
+        ));
     }
 
     #[test]

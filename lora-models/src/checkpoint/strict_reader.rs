@@ -198,6 +198,7 @@ impl<'a> StrictReader<'a> {
             ignored: Vec::new(),
             root: self.checkpoint.root().into(),
             notes: Vec::new(),
+            weight_files: self.checkpoint.weight_files().clone(),
             seconds: self.started.elapsed().as_secs_f64(),
         };
         for name in &self.taken {

@@ -2,7 +2,9 @@
 
 use super::Progress;
 use super::http::{Client, Failure, Method, encoded, header};
+use super::pace::Pace;
 use crate::error::ModelError;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -27,8 +29,50 @@ pub(super) struct Remote<'a> {
     pub(super) size: u64,
     /// ETag, which is the name of the file's content in the cache.
     pub(super) etag: String,
-    /// SHA-256 of the file, if the server sends it: for files in large file storage.
-    sha256: Option<String>,
+    /// Hash of the file, if the server sends it.
+    hash: Option<Hash>,
+}
+
+/// Hash of a file in hexadecimal digits.
+#[derive(Debug, PartialEq, Eq)]
+enum Hash {
+    /// SHA-256, of files in large file storage.
+    Sha256(String),
+    /// SHA-1 of the object that git stores, of other files.
+    Git(String),
+}
+
+impl Hash {
+    /// Returns the hash that an ETag is, by its length. Servers other than the Hub may send other ETags.
+    fn announced(etag: &str, is_linked: bool) -> Option<Self> {
+        let digits = etag.to_lowercase();
+        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        match digits.len() {
+            40 => Some(Self::Git(digits)),
+            64 if is_linked => Some(Self::Sha256(digits)),
+            _ => None,
+        }
+    }
+
+    /// Computes the hash of the same kind of a file of `size` bytes.
+    fn of(&self, file: &mut File, size: u64) -> std::io::Result<Self> {
+        Ok(match self {
+            Self::Sha256(_) => Self::Sha256(digest(file, Sha256::new())?),
+            Self::Git(_) => {
+                let object = Sha1::new_with_prefix(format!("blob {size}\0"));
+                Self::Git(digest(file, object)?)
+            }
+        })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Sha256(_) => "SHA-256",
+            Self::Git(_) => "git hash",
+        }
+    }
 }
 
 impl<'a> Remote<'a> {
@@ -56,14 +100,12 @@ impl<'a> Remote<'a> {
         let Some(size) = size.and_then(|size| size.parse().ok()) else {
             return Err(odd("sent no length"));
         };
-        let is_sha256 =
-            |text: &&str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         Ok(Self {
             name,
             url,
             size,
             etag: etag.to_string(),
-            sha256: linked.filter(is_sha256).map(str::to_lowercase),
+            hash: Hash::announced(etag, linked.is_some()),
         })
     }
 
@@ -88,14 +130,18 @@ impl<'a> Remote<'a> {
             .open(&part)
             .map_err(ModelError::io(&part))?;
         self.fill(client, &mut file, &part, progress)?;
-        if self.sha256.is_some()
-            && self.sha256 != Some(sha256(&mut file).map_err(ModelError::io(&part))?)
+        if let Some(hash) = &self.hash
+            && *hash
+                != hash
+                    .of(&mut file, self.size)
+                    .map_err(ModelError::io(&part))?
         {
             // Resuming from it would not help.
             fs::remove_file(&part).map_err(ModelError::io(&part))?;
             return Err(client.refuse(format!(
-                "{} has another SHA-256 than announced, and was removed; try again",
-                self.name
+                "{} has another {} than announced, and was removed; try again",
+                self.name,
+                hash.name()
             )));
         }
         let put = file.sync_all().and_then(|()| fs::rename(&part, &blob));
@@ -116,8 +162,12 @@ impl<'a> Remote<'a> {
         }
         progress(self.name, done, self.size);
         let (mut farthest, mut attempts) = (done, 0);
+        let mut watch = Watch {
+            pace: client.pace(done),
+            progress,
+        };
         while done < self.size {
-            let broken = match self.attempt(client, file, part, &mut done, progress) {
+            let broken = match self.attempt(client, file, part, &mut done, &mut watch) {
                 Err(Failure::Unreachable(broken)) => broken,
                 result => return result,
             };
@@ -125,6 +175,7 @@ impl<'a> Remote<'a> {
             if done > farthest {
                 (farthest, attempts) = (done, 0);
             }
+            self.check_pace(client, &mut watch.pace, done)?;
             attempts += 1;
             if attempts == MAX_ATTEMPTS {
                 return Err(client.refuse(format!(
@@ -147,7 +198,7 @@ impl<'a> Remote<'a> {
         file: &mut File,
         part: &Path,
         done: &mut u64,
-        progress: &mut Progress<'_>,
+        watch: &mut Watch<'_, '_>,
     ) -> Result<(), Failure> {
         let response = client.send(Method::Get, &self.url, (*done > 0).then_some(*done))?;
         let headers = response.headers();
@@ -192,12 +243,26 @@ impl<'a> Remote<'a> {
                 return Err(self.cannot_write(client, part, self.size - *done, error));
             }
             *done += read as u64;
-            progress(self.name, *done, self.size);
+            (watch.progress)(self.name, *done, self.size);
+            if *done < self.size {
+                self.check_pace(client, &mut watch.pace, *done)?;
+            }
         }
         if *done < self.size {
             return Err(Failure::unreachable("the connection ended too early"));
         }
         Ok(())
+    }
+
+    /// Refuses to wait for a download that has stalled.
+    fn check_pace(&self, client: &Client<'_>, pace: &mut Pace, done: u64) -> Result<(), Failure> {
+        pace.check(done).map_err(|stalled| {
+            client.refuse(format!(
+                "the download of {} stalled after {done} of {} bytes: {stalled}; try again to resume it, or set \
+                 HF_HUB_DOWNLOAD_TIMEOUT to more seconds",
+                self.name, self.size
+            ))
+        })
     }
 
     fn wrong_length(&self, client: &Client<'_>) -> Failure {
@@ -226,6 +291,12 @@ impl<'a> Remote<'a> {
     }
 }
 
+/// Receivers of the bytes that a download has.
+struct Watch<'p, 'c> {
+    pace: Pace,
+    progress: &'p mut Progress<'c>,
+}
+
 /// Empties a file and returns its new length, 0.
 fn restart(file: &File, part: &Path) -> Result<u64, ModelError> {
     file.set_len(0).map_err(ModelError::io(part))?;
@@ -251,9 +322,9 @@ fn is_plain(etag: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-fn sha256(file: &mut File) -> std::io::Result<String> {
+/// Computes a hash of a whole file, in hexadecimal digits.
+fn digest(file: &mut File, mut hasher: impl Digest) -> std::io::Result<String> {
     file.seek(SeekFrom::Start(0))?;
-    let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = file.read(&mut buffer)?;
@@ -262,7 +333,8 @@ fn sha256(file: &mut File) -> std::io::Result<String> {
         }
         hasher.update(&buffer[..read]);
     }
-    Ok(format!("{:x}", hasher.finalize()))
+    let digits = hasher.finalize();
+    Ok(digits.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -295,10 +367,30 @@ mod tests {
 
     #[test]
     fn a_file_is_hashed_from_its_beginning() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"abc").unwrap();
+        let hash = |content: &[u8], announced: &str, is_linked| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(content).unwrap();
+            let announced = Hash::announced(announced, is_linked).unwrap();
+            assert_eq!(
+                announced.of(&mut file, content.len() as u64).unwrap(),
+                announced
+            );
+        };
         // FIPS 180-2, appendix B.1.
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256(&mut file).unwrap(), expected);
+        hash(b"abc", &expected.to_uppercase(), true);
+        // What `git hash-object` prints.
+        hash(
+            b"hello\n",
+            "ce013625030ba8dba906f756967f9e9ca394464a",
+            false,
+        );
+        hash(b"", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391", false);
+        assert_eq!(Hash::announced(expected, false), None);
+        assert_eq!(
+            Hash::announced("d41d8cd98f00b204e9800998ecf8427e", false),
+            None
+        );
+        assert_eq!(Hash::announced(&"x".repeat(40), false), None);
     }
 }

@@ -13,7 +13,7 @@ use lora_core::files::{Overwrite, write_file};
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Files of a model beside its weights and its tokenizer. Only the configuration is required.
@@ -22,8 +22,17 @@ const SMALL_FILES: [&str; 3] = [CONFIG, "generation_config.json", "spiece.model"
 /// Limit for one of the small files, in bytes: twice the limit for reading any of them.
 const MAX_SMALL_BYTES: u64 = 128 << 20;
 
+/// Limit for a file of weights, in bytes; the Hub's own for files outside of its newer storage is 50 GB.
+const MAX_WEIGHT_BYTES: u64 = 64 << 30;
+
+/// Limit for all weights together, in bytes: as many as the largest published models have.
+const MAX_TOTAL_BYTES: u64 = 1 << 40;
+
 /// Limit for the list of files, in bytes; that of a model with a thousand files has some 100 kB.
 const MAX_LISTING_BYTES: u64 = 16 << 20;
+
+/// Size of the buffer for the list of files, in bytes.
+const LISTING_BUFFER: usize = 1 << 16;
 
 /// Fields of the server's description of a revision.
 #[derive(Deserialize)]
@@ -81,14 +90,24 @@ fn list(client: &Client<'_>) -> Result<Listing, Failure> {
     let (id, revision) = (client.repo().id(), encoded(client.repo().revision()));
     let url = client.url(&format!("api/models/{id}/revision/{revision}"));
     let response = client.send(Method::Get, &url, None)?;
-    let body = response.into_body().into_with_config();
-    let body = body.limit(MAX_LISTING_BYTES).read_to_vec();
-    let body = body.map_err(|error| match error {
-        ureq::Error::BodyExceedsLimit(limit) => client.refuse(format!(
-            "the list of its files is longer than {limit} bytes"
-        )),
-        error => Failure::unreachable(error),
-    })?;
+    let mut reader = response.into_body().into_reader();
+    let (mut body, mut buffer) = (Vec::new(), vec![0; LISTING_BUFFER]);
+    let mut pace = client.pace(0);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => body.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::unreachable(error)),
+        }
+        if body.len() as u64 > MAX_LISTING_BYTES {
+            return Err(client.refuse(format!(
+                "the list of its files is longer than {MAX_LISTING_BYTES} bytes"
+            )));
+        }
+        pace.check(body.len() as u64)
+            .map_err(Failure::unreachable)?;
+    }
     let odd = |message: String| {
         let message = format!("{} is not a model server: {message}", client.endpoint());
         client.refuse(message)
@@ -97,6 +116,14 @@ fn list(client: &Client<'_>) -> Result<Listing, Failure> {
     // The commit becomes part of a path.
     if !is_commit(&listing.sha) {
         return Err(odd(format!("the commit is {:?}", listing.sha)));
+    }
+    if let Some(pinned) = client.repo().commit()
+        && pinned != listing.sha
+    {
+        let (endpoint, sha) = (client.endpoint(), &listing.sha);
+        return Err(client.refuse(format!(
+            "{endpoint} answered with commit {sha} in place of {pinned}; nothing of it is used"
+        )));
     }
     Ok(listing)
 }
@@ -132,11 +159,14 @@ impl Download<'_> {
         // The weights come last: a snapshot with weights is complete.
         if source.is_sharded() {
             let index = self.file(weights, MAX_SMALL_BYTES, progress)?;
+            let mut room = MAX_TOTAL_BYTES;
             for shard in ShardIndex::read(&index, source.extension())?.shard_names() {
-                self.file(shard, u64::MAX, progress)?;
+                let path = self.file(shard, room.min(MAX_WEIGHT_BYTES), progress)?;
+                let size = path.metadata().map_err(ModelError::io(&path))?.len();
+                room = room.saturating_sub(size);
             }
         } else {
-            self.file(weights, u64::MAX, progress)?;
+            self.file(weights, MAX_WEIGHT_BYTES, progress)?;
         }
         self.record_revision()
     }

@@ -2,6 +2,7 @@
 
 use super::HubOptions;
 use super::name::RepoName;
+use super::pace::Pace;
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ const MAX_REDIRECTS: usize = 10;
 /// Timeout for a connection.
 const CONNECT: Duration = Duration::from_secs(15);
 
-/// Timeout for the next bytes; a whole download may take any time.
+/// Longest timeout for the next bytes; a whole download may take any time.
 const READ: Duration = Duration::from_secs(60);
 
 /// Limit for a file of certificates, in bytes; Mozilla's have 200 kB.
@@ -79,6 +80,14 @@ impl<'a> Client<'a> {
                  again",
             ));
         }
+        // Whoever listens on the way could use it.
+        if token.is_some() && !secure && !is_local(endpoint) {
+            return Err(ModelError::hub(format!(
+                "HF_ENDPOINT is {endpoint}, to which the token would be sent without encryption; use an address that begins \
+                 with https://, or for a public model no token: unset HF_TOKEN, and set HF_TOKEN_PATH to an empty file"
+            )));
+        }
+        let read = READ.min(options.time_limit());
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -88,8 +97,10 @@ impl<'a> Client<'a> {
             .accept_encoding("identity")
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
-            .timeout_per_read(Some(READ))
-            .timeout_per_write(Some(READ))
+            .timeout_send_request(Some(read))
+            .timeout_recv_response(Some(read))
+            .timeout_per_read(Some(read))
+            .timeout_per_write(Some(read))
             // A server on this machine is not behind a proxy.
             .proxy(if is_local(endpoint) {
                 None
@@ -119,6 +130,11 @@ impl<'a> Client<'a> {
             repo,
             options,
         })
+    }
+
+    /// Starts to watch over the pace of a download of which there are so many bytes.
+    pub(super) fn pace(&self, bytes: u64) -> Pace {
+        Pace::new(self.options.time_limit(), bytes)
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -272,7 +288,10 @@ fn origin(url: &str) -> &str {
 fn is_local(url: &str) -> bool {
     let origin = origin(url);
     let host = origin.split_once("://").map_or(origin, |(_, host)| host);
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
@@ -299,7 +318,14 @@ mod tests {
                 && is_local("http://localhost")
                 && is_local("http://[::1]:80")
         );
-        assert!(!is_local("http://localhost.example:80") && !is_local("https://huggingface.co"));
+        for other in [
+            "http://localhost.example:80",
+            "https://huggingface.co",
+            "http://localhost:80@evil.example",
+            "http://127.0.0.1@evil.example/",
+        ] {
+            assert!(!is_local(other), "{other}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | endpoint, cache directory, token | `options.rs` |
 //! | layout and state of the cache | `cache.rs` |
 //! | files of a model, and their download; their replacement without the feature | `fetch.rs`, `no_fetch.rs` |
-//! | download of a file; requests | `download.rs`, `http.rs` |
+//! | download of a file; downloads that stall; requests | `download.rs`, `pace.rs`, `http.rs` |
 //!
 //! Downloads need the feature `hub`, which is off by default; without it, names are looked up in the cache only.
 //!
@@ -21,18 +21,22 @@
 //! | `HF_HUB_CACHE` | the cache, by default `$HF_HOME/hub` |
 //! | `HF_TOKEN` | the token, by default the content of `$HF_TOKEN_PATH` or `$HF_HOME/token` |
 //! | `HF_HUB_OFFLINE` | `1` for offline mode |
+//! | `HF_HUB_DOWNLOAD_TIMEOUT` | seconds without progress after which a download ends, by default 120 |
 //! | `SSL_CERT_FILE` | the certificates to trust, by default Mozilla's |
 //! | `HTTPS_PROXY`, `NO_PROXY`, … | a proxy |
 //!
 //! The requests to the server, and the checks of its answers:
 //!
-//! - The revision's commit and list of files come first, and all files belong to that commit. If the server cannot be
+//! - The revision's commit and list of files come first, and all files belong to that commit. If the name has a full commit, the
+//!   server must answer with it. If the server cannot be
 //!   reached, the commit last downloaded for the revision is used, if it is complete.
 //! - `config.json`, the tokenizer's files and the weights are downloaded, safetensors before pickles.
-//! - A file is written to `blobs/<etag>.part` and renamed once it has the announced length and SHA-256 (if the server
-//!   sends one). A broken download is resumed, automatically or at the next call.
+//! - A file is written to `blobs/<etag>.part` and renamed once it has the announced length and hash: the SHA-256 of large files,
+//!   and of small ones git's SHA-1, by which the Hub names them. A broken download is resumed, automatically or at the next
+//!   call, and one that stalls ends.
+//! - A file of weights has 64 GiB at most, all together 1 TiB.
 //! - One process at a time downloads a model; another waits for it.
-//! - The token is sent to this server only, not to the targets of redirections.
+//! - The token is sent to this server only, not to the targets of redirections, and without encryption to this machine only.
 //!
 //! Hugging Face's own crate, `hf-hub` 1.0, is not used: it brings tokio, reqwest, hyper and hf-xet into every build. This
 //! client needs `ureq` alone and is tested against a local server.
@@ -44,6 +48,8 @@ mod download;
 mod http;
 mod name;
 mod options;
+#[cfg(feature = "hub")]
+mod pace;
 #[cfg(feature = "hub")]
 #[path = "fetch.rs"]
 mod remote;

@@ -5,12 +5,16 @@ use crate::error::ModelError;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Address of the Hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// Limit for a token file, in bytes; tokens have some 40.
 const MAX_TOKEN_BYTES: u64 = 4096;
+
+/// Time in which a download must make progress.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// Hub endpoint, access token and cache directory.
 ///
@@ -21,6 +25,7 @@ pub struct HubOptions {
     cache: Option<PathBuf>,
     token: Option<String>,
     certificates: Option<PathBuf>,
+    time_limit: Duration,
     offline: bool,
 }
 
@@ -33,6 +38,7 @@ impl HubOptions {
             cache: Some(cache.into()),
             token: None,
             certificates: None,
+            time_limit: TIME_LIMIT,
             offline: false,
         }
     }
@@ -56,6 +62,13 @@ impl HubOptions {
         self
     }
 
+    /// Sets the time in which a download must make progress; otherwise it ends. Default: two minutes.
+    #[must_use]
+    pub fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
     /// Enables offline mode: only complete models in the cache are used, and others are errors.
     #[must_use]
     pub fn offline(mut self) -> Self {
@@ -76,6 +89,11 @@ impl HubOptions {
     /// Returns the file of trusted certificates, if not Mozilla's.
     pub fn certificates(&self) -> Option<&Path> {
         self.certificates.as_deref()
+    }
+
+    /// Returns the time in which a download must make progress.
+    pub fn time_limit(&self) -> Duration {
+        self.time_limit
     }
 
     /// True in offline mode.
@@ -113,6 +131,10 @@ impl HubOptions {
                 .map(|token| token.trim().to_string())
                 .filter(|token| !token.is_empty()),
             certificates: path("SSL_CERT_FILE"),
+            time_limit: text("HF_HUB_DOWNLOAD_TIMEOUT")
+                .and_then(|seconds| seconds.trim().parse().ok())
+                .filter(|seconds| *seconds > 0)
+                .map_or(TIME_LIMIT, Duration::from_secs),
             offline: text("HF_HUB_OFFLINE").is_some_and(|value| {
                 ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str())
             }),
@@ -127,6 +149,7 @@ impl fmt::Debug for HubOptions {
             .field("cache", &self.cache)
             .field("token", &self.token.as_ref().map(|_| "…"))
             .field("certificates", &self.certificates)
+            .field("time_limit", &self.time_limit)
             .field("offline", &self.offline)
             .finish()
     }
@@ -172,6 +195,7 @@ mod tests {
                 ("HF_TOKEN", ""),
                 ("HF_HUB_OFFLINE", "true"),
                 ("SSL_CERT_FILE", "/certificates.pem"),
+                ("HF_HUB_DOWNLOAD_TIMEOUT", "30"),
             ],
             None,
         );
@@ -180,15 +204,18 @@ mod tests {
         assert_eq!(found.token(), None);
         assert_eq!(found.certificates(), Some(Path::new("/certificates.pem")));
         assert!(found.is_offline());
+        assert_eq!(found.time_limit(), Duration::from_secs(30));
         let found = options(
             &[
                 ("HF_HUB_CACHE", "/a"),
+                ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
                 ("HF_HOME", "/b"),
                 ("HF_HUB_OFFLINE", "0"),
             ],
             None,
         );
         assert_eq!(found.cache().unwrap(), Path::new("/a"));
+        assert_eq!(found.time_limit(), TIME_LIMIT);
         assert!(!found.is_offline());
     }
 

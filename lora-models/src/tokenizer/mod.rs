@@ -35,9 +35,8 @@ mod whole_file;
 
 pub use encode::Sequence;
 
-use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
-use lora_core::files::{Overwrite, write_file};
+use lora_core::files::{Overwrite, read_companion, write_file};
 use roles::{ByRole, Role};
 use serde_json::{Map, Value};
 use special_tokens::{Side, SpecialTokens};
@@ -50,7 +49,7 @@ use tokenizers::PostProcessorWrapper;
 pub type TokenizerFiles = Vec<(String, Vec<u8>)>;
 
 /// Limit for a tokenizer file, in bytes. The largest in use, with a quarter of a million tokens, have some 30 MB.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// Number of texts encoded at once: enough for all threads, with bounded memory for a corpus of any length.
 const BATCH: usize = 1024;
@@ -341,24 +340,25 @@ impl Tokenizer {
         &self.files
     }
 
-    /// Reads the tokenizer's files: names and contents.
+    /// Reads the tokenizer's files for a copy: names and contents.
     ///
     /// # Errors
-    /// [`ModelError::Io`], or [`ModelError::TooLarge`] if a file has grown past the limit.
+    /// As [`read_companion`], and [`ModelError::MissingFile`] if a file has gone meanwhile.
     pub fn read_files(&self) -> Result<TokenizerFiles, ModelError> {
         let files = self.files.iter().filter_map(|file| {
             let name = file.file_name()?.to_str()?.to_string();
             Some((name, file))
         });
-        let read = files.map(|(name, file)| Ok((name, read_bounded(file, MAX_FILE_BYTES)?)));
-        read.collect()
+        files
+            .map(|(name, file)| Ok((name, for_copy(file)?)))
+            .collect()
     }
 
     /// Copies the tokenizer's files to `dir`, byte for byte, and returns the copies. A file that is already there is
     /// left alone.
     ///
     /// # Errors
-    /// [`ModelError::Io`], or [`ModelError::TooLarge`] if a file has grown past the limit.
+    /// As [`read_files`](Self::read_files), and [`ModelError::Io`] if a copy cannot be written.
     pub fn save_to(&self, dir: impl AsRef<Path>) -> Result<Vec<PathBuf>, ModelError> {
         let dir = dir.as_ref();
         std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
@@ -369,7 +369,7 @@ impl Tokenizer {
             };
             let copy = dir.join(name);
             if !is_same_file(file, &copy) {
-                let bytes = read_bounded(file, MAX_FILE_BYTES)?;
+                let bytes = for_copy(file)?;
                 write_file(&copy, Overwrite::Replace, |w| w.write_all(&bytes))?;
             }
             copies.push(copy);
@@ -389,6 +389,20 @@ impl fmt::Debug for Tokenizer {
             .field("pad_id", &self.pad_id())
             .finish_non_exhaustive()
     }
+}
+
+/// Reads a file of a tokenizer, to be copied.
+fn for_copy(file: &Path) -> Result<Vec<u8>, ModelError> {
+    let missing = || ModelError::MissingFile {
+        path: file.into(),
+        looked_for: FILES.map(String::from).into(),
+    };
+    let name = file.file_name().ok_or_else(missing)?;
+    let dir = match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    read_companion(dir, name, MAX_FILE_BYTES)?.ok_or_else(missing)
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {

@@ -7,6 +7,7 @@ use lora_models::checkpoint::Checkpoint;
 use lora_models::hub::{HubOptions, resolve};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
@@ -456,4 +457,109 @@ fn an_address_that_is_none_and_certificates_that_are_none_are_errors() {
     let options = HubOptions::new("https://127.0.0.1:1", dir.path()).with_certificates(&file);
     let message = error("org/model", &options);
     assert!(message.contains("certificates.pem"), "{message}");
+}
+
+#[test]
+fn a_pinned_commit_is_that_commit_and_no_other() {
+    let mut repo = fixture("gpt2_tied");
+    repo.any_revision = true;
+    repo.commit = NEW_COMMIT.to_string();
+    let hub = Hub::start(repo);
+    let cache = tempfile::tempdir().unwrap();
+    let options = HubOptions::new(hub.url(), cache.path());
+    let message = error(&format!("org/model@{COMMIT}"), &options);
+    let expected = format!("commit {NEW_COMMIT} in place of {COMMIT}");
+    assert!(message.contains(&expected), "{message}");
+    assert_eq!(files(cache.path()), Vec::<String>::new());
+    get(&format!("org/model@{NEW_COMMIT}"), &options).unwrap();
+}
+
+#[test]
+fn a_small_file_must_have_the_hash_that_git_gives_it() {
+    for name in ["config.json", "tokenizer.json", "merges.txt"] {
+        let mut repo = fixture("gpt2_tied");
+        repo.damaged = Some(name.to_string());
+        let hub = Hub::start(repo.clone());
+        let cache = tempfile::tempdir().unwrap();
+        let options = HubOptions::new(hub.url(), cache.path());
+        let message = error("org/model", &options);
+        assert!(
+            message.contains(&format!("{name} has another git hash")),
+            "{message}"
+        );
+        assert_nothing_is_half_there(cache.path());
+        assert_eq!(parts(cache.path()), Vec::<PathBuf>::new());
+        repo.damaged = None;
+        hub.serve(repo.clone());
+        let snapshot = get("org/model", &options).unwrap();
+        assert_eq!(fs::read(snapshot.join(name)).unwrap(), repo.files[name]);
+    }
+}
+
+#[test]
+fn the_token_is_not_sent_without_encryption_to_another_machine() {
+    let cache = tempfile::tempdir().unwrap();
+    for endpoint in [
+        "http://192.0.2.1",
+        "http://mirror.invalid:8080/",
+        "http://localhost:80@mirror.invalid",
+    ] {
+        let options = HubOptions::new(endpoint, cache.path()).with_token("hf_secret");
+        let message = error("org/model", &options);
+        assert!(
+            message.contains("without encryption") && message.contains("https://"),
+            "{message}"
+        );
+        assert!(!message.contains("hf_secret"), "{message}");
+    }
+}
+
+#[test]
+fn weights_that_are_announced_larger_than_any_are_refused() {
+    let mut repo = fixture("gpt2_tied");
+    repo.size = Some(1 << 50);
+    let hub = Hub::start(repo);
+    let cache = tempfile::tempdir().unwrap();
+    let message = error("org/model", &HubOptions::new(hub.url(), cache.path()));
+    assert!(
+        message.contains("model.safetensors has 1125899906842624 bytes; the limit"),
+        "{message}"
+    );
+    assert_eq!(hub.ranges(), []);
+    assert_nothing_is_half_there(cache.path());
+}
+
+#[test]
+fn a_download_that_stalls_ends_and_goes_on_at_the_next_call() {
+    // A byte now and then, within the time for a read, and none at all, again and again.
+    for faults in [
+        vec![Fault::Trickle(100)],
+        vec![Fault::Silence(1), Fault::Silence(1), Fault::Silence(1)],
+        vec![Fault::Silence(700); 5],
+    ] {
+        let repo = fixture("gpt2_tied");
+        let hub = Hub::start(repo.clone());
+        hub.fail(faults.clone());
+        let cache = tempfile::tempdir().unwrap();
+        let limit = Duration::from_secs(2);
+        let options = HubOptions::new(hub.url(), cache.path()).with_time_limit(limit);
+        let start = Instant::now();
+        let message = error("org/model", &options);
+        assert!(
+            message.contains("the download of model.safetensors stalled after"),
+            "{faults:?}: {message}"
+        );
+        // A read may take the whole limit, and so may the one before.
+        assert!(
+            start.elapsed() < 4 * limit,
+            "{faults:?}: {:?}",
+            start.elapsed()
+        );
+        assert_nothing_is_half_there(cache.path());
+        hub.forget_faults();
+        let options = HubOptions::new(hub.url(), cache.path());
+        let snapshot = get("org/model", &options).unwrap();
+        let weights = fs::read(snapshot.join("model.safetensors")).unwrap();
+        assert_eq!(weights, repo.files["model.safetensors"], "{faults:?}");
+    }
 }

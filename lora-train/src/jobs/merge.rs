@@ -176,6 +176,8 @@ fn merge_model<M: Pretrained>(
         }
         let check = |probe| verify(&loaded, fresh, load, probe, dtype, tolerance, device);
         written = Some((report, probe.as_ref().map(check).transpose()?));
+        // All weights have been read from the pages of their files.
+        loaded.base.weight_files.check()?;
         Ok::<(), TrainError>(())
     })?;
     let (report, check) = written.ok_or_else(|| TrainError::burn("nothing was written"))?;

@@ -8,6 +8,7 @@ use crate::progress::Screen;
 use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::{AttachReport, split_weights, trainable_summary};
+use lora_models::checkpoint::WeightFiles;
 use lora_models::generate::GenerationFile;
 use lora_models::prefix::beside;
 use lora_models::tokenizer::{Tokenizer, TokenizerFiles};
@@ -23,6 +24,8 @@ pub struct Base {
     pub tokenizer: Tokenizer,
     /// Directory of the model.
     pub dir: PathBuf,
+    /// Files of the weights, in the state in which they were read.
+    pub weight_files: WeightFiles,
     /// Names and contents of the tokenizer's files, if it has other tokens than that of the directory.
     pub tokenizer_files: Option<TokenizerFiles>,
     /// Sizes and token ids.
@@ -60,9 +63,8 @@ impl<M: Pretrained> Session<M> {
         options: &M::Options,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        let (model, report, summary) =
-            load_model::<M>(dir.path(), config, adapter, options, device)?;
-        let mut session = Self::new(dir, config, model, report, summary)?;
+        let loaded = load_model::<M>(dir.path(), config, adapter, options, device)?;
+        let mut session = Self::new(dir, config, loaded)?;
         if let Some(adapter) = adapter {
             let own = config.sizes().vocab_size;
             let note = session.base.use_tokenizer_of(adapter, dir, own)?;
@@ -110,16 +112,19 @@ impl<M: Pretrained> Session<M> {
     pub(crate) fn new(
         dir: &ModelDir,
         config: &M::Config,
-        model: M,
-        adapter: Option<AttachReport>,
-        summary: String,
+        loaded: Loaded<M>,
     ) -> Result<Self, TrainError> {
+        let Loaded {
+            model,
+            adapter,
+            summary,
+            weight_files,
+        } = loaded;
+        let limit = BatchLimit::new(config.sizes(), &model.device());
+        let mut base = Base::new(model.info(), limit, dir)?;
+        base.weight_files = weight_files;
         Ok(Self {
-            base: Base::new(
-                model.info(),
-                BatchLimit::new(config.sizes(), &model.device()),
-                dir,
-            )?,
+            base,
             model,
             adapter,
             summary,
@@ -145,7 +150,13 @@ impl<M: Pretrained> Session<M> {
         let model = M::init_random(config, options, seed, device)?;
         let parameters = trainable_summary(&model).total();
         let summary = format!("random weights, {parameters} parameters");
-        Self::new(dir, config, model, None, summary)
+        let loaded = Loaded {
+            model,
+            adapter: None,
+            summary,
+            weight_files: WeightFiles::default(),
+        };
+        Self::new(dir, config, loaded)
     }
 
     /// Refuses a model with untrained modules that no adapter brings.
@@ -177,6 +188,7 @@ impl Base {
             // Tokens that no text uses may be missing from the model, such as a padding token.
             tokenizer: dir.tokenizer()?.with_limit(info.vocab_size),
             dir: dir.path().to_path_buf(),
+            weight_files: WeightFiles::default(),
             tokenizer_files: None,
             info,
             generation,
@@ -291,6 +303,18 @@ impl Base {
     }
 }
 
+/// Model read from files, with an adapter if there is one.
+pub(crate) struct Loaded<M> {
+    /// Model, with the adapter.
+    pub model: M,
+    /// Report of the adapter.
+    pub adapter: Option<AttachReport>,
+    /// Description of the model.
+    pub summary: String,
+    /// Files of the model's weights, in the state in which they were read.
+    pub weight_files: WeightFiles,
+}
+
 /// Loads a model, with an adapter if there is one, and describes it.
 ///
 /// # Errors
@@ -302,18 +326,25 @@ pub(crate) fn load_model<M: Pretrained>(
     adapter: Option<&AdapterDir>,
     options: &M::Options,
     device: &Device,
-) -> Result<(M, Option<AttachReport>, String), TrainError> {
+) -> Result<Loaded<M>, TrainError> {
     let for_adapter = adapter.map(|adapter| M::options_for_adapter(config, options, adapter));
     let for_adapter = for_adapter.transpose()?;
     let options = for_adapter.as_ref().unwrap_or(options);
     let (model, report) = M::load_weights(config.clone(), dir, options, device)?;
-    let summary = model.load_summary(&report);
-    let Some(adapter) = adapter else {
-        return Ok((model, None, summary));
+    let mut loaded = Loaded {
+        summary: model.load_summary(&report),
+        model,
+        adapter: None,
+        weight_files: report.weight_files,
     };
-    let adapted = model.load_opened_adapter(adapter, &AdapterLoadOptions::default())?;
-    let (model, report) = adapted.into_parts();
-    Ok((model, Some(report), summary))
+    if let Some(adapter) = adapter {
+        let options = AdapterLoadOptions::default();
+        let adapted = loaded.model.load_opened_adapter(adapter, &options)?;
+        let (model, report) = adapted.into_parts();
+        loaded.model = model;
+        loaded.adapter = Some(report);
+    }
+    Ok(loaded)
 }
 
 /// Warns that an adapter was trained on another base, or refuses it with `strict`.

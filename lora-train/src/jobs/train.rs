@@ -221,6 +221,7 @@ fn run_job<J: Job + 'static>(
         &device,
     )?;
     base.info = loaded.info;
+    base.weight_files = loaded.weight_files;
     screen.line(&format!("model     {summary}"));
     if !is_on_host(&device) {
         // Files were searched as they were read; a GPU may not have taken a weight.
@@ -348,6 +349,7 @@ fn run_job<J: Job + 'static>(
             saver.unquantized(&path, &device)?.valid()
         };
         let model = merge(model).into_module();
+        saver.check_base_files()?;
         let prefix = export_merged(model, &dir, &base.export_options(), Overwrite::Replace)?;
         if let Some(prefix) = prefix {
             let prefix = prefix.display();

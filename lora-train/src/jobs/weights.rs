@@ -81,9 +81,8 @@ pub(crate) fn starting_weights<M: Pretrained>(
                 let config = M::Config::from_dir(saved)?;
                 // A checkpoint has the trained head; the tokenizer is the base model's.
                 let options = M::trained_options(options);
-                let (model, adapter, summary) =
-                    load_model::<M>(saved, &config, None, &options, device)?;
-                Session::new(dir, &config, model, adapter, summary)?
+                let loaded = load_model::<M>(saved, &config, None, &options, device)?;
+                Session::new(dir, &config, loaded)?
             }
         };
         session.model = trained_in_full(session.model)?;
@@ -238,8 +237,14 @@ impl<M: Pretrained> Saver<M> {
         }
     }
 
-    /// Writes the adapter, or with `--full` the model, as `dir`.
+    /// Checks that the files of the base are as they were when it was read.
+    pub fn check_base_files(&self) -> Result<(), TrainError> {
+        Ok(self.base.weight_files.check()?)
+    }
+
+    /// Writes the adapter, or with `--full` the model, as `dir`, if the base has not changed meanwhile.
     pub fn save(&self, model: &M, dir: &Path, overwrite: Overwrite) -> Result<(), TrainError> {
+        self.check_base_files()?;
         match &self.report {
             Some(report) => {
                 let base = self.base.dir.to_string_lossy();
@@ -289,7 +294,7 @@ impl<M: Pretrained> Saver<M> {
         }
         let config = M::Config::from_dir(&dir)?;
         let options = M::trained_options(&self.options);
-        Ok(load_model::<M>(&dir, &config, None, &options, device)?.0)
+        Ok(load_model::<M>(&dir, &config, None, &options, device)?.model)
     }
 
     /// Loads the model in f32, without quantization, with a saved adapter, to merge them: merged quantized weights would keep their
@@ -306,7 +311,10 @@ impl<M: Pretrained> Saver<M> {
     ) -> Result<M, TrainError> {
         let adapter = AdapterDir::open(adapter)?;
         let (dir, config) = (&self.base.dir, &self.config);
-        Ok(load_model::<M>(dir, config, Some(&adapter), options, device)?.0)
+        let loaded = load_model::<M>(dir, config, Some(&adapter), options, device)?;
+        // The base is that of the training.
+        self.check_base_files()?;
+        Ok(loaded.model)
     }
 
     /// Writes the weights of a checkpoint in `dir`.

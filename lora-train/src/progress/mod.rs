@@ -5,15 +5,19 @@
 //! | `training` | progress of training |
 //! | `waiting` | elapsed seconds while a GPU backend compiles kernels |
 //! | `metrics_file` | `metrics.jsonl` |
-//! | `standard` | standard output and standard error |
+//! | `standard`, `escape` | standard output and standard error; text that a terminal only shows |
 
+mod escape;
 mod metrics_file;
 mod standard;
 mod training;
 mod waiting;
 
+pub(crate) use escape::Escaped;
 pub use metrics_file::MetricsFile;
-pub use standard::{is_closed_pipe, print, print_line, print_message};
+pub use standard::{
+    is_closed_pipe, print, print_json, print_line, print_message, print_row, print_text,
+};
 pub use training::TrainingProgress;
 
 use burn::tensor::Device;
@@ -62,7 +66,7 @@ impl Screen {
         let bar = self.terminal.then(|| {
             let bar = ProgressBar::new(total as u64);
             bar.set_style(style("{msg:14} {bar:30} {pos}/{len} {eta}"));
-            bar.set_message(label.to_string());
+            bar.set_message(Escaped::line(label).to_string());
             bar
         });
         Bar {
@@ -111,7 +115,7 @@ impl Bar {
     /// Sets the number of finished items.
     pub fn set(&mut self, done: usize) {
         if let (Some(_), Some(bar)) = (self.waiting.take(), &self.bar) {
-            bar.set_message(self.label.clone());
+            bar.set_message(Escaped::line(&self.label).to_string());
         }
         match &self.bar {
             Some(bar) => bar.set_position(done as u64),

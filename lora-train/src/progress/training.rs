@@ -1,7 +1,7 @@
 //! Progress of training.
 
 use super::waiting::Waiting;
-use super::{LINE_INTERVAL, Screen, style};
+use super::{Escaped, LINE_INTERVAL, Screen, style};
 use crate::TrainError;
 use crate::trainer::{Event, Observer, StepEvent};
 use burn::tensor::Device;
@@ -87,7 +87,7 @@ impl TrainingProgress {
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(Escaped::message(text).to_string()),
             None => self.screen.line(text),
         }
     }

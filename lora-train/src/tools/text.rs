@@ -1,5 +1,6 @@
-//! Text of reports for people.
+//! Text of reports for people, with names from files on the line that they belong to.
 
+use crate::progress::Escaped;
 use std::fmt::{Formatter, Result};
 
 /// Writes a title, and lines below it that are indented.
@@ -8,9 +9,9 @@ pub(super) fn titled(
     title: &str,
     lines: impl IntoIterator<Item = String>,
 ) -> Result {
-    writeln!(f, "{title}")?;
+    writeln!(f, "{}", Escaped::line(title))?;
     let mut lines = lines.into_iter();
-    lines.try_for_each(|line| writeln!(f, "  {line}"))
+    lines.try_for_each(|line| writeln!(f, "  {}", Escaped::line(line)))
 }
 
 /// Writes the rows that have a value, with the names in a column of this width.
@@ -21,7 +22,7 @@ pub(super) fn rows<'a>(
 ) -> Result {
     let mut rows = rows.into_iter();
     rows.try_for_each(|(name, value)| match value {
-        Some(value) => writeln!(f, "{name:width$} {value}"),
+        Some(value) => writeln!(f, "{name:width$} {}", Escaped::line(value)),
         None => Ok(()),
     })
 }

@@ -62,5 +62,6 @@ mod result_lines;
 mod result_outputs;
 mod resume;
 mod step_values;
+mod strangers;
 mod streams;
 mod tables;

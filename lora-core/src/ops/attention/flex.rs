@@ -1,6 +1,11 @@
 //! Attention on the CPU: each thread takes one head of one text at a time, in blocks of queries whose scores fit into the
 //! cache.
 
+#![expect(
+    unsafe_code,
+    reason = "tiles of shared memory, and tensors of what was written to them"
+)]
+
 use super::heads::{Bias, Heads, Tiles};
 use super::tile::{self, Gradients, Scratch};
 use super::work::WorkItem;
@@ -64,24 +69,26 @@ impl AttentionOps for Flex {
             Tiles::new([batch, keys, heads, d_value]),
         ];
         let bias_tiles = with_bias_grad.then(|| Tiles::new([batch * heads, queries, 1, keys]));
-        // SAFETY: each item is requested once.
-        backward(state, grad, &options, |item| unsafe {
+        backward(state, grad, &options, |item| {
             let (row, head) = (item.row, item.head);
             let [query, key, value] = &tiles;
             let bias = bias_tiles.as_ref();
             Gradients {
-                query: query.tile(row, head, &item.queries),
-                key: key.tile(row, head, &item.keys),
-                value: value.tile(row, head, &item.keys),
-                bias: bias.map(|bias| bias.tile(row * heads + head, 0, &item.queries)),
+                // SAFETY: each item is requested once.
+                query: unsafe { query.tile(row, head, &item.queries) },
+                // SAFETY: as for the queries.
+                key: unsafe { key.tile(row, head, &item.keys) },
+                // SAFETY: as for the queries.
+                value: unsafe { value.tile(row, head, &item.keys) },
+                // SAFETY: as for the queries.
+                bias: bias.map(|bias| unsafe { bias.tile(row * heads + head, 0, &item.queries) }),
             }
         });
         // SAFETY: the items cover each gradient, and all have been written.
-        unsafe {
-            let [query, key, value] = tiles.map(|tiles| tiles.into_heads());
-            let bias = bias_tiles.map(|tiles| tiles.into_tensor(scores));
-            (query, key, value, bias)
-        }
+        let [query, key, value] = tiles.map(|tiles| unsafe { tiles.into_heads() });
+        // SAFETY: as for the others.
+        let bias = bias_tiles.map(|tiles| unsafe { tiles.into_tensor(scores) });
+        (query, key, value, bias)
     }
 
     fn attend_fused_backward(

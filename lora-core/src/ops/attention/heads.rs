@@ -1,5 +1,10 @@
 //! Memory layout of attention heads.
 
+#![expect(
+    unsafe_code,
+    reason = "output memory that several threads write in disjoint tiles"
+)]
+
 use crate::ops::gemm::{Matrix, MatrixMut, strided_values};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};

@@ -1,5 +1,10 @@
 //! Attention of one head of one text, in blocks of queries.
 
+#![expect(
+    unsafe_code,
+    reason = "products that are written to tiles of shared memory"
+)]
+
 use super::AttentionOptions;
 use crate::ops::gemm::{Matrix, MatrixMut};
 use crate::ops::kernels::{dot, exp_in_place, exp_nonpositive, largest};
@@ -241,10 +246,9 @@ impl HeadAttention {
             let mut grad_value = gradients.value.rows(0, block.keys);
             let (weights, grad_scores) = (weights.transposed(), grad_scores.transposed());
             // SAFETY: the first block writes all keys.
-            unsafe {
-                grad_key.multiply(index > 0, self.scale, grad_scores, query, 1);
-                grad_value.multiply(index > 0, 1.0, weights, block_grad, 1);
-            }
+            unsafe { grad_key.multiply(index > 0, self.scale, grad_scores, query, 1) };
+            // SAFETY: as for the keys.
+            unsafe { grad_value.multiply(index > 0, 1.0, weights, block_grad, 1) };
         }
     }
 

@@ -50,6 +50,10 @@ fn parallel_fill(count: usize, write: impl Fn(usize, &mut [MaybeUninit<f32>]) + 
 }
 
 /// Replaces the content of `values` by what [`parallel_fill`] creates, in the same memory if it is large enough.
+#[expect(
+    unsafe_code,
+    reason = "memory that is written in parallel and has no values before"
+)]
 fn parallel_fill_into(
     values: &mut Vec<f32>,
     count: usize,

@@ -1,17 +1,32 @@
 //! Layer normalization.
 
+#![expect(
+    unsafe_code,
+    reason = "memory that is written in parallel and has no values before"
+)]
+
 use super::rows::{LANES, rows_at_once, sum_map};
 use pulp::Arch;
 use rayon::prelude::*;
 use std::convert::identity;
 
 /// Normalizes, scales and shifts rows. Also returns mean and inverse standard deviation of each row.
+///
+/// # Panics
+/// Panics if scale and shift differ in length, or the values are no whole rows.
 pub(in crate::ops) fn norm_rows(
     values: &[f32],
     [gamma, beta]: [&[f32]; 2],
     epsilon: f32,
 ) -> (Vec<f32>, Vec<f32>) {
     let width = gamma.len();
+    // What is not written below would be uninitialized memory.
+    assert!(
+        width > 0 && beta.len() == width && values.len().is_multiple_of(width),
+        "scale and shift of {width} and {} features for {} values",
+        beta.len(),
+        values.len()
+    );
     let at_once = rows_at_once(width);
     let mut normal = Vec::with_capacity(values.len());
     let mut statistics = vec![0.0; 2 * values.len() / width];
@@ -39,7 +54,7 @@ pub(in crate::ops) fn norm_rows(
             },
         );
     });
-    // SAFETY: the pieces cover all values, and each row is written.
+    // SAFETY: the pieces cover all values, and each row is written: as checked, these are whole rows, and `beta` is as long.
     unsafe { normal.set_len(values.len()) };
     (normal, statistics)
 }
@@ -94,5 +109,23 @@ fn norm_row_backward(row: &[f32], gamma: &[f32], [mean, inverse]: [f32; 2], grad
     let along = along.iter().sum::<f32>() * inverse * inverse / width;
     for (grad, x) in grads.iter_mut().zip(row) {
         *grad = inverse * (*grad - sum - (x - mean) * along);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows were counted as written as far as the shorter of scale and shift reaches.
+    #[test]
+    fn rows_that_would_stay_unwritten_are_refused() {
+        let norm = |values: usize, gamma: usize, beta: usize| {
+            let [values, gamma, beta] = [values, gamma, beta].map(|count| vec![0.5; count]);
+            std::panic::catch_unwind(|| norm_rows(&values, [&gamma, &beta], 1e-5)).is_err()
+        };
+        for [values, gamma, beta] in [[12, 4, 3], [12, 4, 5], [12, 4, 0], [11, 4, 4], [12, 0, 0]] {
+            assert!(norm(values, gamma, beta), "{values} {gamma} {beta}");
+        }
+        assert!(!norm(12, 4, 4) && !norm(0, 4, 4));
     }
 }

@@ -1,5 +1,10 @@
 //! Row operations: sums, exponentials, softmax.
 
+#![expect(
+    unsafe_code,
+    reason = "memory that is written in parallel and has no values before"
+)]
+
 use super::CHUNK;
 use super::functions::exp_nonpositive;
 use pulp::Arch;

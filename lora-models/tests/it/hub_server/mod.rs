@@ -1,13 +1,15 @@
 //! Servers that speak as much of the Hub's protocol as downloading needs, and break it where they are told to.
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const NEW_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
@@ -31,6 +33,10 @@ pub enum Fault {
     LongerUnannounced,
     /// A byte is another.
     Damaged,
+    /// One byte comes after another, with so many milliseconds between them.
+    Trickle(u64),
+    /// After so many bytes nothing comes, and the connection stays.
+    Silence(usize),
 }
 
 /// A model on the server. Files that end as weights do lie in the storage, and the server redirects there.
@@ -49,6 +55,12 @@ pub struct Repo {
     pub etag: Option<String>,
     /// True if all requests are answered with 503.
     pub down: bool,
+    /// True if any revision is answered with the commit.
+    pub any_revision: bool,
+    /// A file that is sent with another content than its ETag is of.
+    pub damaged: Option<String>,
+    /// Announced size of the weights in place of their own.
+    pub size: Option<u64>,
 }
 
 impl Repo {
@@ -67,6 +79,9 @@ impl Repo {
             gated: false,
             etag: None,
             down: false,
+            any_revision: false,
+            damaged: None,
+            size: None,
         }
     }
 }
@@ -111,6 +126,13 @@ struct Reply {
     body: Vec<u8>,
     /// Bytes of the body to send.
     sent: usize,
+    /// Pause after each byte, or after all that are sent.
+    pause: Option<Pause>,
+}
+
+enum Pause {
+    Each(Duration),
+    End,
 }
 
 impl Reply {
@@ -121,6 +143,7 @@ impl Reply {
             headers: vec![("content-length", body.len().to_string())],
             sent: body.len(),
             body,
+            pause: None,
         }
     }
 
@@ -142,8 +165,26 @@ impl Reply {
         head += "\r\n";
         // Who asked may be gone, as it should after an error.
         let _ = stream.write_all(head.as_bytes());
-        if with_body {
-            let _ = stream.write_all(&self.body[..self.sent]);
+        if !with_body {
+            return;
+        }
+        let body = &self.body[..self.sent];
+        match self.pause {
+            Some(Pause::Each(pause)) => {
+                for byte in body {
+                    if stream.write_all(&[*byte]).is_err() {
+                        break;
+                    }
+                    std::thread::sleep(pause);
+                }
+            }
+            pause => {
+                let _ = stream.write_all(body);
+                if pause.is_some() {
+                    // Until the client has gone.
+                    let _ = stream.read(&mut [0]);
+                }
+            }
         }
     }
 }
@@ -245,6 +286,10 @@ impl Hub {
         self.shared.faults.lock().unwrap().extend(faults);
     }
 
+    pub fn forget_faults(&self) {
+        self.shared.faults.lock().unwrap().clear();
+    }
+
     pub fn forget_requests(&self) {
         *self.shared.log.lock().unwrap() = Log::default();
     }
@@ -303,7 +348,7 @@ impl Shared {
             .path
             .strip_prefix(&format!("/api/models/{}/revision/", repo.id))
         {
-            if revision != "main" && revision != repo.commit {
+            if revision != "main" && revision != repo.commit && !repo.any_revision {
                 return Reply::error(404, "RevisionNotFound");
             }
             let names = repo
@@ -324,23 +369,26 @@ impl Shared {
         if repo.gated {
             return Reply::error(401, "GatedRepo");
         }
-        let sha256: String = Sha256::digest(content)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let etag = repo.etag.clone().unwrap_or_else(|| sha256.clone());
         if name.ends_with(".safetensors") || name.ends_with(".bin") {
+            let etag = repo.etag.unwrap_or_else(|| digits(Sha256::digest(content)));
+            let size = repo.size.unwrap_or(content.len() as u64);
             Reply::new(302, "see there")
                 .with("x-repo-commit", &repo.commit)
                 .with("x-linked-etag", format!("\"{etag}\""))
-                .with("x-linked-size", content.len().to_string())
+                .with("x-linked-size", size.to_string())
                 .with("etag", "\"of-the-redirection\"")
                 .with("location", format!("http://{storage}/{name}?signed=1"))
         } else {
-            // Of a small file the ETag is the SHA-1 of git, of 40 digits.
-            Reply::new(200, content.clone())
+            let object = Sha1::new_with_prefix(format!("blob {}\0", content.len()));
+            let object = digits(object.chain_update(content).finalize());
+            let etag = repo.etag.unwrap_or(object);
+            let mut content = content.clone();
+            if repo.damaged.as_deref() == Some(name) {
+                content[0] ^= 1;
+            }
+            Reply::new(200, content)
                 .with("x-repo-commit", &repo.commit)
-                .with("etag", format!("W/\"{}\"", &etag[..etag.len().min(40)]))
+                .with("etag", format!("W/\"{etag}\""))
         }
     }
 
@@ -382,6 +430,15 @@ impl Shared {
                 reply.headers.clear();
                 reply
             }
+            Some(Fault::Trickle(pause)) => Reply {
+                pause: Some(Pause::Each(Duration::from_millis(pause))),
+                ..reply
+            },
+            Some(Fault::Silence(sent)) => Reply {
+                sent,
+                pause: Some(Pause::End),
+                ..reply
+            },
             Some(Fault::Damaged) => {
                 let mut damaged = whole;
                 damaged[size / 2] ^= 1;
@@ -389,4 +446,10 @@ impl Shared {
             }
         }
     }
+}
+
+/// Returns a hash in hexadecimal digits.
+fn digits(hash: impl AsRef<[u8]>) -> String {
+    let bytes = hash.as_ref().iter();
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }

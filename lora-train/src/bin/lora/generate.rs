@@ -2,14 +2,14 @@
 
 use lora_train::TrainError;
 use lora_train::jobs::{GenerateOptions, generate};
-use lora_train::progress::{Screen, print_line};
+use lora_train::progress::{Screen, print_json, print_text};
 
 pub fn run(options: &GenerateOptions) -> Result<(), TrainError> {
     generate(options, &Screen::detect(), &mut |continuation| {
         if options.json {
-            print_line(serde_json::json!(continuation))
+            print_json(serde_json::json!(continuation))
         } else {
-            print_line(format_args!("{}{}", continuation.prompt, continuation.text))
+            print_text(format_args!("{}{}", continuation.prompt, continuation.text))
         }
     })
 }

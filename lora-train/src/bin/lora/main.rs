@@ -11,8 +11,10 @@ mod train;
 
 use clap::{Parser, Subcommand};
 use lora_core::ops::Tuning;
+use lora_models::checkpoint::set_mapping;
 use lora_train::TrainError;
-use lora_train::progress::{is_closed_pipe, print, print_line, print_message};
+use lora_train::progress::{is_closed_pipe, print, print_json, print_line, print_message};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Counting allocator, for `lora plan`.
@@ -30,6 +32,9 @@ struct Cli {
     /// Search for the fastest kernels of a GPU: off, few or full [default: off on a software adapter, few on a GPU].
     #[arg(long, global = true, value_name = "SEARCH")]
     autotune: Option<Tuning>,
+    /// Read the weights of a base model into memory in place of mapping their files: for file systems that are slow with maps, and for bases that others may change.
+    #[arg(long, global = true)]
+    no_mmap: bool,
 }
 
 #[derive(Subcommand)]
@@ -72,7 +77,7 @@ fn print_report(
     if json {
         let line = serde_json::to_string(report)
             .map_err(|error| TrainError::config("json", error.to_string()))?;
-        print_line(line)
+        print_json(line)
     } else {
         print(report)
     }
@@ -89,6 +94,15 @@ fn failed(error: &TrainError, code: u8) -> ExitCode {
 
 /// Prints the help, the version or what is wrong with the arguments, and returns the exit code.
 fn usage(error: &clap::Error) -> ExitCode {
+    // A shell's pattern makes arguments of the names of files; clap prints them as they are.
+    let acts = |argument: OsString| {
+        let argument = argument.to_string_lossy();
+        argument.contains(|character: char| character.is_control())
+    };
+    if error.use_stderr() && std::env::args_os().any(acts) {
+        print_message(error.render().to_string().trim_end());
+        return ExitCode::from(2);
+    }
     if let Err(unprinted) = error.print()
         && !error.use_stderr()
     {
@@ -106,6 +120,7 @@ fn main() -> ExitCode {
     if let Some(tuning) = cli.autotune {
         lora_train::device::set_tuning(tuning);
     }
+    set_mapping(!cli.no_mmap);
     let result = match cli.command {
         Command::Train(command) => command.run(),
         Command::Preview(options) => {

@@ -2,15 +2,15 @@
 
 use lora_train::TrainError;
 use lora_train::jobs::{PredictOptions, Predicted, predict};
-use lora_train::progress::{Screen, print_line};
+use lora_train::progress::{Screen, print_json, print_line, print_row};
 use serde_json::Value;
 
 pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
     let submission = predict(options, &Screen::detect(), &mut |prediction| {
         if options.json {
-            print_line(Value::Object(prediction.object()))
+            print_json(Value::Object(prediction.object()))
         } else {
-            print_line(as_line(&prediction))
+            print_row(as_line(&prediction))
         }
     })?;
     if let Some(path) = submission {

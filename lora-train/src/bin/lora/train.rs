@@ -5,7 +5,7 @@ use lora_train::TrainError;
 use lora_train::jobs::{INTERRUPTED, TrainPlan, TrainSummary, train};
 use lora_train::memory::peak_mib;
 use lora_train::options::RunOptions;
-use lora_train::progress::{Screen, print_line, print_message};
+use lora_train::progress::{Screen, print_json, print_line, print_message};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,7 +38,7 @@ impl Train {
         let mut screen = Screen::detect();
         let summary = train(plan, interrupter, &mut screen)?;
         if self.json {
-            print_line(as_json(&summary))
+            print_json(as_json(&summary))
         } else {
             show(&summary)
         }
@@ -50,6 +50,7 @@ fn exit_at_once() -> ! {
     const CODE: i32 = 130;
     // Without the handlers that drivers of GPUs registered: these may wait for kernels that are being compiled.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "a function of C")]
     // SAFETY: `_exit` takes an integer and may be called at any time.
     unsafe {
         libc::_exit(CODE)
