@@ -156,7 +156,7 @@ fn generate_with<M: CausalLm>(
         base.limit
             .check("batch_size", [batch.len(), largest(batch)])?;
         base.limit
-            .check_logits("batch_size", batch.len() * config.rows())?;
+            .check_logits("batch_size", batch.len().saturating_mul(config.rows()))?;
     }
     let mut file = options.result_file(prompts)?;
     // A batch that was written in part is computed again as it was.
