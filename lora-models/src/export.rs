@@ -2,9 +2,10 @@
 
 use crate::ModelError;
 use crate::checkpoint::{ExportDType, ExportReport, SafetensorsExport};
-use crate::tokenizer::{self, TokenizerFiles};
+use crate::tokenizer::TokenizerFiles;
 use crate::weights::Parameters;
 use lora_core::LoraError;
+use lora_core::file::TOKENIZER_FILES;
 use lora_core::files::{Overwrite, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -73,7 +74,7 @@ fn copy_companions(options: &ExportOptions, fresh: &Path) -> Result<(), ModelErr
     let Some(base) = base else {
         return Ok(());
     };
-    let tokenizer = tokenizer::FILES.iter();
+    let tokenizer = TOKENIZER_FILES.iter();
     let tokenizer = tokenizer.filter(|_| options.tokenizer_files.is_none());
     for name in tokenizer.chain(&[GENERATION_FILE]) {
         let from = base.join(name);
