@@ -18,7 +18,7 @@ impl TrainOptions {
         let causal = task == TaskName::CausalLm;
         if !causal && (self.prefix.is_some() || self.prefix_only) {
             let message = format!(
-                "requires a language model, but the task {task} uses an encoder; leave it out"
+                "requires a language model, but the task {task} has a head for labels; leave it out"
             );
             return Err(TrainError::config("prefix", message));
         }

@@ -127,7 +127,7 @@ fn renamed(labels: Labels, names: Option<&[String]>) -> Result<Labels, TrainErro
 fn for_task(labels: Labels, task: TaskName) -> Labels {
     match (task.label_kind(), labels) {
         (Some(LabelKind::MultiLabel), Labels::Score) => {
-            Labels::MultiLabel(Labels::numbered(1).names().to_vec())
+            Labels::MultiLabel(Labels::numbered_names(1))
         }
         (Some(LabelKind::MultiLabel), Labels::Classes(names)) => Labels::MultiLabel(names),
         (Some(LabelKind::Score), Labels::Classes(names)) => Labels::Scores(names),
