@@ -99,8 +99,8 @@ pub use error::{BaseDifference, LoraError};
 pub use fingerprint::BaseFingerprint;
 pub use finite::{first_half_not_finite, first_not_finite};
 pub use layout::{
-    AdaptedModule, AdapterPath, Architecture, ForArchitecture, FusedLayout, FusedProjection,
-    LayerKind, SavedParameter, Slices, TokenModule, param_id,
+    AdaptedModule, AdapterPath, Architecture, CLASSIFICATION_HEADS, ForArchitecture, FusedLayout,
+    FusedProjection, LayerKind, SavedParameter, Slices, TokenModule, param_id,
 };
 pub use nn::{
     Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraEmbeddingConfig, LoraLinear,

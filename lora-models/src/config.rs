@@ -1,7 +1,7 @@
 //! Model configurations of any family, from a directory or by the name of a published size.
 
 use crate::config_keys::unsupported;
-use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
+use crate::encoder::{EncoderConfig, EncoderFamily, HeadKind, Labels};
 use crate::error::ModelError;
 use crate::gpt2::Gpt2Config;
 use crate::pretrained::{FamilyConfig, ModelSizes, read_object};
@@ -16,8 +16,9 @@ use std::str::FromStr;
 pub enum ModelConfig {
     /// Configuration of a GPT-2.
     Gpt2(Gpt2Config),
-    /// Configuration of an encoder, BERT, RoBERTa, XLM-RoBERTa or DeBERTa, or of a decoder with a head in place of its output
-    /// layer.
+    /// Configuration of a model with a head on texts or tokens: an encoder, BERT, RoBERTa, XLM-RoBERTa or DeBERTa, or the one
+    /// decoder among them, GPT-2 with a head in place of its output layer
+    /// ([`EncoderFamily::Gpt2`]).
     Encoder(EncoderConfig),
 }
 
@@ -25,8 +26,8 @@ pub enum ModelConfig {
 /// apart.
 ///
 /// The first form has one expression for all models, which are [`Pretrained`](crate::Pretrained). The second has one
-/// for language models, which are [`CausalLm`](crate::CausalLm), and one for encoders, as
-/// [`Classifier`](crate::classifier::Classifier). The type and the configuration are bound by the names given.
+/// for language models, which are [`CausalLm`](crate::CausalLm), and one for models with a head, encoders and the decoder among
+/// them, as [`Classifier`](crate::classifier::Classifier). The type and the configuration are bound by the names given.
 ///
 /// ```
 /// # #![recursion_limit = "256"]
@@ -84,14 +85,6 @@ pub fn model_type(dir: impl AsRef<Path>) -> Result<String, ModelError> {
     Ok(family(&path, &object)?.to_string())
 }
 
-/// Returns true if `architectures` names a class with a head on texts or tokens.
-fn has_head(object: &Map<String, Value>) -> bool {
-    let classes = object.get("architectures").and_then(Value::as_array);
-    let class = classes.and_then(|classes| classes.first()?.as_str());
-    let heads = ["ForSequenceClassification", "ForTokenClassification"];
-    class.is_some_and(|class| heads.iter().any(|head| class.ends_with(head)))
-}
-
 fn family<'a>(path: &Path, object: &'a Map<String, Value>) -> Result<&'a str, ModelError> {
     let name = object.get("model_type").and_then(Value::as_str);
     name.ok_or_else(|| unknown_family(path, "not there"))
@@ -120,7 +113,7 @@ impl ModelConfig {
     /// As [`FamilyConfig::from_dir`].
     pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
         let name = family(path, &object)?;
-        if has_head(&object) {
+        if HeadKind::of_class(&object).is_some() {
             return EncoderConfig::from_json(path, object).map(Self::Encoder);
         }
         let mut encoders = EncoderFamily::ALL.into_iter();
@@ -139,6 +132,11 @@ impl ModelConfig {
     /// As [`FamilyConfig::from_dir`].
     pub fn with_head(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
         EncoderConfig::from_json(path, object).map(Self::Encoder)
+    }
+
+    /// Returns the name of the embedding of tokens, whose rows are trained for single tokens.
+    pub fn token_embedding(&self) -> String {
+        dispatch!(self, M(config) => config.token_embedding())
     }
 
     /// Returns the `model_type`s of language models.

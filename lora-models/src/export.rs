@@ -2,8 +2,9 @@
 
 use crate::ModelError;
 use crate::checkpoint::{ExportDType, ExportReport, SafetensorsExport};
-use crate::tokenizer::{self, TokenizerFiles};
+use crate::tokenizer::TokenizerFiles;
 use crate::weights::Parameters;
+use lora_core::file::{TOKENIZER_FILES, TOKENIZER_LIMIT};
 use lora_core::files::{Overwrite, read_companion, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -74,10 +75,10 @@ fn companions(options: &ExportOptions) -> Result<TokenizerFiles, ModelError> {
     let Some(base) = options.base_dir.as_deref() else {
         return Ok(files);
     };
-    let tokenizer = tokenizer::FILES.iter();
+    let tokenizer = TOKENIZER_FILES.iter();
     let tokenizer = tokenizer.filter(|_| options.tokenizer_files.is_none());
     for name in tokenizer.chain(&[GENERATION_FILE]) {
-        if let Some(bytes) = read_companion(base, name, tokenizer::MAX_FILE_BYTES)? {
+        if let Some(bytes) = read_companion(base, name, TOKENIZER_LIMIT)? {
             files.push((name.to_string(), bytes));
         }
     }

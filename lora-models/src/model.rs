@@ -3,7 +3,7 @@
 use crate::error::ModelError;
 use crate::prefix::{self, PREFIX_DIR, PrefixModel};
 use crate::targets::LoraTargets;
-use crate::vocabulary::{rows_with, with_weights_of};
+use crate::vocabulary::{rows_with, saves, with_weights_of};
 use lora_core::file::{self, AdapterDir, PeftOptions};
 use lora_core::files::{Overwrite, write_dir};
 use lora_core::named::NamedAdapters;
@@ -132,23 +132,34 @@ pub trait LoraModel: PrefixModel {
         }
         let mut config = adapter.config()?.clone();
         config.dropout = options.dropout.unwrap_or(config.dropout);
-        if options.factors_only {
-            config.modules_to_save = self.modules_to_save();
+        let embeddings = if options.factors_only {
+            // Tokens of the adapter keep their rows, which belong to no head.
+            config
+                .modules_to_save
+                .retain(|entry| saves_embedding(&self, entry));
             config.ensure_weight_tying = false;
-            let model = self.prepare(&config)?;
-            let architecture = model.lora_architecture();
-            return Ok(adapter.load_factors(model, &config, &architecture)?);
-        }
+            let kept = config.modules_to_save.clone();
+            config.modules_to_save.extend(self.modules_to_save());
+            Some(kept)
+        } else {
+            None
+        };
         let adapted = without_prefix(self, |model| {
             let prepared = with_weights_of(model, adapter, config)?;
-            let config = &prepared.config;
+            let (config, kept) = (&prepared.config, &prepared.kept);
             let model = prepared.model.prepare(config)?;
-            let architecture = model.lora_architecture();
-            let adapted = adapter.load_on(model, config, &architecture, &prepared.kept)?;
+            let names = model.lora_architecture();
+            let adapted = match &embeddings {
+                Some(entries) => adapter.load_factors(model, config, &names, entries, kept)?,
+                None => adapter.load_on(model, config, &names, kept)?,
+            };
             let (model, mut report) = adapted.into_parts();
             report.notes.splice(0..0, prepared.notes);
             Ok(Adapted::from_parts(model, report))
         })?;
+        if embeddings.is_some() {
+            return Ok(adapted);
+        }
         adapted.module().check_adapter(adapted.report())?;
         match prefix::beside(adapter.path())? {
             None => Ok(adapted),
@@ -188,7 +199,8 @@ impl AdapterLoadOptions {
         self
     }
 
-    /// Leaves out the fully trained modules of the adapter: a start for another task, with a new head.
+    /// Leaves out the fully trained modules of the adapter, except the embedding of tokens: a start for another task, with a new
+    /// head. New tokens of the adapter are kept.
     pub fn with_factors_only(mut self, factors_only: bool) -> Self {
         self.factors_only = factors_only;
         self
@@ -257,6 +269,12 @@ fn with_saved_modules<M: LoraTargets>(model: &M, config: &LoraConfig) -> LoraCon
         }
     }
     config
+}
+
+/// Returns true if an entry of `modules_to_save` saves the embedding of tokens.
+fn saves_embedding<M: LoraTargets>(model: &M, entry: &str) -> bool {
+    let names = model.lora_architecture().vocabulary;
+    names.first().is_some_and(|input| saves(entry, input))
 }
 
 /// Attaches adapters while the prefix is taken off: its parameters are no target.

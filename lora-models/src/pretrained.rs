@@ -269,6 +269,9 @@ pub trait FamilyConfig: Clone + Send + Sync + 'static {
     /// Returns the sizes of the model.
     fn sizes(&self) -> ModelSizes;
 
+    /// Returns the name of the embedding of tokens.
+    fn token_embedding(&self) -> String;
+
     /// Names the modules that are usually adapted, as targets of LoRA.
     fn usual_targets(&self) -> Vec<&'static str>;
 

@@ -27,6 +27,15 @@ pub struct Vocabulary {
     pub tied: bool,
 }
 
+impl Vocabulary {
+    /// Returns the number of rows that ids of tokens may extend the vocabulary to. Ids come from files, and rows are allocated for
+    /// them: those far beyond the model's belong to another.
+    pub fn most_rows(&self) -> usize {
+        const ALWAYS: usize = 1 << 16;
+        self.rows.saturating_mul(2).max(ALWAYS)
+    }
+}
+
 /// Names of a model's modules, and the modules that adapters go on.
 pub trait LoraTargets: Module {
     /// Returns the modules' names in transformers, the output layers, which `all-linear` leaves out, and the fused

@@ -56,15 +56,6 @@ pub(crate) fn with_weights_of<M: LoraTargets>(
     let mut replaced = rows != own.rows;
     for weight in &weights {
         let tensor = adapter.read_weight(weight)?;
-        let expected = vec![rows, own.d];
-        if tensor.shape != expected {
-            return Err(ModelError::Lora(LoraError::TensorShape {
-                path: adapter.path().join(WEIGHTS_FILE),
-                name: weight.tensor.clone(),
-                expected,
-                found: tensor.shape,
-            }));
-        }
         let is_input = architecture.vocabulary.first() == Some(&weight.module);
         // A tied output layer is the embedding: PEFT writes to both when it writes to one.
         let place = if is_input || own.tied {
@@ -159,18 +150,32 @@ fn rows_for(
     trained: Option<&(String, Vec<usize>)>,
     own: &Vocabulary,
 ) -> Result<usize, ModelError> {
-    let of_weights = weights.iter().filter_map(|w| w.shape.first().copied());
-    let of_trained = trained
-        .iter()
-        .filter_map(|(_, shape)| shape.first().copied());
-    if let Some(rows) = of_weights.chain(of_trained).max() {
+    let of_weights = weights.iter().map(|w| (&w.tensor, &w.shape));
+    let of_trained = trained.iter().map(|(name, shape)| (name, shape));
+    let mut found = None;
+    for (name, shape) in of_weights.chain(of_trained) {
+        // Rows are allocated in the width of the model: a file must have values for all of them.
+        match shape.as_slice() {
+            &[rows, d] if d == own.d && found.is_none_or(|other| other == rows) => {
+                found = Some(rows);
+            }
+            _ => {
+                return Err(ModelError::Lora(LoraError::TensorShape {
+                    path: adapter.path().join(WEIGHTS_FILE),
+                    name: name.clone(),
+                    expected: vec![found.unwrap_or(own.rows), own.d],
+                    found: shape.clone(),
+                }));
+            }
+        }
+    }
+    if let Some(rows) = found {
         return Ok(rows);
     }
     let tokens = adapter
         .largest_token()?
         .map_or(0, |id| id.saturating_add(1));
-    // The ids are from a file: rows are allocated for them.
-    if tokens > own.rows.saturating_mul(2).max(MOST_NEW) {
+    if tokens > own.most_rows() {
         let message = format!(
             "token {} of `trainable_token_indices` is far beyond the {} tokens of the base: it belongs to another model",
             tokens - 1,
@@ -180,9 +185,6 @@ fn rows_for(
     }
     Ok(own.rows.max(tokens))
 }
-
-/// Number of tokens that an adapter may always extend a vocabulary to.
-const MOST_NEW: usize = 1 << 16;
 
 fn notes(weights: &[BaseWeight], own: &Vocabulary, rows: usize) -> Vec<String> {
     let mut notes = Vec::new();

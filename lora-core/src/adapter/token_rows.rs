@@ -5,7 +5,7 @@ use super::switch::AdapterSwitch;
 use crate::bare::is_bare;
 use crate::layout::ADAPTER_COMPONENT;
 use burn::module::{Module, Param, Reparameterization};
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 
 /// Rows of single tokens in the place of those of a frozen embedding: PEFT's `trainable_token_indices`.
 ///
@@ -42,19 +42,13 @@ impl Reparameterization for TokenRows {
         } else {
             (0, widened(self.rows.val()))
         };
-        let ids: Vec<i64> = self.ids.iter().map(|&id| id as i64).collect();
-        let count = ids.len();
-        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), &device);
-        let mut line = [1, 1];
-        line[axis] = shape[axis];
-        let mut kept = vec![1.0f32; shape[axis]];
-        self.ids.iter().for_each(|&id| kept[id] = 0.0);
-        let kept = Tensor::<2>::from_data(TensorData::new(kept, line), (&device, DType::F32));
-        // Everything but the tokens' rows is multiplied by one and added to zero.
-        let placed = base
-            .zeros_like()
-            .select_assign(axis, ids, rows, IndexingUpdateOp::Add);
-        (base * kept + placed).cast(dtype).reshape(shape)
+        let count = shape[axis];
+        let mut sources: Vec<i64> = (0..count as i64).collect();
+        let trained = self.ids.iter().zip(count as i64..);
+        trained.for_each(|(&id, row)| sources[id] = row);
+        let sources = Tensor::<1, Int>::from_data(TensorData::new(sources, [count]), &device);
+        let both = Tensor::cat(vec![base, rows], axis);
+        both.select(axis, sources).cast(dtype).reshape(shape)
     }
 }
 
@@ -72,6 +66,28 @@ mod tests {
             by_column,
             switch: AdapterSwitch::on(),
         }
+    }
+
+    /// A sum of the base and the rows would turn −0 into 0, and what is not finite in the base into NaN.
+    #[test]
+    fn values_are_copied_whatever_they_are() {
+        let device = Device::flex().autodiff();
+        let base = [
+            [-0.0, 2.0],
+            [f32::NEG_INFINITY, -0.0],
+            [f32::NAN, f32::INFINITY],
+        ];
+        let base = Tensor::<2>::from_floats(base, &device);
+        let mut adapter = rows(false, &device);
+        adapter.rows = Param::from_tensor(Tensor::from_floats([[-0.0, 0.7], [0.3, -0.0]], &device));
+        let bits = |weight: Tensor<2>| -> Vec<u32> {
+            let values: Vec<f32> = weight.into_data().try_to_vec().unwrap();
+            values.into_iter().map(f32::to_bits).collect()
+        };
+        let expected = [0.3, -0.0, f32::NEG_INFINITY, -0.0, -0.0, 0.7].map(f32::to_bits);
+        assert_eq!(bits(adapter.apply(base.clone())), expected);
+        adapter.by_column = true;
+        assert_eq!(bits(adapter.apply(base.transpose()).transpose()), expected);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{CombineOn, CombineOptions, Mix};
 use crate::error::{BaseDifference, LoraError};
-use crate::file::{StoredAdapter, StoredFactors, StoredTensor};
+use crate::file::{StoredAdapter, StoredFactors, StoredTensor, is_embedding, is_of_tokenizer};
 use crate::fingerprint::BaseFingerprint;
 use std::collections::BTreeMap;
 
@@ -118,7 +118,8 @@ pub(super) fn saved(
     Ok(all)
 }
 
-/// Returns the small files of the adapter whose fully trained parameters are kept: they hold the labels of its head.
+/// Returns the files beside the adapter whose fully trained parameters are kept: they hold the labels of its head. The tokenizer is
+/// that of an adapter with tokens of its own, if there is one.
 pub(super) fn companions(
     adapters: &[(&StoredAdapter, f64)],
     from: Option<usize>,
@@ -130,7 +131,27 @@ pub(super) fn companions(
             .find(|(adapter, _)| !adapter.saved.is_empty())
     };
     let chosen = named.or_else(with_head).or(adapters.first());
-    chosen.map_or_else(Vec::new, |(adapter, _)| adapter.options.companions.clone())
+    let files = |adapter: Option<&(&StoredAdapter, f64)>, of_tokenizer: bool| {
+        let files = adapter.map_or(&[][..], |(adapter, _)| &adapter.options.companions);
+        let files = files
+            .iter()
+            .filter(move |(name, _)| is_of_tokenizer(name) == of_tokenizer);
+        files.cloned().collect::<Vec<_>>()
+    };
+    let with_tokens = || adapters.iter().find(|(adapter, _)| brings_tokens(adapter));
+    let tokens = named.filter(|(adapter, _)| brings_tokens(adapter));
+    let tokens = tokens.or_else(with_tokens).or(chosen);
+    [files(chosen, false), files(tokens, true)].concat()
+}
+
+/// Returns true if an adapter has rows of an embedding, which tokens of its own need.
+fn brings_tokens(adapter: &StoredAdapter) -> bool {
+    let modules = adapter
+        .saved
+        .keys()
+        .filter_map(|name| name.strip_suffix(".weight"));
+    let modules = modules.map(|module| module.trim_end_matches(".base_layer"));
+    !adapter.config.token_indices.is_empty() || modules.into_iter().any(is_embedding)
 }
 
 /// Returns the base that all adapters were trained on, if each file has one and none contradicts another; else the

@@ -6,8 +6,14 @@ use crate::config::{
 use crate::error::LoraError;
 use crate::layout::{TokenModule, ends_in, is_inside};
 
-/// Names of the modules over the vocabulary in the models that PEFT is used with.
+/// Names of the modules over the vocabulary in the models that PEFT is used with: an adapter is looked at without its model here,
+/// whose [`Architecture::vocabulary`](crate::Architecture::vocabulary) would tell them.
 const EMBEDDINGS: [&str; 4] = ["wte", "lm_head", "word_embeddings", "embed_tokens"];
+
+/// Returns true for the name of a module over the vocabulary.
+pub(crate) fn is_embedding(module: &str) -> bool {
+    EMBEDDINGS.iter().any(|end| ends_in(module, end))
+}
 
 /// Parts of a configuration and of an adapter's tensors without a counterpart in the other.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,8 +84,7 @@ pub fn unmatched<'a>(
         let copy = name.strip_suffix(".base_layer.weight");
         // PEFT writes embeddings with a new vocabulary too.
         let module = name.strip_suffix(".weight").unwrap_or_default();
-        let is_embedding = EMBEDDINGS.iter().any(|end| ends_in(module, end));
-        let is_copy = is_embedding || copy.is_some_and(|module| modules.contains(&module));
+        let is_copy = is_embedding(module) || copy.is_some_and(|module| modules.contains(&module));
         let mut to_save = config.modules_to_save.iter();
         let is_tokens = name.ends_with(TokenModule::SUFFIX) && !config.token_indices.is_empty();
         is_bias || is_copy || is_tokens || to_save.any(|entry| is_inside(name, entry))

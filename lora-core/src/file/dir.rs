@@ -1,20 +1,15 @@
 //! An adapter directory, opened once.
 
 use super::adapter::StoredAdapter;
+use super::companions::{read_small, read_tokenizer};
 use super::config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, kind_error};
 use super::misplaced::not_an_adapter;
 use super::tensors::AdapterTensors;
 use crate::config::LoraConfig;
 use crate::error::LoraError;
-use crate::files::read_companion;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-/// Small files that belong to an adapter, such as a classifier's labels, which PEFT has no place for.
-const COMPANIONS: &[&str] = &["config.json"];
-/// Most bytes of a companion; none is anywhere near this size.
-const COMPANION_LIMIT: u64 = 4 << 20;
 
 /// An adapter directory: configuration, kind and the small files beside it are read once, when it is opened; tensors
 /// when they are asked for.
@@ -85,11 +80,7 @@ impl AdapterDir {
                 (AdapterKind::Lora, Some(config), options)
             }
         };
-        for name in COMPANIONS {
-            if let Some(bytes) = read_companion(path, name, COMPANION_LIMIT)? {
-                options.companions.push((name.to_string(), bytes));
-            }
-        }
+        options.companions.extend(read_small(path)?);
         Ok(Self {
             path: path.into(),
             file,
@@ -148,6 +139,14 @@ impl AdapterDir {
             .map(|(_, bytes)| bytes.as_slice())
     }
 
+    /// Reads the files of the tokenizer beside the adapter, given by name and content; empty without one.
+    ///
+    /// # Errors
+    /// [`LoraError::Io`], or [`LoraError::Malformed`] for a file that is too large, or a link out of the directory.
+    pub fn tokenizer_files(&self) -> Result<Vec<(String, Vec<u8>)>, LoraError> {
+        read_tokenizer(&self.path)
+    }
+
     /// Opens the file with the tensors, the first time it is asked for. Their values are read one by one.
     ///
     /// # Errors
@@ -163,7 +162,7 @@ impl AdapterDir {
         }
     }
 
-    /// Reads the whole adapter, without its model.
+    /// Reads the whole adapter, without its model, and the tokenizer beside it.
     ///
     /// # Errors
     /// As [`StoredAdapter::read`].
@@ -177,7 +176,8 @@ impl AdapterDir {
     /// As [`StoredAdapter::read_renamed`].
     pub fn read_renamed(&self, rename: &[(String, String)]) -> Result<StoredAdapter, LoraError> {
         let config = self.config()?.clone();
-        let (file, options) = (self.tensors()?, self.options.clone());
+        let (file, mut options) = (self.tensors()?, self.options.clone());
+        options.companions.extend(self.tokenizer_files()?);
         if file.names().is_empty() {
             let message = "holds no tensors: the adapter was saved without its weights, which happens when `state_dict` is \
                            replaced before `save_pretrained`";

@@ -17,20 +17,30 @@ use std::path::Path;
 pub(crate) enum Parts<'a> {
     /// All tensors.
     All,
-    /// The factors, without the tensors in these modules.
-    Factors(&'a [String]),
+    /// The factors, and some of the fully trained modules.
+    Factors {
+        /// Entries of `modules_to_save` whose tensors are left out.
+        left: &'a [String],
+        /// Entries whose tensors are read.
+        and: &'a [String],
+    },
 }
 
 impl Parts<'_> {
     /// Returns the fully trained parameters that are read.
     pub(super) fn saved<'a>(&self, report: &'a AttachReport) -> Vec<&'a SavedParameter> {
-        let modules = &report.config.modules_to_save;
-        let is_module = |saved: &SavedParameter| modules.iter().any(|m| is_inside(&saved.name, m));
+        let is_in = |modules: &[String], saved: &SavedParameter| {
+            modules.iter().any(|module| is_inside(&saved.name, module))
+        };
         let saved = report.saved.iter();
         match self {
             Self::All => saved.collect(),
             // Biases of the base belong to the adapter.
-            Self::Factors(_) => saved.filter(|saved| !is_module(saved)).collect(),
+            Self::Factors { and, .. } => {
+                let fresh = &report.config.modules_to_save;
+                let is_read = |saved: &&SavedParameter| is_in(and, saved) || !is_in(fresh, saved);
+                saved.filter(is_read).collect()
+            }
         }
     }
 
@@ -38,7 +48,7 @@ impl Parts<'_> {
     pub(super) fn leaves(&self, name: &str) -> bool {
         match self {
             Self::All => false,
-            Self::Factors(left) => left
+            Self::Factors { left, .. } => left
                 .iter()
                 .any(|module| is_inside(without_prefix(name), module)),
         }

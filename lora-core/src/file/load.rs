@@ -88,7 +88,44 @@ impl AdapterDir {
         architecture: &Architecture,
         kept: &[BaseWeight],
     ) -> Result<Adapted<M>, LoraError> {
-        let (mut report, weights) = self.read_for(&module, config, architecture, Parts::All)?;
+        self.load_parts(module, config, architecture, kept, Parts::All)
+    }
+
+    /// Attaches the factors alone: fully trained parameters of the file are left out, and the modules that `config` saves start as
+    /// they are in `module`. It starts another task from an adapter, with a head of its own. Those `entries` of the file's
+    /// `modules_to_save` are read nevertheless, and `kept` is as for [`load_on`](Self::load_on).
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load_factors<M: Module>(
+        &self,
+        module: M,
+        config: &LoraConfig,
+        architecture: &Architecture,
+        entries: &[String],
+        kept: &[BaseWeight],
+    ) -> Result<Adapted<M>, LoraError> {
+        let left = self.config()?.modules_to_save.iter();
+        let left: Vec<String> = left
+            .filter(|entry| !entries.contains(entry))
+            .cloned()
+            .collect();
+        let parts = Parts::Factors {
+            left: &left,
+            and: entries,
+        };
+        self.load_parts(module, config, architecture, kept, parts)
+    }
+
+    fn load_parts<M: Module>(
+        &self,
+        module: M,
+        config: &LoraConfig,
+        architecture: &Architecture,
+        kept: &[BaseWeight],
+        parts: Parts<'_>,
+    ) -> Result<Adapted<M>, LoraError> {
+        let (mut report, weights) = self.read_for(&module, config, architecture, parts)?;
         refuse_lost_dropout(&module, &report)?;
         // The original of a fully trained module is used nowhere, and the module does not hold it.
         let kept = kept.iter().filter(|weight| !weight.is_original());
@@ -103,23 +140,6 @@ impl AdapterDir {
         if !kept.is_empty() {
             report.base_weights = kept;
         }
-        report.apply(module, weights)
-    }
-
-    /// Attaches the factors alone: fully trained parameters of the file are left out, and the modules that `config`
-    /// saves start as they are in `module`. It starts another task from an adapter, with a head of its own.
-    ///
-    /// # Errors
-    /// As [`load`].
-    pub fn load_factors<M: Module>(
-        &self,
-        module: M,
-        config: &LoraConfig,
-        architecture: &Architecture,
-    ) -> Result<Adapted<M>, LoraError> {
-        let parts = Parts::Factors(&self.config()?.modules_to_save);
-        let (report, weights) = self.read_for(&module, config, architecture, parts)?;
-        refuse_lost_dropout(&module, &report)?;
         report.apply(module, weights)
     }
 

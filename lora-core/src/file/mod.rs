@@ -12,6 +12,7 @@
 //! | `container`, `header`, `pickle` | the file: safetensors with its header, or a pickle of `torch.save`, which is never executed |
 //! | `adapter` | [`StoredAdapter`] |
 //! | `read`, `write` | tensors ⇄ [`StoredAdapter`] |
+//! | `companions` | files beside an adapter that PEFT has no place for |
 //! | `base_weights` | [`BaseWeight`]: embeddings that a file brings for the base |
 //! | `expected` | tensors that a file must have for a module |
 //! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
@@ -65,6 +66,7 @@
 
 mod adapter;
 mod base_weights;
+mod companions;
 mod compare;
 mod config;
 mod container;
@@ -86,8 +88,11 @@ mod write;
 pub use crate::config::ModulePatterns;
 pub use adapter::{StoredAdapter, StoredFactors, StoredTensor, transpose};
 pub use base_weights::BaseWeight;
+pub(crate) use companions::is_of_tokenizer;
+pub use companions::{TOKENIZER_FILES, TOKENIZER_LIMIT};
 pub use compare::UpdateDifference;
 pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
+pub(crate) use coverage::is_embedding;
 pub use coverage::{Unmatched, unmatched};
 pub use dir::AdapterDir;
 pub(crate) use expected::Parts;

@@ -3,6 +3,10 @@
 use super::fused::FusedProjection;
 use super::names::ends_in;
 
+/// Names that heads of classifiers have in transformers. PEFT saves both with each adapter of a classifier, and a model has one of
+/// them.
+pub const CLASSIFICATION_HEADS: [&str; 2] = ["classifier", "score"];
+
 /// Architecture of a model, as far as adapters need it: targets are named as users know them, and files are the ones that
 /// Python reads.
 #[derive(Clone, Debug, Default)]

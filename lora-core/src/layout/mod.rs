@@ -2,7 +2,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `architecture` | [`Architecture`]: names in Python, output layers, fused projections |
+//! | `architecture` | [`Architecture`]: names in Python, output layers, fused projections; names of heads |
 //! | `for_architecture` | [`ForArchitecture`]: a configuration for such a model |
 //! | `fused` | [`FusedProjection`], [`FusedLayout`] and the adapted [`Slices`] of one |
 //! | `kind` | [`LayerKind`], [`AdapterPath`] |
@@ -25,7 +25,7 @@ mod token_module;
 mod walk;
 
 pub use adapted_module::AdaptedModule;
-pub use architecture::Architecture;
+pub use architecture::{Architecture, CLASSIFICATION_HEADS};
 pub use for_architecture::ForArchitecture;
 pub use fused::{FusedLayout, FusedProjection, Slices};
 pub use id::param_id;

@@ -1,8 +1,8 @@
-//! LoRA adapters on encoders, and the labels that are stored beside them.
+//! LoRA adapters on classifiers, and the labels that are stored beside them.
 
-use super::head::HeadKind;
+use super::HeadKind;
 use super::model::{Classifier, Trunk};
-use super::names::{architecture, head_name};
+use super::names::{architecture, head_name, projection_weights};
 use crate::config_keys::ConfigKeys;
 use crate::encoder::{EncoderConfig, Labels};
 use crate::error::ModelError;
@@ -35,7 +35,7 @@ impl LoraTargets for Classifier {
     }
 
     fn modules_to_save(&self) -> Vec<String> {
-        let head = head_name(&self.config, self.kind);
+        let head = head_name(self.config.family, self.kind);
         let mut modules = vec![head.to_string()];
         modules.extend(self.fresh.iter().filter(|m| *m != head).cloned());
         modules
@@ -88,7 +88,7 @@ impl LoraTargets for Classifier {
         let architecture = architecture(&self.config, self.kind);
         let embedding = embedding_of(path, [rows, d], values, &architecture, &device)?;
         *self.trunk.word_embeddings_mut() = embedding;
-        self.config.vocab_size = rows;
+        self.config.set_vocabulary(rows);
         Ok(self)
     }
 
@@ -134,8 +134,7 @@ impl AdapterLabels {
     /// # Errors
     /// If the labels or the file of the tensors are malformed.
     pub fn from_dir(adapter: &AdapterDir) -> Result<Self, ModelError> {
-        let mut kinds = [HeadKind::Sequence, HeadKind::Token].into_iter();
-        let kind = kinds.find(|kind| Some(kind.task_type()) == adapter.task_type());
+        let kind = adapter.task_type().and_then(HeadKind::from_task_type);
         let companion = adapter.companion(CONFIG_FILE);
         let labels = match companion {
             Some(bytes) => {
@@ -149,12 +148,7 @@ impl AdapterLabels {
             }
             None => {
                 let tensors = adapter.tensors()?;
-                let mut heads = [
-                    "classifier.weight",
-                    "classifier.out_proj.weight",
-                    "score.weight",
-                ]
-                .iter();
+                let mut heads = projection_weights();
                 let shape = heads.find_map(|name| tensors.shape(&format!("{PREFIX}{name}")));
                 match shape.and_then(|shape| shape.first()) {
                     None => None,
@@ -186,18 +180,13 @@ impl AdapterLabels {
             labels if labels.outputs() == outputs => self.labels = Some(labels.clone()),
             // Another number of classes for the same problem.
             Labels::MultiLabel(_) => {
-                self.labels = Some(Labels::MultiLabel(numbered_names(outputs)));
+                self.labels = Some(Labels::MultiLabel(Labels::numbered_names(outputs)));
             }
             _ => return self,
         }
         self.are_described = kind.is_some();
         self
     }
-}
-
-/// Returns the names that transformers makes up for outputs without names.
-fn numbered_names(outputs: usize) -> Vec<String> {
-    Labels::numbered(outputs).names().to_vec()
 }
 
 /// Reads the labels in the `config.json` beside an adapter, whatever the adapter's own configuration.

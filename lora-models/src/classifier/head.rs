@@ -2,54 +2,11 @@
 
 use crate::ModelError;
 use crate::activation::Activation;
-use crate::encoder::{EncoderConfig, EncoderFamily};
+use crate::encoder::{EncoderConfig, EncoderFamily, HeadKind};
 use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::{Dropout, LoraLinear};
-
-/// Kind of a head.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum HeadKind {
-    /// One output for a text or a pair of texts: classes, or a score.
-    #[default]
-    Sequence,
-    /// An output for each token: classes.
-    Token,
-}
-
-impl HeadKind {
-    /// Returns PEFT's name of the task.
-    pub fn task_type(self) -> &'static str {
-        match self {
-            Self::Sequence => "SEQ_CLS",
-            Self::Token => "TOKEN_CLS",
-        }
-    }
-
-    /// Returns the suffix of the class in transformers.
-    pub fn class_suffix(self) -> &'static str {
-        match self {
-            Self::Sequence => "ForSequenceClassification",
-            Self::Token => "ForTokenClassification",
-        }
-    }
-
-    /// Returns the kind of a checkpoint's head by the class in `config.json`; `None` for a class without either head.
-    pub fn from_config(config: &EncoderConfig) -> Option<Self> {
-        let file = config.to_json();
-        let class = file.get("architectures")?.get(0)?.as_str()?;
-        let mut kinds = [Self::Sequence, Self::Token].into_iter();
-        kinds.find(|kind| class.ends_with(kind.class_suffix()))
-    }
-
-    /// Returns true if `config.json` names a class without either head, such as one of pretraining; false if it names none.
-    pub fn is_absent(config: &EncoderConfig) -> bool {
-        let file = config.to_json();
-        let classes = file.get("architectures").and_then(|classes| classes.get(0));
-        classes.is_some() && Self::from_config(config).is_none()
-    }
-}
 
 /// Projection of the first token's hidden state to a vector for the whole input.
 #[derive(Module, Debug)]

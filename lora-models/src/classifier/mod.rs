@@ -1,5 +1,7 @@
-//! Encoders with a head: classes or a score for a text or a pair of texts, or classes for each token. A decoder with a head in
-//! place of its output layer is one of them: the head reads the last token of a text that is not padding.
+//! Encoders with a head: classes or a score for a text or a pair of texts, or classes for each token.
+//!
+//! One decoder is among them, GPT-2 with a head in place of its output layer, [`EncoderFamily::Gpt2`](crate::encoder::EncoderFamily::Gpt2).
+//! Its head on texts reads the last token that is not padding.
 //!
 //! ```
 //! # #![recursion_limit = "256"]
@@ -31,11 +33,11 @@
 //!
 //! | concept | file |
 //! | --- | --- |
-//! | [`Classifier`], [`Trunk`], [`EncoderInput`]: encoder and head | `model.rs` |
-//! | [`Pooler`], [`Head`], [`HeadKind`] | `head.rs` |
+//! | [`Classifier`], [`Trunk`], [`EncoderInput`]: encoder, or decoder, and head | `model.rs` |
+//! | [`Pooler`], [`Head`] | `head.rs` |
 //! | [`EncoderShared`]: block by block | `blocks.rs` |
 //! | loading, random modules, export | `pretrained.rs` |
-//! | names of the modules | `names.rs` |
+//! | names of the modules; the head's | `names.rs` |
 //! | adapters: targets, labels beside them | `adapters.rs` |
 
 mod adapters;
@@ -45,8 +47,9 @@ mod model;
 mod names;
 mod pretrained;
 
+pub use crate::encoder::HeadKind;
 pub use adapters::{AdapterLabels, adapter_labels};
 pub use blocks::EncoderShared;
-pub use head::{Head, HeadKind, Pooler};
+pub use head::{Head, Pooler};
 pub use model::{Classifier, EncoderInput, Trunk};
 pub use pretrained::ClassifierOptions;

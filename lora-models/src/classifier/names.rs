@@ -1,10 +1,11 @@
-//! Names of an encoder's modules in transformers.
+//! Names of a classifier's modules in transformers.
 
-use super::head::{HeadKind, has_dense};
+use super::HeadKind;
+use super::head::has_dense;
 use crate::deberta::DebertaModel;
 use crate::encoder::{EncoderConfig, EncoderFamily};
 use crate::gpt2::Gpt2LmHead;
-use lora_core::Architecture;
+use lora_core::{Architecture, CLASSIFICATION_HEADS};
 
 /// Returns the modules' names in transformers and the output layers.
 pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architecture {
@@ -21,14 +22,14 @@ pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architectu
         ("layer_norm", "LayerNorm"),
     ];
     if config.family == EncoderFamily::Bert {
-        names.push(("pooler", "bert.pooler"));
+        names.push(("pooler", pooler(config.family)));
     }
     if !has_dense(config, kind) {
         names.push(("out_proj", ""));
     }
     Architecture {
-        output_layers: ["classifier", "classifier.dense", "classifier.out_proj"]
-            .map(String::from)
+        output_layers: ["", ".dense", ".out_proj"]
+            .map(|inside| format!("{}{inside}", head_name(config.family, kind)))
             .to_vec(),
         fused: DebertaModel::fused(config),
         names: names
@@ -36,24 +37,47 @@ pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architectu
             .map(|(here, there)| (here.to_string(), there.to_string()))
             .collect(),
         conv1d: Vec::new(),
-        vocabulary: vec![format!(
-            "{}.embeddings.word_embeddings",
-            config.family.trunk()
-        )],
+        vocabulary: vec![token_embedding(config.family)],
     }
 }
 
 /// Returns the name of the head in transformers.
-pub(super) fn head_name(config: &EncoderConfig, kind: HeadKind) -> &'static str {
-    match (&config.decoder, kind) {
-        (Some(_), HeadKind::Sequence) => "score",
-        _ => "classifier",
+pub(super) fn head_name(family: EncoderFamily, kind: HeadKind) -> &'static str {
+    let [classifier, score] = CLASSIFICATION_HEADS;
+    match (family, kind) {
+        (EncoderFamily::Gpt2, HeadKind::Sequence) => score,
+        _ => classifier,
     }
+}
+
+/// Returns the names that the weight of an output projection has in any family: that of the head, or of a layer in it.
+pub(super) fn projection_weights() -> impl Iterator<Item = String> {
+    let inside = ["", "out_proj."];
+    CLASSIFICATION_HEADS
+        .into_iter()
+        .flat_map(move |head| inside.map(|inside| format!("{head}.{inside}weight")))
+}
+
+/// Returns the name of the pooler in transformers.
+pub(super) fn pooler(family: EncoderFamily) -> &'static str {
+    match family {
+        EncoderFamily::Bert => "bert.pooler",
+        _ => "pooler",
+    }
+}
+
+/// Returns the name of the embedding of tokens in transformers.
+pub(super) fn token_embedding(family: EncoderFamily) -> String {
+    let inside = match family {
+        EncoderFamily::Gpt2 => "wte",
+        _ => "embeddings.word_embeddings",
+    };
+    format!("{}.{inside}", family.trunk())
 }
 
 /// Returns the names for a decoder, whose head is a projection alone.
 fn of_decoder(config: &EncoderConfig, kind: HeadKind) -> Architecture {
-    let head = head_name(config, kind);
+    let head = head_name(config.family, kind);
     let names = [
         ("trunk", config.family.trunk()),
         ("Gpt2", ""),

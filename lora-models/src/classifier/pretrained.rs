@@ -1,7 +1,7 @@
-//! Encoders with a head, from and to the files of Hugging Face.
+//! Classifiers from and to the files of Hugging Face.
 
 use super::model::random;
-use super::names::{architecture, head_name};
+use super::names::{architecture, head_name, pooler, token_embedding};
 use super::{Classifier, HeadKind};
 use crate::checkpoint::LoadReport;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
@@ -51,7 +51,8 @@ impl ClassifierOptions {
         if adapter.is_prefix() {
             return Ok(self);
         }
-        let modules = [HEAD, pooler(family)].map(|module| format!("{module}."));
+        let modules = [head_name(family, self.head), pooler(family)];
+        let modules = modules.map(|module| format!("{module}."));
         let names = adapter.tensors()?.names().into_iter();
         let names = names.filter_map(|name| name.strip_prefix(PREFIX).map(String::from));
         let names = names.filter(|name| modules.iter().any(|module| name.starts_with(module)));
@@ -66,17 +67,6 @@ impl ClassifierOptions {
             config.labels = labels.clone();
         }
         config
-    }
-}
-
-/// Name of the head in transformers.
-const HEAD: &str = "classifier";
-
-/// Returns the name of the pooler in transformers.
-fn pooler(family: EncoderFamily) -> &'static str {
-    match family {
-        EncoderFamily::Bert => "bert.pooler",
-        _ => "pooler",
     }
 }
 
@@ -138,6 +128,18 @@ const UNUSED_POSITIONS: Leftover = Leftover {
     holds: None,
 };
 
+/// Returns the head of the other kind in a decoder, which has another name.
+fn other_head(kind: HeadKind) -> Leftover {
+    Leftover {
+        reason: "head of another task",
+        is: match kind {
+            HeadKind::Sequence => |name| name.starts_with("classifier."),
+            HeadKind::Token => |name| name.starts_with("score."),
+        },
+        holds: None,
+    }
+}
+
 impl FamilyConfig for EncoderConfig {
     fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
         Self::from_json(path, object)
@@ -187,6 +189,10 @@ impl FamilyConfig for EncoderConfig {
             EncoderFamily::Gpt2 => vec!["c_attn", "c_attn[q,k,v]", "c_proj", "c_fc", "wte"],
             _ => vec!["query", "key", "value", "dense", "word_embeddings"],
         }
+    }
+
+    fn token_embedding(&self) -> String {
+        token_embedding(self.family)
     }
 
     fn set_layers(&mut self, layers: usize) {
@@ -253,15 +259,15 @@ impl Pretrained for Classifier {
         if !config.position_embeddings {
             leftovers.push(UNUSED_POSITIONS);
         }
-        let (embedding, norm) = match config.decoder {
-            Some(_) => ("wte", "ln_f"),
-            None => ("embeddings.word_embeddings", "embeddings.LayerNorm"),
+        let norm = match config.decoder {
+            Some(_) => "ln_f",
+            None => "embeddings.LayerNorm",
         };
         if config.decoder.is_some() {
-            leftovers.push(MASK);
+            leftovers.extend([MASK, other_head(kind)]);
         }
-        let head = head_name(&config, kind);
-        let embedding = format!("{trunk}.{embedding}.weight");
+        let head = head_name(family, kind);
+        let embedding = format!("{}.weight", token_embedding(family));
         let tied: Vec<(&str, &str)> = match (config.ties_embeddings(), &config.decoder) {
             (false, _) => Vec::new(),
             (true, Some(_)) => vec![(&embedding, "lm_head.weight")],
@@ -296,9 +302,6 @@ impl Pretrained for Classifier {
             None => module,
         };
         model.fresh = fresh.into_iter().map(last).collect();
-        if !model.fresh.is_empty() {
-            model.config.pad_with_end_of_text();
-        }
         Ok((model, report))
     }
 

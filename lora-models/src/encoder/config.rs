@@ -7,6 +7,10 @@ use serde_json::{Map, Value};
 use std::fmt;
 
 /// Family of an encoder, named by `model_type`.
+///
+/// One family is no encoder: a decoder with a head in place of its output layer, [`Gpt2`](Self::Gpt2). It is configured, loaded and
+/// trained as the others, and is told from them by [`EncoderConfig::decoder`]. What the crate says of "an encoder with a head" holds
+/// for it too; the same family without a head is a language model, [`Gpt2LmHead`](crate::gpt2::Gpt2LmHead).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EncoderFamily {
     /// BERT (Devlin et al. 2018).
@@ -19,12 +23,12 @@ pub enum EncoderFamily {
     Deberta,
     /// DeBERTa v2 and v3 (He et al. 2021).
     DebertaV2,
-    /// GPT-2 (Radford et al. 2019), a decoder: its head reads the last token of a text.
+    /// GPT-2 (Radford et al. 2019), a decoder: its head on texts reads the last token that is not padding.
     Gpt2,
 }
 
 impl EncoderFamily {
-    /// All families of encoders.
+    /// All families of encoders, without the decoder.
     pub const ALL: [Self; 5] = [
         Self::Bert,
         Self::Roberta,
@@ -143,7 +147,7 @@ pub struct RelativeConv {
     pub activation: Activation,
 }
 
-/// Configuration of an encoder of any family; read with [`from_dir`](Self::from_dir).
+/// Configuration of an encoder of any family, or of a decoder with a head; read with [`from_dir`](Self::from_dir).
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderConfig {
     /// Family of the encoder.
@@ -183,7 +187,7 @@ pub struct EncoderConfig {
     pub initializer_range: f64,
     /// Epsilon, added to the variance in layer norms.
     pub layer_norm_eps: f64,
-    /// Padding token.
+    /// Padding token. In a decoder, 0 where [`Gpt2Config::pad_token_id`] is `None`.
     pub pad_token_id: u32,
     /// Options of DeBERTa's attention; `None` for other families.
     pub disentangled: Option<Disentangled>,
@@ -196,26 +200,26 @@ pub struct EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// Returns the object of `config.json`, with the configuration's labels.
+    /// Returns the object of `config.json`: the keys of the file, with the sizes and the labels that the configuration has now.
     pub fn to_json(&self) -> Map<String, Value> {
-        let mut object = self.file.clone();
+        let mut object = match &self.decoder {
+            Some(decoder) => decoder.to_json(),
+            None => self.file.clone(),
+        };
+        if self.decoder.is_none() {
+            object.insert("vocab_size".into(), self.vocab_size.into());
+            object.insert("num_hidden_layers".into(), self.num_hidden_layers.into());
+        }
         self.labels.write(&mut object);
         object
     }
 
-    /// Pads texts with the end-of-text token where a decoder has no padding token: a head that reads the last token before
-    /// the padding needs one. Returns the token that was taken.
-    pub(crate) fn pad_with_end_of_text(&mut self) -> Option<u32> {
-        let decoder = self
-            .decoder
-            .as_mut()
-            .filter(|decoder| decoder.pad_token_id.is_none())?;
-        let token = decoder.eos_token_ids.first().copied();
-        let token = token.filter(|&token| (token as usize) < decoder.vocab_size)?;
-        decoder.pad_token_id = Some(token);
-        self.pad_token_id = token;
-        self.file.insert("pad_token_id".into(), token.into());
-        Some(token)
+    /// Sets the number of tokens.
+    pub(crate) fn set_vocabulary(&mut self, tokens: usize) {
+        self.vocab_size = tokens;
+        if let Some(decoder) = &mut self.decoder {
+            decoder.vocab_size = tokens;
+        }
     }
 
     /// Returns the maximum number of tokens in an input.

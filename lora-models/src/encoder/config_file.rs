@@ -1,7 +1,7 @@
 //! Reader for the `config.json` of an encoder.
 
 use super::config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, RelativeConv};
-use super::{Labels, config_check};
+use super::{HeadKind, Labels, config_check};
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::checkpoint::bounded::read_json;
@@ -137,12 +137,20 @@ fn disentangled(keys: &ConfigKeys<'_>, config: &EncoderConfig) -> Result<Disenta
 }
 
 /// Reads a decoder, whose head reads the last token.
+///
+/// A language model without a padding token gets the end-of-text token for it: a new head must tell padding from text, and
+/// `GPT2ForSequenceClassification` of transformers takes no batch without such a token. A head that was trained without one keeps
+/// reading the last token, whichever it is.
 fn decoder(
     path: &Path,
     keys: &ConfigKeys<'_>,
     family: EncoderFamily,
 ) -> Result<EncoderConfig, ModelError> {
-    let decoder = Gpt2Config::from_json(path, keys.object().clone())?;
+    let mut decoder = Gpt2Config::from_json(path, keys.object().clone())?;
+    if decoder.pad_token_id.is_none() && HeadKind::of_class(keys.object()).is_none() {
+        let end = decoder.eos_token_ids.first().copied();
+        decoder.pad_token_id = end.filter(|&token| (token as usize) < decoder.vocab_size);
+    }
     Ok(EncoderConfig {
         family,
         vocab_size: decoder.vocab_size,

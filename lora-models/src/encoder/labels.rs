@@ -36,7 +36,18 @@ impl Default for Labels {
 impl Labels {
     /// Creates classes with the default names of transformers: `LABEL_0`, `LABEL_1`, ….
     pub fn numbered(count: usize) -> Self {
-        Self::Classes(numbered(count))
+        Self::Classes(Self::numbered_names(count))
+    }
+
+    /// Returns the default names of transformers: `LABEL_0`, `LABEL_1`, ….
+    pub fn numbered_names(count: usize) -> Vec<String> {
+        (0..count).map(numbered_name).collect()
+    }
+
+    /// Returns true if names are those that transformers makes up for outputs without names: `LABEL_0` and on.
+    pub fn is_numbered(names: &[String]) -> bool {
+        let mut indexed = names.iter().enumerate();
+        indexed.all(|(index, name)| *name == numbered_name(index))
     }
 
     /// Returns the number of outputs.
@@ -62,8 +73,7 @@ impl Labels {
 
     /// Returns true if no configuration names the outputs: they have the names that transformers makes up, `LABEL_0` and on.
     pub fn are_numbered(&self) -> bool {
-        let numbered = |(index, name): (usize, &String)| *name == format!("LABEL_{index}");
-        self.names().iter().enumerate().all(numbered)
+        Self::is_numbered(self.names())
     }
 
     /// Returns the labels of a head on tokens, which gives each one class whatever `problem_type` says, as in transformers.
@@ -113,10 +123,10 @@ impl Labels {
         });
         let names = match (names.transpose()?, count) {
             // A number of labels that contradicts the names leaves them without names, as in transformers.
-            (Some(names), Some(count)) if names.len() != count => numbered(count),
+            (Some(names), Some(count)) if names.len() != count => Self::numbered_names(count),
             (Some(names), _) => names,
-            (None, Some(count)) => numbered(count),
-            (None, None) => numbered(2),
+            (None, Some(count)) => Self::numbered_names(count),
+            (None, None) => Self::numbered_names(2),
         };
         Ok(match problem.map(String::as_str) {
             Some(MULTI_LABEL) => Self::MultiLabel(names),
@@ -145,7 +155,7 @@ impl Labels {
                 let before = object.get("id2label").map(in_order);
                 let before = before.and_then(Result::ok);
                 let before = before.filter(|names| names.len() == 1);
-                before.unwrap_or_else(|| numbered(1))
+                before.unwrap_or_else(|| Self::numbered_names(1))
             }
             _ => self.names().to_vec(),
         };
@@ -157,9 +167,9 @@ impl Labels {
     }
 }
 
-/// Returns the default names of transformers.
-fn numbered(count: usize) -> Vec<String> {
-    (0..count).map(|index| format!("LABEL_{index}")).collect()
+/// Returns the default name of an output in transformers.
+fn numbered_name(index: usize) -> String {
+    format!("LABEL_{index}")
 }
 
 /// Returns the names of the indices 0, 1, … in this order.

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`EncoderConfig`]: sizes and options of any encoder | `config.rs` |
 //! | reader for `config.json`, and its checks | `config_file.rs`, `config_check.rs` |
-//! | [`Labels`]: names of a head's outputs | `labels.rs` |
+//! | [`HeadKind`] by class and task; [`Labels`]: names of a head's outputs | `head_kind.rs`, `labels.rs` |
 //! | [`Embeddings`] of tokens, positions and segments | `embeddings.rs` |
 //! | [`Layer`]: attention, then an MLP, each added and normalized | `layer.rs` |
 
@@ -12,11 +12,13 @@ mod config;
 mod config_check;
 mod config_file;
 mod embeddings;
+mod head_kind;
 mod labels;
 mod layer;
 
 pub use config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, RelativeConv};
 pub use embeddings::Embeddings;
+pub use head_kind::HeadKind;
 pub use labels::Labels;
 pub(crate) use layer::padding_mask;
 pub use layer::{Attention, Intermediate, Layer, Residual, Rows, SelfAttention};

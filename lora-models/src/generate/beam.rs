@@ -37,7 +37,8 @@ impl Rules<'_> {
     /// Returns the number of continuations that a step considers: enough that `beams` of them do not end, even if they
     /// include every stop token of every beam.
     fn candidates(&self) -> usize {
-        self.search.beams * (1 + self.config.stop_tokens.len()).max(2)
+        let each = (1 + self.config.stop_tokens.len()).max(2);
+        self.search.beams.saturating_mul(each)
     }
 
     fn score(&self, log_probability: f64, length: usize) -> f64 {
@@ -144,7 +145,9 @@ impl Beams {
 
     /// Returns the best extensions by one token over all beams, best first.
     fn best(&self, prompt: &[u32], logits: &[Vec<f32>], rules: &Rules) -> Vec<Candidate> {
-        let count = rules.candidates();
+        // There are no more candidates than tokens, however many a model's stop tokens ask for.
+        let tokens = logits.iter().map(Vec::len).sum();
+        let count = rules.candidates().min(tokens).max(1);
         let mut best: Vec<Candidate> = Vec::with_capacity(count + 1);
         for (beam, (running, logits)) in self.running.iter().zip(logits).enumerate() {
             let history = [prompt, &running.tokens].concat();

@@ -57,7 +57,7 @@ impl Default for Sampling {
 /// Options of beam search, as in transformers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BeamSearch {
-    /// Number of beams, at least 1. Default: 4.
+    /// Number of beams, from 1 to [`MOST`](Self::MOST). Default: 4.
     pub beams: usize,
     /// Exponent of the length in tokens that a continuation's log-probability is divided by: above 0 it favors long
     /// continuations, below 0 short ones. Default: 1.
@@ -306,9 +306,14 @@ impl Sampling {
 }
 
 impl BeamSearch {
+    /// Maximum number of beams. Each is a row of a batch, and the number may come from the file of a model.
+    pub const MOST: usize = 1024;
+
     fn validate(&self) -> Result<(), ModelError> {
-        let penalty = self.length_penalty;
-        ensure(self.beams > 0, || "beams is 0, expected at least 1".into())?;
+        let (beams, penalty) = (self.beams, self.length_penalty);
+        ensure((1..=Self::MOST).contains(&beams), || {
+            format!("beams is {beams}, expected 1 to {}", Self::MOST)
+        })?;
         ensure(penalty.is_finite(), || {
             format!("length_penalty is {penalty}, expected a number")
         })
@@ -339,6 +344,7 @@ mod tests {
             (sample(|s| s.top_p = 0.0), "top_p"),
             (sample(|s| s.top_p = 1.5), "top_p"),
             (beam(|b| b.beams = 0), "beams"),
+            (beam(|b| b.beams = usize::MAX), "beams"),
             (beam(|b| b.length_penalty = f64::INFINITY), "length_penalty"),
         ] {
             let message = config.validate().unwrap_err().to_string();

@@ -3,7 +3,7 @@
 use super::build::build;
 use super::config_file;
 use super::init::random;
-use super::keys::{EMBEDDING, HEAD, POSITIONS, PREFIX, is_mask_buffer};
+use super::keys::{EMBEDDING, EMBEDDING_MODULE, HEAD, POSITIONS, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::checkpoint::{Checkpoint, HostTensor, LoadReport};
 use crate::error::ModelError;
@@ -101,6 +101,10 @@ impl FamilyConfig for Gpt2Config {
             "lm_head",
             "wte",
         ]
+    }
+
+    fn token_embedding(&self) -> String {
+        EMBEDDING_MODULE.into()
     }
 
     fn set_layers(&mut self, layers: usize) {

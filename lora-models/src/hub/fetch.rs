@@ -8,7 +8,7 @@ use super::{HubOptions, Progress};
 use crate::checkpoint::layout::FILES as WEIGHTS;
 use crate::checkpoint::shard_index::ShardIndex;
 use crate::error::ModelError;
-use crate::tokenizer;
+use lora_core::file::TOKENIZER_FILES;
 use lora_core::files::{Overwrite, write_file};
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -152,7 +152,7 @@ impl Download<'_> {
             ));
         };
         let _lock = self.lock()?;
-        let small = SMALL_FILES.into_iter().chain(tokenizer::FILES);
+        let small = SMALL_FILES.into_iter().chain(TOKENIZER_FILES);
         for name in small.filter(|name| files.contains(name)) {
             self.file(name, MAX_SMALL_BYTES, progress)?;
         }

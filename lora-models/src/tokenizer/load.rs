@@ -5,7 +5,7 @@ use super::roles::{Role, RoleTexts};
 use super::sentence_piece::{self, Kind, SentencePiece};
 use super::special_tokens::SpecialTokens;
 use super::vocabulary::{
-    Pieces, Vocabulary, check_ids, read_merges, read_vocab_json, read_vocab_txt,
+    Pieces, Vocabulary, check_added, check_ids, read_merges, read_vocab_json, read_vocab_txt,
 };
 use super::whole_file::WholeFile;
 use super::{guarded, pipeline};
@@ -246,5 +246,7 @@ fn add_missing(
     guarded(path, || {
         tokenizer.add_tokens(&missing);
         Ok(())
-    })
+    })?;
+    let added = missing.iter().map(|token| token.content.as_str());
+    check_added(path, &tokenizer.get_vocab(true), added)
 }

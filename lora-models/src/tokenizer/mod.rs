@@ -36,6 +36,7 @@ mod whole_file;
 pub use encode::Sequence;
 
 use crate::error::ModelError;
+use lora_core::file::{TOKENIZER_FILES, TOKENIZER_LIMIT};
 use lora_core::files::{Overwrite, read_companion, write_file};
 use roles::{ByRole, Role};
 use serde_json::{Map, Value};
@@ -48,25 +49,11 @@ use tokenizers::PostProcessorWrapper;
 /// Files of a tokenizer: names with contents.
 pub type TokenizerFiles = Vec<(String, Vec<u8>)>;
 
-/// Limit for a tokenizer file, in bytes. The largest in use, with a quarter of a million tokens, have some 30 MB.
-pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Limit for a tokenizer file, in bytes.
+const MAX_FILE_BYTES: u64 = TOKENIZER_LIMIT;
 
 /// Number of texts encoded at once: enough for all threads, with bounded memory for a corpus of any length.
 const BATCH: usize = 1024;
-
-/// Files that can belong to a tokenizer: those that define it and those that configure its use.
-pub(crate) const FILES: [&str; 10] = [
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "spm.model",
-    "sentencepiece.bpe.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-];
 
 /// A tokenizer with the special ids of its model.
 ///
@@ -165,7 +152,7 @@ impl Tokenizer {
         ids[Role::Eos] = ids[Role::Eos].or_else(|| inner.token_to_id(family::END_OF_TEXT));
         let vocab = inner.get_vocab(true);
         let (vocab_size, largest_id) = (vocab.len(), vocab.into_values().max());
-        let files = FILES.map(|name| dir.join(name)).into_iter();
+        let files = TOKENIZER_FILES.map(|name| dir.join(name)).into_iter();
         let files = files.filter(|path| path.is_file()).collect();
         Ok(Self {
             inner,
@@ -395,7 +382,7 @@ impl fmt::Debug for Tokenizer {
 fn for_copy(file: &Path) -> Result<Vec<u8>, ModelError> {
     let missing = || ModelError::MissingFile {
         path: file.into(),
-        looked_for: FILES.map(String::from).into(),
+        looked_for: TOKENIZER_FILES.map(String::from).into(),
     };
     let name = file.file_name().ok_or_else(missing)?;
     let dir = match file.parent() {

@@ -76,6 +76,36 @@ pub(super) fn check_ids(path: &Path, vocab: &Tokens) -> Result<(), ModelError> {
     }
 }
 
+/// Checks that tokens which were added to a vocabulary have ids of their own: the `tokenizers` crate numbers them by the number of
+/// tokens, and ids with gaps may hold those numbers already. `vocab` has the added tokens too.
+///
+/// # Errors
+/// [`ModelError::Tokenizer`] with the two tokens.
+pub(super) fn check_added<'a>(
+    path: &Path,
+    vocab: &Tokens,
+    added: impl IntoIterator<Item = &'a str>,
+) -> Result<(), ModelError> {
+    let added = added
+        .into_iter()
+        .filter_map(|token| Some((*vocab.get(token)?, token)));
+    let added: HashMap<u32, &str> = added.collect();
+    let clash = vocab.iter().find_map(|(token, id)| {
+        let new = added.get(id).filter(|new| *new != token)?;
+        Some((new, token, id))
+    });
+    match clash {
+        Some((new, token, id)) => {
+            let message = format!(
+                "the token `{new}`, which the vocabulary lacks, gets the id {id}, which `{token}` has: new ids follow the number of \
+                 tokens, and the ids of this vocabulary have gaps; give it a token for each missing id first"
+            );
+            Err(ModelError::tokenizer(path, message))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Reads the lines of `merges.txt`: two tokens with a space between them, after a first line with the version.
 ///
 /// # Errors

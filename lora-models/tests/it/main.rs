@@ -3,6 +3,7 @@
 
 mod base;
 mod checkpoint;
+mod classifier_vocabulary;
 mod common;
 mod encoder_adapters;
 mod encoder_export;

@@ -2,10 +2,14 @@
 
 use crate::common::{TOLERANCE, fixture};
 use burn::tensor::{Device, Int, Tensor};
+use lora_core::file::{AdapterDir, StoredAdapter, StoredTensor};
 use lora_core::files::Overwrite;
-use lora_core::{Adapted, LoraConfig, TargetModules, merge, weight_errors};
+use lora_core::{Adapted, LoraConfig, LoraError, TargetModules, merge, weight_errors};
 use lora_models::gpt2::Gpt2LmHead;
-use lora_models::{ExportOptions, LoadOptions, LoraModel, ModelAdapters, Pretrained, SaveAdapter};
+use lora_models::{
+    ExportOptions, LoadOptions, LoraModel, LoraTargets, ModelAdapters, ModelError, Pretrained,
+    SaveAdapter,
+};
 use std::path::PathBuf;
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, host};
@@ -165,6 +169,39 @@ fn a_checkpoint_whose_ends_differ_is_not_tied() {
     assert_eq!(report.notes.len(), 1, "{report}");
     assert!(report.notes[0].contains("tie_word_embeddings"), "{report}");
     assert_eq!(report.ignored.len(), 1, "{report}");
+}
+
+/// Rows of the width of the model were allocated for a file with values for one column.
+#[test]
+fn rows_are_counted_in_the_width_of_the_model_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let hostile = |name: &str, tensor: &str, shape: [usize; 2]| {
+        let mut stored = StoredAdapter::read(&path(name)).unwrap();
+        let values = vec![0.5; shape[0] * shape[1]];
+        let own = stored.saved.get_mut(tensor).unwrap();
+        *own = StoredTensor::new(shape.to_vec(), values);
+        let written = dir.path().join(format!("{name}-{}-{}", shape[0], shape[1]));
+        stored.save(&written, Overwrite::Refuse).unwrap();
+        let base = base("base", &Device::flex());
+        let adapter = AdapterDir::open(&written).unwrap();
+        let counted = base.tokens_with(&adapter).unwrap_err();
+        let loaded = base.load_adapter(&written).unwrap_err();
+        assert_eq!(counted.to_string(), loaded.to_string());
+        match counted {
+            ModelError::Lora(LoraError::TensorShape { expected, .. }) => expected,
+            other => panic!("{other}"),
+        }
+    };
+    let d = base("base", &Device::flex()).vocabulary().unwrap().d;
+    for (name, tensor) in [
+        ("new_wte", "transformer.wte.weight"),
+        ("new_plain", "transformer.wte.weight"),
+    ] {
+        for shape in [[4096, 1], [22, d + 1]] {
+            let expected = hostile(name, tensor, shape);
+            assert!(expected == [19, d] || expected == [22, d], "{expected:?}");
+        }
+    }
 }
 
 #[test]

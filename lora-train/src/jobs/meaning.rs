@@ -199,7 +199,9 @@ fn refuse(task: TaskName, options: &[Given]) -> Result<(), TrainError> {
     };
     let message = match *option {
         "prefix" | "prefix_only" => {
-            format!("requires a language model, but the task {task} uses an encoder; leave it out")
+            format!(
+                "requires a language model, but the task {task} has a head for labels; leave it out"
+            )
         }
         "generate" => format!("requires causal-lm, but the task is {task}"),
         "submission" => format!("is for the tasks of GLUE, and the task is {task}"),

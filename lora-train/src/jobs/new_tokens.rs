@@ -57,8 +57,7 @@ impl NewTokens {
             }
         };
         let needed = ids.iter().max().map_or(0, |id| id + 1);
-        // Ids of a file may have gaps of any size.
-        if needed > own.rows.saturating_mul(2).max(1 << 16) {
+        if needed > own.most_rows() {
             return Err(refuse(format!(
                 "would give the model {needed} rows in place of {}: the tokenizer does not belong to it",
                 own.rows

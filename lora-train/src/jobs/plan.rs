@@ -5,7 +5,7 @@ use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
 use crate::device;
 use crate::jobs::adapter::{lora_config, lora_plus, prefix_config};
 use crate::jobs::ranges::{at_least_one, within};
-use crate::jobs::sources::{EMBEDDINGS, Sources};
+use crate::jobs::sources::Sources;
 use crate::options::{Precision, TokenSource, TrainOptions};
 use crate::task::TaskName;
 use crate::trainer::{AdamW, CheckpointDir, Every, LoraPlus, ScheduleKind};
@@ -235,7 +235,7 @@ impl TrainPlan {
     pub(crate) fn floats(&self, sources: &Sources) -> Result<BaseFloats, TrainError> {
         let mut saved = self.options.modules_to_save.clone().unwrap_or_default();
         if self.options.new_tokens.is_some() {
-            saved.extend(EMBEDDINGS.map(String::from));
+            saved.push(sources.model.config().token_embedding());
         }
         sources.floats(self.options.base_dtype, self.mixed, &saved)
     }

@@ -32,6 +32,8 @@ pub struct Base {
     pub info: ModelInfo,
     /// Settings for text generation that come with the model; `None` for an encoder.
     pub generation: Option<GenerationFile>,
+    /// Tokens of the adapter that no tokenizer knows, for people.
+    pub(crate) unknown_tokens: Option<String>,
     /// Multiple of tokens to which batches are padded.
     pub pad_to_multiple_of: usize,
     /// Largest batch that the device takes.
@@ -69,7 +71,9 @@ impl<M: Pretrained> Session<M> {
             let own = config.sizes().vocab_size;
             let note = session.base.use_tokenizer_of(adapter, dir, own)?;
             if let Some(report) = &mut session.adapter {
-                report.notes.extend(note);
+                report
+                    .notes
+                    .extend(note.or(session.base.unknown_tokens.clone()));
             }
         }
         Ok(session)
@@ -190,6 +194,7 @@ impl Base {
             dir: dir.path().to_path_buf(),
             weight_files: WeightFiles::default(),
             tokenizer_files: None,
+            unknown_tokens: None,
             info,
             generation,
             pad_to_multiple_of: 1,
@@ -204,7 +209,8 @@ impl Base {
     }
 
     /// Uses the tokenizer beside an adapter in place of the base's, if it is the base's with more tokens, and returns a note that
-    /// says so. `own` is the number of tokens of the model without the adapter.
+    /// says so. Without one, [`unknown_tokens`](Self::unknown_tokens) tells of the adapter's tokens that the base's tokenizer lacks.
+    /// `own` is the number of tokens of the model without the adapter.
     ///
     /// # Errors
     /// If the adapter brings tokens, and its tokenizer is malformed or not supported.
@@ -215,21 +221,44 @@ impl Base {
         own: usize,
     ) -> Result<Option<String>, TrainError> {
         let found = match dir.tokenizer_in(adapter.path()) {
-            Ok(found) => found,
-            Err(ModelError::MissingFile { .. }) => return Ok(None),
+            Ok(found) => Some(found),
+            Err(ModelError::MissingFile { .. }) => None,
             // Python's trainers leave all kinds of tokenizers beside adapters that need none.
-            Err(_) if self.info.vocab_size == own => return Ok(None),
+            Err(_) if self.info.vocab_size == own => None,
             Err(error) => return Err(error.into()),
         };
-        let added = self.tokenizer.added_in(&found).unwrap_or(0);
-        if added == 0 {
+        let added = found.and_then(|found| Some((self.tokenizer.added_in(&found)?, found)));
+        let Some((added, found)) = added.filter(|(added, _)| *added > 0) else {
+            self.unknown_tokens = self.tokens_without_name(adapter, own)?;
             return Ok(None);
-        }
+        };
         self.tokenizer = found.with_limit(self.info.vocab_size);
-        self.tokenizer_files = Some(self.tokenizer.read_files()?);
+        self.tokenizer_files = Some(adapter.tokenizer_files()?);
         Ok(Some(format!(
             "the tokenizer beside the adapter is used, with {added} more tokens than that of the base"
         )))
+    }
+
+    /// Describes the tokens for which an adapter has rows and the tokenizer in use has no text.
+    fn tokens_without_name(
+        &self,
+        adapter: &AdapterDir,
+        own: usize,
+    ) -> Result<Option<String>, TrainError> {
+        if adapter.is_prefix() {
+            return Ok(None);
+        }
+        let resized = Some(self.info.vocab_size).filter(|&rows| rows > own);
+        let trained = adapter.largest_token()?.map(|id| id.saturating_add(1));
+        let known = self.tokenizer.largest_id().map_or(0, |id| id as usize + 1);
+        let rows = resized.max(trained).filter(|&rows| rows > known);
+        Ok(rows.map(|rows| {
+            format!(
+                "it has rows for {rows} tokens, and the tokenizer of the base has {known}: if the training added tokens, put its \
+                 tokenizer into {}; their text is split into others without it",
+                adapter.path().display()
+            )
+        }))
     }
 
     /// Returns the options for writing a model with the base's other files.

@@ -13,9 +13,6 @@ use lora_models::hub::{self, HubOptions};
 use lora_models::{ModelConfig, ModelDir};
 use std::path::{Path, PathBuf};
 
-/// Names of token embeddings: one of which single rows are trained stays in f32.
-pub(crate) const EMBEDDINGS: [&str; 2] = ["wte", "word_embeddings"];
-
 /// Model directory and adapters of a command.
 pub(crate) struct Sources {
     /// Model directory.
@@ -77,10 +74,8 @@ impl Sources {
             .iter()
             .map(|adapter| AdapterDir::open(&adapter.dir));
         let dirs = dirs.collect::<Result<Vec<_>, _>>()?;
-        let has_head = |dir: &AdapterDir| {
-            let heads = [HeadKind::Sequence, HeadKind::Token].map(HeadKind::task_type);
-            dir.task_type().is_some_and(|task| heads.contains(&task))
-        };
+        let has_head =
+            |dir: &AdapterDir| dir.task_type().and_then(HeadKind::from_task_type).is_some();
         let model = if dirs.first().is_some_and(has_head) {
             model.with_head()?
         } else {
@@ -140,7 +135,7 @@ impl Sources {
         self.adapters.first()
     }
 
-    /// Returns the configuration of an encoder.
+    /// Returns the configuration of an encoder, or of a decoder with a head.
     ///
     /// # Errors
     /// [`TrainError::Config`] for a language model.
@@ -233,8 +228,9 @@ impl Sources {
         for adapter in self.adapters.iter().filter(|a| !a.dir.is_prefix()) {
             let config = adapter.dir.config()?;
             modules.extend(config.modules_to_save.iter().cloned());
+            // An embedding of which single rows are trained stays in f32.
             if !config.token_indices.is_empty() {
-                modules.extend(EMBEDDINGS.map(String::from));
+                modules.push(self.model.config().token_embedding());
             }
         }
         Ok(modules)

@@ -181,6 +181,9 @@ fn run_job<J: Job + 'static>(
     let adapter = saved.as_ref().or(sources.one());
     let (outline, mut base) =
         Session::<J::Model>::outline(&sources.model, config, adapter, &options, &device)?;
+    if let Some(note) = &base.unknown_tokens {
+        screen.line(&format!("adapter   {note}"));
+    }
     base.pad_to_multiple_of = pad_multiple(plan.options.pad_to_multiple_of, &device)?;
     let (outline, tokens) = match checkpoint {
         Some(_) => (outline, None),

@@ -88,7 +88,7 @@ pub(crate) fn starting_weights<M: Pretrained>(
         session.model = trained_in_full(session.model)?;
         return Ok(session);
     }
-    // A new head takes nothing of the adapter but its factors.
+    // A new head takes nothing of the adapter but its factors and its tokens.
     let start = sources.one().filter(|_| !plan.options.fresh_head);
     let mut session = match saved.or(start) {
         None => Session::<M>::open(dir, config, None, options, device)?,

@@ -41,7 +41,7 @@ pub struct TrainOptions {
     /// Directory of the base model with config.json, weights and tokenizer in Hugging Face's format; with the feature `hub`, also a name on the Hub.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub model: Option<PathBuf>,
-    /// Task: causal-lm, classification, multi-label-classification, regression, token-classification, or glue/NAME such as glue/cola [default: causal-lm for GPT-2; for encoders that of the adapter or of the model's head, else classification].
+    /// Task: causal-lm, classification, multi-label-classification, regression, token-classification, or glue/NAME such as glue/cola [default: that of the adapter or of the model's head; without either, causal-lm for a language model, and classification for an encoder].
     #[arg(long, value_name = "TASK", help_heading = "Files")]
     pub task: Option<TaskName>,
     /// PEFT adapter to start from [default: a new one].
@@ -288,10 +288,10 @@ pub struct TrainOptions {
     /// Number of prompts of the evaluation data to generate for, before and after training, scored by BLEU and ROUGE-L [default: 0].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     pub generate_prompts: Option<usize>,
-    /// Maximum number of tokens to generate per prompt [default: 64].
+    /// Maximum number of tokens to generate per prompt [default: the model's, else 64].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     pub max_new_tokens: Option<usize>,
-    /// Number of beams; 1 is greedy search [default: 1].
+    /// Number of beams; 1 is greedy search [default: the model's, else 1].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     pub beams: Option<usize>,
     /// Stop after N evaluations without improvement, and keep the best adapter.

@@ -3,13 +3,29 @@
 use crate::common::encoders::{
     classify, data, eval, learn, outcome, predict, same_metrics, stdout, train, with_tokenizer,
 };
-use crate::common::{fail, lora, succeed};
+use crate::common::{fail, lora, model, succeed};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use test_support::tensors::json;
 
-/// Checkpoints with a head for three classes.
-const BASES: [(&str, &str); 2] = [("roberta", "roberta_full/init"), ("v2", "v2_full/init")];
+/// Families of checkpoints with a head for three classes.
+const BASES: [&str; 3] = ["roberta", "v2", "gpt2"];
+
+/// Returns a checkpoint of a family with a head for three classes, in `dir`.
+fn base(family: &str, dir: &Path) -> PathBuf {
+    if family != "gpt2" {
+        let weights = classify(&format!("{family}_full/init"));
+        return with_tokenizer(family, &weights, dir);
+    }
+    let out = dir.join("gpt2");
+    let mut command = learn(&model(), &data("texts.jsonl"), &out);
+    command.args(["--task", "classification", "--max-steps", "1", "--merge"]);
+    succeed(&mut command);
+    let merged = out.join("merged");
+    let class = &json(&merged.join("config.json"))["architectures"][0];
+    assert_eq!(class, "GPT2ForSequenceClassification");
+    merged
+}
 /// Tasks that the head is not for.
 const TASKS: [(&str, &str); 4] = [
     ("regression", "scores.jsonl"),
@@ -27,9 +43,9 @@ fn merge(model: &Path, adapter: &Path, output: &Path) {
 /// The base's head was judged although the adapter replaces it: what `--fresh-head` had trained could not be used.
 #[test]
 fn what_a_fresh_head_has_learned_is_used_on_the_same_base() {
-    for (family, weights) in BASES {
+    for family in BASES {
         let dir = tempfile::tempdir().unwrap();
-        let base = with_tokenizer(family, &classify(weights), dir.path());
+        let base = base(family, dir.path());
         for (number, (task, file)) in TASKS.into_iter().enumerate() {
             let (file, out) = (data(file), dir.path().join(format!("out{number}")));
             let mut command = learn(&base, &file, &out);
@@ -78,8 +94,13 @@ fn the_best_adapter_is_kept_merged_and_resumed_on_a_base_with_another_head() {
 /// Named adapters need nothing of the base's head either, and the model alone is then without one.
 #[test]
 fn named_adapters_bring_their_heads() {
+    named_heads("roberta", "classifier");
+    named_heads("gpt2", "score");
+}
+
+fn named_heads(family: &str, head: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let base = with_tokenizer("roberta", &classify("roberta_full/init"), dir.path());
+    let base = base(family, dir.path());
     let (file, out) = (data("scores.jsonl"), dir.path().join("out"));
     let mut command = learn(&base, &file, &out);
     succeed(command.args(["--task", "regression", "--fresh-head", "--max-steps", "1"]));
@@ -95,7 +116,7 @@ fn named_adapters_bring_their_heads() {
     fail(
         &mut one(&["--adapter", &named]),
         1,
-        &["names no adapter", "no trained classifier"],
+        &["names no adapter", &format!("no trained {head}")],
     );
 }
 

@@ -1,5 +1,6 @@
 //! Tokens that a model lacks: unused, trained with `--new-tokens`, and brought by an adapter.
 
+use crate::common::encoders::{data, encoder, eval as classify_eval, learn, outcome, same_metrics};
 use crate::common::{fail, fixtures, lora, model, succeed};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -215,4 +216,103 @@ fn a_recipe_names_tokens_beside_it_and_a_resumed_run_compares_them() {
     fail(&mut command, 2, &["which this run reads"]);
     assert!(within.exists());
     succeed(&mut run(&recipe(1, "2"), &["--overwrite"]));
+}
+
+/// Texts with classes or scores, each with the new tokens around it.
+fn labelled(dir: &Path, name: &str) -> PathBuf {
+    let source = std::fs::read_to_string(data(name)).unwrap();
+    let lines = source.lines().take(12).map(|line| {
+        let mut object: Value = serde_json::from_str(line).unwrap();
+        let text = object["text"].as_str().unwrap();
+        object["text"] = json!(format!("<user>{text}<bot>"));
+        object.to_string()
+    });
+    let path = dir.join(name);
+    std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    path
+}
+
+/// The merged classifier had more rows than its configuration said, and a new head lost the tokens that the texts were encoded with.
+#[test]
+fn classifiers_learn_new_tokens_which_stay_with_a_new_head() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens.txt");
+    std::fs::write(&tokens, NEW.join("\n")).unwrap();
+    let (texts, scores) = (
+        labelled(dir.path(), "texts.jsonl"),
+        labelled(dir.path(), "scores.jsonl"),
+    );
+    for (name, base) in [("gpt2", model()), ("bert", encoder("bert", dir.path()))] {
+        let at = |run: &str| dir.path().join(format!("{name}-{run}"));
+        let mut command = learn(&base, &texts, &at("classes"));
+        command.args(["--task", "classification", "--max-steps", "2", "--merge"]);
+        command.arg("--new-tokens").arg(&tokens);
+        let trained = outcome(command.arg("--eval-data").arg(&texts));
+        let adapter = at("classes").join("adapter");
+        let merged = at("classes").join("merged");
+        same_metrics(&succeed(&mut classify_eval(&merged, &texts)), &trained);
+        let with = |adapter: &Path, data: &Path| {
+            let mut command = classify_eval(&base, data);
+            command.arg("--adapter").arg(adapter);
+            succeed(&mut command)
+        };
+        same_metrics(&with(&adapter, &texts), &trained);
+
+        let mut command = learn(&base, &scores, &at("scores"));
+        command.args(["--task", "regression", "--fresh-head", "--max-steps", "2"]);
+        command.arg("--adapter").arg(&adapter);
+        let trained = outcome(command.arg("--eval-data").arg(&scores));
+        let further = at("scores").join("adapter");
+        assert!(further.join("tokenizer.json").exists() || name == "bert");
+        same_metrics(&with(&further, &scores), &trained);
+    }
+}
+
+/// The tokenizer was lost on the way: the new tokens were split into others without a word.
+#[test]
+fn the_tokenizer_of_an_adapter_goes_with_it_and_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens.txt");
+    std::fs::write(&tokens, NEW.join("\n")).unwrap();
+    let data = texts(dir.path(), "data.jsonl", |text| {
+        format!("<user>{text}<bot>")
+    });
+    let out = dir.path().join("run");
+    let mut command = lora(["train", "--device", "flex", "--max-length", "48"]);
+    command.arg("--model").arg(model()).arg("--data").arg(&data);
+    command.arg("--output").arg(&out);
+    command.arg("--new-tokens").arg(&tokens);
+    succeed(command.args(["--max-steps", "2", "--lr", "1e-2", "--rank", "2"]));
+    let adapter = out.join("adapter");
+    let expected = loss(&succeed(&mut eval(&model(), Some(&adapter), &data)));
+
+    let converted = dir.path().join("converted");
+    let mut command = lora(["convert"]);
+    succeed(command.arg(&adapter).arg("--output").arg(&converted));
+    let combined = dir.path().join("combined");
+    let mut command = lora(["combine", "--weights", "1,0"]);
+    command.arg(&adapter).arg(&converted);
+    succeed(command.arg("--output").arg(&combined));
+    for adapter in [&converted, &combined] {
+        let output = succeed(&mut eval(&model(), Some(adapter), &data));
+        assert_eq!(loss(&output), expected);
+        assert!(output.contains("with 2 more tokens"), "{output}");
+    }
+
+    for entry in std::fs::read_dir(&converted).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with("adapter_") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let warning = "rows for 302 tokens, and the tokenizer of the base has 300";
+    let output = succeed(&mut eval(&model(), Some(&converted), &data));
+    assert!(output.contains(warning), "{output}");
+    let mut command = lora(["train", "--device", "flex", "--max-length", "48"]);
+    command.arg("--model").arg(model()).arg("--data").arg(&data);
+    command.arg("--adapter").arg(&converted);
+    command.arg("--output").arg(dir.path().join("more"));
+    let output = succeed(command.args(["--max-steps", "1"]));
+    assert_eq!(output.matches(warning).count(), 1, "{output}");
 }

@@ -2,10 +2,9 @@
 
 use crate::config::{BiasTraining, LoraConfig, closest};
 use crate::error::LoraError;
-use crate::layout::{Architecture, Parameter, SavedParameter, ends_in, is_inside, module_of};
-
-/// Names of heads: PEFT adds both to every classification adapter, and a model has one of them.
-const HEADS: [&str; 2] = ["classifier", "score"];
+use crate::layout::{
+    Architecture, CLASSIFICATION_HEADS, Parameter, SavedParameter, ends_in, is_inside, module_of,
+};
 
 /// Returns the parameters of the modules that the configuration saves, in the model's order.
 pub(super) fn resolve(
@@ -14,7 +13,7 @@ pub(super) fn resolve(
     architecture: &Architecture,
 ) -> Result<Vec<SavedParameter>, LoraError> {
     let entries = &config.modules_to_save;
-    let is_head = |entry: &String| HEADS.contains(&entry.as_str());
+    let is_head = |entry: &String| CLASSIFICATION_HEADS.contains(&entry.as_str());
     let found = |entry: &String| parameters.iter().any(|p| is_inside(&p.name, entry));
     let has_head = entries.iter().any(|entry| is_head(entry) && found(entry));
     // The output layer that is tied to a trained embedding has no weight of its own.

@@ -11,6 +11,94 @@ fn with(files: &[(&str, &[u8])]) -> TempDir {
     dir
 }
 
+/// The lists of added tokens replace each other: a token that one of them lacked was gone when the files were read.
+#[test]
+fn new_tokens_are_there_when_the_files_are_read_again() {
+    let groups: BTreeMap<String, Group> = read("groups.json");
+    let new = ["<User>", "<bot>"].map(String::from);
+    for (name, group) in groups {
+        for (number, directory) in group.directories.iter().enumerate() {
+            let (what, dir) = (format!("{name} {number}"), directory.write());
+            let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+            let (extended, files) = tokenizer.with_tokens(&new).unwrap();
+            let files = files.iter();
+            let copy = with(
+                &files
+                    .map(|(name, bytes)| (&name[..], &bytes[..]))
+                    .collect::<Vec<_>>(),
+            );
+            let config = dir.path().join("config.json");
+            if config.exists() {
+                std::fs::copy(config, copy.path().join("config.json")).unwrap();
+            }
+            let again = Tokenizer::from_dir(copy.path()).unwrap();
+            assert_eq!(again.vocab_size(), tokenizer.vocab_size() + 2, "{what}");
+            for token in &new {
+                let id = extended.token_to_id(token);
+                assert!(id >= tokenizer.largest_id(), "{what}");
+                assert_eq!(again.token_to_id(token), id, "{what}");
+            }
+            for text in ["a <User>pub<bot>.", "<USER> <bot> <bot>b"] {
+                let ids = extended.encode(text).unwrap();
+                assert_eq!(again.encode(text).unwrap(), ids, "{what}: {text}");
+            }
+        }
+    }
+}
+
+/// `add_tokens(["<User>"])` of transformers 5 on this BERT finds `<USER>` too.
+#[test]
+fn new_tokens_are_found_after_normalization_as_in_transformers() {
+    let dir = group("bert_uncased").swap_remove(0).write();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let (tokenizer, _) = tokenizer.with_tokens(&["<User>".into()]).unwrap();
+    let id = tokenizer.token_to_id("<User>").unwrap();
+    let ids = tokenizer.encode("a <USER> b <User>").unwrap();
+    assert_eq!(
+        ids.iter().filter(|&&found| found == id).count(),
+        2,
+        "{ids:?}"
+    );
+}
+
+/// The `tokenizers` crate gives the new token the id of `d`, and transformers uses it so.
+#[test]
+fn a_new_token_never_gets_the_id_of_another() {
+    let file = |last: u32| {
+        let vocab = serde_json::json!({"a": 0, "b": 1, "c": 2, "d": last});
+        let model = serde_json::json!({"type": "WordLevel", "vocab": vocab, "unk_token": "a"});
+        serde_json::json!({"version": "1.0", "added_tokens": [], "normalizer": null, "model": model,
+            "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+            "truncation": null, "padding": null})
+        .to_string()
+    };
+    let open = |last| {
+        let dir = with(&[("tokenizer.json", file(last).as_bytes())]);
+        Tokenizer::from_dir(dir.path()).map(|tokenizer| (tokenizer, dir))
+    };
+    let (gap, _dir) = open(5).unwrap();
+    let one = gap.with_tokens(&["<x>".into()]).unwrap().0;
+    assert_eq!(one.token_to_id("<x>"), Some(4));
+    let error = gap.with_tokens(&["<x>".into(), "<y>".into()]);
+    let message = error.unwrap_err().to_string();
+    assert!(
+        message.contains("`<y>`") && message.contains("5, which `d` has"),
+        "{message}"
+    );
+    // A token that another file of the directory names is added while it is loaded.
+    let map = r#"{"eos_token": "<end>"}"#;
+    let files = [
+        ("tokenizer.json", file(4).into_bytes()),
+        ("special_tokens_map.json", map.into()),
+    ];
+    let dir = with(&files.each_ref().map(|(name, bytes)| (*name, &bytes[..])));
+    assert!(
+        self::message(&dir).contains("4, which `d` has"),
+        "{}",
+        self::message(&dir)
+    );
+}
+
 fn message(dir: &TempDir) -> String {
     Tokenizer::from_dir(dir.path()).unwrap_err().to_string()
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{TrainError, listed};
+use lora_models::encoder::Labels;
 
 /// Maximum number of classes of a task. A column of free text, taken for the labels, has more.
 pub(super) const MAX_CLASSES: usize = 10_000;
@@ -127,7 +128,7 @@ impl LabelSet {
 
     /// Returns true if the names are those that transformers makes up for classes without names: `LABEL_0` and on.
     pub fn is_generic(&self) -> bool {
-        self.names == numbered(self.len())
+        Labels::is_numbered(&self.names)
     }
 
     /// Returns the class that a label in a file means: a name, or an index where no name is a number, which
@@ -168,7 +169,7 @@ impl From<LabelSet> for Vec<String> {
 
 /// Returns the names that transformers makes up for classes without names.
 pub(in crate::data) fn numbered(count: usize) -> Vec<String> {
-    (0..count).map(|index| format!("LABEL_{index}")).collect()
+    Labels::numbered_names(count)
 }
 
 /// Returns a name in lower case without spaces, `_` and `-`; `None` for a number, in which these have a meaning, and for a name

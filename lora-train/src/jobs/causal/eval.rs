@@ -80,7 +80,10 @@ pub(crate) fn eval<M: CausalLm>(
         };
         let (new, warn) = (options.max_new_tokens, Unsupported::Warn);
         let config = generation_config(&base, &sampling, new, warn, screen)?;
-        let rows = options.batch_size.min(groups.len()) * config.rows();
+        let rows = options
+            .batch_size
+            .min(groups.len())
+            .saturating_mul(config.rows());
         base.limit.check_logits("batch_size", rows)?;
         let mut bar = screen.bar("texts", groups.len());
         let (tokenizer, batch) = (&base.tokenizer, options.batch_size);

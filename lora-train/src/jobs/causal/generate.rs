@@ -148,7 +148,7 @@ fn generate_with<M: CausalLm>(
         base.limit
             .check("batch_size", [batch.len(), largest(batch)])?;
         base.limit
-            .check_logits("batch_size", batch.len() * generation.rows())?;
+            .check_logits("batch_size", batch.len().saturating_mul(generation.rows()))?;
     }
     let session = Session::<M>::open(dir, config, adapter, &load, &device)?;
     let strict = options.adapters.strict_base;

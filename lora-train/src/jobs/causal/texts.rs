@@ -57,7 +57,10 @@ impl Prompts {
         }
         let (new, warn) = (self.max_new_tokens, Unsupported::Warn);
         let config = generation_config(base, &self.sampling, new, warn, screen)?;
-        let rows = self.batch.min(self.groups.len()) * config.rows();
+        let rows = self
+            .batch
+            .min(self.groups.len())
+            .saturating_mul(config.rows());
         base.limit.check_logits("eval_batch_size", rows)?;
         let mut bar = screen.bar(&format!("texts {when}"), self.groups.len());
         let (tokenizer, groups) = (&base.tokenizer, &self.groups);

@@ -151,7 +151,7 @@ pub(super) fn refuse_for_score(head: &Labels) -> Result<(), TrainError> {
 fn for_task(labels: Labels, task: TaskName) -> Labels {
     match (task.label_kind(), labels) {
         (Some(LabelKind::MultiLabel), Labels::Score) => {
-            Labels::MultiLabel(Labels::numbered(1).names().to_vec())
+            Labels::MultiLabel(Labels::numbered_names(1))
         }
         (Some(LabelKind::MultiLabel), Labels::Classes(names)) => Labels::MultiLabel(names),
         (Some(LabelKind::Score), Labels::Classes(names)) => Labels::Scores(names),

@@ -42,7 +42,7 @@ use thresholds::Thresholds;
 
 /// Way out for a head of another task.
 const FRESH: &str =
-    "start a new head with `fresh_head`, which keeps no more of an adapter than its factors";
+    "start a new head with `fresh_head`, which keeps the factors and the tokens of an adapter";
 
 /// Training of an encoder with a head.
 pub(crate) struct LabelledJob {

@@ -3,7 +3,7 @@
 use super::report::{DiffReport, FieldDifference, ModuleDifference, TensorDifference};
 use super::values::{Distance, only_in};
 use crate::tools::inspect::settings;
-use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor};
+use lora_core::file::{StoredAdapter, StoredFactors, StoredTensor, TOKENIZER_FILES};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,8 +77,9 @@ fn fields(adapter: &StoredAdapter) -> BTreeMap<String, Value> {
     fields.extend(more.map(|(name, value)| (name.to_string(), value)));
     let notes = adapter.metadata.iter();
     fields.extend(notes.map(|(key, note)| (format!("metadata.{key}"), json!(note))));
-    let files = options.companions.iter();
-    fields.extend(files.map(|(name, bytes)| {
+    let mut files = options.companions.clone();
+    files.retain(|(name, _)| !TOKENIZER_FILES.contains(&name.as_str()));
+    fields.extend(files.iter().map(|(name, bytes)| {
         let content = serde_json::from_slice(bytes);
         let content = content.unwrap_or_else(|_| json!(String::from_utf8_lossy(bytes)));
         (format!("file.{name}"), content)

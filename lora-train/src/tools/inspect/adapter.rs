@@ -10,7 +10,7 @@ use lora_core::file::{
     AdapterKind, CONFIG_FILE, ModulePatterns, PICKLED_FILE, PREFIX, TensorRole, WEIGHTS_FILE,
     peft_names, unmatched,
 };
-use lora_core::{LoraConfig, LoraInit, LoraScaling};
+use lora_core::{CLASSIFICATION_HEADS, LoraConfig, LoraInit, LoraScaling};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
 use lora_models::formats::{AdapterFormat, mlx};
@@ -239,14 +239,14 @@ fn note_unmatched(config: &LoraConfig, report: &mut AdapterReport) {
         Err(error) => return unusual.add("config", error),
     };
     // PEFT names both for a classifier, whichever its model has.
-    const HEADS: [&str; 2] = ["classifier", "score"];
+    let heads = CLASSIFICATION_HEADS;
     let named = |head: &&str| config.modules_to_save.iter().any(|saved| saved == head);
-    let is_head = |what: &str, entry: &str| what == "module to save" && HEADS.contains(&entry);
+    let is_head = |what: &str, entry: &str| what == "module to save" && heads.contains(&entry);
     let missing = found
         .entries
         .iter()
         .filter(|(what, entry)| is_head(what, entry));
-    let one_of_both = HEADS.iter().all(named) && missing.count() < HEADS.len();
+    let one_of_both = heads.iter().all(named) && missing.count() < heads.len();
     for (what, entry) in &found.entries {
         if !(one_of_both && is_head(what, entry)) {
             let message = format!("{what} `{entry}` matches no tensor of the file");
