@@ -118,7 +118,7 @@ fn a_weight_that_is_no_number_ends_every_command() {
         lora(["diff"]),
     ];
     commands[0].arg("--data").arg(texts());
-    commands[1].args(["--prompt", "x"]);
+    commands[1].args(["--prompt", "x", "--max-new-tokens", "4"]);
     commands[2]
         .arg("--data")
         .arg(texts())
