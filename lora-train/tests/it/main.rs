@@ -55,6 +55,7 @@ mod parity;
 mod plan;
 mod prefix;
 mod preview;
+mod program;
 mod quantize;
 mod result_lines;
 mod resume;
