@@ -99,11 +99,9 @@ impl Card<'_> {
              model = PeftModel.from_pretrained(base, \"path/of/this/directory\")\n\
              tokenizer = AutoTokenizer.from_pretrained(\"path/of/this/directory\")\n```\n",
             base = serde_json::Value::from(name.as_str()),
-            labels = if self.task == TaskName::CausalLm {
-                ""
-            } else {
-                ", num_labels=..."
-            },
+            labels = self
+                .outputs()
+                .map_or(String::new(), |n| format!(", num_labels={n}")),
         );
         for note in &self.notes {
             let _ = writeln!(text, "Note: {note}.\n");
@@ -121,6 +119,9 @@ impl Card<'_> {
                     .before
                     .get(name)
                     .map_or("".into(), |value| format!("{value:.4}"));
+                // Names of classes may be part of a metric's name.
+                let name: String = name.chars().filter(|letter| !letter.is_control()).collect();
+                let name = name.replace('|', "\\|");
                 let _ = writeln!(text, "| {name} | {before} | {after:.4} |");
             }
             text.push('\n');
@@ -131,6 +132,16 @@ impl Card<'_> {
             env!("CARGO_PKG_VERSION")
         );
         text
+    }
+
+    /// Returns the number of outputs of the trained head, a matrix `[outputs, inputs]` in files.
+    fn outputs(&self) -> Option<usize> {
+        const HEADS: [&str; 3] = ["classifier.weight", "out_proj.weight", "score.weight"];
+        let is_head = |name: &str| HEADS.iter().any(|head| name.ends_with(head));
+        let mut saved = self.report.saved.iter();
+        let head = saved.find(|saved| self.task != TaskName::CausalLm && is_head(&saved.name))?;
+        let ends = [head.shape.first()?, head.shape.last()?];
+        Some(*ends[usize::from(head.transposed)])
     }
 
     fn summary(&self, base: &str) -> String {

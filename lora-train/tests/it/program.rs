@@ -1,5 +1,6 @@
 //! Help, completions, manual pages, `lora env`, `--quiet`, and the files beside a trained adapter.
 
+use crate::common::encoders::{data, encoder, learn};
 use crate::common::{fail, lora, model, succeed, texts, train};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -265,4 +266,26 @@ fn a_prefix_and_a_local_base_have_a_card_without_a_name_on_the_hub() {
         text.contains("Trained for gpt2_tied: a prefix of 3 virtual tokens."),
         "{text}"
     );
+}
+
+#[test]
+fn the_card_of_a_classifier_names_its_head_and_the_number_of_classes() {
+    let dir = tempfile::tempdir().unwrap();
+    for family in ["bert", "roberta"] {
+        let (base, out) = (encoder(family, dir.path()), dir.path().join(family));
+        let pairs = data("pairs.jsonl");
+        let mut command = learn(&base, &pairs, &out);
+        succeed(command.args(["--task", "classification", "--max-steps", "1"]));
+        let text = card(&out.join("adapter"));
+        let model = format!(
+            "AutoModelForSequenceClassification.from_pretrained(\"{family}-model\", num_labels=3)"
+        );
+        for part in [
+            model.as_str(),
+            "text-classification",
+            "fully trained classifier",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
 }
