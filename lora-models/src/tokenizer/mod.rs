@@ -8,6 +8,7 @@
 //! | BERT, RoBERTa, XLM-R, DeBERTa, GPT-2: their names, files and special tokens | `family.rs` |
 //! | normalizer, pre-tokenizer, model, decoder and post-processor of each family | `pipeline.rs` |
 //! | tokens added to a tokenizer, and its files with them | `added.rs` |
+//! | comparison with the files in another directory | `copied.rs` |
 //! | special tokens and their roles | `special_tokens.rs`, `roles.rs`, `token_entries.rs` |
 //! | `vocab.txt`, `vocab.json` and `merges.txt` | `vocabulary.rs` |
 //! | `tokenizer.json`, and the bound on its steps | `whole_file.rs`, `growth.rs` |
@@ -20,6 +21,7 @@
 
 mod added;
 mod charsmap;
+mod copied;
 mod encode;
 mod family;
 mod growth;
@@ -37,12 +39,11 @@ pub use encode::Sequence;
 
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
-use lora_core::files::{Overwrite, open_regular, write_file};
+use lora_core::files::{Overwrite, write_file};
 use roles::{ByRole, Role};
 use serde_json::{Map, Value};
 use special_tokens::{Side, SpecialTokens};
 use std::fmt;
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tokenizers::PostProcessorWrapper;
@@ -342,16 +343,6 @@ impl Tokenizer {
         &self.files
     }
 
-    /// Returns true if a directory has the tokenizer's files, byte for byte, and no other file of a tokenizer.
-    pub fn is_copied_in(&self, dir: impl AsRef<Path>) -> bool {
-        let dir = dir.as_ref();
-        let own = |name: &str| self.files.iter().find(|file| file.ends_with(name));
-        FILES.iter().all(|name| match (own(name), dir.join(name)) {
-            (None, other) => !other.exists(),
-            (Some(file), other) => has_bytes_of(file, &other).unwrap_or(false),
-        })
-    }
-
     /// Reads the tokenizer's files: names and contents.
     ///
     /// # Errors
@@ -421,17 +412,4 @@ fn guarded<T>(path: &Path, work: impl FnOnce() -> tokenizers::Result<T>) -> Resu
             Err(ModelError::tokenizer(path, message))
         }
     }
-}
-/// True if two regular files below the limit have the same bytes.
-fn has_bytes_of(file: &Path, other: &Path) -> Result<bool, ModelError> {
-    let opened = [open_regular(file)?, open_regular(other)?];
-    if opened[0].1 != opened[1].1 || opened[0].1 > MAX_FILE_BYTES {
-        return Ok(false);
-    }
-    let mut bytes = [Vec::new(), Vec::new()];
-    for ((file, _), bytes) in opened.into_iter().zip(&mut bytes) {
-        let read = file.take(MAX_FILE_BYTES).read_to_end(bytes);
-        read.map_err(ModelError::io(other))?;
-    }
-    Ok(bytes[0] == bytes[1])
 }
