@@ -112,3 +112,8 @@ pub use quantize::{
     half_weight, narrow, quantize, quantized_weight, tied_weight, widen,
 };
 pub use split::{SplitWeight, rows_per_part, split_weight, split_weights};
+
+/// The README, whose Rust code runs as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

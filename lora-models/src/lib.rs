@@ -85,3 +85,8 @@ pub use named::{ModelAdapters, PromptAdapters};
 pub use prefix::PrefixModel;
 pub use pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
 pub use targets::{LoraTargets, NewVocabulary, Vocabulary};
+
+/// The README, whose Rust code runs as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

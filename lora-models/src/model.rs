@@ -5,7 +5,7 @@ use crate::prefix::{self, PREFIX_DIR, PrefixModel};
 use crate::targets::LoraTargets;
 use crate::vocabulary::{rows_with, saves, with_weights_of};
 use lora_core::file::{self, AdapterDir, PeftOptions};
-use lora_core::files::{Overwrite, write_dir};
+use lora_core::files::{Overwrite, write_dir, write_file};
 use lora_core::named::NamedAdapters;
 use lora_core::{
     Adapted, AdaptedModule, AttachReport, BaseFloats, LayerKind, LoraConfig, QuantizeConfig,
@@ -251,7 +251,16 @@ impl<M: LoraModel> SaveAdapter for Adapted<M> {
         options.companions.extend(files);
         match model.prefix() {
             None => Ok(file::save(model, report, dir, &options, overwrite)?),
-            Some(_) if report.is_empty() => model.save_prefix(dir, base_model, overwrite),
+            Some(_) if report.is_empty() => write_dir(dir, overwrite, |dir| {
+                model.save_prefix(dir, base_model, Overwrite::Replace)?;
+                let mut files = options.companions.iter();
+                files.try_for_each(|(name, bytes)| {
+                    write_file(&dir.join(name), Overwrite::Refuse, |file| {
+                        file.write_all(bytes)
+                    })
+                })?;
+                Ok::<(), ModelError>(())
+            }),
             Some(_) => write_dir(dir, overwrite, |dir| {
                 file::save(model, report, dir, &options, Overwrite::Replace)?;
                 model.save_prefix(dir.join(PREFIX_DIR), base_model, Overwrite::Refuse)

@@ -16,7 +16,7 @@ pub use known::{BURN_VERSION, known_problems};
 use crate::TrainError;
 use crate::progress::print_message;
 use burn::tensor::{Device, DeviceType, Tensor};
-use lora_core::ops::Tuning;
+use lora_core::ops::{Tuning, device_facts};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::panic::{self, UnwindSafe};
@@ -195,9 +195,19 @@ fn check_files(name: DeviceName) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Describes a device for the user.
+/// Describes a device for people: its hardware and its backend, such as `CPU (flex)`.
 pub fn describe(device: &Device) -> String {
-    format!("{device:?}")
+    let facts = device_facts(device);
+    if facts.name.is_empty() {
+        return format!("{device:?}");
+    }
+    let on_host = matches!(facts.runtime.as_str(), "flex" | "ndarray");
+    let software = if facts.software && !on_host {
+        ", in software"
+    } else {
+        ""
+    };
+    format!("{} ({}{software})", facts.name, facts.runtime)
 }
 
 fn missing(message: String) -> TrainError {
@@ -207,6 +217,13 @@ fn missing(message: String) -> TrainError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn a_device_has_a_name_for_people() {
+        assert_eq!(describe(&Device::flex()), "CPU (flex)");
+        assert_eq!(describe(&Device::flex().autodiff()), "CPU (flex)");
+    }
 
     #[test]
     fn a_panic_of_another_thread_is_the_reason_of_the_one_that_follows() {

@@ -28,3 +28,8 @@ pub mod tools;
 pub mod trainer;
 
 pub use error::TrainError;
+
+/// The README, whose Rust code runs as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

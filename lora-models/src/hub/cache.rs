@@ -17,6 +17,16 @@ pub(super) struct RepoCache {
     folder: String,
 }
 
+/// Returns the name of the model whose snapshot a directory is.
+pub(super) fn name_of_snapshot(dir: &Path) -> Option<String> {
+    let commit = dir.file_name()?.to_str()?;
+    let snapshots = dir.parent()?;
+    let folder = snapshots.parent()?.file_name()?.to_str()?;
+    let name = folder.strip_prefix("models--")?.replace("--", "/");
+    let is_snapshot = is_commit(commit) && snapshots.ends_with("snapshots");
+    (is_snapshot && RepoName::parse(&name).is_ok()).then_some(name)
+}
+
 impl RepoCache {
     pub(super) fn new(repo: &RepoName, cache: &Path) -> Self {
         // The links are relative, but the caller's directory may change before it uses the path.

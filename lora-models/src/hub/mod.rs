@@ -62,10 +62,25 @@ pub use options::HubOptions;
 use crate::error::ModelError;
 use cache::RepoCache;
 use name::ModelRef;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Callback for the progress of a download: the file, its bytes on disk, and its length in bytes.
 pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
+
+/// Returns the name of a model on the Hub by its directory in the Hub's cache, `…/models--organization--name/snapshots/<commit>`;
+/// `None` for any other directory.
+///
+/// # Examples
+/// ```
+/// use lora_models::hub::name_of_snapshot;
+///
+/// let dir = "hub/models--org--model/snapshots/0123456789abcdef0123456789abcdef01234567";
+/// assert_eq!(name_of_snapshot(dir.as_ref()).as_deref(), Some("org/model"));
+/// assert_eq!(name_of_snapshot("models/gpt2".as_ref()), None);
+/// ```
+pub fn name_of_snapshot(dir: &Path) -> Option<String> {
+    cache::name_of_snapshot(dir)
+}
 
 /// Returns the directory of a model that is given as a directory or by its name on the Hub.
 ///

@@ -48,7 +48,7 @@ pub(super) struct RepoName {
 }
 
 impl RepoName {
-    fn parse(name: &str) -> Result<Self, ModelError> {
+    pub(super) fn parse(name: &str) -> Result<Self, ModelError> {
         let (id, revision) = name.split_once('@').unwrap_or((name, "main"));
         if !id.split('/').all(is_part) || id.contains("--") {
             return Err(error(

@@ -8,6 +8,7 @@
 //! | BERT, RoBERTa, XLM-R, DeBERTa, GPT-2: their names, files and special tokens | `family.rs` |
 //! | normalizer, pre-tokenizer, model, decoder and post-processor of each family | `pipeline.rs` |
 //! | tokens added to a tokenizer, and its files with them | `added.rs` |
+//! | comparison with the files in another directory | `copied.rs` |
 //! | special tokens and their roles | `special_tokens.rs`, `roles.rs`, `token_entries.rs` |
 //! | `vocab.txt`, `vocab.json` and `merges.txt` | `vocabulary.rs` |
 //! | `tokenizer.json`, and the bound on its steps | `whole_file.rs`, `growth.rs` |
@@ -20,6 +21,7 @@
 
 mod added;
 mod charsmap;
+mod copied;
 mod encode;
 mod family;
 mod growth;

@@ -8,6 +8,7 @@
 //! | `session` | model with tokenizer and adapter; stop tokens |
 //! | `assignment` | named adapters on a model, one for each example |
 //! | `prefix` | prefixes in merges and conversions |
+//! | `card` | files beside a trained adapter: card and tokenizer |
 //! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
 //! | `new_tokens` | tokens that a run adds to tokenizer and embedding |
 //! | `job`, `train` | kinds of training; training |
@@ -30,6 +31,7 @@ mod adapters;
 mod assignment;
 pub(crate) mod batch_limit;
 mod batches;
+mod card;
 mod causal;
 pub(crate) mod device_check;
 mod eval;

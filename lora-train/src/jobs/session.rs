@@ -220,6 +220,10 @@ impl Base {
         dir: &ModelDir,
         own: usize,
     ) -> Result<Option<String>, TrainError> {
+        // The usual case: training leaves the base's own files beside the adapter.
+        if self.tokenizer.is_copied_in(adapter.path()) {
+            return Ok(None);
+        }
         let found = match dir.tokenizer_in(adapter.path()) {
             Ok(found) => Some(found),
             Err(ModelError::MissingFile { .. }) => None,

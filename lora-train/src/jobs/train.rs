@@ -2,6 +2,7 @@
 
 use super::adapters::AdapterArg;
 use super::batches::pad_multiple;
+use super::card::{Card, files_beside};
 use super::causal::CausalJob;
 use super::device_check::check_device;
 use super::finite::check_finite;
@@ -255,6 +256,7 @@ fn run_job<J: Job + 'static>(
         file.write_all(recipe.as_bytes())
     })?;
 
+    let task_name = task;
     let task = job.task(model);
     check_device::<J>(
         &task,
@@ -337,7 +339,26 @@ fn run_job<J: Job + 'static>(
         _ => measure(&job, &task, &base, screen, "after", known)?,
     };
     let path = plan.output.join(weights_name(plan.options.full));
-    saver.save(J::model(&task), &path, Overwrite::Replace)?;
+    let files = saver.report().map(|report| {
+        let model = J::model(&task);
+        let card = Card {
+            plan: &plan,
+            task: task_name,
+            report,
+            prefix: model.prefix().map(|prefix| prefix.tokens()),
+            notes: saver.peft_notes(model, Path::new("this directory")),
+            steps: state.step,
+            before: &before,
+            after: &after,
+        };
+        files_beside(&base, &card, screen)
+    });
+    saver.save_with(
+        J::model(&task),
+        &path,
+        files.unwrap_or_default(),
+        Overwrite::Replace,
+    )?;
     output.replace_state()?;
     for note in saver.peft_notes(J::model(&task), &path) {
         screen.line(&format!("note      {note}"));

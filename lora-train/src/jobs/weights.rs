@@ -11,7 +11,9 @@ use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{Adapted, AttachReport, LoraConfig};
+use lora_models::hub::name_of_snapshot;
 use lora_models::prefix::PREFIX_DIR;
+use lora_models::tokenizer::TokenizerFiles;
 use lora_models::{AdapterLoadOptions, FamilyConfig, Pretrained, SaveAdapter};
 use std::path::Path;
 
@@ -244,12 +246,24 @@ impl<M: Pretrained> Saver<M> {
 
     /// Writes the adapter, or with `--full` the model, as `dir`, if the base has not changed meanwhile.
     pub fn save(&self, model: &M, dir: &Path, overwrite: Overwrite) -> Result<(), TrainError> {
+        let files = self.base.tokenizer_files.clone().unwrap_or_default();
+        self.save_with(model, dir, files, overwrite)
+    }
+
+    /// As [`save`](Self::save), with these files beside an adapter.
+    pub fn save_with(
+        &self,
+        model: &M,
+        dir: &Path,
+        files: TokenizerFiles,
+        overwrite: Overwrite,
+    ) -> Result<(), TrainError> {
         self.check_base_files()?;
         match &self.report {
             Some(report) => {
-                let base = self.base.dir.to_string_lossy();
+                let dir_name = || self.base.dir.to_string_lossy().into_owned();
+                let base = name_of_snapshot(&self.base.dir).unwrap_or_else(dir_name);
                 let adapted = Adapted::from_parts(model.clone(), report.clone());
-                let files = self.base.tokenizer_files.clone().unwrap_or_default();
                 adapted.save_adapter_with(dir, Some(&base), files, overwrite)?;
             }
             None => {
@@ -257,6 +271,11 @@ impl<M: Pretrained> Saver<M> {
             }
         }
         Ok(())
+    }
+
+    /// Returns the adapters' report; `None` with `--full`.
+    pub fn report(&self) -> Option<&AttachReport> {
+        self.report.as_ref()
     }
 
     /// Returns what a user of PEFT must know about the adapter in `dir`, a line each.

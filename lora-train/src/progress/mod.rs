@@ -24,11 +24,20 @@ use burn::tensor::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use lora_core::ops::is_on_host;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use waiting::Waiting;
 
 /// Interval between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// True if no screen of this process shows anything.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Lets every later [`Screen`] of this process show nothing: no progress, notes or warnings.
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
 
 /// Progress output on standard error; standard output is for results.
 #[derive(Clone, Debug, Default)]
@@ -38,8 +47,11 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Shows bars if standard error is a terminal, and plain lines otherwise.
+    /// Shows bars if standard error is a terminal, and plain lines otherwise; nothing after [`silence`].
     pub fn detect() -> Self {
+        if SILENT.load(Ordering::Relaxed) {
+            return Self::quiet();
+        }
         Self {
             terminal: std::io::stderr().is_terminal(),
             quiet: false,

@@ -6,22 +6,27 @@
 //! | `combine`, `convert` | adapters combined into one; conversion between formats |
 //! | `bench`, `estimate` | measured time and memory of training and inference; estimates before a run |
 //! | `doctor` | examination of a device |
+//! | `environment`, `build` | facts about the program and this machine |
 //! | `cache` | kernels that GPU backends keep |
 //! | `text` | text of reports |
 
 pub mod bench;
+mod build;
 mod cache;
 mod combine;
 mod convert;
 pub mod diff;
 pub mod doctor;
+mod environment;
 pub mod estimate;
 pub mod inspect;
 mod text;
 
+pub use build::Build;
 pub use cache::{CacheOptions, KernelCache, cache};
 pub use combine::{CombineArgs, combine};
 pub use convert::{ConvertOptions, FormatName, UnsaidOptions, convert};
 pub use diff::{DiffOptions, diff};
+pub use environment::{Environment, EnvironmentOptions, environment};
 pub use estimate::{Forecast, PlanOptions, estimate};
 pub use inspect::{InspectOptions, inspect};

@@ -56,6 +56,7 @@ mod places;
 mod plan;
 mod prefix;
 mod preview;
+mod program;
 mod quantize;
 mod result_keys;
 mod result_lines;

@@ -6,6 +6,7 @@ mod diff;
 mod doctor;
 mod eval;
 mod generate;
+mod manual;
 mod predict;
 mod train;
 
@@ -35,6 +36,9 @@ struct Cli {
     /// Read the weights of a base model into memory in place of mapping their files: for file systems that are slow with maps, and for bases that others may change.
     #[arg(long, global = true)]
     no_mmap: bool,
+    /// Print results and errors only: no progress, notes or warnings.
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 #[derive(Subcommand)]
@@ -67,6 +71,12 @@ enum Command {
     Cache(lora_train::tools::CacheOptions),
     /// Examine a device: compare operations and training steps with the CPU, and list limits and speeds. Exit codes: 0 right, 1 wrong or unusable, 2 failed.
     Doctor(lora_train::tools::doctor::DoctorOptions),
+    /// Describe this build and a device, for a bug report: version, commit, backends and limits.
+    Env(lora_train::tools::EnvironmentOptions),
+    /// Print the completions of a shell, to be stored where it looks for them.
+    Completions(manual::Completions),
+    /// Print a manual page, or write the pages of all commands.
+    Man(manual::Manual),
 }
 
 /// Prints a report as text, or as one line of JSON.
@@ -121,6 +131,9 @@ fn main() -> ExitCode {
         lora_train::device::set_tuning(tuning);
     }
     set_mapping(!cli.no_mmap);
+    if cli.quiet {
+        lora_train::progress::silence();
+    }
     let result = match cli.command {
         Command::Train(command) => command.run(),
         Command::Preview(options) => {
@@ -142,6 +155,10 @@ fn main() -> ExitCode {
         Command::Cache(options) => lora_train::tools::cache(&options)
             .and_then(|kernels| print_report(&kernels, options.json)),
         Command::Doctor(options) => return doctor::run(&options),
+        Command::Env(options) => lora_train::tools::environment(&options)
+            .and_then(|facts| print_report(&facts, options.json)),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(manual) => manual.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! Report on a device, as text and as JSON.
 
 use crate::device::{self, DeviceName};
+use crate::tools::build::Build;
 use crate::tools::text::{rows, titled};
 use burn::tensor::{DType, Device};
 use lora_core::ops::{DeviceFacts, tolerance};
@@ -150,7 +151,7 @@ pub struct DeviceReport {
 }
 
 impl DeviceReport {
-    pub(super) fn new(
+    pub(in crate::tools) fn new(
         option: DeviceName,
         facts: DeviceFacts,
         device: &Device,
@@ -181,6 +182,40 @@ impl DeviceReport {
             reserved_mib: None,
         }
     }
+
+    /// Returns the facts by their names, for people; `None` for what the backend does not report.
+    pub(in crate::tools) fn rows(&self) -> [(&'static str, Option<String>); 8] {
+        let types = self.types.iter().filter(|(_, supported)| **supported);
+        let mut types: Vec<&str> = types.map(|(name, _)| *name).collect();
+        types.insert(0, "f32");
+        let units = match self.matrix_units.join(", ") {
+            units if units.is_empty() => None,
+            units => Some(units),
+        };
+        let is_open = !self.name.is_empty();
+        let tf32 = if self.tf32 { ", products in TF32" } else { "" };
+        [
+            ("device", is_open.then(|| self.name.clone())),
+            (
+                "backend",
+                is_open.then(|| match &self.target {
+                    Some(target) => {
+                        format!("{} ({}), kernels for {target}", self.option, self.runtime)
+                    }
+                    None => format!("{} ({})", self.option, self.runtime),
+                }),
+            ),
+            ("memory", self.memory_mib.map(mib)),
+            ("largest buffer", self.max_buffer_mib.map(mib)),
+            ("types", is_open.then(|| types.join(", "))),
+            ("matrix units", units),
+            (
+                "tolerance",
+                is_open.then(|| format!("{:.0e} of the largest value{tf32}", self.tolerance)),
+            ),
+            ("held at the end", self.reserved_mib.map(mib)),
+        ]
+    }
 }
 
 /// Published model, and its largest weight, in f32.
@@ -209,7 +244,7 @@ pub struct DoctorReport {
     pub burn: &'static str,
     /// Operating system and architecture.
     pub system: String,
-    /// Backends that are compiled in, and `fusion`.
+    /// Backends that are compiled in, `fusion` and `hub`.
     pub features: Vec<String>,
     /// Facts about the device.
     pub device: DeviceReport,
@@ -229,15 +264,13 @@ pub struct DoctorReport {
 
 impl DoctorReport {
     pub(super) fn new() -> Self {
-        let mut features: Vec<String> =
-            device::backends().iter().map(ToString::to_string).collect();
-        features.extend(device::has_fusion().then(|| "fusion".into()));
+        let build = Build::current();
         Self {
             doctor: 1,
-            version: env!("CARGO_PKG_VERSION"),
-            burn: device::BURN_VERSION,
-            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            features,
+            version: build.version,
+            burn: build.burn,
+            system: build.system,
+            features: build.features,
             device: DeviceReport::default(),
             operations: Vec::new(),
             steps: Vec::new(),
@@ -320,52 +353,15 @@ fn mib(mib: f64) -> String {
 impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let device = &self.device;
-        let types = device.types.iter().filter(|(_, supported)| **supported);
-        let mut types: Vec<&str> = types.map(|(name, _)| *name).collect();
-        types.insert(0, "f32");
-        let units = match device.matrix_units.join(", ") {
-            units if units.is_empty() => None,
-            units => Some(units),
-        };
-        let is_open = !device.name.is_empty();
-        let tf32 = if device.tf32 {
-            ", products in TF32"
-        } else {
-            ""
-        };
-        let table = [
-            (
-                "program",
-                Some(format!(
-                    "lora {}, Burn {}, {}, features {}",
-                    self.version,
-                    self.burn,
-                    self.system,
-                    self.features.join(", ")
-                )),
-            ),
-            ("device", is_open.then(|| device.name.clone())),
-            (
-                "backend",
-                is_open.then(|| match &device.target {
-                    Some(target) => format!(
-                        "{} ({}), kernels for {target}",
-                        device.option, device.runtime
-                    ),
-                    None => format!("{} ({})", device.option, device.runtime),
-                }),
-            ),
-            ("memory", device.memory_mib.map(mib)),
-            ("largest buffer", device.max_buffer_mib.map(mib)),
-            ("types", is_open.then(|| types.join(", "))),
-            ("matrix units", units),
-            (
-                "tolerance",
-                is_open.then(|| format!("{:.0e} of the largest value{tf32}", device.tolerance)),
-            ),
-            ("held at the end", device.reserved_mib.map(mib)),
-        ];
-        rows(f, 16, table)?;
+        let program = format!(
+            "lora {}, Burn {}, {}, features {}",
+            self.version,
+            self.burn,
+            self.system,
+            self.features.join(", ")
+        );
+        rows(f, 16, [("program", Some(program))])?;
+        rows(f, 16, device.rows())?;
         for problem in &device.known_problems {
             writeln!(f, "known problem    {problem}")?;
         }

@@ -1,0 +1,40 @@
+//! Facts about a build of the program.
+
+use crate::device;
+use serde::Serialize;
+
+/// Facts about a build of the program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Build {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Commit that it was built from, if `LORA_COMMIT` named it during the build.
+    pub commit: Option<&'static str>,
+    /// Version of Burn.
+    pub burn: &'static str,
+    /// Operating system and architecture.
+    pub system: String,
+    /// Backends that are compiled in, `fusion` and `hub`.
+    pub features: Vec<String>,
+}
+
+impl Build {
+    /// Returns the facts about this build.
+    pub fn current() -> Self {
+        let backends = device::backends();
+        let mut features: Vec<String> = backends.iter().map(ToString::to_string).collect();
+        let others = [
+            ("fusion", device::has_fusion()),
+            ("hub", cfg!(feature = "hub")),
+        ];
+        let others = others.into_iter().filter(|(_, compiled_in)| *compiled_in);
+        features.extend(others.map(|(name, _)| name.to_string()));
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: option_env!("LORA_COMMIT"),
+            burn: device::BURN_VERSION,
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            features,
+        }
+    }
+}
