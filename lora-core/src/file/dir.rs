@@ -6,7 +6,7 @@ use super::misplaced::not_an_adapter;
 use super::tensors::AdapterTensors;
 use crate::config::LoraConfig;
 use crate::error::LoraError;
-use crate::files::read_companion;
+use crate::files::{note_read, read_companion};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -87,6 +87,7 @@ impl AdapterDir {
         };
         for name in COMPANIONS {
             if let Some(bytes) = read_companion(path, name, COMPANION_LIMIT)? {
+                note_read(&path.join(name));
                 options.companions.push((name.to_string(), bytes));
             }
         }
