@@ -1,7 +1,7 @@
 //! Files beside an adapter that PEFT has no place for: a classifier's labels, and a tokenizer with new tokens.
 
 use crate::error::LoraError;
-use crate::files::read_companion;
+use crate::files::{note_read, read_companion};
 use std::path::Path;
 
 /// Configuration of the model, with the labels of a classifier.
@@ -30,7 +30,11 @@ type Files = Vec<(String, Vec<u8>)>;
 
 /// Reads the files that every use of an adapter needs.
 pub(super) fn read_small(dir: &Path) -> Result<Files, LoraError> {
-    read(dir, &[MODEL_CONFIG], CONFIG_LIMIT)
+    let files = read(dir, &[MODEL_CONFIG], CONFIG_LIMIT)?;
+    if !files.is_empty() {
+        note_read(&dir.join(MODEL_CONFIG));
+    }
+    Ok(files)
 }
 
 /// Reads the files of the tokenizer beside an adapter.

@@ -1,6 +1,6 @@
 //! Small files that are copied from one directory to another, such as a chat template beside a merged model.
 
-use super::read::{lfs_pointer, note_read, open_regular};
+use super::read::{lfs_pointer, open_regular};
 use crate::error::LoraError;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -33,7 +33,6 @@ pub fn read_companion(
         );
         return Err(LoraError::malformed(path, message));
     }
-    note_read(&path);
     // Not by the link, which may lead elsewhere by now.
     let named = |error: LoraError| match error {
         LoraError::Malformed { message, .. } => LoraError::malformed(&path, message),

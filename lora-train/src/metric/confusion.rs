@@ -102,27 +102,29 @@ impl fmt::Display for ConfusionMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const CORNER: &str = "label \\ prediction";
         let width = |text: &str| text.chars().count();
-        let first = self.names.iter().map(|name| width(name));
+        // A name with a line break stays in its row.
+        let names: Vec<String> = self
+            .names
+            .iter()
+            .map(|name| name.replace('\n', "\\n"))
+            .collect();
+        let first = names.iter().map(|name| width(name));
         let first = first.chain([width(CORNER)]).max().unwrap_or(0);
         let columns: Vec<usize> = (0..self.classes)
             .map(|column| {
                 let most = (0..self.classes)
                     .filter_map(|row| self.get(row, column))
                     .max();
-                width(&most.unwrap_or(0).to_string()).max(width(&self.names[column]))
+                width(&most.unwrap_or(0).to_string()).max(width(&names[column]))
             })
             .collect();
 
         write!(f, "{CORNER:<first$}")?;
-        for (name, column) in self.names.iter().zip(&columns) {
+        for (name, column) in names.iter().zip(&columns) {
             write!(f, "  {name:>column$}")?;
         }
         writeln!(f)?;
-        for (name, row) in self
-            .names
-            .iter()
-            .zip(self.counts.chunks(self.classes.max(1)))
-        {
+        for (name, row) in names.iter().zip(self.counts.chunks(self.classes.max(1))) {
             write!(f, "{name:<first$}")?;
             for (count, column) in row.iter().zip(&columns) {
                 write!(f, "  {count:>column$}")?;

@@ -102,13 +102,29 @@ fn failed(error: &TrainError, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Returns true if a text has characters that may act on a terminal.
+fn has_controls(text: &str) -> bool {
+    text.contains(|character: char| character.is_control() && !"\n\t".contains(character))
+}
+
+/// Lets panics print their messages as the other messages, if these would act on a terminal: code of others panics with the names
+/// that it read, such as a tokenizer's.
+fn escape_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.to_string();
+        if has_controls(&text) {
+            print_message(text);
+        } else {
+            usual(panic);
+        }
+    }));
+}
+
 /// Prints the help, the version or what is wrong with the arguments, and returns the exit code.
 fn usage(error: &clap::Error) -> ExitCode {
     // A shell's pattern makes arguments of the names of files; clap prints them as they are.
-    let acts = |argument: OsString| {
-        let argument = argument.to_string_lossy();
-        argument.contains(|character: char| character.is_control())
-    };
+    let acts = |argument: OsString| has_controls(&argument.to_string_lossy());
     if error.use_stderr() && std::env::args_os().any(acts) {
         print_message(error.render().to_string().trim_end());
         return ExitCode::from(2);
@@ -123,6 +139,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn main() -> ExitCode {
     lora_train::memory::keep_freed_memory();
+    escape_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

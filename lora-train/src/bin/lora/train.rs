@@ -5,7 +5,7 @@ use lora_train::TrainError;
 use lora_train::jobs::{INTERRUPTED, TrainPlan, TrainSummary, train};
 use lora_train::memory::peak_mib;
 use lora_train::options::RunOptions;
-use lora_train::progress::{Screen, print_json, print_line, print_message};
+use lora_train::progress::{Screen, print_json, print_line, print_message, print_row};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -81,7 +81,7 @@ fn show(summary: &TrainSummary) -> Result<(), TrainError> {
         for name in names {
             let values = [&summary.before, &summary.after].map(|metrics| metrics.get(name));
             let [before, after] = values.map(|v| v.map_or("-".into(), |v| format!("{v:.3}")));
-            print_line(format_args!("{name:12} {before:>10} {after:>10}"))?;
+            print_row(format_args!("{name:12} {before:>10} {after:>10}"))?;
         }
     }
     let step = (summary.texts.len() / SHOWN).max(1);
