@@ -4,8 +4,8 @@
 //! by one; when the last has gone, `old/` becomes `whole/`, and the new entries take their places. Whatever a kill leaves, these
 //! names tell how far the writer came, and the next writer puts the old content back.
 
+use super::names::{LOCK, NEW, OLD, is_temporary};
 use super::rename;
-use super::temporary::{LOCK, NEW, OLD, is_temporary};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Error, Result};

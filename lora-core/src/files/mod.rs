@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `read`, `search` | bounded reads; files that lie elsewhere |
 //! | `companion` | files for a copy, which are never links to elsewhere |
-//! | `temporary` | names before a write is complete, and what killed processes left under them |
+//! | `temporary`, `names` | files before a write is complete, their names, and what killed processes left under them |
 //! | `place` | links, devices, and directories that stay themselves |
 //! | `exchange`, `in_place` | replacement of a directory, and of the content of one that stays itself |
 //! | `lock`, `host` | lock on a directory, and the description of its holder |
@@ -14,6 +14,7 @@ mod exchange;
 mod host;
 mod in_place;
 mod lock;
+mod names;
 mod place;
 mod read;
 mod search;

@@ -1,35 +1,18 @@
-//! Names under which files and directories are written, before they get their own.
+//! Files and directories that are written under temporary names, before they get their own.
 //!
 //! The writer holds an advisory lock as long as it lives. What a killed process left behind has none, and the next writer in
 //! the same folder removes it, or puts back what was about to be replaced.
 
-use super::host::host_name;
+use super::names::{LOCK, NEW, OLD, RANDOM, SUFFIX, is_temporary, own_prefix};
 use super::place::is_fixed;
 use super::{folder_of, in_place};
 use crate::error::LoraError;
-use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use tempfile::{Builder, NamedTempFile, TempDir};
-
-/// Start of the names, followed by a mark of the host, random letters and [`SUFFIX`].
-const PREFIX: &str = ".lora-";
-const SUFFIX: &str = ".tmp";
-
-/// Number of random letters in a name.
-const RANDOM: usize = 6;
-
-/// Locked file of a temporary directory, with the name of the directory that it is to become.
-pub(super) const LOCK: &str = "lock";
-
-/// Directory with the new content, in a temporary directory.
-pub(super) const NEW: &str = "new";
-
-/// Directory with the replaced content, in a temporary directory.
-pub(super) const OLD: &str = "old";
 
 /// Age above which files of another host count as left behind. Locks of some network file systems hold on one host only.
 const FOREIGN_AGE: Duration = Duration::from_hours(24);
@@ -254,28 +237,9 @@ fn unused(path: &Path) -> Option<File> {
     Some(file)
 }
 
-/// Returns true for a name of [`file_for`] or [`Replacement::of`], on any host.
-pub(super) fn is_temporary(name: &OsStr) -> bool {
-    let name = name.to_str();
-    let middle = name.and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
-    let parts = middle.and_then(|middle| middle.split_once('-'));
-    let all_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
-    parts.is_some_and(|(host, random)| host.len() == 8 && all_hex(host) && random.len() == RANDOM)
-}
-
-/// Returns the start of the names on this host, the same for every build of this crate.
-fn own_prefix() -> String {
-    prefix_of(&host_name())
-}
-
-fn prefix_of(host: &str) -> String {
-    let hash = Sha256::digest(host);
-    let mark: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{PREFIX}{mark}-")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::names::prefix_of;
     use super::*;
 
     fn entries(folder: &Path) -> usize {

@@ -278,10 +278,11 @@ fn a_base_that_changes_during_a_run_ends_it_before_anything_is_saved() {
         }
         // What was saved before is there, and a step after it was not saved.
         let saved = checkpoints(&out);
-        assert_eq!(saved.len(), 1, "{saved:?}");
+        assert!((1..=2).contains(&saved.len()), "{saved:?}");
         assert!(!out.join("adapter").exists());
         let steps = metrics(&out).last().unwrap()["step"].as_u64().unwrap();
-        assert!(saved[0] < format!("step-{steps:08}"), "{saved:?}, {steps}");
+        let last = format!("step-{steps:08}");
+        assert!(saved.iter().all(|step| *step < last), "{saved:?}, {steps}");
     }
     // Another file of the same length in its place, as `mv` puts it there.
     let (message, ..) = changed_while_training(&[], |path| {
