@@ -7,8 +7,11 @@ use crate::data::LabelKind;
 use crate::options::{ReadingOptions, TrainOptions};
 use crate::task::TaskName;
 
+/// Name of an option, and the tasks that it has a meaning for.
+type Use = (&'static str, fn(TaskName) -> bool);
+
 /// Options that not every task has a use for, with the tasks that have one: the same for all commands.
-const USES: [(&str, fn(TaskName) -> bool); 25] = [
+const USES: [Use; 25] = [
     // One score has no name.
     ("labels", |task| is_labelled(task) && !is_stsb(task)),
     ("class_weights", has_one_class),

@@ -273,9 +273,10 @@ fn read(path: &Path) -> Result<Checkpoint, TrainError> {
             .iter()
             .find(|(name, hash)| found.get(*name) != Some(hash))
         {
-            let what = match found.contains_key(name) {
-                true => "is not what was written",
-                false => "is missing",
+            let what = if found.contains_key(name) {
+                "is not what was written"
+            } else {
+                "is missing"
             };
             return Err(malformed(format!(
                 "{name} {what}: the checkpoint is damaged"
