@@ -3,7 +3,7 @@ lost: each output is the old one or the new one, complete and readable, and the 
 
     cargo build --release
     python scripts/fault_campaign.py                       all commands, every call
-    python scripts/fault_campaign.py --every 7 --seed 2    every seventh call, as `.ci/run` does
+    python scripts/fault_campaign.py --every 30 --seed 2   of trainings, one call in thirty, as `.ci/run` does
 
 Needs Linux, Python and `strace`, which injects the faults. Prints a table in Markdown. The models are those of the tests.
 """
@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kill_campaign import LIMIT, ROOT, Lost, Program, Tidy, Training, commands
+from kill_campaign import LIMIT, ROOT, Lost, Overwriting, Program, Tidy, Training, commands
 
 # System calls that change files, each with the error that a file system may answer.
 CALLS = {
@@ -63,7 +63,7 @@ def faults(call):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--program", type=Path, default=ROOT / "target/release/lora")
-    parser.add_argument("--every", type=int, default=1, help="try one of so many calls")
+    parser.add_argument("--every", type=int, default=1, help="try one of so many calls of trainings")
     parser.add_argument("--seed", type=int, default=1, help="which of them")
     args = parser.parse_args()
     program = Faulty(args.program, random.Random(args.seed))
@@ -74,6 +74,7 @@ def main():
             command.prepare(program, Path(folder))
             if isinstance(command, Training):
                 command.kills = 1
+            is_training = isinstance(command, (Training, Overwriting))
             counts[command.title] = {"killed": 0, "failed": 0, "lacking": 0}
             for call, error in LACKS.items():
                 program.at(call, "1+", f"error={error}")
@@ -85,7 +86,7 @@ def main():
                 for kind, action in faults(call):
                     Tidy.expected = kind != "failed" or CALLS[call] != "EBUSY"
                     # Most writes are lines of the terminal.
-                    step = args.every * (4 if call == "write" else 1)
+                    step = (args.every if is_training else 1) * (4 if call == "write" else 1)
                     number = program.random.randint(1, step)
                     while True:
                         program.at(call, number, action)
