@@ -92,10 +92,11 @@ def digest(file):
 
 
 def contents(path):
-    """Hash of a file, or of each file below a directory, without what a killed run left."""
+    """Hash of a file, or of each file below a directory, without what a killed run left and the card, which a resumed run writes
+    without the metrics from before the training."""
     if path.is_file():
         return {"": digest(path)}
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != "README.md")
     kept = [file for file in files if not any(part.startswith(LEFTOVERS) for part in file.relative_to(path).parts)]
     return {str(file.relative_to(path)): digest(file) for file in kept}
 
