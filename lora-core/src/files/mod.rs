@@ -162,7 +162,7 @@ fn persist_new(temporary: NamedTempFile, path: &Path) -> Result<File, PersistErr
 /// temporary name, from which the next writer in the folder puts it back. Of several writers without
 /// [`Overwrite::Replace`], the first wins, and the others return an error.
 ///
-/// Where `path` is a link, its target is written. A mount point and the directory that the process works in stay themselves, and
+/// The target of a link is written. A mount point and the directory that the process works in stay themselves, and
 /// their content is replaced.
 ///
 /// # Errors
@@ -232,7 +232,7 @@ fn check_occupied(path: &Path, overwrite: Overwrite) -> Result<(), LoraError> {
     if !names.is_empty() && overwrite == Overwrite::Refuse {
         return Err(LoraError::AlreadyExists { path: path.into() });
     }
-    if is_fixed(path) && !in_place::is_replaceable(path, &names) {
+    if !in_place::is_replaceable(path, &names) && is_fixed(path) {
         let message =
             "has other files than those of a model or an adapter; give an empty directory";
         let error = std::io::Error::new(ErrorKind::DirectoryNotEmpty, message);

@@ -122,7 +122,7 @@ fn a_new_head_keeps_the_tokens_of_the_adapter() {
     }
 }
 
-/// What a batch is padded with, and what the head passes over.
+/// The token that a batch is padded with, and the one that the head passes over.
 fn padding(config: &EncoderConfig, dir: &Path, fresh_head: bool) -> [Option<u32>; 3] {
     let options = ClassifierOptions {
         head: HeadKind::Sequence,

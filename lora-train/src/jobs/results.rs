@@ -82,7 +82,7 @@ pub(crate) struct ResultFile {
 
 /// File that the lines go to.
 enum Place {
-    /// None before the first line, which replaces the locked file, if there is one.
+    /// No file before the first line, which replaces the locked file, if there is one.
     Replaces(Option<File>),
     /// A locked file. The one that it replaced stays locked, for processes that opened it before.
     Open { file: File, _replaced: Option<File> },

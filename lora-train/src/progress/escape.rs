@@ -35,15 +35,7 @@ impl<T: Display> Display for Escaped<T> {
             _ => write!(to, "{}", character.escape_default()),
         };
         let is_special = |character| character == '\n' || is_active(character);
-        write!(
-            Escaping {
-                to: f,
-                is_special,
-                escape
-            },
-            "{}",
-            self.text
-        )
+        write_escaped(f, is_special, escape, &self.text)
     }
 }
 
@@ -71,16 +63,7 @@ impl<T: Display> Display for EscapedJson<T> {
         let escape = |character: char, to: &mut fmt::Formatter<'_>| {
             write!(to, "\\u{:04x}", u32::from(character))
         };
-        let is_special = is_active;
-        write!(
-            Escaping {
-                to: f,
-                is_special,
-                escape
-            },
-            "{}",
-            self.0
-        )
+        write_escaped(f, is_active, escape, &self.0)
     }
 }
 
@@ -93,6 +76,21 @@ fn is_active(character: char) -> bool {
         // C0 and C1 with DEL.
         _ => character.is_control(),
     }
+}
+
+/// Writes a text, whose special characters go to `escape`.
+fn write_escaped(
+    to: &mut fmt::Formatter<'_>,
+    is_special: impl Fn(char) -> bool,
+    escape: impl Fn(char, &mut fmt::Formatter<'_>) -> fmt::Result,
+    text: impl Display,
+) -> fmt::Result {
+    let mut writer = Escaping {
+        to,
+        is_special,
+        escape,
+    };
+    write!(writer, "{text}")
 }
 
 /// Writer that passes special characters to `escape`.

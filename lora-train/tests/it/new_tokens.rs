@@ -67,29 +67,25 @@ fn tokens_without_an_embedding_matter_where_a_text_uses_one() {
     fail(&mut eval(&copy, None, &uses), 1, &["<bot>", "--new-tokens"]);
 }
 
+/// A run that trains two new tokens, each of which is in every text; the files of the tokens and of the data.
+fn with_new_tokens(dir: &Path) -> (std::process::Command, PathBuf, PathBuf) {
+    let tokens = dir.join("tokens.txt");
+    std::fs::write(&tokens, NEW.join("\n")).unwrap();
+    let data = texts(dir, "data.jsonl", |text| format!("<user>{text}<bot>"));
+    let mut command = lora(["train", "--device", "flex", "--max-length", "48"]);
+    command.arg("--model").arg(model()).arg("--data").arg(&data);
+    command.arg("--output").arg(dir.join("run"));
+    command.arg("--new-tokens").arg(&tokens);
+    command.args(["--lr", "1e-2", "--rank", "2"]);
+    (command, tokens, data)
+}
+
 #[test]
 fn new_tokens_are_trained_saved_read_and_merged() {
     let dir = tempfile::tempdir().unwrap();
-    let tokens = dir.path().join("tokens.txt");
-    std::fs::write(&tokens, NEW.join("\n")).unwrap();
-    let data = texts(dir.path(), "data.jsonl", |text| {
-        format!("<user>{text}<bot>")
-    });
     let out = dir.path().join("run");
-    let mut command = lora(["train", "--device", "flex", "--max-length", "48", "--merge"]);
-    command.arg("--model").arg(model()).arg("--data").arg(&data);
-    command.arg("--output").arg(&out);
-    command.arg("--new-tokens").arg(&tokens);
-    command.args([
-        "--max-steps",
-        "3",
-        "--lr",
-        "1e-2",
-        "--rank",
-        "2",
-        "--layers",
-        "0",
-    ]);
+    let (mut command, tokens, data) = with_new_tokens(dir.path());
+    command.args(["--max-steps", "3", "--layers", "0", "--merge"]);
     let shown = {
         let mut preview = lora(["preview", "--device", "flex", "--max-length", "48"]);
         preview.arg("--model").arg(model()).arg("--data").arg(&data);
@@ -272,18 +268,9 @@ fn classifiers_learn_new_tokens_which_stay_with_a_new_head() {
 #[test]
 fn the_tokenizer_of_an_adapter_goes_with_it_and_is_missed() {
     let dir = tempfile::tempdir().unwrap();
-    let tokens = dir.path().join("tokens.txt");
-    std::fs::write(&tokens, NEW.join("\n")).unwrap();
-    let data = texts(dir.path(), "data.jsonl", |text| {
-        format!("<user>{text}<bot>")
-    });
-    let out = dir.path().join("run");
-    let mut command = lora(["train", "--device", "flex", "--max-length", "48"]);
-    command.arg("--model").arg(model()).arg("--data").arg(&data);
-    command.arg("--output").arg(&out);
-    command.arg("--new-tokens").arg(&tokens);
-    succeed(command.args(["--max-steps", "2", "--lr", "1e-2", "--rank", "2"]));
-    let adapter = out.join("adapter");
+    let (mut command, _, data) = with_new_tokens(dir.path());
+    succeed(command.args(["--max-steps", "2"]));
+    let adapter = dir.path().join("run/adapter");
     let expected = loss(&succeed(&mut eval(&model(), Some(&adapter), &data)));
 
     let converted = dir.path().join("converted");

@@ -1,4 +1,4 @@
-//! What makes another run of a continued file of results: every option that the results depend on, and the contents of models and
+//! Differences that make another run of a continued file of results: every option that the results depend on, and the contents of models and
 //! adapters.
 
 use crate::common::encoders::{data, encoder, learn, predict};

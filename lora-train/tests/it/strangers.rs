@@ -229,6 +229,14 @@ fn checkpoints(out: &Path) -> Vec<String> {
     names
 }
 
+/// A training of another base than the fixture model.
+fn train_on(base: &Path, out: &Path) -> Command {
+    let mut command = lora(["train", "--device", "flex", "--max-length", "48"]);
+    command.arg("--model").arg(base).arg("--data").arg(texts());
+    command.arg("--output").arg(out);
+    command
+}
+
 /// A run that would take very long, on a copy of the model, and what is done to its weights after its first steps.
 fn changed_while_training(
     options: &[&str],
@@ -237,13 +245,7 @@ fn changed_while_training(
     let dir = tempfile::tempdir().unwrap();
     let (base, out) = (dir.path().join("base"), dir.path().join("run"));
     copy(&model(), &base);
-    let mut command = lora(["train", "--device", "flex", "--max-length", "48", "--model"]);
-    command
-        .arg(&base)
-        .arg("--data")
-        .arg(texts())
-        .arg("--output")
-        .arg(&out);
+    let mut command = train_on(&base, &out);
     command
         .args(["--epochs", "2000", "--save-steps", "2"])
         .args(options);
@@ -310,13 +312,7 @@ fn an_old_base_that_stays_as_it_is_changes_nothing() {
     let mut results = Vec::new();
     for options in [&[][..], &["--no-mmap"]] {
         let out = dir.path().join(format!("run{}", options.len()));
-        let mut command = lora(["train", "--device", "flex", "--max-length", "48", "--model"]);
-        command
-            .arg(&base)
-            .arg("--data")
-            .arg(texts())
-            .arg("--output")
-            .arg(&out);
+        let mut command = train_on(&base, &out);
         succeed(command.args(["--epochs", "1", "--merge"]).args(options));
         results.push(fs::read(out.join("merged/model.safetensors")).unwrap());
     }
