@@ -4,7 +4,7 @@
 //! a gather on WGPU returned wrong values when a scatter into another tensor of the same product followed it. The product is
 //! arithmetic: a selection by `int_equal` and `mask_where` fused to a gradient that was off by 1 % on software Vulkan.
 
-use super::{CrossEntropy, HeadGradients, rows_per_chunk};
+use super::{COMPOSED_BYTES, CrossEntropy, HeadGradients, rows_per_chunk};
 use crate::ops::constants::{bool_dtype, steps, values};
 use crate::ops::packed::{PackedLayout, PackedOps, operand};
 use crate::ops::packed_composed::packed_part;
@@ -119,7 +119,7 @@ pub(super) fn head_loss<B: PackedOps>(
     let device = hidden.device();
     let wide = accumulation_dtype(hidden.dtype());
     let scorer = Scorer::<B>::new(options, &hidden);
-    let chunk_rows = rows_per_chunk(rows, classes);
+    let chunk_rows = rows_per_chunk(rows, classes, COMPOSED_BYTES);
     let (mut losses, mut nlls, mut bests, mut grad_hidden) = (vec![], vec![], vec![], vec![]);
     let mut grad_weight: Option<FloatTensor<B>> = None;
     for start in (0..rows).step_by(chunk_rows.max(1)) {

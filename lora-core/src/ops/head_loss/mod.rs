@@ -181,15 +181,20 @@ backend_operations! {
     }
 }
 
-/// Largest size of the logits of one chunk of rows, in bytes of f32. Large enough that reading the whole projection for
-/// each chunk does not matter.
-const MAX_LOGITS_BYTES: usize = 64 << 20;
+/// Largest size of the logits of one chunk of rows, in bytes of f32, where the gradient overwrites them. Large enough that
+/// reading the whole projection for each chunk does not matter.
+#[cfg(feature = "flex")]
+const IN_PLACE_BYTES: usize = 64 << 20;
 
-/// Returns the number of rows in a chunk; all chunks have nearly the same size.
-fn rows_per_chunk(rows: usize, classes: usize) -> usize {
-    let most = (MAX_LOGITS_BYTES / 4 / classes.max(1)).max(16);
+/// The same where the loss is composed of operations, of which about five have a result of that size.
+const COMPOSED_BYTES: usize = 16 << 20;
+
+/// Returns the number of rows in a chunk of about `bytes` at most: a multiple of 16, as kernels of products like it. All chunks
+/// have nearly the same size.
+fn rows_per_chunk(rows: usize, classes: usize, bytes: usize) -> usize {
+    let most = (bytes / 4 / classes.max(1)).max(16);
     let chunks = rows.div_ceil(most).max(1);
-    rows.div_ceil(chunks)
+    rows.div_ceil(chunks).next_multiple_of(16).min(rows)
 }
 
 #[cfg(test)]
@@ -198,9 +203,10 @@ mod tests {
 
     #[test]
     fn chunks_are_alike_and_bounded() {
-        assert_eq!(rows_per_chunk(1016, 50257), 254);
-        assert_eq!(rows_per_chunk(5, 50257), 5);
-        assert_eq!(rows_per_chunk(100, 1 << 30), 15);
-        assert_eq!(rows_per_chunk(0, 7), 0);
+        assert_eq!(rows_per_chunk(1016, 50257, 64 << 20), 256);
+        assert_eq!(rows_per_chunk(1016, 50257, COMPOSED_BYTES), 80);
+        assert_eq!(rows_per_chunk(5, 50257, COMPOSED_BYTES), 5);
+        assert_eq!(rows_per_chunk(100, 1 << 30, 64 << 20), 16);
+        assert_eq!(rows_per_chunk(0, 7, COMPOSED_BYTES), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Projection in parts of columns with cross entropy, for a weight that the device cannot bind in one buffer.
 
-use super::{CrossEntropy, HeadLoss, HeadLossOps, head_loss, rows_per_chunk};
+use super::{COMPOSED_BYTES, CrossEntropy, HeadLoss, HeadLossOps, head_loss, rows_per_chunk};
 use crate::ops::linear;
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
@@ -30,7 +30,7 @@ pub fn head_loss_in_parts(
     let parts: Vec<_> = parts.into_iter().map(Tensor::without_autodiff).collect();
     let targets = targets.without_autodiff();
     let classes = parts.iter().map(|part| part.dims()[1]).sum();
-    let chunk_rows = rows_per_chunk(rows, classes);
+    let chunk_rows = rows_per_chunk(rows, classes, COMPOSED_BYTES);
     let (mut losses, mut nlls, mut bests, mut gradients) = (vec![], vec![], vec![], vec![]);
     for start in (0..rows).step_by(chunk_rows) {
         let count = chunk_rows.min(rows - start);
