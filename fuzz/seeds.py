@@ -328,8 +328,8 @@ def hubs():
     sha = hashlib.sha256(other).hexdigest()
     linked = {"x_linked_etag": f'"{sha}"', "x_linked_size": len(other), "x_repo_commit": commit}
     model("honest-model", config_head=described(config, git))
-    model("honest-linked", other_head=described(other, "abd", "302 Found", location="/storage/x", **linked))
-    model("honest-ranges", head=b"206 Partial Content\ncontent-range: bytes 0-9/10")
+    model("honest-linked", other_head=described(other, "abd", "302 Found", location="http://storage/x", **linked))
+    model("hostile-range", head=b"206 Partial Content\ncontent-range: bytes 0-9/10")
     model("hostile-other_commit", config_head=described(config, x_repo_commit="f" * 40))
     model("hostile-commit", listing("../../../../etc"))
     model("hostile-etag", config_head=described(config, "../../x"))
@@ -350,7 +350,7 @@ def attachments():
     for kind, folder in [
         (b"g", "adapters/c_attn"),
         (b"g", "adapters/all_linear_keyword"),
-        (b"g", "adapters/head_embed"),
+        (b"g", "adapters/rslora"),
         (b"g", "adapters/qv_slices"),
         (b"v", "vocabulary/both"),
         (b"v", "vocabulary/new_rows"),
@@ -390,6 +390,9 @@ def attachments():
     hostile("dora", use_dora=True)
     hostile("alpha", lora_alpha=1e300, use_rslora=True)
     hostile("targets", target_modules="(.*)*", exclude_modules="((a*)*)*b")
+    # No values, and a name for each of the outputs.
+    wide = header(**{"base_model.model.classifier.weight": ("F32", [2**40, 0], 0, 0)})
+    seed("attached", "hostile-outputs_without_values", b"c" + json.dumps(base | {"task_type": "SEQ_CLS"}).encode(), wide)
 
 
 def prefixes():

