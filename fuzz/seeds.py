@@ -304,7 +304,7 @@ def checkpoints():
     of("hostile-no_parameter", patched(optimizer, (b"hparam_id", b"hparam_ix")))
     of("hostile-other_parameter", patched(optimizer, (b".momentum.moment_2", b".momentum.moment_3")))
     of("hostile-half", patched(optimizer, (b"cF32", b"cF16")))
-    of("hostile-rank", patched(optimizer, (b"._" b"_rank", b".__rang")))
+    of("hostile-rank", patched(optimizer, (b".__rank", b".__rang")))
     of("hostile-no_optimizer", b"BURN")
     of("hostile-cut_optimizer", optimizer[:600])
     seed("checkpoint_dir", "hostile-deep", b'{"best":' + b"[" * 3000, optimizer[:600])

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Time in which a download must make progress. The server is on this machine, and an answer that never comes must not hold up
 /// the others.
-const TIME_LIMIT: Duration = Duration::from_millis(50);
+const TIME_LIMIT: Duration = Duration::from_millis(20);
 
 /// Answers of a server. A head is a status with headers, one a line; an empty one stands for an honest one.
 #[derive(Clone)]

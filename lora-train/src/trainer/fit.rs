@@ -30,8 +30,8 @@ pub struct Outcome<M> {
 /// from it.
 ///
 /// # Errors
-/// Fails if the checkpoint belongs to a run with other options, a loss is not finite, or a file cannot be
-/// written.
+/// Fails if the checkpoint belongs to a run with other options, to another model or to no batch of the data, a loss is not
+/// finite, or a file cannot be written.
 pub fn fit<S: Sample, M: Task<S>>(
     model: M,
     run: Run<M, S>,
