@@ -6,6 +6,7 @@ Writes `corpus/{target}/{honest,hostile}-*`, the same bytes each time. What lies
 fuzzer and kept; this script leaves it alone.
 """
 
+import hashlib
 import json
 import pathlib
 import struct
@@ -273,10 +274,198 @@ def data():
     seed("data", "hostile-bom", b"c\xef\xbb\xbftext,label\n\xff,\xfe\n")
 
 
+def patched(content, *changes):
+    """The content with the first place of each text replaced by another one of the same length."""
+    for old, new in changes:
+        assert content.count(old) > 0 and len(old) == len(new), (old, new)
+        content = content.replace(old, new, 1)
+    return content
+
+
+def checkpoints():
+    folder = TRAIN / "commit_2140182/checkpoints/step-00000021"
+    state = json.loads((folder / "state.json").read_bytes())
+    optimizer = (folder / "optimizer.bpk").read_bytes()
+    config = (folder / "adapter/adapter_config.json").read_bytes()
+    weights = split(folder / "adapter/adapter_model.safetensors")
+
+    def of(name, optimizer=optimizer, position=None, **fields):
+        changed = state | fields | ({"position": position} if position else {})
+        seed("checkpoint_dir", name, json.dumps(changed).encode(), optimizer, config, *weights)
+
+    of("honest-step")
+    of("honest-without_best", best=None, skipped_in_a_row=1)
+    of("hostile-step", step=2**64 - 1)
+    of("hostile-batch", position={"epoch": 4, "batch": 1000})
+    of("hostile-epoch", position={"epoch": 2**64 - 1, "batch": 0})
+    of("hostile-evaluations", evaluations_since_best=2**64 - 1)
+    of("hostile-seconds", seconds=-1e308)
+    of("hostile-files", files={"optimizer.bpk": "0" * 64, "../../state.json": "0" * 64})
+    of("hostile-no_parameter", patched(optimizer, (b"hparam_id", b"hparam_ix")))
+    of("hostile-other_parameter", patched(optimizer, (b".momentum.moment_2", b".momentum.moment_3")))
+    of("hostile-half", patched(optimizer, (b"cF32", b"cF16")))
+    of("hostile-rank", patched(optimizer, (b".__rank", b".__rang")))
+    of("hostile-no_optimizer", b"BURN")
+    of("hostile-cut_optimizer", optimizer[:600])
+    seed("checkpoint_dir", "hostile-deep", b'{"best":' + b"[" * 3000, optimizer[:600])
+
+
+def hubs():
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    names = ["config.json", "model.safetensors", "tokenizer.json"]
+    listing = lambda sha=commit, names=names: json.dumps({"sha": sha, "siblings": [{"rfilename": n} for n in names]}).encode()
+    config = b'{"model_type": "gpt2"}'
+    other = struct.pack("<Q", 2) + b"{}"
+
+    def described(content, etag="abc", status="200 OK", **headers):
+        lines = [status, f"etag: \"{etag}\"", f"content-length: {len(content)}"]
+        return "\n".join(lines + [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]).encode()
+
+    def model(name, listing=listing(), config_head=described(config), other_head=described(other, "abd"), head=b""):
+        seed("hub", name, listing, config_head, config, other_head, other, head)
+
+    git = "".join(f"{byte:02x}" for byte in hashlib.sha1(f"blob {len(config)}\0".encode() + config).digest())
+    sha = hashlib.sha256(other).hexdigest()
+    linked = {"x_linked_etag": f'"{sha}"', "x_linked_size": len(other), "x_repo_commit": commit}
+    model("honest-model", config_head=described(config, git))
+    model("honest-linked", other_head=described(other, "abd", "302 Found", location="http://storage/x", **linked))
+    model("hostile-range", head=b"206 Partial Content\ncontent-range: bytes 0-9/10")
+    model("hostile-other_commit", config_head=described(config, x_repo_commit="f" * 40))
+    model("hostile-commit", listing("../../../../etc"))
+    model("hostile-etag", config_head=described(config, "../../x"))
+    model("hostile-part", config_head=described(config, "abc.part"))
+    model("hostile-hash", config_head=described(config, "0" * 40))
+    model("hostile-length", config_head=described(config) + b"0000000000")
+    model("hostile-longer", config_head=b"200 OK\netag: abc\ncontent-length: 4000")
+    model("hostile-status", other_head=b"401 Unauthorized\nx-error-code: GatedRepo")
+    model("hostile-circle", other_head=b"307 x\nlocation: /a")
+    model("hostile-elsewhere", other_head=b"307 x\nlocation: http://a@b/c")
+    model("hostile-names", listing(names=[*names, "../x", "a/" * 500, "model.safetensors.index.json"]))
+    model("hostile-deep", b'{"sha":' + b"[" * 3000)
+    model("hostile-head", head=b"200 OK\ncontent-length: 99999999999999999999")
+    model("hostile-header", config_head=b"200 OK\n" + b"a: b\n" * 500)
+
+
+def attachments():
+    for kind, folder in [
+        (b"g", "adapters/c_attn"),
+        (b"g", "adapters/all_linear_keyword"),
+        (b"g", "adapters/rslora"),
+        (b"g", "adapters/qv_slices"),
+        (b"v", "vocabulary/both"),
+        (b"v", "vocabulary/new_rows"),
+        (b"v", "vocabulary/new_head"),
+        (b"v", "vocabulary/rows_of_each"),
+        (b"c", "encoders/adapters/bert_default"),
+        (b"c", "encoders/adapters/bert_pooler"),
+        (b"c", "encoders/adapters/bert_tags"),
+        (b"c", "encoders/adapters/bert_ranks"),
+    ]:
+        config = (MODELS / folder / "adapter_config.json").read_bytes()
+        seed("attached", f"honest-{folder.split('/')[-1]}", kind + config, *split(MODELS / folder / "adapter_model.safetensors"))
+    base = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["c_attn"], "task_type": "CAUSAL_LM"}
+    module = "base_model.model.transformer.h.%d.attn.c_attn.lora_%s.weight"
+
+    def pair(rank, width=24, outputs=72):
+        tensors, at = {}, 0
+        for layer in (0, 1):
+            for name, shape in [("A", [rank, width]), ("B", [outputs, rank])]:
+                size = 4 * shape[0] * shape[1]
+                tensors[module % (layer, name)] = ("F32", shape, at, at + size)
+                at += size
+        return header(**tensors), bytes(at)
+
+    def hostile(name, tensors=pair(2), **fields):
+        seed("attached", f"hostile-{name}", b"g" + json.dumps(base | fields).encode(), *tensors)
+
+    hostile("width", pair(2, width=23))
+    hostile("outputs", pair(2, outputs=24))
+    hostile("rank", pair(4), r=2**31)
+    hostile("rank_0", pair(0), r=0)
+    hostile("layers", layers_to_transform=[0, 2**40])
+    hostile("tokens", trainable_token_indices={"wte": [2**31, -1]})
+    hostile("token_twice", trainable_token_indices=[5, 5])
+    hostile("saved", modules_to_save=["lm_head", "wte", "wpe", "h.0", ""])
+    hostile("bias", bias="all", lora_bias=True)
+    hostile("dora", use_dora=True)
+    hostile("alpha", lora_alpha=1e300, use_rslora=True)
+    hostile("targets", target_modules="(.*)*", exclude_modules="((a*)*)*b")
+    # No values, and a name for each of the outputs.
+    wide = header(**{"base_model.model.classifier.weight": ("F32", [2**40, 0], 0, 0)})
+    seed("attached", "hostile-outputs_without_values", b"c" + json.dumps(base | {"task_type": "SEQ_CLS"}).encode(), wide)
+
+
+def prefixes():
+    for name in ("tied", "projected"):
+        config = (MODELS / "prefix" / name / "adapter_config.json").read_bytes()
+        seed("prefix", f"honest-{name}", config, *split(MODELS / "prefix" / name / "adapter_model.safetensors"))
+    base = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 2, "num_layers": 2, "token_dim": 24, "num_attention_heads": 3, "task_type": "CAUSAL_LM"}
+
+    def hostile(name, shape=(2, 96), **fields):
+        size = 4 * shape[0] * shape[1]
+        tensor = header(prompt_embeddings=("F32", list(shape), 0, size))
+        seed("prefix", f"hostile-{name}", json.dumps(base | fields).encode(), tensor, bytes(size) if size < LONGEST else b"")
+
+    hostile("tokens", num_virtual_tokens=2**63)
+    hostile("no_tokens", (0, 96), num_virtual_tokens=0)
+    hostile("no_room", (64, 96), num_virtual_tokens=64)
+    hostile("turned", (96, 2))
+    hostile("projection", prefix_projection=True, encoder_hidden_size=2**63)
+    hostile("layers", num_layers=0, token_dim=0)
+    hostile("lora", peft_type="LORA")
+
+
+def glue():
+    # The first byte modulo ten is the task.
+    tasks = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli", "qnli", "rte", "wnli"]
+    for index, task in enumerate(tasks):
+        names = ["train", "test_matched" if task == "mnli" else "test"]
+        for name in names if index != 6 else ["dev_mismatched"]:
+            lines = (TRAIN / f"glue/glue/{task}/{name}.tsv").read_bytes().split(b"\n")[:4]
+            seed("glue", f"honest-{task}_{name}", bytes([80 + index]) + b"\n".join(lines) + b"\n")
+    seed("glue", "honest-json_lines", b'Q{"sentence": "a", "label": 1}\n{"sentence": "b", "label": "negative"}\n')
+    seed("glue", "hostile-label", b"Qsentence\tlabel\na\t2\nb\t-1\n")
+    seed("glue", "hostile-score", b"Sindex\tsentence1\tsentence2\tscore\n0\ta\tb\t1e999\n1\ta\tb\tNaN\n")
+    seed("glue", "hostile-columns", b"P" + b"\t" * 3000 + b"\n" + b"\t" * 3000)
+    seed("glue", "hostile-index", b"Wquestion\tsentence\tindex\tlabel\na\tb\t99999999999999999999\tentailment\n")
+    seed("glue", "hostile-quote", b'Rsentence1\tsentence2\tlabel\n"a\tb\t1\n')
+
+
+def tokenizer_texts():
+    files = MODELS / "tokenizer_families/files"
+    text = "Hello wörld, it's 42\u3000日本 </s> [MASK]  x\n".encode()
+
+    def of(kind, name, text, *parts):
+        seed("tokenizer_text", name, kind + text, *parts)
+
+    of(b"b", "honest-bert", text, (files / "bert.txt").read_bytes(), b'{"do_lower_case": true}')
+    of(b"d", "honest-deberta_v2", text, (files / "deberta_v2.model").read_bytes())
+    tied = MODELS / "gpt2_tied"
+    of(b"g", "honest-gpt2", text, (tied / "vocab.json").read_bytes(), b"{}", (tied / "merges.txt").read_bytes())
+    of(b"w", "honest-whole", text, (files / "bert.json").read_bytes())
+    of(b"w", "honest-whole_unigram", text, (files / "deberta_v2.json").read_bytes())
+    whole = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}
+
+    def hostile(name, text, **fields):
+        of(b"w", f"hostile-{name}", text, json.dumps(whole | fields).encode())
+
+    split_by = lambda regex: {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    replace = lambda pattern, content: {"type": "Replace", "pattern": pattern, "content": content}
+    hostile("backtracking", b"a" * 2000 + b"!", pre_tokenizer=split_by("(?=(a+)+$)"))
+    hostile("reference", b"ab" * 1000, pre_tokenizer=split_by("(a+b+)+\\1$"))
+    hostile("growing", b"a" * 4000, normalizer=replace({"String": "a"}, "aaaaaaaa"))
+    hostile("empty_regex", "日本".encode() * 500, normalizer=replace({"Regex": ""}, "é"))
+    hostile("long_word", b"a" * 8000, model={"type": "WordPiece", "vocab": {"a": 0, "##a": 1}, "unk_token": "a", "continuing_subword_prefix": "##", "max_input_chars_per_word": 2**63})
+    hostile("merges", b"a" * 4000, model={"type": "BPE", "vocab": {"a": 0, "aa": 1}, "merges": ["a a"]})
+    hostile("unigram", b"a" * 4000, model={"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0], ["aa", -1e308], ["aaa", 1e308]]})
+    hostile("not_utf8", b"\xff\xfe\x00\xed\xa0\x80" * 100, pre_tokenizer={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True})
+    hostile("marks", ("a" + "\u0301" * 2000).encode(), normalizer={"type": "NFC"})
+
+
 def main():
     for path in (HERE / "corpus").glob("*/ho*-*"):
         path.unlink()
-    for write in (safetensors, peft, torch_files, shards, formats, model_configs, tokenizers, data):
+    for write in (safetensors, peft, torch_files, shards, formats, model_configs, tokenizers, data, checkpoints, hubs, attachments, prefixes, glue, tokenizer_texts):
         write()
 
 

@@ -55,6 +55,23 @@ class Faulty(Program):
         return injected
 
 
+def assert_synced(program, training):
+    """Asserts that each file of a checkpoint is on the disk before the checkpoint has its name."""
+    with tempfile.NamedTemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        trace = ["strace", "-f", "-y", "-s", "4096", "-o", log.name, "-e", "trace=fsync,rename,renameat2"]
+        subprocess.run([*trace, program.path, *map(str, training.args(run))], check=True, capture_output=True, timeout=LIMIT)
+        lines = Path(log.name).read_text(errors="replace").splitlines()
+        files = [file for file in next((run / "checkpoints").glob("step-*")).rglob("*") if file.is_file()]
+    end = next(index for index, line in enumerate(lines) if "rename" in line and "/checkpoints/step-" in line)
+    synced = {line.split("<", 1)[1].split(">", 1)[0] for line in lines[:end] if "fsync(" in line}
+    # Under their temporary names; what was deleted is a trial.
+    new = lines[end].split('"')[1]
+    synced = [path for path in synced if path.endswith(".tmp") and path.startswith(new)]
+    if len(synced) < len(files):
+        raise Lost(f"{len(synced)} of {len(files)} files were synced before the checkpoint had its name")
+
+
 def faults(call):
     yield "killed", "signal=KILL"
     yield "failed", f"error={CALLS[call]}"
@@ -74,6 +91,7 @@ def main():
             command.prepare(program, Path(folder))
             if isinstance(command, Training):
                 command.kills = 1
+                assert_synced(program, command)
             is_training = isinstance(command, (Training, Overwriting))
             counts[command.title] = {"killed": 0, "failed": 0, "lacking": 0}
             for call, error in LACKS.items():

@@ -1,9 +1,10 @@
 //! Entries: each makes files of an input and reads them.
 //!
-//! An entry that reads several files splits its input at [`MARK`]. A safetensors file is split into header and values, and
+//! An entry that reads several files splits its input at [`MARK`](super::input::MARK). A safetensors file is split into header and values, and
 //! the length of the header is written here: a mutation of the header would otherwise be stopped by its first eight
 //! bytes.
 
+use super::input::{archive, in_folder, parts, with_length};
 use lora_core::file::StoredAdapter;
 use lora_core::file::{AdapterDir, CONFIG_FILE, PICKLED_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::{FusedLayout, Slices};
@@ -16,48 +17,17 @@ use lora_models::gpt2::Gpt2Config;
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{FamilyConfig, model_type};
 use lora_train::data::{
-    Columns, DataFormat, LabelKind, LabelledLayout, LabelledSource, SourceOptions, read_labelled,
-    read_records,
+    Columns, DataFormat, GlueTask, LabelKind, LabelledLayout, LabelledSource, SourceOptions,
+    Unlabelled, read_labelled, read_records,
 };
 use lora_train::options::TrainOptions;
 use lora_train::tools::{DiffOptions, InspectOptions, UnsaidOptions, diff, inspect};
 use std::path::Path;
 
-/// Separator between the files of an input.
-pub const MARK: &[u8] = b"\n%%\n";
+pub use super::applied::{attached, checkpoint_dir, prefix};
+pub use super::hub::hub;
 
 const CONFIG: &[u8] = br#"{"peft_type":"LORA","r":2,"lora_alpha":3,"target_modules":["q"]}"#;
-
-/// Splits an input; missing parts are empty.
-fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
-    let mut rest = input;
-    let mut parts = [[].as_slice(); N];
-    for part in &mut parts {
-        let at = rest.windows(MARK.len()).position(|bytes| bytes == MARK);
-        let end = at.unwrap_or(rest.len());
-        *part = &rest[..end];
-        rest = rest.get(end + MARK.len()..).unwrap_or_default();
-    }
-    parts
-}
-
-fn with_length(header: &[u8], values: &[u8]) -> Vec<u8> {
-    [&(header.len() as u64).to_le_bytes(), header, values].concat()
-}
-
-/// Writes the files that are not empty to a folder, and reads it.
-fn in_folder(files: &[(&str, &[u8])], read: impl FnOnce(&Path)) {
-    // A folder for each input: nothing of the one before can be left.
-    let Ok(folder) = tempfile::tempdir() else {
-        return;
-    };
-    for (name, bytes) in files {
-        if !bytes.is_empty() && std::fs::write(folder.path().join(name), bytes).is_err() {
-            return;
-        }
-    }
-    read(folder.path());
-}
 
 fn checkpoint(path: &Path) {
     described(path);
@@ -246,10 +216,40 @@ pub fn model_config(input: &[u8]) {
 
 /// Reads the files of a tokenizer; the first byte chooses the family.
 pub fn tokenizer(input: &[u8]) {
-    let Some((kind, input)) = input.split_first() else {
+    let text = "Hello wörld, it's 42\u{3000}日本 </s> [MASK]\n";
+    let parts = parts(input.get(1..).unwrap_or_default());
+    with_tokenizer(input.first(), parts, |tokenizer| read_text(tokenizer, text));
+}
+
+/// Reads the files of a tokenizer, and a text with it. The first byte chooses the family, and the text is the first part.
+pub fn tokenizer_text(input: &[u8]) {
+    let [text, files @ ..] = parts::<5>(input.get(1..).unwrap_or_default());
+    let text = String::from_utf8_lossy(text);
+    with_tokenizer(input.first(), files, |tokenizer| {
+        read_text(tokenizer, &text);
+    });
+}
+
+/// Encodes a text, alone and as words, and decodes its tokens.
+fn read_text(tokenizer: &Tokenizer, text: &str) {
+    if let Ok(ids) = tokenizer.encode(text) {
+        let _ = tokenizer.decode(&ids, true);
+        let _ = tokenizer.decode(&ids, false);
+    }
+    let _ = tokenizer.decode(&[0, 1, 2, u32::MAX], false);
+    for longest in [None, Some(8)] {
+        let _ = tokenizer.encode_inputs(text, Some("b"), longest);
+    }
+    let words: Vec<&str> = text.split(' ').chain([""]).collect();
+    let _ = tokenizer.encode_words(&words, Some(8));
+}
+
+/// Opens a tokenizer of a family from its files.
+fn with_tokenizer(kind: Option<&u8>, files: [&[u8]; 4], read: impl FnOnce(&Tokenizer)) {
+    let [first, second, third, fourth] = files;
+    let Some(kind) = kind else {
         return;
     };
-    let [first, second, third, fourth] = parts(input);
     let class: &[u8] = match kind {
         b'b' => br#"{"model_type":"bert"}"#,
         b'r' => br#"{"model_type":"roberta"}"#,
@@ -272,16 +272,9 @@ pub fn tokenizer(input: &[u8]) {
         ("config.json", class),
     ]);
     in_folder(&files, |dir| {
-        let Ok(tokenizer) = Tokenizer::from_dir(dir) else {
-            return;
-        };
-        let text = "Hello wörld, it's 42\u{3000}日本 </s> [MASK]\n";
-        if let Ok(ids) = tokenizer.encode(text) {
-            let _ = tokenizer.decode(&ids, true);
+        if let Ok(tokenizer) = Tokenizer::from_dir(dir) {
+            read(&tokenizer);
         }
-        let _ = tokenizer.decode(&[0, 1, 2, u32::MAX], false);
-        let _ = tokenizer.encode_inputs(text, Some("b"), Some(8));
-        let _ = tokenizer.encode_words(&["Hello", "", "wörld"], Some(8));
     });
 }
 
@@ -328,44 +321,20 @@ pub fn data(input: &[u8]) {
     });
 }
 
-/// Builds a ZIP archive without compression: APPNOTE.TXT of PKWARE, sections 4.3.7 to 4.3.16.
-fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut file = Vec::new();
-    let mut directory = Vec::new();
-    for (name, bytes) in entries {
-        let length = (bytes.len() as u32).to_le_bytes();
-        let sizes = [crc32(bytes).to_le_bytes(), length, length].concat();
-        let name_length = (name.len() as u16).to_le_bytes();
-        let place = (file.len() as u32).to_le_bytes();
-        let head = [0x14, 0, 0, 0, 0, 0, 0, 0, 0x21, 0];
-        file.extend([b"PK\x03\x04", &head[..], &sizes, &name_length, &[0, 0]].concat());
-        file.extend([name.as_bytes(), bytes].concat());
-        directory.extend([b"PK\x01\x02\x14\x00", &head[..], &sizes, &name_length].concat());
-        directory.extend([&[0; 12][..], &place, name.as_bytes()].concat());
-    }
-    let count = (entries.len() as u16).to_le_bytes();
-    let size = (directory.len() as u32).to_le_bytes();
-    let place = (file.len() as u32).to_le_bytes();
-    file.extend(&directory);
-    file.extend(
-        [
-            b"PK\x05\x06\0\0\0\0",
-            &count[..],
-            &count,
-            &size,
-            &place,
-            &[0, 0],
-        ]
-        .concat(),
-    );
-    file
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, byte: &u8| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
+/// Reads a file of GLUE, with and without labels; the first byte chooses the task.
+pub fn glue(input: &[u8]) {
+    let Some((kind, input)) = input.split_first() else {
+        return;
     };
-    !bytes.iter().fold(!0, step)
+    let task = GlueTask::ALL[usize::from(*kind) % GlueTask::ALL.len()];
+    let layout = LabelledLayout::Glue(task);
+    in_folder(&[("data", input)], |dir| {
+        for format in [DataFormat::Auto, DataFormat::Tsv, DataFormat::JsonLines] {
+            for unlabelled in [Unlabelled::Refuse, Unlabelled::Accept] {
+                let source = LabelledSource::new(&layout).with_format(format);
+                let source = source.with_unlabelled(unlabelled);
+                let _ = read_labelled(&dir.join("data"), &source);
+            }
+        }
+    });
 }

@@ -4,7 +4,10 @@
 //! An entry makes files of its input and reads them as the program would. A value and an error are both right; a panic, an
 //! abort, more memory than [`memory`] allows, or no end are not.
 
+mod applied;
 pub mod entries;
+mod hub;
+pub mod input;
 pub mod memory;
 
 /// Reader of files with the name of its target, which is also its folder in the corpus.
@@ -56,6 +59,30 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "data",
         run: entries::data,
+    },
+    Entry {
+        name: "checkpoint_dir",
+        run: entries::checkpoint_dir,
+    },
+    Entry {
+        name: "hub",
+        run: entries::hub,
+    },
+    Entry {
+        name: "attached",
+        run: entries::attached,
+    },
+    Entry {
+        name: "prefix",
+        run: entries::prefix,
+    },
+    Entry {
+        name: "glue",
+        run: entries::glue,
+    },
+    Entry {
+        name: "tokenizer_text",
+        run: entries::tokenizer_text,
     },
 ];
 

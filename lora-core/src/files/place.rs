@@ -20,14 +20,23 @@ pub(super) enum Place {
 impl Place {
     /// Finds the place of a path.
     pub fn of(path: &Path) -> Result<Self> {
-        let special = |dir| path.starts_with(dir);
         let is_stream = fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir());
         // Where standard output is a file, replacing that would leave the shell with the old one.
-        if is_stream || (cfg!(unix) && (special("/dev") || special("/proc"))) {
+        if is_stream || (cfg!(unix) && is_descriptor(path)) {
             return Ok(Self::Stream(path.into()));
         }
         followed(path).map(Self::Path)
     }
+}
+
+/// Returns true for the name of an open file, such as `/dev/stdout`. Other places below `/dev` are devices or, as in `/dev/shm`,
+/// ordinary files.
+fn is_descriptor(path: &Path) -> bool {
+    let standard = ["/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    let folder = path.parent().unwrap_or(path);
+    standard.iter().any(|name| path == Path::new(name))
+        || folder == Path::new("/dev/fd")
+        || (path.starts_with("/proc") && folder.ends_with("fd"))
 }
 
 /// Follows the links of a path, also to a place where there is nothing yet.
@@ -123,13 +132,16 @@ mod tests {
 
     #[test]
     fn devices_are_streams_and_files_are_not() {
-        for device in ["/dev/null", "/dev/stdout"] {
+        for device in ["/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
             let place = Place::of(Path::new(device)).unwrap();
             assert_eq!(place, Place::Stream(device.into()));
         }
         let dir = tempfile::tempdir().unwrap();
         let place = Place::of(dir.path()).unwrap();
         assert_eq!(place, Place::Path(dir.path().into()));
+        // Memory of the machine, with ordinary files. Written into, an old file would keep its end, and a new one would not come.
+        let shared = Path::new("/dev/shm/none-of-these/file");
+        assert_eq!(Place::of(shared).unwrap(), Place::Path(shared.into()));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use ureq::http::StatusCode;
 /// Number of attempts to resume a broken download, counted from the last progress.
 const MAX_ATTEMPTS: u32 = 5;
 
-/// Wait before the second attempt; it doubles with each.
+/// Wait before the second attempt; it doubles with each, up to the time in which a download must make progress.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
 /// Size of the read buffer in bytes.
@@ -184,7 +184,8 @@ impl<'a> Remote<'a> {
                     self.name, self.size
                 )));
             }
-            std::thread::sleep(FIRST_WAIT * 2_u32.pow(attempts - 1));
+            let wait = FIRST_WAIT * 2_u32.pow(attempts - 1);
+            std::thread::sleep(wait.min(client.time_limit()));
         }
         Ok(())
     }

@@ -137,6 +137,11 @@ impl<'a> Client<'a> {
         Pace::new(self.options.time_limit(), bytes)
     }
 
+    /// Returns the time in which a download must make progress.
+    pub(super) fn time_limit(&self) -> Duration {
+        self.options.time_limit()
+    }
+
     pub(super) fn endpoint(&self) -> &str {
         self.options.endpoint()
     }

@@ -33,13 +33,19 @@ fn growth(step: &Value) -> f64 {
         // Bytes outside ASCII become characters of two bytes.
         Some("ByteLevel") => 2.0,
         Some("Replace") => replacement(step),
+        // It stands before every piece between added tokens, and a piece has at least a byte.
+        Some("Prepend") => length(step.get("prepend")) + 1.0,
         _ => 1.0,
     };
     own * inner
 }
 
+/// Returns the length of a text in bytes.
+fn length(text: Option<&Value>) -> f64 {
+    text.and_then(Value::as_str).map_or(0, str::len) as f64
+}
+
 fn replacement(step: &Value) -> f64 {
-    let length = |text: Option<&Value>| text.and_then(Value::as_str).map_or(0, str::len) as f64;
     let content = length(step.get("content"));
     let pattern = length(step.pointer("/pattern/String"));
     if pattern > 0.0 {
@@ -81,5 +87,8 @@ mod tests {
         let doubling = vec![json!({"type": "ByteLevel"}); 2000];
         assert!(check(&json!({"type": "Sequence", "normalizers": doubling})).is_err());
         assert!(check(&replace(json!({"String": ""}), &"b".repeat(2000))).is_err());
+        let prepend = |text: &str| check(&json!({"type": "Prepend", "prepend": text}));
+        prepend("▁").unwrap();
+        assert!(prepend(&"▁".repeat(400)).is_err());
     }
 }

@@ -12,6 +12,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tokenizers::{AddedToken, Tokenizer};
 
+/// Largest number of characters of a word that WordPiece divides. It compares every part of a word with the vocabulary, which takes
+/// the cube of its length: a word of ten thousand letters would take minutes. BERT has 100.
+const MAX_WORD: u64 = 1000;
+
+/// Largest length of what is put before or behind each part of a word, in bytes. BERT has `##`, and CLIP `</w>`.
+const MAX_AFFIX: usize = 64;
+
 /// Added tokens by their id.
 pub(super) type Added = BTreeMap<u32, AddedToken>;
 
@@ -34,6 +41,9 @@ impl WholeFile {
         charsmap::check_normalizer(&file.normalizer).map_err(fail)?;
         for step in [&file.normalizer, &file.pre_tokenizer, &file.decoder] {
             growth::check(step).map_err(fail)?;
+        }
+        if let Some(model) = &file.model {
+            model.check().map_err(fail)?;
         }
         let charsmap = charsmap::first_table(&file.normalizer).map_err(fail)?;
         let added = file.added_tokens.into_iter();
@@ -91,6 +101,9 @@ struct Model {
     kind: Option<String>,
     vocab: Option<Vocab>,
     merges: Option<Vec<Merge>>,
+    max_input_chars_per_word: Option<u64>,
+    continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +122,30 @@ enum Merge {
 }
 
 impl Model {
+    /// Checks what a word may cost.
+    fn check(&self) -> Result<(), String> {
+        if let Some(most) = self
+            .max_input_chars_per_word
+            .filter(|&most| most > MAX_WORD)
+        {
+            return Err(format!(
+                "`max_input_chars_per_word` is {most}, expected at most {MAX_WORD}"
+            ));
+        }
+        let affixes = [
+            ("continuing_subword_prefix", &self.continuing_subword_prefix),
+            ("end_of_word_suffix", &self.end_of_word_suffix),
+        ];
+        for (key, affix) in affixes {
+            if let Some(length) = affix.as_ref().map(String::len).filter(|&n| n > MAX_AFFIX) {
+                return Err(format!(
+                    "`{key}` has {length} bytes, expected at most {MAX_AFFIX}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn vocabulary(self, charsmap: Option<Vec<u8>>) -> Option<Vocabulary> {
         match (self.kind.as_deref(), self.vocab?, self.merges) {
             (Some("Unigram") | None, Vocab::Scores(pieces), None) => {
@@ -172,6 +209,28 @@ mod tests {
         let mut file = read(r#"{"model": {"type": "WordPiece", "vocab": {"a": 0}}}"#).unwrap();
         assert!(file.parts_for(Family::Roberta).is_none());
         assert!(file.parts_for(Family::Bert).is_some());
+    }
+
+    #[test]
+    fn words_that_would_take_minutes_are_refused() {
+        for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+            let json = |affix: &str| {
+                format!(r#"{{"model": {{"vocab": {{"a": 0}}, "{key}": "{affix}"}}}}"#)
+            };
+            assert!(read(&json("##")).is_ok());
+            let message = read(&json(&"#".repeat(65))).err().unwrap().to_string();
+            assert!(
+                message.contains(&format!("`{key}` has 65 bytes")),
+                "{message}"
+            );
+        }
+        let json = |most: u64| {
+            let model = format!(r#""type": "WordPiece", "max_input_chars_per_word": {most}"#);
+            format!(r#"{{"model": {{{model}, "vocab": {{"a": 0}}}}}}"#)
+        };
+        assert!(read(&json(1000)).is_ok());
+        let message = read(&json(1 << 63)).err().unwrap().to_string();
+        assert!(message.contains("expected at most 1000"), "{message}");
     }
 
     #[test]

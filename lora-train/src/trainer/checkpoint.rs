@@ -8,67 +8,23 @@
 //! leaves a complete checkpoint. `state.json` has the hash of every other file, so that a damaged checkpoint is noticed, and an older
 //! one is read in its place. The best evaluations that the checkpoints know of stay with them.
 
-use super::Position;
+use super::OptimizerState;
+use super::run_state::{RunState, STATE_FILE, read_state};
 use crate::TrainError;
-use crate::data::DataDigest;
 use burn::optim::OptimizerRecord;
-use burn::tensor::Bytes;
 use lora_core::LoraError;
 use lora_core::files::{Overwrite, can_sync, read_bounded, write_dir, write_file};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-const STATE_FILE: &str = "state.json";
-const OPTIMIZER_FILE: &str = "optimizer.bpk";
+pub(super) const OPTIMIZER_FILE: &str = "optimizer.bpk";
 const LAST: &str = "step-";
 const BEST: &str = "best-";
-/// Largest state file in bytes; a state is a few numbers.
-const STATE_LIMIT: u64 = 1 << 20;
 /// Largest file of an optimizer in bytes: two values of four bytes for each of 2³⁸ parameters.
 const OPTIMIZER_LIMIT: u64 = 1 << 41;
-
-/// State of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunState {
-    /// Number of steps done; it determines the schedule and the random numbers.
-    pub step: usize,
-    /// The next batch.
-    pub position: Position,
-    /// The best evaluation so far.
-    pub best: Option<Best>,
-    /// Evaluations since the best one, for early stopping.
-    pub evaluations_since_best: usize,
-    /// Steps left out in a row, up to the last one.
-    #[serde(default)]
-    pub skipped_in_a_row: usize,
-    /// Duration of the run so far, in seconds.
-    pub seconds: f64,
-    /// Options that affect the results; a resumed run must have the same.
-    pub fingerprint: String,
-    /// Digest of the training data; `None` in states of releases before it was recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<DataDigest>,
-    /// Digest of the evaluation data, if the best evaluation decides which weights are kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval_data: Option<DataDigest>,
-    /// SHA-256 of each other file of a written checkpoint, by its path within; empty while a run lives.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub files: BTreeMap<String, String>,
-}
-
-/// The best evaluation of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Best {
-    /// Number of steps before the evaluation.
-    pub step: usize,
-    /// Value of the deciding metric.
-    pub value: f64,
-}
 
 /// A checkpoint to resume from.
 pub struct Checkpoint {
@@ -77,7 +33,7 @@ pub struct Checkpoint {
     /// State of the run.
     pub state: RunState,
     /// State of the optimizer.
-    pub optimizer: OptimizerRecord,
+    pub optimizer: OptimizerState,
 }
 
 /// The last checkpoint of a run that can be read.
@@ -285,20 +241,12 @@ fn read(path: &Path) -> Result<Checkpoint, TrainError> {
     }
     // `OptimizerRecord::load` reads the values when they are used, and panics if the file has changed or gone by then.
     let bytes = read_bounded(&path.join(OPTIMIZER_FILE), OPTIMIZER_LIMIT)?;
-    let optimizer = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(bytes))
+    let optimizer = OptimizerState::from_bytes(bytes)
         .map_err(|error| malformed(format!("{OPTIMIZER_FILE}: {error}")))?;
     Ok(Checkpoint {
         path: path.into(),
         state,
         optimizer,
-    })
-}
-
-fn read_state(path: &Path) -> Result<RunState, TrainError> {
-    let bytes = read_bounded(&path.join(STATE_FILE), STATE_LIMIT)?;
-    serde_json::from_slice(&bytes).map_err(|error| TrainError::Checkpoint {
-        path: path.into(),
-        message: format!("{STATE_FILE}: {error}"),
     })
 }
 
@@ -340,6 +288,7 @@ fn hash(file: &Path) -> std::io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Best;
     use super::*;
 
     fn weights(text: &'static str) -> impl FnOnce(&Path) -> Result<(), TrainError> {
@@ -405,7 +354,7 @@ mod tests {
         let optimizer = last.checkpoint.optimizer;
         fs::remove_file(&file).unwrap();
         assert!(checkpoints.last().is_err());
-        assert!(optimizer.into_bytes().unwrap().len() > whole.len() / 2);
+        assert!(optimizer.record.into_bytes().unwrap().len() > whole.len() / 2);
     }
 
     #[test]
@@ -490,5 +439,31 @@ mod tests {
         // The run goes on from step 3 and passes the damaged one.
         save(4);
         assert!(!last.exists());
+    }
+
+    #[test]
+    fn an_old_checkpoint_that_cannot_be_removed_is_told_and_the_new_one_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = CheckpointDir::new(dir.path()).keeping(1);
+        // A directory is to be removed, and this is none.
+        let stuck = dir.path().join("step-00000002");
+        fs::write(&stuck, "").unwrap();
+        let state = RunState {
+            step: 4,
+            ..RunState::default()
+        };
+        let saved = checkpoints
+            .save_last(&state, OptimizerRecord::default(), weights("w"))
+            .unwrap();
+        assert_eq!(saved.left.len(), 1);
+        assert!(
+            saved.left[0].starts_with(&*stuck.to_string_lossy()),
+            "{:?}",
+            saved.left
+        );
+        assert_eq!(
+            checkpoints.last().unwrap().unwrap().checkpoint.state.step,
+            4
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! A run from its parts: Burn's `Learner` and the loop around it.
 
+use super::checkpoint::OPTIMIZER_FILE;
 use super::optimizer_tap::{OptimizerTap, Tapped};
 use super::training_loop::TrainingLoop;
-use super::{Checkpoint, CheckpointDir, EvalEvent, Run, RunState, Task};
+use super::{Checkpoint, CheckpointDir, EvalEvent, Position, Run, RunState, Task};
 use crate::TrainError;
 use crate::data::Sample;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
@@ -29,8 +30,8 @@ pub struct Outcome<M> {
 /// from it.
 ///
 /// # Errors
-/// Fails if the checkpoint belongs to a run with other options, a loss is not finite, or a file cannot be
-/// written.
+/// Fails if the checkpoint belongs to a run with other options, to another model or to no batch of the data, a loss is not
+/// finite, or a file cannot be written.
 pub fn fit<S: Sample, M: Task<S>>(
     model: M,
     run: Run<M, S>,
@@ -46,22 +47,34 @@ pub fn fit<S: Sample, M: Task<S>>(
     };
     let mut record = None;
     if let Some(checkpoint) = resume {
+        let path = checkpoint.path;
+        let refused = |message: String| TrainError::Checkpoint { path, message };
         if checkpoint.state.fingerprint != run.fingerprint {
-            return Err(TrainError::Checkpoint {
-                path: checkpoint.path,
-                message: format!(
-                    "was written by a run with other options ({}); resume with the same ones, or \
-                     start anew from its adapter",
-                    differences(&checkpoint.state.fingerprint, &run.fingerprint)
-                ),
-            });
+            return Err(refused(format!(
+                "was written by a run with other options ({}); resume with the same ones, or \
+                 start anew from its adapter",
+                differences(&checkpoint.state.fingerprint, &run.fingerprint)
+            )));
+        }
+        // From a position behind its epoch the loop would never come to a batch.
+        let Position { epoch, batch } = checkpoint.state.position;
+        let batches = run.loader.batches_in(epoch);
+        if batch >= batches {
+            return Err(refused(format!(
+                "is at batch {batch} of epoch {epoch}, which has {batches} batches: the checkpoint is damaged"
+            )));
         }
         state = RunState {
             data: state.data,
             eval_data: state.eval_data,
             ..checkpoint.state
         };
-        record = Some(checkpoint.optimizer);
+        let optimizer = checkpoint.optimizer.for_model(&model);
+        record = Some(optimizer.map_err(|message| {
+            refused(format!(
+                "{OPTIMIZER_FILE}: {message}: the checkpoint is damaged"
+            ))
+        })?);
     }
     let schedule = run.schedule.clone().starting_at(state.step);
     let schedule = match run.lora_plus {

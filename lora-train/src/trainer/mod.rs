@@ -13,8 +13,9 @@
 //! | `task` | [`Task`]: interface to a model with its loss |
 //! | `batches`, `prefetch` | batches from any position in the data, prepared on another thread |
 //! | `optimizer`, `lora_plus`, `optimizer_tap` | [`AdamW`], LoRA+, access to the state of the optimizer |
+//! | `optimizer_state` | state of the optimizer that a checkpoint holds |
 //! | `schedule` | learning rates |
-//! | `checkpoint` | checkpoints, and resuming |
+//! | `checkpoint`, `run_state` | checkpoints, and resuming; the state of a run |
 //! | `checkpointed` | activation checkpointing |
 //! | `comparison` | a step on two devices |
 //! | `events` | [`Event`]s for an [`Observer`] |
@@ -27,16 +28,18 @@ mod events;
 mod fit;
 mod lora_plus;
 mod optimizer;
+mod optimizer_state;
 mod optimizer_tap;
 mod prefetch;
 mod run;
+mod run_state;
 mod schedule;
 mod step_values;
 mod task;
 mod training_loop;
 
 pub use batches::{BatchLoader, Collate, MicroBatch, Position};
-pub use checkpoint::{Best, Checkpoint, CheckpointDir, LastCheckpoint, RunState, SavedCheckpoint};
+pub use checkpoint::{Checkpoint, CheckpointDir, LastCheckpoint, SavedCheckpoint};
 pub(crate) use checkpointed::checkpointed_step;
 pub(crate) use comparison::{StepDifference, compare_steps};
 pub use events::{EvalEvent, Event, Observer, StepEvent};
@@ -44,7 +47,9 @@ pub(crate) use fit::differences;
 pub use fit::{Outcome, fit};
 pub use lora_plus::LoraPlus;
 pub use optimizer::AdamW;
+pub use optimizer_state::OptimizerState;
 pub use run::{Every, Hooks, NonFinite, ReadValues, Run, TrainerConfig};
+pub use run_state::{Best, RunState};
 pub use schedule::{Schedule, ScheduleKind};
 pub(crate) use task::train_step;
 pub use task::{StepOutput, Task};
