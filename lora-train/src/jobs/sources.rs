@@ -1,6 +1,7 @@
 //! Model directory and adapters of a command, each opened once.
 
 use super::adapters::AdapterArg;
+use super::foreign::{self, Converted};
 use super::session::check_base;
 use crate::TrainError;
 use crate::progress::{Bar, Screen};
@@ -12,12 +13,15 @@ use lora_models::encoder::{EncoderConfig, Labels};
 use lora_models::hub::{self, HubOptions};
 use lora_models::{ModelConfig, ModelDir};
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// Model directory and adapters of a command.
 pub(crate) struct Sources {
     /// Model directory.
     pub model: ModelDir,
     adapters: Vec<AdapterSource>,
+    /// Directories of adapters that were converted.
+    _converted: Vec<TempDir>,
 }
 
 /// Adapter of a command.
@@ -70,10 +74,17 @@ impl Sources {
     /// # Errors
     /// If a configuration is missing, malformed or not supported.
     pub fn with_model(model: ModelDir, selection: &[AdapterArg]) -> Result<Self, TrainError> {
-        let dirs = selection
-            .iter()
-            .map(|adapter| AdapterDir::open(&adapter.dir));
-        let dirs = dirs.collect::<Result<Vec<_>, _>>()?;
+        let mut dirs = Vec::with_capacity(selection.len());
+        let mut converted = Vec::new();
+        for AdapterArg { dir, unsaid, .. } in selection {
+            dirs.push(match foreign::opened(dir, unsaid)? {
+                Some(Converted { dir, kept }) => {
+                    converted.push(kept);
+                    dir
+                }
+                None => AdapterDir::open(dir)?,
+            });
+        }
         let has_head =
             |dir: &AdapterDir| dir.task_type().and_then(HeadKind::from_task_type).is_some();
         let model = if dirs.first().is_some_and(has_head) {
@@ -91,7 +102,11 @@ impl Sources {
             let name = name.clone();
             adapters.push(AdapterSource { name, dir, labels });
         }
-        Ok(Self { model, adapters })
+        Ok(Self {
+            model,
+            adapters,
+            _converted: converted,
+        })
     }
 
     /// Returns the adapter for all records.

@@ -1,5 +1,6 @@
 //! Loss, perplexity and accuracy over a data set.
 
+use super::answers::{Answers, METRIC};
 use crate::TrainError;
 use crate::jobs::assignment::AdapterAssignment;
 use crate::jobs::batches::EvalBatches;
@@ -48,9 +49,17 @@ pub(super) fn evaluate<M: CausalLm>(
     Ok((metrics.collect(), scores.collect()))
 }
 
-impl<M: CausalLm> Evaluate<CausalLmTask<M>> for EvalBatches {
+/// Evaluation of a language model on a data file.
+pub(crate) struct CausalEvaluator {
+    /// Examples of the file.
+    pub batches: EvalBatches,
+    /// Questions with each answer, for MNLI.
+    pub answers: Option<Answers>,
+}
+
+impl<M: CausalLm> Evaluate<CausalLmTask<M>> for CausalEvaluator {
     fn len(&self) -> usize {
-        self.examples.len()
+        self.batches.examples.len() + self.answers.as_ref().map_or(0, Answers::len)
     }
 
     fn metrics(
@@ -58,6 +67,12 @@ impl<M: CausalLm> Evaluate<CausalLmTask<M>> for EvalBatches {
         task: &CausalLmTask<M>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
-        Ok(evaluate(self, task, None, progress)?.0)
+        let (mut metrics, _) = evaluate(&self.batches, task, None, progress)?;
+        if let Some(answers) = &self.answers {
+            let before = self.batches.examples.len();
+            let accuracy = answers.accuracy(task, &mut |done| progress(before + done))?;
+            metrics.insert(METRIC.into(), accuracy);
+        }
+        Ok(metrics)
     }
 }
