@@ -13,12 +13,12 @@ use std::path::Path;
 ///
 /// | data | scores |
 /// | --- | --- |
-/// | all but the following | `bleu`, `nist`, `rouge_l`, `cider` and `ter` |
+/// | all but the following | `bleu`, `bleu_lower`, `nist`, `rouge_l`, `cider` and `ter` |
 /// | `SAMSum` | `rouge_1`, `rouge_2` and `rouge_l`, of stems |
 /// | `WikiSQL` | `logical_form` and, in a build with the feature `wikisql`, `execution`: shares of right queries |
 /// | MNLI | `exact_match`: share of texts that are the answer |
 ///
-/// BLEU, ROUGE and TER are from 0 to 100, `CIDEr` is from 0 to 10, and NIST has no upper end. TER is an error rate: lower is
+/// `bleu_lower` is BLEU in lower case, as the E2E challenge and the LoRA paper have it. BLEU, ROUGE and TER are from 0 to 100, `CIDEr` is from 0 to 10, and NIST has no upper end. TER is an error rate: lower is
 /// better.
 #[derive(Clone, Debug, Default)]
 pub enum TextScores {
@@ -89,8 +89,14 @@ fn corpus(texts: &[GeneratedText]) -> (Vec<&str>, Vec<Vec<&str>>) {
 /// If there are no texts.
 pub fn score_texts(texts: &[GeneratedText]) -> Result<BTreeMap<String, f64>, TrainError> {
     let (hypotheses, references) = corpus(texts);
+    let lower: Vec<String> = hypotheses.iter().map(|text| text.to_lowercase()).collect();
+    let lower_references = references.iter();
+    let lower_references: Vec<Vec<String>> = lower_references
+        .map(|list| list.iter().map(|text| text.to_lowercase()).collect())
+        .collect();
     Ok(named([
         ("bleu", corpus_bleu(&hypotheses, &references)?.score),
+        ("bleu_lower", corpus_bleu(&lower, &lower_references)?.score),
         ("nist", corpus_nist(&hypotheses, &references)?),
         (
             "rouge_l",
