@@ -1,13 +1,14 @@
 //! Files of published data sets: what they become, and how bad ones are refused.
 
-use crate::common::encoders::{lines, outcome, printed};
-use crate::common::{fail, fixtures, lora, model, succeed, train};
+use crate::common::encoders::{data, encoder, lines, outcome, printed};
+use crate::common::{fail, fixtures, lora, model, succeed};
 use lora_train::data::{
     Categories, Content, PairTemplate, Record, SourceOptions, group_references, read_records,
 };
 use lora_train::error::TrainError;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn file(name: &str) -> PathBuf {
     fixtures().join("texts/data").join(name)
@@ -155,10 +156,14 @@ fn bad_files_are_refused_with_their_line() {
     }
 }
 
-/// A copy of the fixture model whose tokenizer has one more token: `<|endoftext|>` is in it already.
-fn eval(data: &Path, more: &[&str]) -> String {
+/// The model of the examples, which reads 256 tokens.
+fn wiki() -> PathBuf {
+    fixtures().join("../../../examples/models/wiki-gpt2")
+}
+
+fn eval(path: &Path, more: &[&str]) -> String {
     let mut command = lora(["eval", "--device", "flex", "--model"]);
-    command.arg(model()).arg("--data").arg(data).args(more);
+    command.arg(wiki()).arg("--data").arg(path).args(more);
     succeed(&mut command)
 }
 
@@ -278,50 +283,86 @@ fn a_stop_token_ends_a_text_and_must_be_one_token() {
     fail(&mut run(&["\\q"]), 2, &["--stop-token"]);
 }
 
+/// `lora train` on DART.
+fn learn(output: &Path, more: &[&str]) -> Command {
+    let mut command = lora(["train", "--device", "flex", "--json", "--save-steps", "0"]);
+    command
+        .arg("--model")
+        .arg(wiki())
+        .arg("--data")
+        .arg(file("dart.json"));
+    command.arg("--output").arg(output).args(more);
+    command
+}
+
 #[test]
-fn the_template_of_the_authors_needs_its_token() {
+fn a_run_keeps_the_template_in_its_recipe_and_scores_its_texts() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |name: &str| {
-        let mut command = train(&file("dart.json"), &dir.path().join(name));
-        command.args(["--template", "microsoft-lora", "--max-steps", "2", "--json"]);
-        command.args(["--max-length", "64"]);
-        command
-    };
-    let output = run("run").output().unwrap();
-    let text = crate::common::text(&output);
-    // The tokenizer of the fixture either has the token of GPT-2, or its lack is named.
-    if output.status.success() {
-        let recipe = std::fs::read_to_string(dir.path().join("run/recipe.toml")).unwrap();
-        assert!(recipe.contains("template = \"microsoft-lora\""), "{recipe}");
-    } else {
-        assert!(
-            text.contains("`template`") && text.contains("<|endoftext|>"),
-            "{text}"
-        );
+    let run = dir.path().join("run");
+    let options = [
+        ["--template", "microsoft-lora"],
+        ["--max-steps", "1"],
+        ["--generate-prompts", "2"],
+        ["--max-new-tokens", "3"],
+        ["--beams", "2"],
+        ["--length-penalty", "0.8"],
+        ["--no-repeat-ngram", "4"],
+        ["--stop-token", "\\n"],
+    ];
+    let mut command = learn(&run, &options.concat());
+    let found = outcome(command.arg("--eval-data").arg(file("dart.json")));
+    for name in [
+        "bleu",
+        "bleu_lower",
+        "cider",
+        "loss",
+        "nist",
+        "rouge_l",
+        "ter",
+    ] {
+        assert!(found["after"][name].is_number(), "no {name} in {found}");
     }
+    let recipe = std::fs::read_to_string(run.join("recipe.toml")).unwrap();
+    for line in [
+        "template = \"microsoft-lora\"",
+        "length_penalty = 0.8",
+        "no_repeat_ngram = 4",
+        "stop_token = [\"\\n\"]",
+    ] {
+        assert!(recipe.contains(line), "no {line} in {recipe}");
+    }
+    // Without texts, their options have no effect.
+    let mut without = learn(&dir.path().join("without"), &["--stop-token", "a"]);
+    fail(&mut without, 2, &["`stop_token`", "`generate_prompts`"]);
 }
 
 /// The examples are drawn by the seed, for language models and classifiers.
 #[test]
 fn few_examples_are_drawn_by_the_seed() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |name: &str, more: &[&str]| {
-        let mut command = train(&file("dart.json"), &dir.path().join(name));
-        command.args([
-            "--json",
-            "--epochs",
-            "1",
-            "--batch-size",
-            "1",
-            "--save-steps",
-            "0",
-        ]);
-        command.args(["--max-length", "64"]).args(more);
-        outcome(&mut command)["steps"].as_u64().unwrap()
+    let path = |name: &str| dir.path().join(name);
+    let steps = |name: &str, more: &[&str]| {
+        let mut command = learn(&path(name), &["--epochs", "1", "--batch-size", "1"]);
+        outcome(command.args(more))["steps"].as_u64().unwrap()
     };
-    assert_eq!(run("all", &[]), 22);
-    assert_eq!(run("few", &["--max-examples", "5"]), 5);
-    assert_eq!(run("more", &["--max-examples", "500"]), 22);
-    let mut none = train(&file("dart.json"), &dir.path().join("none"));
-    fail(none.args(["--max-examples", "0"]), 2, &["max_examples"]);
+    assert_eq!(steps("few", &["--max-examples", "3"]), 3);
+    let all = read_records(&file("dart.json"), &SourceOptions::default()).unwrap();
+    assert_eq!(steps("more", &["--max-examples", "500"]), all.len() as u64);
+    fail(
+        &mut learn(&path("none"), &["--max-examples", "0"]),
+        2,
+        &["max_examples"],
+    );
+
+    // A classifier keeps the classes of the whole file.
+    let bert = encoder("bert", dir.path());
+    let mut command = crate::common::encoders::learn(&bert, &data("pairs.jsonl"), &path("pairs"));
+    let options = ["--epochs", "1", "--batch-size", "1", "--max-examples", "2"];
+    assert_eq!(outcome(command.args(options))["steps"], 2);
+    let config = path("pairs/adapter/config.json");
+    let config = std::fs::read_to_string(config).unwrap();
+    assert!(
+        config.contains("neutral") && config.contains("contradiction"),
+        "{config}"
+    );
 }

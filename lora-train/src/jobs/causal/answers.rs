@@ -3,7 +3,7 @@
 //! The likelihood of an answer is that of all its tokens, the end-of-text token included where training appends it. Nothing is
 //! generated, so that an untrained model has an accuracy, too.
 
-use super::evaluator::evaluate;
+use super::loss::evaluate;
 use crate::TrainError;
 use crate::data::{ANSWERS, Content, DataFormat, EncodingOptions, Record, encode_records};
 use crate::jobs::batches::EvalBatches;

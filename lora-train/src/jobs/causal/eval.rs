@@ -4,7 +4,7 @@ use super::LEAST;
 use super::answers::{Answers, METRIC};
 use super::choice::{SamplingOptions, Unsupported, generation_config};
 use super::data::{Share, read_examples};
-use super::evaluator::evaluate;
+use super::loss::evaluate;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;

@@ -3,7 +3,8 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `data` | tokenized examples of a file |
-//! | `evaluator`, `answers`, `eval` | loss, perplexity and accuracy; accuracy on MNLI; evaluation |
+//! | `loss`, `answers` | loss, perplexity and accuracy; accuracy on MNLI |
+//! | `evaluator`, `eval` | evaluation during training, and by itself |
 //! | `choice` | choice of tokens: options, and settings that come with the model |
 //! | `generate` | text generation |
 //! | `texts` | generated texts and their scores |
@@ -15,6 +16,7 @@ mod data;
 mod eval;
 mod evaluator;
 mod generate;
+mod loss;
 mod score;
 mod texts;
 
