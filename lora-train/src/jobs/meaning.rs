@@ -100,7 +100,8 @@ impl TrainOptions {
             "generate_prompts",
             self.generate_prompts.is_some(),
             &of_texts,
-        )
+        )?;
+        self.decoding.check(self.beams)
     }
 
     fn given(&self) -> Vec<Given> {
@@ -126,6 +127,12 @@ impl TrainOptions {
 }
 
 impl DecodingOptions {
+    /// Refuses an option of beams without beams.
+    fn check(&self, beams: Option<usize>) -> Result<(), TrainError> {
+        let of_beams = [("length_penalty", self.length_penalty.is_some())];
+        refuse_without("beams", beams.is_some(), &of_beams)
+    }
+
     fn given(&self) -> [Given; 3] {
         [
             ("length_penalty", self.length_penalty.is_some()),
@@ -143,7 +150,8 @@ impl EvalOptions {
     pub(super) fn check(&self, task: TaskName) -> Result<(), TrainError> {
         self.reading.check(task)?;
         refuse(task, &self.given())?;
-        refuse_without("generate", self.generate, &self.of_texts())
+        refuse_without("generate", self.generate, &self.of_texts())?;
+        self.decoding.check(self.beams)
     }
 
     fn given(&self) -> Vec<Given> {
