@@ -258,7 +258,7 @@ mod tests {
         for (text, line, reason) in [
             ("{}", 1, "expected an array"),
             ("[1,\n{\"a\":\n tru}]", 3, "expected ident"),
-            ("[1,\n", 2, "the JSON ends"),
+            ("[1,\n", 1, "the JSON ends"),
             ("[1,\n,2]", 2, "a value is missing"),
             ("[1,\n]", 2, "a value is missing"),
             ("[1}\n", 1, "the brackets"),

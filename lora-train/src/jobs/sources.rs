@@ -30,6 +30,8 @@ pub(crate) struct AdapterSource {
     pub name: Option<String>,
     /// Directory.
     pub dir: AdapterDir,
+    /// File of another program that the directory was converted from.
+    pub converted: Option<AdapterArg>,
     /// Head that the adapter was trained with; `None` for an adapter of a language model.
     labels: Option<AdapterLabels>,
 }
@@ -93,14 +95,18 @@ impl Sources {
             model
         };
         let mut adapters = Vec::with_capacity(dirs.len());
-        for (AdapterArg { name, .. }, dir) in selection.iter().zip(dirs) {
+        for (arg, dir) in selection.iter().zip(dirs) {
             say_spelling(&dir)?;
             let labels = match model.config() {
                 ModelConfig::Encoder(base) => Some(AdapterLabels::from_dir(&dir)?.on_base(base)),
                 _ => None,
             };
-            let name = name.clone();
-            adapters.push(AdapterSource { name, dir, labels });
+            adapters.push(AdapterSource {
+                name: arg.name.clone(),
+                converted: (dir.path() != arg.dir).then(|| arg.clone()),
+                dir,
+                labels,
+            });
         }
         Ok(Self {
             model,
