@@ -85,11 +85,6 @@ impl<'a> Element<'a> {
         Ok(parts.map(|part| part?.member()))
     }
 
-    /// Returns true if it begins as an array.
-    pub(super) fn is_array(&self) -> bool {
-        self.text.starts_with('[')
-    }
-
     /// Parses the value.
     ///
     /// # Errors
