@@ -272,6 +272,12 @@ fn say_spelling(dir: &AdapterDir) -> Result<(), TrainError> {
 }
 
 impl AdapterSource {
+    /// Returns the path that the user gave: the directory, or the file that it was converted from.
+    pub fn path(&self) -> &Path {
+        let converted = self.converted.as_ref();
+        converted.map_or(self.dir.path(), |arg| &arg.dir)
+    }
+
     /// Returns the kind of the adapter's head; `None` if the files do not tell.
     pub fn kind(&self) -> Option<HeadKind> {
         self.labels.as_ref()?.kind

@@ -327,7 +327,8 @@ fn a_run_keeps_the_template_in_its_recipe_and_scores_its_texts() {
         "template = \"microsoft-lora\"",
         "length_penalty = 0.8",
         "no_repeat_ngram = 4",
-        "stop_token = [\"\\n\"]",
+        // A line break, after the one that TOML leaves out.
+        "stop_token = [\"\"\"\n\n\"\"\"]",
     ] {
         assert!(recipe.contains(line), "no {line} in {recipe}");
     }

@@ -43,7 +43,8 @@ impl fmt::Display for ScoreReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} texts, {} references", self.texts, self.references)?;
         let mut scores = self.scores.iter();
-        scores.try_for_each(|(name, score)| write!(f, "\n{name:20} {score:.4}"))
+        scores.try_for_each(|(name, score)| write!(f, "\n{name:20} {score:.4}"))?;
+        writeln!(f)
     }
 }
 
