@@ -262,6 +262,15 @@ def data():
     seed("data", "honest-csv", b'ctext,label\n"a ""b"", c",x\nd,y\n')
     seed("data", "honest-columns", b"ctext,a,b\nx,0,1\ny,1,1.0\n")
     seed("data", "honest-e2e", b"ename[A], food[B]||A serves B.\n")
+    sets = TRAIN / "texts/data"
+    for kind, name in [(b"d", "dart.json"), (b"w", "webnlg.json"), (b"s", "samsum.json"), (b"s", "samsum.jsonl"), (b"m", "mnli.tsv")]:
+        seed("data", "honest-" + name.replace(".", "_"), kind + (sets / name).read_bytes())
+    both = [(sets / name).read_bytes().splitlines()[0] for name in ["wikisql.tables.jsonl", "wikisql.jsonl"]]
+    tables, question = map(json.loads, both)
+    seed("data", "honest-wikisql", b"q" + json.dumps(tables | question).encode() + b"\n")
+    seed("data", "hostile-array", b"d[" + b"{}," * 3000)
+    seed("data", "hostile-nested", b"w{\"entries\":" + b"[" * 3000)
+    seed("data", "hostile-sql", b'q{"id":"a","header":["a","a"],"types":["real","text"],"rows":[[1e308,null]],"question":"x","table_id":"a","sql":{"sel":0,"agg":5,"conds":[[1,2,"\'"]]}}\n')
     seed("data", "honest-recipe", b'amodel = "m"\ndata = "d"\noutput = "o"\nrank = 4\ntargets = ["q"]\n')
     seed("data", "hostile-quote", b'c"' + b"a,\n" * 1000)
     seed("data", "hostile-columns", b"c" + b"," * 3000 + b"\n" + b"," * 3000)

@@ -288,10 +288,16 @@ pub fn data(input: &[u8]) {
         b'c' => DataFormat::Csv,
         b't' => DataFormat::Tsv,
         b'e' => DataFormat::E2e,
+        b'd' => DataFormat::Dart,
+        b'w' => DataFormat::WebNlg,
+        b'q' => DataFormat::WikiSql,
+        b's' => DataFormat::SamSum,
+        b'm' => DataFormat::Mnli,
         b'p' => DataFormat::PlainText,
         _ => DataFormat::Auto,
     };
-    in_folder(&[("data", input)], |dir| {
+    // WikiSQL's tables lie beside its questions.
+    in_folder(&[("data", input), ("data.tables.jsonl", input)], |dir| {
         let path = &dir.join("data");
         let options = SourceOptions {
             format,

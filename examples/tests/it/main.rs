@@ -3,3 +3,4 @@
 
 mod examples;
 mod recipes;
+mod recipes_gpt2;

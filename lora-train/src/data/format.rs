@@ -1,12 +1,15 @@
 //! Formats of data files, and how a file's format is detected.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::lines::first_line;
+use super::template::PairTemplate;
 use super::{e2e, jsonl};
 use crate::error::{TrainError, listed};
 
@@ -27,21 +30,41 @@ pub enum DataFormat {
     /// file are where it puts them; otherwise a double quote is a character like any other.
     #[serde(rename = "tsv")]
     Tsv,
-    /// `meaning representation||reference`, one pair a line (`e2e`).
+    /// E2E NLG Challenge: `meaning representation||reference`, one pair a line, or the challenge's CSV (`e2e`).
     #[serde(rename = "e2e")]
     E2e,
+    /// DART: a JSON array of sets of triples with texts (`dart`).
+    #[serde(rename = "dart")]
+    Dart,
+    /// `WebNLG` 2017: a JSON object of sets of triples with texts (`webnlg`).
+    #[serde(rename = "webnlg")]
+    WebNlg,
+    /// `WikiSQL`: questions with their queries, beside a file of tables (`wikisql`).
+    #[serde(rename = "wikisql")]
+    WikiSql,
+    /// `SAMSum`: dialogues with their summaries (`samsum`).
+    #[serde(rename = "samsum")]
+    SamSum,
+    /// MNLI of GLUE, put to a language model (`mnli`); never detected.
+    #[serde(rename = "mnli")]
+    Mnli,
     /// Plain text (`text`). For words with labels, it means the columns of `CoNLL`.
     #[serde(rename = "text")]
     PlainText,
 }
 
 impl DataFormat {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 11] = [
         Self::Auto,
         Self::JsonLines,
         Self::Csv,
         Self::Tsv,
         Self::E2e,
+        Self::Dart,
+        Self::WebNlg,
+        Self::WikiSql,
+        Self::SamSum,
+        Self::Mnli,
         Self::PlainText,
     ];
 
@@ -53,26 +76,51 @@ impl DataFormat {
             Self::Csv => "csv",
             Self::Tsv => "tsv",
             Self::E2e => "e2e",
+            Self::Dart => "dart",
+            Self::WebNlg => "webnlg",
+            Self::WikiSql => "wikisql",
+            Self::SamSum => "samsum",
+            Self::Mnli => "mnli",
             Self::PlainText => "text",
+        }
+    }
+
+    /// Returns the template that makes an input and a reference of this format a prompt and a completion.
+    ///
+    /// | format | prompt and completion |
+    /// | --- | --- |
+    /// | `e2e`, `dart`, `webnlg` | `{input} \|\|` and ` {reference}` |
+    /// | `samsum` | `{dialogue}`, an empty line, and `{summary}` |
+    /// | all others | `{prompt}` and ` {completion}` |
+    pub fn template(self) -> PairTemplate {
+        match self {
+            Self::E2e | Self::Dart | Self::WebNlg => PairTemplate::new(" ||", " "),
+            Self::SamSum => PairTemplate::new("\n\n", ""),
+            _ => PairTemplate::new("", " "),
         }
     }
 
     /// Detects the format of a file of texts; never [`DataFormat::Auto`].
     ///
-    /// The extensions `.jsonl`, `.ndjson` and `.json`, `.csv`, and `.tsv` and `.tab` decide at once.
-    /// Otherwise the first line that is not blank does: a JSON object means JSON Lines, text
-    /// on both sides of `||` means E2E. Any other file is plain text if the extension is `.txt`,
-    /// `.text`, `.raw` or `.tokens`.
+    /// The extensions `.csv`, and `.tsv` and `.tab` decide at once, but for the CSV of the E2E challenge, whose header is
+    /// `mr,ref`. Otherwise the first line that is not blank does: text on both sides of `||` means E2E. Any other file is
+    /// plain text if the extension is `.txt`, `.text`, `.raw` or `.tokens`. A JSON file (`.jsonl`, `.ndjson`, `.json`, or an
+    /// object in the first line) is JSON Lines, unless it begins with the keys of a published data set.
     ///
     /// # Errors
-    /// [`TrainError::DataFormat`] if neither decides, and the errors of reading the first line.
+    /// [`TrainError::DataFormat`] if neither decides, and the errors of reading the beginning.
     pub fn detect(path: &Path) -> Result<Self, TrainError> {
-        if let Some(format) = Self::from_extension(path) {
-            return Ok(format);
+        let format = Self::from_extension(path);
+        if format == Some(Self::Tsv) {
+            return Ok(Self::Tsv);
         }
         let line = first_line(path)?.unwrap_or_default();
-        if jsonl::parse_object(&line).is_ok() {
-            return Ok(Self::JsonLines);
+        if format == Some(Self::Csv) {
+            let of_challenge = e2e::is_header(&line);
+            return Ok(if of_challenge { Self::E2e } else { Self::Csv });
+        }
+        if format == Some(Self::JsonLines) || jsonl::parse_object(&line).is_ok() {
+            return Ok(Self::of_json(path, &line)?.unwrap_or(Self::JsonLines));
         }
         if e2e::split(&line).is_some() {
             return Ok(Self::E2e);
@@ -83,6 +131,28 @@ impl DataFormat {
         }
     }
 
+    /// Finds the published data set of which a JSON file is, by the keys of its first object.
+    fn of_json(path: &Path, first: &str) -> Result<Option<Self>, TrainError> {
+        const KEYS: [(&[&str], DataFormat); 3] = [
+            (&["entries"], DataFormat::WebNlg),
+            (&["question", "table_id", "sql"], DataFormat::WikiSql),
+            (&["dialogue", "summary"], DataFormat::SamSum),
+        ];
+        if let Ok(object) = jsonl::parse_object(first) {
+            let mut keys = KEYS.iter();
+            let found = keys.find(|(keys, _)| keys.iter().all(|key| object.contains_key(*key)));
+            return Ok(found.map(|(_, format)| *format));
+        }
+        let start = beginning(path)?;
+        let has = |key: &str| start.contains(&format!("\"{key}\""));
+        Ok(match start.trim_start().chars().next() {
+            Some('{') if has("entries") => Some(Self::WebNlg),
+            Some('[') if has("tripleset") => Some(Self::Dart),
+            Some('[') if has("dialogue") && has("summary") => Some(Self::SamSum),
+            _ => None,
+        })
+    }
+
     /// Resolves the format of a table with labels: itself, or detected from the extension, else from the first line
     /// that is not blank, which is an object or has fields between tabs.
     ///
@@ -91,12 +161,16 @@ impl DataFormat {
     pub(super) fn resolve_table(self, path: &Path) -> Result<Self, TrainError> {
         match self {
             Self::JsonLines | Self::Csv | Self::Tsv => return Ok(self),
-            Self::E2e | Self::PlainText => {
+            Self::Auto => {}
+            Self::Mnli => {
+                let message = "`mnli` puts MNLI to a language model; a classifier reads it by the task glue/mnli";
+                return Err(TrainError::config("format", message));
+            }
+            _ => {
                 let message =
                     format!("`{self}` has no labels; labelled data is `jsonl`, `csv` or `tsv`");
                 return Err(TrainError::config("format", message));
             }
-            Self::Auto => {}
         }
         if let Some(format) = Self::from_extension(path) {
             return Ok(format);
@@ -139,6 +213,16 @@ impl DataFormat {
             _ => None,
         }
     }
+}
+
+/// Reads the first kilobytes of a file, without what is not UTF-8.
+fn beginning(path: &Path) -> Result<String, TrainError> {
+    const BYTES: u64 = 64 * 1024;
+    let file = File::open(path).map_err(TrainError::io(path))?;
+    let mut bytes = Vec::new();
+    let read = file.take(BYTES).read_to_end(&mut bytes);
+    read.map_err(TrainError::io(path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Creates the error that the format of a file is not detected.
@@ -217,6 +301,34 @@ mod tests {
             assert_eq!(detect("a.txt", text).unwrap(), format, "{text}");
         }
         assert_eq!(detect("train", "a||b").unwrap(), DataFormat::E2e);
+    }
+
+    #[test]
+    fn published_data_sets_are_known_by_their_keys() {
+        for (name, text, format) in [
+            ("dev.json", "[\n {\n \"tripleset\": [", DataFormat::Dart),
+            ("dev.json", "{\n \"entries\": [", DataFormat::WebNlg),
+            ("dev.json", "{\"entries\": []}", DataFormat::WebNlg),
+            (
+                "a.json",
+                "[\n{\"id\": \"1\", \"summary\": \"\", \"dialogue\"",
+                DataFormat::SamSum,
+            ),
+            (
+                "a.jsonl",
+                "{\"dialogue\": \"a\", \"summary\": \"b\"}\n",
+                DataFormat::SamSum,
+            ),
+            (
+                "a.jsonl",
+                "{\"question\": \"a\", \"table_id\": \"b\", \"sql\": {}}\n",
+                DataFormat::WikiSql,
+            ),
+            ("a.json", "[\n{\"text\": \"a\"}]", DataFormat::JsonLines),
+            ("trainset.csv", "mr,ref\r\n", DataFormat::E2e),
+        ] {
+            assert_eq!(detect(name, text).unwrap(), format, "{text}");
+        }
     }
 
     #[test]

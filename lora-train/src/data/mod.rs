@@ -17,12 +17,14 @@
 //! | `table` | rows with named cells, from any of them |
 //! | `format`, `columns`, `row_layout` | detection of the format; names of the columns |
 //! | `record` | [`Record`]: content, label, adapter, and the place where it was read |
-//! | `source`, `text_table`, `e2e`, `plain_text` | [`read_records`], with a reader for tables, the E2E format and plain text |
+//! | `source`, `text_table`, `plain_text`, `template` | [`read_records`], with a reader for tables and plain text; [`PairTemplate`] |
+//! | `document`, `e2e`, `dart`, `webnlg`, `samsum`, `mnli`, `wikisql` | JSON documents; readers of published data sets |
 //! | `labels` | [`LabelSet`], classes of a file, [`ClassWeights`] |
 //! | `labelled` | [`read_labelled`] and [`encode_labelled`]: data to classify, to score or to tag |
 //! | `glue` | tasks of GLUE, their files and submissions |
 //! | `example`, `encoder`, `encode`, `concatenate` | tokenized examples, tokenizers, and the two ways to make examples for a language model |
 //! | `batch`, `targets`, `padding` | padding side by side, or packing, with the [`Targets`]; the length of a batch |
+//! | `draw` | records drawn by a seed |
 //! | `batch_size`, `plan`, `sample` | order, shuffling, grouping by length, sizes in examples or tokens; the trainer's interface |
 //! | `reference` | several references to one prompt |
 //! | `digest` | [`DataDigest`]: what a resumed run compares of its data |
@@ -74,7 +76,10 @@ mod batch;
 mod batch_size;
 mod columns;
 mod concatenate;
+mod dart;
 mod digest;
+mod document;
+mod draw;
 mod e2e;
 mod encode;
 mod encoder;
@@ -85,6 +90,7 @@ mod jsonl;
 mod labelled;
 mod labels;
 mod lines;
+mod mnli;
 mod padding;
 mod plain_text;
 mod plan;
@@ -94,17 +100,21 @@ mod reference;
 mod row_layout;
 mod rows;
 mod sample;
+mod samsum;
 mod source;
 mod table;
 mod targets;
+mod template;
 mod text_table;
+mod webnlg;
+mod wikisql;
 
 pub use batch::{Batch, collate, pack};
 pub use batch_size::BatchSize;
 pub use columns::Columns;
 pub use concatenate::{ConcatenationReport, concatenate_records};
 pub use digest::DataDigest;
-pub use e2e::E2eTemplate;
+pub use draw::draw;
 pub(crate) use encode::UNCUT;
 pub use encode::{EncodingOptions, TruncationReport, encode_records};
 pub use encoder::Encode;
@@ -117,6 +127,7 @@ pub use labelled::{
 pub use labels::{ClassWeights, LabelKind, LabelSet, Unlabelled};
 pub(crate) use lines::Lines;
 pub use lines::MAX_LINE_BYTES;
+pub(crate) use mnli::ANSWERS;
 pub use padding::Padding;
 pub use plain_text::TextDocuments;
 pub use plan::{BatchOrder, BatchPlan};
@@ -125,3 +136,8 @@ pub use reference::{ReferenceGroup, group_references};
 pub use sample::{Sample, SampleBatch};
 pub use source::{SourceOptions, read_records};
 pub use targets::{ClassTargets, Targets};
+pub use template::{PairTemplate, TemplateName};
+pub use webnlg::Categories;
+pub use wikisql::{
+    Aggregate, ColumnType, Condition, Operator, SqlQuery, SqlTable, SqlTables, SqlValue,
+};

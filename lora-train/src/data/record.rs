@@ -28,6 +28,11 @@ impl Origin {
         &self.path
     }
 
+    /// Returns the path, to be shared with other origins.
+    pub(super) fn shared_path(&self) -> Arc<Path> {
+        self.path.clone()
+    }
+
     /// Returns the line, counted from 1. The line of a record over several lines is its first.
     pub fn line(&self) -> usize {
         self.line

@@ -12,18 +12,20 @@ pub struct ReferenceGroup {
     pub prompt: String,
     /// Completions of the prompt, trimmed: the space before one only joins it to the prompt.
     pub references: Vec<String>,
+    /// Id of the records, if they have one.
+    pub id: Option<String>,
     /// Place of the prompt's first record.
     pub origin: Origin,
 }
 
-/// Groups records by prompt, in the order in which prompts first appear. They need not lie side by
+/// Groups records by prompt and id, in the order in which prompts first appear. They need not lie side by
 /// side.
 ///
 /// # Errors
 /// [`TrainError::DataLine`] for a record without a prompt to generate from.
 pub fn group_references(records: &[Record]) -> Result<Vec<ReferenceGroup>, TrainError> {
     let mut groups: Vec<ReferenceGroup> = Vec::new();
-    let mut positions: HashMap<&str, usize> = HashMap::new();
+    let mut positions: HashMap<(&str, Option<&str>), usize> = HashMap::new();
     for record in records {
         let Content::PromptCompletion { prompt, completion } = &record.content else {
             return Err(record.origin.error(
@@ -31,13 +33,16 @@ pub fn group_references(records: &[Record]) -> Result<Vec<ReferenceGroup>, Train
                  `completion`",
             ));
         };
-        let position = *positions.entry(prompt).or_insert(groups.len());
+        let position = *positions
+            .entry((prompt, record.id.as_deref()))
+            .or_insert(groups.len());
         let reference = completion.trim().to_string();
         match groups.get_mut(position) {
             Some(group) => group.references.push(reference),
             None => groups.push(ReferenceGroup {
                 prompt: prompt.clone(),
                 references: vec![reference],
+                id: record.id.clone(),
                 origin: record.origin.clone(),
             }),
         }

@@ -5,11 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::columns::Columns;
-use super::e2e::{self, E2eTemplate};
 use super::format::DataFormat;
 use super::plain_text::{self, TextDocuments};
-use super::record::Record;
-use super::text_table;
+use super::record::{Content, Record};
+use super::template::PairTemplate;
+use super::webnlg::Categories;
+use super::{dart, e2e, mnli, samsum, text_table, webnlg, wikisql};
 use crate::error::TrainError;
 
 /// Options for reading a file of texts, or of prompts and completions. The default detects the format and reads columns
@@ -21,8 +22,11 @@ pub struct SourceOptions {
     pub format: DataFormat,
     /// Columns or keys to read, for CSV, TSV and JSON Lines.
     pub columns: Columns,
-    /// Template of prompts and completions, for E2E.
-    pub e2e: E2eTemplate,
+    /// Template of prompts and completions. Without one it is [`DataFormat::template`], and those of CSV, TSV and JSON Lines
+    /// are as they are in the file.
+    pub template: Option<PairTemplate>,
+    /// Categories to read, for `WebNLG`.
+    pub categories: Categories,
     /// Division into documents, for plain text.
     pub documents: TextDocuments,
 }
@@ -60,15 +64,34 @@ pub struct SourceOptions {
 /// ```
 pub fn read_records(path: &Path, options: &SourceOptions) -> Result<Vec<Record>, TrainError> {
     options.columns.validate()?;
-    let format = match options.format {
-        DataFormat::Auto => DataFormat::detect(path)?,
-        format => format,
-    };
+    let format = options.format_of(path)?;
+    if options.categories != Categories::All && format != DataFormat::WebNlg {
+        let message = format!("are those of `webnlg`; {} is `{format}`", path.display());
+        return Err(TrainError::config("categories", message));
+    }
+    let template = options.template.clone();
+    let template = template.unwrap_or_else(|| format.template());
     let records = match format {
         DataFormat::JsonLines | DataFormat::Csv | DataFormat::Tsv => {
-            text_table::read(path, format, &options.columns)?
+            let mut records = text_table::read(path, format, &options.columns)?;
+            if let Some(template) = &options.template {
+                records = records
+                    .into_iter()
+                    .map(|record| with_template(record, template))
+                    .collect::<Result<_, _>>()?;
+            }
+            records
         }
-        DataFormat::E2e => e2e::read(path, &options.e2e)?,
+        DataFormat::E2e => e2e::read(path, &template)?,
+        DataFormat::Dart => dart::read(path, &template)?,
+        DataFormat::WebNlg => webnlg::read(path, &template, options.categories)?,
+        DataFormat::WikiSql => wikisql::read(path, &template)?,
+        DataFormat::SamSum => samsum::read(path, &template)?,
+        DataFormat::Mnli => mnli::read(path, &template, options.columns.adapter.as_deref())?,
+        DataFormat::Auto | DataFormat::PlainText if options.template.is_some() => {
+            let message = "is for prompts and completions, and plain text has neither";
+            return Err(TrainError::config("template", message));
+        }
         DataFormat::Auto | DataFormat::PlainText => plain_text::read(path, options.documents)?,
     };
     if records.is_empty() {
@@ -76,6 +99,36 @@ pub fn read_records(path: &Path, options: &SourceOptions) -> Result<Vec<Record>,
         return Err(TrainError::data_empty(path, message));
     }
     Ok(records)
+}
+
+impl SourceOptions {
+    /// Returns the format of a file, detected if it is not said. With named columns it is a table, whatever its keys.
+    pub(crate) fn format_of(&self, path: &Path) -> Result<DataFormat, TrainError> {
+        let columns = &self.columns;
+        let named =
+            columns.text.is_some() || columns.prompt.is_some() || columns.completion.is_some();
+        match self.format {
+            DataFormat::Auto => Ok(match DataFormat::detect(path)? {
+                DataFormat::WikiSql | DataFormat::SamSum if named => DataFormat::JsonLines,
+                DataFormat::E2e if named && path.extension().is_some_and(|end| end == "csv") => {
+                    DataFormat::Csv
+                }
+                format => format,
+            }),
+            format => Ok(format),
+        }
+    }
+}
+
+/// Puts prompt and completion of a record of a table into a template.
+fn with_template(record: Record, template: &PairTemplate) -> Result<Record, TrainError> {
+    let Content::PromptCompletion { prompt, completion } = &record.content else {
+        let message =
+            "a text without a prompt has no place in a template; give `prompt` and `completion`";
+        return Err(record.origin.error(message));
+    };
+    let made = template.record(prompt, completion, record.origin.clone());
+    Ok(made.with_adapter(record.adapter))
 }
 
 #[cfg(test)]
@@ -90,9 +143,45 @@ mod tests {
         .unwrap();
         assert_eq!(options.format, DataFormat::Csv);
         assert_eq!(options.columns, Columns::text("body"));
-        assert_eq!(options.e2e, E2eTemplate::default());
+        assert_eq!(options.template, None);
         assert_eq!(options.documents, TextDocuments::Line);
         assert!(serde_json::from_str::<SourceOptions>(r#"{"colums": {}}"#).is_err());
+    }
+
+    #[test]
+    fn a_template_makes_prompts_and_completions_of_a_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let options = SourceOptions {
+            columns: Columns::prompt_completion("context", "completion"),
+            template: Some(PairTemplate::microsoft_lora()),
+            ..SourceOptions::default()
+        };
+        std::fs::write(&path, "{\"context\": \"a : b\", \"completion\": \" c\"}").unwrap();
+        let records = read_records(&path, &options).unwrap();
+        let expected = Content::PromptCompletion {
+            prompt: "a : b<|endoftext|>".into(),
+            completion: " c".into(),
+        };
+        assert_eq!(records[0].content, expected);
+        let text = SourceOptions {
+            columns: Columns::text("context"),
+            ..options.clone()
+        };
+        let message = read_records(&path, &text).unwrap_err().to_string();
+        assert!(
+            message.contains("line 1: a text without a prompt"),
+            "{message}"
+        );
+        let seen = SourceOptions {
+            categories: Categories::Seen,
+            ..options
+        };
+        let message = read_records(&path, &seen).unwrap_err().to_string();
+        assert!(
+            message.contains("`categories`: are those of `webnlg`"),
+            "{message}"
+        );
     }
 
     #[test]

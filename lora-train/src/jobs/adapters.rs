@@ -1,5 +1,6 @@
 //! Adapters of a job: none, one for all records, or several by name, of which each record selects one.
 
+use super::foreign::{FormatName, UnsaidOptions};
 use crate::TrainError;
 use crate::data::Record;
 use clap::Args;
@@ -15,29 +16,38 @@ const NEEDS_NAMES: &str = "requires named adapters: give them as `--adapter NAME
 /// Options of the adapters of a job.
 #[derive(Args, Clone, Debug, Default)]
 pub struct AdapterOptions {
-    /// PEFT adapter to load [default: none, the model alone]. Several adapters are given as NAME=DIR; each record then names its adapter, or none for the model alone.
+    /// PEFT adapter to load, or a file of loralib (microsoft/LoRA) beside its --alpha [default: none, the model alone]. Several adapters are given as NAME=DIR; each record then names its adapter, or none for the model alone.
     #[arg(long = "adapter", value_name = "[NAME=]DIR")]
     pub adapters: Vec<AdapterArg>,
     /// With named adapters: column or key that names a record's adapter [default: adapter].
     #[arg(long, value_name = "NAME")]
     pub adapter_column: Option<String>,
+    /// Values that a file of loralib lacks.
+    #[command(flatten)]
+    pub unsaid: UnsaidOptions,
     /// Fail, instead of warning, if an adapter was trained on another base model.
     #[arg(long)]
     pub strict_base: bool,
 }
 
-/// Directory of an adapter, with a name or without.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Directory of an adapter, or its file, with a name or without.
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdapterArg {
     /// Name.
     pub name: Option<String>,
-    /// Directory.
+    /// Directory or file.
     pub dir: PathBuf,
+    /// Values that a file of another program lacks.
+    pub unsaid: UnsaidOptions,
 }
 
 impl From<PathBuf> for AdapterArg {
     fn from(dir: PathBuf) -> Self {
-        Self { name: None, dir }
+        Self {
+            name: None,
+            dir,
+            unsaid: UnsaidOptions::default(),
+        }
     }
 }
 
@@ -54,7 +64,7 @@ impl FromStr for AdapterArg {
                 "" => Err(format!("`{name}` has no directory, expected NAME=DIR")),
                 dir => Ok(Self {
                     name: Some(name.into()),
-                    dir: dir.into(),
+                    ..PathBuf::from(dir).into()
                 }),
             },
             _ => Ok(PathBuf::from(text).into()),
@@ -78,13 +88,29 @@ impl AdapterOptions {
 
     /// Checks the options and returns the adapters: none for the model alone, one without a name for all records, or
     /// adapters by name.
-    pub(crate) fn selection(&self) -> Result<&[AdapterArg], TrainError> {
+    pub(crate) fn selection(&self) -> Result<Vec<AdapterArg>, TrainError> {
         let refuse = |message: &str| Err(TrainError::config("adapter", message));
         if self.adapter_column.is_some() && !self.is_named() {
             return Err(TrainError::config("adapter_column", NEEDS_NAMES));
         }
-        let adapters = self.adapters.as_slice();
-        if let [] | [AdapterArg { name: None, .. }] = adapters {
+        let files = self.adapters.iter().map(|adapter| {
+            // No other program's adapters are single files.
+            if adapter.dir.is_file() {
+                FormatName::Loralib
+            } else {
+                FormatName::Peft
+            }
+        });
+        self.unsaid.check(&files.collect::<Vec<_>>())?;
+        let adapters: Vec<AdapterArg> = self
+            .adapters
+            .iter()
+            .map(|adapter| AdapterArg {
+                unsaid: self.unsaid.clone(),
+                ..adapter.clone()
+            })
+            .collect();
+        if let [] | [AdapterArg { name: None, .. }] = adapters.as_slice() {
             return Ok(adapters);
         }
         for (at, adapter) in adapters.iter().enumerate() {
@@ -106,7 +132,7 @@ impl AdapterOptions {
     pub(crate) fn selection_with(
         &self,
         default: Option<&str>,
-    ) -> Result<&[AdapterArg], TrainError> {
+    ) -> Result<Vec<AdapterArg>, TrainError> {
         let selection = self.selection()?;
         if default.is_some() && !self.is_named() {
             return Err(TrainError::config("use", NEEDS_NAMES));
@@ -166,8 +192,8 @@ mod tests {
         };
         let names = |args: &[&str]| -> Vec<Option<String>> {
             let options = options(args);
-            let selection = options.selection().unwrap().iter();
-            selection.map(|adapter| adapter.name.clone()).collect()
+            let selection = options.selection().unwrap().into_iter();
+            selection.map(|adapter| adapter.name).collect()
         };
         let name = |name: &str| Some(name.to_string());
         assert!(names(&[]).is_empty());

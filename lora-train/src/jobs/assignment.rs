@@ -21,7 +21,7 @@ impl AdapterOptions {
         let mut set = model.named_adapters()?;
         for (name, adapter) in sources.named() {
             let report = set.load_opened(name, &adapter.dir)?;
-            let path = adapter.dir.path();
+            let path = adapter.path();
             check_base(Some(path), Some(&report), self.strict_base, screen)?;
             screen.line(&format!(
                 "adapter   {name}: {}, {} modules, {} parameters",

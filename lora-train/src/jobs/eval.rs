@@ -20,7 +20,7 @@ pub fn eval(options: &EvalOptions, screen: &Screen) -> Result<EvalSummary, Train
         inputs.refuse_file("predictions", path)?;
         check_file(path, Overwrite::from(options.overwrite))?;
     }
-    let sources = &Sources::open_for(&options.model, options.adapters.selection()?, options.task)?;
+    let sources = &Sources::open_for(&options.model, &options.adapters.selection()?, options.task)?;
     let task = match options.task {
         Some(task) => task,
         None => sources.task()?,

@@ -3,7 +3,7 @@
 use super::adapters::AdapterOptions;
 use crate::device::DeviceName;
 use crate::metric::ConfusionMatrix;
-use crate::options::{Precision, ReadingOptions};
+use crate::options::{DecodingOptions, Precision, ReadingOptions};
 use crate::task::{GeneratedText, TaskName};
 use clap::Args;
 use lora_core::{BaseDType, Quantization};
@@ -40,7 +40,7 @@ pub struct EvalOptions {
     /// Replace the predictions file if it exists.
     #[arg(long)]
     pub overwrite: bool,
-    /// Also generate for each prompt, and score BLEU and ROUGE-L against all its completions.
+    /// Also generate for each prompt, and score BLEU, NIST, ROUGE-L, CIDEr and TER against all its completions; for WikiSQL the accuracy of the queries, for SAMSum ROUGE-1, ROUGE-2 and ROUGE-L.
     #[arg(long)]
     pub generate: bool,
     /// Maximum number of tokens to generate [default: the model's, else 64].
@@ -67,6 +67,9 @@ pub struct EvalOptions {
     /// Options for reading the data.
     #[command(flatten)]
     pub reading: ReadingOptions,
+    /// Options of generated texts.
+    #[command(flatten)]
+    pub decoding: DecodingOptions,
     /// Device to run on.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceName,

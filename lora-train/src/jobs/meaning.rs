@@ -4,14 +4,14 @@ use super::evaluation::EvalOptions;
 use super::labelled::PredictOptions;
 use crate::TrainError;
 use crate::data::LabelKind;
-use crate::options::{ReadingOptions, TrainOptions};
+use crate::options::{DecodingOptions, ReadingOptions, TrainOptions};
 use crate::task::TaskName;
 
 /// Name of an option, and the tasks that it has a meaning for.
 type Use = (&'static str, fn(TaskName) -> bool);
 
 /// Options that not every task has a use for, with the tasks that have one: the same for all commands.
-const USES: [Use; 25] = [
+const USES: [Use; 30] = [
     // One score has no name.
     ("labels", |task| is_labelled(task) && !is_stsb(task)),
     ("class_weights", has_one_class),
@@ -29,6 +29,11 @@ const USES: [Use; 25] = [
     ("generate_prompts", is_causal),
     ("max_new_tokens", is_causal),
     ("beams", is_causal),
+    ("length_penalty", is_causal),
+    ("no_repeat_ngram", is_causal),
+    ("stop_token", is_causal),
+    ("template", is_causal),
+    ("categories", is_causal),
     // Of generated texts.
     ("seed", is_causal),
     ("prompt_column", is_causal),
@@ -86,21 +91,23 @@ impl TrainOptions {
         self.reading.check(task)?;
         refuse(task, &self.given())?;
         // No prompts at all, as against none by name, switch off the texts of a recipe.
-        let of_texts = [
+        let mut of_texts = vec![
             ("max_new_tokens", self.max_new_tokens.is_some()),
             ("beams", self.beams.is_some_and(|beams| beams > 1)),
         ];
+        of_texts.extend(self.decoding.given());
         refuse_without(
             "generate_prompts",
             self.generate_prompts.is_some(),
             &of_texts,
-        )
+        )?;
+        self.decoding.check(self.beams)
     }
 
     fn given(&self) -> Vec<Given> {
         let above = |number: Option<usize>, least| number.is_some_and(|number| number > least);
         let smoothed = self.label_smoothing.is_some_and(|share| share > 0.0);
-        vec![
+        let mut given = vec![
             ("prefix", self.prefix.is_some()),
             ("prefix_only", self.prefix_only),
             ("labels", self.labels.is_some()),
@@ -113,6 +120,24 @@ impl TrainOptions {
             ("max_new_tokens", self.max_new_tokens.is_some()),
             ("beams", above(self.beams, 1)),
             ("packing", self.packing),
+        ];
+        given.extend(self.decoding.given());
+        given
+    }
+}
+
+impl DecodingOptions {
+    /// Refuses an option of beams without beams.
+    fn check(&self, beams: Option<usize>) -> Result<(), TrainError> {
+        let of_beams = [("length_penalty", self.length_penalty.is_some())];
+        refuse_without("beams", beams.is_some(), &of_beams)
+    }
+
+    fn given(&self) -> [Given; 3] {
+        [
+            ("length_penalty", self.length_penalty.is_some()),
+            ("no_repeat_ngram", self.no_repeat_ngram.is_some()),
+            ("stop_token", self.stop_token.is_some()),
         ]
     }
 }
@@ -125,7 +150,8 @@ impl EvalOptions {
     pub(super) fn check(&self, task: TaskName) -> Result<(), TrainError> {
         self.reading.check(task)?;
         refuse(task, &self.given())?;
-        refuse_without("generate", self.generate, &self.of_texts())
+        refuse_without("generate", self.generate, &self.of_texts())?;
+        self.decoding.check(self.beams)
     }
 
     fn given(&self) -> Vec<Given> {
@@ -138,12 +164,14 @@ impl EvalOptions {
         given
     }
 
-    fn of_texts(&self) -> [Given; 3] {
-        [
+    fn of_texts(&self) -> Vec<Given> {
+        let mut given = vec![
             ("max_new_tokens", self.max_new_tokens.is_some()),
             ("beams", self.beams.is_some()),
             ("seed", self.seed.is_some()),
-        ]
+        ];
+        given.extend(self.decoding.given());
+        given
     }
 }
 
@@ -174,6 +202,8 @@ impl ReadingOptions {
 
     fn given(&self) -> Vec<Given> {
         vec![
+            ("template", self.template.is_some()),
+            ("categories", self.categories.is_some()),
             ("prompt_column", self.prompt_column.is_some()),
             ("completion_column", self.completion_column.is_some()),
             ("documents", self.documents.is_some()),

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `plan`, `adapter`, `ranges`, `meaning` | options of a training run, checked and with defaults |
 //! | `adapters` | options of the adapters: none, one, or several by name |
+//! | `foreign` | adapters in the files of other programs |
 //! | `sources` | model directory and adapters of a command, each opened once; the head's labels |
 //! | `session` | model with tokenizer and adapter; stop tokens |
 //! | `assignment` | named adapters on a model, one for each example |
@@ -37,6 +38,7 @@ pub(crate) mod device_check;
 mod eval;
 mod evaluation;
 mod finite;
+pub(crate) mod foreign;
 pub(crate) mod inputs;
 mod job;
 mod labelled;
@@ -59,7 +61,9 @@ mod verify;
 mod weights;
 
 pub use adapters::{AdapterArg, AdapterOptions};
-pub use causal::{Continuation, GenerateOptions, SamplingOptions, generate};
+pub use causal::{
+    Continuation, GenerateOptions, SamplingOptions, ScoreOptions, ScoreReport, generate, score,
+};
 pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use labelled::{PredictOptions, Predicted, predict};

@@ -146,6 +146,10 @@ impl TrainPlan {
         }
         check_conflicts(o)?;
         let batch_size = at_least_one("batch_size", o.batch_size.unwrap_or(8))?;
+        let most = o
+            .max_examples
+            .map(|most| at_least_one("max_examples", most));
+        most.transpose()?;
         let batch_tokens = o
             .batch_tokens
             .map(|most| at_least_one("batch_tokens", most));

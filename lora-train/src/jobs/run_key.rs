@@ -1,5 +1,6 @@
 //! Key of a run: a hash of all that its results depend on.
 
+use super::adapters::AdapterArg;
 use super::sources::Sources;
 use crate::TrainError;
 use lora_core::files::open_regular;
@@ -33,6 +34,12 @@ impl RunKey {
         for adapter in sources.adapters() {
             let path = adapter.dir.path();
             key = key.with("adapter", &adapter.name);
+            // What a file was converted to may differ in the order of notes.
+            if let Some(AdapterArg { dir, unsaid, .. }) = &adapter.converted {
+                key = key.with("unsaid", unsaid);
+                key.file("weights", dir)?;
+                continue;
+            }
             key.directory("weights", path)?;
             let prefix = path.join(PREFIX_DIR);
             if prefix.is_dir() {
@@ -60,20 +67,25 @@ impl RunKey {
     /// Adds the files of a directory, by name and content.
     fn directory(&mut self, what: &str, path: &Path) -> Result<(), TrainError> {
         self.0.update(format!("{what}\n"));
-        for (name, path) in files(path)? {
-            let (file, length) = open_regular(&path)?;
-            self.0.update(format!("{name:?} {length}\n"));
-            // Of a file that grows, its first length.
-            let mut file = file.take(length);
-            let mut block = vec![0; BLOCK.min(length as usize)];
-            loop {
-                match file.read(&mut block).map_err(TrainError::io(&path))? {
-                    0 => break,
-                    read => self.0.update(&block[..read]),
-                }
+        let files = files(path)?;
+        files
+            .iter()
+            .try_for_each(|(name, path)| self.file(name, path))
+    }
+
+    /// Adds a file by name and content.
+    fn file(&mut self, name: &str, path: &Path) -> Result<(), TrainError> {
+        let (file, length) = open_regular(path)?;
+        self.0.update(format!("{name:?} {length}\n"));
+        // Of a file that grows, its first length.
+        let mut file = file.take(length);
+        let mut block = vec![0; BLOCK.min(length as usize)];
+        loop {
+            match file.read(&mut block).map_err(TrainError::io(path))? {
+                0 => return Ok(()),
+                read => self.0.update(&block[..read]),
             }
         }
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Model directory and adapters of a command, each opened once.
 
 use super::adapters::AdapterArg;
+use super::foreign::{self, Converted};
 use super::session::check_base;
 use crate::TrainError;
 use crate::progress::{Bar, Screen};
@@ -12,12 +13,15 @@ use lora_models::encoder::{EncoderConfig, Labels};
 use lora_models::hub::{self, HubOptions};
 use lora_models::{ModelConfig, ModelDir};
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// Model directory and adapters of a command.
 pub(crate) struct Sources {
     /// Model directory.
     pub model: ModelDir,
     adapters: Vec<AdapterSource>,
+    /// Directories of adapters that were converted.
+    _converted: Vec<TempDir>,
 }
 
 /// Adapter of a command.
@@ -26,6 +30,8 @@ pub(crate) struct AdapterSource {
     pub name: Option<String>,
     /// Directory.
     pub dir: AdapterDir,
+    /// File of another program that the directory was converted from.
+    pub converted: Option<AdapterArg>,
     /// Head that the adapter was trained with; `None` for an adapter of a language model.
     labels: Option<AdapterLabels>,
 }
@@ -70,10 +76,17 @@ impl Sources {
     /// # Errors
     /// If a configuration is missing, malformed or not supported.
     pub fn with_model(model: ModelDir, selection: &[AdapterArg]) -> Result<Self, TrainError> {
-        let dirs = selection
-            .iter()
-            .map(|adapter| AdapterDir::open(&adapter.dir));
-        let dirs = dirs.collect::<Result<Vec<_>, _>>()?;
+        let mut dirs = Vec::with_capacity(selection.len());
+        let mut converted = Vec::new();
+        for AdapterArg { dir, unsaid, .. } in selection {
+            dirs.push(match foreign::opened(dir, unsaid)? {
+                Some(Converted { dir, kept }) => {
+                    converted.push(kept);
+                    dir
+                }
+                None => AdapterDir::open(dir)?,
+            });
+        }
         let has_head =
             |dir: &AdapterDir| dir.task_type().and_then(HeadKind::from_task_type).is_some();
         let model = if dirs.first().is_some_and(has_head) {
@@ -82,16 +95,24 @@ impl Sources {
             model
         };
         let mut adapters = Vec::with_capacity(dirs.len());
-        for (AdapterArg { name, .. }, dir) in selection.iter().zip(dirs) {
+        for (arg, dir) in selection.iter().zip(dirs) {
             say_spelling(&dir)?;
             let labels = match model.config() {
                 ModelConfig::Encoder(base) => Some(AdapterLabels::from_dir(&dir)?.on_base(base)),
                 _ => None,
             };
-            let name = name.clone();
-            adapters.push(AdapterSource { name, dir, labels });
+            adapters.push(AdapterSource {
+                name: arg.name.clone(),
+                converted: (dir.path() != arg.dir).then(|| arg.clone()),
+                dir,
+                labels,
+            });
         }
-        Ok(Self { model, adapters })
+        Ok(Self {
+            model,
+            adapters,
+            _converted: converted,
+        })
     }
 
     /// Returns the adapter for all records.
@@ -251,6 +272,12 @@ fn say_spelling(dir: &AdapterDir) -> Result<(), TrainError> {
 }
 
 impl AdapterSource {
+    /// Returns the path that the user gave: the directory, or the file that it was converted from.
+    pub fn path(&self) -> &Path {
+        let converted = self.converted.as_ref();
+        converted.map_or(self.dir.path(), |arg| &arg.dir)
+    }
+
     /// Returns the kind of the adapter's head; `None` if the files do not tell.
     pub fn kind(&self) -> Option<HeadKind> {
         self.labels.as_ref()?.kind

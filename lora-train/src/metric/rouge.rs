@@ -1,26 +1,165 @@
-//! ROUGE-L, as the package `rouge_score` computes it without a stemmer.
+//! ROUGE-N and ROUGE-L, as the package `rouge_score` computes them, with and without its stemmer.
 //!
 //! Lin, *ROUGE: a Package for Automatic Evaluation of Summaries*, 2004, section 3.
 
+use std::collections::HashMap;
+
 use super::check_corpus;
 use super::classification::{harmonic_mean, ratio};
+use super::porter::stem;
 use crate::error::TrainError;
 
-/// Precision, recall and F1 of the longest common subsequence of words, each from 0 to 1.
+/// Precision, recall and F1 of what two texts have in common, each from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct RougeL {
-    /// Share of the hypothesis' words that are in the subsequence.
+pub struct RougeScore {
+    /// Share of the hypothesis that is in the reference.
     pub precision: f64,
-    /// Share of the reference's words that are in the subsequence.
+    /// Share of the reference that is in the hypothesis.
     pub recall: f64,
-    /// Harmonic mean of both, the number usually reported as ROUGE-L.
+    /// Harmonic mean of both, the number usually reported.
     pub f1: f64,
 }
 
-/// Computes the ROUGE-L of a hypothesis against the reference with the highest F1, as
-/// `RougeScorer(["rougeL"]).score_multi` does; all zero without a reference.
+/// Part of texts that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Groups of this many words.
+    Ngrams(usize),
+    /// Longest common subsequence of words.
+    Subsequence,
+}
+
+/// Kind of ROUGE, and its treatment of words.
 ///
 /// Words are runs of `a` to `z` and `0` to `9` after lower-casing; other scripts are ignored.
+///
+/// # Examples
+/// ```
+/// use lora_train::metric::Rouge;
+///
+/// // "seen" is the same; with stems, "horses" and "horse" are, too.
+/// let score = Rouge::n(1).score("horses were seen", &["a horse was seen"]);
+/// assert_eq!((score.precision, score.recall), (1.0 / 3.0, 0.25));
+/// let score = Rouge::n(1).with_stemmer().score("horses were seen", &["a horse was seen"]);
+/// assert_eq!((score.precision, score.recall), (2.0 / 3.0, 0.5));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rouge {
+    kind: Kind,
+    stems: bool,
+}
+
+impl Rouge {
+    /// Creates ROUGE-N: groups of `n` words, at least 1.
+    pub fn n(n: usize) -> Self {
+        Self {
+            kind: Kind::Ngrams(n.max(1)),
+            stems: false,
+        }
+    }
+
+    /// Creates ROUGE-L: the longest common subsequence of words.
+    pub fn l() -> Self {
+        Self {
+            kind: Kind::Subsequence,
+            stems: false,
+        }
+    }
+
+    /// Compares the stems of words of more than three letters, as `RougeScorer` does with `use_stemmer=True`.
+    #[must_use]
+    pub fn with_stemmer(mut self) -> Self {
+        self.stems = true;
+        self
+    }
+
+    /// Computes the score of a hypothesis against the reference with the highest F1, as `RougeScorer.score_multi` does;
+    /// all zero without a reference.
+    pub fn score<R: AsRef<str>>(self, hypothesis: &str, references: &[R]) -> RougeScore {
+        let hypothesis = self.words(hypothesis);
+        let mut best: Option<RougeScore> = None;
+        for reference in references {
+            let score = self.compare(&hypothesis, &self.words(reference.as_ref()));
+            // The first one wins a tie, as in `rouge_score`.
+            if best.is_none_or(|best| score.f1 > best.f1) {
+                best = Some(score);
+            }
+        }
+        best.unwrap_or_default()
+    }
+
+    /// Computes the mean of [`score`](Self::score) over a corpus. `references[i]` holds the references of hypothesis `i`.
+    ///
+    /// # Errors
+    /// Returns [`TrainError::Metric`] if the lengths differ, the corpus is empty, or a hypothesis has no reference.
+    pub fn corpus<H, R>(
+        self,
+        hypotheses: &[H],
+        references: &[Vec<R>],
+    ) -> Result<RougeScore, TrainError>
+    where
+        H: AsRef<str>,
+        R: AsRef<str>,
+    {
+        check_corpus("ROUGE", hypotheses, references)?;
+        let mut sum = RougeScore::default();
+        for (hypothesis, references) in hypotheses.iter().zip(references) {
+            let score = self.score(hypothesis.as_ref(), references);
+            sum.precision += score.precision;
+            sum.recall += score.recall;
+            sum.f1 += score.f1;
+        }
+        let count = hypotheses.len() as f64;
+        Ok(RougeScore {
+            precision: sum.precision / count,
+            recall: sum.recall / count,
+            f1: sum.f1 / count,
+        })
+    }
+
+    fn words(self, text: &str) -> Vec<String> {
+        let mut words = words(text);
+        for word in words.iter_mut().filter(|word| self.stems && word.len() > 3) {
+            *word = stem(word);
+        }
+        words
+    }
+
+    fn compare(self, hypothesis: &[String], reference: &[String]) -> RougeScore {
+        let (common, own, other) = match self.kind {
+            Kind::Subsequence => (
+                longest_common_subsequence(hypothesis, reference),
+                hypothesis.len(),
+                reference.len(),
+            ),
+            Kind::Ngrams(n) => {
+                let (own, other) = (ngrams(hypothesis, n), ngrams(reference, n));
+                let matches = own.iter().map(|(ngram, &count)| {
+                    let most = other.get(ngram).copied().unwrap_or(0);
+                    count.min(most)
+                });
+                (matches.sum(), own.values().sum(), other.values().sum())
+            }
+        };
+        let (precision, recall) = (ratio(common, own), ratio(common, other));
+        RougeScore {
+            precision,
+            recall,
+            f1: harmonic_mean(precision, recall),
+        }
+    }
+}
+
+/// Counts groups of `n` words.
+fn ngrams(words: &[String], n: usize) -> HashMap<&[String], usize> {
+    let mut counts = HashMap::new();
+    for ngram in words.windows(n) {
+        *counts.entry(ngram).or_insert(0) += 1;
+    }
+    counts
+}
+
+/// Computes the [`Rouge::l`] of a hypothesis.
 ///
 /// # Examples
 /// ```
@@ -30,43 +169,23 @@ pub struct RougeL {
 /// // "the mill … the river": 4 of 6 words on both sides.
 /// assert!((rouge.f1 - 4.0 / 6.0).abs() < 1e-12);
 /// ```
-pub fn rouge_l<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> RougeL {
-    let hypothesis = words(hypothesis);
-    let mut best: Option<RougeL> = None;
-    for reference in references {
-        let score = score(&hypothesis, &words(reference.as_ref()));
-        // The first one wins a tie, as in `rouge_score`.
-        if best.is_none_or(|best| score.f1 > best.f1) {
-            best = Some(score);
-        }
-    }
-    best.unwrap_or_default()
+pub fn rouge_l<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> RougeScore {
+    Rouge::l().score(hypothesis, references)
 }
 
-/// Computes the mean of [`rouge_l`] over a corpus. `references[i]` holds the references of hypothesis
-/// `i`.
+/// Computes the [`Rouge::l`] of a corpus.
 ///
 /// # Errors
-/// Returns [`TrainError::Metric`] if the lengths differ, the corpus is empty, or a hypothesis has no reference.
-pub fn corpus_rouge_l<H, R>(hypotheses: &[H], references: &[Vec<R>]) -> Result<RougeL, TrainError>
+/// As [`Rouge::corpus`].
+pub fn corpus_rouge_l<H, R>(
+    hypotheses: &[H],
+    references: &[Vec<R>],
+) -> Result<RougeScore, TrainError>
 where
     H: AsRef<str>,
     R: AsRef<str>,
 {
-    check_corpus("ROUGE-L", hypotheses, references)?;
-    let mut sum = RougeL::default();
-    for (hypothesis, references) in hypotheses.iter().zip(references) {
-        let score = rouge_l(hypothesis.as_ref(), references);
-        sum.precision += score.precision;
-        sum.recall += score.recall;
-        sum.f1 += score.f1;
-    }
-    let count = hypotheses.len() as f64;
-    Ok(RougeL {
-        precision: sum.precision / count,
-        recall: sum.recall / count,
-        f1: sum.f1 / count,
-    })
+    Rouge::l().corpus(hypotheses, references)
 }
 
 /// Splits lower-cased text into runs of `a` to `z` and `0` to `9`.
@@ -75,19 +194,6 @@ fn words(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit());
     let words = words.filter(|word| !word.is_empty());
     words.map(str::to_string).collect()
-}
-
-fn score(hypothesis: &[String], reference: &[String]) -> RougeL {
-    let common = longest_common_subsequence(hypothesis, reference);
-    let (precision, recall) = (
-        ratio(common, hypothesis.len()),
-        ratio(common, reference.len()),
-    );
-    RougeL {
-        precision,
-        recall,
-        f1: harmonic_mean(precision, recall),
-    }
 }
 
 /// Computes the length of the longest common subsequence, keeping one row of the usual table.
@@ -145,11 +251,20 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_group_of_words_counts_no_more_often_than_in_the_reference() {
+        let score = Rouge::n(1).score("the the the cat", &["the cat sat"]);
+        assert_eq!((score.precision, score.recall), (0.5, 2.0 / 3.0));
+        let score = Rouge::n(2).score("a b a b", &["a b c"]);
+        assert_eq!((score.precision, score.recall), (1.0 / 3.0, 0.5));
+        assert_eq!(Rouge::n(3).score("a b", &["a b"]), RougeScore::default());
+    }
+
+    #[test]
     fn empty_texts_score_0() {
         for (hypothesis, reference) in [("", "a"), ("a", ""), ("", ""), ("...", "a")] {
-            assert_eq!(rouge_l(hypothesis, &[reference]), RougeL::default());
+            assert_eq!(rouge_l(hypothesis, &[reference]), RougeScore::default());
         }
-        assert_eq!(rouge_l("a", &Vec::<&str>::new()), RougeL::default());
+        assert_eq!(rouge_l("a", &Vec::<&str>::new()), RougeScore::default());
     }
 
     #[test]

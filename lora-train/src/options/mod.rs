@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `recipe` | recipes: options as a TOML file |
 //! | `reading` | options for reading data files |
+//! | `decoding` | options of the texts that an evaluation generates |
 //! | `class_weights` | class weights |
 //! | `token_source` | new tokens, as a number or a file |
 //! | `precision` | precision of products with frozen weights |
 
 mod class_weights;
+mod decoding;
 mod precision;
 mod reading;
 mod recipe;
@@ -16,6 +18,8 @@ mod token_source;
 
 pub use class_weights::ClassWeighting;
 use class_weights::parse_weights;
+pub use decoding::DecodingOptions;
+pub(crate) use decoding::unescape;
 pub use precision::Precision;
 pub use reading::ReadingOptions;
 pub use recipe::RunOptions;
@@ -51,7 +55,7 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]
     pub strict_base: bool,
-    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; several labels are a list or columns; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; E2E (`mr||reference`); plain text.
+    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; several labels are a list or columns; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; plain text; the files of E2E, DART, WebNLG, WikiSQL and SAMSum; those of MNLI with `--format mnli`.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub data: Option<PathBuf>,
     /// Evaluation data, in the same formats.
@@ -274,10 +278,19 @@ pub struct TrainOptions {
     #[arg(long, value_name = "A,B", value_delimiter = ',', help_heading = "Data")]
     pub labels: Option<Vec<String>>,
 
+    /// Train on at most N records, drawn by the seed; the first ones drawn are the same for every N [default: all].
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub max_examples: Option<usize>,
+
     /// Options for reading the data.
     #[command(flatten)]
     #[serde(flatten)]
     pub reading: ReadingOptions,
+
+    /// Options of generated texts.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub decoding: DecodingOptions,
 
     /// Interval of evaluations in steps [default: each epoch].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
@@ -285,7 +298,7 @@ pub struct TrainOptions {
     /// Number of examples in a forward pass of an evaluation [default: the batch size].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     pub eval_batch_size: Option<usize>,
-    /// Number of prompts of the evaluation data to generate for, before and after training, scored by BLEU and ROUGE-L [default: 0].
+    /// Number of prompts of the evaluation data to generate for, before and after training, scored by BLEU, NIST, ROUGE-L, CIDEr and TER, or by the scores of the data set [default: 0].
     #[arg(long, value_name = "N", help_heading = "Evaluation and checkpoints")]
     pub generate_prompts: Option<usize>,
     /// Maximum number of tokens to generate per prompt [default: the model's, else 64].

@@ -1,7 +1,7 @@
 //! Options for reading data files.
 
 use super::{is_false, parse_word};
-use crate::data::{Columns, DataFormat, TextDocuments};
+use crate::data::{Categories, Columns, DataFormat, PairTemplate, TemplateName, TextDocuments};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +9,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReadingOptions {
-    /// Format of the data: auto, jsonl, csv, tsv, e2e or text [default: auto].
+    /// Format of the data: auto, jsonl, csv, tsv, e2e, dart, webnlg, wikisql, samsum, mnli or text [default: auto].
     #[arg(long, value_name = "FORMAT", help_heading = "Data")]
     pub format: Option<DataFormat>,
+    /// Template of prompts and completions: format, for that of the format, or microsoft-lora, which puts `<|endoftext|>` between the two as the authors of LoRA do for GPT-2 [default: format].
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub template: Option<TemplateName>,
+    /// Categories of WebNLG to read: all, seen (those of its training data) or unseen [default: all].
+    #[arg(long, value_name = "WHICH", help_heading = "Data")]
+    pub categories: Option<Categories>,
     /// Column or key of the text [default: text]; for token-classification, of the words [default: tokens].
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     pub text_column: Option<String>,
@@ -48,6 +54,14 @@ pub struct ReadingOptions {
 }
 
 impl ReadingOptions {
+    /// Returns the template, if it is not that of the format.
+    pub(crate) fn pair_template(&self) -> Option<PairTemplate> {
+        match self.template.unwrap_or_default() {
+            TemplateName::Format => None,
+            TemplateName::MicrosoftLora => Some(PairTemplate::microsoft_lora()),
+        }
+    }
+
     /// Returns the columns to read. `adapter` is the column with the adapters' names, if they are to be read.
     pub(crate) fn columns(&self, adapter: Option<&str>) -> Columns {
         Columns {

@@ -1,12 +1,10 @@
-//! Generated texts and their scores.
+//! Generated texts.
 
 use crate::TrainError;
 use crate::data::ReferenceGroup;
-use crate::metric::{corpus_bleu, corpus_rouge_l};
 use lora_models::generate::{GenerationConfig, Generator};
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{CausalLm, ModelError};
-use std::collections::BTreeMap;
 
 /// Text that a model generated for a prompt.
 #[derive(Clone, Debug)]
@@ -17,6 +15,8 @@ pub struct GeneratedText {
     pub text: String,
     /// Reference continuations.
     pub references: Vec<String>,
+    /// Id of the record, if it has one.
+    pub id: Option<String>,
 }
 
 /// Generates a text for each group's prompt, `batch` at a time, the shortest first for little padding. `progress` receives
@@ -60,24 +60,7 @@ pub fn generate_texts<M: CausalLm>(
         prompt: group.prompt.clone(),
         text,
         references: group.references.clone(),
+        id: group.id.clone(),
     });
     Ok(texts.collect())
-}
-
-/// Computes BLEU and ROUGE-L of generated texts, by name.
-///
-/// # Errors
-/// If there are no texts.
-pub fn score_texts(texts: &[GeneratedText]) -> Result<BTreeMap<String, f64>, TrainError> {
-    let hypotheses: Vec<&str> = texts.iter().map(|text| text.text.as_str()).collect();
-    let references: Vec<Vec<&str>> = texts
-        .iter()
-        .map(|text| text.references.iter().map(String::as_str).collect())
-        .collect();
-    let bleu = corpus_bleu(&hypotheses, &references)?.score;
-    let rouge = corpus_rouge_l(&hypotheses, &references)?.f1 * 100.0;
-    Ok(BTreeMap::from([
-        ("bleu".to_string(), bleu),
-        ("rouge_l".to_string(), rouge),
-    ]))
 }

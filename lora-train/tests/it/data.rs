@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use lora_models::tokenizer::Sequence;
 use lora_train::data::{
-    Batch, BatchOrder, BatchPlan, Columns, Content, DataFormat, E2eTemplate, Encode,
-    EncodingOptions, Example, MAX_LINE_BYTES, Record, SampleBatch, SourceOptions, TextDocuments,
-    collate, concatenate_records, encode_records, group_references, read_records,
+    Batch, BatchOrder, BatchPlan, Columns, Content, DataFormat, Encode, EncodingOptions, Example,
+    MAX_LINE_BYTES, PairTemplate, Record, SampleBatch, SourceOptions, TextDocuments, collate,
+    concatenate_records, encode_records, group_references, read_records,
 };
 use lora_train::error::TrainError;
 use tempfile::TempDir;
@@ -144,7 +144,7 @@ fn the_e2e_template_can_be_that_of_microsoft_lora() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(&folder, "valid.txt", E2E);
     let options = SourceOptions {
-        e2e: E2eTemplate::microsoft_lora(),
+        template: Some(PairTemplate::microsoft_lora()),
         ..SourceOptions::default()
     };
     let Content::PromptCompletion { prompt, completion } = &contents(&path, &options)[0] else {

@@ -47,12 +47,14 @@ enum Command {
     Train(Box<train::Train>),
     /// Show the examples of a training run as the model reads them: their tokens, what is learned of them, and what is cut off. Takes the options of `train`.
     Preview(Box<lora_train::jobs::PreviewOptions>),
-    /// Evaluate a model on data: a classifier by the task's metrics, a language model by loss, perplexity and accuracy, and with --generate by BLEU and ROUGE-L.
+    /// Evaluate a model on data: a classifier by the task's metrics, a language model by loss, perplexity and accuracy, and with --generate by the scores of its texts.
     Eval(lora_train::jobs::EvalOptions),
     /// Classify, score or tag texts.
     Predict(lora_train::jobs::PredictOptions),
     /// Continue prompts.
     Generate(lora_train::jobs::GenerateOptions),
+    /// Score the texts of a file by the references of the data, without a model.
+    Score(lora_train::jobs::ScoreOptions),
     /// Write a model with an adapter merged into it.
     Merge(lora_train::jobs::MergeOptions),
     /// Combine several adapters into one.
@@ -160,6 +162,9 @@ fn main() -> ExitCode {
         Command::Eval(options) => eval::run(&options),
         Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
+        Command::Score(options) => {
+            lora_train::jobs::score(&options).and_then(|report| print_report(&report, options.json))
+        }
         Command::Merge(options) => lora_train::jobs::merge(&options).and_then(print_line),
         Command::Combine(args) => lora_train::tools::combine(&args).and_then(print_line),
         Command::Convert(options) => lora_train::tools::convert(&options).and_then(print_line),

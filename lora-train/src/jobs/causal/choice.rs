@@ -2,6 +2,7 @@
 
 use crate::TrainError;
 use crate::jobs::session::Base;
+use crate::options::{DecodingOptions, unescape};
 use crate::progress::Screen;
 use clap::Args;
 use lora_models::generate::{GenerationConfig, GenerationSettings};
@@ -46,6 +47,9 @@ pub struct SamplingOptions {
     /// Number of tokens before which no stop token is chosen [default: the model's, else 0].
     #[arg(long, value_name = "N")]
     pub min_new_tokens: Option<usize>,
+    /// Token that ends a text, too, by its text, such as `\n\n`; may be given several times.
+    #[arg(long, value_name = "TEXT", value_parser = unescape)]
+    pub stop_token: Vec<String>,
     /// Take only the stop tokens from the settings for generation that come with the model.
     #[arg(long)]
     pub ignore_generation_config: bool,
@@ -61,6 +65,40 @@ pub(super) enum Unsupported {
 }
 
 impl SamplingOptions {
+    /// Creates the options of the texts of an evaluation.
+    pub(super) fn of_evaluation(
+        beams: Option<usize>,
+        decoding: &DecodingOptions,
+        seed: u64,
+    ) -> Self {
+        Self {
+            beams,
+            length_penalty: decoding.length_penalty,
+            no_repeat_ngram: decoding.no_repeat_ngram,
+            stop_token: decoding.stop_token.clone().unwrap_or_default(),
+            seed,
+            ..Self::default()
+        }
+    }
+
+    /// Returns the ids of the stop tokens that the options name.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for a text that is not one token.
+    fn stop_ids(&self, base: &Base) -> Result<Vec<u32>, TrainError> {
+        let id = |text: &String| match base.tokenizer.encode(text)?[..] {
+            [id] => Ok(id),
+            ref ids => {
+                let message = format!(
+                    "{text:?} is {} tokens of this tokenizer, and only a single token can end a text",
+                    ids.len()
+                );
+                Err(TrainError::config("stop_token", message))
+            }
+        };
+        self.stop_token.iter().map(id).collect()
+    }
+
     /// Replaces the settings that the options name.
     fn override_in(&self, settings: &mut GenerationSettings) {
         let draws = self.temperature.or(self.top_p).or(self.min_p).is_some();
@@ -116,6 +154,9 @@ pub(super) fn generation_config(
     let misses = misses.map(|&id| base.tokenizer.id_to_token(id).unwrap_or_default());
     let mut settings = own.clone();
     options.override_in(&mut settings);
+    let stop_ids = options.stop_ids(base)?;
+    let stops = settings.eos_token_id.get_or_insert_default();
+    stops.extend(stop_ids);
     if max_new_tokens.is_some() {
         settings.max_new_tokens = max_new_tokens;
     }

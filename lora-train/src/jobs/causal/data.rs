@@ -2,8 +2,8 @@
 
 use crate::TrainError;
 use crate::data::{
-    EncodingOptions, Example, Lines, Record, SourceOptions, concatenate_records, encode_records,
-    read_records,
+    DataFormat, EncodingOptions, Example, Lines, PairTemplate, Record, SourceOptions,
+    concatenate_records, draw, encode_records, read_records,
 };
 use crate::jobs::session::Base;
 use crate::options::ReadingOptions;
@@ -16,8 +16,19 @@ pub(crate) struct Examples {
     pub records: Vec<Record>,
     /// Examples of the records. A record without a token to predict has none.
     pub examples: Vec<Example>,
+    /// Format of the file.
+    pub format: DataFormat,
     /// Line for the log.
     pub report: String,
+}
+
+/// Records to read of a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Share {
+    /// Maximum number of records; `None` for all.
+    pub most: Option<usize>,
+    /// Seed by which they are drawn.
+    pub seed: u64,
 }
 
 /// Returns a line about labels in a file that a language model does not look at; `None` without any.
@@ -28,6 +39,9 @@ pub(crate) fn unread_labels(
     path: &Path,
     reading: &ReadingOptions,
 ) -> Result<Option<String>, TrainError> {
+    if reading.format == Some(DataFormat::Mnli) {
+        return Ok(None);
+    }
     let Some((first, _)) = Lines::open(path)?.next_text()? else {
         return Ok(None);
     };
@@ -46,21 +60,46 @@ pub(crate) fn unread_labels(
     }))
 }
 
+/// Returns the options for reading a file.
+pub(super) fn source_options(reading: &ReadingOptions, adapter: Option<&str>) -> SourceOptions {
+    SourceOptions {
+        format: reading.format.unwrap_or_default(),
+        columns: reading.columns(adapter),
+        documents: reading.documents.unwrap_or_default(),
+        template: reading.pair_template(),
+        categories: reading.categories.unwrap_or_default(),
+    }
+}
+
+/// Refuses a template whose separator is not one token.
+fn check_template(template: &PairTemplate, base: &Base) -> Result<(), TrainError> {
+    let separator = &template.prompt_suffix;
+    match base.tokenizer.encode(separator)?.len() {
+        1 => Ok(()),
+        count => {
+            let message = format!(
+                "puts {separator} between prompt and completion, which is {count} tokens of this tokenizer: it is for GPT-2's"
+            );
+            Err(TrainError::config("template", message))
+        }
+    }
+}
+
 /// Reads and tokenizes a file. `adapter` is the column with the adapters' names, if they are to be read.
 pub(crate) fn read_examples(
     path: &Path,
     reading: &ReadingOptions,
     adapter: Option<&str>,
+    share: Share,
     base: &Base,
     max_length: usize,
 ) -> Result<Examples, TrainError> {
-    let source = SourceOptions {
-        format: reading.format.unwrap_or_default(),
-        columns: reading.columns(adapter),
-        documents: reading.documents.unwrap_or_default(),
-        ..SourceOptions::default()
-    };
-    let records = read_records(path, &source)?;
+    let mut source = source_options(reading, adapter);
+    if let Some(template) = &source.template {
+        check_template(template, base)?;
+    }
+    source.format = source.format_of(path)?;
+    let records = draw(read_records(path, &source)?, share.most, share.seed);
     let eos = base.eos_id().filter(|_| !reading.no_eos);
     base.tokenizer.check_ids(eos.as_slice())?;
     let (examples, report) = if reading.concatenate {
@@ -79,6 +118,7 @@ pub(crate) fn read_examples(
     Ok(Examples {
         records,
         examples,
+        format: source.format,
         report: format!("{}: {report}", path.display()),
     })
 }

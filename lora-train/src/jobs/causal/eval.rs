@@ -1,9 +1,10 @@
 //! Evaluation of a language model.
 
 use super::LEAST;
+use super::answers::{Answers, METRIC};
 use super::choice::{SamplingOptions, Unsupported, generation_config};
-use super::data::read_examples;
-use super::evaluator::evaluate;
+use super::data::{Share, read_examples};
+use super::loss::evaluate;
 use crate::TrainError;
 use crate::data::{Example, Record, group_references};
 use crate::device;
@@ -12,7 +13,7 @@ use crate::jobs::evaluation::{EvalOptions, EvalSummary};
 use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
-use crate::task::{CausalLmTask, generate_texts, score_texts};
+use crate::task::{CausalLmTask, TextScores, generate_texts};
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::with_mixed_precision;
 use lora_models::{CausalLm, LoadOptions};
@@ -44,7 +45,14 @@ pub(crate) fn eval<M: CausalLm>(
         screen.line(&line);
     }
     let column = options.adapters.column();
-    let data = read_examples(&options.data, &options.reading, column, &base, length)?;
+    let data = read_examples(
+        &options.data,
+        &options.reading,
+        column,
+        Share::default(),
+        &base,
+        length,
+    )?;
     screen.line(&format!("data      {}", data.report));
     if sources.is_named() {
         check_named(options)?;
@@ -61,6 +69,8 @@ pub(crate) fn eval<M: CausalLm>(
     let task = CausalLmTask::new(model, 0.0);
 
     let size = ("batch_size", options.batch_size);
+    let asked = (data.format, data.records.as_slice());
+    let answers = Answers::new(asked, &options.reading, &base, size, length)?;
     let batches = EvalBatches::new(data.examples, size, &base, length)?;
     let bar = screen.bar("loss", batches.examples.len());
     let mut bar = bar.for_device(&device);
@@ -69,15 +79,19 @@ pub(crate) fn eval<M: CausalLm>(
         evaluate(&batches, &task, adapters, &mut |done| bar.set(done))
     })?;
     bar.finish();
+    if let Some(answers) = answers.filter(|_| !sources.is_named()) {
+        let mut bar = screen.bar("answers", answers.len()).for_device(&device);
+        let accuracy =
+            with_mixed_precision(mixed, || answers.accuracy(&task, &mut |done| bar.set(done)))?;
+        metrics.insert(METRIC.into(), accuracy);
+        bar.finish();
+    }
 
     let mut texts = Vec::new();
     if options.generate {
+        let text_scores = TextScores::of_data(&options.data, data.format)?;
         let groups = group_references(&data.records)?;
-        let sampling = SamplingOptions {
-            beams: options.beams,
-            seed,
-            ..SamplingOptions::default()
-        };
+        let sampling = SamplingOptions::of_evaluation(options.beams, &options.decoding, seed);
         let (new, warn) = (options.max_new_tokens, Unsupported::Warn);
         let config = generation_config(&base, &sampling, new, warn, screen)?;
         let rows = options
@@ -92,7 +106,7 @@ pub(crate) fn eval<M: CausalLm>(
             generate_texts(&task.model, tokenizer, &groups, config, batch, progress)
         })?;
         bar.finish();
-        metrics.extend(score_texts(&texts)?);
+        metrics.extend(text_scores.score(&texts)?);
     }
     let summary = EvalSummary {
         metrics,

@@ -102,7 +102,7 @@ pub fn generate(
     let inputs = Inputs::new(&options.model, &options.adapters, data);
     options.output.check(&inputs)?;
     let prompts = prompts(options)?;
-    let sources = Sources::open(&options.model, selection)?;
+    let sources = Sources::open(&options.model, &selection)?;
     dispatch!(sources.model.config(),
         causal M(config) => generate_with::<M>(options, &sources, config, &prompts, screen, result),
         encoder M(_) => Err(super::no_language_model(&sources)),

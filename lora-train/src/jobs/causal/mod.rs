@@ -3,21 +3,27 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `data` | tokenized examples of a file |
-//! | `evaluator`, `eval` | loss, perplexity and accuracy; evaluation |
+//! | `loss`, `answers` | loss, perplexity and accuracy; accuracy on MNLI |
+//! | `evaluator`, `eval` | evaluation during training, and by itself |
 //! | `choice` | choice of tokens: options, and settings that come with the model |
 //! | `generate` | text generation |
 //! | `texts` | generated texts and their scores |
+//! | `score` | scores of the texts of a file |
 
+mod answers;
 mod choice;
 mod data;
 mod eval;
 mod evaluator;
 mod generate;
+mod loss;
+mod score;
 mod texts;
 
 pub use choice::SamplingOptions;
 pub(crate) use eval::eval;
 pub use generate::{Continuation, GenerateOptions, generate};
+pub use score::{ScoreOptions, ScoreReport, score};
 
 use super::batches::EvalBatches;
 use super::job::{BestBy, Evaluate, Job, Metrics};
@@ -29,7 +35,9 @@ use crate::data::{Example, Sample, UNCUT, pack};
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
-use data::{Examples, read_examples, unread_labels};
+use answers::Answers;
+use data::{Examples, Share, read_examples, unread_labels};
+use evaluator::CausalEvaluator;
 use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
 use std::path::Path;
@@ -44,7 +52,7 @@ pub(crate) struct CausalJob<M> {
     label_smoothing: f64,
     checkpoint_activations: bool,
     packing: bool,
-    evaluator: Option<Arc<EvalBatches>>,
+    evaluator: Option<Arc<CausalEvaluator>>,
     prompts: Prompts,
     load: LoadOptions,
     model: PhantomData<fn() -> M>,
@@ -87,25 +95,28 @@ impl<M: CausalLm> Job for CausalJob<M> {
         if let Some(line) = base.tokens_around() {
             screen.line(&line);
         }
-        let read = |path: &Path| read_examples(path, &plan.options.reading, None, base, length);
+        let reading = &plan.options.reading;
+        let read = |path: &Path, share| read_examples(path, reading, None, share, base, length);
         // The records of the training data are dropped before the evaluation data is read.
         let Examples {
             examples, report, ..
-        } = read(&plan.data)?;
+        } = read(&plan.data, share(plan))?;
         screen.line(&format!("data      {report}"));
-        if let Some(line) = unread_labels(&plan.data, &plan.options.reading)? {
+        if let Some(line) = unread_labels(&plan.data, reading)? {
             screen.line(&line);
         }
-        let mut records = Vec::new();
+        let mut eval_data = None;
         if let Some(path) = &plan.options.eval_data {
-            let data = read(path)?;
+            let mut data = read(path, Share::default())?;
             screen.line(&format!("eval data {}", data.report));
             let size = ("eval_batch_size", plan.eval_batch_size);
-            let evaluator = EvalBatches::new(data.examples, size, base, length)?;
-            self.evaluator = Some(Arc::new(evaluator));
-            records = data.records;
+            let answers = Answers::new((data.format, &data.records), reading, base, size, length)?;
+            let examples = std::mem::take(&mut data.examples);
+            let batches = EvalBatches::new(examples, size, base, length)?;
+            self.evaluator = Some(Arc::new(CausalEvaluator { batches, answers }));
+            eval_data = Some(data);
         }
-        self.prompts = Prompts::new(plan, &records)?;
+        self.prompts = Prompts::new(plan, eval_data.as_ref())?;
         Ok(examples)
     }
 
@@ -117,12 +128,12 @@ impl<M: CausalLm> Job for CausalJob<M> {
         } else {
             UNCUT
         };
-        Ok(read_examples(&plan.data, reading, None, base, length)?.examples)
+        Ok(read_examples(&plan.data, reading, None, share(plan), base, length)?.examples)
     }
 
     fn eval_examples(&self) -> &[Example] {
-        let batches = self.evaluator.as_ref();
-        batches.map_or(&[][..], |batches| batches.examples.as_slice())
+        let evaluator = self.evaluator.as_ref();
+        evaluator.map_or(&[][..], |evaluator| evaluator.batches.examples.as_slice())
     }
 
     fn collate(&self) -> Collate<Example> {
@@ -162,6 +173,14 @@ impl<M: CausalLm> Job for CausalJob<M> {
         when: &str,
     ) -> Result<(Metrics, Vec<GeneratedText>), TrainError> {
         self.prompts.score(&task.model, base, screen, when)
+    }
+}
+
+/// Returns the records of the training data that a plan trains on.
+fn share(plan: &TrainPlan) -> Share {
+    Share {
+        most: plan.options.max_examples,
+        seed: plan.seed,
     }
 }
 

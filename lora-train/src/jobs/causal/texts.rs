@@ -1,13 +1,14 @@
 //! Generated texts of a language model, and their scores.
 
 use super::choice::{SamplingOptions, Unsupported, generation_config};
+use super::data::Examples;
 use crate::TrainError;
-use crate::data::{Record, ReferenceGroup, group_references};
+use crate::data::{ReferenceGroup, group_references};
 use crate::jobs::job::Metrics;
 use crate::jobs::plan::TrainPlan;
 use crate::jobs::session::Base;
 use crate::progress::Screen;
-use crate::task::{GeneratedText, generate_texts, score_texts};
+use crate::task::{GeneratedText, TextScores, generate_texts};
 use lora_models::CausalLm;
 
 /// Prompts of the texts before and after training.
@@ -16,30 +17,33 @@ pub(crate) struct Prompts {
     groups: Vec<ReferenceGroup>,
     max_new_tokens: Option<usize>,
     sampling: SamplingOptions,
+    scores: TextScores,
     batch: usize,
 }
 
 impl Prompts {
-    /// Selects the plan's number of prompts from the records of the evaluation data.
-    pub fn new(plan: &TrainPlan, records: &[Record]) -> Result<Self, TrainError> {
+    /// Selects the plan's number of prompts from the evaluation data.
+    pub fn new(plan: &TrainPlan, data: Option<&Examples>) -> Result<Self, TrainError> {
         let count = plan.options.generate_prompts.unwrap_or(0);
         if count == 0 {
             return Ok(Self::default());
         }
-        if plan.options.eval_data.is_none() {
+        let (Some(data), Some(path)) = (data, &plan.options.eval_data) else {
             let message = "needs eval_data, whose prompts it generates for";
             return Err(TrainError::config("generate_prompts", message));
-        }
-        let mut groups = group_references(records)?;
+        };
+        let scores = TextScores::of_data(path, data.format)?;
+        let mut groups = group_references(&data.records)?;
         groups.truncate(count);
         Ok(Self {
             groups,
             max_new_tokens: plan.options.max_new_tokens,
-            sampling: SamplingOptions {
-                beams: plan.options.beams,
-                seed: plan.seed,
-                ..SamplingOptions::default()
-            },
+            sampling: SamplingOptions::of_evaluation(
+                plan.options.beams,
+                &plan.options.decoding,
+                plan.seed,
+            ),
+            scores,
             batch: plan.eval_batch_size,
         })
     }
@@ -67,6 +71,6 @@ impl Prompts {
         let progress = |done| bar.set(done);
         let texts = generate_texts(model, tokenizer, groups, config, self.batch, progress)?;
         bar.finish();
-        Ok((score_texts(&texts)?, texts))
+        Ok((self.scores.score(&texts)?, texts))
     }
 }

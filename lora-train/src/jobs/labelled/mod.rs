@@ -26,7 +26,7 @@ use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
-use crate::data::{ClassWeights, Example, LabelSet, Record, UNCUT, Unlabelled};
+use crate::data::{ClassWeights, Example, LabelSet, Record, UNCUT, Unlabelled, draw};
 use crate::metric::are_entity_tags;
 use crate::options::ClassWeighting;
 use crate::progress::Screen;
@@ -90,8 +90,15 @@ impl Job for LabelledJob {
             refuse_for_score(&head)?;
         }
         start.check_outputs(&head)?;
-        let (records, labels) = (data.records, label_set(&head)?);
+        let labels = label_set(&head)?;
         screen.line(&format!("data      {}: {}", path.display(), data.report));
+        // The classes are those of the whole file.
+        let all = data.records.len();
+        let records = draw(data.records, plan.options.max_examples, plan.seed);
+        if records.len() < all {
+            let drawn = records.len();
+            screen.line(&format!("data      {drawn} records drawn by the seed"));
+        }
         let mut eval_records = None;
         if let Some(path) = &plan.options.eval_data {
             let data = read_for(&head, path, task, reading, None, refuse)?;

@@ -148,7 +148,7 @@ pub fn predict(
     let data = [options.texts.as_ref(), options.data.as_ref()];
     let inputs = Inputs::new(&options.model, &options.adapters, data);
     options.output.check(&inputs)?;
-    let sources = &Sources::open_for(&options.model, selection, options.task)?;
+    let sources = &Sources::open_for(&options.model, &selection, options.task)?;
     let task = match options.task {
         Some(task) => task,
         None => sources.task()?,

@@ -15,8 +15,8 @@ mod weights;
 
 pub use report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, TensorDifference};
 
-use super::convert::{FormatName, UnsaidOptions, read_adapter};
 use crate::TrainError;
+use crate::jobs::foreign::{FormatName, UnsaidOptions, read_adapter};
 use crate::jobs::sources::model_directory;
 use clap::Args;
 use lora_core::file::PeftOptions;
