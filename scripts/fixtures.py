@@ -8,7 +8,7 @@ Each folder has a VERSIONS.txt: with these versions, a second run writes the sam
 format holds addresses in memory. Together the generators need
 
     pip install torch transformers peft bitsandbytes loralib sentencepiece tokenizers safetensors numpy datasets pandas \
-        scikit-learn scipy seqeval sacrebleu rouge_score
+        scikit-learn scipy seqeval sacrebleu rouge_score tensorboard
 """
 
 import argparse
@@ -48,6 +48,8 @@ GENERATORS = [
     "lora-train/tests/fixtures/glue/generate.py",
     "lora-train/tests/fixtures/tables/generate.py",
     "lora-train/tests/fixtures/inspect/generate.py",
+    "lora-train/tests/fixtures/tensorboard/generate.py",
+    "lora-train/tests/fixtures/analyze/generate.py",
     "fuzz/seeds.py",
 ]
 

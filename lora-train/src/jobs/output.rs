@@ -14,10 +14,11 @@ const RESULTS: [&str; 3] = ["adapter", "model", "merged"];
 
 /// State of a run. The checkpoints are moved aside first and put back last: if they are aside, then what is in place of them
 /// belongs to the new run.
-const STATE: [&str; 3] = [CHECKPOINTS, METRICS, RECIPE];
+const STATE: [&str; 4] = [CHECKPOINTS, METRICS, RECIPE, TENSORBOARD];
 const CHECKPOINTS: &str = "checkpoints";
-const METRICS: &str = "metrics.jsonl";
-const RECIPE: &str = "recipe.toml";
+pub(crate) const METRICS: &str = "metrics.jsonl";
+pub(crate) const RECIPE: &str = "recipe.toml";
+const TENSORBOARD: &str = "tensorboard";
 
 /// Directory with the state of a run that is being overwritten.
 const PREVIOUS: &str = ".previous";
@@ -96,6 +97,11 @@ impl OutputDir {
     /// Returns the path of `recipe.toml`.
     pub fn recipe(&self) -> PathBuf {
         self.at(RECIPE)
+    }
+
+    /// Returns the directory of the event files for TensorBoard.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.at(TENSORBOARD)
     }
 
     /// Moves the state of an earlier run aside, before a new run writes its own.

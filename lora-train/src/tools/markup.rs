@@ -31,8 +31,14 @@ mod tests {
     fn markup_in_a_text_is_text() {
         let hostile = "</td><script>alert('x')</script> \" onload=\"& \u{1b}[2J\u{202e}";
         let shown = Text(hostile).to_string();
-        assert!(!shown.contains(['<', '>', '"', '\'', '\u{1b}', '\u{202e}']), "{shown}");
-        assert!(shown.contains("&lt;script&gt;") && shown.contains("&amp; "), "{shown}");
+        assert!(
+            !shown.contains(['<', '>', '"', '\'', '\u{1b}', '\u{202e}']),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("&lt;script&gt;") && shown.contains("&amp; "),
+            "{shown}"
+        );
         assert_eq!(Text("naïve שלום\n").to_string(), "naïve שלום\n");
     }
 }

@@ -13,6 +13,7 @@ use lora_train::memory::Counting;
 #[global_allocator]
 static ALLOCATOR: Bounded<Counting> = Bounded(Counting);
 
+mod analyze;
 mod backends;
 mod base;
 mod bench;
@@ -58,6 +59,7 @@ mod prefix;
 mod preview;
 mod program;
 mod quantize;
+mod report;
 mod result_keys;
 mod result_lines;
 mod result_outputs;
@@ -65,4 +67,5 @@ mod resume;
 mod step_values;
 mod strangers;
 mod streams;
+mod sweep;
 mod tables;

@@ -41,7 +41,9 @@ impl Chart<'_> {
     pub fn svg(&self) -> String {
         let finite = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
             let points = points.iter().copied();
-            points.filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+            points
+                .filter(|(x, y)| x.is_finite() && y.is_finite())
+                .collect()
         };
         let curves: Vec<Vec<(f64, f64)>> = self.series.iter().map(|s| finite(&s.points)).collect();
         let all = || curves.iter().flatten();
@@ -170,7 +172,9 @@ fn means(points: &[(f64, f64)], width: usize) -> Vec<(f64, f64)> {
     }
     let mean = |group: &[(f64, f64)]| {
         let count = group.len() as f64;
-        let sum = group.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0, y + p.1));
+        let sum = group
+            .iter()
+            .fold((0.0, 0.0), |(x, y), p| (x + p.0, y + p.1));
         (sum.0 / count, sum.1 / count)
     };
     points.chunks(width).map(mean).collect()
@@ -200,7 +204,10 @@ mod tests {
     fn few_points_are_marked_and_names_are_text() {
         let svg = chart(&[series(vec![(1.0, 2.0), (2.0, f64::NAN), (3.0, 1.0)])]);
         assert_eq!(svg.matches("<circle").count(), 2);
-        assert!(svg.contains("class=\"line c1\"") && !svg.contains("<script"), "{svg}");
+        assert!(
+            svg.contains("class=\"line c1\"") && !svg.contains("<script"),
+            "{svg}"
+        );
         assert!(svg.contains("step 3: 1.000000"), "{svg}");
     }
 

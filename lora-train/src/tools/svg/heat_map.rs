@@ -50,7 +50,9 @@ fn shown(count: usize) -> Vec<usize> {
         return (0..count).collect();
     }
     let last = (count - 1) as f64 / (MOST - 1) as f64;
-    (0..MOST).map(|i| (i as f64 * last).round() as usize).collect()
+    (0..MOST)
+        .map(|i| (i as f64 * last).round() as usize)
+        .collect()
 }
 
 fn add_map(svg: &mut String, map: &HeatMap, x: f64) {

@@ -11,5 +11,5 @@ mod chart;
 mod heat_map;
 mod scale;
 
-pub(super) use chart::{Chart, Series};
+pub(super) use chart::{COLOURS, Chart, Series};
 pub(super) use heat_map::{HeatMap, heat_maps};

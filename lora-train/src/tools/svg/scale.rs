@@ -36,7 +36,10 @@ pub(super) fn ticks([least, most]: [f64; 2], count: usize) -> (Vec<f64>, usize) 
     }
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
-    let step = step.into_iter().find(|&step| step >= rough).unwrap_or(rough);
+    let step = step
+        .into_iter()
+        .find(|&step| step >= rough)
+        .unwrap_or(rough);
     let first = (least / step - 1e-9).ceil() as i64;
     let last = (most / step + 1e-9).floor() as i64;
     // Adding zero makes a negative zero positive.
@@ -52,7 +55,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_inside() {
-        assert_eq!(ticks([0.0, 1.0], 5), (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1));
+        assert_eq!(
+            ticks([0.0, 1.0], 5),
+            (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1)
+        );
         assert_eq!(ticks([1.3, 9.7], 4), (vec![5.0], 0));
         assert_eq!(ticks([0.0, 500.0], 5).0.len(), 6);
         assert_eq!(ticks([2.0, 2.0], 5).0, [2.0]);
