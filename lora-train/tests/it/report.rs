@@ -1,7 +1,7 @@
 //! The page of a report has the numbers of `metrics.jsonl`, and event files those that TensorBoard reads.
 
 use crate::common::encoders;
-use crate::common::{fail, fixtures, lora, metrics, model, succeed, train};
+use crate::common::{fail, fixtures, lora, metrics, succeed, train};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -141,7 +141,7 @@ fn a_classification_has_its_confusion_matrix_and_hostile_labels_are_text() {
         line("good", hostile),
     ];
     fs::write(&data, lines.join("\n")).unwrap();
-    let out = dir.path().join("<b>run</b>");
+    let out = dir.path().join("<b>run");
     let mut command = lora(["train", "--device", "flex", "--max-steps", "2"]);
     command
         .arg("--model")
@@ -241,5 +241,4 @@ fn tensorboard_gets_a_file_for_each_session() {
     assert_eq!(files().len(), 2);
     let recipe = fs::read_to_string(out.join("recipe.toml")).unwrap();
     assert!(recipe.contains("tensorboard = true"), "{recipe}");
-    assert!(model().exists());
 }

@@ -20,7 +20,7 @@ impl Display for AnalysisReport {
             )?;
             writeln!(
                 f,
-                "{:width$}  {:>4}  {:>9}  {:>9}  {:>10}  {:>10}  {:>10}  {:>9}",
+                "{:width$}  {:>4}  {:>9}  {:>9}  {:>11}  {:>10}  {:>10}  {:>10}",
                 "matrix", "rank", "|W|", "|dW|", "|UWV| by dW", "by W", "random", "|dW|/|UWV|"
             )?;
             for matrix in &self.matrices {

@@ -62,6 +62,15 @@ pub fn report(options: &ReportOptions) -> Result<String, TrainError> {
     let overwrite = Overwrite::from(options.overwrite);
     let inputs = Inputs::of(options.runs.iter().map(PathBuf::as_path));
     inputs.refuse("output", &options.output)?;
+    let extension = options.output.extension().and_then(|end| end.to_str());
+    if !extension.is_some_and(|end| ["html", "htm"].contains(&end)) {
+        // No file of a run has such a name.
+        let message = format!(
+            "is {}, expected a name that ends in .html",
+            options.output.display()
+        );
+        return Err(TrainError::config("output", message));
+    }
     check_file(&options.output, overwrite)?;
     let mut dirs = Vec::new();
     for dir in &options.runs {

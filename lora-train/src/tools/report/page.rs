@@ -138,7 +138,6 @@ mod tests {
             "<img",
             "onerror='",
             "\" onload=\"",
-            "src=",
             "http:",
             "https:",
             "@import",

@@ -166,7 +166,8 @@ pub(super) fn scores(runs: &[Named]) -> String {
 /// Returns the table of settings: those that differ first.
 pub(super) fn settings(runs: &[Named]) -> String {
     let keys = runs.iter().flat_map(|run| run.files.recipe.keys());
-    let keys: BTreeSet<&String> = keys.collect();
+    // The output is the name of the run.
+    let keys: BTreeSet<&String> = keys.filter(|key| *key != "output").collect();
     if keys.is_empty() {
         return String::new();
     }

@@ -157,7 +157,11 @@ impl Grid {
         let name = directory_name(&pairs.chain(seed_pair).collect::<Vec<_>>().join("_"));
         let path: PathBuf = output.join(RUNS).join(&name);
         options.output = Some(path);
-        TrainPlan::new(options.clone())?;
+        let plan = TrainPlan::new(options.clone())?;
+        if let Some(lora) = &plan.lora {
+            lora.validate()
+                .map_err(|error| TrainError::config("grid", error.to_string()))?;
+        }
         Ok(PlannedRun {
             values,
             seed,
@@ -331,7 +335,7 @@ mod tests {
         let run = |grid: &str| plans(&[grid], &[], 1).unwrap().remove(0).options;
         assert_eq!(run("alpha=8").alpha, Some(8.0));
         assert_eq!(run("layers=0,2|1").layers, Some(vec![0, 2]));
-        assert_eq!(run("dora=true").dora, true);
+        assert!(run("dora=true").dora);
         assert_eq!(
             run("modules-to-save=a,b|c").modules_to_save,
             Some(vec!["a".into(), "b".into()])
@@ -364,7 +368,9 @@ mod tests {
             ("rank=1,2,1", "twice"),
             ("output=a,b", "its own directory"),
             ("resume=true", "resume"),
+            ("lr=0.1,-2", "lr"),
             ("dropout=0.1,2", "dropout"),
+            ("rank=4,0", "rank"),
         ] {
             let error = plans(&[grid], &[], 1).unwrap_err().to_string();
             assert!(error.contains(words), "{grid}: {error}");
