@@ -231,7 +231,7 @@ mod tests {
     /// Files of a run with this text in each.
     fn write_run(dir: &Path, step: &str, text: &str) {
         let step = dir.join(CHECKPOINTS).join(step);
-        for folder in [dir.join("adapter"), step.clone()] {
+        for folder in [dir.join("adapter"), step.clone(), dir.join(TENSORBOARD)] {
             fs::create_dir_all(&folder).unwrap();
             fs::write(folder.join("weights"), text).unwrap();
         }
@@ -267,7 +267,7 @@ mod tests {
         write_run(dir.path(), "step-00000005", "old");
         let refused = open(dir.path(), TrainOptions::default()).map(|_| ());
         assert!(matches!(refused, Err(TrainError::OutputExists { .. })));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
     }
 
     /// A kill after any number of the renames, and after writes of the new run without a checkpoint.
@@ -289,6 +289,7 @@ mod tests {
             for name in [
                 "adapter/weights",
                 "checkpoints/step-00000005/weights",
+                "tensorboard/weights",
                 METRICS,
                 RECIPE,
             ] {
