@@ -8,7 +8,7 @@ Each folder has a VERSIONS.txt: with these versions, a second run writes the sam
 format holds addresses in memory. Together the generators need
 
     pip install torch transformers peft bitsandbytes loralib sentencepiece tokenizers safetensors numpy datasets pandas \
-        scikit-learn scipy seqeval sacrebleu rouge_score nltk pycocoevalcap records babel
+        scikit-learn scipy seqeval sacrebleu rouge_score nltk pycocoevalcap records babel tensorboard
 
 `train/texts` needs Java besides, and checkouts that its head names.
 """
@@ -52,6 +52,8 @@ GENERATORS = [
     "lora-train/tests/fixtures/inspect/generate.py",
     "lora-train/tests/fixtures/texts/generate.py",
     "lora-train/tests/fixtures/loralib/generate.py",
+    "lora-train/tests/fixtures/tensorboard/generate.py",
+    "lora-train/tests/fixtures/analyze/generate.py",
     "fuzz/seeds.py",
 ]
 

@@ -132,6 +132,7 @@ def assert_tidy(folder):
 def losses(run):
     """Steps and evaluations of a run, without the times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "loss" in line or "eval" in line]
     for line in lines:
         line.pop("seconds", None)
         line.pop("eval_seconds", None)

@@ -55,11 +55,12 @@
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`narrow`], [`widen`], [`BaseFloats`]: frozen weights in 16 bits
 //! - [`SplitWeight`], [`split_weight`], [`rows_per_part`]: frozen embeddings that a device cannot bind in one buffer
-//! - [`merge()`], [`weight_errors`], [`trainable_summary`]: merged weights, and counts of parameters
+//! - [`merge()`], [`weight_errors`], [`trainable_summary`], [`base_value`]: merged weights, counts of parameters, and values of the base
 //! - [`named`]: several named adapters on one base, one active or one for each example of a batch
 //! - [`file`](mod@file): adapters in the files of Python's PEFT, with or without a model
 //! - [`BaseFingerprint`], [`BaseDifference`]: comparison of a base with the base that an adapter was trained on
 //! - [`combine`]: several adapters combined into one
+//! - [`spectrum`]: singular directions of updates and weights, and what two of them share
 //! - [`files`]: atomic writes
 //! - [`first_not_finite`]: search for values that are infinite or NaN
 //!
@@ -85,12 +86,14 @@ pub mod named;
 mod nn;
 pub mod ops;
 mod quantize;
+mod random;
+pub mod spectrum;
 mod split;
 
-pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter, TokenRows};
+pub use adapter::{AdapterSwitch, LoraBias, LowRankAdapter, TokenRows, base_value};
 pub use attach::{
     Adapted, AttachReport, Merged, TrainableSummary, WeightError, attach, attach_report, detach,
-    freeze, merge, normal_values, trainable_summary, weight_errors,
+    freeze, merge, trainable_summary, weight_errors,
 };
 pub use config::{
     BiasTraining, ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules, TrainableTokens,
@@ -111,6 +114,7 @@ pub use quantize::{
     BaseDType, BaseFloats, HalfValues, PackedWeight, Quantization, QuantizeConfig, QuantizedModule,
     half_weight, narrow, quantize, quantized_weight, tied_weight, widen,
 };
+pub use random::normal_values;
 pub use split::{SplitWeight, rows_per_part, split_weight, split_weights};
 
 /// The README, whose Rust code runs as a documentation test.

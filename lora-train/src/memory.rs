@@ -118,6 +118,13 @@ pub fn peak_mib() -> Option<f64> {
     process_mib("VmHWM:")
 }
 
+/// Lets [`peak_mib`] start again from the memory in use, where the system can: Linux does.
+pub fn restart_peak_mib() {
+    // Five resets the peak (`proc_pid_clear_refs(5)`). Without it the peak is that of the process, which is no error.
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Returns the resident memory of the process, in MiB; `None` if the system does not report it.
 pub fn resident_mib() -> Option<f64> {
     process_mib("VmRSS:")

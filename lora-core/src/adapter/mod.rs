@@ -45,4 +45,5 @@ pub(crate) use scope::{ActiveAdapter, BatchRows, Key, Selection};
 pub(crate) use set::AdapterSet;
 pub use switch::AdapterSwitch;
 pub use token_rows::TokenRows;
-pub(crate) use values::{attached_adapters, base_head, base_value};
+pub use values::base_value;
+pub(crate) use values::{attached_adapters, base_head};

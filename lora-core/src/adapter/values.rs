@@ -112,7 +112,7 @@ impl Parts {
 }
 
 /// Returns the values of the parameter at a path, row-major, without its adapter; a packed weight is dequantized.
-pub(crate) fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f32>> {
+pub fn base_value<M: Module>(module: &M, parameter: &str) -> Option<Vec<f32>> {
     base_head(module, parameter, usize::MAX)
 }
 

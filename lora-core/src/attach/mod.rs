@@ -25,8 +25,6 @@ mod weights;
 pub use adapted::Adapted;
 pub(crate) use build::build_entries;
 pub use detach::detach;
-pub use init::normal_values;
-pub(crate) use init::svd;
 pub use merge::{Merged, merge};
 pub use report::AttachReport;
 pub use trainable::{TrainableSummary, trainable_summary};

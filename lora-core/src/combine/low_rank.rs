@@ -1,9 +1,9 @@
 //! Best low-rank approximation of a mixed update.
 
 use super::{Mix, combined, concatenated};
-use crate::attach::svd::{Svd, svd};
 use crate::error::LoraError;
 use crate::file::{StoredFactors, StoredTensor};
+use crate::spectrum::{product_svd, svd};
 use faer::Mat;
 
 /// Returns factors of this rank for the mix of the updates `w_i s_i B_i A_i`, and its truncation error.
@@ -18,7 +18,10 @@ pub(super) fn approximate(
     let [d_out, d_in] = first.shape();
     let rank = rank.min(d_out).min(d_in);
     let decomposed = match mix {
-        Mix::Linear => product_svd(&concatenated(parts)),
+        Mix::Linear => {
+            let sum = concatenated(parts);
+            product_svd(sum.b.matrix().as_ref(), sum.a.matrix().as_ref())
+        }
         _ => {
             let updates: Vec<Vec<f32>> = parts.iter().map(|(factors, _)| update(factors)).collect();
             let updates: Vec<&[f32]> = updates.iter().map(Vec::as_slice).collect();
@@ -64,14 +67,4 @@ fn update(factors: &StoredFactors) -> Vec<f32> {
     indices
         .map(|at| (product[at] * factors.scale) as f32)
         .collect()
-}
-
-/// Decomposes `B A` through a matrix of its rank: `B = Q_b R_b`, `Aᵀ = Q_a R_a`, and
-/// `R_b R_aᵀ = U S Vᵀ`.
-fn product_svd(factors: &StoredFactors) -> Option<Svd> {
-    let (b, a) = (factors.b.matrix(), factors.a.matrix());
-    let (qr_b, qr_a) = (b.as_ref().qr(), a.transpose().qr());
-    let core = qr_b.thin_R() * qr_a.thin_R().transpose();
-    let (u, s, v) = svd(core.as_ref())?;
-    Some((qr_b.compute_thin_Q() * u, s, qr_a.compute_thin_Q() * v))
 }

@@ -6,7 +6,7 @@
 //! cancels: the difference of two updates that agree in eight digits would be noise.
 
 use super::adapter::{StoredFactors, StoredTensor};
-use crate::attach::svd::svd;
+use crate::spectrum::Directions;
 use faer::Mat;
 
 /// Difference of the updates of two adapters on one module.
@@ -136,26 +136,11 @@ fn inner(left: &Mat<f64>, right: &Mat<f64>) -> f64 {
 
 /// Returns the similarity of the column spaces of two matrices.
 fn subspace(left: &Mat<f64>, right: &Mat<f64>) -> Option<f64> {
-    let (left, right) = (basis(left)?, basis(right)?);
-    let smaller = left.ncols().min(right.ncols());
-    let overlap = (left.transpose() * &right).norm_l2().powi(2);
-    Some((overlap / smaller as f64).min(1.0))
-}
-
-/// Returns orthonormal columns that span those of `m`, without directions that are rounding errors of f32 beside the
-/// largest.
-fn basis(m: &Mat<f64>) -> Option<Mat<f64>> {
-    let qr = m.as_ref().qr();
-    let (u, s, _) = svd(qr.thin_R())?;
-    let largest = s.first().copied()?;
-    let count = s
-        .iter()
-        .filter(|&&s| s > largest * f64::from(f32::EPSILON))
-        .count();
-    if count == 0 {
-        return None;
-    }
-    Some(qr.compute_thin_Q() * u.subcols(0, count))
+    let (left, right) = (
+        Directions::spanning(left.as_ref())?,
+        Directions::spanning(right.as_ref())?,
+    );
+    left.similarity(&right).last()?.last().copied()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 //! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
 //! | `misplaced` | what is at a path that is given in the place of an adapter |
 //! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
+//! | `directions` | singular directions of updates, and the parts of those on fused projections |
 //!
 //! PEFT ignores a tensor that is missing, left over or misspelt, and the adapter then has no effect. Here other spellings are
 //! read, and a tensor that is missing or left over is an error that names it.
@@ -72,6 +73,7 @@ mod config;
 mod container;
 mod coverage;
 mod dir;
+mod directions;
 mod expected;
 mod extract;
 mod header;

@@ -37,6 +37,12 @@ impl Architecture {
         vocabulary: Vec::new(),
     };
 
+    /// Returns the fused projection that a module is; `None` for any other.
+    pub fn fused_projection(&self, module: &str) -> Option<&FusedProjection> {
+        let mut fused = self.fused.iter();
+        fused.find(|fused| ends_in(module, &fused.module))
+    }
+
     /// Returns the name in Python of the module or parameter at this path.
     ///
     /// ```

@@ -37,6 +37,14 @@ pub struct Slices {
 }
 
 impl Slices {
+    /// Returns the columns in a projection `[d_in, d_out]` that belong to a part, in the order of the part's own.
+    pub fn columns(&self, part: usize, d_out: usize) -> Vec<usize> {
+        let width = d_out / self.parts;
+        (0..width)
+            .map(|column| self.column(part, column, d_out))
+            .collect()
+    }
+
     /// Returns the column in a projection `[d_in, d_out]` of column `column` of part `part`.
     pub(crate) fn column(&self, part: usize, column: usize, d_out: usize) -> usize {
         let width = d_out / self.parts;

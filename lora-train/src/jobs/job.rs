@@ -5,6 +5,7 @@ use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
 use crate::data::{Example, Sample};
+use crate::metric::ConfusionMatrix;
 use crate::progress::Screen;
 use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{Collate, Task};
@@ -22,6 +23,11 @@ pub(crate) trait Evaluate<T>: Send + Sync {
 
     /// Computes metrics by name. `progress` receives the number of finished examples.
     fn metrics(&self, task: &T, progress: &mut dyn FnMut(usize)) -> Result<Metrics, TrainError>;
+
+    /// Returns the confusion matrix that belongs to the last metrics; `None` without any.
+    fn last_confusion(&self) -> Option<ConfusionMatrix> {
+        None
+    }
 }
 
 /// Metric that selects the best evaluation.

@@ -22,6 +22,7 @@
 //! | `merge`, `verify` | merged models, and their comparison with the parts |
 //! | `evaluation`, `eval`, `batches` | evaluation |
 //! | `batch_limit` | the largest batch that a device takes |
+//! | `record` | lines of `metrics.jsonl` before and after a run |
 //! | `results`, `run_key` | files of results that are written one by one, and the key of their run |
 //! | `inputs` | files and directories that an output may not replace |
 //!
@@ -46,11 +47,12 @@ mod meaning;
 mod memory_check;
 mod merge;
 mod new_tokens;
-mod output;
+pub(crate) mod output;
 pub(crate) mod plan;
 pub(crate) mod prefix;
 mod preview;
 pub(crate) mod ranges;
+mod record;
 mod results;
 mod resumed;
 mod run_key;

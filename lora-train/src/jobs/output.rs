@@ -14,10 +14,11 @@ const RESULTS: [&str; 3] = ["adapter", "model", "merged"];
 
 /// State of a run. The checkpoints are moved aside first and put back last: if they are aside, then what is in place of them
 /// belongs to the new run.
-const STATE: [&str; 3] = [CHECKPOINTS, METRICS, RECIPE];
+const STATE: [&str; 4] = [CHECKPOINTS, METRICS, RECIPE, TENSORBOARD];
 const CHECKPOINTS: &str = "checkpoints";
-const METRICS: &str = "metrics.jsonl";
-const RECIPE: &str = "recipe.toml";
+pub(crate) const METRICS: &str = "metrics.jsonl";
+pub(crate) const RECIPE: &str = "recipe.toml";
+const TENSORBOARD: &str = "tensorboard";
 
 /// Directory with the state of a run that is being overwritten.
 const PREVIOUS: &str = ".previous";
@@ -96,6 +97,11 @@ impl OutputDir {
     /// Returns the path of `recipe.toml`.
     pub fn recipe(&self) -> PathBuf {
         self.at(RECIPE)
+    }
+
+    /// Returns the directory of the event files for TensorBoard.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.at(TENSORBOARD)
     }
 
     /// Moves the state of an earlier run aside, before a new run writes its own.
@@ -225,7 +231,7 @@ mod tests {
     /// Files of a run with this text in each.
     fn write_run(dir: &Path, step: &str, text: &str) {
         let step = dir.join(CHECKPOINTS).join(step);
-        for folder in [dir.join("adapter"), step.clone()] {
+        for folder in [dir.join("adapter"), step.clone(), dir.join(TENSORBOARD)] {
             fs::create_dir_all(&folder).unwrap();
             fs::write(folder.join("weights"), text).unwrap();
         }
@@ -261,7 +267,7 @@ mod tests {
         write_run(dir.path(), "step-00000005", "old");
         let refused = open(dir.path(), TrainOptions::default()).map(|_| ());
         assert!(matches!(refused, Err(TrainError::OutputExists { .. })));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
     }
 
     /// A kill after any number of the renames, and after writes of the new run without a checkpoint.
@@ -283,6 +289,7 @@ mod tests {
             for name in [
                 "adapter/weights",
                 "checkpoints/step-00000005/weights",
+                "tensorboard/weights",
                 METRICS,
                 RECIPE,
             ] {

@@ -308,6 +308,7 @@ impl TrainPlan {
             adapter: None,
             new_tokens: None,
             overwrite: false,
+            tensorboard: false,
             strict_base: false,
             merge: false,
             device: None,

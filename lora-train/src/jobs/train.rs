@@ -12,6 +12,7 @@ use super::memory_check::check_memory;
 use super::output::OutputDir;
 use super::plan::{TrainPlan, packed_on_gpu, packed_prefix};
 use super::prefix::export_merged;
+use super::record::{After, Before, Memory, Phases};
 use super::resumed::RunRecord;
 use super::session::{Base, Session, check_base};
 use super::sources::Sources;
@@ -19,11 +20,11 @@ use super::weights::{Saver, StartingWeights, check_attached, starting_weights, w
 use crate::TrainError;
 use crate::data::{BatchPlan, BatchSize, DataDigest, Example, Sample};
 use crate::device::{self, DeviceName};
-use crate::progress::{MetricsFile, Screen};
+use crate::progress::{MetricsFile, Screen, TensorBoard};
 use crate::task::{GeneratedText, TaskName};
 use crate::trainer::{
-    BatchLoader, Checkpoint, CheckpointDir, Hooks, NonFinite, Outcome, ReadValues, Run, Schedule,
-    TrainerConfig, fit,
+    BatchLoader, Checkpoint, CheckpointDir, Hooks, NonFinite, Observer, Outcome, ReadValues, Run,
+    Schedule, TrainerConfig, fit,
 };
 use burn::module::Module;
 use burn::tensor::Device;
@@ -36,6 +37,7 @@ use lora_models::{ModelConfig, PrefixModel, Pretrained, dispatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Reason of a stop by Ctrl-C.
 pub const INTERRUPTED: &str = "interrupted";
@@ -158,6 +160,7 @@ fn run_job<J: Job + 'static>(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
+    let start = Instant::now();
     let LockedRun {
         plan,
         output,
@@ -266,17 +269,27 @@ fn run_job<J: Job + 'static>(
         plan.options.verify_device,
         screen,
     )?;
-    let before = match &checkpoint {
-        Some(_) => BTreeMap::new(),
-        None => measure(&job, &task.valid(), &base, screen, "before", None)?.0,
+    let mut phases = Phases::starting(start);
+    let (before, texts_before) = match &checkpoint {
+        Some(_) => Default::default(),
+        None => measure(&job, &task.valid(), &base, screen, "before", None)?,
     };
+    phases.before = phases.lap();
     let saver = Arc::new(Saver::new(base.clone(), config.clone(), options, adapter));
     let hooks = JobHooks::<J> {
         evaluator: job.evaluator(),
         saver: saver.clone(),
     };
     let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
-    let metrics = MetricsFile::open(&output.metrics(), step)?;
+    let mut metrics = MetricsFile::open(&output.metrics(), step)?;
+    if checkpoint.is_none() && !before.is_empty() {
+        metrics.write(&Before::new(&before, &texts_before))?;
+    }
+    let saving = metrics.saving_time();
+    let tensorboard = plan.options.tensorboard;
+    let tensorboard =
+        tensorboard.then(|| TensorBoard::create(&output.tensorboard(), step, &before));
+    let tensorboard = tensorboard.transpose()?;
     let best = job.best_by();
     let warmup = plan.warmup_steps(total_steps);
     let run = Run {
@@ -311,10 +324,7 @@ fn run_job<J: Job + 'static>(
         eval_data: record.eval_data,
         loader,
         hooks: Box::new(hooks),
-        observers: vec![
-            Box::new(metrics),
-            Box::new(screen.observer().for_device(&device)),
-        ],
+        observers: observers(metrics, tensorboard, screen, &device),
         interrupter,
     };
     let Outcome {
@@ -324,6 +334,7 @@ fn run_job<J: Job + 'static>(
         last_evaluation,
     } = fit(task, run, &plan.output, checkpoint)?;
 
+    phases.training(&state, &saving);
     // The metrics of the last evaluation are those of the final weights, if it followed the last step.
     let known = last_evaluation.filter(|evaluation| evaluation.step == state.step);
     let mut known = known.map(|evaluation| evaluation.eval);
@@ -338,6 +349,7 @@ fn run_job<J: Job + 'static>(
         Some(INTERRUPTED) => Default::default(),
         _ => measure(&job, &task, &base, screen, "after", known)?,
     };
+    phases.after = phases.lap();
     let path = plan.output.join(weights_name(plan.options.full));
     let files = saver.report().map(|report| {
         let model = J::model(&task);
@@ -385,6 +397,22 @@ fn run_job<J: Job + 'static>(
         let written = [Some(path.as_path()), merged.as_deref()];
         output.remove_results_except(&written.into_iter().flatten().collect::<Vec<_>>())?;
     }
+    if stopped.as_deref() != Some(INTERRUPTED) {
+        let evaluator = job.evaluator();
+        let confusion = evaluator.and_then(|evaluator| evaluator.last_confusion());
+        let after = After {
+            step: state.step,
+            after: &after,
+            trainable: weights.trainable,
+            parameters: weights.total(),
+            phases,
+            memory_mib: Memory::of(&weights),
+            stopped: stopped.as_deref(),
+            confusion: confusion.as_ref().map(Into::into),
+            texts: (&texts[..]).into(),
+        };
+        MetricsFile::append(&output.metrics())?.write(&after)?;
+    }
     Ok(TrainSummary {
         before,
         after,
@@ -418,6 +446,23 @@ fn last_checkpoint(
         ));
     }
     Ok(last.checkpoint)
+}
+
+/// Returns the receivers of a run's events.
+fn observers(
+    metrics: MetricsFile,
+    tensorboard: Option<TensorBoard>,
+    screen: &Screen,
+    device: &Device,
+) -> Vec<Box<dyn Observer>> {
+    let mut observers: Vec<Box<dyn Observer>> = vec![
+        Box::new(metrics),
+        Box::new(screen.observer().for_device(device)),
+    ];
+    if let Some(tensorboard) = tensorboard {
+        observers.push(Box::new(tensorboard));
+    }
+    observers
 }
 
 /// Creates the loader of the training batches.

@@ -81,6 +81,11 @@ impl ConfusionMatrix {
         Ok(self)
     }
 
+    /// Returns the names of the classes.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Returns the number of classes.
     pub fn classes(&self) -> usize {
         self.classes

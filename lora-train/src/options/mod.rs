@@ -76,6 +76,10 @@ pub struct TrainOptions {
     #[arg(long, requires = "resume", help_heading = "Files")]
     #[serde(skip)]
     pub allow_changed_data: bool,
+    /// Also write losses, learning rates, gradient norms and scores for TensorBoard, to tensorboard/ in the output directory.
+    #[arg(long, help_heading = "Files")]
+    #[serde(skip_serializing_if = "is_false")]
+    pub tensorboard: bool,
     /// Also write the model with the adapter merged into it, to merged/ in the output directory.
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]

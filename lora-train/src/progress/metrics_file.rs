@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: losses and evaluations of a run.
+//! `metrics.jsonl`: losses and evaluations of a run, and what was measured before and after it.
 
 use crate::TrainError;
 use crate::trainer::{Event, Observer};
@@ -6,16 +6,48 @@ use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-/// `metrics.jsonl`: one object per step and per evaluation.
+/// Key of the last line of a complete run.
+pub(crate) const AFTER: &str = "after";
+
+/// `metrics.jsonl`: one object per step and per evaluation, and one each for what is measured before and after the run.
+///
+/// | line | keys |
+/// | --- | --- |
+/// | before the first step | `before`, and `step` 0 |
+/// | step | `loss`, `step` and more |
+/// | evaluation | `eval`, `step` and more |
+/// | last line of a complete run | `after`, `step` and more |
 pub struct MetricsFile {
     path: PathBuf,
     file: File,
+    saving: SavingTime,
+    /// End of the last step or evaluation.
+    last: Instant,
+}
+
+/// Time that the checkpoints of a run have taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SavingTime(Arc<AtomicU64>);
+
+impl SavingTime {
+    fn add(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.0.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Returns the seconds so far.
+    pub fn seconds(&self) -> f64 {
+        self.0.load(Ordering::Relaxed) as f64 / 1e6
+    }
 }
 
 impl MetricsFile {
     /// Opens the file to continue after `step`. Lines of later steps, which an interrupted run wrote, are
-    /// removed: those steps run again.
+    /// removed: those steps run again. So is the last line of a complete run.
     ///
     /// # Errors
     /// Fails if the file cannot be read or written.
@@ -26,6 +58,14 @@ impl MetricsFile {
                 lines.iter().try_for_each(|line| writeln!(file, "{line}"))
             })?;
         }
+        Self::append(path)
+    }
+
+    /// Opens the file to add lines to it.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written.
+    pub(crate) fn append(path: &Path) -> Result<Self, TrainError> {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -34,10 +74,21 @@ impl MetricsFile {
         Ok(Self {
             path: path.into(),
             file,
+            saving: SavingTime::default(),
+            last: Instant::now(),
         })
     }
 
-    fn write(&mut self, value: &impl serde::Serialize) -> Result<(), TrainError> {
+    /// Returns the time that checkpoints take, which grows while the file is in use.
+    pub(crate) fn saving_time(&self) -> SavingTime {
+        self.saving.clone()
+    }
+
+    /// Writes a line.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written.
+    pub(crate) fn write(&mut self, value: &impl serde::Serialize) -> Result<(), TrainError> {
         let write = |file: &mut File| -> std::io::Result<()> {
             let mut line = serde_json::to_vec(value)?;
             line.push(b'\n');
@@ -57,7 +108,8 @@ fn lines_until(path: &Path, step: usize) -> Result<Vec<String>, TrainError> {
         let line_step = object
             .as_ref()
             .and_then(|object| object.get("step")?.as_u64());
-        if line_step.is_some_and(|line_step| line_step <= step as u64) {
+        let is_last = object.as_ref().is_some_and(|o| o.get(AFTER).is_some());
+        if line_step.is_some_and(|line_step| line_step <= step as u64) && !is_last {
             lines.push(line);
         }
     }
@@ -67,10 +119,14 @@ fn lines_until(path: &Path, step: usize) -> Result<Vec<String>, TrainError> {
 impl Observer for MetricsFile {
     fn observe(&mut self, event: &Event) -> Result<(), TrainError> {
         match event {
-            Event::Step(step) => self.write(step),
-            Event::Eval(eval) => self.write(eval),
-            _ => Ok(()),
+            Event::Step(step) => self.write(step)?,
+            Event::Eval(eval) => self.write(eval)?,
+            // A checkpoint follows the step or the evaluation that it is due after.
+            Event::Saved(_) => self.saving.add(self.last.elapsed()),
+            _ => {}
         }
+        self.last = Instant::now();
+        Ok(())
     }
 }
 
@@ -100,6 +156,13 @@ mod tests {
         for i in 1..=5 {
             file.observe(&step(i)).unwrap();
         }
+        let saving = file.saving_time();
+        assert_eq!(saving.seconds(), 0.0);
+        file.observe(&Event::Saved("checkpoints/step-5".into()))
+            .unwrap();
+        assert!(saving.seconds() > 0.0);
+        let line = serde_json::json!({"step": 3, AFTER: {"loss": 1.0}});
+        file.write(&line).unwrap();
         drop(file);
         std::fs::OpenOptions::new()
             .append(true)

@@ -5,19 +5,23 @@
 //! | `training` | progress of training |
 //! | `waiting` | elapsed seconds while a GPU backend compiles kernels |
 //! | `metrics_file` | `metrics.jsonl` |
+//! | `tensorboard` | event files for TensorBoard |
 //! | `standard`, `escape` | standard output and standard error; text that a terminal only shows |
 
 mod escape;
 mod metrics_file;
 mod standard;
+mod tensorboard;
 mod training;
 mod waiting;
 
 pub(crate) use escape::Escaped;
 pub use metrics_file::MetricsFile;
+pub(crate) use metrics_file::{AFTER, SavingTime};
 pub use standard::{
     is_closed_pipe, print, print_json, print_line, print_message, print_row, print_text,
 };
+pub use tensorboard::TensorBoard;
 pub use training::TrainingProgress;
 
 use burn::tensor::Device;

@@ -3,13 +3,18 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `inspect`, `diff` | the contents of adapters and checkpoints, and the differences between two of them |
+//! | `analyze` | subspaces of updates, and updates against the weights of the base |
 //! | `combine`, `convert` | adapters combined into one; conversion between formats |
 //! | `bench`, `estimate` | measured time and memory of training and inference; estimates before a run |
 //! | `doctor` | examination of a device |
 //! | `environment`, `build` | facts about the program and this machine |
 //! | `cache` | kernels that GPU backends keep |
+//! | `sweep`, `report` | runs over a grid of options; runs as an HTML page |
+//! | `runs` | files of a training run |
+//! | `svg`, `markup` | figures; text in HTML and SVG |
 //! | `text` | text of reports |
 
+pub mod analyze;
 pub mod bench;
 mod build;
 mod cache;
@@ -20,8 +25,14 @@ pub mod doctor;
 mod environment;
 pub mod estimate;
 pub mod inspect;
+mod markup;
+pub mod report;
+mod runs;
+mod svg;
+pub mod sweep;
 mod text;
 
+pub use analyze::{AnalyzeOptions, analyze};
 pub use build::Build;
 pub use cache::{CacheOptions, KernelCache, cache};
 pub use combine::{CombineArgs, combine};
@@ -30,3 +41,5 @@ pub use diff::{DiffOptions, diff};
 pub use environment::{Environment, EnvironmentOptions, environment};
 pub use estimate::{Forecast, PlanOptions, estimate};
 pub use inspect::{InspectOptions, inspect};
+pub use report::{ReportOptions, report};
+pub use sweep::{SweepOptions, sweep};

@@ -13,6 +13,7 @@ use lora_train::memory::Counting;
 #[global_allocator]
 static ALLOCATOR: Bounded<Counting> = Bounded(Counting);
 
+mod analyze;
 mod backends;
 mod base;
 mod bench;
@@ -60,6 +61,7 @@ mod preview;
 mod program;
 mod published;
 mod quantize;
+mod report;
 mod result_keys;
 mod result_lines;
 mod result_outputs;
@@ -67,5 +69,6 @@ mod resume;
 mod step_values;
 mod strangers;
 mod streams;
+mod sweep;
 mod tables;
 mod texts;

@@ -1,15 +1,11 @@
 //! Start values from matrix decompositions, on the host and in f64.
 
-use super::random::normal_values;
-use super::svd::{Svd, svd};
 use crate::config::{LoraConfig, LoraInit};
 use crate::error::LoraError;
 use crate::layout::AdaptedModule;
+use crate::random::normal_values;
+use crate::spectrum::{OVERSAMPLING, leading_svd, svd};
 use faer::{Mat, MatRef};
-
-/// Number of directions beyond the rank in the fast decomposition, whose last directions are
-/// the least exact (Halko, Martinsson and Tropp 2011, section 4.3).
-const OVERSAMPLING: usize = 8;
 
 /// `A` and `B`, row-major.
 type Pair = (Vec<f32>, Vec<f32>);
@@ -36,7 +32,8 @@ pub(super) fn leading_factors(
                 let (u, s, v) = match init {
                     LoraInit::FastPissa { iterations } => {
                         let random = (config.seed, format!("{}.{slice}", module.module));
-                        fast_svd(w.as_ref(), module.rank, iterations, random)
+                        let start = random_start(w.as_ref(), module.rank, random);
+                        leading_svd(w.as_ref(), start, iterations, 0.0)
                     }
                     _ => svd(w.as_ref()),
                 }
@@ -77,11 +74,7 @@ fn columns(module: &AdaptedModule) -> Vec<Vec<usize>> {
     match &module.slices {
         None => vec![(0..d_out).collect()],
         Some(slices) => {
-            let width = d_out / slices.parts;
-            let columns = |&part: &usize| {
-                let columns = (0..width).map(move |i| slices.column(part, i, d_out));
-                columns.collect()
-            };
+            let columns = |&part: &usize| slices.columns(part, d_out);
             slices.adapted.iter().map(columns).collect()
         }
     }
@@ -120,20 +113,11 @@ fn first_of_qr(w: MatRef<'_, f64>, rank: usize) -> (Mat<f64>, Mat<f64>) {
     (a, b)
 }
 
-/// Computes the largest singular values and their vectors by subspace iteration from a random start (Halko et
-/// al. 2011, algorithms 4.4 and 5.1).
-fn fast_svd(w: MatRef<'_, f64>, rank: usize, rounds: usize, random: (u64, String)) -> Option<Svd> {
+/// Draws the matrix that the fast decomposition starts from.
+fn random_start(w: MatRef<'_, f64>, rank: usize, (seed, name): (u64, String)) -> Mat<f64> {
     let count = (rank + OVERSAMPLING).min(w.nrows()).min(w.ncols());
-    let values = normal_values(random.0, &random.1, w.ncols() * count, 1.0);
-    let start = Mat::from_fn(w.ncols(), count, |i, j| f64::from(values[i * count + j]));
-    let basis = |m: Mat<f64>| m.qr().compute_thin_Q();
-    let mut q = basis(w * start);
-    for _ in 0..rounds {
-        let other = basis(w.transpose() * &q);
-        q = basis(w * other);
-    }
-    let (u, s, v) = svd((q.transpose() * w).as_ref())?;
-    Some((q * u, s, v))
+    let values = normal_values(seed, &name, w.ncols() * count, 1.0);
+    Mat::from_fn(w.ncols(), count, |i, j| f64::from(values[i * count + j]))
 }
 
 #[cfg(test)]

@@ -2,22 +2,16 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `random` | random values, the same on every platform |
 //! | `decompose` | PiSSA, OLoRA and orthogonal start values |
-//! | `svd` | singular value decomposition |
 
 mod decompose;
-mod random;
-pub(crate) mod svd;
-
-pub use random::normal_values;
 
 use super::weights::AdapterValues;
 use crate::config::{LoraConfig, LoraInit};
 use crate::error::LoraError;
 use crate::layout::{AdaptedModule, LayerKind};
+use crate::random::{normal_values, uniform_values};
 use burn::tensor::TensorData;
-use random::uniform_values;
 
 /// Returns the start values of a module's adapter. They are drawn on the host from the seed and the module's
 /// path, so that they are the same on every backend and do not depend on the order of the modules, or

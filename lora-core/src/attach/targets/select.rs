@@ -109,9 +109,7 @@ fn find_slices(
 ) -> Result<Slices, LoraError> {
     let refuse = |message: String| LoraError::unsupported_target(&matrix.module, message);
     let fused = architecture
-        .fused
-        .iter()
-        .find(|fused| ends_in(&matrix.module, &fused.module))
+        .fused_projection(&matrix.module)
         .ok_or_else(|| refuse("is not a fused projection: name it without slices".into()))?;
     if matrix.path != AdapterPath::Activation {
         return Err(refuse(

@@ -1,13 +1,16 @@
 //! The program `lora`: LoRA fine-tuning of GPT-2, BERT, RoBERTa and DeBERTa on Burn.
 #![recursion_limit = "256"]
 
+mod analyze;
 mod bench;
 mod diff;
 mod doctor;
 mod eval;
 mod generate;
+mod interrupt;
 mod manual;
 mod predict;
+mod sweep;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -69,6 +72,12 @@ enum Command {
     Plan(lora_train::tools::PlanOptions),
     /// Compare two adapters, or two models' weights. Exit codes: 0 same, 1 different, 2 failed.
     Diff(lora_train::tools::DiffOptions),
+    /// Analyze the updates of an adapter as section 7 of the LoRA paper does: the subspaces that two adapters share, and updates against the weights of the base.
+    Analyze(Box<lora_train::tools::AnalyzeOptions>),
+    /// Train over a grid of options and several seeds, and print mean and deviation of the scores. Exit codes: 0 all runs are complete, 1 some are not, 2 bad usage.
+    Sweep(Box<lora_train::tools::SweepOptions>),
+    /// Write training runs as one HTML page: settings, curves, scores, texts, time and memory.
+    Report(lora_train::tools::ReportOptions),
     /// Show where GPU backends keep compiled kernels, and their size, or remove them.
     Cache(lora_train::tools::CacheOptions),
     /// Examine a device: compare operations and training steps with the CPU, and list limits and speeds. Exit codes: 0 right, 1 wrong or unusable, 2 failed.
@@ -174,6 +183,9 @@ fn main() -> ExitCode {
         Command::Plan(options) => lora_train::tools::estimate(&options)
             .and_then(|forecast| print_report(&forecast, options.json)),
         Command::Diff(options) => return diff::run(&options),
+        Command::Analyze(options) => analyze::run(&options),
+        Command::Sweep(options) => return sweep::run(&options),
+        Command::Report(options) => lora_train::tools::report(&options).and_then(print_line),
         Command::Cache(options) => lora_train::tools::cache(&options)
             .and_then(|kernels| print_report(&kernels, options.json)),
         Command::Doctor(options) => return doctor::run(&options),

@@ -5,9 +5,8 @@ use lora_train::TrainError;
 use lora_train::jobs::{INTERRUPTED, TrainPlan, TrainSummary, train};
 use lora_train::memory::peak_mib;
 use lora_train::options::RunOptions;
-use lora_train::progress::{Screen, print_json, print_line, print_message, print_row};
+use lora_train::progress::{Screen, print_json, print_line, print_row};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Number of generated texts shown at the end.
 const SHOWN: usize = 3;
@@ -24,17 +23,7 @@ pub struct Train {
 impl Train {
     pub fn run(self) -> Result<(), TrainError> {
         let plan = TrainPlan::new(self.run.resolve()?)?;
-        let interrupter = burn_train::Interrupter::new();
-        let handle = interrupter.clone();
-        let interrupted = AtomicBool::new(false);
-        let handler = ctrlc::set_handler(move || {
-            if interrupted.swap(true, Ordering::Relaxed) {
-                exit_at_once();
-            }
-            print_message("finishing this step and saving; press Ctrl-C again to exit at once");
-            handle.stop(Some(INTERRUPTED));
-        });
-        handler.map_err(|error| TrainError::burn(format!("cannot handle Ctrl-C: {error}")))?;
+        let interrupter = super::interrupt::interrupter()?;
         let mut screen = Screen::detect();
         let summary = train(plan, interrupter, &mut screen)?;
         if self.json {
@@ -43,20 +32,6 @@ impl Train {
             show(&summary)
         }
     }
-}
-
-/// Ends the program with the exit code of an interrupt.
-fn exit_at_once() -> ! {
-    const CODE: i32 = 130;
-    // Without the handlers that drivers of GPUs registered: these may wait for kernels that are being compiled.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[expect(unsafe_code, reason = "a function of C")]
-    // SAFETY: `_exit` takes an integer and may be called at any time.
-    unsafe {
-        libc::_exit(CODE)
-    }
-    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-    std::process::exit(CODE)
 }
 
 fn as_json(summary: &TrainSummary) -> serde_json::Value {

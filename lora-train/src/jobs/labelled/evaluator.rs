@@ -13,6 +13,7 @@ use lora_models::LoraTargets;
 use lora_models::classifier::Classifier;
 use lora_models::encoder::Labels;
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 /// Outputs of a model for an example: one row, or a row for each word that it read.
 pub(super) type Rows = Vec<Vec<f32>>;
@@ -23,6 +24,8 @@ pub(crate) struct Evaluator {
     head: Labels,
     thresholds: Thresholds,
     batches: EvalBatches,
+    /// Confusion matrix of the last metrics.
+    confusion: Mutex<Option<ConfusionMatrix>>,
 }
 
 /// Returns the names of the metrics of a task.
@@ -48,6 +51,7 @@ impl Evaluator {
             head,
             thresholds,
             batches,
+            confusion: Mutex::default(),
         }
     }
 
@@ -236,7 +240,19 @@ impl Evaluate<Classify> for Evaluator {
         task: &Classify,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
-        self.judge(&self.outputs(task, None, progress, &mut |_, _| Ok(()))?)
+        let outputs = self.outputs(task, None, progress, &mut |_, _| Ok(()))?;
+        // Of too many classes there is none.
+        let confusion = self.confusion(&outputs).unwrap_or_default();
+        *self
+            .confusion
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = confusion;
+        self.judge(&outputs)
+    }
+
+    fn last_confusion(&self) -> Option<ConfusionMatrix> {
+        let last = self.confusion.lock();
+        last.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

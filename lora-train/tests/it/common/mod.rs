@@ -55,11 +55,12 @@ pub fn eval_texts(model: &Path, predictions: &Path) -> Command {
     command
 }
 
-/// Objects of `metrics.jsonl`.
+/// Objects of steps and evaluations in `metrics.jsonl`.
 pub fn metrics(output: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines
+        .filter(|line: &Value| line.get("loss").or(line.get("eval")).is_some())
         .collect()
 }
 

@@ -1,0 +1,188 @@
+//! Sweeps: every combination is a run of its own, told in a table, and resumed.
+
+use crate::common::{fail, fixtures, lora, metrics, model, succeed, text};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn recipe(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("recipe.toml");
+    let data = fixtures().join("train20/train.jsonl");
+    let text = format!(
+        "model = {:?}\ndata = {data:?}\neval_data = {data:?}\noutput = \"out\"\ndevice = \"flex\"\nmax_length = 48\n\
+         alpha = 6\nlr = 1e-2\nmax_steps = 3\nsave_steps = 2\n",
+        model()
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn sweep(recipe: &Path, args: &[&str]) -> Command {
+    let mut command = lora(["sweep"]);
+    command.arg(recipe).args(args);
+    command
+}
+
+fn last_json(output: &str) -> Value {
+    serde_json::from_str(output.lines().last().unwrap()).unwrap()
+}
+
+const GRID: [&str; 6] = [
+    "--grid",
+    "targets=c_attn[q]|c_attn[q,v]",
+    "--grid",
+    "rank=1,2",
+    "--seeds",
+    "2",
+];
+
+#[test]
+fn each_combination_is_a_run_and_the_table_has_their_means() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(dir.path());
+    let output = succeed(sweep(&recipe, &GRID).arg("--json"));
+    let report = last_json(&output);
+    let groups = report["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 4);
+    assert_eq!(groups[3]["values"], serde_json::json!(["c_attn[q,v]", "2"]));
+    // Two layers, two slices, each with A [24, 2] and B [2, 24].
+    assert_eq!(groups[3]["parameters"], 2 * 2 * 2 * (24 * 2));
+    let runs = report["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 8);
+    for (group, runs) in groups.iter().zip(runs.chunks(2)) {
+        let losses: Vec<f64> = runs
+            .iter()
+            .map(|run| {
+                // Those of the run's own file.
+                let lines = fs::read_to_string(
+                    Path::new(run["dir"].as_str().unwrap()).join("metrics.jsonl"),
+                )
+                .unwrap();
+                let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+                assert_eq!(last["after"]["loss"], run["metrics"]["loss"]);
+                last["after"]["loss"].as_f64().unwrap()
+            })
+            .collect();
+        assert_ne!(losses[0], losses[1], "the seeds differ");
+        let spread = &group["metrics"]["loss"];
+        let mean = (losses[0] + losses[1]) / 2.0;
+        let deviation = (losses[0] - losses[1]).abs() / 2f64.sqrt();
+        assert!((spread["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
+        assert!((spread["deviation"].as_f64().unwrap() - deviation).abs() < 1e-12);
+        assert_eq!(spread["count"], 2);
+    }
+    assert!(
+        output.contains(" ± ") && output.contains("c_attn[q,v]"),
+        "{output}"
+    );
+
+    // A second sweep does not touch the runs, and a resumed one leaves complete ones as they are.
+    fail(&mut sweep(&recipe, &GRID), 1, &["runs", "already exists"]);
+    let broken = Path::new(runs[2]["dir"].as_str().unwrap());
+    let whole = metrics(broken);
+    let path = broken.join("metrics.jsonl");
+    let lines = fs::read_to_string(&path).unwrap();
+    let kept: Vec<&str> = lines
+        .lines()
+        .filter(|line| !line.contains("\"step\":3"))
+        .collect();
+    fs::write(&path, kept.join("\n") + "\n").unwrap();
+    fs::remove_dir_all(broken.join("checkpoints/step-00000003")).unwrap();
+    let unstarted = Path::new(runs[7]["dir"].as_str().unwrap());
+    fs::remove_dir_all(unstarted).unwrap();
+    let time = |dir: &str| {
+        fs::metadata(Path::new(dir).join("metrics.jsonl"))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let untouched = runs[0]["dir"].as_str().unwrap();
+    let before = time(untouched);
+    let output = succeed(sweep(&recipe, &GRID).args(["--resume", "--json"]));
+    assert_eq!(time(untouched), before);
+    let again = last_json(&output);
+    for (run, again) in runs.iter().zip(again["runs"].as_array().unwrap()) {
+        assert_eq!(run["metrics"], again["metrics"], "{run}");
+    }
+    let numbers = |lines: &[Value]| -> Vec<String> {
+        lines
+            .iter()
+            .filter_map(|line| Some(line.get("loss")?.to_string()))
+            .collect()
+    };
+    assert_eq!(numbers(&metrics(broken)), numbers(&whole));
+
+    // More values go on from the runs that are there; other options are no continuation.
+    let more = [
+        "--grid",
+        "targets=c_attn[q]|c_attn[q,v]",
+        "--grid",
+        "rank=1,2,3",
+        "--seeds",
+        "1",
+        "--resume",
+    ];
+    let output = succeed(&mut sweep(&recipe, &more));
+    assert_eq!(output.lines().count(), 7, "{output}");
+    let other = [&GRID[..], &["--resume", "--lr", "1e-3"]].concat();
+    fail(
+        &mut sweep(&recipe, &other),
+        2,
+        &["resume", "lr = 0.01", "lr = 0.001"],
+    );
+}
+
+#[test]
+fn a_failed_run_is_told_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(dir.path());
+    // The matrices of the model have no rank of 100.
+    let args = [
+        "--zip",
+        "rank=1,100,2",
+        "--zip",
+        "targets=c_attn[q]|c_attn[q]|c_attn[q,v]",
+        "--json",
+    ];
+    let output = sweep(&recipe, &args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let report = last_json(&printed);
+    let states: Vec<&str> = report["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|run| run["state"].as_str())
+        .collect();
+    assert_eq!(states, ["complete", "failed", "complete"]);
+    assert!(
+        report["runs"][1]["error"]
+            .as_str()
+            .unwrap()
+            .contains("rank 100"),
+        "{report}"
+    );
+    assert!(printed.contains("failed: "), "{printed}");
+    let saved: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("out/sweep.json")).unwrap()).unwrap();
+    assert_eq!(saved, report);
+}
+
+#[test]
+fn a_slip_in_the_grid_is_told_before_any_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(dir.path());
+    for (args, words) in [
+        (["--grid", "rank=1,2", "--grid", "rnak=1"], "rnak"),
+        (
+            ["--grid", "rank=1,2", "--grid", "dropout=0.5|1.5"],
+            "dropout",
+        ),
+        (["--grid", "rank=1,2", "--zip", "rank=1,2"], "twice"),
+        (["--grid", "rank=1,2", "--seeds", "0"], "seeds"),
+    ] {
+        fail(&mut sweep(&recipe, &args), 2, &[words]);
+        assert!(!dir.path().join("out").exists(), "{words}");
+    }
+}
