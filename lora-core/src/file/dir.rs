@@ -101,9 +101,17 @@ impl AdapterDir {
         &self.kind
     }
 
-    /// Returns true if it is a prefix.
+    /// Returns true if it is a prefix: keys and values, embeddings, or activations of virtual tokens.
     pub fn is_prefix(&self) -> bool {
-        self.kind == AdapterKind::Prefix
+        matches!(
+            self.kind,
+            AdapterKind::Prefix | AdapterKind::Prompt | AdapterKind::PrefixLayer
+        )
+    }
+
+    /// Returns true if it is LoRA.
+    pub fn is_lora(&self) -> bool {
+        self.kind == AdapterKind::Lora
     }
 
     /// All keys of the configuration, as they are in the file.

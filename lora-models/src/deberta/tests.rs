@@ -2,6 +2,7 @@
 
 use super::DebertaModel;
 use crate::ModelError;
+use crate::added::LayerAdded;
 use crate::encoder::{EncoderConfig, Rows, SelfAttention};
 use crate::weights::{LayerBuilder, ParamSpec, Parameters, Weights};
 use burn::module::{Module, ModuleVisitor, Param};
@@ -23,7 +24,7 @@ fn hidden_states(
     let context = model.encoder.context(mask);
     let layers = 0..model.encoder.layer.len();
     layers.fold(x, |x, index| {
-        (model.encoder).forward_layer(index, Rows::All, x, &context, mask)
+        (model.encoder).forward_layer(index, Rows::All, x, &context, mask, LayerAdded::default())
     })
 }
 

@@ -14,7 +14,7 @@ use lora_models::generate::{
 };
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::prefix::{PREFIX_DIR, PrefixConfig, beside};
-use lora_models::{ExportOptions, LoraModel, LoraTargets, PrefixModel, Pretrained, SaveAdapter};
+use lora_models::{AddedModel, ExportOptions, LoraModel, LoraTargets, Pretrained, SaveAdapter};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use test_support::compare::assert_near;

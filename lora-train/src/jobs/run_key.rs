@@ -3,7 +3,8 @@
 use super::sources::Sources;
 use crate::TrainError;
 use lora_core::files::open_regular;
-use lora_models::prefix::PREFIX_DIR;
+use lora_models::adapter_layers::ADAPTER_LAYERS_DIR;
+use lora_models::prefix::PrefixKind;
 use sha2::{Digest, Sha256};
 use std::fmt::Debug;
 use std::fs;
@@ -34,9 +35,12 @@ impl RunKey {
             let path = adapter.dir.path();
             key = key.with("adapter", &adapter.name);
             key.directory("weights", path)?;
-            let prefix = path.join(PREFIX_DIR);
-            if prefix.is_dir() {
-                key.directory("prefix", &prefix)?;
+            let kinds = PrefixKind::ALL.map(PrefixKind::name);
+            for name in kinds.into_iter().chain([ADAPTER_LAYERS_DIR]) {
+                let beside = path.join(name);
+                if beside.is_dir() {
+                    key.directory(name, &beside)?;
+                }
             }
         }
         Ok(key)

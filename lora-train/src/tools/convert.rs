@@ -1,8 +1,8 @@
 //! Conversion of adapters between PEFT and other programs.
 
 use crate::TrainError;
+use crate::jobs::beside::refuse_beside;
 use crate::jobs::inputs::Inputs;
-use crate::jobs::prefix::refuse_beside;
 use clap::{Args, ValueEnum};
 use lora_core::file::PeftOptions;
 use lora_core::file::StoredAdapter;

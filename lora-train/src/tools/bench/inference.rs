@@ -1,5 +1,6 @@
 //! Inference with the base, a merged model and a model with an active adapter, in turn.
 
+use super::latency::{BatchSize, LatencyReport, latencies};
 use super::measure::{WARM_UP, in_turn};
 use super::step::adapted;
 use super::workload::{Shape, Training, tokens};
@@ -21,9 +22,61 @@ pub struct InferenceOptions {
     /// Workload: a language model reads `max-length` tokens and then generates one after another, an encoder reads them.
     #[command(flatten)]
     pub shape: Shape,
-    /// Number of generated tokens, or of forward passes of an encoder; two more are not measured [default: 32].
+    /// Number of generated tokens, or of forward passes of an encoder; two more are not measured [default: 32; with --method 8].
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
+    /// With --method: batches and lengths of the forward passes [default: those of the paper's table 1, 32x512,16x256,1x128].
+    #[arg(
+        long,
+        value_name = "BxL",
+        value_delimiter = ',',
+        conflicts_with_all = ["batch_size", "max_length"]
+    )]
+    pub sizes: Vec<BatchSize>,
+}
+
+impl InferenceOptions {
+    /// Returns true if the latency of a method is asked for, by batch and length.
+    pub fn is_by_size(&self) -> bool {
+        self.shape.method.is_some() || !self.sizes.is_empty()
+    }
+}
+
+/// Times a forward pass of the base, of LoRA merged into it, and of the method of the options, for each size.
+///
+/// # Errors
+/// If a size exceeds the model's, the method trains all weights, or the device fails.
+pub fn bench_latency(options: &InferenceOptions) -> Result<LatencyReport, TrainError> {
+    let shape = &options.shape;
+    refuse_frozen(shape)?;
+    let own = match (shape.batch_size, shape.max_length) {
+        (None, None) => None,
+        (batch, length) => Some(BatchSize {
+            batch: at_least_one("batch_size", batch.unwrap_or(1))?,
+            length: at_least_one("max_length", length.unwrap_or(128))?,
+        }),
+    };
+    let sizes = match (own, options.sizes.as_slice()) {
+        (Some(own), _) => vec![own],
+        (None, []) => BatchSize::PAPER.to_vec(),
+        (None, sizes) => sizes.to_vec(),
+    };
+    latencies(shape, &sizes, options.steps.unwrap_or(8))
+}
+
+/// Refuses options of frozen weights.
+fn refuse_frozen(shape: &Shape) -> Result<(), TrainError> {
+    for (name, given) in [
+        ("quantize", shape.quantize.is_some()),
+        ("base_dtype", shape.base_dtype.is_some()),
+        ("precision", shape.precision.is_some()),
+    ] {
+        if given {
+            let message = "applies to frozen weights under an adapter, and a merged model has none";
+            return Err(TrainError::config(name, message));
+        }
+    }
+    Ok(())
 }
 
 const KINDS: [(&str, &str); 3] = [
@@ -43,16 +96,7 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
     let (name, config) = shape.model()?;
     let size @ [batch, length] = shape.size(1, &config)?;
     BatchLimit::new(config.sizes(), &device).check("batch_size", size)?;
-    for (name, given) in [
-        ("quantize", shape.quantize.is_some()),
-        ("base_dtype", shape.base_dtype.is_some()),
-        ("precision", shape.precision.is_some()),
-    ] {
-        if given {
-            let message = "applies to frozen weights under an adapter, and a merged model has none";
-            return Err(TrainError::config(name, message));
-        }
-    }
+    refuse_frozen(shape)?;
     let (timings, trainable) = dispatch!(&config,
         causal M(config) => {
             let (models, trainable) = models::<M>(config, shape, &device)?;
@@ -64,7 +108,7 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
         },
     );
     let [base, merged, active] = &timings;
-    let method = shape.method(Training::default());
+    let method = shape.describe_with(Training::default());
     let mut report = BenchReport::new("inference", name, method, &device, active, trainable)
         .with("batch_size", batch as f64)
         .with("max_length", length as f64)
@@ -136,8 +180,28 @@ fn generated<M: CausalLm>(
     })
 }
 
+/// Times forward passes of language models over texts, with the logits of the last token.
+pub(super) fn forwarded<M: CausalLm>(
+    models: &[M; 3],
+    size: [usize; 2],
+    turns: usize,
+    device: &Device,
+) -> Result<[Timing; 3], TrainError> {
+    let [batch, length] = size;
+    let text = text(size, models[0].vocab_size(), device);
+    let positions = ids((0..batch).flat_map(|_| 0..length as i64), size, device);
+    in_turn(turns, |kind, _| {
+        let mut cache = KvCache::new(models[kind].cache_layers(), length);
+        let (text, positions) = (text.clone(), positions.clone());
+        let logits = models[kind].next_logits(text, None, positions, &mut cache);
+        host::wait(device)?;
+        drop(logits);
+        Ok(())
+    })
+}
+
 /// Times forward passes over texts.
-fn read<M: Pretrained>(
+pub(super) fn read<M: Pretrained>(
     models: &[M; 3],
     size: [usize; 2],
     turns: usize,
