@@ -131,7 +131,7 @@ pub trait LoraModel: AddedModel {
     /// Loads the adapter of an opened directory, as [`load_adapter`](Self::load_adapter) with options.
     ///
     /// # Errors
-    /// As [`AdapterDir::load`], [`load_prefix`](PrefixModel::load_prefix) and
+    /// As [`AdapterDir::load`], [`load_prefix`](AddedModel::load_prefix) and
     /// [`check_adapter`](LoraTargets::check_adapter).
     fn load_opened_adapter(
         self,

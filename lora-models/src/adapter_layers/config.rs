@@ -288,3 +288,63 @@ pub(super) enum Tensors {
     /// Bias, zero at first.
     Zeros,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tables 2, 3 and 4 of Hu et al. 2021, without heads.
+    #[test]
+    fn parameters_are_those_of_the_papers_tables() {
+        let (houlsby, lin, pfeiffer) = (
+            AdapterLayersConfig::houlsby,
+            AdapterLayersConfig::lin,
+            AdapterLayersConfig::pfeiffer,
+        );
+        let (base, large, medium, gpt3) = ((12, 768), (24, 1024), (24, 1024), (96, 12288));
+        let cases = [
+            // RoBERTa base, 0.3 M and 0.9 M.
+            (pfeiffer().with_size(16), base, 304_320),
+            (pfeiffer().with_size(48), base, 894_528),
+            // RoBERTa large: AdapterP 3.0 M and 0.8 M, AdapterH 6.0 M and 0.8 M, in units of 2^20.
+            (pfeiffer().with_size(64), large, 3_171_840),
+            (pfeiffer().with_size(16), large, 811_392),
+            (houlsby().with_size(64), large, 6_343_680),
+            (houlsby().with_size(8), large, 835_968),
+            // GPT-2 medium: AdapterL 0.37 M and 11.09 M.
+            (lin().with_size(6), medium, 368_784),
+            (lin().with_size(224), medium, 11_089_152),
+            // GPT-3: AdapterH 7.1 M and 40.1 M.
+            (houlsby().with_size(1), gpt3, 7_078_080),
+            (houlsby().with_size(8), gpt3, 40_109_568),
+        ];
+        for (config, (layers, d), parameters) in cases {
+            assert_eq!(config.parameters(layers, d), parameters, "{config:?}");
+        }
+        // AdapterDrop leaves out layers, and the default size is a sixteenth.
+        let dropped = pfeiffer().without_first(5);
+        let each = 2 * 768 * 48 + 48 + 768;
+        assert_eq!(dropped.parameters(12, 768), 7 * each);
+    }
+
+    #[test]
+    fn built_layers_have_the_counted_parameters() {
+        let shape = PrefixShape {
+            layers: 3,
+            heads: 2,
+            d_model: 10,
+            positions: 9,
+        };
+        for config in [
+            AdapterLayersConfig::houlsby().with_size(3),
+            AdapterLayersConfig::lin().without_first(1),
+            AdapterLayersConfig::pfeiffer(),
+        ] {
+            let layers = config.init(&shape, &Device::flex()).unwrap();
+            assert_eq!(layers.parameters(), config.parameters(3, 10));
+        }
+        let all = AdapterLayersConfig::pfeiffer().without_first(3);
+        let message = all.init(&shape, &Device::flex()).unwrap_err().to_string();
+        assert!(message.contains("adapter_drop"), "{message}");
+    }
+}

@@ -66,3 +66,31 @@ impl PrefixKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Section 5.1 of Hu et al. 2021: `d · (l_p + l_i)` for prefix-embedding and `L · d · (l_p + l_i)` for prefix-layer.
+    #[test]
+    fn widths_are_those_of_the_papers_formulas() {
+        let gpt3 = PrefixShape {
+            layers: 96,
+            heads: 96,
+            d_model: 12288,
+            positions: 2048,
+        };
+        // PreEmbed with 256 and 8 tokens: 3.2 M.
+        assert_eq!(264 * PrefixKind::Embeddings.width(&gpt3), 3_244_032);
+        assert_eq!(16 * PrefixKind::Activations.width(&gpt3), 96 * 12288 * 16);
+        assert_eq!(PrefixKind::KeysAndValues.width(&gpt3), 2 * 96 * 12288);
+        // PreLayer on GPT-2 medium has 0.1 % of the weights, 0.35 M: 14 tokens are the nearest.
+        let medium = PrefixShape {
+            layers: 24,
+            heads: 16,
+            d_model: 1024,
+            positions: 1024,
+        };
+        assert_eq!(14 * PrefixKind::Activations.width(&medium), 344_064);
+    }
+}
