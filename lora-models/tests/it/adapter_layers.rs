@@ -5,8 +5,8 @@ use crate::common::{fixture, load};
 use crate::encoders;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Gradients, Tensor, TensorData};
-use lora_core::files::Overwrite;
 use lora_core::file::AdapterDir;
+use lora_core::files::Overwrite;
 use lora_core::trainable_summary;
 use lora_models::adapter_layers::AdapterLayersConfig;
 use lora_models::{AddedModel, LoraModel, SaveAdapter};
@@ -77,20 +77,29 @@ fn assert_gradients<M: AddedModel>(model: &M, grads: &Gradients, expected: &Tens
     layers.visit(&mut visitor);
     let names = model.layer_names();
     let of_file = expected.names();
-    let recorded = of_file.iter().filter(|name| name.contains(".adapters.test."));
+    let recorded = of_file
+        .iter()
+        .filter(|name| name.contains(".adapters.test."));
     assert_eq!(visitor.found.len(), recorded.count(), "{what}");
     for (path, found) in visitor.found {
         let mut parts = path.splitn(3, '.');
         let index: usize = parts.next().unwrap().parse().unwrap();
         let place = names.places[usize::from(parts.next().unwrap() == "output")];
-        let down = if own_norm { "adapter_down.1" } else { "adapter_down.0" };
+        let down = if own_norm {
+            "adapter_down.1"
+        } else {
+            "adapter_down.0"
+        };
         let tensor = parts.next().unwrap();
         let tensor = tensor
             .replace("norm.gamma", "adapter_norm_before.weight")
             .replace("norm.beta", "adapter_norm_before.bias")
             .replace("down.", &format!("{down}."))
             .replace("up.", "adapter_up.");
-        let name = format!("grad.{}.{place}.adapters.test.{tensor}", names.layers[index]);
+        let name = format!(
+            "grad.{}.{place}.adapters.test.{tensor}",
+            names.layers[index]
+        );
         let (values, _) = expected.floats(&name);
         assert_near(&found, &values, TOLERANCE, &format!("{what}: {name}"));
     }
@@ -108,7 +117,9 @@ fn logits_and_gradients_of_classifiers_are_those_of_the_library() {
     for &(name, base) in CLASSIFIERS {
         let expected = expected(name);
         let adapted = encoders::model(base, &device).load_adapter(adapter(name));
-        let (model, report) = adapted.unwrap_or_else(|e| panic!("{name}: {e}")).into_parts();
+        let (model, report) = adapted
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
+            .into_parts();
         let batch = encoders::Batch::of_model(base, &device);
         let logits = batch.logits(&model);
         let (values, _) = expected.floats("logits");
@@ -128,7 +139,9 @@ fn logits_and_gradients_of_gpt2_are_those_of_the_library() {
     for name in ["gpt2_h", "gpt2_l_drop"] {
         let expected = expected(name);
         let adapted = load("gpt2_tied", &device).0.load_adapter(adapter(name));
-        let (model, report) = adapted.unwrap_or_else(|e| panic!("{name}: {e}")).into_parts();
+        let (model, report) = adapted
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
+            .into_parts();
         assert!(report.is_empty());
         let inputs = crate::common::model_tensors("gpt2_tied");
         let ids = inputs.ids("right.input_ids", &device);
@@ -154,10 +167,14 @@ fn logits_and_gradients_of_gpt2_are_those_of_the_library() {
 fn files_come_back_as_the_library_wrote_them() {
     let device = Device::flex();
     for &(name, base) in CLASSIFIERS {
-        let adapted = encoders::model(base, &device).load_adapter(adapter(name)).unwrap();
+        let adapted = encoders::model(base, &device)
+            .load_adapter(adapter(name))
+            .unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
-        adapted.save_adapter(&path, None, Overwrite::Refuse).unwrap();
+        adapted
+            .save_adapter(&path, None, Overwrite::Refuse)
+            .unwrap();
         let json = |path: PathBuf| -> serde_json::Value {
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
         };
@@ -183,19 +200,29 @@ fn adapter_layers_beside_lora_are_a_subdirectory() {
     let device = Device::flex();
     let config = AdapterLayersConfig::houlsby().with_size(2).with_seed(3);
     let model = encoders::model("bert_seq", &device);
-    let lora = lora_core::LoraConfig::new(2).with_targets(lora_models::LoraTargets::default_targets(&model));
+    let lora = lora_core::LoraConfig::new(2)
+        .with_targets(lora_models::LoraTargets::default_targets(&model));
     let adapted = model.attach(&lora).unwrap();
-    let adapted = adapted.try_map(|model| model.with_adapter_layers(&config)).unwrap();
+    let adapted = adapted
+        .try_map(|model| model.with_adapter_layers(&config))
+        .unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter");
-    adapted.save_adapter(&path, None, Overwrite::Refuse).unwrap();
+    adapted
+        .save_adapter(&path, None, Overwrite::Refuse)
+        .unwrap();
     assert!(path.join("adapter_model.safetensors").exists());
     assert!(path.join("adapter-layers/pytorch_adapter.bin").exists());
-    let again = encoders::model("bert_seq", &device).load_adapter(&path).unwrap();
+    let again = encoders::model("bert_seq", &device)
+        .load_adapter(&path)
+        .unwrap();
     let batch = encoders::Batch::of_model("bert_seq", &device);
     let logits = |model| host(batch.logits(model));
     assert_eq!(logits(again.module()), logits(adapted.module()));
-    assert_eq!(trainable_summary(again.module()), trainable_summary(adapted.module()));
+    assert_eq!(
+        trainable_summary(again.module()),
+        trainable_summary(adapted.module())
+    );
 }
 
 #[test]
@@ -206,7 +233,10 @@ fn another_models_layers_and_unknown_options_are_refused() {
         model.load_adapter(dir).map(|_| ()).unwrap_err().to_string()
     };
     let message = load(&adapter("roberta_p"));
-    assert!(message.contains("roberta") && message.contains("bert"), "{message}");
+    assert!(
+        message.contains("roberta") && message.contains("bert"),
+        "{message}"
+    );
     let dir = tempfile::tempdir().unwrap();
     for (key, value, word) in [
         ("use_gating", serde_json::json!(true), "use_gating"),
@@ -215,8 +245,16 @@ fn another_models_layers_and_unknown_options_are_refused() {
         ("phm_layer", serde_json::json!(true), "phm_layer"),
         ("inv_adapter", serde_json::json!("nice"), "inv_adapter"),
         ("scaling", serde_json::json!("learned"), "scaling"),
-        ("non_linearity", serde_json::json!("leakyrelu"), "non_linearity"),
-        ("reduction_factor", serde_json::json!({"default": 2}), "reduction_factor"),
+        (
+            "non_linearity",
+            serde_json::json!("leakyrelu"),
+            "non_linearity",
+        ),
+        (
+            "reduction_factor",
+            serde_json::json!({"default": 2}),
+            "reduction_factor",
+        ),
         ("reduction_factor", serde_json::json!(0), "reduction_factor"),
         ("reduction_factor", serde_json::json!(2), "adapter_down"),
         ("mh_adapter", serde_json::json!(false), "adapter_down"),
@@ -236,5 +274,10 @@ fn another_models_layers_and_unknown_options_are_refused() {
         let message = load(&path);
         assert!(message.contains(word), "{key}: {message}");
     }
-    assert!(AdapterDir::open(adapter("bert_h")).unwrap().config().is_err());
+    assert!(
+        AdapterDir::open(adapter("bert_h"))
+            .unwrap()
+            .config()
+            .is_err()
+    );
 }

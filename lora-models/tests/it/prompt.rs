@@ -42,7 +42,9 @@ fn logits_and_gradients_of_classifiers_are_those_of_peft() {
     for &(name, base) in CLASSIFIERS {
         let expected = expected(name);
         let adapted = encoders::model(base, &device).load_adapter(prompt(name));
-        let model = adapted.unwrap_or_else(|e| panic!("{name}: {e}")).into_module();
+        let model = adapted
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
+            .into_module();
         let (mask, _) = mask_of(&expected, &device);
         let ids = expected.ids("input_ids", &device);
         let types = expected.ids("token_type_ids", &device);
@@ -52,7 +54,13 @@ fn logits_and_gradients_of_classifiers_are_those_of_peft() {
         let (weights, _) = expected.floats("weights");
         let weights = Tensor::<2>::from_data(TensorData::new(weights, shape), &device);
         let grads = (logits * weights).sum().backward();
-        let gradient = model.prefix().unwrap().embeddings.val().grad(&grads).unwrap();
+        let gradient = model
+            .prefix()
+            .unwrap()
+            .embeddings
+            .val()
+            .grad(&grads)
+            .unwrap();
         let (values, _) = expected.floats("grad.prompt_embeddings");
         assert_near(&host(gradient), &values, TOLERANCE, name);
     }
@@ -62,7 +70,11 @@ fn logits_and_gradients_of_classifiers_are_those_of_peft() {
 fn logits_and_gradients_of_gpt2_are_those_of_peft() {
     let device = Device::flex().autodiff();
     let expected = expected("gpt2");
-    let model = load("gpt2_tied", &device).0.load_adapter(prompt("gpt2")).unwrap().into_module();
+    let model = load("gpt2_tied", &device)
+        .0
+        .load_adapter(prompt("gpt2"))
+        .unwrap()
+        .into_module();
     let (mask, real) = mask_of(&expected, &device);
     let logits = model.forward(expected.ids("input_ids", &device), Some(mask));
     let [batch, seq, _] = logits.dims();
@@ -76,8 +88,16 @@ fn logits_and_gradients_of_gpt2_are_those_of_peft() {
     }
     let (weights, _) = expected.floats("weights");
     let weights = TensorData::new(weights, [batch * seq, columns]);
-    let grads = (logits * Tensor::<2>::from_data(weights, &device)).sum().backward();
-    let gradient = model.prefix().unwrap().embeddings.val().grad(&grads).unwrap();
+    let grads = (logits * Tensor::<2>::from_data(weights, &device))
+        .sum()
+        .backward();
+    let gradient = model
+        .prefix()
+        .unwrap()
+        .embeddings
+        .val()
+        .grad(&grads)
+        .unwrap();
     let (values, _) = expected.floats("grad.prompt_embeddings");
     assert_near(&host(gradient), &values, TOLERANCE, "prompt_embeddings");
 }
@@ -86,16 +106,27 @@ fn logits_and_gradients_of_gpt2_are_those_of_peft() {
 fn files_come_back_as_peft_wrote_them() {
     let device = Device::flex();
     for &(name, base) in CLASSIFIERS {
-        let adapted = encoders::model(base, &device).load_adapter(prompt(name)).unwrap();
+        let adapted = encoders::model(base, &device)
+            .load_adapter(prompt(name))
+            .unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
         let base = format!("encoders/{base}");
-        adapted.save_adapter(&path, Some(&base), Overwrite::Refuse).unwrap();
+        adapted
+            .save_adapter(&path, Some(&base), Overwrite::Refuse)
+            .unwrap();
         let file = "adapter_model.safetensors";
-        let (ours, theirs) = (Tensors::open(path.join(file)), Tensors::open(prompt(name).join(file)));
+        let (ours, theirs) = (
+            Tensors::open(path.join(file)),
+            Tensors::open(prompt(name).join(file)),
+        );
         assert_eq!(ours.names(), theirs.names(), "{name}");
         for tensor in theirs.names() {
-            assert_eq!(ours.floats(&tensor), theirs.floats(&tensor), "{name}: {tensor}");
+            assert_eq!(
+                ours.floats(&tensor),
+                theirs.floats(&tensor),
+                "{name}: {tensor}"
+            );
         }
     }
 }
@@ -110,14 +141,18 @@ fn all_kinds_of_virtual_tokens_are_saved_and_loaded_for_encoders() {
         for kind in PrefixKind::ALL {
             let what = format!("{base}, {kind:?}");
             let config = PrefixConfig::new(3).with_kind(kind).with_seed(5);
-            let adapted = encoders::model(base, &device).freeze_all_but_head().unwrap();
+            let adapted = encoders::model(base, &device)
+                .freeze_all_but_head()
+                .unwrap();
             let adapted = adapted.try_map(|model| model.with_prefix(&config)).unwrap();
             let found = host(batch.logits(adapted.module()));
             assert_eq!(found.len(), bare.len(), "{what}");
             assert_ne!(found, bare, "{what}");
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("adapter");
-            adapted.save_adapter(&path, None, Overwrite::Refuse).unwrap();
+            adapted
+                .save_adapter(&path, None, Overwrite::Refuse)
+                .unwrap();
             let again = encoders::model(base, &device).load_adapter(&path).unwrap();
             assert_eq!(again.module().prefix().unwrap().kind(), kind);
             assert_eq!(host(batch.logits(again.module())), found, "{what}");
@@ -139,9 +174,15 @@ fn every_kind_changes_gpt2_and_is_saved_and_loaded() {
         assert_ne!(found, bare, "{kind:?}");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter");
-        adapted.save_adapter(&path, None, Overwrite::Refuse).unwrap();
+        adapted
+            .save_adapter(&path, None, Overwrite::Refuse)
+            .unwrap();
         let again = load("gpt2_tied", &device).0.load_adapter(&path).unwrap();
-        assert_eq!(host(again.module().forward(ids.clone(), None)), found, "{kind:?}");
+        assert_eq!(
+            host(again.module().forward(ids.clone(), None)),
+            found,
+            "{kind:?}"
+        );
     }
 }
 
