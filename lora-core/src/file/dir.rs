@@ -46,6 +46,18 @@ pub struct AdapterDir {
     tensors: OnceLock<AdapterTensors>,
 }
 
+/// Returns PEFT's task of a class in transformers, which the files of the library `adapters` have in its place.
+fn task_of_class(class: &str) -> Option<String> {
+    let tasks = [
+        ("ForSequenceClassification", "SEQ_CLS"),
+        ("ForTokenClassification", "TOKEN_CLS"),
+        ("LMHeadModel", "CAUSAL_LM"),
+    ];
+    let mut tasks = tasks.into_iter();
+    let (_, task) = tasks.find(|(suffix, _)| class.ends_with(suffix))?;
+    Some(task.into())
+}
+
 impl AdapterDir {
     /// Opens a directory: reads its configuration, and that of LoRA strictly. Adapters of any kind can be opened.
     ///
@@ -69,7 +81,7 @@ impl AdapterDir {
             Some(kind) if kind != AdapterKind::Lora => {
                 let name = |key| Some(file.keys().get(key)?.as_str()?.to_string());
                 let options = PeftOptions {
-                    task_type: name("task_type"),
+                    task_type: name("task_type").or_else(|| task_of_class(&name("model_class")?)),
                     base_model: name("base_model_name_or_path"),
                     ..PeftOptions::default()
                 };

@@ -44,6 +44,12 @@ const KNOWN: &[&str] = &[
 /// Names of a head's tensors in PEFT's files of virtual tokens begin with it.
 pub(crate) const HEAD_PREFIX: &str = "base_model.";
 
+/// Returns true for the name of a head's tensor, and false for those of LoRA, which go on with `model.`.
+fn is_of_head(name: &str) -> bool {
+    let inside = name.strip_prefix(HEAD_PREFIX);
+    inside.is_some_and(|name| !name.starts_with("model."))
+}
+
 /// Opens the prefix that goes with the adapter in `dir`, of any kind; `None` without one.
 ///
 /// An adapter of another kind in a subdirectory of that name does not count.
@@ -170,7 +176,7 @@ pub(crate) fn read(
     let tokens = PrefixKeys { dir, object }.tokens(shape)?;
     let tensors = adapter.tensors()?;
     let mut others = tensors.names();
-    others.retain(|name| name != TENSOR && !name.starts_with(HEAD_PREFIX));
+    others.retain(|name| name != TENSOR && !is_of_head(name));
     if !others.is_empty() {
         let (path, others) = (tensors.path().into(), others.join("`, `"));
         let message = format!("holds `{others}`; a prefix has the tensor `{TENSOR}` alone");

@@ -254,7 +254,7 @@ impl TrainOptions {
         if let Some((name, _)) = excluded.find(|(_, given)| *given) {
             let message =
                 "cannot be used with --prefix-only, which trains only the prefix; give one";
-            return refuse(name, message);
+            return Err(TrainError::config(*name, message));
         }
         if self.full && self.prefix.is_some() {
             let message = "needs a frozen model, but --full trains all weights; give one";
