@@ -16,6 +16,7 @@
 //! | `base_weights` | [`BaseWeight`]: embeddings that a file brings for the base |
 //! | `expected` | tensors that a file must have for a module |
 //! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
+//! | `saved` | fully trained parameters from files of any format |
 //! | `misplaced` | what is at a path that is given in the place of an adapter |
 //! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
 //!

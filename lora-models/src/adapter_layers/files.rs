@@ -1,6 +1,7 @@
 //! Adapter layers in the files of the library `adapters` (<https://github.com/adapter-hub/adapters>), read strictly.
 
-use super::config::{AdapterLayersConfig, Residual, Tensors};
+use super::build::Tensors;
+use super::config::{AdapterLayersConfig, Residual};
 use super::module::AdapterLayers;
 use crate::ModelError;
 use crate::activation::Activation;

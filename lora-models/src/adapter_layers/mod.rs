@@ -3,7 +3,7 @@
 //!
 //! | concept | file |
 //! | --- | --- |
-//! | [`AdapterLayersConfig`]: placement, size, initialization | `config.rs` |
+//! | [`AdapterLayersConfig`]: placement, size; initialization | `config.rs`, `build.rs` |
 //! | [`AdapterLayers`], [`Bottleneck`]: the modules | `module.rs` |
 //! | files of the library `adapters` | `files.rs` |
 //!
@@ -23,6 +23,7 @@
 //! assert_eq!(config.parameters(24, 1024), 368_784);
 //! ```
 
+mod build;
 mod config;
 mod files;
 mod module;

@@ -1,7 +1,8 @@
 //! Options for creating a prefix.
 
 use super::kind::PrefixKind;
-use super::module::{Prefix, PrefixShape};
+use super::module::Prefix;
+use super::shape::PrefixShape;
 use crate::error::ModelError;
 use burn::tensor::Device;
 use lora_core::normal_values;

@@ -1,6 +1,6 @@
 //! Kinds of virtual tokens.
 
-use super::module::PrefixShape;
+use super::shape::PrefixShape;
 use lora_core::file::AdapterKind;
 
 /// What is trained of virtual tokens.

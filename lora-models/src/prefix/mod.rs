@@ -13,7 +13,7 @@
 //!
 //! | concept | file |
 //! | --- | --- |
-//! | options; kinds; the module | `config.rs`, `kind.rs`, `module.rs` |
+//! | options; kinds; sizes; the module | `config.rs`, `kind.rs`, `shape.rs`, `module.rs` |
 //! | prefixes in PEFT directories | `peft.rs` |
 //!
 //! The positions of a text follow those of the virtual tokens, which are never masked. A PEFT directory holds the tensor
@@ -54,10 +54,12 @@ mod config;
 mod kind;
 mod module;
 mod peft;
+mod shape;
 
 pub use config::PrefixConfig;
 pub use kind::PrefixKind;
 
-pub use module::{Prefix, PrefixLayer, PrefixShape};
+pub use module::{Prefix, PrefixLayer};
 pub(crate) use peft::{HEAD_PREFIX, read, refused, save};
 pub use peft::{PREFIX_DIR, beside};
+pub use shape::PrefixShape;

@@ -1,9 +1,8 @@
 //! Inference with the base, a merged model and a model with an active adapter, in turn.
 
-use super::latency::{BatchSize, LatencyReport, latencies};
 use super::measure::{WARM_UP, in_turn};
 use super::step::adapted;
-use super::workload::{Shape, Training, tokens};
+use super::workload::{BatchSize, Shape, Training, tokens};
 use super::{BenchReport, Timing};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
@@ -42,30 +41,8 @@ impl InferenceOptions {
     }
 }
 
-/// Times a forward pass of the base, of LoRA merged into it, and of the method of the options, for each size.
-///
-/// # Errors
-/// If a size exceeds the model's, the method trains all weights, or the device fails.
-pub fn bench_latency(options: &InferenceOptions) -> Result<LatencyReport, TrainError> {
-    let shape = &options.shape;
-    refuse_frozen(shape)?;
-    let own = match (shape.batch_size, shape.max_length) {
-        (None, None) => None,
-        (batch, length) => Some(BatchSize {
-            batch: at_least_one("batch_size", batch.unwrap_or(1))?,
-            length: at_least_one("max_length", length.unwrap_or(128))?,
-        }),
-    };
-    let sizes = match (own, options.sizes.as_slice()) {
-        (Some(own), _) => vec![own],
-        (None, []) => BatchSize::PAPER.to_vec(),
-        (None, sizes) => sizes.to_vec(),
-    };
-    latencies(shape, &sizes, options.steps.unwrap_or(8))
-}
-
 /// Refuses options of frozen weights.
-fn refuse_frozen(shape: &Shape) -> Result<(), TrainError> {
+pub(super) fn refuse_frozen(shape: &Shape) -> Result<(), TrainError> {
     for (name, given) in [
         ("quantize", shape.quantize.is_some()),
         ("base_dtype", shape.base_dtype.is_some()),

@@ -1,9 +1,9 @@
 //! Latency of a forward pass by batch and length: the base, LoRA merged into it, and another method (Hu et al. 2021, table 1).
 
-use super::inference::{forwarded, read};
+use super::inference::{InferenceOptions, forwarded, read, refuse_frozen};
 use super::measure::Timing;
 use super::step::adapted;
-use super::workload::Shape;
+use super::workload::{BatchSize, Shape};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::jobs::batch_limit::BatchLimit;
@@ -14,46 +14,6 @@ use lora_core::{merge, trainable_summary};
 use lora_models::{Pretrained, dispatch};
 use serde::Serialize;
 use std::fmt;
-use std::str::FromStr;
-
-/// Batch and length of a measurement, `32x512`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchSize {
-    /// Number of texts.
-    pub batch: usize,
-    /// Number of tokens in each.
-    pub length: usize,
-}
-
-impl BatchSize {
-    /// Sizes of the paper's table 1.
-    pub const PAPER: [Self; 3] = [
-        Self {
-            batch: 32,
-            length: 512,
-        },
-        Self {
-            batch: 16,
-            length: 256,
-        },
-        Self {
-            batch: 1,
-            length: 128,
-        },
-    ];
-}
-
-impl FromStr for BatchSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("is `{text}`, expected a batch and a length such as 32x512");
-        let (batch, length) = text.split_once('x').ok_or_else(expected)?;
-        let number = |text: &str| text.trim().parse().ok().filter(|&n: &usize| n > 0);
-        let (batch, length) = number(batch).zip(number(length)).ok_or_else(expected)?;
-        Ok(Self { batch, length })
-    }
-}
 
 /// Latencies for a batch and a length, medians in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -125,12 +85,34 @@ impl fmt::Display for LatencyReport {
     }
 }
 
+/// Times a forward pass of the base, of LoRA merged into it, and of the method of the options, for each size.
+///
+/// # Errors
+/// If a size exceeds the model's, the method trains all weights, or the device fails.
+pub fn bench_latency(options: &InferenceOptions) -> Result<LatencyReport, TrainError> {
+    let shape = &options.shape;
+    refuse_frozen(shape)?;
+    let own = match (shape.batch_size, shape.max_length) {
+        (None, None) => None,
+        (batch, length) => Some(BatchSize {
+            batch: at_least_one("batch_size", batch.unwrap_or(1))?,
+            length: at_least_one("max_length", length.unwrap_or(128))?,
+        }),
+    };
+    let sizes = match (own, options.sizes.as_slice()) {
+        (Some(own), _) => vec![own],
+        (None, []) => BatchSize::PAPER.to_vec(),
+        (None, sizes) => sizes.to_vec(),
+    };
+    latencies(shape, &sizes, options.steps.unwrap_or(8))
+}
+
 /// Times a forward pass of three models in turn for each size: the base, LoRA merged into it, and the method of a shape. A language
 /// model computes the logits of the last token, an encoder those of its head.
 ///
 /// # Errors
 /// If a size exceeds the model's, the method trains all weights, or the device fails.
-pub(super) fn latencies(
+fn latencies(
     shape: &Shape,
     sizes: &[BatchSize],
     steps: usize,

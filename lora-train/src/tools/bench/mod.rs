@@ -21,13 +21,13 @@ mod step;
 mod workload;
 
 pub use epoch::bench_epoch;
-pub use inference::{InferenceOptions, bench_inference, bench_latency};
-pub use latency::{BatchSize, LatencyReport, LatencyRow};
+pub use inference::{InferenceOptions, bench_inference};
+pub use latency::{LatencyReport, LatencyRow, bench_latency};
 pub use load::{LoadOptions, bench_load};
 pub use measure::Timing;
 pub use report::BenchReport;
 pub use step::{StepOptions, bench_step};
-pub use workload::{Shape, Training};
+pub use workload::{BatchSize, Shape, Training};
 
 pub(in crate::tools) use step::{Measured, adapted, measured};
 pub(in crate::tools) use workload::{labelled, texts};

@@ -13,6 +13,7 @@ use lora_models::encoder::Labels;
 use lora_models::prefix::PrefixConfig;
 use lora_models::{LoraModel, ModelConfig, Preset};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Model and size of a batch.
 #[derive(Args, Clone, Debug, Default)]
@@ -65,6 +66,45 @@ pub struct Shape {
     /// Device to run on [default: auto].
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
+}
+
+/// Batch and length of a measurement, `32x512`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Number of texts.
+    pub batch: usize,
+    /// Number of tokens in each.
+    pub length: usize,
+}
+
+impl BatchSize {
+    /// Sizes of the paper's table 1.
+    pub const PAPER: [Self; 3] = [
+        Self {
+            batch: 32,
+            length: 512,
+        },
+        Self {
+            batch: 16,
+            length: 256,
+        },
+        Self {
+            batch: 1,
+            length: 128,
+        },
+    ];
+}
+
+impl FromStr for BatchSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("is `{text}`, expected a batch and a length such as 32x512");
+        let (batch, length) = text.split_once('x').ok_or_else(expected)?;
+        let number = |text: &str| text.trim().parse().ok().filter(|&n: &usize| n > 0);
+        let (batch, length) = number(batch).zip(number(length)).ok_or_else(expected)?;
+        Ok(Self { batch, length })
+    }
 }
 
 /// Training of a measurement.
