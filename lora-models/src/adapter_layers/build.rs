@@ -17,7 +17,7 @@ impl AdapterLayersConfig {
     /// The values are drawn on the host and depend only on the seed, so they are equal on every device.
     ///
     /// # Errors
-    /// [`LoraError::InvalidOption`] for an option out of its range.
+    /// [`LoraError::InvalidOption`](lora_core::LoraError::InvalidOption) for an option out of its range.
     pub fn init(&self, shape: &PrefixShape, device: &Device) -> Result<AdapterLayers, ModelError> {
         let seed = self.seed;
         self.build(shape, device, |path, shape, kind| {
