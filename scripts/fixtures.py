@@ -41,6 +41,8 @@ GENERATORS = [
     "lora-models/tests/fixtures/vocabulary/generate.py",
     "lora-models/tests/fixtures/formats/generate.py",
     "lora-models/tests/fixtures/prefix/generate.py",
+    "lora-models/tests/fixtures/prompt/generate.py",
+    "lora-models/tests/fixtures/adapter_layers/generate.py",
     "lora-models/tests/fixtures/quantized/generate.py",
     "lora-models/tests/fixtures/tokenizer_families/generate.py",
     "lora-train/tests/fixtures/generate.py",

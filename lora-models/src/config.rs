@@ -134,6 +134,13 @@ impl ModelConfig {
         EncoderConfig::from_json(path, object).map(Self::Encoder)
     }
 
+    /// Returns the names of the last `count` layers, or of all if there are fewer.
+    pub fn last_layers(&self, count: usize) -> Vec<String> {
+        let layers = self.sizes().layers;
+        let last = layers.saturating_sub(count)..layers;
+        dispatch!(self, M(config) => last.map(|layer| config.layer_name(layer)).collect())
+    }
+
     /// Returns the name of the embedding of tokens, whose rows are trained for single tokens.
     pub fn token_embedding(&self) -> String {
         dispatch!(self, M(config) => config.token_embedding())

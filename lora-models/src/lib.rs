@@ -11,7 +11,9 @@
 //! - [`Blocks`]: models block by block, for activation checkpointing
 //! - [`generate`]: greedy, sampled and beam-searched text from any [`generate::CausalModel`]
 //! - [`checkpoint`]: weights in safetensors, shards and pickles, read strictly; export
-//! - [`prefix`]: trained keys and values of virtual tokens, alone or beside LoRA
+//! - [`prefix`]: trained keys and values, embeddings or activations of virtual tokens, alone or beside LoRA
+//! - [`adapter_layers`]: adapter layers of Houlsby, Lin and Pfeiffer, in the files of the library `adapters`
+//! - [`added`]: models that take these
 //! - [`formats`]: adapters of loralib and mlx-lm
 //! - [`hub`]: models by name; downloads with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
@@ -48,6 +50,8 @@
 #![recursion_limit = "256"]
 
 pub mod activation;
+pub mod adapter_layers;
+pub mod added;
 pub mod bert;
 mod blocks;
 mod causal;
@@ -74,6 +78,7 @@ pub mod tokenizer;
 mod vocabulary;
 mod weights;
 
+pub use added::AddedModel;
 pub use blocks::Blocks;
 pub use causal::{CausalInput, CausalLm};
 pub use config::{ModelConfig, Preset, model_type};
@@ -82,7 +87,6 @@ pub use export::ExportOptions;
 pub use model::{AdapterLoadOptions, LoraModel, SaveAdapter};
 pub use model_dir::ModelDir;
 pub use named::{ModelAdapters, PromptAdapters};
-pub use prefix::PrefixModel;
 pub use pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
 pub use targets::{LoraTargets, NewVocabulary, Vocabulary};
 

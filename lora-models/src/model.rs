@@ -1,15 +1,15 @@
 //! LoRA adapters on the models of this crate.
 
+use crate::added::{AddedModel, HeadTensors, load_beside, save_parts};
 use crate::error::ModelError;
-use crate::prefix::{self, PREFIX_DIR, PrefixModel};
 use crate::targets::LoraTargets;
 use crate::vocabulary::{rows_with, saves, with_weights_of};
-use lora_core::file::{self, AdapterDir, PeftOptions};
-use lora_core::files::{Overwrite, write_dir, write_file};
+use lora_core::file::{AdapterDir, PeftOptions, attach_saved};
+use lora_core::files::Overwrite;
 use lora_core::named::NamedAdapters;
 use lora_core::{
     Adapted, AdaptedModule, AttachReport, BaseFloats, LayerKind, LoraConfig, QuantizeConfig,
-    QuantizedModule, attach, attach_report, freeze, narrow, quantize,
+    QuantizedModule, TargetModules, attach, attach_report, freeze, narrow, quantize,
 };
 use std::path::Path;
 
@@ -31,7 +31,7 @@ use std::path::Path;
 /// assert_eq!(model.report().parameters(), 2 * 2 * (64 * 4 + 4 * 64));
 /// # Ok::<(), lora_models::ModelError>(())
 /// ```
-pub trait LoraModel: PrefixModel {
+pub trait LoraModel: AddedModel {
     /// Makes the model the base of several named adapters; see [`ModelAdapters`](crate::ModelAdapters).
     ///
     /// # Errors
@@ -74,7 +74,7 @@ pub trait LoraModel: PrefixModel {
     /// As [`lora_core::attach()`].
     fn attach(self, config: &LoraConfig) -> Result<Adapted<Self>, ModelError> {
         let config = with_saved_modules(&self, config);
-        without_prefix(self, |model| {
+        without_added(self, |model| {
             let model = model.prepare(&config)?;
             let architecture = model.lora_architecture();
             Ok(attach(model, config.for_architecture(&architecture))?)
@@ -88,7 +88,7 @@ pub trait LoraModel: PrefixModel {
     fn attach_report(&self, config: &LoraConfig) -> Result<AttachReport, ModelError> {
         let config = with_saved_modules(self, config);
         let mut model = self.clone();
-        model.take_prefix();
+        model.take_added();
         let model = model.prepare(&config)?;
         let architecture = model.lora_architecture();
         Ok(attach_report(
@@ -97,8 +97,19 @@ pub trait LoraModel: PrefixModel {
         )?)
     }
 
-    /// Loads the adapter of a PEFT directory, ready to be trained further: LoRA, a prefix, or LoRA with the prefix in
-    /// its subdirectory [`PREFIX_DIR`].
+    /// Freezes the model, except the [`modules_to_save`](LoraTargets::modules_to_save), for training modules beside its weights.
+    ///
+    /// # Errors
+    /// As [`lora_core::attach()`].
+    fn freeze_all_but_head(self) -> Result<Adapted<Self>, ModelError> {
+        if self.modules_to_save().is_empty() {
+            return without_added(self, |model| Ok(freeze(model)));
+        }
+        self.attach(&head_alone(Vec::new()))
+    }
+
+    /// Loads the adapter of a directory, ready to be trained further: LoRA, virtual tokens or adapter layers, with the others in
+    /// its subdirectories.
     ///
     /// # Errors
     /// As [`AdapterDir::open`] and [`load_opened_adapter`](Self::load_opened_adapter).
@@ -111,7 +122,7 @@ pub trait LoraModel: PrefixModel {
     /// # Errors
     /// If the adapter's file is malformed, or its tokens are far beyond the model's.
     fn tokens_with(&self, adapter: &AdapterDir) -> Result<Option<usize>, ModelError> {
-        if adapter.is_prefix() {
+        if !adapter.is_lora() {
             return Ok(self.vocabulary().map(|own| own.rows));
         }
         rows_with(self, adapter)
@@ -120,15 +131,15 @@ pub trait LoraModel: PrefixModel {
     /// Loads the adapter of an opened directory, as [`load_adapter`](Self::load_adapter) with options.
     ///
     /// # Errors
-    /// As [`AdapterDir::load`], [`load_prefix`](PrefixModel::load_prefix) and
+    /// As [`AdapterDir::load`], [`load_prefix`](AddedModel::load_prefix) and
     /// [`check_adapter`](LoraTargets::check_adapter).
     fn load_opened_adapter(
         self,
         adapter: &AdapterDir,
         options: &AdapterLoadOptions,
     ) -> Result<Adapted<Self>, ModelError> {
-        if adapter.is_prefix() {
-            return freeze(self).try_map(|model| model.load_prefix(adapter));
+        if adapter.kind().is_added() {
+            return load_added(self, adapter, options);
         }
         let mut config = adapter.config()?.clone();
         config.dropout = options.dropout.unwrap_or(config.dropout);
@@ -144,7 +155,7 @@ pub trait LoraModel: PrefixModel {
         } else {
             None
         };
-        let adapted = without_prefix(self, |model| {
+        let adapted = without_added(self, |model| {
             let prepared = with_weights_of(model, adapter, config)?;
             let (config, kept) = (&prepared.config, &prepared.kept);
             let model = prepared.model.prepare(config)?;
@@ -161,10 +172,7 @@ pub trait LoraModel: PrefixModel {
             return Ok(adapted);
         }
         adapted.module().check_adapter(adapted.report())?;
-        match prefix::beside(adapter.path())? {
-            None => Ok(adapted),
-            Some(prefix) => adapted.try_map(|model| model.load_prefix(&prefix)),
-        }
+        adapted.try_map(|model| load_beside(model, adapter.path()))
     }
 
     /// Returns the options with which PEFT saves an adapter of this model. `base_model` is as for
@@ -183,7 +191,7 @@ pub trait LoraModel: PrefixModel {
     }
 }
 
-impl<M: PrefixModel> LoraModel for M {}
+impl<M: AddedModel> LoraModel for M {}
 
 /// Options for loading an adapter.
 #[derive(Clone, Copy, Debug, Default)]
@@ -209,8 +217,8 @@ impl AdapterLoadOptions {
 
 /// Writing the adapter of a model as a PEFT directory.
 pub trait SaveAdapter {
-    /// Writes the adapter and the fully trained modules as a PEFT directory. A prefix beside an adapter goes to the
-    /// subdirectory [`PREFIX_DIR`]; a prefix alone is the directory itself.
+    /// Writes the adapter and the fully trained modules as a PEFT directory. Virtual tokens and adapter layers beside LoRA go to
+    /// subdirectories; alone they are the directory itself, adapter layers in the form of the library `adapters`.
     ///
     /// `base_model` is the name or path of the base model, by which Python's `AutoPeftModel` finds it.
     ///
@@ -249,23 +257,7 @@ impl<M: LoraModel> SaveAdapter for Adapted<M> {
         let (dir, model, report) = (dir.as_ref(), self.module(), self.report());
         let mut options = model.peft_options(report, base_model);
         options.companions.extend(files);
-        match model.prefix() {
-            None => Ok(file::save(model, report, dir, &options, overwrite)?),
-            Some(_) if report.is_empty() => write_dir(dir, overwrite, |dir| {
-                model.save_prefix(dir, base_model, Overwrite::Replace)?;
-                let mut files = options.companions.iter();
-                files.try_for_each(|(name, bytes)| {
-                    write_file(&dir.join(name), Overwrite::Refuse, |file| {
-                        file.write_all(bytes)
-                    })
-                })?;
-                Ok::<(), ModelError>(())
-            }),
-            Some(_) => write_dir(dir, overwrite, |dir| {
-                file::save(model, report, dir, &options, Overwrite::Replace)?;
-                model.save_prefix(dir.join(PREFIX_DIR), base_model, Overwrite::Refuse)
-            }),
-        }
+        save_parts(model, report, dir, &options, overwrite)
     }
 }
 
@@ -286,15 +278,60 @@ fn saves_embedding<M: LoraTargets>(model: &M, entry: &str) -> bool {
     names.first().is_some_and(|input| saves(entry, input))
 }
 
-/// Attaches adapters while the prefix is taken off: its parameters are no target.
-fn without_prefix<M: PrefixModel>(
+/// Returns the configuration that trains these modules alone.
+fn head_alone(modules: Vec<String>) -> LoraConfig {
+    LoraConfig {
+        targets: TargetModules::Names(Vec::new()),
+        modules_to_save: modules,
+        ..LoraConfig::default()
+    }
+}
+
+/// Loads a directory of virtual tokens or adapter layers, with the head that it brings.
+fn load_added<M: LoraModel>(
+    model: M,
+    adapter: &AdapterDir,
+    options: &AdapterLoadOptions,
+) -> Result<Adapted<M>, ModelError> {
+    let has_head = !model.modules_to_save().is_empty() && !options.factors_only;
+    let head = if has_head {
+        HeadTensors::of(adapter)?
+    } else {
+        None
+    };
+    let adapted = match &head {
+        None => model.freeze_all_but_head()?,
+        Some(head) => {
+            let config = with_saved_modules(&model, &head_alone(head.modules()));
+            let adapted = without_added(model, |model| {
+                let names = model.lora_architecture();
+                let config = config.for_architecture(&names);
+                Ok(attach_saved(model, config, |saved, shape| {
+                    head.values(&saved.name, shape)
+                })?)
+            })?;
+            head.check_used(adapted.report())?;
+            adapted
+        }
+    };
+    if has_head {
+        match &head {
+            Some(_) => adapted.module().check_adapter(adapted.report())?,
+            None => adapted
+                .module()
+                .check_adapter(&freeze(adapted.module().clone()).into_parts().1)?,
+        }
+    }
+    adapted.try_map(|model| load_beside(model.load_added(adapter)?, adapter.path()))
+}
+
+/// Attaches adapters while the modules beside the weights are taken off: their parameters are no target.
+fn without_added<M: AddedModel>(
     mut model: M,
     attach: impl FnOnce(M) -> Result<Adapted<M>, ModelError>,
 ) -> Result<Adapted<M>, ModelError> {
-    let prefix = model.take_prefix();
+    let added = model.take_added();
     let mut adapted = attach(model)?;
-    if let Some((slot, _)) = adapted.module_mut().prefix_slot() {
-        *slot = prefix;
-    }
+    *adapted.module_mut().added_mut() = added;
     Ok(adapted)
 }

@@ -1,5 +1,6 @@
 //! Several named adapters on one model, and one of them for each prompt of a generation.
 
+use crate::adapter_layers::ADAPTER_LAYERS_DIR;
 use crate::error::ModelError;
 use crate::generate::{CausalModel, KvCache};
 use crate::model::LoraModel;
@@ -102,6 +103,11 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
             let message =
                 "named adapters must be LoRA; a prefix is supported only with a single adapter";
             return Err(prefix::refused(prefix.path(), message));
+        }
+        let layers = adapter.path().join(ADAPTER_LAYERS_DIR);
+        if layers.is_dir() {
+            let message = "named adapters must be LoRA; adapter layers are supported only with a single adapter";
+            return Err(ModelError::malformed(&layers, message));
         }
         let config = adapter.config()?;
         refuse_vocabulary(name, config)?;

@@ -211,7 +211,7 @@ pub trait Pretrained: LoraModel {
     ///
     /// # Errors
     /// [`ModelError::Export`] for a model with adapters (merge or detach them first) or with a prefix
-    /// ([`take_prefix`](crate::PrefixModel::take_prefix)); [`ModelError::TensorOverflow`] for a weight that exceeds the
+    /// ([`take_prefix`](crate::AddedModel::take_prefix)); [`ModelError::TensorOverflow`] for a weight that exceeds the
     /// element type; [`LoraError::AlreadyExists`](lora_core::LoraError::AlreadyExists) and
     /// [`LoraError::Io`](lora_core::LoraError::Io) inside [`ModelError::Lora`].
     fn export(
@@ -271,6 +271,9 @@ pub trait FamilyConfig: Clone + Send + Sync + 'static {
 
     /// Returns the name of the embedding of tokens.
     fn token_embedding(&self) -> String;
+
+    /// Returns the name of a layer.
+    fn layer_name(&self, layer: usize) -> String;
 
     /// Names the modules that are usually adapted, as targets of LoRA.
     fn usual_targets(&self) -> Vec<&'static str>;

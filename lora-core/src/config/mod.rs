@@ -244,8 +244,8 @@ impl LoraConfig {
         ForArchitecture::new(self, architecture)
     }
 
-    /// Returns true if there are factors to train. Without targets, and with all biases trained, the method is BitFit
-    /// (Ben Zaken et al. 2021, arXiv 2106.10199).
+    /// Returns true if there are factors to train. Without targets, all biases may be trained, which is BitFit (Ben Zaken et al.
+    /// 2021, arXiv 2106.10199), or the modules to save alone.
     pub fn has_targets(&self) -> bool {
         !matches!(&self.targets, TargetModules::Names(names) if names.is_empty())
     }
@@ -272,7 +272,8 @@ impl LoraConfig {
                 "a probability in [0, 1)",
             ));
         }
-        if !self.has_targets() && self.bias != BiasTraining::All {
+        let trains_others = self.bias == BiasTraining::All || !self.modules_to_save.is_empty();
+        if !self.has_targets() && !trains_others {
             return Err(LoraError::invalid_option(
                 "targets",
                 "empty",

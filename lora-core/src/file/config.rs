@@ -51,6 +51,12 @@ pub enum AdapterKind {
     Lora,
     /// `PREFIX_TUNING`: keys and values before each layer's own.
     Prefix,
+    /// `PROMPT_TUNING`: embeddings before those of every text.
+    Prompt,
+    /// `PREFIX_LAYER`: activations of virtual tokens in each layer, a kind of this project.
+    PrefixLayer,
+    /// Adapter layers, as the library `adapters` writes them, without a `peft_type`.
+    Layers,
     /// Any other kind, by PEFT's name.
     Other(String),
 }
@@ -61,7 +67,20 @@ impl AdapterKind {
         match self {
             Self::Lora => "LORA",
             Self::Prefix => "PREFIX_TUNING",
+            Self::Prompt => "PROMPT_TUNING",
+            Self::PrefixLayer => "PREFIX_LAYER",
+            Self::Layers => "adapter layers",
             Self::Other(name) => name,
+        }
+    }
+}
+
+impl AdapterKind {
+    /// Returns true for a kind that is beside the weights: virtual tokens or adapter layers.
+    pub fn is_added(&self) -> bool {
+        match self {
+            Self::Prefix | Self::Prompt | Self::PrefixLayer | Self::Layers => true,
+            Self::Lora | Self::Other(_) => false,
         }
     }
 }
@@ -97,11 +116,22 @@ impl ConfigFile {
         &self.keys
     }
 
-    /// Returns the kind of the adapter; `None` if the file has no `peft_type`.
+    /// Returns the kind of the adapter; `None` if the file has no `peft_type`. The library `adapters` has its options in an
+    /// object of their own, which PEFT's files lack.
     pub fn kind(&self) -> Option<AdapterKind> {
-        Some(match self.keys.get("peft_type")?.as_str()? {
+        let Some(peft_type) = self.keys.get("peft_type") else {
+            let options = self.keys.get("config")?.as_object()?;
+            let architecture = options.get("architecture").and_then(Value::as_str);
+            return Some(match architecture {
+                None => AdapterKind::Layers,
+                Some(other) => AdapterKind::Other(format!("{other} of the library adapters")),
+            });
+        };
+        Some(match peft_type.as_str()? {
             "LORA" => AdapterKind::Lora,
             "PREFIX_TUNING" => AdapterKind::Prefix,
+            "PROMPT_TUNING" => AdapterKind::Prompt,
+            "PREFIX_LAYER" => AdapterKind::PrefixLayer,
             other => AdapterKind::Other(other.into()),
         })
     }
@@ -133,10 +163,18 @@ impl ConfigFile {
 
 /// Returns the error of an adapter whose configuration, at `path`, is of another kind than LoRA.
 pub(super) fn kind_error(path: &Path, kind: &str) -> LoraError {
-    let message = if kind == AdapterKind::Prefix.name() {
-        "only \"LORA\" is supported here: a prefix is loaded with a model that supports it"
+    let is_added = [
+        AdapterKind::Prefix,
+        AdapterKind::Prompt,
+        AdapterKind::PrefixLayer,
+        AdapterKind::Layers,
+    ]
+    .iter()
+    .any(|added| added.name() == kind);
+    let message = if is_added {
+        "only \"LORA\" is supported here: virtual tokens and adapter layers are loaded with a model"
     } else {
-        "only \"LORA\" is supported, and on GPT-2 \"PREFIX_TUNING\""
+        "only \"LORA\" is supported, and with a model \"PREFIX_TUNING\", \"PROMPT_TUNING\" and adapter layers"
     };
     unsupported(path, "peft_type", &Value::from(kind), message)
 }

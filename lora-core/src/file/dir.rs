@@ -46,6 +46,18 @@ pub struct AdapterDir {
     tensors: OnceLock<AdapterTensors>,
 }
 
+/// Returns PEFT's task of a class in transformers, which the files of the library `adapters` have in its place.
+fn task_of_class(class: &str) -> Option<String> {
+    let tasks = [
+        ("ForSequenceClassification", "SEQ_CLS"),
+        ("ForTokenClassification", "TOKEN_CLS"),
+        ("LMHeadModel", "CAUSAL_LM"),
+    ];
+    let mut tasks = tasks.into_iter();
+    let (_, task) = tasks.find(|(suffix, _)| class.ends_with(suffix))?;
+    Some(task.into())
+}
+
 impl AdapterDir {
     /// Opens a directory: reads its configuration, and that of LoRA strictly. Adapters of any kind can be opened.
     ///
@@ -69,7 +81,7 @@ impl AdapterDir {
             Some(kind) if kind != AdapterKind::Lora => {
                 let name = |key| Some(file.keys().get(key)?.as_str()?.to_string());
                 let options = PeftOptions {
-                    task_type: name("task_type"),
+                    task_type: name("task_type").or_else(|| task_of_class(&name("model_class")?)),
                     base_model: name("base_model_name_or_path"),
                     ..PeftOptions::default()
                 };
@@ -101,9 +113,17 @@ impl AdapterDir {
         &self.kind
     }
 
-    /// Returns true if it is a prefix.
+    /// Returns true if it is a prefix: keys and values, embeddings, or activations of virtual tokens.
     pub fn is_prefix(&self) -> bool {
-        self.kind == AdapterKind::Prefix
+        matches!(
+            self.kind,
+            AdapterKind::Prefix | AdapterKind::Prompt | AdapterKind::PrefixLayer
+        )
+    }
+
+    /// Returns true if it is LoRA.
+    pub fn is_lora(&self) -> bool {
+        self.kind == AdapterKind::Lora
     }
 
     /// All keys of the configuration, as they are in the file.

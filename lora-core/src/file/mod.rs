@@ -16,6 +16,7 @@
 //! | `base_weights` | [`BaseWeight`]: embeddings that a file brings for the base |
 //! | `expected` | tensors that a file must have for a module |
 //! | `load`, `extract` | [`StoredAdapter`] ⇄ parameters of a module |
+//! | `saved` | fully trained parameters from files of any format |
 //! | `misplaced` | what is at a path that is given in the place of an adapter |
 //! | `coverage`, `compare` | check that configuration and tensors belong together; differences of updates |
 //! | `directions` | singular directions of updates, and the parts of those on fused projections |
@@ -83,6 +84,7 @@ mod names;
 mod notes;
 mod pickle;
 mod read;
+mod saved;
 mod spellings;
 mod tensors;
 mod write;
@@ -104,5 +106,6 @@ pub use header::{MAX_HEADER_BYTES, MAX_TENSORS, read_header};
 pub use load::{load, switch};
 pub use names::{PREFIX, TensorRole, split_name};
 pub use pickle::PickledTensors;
+pub use saved::attach_saved;
 pub use spellings::{PeftNames, peft_names, without_container, without_wrappers};
 pub use tensors::{AdapterTensors, PICKLED_FILE, WEIGHTS_FILE};

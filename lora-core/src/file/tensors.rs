@@ -68,6 +68,24 @@ impl AdapterTensors {
         })
     }
 
+    /// Opens a file, safetensors or a pickle, whose names are used as they are.
+    ///
+    /// # Errors
+    /// [`LoraError::Io`], or [`LoraError::Malformed`] if the file breaks its format.
+    pub fn open(path: &Path) -> Result<Self, LoraError> {
+        let file = Container::open(path)?;
+        let names = file
+            .names()
+            .map(|name| (name.to_string(), name.to_string()));
+        Ok(Self {
+            path: path.into(),
+            names: names.collect(),
+            remarks: Vec::new(),
+            metadata: file.metadata().clone(),
+            file,
+        })
+    }
+
     /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path

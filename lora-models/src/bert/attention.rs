@@ -2,6 +2,7 @@
 
 use crate::ModelError;
 use crate::encoder::{EncoderConfig, SelfAttention};
+use crate::prefix::PrefixLayer;
 use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -40,10 +41,10 @@ impl BertSelfAttention {
 }
 
 impl SelfAttention for BertSelfAttention {
-    /// Bias on the scores that masks padding, `[batch, 1, 1, seq]`.
+    /// Bias on the scores that masks padding, `[batch, 1, 1, keys]`.
     type Context = Tensor<4>;
 
-    fn forward(&self, x: Tensor<3>, hidden: &Tensor<4>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, hidden: &Tensor<4>, prefix: Option<&PrefixLayer>) -> Tensor<3> {
         let [batch, seq, d] = x.dims();
         let d_head = d / self.heads;
         let split = |x: Tensor<3>| {
@@ -53,6 +54,10 @@ impl SelfAttention for BertSelfAttention {
         let query = split(self.query.forward(x.clone()));
         let key = split(self.key.forward(x.clone()));
         let value = split(self.value.forward(x));
+        let (key, value) = match prefix {
+            None => (key, value),
+            Some(prefix) => prefix.before(key, value),
+        };
         let attention = ScaledDotProduct::new(1.0 / (d_head as f64).sqrt())
             .with_bias(Some(hidden.clone()))
             .with_dropout(&self.dropout);

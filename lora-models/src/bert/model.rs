@@ -2,6 +2,7 @@
 
 use super::BertSelfAttention;
 use crate::ModelError;
+use crate::added::{Added, LayerAdded};
 use crate::encoder::{Embeddings, EncoderConfig, Layer, Rows};
 use crate::weights::LayerBuilder;
 use burn::module::Module;
@@ -14,6 +15,8 @@ pub struct BertModel {
     pub embeddings: Embeddings,
     /// Encoder layers.
     pub encoder: BertEncoder,
+    /// Virtual tokens before every text, and adapter layers.
+    pub added: Added,
 }
 
 /// Sequence of encoder layers.
@@ -31,9 +34,10 @@ impl BertEncoder {
         rows: Rows,
         x: Tensor<3>,
         hidden: &Tensor<4>,
+        added: LayerAdded<'_>,
     ) -> Tensor<3> {
         let rows = rows.for_layer(index, self.layer.len());
-        self.layer[index].forward(rows, x, hidden)
+        self.layer[index].forward(rows, x, hidden, added)
     }
 }
 
@@ -52,6 +56,7 @@ impl BertModel {
         Ok(Self {
             embeddings,
             encoder,
+            added: Added::none(),
         })
     }
 }

@@ -3,17 +3,20 @@
 use super::HeadKind;
 use super::model::{Classifier, Trunk};
 use super::names::{architecture, head_name, projection_weights};
+use crate::adapter_layers::{self, LayerNames};
+use crate::added::{Added, AddedModel, HeadTensors};
 use crate::config_keys::ConfigKeys;
 use crate::encoder::{EncoderConfig, Labels};
 use crate::error::ModelError;
 use crate::export::CONFIG_FILE;
-use crate::prefix::PrefixModel;
+use crate::prefix::PrefixShape;
+use crate::pretrained::FamilyConfig;
 use crate::pretrained::read_object;
 use crate::targets::{LoraTargets, NewVocabulary, Vocabulary};
 use crate::vocabulary::{resized, values_of};
 use crate::weights::embedding_of;
-use burn::tensor::Device;
-use lora_core::file::{AdapterDir, PREFIX};
+use burn::tensor::{Device, Int, Tensor};
+use lora_core::file::{AdapterDir, AdapterKind, PREFIX};
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -99,18 +102,73 @@ impl LoraTargets for Classifier {
     }
 }
 
-impl PrefixModel for Classifier {}
+impl AddedModel for Classifier {
+    fn added(&self) -> &Added {
+        match &self.trunk {
+            Trunk::Bert(model) => &model.added,
+            Trunk::Deberta(model) => &model.added,
+            Trunk::Gpt2(model) => &model.added,
+        }
+    }
+
+    fn added_mut(&mut self) -> &mut Added {
+        match &mut self.trunk {
+            Trunk::Bert(model) => &mut model.added,
+            Trunk::Deberta(model) => &mut model.added,
+            Trunk::Gpt2(model) => &mut model.added,
+        }
+    }
+
+    fn added_shape(&self) -> PrefixShape {
+        let config = &self.config;
+        match &config.decoder {
+            Some(decoder) => decoder.added_shape(),
+            None => PrefixShape {
+                layers: config.num_hidden_layers,
+                heads: config.num_attention_heads,
+                d_model: config.hidden_size,
+                positions: config.max_length(),
+            },
+        }
+    }
+
+    fn layer_names(&self) -> LayerNames {
+        let config = &self.config;
+        match &config.decoder {
+            Some(decoder) => decoder.layer_names(),
+            None => LayerNames {
+                model_type: config.family.model_type(),
+                trunk: config.family.trunk(),
+                layers: (0..config.num_hidden_layers)
+                    .map(|layer| config.layer_name(layer))
+                    .collect(),
+                places: ["attention.output", "output"],
+            },
+        }
+    }
+
+    fn model_class(&self) -> String {
+        let (prefix, suffix) = (self.config.family.class_prefix(), self.kind.class_suffix());
+        format!("{prefix}{suffix}")
+    }
+
+    fn output_names(&self) -> Vec<String> {
+        match self.config.labels.names() {
+            [] => Labels::numbered_names(self.config.labels.outputs()),
+            names => names.to_vec(),
+        }
+    }
+
+    fn token_embeddings(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.trunk.word_embeddings().forward(ids)
+    }
+}
 
 impl Classifier {
     /// Returns the object of `config.json`.
     pub(super) fn file_config(&self) -> Map<String, Value> {
         let mut object = self.config.to_json();
-        let class = format!(
-            "{}{}",
-            self.config.family.class_prefix(),
-            self.kind.class_suffix()
-        );
-        object.insert("architectures".into(), json!([class]));
+        object.insert("architectures".into(), json!([self.model_class()]));
         object
     }
 }
@@ -146,6 +204,7 @@ impl AdapterLabels {
                 let object = serde_json::from_slice(bytes).map_err(malformed)?;
                 Some(Labels::read(&ConfigKeys::new(path, object))?)
             }
+            None if adapter.kind().is_added() => Self::of_added(adapter)?,
             None => {
                 let tensors = adapter.tensors()?;
                 let mut heads = projection_weights();
@@ -162,6 +221,34 @@ impl AdapterLabels {
             labels,
             are_described: companion.is_some(),
         })
+    }
+
+    /// Returns the outputs of the head in a directory of virtual tokens or adapter layers: by the names in `head_config.json`, or by
+    /// the tensors.
+    fn of_added(adapter: &AdapterDir) -> Result<Option<Labels>, ModelError> {
+        let Some(head) = HeadTensors::of(adapter)? else {
+            return Ok(None);
+        };
+        if *adapter.kind() == AdapterKind::Layers {
+            let (path, mut object) = adapter_layers::head_config(adapter.path())?;
+            let names = object.get("label2id").and_then(Value::as_object);
+            let by_index = names.map(|names| {
+                let pairs = names.iter();
+                pairs
+                    .map(|(name, index)| (index.to_string(), Value::from(name.as_str())))
+                    .collect::<Map<String, Value>>()
+            });
+            if let Some(by_index) = by_index {
+                object.insert("id2label".into(), by_index.into());
+                return Ok(Some(Labels::read(&ConfigKeys::new(&path, object))?));
+            }
+        }
+        let mut heads = projection_weights();
+        let outputs = heads.find_map(|name| head.shape(&name)?.first().copied());
+        Ok(outputs.map(|outputs| match outputs {
+            1 => Labels::Score,
+            outputs => Labels::numbered(outputs),
+        }))
     }
 
     /// Returns the head with what the adapter's files do not tell taken from its base, as in PEFT, where the configuration is

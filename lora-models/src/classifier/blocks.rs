@@ -2,10 +2,12 @@
 
 use super::model::{Classifier, EncoderInput, Trunk};
 use crate::Blocks;
+use crate::added::{AddedModel, LayerAdded};
 use crate::blocks::{first_trained, trains};
 use crate::deberta::DebertaContext;
-use crate::encoder::{Rows, padding_mask};
+use crate::encoder::{Rows, VirtualRows, padding_mask};
 use crate::gpt2::TextMask;
+use crate::prefix::{Prefix, PrefixKind, PrefixLayer};
 use burn::tensor::{Bool, Int, Tensor};
 
 /// State that all layers of an encoder share.
@@ -30,27 +32,97 @@ impl Classifier {
     }
 
     fn layer(&self, index: usize, rows: Rows, x: Tensor<3>, shared: &EncoderShared) -> Tensor<3> {
-        match (&self.trunk, shared) {
+        let is_last = index + 1 == self.blocks();
+        let x = self.with_activations(index, x);
+        let prefix = self.keys_and_values(index);
+        let added = LayerAdded {
+            prefix: prefix.as_ref(),
+            adapters: self.added().layer(index),
+        };
+        let x = match (&self.trunk, shared) {
             (Trunk::Bert(model), EncoderShared::Bert(hidden)) => {
-                model.encoder.forward_layer(index, rows, x, hidden)
+                (model.encoder).forward_layer(index, rows, x, hidden, added)
             }
             (Trunk::Deberta(model), EncoderShared::Deberta(context, mask)) => {
-                model.encoder.forward_layer(index, rows, x, context, mask)
+                (model.encoder).forward_layer(index, rows, x, context, mask, added)
             }
             (Trunk::Gpt2(model), EncoderShared::Gpt2(mask, last)) => {
                 let x = model.block(index, x, mask);
-                let is_last = index + 1 == model.h.len();
-                match rows {
-                    Rows::First if is_last => select_rows(x, last),
+                return match rows {
+                    Rows::One(_) if is_last => select_rows(x, last),
                     _ => x,
-                }
+                };
             }
             _ => panic!("the shared state belongs to a model of another family"),
+        };
+        let [_, found, _] = x.dims();
+        match rows {
+            _ if !is_last => x,
+            // A layer with a convolution beside it computes all rows.
+            Rows::One(row) if found > 1 => x.narrow(1, row, 1),
+            Rows::One(_) => x,
+            Rows::All => {
+                let tokens = self.virtual_rows();
+                x.narrow(1, tokens, found - tokens)
+            }
         }
     }
-}
 
-impl Classifier {
+    /// Returns the kind of the virtual tokens of an encoder, which is not a decoder with a head.
+    fn encoder_prefix(&self) -> Option<&Prefix> {
+        match &self.trunk {
+            Trunk::Gpt2(_) => None,
+            _ => self.prefix(),
+        }
+    }
+
+    /// Returns the number of virtual tokens that are rows of the sequence.
+    fn virtual_rows(&self) -> usize {
+        match self.encoder_prefix() {
+            Some(prefix) if prefix.kind() != PrefixKind::KeysAndValues => prefix.tokens(),
+            _ => 0,
+        }
+    }
+
+    /// Returns the row that a head on sequences reads: the first one, as in PEFT, or the first of the text behind activations.
+    pub(super) fn head_row(&self) -> usize {
+        match self.encoder_prefix() {
+            Some(prefix) if prefix.kind() == PrefixKind::Activations => prefix.tokens(),
+            _ => 0,
+        }
+    }
+
+    /// Returns the keys and values of virtual tokens in a layer of an encoder.
+    fn keys_and_values(&self, index: usize) -> Option<PrefixLayer> {
+        let prefix = self.encoder_prefix()?;
+        (prefix.kind() == PrefixKind::KeysAndValues).then(|| prefix.layer(index))
+    }
+
+    /// Puts the trained activations of a layer in the place of its first rows; before the first layer there are none.
+    fn with_activations(&self, index: usize, x: Tensor<3>) -> Tensor<3> {
+        let prefix = self.encoder_prefix();
+        let Some(prefix) = prefix.filter(|prefix| prefix.kind() == PrefixKind::Activations) else {
+            return x;
+        };
+        let (tokens, [batch, rows, d]) = (prefix.tokens(), x.dims());
+        let text = match index {
+            0 => x,
+            _ => x.narrow(1, tokens, rows - tokens),
+        };
+        let own = prefix.states(index).expand([batch, tokens, d]);
+        Tensor::cat(vec![own, text], 1)
+    }
+
+    /// Extends the mask of a text by virtual tokens.
+    fn mask_with_virtual(&self, mask: &Tensor<2, Bool>, tokens: usize) -> Tensor<2, Bool> {
+        if tokens == 0 {
+            return mask.clone();
+        }
+        let shape = [mask.dims()[0], tokens];
+        let seen = Tensor::<2, Int>::ones(shape, &mask.device()).equal_elem(1);
+        Tensor::cat(vec![seen, mask.clone()], 1)
+    }
+
     /// Returns the index of the last token of each text, `[batch]`, as `GPT2ForSequenceClassification` finds it: the last token
     /// that is not the padding token, wherever it stands; without a padding token, the last one of the attention mask.
     fn last_tokens(&self, input: &EncoderInput) -> Tensor<1, Int> {
@@ -99,14 +171,26 @@ impl Blocks for Classifier {
             Trunk::Deberta(model) => &model.embeddings,
             Trunk::Gpt2(model) => return model.embed(input.ids.clone(), None, 0),
         };
-        embeddings.forward(input.ids.clone(), &input.mask, input.type_ids.clone())
+        let (prefix, mut mask) = (self.encoder_prefix(), input.mask.clone());
+        let mut before = VirtualRows::default();
+        match prefix.map(Prefix::kind) {
+            None => {}
+            Some(PrefixKind::Embeddings) => {
+                before.embeddings = prefix.map(|prefix| prefix.states(0));
+                mask = self.mask_with_virtual(&mask, self.virtual_rows());
+            }
+            Some(_) => before.skipped = self.added().virtual_tokens(),
+        }
+        embeddings.with_virtual(input.ids.clone(), &mask, input.type_ids.clone(), before)
     }
 
     fn shared(&self, input: &EncoderInput) -> EncoderShared {
+        let of = |tokens| self.mask_with_virtual(&input.mask, tokens);
         match &self.trunk {
-            Trunk::Bert(_) => EncoderShared::Bert(padding_mask(&input.mask)),
+            Trunk::Bert(_) => EncoderShared::Bert(padding_mask(&of(self.added().virtual_tokens()))),
             Trunk::Deberta(model) => {
-                EncoderShared::Deberta(model.encoder.context(&input.mask), input.mask.clone())
+                let (rows, keys) = (of(self.virtual_rows()), of(self.added().virtual_tokens()));
+                EncoderShared::Deberta(model.encoder.context(&rows, &keys), rows)
             }
             Trunk::Gpt2(model) => {
                 let [_, seq] = input.ids.dims();
@@ -134,14 +218,18 @@ impl Blocks for Classifier {
 
     fn first_trained(&self) -> Option<usize> {
         match &self.trunk {
-            Trunk::Bert(model) => first_trained(&model.encoder.layer, trains(&model.embeddings)),
+            Trunk::Bert(model) => {
+                let others = trains(&model.embeddings) || trains(&model.added);
+                first_trained(&model.encoder.layer, others)
+            }
             Trunk::Gpt2(model) => {
-                let others = trains(&model.wte) || trains(&model.wpe) || trains(&model.prefix);
+                let others = trains(&model.wte) || trains(&model.wpe) || trains(&model.added);
                 first_trained(&model.h, others)
             }
             Trunk::Deberta(model) => {
                 let encoder = &model.encoder;
                 let others = trains(&model.embeddings)
+                    || trains(&model.added)
                     || trains(&encoder.rel_embeddings)
                     || trains(&encoder.layer_norm)
                     || trains(&encoder.conv);

@@ -181,7 +181,7 @@ impl Classifier {
     /// Returns the rows of the hidden states that the head reads.
     pub(super) fn rows(&self) -> Rows {
         match self.kind {
-            HeadKind::Sequence => Rows::First,
+            HeadKind::Sequence => Rows::One(self.head_row()),
             HeadKind::Token => Rows::All,
         }
     }

@@ -3,6 +3,7 @@
 use super::model::random;
 use super::names::{architecture, head_name, pooler, token_embedding};
 use super::{Classifier, HeadKind};
+use crate::added::{AddedModel, HeadTensors};
 use crate::checkpoint::LoadReport;
 use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
 use crate::error::ModelError;
@@ -48,7 +49,11 @@ impl ClassifierOptions {
         family: EncoderFamily,
         adapter: &AdapterDir,
     ) -> Result<Self, ModelError> {
-        if adapter.is_prefix() {
+        if adapter.kind().is_added() {
+            self.brought = match HeadTensors::of(adapter)? {
+                Some(head) => head.names(),
+                None => Vec::new(),
+            };
             return Ok(self);
         }
         let modules = [head_name(family, self.head), pooler(family)];
@@ -195,6 +200,13 @@ impl FamilyConfig for EncoderConfig {
         token_embedding(self.family)
     }
 
+    fn layer_name(&self, layer: usize) -> String {
+        match &self.decoder {
+            Some(decoder) => decoder.layer_name(layer),
+            None => format!("{}.encoder.layer.{layer}", self.family.trunk()),
+        }
+    }
+
     fn set_layers(&mut self, layers: usize) {
         self.num_hidden_layers = layers;
         if let Some(decoder) = &mut self.decoder {
@@ -322,7 +334,7 @@ impl Pretrained for Classifier {
     fn info(&self) -> ModelInfo {
         ModelInfo {
             vocab_size: self.config.vocab_size,
-            max_length: self.config.max_length(),
+            max_length: (self.config.max_length()).saturating_sub(self.added().virtual_tokens()),
             eos_id: None,
             pad_id: match &self.config.decoder {
                 Some(decoder) => decoder.pad_token_id,

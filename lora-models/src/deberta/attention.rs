@@ -3,6 +3,7 @@
 use super::{AttentionV1, AttentionV2, DebertaContext};
 use crate::ModelError;
 use crate::encoder::{Disentangled, EncoderConfig, EncoderFamily, SelfAttention};
+use crate::prefix::PrefixLayer;
 use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -39,10 +40,15 @@ impl DisentangledAttention {
 impl SelfAttention for DisentangledAttention {
     type Context = DebertaContext;
 
-    fn forward(&self, x: Tensor<3>, context: &DebertaContext) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &DebertaContext,
+        prefix: Option<&PrefixLayer>,
+    ) -> Tensor<3> {
         match self {
-            Self::V1(attention) => attention.forward(x, context),
-            Self::V2(attention) => attention.forward(x, context),
+            Self::V1(attention) => attention.forward(x, context, prefix),
+            Self::V2(attention) => attention.forward(x, context, prefix),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::relative::{DebertaContext, skew};
 use crate::encoder::EncoderConfig;
+use crate::prefix::PrefixLayer;
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use lora_core::ops::ScaledDotProduct;
@@ -68,22 +69,42 @@ impl DisentangledHeads {
         content: Content,
         distances: DistanceProjections<'_>,
         context: &DebertaContext,
+        prefix: Option<&PrefixLayer>,
     ) -> Tensor<3> {
         let Content { query, key, value } = content;
-        let mut bias = context.padding_mask.clone();
+        let mut by_distance: Option<Tensor<4>> = None; // [batch, heads, seq, seq]
+        let add = |sum: Option<Tensor<4>>, term: Tensor<4>| match sum {
+            None => Some(term),
+            Some(sum) => Some(term + sum),
+        };
         if let Some(relative) = &context.relative {
             let embeddings = self.pos_dropout.forward(relative.embeddings.clone());
             if let Some(projection) = distances.key {
                 let keys = projection.forward(embeddings.clone()) / self.scale;
                 let keys = self.in_order(keys, &relative.key_order);
-                bias = skew(query.clone().matmul(keys)) + bias; // [batch, heads, seq, seq]
+                by_distance = add(by_distance, skew(query.clone().matmul(keys)));
             }
             if let Some(projection) = distances.query {
                 let queries = projection.forward(embeddings) / self.scale;
                 let queries = self.in_order(queries, &relative.query_order);
-                bias = skew(key.clone().matmul(queries)).swap_dims(2, 3) + bias;
+                by_distance = add(
+                    by_distance,
+                    skew(key.clone().matmul(queries)).swap_dims(2, 3),
+                );
             }
         }
+        let (key, value) = match prefix {
+            None => (key, value),
+            Some(prefix) => prefix.before(key, value),
+        };
+        let mask = context.padding_mask.clone(); // [batch, 1, 1, keys]
+        let bias = match by_distance {
+            None => mask,
+            Some(scores) => {
+                let tokens = mask.dims()[3] - scores.dims()[3];
+                before_keys(scores, tokens) + mask
+            }
+        };
         let attention = ScaledDotProduct::new(1.0 / self.scale)
             .with_bias(Some(bias))
             .with_dropout(&self.dropout);
@@ -103,4 +124,19 @@ impl DisentangledHeads {
         let heads = ordered.reshape([examples, columns, self.heads, d / self.heads]);
         heads.permute([0, 2, 3, 1])
     }
+}
+
+/// Prepends zeros for keys without a distance, such as those of virtual tokens.
+///
+/// # Shapes
+/// - `scores`: `[batch, heads, seq, keys]`
+/// - returns `[batch, heads, seq, tokens + keys]`
+fn before_keys(scores: Tensor<4>, tokens: usize) -> Tensor<4> {
+    if tokens == 0 {
+        return scores;
+    }
+    let [batch, heads, seq, _] = scores.dims();
+    let options = (&scores.device(), scores.dtype());
+    let zeros = Tensor::zeros([batch, heads, seq, tokens], options);
+    Tensor::cat(vec![zeros, scores], 3)
 }

@@ -2,6 +2,7 @@
 
 use super::{ConvLayer, DebertaContext, DisentangledAttention, Distances, RelativePositions};
 use crate::ModelError;
+use crate::added::{Added, LayerAdded};
 use crate::config_keys::unsupported;
 use crate::encoder::{
     Disentangled, Embeddings, EncoderConfig, EncoderFamily, Layer, Rows, padding_mask,
@@ -19,6 +20,8 @@ pub struct DebertaModel {
     pub embeddings: Embeddings,
     /// Encoder layers.
     pub encoder: DebertaEncoder,
+    /// Virtual tokens before every text, and adapter layers.
+    pub added: Added,
 }
 
 /// Sequence of encoder layers, with the embeddings of distances.
@@ -66,6 +69,7 @@ impl DebertaModel {
         Ok(Self {
             embeddings: Embeddings::build(builder, config, &format!("{path}.embeddings"))?,
             encoder: DebertaEncoder::build(builder, config, options, &format!("{path}.encoder"))?,
+            added: Added::none(),
         })
     }
 }
@@ -111,20 +115,21 @@ impl DebertaEncoder {
         x: Tensor<3>,
         context: &DebertaContext,
         mask: &Tensor<2, Bool>,
+        added: LayerAdded<'_>,
     ) -> Tensor<3> {
         let layer = &self.layer[index];
         match &self.conv {
             // The convolution reads the neighbours of a token.
             Some(conv) if index == 0 => {
-                let output = layer.forward(Rows::All, x.clone(), context);
+                let output = layer.forward(Rows::All, x.clone(), context, added);
                 conv.forward(x, output, mask)
             }
-            _ => layer.forward(rows.for_layer(index, self.layer.len()), x, context),
+            _ => layer.forward(rows.for_layer(index, self.layer.len()), x, context, added),
         }
     }
 
-    /// Builds the inputs shared by all layers.
-    pub(crate) fn context(&self, mask: &Tensor<2, Bool>) -> DebertaContext {
+    /// Builds the inputs shared by all layers; `keys` is the mask of all keys, those of virtual tokens included.
+    pub(crate) fn context(&self, mask: &Tensor<2, Bool>, keys: &Tensor<2, Bool>) -> DebertaContext {
         let [_, seq] = mask.dims();
         let embeddings = self.rel_embeddings.as_ref();
         let relative = embeddings
@@ -134,7 +139,7 @@ impl DebertaEncoder {
                 RelativePositions::new(embeddings, norm, &self.distances, seq, &mask.device())
             });
         DebertaContext {
-            padding_mask: padding_mask(mask),
+            padding_mask: padding_mask(keys),
             relative,
         }
     }

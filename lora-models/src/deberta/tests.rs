@@ -2,6 +2,7 @@
 
 use super::DebertaModel;
 use crate::ModelError;
+use crate::added::LayerAdded;
 use crate::encoder::{EncoderConfig, Rows, SelfAttention};
 use crate::weights::{LayerBuilder, ParamSpec, Parameters, Weights};
 use burn::module::{Module, ModuleVisitor, Param};
@@ -20,10 +21,10 @@ fn hidden_states(
     type_ids: Option<Tensor<2, Int>>,
 ) -> Tensor<3> {
     let x = model.embeddings.forward(ids, mask, type_ids);
-    let context = model.encoder.context(mask);
+    let context = model.encoder.context(mask, mask);
     let layers = 0..model.encoder.layer.len();
     layers.fold(x, |x, index| {
-        (model.encoder).forward_layer(index, Rows::All, x, &context, mask)
+        (model.encoder).forward_layer(index, Rows::All, x, &context, mask, LayerAdded::default())
     })
 }
 
@@ -371,9 +372,9 @@ fn each_dropout_is_at_work_in_training_alone() {
             let batch = Batch::new(&expected, device);
             let x = Tensor::<3>::ones([3, 19, 24], device);
             let x = x.clone() * x.clone().cumsum(1) * 0.1 - x.cumsum(2) * 0.05;
-            let context = model.encoder.context(&batch.mask);
+            let context = model.encoder.context(&batch.mask, &batch.mask);
             let attention = &model.encoder.layer[0].attention.self_attn;
-            host(attention.forward(x, &context))
+            host(attention.forward(x, &context, None))
         };
         assert_eq!(attend(&model, &device), attend(&model, &device), "{name}");
         let model = model.train();

@@ -4,6 +4,7 @@ use super::heads::{Content, DistanceProjections};
 use super::{DebertaContext, DisentangledHeads};
 use crate::ModelError;
 use crate::encoder::{Disentangled, EncoderConfig, SelfAttention};
+use crate::prefix::PrefixLayer;
 use crate::weights::LayerBuilder;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -54,7 +55,12 @@ impl AttentionV1 {
 impl SelfAttention for AttentionV1 {
     type Context = DebertaContext;
 
-    fn forward(&self, x: Tensor<3>, context: &DebertaContext) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &DebertaContext,
+        prefix: Option<&PrefixLayer>,
+    ) -> Tensor<3> {
         let fused = self.heads.split(self.in_proj.forward(x)); // [batch, heads, seq, 3 * d_head]
         let [_, heads, _, width] = fused.dims();
         let d_head = width / 3;
@@ -69,6 +75,6 @@ impl SelfAttention for AttentionV1 {
             key: self.pos_proj.as_ref(),
             query: self.pos_q_proj.as_ref(),
         };
-        self.heads.forward(content, distances, context)
+        self.heads.forward(content, distances, context, prefix)
     }
 }

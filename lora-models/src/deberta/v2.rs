@@ -4,6 +4,7 @@ use super::heads::{Content, DistanceProjections};
 use super::{DebertaContext, DisentangledHeads};
 use crate::ModelError;
 use crate::encoder::{Disentangled, EncoderConfig, PositionTerms, SelfAttention};
+use crate::prefix::PrefixLayer;
 use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -58,7 +59,12 @@ impl AttentionV2 {
 impl SelfAttention for AttentionV2 {
     type Context = DebertaContext;
 
-    fn forward(&self, x: Tensor<3>, context: &DebertaContext) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &DebertaContext,
+        prefix: Option<&PrefixLayer>,
+    ) -> Tensor<3> {
         let content = Content {
             query: self.heads.split(self.query_proj.forward(x.clone())),
             key: self.heads.split(self.key_proj.forward(x.clone())),
@@ -70,6 +76,6 @@ impl SelfAttention for AttentionV2 {
             key: self.terms.c2p.then_some(key),
             query: self.terms.p2c.then_some(query),
         };
-        self.heads.forward(content, distances, context)
+        self.heads.forward(content, distances, context, prefix)
     }
 }

@@ -3,6 +3,9 @@
 use super::EncoderConfig;
 use crate::ModelError;
 use crate::activation::Activation;
+use crate::adapter_layers::{Bottleneck, joined};
+use crate::added::LayerAdded;
+use crate::prefix::PrefixLayer;
 use crate::weights::LayerBuilder;
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
@@ -21,8 +24,14 @@ pub trait SelfAttention: Module {
     ///
     /// # Shapes
     /// - `x`: `[batch, seq, hidden_size]`
+    /// - `prefix`: keys and values of virtual tokens, which every token attends to; the context masks them too
     /// - returns `[batch, seq, hidden_size]`
-    fn forward(&self, x: Tensor<3>, context: &Self::Context) -> Tensor<3>;
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        context: &Self::Context,
+        prefix: Option<&PrefixLayer>,
+    ) -> Tensor<3>;
 }
 
 /// Rows of the last layer to compute.
@@ -30,8 +39,8 @@ pub trait SelfAttention: Module {
 pub enum Rows {
     /// All tokens.
     All,
-    /// First token of each sequence.
-    First,
+    /// One token of each sequence, by its index.
+    One(usize),
 }
 
 impl Rows {
@@ -116,22 +125,33 @@ impl<A: SelfAttention> Layer<A> {
         })
     }
 
-    /// Applies attention and MLP, to all tokens or to the first of each sequence. A head on sequences reads no more
+    /// Applies attention and MLP, to all tokens or to one of each sequence. A head on sequences reads no more
     /// of the last layer, which takes a quarter of the work.
     ///
     /// # Shapes
     /// - `x`: `[batch, seq, hidden_size]`
-    /// - returns `[batch, seq, hidden_size]`, or `[batch, 1, hidden_size]` for [`Rows::First`]
-    pub fn forward(&self, rows: Rows, x: Tensor<3>, context: &A::Context) -> Tensor<3> {
-        let attended = self.attention.self_attn.forward(x.clone(), context);
+    /// - returns `[batch, seq, hidden_size]`, or `[batch, 1, hidden_size]` for [`Rows::One`]
+    pub(crate) fn forward(
+        &self,
+        rows: Rows,
+        x: Tensor<3>,
+        context: &A::Context,
+        added: LayerAdded<'_>,
+    ) -> Tensor<3> {
+        let attention = &self.attention;
+        let attended = attention
+            .self_attn
+            .forward(x.clone(), context, added.prefix);
         let (attended, x) = match rows {
             Rows::All => (attended, x),
-            Rows::First => (attended.narrow(1, 0, 1), x.narrow(1, 0, 1)),
+            Rows::One(row) => (attended.narrow(1, row, 1), x.narrow(1, row, 1)),
         };
-        let x = self.attention.output.forward(attended, x);
+        let x = attention
+            .output
+            .forward(attended, x, added.after_attention());
         let inner = self.intermediate.dense.forward(x.clone()); // [batch, seq, intermediate_size]
         let inner = self.intermediate.activation.forward(inner);
-        self.output.forward(inner, x)
+        self.output.forward(inner, x, added.after_mlp())
     }
 }
 
@@ -150,14 +170,19 @@ impl Residual {
         })
     }
 
-    /// Computes `norm(drop(dense(x)) + input)`.
+    /// Computes `norm(drop(dense(x)) + input)`, with an adapter layer if there is one.
     ///
     /// # Shapes
     /// - `x`: `[batch, seq, d_in]`, `input`: `[batch, seq, hidden_size]`
     /// - returns `[batch, seq, hidden_size]`
-    pub fn forward(&self, x: Tensor<3>, input: Tensor<3>) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        input: Tensor<3>,
+        adapter: Option<&Bottleneck>,
+    ) -> Tensor<3> {
         let x = self.dropout.forward(self.dense.forward(x));
-        self.layer_norm.forward(x + input)
+        joined(x, input, Some(&self.layer_norm), adapter)
     }
 }
 

@@ -18,6 +18,7 @@ mod layer;
 
 pub use config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, RelativeConv};
 pub use embeddings::Embeddings;
+pub(crate) use embeddings::VirtualRows;
 pub use head_kind::HeadKind;
 pub use labels::Labels;
 pub(crate) use layer::padding_mask;

@@ -1,13 +1,16 @@
 //! LoRA adapters on a GPT-2.
 
-use super::Gpt2LmHead;
 use super::keys::{EMBEDDING, EMBEDDING_MODULE, HEAD, HEAD_MODULE};
+use super::{Gpt2Config, Gpt2LmHead};
+use crate::adapter_layers::LayerNames;
+use crate::added::{Added, AddedModel};
 use crate::error::ModelError;
-use crate::prefix::{Prefix, PrefixModel, PrefixShape};
+use crate::prefix::PrefixShape;
+use crate::pretrained::FamilyConfig;
 use crate::targets::{LoraTargets, NewVocabulary, Vocabulary};
 use crate::vocabulary::{resized, saves, values_of};
 use crate::weights::{check_fits, embedding_of, linear_of, on_host, param};
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use lora_core::file::transpose;
 use lora_core::{
     Architecture, FusedLayout, FusedProjection, LoraConfig, LoraError, LoraLinear, TargetModules,
@@ -115,19 +118,53 @@ impl LoraTargets for Gpt2LmHead {
     }
 }
 
-impl PrefixModel for Gpt2LmHead {
-    fn prefix_slot(&mut self) -> Option<(&mut Option<Prefix>, PrefixShape)> {
-        let shape = PrefixShape {
-            layers: self.config.n_layer,
-            heads: self.config.n_head,
-            d_model: self.config.n_embd,
-            positions: self.config.n_positions,
-        };
-        Some((&mut self.transformer.prefix, shape))
+impl AddedModel for Gpt2LmHead {
+    fn added(&self) -> &Added {
+        &self.transformer.added
     }
 
-    fn prefix(&self) -> Option<&Prefix> {
-        self.transformer.prefix.as_ref()
+    fn added_mut(&mut self) -> &mut Added {
+        &mut self.transformer.added
+    }
+
+    fn added_shape(&self) -> PrefixShape {
+        self.config.added_shape()
+    }
+
+    fn layer_names(&self) -> LayerNames {
+        self.config.layer_names()
+    }
+
+    fn model_class(&self) -> String {
+        "GPT2LMHeadModel".into()
+    }
+
+    fn token_embeddings(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.transformer.wte.forward(ids)
+    }
+}
+
+impl Gpt2Config {
+    /// Returns the sizes that modules beside the weights depend on.
+    pub(crate) fn added_shape(&self) -> PrefixShape {
+        PrefixShape {
+            layers: self.n_layer,
+            heads: self.n_head,
+            d_model: self.n_embd,
+            positions: self.n_positions,
+        }
+    }
+
+    /// Returns the names of the layers in the library `adapters`.
+    pub(crate) fn layer_names(&self) -> LayerNames {
+        LayerNames {
+            model_type: "gpt2",
+            trunk: "transformer",
+            layers: (0..self.n_layer)
+                .map(|layer| self.layer_name(layer))
+                .collect(),
+            places: ["attention_adapters", "output_adapters"],
+        }
     }
 }
 

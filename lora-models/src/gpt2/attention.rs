@@ -47,7 +47,6 @@ impl Attention {
         prefix: Option<&PrefixLayer>,
     ) -> Tensor<3> {
         let [batch, seq, d_model] = x.dims();
-        let d_head = d_model / self.n_head;
         let fused = self.c_attn.forward(x); // [batch, seq, 3 * d_model]
         let attention = ScaledDotProduct::new(self.scale)
             .causal()
@@ -57,9 +56,7 @@ impl Attention {
         let joined = match (past, prefix) {
             (None, None) => attention.forward_fused(fused, self.n_head),
             (past, prefix) => {
-                let heads = fused
-                    .reshape([batch, seq, 3 * self.n_head, d_head])
-                    .swap_dims(1, 2); // [batch, 3 * n_head, seq, d_head]
+                let heads = self.heads(fused);
                 let part = |index: usize| heads.clone().narrow(1, index * self.n_head, self.n_head);
                 let (key, value) = match past {
                     None => (part(1), part(2)),
@@ -74,5 +71,30 @@ impl Attention {
             }
         };
         self.resid_dropout.forward(self.c_proj.forward(joined))
+    }
+
+    /// Computes the keys and values of normalized hidden states.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, seq, d_model]`
+    pub(super) fn keys_and_values(&self, x: Tensor<3>) -> PrefixLayer {
+        let heads = self.heads(self.c_attn.forward(x));
+        PrefixLayer {
+            keys: heads.clone().narrow(1, self.n_head, self.n_head),
+            values: heads.narrow(1, 2 * self.n_head, self.n_head),
+        }
+    }
+
+    /// Splits queries, keys and values among the heads.
+    ///
+    /// # Shapes
+    /// - `fused`: `[batch, seq, 3 · d_model]`
+    /// - returns `[batch, 3 · n_head, seq, d_head]`
+    fn heads(&self, fused: Tensor<3>) -> Tensor<4> {
+        let [batch, seq, width] = fused.dims();
+        let heads = 3 * self.n_head;
+        fused
+            .reshape([batch, seq, heads, width / heads])
+            .swap_dims(1, 2)
     }
 }

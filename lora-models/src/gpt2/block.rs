@@ -3,12 +3,14 @@
 use super::attention::{Attention, Past};
 use super::mask::TextMask;
 use crate::activation::Activation;
+use crate::adapter_layers::joined;
+use crate::added::LayerAdded;
 use crate::prefix::PrefixLayer;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use lora_core::{Dropout, LayerNorm, LoraLinear};
 
-/// Layer of GPT-2: `x + attn(ln_1(x))`, then `x + mlp(ln_2(x))`.
+/// Layer of GPT-2: `x + attn(ln_1(x))`, then `x + mlp(ln_2(x))`; adapter layers stand before the sums.
 #[derive(Module, Debug)]
 pub struct Block {
     /// Layer norm before the attention.
@@ -33,11 +35,21 @@ impl Block {
         x: Tensor<3>,
         mask: &TextMask,
         past: Option<Past<'_>>,
-        prefix: Option<&PrefixLayer>,
+        added: LayerAdded<'_>,
     ) -> Tensor<3> {
         let normed = self.ln_1.forward(x.clone());
-        let x = self.attn.forward(normed, mask, past, prefix) + x;
-        self.mlp.forward(self.ln_2.forward(x.clone())) + x
+        let attended = self.attn.forward(normed, mask, past, added.prefix);
+        let x = joined(attended, x, None, added.after_attention());
+        let inner = self.mlp.forward(self.ln_2.forward(x.clone()));
+        joined(inner, x, None, added.after_mlp())
+    }
+
+    /// Computes the keys and values of hidden states that enter the layer.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, seq, d_model]`
+    pub(super) fn keys_and_values(&self, x: Tensor<3>) -> PrefixLayer {
+        self.attn.keys_and_values(self.ln_1.forward(x))
     }
 }
 

@@ -5,6 +5,7 @@ use super::attention::Attention;
 use super::block::{Block, Mlp};
 use super::model::{Gpt2, Gpt2LmHead};
 use crate::ModelError;
+use crate::added::Added;
 use crate::weights::{LayerBuilder, Weights};
 use burn::nn::Embedding;
 use burn::tensor::Device;
@@ -53,7 +54,7 @@ impl Gpt2 {
             drop: Dropout::new(config.embd_pdrop),
             h,
             ln_f: maker.norm(&format!("{path}.ln_f"), d, config.layer_norm_epsilon)?,
-            prefix: None,
+            added: Added::none(),
         })
     }
 }

@@ -42,7 +42,7 @@ impl Blocks for Gpt2LmHead {
 
     fn first_trained(&self) -> Option<usize> {
         let model = &self.transformer;
-        let others = trains(&model.wte) || trains(&model.wpe) || trains(&model.prefix);
+        let others = trains(&model.wte) || trains(&model.wpe) || trains(&model.added);
         first_trained(&model.h, others)
     }
 }

@@ -1,23 +1,26 @@
 //! Masks of padding and of packed texts. The causal mask belongs to the attention.
 
+use crate::prefix::PrefixLayer;
 use burn::tensor::{Bool, Tensor};
 use lora_core::ops::Segments;
 
-/// Attention mask beside the causal one, built once for all layers.
-#[derive(Clone, Debug)]
+/// Attention mask beside the causal one, and the virtual tokens, built once for all layers.
+#[derive(Clone, Debug, Default)]
 pub struct TextMask {
     /// Bias of the scores, `[batch, 1, 1, keys]`: -1e9 at padding.
     pub(super) padding: Option<Tensor<4>>,
     /// Texts that the row is packed of; none attends to another.
     pub(super) segments: Option<Segments>,
+    /// Keys and values of virtual tokens in each layer, which every token attends to; none without virtual tokens.
+    pub(super) virtual_tokens: Vec<PrefixLayer>,
 }
 
 impl TextMask {
     /// Masks packed texts from each other.
     pub(super) fn within(segments: &Segments) -> Self {
         Self {
-            padding: None,
             segments: Some(segments.clone()),
+            ..Self::default()
         }
     }
 }

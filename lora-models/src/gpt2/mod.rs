@@ -14,7 +14,7 @@
 //! | loading, export, adapters | `pretrained.rs`, `adapters.rs` |
 //!
 //! The traits of its other functions: [`CausalLm`](crate::CausalLm) for hidden states and loss, [`LoraModel`](crate::LoraModel)
-//! for adapters, [`PrefixModel`](crate::PrefixModel) for a prefix.
+//! for adapters, [`AddedModel`](crate::AddedModel) for virtual tokens and adapter layers.
 //!
 //! Modules have the paths of transformers, and so have LoRA targets:
 //!

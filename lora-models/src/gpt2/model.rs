@@ -4,8 +4,9 @@ use super::Gpt2Config;
 use super::attention::Past;
 use super::block::Block;
 use super::mask::{TextMask, extend_by_prefix, padding_bias};
+use crate::added::{Added, LayerAdded};
 use crate::generate::KvCache;
-use crate::prefix::Prefix;
+use crate::prefix::{PrefixKind, PrefixLayer};
 use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Bool, Int, Tensor, TensorData};
@@ -25,8 +26,8 @@ pub struct Gpt2 {
     pub h: Vec<Block>,
     /// Layer norm after the last layer.
     pub ln_f: LayerNorm,
-    /// Keys and values of virtual tokens that precede every text.
-    pub prefix: Option<Prefix>,
+    /// Virtual tokens before every text, and adapter layers.
+    pub added: Added,
 }
 
 /// GPT-2 with its output layer (Radford et al. 2019).
@@ -71,8 +72,7 @@ impl Gpt2 {
         let mask = &self.text_mask(past + seq, attention_mask);
         for (layer, block) in self.h.iter().enumerate() {
             let past = cache.as_deref_mut().map(|cache| Past { cache, layer });
-            let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(layer));
-            x = block.forward(x, mask, past, prefix.as_ref());
+            x = block.forward(x, mask, past, self.layer_added(layer, mask));
         }
         if let Some(cache) = cache {
             cache.advance(seq);
@@ -88,7 +88,7 @@ impl Gpt2 {
     pub(super) fn embed_packed(&self, ids: Tensor<2, Int>, segments: &Segments) -> Tensor<3> {
         let (lengths, positions) = (segments.lengths(), self.positions());
         assert!(
-            self.prefix.is_none(),
+            self.added.prefix.is_none(),
             "packed texts cannot be used with a prefix: each text would need its virtual tokens before it"
         );
         assert!(
@@ -136,8 +136,44 @@ impl Gpt2 {
 
     /// Applies block `index`, with the virtual tokens of the prefix.
     pub(crate) fn block(&self, index: usize, x: Tensor<3>, mask: &TextMask) -> Tensor<3> {
-        let prefix = self.prefix.as_ref().map(|prefix| prefix.layer(index));
-        self.h[index].forward(x, mask, None, prefix.as_ref())
+        self.h[index].forward(x, mask, None, self.layer_added(index, mask))
+    }
+
+    /// Returns what is beside a layer.
+    fn layer_added<'a>(&'a self, index: usize, mask: &'a TextMask) -> LayerAdded<'a> {
+        LayerAdded {
+            prefix: mask.virtual_tokens.get(index),
+            adapters: self.added.layer(index),
+        }
+    }
+
+    /// Computes keys and values of the virtual tokens in all layers; none without virtual tokens. They depend on no text.
+    fn virtual_layers(&self) -> Vec<PrefixLayer> {
+        let Some(prefix) = &self.added.prefix else {
+            return Vec::new();
+        };
+        let layers = self.h.iter().enumerate();
+        match prefix.kind() {
+            PrefixKind::KeysAndValues => layers.map(|(index, _)| prefix.layer(index)).collect(),
+            PrefixKind::Activations => layers
+                .map(|(index, block)| block.keys_and_values(prefix.states(index)))
+                .collect(),
+            PrefixKind::Embeddings => {
+                let positions = 0..prefix.tokens() as i64;
+                let positions = Tensor::<1, Int>::arange(positions, &self.wte.weight.lazy_device());
+                let x = prefix.states(0) + self.wpe.forward(positions.unsqueeze());
+                let mut x = self.drop.forward(x);
+                let (mask, last) = (TextMask::default(), self.h.len() - 1);
+                let mut all = Vec::with_capacity(self.h.len());
+                for (index, block) in layers {
+                    all.push(block.keys_and_values(x.clone()));
+                    if index < last {
+                        x = block.forward(x, &mask, None, self.layer_added(index, &mask));
+                    }
+                }
+                all
+            }
+        }
     }
 
     /// Builds the attention mask over `keys` positions, shared by all layers.
@@ -151,6 +187,7 @@ impl Gpt2 {
         TextMask {
             padding: padding.map(|mask| extend_by_prefix(mask, virtual_tokens)),
             segments: None,
+            virtual_tokens: self.virtual_layers(),
         }
     }
 
@@ -161,7 +198,7 @@ impl Gpt2 {
 
     /// Number of virtual tokens of the prefix.
     pub(super) fn virtual_tokens(&self) -> usize {
-        self.prefix.as_ref().map_or(0, Prefix::tokens)
+        self.added.virtual_tokens()
     }
 }
 

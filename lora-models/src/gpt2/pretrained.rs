@@ -107,6 +107,10 @@ impl FamilyConfig for Gpt2Config {
         EMBEDDING_MODULE.into()
     }
 
+    fn layer_name(&self, layer: usize) -> String {
+        format!("transformer.h.{layer}")
+    }
+
     fn set_layers(&mut self, layers: usize) {
         self.n_layer = layers;
     }

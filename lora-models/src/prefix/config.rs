@@ -1,15 +1,22 @@
 //! Options for creating a prefix.
 
-use super::module::{Prefix, PrefixShape};
+use super::kind::PrefixKind;
+use super::module::Prefix;
+use super::shape::PrefixShape;
 use crate::error::ModelError;
 use burn::tensor::Device;
 use lora_core::normal_values;
 
 /// Options for creating a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixConfig {
     /// Number of virtual tokens.
     pub tokens: usize,
+    /// What is trained of them. Default: keys and values.
+    pub kind: PrefixKind,
+    /// Tokens whose embeddings the virtual tokens start from, in turn (PEFT's initialization by text); none for random values.
+    /// For [`PrefixKind::Embeddings`].
+    pub start: Vec<u32>,
     /// Seed of the initial values. Default: 42.
     pub seed: u64,
 }
@@ -17,7 +24,24 @@ pub struct PrefixConfig {
 impl PrefixConfig {
     /// Creates options for a prefix of `tokens` virtual tokens.
     pub fn new(tokens: usize) -> Self {
-        Self { tokens, seed: 42 }
+        Self {
+            tokens,
+            kind: PrefixKind::default(),
+            start: Vec::new(),
+            seed: 42,
+        }
+    }
+
+    /// Sets what is trained of the virtual tokens.
+    pub fn with_kind(mut self, kind: PrefixKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Sets the tokens whose embeddings the virtual tokens start from.
+    pub fn with_start(mut self, tokens: Vec<u32>) -> Self {
+        self.start = tokens;
+        self
     }
 
     /// Sets the seed.
@@ -34,9 +58,23 @@ impl PrefixConfig {
     /// [`LoraError::InvalidOption`](lora_core::LoraError::InvalidOption) for no virtual token, or if no position is left for a text.
     pub fn init(&self, shape: &PrefixShape, device: &Device) -> Result<Prefix, ModelError> {
         shape.check(self.tokens)?;
-        let count = self.tokens * shape.width();
-        let values = normal_values(self.seed, super::module::PATH, count, 1.0);
-        Ok(Prefix::new(values, self.tokens, *shape, device))
+        let count = self.tokens * self.kind.width(shape);
+        let values = normal_values(self.seed, self.kind.path(), count, 1.0);
+        self.init_with(values, shape, device)
+    }
+
+    /// Creates the prefix with these values, `[tokens, width]`.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub(crate) fn init_with(
+        &self,
+        values: Vec<f32>,
+        shape: &PrefixShape,
+        device: &Device,
+    ) -> Result<Prefix, ModelError> {
+        shape.check(self.tokens)?;
+        Ok(Prefix::new(values, self.tokens, self.kind, *shape, device))
     }
 }
 

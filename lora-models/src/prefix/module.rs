@@ -1,64 +1,26 @@
 //! Module of a prefix.
 
+use super::kind::PrefixKind;
+use super::shape::PrefixShape;
 use crate::weights::param;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use lora_core::LoraError;
 
-/// Path that the parameter's id and the initial values derive from: the same in every process and model.
-pub(super) const PATH: &str = "prefix.embeddings";
-
-/// Sizes of a model that its prefix depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrefixShape {
-    /// Number of layers.
-    pub layers: usize,
-    /// Number of attention heads in a layer.
-    pub heads: usize,
-    /// Width of all heads together.
-    pub d_model: usize,
-    /// Number of positions, which virtual tokens and text share.
-    pub positions: usize,
-}
-
-impl PrefixShape {
-    /// Returns the number of values of one virtual token: a key and a value in each layer.
-    pub fn width(&self) -> usize {
-        2 * self.layers * self.d_model
-    }
-
-    /// Checks that the model has room for the virtual tokens and a text.
-    ///
-    /// # Errors
-    /// [`LoraError::InvalidOption`].
-    pub(super) fn check(&self, tokens: usize) -> Result<(), LoraError> {
-        if (1..self.positions).contains(&tokens) {
-            return Ok(());
-        }
-        Err(LoraError::InvalidOption {
-            option: "prefix",
-            found: tokens.to_string(),
-            expected: format!(
-                "1 to {} virtual tokens: the model has {} positions, and a text needs some",
-                self.positions - 1,
-                self.positions
-            ),
-        })
-    }
-}
-
-/// Keys and values of virtual tokens, which precede every text in each layer.
+/// Virtual tokens that precede every text.
 #[derive(Module, Debug)]
 pub struct Prefix {
-    /// Keys and values, `[tokens, layers · 2 · d_model]`: for each layer the keys, then the values.
+    /// Trained values: keys and values, `[tokens, layers · 2 · d_model]`, for each layer the keys, then the values; embeddings,
+    /// `[tokens, d_model]`; or activations, `[tokens, layers · d_model]`.
     pub embeddings: Param<Tensor<2>>,
+    #[module(skip)]
+    kind: PrefixKind,
     #[module(skip)]
     shape: PrefixShape,
 }
 
 /// Keys and values of a prefix in one layer, equal for every row of a batch.
 #[derive(Clone, Debug)]
-pub(crate) struct PrefixLayer {
+pub struct PrefixLayer {
     /// Keys, `[1, heads, tokens, d_head]`.
     pub keys: Tensor<4>,
     /// Values, `[1, heads, tokens, d_head]`.
@@ -85,17 +47,21 @@ impl Prefix {
     pub(super) fn new(
         values: Vec<f32>,
         tokens: usize,
+        kind: PrefixKind,
         shape: PrefixShape,
         device: &Device,
     ) -> Self {
+        let values = TensorData::new(values, [tokens, kind.width(&shape)]);
         Self {
-            embeddings: param(
-                PATH,
-                TensorData::new(values, [tokens, shape.width()]),
-                device,
-            ),
+            embeddings: param(kind.path(), values, device),
+            kind,
             shape,
         }
+    }
+
+    /// Returns what is trained of the virtual tokens.
+    pub fn kind(&self) -> PrefixKind {
+        self.kind
     }
 
     /// Returns the number of virtual tokens.
@@ -115,15 +81,26 @@ impl Prefix {
 
     /// Describes the prefix in a line.
     pub fn summary(&self) -> String {
-        format!(
-            "{} virtual tokens in {} layers, {} parameters",
-            self.tokens(),
-            self.shape.layers,
-            self.parameters()
-        )
+        let (tokens, parameters) = (self.tokens(), self.parameters());
+        match self.kind {
+            PrefixKind::Embeddings => {
+                format!("{tokens} virtual tokens before the first layer, {parameters} parameters")
+            }
+            _ => {
+                let layers = self.shape.layers;
+                format!("{tokens} virtual tokens in {layers} layers, {parameters} parameters")
+            }
+        }
     }
 
-    /// Returns keys and values of a layer.
+    /// Returns the embeddings, or the activations that enter a layer, `[1, tokens, d_model]`.
+    pub(crate) fn states(&self, layer: usize) -> Tensor<3> {
+        let d = self.shape.d_model;
+        let states = self.embeddings.val().narrow(1, layer * d, d);
+        states.unsqueeze() // [tokens, d_model] -> [1, tokens, d_model]
+    }
+
+    /// Returns the trained keys and values of a layer.
     pub(crate) fn layer(&self, layer: usize) -> PrefixLayer {
         let PrefixShape { heads, d_model, .. } = self.shape;
         let tokens = self.tokens();
@@ -153,7 +130,8 @@ mod tests {
             positions: 9,
         };
         let values = (0..32).map(|value| value as f32).collect();
-        let prefix = Prefix::new(values, 2, shape, &Device::flex());
+        let kind = PrefixKind::KeysAndValues;
+        let prefix = Prefix::new(values, 2, kind, shape, &Device::flex());
         let layer = prefix.layer(1);
         assert_eq!(layer.keys.dims(), [1, 2, 2, 2]);
         let host = |t: Tensor<4>| t.into_data().iter::<f32>().collect::<Vec<_>>();

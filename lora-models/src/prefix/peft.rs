@@ -1,21 +1,21 @@
 //! Prefixes in PEFT directories, read strictly.
 
-use super::{Prefix, PrefixShape};
+use super::{Prefix, PrefixConfig, PrefixKind, PrefixShape};
 use crate::ModelError;
 use crate::checkpoint::{ExportDType, TensorRef, write_safetensors};
 use crate::weights::on_host;
 use burn::tensor::Device;
 use lora_core::LoraError;
-use lora_core::file::{AdapterDir, CONFIG_FILE, ConfigFile, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, CONFIG_FILE, ConfigFile, StoredTensor, WEIGHTS_FILE};
 use lora_core::files::{Overwrite, write_dir, write_file};
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Name of the subdirectory with the prefix that goes with a LoRA adapter.
+/// Name of the subdirectory with the keys and values that go with a LoRA adapter; each other kind has
+/// [its own](PrefixKind::name).
 pub const PREFIX_DIR: &str = "prefix";
 
-/// PEFT's name of the method.
-const PEFT_TYPE: &str = "PREFIX_TUNING";
 /// Name of the only tensor in a file.
 const TENSOR: &str = "prompt_embeddings";
 /// Keys that are read here or have no influence on the meaning of the tensor: PEFT applies a projection before it saves.
@@ -25,6 +25,7 @@ const KNOWN: &[&str] = &[
     "encoder_hidden_size",
     "inference_mode",
     "init_weights",
+    "modules_to_save",
     "num_attention_heads",
     "num_layers",
     "num_transformer_submodules",
@@ -32,31 +33,49 @@ const KNOWN: &[&str] = &[
     "peft_type",
     "peft_version",
     "prefix_projection",
+    "prompt_tuning_init",
+    "prompt_tuning_init_text",
     "revision",
     "task_type",
     "token_dim",
+    "tokenizer_kwargs",
+    "tokenizer_name_or_path",
 ];
+/// Names of a head's tensors in PEFT's files of virtual tokens begin with it.
+pub(crate) const HEAD_PREFIX: &str = "base_model.";
 
-/// Opens the prefix that goes with the LoRA adapter in `dir`; `None` without one.
+/// Returns true for the name of a head's tensor, and false for those of LoRA, which go on with `model.`.
+fn is_of_head(name: &str) -> bool {
+    let inside = name.strip_prefix(HEAD_PREFIX);
+    inside.is_some_and(|name| !name.starts_with("model."))
+}
+
+/// Opens the prefix that goes with the adapter in `dir`, of any kind; `None` without one.
 ///
 /// An adapter of another kind in a subdirectory of that name does not count.
 ///
 /// # Errors
 /// If the subdirectory has no configuration, or the prefix cannot be opened.
 pub fn beside(dir: impl AsRef<Path>) -> Result<Option<AdapterDir>, ModelError> {
-    let path = dir.as_ref().join(PREFIX_DIR);
-    if !path.is_dir() {
-        return Ok(None);
+    for kind in PrefixKind::ALL {
+        let path = dir.as_ref().join(kind.name());
+        if !path.is_dir() {
+            continue;
+        }
+        let file = ConfigFile::read(&path)?;
+        let found = file.kind();
+        if found.as_ref().and_then(PrefixKind::of) == Some(kind) {
+            return Ok(Some(AdapterDir::with_config(&path, file)?));
+        }
     }
-    let file = ConfigFile::read(&path)?;
-    let is_prefix = file.kind().is_some_and(|kind| kind.name() == PEFT_TYPE);
-    let adapter = is_prefix.then(|| AdapterDir::with_config(&path, file));
-    Ok(adapter.transpose()?)
+    Ok(None)
 }
 
 /// Creates the error for the prefix in `dir`, with the reason for which it is refused.
 pub(crate) fn refused(dir: &Path, message: &str) -> ModelError {
-    unsupported(dir, "peft_type", &PEFT_TYPE.into(), message).into()
+    let kind = ConfigFile::read(dir).ok().and_then(|file| file.kind());
+    let kind = kind.map_or_else(String::new, |kind| kind.name().into());
+    unsupported(dir, "peft_type", &kind.into(), message).into()
 }
 
 fn unsupported(dir: &Path, key: &str, value: &Value, message: &str) -> LoraError {
@@ -137,7 +156,7 @@ impl PrefixKeys<'_> {
     }
 }
 
-/// Reads the prefix of an opened PEFT directory.
+/// Reads the prefix of an opened PEFT directory. Tensors of a head are left to the caller.
 ///
 /// # Errors
 /// If a file cannot be read or is malformed, a key is not supported, the prefix belongs to another model or leaves no room
@@ -148,67 +167,103 @@ pub(crate) fn read(
     device: &Device,
 ) -> Result<Prefix, ModelError> {
     let (dir, object) = (adapter.path(), adapter.keys());
-    if !adapter.is_prefix() {
-        let message = format!("a prefix has \"{PEFT_TYPE}\"");
+    let Some(kind) = PrefixKind::of(adapter.kind()) else {
+        let types = PrefixKind::ALL.map(|kind| format!("\"{}\"", kind.peft_type()));
+        let message = format!("virtual tokens have {}", types.join(" or "));
         let kind = adapter.kind().name().into();
         return Err(unsupported(dir, "peft_type", &kind, &message).into());
-    }
+    };
     let tokens = PrefixKeys { dir, object }.tokens(shape)?;
     let tensors = adapter.tensors()?;
     let mut others = tensors.names();
-    others.retain(|name| name != TENSOR);
+    others.retain(|name| name != TENSOR && !is_of_head(name));
     if !others.is_empty() {
         let (path, others) = (tensors.path().into(), others.join("`, `"));
         let message = format!("holds `{others}`; a prefix has the tensor `{TENSOR}` alone");
         return Err(LoraError::Malformed { path, message }.into());
     }
-    let values = tensors.values(TENSOR, &[tokens, shape.width()])?;
-    Ok(Prefix::new(values, tokens, *shape, device))
+    let values = tensors.values(TENSOR, &[tokens, kind.width(shape)])?;
+    let config = PrefixConfig::new(tokens).with_kind(kind);
+    config.init_with(values, shape, device)
 }
 
-/// Writes a prefix as a PEFT directory, atomically.
+/// Writes a prefix as a PEFT directory, atomically. `head` has the tensors of a trained head, by their names in transformers.
 ///
 /// # Errors
 /// [`LoraError::AlreadyExists`] if the directory is there and may not be replaced, or
 /// [`LoraError::Io`].
 pub(crate) fn save(
     prefix: &Prefix,
+    head: &BTreeMap<String, StoredTensor>,
     dir: &Path,
     task_type: &str,
     base_model: Option<&str>,
     overwrite: Overwrite,
 ) -> Result<(), ModelError> {
-    let shape = prefix.shape();
+    let (shape, kind) = (prefix.shape(), prefix.kind());
     let values = on_host(TENSOR, prefix.embeddings.val())?;
-    let tensor = TensorRef {
+    let names: Vec<String> = head
+        .keys()
+        .map(|name| format!("{HEAD_PREFIX}{name}"))
+        .collect();
+    let mut tensors: Vec<TensorRef<'_>> = names
+        .iter()
+        .zip(head.values())
+        .map(|(name, tensor)| TensorRef {
+            name,
+            shape: &tensor.shape,
+            values: &tensor.values,
+        })
+        .collect();
+    let own_shape = [prefix.tokens(), kind.width(shape)];
+    tensors.push(TensorRef {
         name: TENSOR,
-        shape: &[prefix.tokens(), shape.width()],
+        shape: &own_shape,
         values: &values,
-    };
-    let config = json!({
+    });
+    let modules: BTreeSet<&str> = head
+        .keys()
+        .filter_map(|name| name.split('.').next())
+        .collect();
+    let modules = (!modules.is_empty()).then_some(modules);
+    let mut config = json!({
         "auto_mapping": null,
         "base_model_name_or_path": base_model,
-        "encoder_hidden_size": shape.d_model,
         "inference_mode": true,
-        "init_weights": null,
-        "modules_to_save": null,
+        "modules_to_save": modules,
         "num_attention_heads": shape.heads,
         "num_layers": shape.layers,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": prefix.tokens(),
-        "peft_type": PEFT_TYPE,
-        "prefix_projection": false,
+        "peft_type": kind.peft_type(),
         "revision": null,
         "task_type": task_type,
         "token_dim": shape.d_model,
     });
+    let own = match kind {
+        PrefixKind::KeysAndValues => json!({
+            "encoder_hidden_size": shape.d_model,
+            "init_weights": null,
+            "prefix_projection": false,
+        }),
+        PrefixKind::Embeddings => json!({
+            "prompt_tuning_init": "RANDOM",
+            "prompt_tuning_init_text": null,
+            "tokenizer_kwargs": null,
+            "tokenizer_name_or_path": null,
+        }),
+        PrefixKind::Activations => json!({}),
+    };
+    if let (Value::Object(config), Value::Object(own)) = (&mut config, own) {
+        config.extend(own);
+    }
     let config = format!("{config:#}\n");
     write_dir(dir, overwrite, |dir| {
         let path = dir.join(CONFIG_FILE);
         write_file(&path, Overwrite::Refuse, |writer| {
             writer.write_all(config.as_bytes())
         })?;
-        write_safetensors(dir.join(WEIGHTS_FILE), &[tensor], ExportDType::F32)?;
+        write_safetensors(dir.join(WEIGHTS_FILE), &tensors, ExportDType::F32)?;
         Ok(())
     })
 }

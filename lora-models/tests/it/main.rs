@@ -1,6 +1,7 @@
 //! Integration tests: one module for each subject, all in one binary, since each binary links Burn again.
 #![recursion_limit = "256"]
 
+mod adapter_layers;
 mod base;
 mod checkpoint;
 mod classifier_vocabulary;
@@ -22,6 +23,7 @@ mod kinds;
 mod named;
 mod peft_parity;
 mod prefix;
+mod prompt;
 mod quantized;
 mod split;
 mod tokenizer;

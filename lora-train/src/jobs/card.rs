@@ -22,8 +22,8 @@ pub(super) struct Card<'a> {
     pub plan: &'a TrainPlan,
     pub task: TaskName,
     pub report: &'a AttachReport,
-    /// Number of virtual tokens of the prefix.
-    pub prefix: Option<usize>,
+    /// Names and descriptions of virtual tokens and adapter layers.
+    pub added: Vec<(&'static str, String)>,
     /// Limits of Python's PEFT with this adapter.
     pub notes: Vec<String>,
     pub steps: usize,
@@ -143,9 +143,8 @@ impl Card<'_> {
                 names.join(", ")
             ));
         }
-        if let Some(tokens) = self.prefix {
-            parts.push(format!("a prefix of {tokens} virtual tokens"));
-        }
+        let added = self.added.iter();
+        parts.extend(added.map(|(name, summary)| format!("{name}: {summary}")));
         let saved: Vec<&str> = self
             .report
             .saved

@@ -1,6 +1,6 @@
 //! Adapters in the files of other programs: read as PEFT's, with the values that these files lack.
 
-use super::prefix::refuse_beside;
+use super::beside::refuse_beside;
 use crate::TrainError;
 use clap::{Args, ValueEnum};
 use lora_core::file::{AdapterDir, PeftOptions, StoredAdapter};

@@ -11,7 +11,7 @@ use crate::task::TaskName;
 type Use = (&'static str, fn(TaskName) -> bool);
 
 /// Options that not every task has a use for, with the tasks that have one: the same for all commands.
-const USES: [Use; 30] = [
+const USES: [Use; 28] = [
     // One score has no name.
     ("labels", |task| is_labelled(task) && !is_stsb(task)),
     ("class_weights", has_one_class),
@@ -22,8 +22,6 @@ const USES: [Use; 30] = [
     ("fresh_head", is_labelled),
     ("metric", is_labelled),
     ("submission", is_glue),
-    ("prefix", is_causal),
-    ("prefix_only", is_causal),
     ("packing", is_causal),
     ("generate", is_causal),
     ("generate_prompts", is_causal),
@@ -108,8 +106,6 @@ impl TrainOptions {
         let above = |number: Option<usize>, least| number.is_some_and(|number| number > least);
         let smoothed = self.label_smoothing.is_some_and(|share| share > 0.0);
         let mut given = vec![
-            ("prefix", self.prefix.is_some()),
-            ("prefix_only", self.prefix_only),
             ("labels", self.labels.is_some()),
             ("class_weights", self.class_weights.is_some()),
             ("threshold", self.threshold.is_some()),
@@ -231,11 +227,6 @@ fn refuse(task: TaskName, options: &[Given]) -> Result<(), TrainError> {
         return Ok(());
     };
     let message = match *option {
-        "prefix" | "prefix_only" => {
-            format!(
-                "requires a language model, but the task {task} has a head for labels; leave it out"
-            )
-        }
         "generate" => format!("requires causal-lm, but the task is {task}"),
         "submission" => format!("is for the tasks of GLUE, and the task is {task}"),
         _ => format!("has no meaning for the task {task}; leave it out"),

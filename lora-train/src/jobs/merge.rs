@@ -1,9 +1,9 @@
 //! Merging an adapter into its model, or converting a model.
 
 use super::adapters::AdapterArg;
+use super::beside::{BESIDE_NOTE, refuse_alone, save_beside};
 use super::inputs::Inputs;
 use super::labelled::head_kind;
-use super::prefix::{PREFIX_NOTE, refuse_alone, save_beside};
 use super::session::Session;
 use super::sources::Sources;
 use super::verify::{MergeCheck, Probe, VerifyOptions, compare};
@@ -16,7 +16,6 @@ use lora_core::files::{Overwrite, check_dir, write_dir};
 use lora_core::{BaseDType, weight_errors};
 use lora_models::checkpoint::ExportDType;
 use lora_models::classifier::ClassifierOptions;
-use lora_models::prefix::PREFIX_DIR;
 use lora_models::{ExportOptions, LoadOptions, Pretrained, dispatch};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -76,8 +75,8 @@ pub struct MergeSummary {
     pub tensor_bytes: u64,
     /// Directory of the merged model.
     pub output: PathBuf,
-    /// Directory of the adapter's prefix, beside the weights.
-    pub prefix: Option<PathBuf>,
+    /// Directories of the adapter's virtual tokens and adapter layers, beside the weights.
+    pub beside: Vec<PathBuf>,
     /// Comparison with the base and its adapter, with `--verify`.
     pub check: Option<MergeCheck>,
 }
@@ -92,8 +91,8 @@ impl fmt::Display for MergeSummary {
             self.tensor_bytes as f64 / 1e6,
             self.output.display()
         )?;
-        if let Some(prefix) = &self.prefix {
-            write!(f, "\n{PREFIX_NOTE}: {}", prefix.display())?;
+        for path in &self.beside {
+            write!(f, "\n{BESIDE_NOTE}: {}", path.display())?;
         }
         match &self.check {
             None => Ok(()),
@@ -156,23 +155,24 @@ fn merge_model<M: Pretrained>(
     let screen = Screen::detect();
     sources.check_base(loaded.adapter.as_ref(), options.strict_base, &screen)?;
     refuse_alone(&loaded.model, loaded.adapter.as_ref())?;
-    // The prefix is neither merged nor verified.
-    let with_prefix = loaded.model.prefix().map(|_| loaded.model.clone());
-    loaded.model.take_prefix();
+    // Virtual tokens and adapter layers are neither merged nor verified.
+    let whole = Some(&loaded.model).filter(|model| !model.added().is_empty());
+    let whole = whole.cloned();
+    loaded.model.take_added();
     let overwrite = Overwrite::from(options.overwrite);
     let dtype = options.dtype;
     let export = ExportOptions {
         dtype,
         ..loaded.base.export_options()
     };
-    let mut written = None;
+    let (mut written, mut beside) = (None, Vec::new());
     // A model that fails the check never appears under its name.
     write_dir(&options.output, overwrite, |fresh| {
         let merged = lora_core::merge(loaded.model.clone()).into_module();
         let report = merged.export(fresh, &export, Overwrite::Refuse)?;
         drop(merged);
-        if let Some(model) = &with_prefix {
-            save_beside(model, fresh, &options.output)?;
+        if let Some(model) = &whole {
+            beside = save_beside(model, fresh, &options.output)?;
         }
         let check = |probe| verify(&loaded, fresh, load, probe, dtype, tolerance, device);
         written = Some((report, probe.as_ref().map(check).transpose()?));
@@ -185,7 +185,7 @@ fn merge_model<M: Pretrained>(
         modules: loaded.adapter.map_or(0, |report| report.modules.len()),
         parameters: report.parameters,
         tensor_bytes: report.tensor_bytes,
-        prefix: with_prefix.map(|_| options.output.join(PREFIX_DIR)),
+        beside,
         output: options.output.clone(),
         check,
     })

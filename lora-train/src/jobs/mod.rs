@@ -8,7 +8,7 @@
 //! | `sources` | model directory and adapters of a command, each opened once; the head's labels |
 //! | `session` | model with tokenizer and adapter; stop tokens |
 //! | `assignment` | named adapters on a model, one for each example |
-//! | `prefix` | prefixes in merges and conversions |
+//! | `beside` | virtual tokens and adapter layers in merges and conversions |
 //! | `card` | files beside a trained adapter: card and tokenizer |
 //! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
 //! | `new_tokens` | tokens that a run adds to tokenizer and embedding |
@@ -33,6 +33,7 @@ mod adapters;
 mod assignment;
 pub(crate) mod batch_limit;
 mod batches;
+pub(crate) mod beside;
 mod card;
 mod causal;
 pub(crate) mod device_check;
@@ -49,7 +50,6 @@ mod merge;
 mod new_tokens;
 pub(crate) mod output;
 pub(crate) mod plan;
-pub(crate) mod prefix;
 mod preview;
 pub(crate) mod ranges;
 mod record;

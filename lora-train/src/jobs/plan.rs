@@ -3,14 +3,16 @@
 use crate::TrainError;
 use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
 use crate::device;
-use crate::jobs::adapter::{lora_config, lora_plus, prefix_config};
+use crate::jobs::adapter::{adapter_layers_config, lora_config, lora_plus, prefix_config};
 use crate::jobs::ranges::{at_least_one, within};
 use crate::jobs::sources::Sources;
-use crate::options::{Precision, TokenSource, TrainOptions};
+use crate::options::{Method, MethodPart, Precision, TokenSource, TrainOptions};
 use crate::task::TaskName;
 use crate::trainer::{AdamW, CheckpointDir, Every, LoraPlus, ScheduleKind};
 use burn::tensor::Device;
 use lora_core::{BaseDType, BaseFloats, HalfFloat, LoraConfig, QuantizeConfig};
+use lora_models::ModelConfig;
+use lora_models::adapter_layers::AdapterLayersConfig;
 use lora_models::prefix::PrefixConfig;
 use std::path::PathBuf;
 
@@ -25,10 +27,14 @@ pub struct TrainPlan {
     pub data: PathBuf,
     /// Output directory.
     pub output: PathBuf,
-    /// Configuration of the adapter; `None` to train all weights, or a prefix alone.
+    /// Method.
+    pub method: Method,
+    /// Configuration of what is trained of the model's own parameters; `None` to train all weights, or none but a head.
     pub lora: Option<LoraConfig>,
-    /// Configuration of the prefix.
+    /// Configuration of the virtual tokens.
     pub prefix: Option<PrefixConfig>,
+    /// Configuration of the adapter layers.
+    pub adapter_layers: Option<AdapterLayersConfig>,
     /// Options of the optimizer.
     pub adamw: AdamW,
     /// Maximum learning rate.
@@ -89,32 +95,28 @@ fn required(name: &str, value: &Option<PathBuf>) -> Result<PathBuf, TrainError> 
 }
 
 /// Refuses options that do not go together.
-fn check_conflicts(o: &TrainOptions) -> Result<(), TrainError> {
+fn check_conflicts(o: &TrainOptions, method: &Method) -> Result<(), TrainError> {
+    let full = method.is_full();
     let best = o.early_stopping.is_some() || o.keep_best || o.metric.is_some();
     let (option, message) = if o.warmup_ratio.is_some() && o.warmup_steps.is_some() {
         ("warmup_ratio", "is given beside warmup_steps; give one")
-    } else if o.from_scratch && !o.full {
+    } else if o.from_scratch && !full {
         let message = "requires --full: an adapter on random weights learns nothing useful";
         ("from_scratch", message)
-    } else if o.full && o.bitfit {
-        (
-            "bitfit",
-            "trains only biases, but --full trains all weights; give one",
-        )
-    } else if o.full && (o.adapter.is_some() || o.merge) {
+    } else if full && (o.adapter.is_some() || o.merge) {
         let message = "trains all weights: there is no adapter to start from or to merge";
         ("full", message)
-    } else if o.full && o.quantize.is_some() {
+    } else if full && o.quantize.is_some() {
         let message = "applies to frozen weights, but --full trains all weights";
         ("quantize", message)
-    } else if o.full && o.base_dtype.is_some_and(|dtype| dtype != BaseDType::F32) {
+    } else if full && o.base_dtype.is_some_and(|dtype| dtype != BaseDType::F32) {
         let message = "applies to frozen weights, but --full trains all weights, in f32";
         ("base_dtype", message)
-    } else if o.full && o.precision == Some(Precision::Mixed) {
+    } else if full && o.precision == Some(Precision::Mixed) {
         let message =
             "is mixed, for products with frozen weights, but --full trains all weights, in f32";
         ("precision", message)
-    } else if o.new_tokens.is_some() && (o.full || (o.adapter.is_some() && !o.resume)) {
+    } else if o.new_tokens.is_some() && (full || (o.adapter.is_some() && !o.resume)) {
         let message = "begins with a new adapter: leave out --full, and --adapter, whose tokens are trained further by themselves";
         ("new_tokens", message)
     } else if best && o.eval_data.is_none() {
@@ -144,7 +146,8 @@ impl TrainPlan {
         if let Some(ratio) = o.warmup_ratio {
             within("warmup_ratio", ratio, 0.0..=1.0, "a share in [0, 1]")?;
         }
-        check_conflicts(o)?;
+        let method = o.method()?;
+        check_conflicts(o, &method)?;
         let batch_size = at_least_one("batch_size", o.batch_size.unwrap_or(8))?;
         let most = o
             .max_examples
@@ -159,15 +162,12 @@ impl TrainPlan {
             (Some(most), true) => BatchSize::PackedTokens(most),
         };
         let max_grad_norm = rate("max_grad_norm", o.max_grad_norm.unwrap_or(1.0))?;
-        let prefix = prefix_config(o)?;
+        let prefix = prefix_config(o, &method)?;
         if o.packing && prefix.is_some() {
             return Err(packed_prefix());
         }
-        let lora = if o.full || o.prefix_only {
-            None
-        } else {
-            Some(lora_config(o)?)
-        };
+        let lora = lora_config(o, &method)?;
+        let adapter_layers = adapter_layers_config(o, &method)?;
         let eval_batch_size = o.eval_batch_size.unwrap_or(batch_size);
         let standard = AdamW::default();
         Ok(Self {
@@ -176,6 +176,7 @@ impl TrainPlan {
             output: required("output", &o.output)?,
             lora,
             prefix,
+            adapter_layers,
             adamw: AdamW {
                 beta1: share("beta1", o.beta1.unwrap_or(standard.beta1))?,
                 beta2: share("beta2", o.beta2.unwrap_or(standard.beta2))?,
@@ -186,7 +187,7 @@ impl TrainPlan {
                 )?,
             },
             lr: rate("lr", o.lr.unwrap_or(2e-4))?,
-            lora_plus: lora_plus(o)?,
+            lora_plus: lora_plus(o, &method)?,
             schedule: o.schedule.unwrap_or_default(),
             max_grad_norm: (max_grad_norm > 0.0).then_some(max_grad_norm),
             label_smoothing: share("label_smoothing", o.label_smoothing.unwrap_or(0.0))?,
@@ -216,14 +217,28 @@ impl TrainPlan {
                 Some(count) => at_least_one("keep_checkpoints", count)?,
             },
             mixed: None,
+            method,
             options,
         })
     }
 
+    /// Adds what depends on the model: the last two layers, if the method trains them.
+    pub(crate) fn for_model(mut self, config: &ModelConfig) -> Self {
+        if let (true, Some(lora)) = (self.method.has(MethodPart::Top2), &mut self.lora) {
+            lora.modules_to_save = config.last_layers(2);
+        }
+        self
+    }
+
+    /// Returns the modules that are trained fully, beside a head.
+    fn saved_modules(&self) -> Vec<String> {
+        let lora = self.lora.as_ref();
+        lora.map_or_else(Vec::new, |lora| lora.modules_to_save.clone())
+    }
+
     /// Returns the quantization of the frozen weights.
     pub(crate) fn quantize(&self, sources: &Sources) -> Result<Option<QuantizeConfig>, TrainError> {
-        let saved = self.options.modules_to_save.as_deref().unwrap_or_default();
-        sources.quantize(self.options.quantize, saved)
+        sources.quantize(self.options.quantize, &self.saved_modules())
     }
 
     /// Adds the 16-bit type of products with frozen weights on a device.
@@ -237,7 +252,7 @@ impl TrainPlan {
 
     /// Returns the float type of the frozen weights that are not quantized.
     pub(crate) fn floats(&self, sources: &Sources) -> Result<BaseFloats, TrainError> {
-        let mut saved = self.options.modules_to_save.clone().unwrap_or_default();
+        let mut saved = self.saved_modules();
         if self.options.new_tokens.is_some() {
             saved.push(sources.model.config().token_embedding());
         }

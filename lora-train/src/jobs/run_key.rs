@@ -4,7 +4,8 @@ use super::adapters::AdapterArg;
 use super::sources::Sources;
 use crate::TrainError;
 use lora_core::files::open_regular;
-use lora_models::prefix::PREFIX_DIR;
+use lora_models::adapter_layers::ADAPTER_LAYERS_DIR;
+use lora_models::prefix::PrefixKind;
 use sha2::{Digest, Sha256};
 use std::fmt::Debug;
 use std::fs;
@@ -41,9 +42,12 @@ impl RunKey {
                 continue;
             }
             key.directory("weights", path)?;
-            let prefix = path.join(PREFIX_DIR);
-            if prefix.is_dir() {
-                key.directory("prefix", &prefix)?;
+            let kinds = PrefixKind::ALL.map(PrefixKind::name);
+            for name in kinds.into_iter().chain([ADAPTER_LAYERS_DIR]) {
+                let beside = path.join(name);
+                if beside.is_dir() {
+                    key.directory(name, &beside)?;
+                }
             }
         }
         Ok(key)

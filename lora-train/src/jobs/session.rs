@@ -8,9 +8,9 @@ use crate::progress::Screen;
 use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::{AttachReport, split_weights, trainable_summary};
+use lora_models::added::load_modules;
 use lora_models::checkpoint::WeightFiles;
 use lora_models::generate::GenerationFile;
-use lora_models::prefix::beside;
 use lora_models::tokenizer::{Tokenizer, TokenizerFiles};
 use lora_models::{
     AdapterLoadOptions, ExportOptions, FamilyConfig, ModelDir, ModelError, ModelInfo, Pretrained,
@@ -93,11 +93,7 @@ impl<M: Pretrained> Session<M> {
     ) -> Result<(M, Base), TrainError> {
         let mut model = M::init_meta(config, options, device)?;
         if let Some(adapter) = adapter {
-            if adapter.is_prefix() {
-                model = model.load_prefix(adapter)?;
-            } else if let Some(prefix) = beside(adapter.path())? {
-                model = model.load_prefix(&prefix)?;
-            }
+            model = load_modules(model, adapter)?;
         }
         let limit = BatchLimit::new(config.sizes(), device);
         let mut base = Base::new(model.info(), limit, dir)?;
@@ -249,7 +245,7 @@ impl Base {
         adapter: &AdapterDir,
         own: usize,
     ) -> Result<Option<String>, TrainError> {
-        if adapter.is_prefix() {
+        if !adapter.is_lora() {
             return Ok(None);
         }
         let resized = Some(self.info.vocab_size).filter(|&rows| rows > own);

@@ -245,8 +245,8 @@ impl Sources {
     /// Returns the given modules and the fully trained ones of the adapters.
     fn trained(&self, modules_to_save: &[String]) -> Result<Vec<String>, TrainError> {
         let mut modules = modules_to_save.to_vec();
-        // A prefix trains no module.
-        for adapter in self.adapters.iter().filter(|a| !a.dir.is_prefix()) {
+        // Virtual tokens and adapter layers train no module but a head.
+        for adapter in self.adapters.iter().filter(|a| !a.dir.kind().is_added()) {
             let config = adapter.dir.config()?;
             modules.extend(config.modules_to_save.iter().cloned());
             // An embedding of which single rows are trained stays in f32.
@@ -260,8 +260,9 @@ impl Sources {
 
 /// Says in which ways the names in an adapter's file differ from PEFT's.
 fn say_spelling(dir: &AdapterDir) -> Result<(), TrainError> {
-    if matches!(dir.kind(), AdapterKind::Other(_)) {
-        return Ok(()); // It is refused later, by its kind.
+    // Another kind is refused later; adapter layers have names of their own.
+    if matches!(dir.kind(), AdapterKind::Other(_) | AdapterKind::Layers) {
+        return Ok(());
     }
     let tensors = dir.tensors()?;
     if !tensors.remarks().is_empty() {

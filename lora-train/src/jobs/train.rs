@@ -2,6 +2,7 @@
 
 use super::adapters::AdapterArg;
 use super::batches::pad_multiple;
+use super::beside::export_merged;
 use super::card::{Card, files_beside};
 use super::causal::CausalJob;
 use super::device_check::check_device;
@@ -11,7 +12,6 @@ use super::labelled::LabelledJob;
 use super::memory_check::check_memory;
 use super::output::OutputDir;
 use super::plan::{TrainPlan, packed_on_gpu, packed_prefix};
-use super::prefix::export_merged;
 use super::record::{After, Before, Memory, Phases};
 use super::resumed::RunRecord;
 use super::session::{Base, Session, check_base};
@@ -33,7 +33,7 @@ use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::{is_on_host, with_mixed_precision};
 use lora_core::{BaseDType, merge, trainable_summary};
-use lora_models::{ModelConfig, PrefixModel, Pretrained, dispatch};
+use lora_models::{AddedModel, ModelConfig, Pretrained, dispatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,7 +109,7 @@ pub(super) fn opened(plan: TrainPlan) -> Result<(Sources, TaskName, TrainPlan), 
     plan.options.check(task)?;
     let plan = TrainPlan {
         model: sources.model.path().into(),
-        ..plan
+        ..plan.for_model(sources.model.config())
     };
     Ok((sources, task, plan))
 }
@@ -178,8 +178,8 @@ fn run_job<J: Job + 'static>(
     let options = job.load_options();
     let saved_weights = checkpoint
         .as_ref()
-        .map(|checkpoint| checkpoint.path.join(weights_name(plan.options.full)));
-    let saved = saved_weights.as_ref().filter(|_| !plan.options.full);
+        .map(|checkpoint| checkpoint.path.join(weights_name(plan.method.is_full())));
+    let saved = saved_weights.as_ref().filter(|_| !plan.method.is_full());
     let saved = saved.map(AdapterDir::open).transpose()?;
     let from = saved_weights.as_ref().or(plan.options.adapter.as_ref());
     let adapter = saved.as_ref().or(sources.one());
@@ -239,8 +239,8 @@ fn run_job<J: Job + 'static>(
     if let Some(report) = adapter.as_ref().filter(|report| !report.is_empty()) {
         screen.line(&report.to_string());
     }
-    if let Some(prefix) = model.prefix() {
-        screen.line(&format!("prefix    {}", prefix.summary()));
+    for (name, summary) in model.added().summaries() {
+        screen.line(&format!("{name:<9} {summary}"));
     }
     let weights = trainable_summary(&model);
     screen.line(&format!("weights   {weights}"));
@@ -350,14 +350,14 @@ fn run_job<J: Job + 'static>(
         _ => measure(&job, &task, &base, screen, "after", known)?,
     };
     phases.after = phases.lap();
-    let path = plan.output.join(weights_name(plan.options.full));
+    let path = plan.output.join(weights_name(plan.method.is_full()));
     let files = saver.report().map(|report| {
         let model = J::model(&task);
         let card = Card {
             plan: &plan,
             task: task_name,
             report,
-            prefix: model.prefix().map(|prefix| prefix.tokens()),
+            added: model.added().summaries(),
             notes: saver.peft_notes(model, Path::new("this directory")),
             steps: state.step,
             before: &before,
@@ -386,10 +386,9 @@ fn run_job<J: Job + 'static>(
         };
         let model = merge(model).into_module();
         saver.check_base_files()?;
-        let prefix = export_merged(model, &dir, &base.export_options(), Overwrite::Replace)?;
-        if let Some(prefix) = prefix {
-            let prefix = prefix.display();
-            screen.line(&format!("prefix    of the merged model: {prefix}"));
+        let beside = export_merged(model, &dir, &base.export_options(), Overwrite::Replace)?;
+        for path in beside {
+            screen.line(&format!("beside    the merged model: {}", path.display()));
         }
         merged = Some(dir);
     }

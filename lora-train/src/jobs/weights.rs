@@ -1,9 +1,9 @@
 //! Weights that a run starts from, and the writing of trained weights.
 
 use super::adapter::factor_option;
+use super::beside::NOT_MERGED;
 use super::new_tokens::NewTokens;
 use super::plan::TrainPlan;
-use super::prefix::NOT_MERGED;
 use super::session::{Base, Session, load_model, trained_in_full};
 use super::sources::Sources;
 use crate::TrainError;
@@ -11,9 +11,11 @@ use burn::tensor::Device;
 use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::{Adapted, AttachReport, LoraConfig};
+use lora_models::adapter_layers::ADAPTER_LAYERS_DIR;
+use lora_models::added::has_own_part;
 use lora_models::hub::name_of_snapshot;
-use lora_models::prefix::PREFIX_DIR;
-use lora_models::tokenizer::TokenizerFiles;
+use lora_models::prefix::PrefixKind;
+use lora_models::tokenizer::{Tokenizer, TokenizerFiles};
 use lora_models::{AdapterLoadOptions, FamilyConfig, Pretrained, SaveAdapter};
 use std::path::Path;
 
@@ -30,20 +32,21 @@ pub(crate) fn check_attached<M: Pretrained>(
     outline: M,
     base: &mut Base,
 ) -> Result<(M, Option<NewTokens>), TrainError> {
-    if plan.options.full {
+    if plan.method.is_full() {
         return Ok((outline, None));
     }
-    let outline = add_prefix(plan, outline)?;
+    let outline = add_modules(plan, &base.tokenizer, outline)?;
     // A prefix takes some of the positions.
     base.info.max_length = outline.info().max_length;
     if sources.one().is_some() {
         return Ok((outline, None));
     }
-    if let Some(lora) = &plan.lora {
-        let report = outline.attach_report(&with_targets(plan, lora, &outline))?;
-        if plan.options.merge && report.is_empty() {
-            return Err(TrainError::config("merge", NOT_MERGED));
+    match &plan.lora {
+        Some(lora) => {
+            outline.attach_report(&with_targets(plan, lora, &outline))?;
         }
+        None if plan.options.merge => return Err(TrainError::config("merge", NOT_MERGED)),
+        None => {}
     }
     let tokens = NewTokens::add(plan, base, &outline)?;
     Ok((outline, tokens))
@@ -75,7 +78,7 @@ pub(crate) fn starting_weights<M: Pretrained>(
         saved,
         tokens,
     } = start;
-    if plan.options.full {
+    if plan.method.is_full() {
         let mut session = match (checkpoint, plan.options.from_scratch) {
             (None, true) => Session::random(dir, config, options, plan.seed, device)?,
             (None, false) => Session::open(dir, config, None, options, device)?,
@@ -102,10 +105,11 @@ pub(crate) fn starting_weights<M: Pretrained>(
     let model = session.model;
     let adapted = match (saved, sources.one(), &plan.lora) {
         (Some(saved), _, _) => model.load_opened_adapter(saved, &AdapterLoadOptions::default())?,
-        (None, Some(adapter), _) => {
-            start_from(plan, model, adapter)?.try_map(|model| add_prefix(plan, model))?
-        }
-        (None, None, None) => lora_core::freeze(model).try_map(|model| add_prefix(plan, model))?,
+        (None, Some(adapter), _) => start_from(plan, model, adapter)?
+            .try_map(|model| add_modules(plan, &session.base.tokenizer, model))?,
+        (None, None, None) => model
+            .freeze_all_but_head()?
+            .try_map(|model| add_modules(plan, &session.base.tokenizer, model))?,
         (None, None, Some(lora)) => {
             let mut lora = with_targets(plan, lora, &model);
             let model = match &tokens {
@@ -114,12 +118,12 @@ pub(crate) fn starting_weights<M: Pretrained>(
             };
             model
                 .attach(&lora)?
-                .try_map(|model| add_prefix(plan, model))?
+                .try_map(|model| add_modules(plan, &session.base.tokenizer, model))?
         }
     };
     let (model, mut report) = adapted.into_parts();
     report.notes.extend(tokens.map(|tokens| tokens.to_string()));
-    if plan.options.merge && report.is_empty() {
+    if plan.options.merge && !model.added().is_empty() && !has_own_part(&model, &report) {
         return Err(TrainError::config("merge", NOT_MERGED));
     }
     // A prefix takes some of the positions, and an adapter may bring tokens.
@@ -129,27 +133,64 @@ pub(crate) fn starting_weights<M: Pretrained>(
     Ok(session)
 }
 
-/// Adds the prefix of the options to a model; a prefix that came with the adapter is trained further.
-fn add_prefix<M: Pretrained>(plan: &TrainPlan, model: M) -> Result<M, TrainError> {
-    match (&plan.prefix, model.prefix()) {
-        (None, _) => Ok(model),
-        (Some(config), None) => Ok(model.with_prefix(config)?),
-        (Some(config), Some(prefix)) if config.tokens == prefix.tokens() => Ok(model),
-        (Some(config), Some(prefix)) => {
+/// Adds the virtual tokens and adapter layers of the options to a model; those that came with the adapter are trained further.
+fn add_modules<M: Pretrained>(
+    plan: &TrainPlan,
+    tokenizer: &Tokenizer,
+    model: M,
+) -> Result<M, TrainError> {
+    let model = match (&plan.prefix, model.prefix()) {
+        (None, _) => model,
+        (Some(config), None) => {
+            let config = match &plan.options.prompt_text {
+                Some(text) => config.clone().with_start(text_start(tokenizer, text)?),
+                None => config.clone(),
+            };
+            model.with_prefix(&config)?
+        }
+        (Some(config), Some(own)) if (config.kind, config.tokens) == (own.kind(), own.tokens()) => {
+            model
+        }
+        (Some(config), Some(own)) => {
             let message = format!(
-                "is {}, but the adapter to start from has a prefix of {} virtual tokens; leave it out to train \
+                "is {} for {}, but the adapter to start from has {} virtual tokens for {}; leave it out to train \
                  that further",
                 config.tokens,
-                prefix.tokens()
+                config.kind.name(),
+                own.tokens(),
+                own.kind().name()
             );
-            Err(TrainError::config("prefix", message))
+            return Err(TrainError::config("prefix", message));
+        }
+    };
+    match (&plan.adapter_layers, &model.added().adapters) {
+        (None, _) => Ok(model),
+        (Some(config), None) => Ok(model.with_adapter_layers(config)?),
+        (Some(config), Some(own)) if own.config().is_like(config) => Ok(model),
+        (Some(_), Some(own)) => {
+            let message = format!(
+                "has adapter layers that differ from those of the adapter to start from ({}); give its method, without \
+                 `adapter_size`, `adapter_activation` and `adapter_drop`, to train them further",
+                own.summary()
+            );
+            Err(TrainError::config("method", message))
         }
     }
 }
 
+/// Returns the tokens that virtual tokens start from, as PEFT's: with those that the tokenizer puts around a text.
+fn text_start(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TrainError> {
+    let tokens = tokenizer.encode(text)?;
+    if tokens.is_empty() {
+        let message = "has no tokens; give a text, or leave it out for random values";
+        return Err(TrainError::config("prompt_text", message));
+    }
+    Ok(tokens)
+}
+
 /// Returns the adapter's configuration with the model's default targets, if the options name none.
 fn with_targets<M: Pretrained>(plan: &TrainPlan, lora: &LoraConfig, model: &M) -> LoraConfig {
-    if plan.options.targets.is_some() || plan.options.bitfit {
+    if plan.options.targets.is_some() || !lora.has_targets() {
         lora.clone()
     } else {
         lora.clone().with_targets(model.default_targets())
@@ -165,22 +206,36 @@ fn start_from<M: Pretrained>(
 ) -> Result<Adapted<M>, TrainError> {
     let options = &plan.options;
     let dir = adapter.path();
-    if adapter.is_prefix() {
+    if adapter.kind().is_added() {
         if let Some(name) = factor_option(options) {
             let message = format!(
-                "is an option of LoRA, and {} is a prefix alone; leave it out to train that further",
+                "is an option of LoRA, and {} has none; leave it out to train that further",
                 dir.display()
             );
             return Err(TrainError::config(name, message));
         }
-        return Ok(model.load_opened_adapter(adapter, &AdapterLoadOptions::default())?);
+        // Without a method of its own, a run trains what the adapter has.
+        if let (Some(method), Some(_)) = (&options.method, &plan.lora) {
+            let message = format!(
+                "is {method}, and the adapter {} has virtual tokens or adapter layers alone; leave it out to train that further",
+                dir.display()
+            );
+            return Err(TrainError::config("method", message));
+        }
+        let load = AdapterLoadOptions::default().with_factors_only(options.fresh_head);
+        return Ok(model.load_opened_adapter(adapter, &load)?);
     }
-    if options.prefix_only {
+    if plan.lora.is_none() {
+        let (name, method) = if options.prefix_only {
+            ("prefix_only", "a prefix alone".to_string())
+        } else {
+            ("method", format!("{} alone", plan.method))
+        };
         let message = format!(
-            "trains a prefix alone, and {} has LoRA; leave it out to train both",
+            "trains {method}, and {} has LoRA; leave it out to train both",
             dir.display()
         );
-        return Err(TrainError::config("prefix_only", message));
+        return Err(TrainError::config(name, message));
     }
     let load = AdapterLoadOptions::default()
         .with_dropout(options.dropout)
@@ -284,16 +339,34 @@ impl<M: Pretrained> Saver<M> {
             return Vec::new();
         };
         let (dir, mut notes) = (dir.display(), Vec::new());
-        if report.modules.is_empty() && !report.is_empty() {
+        let has_factors = !report.modules.is_empty() || !model.added().is_empty();
+        if !has_factors && !report.is_empty() {
             notes.push(format!(
                 "PEFT loads no adapter without factors, such as the biases in {dir} alone: merge it for Python (`lora merge`)"
             ));
         }
-        if model.prefix().is_some() && !report.is_empty() {
+        let own = has_own_part(model, report);
+        if let Some(prefix) = model.prefix().filter(|_| own) {
+            let name = prefix.kind().name();
             notes.push(format!(
-                "PEFT loads {dir} without the prefix, an adapter of its own in {dir}/{PREFIX_DIR}: merge the first into the base, \
+                "PEFT loads {dir} without the {name}, an adapter of its own in {dir}/{name}: merge the first into the base, \
                  and load the second on the result"
             ));
+        }
+        if model
+            .prefix()
+            .is_some_and(|prefix| prefix.kind() == PrefixKind::Activations)
+        {
+            notes.push("PEFT has no prefix-layer: this program alone loads it".to_string());
+        }
+        match &model.added().adapters {
+            Some(_) if own => notes.push(format!(
+                "the adapter layers in {dir}/{ADAPTER_LAYERS_DIR} are files of the library `adapters`, which PEFT does not load"
+            )),
+            Some(_) => notes.push(format!(
+                "{dir} has files of the library `adapters` (`load_adapter`), and not of PEFT"
+            )),
+            None => {}
         }
         let (own, tokens) = (self.config.sizes().vocab_size, model.info().vocab_size);
         if own != tokens {

@@ -5,12 +5,14 @@
 //! | `recipe` | recipes: options as a TOML file |
 //! | `reading` | options for reading data files |
 //! | `decoding` | options of the texts that an evaluation generates |
+//! | `method` | training method |
 //! | `class_weights` | class weights |
 //! | `token_source` | new tokens, as a number or a file |
 //! | `precision` | precision of products with frozen weights |
 
 mod class_weights;
 mod decoding;
+mod method;
 mod precision;
 mod reading;
 mod recipe;
@@ -20,6 +22,7 @@ pub use class_weights::ClassWeighting;
 use class_weights::parse_weights;
 pub use decoding::DecodingOptions;
 pub(crate) use decoding::unescape;
+pub use method::{Method, MethodPart};
 pub use precision::Precision;
 pub use reading::ReadingOptions;
 pub use recipe::RunOptions;
@@ -85,6 +88,9 @@ pub struct TrainOptions {
     #[serde(skip_serializing_if = "is_false")]
     pub merge: bool,
 
+    /// Method: lora, full (all weights), bitfit (biases), top2 (the last two layers), adapter-h, adapter-l or adapter-p (adapter layers of Houlsby, Lin or Pfeiffer), prompt, prefix or prefix-layer (virtual tokens: embeddings, keys and values, or activations); `+` combines, as in lora+prompt [default: lora].
+    #[arg(long, value_name = "METHOD", help_heading = "Adapter")]
+    pub method: Option<Method>,
     /// Rank of the adapters [default: 8].
     #[arg(long, value_name = "N", help_heading = "Adapter")]
     pub rank: Option<usize>,
@@ -150,14 +156,29 @@ pub struct TrainOptions {
     /// Biases of the model to train with the adapters: `none`, `all` or `lora-only` [default: none].
     #[arg(long, value_name = "WHICH", value_parser = parse_bias, help_heading = "Adapter")]
     pub bias: Option<BiasTraining>,
-    /// Train only the biases and the head, without adapters (BitFit).
+    /// Train only the biases and the head, without adapters: --method bitfit.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub bitfit: bool,
-    /// Also train keys and values of N virtual tokens before every text (prefix tuning; GPT-2).
+    /// Number of virtual tokens before every text, for the methods prompt, prefix and prefix-layer.
+    #[arg(long, value_name = "N", help_heading = "Adapter")]
+    pub virtual_tokens: Option<usize>,
+    /// For the method prompt: text from whose tokens the virtual tokens start, in turn [default: random values].
+    #[arg(long, value_name = "TEXT", help_heading = "Adapter")]
+    pub prompt_text: Option<String>,
+    /// Width of adapter layers [default: a sixteenth of the model's].
+    #[arg(long, value_name = "N", help_heading = "Adapter")]
+    pub adapter_size: Option<usize>,
+    /// Activation in adapter layers, by its name in transformers [default: silu for adapter-h, relu for adapter-l and adapter-p].
+    #[arg(long, value_name = "NAME", help_heading = "Adapter")]
+    pub adapter_activation: Option<String>,
+    /// Number of layers, from the first, without adapter layers (AdapterDrop) [default: 0].
+    #[arg(long, value_name = "N", help_heading = "Adapter")]
+    pub adapter_drop: Option<usize>,
+    /// Also train keys and values of N virtual tokens before every text: --method lora+prefix --virtual-tokens N.
     #[arg(long, value_name = "N", help_heading = "Adapter")]
     pub prefix: Option<usize>,
-    /// Train only the prefix, without adapters.
+    /// Train only the prefix, without adapters: --method prefix.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub prefix_only: bool,
@@ -178,7 +199,7 @@ pub struct TrainOptions {
     /// Precision of products with frozen weights: f32, or mixed on GPUs, with operands in 16 bits (bf16 on cuda and rocm, else f16) and sums in f32; everything else is computed in f32. The frozen weights of linear layers are then in 16 bits too [default: f32].
     #[arg(long, value_name = "PRECISION", help_heading = "Adapter")]
     pub precision: Option<Precision>,
-    /// Train all weights instead of an adapter, as a baseline.
+    /// Train all weights instead of an adapter, as a baseline: --method full.
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub full: bool,

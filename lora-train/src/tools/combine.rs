@@ -1,8 +1,8 @@
 //! Combination of several adapters into one.
 
 use crate::TrainError;
+use crate::jobs::beside::refuse_beside;
 use crate::jobs::inputs::Inputs;
-use crate::jobs::prefix::refuse_beside;
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::combine::{CombineOn, CombineOptions, MajoritySign, Mix, combine as combined};

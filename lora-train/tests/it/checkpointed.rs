@@ -9,7 +9,7 @@ use lora_core::{LoraConfig, LoraInit, TargetModules};
 use lora_models::classifier::{Classifier, HeadKind};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::prefix::PrefixConfig;
-use lora_models::{LoraModel, ModelConfig, PrefixModel, Preset};
+use lora_models::{AddedModel, LoraModel, ModelConfig, Preset};
 use lora_train::data::{ClassWeights, Example, Origin, Sample, SampleBatch, Target};
 use lora_train::memory::{peak_allocated, restart_peak};
 use lora_train::task::{CausalLmTask, Classify};

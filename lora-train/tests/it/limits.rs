@@ -92,6 +92,7 @@ fn a_bench_above_the_limit_is_refused_in_words() {
         let options = InferenceOptions {
             shape: shape(batch),
             steps: Some(1),
+            sizes: Vec::new(),
         };
         with_max_buffer_bytes(LIMIT, || bench_inference(&options))
     };

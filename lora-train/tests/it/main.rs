@@ -45,6 +45,7 @@ mod kinds;
 mod limits;
 mod loss;
 mod merge;
+mod methods;
 mod metrics;
 mod named;
 mod new_tokens;

@@ -153,6 +153,7 @@ fn a_merged_model_and_one_with_an_adapter_are_measured_beside_the_base() {
         let report = bench_inference(&InferenceOptions {
             shape,
             steps: Some(2),
+            sizes: Vec::new(),
         })
         .unwrap();
         for name in [

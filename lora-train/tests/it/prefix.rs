@@ -357,7 +357,7 @@ fn a_run_goes_on_with_the_prefix_of_its_adapter_or_adds_one() {
     fail(
         &mut start(&alone, &["--rank", "2"]),
         2,
-        &["rank", "prefix alone"],
+        &["rank", "has none"],
     );
     fail(
         &mut start(&alone, &["--merge"]),
@@ -379,7 +379,7 @@ fn what_a_prefix_does_not_go_with_is_refused_by_name() {
     refused(
         &["--prefix", "3", "--prefix-only", "--rank", "2"],
         2,
-        &["rank", "--prefix-only"],
+        &["rank", "the method prefix"],
     );
     refused(
         &["--prefix", "3", "--prefix-only", "--bitfit"],

@@ -5,8 +5,8 @@ use lora_train::TrainError;
 use lora_train::options::RunOptions;
 use lora_train::progress::Screen;
 use lora_train::tools::bench::{
-    InferenceOptions, LoadOptions, StepOptions, bench_epoch, bench_inference, bench_load,
-    bench_step,
+    InferenceOptions, LoadOptions, StepOptions, bench_epoch, bench_inference, bench_latency,
+    bench_load, bench_step,
 };
 
 #[derive(Args)]
@@ -24,7 +24,7 @@ enum Target {
     Step(StepOptions),
     /// Time training on data, with its real lengths. The trained weights are discarded, without an evaluation.
     Epoch(Box<RunOptions>),
-    /// Time inference of the base, of a merged model and of one with an active adapter.
+    /// Time inference of the base, of a merged model and of one with an active adapter; with --method, the latency of a forward pass by batch and length, as in the paper's table 1.
     Inference(InferenceOptions),
     /// Time reading a checkpoint.
     Load(LoadOptions),
@@ -35,6 +35,9 @@ impl Bench {
         let report = match &self.target {
             Target::Step(options) => bench_step(options),
             Target::Epoch(options) => bench_epoch(options, &mut Screen::detect()),
+            Target::Inference(options) if options.is_by_size() => {
+                return super::print_report(&bench_latency(options)?, self.json);
+            }
             Target::Inference(options) => bench_inference(options),
             Target::Load(options) => bench_load(options),
         }?;

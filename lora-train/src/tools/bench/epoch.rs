@@ -6,7 +6,7 @@ use crate::data::BatchSize;
 use crate::device::{self, DeviceName};
 use crate::jobs::plan::TrainPlan;
 use crate::jobs::train::train;
-use crate::options::{RunOptions, TrainOptions};
+use crate::options::{Method, RunOptions, TrainOptions};
 use crate::progress::Screen;
 use serde::Deserialize;
 
@@ -48,10 +48,9 @@ pub fn bench_epoch(options: &RunOptions, screen: &mut Screen) -> Result<BenchRep
         BatchSize::PaddedTokens(tokens) => ("batch_tokens", tokens),
         BatchSize::PackedTokens(tokens) => ("packed_tokens", tokens),
     };
-    let method = match (&plan.lora, plan.options.full) {
-        (_, true) => "full".into(),
-        (Some(lora), _) => format!("LoRA r={}", lora.rank),
-        (None, _) => "prefix".into(),
+    let method = match &plan.lora {
+        Some(lora) if plan.method == Method::default() => format!("LoRA r={}", lora.rank),
+        _ => plan.method.to_string(),
     };
     let summary = train(plan, burn_train::Interrupter::new(), screen)?;
     let path = output.join("metrics.jsonl");

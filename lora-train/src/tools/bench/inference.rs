@@ -2,7 +2,7 @@
 
 use super::measure::{WARM_UP, in_turn};
 use super::step::adapted;
-use super::workload::{Shape, Training, tokens};
+use super::workload::{BatchSize, Shape, Training, tokens};
 use super::{BenchReport, Timing};
 use crate::TrainError;
 use crate::device::{self, DeviceName};
@@ -21,9 +21,39 @@ pub struct InferenceOptions {
     /// Workload: a language model reads `max-length` tokens and then generates one after another, an encoder reads them.
     #[command(flatten)]
     pub shape: Shape,
-    /// Number of generated tokens, or of forward passes of an encoder; two more are not measured [default: 32].
+    /// Number of generated tokens, or of forward passes of an encoder; two more are not measured [default: 32; with --method 8].
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
+    /// With --method: batches and lengths of the forward passes [default: those of the paper's table 1, 32x512,16x256,1x128].
+    #[arg(
+        long,
+        value_name = "BxL",
+        value_delimiter = ',',
+        conflicts_with_all = ["batch_size", "max_length"]
+    )]
+    pub sizes: Vec<BatchSize>,
+}
+
+impl InferenceOptions {
+    /// Returns true if the latency of a method is asked for, by batch and length.
+    pub fn is_by_size(&self) -> bool {
+        self.shape.method.is_some() || !self.sizes.is_empty()
+    }
+}
+
+/// Refuses options of frozen weights.
+pub(super) fn refuse_frozen(shape: &Shape) -> Result<(), TrainError> {
+    for (name, given) in [
+        ("quantize", shape.quantize.is_some()),
+        ("base_dtype", shape.base_dtype.is_some()),
+        ("precision", shape.precision.is_some()),
+    ] {
+        if given {
+            let message = "applies to frozen weights under an adapter, and a merged model has none";
+            return Err(TrainError::config(name, message));
+        }
+    }
+    Ok(())
 }
 
 const KINDS: [(&str, &str); 3] = [
@@ -43,16 +73,7 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
     let (name, config) = shape.model()?;
     let size @ [batch, length] = shape.size(1, &config)?;
     BatchLimit::new(config.sizes(), &device).check("batch_size", size)?;
-    for (name, given) in [
-        ("quantize", shape.quantize.is_some()),
-        ("base_dtype", shape.base_dtype.is_some()),
-        ("precision", shape.precision.is_some()),
-    ] {
-        if given {
-            let message = "applies to frozen weights under an adapter, and a merged model has none";
-            return Err(TrainError::config(name, message));
-        }
-    }
+    refuse_frozen(shape)?;
     let (timings, trainable) = dispatch!(&config,
         causal M(config) => {
             let (models, trainable) = models::<M>(config, shape, &device)?;
@@ -64,7 +85,7 @@ pub fn bench_inference(options: &InferenceOptions) -> Result<BenchReport, TrainE
         },
     );
     let [base, merged, active] = &timings;
-    let method = shape.method(Training::default());
+    let method = shape.describe_with(Training::default());
     let mut report = BenchReport::new("inference", name, method, &device, active, trainable)
         .with("batch_size", batch as f64)
         .with("max_length", length as f64)
@@ -136,8 +157,28 @@ fn generated<M: CausalLm>(
     })
 }
 
+/// Times forward passes of language models over texts, with the logits of the last token.
+pub(super) fn forwarded<M: CausalLm>(
+    models: &[M; 3],
+    size: [usize; 2],
+    turns: usize,
+    device: &Device,
+) -> Result<[Timing; 3], TrainError> {
+    let [batch, length] = size;
+    let text = text(size, models[0].vocab_size(), device);
+    let positions = ids((0..batch).flat_map(|_| 0..length as i64), size, device);
+    in_turn(turns, |kind, _| {
+        let mut cache = KvCache::new(models[kind].cache_layers(), length);
+        let (text, positions) = (text.clone(), positions.clone());
+        let logits = models[kind].next_logits(text, None, positions, &mut cache);
+        host::wait(device)?;
+        drop(logits);
+        Ok(())
+    })
+}
+
 /// Times forward passes over texts.
-fn read<M: Pretrained>(
+pub(super) fn read<M: Pretrained>(
     models: &[M; 3],
     size: [usize; 2],
     turns: usize,

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `step` | training steps with one batch size |
 //! | `epoch` | training on data with texts of real lengths |
-//! | `inference` | the base, a merged model and one with an adapter, in turn |
+//! | `inference`, `latency` | the base, a merged model and one with an adapter, in turn; the latency by batch and length |
 //! | `load` | loading of a checkpoint |
 //! | `workload`, `measure`, `report` | model and batch, timing, report |
 //!
@@ -13,6 +13,7 @@
 
 mod epoch;
 mod inference;
+mod latency;
 mod load;
 mod measure;
 mod report;
@@ -21,11 +22,12 @@ mod workload;
 
 pub use epoch::bench_epoch;
 pub use inference::{InferenceOptions, bench_inference};
+pub use latency::{LatencyReport, LatencyRow, bench_latency};
 pub use load::{LoadOptions, bench_load};
 pub use measure::Timing;
 pub use report::BenchReport;
 pub use step::{StepOptions, bench_step};
-pub use workload::{Shape, Training};
+pub use workload::{BatchSize, Shape, Training};
 
 pub(in crate::tools) use step::{Measured, adapted, measured};
 pub(in crate::tools) use workload::{labelled, texts};

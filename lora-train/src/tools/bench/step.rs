@@ -56,7 +56,7 @@ pub fn bench_step(options: &StepOptions) -> Result<BenchReport, TrainError> {
     let (name, config) = shape.model()?;
     let size @ [batch, length] = shape.size(8, &config)?;
     let found = measured(&config, shape, training, size, steps, &device)?;
-    let (timing, method) = (&found.timing, shape.method(training));
+    let (timing, method) = (&found.timing, shape.describe_with(training));
     let mut report = BenchReport::new("step", name, method, &device, timing, found.trainable)
         .with("batch_size", batch as f64)
         .with("max_length", length as f64)
@@ -109,7 +109,7 @@ fn prepared<M: Pretrained>(
     device: &Device,
 ) -> Result<(M, usize), TrainError> {
     let options = M::Options::default();
-    let model = if training.full {
+    let model = if training.full || shape.trained()?.is_full() {
         trained_in_full(M::init_random(config, &options, 0, device)?)?
     } else {
         let quantize = shape.quantize.map(QuantizeConfig::new);
@@ -122,10 +122,21 @@ fn prepared<M: Pretrained>(
     Ok((model, trainable))
 }
 
-/// Attaches the adapter of a shape to a model.
+/// Adds what the method of a shape trains to a model.
 pub(in crate::tools) fn adapted<M: LoraModel>(model: M, shape: &Shape) -> Result<M, TrainError> {
     let lora = shape.lora(&model)?;
-    Ok(model.attach(&lora)?.into_module())
+    let mut model = match &lora {
+        Some(lora) => model.attach(lora)?,
+        None => model.freeze_all_but_head()?,
+    }
+    .into_module();
+    if let Some(prefix) = shape.prefix()? {
+        model = model.with_prefix(&prefix)?;
+    }
+    if let Some(layers) = shape.adapter_layers()? {
+        model = model.with_adapter_layers(&layers)?;
+    }
+    Ok(model)
 }
 
 /// Times steps of a task with this number of trainable parameters.

@@ -3,14 +3,17 @@
 use crate::TrainError;
 use crate::data::{Example, Origin, Target};
 use crate::device::DeviceName;
-use crate::jobs::adapter::lora_config;
+use crate::jobs::adapter::{adapter_layers_config, lora_config, prefix_config};
 use crate::jobs::ranges::at_least_one;
-use crate::options::{Precision, TargetNames, TrainOptions, split_targets};
+use crate::options::{Method, MethodPart, Precision, TargetNames, TrainOptions, split_targets};
 use clap::Args;
 use lora_core::{BaseDType, LoraConfig, LoraInit, Quantization};
+use lora_models::adapter_layers::AdapterLayersConfig;
 use lora_models::encoder::Labels;
+use lora_models::prefix::PrefixConfig;
 use lora_models::{LoraModel, ModelConfig, Preset};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Model and size of a batch.
 #[derive(Args, Clone, Debug, Default)]
@@ -27,6 +30,18 @@ pub struct Shape {
     /// Number of tokens in an example [default: 128].
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
+    /// Method, as in `lora train` [default: lora].
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<Method>,
+    /// Number of virtual tokens, for the methods prompt, prefix and prefix-layer.
+    #[arg(long, value_name = "N")]
+    pub virtual_tokens: Option<usize>,
+    /// Width of adapter layers [default: a sixteenth of the model's].
+    #[arg(long, value_name = "N")]
+    pub adapter_size: Option<usize>,
+    /// Number of layers, from the first, without adapter layers [default: 0].
+    #[arg(long, value_name = "N")]
+    pub adapter_drop: Option<usize>,
     /// Rank of the adapters [default: 8].
     #[arg(long, value_name = "N")]
     pub rank: Option<usize>,
@@ -53,11 +68,50 @@ pub struct Shape {
     pub device: Option<DeviceName>,
 }
 
+/// Batch and length of a measurement, `32x512`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Number of texts.
+    pub batch: usize,
+    /// Number of tokens in each.
+    pub length: usize,
+}
+
+impl BatchSize {
+    /// Sizes of the paper's table 1.
+    pub const PAPER: [Self; 3] = [
+        Self {
+            batch: 32,
+            length: 512,
+        },
+        Self {
+            batch: 16,
+            length: 256,
+        },
+        Self {
+            batch: 1,
+            length: 128,
+        },
+    ];
+}
+
+impl FromStr for BatchSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("is `{text}`, expected a batch and a length such as 32x512");
+        let (batch, length) = text.split_once('x').ok_or_else(expected)?;
+        let number = |text: &str| text.trim().parse().ok().filter(|&n: &usize| n > 0);
+        let (batch, length) = number(batch).zip(number(length)).ok_or_else(expected)?;
+        Ok(Self { batch, length })
+    }
+}
+
 /// Training of a measurement.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Training {
     /// Train all weights.
-    #[arg(long, conflicts_with_all = ["rank", "targets", "dora", "quantize", "base_dtype", "precision"])]
+    #[arg(long, conflicts_with_all = ["method", "rank", "targets", "dora", "quantize", "base_dtype", "precision"])]
     pub full: bool,
     /// Keep only the inputs of blocks, and recompute other activations in the backward pass.
     #[arg(long)]
@@ -99,23 +153,79 @@ impl Shape {
         Ok([batch, length])
     }
 
-    /// Returns the configuration of an adapter for a model. Neither factor is zero, as in a trained adapter.
-    pub(in crate::tools) fn lora<M: LoraModel>(&self, model: &M) -> Result<LoraConfig, TrainError> {
-        let mut lora = lora_config(&TrainOptions {
+    /// Returns the options of a run with this method.
+    fn options(&self) -> TrainOptions {
+        TrainOptions {
+            method: self.method.clone(),
+            virtual_tokens: self.virtual_tokens,
+            adapter_size: self.adapter_size,
+            adapter_drop: self.adapter_drop,
             rank: self.rank,
             targets: self.targets.clone(),
             dora: self.dora,
-            init: Some(LoraInit::Random),
             ..TrainOptions::default()
-        })?;
-        if self.targets.is_none() {
-            lora.targets = model.default_targets();
         }
-        Ok(lora)
+    }
+
+    /// Returns the method.
+    pub(in crate::tools) fn trained(&self) -> Result<Method, TrainError> {
+        self.options().method()
+    }
+
+    /// Returns the configuration of what is trained of a model's own parameters; `None` if there is nothing but a head. Neither
+    /// factor is zero, as in a trained adapter.
+    pub(in crate::tools) fn lora<M: LoraModel>(
+        &self,
+        model: &M,
+    ) -> Result<Option<LoraConfig>, TrainError> {
+        let method = self.trained()?;
+        let Some(mut lora) = lora_config(&self.options(), &method)? else {
+            return Ok(None);
+        };
+        if method.has(MethodPart::Lora) {
+            lora.init = LoraInit::Random;
+            if self.targets.is_none() {
+                lora.targets = model.default_targets();
+            }
+        }
+        if method.has(MethodPart::Top2) {
+            let layers = model.layer_names().layers;
+            lora.modules_to_save = layers.into_iter().rev().take(2).collect();
+        }
+        Ok(Some(lora))
+    }
+
+    /// Returns the configuration of the virtual tokens.
+    pub(in crate::tools) fn prefix(&self) -> Result<Option<PrefixConfig>, TrainError> {
+        prefix_config(&self.options(), &self.trained()?)
+    }
+
+    /// Returns the configuration of the adapter layers.
+    pub(in crate::tools) fn adapter_layers(
+        &self,
+    ) -> Result<Option<AdapterLayersConfig>, TrainError> {
+        adapter_layers_config(&self.options(), &self.trained()?)
+    }
+
+    /// Describes a method with its sizes.
+    pub(in crate::tools) fn describe(&self, method: &Method) -> String {
+        let mut text = method.to_string();
+        let sizes = [
+            (self.rank, "rank"),
+            (self.adapter_size, "size"),
+            (self.virtual_tokens, "virtual tokens"),
+            (self.adapter_drop, "layers dropped"),
+        ];
+        for (size, what) in sizes {
+            if let Some(size) = size {
+                text.push_str(&format!(", {what} {size}"));
+            }
+        }
+        text
     }
 
     /// Describes the method in words.
-    pub(in crate::tools) fn method(&self, training: Training) -> String {
+    pub(in crate::tools) fn describe_with(&self, training: Training) -> String {
         let checkpointed = if training.checkpoint_activations {
             ", activations checkpointed"
         } else {
@@ -123,6 +233,13 @@ impl Shape {
         };
         if training.full {
             return format!("full{checkpointed}");
+        }
+        if let Some(method) = self
+            .method
+            .as_ref()
+            .filter(|method| **method != Method::default())
+        {
+            return format!("{}{checkpointed}", self.describe(method));
         }
         let targets = match &self.targets {
             None => "the default targets".into(),
@@ -223,11 +340,17 @@ mod tests {
             ..Shape::default()
         };
         let standard = Training::default();
-        assert_eq!(shape.method(standard), "LoRA r=4 on all-linear over nf4");
+        assert_eq!(
+            shape.describe_with(standard),
+            "LoRA r=4 on all-linear over nf4"
+        );
         let training = Training {
             full: true,
             checkpoint_activations: true,
         };
-        assert_eq!(shape.method(training), "full, activations checkpointed");
+        assert_eq!(
+            shape.describe_with(training),
+            "full, activations checkpointed"
+        );
     }
 }

@@ -60,7 +60,7 @@ pub fn estimate(options: &PlanOptions) -> Result<Forecast, TrainError> {
     }
     let mut forecast = Forecast {
         model: name,
-        method: shape.method(training),
+        method: shape.describe_with(training),
         batch_size,
         max_length,
         available_mib: options.memory.map(|mib| mib as f64).or_else(available_mib),

@@ -53,18 +53,32 @@ impl Counts {
 
 fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Counts, TrainError> {
     let parameters = trainable_summary(&model).total();
-    if training.full {
+    if training.full || shape.trained()?.is_full() {
         return Ok(Counts {
             parameters,
             trainable: parameters,
             weights_bytes: parameters * F32,
         });
     }
-    let lora = shape.lora(&model)?;
-    let report = model.attach_report(&lora)?;
-    let factors = report.parameters();
-    let trainable = factors + report.saved_parameters();
-    let mut weights_bytes = (parameters + factors) * F32;
+    let (factors, saved) = match shape.lora(&model)? {
+        Some(lora) => {
+            let report = model.attach_report(&lora)?;
+            (report.parameters(), report.saved_parameters())
+        }
+        None => {
+            let report = model.clone().freeze_all_but_head()?.into_parts().1;
+            (0, report.saved_parameters())
+        }
+    };
+    let sizes = model.added_shape();
+    let prefix = shape.prefix()?;
+    let prefix = prefix.map_or(0, |prefix| prefix.tokens * prefix.kind.width(&sizes));
+    let layers = shape.adapter_layers()?;
+    let layers = layers.map_or(0, |layers| layers.parameters(sizes.layers, sizes.d_model));
+    // Weights that the model does not have by itself.
+    let new = factors + prefix + layers;
+    let trainable = new + saved;
+    let mut weights_bytes = (parameters + new) * F32;
     let modules = |targets| -> Result<Vec<AdaptedModule>, TrainError> {
         let config = LoraConfig::default().with_targets(targets);
         let architecture = model.lora_architecture();

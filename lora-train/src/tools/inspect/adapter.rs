@@ -14,6 +14,7 @@ use lora_core::{CLASSIFICATION_HEADS, LoraConfig, LoraInit, LoraScaling};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
 use lora_models::formats::{AdapterFormat, mlx};
+use lora_models::prefix::PrefixKind;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -277,9 +278,11 @@ fn note_unmatched(config: &LoraConfig, report: &mut AdapterReport) {
 
 /// Notes if the one tensor of a prefix is missing, or has another shape than its configuration says.
 fn note_prefix(report: &mut AdapterReport) {
-    if report.peft_type.as_deref() != Some(AdapterKind::Prefix.name()) {
+    let mut kinds = PrefixKind::ALL.into_iter();
+    let peft_type = report.peft_type.as_deref();
+    let Some(kind) = kinds.find(|kind| Some(kind.peft_type()) == peft_type) else {
         return;
-    }
+    };
     let mut saved = report.saved.iter();
     let Some(tensor) = saved.find(|saved| saved.name == "prompt_embeddings") else {
         let message = "`prompt_embeddings` is missing: the file has no prefix";
@@ -290,8 +293,13 @@ fn note_prefix(report: &mut AdapterReport) {
     let [Some(tokens), Some(layers), Some(width)] = numbers else {
         return;
     };
-    // A key and a value for each layer.
-    let expected = [tokens, layers.saturating_mul(2).saturating_mul(width)];
+    let per_token = match kind {
+        // A key and a value for each layer.
+        PrefixKind::KeysAndValues => layers.saturating_mul(2).saturating_mul(width),
+        PrefixKind::Embeddings => width,
+        PrefixKind::Activations => layers.saturating_mul(width),
+    };
+    let expected = [tokens, per_token];
     let found: Vec<u64> = tensor.shape.iter().map(|&extent| extent as u64).collect();
     if found != expected {
         let message = format!("`prompt_embeddings` has shape {found:?}, expected {expected:?}");

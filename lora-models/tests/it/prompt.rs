@@ -1,0 +1,202 @@
+//! Prompts of PEFT give its logits and gradients, and come back as it wrote them; the other kinds of virtual tokens are written and
+//! read, for encoders too.
+
+use crate::common::{fixture, load};
+use crate::encoders;
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use lora_core::files::Overwrite;
+use lora_models::prefix::{PrefixConfig, PrefixKind};
+use lora_models::{AddedModel, LoraModel, SaveAdapter};
+use std::path::PathBuf;
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host};
+
+/// The reference is in f64 and the models run in f32, on values of the order of 1 to 10.
+const TOLERANCE: f32 = 1e-4;
+
+const CLASSIFIERS: &[(&str, &str)] = &[
+    ("bert", "bert_seq"),
+    ("roberta", "roberta_seq"),
+    ("v3", "v3_seq"),
+    ("deberta", "deberta_seq"),
+];
+
+fn prompt(name: &str) -> PathBuf {
+    fixture("prompt").join(name)
+}
+
+fn expected(name: &str) -> Tensors {
+    Tensors::open(fixture("prompt").join(format!("{name}.safetensors")))
+}
+
+fn mask_of(tensors: &Tensors, device: &Device) -> (Tensor<2, Bool>, Vec<bool>) {
+    let (mask, shape) = tensors.ints("attention_mask");
+    let real: Vec<bool> = mask.iter().map(|&value| value == 1).collect();
+    let mask = Tensor::from_data(TensorData::new(real.clone(), shape), device);
+    (mask, real)
+}
+
+#[test]
+fn logits_and_gradients_of_classifiers_are_those_of_peft() {
+    let device = Device::flex().autodiff();
+    for &(name, base) in CLASSIFIERS {
+        let expected = expected(name);
+        let adapted = encoders::model(base, &device).load_adapter(prompt(name));
+        let model = adapted
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
+            .into_module();
+        let (mask, _) = mask_of(&expected, &device);
+        let ids = expected.ids("input_ids", &device);
+        let types = expected.ids("token_type_ids", &device);
+        let logits = model.forward(ids, &mask, Some(types));
+        let (values, shape) = expected.floats("logits");
+        assert_near(&host(logits.clone()), &values, TOLERANCE, name);
+        let (weights, _) = expected.floats("weights");
+        let weights = Tensor::<2>::from_data(TensorData::new(weights, shape), &device);
+        let grads = (logits * weights).sum().backward();
+        let gradient = model
+            .prefix()
+            .unwrap()
+            .embeddings
+            .val()
+            .grad(&grads)
+            .unwrap();
+        let (values, _) = expected.floats("grad.prompt_embeddings");
+        assert_near(&host(gradient), &values, TOLERANCE, name);
+    }
+}
+
+#[test]
+fn logits_and_gradients_of_gpt2_are_those_of_peft() {
+    let device = Device::flex().autodiff();
+    let expected = expected("gpt2");
+    let model = load("gpt2_tied", &device)
+        .0
+        .load_adapter(prompt("gpt2"))
+        .unwrap()
+        .into_module();
+    let (mask, real) = mask_of(&expected, &device);
+    let logits = model.forward(expected.ids("input_ids", &device), Some(mask));
+    let [batch, seq, _] = logits.dims();
+    let (values, shape) = expected.floats("logits");
+    let columns = shape[2];
+    let logits = logits.narrow(2, 0, columns).reshape([batch * seq, columns]);
+    let found = host(logits.clone());
+    let rows = found.chunks(columns).zip(values.chunks(columns));
+    for (at, (found, values)) in rows.enumerate().filter(|(at, _)| real[*at]) {
+        assert_near(found, values, TOLERANCE, &format!("token {at}"));
+    }
+    let (weights, _) = expected.floats("weights");
+    let weights = TensorData::new(weights, [batch * seq, columns]);
+    let grads = (logits * Tensor::<2>::from_data(weights, &device))
+        .sum()
+        .backward();
+    let gradient = model
+        .prefix()
+        .unwrap()
+        .embeddings
+        .val()
+        .grad(&grads)
+        .unwrap();
+    let (values, _) = expected.floats("grad.prompt_embeddings");
+    assert_near(&host(gradient), &values, TOLERANCE, "prompt_embeddings");
+}
+
+#[test]
+fn files_come_back_as_peft_wrote_them() {
+    let device = Device::flex();
+    for &(name, base) in CLASSIFIERS {
+        let adapted = encoders::model(base, &device)
+            .load_adapter(prompt(name))
+            .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter");
+        let base = format!("encoders/{base}");
+        adapted
+            .save_adapter(&path, Some(&base), Overwrite::Refuse)
+            .unwrap();
+        let file = "adapter_model.safetensors";
+        let (ours, theirs) = (
+            Tensors::open(path.join(file)),
+            Tensors::open(prompt(name).join(file)),
+        );
+        assert_eq!(ours.names(), theirs.names(), "{name}");
+        for tensor in theirs.names() {
+            assert_eq!(
+                ours.floats(&tensor),
+                theirs.floats(&tensor),
+                "{name}: {tensor}"
+            );
+        }
+    }
+}
+
+/// Every kind beside an encoder changes its outputs, and is the same after it was written and read.
+#[test]
+fn all_kinds_of_virtual_tokens_are_saved_and_loaded_for_encoders() {
+    let device = Device::flex();
+    for base in ["bert_seq", "roberta_tok", "deberta_seq", "v3_seq"] {
+        let batch = encoders::Batch::of_model(base, &device).row(1);
+        let bare = host(batch.logits(&encoders::model(base, &device)));
+        for kind in PrefixKind::ALL {
+            let what = format!("{base}, {kind:?}");
+            let config = PrefixConfig::new(3).with_kind(kind).with_seed(5);
+            let adapted = encoders::model(base, &device)
+                .freeze_all_but_head()
+                .unwrap();
+            let adapted = adapted.try_map(|model| model.with_prefix(&config)).unwrap();
+            let found = host(batch.logits(adapted.module()));
+            assert_eq!(found.len(), bare.len(), "{what}");
+            assert_ne!(found, bare, "{what}");
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("adapter");
+            adapted
+                .save_adapter(&path, None, Overwrite::Refuse)
+                .unwrap();
+            let again = encoders::model(base, &device).load_adapter(&path).unwrap();
+            assert_eq!(again.module().prefix().unwrap().kind(), kind);
+            assert_eq!(host(batch.logits(again.module())), found, "{what}");
+        }
+    }
+}
+
+/// Activations that equal what a prompt computes give the prompt's logits: keys and values of both come from the layers.
+#[test]
+fn every_kind_changes_gpt2_and_is_saved_and_loaded() {
+    let device = Device::flex();
+    let ids = crate::common::model_tensors("gpt2_tied").ids("right.input_ids", &device);
+    let bare = host(load("gpt2_tied", &device).0.forward(ids.clone(), None));
+    for kind in PrefixKind::ALL {
+        let config = PrefixConfig::new(2).with_kind(kind).with_seed(1);
+        let adapted = load("gpt2_tied", &device).0.freeze_all_but_head().unwrap();
+        let adapted = adapted.try_map(|model| model.with_prefix(&config)).unwrap();
+        let found = host(adapted.module().forward(ids.clone(), None));
+        assert_ne!(found, bare, "{kind:?}");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter");
+        adapted
+            .save_adapter(&path, None, Overwrite::Refuse)
+            .unwrap();
+        let again = load("gpt2_tied", &device).0.load_adapter(&path).unwrap();
+        assert_eq!(
+            host(again.module().forward(ids.clone(), None)),
+            found,
+            "{kind:?}"
+        );
+    }
+}
+
+#[test]
+fn a_prompt_starts_from_the_embeddings_of_a_text_in_turn() {
+    let device = Device::flex();
+    let config = PrefixConfig::new(3)
+        .with_kind(PrefixKind::Embeddings)
+        .with_start(vec![4, 7]);
+    let model = load("gpt2_tied", &device).0;
+    let table = host(model.transformer.wte.weight.val());
+    let d = table.len() / model.config().vocab_size;
+    let row = |id: usize| &table[id * d..(id + 1) * d];
+    let model = model.with_prefix(&config).unwrap();
+    let values = host(model.prefix().unwrap().embeddings.val());
+    assert_eq!(values, [row(4), row(7), row(4)].concat());
+}
