@@ -193,6 +193,7 @@ mod tests {
             prompt: i.to_string(),
             text: "text".into(),
             references: vec!["reference".into()],
+            id: None,
         };
         let texts: Vec<GeneratedText> = (0..450).map(text).collect();
         let json = serde_json::to_value(Texts::from(&texts[..])).unwrap();

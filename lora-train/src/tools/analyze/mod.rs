@@ -17,9 +17,9 @@ mod text;
 
 pub use report::{AnalysisReport, Between, MatrixReport, Similarity, UpdateReport, WeightOverlap};
 
-use super::convert::{FormatName, UnsaidOptions, read_adapter};
 use crate::TrainError;
 use crate::device;
+use crate::jobs::foreign::{FormatName, UnsaidOptions, read_adapter};
 use crate::jobs::inputs::Inputs;
 use crate::jobs::ranges::at_least_one;
 use crate::jobs::sources::Sources;
