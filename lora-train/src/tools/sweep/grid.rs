@@ -205,7 +205,8 @@ fn axis(option: &str, text: &str) -> Result<Axis, TrainError> {
     }
     let mut values = Vec::with_capacity(texts.len());
     for text in texts {
-        if values.iter().any(|(other, _)| *other == text) {
+        // Zipped options repeat values: one rank for several targets.
+        if option == "grid" && values.iter().any(|(other, _)| *other == text) {
             return refuse(format!("has `{text}` of `{key}` twice"));
         }
         match value(&key, &text) {
