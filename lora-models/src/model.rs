@@ -2,6 +2,7 @@
 
 use crate::added::{AddedModel, HeadTensors, load_beside, save_parts};
 use crate::error::ModelError;
+use crate::prefix;
 use crate::targets::LoraTargets;
 use crate::vocabulary::{rows_with, saves, with_weights_of};
 use lora_core::file::{AdapterDir, PeftOptions, attach_saved};
@@ -293,7 +294,11 @@ fn load_added<M: LoraModel>(
     adapter: &AdapterDir,
     options: &AdapterLoadOptions,
 ) -> Result<Adapted<M>, ModelError> {
-    let has_head = !model.modules_to_save().is_empty() && !options.factors_only;
+    let takes_head = !model.modules_to_save().is_empty();
+    if !takes_head && adapter.is_prefix() {
+        prefix::refuse_saved_modules(adapter)?;
+    }
+    let has_head = takes_head && !options.factors_only;
     let head = if has_head {
         HeadTensors::of(adapter)?
     } else {

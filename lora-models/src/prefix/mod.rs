@@ -60,6 +60,6 @@ pub use config::PrefixConfig;
 pub use kind::PrefixKind;
 
 pub use module::{Prefix, PrefixLayer};
-pub(crate) use peft::{HEAD_PREFIX, read, refused, save};
+pub(crate) use peft::{HEAD_PREFIX, read, refuse_saved_modules, refused, save};
 pub use peft::{PREFIX_DIR, beside};
 pub use shape::PrefixShape;

@@ -78,6 +78,32 @@ pub(crate) fn refused(dir: &Path, message: &str) -> ModelError {
     unsupported(dir, "peft_type", &kind.into(), message).into()
 }
 
+/// Refuses fully trained modules beside virtual tokens, for a model without a head.
+///
+/// # Errors
+/// [`LoraError::UnsupportedKey`] if `modules_to_save` names any.
+pub(crate) fn refuse_saved_modules(adapter: &AdapterDir) -> Result<(), LoraError> {
+    let key = "modules_to_save";
+    match adapter.keys().get(key).filter(|value| !is_off(value)) {
+        None => Ok(()),
+        Some(value) => {
+            let message = "beside virtual tokens only the head of a classifier is read";
+            Err(unsupported(adapter.path(), key, value, message))
+        }
+    }
+}
+
+/// Returns true for the values with which PEFT turns an option off.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
 fn unsupported(dir: &Path, key: &str, value: &Value, message: &str) -> LoraError {
     LoraError::UnsupportedKey {
         path: dir.join(CONFIG_FILE),
@@ -102,13 +128,6 @@ impl PrefixKeys<'_> {
             let key = "num_transformer_submodules";
             return Err(unsupported(self.dir, key, &other.into(), message));
         }
-        let is_off = |value: &Value| match value {
-            Value::Null | Value::Bool(false) => true,
-            Value::Array(items) => items.is_empty(),
-            Value::Object(items) => items.is_empty(),
-            Value::String(text) => text.is_empty(),
-            _ => false,
-        };
         let mut keys = self.object.iter();
         if let Some((key, value)) =
             keys.find(|(key, value)| !KNOWN.contains(&key.as_str()) && !is_off(value))
