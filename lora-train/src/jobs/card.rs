@@ -24,6 +24,8 @@ pub(super) struct Card<'a> {
     pub report: &'a AttachReport,
     /// Names and descriptions of virtual tokens and adapter layers.
     pub added: Vec<(&'static str, String)>,
+    /// True if the directory is one of the library `adapters`.
+    pub of_adapters: bool,
     /// Limits of Python's PEFT with this adapter.
     pub notes: Vec<String>,
     pub steps: usize,
@@ -63,7 +65,12 @@ impl Card<'_> {
         };
         let on_hub = name_of_snapshot(base);
         let name = on_hub.clone().unwrap_or_else(|| last_name(base));
-        let mut text = String::from("---\nlibrary_name: peft\n");
+        let library = if self.of_adapters {
+            "adapter-transformers"
+        } else {
+            "peft"
+        };
+        let mut text = format!("---\nlibrary_name: {library}\n");
         // The Hub refuses cards whose base is the path of a directory.
         if let Some(name) = &on_hub {
             let _ = writeln!(text, "base_model: {name}");
@@ -77,11 +84,22 @@ impl Card<'_> {
         }
         text.push_str("- transformers\n---\n\n");
         let _ = writeln!(text, "# Adapter of {name}\n\n{}\n", self.summary(&name));
+        let (import, load) = if self.of_adapters {
+            (
+                "import adapters",
+                "adapters.init(model)\nmodel.load_adapter(\"path/of/this/directory\", set_active=True)",
+            )
+        } else {
+            (
+                "from peft import PeftModel",
+                "model = PeftModel.from_pretrained(model, \"path/of/this/directory\")",
+            )
+        };
         let _ = writeln!(
             text,
-            "## Use\n\n```python\nfrom peft import PeftModel\nfrom transformers import {class}, AutoTokenizer\n\n\
-             base = {class}.from_pretrained({base}{labels})\n\
-             model = PeftModel.from_pretrained(base, \"path/of/this/directory\")\n\
+            "## Use\n\n```python\n{import}\nfrom transformers import {class}, AutoTokenizer\n\n\
+             model = {class}.from_pretrained({base}{labels})\n\
+             {load}\n\
              tokenizer = AutoTokenizer.from_pretrained(\"path/of/this/directory\")\n```\n",
             base = serde_json::Value::from(name.as_str()),
             labels = self

@@ -33,6 +33,7 @@ use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::{is_on_host, with_mixed_precision};
 use lora_core::{BaseDType, merge, trainable_summary};
+use lora_models::added::has_own_part;
 use lora_models::{AddedModel, ModelConfig, Pretrained, dispatch};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -358,6 +359,7 @@ fn run_job<J: Job + 'static>(
             task: task_name,
             report,
             added: model.added().summaries(),
+            of_adapters: model.added().adapters.is_some() && !has_own_part(model, report),
             notes: saver.peft_notes(model, Path::new("this directory")),
             steps: state.step,
             before: &before,

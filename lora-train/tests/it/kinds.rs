@@ -170,7 +170,7 @@ fn options_that_exclude_each_other_are_refused_by_name() {
         let mut command = train(&data(), &dir.path().join("out"));
         fail(command.args(options), 2, words);
     };
-    refused(&["--bitfit", "--rank", "2"], &["rank", "--bitfit"]);
+    refused(&["--bitfit", "--rank", "2"], &["rank", "method bitfit"]);
     refused(&["--bitfit", "--full"], &["bitfit"]);
     refused(
         &["--full", "--loraplus-lr-ratio", "2"],

@@ -75,6 +75,11 @@ fn every_method_learns_is_evaluated_and_merged_or_refused() {
         eval.arg("--model").arg(model()).arg("--data").arg(data());
         succeed(eval.arg("--adapter").arg(&adapter));
 
+        let card = std::fs::read_to_string(adapter.join("README.md")).unwrap();
+        let alone = options[1].starts_with("adapter");
+        assert_eq!(card.contains("adapters.init(model)"), alone, "{card}");
+        assert_eq!(card.contains("PeftModel"), !alone, "{card}");
+
         let merged = dir.path().join("merged");
         let mut merge = lora(["merge", "--device", "flex"]);
         merge

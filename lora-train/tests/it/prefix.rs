@@ -152,7 +152,7 @@ fn a_prefix_trains_alone_and_beside_every_kind() {
         }
         // The merged model needs the prefix beside it, and says where it is.
         let merged = out.join("merged");
-        assert!(text.contains("of the merged model"), "{text}");
+        assert!(text.contains("beside    the merged model"), "{text}");
         let both = example_losses(&merged, Some(&merged.join("prefix")), &dir.path().join("m"));
         assert_within(&both, &with, |_| 1e-4, &what);
         let without = example_losses(&merged, None, &dir.path().join("m"));

@@ -263,7 +263,7 @@ fn a_prefix_and_a_local_base_have_a_card_without_a_name_on_the_hub() {
         "{text}"
     );
     assert!(
-        text.contains("Trained for gpt2_tied: a prefix of 3 virtual tokens."),
+        text.contains("Trained for gpt2_tied: prefix: 3 virtual tokens in 2 layers"),
         "{text}"
     );
 }

@@ -9,12 +9,22 @@ use crate::jobs::train::train;
 use crate::options::{Method, RunOptions, TrainOptions};
 use crate::progress::Screen;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-/// Measured fields of a line in `metrics.jsonl`.
+/// Measured fields of a step's line in `metrics.jsonl`.
 #[derive(Deserialize)]
 struct Line {
     tokens: usize,
     seconds: f64,
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnyLine {
+    Step(Line),
+    /// A line of the whole run.
+    Other(IgnoredAny),
 }
 
 /// Times an epoch, or the given number of steps, and discards the trained weights. The first step is not measured.
@@ -55,8 +65,13 @@ pub fn bench_epoch(options: &RunOptions, screen: &mut Screen) -> Result<BenchRep
     let summary = train(plan, burn_train::Interrupter::new(), screen)?;
     let path = output.join("metrics.jsonl");
     let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-    let lines: Result<Vec<Line>, _> = text.lines().map(serde_json::from_str).collect();
+    let lines: Result<Vec<AnyLine>, _> = text.lines().map(serde_json::from_str).collect();
     let lines = lines.map_err(|error| TrainError::data_format(&path, error.to_string()))?;
+    let steps = lines.into_iter().filter_map(|line| match line {
+        AnyLine::Step(line) => Some(line),
+        AnyLine::Other(_) => None,
+    });
+    let lines: Vec<Line> = steps.collect();
     let ([first, counted @ ..], Some(last)) = (lines.as_slice(), lines.last()) else {
         return Err(TrainError::config("max_steps", "is 0"));
     };
