@@ -5,7 +5,7 @@ use crate::prefix::{self, PREFIX_DIR, PrefixModel};
 use crate::targets::LoraTargets;
 use crate::vocabulary::{rows_with, saves, with_weights_of};
 use lora_core::file::{self, AdapterDir, PeftOptions};
-use lora_core::files::{Overwrite, write_dir, write_file};
+use lora_core::files::{Directory, Overwrite, write_dir, write_file};
 use lora_core::named::NamedAdapters;
 use lora_core::{
     Adapted, AdaptedModule, AttachReport, BaseFloats, LayerKind, LoraConfig, QuantizeConfig,
@@ -97,12 +97,12 @@ pub trait LoraModel: PrefixModel {
         )?)
     }
 
-    /// Loads the adapter of a PEFT directory, ready to be trained further: LoRA, a prefix, or LoRA with the prefix in
+    /// Loads the adapter of a PEFT directory, on disk or in memory, ready to be trained further: LoRA, a prefix, or LoRA with the prefix in
     /// its subdirectory [`PREFIX_DIR`].
     ///
     /// # Errors
     /// As [`AdapterDir::open`] and [`load_opened_adapter`](Self::load_opened_adapter).
-    fn load_adapter(self, dir: impl AsRef<Path>) -> Result<Adapted<Self>, ModelError> {
+    fn load_adapter(self, dir: impl Into<Directory>) -> Result<Adapted<Self>, ModelError> {
         self.load_opened_adapter(&AdapterDir::open(dir)?, &AdapterLoadOptions::default())
     }
 
@@ -161,7 +161,7 @@ pub trait LoraModel: PrefixModel {
             return Ok(adapted);
         }
         adapted.module().check_adapter(adapted.report())?;
-        match prefix::beside(adapter.path())? {
+        match prefix::beside(adapter.directory())? {
             None => Ok(adapted),
             Some(prefix) => adapted.try_map(|model| model.load_prefix(&prefix)),
         }

@@ -7,6 +7,7 @@ use crate::prefix;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::file::AdapterDir;
+use lora_core::files::Directory;
 use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in};
 use lora_core::{Adapted, AttachReport, LoraConfig, LoraError};
 use std::path::Path;
@@ -48,7 +49,7 @@ pub trait ModelAdapters {
     ///
     /// # Errors
     /// As [`NamedAdapters::add`] and [`check_adapter`](crate::LoraTargets::check_adapter).
-    fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError>;
+    fn load(&mut self, name: &str, dir: impl Into<Directory>) -> Result<AttachReport, ModelError>;
 
     /// Adds the adapter of an opened directory, as [`load`](Self::load).
     ///
@@ -89,7 +90,7 @@ pub trait ModelAdapters {
 impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
     type Model = M;
 
-    fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError> {
+    fn load(&mut self, name: &str, dir: impl Into<Directory>) -> Result<AttachReport, ModelError> {
         self.load_opened(name, &AdapterDir::open(dir)?)
     }
 
@@ -98,7 +99,7 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
         name: &str,
         adapter: &AdapterDir,
     ) -> Result<AttachReport, ModelError> {
-        if let Some(prefix) = prefix::beside(adapter.path())? {
+        if let Some(prefix) = prefix::beside(adapter.directory())? {
             let message =
                 "named adapters must be LoRA; a prefix is supported only with a single adapter";
             return Err(prefix::refused(prefix.path(), message));

@@ -14,9 +14,9 @@ use crate::vocabulary::{resized, values_of};
 use crate::weights::embedding_of;
 use burn::tensor::Device;
 use lora_core::file::{AdapterDir, PREFIX};
+use lora_core::files::Directory;
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
-use std::path::Path;
 
 /// Token embedding, in messages.
 const EMBEDDING: &str = "word_embeddings.weight";
@@ -193,7 +193,7 @@ impl AdapterLabels {
 ///
 /// # Errors
 /// If the file cannot be read or is malformed.
-pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<Labels, ModelError> {
-    let (path, object) = read_object(dir.as_ref())?;
+pub fn adapter_labels(dir: impl Into<Directory>) -> Result<Labels, ModelError> {
+    let (path, object) = read_object(&dir.into())?;
     Labels::read(&ConfigKeys::new(&path, object))
 }

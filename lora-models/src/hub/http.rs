@@ -109,7 +109,7 @@ impl<'a> Client<'a> {
             });
         if let Some(file) = options.certificates() {
             let mut certificates = Vec::new();
-            for item in parse_pem(&read_bounded(file, MAX_CERTIFICATE_BYTES)?) {
+            for item in parse_pem(&read_bounded(&file.into(), MAX_CERTIFICATE_BYTES)?) {
                 match item {
                     Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
                     Ok(_) => {}

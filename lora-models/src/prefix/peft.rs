@@ -7,7 +7,7 @@ use crate::weights::on_host;
 use burn::tensor::Device;
 use lora_core::LoraError;
 use lora_core::file::{AdapterDir, CONFIG_FILE, ConfigFile, WEIGHTS_FILE};
-use lora_core::files::{Overwrite, write_dir, write_file};
+use lora_core::files::{Directory, Overwrite, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -43,14 +43,13 @@ const KNOWN: &[&str] = &[
 ///
 /// # Errors
 /// If the subdirectory has no configuration, or the prefix cannot be opened.
-pub fn beside(dir: impl AsRef<Path>) -> Result<Option<AdapterDir>, ModelError> {
-    let path = dir.as_ref().join(PREFIX_DIR);
-    if !path.is_dir() {
+pub fn beside(dir: impl Into<Directory>) -> Result<Option<AdapterDir>, ModelError> {
+    let Some(dir) = dir.into().subdirectory(PREFIX_DIR) else {
         return Ok(None);
-    }
-    let file = ConfigFile::read(&path)?;
+    };
+    let file = ConfigFile::read(&dir)?;
     let is_prefix = file.kind().is_some_and(|kind| kind.name() == PEFT_TYPE);
-    let adapter = is_prefix.then(|| AdapterDir::with_config(&path, file));
+    let adapter = is_prefix.then(|| AdapterDir::with_config(dir, file));
     Ok(adapter.transpose()?)
 }
 
