@@ -22,7 +22,7 @@ mod read;
 mod search;
 mod temporary;
 
-pub use companion::read_companion;
+pub use companion::{open_companion, read_companion};
 pub use directory::{Directory, DirectoryFile, Opened};
 pub use lock::DirLock;
 pub(crate) use read::{LFS_MESSAGE, LFS_POINTER};

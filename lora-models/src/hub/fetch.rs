@@ -4,6 +4,7 @@ use super::cache::{CONFIG, RepoCache};
 use super::download::Remote;
 use super::http::{Client, Failure, Method, encoded};
 use super::name::{RepoName, is_commit};
+pub(super) use super::push::push;
 use super::{HubOptions, Progress};
 use crate::checkpoint::layout::FILES as WEIGHTS;
 use crate::checkpoint::shard_index::ShardIndex;

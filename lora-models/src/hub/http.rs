@@ -5,11 +5,12 @@ use super::name::RepoName;
 use super::pace::Pace;
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, SendBody};
 
 /// Limit for the redirections of one request; the Hub uses two or three.
 const MAX_REDIRECTS: usize = 10;
@@ -50,6 +51,20 @@ pub(super) enum Method {
     /// its content.
     Head,
     Get,
+}
+
+/// Method of a request with a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upload {
+    Post,
+    Put,
+}
+
+/// Body of a request.
+pub(super) enum Content<'b> {
+    Bytes(&'b [u8]),
+    /// Reader of so many bytes.
+    Stream(&'b mut dyn Read, u64),
 }
 
 /// Connection to the server about one model.
@@ -189,6 +204,46 @@ impl<'a> Client<'a> {
                 return Ok(response);
             } else {
                 return Err(self.refusal(status, response.headers()));
+            }
+        }
+        Err(self.refuse(format!("{} redirects in a circle", self.endpoint())))
+    }
+
+    /// Sends a request with a body, with the token if the address is the server's own, and returns the answer whatever its status.
+    /// A redirection within the server is followed, if the body is in memory.
+    pub(super) fn upload(
+        &self,
+        method: Upload,
+        url: &str,
+        headers: &[(&str, &str)],
+        mut body: Content<'_>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut url = url.to_string();
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = match method {
+                Upload::Post => self.agent.post(&url),
+                Upload::Put => self.agent.put(&url),
+            };
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            if let Some(token) = self.options.token().filter(|_| self.is_own(&url)) {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            let response = match &mut body {
+                Content::Bytes(bytes) => request.send(*bytes),
+                Content::Stream(reader, length) => request
+                    .header("content-length", length.to_string())
+                    .send(SendBody::from_reader(*reader)),
+            };
+            let response = response.map_err(|error| self.failure(error))?;
+            if !response.status().is_redirection() || matches!(body, Content::Stream(..)) {
+                return Ok(response);
+            }
+            let target = header(response.headers(), "location").unwrap_or_default();
+            url = self.join(target)?;
+            if !self.is_own(&url) {
+                return Ok(response);
             }
         }
         Err(self.refuse(format!("{} redirects in a circle", self.endpoint())))

@@ -11,8 +11,9 @@
 //! | layout and state of the cache | `cache.rs` |
 //! | files of a model, and their download; their replacement without the feature | `fetch.rs`, `no_fetch.rs` |
 //! | download of a file; downloads that stall; requests | `download.rs`, `pace.rs`, `http.rs` |
+//! | upload of an adapter, the requests for it | `push.rs`, `commit.rs` |
 //!
-//! Downloads need the feature `hub`, which is off by default; without it, names are looked up in the cache only.
+//! [`push`] uploads an adapter as one commit. Downloads and uploads need the feature `hub`, which is off by default; without it, names are looked up in the cache only.
 //!
 //! | variable | meaning |
 //! | --- | --- |
@@ -43,6 +44,8 @@
 
 mod cache;
 #[cfg(feature = "hub")]
+mod commit;
+#[cfg(feature = "hub")]
 mod download;
 #[cfg(feature = "hub")]
 mod http;
@@ -50,6 +53,8 @@ mod name;
 mod options;
 #[cfg(feature = "hub")]
 mod pace;
+#[cfg(feature = "hub")]
+mod push;
 #[cfg(feature = "hub")]
 #[path = "fetch.rs"]
 mod remote;
@@ -61,7 +66,7 @@ pub use options::HubOptions;
 
 use crate::error::ModelError;
 use cache::RepoCache;
-use name::ModelRef;
+use name::{ModelRef, RepoName};
 use std::path::{Path, PathBuf};
 
 /// Callback for the progress of a download: the file, its bytes on disk, and its length in bytes.
@@ -135,4 +140,54 @@ pub fn resolve(
         Some(snapshot) if repo.commit().is_some() => Ok(snapshot),
         cached => remote::fetch(&repo, &cache, cached, options, progress),
     }
+}
+
+/// Options of [`push`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PushOptions {
+    /// Creates a private repository, if there is none of the name.
+    pub private: bool,
+    /// Branch that the commit is added to. It is created if it is missing. Default: `main`.
+    pub revision: Option<String>,
+    /// Message of the commit. Default: `Upload adapter`.
+    pub message: Option<String>,
+}
+
+/// Result of [`push`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// Address of the repository, or of its branch.
+    pub url: String,
+    /// Names of the files of the commit, but for those that the repository ignores.
+    pub files: Vec<String>,
+}
+
+/// Uploads the adapter in a PEFT directory to a repository of the Hub, `name` or `organization/name`, as one commit. A repository
+/// that does not exist is created.
+///
+/// These files are sent, and no others: `adapter_config.json`, the tensors, a prefix beside them, the card `README.md`, the labels
+/// of a classifier in `config.json`, and the tokenizer's files. A link that leads out of the directory is an error, as the file
+/// behind it may not be for the public. The adapter is opened first, so that nothing is sent of one that cannot be read.
+///
+/// The token is that of the [options](HubOptions), which needs the right to write.
+///
+/// # Errors
+/// [`ModelError::Lora`] if the directory has no adapter or the adapter cannot be read; [`ModelError::Hub`] without a token, without
+/// the feature `hub`, if the server refuses the token, the repository or the commit, and if it cannot be reached.
+pub fn push(
+    adapter: &Path,
+    repository: &str,
+    push: &PushOptions,
+    options: &HubOptions,
+    progress: &mut Progress<'_>,
+) -> Result<Pushed, ModelError> {
+    let name = match &push.revision {
+        Some(revision) => format!("{repository}@{revision}"),
+        None => repository.to_string(),
+    };
+    let repo = RepoName::parse_repository(&name)?;
+    if options.is_offline() {
+        return Err(repo.error("HF_HUB_OFFLINE forbids the upload"));
+    }
+    remote::push(adapter, &repo, push, options, progress)
 }

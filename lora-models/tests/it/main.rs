@@ -17,6 +17,8 @@ mod halves;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(feature = "hub")]
+mod hub_push;
+#[cfg(feature = "hub")]
 mod hub_server;
 mod kinds;
 mod named;

@@ -8,6 +8,7 @@
 //! | `doctor` | examination of a device |
 //! | `environment`, `build` | facts about the program and this machine |
 //! | `cache` | kernels that GPU backends keep |
+//! | `push` | upload of an adapter to the Hugging Face Hub |
 //! | `text` | text of reports |
 
 pub mod bench;
@@ -20,6 +21,7 @@ pub mod doctor;
 mod environment;
 pub mod estimate;
 pub mod inspect;
+mod push;
 mod text;
 
 pub use build::Build;
@@ -30,3 +32,4 @@ pub use diff::{DiffOptions, diff};
 pub use environment::{Environment, EnvironmentOptions, environment};
 pub use estimate::{Forecast, PlanOptions, estimate};
 pub use inspect::{InspectOptions, inspect};
+pub use push::{PushOptions, Pushed, push};
