@@ -21,6 +21,7 @@ mod hub_push;
 #[cfg(feature = "hub")]
 mod hub_server;
 mod kinds;
+mod memory;
 mod named;
 mod peft_parity;
 mod prefix;
