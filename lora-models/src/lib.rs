@@ -15,6 +15,7 @@
 //! - [`formats`]: adapters of loralib and mlx-lm
 //! - [`hub`]: models by name; downloads with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
+//! - the feature `tracing`: an event for each loaded checkpoint
 //! - [`activation`]: activation functions by their names in configurations
 //!
 //! ```
@@ -40,6 +41,44 @@
 //! let model = model.merge().into_module();
 //! let texts = Generator::new(&model, GenerationConfig::new(5), &device).generate(&[vec![7, 8, 9]])?;
 //! assert_eq!(texts[0].tokens.len(), 5);
+//! # Ok::<(), lora_models::ModelError>(())
+//! ```
+//!
+//! # Models in memory
+//! Readers of models, tokenizers and adapters take the path of a directory or a [`Directory`](lora_core::files::Directory) in
+//! memory, such as one of files that `include_bytes!` puts into the program:
+//!
+//! ```
+//! # #![recursion_limit = "256"]
+//! use burn::tensor::Device;
+//! use lora_core::file::AdapterDir;
+//! use lora_core::files::Directory;
+//! use lora_models::generate::{GenerationConfig, Generator};
+//! use lora_models::gpt2::Gpt2LmHead;
+//! use lora_models::{AdapterLoadOptions, LoadOptions, LoraModel, ModelDir, Pretrained};
+//!
+//! # macro_rules! file {
+//! #     ($name:literal) => {
+//! #         include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/", $name))
+//! #     };
+//! # }
+//! // `file!` stands for `include_bytes!` with the path of a file.
+//! let dir = Directory::in_memory("gpt2")
+//!     .with_file("config.json", file!("gpt2_tied/config.json"))
+//!     .with_file("model.safetensors", file!("gpt2_tied/model.safetensors"))
+//!     .with_file("tokenizer.json", file!("gpt2_tied/tokenizer.json"));
+//! let device = Device::flex();
+//! let (model, _) = Gpt2LmHead::load(&dir, &LoadOptions::default(), &device)?;
+//! let tokenizer = ModelDir::open(&dir)?.tokenizer()?;
+//! let adapter = AdapterDir::from_bytes(
+//!     "my adapter",
+//!     file!("adapters/c_attn/adapter_config.json"),
+//!     file!("adapters/c_attn/adapter_model.safetensors"),
+//! )?;
+//! let model = model.load_opened_adapter(&adapter, &AdapterLoadOptions::default())?.into_module();
+//! let prompt = tokenizer.encode_prompt("the name")?;
+//! let texts = Generator::new(&model, GenerationConfig::new(5), &device).generate(&[prompt])?;
+//! assert!(texts[0].tokens.len() <= 5);
 //! # Ok::<(), lora_models::ModelError>(())
 //! ```
 //!

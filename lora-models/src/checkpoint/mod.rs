@@ -10,6 +10,7 @@
 //! | pickles of `torch.save`, scanned and never executed | `pickle_file.rs` |
 //! | [`write_pickle`]: pickles for PyTorch | `pickle_writer.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
+//! | events of loads for `tracing` | `traced.rs` |
 //! | [`StrictReader`], [`LoadReport`]: every tensor used, ignored by name, or an error | `strict_reader.rs`, `load_report.rs` |
 //! | small files, read up to a limit | `bounded.rs` |
 //! | [`SafetensorsExport`]: export of a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
@@ -62,6 +63,8 @@ mod safetensors_file;
 mod safetensors_writer;
 pub(crate) mod shard_index;
 mod strict_reader;
+#[cfg(feature = "tracing")]
+mod traced;
 mod weight_files;
 
 pub use dtype::{DType, is_float};
