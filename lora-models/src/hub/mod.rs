@@ -11,7 +11,7 @@
 //! | layout and state of the cache | `cache.rs` |
 //! | files of a model, and their download; their replacement without the feature | `fetch.rs`, `no_fetch.rs` |
 //! | download of a file; downloads that stall; requests | `download.rs`, `pace.rs`, `http.rs` |
-//! | upload of an adapter, the requests for it | `push.rs`, `commit.rs` |
+//! | upload of an adapter: its files, the requests for a commit and for large files | `push.rs`, `upload.rs`, `commit.rs`, `store.rs` |
 //!
 //! [`push`] uploads an adapter as one commit. Downloads and uploads need the feature `hub`, which is off by default; without it, names are looked up in the cache only.
 //!
@@ -61,6 +61,11 @@ mod remote;
 #[cfg(not(feature = "hub"))]
 #[path = "no_fetch.rs"]
 mod remote;
+
+#[cfg(feature = "hub")]
+mod store;
+#[cfg(feature = "hub")]
+mod upload;
 
 pub use options::HubOptions;
 

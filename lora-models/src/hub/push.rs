@@ -1,8 +1,9 @@
 //! Files of an adapter, and their upload.
 
-use super::commit::{Commit, Upload};
+use super::commit::Commit;
 use super::http::{Client, Failure};
 use super::name::RepoName;
+use super::upload::Upload;
 use super::{HubOptions, Progress, PushOptions, Pushed};
 use crate::error::ModelError;
 use crate::prefix::PREFIX_DIR;

@@ -6,8 +6,7 @@ use tracing::{Span, debug, info, info_span, warn};
 
 /// Observer of a run that sends its events to the subscriber of `tracing`, in a span from its start to its end.
 ///
-/// [`fit`](super::fit) adds one to each run. The span is `train`, with the fields `first_step` and `total_steps`. The events in it are
-/// named by their messages: `step` (on the level of debug), `evaluation`, `saved`, `stopped`, and the texts of warnings.
+/// [`fit`](super::fit) adds one to each run.
 #[derive(Debug)]
 pub(super) struct Traced {
     run: Span,
