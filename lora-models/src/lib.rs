@@ -57,23 +57,23 @@
 //! use lora_models::gpt2::Gpt2LmHead;
 //! use lora_models::{AdapterLoadOptions, LoadOptions, LoraModel, ModelDir, Pretrained};
 //!
-//! # macro_rules! file {
+//! # macro_rules! embed {
 //! #     ($name:literal) => {
 //! #         include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/", $name))
 //! #     };
 //! # }
-//! // `file!` stands for `include_bytes!` with the path of a file.
+//! // `embed!` stands for `include_bytes!` with the path of a file.
 //! let dir = Directory::in_memory("gpt2")
-//!     .with_file("config.json", file!("gpt2_tied/config.json"))
-//!     .with_file("model.safetensors", file!("gpt2_tied/model.safetensors"))
-//!     .with_file("tokenizer.json", file!("gpt2_tied/tokenizer.json"));
+//!     .with_file("config.json", embed!("gpt2_tied/config.json"))
+//!     .with_file("model.safetensors", embed!("gpt2_tied/model.safetensors"))
+//!     .with_file("tokenizer.json", embed!("gpt2_tied/tokenizer.json"));
 //! let device = Device::flex();
 //! let (model, _) = Gpt2LmHead::load(&dir, &LoadOptions::default(), &device)?;
 //! let tokenizer = ModelDir::open(&dir)?.tokenizer()?;
 //! let adapter = AdapterDir::from_bytes(
 //!     "my adapter",
-//!     file!("adapters/c_attn/adapter_config.json"),
-//!     file!("adapters/c_attn/adapter_model.safetensors"),
+//!     embed!("adapters/c_attn/adapter_config.json"),
+//!     embed!("adapters/c_attn/adapter_model.safetensors"),
 //! )?;
 //! let model = model.load_opened_adapter(&adapter, &AdapterLoadOptions::default())?.into_module();
 //! let prompt = tokenizer.encode_prompt("the name")?;
