@@ -45,17 +45,16 @@
 //! ```
 //!
 //! # Models in memory
-//! Readers of models, tokenizers and adapters take the path of a directory or a [`Directory`](lora_core::files::Directory) in
-//! memory, such as one of files that `include_bytes!` puts into the program:
+//! Readers of models, tokenizers and adapters take the path of a directory or a [`Directory`] in memory, such as one of files that
+//! `include_bytes!` puts into the program:
 //!
 //! ```
 //! # #![recursion_limit = "256"]
 //! use burn::tensor::Device;
 //! use lora_core::file::AdapterDir;
-//! use lora_core::files::Directory;
 //! use lora_models::generate::{GenerationConfig, Generator};
 //! use lora_models::gpt2::Gpt2LmHead;
-//! use lora_models::{AdapterLoadOptions, LoadOptions, LoraModel, ModelDir, Pretrained};
+//! use lora_models::{AdapterLoadOptions, Directory, LoadOptions, LoraModel, ModelDir, Pretrained};
 //!
 //! # macro_rules! embed {
 //! #     ($name:literal) => {
@@ -118,6 +117,7 @@ pub use causal::{CausalInput, CausalLm};
 pub use config::{ModelConfig, Preset, model_type};
 pub use error::ModelError;
 pub use export::ExportOptions;
+pub use lora_core::files::Directory;
 pub use model::{AdapterLoadOptions, LoraModel, SaveAdapter};
 pub use model_dir::ModelDir;
 pub use named::{ModelAdapters, PromptAdapters};

@@ -51,6 +51,7 @@ impl From<&Directory> for Directory {
 
 impl Directory {
     /// Creates a directory in memory without files. Messages use `name` in the place of a path.
+    #[must_use]
     pub fn in_memory(name: impl Into<PathBuf>) -> Self {
         let path = name.into();
         let files = Some(Arc::default());
@@ -59,23 +60,83 @@ impl Directory {
 
     /// Adds a file in memory. The name of a file in a subdirectory has a slash: `prefix/adapter_config.json`.
     ///
-    /// Bytes of the program, such as those of `include_bytes!`, are not copied.
+    /// Bytes of the program, such as those of `include_bytes!`, are not copied. Tensors are used where they lie only if their
+    /// address fits their type. `include_bytes!` gives any address; a wrapper aligns it:
+    ///
+    /// ```
+    /// use lora_core::files::Directory;
+    ///
+    /// #[repr(align(4))]
+    /// struct Aligned<T: ?Sized>(T);
+    ///
+    /// // In place of `*b"…"`: `*include_bytes!("model.safetensors")`.
+    /// static WEIGHTS: &Aligned<[u8]> = &Aligned(*b"weights");
+    /// assert_eq!(WEIGHTS.0.as_ptr().addr() % 4, 0);
+    /// let model = Directory::in_memory("my model").with_file("model.safetensors", &WEIGHTS.0);
+    /// assert_eq!(model.names(9), ["model.safetensors"]);
+    /// ```
     ///
     /// # Panics
-    /// If the directory is one of the file system.
-    pub fn with_file(
-        mut self,
-        name: impl Into<String>,
-        bytes: impl Into<Cow<'static, [u8]>>,
-    ) -> Self {
+    /// If the directory is one of the file system, and for a name that no file in a directory has: one with an empty part, `.`,
+    /// `..` or `\\`, and the name of another file as that of a subdirectory.
+    #[must_use]
+    pub fn with_file(self, name: impl Into<String>, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
         let bytes = match bytes.into() {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
             Cow::Owned(bytes) => Bytes::from(bytes),
         };
+        self.with(name.into(), bytes)
+    }
+
+    /// Adds a file in memory whose bytes `owner` has, such as a memory map. It is dropped once nothing reads the file any more.
+    ///
+    /// # Panics
+    /// As [`with_file`](Self::with_file).
+    #[must_use]
+    pub fn with_owned_file(
+        self,
+        name: impl Into<String>,
+        owner: impl AsRef<[u8]> + Send + 'static,
+    ) -> Self {
+        self.with(name.into(), Bytes::from_owner(owner))
+    }
+
+    fn with(mut self, name: String, bytes: Bytes) -> Self {
         let files = self.files.as_mut();
         let files = files.expect("files are added to a directory in memory only");
-        Arc::make_mut(files).insert(name.into(), bytes);
+        let is_part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\\');
+        let is_below = |long: &str, short: &str| {
+            let rest = long.strip_prefix(short);
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        assert!(
+            name.split('/').all(is_part),
+            "{name:?} is no name of a file in a directory"
+        );
+        assert!(
+            !files
+                .keys()
+                .any(|other| is_below(other, &name) || is_below(&name, other)),
+            "{name:?} would be a file and a directory"
+        );
+        Arc::make_mut(files).insert(name, bytes);
         self
+    }
+
+    /// Returns the directory with no more than the named files, if it is in memory: the others can be dropped. One of the file system
+    /// stays as it is.
+    #[must_use]
+    pub fn with_only(&self, names: &[&str]) -> Self {
+        let files = self.files.as_ref().map(|files| {
+            let named = names.iter().filter_map(|name| files.get_key_value(*name));
+            Arc::new(
+                named
+                    .map(|(name, bytes)| (name.clone(), bytes.clone()))
+                    .collect(),
+            )
+        });
+        let path = self.path.clone();
+        Self { path, files }
     }
 
     /// Returns the path, or the name of a directory in memory.
@@ -131,7 +192,13 @@ impl Directory {
     /// Returns the names of at most `limit` files and directories in the directory, sorted; none if it cannot be listed.
     pub fn names(&self, limit: usize) -> Vec<String> {
         let mut names: Vec<String> = match &self.files {
-            Some(files) => files.keys().take(limit).cloned().collect(),
+            Some(files) => {
+                let first = |name: &String| name.split('/').next().unwrap_or_default().to_string();
+                let mut names: Vec<String> = files.keys().map(first).collect();
+                names.dedup();
+                names.truncate(limit);
+                names
+            }
             None => {
                 let entries = fs::read_dir(&self.path).into_iter().flatten();
                 let entries = entries.take(limit).flatten();
@@ -334,6 +401,68 @@ mod tests {
             }
             assert_eq!(directory.read_companion("none", 1).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn the_names_in_memory_are_those_on_disk() {
+        let (_disk, [disk, memory]) = both();
+        let memory = memory
+            .with_file("prefix.txt", b"x")
+            .with_file("prefix/a", b"x");
+        fs::write(disk.path().join("prefix.txt"), "x").unwrap();
+        fs::write(disk.path().join("prefix/a"), "x").unwrap();
+        assert_eq!(memory.names(9), ["a.json", "c", "prefix", "prefix.txt"]);
+        assert_eq!(disk.names(9), memory.names(9));
+        assert_eq!(memory.names(2).len(), disk.names(2).len());
+        let names = |directory: &Directory| directory.subdirectory("prefix").unwrap().names(9);
+        assert_eq!(names(&memory), names(&disk));
+    }
+
+    #[test]
+    fn names_that_no_file_in_a_directory_has_are_a_mistake() {
+        let names = [
+            "", "/a", "..", "../a", "a/../b", "./a", "a/.", "a//b", "a/", "a\\b", "prefix", "c/d",
+        ];
+        for name in names {
+            let (_disk, [disk, memory]) = both();
+            for directory in [disk, memory] {
+                let add = move || drop(directory.with_file(name, b"x"));
+                let added = std::panic::catch_unwind(std::panic::AssertUnwindSafe(add));
+                assert!(added.is_err(), "{name}");
+            }
+        }
+        let (_disk, [_, memory]) = both();
+        // The same name again is another content.
+        let memory = memory.with_file("prefix/b", b"other");
+        assert_eq!(memory.file("prefix/b").read(9).unwrap(), b"other");
+    }
+
+    #[test]
+    fn bytes_are_dropped_with_the_last_reader() {
+        struct Counted {
+            _count: Arc<()>,
+        }
+        impl AsRef<[u8]> for Counted {
+            fn as_ref(&self) -> &[u8] {
+                b"content"
+            }
+        }
+        let counted = |count: &Arc<()>| Counted {
+            _count: count.clone(),
+        };
+        let (kept, dropped) = (Arc::new(()), Arc::new(()));
+        let all = Directory::in_memory("memory")
+            .with_owned_file("kept", counted(&kept))
+            .with_owned_file("dropped", counted(&dropped));
+        let some = all.with_only(&["kept", "none"]);
+        let (opened, _) = all.file("dropped").open().unwrap();
+        drop(all);
+        assert_eq!([&kept, &dropped].map(Arc::strong_count), [2, 2]);
+        drop(opened);
+        assert_eq!([&kept, &dropped].map(Arc::strong_count), [2, 1]);
+        assert_eq!(some.file("kept").read(9).unwrap(), b"content");
+        drop(some);
+        assert_eq!(Arc::strong_count(&kept), 1);
     }
 
     #[test]

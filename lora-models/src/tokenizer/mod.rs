@@ -81,7 +81,7 @@ pub struct Tokenizer {
     processor: Option<PostProcessorWrapper>,
     /// Special tokens that it puts before and after a text.
     around: [Vec<u32>; 2],
-    /// Directory that was loaded.
+    /// Directory that was loaded; of one in memory, the tokenizer's files.
     dir: Directory,
     /// File of it that was loaded, for messages.
     path: PathBuf,
@@ -176,7 +176,7 @@ impl Tokenizer {
         let files = files.filter(|file| file.is_file());
         Ok(Self {
             files: files.map(|file| file.path().into()).collect(),
-            dir,
+            dir: dir.with_only(&TOKENIZER_FILES),
             inner,
             processor,
             around,

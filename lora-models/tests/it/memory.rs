@@ -15,6 +15,7 @@ use lora_models::{
     model_type,
 };
 use std::path::Path;
+use std::sync::Arc;
 use test_support::tensors::host;
 
 /// A directory in memory with files of the fixtures, embedded in this program.
@@ -281,4 +282,32 @@ fn a_checkpoint_of_bytes_is_that_of_the_file() {
     }
     let owned = Checkpoint::from_bytes("owned", bytes.to_vec()).unwrap();
     assert_eq!(owned.len(), of_file.len());
+}
+
+#[test]
+fn a_tokenizer_keeps_its_own_files_and_no_weights() {
+    struct Counted {
+        bytes: &'static [u8],
+        _count: Arc<()>,
+    }
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            self.bytes
+        }
+    }
+    let counted = |bytes: &'static [u8], count: &Arc<()>| Counted {
+        bytes,
+        _count: count.clone(),
+    };
+    let (own, weights) = (Arc::new(()), Arc::new(()));
+    let json = include_bytes!("../fixtures/gpt2_tied/tokenizer.json");
+    let dir = Directory::in_memory("embedded")
+        .with_owned_file("tokenizer.json", counted(json, &own))
+        .with_owned_file("model.safetensors", counted(b"weights", &weights));
+    let tokenizer = Tokenizer::from_dir(&dir).unwrap();
+    drop(dir);
+    assert_eq!(Arc::strong_count(&weights), 1);
+    assert_eq!(Arc::strong_count(&own), 2);
+    let files = tokenizer.read_files().unwrap();
+    assert_eq!(files, [("tokenizer.json".to_string(), json.to_vec())]);
 }
