@@ -1,30 +1,14 @@
 //! Protocol of the Hub for a commit: large files go to the storage first, then one request has all small files and the names of the
 //! large ones. It is that of Python's `huggingface_hub`.
 
-use super::http::{Client, Content, Failure, Method, Upload as Send, encoded, header};
-use super::name::RepoName;
-use super::upload::Upload;
+use super::api::{Api, JSON, Post};
+use super::http::{Failure, encoded};
+use super::local_file::{LocalFile, MAX_INLINE_BYTES};
+use super::store::Storage;
 use super::{Progress, Pushed};
+use lora_core::file::{CONFIG_FILE, PICKLED_FILE, WEIGHTS_FILE};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::io::Read;
-use ureq::Body;
-use ureq::http::Response;
-
-/// Limit for an answer of the server, in bytes. One with a signed address for each part of a file of 50 GB has less than 10 MB.
-const MAX_ANSWER_BYTES: u64 = 16 << 20;
-
-/// Limit for a message of the server, in characters.
-pub(super) const MAX_MESSAGE: usize = 300;
-
-/// Media type of Git LFS.
-pub(super) const LFS: &str = "application/vnd.git-lfs+json";
-
-#[derive(Deserialize)]
-struct Created {
-    url: Option<String>,
-}
 
 #[derive(Deserialize)]
 struct Modes {
@@ -36,206 +20,212 @@ struct Modes {
 #[serde(rename_all = "camelCase")]
 struct Mode {
     path: String,
-    upload_mode: String,
+    upload_mode: UploadMode,
     /// True if the repository's `.gitignore` names the file.
     #[serde(default)]
     should_ignore: bool,
+    /// Hash of the file that is in the repository: SHA-256 of one in the storage, otherwise git's SHA-1.
+    oid: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum UploadMode {
+    /// In the storage.
+    Lfs,
+    /// In the commit.
+    Regular,
+}
+
+/// Answer to a commit.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Committed {
+    commit_oid: String,
+    commit_url: String,
+}
+
+/// Files by what becomes of them.
+#[derive(Default)]
+struct Plan {
+    large: Vec<LocalFile>,
+    small: Vec<LocalFile>,
+    ignored: Vec<String>,
+    unchanged: Vec<String>,
 }
 
 /// Commit of files to the repository of a client, at its branch.
 pub(super) struct Commit<'c> {
-    pub(super) client: &'c Client<'c>,
+    pub(super) api: &'c Api<'c>,
 }
 
-impl<'c> Commit<'c> {
-    pub(super) fn new(client: &'c Client<'c>) -> Self {
-        Self { client }
-    }
-
-    /// Creates the repository if there is none, and the branch if it is not `main`. Returns the full name.
-    pub(super) fn create(&self, private: bool) -> Result<RepoName, Failure> {
-        let repo = self.client.repo();
-        let (organization, name) = match repo.id().split_once('/') {
-            Some((organization, name)) => (Some(organization), name),
-            None => (None, repo.id()),
-        };
-        let mut body = json!({"name": name, "organization": organization});
-        if private {
-            body["visibility"] = "private".into();
-        }
-        let response = self.post("api/repos/create", "application/json", body.to_string())?;
-        let status = response.status().as_u16();
-        let repo = match status {
-            200..=299 | 409 => {
-                let id = match organization {
-                    Some(_) => Some(repo.id().to_string()),
-                    None => self.id_of(response)?,
-                };
-                let id = id.ok_or_else(|| {
-                    self.client.refuse(
-                        "the server does not say which account it belongs to; give the name with it, as `account/name`",
-                    )
-                })?;
-                repo.renamed(&id)?
-            }
-            // A token may have the right to write to a repository, but not the one to create it.
-            401..=403 if organization.is_some() && self.exists() => repo.clone(),
-            _ => return Err(self.refusal(response, "create the repository")),
-        };
-        if repo.revision() != "main" && !repo.revision().starts_with("refs/") {
-            let branch = encoded(repo.revision());
-            let path = format!("api/models/{}/branch/{branch}", repo.id());
-            let response = self.post(&path, "application/json", "{}".into())?;
-            let status = response.status().as_u16();
-            if !matches!(status, 200..=299 | 403 | 409) {
-                return Err(self.refusal(response, "create the branch"));
-            }
-        }
-        Ok(repo)
-    }
-
-    /// Returns the name in the address that the server says a repository has.
-    fn id_of(&self, response: Response<Body>) -> Result<Option<String>, Failure> {
-        let created: Created = self.answer(response)?;
-        let mut parts = created.url.as_deref().unwrap_or_default().rsplit('/');
-        let (name, organization) = (parts.next(), parts.next());
-        let is_own = name == Some(self.client.repo().id());
-        Ok(match (name, organization) {
-            (Some(name), Some(organization)) if is_own && !organization.is_empty() => {
-                Some(format!("{organization}/{name}"))
-            }
-            _ => None,
-        })
-    }
-
-    fn exists(&self) -> bool {
-        let path = format!("api/models/{}", self.client.repo().id());
-        let url = self.client.url(&path);
-        self.client.send(Method::Get, &url, None).is_ok()
-    }
-
-    /// Uploads the files and commits them.
+impl Commit<'_> {
+    /// Uploads the files and commits those that the repository does not have.
     pub(super) fn run(
         &self,
-        mut files: Vec<Upload>,
+        files: Vec<LocalFile>,
         message: &str,
         progress: &mut Progress<'_>,
     ) -> Result<Pushed, Failure> {
-        let modes = self.modes(&files)?;
-        let mode = |file: &Upload| modes.iter().find(|mode| mode.path == file.name);
-        files.retain(|file| !mode(file).is_some_and(|mode| mode.should_ignore));
-        // The storage refuses empty files.
-        let is_large = |file: &Upload| {
-            file.size > 0 && mode(file).is_some_and(|mode| mode.upload_mode == "lfs")
+        let mut plan = self.plan(files)?;
+        let client = self.api.client;
+        let (id, revision) = (client.repo().id(), client.repo().revision());
+        let url = match revision {
+            "main" => client.url(id),
+            revision => client.url(&format!("{id}/tree/{}", encoded(revision))),
         };
-        let (mut large, mut small): (Vec<Upload>, Vec<Upload>) =
-            files.into_iter().partition(is_large);
-        self.store(&mut large, progress)?;
-
-        let mut lines =
-            vec![json!({"key": "header", "value": {"summary": message, "description": ""}})];
-        for file in &mut small {
-            let content = base64::encode(file.bytes()?);
-            let value = json!({"content": content, "path": file.name, "encoding": "base64"});
-            lines.push(json!({"key": "file", "value": value}));
+        let mut commit = None;
+        if !(plan.large.is_empty() && plan.small.is_empty()) {
+            let storage = Storage { api: self.api };
+            storage.store(&mut plan.large, progress)?;
+            commit = Some(self.commit(&mut plan, message)?);
         }
-        for file in &large {
-            let value =
-                json!({"path": file.name, "algo": "sha256", "oid": file.sha256, "size": file.size});
-            lines.push(json!({"key": "lfsFile", "value": value}));
-        }
-        let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let (id, revision) = (self.client.repo().id(), self.client.repo().revision());
-        let path = format!("api/models/{id}/commit/{}", encoded(revision));
-        let response = self.post(&path, "application/x-ndjson", body)?;
-        if !response.status().is_success() {
-            return Err(self.refusal(response, "commit"));
-        }
-        for file in &small {
+        for file in &plan.small {
             progress(&file.name, file.size, file.size);
         }
-        let files = large.into_iter().chain(small).map(|file| file.name);
-        let mut files: Vec<String> = files.collect();
+        let files = plan.large.into_iter().chain(plan.small);
+        let mut files: Vec<String> = files.map(|file| file.name).collect();
         files.sort();
+        let (commit, commit_url) = commit
+            .map(|made| (made.commit_oid, made.commit_url))
+            .unzip();
         Ok(Pushed {
-            url: match revision {
-                "main" => self.client.url(id),
-                revision => self.client.url(&format!("{id}/tree/{}", encoded(revision))),
-            },
+            url,
+            commit,
+            commit_url,
             files,
+            unchanged: plan.unchanged,
+            ignored: plan.ignored,
         })
     }
 
-    /// Asks which files go to the storage.
-    fn modes(&self, files: &[Upload]) -> Result<Vec<Mode>, Failure> {
-        let files = files.iter().map(|file| {
+    /// Asks the server how it takes each file.
+    fn plan(&self, files: Vec<LocalFile>) -> Result<Plan, Failure> {
+        let client = self.api.client;
+        let (id, revision) = (client.repo().id(), encoded(client.repo().revision()));
+        let described = files.iter().map(|file| {
             json!({"path": file.name, "sample": base64::encode(&file.sample), "size": file.size})
         });
-        let body = json!({"files": files.collect::<Vec<_>>()});
-        let (id, revision) = (self.client.repo().id(), self.client.repo().revision());
-        let path = format!("api/models/{id}/preupload/{}", encoded(revision));
-        let response = self.post(&path, "application/json", body.to_string())?;
-        if !response.status().is_success() {
-            return Err(self.refusal(response, "write to the repository"));
-        }
-        Ok(self.answer::<Modes>(response)?.files)
-    }
-
-    pub(super) fn post(
-        &self,
-        path: &str,
-        kind: &str,
-        body: String,
-    ) -> Result<Response<Body>, Failure> {
-        let accept = if kind == LFS { LFS } else { "application/json" };
-        let headers = [("content-type", kind), ("accept", accept)];
-        let content = Content::Bytes(body.as_bytes());
-        let url = self.client.url(path);
-        self.client.upload(Send::Post, &url, &headers, content)
-    }
-
-    /// Reads the JSON of an answer, up to a limit.
-    pub(super) fn answer<T: DeserializeOwned>(
-        &self,
-        response: Response<Body>,
-    ) -> Result<T, Failure> {
-        let mut bytes = Vec::new();
-        let body = response.into_body().into_reader();
-        let read = body.take(MAX_ANSWER_BYTES).read_to_end(&mut bytes);
-        read.map_err(Failure::unreachable)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            let endpoint = self.client.endpoint();
-            self.client
-                .refuse(format!("{endpoint} is not a model server: {error}"))
-        })
-    }
-
-    /// Translates an error status of the server.
-    pub(super) fn refusal(&self, response: Response<Body>, what: &str) -> Failure {
-        let (endpoint, status) = (self.client.endpoint(), response.status());
-        let said = header(response.headers(), "x-error-message").unwrap_or_default();
-        let said: String = said.chars().take(MAX_MESSAGE).collect();
-        let said = match said.as_str() {
-            "" => String::new(),
-            said => format!("; it says: {said}"),
+        let body = json!({"files": described.collect::<Vec<_>>()}).to_string();
+        let request = Post {
+            url: client.url(&format!("api/models/{id}/preupload/{revision}")),
+            kind: JSON,
+            body: body.as_bytes(),
+            is_slow: false,
         };
-        self.client.refuse(match status.as_u16() {
-            401 => format!(
-                "{endpoint} does not accept the token; set HF_TOKEN to one with the right to write{said}"
-            ),
-            403 => format!(
-                "the token may not {what}: it needs the right to write there{said}"
-            ),
-            404 => format!(
-                "{endpoint} has no such account, repository or branch, or the token may not see it{said}"
-            ),
-            409 | 412 => format!(
-                "somebody else changed the repository meanwhile; nothing was committed, try again{said}"
-            ),
-            408 | 429 | 500..=599 => {
-                return Failure::unreachable(format!("it answered {status}{said}"));
+        let answer = self.api.post("write to the repository", &request)?;
+        let modes: Modes = self.api.parse(&answer)?;
+        let mut plan = Plan::default();
+        for file in files {
+            let mut modes = modes.files.iter().filter(|mode| mode.path == file.name);
+            let (Some(mode), None) = (modes.next(), modes.next()) else {
+                let message = format!(
+                    "{} does not say how it takes {}; nothing was sent",
+                    client.endpoint(),
+                    file.name
+                );
+                return Err(client.refuse(message));
+            };
+            self.sort(file, mode, &mut plan)?;
+        }
+        Ok(plan)
+    }
+
+    fn sort(&self, file: LocalFile, mode: &Mode, plan: &mut Plan) -> Result<(), Failure> {
+        let refuse = |message: String| Err(self.api.client.refuse(message));
+        // The storage refuses empty files.
+        let is_large = mode.upload_mode == UploadMode::Lfs && file.size > 0;
+        let oid = if is_large {
+            Some(&file.sha256)
+        } else {
+            file.git.as_ref()
+        };
+        if mode.should_ignore {
+            if is_required(&file.name) {
+                return refuse(format!(
+                    "the repository's .gitignore names {}, without which the adapter is of no use; remove that line from it",
+                    file.name
+                ));
             }
-            _ => format!("{endpoint} answered {status} to the request to {what}{said}"),
+            plan.ignored.push(file.name);
+        } else if mode.oid.is_some() && mode.oid.as_ref() == oid {
+            plan.unchanged.push(file.name);
+        } else if is_large {
+            plan.large.push(file);
+        } else if file.git.is_none() {
+            return refuse(format!(
+                "the repository takes {} of {} bytes into git, whose limit are {MAX_INLINE_BYTES}; name it for Git LFS in the \
+                 repository's .gitattributes",
+                file.name, file.size
+            ));
+        } else {
+            plan.small.push(file);
+        }
+        Ok(())
+    }
+
+    /// Sends the commit. It is sent once: an answer that does not come may be that of a commit that was made.
+    fn commit(&self, plan: &mut Plan, message: &str) -> Result<Committed, Failure> {
+        let body = body(plan, message)?;
+        let client = self.api.client;
+        let (id, revision) = (client.repo().id(), encoded(client.repo().revision()));
+        let request = Post {
+            url: client.url(&format!("api/models/{id}/commit/{revision}")),
+            kind: "application/x-ndjson",
+            body: body.as_bytes(),
+            is_slow: true,
+        };
+        let unknown = |why: String| {
+            let commits = client.url(&format!("{id}/commits/{revision}"));
+            let message = format!(
+                "the files may have been committed, but the answer of the server is not known: {why}; look at {commits} before you \
+                 try again"
+            );
+            client.refuse(message)
+        };
+        let answer = match self.api.post_once(&request) {
+            Err(Failure::Unreachable(why)) => return Err(unknown(why)),
+            answer => answer?,
+        };
+        let status = answer.status;
+        if status.is_server_error() {
+            return Err(unknown(format!("it answered {status}{}", answer.said())));
+        }
+        if !status.is_success() {
+            return Err(self.api.refusal(&answer, "commit"));
+        }
+        self.api.parse(&answer).map_err(|_| {
+            unknown(format!(
+                "it answered {status} without the name of a commit{}",
+                answer.said()
+            ))
         })
     }
+}
+
+/// Returns true for a file without which an adapter cannot be loaded.
+fn is_required(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    [CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE].contains(&name)
+}
+
+/// Returns the body of a commit, JSON in lines.
+fn body(plan: &mut Plan, message: &str) -> Result<String, Failure> {
+    let header = json!({"key": "header", "value": {"summary": message, "description": ""}});
+    let mut body = format!("{header}\n");
+    for file in &mut plan.small {
+        // Written at once: the text of a file is in memory once.
+        body.push_str(r#"{"key":"file","value":{"content":""#);
+        base64::encode_config_buf(file.bytes()?, base64::STANDARD, &mut body);
+        body.push_str(r#"","encoding":"base64","path":"#);
+        body.push_str(&json!(file.name).to_string());
+        body.push_str("}}\n");
+    }
+    for file in &plan.large {
+        let value =
+            json!({"path": file.name, "algo": "sha256", "oid": file.sha256, "size": file.size});
+        body.push_str(&json!({"key": "lfsFile", "value": value}).to_string());
+        body.push('\n');
+    }
+    Ok(body)
 }

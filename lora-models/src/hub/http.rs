@@ -24,6 +24,9 @@ const READ: Duration = Duration::from_secs(60);
 /// Limit for a file of certificates, in bytes; Mozilla's have 200 kB.
 const MAX_CERTIFICATE_BYTES: u64 = 16 << 20;
 
+/// Longest timeout for the answer to a request that makes the server work: it puts parts together, hashes a file or commits.
+const WORK: Duration = Duration::from_secs(300);
+
 /// Reason why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -55,9 +58,19 @@ pub(super) enum Method {
 
 /// Method of a request with a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Upload {
+pub(super) enum Verb {
     Post,
     Put,
+}
+
+/// A request with a body.
+pub(super) struct Sending<'r> {
+    pub(super) verb: Verb,
+    pub(super) url: &'r str,
+    /// Media type of the body; `None` for the storage, whose addresses are signed without one.
+    pub(super) kind: Option<&'r str>,
+    /// True if the server may take minutes for its answer.
+    pub(super) is_slow: bool,
 }
 
 /// Body of a request.
@@ -213,19 +226,25 @@ impl<'a> Client<'a> {
     /// A redirection within the server is followed, if the body is in memory.
     pub(super) fn upload(
         &self,
-        method: Upload,
-        url: &str,
-        headers: &[(&str, &str)],
+        sending: &Sending<'_>,
         mut body: Content<'_>,
     ) -> Result<Response<Body>, Failure> {
-        let mut url = url.to_string();
+        let mut url = sending.url.to_string();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = match method {
-                Upload::Post => self.agent.post(&url),
-                Upload::Put => self.agent.put(&url),
+            let mut request = match sending.verb {
+                Verb::Post => self.agent.post(&url),
+                Verb::Put => self.agent.put(&url),
             };
-            for (name, value) in headers {
-                request = request.header(*name, *value);
+            if let Some(kind) = sending.kind {
+                request = request.header("content-type", kind);
+                // That of a commit has no answers.
+                let accept =
+                    Some(kind).filter(|kind| kind.ends_with("json") && !kind.ends_with("ndjson"));
+                request = request.header("accept", accept.unwrap_or("application/json"));
+            }
+            if sending.is_slow {
+                let patient = request.config().timeout_recv_response(Some(WORK));
+                request = patient.timeout_per_read(Some(WORK)).build();
             }
             if let Some(token) = self.options.token().filter(|_| self.is_own(&url)) {
                 request = request.header("authorization", format!("Bearer {token}"));

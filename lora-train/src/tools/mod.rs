@@ -32,4 +32,4 @@ pub use diff::{DiffOptions, diff};
 pub use environment::{Environment, EnvironmentOptions, environment};
 pub use estimate::{Forecast, PlanOptions, estimate};
 pub use inspect::{InspectOptions, inspect};
-pub use push::{PushOptions, Pushed, push};
+pub use push::{PushOptions, push};

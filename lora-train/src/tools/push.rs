@@ -3,9 +3,7 @@
 use crate::TrainError;
 use crate::progress::Screen;
 use clap::Args;
-use lora_models::hub::{self, HubOptions};
-use serde::Serialize;
-use std::fmt;
+use lora_models::hub::{self, HubOptions, Pushed};
 use std::path::PathBuf;
 
 /// Options of `lora push`.
@@ -17,9 +15,12 @@ pub struct PushOptions {
     /// Repository: `account/name`, or a name for the account of the token. It is created if it is missing.
     #[arg(value_name = "REPOSITORY")]
     pub repository: String,
-    /// Create a private repository, if it is missing.
+    /// Create a private repository, if it is missing; one that exists must be private.
     #[arg(long)]
     pub private: bool,
+    /// Base model in the configuration that is sent: its name on the Hub, where the adapter has a path [default: the adapter's].
+    #[arg(long, value_name = "NAME")]
+    pub base_model: Option<String>,
     /// Branch to commit to, created if it is missing [default: main].
     #[arg(long, value_name = "BRANCH")]
     pub revision: Option<String>,
@@ -31,15 +32,6 @@ pub struct PushOptions {
     pub json: bool,
 }
 
-/// Result of `lora push`. With `--json` it is one object with these fields as keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Pushed {
-    /// Address of the repository, or of its branch.
-    pub url: String,
-    /// Names of the files in the commit.
-    pub files: Vec<String>,
-}
-
 /// Uploads an adapter as one commit: its configuration, tensors, card and tokenizer, and nothing else.
 ///
 /// # Errors
@@ -47,6 +39,7 @@ pub struct Pushed {
 pub fn push(options: &PushOptions, screen: &Screen) -> Result<Pushed, TrainError> {
     let push = hub::PushOptions {
         private: options.private,
+        base_model: options.base_model.clone(),
         revision: options.revision.clone(),
         message: options.message.clone(),
     };
@@ -63,14 +56,13 @@ pub fn push(options: &PushOptions, screen: &Screen) -> Result<Pushed, TrainError
         &hub,
         &mut show,
     )?;
-    Ok(Pushed {
-        url: pushed.url,
-        files: pushed.files,
-    })
-}
-
-impl fmt::Display for Pushed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.url)
+    for file in &pushed.unchanged {
+        screen.line(&format!("unchanged {file}"));
     }
+    for file in &pushed.ignored {
+        screen.line(&format!(
+            "ignored   {file}, which the repository's .gitignore names"
+        ));
+    }
+    Ok(pushed)
 }

@@ -146,6 +146,7 @@ fn an_upload_without_a_token_or_the_feature_is_refused_before_anything_is_sent()
         // Nothing listens there.
         command.env("HF_ENDPOINT", "http://127.0.0.1:9");
         command.env("HF_HOME", dir.path()).env_remove("HF_TOKEN");
+        command.env_remove("HF_TOKEN_PATH");
         command.env_remove("HF_HUB_OFFLINE");
         command
     };

@@ -155,6 +155,11 @@ impl Reply {
         }
     }
 
+    /// No answer: the connection ends.
+    pub fn lost() -> Self {
+        Self::new(0, "")
+    }
+
     fn error(status: u16, code: &'static str) -> Self {
         Self::new(status, "{}").with("x-error-code", code)
     }
@@ -166,6 +171,9 @@ impl Reply {
     }
 
     fn write(self, mut stream: &TcpStream, with_body: bool) {
+        if self.status == 0 {
+            return;
+        }
         let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
