@@ -237,7 +237,7 @@ impl<'a> Client<'a> {
             };
             if let Some(kind) = sending.kind {
                 request = request.header("content-type", kind);
-                // That of a commit has no answers.
+                // Git LFS answers in its own type, all else in JSON.
                 let accept =
                     Some(kind).filter(|kind| kind.ends_with("json") && !kind.ends_with("ndjson"));
                 request = request.header("accept", accept.unwrap_or("application/json"));

@@ -17,6 +17,9 @@ use std::time::Duration;
 const TOKEN: &str = "hf_write";
 const SIGNED: &str = "signed";
 
+/// Change of an answer about the modes of files.
+type ModeChange = fn(&mut Vec<Value>);
+
 /// State of a server with one repository.
 #[derive(Default)]
 struct State {
@@ -42,7 +45,7 @@ struct State {
     /// Path with which a request waits for its answer, and how long.
     slow: Option<(&'static str, Duration)>,
     /// Changes of answers: about the modes of files, and about the storage.
-    modes: Option<fn(&mut Vec<Value>)>,
+    modes: Option<ModeChange>,
     batch: Option<fn(&mut Value)>,
     /// True if the storage sends no ETag.
     without_etag: bool,
@@ -567,7 +570,7 @@ fn what_the_repository_has_already_is_no_commit() {
 fn files_without_which_an_adapter_is_of_no_use_must_not_be_ignored() {
     let dir = adapter();
     for name in ["adapter_config.json", "prefix/adapter_model.safetensors"] {
-        let modes: fn(&mut Vec<Value>) = match name {
+        let modes: ModeChange = match name {
             "adapter_config.json" => |files| ignore(files, "adapter_config.json"),
             _ => |files| ignore(files, "prefix/adapter_model.safetensors"),
         };
@@ -592,7 +595,7 @@ fn ignore(files: &mut [Value], name: &str) {
 #[test]
 fn each_file_has_one_known_mode_and_what_is_large_is_not_sent_within_the_commit() {
     let dir = adapter();
-    let cases: [(fn(&mut Vec<Value>), &str); 4] = [
+    let cases: [(ModeChange, &str); 4] = [
         (|files| drop(files.remove(1)), "does not say how it takes"),
         (
             |files| files.push(files[0].clone()),
