@@ -5,6 +5,7 @@ use crate::encoder::{EncoderConfig, EncoderFamily, HeadKind, Labels};
 use crate::error::ModelError;
 use crate::gpt2::Gpt2Config;
 use crate::pretrained::{FamilyConfig, ModelSizes, read_object};
+use lora_core::files::Directory;
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::path::Path;
@@ -80,8 +81,8 @@ const DECODERS: &[(&str, Read)] = &[("gpt2", |path, object| {
 /// # Errors
 /// [`ModelError::Io`], [`ModelError::Json`] or [`ModelError::TooLarge`] if the file cannot be read;
 /// [`ModelError::UnsupportedConfig`] if it has no `model_type`.
-pub fn model_type(dir: impl AsRef<Path>) -> Result<String, ModelError> {
-    let (path, object) = read_object(dir.as_ref())?;
+pub fn model_type(dir: impl Into<Directory>) -> Result<String, ModelError> {
+    let (path, object) = read_object(&dir.into())?;
     Ok(family(&path, &object)?.to_string())
 }
 
@@ -102,8 +103,8 @@ impl ModelConfig {
     ///
     /// # Errors
     /// As [`FamilyConfig::from_dir`].
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let (path, object) = read_object(dir.as_ref())?;
+    pub fn from_dir(dir: impl Into<Directory>) -> Result<Self, ModelError> {
+        let (path, object) = read_object(&dir.into())?;
         Self::from_json(&path, object)
     }
 

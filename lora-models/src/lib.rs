@@ -17,6 +17,7 @@
 //! - [`formats`]: adapters of loralib and mlx-lm
 //! - [`hub`]: models by name; downloads with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
+//! - the feature `tracing`: an event for each loaded checkpoint
 //! - [`activation`]: activation functions by their names in configurations
 //!
 //! ```
@@ -42,6 +43,43 @@
 //! let model = model.merge().into_module();
 //! let texts = Generator::new(&model, GenerationConfig::new(5), &device).generate(&[vec![7, 8, 9]])?;
 //! assert_eq!(texts[0].tokens.len(), 5);
+//! # Ok::<(), lora_models::ModelError>(())
+//! ```
+//!
+//! # Models in memory
+//! Readers of models, tokenizers and adapters take the path of a directory or a [`Directory`] in memory, such as one of files that
+//! `include_bytes!` puts into the program:
+//!
+//! ```
+//! # #![recursion_limit = "256"]
+//! use burn::tensor::Device;
+//! use lora_core::file::AdapterDir;
+//! use lora_models::generate::{GenerationConfig, Generator};
+//! use lora_models::gpt2::Gpt2LmHead;
+//! use lora_models::{AdapterLoadOptions, Directory, LoadOptions, LoraModel, ModelDir, Pretrained};
+//!
+//! # macro_rules! embed {
+//! #     ($name:literal) => {
+//! #         include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/", $name))
+//! #     };
+//! # }
+//! // `embed!` stands for `include_bytes!` with the path of a file.
+//! let dir = Directory::in_memory("gpt2")
+//!     .with_file("config.json", embed!("gpt2_tied/config.json"))
+//!     .with_file("model.safetensors", embed!("gpt2_tied/model.safetensors"))
+//!     .with_file("tokenizer.json", embed!("gpt2_tied/tokenizer.json"));
+//! let device = Device::flex();
+//! let (model, _) = Gpt2LmHead::load(&dir, &LoadOptions::default(), &device)?;
+//! let tokenizer = ModelDir::open(&dir)?.tokenizer()?;
+//! let adapter = AdapterDir::from_bytes(
+//!     "my adapter",
+//!     embed!("adapters/c_attn/adapter_config.json"),
+//!     embed!("adapters/c_attn/adapter_model.safetensors"),
+//! )?;
+//! let model = model.load_opened_adapter(&adapter, &AdapterLoadOptions::default())?.into_module();
+//! let prompt = tokenizer.encode_prompt("the name")?;
+//! let texts = Generator::new(&model, GenerationConfig::new(5), &device).generate(&[prompt])?;
+//! assert!(texts[0].tokens.len() <= 5);
 //! # Ok::<(), lora_models::ModelError>(())
 //! ```
 //!
@@ -84,6 +122,7 @@ pub use causal::{CausalInput, CausalLm};
 pub use config::{ModelConfig, Preset, model_type};
 pub use error::ModelError;
 pub use export::ExportOptions;
+pub use lora_core::files::Directory;
 pub use model::{AdapterLoadOptions, LoraModel, SaveAdapter};
 pub use model_dir::ModelDir;
 pub use named::{ModelAdapters, PromptAdapters};

@@ -2,7 +2,7 @@
 
 use crate::error::ModelError;
 use lora_core::file::{CONFIG_FILE as ADAPTER_CONFIG, ConfigFile};
-use lora_core::files::{directories_with, listed};
+use lora_core::files::{Directory, directories_with, listed};
 use std::path::{Path, PathBuf};
 
 /// Most entries of a directory that are looked at.
@@ -19,13 +19,25 @@ const OTHER_FORMATS: [(&str, &str); 6] = [
 ];
 
 /// Returns the error for a directory without `config.json`, if it tells what to give instead.
-pub(crate) fn without_config(dir: &Path) -> Option<ModelError> {
-    if !dir.is_dir() {
+pub(crate) fn without_config(dir: &Directory) -> Option<ModelError> {
+    if !dir.is_directory() {
         return None;
     }
     if let Some(error) = adapter(dir) {
         return Some(error);
     }
+    elsewhere(dir).or_else(|| {
+        let message = "it has no config.json, which tells the kind and sizes of a model";
+        Some(error(dir.path(), message.into()))
+    })
+}
+
+/// Returns the error for a directory whose subdirectories have what it lacks itself.
+fn elsewhere(dir: &Directory) -> Option<ModelError> {
+    if dir.is_in_memory() {
+        return None;
+    }
+    let dir = dir.path();
     let is_adapter = |dir: &PathBuf| dir.join(ADAPTER_CONFIG).is_file();
     let mut models = directories_with(dir, "config.json");
     models.retain(|dir| !is_adapter(dir));
@@ -41,19 +53,15 @@ pub(crate) fn without_config(dir: &Path) -> Option<ModelError> {
         );
         return Some(error(dir, message));
     }
-    let message = "it has no config.json, which tells the kind and sizes of a model";
-    Some(error(dir, message.into()))
+    None
 }
 
 /// Returns the error for a directory without weights, if it tells what to give instead.
-pub(crate) fn without_weights(dir: &Path) -> Option<ModelError> {
+pub(crate) fn without_weights(dir: &Directory) -> Option<ModelError> {
     if let Some(error) = adapter(dir) {
         return Some(error);
     }
-    let entries = std::fs::read_dir(dir).ok()?.take(MAX_ENTRIES).flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.collect();
-    names.sort();
+    let names = dir.names(MAX_ENTRIES);
     let (name, program) = names.iter().find_map(|name| {
         let mut formats = OTHER_FORMATS.iter();
         let (_, program) = formats.find(|(ending, _)| name.ends_with(ending))?;
@@ -63,12 +71,12 @@ pub(crate) fn without_weights(dir: &Path) -> Option<ModelError> {
         "its weights are in {name}, a format of {program} that is not read; save the model with `save_pretrained` of transformers, \
          as model.safetensors"
     );
-    Some(error(dir, message))
+    Some(error(dir.path(), message))
 }
 
 /// Returns the error for the directory of an adapter; `None` for any other.
-fn adapter(dir: &Path) -> Option<ModelError> {
-    if !dir.join(ADAPTER_CONFIG).is_file() {
+fn adapter(dir: &Directory) -> Option<ModelError> {
+    if !dir.file(ADAPTER_CONFIG).is_file() {
         return None;
     }
     let config = ConfigFile::read(dir).ok();
@@ -80,7 +88,7 @@ fn adapter(dir: &Path) -> Option<ModelError> {
         "this is an adapter; give its base{} as the model, and this directory as the adapter (`--adapter`)",
         base.unwrap_or_default()
     );
-    Some(error(dir, message))
+    Some(error(dir.path(), message))
 }
 
 fn error(dir: &Path, message: String) -> ModelError {
@@ -126,26 +134,26 @@ mod tests {
             (&[("model.safetensors", "")], "it has no config.json, which"),
         ] {
             let dir = directory(files);
-            let message = without_config(dir.path()).unwrap().to_string();
+            let message = without_config(&dir.path().into()).unwrap().to_string();
             assert!(message.contains(expected), "{files:?}: {message}");
         }
-        assert!(without_config(Path::new("no/such/directory")).is_none());
+        assert!(without_config(&"no/such/directory".into()).is_none());
     }
 
     #[test]
     fn weights_of_other_programs_are_named() {
         let dir = directory(&[("config.json", "{}"), ("tf_model.h5", "x")]);
-        let message = without_weights(dir.path()).unwrap().to_string();
+        let message = without_weights(&dir.path().into()).unwrap().to_string();
         assert!(
             message.contains("tf_model.h5, a format of TensorFlow"),
             "{message}"
         );
         let dir = directory(&[("config.json", "{}"), ("adapter_config.json", "{}")]);
-        let message = without_weights(dir.path()).unwrap().to_string();
+        let message = without_weights(&dir.path().into()).unwrap().to_string();
         assert!(
             message.contains("this is an adapter; give its base as"),
             "{message}"
         );
-        assert!(without_weights(directory(&[("config.json", "{}")]).path()).is_none());
+        assert!(without_weights(&directory(&[("config.json", "{}")]).path().into()).is_none());
     }
 }

@@ -6,7 +6,7 @@ use crate::prefix;
 use crate::targets::LoraTargets;
 use crate::vocabulary::{rows_with, saves, with_weights_of};
 use lora_core::file::{AdapterDir, PeftOptions, attach_saved};
-use lora_core::files::Overwrite;
+use lora_core::files::{Directory, Overwrite};
 use lora_core::named::NamedAdapters;
 use lora_core::{
     Adapted, AdaptedModule, AttachReport, BaseFloats, LayerKind, LoraConfig, QuantizeConfig,
@@ -109,12 +109,12 @@ pub trait LoraModel: AddedModel {
         self.attach(&head_alone(Vec::new()))
     }
 
-    /// Loads the adapter of a directory, ready to be trained further: LoRA, virtual tokens or adapter layers, with the others in
-    /// its subdirectories.
+    /// Loads the adapter of a directory, on disk or in memory, ready to be trained further: LoRA, virtual tokens or adapter layers,
+    /// with the others in its subdirectories.
     ///
     /// # Errors
     /// As [`AdapterDir::open`] and [`load_opened_adapter`](Self::load_opened_adapter).
-    fn load_adapter(self, dir: impl AsRef<Path>) -> Result<Adapted<Self>, ModelError> {
+    fn load_adapter(self, dir: impl Into<Directory>) -> Result<Adapted<Self>, ModelError> {
         self.load_opened_adapter(&AdapterDir::open(dir)?, &AdapterLoadOptions::default())
     }
 
@@ -173,7 +173,7 @@ pub trait LoraModel: AddedModel {
             return Ok(adapted);
         }
         adapted.module().check_adapter(adapted.report())?;
-        adapted.try_map(|model| load_beside(model, adapter.path()))
+        adapted.try_map(|model| load_beside(model, adapter.directory()))
     }
 
     /// Returns the options with which PEFT saves an adapter of this model. `base_model` is as for
@@ -327,7 +327,7 @@ fn load_added<M: LoraModel>(
                 .check_adapter(&freeze(adapted.module().clone()).into_parts().1)?,
         }
     }
-    adapted.try_map(|model| load_beside(model.load_added(adapter)?, adapter.path()))
+    adapted.try_map(|model| load_beside(model.load_added(adapter)?, adapter.directory()))
 }
 
 /// Attaches adapters while the modules beside the weights are taken off: their parameters are no target.

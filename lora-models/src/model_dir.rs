@@ -6,15 +6,16 @@ use crate::export::CONFIG_FILE;
 use crate::generate::GenerationFile;
 use crate::pretrained::read_object;
 use crate::tokenizer::Tokenizer;
+use lora_core::files::Directory;
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
-/// Model directory. Its `config.json` is read once, when it is opened, its tokenizer and its settings for text
+/// Model directory, on disk or in memory. Its `config.json` is read once, when it is opened, its tokenizer and its settings for text
 /// generation once, when they are first needed.
 #[derive(Clone, Debug)]
 pub struct ModelDir {
-    path: PathBuf,
+    dir: Directory,
     object: Map<String, Value>,
     config: ModelConfig,
     tokenizer: OnceLock<Tokenizer>,
@@ -26,11 +27,11 @@ impl ModelDir {
     ///
     /// # Errors
     /// As [`ModelConfig::from_dir`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let path = path.as_ref();
-        let (file, object) = read_object(path)?;
+    pub fn open(dir: impl Into<Directory>) -> Result<Self, ModelError> {
+        let dir = dir.into();
+        let (file, object) = read_object(&dir)?;
         Ok(Self {
-            path: path.into(),
+            dir,
             config: ModelConfig::from_json(&file, object.clone())?,
             object,
             tokenizer: OnceLock::new(),
@@ -38,9 +39,14 @@ impl ModelDir {
         })
     }
 
-    /// Returns the path of the directory.
+    /// Returns the path of the directory, or its name if it is in memory.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.dir.path()
+    }
+
+    /// Returns the directory itself.
+    pub fn directory(&self) -> &Directory {
+        &self.dir
     }
 
     /// Uses a language model as the base of a classifier, whose head replaces the output layer.
@@ -48,8 +54,8 @@ impl ModelDir {
     /// # Errors
     /// As [`ModelConfig::from_dir`].
     pub fn with_head(mut self) -> Result<Self, ModelError> {
-        let file = self.path.join(CONFIG_FILE);
-        self.config = ModelConfig::with_head(&file, self.object.clone())?;
+        let file = self.dir.file(CONFIG_FILE);
+        self.config = ModelConfig::with_head(file.path(), self.object.clone())?;
         Ok(self)
     }
 
@@ -64,7 +70,7 @@ impl ModelDir {
     /// As [`GenerationFile::read`].
     pub fn generation(&self) -> Result<GenerationFile, ModelError> {
         read_once(&self.generation, || {
-            GenerationFile::read(&self.path, &self.object)
+            GenerationFile::read(&self.dir, &self.object)
         })
     }
 
@@ -74,7 +80,7 @@ impl ModelDir {
     /// As [`Tokenizer::from_dir`].
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
         read_once(&self.tokenizer, || {
-            Tokenizer::with_config(&self.path, &self.object)
+            Tokenizer::with_config(&self.dir, &self.object)
         })
     }
 
@@ -82,7 +88,7 @@ impl ModelDir {
     ///
     /// # Errors
     /// As [`Tokenizer::from_dir`].
-    pub fn tokenizer_in(&self, dir: &Path) -> Result<Tokenizer, ModelError> {
+    pub fn tokenizer_in(&self, dir: impl Into<Directory>) -> Result<Tokenizer, ModelError> {
         Tokenizer::with_config(dir, &self.object)
     }
 }

@@ -8,6 +8,7 @@ use crate::prefix;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use lora_core::file::AdapterDir;
+use lora_core::files::Directory;
 use lora_core::named::{BatchAdapters, NamedAdapters, adapters_in};
 use lora_core::{Adapted, AttachReport, LoraConfig, LoraError};
 use std::path::Path;
@@ -49,7 +50,7 @@ pub trait ModelAdapters {
     ///
     /// # Errors
     /// As [`NamedAdapters::add`] and [`check_adapter`](crate::LoraTargets::check_adapter).
-    fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError>;
+    fn load(&mut self, name: &str, dir: impl Into<Directory>) -> Result<AttachReport, ModelError>;
 
     /// Adds the adapter of an opened directory, as [`load`](Self::load).
     ///
@@ -90,7 +91,7 @@ pub trait ModelAdapters {
 impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
     type Model = M;
 
-    fn load(&mut self, name: &str, dir: &Path) -> Result<AttachReport, ModelError> {
+    fn load(&mut self, name: &str, dir: impl Into<Directory>) -> Result<AttachReport, ModelError> {
         self.load_opened(name, &AdapterDir::open(dir)?)
     }
 
@@ -99,15 +100,14 @@ impl<M: LoraModel> ModelAdapters for NamedAdapters<M> {
         name: &str,
         adapter: &AdapterDir,
     ) -> Result<AttachReport, ModelError> {
-        if let Some(prefix) = prefix::beside(adapter.path())? {
+        if let Some(prefix) = prefix::beside(adapter.directory())? {
             let message =
                 "named adapters must be LoRA; a prefix is supported only with a single adapter";
             return Err(prefix::refused(prefix.path(), message));
         }
-        let layers = adapter.path().join(ADAPTER_LAYERS_DIR);
-        if layers.is_dir() {
+        if let Some(layers) = adapter.directory().subdirectory(ADAPTER_LAYERS_DIR) {
             let message = "named adapters must be LoRA; adapter layers are supported only with a single adapter";
-            return Err(ModelError::malformed(&layers, message));
+            return Err(ModelError::malformed(layers.path(), message));
         }
         let config = adapter.config()?;
         refuse_vocabulary(name, config)?;

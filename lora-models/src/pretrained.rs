@@ -9,7 +9,7 @@ use crate::model::LoraModel;
 use crate::weights::{Packed, ParamSpec, Parameters, Weights, meta_init, plan};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::file::AdapterDir;
-use lora_core::files::Overwrite;
+use lora_core::files::{Directory, Overwrite};
 use lora_core::{BaseFloats, QuantizeConfig, widen};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ pub trait Pretrained: LoraModel {
     /// Returns the options without quantization, and with all weights in f32.
     fn unquantized_options(options: &Self::Options) -> Self::Options;
 
-    /// Loads a model from a directory with `config.json` and weights in any form that
+    /// Loads a model from a directory, on disk or in memory, with `config.json` and weights in any form that
     /// [`Checkpoint`](crate::checkpoint::Checkpoint) reads, saved with a head or without.
     ///
     /// Names and shapes are compared with the configuration before any tensor is read. Then each tensor is read,
@@ -74,12 +74,12 @@ pub trait Pretrained: LoraModel {
     /// [`LoraError::UnsupportedTarget`](lora_core::LoraError::UnsupportedTarget) inside [`ModelError::Lora`] for a
     /// weight to quantize that is not finite, or a value that is infinite in 16 bits.
     fn load(
-        dir: impl AsRef<Path>,
+        dir: impl Into<Directory>,
         options: &Self::Options,
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError> {
-        let dir = dir.as_ref();
-        Self::load_weights(Self::Config::from_dir(dir)?, dir, options, device)
+        let dir = dir.into();
+        Self::load_weights(Self::Config::from_dir(&dir)?, dir, options, device)
     }
 
     /// Loads the weights of a directory whose `config.json` has been read.
@@ -88,7 +88,7 @@ pub trait Pretrained: LoraModel {
     /// As [`load`](Self::load).
     fn load_weights(
         config: Self::Config,
-        dir: &Path,
+        dir: impl Into<Directory>,
         options: &Self::Options,
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError>;
@@ -252,8 +252,8 @@ pub trait FamilyConfig: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] for another family, a value out of range or an option without support;
     /// [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be read.
-    fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let (path, object) = read_object(dir.as_ref())?;
+    fn from_dir(dir: impl Into<Directory>) -> Result<Self, ModelError> {
+        let (path, object) = read_object(&dir.into())?;
         Self::from_json(&path, object)
     }
 
@@ -365,13 +365,13 @@ impl LoadOptions {
 }
 
 /// Reads the object of the `config.json` in a model directory, and returns the file's path with it.
-pub(crate) fn read_object(dir: &Path) -> Result<(PathBuf, Map<String, Value>), ModelError> {
-    let path = dir.join(CONFIG_FILE);
-    if !path.exists()
+pub(crate) fn read_object(dir: &Directory) -> Result<(PathBuf, Map<String, Value>), ModelError> {
+    let file = dir.file(CONFIG_FILE);
+    if !file.exists()
         && let Some(error) = without_config(dir)
     {
         return Err(error);
     }
-    let object = read_json(&path, CONFIG_LIMIT)?;
-    Ok((path, object))
+    let object = read_json(&file, CONFIG_LIMIT)?;
+    Ok((file.path().into(), object))
 }

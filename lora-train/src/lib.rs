@@ -8,6 +8,10 @@
 //!   training run, from flags or a recipe
 //! - [`progress`]: the [`Screen`](progress::Screen) that jobs print to; [`error`]: [`TrainError`]
 //!
+//! With the feature `tracing`, loads and runs send events to the application's subscriber of `tracing`: `loaded` with the files and sizes
+//! of a checkpoint, and in the span `train` the events `step` (on the level of debug), `evaluation`, `saved` and `stopped`, with the fields
+//! of [`trainer::Event`], and warnings.
+//!
 //! All other modules serve the program `lora` and may change in any version.
 #![recursion_limit = "256"]
 

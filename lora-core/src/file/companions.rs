@@ -1,8 +1,7 @@
 //! Files beside an adapter that PEFT has no place for: a classifier's labels, and a tokenizer with new tokens.
 
 use crate::error::LoraError;
-use crate::files::{note_read, read_companion};
-use std::path::Path;
+use crate::files::{Directory, note_read};
 
 /// Configuration of the model, with the labels of a classifier.
 const MODEL_CONFIG: &str = "config.json";
@@ -29,16 +28,16 @@ pub const TOKENIZER_LIMIT: u64 = 64 << 20;
 type Files = Vec<(String, Vec<u8>)>;
 
 /// Reads the files that every use of an adapter needs.
-pub(super) fn read_small(dir: &Path) -> Result<Files, LoraError> {
+pub(super) fn read_small(dir: &Directory) -> Result<Files, LoraError> {
     let files = read(dir, &[MODEL_CONFIG], CONFIG_LIMIT)?;
     if !files.is_empty() {
-        note_read(&dir.join(MODEL_CONFIG));
+        note_read(dir.file(MODEL_CONFIG).path());
     }
     Ok(files)
 }
 
 /// Reads the files of the tokenizer beside an adapter.
-pub(super) fn read_tokenizer(dir: &Path) -> Result<Files, LoraError> {
+pub(super) fn read_tokenizer(dir: &Directory) -> Result<Files, LoraError> {
     read(dir, &TOKENIZER_FILES, TOKENIZER_LIMIT)
 }
 
@@ -47,13 +46,13 @@ pub(crate) fn is_of_tokenizer(name: &str) -> bool {
     TOKENIZER_FILES.contains(&name)
 }
 
-fn read(dir: &Path, names: &[&str], limit: u64) -> Result<Files, LoraError> {
+fn read(dir: &Directory, names: &[&str], limit: u64) -> Result<Files, LoraError> {
     let mut files = Files::new();
     for name in names {
-        if !dir.join(name).is_file() {
+        if !dir.file(name).is_file() {
             continue;
         }
-        if let Some(bytes) = read_companion(dir, name, limit)? {
+        if let Some(bytes) = dir.read_companion(name, limit)? {
             files.push((name.to_string(), bytes));
         }
     }
@@ -77,9 +76,9 @@ mod tests {
                 .inspect(|(name, bytes)| assert_eq!(name.as_bytes(), bytes));
             names.map(|(name, _)| name.clone()).collect()
         };
-        let small = names(read_small(dir.path()).unwrap());
+        let small = names(read_small(&dir.path().into()).unwrap());
         assert_eq!(small, ["config.json"]);
-        let files = names(read_tokenizer(dir.path()).unwrap());
+        let files = names(read_tokenizer(&dir.path().into()).unwrap());
         assert_eq!(files, ["tokenizer.json", "merges.txt"]);
     }
 }

@@ -4,7 +4,7 @@ use crate::config::{
     ExcludeModules, LoraConfig, LoraInit, LoraScaling, TargetModules, TrainableTokens,
 };
 use crate::error::LoraError;
-use crate::files::read_bounded;
+use crate::files::Directory;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -97,9 +97,10 @@ impl ConfigFile {
     ///
     /// # Errors
     /// [`LoraError::Io`] if it cannot be read, or [`LoraError::Malformed`] if it is no JSON object.
-    pub fn read(dir: &Path) -> Result<Self, LoraError> {
-        let path = dir.join(CONFIG_FILE);
-        let bytes = read_bounded(&path, CONFIG_LIMIT)?;
+    pub fn read(dir: impl Into<Directory>) -> Result<Self, LoraError> {
+        let file = dir.into().file(CONFIG_FILE);
+        let bytes = file.read(CONFIG_LIMIT)?;
+        let path = file.path().to_path_buf();
         let keys = serde_json::from_slice(&bytes).map_err(|error| {
             LoraError::malformed(&path, format!("is not a JSON object: {error}"))
         })?;
@@ -192,7 +193,7 @@ fn unsupported(path: &Path, key: &str, value: &Value, message: &str) -> LoraErro
 ///
 /// # Errors
 /// As [`ConfigFile::read`] and [`ConfigFile::lora`].
-pub fn read_config(dir: &Path) -> Result<LoraConfig, LoraError> {
+pub fn read_config(dir: impl Into<Directory>) -> Result<LoraConfig, LoraError> {
     Ok(ConfigFile::read(dir)?.lora()?.0)
 }
 

@@ -3,13 +3,12 @@
 use super::header::read_header;
 use super::pickle::PickledTensors;
 use crate::error::LoraError;
-use crate::files::open_regular;
+use crate::files::{DirectoryFile, Opened};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// An opened file of tensors, by their names in the file. Their bytes are read when asked for.
@@ -33,7 +32,7 @@ pub(super) struct Info {
 #[derive(Debug)]
 enum Content {
     /// The file, with the offset of the first value in bytes.
-    Safetensors(Mutex<File>, u64),
+    Safetensors(Mutex<Opened>, u64),
     Pickle(PickledTensors),
 }
 
@@ -42,14 +41,15 @@ impl Container {
     ///
     /// # Errors
     /// [`LoraError::Io`], or [`LoraError::Malformed`] if the file breaks its format.
-    pub fn open(path: &Path) -> Result<Self, LoraError> {
+    pub fn open(file: &DirectoryFile) -> Result<Self, LoraError> {
+        let path = file.path();
         if path
             .extension()
             .is_some_and(|ending| ending == "safetensors")
         {
-            return Self::safetensors(path);
+            return Self::safetensors(file);
         }
-        let tensors = PickledTensors::open(path)?;
+        let tensors = PickledTensors::open(file)?;
         let infos = tensors.tensors().map(|(name, dtype, shape)| {
             let (shape, place) = (shape.to_vec(), (0, 0));
             (
@@ -69,9 +69,10 @@ impl Container {
         })
     }
 
-    fn safetensors(path: &Path) -> Result<Self, LoraError> {
-        let (file, bytes) = open_regular(path)?;
-        let header = read_header(&file, bytes);
+    fn safetensors(file: &DirectoryFile) -> Result<Self, LoraError> {
+        let path = file.path();
+        let (mut file, bytes) = file.open()?;
+        let header = read_header(&mut file, bytes);
         let (header, data_start): (Metadata, u64) =
             header.map_err(|message| LoraError::malformed(path, message))?;
         let metadata = header.metadata().clone().unwrap_or_default();

@@ -4,11 +4,13 @@ use super::adapter::StoredAdapter;
 use super::companions::{read_small, read_tokenizer};
 use super::config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, kind_error};
 use super::misplaced::not_an_adapter;
-use super::tensors::AdapterTensors;
+use super::tensors::{AdapterTensors, WEIGHTS_FILE};
 use crate::config::LoraConfig;
 use crate::error::LoraError;
+use crate::files::Directory;
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// An adapter directory: configuration, kind and the small files beside it are read once, when it is opened; tensors
@@ -37,7 +39,7 @@ use std::sync::OnceLock;
 /// ```
 #[derive(Debug)]
 pub struct AdapterDir {
-    path: PathBuf,
+    dir: Directory,
     file: ConfigFile,
     kind: AdapterKind,
     /// Configuration, if the adapter is LoRA's.
@@ -64,19 +66,36 @@ impl AdapterDir {
     /// # Errors
     /// [`LoraError::NotAnAdapter`] if it has no configuration; as [`ConfigFile::read`] and, for LoRA, [`ConfigFile::lora`]; if a
     /// companion cannot be read.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoraError> {
-        let path = path.as_ref();
-        if !path.join(CONFIG_FILE).exists() {
-            return Err(not_an_adapter(path));
+    pub fn open(dir: impl Into<Directory>) -> Result<Self, LoraError> {
+        let dir = dir.into();
+        if !dir.file(CONFIG_FILE).exists() {
+            return Err(not_an_adapter(&dir));
         }
-        Self::with_config(path, ConfigFile::read(path)?)
+        let config = ConfigFile::read(&dir)?;
+        Self::with_config(dir, config)
+    }
+
+    /// Opens an adapter in memory by the contents of its `adapter_config.json` and `adapter_model.safetensors`, such as those that
+    /// a program embeds by `include_bytes!`. Messages use `name` in the place of a path. An adapter with further files is a
+    /// [`Directory`] in memory.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_bytes(
+        name: &str,
+        config: impl Into<Cow<'static, [u8]>>,
+        weights: impl Into<Cow<'static, [u8]>>,
+    ) -> Result<Self, LoraError> {
+        let dir = Directory::in_memory(name).with_file(CONFIG_FILE, config);
+        Self::open(dir.with_file(WEIGHTS_FILE, weights))
     }
 
     /// Opens a directory whose configuration is read already.
     ///
     /// # Errors
     /// As [`open`](Self::open), but for the reading.
-    pub fn with_config(path: &Path, file: ConfigFile) -> Result<Self, LoraError> {
+    pub fn with_config(dir: impl Into<Directory>, file: ConfigFile) -> Result<Self, LoraError> {
+        let dir = dir.into();
         let (kind, config, mut options) = match file.kind() {
             Some(kind) if kind != AdapterKind::Lora => {
                 let name = |key| Some(file.keys().get(key)?.as_str()?.to_string());
@@ -92,9 +111,9 @@ impl AdapterDir {
                 (AdapterKind::Lora, Some(config), options)
             }
         };
-        options.companions.extend(read_small(path)?);
+        options.companions.extend(read_small(&dir)?);
         Ok(Self {
-            path: path.into(),
+            dir,
             file,
             kind,
             config,
@@ -103,9 +122,14 @@ impl AdapterDir {
         })
     }
 
-    /// Path of the directory.
+    /// Path of the directory, or its name if it is in memory.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.dir.path()
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Directory {
+        &self.dir
     }
 
     /// Kind of the adapter.
@@ -164,7 +188,7 @@ impl AdapterDir {
     /// # Errors
     /// [`LoraError::Io`], or [`LoraError::Malformed`] for a file that is too large, or a link out of the directory.
     pub fn tokenizer_files(&self) -> Result<Vec<(String, Vec<u8>)>, LoraError> {
-        read_tokenizer(&self.path)
+        read_tokenizer(&self.dir)
     }
 
     /// Opens the file with the tensors, the first time it is asked for. Their values are read one by one.
@@ -176,7 +200,7 @@ impl AdapterDir {
         match self.tensors.get() {
             Some(tensors) => Ok(tensors),
             None => {
-                let tensors = AdapterTensors::open_in(&self.path)?;
+                let tensors = AdapterTensors::open_in(&self.dir)?;
                 Ok(self.tensors.get_or_init(|| tensors))
             }
         }

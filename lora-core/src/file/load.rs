@@ -12,6 +12,7 @@ use super::transpose;
 use crate::attach::{Adapted, AdapterValues, AdapterWeights, AttachReport, detach};
 use crate::config::{LoraConfig, LoraScaling};
 use crate::error::LoraError;
+use crate::files::Directory;
 use crate::layout::{AdaptedModule, Architecture, SavedParameter};
 use burn::module::Module;
 use burn::tensor::TensorData;
@@ -30,7 +31,7 @@ use std::path::Path;
 /// tensor is missing, left over, without PEFT's prefix, misshapen or not finite.
 pub fn load<M: Module>(
     module: M,
-    dir: &Path,
+    dir: impl Into<Directory>,
     architecture: &Architecture,
 ) -> Result<Adapted<M>, LoraError> {
     AdapterDir::open(dir)?.load(module, architecture)
@@ -43,7 +44,7 @@ pub fn load<M: Module>(
 /// As [`load`].
 pub fn switch<M: Module>(
     module: M,
-    dir: &Path,
+    dir: impl Into<Directory>,
     architecture: &Architecture,
 ) -> Result<Adapted<M>, LoraError> {
     load(detach(module), dir, architecture)

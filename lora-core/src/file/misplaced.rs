@@ -3,40 +3,45 @@
 use super::config::CONFIG_FILE;
 use super::tensors::{PICKLED_FILE, WEIGHTS_FILE};
 use crate::error::LoraError;
-use crate::files::{directories_with, listed};
-use std::path::Path;
+use crate::files::{Directory, directories_with, listed};
 
 /// Returns the error for a path without `adapter_config.json`, which says what is there.
-pub(super) fn not_an_adapter(path: &Path) -> LoraError {
-    let message = if !path.exists() {
+pub(super) fn not_an_adapter(dir: &Directory) -> LoraError {
+    let message = if !dir.exists() {
         "there is no such directory".into()
-    } else if path.is_file() {
+    } else if !dir.is_directory() {
         "this is a file; give the directory with the adapter, and convert a file of loralib with `lora convert`".into()
     } else {
-        in_directory(path)
+        in_directory(dir)
     };
     LoraError::NotAnAdapter {
-        path: path.into(),
+        path: dir.path().into(),
         message,
     }
 }
 
-fn in_directory(dir: &Path) -> String {
-    let adapters = directories_with(dir, CONFIG_FILE);
+fn in_directory(dir: &Directory) -> String {
+    let below = |name| {
+        if dir.is_in_memory() {
+            return Vec::new();
+        }
+        directories_with(dir.path(), name)
+    };
+    let adapters = below(CONFIG_FILE);
     if !adapters.is_empty() {
         return format!("it has no {CONFIG_FILE} itself; give {}", listed(&adapters));
     }
-    if dir.join("config.json").is_file() {
+    if dir.file("config.json").is_file() {
         return "this is a model; give it as the model (`--model`), and the directory of an adapter as the adapter"
             .into();
     }
-    let models = directories_with(dir, "config.json");
+    let models = below("config.json");
     if !models.is_empty() {
         let models = listed(&models);
         return format!("it holds a model; give {models} as the model (`--model`)");
     }
     let weights = [WEIGHTS_FILE, PICKLED_FILE];
-    match weights.iter().find(|name| dir.join(name).is_file()) {
+    match weights.iter().find(|name| dir.file(name).is_file()) {
         Some(weights) => format!(
             "it has {weights}, but no {CONFIG_FILE}, which PEFT writes beside it; copy that file too"
         ),
@@ -56,7 +61,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "{}").unwrap();
         }
-        not_an_adapter(dir.path()).to_string()
+        not_an_adapter(&dir.path().into()).to_string()
     }
 
     #[test]
@@ -97,10 +102,10 @@ mod tests {
     fn a_path_to_nothing_or_to_a_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lora.bin");
-        let message = not_an_adapter(&path).to_string();
+        let message = not_an_adapter(&path.as_path().into()).to_string();
         assert!(message.contains("no such directory"), "{message}");
         fs::write(&path, "").unwrap();
-        let message = not_an_adapter(&path).to_string();
+        let message = not_an_adapter(&path.as_path().into()).to_string();
         assert!(message.contains("lora convert"), "{message}");
     }
 }

@@ -7,10 +7,10 @@ use super::names::{PREFIX, TensorRole, split_name, tensor_name};
 use super::tensors::AdapterTensors;
 use crate::config::{LoraConfig, ModulePatterns, TargetModules};
 use crate::error::LoraError;
+use crate::files::Directory;
 use crate::fingerprint::BASE_KEY;
 use crate::layout::LayerKind;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 impl StoredAdapter {
     /// Reads a PEFT directory.
@@ -18,7 +18,7 @@ impl StoredAdapter {
     /// # Errors
     /// If a file cannot be read or is malformed, holds no adapter, or some of its names are without PEFT's prefix; if a key of
     /// the configuration is not supported, or the factors of a module do not fit each other or the configuration.
-    pub fn read(dir: &Path) -> Result<Self, LoraError> {
+    pub fn read(dir: impl Into<Directory>) -> Result<Self, LoraError> {
         AdapterDir::open(dir)?.read()
     }
 
@@ -28,7 +28,10 @@ impl StoredAdapter {
     ///
     /// # Errors
     /// As [`read`](Self::read), and if two names become one.
-    pub fn read_renamed(dir: &Path, rename: &[(String, String)]) -> Result<Self, LoraError> {
+    pub fn read_renamed(
+        dir: impl Into<Directory>,
+        rename: &[(String, String)],
+    ) -> Result<Self, LoraError> {
         AdapterDir::open(dir)?.read_renamed(rename)
     }
 

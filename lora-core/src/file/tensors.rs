@@ -5,6 +5,7 @@ use super::container::Container;
 use super::notes::Notes;
 use super::spellings::peft_names;
 use crate::error::LoraError;
+use crate::files::{Directory, DirectoryFile};
 use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
@@ -34,15 +35,15 @@ impl AdapterTensors {
     /// # Errors
     /// [`LoraError::Io`], or [`LoraError::Malformed`] if the file breaks its format, a note of this crate is malformed, or
     /// the file holds several adapters or an empty tensor.
-    pub(crate) fn open_in(dir: &Path) -> Result<Self, LoraError> {
-        let pickled = dir.join(PICKLED_FILE);
-        let path = dir.join(WEIGHTS_FILE);
-        let path = if !path.exists() && pickled.exists() {
+    pub(crate) fn open_in(dir: &Directory) -> Result<Self, LoraError> {
+        let [file, pickled] = [WEIGHTS_FILE, PICKLED_FILE].map(|name| dir.file(name));
+        let opened = if !file.exists() && pickled.exists() {
             pickled
         } else {
-            path
+            file
         };
-        let file = Container::open(&path)?;
+        let file = Container::open(&opened)?;
+        let path = opened.path().to_path_buf();
         let mut metadata = file.metadata().clone();
         metadata.remove("format");
         Notes::of_file(&path, &metadata)?;
@@ -72,13 +73,15 @@ impl AdapterTensors {
     ///
     /// # Errors
     /// [`LoraError::Io`], or [`LoraError::Malformed`] if the file breaks its format.
-    pub fn open(path: &Path) -> Result<Self, LoraError> {
-        let file = Container::open(path)?;
+    pub fn open(file: impl Into<DirectoryFile>) -> Result<Self, LoraError> {
+        let file = file.into();
+        let path = file.path().to_path_buf();
+        let file = Container::open(&file)?;
         let names = file
             .names()
             .map(|name| (name.to_string(), name.to_string()));
         Ok(Self {
-            path: path.into(),
+            path,
             names: names.collect(),
             remarks: Vec::new(),
             metadata: file.metadata().clone(),

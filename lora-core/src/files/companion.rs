@@ -1,24 +1,41 @@
 //! Small files that are copied from one directory to another, such as a chat template beside a merged model.
 
-use super::read::{lfs_pointer, open_regular};
+use super::read::{open_regular, read_at_most};
 use crate::error::LoraError;
-use std::io::{ErrorKind, Read};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
-/// Reads a file of at most `limit` bytes that lies in a directory, for a copy; `None` if there is none of this name.
+/// Reads a file of at most `limit` bytes for a copy, as [`open_companion`]; `None` if there is none of this name.
+///
+/// # Errors
+/// As [`open_companion`]; [`LoraError::Malformed`] for a larger file and a Git LFS pointer.
+pub fn read_companion(
+    dir: &Path,
+    name: impl AsRef<Path>,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, LoraError> {
+    let path = dir.join(name.as_ref());
+    match open_companion(dir, name)? {
+        Some((file, _)) => read_at_most(&path, file, limit).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Opens a file that lies in a directory, for a copy, and returns it with its length in bytes; `None` if there is none of this
+/// name.
 ///
 /// The directory may come from strangers, and the copy may be published. A link in it that leads elsewhere would publish a file
 /// of the user's, so only links within the directory are followed, and those of the Hugging Face Hub's cache, whose
 /// `snapshots/<commit>/` holds links to the `blobs/` beside it.
 ///
 /// # Errors
-/// [`LoraError::Malformed`] for a link that leads elsewhere, what is not a regular file, a larger file and a Git LFS pointer; [`LoraError::Io`] if
-/// it cannot be read.
-pub fn read_companion(
+/// [`LoraError::Malformed`] for a link that leads elsewhere and what is not a regular file; [`LoraError::Io`] if it cannot be
+/// opened.
+pub fn open_companion(
     dir: &Path,
     name: impl AsRef<Path>,
-    limit: u64,
-) -> Result<Option<Vec<u8>>, LoraError> {
+) -> Result<Option<(File, u64)>, LoraError> {
     let path = dir.join(name);
     match path.symlink_metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -38,20 +55,7 @@ pub fn read_companion(
         LoraError::Malformed { message, .. } => LoraError::malformed(&path, message),
         error => error,
     };
-    let (file, length) = open_regular(&resolved).map_err(named)?;
-    let mut bytes = Vec::new();
-    if length <= limit {
-        let read = file.take(limit + 1).read_to_end(&mut bytes);
-        read.map_err(LoraError::io(&path))?;
-    }
-    if length > limit || bytes.len() as u64 > limit {
-        let message = format!("is larger than {limit} bytes, which is more than it can need");
-        return Err(LoraError::malformed(path, message));
-    }
-    match lfs_pointer(&bytes) {
-        Some(message) => Err(LoraError::malformed(path, message)),
-        None => Ok(Some(bytes)),
-    }
+    open_regular(&resolved).map_err(named).map(Some)
 }
 
 /// Returns true for a file in the folder `blobs` of the Hub's cache to which a directory in `snapshots` belongs.

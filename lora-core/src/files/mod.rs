@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `read`, `search` | bounded reads; files that lie elsewhere |
 //! | `companion` | files for a copy, which are never links to elsewhere |
+//! | `directory` | directories to read from, of the file system or in memory |
 //! | `temporary`, `names` | files before a write is complete, their names, and what killed processes left under them |
 //! | `place` | links, devices, and directories that stay themselves |
 //! | `exchange`, `in_place` | replacement of a directory, and of the content of one that stays itself |
 //! | `lock`, `host` | lock on a directory, and the description of its holder |
 
 mod companion;
+mod directory;
 mod exchange;
 mod host;
 mod in_place;
@@ -20,7 +22,8 @@ mod read;
 mod search;
 mod temporary;
 
-pub use companion::read_companion;
+pub use companion::{open_companion, read_companion};
+pub use directory::{Directory, DirectoryFile, Opened};
 pub use lock::DirLock;
 pub(crate) use read::{LFS_MESSAGE, LFS_POINTER};
 pub use read::{lfs_pointer, note_read, open_regular, read_bounded, record_reads};

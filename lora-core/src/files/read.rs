@@ -13,8 +13,20 @@ use std::path::{Path, PathBuf};
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LoraError> {
     note_read(path);
     let file = File::open(path).map_err(LoraError::io(path))?;
+    read_at_most(path, file, limit)
+}
+
+/// Reads the content of a file of at most `limit` bytes; messages name `path`.
+///
+/// # Errors
+/// As [`read_bounded`].
+pub(super) fn read_at_most(
+    path: &Path,
+    content: impl Read,
+    limit: u64,
+) -> Result<Vec<u8>, LoraError> {
     let mut bytes = Vec::new();
-    let read = file.take(limit + 1).read_to_end(&mut bytes);
+    let read = content.take(limit + 1).read_to_end(&mut bytes);
     if read.map_err(LoraError::io(path))? as u64 > limit {
         let message = format!("is larger than {limit} bytes, which is more than it can need");
         return Err(LoraError::malformed(path, message));

@@ -7,6 +7,7 @@ use crate::attach::{Adapted, AdapterWeights, AttachReport, build_entries};
 use crate::config::by_similarity;
 use crate::error::LoraError;
 use crate::file::{self, AdapterDir, Parts, PeftOptions, StoredAdapter, WEIGHTS_FILE};
+use crate::files::Directory;
 use crate::layout::{AdapterPath, Architecture, LayerKind, Place, Visit, parameters, put, visit};
 use crate::quantize::take_packed;
 use burn::module::{Module, Param};
@@ -90,7 +91,11 @@ impl<M: Module> NamedAdapters<M> {
     /// # Errors
     /// [`LoraError::AdapterName`], [`LoraError::DuplicateAdapter`], and as [`load`](crate::file::load()) if it does
     /// not fit the base; the set is then unchanged.
-    pub fn add(&mut self, name: &str, dir: &Path) -> Result<&AttachReport, LoraError> {
+    pub fn add(
+        &mut self,
+        name: &str,
+        dir: impl Into<Directory>,
+    ) -> Result<&AttachReport, LoraError> {
         self.check_new(name)?;
         self.add_dir(name, &AdapterDir::open(dir)?)
     }

@@ -12,7 +12,7 @@ use crate::weights::on_host;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use lora_core::file::{AdapterDir, AdapterTensors, CONFIG_FILE, StoredTensor, transpose};
-use lora_core::files::{Overwrite, read_bounded, write_dir, write_file};
+use lora_core::files::{Directory, DirectoryFile, Overwrite, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -103,9 +103,9 @@ impl LayerNames {
 }
 
 /// Returns the file with the tensors, or that of another name if the first is missing.
-fn either(dir: &Path, [first, other]: [&str; 2]) -> PathBuf {
-    let path = dir.join(first);
-    if path.exists() { path } else { dir.join(other) }
+fn either(dir: &Directory, [first, other]: [&str; 2]) -> DirectoryFile {
+    let file = dir.file(first);
+    if file.exists() { file } else { dir.file(other) }
 }
 
 /// Reads the options in `adapter_config.json`.
@@ -235,7 +235,7 @@ pub(crate) fn read(
         shape,
         names,
     )?;
-    let tensors = AdapterTensors::open(&either(adapter.path(), [SAFE_WEIGHTS, WEIGHTS]))?;
+    let tensors = AdapterTensors::open(either(adapter.directory(), [SAFE_WEIGHTS, WEIGHTS]))?;
     // A bare base model has no name of its own before its layers.
     let trunk = format!("{}.", names.trunk);
     let all = tensors.names();
@@ -277,9 +277,9 @@ pub(crate) fn read(
 ///
 /// # Errors
 /// If a file cannot be read or is malformed, or the head is a flexible one.
-pub(crate) fn head(dir: &Path) -> Result<Option<AdapterTensors>, ModelError> {
-    let path = either(dir, [SAFE_HEAD, HEAD]);
-    if !path.exists() {
+pub(crate) fn head(dir: &Directory) -> Result<Option<AdapterTensors>, ModelError> {
+    let file = either(dir, [SAFE_HEAD, HEAD]);
+    if !file.exists() {
         return Ok(None);
     }
     let (config_path, keys) = head_config(dir)?;
@@ -292,19 +292,20 @@ pub(crate) fn head(dir: &Path) -> Result<Option<AdapterTensors>, ModelError> {
         );
         return Err(ModelError::malformed(&config_path, message));
     }
-    Ok(Some(AdapterTensors::open(&path)?))
+    Ok(Some(AdapterTensors::open(file)?))
 }
 
 /// Reads `head_config.json`; empty without the file.
 ///
 /// # Errors
 /// If the file cannot be read or is malformed.
-pub(crate) fn head_config(dir: &Path) -> Result<(PathBuf, Map<String, Value>), ModelError> {
-    let path = dir.join(HEAD_CONFIG);
-    if !path.exists() {
+pub(crate) fn head_config(dir: &Directory) -> Result<(PathBuf, Map<String, Value>), ModelError> {
+    let file = dir.file(HEAD_CONFIG);
+    let path = file.path().to_path_buf();
+    if !file.exists() {
         return Ok((path, Map::new()));
     }
-    let bytes = read_bounded(&path, CONFIG_LIMIT)?;
+    let bytes = file.read(CONFIG_LIMIT)?;
     let object = serde_json::from_slice(&bytes);
     let object = object.map_err(|error| ModelError::json(&path, error))?;
     Ok((path, object))

@@ -8,7 +8,7 @@ use crate::adapter_layers::{self, ADAPTER_LAYERS_DIR, SavedHead};
 use crate::error::ModelError;
 use crate::prefix::{self, HEAD_PREFIX, beside};
 use lora_core::file::{self, AdapterDir, AdapterKind, AdapterTensors, CONFIG_FILE, PeftOptions};
-use lora_core::files::{Overwrite, write_dir, write_file};
+use lora_core::files::{Directory, Overwrite, write_dir, write_file};
 use lora_core::{AttachReport, BiasTraining};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,7 +69,7 @@ impl<'a> HeadTensors<'a> {
     /// If a file cannot be read or is malformed.
     pub fn of(adapter: &'a AdapterDir) -> Result<Option<Self>, ModelError> {
         let found = match adapter.kind() {
-            AdapterKind::Layers => adapter_layers::head(adapter.path())?.map(|tensors| Self {
+            AdapterKind::Layers => adapter_layers::head(adapter.directory())?.map(|tensors| Self {
                 tensors: Tensors::Owned(Box::new(tensors)),
                 prefix: "",
             }),
@@ -155,21 +155,21 @@ pub fn load_modules<M: AddedModel>(model: M, adapter: &AdapterDir) -> Result<M, 
     } else {
         model
     };
-    load_beside(model, adapter.path())
+    load_beside(model, adapter.directory())
 }
 
 /// Loads the virtual tokens and adapter layers in the subdirectories of an adapter.
 ///
 /// # Errors
 /// As [`AddedModel::load_prefix`] and [`AddedModel::load_adapter_layers`].
-pub(crate) fn load_beside<M: AddedModel>(model: M, dir: &Path) -> Result<M, ModelError> {
+pub(crate) fn load_beside<M: AddedModel>(model: M, dir: &Directory) -> Result<M, ModelError> {
     let mut model = model;
     if let Some(prefix) = beside(dir)? {
         model = model.load_prefix(&prefix)?;
     }
-    let layers = dir.join(ADAPTER_LAYERS_DIR);
-    if layers.join(CONFIG_FILE).exists() {
-        model = model.load_adapter_layers(&AdapterDir::open(&layers)?)?;
+    let layers = dir.subdirectory(ADAPTER_LAYERS_DIR);
+    if let Some(layers) = layers.filter(|dir| dir.file(CONFIG_FILE).exists()) {
+        model = model.load_adapter_layers(&AdapterDir::open(layers)?)?;
     }
     Ok(model)
 }

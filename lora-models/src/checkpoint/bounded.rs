@@ -1,32 +1,23 @@
 //! Bounded reading of small files from untrusted sources: regular files only, and never more than a limit.
 
 use crate::error::ModelError;
-use lora_core::files::{self, note_read};
+use lora_core::files::{self, DirectoryFile, note_read};
 use serde::de::DeserializeOwned;
-use std::fs::File;
 use std::io::Read;
-use std::path::Path;
-
-/// Opens a regular file and returns it with its length in bytes.
-///
-/// # Errors
-/// [`ModelError::Io`] if it cannot be opened, [`ModelError::Malformed`] if it is not a regular file.
-pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), ModelError> {
-    files::open_regular(path).map_err(ModelError::of_file)
-}
 
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
-/// [`ModelError::Io`] and [`ModelError::Malformed`] as for [`open_regular`], also for a Git LFS pointer;
+/// [`ModelError::Io`] and [`ModelError::Malformed`] as for [`DirectoryFile::open`], also for a Git LFS pointer;
 /// [`ModelError::TooLarge`] past the limit.
-pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
+pub(crate) fn read_bounded(file: &DirectoryFile, limit: u64) -> Result<Vec<u8>, ModelError> {
+    let path = file.path();
     let too_large = || ModelError::TooLarge {
         path: path.to_path_buf(),
         limit,
     };
     note_read(path);
-    let (file, length) = open_regular(path)?;
+    let (file, length) = file.open().map_err(ModelError::of_file)?;
     if length > limit {
         return Err(too_large());
     }
@@ -48,10 +39,13 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelErro
 ///
 /// # Errors
 /// The errors of [`read_bounded`], and [`ModelError::Json`] if the content does not parse as a `T`.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<T, ModelError> {
-    let bytes = read_bounded(path, limit)?;
+pub(crate) fn read_json<T: DeserializeOwned>(
+    file: &DirectoryFile,
+    limit: u64,
+) -> Result<T, ModelError> {
+    let bytes = read_bounded(file, limit)?;
     let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    serde_json::from_slice(json).map_err(|err| ModelError::json(path, err))
+    serde_json::from_slice(json).map_err(|err| ModelError::json(file.path(), err))
 }
 
 #[cfg(test)]
@@ -63,6 +57,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.json");
         std::fs::write(&path, b"[1, 2]").unwrap();
+        let path = path.into();
         assert_eq!(read_json::<Vec<u8>>(&path, 6).unwrap(), [1, 2]);
         assert!(matches!(
             read_bounded(&path, 5),
@@ -74,15 +69,15 @@ mod tests {
     fn what_is_no_regular_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(
-            read_bounded(dir.path(), 10),
+            read_bounded(&dir.path().into(), 10),
             Err(ModelError::Malformed { .. })
         ));
         assert!(matches!(
-            read_bounded(Path::new("/dev/null"), 10),
+            read_bounded(&"/dev/null".into(), 10),
             Err(ModelError::Malformed { .. })
         ));
         assert!(matches!(
-            read_bounded(&dir.path().join("none"), 10),
+            read_bounded(&dir.path().join("none").into(), 10),
             Err(ModelError::Io { .. })
         ));
     }

@@ -3,8 +3,9 @@
 use super::shard_index::ShardIndex;
 use crate::error::ModelError;
 use crate::misplaced::without_weights;
+use lora_core::files::{Directory, DirectoryFile};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Name of a single safetensors file.
 pub(crate) const SAFETENSORS: &str = "model.safetensors";
@@ -87,26 +88,27 @@ impl fmt::Display for CheckpointSource {
 pub(crate) struct Layout {
     pub(super) source: CheckpointSource,
     /// Files that hold tensors, each once.
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: Vec<DirectoryFile>,
     /// Shard of each tensor, for a checkpoint in shards.
     pub(super) index: Option<ShardIndex>,
 }
 
 impl Layout {
-    /// Looks for the weights at `path`, a model directory or one of the files themselves.
+    /// Looks for the weights in a model directory, or at the path of one of the files themselves.
     ///
     /// # Errors
     /// [`ModelError::MissingFile`] with the names looked for, [`ModelError::NotAModel`] for what is no model or of another format,
     /// and the errors of reading an index.
-    pub(crate) fn find(path: &Path) -> Result<Self, ModelError> {
-        if !path.exists() {
+    pub(crate) fn find(dir: &Directory) -> Result<Self, ModelError> {
+        let path = dir.path();
+        if !dir.exists() {
             return Err(missing(path));
         }
-        if path.is_dir() {
-            let found = FILES.iter().find(|(name, _)| path.join(name).exists());
-            let missing = || without_weights(path).unwrap_or_else(|| missing(path));
+        if dir.is_directory() {
+            let found = FILES.iter().find(|(name, _)| dir.file(name).exists());
+            let missing = || without_weights(dir).unwrap_or_else(|| missing(path));
             let (name, source) = found.ok_or_else(missing)?;
-            return Self::from_source(*source, path.join(name));
+            return Self::from_source(*source, dir.file(name), dir);
         }
         let name = file_name(path);
         let source = EXTENSIONS.iter().find(|(ending, _)| name.ends_with(ending));
@@ -115,23 +117,28 @@ impl Layout {
             let message = format!("its name ends with none of {endings}, so its kind is unknown");
             return Err(ModelError::malformed(path, message));
         };
-        Self::from_source(source, path.to_path_buf())
+        let dir = path.parent().unwrap_or_else(|| Path::new("."));
+        Self::from_source(source, path.into(), &dir.into())
     }
 
-    fn from_source(source: CheckpointSource, path: PathBuf) -> Result<Self, ModelError> {
+    /// Returns the layout of a file and, if it is an index, the shards beside it.
+    fn from_source(
+        source: CheckpointSource,
+        file: DirectoryFile,
+        dir: &Directory,
+    ) -> Result<Self, ModelError> {
         let mut layout = Self {
             source,
-            files: vec![path],
+            files: vec![file],
             index: None,
         };
         if source.is_sharded() {
-            let path = &layout.files[0];
-            let index = ShardIndex::read(path, source.extension())?;
-            let dir = path.parent().unwrap_or_else(|| Path::new("."));
+            let index = ShardIndex::read(&layout.files[0], source.extension())?;
             let names = index.shard_names();
-            let files: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
+            let files: Vec<DirectoryFile> = names.iter().map(|name| dir.file(name)).collect();
             if let Some(absent) = files.iter().find(|file| !file.exists()) {
-                return Err(ModelError::missing_file(dir, [file_name(absent)]));
+                let name = file_name(absent.path());
+                return Err(ModelError::missing_file(dir.path(), [name]));
             }
             layout.files = files;
             layout.index = Some(index);
@@ -161,12 +168,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(PYTORCH_BIN), b"").unwrap();
         assert_eq!(
-            Layout::find(dir.path()).unwrap().source,
+            Layout::find(&dir.path().into()).unwrap().source,
             CheckpointSource::PytorchBin
         );
         std::fs::write(dir.path().join(SAFETENSORS), b"").unwrap();
         assert_eq!(
-            Layout::find(dir.path()).unwrap().source,
+            Layout::find(&dir.path().into()).unwrap().source,
             CheckpointSource::Safetensors
         );
     }
@@ -174,7 +181,7 @@ mod tests {
     #[test]
     fn an_empty_directory_names_all_that_was_looked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let message = Layout::find(dir.path()).unwrap_err().to_string();
+        let message = Layout::find(&dir.path().into()).unwrap_err().to_string();
         for name in [
             SAFETENSORS,
             SAFETENSORS_INDEX,
@@ -184,7 +191,7 @@ mod tests {
             assert!(message.contains(name), "{message}");
         }
         assert!(matches!(
-            Layout::find(&dir.path().join("no/such/place")),
+            Layout::find(&dir.path().join("no/such/place").into()),
             Err(ModelError::MissingFile { .. })
         ));
     }
@@ -198,12 +205,12 @@ mod tests {
         ] {
             let path = dir.path().join(name);
             std::fs::write(&path, b"").unwrap();
-            assert_eq!(Layout::find(&path).unwrap().source, source);
+            assert_eq!(Layout::find(&path.into()).unwrap().source, source);
         }
         let other = dir.path().join("model.gguf");
         std::fs::write(&other, b"").unwrap();
         assert!(matches!(
-            Layout::find(&other),
+            Layout::find(&other.into()),
             Err(ModelError::Malformed { .. })
         ));
     }

@@ -10,6 +10,7 @@
 //! | pickles of `torch.save`, scanned and never executed | `pickle_file.rs` |
 //! | [`write_pickle`]: pickles for PyTorch | `pickle_writer.rs` |
 //! | [`HostTensor`], [`DType`]: elements and their conversion to `f32` | `host_tensor.rs`, `dtype.rs` |
+//! | events of loads for `tracing` | `traced.rs` |
 //! | [`StrictReader`], [`LoadReport`]: every tensor used, ignored by name, or an error | `strict_reader.rs`, `load_report.rs` |
 //! | small files, read up to a limit | `bounded.rs` |
 //! | [`SafetensorsExport`]: export of a checkpoint, one tensor in memory at a time | `export.rs`, `safetensors_writer.rs`, `export_dtype.rs` |
@@ -62,6 +63,8 @@ mod safetensors_file;
 mod safetensors_writer;
 pub(crate) mod shard_index;
 mod strict_reader;
+#[cfg(feature = "tracing")]
+mod traced;
 mod weight_files;
 
 pub use dtype::{DType, is_float};
@@ -80,11 +83,13 @@ use crate::error::ModelError;
 use bytes::Bytes;
 use layout::{Layout, file_name};
 use lora_core::file::MAX_TENSORS;
+use lora_core::files::Directory;
 use lora_core::{HalfFloat, first_half_not_finite, first_not_finite};
 use pickle_file::PickleFile;
 use roots::Names;
 use safetensors_file::SafetensorsFile;
 use shard_index::ShardIndex;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -106,7 +111,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the weights of a model directory, or a single file of weights or an index by its own path.
+    /// Opens the weights of a model directory, on disk or in memory, or a single file of weights or an index by its own path.
     ///
     /// In a directory the first of `model.safetensors`, `model.safetensors.index.json`, `pytorch_model.bin` and
     /// `pytorch_model.bin.index.json` that exists is opened.
@@ -121,22 +126,61 @@ impl Checkpoint {
     /// [`ModelError::Json`] if a file breaks its format, two shards hold the same tensor, or a shard lacks a tensor
     /// that the index assigns to it; [`ModelError::TooLarge`] for an oversized index; [`ModelError::Io`] if a file
     /// cannot be read.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let path = path.as_ref();
-        let layout = Layout::find(path)?;
+    pub fn open(dir: impl Into<Directory>) -> Result<Self, ModelError> {
+        let dir = dir.into();
+        Self::open_layout(dir.path(), Layout::find(&dir)?)
+    }
+
+    /// Opens the content of a safetensors file, such as one that a program embeds by `include_bytes!`. Messages use `name` in the
+    /// place of a path. Several files with their index are a [`Directory`] in memory, which [`open`](Self::open) takes.
+    ///
+    /// Bytes of the program are not copied, and neither are tensors that a model can use where they lie: f32 at addresses that are
+    /// multiples of four.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    ///
+    /// # Example
+    /// ```
+    /// use lora_models::checkpoint::Checkpoint;
+    ///
+    /// let header = r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    /// let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    /// bytes.extend(header.as_bytes());
+    /// bytes.extend(0.5f32.to_le_bytes());
+    /// let checkpoint = Checkpoint::from_bytes("embedded.safetensors", bytes)?;
+    /// assert_eq!(checkpoint.read_f32("w")?.values, [0.5]);
+    /// # Ok::<(), lora_models::ModelError>(())
+    /// ```
+    pub fn from_bytes(
+        name: &str,
+        bytes: impl Into<Cow<'static, [u8]>>,
+    ) -> Result<Self, ModelError> {
+        let dir = Directory::in_memory("").with_file(name, bytes);
+        let layout = Layout {
+            source: CheckpointSource::Safetensors,
+            files: vec![dir.file(name)],
+            index: None,
+        };
+        Self::open_layout(Path::new(name), layout)
+    }
+
+    /// Opens the files of a layout; messages about all of them name `path`.
+    fn open_layout(path: &Path, layout: Layout) -> Result<Self, ModelError> {
         let mut files = Vec::new();
         let mut tensors = BTreeMap::new();
         let mut state = WeightFiles::default();
-        for (position, path) in layout.files.iter().enumerate() {
-            state.note(path)?;
+        for (position, place) in layout.files.iter().enumerate() {
+            let path = place.path();
+            state.note(place)?;
             let file: Box<dyn TensorFile> = if layout.source.is_pickle() {
-                Box::new(PickleFile::open(path)?)
+                Box::new(PickleFile::open(place)?)
             } else {
-                Box::new(SafetensorsFile::open(path)?)
+                Box::new(SafetensorsFile::open(place)?)
             };
             for (name, info) in file.tensors() {
                 if let Some((earlier, _)) = tensors.insert(name.clone(), (position, info)) {
-                    let earlier = file_name(&layout.files[earlier]);
+                    let earlier = file_name(layout.files[earlier].path());
                     let message = format!("tensor `{name}` is in {earlier} as well");
                     return Err(ModelError::malformed(path, message));
                 }
@@ -153,7 +197,7 @@ impl Checkpoint {
             names,
             path: path.to_path_buf(),
             source: layout.source,
-            paths: layout.files,
+            paths: layout.files.iter().map(|file| file.path().into()).collect(),
             files,
             state,
             tensors,
@@ -169,8 +213,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub(crate) fn open_model(path: &Path, anchors: &[String]) -> Result<Self, ModelError> {
-        let mut checkpoint = Self::open(path)?;
+    pub(crate) fn open_model(dir: &Directory, anchors: &[String]) -> Result<Self, ModelError> {
+        let mut checkpoint = Self::open(dir)?;
         checkpoint.names.find_root(anchors);
         Ok(checkpoint)
     }

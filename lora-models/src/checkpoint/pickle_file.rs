@@ -4,8 +4,8 @@ use super::host_tensor::{ByteOrder, HostTensor, not_float};
 use super::{TensorFile, TensorInfo, is_float};
 use crate::error::ModelError;
 use lora_core::file::PickledTensors;
+use lora_core::files::DirectoryFile;
 use std::collections::HashMap;
-use std::path::Path;
 
 /// A file of pickled tensors whose elements have not been read yet.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ impl PickleFile {
     /// # Errors
     /// [`ModelError::Io`], or [`ModelError::Malformed`] if the file is not a dictionary of tensors, or describes
     /// tensors that do not fit in it.
-    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
-        let tensors = PickledTensors::open(path).map_err(ModelError::of_file)?;
+    pub(super) fn open(file: &DirectoryFile) -> Result<Self, ModelError> {
+        let tensors = PickledTensors::open(file).map_err(ModelError::of_file)?;
         let infos = tensors.tensors().map(|(name, dtype, shape)| {
             let shape = shape.to_vec();
             (name.to_string(), TensorInfo { dtype, shape })

@@ -1,17 +1,17 @@
 //! A safetensors file, mapped into memory or read tensor by tensor.
 
-use super::bounded::open_regular;
 use super::host_tensor::{ByteOrder, HostTensor};
 use super::mapping;
 use super::{DType, TensorFile, TensorInfo};
 use crate::error::ModelError;
 use bytes::Bytes;
 use lora_core::file::read_header;
+use lora_core::files::{DirectoryFile, Opened};
 use safetensors::tensor::{Metadata, TensorInfo as StoredInfo};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// A safetensors file whose header has been checked against its size.
@@ -19,6 +19,8 @@ use std::sync::{Mutex, PoisonError};
 pub(super) struct SafetensorsFile {
     path: PathBuf,
     content: Content,
+    /// True if the file is in memory and not of the file system.
+    in_memory: bool,
     length: u64,
     header: Metadata,
     /// Offset of the first element in bytes.
@@ -27,35 +29,41 @@ pub(super) struct SafetensorsFile {
 
 #[derive(Debug)]
 enum Content {
-    /// Bytes of the whole file, mapped as long as any part of them is held.
-    Mapped(Bytes),
+    /// Bytes of the whole file, in memory or mapped as long as any part of them is held.
+    Whole(Bytes),
     Read(Mutex<File>),
 }
 
 impl SafetensorsFile {
-    /// Opens a file and checks its header; no element is read yet. The file is mapped, unless that is
+    /// Opens a file and checks its header; no element is read yet. A file that is not in memory is mapped, unless that is
     /// [off](super::set_mapping) or refused.
     ///
     /// # Errors
     /// [`ModelError::Io`], or [`ModelError::Malformed`] if the header does not describe the file.
-    pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
-        Self::open_with(path, mapping::map)
+    pub(super) fn open(file: &DirectoryFile) -> Result<Self, ModelError> {
+        Self::open_with(file, mapping::map)
     }
 
     /// Opens a file, mapped if `map` returns its bytes.
     fn open_with(
-        path: &Path,
+        file: &DirectoryFile,
         map: impl FnOnce(&File) -> Option<Bytes>,
     ) -> Result<Self, ModelError> {
-        let (file, length) = open_regular(path)?;
+        let path = file.path();
+        let (mut file, length) = file.open().map_err(ModelError::of_file)?;
         // Into memory of its own: bytes in a map may change after they were checked.
+        let header = read_header(&mut file, length);
         let (header, data_start) =
-            read_header(&file, length).map_err(|message| ModelError::malformed(path, message))?;
+            header.map_err(|message| ModelError::malformed(path, message))?;
         Ok(Self {
             path: path.to_path_buf(),
-            content: match map(&file) {
-                Some(bytes) => Content::Mapped(bytes),
-                None => Content::Read(Mutex::new(file)),
+            in_memory: matches!(file, Opened::Bytes(_)),
+            content: match file {
+                Opened::Bytes(bytes) => Content::Whole(bytes.into_inner()),
+                Opened::File(file) => match map(&file) {
+                    Some(bytes) => Content::Whole(bytes),
+                    None => Content::Read(Mutex::new(file)),
+                },
             },
             length,
             header,
@@ -63,15 +71,15 @@ impl SafetensorsFile {
         })
     }
 
-    /// Returns the elements of a tensor in the map; `None` if the file is not mapped.
-    fn in_map(&self, info: &StoredInfo) -> Option<Result<&[u8], ModelError>> {
-        let Content::Mapped(map) = &self.content else {
+    /// Returns the elements of a tensor in the bytes of the file; `None` if the file is read tensor by tensor.
+    fn in_place(&self, info: &StoredInfo) -> Option<Result<&[u8], ModelError>> {
+        let Content::Whole(bytes) = &self.content else {
             return None;
         };
         let (from, to) = info.data_offsets;
         // `read_header` compared the last offset with the file, which may have become shorter until it was mapped.
         let start = usize::try_from(self.data_start).ok();
-        let data = start.and_then(|start| map.get(start..));
+        let data = start.and_then(|start| bytes.get(start..));
         let elements = data.and_then(|data| data.get(from..to));
         let outside = || ModelError::malformed(&self.path, "a tensor lies outside the file");
         Some(elements.ok_or_else(outside))
@@ -80,8 +88,8 @@ impl SafetensorsFile {
     fn elements(&self, info: &StoredInfo) -> Result<Cow<'_, [u8]>, ModelError> {
         let file = match &self.content {
             Content::Read(file) => file,
-            Content::Mapped(_) => {
-                let elements = self.in_map(info).unwrap_or(Ok(&[]))?;
+            Content::Whole(_) => {
+                let elements = self.in_place(info).unwrap_or(Ok(&[]))?;
                 return Ok(Cow::Borrowed(elements));
             }
         };
@@ -96,16 +104,17 @@ impl SafetensorsFile {
         Ok(Cow::Owned(bytes))
     }
 
-    /// Returns the elements of a tensor of one of these types in the map, wherever they lie. `None` without a map, and on Windows,
-    /// where a mapped file cannot be replaced.
+    /// Returns the elements of a tensor of one of these types where they lie. `None` if the file is read tensor by tensor, and for a
+    /// mapped file on Windows, where it could not be replaced.
     fn mapped(&self, name: &str, dtypes: &[DType]) -> Option<Bytes> {
         let info = self.header.info(name)?;
-        if cfg!(not(all(unix, target_endian = "little"))) || !dtypes.contains(&info.dtype) {
+        let may_stay = cfg!(target_endian = "little") && (cfg!(unix) || self.in_memory);
+        if !may_stay || !dtypes.contains(&info.dtype) {
             return None;
         }
-        let elements = self.in_map(info)?.ok()?;
+        let elements = self.in_place(info)?.ok()?;
         match &self.content {
-            Content::Mapped(map) => Some(map.slice_ref(elements)),
+            Content::Whole(bytes) => Some(bytes.slice_ref(elements)),
             Content::Read(_) => None,
         }
     }
@@ -173,7 +182,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors");
         std::fs::write(&path, bytes).unwrap();
-        SafetensorsFile::open_with(&path, map)
+        SafetensorsFile::open_with(&path.into(), map)
     }
 
     fn assert_malformed(bytes: &[u8]) {
@@ -247,7 +256,7 @@ mod tests {
             let options = File::options().write(true).open(&path).unwrap();
             options.set_len(length - 4).unwrap();
         };
-        let read = SafetensorsFile::open_with(&path, |file| {
+        let read = SafetensorsFile::open_with(&(&path).into(), |file| {
             cut(file);
             None
         });
@@ -256,7 +265,7 @@ mod tests {
             Err(ModelError::Io { .. })
         ));
         std::fs::write(&path, file(ONE, &[0; 8])).unwrap();
-        let mapped = SafetensorsFile::open_with(&path, |file| {
+        let mapped = SafetensorsFile::open_with(&(&path).into(), |file| {
             cut(file);
             mapping::map(file)
         });

@@ -2,6 +2,7 @@
 
 use super::bounded::read_json;
 use crate::error::ModelError;
+use lora_core::files::DirectoryFile;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,10 +30,10 @@ impl ShardIndex {
     /// # Errors
     /// [`ModelError::Malformed`] if a shard's name could lead out of the directory, and the errors of reading bounded
     /// JSON.
-    pub(crate) fn read(path: &Path, extension: &str) -> Result<Self, ModelError> {
-        let index: Self = read_json(path, MAX_INDEX_BYTES)?;
+    pub(crate) fn read(file: &DirectoryFile, extension: &str) -> Result<Self, ModelError> {
+        let index: Self = read_json(file, MAX_INDEX_BYTES)?;
         let shards = index.shard_names();
-        let refuse = |message: String| Err(ModelError::malformed(path, message));
+        let refuse = |message: String| Err(ModelError::malformed(file.path(), message));
         if shards.is_empty() || shards.len() > MAX_SHARDS {
             let count = shards.len();
             return refuse(format!(
@@ -105,7 +106,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.safetensors.index.json");
         std::fs::write(&path, json).unwrap();
-        ShardIndex::read(&path, ".safetensors")
+        ShardIndex::read(&path.into(), ".safetensors")
     }
 
     #[test]

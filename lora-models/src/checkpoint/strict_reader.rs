@@ -19,7 +19,8 @@ pub struct StrictReader<'a> {
     checkpoint: &'a Checkpoint,
     taken: BTreeSet<String>,
     ignored: BTreeMap<String, String>,
-    started: Instant,
+    /// Start of the clock; `None` in WebAssembly, whose standard library has no clock.
+    started: Option<Instant>,
 }
 
 impl<'a> StrictReader<'a> {
@@ -29,7 +30,7 @@ impl<'a> StrictReader<'a> {
             checkpoint,
             taken: BTreeSet::new(),
             ignored: BTreeMap::new(),
-            started: Instant::now(),
+            started: cfg!(not(target_family = "wasm")).then(Instant::now),
         }
     }
 
@@ -199,7 +200,9 @@ impl<'a> StrictReader<'a> {
             root: self.checkpoint.root().into(),
             notes: Vec::new(),
             weight_files: self.checkpoint.weight_files().clone(),
-            seconds: self.started.elapsed().as_secs_f64(),
+            seconds: self
+                .started
+                .map_or(0.0, |started| started.elapsed().as_secs_f64()),
         };
         for name in &self.taken {
             let shape = self.checkpoint.shape(name).unwrap_or_default();
@@ -217,6 +220,8 @@ impl<'a> StrictReader<'a> {
             reason: "state of the training".into(),
         });
         report.ignored = ignored.chain(training).collect();
+        #[cfg(feature = "tracing")]
+        super::traced::loaded(&report);
         Ok(report)
     }
 

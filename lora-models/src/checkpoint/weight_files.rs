@@ -1,9 +1,10 @@
 //! State of the files that a model was read from, to notice that they changed.
 
 use crate::error::ModelError;
+use lora_core::files::DirectoryFile;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// Files that a model was read from, in the state that they had then.
@@ -58,8 +59,12 @@ fn identity(_metadata: &Metadata) -> Option<[u64; 2]> {
 }
 
 impl WeightFiles {
-    /// Notes the state of a file, before it is opened.
-    pub(super) fn note(&mut self, path: &Path) -> Result<(), ModelError> {
+    /// Notes the state of a file, before it is opened. A file in memory does not change.
+    pub(super) fn note(&mut self, file: &DirectoryFile) -> Result<(), ModelError> {
+        if file.is_in_memory() {
+            return Ok(());
+        }
+        let path = file.path();
         let metadata = fs::metadata(path).map_err(ModelError::io(path))?;
         self.0.push((path.into(), State::of(&metadata)));
         Ok(())
@@ -88,6 +93,7 @@ impl WeightFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
     use std::time::Duration;
 
     #[test]
@@ -103,7 +109,7 @@ mod tests {
         set_time(&path);
         let noted = || {
             let mut files = WeightFiles::default();
-            files.note(&path).unwrap();
+            files.note(&(&path).into()).unwrap();
             files
         };
         let difference = |files: &WeightFiles| match files.check() {

@@ -17,9 +17,9 @@ use crate::vocabulary::{resized, values_of};
 use crate::weights::embedding_of;
 use burn::tensor::{Device, Int, Tensor};
 use lora_core::file::{AdapterDir, AdapterKind, PREFIX};
+use lora_core::files::Directory;
 use lora_core::{Architecture, AttachReport, TargetModules};
 use serde_json::{Map, Value, json};
-use std::path::Path;
 
 /// Token embedding, in messages.
 const EMBEDDING: &str = "word_embeddings.weight";
@@ -230,7 +230,7 @@ impl AdapterLabels {
             return Ok(None);
         };
         if *adapter.kind() == AdapterKind::Layers {
-            let (path, mut object) = adapter_layers::head_config(adapter.path())?;
+            let (path, mut object) = adapter_layers::head_config(adapter.directory())?;
             let names = object.get("label2id").and_then(Value::as_object);
             let by_index = names.map(|names| {
                 let pairs = names.iter();
@@ -280,7 +280,7 @@ impl AdapterLabels {
 ///
 /// # Errors
 /// If the file cannot be read or is malformed.
-pub fn adapter_labels(dir: impl AsRef<Path>) -> Result<Labels, ModelError> {
-    let (path, object) = read_object(dir.as_ref())?;
+pub fn adapter_labels(dir: impl Into<Directory>) -> Result<Labels, ModelError> {
+    let (path, object) = read_object(&dir.into())?;
     Labels::read(&ConfigKeys::new(&path, object))
 }

@@ -12,6 +12,7 @@ use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
 use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::file::{AdapterDir, PREFIX, split_name};
+use lora_core::files::Directory;
 use lora_core::{BaseFloats, QuantizeConfig};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -258,7 +259,7 @@ impl Pretrained for Classifier {
 
     fn load_weights(
         config: EncoderConfig,
-        dir: &Path,
+        dir: impl Into<Directory>,
         options: &ClassifierOptions,
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError> {
@@ -303,7 +304,7 @@ impl Pretrained for Classifier {
             tied: &tied,
         };
         let mut fresh_weights = random(&config, options.seed);
-        let checkpoint = open_model(dir, expectation.anchor, expectation.prefix)?;
+        let checkpoint = open_model(&dir.into(), expectation.anchor, expectation.prefix)?;
         let read = read_model(&checkpoint, &expectation, &mut fresh_weights, |weights| {
             Self::build(&config, kind, device, weights)
         });

@@ -9,6 +9,7 @@ use crate::config_keys::ConfigKeys;
 use crate::export::CONFIG_FILE;
 use crate::gpt2::Gpt2Config;
 use crate::pretrained::FamilyConfig;
+use lora_core::files::Directory;
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -32,9 +33,9 @@ impl EncoderConfig {
     /// # Errors
     /// [`ModelError::UnsupportedConfig`] for another model, a value outside its range, or an option without support;
     /// [`ModelError::Json`], [`ModelError::TooLarge`] and [`ModelError::Io`] if the file cannot be read.
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let path = dir.as_ref().join(CONFIG_FILE);
-        Self::from_json(&path, read_json(&path, CONFIG_LIMIT)?)
+    pub fn from_dir(dir: impl Into<Directory>) -> Result<Self, ModelError> {
+        let file = dir.into().file(CONFIG_FILE);
+        Self::from_json(file.path(), read_json(&file, CONFIG_LIMIT)?)
     }
 
     /// Reads the object of a `config.json`; messages name `path`.

@@ -7,9 +7,10 @@ use crate::ModelError;
 use crate::checkpoint::bounded::read_json;
 use crate::config_keys::ConfigKeys;
 use crate::export::{CONFIG_FILE, GENERATION_FILE};
+use lora_core::files::Directory;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Limit for the file in bytes.
 const LIMIT: u64 = 4 << 20;
@@ -56,16 +57,24 @@ impl GenerationFile {
     ///
     /// # Errors
     /// [`ModelError::Io`], [`ModelError::Json`] or [`ModelError::TooLarge`] if the file exists and cannot be read.
-    pub fn read(dir: &Path, config: &Map<String, Value>) -> Result<Self, ModelError> {
-        let path = dir.join(GENERATION_FILE);
-        let exists = path.exists();
+    pub fn read(
+        dir: impl Into<Directory>,
+        config: &Map<String, Value>,
+    ) -> Result<Self, ModelError> {
+        let dir = dir.into();
+        let file = dir.file(GENERATION_FILE);
+        let exists = file.exists();
         Ok(Self {
             object: if exists {
-                read_json(&path, LIMIT)?
+                read_json(&file, LIMIT)?
             } else {
                 config.clone()
             },
-            path: if exists { path } else { dir.join(CONFIG_FILE) },
+            path: if exists {
+                file.path().into()
+            } else {
+                dir.file(CONFIG_FILE).path().into()
+            },
             config: config.clone(),
         })
     }

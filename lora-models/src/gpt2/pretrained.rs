@@ -11,6 +11,7 @@ use crate::generate::CausalModel;
 use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
 use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
 use burn::tensor::{Bool, Device, Int, Tensor};
+use lora_core::files::Directory;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -132,11 +133,11 @@ impl Pretrained for Gpt2LmHead {
 
     fn load_weights(
         mut config: Gpt2Config,
-        dir: &Path,
+        dir: impl Into<Directory>,
         options: &LoadOptions,
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError> {
-        let checkpoint = open_model(dir, POSITIONS, PREFIX)?;
+        let checkpoint = open_model(&dir.into(), POSITIONS, PREFIX)?;
         let untied = config.tie_word_embeddings && tie_is_wrong(&checkpoint)?;
         config.tie_word_embeddings &= !untied;
         let head = [(HEAD.to_string(), vec![config.vocab_size, config.n_embd])];

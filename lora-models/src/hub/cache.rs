@@ -70,14 +70,14 @@ impl RepoCache {
             Some(commit) => commit.to_string(),
             None => {
                 // A commit, optionally followed by a line break.
-                let bytes = read_bounded(&self.reference(repo), 64).ok()?;
+                let bytes = read_bounded(&self.reference(repo).into(), 64).ok()?;
                 String::from_utf8(bytes).ok()?.trim().to_string()
             }
         };
         let snapshot = self.snapshot(&commit);
         let complete = is_commit(&commit)
             && snapshot.join(CONFIG).is_file()
-            && Layout::find(&snapshot).is_ok();
+            && Layout::find(&(&snapshot).into()).is_ok();
         complete.then_some(snapshot)
     }
 }

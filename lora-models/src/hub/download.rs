@@ -3,20 +3,14 @@
 use super::Progress;
 use super::http::{Client, Failure, Method, encoded, header};
 use super::pace::Pace;
+use super::retry::{MAX_ATTEMPTS, wait_after};
 use crate::error::ModelError;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::Duration;
 use ureq::http::StatusCode;
-
-/// Number of attempts to resume a broken download, counted from the last progress.
-const MAX_ATTEMPTS: u32 = 5;
-
-/// Wait before the second attempt; it doubles with each, up to the time in which a download must make progress.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
 
 /// Size of the read buffer in bytes.
 const BUFFER: usize = 1 << 16;
@@ -184,8 +178,7 @@ impl<'a> Remote<'a> {
                     self.name, self.size
                 )));
             }
-            let wait = FIRST_WAIT * 2_u32.pow(attempts - 1);
-            std::thread::sleep(wait.min(client.time_limit()));
+            wait_after(attempts, client.time_limit());
         }
         Ok(())
     }

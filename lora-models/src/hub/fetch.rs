@@ -4,6 +4,7 @@ use super::cache::{CONFIG, RepoCache};
 use super::download::Remote;
 use super::http::{Client, Failure, Method, encoded};
 use super::name::{RepoName, is_commit};
+pub(super) use super::push::push;
 use super::{HubOptions, Progress};
 use crate::checkpoint::layout::FILES as WEIGHTS;
 use crate::checkpoint::shard_index::ShardIndex;
@@ -160,7 +161,7 @@ impl Download<'_> {
         if source.is_sharded() {
             let index = self.file(weights, MAX_SMALL_BYTES, progress)?;
             let mut room = MAX_TOTAL_BYTES;
-            for shard in ShardIndex::read(&index, source.extension())?.shard_names() {
+            for shard in ShardIndex::read(&(&index).into(), source.extension())?.shard_names() {
                 let path = self.file(shard, room.min(MAX_WEIGHT_BYTES), progress)?;
                 let size = path.metadata().map_err(ModelError::io(&path))?.len();
                 room = room.saturating_sub(size);

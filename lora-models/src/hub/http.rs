@@ -5,11 +5,12 @@ use super::name::RepoName;
 use super::pace::Pace;
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, SendBody};
 
 /// Limit for the redirections of one request; the Hub uses two or three.
 const MAX_REDIRECTS: usize = 10;
@@ -22,6 +23,9 @@ const READ: Duration = Duration::from_secs(60);
 
 /// Limit for a file of certificates, in bytes; Mozilla's have 200 kB.
 const MAX_CERTIFICATE_BYTES: u64 = 16 << 20;
+
+/// Longest timeout for the answer to a request that makes the server work: it puts parts together, hashes a file or commits.
+const WORK: Duration = Duration::from_secs(300);
 
 /// Reason why a request failed.
 #[derive(Debug)]
@@ -50,6 +54,30 @@ pub(super) enum Method {
     /// its content.
     Head,
     Get,
+}
+
+/// Method of a request with a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Post,
+    Put,
+}
+
+/// A request with a body.
+pub(super) struct Sending<'r> {
+    pub(super) verb: Verb,
+    pub(super) url: &'r str,
+    /// Media type of the body; `None` for the storage, whose addresses are signed without one.
+    pub(super) kind: Option<&'r str>,
+    /// True if the server may take minutes for its answer.
+    pub(super) is_slow: bool,
+}
+
+/// Body of a request.
+pub(super) enum Content<'b> {
+    Bytes(&'b [u8]),
+    /// Reader of so many bytes.
+    Stream(&'b mut dyn Read, u64),
 }
 
 /// Connection to the server about one model.
@@ -109,7 +137,7 @@ impl<'a> Client<'a> {
             });
         if let Some(file) = options.certificates() {
             let mut certificates = Vec::new();
-            for item in parse_pem(&read_bounded(file, MAX_CERTIFICATE_BYTES)?) {
+            for item in parse_pem(&read_bounded(&file.into(), MAX_CERTIFICATE_BYTES)?) {
                 match item {
                     Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
                     Ok(_) => {}
@@ -194,6 +222,52 @@ impl<'a> Client<'a> {
                 return Ok(response);
             } else {
                 return Err(self.refusal(status, response.headers()));
+            }
+        }
+        Err(self.refuse(format!("{} redirects in a circle", self.endpoint())))
+    }
+
+    /// Sends a request with a body, with the token if the address is the server's own, and returns the answer whatever its status.
+    /// A redirection within the server is followed, if the body is in memory.
+    pub(super) fn upload(
+        &self,
+        sending: &Sending<'_>,
+        mut body: Content<'_>,
+    ) -> Result<Response<Body>, Failure> {
+        let mut url = sending.url.to_string();
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = match sending.verb {
+                Verb::Post => self.agent.post(&url),
+                Verb::Put => self.agent.put(&url),
+            };
+            if let Some(kind) = sending.kind {
+                request = request.header("content-type", kind);
+                // Git LFS answers in its own type, all else in JSON.
+                let accept =
+                    Some(kind).filter(|kind| kind.ends_with("json") && !kind.ends_with("ndjson"));
+                request = request.header("accept", accept.unwrap_or("application/json"));
+            }
+            if sending.is_slow {
+                let patient = request.config().timeout_recv_response(Some(WORK));
+                request = patient.timeout_per_read(Some(WORK)).build();
+            }
+            if let Some(token) = self.options.token().filter(|_| self.is_own(&url)) {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            let response = match &mut body {
+                Content::Bytes(bytes) => request.send(*bytes),
+                Content::Stream(reader, length) => request
+                    .header("content-length", length.to_string())
+                    .send(SendBody::from_reader(*reader)),
+            };
+            let response = response.map_err(|error| self.failure(error))?;
+            if !response.status().is_redirection() || matches!(body, Content::Stream(..)) {
+                return Ok(response);
+            }
+            let target = header(response.headers(), "location").unwrap_or_default();
+            url = self.join(target)?;
+            if !self.is_own(&url) {
+                return Ok(response);
             }
         }
         Err(self.refuse(format!("{} redirects in a circle", self.endpoint())))

@@ -10,9 +10,11 @@
 //! | endpoint, cache directory, token | `options.rs` |
 //! | layout and state of the cache | `cache.rs` |
 //! | files of a model, and their download; their replacement without the feature | `fetch.rs`, `no_fetch.rs` |
-//! | download of a file; downloads that stall; requests | `download.rs`, `pace.rs`, `http.rs` |
+//! | download of a file; downloads that stall; requests, and their repetition | `download.rs`, `pace.rs`, `http.rs`, `retry.rs` |
+//! | upload of an adapter: its files | `push.rs`, `local_file.rs` |
+//! | requests of an upload: all; for the repository, the commit and large files | `api.rs`; `create.rs`, `commit.rs`, `store.rs` |
 //!
-//! Downloads need the feature `hub`, which is off by default; without it, names are looked up in the cache only.
+//! [`push`] uploads an adapter as one commit. Downloads and uploads need the feature `hub`, which is off by default; without it, names are looked up in the cache only.
 //!
 //! | variable | meaning |
 //! | --- | --- |
@@ -41,27 +43,43 @@
 //! Hugging Face's own crate, `hf-hub` 1.0, is not used: it brings tokio, reqwest, hyper and hf-xet into every build. This
 //! client needs `ureq` alone and is tested against a local server.
 
+#[cfg(feature = "hub")]
+mod api;
 mod cache;
+#[cfg(feature = "hub")]
+mod commit;
+#[cfg(feature = "hub")]
+mod create;
 #[cfg(feature = "hub")]
 mod download;
 #[cfg(feature = "hub")]
 mod http;
+#[cfg(feature = "hub")]
+mod local_file;
 mod name;
 mod options;
 #[cfg(feature = "hub")]
 mod pace;
+#[cfg(feature = "hub")]
+mod push;
 #[cfg(feature = "hub")]
 #[path = "fetch.rs"]
 mod remote;
 #[cfg(not(feature = "hub"))]
 #[path = "no_fetch.rs"]
 mod remote;
+#[cfg(feature = "hub")]
+mod retry;
+#[cfg(feature = "hub")]
+mod store;
 
 pub use options::HubOptions;
 
 use crate::error::ModelError;
 use cache::RepoCache;
-use name::ModelRef;
+use name::{ModelRef, RepoName};
+use serde::Serialize;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Callback for the progress of a download: the file, its bytes on disk, and its length in bytes.
@@ -135,4 +153,83 @@ pub fn resolve(
         Some(snapshot) if repo.commit().is_some() => Ok(snapshot),
         cached => remote::fetch(&repo, &cache, cached, options, progress),
     }
+}
+
+/// Options of [`push`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PushOptions {
+    /// Creates a private repository, if there is none of the name; one that exists must be private.
+    pub private: bool,
+    /// Name of the base model on the Hub that the configuration is published with, in place of its own, which may be a path of this
+    /// computer. Default: its own.
+    pub base_model: Option<String>,
+    /// Branch that the commit is added to. It is created if it is missing. Default: `main`.
+    pub revision: Option<String>,
+    /// Message of the commit. Default: `Upload adapter`.
+    pub message: Option<String>,
+}
+
+/// Result of [`push`]. Shown as a text, it is the address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pushed {
+    /// Address of the repository, or of its branch.
+    pub url: String,
+    /// Hash of the commit; `None` if there was nothing to change.
+    pub commit: Option<String>,
+    /// Address of the commit.
+    pub commit_url: Option<String>,
+    /// Names of the files in the commit.
+    pub files: Vec<String>,
+    /// Names of the files that the repository has already.
+    pub unchanged: Vec<String>,
+    /// Names of the files that the repository's `.gitignore` names, which were not sent.
+    pub ignored: Vec<String>,
+}
+
+impl fmt::Display for Pushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.commit.is_none() {
+            writeln!(
+                f,
+                "nothing to change: the repository has these files already"
+            )?;
+        }
+        writeln!(f, "{}", self.url)
+    }
+}
+
+/// Uploads the adapter in a PEFT directory to a repository of the Hub, `name` or `organization/name`, as one commit. A repository
+/// that does not exist is created.
+///
+/// These files are sent, and no others: `adapter_config.json`, the tensors, a prefix beside them, the card `README.md`, the labels
+/// of a classifier in `config.json`, and the tokenizer's files. A link that leads out of the directory is an error, as the file
+/// behind it may not be for the public. The adapter is opened first, so that nothing is sent of one that cannot be read. Files that the
+/// repository has already are not part of the commit, and without a difference there is none.
+///
+/// Requests that fail for a while are repeated, but not the commit: if its answer is lost, it may have been made, and the error says
+/// so.
+///
+/// The token is that of the [options](HubOptions), which needs the right to write.
+///
+/// # Errors
+/// [`ModelError::Lora`] if the directory has no adapter, or the adapter or a prefix beside it cannot be read;
+/// [`ModelError::Malformed`] for a base model that is a path of this computer, and for a file that changes meanwhile or is a Git LFS
+/// pointer; [`ModelError::Hub`] without a token, without the feature `hub`, if the server refuses the token, the repository or the
+/// commit, if it cannot be reached, and if a repository that is to be private exists and is not.
+pub fn push(
+    adapter: &Path,
+    repository: &str,
+    push: &PushOptions,
+    options: &HubOptions,
+    progress: &mut Progress<'_>,
+) -> Result<Pushed, ModelError> {
+    let name = match &push.revision {
+        Some(revision) => format!("{repository}@{revision}"),
+        None => repository.to_string(),
+    };
+    let repo = RepoName::parse_repository(&name)?;
+    if options.is_offline() {
+        return Err(repo.error("HF_HUB_OFFLINE forbids the upload"));
+    }
+    remote::push(adapter, &repo, push, options, progress)
 }

@@ -69,6 +69,33 @@ impl RepoName {
         })
     }
 
+    /// Parses the name of a repository to upload to.
+    ///
+    /// # Errors
+    /// [`ModelError::Hub`] for what is no name.
+    pub(super) fn parse_repository(name: &str) -> Result<Self, ModelError> {
+        let (id, _) = name.split_once('@').unwrap_or((name, ""));
+        let parsed = Self::parse(name)
+            .ok()
+            .filter(|_| id.matches('/').count() <= 1);
+        parsed.ok_or_else(|| {
+            error(
+                name,
+                "not a valid name of a repository: `name` or `organization/name` of letters, digits, `-`, `_` and `.`, and a branch \
+                 of such parts",
+            )
+        })
+    }
+
+    /// Returns the repository of another name, at the same revision.
+    ///
+    /// # Errors
+    /// [`ModelError::Hub`] for what is no name.
+    #[cfg(feature = "hub")]
+    pub(super) fn renamed(&self, id: &str) -> Result<Self, ModelError> {
+        Self::parse_repository(&format!("{id}@{}", self.revision))
+    }
+
     /// Returns `name` or `organization/name`.
     pub(super) fn id(&self) -> &str {
         &self.id

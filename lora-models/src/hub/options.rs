@@ -157,7 +157,7 @@ impl fmt::Debug for HubOptions {
 
 /// Reads the token that a login wrote; an unreadable file counts as none.
 fn read_token(file: &Path) -> Option<String> {
-    String::from_utf8(read_bounded(file, MAX_TOKEN_BYTES).ok()?).ok()
+    String::from_utf8(read_bounded(&file.into(), MAX_TOKEN_BYTES).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::weights::on_host;
 use burn::tensor::Device;
 use lora_core::LoraError;
 use lora_core::file::{AdapterDir, CONFIG_FILE, ConfigFile, StoredTensor, WEIGHTS_FILE};
-use lora_core::files::{Overwrite, write_dir, write_file};
+use lora_core::files::{Directory, Overwrite, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -56,16 +56,16 @@ fn is_of_head(name: &str) -> bool {
 ///
 /// # Errors
 /// If the subdirectory has no configuration, or the prefix cannot be opened.
-pub fn beside(dir: impl AsRef<Path>) -> Result<Option<AdapterDir>, ModelError> {
+pub fn beside(dir: impl Into<Directory>) -> Result<Option<AdapterDir>, ModelError> {
+    let dir = dir.into();
     for kind in PrefixKind::ALL {
-        let path = dir.as_ref().join(kind.name());
-        if !path.is_dir() {
+        let Some(dir) = dir.subdirectory(kind.name()) else {
             continue;
-        }
-        let file = ConfigFile::read(&path)?;
+        };
+        let file = ConfigFile::read(&dir)?;
         let found = file.kind();
         if found.as_ref().and_then(PrefixKind::of) == Some(kind) {
-            return Ok(Some(AdapterDir::with_config(&path, file)?));
+            return Ok(Some(AdapterDir::with_config(dir, file)?));
         }
     }
     Ok(None)

@@ -3,34 +3,34 @@
 use super::{MAX_FILE_BYTES, Tokenizer};
 use crate::error::ModelError;
 use lora_core::file::TOKENIZER_FILES;
-use lora_core::files::open_regular;
+use lora_core::files::{Directory, DirectoryFile};
 use std::io::Read;
-use std::path::Path;
 
 impl Tokenizer {
     /// Returns true if a directory has the tokenizer's files, byte for byte, and no other file of a tokenizer.
-    pub fn is_copied_in(&self, dir: impl AsRef<Path>) -> bool {
-        let dir = dir.as_ref();
-        let own = |name: &str| self.files.iter().find(|file| file.ends_with(name));
-        TOKENIZER_FILES
-            .iter()
-            .all(|name| match (own(name), dir.join(name)) {
-                (None, other) => !other.exists(),
-                (Some(file), other) => has_bytes_of(file, &other).unwrap_or(false),
-            })
+    pub fn is_copied_in(&self, dir: impl Into<Directory>) -> bool {
+        let dir = dir.into();
+        TOKENIZER_FILES.iter().all(|name| {
+            let [own, other] = [&self.dir, &dir].map(|dir| dir.file(name));
+            if own.is_file() {
+                has_bytes_of(&own, &other).unwrap_or(false)
+            } else {
+                !other.exists()
+            }
+        })
     }
 }
 
 /// True if two regular files below the limit have the same bytes.
-fn has_bytes_of(file: &Path, other: &Path) -> Result<bool, ModelError> {
-    let opened = [open_regular(file)?, open_regular(other)?];
+fn has_bytes_of(file: &DirectoryFile, other: &DirectoryFile) -> Result<bool, ModelError> {
+    let opened = [file.open()?, other.open()?];
     if opened[0].1 != opened[1].1 || opened[0].1 > MAX_FILE_BYTES {
         return Ok(false);
     }
     let mut bytes = [Vec::new(), Vec::new()];
     for ((file, _), bytes) in opened.into_iter().zip(&mut bytes) {
         let read = file.take(MAX_FILE_BYTES).read_to_end(bytes);
-        read.map_err(ModelError::io(other))?;
+        read.map_err(ModelError::io(other.path()))?;
     }
     Ok(bytes[0] == bytes[1])
 }

@@ -10,12 +10,13 @@ use super::vocabulary::{
 use super::whole_file::WholeFile;
 use super::{guarded, pipeline};
 use crate::error::ModelError;
+use lora_core::files::{Directory, DirectoryFile};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Tokenizer};
 
 /// Name of the file that holds a whole tokenizer.
-const TOKENIZER_JSON: &str = "tokenizer.json";
+pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
 
 /// A tokenizer, the file that defines it, and the texts of its special tokens by role.
 type Loaded = (Tokenizer, PathBuf, RoleTexts);
@@ -25,16 +26,16 @@ type Loaded = (Tokenizer, PathBuf, RoleTexts);
 /// # Errors
 /// [`ModelError::MissingFile`] if it has none, [`ModelError::Tokenizer`] if it could be several, and the errors of
 /// reading the files.
-pub(super) fn load(dir: &Path, special: &SpecialTokens) -> Result<Loaded, ModelError> {
+pub(super) fn load(dir: &Directory, special: &SpecialTokens) -> Result<Loaded, ModelError> {
     let named = Family::named(special.class.as_deref(), special.model_type.as_deref());
-    let whole = dir.join(TOKENIZER_JSON);
+    let whole = dir.file(TOKENIZER_JSON);
     if whole.exists() {
-        return from_whole_file(whole, &named, special);
+        return from_whole_file(&whole, &named, special);
     }
     let family = match named {
         Identity::Family(family) => family,
         Identity::Unknown => family_by_files(dir)?,
-        Identity::Other(class) => return Err(unknown_class(dir, &class)),
+        Identity::Other(class) => return Err(unknown_class(dir.path(), &class)),
     };
     from_vocabulary(dir, family, special)
 }
@@ -44,62 +45,69 @@ pub(super) fn load(dir: &Path, special: &SpecialTokens) -> Result<Loaded, ModelE
 ///
 /// GPT-2's is used as described: many models of that type have a tokenizer of their own in the file.
 fn from_whole_file(
-    path: PathBuf,
+    file: &DirectoryFile,
     named: &Identity,
     special: &SpecialTokens,
 ) -> Result<Loaded, ModelError> {
-    let mut file = WholeFile::read(&path)?;
+    let path = file.path();
+    let mut file = WholeFile::read(file)?;
     if let Identity::Family(family) = *named
         && family != Family::Gpt2
         && let Some((vocabulary, added)) = file.parts_for(family)
     {
         let (named, tokens) = special.for_family(family, added, None);
-        let inner = build(&path, family, vocabulary, &named, special, &tokens)?;
-        return Ok((inner, path, named));
+        let inner = build(path, family, vocabulary, &named, special, &tokens)?;
+        return Ok((inner, path.into(), named));
     }
-    let mut inner = file.tokenizer(&path)?;
-    add_missing(&mut inner, &path, &special.tokens)?;
+    let mut inner = file.tokenizer(path)?;
+    add_missing(&mut inner, path, &special.tokens)?;
     let named = special.named.clone().or_usual(&inner);
-    Ok((inner, path, named))
+    Ok((inner, path.into(), named))
 }
 
 /// Builds a tokenizer from the vocabulary files of its family.
 fn from_vocabulary(
-    dir: &Path,
+    dir: &Directory,
     family: Family,
     special: &SpecialTokens,
 ) -> Result<Loaded, ModelError> {
     if !has_all(dir, family) {
         return Err(missing(dir, &[family]));
     }
-    let path = dir.join(family.files()[0]);
+    let file = dir.file(family.files()[0]);
+    let path = file.path();
     if family == Family::Gpt2 {
-        return gpt2(dir, path, special);
+        return gpt2(dir, &file, special);
     }
     let for_family = |pieces| special.for_family(family, BTreeMap::new(), pieces);
     let (vocabulary, (named, tokens)) = match family {
         Family::XlmRoberta | Family::DebertaV2 => {
-            let model = sentence_piece::read(&path)?;
+            let model = sentence_piece::read(&file)?;
             let special = for_family(Some(unsplit(&model)));
             let vocabulary = match family {
-                Family::XlmRoberta => fairseq(&path, model, &special.0)?,
+                Family::XlmRoberta => fairseq(path, model, &special.0)?,
                 _ => unigram(model),
             };
             (Vocabulary::Unigram(vocabulary), special)
         }
         Family::Bert => {
-            let tokens = read_vocab_txt(&path)?;
+            let tokens = read_vocab_txt(&file)?;
             (Vocabulary::WordPiece(tokens), for_family(None))
         }
-        _ => (bpe(dir, &path)?, for_family(None)),
+        _ => (bpe(dir, &file)?, for_family(None)),
     };
-    let inner = build(&path, family, vocabulary, &named, special, &tokens)?;
-    Ok((inner, path, named))
+    let inner = build(path, family, vocabulary, &named, special, &tokens)?;
+    Ok((inner, path.into(), named))
 }
 
 /// Builds GPT-2's published tokenizer. Its special token is added if the vocabulary has it, and only then.
-fn gpt2(dir: &Path, path: PathBuf, special: &SpecialTokens) -> Result<Loaded, ModelError> {
-    let vocabulary = bpe(dir, &path)?;
+fn gpt2(
+    dir: &Directory,
+    file: &DirectoryFile,
+    special: &SpecialTokens,
+) -> Result<Loaded, ModelError> {
+    let path = file.path();
+    let vocabulary = bpe(dir, file)?;
     let mut tokens = special.tokens.clone();
     if let Vocabulary::Bpe(vocab, _) = &vocabulary
         && tokens.is_empty()
@@ -110,8 +118,8 @@ fn gpt2(dir: &Path, path: PathBuf, special: &SpecialTokens) -> Result<Loaded, Mo
     let mut seen = HashSet::new();
     tokens.retain(|token| seen.insert(token.content.clone()));
     let ends = special.texts_for(Family::Gpt2);
-    let inner = build(&path, Family::Gpt2, vocabulary, &ends, special, &tokens)?;
-    Ok((inner, path, special.named.clone()))
+    let inner = build(path, Family::Gpt2, vocabulary, &ends, special, &tokens)?;
+    Ok((inner, path.into(), special.named.clone()))
 }
 
 fn build(
@@ -130,12 +138,13 @@ fn build(
     Ok(inner)
 }
 
-fn has_all(dir: &Path, family: Family) -> bool {
-    family.files().iter().all(|name| dir.join(name).exists())
+fn has_all(dir: &Directory, family: Family) -> bool {
+    let mut names = family.files().iter();
+    names.all(|name| dir.file(name).exists())
 }
 
 /// Finds the family of a directory in which no file names it.
-fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
+fn family_by_files(dir: &Directory) -> Result<Family, ModelError> {
     // The three families with byte-level BPE have the same files.
     let sorts = [
         Family::Bert,
@@ -147,17 +156,16 @@ fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
     let found: Vec<Family> = found.collect();
     let fail = |message: String| {
         let message = format!("{message}; {}", family::how_to_choose());
-        Err(ModelError::tokenizer(dir, message))
+        Err(ModelError::tokenizer(dir.path(), message))
     };
     match found[..] {
         [] => Err(missing(dir, &sorts)),
         [Family::Gpt2] => {
-            let path = dir.join(Family::Gpt2.files()[0]);
-            Family::detect_bpe(&path, &read_vocab_json(&path)?)
+            let file = dir.file(Family::Gpt2.files()[0]);
+            Family::detect_bpe(file.path(), &read_vocab_json(&file)?)
         }
         [Family::DebertaV2] => {
-            let path = dir.join(Family::DebertaV2.files()[0]);
-            let model = sentence_piece::read(&path)?;
+            let model = sentence_piece::read(&dir.file(Family::DebertaV2.files()[0]))?;
             // Other models have a file of this name as well.
             let has = |text: &str| model.pieces.iter().any(|piece| piece.text == text);
             if !has("[CLS]") || !has("[SEP]") {
@@ -174,10 +182,10 @@ fn family_by_files(dir: &Path) -> Result<Family, ModelError> {
 }
 
 /// Builds the error for a directory that has none of these families' files.
-fn missing(dir: &Path, families: &[Family]) -> ModelError {
+fn missing(dir: &Directory, families: &[Family]) -> ModelError {
     let names = families.iter().map(Family::file_names);
     let names = std::iter::once(TOKENIZER_JSON.to_string()).chain(names);
-    ModelError::missing_file(dir, names.collect::<Vec<_>>())
+    ModelError::missing_file(dir.path(), names.collect::<Vec<_>>())
 }
 
 fn unknown_class(dir: &Path, class: &str) -> ModelError {
@@ -189,8 +197,8 @@ fn unknown_class(dir: &Path, class: &str) -> ModelError {
     ModelError::tokenizer(dir, message)
 }
 
-fn bpe(dir: &Path, vocab: &Path) -> Result<Vocabulary, ModelError> {
-    let merges = read_merges(&dir.join("merges.txt"));
+fn bpe(dir: &Directory, vocab: &DirectoryFile) -> Result<Vocabulary, ModelError> {
+    let merges = read_merges(&dir.file("merges.txt"));
     Ok(Vocabulary::Bpe(read_vocab_json(vocab)?, merges?))
 }
 

@@ -39,10 +39,11 @@ pub use encode::Sequence;
 
 use crate::error::ModelError;
 use lora_core::file::{TOKENIZER_FILES, TOKENIZER_LIMIT};
-use lora_core::files::{Overwrite, read_companion, write_file};
+use lora_core::files::{Directory, Overwrite, write_file};
 use roles::{ByRole, Role};
 use serde_json::{Map, Value};
 use special_tokens::{Side, SpecialTokens};
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -80,7 +81,9 @@ pub struct Tokenizer {
     processor: Option<PostProcessorWrapper>,
     /// Special tokens that it puts before and after a text.
     around: [Vec<u32>; 2],
-    /// File or directory that was loaded, for messages.
+    /// Directory that was loaded; of one in memory, the tokenizer's files.
+    dir: Directory,
+    /// File of it that was loaded, for messages.
     path: PathBuf,
     files: Vec<PathBuf>,
     /// Ids of the special tokens, by role.
@@ -95,7 +98,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads the tokenizer of a model directory, as `AutoTokenizer.from_pretrained` of `transformers` does.
+    /// Loads the tokenizer of a model directory, on disk or in memory, as `AutoTokenizer.from_pretrained` of `transformers` does.
     ///
     /// | family | `tokenizer_class`, else `model_type` | files, where there is no `tokenizer.json` |
     /// | --- | --- | --- |
@@ -124,21 +127,36 @@ impl Tokenizer {
     /// [`ModelError::MissingFile`] if the directory has no tokenizer; [`ModelError::Tokenizer`], [`ModelError::Json`],
     /// [`ModelError::Malformed`] or [`ModelError::TooLarge`] if a file is invalid, and [`ModelError::Tokenizer`] if
     /// the files fit several tokenizers; [`ModelError::Io`].
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        Self::load(dir.as_ref(), None)
+    pub fn from_dir(dir: impl Into<Directory>) -> Result<Self, ModelError> {
+        Self::load(dir.into(), None)
+    }
+
+    /// Loads a tokenizer from the content of its `tokenizer.json`, such as one that a program embeds by `include_bytes!`.
+    ///
+    /// The file is used as described there. A tokenizer with further files, such as the `tokenizer_config.json` that names BERT's
+    /// settings, is a [`Directory`] in memory, which [`from_dir`](Self::from_dir) takes.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir); messages name `memory/tokenizer.json`.
+    pub fn from_bytes(tokenizer_json: impl Into<Cow<'static, [u8]>>) -> Result<Self, ModelError> {
+        let dir = Directory::in_memory("memory");
+        Self::from_dir(dir.with_file(load::TOKENIZER_JSON, tokenizer_json))
     }
 
     /// Loads the tokenizer of a directory whose `config.json` has been read.
     ///
     /// # Errors
     /// As [`from_dir`](Self::from_dir).
-    pub fn with_config(dir: &Path, config: &Map<String, Value>) -> Result<Self, ModelError> {
-        Self::load(dir, Some(config))
+    pub fn with_config(
+        dir: impl Into<Directory>,
+        config: &Map<String, Value>,
+    ) -> Result<Self, ModelError> {
+        Self::load(dir.into(), Some(config))
     }
 
-    fn load(dir: &Path, config: Option<&Map<String, Value>>) -> Result<Self, ModelError> {
-        let special = SpecialTokens::read(dir, config)?;
-        let (mut inner, path, named) = load::load(dir, &special)?;
+    fn load(dir: Directory, config: Option<&Map<String, Value>>) -> Result<Self, ModelError> {
+        let special = SpecialTokens::read(&dir, config)?;
+        let (mut inner, path, named) = load::load(&dir, &special)?;
         let processor = inner.get_post_processor().cloned();
         inner.with_post_processor(None::<PostProcessorWrapper>);
         let around = encode::around(processor.as_ref(), &path)?;
@@ -154,14 +172,15 @@ impl Tokenizer {
         ids[Role::Eos] = ids[Role::Eos].or_else(|| inner.token_to_id(family::END_OF_TEXT));
         let vocab = inner.get_vocab(true);
         let (vocab_size, largest_id) = (vocab.len(), vocab.into_values().max());
-        let files = TOKENIZER_FILES.map(|name| dir.join(name)).into_iter();
-        let files = files.filter(|path| path.is_file()).collect();
+        let files = TOKENIZER_FILES.map(|name| dir.file(name)).into_iter();
+        let files = files.filter(|file| file.is_file());
         Ok(Self {
+            files: files.map(|file| file.path().into()).collect(),
+            dir: dir.with_only(&TOKENIZER_FILES),
             inner,
             processor,
             around,
             path,
-            files,
             ids,
             pad_type_id: special.settings.pad_token_type_id.unwrap_or(0),
             cut_left: special.settings.truncation_side == Some(Side::Left),
@@ -332,15 +351,10 @@ impl Tokenizer {
     /// Reads the tokenizer's files for a copy: names and contents.
     ///
     /// # Errors
-    /// As [`read_companion`], and [`ModelError::MissingFile`] if a file has gone meanwhile.
+    /// As [`Directory::read_companion`], and [`ModelError::MissingFile`] if a file has gone meanwhile.
     pub fn read_files(&self) -> Result<TokenizerFiles, ModelError> {
-        let files = self.files.iter().filter_map(|file| {
-            let name = file.file_name()?.to_str()?.to_string();
-            Some((name, file))
-        });
-        files
-            .map(|(name, file)| Ok((name, for_copy(file)?)))
-            .collect()
+        let files = self.files.iter();
+        files.map(|file| self.for_copy(file)).collect()
     }
 
     /// Copies the tokenizer's files to `dir`, byte for byte, and returns the copies. A file that is already there is
@@ -358,12 +372,24 @@ impl Tokenizer {
             };
             let copy = dir.join(name);
             if !is_same_file(file, &copy) {
-                let bytes = for_copy(file)?;
+                let (_, bytes) = self.for_copy(file)?;
                 write_file(&copy, Overwrite::Replace, |w| w.write_all(&bytes))?;
             }
             copies.push(copy);
         }
         Ok(copies)
+    }
+
+    /// Reads a file of the tokenizer, to be copied: its name and content.
+    fn for_copy(&self, file: &Path) -> Result<(String, Vec<u8>), ModelError> {
+        let missing = || ModelError::MissingFile {
+            path: file.into(),
+            looked_for: TOKENIZER_FILES.map(String::from).into(),
+        };
+        let name = file.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(missing)?;
+        let bytes = self.dir.read_companion(name, MAX_FILE_BYTES)?;
+        Ok((name.into(), bytes.ok_or_else(missing)?))
     }
 }
 
@@ -378,20 +404,6 @@ impl fmt::Debug for Tokenizer {
             .field("pad_id", &self.pad_id())
             .finish_non_exhaustive()
     }
-}
-
-/// Reads a file of a tokenizer, to be copied.
-fn for_copy(file: &Path) -> Result<Vec<u8>, ModelError> {
-    let missing = || ModelError::MissingFile {
-        path: file.into(),
-        looked_for: TOKENIZER_FILES.map(String::from).into(),
-    };
-    let name = file.file_name().ok_or_else(missing)?;
-    let dir = match file.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    read_companion(dir, name, MAX_FILE_BYTES)?.ok_or_else(missing)
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {

@@ -8,6 +8,7 @@ use super::protobuf::{Fields, Value};
 use super::{MAX_FILE_BYTES, charsmap};
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
+use lora_core::files::DirectoryFile;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -59,8 +60,8 @@ pub(super) enum Kind {
 /// # Errors
 /// [`ModelError::Malformed`] if the bytes are not a model, and [`ModelError::Tokenizer`] for a model of a kind that is
 /// not supported.
-pub(super) fn read(path: &Path) -> Result<SentencePiece, ModelError> {
-    parse(path, &read_bounded(path, MAX_FILE_BYTES)?)
+pub(super) fn read(file: &DirectoryFile) -> Result<SentencePiece, ModelError> {
+    parse(file.path(), &read_bounded(file, MAX_FILE_BYTES)?)
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<SentencePiece, ModelError> {

@@ -7,11 +7,11 @@ use super::token_entries::{AddedEntry, SpecialTokenMap, Token};
 use super::whole_file::Added as AddedById;
 use crate::checkpoint::bounded::read_json;
 use crate::error::ModelError;
+use lora_core::files::{Directory, DirectoryFile};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
 use tokenizers::AddedToken;
 
 /// Tokens and settings from the files beside a tokenizer.
@@ -70,19 +70,18 @@ impl SpecialTokens {
     /// [`ModelError::Json`], [`ModelError::TooLarge`], [`ModelError::Malformed`] or [`ModelError::Io`] if one exists
     /// and cannot be read.
     pub(super) fn read(
-        dir: &Path,
+        dir: &Directory,
         config: Option<&Map<String, Value>>,
     ) -> Result<Self, ModelError> {
-        let path = dir.join("config.json");
+        let file = dir.file("config.json");
         let model = match config {
-            Some(object) => {
-                ModelConfig::deserialize(object).map_err(|error| ModelError::json(&path, error))?
-            }
-            None => read_if_there(&path)?,
+            Some(object) => ModelConfig::deserialize(object)
+                .map_err(|error| ModelError::json(file.path(), error))?,
+            None => read_if_there(&file)?,
         };
-        let config: TokenizerConfig = read_if_there(&dir.join("tokenizer_config.json"))?;
-        let map: SpecialTokenMap = read_if_there(&dir.join("special_tokens_map.json"))?;
-        let added: BTreeMap<String, u32> = read_if_there(&dir.join("added_tokens.json"))?;
+        let config: TokenizerConfig = read_if_there(&dir.file("tokenizer_config.json"))?;
+        let map: SpecialTokenMap = read_if_there(&dir.file("special_tokens_map.json"))?;
+        let added: BTreeMap<String, u32> = read_if_there(&dir.file("added_tokens.json"))?;
 
         let named = config.named.of_config().or(map);
         let listed = config.added_tokens_decoder.map(|entries| {
@@ -174,9 +173,9 @@ impl SpecialTokens {
     }
 }
 
-fn read_if_there<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ModelError> {
-    if path.exists() {
-        read_json(path, MAX_FILE_BYTES)
+fn read_if_there<T: DeserializeOwned + Default>(file: &DirectoryFile) -> Result<T, ModelError> {
+    if file.exists() {
+        read_json(file, MAX_FILE_BYTES)
     } else {
         Ok(T::default())
     }
@@ -220,7 +219,7 @@ mod tests {
         for (name, content) in files {
             std::fs::write(dir.path().join(name), content).unwrap();
         }
-        SpecialTokens::read(dir.path(), None)
+        SpecialTokens::read(&dir.path().into(), None)
     }
 
     fn contents(special: &SpecialTokens) -> Vec<&str> {

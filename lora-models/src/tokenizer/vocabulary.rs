@@ -3,6 +3,7 @@
 use super::MAX_FILE_BYTES;
 use crate::checkpoint::bounded::{read_bounded, read_json};
 use crate::error::ModelError;
+use lora_core::files::DirectoryFile;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use tokenizers::models::bpe::Merges;
@@ -34,19 +35,19 @@ pub(super) struct Pieces {
 /// # Errors
 /// [`ModelError::Tokenizer`] for an empty file, one that is not UTF-8, and a repeated token, and the errors of reading
 /// it.
-pub(super) fn read_vocab_txt(path: &Path) -> Result<Tokens, ModelError> {
-    let text = read_text(path)?;
+pub(super) fn read_vocab_txt(file: &DirectoryFile) -> Result<Tokens, ModelError> {
+    let text = read_text(file)?;
     let mut tokens = Tokens::new();
     for (id, line) in (0_u32..).zip(text.split_terminator('\n')) {
         // White space is not part of a token: lines may end as on Windows.
         let token = line.trim_end();
         if let Some(first) = tokens.insert(token.to_string(), id) {
             let message = format!("lines {} and {} are both {token:?}", first + 1, id + 1);
-            return Err(ModelError::tokenizer(path, message));
+            return Err(ModelError::tokenizer(file.path(), message));
         }
     }
     if tokens.is_empty() {
-        return Err(ModelError::tokenizer(path, "it has no tokens"));
+        return Err(ModelError::tokenizer(file.path(), "it has no tokens"));
     }
     Ok(tokens)
 }
@@ -55,9 +56,9 @@ pub(super) fn read_vocab_txt(path: &Path) -> Result<Tokens, ModelError> {
 ///
 /// # Errors
 /// [`ModelError::Tokenizer`] if two tokens have one id, and the errors of reading it.
-pub(super) fn read_vocab_json(path: &Path) -> Result<Tokens, ModelError> {
-    let vocab: Tokens = read_json(path, MAX_FILE_BYTES)?;
-    check_ids(path, &vocab)?;
+pub(super) fn read_vocab_json(file: &DirectoryFile) -> Result<Tokens, ModelError> {
+    let vocab: Tokens = read_json(file, MAX_FILE_BYTES)?;
+    check_ids(file.path(), &vocab)?;
     Ok(vocab)
 }
 
@@ -110,8 +111,8 @@ pub(super) fn check_added<'a>(
 ///
 /// # Errors
 /// [`ModelError::Tokenizer`] for any other line, and the errors of reading the file.
-pub(super) fn read_merges(path: &Path) -> Result<Merges, ModelError> {
-    let text = read_text(path)?;
+pub(super) fn read_merges(file: &DirectoryFile) -> Result<Merges, ModelError> {
+    let text = read_text(file)?;
     let is_version = |number: usize, line: &str| number == 0 && line.starts_with("#version");
     text.lines()
         .enumerate()
@@ -124,26 +125,26 @@ pub(super) fn read_merges(path: &Path) -> Result<Merges, ModelError> {
             }
             _ => {
                 let message = format!("line {} is not two tokens separated by a space", number + 1);
-                Err(ModelError::tokenizer(path, message))
+                Err(ModelError::tokenizer(file.path(), message))
             }
         })
         .collect()
 }
 
-fn read_text(path: &Path) -> Result<String, ModelError> {
-    String::from_utf8(read_bounded(path, MAX_FILE_BYTES)?)
-        .map_err(|err| ModelError::tokenizer(path, format!("not UTF-8: {err}")))
+fn read_text(file: &DirectoryFile) -> Result<String, ModelError> {
+    String::from_utf8(read_bounded(file, MAX_FILE_BYTES)?)
+        .map_err(|err| ModelError::tokenizer(file.path(), format!("not UTF-8: {err}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn with_file<T>(text: impl AsRef<[u8]>, read: impl FnOnce(&Path) -> T) -> T {
+    fn with_file<T>(text: impl AsRef<[u8]>, read: impl FnOnce(&DirectoryFile) -> T) -> T {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, text).unwrap();
-        read(&path)
+        read(&path.into())
     }
 
     fn merges(text: &str) -> Result<Merges, ModelError> {

@@ -7,6 +7,7 @@ use super::vocabulary::{Pieces, Tokens, Vocabulary};
 use super::{MAX_FILE_BYTES, guarded};
 use crate::checkpoint::bounded::read_bounded;
 use crate::error::ModelError;
+use lora_core::files::DirectoryFile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,9 +35,9 @@ impl WholeFile {
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`], or the errors of reading a file.
-    pub(super) fn read(path: &Path) -> Result<Self, ModelError> {
-        let fail = |message: String| ModelError::tokenizer(path, message);
-        let bytes = read_bounded(path, MAX_FILE_BYTES)?;
+    pub(super) fn read(file: &DirectoryFile) -> Result<Self, ModelError> {
+        let fail = |message: String| ModelError::tokenizer(file.path(), message);
+        let bytes = read_bounded(file, MAX_FILE_BYTES)?;
         let file: File = serde_json::from_slice(&bytes).map_err(|err| fail(err.to_string()))?;
         charsmap::check_normalizer(&file.normalizer).map_err(fail)?;
         for step in [&file.normalizer, &file.pre_tokenizer, &file.decoder] {
@@ -186,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokenizer.json");
         std::fs::write(&path, json).unwrap();
-        WholeFile::read(&path)
+        WholeFile::read(&path.into())
     }
 
     #[test]

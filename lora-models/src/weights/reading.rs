@@ -5,9 +5,9 @@ use crate::ModelError;
 use crate::checkpoint::{Checkpoint, HostTensor, LoadReport, StrictReader, is_float};
 use bytes::Bytes;
 use lora_core::file::transpose;
+use lora_core::files::Directory;
 use lora_core::{BaseFloats, HalfFloat, LayerKind, QuantizeConfig};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
 /// Requirements of a model on a checkpoint.
 pub(crate) struct Expectation<'a> {
@@ -77,7 +77,11 @@ impl Leftover {
 ///
 /// # Errors
 /// As [`Checkpoint::open`].
-pub(crate) fn open_model(dir: &Path, anchor: &str, prefix: &str) -> Result<Checkpoint, ModelError> {
+pub(crate) fn open_model(
+    dir: &Directory,
+    anchor: &str,
+    prefix: &str,
+) -> Result<Checkpoint, ModelError> {
     Checkpoint::open_model(dir, &names_in_files(anchor, prefix))
 }
 

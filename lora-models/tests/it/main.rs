@@ -18,8 +18,11 @@ mod halves;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(feature = "hub")]
+mod hub_push;
+#[cfg(feature = "hub")]
 mod hub_server;
 mod kinds;
+mod memory;
 mod named;
 mod peft_parity;
 mod prefix;

@@ -2,6 +2,7 @@
 
 use crate::device;
 use serde::Serialize;
+use std::sync::LazyLock;
 
 /// Facts about a build of the program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,5 +37,21 @@ impl Build {
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             features,
         }
+    }
+
+    /// Returns the text of `lora --version` after the name of the program: the version, and a line for each other fact.
+    pub fn long_version() -> &'static str {
+        static TEXT: LazyLock<String> = LazyLock::new(|| {
+            let build = Build::current();
+            format!(
+                "{}\ncommit    {}\nBurn      {}\nsystem    {}\nfeatures  {}",
+                build.version,
+                build.commit.unwrap_or("unknown"),
+                build.burn,
+                build.system,
+                build.features.join(", ")
+            )
+        });
+        &TEXT
     }
 }

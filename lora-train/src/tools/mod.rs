@@ -12,6 +12,7 @@
 //! | `sweep`, `report` | runs over a grid of options; runs as an HTML page |
 //! | `runs` | files of a training run |
 //! | `svg`, `markup` | figures; text in HTML and SVG |
+//! | `push` | upload of an adapter to the Hugging Face Hub |
 //! | `text` | text of reports |
 
 pub mod analyze;
@@ -26,6 +27,7 @@ mod environment;
 pub mod estimate;
 pub mod inspect;
 mod markup;
+mod push;
 pub mod report;
 mod runs;
 mod svg;
@@ -41,5 +43,6 @@ pub use diff::{DiffOptions, diff};
 pub use environment::{Environment, EnvironmentOptions, environment};
 pub use estimate::{Forecast, PlanOptions, estimate};
 pub use inspect::{InspectOptions, inspect};
+pub use push::{PushOptions, push};
 pub use report::{ReportOptions, report};
 pub use sweep::{SweepOptions, sweep};

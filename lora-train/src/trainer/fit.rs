@@ -38,6 +38,8 @@ pub fn fit<S: Sample, M: Task<S>>(
     output: &Path,
     resume: Option<Checkpoint>,
 ) -> Result<Outcome<M>, TrainError> {
+    #[cfg(feature = "tracing")]
+    let run = traced(run);
     let optimizer = run.adamw.init(&model);
     let mut state = RunState {
         fingerprint: run.fingerprint.clone(),
@@ -96,6 +98,14 @@ pub fn fit<S: Sample, M: Task<S>>(
         stopped,
         last_evaluation: training.last_evaluation,
     })
+}
+
+/// Adds the observer that sends the events of a run to `tracing`.
+#[cfg(feature = "tracing")]
+fn traced<M, S: Sample>(mut run: Run<M, S>) -> Run<M, S> {
+    run.observers
+        .push(Box::new(super::traced::Traced::default()));
+    run
 }
 
 /// Lists the lines in which two fingerprints differ.

@@ -19,6 +19,7 @@
 //! | `checkpointed` | activation checkpointing |
 //! | `comparison` | a step on two devices |
 //! | `events` | [`Event`]s for an [`Observer`] |
+//! | `traced` | events for `tracing`, with the feature of that name |
 
 mod batches;
 mod checkpoint;
@@ -36,6 +37,8 @@ mod run_state;
 mod schedule;
 mod step_values;
 mod task;
+#[cfg(feature = "tracing")]
+mod traced;
 mod training_loop;
 
 pub use batches::{BatchLoader, Collate, MicroBatch, Position};

@@ -121,6 +121,53 @@ fn the_environment_names_version_backends_and_device() {
 }
 
 #[test]
+fn the_long_version_has_the_facts_of_the_build_and_the_short_one_is_a_line() {
+    let version = env!("CARGO_PKG_VERSION");
+    let short = succeed(&mut lora(["-V"]));
+    assert_eq!(short.trim(), format!("lora {version}"));
+    let long = succeed(&mut lora(["--version"]));
+    let first = format!("lora {version}");
+    let starts = [first.as_str(), "commit", "Burn", "system", "features"];
+    assert_eq!(long.lines().count(), starts.len(), "{long}");
+    for (line, start) in long.lines().zip(starts) {
+        assert!(line.starts_with(start), "{long}");
+    }
+    assert!(long.lines().last().unwrap().contains("flex"), "{long}");
+    // Pages and completions do not depend on the build.
+    assert!(!succeed(&mut lora(["man"])).contains("features  flex"));
+}
+
+#[test]
+fn an_upload_without_a_token_or_the_feature_is_refused_before_anything_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let push = |directory: &Path, repository: &str| {
+        let mut command = lora(["push"]);
+        command.arg(directory).arg(repository);
+        // Nothing listens there.
+        command.env("HF_ENDPOINT", "http://127.0.0.1:9");
+        command.env("HF_HOME", dir.path()).env_remove("HF_TOKEN");
+        command.env_remove("HF_TOKEN_PATH");
+        command.env_remove("HF_HUB_OFFLINE");
+        command
+    };
+    let expected = if cfg!(feature = "hub") {
+        "HF_TOKEN"
+    } else {
+        "--features hub"
+    };
+    fail(
+        &mut push(dir.path(), "me/adapter"),
+        1,
+        &["me/adapter", expected],
+    );
+    fail(
+        &mut push(dir.path(), "a/b/c"),
+        1,
+        &["not a valid name of a repository"],
+    );
+}
+
+#[test]
 fn a_quiet_run_prints_results_only() {
     let dir = tempfile::tempdir().unwrap();
     let run = |name: &str, options: &[&str]| {

@@ -13,7 +13,7 @@ mod archive;
 mod scan;
 
 use crate::error::LoraError;
-use crate::files::{lfs_pointer, open_regular};
+use crate::files::{DirectoryFile, lfs_pointer, open_regular};
 use archive::read_pickle;
 use pytorch_reader::{PytorchError, PytorchReader, Tensor};
 use safetensors::Dtype;
@@ -43,9 +43,16 @@ impl PickledTensors {
     /// Checks and parses the pickle; no element is read yet.
     ///
     /// # Errors
-    /// [`LoraError::Io`], or [`LoraError::Malformed`] if the file is not a dictionary of tensors, or describes tensors that do
-    /// not fit in it.
-    pub fn open(path: &Path) -> Result<Self, LoraError> {
+    /// [`LoraError::Io`], or [`LoraError::Malformed`] if the file is not a dictionary of tensors, describes tensors that do
+    /// not fit in it, or is in memory.
+    pub fn open(file: impl Into<DirectoryFile>) -> Result<Self, LoraError> {
+        let file = file.into();
+        let path = file.path();
+        if file.is_in_memory() {
+            // `pytorch_reader` reads the elements of a pickle from a file only.
+            let message = "is a pickle in memory; pickles are read from files only: save the tensors as safetensors";
+            return Err(LoraError::malformed(path, message));
+        }
         let (mut file, file_bytes) = open_regular(path)?;
         check(&mut file).map_err(|message| LoraError::malformed(path, message))?;
         let reader = PytorchReader::new(path).map_err(|err| pytorch_error(path, err))?;

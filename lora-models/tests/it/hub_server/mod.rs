@@ -86,15 +86,17 @@ impl Repo {
     }
 }
 
-struct Request {
-    method: String,
-    path: String,
-    headers: BTreeMap<String, String>,
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
     fn read(stream: &TcpStream) -> Option<Self> {
-        let mut lines = BufReader::new(stream).lines();
+        let mut reader = BufReader::new(stream);
+        let mut lines = reader.by_ref().lines();
         let first = lines.next()?.ok()?;
         let mut words = first.split(' ');
         let (method, path) = (words.next()?.to_string(), words.next()?.to_string());
@@ -106,10 +108,16 @@ impl Request {
             };
             headers.insert(name.to_lowercase(), value.to_string());
         }
+        let length = headers
+            .get("content-length")
+            .map(|length| length.parse().unwrap());
+        let mut body = vec![0; length.unwrap_or(0)];
+        reader.read_exact(&mut body).ok()?;
         Some(Self {
             method,
             path,
             headers,
+            body,
         })
     }
 
@@ -120,7 +128,7 @@ impl Request {
     }
 }
 
-struct Reply {
+pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
@@ -136,7 +144,7 @@ enum Pause {
 }
 
 impl Reply {
-    fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         Self {
             status,
@@ -147,17 +155,25 @@ impl Reply {
         }
     }
 
+    /// No answer: the connection ends.
+    pub fn lost() -> Self {
+        Self::new(0, "")
+    }
+
     fn error(status: u16, code: &'static str) -> Self {
         Self::new(status, "{}").with("x-error-code", code)
     }
 
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.retain(|(other, _)| *other != name);
         self.headers.push((name, value.into()));
         self
     }
 
     fn write(self, mut stream: &TcpStream, with_body: bool) {
+        if self.status == 0 {
+            return;
+        }
         let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
@@ -190,14 +206,14 @@ impl Reply {
 }
 
 /// A server that answers one connection after another with what a function says, until it is dropped.
-struct Server {
-    address: String,
+pub struct Server {
+    pub address: String,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(answer: impl Fn(&Request) -> Reply + Send + 'static) -> Self {
+    pub fn start(answer: impl Fn(&Request) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = Arc::new(AtomicBool::new(false));

@@ -18,6 +18,7 @@ use lora_core::ops::Tuning;
 use lora_models::checkpoint::set_mapping;
 use lora_train::TrainError;
 use lora_train::progress::{is_closed_pipe, print, print_json, print_line, print_message};
+use lora_train::tools::Build;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ static COUNTING: lora_train::memory::Counting = lora_train::memory::Counting;
 ///
 /// Exit codes: 0 success, 1 failure, 2 bad usage.
 #[derive(Parser)]
-#[command(name = "lora", version, max_term_width = 100)]
+#[command(name = "lora", version, long_version = Build::long_version(), max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -64,6 +65,8 @@ enum Command {
     Combine(lora_train::tools::CombineArgs),
     /// Convert an adapter from or to loralib or mlx-lm.
     Convert(lora_train::tools::ConvertOptions),
+    /// Upload an adapter to the Hugging Face Hub, with its card and tokenizer; needs a build with the feature `hub`.
+    Push(lora_train::tools::PushOptions),
     /// Describe an adapter, a model or a file of weights, and report anything unusual.
     Inspect(lora_train::tools::InspectOptions),
     /// Measure training steps, an epoch, inference or loading on this machine.
@@ -177,6 +180,10 @@ fn main() -> ExitCode {
         Command::Merge(options) => lora_train::jobs::merge(&options).and_then(print_line),
         Command::Combine(args) => lora_train::tools::combine(&args).and_then(print_line),
         Command::Convert(options) => lora_train::tools::convert(&options).and_then(print_line),
+        Command::Push(options) => {
+            lora_train::tools::push(&options, &lora_train::progress::Screen::detect())
+                .and_then(|pushed| print_report(&pushed, options.json))
+        }
         Command::Inspect(options) => lora_train::tools::inspect(&options)
             .and_then(|report| print_report(&report, options.json)),
         Command::Bench(command) => command.run(),

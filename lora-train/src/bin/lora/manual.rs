@@ -66,7 +66,9 @@ impl Manual {
 
 /// Returns the pages of all commands: names of files and contents.
 fn pages() -> Result<Vec<(String, Vec<u8>)>, TrainError> {
-    let mut program = super::Cli::command().disable_help_subcommand(true);
+    // The long version names the build, and pages do not depend on it.
+    let program = super::Cli::command().long_version(None::<&str>);
+    let mut program = program.disable_help_subcommand(true);
     program.build();
     let mut pages = Vec::new();
     add_pages(&program, &mut pages)?;
