@@ -8,7 +8,7 @@ use test_support::compare::assert_within;
 
 fn stored(name: &str) -> StoredAdapter {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/combine");
-    StoredAdapter::read(&dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    StoredAdapter::read(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// `scale · B A`, row-major.

@@ -191,7 +191,7 @@ fn switching_to_another_adapter_leaves_nothing_of_the_first() {
     assert_eq!(second.v.adapter().unwrap().a.val().dims(), [11, 4]);
     let (back, again) = peft::switch(
         second,
-        &fixtures().join("peft_linear"),
+        fixtures().join("peft_linear"),
         &Architecture::default(),
     )
     .unwrap()
