@@ -280,7 +280,7 @@ fn a_combination_is_of_the_base_that_all_share() {
     let first = adapter(gpt2("gpt2_tied"), "c_attn", "first");
     let second = adapter(gpt2("gpt2_tied"), "c_fc", "second");
     let other = adapter(gpt2("gpt2_tied_f16"), "c_attn", "other");
-    let of_peft = StoredAdapter::read(&fixture("kinds").join("gpt2_tied.random")).unwrap();
+    let of_peft = StoredAdapter::read(fixture("kinds").join("gpt2_tied.random")).unwrap();
     let options = CombineOptions::default();
 
     let both = combine(&[(&first, 1.0), (&second, 0.5)], &options).unwrap();

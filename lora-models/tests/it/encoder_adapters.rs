@@ -223,7 +223,7 @@ fn the_keyword_all_linear_means_what_it_means_to_peft() {
         ("xl_all_linear", "xl_seq"),
     ] {
         let mut config = LoraConfig::new(3).with_targets(TargetModules::AllLinear);
-        config.modules_to_save = file::read_config(&adapter(name)).unwrap().modules_to_save;
+        config.modules_to_save = file::read_config(adapter(name)).unwrap().modules_to_save;
         let (_, report) = model(base, &device).attach(&config).unwrap().into_parts();
         assert_eq!(adapted(&report), adapted_in_file(name), "{name}");
     }

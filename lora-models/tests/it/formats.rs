@@ -189,7 +189,7 @@ fn peft_goes_to_loralib_s_pickle_and_back_to_the_bit() {
     ] {
         let path = |suffix: &str| dir.path().join(format!("{name}{suffix}"));
         adapter.save(&path("-0"), Overwrite::Refuse).unwrap();
-        let first = StoredAdapter::read(&path("-0")).unwrap();
+        let first = StoredAdapter::read(path("-0")).unwrap();
         loralib::write(&first, &path(".bin"), &Vec::new(), Overwrite::Refuse).unwrap();
         let factors = first.modules.values().next().unwrap();
         // Loralib's alpha is by the rank of a slice.
@@ -205,7 +205,7 @@ fn peft_goes_to_loralib_s_pickle_and_back_to_the_bit() {
         let back = loralib::read(&path(".bin"), &options).unwrap();
         back.save(&path("-1"), Overwrite::Refuse).unwrap();
         assert_eq!(peft_bits(&path("-1")), peft_bits(&path("-0")), "{name}");
-        let again = StoredAdapter::read(&path("-1")).unwrap();
+        let again = StoredAdapter::read(path("-1")).unwrap();
         assert_eq!(again.modules, first.modules, "{name}");
         assert_eq!(again.slices().unwrap(), first.slices().unwrap(), "{name}");
     }
@@ -220,7 +220,7 @@ fn mlx_goes_to_peft_and_back_to_the_bit() {
         mlx::write(&of_peft(name), &path("-0"), &rename, Overwrite::Refuse).unwrap();
         let adapter = mlx::read(&path("-0"), &rename, PeftOptions::default()).unwrap();
         adapter.save(&path("-peft"), Overwrite::Refuse).unwrap();
-        let adapter = StoredAdapter::read(&path("-peft")).unwrap();
+        let adapter = StoredAdapter::read(path("-peft")).unwrap();
         mlx::write(&adapter, &path("-1"), &rename, Overwrite::Refuse).unwrap();
         for file in [mlx::WEIGHTS_FILE, "adapter_config.json"] {
             let bytes = |dir: &str| std::fs::read(path(dir).join(file)).unwrap();
@@ -350,7 +350,7 @@ fn an_adapter_on_a_changed_base_stays_one() {
 }
 
 fn of_peft(name: &str) -> StoredAdapter {
-    StoredAdapter::read(&fixture("kinds").join(name)).unwrap()
+    StoredAdapter::read(fixture("kinds").join(name)).unwrap()
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn a_checkpoint_whose_ends_differ_is_not_tied() {
 fn rows_are_counted_in_the_width_of_the_model_alone() {
     let dir = tempfile::tempdir().unwrap();
     let hostile = |name: &str, tensor: &str, shape: [usize; 2]| {
-        let mut stored = StoredAdapter::read(&path(name)).unwrap();
+        let mut stored = StoredAdapter::read(path(name)).unwrap();
         let values = vec![0.5; shape[0] * shape[1]];
         let own = stored.saved.get_mut(tensor).unwrap();
         *own = StoredTensor::new(shape.to_vec(), values);
@@ -207,11 +207,11 @@ fn rows_are_counted_in_the_width_of_the_model_alone() {
 #[test]
 fn trained_rows_are_refused_among_named_adapters() {
     let mut adapters = base("base", &Device::flex()).named_adapters().unwrap();
-    adapters.load("apart", &path("wte")).unwrap();
+    adapters.load("apart", path("wte")).unwrap();
     for name in ["rows", "tied"] {
-        let error = adapters.load(name, &path(name)).unwrap_err().to_string();
+        let error = adapters.load(name, path(name)).unwrap_err().to_string();
         assert!(error.contains("named"), "{error}");
     }
-    let error = adapters.load("new", &path("new_plain")).unwrap_err();
+    let error = adapters.load("new", path("new_plain")).unwrap_err();
     assert!(error.to_string().contains("new embeddings"), "{error}");
 }
