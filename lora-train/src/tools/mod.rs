@@ -12,6 +12,7 @@
 //! | `sweep`, `report` | runs over a grid of options; runs as an HTML page |
 //! | `runs` | files of a training run |
 //! | `svg`, `markup` | figures; text in HTML and SVG |
+//! | `names` | names of files |
 //! | `text` | text of reports |
 
 pub mod analyze;
@@ -26,6 +27,7 @@ mod environment;
 pub mod estimate;
 pub mod inspect;
 mod markup;
+mod names;
 pub mod report;
 mod runs;
 mod svg;
