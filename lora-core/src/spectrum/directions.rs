@@ -101,7 +101,7 @@ impl Singular {
     /// Returns the singular directions of `scale · B A`, without a matrix of its size; `None` if it is zero or not finite.
     pub(crate) fn of_product(b: MatRef<'_, f64>, a: MatRef<'_, f64>, scale: f64) -> Option<Self> {
         let (u, mut s, v) = product_svd(b, a)?;
-        // Of a negative scale, the sign belongs to one of the two sides; no norm depends on it.
+        // The sign of a negative scale belongs to one of the two sides; no norm depends on it.
         s.iter_mut().for_each(|s| *s *= scale.abs());
         Self::leading((u, s, v), usize::MAX)
     }

@@ -12,7 +12,7 @@
 //! | `card` | files beside a trained adapter: card and tokenizer |
 //! | `weights`, `finite`, `memory_check` | weights that a run starts from, their checks; writing of trained weights |
 //! | `new_tokens` | tokens that a run adds to tokenizer and embedding |
-//! | `job`, `train` | kinds of training; training |
+//! | `job`, `train`, `finish` | kinds of training; training; the results of a run |
 //! | `output` | output directory of a training run, with one run at a time |
 //! | `resumed` | comparison of a resumed run with the run before |
 //! | `preview` | encoded examples of a training run |
@@ -39,6 +39,7 @@ mod causal;
 pub(crate) mod device_check;
 mod eval;
 mod evaluation;
+mod finish;
 mod finite;
 pub(crate) mod foreign;
 pub(crate) mod inputs;
@@ -52,7 +53,7 @@ pub(crate) mod output;
 pub(crate) mod plan;
 mod preview;
 pub(crate) mod ranges;
-mod record;
+pub(crate) mod record;
 mod results;
 mod resumed;
 mod run_key;
@@ -68,11 +69,12 @@ pub use causal::{
 };
 pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
+pub use finish::{INTERRUPTED, TrainSummary};
 pub use labelled::{PredictOptions, Predicted, predict};
 pub use merge::{MergeOptions, MergeSummary, merge};
 pub use plan::TrainPlan;
 pub use preview::{Preview, PreviewOptions, preview};
 pub use results::OutputOptions;
 pub use session::{Base, Session};
-pub use train::{INTERRUPTED, TrainSummary, train};
+pub use train::train;
 pub use verify::{MergeCheck, Probe, VerifyOptions};

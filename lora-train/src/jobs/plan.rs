@@ -1,12 +1,12 @@
 //! Plan of a training run: its options, checked and with defaults.
 
 use crate::TrainError;
-use crate::data::{BatchOrder, BatchPlan, BatchSize, Sample};
+use crate::data::{BatchOrder, BatchPlan, BatchSize};
 use crate::device;
 use crate::jobs::adapter::{adapter_layers_config, lora_config, lora_plus, prefix_config};
 use crate::jobs::ranges::{at_least_one, within};
 use crate::jobs::sources::Sources;
-use crate::options::{Method, MethodPart, Precision, TokenSource, TrainOptions};
+use crate::options::{Method, MethodPart, Precision, TrainOptions};
 use crate::task::TaskName;
 use crate::trainer::{AdamW, CheckpointDir, Every, LoraPlus, ScheduleKind};
 use burn::tensor::Device;
@@ -301,53 +301,6 @@ impl TrainPlan {
     /// Returns true if the weights of the best evaluation are kept, in place of the last step's.
     pub fn keeps_best(&self) -> bool {
         self.options.keep_best || self.options.early_stopping.is_some()
-    }
-
-    /// Returns the options that affect the numbers of a run, as text: a run resumes only with equal ones.
-    /// `pad_to_multiple_of` is the device's, if the options do not have it.
-    ///
-    /// # Errors
-    /// If the options cannot be written as TOML, or the file of new tokens cannot be read.
-    pub fn fingerprint<S: Sample>(
-        &self,
-        examples: &[S],
-        pad_to_multiple_of: usize,
-    ) -> Result<String, TrainError> {
-        let tokens: usize = examples.iter().map(Sample::length).sum();
-        let examples = examples.len();
-        let numbers = TrainOptions {
-            model: None,
-            data: None,
-            eval_data: None,
-            output: None,
-            adapter: None,
-            new_tokens: None,
-            overwrite: false,
-            tensorboard: false,
-            strict_base: false,
-            merge: false,
-            device: None,
-            verify_device: None,
-            generate_prompts: None,
-            eval_batch_size: None,
-            save_steps: None,
-            keep_checkpoints: None,
-            // Only a budget of tokens divides the examples otherwise.
-            pad_to_multiple_of: match self.batch {
-                BatchSize::PaddedTokens(_) => Some(pad_to_multiple_of).filter(|&n| n > 1),
-                _ => self.options.pad_to_multiple_of,
-            },
-            ..self.options.clone()
-        };
-        // The tokens count, not the place of their file.
-        let new_tokens = self.options.new_tokens.as_ref();
-        let new_tokens = new_tokens.map(TokenSource::summary).transpose()?;
-        let new_tokens = new_tokens.map(|tokens| format!("new_tokens = {tokens}\n"));
-        let new_tokens = new_tokens.unwrap_or_default();
-        Ok(format!(
-            "{}{new_tokens}examples = {examples}\ntokens = {tokens}\n",
-            numbers.to_toml()?
-        ))
     }
 }
 

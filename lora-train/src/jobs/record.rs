@@ -1,10 +1,11 @@
 //! Lines of `metrics.jsonl` for what is measured before the first step and after the last: metrics, texts, confusion matrix, and
 //! time and memory by purpose.
 
-use super::job::Metrics;
+use super::job::{BestBy, Metrics};
+use super::plan::TrainPlan;
+use crate::data::DataFormat;
 use crate::memory::peak_mib;
 use crate::metric::ConfusionMatrix;
-use crate::progress::SavingTime;
 use crate::task::GeneratedText;
 use crate::trainer::RunState;
 use lora_core::TrainableSummary;
@@ -13,23 +14,26 @@ use std::time::Instant;
 
 /// Number of texts that are kept.
 const MOST_TEXTS: usize = 200;
-/// Number of classes above which a confusion matrix is not kept.
-const MOST_CLASSES: usize = 64;
+/// Number of classes above which a confusion matrix is not kept, and has no room on a page.
+pub(crate) const MOST_CLASSES: usize = 64;
 
 /// What is measured before the first step.
 #[derive(Serialize)]
 pub(super) struct Before<'a> {
     step: usize,
     before: &'a Metrics,
+    /// Name of the metric that selects the best evaluation.
+    metric: &'a str,
     #[serde(skip_serializing_if = "Texts::is_empty")]
     texts: Texts<'a>,
 }
 
 impl<'a> Before<'a> {
-    pub fn new(before: &'a Metrics, texts: &'a [GeneratedText]) -> Self {
+    pub fn new(before: &'a Metrics, best: &'a BestBy, texts: &'a [GeneratedText]) -> Self {
         Self {
             step: 0,
             before,
+            metric: &best.metric,
             texts: texts.into(),
         }
     }
@@ -42,6 +46,8 @@ pub(super) struct After<'a> {
     pub step: usize,
     /// Metrics of the kept weights, by name.
     pub after: &'a Metrics,
+    /// Name of the metric that stands for all.
+    pub metric: &'a str,
     /// Number of trainable parameters.
     pub trainable: usize,
     /// Number of all parameters.
@@ -50,6 +56,10 @@ pub(super) struct After<'a> {
     pub phases: Phases,
     /// Memory by purpose.
     pub memory_mib: Memory,
+    /// Device.
+    pub device: String,
+    /// True if the tensors are in the memory of the process, as on a CPU.
+    pub on_host: bool,
     /// Reason of an early end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<&'a str>,
@@ -59,6 +69,39 @@ pub(super) struct After<'a> {
     /// Generated texts with their references.
     #[serde(skip_serializing_if = "Texts::is_empty")]
     pub texts: Texts<'a>,
+}
+
+/// Returns the name of the metric that stands for all in a table: that of generated texts, as their data set has it, or else the one
+/// that selects the best evaluation.
+pub(super) fn headline<'a>(
+    plan: &TrainPlan,
+    best: &'a BestBy,
+    metrics: &Metrics,
+    texts: &[GeneratedText],
+) -> &'a str {
+    let is_e2e = || match (plan.options.reading.format, &plan.options.eval_data) {
+        (Some(format), _) if format != DataFormat::Auto => format == DataFormat::E2e,
+        (_, Some(path)) => matches!(DataFormat::detect(path), Ok(DataFormat::E2e)),
+        _ => false,
+    };
+    // The challenge's program, which the paper used, scores E2E in lower case.
+    let bleu = match texts {
+        [] => "bleu",
+        _ if is_e2e() => "bleu_lower",
+        _ => "bleu",
+    };
+    let of_texts = [
+        "logical_form",
+        "answer_accuracy",
+        "exact_match",
+        "rouge_1",
+        bleu,
+    ];
+    let has_texts = !texts.is_empty();
+    let mut found = of_texts.into_iter();
+    found
+        .find(|&name| (has_texts || name == "answer_accuracy") && metrics.contains_key(name))
+        .unwrap_or(&best.metric)
 }
 
 /// Generated texts, evenly chosen if there are many.
@@ -109,7 +152,8 @@ impl<'a> From<&'a ConfusionMatrix> for Confusion<'a> {
     }
 }
 
-/// Seconds of a run by purpose: those of the training over all sessions, the others of the last one.
+/// Seconds of a run by purpose. Those of the training and its checkpoints are of all sessions up to the checkpoints that the run was
+/// resumed from; the others are of the last session.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Phases {
     /// Reading of data and weights, and the checks before the run.
@@ -147,25 +191,25 @@ impl Phases {
     }
 
     /// Ends the training.
-    pub fn training(&mut self, state: &RunState, saving: &SavingTime) {
+    pub fn training(&mut self, state: &RunState) {
         self.training = state.seconds;
-        self.checkpoints = saving.seconds();
+        self.checkpoints = state.saving_seconds;
         self.lap();
     }
 }
 
-/// Memory by purpose in MiB: counted for the weights and what training keeps for each, measured for the process.
+/// Memory by purpose in MiB: counted for the weights, estimated for what training keeps of each, measured for the process.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Memory {
     /// Frozen weights.
     frozen: f64,
     /// Trained weights.
     trained: f64,
-    /// Gradients.
+    /// Gradients: as much as the trained weights.
     gradients: f64,
-    /// Moments of `AdamW`.
+    /// Moments of `AdamW`: twice as much.
     optimizer: f64,
-    /// Peak of the process on the host; `null` if the system does not tell.
+    /// Peak of the process on the host; `null` if the system does not tell. The tensors of a GPU are no part of it.
     peak: Option<f64>,
 }
 
@@ -204,5 +248,51 @@ mod tests {
         let matrix = ConfusionMatrix::new(&[0, 1, 1], &[0, 0, 1], 2).unwrap();
         let json = serde_json::to_value(Confusion::from(&matrix)).unwrap();
         assert_eq!(json["counts"], serde_json::json!([[1, 1], [0, 1]]));
+    }
+    #[test]
+    fn the_headline_is_the_score_of_the_data_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let e2e = dir.path().join("devset.txt");
+        std::fs::write(&e2e, "name[The Mill]||The Mill is a pub.\n").unwrap();
+        let options = |format| crate::options::TrainOptions {
+            model: Some("base".into()),
+            data: Some(e2e.clone()),
+            eval_data: Some(e2e.clone()),
+            output: Some("out".into()),
+            reading: crate::options::ReadingOptions {
+                format,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let best = BestBy::new("loss", false);
+        let text = GeneratedText {
+            prompt: "p".into(),
+            text: "t".into(),
+            references: vec!["r".into()],
+            id: None,
+        };
+        let metrics = |names: &[&str]| -> Metrics {
+            names.iter().map(|name| (name.to_string(), 0.5)).collect()
+        };
+        let named = |format, names: &[&str], texts: &[GeneratedText]| {
+            let plan = TrainPlan::new(options(format)).unwrap();
+            headline(&plan, &best, &metrics(names), texts).to_string()
+        };
+        let texts = [text];
+        let bleus = ["bleu", "bleu_lower", "loss", "rouge_l"];
+        assert_eq!(named(None, &bleus, &texts), "bleu_lower");
+        assert_eq!(named(Some(DataFormat::Auto), &bleus, &texts), "bleu_lower");
+        assert_eq!(named(Some(DataFormat::Dart), &bleus, &texts), "bleu");
+        let sql = ["execution", "logical_form", "loss"];
+        assert_eq!(
+            named(Some(DataFormat::WikiSql), &sql, &texts),
+            "logical_form"
+        );
+        let answers = ["answer_accuracy", "exact_match", "loss"];
+        let mnli = Some(DataFormat::Mnli);
+        assert_eq!(named(mnli, &answers, &texts), "answer_accuracy");
+        assert_eq!(named(mnli, &answers[..1], &[]), "answer_accuracy");
+        assert_eq!(named(None, &["loss", "perplexity"], &[]), "loss");
     }
 }

@@ -1,8 +1,9 @@
-//! Comparison of a resumed run with the run that wrote its checkpoint.
+//! Comparison of a resumed run with the run that wrote its checkpoint, and the options that it compares.
 
 use super::plan::TrainPlan;
 use crate::TrainError;
-use crate::data::{DataDigest, Sample};
+use crate::data::{BatchSize, DataDigest, Sample};
+use crate::options::{TokenSource, TrainOptions};
 use crate::progress::Screen;
 use crate::trainer::{BatchLoader, Checkpoint, Position, differences};
 
@@ -94,6 +95,55 @@ impl RunRecord {
         state.data = Some(self.data.clone());
         state.eval_data = self.eval_data.clone();
         Ok(())
+    }
+}
+
+impl TrainPlan {
+    /// Returns the options that affect the numbers of a run, as text: a run resumes only with equal ones.
+    /// `pad_to_multiple_of` is the device's, if the options do not have it.
+    ///
+    /// # Errors
+    /// If the options cannot be written as TOML, or the file of new tokens cannot be read.
+    pub fn fingerprint<S: Sample>(
+        &self,
+        examples: &[S],
+        pad_to_multiple_of: usize,
+    ) -> Result<String, TrainError> {
+        let tokens: usize = examples.iter().map(Sample::length).sum();
+        let examples = examples.len();
+        let numbers = TrainOptions {
+            model: None,
+            data: None,
+            eval_data: None,
+            output: None,
+            adapter: None,
+            new_tokens: None,
+            overwrite: false,
+            tensorboard: false,
+            strict_base: false,
+            merge: false,
+            device: None,
+            verify_device: None,
+            generate_prompts: None,
+            eval_batch_size: None,
+            save_steps: None,
+            keep_checkpoints: None,
+            // Only a budget of tokens divides the examples otherwise.
+            pad_to_multiple_of: match self.batch {
+                BatchSize::PaddedTokens(_) => Some(pad_to_multiple_of).filter(|&n| n > 1),
+                _ => self.options.pad_to_multiple_of,
+            },
+            ..self.options.clone()
+        };
+        // The tokens count, not the place of their file.
+        let new_tokens = self.options.new_tokens.as_ref();
+        let new_tokens = new_tokens.map(TokenSource::summary).transpose()?;
+        let new_tokens = new_tokens.map(|tokens| format!("new_tokens = {tokens}\n"));
+        let new_tokens = new_tokens.unwrap_or_default();
+        Ok(format!(
+            "{}{new_tokens}examples = {examples}\ntokens = {tokens}\n",
+            numbers.to_toml()?
+        ))
     }
 }
 

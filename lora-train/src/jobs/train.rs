@@ -2,17 +2,16 @@
 
 use super::adapters::AdapterArg;
 use super::batches::pad_multiple;
-use super::beside::export_merged;
-use super::card::{Card, files_beside};
 use super::causal::CausalJob;
 use super::device_check::check_device;
+use super::finish::{Finish, TrainSummary};
 use super::finite::check_finite;
 use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
 use super::memory_check::check_memory;
 use super::output::OutputDir;
 use super::plan::{TrainPlan, packed_on_gpu, packed_prefix};
-use super::record::{After, Before, Memory, Phases};
+use super::record::{Before, Phases};
 use super::resumed::RunRecord;
 use super::session::{Base, Session, check_base};
 use super::sources::Sources;
@@ -21,10 +20,10 @@ use crate::TrainError;
 use crate::data::{BatchPlan, BatchSize, DataDigest, Example, Sample};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen, TensorBoard};
-use crate::task::{GeneratedText, TaskName};
+use crate::task::TaskName;
 use crate::trainer::{
-    BatchLoader, Checkpoint, CheckpointDir, Hooks, NonFinite, Observer, Outcome, ReadValues, Run,
-    Schedule, TrainerConfig, fit,
+    BatchLoader, Checkpoint, CheckpointDir, Hooks, NonFinite, Observer, ReadValues, Run, Schedule,
+    TrainerConfig, fit,
 };
 use burn::module::Module;
 use burn::tensor::Device;
@@ -32,42 +31,14 @@ use burn_train::Interrupter;
 use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::{is_on_host, with_mixed_precision};
-use lora_core::{BaseDType, merge, trainable_summary};
-use lora_models::added::has_own_part;
+use lora_core::trainable_summary;
 use lora_models::{AddedModel, ModelConfig, Pretrained, dispatch};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Reason of a stop by Ctrl-C.
-pub const INTERRUPTED: &str = "interrupted";
-
 /// Number of steps in a row whose loss or gradients are not finite, which end a run in mixed precision.
 const SKIPPED_IN_A_ROW: usize = 3;
-
-/// Outcome of a run.
-#[derive(Clone, Debug)]
-pub struct TrainSummary {
-    /// Metrics on the evaluation data before training, by name.
-    pub before: BTreeMap<String, f64>,
-    /// Metrics after training, with the kept weights.
-    pub after: BTreeMap<String, f64>,
-    /// Texts of the trained model, with their references.
-    pub texts: Vec<GeneratedText>,
-    /// Directory of the adapter, or of the model with `--full`.
-    pub weights: PathBuf,
-    /// Directory of the merged model.
-    pub merged: Option<PathBuf>,
-    /// Reason that the run ended before its last step, if it did.
-    pub stopped: Option<String>,
-    /// Number of completed steps.
-    pub steps: usize,
-    /// Duration in seconds, evaluations included.
-    pub seconds: f64,
-    /// Number of trainable parameters.
-    pub trainable: usize,
-}
 
 /// Trains by a plan. A stop through the interrupter saves a checkpoint first.
 ///
@@ -282,16 +253,15 @@ fn run_job<J: Job + 'static>(
         saver: saver.clone(),
     };
     let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
+    let best = job.best_by();
     let mut metrics = MetricsFile::open(&output.metrics(), step)?;
     if checkpoint.is_none() && !before.is_empty() {
-        metrics.write(&Before::new(&before, &texts_before))?;
+        metrics.write(&Before::new(&before, &best, &texts_before))?;
     }
-    let saving = metrics.saving_time();
     let tensorboard = plan.options.tensorboard;
     let tensorboard =
         tensorboard.then(|| TensorBoard::create(&output.tensorboard(), step, &before));
     let tensorboard = tensorboard.transpose()?;
-    let best = job.best_by();
     let warmup = plan.warmup_steps(total_steps);
     let run = Run {
         config: TrainerConfig {
@@ -328,103 +298,19 @@ fn run_job<J: Job + 'static>(
         observers: observers(metrics, tensorboard, screen, &device),
         interrupter,
     };
-    let Outcome {
-        model: mut task,
-        state,
-        stopped,
-        last_evaluation,
-    } = fit(task, run, &plan.output, checkpoint)?;
-
-    phases.training(&state, &saving);
-    // The metrics of the last evaluation are those of the final weights, if it followed the last step.
-    let known = last_evaluation.filter(|evaluation| evaluation.step == state.step);
-    let mut known = known.map(|evaluation| evaluation.eval);
-    let best = state.best.as_ref();
-    let best = best.and_then(|best| checkpoints.best(best.step));
-    if let (true, Some(best)) = (plan.keeps_best(), best) {
-        screen.line(&format!("keeping the best evaluation, {}", best.display()));
-        task = job.task(saver.reload(&best, &device)?).valid();
-        known = None;
-    }
-    let (after, texts) = match stopped.as_deref() {
-        Some(INTERRUPTED) => Default::default(),
-        _ => measure(&job, &task, &base, screen, "after", known)?,
-    };
-    phases.after = phases.lap();
-    let path = plan.output.join(weights_name(plan.method.is_full()));
-    let files = saver.report().map(|report| {
-        let model = J::model(&task);
-        let card = Card {
-            plan: &plan,
-            task: task_name,
-            report,
-            added: model.added().summaries(),
-            of_adapters: model.added().adapters.is_some() && !has_own_part(model, report),
-            notes: saver.peft_notes(model, Path::new("this directory")),
-            steps: state.step,
-            before: &before,
-            after: &after,
-        };
-        files_beside(&base, &card, screen)
-    });
-    saver.save_with(
-        J::model(&task),
-        &path,
-        files.unwrap_or_default(),
-        Overwrite::Replace,
-    )?;
-    output.replace_state()?;
-    for note in saver.peft_notes(J::model(&task), &path) {
-        screen.line(&format!("note      {note}"));
-    }
-    let mut merged = None;
-    if plan.options.merge {
-        let dir = plan.output.join("merged");
-        let in_f32 = plan.options.base_dtype.unwrap_or_default() == BaseDType::F32;
-        let model = if plan.options.quantize.is_none() && in_f32 && plan.mixed.is_none() {
-            J::into_model(task)
-        } else {
-            saver.unquantized(&path, &device)?.valid()
-        };
-        let model = merge(model).into_module();
-        saver.check_base_files()?;
-        let beside = export_merged(model, &dir, &base.export_options(), Overwrite::Replace)?;
-        for path in beside {
-            screen.line(&format!("beside    the merged model: {}", path.display()));
-        }
-        merged = Some(dir);
-    }
-    if plan.options.overwrite {
-        let written = [Some(path.as_path()), merged.as_deref()];
-        output.remove_results_except(&written.into_iter().flatten().collect::<Vec<_>>())?;
-    }
-    if stopped.as_deref() != Some(INTERRUPTED) {
-        let evaluator = job.evaluator();
-        let confusion = evaluator.and_then(|evaluator| evaluator.last_confusion());
-        let after = After {
-            step: state.step,
-            after: &after,
-            trainable: weights.trainable,
-            parameters: weights.total(),
-            phases,
-            memory_mib: Memory::of(&weights),
-            stopped: stopped.as_deref(),
-            confusion: confusion.as_ref().map(Into::into),
-            texts: (&texts[..]).into(),
-        };
-        MetricsFile::append(&output.metrics())?.write(&after)?;
-    }
-    Ok(TrainSummary {
+    let outcome = fit(task, run, &plan.output, checkpoint)?;
+    let finish = Finish {
+        job: &job,
+        plan: &plan,
+        task: task_name,
+        base: &base,
+        saver: &saver,
+        output: &output,
+        device: &device,
+        weights,
         before,
-        after,
-        texts,
-        weights: path,
-        merged,
-        stopped,
-        steps: state.step,
-        seconds: state.seconds,
-        trainable: weights.trainable,
-    })
+    };
+    finish.run(outcome, phases, screen)
 }
 
 /// Reads the checkpoint to resume from, and tells which later ones are damaged.

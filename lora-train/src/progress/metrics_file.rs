@@ -6,9 +6,6 @@ use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 /// Key of the last line of a complete run.
 pub(crate) const AFTER: &str = "after";
@@ -24,25 +21,6 @@ pub(crate) const AFTER: &str = "after";
 pub struct MetricsFile {
     path: PathBuf,
     file: File,
-    saving: SavingTime,
-    /// End of the last step or evaluation.
-    last: Instant,
-}
-
-/// Time that the checkpoints of a run have taken.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SavingTime(Arc<AtomicU64>);
-
-impl SavingTime {
-    fn add(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.0.fetch_add(micros, Ordering::Relaxed);
-    }
-
-    /// Returns the seconds so far.
-    pub fn seconds(&self) -> f64 {
-        self.0.load(Ordering::Relaxed) as f64 / 1e6
-    }
 }
 
 impl MetricsFile {
@@ -74,14 +52,7 @@ impl MetricsFile {
         Ok(Self {
             path: path.into(),
             file,
-            saving: SavingTime::default(),
-            last: Instant::now(),
         })
-    }
-
-    /// Returns the time that checkpoints take, which grows while the file is in use.
-    pub(crate) fn saving_time(&self) -> SavingTime {
-        self.saving.clone()
     }
 
     /// Writes a line.
@@ -119,14 +90,10 @@ fn lines_until(path: &Path, step: usize) -> Result<Vec<String>, TrainError> {
 impl Observer for MetricsFile {
     fn observe(&mut self, event: &Event) -> Result<(), TrainError> {
         match event {
-            Event::Step(step) => self.write(step)?,
-            Event::Eval(eval) => self.write(eval)?,
-            // A checkpoint follows the step or the evaluation that it is due after.
-            Event::Saved(_) => self.saving.add(self.last.elapsed()),
-            _ => {}
+            Event::Step(step) => self.write(step),
+            Event::Eval(eval) => self.write(eval),
+            _ => Ok(()),
         }
-        self.last = Instant::now();
-        Ok(())
     }
 }
 
@@ -156,11 +123,6 @@ mod tests {
         for i in 1..=5 {
             file.observe(&step(i)).unwrap();
         }
-        let saving = file.saving_time();
-        assert_eq!(saving.seconds(), 0.0);
-        file.observe(&Event::Saved("checkpoints/step-5".into()))
-            .unwrap();
-        assert!(saving.seconds() > 0.0);
         let line = serde_json::json!({"step": 3, AFTER: {"loss": 1.0}});
         file.write(&line).unwrap();
         drop(file);

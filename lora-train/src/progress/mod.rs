@@ -16,8 +16,8 @@ mod training;
 mod waiting;
 
 pub(crate) use escape::Escaped;
+pub(crate) use metrics_file::AFTER;
 pub use metrics_file::MetricsFile;
-pub(crate) use metrics_file::{AFTER, SavingTime};
 pub use standard::{
     is_closed_pipe, print, print_json, print_line, print_message, print_row, print_text,
 };

@@ -12,6 +12,7 @@
 //! | `sweep`, `report` | runs over a grid of options; runs as an HTML page |
 //! | `runs` | files of a training run |
 //! | `svg`, `markup` | figures; text in HTML and SVG |
+//! | `names` | names of files |
 //! | `push` | upload of an adapter to the Hugging Face Hub |
 //! | `text` | text of reports |
 
@@ -27,6 +28,7 @@ mod environment;
 pub mod estimate;
 pub mod inspect;
 mod markup;
+mod names;
 mod push;
 pub mod report;
 mod runs;

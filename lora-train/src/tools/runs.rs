@@ -67,6 +67,7 @@ pub(super) struct Evaluation {
 #[serde(default)]
 pub(super) struct Before {
     pub before: Scores,
+    pub metric: Option<String>,
     pub texts: Vec<Text>,
 }
 
@@ -76,10 +77,13 @@ pub(super) struct Before {
 pub(super) struct After {
     pub step: u64,
     pub after: Scores,
+    pub metric: Option<String>,
     pub trainable: Option<u64>,
     pub parameters: Option<u64>,
     pub phases: BTreeMap<String, Option<f64>>,
     pub memory_mib: BTreeMap<String, Option<f64>>,
+    pub device: Option<String>,
+    pub on_host: bool,
     pub stopped: Option<String>,
     pub confusion: Option<Confusion>,
     pub texts: Vec<Text>,

@@ -31,6 +31,9 @@ pub struct RunState {
     pub skipped_in_a_row: usize,
     /// Duration of the run so far, in seconds.
     pub seconds: f64,
+    /// Part of the duration that checkpoints took; that of the checkpoint with this state is no part of either.
+    #[serde(default)]
+    pub saving_seconds: f64,
     /// Options that affect the results; a resumed run must have the same.
     pub fingerprint: String,
     /// Digest of the training data; `None` in states of releases before it was recorded.

@@ -323,9 +323,11 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let message = "the optimizer was not stepped before its state was saved";
         let optimizer = self.tap.take().ok_or_else(|| TrainError::burn(message))?;
         let hooks = &mut self.run.hooks;
+        let start = Instant::now();
         let saved = self
             .checkpoints
             .save_last(&self.state, optimizer, |dir| hooks.save_weights(model, dir))?;
+        self.state.saving_seconds += start.elapsed().as_secs_f64();
         self.notify(&Event::Saved(saved.path))?;
         self.tell_left(saved.left)
     }

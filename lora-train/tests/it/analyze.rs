@@ -153,6 +153,14 @@ fn figures_and_numbers_are_written_and_nothing_is_overwritten() {
     );
     fail(&mut command(), 1, &["numbers.json"]);
     succeed(command().arg("--overwrite"));
+    // A directory with files of somebody else is not replaced.
+    for other in ["thesis.tex", "drawing.svg"] {
+        std::fs::write(svg.join(other), "mine").unwrap();
+        fail(command().arg("--overwrite"), 2, &["svg", other]);
+        assert_eq!(std::fs::read(svg.join(other)).unwrap(), b"mine");
+        std::fs::remove_file(svg.join(other)).unwrap();
+    }
+    succeed(command().arg("--overwrite"));
 }
 
 #[test]

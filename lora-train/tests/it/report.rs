@@ -106,6 +106,15 @@ fn the_page_has_the_numbers_of_the_run() {
         results[1][1],
         of_second.last().unwrap()["trainable"].as_f64().unwrap()
     );
+    let last = of_first.last().unwrap();
+    assert_eq!(
+        (&last["metric"], &last["on_host"]),
+        (&"bleu".into(), &true.into())
+    );
+    assert!(
+        page.contains("<td>bleu</td>"),
+        "the score of generated texts"
+    );
     let text = of_first.last().unwrap()["texts"][0]["references"][0]
         .as_str()
         .unwrap()

@@ -186,3 +186,114 @@ fn a_slip_in_the_grid_is_told_before_any_run() {
         assert!(!dir.path().join("out").exists(), "{words}");
     }
 }
+
+#[test]
+fn a_diverged_run_counts_the_same_in_a_resumed_sweep() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(dir.path());
+    // The weights are beyond f32 after a step with the second rate.
+    let args = ["--grid", "lr=1e-2,1e30", "--max-steps", "1", "--json"];
+    let first = last_json(&succeed(&mut sweep(&recipe, &args)));
+    let diverged = &first["runs"][1];
+    assert_eq!(diverged["state"], "complete", "{diverged}");
+    assert_eq!(diverged["metrics"]["loss"], Value::Null, "{diverged}");
+    let resumed = last_json(&succeed(sweep(&recipe, &args).arg("--resume")));
+    assert_eq!(resumed["groups"], first["groups"]);
+    assert_eq!(resumed["runs"], first["runs"]);
+
+    // Of two seeds, one counts.
+    let run = Path::new(first["runs"][0]["dir"].as_str().unwrap());
+    let other = run.with_file_name("seed-43_lr-1e-2");
+    let both = ["--grid", "lr=1e-2,1e30", "--max-steps", "1", "--seeds", "2"];
+    succeed(sweep(&recipe, &both).arg("--resume"));
+    let path = other.join("metrics.jsonl");
+    let lines = fs::read_to_string(&path).unwrap();
+    let last = lines.lines().last().unwrap();
+    let mut value: Value = serde_json::from_str(last).unwrap();
+    value["after"]["loss"] = Value::Null;
+    fs::write(&path, lines.replace(last, &value.to_string())).unwrap();
+    let output = succeed(sweep(&recipe, &both).args(["--resume", "--json"]));
+    assert!(output.contains("(1 of 2)"), "{output}");
+    let loss = &last_json(&output)["groups"][0]["metrics"]["loss"];
+    assert_eq!(loss["count"], 1);
+    assert_eq!(loss["mean"], first["runs"][0]["metrics"]["loss"]);
+}
+
+#[test]
+fn results_have_the_runs_of_one_sweep_and_name_those_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(dir.path());
+    let args = |more: &[&'static str]| [&["--max-steps", "1", "--json"], more].concat();
+    let grid = args(&["--grid", "rank=1,2", "--seeds", "2"]);
+    let first = last_json(&succeed(&mut sweep(&recipe, &grid)));
+    // Fewer values and seeds: the complete runs stay in the results.
+    let fewer = args(&["--grid", "rank=2,3", "--resume"]);
+    let output = last_json(&succeed(&mut sweep(&recipe, &fewer)));
+    let saved = || -> Value {
+        serde_json::from_slice(&fs::read(dir.path().join("out/sweep.json")).unwrap()).unwrap()
+    };
+    assert_eq!(saved(), output);
+    assert_eq!(output["runs"].as_array().unwrap().len(), 5);
+    let group = |report: &Value, rank: &str| {
+        let groups = report["groups"].as_array().unwrap();
+        let found = groups.iter().find(|group| group["values"][0] == rank);
+        found.unwrap().clone()
+    };
+    assert_eq!(
+        group(&output, "1")["metrics"],
+        group(&first, "1")["metrics"]
+    );
+    assert_eq!(
+        group(&output, "2")["metrics"],
+        group(&first, "2")["metrics"]
+    );
+    assert_eq!(group(&output, "3")["complete"], 1);
+    // Another grid is no continuation, nor are other options.
+    let other = args(&["--grid", "alpha=2,4", "--resume"]);
+    fail(
+        &mut sweep(&recipe, &other),
+        2,
+        &["resume", "over rank", "over alpha"],
+    );
+    let other = args(&["--grid", "rank=4", "--resume", "--lr", "1e-3"]);
+    fail(&mut sweep(&recipe, &other), 2, &["resume", "lr = 0.001"]);
+    assert_eq!(saved(), output);
+
+    let other = args(&["--grid", "alpha=2,4", "--overwrite"]);
+    let report = last_json(&succeed(&mut sweep(&recipe, &other)));
+    assert_eq!(report["runs"].as_array().unwrap().len(), 2);
+    let others = report["others"].as_array().unwrap();
+    assert_eq!((others.len(), &others[0]), (5, &"seed-42_rank-1".into()));
+    let page = dir.path().join("report.html");
+    let mut command = lora(["report"]);
+    command
+        .arg(dir.path().join("out"))
+        .arg("--output")
+        .arg(&page);
+    let output = command.output().unwrap();
+    let told = text(&output);
+    assert!(
+        told.contains("2 runs; left out, of another sweep: seed-42_rank-1, "),
+        "{told}"
+    );
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("seed-42_alpha-4") && !page.contains("seed-42_rank-1"));
+}
+
+#[test]
+fn a_sweep_without_scores_is_refused_before_any_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(dir.path());
+    let whole = fs::read_to_string(&recipe).unwrap();
+    let kept: Vec<&str> = whole
+        .lines()
+        .filter(|line| !line.starts_with("eval_data"))
+        .collect();
+    fs::write(&recipe, kept.join("\n")).unwrap();
+    fail(
+        &mut sweep(&recipe, &["--grid", "rank=1,2"]),
+        2,
+        &["eval_data", "score"],
+    );
+    assert!(!dir.path().join("out").exists());
+}

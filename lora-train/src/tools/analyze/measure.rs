@@ -39,7 +39,7 @@ impl Measure {
         let outline = M::init_meta(config, load, device)?;
         let (matrices, skipped) = updates.matrices(&outline.lora_architecture())?;
         let targets = TargetModules::names(updates.modules());
-        // Of rank 1, since only places and shapes are asked for.
+        // The rank does not matter: only places and shapes are asked for.
         let on_modules = LoraConfig::new(1).with_targets(targets);
         let places = outline.attach_report(&on_modules)?.modules;
         for matrix in &matrices {

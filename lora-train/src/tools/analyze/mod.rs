@@ -64,7 +64,7 @@ pub struct AnalyzeOptions {
     /// Write all numbers as a JSON object: to FILE, or instead of the table if none is given.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub json: Option<PathBuf>,
-    /// Write heat maps of the similarities as SVG files to this directory.
+    /// Write heat maps of the similarities as SVG files to this directory, which has nothing else.
     #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
     /// Replace the file of --json and the directory of --svg.
@@ -95,6 +95,7 @@ impl AnalyzeOptions {
         if let Some(path) = &self.svg {
             inputs.refuse("svg", path)?;
             check_dir(path, overwrite)?;
+            figures::check(path)?;
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ mod summary;
 mod texts;
 
 use super::runs::RunFiles;
+use super::sweep::{RUNS, SavedSweep, others};
 use crate::TrainError;
 use crate::jobs::inputs::Inputs;
 use clap::Args;
@@ -29,8 +30,6 @@ use lora_core::files::{Overwrite, check_file, write_file};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Folder of the runs of a sweep.
-const RUNS: &str = "runs";
 /// Largest number of runs on a page.
 const MOST_RUNS: usize = 64;
 
@@ -72,13 +71,13 @@ pub fn report(options: &ReportOptions) -> Result<String, TrainError> {
         return Err(TrainError::config("output", message));
     }
     check_file(&options.output, overwrite)?;
-    let mut dirs = Vec::new();
+    let (mut dirs, mut left) = (Vec::new(), Vec::new());
     for dir in &options.runs {
         let runs = dir.join(RUNS);
         if RunFiles::is_run(dir) || !runs.is_dir() {
             dirs.push(dir.clone());
         } else {
-            dirs.extend(runs_in(&runs)?);
+            dirs.extend(runs_in(dir, &mut left)?);
         }
     }
     if dirs.len() > MOST_RUNS {
@@ -93,23 +92,27 @@ pub fn report(options: &ReportOptions) -> Result<String, TrainError> {
     })?;
     let count = runs.len();
     let runs = if count == 1 { "run" } else { "runs" };
-    Ok(format!(
-        "wrote {} with {count} {runs}",
-        options.output.display()
-    ))
+    let mut told = format!("wrote {} with {count} {runs}", options.output.display());
+    if !left.is_empty() {
+        told += &format!("; left out, of another sweep: {}", left.join(", "));
+    }
+    Ok(told)
 }
 
-/// Returns the runs in a folder, by name in order. One that has not started is left out.
-fn runs_in(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let entries = std::fs::read_dir(folder).map_err(TrainError::io(folder))?;
-    let mut dirs = Vec::new();
-    for entry in entries {
-        let dir = entry.map_err(TrainError::io(folder))?.path();
-        if RunFiles::is_run(&dir) {
-            dirs.push(dir);
+/// Returns the runs of a sweep in their order; without its results, all that are there by name. One that has not started is left out.
+/// `left` gets those that are not of this sweep.
+fn runs_in(sweep: &Path, left: &mut Vec<String>) -> Result<Vec<PathBuf>, TrainError> {
+    let folder = &sweep.join(RUNS);
+    let names: Vec<String> = match SavedSweep::read(sweep)? {
+        None => others(sweep, &BTreeSet::new()),
+        Some(saved) => {
+            let names: Vec<&str> = saved.runs.iter().filter_map(|run| run.name()).collect();
+            left.extend(others(sweep, &names.iter().copied().collect()));
+            names.into_iter().map(String::from).collect()
         }
-    }
-    dirs.sort();
+    };
+    let dirs = names.iter().map(|name| folder.join(name));
+    let dirs: Vec<PathBuf> = dirs.filter(|dir| RunFiles::is_run(dir)).collect();
     if dirs.is_empty() {
         let message = format!("{} has no run with a step yet", folder.display());
         return Err(TrainError::config("runs", message));

@@ -9,34 +9,25 @@ const STYLE: &str = include_str!("style.css");
 
 /// Returns the page.
 pub(super) fn page(runs: &[Named]) -> String {
-    let sections = [
-        section("results", "Results", summary::results(runs)),
-        section("curves", "Curves", curves::curves(runs)),
-        section("scores", "Before and after", summary::scores(runs)),
-        section("confusion", "Confusion", texts::confusions(runs)),
-        section("texts", "Texts", texts::texts(runs)),
-        section("time", "Time", costs::times(runs)),
-        section("memory", "Memory", costs::memory(runs)),
-        section("settings", "Settings", summary::settings(runs)),
-        section("numbers", "Numbers", numbers::numbers(runs)),
+    let mut there = vec![
+        ("results", "Results", summary::results(runs)),
+        ("curves", "Curves", curves::curves(runs)),
+        ("scores", "Before and after", summary::scores(runs)),
+        ("confusion", "Confusion", texts::confusions(runs)),
+        ("texts", "Texts", texts::texts(runs)),
+        ("time", "Time", costs::times(runs)),
+        ("memory", "Memory", costs::memory(runs)),
+        ("settings", "Settings", summary::settings(runs)),
+        ("numbers", "Numbers", numbers::numbers(runs)),
     ];
-    let names = [
-        ("results", "Results"),
-        ("curves", "Curves"),
-        ("scores", "Before and after"),
-        ("confusion", "Confusion"),
-        ("texts", "Texts"),
-        ("time", "Time"),
-        ("memory", "Memory"),
-        ("settings", "Settings"),
-        ("numbers", "Numbers"),
-    ];
-    let there = names
-        .iter()
-        .zip(&sections)
-        .filter(|(_, section)| !section.is_empty());
-    let links: String = there
-        .map(|((id, name), _)| format!("<a href=\"#{id}\">{name}</a>"))
+    there.retain(|(_, _, content)| !content.is_empty());
+    let links = there.iter();
+    let links: String = links
+        .map(|(id, title, _)| format!("<a href=\"#{id}\">{title}</a>"))
+        .collect();
+    let sections = there.iter();
+    let sections: String = sections
+        .map(|(id, title, content)| section(id, title, content))
         .collect();
     let title = match runs {
         [run] => run.name.clone(),
@@ -52,7 +43,7 @@ pub(super) fn page(runs: &[Named]) -> String {
          <title>{title}</title>\n<style>\n{STYLE}</style></head>\n<body>\n\
          <header><p class=\"kind\">fine-tuning report</p><h1>{title}</h1><p class=\"model\">{model}</p><nav>{links}</nav></header>\n\
          <main>\n{}</main>\n<footer>written by lora {version} from metrics.jsonl and recipe.toml</footer>\n</body></html>\n",
-        sections.concat(),
+        sections,
         title = Text(title),
         model = Text(model),
     )
@@ -112,6 +103,7 @@ mod tests {
                 }],
                 before: Some(Before {
                     before: scores.clone().into(),
+                    metric: Some(HOSTILE.into()),
                     texts: vec![text.clone()],
                 }),
                 after: Some(After {

@@ -2,7 +2,6 @@
 
 use super::Named;
 use crate::tools::markup::Text;
-use std::fmt::Display;
 
 /// Returns a cell with a number, rounded to be read and exact in `data-value`.
 pub(super) fn number(value: Option<f64>, decimals: usize) -> String {
@@ -40,9 +39,9 @@ pub(super) fn count(value: Option<u64>) -> String {
     format!("<td class=\"n\" data-value=\"{value}\">{shown}</td>")
 }
 
-/// Returns the cell with the name of a run.
-pub(super) fn run_name(index: usize, run: &Named) -> String {
-    format!("<th scope=\"row\">{}</th>", label(index, &run.name))
+/// Returns the cell with the name of a run, and behind it more elements of the page.
+pub(super) fn run_name(index: usize, run: &Named, more: &str) -> String {
+    format!("<th scope=\"row\">{}{more}</th>", label(index, &run.name))
 }
 
 /// Returns a name with the colour that its curves have.
@@ -73,12 +72,8 @@ pub(super) fn table(
     )
 }
 
-/// Returns a section; nothing if it has no content.
-pub(super) fn section(id: &str, title: &str, content: impl Display) -> String {
-    let content = content.to_string();
-    if content.is_empty() {
-        return content;
-    }
+/// Returns a section.
+pub(super) fn section(id: &str, title: &str, content: &str) -> String {
     format!("<section id=\"{id}\"><h2>{title}</h2>\n{content}</section>\n")
 }
 

@@ -6,22 +6,6 @@ use crate::tools::markup::Text;
 use crate::tools::runs::{RunFiles, Scores};
 use std::collections::BTreeSet;
 
-/// Metrics that are shown in the table of results, the first that a run has.
-const SCORES: [&str; 12] = [
-    "bleu",
-    "f1",
-    "matthews_correlation",
-    "accuracy",
-    "spearmanr",
-    "pearson",
-    "micro_f1",
-    "rouge_l",
-    "rougeL",
-    "mse",
-    "perplexity",
-    "loss",
-];
-
 /// Returns the table of results.
 pub(super) fn results(runs: &[Named]) -> String {
     let scores: Vec<Option<&str>> = runs.iter().map(|run| score(&run.files)).collect();
@@ -52,7 +36,7 @@ pub(super) fn results(runs: &[Named]) -> String {
                 Some(None) => "",
             };
             [
-                run_name(index, run).replace("</th>", &format!("{state}</th>")),
+                run_name(index, run, state),
                 count(steps),
                 count(after.and_then(|after| after.trainable)),
                 number(last.and_then(|step| step.loss), 4),
@@ -66,9 +50,15 @@ pub(super) fn results(runs: &[Named]) -> String {
     table("results", &header.map(String::from), rows)
 }
 
-fn score(files: &RunFiles) -> Option<&'static str> {
+/// Returns the name of the metric that the run names, or else of its first.
+fn score(files: &RunFiles) -> Option<&str> {
     let scores = after(files)?;
-    SCORES.into_iter().find(|name| scores.contains_key(*name))
+    let named = match &files.after {
+        Some(after) => after.metric.as_deref(),
+        None => files.before.as_ref().and_then(|b| b.metric.as_deref()),
+    };
+    let named = named.filter(|name| scores.contains_key(*name));
+    named.or(scores.keys().next().map(String::as_str))
 }
 
 /// Returns the metrics before the first step.
@@ -207,6 +197,40 @@ pub(super) fn settings(runs: &[Named]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tools::runs::{After, Before, Evaluation};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_score_is_the_one_that_the_run_names() {
+        let scores = |names: &[&str]| -> Scores {
+            let names = names.iter();
+            names.map(|name| (name.to_string(), Some(0.5))).collect()
+        };
+        let mut run = RunFiles {
+            before: Some(Before {
+                before: scores(&["bleu", "loss", "perplexity"]),
+                metric: Some("loss".into()),
+                ..Before::default()
+            }),
+            evaluations: vec![Evaluation {
+                eval: scores(&["accuracy", "loss"]),
+                ..Evaluation::default()
+            }],
+            ..RunFiles::default()
+        };
+        assert_eq!(score(&run), Some("loss"), "not ended");
+        run.after = Some(After {
+            after: scores(&["accuracy", "loss", "logical_form"]),
+            metric: Some("logical_form".into()),
+            ..After::default()
+        });
+        assert_eq!(score(&run), Some("logical_form"));
+        run.after.as_mut().unwrap().metric = Some("<none>".into());
+        assert_eq!(score(&run), Some("accuracy"));
+        run.evaluations.clear();
+        run.after.as_mut().unwrap().after = BTreeMap::new();
+        assert_eq!(score(&run), None);
+    }
 
     #[test]
     fn durations_are_read_at_a_glance() {

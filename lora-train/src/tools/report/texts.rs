@@ -2,6 +2,7 @@
 
 use super::Named;
 use super::parts::label;
+use crate::jobs::record::MOST_CLASSES;
 use crate::tools::markup::Text;
 use crate::tools::runs::{Confusion, Text as Generated};
 use std::fmt::Write;
@@ -12,8 +13,6 @@ const MOST_PROMPTS: usize = 24;
 const OPEN: usize = 6;
 /// Number of references of a prompt that are shown.
 const MOST_REFERENCES: usize = 4;
-/// Number of classes above which a matrix has no room.
-const MOST_CLASSES: usize = 64;
 
 /// Returns the texts of all runs by prompt.
 pub(super) fn texts(runs: &[Named]) -> String {

@@ -165,7 +165,7 @@ impl Plot {
     }
 }
 
-/// Returns the means of groups of so many neighbours, with the last point as it is.
+/// Returns the means of groups of `width` neighbours; the last group may have fewer.
 fn means(points: &[(f64, f64)], width: usize) -> Vec<(f64, f64)> {
     if width <= 1 {
         return points.to_vec();

@@ -1,15 +1,15 @@
 //! Options that vary, and their combinations.
 
+use super::saved::RUNS;
 use crate::TrainError;
 use crate::jobs::TrainPlan;
 use crate::jobs::ranges::at_least_one;
 use crate::options::TrainOptions;
-use sha2::{Digest, Sha256};
+use crate::tools::names::file_name;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use toml::{Table, Value};
 
-/// Folder of the runs in the output directory.
-pub(super) const RUNS: &str = "runs";
 /// Largest number of runs: more are a slip of the keyboard.
 const MOST_RUNS: usize = 10_000;
 /// Longest name of a run's directory, without the digits of a hash.
@@ -89,11 +89,6 @@ impl Grid {
         axes.map(|axis| axis.key.as_str()).collect()
     }
 
-    /// Returns the number of runs of each combination.
-    pub fn seeds(&self) -> usize {
-        self.seeds
-    }
-
     /// Returns the runs on these options, the last group fastest, then the seeds. All of their options are checked.
     ///
     /// # Errors
@@ -127,6 +122,11 @@ impl Grid {
                 runs.push(self.run(base, &output, &chosen, offset as u64)?);
             }
         }
+        let mut names = BTreeSet::new();
+        if let Some(run) = runs.iter().find(|run| !names.insert(&run.name)) {
+            let message = format!("has two runs of one name, {}", run.name);
+            return Err(TrainError::config("grid", message));
+        }
         Ok(runs)
     }
 
@@ -149,12 +149,11 @@ impl Grid {
         options.allow_changed_data = base.allow_changed_data;
         options.overwrite = false;
         let values: Vec<String> = chosen.iter().map(|(_, (text, _))| text.clone()).collect();
-        let pairs = chosen
-            .iter()
-            .map(|(axis, (text, _))| format!("{}-{text}", axis.key));
-        let keys = self.keys();
-        let seed_pair = (!keys.contains(&"seed")).then(|| format!("seed-{seed}"));
-        let name = directory_name(&pairs.chain(seed_pair).collect::<Vec<_>>().join("_"));
+        // The seed comes first: a long name is cut at its end.
+        let others = chosen.iter().filter(|(axis, _)| axis.key != "seed");
+        let others = others.map(|(axis, (text, _))| format!("_{}-{text}", axis.key));
+        let name = format!("seed-{seed}{}", others.collect::<String>());
+        let name = file_name(&name, NAME_LENGTH);
         let path: PathBuf = output.join(RUNS).join(&name);
         options.output = Some(path);
         let plan = TrainPlan::new(options.clone())?;
@@ -169,20 +168,6 @@ impl Grid {
             name,
         })
     }
-}
-
-/// Returns a name that is a directory's on all systems. One that had to be changed ends in digits of a hash, so that no two are the
-/// same.
-fn directory_name(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let cleaned = text.chars().take(NAME_LENGTH);
-    let cleaned: String = cleaned.map(|c| if plain(c) { c } else { '-' }).collect();
-    if cleaned == text {
-        return cleaned;
-    }
-    let hash = Sha256::digest(text.as_bytes());
-    let digits: String = hash[..3].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{cleaned}-{digits}")
 }
 
 /// Reads `key=value,value` or `key=value|value`.
@@ -314,7 +299,7 @@ mod tests {
         assert_eq!((last.rank, last.seed), (Some(2), Some(9)));
         assert_eq!(last.targets, Some(TargetNames::Text("q,v".into())));
         let mut names: Vec<&String> = runs.iter().map(|run| &run.name).collect();
-        assert_eq!(names[0], "rank-1_targets-q_seed-7");
+        assert_eq!(names[0], "seed-7_rank-1_targets-q");
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 12);
@@ -382,11 +367,16 @@ mod tests {
     }
 
     #[test]
-    fn changed_names_of_directories_differ() {
-        assert_eq!(directory_name("rank-4_seed-1"), "rank-4_seed-1");
-        let names = ["targets-q,v", "targets-q;v", "../x"].map(directory_name);
-        assert!(names[0].starts_with("targets-q-v-") && names[0] != names[1]);
-        assert!(!names[2].contains('/'));
-        assert!(directory_name(&"x".repeat(1000)).len() < 140);
+    fn long_values_that_differ_at_their_end_have_directories_of_their_own() {
+        let targets = |end: &str| format!("regex:.*({}{end})", "query|".repeat(40));
+        let grid = format!("targets={}, {}", targets("key"), targets("value"));
+        let grid = grid.replace('|', ".");
+        let runs = plans(&[&grid], &[], 3).unwrap();
+        let names: BTreeSet<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+        assert_eq!(names.len(), 6);
+        for run in &runs {
+            let start = format!("seed-{}_targets-", run.seed);
+            assert!(run.name.starts_with(&start), "{}", run.name);
+        }
     }
 }

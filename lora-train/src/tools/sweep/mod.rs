@@ -5,13 +5,17 @@
 //! | --- | --- |
 //! | `grid` | options that vary, and their combinations |
 //! | `runs` | the runs, one after another, each in a directory of its own |
+//! | `saved` | files of a sweep in its output directory |
 //! | `report` | the report as structs and as JSON |
 //! | `text` | the report as text |
 
 mod grid;
 mod report;
 mod runs;
+mod saved;
 mod text;
+
+pub(super) use saved::{RUNS, SavedSweep, others};
 
 pub use report::{Group, RunResult, RunState, Spread, SweepReport};
 
@@ -42,11 +46,12 @@ pub struct SweepOptions {
     pub json: bool,
 }
 
-/// Trains all combinations. With `resume` in the options, complete runs are left as they are, and broken ones continue. A run that
-/// fails is reported, and the others go on.
+/// Trains all combinations. With `resume` in the options, complete runs are left as they are, and broken ones continue; complete runs
+/// of other values and seeds stay in the results. A run that fails is reported, and the others go on.
 ///
 /// # Errors
-/// If an option is invalid, which is checked before the first run, the output has other runs, or a file cannot be written.
+/// If an option is invalid or there is no evaluation data, which is checked before the first run, the output has other runs, or a file
+/// cannot be written.
 pub fn sweep(
     options: &SweepOptions,
     interrupter: &Interrupter,
@@ -55,5 +60,9 @@ pub fn sweep(
     let base = options.run.clone().resolve()?;
     let grid = Grid::new(&options.grid, &options.zip, options.seeds)?;
     let plans = grid.plans(&base)?;
+    if plans.iter().any(|plan| plan.options.eval_data.is_none()) {
+        let message = "is missing: without it no run has a score, by which a sweep compares them";
+        return Err(TrainError::config("eval_data", message));
+    }
     runs::run_all(&base, &grid, plans, interrupter, screen)
 }

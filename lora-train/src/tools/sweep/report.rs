@@ -13,8 +13,10 @@ pub struct SweepReport {
     pub keys: Vec<String>,
     /// Combinations, in the order of the command line.
     pub groups: Vec<Group>,
-    /// Runs, in their order.
+    /// Runs, in their order; in a resumed sweep followed by complete runs of earlier passes that this grid does not have.
     pub runs: Vec<RunResult>,
+    /// Names in the folder of runs that belong to another sweep; they are left as they are.
+    pub others: Vec<String>,
     /// True if the sweep was interrupted.
     pub interrupted: bool,
 }
@@ -30,8 +32,8 @@ pub struct Group {
     pub failed: usize,
     /// Number of trainable parameters.
     pub parameters: Option<usize>,
-    /// Metrics after training, by name.
-    pub metrics: BTreeMap<String, Spread>,
+    /// Metrics after training, by name; `null` if no run has a finite value.
+    pub metrics: BTreeMap<String, Option<Spread>>,
     /// Seconds of training.
     pub seconds: Option<Spread>,
 }
@@ -43,7 +45,7 @@ pub struct Spread {
     pub mean: f64,
     /// Sample standard deviation, with one degree of freedom less than there are values; `null` for one value.
     pub deviation: Option<f64>,
-    /// Number of values.
+    /// Number of values: fewer than there are complete runs if some of them are not finite, as after a diverged training.
     pub count: usize,
 }
 
@@ -74,8 +76,8 @@ pub struct RunResult {
     /// Error of a failed run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Metrics after training, by name.
-    pub metrics: BTreeMap<String, f64>,
+    /// Metrics after training, by name; `null` if not finite.
+    pub metrics: BTreeMap<String, Option<f64>>,
     /// Number of trainable parameters.
     pub parameters: Option<usize>,
     /// Seconds of training, evaluations among the steps included.
@@ -105,20 +107,29 @@ impl SweepReport {
         self.runs.iter().all(|run| run.state == RunState::Complete)
     }
 
-    /// Computes the groups from the runs, of which `seeds` belong to each.
-    pub(super) fn regroup(&mut self, seeds: usize) {
-        self.groups = self.runs.chunks(seeds.max(1)).map(group).collect();
+    /// Computes the groups: runs with equal values, in the order of their first runs.
+    pub(super) fn regroup(&mut self) {
+        let mut groups: Vec<Vec<&RunResult>> = Vec::new();
+        let mut places = BTreeMap::new();
+        for run in &self.runs {
+            let place = *places.entry(&run.values).or_insert(groups.len());
+            if place == groups.len() {
+                groups.push(Vec::new());
+            }
+            groups[place].push(run);
+        }
+        self.groups = groups.iter().map(|runs| group(runs)).collect();
     }
 }
 
-fn group(runs: &[RunResult]) -> Group {
+fn group(runs: &[&RunResult]) -> Group {
     let complete = || runs.iter().filter(|run| run.state == RunState::Complete);
     let names = complete().flat_map(|run| run.metrics.keys());
     let metrics = names.map(|name| {
         let values: Vec<f64> = complete()
-            .filter_map(|run| run.metrics.get(name).copied())
+            .filter_map(|run| run.metrics.get(name).copied().flatten())
             .collect();
-        Some((name.clone(), Spread::of(&values)?))
+        (name.clone(), Spread::of(&values))
     });
     let seconds: Vec<f64> = complete().filter_map(|run| run.seconds).collect();
     Group {
@@ -132,7 +143,7 @@ fn group(runs: &[RunResult]) -> Group {
             .filter(|run| run.state == RunState::Failed)
             .count(),
         parameters: complete().find_map(|run| run.parameters),
-        metrics: metrics.flatten().collect(),
+        metrics: metrics.collect(),
         seconds: Spread::of(&seconds),
     }
 }
@@ -155,7 +166,7 @@ mod tests {
     fn failed_and_open_runs_do_not_count() {
         let run = |state, score| RunResult {
             state,
-            metrics: [("f1".to_string(), score)].into(),
+            metrics: [("f1".to_string(), Some(score))].into(),
             ..RunResult::default()
         };
         let mut report = SweepReport {
@@ -167,12 +178,40 @@ mod tests {
             ],
             ..SweepReport::default()
         };
-        report.regroup(4);
+        report.regroup();
         let [group] = &report.groups[..] else {
             panic!()
         };
         assert_eq!((group.complete, group.failed), (2, 1));
-        assert!((group.metrics["f1"].mean - 0.6).abs() < 1e-12);
+        assert!((group.metrics["f1"].unwrap().mean - 0.6).abs() < 1e-12);
         assert!(!report.is_complete());
+    }
+    #[test]
+    fn a_score_that_is_not_finite_is_left_out_and_counted() {
+        let run = |values: &str, scores: [Option<f64>; 2]| RunResult {
+            state: RunState::Complete,
+            values: vec![values.into()],
+            metrics: [("f1", scores[0]), ("loss", scores[1])]
+                .map(|(name, score)| (name.to_string(), score))
+                .into(),
+            ..RunResult::default()
+        };
+        let mut report = SweepReport {
+            runs: vec![
+                run("a", [Some(0.5), None]),
+                run("b", [Some(0.1), Some(2.0)]),
+                run("a", [Some(0.7), None]),
+                // From an earlier pass.
+                run("a", [None, None]),
+            ],
+            ..SweepReport::default()
+        };
+        report.regroup();
+        let [a, b] = &report.groups[..] else { panic!() };
+        let f1 = a.metrics["f1"].unwrap();
+        assert_eq!((a.complete, f1.count), (3, 2));
+        assert!((f1.mean - 0.6).abs() < 1e-12);
+        assert_eq!(a.metrics["loss"], None);
+        assert_eq!(b.metrics["loss"].unwrap().mean, 2.0);
     }
 }

@@ -1,7 +1,8 @@
 //! The runs of a sweep, one after another, each through the ordinary job and in a directory of its own.
 
-use super::grid::{Grid, PlannedRun, RUNS};
+use super::grid::{Grid, PlannedRun};
 use super::report::{RunResult, RunState, SweepReport};
+use super::saved::{RESULTS, RUNS, SavedSweep, others};
 use crate::TrainError;
 use crate::jobs::{INTERRUPTED, TrainPlan, train};
 use crate::memory::restart_peak_mib;
@@ -11,11 +12,10 @@ use crate::tools::runs::RunFiles;
 use crate::trainer::{CheckpointDir, differences};
 use burn_train::Interrupter;
 use lora_core::files::{DirLock, Overwrite, write_file};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-
-/// File with the results, in the output directory.
-const RESULTS: &str = "sweep.json";
+use toml::Table;
 
 /// Runs what is not complete yet, and returns the results of all.
 pub(super) fn run_all(
@@ -45,7 +45,12 @@ pub(super) fn run_all(
                 *result = complete;
             }
         }
+        report.runs.extend(earlier(&output, &report.keys, &plans)?);
     }
+    let names: BTreeSet<&str> = report.runs.iter().filter_map(name).collect();
+    report.others = others(&output, &names);
+    report.regroup();
+    save(&report, &output.join(RESULTS))?;
     let all = plans.len();
     for (index, plan) in plans.into_iter().enumerate() {
         if report.runs[index].state == RunState::Complete {
@@ -69,15 +74,18 @@ pub(super) fn run_all(
             }
         };
         report.interrupted = interrupter.should_stop();
-        report.regroup(grid.seeds());
+        report.regroup();
         save(&report, &output.join(RESULTS))?;
         if report.interrupted {
             break;
         }
     }
-    report.regroup(grid.seeds());
-    save(&report, &output.join(RESULTS))?;
     Ok(report)
+}
+
+/// Returns the name of a run's directory.
+fn name(run: &RunResult) -> Option<&str> {
+    Path::new(&run.dir).file_name()?.to_str()
 }
 
 fn is_empty(dir: &Path) -> bool {
@@ -116,44 +124,113 @@ fn complete(plan: &PlannedRun) -> Result<Option<RunResult>, TrainError> {
         return Ok(None);
     }
     let files = RunFiles::read(dir)?;
-    let refuse = |message: String| TrainError::config("resume", message);
-    if !files.recipe.is_empty() {
-        let other: Result<TrainOptions, toml::de::Error> = files.recipe.try_into();
-        let other = other.map_err(|error| refuse(format!("{}: {error}", dir.display())))?;
-        let (other, own) = (as_text(other)?, as_text(plan.options.clone().absolute()?)?);
-        if other != own {
-            return Err(refuse(format!(
-                "finds a run with other options in {} ({}); give the same ones, another output, or --overwrite",
-                dir.display(),
-                differences(&other, &own)
-            )));
-        }
-    }
-    let Some(after) = files.after else {
-        return Ok(None);
-    };
-    let metrics = after.after.into_iter();
-    Ok(Some(RunResult {
-        state: RunState::Complete,
-        metrics: metrics
-            .filter_map(|(name, value)| Some((name, value?)))
-            .collect(),
-        parameters: after
-            .trainable
-            .and_then(|count| usize::try_from(count).ok()),
-        seconds: after.phases.get("training").copied().flatten(),
-        ..open(plan)
-    }))
+    same_options(&files, plan, None)?;
+    Ok(ended(files, open(plan)))
 }
 
-/// Returns the options as a recipe, but for those about the output.
-fn as_text(options: TrainOptions) -> Result<String, TrainError> {
-    TrainOptions {
+/// Returns the complete runs of earlier passes over these keys that are not among the plans.
+///
+/// # Errors
+/// If the earlier sweep varied other options, a run has others beside those that vary, or a file is malformed.
+fn earlier(
+    output: &Path,
+    keys: &[String],
+    plans: &[PlannedRun],
+) -> Result<Vec<RunResult>, TrainError> {
+    let (Some(saved), Some(plan)) = (SavedSweep::read(output)?, plans.first()) else {
+        return Ok(Vec::new());
+    };
+    if saved.keys != keys {
+        let shown = |keys: &[String]| match keys {
+            [] => "nothing but seeds".to_string(),
+            keys => keys.join(", "),
+        };
+        let message = format!(
+            "finds a sweep over {} in {}, and this one is over {}; give the same options in the same order, another output, or \
+             --overwrite",
+            shown(&saved.keys),
+            output.display(),
+            shown(keys)
+        );
+        return Err(TrainError::config("resume", message));
+    }
+    let planned: BTreeSet<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
+    let mut runs = Vec::new();
+    for run in saved.runs {
+        let Some(name) = run.name().filter(|name| !planned.contains(name)) else {
+            continue;
+        };
+        let dir = output.join(RUNS).join(name);
+        if !RunFiles::is_run(&dir) {
+            continue;
+        }
+        let files = RunFiles::read(&dir)?;
+        if files.after.is_some() {
+            same_options(&files, plan, Some(keys))?;
+        }
+        let result = RunResult {
+            dir: dir.display().to_string(),
+            values: run.values,
+            seed: run.seed,
+            ..RunResult::default()
+        };
+        runs.extend(ended(files, result));
+    }
+    Ok(runs)
+}
+
+/// Adds to a run's result what its last line says; `None` without one.
+fn ended(files: RunFiles, result: RunResult) -> Option<RunResult> {
+    let after = files.after?;
+    let parameters = after.trainable.map(usize::try_from);
+    Some(RunResult {
+        state: RunState::Complete,
+        metrics: after.after,
+        parameters: parameters.and_then(Result::ok),
+        seconds: after.phases.get("training").copied().flatten(),
+        ..result
+    })
+}
+
+/// Refuses a run with other options than a plan's. With `varied`, these keys and the seed may differ.
+fn same_options(
+    files: &RunFiles,
+    plan: &PlannedRun,
+    varied: Option<&[String]>,
+) -> Result<(), TrainError> {
+    if files.recipe.is_empty() {
+        return Ok(());
+    }
+    let dir = files.dir.display();
+    let refuse = |message: String| TrainError::config("resume", message);
+    let other: Result<TrainOptions, toml::de::Error> = files.recipe.clone().try_into();
+    let other = other.map_err(|error| refuse(format!("{dir}: {error}")))?;
+    let other = as_text(other, varied)?;
+    let own = as_text(plan.options.clone().absolute()?, varied)?;
+    if other == own {
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "finds a run with other options in {dir} ({}); give the same ones, another output, or --overwrite",
+        differences(&other, &own)
+    )))
+}
+
+/// Returns the options as a recipe, but for those about the output. With `varied`, it has neither these keys nor the seed.
+fn as_text(options: TrainOptions, varied: Option<&[String]>) -> Result<String, TrainError> {
+    let text = TrainOptions {
         output: None,
         overwrite: false,
         ..options
     }
-    .to_toml()
+    .to_toml()?;
+    let Some(varied) = varied else {
+        return Ok(text);
+    };
+    let table: Result<Table, toml::de::Error> = text.parse();
+    let mut table = table.map_err(|error| TrainError::config("resume", error.to_string()))?;
+    table.retain(|key, _| key != "seed" && !varied.iter().any(|varied| varied == key));
+    Ok(table.to_string())
 }
 
 /// Trains one run: from its last checkpoint in a resumed sweep, or else from the start.
@@ -167,7 +244,7 @@ fn one(
     let has_checkpoint = CheckpointDir::new(dir(plan).join("checkpoints")).has_last();
     options.resume = base.resume && has_checkpoint;
     options.allow_changed_data = base.allow_changed_data && options.resume;
-    // Of a run without a checkpoint there is nothing to go on from.
+    // A run without a checkpoint starts again.
     options.overwrite = base.overwrite || (base.resume && !has_checkpoint);
     restart_peak_mib();
     let summary = train(TrainPlan::new(options)?, interrupter.clone(), screen)?;
@@ -178,9 +255,17 @@ fn one(
         } else {
             RunState::Complete
         },
-        metrics: summary.after,
+        metrics: finite(summary.after),
         parameters: Some(summary.trainable),
         seconds: Some(summary.seconds),
         ..open(plan)
     })
+}
+
+/// Returns metrics as `metrics.jsonl` has them: those that are not finite are `None`.
+fn finite(metrics: BTreeMap<String, f64>) -> BTreeMap<String, Option<f64>> {
+    let metrics = metrics.into_iter();
+    metrics
+        .map(|(name, value)| (name, Some(value).filter(|value| value.is_finite())))
+        .collect()
 }

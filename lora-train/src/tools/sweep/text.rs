@@ -25,7 +25,10 @@ impl Display for SweepReport {
                     .parameters
                     .map_or("-".into(), |count| count.to_string()),
             );
-            row.extend(names.iter().map(|&name| shown(group.metrics.get(name), 4)));
+            row.extend(names.iter().map(|&name| {
+                let spread = group.metrics.get(name).and_then(Option::as_ref);
+                shown(spread, 4) + &part(spread, group.complete)
+            }));
             row.push(shown(group.seconds.as_ref(), 1));
             row
         });
@@ -61,10 +64,25 @@ impl Display for SweepReport {
                 Escaped::line(error)
             )?;
         }
+        if !self.others.is_empty() {
+            writeln!(
+                f,
+                "left as they are, of another sweep: {}",
+                Escaped::line(&self.others.join(", "))
+            )?;
+        }
         if self.interrupted {
             writeln!(f, "interrupted: continue with --resume")?;
         }
         Ok(())
+    }
+}
+
+/// Tells how many of the complete runs have the value, if not all do.
+fn part(spread: Option<&Spread>, complete: usize) -> String {
+    match spread.map_or(0, |spread| spread.count) {
+        count if count == complete => String::new(),
+        count => format!(" ({count} of {complete})"),
     }
 }
 
@@ -96,10 +114,7 @@ mod tests {
             values: vec!["4".into(), targets.into()],
             complete: metrics.len(),
             parameters: Some(1024),
-            metrics: Spread::of(metrics)
-                .map(|s| ("f1".to_string(), s))
-                .into_iter()
-                .collect(),
+            metrics: [("f1".to_string(), Spread::of(metrics))].into(),
             seconds: Spread::of(&[2.0]),
             ..Group::default()
         };
@@ -120,6 +135,33 @@ mod tests {
              4     q           2        1024  0.6000 ± 0.1414      2.0\n\
              4     q,k,v       0        1024                -      2.0\n\
              failed: out/runs/a: no\\nmemory\n"
+        );
+    }
+    #[test]
+    fn a_mean_of_some_runs_says_of_how_many() {
+        let report = SweepReport {
+            keys: vec!["lr".into()],
+            groups: vec![Group {
+                values: vec!["1".into()],
+                complete: 3,
+                metrics: [
+                    ("f1".to_string(), Spread::of(&[0.5, 0.7])),
+                    ("loss".to_string(), None),
+                ]
+                .into(),
+                ..Group::default()
+            }],
+            others: vec!["seed-1_rank-8".into()],
+            ..SweepReport::default()
+        };
+        let shown = report.to_string();
+        assert!(
+            shown.contains("0.6000 ± 0.1414 (2 of 3)  - (0 of 3)"),
+            "{shown}"
+        );
+        assert!(
+            shown.ends_with("left as they are, of another sweep: seed-1_rank-8\n"),
+            "{shown}"
         );
     }
 }
