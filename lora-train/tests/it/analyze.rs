@@ -1,6 +1,6 @@
 //! The analysis of updates has the numbers of NumPy on dense matrices.
 
-use crate::common::{fail, fixtures, lora, model, succeed};
+use crate::common::{fail, fixtures, json_of, lora, model, succeed};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ fn analyze(model: &Path, adapter: &Path, args: &[&str]) -> Value {
     let mut command = lora(["analyze", "--json"]);
     command.arg("--model").arg(model);
     command.arg("--adapter").arg(adapter).args(args);
-    serde_json::from_str(&succeed(&mut command)).unwrap()
+    json_of(&succeed(&mut command))
 }
 
 /// Asserts that all numbers of `expected` are in `found`.

@@ -1,6 +1,6 @@
 //! Sweeps: every combination is a run of its own, told in a table, and resumed.
 
-use crate::common::{fail, fixtures, lora, metrics, model, succeed, text};
+use crate::common::{fail, fixtures, json_of, lora, metrics, model, succeed, text};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -22,10 +22,6 @@ fn sweep(recipe: &Path, args: &[&str]) -> Command {
     let mut command = lora(["sweep"]);
     command.arg(recipe).args(args);
     command
-}
-
-fn last_json(output: &str) -> Value {
-    serde_json::from_str(output.lines().last().unwrap()).unwrap()
 }
 
 /// Compares values, numbers up to the last bits, which a reader of JSON may round otherwise.
@@ -60,7 +56,7 @@ fn each_combination_is_a_run_and_the_table_has_their_means() {
     let dir = tempfile::tempdir().unwrap();
     let recipe = recipe(dir.path());
     let output = succeed(sweep(&recipe, &GRID).arg("--json"));
-    let report = last_json(&output);
+    let report = json_of(&output);
     let groups = report["groups"].as_array().unwrap();
     assert_eq!(groups.len(), 4);
     assert_eq!(groups[3]["values"], serde_json::json!(["c_attn[q,v]", "2"]));
@@ -119,7 +115,7 @@ fn each_combination_is_a_run_and_the_table_has_their_means() {
     let before = time(untouched);
     let output = succeed(sweep(&recipe, &GRID).args(["--resume", "--json"]));
     assert_eq!(time(untouched), before);
-    let again = last_json(&output);
+    let again = json_of(&output);
     for (run, again) in runs.iter().zip(again["runs"].as_array().unwrap()) {
         assert_eq!(run["metrics"], again["metrics"], "{run}");
     }
@@ -166,7 +162,7 @@ fn a_failed_run_is_told_and_the_others_go_on() {
     let output = sweep(&recipe, &args).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     let printed = String::from_utf8(output.stdout).unwrap();
-    let report = last_json(&printed);
+    let report = json_of(&printed);
     let states: Vec<&str> = report["runs"]
         .as_array()
         .unwrap()
@@ -211,11 +207,11 @@ fn a_diverged_run_counts_the_same_in_a_resumed_sweep() {
     let recipe = recipe(dir.path());
     // The weights are beyond f32 after a step with the second rate.
     let args = ["--grid", "lr=1e-2,1e30", "--max-steps", "1", "--json"];
-    let first = last_json(&succeed(&mut sweep(&recipe, &args)));
+    let first = json_of(&succeed(&mut sweep(&recipe, &args)));
     let diverged = &first["runs"][1];
     assert_eq!(diverged["state"], "complete", "{diverged}");
     assert_eq!(diverged["metrics"]["loss"], Value::Null, "{diverged}");
-    let resumed = last_json(&succeed(sweep(&recipe, &args).arg("--resume")));
+    let resumed = json_of(&succeed(sweep(&recipe, &args).arg("--resume")));
     for index in 0..2 {
         for of in ["groups", "runs"] {
             let [now, before] = [&resumed, &first].map(|report| &report[of][index]["metrics"]);
@@ -236,7 +232,7 @@ fn a_diverged_run_counts_the_same_in_a_resumed_sweep() {
     fs::write(&path, lines.replace(last, &value.to_string())).unwrap();
     let output = succeed(sweep(&recipe, &both).args(["--resume", "--json"]));
     assert!(output.contains("(1 of 2)"), "{output}");
-    let loss = &last_json(&output)["groups"][0]["metrics"]["loss"];
+    let loss = &json_of(&output)["groups"][0]["metrics"]["loss"];
     assert_eq!(loss["count"], 1);
     let own = &first["runs"][0]["metrics"]["loss"];
     assert!(are_same(&loss["mean"], own), "{loss} is not {own}");
@@ -248,10 +244,10 @@ fn results_have_the_runs_of_one_sweep_and_name_those_of_others() {
     let recipe = recipe(dir.path());
     let args = |more: &[&'static str]| [&["--max-steps", "1", "--json"], more].concat();
     let grid = args(&["--grid", "rank=1,2", "--seeds", "2"]);
-    let first = last_json(&succeed(&mut sweep(&recipe, &grid)));
+    let first = json_of(&succeed(&mut sweep(&recipe, &grid)));
     // Fewer values and seeds: the complete runs stay in the results.
     let fewer = args(&["--grid", "rank=2,3", "--resume"]);
-    let output = last_json(&succeed(&mut sweep(&recipe, &fewer)));
+    let output = json_of(&succeed(&mut sweep(&recipe, &fewer)));
     let saved = || -> Value {
         serde_json::from_slice(&fs::read(dir.path().join("out/sweep.json")).unwrap()).unwrap()
     };
@@ -279,7 +275,7 @@ fn results_have_the_runs_of_one_sweep_and_name_those_of_others() {
     assert_eq!(saved(), output);
 
     let other = args(&["--grid", "alpha=2,4", "--overwrite"]);
-    let report = last_json(&succeed(&mut sweep(&recipe, &other)));
+    let report = json_of(&succeed(&mut sweep(&recipe, &other)));
     assert_eq!(report["runs"].as_array().unwrap().len(), 2);
     let others = report["others"].as_array().unwrap();
     assert_eq!((others.len(), &others[0]), (5, &"seed-42_rank-1".into()));

@@ -156,11 +156,10 @@ impl Grid {
         let name = file_name(&name, NAME_LENGTH);
         let path: PathBuf = output.join(RUNS).join(&name);
         options.output = Some(path);
-        let plan = TrainPlan::new(options.clone())?;
-        if let Some(lora) = &plan.lora {
-            lora.validate()
-                .map_err(|error| TrainError::config("grid", error.to_string()))?;
-        }
+        TrainPlan::new(options.clone()).map_err(|error| match error {
+            TrainError::Lora(error) => TrainError::config("grid", error.to_string()),
+            other => other,
+        })?;
         Ok(PlannedRun {
             values,
             seed,

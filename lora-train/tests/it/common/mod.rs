@@ -55,6 +55,12 @@ pub fn eval_texts(model: &Path, predictions: &Path) -> Command {
     command
 }
 
+/// The last object in what a command printed.
+pub fn json_of(output: &str) -> Value {
+    let line = output.lines().rev().find(|line| line.starts_with('{'));
+    serde_json::from_str(line.expect("an object")).unwrap()
+}
+
 /// Objects of steps and evaluations in `metrics.jsonl`.
 pub fn metrics(output: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
