@@ -156,11 +156,8 @@ impl Grid {
         let name = file_name(&name, NAME_LENGTH);
         let path: PathBuf = output.join(RUNS).join(&name);
         options.output = Some(path);
-        let plan = TrainPlan::new(options.clone())?;
-        if let Some(lora) = &plan.lora {
-            lora.validate()
-                .map_err(|error| TrainError::config("grid", error.to_string()))?;
-        }
+        // Checks the options of the adapter, too.
+        TrainPlan::new(options.clone())?;
         Ok(PlannedRun {
             values,
             seed,
