@@ -156,6 +156,7 @@ impl Grid {
         let name = file_name(&name, NAME_LENGTH);
         let path: PathBuf = output.join(RUNS).join(&name);
         options.output = Some(path);
+        // Checks the options of the adapter, too.
         TrainPlan::new(options.clone()).map_err(|error| match error {
             TrainError::Lora(error) => TrainError::config("grid", error.to_string()),
             other => other,
