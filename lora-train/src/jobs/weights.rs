@@ -205,7 +205,8 @@ fn start_from<M: Pretrained>(
     adapter: &AdapterDir,
 ) -> Result<Adapted<M>, TrainError> {
     let options = &plan.options;
-    let dir = adapter.path();
+    // The directory of a converted file is a temporary one.
+    let dir = options.adapter.as_deref().unwrap_or(adapter.path());
     if adapter.kind().is_added() {
         if let Some(name) = factor_option(options) {
             let message = format!(

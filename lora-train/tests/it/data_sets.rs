@@ -173,7 +173,15 @@ fn every_data_set_is_evaluated_with_its_own_scores() {
         (
             "dart.json",
             None,
-            &["bleu", "bleu_lower", "cider", "nist", "rouge_l", "ter"][..],
+            &[
+                "bleu",
+                "bleu_lower",
+                "cider",
+                "nist",
+                "rouge_l",
+                "rouge_l_coco",
+                "ter",
+            ][..],
         ),
         ("wikisql.jsonl", None, &["execution", "logical_form"]),
         ("samsum.json", None, &["rouge_1", "rouge_2", "rouge_l"]),
