@@ -256,7 +256,7 @@ mod tests {
             ("[1,\n{\"a\":\n tru}]", 3, "expected ident"),
             ("[1,\n", 1, "the JSON ends"),
             ("[1,\n,2]", 2, "a value is missing"),
-            ("[1\n\n,\ntru]", 4, "expected ident"),
+            ("[1\n\n,\ntru]", 4, "EOF while"),
             ("[1\n\n}", 3, "the brackets"),
             ("[1,\n]", 2, "a value is missing"),
             ("[1}\n", 1, "the brackets"),

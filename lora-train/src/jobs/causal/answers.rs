@@ -15,7 +15,7 @@ use lora_models::CausalLm;
 /// Name of the metric.
 pub(super) const METRIC: &str = "answer_accuracy";
 
-/// Returns the line that the accuracy of answers is missing, where the options rule it out.
+/// Returns a note if the options rule out the accuracy of answers; `None` if it is measured, or the data is not MNLI's.
 pub(super) fn unmeasured(
     format: DataFormat,
     concatenate: bool,
