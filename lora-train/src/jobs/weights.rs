@@ -247,7 +247,9 @@ fn start_from<M: Pretrained>(
     config.dropout = options.dropout.unwrap_or(config.dropout);
     let mut asked = config.clone();
     asked.rank = options.rank.unwrap_or(asked.rank);
-    asked.alpha = options.alpha.unwrap_or(asked.alpha);
+    // The file of another program was read with this alpha.
+    let is_own = dir.is_file() && options.rank.is_none() && options.targets.is_none();
+    asked.alpha = options.alpha.filter(|_| !is_own).unwrap_or(asked.alpha);
     if let (Some(_), Some(lora)) = (&options.targets, &plan.lora) {
         asked.targets = lora.targets.clone();
     }

@@ -371,12 +371,23 @@ fn a_prompt_may_have_several_ids() {
     fail(&mut texts(&["name"]), 1, &["dev.jsonl, line 2"]);
 }
 
+/// Concatenated texts have no answers, so that MNLI is not concatenated without a word.
 #[test]
-fn a_missing_accuracy_of_answers_is_said() {
-    let output = eval(&file("mnli.tsv"), &["--format", "mnli", "--concatenate"]);
-    assert!(output.contains("note: no `answer_accuracy`"), "{output}");
-    let output = eval(&file("mnli.tsv"), &["--format", "mnli"]);
-    assert!(!output.contains("note: no `answer_accuracy`"), "{output}");
+fn mnli_is_not_concatenated() {
+    let mut command = lora([
+        "eval",
+        "--device",
+        "flex",
+        "--format",
+        "mnli",
+        "--concatenate",
+    ]);
+    command
+        .arg("--model")
+        .arg(wiki())
+        .arg("--data")
+        .arg(file("mnli.tsv"));
+    fail(&mut command, 1, &["mnli.tsv, line 2", "`concatenate`"]);
 }
 
 #[test]

@@ -15,21 +15,11 @@ use lora_models::CausalLm;
 /// Name of the metric.
 pub(super) const METRIC: &str = "answer_accuracy";
 
-/// Returns a note if the options rule out the accuracy of answers; `None` if it is measured, or the data is not MNLI's.
-pub(super) fn unmeasured(
-    format: DataFormat,
-    concatenate: bool,
-    is_named: bool,
-) -> Option<&'static str> {
-    match (format, concatenate, is_named) {
-        (DataFormat::Mnli, true, _) => Some(
-            "note: no `answer_accuracy` of concatenated texts; leave out `concatenate` to measure it",
-        ),
-        (DataFormat::Mnli, false, true) => Some(
-            "note: no `answer_accuracy` with named adapters; give one adapter without a name to measure it",
-        ),
-        _ => None,
-    }
+/// Returns a note for MNLI with named adapters, with which the accuracy of answers is not measured.
+pub(super) fn unmeasured(format: DataFormat, is_named: bool) -> Option<&'static str> {
+    (format == DataFormat::Mnli && is_named).then_some(
+        "note: no `answer_accuracy` with named adapters; give one adapter without a name to measure it",
+    )
 }
 
 /// Records with each of the answers.

@@ -60,8 +60,7 @@ pub(crate) fn eval<M: CausalLm>(
         check_named(options)?;
     }
     options.adapters.check_named(&options.data, &data.records)?;
-    let (concatenate, is_named) = (options.reading.concatenate, sources.is_named());
-    if let Some(line) = unmeasured(data.format, concatenate, is_named) {
+    if let Some(line) = unmeasured(data.format, sources.is_named()) {
         screen.line(line);
     }
     // Nothing that the options or the data decide fails after hours of generation.

@@ -114,9 +114,6 @@ impl<M: CausalLm> Job for CausalJob<M> {
             screen.line(&format!("eval data {}", data.report));
             let size = ("eval_batch_size", plan.eval_batch_size);
             let answers = Answers::new((data.format, &data.records), reading, base, size, length)?;
-            if let Some(line) = answers::unmeasured(data.format, reading.concatenate, false) {
-                screen.line(line);
-            }
             let examples = std::mem::take(&mut data.examples);
             let batches = EvalBatches::new(examples, size, base, length)?;
             self.evaluator = Some(Arc::new(CausalEvaluator { batches, answers }));
