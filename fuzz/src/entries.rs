@@ -21,7 +21,7 @@ use lora_train::data::{
     Unlabelled, read_labelled, read_records,
 };
 use lora_train::options::TrainOptions;
-use lora_train::tools::{DiffOptions, InspectOptions, UnsaidOptions, diff, inspect};
+use lora_train::tools::{DiffOptions, ForeignOptions, InspectOptions, diff, inspect};
 use std::path::Path;
 
 pub use super::applied::{attached, checkpoint_dir, prefix};
@@ -89,7 +89,7 @@ fn described(path: &Path) {
     let options = DiffOptions {
         first: path.into(),
         second: path.into(),
-        unsaid: UnsaidOptions::default(),
+        foreign: ForeignOptions::default(),
         tolerance: 0.0,
         json: false,
     };

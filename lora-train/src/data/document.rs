@@ -158,8 +158,9 @@ impl<'a> Iterator for Parts<'a> {
                 .error("the JSON ends within this value; is the file complete?")));
         };
         let element = Element::new(&self.rest[..length], self.at.clone());
+        // White space before the delimiter counts too.
+        let line = self.at.line() + lines(&self.rest[..length]);
         self.rest = &self.rest[length + 1..];
-        let line = element.origin.line() + lines(element.text);
         self.at = Origin::new(self.at.shared_path(), line);
         if delimiter != b',' {
             self.state = State::Ended;
@@ -255,6 +256,8 @@ mod tests {
             ("[1,\n{\"a\":\n tru}]", 3, "expected ident"),
             ("[1,\n", 1, "the JSON ends"),
             ("[1,\n,2]", 2, "a value is missing"),
+            ("[1\n\n,\ntru]", 4, "EOF while"),
+            ("[1\n\n}", 3, "the brackets"),
             ("[1,\n]", 2, "a value is missing"),
             ("[1}\n", 1, "the brackets"),
             ("[1]\n]", 1, "the brackets"),

@@ -29,6 +29,9 @@ const ATTRIBUTES: [(&str, &str); 3] = [
     ("familyFriendly", "family friendly"),
 ];
 
+/// Attribute whose values the text files split into words: `£20-25` is `£ 20 - 25` there.
+const PRICE: &str = "priceRange";
+
 /// Reads every pair of the file. Blank lines are skipped. Meaning representations of the challenge's CSV become those of the
 /// text files; reference texts are as they are, and not split into words.
 pub(super) fn read(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, TrainError> {
@@ -100,6 +103,11 @@ fn attributes(meaning: &str, origin: &Origin) -> Result<String, TrainError> {
         };
         let mut others = ATTRIBUTES.iter();
         let other = others.find(|(attribute, _)| *attribute == name);
+        let value = if name == PRICE {
+            split_price(value)
+        } else {
+            value.to_string()
+        };
         pairs.push(format!(
             "{} : {value}",
             other.map_or(name, |(_, other)| other)
@@ -107,6 +115,12 @@ fn attributes(meaning: &str, origin: &Origin) -> Result<String, TrainError> {
         rest = after.strip_prefix(',').unwrap_or(after).trim_start();
     }
     Ok(pairs.join(" | "))
+}
+
+/// Splits a price into words, as the text files have it: `more than £30` becomes `more than £ 30`.
+fn split_price(value: &str) -> String {
+    let apart = value.replace('\u{a3}', " \u{a3} ").replace('-', " - ");
+    apart.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Splits a line at the first delimiter into its trimmed halves; `None` if there is no delimiter, or one side of it is
@@ -173,7 +187,7 @@ mod tests {
             &usual(),
         )
         .unwrap();
-        let expected = "name : The Mill | Type : pub | price : \u{a3}20-25 | family friendly : no | customer rating : 5 out of 5 ||";
+        let expected = "name : The Mill | Type : pub | price : \u{a3} 20 - 25 | family friendly : no | customer rating : 5 out of 5 ||";
         assert_eq!(records[0].content.prompt(), Some(expected));
         assert_eq!(records[0].origin.line(), 2);
         for (text, line) in [

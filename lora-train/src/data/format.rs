@@ -1,14 +1,12 @@
 //! Formats of data files, and how a file's format is detected.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::lines::first_line;
+use super::lines::{beginning, begins_with, first_line};
 use super::template::PairTemplate;
 use super::{e2e, jsonl};
 use crate::error::{TrainError, listed};
@@ -114,7 +112,11 @@ impl DataFormat {
         if format == Some(Self::Tsv) {
             return Ok(Self::Tsv);
         }
-        let line = first_line(path)?.unwrap_or_default();
+        let line = match first_line(path) {
+            // A document may be a single line, longer than lines of records may be; its beginning tells the data set.
+            Err(_) if begins_with(path, &['[', '{'])? => beginning(path)?,
+            line => line?.unwrap_or_default(),
+        };
         if format == Some(Self::Csv) {
             let of_challenge = e2e::is_header(&line);
             return Ok(if of_challenge { Self::E2e } else { Self::Csv });
@@ -213,16 +215,6 @@ impl DataFormat {
             _ => None,
         }
     }
-}
-
-/// Reads the first kilobytes of a file, without what is not UTF-8.
-fn beginning(path: &Path) -> Result<String, TrainError> {
-    const BYTES: u64 = 64 * 1024;
-    let file = File::open(path).map_err(TrainError::io(path))?;
-    let mut bytes = Vec::new();
-    let read = file.take(BYTES).read_to_end(&mut bytes);
-    read.map_err(TrainError::io(path))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Creates the error that the format of a file is not detected.
@@ -329,6 +321,28 @@ mod tests {
         ] {
             assert_eq!(detect(name, text).unwrap(), format, "{text}");
         }
+    }
+
+    /// `datasets` and `json.dump` write a whole data set in one line.
+    #[test]
+    fn a_document_in_one_long_line_is_known_by_its_beginning() {
+        let filler = "x".repeat(crate::data::lines::MAX_LINE_BYTES);
+        for (start, format) in [
+            (
+                "[{\"id\": \"1\", \"summary\": \"a\", \"dialogue\": \"",
+                DataFormat::SamSum,
+            ),
+            (
+                "\u{feff}[{\"tripleset\": [], \"text\": \"",
+                DataFormat::Dart,
+            ),
+            ("{\"entries\": [{\"1\": \"", DataFormat::WebNlg),
+        ] {
+            let text = format!("{start}{filler}\"}}]");
+            assert_eq!(detect("a.json", &text).unwrap(), format, "{start}");
+        }
+        // Other long lines are refused as before.
+        assert!(detect("a.json", &(filler + "x")).is_err());
     }
 
     #[test]

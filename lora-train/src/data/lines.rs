@@ -120,6 +120,22 @@ pub(super) fn first_line(path: &Path) -> Result<Option<String>, TrainError> {
     Ok(first.map(|(line, _)| line))
 }
 
+/// Reads the first kilobytes of a file, without a byte order mark and what is not UTF-8.
+pub(super) fn beginning(path: &Path) -> Result<String, TrainError> {
+    const BYTES: u64 = 64 * 1024;
+    let file = File::open(path).map_err(TrainError::io(path))?;
+    let mut bytes = Vec::new();
+    let read = file.take(BYTES).read_to_end(&mut bytes);
+    read.map_err(TrainError::io(path))?;
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// Returns true if the first character of a file, after white space, is one of these.
+pub(super) fn begins_with(path: &Path, characters: &[char]) -> Result<bool, TrainError> {
+    Ok(beginning(path)?.trim_start().starts_with(characters))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

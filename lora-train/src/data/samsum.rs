@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::document::Document;
 use super::jsonl::Objects;
+use super::lines::begins_with;
 use super::record::{Origin, Record};
 use super::template::PairTemplate;
 use crate::error::TrainError;
@@ -49,8 +50,7 @@ pub(super) fn read(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, 
 
 /// Returns true if the file is an array, and not JSON Lines.
 fn is_array(path: &Path) -> Result<bool, TrainError> {
-    let first = super::lines::first_line(path)?;
-    Ok(first.is_some_and(|line| line.trim_start().starts_with('[')))
+    begins_with(path, &['['])
 }
 
 fn record(

@@ -1,6 +1,6 @@
 //! Adapters of a job: none, one for all records, or several by name, of which each record selects one.
 
-use super::foreign::{FormatName, UnsaidOptions};
+use super::foreign::{ForeignOptions, FormatName};
 use crate::TrainError;
 use crate::data::Record;
 use clap::Args;
@@ -24,7 +24,7 @@ pub struct AdapterOptions {
     pub adapter_column: Option<String>,
     /// Values that a file of loralib lacks.
     #[command(flatten)]
-    pub unsaid: UnsaidOptions,
+    pub foreign: ForeignOptions,
     /// Fail, instead of warning, if an adapter was trained on another base model.
     #[arg(long)]
     pub strict_base: bool,
@@ -38,7 +38,7 @@ pub struct AdapterArg {
     /// Directory or file.
     pub dir: PathBuf,
     /// Values that a file of another program lacks.
-    pub unsaid: UnsaidOptions,
+    pub foreign: ForeignOptions,
 }
 
 impl From<PathBuf> for AdapterArg {
@@ -46,7 +46,7 @@ impl From<PathBuf> for AdapterArg {
         Self {
             name: None,
             dir,
-            unsaid: UnsaidOptions::default(),
+            foreign: ForeignOptions::default(),
         }
     }
 }
@@ -72,6 +72,30 @@ impl FromStr for AdapterArg {
     }
 }
 
+/// Adds the options for loralib files to adapters, and refuses them if there is not one such file.
+///
+/// # Errors
+/// [`TrainError::Config`] as [`ForeignOptions::check`].
+pub(crate) fn with_foreign(
+    adapters: &[AdapterArg],
+    foreign: &ForeignOptions,
+) -> Result<Vec<AdapterArg>, TrainError> {
+    let formats = adapters.iter().map(|adapter| {
+        // No other program's adapters are single files.
+        if adapter.dir.is_file() {
+            FormatName::Loralib
+        } else {
+            FormatName::Peft
+        }
+    });
+    foreign.check(&formats.collect::<Vec<_>>())?;
+    let adapters = adapters.iter().map(|adapter| AdapterArg {
+        foreign: foreign.clone(),
+        ..adapter.clone()
+    });
+    Ok(adapters.collect())
+}
+
 impl AdapterOptions {
     /// Creates the options of one adapter without a name.
     pub fn one(dir: impl Into<PathBuf>) -> Self {
@@ -93,23 +117,7 @@ impl AdapterOptions {
         if self.adapter_column.is_some() && !self.is_named() {
             return Err(TrainError::config("adapter_column", NEEDS_NAMES));
         }
-        let files = self.adapters.iter().map(|adapter| {
-            // No other program's adapters are single files.
-            if adapter.dir.is_file() {
-                FormatName::Loralib
-            } else {
-                FormatName::Peft
-            }
-        });
-        self.unsaid.check(&files.collect::<Vec<_>>())?;
-        let adapters: Vec<AdapterArg> = self
-            .adapters
-            .iter()
-            .map(|adapter| AdapterArg {
-                unsaid: self.unsaid.clone(),
-                ..adapter.clone()
-            })
-            .collect();
+        let adapters = with_foreign(&self.adapters, &self.foreign)?;
         if let [] | [AdapterArg { name: None, .. }] = adapters.as_slice() {
             return Ok(adapters);
         }

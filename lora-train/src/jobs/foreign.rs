@@ -32,9 +32,9 @@ impl From<AdapterFormat> for FormatName {
     }
 }
 
-/// Values of an adapter that the file of another program lacks.
+/// Options for the file of another program: values of the adapter that it lacks, and other names.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
-pub struct UnsaidOptions {
+pub struct ForeignOptions {
     /// Alpha of a loralib adapter, which its file does not contain.
     #[arg(long, value_name = "X")]
     pub alpha: Option<f64>,
@@ -46,9 +46,15 @@ pub struct UnsaidOptions {
     pub rename: Vec<(String, String)>,
 }
 
-impl UnsaidOptions {
-    /// Refuses the options for loralib files if no file has that format.
+impl ForeignOptions {
+    /// Refuses the options for loralib files if no file has that format, or several have.
     pub(crate) fn check(&self, formats: &[FormatName]) -> Result<(), TrainError> {
+        let files = formats.iter().filter(|it| **it == FormatName::Loralib);
+        if files.count() > 1 {
+            let message = "belongs to one loralib file, and several are given; convert them to PEFT's format first, each with its own \
+                           value (`lora convert FILE --to peft --alpha X --output DIR`)";
+            return Err(TrainError::config("alpha", message));
+        }
         let option = match (self.alpha, self.slices.is_empty()) {
             (Some(_), _) => "alpha",
             (None, false) => "slices",
@@ -72,10 +78,10 @@ fn parse_rename(text: &str) -> Result<(String, String), String> {
 pub(crate) fn read_adapter(
     input: &Path,
     from: FormatName,
-    unsaid: &UnsaidOptions,
+    foreign: &ForeignOptions,
     mut peft: PeftOptions,
 ) -> Result<StoredAdapter, TrainError> {
-    let rename = &unsaid.rename;
+    let rename = &foreign.rename;
     match from {
         FormatName::Peft => {
             refuse_beside(input)?;
@@ -93,10 +99,10 @@ pub(crate) fn read_adapter(
             let message =
                 "is missing: a loralib file does not contain it; give the value of the training";
             let missing = || TrainError::config("alpha", message);
-            let alpha = unsaid.alpha.ok_or_else(missing)?;
+            let alpha = foreign.alpha.ok_or_else(missing)?;
             let options = LoralibOptions {
                 alpha,
-                slices: slices(&unsaid.slices)?,
+                slices: slices(&foreign.slices)?,
                 rename: rename.clone(),
                 peft,
             };
@@ -139,12 +145,15 @@ pub(super) struct Converted {
 ///
 /// # Errors
 /// If the file is malformed, or a value that it lacks is not given.
-pub(super) fn opened(path: &Path, unsaid: &UnsaidOptions) -> Result<Option<Converted>, TrainError> {
+pub(super) fn opened(
+    path: &Path,
+    foreign: &ForeignOptions,
+) -> Result<Option<Converted>, TrainError> {
     if !path.is_file() || AdapterFormat::detect(path) != Some(AdapterFormat::Loralib) {
         return Ok(None);
     }
     let peft = PeftOptions::default();
-    let adapter = read_adapter(path, FormatName::Loralib, unsaid, peft)?;
+    let adapter = read_adapter(path, FormatName::Loralib, foreign, peft)?;
     let kept = tempfile::tempdir().map_err(TrainError::io("a temporary directory"))?;
     let to = kept.path().join("adapter");
     adapter.save(&to, Overwrite::Refuse)?;

@@ -1,7 +1,8 @@
 //! Merging an adapter into its model, or converting a model.
 
-use super::adapters::AdapterArg;
+use super::adapters::{AdapterArg, with_foreign};
 use super::beside::{BESIDE_NOTE, refuse_alone, save_beside};
+use super::foreign::ForeignOptions;
 use super::inputs::Inputs;
 use super::labelled::head_kind;
 use super::session::Session;
@@ -26,9 +27,12 @@ pub struct MergeOptions {
     /// Directory of the base model.
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// PEFT adapter to merge [default: none, the model is converted].
+    /// PEFT adapter to merge, or a file of loralib (microsoft/LoRA) beside its --alpha [default: none, the model is converted].
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Values that a file of loralib lacks.
+    #[command(flatten)]
+    pub foreign: ForeignOptions,
     /// Fail, instead of warning, if the adapter was trained on another base model.
     #[arg(long)]
     pub strict_base: bool,
@@ -113,7 +117,8 @@ pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     Inputs::of(read.map(PathBuf::as_path)).refuse("output", &options.output)?;
     check_dir(&options.output, Overwrite::from(options.overwrite))?;
     let adapter = options.adapter.clone().map(AdapterArg::from);
-    let sources = Sources::open(&options.model, adapter.as_slice())?;
+    let adapter = with_foreign(adapter.as_slice(), &options.foreign)?;
+    let sources = Sources::open(&options.model, &adapter)?;
     let device = device::open(options.device)?;
     let floats = sources.floats(options.base_dtype, None, &[])?;
     dispatch!(sources.model.config(),

@@ -36,8 +36,8 @@ impl RunKey {
             let path = adapter.dir.path();
             key = key.with("adapter", &adapter.name);
             // What a file was converted to may differ in the order of notes.
-            if let Some(AdapterArg { dir, unsaid, .. }) = &adapter.converted {
-                key = key.with("unsaid", unsaid);
+            if let Some(AdapterArg { dir, foreign, .. }) = &adapter.converted {
+                key = key.with("foreign", foreign);
                 key.file("weights", dir)?;
                 continue;
             }

@@ -78,8 +78,8 @@ impl Sources {
     pub fn with_model(model: ModelDir, selection: &[AdapterArg]) -> Result<Self, TrainError> {
         let mut dirs = Vec::with_capacity(selection.len());
         let mut converted = Vec::new();
-        for AdapterArg { dir, unsaid, .. } in selection {
-            dirs.push(match foreign::opened(dir, unsaid)? {
+        for AdapterArg { dir, foreign, .. } in selection {
+            dirs.push(match foreign::opened(dir, foreign)? {
                 Some(Converted { dir, kept }) => {
                     converted.push(kept);
                     dir

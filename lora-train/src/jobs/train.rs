@@ -1,11 +1,12 @@
 //! Training, from files to files.
 
-use super::adapters::AdapterArg;
+use super::adapters::{AdapterArg, with_foreign};
 use super::batches::pad_multiple;
 use super::causal::CausalJob;
 use super::device_check::check_device;
 use super::finish::{Finish, TrainSummary};
 use super::finite::check_finite;
+use super::foreign::ForeignOptions;
 use super::job::{Evaluate, Job, Metrics, measure};
 use super::labelled::LabelledJob;
 use super::memory_check::check_memory;
@@ -76,7 +77,20 @@ pub(super) fn opened(plan: TrainPlan) -> Result<(Sources, TaskName, TrainPlan), 
     let needs_adapter = !o.resume || is_encoder || has_packed || tells_task;
     let adapter = o.adapter.clone().filter(|_| needs_adapter);
     let adapter = adapter.map(AdapterArg::from);
-    let sources = Sources::with_model(model, adapter.as_slice())?;
+    let is_file = adapter.as_ref().is_some_and(|arg| arg.dir.is_file());
+    let foreign = ForeignOptions {
+        // For a directory, alpha is compared with the adapter's own.
+        alpha: o.alpha.filter(|_| is_file),
+        slices: o.slices.clone(),
+        ..ForeignOptions::default()
+    };
+    // An adapter that is not opened needs no values.
+    let adapter = match adapter {
+        None if needs_adapter => with_foreign(&[], &foreign)?,
+        None => Vec::new(),
+        Some(arg) => with_foreign(&[arg], &foreign)?,
+    };
+    let sources = Sources::with_model(model, &adapter)?;
     let task = plan.task(&sources)?;
     plan.options.check(task)?;
     let plan = TrainPlan {

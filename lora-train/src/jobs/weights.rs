@@ -205,7 +205,8 @@ fn start_from<M: Pretrained>(
     adapter: &AdapterDir,
 ) -> Result<Adapted<M>, TrainError> {
     let options = &plan.options;
-    let dir = adapter.path();
+    // The directory of a converted file is a temporary one.
+    let dir = options.adapter.as_deref().unwrap_or(adapter.path());
     if adapter.kind().is_added() {
         if let Some(name) = factor_option(options) {
             let message = format!(
@@ -246,7 +247,9 @@ fn start_from<M: Pretrained>(
     config.dropout = options.dropout.unwrap_or(config.dropout);
     let mut asked = config.clone();
     asked.rank = options.rank.unwrap_or(asked.rank);
-    asked.alpha = options.alpha.unwrap_or(asked.alpha);
+    // The file of another program was read with this alpha.
+    let is_own = dir.is_file() && options.rank.is_none() && options.targets.is_none();
+    asked.alpha = options.alpha.filter(|_| !is_own).unwrap_or(asked.alpha);
     if let (Some(_), Some(lora)) = (&options.targets, &plan.lora) {
         asked.targets = lora.targets.clone();
     }

@@ -2,7 +2,7 @@
 //!
 //! Vedantam et al., *`CIDEr`: Consensus-based Image Description Evaluation*, 2015 (arXiv 1411.5726).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::check_corpus;
 use super::tokenizer_ptb::tokenize;
@@ -17,8 +17,8 @@ const SIGMA: f64 = 6.0;
 /// references, where n-grams of few other references weigh more. `references[i]` holds the references of hypothesis `i`.
 ///
 /// The variant is the one of `pycocoevalcap.cider`, which other places call `CIDEr-D`: counts are clipped, other lengths are
-/// penalized, and words are not stemmed. Its `PTBTokenizer` is Stanford's in Java; `tokenizer_ptb` follows it on the texts of the
-/// data sets here.
+/// penalized, and words are not stemmed. Its `PTBTokenizer` is Stanford's in Java; the words here are those of `tokenizer_ptb`, which
+/// follows it on nearly all texts of the data sets.
 ///
 /// # Errors
 /// Returns [`TrainError::Metric`] if the lengths differ, the corpus is empty, or a hypothesis has no reference.
@@ -76,7 +76,8 @@ struct Corpus<'a> {
 
 /// Weights of the n-grams of a text.
 struct Vector<'a> {
-    weights: HashMap<&'a [String], f64>,
+    /// By n-gram. Sums over it have one order, and so the same last digits in every run.
+    weights: BTreeMap<&'a [String], f64>,
     /// Length of the vector of each order.
     norms: [f64; MAX_ORDER],
     /// Number of bigrams, by which lengths are compared.
@@ -85,7 +86,7 @@ struct Vector<'a> {
 
 impl Corpus<'_> {
     fn vector<'b>(&self, words: &'b [String]) -> Vector<'b> {
-        let mut counts: HashMap<&[String], usize> = HashMap::new();
+        let mut counts: BTreeMap<&[String], usize> = BTreeMap::new();
         for ngram in ngrams(words) {
             *counts.entry(ngram).or_insert(0) += 1;
         }

@@ -3,9 +3,10 @@
 //! | metric | file | equal to |
 //! | --- | --- | --- |
 //! | [`corpus_bleu`] | `bleu`, `tokenizer_13a` | `sacrebleu.corpus_bleu`, default settings (`c:mixed\|e:no\|tok:13a\|s:exp`) |
-//! | [`corpus_nist`] | `nist`, `tokenizer_13a` | `NISTScore` of the E2E challenge's `pymteval` |
+//! | [`corpus_nist`] | `nist`, `tokenizer_13a` | `mteval-v13a.pl`, and `NISTScore` of the E2E challenge's `pymteval` on texts of five words or more |
 //! | [`corpus_rouge_l`], [`Rouge`] | `rouge`, `porter` | the mean of `rouge_score`'s `rougeL` and `rouge1` to `rouge9`, `score_multi`, with NLTK's stemmer or none |
-//! | [`corpus_cider`] | `cider`, `tokenizer_ptb` | `pycocoevalcap.cider.Cider` |
+//! | [`corpus_rouge_l_coco`] | `rouge`, `tokenizer_ptb` | `pycocoevalcap.rouge.Rouge`, but for words that the tokenizers split otherwise |
+//! | [`corpus_cider`] | `cider`, `tokenizer_ptb` | `pycocoevalcap.cider.Cider`, but for words that the tokenizers split otherwise |
 //! | [`corpus_ter`] | `ter` | `sacrebleu.metrics.TER`, default settings |
 //! | [`RunningLoss`] | `running` | token-weighted mean loss, perplexity and token accuracy |
 //! | [`accuracy`], [`f1`], [`class_scores`], [`matthews`], [`ConfusionMatrix`] | `classification`, `confusion` | scikit-learn, `zero_division=0` |
@@ -16,7 +17,7 @@
 //! | [`SqlScorer`] | `sql`, `sql_database` | `evaluate.py` of `WikiSQL` |
 //! | [`TaskMetric`] | `task` | GLUE: the metrics of a task and its primary score |
 //!
-//! The first five compare texts with one or more references each. All metrics except the running loss are tested against
+//! The first six compare texts with one or more references each. All metrics except the running loss are tested against
 //! results of the Python packages.
 //!
 //! METEOR is left out: its matches need `WordNet`, a table of paraphrases of 60 MB and weights that its authors tuned, and only
@@ -49,7 +50,7 @@ pub use correlation::{mean_absolute_error, mean_squared_error, pearson, spearman
 pub use entity::{Entity, TOKEN_METRICS, are_entity_tags, entities, token_classification};
 pub use multi_label::{MULTI_LABEL_METRICS, multi_label};
 pub use nist::corpus_nist;
-pub use rouge::{Rouge, RougeScore, corpus_rouge_l, rouge_l};
+pub use rouge::{Rouge, RougeScore, corpus_rouge_l, corpus_rouge_l_coco, rouge_l};
 pub use running::RunningLoss;
 pub use sql::SqlScorer;
 pub use task::TaskMetric;

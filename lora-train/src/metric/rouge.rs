@@ -1,4 +1,4 @@
-//! ROUGE-N and ROUGE-L, as the package `rouge_score` computes them, with and without its stemmer.
+//! ROUGE-N and ROUGE-L, as the package `rouge_score` computes them, with and without its stemmer; and ROUGE-L of `pycocoevalcap`.
 //!
 //! Lin, *ROUGE: a Package for Automatic Evaluation of Summaries*, 2004, section 3.
 
@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use super::check_corpus;
 use super::classification::{harmonic_mean, ratio};
 use super::porter::stem;
+use super::tokenizer_ptb::tokenize;
 use crate::error::TrainError;
 
 /// Precision, recall and F1 of what two texts have in common, each from 0 to 1.
@@ -186,6 +187,56 @@ where
     R: AsRef<str>,
 {
     Rouge::l().corpus(hypotheses, references)
+}
+
+/// Computes the mean ROUGE-L of a corpus as `pycocoevalcap`, and so the E2E challenge's `e2e-metrics`, computes it, from 0 to 1.
+///
+/// Differs from [`corpus_rouge_l`] in three points: the words are those of the Penn Treebank, without punctuation; precision and
+/// recall are each the best over the references; and recall weighs more (`beta` 1.2).
+///
+/// # Errors
+/// As [`Rouge::corpus`].
+///
+/// # Examples
+/// ```
+/// use lora_train::metric::{corpus_rouge_l, corpus_rouge_l_coco};
+///
+/// // The first reference has the better recall, the second the better precision.
+/// let references = [vec!["a mill", "a quiet mill by a river"]];
+/// let score = corpus_rouge_l_coco(&["a mill by a river"], &references)?;
+/// assert_eq!(score, 1.0);
+/// assert!(corpus_rouge_l(&["a mill by a river"], &references)?.f1 < 0.92);
+/// # Ok::<(), lora_train::TrainError>(())
+/// ```
+pub fn corpus_rouge_l_coco<H, R>(hypotheses: &[H], references: &[Vec<R>]) -> Result<f64, TrainError>
+where
+    H: AsRef<str>,
+    R: AsRef<str>,
+{
+    /// Weight of recall.
+    const BETA: f64 = 1.2;
+    check_corpus("ROUGE-L", hypotheses, references)?;
+    // As Python splits an empty text: into one empty word.
+    let words = |text: &str| match tokenize(text) {
+        words if words.is_empty() => vec![String::new()],
+        words => words,
+    };
+    let mut sum = 0.0;
+    for (hypothesis, references) in hypotheses.iter().zip(references) {
+        let hypothesis = words(hypothesis.as_ref());
+        let (mut precision, mut recall) = (0.0, 0.0);
+        for reference in references {
+            let reference = words(reference.as_ref());
+            let common = longest_common_subsequence(&hypothesis, &reference);
+            precision = ratio(common, hypothesis.len()).max(precision);
+            recall = ratio(common, reference.len()).max(recall);
+        }
+        if precision > 0.0 && recall > 0.0 {
+            let squared = BETA * BETA;
+            sum += (1.0 + squared) * precision * recall / (recall + squared * precision);
+        }
+    }
+    Ok(sum / hypotheses.len() as f64)
 }
 
 /// Splits lower-cased text into runs of `a` to `z` and `0` to `9`.

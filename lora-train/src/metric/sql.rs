@@ -40,11 +40,17 @@ impl<'a> SqlScorer<'a> {
         })
     }
 
-    /// Adds a generated text and its reference, on the table of an id.
+    /// Checks that a reference is a query on the table of an id, and can be executed there.
     ///
     /// # Errors
-    /// [`TrainError::Metric`] if there is no such table, or the reference is no query or cannot be executed.
-    pub fn add(&mut self, id: &str, text: &str, reference: &str) -> Result<(), TrainError> {
+    /// [`TrainError::Metric`] as [`add`](Self::add).
+    pub fn check(&mut self, id: &str, reference: &str) -> Result<(), TrainError> {
+        let (table, right) = self.parse(id, reference)?;
+        self.execute((id, table), None, &right).map(drop)
+    }
+
+    /// Parses a reference, and returns it with its table.
+    fn parse(&self, id: &str, reference: &str) -> Result<(&'a SqlTable, SqlQuery), TrainError> {
         let table = self.tables.get(id).ok_or_else(|| {
             let path = self.tables.path().display();
             error(METRIC, format!("the table `{id}` is not in {path}"))
@@ -56,6 +62,15 @@ impl<'a> SqlScorer<'a> {
                 format!("the reference `{reference}` is no query on the table `{id}`"),
             )
         })?;
+        Ok((table, right))
+    }
+
+    /// Adds a generated text and its reference, on the table of an id.
+    ///
+    /// # Errors
+    /// [`TrainError::Metric`] if there is no such table, or the reference is no query or cannot be executed.
+    pub fn add(&mut self, id: &str, text: &str, reference: &str) -> Result<(), TrainError> {
+        let (table, right) = self.parse(id, reference)?;
         self.all += 1;
         let found = SqlQuery::parse(text, table);
         if found
@@ -64,16 +79,24 @@ impl<'a> SqlScorer<'a> {
         {
             self.same_form += 1;
         }
-        self.execute((id, table), found.as_ref(), &right)
+        let is_right = self.execute((id, table), found.as_ref(), &right)?;
+        #[cfg(feature = "wikisql")]
+        {
+            self.same_values += usize::from(is_right);
+        }
+        #[cfg(not(feature = "wikisql"))]
+        let _ = is_right;
+        Ok(())
     }
 
+    /// Executes both queries, and returns true if they give the same values.
     #[cfg(feature = "wikisql")]
     fn execute(
         &mut self,
         (id, table): (&str, &SqlTable),
         found: Option<&SqlQuery>,
         right: &SqlQuery,
-    ) -> Result<(), TrainError> {
+    ) -> Result<bool, TrainError> {
         let expected = self.database.execute(id, table, right).map_err(|message| {
             let text = right.text(table);
             error(
@@ -82,10 +105,7 @@ impl<'a> SqlScorer<'a> {
             )
         })?;
         let values = found.map(|found| self.database.execute(id, table, found));
-        if values.is_some_and(|values| values.is_ok_and(|values| values == expected)) {
-            self.same_values += 1;
-        }
-        Ok(())
+        Ok(values.is_some_and(|values| values.is_ok_and(|values| values == expected)))
     }
 
     #[cfg(not(feature = "wikisql"))]
@@ -94,8 +114,8 @@ impl<'a> SqlScorer<'a> {
         _table: (&str, &SqlTable),
         _found: Option<&SqlQuery>,
         _right: &SqlQuery,
-    ) -> Result<(), TrainError> {
-        Ok(())
+    ) -> Result<bool, TrainError> {
+        Ok(false)
     }
 
     /// Returns the share of right logical forms.

@@ -8,9 +8,6 @@ use serde_json::Value;
 
 use crate::data::{Aggregate, ColumnType, SqlQuery, SqlTable, SqlValue};
 
-/// Largest number of columns of a table of SQLite.
-const MAX_COLUMNS: usize = 2000;
-
 /// Tables by their ids, created when they are first queried.
 pub(super) struct Database {
     connection: Connection,
@@ -20,7 +17,7 @@ pub(super) struct Database {
 
 /// Value of a result. Integers and other numbers are compared as numbers.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Found {
+pub(super) enum SqlCell {
     Null,
     Number(f64),
     Text(String),
@@ -29,7 +26,7 @@ pub(super) enum Found {
 impl Database {
     /// Creates a database without tables.
     pub(super) fn new() -> Result<Self, String> {
-        let connection = Connection::open_in_memory().map_err(said)?;
+        let connection = Connection::open_in_memory().map_err(message)?;
         Ok(Self {
             connection,
             tables: HashMap::new(),
@@ -45,7 +42,7 @@ impl Database {
         id: &str,
         table: &SqlTable,
         query: &SqlQuery,
-    ) -> Result<Vec<Found>, String> {
+    ) -> Result<Vec<SqlCell>, String> {
         let number = self.create(id, table)?;
         let column = format!("col{}", query.column);
         let selected = match query.aggregate {
@@ -62,10 +59,11 @@ impl Database {
             let last = same.find(|other| other.column == own).unwrap_or(condition);
             values.push(bound(&last.value, table.types[own])?);
         }
-        let mut statement = self.connection.prepare(&sql).map_err(said)?;
+        let mut statement = self.connection.prepare(&sql).map_err(message)?;
         let rows = statement.query_map(params_from_iter(values), |row| row.get(0));
-        let rows = rows.map_err(said)?;
-        rows.map(|cell| Ok(found(cell.map_err(said)?))).collect()
+        let rows = rows.map_err(message)?;
+        rows.map(|cell| Ok(result_cell(cell.map_err(message)?)))
+            .collect()
     }
 
     /// Creates a table, if it is not there, and returns its number.
@@ -74,35 +72,30 @@ impl Database {
             return Ok(*number);
         }
         let (number, width) = (self.tables.len(), table.header.len());
-        if width > MAX_COLUMNS {
-            return Err(format!(
-                "{width} columns, and SQLite has at most {MAX_COLUMNS}"
-            ));
-        }
         let columns = table.types.iter().enumerate().map(|(at, kind)| match kind {
             ColumnType::Text => format!("col{at} text"),
             ColumnType::Real => format!("col{at} real"),
         });
         let columns = columns.collect::<Vec<_>>().join(", ");
         let marks = vec!["?"; width].join(", ");
-        let transaction = self.connection.transaction().map_err(said)?;
+        let transaction = self.connection.transaction().map_err(message)?;
         let create = format!("CREATE TABLE table{number} ({columns})");
-        transaction.execute(&create, []).map_err(said)?;
+        transaction.execute(&create, []).map_err(message)?;
         {
             let insert = format!("INSERT INTO table{number} VALUES ({marks})");
-            let mut insert = transaction.prepare(&insert).map_err(said)?;
+            let mut insert = transaction.prepare(&insert).map_err(message)?;
             for row in &table.rows {
                 let cells = row.iter().map(cell).collect::<Result<Vec<_>, _>>()?;
-                insert.execute(params_from_iter(cells)).map_err(said)?;
+                insert.execute(params_from_iter(cells)).map_err(message)?;
             }
         }
-        transaction.commit().map_err(said)?;
+        transaction.commit().map_err(message)?;
         self.tables.insert(id.to_string(), number);
         Ok(number)
     }
 }
 
-fn said(error: rusqlite::Error) -> String {
+fn message(error: rusqlite::Error) -> String {
     error.to_string()
 }
 
@@ -167,14 +160,14 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-fn found(cell: Cell) -> Found {
+fn result_cell(cell: Cell) -> SqlCell {
     match cell {
-        Cell::Null => Found::Null,
-        Cell::Integer(integer) => Found::Number(integer as f64),
-        Cell::Real(number) => Found::Number(number),
-        Cell::Text(text) => Found::Text(text),
+        Cell::Null => SqlCell::Null,
+        Cell::Integer(integer) => SqlCell::Number(integer as f64),
+        Cell::Real(number) => SqlCell::Number(number),
+        Cell::Text(text) => SqlCell::Text(text),
         // No table has bytes.
-        Cell::Blob(bytes) => Found::Text(String::from_utf8_lossy(&bytes).into_owned()),
+        Cell::Blob(bytes) => SqlCell::Text(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
 

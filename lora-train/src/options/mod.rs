@@ -51,9 +51,18 @@ pub struct TrainOptions {
     /// Task: causal-lm, classification, multi-label-classification, regression, token-classification, or glue/NAME such as glue/cola [default: that of the adapter or of the model's head; without either, causal-lm for a language model, and classification for an encoder].
     #[arg(long, value_name = "TASK", help_heading = "Files")]
     pub task: Option<TaskName>,
-    /// PEFT adapter to start from [default: a new one].
+    /// PEFT adapter to start from, or a file of loralib (microsoft/LoRA) beside its --alpha [default: a new one].
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub adapter: Option<PathBuf>,
+    /// With a file of loralib as --adapter: slices of q, k and v that its `MergedLinear` layers adapt, such as `q,v`.
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        help_heading = "Files"
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<String>,
     /// Fail, instead of warning, if the adapter or checkpoint to continue from was trained on another base model.
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]
@@ -94,7 +103,7 @@ pub struct TrainOptions {
     /// Rank of the adapters [default: 8].
     #[arg(long, value_name = "N", help_heading = "Adapter")]
     pub rank: Option<usize>,
-    /// Alpha: the update is scaled by alpha/rank [default: 8].
+    /// Alpha: the update is scaled by alpha/rank [default: 8, or that of --adapter; a file of loralib has none].
     #[arg(long, value_name = "X", help_heading = "Adapter")]
     pub alpha: Option<f64>,
     /// Dropout probability of the adapters' inputs, in [0, 1) [default: 0].

@@ -19,6 +19,28 @@ pub struct GeneratedText {
     pub id: Option<String>,
 }
 
+/// Encodes the prompt of each group, and checks that it leaves room for a text. A model without values is enough.
+///
+/// # Errors
+/// If a prompt is empty or too long.
+pub(crate) fn encode_prompts<M: CausalLm>(
+    model: &M,
+    tokenizer: &Tokenizer,
+    groups: &[ReferenceGroup],
+    config: &GenerationConfig,
+) -> Result<Vec<Vec<u32>>, TrainError> {
+    let encode = |group: &ReferenceGroup| {
+        let tokens = tokenizer.encode_prompt(&group.prompt)?;
+        config.check_prompt(model, &tokens).map_err(|message| {
+            let shown: String = group.prompt.chars().take(60).collect();
+            let message = format!("the prompt `{shown}` {message}");
+            TrainError::from(ModelError::Generation { message })
+        })?;
+        Ok(tokens)
+    };
+    groups.iter().map(encode).collect()
+}
+
 /// Generates a text for each group's prompt, `batch` at a time, the shortest first for little padding. `progress` receives
 /// the number of finished prompts.
 ///
@@ -33,16 +55,8 @@ pub fn generate_texts<M: CausalLm>(
     mut progress: impl FnMut(usize),
 ) -> Result<Vec<GeneratedText>, TrainError> {
     let device = model.device();
-    let mut prompts = Vec::with_capacity(groups.len());
-    for (index, group) in groups.iter().enumerate() {
-        let tokens = tokenizer.encode_prompt(&group.prompt)?;
-        config.check_prompt(model, &tokens).map_err(|message| {
-            let shown: String = group.prompt.chars().take(60).collect();
-            let message = format!("the prompt `{shown}` {message}");
-            TrainError::from(ModelError::Generation { message })
-        })?;
-        prompts.push((index, tokens));
-    }
+    let prompts = encode_prompts(model, tokenizer, groups, &config)?;
+    let mut prompts: Vec<_> = prompts.into_iter().enumerate().collect();
     prompts.sort_by_key(|(_, tokens)| tokens.len());
     let mut texts = vec![String::new(); groups.len()];
     let mut done = 0;

@@ -15,6 +15,7 @@ mod scores;
 
 pub use causal_lm::{CausalLmTask, TokenScores};
 pub use classify::Classify;
+pub(crate) use generation::encode_prompts;
 pub use generation::{GeneratedText, generate_texts};
 pub use name::TaskName;
 pub use scores::{TextScores, score_texts};

@@ -2,9 +2,10 @@
 
 use super::generation::GeneratedText;
 use crate::TrainError;
-use crate::data::{DataFormat, SqlTables};
+use crate::data::{DataFormat, ReferenceGroup, SqlTables};
 use crate::metric::{
-    Rouge, SqlScorer, corpus_bleu, corpus_cider, corpus_nist, corpus_rouge_l, corpus_ter,
+    Rouge, SqlScorer, corpus_bleu, corpus_cider, corpus_nist, corpus_rouge_l, corpus_rouge_l_coco,
+    corpus_ter,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,13 +14,15 @@ use std::path::Path;
 ///
 /// | data | scores |
 /// | --- | --- |
-/// | all but the following | `bleu`, `bleu_lower`, `nist`, `rouge_l`, `cider` and `ter` |
+/// | all but the following | `bleu`, `bleu_lower`, `nist`, `rouge_l`, `rouge_l_coco`, `cider` and `ter` |
 /// | `SAMSum` | `rouge_1`, `rouge_2` and `rouge_l`, of stems |
 /// | `WikiSQL` | `logical_form` and, in a build with the feature `wikisql`, `execution`: shares of right queries |
 /// | MNLI | `exact_match`: share of texts that are the answer |
 ///
-/// `bleu_lower` is BLEU in lower case, as the E2E challenge and the LoRA paper have it. BLEU, ROUGE and TER are from 0 to 100, `CIDEr` is from 0 to 10, and NIST has no upper end. TER is an error rate: lower is
-/// better.
+/// `bleu_lower` is BLEU in lower case and `rouge_l_coco` the ROUGE-L of `pycocoevalcap`, as the E2E challenge and the LoRA paper have
+/// them; `rouge_l` is that of the package `rouge_score`. The words of `rouge_l_coco` and `cider` are those of this project's
+/// tokenizer, which differs from Stanford's in rare abbreviations. BLEU, ROUGE and TER are from 0 to 100, `CIDEr` is from 0 to 10,
+/// and NIST has no upper end. TER is an error rate: lower is better.
 #[derive(Clone, Debug, Default)]
 pub enum TextScores {
     /// Scores of texts with one or more references.
@@ -45,6 +48,25 @@ impl TextScores {
             DataFormat::Mnli => Self::Answers,
             _ => Self::Texts,
         })
+    }
+
+    /// Checks the references, before texts are generated that could not be scored by them.
+    ///
+    /// # Errors
+    /// [`TrainError::DataLine`] for a query of the data that cannot be executed.
+    pub fn check(&self, groups: &[ReferenceGroup]) -> Result<(), TrainError> {
+        let Self::Queries(tables) = self else {
+            return Ok(());
+        };
+        let mut scorer = SqlScorer::new(tables)?;
+        for group in groups {
+            let id = group.id.as_deref().unwrap_or_default();
+            for reference in &group.references {
+                let checked = scorer.check(id, reference);
+                checked.map_err(|error| group.origin.error(error.to_string()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Computes the scores, by name.
@@ -83,7 +105,7 @@ fn corpus(texts: &[GeneratedText]) -> (Vec<&str>, Vec<Vec<&str>>) {
     (hypotheses, references.collect())
 }
 
-/// Computes BLEU, NIST, ROUGE-L, `CIDEr` and TER of generated texts, by name.
+/// Computes BLEU, NIST, both kinds of ROUGE-L, `CIDEr` and TER of generated texts, by name.
 ///
 /// # Errors
 /// If there are no texts.
@@ -101,6 +123,10 @@ pub fn score_texts(texts: &[GeneratedText]) -> Result<BTreeMap<String, f64>, Tra
         (
             "rouge_l",
             corpus_rouge_l(&hypotheses, &references)?.f1 * 100.0,
+        ),
+        (
+            "rouge_l_coco",
+            corpus_rouge_l_coco(&hypotheses, &references)? * 100.0,
         ),
         ("cider", corpus_cider(&hypotheses, &references)?),
         ("ter", corpus_ter(&hypotheses, &references)?.score),

@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::jobs::foreign::read_adapter;
-pub use crate::jobs::foreign::{FormatName, UnsaidOptions};
+pub use crate::jobs::foreign::{ForeignOptions, FormatName};
 use crate::jobs::inputs::Inputs;
 use clap::Args;
 use lora_core::file::PeftOptions;
@@ -29,7 +29,7 @@ pub struct ConvertOptions {
     pub output: PathBuf,
     /// Values that the other program's file lacks.
     #[command(flatten)]
-    pub unsaid: UnsaidOptions,
+    pub foreign: ForeignOptions,
     /// PEFT's task, such as `CAUSAL_LM` or `SEQ_CLS`.
     #[arg(long, value_name = "TYPE")]
     pub task_type: Option<String>,
@@ -50,9 +50,9 @@ pub struct ConvertOptions {
 /// If an option or file is invalid, the other format lacks a part of the adapter, or the output exists.
 pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     let from = format(options)?;
-    options.unsaid.check(&[from])?;
+    options.foreign.check(&[from])?;
     let adapter = read(options, from)?;
-    let rename: &Rename = &options.unsaid.rename;
+    let rename: &Rename = &options.foreign.rename;
     let mut names = rename.iter();
     let unused = names.find(|(_, to)| {
         let mut all = adapter.modules.keys().chain(adapter.saved.keys());
@@ -102,5 +102,5 @@ fn read(options: &ConvertOptions, from: FormatName) -> Result<StoredAdapter, Tra
         fan_in_fan_out: options.fan_in_fan_out,
         companions: Vec::new(),
     };
-    read_adapter(&options.input, from, &options.unsaid, peft)
+    read_adapter(&options.input, from, &options.foreign, peft)
 }

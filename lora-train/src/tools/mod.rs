@@ -40,7 +40,7 @@ pub use analyze::{AnalyzeOptions, analyze};
 pub use build::Build;
 pub use cache::{CacheOptions, KernelCache, cache};
 pub use combine::{CombineArgs, combine};
-pub use convert::{ConvertOptions, FormatName, UnsaidOptions, convert};
+pub use convert::{ConvertOptions, ForeignOptions, FormatName, convert};
 pub use diff::{DiffOptions, diff};
 pub use environment::{Environment, EnvironmentOptions, environment};
 pub use estimate::{Forecast, PlanOptions, estimate};

@@ -69,6 +69,30 @@ fn dart_is_read_as_the_authors_read_it() {
     assert!(groups.iter().any(|group| group.references.len() == 2));
 }
 
+/// The same rows of the challenge's CSV and of the authors' file: published adapters were trained on the prompts of the latter.
+#[test]
+fn the_challenge_s_csv_has_the_prompts_of_the_authors_files() {
+    let [csv, text] = ["e2e.csv", "e2e.txt"].map(|name| {
+        let records = read_records(&file(name), &microsoft()).unwrap();
+        let prompts = records
+            .iter()
+            .map(|record| record.content.prompt().unwrap());
+        prompts.map(String::from).collect::<Vec<_>>()
+    });
+    assert_eq!(csv, text);
+    for price in [
+        "\u{a3} 20 - 25",
+        "less than \u{a3} 20",
+        "more than \u{a3} 30",
+        "cheap",
+        "moderate",
+        "high",
+    ] {
+        let part = format!(" | price : {price} | ");
+        assert!(csv.iter().any(|prompt| prompt.contains(&part)), "{price}");
+    }
+}
+
 #[test]
 fn webnlg_has_seen_and_unseen_categories_and_good_texts() {
     let path = file("webnlg.json");
@@ -173,7 +197,15 @@ fn every_data_set_is_evaluated_with_its_own_scores() {
         (
             "dart.json",
             None,
-            &["bleu", "bleu_lower", "cider", "nist", "rouge_l", "ter"][..],
+            &[
+                "bleu",
+                "bleu_lower",
+                "cider",
+                "nist",
+                "rouge_l",
+                "rouge_l_coco",
+                "ter",
+            ][..],
         ),
         ("wikisql.jsonl", None, &["execution", "logical_form"]),
         ("samsum.json", None, &["rouge_1", "rouge_2", "rouge_l"]),
@@ -242,6 +274,120 @@ fn the_most_likely_answer_is_the_model_s() {
         (accuracy - right.count() as f64 / 3.0).abs() < 1e-4,
         "{accuracy}"
     );
+}
+
+/// What the options or the data decide is found before the weights are read, and not after hours of generation.
+#[test]
+fn texts_that_could_not_be_scored_are_not_generated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let predictions = path("out.jsonl").display().to_string();
+    let refused = |data: &Path, more: &[&str], words: &[&str]| {
+        let mut command = lora(["eval", "--device", "flex", "--generate", "--model"]);
+        command.arg(wiki()).arg("--data").arg(data).args(more);
+        let output = command
+            .args(["--predictions", &predictions])
+            .output()
+            .unwrap();
+        let output = crate::common::text(&output);
+        for word in words {
+            assert!(output.contains(word), "no {word} in {output}");
+        }
+        // The line after the weights.
+        assert!(!output.contains("model     "), "{output}");
+    };
+    let e2e = file("e2e.txt");
+    let stop = ["--stop-token", "two words here"];
+    refused(&e2e, &stop, &["stop_token", "two words here"]);
+    let long = ["--max-new-tokens", "100000"];
+    refused(&e2e, &long, &["the prompt `name : Alimentum"]);
+
+    let write = |name: &str, text: &str| std::fs::write(path(name), text).unwrap();
+    write(
+        "none.tables.jsonl",
+        "{\"id\": \"1\", \"header\": [\"a\"], \"types\": [\"real\"], \"rows\": [[1]]}\n",
+    );
+    let question = |value: &str| {
+        format!(
+            "{{\"question\": \"{value}?\", \"table_id\": \"1\", \"sql\": {{\"sel\": 0, \"agg\": 0, \"conds\": [[0, 1, \"{value}\"]]}}}}\n"
+        )
+    };
+    write("none.jsonl", &(question("6") + &question("none")));
+    refused(
+        &path("none.jsonl"),
+        &["--max-new-tokens", "2"],
+        &["none.jsonl, line 2", "`none` has no number"],
+    );
+    assert!(!path("out.jsonl").exists());
+}
+
+/// Texts of the same prompt on two tables were one text in the file of predictions, and refused by `lora score`.
+#[test]
+fn a_prompt_may_have_several_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let table = |id: &str, row: &str| {
+        format!(
+            "{{\"id\": \"{id}\", \"header\": [\"Name\", \"No\"], \"types\": [\"text\", \"real\"], \"rows\": [{row}]}}\n"
+        )
+    };
+    let tables = table("1", "[\"Ann\", 6]") + &table("2", "[\"Bea\", 7]");
+    std::fs::write(path("dev.tables.jsonl"), tables).unwrap();
+    let question = |id: &str, column: usize| {
+        format!(
+            "{{\"question\": \"Who?\", \"table_id\": \"{id}\", \"sql\": {{\"sel\": {column}, \"agg\": 0, \"conds\": []}}}}\n"
+        )
+    };
+    let data = path("dev.jsonl");
+    std::fs::write(&data, question("1", 0) + &question("2", 1)).unwrap();
+    let prompt = "table: \"Name\" | \"No\"\nquestion: Who?\nsql:";
+    let texts = |queries: &[&str]| {
+        let lines = queries.iter().map(|query| {
+            let text = format!("SELECT \"{query}\" FROM table");
+            json!({"prompt": prompt, "text": text}).to_string() + "\n"
+        });
+        std::fs::write(path("texts.jsonl"), lines.collect::<String>()).unwrap();
+        let mut command = lora(["score"]);
+        command.arg(path("texts.jsonl")).arg("--data").arg(&data);
+        command
+    };
+    let form = |queries: &[&str]| {
+        let output = succeed(&mut texts(queries));
+        let scores = printed(&output);
+        scores
+            .into_iter()
+            .find(|(name, _)| name == "logical_form")
+            .unwrap()
+            .1
+    };
+    assert_eq!(form(&["name", "no"]), 1.0);
+    assert_eq!(form(&["no", "name"]), 0.0);
+    assert_eq!(form(&["name", "name"]), 0.5);
+    fail(
+        &mut texts(&["name", "no", "no"]),
+        1,
+        &["line 3", "line 1", "the 2 of the data"],
+    );
+    fail(&mut texts(&["name"]), 1, &["dev.jsonl, line 2"]);
+}
+
+/// Concatenated texts have no answers, so that MNLI is not concatenated without a word.
+#[test]
+fn mnli_is_not_concatenated() {
+    let mut command = lora([
+        "eval",
+        "--device",
+        "flex",
+        "--format",
+        "mnli",
+        "--concatenate",
+    ]);
+    command
+        .arg("--model")
+        .arg(wiki())
+        .arg("--data")
+        .arg(file("mnli.tsv"));
+    fail(&mut command, 1, &["mnli.tsv, line 2", "`concatenate`"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use lora_models::{LoadOptions, LoraModel, Pretrained, SaveAdapter};
 use lora_train::TrainError;
 use lora_train::device::DeviceName;
 use lora_train::jobs::{MergeOptions, MergeSummary, VerifyOptions, merge};
+use lora_train::tools::ForeignOptions;
 use std::path::{Path, PathBuf};
 
 /// An adapter of random factors on the fixture model.
@@ -33,6 +34,7 @@ fn options(model: PathBuf, adapter: &Path, output: &Path, dtype: ExportDType) ->
     MergeOptions {
         model,
         adapter: Some(adapter.into()),
+        foreign: ForeignOptions::default(),
         strict_base: false,
         base_dtype: None,
         output: output.into(),

@@ -1,8 +1,8 @@
 //! Adapters in the layout of the files that the authors of LoRA publish, evaluated as they are; `fixtures/loralib/generate.py` computed with
 //! them in PyTorch.
 
-use crate::common::encoders::{encoder, eval, lines, numbers, predict, stdout};
-use crate::common::{eval_texts, fail, fixtures, lora, model, succeed};
+use crate::common::encoders::{encoder, eval, learn, lines, numbers, outcome, predict, stdout};
+use crate::common::{eval_texts, fail, fixtures, lora, model, succeed, texts};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -92,6 +92,96 @@ fn roberta_is_evaluated_from_the_authors_file_with_its_classifier() {
         .flat_map(|line| numbers(&line["logits"]))
         .collect();
     assert_all_near(&found, &expected("roberta_logits"));
+}
+
+#[test]
+fn the_authors_files_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (merged, out) = (dir.path().join("merged"), dir.path().join("out.jsonl"));
+    let run = |more: &[&str]| {
+        let mut command = lora(["merge", "--device", "flex", "--verify", "--model"]);
+        command.arg(model()).arg("--output").arg(&merged);
+        command.arg("--adapter").arg(file("gpt2.pt")).args(more);
+        command
+    };
+    fail(&mut run(&[]), 2, &["`alpha`", "loralib"]);
+    succeed(&mut run(&["--alpha", "24", "--slices", "q,v"]));
+    succeed(&mut eval_texts(&merged, &out));
+    let found: Vec<f64> = lines(&out)
+        .iter()
+        .map(|line| line["loss"].as_f64().unwrap())
+        .collect();
+    assert_all_near(&found, &expected("gpt2_losses"));
+}
+
+/// `alpha` was called missing although it was given.
+#[test]
+fn a_run_starts_from_the_authors_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.jsonl");
+    let known = ["--alpha", "24", "--slices", "q,v"];
+    let mut command = eval_texts(&model(), &out);
+    command.arg("--adapter").arg(file("gpt2.pt")).args(known);
+    let printed = crate::common::encoders::printed(&succeed(&mut command));
+    let loss = printed.iter().find(|(name, _)| name == "loss").unwrap().1;
+    let run = |name: &str, adapter: &PathBuf, more: &[&str]| {
+        let mut command = learn(&model(), &texts(), &dir.path().join(name));
+        command.arg("--eval-data").arg(texts());
+        command.args(["--max-length", "48", "--max-steps", "2"]);
+        command.arg("--adapter").arg(adapter).args(more);
+        command
+    };
+    let gpt2 = file("gpt2.pt");
+    let found = outcome(&mut run("gpt2", &gpt2, &known));
+    let before = found["before"]["loss"].as_f64().unwrap();
+    assert!((before - loss).abs() < 5.1e-5, "{before}, not {loss}");
+    // The run is repeated from its recipe, and its adapter is PEFT's.
+    let recipe = dir.path().join("gpt2/recipe.toml");
+    let mut again = lora(["train", "--json", "--overwrite"]);
+    let again = outcome(again.arg(&recipe));
+    assert_eq!(again["after"], found["after"]);
+    let trained = dir.path().join("gpt2/adapter");
+    outcome(&mut run("more", &trained, &["--alpha", "24"]));
+    fail(&mut run("none", &gpt2, &[]), 2, &["`alpha`", "loralib"]);
+    fail(
+        &mut run("no", &trained, &["--slices", "q,v"]),
+        2,
+        &["`slices`", "loralib files only"],
+    );
+    fail(
+        &mut run(
+            "rank",
+            &gpt2,
+            &["--alpha", "24", "--slices", "q,v", "--rank", "5"],
+        ),
+        2,
+        &["gpt2.pt", "other modules, ranks or scales"],
+    );
+
+    // MRPC from the authors' MNLI, with a new head of two classes.
+    let roberta = encoder("roberta", dir.path());
+    let glue = fixtures().join("glue/glue/mrpc");
+    let mut command = learn(&roberta, &glue.join("train.tsv"), &dir.path().join("mrpc"));
+    command.args(["--task", "glue/mrpc", "--fresh-head", "--max-steps", "1"]);
+    command.args(["--targets", "query,value", "--rank", "3", "--alpha", "24"]);
+    command.arg("--adapter").arg(file("roberta.bin"));
+    outcome(command.arg("--eval-data").arg(glue.join("dev.tsv")));
+}
+
+/// One alpha cannot be that of two files.
+#[test]
+fn two_of_the_authors_files_are_refused() {
+    let path = file("gpt2.pt").display().to_string();
+    let known = ["--alpha", "24", "--slices", "q,v"];
+    let words = ["`alpha`", "one loralib file", "lora convert"];
+    let mut generate = lora(["generate", "--device", "flex", "--prompt", "The", "--model"]);
+    generate.arg(model()).args(known);
+    for name in ["a", "b"] {
+        generate.args(["--adapter", &format!("{name}={path}")]);
+    }
+    fail(&mut generate, 2, &words);
+    let mut analyze = lora(["analyze", "--adapter", &path, "--against", &path, "--model"]);
+    fail(analyze.arg(model()).args(known), 2, &words);
 }
 
 /// The same file, in the other commands that take adapters.

@@ -3,7 +3,9 @@
 
 use crate::common::{fail, fixtures, lora, succeed};
 use lora_train::data::SqlTables;
-use lora_train::metric::{Rouge, SqlScorer, corpus_bleu, corpus_cider, corpus_nist, corpus_ter};
+use lora_train::metric::{
+    Rouge, SqlScorer, corpus_bleu, corpus_cider, corpus_nist, corpus_rouge_l_coco, corpus_ter,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ struct Case {
     nist: Option<f64>,
     nltk_nist: Option<f64>,
     cider: Option<f64>,
+    rouge_l_coco: Option<f64>,
     ter: ExpectedTer,
     rouge_1: f64,
     rouge_2: f64,
@@ -101,6 +104,38 @@ fn cider_equals_pycocoevalcap_s_with_stanford_s_tokenizer() {
     distinct.sort_unstable();
     distinct.dedup();
     assert!(distinct.len() > 8, "{distinct:?}");
+}
+
+#[test]
+fn rouge_l_of_table_3_equals_pycocoevalcap_s_with_stanford_s_tokenizer() {
+    let mut differ = 0;
+    for case in cases() {
+        if let Some(expected) = case.rouge_l_coco {
+            let found = corpus_rouge_l_coco(&case.hypotheses, &case.references).unwrap();
+            assert_close(&case.name, found, expected);
+            let other = Rouge::l().corpus(&case.hypotheses, &case.references);
+            differ += usize::from((other.unwrap().f1 - expected).abs() > 0.01);
+        }
+    }
+    assert!(differ > 3, "{differ}");
+}
+
+/// Sums over hash maps gave other last digits in every run.
+#[test]
+fn scores_are_the_same_to_the_last_bit_each_time() {
+    for case in cases() {
+        let scores = || {
+            let scores = [
+                corpus_nist(&case.hypotheses, &case.references),
+                corpus_cider(&case.hypotheses, &case.references),
+            ];
+            scores.map(|score| score.unwrap().to_bits())
+        };
+        let first = scores();
+        for _ in 0..4 {
+            assert_eq!(scores(), first, "{}", case.name);
+        }
+    }
 }
 
 #[test]

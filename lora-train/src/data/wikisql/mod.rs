@@ -61,7 +61,7 @@ pub(super) fn read(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, 
             let (id, path) = (&question.table_id, tables.path().display());
             return Err(origin.error(format!("the table `{id}` is not in {path}")));
         };
-        let query = gold(&question.sql, table);
+        let query = reference_query(&question.sql, table);
         let query = query.map_err(|message| origin.error(format!("`sql`: {message}")))?;
         if question.question.trim().is_empty() {
             return Err(origin.error("`question` is empty"));
@@ -75,7 +75,7 @@ pub(super) fn read(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, 
 }
 
 /// Checks the numbers of a stored query.
-fn gold(stored: &StoredQuery, table: &SqlTable) -> Result<SqlQuery, String> {
+fn reference_query(stored: &StoredQuery, table: &SqlTable) -> Result<SqlQuery, String> {
     let width = table.header.len();
     let column = |column: usize| {
         (column < width)

@@ -1,6 +1,7 @@
 //! Tables of `WikiSQL`.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -8,8 +9,10 @@ use serde_json::Value;
 
 use crate::data::jsonl::Objects;
 use crate::data::record::Origin;
-use crate::data::rows::MAX_COLUMNS;
 use crate::error::TrainError;
+
+/// Largest number of columns, which is SQLite's.
+const MAX_COLUMNS: usize = 2000;
 
 /// Type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -71,12 +74,18 @@ impl SqlTables {
     /// As [`beside`](Self::beside).
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let mut objects = Objects::open(path)?;
-        let mut tables = HashMap::new();
+        let mut tables: HashMap<String, SqlTable> = HashMap::new();
         while let Some((object, origin)) = objects.next_object()? {
             let stored = serde_json::from_value(Value::Object(object));
             let stored: StoredTable = stored.map_err(|error| origin.error(error.to_string()))?;
             let (id, table) = checked(stored, &origin)?;
-            tables.insert(id, table);
+            match tables.entry(id) {
+                Entry::Vacant(entry) => entry.insert(table),
+                Entry::Occupied(entry) => {
+                    let message = format!("a second table with the id `{}`", entry.key());
+                    return Err(origin.error(message));
+                }
+            };
         }
         Ok(Self {
             path: path.into(),
@@ -107,6 +116,8 @@ fn checked(stored: StoredTable, origin: &Origin) -> Result<(String, SqlTable), T
             "a row of {} values in a table of {width} columns",
             row.len()
         )
+    } else if let Some(cell) = stored.rows.iter().flatten().find(|cell| !is_cell(cell)) {
+        format!("the cell {cell}, expected a text, a number or null")
     } else {
         let header = distinct(stored.header);
         let (types, rows) = (stored.types, stored.rows);
@@ -120,16 +131,30 @@ fn checked(stored: StoredTable, origin: &Origin) -> Result<(String, SqlTable), T
     Err(origin.error(message))
 }
 
+/// Returns true for the value of a cell.
+fn is_cell(value: &Value) -> bool {
+    matches!(value, Value::Null | Value::String(_) | Value::Number(_))
+}
+
+/// Numbers names that occur again, whatever their case, from 2 on.
 fn distinct(names: Vec<String>) -> Vec<String> {
-    let mut taken: Vec<String> = Vec::with_capacity(names.len());
+    let mut taken: HashSet<String> = HashSet::with_capacity(names.len());
+    // The number to try next for each name.
+    let mut numbers: HashMap<String, usize> = HashMap::new();
     let mut distinct = Vec::with_capacity(names.len());
     for name in names {
-        let numbered = (2..).map(|number| format!("{name} ({number})"));
-        let candidates = std::iter::once(name.clone()).chain(numbered);
-        let mut free = candidates.filter(|name| !taken.contains(&name.to_lowercase()));
-        // The numbers do not end.
-        let chosen = free.next().unwrap_or_else(|| name.clone());
-        taken.push(chosen.to_lowercase());
+        let lower = name.to_lowercase();
+        let mut chosen = name.clone();
+        if !taken.insert(lower.clone()) {
+            let number = numbers.entry(lower).or_insert(2);
+            loop {
+                chosen = format!("{name} ({number})");
+                *number += 1;
+                if taken.insert(chosen.to_lowercase()) {
+                    break;
+                }
+            }
+        }
         distinct.push(chosen);
     }
     distinct
@@ -156,11 +181,38 @@ mod tests {
         assert_eq!(table.column("Points"), None);
     }
 
+    /// Each number is tried once: a search from 2 on for every name took minutes here.
+    #[test]
+    fn many_columns_of_one_name_are_numbered_at_once() {
+        let mut names = vec!["a".to_string(); 200_000];
+        names.extend(["A (2)", "a (2)"].map(String::from));
+        let start = std::time::Instant::now();
+        let found = distinct(names);
+        assert!(start.elapsed().as_secs() < 60);
+        assert_eq!(found[1], "a (2)");
+        assert_eq!(found[199_999], "a (200000)");
+        assert_eq!(found[200_000..], ["A (2) (2)", "a (2) (3)"]);
+    }
+
+    #[test]
+    fn a_second_table_of_an_id_is_refused() {
+        let table = "{\"id\": \"a\", \"header\": [\"x\"], \"types\": [\"text\"], \"rows\": []}\n";
+        let message = read(&table.repeat(2)).unwrap_err().to_string();
+        assert!(message.contains("line 2: a second table"), "{message}");
+        let names = vec!["\"x\""; MAX_COLUMNS + 1].join(",");
+        let types = vec!["\"text\""; MAX_COLUMNS + 1].join(",");
+        let wide =
+            format!("{{\"id\": \"b\", \"header\": [{names}], \"types\": [{types}], \"rows\": []}}");
+        let message = read(&format!("{table}{wide}")).unwrap_err().to_string();
+        assert!(message.contains("line 2: a table of 2001"), "{message}");
+    }
+
     #[test]
     fn malformed_tables_are_named_by_their_line() {
         for (types, rows, reason) in [
             ("[\"text\"]", "[]", "1 types for 2"),
             ("[\"text\", \"real\"]", "[[1]]", "a row of 1"),
+            ("[\"text\", \"real\"]", "[[1, true]]", "the cell true"),
             ("[\"text\", \"date\"]", "[]", "date"),
         ] {
             let text = format!(

@@ -15,6 +15,13 @@ use lora_models::CausalLm;
 /// Name of the metric.
 pub(super) const METRIC: &str = "answer_accuracy";
 
+/// Returns a note for MNLI with named adapters, with which the accuracy of answers is not measured.
+pub(super) fn unmeasured(format: DataFormat, is_named: bool) -> Option<&'static str> {
+    (format == DataFormat::Mnli && is_named).then_some(
+        "note: no `answer_accuracy` with named adapters; give one adapter without a name to measure it",
+    )
+}
+
 /// Records with each of the answers.
 pub(crate) struct Answers {
     /// As many examples for each record as there are answers.
@@ -45,8 +52,12 @@ impl Answers {
                 return Err(record.origin.error("expected a question and its answer"));
             };
             let answer = completion.trim();
-            // The reader writes no other.
-            right.extend(ANSWERS.iter().position(|own| *own == answer));
+            let position = ANSWERS.iter().position(|own| *own == answer);
+            right.push(position.ok_or_else(|| {
+                let message =
+                    format!("expected one of {ANSWERS:?} as the answer, found `{answer}`");
+                record.origin.error(message)
+            })?);
             let space = &completion[..completion.len() - completion.trim_start().len()];
             for answer in ANSWERS {
                 let completion = format!("{space}{answer}");

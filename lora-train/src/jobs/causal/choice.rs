@@ -85,7 +85,7 @@ impl SamplingOptions {
     ///
     /// # Errors
     /// [`TrainError::Config`] for a text that is not one token.
-    fn stop_ids(&self, base: &Base) -> Result<Vec<u32>, TrainError> {
+    pub(super) fn stop_ids(&self, base: &Base) -> Result<Vec<u32>, TrainError> {
         let id = |text: &String| match base.tokenizer.encode(text)?[..] {
             [id] => Ok(id),
             ref ids => {

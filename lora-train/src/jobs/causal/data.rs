@@ -24,22 +24,27 @@ pub(crate) struct Examples {
 
 /// Records to read of a file.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Share {
+pub(crate) struct Subset {
     /// Maximum number of records; `None` for all.
     pub most: Option<usize>,
     /// Seed by which they are drawn.
     pub seed: u64,
 }
 
-/// Returns a line about labels in a file that a language model does not look at; `None` without any.
+/// Returns a line about labels in a file that a language model does not look at; `None` without any. `format` is the resolved
+/// one.
 ///
 /// # Errors
 /// If the file cannot be read.
 pub(crate) fn unread_labels(
     path: &Path,
+    format: DataFormat,
     reading: &ReadingOptions,
 ) -> Result<Option<String>, TrainError> {
-    if reading.format == Some(DataFormat::Mnli) {
+    if !matches!(
+        format,
+        DataFormat::JsonLines | DataFormat::Csv | DataFormat::Tsv
+    ) {
         return Ok(None);
     }
     let Some((first, _)) = Lines::open(path)?.next_text()? else {
@@ -90,7 +95,7 @@ pub(crate) fn read_examples(
     path: &Path,
     reading: &ReadingOptions,
     adapter: Option<&str>,
-    share: Share,
+    subset: Subset,
     base: &Base,
     max_length: usize,
 ) -> Result<Examples, TrainError> {
@@ -99,7 +104,7 @@ pub(crate) fn read_examples(
         check_template(template, base)?;
     }
     source.format = source.format_of(path)?;
-    let records = draw(read_records(path, &source)?, share.most, share.seed);
+    let records = draw(read_records(path, &source)?, subset.most, subset.seed);
     let eos = base.eos_id().filter(|_| !reading.no_eos);
     base.tokenizer.check_ids(eos.as_slice())?;
     let (examples, report) = if reading.concatenate {

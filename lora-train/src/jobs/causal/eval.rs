@@ -1,21 +1,22 @@
 //! Evaluation of a language model.
 
 use super::LEAST;
-use super::answers::{Answers, METRIC};
+use super::answers::{Answers, METRIC, unmeasured};
 use super::choice::{SamplingOptions, Unsupported, generation_config};
-use super::data::{Share, read_examples};
+use super::data::{Examples, Subset, read_examples};
 use super::loss::evaluate;
 use crate::TrainError;
-use crate::data::{Example, Record, group_references};
+use crate::data::{Example, Record, ReferenceGroup, group_references};
 use crate::device;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
 use crate::jobs::evaluation::{EvalOptions, EvalSummary};
-use crate::jobs::session::Session;
+use crate::jobs::session::{Base, Session};
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
-use crate::task::{CausalLmTask, TextScores, generate_texts};
+use crate::task::{CausalLmTask, TextScores, encode_prompts, generate_texts};
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::with_mixed_precision;
+use lora_models::generate::GenerationConfig;
 use lora_models::{CausalLm, LoadOptions};
 use serde_json::json;
 use std::collections::HashMap;
@@ -38,7 +39,8 @@ pub(crate) fn eval<M: CausalLm>(
         .with_floats(floats);
     // The data is read before the weights.
     let adapter = sources.one();
-    let (_, mut base) = Session::<M>::outline(&sources.model, config, adapter, &load, &device)?;
+    let (outline, mut base) =
+        Session::<M>::outline(&sources.model, config, adapter, &load, &device)?;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, LEAST)?;
     if let Some(line) = base.tokens_around() {
@@ -49,7 +51,7 @@ pub(crate) fn eval<M: CausalLm>(
         &options.data,
         &options.reading,
         column,
-        Share::default(),
+        Subset::default(),
         &base,
         length,
     )?;
@@ -58,6 +60,15 @@ pub(crate) fn eval<M: CausalLm>(
         check_named(options)?;
     }
     options.adapters.check_named(&options.data, &data.records)?;
+    if let Some(line) = unmeasured(data.format, sources.is_named()) {
+        screen.line(line);
+    }
+    // Nothing that the options or the data decide fails after hours of generation.
+    let generation = if options.generate {
+        Some(Generation::new(&outline, &base, &data, options, screen)?)
+    } else {
+        None
+    };
     let session = Session::<M>::open(&sources.model, config, adapter, &load, &device)?;
     screen.line(&format!("model     {}", session.summary));
     let strict = options.adapters.strict_base;
@@ -88,27 +99,23 @@ pub(crate) fn eval<M: CausalLm>(
     }
 
     let mut texts = Vec::new();
-    if options.generate {
-        let text_scores = TextScores::of_data(&options.data, data.format)?;
-        let groups = group_references(&data.records)?;
-        let sampling = SamplingOptions::of_evaluation(options.beams, &options.decoding, seed);
-        let (new, warn) = (options.max_new_tokens, Unsupported::Warn);
-        let config = generation_config(&base, &sampling, new, warn, screen)?;
-        let rows = options
-            .batch_size
-            .min(groups.len())
-            .saturating_mul(config.rows());
-        base.limit.check_logits("batch_size", rows)?;
+    if let Some(Generation { groups, config, .. }) = &generation {
         let mut bar = screen.bar("texts", groups.len());
         let (tokenizer, batch) = (&base.tokenizer, options.batch_size);
         let progress = |done| bar.set(done);
         texts = with_mixed_precision(mixed, || {
-            generate_texts(&task.model, tokenizer, &groups, config, batch, progress)
+            generate_texts(
+                &task.model,
+                tokenizer,
+                groups,
+                config.clone(),
+                batch,
+                progress,
+            )
         })?;
         bar.finish();
-        metrics.extend(text_scores.score(&texts)?);
     }
-    let summary = EvalSummary {
+    let mut summary = EvalSummary {
         metrics,
         scores,
         texts,
@@ -120,7 +127,49 @@ pub(crate) fn eval<M: CausalLm>(
             lines.iter().try_for_each(|line| writeln!(file, "{line}"))
         })?;
     }
+    // After the texts are in their file.
+    if let Some(generation) = generation {
+        let scores = generation.scores.score(&summary.texts)?;
+        summary.metrics.extend(scores);
+    }
     Ok(summary)
+}
+
+/// Texts to generate: prompts with their references, options of the generator, and the scores.
+struct Generation {
+    groups: Vec<ReferenceGroup>,
+    config: GenerationConfig,
+    scores: TextScores,
+}
+
+impl Generation {
+    /// Checks prompts, references and options on a model without values.
+    fn new<M: CausalLm>(
+        outline: &M,
+        base: &Base,
+        data: &Examples,
+        options: &EvalOptions,
+        screen: &Screen,
+    ) -> Result<Self, TrainError> {
+        let scores = TextScores::of_data(&options.data, data.format)?;
+        let groups = group_references(&data.records)?;
+        scores.check(&groups)?;
+        let seed = options.seed.unwrap_or(42);
+        let sampling = SamplingOptions::of_evaluation(options.beams, &options.decoding, seed);
+        let (new, warn) = (options.max_new_tokens, Unsupported::Warn);
+        let config = generation_config(base, &sampling, new, warn, screen)?;
+        let rows = options
+            .batch_size
+            .min(groups.len())
+            .saturating_mul(config.rows());
+        base.limit.check_logits("batch_size", rows)?;
+        encode_prompts(outline, &base.tokenizer, &groups, &config)?;
+        Ok(Self {
+            groups,
+            config,
+            scores,
+        })
+    }
 }
 
 /// Refuses options that do not go with named adapters.
@@ -148,15 +197,19 @@ fn lines(
     examples: &[Example],
     records: &[Record],
 ) -> Vec<serde_json::Value> {
-    let texts: HashMap<&str, &str> = summary
+    // Records of one prompt may have several ids, each with its text.
+    let texts: HashMap<_, &str> = summary
         .texts
         .iter()
-        .map(|text| (text.prompt.as_str(), text.text.as_str()))
+        .map(|text| ((&*text.prompt, text.id.as_deref()), &*text.text))
         .collect();
     // Records without a token to predict have no example: the line number relates the two.
-    let prompts: HashMap<usize, &str> = records
+    let prompts: HashMap<usize, _> = records
         .iter()
-        .filter_map(|record| Some((record.origin.line(), record.content.prompt()?)))
+        .filter_map(|record| {
+            let prompt = record.content.prompt()?;
+            Some((record.origin.line(), (prompt, record.id.as_deref())))
+        })
         .collect();
     let scored = summary.scores.iter().zip(examples);
     scored

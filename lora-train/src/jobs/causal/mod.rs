@@ -36,7 +36,7 @@ use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
 use answers::Answers;
-use data::{Examples, Share, read_examples, unread_labels};
+use data::{Examples, Subset, read_examples, unread_labels};
 use evaluator::CausalEvaluator;
 use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
@@ -96,18 +96,21 @@ impl<M: CausalLm> Job for CausalJob<M> {
             screen.line(&line);
         }
         let reading = &plan.options.reading;
-        let read = |path: &Path, share| read_examples(path, reading, None, share, base, length);
+        let read = |path: &Path, subset| read_examples(path, reading, None, subset, base, length);
         // The records of the training data are dropped before the evaluation data is read.
         let Examples {
-            examples, report, ..
-        } = read(&plan.data, share(plan))?;
+            examples,
+            report,
+            format,
+            ..
+        } = read(&plan.data, subset(plan))?;
         screen.line(&format!("data      {report}"));
-        if let Some(line) = unread_labels(&plan.data, reading)? {
+        if let Some(line) = unread_labels(&plan.data, format, reading)? {
             screen.line(&line);
         }
         let mut eval_data = None;
         if let Some(path) = &plan.options.eval_data {
-            let mut data = read(path, Share::default())?;
+            let mut data = read(path, Subset::default())?;
             screen.line(&format!("eval data {}", data.report));
             let size = ("eval_batch_size", plan.eval_batch_size);
             let answers = Answers::new((data.format, &data.records), reading, base, size, length)?;
@@ -116,7 +119,7 @@ impl<M: CausalLm> Job for CausalJob<M> {
             self.evaluator = Some(Arc::new(CausalEvaluator { batches, answers }));
             eval_data = Some(data);
         }
-        self.prompts = Prompts::new(plan, eval_data.as_ref())?;
+        self.prompts = Prompts::new(plan, eval_data.as_ref(), base)?;
         Ok(examples)
     }
 
@@ -128,7 +131,7 @@ impl<M: CausalLm> Job for CausalJob<M> {
         } else {
             UNCUT
         };
-        Ok(read_examples(&plan.data, reading, None, share(plan), base, length)?.examples)
+        Ok(read_examples(&plan.data, reading, None, subset(plan), base, length)?.examples)
     }
 
     fn eval_examples(&self) -> &[Example] {
@@ -177,8 +180,8 @@ impl<M: CausalLm> Job for CausalJob<M> {
 }
 
 /// Returns the records of the training data that a plan trains on.
-fn share(plan: &TrainPlan) -> Share {
-    Share {
+fn subset(plan: &TrainPlan) -> Subset {
+    Subset {
         most: plan.options.max_examples,
         seed: plan.seed,
     }

@@ -7,14 +7,14 @@ use crate::options::ReadingOptions;
 use crate::task::{GeneratedText, TextScores};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Options of `lora score`.
 #[derive(Args, Clone, Debug)]
 pub struct ScoreOptions {
-    /// File of texts: JSON Lines with `text` and its `prompt`, as `lora generate --output` writes them; or plain text, with one text a line for each prompt of the data, in its order.
+    /// File of texts: JSON Lines with `text` and its `prompt`, as `lora generate --output` writes them, where texts of the same prompt have the order of the data; or plain text, with one text a line for each prompt of the data, in its order.
     #[arg(value_name = "TEXTS")]
     pub texts: PathBuf,
     /// Data with the references.
@@ -89,8 +89,12 @@ pub fn score(options: &ScoreOptions) -> Result<ScoreReport, TrainError> {
 
 /// Reads a text for each prompt from JSON Lines.
 fn by_prompt(path: &Path, groups: &[ReferenceGroup]) -> Result<Vec<String>, TrainError> {
-    let prompts: HashMap<&str, ()> = groups.iter().map(|group| (&*group.prompt, ())).collect();
-    let mut found: HashMap<String, (String, Origin)> = HashMap::new();
+    // Several groups of one prompt differ in their ids; their texts stand in the order of the groups.
+    let mut expected: HashMap<&str, usize> = HashMap::new();
+    for group in groups {
+        *expected.entry(&*group.prompt).or_insert(0) += 1;
+    }
+    let mut found: HashMap<String, VecDeque<(String, Origin)>> = HashMap::new();
     let mut lines = Lines::open(path)?;
     while let Some((line, origin)) = lines.next_text()? {
         let line: TextLine = serde_json::from_str(&line).map_err(|error| {
@@ -98,24 +102,31 @@ fn by_prompt(path: &Path, groups: &[ReferenceGroup]) -> Result<Vec<String>, Trai
                 "expected an object with `prompt` and `text`: {error}"
             ))
         })?;
-        if !prompts.contains_key(line.prompt.as_str()) {
+        let Some(&count) = expected.get(line.prompt.as_str()) else {
             return Err(origin.error(
                 "this prompt is not in the data; the options that read it (`template`) may differ",
             ));
-        }
-        if let Some((_, first)) = found.get(&line.prompt) {
-            let message = format!("a second text for the prompt of line {}", first.line());
+        };
+        let texts = found.entry(line.prompt).or_default();
+        if texts.len() == count {
+            let first = texts[0].1.line();
+            let message = if count == 1 {
+                format!("a second text for the prompt of line {first}")
+            } else {
+                format!("one more text for the prompt of line {first} than the {count} of the data")
+            };
             return Err(origin.error(message));
         }
-        found.insert(line.prompt, (line.text, origin));
+        texts.push_back((line.text, origin));
     }
-    let text = |group: &ReferenceGroup| match found.get(&group.prompt) {
-        Some((text, _)) => Ok(text.clone()),
-        None => Err(group.origin.error(format!(
-            "{} has no text for this prompt; expected one for each",
-            path.display()
-        ))),
-    };
+    let text =
+        |group: &ReferenceGroup| match found.get_mut(&group.prompt).and_then(VecDeque::pop_front) {
+            Some((text, _)) => Ok(text),
+            None => Err(group.origin.error(format!(
+                "{} has no text for this prompt; expected one for each",
+                path.display()
+            ))),
+        };
     groups.iter().map(text).collect()
 }
 

@@ -23,7 +23,10 @@ pub(crate) struct Prompts {
 
 impl Prompts {
     /// Selects the plan's number of prompts from the evaluation data.
-    pub fn new(plan: &TrainPlan, data: Option<&Examples>) -> Result<Self, TrainError> {
+    ///
+    /// # Errors
+    /// If there is no such data, a reference cannot be scored, or a stop token is not one token.
+    pub fn new(plan: &TrainPlan, data: Option<&Examples>, base: &Base) -> Result<Self, TrainError> {
         let count = plan.options.generate_prompts.unwrap_or(0);
         if count == 0 {
             return Ok(Self::default());
@@ -35,14 +38,14 @@ impl Prompts {
         let scores = TextScores::of_data(path, data.format)?;
         let mut groups = group_references(&data.records)?;
         groups.truncate(count);
+        scores.check(&groups)?;
+        let sampling =
+            SamplingOptions::of_evaluation(plan.options.beams, &plan.options.decoding, plan.seed);
+        sampling.stop_ids(base)?;
         Ok(Self {
             groups,
             max_new_tokens: plan.options.max_new_tokens,
-            sampling: SamplingOptions::of_evaluation(
-                plan.options.beams,
-                &plan.options.decoding,
-                plan.seed,
-            ),
+            sampling,
             scores,
             batch: plan.eval_batch_size,
         })

@@ -19,7 +19,7 @@ pub use report::{AnalysisReport, Between, MatrixReport, Similarity, UpdateReport
 
 use crate::TrainError;
 use crate::device;
-use crate::jobs::foreign::{FormatName, UnsaidOptions, read_adapter};
+use crate::jobs::foreign::{ForeignOptions, FormatName, read_adapter};
 use crate::jobs::inputs::Inputs;
 use crate::jobs::ranges::at_least_one;
 use crate::jobs::sources::Sources;
@@ -48,7 +48,7 @@ pub struct AnalyzeOptions {
     pub against: Option<PathBuf>,
     /// Values that the file of another program lacks.
     #[command(flatten)]
-    pub unsaid: UnsaidOptions,
+    pub foreign: ForeignOptions,
     /// Matrices to analyze, by the end of their names, such as `query` or `c_attn[q,v]` [default: all with an adapter].
     #[arg(long, value_name = "A,B")]
     pub targets: Option<String>,
@@ -109,7 +109,7 @@ impl AnalyzeOptions {
             );
             TrainError::config("adapter", message)
         })?;
-        let adapter = read_adapter(path, format, &self.unsaid, PeftOptions::default())?;
+        let adapter = read_adapter(path, format, &self.foreign, PeftOptions::default())?;
         if adapter.needs_changed_base() {
             let message = format!(
                 "{} was started from the weights ({}) and belongs to a base from which the start was subtracted, so that \
@@ -137,7 +137,7 @@ pub fn analyze(options: &AnalyzeOptions, screen: &Screen) -> Result<AnalysisRepo
         .collect();
     let formats = paths.iter().filter_map(|path| AdapterFormat::detect(path));
     let formats: Vec<FormatName> = formats.map(FormatName::from).collect();
-    options.unsaid.check(&formats)?;
+    options.foreign.check(&formats)?;
     let adapters = paths.iter().map(|path| options.adapter(path));
     let adapters = adapters.collect::<Result<Vec<_>, _>>()?;
     let filter = Filter::new(options.targets.as_deref(), options.layers.as_deref());

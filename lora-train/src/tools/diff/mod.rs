@@ -16,7 +16,7 @@ mod weights;
 pub use report::{DiffKind, DiffReport, FieldDifference, ModuleDifference, TensorDifference};
 
 use crate::TrainError;
-use crate::jobs::foreign::{FormatName, UnsaidOptions, read_adapter};
+use crate::jobs::foreign::{ForeignOptions, FormatName, read_adapter};
 use crate::jobs::sources::model_directory;
 use clap::Args;
 use lora_core::file::PeftOptions;
@@ -33,7 +33,7 @@ pub struct DiffOptions {
     pub second: PathBuf,
     /// Values that the file of another program lacks.
     #[command(flatten)]
-    pub unsaid: UnsaidOptions,
+    pub foreign: ForeignOptions,
     /// Largest difference, relative to the norm of the first, that counts as the same.
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub tolerance: f64,
@@ -56,10 +56,10 @@ pub fn diff(options: &DiffOptions) -> Result<DiffReport, TrainError> {
     let mut report = match formats {
         [Some(first), Some(second)] => {
             let formats = [first, second].map(FormatName::from);
-            options.unsaid.check(&formats)?;
+            options.foreign.check(&formats)?;
             let adapter = |at: usize| {
                 let peft = PeftOptions::default();
-                read_adapter(paths[at], formats[at], &options.unsaid, peft)
+                read_adapter(paths[at], formats[at], &options.foreign, peft)
             };
             let (first, second) = (adapter(0)?, adapter(1)?);
             adapters::compare(&first, &second, options.tolerance)
