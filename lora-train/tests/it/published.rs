@@ -141,7 +141,7 @@ fn a_run_starts_from_the_authors_files() {
     let again = outcome(again.arg(&recipe));
     assert_eq!(again["after"], found["after"]);
     let trained = dir.path().join("gpt2/adapter");
-    outcome(&mut run("more", &trained, &["--alpha", "24"]));
+    outcome(&mut run("more", &trained, &[]));
     fail(&mut run("none", &gpt2, &[]), 2, &["`alpha`", "loralib"]);
     fail(
         &mut run("no", &trained, &["--slices", "q,v"]),
