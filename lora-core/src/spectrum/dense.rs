@@ -109,8 +109,8 @@ mod tests {
                     assert!(error < 1e-6, "{name}: {found} is not {exact}");
                 }
                 let overlap = exact.similarity(found);
-                for i in 0..most {
-                    let missing = 1.0 - overlap[i][i];
+                for (i, row) in overlap.iter().enumerate().take(most) {
+                    let missing = 1.0 - row[i];
                     assert!(
                         missing < 1e-6,
                         "{name}, {i}: {missing:e} of the space is missing"

@@ -115,7 +115,7 @@ fn split(part: &str, before_number: bool, words: &mut Vec<String>) {
         let mut contractions = CONTRACTIONS.iter();
         let found = contractions.find_map(|end| {
             let start = word.strip_suffix(end)?;
-            (!start.is_empty()).then(|| [start, end])
+            (!start.is_empty()).then_some([start, end])
         });
         match found {
             _ if word == "cannot" => words.extend(["can".into(), "not".into()]),
