@@ -10,7 +10,7 @@
 //! | `costs` | time and memory by purpose |
 //! | `numbers` | tables of steps and evaluations |
 //!
-//! Texts of files are escaped wherever they are ([`Text`](super::markup::Text)), and the page forbids its reader to load or run
+//! Texts of files are escaped wherever they are (`markup::Text`), and the page forbids its reader to load or run
 //! anything, so that no dataset can put more than text on it.
 
 mod costs;
