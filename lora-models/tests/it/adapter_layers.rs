@@ -1,10 +1,10 @@
 //! Adapter layers of the library `adapters` give its logits and gradients, and come back as it wrote them; files that are not a
 //! model's own are refused.
 
-use crate::common::{fixture, load};
+use crate::common::{assert_real_logits, fixture, load, mask_of, weighted};
 use crate::encoders;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Bool, Device, Gradients, Tensor, TensorData};
+use burn::tensor::{Device, Gradients, Tensor};
 use lora_core::file::AdapterDir;
 use lora_core::files::Overwrite;
 use lora_core::trainable_summary;
@@ -105,12 +105,6 @@ fn assert_gradients<M: AddedModel>(model: &M, grads: &Gradients, expected: &Tens
     }
 }
 
-fn weighted(logits: Tensor<2>, expected: &Tensors, device: &Device) -> Tensor<1> {
-    let (weights, _) = expected.floats("weights");
-    let shape = logits.dims();
-    (logits * Tensor::<2>::from_data(TensorData::new(weights, shape), device)).sum()
-}
-
 #[test]
 fn logits_and_gradients_of_classifiers_are_those_of_the_library() {
     let device = Device::flex().autodiff();
@@ -124,7 +118,7 @@ fn logits_and_gradients_of_classifiers_are_those_of_the_library() {
         let logits = batch.logits(&model);
         let (values, _) = expected.floats("logits");
         assert_near(&host(logits.clone()), &values, TOLERANCE, name);
-        let grads = weighted(logits, &expected, &device).backward();
+        let grads = weighted(logits, &expected).backward();
         assert_gradients(&model, &grads, &expected, name);
         // The head is trained too, and nothing else.
         let count = model.added().adapters.as_ref().unwrap().parameters();
@@ -145,20 +139,12 @@ fn logits_and_gradients_of_gpt2_are_those_of_the_library() {
         assert!(report.is_empty());
         let inputs = crate::common::model_tensors("gpt2_tied");
         let ids = inputs.ids("right.input_ids", &device);
-        let (mask, shape) = inputs.ints("right.attention_mask");
-        let real: Vec<bool> = mask.iter().map(|&value| value == 1).collect();
-        let mask = Tensor::<2, Bool>::from_data(TensorData::new(real.clone(), shape), &device);
+        let (mask, real) = mask_of(&inputs, "right.attention_mask", &device);
         let logits = model.forward(ids, Some(mask));
-        let [batch, seq, _] = logits.dims();
         let (values, shape) = expected.floats("logits");
-        let columns = shape[2];
-        let logits = logits.narrow(2, 0, columns).reshape([batch * seq, columns]);
-        let found = host(logits.clone());
-        let rows = found.chunks(columns).zip(values.chunks(columns));
-        for (at, (found, values)) in rows.enumerate().filter(|(at, _)| real[*at]) {
-            assert_near(found, values, TOLERANCE, &format!("{name}, token {at}"));
-        }
-        let grads = weighted(logits, &expected, &device).backward();
+        let logits = logits.narrow(2, 0, shape[2]);
+        assert_real_logits(&logits, &real, &values, TOLERANCE, name);
+        let grads = weighted(logits, &expected).backward();
         assert_gradients(&model, &grads, &expected, name);
     }
 }

@@ -29,6 +29,40 @@ pub fn model_tensors(model: &str) -> Tensors {
     Tensors::open(fixture(model).join("expected.safetensors"))
 }
 
+/// Reads an attention mask, and where it has a token, row-major.
+pub fn mask_of(tensors: &Tensors, name: &str, device: &Device) -> (Tensor<2, Bool>, Vec<bool>) {
+    let (mask, shape) = tensors.ints(name);
+    let real: Vec<bool> = mask.iter().map(|&value| value == 1).collect();
+    let mask = Tensor::from_data(TensorData::new(real.clone(), shape), device);
+    (mask, real)
+}
+
+/// Compares logits `[batch, seq, vocab]` where there is a token.
+pub fn assert_real_logits(
+    found: &Tensor<3>,
+    real: &[bool],
+    expected: &[f32],
+    tolerance: f32,
+    what: &str,
+) {
+    let [_, _, vocab] = found.dims();
+    let found = host(found.clone());
+    assert_eq!(found.len(), expected.len(), "{what}");
+    assert!(found.iter().all(|value| value.is_finite()), "{what}");
+    let rows = found.chunks_exact(vocab).zip(expected.chunks_exact(vocab));
+    for (at, (found, expected)) in rows.enumerate().filter(|(at, _)| real[*at]) {
+        assert_near(found, expected, tolerance, &format!("{what}, token {at}"));
+    }
+}
+
+/// Sums logits with the weights of a fixture, for its gradients.
+pub fn weighted<const D: usize>(logits: Tensor<D>, expected: &Tensors) -> Tensor<1> {
+    let (weights, _) = expected.floats("weights");
+    let weights = TensorData::new(weights, logits.dims());
+    let device = logits.device();
+    (logits * Tensor::<D>::from_data(weights, &device)).sum()
+}
+
 /// A batch of a model's fixture, padded on the side `right` or `left`.
 pub struct Batch {
     pub ids: Tensor<2, Int>,
@@ -43,12 +77,11 @@ pub struct Batch {
 impl Batch {
     pub fn of(tensors: &Tensors, side: &str, device: &Device) -> Self {
         let name = |part: &str| format!("{side}.{part}");
-        let (mask, shape) = tensors.ints(&name("attention_mask"));
-        let real: Vec<bool> = mask.iter().map(|&value| value == 1).collect();
-        let (labels, _) = tensors.ints(&name("labels"));
+        let (mask, real) = mask_of(tensors, &name("attention_mask"), device);
+        let (labels, shape) = tensors.ints(&name("labels"));
         Self {
             ids: tensors.ids(&name("input_ids"), device),
-            mask: Tensor::from_data(TensorData::new(real.clone(), shape.clone()), device),
+            mask,
             positions: (side == "left").then(|| tensors.ids(&name("position_ids"), device)),
             real,
             labels: labels.chunks_exact(shape[1]).map(<[i64]>::to_vec).collect(),
@@ -66,14 +99,7 @@ impl Batch {
 
     /// Compares logits `[batch, seq, vocab]` where there is a token.
     pub fn assert_logits(&self, found: &Tensor<3>, expected: &[f32], tolerance: f32, what: &str) {
-        let [_, _, vocab] = found.dims();
-        let found = host(found.clone());
-        assert_eq!(found.len(), expected.len(), "{what}");
-        assert!(found.iter().all(|value| value.is_finite()), "{what}");
-        let rows = found.chunks_exact(vocab).zip(expected.chunks_exact(vocab));
-        for (at, (found, expected)) in rows.enumerate().filter(|(at, _)| self.real[*at]) {
-            assert_near(found, expected, tolerance, &format!("{what}, token {at}"));
-        }
+        assert_real_logits(found, &self.real, expected, tolerance, what);
     }
 
     /// Mean cross entropy of the labels, each against the logits of the token before it.

@@ -1,9 +1,9 @@
 //! Prompts of PEFT give its logits and gradients, and come back as it wrote them; the other kinds of virtual tokens are written and
 //! read, for encoders too.
 
-use crate::common::{fixture, load};
+use crate::common::{assert_real_logits, fixture, load, mask_of, weighted};
 use crate::encoders;
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::{Device, Gradients};
 use lora_core::files::Overwrite;
 use lora_models::prefix::{PrefixConfig, PrefixKind};
 use lora_models::{AddedModel, LoraModel, SaveAdapter};
@@ -29,11 +29,12 @@ fn expected(name: &str) -> Tensors {
     Tensors::open(fixture("prompt").join(format!("{name}.safetensors")))
 }
 
-fn mask_of(tensors: &Tensors, device: &Device) -> (Tensor<2, Bool>, Vec<bool>) {
-    let (mask, shape) = tensors.ints("attention_mask");
-    let real: Vec<bool> = mask.iter().map(|&value| value == 1).collect();
-    let mask = Tensor::from_data(TensorData::new(real.clone(), shape), device);
-    (mask, real)
+/// Compares the gradient of the embeddings with PEFT's.
+fn assert_gradient(model: &impl AddedModel, grads: &Gradients, expected: &Tensors, what: &str) {
+    let embeddings = model.prefix().unwrap().embeddings.val();
+    let (values, _) = expected.floats("grad.prompt_embeddings");
+    let gradient = embeddings.grad(grads).unwrap();
+    assert_near(&host(gradient), &values, TOLERANCE, what);
 }
 
 #[test]
@@ -45,24 +46,14 @@ fn logits_and_gradients_of_classifiers_are_those_of_peft() {
         let model = adapted
             .unwrap_or_else(|e| panic!("{name}: {e}"))
             .into_module();
-        let (mask, _) = mask_of(&expected, &device);
+        let (mask, _) = mask_of(&expected, "attention_mask", &device);
         let ids = expected.ids("input_ids", &device);
         let types = expected.ids("token_type_ids", &device);
         let logits = model.forward(ids, &mask, Some(types));
-        let (values, shape) = expected.floats("logits");
+        let (values, _) = expected.floats("logits");
         assert_near(&host(logits.clone()), &values, TOLERANCE, name);
-        let (weights, _) = expected.floats("weights");
-        let weights = Tensor::<2>::from_data(TensorData::new(weights, shape), &device);
-        let grads = (logits * weights).sum().backward();
-        let gradient = model
-            .prefix()
-            .unwrap()
-            .embeddings
-            .val()
-            .grad(&grads)
-            .unwrap();
-        let (values, _) = expected.floats("grad.prompt_embeddings");
-        assert_near(&host(gradient), &values, TOLERANCE, name);
+        let grads = weighted(logits, &expected).backward();
+        assert_gradient(&model, &grads, &expected, name);
     }
 }
 
@@ -75,31 +66,13 @@ fn logits_and_gradients_of_gpt2_are_those_of_peft() {
         .load_adapter(prompt("gpt2"))
         .unwrap()
         .into_module();
-    let (mask, real) = mask_of(&expected, &device);
+    let (mask, real) = mask_of(&expected, "attention_mask", &device);
     let logits = model.forward(expected.ids("input_ids", &device), Some(mask));
-    let [batch, seq, _] = logits.dims();
     let (values, shape) = expected.floats("logits");
-    let columns = shape[2];
-    let logits = logits.narrow(2, 0, columns).reshape([batch * seq, columns]);
-    let found = host(logits.clone());
-    let rows = found.chunks(columns).zip(values.chunks(columns));
-    for (at, (found, values)) in rows.enumerate().filter(|(at, _)| real[*at]) {
-        assert_near(found, values, TOLERANCE, &format!("token {at}"));
-    }
-    let (weights, _) = expected.floats("weights");
-    let weights = TensorData::new(weights, [batch * seq, columns]);
-    let grads = (logits * Tensor::<2>::from_data(weights, &device))
-        .sum()
-        .backward();
-    let gradient = model
-        .prefix()
-        .unwrap()
-        .embeddings
-        .val()
-        .grad(&grads)
-        .unwrap();
-    let (values, _) = expected.floats("grad.prompt_embeddings");
-    assert_near(&host(gradient), &values, TOLERANCE, "prompt_embeddings");
+    let logits = logits.narrow(2, 0, shape[2]);
+    assert_real_logits(&logits, &real, &values, TOLERANCE, "gpt2");
+    let grads = weighted(logits, &expected).backward();
+    assert_gradient(&model, &grads, &expected, "prompt_embeddings");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Files of published data sets: what they become, and how bad ones are refused.
 
 use crate::common::encoders::{data, encoder, lines, outcome, printed};
-use crate::common::{fail, fixtures, lora, model, succeed};
+use crate::common::{fail, fixtures, json_of, lora, model, succeed};
 use lora_train::data::{
     Categories, Content, PairTemplate, Record, SourceOptions, group_references, read_records,
 };
@@ -276,7 +276,7 @@ fn the_most_likely_answer_is_the_model_s() {
     );
 }
 
-/// What the options or the data decide is found before the weights are read, and not after hours of generation.
+/// Faults of options and data are found before the weights are read, and not after hours of generation.
 #[test]
 fn texts_that_could_not_be_scored_are_not_generated() {
     let dir = tempfile::tempdir().unwrap();
@@ -401,10 +401,7 @@ fn a_stop_token_ends_a_text_and_must_be_one_token() {
         command.args(stops);
         command
     };
-    let parse = |output: String| -> Value {
-        let line = output.lines().find(|line| line.starts_with('{'));
-        serde_json::from_str(line.unwrap()).unwrap()
-    };
+    let parse = |output: String| json_of(&output);
     let whole = parse(succeed(&mut run(&[])));
     let text = whole["text"].as_str().unwrap();
     // Some text of one token, which the model writes.

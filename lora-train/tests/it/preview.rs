@@ -1,6 +1,6 @@
 //! `lora preview`: encoded examples of a run.
 
-use crate::common::{encoders, fail, lora, model, succeed};
+use crate::common::{encoders, fail, json_of, lora, model, succeed};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,9 +18,7 @@ fn preview(model: &Path, data: &Path) -> Command {
 }
 
 fn json(command: &mut Command) -> Value {
-    let printed = succeed(command.arg("--json"));
-    let line = printed.lines().find(|line| line.starts_with('{'));
-    serde_json::from_str(line.unwrap_or_else(|| panic!("{printed}"))).unwrap()
+    json_of(&succeed(command.arg("--json")))
 }
 
 fn tokens(example: &Value) -> Vec<(u64, &str, bool)> {

@@ -1,7 +1,7 @@
 //! Scores of generated texts against the numbers of sacrebleu, NLTK, pycocoevalcap, `rouge_score`, the E2E challenge and `WikiSQL`, which
 //! `fixtures/texts/generate.py` wrote.
 
-use crate::common::{fail, fixtures, lora, succeed};
+use crate::common::{fail, fixtures, json_of, lora, succeed};
 use lora_train::data::SqlTables;
 use lora_train::metric::{
     Rouge, SqlScorer, corpus_bleu, corpus_cider, corpus_nist, corpus_rouge_l_coco, corpus_ter,
@@ -199,9 +199,7 @@ fn queries_are_right_where_wikisql_s_evaluation_says_so() {
 }
 
 fn scores(output: &str) -> BTreeMap<String, f64> {
-    let line = output.lines().rev().find(|line| line.starts_with('{'));
-    let report: Value = serde_json::from_str(line.unwrap()).unwrap();
-    serde_json::from_value(report["scores"].clone()).unwrap()
+    serde_json::from_value(json_of(output)["scores"].clone()).unwrap()
 }
 
 /// The predictions of a file are scored without a model, each by all references of its prompt.

@@ -58,7 +58,7 @@ pub fn eval_texts(model: &Path, predictions: &Path) -> Command {
 /// The last object in what a command printed.
 pub fn json_of(output: &str) -> Value {
     let line = output.lines().rev().find(|line| line.starts_with('{'));
-    serde_json::from_str(line.expect("an object")).unwrap()
+    serde_json::from_str(line.unwrap_or_else(|| panic!("no object in {output}"))).unwrap()
 }
 
 /// Objects of steps and evaluations in `metrics.jsonl`.
