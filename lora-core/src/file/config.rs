@@ -198,7 +198,7 @@ pub fn read_config(dir: impl Into<Directory>) -> Result<LoraConfig, LoraError> {
 }
 
 /// Returns true for null, false and empty values: PEFT's ways of turning an option off.
-fn is_off(value: &Value) -> bool {
+pub fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Array(items) => items.is_empty(),

@@ -95,7 +95,7 @@ pub use base_weights::BaseWeight;
 pub(crate) use companions::is_of_tokenizer;
 pub use companions::{TOKENIZER_FILES, TOKENIZER_LIMIT};
 pub use compare::UpdateDifference;
-pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, read_config};
+pub use config::{AdapterKind, CONFIG_FILE, ConfigFile, PeftOptions, is_off, read_config};
 pub(crate) use coverage::is_embedding;
 pub use coverage::{Unmatched, unmatched};
 pub use dir::AdapterDir;

@@ -12,7 +12,7 @@ use lora_core::normal_values;
 pub struct PrefixConfig {
     /// Number of virtual tokens.
     pub tokens: usize,
-    /// What is trained of them. Default: keys and values.
+    /// Trained part of them. Default: keys and values.
     pub kind: PrefixKind,
     /// Tokens whose embeddings the virtual tokens start from, in turn (PEFT's initialization by text); none for random values.
     /// For [`PrefixKind::Embeddings`].

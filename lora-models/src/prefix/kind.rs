@@ -3,7 +3,7 @@
 use super::shape::PrefixShape;
 use lora_core::file::AdapterKind;
 
-/// What is trained of virtual tokens.
+/// Trained part of virtual tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PrefixKind {
     /// Keys and values in each layer: prefix tuning (Li and Liang 2021), PEFT's `PREFIX_TUNING`.

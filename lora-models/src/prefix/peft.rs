@@ -6,7 +6,7 @@ use crate::checkpoint::{ExportDType, TensorRef, write_safetensors};
 use crate::weights::on_host;
 use burn::tensor::Device;
 use lora_core::LoraError;
-use lora_core::file::{AdapterDir, CONFIG_FILE, ConfigFile, StoredTensor, WEIGHTS_FILE};
+use lora_core::file::{AdapterDir, CONFIG_FILE, ConfigFile, StoredTensor, WEIGHTS_FILE, is_off};
 use lora_core::files::{Directory, Overwrite, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,17 +90,6 @@ pub(crate) fn refuse_saved_modules(adapter: &AdapterDir) -> Result<(), LoraError
             let message = "beside virtual tokens only the head of a classifier is read";
             Err(unsupported(adapter.path(), key, value, message))
         }
-    }
-}
-
-/// Returns true for the values with which PEFT turns an option off.
-fn is_off(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(items) => items.is_empty(),
-        Value::String(text) => text.is_empty(),
-        _ => false,
     }
 }
 

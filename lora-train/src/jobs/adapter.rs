@@ -171,9 +171,10 @@ pub(crate) fn lora_config(
         no_factors(o, method)?;
     }
     if !method.has(MethodPart::Lora) && !method.has(MethodPart::BitFit) {
-        let given = [("modules_to_save", o.modules_to_save.is_some())];
-        without_part(&given, method, "the methods lora and bitfit")?;
-        let given = [("new_tokens", o.new_tokens.is_some() && !method.is_full())];
+        let given = [
+            ("modules_to_save", o.modules_to_save.is_some()),
+            ("new_tokens", o.new_tokens.is_some() && !method.is_full()),
+        ];
         without_part(&given, method, "the methods lora and bitfit")?;
     }
     if method.has(MethodPart::BitFit) {

@@ -14,17 +14,17 @@ use std::path::{Path, PathBuf};
 pub(crate) const NOT_MERGED: &str = "has nothing to merge: virtual tokens and adapter layers are computed beside the weights, and no \
                                      weight can hold them; use it with --adapter";
 
-/// Refuses to merge virtual tokens or adapter layers alone.
+/// Refuses to merge virtual tokens or adapter layers alone. `option` asks for the merge.
 ///
 /// # Errors
-/// [`TrainError::Config`].
+/// [`TrainError::Config`] that names the option.
 pub(crate) fn refuse_alone<M: AddedModel>(
     model: &M,
-    adapter: Option<&AttachReport>,
+    adapter: &AttachReport,
+    option: &str,
 ) -> Result<(), TrainError> {
-    let is_alone = |report| !model.added().is_empty() && !has_own_part(model, report);
-    if adapter.is_some_and(is_alone) {
-        return Err(TrainError::config("adapter", NOT_MERGED));
+    if !model.added().is_empty() && !has_own_part(model, adapter) {
+        return Err(TrainError::config(option, NOT_MERGED));
     }
     Ok(())
 }

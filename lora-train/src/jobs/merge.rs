@@ -159,7 +159,9 @@ fn merge_model<M: Pretrained>(
     let mut loaded = session.check_trained()?;
     let screen = Screen::detect();
     sources.check_base(loaded.adapter.as_ref(), options.strict_base, &screen)?;
-    refuse_alone(&loaded.model, loaded.adapter.as_ref())?;
+    if let Some(report) = &loaded.adapter {
+        refuse_alone(&loaded.model, report, "adapter")?;
+    }
     // Virtual tokens and adapter layers are neither merged nor verified.
     let whole = Some(&loaded.model).filter(|model| !model.added().is_empty());
     let whole = whole.cloned();

@@ -17,7 +17,7 @@ const MOST_TEXTS: usize = 200;
 /// Number of classes above which a confusion matrix is not kept, and has no room on a page.
 pub(crate) const MOST_CLASSES: usize = 64;
 
-/// What is measured before the first step.
+/// Measurements before the first step.
 #[derive(Serialize)]
 pub(super) struct Before<'a> {
     step: usize,
@@ -39,7 +39,7 @@ impl<'a> Before<'a> {
     }
 }
 
-/// What is measured after the last step. The line is the last one of a complete run.
+/// Measurements after the last step. The line is the last one of a complete run.
 #[derive(Serialize)]
 pub(super) struct After<'a> {
     /// Number of steps.

@@ -1,7 +1,7 @@
 //! Weights that a run starts from, and the writing of trained weights.
 
 use super::adapter::factor_option;
-use super::beside::NOT_MERGED;
+use super::beside::{NOT_MERGED, refuse_alone};
 use super::new_tokens::NewTokens;
 use super::plan::TrainPlan;
 use super::session::{Base, Session, load_model, trained_in_full};
@@ -123,8 +123,8 @@ pub(crate) fn starting_weights<M: Pretrained>(
     };
     let (model, mut report) = adapted.into_parts();
     report.notes.extend(tokens.map(|tokens| tokens.to_string()));
-    if plan.options.merge && !model.added().is_empty() && !has_own_part(&model, &report) {
-        return Err(TrainError::config("merge", NOT_MERGED));
+    if plan.options.merge {
+        refuse_alone(&model, &report, "merge")?;
     }
     // A prefix takes some of the positions, and an adapter may bring tokens.
     session.base.info = model.info();

@@ -8,24 +8,7 @@ use crate::jobs::plan::TrainPlan;
 use crate::jobs::train::train;
 use crate::options::{Method, RunOptions, TrainOptions};
 use crate::progress::Screen;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-
-/// Measured fields of a step's line in `metrics.jsonl`.
-#[derive(Deserialize)]
-struct Line {
-    tokens: usize,
-    seconds: f64,
-}
-
-/// A line of `metrics.jsonl`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum AnyLine {
-    Step(Line),
-    /// A line of the whole run.
-    Other(IgnoredAny),
-}
+use crate::tools::runs::RunFiles;
 
 /// Times an epoch, or the given number of steps, and discards the trained weights. The first step is not measured.
 ///
@@ -63,26 +46,21 @@ pub fn bench_epoch(options: &RunOptions, screen: &mut Screen) -> Result<BenchRep
         _ => plan.method.to_string(),
     };
     let summary = train(plan, burn_train::Interrupter::new(), screen)?;
-    let path = output.join("metrics.jsonl");
-    let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-    let lines: Result<Vec<AnyLine>, _> = text.lines().map(serde_json::from_str).collect();
-    let lines = lines.map_err(|error| TrainError::data_format(&path, error.to_string()))?;
-    let steps = lines.into_iter().filter_map(|line| match line {
-        AnyLine::Step(line) => Some(line),
-        AnyLine::Other(_) => None,
-    });
-    let lines: Vec<Line> = steps.collect();
-    let ([first, counted @ ..], Some(last)) = (lines.as_slice(), lines.last()) else {
+    let run = RunFiles::read(&output)?;
+    let steps = run.steps.iter();
+    let steps = steps.filter_map(|step| Some((step.tokens?, step.seconds?)));
+    let steps: Vec<(u64, f64)> = steps.collect();
+    let ([first, counted @ ..], Some(last)) = (steps.as_slice(), steps.last()) else {
         return Err(TrainError::config("max_steps", "is 0"));
     };
     if counted.is_empty() {
         let message = "is 1, and the first step is not measured; give more, or more data";
         return Err(TrainError::config("max_steps", message));
     }
-    let turns = lines.windows(2);
-    let timing = Timing::new(turns.map(|two| two[1].seconds - two[0].seconds).collect());
-    let tokens: usize = counted.iter().map(|line| line.tokens).sum();
-    let seconds = last.seconds - first.seconds;
+    let turns = steps.windows(2);
+    let timing = Timing::new(turns.map(|two| two[1].1 - two[0].1).collect());
+    let tokens: u64 = counted.iter().map(|(tokens, _)| tokens).sum();
+    let seconds = last.1 - first.1;
     let report = BenchReport::new("epoch", model, method, &device, &timing, summary.trainable)
         .with(size, most as f64)
         .with("steps", counted.len() as f64)
