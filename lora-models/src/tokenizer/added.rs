@@ -33,7 +33,7 @@ impl Tokenizer {
         for token in &missing {
             let added = AddedToken::from(token.as_str(), false);
             guarded(&self.path, || {
-                extended.inner.add_tokens(&[added]);
+                extended.inner.add_tokens([added])?;
                 Ok(())
             })?;
         }

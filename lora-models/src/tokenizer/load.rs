@@ -252,7 +252,7 @@ fn add_missing(
         return Ok(());
     }
     guarded(path, || {
-        tokenizer.add_tokens(&missing);
+        tokenizer.add_tokens(missing.iter().cloned())?;
         Ok(())
     })?;
     let added = missing.iter().map(|token| token.content.as_str());

@@ -60,7 +60,7 @@ pub(super) fn build(
         Vocabulary::Unigram(pieces) if family == Family::XlmRoberta => xlm(pieces, settings)?,
         Vocabulary::Unigram(pieces) => deberta_v2(pieces, named, settings)?,
     };
-    tokenizer.add_tokens(tokens);
+    tokenizer.add_tokens(tokens.iter().cloned())?;
     let processor = around(family, &tokenizer, named, settings)?;
     tokenizer.with_post_processor(processor);
     Ok(tokenizer)
@@ -85,7 +85,7 @@ fn word_piece(vocab: Tokens, named: &RoleTexts, settings: &Settings) -> Result<T
         settings.tokenize_chinese_chars.unwrap_or(true),
         settings.strip_accents,
         settings.do_lower_case.unwrap_or(true),
-    )));
+    )))?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     tokenizer.with_decoder(Some(WordPieceDecoder::new("##".to_string(), true)));
     Ok(tokenizer)
@@ -106,7 +106,7 @@ fn byte_level(vocab: Tokens, merges: Merges, settings: &Settings) -> Result<Toke
 fn xlm(pieces: Pieces, settings: &Settings) -> Result<Tokenizer> {
     let mut tokenizer = Tokenizer::new(Unigram::from(pieces.pieces, Some(XLM_UNKNOWN), false)?);
     if let Some(table) = pieces.charsmap {
-        tokenizer.with_normalizer(Some(Precompiled::from(&table)?));
+        tokenizer.with_normalizer(Some(Precompiled::from(&table)?))?;
     }
     let space = metaspace(settings, PrependScheme::Never);
     tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![
@@ -143,7 +143,7 @@ fn deberta_v2(pieces: Pieces, named: &RoleTexts, settings: &Settings) -> Result<
     normalizers.push(Replace::new(spaces, " ")?.into());
     normalizers.push(NFC.into());
     normalizers.push(Strip::new(false, true).into());
-    tokenizer.with_normalizer(Some(Normalizers::new(normalizers)));
+    tokenizer.with_normalizer(Some(Normalizers::new(normalizers)))?;
 
     let space = metaspace(settings, PrependScheme::First);
     let mut splits: Vec<PreTokenizerWrapper> = Vec::new();

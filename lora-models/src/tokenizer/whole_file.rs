@@ -45,6 +45,7 @@ impl WholeFile {
         }
         if let Some(model) = &file.model {
             model.check().map_err(fail)?;
+            model.check_merges().map_err(fail)?;
         }
         let charsmap = charsmap::first_table(&file.normalizer).map_err(fail)?;
         let added = file.added_tokens.into_iter();
@@ -147,6 +148,32 @@ impl Model {
         Ok(())
     }
 
+    /// Checks that the second token of each merge can lose the prefix of tokens within a word.
+    ///
+    /// `tokenizers` 0.23.2 cuts the bytes of it off and takes the rest for UTF-8 without a check: where the cut is within a character,
+    /// a file would make a text that is none.
+    ///
+    /// # Errors
+    /// A message with the token.
+    fn check_merges(&self) -> Result<(), String> {
+        let length = self
+            .continuing_subword_prefix
+            .as_ref()
+            .map_or(0, String::len);
+        let mut merges = self.merges.iter().flatten();
+        let cut = merges.find(|merge| {
+            merge
+                .second()
+                .is_some_and(|token| !token.is_char_boundary(length))
+        });
+        match cut.and_then(Merge::second) {
+            Some(token) => Err(format!(
+                "the token {token:?} of its merges is shorter than `continuing_subword_prefix`, or begins with another text"
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn vocabulary(self, charsmap: Option<Vec<u8>>) -> Option<Vocabulary> {
         match (self.kind.as_deref(), self.vocab?, self.merges) {
             (Some("Unigram") | None, Vocab::Scores(pieces), None) => {
@@ -175,6 +202,14 @@ impl Merge {
             Self::Line(line) => line
                 .split_once(' ')
                 .map(|(left, right)| (left.to_string(), right.to_string())),
+        }
+    }
+
+    /// Returns the second token.
+    fn second(&self) -> Option<&str> {
+        match self {
+            Self::Pair(_, second) => Some(second),
+            Self::Line(line) => Some(line.split_once(' ')?.1),
         }
     }
 }
@@ -239,5 +274,26 @@ mod tests {
         let json = r#"{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////wAA"}}"#;
         let message = read(json).err().unwrap().to_string();
         assert!(message.contains("shorter than its trie"), "{message}");
+    }
+
+    #[test]
+    fn a_merge_that_would_be_cut_within_a_character_is_refused() {
+        for (second, prefix, is_good) in [
+            ("##b", "##", true),
+            ("éb", "é", true),
+            ("éb", "#", false),
+            ("b", "##", false),
+            ("b", "", true),
+        ] {
+            for merges in [
+                format!(r#"["a {second}"]"#),
+                format!(r#"[["a", "{second}"]]"#),
+            ] {
+                let json = format!(
+                    r#"{{"model": {{"type": "BPE", "vocab": {{}}, "continuing_subword_prefix": "{prefix}", "merges": {merges}}}}}"#
+                );
+                assert_eq!(read(&json).is_ok(), is_good, "{json}");
+            }
+        }
     }
 }
