@@ -36,6 +36,7 @@ GENERATORS = [
     "lora-models/tests/fixtures/hostile/generate.py",
     "lora-models/tests/fixtures/encoders/generate.py",
     "lora-models/tests/fixtures/deberta/generate.py",
+    "lora-models/tests/fixtures/decoders/generate.py",
     "lora-models/tests/fixtures/kinds/generate.py",
     "lora-models/tests/fixtures/named/generate.py",
     "lora-models/tests/fixtures/vocabulary/generate.py",

@@ -50,7 +50,7 @@
 //! - [`LoraConfig`], [`TargetModules`], [`LoraScaling`], [`LoraInit`]: configuration
 //! - [`attach()`], [`Adapted`], [`AttachReport`], [`detach`], [`freeze`], [`attach_report`]: adapters on and off a module
 //! - [`Architecture`], [`ForArchitecture`]: output layers, fused projections and names in Python of a model
-//! - [`LoraLinear`], [`LoraEmbedding`], [`LayerNorm`], [`Dropout`]: layers
+//! - [`LoraLinear`], [`LoraEmbedding`], [`LayerNorm`], [`RmsNorm`], [`Dropout`]: layers
 //! - [`LowRankAdapter`], [`LoraBias`], [`AdapterSwitch`]: adapters on their parameters
 //! - [`quantize()`], [`Quantization`], [`PackedWeight`]: frozen weights in 4 or 8 bits (QLoRA)
 //! - [`narrow`], [`widen`], [`BaseFloats`]: frozen weights in 16 bits
@@ -107,7 +107,7 @@ pub use layout::{
 };
 pub use nn::{
     Dropout, LayerNorm, LayerNormConfig, LoraEmbedding, LoraEmbeddingConfig, LoraLinear,
-    LoraLinearConfig,
+    LoraLinearConfig, RmsNorm, RmsNormConfig, RmsScale,
 };
 pub use ops::{HalfFloat, PackedFormat};
 pub use quantize::{

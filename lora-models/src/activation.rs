@@ -1,6 +1,7 @@
 //! Activation functions and their names in `config.json`.
 
 use burn::tensor::{Tensor, activation};
+use lora_core::ops::{GateKind, GeluKind, gated};
 
 /// An activation function between two linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +72,21 @@ impl Activation {
             Self::Silu => activation::silu(x),
             Self::Tanh => activation::tanh(x),
         }
+    }
+
+    /// Computes the function of a gate times what it gates.
+    ///
+    /// # Shapes
+    /// - `gate`, `up`: `[...]`, of one shape
+    /// - returns `[...]`
+    pub fn gated<const D: usize>(self, gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+        let kind = match self {
+            Self::Silu => GateKind::Silu,
+            Self::Gelu => GateKind::Gelu(GeluKind::Exact),
+            Self::GeluTanh => GateKind::Gelu(GeluKind::Tanh),
+            Self::Relu | Self::Tanh => return self.forward(gate) * up,
+        };
+        gated(gate, up, kind)
     }
 }
 

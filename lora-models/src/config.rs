@@ -1,6 +1,7 @@
 //! Model configurations of any family, from a directory or by the name of a published size.
 
 use crate::config_keys::unsupported;
+use crate::decoder::{DecoderConfig, DecoderFamily};
 use crate::encoder::{EncoderConfig, EncoderFamily, HeadKind, Labels};
 use crate::error::ModelError;
 use crate::gpt2::Gpt2Config;
@@ -17,6 +18,8 @@ use std::str::FromStr;
 pub enum ModelConfig {
     /// Configuration of a GPT-2.
     Gpt2(Gpt2Config),
+    /// Configuration of a decoder of the Llama kind.
+    Decoder(DecoderConfig),
     /// Configuration of a model with a head on texts or tokens: an encoder, BERT, RoBERTa, XLM-RoBERTa or DeBERTa, or the one
     /// decoder among them, GPT-2 with a head in place of its output layer
     /// ([`EncoderFamily::Gpt2`]).
@@ -59,6 +62,11 @@ macro_rules! dispatch {
                 type $decoder = $crate::gpt2::Gpt2LmHead;
                 $causal
             }
+            $crate::ModelConfig::Decoder($bound) => {
+                #[allow(dead_code)] // Not every arm names the model.
+                type $decoder = $crate::decoder::DecoderLm;
+                $causal
+            }
             $crate::ModelConfig::Encoder($labelled) => {
                 #[allow(dead_code)] // Not every arm names the model.
                 type $encoder = $crate::classifier::Classifier;
@@ -71,10 +79,14 @@ macro_rules! dispatch {
 /// Reader of a family's configuration.
 type Read = fn(&Path, Map<String, Value>) -> Result<ModelConfig, ModelError>;
 
-/// Families of language models, by `model_type`.
-const DECODERS: &[(&str, Read)] = &[("gpt2", |path, object| {
-    FamilyConfig::from_json(path, object).map(ModelConfig::Gpt2)
-})];
+/// Returns the reader for the configuration of a language model of this `model_type`.
+fn decoder(model_type: &str) -> Option<Read> {
+    if model_type == "gpt2" {
+        return Some(|path, object| FamilyConfig::from_json(path, object).map(ModelConfig::Gpt2));
+    }
+    DecoderFamily::from_model_type(model_type)?;
+    Some(|path, object| FamilyConfig::from_json(path, object).map(ModelConfig::Decoder))
+}
 
 /// Returns the `model_type` in the `config.json` of a model directory, such as `gpt2` or `roberta`.
 ///
@@ -118,8 +130,8 @@ impl ModelConfig {
             return EncoderConfig::from_json(path, object).map(Self::Encoder);
         }
         let mut encoders = EncoderFamily::ALL.into_iter();
-        match DECODERS.iter().find(|(decoder, _)| *decoder == name) {
-            Some((_, read)) => read(path, object),
+        match decoder(name) {
+            Some(read) => read(path, object),
             None if encoders.any(|encoder| encoder.model_type() == name) => {
                 EncoderConfig::from_json(path, object).map(Self::Encoder)
             }
@@ -149,7 +161,8 @@ impl ModelConfig {
 
     /// Returns the `model_type`s of language models.
     pub fn decoders() -> Vec<&'static str> {
-        DECODERS.iter().map(|(name, _)| *name).collect()
+        let others = DecoderFamily::ALL.map(DecoderFamily::model_type);
+        [&["gpt2"], &others[..]].concat()
     }
 
     /// Sets every dropout probability to 0: random draws differ between programs.
@@ -290,12 +303,13 @@ mod tests {
 
     #[test]
     fn another_model_type_lists_all_that_are_supported() {
-        for object in [json!({"model_type": "llama"}), json!({})] {
+        for object in [json!({"model_type": "llama4"}), json!({})] {
             let object = object.as_object().unwrap().clone();
             let error = ModelConfig::from_json(Path::new("config.json"), object).unwrap_err();
             let message = error.to_string();
             for name in [
                 "gpt2",
+                "qwen3",
                 "bert",
                 "roberta",
                 "xlm-roberta",

@@ -1,6 +1,7 @@
 //! Language models and encoders for [Burn](burn), with adapters of [`lora_core`].
 //!
 //! - [`gpt2`]: GPT-2, from and to Hugging Face's files
+//! - [`decoder`]: Llama, Mistral, Qwen, SmolLM 3, Phi 3, Granite, Gemma and OLMo
 //! - [`bert`], [`deberta`]: BERT, RoBERTa and XLM-RoBERTa; DeBERTa v1, v2 and v3; [`encoder`]: their common parts
 //! - [`classifier`]: encoders with a head, for classes, a score or a class for each token
 //! - [`CausalLm`]: trait of language models: hidden states, loss, next logits
@@ -98,6 +99,7 @@ pub mod classifier;
 mod config;
 mod config_keys;
 pub mod deberta;
+pub mod decoder;
 pub mod encoder;
 mod error;
 mod export;
@@ -105,6 +107,7 @@ pub mod formats;
 pub mod generate;
 pub mod gpt2;
 pub mod hub;
+mod lm;
 mod misplaced;
 mod model;
 mod model_dir;

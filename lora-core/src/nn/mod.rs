@@ -5,12 +5,15 @@
 //! | `linear` | [`LoraLinear`] |
 //! | `embedding` | [`LoraEmbedding`] |
 //! | `layer_norm` | [`LayerNorm`] |
+//! | `rms_norm` | [`RmsNorm`] |
 
 mod embedding;
 mod layer_norm;
 mod linear;
+mod rms_norm;
 
 pub use crate::ops::Dropout;
 pub use embedding::{LoraEmbedding, LoraEmbeddingConfig};
 pub use layer_norm::{LayerNorm, LayerNormConfig};
 pub use linear::{LoraLinear, LoraLinearConfig};
+pub use rms_norm::{RmsNorm, RmsNormConfig, RmsScale};

@@ -48,7 +48,8 @@ backend_operations! {
 const SLOPE: f64 = FRAC_2_SQRT_PI * SQRT_2;
 const CUBIC: f64 = 0.044715;
 
-fn composed<B: Backend>(x: FloatTensor<B>, kind: GeluKind) -> FloatTensor<B> {
+/// Computes GELU by operations of every backend.
+pub(super) fn composed<B: Backend>(x: FloatTensor<B>, kind: GeluKind) -> FloatTensor<B> {
     match kind {
         GeluKind::Exact => B::gelu(x),
         GeluKind::Tanh => {
@@ -62,7 +63,7 @@ fn composed<B: Backend>(x: FloatTensor<B>, kind: GeluKind) -> FloatTensor<B> {
 ///
 /// Burn's own `gelu_backward` is not used: its default differentiates the tanh approximation, about 1e-4 off the exact
 /// derivative.
-fn composed_backward<B: Backend>(
+pub(super) fn composed_backward<B: Backend>(
     x: FloatTensor<B>,
     grad: FloatTensor<B>,
     kind: GeluKind,

@@ -16,6 +16,9 @@
 //! | [`HeadLossOps`] | [`head_loss`] | a projection with its cross entropy, without all logits at once |
 //! | [`LinearOps`] | [`linear`] | a linear layer, frozen or not |
 //! | [`LayerNormOps`] | [`layer_norm`] | layer normalization |
+//! | [`RmsNormOps`] | [`rms_norm`] | normalization by the root mean square |
+//! | [`RotaryOps`] | [`rotary`] | rotary position embeddings |
+//! | [`GatedOps`] | [`gated`] | gated activations, such as SwiGLU |
 //! | [`DropoutOps`] | [`Dropout`] | dropout that keeps no mask |
 //! | [`GeluOps`] | [`gelu`], [`gelu_tanh`] | GELU, exact and with the tanh approximation |
 //! | [`PackedOps`] | [`PackedWeight`](crate::PackedWeight) | a linear layer whose frozen weight stays packed |
@@ -26,7 +29,7 @@
 //! | --- | --- |
 //! | `lora_linear`, `linear`, `packed`, `packed_format` | linear layers: adapted, plain, and with a packed weight |
 //! | `packed_composed`, `packed_product` | dequantization on any backend; products on the CPU, part by part |
-//! | `attention`, `head_loss`, `layer_norm`, `gelu`, `softmax` | operations of the table above |
+//! | `attention`, `head_loss`, `layer_norm`, `rms_norm`, `rotary`, `gelu`, `gated`, `softmax` | operations of the table above |
 //! | `dropout`, `dropout_layer`, `seeded_mask` | dropout by a seed, its module, and its mask |
 //! | `dropout_switch` | dropout switched off for a while |
 //! | `product`, `product_kernel` | matrix products, in the wider of two types; their kernel for software adapters |
@@ -60,6 +63,7 @@ mod dropout;
 mod dropout_layer;
 mod dropout_switch;
 mod facts;
+mod gated;
 mod gelu;
 #[cfg(feature = "flex")]
 mod gemm;
@@ -84,6 +88,8 @@ mod prelude;
 mod product;
 #[cfg(feature = "gpu")]
 mod product_kernel;
+mod rms_norm;
+mod rotary;
 mod scoped;
 mod seeded_mask;
 mod softmax;
@@ -97,6 +103,7 @@ pub use dropout::DropoutOps;
 pub use dropout_layer::{Dropout, seed};
 pub use dropout_switch::without_dropout;
 pub use facts::{DeviceFacts, device_facts};
+pub use gated::{GateKind, GatedOps, gated};
 pub use gelu::{GeluKind, GeluOps, gelu, gelu_tanh};
 pub use half_float::HalfFloat;
 pub(crate) use head_loss::packed_head_loss;
@@ -115,6 +122,8 @@ pub use packed::{PackedFormat, PackedLayout, PackedOps};
 pub(crate) use precision::operand;
 pub use precision::{mixed_type, with_mixed_precision};
 pub use product::{ProductOps, multiply};
+pub use rms_norm::{RmsNormOps, rms_norm};
+pub use rotary::{RotaryOps, rotary};
 pub(crate) use scoped::scoped;
 pub use softmax::{SoftmaxOps, softmax};
 pub use stages::sum_of_all;

@@ -5,6 +5,7 @@ mod adapters;
 mod attention;
 mod combine;
 mod common;
+mod decoder_ops;
 mod halves;
 mod head_loss;
 mod mixed;

@@ -215,6 +215,7 @@ pub(super) fn random(config: &EncoderConfig, seed: u64) -> Random<impl Fn(&str) 
     let residual = layers.map_or(deviation, |layers| deviation / (2.0 * layers as f64).sqrt());
     Random {
         seed,
+        norm: 1.0,
         deviation: move |path: &str| {
             if path.ends_with(".c_proj.weight") {
                 residual

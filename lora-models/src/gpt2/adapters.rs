@@ -1,6 +1,6 @@
 //! LoRA adapters on a GPT-2.
 
-use super::keys::{EMBEDDING, EMBEDDING_MODULE, HEAD, HEAD_MODULE};
+use super::keys::ENDS;
 use super::{Gpt2Config, Gpt2LmHead};
 use crate::adapter_layers::LayerNames;
 use crate::added::{Added, AddedModel};
@@ -8,14 +8,8 @@ use crate::error::ModelError;
 use crate::prefix::PrefixShape;
 use crate::pretrained::FamilyConfig;
 use crate::targets::{LoraTargets, NewVocabulary, Vocabulary};
-use crate::vocabulary::{resized, saves, values_of};
-use crate::weights::{check_fits, embedding_of, linear_of, on_host, param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use lora_core::file::transpose;
-use lora_core::{
-    Architecture, FusedLayout, FusedProjection, LoraConfig, LoraError, LoraLinear, TargetModules,
-    param_id, tied_weight,
-};
+use burn::tensor::{Device, Int, Tensor};
+use lora_core::{Architecture, FusedLayout, FusedProjection, LoraConfig, TargetModules};
 
 impl LoraTargets for Gpt2LmHead {
     fn lora_architecture(&self) -> Architecture {
@@ -34,39 +28,12 @@ impl LoraTargets for Gpt2LmHead {
         self.transformer.wte.weight.lazy_device()
     }
 
-    /// Unties the head where the configuration treats it differently from the token embedding: it adapts or excludes it, or adapts
-    /// the embedding, or fully trains one of the two, or each apart.
-    ///
-    /// The untied head keeps the embedding's base weight, as in PEFT, also after a merge.
-    fn prepare(self, config: &LoraConfig) -> Result<Self, ModelError> {
-        if self.lm_head.is_some() || !needs_head(config) {
-            return Ok(self);
+    /// Unties the head where the configuration treats it differently from the token embedding.
+    fn prepare(mut self, config: &LoraConfig) -> Result<Self, ModelError> {
+        if self.lm_head.is_none() {
+            self.lm_head = ENDS.prepared(&self.transformer.wte, config)?;
         }
-        let saved = |module: &str| {
-            config
-                .modules_to_save
-                .iter()
-                .any(|entry| saves(entry, module))
-        };
-        if config.ensure_weight_tying && saved(HEAD_MODULE) && !saved(EMBEDDING_MODULE) {
-            return Err(ModelError::Lora(LoraError::UnsupportedTarget {
-                module: HEAD_MODULE.into(),
-                message: "is to stay tied to the embedding, which is not trained; name `wte` among the modules to save too"
-                    .into(),
-            }));
-        }
-        let mut tokens = config.token_indices.iter();
-        let of_head = tokens.any(|tokens| tokens.module.as_deref() == Some(HEAD_MODULE));
-        if !config.token_indices.is_empty() && !of_head {
-            return Err(ModelError::Lora(LoraError::UnsupportedTarget {
-                module: EMBEDDING_MODULE.into(),
-                message: "has trained tokens, which a tied output layer follows, and the adapter changes that tie otherwise too; \
-                          leave one of the two out"
-                    .into(),
-            }));
-        }
-        // A packed weight cannot be trained.
-        self.untied(saved(HEAD_MODULE) || of_head)
+        Ok(self)
     }
 
     fn vocabulary(&self) -> Option<Vocabulary> {
@@ -78,40 +45,14 @@ impl LoraTargets for Gpt2LmHead {
     }
 
     fn vocabulary_values(&self, input: bool) -> Result<Vec<f32>, ModelError> {
-        match &self.lm_head {
-            Some(head) if !input => {
-                let weight = match head.packed() {
-                    Some(packed) => packed.dequantize(),
-                    None => head.weight.base(),
-                };
-                on_host(HEAD, weight.transpose())
-            }
-            _ => values_of(EMBEDDING, &self.transformer.wte),
-        }
+        ENDS.values(&self.transformer.wte, self.lm_head.as_ref(), input)
     }
 
     fn with_vocabulary(mut self, new: NewVocabulary) -> Result<Self, ModelError> {
-        let (rows, d, device) = (new.rows, self.config.n_embd, self.device());
-        let architecture = &Self::architecture();
-        let resizes = rows != self.config.vocab_size;
-        let values = |own: Option<Vec<f32>>, input: bool| match own {
-            None if resizes => Ok(Some(resized(self.vocabulary_values(input)?, d, rows))),
-            own => Ok::<_, ModelError>(own),
-        };
-        let input = values(new.input, true)?;
-        let output = match &self.lm_head {
-            None => None,
-            Some(_) => values(new.output, false)?,
-        };
-        if let Some(values) = input {
-            let shape = [rows, d];
-            self.transformer.wte =
-                embedding_of(EMBEDDING_MODULE, shape, values, architecture, &device)?;
-        }
-        if let Some(values) = output {
-            let values = transpose(&values, [rows, d]);
-            let head = linear_of(HEAD_MODULE, [d, rows], values, architecture, &device)?;
-            self.lm_head = Some(head);
+        let (rows, device) = (new.rows, self.device());
+        if let Some(own) = self.vocabulary() {
+            let (wte, head) = (&mut self.transformer.wte, &mut self.lm_head);
+            ENDS.replace(wte, head, &own, new, &Self::architecture(), &device)?;
         }
         self.config.vocab_size = rows;
         Ok(self)
@@ -150,6 +91,7 @@ impl Gpt2Config {
         PrefixShape {
             layers: self.n_layer,
             heads: self.n_head,
+            d_keys: self.n_embd,
             d_model: self.n_embd,
             positions: self.n_positions,
         }
@@ -173,8 +115,8 @@ impl Gpt2LmHead {
     /// of it.
     pub fn architecture() -> Architecture {
         Architecture {
-            output_layers: vec![HEAD_MODULE.into()],
-            vocabulary: vec![EMBEDDING_MODULE.into(), HEAD_MODULE.into()],
+            output_layers: vec![ENDS.head.into()],
+            vocabulary: vec![ENDS.embedding.into(), ENDS.head.into()],
             fused: vec![FusedProjection {
                 module: "attn.c_attn".into(),
                 parts: ["q", "k", "v"].map(String::from).to_vec(),
@@ -190,62 +132,12 @@ impl Gpt2LmHead {
     /// # Errors
     /// [`ModelError::TensorDtype`] if the embedding cannot be read as floats, [`ModelError::TooLargeForDevice`] if the device
     /// cannot bind the head in one buffer.
-    pub fn untie_head(self) -> Result<Self, ModelError> {
-        self.untied(false)
-    }
-
-    /// Gives a tied model a separate head, in f32 where it is asked to be.
-    fn untied(mut self, in_f32: bool) -> Result<Self, ModelError> {
+    pub fn untie_head(mut self) -> Result<Self, ModelError> {
         if self.lm_head.is_none() {
-            let wte = &self.transformer.wte;
-            let device = wte.weight.lazy_device();
-            check_fits(HEAD, &wte.weight.lazy_shape(), &device)?;
-            let weight = match wte.packed() {
-                Some(packed) if in_f32 => {
-                    let [vocab, d_model] = packed.shape();
-                    let values = on_host(EMBEDDING, packed.dequantize().transpose())?;
-                    param(HEAD, TensorData::new(values, [d_model, vocab]), &device)
-                }
-                Some(packed) => tied_weight(param_id(HEAD), packed),
-                None => {
-                    let embedding = wte.weight.base();
-                    let [vocab, d_model] = embedding.dims();
-                    let values = on_host(EMBEDDING, embedding.transpose())?;
-                    param(HEAD, TensorData::new(values, [d_model, vocab]), &device)
-                }
-            };
-            self.lm_head = Some(LoraLinear { weight, bias: None });
+            self.lm_head = Some(ENDS.untied(&self.transformer.wte, false)?);
         }
         Ok(self)
     }
-}
-
-/// True if a configuration treats the head differently from the token embedding.
-fn needs_head(config: &LoraConfig) -> bool {
-    let exclude = config.exclude.as_ref();
-    let targets = |path| config.targets.names_module(path);
-    let saved = |module: &str| {
-        config
-            .modules_to_save
-            .iter()
-            .any(|entry| saves(entry, module))
-    };
-    let tokens = |name: &str| {
-        let mut tokens = config.token_indices.iter();
-        let named = tokens.find(|tokens| {
-            let module = tokens.module.as_deref().unwrap_or(EMBEDDING_MODULE);
-            saves(module, name)
-        });
-        named.map(|tokens| &tokens.ids)
-    };
-    let of_head = tokens(HEAD_MODULE);
-    targets(HEAD_MODULE)
-        || targets(EMBEDDING_MODULE)
-        || exclude.is_some_and(|exclude| exclude.names_module(HEAD_MODULE))
-        || (saved(EMBEDDING_MODULE) && !config.ensure_weight_tying)
-        || (saved(HEAD_MODULE) && !(saved(EMBEDDING_MODULE) && config.ensure_weight_tying))
-        // With the same tokens the head follows the embedding.
-        || (of_head.is_some() && of_head != tokens(EMBEDDING_MODULE))
 }
 
 #[cfg(test)]
@@ -290,7 +182,7 @@ mod tests {
             if saved != ["transformer"] {
                 assert!(unties(config.clone()), "{saved:?}");
             }
-            assert!(needs_head(&config), "{saved:?}");
+            assert!(ENDS.are_apart(&config), "{saved:?}");
         }
         let tied = names(&["c_attn"]).with_modules_to_save(["wte", "lm_head"]);
         assert!(!unties(tied.with_ensure_weight_tying(true)));

@@ -1,7 +1,6 @@
 //! Causal self-attention.
 
-use super::mask::TextMask;
-use crate::generate::KvCache;
+use crate::lm::{Past, TextMask};
 use crate::prefix::PrefixLayer;
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -22,12 +21,6 @@ pub struct Attention {
     pub(super) n_head: usize,
     /// Factor of the scores, usually `1 / √d_head`.
     pub(super) scale: f64,
-}
-
-/// Cache of keys and values, and the index of the layer that uses it.
-pub(super) struct Past<'a> {
-    pub(super) cache: &'a mut KvCache,
-    pub(super) layer: usize,
 }
 
 impl Attention {

@@ -1,10 +1,10 @@
 //! A layer of GPT-2: attention and MLP, each on a normalized residual stream.
 
-use super::attention::{Attention, Past};
-use super::mask::TextMask;
+use super::attention::Attention;
 use crate::activation::Activation;
 use crate::adapter_layers::joined;
 use crate::added::LayerAdded;
+use crate::lm::{Past, TextMask};
 use crate::prefix::PrefixLayer;
 use burn::module::Module;
 use burn::tensor::Tensor;

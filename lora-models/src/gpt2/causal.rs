@@ -1,12 +1,12 @@
 //! GPT-2 as a language model: layer by layer, through the loss, and token by token.
 
 use super::Gpt2LmHead;
-use super::mask::TextMask;
 use crate::blocks::{Blocks, first_trained, trains};
 use crate::causal::{CausalInput, CausalLm};
 use crate::generate::{CausalModel, KvCache};
+use crate::lm::{Ends, TextMask};
 use burn::tensor::{Bool, Int, Tensor};
-use lora_core::ops::{CrossEntropy, HeadLoss, loss_of_logits};
+use lora_core::ops::{CrossEntropy, HeadLoss};
 
 impl Blocks for Gpt2LmHead {
     type Input = CausalInput;
@@ -49,13 +49,8 @@ impl Blocks for Gpt2LmHead {
 
 impl CausalLm for Gpt2LmHead {
     fn loss(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, options: &CrossEntropy) -> HeadLoss {
-        match &self.lm_head {
-            None => (self.transformer.wte).tied_head_loss(hidden, targets, options),
-            Some(head) if !head.is_adapted() && head.bias.is_none() => {
-                head.head_loss(hidden, targets, options)
-            }
-            Some(_) => loss_of_logits(self.logits(hidden), targets, options),
-        }
+        let (wte, head) = (&self.transformer.wte, self.lm_head.as_ref());
+        Ends::loss(wte, head, hidden, targets, options)
     }
 }
 

@@ -4,7 +4,7 @@ use super::config::Gpt2Config;
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::config_keys::{ConfigKeys, unsupported};
-use serde::Deserialize;
+use crate::lm::TokenIds;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -30,15 +30,6 @@ const REFUSED: &[(&str, &str)] = &[
 /// Key of the activation function. The configuration keeps the name in the file, so that an export writes the same
 /// name.
 const ACTIVATION: &str = "activation_function";
-
-/// One token id, several or none.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum TokenIds {
-    One(u32),
-    Many(Vec<u32>),
-    None,
-}
 
 /// Defines the reader and the writer of the fields that have the names of their keys.
 macro_rules! plain_fields {
@@ -72,11 +63,7 @@ impl Gpt2Config {
         let activation = self.activation_function;
         let is_same = |name: &&str| Activation::from_name(name) == Some(activation);
         let name = name.as_ref().and_then(Value::as_str).filter(is_same);
-        let eos_token_id = match self.eos_token_ids.as_slice() {
-            [] => Value::Null,
-            [id] => json!(id),
-            ids => json!(ids),
-        };
+        let eos_token_id = TokenIds::json(&self.eos_token_ids);
         let mut known = vec![("model_type", json!("gpt2"))];
         known.extend(fields(self));
         known.push((ACTIVATION, json!(name.unwrap_or(activation.name()))));
@@ -103,11 +90,7 @@ pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<Gpt2Confi
     let default_name = config.activation_function.name();
     config.activation_function = keys.activation(ACTIVATION, default_name)?;
     let default_ids = TokenIds::Many(config.eos_token_ids);
-    config.eos_token_ids = match keys.get_or("eos_token_id", default_ids)? {
-        TokenIds::One(id) => vec![id],
-        TokenIds::Many(ids) => ids,
-        TokenIds::None => Vec::new(),
-    };
+    config.eos_token_ids = keys.get_or("eos_token_id", default_ids)?.into_list();
     config.validate_at(path)?;
 
     let mut other = keys.into_object();

@@ -27,6 +27,7 @@ pub(super) fn random(config: &Gpt2Config, seed: u64) -> Random<impl Fn(&str) -> 
     let residual = whole / (2.0 * config.n_layer as f64).sqrt();
     Random {
         seed,
+        norm: 1.0,
         deviation: move |path: &str| {
             if path.ends_with(".c_proj.weight") {
                 residual

@@ -11,18 +11,17 @@
 //! The bare `GPT2Model` is saved without the prefix `transformer.`; old files hold the causal mask
 //! as buffers `….attn.bias` and `….attn.masked_bias`.
 
+use crate::lm::Ends;
+
 /// Prefix that the names of the decoder have in the file of a model with a head.
 pub(super) const PREFIX: &str = "transformer.";
-/// Projection to the vocabulary: the only tensor that is transposed in files.
-pub(super) const HEAD: &str = "lm_head.weight";
 /// Position embedding, which every file has.
 pub(super) const POSITIONS: &str = "transformer.wpe.weight";
-/// Module of the projection to the vocabulary.
-pub(super) const HEAD_MODULE: &str = "lm_head";
-/// Module of the token embedding.
-pub(super) const EMBEDDING_MODULE: &str = "transformer.wte";
-/// Token embedding.
-pub(super) const EMBEDDING: &str = "transformer.wte.weight";
+/// Token embedding, and the projection to the vocabulary: the only tensor that is transposed in files.
+pub(super) const ENDS: Ends = Ends {
+    embedding: "transformer.wte",
+    head: "lm_head",
+};
 
 /// True for a buffer of the causal mask, which is not a weight.
 pub(crate) fn is_mask_buffer(name: &str) -> bool {

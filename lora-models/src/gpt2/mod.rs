@@ -8,7 +8,7 @@
 //! | concept | file |
 //! | --- | --- |
 //! | configuration, and its file | `config.rs`, `config_file.rs` |
-//! | the modules | `model.rs`, `block.rs`, `attention.rs`, `mask.rs` |
+//! | the modules | `model.rs`, `block.rs`, `attention.rs` |
 //! | the language model layer by layer, through the loss, and token by token | `causal.rs` |
 //! | names of tensors; modules built from a checkpoint or from random values | `keys.rs`, `build.rs`, `init.rs` |
 //! | loading, export, adapters | `pretrained.rs`, `adapters.rs` |
@@ -39,13 +39,12 @@ mod config;
 mod config_file;
 mod init;
 mod keys;
-mod mask;
 mod model;
 mod pretrained;
 
+pub use crate::lm::TextMask;
 pub use attention::Attention;
 pub use block::{Block, Mlp};
 pub use config::Gpt2Config;
-pub use mask::TextMask;
 pub use model::{Gpt2, Gpt2LmHead};
 pub(crate) use pretrained::MASK;

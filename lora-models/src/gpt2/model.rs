@@ -1,11 +1,10 @@
 //! Embeddings, layers and output layer of GPT-2.
 
 use super::Gpt2Config;
-use super::attention::Past;
 use super::block::Block;
-use super::mask::{TextMask, extend_by_prefix, padding_bias};
 use crate::added::{Added, LayerAdded};
 use crate::generate::KvCache;
+use crate::lm::{Ends, Past, TextMask, extend_by_prefix, padding_bias};
 use crate::prefix::{PrefixKind, PrefixLayer};
 use burn::module::Module;
 use burn::nn::Embedding;
@@ -217,10 +216,7 @@ impl Gpt2LmHead {
     /// - `hidden`: `[..., d_model]`
     /// - returns `[..., vocab_size]`
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
-        match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => self.transformer.wte.tied_logits(hidden),
-        }
+        Ends::logits(&self.transformer.wte, self.lm_head.as_ref(), hidden)
     }
 
     /// Returns the logits of every token.

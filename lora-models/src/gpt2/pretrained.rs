@@ -3,13 +3,14 @@
 use super::build::build;
 use super::config_file;
 use super::init::random;
-use super::keys::{EMBEDDING, EMBEDDING_MODULE, HEAD, POSITIONS, PREFIX, is_mask_buffer};
+use super::keys::{ENDS, POSITIONS, PREFIX, is_mask_buffer};
 use super::{Gpt2Config, Gpt2LmHead};
-use crate::checkpoint::{Checkpoint, HostTensor, LoadReport};
+use crate::checkpoint::{HostTensor, LoadReport};
 use crate::error::ModelError;
 use crate::generate::CausalModel;
+use crate::lm::{LanguageModelFiles, without_tied_head};
 use crate::pretrained::{FamilyConfig, LoadOptions, ModelInfo, ModelSizes, Pretrained};
-use crate::weights::{Expectation, Leftover, Parameters, Weights, open_model, plan, read_model};
+use crate::weights::{Leftover, Parameters, Weights};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use lora_core::files::Directory;
 use serde_json::{Map, Value, json};
@@ -21,13 +22,6 @@ pub(crate) const MASK: Leftover = Leftover {
     is: is_mask_buffer,
     holds: Some(is_causal_mask),
 };
-/// An output layer that is the token embedding.
-const TIED: Leftover = Leftover {
-    reason: "tied to the token embedding",
-    is: |name| name == HEAD,
-    holds: None,
-};
-
 /// Returns true for the values of the buffers: ones on and below the diagonal, and the number that masked scores become.
 fn is_causal_mask(tensor: &HostTensor) -> bool {
     let values = &tensor.values;
@@ -42,33 +36,6 @@ fn is_causal_mask(tensor: &HostTensor) -> bool {
         }
         _ => values.iter().all(|&value| value <= -1e4),
     }
-}
-
-/// Compares the output layer of a checkpoint with the token embedding that the configuration ties it to. Where they differ,
-/// transformers 5 does not tie them.
-///
-/// # Errors
-/// If a tensor cannot be read.
-fn tie_is_wrong(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
-    let bare = EMBEDDING.strip_prefix(PREFIX).unwrap_or(EMBEDDING);
-    let mut names = [EMBEDDING, bare].into_iter();
-    let (Some(embedding), true) = (
-        names.find(|name| checkpoint.contains(name)),
-        checkpoint.contains(HEAD),
-    ) else {
-        return Ok(false);
-    };
-    if checkpoint.shape(embedding) != checkpoint.shape(HEAD) {
-        return Ok(false); // An error that names the shapes follows.
-    }
-    if let (Some(embedding), Some(head)) = (
-        checkpoint.mapped_f32(embedding)?,
-        checkpoint.mapped_f32(HEAD)?,
-    ) && embedding == head
-    {
-        return Ok(false);
-    }
-    Ok(checkpoint.read_f32(embedding)?.values != checkpoint.read_f32(HEAD)?.values)
 }
 
 impl FamilyConfig for Gpt2Config {
@@ -105,7 +72,7 @@ impl FamilyConfig for Gpt2Config {
     }
 
     fn token_embedding(&self) -> String {
-        EMBEDDING_MODULE.into()
+        ENDS.embedding.into()
     }
 
     fn layer_name(&self, layer: usize) -> String {
@@ -132,47 +99,27 @@ impl Pretrained for Gpt2LmHead {
     }
 
     fn load_weights(
-        mut config: Gpt2Config,
+        config: Gpt2Config,
         dir: impl Into<Directory>,
         options: &LoadOptions,
         device: &Device,
     ) -> Result<(Self, LoadReport), ModelError> {
-        let checkpoint = open_model(&dir.into(), POSITIONS, PREFIX)?;
-        let untied = config.tie_word_embeddings && tie_is_wrong(&checkpoint)?;
-        config.tie_word_embeddings &= !untied;
-        let head = [(HEAD.to_string(), vec![config.vocab_size, config.n_embd])];
-        let expectation = Expectation {
-            wanted: plan(|weights| build(&config, device, weights))?,
+        let files = LanguageModelFiles {
+            ends: ENDS,
             prefix: PREFIX,
             anchor: POSITIONS,
-            may_be_fresh: &[],
-            force_fresh: false,
-            brought: &[],
-            optional: &head,
-            quantize: options.quantize(),
-            floats: options.floats(),
-            leftovers: if config.tie_word_embeddings {
-                &[MASK, TIED]
-            } else {
-                &[MASK]
-            },
-            // `safetensors.torch.save_model` keeps the first of two tied tensors by name: the output layer.
-            tied: if config.tie_word_embeddings {
-                &[(EMBEDDING, HEAD)]
-            } else {
-                &[]
-            },
+            leftovers: &[MASK],
         };
+        let head = [config.vocab_size, config.n_embd];
         let random = &mut random(&config, 0);
-        let build = |weights: &mut dyn Weights| build(&config, device, weights);
-        let (model, mut report, _) = read_model(&checkpoint, &expectation, random, build)?;
-        if untied {
-            report.notes.push(format!(
-                "`{HEAD}` differs from `{EMBEDDING}`, to which `tie_word_embeddings` ties it: both are used as they are, as in \
-                 transformers 5"
-            ));
-        }
-        Ok((model, report))
+        let tied = config.tie_word_embeddings;
+        files.load(&dir.into(), tied, head, options, random, |tied, weights| {
+            let config = Gpt2Config {
+                tie_word_embeddings: tied,
+                ..config.clone()
+            };
+            build(&config, device, weights)
+        })
     }
 
     fn from_weights(
@@ -213,12 +160,7 @@ impl Pretrained for Gpt2LmHead {
         parameters: &mut Parameters<'_>,
     ) -> Result<Map<String, Value>, ModelError> {
         let config = self.config();
-        let tied = !parameters.has(HEAD)
-            || (config.tie_word_embeddings
-                && parameters.values(HEAD)? == parameters.values(EMBEDDING)?);
-        if tied {
-            parameters.remove(HEAD);
-        }
+        let tied = without_tied_head(parameters, &ENDS, config.tie_word_embeddings)?;
         let mut object = config.to_json();
         object.insert("architectures".into(), json!(["GPT2LMHeadModel"]));
         object.insert("tie_word_embeddings".into(), json!(tied));

@@ -56,11 +56,19 @@ impl PrefixKind {
         }
     }
 
+    /// Returns the width that PEFT calls that of a token: of the keys of a layer, or of a hidden state.
+    pub(super) fn token_width(self, shape: &PrefixShape) -> usize {
+        match self {
+            Self::KeysAndValues => shape.d_keys,
+            Self::Embeddings | Self::Activations => shape.d_model,
+        }
+    }
+
     /// Returns the number of values of one virtual token: a key and a value in each layer, one embedding, or one activation in
     /// each layer.
     pub fn width(self, shape: &PrefixShape) -> usize {
         match self {
-            Self::KeysAndValues => 2 * shape.layers * shape.d_model,
+            Self::KeysAndValues => 2 * shape.layers * shape.d_keys,
             Self::Embeddings => shape.d_model,
             Self::Activations => shape.layers * shape.d_model,
         }
@@ -77,6 +85,7 @@ mod tests {
         let gpt3 = PrefixShape {
             layers: 96,
             heads: 96,
+            d_keys: 12288,
             d_model: 12288,
             positions: 2048,
         };
@@ -88,6 +97,7 @@ mod tests {
         let medium = PrefixShape {
             layers: 24,
             heads: 16,
+            d_keys: 1024,
             d_model: 1024,
             positions: 1024,
         };

@@ -102,12 +102,12 @@ impl Prefix {
 
     /// Returns the trained keys and values of a layer.
     pub(crate) fn layer(&self, layer: usize) -> PrefixLayer {
-        let PrefixShape { heads, d_model, .. } = self.shape;
+        let PrefixShape { heads, d_keys, .. } = self.shape;
         let tokens = self.tokens();
         let embeddings = self.embeddings.val();
         let part = |index: usize| {
-            let part = embeddings.clone().narrow(1, index * d_model, d_model);
-            part.reshape([1, tokens, heads, d_model / heads])
+            let part = embeddings.clone().narrow(1, index * d_keys, d_keys);
+            part.reshape([1, tokens, heads, d_keys / heads])
                 .swap_dims(1, 2) // [1, heads, tokens, d_head]
         };
         PrefixLayer {
@@ -126,6 +126,7 @@ mod tests {
         let shape = PrefixShape {
             layers: 2,
             heads: 2,
+            d_keys: 4,
             d_model: 4,
             positions: 9,
         };

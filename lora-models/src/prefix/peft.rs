@@ -111,7 +111,7 @@ struct PrefixKeys<'a> {
 impl PrefixKeys<'_> {
     /// Checks that no key changes the arithmetic and that the prefix fits a model, and returns its number of virtual
     /// tokens.
-    fn tokens(&self, shape: &PrefixShape) -> Result<usize, LoraError> {
+    fn tokens(&self, kind: PrefixKind, shape: &PrefixShape) -> Result<usize, LoraError> {
         if let Some(other) = (self.number("num_transformer_submodules")?).filter(|&n| n != 1) {
             let message = "an encoder with a decoder has two, these models have one";
             let key = "num_transformer_submodules";
@@ -128,7 +128,7 @@ impl PrefixKeys<'_> {
         for (key, expected) in [
             ("num_layers", shape.layers),
             ("num_attention_heads", shape.heads),
-            ("token_dim", shape.d_model),
+            ("token_dim", kind.token_width(shape)),
         ] {
             if let Some(found) = self.number(key)?.filter(|&found| found != expected) {
                 return Err(self.malformed(format!(
@@ -181,7 +181,7 @@ pub(crate) fn read(
         let kind = adapter.kind().name().into();
         return Err(unsupported(dir, "peft_type", &kind, &message).into());
     };
-    let tokens = PrefixKeys { dir, object }.tokens(shape)?;
+    let tokens = PrefixKeys { dir, object }.tokens(kind, shape)?;
     let tensors = adapter.tensors()?;
     let mut others = tensors.names();
     others.retain(|name| name != TENSOR && !is_of_head(name));
@@ -246,11 +246,11 @@ pub(crate) fn save(
         "peft_type": kind.peft_type(),
         "revision": null,
         "task_type": task_type,
-        "token_dim": shape.d_model,
+        "token_dim": kind.token_width(shape),
     });
     let own = match kind {
         PrefixKind::KeysAndValues => json!({
-            "encoder_hidden_size": shape.d_model,
+            "encoder_hidden_size": kind.token_width(shape),
             "init_weights": null,
             "prefix_projection": false,
         }),

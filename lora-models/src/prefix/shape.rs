@@ -7,9 +7,11 @@ use lora_core::LoraError;
 pub struct PrefixShape {
     /// Number of layers.
     pub layers: usize,
-    /// Number of attention heads in a layer.
+    /// Number of heads of keys in a layer.
     pub heads: usize,
-    /// Width of all heads together.
+    /// Width of the keys of all heads together; that of the values is the same.
+    pub d_keys: usize,
+    /// Width of the hidden states.
     pub d_model: usize,
     /// Number of positions, which virtual tokens and text share.
     pub positions: usize,

@@ -119,6 +119,8 @@ pub(crate) struct Random<F> {
     pub seed: u64,
     /// Standard deviation of the matrix at a path.
     pub deviation: F,
+    /// Weight of the norms.
+    pub norm: f32,
 }
 
 impl<F: Fn(&str) -> f64> Weights for Random<F> {
@@ -126,7 +128,7 @@ impl<F: Fn(&str) -> f64> Weights for Random<F> {
         let count = spec.shape.iter().product();
         let path = &spec.path;
         Ok(Some(match spec.shape.len() {
-            1 if path.ends_with(".gamma") => vec![1.0; count],
+            1 if path.ends_with(".gamma") => vec![self.norm; count],
             1 => vec![0.0; count],
             _ => normal_values(self.seed, path, count, (self.deviation)(path)),
         }))

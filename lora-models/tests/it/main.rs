@@ -6,6 +6,7 @@ mod base;
 mod checkpoint;
 mod classifier_vocabulary;
 mod common;
+mod decoders;
 mod encoder_adapters;
 mod encoder_export;
 mod encoder_parity;

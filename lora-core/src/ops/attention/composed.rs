@@ -20,7 +20,8 @@ pub(super) fn forward<B: ProductOps>(
     first: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let dtype = query.dtype();
-    let scores = scores::<B>(query, key, bias, options);
+    let scores = scores::<B>(query, key, options);
+    let scores = masked::<B>(scores, bias, options);
     let maximum = B::float_max_dim(scores.clone(), 3);
     let powers = B::float_exp(B::float_sub(scores, maximum.clone()));
     let sum = B::float_sum_dim(powers.clone(), 3);
@@ -51,7 +52,13 @@ pub(super) fn backward<B: ProductOps>(
     let bias_dtype = bias.dtype();
     let transposed = |tensor: FloatTensor<B>| B::float_swap_dims(tensor, 2, 3);
 
-    let scores = scores::<B>(query.clone(), key.clone(), bias, options);
+    let scores = scores::<B>(query.clone(), key.clone(), options);
+    let slope = options.cap.map(|cap| {
+        let share = B::float_div_scalar(scores.clone(), cap.into());
+        let square = B::float_mul(share.clone(), share);
+        B::float_add_scalar(B::float_neg(square), 1.0.into())
+    });
+    let scores = masked::<B>(scores, bias, options);
     let wide = scores.dtype();
     let grad_weights = B::multiply(grad.clone(), transposed(value));
     let grad_weights = cast::<B>(grad_weights, wide);
@@ -72,6 +79,10 @@ pub(super) fn backward<B: ProductOps>(
         let sum = axes.fold(grad_scores.clone(), |sum, axis| B::float_sum_dim(sum, axis));
         cast::<B>(sum, bias_dtype)
     });
+    let grad_scores = match slope {
+        None => grad_scores,
+        Some(slope) => B::float_mul(grad_scores, slope),
+    };
     let grad_scores = B::float_mul_scalar(grad_scores, options.scale.into());
     let grad_scores = cast::<B>(grad_scores, dtype);
     let grad_value = B::multiply(transposed(cast::<B>(kept, dtype)), grad);
@@ -98,16 +109,14 @@ fn dropped<B: Backend>(
     drop_by_mask::<B>(weights, mask, first)
 }
 
-/// Computes `s Q Kᵀ + bias`, in f32 at least, with negative infinity where the causal mask hides a key.
+/// Computes `s Q Kᵀ`, capped, in f32 at least.
 fn scores<B: ProductOps>(
     query: FloatTensor<B>,
     key: FloatTensor<B>,
-    bias: FloatTensor<B>,
     options: &AttentionOptions,
 ) -> FloatTensor<B> {
     let dtype = query.dtype();
     let wide = accumulation_dtype(dtype);
-    let device = query.device();
     // Half precision overflows before the scores do. Otherwise, a factor on the product joins what follows it.
     let (before, after) = if dtype == wide {
         (1.0, options.scale)
@@ -122,22 +131,48 @@ fn scores<B: ProductOps>(
     };
     let key = B::float_swap_dims(key, 2, 3);
     let scores = B::multiply(scaled(query, before), key);
-    let mut scores = scaled(cast::<B>(scores, wide), after);
+    let scores = scaled(cast::<B>(scores, wide), after);
+    match options.cap {
+        None => scores,
+        Some(cap) => {
+            let share = B::float_tanh(B::float_div_scalar(scores, cap.into()));
+            B::float_mul_scalar(share, cap.into())
+        }
+    }
+}
+
+/// Adds the bias to scores, and sets those to negative infinity whose key the causal mask or the window hides.
+fn masked<B: Backend>(
+    mut scores: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    options: &AttentionOptions,
+) -> FloatTensor<B> {
+    let (wide, device) = (scores.dtype(), scores.device());
     if bias.shape().num_elements() > 1 {
         scores = B::float_add(scores, cast::<B>(bias, wide));
     }
     let [_, _, queries, keys] = scores.shape().dims();
-    if !options.causal || queries == 1 {
+    if !options.causal {
         return scores;
     }
     assert!(keys >= queries, "{queries} causal queries of {keys} keys");
     let index = |shape, first| steps::<B>(Shape::new(shape), first, 1, IntDType::I32, &device);
-    let last_seen = index([1, 1, queries, 1], keys - queries);
-    let hidden = B::int_greater(
-        index([1, 1, 1, keys], 0),
-        last_seen,
-        bool_dtype::<B>(&device),
-    );
     // Infinite, so that a masked key scores below one with a bias of f32's minimum.
-    B::float_mask_fill(scores, hidden, f32::NEG_INFINITY.into())
+    let hide = |scores, hidden| B::float_mask_fill(scores, hidden, f32::NEG_INFINITY.into());
+    if queries > 1 {
+        let last_seen = index([1, 1, queries, 1], keys - queries);
+        let positions = index([1, 1, 1, keys], 0);
+        let hidden = B::int_greater(positions, last_seen, bool_dtype::<B>(&device));
+        scores = hide(scores, hidden);
+    }
+    match options.window {
+        Some(window) if window < keys => {
+            // Key j is hidden from query i if j + window <= i: compared as j + window < i + 1.
+            let position = index([1, 1, queries, 1], keys - queries + 1);
+            let end = index([1, 1, 1, keys], window);
+            let hidden = B::int_lower(end, position, bool_dtype::<B>(&device));
+            hide(scores, hidden)
+        }
+        _ => scores,
+    }
 }

@@ -7,9 +7,9 @@
 )]
 
 use super::heads::{Bias, Heads, Tiles};
-use super::tile::{self, Gradients, Scratch};
+use super::tile::{self, KeyGradients, QueryGradients, Scratch};
 use super::work::WorkItem;
-use super::{AttentionOps, AttentionOptions, AttentionState, join, segments};
+use super::{AttentionOps, AttentionOptions, AttentionState, groups, join};
 use crate::ops::contiguous::are_plain_f32;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
@@ -27,7 +27,7 @@ impl AttentionOps for Flex {
         options: AttentionOptions,
     ) -> (Tensor, Tensor, Tensor) {
         if !are_plain_f32(&[&query, &key, &value, &bias]) {
-            return segments::forward::<Self>(query, key, value, bias, options);
+            return groups::forward::<Self>(query, key, value, bias, options);
         }
         let [query, key, value] = [query, key, value].map(with_contiguous_rows);
         let inputs = [&query, &key, &value].map(Heads::new);
@@ -57,33 +57,35 @@ impl AttentionOps for Flex {
         with_bias_grad: bool,
     ) -> (Tensor, Tensor, Tensor, Option<Tensor>) {
         let [batch, heads, queries, d] = state.query.shape().dims();
-        let [_, _, keys, d_value] = state.value.shape().dims();
+        let [_, key_heads, keys, d_value] = state.value.shape().dims();
         let scores = [batch, heads, queries, keys];
-        let broadcast = with_bias_grad && state.bias.shape().dims() != scores;
+        let broadcast = with_bias_grad
+            && (state.bias.shape().dims() != scores
+                || options.window.is_some()
+                || options.cap.is_some());
         if broadcast || !is_plain(&state, &grad) {
-            return segments::backward(state, grad, options, with_bias_grad);
+            return groups::backward(state, grad, options, with_bias_grad);
         }
         let tiles = [
             Tiles::new([batch, queries, heads, d]),
-            Tiles::new([batch, keys, heads, d]),
-            Tiles::new([batch, keys, heads, d_value]),
+            Tiles::new([batch, keys, key_heads, d]),
+            Tiles::new([batch, keys, key_heads, d_value]),
         ];
         let bias_tiles = with_bias_grad.then(|| Tiles::new([batch * heads, queries, 1, keys]));
-        backward(state, grad, &options, |item| {
-            let (row, head) = (item.row, item.head);
-            let [query, key, value] = &tiles;
-            let bias = bias_tiles.as_ref();
-            Gradients {
-                // SAFETY: each item is requested once.
-                query: unsafe { query.tile(row, head, &item.queries) },
-                // SAFETY: as for the queries.
-                key: unsafe { key.tile(row, head, &item.keys) },
-                // SAFETY: as for the queries.
-                value: unsafe { value.tile(row, head, &item.keys) },
-                // SAFETY: as for the queries.
-                bias: bias.map(|bias| unsafe { bias.tile(row * heads + head, 0, &item.queries) }),
-            }
-        });
+        let [queries, keys, values] = &tiles;
+        // SAFETY: each item is requested once.
+        let of_queries = |item: &WorkItem| QueryGradients {
+            query: unsafe { queries.tile(item.row, item.head, &item.queries) },
+            bias: bias_tiles
+                .as_ref()
+                .map(|bias| unsafe { bias.tile(item.row * heads + item.head, 0, &item.queries) }),
+        };
+        // SAFETY: of the items that share keys, one is requested.
+        let of_keys = |item: &WorkItem| KeyGradients {
+            key: unsafe { keys.tile(item.row, item.key_head, &item.keys) },
+            value: unsafe { values.tile(item.row, item.key_head, &item.keys) },
+        };
+        backward(state, grad, &options, of_queries, of_keys);
         // SAFETY: the items cover each gradient, and all have been written.
         let [query, key, value] = tiles.map(|tiles| unsafe { tiles.into_heads() });
         // SAFETY: as for the others.
@@ -98,22 +100,23 @@ impl AttentionOps for Flex {
     ) -> Tensor {
         let [batch, heads, seq, d] = grad.shape().dims();
         if !is_plain(&state, &grad) {
-            let (query, key, value, _) = segments::backward(state, grad, options, false);
+            let (query, key, value, _) = groups::backward(state, grad, options, false);
             return join::<Self>(Self::float_cat(vec![query, key, value], 1));
         }
         let tiles = Tiles::new([batch, seq, 3 * heads, d]);
-        backward(state, grad, &options, |item| {
-            // SAFETY: each item is requested once.
-            let part = |part: usize| unsafe {
-                tiles.tile(item.row, part * heads + item.head, &item.queries)
-            };
-            Gradients {
-                query: part(0),
-                key: part(1),
-                value: part(2),
-                bias: None,
-            }
-        });
+        // SAFETY: each item is requested once for each of the three, and no other has its keys.
+        let part = |item: &WorkItem, part: usize| unsafe {
+            tiles.tile(item.row, part * heads + item.head, &item.queries)
+        };
+        let of_queries = |item: &WorkItem| QueryGradients {
+            query: part(item, 0),
+            bias: None,
+        };
+        let of_keys = |item: &WorkItem| KeyGradients {
+            key: part(item, 1),
+            value: part(item, 2),
+        };
+        backward(state, grad, &options, of_queries, of_keys);
         // SAFETY: the items cover the gradient, and each has been written.
         unsafe { tiles.into_tensor([batch, seq, 3 * heads * d]) }
     }
@@ -132,12 +135,14 @@ fn is_plain(state: &AttentionState<Flex>, grad: &Tensor) -> bool {
     ])
 }
 
-/// Computes the backward pass of each item, into the memory that `gradients` returns for it.
+/// Computes the backward pass of each item, into the memory that the functions return: for each item that of its queries, and for
+/// one of the items that share keys that of the keys and values.
 fn backward<'a>(
     state: AttentionState<Flex>,
     grad: Tensor,
     options: &AttentionOptions,
-    gradients: impl Fn(&WorkItem) -> Gradients<'a> + Sync,
+    of_queries: impl Fn(&WorkItem) -> QueryGradients<'a> + Sync,
+    of_keys: impl Fn(&WorkItem) -> KeyGradients<'a> + Sync,
 ) {
     let inputs = [state.query, state.key, state.value].map(with_contiguous_rows);
     let inputs = inputs.each_ref().map(Heads::new);
@@ -147,21 +152,35 @@ fn backward<'a>(
     let [q, k, _] = &inputs;
     let [_, _, keys, _] = k.shape();
     let bias = Bias::new(&state.bias, keys);
-    (WorkItem::all(options, q, k).into_par_iter()).for_each_init(
-        Scratch::default,
-        |scratch, item| {
-            let [output, grad, statistics] = outputs
-                .each_ref()
-                .map(|heads| heads.tile(item.row, item.head, &item.queries));
-            let saved = tile::Saved {
-                output,
-                grad,
-                statistics,
-            };
-            let inputs = item.inputs(&inputs, bias.as_ref());
-            (item.attention).backward(inputs, saved, gradients(&item), scratch);
-        },
-    );
+    let groups = WorkItem::by_key_head(options, q, k);
+    groups
+        .into_par_iter()
+        .for_each_init(Scratch::default, |scratch, group| {
+            let mut of_keys = of_keys(&group[0]);
+            for (index, item) in group.iter().enumerate() {
+                let [output, grad, statistics] = outputs
+                    .each_ref()
+                    .map(|heads| heads.tile(item.row, item.head, &item.queries));
+                let saved = tile::Saved {
+                    output,
+                    grad,
+                    statistics,
+                };
+                let inputs = item.inputs(&inputs, bias.as_ref());
+                let (of_queries, add) = (of_queries(item), index > 0);
+                // SAFETY: the first item of a group writes what the others add to.
+                unsafe {
+                    (item.attention).backward(
+                        inputs,
+                        saved,
+                        of_queries,
+                        &mut of_keys,
+                        add,
+                        scratch,
+                    );
+                }
+            }
+        });
 }
 
 /// Returns the tensor with each row of its last axis contiguous.

@@ -12,6 +12,12 @@
 //! Causal attention masks the keys after each query. The last query sees all keys, so that there may be more keys than
 //! queries: keys of the past, or of a prefix.
 //!
+//! A sliding window also masks the keys that lie too far before a query. Scores may be capped softly, at `c tanh(s Q Kᵀ / c)`
+//! (Gemma 2); their gradient then has the factor `1 - tanh²`.
+//!
+//! There may be fewer heads of keys than of queries: consecutive heads of queries share one (Ainslie et al. 2023,
+//! *GQA*, arXiv 2305.13245).
+//!
 //! In a row that [packs](Segments) several texts, each text attends to itself only.
 //!
 //! | file | contents |
@@ -19,6 +25,7 @@
 //! | `tensors` | [`ScaledDotProduct`] on tensors |
 //! | `segments` | [`Segments`]: several texts in one row |
 //! | `parts` | parts of the batch and of the heads, with scores of a bounded size |
+//! | `groups` | heads of queries that share keys, on any backend |
 //! | `composed` | composition of operations that every backend has |
 //! | `flex`, `tile`, `work`, `heads` | implementation for the CPU: blocks of queries, units of work for threads, memory layout |
 //! | `autodiff` | backward pass, shared by all backends |
@@ -27,6 +34,7 @@ mod autodiff;
 mod composed;
 #[cfg(feature = "flex")]
 mod flex;
+mod groups;
 #[cfg(feature = "flex")]
 mod heads;
 mod parts;
@@ -52,6 +60,10 @@ pub struct AttentionOptions {
     pub scale: f64,
     /// Enables the causal mask: a query sees only the keys up to its own position.
     pub causal: bool,
+    /// Number of keys that a query sees, its own position included. Requires the causal mask. `None` for all.
+    pub window: Option<usize>,
+    /// Limit `c` of the scores, which become `c tanh(score / c)` before the bias is added. `None` for none.
+    pub cap: Option<f64>,
     /// Dropout probability of an attention weight, in [0, 1).
     pub dropout: f64,
     /// Seed of the dropout mask.
@@ -120,7 +132,8 @@ backend_operations! {
     /// Attention on a backend.
     ///
     /// # Shapes
-    /// - `query`: `[batch, heads, queries, d]`, `key`: `[batch, heads, keys, d]`, `value`: `[batch, heads, keys, d_value]`
+    /// - `query`: `[batch, heads, queries, d]`, `key`: `[batch, key_heads, keys, d]`, `value`:
+    ///   `[batch, key_heads, keys, d_value]`; `heads` is a multiple of `key_heads`
     /// - `fused`: `[batch, seq, 3 · heads · d]`, the queries, keys and values of all heads side by side
     /// - `bias`: broadcastable to the scores `[batch, heads, queries, keys]`; `[1, 1, 1, 1]`, which has no effect, stands for none
     /// - `maximum`, `sum`: `[batch, heads, queries, 1]`, the maximum of each row of scores, and the sum of
@@ -159,7 +172,7 @@ backend_operations! {
             bias: FloatTensor<Self>,
             options: AttentionOptions,
         ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-            segments::forward::<Self>(query, key, value, bias, options)
+            groups::forward::<Self>(query, key, value, bias, options)
         }
 
         /// Computes the gradients of queries, keys and values, and of the bias if `with_bias_grad`.
@@ -175,7 +188,7 @@ backend_operations! {
             FloatTensor<Self>,
             Option<FloatTensor<Self>>,
         ) {
-            segments::backward(state, grad, options, with_bias_grad)
+            groups::backward(state, grad, options, with_bias_grad)
         }
 
         /// Computes the gradient of `fused`. `grad` is split by head, `[batch, heads, seq, d]`.

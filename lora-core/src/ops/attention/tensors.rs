@@ -28,6 +28,8 @@ use burn::tensor::{DType, Device, Shape, Tensor};
 pub struct ScaledDotProduct {
     scale: f64,
     causal: bool,
+    window: Option<usize>,
+    cap: Option<f64>,
     bias: Option<Tensor<4>>,
     dropout: Dropout,
     segments: Option<Segments>,
@@ -44,6 +46,8 @@ impl ScaledDotProduct {
         Self {
             scale,
             causal: false,
+            window: None,
+            cap: None,
             bias: None,
             dropout: Dropout::new(0.0),
             segments: None,
@@ -55,6 +59,18 @@ impl ScaledDotProduct {
     /// come before the queries.
     pub fn causal(mut self) -> Self {
         self.causal = true;
+        self
+    }
+
+    /// Sets a sliding window: each query sees the last `window` keys up to its own position. Requires the causal mask.
+    pub fn with_window(mut self, window: Option<usize>) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Sets a soft cap `c`: a score becomes `c tanh(score / c)` before the bias is added.
+    pub fn with_cap(mut self, cap: Option<f64>) -> Self {
+        self.cap = cap;
         self
     }
 
@@ -88,7 +104,8 @@ impl ScaledDotProduct {
     ///
     /// # Shapes
     /// - `query`: `[batch, heads, queries, d]`
-    /// - `key`: `[batch, heads, keys, d]`, `value`: `[batch, heads, keys, d_value]`
+    /// - `key`: `[batch, key_heads, keys, d]`, `value`: `[batch, key_heads, keys, d_value]`; `heads` is a multiple of
+    ///   `key_heads`, and consecutive heads share one
     /// - returns `[batch, heads, queries, d_value]`
     ///
     /// # Panics
@@ -130,6 +147,11 @@ impl ScaledDotProduct {
 
     /// Returns the bias, or a single zero that stands for none.
     fn bias<const D: usize>(&self, scores: [usize; 4], like: &Tensor<D>) -> Tensor<4> {
+        assert!(
+            self.window.is_none_or(|window| self.causal && window > 0),
+            "a window of {:?} keys without the causal mask",
+            self.window
+        );
         if self.causal {
             let [_, _, queries, keys] = scores;
             assert!(keys >= queries, "{queries} causal queries of {keys} keys");
@@ -177,6 +199,8 @@ impl ScaledDotProduct {
         AttentionOptions {
             scale: self.scale,
             causal: self.causal,
+            window: self.window,
+            cap: self.cap,
             dropout,
             seed,
             segments: self.segments.clone(),

@@ -7,9 +7,10 @@
 
 use super::AttentionOptions;
 use crate::ops::gemm::{Matrix, MatrixMut};
-use crate::ops::kernels::{dot, exp_in_place, exp_nonpositive, largest};
+use crate::ops::kernels::{dot, exp_in_place, exp_nonpositive, largest, tanh};
 use crate::ops::seeded_mask::SeededMask;
 use pulp::Arch;
+use std::ops::Range;
 
 /// Number of queries in a block. Smaller with a causal mask, since a block computes some masked scores.
 const QUERIES: usize = 128;
@@ -21,6 +22,8 @@ pub(super) struct HeadAttention {
     queries: usize,
     keys: usize,
     causal: bool,
+    window: Option<usize>,
+    cap: Option<f32>,
     dropout: Option<SeededMask>,
 }
 
@@ -43,13 +46,17 @@ pub(super) struct Saved<'a> {
     pub statistics: Matrix<'a>,
 }
 
-/// Memory for the gradients of one head.
-pub(super) struct Gradients<'a> {
+/// Memory for the gradients of one head of queries.
+pub(super) struct QueryGradients<'a> {
     pub query: MatrixMut<'a>,
-    pub key: MatrixMut<'a>,
-    pub value: MatrixMut<'a>,
     /// `[queries, keys]`.
     pub bias: Option<MatrixMut<'a>>,
+}
+
+/// Memory for the gradients of a head of keys and values, which several heads of queries may share.
+pub(super) struct KeyGradients<'a> {
+    pub key: MatrixMut<'a>,
+    pub value: MatrixMut<'a>,
 }
 
 /// Scratch memory for scores and their gradients, reused between blocks.
@@ -77,11 +84,12 @@ fn scaled_product<'a>(
     out
 }
 
-/// Consecutive queries, and the number of keys that the last of them sees.
+/// Consecutive queries, and the keys from the first that the first of them sees to the last that the last of them sees.
 #[derive(Clone, Copy)]
 struct Block {
     start: usize,
     count: usize,
+    first_key: usize,
     keys: usize,
 }
 
@@ -100,18 +108,21 @@ impl HeadAttention {
             queries,
             keys,
             causal: options.causal,
+            window: options.window,
+            cap: options.cap.map(|cap| cap as f32),
             dropout: (options.dropout > 0.0)
                 .then(|| SeededMask::new(options.dropout, options.seed)),
         }
     }
 
-    /// Returns the number of keys that a query sees.
-    fn visible(&self, query: usize) -> usize {
-        if self.causal {
+    /// Returns the range of keys that a query sees.
+    fn visible(&self, query: usize) -> Range<usize> {
+        let end = if self.causal {
             self.keys - self.queries + query + 1
         } else {
             self.keys
-        }
+        };
+        self.window.map_or(0, |window| end.saturating_sub(window))..end
     }
 
     fn blocks(&self) -> impl DoubleEndedIterator<Item = Block> {
@@ -119,10 +130,12 @@ impl HeadAttention {
         (0..self.queries.div_ceil(most)).map(move |index| {
             let start = index * most;
             let count = most.min(self.queries - start);
+            let first_key = self.visible(start).start;
             Block {
                 start,
                 count,
-                keys: self.visible(start + count - 1),
+                first_key,
+                keys: self.visible(start + count - 1).end - first_key,
             }
         })
     }
@@ -132,7 +145,15 @@ impl HeadAttention {
         ((head * self.queries + query) * self.keys) as u32
     }
 
-    /// Computes `s Q Kᵀ` of a block.
+    /// Splits a row of a block into the keys before those that a query sees, those, and the keys behind them.
+    fn split<'r>(&self, block: Block, query: usize, row: &'r mut [f32]) -> [&'r mut [f32]; 3] {
+        let visible = self.visible(query);
+        let (row, behind) = row.split_at_mut(visible.end - block.first_key);
+        let (before, seen) = row.split_at_mut(visible.start - block.first_key);
+        [before, seen, behind]
+    }
+
+    /// Computes `s Q Kᵀ` of a block, capped.
     fn scores<'a>(
         &self,
         inputs: &Inputs<'_>,
@@ -140,8 +161,19 @@ impl HeadAttention {
         scratch: &'a mut Vec<f32>,
     ) -> &'a mut [f32] {
         let query = inputs.query.rows(block.start, block.count);
-        let key = inputs.key.rows(0, block.keys);
-        scaled_product(self.scale, query, key.transposed(), scratch)
+        let key = inputs.key.rows(block.first_key, block.keys);
+        let scores = scaled_product(self.scale, query, key.transposed(), scratch);
+        if let Some(cap) = self.cap {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    scores
+                        .iter_mut()
+                        .for_each(|score| *score = cap * tanh(*score / cap))
+                },
+            );
+        }
+        scores
     }
 
     /// Writes the output `[queries, d_value]` and the statistics, two values per query.
@@ -161,13 +193,13 @@ impl HeadAttention {
                     let rows = scores.chunks_exact_mut(block.keys);
                     let rows = rows.zip(statistics.as_chunks_mut::<2>().0);
                     for (offset, (row, statistics)) in rows.enumerate() {
-                        *statistics = self.softmax_row(&inputs, block.start + offset, row);
+                        *statistics = self.softmax_row(&inputs, block, block.start + offset, row);
                     }
                 },
             );
             let scores = Matrix::new(scores, [block.count, block.keys]);
             let mut output = output.rows(block.start, block.count);
-            output.write(1.0, scores, inputs.value.rows(0, block.keys));
+            output.write(1.0, scores, inputs.value.rows(block.first_key, block.keys));
             for offset in 0..block.count {
                 let share = 1.0 / statistics[2 * offset + 1];
                 // SAFETY: the product has written the row.
@@ -180,16 +212,25 @@ impl HeadAttention {
     /// Replaces a row of scores by `exp(score - maximum)` after dropout, and by zero where masked. Returns the maximum and
     /// the sum before dropout.
     #[inline(always)]
-    fn softmax_row(&self, inputs: &Inputs<'_>, query: usize, row: &mut [f32]) -> [f32; 2] {
-        let (visible, hidden) = row.split_at_mut(self.visible(query));
+    fn softmax_row(
+        &self,
+        inputs: &Inputs<'_>,
+        block: Block,
+        query: usize,
+        row: &mut [f32],
+    ) -> [f32; 2] {
+        let [before, visible, behind] = self.split(block, query, row);
+        let first_key = self.visible(query).start;
         if let Some(bias) = inputs.bias {
-            add(visible, bias.row(query));
+            add(visible, &bias.row(query)[first_key..]);
         }
         let max = largest(visible);
         let sum = exp_in_place(visible, max);
-        hidden.fill(0.0);
+        before.fill(0.0);
+        behind.fill(0.0);
         if let Some(dropout) = self.dropout {
             let first = self.first_weight(inputs.index, query);
+            let first = first.wrapping_add(first_key as u32);
             for (offset, weight) in visible.iter_mut().enumerate() {
                 *weight *= dropout.factor(first.wrapping_add(offset as u32));
             }
@@ -197,20 +238,32 @@ impl HeadAttention {
         [max, sum as f32]
     }
 
-    /// Writes the gradients of a head.
-    pub(super) fn backward(
+    /// Writes the gradients of a head of queries, and writes or adds those of its keys and values.
+    ///
+    /// # Safety
+    /// If `add`, the gradients of keys and values have been written.
+    pub(super) unsafe fn backward(
         &self,
         inputs: Inputs<'_>,
         saved: Saved<'_>,
-        mut gradients: Gradients<'_>,
+        mut gradients: QueryGradients<'_>,
+        of_keys: &mut KeyGradients<'_>,
+        add: bool,
         scratch: &mut Scratch,
     ) {
-        // Backwards: the last block sees all keys and initializes the gradients that the others add to.
+        let is_partial = self.window.is_some();
+        if is_partial && !add {
+            for key in 0..self.keys {
+                of_keys.key.rows(key, 1).fill(&[]);
+                of_keys.value.rows(key, 1).fill(&[]);
+            }
+        }
+        // Backwards: without a window, the last block sees all keys and initializes the gradients that the others add to.
         for (index, block) in self.blocks().rev().enumerate() {
             let scores = self.scores(&inputs, block, &mut scratch.scores);
             let shape = [block.count, block.keys];
             let block_grad = saved.grad.rows(block.start, block.count);
-            let value = inputs.value.rows(0, block.keys);
+            let value = inputs.value.rows(block.first_key, block.keys);
             let grad_scores = scaled_product(
                 1.0,
                 block_grad,
@@ -227,7 +280,8 @@ impl HeadAttention {
                         let delta = dot(saved.output.row(query), saved.grad.row(query));
                         let statistics = saved.statistics.row(query);
                         let statistics = [statistics[0], statistics[1]];
-                        self.backward_row(&inputs, query, statistics, delta, weights, gradient);
+                        let row = [weights, gradient];
+                        self.backward_row(&inputs, block, query, statistics, delta, row);
                     }
                 },
             );
@@ -238,17 +292,18 @@ impl HeadAttention {
             }
             let (weights, grad_scores) =
                 (Matrix::new(scores, shape), Matrix::new(grad_scores, shape));
-            let key = inputs.key.rows(0, block.keys);
+            let key = inputs.key.rows(block.first_key, block.keys);
             let query = inputs.query.rows(block.start, block.count);
             let mut grad_query = gradients.query.rows(block.start, block.count);
             grad_query.write(self.scale, grad_scores, key);
-            let mut grad_key = gradients.key.rows(0, block.keys);
-            let mut grad_value = gradients.value.rows(0, block.keys);
+            let mut grad_key = of_keys.key.rows(block.first_key, block.keys);
+            let mut grad_value = of_keys.value.rows(block.first_key, block.keys);
+            let add = add || is_partial || index > 0;
             let (weights, grad_scores) = (weights.transposed(), grad_scores.transposed());
-            // SAFETY: the first block writes all keys.
-            unsafe { grad_key.multiply(index > 0, self.scale, grad_scores, query, 1) };
+            // SAFETY: the caller, the zeros or the first block have written all keys.
+            unsafe { grad_key.multiply(add, self.scale, grad_scores, query, 1) };
             // SAFETY: as for the keys.
-            unsafe { grad_value.multiply(index > 0, 1.0, weights, block_grad, 1) };
+            unsafe { grad_value.multiply(add, 1.0, weights, block_grad, 1) };
         }
     }
 
@@ -257,36 +312,56 @@ impl HeadAttention {
     fn backward_row(
         &self,
         inputs: &Inputs<'_>,
+        block: Block,
         query: usize,
         [max, sum]: [f32; 2],
         delta: f32,
-        weights: &mut [f32],
-        gradient: &mut [f32],
+        [weights, gradient]: [&mut [f32]; 2],
     ) {
-        let visible = self.visible(query);
-        let (weights, hidden) = weights.split_at_mut(visible);
-        hidden.fill(0.0);
-        let (gradient, hidden) = gradient.split_at_mut(visible);
-        hidden.fill(0.0);
-        if let Some(bias) = inputs.bias {
-            add(weights, bias.row(query));
-        }
+        let first_key = self.visible(query).start;
+        let [before, weights, behind] = self.split(block, query, weights);
+        before.fill(0.0);
+        behind.fill(0.0);
+        let [before, gradient, behind] = self.split(block, query, gradient);
+        before.fill(0.0);
+        behind.fill(0.0);
+        let bias = inputs.bias.map(|bias| &bias.row(query)[first_key..]);
+        let slope = |score: f32| {
+            self.cap
+                .map_or(1.0, |cap| 1.0 - (score / cap) * (score / cap))
+        };
         let share = 1.0 / sum;
+        if let (Some(bias), None) = (bias, self.cap) {
+            add(weights, bias);
+        }
+        let biased = |score: f32, offset: usize| match (self.cap, bias) {
+            (Some(_), Some(bias)) => score + bias[offset],
+            _ => score,
+        };
         let pairs = weights.iter_mut().zip(gradient);
         match self.dropout {
-            None => {
+            None if self.cap.is_none() => {
                 for (weight, gradient) in pairs {
                     *weight = exp_nonpositive(*weight - max) * share;
                     *gradient = *weight * (*gradient - delta);
                 }
             }
+            None => {
+                for (offset, (weight, gradient)) in pairs.enumerate() {
+                    let slope = slope(*weight);
+                    *weight = exp_nonpositive(biased(*weight, offset) - max) * share;
+                    *gradient = *weight * (*gradient - delta) * slope;
+                }
+            }
             Some(dropout) => {
                 let first = self.first_weight(inputs.index, query);
+                let first = first.wrapping_add(first_key as u32);
                 for (offset, (weight, gradient)) in pairs.enumerate() {
-                    let kept = exp_nonpositive(*weight - max) * share;
+                    let slope = slope(*weight);
+                    let kept = exp_nonpositive(biased(*weight, offset) - max) * share;
                     let factor = dropout.factor(first.wrapping_add(offset as u32));
                     *weight = kept * factor;
-                    *gradient = kept * (*gradient * factor - delta);
+                    *gradient = kept * (*gradient * factor - delta) * slope;
                 }
             }
         }

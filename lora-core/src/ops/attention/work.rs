@@ -1,6 +1,7 @@
 //! Units of work for the threads: one head of one text.
 
 use super::AttentionOptions;
+use super::groups::heads_per_key;
 use super::heads::{Bias, Heads};
 use super::tile::{HeadAttention, Inputs};
 use std::ops::Range;
@@ -9,6 +10,8 @@ use std::ops::Range;
 pub(super) struct WorkItem {
     pub row: usize,
     pub head: usize,
+    /// Index of its head of keys and values.
+    pub key_head: usize,
     /// Index of the head among the heads of all rows.
     index: usize,
     /// Range of its queries.
@@ -25,7 +28,8 @@ impl WorkItem {
     /// Panics if the texts of a packed row do not fill it.
     pub(super) fn all(options: &AttentionOptions, query: &Heads<'_>, key: &Heads<'_>) -> Vec<Self> {
         let [batch, heads, queries, _] = query.shape();
-        let [_, _, keys, _] = key.shape();
+        let [_, key_heads, keys, _] = key.shape();
+        let sharing = heads_per_key(heads, key_heads);
         let texts = options.by_segment(queries, keys);
         let mut items = Vec::with_capacity(batch * heads * texts.len());
         for index in 0..batch * heads {
@@ -33,6 +37,7 @@ impl WorkItem {
                 items.push(Self {
                     row: index / heads,
                     head: index % heads,
+                    key_head: index % heads / sharing,
                     index,
                     queries: text.queries.clone(),
                     keys: text.keys.clone(),
@@ -47,6 +52,31 @@ impl WorkItem {
         items
     }
 
+    /// Lists all items, those together that share keys.
+    ///
+    /// # Panics
+    /// As [`all`](Self::all).
+    pub(super) fn by_key_head(
+        options: &AttentionOptions,
+        query: &Heads<'_>,
+        key: &Heads<'_>,
+    ) -> Vec<Vec<Self>> {
+        let mut items = Self::all(options, query, key);
+        items.sort_by_key(|item| (item.row, item.key_head, item.keys.start, item.head));
+        let mut groups: Vec<Vec<Self>> = Vec::new();
+        for item in items {
+            match groups.last_mut() {
+                Some(group) if item.shares_keys_with(&group[0]) => group.push(item),
+                _ => groups.push(vec![item]),
+            }
+        }
+        groups
+    }
+
+    fn shares_keys_with(&self, other: &Self) -> bool {
+        (self.row, self.key_head) == (other.row, other.key_head) && self.keys == other.keys
+    }
+
     /// Returns the queries, keys, values and bias of this item.
     pub(super) fn inputs<'a>(
         &self,
@@ -56,8 +86,8 @@ impl WorkItem {
         let (row, head) = (self.row, self.head);
         Inputs {
             query: query.tile(row, head, &self.queries),
-            key: key.tile(row, head, &self.keys),
-            value: value.tile(row, head, &self.keys),
+            key: key.tile(row, self.key_head, &self.keys),
+            value: value.tile(row, self.key_head, &self.keys),
             bias: bias.map(|bias| bias.tile(row, head, self.queries.len())),
             index: self.index,
         }

@@ -67,6 +67,14 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     if x < 0.0 { smaller } else { 1.0 - smaller }
 }
 
+/// Computes `tanh(x)`, within a few units in the last place of 1.
+#[inline(always)]
+pub(in crate::ops) fn tanh(x: f32) -> f32 {
+    let power = exp_nonpositive(-2.0 * x.abs());
+    let size = (1.0 - power) / (1.0 + power);
+    if x < 0.0 { -size } else { size }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

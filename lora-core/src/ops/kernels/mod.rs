@@ -3,13 +3,16 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `dropout` | dropout masks by a seed |
-//! | `gelu`, `norm`, `rows` | GELU, layer normalization, row operations such as softmax |
+//! | `gelu`, `norm`, `rows` | GELU, normalization, row operations such as softmax |
+//! | `gated` | gated activations, rotary embeddings |
 //! | `unpack` | dequantization of packed values |
 //! | `functions` | scalar functions that the compiler vectorizes |
 
 mod dropout;
 #[cfg(feature = "flex")]
 mod functions;
+#[cfg(feature = "flex")]
+mod gated;
 #[cfg(feature = "flex")]
 mod gelu;
 #[cfg(feature = "flex")]
@@ -23,11 +26,13 @@ pub(super) use dropout::dropout_mask;
 #[cfg(feature = "flex")]
 pub(super) use dropout::{dropout_copy, dropout_in_place};
 #[cfg(feature = "flex")]
-pub(super) use functions::exp_nonpositive;
+pub(super) use functions::{exp_nonpositive, tanh};
+#[cfg(feature = "flex")]
+pub(super) use gated::{gated, gated_backward, rotate, silu, silu_slope};
 #[cfg(feature = "flex")]
 pub(super) use gelu::{gelu, gelu_slope, gelu_tanh, gelu_tanh_slope};
 #[cfg(feature = "flex")]
-pub(super) use norm::{norm_rows, norm_rows_backward};
+pub(super) use norm::{norm_rows, norm_rows_backward, rms_rows, rms_rows_backward};
 #[cfg(feature = "flex")]
 pub(super) use rows::{dot, exp_in_place, largest, repeat_row, softmax_backward, sum_map};
 #[cfg(feature = "flex")]

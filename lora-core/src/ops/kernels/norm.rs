@@ -1,11 +1,11 @@
-//! Layer normalization.
+//! Normalization of rows.
 
 #![expect(
     unsafe_code,
     reason = "memory that is written in parallel and has no values before"
 )]
 
-use super::rows::{LANES, rows_at_once, sum_map};
+use super::rows::{LANES, dot, rows_at_once, sum_map};
 use pulp::Arch;
 use rayon::prelude::*;
 use std::convert::identity;
@@ -110,6 +110,83 @@ fn norm_row_backward(row: &[f32], gamma: &[f32], [mean, inverse]: [f32; 2], grad
     for (grad, x) in grads.iter_mut().zip(row) {
         *grad = inverse * (*grad - sum - (x - mean) * along);
     }
+}
+
+/// Divides rows by their root mean square and scales them. Also returns the inverse root mean square of each row.
+///
+/// # Panics
+/// Panics if the values are no whole rows.
+pub(in crate::ops) fn rms_rows(
+    values: &[f32],
+    gamma: &[f32],
+    epsilon: f32,
+) -> (Vec<f32>, Vec<f32>) {
+    let width = gamma.len();
+    // What is not written below would be uninitialized memory.
+    assert!(
+        width > 0 && values.len().is_multiple_of(width),
+        "scale of {width} features for {} values",
+        values.len()
+    );
+    let at_once = rows_at_once(width);
+    let mut normal = Vec::with_capacity(values.len());
+    let mut inverses = vec![0.0; values.len() / width];
+    let pieces = normal.spare_capacity_mut()[..values.len()].par_chunks_mut(at_once * width);
+    let pieces = pieces.zip(values.par_chunks(at_once * width));
+    let pieces = pieces.zip(inverses.par_chunks_mut(at_once));
+    pieces.for_each(|((normal, values), inverses)| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let rows = normal
+                    .chunks_exact_mut(width)
+                    .zip(values.chunks_exact(width));
+                for ((normal, row), inverse) in rows.zip(inverses) {
+                    let square = sum_map(row, |x| x * x) / width as f32;
+                    *inverse = 1.0 / (square + epsilon).sqrt();
+                    for (y, (&x, gamma)) in normal.iter_mut().zip(row.iter().zip(gamma)) {
+                        y.write(x * *inverse * gamma);
+                    }
+                }
+            },
+        );
+    });
+    // SAFETY: the pieces cover all values, and each row is written: as checked, these are whole rows of the length of `gamma`.
+    unsafe { normal.set_len(values.len()) };
+    (normal, inverses)
+}
+
+/// Replaces the gradient of the output of [`rms_rows`] by that of its input.
+pub(in crate::ops) fn rms_rows_backward(
+    values: &[f32],
+    gamma: &[f32],
+    inverses: &[f32],
+    grads: &mut [f32],
+) {
+    let width = gamma.len();
+    let at_once = rows_at_once(width);
+    let pieces = grads.par_chunks_mut(at_once * width);
+    let pieces = pieces.zip(values.par_chunks(at_once * width));
+    let pieces = pieces.zip(inverses.par_chunks(at_once));
+    pieces.for_each(|((grads, values), inverses)| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                let rows = grads
+                    .chunks_exact_mut(width)
+                    .zip(values.chunks_exact(width));
+                for ((grads, row), &inverse) in rows.zip(inverses) {
+                    for (grad, gamma) in grads.iter_mut().zip(gamma) {
+                        *grad *= gamma;
+                    }
+                    let along = dot(grads, row) * inverse * inverse / width as f32;
+                    for (grad, x) in grads.iter_mut().zip(row) {
+                        *grad = inverse * (*grad - x * along);
+                    }
+                }
+            },
+        );
+    });
 }
 
 #[cfg(test)]

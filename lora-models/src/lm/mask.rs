@@ -1,5 +1,6 @@
 //! Masks of padding and of packed texts. The causal mask belongs to the attention.
 
+use crate::generate::KvCache;
 use crate::prefix::PrefixLayer;
 use burn::tensor::{Bool, Tensor};
 use lora_core::ops::Segments;
@@ -8,21 +9,27 @@ use lora_core::ops::Segments;
 #[derive(Clone, Debug, Default)]
 pub struct TextMask {
     /// Bias of the scores, `[batch, 1, 1, keys]`: -1e9 at padding.
-    pub(super) padding: Option<Tensor<4>>,
+    pub(crate) padding: Option<Tensor<4>>,
     /// Texts that the row is packed of; none attends to another.
-    pub(super) segments: Option<Segments>,
+    pub(crate) segments: Option<Segments>,
     /// Keys and values of virtual tokens in each layer, which every token attends to; none without virtual tokens.
-    pub(super) virtual_tokens: Vec<PrefixLayer>,
+    pub(crate) virtual_tokens: Vec<PrefixLayer>,
 }
 
 impl TextMask {
     /// Masks packed texts from each other.
-    pub(super) fn within(segments: &Segments) -> Self {
+    pub(crate) fn within(segments: &Segments) -> Self {
         Self {
             segments: Some(segments.clone()),
             ..Self::default()
         }
     }
+}
+
+/// Cache of keys and values, and the index of the layer that uses it.
+pub(crate) struct Past<'a> {
+    pub(crate) cache: &'a mut KvCache,
+    pub(crate) layer: usize,
 }
 
 /// Bias of the score of a masked position.
@@ -39,7 +46,7 @@ const HIDDEN: f32 = -1e9;
 ///
 /// # Panics
 /// If the mask does not cover `keys` tokens.
-pub(super) fn padding_bias(
+pub(crate) fn padding_bias(
     keys: usize,
     attention_mask: Option<Tensor<2, Bool>>,
 ) -> Option<Tensor<4>> {
@@ -59,7 +66,7 @@ pub(super) fn padding_bias(
 /// # Shapes
 /// - `mask`: `[batch, 1, 1, keys]`
 /// - returns `[batch, 1, 1, virtual_tokens + keys]`
-pub(super) fn extend_by_prefix(mask: Tensor<4>, virtual_tokens: usize) -> Tensor<4> {
+pub(crate) fn extend_by_prefix(mask: Tensor<4>, virtual_tokens: usize) -> Tensor<4> {
     if virtual_tokens == 0 {
         return mask;
     }

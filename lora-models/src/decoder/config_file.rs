@@ -1,0 +1,273 @@
+//! Reader for the `config.json` of a decoder.
+
+use super::config::{DecoderBiases, DecoderConfig, DecoderLayer, MAX_LAYERS, Multipliers};
+use super::family::{DecoderFamily, Windows};
+use super::rope_file::{self, RopeSizes};
+use crate::ModelError;
+use crate::activation::Activation;
+use crate::config_keys::{ConfigKeys, check_sizes};
+use crate::lm::TokenIds;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// Options without support, each with the value that it must have.
+const REFUSED: &[(&str, &str)] = &[
+    ("add_cross_attention", "false: a decoder without an encoder"),
+    (
+        "use_bidirectional_attention",
+        "false: attention to earlier tokens alone",
+    ),
+    (
+        "quantization_config",
+        "no such key: weights that are not quantized",
+    ),
+];
+
+const SLIDING: &str = "sliding_attention";
+const FULL: &str = "full_attention";
+
+/// Reads a configuration from the object of a file.
+///
+/// # Errors
+/// [`ModelError::UnsupportedConfig`] for another model, an option without support or a value outside its range,
+/// [`ModelError::Json`] for a value of another type.
+pub(super) fn parse(path: &Path, object: Map<String, Value>) -> Result<DecoderConfig, ModelError> {
+    let file = ConfigKeys::new(path, object);
+    file.require_off(REFUSED)?;
+    let model_type: Option<String> = file.get("model_type")?;
+    let name = model_type.as_deref().unwrap_or("not there");
+    let Some(family) = DecoderFamily::from_model_type(name) else {
+        let all = DecoderFamily::ALL.map(DecoderFamily::model_type);
+        return Err(file.refuse("model_type", name, all.join(", ")));
+    };
+    let object = file.into_object();
+    let mut all = family.defaults();
+    all.extend(object.clone());
+    let keys = &ConfigKeys::new(path, all);
+    let traits = family.traits();
+    let size = |key: &str| -> Result<usize, ModelError> {
+        let found: Option<usize> = keys.get(key)?;
+        found.ok_or_else(|| keys.refuse(key, "null", "a whole number"))
+    };
+    let number = |key: &str, default: f64| keys.or::<f64>(key, default);
+
+    let (hidden_size, heads) = (size("hidden_size")?, size("num_attention_heads")?);
+    let count = size("num_hidden_layers")?;
+    check_sizes(
+        path,
+        &[
+            ("num_attention_heads", heads, usize::MAX),
+            ("num_hidden_layers", count, MAX_LAYERS),
+        ],
+    )?;
+    let head_dim = match keys.get("head_dim")? {
+        Some(size) => size,
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        None => {
+            let expected = format!("a divisor of hidden_size, {hidden_size}");
+            return Err(keys.refuse("num_attention_heads", heads, expected));
+        }
+    };
+    let max_position_embeddings = size("max_position_embeddings")?;
+    let sizes = RopeSizes {
+        head_dim,
+        max_position_embeddings,
+    };
+    let ropes = rope_file::read(path, keys, family, &sizes)?;
+    let layers = Layers { keys, family }.read(count, ropes.sliding.is_some())?;
+    let bias = |key: &str| keys.or::<bool>(key, false);
+    // Families without the key have no bias, whatever a file says.
+    let attention_bias = match traits.query_bias {
+        Some(_) => false,
+        None => bias("attention_bias")?,
+    };
+    let has_mlp_bias = matches!(
+        family,
+        DecoderFamily::Llama | DecoderFamily::Smollm3 | DecoderFamily::Granite
+    );
+    let scale = match family {
+        DecoderFamily::Granite => number("attention_multiplier", 1.0)?,
+        DecoderFamily::Gemma2 | DecoderFamily::Gemma3Text => {
+            number("query_pre_attn_scalar", 256.0)?.powf(-0.5)
+        }
+        _ => (head_dim as f64).powf(-0.5),
+    };
+    let is_gemma = matches!(
+        family,
+        DecoderFamily::Gemma | DecoderFamily::Gemma2 | DecoderFamily::Gemma3Text
+    );
+    let caps = match family {
+        // As in transformers, where Gemma 3 caps its logits alone.
+        DecoderFamily::Gemma2 => [
+            keys.get("attn_logit_softcapping")?,
+            keys.get("final_logit_softcapping")?,
+        ],
+        DecoderFamily::Gemma3Text => [None, keys.get("final_logit_softcapping")?],
+        _ => [None, None],
+    };
+    let multipliers = match family {
+        DecoderFamily::Granite => Multipliers {
+            embedding: number("embedding_multiplier", 1.0)?,
+            residual: number("residual_multiplier", 1.0)?,
+            logits: number("logits_scaling", 1.0)?,
+        },
+        _ => Multipliers {
+            // The arithmetic is in f32, so that the root is not rounded to the type of the weights.
+            embedding: if is_gemma {
+                f64::from((hidden_size as f32).sqrt())
+            } else {
+                1.0
+            },
+            residual: 1.0,
+            logits: 1.0,
+        },
+    };
+    let mut activation = keys.activation(traits.activation, "silu")?;
+    if family == DecoderFamily::Gemma && activation == Activation::Gelu {
+        // The official files say `gelu`, and mean the approximation.
+        activation = Activation::GeluTanh;
+    }
+    let config = DecoderConfig {
+        family,
+        vocab_size: size("vocab_size")?,
+        hidden_size,
+        intermediate_size: size("intermediate_size")?,
+        num_attention_heads: heads,
+        num_key_value_heads: keys.or("num_key_value_heads", heads)?,
+        head_dim,
+        max_position_embeddings,
+        layers,
+        ropes: std::iter::once(ropes.full).chain(ropes.sliding).collect(),
+        activation,
+        norm_epsilon: number("rms_norm_eps", 1e-6)?,
+        norm: traits.norm,
+        placement: traits.placement,
+        head_norm: traits.head_norm,
+        layout: traits.layout,
+        biases: DecoderBiases {
+            query_key_value: traits.query_bias.unwrap_or(attention_bias),
+            output: attention_bias,
+            mlp: has_mlp_bias && bias("mlp_bias")?,
+        },
+        scale,
+        score_cap: caps[0],
+        logit_cap: caps[1],
+        multipliers,
+        attention_dropout: number("attention_dropout", 0.0)?,
+        residual_dropout: match family {
+            DecoderFamily::Phi3 => number("resid_pdrop", 0.0)?,
+            _ => 0.0,
+        },
+        initializer_range: number("initializer_range", 0.02)?,
+        tie_word_embeddings: keys.or("tie_word_embeddings", false)?,
+        eos_token_ids: keys.or("eos_token_id", TokenIds::None)?.into_list(),
+        pad_token_id: keys.get("pad_token_id")?,
+        object,
+    };
+    config.validate_at(path)?;
+    Ok(config)
+}
+
+struct Layers<'a> {
+    keys: &'a ConfigKeys<'a>,
+    family: DecoderFamily,
+}
+
+impl Layers<'_> {
+    /// Reads windows and positions of the layers.
+    fn read(&self, count: usize, ropes_by_layer: bool) -> Result<Vec<DecoderLayer>, ModelError> {
+        let has_rope = self.positions(count)?;
+        let slides = self.slides(count, &has_rope)?;
+        let window: Option<usize> = self.keys.get("sliding_window")?;
+        let layer = |(slides, has_rope): (bool, bool)| {
+            let window = match (slides, window) {
+                (false, _) => None,
+                (true, Some(window)) if window > 0 => Some(window),
+                (true, found) => {
+                    let found = found.map_or("null".into(), |window| window.to_string());
+                    let expected = "a number of at least 1: layers have a sliding window";
+                    return Err(self.keys.refuse("sliding_window", found, expected));
+                }
+            };
+            let rope = usize::from(ropes_by_layer && slides);
+            Ok(DecoderLayer {
+                window,
+                rope: has_rope.then_some(rope),
+            })
+        };
+        slides.into_iter().zip(has_rope).map(layer).collect()
+    }
+
+    /// Returns true for each layer with positions.
+    fn positions(&self, count: usize) -> Result<Vec<bool>, ModelError> {
+        if self.family != DecoderFamily::Smollm3 {
+            return Ok(vec![true; count]);
+        }
+        if let Some(listed) = self.keys.get::<Vec<u8>>("no_rope_layers")? {
+            if listed.len() < count {
+                let expected = format!("an entry for each of the {count} layers");
+                return Err(self.keys.refuse("no_rope_layers", listed.len(), expected));
+            }
+            return Ok(listed.into_iter().take(count).map(|has| has != 0).collect());
+        }
+        let interval: usize = self.keys.or("no_rope_layer_interval", 4)?;
+        if interval == 0 {
+            let expected = "a number of at least 1";
+            return Err(self
+                .keys
+                .refuse("no_rope_layer_interval", interval, expected));
+        }
+        Ok((1..=count)
+            .map(|layer| !layer.is_multiple_of(interval))
+            .collect())
+    }
+
+    /// Returns true for each layer with a sliding window.
+    fn slides(&self, count: usize, has_rope: &[bool]) -> Result<Vec<bool>, ModelError> {
+        let windows = self.family.traits().windows;
+        let has_window = self.keys.get::<usize>("sliding_window")?.is_some();
+        let used = has_window && self.keys.or("use_sliding_window", false)?;
+        let is_listed = matches!(
+            windows,
+            Windows::From | Windows::WithoutPositions | Windows::AllBut(_)
+        );
+        if is_listed && let Some(types) = self.keys.get::<Vec<String>>("layer_types")? {
+            if types.len() < count {
+                let expected = format!("an entry for each of the {count} layers");
+                return Err(self.keys.refuse("layer_types", types.len(), expected));
+            }
+            let slides = |kind: &String| match kind.as_str() {
+                SLIDING => Ok(true),
+                FULL => Ok(false),
+                other => {
+                    let expected = format!("{FULL} or {SLIDING}");
+                    Err(self.keys.refuse("layer_types", other, expected))
+                }
+            };
+            return types.iter().take(count).map(slides).collect();
+        }
+        let layers = 0..count;
+        Ok(match windows {
+            Windows::None => vec![false; count],
+            Windows::All => vec![has_window; count],
+            Windows::From => {
+                let first: usize = self.keys.or("max_window_layers", 28)?;
+                layers.map(|layer| used && layer >= first).collect()
+            }
+            Windows::WithoutPositions => has_rope.iter().map(|has| used && !has).collect(),
+            Windows::AllBut(every) => {
+                let every = match self.family {
+                    DecoderFamily::Gemma3Text => self.keys.or("sliding_window_pattern", every)?,
+                    _ => every,
+                };
+                if every == 0 {
+                    let expected = "a number of at least 1";
+                    return Err(self.keys.refuse("sliding_window_pattern", every, expected));
+                }
+                layers
+                    .map(|layer| !(layer + 1).is_multiple_of(every))
+                    .collect()
+            }
+        })
+    }
+}

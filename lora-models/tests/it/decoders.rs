@@ -1,0 +1,337 @@
+//! Decoders of the Llama kind compute what transformers and PEFT compute, family by family.
+
+use crate::common::{TOLERANCE, assert_real_logits, fixture, mask_of, model_tensors};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
+use lora_core::files::Overwrite;
+use lora_core::merge;
+use lora_core::ops::{CrossEntropy, Segments};
+use lora_models::decoder::{DecoderConfig, DecoderLm};
+use lora_models::generate::{
+    BeamSearch, EarlyStopping, GenerationConfig, Generator, KvCache, Strategy,
+};
+use lora_models::{
+    Blocks, CausalInput, CausalLm, ExportOptions, FamilyConfig, LoadOptions, LoraModel,
+    LoraTargets, ModelConfig, Pretrained, SaveAdapter,
+};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use test_support::compare::assert_near;
+use test_support::tensors::{Tensors, host, transpose};
+
+/// All models of the fixtures.
+const MODELS: [&str; 15] = [
+    "llama",
+    "llama3_old",
+    "llama_linear_old",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "phi3",
+    "granite",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gemma3_text_old",
+    "olmo2",
+    "olmo3",
+];
+
+fn dir(name: &str) -> std::path::PathBuf {
+    fixture("decoders").join(name)
+}
+
+fn load(name: &str, device: &Device) -> DecoderLm {
+    let loaded = DecoderLm::load(dir(name), &LoadOptions::default(), device);
+    loaded.unwrap_or_else(|error| panic!("{name}: {error}")).0
+}
+
+fn expected(name: &str) -> Tensors {
+    model_tensors(&format!("decoders/{name}"))
+}
+
+/// A batch of a fixture.
+struct Texts {
+    ids: Tensor<2, Int>,
+    mask: Tensor<2, Bool>,
+    positions: Tensor<2, Int>,
+    real: Vec<bool>,
+}
+
+impl Texts {
+    fn of(tensors: &Tensors, batch: &str, device: &Device) -> Self {
+        let (mask, real) = mask_of(tensors, &format!("{batch}.mask"), device);
+        Self {
+            ids: tensors.ids(&format!("{batch}.ids"), device),
+            mask,
+            positions: tensors.ids(&format!("{batch}.positions"), device),
+            real,
+        }
+    }
+
+    fn hidden(&self, model: &DecoderLm) -> Tensor<3> {
+        let positions = Some(self.positions.clone());
+        let mask = Some(self.mask.clone());
+        (model.model).forward(self.ids.clone(), mask, positions, None)
+    }
+
+    /// Rows of the tokens that another of their text follows, and those that follow.
+    fn targets(&self) -> (Vec<i64>, Vec<i64>) {
+        let [_, seq] = self.ids.dims();
+        let ids: Vec<i64> = self.ids.clone().into_data().iter::<i64>().collect();
+        let follows = |at: &usize| at % seq + 1 < seq && self.real[*at] && self.real[at + 1];
+        let rows: Vec<usize> = (0..ids.len()).filter(follows).collect();
+        let targets = rows.iter().map(|row| ids[row + 1]).collect();
+        (rows.iter().map(|&row| row as i64).collect(), targets)
+    }
+
+    /// Mean cross entropy, through the loss of the model.
+    fn loss(&self, model: &DecoderLm, hidden: Tensor<3>) -> Tensor<1> {
+        let [batch, seq, d] = hidden.dims();
+        let device = hidden.device();
+        let (rows, targets) = self.targets();
+        let count = rows.len();
+        let ints = |values: Vec<i64>| {
+            Tensor::<1, Int>::from_data(TensorData::new(values, [count]), &device)
+        };
+        let hidden = hidden.reshape([batch * seq, d]).select(0, ints(rows));
+        let loss = model.loss(hidden, ints(targets), &CrossEntropy::default());
+        loss.loss / count as f64
+    }
+}
+
+#[test]
+fn hidden_states_logits_and_losses_are_those_of_transformers() {
+    let device = Device::flex();
+    for name in MODELS {
+        let model = load(name, &device);
+        let expected = expected(name);
+        for batch in ["right", "left", "short"] {
+            let what = format!("{name}, {batch}");
+            let texts = Texts::of(&expected, batch, &device);
+            let hidden = texts.hidden(&model);
+            let values = |part: &str| expected.values(&format!("{batch}.{part}"));
+            assert_real_logits(&hidden, &texts.real, &values("hidden"), TOLERANCE, &what);
+            let logits = model.logits(hidden.clone());
+            assert_real_logits(&logits, &texts.real, &values("logits"), TOLERANCE, &what);
+            let loss = host(texts.loss(&model, hidden));
+            assert_near(&loss, &values("loss"), TOLERANCE, &what);
+        }
+    }
+}
+
+#[test]
+fn steps_with_a_cache_and_packed_texts_give_the_states_of_the_whole() {
+    let device = Device::flex();
+    let ids = [[5, 17, 20, 3, 42, 9, 33, 8, 1, 11]];
+    for name in MODELS {
+        let model = load(name, &device);
+        let ids = Tensor::<2, Int>::from_ints(ids, &device);
+        let whole = host(model.model.forward(ids.clone(), None, None, None));
+        if name != "phi3" {
+            // The frequencies of LongRoPE depend on the length: earlier keys keep those of a shorter text.
+            let mut cache = KvCache::new(model.config().num_hidden_layers(), 2);
+            let pieces = [(0, 6), (6, 1), (7, 3)].map(|(start, length)| {
+                let piece = ids.clone().narrow(1, start, length);
+                (model.model).forward(piece, None, None, Some(&mut cache))
+            });
+            let pieces = host(Tensor::cat(pieces.to_vec(), 1));
+            assert_near(&pieces, &whole, 1e-5, &format!("{name}, with a cache"));
+        }
+        // Two texts in one row, of which the second is the whole.
+        let before = Tensor::<2, Int>::from_ints([[7, 2, 9]], &device);
+        let row = Tensor::cat(vec![before, ids], 1);
+        let segments = Segments::new(vec![3, 10]);
+        let packed = model.hidden_states(&CausalInput::new(row).with_segments(Some(segments)));
+        let [_, tokens, d] = packed.dims();
+        let packed = host(packed);
+        assert_near(
+            &packed[(tokens - 10) * d..],
+            &whole,
+            1e-5,
+            &format!("{name}, packed"),
+        );
+    }
+}
+
+#[derive(Deserialize)]
+struct Written {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    beams: usize,
+    prompt: Vec<u32>,
+    tokens: Vec<u32>,
+}
+
+#[test]
+fn greedy_and_beam_searched_texts_are_those_of_transformers() {
+    let device = Device::flex();
+    for name in MODELS {
+        let model = load(name, &device);
+        let text = std::fs::read(dir(name).join("texts.json")).unwrap();
+        let written: Written = serde_json::from_slice(&text).unwrap();
+        assert_eq!(written.cases.len(), 6);
+        for beams in [1, 3] {
+            let cases: Vec<&Case> = written
+                .cases
+                .iter()
+                .filter(|case| case.beams == beams)
+                .collect();
+            let mut config = GenerationConfig::new(10)
+                .with_stop_tokens([60])
+                .with_pad_id(60);
+            if beams > 1 {
+                config = config.with_strategy(Strategy::Beam(BeamSearch {
+                    beams,
+                    length_penalty: 1.0,
+                    early_stopping: EarlyStopping::WhenUnlikely,
+                }));
+            }
+            // In one batch, with padding on the left.
+            let prompts: Vec<Vec<u32>> = cases.iter().map(|case| case.prompt.clone()).collect();
+            let found = Generator::new(&model, config, &device)
+                .generate(&prompts)
+                .unwrap();
+            for (found, case) in found.iter().zip(cases) {
+                assert_eq!(
+                    found.tokens, case.tokens,
+                    "{name}, {beams} beams, {:?}",
+                    case.prompt
+                );
+            }
+        }
+    }
+}
+
+/// The gradient of every factor, with its shape, by PEFT's name.
+struct FactorGradients<'a> {
+    path: Vec<String>,
+    model: &'a DecoderLm,
+    grads: &'a Gradients,
+    found: BTreeMap<String, (Vec<f32>, Vec<usize>)>,
+}
+
+impl ModuleVisitor for FactorGradients<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join(".");
+        let gradient = param.base().grad(self.grads);
+        let Some((module, factor)) = path.split_once(".weight.lora.") else {
+            assert!(gradient.is_none(), "{path} is frozen");
+            return;
+        };
+        let gradient = gradient.expect(&path);
+        let shape = gradient.dims().to_vec();
+        let module = self.model.lora_architecture().module_name(module);
+        let factor = factor.to_uppercase();
+        let name = format!("base_model.model.{module}.lora_{factor}.weight");
+        self.found.insert(name, (host(gradient), shape));
+    }
+}
+
+#[test]
+fn adapters_of_peft_give_its_logits_and_gradients_and_come_back() {
+    let device = Device::flex().autodiff();
+    for name in MODELS {
+        let expected = expected(name);
+        let kinds: &[&str] = if name == "llama" {
+            &["all", "qv"]
+        } else {
+            &["all"]
+        };
+        for kind in kinds {
+            let what = format!("{name}, {kind}");
+            let path = dir(name).join(kind);
+            let adapted = load(name, &device).load_adapter(&path).unwrap();
+            let (model, report) = (adapted.module(), adapted.report());
+            let texts = Texts::of(&expected, "right", &device);
+            let hidden = texts.hidden(model);
+            let values = |part: &str| expected.values(&format!("{kind}.{part}"));
+            let logits = model.logits(hidden.clone());
+            assert_real_logits(&logits, &texts.real, &values("logits"), TOLERANCE, &what);
+            let loss = texts.loss(model, hidden);
+            assert_near(&host(loss.clone()), &values("loss"), TOLERANCE, &what);
+            let mut found = FactorGradients {
+                path: Vec::new(),
+                model,
+                grads: &loss.backward(),
+                found: BTreeMap::new(),
+            };
+            model.visit(&mut found);
+            assert_eq!(found.found.len(), 2 * report.modules.len(), "{what}");
+            for (tensor, (found, shape)) in found.found {
+                let (values, file_shape) = expected.floats(&format!("{kind}.grad.{tensor}"));
+                assert_eq!(file_shape, [shape[1], shape[0]], "{tensor}");
+                let found = transpose(&found, &shape);
+                assert_near(&found, &values, TOLERANCE, &format!("{what}, {tensor}"));
+            }
+            let out = tempfile::tempdir().unwrap();
+            let saved = out.path().join("saved");
+            (adapted.save_adapter(&saved, Some(name), Overwrite::Refuse)).unwrap();
+            let read =
+                |path: &std::path::Path| Tensors::open(path.join("adapter_model.safetensors"));
+            let (ours, theirs) = (read(&saved), read(&path));
+            assert_eq!(ours.names(), theirs.names(), "{what}");
+            for tensor in theirs.names() {
+                assert_eq!(
+                    ours.floats(&tensor),
+                    theirs.floats(&tensor),
+                    "{what}, {tensor}"
+                );
+            }
+            // Merged weights have the adapter's logits, and an export reads back as the same model.
+            let merged = merge(model.clone().valid()).into_module();
+            let texts = Texts::of(&expected, "right", &Device::flex());
+            let exported = out.path().join("exported");
+            (merged.export(&exported, &ExportOptions::default(), Overwrite::Refuse)).unwrap();
+            let options = LoadOptions::default();
+            let (again, _) = DecoderLm::load(&exported, &options, &Device::flex()).unwrap();
+            let logits = again.logits(texts.hidden(&again));
+            assert_real_logits(&logits, &texts.real, &values("logits"), TOLERANCE, &what);
+        }
+    }
+}
+
+/// Activation checkpointing runs the blocks one by one.
+#[test]
+fn blocks_one_by_one_are_the_model() {
+    let device = Device::flex();
+    let ids = || Tensor::<2, Int>::from_ints([[5, 17, 20, 3, 42, 9, 33]], &Device::flex());
+    for name in MODELS {
+        let model = load(name, &device);
+        assert_eq!(model.first_trained(), Some(0));
+        let found = host(model.hidden_states(&CausalInput::new(ids())));
+        let whole = host(model.model.forward(ids(), None, None, None));
+        assert_eq!(found, whole, "{name}");
+    }
+}
+
+#[test]
+fn configurations_come_back_as_they_were() {
+    for name in MODELS {
+        let config = DecoderConfig::from_dir(dir(name)).unwrap();
+        let text = std::fs::read(dir(name).join("config.json")).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(serde_json::Value::Object(config.to_json()), file, "{name}");
+        let any = ModelConfig::from_dir(dir(name)).unwrap();
+        assert_eq!(any.model_type(), file["model_type"], "{name}");
+        let shapes = DecoderLm::weight_shapes(&config, &LoadOptions::default(), &Device::flex());
+        let shapes = shapes.unwrap();
+        let count: usize = shapes
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum();
+        assert_eq!(config.parameters(), Some(count as u64), "{name}");
+    }
+}
