@@ -5,14 +5,16 @@
 #![recursion_limit = "256"]
 
 use burn::nn::loss::CrossEntropyLossConfig;
-use burn::tensor::activation::{gelu as burn_gelu, gelu_approximate, softmax as burn_softmax};
+use burn::tensor::activation::{
+    gelu as burn_gelu, gelu_approximate, silu as burn_silu, softmax as burn_softmax,
+};
 use burn::tensor::module::linear as burn_linear;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 use divan::Bencher;
 use lora_core::Dropout;
 use lora_core::ops::{
-    CrossEntropy, ScaledDotProduct, Segments, gelu, gelu_tanh, head_loss, layer_norm, linear,
-    lora_linear, softmax,
+    CrossEntropy, GateKind, ScaledDotProduct, Segments, gated, gelu, gelu_tanh, head_loss,
+    layer_norm, linear, lora_linear, rms_norm, rotary, softmax,
 };
 
 const ROWS: usize = 1024;
@@ -168,6 +170,97 @@ mod norm {
         let norm = burn::nn::LayerNormConfig::new(D).init(&device());
         let norm = burn::module::Module::no_grad(norm);
         both_ways(bencher, [random([ROWS, D])], |[x]| norm.forward(x).sum());
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod root_mean_square {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let gamma = random([D]);
+        both_ways(bencher, [random([ROWS, D])], |[x]| {
+            rms_norm(x, gamma.clone(), 1e-6).sum()
+        });
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let norm = burn::nn::RmsNormConfig::new(D).init(&device());
+        let norm = burn::module::Module::no_grad(norm);
+        both_ways(bencher, [random([ROWS, D])], |[x]| norm.forward(x).sum());
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod gated_by_silu {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let inputs = [0; 2].map(|_| random([ROWS, INNER]));
+        both_ways(bencher, inputs, |[gate, up]| {
+            gated(gate, up, GateKind::Silu).sum()
+        });
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let inputs = [0; 2].map(|_| random([ROWS, INNER]));
+        both_ways(bencher, inputs, |[gate, up]| (burn_silu(gate) * up).sum());
+    }
+}
+
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod rotary_positions {
+    use super::*;
+
+    const SHAPE: [usize; 4] = [8, 128, 12, 64];
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let [cos, sin] = [0; 2].map(|_| random([1, 128, 32]));
+        both_ways(bencher, [random(SHAPE)], |[x]| {
+            rotary(x, cos.clone(), sin.clone()).sum()
+        });
+    }
+
+    #[divan::bench]
+    fn of_primitives(bencher: Bencher) {
+        let [cos, sin] = [0; 2].map(|_| random([1, 128, 1, 32]));
+        both_ways(bencher, [random(SHAPE)], |[x]| {
+            let (a, b) = (x.clone().narrow(3, 0, 32), x.narrow(3, 32, 32));
+            let first = a.clone() * cos.clone() - b.clone() * sin.clone();
+            let second = b * cos.clone() + a * sin.clone();
+            Tensor::cat(vec![first, second], 3).sum()
+        });
+    }
+}
+
+/// Three heads of queries share one of keys, as in SmolLM2.
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod grouped_attention {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher) {
+        let attention = ScaledDotProduct::new(0.125).causal();
+        let heads = [12, 4, 4].map(|heads| random([8, heads, 128, 64]));
+        both_ways(bencher, heads, |[q, k, v]| attention.forward(q, k, v).sum());
+    }
+
+    #[divan::bench]
+    fn of_repeated_keys(bencher: Bencher) {
+        let attention = ScaledDotProduct::new(0.125).causal();
+        let heads = [12, 4, 4].map(|heads| random([8, heads, 128, 64]));
+        let repeat = |x: Tensor<4>| {
+            let shared = x.unsqueeze_dim::<5>(2).expand([8, 4, 3, 128, 64]);
+            shared.reshape([8, 12, 128, 64])
+        };
+        both_ways(bencher, heads, |[q, k, v]| {
+            attention.forward(q, repeat(k), repeat(v)).sum()
+        });
     }
 }
 

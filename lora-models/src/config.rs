@@ -220,16 +220,25 @@ pub enum Preset {
     DebertaV3Base,
     /// all-MiniLM-L6-v2, a BERT of 6 narrow layers (Wang et al. 2020).
     Minilm,
+    /// SmolLM2 135M (Allal et al. 2025), a small Llama.
+    Smollm2,
+    /// Qwen 3 0.6B (Yang et al. 2025).
+    Qwen3,
+    /// Llama 3.2 1B.
+    Llama3,
 }
 
 impl Preset {
     /// All presets.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::Gpt2,
         Self::Gpt2Medium,
         Self::RobertaBase,
         Self::DebertaV3Base,
         Self::Minilm,
+        Self::Smollm2,
+        Self::Qwen3,
+        Self::Llama3,
     ];
 
     /// Returns the name on the command line.
@@ -240,6 +249,9 @@ impl Preset {
             Self::RobertaBase => "roberta-base",
             Self::DebertaV3Base => "deberta-v3-base",
             Self::Minilm => "minilm",
+            Self::Smollm2 => "smollm2-135m",
+            Self::Qwen3 => "qwen3-0.6b",
+            Self::Llama3 => "llama-3.2-1b",
         }
     }
 
@@ -265,15 +277,38 @@ impl Preset {
             Self::Minilm => json!({
                 "hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536
             }),
+            Self::Smollm2 => json!({
+                "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+                "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192,
+                "rope_theta": 1e5, "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2
+            }),
+            Self::Qwen3 => json!({
+                "vocab_size": 151_936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
+                "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+                "max_position_embeddings": 40960, "rope_theta": 1e6, "tie_word_embeddings": true,
+                "bos_token_id": 151_643, "eos_token_id": 151_645
+            }),
+            Self::Llama3 => json!({
+                "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+                "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+                "max_position_embeddings": 131_072, "rope_theta": 5e5, "rms_norm_eps": 1e-5,
+                "tie_word_embeddings": true, "bos_token_id": 128_000, "eos_token_id": 128_001,
+                "rope_scaling": {
+                    "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192
+                }
+            }),
         };
-        let family = match self {
-            Self::RobertaBase => EncoderFamily::Roberta,
-            Self::DebertaV3Base => EncoderFamily::DebertaV2,
-            _ => EncoderFamily::Bert,
+        let model_type = match self {
+            Self::RobertaBase => EncoderFamily::Roberta.model_type(),
+            Self::DebertaV3Base => EncoderFamily::DebertaV2.model_type(),
+            Self::Smollm2 | Self::Llama3 => DecoderFamily::Llama.model_type(),
+            Self::Qwen3 => DecoderFamily::Qwen3.model_type(),
+            _ => EncoderFamily::Bert.model_type(),
         };
         let mut object: Map<String, Value> = keys.as_object().cloned().unwrap_or_default();
-        object.insert("model_type".into(), family.model_type().into());
-        EncoderConfig::from_json(Path::new(self.name()), object).map(ModelConfig::Encoder)
+        object.insert("model_type".into(), model_type.into());
+        ModelConfig::from_json(Path::new(self.name()), object)
     }
 }
 
@@ -330,6 +365,9 @@ mod tests {
             (Preset::RobertaBase, 124_055_040),
             (Preset::DebertaV3Base, 183_831_552),
             (Preset::Minilm, 22_713_216),
+            (Preset::Smollm2, 134_515_008),
+            (Preset::Qwen3, 596_049_920),
+            (Preset::Llama3, 1_235_814_400),
         ] {
             assert_eq!(preset.name().parse(), Ok(preset));
             let device = Device::flex();

@@ -271,3 +271,215 @@ impl Layers<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: Value) -> Result<DecoderConfig, ModelError> {
+        let mut object = json!({
+            "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "intermediate_size": 96, "vocab_size": 100, "max_position_embeddings": 128
+        });
+        if let (Value::Object(object), Value::Object(own)) = (&mut object, value) {
+            object.extend(own);
+        }
+        let Value::Object(object) = object else {
+            panic!("{object}")
+        };
+        parse(Path::new("config.json"), object)
+    }
+
+    fn refused_key(value: Value) -> String {
+        match read(value.clone()) {
+            Err(ModelError::UnsupportedConfig { key, .. }) => key,
+            other => panic!("{value}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_computed_here_is_refused_by_name() {
+        for (key, object) in [
+            ("model_type", json!({"model_type": "gemma3"})),
+            ("model_type", json!({})),
+            (
+                "hidden_act",
+                json!({"model_type": "llama", "hidden_act": "quick_gelu"}),
+            ),
+            (
+                "quantization_config",
+                json!({"model_type": "llama", "quantization_config": {"bits": 4}}),
+            ),
+            (
+                "use_bidirectional_attention",
+                json!({"model_type": "gemma", "use_bidirectional_attention": true}),
+            ),
+            (
+                "rope_scaling.rope_type",
+                json!({"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+            ),
+            (
+                "rope_parameters.rope_type",
+                json!({"model_type": "qwen2", "rope_parameters": {"rope_type": "proportional"}}),
+            ),
+            (
+                "rope_parameters.partial_rotary_factor",
+                json!({"model_type": "llama", "partial_rotary_factor": 0.5}),
+            ),
+            (
+                "rope_parameters.partial_rotary_factor",
+                json!({"model_type": "llama", "head_dim": 5}),
+            ),
+            (
+                "rope_scaling.factor",
+                json!({"model_type": "llama", "rope_scaling": {"type": "linear"}}),
+            ),
+            (
+                "rope_parameters.rope_theta",
+                json!({"model_type": "llama", "rope_theta": 0}),
+            ),
+            (
+                "rope_scaling.short_factor",
+                json!({"model_type": "phi3", "rope_scaling": {
+                    "type": "longrope", "short_factor": [1.0], "long_factor": [1.0]
+                }}),
+            ),
+            (
+                "rope_parameters",
+                json!({"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 1e4}}),
+            ),
+            (
+                "rope_scaling",
+                json!({"model_type": "llama", "rope_scaling": "linear"}),
+            ),
+            (
+                "num_key_value_heads",
+                json!({"model_type": "llama", "num_key_value_heads": 3}),
+            ),
+            (
+                "num_attention_heads",
+                json!({"model_type": "llama", "num_attention_heads": 0}),
+            ),
+            (
+                "num_hidden_layers",
+                json!({"model_type": "llama", "num_hidden_layers": 1 << 40}),
+            ),
+            (
+                "hidden_size",
+                json!({"model_type": "llama", "hidden_size": null}),
+            ),
+            (
+                "layer_types",
+                json!({"model_type": "qwen3", "layer_types": ["chunked_attention"; 4]}),
+            ),
+            (
+                "layer_types",
+                json!({"model_type": "qwen3", "layer_types": ["full_attention"]}),
+            ),
+            (
+                "sliding_window",
+                json!({"model_type": "gemma2", "sliding_window": null}),
+            ),
+            (
+                "no_rope_layers",
+                json!({"model_type": "smollm3", "no_rope_layers": [1]}),
+            ),
+            (
+                "no_rope_layer_interval",
+                json!({"model_type": "smollm3", "no_rope_layer_interval": 0}),
+            ),
+            (
+                "rms_norm_eps",
+                json!({"model_type": "llama", "rms_norm_eps": 0.0}),
+            ),
+            (
+                "logits_scaling",
+                json!({"model_type": "granite", "logits_scaling": 0.0}),
+            ),
+            (
+                "attention_dropout",
+                json!({"model_type": "llama", "attention_dropout": 1.5}),
+            ),
+        ] {
+            assert_eq!(refused_key(object.clone()), key, "{object}");
+        }
+        let wrong_kind = read(json!({"model_type": "llama", "vocab_size": "100"}));
+        assert!(matches!(wrong_kind, Err(ModelError::Json { .. })));
+    }
+
+    fn windows(value: Value) -> Vec<Option<usize>> {
+        let config = read(value).unwrap();
+        config.layers.iter().map(|layer| layer.window).collect()
+    }
+
+    #[test]
+    fn windows_are_those_of_the_family_or_of_the_file() {
+        let (all, none) = (vec![Some(9); 4], vec![None; 4]);
+        for (expected, object) in [
+            (
+                none.clone(),
+                json!({"model_type": "llama", "sliding_window": 9}),
+            ),
+            (all, json!({"model_type": "mistral", "sliding_window": 9})),
+            (vec![Some(4096); 4], json!({"model_type": "mistral"})),
+            (
+                none.clone(),
+                json!({"model_type": "mistral", "sliding_window": null}),
+            ),
+            (
+                none.clone(),
+                json!({"model_type": "qwen2", "sliding_window": 9, "max_window_layers": 1}),
+            ),
+            (
+                vec![None, Some(9), Some(9), Some(9)],
+                json!({
+                    "model_type": "qwen2", "sliding_window": 9, "max_window_layers": 1,
+                    "use_sliding_window": true
+                }),
+            ),
+            (
+                vec![None, None, None, Some(9)],
+                json!({"model_type": "smollm3", "sliding_window": 9, "use_sliding_window": true}),
+            ),
+            (
+                vec![Some(9), None, Some(9), None],
+                json!({"model_type": "gemma2", "sliding_window": 9}),
+            ),
+            (
+                vec![Some(9), Some(9), Some(9), None],
+                json!({"model_type": "olmo3", "sliding_window": 9}),
+            ),
+            (
+                vec![Some(9), None, None, None],
+                json!({
+                    "model_type": "olmo3", "sliding_window": 9,
+                    "layer_types": ["sliding_attention", "full_attention", "full_attention", "full_attention"]
+                }),
+            ),
+        ] {
+            assert_eq!(windows(object.clone()), expected, "{object}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_has_transformers_default() {
+        let of = |name: &str| read(json!({"model_type": name})).unwrap();
+        assert_eq!(of("qwen3").head_dim, 128);
+        assert_eq!(of("llama").head_dim, 16);
+        assert!(of("qwen2").biases.query_key_value && !of("qwen2").biases.output);
+        assert!(of("gemma").tie_word_embeddings && !of("llama").tie_word_embeddings);
+        assert_eq!(of("gemma2").score_cap, Some(50.0));
+        assert_eq!(of("gemma3_text").score_cap, None);
+        assert_eq!(of("gemma2").scale, 1.0 / 16.0);
+        assert_eq!(of("smollm3").ropes[0].theta, 2e6);
+        let ropes = of("gemma3_text").ropes;
+        assert_eq!([ropes[0].theta, ropes[1].theta], [1e6, 1e4]);
+        let rope: Vec<_> = of("smollm3")
+            .layers
+            .iter()
+            .map(|layer| layer.rope)
+            .collect();
+        assert_eq!(rope, [Some(0), Some(0), Some(0), None]);
+    }
+}

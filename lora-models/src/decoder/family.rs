@@ -294,3 +294,33 @@ impl DecoderFamily {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_the_documentation_has_all_families() {
+        let documentation = include_str!("mod.rs");
+        let rows = documentation
+            .lines()
+            .filter(|line| line.starts_with("//! | ") && line.matches('|').count() == 4);
+        let names: Vec<&str> = rows
+            .filter_map(|row| {
+                row.split('|')
+                    .nth(2)?
+                    .trim()
+                    .strip_prefix('`')?
+                    .strip_suffix('`')
+            })
+            .filter(|name| *name != "model_type")
+            .collect();
+        assert_eq!(names, DecoderFamily::ALL.map(DecoderFamily::model_type));
+        for family in DecoderFamily::ALL {
+            assert_eq!(
+                DecoderFamily::from_model_type(family.model_type()),
+                Some(family)
+            );
+        }
+    }
+}

@@ -178,12 +178,23 @@ impl Reader<'_> {
             ("linear", _) => RopeKind::Linear {
                 factor: positive("factor", None)?,
             },
-            ("llama3", _) => RopeKind::Llama3 {
-                factor: positive("factor", None)?,
-                low: positive("low_freq_factor", None)?,
-                high: positive("high_freq_factor", None)?,
-                original,
-            },
+            ("llama3", _) => {
+                let low = positive("low_freq_factor", None)?;
+                let high = positive("high_freq_factor", None)?;
+                if high <= low {
+                    return Err(refuse(
+                        "high_freq_factor",
+                        &high,
+                        "more than `low_freq_factor`",
+                    ));
+                }
+                RopeKind::Llama3 {
+                    factor: positive("factor", None)?,
+                    low,
+                    high,
+                    original,
+                }
+            }
             ("yarn", _) => {
                 let factor = positive("factor", Some(max / original))?;
                 let m = |scale: f64| match factor {

@@ -448,9 +448,9 @@ fn a_model_with_a_configuration_that_is_not_supported_is_still_described() {
         dir.path().join("model.safetensors"),
     )
     .unwrap();
-    std::fs::write(dir.path().join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
+    std::fs::write(dir.path().join("config.json"), r#"{"model_type": "falcon"}"#).unwrap();
     let report = json_of(&options(dir.path()));
-    assert_eq!(report["model_type"], "llama");
+    assert_eq!(report["model_type"], "falcon");
     assert_eq!(report["parameters"], 23232);
     assert_eq!(unusual(&report), pairs(&[("config", "")]));
 }

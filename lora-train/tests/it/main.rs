@@ -34,6 +34,7 @@ mod common;
 mod compatibility;
 mod data;
 mod data_sets;
+mod decoders;
 mod diff;
 mod doctor;
 mod estimate;

@@ -21,7 +21,8 @@ pub struct Shape {
     /// Directory with the config.json of the model; the weights are random.
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     pub model: Option<PathBuf>,
-    /// Shape of a published model: gpt2, gpt2-medium, roberta-base, deberta-v3-base or minilm [default: gpt2].
+    /// Shape of a published model: gpt2, gpt2-medium, roberta-base, deberta-v3-base, minilm, smollm2-135m, qwen3-0.6b or
+    /// llama-3.2-1b [default: gpt2].
     #[arg(long, value_name = "NAME")]
     pub preset: Option<Preset>,
     /// Number of examples in a batch [default: 8; for inference 1].

@@ -15,7 +15,15 @@ const SIZE: [usize; 2] = [2, 16];
 const VOCABULARY: usize = 256;
 
 /// Families, by `model_type`.
-pub(super) const FAMILIES: [&str; 5] = ["gpt2", "bert", "roberta", "deberta", "deberta-v2"];
+pub(super) const FAMILIES: [&str; 7] = [
+    "gpt2",
+    "qwen3",
+    "gemma2",
+    "bert",
+    "roberta",
+    "deberta",
+    "deberta-v2",
+];
 
 /// Returns the configuration of a small model of a family.
 fn config(family: &str) -> Result<ModelConfig, TrainError> {
@@ -29,6 +37,10 @@ fn config(family: &str) -> Result<ModelConfig, TrainError> {
                 "intermediate_size": 128, "max_position_embeddings": 66
             });
             let more = match family {
+                "qwen3" => json!({ "num_key_value_heads": 2, "head_dim": 24 }),
+                "gemma2" => json!({
+                    "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 5, "attn_logit_softcapping": 2.0
+                }),
                 "roberta" => json!({ "type_vocab_size": 1, "pad_token_id": 1 }),
                 "deberta" => json!({
                     "relative_attention": true, "pos_att_type": "c2p|p2c", "max_relative_positions": -1,
