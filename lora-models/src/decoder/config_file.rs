@@ -363,7 +363,7 @@ mod tests {
             ),
             (
                 "num_hidden_layers",
-                json!({"model_type": "llama", "num_hidden_layers": 1 << 40}),
+                json!({"model_type": "llama", "num_hidden_layers": 1u64 << 40}),
             ),
             (
                 "hidden_size",
@@ -371,7 +371,7 @@ mod tests {
             ),
             (
                 "layer_types",
-                json!({"model_type": "qwen3", "layer_types": ["chunked_attention"; 4]}),
+                json!({"model_type": "qwen3", "layer_types": vec!["chunked_attention"; 4]}),
             ),
             (
                 "layer_types",
