@@ -73,16 +73,18 @@ impl AttentionOps for Flex {
         ];
         let bias_tiles = with_bias_grad.then(|| Tiles::new([batch * heads, queries, 1, keys]));
         let [queries, keys, values] = &tiles;
-        // SAFETY: each item is requested once.
+        let biases = bias_tiles.as_ref();
         let of_queries = |item: &WorkItem| QueryGradients {
+            // SAFETY: each item is requested once.
             query: unsafe { queries.tile(item.row, item.head, &item.queries) },
-            bias: bias_tiles
-                .as_ref()
+            // SAFETY: as for the queries.
+            bias: biases
                 .map(|bias| unsafe { bias.tile(item.row * heads + item.head, 0, &item.queries) }),
         };
-        // SAFETY: of the items that share keys, one is requested.
         let of_keys = |item: &WorkItem| KeyGradients {
+            // SAFETY: of the items that share keys, one is requested.
             key: unsafe { keys.tile(item.row, item.key_head, &item.keys) },
+            // SAFETY: as for the keys.
             value: unsafe { values.tile(item.row, item.key_head, &item.keys) },
         };
         backward(state, grad, &options, of_queries, of_keys);
@@ -104,9 +106,10 @@ impl AttentionOps for Flex {
             return join::<Self>(Self::float_cat(vec![query, key, value], 1));
         }
         let tiles = Tiles::new([batch, seq, 3 * heads, d]);
-        // SAFETY: each item is requested once for each of the three, and no other has its keys.
-        let part = |item: &WorkItem, part: usize| unsafe {
-            tiles.tile(item.row, part * heads + item.head, &item.queries)
+        let part = |item: &WorkItem, part: usize| {
+            let head = part * heads + item.head;
+            // SAFETY: each item is requested once for each of the three, and no other has its keys.
+            unsafe { tiles.tile(item.row, head, &item.queries) }
         };
         let of_queries = |item: &WorkItem| QueryGradients {
             query: part(item, 0),

@@ -112,7 +112,21 @@ impl ScaledDotProduct {
     /// Panics on shapes that do not match, causal attention with fewer keys than queries, packed texts that do not fill exactly
     /// one row or that have a bias, and a backend whose feature of this crate is off.
     pub fn forward(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
-        let ([batch, heads, queries, _], [_, _, keys, _]) = (query.dims(), key.dims());
+        let [batch, heads, queries, d] = query.dims();
+        let [_, key_heads, keys, _] = key.dims();
+        let [value_batch, value_heads, value_keys, _] = value.dims();
+        assert!(
+            key.dims() == [batch, key_heads, keys, d]
+                && [value_batch, value_heads, value_keys] == [batch, key_heads, keys],
+            "queries {:?}, keys {:?} and values {:?}",
+            query.dims(),
+            key.dims(),
+            value.dims()
+        );
+        assert!(
+            key_heads > 0 && heads.is_multiple_of(key_heads),
+            "{heads} heads of queries for {key_heads} of keys"
+        );
         let bias = self.bias([batch, heads, queries, keys], &query);
         let options = self.options(&query.device());
         Tensor::from_dispatch(<Dispatch as AttentionOps>::attend(
