@@ -42,6 +42,8 @@ use super::packed::{PackedLayout, PackedOps};
 use super::prelude::*;
 #[cfg(all(feature = "fusion", feature = "gpu"))]
 use burn::backend::fusion::custom::TensorSpec;
+#[cfg(feature = "gpu")]
+use burn::{backend::ops::IntTensorOps, tensor::IntDType};
 use composed::Head;
 
 /// Options of the cross entropy.
@@ -226,10 +228,13 @@ backend_operations! {
             weights: FloatTensor<Self>,
             smoothing: f64,
         ) -> (FloatTensor<Self>, IntTensor<Self>) {
-            if kernel::suits(&logits, &targets) {
-                return kernel::score_rows(logits, targets, weights, smoothing);
+            if !kernel::suits(&logits) {
+                return rows::score_rows::<Self>(logits, targets, weights, smoothing);
             }
-            rows::score_rows::<Self>(logits, targets, weights, smoothing)
+            let int = targets.dtype().into();
+            let targets = Self::int_cast(targets, IntDType::I32);
+            let (scores, best) = kernel::score_rows(logits, targets, weights, smoothing);
+            (scores, Self::int_cast(best, int))
         }
 
         fn differentiate_rows(
@@ -238,10 +243,11 @@ backend_operations! {
             weights: FloatTensor<Self>,
             scores: FloatTensor<Self>,
         ) -> FloatTensor<Self> {
-            if kernel::suits(&logits, &targets) {
-                return kernel::differentiate_rows(logits, targets, weights, scores);
+            if !kernel::suits(&logits) {
+                return rows::differentiate_rows::<Self>(logits, targets, weights, scores);
             }
-            rows::differentiate_rows::<Self>(logits, targets, weights, scores)
+            let targets = Self::int_cast(targets, IntDType::I32);
+            kernel::differentiate_rows(logits, targets, weights, scores)
         }
     }
 }
