@@ -407,7 +407,7 @@ def pushes():
     push("hostile-deep", modes=b'{"files":' + b"[" * 3000)
     push("hostile-parts_of_nothing", batch=batch({"href": done, "header": {"chunk_size": "0", "1": "http://a/1"}}))
     push("hostile-parts_of_text", batch=batch({"href": done, "header": {"chunk_size": ["x" * 9000], "1": "http://a/1"}}))
-    push("hostile-parts_without_end", batch=batch(parts(1)), stored=tagged)
+    push("hostile-many_parts", batch=batch(parts(4)), stored=tagged)
     push("hostile-parts_too_many", batch=batch(parts(64, 300)), stored=tagged)
     push("hostile-part_number", batch=batch({"href": done, "header": {"chunk_size": 1 << 63, "4294967296": "http://a/1", "-1": "x"}}))
     push("hostile-address", batch=batch({"href": "x" * 9000}))

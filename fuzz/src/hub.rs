@@ -1,13 +1,8 @@
 //! Entry that downloads a model from a server whose answers are the input.
 
 use super::input::{in_folder, parts};
-use super::server::{Answer, Request, with_server};
+use super::server::{Answer, Request, time_limit, with_server};
 use lora_models::hub::{HubOptions, resolve};
-use std::time::Duration;
-
-/// Time in which a download must make progress. The server is on this machine, and an answer that never comes must not hold up
-/// the others.
-pub(super) const TIME_LIMIT: Duration = Duration::from_millis(20);
 
 /// Answers of a server. A head is a status with headers, one a line; an empty one stands for an honest one.
 struct Answers {
@@ -62,7 +57,7 @@ pub fn hub(input: &[u8]) -> bool {
     let download = |address: &str| {
         in_folder(&[], |dir| {
             let options = HubOptions::new(format!("http://{address}"), dir.join("cache"));
-            let options = options.with_time_limit(TIME_LIMIT);
+            let options = options.with_time_limit(time_limit());
             let snapshot = resolve("org/model", &options, &mut |_, _, _| ());
             if let Ok(snapshot) = &snapshot {
                 assert!(snapshot.starts_with(dir) && snapshot.join("config.json").is_file());

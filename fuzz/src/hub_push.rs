@@ -1,8 +1,7 @@
 //! Entry that uploads an adapter to a server whose answers are the input.
 
-use super::hub::TIME_LIMIT;
 use super::input::{in_folder, parts, with_length};
-use super::server::{Answer, Request, with_server};
+use super::server::{Answer, Request, time_limit, with_server};
 use lora_core::file::{CONFIG_FILE, WEIGHTS_FILE};
 use lora_models::hub::{HubOptions, PushOptions, push};
 use serde_json::Value;
@@ -152,7 +151,7 @@ pub fn hub_push(input: &[u8]) -> bool {
     let upload = |address: &str| {
         in_folder(&files, |dir| {
             let hub = HubOptions::new(format!("http://{address}"), dir.join("cache"));
-            let hub = hub.with_time_limit(TIME_LIMIT).with_token("hf_write");
+            let hub = hub.with_time_limit(time_limit()).with_token("hf_write");
             match push(dir, name, &options, &hub, &mut |_, _, _| ()) {
                 Ok(pushed) => {
                     assert_eq!(pushed.commit.is_some(), !pushed.files.is_empty());

@@ -12,6 +12,8 @@ pub mod input;
 pub mod memory;
 mod server;
 
+pub use server::TIME_LIMIT_MS;
+
 /// Reader of files with the name of its target, which is also its folder in the corpus.
 pub struct Entry {
     /// Name of the target.

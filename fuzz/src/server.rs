@@ -3,8 +3,18 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
+
+/// Time in milliseconds in which a download or an upload must make progress. The server is on this machine, and an answer that
+/// never comes must not hold up the others; on a loaded machine an honest one may need longer.
+pub static TIME_LIMIT_MS: AtomicU64 = AtomicU64::new(20);
+
+/// Returns the time in which a download or an upload must make progress.
+pub(super) fn time_limit() -> Duration {
+    Duration::from_millis(TIME_LIMIT_MS.load(Ordering::Relaxed))
+}
 
 /// Most bytes of a request's body.
 const MAX_BODY: u64 = 1 << 20;

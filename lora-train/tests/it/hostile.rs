@@ -7,6 +7,7 @@ mod mutation;
 
 use mutation::{dictionary, mutant};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -71,15 +72,25 @@ fn every_input_of_the_corpus_ends_and_an_honest_one_in_a_value() {
         for (name, input) in inputs {
             let is_honest = name.starts_with("honest-");
             let name = format!("{}/{name}", entry.name);
+            // An honest server is waited for, however loaded the machine is.
+            let limit = if is_honest { 10_000 } else { 20 };
+            fuzz::TIME_LIMIT_MS.store(limit, Ordering::Relaxed);
             match run(&name, entry.run, input) {
                 Err(failure) => failures.push(failure),
                 // A reader that refuses everything would pass all tests of hostile files.
-                Ok(false) if is_honest => failures.push(format!("{name}: honest, and refused")),
+                Ok(false) if is_honest && is_built(entry.name) => {
+                    failures.push(format!("{name}: honest, and refused"))
+                }
                 Ok(_) => {}
             }
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// Returns true if the reader of a target is part of this build: without the feature `hub` no server is asked.
+fn is_built(target: &str) -> bool {
+    cfg!(feature = "hub") || !target.starts_with("hub")
 }
 
 /// Mutants of each input: a number that takes some seconds, or that of `LORA_MUTANTS` for a longer search.
