@@ -15,6 +15,7 @@ the results so far. `--quick` shows in seconds that everything works: two steps 
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -24,6 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parent
+PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release/lora"
 # Seed of the drawn evaluation data; the same for all methods.
 DRAW = 17
 
@@ -51,8 +53,8 @@ class Row:
 
 
 GLUE = [
-    Task("sst2", ["--task", "glue/sst2"], {"accuracy": "SST-2, accuracy"}, 1000, 1, 400),
-    Task("cola", ["--task", "glue/cola"], {"matthews_correlation": "CoLA, Matthews"}, 2000, 1, 400),
+    Task("sst2", ["--task", "glue/sst2"], {"accuracy": "SST-2, accuracy"}, 600, 1, 200),
+    Task("cola", ["--task", "glue/cola"], {"matthews_correlation": "CoLA, Matthews"}, 600, 1, 200),
     Task("mrpc", ["--task", "glue/mrpc"], {"accuracy": "MRPC, accuracy", "f1": "MRPC, F1"}, 1000, 1, 400),
 ]
 # Files as their authors publish them, and as GLUE does: training, evaluation.
@@ -63,7 +65,7 @@ GLUE_FILES = {
 }
 FAMILY = Task("family", ["--task", "classification"], {"accuracy": "family, accuracy"}, 600, 1, 16)
 TEXTS = {"bleu": "BLEU", "nist": "NIST", "rouge_l": "ROUGE-L", "cider": "CIDEr", "ter": "TER"}
-NLG = [Task(name, ["--format", name], TEXTS, 800, 1, 40) for name in ("e2e", "dart", "webnlg")]
+NLG = [Task(name, ["--format", name], TEXTS, 300, 1, 20) for name in ("e2e", "dart", "webnlg")]
 NLG_FILES = [("dart-v1.1.1-full-train.json", "dart-v1.1.1-full-dev.json"), ("train.json", "dev.json"), ("dev.json", None)]
 
 
@@ -122,7 +124,7 @@ def parse():
     parser.add_argument("--webnlg", type=Path, help="directory with the files of WebNLG")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="tasks of the table [default: all]")
     parser.add_argument("--out", type=Path, default=Path("out/paper"))
-    parser.add_argument("--lora", type=Path, default=Path("target/release/lora"), help="the program")
+    parser.add_argument("--lora", type=Path, default=PROGRAM, help="the program")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--whole", action="store_true", help="all of the data, three passes, beam search with 10 beams")
     parser.add_argument("--show", action="store_true", help="print the results so far, and train nothing")
