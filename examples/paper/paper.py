@@ -128,6 +128,7 @@ def parse():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--whole", action="store_true", help="all of the data, three passes, beam search with 10 beams")
     parser.add_argument("--show", action="store_true", help="print the results so far, and train nothing")
+    parser.add_argument("--page", type=Path, help="also put all results so far below their marks, `<!-- NAME -->`, in this file")
     parser.add_argument("--quick", action="store_true", help="two steps and one seed, without other models and data")
     args = parser.parse_args()
     if not args.lora.is_file():
@@ -317,7 +318,8 @@ def table(args, name: str, title: str, recipe: str, tasks, rows):
     results, text = {}, ""
     for seeds in range(args.seeds if args.show else 1, args.seeds + 1):
         for task in tasks:
-            for row in rows:
+            # LoRA first: with a few runs there is something to compare.
+            for row in reversed(rows):
                 folder, runs, parameters = train(args, recipe, task, row, data[task.name], seeds)
                 if recipe == "decoder":
                     values = [texts(args, task, folder, row, one, data[task.name]) for one in runs]
@@ -434,10 +436,24 @@ TABLES = {
 }
 
 
+def fill(args):
+    """Puts the tables that are there into a page: each between `<!-- NAME -->` and the next empty line."""
+    text = args.page.read_text(encoding="utf-8")
+    for path in sorted(args.out.glob("*.md")):
+        mark = f"<!-- {path.stem} -->\n"
+        if mark in text:
+            before, after = text.split(mark)
+            _, _, after = after.partition("\n\n")
+            text = f"{before}{mark}{path.read_text(encoding='utf-8')}\n{after}"
+    keep(args.page, text)
+
+
 def main():
     args = parse()
     for name in args.tables:
         TABLES[name](args)
+    if args.page:
+        fill(args)
 
 
 if __name__ == "__main__":

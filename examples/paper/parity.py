@@ -2,11 +2,11 @@
 """Compares training steps with PEFT, the library `adapters` and PyTorch: the same batches and initial values, without dropout.
 
     pip install torch peft adapters        # adapters needs transformers 4
-    python3 examples/paper/parity.py --model MINILM --glue GLUE --out out/parity
+    python3 examples/paper/parity.py --model MINILM --glue GLUE
 
 Each method starts from values that the other library wrote, and trains 20 steps there and here: AdamW, warm-up and linear
 decay, clipped gradients. OUT/parity.md and OUT/parity.json have the largest difference of a loss, in float32 on both sides. The
-exit code is 1 if one is above 1e-4. Methods with a row.json in OUT are not repeated. Without --model and --glue, only the shipped GPT-2 is compared, on E2E.
+exit code is 1 if one is above 1e-4. Methods that are in OUT are not repeated. Without --model and --glue, only the shipped GPT-2 is compared, on E2E.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 EXAMPLES = Path(__file__).resolve().parents[1]
+PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release/lora"
 STEPS, BATCH, WARMUP = 20, 4, 4
 MAX_LENGTH = 128
 TOLERANCE = 1e-4
@@ -211,7 +212,7 @@ def trained_here(args, side, options, lr: float, data: Path, output: Path):
 def compare(args, side, method: str):
     """Trains a method on both sides; returns a row of the table, which is kept."""
     library, lr = METHODS[method]
-    folder = args.out / side.name / method
+    folder = args.runs / side.name / method
     kept = folder / "row.json"
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
@@ -237,14 +238,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="pretrained BERT, such as all-MiniLM-L6-v2")
     parser.add_argument("--glue", type=Path, help="directory with SST-2")
-    parser.add_argument("--out", type=Path, default=Path("out/parity"))
-    parser.add_argument("--lora", type=Path, default=Path("target/release/lora"), help="the program")
+    parser.add_argument("--out", type=Path, default=Path("out/paper"))
+    parser.add_argument("--lora", type=Path, default=PROGRAM, help="the program")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     args = parser.parse_args()
     if bool(args.model) != bool(args.glue):
         parser.error("give --model and --glue together")
-    args.out.mkdir(parents=True, exist_ok=True)
-    sides = [Decoder(args.out)] + ([Encoder(args.out, args.model, args.glue)] if args.model else [])
+    args.runs = args.out / "parity"
+    args.runs.mkdir(parents=True, exist_ok=True)
+    sides = [Decoder(args.runs)] + ([Encoder(args.runs, args.model, args.glue)] if args.model else [])
     rows = []
     for side, method in ((side, method) for side in sides for method in args.methods):
         row = compare(args, side, method)
