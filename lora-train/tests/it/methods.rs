@@ -180,7 +180,7 @@ fn steps_give_the_losses_and_norms_of_the_reference() {
     for (method, steps) in expected.as_object().unwrap() {
         let dir = tempfile::tempdir().unwrap();
         let mut command = train(&data(), dir.path());
-        command.args(["--method", method]);
+        command.args(["--method", method.as_str()]);
         let start = fixtures().join("methods").join(method);
         if start.exists() {
             command.arg("--adapter").arg(start);
