@@ -141,12 +141,18 @@ def parse():
     return args
 
 
-def run(args, *command):
-    """Runs the program; what it prints goes to the terminal."""
+def run(args, *command, output=sys.stderr):
+    """Runs the program, and returns its exit status and what it printed, if `output` is a pipe."""
     command = [str(part) for part in (args.lora.resolve(), *command)]
     print("+", " ".join(command), file=sys.stderr)
-    if status := subprocess.run(command, stdout=sys.stderr, check=False).returncode:
-        sys.exit(f"exit status {status}; the same command continues")
+    with subprocess.Popen(command, stdout=output, text=True) as process:
+        while True:
+            try:
+                printed, _ = process.communicate()
+                return process.returncode, printed
+            except KeyboardInterrupt:
+                # The program has it too, and ends by itself.
+                continue
 
 
 def keep(path: Path, text: str) -> Path:
@@ -239,14 +245,20 @@ def train(args, recipe: str, task: Task, row: Row, data, seeds: int):
     if args.quick:
         sizes = ["--max-steps", 2, "--max-examples", 16, *([] if recipe == "decoder" else ["--max-length", 64])]
     model = EXAMPLES / "models/wiki-gpt2" if recipe == "decoder" else args.model
+    status = 0
     if not args.show:
-        run(
+        status, _ = run(
             args, "sweep", HERE / f"{recipe}.toml", "--model", model, "--data", data[0], "--eval-data", data[1], "--output", folder,
             "--seeds", seeds, "--resume", "--quiet", *task.options, *sizes, *row.options,
         )  # fmt: skip
-    elif not (folder / "sweep.json").exists():
+    if not (folder / "sweep.json").exists():
+        if status:
+            sys.exit(f"exit status {status}")
         return folder, [], None
     found = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    # A run that failed is told by the program, and is not in the table.
+    if status > 1 or found["interrupted"] and not args.show:
+        sys.exit(f"exit status {status}; the same command continues")
     return folder, [run for run in found["runs"] if run["state"] == "complete"], found["groups"][0]["parameters"]
 
 
@@ -261,16 +273,13 @@ def texts(args, task: Task, folder: Path, row: Row, one: dict, data):
         if not (where / "model").is_dir():
             source = ["--model", EXAMPLES / "models/wiki-gpt2", "--adapter", where / "adapter"]
         search = ["--beams", 10, "--length-penalty", 0.8, "--no-repeat-ngram", 4] if args.whole else []
-        command = [
-            args.lora.resolve(), "eval", *source, "--data", data[1], *task.options, "--generate", "--quiet",
-            "--max-new-tokens", 8 if args.quick else 48, *search,
-        ]  # fmt: skip
-        command = [str(part) for part in command]
-        print("+", " ".join(command), file=sys.stderr)
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"exit status {done.returncode}; the same command continues")
-        rows = (line.split() for line in done.stdout.splitlines())
+        status, printed = run(
+            args, "eval", *source, "--data", data[1], *task.options, "--generate", "--quiet",
+            "--max-new-tokens", 8 if args.quick else 48, *search, output=subprocess.PIPE,
+        )  # fmt: skip
+        if status:
+            sys.exit(f"exit status {status}; the same command continues")
+        rows = (line.split() for line in printed.splitlines())
         keep(path, json.dumps({name: float(value) for name, value in rows}) + "\n")
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -356,6 +365,8 @@ def adapters(args, row: Row, seeds: int):
     task = encoder_tasks(args)[0]
     folder, runs, _ = train(args, "encoder", task, row, glue_data(args, task), seeds)
     runs = sorted(runs, key=lambda one: one["seed"])
+    if len(runs) < seeds:
+        sys.exit(f"{row.name}: {len(runs)} of {seeds} runs are complete")
     return [folder / "runs" / Path(one["dir"]).name / "adapter" for one in runs]
 
 
@@ -363,7 +374,9 @@ def analyze(args, name: str, adapter: Path, against=None, *options):
     """Analyzes an adapter; returns the numbers. Figures are in a directory of the same name."""
     path = args.out / f"{name}.json"
     other = ["--against", against] if against else []
-    run(args, "analyze", "--model", args.model, "--adapter", adapter, *other, "--json", path, "--overwrite", *options)
+    status, _ = run(args, "analyze", "--model", args.model, "--adapter", adapter, *other, "--json", path, "--overwrite", *options)
+    if status:
+        sys.exit(f"exit status {status}")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
