@@ -196,10 +196,10 @@ fn steps_give_the_losses_and_norms_of_the_reference() {
         for (found, expected) in found.iter().zip(steps) {
             for key in ["loss", "lr", "grad_norm"] {
                 let value = |line: &Value| line[key].as_f64().unwrap();
-                // The reference is in float64.
+                // The reference is in float64; the largest norm is 11.
                 let difference = (value(found) - value(expected)).abs();
                 assert!(
-                    difference < 2e-5,
+                    difference < 2e-5 * value(expected).max(1.0),
                     "{method}, step {}: {key} is off by {difference}",
                     found["step"]
                 );
