@@ -32,14 +32,14 @@ PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release/lora"
 STEPS, BATCH, WARMUP = 20, 4, 4
 MAX_LENGTH = 128
 TOLERANCE = 1e-4
-# Method: other library, learning rate. A larger one moves the loss more, and shows errors sooner.
+# Method: other library, learning rate. At ten times that of prompts, float32 itself differs by 1e-3 after 20 steps on MiniLM.
 METHODS = {
     "full": ("PyTorch", 5e-5),
     "bitfit": ("PyTorch", 3e-3),
     "top2": ("PyTorch", 5e-5),
     "lora": ("PEFT", 3e-3),
-    "prompt": ("PEFT", 3e-2),
-    "prefix": ("PEFT", 1e-2),
+    "prompt": ("PEFT", 3e-3),
+    "prefix": ("PEFT", 3e-3),
     "adapter-h": ("adapters", 3e-3),
     "adapter-l": ("adapters", 3e-3),
     "adapter-p": ("adapters", 3e-3),
