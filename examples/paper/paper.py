@@ -385,7 +385,7 @@ def subspaces(args):
 
     The two adapters of a pair have different seeds, so that their factors do not start from the same random numbers.
     """
-    small, large = (adapters(args, row, 2) for row in (RANKS[3], RANKS[4]))
+    small, large = adapters(args, RANKS[3], 1), adapters(args, RANKS[4], 2)
     pairs = {"ranks 8 and 64": (small[0], large[1]), "two seeds, rank 64": (large[0], large[1])}
     lines = ["| adapters | matrix | i | j | φ of A | φ of B | random |", "| --- | --- | --- | --- | --- | --- | --- |"]
     for name, (first, second) in pairs.items():
