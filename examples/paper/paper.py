@@ -10,7 +10,7 @@
 
 README.md in this folder says where models and data are published. Every training is a run of `lora sweep`; a run that is
 complete is not repeated, so the same command continues where it was stopped. After each run, OUT/NAME.md and OUT/NAME.json have
-the results so far. `--quick` shows in seconds that everything works: two steps on the models and data of this repository.
+the results so far; OUT/analysis has all numbers of `lora analyze` and its figures. `--quick` shows in seconds that everything works: two steps on the models and data of this repository.
 """
 
 import argparse
@@ -70,9 +70,9 @@ NLG_FILES = [("dart-v1.1.1-full-train.json", "dart-v1.1.1-full-dev.json"), ("tra
 
 
 def lora(rank: int, targets: str, lr: str) -> Row:
-    """Returns a row with LoRA, whose updates are scaled by 2."""
+    """Returns a row with LoRA. Alpha is the same for all ranks, as in the paper."""
     name = f"LoRA, r = {rank}, {targets}"
-    options = ["--method", "lora", "--rank", rank, "--alpha", 2 * rank, "--targets", targets, "--lr", lr]
+    options = ["--method", "lora", "--rank", rank, "--alpha", 16, "--targets", targets, "--lr", lr]
     return Row(name, f"lora-{rank}-{targets}", options)
 
 
@@ -371,12 +371,14 @@ def adapters(args, row: Row, seeds: int):
 
 
 def analyze(args, name: str, adapter: Path, against=None, *options):
-    """Analyzes an adapter; returns the numbers. Figures are in a directory of the same name."""
-    path = args.out / f"{name}.json"
-    other = ["--against", against] if against else []
-    status, _ = run(args, "analyze", "--model", args.model, "--adapter", adapter, *other, "--json", path, "--overwrite", *options)
-    if status:
-        sys.exit(f"exit status {status}")
+    """Analyzes an adapter; returns the numbers."""
+    path = args.out / "analysis" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    if not (args.show and path.exists()):
+        other = ["--against", against] if against else []
+        status, _ = run(args, "analyze", "--model", args.model, "--adapter", adapter, *other, "--json", path, "--overwrite", *options)
+        if status:
+            sys.exit(f"exit status {status}")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -388,9 +390,10 @@ def subspaces(args):
     small, large = adapters(args, RANKS[3], 1), adapters(args, RANKS[4], 2)
     pairs = {"ranks 8 and 64": (small[0], large[1]), "two seeds, rank 64": (large[0], large[1])}
     lines = ["| adapters | matrix | i | j | φ of A | φ of B | random |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    kept = []
     for name, (first, second) in pairs.items():
         file = "subspaces-" + name.replace(", ", "-").replace(" ", "-")
-        figures = args.out / f"{file}-figures"
+        figures = args.out / "analysis" / f"{file}-figures"
         found = analyze(args, file, first, second, "--svg", figures)
         for kind in ("query", "value"):
             chosen = [m["similarity"] for m in found["matrices"] if m["similarity"] and f".{kind}" in m["matrix"]]
@@ -398,10 +401,12 @@ def subspaces(args):
                 rows = [[grid(one[part], i, j) for part in ("a", "b", "random")] for one in chosen]
                 if rows and all(row[0] is not None for row in rows):
                     means = [statistics.mean(values) if None not in values else None for values in zip(*rows)]
+                    kept.append({"adapters": name, "matrix": kind, "i": i, "j": j, "a_b_random": means, "layers": rows})
                     shown = " | ".join("-" if value is None else f"{value:.3f}" for value in means)
                     lines.append(f"| {name} | {kind} | {i} | {j} | {shown} |")
     text = "\n".join(lines) + "\n"
     keep(args.out / "subspaces.md", text)
+    keep(args.out / "subspaces.json", json.dumps(kept) + "\n")
     print(text, end="")
 
 
@@ -418,6 +423,7 @@ def amplification(args):
         "| rank | matrix | ‖W‖ | ‖ΔW‖ | ΔW's directions | W's own | random | amplification, mean | by layer |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    kept = []
     for row in (RANKS[2], RANKS[4]):
         rank = row.options[3]
         found = analyze(args, f"amplification-{rank}", adapters(args, row, 1)[0])
@@ -431,11 +437,13 @@ def amplification(args):
                 [update["norm"] for update in updates],
                 *([one[key] for one in all_of] for key in ("update", "weight", "random", "amplification")),
             ]
+            kept.append({"rank": rank, "matrix": kind, "weight_norm": columns[0], "update_norm": columns[1], "between": all_of})
             shown = [f"{statistics.mean(values):.2f}" if None not in values else "-" for values in columns]
             layers = ", ".join("-" if value is None else f"{value:.1f}" for value in columns[-1])
             lines.append(f"| {rank} | {kind} | {' | '.join(shown)} | {layers} |")
     text = "\n".join(lines) + "\n"
     keep(args.out / "amplification.md", text)
+    keep(args.out / "amplification.json", json.dumps(kept) + "\n")
     print(text, end="")
 
 
