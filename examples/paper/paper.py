@@ -464,8 +464,9 @@ def fill(args):
         mark = f"<!-- {path.stem} -->\n"
         if mark in text:
             before, after = text.split(mark)
-            _, _, after = after.partition("\n\n")
-            text = f"{before}{mark}{path.read_text(encoding='utf-8')}\n{after}"
+            if after.startswith("|"):
+                _, _, after = after.partition("\n\n")
+            text = f"{before}{mark}{path.read_text(encoding='utf-8')}\n{after.lstrip()}"
     keep(args.page, text)
 
 
