@@ -47,6 +47,7 @@ GENERATORS = [
     "lora-models/tests/fixtures/tokenizer_families/generate.py",
     "lora-train/tests/fixtures/generate.py",
     "lora-train/tests/fixtures/prefix/generate.py",
+    "lora-train/tests/fixtures/methods/generate.py",
     "lora-train/tests/fixtures/classify/generate.py",
     "lora-train/tests/fixtures/generate_classification_metrics.py",
     "lora-train/tests/fixtures/glue/generate.py",
