@@ -438,6 +438,8 @@ def attachments():
         (b"c", "encoders/adapters/bert_ranks"),
     ]:
         config = (MODELS / folder / "adapter_config.json").read_bytes()
+        if folder.endswith("bert_tags"):  # Its model has one layer, the one here two.
+            config = config.replace(b'"layers_to_transform": null', b'"layers_to_transform": [0]')
         seed("attached", f"honest-{folder.split('/')[-1]}", kind + config, *split(MODELS / folder / "adapter_model.safetensors"))
     base = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["c_attn"], "task_type": "CAUSAL_LM"}
     module = "base_model.model.transformer.h.%d.attn.c_attn.lora_%s.weight"
