@@ -355,6 +355,73 @@ def hubs():
     model("hostile-header", config_head=b"200 OK\n" + b"a: b\n" * 500)
 
 
+def pushes():
+    # The adapter of `fuzz/src/hub_push.rs`.
+    source = (HERE / "src/hub_push.rs").read_bytes()
+    text = lambda name: source.split(b"const %s: &[u8] = br#\"" % name)[1].split(b'"#;')[0]
+    config, head = text(b"CONFIG"), text(b"HEADER")
+    weights = struct.pack("<Q", len(head)) + head + bytes(32)
+    git = lambda content: hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    oid = hashlib.sha256(weights).hexdigest()
+    names = {"README.md": git(b"# Card\n"), "adapter_config.json": git(config), "adapter_model.safetensors": oid}
+    created = {"url": "https://huggingface.co/me/adapter"}
+    committed = {"commitUrl": "https://huggingface.co/me/adapter/commit/0123", "commitOid": "0123"}
+    done = "https://huggingface.co/api/done"
+
+    def modes(large=("adapter_model.safetensors",), there=(), **changes):
+        mode = lambda name: "lfs" if name in large else "regular"
+        files = [{"path": n, "uploadMode": mode(n), "shouldIgnore": False, "oid": o if n in there else None} for n, o in names.items()]
+        return {"files": [dict(file, **changes) for file in files]}
+
+    def batch(upload={"href": "http://storage/x?signed"}, oid=oid, **more):
+        return {"objects": [{"oid": oid, "size": len(weights), "actions": {"upload": upload, "verify": {"href": done}}, **more}]}
+
+    def parts(size, count=None):
+        count = -(-len(weights) // size) if count is None else count
+        return {"href": done, "header": {"chunk_size": str(size), **{f"{i:05}": f"http://storage/{i}" for i in range(1, count + 1)}}}
+
+    def push(name, kind=b"m", created=created, described={"private": True}, branch={}, modes=modes(), batch=batch(), stored=b"",
+             verified={}, committed=committed):
+        answers = [created, described, branch, modes, batch, stored, verified, committed]
+        first, *rest = (a if isinstance(a, bytes) else json.dumps(a).encode() for a in answers)
+        seed("hub_push", name, kind + first, *rest)
+
+    tagged = b"200 OK\netag: \"tag\"\ncontent-length: 0\n\n"
+    push("honest-commit")
+    push("honest-short_name", b"n")
+    push("honest-branch", b"b", branch=b"409 Conflict\ncontent-length: 2\n\n{}")
+    push("honest-private", b"p", created=b"409 Conflict\ncontent-length: 2\n\n{}")
+    push("honest-parts", batch=batch(parts(64)), stored=tagged)
+    push("honest-stored", batch={"objects": [{"oid": oid, "size": len(weights)}]})
+    push("honest-unchanged", modes=modes(there=names))
+    push("honest-small", modes=modes(large=()))
+    push("honest-redirected", created=b"307 x\nlocation: /api/repos/create2\ncontent-length: 0\n\n", verified=created)
+    push("hostile-other_server", created=b"307 x\nlocation: http://a/b\ncontent-length: 0\n\n")
+    push("hostile-circle", created=b"307 x\nlocation: /api/repos/create\ncontent-length: 0\n\n")
+    push("hostile-account", b"n", created={"url": "https://huggingface.co/../adapter"})
+    push("hostile-public", b"p", created=b"409 Conflict\ncontent-length: 2\n\n{}", described={"private": False})
+    push("hostile-mode", modes=modes(uploadMode="x" * 5000))
+    push("hostile-ignored", modes=modes(shouldIgnore=True))
+    push("hostile-twice", modes={"files": modes()["files"] * 2})
+    push("hostile-names", modes={"files": [{"path": "../x", "uploadMode": "lfs"}] * 100})
+    push("hostile-deep", modes=b'{"files":' + b"[" * 3000)
+    push("hostile-parts_of_nothing", batch=batch({"href": done, "header": {"chunk_size": "0", "1": "http://a/1"}}))
+    push("hostile-parts_of_text", batch=batch({"href": done, "header": {"chunk_size": ["x" * 9000], "1": "http://a/1"}}))
+    push("hostile-many_parts", batch=batch(parts(4)), stored=tagged)
+    push("hostile-parts_too_many", batch=batch(parts(64, 300)), stored=tagged)
+    push("hostile-part_number", batch=batch({"href": done, "header": {"chunk_size": 1 << 63, "4294967296": "http://a/1", "-1": "x"}}))
+    push("hostile-address", batch=batch({"href": "x" * 9000}))
+    push("hostile-address_of_a_file", batch=batch({"href": "file:///etc/passwd"}))
+    push("hostile-error", batch=batch(error={"code": 422, "message": "\x1b]52;c;x\x07" * 300}))
+    push("hostile-status", stored=b"503 Busy\ncontent-length: 0\n\n")
+    push("hostile-expired", stored=b"403 x\ncontent-length: 60\n\n<Error><Message>Request has expired</Message></Error>       ")
+    push("hostile-length", committed=b"200 OK\ncontent-length: 99999999999999999999\n\n{}")
+    push("hostile-lost", committed=b"200 OK\ncontent-length: 4000\n\n{}")
+    push("hostile-header", created=b"400 x\nx-error-message: " + b"a" * 9000 + b"\ncontent-length: 0\n\n")
+    push("hostile-no_commit", committed={"commitOid": None})
+    push("hostile-no_head", committed=b"\n\n")
+
+
 def attachments():
     for kind, folder in [
         (b"g", "adapters/c_attn"),
@@ -371,6 +438,8 @@ def attachments():
         (b"c", "encoders/adapters/bert_ranks"),
     ]:
         config = (MODELS / folder / "adapter_config.json").read_bytes()
+        if folder.endswith("bert_tags"):  # Its model has one layer, the one here two.
+            config = config.replace(b'"layers_to_transform": null', b'"layers_to_transform": [0]')
         seed("attached", f"honest-{folder.split('/')[-1]}", kind + config, *split(MODELS / folder / "adapter_model.safetensors"))
     base = {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": ["c_attn"], "task_type": "CAUSAL_LM"}
     module = "base_model.model.transformer.h.%d.attn.c_attn.lora_%s.weight"
@@ -474,7 +543,7 @@ def tokenizer_texts():
 def main():
     for path in (HERE / "corpus").glob("*/ho*-*"):
         path.unlink()
-    for write in (safetensors, peft, torch_files, shards, formats, model_configs, tokenizers, data, checkpoints, hubs, attachments, prefixes, glue, tokenizer_texts):
+    for write in (safetensors, peft, torch_files, shards, formats, model_configs, tokenizers, data, checkpoints, hubs, pushes, attachments, prefixes, glue, tokenizer_texts):
         write()
 
 

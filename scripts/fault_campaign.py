@@ -9,11 +9,15 @@ Needs Linux, Python and `strace`, which injects the faults. Prints a table in Ma
 """
 
 import argparse
+import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from kill_campaign import LIMIT, ROOT, Lost, Overwriting, Program, Tidy, Training, commands
@@ -44,11 +48,21 @@ class Faulty(Program):
         self.fault = f"inject={call}:{action}:when={number}"
         self.calls = call
 
+    def calls_of(self, command):
+        """Counts the calls that a run without a fault makes."""
+        self.at("write", 65535, "error=ENOSPC")
+        self.calls = ",".join(CALLS)
+        if command.once(self):
+            raise Lost(f"{command.title}: writes more often than a fault can be placed")
+        return self.made
+
     def killed(self, args, _watched, _seconds):
         with tempfile.NamedTemporaryFile() as log:
             trace = ["strace", "-f", "-qq", "-o", log.name, "-e", f"trace={self.calls}", "-e", self.fault]
             done = subprocess.run([*trace, self.path, *map(str, args)], capture_output=True, text=True, timeout=LIMIT)
-            injected = done.returncode == -9 or "(INJECTED)" in Path(log.name).read_text(errors="replace")
+            lines = Path(log.name).read_text(errors="replace")
+            injected = done.returncode == -9 or "(INJECTED)" in lines
+            self.made = Counter(re.findall(r"^\d+ +(\w+)\(", lines, re.MULTILINE))
         if "panicked" in done.stderr:
             raise Lost(f"a panic: {done.stderr}")
         self.last = done.returncode
@@ -77,50 +91,74 @@ def faults(call):
     yield "failed", f"error={CALLS[call]}"
 
 
+def try_all(command, program, every):
+    """Tries the calls of one command. Returns how many of them killed it, failed, and were lacking."""
+    is_training = isinstance(command, (Training, Overwriting))
+    if isinstance(command, Training):
+        command.kills = 1
+        assert_synced(program, command)
+    counts = {"killed": 0, "failed": 0, "lacking": 0}
+    for call, error in LACKS.items():
+        program.at(call, "1+", f"error={error}")
+        if command.once(program):
+            if program.last != 0:
+                raise Lost(f"{command.title}: ends without {call}")
+            counts["lacking"] += 1
+    made = program.calls_of(command)
+    for call in CALLS:
+        for kind, action in faults(call):
+            Tidy.expected = kind != "failed" or CALLS[call] != "EBUSY"
+            # Most writes are lines of the terminal.
+            step = (every if is_training else 1) * (4 if call == "write" else 1)
+            for number in range(program.random.randint(1, step), made[call] + 1, step):
+                program.at(call, number, action)
+                try:
+                    counts[kind] += bool(command.once(program))
+                except Lost as lost:
+                    raise Lost(f"{command.title}, {call} {number} {kind}: {lost}") from lost
+    return counts
+
+
+def worker(path):
+    """Makes the inputs of one process."""
+    global folder, program, every_command
+    folder = tempfile.TemporaryDirectory()
+    program = Faulty(path, random.Random())
+    every_command = commands(program, Path(folder.name), steps=4, save=2)
+
+
+def campaign(title, every, seed):
+    """Tries the calls of the command with this title, in a process of the pool."""
+    command = next(command for command in every_command if command.title == title)
+    program.random.seed(f"{seed} {title}")
+    command.prepare(program, Path(folder.name))
+    return title, try_all(command, program, every)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--program", type=Path, default=ROOT / "target/release/lora")
     parser.add_argument("--every", type=int, default=1, help="try one of so many calls of trainings")
     parser.add_argument("--seed", type=int, default=1, help="which of them")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="commands tried at once")
     args = parser.parse_args()
-    program = Faulty(args.program, random.Random(args.seed))
-    counts, start = {}, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        every = commands(program, Path(folder), steps=4, save=2)
-        for command in every:
-            command.prepare(program, Path(folder))
-            if isinstance(command, Training):
-                command.kills = 1
-                assert_synced(program, command)
-            is_training = isinstance(command, (Training, Overwriting))
-            counts[command.title] = {"killed": 0, "failed": 0, "lacking": 0}
-            for call, error in LACKS.items():
-                program.at(call, "1+", f"error={error}")
-                if command.once(program):
-                    if program.last != 0:
-                        raise Lost(f"{command.title}: ends without {call}")
-                    counts[command.title]["lacking"] += 1
-            for call in CALLS:
-                for kind, action in faults(call):
-                    Tidy.expected = kind != "failed" or CALLS[call] != "EBUSY"
-                    # Most writes are lines of the terminal.
-                    step = (args.every if is_training else 1) * (4 if call == "write" else 1)
-                    number = program.random.randint(1, step)
-                    while True:
-                        program.at(call, number, action)
-                        try:
-                            hit = command.once(program)
-                        except Lost as lost:
-                            raise Lost(f"{command.title}, {call} {number} {kind}: {lost}") from lost
-                        if not hit:
-                            break
-                        counts[command.title][kind] += 1
-                        number += step
-            print(f"{command.title}: {counts[command.title]}", file=sys.stderr)
+    start = time.monotonic()
+    worker(args.program)
+    titles = [command.title for command in every_command]
+    counts = {}
+    with ProcessPoolExecutor(args.jobs, initializer=worker, initargs=(args.program,)) as pool:
+        tried = [pool.submit(campaign, title, args.every, args.seed) for title in titles]
+        try:
+            for future in as_completed(tried):
+                title, counts[title] = future.result()
+                print(f"{title}: {counts[title]}", file=sys.stderr)
+        except Lost:
+            pool.shutdown(cancel_futures=True)
+            raise
     print("| command | calls killed at | calls failed | calls that the file system lacks |\n| --- | --- | --- | --- |")
-    for title, count in counts.items():
-        print(f"| `{title}` | {count['killed']} | {count['failed']} | {count['lacking']} |")
-    total = {kind: sum(count[kind] for count in counts.values()) for kind in ("killed", "failed", "lacking")}
+    for title in titles:
+        print(f"| `{title}` | {counts[title]['killed']} | {counts[title]['failed']} | {counts[title]['lacking']} |")
+    total = {kind: sum(count[kind] for count in counts.values()) for kind in ("killed", "failed")}
     print(f"\n{total['killed']} kills and {total['failed']} failures in {time.monotonic() - start:.0f} s; nothing was lost")
 
 

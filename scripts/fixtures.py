@@ -49,6 +49,7 @@ GENERATORS = [
     "lora-train/tests/fixtures/generate.py",
     "lora-train/tests/fixtures/decoder20/generate.py",
     "lora-train/tests/fixtures/prefix/generate.py",
+    "lora-train/tests/fixtures/methods/generate.py",
     "lora-train/tests/fixtures/classify/generate.py",
     "lora-train/tests/fixtures/generate_classification_metrics.py",
     "lora-train/tests/fixtures/glue/generate.py",

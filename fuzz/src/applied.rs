@@ -53,18 +53,18 @@ impl Base {
 }
 
 /// Puts an adapter on a language model, and computes the loss of a text.
-fn on_language_model(base: Base, dir: &Path) {
+fn on_language_model(base: Base, dir: &Path) -> bool {
     let device = Device::flex();
     let Ok(adapter) = AdapterDir::open(dir) else {
-        return;
+        return false;
     };
     let Some(model) = base.model(&device) else {
-        return;
+        return false;
     };
     let _ = model.tokens_with(&adapter);
     let options = AdapterLoadOptions::default();
     let Ok(adapted) = model.load_opened_adapter(&adapter, &options) else {
-        return;
+        return false;
     };
     let model = adapted.module();
     let length = model.info().max_length.min(3);
@@ -73,17 +73,18 @@ fn on_language_model(base: Base, dir: &Path) {
     let loss = model.loss(hidden.squeeze_dim(0), ids, &Default::default());
     let _ = loss.loss.into_scalar::<f32>();
     let _ = adapted.merge();
+    true
 }
 
 /// Puts an adapter on the classifier, and computes its outputs.
-fn on_classifier(dir: &Path, base: &Path) {
+fn on_classifier(dir: &Path, base: &Path) -> bool {
     let device = Device::flex();
     let config = EncoderConfig::from_dir(base).expect("a configuration of this file");
     let Ok(adapter) = AdapterDir::open(dir) else {
-        return;
+        return false;
     };
     let Ok(head) = AdapterLabels::from_dir(&adapter) else {
-        return;
+        return false;
     };
     let head = head.on_base(&config);
     let options = ClassifierOptions {
@@ -92,25 +93,26 @@ fn on_classifier(dir: &Path, base: &Path) {
         ..ClassifierOptions::default()
     };
     let Ok(options) = Classifier::options_for_adapter(&config, &options, &adapter) else {
-        return;
+        return false;
     };
     let Ok(model) = Classifier::init_random(&config, &options, 0, &device) else {
-        return;
+        return false;
     };
     let Ok(adapted) = model.load_opened_adapter(&adapter, &AdapterLoadOptions::default()) else {
-        return;
+        return false;
     };
     let ids = Tensor::<2, Int>::from_ints([[5, 31, 7]], &device);
     let mask = Tensor::<2, Bool>::from_data([[true, true, true]], &device);
     let outputs = adapted.module().forward(ids, &mask, None);
     let _ = outputs.into_data();
+    true
 }
 
 /// Reads an adapter and puts it on a tiny model: its configuration, header and values of its tensors. The first byte chooses a
 /// language model or a classifier.
-pub fn attached(input: &[u8]) {
+pub fn attached(input: &[u8]) -> bool {
     let Some((kind, input)) = input.split_first() else {
-        return;
+        return false;
     };
     let [config, header, values] = parts(input);
     let weights = with_length(header, values);
@@ -128,15 +130,15 @@ pub fn attached(input: &[u8]) {
             b'v' => on_language_model(Base::Vocabulary, &adapter),
             _ => on_language_model(Base::Tied, &adapter),
         }
-    });
+    })
 }
 
 /// Reads a prefix and puts it on a tiny model, alone and beside an adapter: its configuration, header and values of its tensor.
-pub fn prefix(input: &[u8]) {
+pub fn prefix(input: &[u8]) -> bool {
     let [config, header, values] = parts(input);
     let weights = with_length(header, values);
     let alone = [(CONFIG_FILE, config), (WEIGHTS_FILE, &*weights)];
-    in_folder(&alone, |dir| on_language_model(Base::Tied, dir));
+    let is_read = in_folder(&alone, |dir| on_language_model(Base::Tied, dir));
     let names = [CONFIG_FILE, WEIGHTS_FILE].map(|name| format!("{PREFIX_DIR}/{name}"));
     let lora = br#"{"peft_type":"LORA","r":1,"lora_alpha":2,"target_modules":["c_attn"],"layers_to_transform":[0],
 "task_type":"CAUSAL_LM","fan_in_fan_out":true}"#;
@@ -152,7 +154,7 @@ pub fn prefix(input: &[u8]) {
         (&*names[0], config),
         (&*names[1], &*weights),
     ];
-    in_folder(&beside, |dir| on_language_model(Base::Tied, dir));
+    is_read & in_folder(&beside, |dir| on_language_model(Base::Tied, dir))
 }
 
 /// Step of the run that is resumed; the corpus has checkpoints of the step before.
@@ -160,7 +162,7 @@ const LAST_STEP: usize = 22;
 
 /// Reads a checkpoint of a run and resumes from it: state, state of the optimizer, and the adapter as its configuration, header
 /// and values of its tensors.
-pub fn checkpoint_dir(input: &[u8]) {
+pub fn checkpoint_dir(input: &[u8]) -> bool {
     let [state, optimizer, config, header, values] = parts(input);
     let weights = with_length(header, values);
     let names = ["state.json", "optimizer.bpk", "adapter/adapter_config.json"];
@@ -176,17 +178,18 @@ pub fn checkpoint_dir(input: &[u8]) {
     in_folder(&files, |dir| {
         let checkpoints = CheckpointDir::new(dir.join("checkpoints"));
         let Ok(Some(last)) = checkpoints.last() else {
-            return;
+            return false;
         };
         let checkpoint = last.checkpoint;
         let Some(model) = Base::Tied.model(&Device::flex().autodiff()) else {
-            return;
+            return false;
         };
         let Ok(adapted) = model.load_adapter(checkpoint.path.join("adapter")) else {
-            return;
+            return false;
         };
         let steps = checkpoint.state.step;
-        if resume(adapted.into_module(), dir, checkpoint).is_ok() && steps < LAST_STEP {
+        let is_resumed = resume(adapted.into_module(), dir, checkpoint).is_ok();
+        if is_resumed && steps < LAST_STEP {
             // What the run wrote is what the next one reads.
             let written = checkpoints.last().expect("a checkpoint that can be read");
             assert_eq!(
@@ -194,7 +197,8 @@ pub fn checkpoint_dir(input: &[u8]) {
                 Some(LAST_STEP)
             );
         }
-    });
+        is_resumed
+    })
 }
 
 /// Goes on with a run up to [`LAST_STEP`].

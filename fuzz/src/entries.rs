@@ -1,4 +1,4 @@
-//! Entries: each makes files of an input and reads them.
+//! Entries: each makes files of an input, reads them, and returns true if they came to a value.
 //!
 //! An entry that reads several files splits its input at [`MARK`](super::input::MARK). A safetensors file is split into header and values, and
 //! the length of the header is written here: a mutation of the header would otherwise be stopped by its first eight
@@ -7,6 +7,7 @@
 use super::input::{archive, in_folder, parts, with_length};
 use lora_core::file::StoredAdapter;
 use lora_core::file::{AdapterDir, CONFIG_FILE, PICKLED_FILE, PeftOptions, WEIGHTS_FILE};
+use lora_core::files::Overwrite;
 use lora_core::{FusedLayout, Slices};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
@@ -26,14 +27,17 @@ use std::path::Path;
 
 pub use super::applied::{attached, checkpoint_dir, prefix};
 pub use super::hub::hub;
+pub use super::hub_push::hub_push;
 
 const CONFIG: &[u8] = br#"{"peft_type":"LORA","r":2,"lora_alpha":3,"target_modules":["q"]}"#;
 
-fn checkpoint(path: &Path) {
+/// Reads all tensors of a checkpoint. Returns true if one was read: numbers that are no floats are refused.
+fn checkpoint(path: &Path) -> bool {
     described(path);
     let Ok(checkpoint) = Checkpoint::open(path) else {
-        return;
+        return false;
     };
+    let mut is_read = false;
     let names: Vec<&str> = checkpoint.names().collect();
     for name in names {
         let _ = (checkpoint.shape(name), checkpoint.bytes_of(name));
@@ -42,37 +46,37 @@ fn checkpoint(path: &Path) {
             .map(|shape| shape.iter().product::<usize>());
         if let Ok(tensor) = checkpoint.read_f32(name) {
             assert_eq!(elements, Some(tensor.values.len()));
+            is_read = true;
         }
     }
+    is_read
 }
 
-fn adapter(dir: &Path) {
+/// Reads an adapter, writes it, and reads what was written.
+fn adapter(dir: &Path) -> bool {
     described(dir);
     let _ = (
         AdapterFormat::detect(dir),
         AdapterDir::open(dir).map(|adapter| adapter.tensors().map(|_| ())),
         adapter_labels(dir),
     );
-    if let Ok(adapter) = StoredAdapter::read(dir) {
-        let _ = (
-            adapter.slices(),
-            adapter.parameters(),
-            adapter.saved_parameters(),
-        );
-        let _ = loralib_format::write(
-            &adapter,
-            &dir.join("written.safetensors"),
-            &Vec::new(),
-            lora_core::files::Overwrite::Replace,
-        );
-        let written = dir.join("written");
-        if adapter
-            .save(&written, lora_core::files::Overwrite::Replace)
-            .is_ok()
-        {
-            let _ = StoredAdapter::read(&written);
-        }
-    }
+    let Ok(adapter) = StoredAdapter::read(dir) else {
+        return false;
+    };
+    let _ = (
+        adapter.slices(),
+        adapter.parameters(),
+        adapter.saved_parameters(),
+    );
+    let _ = loralib_format::write(
+        &adapter,
+        &dir.join("written.safetensors"),
+        &Vec::new(),
+        Overwrite::Replace,
+    );
+    let written = dir.join("written");
+    let saved = adapter.save(&written, Overwrite::Replace);
+    saved.is_ok() && StoredAdapter::read(&written).is_ok()
 }
 
 /// Runs `inspect` on a path and `diff` on the path and itself, and formats the reports.
@@ -100,7 +104,8 @@ fn described(path: &Path) {
     }
 }
 
-fn loralib_file(path: &Path) {
+/// Reads a loralib file, with and without fused projections.
+fn loralib_file(path: &Path) -> bool {
     described(path);
     let _ = AdapterFormat::detect(path);
     let slices = Slices {
@@ -108,6 +113,7 @@ fn loralib_file(path: &Path) {
         adapted: vec![0, 2],
         layout: FusedLayout::PartByPart,
     };
+    let mut is_read = false;
     for slices in [None, Some(slices)] {
         let options = LoralibOptions {
             alpha: 3.0,
@@ -117,25 +123,24 @@ fn loralib_file(path: &Path) {
         };
         if let Ok(adapter) = loralib_format::read(path, &options) {
             let _ = adapter.slices();
+            is_read = true;
         }
     }
+    is_read
 }
 
 /// Reads a safetensors file as a checkpoint and as an adapter.
-pub fn safetensors(input: &[u8]) {
+pub fn safetensors(input: &[u8]) -> bool {
     let files = [
         ("model.safetensors", input),
         (WEIGHTS_FILE, input),
         (CONFIG_FILE, CONFIG),
     ];
-    in_folder(&files, |dir| {
-        checkpoint(dir);
-        adapter(dir);
-    });
+    in_folder(&files, |dir| checkpoint(dir) | adapter(dir))
 }
 
 /// Reads a PEFT directory: its configuration, header and values of its tensors, and `config.json`.
-pub fn peft(input: &[u8]) {
+pub fn peft(input: &[u8]) -> bool {
     let [config, header, values, companion] = parts(input);
     let weights = with_length(header, values);
     let files = [
@@ -143,20 +148,20 @@ pub fn peft(input: &[u8]) {
         (WEIGHTS_FILE, &weights),
         ("config.json", companion),
     ];
-    in_folder(&files, adapter);
+    in_folder(&files, adapter)
 }
 
 /// Reads a file of `torch.save` as a checkpoint, as a loralib file and as an adapter.
-pub fn torch_file(input: &[u8]) {
-    in_folder(&[("pytorch_model.bin", input)], |dir| {
-        checkpoint(dir);
-        loralib_file(&dir.join("pytorch_model.bin"));
+pub fn torch_file(input: &[u8]) -> bool {
+    let is_checkpoint = in_folder(&[("pytorch_model.bin", input)], |dir| {
+        let is_read = checkpoint(dir);
+        is_read | loralib_file(&dir.join("pytorch_model.bin"))
     });
-    in_folder(&[(PICKLED_FILE, input), (CONFIG_FILE, CONFIG)], adapter);
+    is_checkpoint | in_folder(&[(PICKLED_FILE, input), (CONFIG_FILE, CONFIG)], adapter)
 }
 
 /// Reads a pickle and its one storage in an archive as `torch.save` writes it.
-pub fn pickle(input: &[u8]) {
+pub fn pickle(input: &[u8]) -> bool {
     let [pickle, storage] = parts(input);
     let entries = [
         ("m/data.pkl", pickle),
@@ -164,77 +169,81 @@ pub fn pickle(input: &[u8]) {
         ("m/data/0", storage),
         ("m/version", b"3\n"),
     ];
-    torch_file(&archive(&entries));
+    torch_file(&archive(&entries))
 }
 
 /// Reads an index of shards with header and values of the only shard.
-pub fn shards(input: &[u8]) {
+pub fn shards(input: &[u8]) -> bool {
     let [index, header, values] = parts(input);
     let shard = with_length(header, values);
     let files = [
         ("model.safetensors.index.json", index),
         ("a.safetensors", &shard),
     ];
-    in_folder(&files, checkpoint);
+    in_folder(&files, checkpoint)
 }
 
 /// Reads a loralib file: header and values.
-pub fn loralib(input: &[u8]) {
+pub fn loralib(input: &[u8]) -> bool {
     let [header, values] = parts(input);
     let file = with_length(header, values);
     in_folder(&[("lora.safetensors", &file)], |dir| {
-        loralib_file(&dir.join("lora.safetensors"));
-    });
+        loralib_file(&dir.join("lora.safetensors"))
+    })
 }
 
 /// Reads an mlx-lm directory: configuration, header and values.
-pub fn mlx(input: &[u8]) {
+pub fn mlx(input: &[u8]) -> bool {
     let [config, header, values] = parts(input);
     let weights = with_length(header, values);
     let files = [(CONFIG_FILE, config), (mlx_format::WEIGHTS_FILE, &weights)];
     in_folder(&files, |dir| {
         described(dir);
-        let _ = mlx_format::read(dir, &Vec::new(), PeftOptions::default());
-    });
+        mlx_format::read(dir, &Vec::new(), PeftOptions::default()).is_ok()
+    })
 }
 
 /// Reads a model's `config.json`.
-pub fn model_config(input: &[u8]) {
+pub fn model_config(input: &[u8]) -> bool {
     in_folder(
         &[("config.json", input), ("generation_config.json", input)],
         |dir| {
             let _ = model_type(dir);
-            if let Ok(config) = Gpt2Config::from_dir(dir) {
+            let decoder = Gpt2Config::from_dir(dir);
+            if let Ok(config) = &decoder {
                 let _ = (config.parameters(), config.inner(), config.to_json());
             }
-            if let Ok(config) = EncoderConfig::from_dir(dir) {
+            let encoder = EncoderConfig::from_dir(dir);
+            if let Ok(config) = &encoder {
                 let _ = (config.max_length(), config.head_size(), config.to_json());
             }
+            decoder.is_ok() || encoder.is_ok()
         },
-    );
+    )
 }
 
 /// Reads the files of a tokenizer; the first byte chooses the family.
-pub fn tokenizer(input: &[u8]) {
+pub fn tokenizer(input: &[u8]) -> bool {
     let text = "Hello wörld, it's 42\u{3000}日本 </s> [MASK]\n";
     let parts = parts(input.get(1..).unwrap_or_default());
-    with_tokenizer(input.first(), parts, |tokenizer| read_text(tokenizer, text));
+    with_tokenizer(input.first(), parts, |tokenizer| read_text(tokenizer, text))
 }
 
 /// Reads the files of a tokenizer, and a text with it. The first byte chooses the family, and the text is the first part.
-pub fn tokenizer_text(input: &[u8]) {
+pub fn tokenizer_text(input: &[u8]) -> bool {
     let [text, files @ ..] = parts::<5>(input.get(1..).unwrap_or_default());
     let text = String::from_utf8_lossy(text);
     with_tokenizer(input.first(), files, |tokenizer| {
-        read_text(tokenizer, &text);
-    });
+        read_text(tokenizer, &text)
+    })
 }
 
 /// Encodes a text, alone and as words, and decodes its tokens.
-fn read_text(tokenizer: &Tokenizer, text: &str) {
-    if let Ok(ids) = tokenizer.encode(text) {
-        let _ = tokenizer.decode(&ids, true);
-        let _ = tokenizer.decode(&ids, false);
+fn read_text(tokenizer: &Tokenizer, text: &str) -> bool {
+    let encoded = tokenizer.encode(text);
+    if let Ok(ids) = &encoded {
+        let _ = tokenizer.decode(ids, true);
+        let _ = tokenizer.decode(ids, false);
     }
     let _ = tokenizer.decode(&[0, 1, 2, u32::MAX], false);
     for longest in [None, Some(8)] {
@@ -242,13 +251,18 @@ fn read_text(tokenizer: &Tokenizer, text: &str) {
     }
     let words: Vec<&str> = text.split(' ').chain([""]).collect();
     let _ = tokenizer.encode_words(&words, Some(8));
+    encoded.is_ok()
 }
 
 /// Opens a tokenizer of a family from its files.
-fn with_tokenizer(kind: Option<&u8>, files: [&[u8]; 4], read: impl FnOnce(&Tokenizer)) {
+fn with_tokenizer(
+    kind: Option<&u8>,
+    files: [&[u8]; 4],
+    read: impl FnOnce(&Tokenizer) -> bool,
+) -> bool {
     let [first, second, third, fourth] = files;
     let Some(kind) = kind else {
-        return;
+        return false;
     };
     let class: &[u8] = match kind {
         b'b' => br#"{"model_type":"bert"}"#,
@@ -272,16 +286,14 @@ fn with_tokenizer(kind: Option<&u8>, files: [&[u8]; 4], read: impl FnOnce(&Token
         ("config.json", class),
     ]);
     in_folder(&files, |dir| {
-        if let Ok(tokenizer) = Tokenizer::from_dir(dir) {
-            read(&tokenizer);
-        }
-    });
+        Tokenizer::from_dir(dir).is_ok_and(|tokenizer| read(&tokenizer))
+    })
 }
 
 /// Reads training data and recipes; the first byte chooses the format.
-pub fn data(input: &[u8]) {
+pub fn data(input: &[u8]) -> bool {
     let Some((kind, input)) = input.split_first() else {
-        return;
+        return false;
     };
     let format = match kind {
         b'j' => DataFormat::JsonLines,
@@ -303,7 +315,7 @@ pub fn data(input: &[u8]) {
             format,
             ..SourceOptions::default()
         };
-        let _ = read_records(path, &options);
+        let mut is_read = read_records(path, &options).is_ok();
         let columns = Columns {
             label: Some("a,b".into()),
             ..Columns::default()
@@ -311,7 +323,8 @@ pub fn data(input: &[u8]) {
         for kind in [LabelKind::Classes, LabelKind::MultiLabel, LabelKind::Score] {
             for columns in [Columns::default(), columns.clone()] {
                 let layout = LabelledLayout::Own { columns, kind };
-                let _ = read_labelled(path, &LabelledSource::new(&layout).with_format(format));
+                let source = LabelledSource::new(&layout).with_format(format);
+                is_read |= read_labelled(path, &source).is_ok();
             }
         }
         let layout = LabelledLayout::Words(Columns::default());
@@ -321,26 +334,28 @@ pub fn data(input: &[u8]) {
             DataFormat::JsonLines,
         ] {
             let source = LabelledSource::new(&layout).with_format(format);
-            let _ = read_labelled(path, &source);
+            is_read |= read_labelled(path, &source).is_ok();
         }
-        let _ = TrainOptions::from_recipe(path);
-    });
+        is_read | TrainOptions::from_recipe(path).is_ok()
+    })
 }
 
 /// Reads a file of GLUE, with and without labels; the first byte chooses the task.
-pub fn glue(input: &[u8]) {
+pub fn glue(input: &[u8]) -> bool {
     let Some((kind, input)) = input.split_first() else {
-        return;
+        return false;
     };
     let task = GlueTask::ALL[usize::from(*kind) % GlueTask::ALL.len()];
     let layout = LabelledLayout::Glue(task);
     in_folder(&[("data", input)], |dir| {
+        let mut is_read = false;
         for format in [DataFormat::Auto, DataFormat::Tsv, DataFormat::JsonLines] {
             for unlabelled in [Unlabelled::Refuse, Unlabelled::Accept] {
                 let source = LabelledSource::new(&layout).with_format(format);
                 let source = source.with_unlabelled(unlabelled);
-                let _ = read_labelled(&dir.join("data"), &source);
+                is_read |= read_labelled(&dir.join("data"), &source).is_ok();
             }
         }
-    });
+        is_read
+    })
 }

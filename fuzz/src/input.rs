@@ -24,10 +24,10 @@ pub(super) fn with_length(header: &[u8], values: &[u8]) -> Vec<u8> {
 }
 
 /// Writes the files that are not empty to a folder, with the folders in their names, and reads it.
-pub(super) fn in_folder(files: &[(&str, &[u8])], read: impl FnOnce(&Path)) {
+pub(super) fn in_folder(files: &[(&str, &[u8])], read: impl FnOnce(&Path) -> bool) -> bool {
     // A folder for each input: nothing of the one before can be left.
     let Ok(folder) = tempfile::tempdir() else {
-        return;
+        return false;
     };
     for (name, bytes) in files {
         let path = folder.path().join(name);
@@ -38,10 +38,10 @@ pub(super) fn in_folder(files: &[(&str, &[u8])], read: impl FnOnce(&Path)) {
             std::fs::write(&path, bytes)
         };
         if !bytes.is_empty() && written().is_err() {
-            return;
+            return false;
         }
     }
-    read(folder.path());
+    read(folder.path())
 }
 
 /// Builds a ZIP archive without compression: APPNOTE.TXT of PKWARE, sections 4.3.7 to 4.3.16.

@@ -7,15 +7,19 @@
 mod applied;
 pub mod entries;
 mod hub;
+mod hub_push;
 pub mod input;
 pub mod memory;
+mod server;
+
+pub use server::TIME_LIMIT_MS;
 
 /// Reader of files with the name of its target, which is also its folder in the corpus.
 pub struct Entry {
     /// Name of the target.
     pub name: &'static str,
-    /// Function that reads an input.
-    pub run: fn(&[u8]),
+    /// Function that reads an input, and returns true if it came to a value.
+    pub run: fn(&[u8]) -> bool,
 }
 
 /// All entries.
@@ -69,6 +73,10 @@ pub const ENTRIES: &[Entry] = &[
         run: entries::hub,
     },
     Entry {
+        name: "hub_push",
+        run: entries::hub_push,
+    },
+    Entry {
         name: "attached",
         run: entries::attached,
     },
@@ -102,7 +110,9 @@ macro_rules! target {
                 let _ = std::panic::take_hook();
                 std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
             },
-            |input: &[u8]| lora_fuzz::entries::$entry(input)
+            |input: &[u8]| {
+                lora_fuzz::entries::$entry(input);
+            }
         );
     };
 }

@@ -245,7 +245,7 @@ impl LoraConfig {
     }
 
     /// Returns true if there are factors to train. Without targets, all biases may be trained, which is BitFit (Ben Zaken et al.
-    /// 2021, arXiv 2106.10199), or the modules to save alone.
+    /// 2021, arXiv 2106.10199), or the modules to save or rows of tokens alone.
     pub fn has_targets(&self) -> bool {
         !matches!(&self.targets, TargetModules::Names(names) if names.is_empty())
     }
@@ -272,7 +272,9 @@ impl LoraConfig {
                 "a probability in [0, 1)",
             ));
         }
-        let trains_others = self.bias == BiasTraining::All || !self.modules_to_save.is_empty();
+        let trains_others = self.bias == BiasTraining::All
+            || !self.modules_to_save.is_empty()
+            || !self.token_indices.is_empty();
         if !self.has_targets() && !trains_others {
             return Err(LoraError::invalid_option(
                 "targets",

@@ -2,6 +2,7 @@
 
 use super::half_float::HalfFloat;
 use super::precision::{mixed, with_mixed_precision};
+use super::recipe::Recipe;
 use burn::backend::autodiff::{
     NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -11,15 +12,20 @@ use burn::backend::autodiff::{
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 use std::fmt::Debug;
-use std::marker::PhantomData;
 
 /// Backward pass of an operation with `N` inputs: receives the gradient of the output, and the state that the forward
 /// pass kept.
 pub(super) type BackwardFn<B, S, const N: usize> =
     fn(&mut BackwardPass<'_, B, N>, FloatTensor<B>, S);
 
+/// Inputs that the backward pass computes again.
+type Recipes<B> = Vec<(NodeId, Recipe<B>)>;
+
 /// An operation under autodiff, between the registration of its inputs and that of its output.
-pub(super) struct Operation<B: Backend, C, S, const N: usize>(OpsKind<Step<B, S, N>, B, S, C, N>);
+pub(super) struct Operation<B: Backend, C, S, const N: usize> {
+    kind: OpsKind<Step<B, S, N>, B, (S, Recipes<B>), C, N>,
+    recipes: Recipes<B>,
+}
 
 impl<B, C, S, const N: usize> Operation<B, C, S, N>
 where
@@ -33,32 +39,40 @@ where
         backward: BackwardFn<B, S, N>,
     ) -> Self {
         let step = Step(backward, mixed()).prepare::<C>(inputs.map(|input| input.node()));
-        Self(step.compute_bound().stateful())
+        Self {
+            kind: step.compute_bound().stateful(),
+            recipes: Vec::new(),
+        }
     }
 
-    /// Keeps an input for the backward pass, which reads it by [`BackwardPass::saved`].
+    /// Keeps an input, or its [`Recipe`], for the backward pass, which reads it by [`BackwardPass::saved`].
     pub(super) fn save(&mut self, input: &FloatTensor<Autodiff<B, C>>) -> NodeId {
-        if let OpsKind::Tracked(prepared) = &mut self.0 {
-            prepared.checkpoint(input);
+        let id = input.id();
+        if let OpsKind::Tracked(prepared) = &mut self.kind {
+            if let Some(recipe) = Recipe::of(id) {
+                self.recipes.push((id, recipe));
+            } else {
+                prepared.checkpoint(input);
+            }
         }
-        input.id()
+        id
     }
 
     /// Registers the output, and the state for the backward pass if an input has a gradient.
     pub(super) fn finish(self, state: S, output: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {
-        match self.0 {
-            OpsKind::Tracked(prepared) => prepared.finish(state, output),
+        match self.kind {
+            OpsKind::Tracked(prepared) => prepared.finish((state, self.recipes), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         }
     }
 }
 
 /// A running backward pass of an operation with `N` inputs.
-pub(super) struct BackwardPass<'a, B, const N: usize> {
+pub(super) struct BackwardPass<'a, B: Backend, const N: usize> {
     inputs: [Option<NodeId>; N],
     gradients: &'a mut Gradients,
     checkpointer: &'a mut Checkpointer,
-    backend: PhantomData<B>,
+    recipes: Recipes<B>,
 }
 
 impl<B: Backend, const N: usize> BackwardPass<'_, B, N> {
@@ -69,7 +83,10 @@ impl<B: Backend, const N: usize> BackwardPass<'_, B, N> {
 
     /// Returns an input that [`Operation::save`] has kept.
     pub(super) fn saved(&mut self, id: NodeId) -> FloatTensor<B> {
-        self.checkpointer.retrieve_node_output(id)
+        match self.recipes.iter().find(|(node, _)| *node == id) {
+            Some((_, recipe)) => recipe.compute(),
+            None => self.checkpointer.retrieve_node_output(id),
+        }
     }
 
     /// Registers the gradient of input `index`, which is computed only if the input has one.
@@ -88,16 +105,22 @@ impl<B: Backend, S, const N: usize> Backward<B, N> for Step<B, S, N>
 where
     S: Clone + Send + Debug + 'static,
 {
-    type State = S;
+    type State = (S, Recipes<B>);
 
-    fn backward(self, ops: Ops<S, N>, gradients: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        gradients: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
         let gradient = gradients.consume::<B>(&ops.node);
+        let (state, recipes) = ops.state;
         let mut pass = BackwardPass {
             inputs: ops.parents.map(|node| Some(node?.id)),
             gradients,
             checkpointer,
-            backend: PhantomData,
+            recipes,
         };
-        with_mixed_precision(self.1, || (self.0)(&mut pass, gradient, ops.state));
+        with_mixed_precision(self.1, || (self.0)(&mut pass, gradient, state));
     }
 }

@@ -8,6 +8,8 @@
 //! - `∂γ = Σ g x̂`, `∂β = Σ g` over the rows, if they are trained
 
 use super::prelude::*;
+use super::product::as_rows;
+use super::recipe::Recipe;
 use super::statistics::columns;
 use burn::tensor::{DType, Shape, Tensor};
 
@@ -19,7 +21,7 @@ backend_operations! {
     /// - `mean`, `inverse`: `[rows, 1]`, mean and inverse standard deviation of each row. A kernel may keep both in `mean`,
     ///   `[rows, 2]`; its `inverse` is not read
     pub trait LayerNormOps {
-        /// Computes `y`.
+        /// Computes `y` of `x`: `[..., d]`.
         #[fusion(default)]
         fn norm_rows(
             x: FloatTensor<Self>,
@@ -27,7 +29,9 @@ backend_operations! {
             beta: FloatTensor<Self>,
             epsilon: f64,
         ) -> FloatTensor<Self> {
-            Self::norm_rows_forward(x, gamma, beta, epsilon).0
+            let shape = x.shape();
+            let (y, _, _) = Self::norm_rows_forward(as_rows::<Self>(x), gamma, beta, epsilon);
+            Self::float_reshape(y, shape)
         }
 
         /// Computes `y`, the means and the inverse standard deviations.
@@ -39,6 +43,21 @@ backend_operations! {
             epsilon: f64,
         ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
             composed_forward::<Self>(x, gamma, beta, epsilon)
+        }
+
+        /// Computes `y` again, from the means and the inverse standard deviations.
+        #[fusion(default)]
+        fn norm_rows_again(
+            x: FloatTensor<Self>,
+            gamma: FloatTensor<Self>,
+            beta: FloatTensor<Self>,
+            mean: FloatTensor<Self>,
+            inverse: FloatTensor<Self>,
+            _epsilon: f64,
+        ) -> FloatTensor<Self> {
+            let dtype = x.dtype();
+            let (normal, _) = normalized::<Self>(x, mean, inverse);
+            scaled::<Self>(normal, gamma, beta, dtype)
         }
 
         /// Computes `∂x`.
@@ -105,9 +124,19 @@ fn composed_forward<B: Backend>(
     let deviation = B::float_sqrt(B::float_add_scalar(variance, epsilon.into()));
     let inverse = B::float_recip(deviation);
     let normal = B::float_mul(centered, inverse.clone());
+    (scaled::<B>(normal, gamma, beta, dtype), mean, inverse)
+}
+
+/// Computes `γ x̂ + β` in a type.
+fn scaled<B: Backend>(
+    normal: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    dtype: DType,
+) -> FloatTensor<B> {
     let (gamma, beta) = (as_row::<B>(gamma, &normal), as_row::<B>(beta, &normal));
     let y = B::float_add(B::float_mul(normal, gamma), beta);
-    (B::float_cast(y, dtype.into()), mean, inverse)
+    B::float_cast(y, dtype.into())
 }
 
 /// Computes `x̂`, and returns `1/σ` as `[rows, 1]`.
@@ -168,6 +197,18 @@ mod flex {
             (y, pairs.clone(), pairs)
         }
 
+        fn norm_rows_again(
+            x: FloatTensor<Self>,
+            gamma: FloatTensor<Self>,
+            beta: FloatTensor<Self>,
+            _mean: FloatTensor<Self>,
+            _inverse: FloatTensor<Self>,
+            epsilon: f64,
+        ) -> FloatTensor<Self> {
+            // One pass over rows in the cache.
+            Self::norm_rows_forward(x, gamma, beta, epsilon).0
+        }
+
         fn norm_rows_backward(
             x: FloatTensor<Self>,
             gamma: FloatTensor<Self>,
@@ -201,24 +242,47 @@ impl<B: Backend + LayerNormOps, C: CheckpointStrategy> LayerNormOps for Autodiff
         let mut operation = Operation::<B, C, _, 3>::new([&x, &gamma, &beta], backward);
         let (input, dtype) = (operation.save(&x), beta.dtype());
         let [x, gamma, beta] = [x, gamma, beta].map(|tensor| tensor.into_primitive());
-        let (y, mean, inverse) = B::norm_rows_forward(x, gamma.clone(), beta, epsilon);
-        operation.finish((input, dtype, [gamma, mean, inverse]), y)
+        let shape = x.shape();
+        let x = as_rows::<B>(x);
+        let (y, mean, inverse) =
+            B::norm_rows_forward(x.clone(), gamma.clone(), beta.clone(), epsilon);
+        let y = B::float_reshape(y, shape.clone());
+        let kept = [gamma, mean, inverse];
+        let recipe = {
+            let kept = kept.clone();
+            Recipe::new(move || {
+                let [gamma, mean, inverse] = kept.clone();
+                let y = B::norm_rows_again(x.clone(), gamma, beta.clone(), mean, inverse, epsilon);
+                B::float_reshape(y, shape.clone())
+            })
+        };
+        let y = operation.finish((input, dtype, kept, recipe.clone()), y);
+        recipe.declare(y.id());
+        y
     }
 }
+
+/// Input, type of β, and γ with the statistics of the rows; the recipe of the output.
+type Saved<B> = (NodeId, DType, [FloatTensor<B>; 3], Recipe<B>);
 
 fn backward<B: Backend + LayerNormOps>(
     pass: &mut BackwardPass<'_, B, 3>,
     grad: FloatTensor<B>,
-    (x, beta_dtype, [gamma, mean, inverse]): (NodeId, DType, [FloatTensor<B>; 3]),
+    (x, beta_dtype, [gamma, mean, inverse], _): Saved<B>,
 ) {
     let x = pass.saved(x);
+    let shape = x.shape();
+    let [x, grad] = [x, grad].map(as_rows::<B>);
     if pass.needs(1) || pass.needs(2) {
         let (grad_gamma, grad_beta) =
             B::norm_rows_affine_backward(x.clone(), mean.clone(), inverse.clone(), grad.clone());
         pass.register(1, || cast::<B>(grad_gamma, gamma.dtype()));
         pass.register(2, || cast::<B>(grad_beta, beta_dtype));
     }
-    pass.register(0, || B::norm_rows_backward(x, gamma, mean, inverse, grad));
+    pass.register(0, || {
+        let gradient = B::norm_rows_backward(x, gamma, mean, inverse, grad);
+        B::float_reshape(gradient, shape)
+    });
 }
 
 /// Computes `γ (x - μ)/σ + β` over the last axis, where σ² is the variance plus `epsilon`.
@@ -249,16 +313,13 @@ pub fn layer_norm<const D: usize>(
     beta: Tensor<1>,
     epsilon: f64,
 ) -> Tensor<D> {
-    let shape = x.shape();
-    let d = shape[D - 1];
+    let d = x.dims()[D - 1];
     let sizes = [gamma.dims(), beta.dims()];
     assert_eq!(sizes, [[d], [d]], "scale and shift for {d} features");
-    let rows = shape.num_elements() / d.max(1);
-    let y: Tensor<2> = Tensor::from_dispatch(<Dispatch as LayerNormOps>::norm_rows(
-        x.reshape([rows, d]).into_dispatch(),
+    Tensor::from_dispatch(<Dispatch as LayerNormOps>::norm_rows(
+        x.into_dispatch(),
         gamma.into_dispatch(),
         beta.into_dispatch(),
         epsilon,
-    ));
-    y.reshape(shape)
+    ))
 }

@@ -36,7 +36,7 @@
 //! | `precision`, `half_float` | mixed precision: products with frozen weights in 16 bits; the 16-bit types |
 //! | `tuning` | choice of kernels on GPUs: fixed or measured |
 //! | `kernels`, `gemm` | loops and matrix products on the CPU |
-//! | `backward` | operations under autodiff whose backward pass is a function |
+//! | `backward`, `recipe` | operations under autodiff whose backward pass is a function; outputs that it computes again |
 //! | `constants`, `statistics` | small tensors made once, two numbers of each row |
 //! | `stages` | sums and maxima of many values |
 //! | `contiguous`, `host` | CPU tensors as slices, devices and backends in host memory |
@@ -88,6 +88,7 @@ mod prelude;
 mod product;
 #[cfg(feature = "gpu")]
 mod product_kernel;
+mod recipe;
 mod rms_norm;
 mod rotary;
 mod scoped;

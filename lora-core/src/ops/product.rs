@@ -157,13 +157,13 @@ pub(super) fn weight_gradient<B: ProductOps>(
 }
 
 /// Reshapes `[..., d]` to `[rows, d]`.
-fn as_rows<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn as_rows<B: Backend>(tensor: FloatTensor<B>) -> FloatTensor<B> {
     let shape = tensor.shape();
     if shape.num_dims() == 2 {
         return tensor;
     }
     let d = shape[shape.num_dims() - 1];
-    B::float_reshape(tensor, Shape::new([shape.num_elements() / d, d]))
+    B::float_reshape(tensor, Shape::new([shape.num_elements() / d.max(1), d]))
 }
 
 /// Returns true if a product has operands in 16 bits: in mixed precision, if the right one is a weight in that type.

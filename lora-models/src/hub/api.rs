@@ -42,7 +42,7 @@ pub(super) struct Api<'c> {
 impl Api<'_> {
     /// Sends a request until it is accepted or refused for good. `what` names it in a refusal: the token may not … .
     pub(super) fn post(&self, what: &str, request: &Post<'_>) -> Result<Answer, Failure> {
-        retried(|| {
+        retried(self.client.time_limit(), || {
             let answer = self.post_once(request)?;
             if answer.status.is_success() {
                 Ok(answer)

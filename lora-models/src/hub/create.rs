@@ -69,7 +69,7 @@ fn create_branch(api: &Api<'_>, repo: &RepoName) -> Result<(), Failure> {
     let branch = encoded(repo.revision());
     let request = format!("api/models/{}/branch/{branch}", repo.id());
     let request = json(api, &request, "{}");
-    retried(|| {
+    retried(api.client.time_limit(), || {
         let answer = api.post_once(&request)?;
         match answer.status.as_u16() {
             // It exists, or the token may write to it, but not create one: the commit will tell.
@@ -111,5 +111,7 @@ fn is_private(api: &Api<'_>, id: &str) -> Result<bool, Failure> {
 
 fn describe(api: &Api<'_>, id: &str) -> Result<Answer, Failure> {
     let url = api.client.url(&format!("api/models/{id}"));
-    retried(|| Answer::read(api.client.send(Method::Get, &url, None)?))
+    retried(api.client.time_limit(), || {
+        Answer::read(api.client.send(Method::Get, &url, None)?)
+    })
 }

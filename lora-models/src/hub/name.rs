@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// Limit for an organization, model or revision, in bytes; the Hub has the same limit for the first two.
 const MAX_LENGTH: usize = 96;
 
+/// Limit for a message, in characters: a server decides about a part of it.
+const MAX_MESSAGE: usize = 2000;
+
 /// A model as given by the user.
 #[derive(Debug)]
 pub(super) enum ModelRef {
@@ -140,7 +143,12 @@ fn is_part(text: &str) -> bool {
 }
 
 fn error(name: &str, message: &str) -> ModelError {
-    ModelError::hub(format!("model `{name}`: {message}"))
+    let end = message.char_indices().nth(MAX_MESSAGE);
+    let (message, more) = match end {
+        Some((end, _)) => (&message[..end], "…"),
+        None => (message, ""),
+    };
+    ModelError::hub(format!("model `{name}`: {message}{more}"))
 }
 
 #[cfg(test)]
@@ -196,6 +204,14 @@ mod tests {
             assert!(error.contains("no such directory"), "{error}");
             assert!(error.contains(path), "{error}");
         }
+    }
+
+    #[test]
+    fn a_message_has_an_end_whatever_a_server_says() {
+        let error = repo("gpt2").error("é".repeat(MAX_MESSAGE + 1)).to_string();
+        let prefix = "model `gpt2`: ".len();
+        assert_eq!(error.chars().count(), prefix + MAX_MESSAGE + 1);
+        assert!(error.ends_with("é…"), "{error}");
     }
 
     #[test]

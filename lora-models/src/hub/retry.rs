@@ -14,11 +14,14 @@ pub(super) fn wait_after(attempt: u32, most: Duration) {
     std::thread::sleep((FIRST_WAIT * 2_u32.pow(attempt - 1)).min(most));
 }
 
-/// Repeats a request until the server answers or refuses it, a few times at most.
-pub(super) fn retried<T>(mut request: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+/// Repeats a request until the server answers or refuses it, a few times at most, with waits of `most` at most.
+pub(super) fn retried<T>(
+    most: Duration,
+    mut request: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     for attempt in 1..MAX_ATTEMPTS {
         match request() {
-            Err(Failure::Unreachable(_)) => wait_after(attempt, Duration::MAX),
+            Err(Failure::Unreachable(_)) => wait_after(attempt, most),
             result => return result,
         }
     }

@@ -195,7 +195,7 @@ impl Storage<'_> {
         size: u64,
         url: &str,
     ) -> Result<Answer, Failure> {
-        retried(|| {
+        retried(self.api.client.time_limit(), || {
             let sending = Sending {
                 verb: Verb::Put,
                 url,

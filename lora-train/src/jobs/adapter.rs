@@ -171,11 +171,12 @@ pub(crate) fn lora_config(
         no_factors(o, method)?;
     }
     if !method.has(MethodPart::Lora) && !method.has(MethodPart::BitFit) {
-        let given = [
-            ("modules_to_save", o.modules_to_save.is_some()),
-            ("new_tokens", o.new_tokens.is_some() && !method.is_full()),
-        ];
+        let given = [("modules_to_save", o.modules_to_save.is_some())];
         without_part(&given, method, "the methods lora and bitfit")?;
+    }
+    if method.has(MethodPart::Top2) {
+        let given = [("new_tokens", o.new_tokens.is_some())];
+        without_part(&given, method, "every method but top2")?;
     }
     if method.has(MethodPart::BitFit) {
         return Ok(Some(LoraConfig {
@@ -193,7 +194,12 @@ pub(crate) fn lora_config(
         }));
     }
     if !method.has(MethodPart::Lora) {
-        return Ok(None);
+        // Rows of new tokens beside virtual tokens or adapter layers; their ids are added once the tokenizer is known.
+        let rows = o.new_tokens.as_ref().filter(|_| !method.is_full());
+        return Ok(rows.map(|_| LoraConfig {
+            targets: TargetModules::Names(Vec::new()),
+            ..standard
+        }));
     }
     let config = LoraConfig {
         rank: o.rank.unwrap_or(standard.rank),

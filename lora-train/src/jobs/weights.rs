@@ -42,9 +42,11 @@ pub(crate) fn check_attached<M: Pretrained>(
         return Ok((outline, None));
     }
     match &plan.lora {
-        Some(lora) => {
+        // Rows of new tokens alone are added below.
+        Some(lora) if !plan.trains_only_tokens() => {
             outline.attach_report(&with_targets(plan, lora, &outline))?;
         }
+        Some(_) => {}
         None if plan.options.merge => return Err(TrainError::config("merge", NOT_MERGED)),
         None => {}
     }

@@ -140,7 +140,7 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Adapter")]
     #[serde(skip_serializing_if = "is_false")]
     pub ensure_weight_tying: bool,
-    /// Tokens whose rows of the embedding are trained (PEFT's `trainable_token_indices`): a file with a token in each line, which the tokenizer and the embedding get if they lack it, or a number, for as many tokens at the end of the tokenizer's vocabulary.
+    /// Tokens whose rows of the embedding are trained (PEFT's `trainable_token_indices`): a file with a token in each line, which the tokenizer and the embedding get if they lack it, or a number, for as many tokens at the end of the tokenizer's vocabulary. With virtual tokens, at the end of each prompt, these are the paper's infix.
     #[arg(long, value_name = "FILE|N", help_heading = "Adapter")]
     pub new_tokens: Option<TokenSource>,
     /// Initialize head and pooler at random instead of loading them from the checkpoint or --adapter, to train another task.

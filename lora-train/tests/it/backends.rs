@@ -7,6 +7,7 @@ mod dropout;
 mod dtypes;
 mod examined;
 mod halves;
+mod head;
 mod long_rows;
 mod long_run;
 mod mixed;

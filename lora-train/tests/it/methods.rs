@@ -1,11 +1,12 @@
 //! Each method of the paper trains from the program, is evaluated, and is merged or refused with a reason.
 
-use crate::common::{fail, fixtures, lora, losses, model, succeed, train};
+use crate::common::{fail, fixtures, lora, losses, metrics, model, succeed, train};
 use lora_train::options::Method;
 use lora_train::tools::bench::{Shape, Training};
 use lora_train::tools::{PlanOptions, estimate};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use test_support::tensors::json as json_file;
 
 fn data() -> PathBuf {
     fixtures().join("train20/train.jsonl")
@@ -169,4 +170,40 @@ fn plan_counts_the_parameters_of_the_papers_table() {
     let tokens = |count| move |shape: &mut Shape| shape.virtual_tokens = Some(count);
     assert_eq!(counted(dir, "prefix-layer", tokens(14)), 344_064);
     assert_eq!(counted(dir, "prompt", tokens(14)), 14 * 1024);
+}
+
+/// Adapter layers as the library `adapters` trains them, a prompt as PEFT does, biases and the top layers as PyTorch does: accumulation over
+/// unequal batches, clipping, warm-up and linear decay, and a strong weight decay, which biases and norms are spared.
+#[test]
+fn steps_give_the_losses_and_norms_of_the_reference() {
+    let expected = json_file(&fixtures().join("methods/expected.json"));
+    for (method, steps) in expected.as_object().unwrap() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = train(&data(), dir.path());
+        command.args(["--method", method.as_str()]);
+        let start = fixtures().join("methods").join(method);
+        if start.exists() {
+            command.arg("--adapter").arg(start);
+        }
+        command.args(["--lr", "1e-2", "--weight-decay", "0.1"]);
+        command.args(["--warmup-steps", "3", "--max-steps", "12"]);
+        command.args(["--batch-size", "2", "--grad-accumulation", "2"]);
+        command.arg("--no-shuffle");
+        succeed(&mut command);
+        let found = metrics(dir.path());
+        let steps = steps.as_array().unwrap();
+        assert_eq!(found.len(), steps.len());
+        for (found, expected) in found.iter().zip(steps) {
+            for key in ["loss", "lr", "grad_norm"] {
+                let value = |line: &Value| line[key].as_f64().unwrap();
+                // The reference is in float64; the largest norm is 11.
+                let difference = (value(found) - value(expected)).abs();
+                assert!(
+                    difference < 2e-5 * value(expected).max(1.0),
+                    "{method}, step {}: {key} is off by {difference}",
+                    found["step"]
+                );
+            }
+        }
+    }
 }

@@ -132,6 +132,62 @@ fn new_tokens_are_trained_saved_read_and_merged() {
     assert_eq!(loss(&succeed(&mut eval(&again, None, &data))), adapted);
 }
 
+/// Prefix-embedding of the paper, with virtual tokens before the prompt and trained tokens after it.
+#[test]
+fn virtual_tokens_stand_before_and_new_tokens_after_a_prompt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tokens, data) = (dir.path().join("tokens.txt"), dir.path().join("data.jsonl"));
+    std::fs::write(&tokens, NEW.join("\n")).unwrap();
+    let lines = ["the cat", "a dog and", "one"].map(|text| {
+        json!({ "prompt": format!("{text}<user><bot>"), "completion": " sat here" }).to_string()
+    });
+    std::fs::write(&data, lines.join("\n")).unwrap();
+    let out = dir.path().join("run");
+    let mut command = lora(["train", "--device", "flex", "--method", "prompt"]);
+    command.args(["--virtual-tokens", "3", "--max-steps", "4", "--lr", "0.1"]);
+    command.arg("--model").arg(model()).arg("--data").arg(&data);
+    command.arg("--output").arg(&out);
+    command.arg("--new-tokens").arg(&tokens);
+    let shown = succeed(&mut command);
+    let width = 24;
+    assert!(
+        shown.contains(&format!("{} of ", (3 + NEW.len()) * width)),
+        "{shown}"
+    );
+
+    let adapter = out.join("adapter");
+    let read = |file: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(adapter.join(file)).unwrap()).unwrap()
+    };
+    let config = read("adapter_config.json");
+    assert_eq!(config["trainable_token_indices"], json!([300, 301]));
+    assert_eq!(config["target_modules"], json!([]));
+    assert_eq!(read("prompt/adapter_config.json")["num_virtual_tokens"], 3);
+    let names: Vec<String> = (crate::common::adapter(&adapter).into_iter())
+        .map(|(name, ..)| name)
+        .collect();
+    let rows = "base_model.model.transformer.wte.token_adapter.trainable_tokens_delta";
+    assert_eq!(names, [rows]);
+
+    // Merged, the rows are in the embedding, and the virtual tokens stay beside it.
+    let trained = loss(&succeed(&mut eval(&model(), Some(&adapter), &data)));
+    let merged = dir.path().join("merged");
+    let mut command = lora(["merge", "--device", "flex", "--adapter"]);
+    command.arg(&adapter).arg("--model").arg(model());
+    command.arg("--output").arg(&merged);
+    succeed(&mut command);
+    let beside = merged.join("prompt");
+    assert_eq!(
+        loss(&succeed(&mut eval(&merged, Some(&beside), &data))),
+        trained
+    );
+    // Each kind matters.
+    assert_ne!(loss(&succeed(&mut eval(&merged, None, &data))), trained);
+    let prompt = adapter.join("prompt");
+    let without_rows = loss(&succeed(&mut eval(&model(), Some(&prompt), &data)));
+    assert_ne!(without_rows, trained);
+}
+
 #[test]
 fn a_count_selects_the_last_tokens_and_more_training_keeps_them() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,9 +1,11 @@
 //! Runs that were interrupted and resumed equal those that were not.
 
 use crate::common::{adapter, fail, fixtures, losses, metrics, succeed, text, train};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use test_support::tensors::json;
 
 fn data() -> PathBuf {
     fixtures().join("train20/train.jsonl")
@@ -281,6 +283,43 @@ fn resuming_needs_a_checkpoint_that_is_whole() {
         1,
         &["step-00000020", "optimizer.bpk"],
     );
+}
+
+/// The seconds of a run are those of all its sessions up to the checkpoints it went on from.
+#[test]
+fn a_resumed_run_adds_its_seconds_to_those_of_its_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    succeed(&mut run(ADAPTER, dir.path(), 20));
+    let state = |step: usize| {
+        let checkpoints = dir.path().join("checkpoints");
+        checkpoints.join(format!("step-{step:08}/state.json"))
+    };
+    std::fs::remove_dir_all(state(20).parent().unwrap()).unwrap();
+    // Longer than the second session.
+    let (seconds, saving) = (5000.0, 1000.0);
+    let mut before = json(&state(14));
+    before["seconds"] = seconds.into();
+    before["saving_seconds"] = saving.into();
+    std::fs::write(state(14), before.to_string()).unwrap();
+
+    let start = Instant::now();
+    succeed(run(ADAPTER, dir.path(), 20).arg("--resume"));
+    let session = start.elapsed().as_secs_f64();
+    let is_added = |found: &Value, before: f64| {
+        let found = found.as_f64().unwrap();
+        assert!(
+            found > before && found < before + session,
+            "{found} is not {before} and a part of {session}"
+        );
+    };
+    let lines = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    is_added(&last["phases"]["training"], seconds);
+    is_added(&last["phases"]["checkpoints"], saving);
+    // The session wrote one checkpoint, whose own time is no part of its state.
+    let after = json(&state(20));
+    is_added(&after["seconds"], seconds);
+    assert_eq!(after["saving_seconds"], saving);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use super::{AttentionOps, AttentionOptions, AttentionState, by_head, join, split};
 use crate::ops::prelude::*;
 
-/// Inputs of the forward pass; its bias, output, maxima and sums; its options.
-type Saved<I, T> = (I, [T; 4], AttentionOptions);
+/// Inputs of the forward pass; its bias, maxima and sums; its options.
+type Saved<I, T> = (I, [T; 3], AttentionOptions);
 
 impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
     fn attend(
@@ -20,7 +20,7 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
             [query, key, value, bias].map(|tensor| tensor.into_primitive());
         let (output, maximum, sum) =
             B::attend_forward(query, key, value, bias.clone(), options.clone());
-        let saved = (inputs, [bias, output.clone(), maximum, sum], options);
+        let saved = (inputs, [bias, maximum, sum], options);
         operation.finish(saved, output)
     }
 
@@ -40,7 +40,7 @@ impl<B: Backend + AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff
         let [query, key, value] = split::<B>(fused.into_primitive(), heads);
         let (output, maximum, sum) =
             B::attend_forward(query, key, value, bias.clone(), options.clone());
-        let saved = (inputs, [bias, output.clone(), maximum, sum], options);
+        let saved = (inputs, [bias, maximum, sum], options);
         operation.finish(saved, join::<B>(output))
     }
 }

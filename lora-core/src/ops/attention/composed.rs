@@ -43,7 +43,6 @@ pub(super) fn backward<B: ProductOps>(
         key,
         value,
         bias,
-        output,
         maximum,
         sum,
     } = state;
@@ -62,18 +61,12 @@ pub(super) fn backward<B: ProductOps>(
     let wide = scores.dtype();
     let grad_weights = B::multiply(grad.clone(), transposed(value));
     let grad_weights = cast::<B>(grad_weights, wide);
-    let delta = B::float_mul(cast::<B>(grad.clone(), wide), cast::<B>(output, wide));
-    let delta = B::float_sum_dim(delta, 3);
     let [maximum, sum] = columns::<B>(maximum, sum);
     let weights = B::float_div(B::float_exp(B::float_sub(scores, maximum)), sum);
-    let (kept, grad_scores) = if options.dropout > 0.0 {
-        let kept = dropped::<B>(weights.clone(), options, first);
-        let through = B::float_mul(kept.clone(), grad_weights);
-        (kept, B::float_sub(through, B::float_mul(weights, delta)))
-    } else {
-        let rest = B::float_sub(grad_weights, delta);
-        (weights.clone(), B::float_mul(weights, rest))
-    };
+    let kept = dropped::<B>(weights.clone(), options, first);
+    let through = B::float_mul(kept.clone(), grad_weights);
+    let delta = B::float_sum_dim(through.clone(), 3);
+    let grad_scores = B::float_sub(through, B::float_mul(weights, delta));
     let grad_bias = with_bias_grad.then(|| {
         let axes = (0..4).filter(|&axis| bias_shape[axis] == 1);
         let sum = axes.fold(grad_scores.clone(), |sum, axis| B::float_sum_dim(sum, axis));

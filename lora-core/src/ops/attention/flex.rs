@@ -47,7 +47,8 @@ impl AttentionOps for Flex {
             });
         let pairs = Tensor::from_data(TensorData::new(statistics, [batch, heads, queries, 2]));
         // SAFETY: the items cover the output, and each has been written.
-        (unsafe { tiles.into_heads() }, pairs.clone(), pairs)
+        let output = unsafe { tiles.into_heads() };
+        (output.clone(), pairs, output)
     }
 
     fn attend_backward(
@@ -132,8 +133,8 @@ fn is_plain(state: &AttentionState<Flex>, grad: &Tensor) -> bool {
         &state.key,
         &state.value,
         &state.bias,
-        &state.output,
         &state.maximum,
+        &state.sum,
         grad,
     ])
 }
@@ -149,8 +150,8 @@ fn backward<'a>(
 ) {
     let inputs = [state.query, state.key, state.value].map(with_contiguous_rows);
     let inputs = inputs.each_ref().map(Heads::new);
-    // Maximum and sum of each row are pairs in one tensor.
-    let outputs = [state.output, grad, state.maximum].map(with_contiguous_rows);
+    // Maximum and sum of each row are pairs in one tensor, and the output is in the place of the sums.
+    let outputs = [state.sum, grad, state.maximum].map(with_contiguous_rows);
     let outputs = outputs.each_ref().map(Heads::new);
     let [q, k, _] = &inputs;
     let [_, _, keys, _] = k.shape();

@@ -6,7 +6,7 @@
 //! `P = softmax(…)` and the gradient G of O:
 //!
 //! - `∂V = (P ∘ M)ᵀ G`
-//! - `∂S = P ∘ ((G Vᵀ) ∘ M - δ)`, where `δ = rowsum(G ∘ O)`, which is also the row's sum of `P ∘ (G Vᵀ) ∘ M`
+//! - `∂S = P ∘ ((G Vᵀ) ∘ M - δ)`, where δ is the row's sum of `P ∘ (G Vᵀ) ∘ M`, which is also that of `G ∘ O`
 //! - `∂Q = s ∂S K`, `∂K = s ∂Sᵀ Q`, `∂bias = ∂S`, summed over broadcast axes
 //!
 //! Causal attention masks the keys after each query. The last query sees all keys, so that there may be more keys than
@@ -86,11 +86,9 @@ pub struct AttentionState<B: Backend> {
     pub value: FloatTensor<B>,
     /// Bias on the scores.
     pub bias: FloatTensor<B>,
-    /// Output of the forward pass, `[batch, heads, queries, d_value]`.
-    pub output: FloatTensor<B>,
     /// Maximum of each row of scores.
     pub maximum: FloatTensor<B>,
-    /// Sum of the exponentials of each row of scores.
+    /// Sum of the exponentials of each row of scores, or what a kernel keeps in its place.
     pub sum: FloatTensor<B>,
 }
 
@@ -98,14 +96,13 @@ impl<B: Backend> AttentionState<B> {
     /// Joins the inputs and what the forward pass kept.
     fn new(
         [query, key, value]: [FloatTensor<B>; 3],
-        [bias, output, maximum, sum]: [FloatTensor<B>; 4],
+        [bias, maximum, sum]: [FloatTensor<B>; 3],
     ) -> Self {
         Self {
             query,
             key,
             value,
             bias,
-            output,
             maximum,
             sum,
         }
@@ -115,7 +112,7 @@ impl<B: Backend> AttentionState<B> {
     fn map(&self, f: impl Fn(&FloatTensor<B>) -> FloatTensor<B>) -> Self {
         Self::new(
             [&self.query, &self.key, &self.value].map(&f),
-            [&self.bias, &self.output, &self.maximum, &self.sum].map(&f),
+            [&self.bias, &self.maximum, &self.sum].map(&f),
         )
     }
 }
@@ -137,7 +134,8 @@ backend_operations! {
     /// - `fused`: `[batch, seq, 3 · heads · d]`, the queries, keys and values of all heads side by side
     /// - `bias`: broadcastable to the scores `[batch, heads, queries, keys]`; `[1, 1, 1, 1]`, which has no effect, stands for none
     /// - `maximum`, `sum`: `[batch, heads, queries, 1]`, the maximum of each row of scores, and the sum of
-    ///   `exp(score - maximum)`. A kernel may keep both in `maximum`, `[batch, heads, queries, 2]`; its `sum` is not read
+    ///   `exp(score - maximum)`. A kernel may keep both in `maximum`, `[batch, heads, queries, 2]`; its `sum` is the output, for
+    ///   the kernel's own backward pass
     pub trait AttentionOps: ProductOps {
         /// Computes the output, `[batch, heads, queries, d_value]`.
         #[fusion(default)]

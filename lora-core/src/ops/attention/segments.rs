@@ -145,17 +145,10 @@ pub(super) fn backward<B: ProductOps>(
     let [_, _, queries, _] = state.query.shape().dims();
     let [_, _, keys, _] = state.key.shape().dims();
     for text in options.by_segment(queries, keys) {
-        let by_query = [
-            &state.query,
-            &state.output,
-            &state.maximum,
-            &state.sum,
-            &grad,
-        ];
-        let [query, output, maximum, sum, grad] =
-            by_query.map(|all| slice_seq::<B>(all, &text.queries));
+        let by_query = [&state.query, &state.maximum, &state.sum, &grad];
+        let [query, maximum, sum, grad] = by_query.map(|all| slice_seq::<B>(all, &text.queries));
         let [key, value] = [&state.key, &state.value].map(|all| slice_seq::<B>(all, &text.keys));
-        let kept = [state.bias.clone(), output, maximum, sum];
+        let kept = [state.bias.clone(), maximum, sum];
         let text_state = AttentionState::<B>::new([query, key, value], kept);
         let (query, key, value, _) = parts::backward(text_state, grad, &text.options, false);
         for (all, gradient) in gradients.iter_mut().zip([query, key, value]) {

@@ -1,7 +1,7 @@
 //! Projection with cross entropy on the CPU: one buffer of logits; each row's loss and gradient while the row is in the cache.
 
 use super::composed::{self, Head};
-use super::{CrossEntropy, HeadGradients, HeadLossOps, IN_PLACE_BYTES, rows_per_chunk};
+use super::{CrossEntropy, HeadGradients, HeadLossOps, MOST_CHUNK_BYTES, rows_per_chunk};
 use crate::ops::gemm::{Matrix, add_product, append_product};
 use crate::ops::kernels::{dot, exp_in_place, largest, sum_map};
 use crate::ops::packed::PackedLayout;
@@ -75,7 +75,7 @@ fn score_tensors(
     let int = targets.dtype();
     let classes: Vec<i64> = targets.into_data().iter::<i64>().collect();
     let x = Matrix::from_tensor(&hidden);
-    let chunk_rows = rows_per_chunk(classes.len(), w.shape()[1], IN_PLACE_BYTES);
+    let chunk_rows = rows_per_chunk(classes.len(), w.shape()[1], MOST_CHUNK_BYTES);
     let results = score_rows(x, w, &classes, options, requested, chunk_rows);
     let tensor = |values: Vec<f32>, shape: &[usize]| {
         FloatTensor::<Flex>::from_data(TensorData::new(values, shape))

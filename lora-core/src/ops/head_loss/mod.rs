@@ -18,7 +18,9 @@
 //! | --- | --- |
 //! | `tensors` | [`head_loss`] on tensors, with a dense or a packed projection |
 //! | `parts` | [`head_loss_in_parts`]: a projection that is larger than the device binds in one buffer |
-//! | `composed` | composition of operations that every backend has |
+//! | `composed` | chunks of rows, on backends without an implementation of their own |
+//! | `rows` | operations on the rows of logits, composed of those that every backend has |
+//! | `kernel` | the same as kernels of GPUs |
 //! | `flex` | implementation for the CPU |
 //! | `autodiff` | backward pass, shared by all backends |
 
@@ -26,7 +28,10 @@ mod autodiff;
 mod composed;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "gpu")]
+mod kernel;
 mod parts;
+mod rows;
 mod tensors;
 
 pub use parts::head_loss_in_parts;
@@ -35,6 +40,10 @@ pub use tensors::{HeadLoss, head_loss, loss_of_logits};
 
 use super::packed::{PackedLayout, PackedOps};
 use super::prelude::*;
+#[cfg(all(feature = "fusion", feature = "gpu"))]
+use burn::backend::fusion::custom::TensorSpec;
+#[cfg(feature = "gpu")]
+use burn::{backend::ops::IntTensorOps, tensor::IntDType};
 use composed::Head;
 
 /// Options of the cross entropy.
@@ -178,21 +187,105 @@ backend_operations! {
         ) {
             composed::score_logits::<Self>(logits, targets, &options, gradient)
         }
+
+        /// Computes the scores of each row of logits, and its most likely class. The scores are the loss, `-log p_y`, and for the
+        /// gradient the highest logit, the factor of the exponentials, the share of the target and that of all classes.
+        ///
+        /// # Shapes
+        /// - `logits`: `[rows, classes]`, in f32 at least; `targets`: `[rows]`
+        /// - `weights`: `[1, classes]`, or `[1, 1]` for one weight of all classes, which is 1
+        /// - returns `[rows, SCORES]` and `[rows, 1]`
+        #[fusion(meta = scores_metadata)]
+        fn score_rows(
+            logits: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            weights: FloatTensor<Self>,
+            smoothing: f64,
+        ) -> (FloatTensor<Self>, IntTensor<Self>) {
+            rows::score_rows::<Self>(logits, targets, weights, smoothing)
+        }
+
+        /// Computes the gradient of logits from their [scores](Self::score_rows), in the memory of the logits if nobody else
+        /// holds them.
+        ///
+        /// # Shapes
+        /// - those of [`score_rows`](Self::score_rows)
+        /// - returns `[rows, classes]`
+        #[fusion(dtype = logits, shape = logits)]
+        fn differentiate_rows(
+            logits: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            weights: FloatTensor<Self>,
+            scores: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            rows::differentiate_rows::<Self>(logits, targets, weights, scores)
+        }
+    }
+    cube {
+        fn score_rows(
+            logits: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            weights: FloatTensor<Self>,
+            smoothing: f64,
+        ) -> (FloatTensor<Self>, IntTensor<Self>) {
+            if !kernel::suits(&logits) {
+                return rows::score_rows::<Self>(logits, targets, weights, smoothing);
+            }
+            let int = targets.dtype().into();
+            let targets = Self::int_cast(targets, IntDType::I32);
+            let (scores, best) = kernel::score_rows(logits, targets, weights, smoothing);
+            (scores, Self::int_cast(best, int))
+        }
+
+        fn differentiate_rows(
+            logits: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            weights: FloatTensor<Self>,
+            scores: FloatTensor<Self>,
+        ) -> FloatTensor<Self> {
+            if !kernel::suits(&logits) {
+                return rows::differentiate_rows::<Self>(logits, targets, weights, scores);
+            }
+            let targets = Self::int_cast(targets, IntDType::I32);
+            kernel::differentiate_rows(logits, targets, weights, scores)
+        }
     }
 }
 
-/// Largest size of the logits of one chunk of rows, in bytes of f32, where the gradient overwrites them. Large enough that
-/// reading the whole projection for each chunk does not matter.
-#[cfg(feature = "flex")]
-const IN_PLACE_BYTES: usize = 64 << 20;
+/// Number of scores of a row.
+const SCORES: usize = 6;
 
-/// The same where the loss is composed of operations, of which about five have a result of that size.
-const COMPOSED_BYTES: usize = 16 << 20;
+/// Describes the results of [`HeadLossOps::score_rows`].
+#[cfg(all(feature = "fusion", feature = "gpu"))]
+fn scores_metadata(
+    logits: &TensorSpec,
+    targets: &TensorSpec,
+    _weights: &TensorSpec,
+    _smoothing: &f64,
+) -> (TensorSpec, TensorSpec) {
+    let rows = logits.shape[0];
+    (
+        TensorSpec::new([rows, SCORES].into(), logits.dtype),
+        TensorSpec::new([rows, 1].into(), targets.dtype),
+    )
+}
 
-/// Returns the number of rows in a chunk of about `bytes` at most: a multiple of 16, as kernels of products like it. All chunks
-/// have nearly the same size.
+/// Largest size of the logits of one chunk of rows, in bytes of f32. Large enough that reading the whole projection for each chunk
+/// does not matter, and below what any device binds in one buffer.
+const MOST_CHUNK_BYTES: usize = 64 << 20;
+
+/// The same for a small batch on a GPU, whose memory the logits would fill otherwise.
+const LEAST_CHUNK_BYTES: usize = 8 << 20;
+
+/// Returns the size of a chunk's logits on a GPU: that of the activation of an MLP of width `4 d`, which a step holds too.
+fn chunk_bytes(rows: usize, d: usize) -> usize {
+    (rows * 4 * d * 4).clamp(LEAST_CHUNK_BYTES, MOST_CHUNK_BYTES)
+}
+
+/// Returns the number of rows in a chunk of `bytes` at most: a multiple of 16, as kernels of products like it. All chunks have
+/// nearly the same size.
 fn rows_per_chunk(rows: usize, classes: usize, bytes: usize) -> usize {
-    let most = (bytes / 4 / classes.max(1)).max(16);
+    let most = (bytes / 4 / classes.max(1) / 16 * 16).max(16);
     let chunks = rows.div_ceil(most).max(1);
     rows.div_ceil(chunks).next_multiple_of(16).min(rows)
 }
@@ -203,10 +296,18 @@ mod tests {
 
     #[test]
     fn chunks_are_alike_and_bounded() {
-        assert_eq!(rows_per_chunk(1016, 50257, 64 << 20), 256);
-        assert_eq!(rows_per_chunk(1016, 50257, COMPOSED_BYTES), 80);
-        assert_eq!(rows_per_chunk(5, 50257, COMPOSED_BYTES), 5);
-        assert_eq!(rows_per_chunk(100, 1 << 30, 64 << 20), 16);
-        assert_eq!(rows_per_chunk(0, 7, COMPOSED_BYTES), 0);
+        assert_eq!(rows_per_chunk(1016, 50257, MOST_CHUNK_BYTES), 256);
+        assert_eq!(rows_per_chunk(1016, 50257, 16 << 20), 80);
+        assert_eq!(rows_per_chunk(504, 20000, LEAST_CHUNK_BYTES), 96);
+        assert_eq!(rows_per_chunk(5, 50257, LEAST_CHUNK_BYTES), 5);
+        assert_eq!(rows_per_chunk(100, 1 << 30, MOST_CHUNK_BYTES), 16);
+        assert_eq!(rows_per_chunk(0, 7, LEAST_CHUNK_BYTES), 0);
+    }
+
+    #[test]
+    fn a_chunk_has_the_size_of_an_activation_within_bounds() {
+        assert_eq!(chunk_bytes(504, 768), LEAST_CHUNK_BYTES);
+        assert_eq!(chunk_bytes(2048, 768), 2048 * 3072 * 4);
+        assert_eq!(chunk_bytes(1 << 20, 768), MOST_CHUNK_BYTES);
     }
 }

@@ -1,6 +1,6 @@
 //! Projection in parts of columns with cross entropy, for a weight that the device cannot bind in one buffer.
 
-use super::{COMPOSED_BYTES, CrossEntropy, HeadLoss, HeadLossOps, head_loss, rows_per_chunk};
+use super::{CrossEntropy, HeadLoss, HeadLossOps, chunk_bytes, head_loss, rows_per_chunk};
 use crate::ops::linear;
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};
@@ -19,7 +19,7 @@ pub fn head_loss_in_parts(
     targets: Tensor<1, Int>,
     options: &CrossEntropy,
 ) -> HeadLoss {
-    let [rows, _] = hidden.dims();
+    let [rows, d] = hidden.dims();
     // Without rows, the loss is zero for any weight.
     if parts.len() == 1 || rows == 0 {
         return head_loss(hidden, parts[0].clone(), targets, options);
@@ -30,7 +30,7 @@ pub fn head_loss_in_parts(
     let parts: Vec<_> = parts.into_iter().map(Tensor::without_autodiff).collect();
     let targets = targets.without_autodiff();
     let classes = parts.iter().map(|part| part.dims()[1]).sum();
-    let chunk_rows = rows_per_chunk(rows, classes, COMPOSED_BYTES);
+    let chunk_rows = rows_per_chunk(rows, classes, chunk_bytes(rows, d));
     let (mut losses, mut nlls, mut bests, mut gradients) = (vec![], vec![], vec![], vec![]);
     for start in (0..rows).step_by(chunk_rows) {
         let count = chunk_rows.min(rows - start);
