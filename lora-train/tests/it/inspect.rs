@@ -448,7 +448,11 @@ fn a_model_with_a_configuration_that_is_not_supported_is_still_described() {
         dir.path().join("model.safetensors"),
     )
     .unwrap();
-    std::fs::write(dir.path().join("config.json"), r#"{"model_type": "falcon"}"#).unwrap();
+    std::fs::write(
+        dir.path().join("config.json"),
+        r#"{"model_type": "falcon"}"#,
+    )
+    .unwrap();
     let report = json_of(&options(dir.path()));
     assert_eq!(report["model_type"], "falcon");
     assert_eq!(report["parameters"], 23232);
