@@ -119,19 +119,23 @@ def try_all(command, program, every):
     return counts
 
 
-def worker(path):
-    """Makes the inputs of one process."""
+def start_process(path, root):
+    """Makes the inputs of one process of the pool, in a folder of its own."""
     global folder, program, every_command
-    folder = tempfile.TemporaryDirectory()
+    folder = Path(tempfile.mkdtemp(dir=root))
     program = Faulty(path, random.Random())
-    every_command = commands(program, Path(folder.name), steps=4, save=2)
+    every_command = {command.title: command for command in commands(program, folder, steps=4, save=2)}
+
+
+def titles():
+    return list(every_command)
 
 
 def campaign(title, every, seed):
     """Tries the calls of the command with this title, in a process of the pool."""
-    command = next(command for command in every_command if command.title == title)
+    command = every_command[title]
     program.random.seed(f"{seed} {title}")
-    command.prepare(program, Path(folder.name))
+    command.prepare(program, folder)
     return title, try_all(command, program, every)
 
 
@@ -143,11 +147,13 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="commands tried at once")
     args = parser.parse_args()
     start = time.monotonic()
-    worker(args.program)
-    titles = [command.title for command in every_command]
     counts = {}
-    with ProcessPoolExecutor(args.jobs, initializer=worker, initargs=(args.program,)) as pool:
-        tried = [pool.submit(campaign, title, args.every, args.seed) for title in titles]
+    with (
+        tempfile.TemporaryDirectory() as root,
+        ProcessPoolExecutor(args.jobs, initializer=start_process, initargs=(args.program, root)) as pool,
+    ):
+        every = pool.submit(titles).result()
+        tried = [pool.submit(campaign, title, args.every, args.seed) for title in every]
         try:
             for future in as_completed(tried):
                 title, counts[title] = future.result()
@@ -156,7 +162,7 @@ def main():
             pool.shutdown(cancel_futures=True)
             raise
     print("| command | calls killed at | calls failed | calls that the file system lacks |\n| --- | --- | --- | --- |")
-    for title in titles:
+    for title in every:
         print(f"| `{title}` | {counts[title]['killed']} | {counts[title]['failed']} | {counts[title]['lacking']} |")
     total = {kind: sum(count[kind] for count in counts.values()) for kind in ("killed", "failed")}
     print(f"\n{total['killed']} kills and {total['failed']} failures in {time.monotonic() - start:.0f} s; nothing was lost")

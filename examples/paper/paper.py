@@ -163,6 +163,14 @@ def keep(path: Path, text: str) -> Path:
     return path
 
 
+def put(args, name: str, lines, numbers, indent=None) -> str:
+    """Writes a table as Markdown, and its numbers as JSON. Returns the table."""
+    text = "\n".join(lines) + "\n"
+    keep(args.out / f"{name}.md", text)
+    keep(args.out / f"{name}.json", json.dumps(numbers, indent=indent) + "\n")
+    return text
+
+
 def files_in(folder: Path, names):
     """Returns the first pair of files that the directory has."""
     for pair in names:
@@ -302,10 +310,7 @@ def tabulate(args, name: str, title: str, tasks, rows, results):
             cells.append(spread(found))
             kept.append({"row": row.name, "task": task.name, "score": key, "values": found, "parameters": count})
         lines.append(f"| {row.name} | {parameters:,} | {' | '.join(cells)} |" if parameters else f"| {row.name} | | {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
-    keep(args.out / f"{name}.md", text)
-    keep(args.out / f"{name}.json", json.dumps(kept, indent=1) + "\n")
-    return text
+    return put(args, name, lines, kept, indent=1)
 
 
 def spread(values) -> str:
@@ -404,10 +409,7 @@ def subspaces(args):
                     kept.append({"adapters": name, "matrix": kind, "i": i, "j": j, "a_b_random": means, "layers": rows})
                     shown = " | ".join("-" if value is None else f"{value:.3f}" for value in means)
                     lines.append(f"| {name} | {kind} | {i} | {j} | {shown} |")
-    text = "\n".join(lines) + "\n"
-    keep(args.out / "subspaces.md", text)
-    keep(args.out / "subspaces.json", json.dumps(kept) + "\n")
-    print(text, end="")
+    print(put(args, "subspaces", lines, kept), end="")
 
 
 def grid(values, i: int, j: int):
@@ -441,10 +443,7 @@ def amplification(args):
             shown = [f"{statistics.mean(values):.2f}" if None not in values else "-" for values in columns]
             layers = ", ".join("-" if value is None else f"{value:.1f}" for value in columns[-1])
             lines.append(f"| {rank} | {kind} | {' | '.join(shown)} | {layers} |")
-    text = "\n".join(lines) + "\n"
-    keep(args.out / "amplification.md", text)
-    keep(args.out / "amplification.json", json.dumps(kept) + "\n")
-    print(text, end="")
+    print(put(args, "amplification", lines, kept), end="")
 
 
 TABLES = {

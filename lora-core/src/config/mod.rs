@@ -250,6 +250,14 @@ impl LoraConfig {
         !matches!(&self.targets, TargetModules::Names(names) if names.is_empty())
     }
 
+    /// Returns true if there is something to train: factors, all biases, modules to save, or rows of tokens.
+    pub fn trains_anything(&self) -> bool {
+        self.has_targets()
+            || self.bias == BiasTraining::All
+            || !self.modules_to_save.is_empty()
+            || !self.token_indices.is_empty()
+    }
+
     /// Checks the options as far as that is possible without a model.
     ///
     /// # Errors
@@ -272,10 +280,7 @@ impl LoraConfig {
                 "a probability in [0, 1)",
             ));
         }
-        let trains_others = self.bias == BiasTraining::All
-            || !self.modules_to_save.is_empty()
-            || !self.token_indices.is_empty();
-        if !self.has_targets() && !trains_others {
+        if !self.trains_anything() {
             return Err(LoraError::invalid_option(
                 "targets",
                 "empty",

@@ -10,7 +10,7 @@ use crate::options::{Method, MethodPart, Precision, TrainOptions};
 use crate::task::TaskName;
 use crate::trainer::{AdamW, CheckpointDir, Every, LoraPlus, ScheduleKind};
 use burn::tensor::Device;
-use lora_core::{BaseDType, BaseFloats, BiasTraining, HalfFloat, LoraConfig, QuantizeConfig};
+use lora_core::{BaseDType, BaseFloats, HalfFloat, LoraConfig, QuantizeConfig};
 use lora_models::ModelConfig;
 use lora_models::adapter_layers::AdapterLayersConfig;
 use lora_models::prefix::PrefixConfig;
@@ -228,14 +228,6 @@ impl TrainPlan {
             lora.modules_to_save = config.last_layers(2);
         }
         self
-    }
-
-    /// Returns true if of the model's own parameters only rows of new tokens are trained: their ids are not known yet.
-    pub(crate) fn trains_only_tokens(&self) -> bool {
-        let trains_others = |lora: &LoraConfig| {
-            lora.has_targets() || lora.bias == BiasTraining::All || !lora.modules_to_save.is_empty()
-        };
-        self.options.new_tokens.is_some() && !self.lora.as_ref().is_none_or(trains_others)
     }
 
     /// Returns the modules that are trained fully, beside a head.

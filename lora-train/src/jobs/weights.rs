@@ -42,8 +42,8 @@ pub(crate) fn check_attached<M: Pretrained>(
         return Ok((outline, None));
     }
     match &plan.lora {
-        // Rows of new tokens alone are added below.
-        Some(lora) if !plan.trains_only_tokens() => {
+        // Without anything yet, rows of new tokens follow, whose ids are found below.
+        Some(lora) if lora.trains_anything() => {
             outline.attach_report(&with_targets(plan, lora, &outline))?;
         }
         Some(_) => {}
