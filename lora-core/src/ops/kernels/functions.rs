@@ -3,9 +3,10 @@
 use std::f32::consts::{LN_2, LOG2_E};
 
 /// Computes the error function within 2 units in the last place of 1, by an odd rational function as in Eigen
-/// and XLA. Beyond ±4 it is ±1 in f32.
+/// and XLA. Beyond ±4 it is ±1, so that GELU is exactly zero far below zero.
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {
+    let end = x.abs() >= 4.0;
     let x = x.clamp(-4.0, 4.0);
     let square = x * x;
     let mut p = -2.726_142_3e-10_f32;
@@ -28,7 +29,7 @@ pub(super) fn erf(x: f32) -> f32 {
     ] {
         q = q * square + c;
     }
-    x * p / q
+    if end { x / 4.0 } else { x * p / q }
 }
 
 /// Computes `exp(x)` for `x <= 0` within 2 units in the last place; NaN stays NaN.
