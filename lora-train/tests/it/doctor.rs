@@ -22,7 +22,7 @@ fn the_cpu_is_examined_and_the_report_is_a_json_object() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["verdict"], "ok");
     assert_eq!(report["operations"][0]["error"], 0.0);
-    assert_eq!(report["models"].as_array().unwrap().len(), 5);
+    assert_eq!(report["models"].as_array().unwrap().len(), 8);
     assert_eq!(report["device"]["types"]["f16"], true);
 
     let dir = tempfile::tempdir().unwrap();
