@@ -8,7 +8,7 @@ Each folder has a VERSIONS.txt: with these versions, a second run writes the sam
 format holds addresses in memory. Together the generators need
 
     pip install torch transformers peft bitsandbytes loralib sentencepiece tokenizers safetensors numpy datasets pandas \
-        scikit-learn scipy seqeval sacrebleu rouge_score nltk pycocoevalcap records babel tensorboard
+        scikit-learn scipy seqeval sacrebleu rouge_score nltk pycocoevalcap records babel tensorboard gguf
 
 `train/texts` needs Java besides, and checkouts that its head names.
 """
@@ -37,6 +37,7 @@ GENERATORS = [
     "lora-models/tests/fixtures/encoders/generate.py",
     "lora-models/tests/fixtures/deberta/generate.py",
     "lora-models/tests/fixtures/decoders/generate.py",
+    "lora-models/tests/fixtures/gguf/generate.py",
     "lora-models/tests/fixtures/kinds/generate.py",
     "lora-models/tests/fixtures/named/generate.py",
     "lora-models/tests/fixtures/vocabulary/generate.py",

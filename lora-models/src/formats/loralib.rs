@@ -8,7 +8,9 @@
 //!
 //! The file holds neither alpha nor the enabled slices of fused projections.
 
-use super::{FAMILIES, Rename, back, module_to_save, only_factors, refs, renamed, require, stored};
+use super::{
+    FAMILIES, Parts, Rename, back, module_to_save, only_factors, refs, renamed, require, stored,
+};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_pickle, write_safetensors};
 use lora_core::file::PeftOptions;
@@ -208,7 +210,7 @@ pub fn write(
     rename: &Rename,
     overwrite: Overwrite,
 ) -> Result<(), ModelError> {
-    only_factors(adapter, path, "loralib", false)?;
+    only_factors(adapter, path, "loralib", Parts::default())?;
     let pickled = is_pickled(path)?;
     if overwrite == Overwrite::Refuse && path.exists() {
         return Err(LoraError::AlreadyExists { path: path.into() }.into());

@@ -7,7 +7,7 @@
 //!
 //! `adapter_config.json` holds `lora_parameters`: `rank`, `dropout` and `scale`, the factor of the update.
 
-use super::{Rename, back, only_factors, refs, renamed, require, stored, unsupported};
+use super::{Parts, Rename, back, only_factors, refs, renamed, require, stored, unsupported};
 use crate::ModelError;
 use crate::checkpoint::{Checkpoint, ExportDType, write_safetensors};
 use lora_core::file::{CONFIG_FILE, PeftOptions};
@@ -148,7 +148,11 @@ pub fn write(
     overwrite: Overwrite,
 ) -> Result<(), ModelError> {
     let refuse = |what: String| Err(unsupported(dir, what, "mlx-lm"));
-    only_factors(adapter, dir, "mlx-lm", true)?;
+    let magnitudes = Parts {
+        magnitudes: true,
+        ..Parts::default()
+    };
+    only_factors(adapter, dir, "mlx-lm", magnitudes)?;
     if let Some(name) = adapter.saved.keys().next() {
         return refuse(format!("`{name}` is fully trained (`modules_to_save`)"));
     }

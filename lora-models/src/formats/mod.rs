@@ -1,8 +1,10 @@
-//! Conversion of adapters between PEFT and other programs: [`loralib`] of the paper's authors and Apple's [`mlx`].
+//! Conversion of adapters between PEFT and other programs: [`loralib`] of the paper's authors, Apple's [`mlx`], and [`gguf`] for
+//! llama.cpp.
 //!
-//! Both are converted through a [`StoredAdapter`], without a model. A part that the other format lacks is an error; nothing
+//! They are converted through a [`StoredAdapter`], without a model. A part that the other format lacks is an error; nothing
 //! is dropped.
 
+pub mod gguf;
 pub mod loralib;
 pub mod mlx;
 
@@ -69,19 +71,26 @@ fn module_to_save(parameter: &str) -> &str {
     name.split('.').next().unwrap_or(name)
 }
 
-/// Refuses an adapter with more than factors of linear layers and scales; also magnitudes, if the format has none.
+/// Parts that a format has beside factors of linear layers and their scales.
+#[derive(Clone, Copy, Default)]
+struct Parts {
+    embeddings: bool,
+    magnitudes: bool,
+}
+
+/// Refuses an adapter with more than factors of linear layers, scales and `parts`.
 fn only_factors(
     adapter: &StoredAdapter,
     path: &Path,
     format: &str,
-    magnitudes: bool,
+    parts: Parts,
 ) -> Result<(), ModelError> {
     let refuse = |what: String| Err(unsupported(path, what, format));
     for (module, factors) in &adapter.modules {
-        if factors.kind == LayerKind::Embedding {
+        if factors.kind == LayerKind::Embedding && !parts.embeddings {
             return refuse(format!("`{module}` is an embedding"));
         }
-        if factors.magnitude.is_some() && !magnitudes {
+        if factors.magnitude.is_some() && !parts.magnitudes {
             return refuse(format!("`{module}` has a magnitude (DoRA)"));
         }
         if factors.bias.is_some() {

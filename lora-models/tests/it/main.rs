@@ -14,6 +14,7 @@ mod encoders;
 mod export;
 mod formats;
 mod generation;
+mod gguf;
 mod gpt2_parity;
 mod halves;
 #[cfg(feature = "hub")]

@@ -20,6 +20,8 @@ pub enum FormatName {
     Loralib,
     /// A directory of mlx-lm.
     Mlx,
+    /// A directory with a GGUF file for llama.cpp and a Modelfile for Ollama; it is written, and not read.
+    Gguf,
 }
 
 impl From<AdapterFormat> for FormatName {
@@ -95,6 +97,10 @@ pub(crate) fn read_adapter(
             Ok(adapter)
         }
         FormatName::Mlx => Ok(mlx::read(input, rename, peft)?),
+        FormatName::Gguf => {
+            let message = "cannot be gguf, which is written only; expected peft, loralib or mlx";
+            Err(TrainError::config("from", message))
+        }
         FormatName::Loralib => {
             let message =
                 "is missing: a loralib file does not contain it; give the value of the training";

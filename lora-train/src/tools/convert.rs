@@ -4,13 +4,15 @@ use crate::TrainError;
 use crate::jobs::foreign::read_adapter;
 pub use crate::jobs::foreign::{ForeignOptions, FormatName};
 use crate::jobs::inputs::Inputs;
+use crate::jobs::sources::model_directory;
 use clap::Args;
 use lora_core::file::PeftOptions;
 use lora_core::file::StoredAdapter;
 use lora_core::files::{Overwrite, check_dir, check_file};
+use lora_models::ModelConfig;
 use lora_models::formats::loralib;
-use lora_models::formats::{AdapterFormat, Rename, mlx};
-use std::path::PathBuf;
+use lora_models::formats::{AdapterFormat, Rename, gguf, mlx};
+use std::path::{Path, PathBuf};
 
 /// Options of `lora convert`.
 #[derive(Args, Clone, Debug)]
@@ -33,9 +35,13 @@ pub struct ConvertOptions {
     /// PEFT's task, such as `CAUSAL_LM` or `SEQ_CLS`.
     #[arg(long, value_name = "TYPE")]
     pub task_type: Option<String>,
-    /// Name or path of the base model, for PEFT.
+    /// Name or path of the base model, for PEFT and for Ollama's Modelfile.
     #[arg(long, value_name = "NAME")]
     pub base_model: Option<String>,
+    /// Base model whose configuration gives the names of the tensors, for gguf; its weights are not read [default: the base model
+    /// that the adapter names].
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
     /// Declare the adapted layers as `Conv1D`, as in GPT-2 (PEFT's `fan_in_fan_out`).
     #[arg(long)]
     pub fan_in_fan_out: bool,
@@ -51,6 +57,10 @@ pub struct ConvertOptions {
 pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     let from = format(options)?;
     options.foreign.check(&[from])?;
+    if options.model.is_some() && options.to != FormatName::Gguf {
+        let message = "belongs to `--to gguf`: the other formats need no base";
+        return Err(TrainError::config("model", message));
+    }
     let adapter = read(options, from)?;
     let rename: &Rename = &options.foreign.rename;
     let mut names = rename.iter();
@@ -64,15 +74,20 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     }
     let overwrite = Overwrite::from(options.overwrite);
     let output = &options.output;
-    Inputs::of([options.input.as_path()]).refuse("output", output)?;
+    let read = [Some(options.input.as_path()), options.model.as_deref()];
+    Inputs::of(read.into_iter().flatten()).refuse("output", output)?;
     match options.to {
         FormatName::Loralib => check_file(output, overwrite)?,
-        FormatName::Peft | FormatName::Mlx => check_dir(output, overwrite)?,
+        FormatName::Peft | FormatName::Mlx | FormatName::Gguf => check_dir(output, overwrite)?,
     }
     match options.to {
         FormatName::Peft => adapter.save(output, overwrite)?,
         FormatName::Loralib => loralib::write(&adapter, output, rename, overwrite)?,
         FormatName::Mlx => mlx::write(&adapter, output, rename, overwrite)?,
+        FormatName::Gguf => {
+            let (base, from) = base(options, &adapter)?;
+            gguf::write(&adapter, &base, &from, output, overwrite)?;
+        }
     }
     Ok(format!(
         "converted {} modules, {} parameters and {} of `modules_to_save` to {}",
@@ -81,6 +96,24 @@ pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
         adapter.saved_parameters(),
         output.display()
     ))
+}
+
+/// Returns the configuration of the base, and the name or path of the base for other programs.
+fn base(
+    options: &ConvertOptions,
+    adapter: &StoredAdapter,
+) -> Result<(ModelConfig, String), TrainError> {
+    let named = adapter.options.base_model.as_deref();
+    let model = options.model.as_deref().or(named.map(Path::new));
+    let model = model.ok_or_else(|| {
+        let message =
+            "is missing: names and heads in a GGUF file follow from the base; give its directory";
+        TrainError::config("model", message)
+    })?;
+    let dir = model_directory(model)?;
+    let config = ModelConfig::from_dir(dir)?;
+    let from = named.map_or_else(|| model.display().to_string(), String::from);
+    Ok((config, from))
 }
 
 /// Returns the format of the input: the given one, or else what its files look like.

@@ -77,6 +77,37 @@ fn an_adapter_is_the_same_as_itself_and_as_its_conversions() {
 }
 
 #[test]
+fn an_adapter_for_llama_cpp_needs_its_base_and_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("gguf");
+    let convert = |from: &Path, options: &[&str]| {
+        let mut command = lora(["convert"]);
+        command.arg(from).args(options).arg("--output").arg(&output);
+        command
+    };
+    let model = root().join("lora-models/tests/fixtures/gpt2_tied");
+    let model = ["--to", "gguf", "--model", model.to_str().unwrap()];
+    let adapter = root().join("lora-train/tests/fixtures/train20/init");
+    // It names no base that is here.
+    let mut command = convert(&adapter, &["--to", "gguf"]);
+    fail(&mut command, 1, &["tiny-gpt2-tied", "no such directory"]);
+    let wrong = ["--model", "base"];
+    fail(&mut convert(&adapter, &wrong), 2, &["`model`", "--to gguf"]);
+    let printed = succeed(&mut convert(&adapter, &model));
+    assert!(printed.contains("converted"), "{printed}");
+    let bytes = std::fs::read(output.join("adapter.gguf")).unwrap();
+    assert!(bytes.starts_with(b"GGUF\x03"));
+    fail(&mut convert(&adapter, &model), 1, &["already exists"]);
+    let gguf = output.join("adapter.gguf");
+    let mut command = lora(["convert", "--from", "gguf"]);
+    command
+        .arg(&gguf)
+        .arg("--output")
+        .arg(dir.path().join("back"));
+    fail(&mut command, 2, &["written only"]);
+}
+
+#[test]
 fn what_one_of_them_has_alone_is_named() {
     let report = diff(&combined("first"), &combined("third"), &[], 1);
     assert_eq!(report["modules_only_in"], json!([["v"], []]));

@@ -63,7 +63,7 @@ enum Command {
     Merge(lora_train::jobs::MergeOptions),
     /// Combine several adapters into one.
     Combine(lora_train::tools::CombineArgs),
-    /// Convert an adapter from or to loralib or mlx-lm.
+    /// Convert an adapter from or to loralib or mlx-lm, or to llama.cpp.
     Convert(lora_train::tools::ConvertOptions),
     /// Upload an adapter to the Hugging Face Hub, with its card and tokenizer; needs a build with the feature `hub`.
     Push(lora_train::tools::PushOptions),
