@@ -111,7 +111,7 @@ pub fn run(output: &Path, steps: usize, screen: &mut Screen) -> Result<Outcome, 
             model: dir.clone(),
             adapter: Some(adapter.clone()),
             output: output.join(name),
-            dtype,
+            dtype: dtype.into(),
             verify: VerifyOptions {
                 verify: true,
                 ..VerifyOptions::default()

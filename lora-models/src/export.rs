@@ -70,7 +70,7 @@ pub(crate) fn write_model(
 
 /// Reads the files of the base model that go beside the weights: its tokenizer, unless the options bring another, and its
 /// generation defaults.
-fn companions(options: &ExportOptions) -> Result<TokenizerFiles, ModelError> {
+pub(crate) fn companions(options: &ExportOptions) -> Result<TokenizerFiles, ModelError> {
     let mut files = options.tokenizer_files.clone().unwrap_or_default();
     let Some(base) = options.base_dir.as_deref() else {
         return Ok(files);

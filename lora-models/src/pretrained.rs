@@ -221,17 +221,9 @@ pub trait Pretrained: LoraModel {
         overwrite: Overwrite,
     ) -> Result<ExportReport, ModelError> {
         let dir = dir.as_ref();
-        if self.prefix().is_some() {
-            let message = "the model has a prefix, which is not part of its weights; take it off and save it by itself \
-                           first";
-            return Err(ModelError::export(dir, message));
-        }
-        let architecture = self.lora_architecture();
-        // Weights in 16 bits are written as the values that they are.
-        let model = widen(self.clone());
-        let mut parameters = Parameters::collect(&model, &architecture, dir)?;
-        let config = self.export_config(&mut parameters)?;
-        write_model(dir, &parameters, config, options, overwrite)
+        exported(self, dir, |parameters, config| {
+            write_model(dir, parameters, config, options, overwrite)
+        })
     }
 
     /// Returns the object of `config.json` for an export of these parameters, from which it may leave some out.
@@ -243,6 +235,25 @@ pub trait Pretrained: LoraModel {
         &self,
         parameters: &mut Parameters<'_>,
     ) -> Result<Map<String, Value>, ModelError>;
+}
+
+/// Collects the parameters and the configuration of a model that is to be exported to `dir`.
+pub(crate) fn exported<M: Pretrained, R>(
+    model: &M,
+    dir: &Path,
+    write: impl FnOnce(&Parameters<'_>, Map<String, Value>) -> Result<R, ModelError>,
+) -> Result<R, ModelError> {
+    if model.prefix().is_some() {
+        let message = "the model has a prefix, which is not part of its weights; take it off and save it by itself \
+                       first";
+        return Err(ModelError::export(dir, message));
+    }
+    let architecture = model.lora_architecture();
+    // Weights in 16 bits are written as the values that they are.
+    let wide = widen(model.clone());
+    let mut parameters = Parameters::collect(&wide, &architecture, dir)?;
+    let config = model.export_config(&mut parameters)?;
+    write(&parameters, config)
 }
 
 /// Configuration of a model family.

@@ -36,7 +36,7 @@ impl ExportDType {
     ///
     /// # Errors
     /// [`ModelError::TensorOverflow`] if a finite value would become infinite; the message names the tensor `name`.
-    pub(super) fn encode(
+    pub(crate) fn encode(
         self,
         name: &str,
         values: &[f32],

@@ -285,6 +285,12 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// Returns the content of a `tokenizer.json` without the tokens around texts.
+    pub(crate) fn to_json(&self) -> Result<String, ModelError> {
+        let text = self.inner.to_string(false);
+        text.map_err(|error| ModelError::malformed(&self.path, error.to_string()))
+    }
+
     /// Returns the largest id that a text can have, `None` for an empty vocabulary.
     ///
     /// Ids may have gaps, so the model's embedding needs more rows than this id, not than

@@ -12,12 +12,14 @@ use crate::TrainError;
 use crate::device::{self, DeviceName};
 use crate::progress::Screen;
 use burn::tensor::Device;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lora_core::files::{Overwrite, check_dir, write_dir};
 use lora_core::{BaseDType, weight_errors};
-use lora_models::checkpoint::ExportDType;
+use lora_models::checkpoint::{ExportDType, ExportReport};
 use lora_models::classifier::ClassifierOptions;
+use lora_models::formats::gguf::{self, ElementType};
 use lora_models::{ExportOptions, LoadOptions, Pretrained, dispatch};
+use serde_json::{Map, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -36,15 +38,18 @@ pub struct MergeOptions {
     /// Fail, instead of warning, if the adapter was trained on another base model.
     #[arg(long)]
     pub strict_base: bool,
-    /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them.
+    /// Directory to write: config.json, model.safetensors and the tokenizer, as transformers loads them; or model.gguf.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Format to write.
+    #[arg(long, value_name = "FORMAT", default_value = "transformers")]
+    pub to: ModelFormat,
     /// Float type of the base's weights in memory until they are merged: f32, f16, bf16, or auto for that of the checkpoint, with which the result is the same [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub base_dtype: Option<BaseDType>,
-    /// Element type of the weights: f32, f16 or bf16; the sum is taken in f32.
+    /// Element type of the weights: f32, f16 or bf16, and q8_0 in gguf; the sum is taken in f32.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_dtype)]
-    pub dtype: ExportDType,
+    pub dtype: ElementType,
     /// Options for checking the written model.
     #[command(flatten)]
     pub verify: VerifyOptions,
@@ -59,13 +64,25 @@ pub struct MergeOptions {
     pub seed: u64,
 }
 
-fn parse_dtype(text: &str) -> Result<ExportDType, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "f32" | "float32" => Ok(ExportDType::F32),
-        "f16" | "float16" => Ok(ExportDType::F16),
-        "bf16" | "bfloat16" => Ok(ExportDType::BF16),
-        _ => Err("expected f32, f16 or bf16".into()),
-    }
+/// Format of a written model, by its name on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ModelFormat {
+    /// A directory as transformers loads it.
+    #[default]
+    Transformers,
+    /// A GGUF file for llama.cpp, with its tokenizer, beside a Modelfile for Ollama.
+    Gguf,
+}
+
+fn parse_dtype(text: &str) -> Result<ElementType, String> {
+    let float = match text.to_ascii_lowercase().as_str() {
+        "f32" | "float32" => ExportDType::F32,
+        "f16" | "float16" => ExportDType::F16,
+        "bf16" | "bfloat16" => ExportDType::BF16,
+        "q8_0" => return Ok(ElementType::Q8_0),
+        _ => return Err("expected f32, f16, bf16 or q8_0".into()),
+    };
+    Ok(float.into())
 }
 
 /// Outcome of a merge.
@@ -113,6 +130,10 @@ impl fmt::Display for MergeSummary {
 pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     // Before gigabytes are read and added.
     options.verify.tolerance(options.dtype)?;
+    if let (ModelFormat::Transformers, ElementType::Q8_0) = (options.to, options.dtype) {
+        let message = "is q8_0, which belongs to `--to gguf`; expected f32, f16 or bf16";
+        return Err(TrainError::config("dtype", message));
+    }
     let read = options.adapter.iter().chain([&options.model]);
     Inputs::of(read.map(PathBuf::as_path)).refuse("output", &options.output)?;
     check_dir(&options.output, Overwrite::from(options.overwrite))?;
@@ -167,27 +188,29 @@ fn merge_model<M: Pretrained>(
     let whole = whole.cloned();
     loaded.model.take_added();
     let overwrite = Overwrite::from(options.overwrite);
-    let dtype = options.dtype;
-    let export = ExportOptions {
-        dtype,
-        ..loaded.base.export_options()
-    };
-    let (mut written, mut beside) = (None, Vec::new());
+    let export = loaded.base.export_options();
+    let (mut result, mut beside) = (None, Vec::new());
     // A model that fails the check never appears under its name.
     write_dir(&options.output, overwrite, |fresh| {
         let merged = lora_core::merge(loaded.model.clone()).into_module();
-        let report = merged.export(fresh, &export, Overwrite::Refuse)?;
+        let written = Written::new(&merged, fresh, options, export)?;
         drop(merged);
         if let Some(model) = &whole {
             beside = save_beside(model, fresh, &options.output)?;
         }
-        let check = |probe| verify(&loaded, fresh, load, probe, dtype, tolerance, device);
-        written = Some((report, probe.as_ref().map(check).transpose()?));
+        let check = |probe| {
+            let merged = written.read::<M>(fresh, load, device)?;
+            verify(&loaded, merged, probe, options.dtype, tolerance, device)
+        };
+        result = Some((
+            written.report.clone(),
+            probe.as_ref().map(check).transpose()?,
+        ));
         // All weights have been read from the pages of their files.
         loaded.base.weight_files.check()?;
         Ok::<(), TrainError>(())
     })?;
-    let (report, check) = written.ok_or_else(|| TrainError::burn("nothing was written"))?;
+    let (report, check) = result.ok_or_else(|| TrainError::burn("nothing was written"))?;
     Ok(MergeSummary {
         modules: loaded.adapter.map_or(0, |report| report.modules.len()),
         parameters: report.parameters,
@@ -198,17 +221,66 @@ fn merge_model<M: Pretrained>(
     })
 }
 
-/// Reads the written model and compares it with the model that it was merged from.
+/// Model that was written.
+struct Written {
+    report: ExportReport,
+    /// Object of the `config.json` of a GGUF file, which does not hold it.
+    config: Option<Map<String, Value>>,
+}
+
+impl Written {
+    /// Writes a model without adapters.
+    fn new<M: Pretrained>(
+        model: &M,
+        dir: &Path,
+        options: &MergeOptions,
+        export: ExportOptions,
+    ) -> Result<Self, TrainError> {
+        let dtype = match (options.to, options.dtype) {
+            (ModelFormat::Transformers, ElementType::Float(dtype)) => dtype,
+            (_, dtype) => {
+                let written = gguf::export_model(model, dir, dtype, &export, Overwrite::Refuse)?;
+                let (report, config) = written;
+                return Ok(Self {
+                    report,
+                    config: Some(config),
+                });
+            }
+        };
+        let export = ExportOptions { dtype, ..export };
+        let report = model.export(dir, &export, Overwrite::Refuse)?;
+        Ok(Self {
+            report,
+            config: None,
+        })
+    }
+
+    /// Reads it.
+    fn read<M: Pretrained>(
+        &self,
+        dir: &Path,
+        load: &M::Options,
+        device: &Device,
+    ) -> Result<M, TrainError> {
+        let options = M::trained_options(load);
+        Ok(match &self.config {
+            None => M::load(dir, &options, device)?.0,
+            Some(config) => {
+                gguf::read_model(&dir.join(gguf::MODEL_FILE), config, &options, device)?
+            }
+        })
+    }
+}
+
+/// Compares the written model with the model that it was merged from.
 fn verify<M: Pretrained>(
     loaded: &Session<M>,
-    written: &Path,
-    load: &M::Options,
+    mut merged: M,
     probe: &Probe,
-    dtype: ExportDType,
+    dtype: ElementType,
     tolerance: f64,
     device: &Device,
 ) -> Result<MergeCheck, TrainError> {
-    let (mut merged, _) = M::load(written, &M::trained_options(load), device)?;
     let mut check = compare(&loaded.model, &merged, probe, dtype, tolerance, device)?;
     if let Some(report) = &loaded.adapter {
         // The adapter may have asked for parameters such as a head apart from the embedding.

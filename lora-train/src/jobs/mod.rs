@@ -71,7 +71,7 @@ pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use finish::{INTERRUPTED, TrainSummary};
 pub use labelled::{PredictOptions, Predicted, predict};
-pub use merge::{MergeOptions, MergeSummary, merge};
+pub use merge::{MergeOptions, MergeSummary, ModelFormat, merge};
 pub use plan::TrainPlan;
 pub use preview::{Preview, PreviewOptions, preview};
 pub use results::OutputOptions;

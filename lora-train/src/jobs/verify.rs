@@ -10,6 +10,7 @@ use clap::Args;
 use lora_core::WeightError;
 use lora_models::Pretrained;
 use lora_models::checkpoint::ExportDType;
+use lora_models::formats::gguf::ElementType;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::fmt;
@@ -30,7 +31,7 @@ pub struct VerifyOptions {
     /// Compare the written model with the base and its adapter before it appears under its name: by the logits of some rows of tokens, and by each merged weight.
     #[arg(long)]
     pub verify: bool,
-    /// Maximum difference of a logit, as a fraction of the largest one [default: 1e-4 in f32, 1e-2 in f16, 8e-2 in bf16].
+    /// Maximum difference of a logit, as a fraction of the largest one [default: 1e-4 in f32, 1e-2 in f16, 8e-2 in bf16 and q8_0].
     #[arg(long, value_name = "X", requires = "verify")]
     pub tolerance: Option<f64>,
     /// Texts for the comparison, one per line, with a tab between the texts of a pair; the first 64 tokens of each count [default: random tokens].
@@ -47,11 +48,12 @@ impl VerifyOptions {
     ///
     /// # Errors
     /// [`TrainError::Config`] for a negative tolerance or one that is not a number.
-    pub fn tolerance(&self, dtype: ExportDType) -> Result<f64, TrainError> {
+    pub fn tolerance(&self, dtype: ElementType) -> Result<f64, TrainError> {
         let standard = match dtype {
-            ExportDType::F32 => 1e-4,
-            ExportDType::F16 => 1e-2,
-            ExportDType::BF16 => 8e-2,
+            ElementType::Float(ExportDType::F32) => 1e-4,
+            ElementType::Float(ExportDType::F16) => 1e-2,
+            // The largest value of a block of integers is off by 2⁻⁸ of itself, as one in bf16, and the others by less.
+            ElementType::Float(ExportDType::BF16) | ElementType::Q8_0 => 8e-2,
         };
         let tolerance = self.tolerance.unwrap_or(standard);
         let range = 0.0..=f64::MAX;
@@ -164,7 +166,7 @@ impl Probe {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MergeCheck {
     /// Element type of the written weights.
-    pub dtype: ExportDType,
+    pub dtype: ElementType,
     /// Number of compared rows.
     pub rows: usize,
     /// Number of compared outputs: one per row, or one per token.
@@ -237,7 +239,7 @@ pub(crate) fn compare<M: Pretrained>(
     adapted: &M,
     merged: &M,
     probe: &Probe,
-    dtype: ExportDType,
+    dtype: ElementType,
     tolerance: f64,
     device: &Device,
 ) -> Result<MergeCheck, TrainError> {
@@ -275,7 +277,7 @@ impl Differences {
         self.leads.push((lead, leader(&found).0 == first));
     }
 
-    fn check(&self, rows: usize, dtype: ExportDType, tolerance: f64) -> MergeCheck {
+    fn check(&self, rows: usize, dtype: ElementType, tolerance: f64) -> MergeCheck {
         let relative = match self.largest {
             0.0 => 0.0,
             largest => largest / self.size,
@@ -328,7 +330,7 @@ mod tests {
         for (expected, found) in pairs {
             differences.add(expected, found);
         }
-        differences.check(1, ExportDType::F32, tolerance)
+        differences.check(1, ExportDType::F32.into(), tolerance)
     }
 
     #[test]

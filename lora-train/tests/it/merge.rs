@@ -10,7 +10,7 @@ use lora_models::gpt2::Gpt2LmHead;
 use lora_models::{LoadOptions, LoraModel, Pretrained, SaveAdapter};
 use lora_train::TrainError;
 use lora_train::device::DeviceName;
-use lora_train::jobs::{MergeOptions, MergeSummary, VerifyOptions, merge};
+use lora_train::jobs::{MergeOptions, MergeSummary, ModelFormat, VerifyOptions, merge};
 use lora_train::tools::ForeignOptions;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,8 @@ fn options(model: PathBuf, adapter: &Path, output: &Path, dtype: ExportDType) ->
         strict_base: false,
         base_dtype: None,
         output: output.into(),
-        dtype,
+        to: ModelFormat::Transformers,
+        dtype: dtype.into(),
         verify: VerifyOptions {
             verify: true,
             ..VerifyOptions::default()
@@ -106,6 +107,33 @@ fn a_good_merge_of_a_language_model_passes_in_every_type() {
                 "{}",
                 check.outputs
             );
+        }
+    }
+}
+
+#[test]
+fn a_merge_for_llama_cpp_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let adapter = adapter(&["c_attn[q,v]", "c_fc"], 4.0, false, dir.path());
+    for dtype in ["f32", "f16", "q8_0"] {
+        let output = dir.path().join(dtype);
+        let merge = |to: &str| {
+            let mut command = lora(["merge", "--device", "flex", "--verify", "--dtype", dtype]);
+            command.arg("--model").arg(model());
+            command.arg("--adapter").arg(&adapter);
+            command.arg("--to").arg(to);
+            command.arg("--output").arg(&output);
+            command
+        };
+        let printed = succeed(&mut merge("gguf"));
+        assert!(printed.contains("verified: logits differ"), "{printed}");
+        let [gguf, modelfile] = ["model.gguf", "Modelfile"].map(|name| output.join(name));
+        assert!(std::fs::read(&gguf).unwrap().starts_with(b"GGUF"));
+        assert!(modelfile.is_file());
+        if dtype == "q8_0" {
+            std::fs::remove_dir_all(&output).unwrap();
+            fail(&mut merge("transformers"), 2, &["`dtype`", "--to gguf"]);
+            assert!(!output.exists());
         }
     }
 }

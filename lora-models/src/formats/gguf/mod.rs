@@ -1,151 +1,27 @@
-//! Adapters for llama.cpp and programs on top of it, such as Ollama, as GGUF files.
+//! Files of llama.cpp and programs on top of it, such as Ollama: [GGUF](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 //!
-//! | in the file | here |
+//! - [`write`]: an adapter, beside a base in GGUF
+//! - [`export_model`]: a model with its tokenizer, and [`read_model`], which checks what was written
+//!
+//! | concept | file |
 //! | --- | --- |
-//! | `{name}.weight.lora_a` `[r, d_in]` | A |
-//! | `{name}.weight.lora_b` `[d_out, r]` | B, times the scale |
-//! | `token_embd.weight.lora_a` `[vocab_size, r]` | A of the token embedding, transposed |
-//!
-//! There is no `adapter.lora.alpha`, and llama.cpp then applies `B A` as it stands: each module has its own rank and scale. Where
-//! llama.cpp permutes the features of each head of queries and keys, so are the rows of their B.
+//! | adapters | `adapter.rs` |
+//! | models: sizes and options, tensors, tokenizer | `model.rs`, `vocabulary.rs` |
+//! | names of llama.cpp, and the order of features in heads | `names.rs` |
+//! | element types | `element.rs` |
+//! | the container, written and read | `file.rs`, `reader.rs` |
 
+mod adapter;
+mod element;
 mod file;
+mod model;
 mod names;
+mod reader;
+mod vocabulary;
 
-use super::{Parts, only_factors, unsupported};
-use crate::ModelError;
-use crate::config::ModelConfig;
-use file::{Tensor, Value};
-use lora_core::LayerKind;
-use lora_core::file::{StoredAdapter, StoredFactors};
-use lora_core::files::{Overwrite, write_dir, write_file};
-use names::{Base, EMBEDDING};
-use std::path::Path;
+pub use adapter::{ADAPTER_FILE, MODELFILE, write};
+pub use element::ElementType;
+pub use model::{MODEL_FILE, export_model, read_model};
 
-/// Name of the adapter's file.
-pub const ADAPTER_FILE: &str = "adapter.gguf";
-/// Name of the file with which Ollama creates a model from a base and the adapter.
-pub const MODELFILE: &str = "Modelfile";
-
+/// Name of the program in messages.
 const PROGRAM: &str = "llama.cpp";
-
-/// Writes a directory with the adapter, [`ADAPTER_FILE`], and a [`MODELFILE`] for `from`, the name or path of the base.
-///
-/// # Errors
-/// If llama.cpp has no architecture for the base, or no place for a part of the adapter: a magnitude (DoRA), a bias on B, fully trained
-/// parameters (PEFT's `modules_to_save`), an output layer that is tied to the embedding, a module that the base lacks. If the
-/// directory exists and must not be replaced.
-pub fn write(
-    adapter: &StoredAdapter,
-    base: &ModelConfig,
-    from: &str,
-    dir: &Path,
-    overwrite: Overwrite,
-) -> Result<(), ModelError> {
-    let refuse = |what: String| unsupported(dir, what, PROGRAM);
-    let names = Base::of(base).ok_or_else(|| {
-        let message = format!(
-            "names of llama.cpp are known for decoders, `gpt2` and `bert`, and the base is a `{}`",
-            base.model_type()
-        );
-        ModelError::malformed(dir, message)
-    })?;
-    let tensors = tensors(adapter, &names, dir)?;
-    let metadata = [
-        ("general.architecture", Value::String(names.architecture)),
-        ("general.type", Value::String("adapter")),
-        ("adapter.type", Value::String("lora")),
-        // All tensors in 32-bit floats.
-        ("general.file_type", Value::U32(0)),
-    ];
-    if from.contains(['\n', '\r']) {
-        return Err(refuse(format!("the base is called {from:?}")));
-    }
-    write_dir(dir, overwrite, |dir| {
-        write_file(&dir.join(ADAPTER_FILE), Overwrite::Refuse, |out| {
-            file::write(out, &metadata, &tensors)
-        })?;
-        write_file(&dir.join(MODELFILE), Overwrite::Refuse, |out| {
-            writeln!(out, "FROM {from}\nADAPTER ./{ADAPTER_FILE}")
-        })?;
-        Ok(())
-    })
-}
-
-/// Returns the tensors of all modules, sorted by name.
-fn tensors(adapter: &StoredAdapter, names: &Base, path: &Path) -> Result<Vec<Tensor>, ModelError> {
-    let refuse = |what: String| Err(unsupported(path, what, PROGRAM));
-    let embeddings = Parts {
-        embeddings: true,
-        ..Parts::default()
-    };
-    only_factors(adapter, path, PROGRAM, embeddings)?;
-    if let Some(name) = adapter.saved.keys().next() {
-        return refuse(format!(
-            "`{name}` is fully trained (`modules_to_save`, or a bias); merge the adapter into the base instead"
-        ));
-    }
-    let mut all = Vec::with_capacity(2 * adapter.modules.len());
-    for (module, factors) in &adapter.modules {
-        let Some(name) = names.name(module) else {
-            return refuse(format!(
-                "`{module}` has no tensor of a {}",
-                names.architecture
-            ));
-        };
-        if names.tied && Base::is_head(&name) {
-            return refuse(format!(
-                "`{module}` is adapted, and is the token embedding in this base"
-            ));
-        }
-        let a = match factors.kind {
-            LayerKind::Embedding => factors.a.transposed(),
-            _ => factors.a.clone(),
-        };
-        if (factors.kind == LayerKind::Embedding) != (name == EMBEDDING) {
-            return refuse(format!("`{module}` has factors of another kind of layer"));
-        }
-        let tensor = |end: &str, shape: &[usize], values: Vec<f32>| Tensor {
-            name: format!("{name}.weight.lora_{end}"),
-            shape: [shape[0], shape[1]],
-            values,
-        };
-        all.push(tensor("a", &a.shape, a.values));
-        let heads = names.permuted_heads(&name);
-        let b = scaled_rows(factors, heads).ok_or_else(|| {
-            let (rows, heads) = (factors.shape()[0], heads.unwrap_or(1));
-            let message =
-                format!("`{module}` has {rows} features, which are not those of {heads} heads");
-            ModelError::malformed(path, message)
-        })?;
-        all.push(tensor("b", &factors.b.shape, b));
-    }
-    all.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(all)
-}
-
-/// Returns B times the scale. In each of `heads`, row `i` and row `i + half` become neighbours, as `LlamaModel.permute` of
-/// llama.cpp's converter puts them; `None` if the rows cannot be divided so.
-fn scaled_rows(factors: &StoredFactors, heads: Option<usize>) -> Option<Vec<f32>> {
-    let (rows, rank) = (factors.shape()[0], factors.rank());
-    let scaled = factors.b.values.iter();
-    let scaled: Vec<f32> = scaled
-        .map(|&value| (f64::from(value) * factors.scale) as f32)
-        .collect();
-    let Some(heads) = heads else {
-        return Some(scaled);
-    };
-    if heads == 0 || !rows.is_multiple_of(2 * heads) {
-        return None;
-    }
-    let half = rows / heads / 2;
-    let place = |row: usize| {
-        let (head, within) = (row / (2 * half), row % (2 * half));
-        head * 2 * half + within % 2 * half + within / 2
-    };
-    let rows = (0..rows).map(|row| place(row) * rank);
-    Some(
-        rows.flat_map(|start| scaled[start..start + rank].iter().copied())
-            .collect(),
-    )
-}

@@ -1,4 +1,4 @@
-//! Names of llama.cpp for the modules of a base.
+//! Names of llama.cpp for the modules of a base, and the order of features that it has.
 //!
 //! | here | in GGUF |
 //! | --- | --- |
@@ -14,6 +14,8 @@ use crate::encoder::EncoderFamily;
 
 /// Name of the token embedding.
 pub(super) const EMBEDDING: &str = "token_embd";
+/// Name of the position embedding.
+pub(super) const POSITIONS: &str = "position_embd";
 /// Name of the output layer.
 const HEAD: &str = "output";
 
@@ -45,12 +47,29 @@ const DECODER: Names = &[
     ("mlp.up_proj", "ffn_up"),
     ("mlp.gate_up_proj", "ffn_up"),
     ("mlp.down_proj", "ffn_down"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+];
+const OUTSIDE: Names = &[
+    ("model.embed_tokens", EMBEDDING),
+    ("model.norm", "output_norm"),
+    ("lm_head", HEAD),
 ];
 const GPT2: Names = &[
     ("attn.c_attn", "attn_qkv"),
     ("attn.c_proj", "attn_output"),
     ("mlp.c_fc", "ffn_up"),
     ("mlp.c_proj", "ffn_down"),
+    ("ln_1", "attn_norm"),
+    ("ln_2", "ffn_norm"),
+];
+const OUTSIDE_GPT2: Names = &[
+    ("transformer.wte", EMBEDDING),
+    ("transformer.wpe", POSITIONS),
+    ("transformer.ln_f", "output_norm"),
+    ("lm_head", HEAD),
 ];
 const BERT: Names = &[
     ("attention.self.query", "attn_q"),
@@ -70,7 +89,7 @@ impl Base {
                 architecture: "gpt2",
                 layers: "transformer.h.",
                 in_layer: GPT2,
-                others: &[("transformer.wte", EMBEDDING), ("lm_head", HEAD)],
+                others: OUTSIDE_GPT2,
                 permuted_heads: None,
                 tied: config.tie_word_embeddings,
             },
@@ -105,7 +124,7 @@ impl Base {
             architecture,
             layers: "model.layers.",
             in_layer: DECODER,
-            others: &[("model.embed_tokens", EMBEDDING), ("lm_head", HEAD)],
+            others: OUTSIDE,
             permuted_heads: is_permuted.then_some(heads),
             tied: config.tie_word_embeddings,
         }
@@ -130,13 +149,72 @@ impl Base {
         name == HEAD
     }
 
+    /// Returns the name of a parameter, such as a weight.
+    pub(super) fn parameter(&self, parameter: &str) -> Option<String> {
+        let (module, end) = parameter.rsplit_once('.')?;
+        Some(format!("{}.{end}", self.name(module)?))
+    }
+
+    /// Returns true if the matrix of a module is transposed there: that of a `Conv1D`.
+    pub(super) fn is_transposed(&self, name: &str, shape: &[usize]) -> bool {
+        self.architecture == "gpt2" && name.starts_with("blk.") && shape.len() == 2
+    }
+
     /// Returns the number of heads whose features are permuted in the rows of a tensor; `None` if none are.
     pub(super) fn permuted_heads(&self, name: &str) -> Option<usize> {
         let [heads, key_heads] = self.permuted_heads?;
-        match name.rsplit('.').next() {
+        match name.split('.').nth(2) {
             Some("attn_q") => Some(heads),
             Some("attn_k") => Some(key_heads),
             _ => None,
         }
+    }
+}
+
+/// Puts rows `i` and `i + half` of each head beside each other, as `LlamaModel.permute` of llama.cpp's converter does; `None` if the
+/// rows cannot be divided so.
+pub(super) fn as_neighbours(values: &[f32], rows: usize, heads: usize) -> Option<Vec<f32>> {
+    reordered(values, rows, heads, |within, half| {
+        within % 2 * half + within / 2
+    })
+}
+
+/// Puts them back.
+pub(super) fn as_halves(values: &[f32], rows: usize, heads: usize) -> Option<Vec<f32>> {
+    reordered(values, rows, heads, |within, half| {
+        within % half * 2 + within / half
+    })
+}
+
+fn reordered(
+    values: &[f32],
+    rows: usize,
+    heads: usize,
+    place: fn(usize, usize) -> usize,
+) -> Option<Vec<f32>> {
+    if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
+        return None;
+    }
+    let (half, width) = (rows / heads / 2, values.len() / rows);
+    let from = (0..rows).map(|row| {
+        let (head, within) = (row / (2 * half), row % (2 * half));
+        (head * 2 * half + place(within, half)) * width
+    });
+    let rows = from.flat_map(|start| &values[start..start + width]);
+    Some(rows.copied().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_features_comes_back() {
+        let values: Vec<f32> = (0..36).map(|value| value as f32).collect();
+        // Two heads of six rows of three.
+        let turned = as_neighbours(&values, 12, 2).unwrap();
+        assert_eq!(turned[..6], [0.0, 1.0, 2.0, 9.0, 10.0, 11.0]);
+        assert_eq!(as_halves(&turned, 12, 2).unwrap(), values);
+        assert!(as_neighbours(&values, 12, 4).is_none());
     }
 }
