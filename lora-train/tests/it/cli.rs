@@ -474,7 +474,7 @@ fn readme(kind: &str, model: &Path, data: &Path) -> usize {
 #[test]
 fn the_commands_of_the_readme_work_on_files_of_ones_own() {
     assert_eq!(readme("gpt2", &model(), &data()), 6);
-    assert_eq!(readme("kinds", &model(), &data()), 6);
+    assert_eq!(readme("kinds", &model(), &data()), 8);
     assert_eq!(readme("many", &model(), &data()), 6);
     let dir = tempfile::tempdir().unwrap();
     let roberta = encoders::encoder("roberta", dir.path());
