@@ -11,8 +11,8 @@ use lora_models::generate::{
     BeamSearch, EarlyStopping, GenerationConfig, Generator, KvCache, Strategy,
 };
 use lora_models::{
-    Blocks, CausalInput, CausalLm, ExportOptions, FamilyConfig, LoadOptions, LoraModel,
-    LoraTargets, ModelConfig, Pretrained, SaveAdapter,
+    CausalInput, CausalLm, ExportOptions, FamilyConfig, LoadOptions, LoraModel, LoraTargets,
+    ModelConfig, Pretrained, SaveAdapter,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
