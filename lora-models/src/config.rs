@@ -20,9 +20,8 @@ pub enum ModelConfig {
     Gpt2(Gpt2Config),
     /// Configuration of a decoder of the Llama kind.
     Decoder(DecoderConfig),
-    /// Configuration of a model with a head on texts or tokens: an encoder, BERT, RoBERTa, XLM-RoBERTa or DeBERTa, or the one
-    /// decoder among them, GPT-2 with a head in place of its output layer
-    /// ([`EncoderFamily::Gpt2`]).
+    /// Configuration of a model with a head on texts or tokens: an encoder, BERT, RoBERTa, XLM-RoBERTa or DeBERTa, or a decoder
+    /// with a head in place of its output layer ([`HeadedDecoder`](crate::encoder::HeadedDecoder)).
     Encoder(EncoderConfig),
 }
 
@@ -30,7 +29,7 @@ pub enum ModelConfig {
 /// apart.
 ///
 /// The first form has one expression for all models, which are [`Pretrained`](crate::Pretrained). The second has one
-/// for language models, which are [`CausalLm`](crate::CausalLm), and one for models with a head, encoders and the decoder among
+/// for language models, which are [`CausalLm`](crate::CausalLm), and one for models with a head, encoders and the decoders among
 /// them, as [`Classifier`](crate::classifier::Classifier). The type and the configuration are bound by the names given.
 ///
 /// ```

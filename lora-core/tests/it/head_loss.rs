@@ -9,10 +9,13 @@ use test_support::tensors::{Tensors, host};
 const TOLERANCE: f32 = 2e-6;
 
 fn options(fixture: &Tensors, name: &str) -> CrossEntropy {
-    let weighted = ["weighted", "one"].contains(&name);
+    let weighted = ["weighted", "one", "capped_weighted"].contains(&name);
     CrossEntropy {
         label_smoothing: f64::from(fixture.values(&format!("{name}.smoothing"))[0]),
         class_weights: weighted.then(|| fixture.values(&format!("{name}.weights"))),
+        logit_cap: name
+            .starts_with("capped")
+            .then(|| f64::from(fixture.values(&format!("{name}.cap"))[0])),
     }
 }
 
@@ -25,7 +28,14 @@ fn values_and_gradients_are_pytorchs() {
     let fixture = fixture("ops/head_loss.safetensors");
     for device in common::devices() {
         let device = device.autodiff();
-        for name in ["plain", "smoothed", "weighted", "one"] {
+        for name in [
+            "plain",
+            "smoothed",
+            "weighted",
+            "one",
+            "capped",
+            "capped_weighted",
+        ] {
             let get = |part: &str| fixture.tensor::<2>(&format!("{name}.{part}"), &device);
             let expected = |part: &str| fixture.values(&format!("{name}.{part}"));
             let targets = fixture.ids(&format!("{name}.targets"), &device);
@@ -109,6 +119,7 @@ fn gradients_equal_a_finite_difference_in_float64() {
     let options = CrossEntropy {
         label_smoothing: 0.2,
         class_weights: Some(vec![0.5, 2.0, 1.0, 3.0, 0.25, 1.5]),
+        logit_cap: Some(2.0),
     };
     let loss = |parts: &[Vec<f64>; 2], device: &Device, grad: bool| {
         let [x, w] = [0, 1].map(|i| {
@@ -206,6 +217,7 @@ fn weights_for_other_classes_are_refused() {
     let options = CrossEntropy {
         label_smoothing: 0.0,
         class_weights: Some(vec![1.0, 2.0]),
+        logit_cap: None,
     };
     head_loss(
         Tensor::ones([1, 4], &device),

@@ -87,6 +87,7 @@ impl LoraTargets for Classifier {
             Trunk::Bert(_) => "trunk.Bert.embeddings.word_embeddings",
             Trunk::Deberta(_) => "trunk.Deberta.embeddings.word_embeddings",
             Trunk::Gpt2(_) => "trunk.Gpt2.wte",
+            Trunk::Decoder(_) => "trunk.Decoder.embed_tokens",
         };
         let architecture = architecture(&self.config, self.kind);
         let embedding = embedding_of(path, [rows, d], values, &architecture, &device)?;
@@ -108,6 +109,7 @@ impl AddedModel for Classifier {
             Trunk::Bert(model) => &model.added,
             Trunk::Deberta(model) => &model.added,
             Trunk::Gpt2(model) => &model.added,
+            Trunk::Decoder(model) => &model.added,
         }
     }
 
@@ -116,6 +118,7 @@ impl AddedModel for Classifier {
             Trunk::Bert(model) => &mut model.added,
             Trunk::Deberta(model) => &mut model.added,
             Trunk::Gpt2(model) => &mut model.added,
+            Trunk::Decoder(model) => &mut model.added,
         }
     }
 

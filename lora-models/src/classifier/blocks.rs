@@ -5,7 +5,8 @@ use crate::Blocks;
 use crate::added::{AddedModel, LayerAdded};
 use crate::blocks::{first_trained, trains};
 use crate::deberta::DebertaContext;
-use crate::encoder::{Rows, VirtualRows, padding_mask};
+use crate::decoder::DecoderShared;
+use crate::encoder::{HeadedDecoder, Rows, VirtualRows, padding_mask};
 use crate::gpt2::TextMask;
 use crate::prefix::{Prefix, PrefixKind, PrefixLayer};
 use burn::tensor::{Bool, Int, Tensor};
@@ -20,6 +21,8 @@ pub enum EncoderShared {
     Deberta(DebertaContext, Tensor<2, Bool>),
     /// Attention mask of GPT-2, and the index of the last token of each text, `[batch]`.
     Gpt2(TextMask, Tensor<1, Int>),
+    /// Mask and angles of a decoder of the Llama kind, and the index of the last token of each text, `[batch]`.
+    Decoder(DecoderShared, Tensor<1, Int>),
 }
 
 impl Classifier {
@@ -39,6 +42,10 @@ impl Classifier {
             prefix: prefix.as_ref(),
             adapters: self.added().layer(index),
         };
+        let of_decoder = |x: Tensor<3>, last: &Tensor<1, Int>| match rows {
+            Rows::One(_) if is_last => select_rows(x, last),
+            _ => x,
+        };
         let x = match (&self.trunk, shared) {
             (Trunk::Bert(model), EncoderShared::Bert(hidden)) => {
                 (model.encoder).forward_layer(index, rows, x, hidden, added)
@@ -47,11 +54,10 @@ impl Classifier {
                 (model.encoder).forward_layer(index, rows, x, context, mask, added)
             }
             (Trunk::Gpt2(model), EncoderShared::Gpt2(mask, last)) => {
-                let x = model.block(index, x, mask);
-                return match rows {
-                    Rows::One(_) if is_last => select_rows(x, last),
-                    _ => x,
-                };
+                return of_decoder(model.block(index, x, mask), last);
+            }
+            (Trunk::Decoder(model), EncoderShared::Decoder(shared, last)) => {
+                return of_decoder(model.layer(index, x, shared), last);
             }
             _ => panic!("the shared state belongs to a model of another family"),
         };
@@ -71,7 +77,7 @@ impl Classifier {
     /// Returns the kind of the virtual tokens of an encoder, which is not a decoder with a head.
     fn encoder_prefix(&self) -> Option<&Prefix> {
         match &self.trunk {
-            Trunk::Gpt2(_) => None,
+            Trunk::Gpt2(_) | Trunk::Decoder(_) => None,
             _ => self.prefix(),
         }
     }
@@ -123,13 +129,13 @@ impl Classifier {
         Tensor::cat(vec![seen, mask.clone()], 1)
     }
 
-    /// Returns the index of the last token of each text, `[batch]`, as `GPT2ForSequenceClassification` finds it: the last token
-    /// that is not the padding token, wherever it stands; without a padding token, the last one of the attention mask.
+    /// Returns the index of the last token of each text, `[batch]`, as `…ForSequenceClassification` of a decoder finds it: the last
+    /// token that is not the padding token, wherever it stands; without a padding token, the last one of the attention mask.
     fn last_tokens(&self, input: &EncoderInput) -> Tensor<1, Int> {
         let [_, seq] = input.ids.dims();
         let device = input.ids.device();
         let decoder = self.config.decoder.as_ref();
-        let is_token = match decoder.and_then(|decoder| decoder.pad_token_id) {
+        let is_token = match decoder.and_then(HeadedDecoder::pad_token_id) {
             Some(pad) => input.ids.clone().not_equal_elem(i64::from(pad)),
             None => input.mask.clone(),
         };
@@ -162,6 +168,7 @@ impl Blocks for Classifier {
             Trunk::Bert(model) => model.encoder.layer.len(),
             Trunk::Deberta(model) => model.encoder.layer.len(),
             Trunk::Gpt2(model) => model.h.len(),
+            Trunk::Decoder(model) => model.layers.len(),
         }
     }
 
@@ -170,6 +177,7 @@ impl Blocks for Classifier {
             Trunk::Bert(model) => &model.embeddings,
             Trunk::Deberta(model) => &model.embeddings,
             Trunk::Gpt2(model) => return model.embed(input.ids.clone(), None, 0),
+            Trunk::Decoder(model) => return model.embed(input.ids.clone()),
         };
         let (prefix, mut mask) = (self.encoder_prefix(), input.mask.clone());
         let mut before = VirtualRows::default();
@@ -197,6 +205,11 @@ impl Blocks for Classifier {
                 let mask = model.text_mask(seq, Some(input.mask.clone()));
                 EncoderShared::Gpt2(mask, self.last_tokens(input))
             }
+            Trunk::Decoder(model) => {
+                let ([_, seq], device) = (input.ids.dims(), input.ids.device());
+                let shared = model.shared(0, seq, Some(input.mask.clone()), None, &device);
+                EncoderShared::Decoder(shared, self.last_tokens(input))
+            }
         }
     }
 
@@ -212,6 +225,7 @@ impl Blocks for Classifier {
     fn finish(&self, x: Tensor<3>) -> Tensor<3> {
         match &self.trunk {
             Trunk::Gpt2(model) => model.ln_f.forward(x),
+            Trunk::Decoder(model) => model.norm.forward(x),
             _ => x,
         }
     }
@@ -225,6 +239,10 @@ impl Blocks for Classifier {
             Trunk::Gpt2(model) => {
                 let others = trains(&model.wte) || trains(&model.wpe) || trains(&model.added);
                 first_trained(&model.h, others)
+            }
+            Trunk::Decoder(model) => {
+                let others = trains(&model.embed_tokens) || trains(&model.added);
+                first_trained(&model.layers, others)
             }
             Trunk::Deberta(model) => {
                 let encoder = &model.encoder;

@@ -1,7 +1,7 @@
 //! Encoders with a head: classes or a score for a text or a pair of texts, or classes for each token.
 //!
-//! One decoder is among them, GPT-2 with a head in place of its output layer, [`EncoderFamily::Gpt2`](crate::encoder::EncoderFamily::Gpt2).
-//! Its head on texts reads the last token that is not padding.
+//! Decoders are among them, with a head in place of their output layer: GPT-2 and those of the Llama kind,
+//! [`HeadedDecoder`](crate::encoder::HeadedDecoder). Their head on texts reads the last token that is not padding.
 //!
 //! ```
 //! # #![recursion_limit = "256"]

@@ -4,8 +4,11 @@ use super::names::architecture;
 use super::{Head, HeadKind, Pooler};
 use crate::ModelError;
 use crate::bert::BertModel;
+use crate::config_keys::unsupported;
 use crate::deberta::DebertaModel;
-use crate::encoder::{EncoderConfig, Rows};
+use crate::decoder::Decoder;
+use crate::encoder::{EncoderConfig, EncoderFamily, HeadedDecoder, Rows};
+use crate::export::CONFIG_FILE;
 use crate::gpt2::Gpt2;
 use crate::weights::{LayerBuilder, Random, Weights};
 use burn::module::Module;
@@ -22,6 +25,8 @@ pub enum Trunk {
     Deberta(DebertaModel),
     /// Layers of GPT-2; the head reads the last token that is not padding.
     Gpt2(Gpt2),
+    /// Layers of a decoder of the Llama kind; the head reads the last token that is not padding.
+    Decoder(Decoder),
 }
 
 /// Encoder with a head.
@@ -58,7 +63,14 @@ pub struct EncoderInput {
 impl Trunk {
     fn build(maker: &mut LayerBuilder<'_>, config: &EncoderConfig) -> Result<Self, ModelError> {
         if let Some(decoder) = &config.decoder {
-            return Ok(Self::Gpt2(Gpt2::build(maker, decoder, "trunk.Gpt2")?));
+            return Ok(match decoder {
+                HeadedDecoder::Gpt2(decoder) => {
+                    Self::Gpt2(Gpt2::build(maker, decoder, "trunk.Gpt2")?)
+                }
+                HeadedDecoder::Decoder(decoder) => {
+                    Self::Decoder(Decoder::build(maker, decoder, "trunk.Decoder")?)
+                }
+            });
         }
         Ok(match config.disentangled {
             None => Self::Bert(BertModel::build(maker, config, "trunk.Bert")?),
@@ -72,6 +84,7 @@ impl Trunk {
             Self::Bert(model) => &mut model.embeddings.word_embeddings,
             Self::Deberta(model) => &mut model.embeddings.word_embeddings,
             Self::Gpt2(model) => &mut model.wte,
+            Self::Decoder(model) => &mut model.embed_tokens,
         }
     }
 
@@ -81,6 +94,7 @@ impl Trunk {
             Self::Bert(model) => &model.embeddings.word_embeddings,
             Self::Deberta(model) => &model.embeddings.word_embeddings,
             Self::Gpt2(model) => &model.wte,
+            Self::Decoder(model) => &model.embed_tokens,
         }
     }
 }
@@ -92,6 +106,7 @@ impl Classifier {
         device: &Device,
         weights: &mut dyn Weights,
     ) -> Result<Self, ModelError> {
+        check_head(config.family, kind)?;
         let mut maker = LayerBuilder {
             architecture: &architecture(config, kind),
             device,
@@ -112,7 +127,7 @@ impl Classifier {
     /// The values depend only on `seed` and the parameters' paths, so they are equal on every device.
     ///
     /// # Errors
-    /// If the device fails.
+    /// [`ModelError::UnsupportedConfig`] for a family without such a head in transformers.
     pub fn init(
         config: &EncoderConfig,
         kind: HeadKind,
@@ -206,16 +221,32 @@ impl Classifier {
     }
 }
 
-/// Returns the source of random weights: normal with standard deviation `initializer_range`, norms one, biases zero; in a
-/// decoder, fewer for the projections onto the residual stream.
+/// Refuses a head that no class of transformers has: no program could load the model.
+fn check_head(family: EncoderFamily, kind: HeadKind) -> Result<(), ModelError> {
+    if family.has_head(kind) {
+        return Ok(());
+    }
+    let class = kind.class_suffix();
+    let expected = format!("a family with a class …{class} in transformers");
+    let path = std::path::Path::new(CONFIG_FILE);
+    Err(unsupported(path, "model_type", family, expected))
+}
+
+/// Returns the source of random weights: normal with standard deviation `initializer_range`, norms that change nothing, biases
+/// zero; in GPT-2, a smaller deviation for the projections onto the residual stream.
 pub(super) fn random(config: &EncoderConfig, seed: u64) -> Random<impl Fn(&str) -> f64 + use<>> {
     let deviation = config.initializer_range;
-    // Projections onto the residual stream of GPT-2.
-    let layers = config.decoder.as_ref().map(|decoder| decoder.n_layer);
-    let residual = layers.map_or(deviation, |layers| deviation / (2.0 * layers as f64).sqrt());
+    let (residual, norm) = match &config.decoder {
+        // Projections onto the residual stream of GPT-2.
+        Some(HeadedDecoder::Gpt2(decoder)) => {
+            (deviation / (2.0 * decoder.n_layer as f64).sqrt(), 1.0)
+        }
+        Some(HeadedDecoder::Decoder(decoder)) => (deviation, decoder.initial_norm()),
+        None => (deviation, 1.0),
+    };
     Random {
         seed,
-        norm: 1.0,
+        norm,
         deviation: move |path: &str| {
             if path.ends_with(".c_proj.weight") {
                 residual

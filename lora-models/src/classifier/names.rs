@@ -3,14 +3,15 @@
 use super::HeadKind;
 use super::head::has_dense;
 use crate::deberta::DebertaModel;
-use crate::encoder::{EncoderConfig, EncoderFamily};
+use crate::decoder;
+use crate::encoder::{EncoderConfig, EncoderFamily, HeadedDecoder};
 use crate::gpt2::Gpt2LmHead;
 use lora_core::{Architecture, CLASSIFICATION_HEADS};
 
 /// Returns the modules' names in transformers and the output layers.
 pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architecture {
-    if config.decoder.is_some() {
-        return of_decoder(config, kind);
+    if let Some(decoder) = &config.decoder {
+        return of_decoder(decoder, config.family, kind);
     }
     let mut names = vec![
         ("trunk", config.family.trunk()),
@@ -45,7 +46,7 @@ pub(super) fn architecture(config: &EncoderConfig, kind: HeadKind) -> Architectu
 pub(super) fn head_name(family: EncoderFamily, kind: HeadKind) -> &'static str {
     let [classifier, score] = CLASSIFICATION_HEADS;
     match (family, kind) {
-        (EncoderFamily::Gpt2, HeadKind::Sequence) => score,
+        (EncoderFamily::Gpt2, HeadKind::Sequence) | (EncoderFamily::Decoder(_), _) => score,
         _ => classifier,
     }
 }
@@ -70,25 +71,30 @@ pub(super) fn pooler(family: EncoderFamily) -> &'static str {
 pub(super) fn token_embedding(family: EncoderFamily) -> String {
     let inside = match family {
         EncoderFamily::Gpt2 => "wte",
+        EncoderFamily::Decoder(_) => "embed_tokens",
         _ => "embeddings.word_embeddings",
     };
     format!("{}.{inside}", family.trunk())
 }
 
 /// Returns the names for a decoder, whose head is a projection alone.
-fn of_decoder(config: &EncoderConfig, kind: HeadKind) -> Architecture {
-    let head = head_name(config.family, kind);
+fn of_decoder(decoder: &HeadedDecoder, family: EncoderFamily, kind: HeadKind) -> Architecture {
+    let head = head_name(family, kind);
+    let inner = match decoder {
+        HeadedDecoder::Gpt2(_) => Gpt2LmHead::architecture(),
+        HeadedDecoder::Decoder(config) => decoder::architecture(config),
+    };
     let names = [
-        ("trunk", config.family.trunk()),
+        ("trunk", family.trunk()),
         ("Gpt2", ""),
+        ("Decoder", ""),
         ("classifier", head),
         ("out_proj", ""),
     ];
+    let names = names.map(|(here, there)| (here.to_string(), there.to_string()));
     Architecture {
         output_layers: vec![head.into()],
-        names: names
-            .map(|(here, there)| (here.to_string(), there.to_string()))
-            .to_vec(),
-        ..Gpt2LmHead::architecture()
+        names: names.into_iter().chain(inner.names).collect(),
+        ..inner
     }
 }

@@ -5,7 +5,8 @@ use super::names::{architecture, head_name, pooler, token_embedding};
 use super::{Classifier, HeadKind};
 use crate::added::{AddedModel, HeadTensors};
 use crate::checkpoint::LoadReport;
-use crate::encoder::{EncoderConfig, EncoderFamily, Labels};
+use crate::decoder::FREQUENCIES;
+use crate::encoder::{EncoderConfig, EncoderFamily, HeadedDecoder, Labels};
 use crate::error::ModelError;
 use crate::gpt2::MASK;
 use crate::pretrained::{FamilyConfig, ModelInfo, ModelSizes, Pretrained};
@@ -134,7 +135,7 @@ const UNUSED_POSITIONS: Leftover = Leftover {
     holds: None,
 };
 
-/// Returns the head of the other kind in a decoder, which has another name.
+/// Returns the head of the other kind in GPT-2, which has another name.
 fn other_head(kind: HeadKind) -> Leftover {
     Leftover {
         reason: "head of another task",
@@ -156,6 +157,12 @@ impl FamilyConfig for EncoderConfig {
     }
 
     fn sizes(&self) -> ModelSizes {
+        if let Some(decoder) = &self.decoder {
+            return ModelSizes {
+                tied_head: None,
+                ..decoder.sizes()
+            };
+        }
         ModelSizes {
             layers: self.num_hidden_layers,
             d_model: self.hidden_size,
@@ -176,6 +183,9 @@ impl FamilyConfig for EncoderConfig {
     }
 
     fn usual_targets(&self) -> Vec<&'static str> {
+        if let Some(decoder) = &self.decoder {
+            return decoder.usual_targets();
+        }
         match self.family {
             EncoderFamily::Deberta => vec![
                 "in_proj",
@@ -192,7 +202,6 @@ impl FamilyConfig for EncoderConfig {
                 "dense",
                 "word_embeddings",
             ],
-            EncoderFamily::Gpt2 => vec!["c_attn", "c_attn[q,k,v]", "c_proj", "c_fc", "wte"],
             _ => vec!["query", "key", "value", "dense", "word_embeddings"],
         }
     }
@@ -273,12 +282,16 @@ impl Pretrained for Classifier {
             leftovers.push(UNUSED_POSITIONS);
         }
         let norm = match config.decoder {
-            Some(_) => "ln_f",
+            Some(HeadedDecoder::Gpt2(_)) => {
+                leftovers.extend([MASK, other_head(kind)]);
+                "ln_f"
+            }
+            Some(HeadedDecoder::Decoder(_)) => {
+                leftovers.push(FREQUENCIES);
+                "norm"
+            }
             None => "embeddings.LayerNorm",
         };
-        if config.decoder.is_some() {
-            leftovers.extend([MASK, other_head(kind)]);
-        }
         let head = head_name(family, kind);
         let embedding = format!("{}.weight", token_embedding(family));
         let tied: Vec<(&str, &str)> = match (config.ties_embeddings(), &config.decoder) {
@@ -338,7 +351,7 @@ impl Pretrained for Classifier {
             max_length: (self.config.max_length()).saturating_sub(self.added().virtual_tokens()),
             eos_id: None,
             pad_id: match &self.config.decoder {
-                Some(decoder) => decoder.pad_token_id,
+                Some(decoder) => decoder.pad_token_id(),
                 None => Some(self.config.pad_token_id),
             },
         }

@@ -41,11 +41,18 @@ pub(super) fn random(config: &DecoderConfig, seed: u64) -> Random<impl Fn(&str) 
     let deviation = config.initializer_range;
     Random {
         seed,
-        norm: match config.norm {
+        norm: config.initial_norm(),
+        deviation: move |_: &str| deviation,
+    }
+}
+
+impl DecoderConfig {
+    /// Returns the weight of a norm that changes nothing.
+    pub(crate) fn initial_norm(&self) -> f32 {
+        match self.norm {
             RmsScale::Weight => 1.0,
             RmsScale::OnePlusWeight => 0.0,
-        },
-        deviation: move |_: &str| deviation,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::causal::{CausalInput, CausalLm};
 use crate::generate::{CausalModel, KvCache};
 use crate::lm::Ends;
 use burn::tensor::{Bool, Int, Tensor};
-use lora_core::ops::{CrossEntropy, HeadLoss, loss_of_logits};
+use lora_core::ops::{CrossEntropy, HeadLoss};
 
 impl Blocks for DecoderLm {
     type Input = CausalInput;
@@ -48,14 +48,11 @@ impl Blocks for DecoderLm {
 }
 
 impl CausalLm for DecoderLm {
-    /// With capped logits, those of all rows exist at once.
     fn loss(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, options: &CrossEntropy) -> HeadLoss {
-        if self.config().logit_cap.is_some() {
-            return loss_of_logits(self.logits(hidden), targets, options);
-        }
         let hidden = self.before_head(hidden);
         let (embedding, head) = (&self.model.embed_tokens, self.lm_head.as_ref());
-        Ends::loss(embedding, head, hidden, targets, options)
+        let options = options.clone().with_logit_cap(self.config().logit_cap);
+        Ends::loss(embedding, head, hidden, targets, &options)
     }
 }
 

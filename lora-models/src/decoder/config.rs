@@ -147,6 +147,13 @@ impl DecoderConfig {
         object.insert("model_type".into(), json!(self.family.model_type()));
         object.insert("vocab_size".into(), json!(self.vocab_size));
         object.insert("num_hidden_layers".into(), json!(self.layers.len()));
+        let keeps_padding = match object.get("pad_token_id") {
+            None => self.family.defaults().get("pad_token_id") == Some(&json!(self.pad_token_id)),
+            Some(padding) => *padding == json!(self.pad_token_id),
+        };
+        if !keeps_padding {
+            object.insert("pad_token_id".into(), json!(self.pad_token_id));
+        }
         object.insert(
             "tie_word_embeddings".into(),
             json!(self.tie_word_embeddings),

@@ -147,6 +147,23 @@ impl DecoderFamily {
         self.names()[1]
     }
 
+    /// Returns the prefix of the names of classes with a head on texts or tokens in transformers.
+    pub(crate) fn class_prefix(self) -> &'static str {
+        match self {
+            Self::Gemma3Text => "Gemma3Text",
+            _ => self.class().trim_end_matches("ForCausalLM"),
+        }
+    }
+
+    /// True if transformers has a class with a head on texts, or one with a head on tokens.
+    pub(crate) fn has_head(self, on_tokens: bool) -> bool {
+        match self {
+            Self::Granite => false,
+            Self::Gemma3Text | Self::Olmo2 | Self::Olmo3 => !on_tokens,
+            _ => true,
+        }
+    }
+
     /// Returns the family of a `model_type`.
     pub fn from_model_type(name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
@@ -221,7 +238,7 @@ impl DecoderFamily {
     }
 
     /// Returns the modules that PEFT adapts by default. It has no default for some families, which have Llama's here.
-    pub(super) fn default_targets(self) -> &'static [&'static str] {
+    pub(crate) fn default_targets(self) -> &'static [&'static str] {
         match self.traits().layout {
             ProjectionLayout::Separate => &["q_proj", "v_proj"],
             ProjectionLayout::Fused => &["qkv_proj"],

@@ -59,5 +59,7 @@ pub use config::{DecoderBiases, DecoderConfig, DecoderLayer, Multipliers};
 pub use family::{DecoderFamily, HeadNorm, NormPlacement, ProjectionLayout};
 pub use mlp::{GateUp, Mlp, SeparateGate};
 pub use model::{Decoder, DecoderLm};
+pub(crate) use names::architecture;
+pub(crate) use pretrained::FREQUENCIES;
 pub use rope::{Angles, Rope, RopeKind};
 pub use shared::DecoderShared;

@@ -31,7 +31,7 @@ pub(super) fn is_frequency(name: &str) -> bool {
 
 /// Returns the modules' names in transformers, the output layer, which `all-linear` leaves out, and the fused projections
 /// whose parts have one size.
-pub(super) fn architecture(config: &DecoderConfig) -> Architecture {
+pub(crate) fn architecture(config: &DecoderConfig) -> Architecture {
     let fused = |module: &str, parts: &[&str]| FusedProjection {
         module: module.into(),
         parts: parts.iter().map(ToString::to_string).collect(),

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Frequencies in old files.
-const FREQUENCIES: Leftover = Leftover {
+pub(crate) const FREQUENCIES: Leftover = Leftover {
     reason: "frequencies of the rotary embedding",
     is: is_frequency,
     holds: None,

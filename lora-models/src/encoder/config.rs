@@ -1,16 +1,17 @@
 //! Sizes and options of an encoder.
 
-use super::Labels;
+use super::{HeadKind, HeadedDecoder, Labels};
 use crate::activation::Activation;
-use crate::gpt2::Gpt2Config;
+use crate::decoder::DecoderFamily;
 use serde_json::{Map, Value};
 use std::fmt;
 
 /// Family of an encoder, named by `model_type`.
 ///
-/// One family is no encoder: a decoder with a head in place of its output layer, [`Gpt2`](Self::Gpt2). It is configured, loaded and
-/// trained as the others, and is told from them by [`EncoderConfig::decoder`]. What the crate says of "an encoder with a head" holds
-/// for it too; the same family without a head is a language model, [`Gpt2LmHead`](crate::gpt2::Gpt2LmHead).
+/// Two kinds are no encoders: decoders with a head in place of their output layer, [`Gpt2`](Self::Gpt2) and
+/// [`Decoder`](Self::Decoder). They are configured, loaded and trained as the others, and are told from them by
+/// [`EncoderConfig::decoder`]. What the crate says of "an encoder with a head" holds for them too; the same families without a head
+/// are language models, [`Gpt2LmHead`](crate::gpt2::Gpt2LmHead) and [`DecoderLm`](crate::decoder::DecoderLm).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EncoderFamily {
     /// BERT (Devlin et al. 2018).
@@ -25,10 +26,12 @@ pub enum EncoderFamily {
     DebertaV2,
     /// GPT-2 (Radford et al. 2019), a decoder: its head on texts reads the last token that is not padding.
     Gpt2,
+    /// A decoder of the Llama kind: its head on texts reads the last token that is not padding.
+    Decoder(DecoderFamily),
 }
 
 impl EncoderFamily {
-    /// All families of encoders, without the decoder.
+    /// All families of encoders, without the decoders.
     pub const ALL: [Self; 5] = [
         Self::Bert,
         Self::Roberta,
@@ -46,6 +49,7 @@ impl EncoderFamily {
             Self::Deberta => ["deberta", "Deberta", "deberta"],
             Self::DebertaV2 => ["deberta-v2", "DebertaV2", "deberta"],
             Self::Gpt2 => ["gpt2", "GPT2", "transformer"],
+            Self::Decoder(family) => [family.model_type(), family.class_prefix(), "model"],
         }
     }
 
@@ -56,13 +60,22 @@ impl EncoderFamily {
 
     /// Returns the family of a name in `config.json`.
     pub fn from_model_type(name: &str) -> Option<Self> {
-        let mut all = Self::ALL.into_iter().chain([Self::Gpt2]);
+        let decoders = DecoderFamily::ALL.map(Self::Decoder);
+        let mut all = Self::ALL.into_iter().chain([Self::Gpt2]).chain(decoders);
         all.find(|family| family.model_type() == name)
     }
 
     /// Returns the prefix of the class names in transformers.
     pub fn class_prefix(self) -> &'static str {
         self.names()[1]
+    }
+
+    /// True if transformers has a class of this family with such a head.
+    pub fn has_head(self, kind: HeadKind) -> bool {
+        match self {
+            Self::Decoder(family) => family.has_head(kind == HeadKind::Token),
+            _ => true,
+        }
     }
 
     /// Returns the name of the encoder in a model with a head.
@@ -82,6 +95,7 @@ impl EncoderFamily {
             Self::Deberta => &["in_proj"],
             Self::DebertaV2 => &["query_proj", "value_proj"],
             Self::Gpt2 => &["c_attn"],
+            Self::Decoder(family) => family.default_targets(),
         }
     }
 }
@@ -187,12 +201,12 @@ pub struct EncoderConfig {
     pub initializer_range: f64,
     /// Epsilon, added to the variance in layer norms.
     pub layer_norm_eps: f64,
-    /// Padding token. In a decoder, 0 where [`Gpt2Config::pad_token_id`] is `None`.
+    /// Padding token. In a decoder, 0 where [`HeadedDecoder::pad_token_id`] is `None`.
     pub pad_token_id: u32,
     /// Options of DeBERTa's attention; `None` for other families.
     pub disentangled: Option<Disentangled>,
     /// Configuration of a decoder in place of the encoder; `None` for an encoder.
-    pub decoder: Option<Gpt2Config>,
+    pub decoder: Option<HeadedDecoder>,
     /// Names of the head's outputs.
     pub labels: Labels,
     /// All keys of the file, for an export.
@@ -218,7 +232,7 @@ impl EncoderConfig {
     pub(crate) fn set_vocabulary(&mut self, tokens: usize) {
         self.vocab_size = tokens;
         if let Some(decoder) = &mut self.decoder {
-            decoder.vocab_size = tokens;
+            decoder.set_vocabulary(tokens);
         }
     }
 
@@ -232,9 +246,13 @@ impl EncoderConfig {
         self.max_position_embeddings.saturating_sub(skipped)
     }
 
-    /// True unless the file says that the output layer of the pretraining is not tied to the token embedding.
+    /// True if the output layer of the pretraining is tied to the token embedding, as in every encoder whose file does not say
+    /// otherwise.
     pub(crate) fn ties_embeddings(&self) -> bool {
-        self.file.get("tie_word_embeddings") != Some(&Value::Bool(false))
+        match &self.decoder {
+            Some(decoder) => decoder.ties_embeddings(),
+            None => self.file.get("tie_word_embeddings") != Some(&Value::Bool(false)),
+        }
     }
 
     /// Returns the width of an attention head.

@@ -28,7 +28,9 @@ pub(super) fn check(path: &Path, config: &EncoderConfig) -> Result<(), ModelErro
     let types = config.type_vocab_size;
     require.that(types <= LARGEST, "type_vocab_size", types, at_most)?;
     let (d, heads) = (config.hidden_size, config.num_attention_heads);
-    require.that(d.is_multiple_of(heads), "hidden_size", d, || {
+    // The heads of a decoder may have a width of their own.
+    let fits = config.decoder.is_some() || d.is_multiple_of(heads);
+    require.that(fits, "hidden_size", d, || {
         format!("a multiple of the {heads} heads")
     })?;
     let classifier_dropout = match config.disentangled {

@@ -1,11 +1,12 @@
 //! Reader for the `config.json` of an encoder.
 
 use super::config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, RelativeConv};
-use super::{HeadKind, Labels, config_check};
+use super::{HeadedDecoder, Labels, config_check};
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::checkpoint::bounded::read_json;
 use crate::config_keys::ConfigKeys;
+use crate::decoder::DecoderConfig;
 use crate::export::CONFIG_FILE;
 use crate::gpt2::Gpt2Config;
 use crate::pretrained::FamilyConfig;
@@ -45,11 +46,12 @@ impl EncoderConfig {
     pub fn from_json(path: &Path, object: Map<String, Value>) -> Result<Self, ModelError> {
         let keys = ConfigKeys::new(path, object);
         let family = family(&keys)?;
-        if family != EncoderFamily::Gpt2 {
+        let is_decoder = matches!(family, EncoderFamily::Gpt2 | EncoderFamily::Decoder(_));
+        if !is_decoder {
             keys.require_off(REFUSED)?;
         }
         let config = match family {
-            EncoderFamily::Gpt2 => decoder(path, &keys, family)?,
+            EncoderFamily::Gpt2 | EncoderFamily::Decoder(_) => decoder(path, &keys, family)?,
             EncoderFamily::Bert | EncoderFamily::Roberta | EncoderFamily::XlmRoberta => {
                 bert(&keys, family)?
             }
@@ -138,44 +140,59 @@ fn disentangled(keys: &ConfigKeys<'_>, config: &EncoderConfig) -> Result<Disenta
 }
 
 /// Reads a decoder, whose head reads the last token.
-///
-/// A language model without a padding token gets the end-of-text token for it: a new head must tell padding from text, and
-/// `GPT2ForSequenceClassification` of transformers takes no batch without such a token. A head that was trained without one keeps
-/// reading the last token, whichever it is.
 fn decoder(
     path: &Path,
     keys: &ConfigKeys<'_>,
     family: EncoderFamily,
 ) -> Result<EncoderConfig, ModelError> {
-    let mut decoder = Gpt2Config::from_json(path, keys.object().clone())?;
-    if decoder.pad_token_id.is_none() && HeadKind::of_class(keys.object()).is_none() {
-        let end = decoder.eos_token_ids.first().copied();
-        decoder.pad_token_id = end.filter(|&token| (token as usize) < decoder.vocab_size);
+    let object = keys.object().clone();
+    let mut decoder = match family {
+        EncoderFamily::Decoder(_) => {
+            HeadedDecoder::Decoder(DecoderConfig::from_json(path, object)?)
+        }
+        _ => HeadedDecoder::Gpt2(Gpt2Config::from_json(path, object)?),
+    };
+    decoder.set_missing_padding(keys.object());
+    let sizes = decoder.sizes();
+    if !keys.or("token_classification_bias", true)? {
+        return Err(keys.refuse("token_classification_bias", false, "true"));
     }
+    let base = match &decoder {
+        HeadedDecoder::Gpt2(config) => EncoderConfig {
+            intermediate_size: config.inner(),
+            hidden_act: config.activation_function,
+            hidden_dropout: config.embd_pdrop,
+            attention_dropout: config.attn_pdrop,
+            classifier_dropout: keys.get("classifier_dropout")?,
+            initializer_range: config.initializer_range,
+            layer_norm_eps: config.layer_norm_epsilon,
+            ..common(keys, family)?
+        },
+        HeadedDecoder::Decoder(config) => EncoderConfig {
+            intermediate_size: config.intermediate_size,
+            hidden_act: config.activation,
+            hidden_dropout: config.residual_dropout,
+            attention_dropout: config.attention_dropout,
+            classifier_dropout: match keys.get("classifier_dropout")? {
+                Some(dropout) => Some(dropout),
+                None => Some(keys.or("hidden_dropout", 0.1)?),
+            },
+            initializer_range: config.initializer_range,
+            layer_norm_eps: config.norm_epsilon,
+            ..common(keys, family)?
+        },
+    };
     Ok(EncoderConfig {
         family,
-        vocab_size: decoder.vocab_size,
-        embedding_size: decoder.n_embd,
-        hidden_size: decoder.n_embd,
-        num_hidden_layers: decoder.n_layer,
-        num_attention_heads: decoder.n_head,
-        intermediate_size: decoder.inner(),
-        hidden_act: decoder.activation_function,
-        hidden_dropout: decoder.embd_pdrop,
-        attention_dropout: decoder.attn_pdrop,
-        classifier_dropout: keys.get("classifier_dropout")?,
-        pooler_dropout: 0.0,
-        pooler_act: Activation::Tanh,
-        max_position_embeddings: decoder.n_positions,
-        position_embeddings: true,
-        type_vocab_size: 0,
-        initializer_range: decoder.initializer_range,
-        layer_norm_eps: decoder.layer_norm_epsilon,
-        pad_token_id: decoder.pad_token_id.unwrap_or(0),
-        disentangled: None,
-        labels: Labels::read(keys)?,
+        vocab_size: sizes.vocab_size,
+        embedding_size: sizes.d_model,
+        hidden_size: sizes.d_model,
+        num_hidden_layers: sizes.layers,
+        num_attention_heads: sizes.heads,
+        max_position_embeddings: sizes.max_length,
+        pad_token_id: decoder.pad_token_id().unwrap_or(0),
         decoder: Some(decoder),
-        file: Map::new(),
+        ..base
     })
 }
 
@@ -192,8 +209,10 @@ fn common(keys: &ConfigKeys<'_>, family: EncoderFamily) -> Result<EncoderConfig,
         EncoderFamily::Bert => [30522, 768, 12, 12, 3072, 2],
         EncoderFamily::Roberta | EncoderFamily::XlmRoberta => [50265, 768, 12, 12, 3072, 2],
         EncoderFamily::Deberta => [50265, 768, 12, 12, 3072, 0],
-        // A decoder is read by itself.
-        EncoderFamily::DebertaV2 | EncoderFamily::Gpt2 => [128_100, 1536, 24, 24, 6144, 0],
+        // The sizes of a decoder are read by themselves.
+        EncoderFamily::DebertaV2 | EncoderFamily::Gpt2 | EncoderFamily::Decoder(_) => {
+            [128_100, 1536, 24, 24, 6144, 0]
+        }
     };
     let layer_norm_eps = if types == 0 { 1e-7 } else { 1e-12 };
     let hidden_size = keys.or("hidden_size", hidden_size)?;

@@ -16,11 +16,12 @@ use std::path::Path;
 use test_support::tensors::{host, json};
 
 /// Classifiers of each kind of embedding, with the module that has it.
-const MODELS: [(&str, &str); 4] = [
+const MODELS: [(&str, &str); 5] = [
     ("bert_seq", "word_embeddings"),
     ("roberta_tok", "word_embeddings"),
     ("v3_seq", "word_embeddings"),
     ("gpt2_seq", "wte"),
+    ("llama_seq", "embed_tokens"),
 ];
 
 /// Three tokens more, with values of their own in every row.
@@ -135,8 +136,8 @@ fn padding(config: &EncoderConfig, dir: &Path, fresh_head: bool) -> [Option<u32>
     let loaded = Classifier::load_weights(config.clone(), dir, &options, &device).unwrap();
     [outline, random, loaded.0].map(|model| {
         let decoder = model.config().decoder.as_ref().unwrap();
-        assert_eq!(model.info().pad_id, decoder.pad_token_id);
-        decoder.pad_token_id
+        assert_eq!(model.info().pad_id, decoder.pad_token_id());
+        decoder.pad_token_id()
     })
 }
 
@@ -154,8 +155,16 @@ fn a_decoder_has_its_padding_token_before_its_weights_are_read() {
     let from_dir = EncoderConfig::from_dir(&path).unwrap();
     assert_eq!(from_dir, config(&model));
     assert_eq!(from_dir.to_json()["pad_token_id"], 299);
+    let path = fixture("decoders/llama");
+    let model = ModelDir::open(&path).unwrap().with_head().unwrap();
+    assert_eq!(padding(&config(&model), &path, false), [Some(60); 3]);
     // A token of its own, and a head that was trained without one.
-    for (name, token) in [("gpt2_seq", Some(1)), ("gpt2_nopad_reg", None)] {
+    for (name, token) in [
+        ("gpt2_seq", Some(1)),
+        ("gpt2_nopad_reg", None),
+        ("llama_seq", Some(1)),
+        ("phi3_nopad_reg", None),
+    ] {
         let path = encoder(name);
         let model = ModelDir::open(&path).unwrap().with_head().unwrap();
         for fresh in [false, true] {
@@ -164,7 +173,26 @@ fn a_decoder_has_its_padding_token_before_its_weights_are_read() {
     }
 }
 
-/// A head for texts on a decoder is another module than one for tokens.
+/// What has no class in transformers could not be loaded there.
+#[test]
+fn heads_are_those_that_transformers_has() {
+    let device = Device::flex();
+    for (name, head, message) in [
+        ("granite", HeadKind::Sequence, "…ForSequenceClassification"),
+        ("olmo3", HeadKind::Token, "…ForTokenClassification"),
+    ] {
+        let options = ClassifierOptions {
+            head,
+            ..ClassifierOptions::default()
+        };
+        let path = fixture("decoders").join(name);
+        let error = Classifier::load(path, &options, &device).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(name) && error.contains(message), "{error}");
+    }
+}
+
+/// A head for texts on a GPT-2 is another module than one for tokens.
 #[test]
 fn a_head_of_the_other_kind_is_left_out_for_a_new_one() {
     let device = Device::flex();

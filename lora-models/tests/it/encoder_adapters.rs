@@ -198,6 +198,8 @@ fn what_the_defaults_adapt_and_save_is_what_peft_s_do() {
         ("v3_default", "v3_seq"),
         ("v3_tags", "v3_tok"),
         ("xl_default", "xl_seq"),
+        ("llama_default", "llama_seq"),
+        ("llama_tags", "llama_tok"),
     ] {
         let model = model(base, &device);
         let mut config = LoraConfig::new(3).with_targets(model.default_targets());
@@ -221,6 +223,8 @@ fn the_keyword_all_linear_means_what_it_means_to_peft() {
         ("roberta_all_linear", "roberta_reg"),
         ("deberta_all_linear", "deberta_seq"),
         ("xl_all_linear", "xl_seq"),
+        ("llama_all_linear", "llama_seq"),
+        ("phi3_all_linear", "phi3_nopad_reg"),
     ] {
         let mut config = LoraConfig::new(3).with_targets(TargetModules::AllLinear);
         config.modules_to_save = file::read_config(adapter(name)).unwrap().modules_to_save;

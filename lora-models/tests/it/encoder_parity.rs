@@ -301,13 +301,13 @@ fn a_checkpoint_of_another_family_is_refused_by_name() {
         other => panic!("{other}"),
     }
     let other = changed("bert_seq", |_, config| {
-        config["model_type"] = "llama".into()
+        config["model_type"] = "mamba".into()
     });
     match load_error(other.path(), &options("bert_seq")) {
         ModelError::UnsupportedConfig { key, value, .. } => {
             assert_eq!(
                 (key.as_str(), value.trim_matches('"')),
-                ("model_type", "llama")
+                ("model_type", "mamba")
             );
         }
         other => panic!("{other}"),

@@ -130,6 +130,7 @@ impl Classify {
         let options = CrossEntropy {
             label_smoothing: self.label_smoothing,
             class_weights: self.weights.values().map(|_| weights().collect()),
+            logit_cap: None,
         };
         loss_of_logits(outputs, integers(&targets.classes), &options).loss
     }

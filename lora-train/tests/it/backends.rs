@@ -151,6 +151,7 @@ fn operations(device: Device) -> Vec<Vec<f32>> {
     let options = CrossEntropy {
         label_smoothing: 0.2,
         class_weights: Some((0..23).map(|i| 0.5 + i as f32 * 0.1).collect()),
+        logit_cap: None,
     };
     let found = head_loss(hidden, weight.clone(), targets, &options);
     let best = found.best.into_data().iter::<f32>().collect();

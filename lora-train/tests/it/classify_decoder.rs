@@ -1,7 +1,7 @@
 //! A decoder as a classifier, from the command line: trained, evaluated, merged and used.
 
 use crate::common::encoders::{data, eval, learn, numbers, outcome, predict, same_metrics, stdout};
-use crate::common::{adapter, fail, lora, model, succeed};
+use crate::common::{adapter, fail, fixtures, lora, model, succeed};
 use serde_json::{Value, json};
 use std::path::Path;
 use test_support::tensors::json;
@@ -23,9 +23,22 @@ fn scores(model: &Path, adapter: Option<&Path>) -> Vec<f64> {
 
 #[test]
 fn a_language_model_becomes_a_classifier() {
+    // Without a padding token, transformers refuses batches.
+    becomes_a_classifier(&model(), "GPT2ForSequenceClassification", 299, &[]);
+}
+
+#[test]
+fn a_decoder_of_the_llama_kind_becomes_a_classifier() {
+    let base = fixtures().join("decoder20/base");
+    let targets = ["--targets", "all-linear"];
+    becomes_a_classifier(&base, "Qwen3ForSequenceClassification", 299, &targets);
+}
+
+fn becomes_a_classifier(model: &Path, class: &str, padding: u32, options: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let (texts, run) = (data("texts.jsonl"), dir.path().join("run"));
-    let mut command = learn(&model(), &texts, &run);
+    let mut command = learn(model, &texts, &run);
+    command.args(options);
     command.args(["--task", "classification", "--epochs", "6", "--eval-data"]);
     let outcome = outcome(command.arg(&texts));
     let loss = |when: &str| outcome[when]["loss"].as_f64().unwrap();
@@ -40,22 +53,18 @@ fn a_language_model_becomes_a_classifier() {
     assert!(names.iter().any(|(name, ..)| name == score), "{names:?}");
 
     // The adapter tells the task.
-    let mut command = eval(&model(), &texts);
+    let mut command = eval(model, &texts);
     same_metrics(&succeed(command.arg("--adapter").arg(&trained)), &outcome);
 
     let merged = dir.path().join("merged");
     let mut command = lora(["merge", "--device", "flex", "--verify", "--model"]);
-    command.arg(model()).arg("--adapter").arg(&trained);
+    command.arg(model).arg("--adapter").arg(&trained);
     succeed(command.arg("--output").arg(&merged));
     let config = json(&merged.join("config.json"));
-    assert_eq!(
-        config["architectures"],
-        json!(["GPT2ForSequenceClassification"])
-    );
-    // Without a padding token, transformers refuses batches.
-    assert_eq!(config["pad_token_id"], 299);
+    assert_eq!(config["architectures"], json!([class]));
+    assert_eq!(config["pad_token_id"], padding);
     same_metrics(&succeed(&mut eval(&merged, &texts)), &outcome);
-    let (apart, together) = (scores(&model(), Some(&trained)), scores(&merged, None));
+    let (apart, together) = (scores(model, Some(&trained)), scores(&merged, None));
     for (apart, together) in apart.iter().zip(&together) {
         // A merge adds in another order.
         assert!((apart - together).abs() < 1e-5, "{apart} {together}");

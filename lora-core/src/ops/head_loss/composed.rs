@@ -210,16 +210,37 @@ fn score<B: HeadLossOps>(
 ) -> Scored<B> {
     let wide = accumulation_dtype(logits.dtype());
     let logits = cast::<B>(logits, wide);
+    let logits = match options.logit_cap {
+        None => logits,
+        Some(cap) => {
+            let bounded = B::float_tanh(B::float_div_scalar(logits, cap.into()));
+            B::float_mul_scalar(bounded, cap.into())
+        }
+    };
+    // The gradient of the logits takes their place, unless somebody else holds them.
+    let capped = options.logit_cap.map(|cap| (cap, logits.clone()));
     let weights = options.class_weights.as_deref().unwrap_or(&[1.0]);
     let shape = Shape::new([1, weights.len()]);
     let weights = values::<B>(weights, shape, wide, &logits.device());
     let smoothing = options.label_smoothing;
     let (scores, best) = B::score_rows(logits.clone(), targets.clone(), weights.clone(), smoothing);
     let [loss, nll] = [0, 1].map(|index| column::<B>(&scores, index));
+    let grad_logits = gradient.then(|| {
+        let grad = B::differentiate_rows(logits, targets, weights, scores);
+        match capped {
+            None => grad,
+            Some((cap, capped)) => {
+                let bounded = B::float_div_scalar(capped, cap.into());
+                let square = B::float_mul(bounded.clone(), bounded);
+                let slope = B::float_add_scalar(B::float_neg(square), 1.0.into());
+                B::float_mul(grad, slope)
+            }
+        }
+    });
     Scored {
         loss,
         nll,
         best,
-        grad_logits: gradient.then(|| B::differentiate_rows(logits, targets, weights, scores)),
+        grad_logits,
     }
 }

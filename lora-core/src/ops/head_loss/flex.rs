@@ -3,7 +3,7 @@
 use super::composed::{self, Head};
 use super::{CrossEntropy, HeadGradients, HeadLossOps, MOST_CHUNK_BYTES, rows_per_chunk};
 use crate::ops::gemm::{Matrix, add_product, append_product};
-use crate::ops::kernels::{dot, exp_in_place, largest, sum_map};
+use crate::ops::kernels::{dot, exp_in_place, largest, sum_map, tanh};
 use crate::ops::packed::PackedLayout;
 use crate::ops::packed_product::PackedMatrix;
 use crate::ops::precision::mixed;
@@ -162,7 +162,7 @@ fn score_rows(
             .map(|(row, &target)| {
                 Arch::new().dispatch(
                     #[inline(always)]
-                    || scorer.score(row, target),
+                    || scorer.score_capped(row, target),
                 )
             })
             .collect();
@@ -192,6 +192,7 @@ struct Scorer<'a> {
     /// `Σ c`.
     total: f64,
     gradient: bool,
+    cap: Option<f32>,
 }
 
 /// Results of one row.
@@ -213,10 +214,30 @@ impl<'a> Scorer<'a> {
                 Some(weights) => weights.iter().map(|&c| f64::from(c)).sum(),
             },
             gradient,
+            cap: options.logit_cap.map(|cap| cap as f32),
         }
     }
 
-    /// Computes the loss of a row of logits, and replaces the row by its gradient if requested.
+    /// Caps a row of logits, computes its loss, and replaces the row by its gradient if requested.
+    #[inline(always)]
+    fn score_capped(&self, row: &mut [f32], target: i64) -> Row {
+        let Some(cap) = self.cap else {
+            return self.score(row, target);
+        };
+        let mut slopes = Vec::new();
+        row.iter_mut().for_each(|z| *z = tanh(*z / cap));
+        if self.gradient {
+            slopes.extend(row.iter().map(|bounded| 1.0 - bounded * bounded));
+        }
+        row.iter_mut().for_each(|z| *z *= cap);
+        let result = self.score(row, target);
+        for (z, slope) in row.iter_mut().zip(slopes) {
+            *z *= slope;
+        }
+        result
+    }
+
+    /// Computes the loss of a row of capped logits, and replaces the row by its gradient if requested.
     #[inline(always)]
     fn score(&self, row: &mut [f32], target: i64) -> Row {
         let max = largest(row);

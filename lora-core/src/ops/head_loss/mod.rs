@@ -11,6 +11,8 @@
 //!
 //! `∂z_k = p_k ((1 - ε) c_y + ε/K Σ_j c_j) - ε/K c_k - (1 - ε) c_y [k = y]`
 //!
+//! With a soft cap c the loss is that of `c tanh(z/c)`, whose slope `1 - tanh²(z/c)` multiplies the gradient.
+//!
 //! `∂x = ∂z Wᵀ` follows at once, and if the projection is trained, `∂W = xᵀ ∂z` summed over the rows. The loss is a sum, so that
 //! the backward pass only scales both. Only `[rows, d]` is kept from the forward to the backward pass.
 //!
@@ -53,15 +55,23 @@ pub struct CrossEntropy {
     pub label_smoothing: f64,
     /// Weight of each class; `None` for 1.
     pub class_weights: Option<Vec<f32>>,
+    /// Soft cap of the logits: the loss is that of `cap · tanh(logits / cap)`. `None` for the logits as they are.
+    pub logit_cap: Option<f64>,
 }
 
 impl CrossEntropy {
-    /// Creates options without class weights.
+    /// Creates options without class weights and soft cap.
     pub fn new(label_smoothing: f64) -> Self {
         Self {
             label_smoothing,
-            class_weights: None,
+            ..Self::default()
         }
+    }
+
+    /// Sets the soft cap of the logits.
+    pub fn with_logit_cap(mut self, cap: Option<f64>) -> Self {
+        self.logit_cap = cap;
+        self
     }
 
     /// Panics unless there is one weight per class.

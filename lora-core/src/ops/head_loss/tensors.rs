@@ -111,6 +111,10 @@ pub fn loss_of_logits(
     let [_, classes] = logits.dims();
     let device = logits.device();
     options.check(classes);
+    let logits = match options.logit_cap {
+        None => logits,
+        Some(cap) => (logits / cap).tanh() * cap,
+    };
     let best = logits.clone().detach().argmax(1).squeeze_dim::<1>(1);
     let log_p = log_softmax(logits, 1);
     // 1 for rows with a target, else 0.

@@ -37,6 +37,9 @@ pub const CHECKPOINTS: &[&str] = &[
     "gpt2_seq",
     "gpt2_tok",
     "gpt2_nopad_reg",
+    "llama_seq",
+    "llama_tok",
+    "phi3_nopad_reg",
 ];
 
 /// Adapters of PEFT and the models that they are on.
@@ -66,6 +69,10 @@ pub const ADAPTERS: &[(&str, &str)] = &[
     ("gpt2_all_linear", "gpt2_seq"),
     ("gpt2_words", "gpt2_nopad_reg"),
     ("gpt2_tags", "gpt2_tok"),
+    ("llama_default", "llama_seq"),
+    ("llama_all_linear", "llama_seq"),
+    ("llama_tags", "llama_tok"),
+    ("phi3_all_linear", "phi3_nopad_reg"),
 ];
 
 pub fn encoder(path: &str) -> PathBuf {

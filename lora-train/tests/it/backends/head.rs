@@ -24,7 +24,13 @@ const CLASSES: usize = 70_003;
 
 /// Loss, likelihoods, and the gradients of hidden states and head, whole or in parts. The most likely classes are not compared: many
 /// logits of these waves are equal but for their rounding.
-fn values(device: &Device, smoothing: f64, weighted: bool, parts: bool) -> Vec<Vec<f32>> {
+fn values(
+    device: &Device,
+    smoothing: f64,
+    weighted: bool,
+    parts: bool,
+    logit_cap: Option<f64>,
+) -> Vec<Vec<f32>> {
     let device = device.clone().autodiff();
     let hidden = wave([ROWS, 3], 0.2, &device);
     let head = wave([3, CLASSES], 0.4, &device);
@@ -36,6 +42,7 @@ fn values(device: &Device, smoothing: f64, weighted: bool, parts: bool) -> Vec<V
     let options = CrossEntropy {
         label_smoothing: smoothing,
         class_weights: weighted.then(|| (0..CLASSES).map(|i| 0.5 + (i % 3) as f32).collect()),
+        logit_cap,
     };
     let found: HeadLoss = if parts {
         let parts = head
@@ -63,11 +70,15 @@ fn losses_in_chunks_of_rows_are_those_of_flex() {
     let _turn = one_at_a_time();
     for name in others() {
         let device = device::open(name).unwrap();
-        for (smoothing, weighted, parts) in
-            [(0.0, false, false), (0.1, true, false), (0.1, false, true)]
-        {
-            let expected = values(&Device::flex(), smoothing, weighted, parts);
-            let found = values(&device, smoothing, weighted, parts);
+        for (smoothing, weighted, parts, cap) in [
+            (0.0, false, false, None),
+            (0.1, true, false, None),
+            (0.1, false, true, None),
+            (0.0, false, false, Some(1.5)),
+            (0.1, false, true, Some(1.5)),
+        ] {
+            let expected = values(&Device::flex(), smoothing, weighted, parts, cap);
+            let found = values(&device, smoothing, weighted, parts, cap);
             for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let scale = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                 // Sums of 70,003 terms in f32, in another order.

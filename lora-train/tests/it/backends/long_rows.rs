@@ -20,6 +20,7 @@ fn loss(device: &Device, smoothing: f32, weighted: bool) -> (Vec<f32>, Vec<f32>,
     let options = CrossEntropy {
         label_smoothing: f64::from(smoothing),
         class_weights: weighted.then(|| (0..CLASSES).map(|i| 0.5 + (i % 3) as f32).collect()),
+        logit_cap: None,
     };
     let found = head_loss(hidden.clone(), head, targets, &options);
     let grads = found.loss.clone().backward();
