@@ -146,14 +146,16 @@ fn shown<J: Job>(
         None => class.to_string(),
     };
     let tags: Vec<(usize, usize)> = example.map_or(Vec::new(), |e| e.tags().collect());
-    let learned_from = example.map_or(0, Example::loss_from);
+    let is_learned = |position: &usize| {
+        example.is_some_and(|example| example.learned().any(|part| part.contains(position)))
+    };
     let tokens = example.map_or(&[][..], Example::tokens);
     let shown = tokens.iter().enumerate().map(|(position, &id)| {
         let tag = tags.iter().find(|(at, _)| *at == position);
         ShownToken {
             id,
             token: base.tokenizer.id_to_token(id).unwrap_or_default(),
-            learned: position >= learned_from || tag.is_some(),
+            learned: is_learned(&position) || tag.is_some(),
             label: tag.map(|&(_, class)| name(class)),
         }
     });
@@ -170,7 +172,7 @@ fn shown<J: Job>(
             Target::Score(score) => Some(score.to_string()),
             Target::Scores(scores) => Some(joined(scores.iter().map(f64::to_string))),
             // Learned by the tokens, if at all.
-            Target::Tokens { .. } | Target::Tags(_) | Target::Unknown => None,
+            Target::Tokens { .. } | Target::Parts(_) | Target::Tags(_) | Target::Unknown => None,
         },
         tokens: shown.collect(),
         cut_tokens: cut.len(),

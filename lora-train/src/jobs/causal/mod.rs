@@ -2,7 +2,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `data` | tokenized examples of a file |
+//! | `data`, `chat` | tokenized examples of a file; the chat template |
 //! | `loss`, `answers` | loss, perplexity and accuracy; accuracy on MNLI |
 //! | `evaluator`, `eval` | evaluation during training, and by itself |
 //! | `choice` | choice of tokens: options, and settings that come with the model |
@@ -11,6 +11,7 @@
 //! | `score` | scores of the texts of a file |
 
 mod answers;
+mod chat;
 mod choice;
 mod data;
 mod eval;
