@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 const TEMPLATE_FILE: &str = "chat_template.jinja";
 /// File with the template for conversations with tools, beside [`TEMPLATE_FILE`].
 const TOOL_FILE: &str = "additional_chat_templates/tool_use.jinja";
+/// Files of chat templates in the directory of a model.
+pub const TEMPLATE_FILES: [&str; 2] = [TEMPLATE_FILE, TOOL_FILE];
 /// File with the settings of the tokenizer, where the template was in earlier years.
 const SETTINGS_FILE: &str = "tokenizer_config.json";
 /// Key of the template in the settings.

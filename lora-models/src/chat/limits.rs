@@ -9,7 +9,13 @@ use minijinja::{Error, ErrorKind};
 use std::cell::Cell;
 
 /// Largest template in bytes; the longest in use have some 20 KB.
-pub(super) const MAX_SOURCE: u64 = 1 << 20;
+pub(super) const MAX_SOURCE: u64 = 1 << 18;
+/// Maximum number of tokens of an expression: the parser and the compiler go a level deeper with each.
+pub(super) const MAX_TOKENS: usize = 1000;
+/// Maximum number of `-` and `not` one after another.
+pub(super) const MAX_PREFIXES: usize = 10;
+/// Maximum number of `elif`, which the parser takes as branches in branches.
+pub(super) const MAX_BRANCHES: usize = 300;
 /// Maximum number of instructions of a rendering, beside those of its messages.
 const FUEL: u64 = 5_000_000;
 /// Maximum number of instructions for each message.

@@ -30,5 +30,6 @@ mod template;
 mod time;
 
 pub use conversation::{Conversation, Message};
+pub use files::TEMPLATE_FILES;
 pub use spans::{Rendered, TrainOn};
 pub use template::ChatTemplate;

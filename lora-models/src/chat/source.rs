@@ -10,7 +10,7 @@
 //! - in a long text between tags, a call counts its bytes.
 
 use super::environment::{COUNT, FACTOR, GENERATION, OPERAND, TEXT};
-use super::limits::{MAX_UNCOUNTED, SHORT};
+use super::limits::{MAX_BRANCHES, MAX_PREFIXES, MAX_TOKENS, MAX_UNCOUNTED, SHORT};
 
 /// Rewritten source.
 pub(super) struct Rewritten {
@@ -18,8 +18,8 @@ pub(super) struct Rewritten {
     pub(super) source: String,
     /// True if the template names what the assistant has generated.
     pub(super) has_generation: bool,
-    /// Line of a text between tags whose bytes cannot be counted.
-    pub(super) uncounted: Option<usize>,
+    /// Line and reason of something that no template needs, and that the limits do not hold.
+    pub(super) refused: Option<(usize, &'static str)>,
 }
 
 /// Rewrites a source. A source that is no Jinja is left to the compiler to refuse.
@@ -29,13 +29,14 @@ pub(super) fn rewrite(source: &str) -> Rewritten {
         out: String::with_capacity(source.len() + source.len() / 4),
         copied: 0,
         has_generation: false,
-        uncounted: None,
+        branches: 0,
+        refused: None,
     };
     rewriter.run();
     Rewritten {
         source: rewriter.out,
         has_generation: rewriter.has_generation,
-        uncounted: rewriter.uncounted,
+        refused: rewriter.refused,
     }
 }
 
@@ -45,7 +46,9 @@ struct Rewriter<'a> {
     /// Number of bytes of the source that are in the output.
     copied: usize,
     has_generation: bool,
-    uncounted: Option<usize>,
+    /// Number of `elif`.
+    branches: usize,
+    refused: Option<(usize, &'static str)>,
 }
 
 /// Token of an expression.
@@ -128,8 +131,18 @@ impl<'a> Rewriter<'a> {
 
     /// Leaves a text uncounted.
     fn leave(&mut self, from: usize, to: usize) {
-        if to - from > MAX_UNCOUNTED && self.uncounted.is_none() {
-            self.uncounted = Some(1 + self.source[..from].matches('\n').count());
+        if to - from > MAX_UNCOUNTED {
+            self.refuse(
+                from,
+                "is more white space, or a longer `raw` block, than a template needs",
+            );
+        }
+    }
+
+    /// Refuses the source for what stands at a position.
+    fn refuse(&mut self, at: usize, reason: &'static str) {
+        if self.refused.is_none() {
+            self.refused = Some((1 + self.source[..at].matches('\n').count(), reason));
         }
     }
 
@@ -195,7 +208,13 @@ impl<'a> Rewriter<'a> {
                 self.replace(name_at, name_end, "endcall");
                 self.after(name_end, "%}")
             }
-            _ => self.expression(name_end, "%}"),
+            _ => {
+                self.branches += usize::from(name == "elif");
+                if self.branches > MAX_BRANCHES {
+                    self.refuse(start, "has more branches than a template needs");
+                }
+                self.expression(name_end, "%}")
+            }
         }
     }
 
@@ -203,9 +222,16 @@ impl<'a> Rewriter<'a> {
     fn expression(&mut self, start: usize, end: &str) -> usize {
         let mut levels = vec![Level::default()];
         let mut at = start;
+        let (mut tokens, mut prefixes) = (0, 0);
         loop {
             let (token, to) = self.token(at, end, levels.len() == 1);
             at = to;
+            tokens += 1;
+            let is_prefix = matches!(token, Token::Mark("-") | Token::Operand("not"));
+            prefixes = if is_prefix { prefixes + 1 } else { 0 };
+            if tokens > MAX_TOKENS || prefixes > MAX_PREFIXES {
+                self.refuse(start, "has a longer expression than a template needs");
+            }
             match token {
                 Token::End => {
                     while let Some(level) = levels.pop() {
@@ -391,13 +417,11 @@ mod tests {
             &format!("{{% if a %}}\n {long}y\n  {{% endif %}}"),
             &format!("{{% if a %}}\n {long}{{{{count__(46)}}}}y\n  {{% endif %}}"),
         );
-        assert_eq!(rewrite(&"\n ".repeat(100)).uncounted, None);
-        assert_eq!(
-            rewrite(&format!("a\n{{{{ b }}}}{}", " ".repeat(300))).uncounted,
-            Some(2)
-        );
+        assert_eq!(rewrite(&"\n ".repeat(100)).refused, None);
+        let blank = rewrite(&format!("a\n{{{{ b }}}}{}", " ".repeat(300)));
+        assert_eq!(blank.refused.unwrap().0, 2);
         let raw = format!("{{% raw %}}{long}{{% endraw %}}");
-        assert_eq!(rewrite(&raw).uncounted, None);
+        assert_eq!(rewrite(&raw).refused, None);
         check(&raw, &raw);
     }
 

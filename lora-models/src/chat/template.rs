@@ -2,12 +2,12 @@
 
 use super::conversation::Conversation;
 use super::environment::{environment, start};
-use super::files::{Source, Sources, read_file};
+use super::files::{Source, Sources, TEMPLATE_FILES, read_file};
 use super::limits::{self, MAX_SOURCE};
 use super::source::rewrite;
 use super::spans::Rendered;
 use crate::error::ModelError;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerFiles};
 use lora_core::files::Directory;
 use minijinja::value::Value;
 use minijinja::{Environment, Error};
@@ -111,6 +111,15 @@ impl ChatTemplate {
         self
     }
 
+    /// Returns the files by which a model directory has the template: names and contents.
+    pub fn files(&self) -> TokenizerFiles {
+        let sources = [Some(&self.default), self.tool_use.as_ref()];
+        let files = TEMPLATE_FILES.iter().zip(sources);
+        let bytes = |compiled: &Compiled| compiled.source.text.clone().into_bytes();
+        let files = files.filter_map(|(name, source)| Some((name.to_string(), bytes(source?))));
+        files.collect()
+    }
+
     /// Returns a variable that is a text.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name)?.as_str()
@@ -212,14 +221,12 @@ impl ChatTemplate {
 impl Compiled {
     fn new(source: Source) -> Result<Self, ModelError> {
         if source.text.len() as u64 > MAX_SOURCE {
-            let message = format!("it is larger than {} MiB", MAX_SOURCE >> 20);
+            let message = format!("it is larger than {} KiB", MAX_SOURCE >> 10);
             return Err(ModelError::chat_template(&source.place, message));
         }
         let rewritten = rewrite(&source.text);
-        if let Some(line) = rewritten.uncounted {
-            let message = format!(
-                "line {line} begins with more white space, or text of a `raw` block, than a template needs"
-            );
+        if let Some((line, reason)) = rewritten.refused {
+            let message = format!("line {line} {reason}");
             return Err(ModelError::chat_template(&source.place, message));
         }
         let mut env = environment();

@@ -39,7 +39,7 @@ pub use encode::Sequence;
 
 use crate::error::ModelError;
 use lora_core::file::{TOKENIZER_FILES, TOKENIZER_LIMIT};
-use lora_core::files::{Directory, Overwrite, write_file};
+use lora_core::files::{Directory, Overwrite, create_folder_of, write_file};
 use roles::{ByRole, Role, RoleTexts};
 use serde_json::{Map, Value};
 use special_tokens::{Side, SpecialTokens};
@@ -392,17 +392,20 @@ impl Tokenizer {
         std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
         let mut copies = Vec::with_capacity(self.files.len());
         for file in &self.files {
-            let Some(name) = file.file_name() else {
-                continue;
-            };
-            let copy = dir.join(name);
+            let copy = dir.join(self.name_of(file));
             if !is_same_file(file, &copy) {
                 let (_, bytes) = self.for_copy(file)?;
+                create_folder_of(&copy)?;
                 write_file(&copy, Overwrite::Replace, |w| w.write_all(&bytes))?;
             }
             copies.push(copy);
         }
         Ok(copies)
+    }
+
+    /// Returns the name of a file in the tokenizer's directory.
+    fn name_of<'a>(&self, file: &'a Path) -> &'a Path {
+        file.strip_prefix(self.dir.path()).unwrap_or(file)
     }
 
     /// Reads a file of the tokenizer, to be copied: its name and content.
@@ -411,8 +414,7 @@ impl Tokenizer {
             path: file.into(),
             looked_for: TOKENIZER_FILES.map(String::from).into(),
         };
-        let name = file.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(missing)?;
+        let name = self.name_of(file).to_str().ok_or_else(missing)?;
         let bytes = self.dir.read_companion(name, MAX_FILE_BYTES)?;
         Ok((name.into(), bytes.ok_or_else(missing)?))
     }

@@ -241,7 +241,15 @@ fn hostile_templates_end_in_errors() {
         "{{ 1.5 | round(999999999) }}{{ raise_exception('x') }}".into(),
         "{{ ".to_string() + &"(".repeat(10_000),
         "{{ ".to_string() + &"-".repeat(10_000) + "1 }}",
+        "{{ ".to_string() + &"not ".repeat(10_000) + "1 }}",
+        "{{ a".to_string() + &".b".repeat(10_000) + " }}",
+        "{{ 1".to_string() + &" + 1".repeat(10_000) + " }}",
+        "{{ 1".to_string() + &" if 1 else 1".repeat(10_000) + " }}",
+        "{{ a".to_string() + &"|upper".repeat(10_000) + " }}",
+        "{% if x %}".to_string() + &"{% elif x %}".repeat(10_000) + "{% endif %}",
         "{% if true %}".repeat(10_000),
+        "{% for i in [1] %}".repeat(10_000),
+        "{% macro f() %}".repeat(10_000),
         "{% include 'x' %}".into(),
         "{{ range(99999999999) }}".into(),
         "x".repeat(2 << 20),
@@ -253,5 +261,27 @@ fn hostile_templates_end_in_errors() {
         let error = result.map(|text| text.len()).expect_err(&shown).to_string();
         assert!(error.starts_with("chat template hostile.jinja: "), "{error}");
         assert!(start.elapsed().as_secs() < 20, "{shown}: {:?}", start.elapsed());
+    }
+}
+
+/// What the limits let pass does not overflow the stack of a thread.
+#[test]
+fn the_deepest_template_that_is_allowed_is_compiled() {
+    let chat = Conversation::new([Message::new("user", "a")]);
+    for source in [
+        "{{ 1".to_string() + &" + 1".repeat(498) + " }}",
+        "{{ 1".to_string() + &" if 1 else 1".repeat(249) + " }}",
+        "{{ messages".to_string() + &"|list".repeat(499) + " }}",
+        "{{ ".to_string() + &"-".repeat(10) + "1 }}",
+        "{{ ".to_string() + &"[".repeat(40) + &"]".repeat(40) + " }}",
+        "{% if x %}".to_string() + &"{% elif x %}".repeat(300) + "{% endif %}",
+        "{% if true %}".repeat(120) + &"{% endif %}".repeat(120),
+    ] {
+        let template = ChatTemplate::from_source("deep.jinja", source.clone());
+        let shown: String = source.chars().take(60).collect();
+        let template = template.unwrap_or_else(|error| panic!("{shown}: {error}"));
+        template
+            .prompt(&chat)
+            .unwrap_or_else(|error| panic!("{shown}: {error}"));
     }
 }

@@ -115,6 +115,7 @@ mod wikisql;
 
 pub use batch::{Batch, collate, pack};
 pub use batch_size::BatchSize;
+pub(crate) use chat::read_conversation;
 pub use chat::{ChatEncodingOptions, ChatReport, encode_chats};
 pub use columns::Columns;
 pub use concatenate::{ConcatenationReport, concatenate_records};

@@ -16,3 +16,4 @@ mod sharegpt;
 
 pub use encode::{ChatEncodingOptions, ChatReport, encode_chats};
 pub(super) use read::read;
+pub(crate) use read::read_conversation;

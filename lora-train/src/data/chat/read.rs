@@ -5,10 +5,11 @@ use std::path::Path;
 use super::order::check_order;
 use super::{alpaca, messages, sharegpt};
 use crate::data::format::DataFormat;
-use crate::data::jsonl::optional_string;
+use crate::data::jsonl::{optional_string, parse_object};
 use crate::data::objects::each_object;
-use crate::data::record::{Content, Record};
+use crate::data::record::{Content, Origin, Record};
 use crate::error::TrainError;
+use lora_models::chat::Conversation;
 
 /// Reads every conversation of the file. `adapter` is the key of the adapters' names, if they are to be read.
 ///
@@ -40,4 +41,17 @@ pub(in crate::data) fn read(
         Ok(())
     })?;
     Ok(records)
+}
+
+/// Reads the conversation of one JSON object with `messages` and, if there are some, `tools`.
+///
+/// # Errors
+/// [`TrainError::DataLine`] if it is none, with the key.
+pub(crate) fn read_conversation(line: &str, origin: &Origin) -> Result<Conversation, TrainError> {
+    let chat = parse_object(line).and_then(|object| {
+        let chat = messages::conversation(object, messages::KEY)?;
+        check_order(&chat)?;
+        Ok(chat)
+    });
+    chat.map_err(|message| origin.error(message))
 }

@@ -1,6 +1,6 @@
 //! Tokenized examples of a data file, for a language model.
 
-use super::chat::{chat_template, check_chat};
+use super::template::{chat_template, check_chat};
 use crate::TrainError;
 use crate::data::{
     ChatEncodingOptions, DataFormat, EncodingOptions, Example, Lines, PairTemplate, Record,
@@ -110,7 +110,8 @@ pub(crate) fn read_examples(
     base.tokenizer.check_ids(eos.as_slice())?;
     check_chat(reading, source.format)?;
     let (examples, report) = if source.format.is_chat() {
-        let template = chat_template(base, reading)?;
+        let (given, variables) = (&reading.chat_template, &reading.chat_template_kwargs);
+        let template = chat_template(base, given.as_deref(), variables.as_ref())?;
         let options = ChatEncodingOptions {
             train_on: reading.train_on.unwrap_or_default(),
             max_length,
