@@ -54,9 +54,9 @@ thread_local! {
     static MARKS: Cell<Option<[char; 2]>> = const { Cell::new(None) };
 }
 
-/// Prepares this thread for a rendering.
-pub(super) fn start(marks: Option<[char; 2]>) {
-    limits::start();
+/// Prepares this thread for a rendering of so many messages, with variables of a size in bytes.
+pub(super) fn start(messages: usize, variables: usize, marks: Option<[char; 2]>) {
+    limits::start(messages, variables);
     MARKS.set(marks);
 }
 

@@ -24,8 +24,12 @@ const FUEL_OF_MESSAGE: u64 = 10_000;
 pub(super) const SHORT: usize = 32;
 /// Maximum length of a text between tags that cannot be counted, in bytes.
 pub(super) const MAX_UNCOUNTED: usize = 256;
-/// Maximum number of bytes that a rendering copies.
-const BYTES: usize = 256 << 20;
+/// Maximum number of bytes that a rendering copies, beside those of its variables.
+const BYTES: usize = 16 << 20;
+/// Number of times that a rendering may copy its variables.
+const COPIES: usize = 64;
+/// Number of bytes that it may copy for each message, beside those of its text.
+const BYTES_OF_MESSAGE: usize = 64 << 10;
 /// Largest number that a filter takes as a count or a width.
 pub(super) const MAX_COUNT: usize = 10_000;
 /// Size of an element of a list in bytes.
@@ -36,9 +40,11 @@ thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Allows a new rendering on this thread to copy its bytes.
-pub(super) fn start() {
-    LEFT.set(BYTES);
+/// Allows a new rendering on this thread to copy its bytes, with so many messages and variables of this size in bytes.
+pub(super) fn start(messages: usize, variables: usize) {
+    let of_messages = messages.saturating_mul(BYTES_OF_MESSAGE);
+    let bytes = variables.saturating_mul(COPIES).saturating_add(of_messages);
+    LEFT.set(bytes.saturating_add(BYTES));
 }
 
 /// Returns the maximum number of instructions of a rendering.
@@ -55,10 +61,7 @@ pub(super) fn charge(bytes: usize) -> Result<(), Error> {
         }
         None => Err(Error::new(
             ErrorKind::InvalidOperation,
-            format!(
-                "it copies more than the {} MiB of text that a template may",
-                BYTES >> 20
-            ),
+            "it copies more text than a template may",
         )),
     }
 }

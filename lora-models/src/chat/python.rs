@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn values_are_written_as_in_python() {
-        limits::start();
+        limits::start(0, 0);
         let value = Value::from_serialize(serde_json::json!({
             "a": [true, null, 1, 2.0, "it's", "a\n\"b'\u{7}"], "é": {}
         }));

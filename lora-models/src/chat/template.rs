@@ -212,7 +212,10 @@ impl ChatTemplate {
         let mut env = Environment::clone(&compiled.env);
         env.set_fuel(Some(limits::fuel(chat.messages.len())));
         let template = env.get_template(NAME);
-        start(marks);
+        let of_messages = chat.messages.iter().flat_map(|m| m.object().values());
+        let variables = self.variables.values().chain(chat.tools.iter().flatten());
+        let size = of_messages.chain(variables).map(size_of).sum();
+        start(chat.messages.len(), size, marks);
         let result = template.and_then(|template| template.render(context));
         result.map_err(|error| compiled.failed(&error))
     }
@@ -259,6 +262,19 @@ impl Compiled {
             None => what,
         };
         ModelError::chat_template(&self.source.place, message)
+    }
+}
+
+/// Returns the size of a value's texts, in bytes.
+fn size_of(value: &serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::String(text) => text.len(),
+        serde_json::Value::Array(elements) => elements.iter().map(size_of).sum(),
+        serde_json::Value::Object(object) => {
+            let members = object.iter();
+            members.map(|(key, value)| key.len() + size_of(value)).sum()
+        }
+        _ => 8,
     }
 }
 

@@ -1,8 +1,12 @@
 //! Chat templates against transformers, with TRL's masks.
 
-use crate::common::fixture;
+use crate::common::{fixture, load};
+use burn::tensor::Device;
 use lora_models::ModelError;
 use lora_models::chat::{ChatTemplate, Conversation, Message, TrainOn};
+use lora_models::generate::{
+    BeamSearch, GenerationConfig, Generator, Sampling, Strategy, TextStream,
+};
 use lora_models::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -283,5 +287,51 @@ fn the_deepest_template_that_is_allowed_is_compiled() {
         template
             .prompt(&chat)
             .unwrap_or_else(|error| panic!("{shown}: {error}"));
+    }
+}
+
+#[test]
+fn a_stream_holds_back_characters_that_are_split_between_tokens() {
+    let tokenizer = Tokenizer::from_dir(folder()).unwrap();
+    let text = "naïve 🙂 日本 <|im_end|>end é";
+    let mut stream = TextStream::new(&tokenizer);
+    let mut pieces = Vec::new();
+    for token in tokenizer.encode(text).unwrap() {
+        pieces.push(stream.push(token).unwrap());
+    }
+    pieces.push(stream.finish().unwrap());
+    assert_eq!(pieces.concat(), text.replace("<|im_end|>", ""));
+    assert!(
+        pieces.iter().all(|piece| !piece.contains('\u{fffd}')),
+        "{pieces:?}"
+    );
+    // One of four bytes is no character, but it is shown in the end.
+    let ids = tokenizer.encode("🙂").unwrap();
+    let mut stream = TextStream::new(&tokenizer);
+    assert_eq!(stream.push(ids[0]).unwrap(), "");
+    assert_eq!(stream.finish().unwrap(), "\u{fffd}");
+}
+
+#[test]
+fn a_streamed_text_is_the_generated_one() {
+    let device = Device::flex();
+    let (model, _) = load("gpt2_tied", &device);
+    let tokenizer = Tokenizer::from_dir(fixture("gpt2_tied")).unwrap();
+    let sampling = Strategy::Sample(Sampling::default());
+    for strategy in [
+        Strategy::Greedy,
+        sampling,
+        Strategy::Beam(BeamSearch::default()),
+    ] {
+        let config = GenerationConfig::new(20).with_strategy(strategy);
+        let prompt = tokenizer.encode("The Mill").unwrap();
+        let mut generator = Generator::new(&model, config, &device);
+        let mut text = String::new();
+        let streamed = generator
+            .stream(&prompt, &tokenizer, |piece| text += piece)
+            .unwrap();
+        let whole = generator.generate(&[prompt]).unwrap();
+        assert_eq!(streamed, whole[0]);
+        assert_eq!(text, tokenizer.decode(&streamed.tokens, true).unwrap());
     }
 }
