@@ -38,6 +38,7 @@ GENERATORS = [
     "lora-models/tests/fixtures/deberta/generate.py",
     "lora-models/tests/fixtures/decoders/generate.py",
     "lora-models/tests/fixtures/gguf/generate.py",
+    "lora-models/tests/fixtures/chat/generate.py",
     "lora-models/tests/fixtures/kinds/generate.py",
     "lora-models/tests/fixtures/named/generate.py",
     "lora-models/tests/fixtures/vocabulary/generate.py",

@@ -244,6 +244,15 @@ pub enum ModelError {
         message: String,
     },
 
+    /// A chat template is malformed, refuses a conversation, or exceeds its limits.
+    #[error("chat template {}: {message}", path.display())]
+    ChatTemplate {
+        /// File of the template, with its key if it is a part of the file.
+        path: PathBuf,
+        /// Description of the error, with the line of the template if it is known.
+        message: String,
+    },
+
     /// An adapter cannot be attached, read or written, or a directory cannot be replaced.
     #[error(transparent)]
     Lora(#[from] LoraError),
@@ -297,6 +306,14 @@ impl ModelError {
     /// Builds a [`Tokenizer`](Self::Tokenizer) error at `path`.
     pub(crate) fn tokenizer(path: &Path, message: impl Into<String>) -> Self {
         Self::Tokenizer {
+            path: path.to_path_buf(),
+            message: message.into(),
+        }
+    }
+
+    /// Builds a [`ChatTemplate`](Self::ChatTemplate) error at `path`.
+    pub(crate) fn chat_template(path: &Path, message: impl Into<String>) -> Self {
+        Self::ChatTemplate {
             path: path.to_path_buf(),
             message: message.into(),
         }

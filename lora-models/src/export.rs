@@ -5,7 +5,7 @@ use crate::checkpoint::{ExportDType, ExportReport, SafetensorsExport};
 use crate::tokenizer::TokenizerFiles;
 use crate::weights::Parameters;
 use lora_core::file::{TOKENIZER_FILES, TOKENIZER_LIMIT};
-use lora_core::files::{Overwrite, read_companion, write_dir, write_file};
+use lora_core::files::{Overwrite, create_folder_of, read_companion, write_dir, write_file};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,7 @@ pub(crate) fn write_model(
             writer.write_all(text.as_bytes())
         })?;
         for (name, bytes) in &companions {
+            create_folder_of(&fresh.join(name))?;
             write_file(&fresh.join(name), Overwrite::Refuse, |writer| {
                 writer.write_all(bytes)
             })?;

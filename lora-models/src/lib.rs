@@ -94,6 +94,7 @@ pub mod added;
 pub mod bert;
 mod blocks;
 mod causal;
+pub mod chat;
 pub mod checkpoint;
 pub mod classifier;
 mod config;

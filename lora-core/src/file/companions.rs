@@ -8,8 +8,8 @@ const MODEL_CONFIG: &str = "config.json";
 /// Limit for that file in bytes; none is anywhere near this size.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// Files that can belong to a tokenizer: those that define it and those that configure its use.
-pub const TOKENIZER_FILES: [&str; 10] = [
+/// Files that can belong to a tokenizer: those that define it and those that configure its use. One is in a folder of its own.
+pub const TOKENIZER_FILES: [&str; 11] = [
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
@@ -20,6 +20,7 @@ pub const TOKENIZER_FILES: [&str; 10] = [
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
 ];
 /// Limit for a tokenizer file, in bytes. The largest in use, with a quarter of a million tokens, have some 30 MB.
 pub const TOKENIZER_LIMIT: u64 = 64 << 20;

@@ -6,7 +6,7 @@ use super::names::{PREFIX, TensorRole, tensor_name};
 use super::tensors::WEIGHTS_FILE;
 use crate::config::{LoraConfig, LoraInit, LoraScaling, TargetModules, TrainableTokens};
 use crate::error::LoraError;
-use crate::files::{Overwrite, write_dir, write_file};
+use crate::files::{Overwrite, create_folder_of, write_dir, write_file};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -77,6 +77,7 @@ impl StoredAdapter {
             format!("{:#}\n", self.config_json()).as_bytes(),
         )?;
         for (name, bytes) in &self.options.companions {
+            create_folder_of(&dir.join(name))?;
             put(name, bytes)?;
         }
         put(WEIGHTS_FILE, weights)

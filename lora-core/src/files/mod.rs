@@ -147,6 +147,15 @@ pub fn write_file(
     file.commit_open(overwrite).map(drop)
 }
 
+/// Creates the folder that a file is to be written to, if it does not exist.
+///
+/// # Errors
+/// [`LoraError::Io`] if it cannot be created.
+pub fn create_folder_of(path: &Path) -> Result<(), LoraError> {
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(LoraError::io(folder))
+}
+
 /// Renames a file to a path where there is none.
 fn persist_new(temporary: NamedTempFile, path: &Path) -> Result<File, PersistError> {
     match temporary.persist_noclobber(path) {

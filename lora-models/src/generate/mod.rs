@@ -10,6 +10,7 @@
 //! | options; models to generate with | `config.rs`, `model.rs` |
 //! | a batch continued step by step, with its keys and values | `decoder.rs`, `cache.rs` |
 //! | greedy choice and sampling | `stepwise.rs`, `sample.rs` |
+//! | [`TextStream`]: text as it comes | `stream.rs` |
 //! | beam search over a batch; beams of a prompt | `beam_search.rs`, `beam.rs` |
 //! | rules on the choice of tokens, and the one on repeated n-grams | `rules.rs`, `ngram.rs` |
 //! | [`GenerationSettings`] that come with a model, and their [`GenerationFile`] | `settings.rs`, `settings_file.rs` |
@@ -29,6 +30,7 @@ mod sample;
 mod settings;
 mod settings_file;
 mod stepwise;
+mod stream;
 
 pub use cache::KvCache;
 pub use config::{BeamSearch, EarlyStopping, GenerationConfig, Sampling, Strategy};
@@ -36,6 +38,7 @@ pub use model::CausalModel;
 pub use rules::TokenRules;
 pub use settings::GenerationSettings;
 pub use settings_file::GenerationFile;
+pub use stream::TextStream;
 
 use crate::ModelError;
 use burn::tensor::Device;
@@ -114,12 +117,24 @@ impl<'a, M: CausalModel> Generator<'a, M> {
     /// [`ModelError::Generation`] if an option is out of range; if a prompt is empty, has a token outside the
     /// vocabulary, or leaves no room for `max_new_tokens`; and on a device with autodiff.
     pub fn generate(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<Generated>, ModelError> {
+        let mut on_token = std::mem::replace(&mut self.on_token, Box::new(|_, _| {}));
+        let generated = self.generate_with(prompts, &mut *on_token);
+        self.on_token = on_token;
+        generated
+    }
+
+    /// Generates as [`generate`](Self::generate), and reports the tokens to a function.
+    fn generate_with(
+        &self,
+        prompts: &[Vec<u32>],
+        on_token: &mut dyn FnMut(usize, u32),
+    ) -> Result<Vec<Generated>, ModelError> {
         let Self {
             model,
             config,
             device,
             first,
-            on_token,
+            ..
         } = self;
         config.validate_for(*model, prompts)?;
         if device.is_autodiff() {
@@ -132,7 +147,7 @@ impl<'a, M: CausalModel> Generator<'a, M> {
             return Ok(Vec::new());
         }
         let Strategy::Beam(search) = config.strategy else {
-            return stepwise::generate(*model, prompts, config, *first, device, on_token.as_mut());
+            return stepwise::generate(*model, prompts, config, *first, device, on_token);
         };
         let texts = beam_search::generate(*model, prompts, config, search, device)?;
         for (index, text) in texts.iter().enumerate() {

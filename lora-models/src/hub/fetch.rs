@@ -190,11 +190,13 @@ impl Download<'_> {
             return Err(self.client.refuse(message));
         }
         let blobs = self.cache.dir().join("blobs");
-        for dir in [&blobs, &self.snapshot] {
+        let folder = path.parent().unwrap_or(&self.snapshot);
+        for dir in [blobs.as_path(), folder] {
             create_dir(dir)?;
         }
         remote.download(self.client, &blobs, progress)?;
-        link(&blobs, &remote.etag, &path).map_err(ModelError::io(&path))?;
+        let depth = name.matches('/').count();
+        link(&blobs, &remote.etag, &path, depth).map_err(ModelError::io(&path))?;
         Ok(path)
     }
 
@@ -228,20 +230,21 @@ fn create_dir(dir: &Path) -> Result<(), ModelError> {
     fs::create_dir_all(dir).map_err(ModelError::io(dir))
 }
 
-/// Links `path`, in a folder of `snapshots`, to the file of this ETag in `blobs`.
+/// Links `path`, in a folder of `snapshots` or `depth` folders below, to the file of this ETag in `blobs`.
 #[cfg(unix)]
-fn link(_blobs: &Path, etag: &str, path: &Path) -> std::io::Result<()> {
+fn link(_blobs: &Path, etag: &str, path: &Path, depth: usize) -> std::io::Result<()> {
     // There may be a broken link.
     if let Err(error) = fs::remove_file(path)
         && error.kind() != ErrorKind::NotFound
     {
         return Err(error);
     }
-    std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), path)
+    let blobs = format!("{}blobs", "../".repeat(2 + depth));
+    std::os::unix::fs::symlink(Path::new(&blobs).join(etag), path)
 }
 
 /// Moves the file itself where links need a privilege, as the Hub's own programs do.
 #[cfg(not(unix))]
-fn link(blobs: &Path, etag: &str, path: &Path) -> std::io::Result<()> {
+fn link(blobs: &Path, etag: &str, path: &Path, _depth: usize) -> std::io::Result<()> {
     fs::rename(blobs.join(etag), path)
 }

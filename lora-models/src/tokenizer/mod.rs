@@ -39,12 +39,13 @@ pub use encode::Sequence;
 
 use crate::error::ModelError;
 use lora_core::file::{TOKENIZER_FILES, TOKENIZER_LIMIT};
-use lora_core::files::{Directory, Overwrite, write_file};
-use roles::{ByRole, Role};
+use lora_core::files::{Directory, Overwrite, create_folder_of, write_file};
+use roles::{ByRole, Role, RoleTexts};
 use serde_json::{Map, Value};
 use special_tokens::{Side, SpecialTokens};
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tokenizers::PostProcessorWrapper;
@@ -88,6 +89,8 @@ pub struct Tokenizer {
     files: Vec<PathBuf>,
     /// Ids of the special tokens, by role.
     ids: ByRole<Option<u32>>,
+    /// Texts of the special tokens that the files name, by role.
+    named: RoleTexts,
     pad_type_id: u32,
     /// True if truncation removes the start of a text instead of its end.
     cut_left: bool,
@@ -182,6 +185,7 @@ impl Tokenizer {
             around,
             path,
             ids,
+            named,
             pad_type_id: special.settings.pad_token_type_id.unwrap_or(0),
             cut_left: special.settings.truncation_side == Some(Side::Left),
             vocab_size,
@@ -235,6 +239,21 @@ impl Tokenizer {
         let encoding = guarded(&self.path, || self.inner.encode_fast(text, false))?;
         self.check_ids(encoding.get_ids())?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Encodes a text as [`encode`](Self::encode), and returns for each token the bytes of the text that it stands for.
+    ///
+    /// # Errors
+    /// The errors of [`encode`](Self::encode).
+    pub fn encode_with_offsets(
+        &self,
+        text: &str,
+    ) -> Result<(Vec<u32>, Vec<Range<usize>>), ModelError> {
+        let encoding = guarded(&self.path, || self.inner.encode(text, false))?;
+        self.check_ids(encoding.get_ids())?;
+        let offsets = encoding.get_offsets().iter();
+        let offsets = offsets.map(|&(from, to)| from..to).collect();
+        Ok((encoding.get_ids().to_vec(), offsets))
     }
 
     /// Encodes a text that a language model continues: with the special tokens that the tokenizer puts before a text, as
@@ -339,6 +358,12 @@ impl Tokenizer {
         self.ids[Role::Unk]
     }
 
+    /// Returns the texts of the special tokens that the tokenizer's files name, with their keys there, such as `bos_token`.
+    pub fn named_tokens(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let roles = Role::ALL.into_iter();
+        roles.filter_map(|role| Some((role.key(), self.named[role].as_deref()?)))
+    }
+
     /// Returns the id of a token in its vocabulary form: byte-level BPE writes a space as `Ġ`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -373,17 +398,20 @@ impl Tokenizer {
         std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
         let mut copies = Vec::with_capacity(self.files.len());
         for file in &self.files {
-            let Some(name) = file.file_name() else {
-                continue;
-            };
-            let copy = dir.join(name);
+            let copy = dir.join(self.name_of(file));
             if !is_same_file(file, &copy) {
                 let (_, bytes) = self.for_copy(file)?;
+                create_folder_of(&copy)?;
                 write_file(&copy, Overwrite::Replace, |w| w.write_all(&bytes))?;
             }
             copies.push(copy);
         }
         Ok(copies)
+    }
+
+    /// Returns the name of a file in the tokenizer's directory.
+    fn name_of<'a>(&self, file: &'a Path) -> &'a Path {
+        file.strip_prefix(self.dir.path()).unwrap_or(file)
     }
 
     /// Reads a file of the tokenizer, to be copied: its name and content.
@@ -392,8 +420,7 @@ impl Tokenizer {
             path: file.into(),
             looked_for: TOKENIZER_FILES.map(String::from).into(),
         };
-        let name = file.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(missing)?;
+        let name = self.name_of(file).to_str().ok_or_else(missing)?;
         let bytes = self.dir.read_companion(name, MAX_FILE_BYTES)?;
         Ok((name.into(), bytes.ok_or_else(missing)?))
     }

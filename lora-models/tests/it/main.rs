@@ -3,6 +3,7 @@
 
 mod adapter_layers;
 mod base;
+mod chat;
 mod checkpoint;
 mod classifier_vocabulary;
 mod common;

@@ -116,7 +116,7 @@ pub fn encode_records(
                 tokens.extend(encoder.encode(completion)?);
                 (tokens, if options.loss_on_prompt { 1 } else { prompt })
             }
-            Content::Pair { .. } | Content::Words { .. } => {
+            Content::Pair { .. } | Content::Words { .. } | Content::Chat(_) => {
                 return Err(record
                     .origin
                     .error("a language model reads texts, or prompts with completions"));

@@ -1,6 +1,7 @@
 //! Examples: tokenized records, with their targets.
 
 use super::record::Origin;
+use std::ops::Range;
 
 /// Target of an example.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +12,9 @@ pub enum Target {
         /// First position to predict.
         from: usize,
     },
+    /// Tokens of the example in these parts, in their order: as [`Tokens`](Self::Tokens), with tokens between that are not
+    /// learned.
+    Parts(Vec<Range<usize>>),
     /// Class of the whole.
     Class(usize),
     /// Classes of the whole, of which it has any number.
@@ -48,6 +52,20 @@ impl Example {
         let from = loss_from.max(1);
         let weight = tokens.len().saturating_sub(from) as f64;
         Self::with_target(index, tokens, Target::Tokens { from }, origin).with_weight(weight)
+    }
+
+    /// Creates an example of a causal language model, to learn the tokens in some parts of it. The parts are in order and do not
+    /// touch the first token.
+    ///
+    /// `index` is its position in the list of examples.
+    pub fn with_parts(
+        index: usize,
+        tokens: Vec<u32>,
+        parts: Vec<Range<usize>>,
+        origin: Origin,
+    ) -> Self {
+        let weight = parts.iter().map(Range::len).sum::<usize>() as f64;
+        Self::with_target(index, tokens, Target::Parts(parts), origin).with_weight(weight)
     }
 
     /// Creates an example with a target. It has the weight 1, and type ids of 0 if the model asks for some.
@@ -142,17 +160,40 @@ impl Example {
         &self.target
     }
 
-    /// Returns the first position to predict, at least 1; for another target than tokens, the length.
+    /// Returns the parts of the tokens to predict, in their order; none for another target than tokens.
+    pub fn learned(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let (one, several) = match &self.target {
+            Target::Tokens { from } => (Some(*from..self.len().max(*from)), &[][..]),
+            Target::Parts(parts) => (None, parts.as_slice()),
+            _ => (None, &[][..]),
+        };
+        one.into_iter().chain(several.iter().cloned())
+    }
+
+    /// Returns the first position to predict, at least 1; the length if there is none.
     pub fn loss_from(&self) -> usize {
-        match self.target {
-            Target::Tokens { from } => from,
-            _ => self.len(),
-        }
+        self.learned().next().map_or(self.len(), |part| part.start)
     }
 
     /// Returns the number of tokens to predict.
     pub fn label_tokens(&self) -> usize {
-        self.tokens.len().saturating_sub(self.loss_from())
+        self.learned().map(|part| part.len()).sum()
+    }
+
+    /// Returns the example with its first tokens only, for a target of tokens: later ones have no effect on them.
+    #[must_use]
+    pub fn shortened(&self, length: usize) -> Self {
+        let tokens = self.tokens[..length.min(self.len())].to_vec();
+        let (index, origin) = (self.index, self.origin.clone());
+        let shorter = match &self.target {
+            Target::Tokens { from } => Self::new(index, tokens, *from, origin),
+            _ => {
+                let parts = self.learned().filter(|part| part.start < length);
+                let parts = parts.map(|part| part.start..part.end.min(length)).collect();
+                Self::with_parts(index, tokens, parts, origin)
+            }
+        };
+        shorter.with_adapter(self.adapter())
     }
 
     /// Returns the weight in the loss: the number of tokens to predict, the weight of the class, or the sum of the
@@ -193,6 +234,19 @@ mod tests {
         assert_eq!(example(vec![5, 6, 7], 2).label_tokens(), 1);
         assert_eq!(example(vec![5, 6, 7], 9).label_tokens(), 0);
         assert_eq!(example(vec![], 0).label_tokens(), 0);
+    }
+
+    #[test]
+    fn parts_are_learned_and_cut() {
+        let origin = Origin::new(Path::new("a.jsonl"), 3);
+        let example = Example::with_parts(4, vec![5, 6, 7, 8, 9], vec![1..2, 3..5], origin);
+        assert_eq!((example.loss_from(), example.label_tokens()), (1, 3));
+        assert_eq!(example.weight(), 3.0);
+        let shorter = example.shortened(4);
+        assert_eq!(shorter.tokens(), [5, 6, 7, 8]);
+        assert_eq!(shorter.target(), &Target::Parts(vec![1..2, 3..4]));
+        assert_eq!((shorter.index(), shorter.weight()), (4, 2.0));
+        assert_eq!(example.shortened(3).label_tokens(), 1);
     }
 
     #[test]

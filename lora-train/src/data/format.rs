@@ -46,13 +46,22 @@ pub enum DataFormat {
     /// MNLI of GLUE, put to a language model (`mnli`); never detected.
     #[serde(rename = "mnli")]
     Mnli,
+    /// Conversations: `messages`, each with `role` and `content`, and `tools` (`messages`).
+    #[serde(rename = "messages")]
+    Messages,
+    /// Conversations of ShareGPT: `conversations`, each with `from` and `value` (`sharegpt`).
+    #[serde(rename = "sharegpt")]
+    ShareGpt,
+    /// Alpaca: `instruction`, `input` and `output`, as a conversation of one turn (`alpaca`).
+    #[serde(rename = "alpaca")]
+    Alpaca,
     /// Plain text (`text`). For words with labels, it means the columns of `CoNLL`.
     #[serde(rename = "text")]
     PlainText,
 }
 
 impl DataFormat {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Auto,
         Self::JsonLines,
         Self::Csv,
@@ -63,6 +72,9 @@ impl DataFormat {
         Self::WikiSql,
         Self::SamSum,
         Self::Mnli,
+        Self::Messages,
+        Self::ShareGpt,
+        Self::Alpaca,
         Self::PlainText,
     ];
 
@@ -79,8 +91,16 @@ impl DataFormat {
             Self::WikiSql => "wikisql",
             Self::SamSum => "samsum",
             Self::Mnli => "mnli",
+            Self::Messages => "messages",
+            Self::ShareGpt => "sharegpt",
+            Self::Alpaca => "alpaca",
             Self::PlainText => "text",
         }
+    }
+
+    /// Returns true for conversations, whose text is made by the model's chat template.
+    pub fn is_chat(self) -> bool {
+        matches!(self, Self::Messages | Self::ShareGpt | Self::Alpaca)
     }
 
     /// Returns the template that makes an input and a reference of this format a prompt and a completion.
@@ -108,6 +128,11 @@ impl DataFormat {
     /// # Errors
     /// [`TrainError::DataFormat`] if neither decides, and the errors of reading the beginning.
     pub fn detect(path: &Path) -> Result<Self, TrainError> {
+        Self::detect_for(path, false)
+    }
+
+    /// Detects the format as [`detect`](Self::detect). With named columns of texts, a JSON file has no conversations.
+    pub(super) fn detect_for(path: &Path, is_named: bool) -> Result<Self, TrainError> {
         let format = Self::from_extension(path);
         if format == Some(Self::Tsv) {
             return Ok(Self::Tsv);
@@ -122,7 +147,8 @@ impl DataFormat {
             return Ok(if of_challenge { Self::E2e } else { Self::Csv });
         }
         if format == Some(Self::JsonLines) || jsonl::parse_object(&line).is_ok() {
-            return Ok(Self::of_json(path, &line)?.unwrap_or(Self::JsonLines));
+            let known = Self::of_json(path, &line, is_named)?;
+            return Ok(known.unwrap_or(Self::JsonLines));
         }
         if e2e::split(&line).is_some() {
             return Ok(Self::E2e);
@@ -133,26 +159,57 @@ impl DataFormat {
         }
     }
 
-    /// Finds the published data set of which a JSON file is, by the keys of its first object.
-    fn of_json(path: &Path, first: &str) -> Result<Option<Self>, TrainError> {
-        const KEYS: [(&[&str], DataFormat); 3] = [
-            (&["entries"], DataFormat::WebNlg),
-            (&["question", "table_id", "sql"], DataFormat::WikiSql),
-            (&["dialogue", "summary"], DataFormat::SamSum),
+    /// Finds the published data set, or the form of conversations, of which a JSON file is, by the keys of its first object.
+    fn of_json(path: &Path, first: &str, is_named: bool) -> Result<Option<Self>, TrainError> {
+        use Shape::{Array, Lines, Object};
+        const KEYS: [(&[&str], &[Shape], DataFormat); 7] = [
+            (&["entries"], &[Lines, Object], DataFormat::WebNlg),
+            (&["tripleset"], &[Array], DataFormat::Dart),
+            (
+                &["question", "table_id", "sql"],
+                &[Lines],
+                DataFormat::WikiSql,
+            ),
+            (
+                &["dialogue", "summary"],
+                &[Lines, Array],
+                DataFormat::SamSum,
+            ),
+            (&["messages"], &[Lines, Array], DataFormat::Messages),
+            (&["conversations"], &[Lines, Array], DataFormat::ShareGpt),
+            (
+                &["instruction", "output"],
+                &[Lines, Array],
+                DataFormat::Alpaca,
+            ),
         ];
-        if let Ok(object) = jsonl::parse_object(first) {
-            let mut keys = KEYS.iter();
-            let found = keys.find(|(keys, _)| keys.iter().all(|key| object.contains_key(*key)));
-            return Ok(found.map(|(_, format)| *format));
+        let object = jsonl::parse_object(first).ok();
+        // The first object of a document may go over many lines.
+        let start = match object {
+            Some(_) => String::new(),
+            None => beginning(path)?,
+        };
+        let shape = match (&object, start.trim_start().starts_with('[')) {
+            (Some(_), _) => Lines,
+            (None, true) => Array,
+            (None, false) => Object,
+        };
+        let has = |key: &str| match &object {
+            Some(object) => object.contains_key(key),
+            None => start.contains(&format!("\"{key}\"")),
+        };
+        let mut keys = KEYS.iter();
+        let found = keys
+            .find(|(keys, shapes, _)| shapes.contains(&shape) && keys.iter().all(|key| has(key)));
+        let format = found.map(|(_, _, format)| *format);
+        let format = format.filter(|format| !is_named || !format.is_chat());
+        let is_text = has("text") || (has("prompt") && has("completion"));
+        if shape == Lines && is_text && format.is_some_and(Self::is_chat) {
+            let message = "the objects have a conversation as well as `text`, or `prompt` and `completion`; say which to read by \
+                           the format (`jsonl`, or that of the conversation) or by the names of the keys";
+            return Err(TrainError::data_format(path, message));
         }
-        let start = beginning(path)?;
-        let has = |key: &str| start.contains(&format!("\"{key}\""));
-        Ok(match start.trim_start().chars().next() {
-            Some('{') if has("entries") => Some(Self::WebNlg),
-            Some('[') if has("tripleset") => Some(Self::Dart),
-            Some('[') if has("dialogue") && has("summary") => Some(Self::SamSum),
-            _ => None,
-        })
+        Ok(format)
     }
 
     /// Resolves the format of a table with labels: itself, or detected from the extension, else from the first line
@@ -215,6 +272,17 @@ impl DataFormat {
             _ => None,
         }
     }
+}
+
+/// Shape of a JSON file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// An object a line.
+    Lines,
+    /// One array of objects.
+    Array,
+    /// One object.
+    Object,
 }
 
 /// Creates the error that the format of a file is not detected.
@@ -316,11 +384,41 @@ mod tests {
                 "{\"question\": \"a\", \"table_id\": \"b\", \"sql\": {}}\n",
                 DataFormat::WikiSql,
             ),
+            (
+                "a.jsonl",
+                "{\"id\": 1, \"messages\": [{\"role\": \"user\"}]}\n",
+                DataFormat::Messages,
+            ),
+            (
+                "a.json",
+                "[\n{\"id\": 1, \"conversations\": [",
+                DataFormat::ShareGpt,
+            ),
+            (
+                "alpaca_data.json",
+                "[\n  {\n \"instruction\": \"a\",\n \"input\": \"\", \"output\": \"b\"",
+                DataFormat::Alpaca,
+            ),
+            (
+                "a.jsonl",
+                "{\"output\": \"a\", \"instruction\": \"b\"}\n",
+                DataFormat::Alpaca,
+            ),
             ("a.json", "[\n{\"text\": \"a\"}]", DataFormat::JsonLines),
             ("trainset.csv", "mr,ref\r\n", DataFormat::E2e),
         ] {
             assert_eq!(detect(name, text).unwrap(), format, "{text}");
         }
+    }
+
+    #[test]
+    fn a_conversation_beside_a_text_asks_which_to_read() {
+        let line = "{\"messages\": [], \"text\": \"a\"}\n";
+        let message = detect("a.jsonl", line).unwrap_err().to_string();
+        assert!(
+            message.contains("a conversation as well as `text`"),
+            "{message}"
+        );
     }
 
     /// `datasets` and `json.dump` write a whole data set in one line.

@@ -19,6 +19,8 @@
 //! | `record` | [`Record`]: content, label, adapter, and the place where it was read |
 //! | `source`, `text_table`, `plain_text`, `template` | [`read_records`], with a reader for tables and plain text; [`PairTemplate`] |
 //! | `document`, `e2e`, `dart`, `webnlg`, `samsum`, `mnli`, `wikisql` | JSON documents; readers of published data sets |
+//! | `chat` | conversations: `messages`, ShareGPT, Alpaca; [`encode_chats`] |
+//! | `objects` | JSON objects, one a line or in one array |
 //! | `labels` | [`LabelSet`], classes of a file, [`ClassWeights`] |
 //! | `labelled` | [`read_labelled`] and [`encode_labelled`]: data to classify, to score or to tag |
 //! | `glue` | tasks of GLUE, their files and submissions |
@@ -74,6 +76,7 @@
 
 mod batch;
 mod batch_size;
+mod chat;
 mod columns;
 mod concatenate;
 mod dart;
@@ -91,6 +94,7 @@ mod labelled;
 mod labels;
 mod lines;
 mod mnli;
+mod objects;
 mod padding;
 mod plain_text;
 mod plan;
@@ -111,6 +115,8 @@ mod wikisql;
 
 pub use batch::{Batch, collate, pack};
 pub use batch_size::BatchSize;
+pub(crate) use chat::read_conversation;
+pub use chat::{ChatEncodingOptions, ChatReport, encode_chats};
 pub use columns::Columns;
 pub use concatenate::{ConcatenationReport, concatenate_records};
 pub use digest::DataDigest;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::TrainError;
+use lora_models::chat::Conversation;
 
 /// Place in a file where a record was read. It is kept up to the batch, so that a bad example can be found again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +79,8 @@ pub enum Content {
         /// The words.
         words: Vec<String>,
     },
+    /// A conversation, whose text is made by the model's chat template.
+    Chat(Conversation),
 }
 
 impl Content {
@@ -103,7 +106,7 @@ impl Content {
             Self::Text { text } => Some((text, None)),
             Self::Pair { first, second } => Some((first, Some(second))),
             Self::PromptCompletion { prompt, completion } => Some((prompt, Some(completion))),
-            Self::Words { .. } => None,
+            Self::Words { .. } | Self::Chat(_) => None,
         }
     }
 

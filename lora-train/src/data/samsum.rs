@@ -12,9 +12,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::document::Document;
-use super::jsonl::Objects;
-use super::lines::begins_with;
+use super::objects::each_object;
 use super::record::{Origin, Record};
 use super::template::PairTemplate;
 use crate::error::TrainError;
@@ -30,27 +28,13 @@ struct Entry {
 /// Reads every dialogue of the file. One without a word, of which the published file has one, is left out.
 pub(super) fn read(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, TrainError> {
     let mut records = Vec::new();
-    if is_array(path)? {
-        let document = Document::open(path)?;
-        for element in document.root().elements()? {
-            let element = element?;
-            let record = record(element.parse()?, template, element.origin.clone())?;
-            records.extend(record);
-        }
-        return Ok(records);
-    }
-    let mut objects = Objects::open(path)?;
-    while let Some((object, origin)) = objects.next_object()? {
+    each_object(path, |object, origin| {
         let entry = serde_json::from_value(Value::Object(object));
         let entry = entry.map_err(|error| origin.error(error.to_string()))?;
         records.extend(record(entry, template, origin)?);
-    }
+        Ok(())
+    })?;
     Ok(records)
-}
-
-/// Returns true if the file is an array, and not JSON Lines.
-fn is_array(path: &Path) -> Result<bool, TrainError> {
-    begins_with(path, &['['])
 }
 
 fn record(

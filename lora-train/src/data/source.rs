@@ -10,7 +10,7 @@ use super::plain_text::{self, TextDocuments};
 use super::record::{Content, Record};
 use super::template::PairTemplate;
 use super::webnlg::Categories;
-use super::{dart, e2e, mnli, samsum, text_table, webnlg, wikisql};
+use super::{chat, dart, e2e, mnli, samsum, text_table, webnlg, wikisql};
 use crate::error::TrainError;
 
 /// Options for reading a file of texts, or of prompts and completions. The default detects the format and reads columns
@@ -88,6 +88,16 @@ pub fn read_records(path: &Path, options: &SourceOptions) -> Result<Vec<Record>,
         DataFormat::WikiSql => wikisql::read(path, &template)?,
         DataFormat::SamSum => samsum::read(path, &template)?,
         DataFormat::Mnli => mnli::read(path, &template, options.columns.adapter.as_deref())?,
+        DataFormat::Messages | DataFormat::ShareGpt | DataFormat::Alpaca
+            if options.template.is_some() =>
+        {
+            let message =
+                "is for prompts and completions, and a conversation has the template of the model";
+            return Err(TrainError::config("template", message));
+        }
+        DataFormat::Messages | DataFormat::ShareGpt | DataFormat::Alpaca => {
+            chat::read(path, format, options.columns.adapter.as_deref())?
+        }
         DataFormat::Auto | DataFormat::PlainText if options.template.is_some() => {
             let message = "is for prompts and completions, and plain text has neither";
             return Err(TrainError::config("template", message));
@@ -108,7 +118,7 @@ impl SourceOptions {
         let named =
             columns.text.is_some() || columns.prompt.is_some() || columns.completion.is_some();
         match self.format {
-            DataFormat::Auto => Ok(match DataFormat::detect(path)? {
+            DataFormat::Auto => Ok(match DataFormat::detect_for(path, named)? {
                 DataFormat::WikiSql | DataFormat::SamSum if named => DataFormat::JsonLines,
                 DataFormat::E2e if named && path.extension().is_some_and(|end| end == "csv") => {
                     DataFormat::Csv

@@ -49,7 +49,7 @@ impl Targets {
     /// Creates the empty targets of examples like this one.
     pub(super) fn like(example: Option<&&Example>) -> Self {
         match example.map(|example| example.target()) {
-            Some(Target::Tokens { .. }) => Self::Tokens(ClassTargets::default()),
+            Some(Target::Tokens { .. } | Target::Parts(_)) => Self::Tokens(ClassTargets::default()),
             Some(Target::Score(_) | Target::Scores(_)) => Self::Scores(Vec::new()),
             Some(Target::Set(_)) => Self::Sets(Vec::new()),
             _ => Self::Classes(ClassTargets::default()),
@@ -59,14 +59,16 @@ impl Targets {
     /// Appends the target of an example whose tokens start at position `start` of `[batch · seq]`.
     pub(super) fn push(&mut self, example: &Example, number: usize, start: usize) {
         match (&mut *self, example.target()) {
-            (Self::Tokens(targets), Target::Tokens { from }) => {
-                let tokens = example.tokens().get(*from..).unwrap_or_default();
-                let first = (start + from) as i64 - 1;
-                targets.rows.extend(first..first + tokens.len() as i64);
-                targets
-                    .classes
-                    .extend(tokens.iter().map(|&id| i64::from(id)));
-                targets.examples.extend(repeat_n(number, tokens.len()));
+            (Self::Tokens(targets), Target::Tokens { .. } | Target::Parts(_)) => {
+                for part in example.learned() {
+                    let tokens = example.tokens().get(part.clone()).unwrap_or_default();
+                    let first = (start + part.start) as i64 - 1;
+                    targets.rows.extend(first..first + tokens.len() as i64);
+                    targets
+                        .classes
+                        .extend(tokens.iter().map(|&id| i64::from(id)));
+                    targets.examples.extend(repeat_n(number, tokens.len()));
+                }
             }
             (Self::Classes(targets), Target::Class(class)) => {
                 targets.push(number, *class as i64, number);

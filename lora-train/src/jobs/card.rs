@@ -38,7 +38,7 @@ pub(super) struct Card<'a> {
 pub(super) fn files_beside(base: &Base, card: &Card<'_>, screen: &Screen) -> TokenizerFiles {
     let mut files = base.tokenizer_files.clone().unwrap_or_else(|| {
         let found = base.tokenizer.files().iter().filter_map(|path| {
-            let name = path.file_name()?.to_str()?.to_string();
+            let name = path.strip_prefix(&base.dir).ok()?.to_str()?.to_string();
             match read_companion(&base.dir, &name, TOKENIZER_LIMIT) {
                 Ok(bytes) => Some((name, bytes?)),
                 Err(error) => {

@@ -155,7 +155,7 @@ impl Slice {
 
 fn has_label(example: &Example) -> bool {
     match example.target() {
-        Target::Tokens { .. } => example.label_tokens() > 0,
+        Target::Tokens { .. } | Target::Parts(_) => example.label_tokens() > 0,
         Target::Tags(_) => example.tags().next().is_some(),
         Target::Class(_) | Target::Set(_) | Target::Score(_) | Target::Scores(_) => true,
         Target::Unknown => false,
@@ -164,13 +164,12 @@ fn has_label(example: &Example) -> bool {
 
 /// Cuts a text: later tokens have no effect on the labels of earlier ones. Other examples stay as they are.
 fn shortened(example: &Example) -> Example {
-    let Target::Tokens { from } = *example.target() else {
-        return example.clone();
-    };
-    let length = example.len().min(TOKENS.max(from + 1));
-    let tokens = example.tokens()[..length].to_vec();
-    Example::new(example.index(), tokens, from, example.origin().clone())
-        .with_adapter(example.adapter())
+    match example.target() {
+        Target::Tokens { .. } | Target::Parts(_) => {
+            example.shortened(TOKENS.max(example.loss_from() + 1))
+        }
+        _ => example.clone(),
+    }
 }
 
 /// Returns the first `count` labels of an example.

@@ -11,7 +11,7 @@ use crate::task::TaskName;
 type Use = (&'static str, fn(TaskName) -> bool);
 
 /// Options that not every task has a use for, with the tasks that have one: the same for all commands.
-const USES: [Use; 28] = [
+const USES: [Use; 31] = [
     // One score has no name.
     ("labels", |task| is_labelled(task) && !is_stsb(task)),
     ("class_weights", has_one_class),
@@ -40,6 +40,9 @@ const USES: [Use; 28] = [
     ("concatenate", is_causal),
     ("loss_on_prompt", is_causal),
     ("no_eos", is_causal),
+    ("train_on", is_causal),
+    ("chat_template", is_causal),
+    ("chat_template_kwargs", is_causal),
     // The columns of GLUE's files are known.
     ("text_column", |task| !is_glue(task)),
     ("pair_column", |task| {
@@ -206,6 +209,9 @@ impl ReadingOptions {
             ("concatenate", self.concatenate),
             ("loss_on_prompt", self.loss_on_prompt),
             ("no_eos", self.no_eos),
+            ("train_on", self.train_on.is_some()),
+            ("chat_template", self.chat_template.is_some()),
+            ("chat_template_kwargs", self.chat_template_kwargs.is_some()),
             ("text_column", self.text_column.is_some()),
             ("pair_column", self.pair_column.is_some()),
             ("label_column", self.label_column.is_some()),

@@ -65,7 +65,8 @@ mod weights;
 
 pub use adapters::{AdapterArg, AdapterOptions};
 pub use causal::{
-    Continuation, GenerateOptions, SamplingOptions, ScoreOptions, ScoreReport, generate, score,
+    ChatOptions, Continuation, GenerateOptions, SamplingOptions, ScoreOptions, ScoreReport,
+    Terminal, chat, generate, score,
 };
 pub use eval::eval;
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};

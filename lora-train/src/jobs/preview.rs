@@ -12,7 +12,7 @@ use crate::TrainError;
 use crate::data::{Example, Target};
 use crate::device::{self, DeviceName};
 use crate::options::RunOptions;
-use crate::progress::Screen;
+use crate::progress::{Coloring, Piece, Screen};
 use crate::task::TaskName;
 use lora_models::{Pretrained, dispatch};
 use serde::Serialize;
@@ -27,6 +27,12 @@ pub struct PreviewOptions {
     /// Number of examples to show, from the start of the data; the first one that is cut is shown in any case.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub examples: usize,
+    /// Show the text of each example, with the learned parts in colour, or between ⟦ and ⟧, in place of a table of its tokens.
+    #[arg(long, conflicts_with = "json")]
+    pub text: bool,
+    /// Show what is learned in colour: auto (on a terminal, and without the environment variable `NO_COLOR`), always or never.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: Coloring,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -54,10 +60,21 @@ pub struct ShownExample {
     pub label: Option<String>,
     /// The tokens that the model reads; none if the example is left out.
     pub tokens: Vec<ShownToken>,
+    /// The text of these tokens, in parts that are learned or not.
+    pub parts: Vec<ShownPart>,
     /// Number of tokens that are cut off.
     pub cut_tokens: usize,
     /// The text that is cut off.
     pub cut_text: String,
+}
+
+/// A part of an example's text.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ShownPart {
+    /// Text, with the special tokens.
+    pub text: String,
+    /// True if the model learns to predict its tokens.
+    pub learned: bool,
 }
 
 /// A token of an encoded example.
@@ -146,14 +163,28 @@ fn shown<J: Job>(
         None => class.to_string(),
     };
     let tags: Vec<(usize, usize)> = example.map_or(Vec::new(), |e| e.tags().collect());
-    let learned_from = example.map_or(0, Example::loss_from);
+    let is_learned = |position: &usize| {
+        example.is_some_and(|example| example.learned().any(|part| part.contains(position)))
+    };
     let tokens = example.map_or(&[][..], Example::tokens);
+    let mut parts: Vec<(Vec<u32>, bool)> = Vec::new();
+    for (position, &id) in tokens.iter().enumerate() {
+        let learned = is_learned(&position);
+        match parts.last_mut() {
+            Some((ids, same)) if *same == learned => ids.push(id),
+            _ => parts.push((vec![id], learned)),
+        }
+    }
+    let parts = parts.into_iter().map(|(ids, learned)| {
+        let text = base.tokenizer.decode(&ids, false)?;
+        Ok(ShownPart { text, learned })
+    });
     let shown = tokens.iter().enumerate().map(|(position, &id)| {
         let tag = tags.iter().find(|(at, _)| *at == position);
         ShownToken {
             id,
             token: base.tokenizer.id_to_token(id).unwrap_or_default(),
-            learned: position >= learned_from || tag.is_some(),
+            learned: is_learned(&position) || tag.is_some(),
             label: tag.map(|&(_, class)| name(class)),
         }
     });
@@ -170,9 +201,10 @@ fn shown<J: Job>(
             Target::Score(score) => Some(score.to_string()),
             Target::Scores(scores) => Some(joined(scores.iter().map(f64::to_string))),
             // Learned by the tokens, if at all.
-            Target::Tokens { .. } | Target::Tags(_) | Target::Unknown => None,
+            Target::Tokens { .. } | Target::Parts(_) | Target::Tags(_) | Target::Unknown => None,
         },
         tokens: shown.collect(),
+        parts: parts.collect::<Result<_, TrainError>>()?,
         cut_tokens: cut.len(),
         cut_text: base.tokenizer.decode(&cut, false)?,
     })
@@ -182,37 +214,61 @@ fn joined(labels: impl Iterator<Item = String>) -> String {
     labels.collect::<Vec<_>>().join(", ")
 }
 
-impl fmt::Display for Preview {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Preview {
+    /// Returns the lines for people, in pieces that show what is learned or not. `as_text` shows the texts in place of tables.
+    pub fn pieces(&self, as_text: bool) -> Vec<Piece> {
+        let mut pieces = Vec::new();
         for example in &self.shown {
-            writeln!(f, "{example}")?;
+            pieces.push(Piece::plain(example.heading()));
+            if as_text {
+                pieces.extend(example.text_pieces());
+            } else {
+                pieces.extend(example.table());
+            }
+            pieces.push(Piece::plain(example.ending()));
         }
+        pieces.push(Piece::plain(self.summary()));
+        pieces
+    }
+
+    fn summary(&self) -> String {
         let (examples, cut) = (self.examples, self.cut);
-        write!(f, "{examples} examples, {cut} of them cut")?;
         match self.left_out {
-            0 => writeln!(f),
-            left_out => writeln!(f, "; {left_out} more left out, without a token to learn"),
+            0 => format!("{examples} examples, {cut} of them cut\n"),
+            left_out => format!(
+                "{examples} examples, {cut} of them cut; {left_out} more left out, without a token to learn\n"
+            ),
         }
     }
 }
 
-impl fmt::Display for ShownExample {
+impl fmt::Display for Preview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pieces = self.pieces(false);
+        pieces.iter().try_for_each(|piece| f.write_str(&piece.text))
+    }
+}
+
+impl ShownExample {
+    fn heading(&self) -> String {
         let learned = self.tokens.iter().filter(|token| token.learned).count();
         let count = self.tokens.len();
         match &self.label {
-            _ if count == 0 => writeln!(f, "{}: left out, no token to learn is left", self.origin)?,
+            _ if count == 0 => format!("{}: left out, no token to learn is left\n", self.origin),
             Some(label) => {
                 let label = label.escape_debug();
-                writeln!(f, "{}: {count} tokens, learned: {label}", self.origin)?;
+                format!("{}: {count} tokens, learned: {label}\n", self.origin)
             }
-            None => writeln!(
-                f,
-                "{}: {count} tokens, {learned} of them learned",
+            None => format!(
+                "{}: {count} tokens, {learned} of them learned\n",
                 self.origin
-            )?,
+            ),
         }
-        for (position, token) in self.tokens.iter().enumerate() {
+    }
+
+    /// Returns a line for each token.
+    fn table(&self) -> impl Iterator<Item = Piece> + '_ {
+        self.tokens.iter().enumerate().map(|(position, token)| {
             let (id, text) = (token.id, token.token.escape_debug().to_string());
             let mark = match (&token.label, token.learned) {
                 (Some(label), _) => format!("learned: {}", label.escape_debug()),
@@ -220,12 +276,39 @@ impl fmt::Display for ShownExample {
                 (None, false) => String::new(),
             };
             let line = format!("{position:5} {id:7}  {text:24} {mark}");
-            writeln!(f, "{}", line.trim_end())?;
+            Piece {
+                text: format!("{}\n", line.trim_end()),
+                learned: token.learned,
+                marks: None,
+            }
+        })
+    }
+
+    /// Returns the text, part by part.
+    fn text_pieces(&self) -> impl Iterator<Item = Piece> + '_ {
+        let parts = self.parts.iter().map(|part| Piece {
+            text: part.text.clone(),
+            learned: part.learned,
+            marks: Some(["⟦", "⟧"]),
+        });
+        parts.chain([Piece::plain("\n".into())])
+    }
+
+    fn ending(&self) -> String {
+        if self.cut_tokens == 0 {
+            return "\n".into();
         }
-        if self.cut_tokens > 0 {
-            let text = self.cut_text.escape_debug();
-            writeln!(f, "  cut off: {} tokens, `{text}`", self.cut_tokens)?;
+        let text = self.cut_text.escape_debug();
+        format!("  cut off: {} tokens, `{text}`\n\n", self.cut_tokens)
+    }
+}
+
+impl Piece {
+    fn plain(text: String) -> Self {
+        Self {
+            text,
+            learned: false,
+            marks: None,
         }
-        Ok(())
     }
 }

@@ -6,9 +6,11 @@ use crate::TrainError;
 use crate::data::Padding;
 use crate::progress::Screen;
 use burn::tensor::Device;
-use lora_core::file::AdapterDir;
-use lora_core::{AttachReport, split_weights, trainable_summary};
+use lora_core::file::{AdapterDir, TOKENIZER_LIMIT};
+use lora_core::files::read_companion;
+use lora_core::{AttachReport, LoraError, split_weights, trainable_summary};
 use lora_models::added::load_modules;
+use lora_models::chat::TEMPLATE_FILES;
 use lora_models::checkpoint::WeightFiles;
 use lora_models::generate::GenerationFile;
 use lora_models::tokenizer::{Tokenizer, TokenizerFiles};
@@ -26,8 +28,10 @@ pub struct Base {
     pub dir: PathBuf,
     /// Files of the weights, in the state in which they were read.
     pub weight_files: WeightFiles,
-    /// Names and contents of the tokenizer's files, if it has other tokens than that of the directory.
+    /// Names and contents of the tokenizer's files, if it has other tokens than that of the directory, or another chat template.
     pub tokenizer_files: Option<TokenizerFiles>,
+    /// Directory of the adapter, if it brings a chat template of its own.
+    template_dir: Option<PathBuf>,
     /// Sizes and token ids.
     pub info: ModelInfo,
     /// Settings for text generation that come with the model; `None` for an encoder.
@@ -190,6 +194,7 @@ impl Base {
             dir: dir.path().to_path_buf(),
             weight_files: WeightFiles::default(),
             tokenizer_files: None,
+            template_dir: None,
             unknown_tokens: None,
             info,
             generation,
@@ -220,6 +225,7 @@ impl Base {
         if self.tokenizer.is_copied_in(adapter.path()) {
             return Ok(None);
         }
+        self.use_template_of(adapter.path())?;
         let found = match dir.tokenizer_in(adapter.path()) {
             Ok(found) => Some(found),
             Err(ModelError::MissingFile { .. }) => None,
@@ -237,6 +243,41 @@ impl Base {
         Ok(Some(format!(
             "the tokenizer beside the adapter is used, with {added} more tokens than that of the base"
         )))
+    }
+
+    /// Uses the chat template beside an adapter in place of the base's, if there is one.
+    fn use_template_of(&mut self, adapter: &Path) -> Result<(), TrainError> {
+        let read = |name: &&str| {
+            let bytes = read_companion(adapter, name, TOKENIZER_LIMIT)?;
+            Ok(bytes.map(|bytes| (name.to_string(), bytes)))
+        };
+        let files = TEMPLATE_FILES.iter().map(read);
+        let files: Vec<Option<_>> = files.collect::<Result<_, LoraError>>()?;
+        if files.iter().any(Option::is_some) {
+            self.template_dir = Some(adapter.into());
+            self.keep_template(files.into_iter().flatten().collect())?;
+        }
+        Ok(())
+    }
+
+    /// Keeps another chat template in place of the base's, for the files of adapters and models that are written.
+    ///
+    /// # Errors
+    /// If a file of the tokenizer cannot be read.
+    pub(crate) fn keep_template(&mut self, template: TokenizerFiles) -> Result<(), TrainError> {
+        let mut files = match self.tokenizer_files.take() {
+            Some(files) => files,
+            None => self.tokenizer.read_files()?,
+        };
+        files.retain(|(name, _)| !TEMPLATE_FILES.contains(&name.as_str()));
+        files.extend(template);
+        self.tokenizer_files = Some(files);
+        Ok(())
+    }
+
+    /// Returns the directory of the chat template.
+    pub(crate) fn template_dir(&self) -> &Path {
+        self.template_dir.as_deref().unwrap_or(&self.dir)
     }
 
     /// Describes the tokens for which an adapter has rows and the tokenizer in use has no text.

@@ -33,6 +33,7 @@ use lora_core::file::AdapterDir;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::{is_on_host, with_mixed_precision};
 use lora_core::trainable_summary;
+use lora_models::chat::ChatTemplate;
 use lora_models::{AddedModel, ModelConfig, Pretrained, dispatch};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -173,6 +174,11 @@ fn run_job<J: Job + 'static>(
         Session::<J::Model>::outline(&sources.model, config, adapter, &options, &device)?;
     if let Some(note) = &base.unknown_tokens {
         screen.line(&format!("adapter   {note}"));
+    }
+    if let Some(path) = &plan.options.reading.chat_template {
+        // What is trained goes with the template that it was trained by.
+        let template = ChatTemplate::from_file(path)?;
+        base.keep_template(template.files())?;
     }
     base.pad_to_multiple_of = pad_multiple(plan.options.pad_to_multiple_of, &device)?;
     let (outline, tokens) = match checkpoint {

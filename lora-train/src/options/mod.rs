@@ -8,6 +8,7 @@
 //! | `method` | training method |
 //! | `class_weights` | class weights |
 //! | `token_source` | new tokens, as a number or a file |
+//! | `template_variables` | variables of a chat template |
 //! | `precision` | precision of products with frozen weights |
 
 mod class_weights;
@@ -16,6 +17,7 @@ mod method;
 mod precision;
 mod reading;
 mod recipe;
+mod template_variables;
 mod token_source;
 
 pub use class_weights::ClassWeighting;
@@ -26,6 +28,7 @@ pub use method::{Method, MethodPart};
 pub use precision::Precision;
 pub use reading::ReadingOptions;
 pub use recipe::RunOptions;
+pub use template_variables::TemplateVariables;
 pub use token_source::TokenSource;
 pub(crate) use token_source::read_tokens;
 
@@ -67,7 +70,7 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]
     pub strict_base: bool,
-    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; several labels are a list or columns; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; plain text; the files of E2E, DART, WebNLG, WikiSQL and SAMSum; those of MNLI with `--format mnli`.
+    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; several labels are a list or columns; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; .jsonl or .json with conversations (`messages`, ShareGPT, Alpaca); plain text; the files of E2E, DART, WebNLG, WikiSQL and SAMSum; those of MNLI with `--format mnli`.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub data: Option<PathBuf>,
     /// Evaluation data, in the same formats.

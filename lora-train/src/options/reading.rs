@@ -1,15 +1,18 @@
 //! Options for reading data files.
 
+use super::template_variables::TemplateVariables;
 use super::{is_false, parse_word};
 use crate::data::{Categories, Columns, DataFormat, PairTemplate, TemplateName, TextDocuments};
 use clap::Args;
+use lora_models::chat::TrainOn;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Options for reading data files.
 #[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReadingOptions {
-    /// Format of the data: auto, jsonl, csv, tsv, e2e, dart, webnlg, wikisql, samsum, mnli or text [default: auto].
+    /// Format of the data: auto, jsonl, csv, tsv, e2e, dart, webnlg, wikisql, samsum, mnli, text, or messages, sharegpt or alpaca for conversations [default: auto].
     #[arg(long, value_name = "FORMAT", help_heading = "Data")]
     pub format: Option<DataFormat>,
     /// Template of prompts and completions: format, for that of the format, or microsoft-lora, which puts `<|endoftext|>` between the two as the authors of LoRA do for GPT-2 [default: format].
@@ -47,6 +50,15 @@ pub struct ReadingOptions {
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "is_false")]
     pub loss_on_prompt: bool,
+    /// Turns of a conversation that are learned: all, assistant (all turns of the assistant) or last (its last turn) [default: assistant].
+    #[arg(long, value_name = "TURNS", value_parser = parse_train_on, help_heading = "Data")]
+    pub train_on: Option<TrainOn>,
+    /// Chat template for conversations, in Jinja [default: the one that comes with the model].
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    pub chat_template: Option<PathBuf>,
+    /// Variables of the chat template as a JSON object, such as `{"enable_thinking": false}`.
+    #[arg(long, value_name = "JSON", help_heading = "Data")]
+    pub chat_template_kwargs: Option<TemplateVariables>,
     /// Do not append the end-of-text token to examples.
     #[arg(long, help_heading = "Data")]
     #[serde(skip_serializing_if = "is_false")]
@@ -74,6 +86,10 @@ impl ReadingOptions {
             adapter: adapter.map(String::from),
         }
     }
+}
+
+fn parse_train_on(text: &str) -> Result<TrainOn, String> {
+    parse_word(text)
 }
 
 fn parse_documents(text: &str) -> Result<TextDocuments, String> {

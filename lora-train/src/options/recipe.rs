@@ -54,7 +54,13 @@ impl TrainOptions {
         map: impl Fn(&Path) -> Result<PathBuf, TrainError>,
     ) -> Result<(), TrainError> {
         let hub_name = self.model.take_if(|model| is_hub_name(model, folder));
-        let files = [&mut self.adapter, &mut self.data, &mut self.eval_data];
+        let template = &mut self.reading.chat_template;
+        let files = [
+            &mut self.adapter,
+            &mut self.data,
+            &mut self.eval_data,
+            template,
+        ];
         let folders = [&mut self.model, &mut self.output];
         for path in files.into_iter().chain(folders).flatten() {
             *path = map(path)?;

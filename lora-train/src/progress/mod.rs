@@ -6,8 +6,9 @@
 //! | `waiting` | elapsed seconds while a GPU backend compiles kernels |
 //! | `metrics_file` | `metrics.jsonl` |
 //! | `tensorboard` | event files for TensorBoard |
-//! | `standard`, `escape` | standard output and standard error; text that a terminal only shows |
+//! | `standard`, `escape`, `coloring` | standard output and standard error; text that a terminal only shows; colours |
 
+mod coloring;
 mod escape;
 mod metrics_file;
 mod standard;
@@ -15,11 +16,13 @@ mod tensorboard;
 mod training;
 mod waiting;
 
+pub use coloring::{Coloring, Piece, print_pieces};
 pub(crate) use escape::Escaped;
 pub(crate) use metrics_file::AFTER;
 pub use metrics_file::MetricsFile;
 pub use standard::{
-    is_closed_pipe, print, print_json, print_line, print_message, print_row, print_text,
+    is_closed_pipe, print, print_json, print_line, print_message, print_piece, print_prompt,
+    print_row, print_text,
 };
 pub use tensorboard::TensorBoard;
 pub use training::TrainingProgress;

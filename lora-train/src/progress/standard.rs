@@ -55,7 +55,28 @@ pub fn print_text(text: impl Display) -> Result<(), TrainError> {
     }
 }
 
-fn write_out(text: impl Display) -> Result<(), TrainError> {
+/// Writes a piece of a model's text to standard output at once, as [`print_text`], but without the end of a line.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_piece(text: impl Display) -> Result<(), TrainError> {
+    if io::stdout().is_terminal() {
+        print(text)
+    } else {
+        write_out(text)
+    }
+}
+
+/// Writes a sign that input is awaited to standard error, if a person reads it and types.
+pub fn print_prompt(sign: &str) {
+    let mut error = io::stderr();
+    if io::stdin().is_terminal() && error.is_terminal() {
+        let _ = write!(error, "{sign} ").and_then(|()| error.flush());
+    }
+}
+
+/// Writes a text to standard output at once.
+pub(super) fn write_out(text: impl Display) -> Result<(), TrainError> {
     let mut output = io::stdout().lock();
     let written = write!(output, "{text}").and_then(|()| output.flush());
     written.map_err(TrainError::io(STANDARD_OUTPUT))

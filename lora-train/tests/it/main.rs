@@ -18,6 +18,7 @@ mod backends;
 mod base;
 mod bench;
 mod changed_data;
+mod chat;
 mod checkpointed;
 mod classification_metrics;
 mod classify;

@@ -8,6 +8,8 @@ pub fn run(options: &GenerateOptions) -> Result<(), TrainError> {
     generate(options, &Screen::detect(), &mut |continuation| {
         if options.json {
             print_json(serde_json::json!(continuation))
+        } else if options.chat {
+            print_text(continuation.text)
         } else {
             print_text(format_args!("{}{}", continuation.prompt, continuation.text))
         }

@@ -3,6 +3,7 @@
 
 mod analyze;
 mod bench;
+mod chat;
 mod diff;
 mod doctor;
 mod eval;
@@ -10,6 +11,7 @@ mod generate;
 mod interrupt;
 mod manual;
 mod predict;
+mod preview;
 mod sweep;
 mod train;
 
@@ -57,6 +59,8 @@ enum Command {
     Predict(lora_train::jobs::PredictOptions),
     /// Continue prompts.
     Generate(lora_train::jobs::GenerateOptions),
+    /// Talk with a model, message by message: answers come as they are generated.
+    Chat(Box<lora_train::jobs::ChatOptions>),
     /// Score the texts of a file by the references of the data, without a model.
     Score(lora_train::jobs::ScoreOptions),
     /// Write a model with an adapter merged into it.
@@ -167,13 +171,11 @@ fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::Train(command) => command.run(),
-        Command::Preview(options) => {
-            lora_train::jobs::preview(&options, &lora_train::progress::Screen::detect())
-                .and_then(|preview| print_report(&preview, options.json))
-        }
+        Command::Preview(options) => preview::run(&options),
         Command::Eval(options) => eval::run(&options),
         Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
+        Command::Chat(options) => chat::run(&options),
         Command::Score(options) => {
             lora_train::jobs::score(&options).and_then(|report| print_report(&report, options.json))
         }

@@ -9,7 +9,9 @@ use lora_models::generate::{GenerationConfig, GenerationSettings};
 use serde_json::Value;
 
 /// Maximum number of tokens to generate, where neither options nor model say one.
-const NEW_TOKENS: usize = 64;
+pub(super) const NEW_TOKENS: usize = 64;
+/// Maximum number of tokens of an answer in a conversation, where neither options nor model say one.
+pub(super) const ANSWER_TOKENS: usize = 512;
 
 /// Options for the choice of tokens. They win over the settings that come with the model.
 #[derive(Args, Clone, Debug, Default)]
@@ -134,6 +136,18 @@ pub(super) fn generation_config(
     unsupported: Unsupported,
     screen: &Screen,
 ) -> Result<GenerationConfig, TrainError> {
+    let new = (max_new_tokens, NEW_TOKENS);
+    generation_config_for(base, options, new, unsupported, screen)
+}
+
+/// Returns the options of a generator, as [`generation_config`], with another usual number of tokens beside the asked one.
+pub(super) fn generation_config_for(
+    base: &Base,
+    options: &SamplingOptions,
+    (max_new_tokens, usual_new_tokens): (Option<usize>, usize),
+    unsupported: Unsupported,
+    screen: &Screen,
+) -> Result<GenerationConfig, TrainError> {
     let file = base.generation.as_ref();
     let stop_tokens = || file.map(|file| file.stop_tokens()).transpose();
     let own = if options.ignore_generation_config {
@@ -188,7 +202,7 @@ pub(super) fn generation_config(
         ));
     }
     Ok(settings
-        .config(NEW_TOKENS, options.seed)?
+        .config(usual_new_tokens, options.seed)?
         .with_pad_id(base.pad_id())
         .with_pad_to_multiple_of(base.pad_to_multiple_of))
 }

@@ -1,9 +1,10 @@
 //! Tokenized examples of a data file, for a language model.
 
+use super::template::{chat_template, check_chat};
 use crate::TrainError;
 use crate::data::{
-    DataFormat, EncodingOptions, Example, Lines, PairTemplate, Record, SourceOptions,
-    concatenate_records, draw, encode_records, read_records,
+    ChatEncodingOptions, DataFormat, EncodingOptions, Example, Lines, PairTemplate, Record,
+    SourceOptions, concatenate_records, draw, encode_chats, encode_records, read_records,
 };
 use crate::jobs::session::Base;
 use crate::options::ReadingOptions;
@@ -107,7 +108,17 @@ pub(crate) fn read_examples(
     let records = draw(read_records(path, &source)?, subset.most, subset.seed);
     let eos = base.eos_id().filter(|_| !reading.no_eos);
     base.tokenizer.check_ids(eos.as_slice())?;
-    let (examples, report) = if reading.concatenate {
+    check_chat(reading, source.format)?;
+    let (examples, report) = if source.format.is_chat() {
+        let (given, variables) = (&reading.chat_template, &reading.chat_template_kwargs);
+        let template = chat_template(base, given.as_deref(), variables.as_ref())?;
+        let options = ChatEncodingOptions {
+            train_on: reading.train_on.unwrap_or_default(),
+            max_length,
+        };
+        let (examples, report) = encode_chats(&records, &base.tokenizer, &template, &options)?;
+        (examples, report.to_string())
+    } else if reading.concatenate {
         let (examples, report) = concatenate_records(&records, &base.tokenizer, eos, max_length)?;
         (examples, report.to_string())
     } else {

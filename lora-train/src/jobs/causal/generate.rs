@@ -1,8 +1,11 @@
 //! Text generation.
 
-use super::choice::{SamplingOptions, Unsupported, generation_config};
+use super::choice::{
+    ANSWER_TOKENS, NEW_TOKENS, SamplingOptions, Unsupported, generation_config_for,
+};
+use super::template::chat_template;
 use crate::TrainError;
-use crate::data::{Lines, Origin};
+use crate::data::{Lines, Origin, read_conversation};
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::assignment::check;
@@ -12,11 +15,12 @@ use crate::jobs::results::{OutputOptions, ResultFile};
 use crate::jobs::run_key::RunKey;
 use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
-use crate::options::Precision;
+use crate::options::{Precision, TemplateVariables};
 use crate::progress::Screen;
 use clap::Args;
 use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
+use lora_models::chat::{Conversation, Message};
 use lora_models::generate::Generator;
 use lora_models::{CausalLm, LoadOptions, ModelAdapters, dispatch};
 use serde::Deserialize;
@@ -47,10 +51,22 @@ pub struct GenerateOptions {
     /// Text to continue; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
-    /// File with a prompt on each line, or `-` for standard input; JSON Lines (`.jsonl`) have the key `prompt`, and `adapter` with named adapters.
+    /// File with a prompt on each line, or `-` for standard input; JSON Lines (`.jsonl`) have the key `prompt`, with --chat also `messages` and `tools`, and `adapter` with named adapters.
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
-    /// Maximum number of tokens to generate [default: the model's, else 64].
+    /// Take each prompt as the message of a user, and answer it by the chat template of the model.
+    #[arg(long)]
+    pub chat: bool,
+    /// With --chat: message of the system before each prompt.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
+    /// With --chat: chat template, in Jinja [default: the one that comes with the adapter or the model].
+    #[arg(long, value_name = "FILE", requires = "chat")]
+    pub chat_template: Option<PathBuf>,
+    /// With --chat: variables of the chat template as a JSON object, such as `{"enable_thinking": false}`.
+    #[arg(long, value_name = "JSON", requires = "chat")]
+    pub chat_template_kwargs: Option<TemplateVariables>,
+    /// Maximum number of tokens to generate [default: the model's, else 64, and 512 with --chat].
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
     /// Number of prompts in a forward pass.
@@ -133,15 +149,44 @@ fn generate_with<M: CausalLm>(
     if let Some(line) = base.tokens_around() {
         screen.line(&line);
     }
-    let (new, refuse) = (options.max_new_tokens, Unsupported::Refuse);
-    let generation = generation_config(&base, &options.sampling, new, refuse, screen)?;
+    let template = if options.chat {
+        let (given, variables) = (&options.chat_template, &options.chat_template_kwargs);
+        Some(chat_template(&base, given.as_deref(), variables.as_ref())?)
+    } else {
+        None
+    };
+    let usual = if options.chat {
+        ANSWER_TOKENS
+    } else {
+        NEW_TOKENS
+    };
+    let (new, refuse) = ((options.max_new_tokens, usual), Unsupported::Refuse);
+    let mut generation = generation_config_for(&base, &options.sampling, new, refuse, screen)?;
     let mut tokens = Vec::with_capacity(prompts.len());
-    for Prompt { text, origin, .. } in prompts {
-        let prompt = base.tokenizer.encode_prompt(text)?;
-        generation
-            .check_prompt(&outline, &prompt)
-            .map_err(|message| origin.error(format!("the prompt {message}")))?;
+    for Prompt {
+        text, origin, chat, ..
+    } in prompts
+    {
+        let prompt = match (&template, chat) {
+            (Some(template), Some(chat)) => {
+                let text = template.prompt(chat);
+                let text = text.map_err(|error| origin.error(error.to_string()))?;
+                base.tokenizer.encode(&text)?
+            }
+            _ => base.tokenizer.encode_prompt(text)?,
+        };
         tokens.push(prompt);
+    }
+    if options.chat && options.max_new_tokens.is_none() {
+        // The usual length of an answer may be more than a small model has room for.
+        let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
+        let room = outline.max_positions().saturating_sub(longest);
+        generation.max_new_tokens = generation.max_new_tokens.min(room.max(1));
+    }
+    for (prompt, Prompt { origin, .. }) in tokens.iter().zip(prompts) {
+        generation
+            .check_prompt(&outline, prompt)
+            .map_err(|message| origin.error(format!("the prompt {message}")))?;
     }
     let largest = |batch: &[Vec<u32>]| batch.iter().map(Vec::len).max().unwrap_or(0);
     for batch in tokens.chunks(size) {
@@ -238,7 +283,9 @@ impl Continuation {
 
 /// Prompt to continue.
 struct Prompt {
+    /// Text, or last message of a conversation.
     text: String,
+    chat: Option<Conversation>,
     adapter: Option<String>,
     origin: Origin,
 }
@@ -246,37 +293,65 @@ struct Prompt {
 /// Line of JSON Lines.
 #[derive(Deserialize)]
 struct PromptLine {
-    prompt: String,
+    prompt: Option<String>,
     adapter: Option<String>,
+    /// Conversation, which is read again with its tools.
+    messages: Option<serde_json::Value>,
 }
 
 /// Reads the prompts of the options and their file.
 fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
     let mut prompts = Vec::new();
+    let of_text = |text: String, adapter: Option<String>, origin| Prompt {
+        chat: options.chat.then(|| {
+            let system = options.system.iter();
+            let system = system.map(|text| Message::new("system", text));
+            let user = Message::new("user", &*text);
+            Conversation::new(system.chain([user]).collect::<Vec<_>>())
+        }),
+        text,
+        adapter: adapter.or_else(|| options.use_adapter.clone()),
+        origin,
+    };
     for (index, text) in options.prompt.iter().enumerate() {
-        prompts.push(Prompt {
-            text: text.clone(),
-            adapter: options.use_adapter.clone(),
-            origin: Origin::new(Path::new("--prompt"), index + 1),
-        });
+        let origin = Origin::new(Path::new("--prompt"), index + 1);
+        prompts.push(of_text(text.clone(), None, origin));
     }
     if let Some(path) = &options.prompts {
         let mut lines = Lines::open_input(path)?;
         let extension = path.extension().and_then(|extension| extension.to_str());
         let is_json = matches!(extension, Some("jsonl" | "ndjson"));
         while let Some((line, origin)) = lines.next_text()? {
-            let (text, adapter) = if is_json {
-                let line: PromptLine = serde_json::from_str(&line).map_err(|error| {
-                    origin.error(format!("expected an object with `prompt`: {error}"))
-                })?;
-                (line.prompt, line.adapter)
-            } else {
-                (line, None)
-            };
-            prompts.push(Prompt {
-                text,
-                adapter: adapter.or_else(|| options.use_adapter.clone()),
-                origin,
+            if !is_json {
+                prompts.push(of_text(line, None, origin));
+                continue;
+            }
+            let object: PromptLine = serde_json::from_str(&line).map_err(|error| {
+                origin.error(format!("expected an object with `prompt`: {error}"))
+            })?;
+            prompts.push(match (object.prompt, object.messages) {
+                (Some(text), None) => of_text(text, object.adapter, origin),
+                (None, Some(_)) if options.chat => {
+                    let mut chat = conversation_of(&line, &origin)?;
+                    let has_system = chat.messages.first().is_some_and(|m| m.role() == "system");
+                    if let Some(text) = options.system.as_ref().filter(|_| !has_system) {
+                        chat.messages.insert(0, Message::new("system", text));
+                    }
+                    let last = chat.messages.last().and_then(Message::content);
+                    Prompt {
+                        text: last.unwrap_or_default().to_string(),
+                        chat: Some(chat),
+                        adapter: object.adapter.or_else(|| options.use_adapter.clone()),
+                        origin,
+                    }
+                }
+                (None, Some(_)) => {
+                    return Err(origin.error("a conversation is answered with `--chat`"));
+                }
+                (Some(_), Some(_)) => {
+                    return Err(origin.error("has both \"prompt\" and \"messages\""));
+                }
+                (None, None) => return Err(origin.error("the object has no key \"prompt\"")),
             });
         }
     }
@@ -285,4 +360,15 @@ fn prompts(options: &GenerateOptions) -> Result<Vec<Prompt>, TrainError> {
         return Err(TrainError::config("prompt", message));
     }
     Ok(prompts)
+}
+
+/// Reads the conversation of a line, whose last message is answered.
+fn conversation_of(line: &str, origin: &Origin) -> Result<Conversation, TrainError> {
+    let chat = read_conversation(line, origin)?;
+    if chat.messages.last().is_some_and(Message::is_of_assistant) {
+        let message =
+            "the last message is the assistant's, and there is nothing to answer; leave it out";
+        return Err(origin.error(message));
+    }
+    Ok(chat)
 }

@@ -2,15 +2,18 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `data` | tokenized examples of a file |
+//! | `data`, `template` | tokenized examples of a file; the chat template |
 //! | `loss`, `answers` | loss, perplexity and accuracy; accuracy on MNLI |
 //! | `evaluator`, `eval` | evaluation during training, and by itself |
 //! | `choice` | choice of tokens: options, and settings that come with the model |
 //! | `generate` | text generation |
+//! | `chat`, `chat_input` | conversations with a model; what a user types |
 //! | `texts` | generated texts and their scores |
 //! | `score` | scores of the texts of a file |
 
 mod answers;
+mod chat;
+mod chat_input;
 mod choice;
 mod data;
 mod eval;
@@ -18,8 +21,10 @@ mod evaluator;
 mod generate;
 mod loss;
 mod score;
+mod template;
 mod texts;
 
+pub use chat::{ChatOptions, Terminal, chat};
 pub use choice::SamplingOptions;
 pub(crate) use eval::eval;
 pub use generate::{Continuation, GenerateOptions, generate};
