@@ -42,6 +42,7 @@ pub struct DecoderLm {
 }
 
 /// Positions of the tokens of a batch.
+#[allow(clippy::large_enum_variant)] // A batch has one.
 enum Positions {
     /// The same in every row.
     Shared(Range<usize>),

@@ -73,7 +73,8 @@ enum Split {
     Digits {
         individual_digits: bool,
     },
-    Split {
+    #[serde(rename = "Split")]
+    Expression {
         pattern: Pattern,
     },
     #[serde(other)]
@@ -177,7 +178,7 @@ fn name(split: &Split) -> Option<&'static str> {
             Split::ByteLevel { use_regex: true },
         ] => Some("smollm"),
         [
-            Split::Split {
+            Split::Expression {
                 pattern: Pattern::Regex(found),
             },
             Split::ByteLevel { use_regex: false },
