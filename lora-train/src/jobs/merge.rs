@@ -47,7 +47,7 @@ pub struct MergeOptions {
     /// Float type of the base's weights in memory until they are merged: f32, f16, bf16, or auto for that of the checkpoint, with which the result is the same [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub base_dtype: Option<BaseDType>,
-    /// Element type of the weights: f32, f16 or bf16, and q8_0 in gguf; the sum is taken in f32.
+    /// Element type of the weights: f32, f16 or bf16, and `q8_0` in gguf; the sum is taken in f32.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_dtype)]
     pub dtype: ElementType,
     /// Options for checking the written model.

@@ -31,7 +31,7 @@ pub struct VerifyOptions {
     /// Compare the written model with the base and its adapter before it appears under its name: by the logits of some rows of tokens, and by each merged weight.
     #[arg(long)]
     pub verify: bool,
-    /// Maximum difference of a logit, as a fraction of the largest one [default: 1e-4 in f32, 1e-2 in f16, 8e-2 in bf16 and q8_0].
+    /// Maximum difference of a logit, as a fraction of the largest one [default: 1e-4 in f32, 1e-2 in f16, 8e-2 in bf16 and `q8_0`].
     #[arg(long, value_name = "X", requires = "verify")]
     pub tolerance: Option<f64>,
     /// Texts for the comparison, one per line, with a tab between the texts of a pair; the first 64 tokens of each count [default: random tokens].

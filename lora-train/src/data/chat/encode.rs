@@ -217,7 +217,8 @@ mod tests {
         // The second token goes over the beginning of a part, the fourth over an end, the fifth is empty.
         let offsets = [0..2, 2..5, 5..6, 6..9, 9..9, 9..12, 12..13];
         assert_eq!(token_parts(&offsets, &[4..7, 12..13]), [1..4, 6..7]);
-        assert_eq!(token_parts(&offsets, &[0..13]), [1..7]);
+        let found = token_parts(&offsets, std::slice::from_ref(&(0..13)));
+        assert!(found == std::slice::from_ref(&(1..7)), "{found:?}");
         assert!(token_parts(&offsets, &[]).is_empty());
     }
 }
