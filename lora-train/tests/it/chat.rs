@@ -278,7 +278,7 @@ fn bad_conversations_are_named_by_file_line_and_key() {
             "history[0] is an array, expected a list of a question and its answer",
         ),
     ] {
-        let data = write(dir.path(), "bad.jsonl", &[object.clone()]);
+        let data = write(dir.path(), "bad.jsonl", std::slice::from_ref(&object));
         let expected = format!("bad.jsonl, line 1: {reason}");
         fail(&mut preview(&base, &data), 1, &[&expected]);
     }
