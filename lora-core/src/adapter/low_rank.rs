@@ -32,7 +32,8 @@ pub(crate) struct StartingFactors {
 pub struct LowRankAdapter {
     /// Factor `A`, `[d_in, rank]`; with slices `[d_in, slices · rank]`.
     pub a: Param<Tensor<2>>,
-    /// Factor `B`, `[rank, d_out]`; with slices `[slices · rank, d_out / parts]`.
+    /// Factor `B`, `[rank, d_out]`; with slices the blocks `[rank, width]` of the parts one after the other, `[slices · rank, width]`
+    /// for parts of one width, else `[rank, all widths]`.
     pub b: Param<Tensor<2>>,
     /// Magnitude of DoRA, `[d_out]`: the trainable norm of each output's weights.
     pub magnitude: Option<Param<Tensor<1>>>,
@@ -63,7 +64,7 @@ impl LowRankAdapter {
 
     /// Returns `B` as `[total rank, d_out]`.
     ///
-    /// A sliced adapter has a block `[rank, d_out / parts]` for each slice. The result has each block at
+    /// A sliced adapter has a block `[rank, width]` for each slice. The result has each block at
     /// its slice's columns and its own rows, and zeros elsewhere: the equivalent standard adapter of rank
     /// `slices · rank`.
     pub fn b_dense(&self) -> Tensor<2> {
@@ -107,38 +108,49 @@ pub(super) fn widened<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// Expands `[G · r, width]` to `[G · r, parts · width]`, with block `g` at the columns of the g-th adapted part.
+/// Expands the blocks of the adapted parts, each `[r, width]`, to `[G · r, d_out]`, with block `g` at the columns of the g-th adapted
+/// part.
 pub(crate) fn expand(b: Tensor<2>, slices: &Slices) -> Tensor<2> {
-    let [rows, width] = b.dims();
-    let rank = rows / slices.adapted.len();
-    let device = b.device();
-    let zeros = |rows: usize, width: usize| Tensor::<2>::zeros([rows, width], (&device, b.dtype()));
+    let (rank, d_out) = slices.of_blocks(b.dims());
+    let rows = slices.adapted.len() * rank;
+    let (device, dtype) = (b.device(), b.dtype());
+    let zeros = |rows: usize, width: usize| Tensor::<2>::zeros([rows, width], (&device, dtype));
+    let mut blocks = {
+        let all: Tensor<1> = b.flatten(0, 1);
+        let mut start = 0;
+        let blocks = slices.widths(d_out).map(|width| {
+            let block = all.clone().narrow(0, start, rank * width);
+            start += rank * width;
+            block.reshape([rank, width])
+        });
+        blocks.collect::<Vec<_>>().into_iter().enumerate()
+    };
     let mut columns = Vec::with_capacity(slices.parts);
     for part in 0..slices.parts {
-        let block = slices.adapted.iter().position(|&adapted| adapted == part);
-        columns.push(match block {
-            None => zeros(rows, width),
-            Some(block) => {
-                let (start, end) = (block * rank, (block + 1) * rank);
-                let mut parts = Vec::with_capacity(3);
-                if start > 0 {
-                    parts.push(zeros(start, width));
-                }
-                parts.push(b.clone().narrow(0, start, rank));
-                if end < rows {
-                    parts.push(zeros(rows - end, width));
-                }
-                Tensor::cat(parts, 0)
-            }
-        });
+        if !slices.adapted.contains(&part) {
+            columns.push(zeros(rows, slices.width(part, d_out)));
+            continue;
+        }
+        let (block, values) = blocks.next().expect("a block for each adapted part");
+        let width = values.dims()[1];
+        let (before, after) = (block * rank, rows - (block + 1) * rank);
+        let mut parts = Vec::with_capacity(3);
+        if before > 0 {
+            parts.push(zeros(before, width));
+        }
+        parts.push(values);
+        if after > 0 {
+            parts.push(zeros(after, width));
+        }
+        columns.push(Tensor::cat(parts, 0));
     }
-    let dense = Tensor::cat(columns, 1); // [G * r, parts * width]
+    let dense = Tensor::cat(columns, 1); // [G * r, d_out]
     match slices.layout {
-        FusedLayout::PartByPart => dense,
+        FusedLayout::PartByPart | FusedLayout::Grouped { .. } => dense,
         FusedLayout::HeadByHead { heads } => dense
-            .reshape([rows, slices.parts, heads, width / heads])
+            .reshape([rows, slices.parts, heads, d_out / slices.parts / heads])
             .swap_dims(1, 2)
-            .reshape([rows, slices.parts * width]),
+            .reshape([rows, d_out]),
     }
 }
 

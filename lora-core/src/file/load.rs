@@ -302,8 +302,9 @@ fn adapter_values(
         }
         rank /= 2;
         let (start_a, mut start_b);
-        (a, start_a) = halves(&a, rank * d_in);
-        (b, start_b) = halves(&b, rank * module.block_width());
+        let widths = module.block_widths();
+        (a, start_a) = halves(&a, widths.iter().map(|_| rank * d_in));
+        (b, start_b) = halves(&b, widths.iter().map(|width| rank * width));
         start_b.iter_mut().for_each(|value| *value = -*value);
         start = Some((start_a, start_b));
     }
@@ -331,12 +332,18 @@ fn adapter_values(
     })
 }
 
-/// Splits values into chunks of `length` by turns: the first, third and so on, and the others.
-fn halves(values: &[f32], length: usize) -> (Vec<f32>, Vec<f32>) {
-    let chunks: Vec<&[f32]> = values.chunks(length).collect();
-    let every_other = |from: usize| chunks.iter().skip(from).step_by(2).copied();
-    let collect = |from: usize| every_other(from).collect::<Vec<_>>().concat();
-    (collect(0), collect(1))
+/// Splits values that have two chunks of each length by turns: the first of each, and the second.
+fn halves(values: &[f32], lengths: impl Iterator<Item = usize>) -> (Vec<f32>, Vec<f32>) {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut rest = values;
+    for length in lengths {
+        let (own, after) = rest.split_at(length.min(rest.len()));
+        let (other, after) = after.split_at(length.min(after.len()));
+        first.extend(own);
+        second.extend(other);
+        rest = after;
+    }
+    (first, second)
 }
 
 /// Refuses dropout that the training would leave out. Only a device with gradients trains.

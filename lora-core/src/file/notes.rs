@@ -72,6 +72,9 @@ pub(crate) struct SavedSlices {
     /// Number of heads, if the columns lie head by head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     heads: Option<usize>,
+    /// Number of heads of queries for each head of keys, if the first part is so much wider than the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sharing: Option<usize>,
 }
 
 impl From<&Slices> for SavedSlices {
@@ -80,8 +83,12 @@ impl From<&Slices> for SavedSlices {
             parts: slices.parts,
             adapted: slices.adapted.clone(),
             heads: match slices.layout {
-                FusedLayout::PartByPart => None,
                 FusedLayout::HeadByHead { heads } => Some(heads),
+                FusedLayout::PartByPart | FusedLayout::Grouped { .. } => None,
+            },
+            sharing: match slices.layout {
+                FusedLayout::Grouped { sharing } => Some(sharing),
+                FusedLayout::PartByPart | FusedLayout::HeadByHead { .. } => None,
             },
         }
     }
@@ -92,16 +99,19 @@ impl SavedSlices {
     pub fn on(&self, d_out: usize) -> Option<Slices> {
         let ascending = self.adapted.windows(2).all(|pair| pair[0] < pair[1]);
         let within = self.adapted.last().is_some_and(|&last| last < self.parts);
-        let columns = self.parts.checked_mul(self.heads.unwrap_or(1))?;
-        let divides = columns > 0 && d_out.is_multiple_of(columns);
-        (ascending && within && divides).then(|| Slices {
+        let slices = Slices {
             parts: self.parts,
             adapted: self.adapted.clone(),
-            layout: match self.heads {
-                None => FusedLayout::PartByPart,
-                Some(heads) => FusedLayout::HeadByHead { heads },
+            layout: match (self.heads, self.sharing) {
+                (None, None) => FusedLayout::PartByPart,
+                (Some(heads), None) => FusedLayout::HeadByHead { heads },
+                (None, Some(sharing)) if sharing > 0 => FusedLayout::Grouped { sharing },
+                _ => return None,
             },
-        })
+        };
+        let columns = slices.least_columns();
+        let divides = columns > 0 && d_out > 0 && d_out.is_multiple_of(columns);
+        (ascending && within && divides).then_some(slices)
     }
 }
 
@@ -114,10 +124,10 @@ pub(crate) fn compact(
     d_out: usize,
     slices: &Slices,
 ) -> Option<Vec<f32>> {
-    let width = d_out / slices.parts;
-    let mut blocks = Vec::with_capacity(rank * width * slices.adapted.len());
+    let mut blocks = Vec::with_capacity(rank * slices.widths(d_out).sum::<usize>());
     for (row, values) in dense.chunks_exact(d_out).enumerate() {
         let part = *slices.adapted.get(row / rank)?;
+        let width = slices.width(part, d_out);
         let inside = (0..width).map(|column| values[slices.column(part, column, d_out)]);
         blocks.extend(inside);
         let not_zero = |values: &[f32]| values.iter().filter(|&&value| value != 0.0).count();

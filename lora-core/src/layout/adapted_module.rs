@@ -40,21 +40,28 @@ impl AdaptedModule {
         times * self.trained_rank()
     }
 
-    /// Returns the number of trainable columns of `A` and rows of `B`.
+    /// Returns the number of trainable columns of `A`, and of rows of the equivalent standard adapter's `B`.
     pub(crate) fn trained_rank(&self) -> usize {
         self.rank * self.slices.as_ref().map_or(1, |s| s.adapted.len())
     }
 
-    /// Returns the number of columns of `B`: `d_out`, or the width of one part if the target is sliced.
-    pub(crate) fn block_width(&self) -> usize {
+    /// Returns the number of columns of each block of `B`: `d_out`, or the widths of the adapted parts.
+    pub(crate) fn block_widths(&self) -> Vec<usize> {
         let d_out = self.shape[1];
-        self.slices.as_ref().map_or(d_out, |s| d_out / s.parts)
+        match &self.slices {
+            None => vec![d_out],
+            Some(slices) => slices.widths(d_out).collect(),
+        }
     }
 
     /// Returns the shapes of `A` and `B` in the adapter.
     pub(crate) fn factor_shapes(&self) -> [[usize; 2]; 2] {
-        let rank = self.trained_rank();
-        [[self.shape[0], rank], [rank, self.block_width()]]
+        let [d_in, d_out] = self.shape;
+        let b = match &self.slices {
+            None => [self.rank, d_out],
+            Some(slices) => slices.blocks_shape(self.rank, d_out),
+        };
+        [[d_in, self.trained_rank()], b]
     }
 
     /// Returns the number of trainable parameters of the adapter.

@@ -223,7 +223,10 @@ impl Classifier {
 
 /// Refuses a head that no class of transformers has: no program could load the model.
 fn check_head(family: EncoderFamily, kind: HeadKind) -> Result<(), ModelError> {
-    if family.has_head(kind) {
+    let EncoderFamily::Decoder(decoder) = family else {
+        return Ok(());
+    };
+    if decoder.has_head(kind == HeadKind::Token) {
         return Ok(());
     }
     let class = kind.class_suffix();

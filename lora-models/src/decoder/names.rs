@@ -29,13 +29,13 @@ pub(super) fn is_frequency(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }
 
-/// Returns the modules' names in transformers, the output layer, which `all-linear` leaves out, and the fused projections
-/// whose parts have one size.
+/// Returns the modules' names in transformers, the output layer, which `all-linear` leaves out, and the fused projections:
+/// `qkv_proj[q,v]` and `gate_up_proj[up]` adapt slices of them.
 pub(crate) fn architecture(config: &DecoderConfig) -> Architecture {
-    let fused = |module: &str, parts: &[&str]| FusedProjection {
+    let fused = |module: &str, parts: &[&str], layout| FusedProjection {
         module: module.into(),
         parts: parts.iter().map(ToString::to_string).collect(),
-        layout: FusedLayout::PartByPart,
+        layout,
     };
     let is_fused = config.layout == ProjectionLayout::Fused;
     let names = match config.layout {
@@ -48,10 +48,13 @@ pub(crate) fn architecture(config: &DecoderConfig) -> Architecture {
     };
     let mut parts = Vec::new();
     if is_fused {
-        parts.push(fused("mlp.gate_up_proj", &["gate", "up"]));
-        if config.num_attention_heads == config.num_key_value_heads {
-            parts.push(fused("self_attn.qkv_proj", &["q", "k", "v"]));
-        }
+        let (gate_up, qkv) = (["gate", "up"], ["q", "k", "v"]);
+        parts.push(fused("mlp.gate_up_proj", &gate_up, FusedLayout::PartByPart));
+        let layout = match config.num_attention_heads / config.num_key_value_heads {
+            1 => FusedLayout::PartByPart,
+            sharing => FusedLayout::Grouped { sharing },
+        };
+        parts.push(fused("self_attn.qkv_proj", &qkv, layout));
     }
     Architecture {
         output_layers: vec![ENDS.head.into()],

@@ -62,7 +62,9 @@ impl FamilyConfig for DecoderConfig {
                     "up_proj",
                 ]
             }
-            ProjectionLayout::Fused => vec!["qkv_proj", "o_proj", "gate_up_proj"],
+            ProjectionLayout::Fused => {
+                vec!["qkv_proj", "qkv_proj[q,k,v]", "o_proj", "gate_up_proj"]
+            }
         };
         targets.extend(["down_proj", "lm_head", "embed_tokens"]);
         targets

@@ -1,6 +1,6 @@
 //! Sizes and options of an encoder.
 
-use super::{HeadKind, HeadedDecoder, Labels};
+use super::{HeadedDecoder, Labels};
 use crate::activation::Activation;
 use crate::decoder::DecoderFamily;
 use serde_json::{Map, Value};
@@ -68,14 +68,6 @@ impl EncoderFamily {
     /// Returns the prefix of the class names in transformers.
     pub fn class_prefix(self) -> &'static str {
         self.names()[1]
-    }
-
-    /// True if transformers has a class of this family with such a head.
-    pub fn has_head(self, kind: HeadKind) -> bool {
-        match self {
-            Self::Decoder(family) => family.has_head(kind == HeadKind::Token),
-            _ => true,
-        }
     }
 
     /// Returns the name of the encoder in a model with a head.

@@ -1,7 +1,7 @@
 //! Reader for the `config.json` of an encoder.
 
 use super::config::{Disentangled, EncoderConfig, EncoderFamily, PositionTerms, RelativeConv};
-use super::{HeadedDecoder, Labels, config_check};
+use super::{HeadKind, HeadedDecoder, Labels, config_check};
 use crate::ModelError;
 use crate::activation::Activation;
 use crate::checkpoint::bounded::read_json;
@@ -152,7 +152,10 @@ fn decoder(
         }
         _ => HeadedDecoder::Gpt2(Gpt2Config::from_json(path, object)?),
     };
-    decoder.set_missing_padding(keys.object());
+    // A head that was trained without a padding token keeps reading the last token, whichever it is.
+    if HeadKind::of_class(keys.object()).is_none() {
+        decoder.set_missing_padding();
+    }
     let sizes = decoder.sizes();
     if !keys.or("token_classification_bias", true)? {
         return Err(keys.refuse("token_classification_bias", false, "true"));

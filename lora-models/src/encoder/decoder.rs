@@ -1,6 +1,5 @@
 //! Configuration of a decoder whose hidden states a head reads.
 
-use super::HeadKind;
 use crate::adapter_layers::LayerNames;
 use crate::decoder::DecoderConfig;
 use crate::gpt2::Gpt2Config;
@@ -35,10 +34,9 @@ impl HeadedDecoder {
     }
 
     /// Sets the padding token of a language model that has none to its end-of-text token: a new head must tell padding from text,
-    /// and the classes of transformers take no batch without such a token. A head that was trained without one keeps its
-    /// configuration, so that it reads what it was trained on.
-    pub(super) fn set_missing_padding(&mut self, object: &Map<String, Value>) {
-        if self.pad_token_id().is_some() || HeadKind::of_class(object).is_some() {
+    /// and the classes of transformers take no batch without such a token.
+    pub(super) fn set_missing_padding(&mut self) {
+        if self.pad_token_id().is_some() {
             return;
         }
         let (ends, vocabulary) =

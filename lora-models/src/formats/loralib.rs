@@ -136,6 +136,11 @@ fn factors(
              as q,v for the paper's GPT-2"
         )));
     };
+    if slices.layout != FusedLayout::PartByPart {
+        return Err(malformed(
+            "loralib's fused projections have parts of one width, one after the other".into(),
+        ));
+    }
     if slices.adapted.len() != groups || b_rows % groups != 0 {
         return Err(malformed(format!(
             "it has {groups} adapted parts, not the {} given",

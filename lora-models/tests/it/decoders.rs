@@ -1,11 +1,14 @@
 //! Decoders of the Llama kind compute what transformers and PEFT compute, family by family.
 
-use crate::common::{TOLERANCE, assert_real_logits, fixture, mask_of, model_tensors};
+use crate::common::{
+    TOLERANCE, assert_real_logits, fill_adapters, fixture, mask_of, model_tensors,
+};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
+use lora_core::file::StoredAdapter;
 use lora_core::files::Overwrite;
-use lora_core::merge;
 use lora_core::ops::{CrossEntropy, Segments};
+use lora_core::{Adapted, FusedLayout, LoraConfig, LoraInit, Slices, TargetModules, merge};
 use lora_models::decoder::{DecoderConfig, DecoderLm};
 use lora_models::generate::{
     BeamSearch, EarlyStopping, GenerationConfig, Generator, KvCache, Strategy,
@@ -300,6 +303,115 @@ fn adapters_of_peft_give_its_logits_and_gradients_and_come_back() {
             let logits = again.logits(texts.hidden(&again));
             assert_real_logits(&logits, &texts.real, &values("logits"), TOLERANCE, &what);
         }
+    }
+}
+
+/// Queries are twice as wide as keys and values. The adapter of PEFT has rank 4: two for the queries and two for the values, with zeros
+/// elsewhere.
+#[test]
+fn slices_of_grouped_heads_are_the_standard_adapter_of_their_ranks_together() {
+    let device = Device::flex().autodiff();
+    let (expected, path) = (expected("phi3"), dir("phi3").join("slices"));
+    let out = tempfile::tempdir().unwrap();
+    let (noted, saved) = (out.path().join("noted"), out.path().join("saved"));
+    let mut adapter = StoredAdapter::read(&path).unwrap();
+    let slices = Slices {
+        parts: 3,
+        adapted: vec![0, 2],
+        layout: FusedLayout::Grouped { sharing: 2 },
+    };
+    let modules: Vec<String> = adapter.modules.keys().cloned().collect();
+    adapter.note_slices(
+        modules
+            .iter()
+            .map(|module| (module.clone(), slices.clone())),
+    );
+    adapter.save(&noted, Overwrite::Refuse).unwrap();
+
+    let adapted = load("phi3", &device).load_adapter(&noted).unwrap();
+    let (model, report) = (adapted.module(), adapted.report());
+    assert_eq!(report.modules[0].slices.as_ref(), Some(&slices));
+    let texts = Texts::of(&expected, "right", &device);
+    let hidden = texts.hidden(model);
+    let logits = model.logits(hidden.clone());
+    let values = expected.values("slices.logits");
+    assert_real_logits(&logits, &texts.real, &values, TOLERANCE, "logits");
+    let mut found = FactorGradients {
+        path: Vec::new(),
+        model,
+        grads: &texts.loss(model, hidden).backward(),
+        found: BTreeMap::new(),
+    };
+    model.visit(&mut found);
+    assert_eq!(found.found.len(), 4);
+    for (tensor, (found, shape)) in found.found {
+        let (values, file_shape) = expected.floats(&format!("slices.grad.{tensor}"));
+        let values = transpose(&values, &file_shape);
+        let values = if tensor.contains("lora_A") {
+            assert_eq!(file_shape, [shape[1], shape[0]], "{tensor}");
+            values
+        } else {
+            // Blocks [2, 24] of the queries and [2, 12] of the values in [4, 48].
+            assert_eq!((&file_shape[..], &shape[..]), (&[48, 4][..], &[2, 36][..]));
+            let block = |row: usize| match row {
+                0 | 1 => &values[row * 48..][..24],
+                _ => &values[row * 48 + 36..][..12],
+            };
+            [0, 1, 2, 3].map(block).concat()
+        };
+        assert_near(&found, &values, TOLERANCE, &tensor);
+    }
+    (adapted.save_adapter(&saved, None, Overwrite::Refuse)).unwrap();
+    let read = |path: &std::path::Path| Tensors::open(path.join("adapter_model.safetensors"));
+    for tensor in read(&path).names() {
+        let [ours, theirs] = [&saved, &path].map(|path| read(path).floats(&tensor));
+        assert_eq!(ours, theirs, "{tensor}");
+    }
+    let texts = Texts::of(&expected, "right", &Device::flex());
+    let merged = merge(model.clone().valid()).into_module();
+    let logits = merged.logits(texts.hidden(&merged));
+    let values = expected.values("slices.logits");
+    assert_real_logits(&logits, &texts.real, &values, TOLERANCE, "merged");
+}
+
+/// Factors that start at a part of the weight have a block for each slice, and its start.
+#[test]
+fn slices_of_grouped_heads_start_and_come_back_with_every_option() {
+    let device = Device::flex();
+    let ids = || Tensor::<2, Int>::from_ints([[5, 17, 20, 3, 42, 9, 33]], &Device::flex());
+    let plain = host(load("phi3", &device).forward(ids(), None));
+    for (init, dora) in [
+        (LoraInit::Pissa, false),
+        (LoraInit::Orthogonal, true),
+        (LoraInit::Random, true),
+    ] {
+        let config = LoraConfig::new(2)
+            .with_targets(TargetModules::names(["qkv_proj[q,v]", "gate_up_proj[up]"]))
+            .with_init(init)
+            .with_dora(dora);
+        let adapted = load("phi3", &device).attach(&config).unwrap();
+        // Queries and values, 24 and 12 of 24 features; up, 28.
+        let factors = 2 * ((24 * 4 + 2 * 36) + (24 * 2 + 2 * 28));
+        let magnitudes = if dora { 2 * (48 + 56) } else { 0 };
+        assert_eq!(adapted.report().parameters(), factors + magnitudes);
+        if init != LoraInit::Random {
+            let found = host(adapted.module().forward(ids(), None));
+            assert_near(&found, &plain, 1e-4, "at the start");
+        }
+        let (model, report) = adapted.into_parts();
+        let adapted = Adapted::from_parts(fill_adapters(model), report);
+        let found = host(adapted.module().forward(ids(), None));
+        assert_ne!(found, plain);
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("adapter");
+        adapted
+            .save_adapter(&path, None, Overwrite::Refuse)
+            .unwrap();
+        let again = load("phi3", &device).load_adapter(&path).unwrap();
+        let parameters = adapted.report().parameters();
+        assert_eq!(again.report().parameters(), parameters);
+        let again = host(again.module().forward(ids(), None));
+        assert_near(&again, &found, 1e-5, "read again");
     }
 }
 

@@ -57,8 +57,9 @@ pub(super) fn orthogonal_factors(module: &AdaptedModule, seed: u64) -> Result<Pa
         let values = normal_values(seed, &name, rows * columns, 1.0);
         Mat::from_fn(rows, columns, |i, j| f64::from(values[i * columns + j]))
     };
-    let width = module.factor_shapes()[1][1];
+    let widths = module.block_widths();
     by_slice(module, |slice| {
+        let width = widths[slice];
         let q = random(format!("{path}.{slice}.q"), rank, rank);
         let q = q.qr().compute_Q();
         let rows = |first: usize| Mat::from_fn(half, rank, |i, j| q[(2 * i + first, j)]);
@@ -85,10 +86,10 @@ fn by_slice(
     module: &AdaptedModule,
     factors: impl Fn(usize) -> Result<(Mat<f64>, Mat<f64>), LoraError>,
 ) -> Result<Pair, LoraError> {
-    let [[d_in, total], [_, width]] = module.factor_shapes();
+    let [[d_in, total], [rows, columns]] = module.factor_shapes();
     let mut a = vec![0.0; d_in * total];
-    let mut b = Vec::with_capacity(total * width);
-    for slice in 0..total / module.rank {
+    let mut b = Vec::with_capacity(rows * columns);
+    for (slice, width) in module.block_widths().into_iter().enumerate() {
         let (slice_a, slice_b) = factors(slice)?;
         for (row, column) in (0..d_in).flat_map(|row| (0..module.rank).map(move |c| (row, c))) {
             a[row * total + slice * module.rank + column] = slice_a[(row, column)] as f32;

@@ -101,7 +101,8 @@ pub(crate) fn resolve(
 
 /// Refuses a target that the adapter does not fit.
 fn check(target: &AdaptedModule, config: &LoraConfig) -> Result<(), LoraError> {
-    let (d_in, width) = (target.shape[0], target.block_width());
+    let d_in = target.shape[0];
+    let width = target.block_widths().into_iter().min().unwrap_or(0);
     let refuse = |message: String| Err(LoraError::unsupported_target(&target.module, message));
     if target.rank > d_in.min(width) {
         return refuse(format!(

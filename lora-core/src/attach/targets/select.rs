@@ -2,7 +2,7 @@
 
 use crate::config::{ExcludeModules, LoraConfig, TargetModules, compile};
 use crate::error::LoraError;
-use crate::layout::{AdapterPath, Architecture, FusedLayout, Matrix, Slices, ends_in};
+use crate::layout::{AdapterPath, Architecture, Matrix, Slices, ends_in};
 
 /// One entry of [`TargetModules::Names`].
 struct NamedTarget<'a> {
@@ -116,17 +116,6 @@ fn find_slices(
             "slices need a `LoraLinear`, this layer reads the composed weight".into(),
         ));
     }
-    let heads = match fused.layout {
-        FusedLayout::PartByPart => 1,
-        FusedLayout::HeadByHead { heads } => heads,
-    };
-    if !matrix.shape[1].is_multiple_of(fused.parts.len() * heads) {
-        return Err(refuse(format!(
-            "its {} columns do not divide into {} parts of {heads} heads",
-            matrix.shape[1],
-            fused.parts.len()
-        )));
-    }
     let index = |part: &&str| {
         let known = fused.parts.iter().position(|name| name == part);
         let all = fused.parts.join(", ");
@@ -135,11 +124,19 @@ fn find_slices(
     let mut adapted: Vec<usize> = parts.iter().map(index).collect::<Result<_, _>>()?;
     adapted.sort_unstable();
     adapted.dedup();
-    Ok(Slices {
+    let slices = Slices {
         parts: fused.parts.len(),
         adapted,
         layout: fused.layout,
-    })
+    };
+    let (columns, least) = (matrix.shape[1], slices.least_columns());
+    if !columns.is_multiple_of(least) {
+        let parts = fused.parts.join(", ");
+        return Err(refuse(format!(
+            "its {columns} columns do not divide into {parts}: they are no multiple of {least}"
+        )));
+    }
+    Ok(slices)
 }
 
 /// Removes the excluded modules.

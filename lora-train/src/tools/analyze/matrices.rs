@@ -235,14 +235,14 @@ fn parts(
         return vec![None];
     };
     let d_out = factors.shape()[0];
-    if !d_out.is_multiple_of(fused.parts.len()) {
-        return vec![None];
-    }
     let slices = Slices {
         parts: fused.parts.len(),
         adapted: (0..fused.parts.len()).collect(),
         layout: fused.layout,
     };
+    if !d_out.is_multiple_of(slices.least_columns()) {
+        return vec![None];
+    }
     let parts = fused.parts.iter().enumerate();
     parts
         .map(|(part, name)| Some((name.clone(), slices.columns(part, d_out))))
