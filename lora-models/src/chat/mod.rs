@@ -8,7 +8,7 @@
 //! | [`Message`] and [`Conversation`] | `conversation.rs` |
 //! | the templates in a model directory | `files.rs` |
 //! | [`ChatTemplate`], compiled and rendered | `template.rs` |
-//! | learned parts, by the template's own marks or by prefixes | `spans.rs` |
+//! | [`Rendered`] text with its learned parts, found by the template's own marks or by prefixes | `rendered.rs`, `spans.rs` |
 //! | the source, rewritten for the marks and for the limits | `source.rs` |
 //! | functions, filters and tests of transformers' environment | `environment.rs`, `json.rs`, `python.rs`, `time.rs` |
 //! | limits of a hostile template | `limits.rs` |
@@ -24,6 +24,7 @@ mod files;
 mod json;
 mod limits;
 mod python;
+mod rendered;
 mod source;
 mod spans;
 mod template;
@@ -31,5 +32,6 @@ mod time;
 
 pub use conversation::{Conversation, Message};
 pub use files::TEMPLATE_FILES;
-pub use spans::{Rendered, TrainOn};
+pub use rendered::Rendered;
+pub use spans::TrainOn;
 pub use template::ChatTemplate;
