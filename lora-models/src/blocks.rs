@@ -25,6 +25,12 @@ pub trait Blocks: Module {
     /// Computes the state that all blocks share. It may depend on trainable weights.
     fn shared(&self, input: &Self::Input) -> Self::Shared;
 
+    /// Computes the state that all blocks share for an input whose state is known already: parts that depend on no trainable weight
+    /// may be taken from it.
+    fn shared_again(&self, input: &Self::Input, _before: &Self::Shared) -> Self::Shared {
+        self.shared(input)
+    }
+
     /// Applies block `index` to the hidden states before it.
     fn block(&self, index: usize, x: Tensor<3>, shared: &Self::Shared) -> Tensor<3>;
 

@@ -185,6 +185,10 @@ impl<M: CausalModel + Module> CausalModel for PromptAdapters<'_, M> {
         self.model.max_positions()
     }
 
+    fn rereads_above(&self) -> Vec<usize> {
+        self.model.rereads_above()
+    }
+
     fn prompts(&self) -> Option<usize> {
         Some(self.prompts)
     }

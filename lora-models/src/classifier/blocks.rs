@@ -213,6 +213,15 @@ impl Blocks for Classifier {
         }
     }
 
+    fn shared_again(&self, input: &EncoderInput, before: &EncoderShared) -> EncoderShared {
+        match (&self.trunk, before) {
+            (Trunk::Decoder(model), EncoderShared::Decoder(before, last)) => {
+                EncoderShared::Decoder(model.shared_again(before), last.clone())
+            }
+            _ => self.shared(input),
+        }
+    }
+
     /// Applies a block. For a head on sequences, which reads the first token alone, or the last one of a decoder, the last
     /// block returns `[batch, 1, hidden_size]`.
     ///

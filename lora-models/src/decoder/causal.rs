@@ -1,6 +1,7 @@
 //! A decoder as a language model: layer by layer, through the loss, and token by token.
 
 use super::model::DecoderLm;
+use super::rope::RopeKind;
 use super::shared::DecoderShared;
 use crate::blocks::{Blocks, first_trained, trains};
 use crate::causal::{CausalInput, CausalLm};
@@ -30,6 +31,11 @@ impl Blocks for DecoderLm {
                 (self.model).shared(0, seq, mask.clone(), positions.clone(), &device)
             }
         }
+    }
+
+    /// Computes the virtual tokens, which may be trained.
+    fn shared_again(&self, _input: &CausalInput, before: &DecoderShared) -> DecoderShared {
+        self.model.shared_again(before)
     }
 
     fn block(&self, index: usize, x: Tensor<3>, shared: &DecoderShared) -> Tensor<3> {
@@ -68,6 +74,17 @@ impl CausalModel for DecoderLm {
 
     fn virtual_tokens(&self) -> usize {
         self.model.virtual_tokens()
+    }
+
+    fn rereads_above(&self) -> Vec<usize> {
+        let ropes = self.config().ropes.iter();
+        let limits = ropes.filter_map(|rope| match rope.kind {
+            RopeKind::LongRope { original, .. } => Some(original),
+            _ => None,
+        });
+        // Virtual tokens count among the positions.
+        let shift = self.virtual_tokens();
+        limits.map(|limit| limit.saturating_sub(shift)).collect()
     }
 
     fn cache_layers(&self) -> usize {

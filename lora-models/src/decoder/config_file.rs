@@ -463,6 +463,60 @@ mod tests {
     }
 
     #[test]
+    fn old_and_new_keys_of_positions_mean_the_same() {
+        let llama3 = json!({
+            "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+        });
+        let yarn = json!({"factor": 4.0, "original_max_position_embeddings": 32});
+        let long = json!({"short_factor": vec![1.0; 8], "long_factor": vec![2.5; 8]});
+        let linear = json!({"factor": 8.0});
+        let with = |options: &Value, more: Value| {
+            let mut options = options.as_object().unwrap().clone();
+            options.extend(more.as_object().unwrap().clone());
+            Value::Object(options)
+        };
+        for (model_type, kinds, new, options) in [
+            ("llama", &["rope_type", "type"][..], "llama3", &llama3),
+            ("qwen2", &["rope_type", "type"], "yarn", &yarn),
+            ("mistral", &["type"], "linear", &linear),
+            ("phi3", &["rope_type", "type"], "longrope", &long),
+        ] {
+            let parameters = with(options, json!({"rope_type": new, "rope_theta": 5e5}));
+            let model = json!({"model_type": model_type, "original_max_position_embeddings": 64});
+            let expected = read(with(&model, json!({"rope_parameters": parameters})));
+            let expected = expected.unwrap().ropes;
+            assert_eq!(expected[0].theta, 5e5);
+            for key in kinds {
+                let scaling = with(options, json!({*key: new}));
+                let old = json!({"rope_theta": 5e5, "rope_scaling": scaling});
+                assert_eq!(
+                    read(with(&model, old)).unwrap().ropes,
+                    expected,
+                    "{model_type} {key}"
+                );
+            }
+        }
+        // The names of LongRoPE in the first files of Phi 3.
+        let phi3 = |kind: &str| {
+            let scaling = with(&long, json!({"type": kind}));
+            read(json!({"model_type": "phi3", "rope_scaling": scaling}))
+                .unwrap()
+                .ropes
+        };
+        assert_eq!(phi3("su"), phi3("longrope"));
+        assert_eq!(phi3("yarn"), phi3("longrope"));
+        let old = read(json!({
+            "model_type": "gemma3_text", "rope_theta": 3e5, "rope_local_base_freq": 2e3,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}
+        }));
+        let new = read(json!({"model_type": "gemma3_text", "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 3e5},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 2e3}
+        }}));
+        assert_eq!(old.unwrap().ropes, new.unwrap().ropes);
+    }
+
+    #[test]
     fn what_is_not_said_has_transformers_default() {
         let of = |name: &str| read(json!({"model_type": name})).unwrap();
         assert_eq!(of("qwen3").head_dim, 128);

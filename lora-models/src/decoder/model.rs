@@ -153,6 +153,13 @@ impl Decoder {
         }
     }
 
+    /// Builds what all layers share from that of the same texts: their mask, and the angles of their positions.
+    pub(crate) fn shared_again(&self, before: &DecoderShared) -> DecoderShared {
+        let mut shared = before.clone();
+        shared.mask.virtual_tokens = self.virtual_layers();
+        shared
+    }
+
     /// Computes the angles of positions, shifted by a number of virtual tokens.
     fn angles(&self, positions: &Positions, shift: usize, device: &Device) -> Vec<Angles> {
         let (mut values, shape): (Vec<i64>, [usize; 2]) = match positions {

@@ -87,6 +87,12 @@ impl KvCache {
         self.len += seq;
     }
 
+    /// Forgets all tokens; the rows continue those that they continued.
+    pub(super) fn clear(&mut self) {
+        self.layers.fill(None);
+        self.len = 0;
+    }
+
     /// Keeps these rows in this order; a row may repeat or be missing.
     ///
     /// # Panics

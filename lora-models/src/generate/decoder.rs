@@ -13,6 +13,12 @@ pub(super) struct Decoder<'a, M> {
     padding: Vec<usize>,
     /// Length of a row before any step, in tokens.
     width: usize,
+    /// Tokens of each row with their padding, for a model that may read them again.
+    read: Vec<Vec<i64>>,
+    /// Lengths above which the rows are read again.
+    limits: Vec<usize>,
+    /// Number of these lengths that the cache was computed above.
+    above: usize,
 }
 
 impl<'a, M: CausalModel> Decoder<'a, M> {
@@ -45,29 +51,73 @@ impl<'a, M: CausalModel> Decoder<'a, M> {
             cache: KvCache::new(model.cache_layers(), width + new),
             padding,
             width,
+            read: Vec::new(),
+            limits: model.rereads_above(),
+            above: 0,
         };
+        if !decoder.limits.is_empty() && width > 0 {
+            decoder.read = ids.chunks(width).map(<[i64]>::to_vec).collect();
+            decoder.above = decoder.limits_below(width);
+        }
         let logits = decoder.forward(ids, positions, width);
         (decoder, logits)
     }
 
     /// Appends a token to each row and returns the logits after it, `[rows, vocab]`.
     pub(super) fn step(&mut self, tokens: &[u32]) -> Tensor<2> {
-        let ids = tokens.iter().map(|&token| i64::from(token)).collect();
+        let ids: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
         let index = self.cache.len();
+        if !self.limits.is_empty() {
+            for (read, &token) in self.read.iter_mut().zip(&ids) {
+                read.push(token);
+            }
+            let above = self.limits_below(index + 1);
+            if above != self.above {
+                self.above = above;
+                return self.read_again(index + 1);
+            }
+        }
         let positions = self.padding.iter().map(|padding| (index - padding) as i64);
         let positions = positions.collect();
         self.forward(ids, positions, 1)
+    }
+
+    /// Returns the number of limits that the longest of the rows of this width is above.
+    fn limits_below(&self, width: usize) -> usize {
+        let least = self.padding.iter().min().unwrap_or(&0);
+        let longest = width - least;
+        let limits = self.limits.iter();
+        limits.filter(|&&limit| longest > limit).count()
+    }
+
+    /// Reads all tokens of the rows of this width with an empty cache.
+    fn read_again(&mut self, width: usize) -> Tensor<2> {
+        self.cache.clear();
+        let positions = self
+            .padding
+            .iter()
+            .flat_map(|&padding| (0..width).map(move |index| index.saturating_sub(padding) as i64));
+        let positions = positions.collect();
+        self.forward(self.read.concat(), positions, width)
     }
 
     /// Keeps these rows in this order; a row may repeat.
     pub(super) fn select(&mut self, rows: &[usize]) {
         self.cache.select(rows, self.device);
         self.padding = rows.iter().map(|&row| self.padding[row]).collect();
+        self.keep_read(rows);
     }
 
     /// Replaces each row by another row of the same prompt.
     pub(super) fn reorder(&mut self, rows: &[usize]) {
         self.cache.reorder(rows, self.width, self.device);
+        self.keep_read(rows);
+    }
+
+    fn keep_read(&mut self, rows: &[usize]) {
+        if !self.read.is_empty() {
+            self.read = rows.iter().map(|&row| self.read[row].clone()).collect();
+        }
     }
 
     fn forward(&mut self, ids: Vec<i64>, positions: Vec<i64>, seq: usize) -> Tensor<2> {

@@ -17,6 +17,12 @@ pub trait CausalModel {
         0
     }
 
+    /// Returns the lengths above which keys and values of all tokens differ from those in a shorter text, as with LongRoPE: a text
+    /// that grows beyond one is read again.
+    fn rereads_above(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
     /// Returns the number of prompts that the model is set up for, in order; `None` for any number.
     fn prompts(&self) -> Option<usize> {
         None

@@ -2,7 +2,8 @@
 
 use crate::common::{Batch, fixture, load, model_tensors};
 use crate::encoders::{self, options};
-use burn::tensor::{Device, Int, Tensor};
+use burn::module::Param;
+use burn::tensor::{DType, Device, Int, Tensor};
 use lora_core::files::Overwrite;
 use lora_core::ops::CrossEntropy;
 use lora_core::{
@@ -10,11 +11,13 @@ use lora_core::{
 };
 use lora_models::checkpoint::{Checkpoint, ExportDType};
 use lora_models::classifier::{Classifier, ClassifierOptions};
+use lora_models::decoder::DecoderLm;
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::{
     CausalInput, CausalLm, ExportOptions, LoadOptions, LoraModel, LoraTargets, Pretrained,
 };
 use std::path::{Path, PathBuf};
+use test_support::compare::assert_near;
 use test_support::tensors::host;
 
 const AUTO: BaseDType = BaseDType::Auto;
@@ -198,6 +201,52 @@ fn embeddings_and_head_are_in_16_bits_beside_nf4() {
         let [hidden, ..] = outputs(&model, &device);
         assert!(hidden.iter().all(|value| value.is_finite()));
         assert_ne!(hidden, outputs(&load(BaseDType::F32).0, &device)[0]);
+    }
+}
+
+/// Queries of a decoder with tied and with untied ends, and of one whose embeddings are scaled and logits capped.
+#[test]
+fn a_decoder_has_embeddings_and_head_in_16_bits_beside_nf4() {
+    let device = Device::flex();
+    for (name, tied) in [("qwen3", true), ("llama", false), ("gemma2", true)] {
+        let path = fixture("decoders").join(name);
+        let load = |dtype| {
+            let options = LoadOptions::default()
+                .with_quantize(Some(QuantizeConfig::new(Quantization::Nf4)))
+                .with_floats(BaseFloats::new(dtype));
+            DecoderLm::load(&path, &options, &device).unwrap().0
+        };
+        let (model, wide) = (load(BaseDType::Bf16), load(BaseDType::F32));
+        let format =
+            |packed: Option<&lora_core::PackedWeight>| packed.unwrap().format().to_string();
+        assert_eq!(format(model.model.embed_tokens.packed()), "bf16");
+        assert_eq!(format(model.model.layers[0].mlp.down_proj.packed()), "nf4");
+        assert_eq!(model.lm_head.is_none(), tied);
+        if let Some(head) = &model.lm_head {
+            assert_eq!(format(head.packed()), "bf16");
+        }
+        // What the file would give if its ends were rounded, and nothing else.
+        let mut rounded = wide.clone();
+        let bf16 = |weight: &Param<Tensor<2>>| {
+            let values = weight.val().cast(DType::BF16).cast(DType::F32);
+            weight.clone().map(|_| values)
+        };
+        rounded.model.embed_tokens.weight = bf16(&wide.model.embed_tokens.weight);
+        if let Some(head) = &mut rounded.lm_head {
+            head.weight = bf16(&head.weight);
+        }
+        let losses = |model: &DecoderLm| {
+            let ids = Tensor::<1, Int>::arange(0..22, &device) * 2 + 5;
+            let targets = ids.clone().narrow(0, 1, 21);
+            let hidden = model.hidden_states(&CausalInput::new(ids.reshape([1, 22])));
+            let hidden = hidden
+                .narrow(1, 0, 21)
+                .reshape([21, model.config().hidden_size]);
+            let loss = model.loss(hidden.clone(), targets, &CrossEntropy::default());
+            [host(model.logits(hidden)), host(loss.nll)].concat()
+        };
+        assert_near(&losses(&model), &losses(&rounded), 1e-5, name);
+        assert_ne!(losses(&model), losses(&wide), "{name}");
     }
 }
 

@@ -48,7 +48,7 @@ where
         seed(index);
         x = frozen.block(index, x, &shared);
     }
-    drop((shared, frozen));
+    drop(frozen);
 
     let mut sum = GradientsAccumulator::new();
     let mut add = |grads| sum.accumulate(task, GradientsParams::from_grads(grads, task));
@@ -65,7 +65,8 @@ where
         // Below the first trained block nothing needs a gradient; below block 0 the embeddings run again for theirs.
         let x = x.set_require_grad(index > first || first == 0);
         seed(index);
-        let y = model.block(index, x.clone(), &model.shared(input));
+        let again = model.shared_again(input, &shared);
+        let y = model.block(index, x.clone(), &again);
         let mut grads = backward_from(y, grad_output);
         gradient = x.grad_remove(&mut grads);
         add(grads);

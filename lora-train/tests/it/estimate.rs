@@ -1,11 +1,14 @@
 //! Parameters and bytes that `lora plan` counts without running a step.
 
-use lora_core::Quantization;
-use lora_models::Preset;
+use burn::tensor::Device;
+use lora_core::{BaseDType, BaseFloats, LoraConfig, Quantization, QuantizeConfig};
+use lora_models::decoder::DecoderLm;
+use lora_models::{LoadOptions, LoraModel, LoraTargets, Preset, Pretrained};
 use lora_train::options::TargetNames;
 use lora_train::tools::bench::{Shape, Training};
 use lora_train::tools::{Forecast, PlanOptions, estimate};
 use serde_json::json;
+use std::path::Path;
 
 const MIB: f64 = (1 << 20) as f64;
 
@@ -86,6 +89,44 @@ fn a_model_of_175_billion_parameters_is_counted_without_being_made() {
     // Table 4 and section 4.2: the optimizer's state is three quarters of what is saved.
     assert_eq!((all.optimizer_mib / found.optimizer_mib).floor(), 9250.0);
     assert_eq!(all.gradients_mib * MIB, 4.0 * all.parameters as f64);
+}
+
+/// Embeddings and output layers of decoders count in 16 bits beside quantized linear layers, as loading packs them.
+#[test]
+fn packed_decoders_take_what_loading_them_says() {
+    let fixtures =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../lora-models/tests/fixtures/decoders");
+    for (name, quantize, base_dtype) in [
+        ("llama", Some(Quantization::Nf4), Some(BaseDType::Bf16)),
+        ("qwen3", Some(Quantization::Nf4), Some(BaseDType::F16)),
+        ("gemma2", Some(Quantization::Int8), Some(BaseDType::Bf16)),
+        ("phi3", Some(Quantization::Int8), None),
+        ("olmo2", None, Some(BaseDType::Bf16)),
+    ] {
+        let dir = fixtures.join(name);
+        let options = LoadOptions::default()
+            .with_quantize(quantize.map(QuantizeConfig::new))
+            .with_floats(BaseFloats::new(base_dtype.unwrap_or_default()));
+        let (model, _) = DecoderLm::load(&dir, &options, &Device::flex()).unwrap();
+        let parameters = model.config().parameters().unwrap() as usize;
+        let targets = model.default_targets();
+        let adapted = model
+            .attach(&LoraConfig::new(2).with_targets(targets))
+            .unwrap();
+        let report = adapted.report();
+        let packed = report.quantized.iter().map(|m| m.f32_bytes - m.bytes);
+        let bytes = 4 * (parameters + report.parameters()) - packed.sum::<usize>();
+        let found = counted(
+            Shape {
+                model: Some(dir),
+                quantize,
+                base_dtype,
+                ..adapter(2, None)
+            },
+            Training::default(),
+        );
+        assert_eq!(found.weights_mib * MIB, bytes as f64, "{name}");
+    }
 }
 
 #[test]

@@ -115,12 +115,10 @@ fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Co
     })
 }
 
-/// Computes the size of packed values with their scales.
+/// Computes the size of packed values with their scales; a last block is filled up.
 fn packed_bytes(format: PackedFormat, elements: usize) -> usize {
-    let scales = if format.is_half() {
-        0
-    } else {
-        elements.div_ceil(BLOCK)
-    };
-    (elements * format.bits()).div_ceil(32) * 4 + scales * F32
+    if format.is_half() {
+        return (elements * format.bits()).div_ceil(32) * 4;
+    }
+    elements.div_ceil(BLOCK) * (BLOCK * format.bits() / 8 + F32)
 }
