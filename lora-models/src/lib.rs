@@ -18,6 +18,7 @@
 //! - [`formats`]: adapters of loralib and mlx-lm
 //! - [`hub`]: models by name; downloads with the feature `hub`
 //! - [`tokenizer`]: text to ids and back
+//! - [`chat`]: chat templates: conversations to texts, with the parts that the assistant wrote
 //! - the feature `tracing`: an event for each loaded checkpoint
 //! - [`activation`]: activation functions by their names in configurations
 //!

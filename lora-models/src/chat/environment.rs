@@ -17,6 +17,8 @@ pub(super) const COUNT: &str = "count__";
 pub(super) const TEXT: &str = "text__";
 /// Filter on an operand of `+`.
 pub(super) const OPERAND: &str = "operand__";
+/// Filter that returns its value, and reads a variable.
+pub(super) const KEEP: &str = "keep__";
 /// Filter on an operand of `*`.
 pub(super) const FACTOR: &str = "factor__";
 
@@ -94,6 +96,7 @@ pub(super) fn environment() -> Environment<'static> {
         charge_shallow(value).map(|()| value.clone())
     });
     env.add_filter(FACTOR, factor);
+    env.add_filter(KEEP, |value: &Value, _: &Value| value.clone());
     env.add_filter("tojson", |value: &Value, kwargs: Kwargs| {
         tojson(value, kwargs)
     });

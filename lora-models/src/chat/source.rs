@@ -9,7 +9,7 @@
 //!   of `~` texts as Python does;
 //! - in a long text between tags, a call counts its bytes.
 
-use super::environment::{COUNT, FACTOR, GENERATION, OPERAND, TEXT};
+use super::environment::{COUNT, FACTOR, GENERATION, KEEP, OPERAND, TEXT};
 use super::limits::{MAX_BRANCHES, MAX_PREFIXES, MAX_TOKENS, MAX_UNCOUNTED, SHORT};
 
 /// Rewritten source.
@@ -30,6 +30,8 @@ pub(super) fn rewrite(source: &str) -> Rewritten {
         copied: 0,
         has_generation: false,
         branches: 0,
+        generations: 0,
+        last_end: 0,
         refused: None,
     };
     rewriter.run();
@@ -48,6 +50,10 @@ struct Rewriter<'a> {
     has_generation: bool,
     /// Number of `elif`.
     branches: usize,
+    /// Number of open blocks of what is generated.
+    generations: usize,
+    /// End of the last token of the last expression.
+    last_end: usize,
     refused: Option<(usize, &'static str)>,
 }
 
@@ -201,13 +207,16 @@ impl<'a> Rewriter<'a> {
             }
             "generation" => {
                 self.has_generation = true;
+                self.generations += 1;
                 self.replace(name_at, name_end, &format!("call {GENERATION}()"));
                 self.after(name_end, "%}")
             }
             "endgeneration" => {
+                self.generations = self.generations.saturating_sub(1);
                 self.replace(name_at, name_end, "endcall");
                 self.after(name_end, "%}")
             }
+            "set" if self.generations > 0 => self.assignment(name_end),
             _ => {
                 self.branches += usize::from(name == "elif");
                 if self.branches > MAX_BRANCHES {
@@ -218,6 +227,29 @@ impl<'a> Rewriter<'a> {
         }
     }
 
+    /// Rewrites an assignment in a block of what is generated. The block becomes a closure, into which minijinja takes the variables
+    /// that are read in it alone. So an assignment to a member of a namespace reads the namespace, too.
+    fn assignment(&mut self, start: usize) -> usize {
+        let rest = &self.source[start..];
+        let member = rest.split_once('=').and_then(|(target, value)| {
+            let (namespace, name) = target.split_once('.')?;
+            let is_name = |text: &str| {
+                let mut characters = text.chars();
+                !text.is_empty() && characters.all(|c| c.is_alphanumeric() || c == '_')
+            };
+            let names = is_name(namespace.trim()) && is_name(name.trim());
+            (names && !value.starts_with('=')).then(|| (namespace.trim(), target.len() + 1))
+        });
+        let Some((namespace, value)) = member else {
+            return self.expression(start, "%}");
+        };
+        self.replace(start + value, start + value, "(");
+        let end = self.expression(start + value, "%}");
+        self.copy_to(self.last_end);
+        self.out.push_str(&format!(")|{KEEP}({namespace})"));
+        end
+    }
+
     /// Rewrites the expressions of a block up to its end, and returns the position after it.
     fn expression(&mut self, start: usize, end: &str) -> usize {
         let mut levels = vec![Level::default()];
@@ -225,6 +257,7 @@ impl<'a> Rewriter<'a> {
         let (mut tokens, mut prefixes) = (0, 0);
         loop {
             let (token, to) = self.token(at, end, levels.len() == 1);
+            self.last_end = if token == Token::End { at } else { to };
             at = to;
             tokens += 1;
             let is_prefix = matches!(token, Token::Mark("-") | Token::Operand("not"));
@@ -407,6 +440,19 @@ mod tests {
         check(
             "{{ a -1 }}{{ -b ~ c }}",
             "{{ a -1 }}{{ -b|operand__ ~ c|text__ }}",
+        );
+    }
+
+    #[test]
+    fn what_is_generated_may_assign_to_a_namespace() {
+        let set = "{%- set ns.a = b ~ c if d else 1 -%}";
+        check(set, &set.replace("b ~ c", "b|text__ ~ c|text__"));
+        check(
+            &format!(
+                "{{% generation %}}{set}{{% set e = 1 %}}{{% endgeneration %}}{{% set ns.a=1%}}"
+            ),
+            "{% call generation__() %}{%- set ns.a =( b|text__ ~ c|text__ if d else 1)|keep__(ns) -%}{% set e = 1 %}{% endcall %}\
+             {% set ns.a=1%}",
         );
     }
 

@@ -174,6 +174,16 @@ mod tests {
             ["a", "b"]
         );
         assert_eq!(learned(source, &two_turns(), TrainOn::Last), ["b"]);
+        // A block sees the variables around it, and changes those of a namespace.
+        let source = "{% set ns = namespace(n=0) %}{% for m in messages %}{% set own = 'x' %}{% if m.role == 'assistant' %}\
+                      {% generation %}{% set ns.n = ns.n + 1 %}{% set ns.last = m.content %}{{ own }}{{ ns.n }}{% endgeneration %}\
+                      {% endif %}{% endfor %}{{ ns.n }}{{ ns.last }}";
+        assert_eq!(
+            learned(source, &two_turns(), TrainOn::Assistant),
+            ["x1", "x2"]
+        );
+        let template = ChatTemplate::from_source("t", source).unwrap();
+        assert_eq!(template.prompt(&two_turns()).unwrap(), "x1x22b");
     }
 
     /// Qwen3 leaves the thoughts of earlier turns out.

@@ -14,7 +14,11 @@ impl FromStr for TemplateVariables {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => Ok(Self(object)),
+            Ok(Value::Object(object)) => match object.iter().find(|(_, value)| value.is_null()) {
+                // A recipe has no place for it.
+                Some((key, _)) => Err(format!("`{key}` is null; leave it out instead")),
+                None => Ok(Self(object)),
+            },
             Ok(_) => Err("expected a JSON object, such as {\"enable_thinking\": false}".into()),
             Err(error) => Err(format!("expected a JSON object: {error}")),
         }

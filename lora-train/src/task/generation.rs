@@ -30,7 +30,11 @@ pub(crate) fn encode_prompts<M: CausalLm>(
     config: &GenerationConfig,
 ) -> Result<Vec<Vec<u32>>, TrainError> {
     let encode = |group: &ReferenceGroup| {
-        let tokens = tokenizer.encode_prompt(&group.prompt)?;
+        let tokens = match &group.rendered {
+            // The chat template has put the special tokens into the text.
+            Some(text) => tokenizer.encode(text)?,
+            None => tokenizer.encode_prompt(&group.prompt)?,
+        };
         config.check_prompt(model, &tokens).map_err(|message| {
             let shown: String = group.prompt.chars().take(60).collect();
             let message = format!("the prompt `{shown}` {message}");

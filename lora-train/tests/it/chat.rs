@@ -421,6 +421,63 @@ fn the_template_goes_with_the_adapter_and_the_merged_model() {
     assert!(!printed.contains("changed"), "{printed}");
 }
 
+/// The texts of an evaluation are the answers to the conversations, scored by the last message.
+#[test]
+fn an_evaluation_answers_conversations_by_the_template() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = chat_model(dir.path(), TEMPLATE);
+    let objects = [
+        two_turns(),
+        messages(&[("user", "name"), ("assistant", "a")]),
+    ];
+    let data = write(dir.path(), "a.jsonl", &objects);
+    let mut asked = two_turns();
+    asked["messages"].as_array_mut().unwrap().pop();
+    let asked = [asked, json!({"prompt": "name"})];
+    let prompts = write(dir.path(), "prompts.jsonl", &asked);
+    let expected = answers(&base, &["--prompts", prompts.to_str().unwrap()]);
+    let mut eval = lora(["eval", "--device", "flex", "--generate"]);
+    eval.args(["--max-new-tokens", "6", "--model"]).arg(&base);
+    let printed = succeed(eval.arg("--data").arg(&data));
+    assert!(printed.contains("bleu"), "{printed}");
+
+    let output = dir.path().join("run");
+    let mut command = train(&base, &data, &output);
+    command.args(["--generate-prompts", "2", "--max-new-tokens", "6"]);
+    succeed(command.arg("--eval-data").arg(&data));
+    let metrics = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
+    let before: Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+    for text in expected {
+        let text = Value::from(text.trim());
+        assert!(
+            before.to_string().contains(&text.to_string()),
+            "{text} {before}"
+        );
+    }
+}
+
+/// The template writes the special tokens, and the tokenizer adds none to them.
+#[test]
+fn the_text_of_a_conversation_gets_no_special_tokens_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = chat_model(dir.path(), &format!("{{{{ eos_token }}}}{TEMPLATE}"));
+    let path = base.join("tokenizer.json");
+    let mut tokenizer = test_support::tensors::json(&path);
+    let end = "<|endoftext|>";
+    tokenizer["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": end, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {end: {"id": end, "ids": [299], "tokens": [end]}}
+    });
+    std::fs::write(&path, tokenizer.to_string()).unwrap();
+    let data = write(dir.path(), "a.jsonl", &[two_turns()]);
+    let shown = parts(&mut preview(&base, &data));
+    assert!(shown.starts_with("<|endoftext|>u: the"), "{shown}");
+    let texts = write(dir.path(), "b.jsonl", &[json!({"text": "the name"})]);
+    assert!(parts(&mut preview(&base, &texts)).starts_with("<|endoftext|>[the"));
+}
+
 /// Training with packing and padding gives one loss: learned parts are the same tokens.
 #[test]
 fn packed_conversations_are_learned_as_padded_ones() {

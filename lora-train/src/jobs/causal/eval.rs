@@ -5,6 +5,7 @@ use super::answers::{Answers, METRIC, unmeasured};
 use super::choice::{SamplingOptions, Unsupported, generation_config};
 use super::data::{Examples, Subset, read_examples};
 use super::loss::evaluate;
+use super::template::render_prompts;
 use crate::TrainError;
 use crate::data::{Example, Record, ReferenceGroup, group_references};
 use crate::device;
@@ -43,9 +44,6 @@ pub(crate) fn eval<M: CausalLm>(
         Session::<M>::outline(&sources.model, config, adapter, &load, &device)?;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, LEAST)?;
-    if let Some(line) = base.tokens_around() {
-        screen.line(&line);
-    }
     let column = options.adapters.column();
     let data = read_examples(
         &options.data,
@@ -55,6 +53,10 @@ pub(crate) fn eval<M: CausalLm>(
         &base,
         length,
     )?;
+    // A chat template writes the special tokens itself.
+    if let Some(line) = base.tokens_around().filter(|_| !data.format.is_chat()) {
+        screen.line(&line);
+    }
     screen.line(&format!("data      {}", data.report));
     if sources.is_named() {
         check_named(options)?;
@@ -152,7 +154,8 @@ impl Generation {
         screen: &Screen,
     ) -> Result<Self, TrainError> {
         let scores = TextScores::of_data(&options.data, data.format)?;
-        let groups = group_references(&data.records)?;
+        let mut groups = group_references(&data.records)?;
+        render_prompts(&mut groups, base, &options.reading)?;
         scores.check(&groups)?;
         let seed = options.seed.unwrap_or(42);
         let sampling = SamplingOptions::of_evaluation(options.beams, &options.decoding, seed);

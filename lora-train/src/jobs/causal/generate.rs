@@ -146,7 +146,7 @@ fn generate_with<M: CausalLm>(
     // Prompts and options are checked before weights are read, and all prompts before hours go into some.
     let (outline, mut base) = Session::<M>::outline(dir, config, adapter, &load, &device)?;
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
-    if let Some(line) = base.tokens_around() {
+    if let Some(line) = base.tokens_around().filter(|_| !options.chat) {
         screen.line(&line);
     }
     let template = if options.chat {

@@ -97,9 +97,6 @@ impl<M: CausalLm> Job for CausalJob<M> {
         screen: &Screen,
     ) -> Result<Vec<Example>, TrainError> {
         let length = base.max_length(plan.options.max_length, LEAST)?;
-        if let Some(line) = base.tokens_around() {
-            screen.line(&line);
-        }
         let reading = &plan.options.reading;
         let read = |path: &Path, subset| read_examples(path, reading, None, subset, base, length);
         // The records of the training data are dropped before the evaluation data is read.
@@ -109,6 +106,10 @@ impl<M: CausalLm> Job for CausalJob<M> {
             format,
             ..
         } = read(&plan.data, subset(plan))?;
+        // A chat template writes the special tokens itself.
+        if let Some(line) = base.tokens_around().filter(|_| !format.is_chat()) {
+            screen.line(&line);
+        }
         screen.line(&format!("data      {report}"));
         if let Some(line) = unread_labels(&plan.data, format, reading)? {
             screen.line(&line);

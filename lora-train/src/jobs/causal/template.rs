@@ -1,7 +1,7 @@
 //! Chat template of a command, and the options that go with conversations.
 
 use crate::TrainError;
-use crate::data::DataFormat;
+use crate::data::{DataFormat, ReferenceGroup};
 use crate::jobs::session::Base;
 use crate::options::{ReadingOptions, TemplateVariables};
 use lora_models::chat::ChatTemplate;
@@ -33,6 +33,29 @@ pub(super) fn chat_template(
         Some(variables) => template.with_variables(variables.0.clone()),
         None => template,
     })
+}
+
+/// Makes the texts of prompts that are conversations.
+///
+/// # Errors
+/// As [`chat_template`]; [`TrainError::DataLine`] for a conversation that the template refuses.
+pub(super) fn render_prompts(
+    groups: &mut [ReferenceGroup],
+    base: &Base,
+    reading: &ReadingOptions,
+) -> Result<(), TrainError> {
+    if groups.iter().all(|group| group.chat.is_none()) {
+        return Ok(());
+    }
+    let (given, variables) = (&reading.chat_template, &reading.chat_template_kwargs);
+    let template = chat_template(base, given.as_deref(), variables.as_ref())?;
+    for group in groups {
+        if let Some(chat) = &group.chat {
+            let text = template.prompt(chat);
+            group.rendered = Some(text.map_err(|error| group.origin.error(error.to_string()))?);
+        }
+    }
+    Ok(())
 }
 
 /// Refuses options that do not go with conversations, or only with them.

@@ -2,6 +2,7 @@
 
 use super::choice::{SamplingOptions, Unsupported, generation_config};
 use super::data::Examples;
+use super::template::render_prompts;
 use crate::TrainError;
 use crate::data::{ReferenceGroup, group_references};
 use crate::jobs::job::Metrics;
@@ -38,6 +39,7 @@ impl Prompts {
         let scores = TextScores::of_data(path, data.format)?;
         let mut groups = group_references(&data.records)?;
         groups.truncate(count);
+        render_prompts(&mut groups, base, &plan.options.reading)?;
         scores.check(&groups)?;
         let sampling =
             SamplingOptions::of_evaluation(plan.options.beams, &plan.options.decoding, plan.seed);
