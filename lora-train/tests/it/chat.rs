@@ -609,3 +609,11 @@ fn what_generate_does_not_answer_is_refused() {
     let mut command = lora(["chat", "--device", "flex", "--model"]);
     fail(command.arg(model()), 2, &["chat_template"]);
 }
+
+#[test]
+fn the_commands_of_the_readme_work_on_conversations() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = chat_model(dir.path(), TEMPLATE);
+    let data = write(dir.path(), "own.jsonl", &[two_turns(), two_turns()]);
+    assert_eq!(crate::cli::readme("chat", &base, &data), 4);
+}

@@ -437,7 +437,7 @@ fn all_weights_can_be_trained_from_scratch_and_the_model_loads() {
 }
 
 /// Runs the README's commands for a model and data of one's own, on `model` and `data` under the names they have there.
-fn readme(kind: &str, model: &Path, data: &Path) -> usize {
+pub fn readme(kind: &str, model: &Path, data: &Path) -> usize {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = std::fs::read_to_string(readme).unwrap();
     let block = readme.split(&format!("<!-- own {kind}")).nth(1).unwrap();
