@@ -340,4 +340,30 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn the_table_says_what_sets_a_family_apart() {
+        let rows = include_str!("mod.rs").lines();
+        let rows: Vec<&str> = rows.filter(|line| line.starts_with("//! | ")).collect();
+        for family in DecoderFamily::ALL {
+            let name = family.model_type();
+            let row = rows
+                .iter()
+                .find(|row| row.contains(&format!("| `{name}` |")));
+            let (text, traits) = (row.unwrap(), family.traits());
+            for (words, holds) in [
+                (
+                    "fused projections",
+                    traits.layout == ProjectionLayout::Fused,
+                ),
+                ("norm of each head", traits.head_norm == HeadNorm::Head),
+                ("positions on a part", traits.partial),
+                ("two kinds of positions", traits.ropes_by_layer),
+                ("windows by layer", traits.windows == Windows::From),
+                ("bias on queries", traits.query_bias == Some(true)),
+            ] {
+                assert_eq!(text.contains(words), holds, "{name}: {words}");
+            }
+        }
+    }
 }

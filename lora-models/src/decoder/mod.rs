@@ -30,7 +30,7 @@
 //! | Gemma 2 | `gemma2` | norms around attention and MLP; capped scores and logits; every second layer with a window |
 //! | Gemma 3 | `gemma3_text` | norm of each head; two kinds of positions; five of six layers with a window |
 //! | OLMo 2 | `olmo2` | norms after attention and MLP; norm of queries and keys as a whole |
-//! | OLMo 3 | `olmo3` | three of four layers with a window |
+//! | OLMo 3 | `olmo3` | three of four layers with a window; two kinds of positions |
 //!
 //! Modules have the paths of transformers, and so have LoRA targets: `model.layers.{i}.self_attn.q_proj`, `k_proj`, `v_proj`,
 //! `o_proj`, `model.layers.{i}.mlp.gate_proj`, `up_proj`, `down_proj`, `model.embed_tokens`, `lm_head`.

@@ -1,6 +1,6 @@
 //! Files of llama.cpp and programs on top of it, such as Ollama: [GGUF](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 //!
-//! - [`write`]: an adapter, beside a base in GGUF
+//! - [`write()`]: an adapter, beside a base in GGUF
 //! - [`export_model`]: a model with its tokenizer, and [`read_model`], which checks what was written
 //!
 //! | concept | file |
