@@ -176,6 +176,7 @@ mod tests {
             parts: 3,
             adapted: vec![0, 2],
             heads: Some(2),
+            sharing: None,
         };
         let slices = saved.on(6).unwrap();
         let dense = vec![
