@@ -112,7 +112,7 @@ pub use nn::{
 pub use ops::{HalfFloat, PackedFormat};
 pub use quantize::{
     BaseDType, BaseFloats, HalfValues, PackedWeight, Quantization, QuantizeConfig, QuantizedModule,
-    half_weight, narrow, quantize, quantized_weight, tied_weight, widen,
+    half_weight, narrow, quantize, quantized_embedding, quantized_weight, tied_weight, widen,
 };
 pub use random::normal_values;
 pub use split::{SplitWeight, rows_per_part, split_weight, split_weights};

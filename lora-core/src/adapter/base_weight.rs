@@ -165,8 +165,8 @@ impl<'a> BaseWeight<'a> {
         transpose: bool,
     ) -> HeadLoss {
         match self {
-            // The operation unpacks parts of 16-bit floats.
-            Self::Packed(packed) if packed.format().is_half() => {
+            // The operation unpacks part by part.
+            Self::Packed(packed) if packed.unpacks_in_parts() => {
                 packed.head_loss(hidden, targets, options, transpose)
             }
             Self::Split(split) if transpose => {

@@ -193,9 +193,9 @@ impl PackedOps for burn::backend::Flex {
         let (rows, last) = (shape.num_elements() / layout.d_in, shape.num_dims() - 1);
         shape[last] = layout.d_out;
         let x = Self::float_reshape(x, Shape::new([rows, layout.d_in]));
-        let packed = packed.to_contiguous();
+        let (packed, scales) = (packed.to_contiguous(), scales.to_contiguous());
         let mut y = Vec::new();
-        PackedMatrix::new(packed.storage::<i32>(), layout)
+        PackedMatrix::new(packed.storage::<i32>(), scales.storage::<f32>(), layout)
             .append_product(&mut y, Matrix::from_tensor(&x));
         FloatTensor::<Self>::from_data(TensorData::new(y, shape))
     }

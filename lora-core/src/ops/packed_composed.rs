@@ -109,14 +109,20 @@ fn composed_halves<B: Backend>(
 /// Returns the part of a packed weight for some of its outputs.
 pub(super) fn packed_part<B: Backend>(
     packed: &IntTensor<B>,
+    scales: &FloatTensor<B>,
     layout: PackedLayout,
     outputs: &Range<usize>,
-) -> (IntTensor<B>, PackedLayout) {
+) -> (IntTensor<B>, FloatTensor<B>, PackedLayout) {
     if outputs.len() == layout.d_out {
-        return (packed.clone(), layout);
+        return (packed.clone(), scales.clone(), layout);
     }
-    let (words, layout) = layout.part(outputs);
-    (B::int_slice(packed.clone(), &[Slice::from(words)]), layout)
+    let [words, own] = layout.part(outputs);
+    let packed = B::int_slice(packed.clone(), &[Slice::from(words)]);
+    let scales = match layout.scales_per_row() {
+        0 => scales.clone(),
+        _ => B::float_slice(scales.clone(), &[Slice::from(own)]),
+    };
+    (packed, scales, layout.of_part(outputs))
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -175,6 +181,35 @@ mod tests {
             let (ours, composed) = (ours.to_contiguous(), composed.to_contiguous());
             assert_eq!(ours.storage::<f32>(), composed.storage::<f32>(), "{format}");
             assert_eq!(ours.layout().shape().as_slice(), [d_in, d_out]);
+        }
+    }
+
+    /// A part of the outputs has their values and their scales.
+    #[test]
+    fn a_part_is_unpacked_to_its_columns() {
+        for format in [PackedFormat::Nf4, PackedFormat::Int8, PackedFormat::Bf16] {
+            let layout = PackedLayout {
+                format,
+                d_in: 128,
+                d_out: 9,
+                transposed: true,
+            };
+            let words = 128 * 9 * format.bits() / WORD;
+            let packed =
+                (0..words as u32).map(|i| (i.wrapping_mul(2_654_435_761) & 0xbfff_bfff) as i32);
+            let scales = (0..18).map(|i| 0.1 + i as f32 * 0.37);
+            let (packed, scales) = tensors(packed.collect(), scales.collect());
+            let whole = composed_unpack::<Flex>(packed.clone(), scales.clone(), layout);
+            let expected = Flex::float_slice(whole, &[Slice::from(0..128), Slice::from(4..7)]);
+            let (packed, scales, part) = packed_part::<Flex>(&packed, &scales, layout, &(4..7));
+            let found = composed_unpack::<Flex>(packed, scales, part);
+            assert_eq!(found.layout().shape().as_slice(), [128, 3]);
+            let [found, expected] = [found, expected].map(|all| all.to_contiguous());
+            assert_eq!(
+                found.storage::<f32>(),
+                expected.storage::<f32>(),
+                "{format}"
+            );
         }
     }
 

@@ -103,8 +103,18 @@ impl PackedLayout {
     /// Returns the integers of one row of the stored shape, if no two rows share an integer or a scale.
     pub(crate) fn words_per_row(&self) -> Option<usize> {
         let [_, columns] = self.stored();
-        let whole = self.format.is_half() && columns.is_multiple_of(2);
-        whole.then_some(columns / 2)
+        let unit = if self.format.is_half() { 2 } else { BLOCK };
+        (columns.is_multiple_of(unit)).then(|| columns * self.format.bits() / WORD)
+    }
+
+    /// Returns the scales of one row of the stored shape; 0 for floats of 16 bits.
+    pub(crate) fn scales_per_row(&self) -> usize {
+        let [_, columns] = self.stored();
+        if self.format.is_half() {
+            0
+        } else {
+            columns / BLOCK
+        }
     }
 
     /// Returns ranges of output features that are unpacked one after another, so that a large output layer is never in
@@ -123,16 +133,28 @@ impl PackedLayout {
             .collect()
     }
 
-    /// Returns the range of integers that holds a range of output features, and its layout. The range is one of
-    /// [`parts`](Self::parts).
-    pub(crate) fn part(&self, outputs: &Range<usize>) -> (Range<usize>, Self) {
-        let layout = Self {
-            d_out: outputs.len(),
-            ..*self
-        };
+    /// Returns the ranges of integers and of scales that hold a range of output features, and its layout. The range is one of
+    /// [`parts`](Self::parts). Floats of 16 bits have no scales, but a tensor in their place, which stays.
+    pub(crate) fn part(&self, outputs: &Range<usize>) -> [Range<usize>; 2] {
+        let all = 0..usize::MAX;
+        match (
+            self.words_per_row().filter(|_| self.transposed),
+            self.scales_per_row(),
+        ) {
+            (Some(words), 0) => [outputs.start * words..outputs.end * words, all],
+            (Some(words), scales) => [words, scales].map(|n| outputs.start * n..outputs.end * n),
+            (None, _) => [all.clone(), all],
+        }
+    }
+
+    /// Returns the layout of a range of output features.
+    pub(crate) fn of_part(&self, outputs: &Range<usize>) -> Self {
         match self.words_per_row().filter(|_| self.transposed) {
-            Some(words) => (outputs.start * words..outputs.end * words, layout),
-            None => (0..usize::MAX, *self),
+            Some(_) => Self {
+                d_out: outputs.len(),
+                ..*self
+            },
+            None => *self,
         }
     }
 }
@@ -195,10 +217,15 @@ mod tests {
         assert_eq!(parts.len(), 10);
         assert_eq!((parts[0].clone(), parts[9].end), (0..5026, 50257));
         assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start));
-        let (words, part) = head.part(&parts[1]);
-        assert_eq!((words, part.d_out), (5026 * 384..2 * 5026 * 384, 5026));
+        let [words, _] = head.part(&parts[1]);
+        assert_eq!(words, 5026 * 384..2 * 5026 * 384);
+        assert_eq!(head.of_part(&parts[1]).d_out, 5026);
+        let int8 = layout(PackedFormat::Int8, 768, 50257, true);
+        let ranges = [5026 * 192..2 * 5026 * 192, 5026 * 12..2 * 5026 * 12];
+        assert_eq!(int8.part(&parts[1]), ranges);
         for whole in [
-            layout(PackedFormat::Nf4, 768, 50257, true),
+            // Rows share a block of values with one scale.
+            layout(PackedFormat::Nf4, 800, 50257, true),
             layout(PackedFormat::F16, 769, 50257, true),
             layout(PackedFormat::F16, 768, 50257, false),
             layout(PackedFormat::F16, 768, 3072, true),

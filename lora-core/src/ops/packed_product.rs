@@ -9,21 +9,22 @@ use super::gemm::{Matrix, MatrixMut, threads};
 use super::kernels::unpack_into;
 use super::packed_format::PackedLayout;
 
-/// Packed weight of 16-bit floats in host memory, `[d_in, d_out]`.
+/// Packed weight in host memory, `[d_in, d_out]`.
 #[derive(Clone, Copy)]
 pub(super) struct PackedMatrix<'a> {
     words: &'a [i32],
+    scales: &'a [f32],
     layout: PackedLayout,
 }
 
 impl<'a> PackedMatrix<'a> {
-    /// Creates a view of the packed values of a format without scales.
-    ///
-    /// # Panics
-    /// Panics on a format with scales.
-    pub(super) fn new(words: &'a [i32], layout: PackedLayout) -> Self {
-        assert!(layout.format.is_half(), "{} has scales", layout.format);
-        Self { words, layout }
+    /// Creates a view of packed values with their scales, which floats of 16 bits do not have.
+    pub(super) fn new(words: &'a [i32], scales: &'a [f32], layout: PackedLayout) -> Self {
+        Self {
+            words,
+            scales,
+            layout,
+        }
     }
 
     pub(super) fn shape(&self) -> [usize; 2] {
@@ -34,13 +35,15 @@ impl<'a> PackedMatrix<'a> {
     fn each_part(&self, mut use_part: impl FnMut(usize, Matrix<'_>)) {
         let mut values = Vec::new();
         for outputs in self.layout.parts() {
-            let (words, part) = self.layout.part(&outputs);
+            let ([words, scales], part) =
+                (self.layout.part(&outputs), self.layout.of_part(&outputs));
             let words = words.start..words.end.min(self.words.len());
+            let scales = scales.start..scales.end.min(self.scales.len());
             let stored @ [rows, columns] = part.stored();
             unpack_into(
                 &mut values,
                 &self.words[words],
-                &[],
+                &self.scales[scales],
                 part.format,
                 rows * columns,
             );

@@ -120,6 +120,31 @@ pub fn quantized_weight(
     Ok(on_placeholder(id, packed, device))
 }
 
+/// Creates the quantized weight of a new embedding, `[rows, d_model]`, so that it never has to be in memory as floats.
+///
+/// # Shapes
+/// - `values`: those of `shape`
+/// - `shape`: `[rows, d_model]`
+///
+/// # Errors
+/// [`LoraError::UnsupportedTarget`] with the name of the `module` if a value is not finite.
+///
+/// # Panics
+/// If the number of values is not that of the shape.
+pub fn quantized_embedding(
+    module: &str,
+    id: ParamId,
+    values: &[f32],
+    shape: [usize; 2],
+    quantization: Quantization,
+    device: &Device,
+) -> Result<Param<Tensor<2>>, LoraError> {
+    assert_eq!(values.len(), shape[0] * shape[1], "values of `{module}`");
+    let packed = PackedWeight::quantized(values, shape, false, quantization, id, device);
+    let packed = packed.ok_or_else(|| LoraError::unsupported_target(module, NOT_FINITE))?;
+    Ok(on_placeholder(id, packed, device))
+}
+
 /// Takes the packed weights off a module, together with the adapters.
 pub(crate) fn take_packed<M: Module>(module: M) -> (M, BTreeMap<String, PackedWeight>) {
     let packed = packed_weights(&module);

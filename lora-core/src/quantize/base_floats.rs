@@ -1,6 +1,7 @@
 //! Float type of frozen weights: [`BaseDType`] and [`BaseFloats`].
 
 use super::config::is_skipped;
+use super::kind::Quantization;
 use crate::layout::{Architecture, ForArchitecture, LayerKind};
 use crate::ops::HalfFloat;
 use serde::{Deserialize, Serialize};
@@ -19,18 +20,21 @@ pub enum BaseDType {
     F16,
     /// The upper half of an f32. Weights of another type are rounded to nearest even.
     Bf16,
+    /// 8-bit integers with a scale for every 64 values, for embeddings and output layers alone, as they are loaded: other linear
+    /// layers are in f32 unless they are [quantized](crate::quantize()).
+    Int8,
     /// The type of each weight in the checkpoint, as `torch_dtype="auto"` in transformers: nothing is rounded.
     Auto,
 }
 
 impl BaseDType {
     /// All types.
-    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Auto];
+    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::Int8, Self::Auto];
 
     /// Returns the 16-bit type of a weight, given its 16-bit type in a checkpoint; `None` for f32.
     pub fn half(self, stored: Option<HalfFloat>) -> Option<HalfFloat> {
         match self {
-            Self::F32 => None,
+            Self::F32 | Self::Int8 => None,
             Self::F16 => Some(HalfFloat::F16),
             Self::Bf16 => Some(HalfFloat::Bf16),
             Self::Auto => stored,
@@ -44,6 +48,7 @@ impl fmt::Display for BaseDType {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
             Self::Auto => "auto",
         })
     }
@@ -56,7 +61,9 @@ impl FromStr for BaseDType {
         let same = |dtype: &Self| dtype.to_string() == text.to_ascii_lowercase();
         let found = Self::ALL.into_iter().find(same);
         found.ok_or_else(|| {
-            format!("`{text}` is not a type of frozen weights; expected f32, f16, bf16 or auto")
+            format!(
+                "`{text}` is not a type of frozen weights; expected f32, f16, bf16, int8 or auto"
+            )
         })
     }
 }
@@ -119,6 +126,12 @@ impl BaseFloats {
     pub fn with_skip<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.skip = names.into_iter().map(Into::into).collect();
         self
+    }
+
+    /// Returns the quantization of the weight of an embedding or an output layer; `None` for floats.
+    pub fn of_end(&self, module: &str) -> Option<Quantization> {
+        let quantizes = self.dtype == BaseDType::Int8 && !is_skipped(module, &self.skip);
+        quantizes.then_some(Quantization::Int8)
     }
 
     /// Returns the 16-bit type of the weight of a module, given its 16-bit type in a checkpoint; `None` for f32.

@@ -14,8 +14,8 @@ pub(crate) fn packed_weights<M: Module>(module: &M) -> BTreeMap<String, PackedWe
 
 #[derive(Default)]
 struct Collect {
-    /// Path and shape of the matrix visited last: packed values belong to it.
-    matrix: Option<(String, [usize; 2])>,
+    /// Path and shape of the matrix visited last, and true for that of an embedding: packed values belong to it.
+    matrix: Option<(String, [usize; 2], bool)>,
     codes: Option<Param<Tensor<1, Int>>>,
     found: BTreeMap<String, PackedWeight>,
 }
@@ -25,17 +25,19 @@ impl Visit for Collect {
         if place.is_packed() {
             let floats: Option<&Param<Tensor<1>>> = (param as &dyn Any).downcast_ref();
             let parts = (self.codes.take(), floats, &self.matrix);
-            let (Some(codes), Some(floats), Some((path, shape))) = parts else {
+            let (Some(codes), Some(floats), Some((path, shape, of_embedding))) = parts else {
                 return;
             };
             let is_half = place.path().ends_with(".half");
-            let packed = PackedWeight::from_parts(codes, floats.clone(), is_half, *shape);
+            let packed =
+                PackedWeight::from_parts(codes, floats.clone(), is_half, *of_embedding, *shape);
             if let Some(packed) = packed {
                 self.found.insert(path.clone(), packed);
             }
         } else if !place.is_attached() {
             let shape = param.lazy_shape();
-            self.matrix = (D == 2).then(|| (place.path(), [shape[0], shape[1]]));
+            let of_embedding = place.layer() == "LoraEmbedding";
+            self.matrix = (D == 2).then(|| (place.path(), [shape[0], shape[1]], of_embedding));
         }
     }
 

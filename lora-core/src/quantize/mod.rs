@@ -28,7 +28,7 @@ mod report;
 mod weight;
 
 pub(crate) use apply::take_packed;
-pub use apply::{quantize, quantized_weight};
+pub use apply::{quantize, quantized_embedding, quantized_weight};
 pub use base_floats::{BaseDType, BaseFloats};
 pub(crate) use collect::packed_weights;
 pub use config::QuantizeConfig;

@@ -110,10 +110,8 @@ pub fn half_weight(
     Ok(on_placeholder(id, packed, device))
 }
 
-/// Creates the weight `[d_model, rows]` of an output layer from an embedding `[rows, d_model]` in 16 bits. They share the values.
-///
-/// # Panics
-/// If the embedding is quantized.
+/// Creates the weight `[d_model, rows]` of an output layer from an embedding `[rows, d_model]` in 8 or 16 bits. They share the
+/// values.
 pub fn tied_weight(id: ParamId, embedding: &PackedWeight) -> Param<Tensor<2>> {
     on_placeholder(id, embedding.transpose(id), &embedding.device())
 }

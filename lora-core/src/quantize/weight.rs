@@ -16,7 +16,7 @@ use burn::tensor::module::embedding;
 use burn::tensor::{DType, Device, Element, Int, Tensor, TensorData};
 use std::ops::Range;
 
-/// A frozen weight `[d_in, d_out]` of a linear layer in 4, 8 or 16 bits a value, or of an embedding in 16 bits.
+/// A frozen weight `[d_in, d_out]` of a linear layer in 4, 8 or 16 bits a value, or of an embedding in 8 or 16 bits.
 ///
 /// It lives on the weight's [`Param`], or in the adapter on that, and the parameter itself holds a
 /// placeholder without memory. [`LoraLinear`](crate::LoraLinear) dequantizes it in the forward pass and again in
@@ -37,7 +37,7 @@ pub struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// Packs a weight; `None` if a value is not finite.
+    /// Packs the weight of a linear layer; `None` if a value is not finite.
     ///
     /// # Shapes
     /// - `rows`: `[d_out, d_in]`, the orientation of PyTorch
@@ -45,6 +45,22 @@ impl PackedWeight {
     pub(crate) fn new(
         rows: &[f32],
         shape: [usize; 2],
+        quantization: Quantization,
+        weight: ParamId,
+        device: &Device,
+    ) -> Option<Self> {
+        Self::quantized(rows, shape, true, quantization, weight, device)
+    }
+
+    /// Packs a weight; `None` if a value is not finite.
+    ///
+    /// # Shapes
+    /// - `rows`: `shape`, or its transpose if `transposed`
+    /// - `shape`: `[d_in, d_out]`
+    pub(super) fn quantized(
+        rows: &[f32],
+        shape: [usize; 2],
+        transposed: bool,
         quantization: Quantization,
         weight: ParamId,
         device: &Device,
@@ -59,7 +75,7 @@ impl PackedWeight {
                 format: quantization.format(),
                 d_in,
                 d_out,
-                transposed: true,
+                transposed,
             },
             rounded: true,
         })
@@ -103,11 +119,12 @@ impl PackedWeight {
     }
 
     /// Joins the parameters that a module holds; `None` if their sizes do not match. The last one holds scales, or else is
-    /// that of floats of 16 bits.
+    /// that of floats of 16 bits. Quantized values of an embedding are in its own order.
     pub(super) fn from_parts(
         codes: Param<Tensor<1, Int>>,
         floats: Param<Tensor<1>>,
         is_half: bool,
+        of_embedding: bool,
         [d_in, d_out]: [usize; 2],
     ) -> Option<Self> {
         let (words, length) = (codes.lazy_shape()[0], floats.lazy_shape()[0]);
@@ -133,32 +150,35 @@ impl PackedWeight {
             codes,
             scales: Some(floats),
             half: None,
-            layout: layout(quantization.format(), true),
+            layout: layout(quantization.format(), !of_embedding),
             rounded: true,
         })
     }
 
     /// Returns the transposed weight, which shares the values. `weight` is the id of the parameter that it will be on.
-    ///
-    /// # Panics
-    /// If it is quantized: scales belong to PyTorch's orientation.
     pub(super) fn transpose(&self, weight: ParamId) -> Self {
         let layout = self.layout.transpose();
-        let kind = HalfKind {
-            half: match layout.format {
-                PackedFormat::F16 => HalfFloat::F16,
-                PackedFormat::Bf16 => HalfFloat::Bf16,
-                format => panic!("a weight in {format} is not transposed"),
-            },
-            transposed: layout.transposed,
-            rounded: self.rounded,
+        let half = match layout.format {
+            PackedFormat::F16 => Some(HalfFloat::F16),
+            PackedFormat::Bf16 => Some(HalfFloat::Bf16),
+            PackedFormat::Nf4 | PackedFormat::Int8 => None,
         };
-        let length = vector(vec![1.0f32; kind.length()]);
-        let codes = self.codes.val();
+        let half = half.map(|half| {
+            let kind = HalfKind {
+                half,
+                transposed: layout.transposed,
+                rounded: self.rounded,
+            };
+            let length = vector(vec![1.0f32; kind.length()]);
+            floats_param(weight, "half", length, &self.device())
+        });
+        let scales = self.scales.as_ref().map(|scales| {
+            Param::initialized(part_id(weight, "scales"), scales.val()).set_require_grad(false)
+        });
         Self {
-            codes: Param::initialized(part_id(weight, "codes"), codes),
-            scales: None,
-            half: Some(floats_param(weight, "half", length, &self.device())),
+            codes: Param::initialized(part_id(weight, "codes"), self.codes.val()),
+            scales,
+            half,
             layout,
             rounded: self.rounded,
         }
@@ -214,11 +234,18 @@ impl PackedWeight {
             Some(words) => {
                 let codes = self.codes.val();
                 let codes = codes.narrow(0, rows.start * words, rows.len() * words);
+                let floats = match self.layout.scales_per_row() {
+                    0 => self.floats(),
+                    scales => {
+                        let all = self.floats();
+                        all.narrow(0, rows.start * scales, rows.len() * scales)
+                    }
+                };
                 let layout = PackedLayout {
                     d_in: rows.len(),
                     ..self.layout
                 };
-                unpack(codes, self.floats(), layout)
+                unpack(codes, floats, layout)
             }
             None => self.dequantize().narrow(0, rows.start, rows.len()),
         }
@@ -229,6 +256,11 @@ impl PackedWeight {
         self.layout
             .words_per_row()
             .filter(|_| !self.layout.transposed)
+    }
+
+    /// True if a large output layer, or one that is tied to this embedding, is unpacked part by part.
+    pub(crate) fn unpacks_in_parts(&self) -> bool {
+        self.format().is_half() || self.layout.words_per_row().is_some()
     }
 
     /// Returns the number of rows in each part of [`in_parts`](Self::in_parts); `None` if the device binds the weight in f32.
@@ -283,12 +315,20 @@ impl PackedWeight {
         let [batch, seq] = ids.dims();
         let count = batch * seq;
         let codes = self.codes.val().reshape([rows, words]);
-        let codes = codes.select(0, ids.reshape([count])); // [count, words]
+        let ids = ids.reshape([count]);
+        let floats = match self.layout.scales_per_row() {
+            0 => self.floats(),
+            scales => {
+                let all = self.floats().reshape([rows, scales]);
+                all.select(0, ids.clone()).reshape([count * scales])
+            }
+        };
+        let codes = codes.select(0, ids); // [count, words]
         let layout = PackedLayout {
             d_in: count,
             ..self.layout
         };
-        let values = unpack(codes.reshape([count * words]), self.floats(), layout);
+        let values = unpack(codes.reshape([count * words]), floats, layout);
         values.reshape([batch, seq, d_out])
     }
 

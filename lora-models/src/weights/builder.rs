@@ -8,7 +8,8 @@ use lora_core::file::transpose;
 use lora_core::ops::max_buffer_bytes;
 use lora_core::{
     Architecture, HalfFloat, HalfValues, LayerKind, LayerNorm, LayerNormConfig, LoraEmbedding,
-    LoraLinear, half_weight, param_id, quantized_weight, rows_per_part, split_weight,
+    LoraLinear, half_weight, param_id, quantized_embedding, quantized_weight, rows_per_part,
+    split_weight,
 };
 use std::path::PathBuf;
 
@@ -43,8 +44,13 @@ impl LayerBuilder<'_> {
         let path = format!("{path}.weight");
         let quantize = self.weights.quantize(&path);
         let quantize = quantize.filter(|config| !config.skips(&module, self.architecture));
+        let of_end = || match self.architecture.is_output(&module) {
+            true => self.weights.of_end(&module, &path),
+            false => None,
+        };
+        let quantize = (quantize.map(|config| config.quantization)).or_else(of_end);
         let half = self.weights.half(&module, LayerKind::Linear, &path);
-        let weight = match (quantize.map(|config| config.quantization), half) {
+        let weight = match (quantize, half) {
             (None, None) => self.ask(&path, shape, transposed)?,
             (None, Some(half)) => {
                 check_fits(&path, &shape, self.device)?;
@@ -70,6 +76,15 @@ impl LayerBuilder<'_> {
     ) -> Result<LoraEmbedding, ModelError> {
         let module = self.architecture.module_name(path);
         let path = &format!("{path}.weight");
+        if let Some(quantization) = self.weights.of_end(&module, path) {
+            check_half_fits(path, shape, self.device)?;
+            let spec = self.spec(path, &shape, false);
+            let values = self.weights.values(&spec)?.unwrap_or_default();
+            let id = param_id(path);
+            let weight =
+                quantized_embedding(&module, id, &values, shape, quantization, self.device)?;
+            return Ok(LoraEmbedding { weight });
+        }
         let parts = rows_per_part(shape, self.device);
         let weight = match (
             self.weights.half(&module, LayerKind::Embedding, path),

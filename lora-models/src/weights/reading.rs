@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, HostTensor, LoadReport, StrictReader, is_flo
 use bytes::Bytes;
 use lora_core::file::transpose;
 use lora_core::files::Directory;
-use lora_core::{BaseFloats, HalfFloat, LayerKind, QuantizeConfig};
+use lora_core::{BaseFloats, HalfFloat, LayerKind, Quantization, QuantizeConfig};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Requirements of a model on a checkpoint.
@@ -265,6 +265,11 @@ impl Weights for FromFile<'_, '_, '_> {
     fn half(&self, module: &str, kind: LayerKind, path: &str) -> Option<HalfFloat> {
         let name = self.found.get(path)?;
         self.floats.half(module, kind, self.reader.half_of(name))
+    }
+
+    fn of_end(&self, module: &str, path: &str) -> Option<Quantization> {
+        self.found.get(path)?;
+        self.floats.of_end(module)
     }
 
     fn mapped_half(

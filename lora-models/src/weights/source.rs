@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use bytes::Bytes;
-use lora_core::{BaseFloats, HalfFloat, LayerKind, QuantizeConfig, normal_values};
+use lora_core::{BaseFloats, HalfFloat, LayerKind, Quantization, QuantizeConfig, normal_values};
 
 /// Path, name, shape and layout of a parameter to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,11 @@ pub trait Weights {
 
     /// Returns the 16-bit type in which the weight of a module at this path is held; `None` for f32.
     fn half(&self, _module: &str, _kind: LayerKind, _path: &str) -> Option<HalfFloat> {
+        None
+    }
+
+    /// Returns the quantization of the weight of an embedding or an output layer at this path; `None` for floats.
+    fn of_end(&self, _module: &str, _path: &str) -> Option<Quantization> {
         None
     }
 
@@ -108,6 +113,10 @@ impl<W: Weights> Weights for Packed<'_, W> {
 
     fn half(&self, module: &str, kind: LayerKind, _path: &str) -> Option<HalfFloat> {
         self.floats.half(module, kind, None)
+    }
+
+    fn of_end(&self, module: &str, _path: &str) -> Option<Quantization> {
+        self.floats.of_end(module)
     }
 }
 

@@ -11,10 +11,11 @@ use lora_core::{
 };
 use lora_models::checkpoint::{Checkpoint, ExportDType};
 use lora_models::classifier::{Classifier, ClassifierOptions};
-use lora_models::decoder::DecoderLm;
+use lora_models::decoder::{DecoderConfig, DecoderLm};
 use lora_models::gpt2::Gpt2LmHead;
 use lora_models::{
-    CausalInput, CausalLm, ExportOptions, LoadOptions, LoraModel, LoraTargets, Pretrained,
+    CausalInput, CausalLm, ExportOptions, FamilyConfig, LoadOptions, LoraModel, LoraTargets,
+    Pretrained,
 };
 use std::path::{Path, PathBuf};
 use test_support::compare::assert_near;
@@ -247,6 +248,88 @@ fn a_decoder_has_embeddings_and_head_in_16_bits_beside_nf4() {
         };
         assert_near(&losses(&model), &losses(&rounded), 1e-5, name);
         assert_ne!(losses(&model), losses(&wide), "{name}");
+    }
+}
+
+/// A decoder whose rows have blocks of their own, with so many tokens that its ends are unpacked in parts, and one whose rows share
+/// blocks.
+#[test]
+fn embeddings_and_head_are_in_8_bits() {
+    let device = Device::flex().autodiff();
+    let object = |d: usize, vocab: usize, tied: bool| {
+        serde_json::json!({
+            "model_type": "gemma2", "hidden_size": d, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "intermediate_size": 24, "vocab_size": vocab, "head_dim": 8,
+            "tie_word_embeddings": tied, "query_pre_attn_scalar": 8, "initializer_range": 0.5,
+            "final_logit_softcapping": 3.0,
+        })
+    };
+    for (d, vocab, tied) in [
+        (64, 70_000, true),
+        (64, 70_000, false),
+        (20, 50, true),
+        (20, 50, false),
+    ] {
+        let what = format!("{d} features, tied: {tied}");
+        let serde_json::Value::Object(object) = object(d, vocab, tied) else {
+            panic!("{what}")
+        };
+        let config = DecoderConfig::from_json("config.json".as_ref(), object).unwrap();
+        let init = |dtype| {
+            let (options, floats) = (LoadOptions::default(), BaseFloats::new(dtype));
+            let quantize = QuantizeConfig::new(Quantization::Nf4);
+            DecoderLm::init_random_packed(&config, &options, Some(&quantize), &floats, 3, &device)
+                .unwrap()
+        };
+        let (model, wide) = (init(BaseDType::Int8), init(BaseDType::F32));
+        let packed = model.model.embed_tokens.packed().unwrap();
+        assert_eq!(packed.format().to_string(), "int8");
+        assert_eq!(packed.bytes(), (vocab * d).div_ceil(64) * 68);
+        // The model in f32 with the values that the packed ends have.
+        let mut dense = wide.clone();
+        let values = |weight: &Param<Tensor<2>>, packed: &lora_core::PackedWeight| {
+            let values = packed.dequantize();
+            weight.clone().map(|_| values).set_require_grad(false)
+        };
+        dense.model.embed_tokens.weight = values(&wide.model.embed_tokens.weight, packed);
+        if let (Some(head), Some(own)) = (&mut dense.lm_head, &model.lm_head) {
+            head.weight = values(&head.weight, own.packed().unwrap());
+        }
+        let lora = LoraConfig::new(2)
+            .with_init(LoraInit::Random)
+            .with_targets(TargetModules::names(["q_proj", "down_proj"]));
+        let results = |model: DecoderLm, lora: &LoraConfig| {
+            let model = model.attach(lora).unwrap().into_module();
+            let ids = Tensor::<1, Int>::arange(0..22, &device) * 2 + 5;
+            let targets = ids.clone().narrow(0, 1, 21);
+            let hidden = model.hidden_states(&CausalInput::new(ids.reshape([1, 22])));
+            let hidden = hidden.narrow(1, 0, 21).reshape([21, d]);
+            let loss = model.loss(hidden.clone(), targets, &CrossEntropy::default());
+            let grads = loss.loss.clone().backward();
+            let adapter = model.model.layers[0].mlp.down_proj.adapter().unwrap();
+            [
+                host(hidden.clone()),
+                host(model.logits(hidden.narrow(0, 3, 2))),
+                host(loss.nll),
+                host(adapter.b.val().grad(&grads).unwrap()),
+            ]
+        };
+        // With the embedding and the output layer adapted too, these share their values.
+        let all = lora.clone().with_targets(TargetModules::names([
+            "embed_tokens",
+            "lm_head",
+            "down_proj",
+        ]));
+        for lora in [&lora, &all] {
+            let (found, expected) = (results(model.clone(), lora), results(dense.clone(), lora));
+            for (found, expected) in found.iter().zip(&expected) {
+                let scale = expected
+                    .iter()
+                    .fold(1.0f32, |most, value| most.max(value.abs()));
+                // Sums of the parts are taken in another order.
+                assert_near(found, expected, 1e-5 * scale, &what);
+            }
+        }
     }
 }
 

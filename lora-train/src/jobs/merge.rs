@@ -141,6 +141,10 @@ pub fn merge(options: &MergeOptions) -> Result<MergeSummary, TrainError> {
     let adapter = with_foreign(adapter.as_slice(), &options.foreign)?;
     let sources = Sources::open(&options.model, &adapter)?;
     let device = device::open(options.device)?;
+    if options.base_dtype == Some(BaseDType::Int8) {
+        let message = "rounds the embeddings and output layers that the merged model has; choose f32, f16, bf16 or auto";
+        return Err(TrainError::config("base_dtype", message));
+    }
     let floats = sources.floats(options.base_dtype, None, &[])?;
     dispatch!(sources.model.config(),
         causal M(config) => {

@@ -205,7 +205,7 @@ pub struct TrainOptions {
     /// Quantize the frozen weights while the adapters train in floating point (QLoRA): nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND", help_heading = "Adapter")]
     pub quantize: Option<Quantization>,
-    /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint, in which nothing is rounded; everything is computed in f32. Beside --quantize it is for embeddings and output layers [default: f32].
+    /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint, in which nothing is rounded; everything is computed in f32. Beside --quantize it is for embeddings and output layers; int8, in blocks of 64 values, is for these alone [default: f32].
     #[arg(long, value_name = "TYPE", help_heading = "Adapter")]
     pub base_dtype: Option<BaseDType>,
     /// Precision of products with frozen weights: f32, or mixed on GPUs, with operands in 16 bits (bf16 on cuda and rocm, else f16) and sums in f32; everything else is computed in f32. The frozen weights of linear layers are then in 16 bits too [default: f32].

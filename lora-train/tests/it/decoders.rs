@@ -198,6 +198,11 @@ fn a_llama_trains_in_every_way() {
         ("checkpointed", &["--checkpoint-activations"], 1e-5),
         ("nf4", &["--quantize", "nf4"], 0.3),
         ("bf16", &["--base-dtype", "bf16"], 0.02),
+        (
+            "nf4-int8",
+            &["--quantize", "nf4", "--base-dtype", "int8"],
+            0.3,
+        ),
     ] {
         let found = run(name, options);
         for (found, plain) in found.iter().zip(&plain) {
@@ -209,6 +214,10 @@ fn a_llama_trains_in_every_way() {
         ("pissa", &["--init", "pissa"]),
         ("head", &["--targets", "q_proj,lm_head,embed_tokens"]),
         ("saved", &["--modules-to-save", "embed_tokens"]),
+        (
+            "saved-int8",
+            &["--modules-to-save", "embed_tokens", "--base-dtype", "int8"],
+        ),
         ("full", &["--full"]),
         ("layers", &["--method", "adapter-h"]),
         ("prefix", &["--method", "prefix", "--virtual-tokens", "3"]),

@@ -102,6 +102,8 @@ fn packed_decoders_take_what_loading_them_says() {
         ("gemma2", Some(Quantization::Int8), Some(BaseDType::Bf16)),
         ("phi3", Some(Quantization::Int8), None),
         ("olmo2", None, Some(BaseDType::Bf16)),
+        ("qwen3", Some(Quantization::Nf4), Some(BaseDType::Int8)),
+        ("llama", None, Some(BaseDType::Int8)),
     ] {
         let dir = fixtures.join(name);
         let options = LoadOptions::default()

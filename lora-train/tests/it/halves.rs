@@ -176,7 +176,7 @@ fn texts_are_generated_and_labels_predicted_over_16_bits() {
     fail(
         lora(["generate", "--base-dtype", "f8", "--prompt", "a", "--model"]).arg(model()),
         2,
-        &["f8", "f32, f16, bf16 or auto"],
+        &["f8", "f32, f16, bf16, int8 or auto"],
     );
 }
 

@@ -56,8 +56,9 @@ impl<B: PackedOps> Head<B> {
             let values = move || match self {
                 Self::Dense(weight) => weight.clone(),
                 Self::Packed(packed, scales, layout) => {
-                    let (packed, layout) = packed_part::<B>(packed, *layout, &range);
-                    operand::<B>(packed, scales.clone(), layout)
+                    let (packed, scales, layout) =
+                        packed_part::<B>(packed, scales, *layout, &range);
+                    operand::<B>(packed, scales, layout)
                 }
             };
             (classes, values)

@@ -52,9 +52,10 @@ impl HeadLossOps for Flex {
         Option<FloatTensor<Self>>,
     ) {
         let (loss, nll, best, gradient, _) =
-            if hidden.dtype() == DType::F32 && layout.format.is_half() && mixed().is_none() {
-                let packed = packed.to_contiguous();
-                let w = Projection::Packed(PackedMatrix::new(packed.storage::<i32>(), layout));
+            if [hidden.dtype(), scales.dtype()] == [DType::F32; 2] && mixed().is_none() {
+                let (packed, scales) = (packed.to_contiguous(), scales.to_contiguous());
+                let (words, scales) = (packed.storage::<i32>(), scales.storage::<f32>());
+                let w = Projection::Packed(PackedMatrix::new(words, scales, layout));
                 score_tensors(hidden, w, targets, &options, requested)
             } else {
                 let head = Head::<Self>::Packed(packed, scales, layout);

@@ -135,8 +135,8 @@ backend_operations! {
             composed::head_loss(hidden, head, targets, &options, requested)
         }
 
-        /// Computes [`head_loss`](Self::head_loss) with a packed, frozen weight of 16-bit floats, `[d, classes]`, which is
-        /// unpacked part by part for each chunk of rows.
+        /// Computes [`head_loss`](Self::head_loss) with a packed, frozen weight, `[d, classes]`, which is unpacked part by part for
+        /// each chunk of rows.
         #[fusion(default)]
         fn packed_head_loss(
             hidden: FloatTensor<Self>,

@@ -73,7 +73,7 @@ pub fn head_loss(
     HeadLoss::from_dispatch(loss, nll, best)
 }
 
-/// Computes [`head_loss`] with a packed weight of 16-bit floats, `[d, classes]`.
+/// Computes [`head_loss`] with a packed weight, `[d, classes]`.
 ///
 /// # Panics
 /// Panics in the cases of [`head_loss`].

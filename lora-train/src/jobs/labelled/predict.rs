@@ -43,7 +43,7 @@ pub struct PredictOptions {
     /// Keep the frozen weights of the model in 4 or 8 bits: nf4 or int8 [default: not quantized].
     #[arg(long, value_name = "KIND")]
     pub quantize: Option<Quantization>,
-    /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint; everything is computed in f32 [default: f32].
+    /// Float type of the frozen weights in memory: f32, f16, bf16, or auto for that of the checkpoint, or int8 for embeddings and output layers alone; everything is computed in f32 [default: f32].
     #[arg(long, value_name = "TYPE")]
     pub base_dtype: Option<BaseDType>,
     /// Precision of products with frozen weights: f32, or mixed on GPUs [default: f32].

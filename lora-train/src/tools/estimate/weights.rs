@@ -5,8 +5,8 @@ use crate::options::Precision;
 use crate::tools::bench::{Shape, Training};
 use burn::tensor::Device;
 use lora_core::{
-    AdaptedModule, AdapterPath, BaseFloats, HalfFloat, LoraConfig, PackedFormat, TargetModules,
-    attach_report, trainable_summary,
+    AdaptedModule, AdapterPath, BaseFloats, HalfFloat, LayerKind, LoraConfig, PackedFormat,
+    TargetModules, attach_report, trainable_summary,
 };
 use lora_models::{LoraModel, ModelConfig, Pretrained, dispatch};
 use std::collections::BTreeMap;
@@ -92,7 +92,14 @@ fn count<M: LoraModel>(model: M, shape: &Shape, training: Training) -> Result<Co
         let floats = BaseFloats::new(shape.base_dtype.unwrap_or_default())
             .with_linear(mixed)
             .with_skip(model.modules_to_save());
+        let architecture = model.lora_architecture();
         for module in modules(TargetModules::regex(".*"))? {
+            let is_end =
+                module.kind == LayerKind::Embedding || architecture.is_output(&module.module);
+            if let (true, Some(kind)) = (is_end, floats.of_end(&module.module)) {
+                packed.insert(module.parameter, (module.shape, kind.format()));
+                continue;
+            }
             let half = floats.half(&module.module, module.kind, None);
             if let (Some(half), AdapterPath::Activation) = (half, module.path) {
                 packed.insert(module.parameter, (module.shape, half.format()));
