@@ -227,7 +227,9 @@ impl Compiled {
             let message = format!("it is larger than {} KiB", MAX_SOURCE >> 10);
             return Err(ModelError::chat_template(&source.place, message));
         }
-        let rewritten = rewrite(&source.text);
+        // As Jinja reads it.
+        let text = source.text.replace("\r\n", "\n").replace('\r', "\n");
+        let rewritten = rewrite(&text);
         if let Some((line, reason)) = rewritten.refused {
             let message = format!("line {line} {reason}");
             return Err(ModelError::chat_template(&source.place, message));
