@@ -33,7 +33,7 @@ impl ChatTemplate {
     pub fn render(&self, chat: &Conversation, train_on: TrainOn) -> Result<Rendered, ModelError> {
         if train_on == TrainOn::All {
             let text = self.text(chat, false)?;
-            let learned = vec![0..text.len()];
+            let learned = std::iter::once(0..text.len()).collect();
             return Ok(Rendered { text, learned });
         }
         let last = chat.turns_of_assistant().next_back();
