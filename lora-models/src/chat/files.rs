@@ -120,6 +120,11 @@ impl Sources {
     }
 }
 
+/// Returns the source of the template for conversations without tools in a directory; `None` without one.
+pub(crate) fn default_source(dir: &Directory) -> Result<Option<String>, ModelError> {
+    Ok(Sources::read(dir)?.map(|sources| sources.default.text))
+}
+
 /// Reads a file with a template.
 pub(super) fn read_file(path: &Path) -> Result<Source, ModelError> {
     let bytes = lora_core::files::read_bounded(path, MAX_SOURCE).map_err(ModelError::of_file)?;

@@ -32,6 +32,7 @@ mod time;
 
 pub use conversation::{Conversation, Message};
 pub use files::TEMPLATE_FILES;
+pub(crate) use files::default_source;
 pub use rendered::Rendered;
 pub use spans::TrainOn;
 pub use template::ChatTemplate;

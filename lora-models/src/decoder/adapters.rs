@@ -84,7 +84,7 @@ impl AddedModel for DecoderLm {
     }
 
     fn token_embeddings(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.model.embed_tokens.forward(ids)
+        self.model.embedded(ids)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::block::Layer;
 use super::config::DecoderConfig;
+use super::family::DecoderFamily;
 use super::rope::Angles;
 use super::shared::DecoderShared;
 use crate::added::{Added, LayerAdded};
@@ -99,6 +100,26 @@ impl Decoder {
         match self.config.multipliers.embedding {
             1.0 => x,
             factor => x * factor,
+        }
+    }
+
+    /// Applies the factor on trained embeddings: those of PEFT enter behind the embedding layer, where Gemma 3 has its factor, and before
+    /// that of other families.
+    fn scaled_prompt(&self, x: Tensor<3>) -> Tensor<3> {
+        if self.config.family == DecoderFamily::Gemma3Text {
+            x
+        } else {
+            self.scaled(x)
+        }
+    }
+
+    /// Returns the output of the embedding layer of transformers, in whose place trained embeddings stand.
+    pub(super) fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let x = self.embed_tokens.forward(ids);
+        if self.config.family == DecoderFamily::Gemma3Text {
+            self.scaled(x)
+        } else {
+            x
         }
     }
 
@@ -216,7 +237,7 @@ impl Decoder {
                 .map(|(index, layer)| layer.keys_and_values(prefix.states(index), &shared.angles))
                 .collect();
         }
-        let mut x = self.scaled(prefix.states(0));
+        let mut x = self.scaled_prompt(prefix.states(0));
         let last = self.layers.len() - 1;
         let mut all = Vec::with_capacity(self.layers.len());
         for (index, layer) in layers {

@@ -147,7 +147,13 @@ impl Reader<'_> {
         let max = self.sizes.max_position_embeddings as f64;
         // A key at the top level has priority, as in transformers: Phi 3 has it there.
         let original = match self.keys.get("original_max_position_embeddings")? {
-            Some(original) if !self.family.traits().ropes_by_layer => original,
+            Some(original) if !self.family.traits().ropes_by_layer => {
+                let key = "original_max_position_embeddings";
+                let is_length = |value: &f64| value.is_finite() && *value > 0.0;
+                Some(original).filter(is_length).ok_or_else(|| {
+                    unsupported(self.path, key, original.to_string(), "a positive number")
+                })?
+            }
             _ => positive("original_max_position_embeddings", Some(max))?,
         };
         let kind = match (kind.as_str(), self.family) {

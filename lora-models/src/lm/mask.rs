@@ -12,7 +12,8 @@ pub struct TextMask {
     pub(crate) padding: Option<Tensor<4>>,
     /// Texts that the row is packed of; none attends to another.
     pub(crate) segments: Option<Segments>,
-    /// Keys and values of virtual tokens in each layer, which every token attends to; none without virtual tokens.
+    /// Keys and values of virtual tokens in each layer, which every token attends to that has them in its window; none without
+    /// virtual tokens.
     pub(crate) virtual_tokens: Vec<PrefixLayer>,
 }
 
@@ -61,7 +62,8 @@ pub(crate) fn padding_bias(
     })
 }
 
-/// Extends a mask by the virtual tokens of a prefix, which every token attends to.
+/// Extends a mask by the virtual tokens of a prefix, which it hides from no token. They stand before padding on the left too, so that a
+/// sliding window reaches them from fewer tokens of a padded row.
 ///
 /// # Shapes
 /// - `mask`: `[batch, 1, 1, keys]`

@@ -149,6 +149,18 @@ fn a_tokenizer_or_model_without_a_known_form_is_refused() {
     )
     .unwrap();
     refused(&base, &["splits texts", "llama.cpp"]);
+    let other = text.replace("\"add_prefix_space\": false", "\"add_prefix_space\": true");
+    std::fs::write(&path, other).unwrap();
+    refused(&base, &["splits texts", "llama.cpp"]);
+    let other = text.replace(
+        "\"normalizer\": null",
+        "\"normalizer\": {\"type\": \"Lowercase\"}",
+    );
+    std::fs::write(&path, other).unwrap();
+    refused(&base, &["changes texts", "llama.cpp"]);
+    assert!(gguf::check_model(&base).is_err());
+    std::fs::write(&path, text).unwrap();
+    gguf::check_model(&base).unwrap();
 }
 
 #[test]

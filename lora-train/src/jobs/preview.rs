@@ -31,7 +31,12 @@ pub struct PreviewOptions {
     #[arg(long, conflicts_with = "json")]
     pub text: bool,
     /// Show what is learned in colour: auto (on a terminal, and without the environment variable `NO_COLOR`), always or never.
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        conflicts_with = "json"
+    )]
     pub color: Coloring,
     /// Print one JSON object.
     #[arg(long)]

@@ -35,7 +35,7 @@ pub struct ConvertOptions {
     /// PEFT's task, such as `CAUSAL_LM` or `SEQ_CLS`.
     #[arg(long, value_name = "TYPE")]
     pub task_type: Option<String>,
-    /// Name or path of the base model, for PEFT and for Ollama's Modelfile.
+    /// Name or path of the base model, for PEFT.
     #[arg(long, value_name = "NAME")]
     pub base_model: Option<String>,
     /// Base model whose configuration gives the names of the tensors, for gguf; its weights are not read [default: the base model
@@ -57,6 +57,17 @@ pub struct ConvertOptions {
 pub fn convert(options: &ConvertOptions) -> Result<String, TrainError> {
     let from = format(options)?;
     options.foreign.check(&[from])?;
+    if options.to != FormatName::Peft {
+        let given = [
+            ("task_type", options.task_type.is_some()),
+            ("fan_in_fan_out", options.fan_in_fan_out),
+            ("base_model", options.base_model.is_some()),
+        ];
+        if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
+            let message = "belongs to `--to peft`: the other formats do not hold it";
+            return Err(TrainError::config(option, message));
+        }
+    }
     if options.model.is_some() && options.to != FormatName::Gguf {
         let message = "belongs to `--to gguf`: the other formats need no base";
         return Err(TrainError::config("model", message));
@@ -111,8 +122,12 @@ fn base(
         TrainError::config("model", message)
     })?;
     let dir = model_directory(model)?;
-    let config = ModelConfig::from_dir(dir)?;
-    let from = named.map_or_else(|| model.display().to_string(), String::from);
+    let config = ModelConfig::from_dir(dir.as_path())?;
+    // A relative path would be taken from the folder of the Modelfile.
+    let from = match std::path::absolute(&dir) {
+        Ok(path) if model.is_dir() => path.display().to_string(),
+        _ => model.display().to_string(),
+    };
     Ok((config, from))
 }
 

@@ -1,7 +1,7 @@
 //! Files of llama.cpp and programs on top of it, such as Ollama: [GGUF](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 //!
 //! - [`write()`]: an adapter, beside a base in GGUF
-//! - [`export_model`]: a model with its tokenizer, and [`read_model`], which checks what was written
+//! - [`export_model`]: a model with its tokenizer, [`check_model`] before its weights are read, and [`read_model`], which checks what was written
 //!
 //! | concept | file |
 //! | --- | --- |
@@ -21,7 +21,7 @@ mod vocabulary;
 
 pub use adapter::{ADAPTER_FILE, MODELFILE, write};
 pub use element::ElementType;
-pub use model::{MODEL_FILE, export_model, read_model};
+pub use model::{MODEL_FILE, check_model, export_model, read_model};
 
 /// Name of the program in messages.
 const PROGRAM: &str = "llama.cpp";

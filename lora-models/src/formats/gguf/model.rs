@@ -8,13 +8,14 @@ use super::reader::GgufFile;
 use super::vocabulary;
 use crate::ModelError;
 use crate::activation::Activation;
+use crate::chat::default_source;
 use crate::checkpoint::{ExportDType, ExportReport};
 use crate::config::ModelConfig;
 use crate::decoder::{DecoderConfig, DecoderFamily, Rope, RopeKind};
 use crate::export::{ExportOptions, companions};
 use crate::formats::unsupported;
 use crate::gpt2::Gpt2Config;
-use crate::pretrained::{FamilyConfig, Pretrained, exported};
+use crate::pretrained::{FamilyConfig, Pretrained, exported, read_object};
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::weights::{ParamSpec, Parameters, Weights};
 use burn::tensor::Device;
@@ -49,6 +50,37 @@ pub fn export_model<M: Pretrained>(
     })
 }
 
+/// Checks that a model directory can be exported, before its weights are read.
+///
+/// # Errors
+/// As [`export_model`] for its configuration and its tokenizer.
+pub fn check_model(dir: &Path) -> Result<(), ModelError> {
+    let (path, object) = read_object(&dir.into())?;
+    let config = ModelConfig::from_json(&path, object.clone())?;
+    sizes(&config, dir)?;
+    let options = ExportOptions {
+        base_dir: Some(dir.into()),
+        ..ExportOptions::default()
+    };
+    let rows = config.sizes().vocab_size;
+    tokenizer(&companions(&options)?, &object, rows, dir).map(drop)
+}
+
+/// Returns the names of a model, and its sizes and options.
+fn sizes(
+    config: &ModelConfig,
+    path: &Path,
+) -> Result<(Base, Vec<(&'static str, Value)>), ModelError> {
+    let refuse = |what: String| unsupported(path, what, PROGRAM);
+    let sizes = match config {
+        ModelConfig::Decoder(config) => decoder(config),
+        ModelConfig::Gpt2(config) => gpt2(config),
+        ModelConfig::Encoder(config) => Err(format!("a {} with a head", config.family)),
+    };
+    let names = Base::of(config).ok_or_else(|| refuse(config.model_type().into()))?;
+    Ok((names, sizes.map_err(refuse)?))
+}
+
 fn write_model(
     dir: &Path,
     parameters: &Parameters<'_>,
@@ -58,14 +90,7 @@ fn write_model(
     overwrite: Overwrite,
 ) -> Result<ExportReport, ModelError> {
     let config = ModelConfig::from_json(dir, object.clone())?;
-    let names = Base::of(&config);
-    let sizes = match &config {
-        ModelConfig::Decoder(config) => decoder(config),
-        ModelConfig::Gpt2(config) => gpt2(config),
-        ModelConfig::Encoder(_) => Err("a model with a head".into()),
-    };
-    let sizes = sizes.map_err(|what| unsupported(dir, what, PROGRAM))?;
-    let names = names.ok_or_else(|| unsupported(dir, config.model_type().into(), PROGRAM))?;
+    let (names, sizes) = sizes(&config, dir)?;
     let mut metadata = vec![
         (
             "general.architecture".to_string(),
@@ -211,21 +236,8 @@ fn tokenizer(
         .fold(Directory::in_memory(path), |dir, (name, bytes)| {
             dir.with_file(name, bytes.clone())
         });
+    let template = default_source(&dir)?;
     let tokenizer = Tokenizer::with_config(dir, object)?;
-    let named = |name: &str| {
-        files
-            .iter()
-            .find(|(own, _)| own == name)
-            .map(|(_, bytes)| bytes)
-    };
-    let template = match (named("chat_template.jinja"), named("tokenizer_config.json")) {
-        (Some(bytes), _) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        (None, Some(bytes)) => {
-            let config: Json = serde_json::from_slice(bytes).unwrap_or_default();
-            config["chat_template"].as_str().map(String::from)
-        }
-        (None, None) => None,
-    };
     vocabulary::metadata(&tokenizer, template.as_deref(), rows, path)
 }
 

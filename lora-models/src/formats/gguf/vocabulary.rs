@@ -31,8 +31,15 @@ const EXPRESSIONS: [(&str, &str); 2] = [
 struct File {
     #[serde(default)]
     added_tokens: Vec<Added>,
+    normalizer: Option<Normalizer>,
     pre_tokenizer: Option<Split>,
     model: Model,
+}
+
+#[derive(Deserialize)]
+struct Normalizer {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +76,8 @@ enum Split {
     },
     ByteLevel {
         use_regex: bool,
+        #[serde(default)]
+        add_prefix_space: bool,
     },
     Digits {
         individual_digits: bool,
@@ -105,6 +114,10 @@ pub(super) fn metadata(
         .map_err(|error| ModelError::malformed(path, format!("its tokenizer: {error}")))?;
     if file.model.kind != "BPE" || file.model.byte_fallback {
         return Err(refuse("the tokenizer is no BPE over bytes"));
+    }
+    // llama.cpp changes nothing in texts; what NFC changes is rare, and its converter leaves it out too.
+    if file.normalizer.is_some_and(|step| step.kind != "NFC") {
+        return Err(refuse("the tokenizer changes texts before it splits them"));
     }
     let name = file.pre_tokenizer.as_ref().and_then(name);
     let name =
@@ -164,24 +177,32 @@ pub(super) fn metadata(
 
 /// Returns the name that llama.cpp has for a way to split texts.
 fn name(split: &Split) -> Option<&'static str> {
+    macro_rules! bytes {
+        ($use_regex:literal) => {
+            Split::ByteLevel {
+                use_regex: $use_regex,
+                add_prefix_space: false,
+            }
+        };
+    }
     let alone = std::slice::from_ref(split);
     let steps = match split {
         Split::Sequence { pretokenizers } => pretokenizers,
         _ => alone,
     };
     match steps {
-        [Split::ByteLevel { use_regex: true }] => Some("gpt-2"),
+        [bytes!(true)] => Some("gpt-2"),
         [
             Split::Digits {
                 individual_digits: true,
             },
-            Split::ByteLevel { use_regex: true },
+            bytes!(true),
         ] => Some("smollm"),
         [
             Split::Expression {
                 pattern: Pattern::Regex(found),
             },
-            Split::ByteLevel { use_regex: false },
+            bytes!(false),
         ] => {
             let mut all = EXPRESSIONS.iter();
             all.find_map(|(expression, name)| (expression == found).then_some(*name))
