@@ -124,6 +124,7 @@ mod tests {
         let shape = PrefixShape {
             layers: 3,
             heads: 2,
+            query_heads: 2,
             d_keys: 10,
             d_model: 10,
             positions: 9,

@@ -129,6 +129,7 @@ impl AddedModel for Classifier {
             None => PrefixShape {
                 layers: config.num_hidden_layers,
                 heads: config.num_attention_heads,
+                query_heads: config.num_attention_heads,
                 d_keys: config.hidden_size,
                 d_model: config.hidden_size,
                 positions: config.max_length(),

@@ -94,6 +94,7 @@ impl DecoderConfig {
         PrefixShape {
             layers: self.layers.len(),
             heads: self.num_key_value_heads,
+            query_heads: self.num_attention_heads,
             d_keys: self.key_width(),
             d_model: self.hidden_size,
             positions: self.max_position_embeddings,

@@ -164,6 +164,11 @@ impl DecoderFamily {
         }
     }
 
+    /// True if the factor on embeddings is in the embedding layer of transformers, and not behind it as in Granite.
+    pub(super) fn embeds_scaled(self) -> bool {
+        matches!(self, Self::Gemma | Self::Gemma2 | Self::Gemma3Text)
+    }
+
     /// Returns the family of a `model_type`.
     pub fn from_model_type(name: &str) -> Option<Self> {
         let mut all = Self::ALL.into_iter();

@@ -2,7 +2,6 @@
 
 use super::block::Layer;
 use super::config::DecoderConfig;
-use super::family::DecoderFamily;
 use super::rope::Angles;
 use super::shared::DecoderShared;
 use crate::added::{Added, LayerAdded};
@@ -103,20 +102,19 @@ impl Decoder {
         }
     }
 
-    /// Applies the factor on trained embeddings: those of PEFT enter behind the embedding layer, where Gemma 3 has its factor, and before
-    /// that of other families.
+    /// Applies the factor on trained embeddings, which stand in the place of the embedding layer's output in transformers.
     fn scaled_prompt(&self, x: Tensor<3>) -> Tensor<3> {
-        if self.config.family == DecoderFamily::Gemma3Text {
+        if self.config.family.embeds_scaled() {
             x
         } else {
             self.scaled(x)
         }
     }
 
-    /// Returns the output of the embedding layer of transformers, in whose place trained embeddings stand.
+    /// Returns the output of the embedding layer of transformers.
     pub(super) fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let x = self.embed_tokens.forward(ids);
-        if self.config.family == DecoderFamily::Gemma3Text {
+        if self.config.family.embeds_scaled() {
             self.scaled(x)
         } else {
             x

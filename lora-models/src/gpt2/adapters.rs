@@ -91,6 +91,7 @@ impl Gpt2Config {
         PrefixShape {
             layers: self.n_layer,
             heads: self.n_head,
+            query_heads: self.n_head,
             d_keys: self.n_embd,
             d_model: self.n_embd,
             positions: self.n_positions,

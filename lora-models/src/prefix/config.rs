@@ -85,6 +85,7 @@ mod tests {
     const SHAPE: PrefixShape = PrefixShape {
         layers: 3,
         heads: 2,
+        query_heads: 2,
         d_keys: 10,
         d_model: 10,
         positions: 8,

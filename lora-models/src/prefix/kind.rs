@@ -56,6 +56,14 @@ impl PrefixKind {
         }
     }
 
+    /// Returns PEFT's `num_attention_heads`: the heads that keys and values have, else those of the queries.
+    pub(super) fn heads(self, shape: &PrefixShape) -> usize {
+        match self {
+            Self::KeysAndValues => shape.heads,
+            Self::Embeddings | Self::Activations => shape.query_heads,
+        }
+    }
+
     /// Returns the width that PEFT calls that of a token: of the keys of a layer, or of a hidden state.
     pub(super) fn token_width(self, shape: &PrefixShape) -> usize {
         match self {
@@ -85,6 +93,7 @@ mod tests {
         let gpt3 = PrefixShape {
             layers: 96,
             heads: 96,
+            query_heads: 96,
             d_keys: 12288,
             d_model: 12288,
             positions: 2048,
@@ -97,6 +106,7 @@ mod tests {
         let medium = PrefixShape {
             layers: 24,
             heads: 16,
+            query_heads: 16,
             d_keys: 1024,
             d_model: 1024,
             positions: 1024,

@@ -126,6 +126,7 @@ mod tests {
         let shape = PrefixShape {
             layers: 2,
             heads: 2,
+            query_heads: 2,
             d_keys: 4,
             d_model: 4,
             positions: 9,

@@ -127,7 +127,7 @@ impl PrefixKeys<'_> {
         }
         for (key, expected) in [
             ("num_layers", shape.layers),
-            ("num_attention_heads", shape.heads),
+            ("num_attention_heads", kind.heads(shape)),
             ("token_dim", kind.token_width(shape)),
         ] {
             if let Some(found) = self.number(key)?.filter(|&found| found != expected) {
@@ -239,7 +239,7 @@ pub(crate) fn save(
         "base_model_name_or_path": base_model,
         "inference_mode": true,
         "modules_to_save": modules,
-        "num_attention_heads": shape.heads,
+        "num_attention_heads": kind.heads(shape),
         "num_layers": shape.layers,
         "num_transformer_submodules": 1,
         "num_virtual_tokens": prefix.tokens(),

@@ -9,6 +9,8 @@ pub struct PrefixShape {
     pub layers: usize,
     /// Number of heads of keys in a layer.
     pub heads: usize,
+    /// Number of heads of queries in a layer.
+    pub query_heads: usize,
     /// Width of the keys of all heads together; that of the values is the same.
     pub d_keys: usize,
     /// Width of the hidden states.

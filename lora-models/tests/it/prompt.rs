@@ -5,8 +5,9 @@ use crate::common::{assert_real_logits, fixture, load, mask_of, weighted};
 use crate::encoders;
 use burn::tensor::{Device, Gradients};
 use lora_core::files::Overwrite;
+use lora_models::decoder::DecoderLm;
 use lora_models::prefix::{PrefixConfig, PrefixKind};
-use lora_models::{AddedModel, LoraModel, SaveAdapter};
+use lora_models::{AddedModel, LoadOptions, LoraModel, Pretrained, SaveAdapter};
 use std::path::PathBuf;
 use test_support::compare::assert_near;
 use test_support::tensors::{Tensors, host};
@@ -73,6 +74,28 @@ fn logits_and_gradients_of_gpt2_are_those_of_peft() {
     assert_real_logits(&logits, &real, &values, TOLERANCE, "gpt2");
     let grads = weighted(logits, &expected).backward();
     assert_gradient(&model, &grads, &expected, "prompt_embeddings");
+}
+
+#[test]
+fn logits_and_gradients_of_decoders_are_those_of_peft() {
+    let device = Device::flex().autodiff();
+    for (name, base) in [
+        ("granite", "decoders/granite"),
+        ("gemma2", "decoders/gemma2"),
+        ("gemma3", "decoders/gemma3_text"),
+    ] {
+        let expected = expected(name);
+        let options = LoadOptions::default();
+        let (base, _) = DecoderLm::load(fixture(base), &options, &device).unwrap();
+        let model = base.load_adapter(prompt(name)).unwrap().into_module();
+        let (mask, real) = mask_of(&expected, "attention_mask", &device);
+        let logits = model.forward(expected.ids("input_ids", &device), Some(mask));
+        let (values, shape) = expected.floats("logits");
+        let logits = logits.narrow(2, 0, shape[2]);
+        assert_real_logits(&logits, &real, &values, TOLERANCE, name);
+        let grads = weighted(logits, &expected).backward();
+        assert_gradient(&model, &grads, &expected, name);
+    }
 }
 
 #[test]
