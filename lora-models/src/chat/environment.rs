@@ -1,10 +1,10 @@
 //! The environment of chat templates: what `utils/chat_template_utils.py` of transformers gives them, within limits.
 
 use super::json::tojson;
-use super::limits::{self, charge, charge_deep, charge_shallow, check_count};
+use super::limits::{self, charge, charge_deep, charge_shallow};
 use super::python::{self, call_method, charge_replaced, check_widths, invalid};
 use super::time::strftime_now;
-use minijinja::value::{Kwargs, Rest, Value, ValueKind};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, State, UndefinedBehavior, filters};
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -49,6 +49,11 @@ const FILTERS: [&str; 25] = [
     "chain",
     "zip",
     "format",
+];
+
+/// Filters among them that take keyword arguments, as minijinja reads them or as is done here.
+const WITH_KEYWORDS: [&str; 7] = [
+    "join", "indent", "dictsort", "sort", "groupby", "unique", "format",
 ];
 
 thread_local! {
@@ -129,20 +134,16 @@ fn plain() -> &'static Environment<'static> {
 /// Calls a filter that copies what it takes.
 fn copying(name: &str, state: &State, args: &[Value]) -> Result<Value, Error> {
     let text = |at: usize| args.get(at).and_then(Value::as_str);
-    let number = |at: usize| args.get(at).and_then(Value::as_i64);
+    let (values, kwargs): (&[Value], Kwargs) = from_args(args)?;
+    if let Some(keyword) = kwargs.args().next()
+        && !WITH_KEYWORDS.contains(&name)
+    {
+        return Err(invalid(format!(
+            "the filter `{name}` takes no keyword argument here, and got `{keyword}`; give it by its position"
+        )));
+    }
     match name {
-        "join" => {
-            let Some(list) = args.first() else {
-                return plain().empty_state().apply_filter(name, args);
-            };
-            charge_deep(list)?;
-            let elements = list.len().unwrap_or(0);
-            charge(elements.saturating_mul(text(1).map_or(0, str::len)))?;
-            // Elements are texts of Python's.
-            if list.as_str().is_none() && args.len() <= 2 {
-                return join(list, text(1).unwrap_or(""));
-            }
-        }
+        "join" => return join(values, &kwargs),
         "replace" => {
             args.iter().try_for_each(charge_shallow)?;
             if let (Some(value), Some(old), Some(new)) = (text(0), text(1), text(2)) {
@@ -154,13 +155,18 @@ fn copying(name: &str, state: &State, args: &[Value]) -> Result<Value, Error> {
             args.iter().try_for_each(charge_deep)?;
         }
         "indent" => {
-            check_count(number(1))?;
+            let keyword: Option<Value> = kwargs.get("width")?;
+            // The keyword counts where there is no width at its position.
+            let (width, keyword) = (
+                limits::count(values.get(1))?,
+                limits::count(keyword.as_ref())?,
+            );
+            let width = width.or(keyword).unwrap_or(4);
             let value = text(0).unwrap_or_default();
-            let width = number(1).map_or(4, i64::unsigned_abs) as usize;
             charge(value.len() + (value.matches('\n').count() + 1) * width)?;
         }
         "slice" | "batch" => {
-            check_count(number(1))?;
+            limits::count(values.get(1))?;
             args.iter().try_for_each(charge_shallow)?;
         }
         // The filter of these reads methods and filters of the environment.
@@ -180,14 +186,42 @@ fn copying(name: &str, state: &State, args: &[Value]) -> Result<Value, Error> {
     plain().empty_state().apply_filter(name, args)
 }
 
-/// Joins the elements of a list, as texts of Python's.
-fn join(list: &Value, separator: &str) -> Result<Value, Error> {
+/// Joins the elements of a list, or an attribute of each, as texts of Python's: `join(value, d="", attribute=None)` of Jinja.
+fn join(values: &[Value], kwargs: &Kwargs) -> Result<Value, Error> {
+    let argument = |at: usize, name: &str| match values.get(at) {
+        Some(value) => Ok(Some(value.clone())),
+        None => kwargs.get::<Option<Value>>(name),
+    };
+    let separator = argument(1, "d")?;
+    let attribute = argument(2, "attribute")?.filter(|value| !value.is_none());
+    kwargs.assert_all_used()?;
+    let (Some(list), true) = (values.first(), values.len() <= 3) else {
+        return Err(invalid("join takes a list, a separator and an attribute"));
+    };
+    let separator = separator.map_or(Ok(String::new()), |value| python::str(&value))?;
     let mut text = String::new();
     for (at, element) in list.try_iter()?.enumerate() {
-        text.push_str(if at > 0 { separator } else { "" });
+        charge(separator.len() + 8)?;
+        text.push_str(if at > 0 { &separator } else { "" });
+        let element = match &attribute {
+            Some(path) => attribute_of(element, path)?,
+            None => element,
+        };
         python::write_str(&mut text, &element)?;
     }
     Ok(Value::from(text))
+}
+
+/// Returns what an attribute names: an index, or names and indices with points between them.
+fn attribute_of(value: Value, path: &Value) -> Result<Value, Error> {
+    let Some(path) = path.as_str() else {
+        return value.get_item(path);
+    };
+    path.split('.')
+        .try_fold(value, |value, part| match part.parse::<usize>() {
+            Ok(index) => value.get_item_by_index(index),
+            Err(_) => value.get_attr(part),
+        })
 }
 
 /// Checks an operand of `*`: numbers, and a text that is repeated. A list that is repeated has no size that could be counted.

@@ -95,6 +95,17 @@ pub(super) fn charge_deep(value: &Value) -> Result<(), Error> {
     }
 }
 
+/// Returns an argument that is a count or a width, checked; `None` if there is none, or no number.
+pub(super) fn count(argument: Option<&Value>) -> Result<Option<usize>, Error> {
+    let Some(argument) = argument.filter(|argument| argument.is_number()) else {
+        return Ok(None);
+    };
+    // A number without a place in 64 bits is no count, either.
+    let count = argument.as_i64().unwrap_or(i64::MAX);
+    check_count(Some(count))?;
+    Ok(usize::try_from(count).ok())
+}
+
 /// Refuses a count or a width that is out of proportion.
 pub(super) fn check_count(count: Option<i64>) -> Result<(), Error> {
     match count {

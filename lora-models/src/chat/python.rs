@@ -21,13 +21,18 @@ pub(super) fn call_method(
     if let Some(text) = value.as_str()
         && let Some(result) = string_method(text, method, args)?
     {
+        charge_text(&result)?;
         return Ok(result);
     }
     if method == "join"
         && let (Some(separator), [list]) = (value.as_str(), args)
     {
         charge_deep(list)?;
-        charge(separator.len().saturating_mul(list.len().unwrap_or(0)))?;
+        let elements = match list.len() {
+            Some(length) => length,
+            None => list.try_iter()?.count(),
+        };
+        charge(separator.len().saturating_mul(elements))?;
     }
     if method == "copy" && value.kind() == ValueKind::Map {
         let () = from_args(args)?;
@@ -114,9 +119,16 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
             Value::from_iter(parts)
         }
         "zfill" | "ljust" | "rjust" | "center" => {
-            let (width, fill): (i64, Option<&str>) = from_args(args)?;
+            let (width, fill): (i64, Option<&str>) = match method {
+                "zfill" => from_args::<(i64,)>(args).map(|(width,)| (width, Some("0")))?,
+                _ => from_args(args)?,
+            };
             check_count(Some(width))?;
-            padded(text, method, width as usize, fill)
+            let fill = fill.unwrap_or(" ");
+            if fill.chars().count() != 1 {
+                return Err(invalid("the fill character is exactly one character long"));
+            }
+            padded(text, method, usize::try_from(width).unwrap_or(0), fill)
         }
         "casefold" => {
             let () = from_args(args)?;
@@ -137,9 +149,8 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
 }
 
 /// Pads a text to a width.
-fn padded(text: &str, method: &str, width: usize, fill: Option<&str>) -> Value {
+fn padded(text: &str, method: &str, width: usize, fill: &str) -> Value {
     let missing = width.saturating_sub(text.chars().count());
-    let fill = fill.unwrap_or(if method == "zfill" { "0" } else { " " });
     let left = match method {
         "ljust" => 0,
         "center" => missing / 2 + (missing & width & 1),

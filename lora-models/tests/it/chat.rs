@@ -200,6 +200,37 @@ fn behaviours_of_python_are_those_of_transformers_environment() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Expected texts by Python 3.11 and Jinja 3.1.
+#[test]
+fn widths_and_keywords_are_those_of_python() {
+    let chat = Conversation::new([Message::new("user", "ab"), Message::new("user", "cd")]);
+    for (source, text) in [
+        (
+            "{{ 'a'.rjust(-1) }}{{ 'b'.center(-9) }}{{ 'c'.ljust(-2) }}{{ '-d'.zfill(-3) }}",
+            "abc-d",
+        ),
+        ("{{ 'a'.rjust(3, 'é') }}{{ '-1'.zfill(4) }}", "ééa-001"),
+        ("{{ 'a\nb' | indent(width=2) }}", "a\n  b"),
+        ("{{ 'a\nb' | indent(2, first=true) }}", "  a\n  b"),
+        (
+            "{{ ['a', 'b'] | join(d='-') }}{{ 'xyz' | join('.') }}{{ [1, none] | join }}",
+            "a-bx.y.z1None",
+        ),
+        ("{{ messages | join(', ', attribute='content') }}", "ab, cd"),
+        (
+            "{{ [[1, [2, 3]], [4, [5, 6]]] | join(attribute='1.0') }}",
+            "25",
+        ),
+        ("{{ messages | join('/', 'role') }}", "user/user"),
+    ] {
+        let template = ChatTemplate::from_source("t", source).unwrap();
+        let found = template
+            .prompt(&chat)
+            .unwrap_or_else(|error| panic!("{source}: {error}"));
+        assert_eq!(found, text, "{source}");
+    }
+}
+
 /// Each of these would take more memory or time than there is.
 #[test]
 fn hostile_templates_end_in_errors() {
@@ -242,6 +273,15 @@ fn hostile_templates_end_in_errors() {
         "{{ '{:>999999999}'.format(1) }}".into(),
         "{{ 'a'.center(999999999) }}".into(),
         "{{ [1] | tojson(indent=999999999) }}".into(),
+        "{{ 'a\nb' | indent(width=20000000000) }}".into(),
+        "{{ 'a\nb' | indent(18446744073709551615) }}".into(),
+        "{{ 'a\nb' | indent(none, width=20000000000) }}".into(),
+        "{{ [1] | batch(3, fill_with=0) | list }}".into(),
+        "{{ ['a', 'b'] | join(separator='-') }}".into(),
+        "{{ 'a'.rjust(9, 'bc') }}{{ 'a'.ljust(9, '') }}".into(),
+        "{{ 'a'.center(9000, messages[0].content) }}".into(),
+        doubling("ns.s.casefold() + ns.s.removeprefix('x')"),
+        "{% for i in range(99999) %}{% set x = 'a'.rjust(9000) %}{% endfor %}".into(),
         "{{ 1.5 | round(999999999) }}{{ raise_exception('x') }}".into(),
         "{{ ".to_string() + &"(".repeat(10_000),
         "{{ ".to_string() + &"-".repeat(10_000) + "1 }}",
