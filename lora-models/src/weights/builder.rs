@@ -44,9 +44,9 @@ impl LayerBuilder<'_> {
         let path = format!("{path}.weight");
         let quantize = self.weights.quantize(&path);
         let quantize = quantize.filter(|config| !config.skips(&module, self.architecture));
-        let of_end = || match self.architecture.is_output(&module) {
-            true => self.weights.of_end(&module, &path),
-            false => None,
+        let of_end = || {
+            let is_output = self.architecture.is_output(&module);
+            is_output.then(|| self.weights.of_end(&module, &path))?
         };
         let quantize = (quantize.map(|config| config.quantization)).or_else(of_end);
         let half = self.weights.half(&module, LayerKind::Linear, &path);

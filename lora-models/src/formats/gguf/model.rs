@@ -67,10 +67,7 @@ pub fn check_model(dir: &Path) -> Result<(), ModelError> {
 }
 
 /// Returns the names of a model, and its sizes and options.
-fn sizes(
-    config: &ModelConfig,
-    path: &Path,
-) -> Result<(Base, Vec<(&'static str, Value)>), ModelError> {
+fn sizes(config: &ModelConfig, path: &Path) -> Result<(Base, Keys), ModelError> {
     let refuse = |what: String| unsupported(path, what, PROGRAM);
     let sizes = match config {
         ModelConfig::Decoder(config) => decoder(config),
@@ -241,7 +238,10 @@ fn tokenizer(
     vocabulary::metadata(&tokenizer, template.as_deref(), rows, path)
 }
 
-type Sizes = Result<Vec<(&'static str, Value)>, String>;
+/// Sizes and options by the ends of their keys.
+type Keys = Vec<(&'static str, Value)>;
+
+type Sizes = Result<Keys, String>;
 
 fn number(value: usize) -> Value {
     Value::U32(value as u32)
