@@ -1,11 +1,11 @@
 //! The environment of chat templates: what `utils/chat_template_utils.py` of transformers gives them, within limits.
 
 use super::json::tojson;
-use super::limits::{self, charge, charge_deep, charge_shallow};
+use super::limits::{self, charge, charge_deep, charge_shallow, check_depth};
 use super::python::{self, call_method, charge_replaced, check_widths, invalid};
 use super::time::strftime_now;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
-use minijinja::{Environment, Error, State, UndefinedBehavior, filters};
+use minijinja::{Environment, Error, State, UndefinedBehavior, filters, functions};
 use std::cell::Cell;
 use std::sync::OnceLock;
 
@@ -13,11 +13,13 @@ use std::sync::OnceLock;
 pub(super) const GENERATION: &str = "generation__";
 /// Function that counts the bytes of a text between tags.
 pub(super) const COUNT: &str = "count__";
+/// Function of a value that is made: a list or a dictionary that is written out, or a slice.
+pub(super) const MADE: &str = "made__";
 /// Filter on an operand of `~`.
 pub(super) const TEXT: &str = "text__";
 /// Filter on an operand of `+`.
 pub(super) const OPERAND: &str = "operand__";
-/// Filter that returns its value, and reads a variable.
+/// Filter on a value that a namespace takes; it reads the namespace.
 pub(super) const KEEP: &str = "keep__";
 /// Filter on an operand of `*`.
 pub(super) const FACTOR: &str = "factor__";
@@ -101,7 +103,19 @@ pub(super) fn environment() -> Environment<'static> {
         charge_shallow(value).map(|()| value.clone())
     });
     env.add_filter(FACTOR, factor);
-    env.add_filter(KEEP, |value: &Value, _: &Value| value.clone());
+    env.add_filter(KEEP, |value: &Value, _: &Value| {
+        check_depth(value, false).map(|()| value.clone())
+    });
+    env.add_function(MADE, made);
+    env.add_function("dict", |value: Option<Value>, members: Kwargs| {
+        made(functions::dict(value, members)?)
+    });
+    env.add_function("namespace", |members: Option<Value>| {
+        members
+            .iter()
+            .try_for_each(|members| check_depth(members, false))?;
+        functions::namespace(members)
+    });
     env.add_filter("tojson", |value: &Value, kwargs: Kwargs| {
         tojson(value, kwargs)
     });
@@ -183,7 +197,15 @@ fn copying(name: &str, state: &State, args: &[Value]) -> Result<Value, Error> {
         }
         _ => args.iter().try_for_each(charge_shallow)?,
     }
-    plain().empty_state().apply_filter(name, args)
+    let result = plain().empty_state().apply_filter(name, args)?;
+    // Some of them put lists into lists.
+    check_depth(&result, true).map(|()| result)
+}
+
+/// Counts the bytes of a value that is made, and checks its depth.
+fn made(value: Value) -> Result<Value, Error> {
+    charge_shallow(&value)?;
+    check_depth(&value, true).map(|()| value)
 }
 
 /// Joins the elements of a list, or an attribute of each, as texts of Python's: `join(value, d="", attribute=None)` of Jinja.

@@ -32,6 +32,8 @@ const COPIES: usize = 64;
 const BYTES_OF_MESSAGE: usize = 64 << 10;
 /// Largest number that a filter takes as a count or a width.
 pub(super) const MAX_COUNT: usize = 10_000;
+/// Maximum depth of lists and dictionaries in one another.
+const MAX_DEPTH: usize = 200;
 /// Size of an element of a list in bytes.
 const ELEMENT: usize = 32;
 
@@ -93,6 +95,37 @@ pub(super) fn charge_deep(value: &Value) -> Result<(), Error> {
         }),
         _ => charge(8),
     }
+}
+
+/// Refuses lists and dictionaries that are too deep in one another: what reads or drops them goes a level deeper with each. A
+/// namespace may not hold another, or a macro: they change after this, or have values that are not seen here.
+pub(super) fn check_depth(value: &Value, may_have_namespaces: bool) -> Result<(), Error> {
+    check_levels(value, may_have_namespaces, MAX_DEPTH)
+}
+
+fn check_levels(value: &Value, may_have_namespaces: bool, left: usize) -> Result<(), Error> {
+    let Some(object) = value.as_object() else {
+        return Ok(());
+    };
+    let refused = |message: &'static str| Err(Error::new(ErrorKind::InvalidOperation, message));
+    let name = object.type_name();
+    if !may_have_namespaces && (name.ends_with("Namespace") || name.ends_with("Macro")) {
+        return refused("a namespace holds no other here, and no macro");
+    }
+    let Some(left) = left.checked_sub(1) else {
+        return refused("its lists and dictionaries are too deep in one another");
+    };
+    let is_map = value.kind() == ValueKind::Map;
+    if !is_map && !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        return Ok(());
+    }
+    value.try_iter()?.try_for_each(|element| {
+        charge(1)?;
+        if is_map {
+            check_levels(&value.get_item(&element)?, may_have_namespaces, left)?;
+        }
+        check_levels(&element, may_have_namespaces, left)
+    })
 }
 
 /// Returns an argument that is a count or a width, checked; `None` if there is none, or no number.

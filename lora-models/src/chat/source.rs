@@ -7,9 +7,10 @@
 //!   block of a function that puts marks around its output;
 //! - the operands of `~`, `+` and `*` get a filter, which counts the bytes that a hostile template copies, and makes the operands
 //!   of `~` texts as Python does;
+//! - lists and dictionaries that are written out, and slices, are arguments of a function that counts their bytes and depth;
 //! - in a long text between tags, a call counts its bytes.
 
-use super::environment::{COUNT, FACTOR, GENERATION, KEEP, OPERAND, TEXT};
+use super::environment::{COUNT, FACTOR, GENERATION, KEEP, MADE, OPERAND, TEXT};
 use super::limits::{MAX_BRANCHES, MAX_PREFIXES, MAX_TOKENS, MAX_UNCOUNTED, SHORT};
 
 /// Rewritten source.
@@ -30,7 +31,6 @@ pub(super) fn rewrite(source: &str) -> Rewritten {
         copied: 0,
         has_generation: false,
         branches: 0,
-        generations: 0,
         last_end: 0,
         refused: None,
     };
@@ -50,8 +50,6 @@ struct Rewriter<'a> {
     has_generation: bool,
     /// Number of `elif`.
     branches: usize,
-    /// Number of open blocks of what is generated.
-    generations: usize,
     /// End of the last token of the last expression.
     last_end: usize,
     refused: Option<(usize, &'static str)>,
@@ -77,6 +75,22 @@ struct Level {
     is_compound: bool,
     /// End of the last token, if an operand may end there.
     ended: Option<usize>,
+    /// Beginning of the operand in the output.
+    start: Option<usize>,
+}
+
+/// Bracket that is open.
+struct Open {
+    /// Beginning of the operand in the output, of which it is the first or a later part.
+    start: usize,
+    /// True for a list or a dictionary that is written out, outside of others.
+    is_literal: bool,
+    /// True for brackets that are a tuple if there is a comma in them.
+    is_group: bool,
+    /// True for an index.
+    is_index: bool,
+    /// True for an index that is a slice.
+    is_slice: bool,
 }
 
 /// Words that begin no operand.
@@ -91,6 +105,9 @@ const WORDS: [&str; 9] = [
     "recursive",
     "set",
 ];
+
+/// Names of functions of this module's.
+const OWN: [&str; 3] = [COUNT, GENERATION, MADE];
 
 impl<'a> Rewriter<'a> {
     fn run(&mut self) {
@@ -207,16 +224,14 @@ impl<'a> Rewriter<'a> {
             }
             "generation" => {
                 self.has_generation = true;
-                self.generations += 1;
                 self.replace(name_at, name_end, &format!("call {GENERATION}()"));
                 self.after(name_end, "%}")
             }
             "endgeneration" => {
-                self.generations = self.generations.saturating_sub(1);
                 self.replace(name_at, name_end, "endcall");
                 self.after(name_end, "%}")
             }
-            "set" if self.generations > 0 => self.assignment(name_end),
+            "set" => self.assignment(name_end),
             _ => {
                 self.branches += usize::from(name == "elif");
                 if self.branches > MAX_BRANCHES {
@@ -227,7 +242,7 @@ impl<'a> Rewriter<'a> {
         }
     }
 
-    /// Rewrites an assignment in a block of what is generated. The block becomes a closure, into which minijinja takes the variables
+    /// Rewrites an assignment. One to a member of a namespace is checked, by a filter that reads the namespace: a block of what is generated becomes a closure, into which minijinja takes the variables
     /// that are read in it alone. So an assignment to a member of a namespace reads the namespace, too.
     fn assignment(&mut self, start: usize) -> usize {
         let rest = &self.source[start..];
@@ -253,6 +268,11 @@ impl<'a> Rewriter<'a> {
     /// Rewrites the expressions of a block up to its end, and returns the position after it.
     fn expression(&mut self, start: usize, end: &str) -> usize {
         let mut levels = vec![Level::default()];
+        let mut opens: Vec<Open> = Vec::new();
+        // Names that are assigned to stand before `in` or `=`.
+        let mut is_target = ["for", "set"]
+            .iter()
+            .any(|tag| self.source[..start].ends_with(tag));
         let mut at = start;
         let (mut tokens, mut prefixes) = (0, 0);
         loop {
@@ -282,9 +302,33 @@ impl<'a> Rewriter<'a> {
                     }
                     if let Some(level) = levels.last_mut() {
                         level.ended = (!WORDS.contains(&word)).then_some(to);
+                        if level.ended.is_some() && level.start.is_none() {
+                            self.copy_to(to - word.len());
+                            level.start = Some(self.out.len());
+                        }
+                    }
+                    is_target &= word != "in";
+                    if OWN.contains(&word) {
+                        self.refuse(start, "has a name that is not free");
                     }
                 }
-                Token::Mark("(" | "[" | "{") => levels.push(Level::default()),
+                Token::Mark(bracket @ ("(" | "[" | "{")) => {
+                    let Some(level) = levels.last_mut() else {
+                        return to;
+                    };
+                    self.copy_to(to - 1);
+                    let is_first = level.ended.is_none();
+                    let is_inside = opens.iter().any(|open| open.is_literal);
+                    let is_new = is_first && !is_inside && !is_target;
+                    opens.push(Open {
+                        start: *level.start.get_or_insert(self.out.len()),
+                        is_literal: is_new && bracket != "(",
+                        is_group: is_new && bracket == "(",
+                        is_index: !is_first && bracket == "[",
+                        is_slice: false,
+                    });
+                    levels.push(Level::default());
+                }
                 Token::Mark(")" | "]" | "}") => {
                     if levels.len() > 1
                         && let Some(level) = levels.pop()
@@ -294,6 +338,13 @@ impl<'a> Rewriter<'a> {
                     if let Some(level) = levels.last_mut() {
                         level.ended = Some(to);
                     }
+                    if let Some(open) = opens.pop()
+                        && (open.is_literal || open.is_slice)
+                    {
+                        self.copy_to(to);
+                        self.out.insert_str(open.start, &format!("{MADE}("));
+                        self.out.push(')');
+                    }
                 }
                 // A part of the operand: an attribute, a filter.
                 Token::Mark("." | "|") => {
@@ -302,6 +353,11 @@ impl<'a> Rewriter<'a> {
                     }
                 }
                 Token::Mark(mark) => {
+                    if let Some(open) = opens.last_mut() {
+                        open.is_slice |= open.is_index && mark == ":";
+                        open.is_literal |= open.is_group && mark == ",";
+                    }
+                    is_target &= mark != "=";
                     let Some(level) = levels.last_mut() else {
                         return to;
                     };
@@ -320,6 +376,7 @@ impl<'a> Rewriter<'a> {
                         pending: was.pending.or(filter),
                         is_compound: was.is_compound || is_arithmetic,
                         ended: was.ended,
+                        start: None,
                     };
                     self.close(left);
                 }
@@ -426,17 +483,26 @@ mod tests {
             "{% if a ~ b in c and not d %}",
             "{% if a|text__ ~ b|text__ in c and not d %}",
         );
-        check("{{ [1] * n }}", "{{ [1]|factor__ * n|factor__ }}");
+        check("{% for (a, b) in c %}", "{% for (a, b) in c %}");
+        check("{% set x = (a, (b)) %}", "{% set x = made__((a, (b))) %}");
+        check("{{ [1] * n }}", "{{ made__([1])|factor__ * n|factor__ }}");
         check(
             "{{ {'a': {'b': c ~ d}} }}",
-            "{{ {'a': {'b': c|text__ ~ d|text__}} }}",
+            "{{ made__({'a': {'b': c|text__ ~ d|text__}}) }}",
         );
         check(
             "{{ 1 + 2 ~ 3 }}",
             "{{ 1|operand__ + 2|operand__ ~ 3|text__ }}",
         );
         check("{%+ if a +%}x{% endif %}", "{%+ if a +%}x{% endif %}");
-        check("{{ a[1:] }} + {{ '~' }} ~", "{{ a[1:] }} + {{ '~' }} ~");
+        check(
+            "{{ a[1:] }} + {{ '~' }} ~",
+            "{{ made__(a[1:]) }} + {{ '~' }} ~",
+        );
+        check(
+            "{% for x in a.b(c)[i][:-1][0].d if [1][0] ~ e[:2] %}",
+            "{% for x in made__(a.b(c)[i][:-1])[0].d if made__([1])[0]|text__ ~ made__(e[:2])|text__ %}",
+        );
         check(
             "{{ a -1 }}{{ -b ~ c }}",
             "{{ a -1 }}{{ -b|operand__ ~ c|text__ }}",
@@ -446,13 +512,16 @@ mod tests {
     #[test]
     fn what_is_generated_may_assign_to_a_namespace() {
         let set = "{%- set ns.a = b ~ c if d else 1 -%}";
-        check(set, &set.replace("b ~ c", "b|text__ ~ c|text__"));
+        check(
+            set,
+            "{%- set ns.a =( b|text__ ~ c|text__ if d else 1)|keep__(ns) -%}",
+        );
         check(
             &format!(
-                "{{% generation %}}{set}{{% set e = 1 %}}{{% endgeneration %}}{{% set ns.a=1%}}"
+                "{{% generation %}}{set}{{% set e = 1 %}}{{% endgeneration %}}{{% set b.a=1%}}"
             ),
             "{% call generation__() %}{%- set ns.a =( b|text__ ~ c|text__ if d else 1)|keep__(ns) -%}{% set e = 1 %}{% endcall %}\
-             {% set ns.a=1%}",
+             {% set b.a=(1)|keep__(b)%}",
         );
     }
 

@@ -241,6 +241,10 @@ fn hostile_templates_end_in_errors() {
             "{{% set ns = namespace(s=messages[0].content) %}}{{% for i in range(60) %}}{set}{{% endfor %}}"
         )
     };
+    let deepening = |operation: &str| {
+        let set = format!("{{% set ns.x = {operation} %}}");
+        format!("{{% set ns = namespace(x=[1]) %}}{{% for i in range(99999) %}}{set}{{% endfor %}}")
+    };
     for source in [
         doubling("ns.s ~ ns.s"),
         doubling("ns.s + ns.s"),
@@ -280,6 +284,22 @@ fn hostile_templates_end_in_errors() {
         "{{ ['a', 'b'] | join(separator='-') }}".into(),
         "{{ 'a'.rjust(9, 'bc') }}{{ 'a'.ljust(9, '') }}".into(),
         "{{ 'a'.center(9000, messages[0].content) }}".into(),
+        format!("{{% set x = [1] %}}{}{{{{ x }}}}", "{% set x = [x] %}".repeat(5000)),
+        format!("{{% set x = 1 %}}{}{{{{ x|tojson }}}}", "{% set x = {'a': x} %}".repeat(5000)),
+        deepening("[ns.x]"),
+        format!("{{% set x = 1 %}}{}{{{{ x }}}}", "{% set x = (x,) %}".repeat(5000)),
+        deepening("(ns.x, 1)"),
+        deepening("(ns.x, 1)[:]"),
+        deepening("{'a': ns.x}"),
+        deepening("dict(a=ns.x)"),
+        deepening("[[ns.x]][:]"),
+        deepening("ns.x | list | batch(1) | list"),
+        deepening("namespace(x=ns.x)"),
+        "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}".into(),
+        "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns | tojson }}".into(),
+        "{% macro made__(x) %}{% endmacro %}".into(),
+        format!("{{% set s = 'x' * 9000 %}}{}", "{% for i in range(99999) %}{% set t = s[1:] %}{% endfor %}"),
+        format!("{{% set s = 'x' * 9000 %}}{}", "{% for i in range(99999) %}{% set t = s[:].strip() %}{% endfor %}"),
         doubling("ns.s.casefold() + ns.s.removeprefix('x')"),
         "{% for i in range(99999) %}{% set x = 'a'.rjust(9000) %}{% endfor %}".into(),
         "{{ 1.5 | round(999999999) }}{{ raise_exception('x') }}".into(),
