@@ -200,7 +200,7 @@ fn behaviours_of_python_are_those_of_transformers_environment() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Expected texts by Python 3.11 and Jinja 3.1.
+/// Expected texts as Python 3.11 and Jinja 3.1 have them.
 #[test]
 fn widths_and_keywords_are_those_of_python() {
     let chat = Conversation::new([Message::new("user", "ab"), Message::new("user", "cd")]);
