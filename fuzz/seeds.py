@@ -202,6 +202,36 @@ def model_configs():
     zero = gpt2 | {"n_head": 0}
     seed("model_config", "hostile-no_heads", json.dumps(zero).encode())
     seed("model_config", "hostile-deep", b'{"model_type":' + b"[" * 3000)
+    for name in ("llama3_old", "phi3", "gemma3_text", "olmo3"):
+        seed("model_config", f"honest-{name}", (MODELS / "decoders" / name / "config.json").read_bytes())
+    llama = json.loads((MODELS / "decoders/llama3_old/config.json").read_bytes())
+    huge = llama | {key: 2**63 for key, value in llama.items() if isinstance(value, int) and not isinstance(value, bool)}
+    seed("model_config", "hostile-huge_llama", json.dumps(huge).encode())
+    phi3 = json.loads((MODELS / "decoders/phi3/config.json").read_bytes())
+    seed("model_config", "hostile-original", json.dumps(phi3 | {"original_max_position_embeddings": -1}).encode())
+
+
+def chat_templates():
+    turns = [("system", "Be brief."), ("user", "Hi, who?"), ("assistant", "I."), ("user", "and\n"), ("assistant", "you")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    for path in sorted((MODELS / "chat/templates").rglob("*.jinja")):
+        # Some want no system.
+        chosen = messages if b"System role not supported" not in path.read_bytes() else messages[1:]
+        if path.stat().st_size < LONGEST - 1000:
+            name = "-".join(path.relative_to(MODELS / "chat/templates").with_suffix("").parts)
+            seed("chat_template", f"honest-{name}", path.read_bytes(), json.dumps(chosen).encode())
+    loop = "{% set ns = namespace(s=messages[0].content, x=[1]) %}{% for i in range(99999) %}{% set ns.WHAT %}{% endfor %}{{ ns.s }}"
+    for name, what in {
+        "double": "s = ns.s ~ ns.s",
+        "slice": "s = ns.s[0:]",
+        "nest": "x = [ns.x]",
+        "pad": "s = ns.s.center(9999, ns.s)",
+        "indent": "s = ns.s | indent(width=99999999999)",
+        "negative": "s = ns.s.rjust(-1)",
+    }.items():
+        seed("chat_template", f"hostile-{name}", loop.replace("WHAT", what).encode(), json.dumps(messages).encode())
+    seed("chat_template", "hostile-minus", b"{{ " + b"-" * 9000 + b"1 }}", b"[]")
+    seed("chat_template", "hostile-deep", b"{{ " + b"[" * 4000, b"[]")
 
 
 def tokenizers():
@@ -543,7 +573,7 @@ def tokenizer_texts():
 def main():
     for path in (HERE / "corpus").glob("*/ho*-*"):
         path.unlink()
-    for write in (safetensors, peft, torch_files, shards, formats, model_configs, tokenizers, data, checkpoints, hubs, pushes, attachments, prefixes, glue, tokenizer_texts):
+    for write in (safetensors, peft, torch_files, shards, formats, model_configs, chat_templates, tokenizers, data, checkpoints, hubs, pushes, attachments, prefixes, glue, tokenizer_texts):
         write()
 
 

@@ -9,6 +9,7 @@ use lora_core::file::StoredAdapter;
 use lora_core::file::{AdapterDir, CONFIG_FILE, PICKLED_FILE, PeftOptions, WEIGHTS_FILE};
 use lora_core::files::Overwrite;
 use lora_core::{FusedLayout, Slices};
+use lora_models::chat::{ChatTemplate, Conversation, Message, TrainOn};
 use lora_models::checkpoint::Checkpoint;
 use lora_models::classifier::adapter_labels;
 use lora_models::encoder::EncoderConfig;
@@ -16,7 +17,7 @@ use lora_models::formats::loralib::LoralibOptions;
 use lora_models::formats::{AdapterFormat, loralib as loralib_format, mlx as mlx_format};
 use lora_models::gpt2::Gpt2Config;
 use lora_models::tokenizer::Tokenizer;
-use lora_models::{FamilyConfig, model_type};
+use lora_models::{FamilyConfig, ModelConfig, model_type};
 use lora_train::data::{
     Columns, DataFormat, GlueTask, LabelKind, LabelledLayout, LabelledSource, SourceOptions,
     Unlabelled, read_labelled, read_records,
@@ -217,9 +218,35 @@ pub fn model_config(input: &[u8]) -> bool {
             if let Ok(config) = &encoder {
                 let _ = (config.max_length(), config.head_size(), config.to_json());
             }
-            decoder.is_ok() || encoder.is_ok()
+            let any = ModelConfig::from_dir(dir);
+            if let Ok(ModelConfig::Decoder(config)) = &any {
+                let _ = (config.parameters(), config.to_json(), config.validate());
+                let ropes = config.ropes.iter();
+                ropes.for_each(|rope| drop(rope.frequencies(config.max_position_embeddings)));
+            }
+            decoder.is_ok() || encoder.is_ok() || any.is_ok()
         },
     )
+}
+
+/// Reads a chat template, and renders a conversation with it: the template, and the array of the messages.
+pub fn chat_template(input: &[u8]) -> bool {
+    let [template, messages] = parts(input);
+    let messages: Vec<serde_json::Map<_, _>> = serde_json::from_slice(messages).unwrap_or_default();
+    let messages: Vec<Message> = messages.into_iter().map(Message::from_object).collect();
+    let chat = Conversation::new(messages);
+    in_folder(&[("chat_template.jinja", template)], |dir| {
+        let Ok(Some(template)) = ChatTemplate::from_dir(dir) else {
+            return false;
+        };
+        let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let tokens = tokens.map(|(name, token)| (name.to_string(), token.into()));
+        let template = template.with_variables(tokens.into_iter().collect());
+        let prompt = template.prompt(&chat);
+        let rendered = template.render(&chat, TrainOn::Assistant);
+        // Some render a turn otherwise at the end than in the middle, which is refused.
+        prompt.is_ok() || rendered.is_ok()
+    })
 }
 
 /// Reads the files of a tokenizer; the first byte chooses the family.

@@ -57,6 +57,10 @@ pub const ENTRIES: &[Entry] = &[
         run: entries::model_config,
     },
     Entry {
+        name: "chat_template",
+        run: entries::chat_template,
+    },
+    Entry {
         name: "tokenizer",
         run: entries::tokenizer,
     },
