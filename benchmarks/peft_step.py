@@ -15,7 +15,7 @@ import statistics
 import time
 
 import torch
-from peft_models import PRESETS, base, with_adapter
+from peft_models import PRESETS, base, is_language_model, with_adapter
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--preset", choices=PRESETS, default="gpt2")
@@ -42,7 +42,7 @@ model.train().to(args.device)
 trainable = [p for p in model.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trainable, lr=1e-4)
 tokens = torch.randint(5, model.config.vocab_size, (args.batch_size, args.max_length)).to(args.device)
-labels = tokens if args.preset.startswith("gpt2") else torch.arange(args.batch_size, device=args.device) % 2
+labels = tokens if is_language_model(model) else torch.arange(args.batch_size, device=args.device) % 2
 
 
 def precision():
