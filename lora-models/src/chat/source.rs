@@ -1,7 +1,7 @@
 //! Template sources, rewritten before they are compiled.
 //!
-//! What Jinja's Python implementation lets transformers do, and the count of copied bytes, have no place in minijinja's
-//! interface. They are put into the source, without a change of its lines:
+//! Extensions of transformers to Jinja, and the count of copied bytes, have no place in minijinja's interface. They are put into the
+//! source, without a change of its lines:
 //!
 //! - `{% generation %}` … `{% endgeneration %}`, the tag by which a template names what the assistant has generated, becomes a call
 //!   block of a function that puts marks around its output;

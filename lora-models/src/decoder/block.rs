@@ -14,7 +14,7 @@ use lora_core::{Dropout, RmsNorm};
 
 /// Layer of a decoder: attention and MLP, each added to the residual stream.
 ///
-/// Which norms a layer has, and where, depends on the family; `post_attention_layernorm` is before the MLP in Llama, and after the
+/// The number and places of its norms depend on the family; `post_attention_layernorm` is before the MLP in Llama, and after the
 /// attention in the families that have a norm after the MLP too.
 #[derive(Module, Debug)]
 pub struct Layer {

@@ -52,7 +52,7 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Longest sequence, in tokens.
     pub max_position_embeddings: usize,
-    /// What differs between layers, one entry a layer.
+    /// Options of each layer.
     pub layers: Vec<DecoderLayer>,
     /// Rotary position embeddings that the layers refer to.
     pub ropes: Vec<Rope>,
@@ -94,7 +94,7 @@ pub struct DecoderConfig {
     pub(super) object: Map<String, Value>,
 }
 
-/// What differs between the layers of a decoder.
+/// Options of one layer of a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderLayer {
     /// Number of keys that a query sees, its own position included. `None` for all.

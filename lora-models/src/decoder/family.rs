@@ -35,13 +35,13 @@ pub enum DecoderFamily {
 /// Layers with a sliding window, where the configuration does not list them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Windows {
-    /// None.
+    /// No layer.
     None,
     /// All layers, if there is a `sliding_window`.
     All,
-    /// Those from `max_window_layers` on, if `use_sliding_window` says so; `layer_types` may list others.
+    /// Layers from `max_window_layers` on, if `use_sliding_window` says so; `layer_types` may list others.
     From,
-    /// Those without positions, if `use_sliding_window` says so; `layer_types` may list others.
+    /// Layers without positions, if `use_sliding_window` says so; `layer_types` may list others.
     WithoutPositions,
     /// All but every nth, counted from 1; `layer_types` may list others.
     AllBut(usize),
@@ -61,11 +61,11 @@ pub enum NormPlacement {
 /// Norm of queries and keys, before their positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadNorm {
-    /// None.
+    /// No norm.
     None,
-    /// Of each head.
+    /// Norm of each head.
     Head,
-    /// Of all heads together.
+    /// Norm of all heads together.
     Whole,
 }
 

@@ -46,7 +46,7 @@ pub struct DecoderLm {
 enum Positions {
     /// The same in every row.
     Shared(Range<usize>),
-    /// Those of packed texts.
+    /// Positions within packed texts.
     Packed(Segments),
     /// Given by the caller.
     Given(Tensor<2, Int>),
@@ -235,16 +235,12 @@ impl Decoder {
                 .map(|(index, layer)| layer.keys_and_values(prefix.states(index), &shared.angles))
                 .collect();
         }
-        let mut x = self.scaled_prompt(prefix.states(0));
-        let last = self.layers.len() - 1;
-        let mut all = Vec::with_capacity(self.layers.len());
-        for (index, layer) in layers {
-            all.push(layer.keys_and_values(x.clone(), &shared.angles));
-            if index < last {
-                x = layer.forward(x, &shared, None, self.layer_added(index, &shared));
-            }
-        }
-        all
+        PrefixLayer::through(
+            &self.layers,
+            self.scaled_prompt(prefix.states(0)),
+            |layer, x| layer.keys_and_values(x, &shared.angles),
+            |index, layer, x| layer.forward(x, &shared, None, self.layer_added(index, &shared)),
+        )
     }
 
     /// Number of virtual tokens of the prefix.

@@ -18,9 +18,9 @@ pub(super) struct RopeSizes {
 
 /// Rotary embeddings of a model.
 pub(super) struct Ropes {
-    /// Of layers without a window, or of all.
+    /// Embedding of layers without a window, or of all.
     pub full: Rope,
-    /// Of layers with a window, if they differ.
+    /// Embedding of layers with a window, if it differs.
     pub sliding: Option<Rope>,
 }
 

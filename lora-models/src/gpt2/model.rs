@@ -161,16 +161,13 @@ impl Gpt2 {
                 let positions = 0..prefix.tokens() as i64;
                 let positions = Tensor::<1, Int>::arange(positions, &self.wte.weight.lazy_device());
                 let x = prefix.states(0) + self.wpe.forward(positions.unsqueeze());
-                let mut x = self.drop.forward(x);
-                let (mask, last) = (TextMask::default(), self.h.len() - 1);
-                let mut all = Vec::with_capacity(self.h.len());
-                for (index, block) in layers {
-                    all.push(block.keys_and_values(x.clone()));
-                    if index < last {
-                        x = block.forward(x, &mask, None, self.layer_added(index, &mask));
-                    }
-                }
-                all
+                let mask = TextMask::default();
+                PrefixLayer::through(
+                    &self.h,
+                    self.drop.forward(x),
+                    |block, x| block.keys_and_values(x),
+                    |index, block, x| block.forward(x, &mask, None, self.layer_added(index, &mask)),
+                )
             }
         }
     }

@@ -28,6 +28,25 @@ pub struct PrefixLayer {
 }
 
 impl PrefixLayer {
+    /// Computes the keys and values of virtual tokens in all layers from `x`, what enters the first one: `keys_and_values` returns
+    /// those of a layer, and `forward` what enters the next one.
+    pub(crate) fn through<L>(
+        layers: &[L],
+        mut x: Tensor<3>,
+        keys_and_values: impl Fn(&L, Tensor<3>) -> Self,
+        forward: impl Fn(usize, &L, Tensor<3>) -> Tensor<3>,
+    ) -> Vec<Self> {
+        let last = layers.len() - 1;
+        let mut all = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.iter().enumerate() {
+            all.push(keys_and_values(layer, x.clone()));
+            if index < last {
+                x = forward(index, layer, x);
+            }
+        }
+        all
+    }
+
     /// Prepends the keys and values of the virtual tokens to those of a text: `[rows, heads, tokens + n, d_head]`.
     ///
     /// # Shapes

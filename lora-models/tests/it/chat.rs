@@ -328,7 +328,7 @@ fn hostile_templates_end_in_errors() {
     }
 }
 
-/// What the limits let pass does not overflow the stack of a thread.
+/// A template within the limits does not overflow the stack of a thread.
 #[test]
 fn the_deepest_template_that_is_allowed_is_compiled() {
     let chat = Conversation::new([Message::new("user", "a")]);

@@ -173,7 +173,7 @@ fn a_decoder_has_its_padding_token_before_its_weights_are_read() {
     }
 }
 
-/// What has no class in transformers could not be loaded there.
+/// A head without a class in transformers could not be loaded there.
 #[test]
 fn heads_are_those_that_transformers_has() {
     let device = Device::flex();

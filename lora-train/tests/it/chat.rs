@@ -362,7 +362,7 @@ fn answers(model: &Path, more: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// What is trained by another template is used by it, and so is the merged model.
+/// An adapter that was trained by another template is used by it, and so is the merged model.
 #[test]
 fn the_template_goes_with_the_adapter_and_the_merged_model() {
     let dir = tempfile::tempdir().unwrap();

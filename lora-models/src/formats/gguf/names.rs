@@ -21,7 +21,7 @@ const HEAD: &str = "output";
 
 type Names = &'static [(&'static str, &'static str)];
 
-/// What llama.cpp has of a model.
+/// Architecture of a model in llama.cpp, and its names.
 pub(super) struct Base {
     /// Name of the architecture.
     pub architecture: &'static str,

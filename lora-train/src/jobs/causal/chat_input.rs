@@ -1,4 +1,4 @@
-//! What a user of `lora chat` types: messages of one or several lines, and commands.
+//! Input of `lora chat`: messages of one or several lines, and commands.
 
 use crate::TrainError;
 
@@ -20,7 +20,7 @@ pub(super) enum Input {
     Adapter(Option<String>),
     /// A new conversation.
     Reset,
-    /// What to type.
+    /// Request for the list of commands.
     Help,
     /// The end.
     Exit,
