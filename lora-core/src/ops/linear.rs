@@ -1,7 +1,7 @@
 //! Linear layer, `y = x W + b`.
 //!
 //! Most backends use Burn's own operations. The CPU backend initializes the rows with the bias and adds the product to
-//! them, one pass instead of three, and splits products with a weight so that each thread reads its own part of the weight.
+//! them, one pass instead of three.
 
 use super::prelude::*;
 use super::product::ProductOps;
@@ -13,12 +13,6 @@ backend_operations! {
     /// # Shapes
     /// - `x`: `[rows, d_in]`, `w`: `[d_in, d_out]`, `bias`: `[d_out]`
     pub trait LinearOps: ProductOps {
-        /// Computes `x W`.
-        #[fusion(default)]
-        fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
-            Self::multiply(x, w)
-        }
-
         /// Computes `x W + b`, in the type of `x`.
         ///
         /// # Gradients
@@ -46,25 +40,14 @@ fn composed<B: ProductOps>(
 
 #[cfg(feature = "flex")]
 mod flex {
-    use super::{FloatTensor, LinearOps, ProductOps, composed};
+    use super::{FloatTensor, LinearOps, composed};
     use crate::ops::contiguous::{are_plain_f32, contiguous};
-    use crate::ops::gemm::{Matrix, add_product, append_product};
+    use crate::ops::gemm::{Matrix, add_product};
     use crate::ops::kernels;
     use burn::backend::Flex;
     use burn::tensor::TensorData;
 
     impl LinearOps for Flex {
-        fn project(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
-            if !are_plain_f32(&[&x, &w]) {
-                return Self::multiply(x, w);
-            }
-            let (x, w) = (Matrix::from_tensor(&x), Matrix::from_tensor(&w));
-            let shape = [x.shape()[0], w.shape()[1]];
-            let mut y = Vec::new();
-            append_product(&mut y, x, w);
-            FloatTensor::<Self>::from_data(TensorData::new(y, shape))
-        }
-
         fn project_from(
             x: FloatTensor<Self>,
             w: FloatTensor<Self>,
@@ -109,13 +92,16 @@ fn backward<B: Backend + LinearOps>(
     if let Some(x) = x {
         let (x, dtype) = (pass.saved(x), w.dtype());
         pass.register(1, || {
-            cast::<B>(B::project(B::float_swap_dims(x, 0, 1), grad.clone()), dtype)
+            cast::<B>(
+                B::multiply(B::float_swap_dims(x, 0, 1), grad.clone()),
+                dtype,
+            )
         });
     }
     // The gradient has the type of the output, which is that of `x`.
     let dtype = grad.dtype();
     pass.register(0, || {
-        cast::<B>(B::project(grad, B::float_swap_dims(w, 0, 1)), dtype)
+        cast::<B>(B::multiply(grad, B::float_swap_dims(w, 0, 1)), dtype)
     });
 }
 

@@ -1,6 +1,5 @@
 //! Adapted projection `y = x W + s (x' A) B`, Hu et al. 2021, equation (3).
 
-use super::LinearOps;
 use super::prelude::*;
 use super::product::{ProductOps, weight_gradient};
 use burn::tensor::{Shape, Tensor};
@@ -93,7 +92,7 @@ impl LoraOps for burn::backend::Flex {
     }
 }
 
-impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
+impl<B: Backend + LoraOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
     fn lora_linear(
         x: FloatTensor<Self>,
         adapter_x: FloatTensor<Self>,
@@ -116,7 +115,7 @@ impl<B: Backend + LoraOps + LinearOps, C: CheckpointStrategy> LoraOps for Autodi
 }
 
 /// Registers the gradients of an adapted layer. `saved` are the adapter's input, `A` and `B`.
-pub(super) fn backward<B: Backend + LinearOps>(
+pub(super) fn backward<B: ProductOps>(
     pass: &mut BackwardPass<'_, B, 4>,
     grad: FloatTensor<B>,
     saved: [NodeId; 3],
@@ -147,10 +146,7 @@ pub(super) fn backward<B: Backend + LinearOps>(
 }
 
 /// Computes `g Wᵀ`, in the type of `g`, which is that of the layer's input and output.
-fn input_gradient<B: Backend + LinearOps>(
-    w: FloatTensor<B>,
-    grad: FloatTensor<B>,
-) -> FloatTensor<B> {
+fn input_gradient<B: ProductOps>(w: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
     let [d_in, d_out] = w.shape().dims();
     let mut shape = grad.shape();
     let rows = shape.num_elements() / d_out;
@@ -158,7 +154,7 @@ fn input_gradient<B: Backend + LinearOps>(
     shape[last] = d_in;
     let dtype = grad.dtype();
     let grad = B::float_reshape(grad, Shape::new([rows, d_out]));
-    let product = B::project(grad, B::float_swap_dims(w, 0, 1));
+    let product = B::multiply(grad, B::float_swap_dims(w, 0, 1));
     B::float_reshape(cast::<B>(product, dtype), shape)
 }
 

@@ -246,7 +246,7 @@ impl<B: PackedOps, C: CheckpointStrategy> PackedOps for Autodiff<B, C> {
                 });
                 pass.register(0, || {
                     let (dtype, w) = (grad.dtype(), operand::<B>(packed, scales, layout));
-                    cast::<B>(B::project(grad, B::float_swap_dims(w, 0, 1)), dtype)
+                    cast::<B>(B::multiply(grad, B::float_swap_dims(w, 0, 1)), dtype)
                 });
             },
         );

@@ -24,15 +24,7 @@ backend_operations! {
         /// - returns `[..., m, n]`
         #[fusion(default)]
         fn multiply(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
-            if is_mixed(lhs.dtype(), rhs.dtype()) {
-                return mixed_product::<Self>(lhs, rhs);
-            }
-            let [lhs, rhs] = in_common_dtype::<Self>(lhs, rhs);
-            if is_fixed() {
-                Self::multiply_by_fixed_kernel(lhs, rhs)
-            } else {
-                Self::float_matmul(lhs, rhs)
-            }
+            composed::<Self>(lhs, rhs)
         }
 
         /// Multiplies matrices of one type by a kernel that depends on the shapes only: nothing is measured.
@@ -68,10 +60,7 @@ backend_operations! {
                 let [x, w] = in_common_dtype::<Self>(x, w);
                 return Self::linear(x, w, None);
             }
-            let mut shape = x.shape();
-            let last = shape.num_dims() - 1;
-            shape[last] = w.shape()[1];
-            Self::float_reshape(Self::multiply(as_rows::<Self>(x), w), shape)
+            by_rows::<Self>(x, w)
         }
     }
     cube {
@@ -110,8 +99,54 @@ backend_operations! {
     }
 }
 
+/// Multiplies matrices by Burn's products, in the wider of their types.
+fn composed<B: ProductOps>(lhs: FloatTensor<B>, rhs: FloatTensor<B>) -> FloatTensor<B> {
+    if is_mixed(lhs.dtype(), rhs.dtype()) {
+        return mixed_product::<B>(lhs, rhs);
+    }
+    let [lhs, rhs] = in_common_dtype::<B>(lhs, rhs);
+    if is_fixed() {
+        B::multiply_by_fixed_kernel(lhs, rhs)
+    } else {
+        B::float_matmul(lhs, rhs)
+    }
+}
+
+/// Computes `x W` for `x`: `[..., d_in]` as one product of matrices.
+fn by_rows<B: ProductOps>(x: FloatTensor<B>, w: FloatTensor<B>) -> FloatTensor<B> {
+    let mut shape = x.shape();
+    let last = shape.num_dims() - 1;
+    shape[last] = w.shape()[1];
+    B::float_reshape(B::multiply(as_rows::<B>(x), w), shape)
+}
+
 #[cfg(feature = "flex")]
-impl ProductOps for burn::backend::Flex {}
+mod flex {
+    use super::{FloatTensor, ProductOps, by_rows, composed};
+    use crate::ops::contiguous::are_plain_f32;
+    use crate::ops::gemm::{Matrix, append_product};
+    use burn::backend::{Flex, TensorMetadata};
+    use burn::tensor::TensorData;
+
+    /// Splits products so that each thread reads its own part of a weight.
+    impl ProductOps for Flex {
+        fn multiply(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+            let are_matrices = [&lhs, &rhs].map(|side| side.shape().num_dims()) == [2, 2];
+            if !are_matrices || !are_plain_f32(&[&lhs, &rhs]) {
+                return composed::<Self>(lhs, rhs);
+            }
+            let (lhs, rhs) = (Matrix::from_tensor(&lhs), Matrix::from_tensor(&rhs));
+            let shape = [lhs.shape()[0], rhs.shape()[1]];
+            let mut product = Vec::new();
+            append_product(&mut product, lhs, rhs);
+            FloatTensor::<Self>::from_data(TensorData::new(product, shape))
+        }
+
+        fn apply_weight(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+            by_rows::<Self>(x, w)
+        }
+    }
+}
 
 impl<B: ProductOps, C: CheckpointStrategy> ProductOps for Autodiff<B, C> {
     fn apply_weight(x: FloatTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
