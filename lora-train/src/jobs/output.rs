@@ -141,8 +141,9 @@ impl OutputDir {
     fn check(&self, plan: &TrainPlan) -> Result<(), TrainError> {
         let o = &plan.options;
         let tokens = o.new_tokens.as_ref().and_then(TokenSource::file).cloned();
-        let inputs = [&o.model, &o.adapter, &o.data, &o.eval_data, &tokens];
-        let inputs = inputs.map(|path| path.as_ref()?.canonicalize().ok());
+        let inputs = [&o.model, &o.adapter, &o.eval_data, &tokens];
+        let inputs = inputs.into_iter().flatten().chain(plan.data.paths());
+        let inputs: Vec<PathBuf> = inputs.filter_map(|path| path.canonicalize().ok()).collect();
         for path in RESULTS.iter().chain(&STATE).map(|name| self.at(name)) {
             if !path.exists() {
                 continue;
@@ -151,8 +152,7 @@ impl OutputDir {
                 return Err(TrainError::OutputExists { path });
             }
             let canonical = path.canonicalize().map_err(TrainError::io(&path))?;
-            let mut inputs = inputs.iter().flatten();
-            if inputs.any(|input| input.starts_with(&canonical)) {
+            if inputs.iter().any(|input| input.starts_with(&canonical)) {
                 let message = format!("would replace {}, which this run reads", path.display());
                 return Err(TrainError::config("output", message));
             }
@@ -212,7 +212,7 @@ mod tests {
     fn open(dir: &Path, options: TrainOptions) -> Result<OutputDir, TrainError> {
         let plan = TrainPlan::new(TrainOptions {
             model: Some("base".into()),
-            data: Some("train.jsonl".into()),
+            data: vec!["train.jsonl".into()],
             output: Some(dir.into()),
             ..options
         })

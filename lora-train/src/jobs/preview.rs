@@ -24,7 +24,7 @@ pub struct PreviewOptions {
     /// Options of the run.
     #[command(flatten)]
     pub run: RunOptions,
-    /// Number of examples to show, from the start of the data; the first one that is cut is shown in any case.
+    /// Number of examples to show, from the start of each file of the data; the first one that is cut is shown in any case.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub examples: usize,
     /// Show the text of each example, with the learned parts in colour, or between ⟦ and ⟧, in place of a table of its tokens.
@@ -127,7 +127,7 @@ fn preview_job<J: Job>(
         Session::<J::Model>::outline(&sources.model, config, sources.one(), &load, &device)?;
     check_attached(plan, sources, outline, &mut base)?;
     let uncut = job.uncut(plan, &base)?;
-    let examples = job.encode(plan, &base, screen)?;
+    let examples = job.encode(plan, &base, screen)?.examples;
 
     // Records of which nothing is left have no example; the others are in the same order.
     let mut kept = examples.iter().peekable();
@@ -140,13 +140,23 @@ fn preview_job<J: Job>(
         example.is_some_and(|example| example.len() < whole.len())
     };
     let cut = pairs.iter().filter(|pair| is_cut(pair)).count();
-    let first = pairs.iter().take(count);
-    let more = if pairs.iter().take(count).any(is_cut) {
+    // The first ones of each file.
+    let mut of_file = (None, 0);
+    let (first, others): (Vec<_>, Vec<_>) = pairs.iter().partition(|(whole, _)| {
+        let path = Some(whole.origin().path());
+        of_file = match of_file {
+            (same, before) if same == path => (path, before + 1),
+            _ => (path, 1),
+        };
+        of_file.1 <= count
+    });
+    let more = if first.iter().copied().any(is_cut) {
         None
     } else {
-        pairs.iter().skip(count).find(|pair| is_cut(pair))
+        others.into_iter().find(|pair| is_cut(pair))
     };
     let shown = first
+        .into_iter()
         .chain(more)
         .map(|&(whole, example)| shown(whole, example, &base, &job));
     Ok(Preview {
