@@ -146,6 +146,23 @@ pub(crate) fn each_record(
     Ok(())
 }
 
+impl DataFormat {
+    /// Returns true if the records of a file are read one by one, and not the file as a whole.
+    pub(crate) fn is_streamed(self) -> bool {
+        matches!(
+            self,
+            Self::JsonLines
+                | Self::Csv
+                | Self::Tsv
+                | Self::E2e
+                | Self::Messages
+                | Self::ShareGpt
+                | Self::Alpaca
+                | Self::PlainText
+        )
+    }
+}
+
 impl SourceOptions {
     /// Returns the format of a file, detected if it is not said. With named columns it is a table, whatever its keys.
     pub(crate) fn format_of(&self, path: &Path) -> Result<DataFormat, TrainError> {

@@ -5,7 +5,7 @@ use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
-use crate::data::{Example, Mix, Sample};
+use crate::data::{Example, ExampleSet, Mix, Sample};
 use crate::metric::ConfusionMatrix;
 use crate::progress::Screen;
 use crate::task::{GeneratedText, TaskName};
@@ -50,7 +50,7 @@ impl BestBy {
 /// Examples to train on.
 pub(crate) struct TrainingSet {
     /// Examples of all files, one file after the other.
-    pub examples: Vec<Example>,
+    pub examples: ExampleSet,
     /// Shares of the files in an epoch; `None` for all examples in each.
     pub mix: Option<Mix>,
     /// Records that are held out for the evaluation.

@@ -9,6 +9,11 @@ use lora_core::files::{DirLock, remove_leftovers};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Returns the file of the tokens of a run with this output directory.
+pub(super) fn tokens_of(output: &Path) -> PathBuf {
+    output.join(TOKENS).join("train.tokens")
+}
+
 /// Directories with results. Each is replaced at once, when its new content is complete.
 const RESULTS: [&str; 3] = ["adapter", "model", "merged"];
 
@@ -19,6 +24,8 @@ const CHECKPOINTS: &str = "checkpoints";
 pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(crate) const RECIPE: &str = "recipe.toml";
 const TENSORBOARD: &str = "tensorboard";
+/// Directory with the tokens of the training data. They belong to no run: another with the same data and options uses them.
+const TOKENS: &str = "tokens";
 
 /// Directory with the state of a run that is being overwritten.
 const PREVIOUS: &str = ".previous";
@@ -72,6 +79,7 @@ impl OutputDir {
         };
         remove_leftovers(&output.path);
         remove_leftovers(&output.at(CHECKPOINTS));
+        remove_leftovers(&output.at(TOKENS));
         if output.settle()? {
             screen.line(&format!(
                 "output    {}: the run that was to replace the one there ended before its first checkpoint; the earlier one is back",

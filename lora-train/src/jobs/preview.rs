@@ -11,7 +11,7 @@ use super::weights::check_attached;
 use crate::TrainError;
 use crate::data::{Example, Target};
 use crate::device::{self, DeviceName};
-use crate::options::RunOptions;
+use crate::options::{DataCache, RunOptions};
 use crate::progress::{Coloring, Piece, Screen};
 use crate::task::TaskName;
 use lora_models::{Pretrained, dispatch};
@@ -104,6 +104,7 @@ pub fn preview(options: &PreviewOptions, screen: &Screen) -> Result<Preview, Tra
     run.resume = false;
     // Nothing is written there.
     run.output.get_or_insert_with(|| "preview".into());
+    run.data_cache = Some(DataCache::Memory);
     let (sources, task, plan) = opened(TrainPlan::new(run)?)?;
     let count = options.examples;
     dispatch!(sources.model.config(),
@@ -127,7 +128,7 @@ fn preview_job<J: Job>(
         Session::<J::Model>::outline(&sources.model, config, sources.one(), &load, &device)?;
     check_attached(plan, sources, outline, &mut base)?;
     let uncut = job.uncut(plan, &base)?;
-    let examples = job.encode(plan, &base, screen)?.examples;
+    let examples = job.encode(plan, &base, screen)?.examples.into_vec();
 
     // Records of which nothing is left have no example; the others are in the same order.
     let mut kept = examples.iter().peekable();

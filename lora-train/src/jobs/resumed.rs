@@ -128,6 +128,7 @@ impl TrainPlan {
             generate_prompts: None,
             eval_batch_size: None,
             save_steps: None,
+            data_cache: None,
             keep_checkpoints: None,
             // Only a budget of tokens divides the examples otherwise.
             pad_to_multiple_of: match self.batch {

@@ -18,7 +18,7 @@ use super::session::{Base, Session, check_base};
 use super::sources::Sources;
 use super::weights::{Saver, StartingWeights, check_attached, starting_weights, weights_name};
 use crate::TrainError;
-use crate::data::{BatchPlan, BatchSize, DataDigest, Example, Mix, Sample};
+use crate::data::{BatchPlan, BatchSize, DataDigest, Example, ExampleSet, Mix};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen, TensorBoard};
 use crate::task::TaskName;
@@ -193,9 +193,9 @@ fn run_job<J: Job + 'static>(
         mix,
         held_out,
     } = job.encode(&plan, &base, screen)?;
+    let data = examples.digest(job.classes());
     let loader = loader(&plan, &job, (examples, mix), &base)?;
     let total_steps = plan.total_steps(loader.plan())?;
-    let data = DataDigest::new(loader.examples(), job.classes());
     let record = RunRecord {
         fingerprint: plan.fingerprint(&data, base.pad_to_multiple_of)?,
         data,
@@ -381,16 +381,15 @@ fn observers(
 fn loader<J: Job>(
     plan: &TrainPlan,
     job: &J,
-    (examples, mix): (Vec<Example>, Option<Mix>),
+    (examples, mix): (ExampleSet, Option<Mix>),
     base: &Base,
 ) -> Result<BatchLoader<Example>, TrainError> {
-    let lengths = examples.iter().map(Sample::length).collect();
     let length = base.max_length(plan.options.max_length, 0)?;
     let padding = base.padding(match plan.batch {
         BatchSize::PaddedTokens(most) => length.min(most),
         _ => length,
     });
-    let batches = BatchPlan::new(lengths, plan.batch, plan.order, plan.seed)?;
+    let batches = BatchPlan::new(examples.lengths(), plan.batch, plan.order, plan.seed)?;
     let batches = batches.with_padding(padding).with_mix(mix);
     let option = match plan.batch {
         BatchSize::Examples(_) => "batch_size",

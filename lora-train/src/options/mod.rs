@@ -7,12 +7,14 @@
 //! | `decoding` | options of the texts that an evaluation generates |
 //! | `method` | training method |
 //! | `class_weights` | class weights |
+//! | `data_cache` | place of the tokens of the training data |
 //! | `paths` | a path, or a list of paths, in a recipe |
 //! | `token_source` | new tokens, as a number or a file |
 //! | `template_variables` | variables of a chat template |
 //! | `precision` | precision of products with frozen weights |
 
 mod class_weights;
+mod data_cache;
 mod decoding;
 mod method;
 mod paths;
@@ -24,6 +26,7 @@ mod token_source;
 
 pub use class_weights::ClassWeighting;
 use class_weights::parse_weights;
+pub use data_cache::DataCache;
 pub use decoding::DecodingOptions;
 pub(crate) use decoding::unescape;
 pub use method::{Method, MethodPart};
@@ -333,6 +336,10 @@ pub struct TrainOptions {
     /// Train on at most N records, drawn by the seed; the first ones drawn are the same for every N [default: all].
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub max_examples: Option<usize>,
+
+    /// Place of the tokens of the training data: memory, disk (tokenized once into tokens/ in the output directory, a file that is mapped into memory, and used again by later runs there with the same data and options; for causal-lm), or auto, which is disk for files of 256 MiB and more together [default: auto].
+    #[arg(long, value_name = "PLACE", help_heading = "Data")]
+    pub data_cache: Option<DataCache>,
 
     /// Options for reading the data.
     #[command(flatten)]

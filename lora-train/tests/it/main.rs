@@ -58,6 +58,8 @@ mod outputs;
 mod packing;
 mod padding;
 mod parity;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod places;
 mod plan;
 mod prefix;

@@ -3,8 +3,9 @@
 use super::template::{chat_template, check_chat};
 use crate::TrainError;
 use crate::data::{
-    ChatEncoder, ChatEncodingOptions, Concatenator, DataFormat, EncodingOptions, Example, Lines,
-    PairTemplate, Record, RecordEncoder, SourceOptions, TextEncoder, encode_all, read_records,
+    ChatEncoder, ChatEncodingOptions, Concatenator, DataFormat, EncodingOptions, Example,
+    PairTemplate, Record, RecordEncoder, SourceOptions, TextEncoder, encode_all, first_text,
+    read_records,
 };
 use crate::jobs::session::Base;
 use crate::options::ReadingOptions;
@@ -40,7 +41,7 @@ pub(crate) fn unread_labels(
     ) {
         return Ok(None);
     }
-    let Some((first, _)) = Lines::open(path)?.next_text()? else {
+    let Some(first) = first_text(path)? else {
         return Ok(None);
     };
     let name = reading.label_column.as_deref().unwrap_or("label");

@@ -3,6 +3,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `data`, `training`, `template` | tokenized examples of a file; those of the training data; the chat template |
+//! | `token_cache` | training data in memory, or tokenized once into a file beside the run |
 //! | `loss`, `answers` | loss, perplexity and accuracy; accuracy on MNLI |
 //! | `evaluator`, `eval` | evaluation during training, and by itself |
 //! | `choice` | choice of tokens: options, and settings that come with the model |
@@ -23,6 +24,7 @@ mod loss;
 mod score;
 mod template;
 mod texts;
+mod token_cache;
 mod training;
 
 pub use chat::{ChatOptions, Terminal, chat};
@@ -48,6 +50,7 @@ use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use texts::Prompts;
+use token_cache::tokenized;
 use training::TrainingData;
 
 /// Minimum length of an example with a token to predict.
@@ -100,14 +103,14 @@ impl<M: CausalLm> Job for CausalJob<M> {
         let length = base.max_length(plan.options.max_length, LEAST)?;
         let reading = &plan.options.reading;
         let training = TrainingData::new(plan, base)?;
-        let (examples, encoded) = training.in_memory(length)?;
+        let (examples, encoded) = tokenized(&training, (plan, base), length, screen)?;
         // A chat template writes the special tokens itself.
         let is_chat = training.formats().any(|(_, format)| format.is_chat());
         if let Some(line) = base.tokens_around().filter(|_| !is_chat) {
             screen.line(&line);
         }
         for ((path, format), (report, _)) in training.formats().zip(&encoded.files) {
-            screen.line(&format!("data      {report}"));
+            screen.line(&format!("data      {}: {report}", path.display()));
             if let Some(line) = unread_labels(path, format, reading)? {
                 screen.line(&line);
             }

@@ -1,12 +1,14 @@
 //! Training data of a language model: one file or several, read and tokenized record by record.
 
 use super::data::{Encoding, Examples, source_of};
+use super::template::chat_template;
 use crate::TrainError;
 use crate::data::{
     DataFormat, EachExample, Example, Record, RecordUse, Selection, SourceOptions, each_record,
     encode_all,
 };
 use crate::jobs::plan::TrainPlan;
+use crate::jobs::run_key::RunKey;
 use crate::jobs::session::Base;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +24,7 @@ pub(super) struct TrainingData<'a> {
 
 /// What became of the files.
 pub(super) struct Encoded {
-    /// Line for the log, and number of examples, of each file.
+    /// Report, and number of examples, of each file.
     pub files: Vec<(String, usize)>,
     /// Records that are held out.
     pub held_out: Vec<Record>,
@@ -60,7 +62,7 @@ impl<'a> TrainingData<'a> {
         let options = plan.selection();
         if !options.takes_all() {
             let mut records = 0;
-            data.each(&mut |_, _| {
+            data.each(&mut |_| {
                 records += 1;
                 Ok(())
             })?;
@@ -76,20 +78,79 @@ impl<'a> TrainingData<'a> {
         files.map(|(path, source)| (path.as_path(), source.format))
     }
 
+    /// Returns the records that are held out.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or has changed.
+    pub fn held_out(&self) -> Result<Vec<Record>, TrainError> {
+        let (mut place, mut held_out) = (0, Vec::new());
+        if self.plan.options.eval_split.is_none() {
+            return Ok(held_out);
+        }
+        self.each(&mut |record| {
+            if self.selection.of(place) == RecordUse::HoldOut {
+                held_out.push(record);
+            }
+            place += 1;
+            Ok(())
+        })?;
+        self.check_count(place)?;
+        Ok(held_out)
+    }
+
+    /// Refuses another number of records than were counted.
+    fn check_count(&self, records: usize) -> Result<(), TrainError> {
+        match self.counted {
+            Some(counted) if counted != records => {
+                let message = "changed while it was read; leave the data as it is during a run";
+                Err(TrainError::data_format(self.plan.data.first(), message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds all that the tokens depend on to a key: contents of the files, and options.
+    ///
+    /// # Errors
+    /// If a file of the data or the tokenizer cannot be read.
+    pub fn key(&self, mut key: RunKey, length: usize) -> Result<RunKey, TrainError> {
+        for (path, source) in &self.files {
+            key = key.with("source", source);
+            key.file("data", path)?;
+        }
+        let tokenizer = &self.base.tokenizer;
+        let files = self.base.tokenizer_files.clone();
+        for (name, bytes) in files.map_or_else(|| tokenizer.read_files(), Ok)? {
+            key = key.with_bytes(&name, &bytes);
+        }
+        let mut reading = self.plan.options.reading.clone();
+        if self.files[0].1.format.is_chat() {
+            let (given, variables) = (reading.chat_template.take(), &reading.chat_template_kwargs);
+            let template = chat_template(self.base, given.as_deref(), variables.as_ref())?;
+            for (name, bytes) in template.files() {
+                key = key.with_bytes(&name, &bytes);
+            }
+        }
+        Ok(key
+            .with("reading", &reading)
+            .with("selection", &self.plan.selection())
+            .with("special", &(self.base.eos_id(), tokenizer.around()))
+            .with("vocabulary", &self.base.info.vocab_size)
+            .with("max_length", &length))
+    }
+
     /// Returns the number of all records, where it is known.
     pub fn records(&self) -> Option<usize> {
         self.counted
     }
 
-    /// Calls a function with each record, and the place of its file.
+    /// Calls a function with each record.
     fn each(
         &self,
-        each: &mut dyn FnMut(usize, Record) -> Result<(), TrainError>,
+        each: &mut dyn FnMut(Record) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        for (at, (path, source)) in self.files.iter().enumerate() {
-            each_record(path, source, &mut |record| each(at, record))?;
-        }
-        Ok(())
+        let mut files = self.files.iter();
+        files.try_for_each(|(path, source)| each_record(path, source, each))
     }
 
     /// Tokenizes the records to train on, in at most `length` tokens each, and calls a function with the examples. Each file is
@@ -125,13 +186,9 @@ impl<'a> TrainingData<'a> {
                     RecordUse::LeaveOut => Ok(()),
                 }
             })?;
-            let report = format!("{}: {}", path.display(), encoder.finish()?);
-            encoded.files.push((report, examples - before));
+            encoded.files.push((encoder.finish()?, examples - before));
         }
-        if self.counted.is_some_and(|counted| counted != place) {
-            let message = "changed while it was read; leave the data as it is during a run";
-            return Err(TrainError::data_format(self.plan.data.first(), message));
-        }
+        self.check_count(place)?;
         if examples == 0 {
             let message = "none of the drawn records has anything to learn";
             return Err(TrainError::data_empty(self.plan.data.first(), message));

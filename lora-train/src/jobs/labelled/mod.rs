@@ -28,10 +28,11 @@ use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
 use crate::data::{
-    ClassWeights, Example, LabelSet, Mix, Record, RecordUse, Selection, UNCUT, Unlabelled,
+    ClassWeights, Example, ExampleSet, LabelSet, Mix, Record, RecordUse, Selection, UNCUT,
+    Unlabelled,
 };
 use crate::metric::are_entity_tags;
-use crate::options::ClassWeighting;
+use crate::options::{ClassWeighting, DataCache};
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
 use data::{classes, encode, head_labels, label_set, read_files, read_for, shortest};
@@ -81,6 +82,10 @@ impl Job for LabelledJob {
         task: TaskName,
         screen: &Screen,
     ) -> Result<Self, TrainError> {
+        if plan.options.data_cache == Some(DataCache::Disk) {
+            let message = "is disk, which is for language models: labelled data is held in memory";
+            return Err(TrainError::config("data_cache", message));
+        }
         let reading = &plan.options.reading;
         let start = StartingHead::new(plan, sources, task)?;
         let known = start.known(plan, task, screen)?;
@@ -194,7 +199,7 @@ impl Job for LabelledJob {
         }
         let (mix, held_out) = self.division.clone();
         Ok(TrainingSet {
-            examples,
+            examples: ExampleSet::Memory(examples),
             mix,
             held_out,
         })
