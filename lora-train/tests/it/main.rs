@@ -34,6 +34,7 @@ mod cli;
 mod common;
 mod compatibility;
 mod data;
+mod data_cache;
 mod data_files;
 mod data_sets;
 mod decoders;
