@@ -56,7 +56,7 @@ fn model(runs: &[Named]) -> String {
         for run in runs {
             let values = match run.files.recipe.get(key) {
                 Some(toml::Value::Array(values)) => values.as_slice(),
-                value => value.map_or(&[], std::slice::from_ref),
+                value => value.map_or(&[][..], std::slice::from_ref),
             };
             for path in values.iter().filter_map(toml::Value::as_str) {
                 let parts: Vec<&str> = path.trim_end_matches('/').rsplit('/').take(2).collect();
