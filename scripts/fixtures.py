@@ -8,7 +8,7 @@ Each folder has a VERSIONS.txt: with these versions, a second run writes the sam
 format holds addresses in memory. Together the generators need
 
     pip install torch transformers peft bitsandbytes loralib sentencepiece tokenizers safetensors numpy datasets pandas \
-        scikit-learn scipy seqeval sacrebleu rouge_score nltk pycocoevalcap records babel tensorboard gguf
+        scikit-learn scipy seqeval sacrebleu rouge_score nltk pycocoevalcap records babel tensorboard gguf pyarrow
 
 `train/texts` needs Java besides, and checkouts that its head names.
 """
@@ -56,6 +56,7 @@ GENERATORS = [
     "lora-train/tests/fixtures/generate_classification_metrics.py",
     "lora-train/tests/fixtures/glue/generate.py",
     "lora-train/tests/fixtures/tables/generate.py",
+    "lora-train/tests/fixtures/parquet/generate.py",
     "lora-train/tests/fixtures/inspect/generate.py",
     "lora-train/tests/fixtures/texts/generate.py",
     "lora-train/tests/fixtures/loralib/generate.py",

@@ -44,7 +44,7 @@ pub fn run(
     let options = TrainOptions {
         model: Some(model.clone()),
         task: Some(TaskName::Classification),
-        data: Some(data.join("train.jsonl")),
+        data: vec![data.join("train.jsonl")],
         eval_data: Some(data.join("eval.jsonl")),
         output: Some(output.into()),
         rank: Some(8),

@@ -18,7 +18,7 @@ pub fn folder() -> PathBuf {
 pub fn run(output: &Path, steps: usize, screen: &mut Screen) -> Result<TrainSummary, TrainError> {
     let options = TrainOptions {
         model: Some(folder().join("models/wiki-gpt2")),
-        data: Some(folder().join("data/e2e/train.txt")),
+        data: vec![folder().join("data/e2e/train.txt")],
         output: Some(output.into()),
         rank: Some(4),
         alpha: Some(32.0),

@@ -40,7 +40,7 @@ fn train_adapter(
     let is_table = data.ends_with(".jsonl");
     let mut options = TrainOptions {
         model: Some(folder().join("models/wiki-gpt2")),
-        data: Some(folder().join(data)),
+        data: vec![folder().join(data)],
         output: Some(output.join(name)),
         rank: Some(if is_table { 2 } else { 4 }),
         alpha: Some(16.0),

@@ -97,7 +97,7 @@ impl Model {
         let path = folder().join(format!("recipes/{}/{task}.toml", self.folder));
         let recipe = TrainOptions::from_recipe(&path).unwrap();
         let flags = TrainOptions {
-            data: Some("train.tsv".into()),
+            data: vec!["train.tsv".into()],
             eval_data: Some("dev.tsv".into()),
             output: Some("out".into()),
             adapter: recipe.fresh_head.then(|| "mnli/adapter".into()),

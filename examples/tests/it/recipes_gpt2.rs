@@ -28,7 +28,7 @@ fn plan(model: &str, task: &str) -> TrainPlan {
     let path = folder().join(format!("recipes/{model}/{task}.toml"));
     let recipe = TrainOptions::from_recipe(&path).unwrap();
     let flags = TrainOptions {
-        data: Some("train".into()),
+        data: vec!["train".into()],
         eval_data: Some("dev".into()),
         output: Some("out".into()),
         ..TrainOptions::default()

@@ -23,6 +23,12 @@ pub(super) fn map(file: &File) -> Option<Bytes> {
     if OFF.load(Ordering::Relaxed) {
         return None;
     }
+    map_file(file)
+}
+
+/// Maps a whole file, which is read as bytes. `None` if the system refuses a map.
+#[doc(hidden)]
+pub fn map_file(file: &File) -> Option<Bytes> {
     // SAFETY: the map is only read, as bytes or as `f32`, for which every bit pattern is valid, and no reference to it
     // is mutable. No program can prevent another process from changing the file while it is mapped: changed
     // elements would be read as they are then, which `WeightFiles` notices before anything is saved, and truncating the file

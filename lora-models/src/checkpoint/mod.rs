@@ -73,7 +73,7 @@ pub use export_dtype::ExportDType;
 pub use host_tensor::HostTensor;
 pub use layout::CheckpointSource;
 pub use load_report::{IgnoredTensor, LoadReport};
-pub use mapping::set_mapping;
+pub use mapping::{map_file, set_mapping};
 pub use pickle_writer::write_pickle;
 pub use safetensors_writer::{TensorRef, write_safetensors};
 pub use strict_reader::StrictReader;

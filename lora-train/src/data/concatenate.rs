@@ -1,11 +1,13 @@
 //! Concatenation of documents into examples of one length, to pretrain on.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::encode::check_length;
 use super::encoder::Encode;
 use super::example::Example;
-use super::record::{Content, Record};
+use super::record::{Content, Origin, Record};
+use super::tokenization::{EachExample, RecordEncoder, encode_all};
 use crate::error::TrainError;
 
 /// Counts of the documents and of the examples they make.
@@ -55,65 +57,112 @@ pub fn concatenate_records(
     eos_id: Option<u32>,
     length: usize,
 ) -> Result<(Vec<Example>, ConcatenationReport), TrainError> {
-    check_length(length)?;
-    let mut report = ConcatenationReport {
-        length,
-        ..ConcatenationReport::default()
-    };
-    let (before, after) = encoder.around();
-    let eos_id = eos_id.filter(|eos| after.last() != Some(eos));
-    let mut examples: Vec<Example> = Vec::new();
-    let mut filling = Vec::new();
-    // Origin of the first token of the example that is being filled.
-    let mut start = None;
-    for Record {
-        content, origin, ..
-    } in records
-    {
-        let Content::Text { text } = content else {
+    let mut concatenator = Concatenator::new(encoder, eos_id, length)?;
+    let examples = encode_all(&mut concatenator, records)?;
+    concatenator.finish()?;
+    match records {
+        [] => Err(TrainError::config(
+            "records",
+            "there are none to put end to end",
+        )),
+        _ => Ok((examples, concatenator.report())),
+    }
+}
+
+/// Tokenizer that puts texts end to end, as [`concatenate_records`].
+pub(crate) struct Concatenator<'a> {
+    encoder: &'a dyn Encode,
+    eos: Option<u32>,
+    report: ConcatenationReport,
+    /// Tokens of the example that is being filled.
+    filling: Vec<u32>,
+    /// Origin of the first of them.
+    start: Option<Origin>,
+    /// File of the first record.
+    path: Option<PathBuf>,
+}
+
+impl<'a> Concatenator<'a> {
+    /// Creates the encoder of a file.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] if `length` is below 2.
+    pub fn new(
+        encoder: &'a dyn Encode,
+        eos_id: Option<u32>,
+        length: usize,
+    ) -> Result<Self, TrainError> {
+        check_length(length)?;
+        let (_, after) = encoder.around();
+        Ok(Self {
+            encoder,
+            eos: eos_id.filter(|eos| after.last() != Some(eos)),
+            report: ConcatenationReport {
+                length,
+                ..ConcatenationReport::default()
+            },
+            filling: Vec::new(),
+            start: None,
+            path: None,
+        })
+    }
+
+    fn report(&self) -> ConcatenationReport {
+        ConcatenationReport {
+            tokens_dropped: self.filling.len(),
+            ..self.report
+        }
+    }
+}
+
+impl RecordEncoder for Concatenator<'_> {
+    fn push(&mut self, record: &Record, each: EachExample<'_>) -> Result<(), TrainError> {
+        let origin = &record.origin;
+        let Content::Text { text } = &record.content else {
             return Err(origin.error(
                 "only texts can be put end to end, and this is none; leave `concatenate` out",
             ));
         };
-        let tokens = encoder.encode(text)?;
+        self.path.get_or_insert_with(|| origin.path().to_path_buf());
+        let tokens = self.encoder.encode(text)?;
         if tokens.is_empty() {
-            continue;
+            return Ok(());
         }
-        report.documents += 1;
+        self.report.documents += 1;
+        let (before, after) = self.encoder.around();
         let tokens = [before, &tokens, after].concat();
-        for token in tokens.into_iter().chain(eos_id) {
-            report.tokens += 1;
-            let start_of_example = start.get_or_insert_with(|| origin.clone());
-            filling.push(token);
-            if filling.len() == length {
-                let (tokens, index) = (std::mem::take(&mut filling), examples.len());
-                examples.push(Example::new(index, tokens, 1, start_of_example.clone()));
-                start = None;
+        for token in tokens.into_iter().chain(self.eos) {
+            self.report.tokens += 1;
+            let start = self.start.get_or_insert_with(|| origin.clone());
+            self.filling.push(token);
+            if self.filling.len() == self.report.length {
+                let tokens = std::mem::take(&mut self.filling);
+                let example = Example::new(self.report.chunks, tokens, 1, start.clone());
+                self.report.chunks += 1;
+                self.start = None;
+                each(example)?;
             }
         }
+        Ok(())
     }
-    report.chunks = examples.len();
-    report.tokens_dropped = filling.len();
-    match records.first() {
-        None => Err(TrainError::config(
-            "records",
-            "there are none to put end to end",
-        )),
-        Some(first) if examples.is_empty() => Err(TrainError::data_empty(
-            first.origin.path(),
-            format!(
-                "its {} tokens do not fill one example of {length}; give a smaller length or more text",
-                report.tokens
-            ),
-        )),
-        Some(_) => Ok((examples, report)),
+
+    fn finish(&self) -> Result<String, TrainError> {
+        match &self.path {
+            Some(path) if self.report.chunks == 0 => Err(TrainError::data_empty(
+                path,
+                format!(
+                    "its {} tokens do not fill one example of {}; give a smaller length or more text",
+                    self.report.tokens, self.report.length
+                ),
+            )),
+            _ => Ok(self.report().to_string()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::encoder::testing::Bytes;
-    use super::super::record::Origin;
     use super::*;
     use std::path::Path;
 

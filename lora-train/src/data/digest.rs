@@ -3,6 +3,8 @@
 use super::example::{Example, Target};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Longest list of classes in bytes that is kept as text.
 const CLASSES_LIMIT: usize = 1 << 10;
@@ -25,45 +27,29 @@ pub struct DataDigest {
     pub order: String,
     /// Names of the classes in their order, or the hash of a long list.
     pub classes: String,
+    /// Digests of the files, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileDigest>,
+}
+
+/// Digest of the examples of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileDigest {
+    /// Name of the file, without its folder.
+    pub name: String,
+    /// Hash of each example with its label, in any order.
+    pub pairs: String,
 }
 
 impl DataDigest {
     /// Computes the digest of examples whose classes have these names; none for data without classes.
-    pub fn new(examples: &[Example], classes: &[String]) -> Self {
-        let (mut texts, mut labels, mut pairs) = (0, 0, 0);
-        let mut order = Sha256::new();
-        for example in examples {
-            let text = hash_of(|hash| text_into(hash, example));
-            let label = hash_of(|hash| label_into(hash, example, classes));
-            let pair = hash_of(|hash| {
-                hash.update(text.to_le_bytes());
-                hash.update(label.to_le_bytes());
-            });
-            order.update(pair.to_le_bytes());
-            // A sum does not depend on the order.
-            texts = text.wrapping_add(texts);
-            labels = label.wrapping_add(labels);
-            pairs = pair.wrapping_add(pairs);
-        }
-        let list = classes.join(", ");
-        let classes = if list.len() > CLASSES_LIMIT {
-            let count = classes.len();
-            format!(
-                "{count} classes, {}",
-                hex(hash_of(|hash| hash.update(&list)))
-            )
-        } else {
-            list
-        };
-        Self {
-            examples: examples.len(),
-            tokens: examples.iter().map(Example::len).sum(),
-            texts: hex(texts),
-            labels: hex(labels),
-            pairs: hex(pairs),
-            order: hex(first_half(order)),
-            classes,
-        }
+    pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>, classes: &[String]) -> Self {
+        let mut builder = DigestBuilder::new(classes);
+        examples
+            .into_iter()
+            .for_each(|example| builder.add(example));
+        builder.finish()
     }
 
     /// Names what differs from the data of an earlier session; empty if nothing does.
@@ -80,10 +66,11 @@ impl DataDigest {
         if self.texts != earlier.texts {
             let size = |data: &Self| format!("{} examples, {} tokens", data.examples, data.tokens);
             let (now, before) = (size(self), size(earlier));
+            let files = self.changed_files(earlier);
             changes.push(if now == before {
-                format!("the texts ({now}, as before)")
+                format!("the texts ({now}, as before){files}")
             } else {
-                format!("the texts (it had: {before}; now: {now})")
+                format!("the texts (it had: {before}; now: {now}){files}")
             });
         }
         let same_texts = self.texts == earlier.texts;
@@ -99,6 +86,106 @@ impl DataDigest {
             changes.push("the order of the examples".into());
         }
         changes
+    }
+
+    /// Names the files whose examples differ, where there are several.
+    fn changed_files(&self, earlier: &Self) -> String {
+        let pairs = self.files.iter().zip(&earlier.files);
+        let changed = pairs.filter(|(now, before)| now.pairs != before.pairs);
+        let names: Vec<&str> = changed.map(|(now, _)| now.name.as_str()).collect();
+        if names.is_empty() || self.files.len() != earlier.files.len() {
+            return String::new();
+        }
+        format!(" in {}", names.join(", "))
+    }
+}
+
+/// Digest of examples that come one by one.
+pub(super) struct DigestBuilder<'a> {
+    classes: &'a [String],
+    examples: usize,
+    tokens: usize,
+    texts: u128,
+    labels: u128,
+    pairs: u128,
+    order: Sha256,
+    /// Files in their order, with the sum of their pairs.
+    files: Vec<(Arc<Path>, u128)>,
+}
+
+impl<'a> DigestBuilder<'a> {
+    /// Starts without an example.
+    pub(super) fn new(classes: &'a [String]) -> Self {
+        Self {
+            classes,
+            examples: 0,
+            tokens: 0,
+            texts: 0,
+            labels: 0,
+            pairs: 0,
+            order: Sha256::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// Adds the next example.
+    pub(super) fn add(&mut self, example: &Example) {
+        let text = hash_of(|hash| text_into(hash, example));
+        let label = hash_of(|hash| label_into(hash, example, self.classes));
+        let pair = hash_of(|hash| {
+            hash.update(text.to_le_bytes());
+            hash.update(label.to_le_bytes());
+        });
+        self.order.update(pair.to_le_bytes());
+        // A sum does not depend on the order.
+        self.texts = text.wrapping_add(self.texts);
+        self.labels = label.wrapping_add(self.labels);
+        self.pairs = pair.wrapping_add(self.pairs);
+        self.examples += 1;
+        self.tokens += example.len();
+        let path = example.origin().path();
+        match self.files.last_mut() {
+            Some((last, pairs)) if **last == *path => *pairs = pair.wrapping_add(*pairs),
+            _ => self.files.push((example.origin().shared_path(), pair)),
+        }
+    }
+
+    /// Returns the digest.
+    pub(super) fn finish(self) -> DataDigest {
+        let list = self.classes.join(", ");
+        let classes = if list.len() > CLASSES_LIMIT {
+            let count = self.classes.len();
+            format!(
+                "{count} classes, {}",
+                hex(hash_of(|hash| hash.update(&list)))
+            )
+        } else {
+            list
+        };
+        let name = |path: &Path| {
+            path.file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into()
+        };
+        let files = self.files.iter().map(|(path, pairs)| FileDigest {
+            name: name(path),
+            pairs: hex(*pairs),
+        });
+        DataDigest {
+            examples: self.examples,
+            tokens: self.tokens,
+            texts: hex(self.texts),
+            labels: hex(self.labels),
+            pairs: hex(self.pairs),
+            order: hex(first_half(self.order)),
+            classes,
+            files: if self.files.len() > 1 {
+                files.collect()
+            } else {
+                Vec::new()
+            },
+        }
     }
 }
 

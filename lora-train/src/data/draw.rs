@@ -18,23 +18,32 @@ use rand::{RngExt, SeedableRng};
 /// assert_eq!(draw(vec![1, 2], Some(5), 42), [1, 2]);
 /// ```
 pub fn draw<T>(items: Vec<T>, most: Option<usize>, seed: u64) -> Vec<T> {
-    let count = items.len();
+    let drawn = drawn(items.len(), most, seed);
+    let items = items.into_iter().zip(drawn);
+    items
+        .filter_map(|(item, is_drawn)| is_drawn.then_some(item))
+        .collect()
+}
+
+/// Returns, for each of `count` items, whether [`draw`] draws it.
+pub(super) fn drawn(count: usize, most: Option<usize>, seed: u64) -> Vec<bool> {
     let Some(most) = most.filter(|most| *most < count) else {
-        return items;
+        return vec![true; count];
     };
-    let mut rng = StdRng::seed_from_u64(seed);
-    // The beginning of Fisher and Yates' shuffle.
+    let mut is_drawn = vec![false; count];
+    for at in first_of_shuffle(count, most, &mut StdRng::seed_from_u64(seed)) {
+        is_drawn[at] = true;
+    }
+    is_drawn
+}
+
+/// Draws `most` of the numbers below `count`, at most as many as there are: the beginning of Fisher and Yates' shuffle.
+pub(super) fn first_of_shuffle(count: usize, most: usize, rng: &mut StdRng) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
-    for at in 0..most {
+    for at in 0..most.min(count) {
         let other = rng.random_range(at..count);
         order.swap(at, other);
     }
-    let mut is_drawn = vec![false; count];
-    for &at in &order[..most] {
-        is_drawn[at] = true;
-    }
-    let drawn = items.into_iter().zip(is_drawn);
-    drawn
-        .filter_map(|(item, is_drawn)| is_drawn.then_some(item))
-        .collect()
+    order.truncate(most);
+    order
 }

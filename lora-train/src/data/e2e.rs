@@ -14,7 +14,7 @@
 use std::path::Path;
 
 use super::lines::Lines;
-use super::record::{Origin, Record};
+use super::record::{Each, Origin};
 use super::rows::{Dialect, Header, Rows};
 use super::template::PairTemplate;
 use crate::error::TrainError;
@@ -32,14 +32,14 @@ const ATTRIBUTES: [(&str, &str); 3] = [
 /// Attribute whose values the text files split into words: `£20-25` is `£ 20 - 25` there.
 const PRICE: &str = "priceRange";
 
-/// Reads every pair of the file. Blank lines are skipped. Meaning representations of the challenge's CSV become those of the
+/// Calls a function with each pair of the file. Blank lines are skipped. Meaning representations of the challenge's CSV become those of the
 /// text files; reference texts are as they are, and not split into words.
-pub(super) fn read(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, TrainError> {
+pub(super) fn each(path: &Path, template: &PairTemplate, each: Each<'_>) -> Result<(), TrainError> {
     let mut lines = Lines::open(path)?;
-    let mut records = Vec::new();
+    let mut is_first = true;
     while let Some((line, origin)) = lines.next_text()? {
-        if records.is_empty() && is_header(&line) {
-            return read_table(path, template);
+        if std::mem::take(&mut is_first) && is_header(&line) {
+            return each_row(path, template, each);
         }
         let Some((meaning, reference)) = split(&line) else {
             return Err(origin.error(format!(
@@ -47,9 +47,9 @@ pub(super) fn read(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, 
                  is plain text, give the format `text`"
             )));
         };
-        records.push(template.record(meaning, reference, origin));
+        each(template.record(meaning, reference, origin))?;
     }
-    Ok(records)
+    Ok(())
 }
 
 /// Returns true for the first line of the challenge's CSV.
@@ -63,17 +63,16 @@ pub(super) fn is_header(line: &str) -> bool {
 }
 
 /// Reads the challenge's CSV.
-fn read_table(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, TrainError> {
+fn each_row(path: &Path, template: &PairTemplate, each: Each<'_>) -> Result<(), TrainError> {
     let mut rows = Rows::open(path, Dialect::Csv)?;
     let Some((names, _)) = rows.next_row()? else {
-        return Ok(Vec::new());
+        return Ok(());
     };
     let names: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
     if !Header::new(&names).has("ref") {
         let message = "has meaning representations without references; the file with both is `testset_w_refs.csv`";
         return Err(TrainError::data_format(path, message));
     }
-    let mut records = Vec::new();
     while let Some((row, origin)) = rows.next_row()? {
         // The header has these two columns and no other.
         let (meaning, reference) = (&row[0], &row[1]);
@@ -81,9 +80,9 @@ fn read_table(path: &Path, template: &PairTemplate) -> Result<Vec<Record>, Train
             return Err(origin.error("expected a meaning representation and a reference"));
         }
         let meaning = attributes(meaning, &origin)?;
-        records.push(template.record(&meaning, reference, origin));
+        each(template.record(&meaning, reference, origin))?;
     }
-    Ok(records)
+    Ok(())
 }
 
 /// Writes `name[Alimentum], area[city centre]` as `name : Alimentum | area : city centre`.
@@ -134,13 +133,14 @@ pub(super) fn split(line: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::super::format::DataFormat;
+    use super::super::record::{Record, collect};
     use super::*;
     use std::io::Write;
 
     fn read_text(text: &str, template: &PairTemplate) -> Result<Vec<Record>, TrainError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        read(file.path(), template)
+        collect(|record| each(file.path(), template, record))
     }
 
     fn usual() -> PairTemplate {

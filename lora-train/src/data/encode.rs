@@ -1,12 +1,14 @@
 //! Tokenization of records for a causal language model.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::encoder::Encode;
 use super::example::Example;
 use super::record::{Content, Record};
+use super::tokenization::{EachExample, RecordEncoder, encode_all};
 use crate::error::TrainError;
 
 /// Maximum length of examples that are to stay whole.
@@ -98,23 +100,73 @@ pub fn encode_records(
     eos_id: Option<u32>,
     options: &EncodingOptions,
 ) -> Result<(Vec<Example>, TruncationReport), TrainError> {
-    let eos = options.eos(eos_id)?;
-    let mut report = TruncationReport {
-        max_length: options.max_length,
-        ..TruncationReport::default()
-    };
-    let (before, after) = encoder.around();
-    let eos = eos.filter(|eos| after.last() != Some(eos));
-    let encode_start = |text: &str| Ok::<_, TrainError>([before, &encoder.encode(text)?].concat());
-    let mut examples = Vec::with_capacity(records.len());
-    for record in records {
+    let mut encoder = TextEncoder::new(encoder, eos_id, *options)?;
+    let examples = encode_all(&mut encoder, records)?;
+    encoder.finish()?;
+    match records {
+        [] => Err(TrainError::config("records", "there are none to encode")),
+        _ => Ok((examples, encoder.report)),
+    }
+}
+
+/// Tokenizer of texts, prompts and completions, as [`encode_records`].
+pub(crate) struct TextEncoder<'a> {
+    encoder: &'a dyn Encode,
+    eos: Option<u32>,
+    options: EncodingOptions,
+    report: TruncationReport,
+    /// Number of examples.
+    kept: usize,
+    /// File of the first record.
+    path: Option<PathBuf>,
+}
+
+impl<'a> TextEncoder<'a> {
+    /// Creates the encoder of a file.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] as [`encode_records`].
+    pub fn new(
+        encoder: &'a dyn Encode,
+        eos_id: Option<u32>,
+        options: EncodingOptions,
+    ) -> Result<Self, TrainError> {
+        let (_, after) = encoder.around();
+        let eos = options.eos(eos_id)?;
+        Ok(Self {
+            encoder,
+            eos: eos.filter(|eos| after.last() != Some(eos)),
+            options,
+            report: TruncationReport {
+                max_length: options.max_length,
+                ..TruncationReport::default()
+            },
+            kept: 0,
+            path: None,
+        })
+    }
+
+    /// Tokenizes the beginning of an example.
+    fn encode_start(&self, text: &str) -> Result<Vec<u32>, TrainError> {
+        let (before, _) = self.encoder.around();
+        Ok([before, &self.encoder.encode(text)?].concat())
+    }
+}
+
+impl RecordEncoder for TextEncoder<'_> {
+    fn push(&mut self, record: &Record, each: EachExample<'_>) -> Result<(), TrainError> {
         let (mut tokens, loss_from) = match &record.content {
-            Content::Text { text } => (encode_start(text)?, 1),
+            Content::Text { text } => (self.encode_start(text)?, 1),
             Content::PromptCompletion { prompt, completion } => {
-                let mut tokens = encode_start(prompt)?;
+                let mut tokens = self.encode_start(prompt)?;
                 let prompt = tokens.len();
-                tokens.extend(encoder.encode(completion)?);
-                (tokens, if options.loss_on_prompt { 1 } else { prompt })
+                tokens.extend(self.encoder.encode(completion)?);
+                let from = if self.options.loss_on_prompt {
+                    1
+                } else {
+                    prompt
+                };
+                (tokens, from)
             }
             Content::Pair { .. } | Content::Words { .. } | Content::Chat(_) => {
                 return Err(record
@@ -122,31 +174,38 @@ pub fn encode_records(
                     .error("a language model reads texts, or prompts with completions"));
             }
         };
+        let (_, after) = self.encoder.around();
         tokens.extend(after);
-        tokens.extend(eos);
+        tokens.extend(self.eos);
 
+        let (report, most) = (&mut self.report, self.options.max_length);
         report.examples += 1;
         report.longest = report.longest.max(tokens.len());
-        if tokens.len() > options.max_length {
+        if tokens.len() > most {
             report.examples_cut += 1;
-            report.tokens_cut += tokens.len() - options.max_length;
-            tokens.truncate(options.max_length);
+            report.tokens_cut += tokens.len() - most;
+            tokens.truncate(most);
         }
-        let example = Example::new(examples.len(), tokens, loss_from, record.origin.clone());
+        self.path
+            .get_or_insert_with(|| record.origin.path().to_path_buf());
+        let example = Example::new(self.kept, tokens, loss_from, record.origin.clone());
         if example.label_tokens() == 0 {
             report.examples_without_labels_left += 1;
-        } else {
-            examples.push(example.with_adapter(record.adapter.as_deref()));
+            return Ok(());
         }
+        self.kept += 1;
+        each(example.with_adapter(record.adapter.as_deref()))
     }
 
-    match (examples.is_empty(), records.first()) {
-        (false, _) => Ok((examples, report)),
-        (true, Some(first)) => {
-            let message = format!("{report}; allow a greater length, or shorten the prompts");
-            Err(TrainError::data_empty(first.origin.path(), message))
+    fn finish(&self) -> Result<String, TrainError> {
+        let report = &self.report;
+        match &self.path {
+            Some(path) if self.kept == 0 => {
+                let message = format!("{report}; allow a greater length, or shorten the prompts");
+                Err(TrainError::data_empty(path, message))
+            }
+            _ => Ok(report.to_string()),
         }
-        (true, None) => Err(TrainError::config("records", "there are none to encode")),
     }
 }
 

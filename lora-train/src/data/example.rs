@@ -105,6 +105,13 @@ impl Example {
         self
     }
 
+    /// Sets the position in the list of examples.
+    #[must_use]
+    pub(crate) fn at(mut self, index: usize) -> Self {
+        self.index = index;
+        self
+    }
+
     /// Sets the name of the adapter.
     #[must_use]
     pub fn with_adapter(mut self, adapter: Option<&str>) -> Self {

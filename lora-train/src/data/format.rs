@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{beginning, begins_with, first_line};
+use super::parquet::is_parquet;
 use super::template::PairTemplate;
 use super::{e2e, jsonl};
 use crate::error::{TrainError, listed};
@@ -137,7 +138,7 @@ impl DataFormat {
         if format == Some(Self::Tsv) {
             return Ok(Self::Tsv);
         }
-        let line = match first_line(path) {
+        let line = match first_text(path) {
             // A document may be a single line, longer than lines of records may be; its beginning tells the data set.
             Err(_) if begins_with(path, &['[', '{'])? => beginning(path)?,
             line => line?.unwrap_or_default(),
@@ -234,7 +235,7 @@ impl DataFormat {
         if let Some(format) = Self::from_extension(path) {
             return Ok(format);
         }
-        match first_line(path)? {
+        match first_text(path)? {
             Some(line) if jsonl::parse_object(&line).is_ok() => Ok(Self::JsonLines),
             Some(line) if !line.contains('\t') => {
                 Err(undetected(path, &[Self::JsonLines, Self::Csv, Self::Tsv]))
@@ -254,7 +255,7 @@ impl DataFormat {
             Self::JsonLines => true,
             Self::PlainText => false,
             _ if Self::from_extension(path) == Some(Self::JsonLines) => true,
-            _ => first_line(path)?.is_some_and(|line| jsonl::parse_object(&line).is_ok()),
+            _ => first_text(path)?.is_some_and(|line| jsonl::parse_object(&line).is_ok()),
         };
         Ok(if is_json {
             Self::JsonLines
@@ -266,12 +267,21 @@ impl DataFormat {
     /// Returns the format that the extension of `path` decides.
     fn from_extension(path: &Path) -> Option<Self> {
         match extension(path).as_str() {
-            "jsonl" | "ndjson" | "json" => Some(Self::JsonLines),
+            "jsonl" | "ndjson" | "json" | "parquet" => Some(Self::JsonLines),
             "csv" => Some(Self::Csv),
             "tsv" | "tab" => Some(Self::Tsv),
             _ => None,
         }
     }
+}
+
+/// Reads the first line that is not blank, or the first row of a Parquet file as a line of JSON; `None` if there is none.
+pub(crate) fn first_text(path: &Path) -> Result<Option<String>, TrainError> {
+    if !is_parquet(path)? {
+        return first_line(path);
+    }
+    let row = jsonl::Objects::open(path)?.next_object()?;
+    Ok(row.map(|(object, _)| serde_json::Value::Object(object).to_string()))
 }
 
 /// Shape of a JSON file.

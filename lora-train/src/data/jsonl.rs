@@ -1,23 +1,30 @@
-//! Objects of a JSON Lines file, one a line.
+//! Objects of a JSON Lines file, one a line, or of a Parquet file, one a row.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::lines::Lines;
+use super::parquet::{ParquetRows, is_parquet};
 use super::record::Origin;
 use crate::error::TrainError;
 
 /// JSON object.
 pub(super) type Object = Map<String, Value>;
 
-/// Reader of a JSON Lines file object by object. Blank lines are skipped.
-pub(super) struct Objects(Lines);
+/// Reader of a JSON Lines file object by object, without blank lines, or of a Parquet file row by row.
+pub(super) enum Objects {
+    Lines(Lines),
+    Rows(Box<ParquetRows>),
+}
 
 impl Objects {
     /// Opens `path` at its first object.
     pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
-        Lines::open(path).map(Self)
+        if is_parquet(path)? {
+            return Ok(Self::Rows(Box::new(ParquetRows::open(path)?)));
+        }
+        Lines::open(path).map(Self::Lines)
     }
 
     /// Returns the next object, with its line; `None` at the end of the file.
@@ -26,7 +33,11 @@ impl Objects {
     /// [`TrainError::DataLine`] for a line that is no object, too long or not UTF-8;
     /// [`TrainError::Io`].
     pub(super) fn next_object(&mut self) -> Result<Option<(Object, Origin)>, TrainError> {
-        let Some((line, origin)) = self.0.next_text()? else {
+        let lines = match self {
+            Self::Lines(lines) => lines,
+            Self::Rows(rows) => return rows.next_object(),
+        };
+        let Some((line, origin)) = lines.next_text()? else {
             return Ok(None);
         };
         let object = parse_object(&line).map_err(|message| origin.error(message))?;

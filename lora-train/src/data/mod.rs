@@ -14,6 +14,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `lines`, `rows`, `quoting`, `jsonl` | bounded lines, rows of CSV and TSV, detection of quotes in TSV, objects of JSON Lines |
+//! | `parquet` | rows of Parquet files as objects, with the feature `parquet` |
 //! | `table` | rows with named cells, from any of them |
 //! | `format`, `columns`, `row_layout` | detection of the format; names of the columns |
 //! | `record` | [`Record`]: content, label, adapter, and the place where it was read |
@@ -24,10 +25,12 @@
 //! | `labels` | [`LabelSet`], classes of a file, [`ClassWeights`] |
 //! | `labelled` | [`read_labelled`] and [`encode_labelled`]: data to classify, to score or to tag |
 //! | `glue` | tasks of GLUE, their files and submissions |
-//! | `example`, `encoder`, `encode`, `concatenate` | tokenized examples, tokenizers, and the two ways to make examples for a language model |
+//! | `example`, `encoder`, `tokenization`, `encode`, `concatenate` | tokenized examples, tokenizers, and the two ways to make examples for a language model, record by record |
 //! | `batch`, `targets`, `padding` | padding side by side, or packing, with the [`Targets`]; the length of a batch |
-//! | `draw` | records drawn by a seed |
+//! | `files`, `mix` | several files, and their shares of an epoch |
+//! | `draw`, `split` | records drawn by a seed, to train on or to hold out |
 //! | `batch_size`, `plan`, `sample` | order, shuffling, grouping by length, sizes in examples or tokens; the trainer's interface |
+//! | `example_set`, `token_file`, `size` | examples in memory, or in a mapped file: [`ExampleSet`], [`TokenFile`] |
 //! | `reference` | several references to one prompt |
 //! | `digest` | [`DataDigest`]: what a resumed run compares of its data |
 //!
@@ -87,15 +90,19 @@ mod e2e;
 mod encode;
 mod encoder;
 mod example;
+mod example_set;
+mod files;
 mod format;
 mod glue;
 mod jsonl;
 mod labelled;
 mod labels;
 mod lines;
+mod mix;
 mod mnli;
 mod objects;
 mod padding;
+mod parquet;
 mod plain_text;
 mod plan;
 mod quoting;
@@ -105,44 +112,61 @@ mod row_layout;
 mod rows;
 mod sample;
 mod samsum;
+mod size;
 mod source;
+mod split;
 mod table;
 mod targets;
 mod template;
 mod text_table;
+mod token_file;
+mod tokenization;
 mod webnlg;
 mod wikisql;
 
 pub use batch::{Batch, collate, pack};
 pub use batch_size::BatchSize;
-pub(crate) use chat::read_conversation;
+pub(crate) use chat::{ChatEncoder, read_conversation};
 pub use chat::{ChatEncodingOptions, ChatReport, encode_chats};
 pub use columns::Columns;
+pub(crate) use concatenate::Concatenator;
 pub use concatenate::{ConcatenationReport, concatenate_records};
-pub use digest::DataDigest;
+pub use digest::{DataDigest, FileDigest};
 pub use draw::draw;
-pub(crate) use encode::UNCUT;
 pub use encode::{EncodingOptions, TruncationReport, encode_records};
+pub(crate) use encode::{TextEncoder, UNCUT};
 pub use encoder::Encode;
 pub use example::{Example, Target};
+pub use example_set::ExampleSet;
+pub use files::DataFiles;
 pub use format::DataFormat;
+pub(crate) use format::first_text;
 pub use glue::{GlueTask, Predictions, glue_submission, write_glue_submission};
+pub(crate) use labelled::read_labelled_files;
 pub use labelled::{
     LabelledData, LabelledLayout, LabelledSource, ReadReport, encode_labelled, read_labelled,
 };
 pub use labels::{ClassWeights, LabelKind, LabelSet, Unlabelled};
 pub(crate) use lines::Lines;
 pub use lines::MAX_LINE_BYTES;
+pub use mix::Mix;
 pub(crate) use mnli::ANSWERS;
 pub use padding::Padding;
 pub use plain_text::TextDocuments;
 pub use plan::{BatchOrder, BatchPlan};
 pub use record::{Content, Label, Origin, Record};
 pub use reference::{ReferenceGroup, group_references};
-pub use sample::{Sample, SampleBatch};
+pub use sample::{Sample, SampleBatch, Samples};
+pub(crate) use size::{count_lines, file_bytes};
+pub(crate) use source::each_record;
 pub use source::{SourceOptions, read_records};
+pub use split::EvalSplit;
+pub(crate) use split::{RecordUse, Selection, SelectionOptions};
 pub use targets::{ClassTargets, Targets};
 pub use template::{PairTemplate, TemplateName};
+pub use token_file::{Rejected, TokenFile};
+pub(crate) use token_file::{TokenFileWriter, TokenLimits};
+pub(crate) use tokenization::{EachExample, RecordEncoder, encode_all};
 pub use webnlg::Categories;
 pub use wikisql::{
     Aggregate, ColumnType, Condition, Operator, SqlQuery, SqlTable, SqlTables, SqlValue,

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Lines, is_blank};
-use super::record::{Content, Origin, Record};
+use super::record::{Each, Origin, Record};
 use crate::error::TrainError;
 
 /// Division of a plain text file into documents. The text is kept without trimming,
@@ -23,11 +23,19 @@ pub enum TextDocuments {
     File,
 }
 
-/// Reads every document of the file.
-pub(super) fn read(path: &Path, documents: TextDocuments) -> Result<Vec<Record>, TrainError> {
+/// Calls a function with each document of the file.
+pub(super) fn each(
+    path: &Path,
+    documents: TextDocuments,
+    each: Each<'_>,
+) -> Result<(), TrainError> {
     let mut lines = Lines::open(path)?;
-    let mut records = Vec::new();
     let mut open: Option<(String, Origin)> = None;
+    // A file of nothing but blank lines holds no text, even if it is one document.
+    let mut end = |open: Option<(String, Origin)>| match open {
+        Some((text, origin)) if !is_blank(&text) => each(Record::text(text, origin)),
+        _ => Ok(()),
+    };
     while let Some((line, origin)) = lines.next_line()? {
         let blank = is_blank(line);
         let ends_before = match documents {
@@ -36,7 +44,7 @@ pub(super) fn read(path: &Path, documents: TextDocuments) -> Result<Vec<Record>,
             TextDocuments::File => false,
         };
         if ends_before {
-            records.extend(open.take().map(|(text, origin)| Record::text(text, origin)));
+            end(open.take())?;
         }
         if blank && documents != TextDocuments::File {
             continue;
@@ -49,14 +57,12 @@ pub(super) fn read(path: &Path, documents: TextDocuments) -> Result<Vec<Record>,
             None => open = Some((line.to_string(), origin)),
         }
     }
-    records.extend(open.map(|(text, origin)| Record::text(text, origin)));
-    // A file of nothing but blank lines holds no text, even if it is one document.
-    records.retain(|record| !matches!(&record.content, Content::Text { text } if is_blank(text)));
-    Ok(records)
+    end(open)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::{Content, collect};
     use super::*;
     use std::io::Write;
 
@@ -65,7 +71,7 @@ mod tests {
     fn read_text(text: &str, documents: TextDocuments) -> Vec<(usize, String)> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        let records = read(file.path(), documents).unwrap();
+        let records = collect(|record| each(file.path(), documents, record)).unwrap();
         let entry = |record: Record| match record.content {
             Content::Text { text } => (record.origin.line(), text),
             other => panic!("{other:?}"),

@@ -6,6 +6,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::batch_size::BatchSize;
+use super::mix::Mix;
 use super::padding::Padding;
 use crate::error::TrainError;
 
@@ -34,7 +35,7 @@ pub enum BatchOrder {
 /// computes the plan of its epoch again. A test fixes the random numbers,
 /// so that an upgrade of `rand` cannot change them unseen.
 ///
-/// No example is left out: the last batch may be smaller than the others.
+/// No example is left out, but by a [`Mix`]: the last batch may be smaller than the others.
 ///
 /// Examples are taken in the order of the epoch, and a batch ends where the next one would be too much for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ pub struct BatchPlan {
     order: BatchOrder,
     seed: u64,
     padding: Padding,
+    mix: Option<Mix>,
 }
 
 impl BatchPlan {
@@ -105,6 +107,7 @@ impl BatchPlan {
                 order,
                 seed,
                 padding: Padding::from(0),
+                mix: None,
             }),
         }
     }
@@ -115,10 +118,22 @@ impl BatchPlan {
         self
     }
 
+    /// Sets the mix, whose examples an epoch has in place of all.
+    pub fn with_mix(mut self, mix: Option<Mix>) -> Self {
+        self.mix = mix;
+        self
+    }
+
+    /// Returns the number of examples in an epoch.
+    fn examples(&self) -> usize {
+        let all = self.lengths.len();
+        self.mix.as_ref().map_or(all, Mix::len)
+    }
+
     /// Returns the number of batches in epoch `epoch`, counted from 0: the same in each, unless their size is in tokens.
     pub fn batches_in(&self, epoch: u64) -> usize {
         match self.size {
-            BatchSize::Examples(examples) => self.lengths.len().div_ceil(examples),
+            BatchSize::Examples(examples) => self.examples().div_ceil(examples),
             BatchSize::PaddedTokens(_) | BatchSize::PackedTokens(_) => self.epoch(epoch).len(),
         }
     }
@@ -128,7 +143,7 @@ impl BatchPlan {
         let longest = self.lengths.iter().max().copied().unwrap_or(0);
         let longest = self.padding.length(longest);
         match self.size {
-            BatchSize::Examples(examples) => [examples.min(self.lengths.len()), longest],
+            BatchSize::Examples(examples) => [examples.min(self.examples()), longest],
             BatchSize::PaddedTokens(tokens) => [(tokens / longest.max(1)).max(1), longest],
             BatchSize::PackedTokens(tokens) => [1, tokens],
         }
@@ -136,15 +151,19 @@ impl BatchPlan {
 
     /// Returns the batches of epoch `epoch`, counted from 0, as the indices of their examples.
     pub fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
-        let mut indices: Vec<usize> = (0..self.lengths.len()).collect();
+        let mut indices: Vec<usize> = match &self.mix {
+            None => (0..self.lengths.len()).collect(),
+            // Another stream than that of the order.
+            Some(mix) => mix.draw(&mut self.rng(epoch, 1)),
+        };
         match self.order {
             BatchOrder::FileOrder => self.cut(&indices),
             BatchOrder::Shuffled => {
-                indices.shuffle(&mut self.rng(epoch));
+                indices.shuffle(&mut self.rng(epoch, 0));
                 self.cut(&indices)
             }
             BatchOrder::GroupedByLength => {
-                let mut rng = self.rng(epoch);
+                let mut rng = self.rng(epoch, 0);
                 indices.shuffle(&mut rng);
                 let mean = self.lengths.iter().sum::<usize>() / self.lengths.len().max(1);
                 let mega_batch = self.size.examples(mean).saturating_mul(MEGA_BATCH);
@@ -160,14 +179,13 @@ impl BatchPlan {
         }
     }
 
-    /// Creates the random number generator of an epoch. Seed and epoch fill the generator's seed side by side: added or
+    /// Creates a random number generator of an epoch. Seed, epoch and stream fill the generator's seed side by side: added or
     /// hashed together, epoch 1 of one seed could be epoch 0 of another.
-    fn rng(&self, epoch: u64) -> StdRng {
+    fn rng(&self, epoch: u64, stream: u8) -> StdRng {
         let mut seed = [0; 32];
-        let (first, rest) = seed.split_at_mut(8);
-        let (second, _) = rest.split_at_mut(8);
-        first.copy_from_slice(&self.seed.to_le_bytes());
-        second.copy_from_slice(&epoch.to_le_bytes());
+        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        seed[8..16].copy_from_slice(&epoch.to_le_bytes());
+        seed[16] = stream;
         StdRng::from_seed(seed)
     }
 
@@ -313,6 +331,30 @@ mod tests {
     fn no_examples_and_a_batch_size_of_zero_are_configuration_errors() {
         assert!(BatchPlan::new(vec![], 8, BatchOrder::Shuffled, 0).is_err());
         assert!(BatchPlan::new(vec![1], 0, BatchOrder::Shuffled, 0).is_err());
+    }
+
+    #[test]
+    fn a_mix_has_its_shares_in_every_epoch_and_other_examples_in_each() {
+        for order in [
+            BatchOrder::FileOrder,
+            BatchOrder::Shuffled,
+            BatchOrder::GroupedByLength,
+        ] {
+            // Of 1000 examples, the first 100 are a file of their own with a third of an epoch.
+            let mix = Mix::new(&[100, 900], &[1.0 / 3.0, 2.0 / 3.0]).unwrap();
+            let plan = plan(order, 5).with_mix(Some(mix));
+            let epochs: Vec<Vec<usize>> = (0..2).map(|epoch| plan.epoch(epoch).concat()).collect();
+            for epoch in &epochs {
+                let seen: BTreeSet<usize> = epoch.iter().copied().collect();
+                assert_eq!((seen.len(), epoch.len()), (300, 300));
+                assert_eq!(seen.range(..100).count(), 100);
+            }
+            assert_eq!(plan.batches_in(0), 38);
+            assert_eq!(plan.epoch(0).len(), 38);
+            let [first, second] = [0, 1].map(|at| BTreeSet::from_iter(&epochs[at]));
+            assert!(first.intersection(&second).count() < 250, "{order:?}");
+            assert_eq!(epochs[0].is_sorted(), order == BatchOrder::FileOrder);
+        }
     }
 
     #[test]

@@ -230,6 +230,21 @@ impl Record {
     }
 }
 
+/// Function that takes the records of a file, one by one.
+pub(crate) type Each<'a> = &'a mut dyn FnMut(Record) -> Result<(), TrainError>;
+
+/// Collects the records that a reader passes on.
+pub(super) fn collect(
+    read: impl FnOnce(Each<'_>) -> Result<(), TrainError>,
+) -> Result<Vec<Record>, TrainError> {
+    let mut records = Vec::new();
+    read(&mut |record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok(records)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

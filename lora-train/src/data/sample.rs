@@ -1,6 +1,7 @@
 //! Interface between the trainer and its examples.
 
 use super::padding::Padding;
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 /// Example that can be put into a batch.
@@ -13,6 +14,33 @@ pub trait Sample: Clone + Debug + Send + Sync + 'static {
 
     /// Puts examples side by side and pads them to one length.
     fn collate(samples: &[&Self], padding: Padding) -> Self::Batch;
+}
+
+/// Examples of a run, by their indices.
+pub trait Samples<S: Sample>: Send + Sync {
+    /// Returns the number of examples.
+    fn len(&self) -> usize;
+
+    /// Returns true if there is no example.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns an example.
+    ///
+    /// # Panics
+    /// If the index is not below [`len`](Self::len).
+    fn get(&self, index: usize) -> Cow<'_, S>;
+}
+
+impl<S: Sample> Samples<S> for Vec<S> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn get(&self, index: usize) -> Cow<'_, S> {
+        Cow::Borrowed(&self[index])
+    }
 }
 
 /// Batch of examples.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::columns::Columns;
 use super::format::DataFormat;
 use super::plain_text::{self, TextDocuments};
-use super::record::{Content, Record};
+use super::record::{Content, Each, Record, collect};
 use super::template::PairTemplate;
 use super::webnlg::Categories;
 use super::{chat, dart, e2e, mnli, samsum, text_table, webnlg, wikisql};
@@ -63,6 +63,19 @@ pub struct SourceOptions {
 /// # }
 /// ```
 pub fn read_records(path: &Path, options: &SourceOptions) -> Result<Vec<Record>, TrainError> {
+    collect(|record| each_record(path, options, record))
+}
+
+/// Calls a function with each record of the file, as [`read_records`] returns them. Of lines, rows and objects, no more than one is in
+/// memory; JSON documents and the published data sets are read as a whole.
+///
+/// # Errors
+/// As [`read_records`]; those of the function.
+pub(crate) fn each_record(
+    path: &Path,
+    options: &SourceOptions,
+    each: Each<'_>,
+) -> Result<(), TrainError> {
     options.columns.validate()?;
     let format = options.format_of(path)?;
     if options.categories != Categories::All && format != DataFormat::WebNlg {
@@ -71,23 +84,43 @@ pub fn read_records(path: &Path, options: &SourceOptions) -> Result<Vec<Record>,
     }
     let template = options.template.clone();
     let template = template.unwrap_or_else(|| format.template());
-    let records = match format {
+    let mut is_empty = true;
+    let mut take = |record| {
+        is_empty = false;
+        each(record)
+    };
+    match format {
         DataFormat::JsonLines | DataFormat::Csv | DataFormat::Tsv => {
-            let mut records = text_table::read(path, format, &options.columns)?;
-            if let Some(template) = &options.template {
-                records = records
-                    .into_iter()
-                    .map(|record| with_template(record, template))
-                    .collect::<Result<_, _>>()?;
-            }
-            records
+            text_table::each(
+                path,
+                format,
+                &options.columns,
+                &mut |record| match &options.template {
+                    Some(template) => take(with_template(record, template)?),
+                    None => take(record),
+                },
+            )?;
         }
-        DataFormat::E2e => e2e::read(path, &template)?,
-        DataFormat::Dart => dart::read(path, &template)?,
-        DataFormat::WebNlg => webnlg::read(path, &template, options.categories)?,
-        DataFormat::WikiSql => wikisql::read(path, &template)?,
-        DataFormat::SamSum => samsum::read(path, &template)?,
-        DataFormat::Mnli => mnli::read(path, &template, options.columns.adapter.as_deref())?,
+        DataFormat::E2e => e2e::each(path, &template, &mut take)?,
+        DataFormat::Dart => dart::read(path, &template)?
+            .into_iter()
+            .try_for_each(take)?,
+        DataFormat::WebNlg => {
+            let records = webnlg::read(path, &template, options.categories)?;
+            records.into_iter().try_for_each(take)?;
+        }
+        DataFormat::WikiSql => {
+            let records = wikisql::read(path, &template)?;
+            records.into_iter().try_for_each(take)?;
+        }
+        DataFormat::SamSum => {
+            let records = samsum::read(path, &template)?;
+            records.into_iter().try_for_each(take)?;
+        }
+        DataFormat::Mnli => {
+            let records = mnli::read(path, &template, options.columns.adapter.as_deref())?;
+            records.into_iter().try_for_each(take)?;
+        }
         DataFormat::Messages | DataFormat::ShareGpt | DataFormat::Alpaca
             if options.template.is_some() =>
         {
@@ -96,19 +129,38 @@ pub fn read_records(path: &Path, options: &SourceOptions) -> Result<Vec<Record>,
             return Err(TrainError::config("template", message));
         }
         DataFormat::Messages | DataFormat::ShareGpt | DataFormat::Alpaca => {
-            chat::read(path, format, options.columns.adapter.as_deref())?
+            chat::each(path, format, options.columns.adapter.as_deref(), &mut take)?;
         }
         DataFormat::Auto | DataFormat::PlainText if options.template.is_some() => {
             let message = "is for prompts and completions, and plain text has neither";
             return Err(TrainError::config("template", message));
         }
-        DataFormat::Auto | DataFormat::PlainText => plain_text::read(path, options.documents)?,
-    };
-    if records.is_empty() {
+        DataFormat::Auto | DataFormat::PlainText => {
+            plain_text::each(path, options.documents, &mut take)?;
+        }
+    }
+    if is_empty {
         let message = format!("read as `{format}`, it has no record");
         return Err(TrainError::data_empty(path, message));
     }
-    Ok(records)
+    Ok(())
+}
+
+impl DataFormat {
+    /// Returns true if the records of a file are read one by one, and not the file as a whole.
+    pub(crate) fn is_streamed(self) -> bool {
+        matches!(
+            self,
+            Self::JsonLines
+                | Self::Csv
+                | Self::Tsv
+                | Self::E2e
+                | Self::Messages
+                | Self::ShareGpt
+                | Self::Alpaca
+                | Self::PlainText
+        )
+    }
 }
 
 impl SourceOptions {

@@ -4,18 +4,19 @@ use std::path::Path;
 
 use super::columns::{Columns, Mismatch, TextColumns};
 use super::format::DataFormat;
-use super::record::{Content, Record};
+use super::record::{Content, Each, Record};
 use super::table::{Column, Row, Table};
 use crate::error::TrainError;
 
-/// Reads every row of the table at `path`. Columns that are not asked for are ignored.
-pub(super) fn read(
+/// Calls a function with the record of each row of the table at `path`. Columns that are not asked for are ignored.
+pub(super) fn each(
     path: &Path,
     format: DataFormat,
     columns: &Columns,
-) -> Result<Vec<Record>, TrainError> {
+    each: Each<'_>,
+) -> Result<(), TrainError> {
     let Some(mut table) = Table::open(path, format, &|_| None)? else {
-        return Ok(Vec::new());
+        return Ok(());
     };
     // The header of CSV and TSV decides for all rows; each JSON object decides for itself.
     let header = if table.has_objects() {
@@ -24,13 +25,12 @@ pub(super) fn read(
         Some(in_header(&table, columns)?)
     };
     let adapter = table.optional(columns.adapter.as_deref())?;
-    let mut records = Vec::new();
     while let Some(row) = table.next_row()? {
         let origin = row.origin.clone();
         let record = record(row, header, columns, adapter);
-        records.push(record.map_err(|message| origin.error(message))?);
+        each(record.map_err(|message| origin.error(message))?)?;
     }
-    Ok(records)
+    Ok(())
 }
 
 /// Reads the record of a row.
@@ -92,7 +92,7 @@ fn in_object<'a>(row: &Row, columns: &'a Columns) -> Result<TextColumns<Column<'
 #[cfg(test)]
 mod tests {
     use super::super::lines::MAX_LINE_BYTES;
-    use super::super::record::Origin;
+    use super::super::record::{Origin, collect};
     use super::super::rows::MAX_COLUMNS;
     use super::*;
     use std::io::Write;
@@ -104,7 +104,7 @@ mod tests {
     ) -> Result<Vec<Record>, TrainError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        read(file.path(), format, columns)
+        collect(|record| each(file.path(), format, columns, record))
     }
 
     fn csv(text: &str) -> Result<Vec<Record>, TrainError> {

@@ -109,7 +109,14 @@ impl Card<'_> {
         for note in &self.notes {
             let _ = writeln!(text, "Note: {note}.\n");
         }
-        let data = last_name(&self.plan.data);
+        let files = self.plan.data.paths().iter();
+        let mut data = files.map(|path| last_name(path)).collect::<Vec<_>>();
+        if let Some(shares) = self.plan.data.shares() {
+            for (name, share) in data.iter_mut().zip(shares) {
+                *name = format!("{name} ({share:.3})");
+            }
+        }
+        let data = data.join(", ");
         let _ = writeln!(
             text,
             "## Training\n\n| | |\n| --- | --- |\n| task | {} |\n| data | {data} |\n| steps | {} |\n| learning rate | {} |\n| seed | {} |\n",

@@ -114,8 +114,8 @@ impl Slice {
     /// Takes the slice of the example that costs least; `None` if no example has a label.
     fn new(loader: &BatchLoader<Example>) -> Option<Self> {
         let first = loader.plan().epoch(0).into_iter().next()?;
-        let examples = first.iter().map(|&index| &loader.examples()[index]);
-        let cut: Vec<Example> = examples.map(shortened).collect();
+        let examples = first.iter().map(|&index| loader.examples().get(index));
+        let cut: Vec<Example> = examples.map(|example| shortened(&example)).collect();
         let candidates = cut.iter().enumerate().filter(|(_, e)| has_label(e));
         let (place, example) = candidates.min_by_key(|(_, example)| example.length())?;
         // Padding is masked: any token will do.

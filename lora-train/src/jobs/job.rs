@@ -1,10 +1,11 @@
 //! Kinds of training.
 
+use super::division::HeldOut;
 use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
-use crate::data::{Example, Sample};
+use crate::data::{Example, ExampleSet, Mix, Sample};
 use crate::metric::ConfusionMatrix;
 use crate::progress::Screen;
 use crate::task::{GeneratedText, TaskName};
@@ -46,6 +47,16 @@ impl BestBy {
     }
 }
 
+/// Examples to train on.
+pub(crate) struct TrainingSet {
+    /// Examples of all files, one file after the other.
+    pub examples: ExampleSet,
+    /// Shares of the files in an epoch; `None` for all examples in each.
+    pub mix: Option<Mix>,
+    /// Records that are held out for the evaluation.
+    pub held_out: Option<HeldOut>,
+}
+
 /// Kind of training: model, data, loss and metrics.
 pub(crate) trait Job: Sized {
     type Model: Pretrained;
@@ -68,7 +79,7 @@ pub(crate) trait Job: Sized {
         plan: &TrainPlan,
         base: &Base,
         screen: &Screen,
-    ) -> Result<Vec<Example>, TrainError>;
+    ) -> Result<TrainingSet, TrainError>;
 
     /// Tokenizes the training data without a maximum length, to show what it cuts; called before [`encode`](Self::encode).
     fn uncut(&self, plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError>;

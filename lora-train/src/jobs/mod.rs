@@ -14,6 +14,7 @@
 //! | `new_tokens` | tokens that a run adds to tokenizer and embedding |
 //! | `job`, `train`, `finish` | kinds of training; training; the results of a run |
 //! | `output` | output directory of a training run, with one run at a time |
+//! | `division` | shares of several files in an epoch, and records that are held out |
 //! | `resumed` | comparison of a resumed run with the run before |
 //! | `preview` | encoded examples of a training run |
 //! | `device_check` | comparison of the first step with the CPU |
@@ -37,6 +38,7 @@ pub(crate) mod beside;
 mod card;
 mod causal;
 pub(crate) mod device_check;
+mod division;
 mod eval;
 mod evaluation;
 mod finish;

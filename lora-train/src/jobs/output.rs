@@ -9,6 +9,11 @@ use lora_core::files::{DirLock, remove_leftovers};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Returns the file of the tokens of a run with this output directory.
+pub(super) fn tokens_of(output: &Path) -> PathBuf {
+    output.join(TOKENS).join("train.tokens")
+}
+
 /// Directories with results. Each is replaced at once, when its new content is complete.
 const RESULTS: [&str; 3] = ["adapter", "model", "merged"];
 
@@ -19,6 +24,8 @@ const CHECKPOINTS: &str = "checkpoints";
 pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(crate) const RECIPE: &str = "recipe.toml";
 const TENSORBOARD: &str = "tensorboard";
+/// Directory with the tokens of the training data. They belong to no run: another with the same data and options uses them.
+const TOKENS: &str = "tokens";
 
 /// Directory with the state of a run that is being overwritten.
 const PREVIOUS: &str = ".previous";
@@ -72,6 +79,7 @@ impl OutputDir {
         };
         remove_leftovers(&output.path);
         remove_leftovers(&output.at(CHECKPOINTS));
+        remove_leftovers(&output.at(TOKENS));
         if output.settle()? {
             screen.line(&format!(
                 "output    {}: the run that was to replace the one there ended before its first checkpoint; the earlier one is back",
@@ -141,8 +149,9 @@ impl OutputDir {
     fn check(&self, plan: &TrainPlan) -> Result<(), TrainError> {
         let o = &plan.options;
         let tokens = o.new_tokens.as_ref().and_then(TokenSource::file).cloned();
-        let inputs = [&o.model, &o.adapter, &o.data, &o.eval_data, &tokens];
-        let inputs = inputs.map(|path| path.as_ref()?.canonicalize().ok());
+        let inputs = [&o.model, &o.adapter, &o.eval_data, &tokens];
+        let inputs = inputs.into_iter().flatten().chain(plan.data.paths());
+        let inputs: Vec<PathBuf> = inputs.filter_map(|path| path.canonicalize().ok()).collect();
         for path in RESULTS.iter().chain(&STATE).map(|name| self.at(name)) {
             if !path.exists() {
                 continue;
@@ -151,8 +160,7 @@ impl OutputDir {
                 return Err(TrainError::OutputExists { path });
             }
             let canonical = path.canonicalize().map_err(TrainError::io(&path))?;
-            let mut inputs = inputs.iter().flatten();
-            if inputs.any(|input| input.starts_with(&canonical)) {
+            if inputs.iter().any(|input| input.starts_with(&canonical)) {
                 let message = format!("would replace {}, which this run reads", path.display());
                 return Err(TrainError::config("output", message));
             }
@@ -212,7 +220,7 @@ mod tests {
     fn open(dir: &Path, options: TrainOptions) -> Result<OutputDir, TrainError> {
         let plan = TrainPlan::new(TrainOptions {
             model: Some("base".into()),
-            data: Some("train.jsonl".into()),
+            data: vec!["train.jsonl".into()],
             output: Some(dir.into()),
             ..options
         })

@@ -1,7 +1,7 @@
 //! Plan of a training run: its options, checked and with defaults.
 
 use crate::TrainError;
-use crate::data::{BatchOrder, BatchPlan, BatchSize};
+use crate::data::{BatchOrder, BatchPlan, BatchSize, DataFiles};
 use crate::device;
 use crate::jobs::adapter::{adapter_layers_config, lora_config, lora_plus, prefix_config};
 use crate::jobs::ranges::{at_least_one, within};
@@ -23,8 +23,8 @@ pub struct TrainPlan {
     pub options: TrainOptions,
     /// Directory of the base model, or its name on the Hub.
     pub model: PathBuf,
-    /// File of the training data.
-    pub data: PathBuf,
+    /// Files of the training data.
+    pub data: DataFiles,
     /// Output directory.
     pub output: PathBuf,
     /// Method.
@@ -119,9 +119,15 @@ fn check_conflicts(o: &TrainOptions, method: &Method) -> Result<(), TrainError> 
     } else if o.new_tokens.is_some() && (full || (o.adapter.is_some() && !o.resume)) {
         let message = "begins with a new adapter: leave out --full, and --adapter, whose tokens are trained further by themselves";
         ("new_tokens", message)
-    } else if best && o.eval_data.is_none() {
-        let message = "is missing: early stopping, `keep_best` and `metric` need evaluations";
+    } else if best && !o.evaluates() {
+        let message = "is missing: early stopping, `keep_best` and `metric` need evaluations; give it, or eval_split";
         ("eval_data", message)
+    } else if o.eval_split.is_some() && o.eval_data.is_some() {
+        let message = "is given beside eval_data; give one";
+        ("eval_split", message)
+    } else if o.eval_split_seed.is_some() && o.eval_split.is_none() {
+        let message = "is the seed of eval_split, which is not given";
+        ("eval_split_seed", message)
     } else if o.batch_size.is_some() && o.batch_tokens.is_some() {
         ("batch_tokens", "is given beside batch_size; give one")
     } else if o.pad_to_multiple_of.is_some() && o.packing {
@@ -172,7 +178,7 @@ impl TrainPlan {
         let standard = AdamW::default();
         Ok(Self {
             model: required("model", &o.model)?,
-            data: required("data", &o.data)?,
+            data: DataFiles::new(&o.data)?,
             output: required("output", &o.output)?,
             lora,
             prefix,
@@ -202,7 +208,7 @@ impl TrainPlan {
                 (false, false) => BatchOrder::GroupedByLength,
             },
             seed: o.seed.unwrap_or(42),
-            evaluate: match (o.eval_data.is_some(), o.eval_steps) {
+            evaluate: match (o.evaluates(), o.eval_steps) {
                 (false, _) => Every::Never,
                 (true, None) => Every::Epoch,
                 (true, Some(steps)) => Every::Steps(at_least_one("eval_steps", steps)?),
@@ -311,7 +317,7 @@ mod tests {
     fn options() -> TrainOptions {
         TrainOptions {
             model: Some("base".into()),
-            data: Some("train.jsonl".into()),
+            data: vec!["train.jsonl".into()],
             output: Some("out".into()),
             ..TrainOptions::default()
         }

@@ -11,7 +11,7 @@ use super::weights::check_attached;
 use crate::TrainError;
 use crate::data::{Example, Target};
 use crate::device::{self, DeviceName};
-use crate::options::RunOptions;
+use crate::options::{DataCache, RunOptions};
 use crate::progress::{Coloring, Piece, Screen};
 use crate::task::TaskName;
 use lora_models::{Pretrained, dispatch};
@@ -24,7 +24,7 @@ pub struct PreviewOptions {
     /// Options of the run.
     #[command(flatten)]
     pub run: RunOptions,
-    /// Number of examples to show, from the start of the data; the first one that is cut is shown in any case.
+    /// Number of examples to show, from the start of each file of the data; the first one that is cut is shown in any case.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub examples: usize,
     /// Show the text of each example, with the learned parts in colour, or between ⟦ and ⟧, in place of a table of its tokens.
@@ -104,6 +104,7 @@ pub fn preview(options: &PreviewOptions, screen: &Screen) -> Result<Preview, Tra
     run.resume = false;
     // Nothing is written there.
     run.output.get_or_insert_with(|| "preview".into());
+    run.data_cache = Some(DataCache::Memory);
     let (sources, task, plan) = opened(TrainPlan::new(run)?)?;
     let count = options.examples;
     dispatch!(sources.model.config(),
@@ -127,7 +128,7 @@ fn preview_job<J: Job>(
         Session::<J::Model>::outline(&sources.model, config, sources.one(), &load, &device)?;
     check_attached(plan, sources, outline, &mut base)?;
     let uncut = job.uncut(plan, &base)?;
-    let examples = job.encode(plan, &base, screen)?;
+    let examples = job.encode(plan, &base, screen)?.examples.into_vec();
 
     // Records of which nothing is left have no example; the others are in the same order.
     let mut kept = examples.iter().peekable();
@@ -140,13 +141,23 @@ fn preview_job<J: Job>(
         example.is_some_and(|example| example.len() < whole.len())
     };
     let cut = pairs.iter().filter(|pair| is_cut(pair)).count();
-    let first = pairs.iter().take(count);
-    let more = if pairs.iter().take(count).any(is_cut) {
+    // The first ones of each file.
+    let mut of_file = (None, 0);
+    let (first, others): (Vec<_>, Vec<_>) = pairs.iter().partition(|(whole, _)| {
+        let path = Some(whole.origin().path());
+        of_file = match of_file {
+            (same, before) if same == path => (path, before + 1),
+            _ => (path, 1),
+        };
+        of_file.1 <= count
+    });
+    let more = if first.iter().copied().any(is_cut) {
         None
     } else {
-        pairs.iter().skip(count).find(|pair| is_cut(pair))
+        others.into_iter().find(|pair| is_cut(pair))
     };
     let shown = first
+        .into_iter()
         .chain(more)
         .map(|&(whole, example)| shown(whole, example, &base, &job));
     Ok(Preview {

@@ -1,6 +1,7 @@
 //! Lines of `metrics.jsonl` for what is measured before the first step and after the last: metrics, texts, confusion matrix, and
 //! time and memory by purpose.
 
+use super::division::HeldOut;
 use super::job::{BestBy, Metrics};
 use super::plan::TrainPlan;
 use crate::data::DataFormat;
@@ -24,13 +25,22 @@ pub(super) struct Before<'a> {
     before: &'a Metrics,
     /// Name of the metric that selects the best evaluation.
     metric: &'a str,
+    /// Records that were held out of the training data for the evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eval_split: Option<HeldOut>,
     #[serde(skip_serializing_if = "Texts::is_empty")]
     texts: Texts<'a>,
 }
 
 impl<'a> Before<'a> {
-    pub fn new(before: &'a Metrics, best: &'a BestBy, texts: &'a [GeneratedText]) -> Self {
+    pub fn new(
+        before: &'a Metrics,
+        best: &'a BestBy,
+        eval_split: Option<HeldOut>,
+        texts: &'a [GeneratedText],
+    ) -> Self {
         Self {
+            eval_split,
             step: 0,
             before,
             metric: &best.metric,
@@ -81,8 +91,10 @@ pub(super) fn headline<'a>(
 ) -> &'a str {
     let is_e2e = || match (plan.options.reading.format, &plan.options.eval_data) {
         (Some(format), _) if format != DataFormat::Auto => format == DataFormat::E2e,
-        (_, Some(path)) => matches!(DataFormat::detect(path), Ok(DataFormat::E2e)),
-        _ => false,
+        (_, path) => {
+            let path = path.as_deref().unwrap_or(plan.data.first());
+            matches!(DataFormat::detect(path), Ok(DataFormat::E2e))
+        }
     };
     // The challenge's program, which the paper used, scores E2E in lower case.
     let bleu = match texts {
@@ -256,7 +268,7 @@ mod tests {
         std::fs::write(&e2e, "name[The Mill]||The Mill is a pub.\n").unwrap();
         let options = |format| crate::options::TrainOptions {
             model: Some("base".into()),
-            data: Some(e2e.clone()),
+            data: vec![e2e.clone()],
             eval_data: Some(e2e.clone()),
             output: Some("out".into()),
             reading: crate::options::ReadingOptions {

@@ -100,20 +100,21 @@ impl RunRecord {
 
 impl TrainPlan {
     /// Returns the options that affect the numbers of a run, as text: a run resumes only with equal ones.
-    /// `pad_to_multiple_of` is the device's, if the options do not have it.
+    /// `data` is the training data's; `pad_to_multiple_of` is the device's, if the options do not have it.
     ///
     /// # Errors
     /// If the options cannot be written as TOML, or the file of new tokens cannot be read.
-    pub fn fingerprint<S: Sample>(
+    pub fn fingerprint(
         &self,
-        examples: &[S],
+        data: &DataDigest,
         pad_to_multiple_of: usize,
     ) -> Result<String, TrainError> {
-        let tokens: usize = examples.iter().map(Sample::length).sum();
-        let examples = examples.len();
+        let DataDigest {
+            examples, tokens, ..
+        } = data;
         let numbers = TrainOptions {
             model: None,
-            data: None,
+            data: Vec::new(),
             eval_data: None,
             output: None,
             adapter: None,
@@ -127,6 +128,7 @@ impl TrainPlan {
             generate_prompts: None,
             eval_batch_size: None,
             save_steps: None,
+            data_cache: None,
             keep_checkpoints: None,
             // Only a budget of tokens divides the examples otherwise.
             pad_to_multiple_of: match self.batch {
@@ -140,8 +142,12 @@ impl TrainPlan {
         let new_tokens = new_tokens.map(TokenSource::summary).transpose()?;
         let new_tokens = new_tokens.map(|tokens| format!("new_tokens = {tokens}\n"));
         let new_tokens = new_tokens.unwrap_or_default();
+        // Shares count, not the places of the files.
+        let shares = self.data.shares();
+        let shares = shares.map(|shares| format!("data_shares = {shares:?}\n"));
+        let shares = shares.unwrap_or_default();
         Ok(format!(
-            "{}{new_tokens}examples = {examples}\ntokens = {tokens}\n",
+            "{}{new_tokens}{shares}examples = {examples}\ntokens = {tokens}\n",
             numbers.to_toml()?
         ))
     }

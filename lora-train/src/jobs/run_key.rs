@@ -59,6 +59,13 @@ impl RunKey {
         self
     }
 
+    /// Adds bytes by a name.
+    pub fn with_bytes(mut self, name: &str, bytes: &[u8]) -> Self {
+        self.0.update(format!("{name:?} {}\n", bytes.len()));
+        self.0.update(bytes);
+        self
+    }
+
     /// Returns the key as hexadecimal digits.
     pub fn finish(self) -> String {
         let bytes = self.0.finalize();
@@ -78,7 +85,10 @@ impl RunKey {
     }
 
     /// Adds a file by name and content.
-    fn file(&mut self, name: &str, path: &Path) -> Result<(), TrainError> {
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn file(&mut self, name: &str, path: &Path) -> Result<(), TrainError> {
         let (file, length) = open_regular(path)?;
         self.0.update(format!("{name:?} {length}\n"));
         // Of a file that grows, its first length.

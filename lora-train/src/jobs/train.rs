@@ -7,7 +7,7 @@ use super::device_check::check_device;
 use super::finish::{Finish, TrainSummary};
 use super::finite::check_finite;
 use super::foreign::ForeignOptions;
-use super::job::{Evaluate, Job, Metrics, measure};
+use super::job::{Evaluate, Job, Metrics, TrainingSet, measure};
 use super::labelled::LabelledJob;
 use super::memory_check::check_memory;
 use super::output::OutputDir;
@@ -18,7 +18,7 @@ use super::session::{Base, Session, check_base};
 use super::sources::Sources;
 use super::weights::{Saver, StartingWeights, check_attached, starting_weights, weights_name};
 use crate::TrainError;
-use crate::data::{BatchPlan, BatchSize, DataDigest, Example, Sample};
+use crate::data::{BatchPlan, BatchSize, DataDigest, Example, ExampleSet, Mix};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen, TensorBoard};
 use crate::task::TaskName;
@@ -188,12 +188,17 @@ fn run_job<J: Job + 'static>(
     if plan.options.packing && outline.prefix().is_some() {
         return Err(packed_prefix());
     }
-    let examples = job.encode(&plan, &base, screen)?;
-    let loader = loader(&plan, &job, examples, &base)?;
+    let TrainingSet {
+        examples,
+        mix,
+        held_out,
+    } = job.encode(&plan, &base, screen)?;
+    let data = examples.digest(job.classes());
+    let loader = loader(&plan, &job, (examples, mix), &base)?;
     let total_steps = plan.total_steps(loader.plan())?;
     let record = RunRecord {
-        fingerprint: plan.fingerprint(loader.examples(), base.pad_to_multiple_of)?,
-        data: DataDigest::new(loader.examples(), job.classes()),
+        fingerprint: plan.fingerprint(&data, base.pad_to_multiple_of)?,
+        data,
         eval_data: plan
             .keeps_best()
             .then(|| DataDigest::new(job.eval_examples(), job.classes())),
@@ -276,7 +281,7 @@ fn run_job<J: Job + 'static>(
     let best = job.best_by();
     let mut metrics = MetricsFile::open(&output.metrics(), step)?;
     if checkpoint.is_none() && !before.is_empty() {
-        metrics.write(&Before::new(&before, &best, &texts_before))?;
+        metrics.write(&Before::new(&before, &best, held_out, &texts_before))?;
     }
     let tensorboard = plan.options.tensorboard;
     let tensorboard =
@@ -376,17 +381,16 @@ fn observers(
 fn loader<J: Job>(
     plan: &TrainPlan,
     job: &J,
-    examples: Vec<Example>,
+    (examples, mix): (ExampleSet, Option<Mix>),
     base: &Base,
 ) -> Result<BatchLoader<Example>, TrainError> {
-    let lengths = examples.iter().map(Sample::length).collect();
     let length = base.max_length(plan.options.max_length, 0)?;
     let padding = base.padding(match plan.batch {
         BatchSize::PaddedTokens(most) => length.min(most),
         _ => length,
     });
-    let batches = BatchPlan::new(lengths, plan.batch, plan.order, plan.seed)?;
-    let batches = batches.with_padding(padding);
+    let batches = BatchPlan::new(examples.lengths(), plan.batch, plan.order, plan.seed)?;
+    let batches = batches.with_padding(padding).with_mix(mix);
     let option = match plan.batch {
         BatchSize::Examples(_) => "batch_size",
         _ => "batch_tokens",

@@ -7,13 +7,17 @@
 //! | `decoding` | options of the texts that an evaluation generates |
 //! | `method` | training method |
 //! | `class_weights` | class weights |
+//! | `data_cache` | place of the tokens of the training data |
+//! | `paths` | a path, or a list of paths, in a recipe |
 //! | `token_source` | new tokens, as a number or a file |
 //! | `template_variables` | variables of a chat template |
 //! | `precision` | precision of products with frozen weights |
 
 mod class_weights;
+mod data_cache;
 mod decoding;
 mod method;
+mod paths;
 mod precision;
 mod reading;
 mod recipe;
@@ -22,6 +26,7 @@ mod token_source;
 
 pub use class_weights::ClassWeighting;
 use class_weights::parse_weights;
+pub use data_cache::DataCache;
 pub use decoding::DecodingOptions;
 pub(crate) use decoding::unescape;
 pub use method::{Method, MethodPart};
@@ -32,6 +37,7 @@ pub use template_variables::TemplateVariables;
 pub use token_source::TokenSource;
 pub(crate) use token_source::read_tokens;
 
+use crate::data::EvalSplit;
 use crate::device::DeviceName;
 use crate::task::TaskName;
 use crate::trainer::ScheduleKind;
@@ -70,12 +76,24 @@ pub struct TrainOptions {
     #[arg(long, help_heading = "Files")]
     #[serde(skip_serializing_if = "is_false")]
     pub strict_base: bool,
-    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; several labels are a list or columns; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; .jsonl or .json with conversations (`messages`, ShareGPT, Alpaca); plain text; the files of E2E, DART, WebNLG, WikiSQL and SAMSum; those of MNLI with `--format mnli`.
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
-    pub data: Option<PathBuf>,
+    /// Training data. For classification: .jsonl, .csv or .tsv with `text`, `label` and, for pairs, `pair`; several labels are a list or columns; for token-classification: CoNLL, or .jsonl with `tokens` and `tags`; for GLUE its own files. For causal-lm: .jsonl, .csv or .tsv with `text`, or with `prompt` and `completion`; .jsonl or .json with conversations (`messages`, ShareGPT, Alpaca); plain text; the files of E2E, DART, WebNLG, WikiSQL and SAMSum; those of MNLI with `--format mnli`. Several files are given one by one, and read one after the other; with a share each, as in `a.jsonl:0.7`, an epoch is a mix of them in these shares, as long as no file runs out; a list in a recipe.
+    #[arg(long, value_name = "FILE[:SHARE]", help_heading = "Files")]
+    #[serde(with = "paths", skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<PathBuf>,
     /// Evaluation data, in the same formats.
     #[arg(long, value_name = "FILE", help_heading = "Files")]
     pub eval_data: Option<PathBuf>,
+    /// Hold records of the training data out, and evaluate on them: a share of all, such as 0.05, or their number [default: none].
+    #[arg(
+        long,
+        value_name = "X",
+        conflicts_with = "eval_data",
+        help_heading = "Files"
+    )]
+    pub eval_split: Option<EvalSplit>,
+    /// Seed that the records of --eval-split are drawn by. It is not --seed, so that runs with other seeds are compared on the same records [default: 42].
+    #[arg(long, value_name = "N", help_heading = "Files")]
+    pub eval_split_seed: Option<u64>,
     /// Output directory for adapter/, metrics.jsonl, checkpoints/ and recipe.toml.
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub output: Option<PathBuf>,
@@ -319,6 +337,10 @@ pub struct TrainOptions {
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub max_examples: Option<usize>,
 
+    /// Place of the tokens of the training data: memory, disk (tokenized once into tokens/ in the output directory, a file that is mapped into memory, and used again by later runs there with the same data and options; for causal-lm), or auto, which is disk for files of 256 MiB and more together [default: auto].
+    #[arg(long, value_name = "PLACE", help_heading = "Data")]
+    pub data_cache: Option<DataCache>,
+
     /// Options for reading the data.
     #[command(flatten)]
     #[serde(flatten)]
@@ -392,6 +414,13 @@ pub enum TargetNames {
     Text(String),
     /// `["c_attn", "c_proj"]`.
     List(Vec<String>),
+}
+
+impl TrainOptions {
+    /// Returns true if the run has data to evaluate on.
+    pub(crate) fn evaluates(&self) -> bool {
+        self.eval_data.is_some() || self.eval_split.is_some()
+    }
 }
 
 fn is_false(value: &bool) -> bool {

@@ -55,14 +55,11 @@ impl TrainOptions {
     ) -> Result<(), TrainError> {
         let hub_name = self.model.take_if(|model| is_hub_name(model, folder));
         let template = &mut self.reading.chat_template;
-        let files = [
-            &mut self.adapter,
-            &mut self.data,
-            &mut self.eval_data,
-            template,
-        ];
+        let files = [&mut self.adapter, &mut self.eval_data, template];
         let folders = [&mut self.model, &mut self.output];
-        for path in files.into_iter().chain(folders).flatten() {
+        let single = files.into_iter().chain(folders).flatten();
+        // A share at the end of a path stays there.
+        for path in single.chain(&mut self.data) {
             *path = map(path)?;
         }
         self.model = hub_name.or(self.model.take());
@@ -98,6 +95,10 @@ impl TrainOptions {
         if self.batch_size.is_some() || self.batch_tokens.is_some() {
             recipe.batch_size = None;
             recipe.batch_tokens = None;
+        }
+        if self.evaluates() {
+            recipe.eval_data = None;
+            recipe.eval_split = None;
         }
         // Only given options are serialized: the command line's keys replace the recipe's.
         let as_table = |options: &Self| {
@@ -199,6 +200,41 @@ mod tests {
         let absolute = relative.absolute().unwrap().new_tokens.unwrap();
         assert!(absolute.file().unwrap().is_absolute());
         assert_eq!("./3".parse(), Ok(TokenSource::File("./3".into())));
+    }
+
+    #[test]
+    fn data_is_a_file_or_a_list_of_files_beside_the_recipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("recipe.toml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            TrainOptions::from_recipe(&path).unwrap()
+        };
+        let at = |name: &str| dir.path().join(name);
+        let one = read("data = \"a.jsonl\"\neval_data = \"e.jsonl\"\n");
+        assert_eq!(one.data, [at("a.jsonl")]);
+        assert!(one.to_toml().unwrap().contains("data = \""));
+        let two = read("data = [\"a.jsonl:0.7\", \"b.csv:0.3\"]\neval_split = 5\n");
+        assert_eq!(two.data, [at("a.jsonl:0.7"), at("b.csv:0.3")]);
+        let again: TrainOptions = toml::from_str(&two.to_toml().unwrap()).unwrap();
+        assert_eq!(again, two);
+        // The command line replaces the whole list, and either kind of evaluation data.
+        let merged = two.clone().or(one.clone()).unwrap();
+        assert_eq!((merged.data, merged.eval_data), (two.data, None));
+        let flags = TrainOptions {
+            eval_split: Some("0.25".parse().unwrap()),
+            ..TrainOptions::default()
+        };
+        let merged = flags.or(one).unwrap();
+        assert_eq!(merged.eval_data, None);
+        assert_eq!(
+            merged
+                .to_toml()
+                .unwrap()
+                .matches("eval_split = 0.25")
+                .count(),
+            1
+        );
     }
 
     #[test]

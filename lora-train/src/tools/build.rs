@@ -15,7 +15,7 @@ pub struct Build {
     pub burn: &'static str,
     /// Operating system and architecture.
     pub system: String,
-    /// Backends that are compiled in, `fusion` and `hub`.
+    /// Backends that are compiled in, `fusion`, `hub` and `parquet`.
     pub features: Vec<String>,
 }
 
@@ -27,6 +27,7 @@ impl Build {
         let others = [
             ("fusion", device::has_fusion()),
             ("hub", cfg!(feature = "hub")),
+            ("parquet", cfg!(feature = "parquet")),
         ];
         let others = others.into_iter().filter(|(_, compiled_in)| *compiled_in);
         features.extend(others.map(|(name, _)| name.to_string()));

@@ -1,8 +1,9 @@
 //! Batches of a run, from any position in the data.
 
 use super::prefetch::Prefetch;
-use crate::data::{BatchPlan, Padding, Sample};
+use crate::data::{BatchPlan, Padding, Sample, Samples};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Position in the data: the batch that comes next.
@@ -30,7 +31,7 @@ pub struct MicroBatch<B> {
 /// The examples of a run in batches, epoch after epoch.
 #[derive(Clone)]
 pub struct BatchLoader<S: Sample> {
-    examples: Arc<Vec<S>>,
+    examples: Arc<dyn Samples<S>>,
     plan: Arc<BatchPlan>,
     padding: Padding,
     collate: Collate<S>,
@@ -40,8 +41,12 @@ pub struct BatchLoader<S: Sample> {
 pub type Collate<S> = fn(&[&S], Padding) -> <S as Sample>::Batch;
 
 impl<S: Sample> BatchLoader<S> {
-    /// Creates a loader that collates with [`Sample::collate`].
-    pub fn new(examples: Vec<S>, plan: BatchPlan, padding: impl Into<Padding>) -> Self {
+    /// Creates a loader that collates with [`Sample::collate`]. The examples are a `Vec`, or others that are made as they are asked for.
+    pub fn new(
+        examples: impl Samples<S> + 'static,
+        plan: BatchPlan,
+        padding: impl Into<Padding>,
+    ) -> Self {
         Self {
             examples: Arc::new(examples),
             plan: Arc::new(plan),
@@ -62,8 +67,8 @@ impl<S: Sample> BatchLoader<S> {
     }
 
     /// Returns the examples.
-    pub fn examples(&self) -> &[S] {
-        &self.examples
+    pub fn examples(&self) -> &dyn Samples<S> {
+        &*self.examples
     }
 
     /// Returns the batches from `position` to the end of its epoch, prefetched on another thread.
@@ -76,7 +81,9 @@ impl<S: Sample> BatchLoader<S> {
 
     /// Builds the batch of some examples.
     pub(crate) fn collate(&self, indices: &[usize]) -> S::Batch {
-        let examples: Vec<&S> = indices.iter().map(|&i| &self.examples[i]).collect();
+        let examples = indices.iter().map(|&index| self.examples.get(index));
+        let examples: Vec<Cow<'_, S>> = examples.collect();
+        let examples: Vec<&S> = examples.iter().map(|example| &**example).collect();
         (self.collate)(&examples, self.padding)
     }
 

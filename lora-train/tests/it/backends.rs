@@ -205,7 +205,7 @@ fn options(device: DeviceName, output: &Path) -> TrainOptions {
     TrainOptions {
         model: Some(model()),
         adapter: Some(fixtures().join("train20/init")),
-        data: Some(fixtures().join("train20/train.jsonl")),
+        data: vec![fixtures().join("train20/train.jsonl")],
         output: Some(output.into()),
         device: Some(device),
         max_steps: Some(6),

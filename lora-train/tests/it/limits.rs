@@ -18,7 +18,7 @@ const LIMIT: u64 = 128 * 24 * 4;
 fn options(output: &Path) -> TrainOptions {
     TrainOptions {
         model: Some(model()),
-        data: Some(fixtures().join("train20/train.jsonl")),
+        data: vec![fixtures().join("train20/train.jsonl")],
         output: Some(output.into()),
         device: Some(DeviceName::Flex),
         max_steps: Some(1),

@@ -34,6 +34,8 @@ mod cli;
 mod common;
 mod compatibility;
 mod data;
+mod data_cache;
+mod data_files;
 mod data_sets;
 mod decoders;
 mod diff;
@@ -57,6 +59,8 @@ mod outputs;
 mod packing;
 mod padding;
 mod parity;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod places;
 mod plan;
 mod prefix;

@@ -69,7 +69,7 @@ fn commands_on_a_language_model_parse_each_file_once() {
     let data = fixtures().join("train20/train.jsonl");
     let run = |name: &str, adapter: Option<&Path>| TrainOptions {
         model: Some(model()),
-        data: Some(data.clone()),
+        data: vec![data.clone()],
         eval_data: Some(data.clone()),
         output: Some(dir.path().join(name)),
         adapter: adapter.map(Into::into),
@@ -114,7 +114,7 @@ fn commands_on_an_encoder_parse_each_file_once() {
     let pairs = data("pairs.jsonl");
     let run = |name: &str, adapter: Option<&Path>| TrainOptions {
         model: Some(model.clone()),
-        data: Some(pairs.clone()),
+        data: vec![pairs.clone()],
         output: Some(dir.path().join(name)),
         adapter: adapter.map(Into::into),
         task: Some("classification".parse().unwrap()),

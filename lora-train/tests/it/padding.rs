@@ -9,7 +9,9 @@ use lora_core::{LoraConfig, LoraInit, TargetModules};
 use lora_models::classifier::{Classifier, HeadKind};
 use lora_models::gpt2::{Gpt2Config, Gpt2LmHead};
 use lora_models::{LoraModel, ModelConfig};
-use lora_train::data::{ClassWeights, Example, Origin, Padding, SampleBatch, Target, collate};
+use lora_train::data::{
+    ClassWeights, DataDigest, Example, Origin, Padding, SampleBatch, Target, collate,
+};
 use lora_train::jobs::TrainPlan;
 use lora_train::options::TrainOptions;
 use lora_train::task::{CausalLmTask, Classify};
@@ -277,13 +279,13 @@ fn the_padding_of_the_device_belongs_to_a_run_only_if_it_divides_the_examples() 
     let fingerprint = |batch_tokens, multiple| {
         let options = TrainOptions {
             model: Some("base".into()),
-            data: Some("train.jsonl".into()),
+            data: vec!["train.jsonl".into()],
             output: Some("out".into()),
             batch_tokens,
             ..TrainOptions::default()
         };
         let plan = TrainPlan::new(options).unwrap();
-        plan.fingerprint::<Example>(&[], multiple).unwrap()
+        plan.fingerprint(&DataDigest::default(), multiple).unwrap()
     };
     assert_eq!(fingerprint(None, 64), fingerprint(None, 1));
     assert!(fingerprint(Some(512), 64).contains("pad_to_multiple_of = 64\n"));

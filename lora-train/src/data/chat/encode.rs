@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use lora_models::chat::{ChatTemplate, Conversation, Rendered, TrainOn};
 use lora_models::tokenizer::Tokenizer;
@@ -9,6 +10,7 @@ use lora_models::tokenizer::Tokenizer;
 use crate::data::encode::check_length;
 use crate::data::example::Example;
 use crate::data::record::{Content, Record};
+use crate::data::tokenization::{EachExample, RecordEncoder, encode_all};
 use crate::error::TrainError;
 
 /// Options for tokenizing conversations.
@@ -93,50 +95,12 @@ pub fn encode_chats(
     template: &ChatTemplate,
     options: &ChatEncodingOptions,
 ) -> Result<(Vec<Example>, ChatReport), TrainError> {
-    check_length(options.max_length)?;
-    let mut report = ChatReport {
-        max_length: options.max_length,
-        ..ChatReport::default()
-    };
-    let mut examples = Vec::with_capacity(records.len());
-    for record in records {
-        let Content::Chat(chat) = &record.content else {
-            return Err(record.origin.error("expected a conversation"));
-        };
-        let encoder = ChatEncoder {
-            tokenizer,
-            template,
-            options,
-        };
-        let fitting = encoder.fitting(chat);
-        let (whole, fitting) = fitting.map_err(|error| record.origin.error(error.to_string()))?;
-        report.conversations += 1;
-        report.longest = report.longest.max(whole);
-        let Some((messages, encoded)) = fitting else {
-            report.left_out += 1;
-            continue;
-        };
-        if messages < chat.messages.len() {
-            report.conversations_cut += 1;
-            report.messages_cut += chat.messages.len() - messages;
-        }
-        if encoded.parts.is_empty() {
-            report.without_turns += 1;
-            continue;
-        }
-        let (index, origin) = (examples.len(), record.origin.clone());
-        let example = Example::with_parts(index, encoded.tokens, encoded.parts, origin);
-        examples.push(example.with_adapter(record.adapter.as_deref()));
-    }
-    match (examples.is_empty(), records.first()) {
-        (false, _) => Ok((examples, report)),
-        (true, Some(first)) => {
-            let message = format!(
-                "{report}; allow a greater length, or choose other turns to learn (`train_on`)"
-            );
-            Err(TrainError::data_empty(first.origin.path(), message))
-        }
-        (true, None) => Err(TrainError::config("records", "there are none to encode")),
+    let mut encoder = ChatEncoder::new(tokenizer, template, *options)?;
+    let examples = encode_all(&mut encoder, records)?;
+    encoder.finish()?;
+    match records {
+        [] => Err(TrainError::config("records", "there are none to encode")),
+        _ => Ok((examples, encoder.report)),
     }
 }
 
@@ -146,14 +110,86 @@ struct Encoded {
     parts: Vec<Range<usize>>,
 }
 
-/// Tokenizer, template and options for a conversation.
-struct ChatEncoder<'a> {
+/// Tokenizer of conversations, as [`encode_chats`].
+pub(crate) struct ChatEncoder<'a> {
     tokenizer: &'a Tokenizer,
     template: &'a ChatTemplate,
-    options: &'a ChatEncodingOptions,
+    options: ChatEncodingOptions,
+    report: ChatReport,
+    /// Number of examples.
+    kept: usize,
+    /// File of the first record.
+    path: Option<PathBuf>,
 }
 
-impl ChatEncoder<'_> {
+impl RecordEncoder for ChatEncoder<'_> {
+    fn push(&mut self, record: &Record, each: EachExample<'_>) -> Result<(), TrainError> {
+        let Content::Chat(chat) = &record.content else {
+            return Err(record.origin.error("expected a conversation"));
+        };
+        self.path
+            .get_or_insert_with(|| record.origin.path().to_path_buf());
+        let fitting = self.fitting(chat);
+        let (whole, fitting) = fitting.map_err(|error| record.origin.error(error.to_string()))?;
+        let report = &mut self.report;
+        report.conversations += 1;
+        report.longest = report.longest.max(whole);
+        let Some((messages, encoded)) = fitting else {
+            report.left_out += 1;
+            return Ok(());
+        };
+        if messages < chat.messages.len() {
+            report.conversations_cut += 1;
+            report.messages_cut += chat.messages.len() - messages;
+        }
+        if encoded.parts.is_empty() {
+            report.without_turns += 1;
+            return Ok(());
+        }
+        let (index, origin) = (self.kept, record.origin.clone());
+        self.kept += 1;
+        let example = Example::with_parts(index, encoded.tokens, encoded.parts, origin);
+        each(example.with_adapter(record.adapter.as_deref()))
+    }
+
+    fn finish(&self) -> Result<String, TrainError> {
+        let report = &self.report;
+        match &self.path {
+            Some(path) if self.kept == 0 => {
+                let message = format!(
+                    "{report}; allow a greater length, or choose other turns to learn (`train_on`)"
+                );
+                Err(TrainError::data_empty(path, message))
+            }
+            _ => Ok(report.to_string()),
+        }
+    }
+}
+
+impl<'a> ChatEncoder<'a> {
+    /// Creates the encoder of a file.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] if the maximum length is below 2.
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        template: &'a ChatTemplate,
+        options: ChatEncodingOptions,
+    ) -> Result<Self, TrainError> {
+        check_length(options.max_length)?;
+        Ok(Self {
+            tokenizer,
+            template,
+            options,
+            report: ChatReport {
+                max_length: options.max_length,
+                ..ChatReport::default()
+            },
+            kept: 0,
+            path: None,
+        })
+    }
+
     /// Encodes as many messages as fit, and returns the length of the whole, and the number of messages with their tokens; `None` if
     /// none fit.
     fn fitting(

@@ -14,6 +14,7 @@ mod order;
 mod read;
 mod sharegpt;
 
+pub(crate) use encode::ChatEncoder;
 pub use encode::{ChatEncodingOptions, ChatReport, encode_chats};
-pub(super) use read::read;
+pub(super) use read::each;
 pub(crate) use read::read_conversation;

@@ -7,20 +7,20 @@ use super::{alpaca, messages, sharegpt};
 use crate::data::format::DataFormat;
 use crate::data::jsonl::{optional_string, parse_object};
 use crate::data::objects::each_object;
-use crate::data::record::{Content, Origin, Record};
+use crate::data::record::{Content, Each, Origin, Record};
 use crate::error::TrainError;
 use lora_models::chat::Conversation;
 
-/// Reads every conversation of the file. `adapter` is the key of the adapters' names, if they are to be read.
+/// Calls a function with each conversation of the file. `adapter` is the key of the adapters' names, if they are to be read.
 ///
 /// # Errors
 /// [`TrainError::DataLine`] for the first object that is no conversation, with the key; the errors of reading.
-pub(in crate::data) fn read(
+pub(in crate::data) fn each(
     path: &Path,
     format: DataFormat,
     adapter: Option<&str>,
-) -> Result<Vec<Record>, TrainError> {
-    let mut records = Vec::new();
+    each: Each<'_>,
+) -> Result<(), TrainError> {
     each_object(path, |mut object, origin| {
         let name = match adapter {
             Some(key) => optional_string(object.remove(key), key),
@@ -37,10 +37,8 @@ pub(in crate::data) fn read(
         });
         let (chat, name) = chat.map_err(|message| origin.error(message))?;
         let record = Record::new(Content::Chat(chat), origin);
-        records.push(record.with_adapter(name.filter(|name| !name.trim().is_empty())));
-        Ok(())
-    })?;
-    Ok(records)
+        each(record.with_adapter(name.filter(|name| !name.trim().is_empty())))
+    })
 }
 
 /// Reads the conversation of one JSON object with `messages` and, if there are some, `tools`.

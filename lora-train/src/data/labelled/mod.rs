@@ -23,5 +23,6 @@ mod sets;
 mod words;
 
 pub use encode::encode_labelled;
+pub(crate) use read::read_labelled_files;
 pub use read::{LabelledLayout, LabelledSource, read_labelled};
 pub use records::{LabelledData, ReadReport};

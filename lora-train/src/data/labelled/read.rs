@@ -1,6 +1,6 @@
 //! Reading a file of records with labels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use crate::data::lines::is_blank;
 use crate::data::record::{Content, Label, Origin, Record};
 use crate::data::row_layout::RowLayout;
 use crate::data::table::{Headerless, Row, Table};
-use crate::error::TrainError;
+use crate::error::{TrainError, listed};
 
 /// Columns of a file, and the meaning of its labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,13 +148,26 @@ enum LabelReader<'a> {
 /// # }
 /// ```
 pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledData, TrainError> {
+    let (data, _) = read_labelled_files(&[path.to_path_buf()], source)?;
+    Ok(data)
+}
+
+/// Reads every record of several files, one file after the other, as [`read_labelled`] reads one: the classes are those of all files
+/// together. Returns the report of each file, too.
+///
+/// # Errors
+/// As [`read_labelled`]; [`TrainError::DataFormat`] if the files have their labels in other columns.
+pub(crate) fn read_labelled_files(
+    paths: &[PathBuf],
+    source: &LabelledSource,
+) -> Result<(LabelledData, Vec<ReadReport>), TrainError> {
+    let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
     match source.layout {
         LabelledLayout::Words(columns) => {
             columns.validate_words()?;
             let (adapter, unlabelled) = (source.adapter, source.unlabelled);
             let classes = Classes::new(source.labels);
-            let format = source.format.resolve_words(path)?;
-            words::read(path, format, columns, adapter, classes, unlabelled)
+            words::read(paths, source.format, columns, adapter, classes, unlabelled)
         }
         LabelledLayout::Own { columns, kind } => {
             columns.validate_labelled()?;
@@ -164,16 +177,16 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
                 LabelKind::MultiLabel => LabelReader::Sets(Sets::new(known, names)),
                 LabelKind::Score => LabelReader::Scores(Scores::new(known, names)),
             };
-            let data = read_texts(path, source, labels, &|_| None, |table| {
+            let read = read_texts(paths, source, labels, &|_| None, |table| {
                 columns.row_layout(table, *kind, known, source.unlabelled)
             })?;
             let is_pair = |record: &Record| matches!(record.content, Content::Pair { .. });
             match &columns.pair {
-                Some(pair) if !data.records.iter().any(is_pair) => {
+                Some(pair) if !read.0.records.iter().any(is_pair) => {
                     let message = format!("no record has the second text of a pair in `{pair}`");
                     Err(TrainError::data_format(path, message))
                 }
-                _ => Ok(data),
+                _ => Ok(read),
             }
         }
         LabelledLayout::Glue(task) => {
@@ -185,72 +198,97 @@ pub fn read_labelled(path: &Path, source: &LabelledSource) -> Result<LabelledDat
                 None => LabelReader::Stsb,
             };
             let headerless = |row: &[String]| task.headerless(row);
-            let mut data = read_texts(path, source, labels, &headerless, |table| {
+            let (mut data, reports) = read_texts(paths, source, labels, &headerless, |table| {
                 task.row_layout(table, source.unlabelled)
             })?;
             if let Some(mapping) = mapping {
                 map_classes(&mut data.records, &mapping);
                 data.labels = source.labels.cloned();
             }
-            Ok(data)
+            Ok((data, reports))
         }
     }
 }
 
-/// Reads texts or pairs from a table.
+/// Reads texts or pairs from tables.
 fn read_texts<'a>(
-    path: &Path,
+    paths: &[PathBuf],
     source: &LabelledSource<'a>,
-    labels: impl FnOnce(Vec<String>) -> LabelReader<'a>,
+    new_labels: impl FnOnce(Vec<String>) -> LabelReader<'a>,
     headerless: Headerless,
-    row_layout: impl FnOnce(&mut Table) -> Result<RowLayout<'a>, TrainError>,
-) -> Result<LabelledData, TrainError> {
-    let format = source.format.resolve_table(path)?;
-    let Some(mut table) = Table::open(path, format, headerless)? else {
-        return Err(TrainError::data_empty(path, "it has no record"));
-    };
-    let layout = row_layout(&mut table)?;
-    let names = layout.labels.iter().map(|(name, _)| name.to_string());
-    let mut labels = labels(names.collect());
-    let adapter = table.optional(source.adapter)?;
+    row_layout: impl Fn(&mut Table) -> Result<RowLayout<'a>, TrainError>,
+) -> Result<(LabelledData, Vec<ReadReport>), TrainError> {
+    // The first file tells the columns of several labels.
+    let mut new_labels = Some(new_labels);
+    let mut labels: Option<(LabelReader, Vec<String>)> = None;
     let mut records = Vec::new();
-    let mut report = ReadReport::default();
-    while let Some(mut row) = table.next_row()? {
-        let origin = row.origin.clone();
-        let refuse = |message: String| origin.error(message);
-        let adapter = row.take_name(adapter).map_err(refuse)?;
-        let record = record(row, &layout, &mut labels, &mut report, source.unlabelled);
-        let record = record.map_err(refuse)?;
-        records.extend(record.map(|record| record.with_adapter(adapter)));
+    let mut reports = Vec::with_capacity(paths.len());
+    for path in paths {
+        let format = source.format.resolve_table(path)?;
+        let Some(mut table) = Table::open(path, format, headerless)? else {
+            return Err(TrainError::data_empty(path, "it has no record"));
+        };
+        let layout = row_layout(&mut table)?;
+        let names = layout.labels.iter().map(|(name, _)| name.to_string());
+        let names: Vec<String> = names.collect();
+        if let Some(new) = new_labels.take() {
+            labels = Some((new(names.clone()), names.clone()));
+        }
+        let Some((labels, columns)) = &mut labels else {
+            continue;
+        };
+        if *columns != names {
+            let message = format!(
+                "its labels are in the columns {}, and those of {} in {}; give files with the same columns",
+                listed(&names),
+                paths[0].display(),
+                listed(columns)
+            );
+            return Err(TrainError::data_format(path, message));
+        }
+        let adapter = table.optional(source.adapter)?;
+        let mut report = ReadReport::default();
+        let before = records.len();
+        while let Some(mut row) = table.next_row()? {
+            let origin = row.origin.clone();
+            let refuse = |message: String| origin.error(message);
+            let adapter = row.take_name(adapter).map_err(refuse)?;
+            let record = record(row, &layout, labels, &mut report, source.unlabelled);
+            let record = record.map_err(refuse)?;
+            records.extend(record.map(|record| record.with_adapter(adapter)));
+        }
+        report.records = records.len() - before;
+        report.malformed += table.skipped();
+        if report.records == 0 {
+            let message = format!("of {} rows, no record is left", report.rows());
+            return Err(TrainError::data_empty(path, message));
+        }
+        reports.push(report);
     }
-    report.records = records.len();
-    report.malformed += table.skipped();
-    if records.is_empty() {
-        let message = format!("of {} rows, no record is left", report.rows());
-        return Err(TrainError::data_empty(path, message));
-    }
+    let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
     let mut outputs = Vec::new();
-    let labels = match labels {
-        LabelReader::Classes(classes) => {
+    let labels = match labels.map(|(labels, _)| labels) {
+        Some(LabelReader::Classes(classes)) => {
             let (labels, mapping) = classes.finish(path)?;
             if let Some(mapping) = mapping {
                 map_classes(&mut records, &mapping);
             }
             labels
         }
-        LabelReader::Sets(sets) => sets.finish(path, &mut records)?,
-        LabelReader::Scores(scores) => {
+        Some(LabelReader::Sets(sets)) => sets.finish(path, &mut records)?,
+        Some(LabelReader::Scores(scores)) => {
             outputs = scores.finish(path, &mut records)?;
             None
         }
-        LabelReader::Stsb => None,
+        Some(LabelReader::Stsb) | None => None,
     };
-    Ok(LabelledData {
+    let data = LabelledData {
         records,
         labels,
         outputs,
-        report,
-    })
+        report: ReadReport::of_all(&reports),
+    };
+    Ok((data, reports))
 }
 
 /// Reads the record of a row; `None` if the row is left out.

@@ -61,6 +61,19 @@ pub struct ReadReport {
 }
 
 impl ReadReport {
+    /// Adds up the reports of several files.
+    pub(super) fn of_all(reports: &[Self]) -> Self {
+        let sum = |count: fn(&Self) -> usize| reports.iter().map(count).sum();
+        Self {
+            records: sum(|report| report.records),
+            malformed: sum(|report| report.malformed),
+            undecided: sum(|report| report.undecided),
+            unlabelled: sum(|report| report.unlabelled),
+            blank: sum(|report| report.blank),
+            numbered: sum(|report| report.numbered),
+        }
+    }
+
     /// Returns the number of rows of the file, without its header: those read and those left out.
     pub fn rows(&self) -> usize {
         self.records + self.malformed + self.undecided

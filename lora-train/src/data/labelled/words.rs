@@ -1,6 +1,6 @@
 //! Words with a label each, from JSON Lines or the columns of `CoNLL`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -19,54 +19,61 @@ const WORDS: &str = "tokens";
 /// Default keys of the labels.
 const LABELS: [&str; 3] = ["ner_tags", "labels", "tags"];
 
-/// Reads every sentence of the file at `path`, in the file's order.
+/// Reads every sentence of the files, one file after the other, with the report of each.
 pub(super) fn read(
-    path: &Path,
+    paths: &[PathBuf],
     format: DataFormat,
     columns: &Columns,
     adapter: Option<&str>,
     mut classes: Classes,
     unlabelled: Unlabelled,
-) -> Result<LabelledData, TrainError> {
-    let mut records = Vec::new();
-    let mut is_numbered = false;
-    let mut add = |sentence: Result<Sentence, String>, origin: Origin| {
-        let record = sentence.and_then(|it| it.record(&origin, &mut classes, unlabelled));
-        records.push(record.map_err(|message| origin.error(message))?);
-        Ok::<(), TrainError>(())
-    };
-    if format == DataFormat::JsonLines {
-        let mut objects = Objects::open(path)?;
-        while let Some((object, origin)) = objects.next_object()? {
-            add(Sentence::from_object(object, columns, adapter), origin)?;
+) -> Result<(LabelledData, Vec<ReadReport>), TrainError> {
+    let mut records: Vec<Record> = Vec::new();
+    let mut reports = Vec::with_capacity(paths.len());
+    for path in paths {
+        let before = records.len();
+        let mut is_numbered = false;
+        let mut add = |sentence: Result<Sentence, String>, origin: Origin| {
+            let record = sentence.and_then(|it| it.record(&origin, &mut classes, unlabelled));
+            records.push(record.map_err(|message| origin.error(message))?);
+            Ok::<(), TrainError>(())
+        };
+        if format.resolve_words(path)? == DataFormat::JsonLines {
+            let mut objects = Objects::open(path)?;
+            while let Some((object, origin)) = objects.next_object()? {
+                add(Sentence::from_object(object, columns, adapter), origin)?;
+            }
+        } else {
+            let mut sentences = Sentences::open(path)?;
+            while let Some((sentence, origin)) = sentences.next_sentence()? {
+                add(Ok(sentence), origin)?;
+            }
+            is_numbered = sentences.has_index;
         }
-    } else {
-        let mut sentences = Sentences::open(path)?;
-        while let Some((sentence, origin)) = sentences.next_sentence()? {
-            add(Ok(sentence), origin)?;
+        let of_file = &records[before..];
+        if of_file.is_empty() {
+            return Err(TrainError::data_empty(path, "it has no sentence"));
         }
-        is_numbered = sentences.has_index;
+        let without = of_file.iter().filter(|record| record.label.is_none());
+        reports.push(ReadReport {
+            records: of_file.len(),
+            unlabelled: without.count(),
+            numbered: if is_numbered { of_file.len() } else { 0 },
+            ..ReadReport::default()
+        });
     }
-    if records.is_empty() {
-        return Err(TrainError::data_empty(path, "it has no sentence"));
-    }
+    let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
     let (labels, mapping) = classes.finish(path)?;
     if let Some(mapping) = mapping {
         map_classes(&mut records, &mapping);
     }
-    let unlabelled = records.iter().filter(|record| record.label.is_none());
-    let report = ReadReport {
-        records: records.len(),
-        unlabelled: unlabelled.count(),
-        numbered: if is_numbered { records.len() } else { 0 },
-        ..ReadReport::default()
-    };
-    Ok(LabelledData {
+    let data = LabelledData {
         records,
         labels,
         outputs: Vec::new(),
-        report,
-    })
+        report: ReadReport::of_all(&reports),
+    };
+    Ok((data, reports))
 }
 
 impl Sentence {

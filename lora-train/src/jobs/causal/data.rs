@@ -3,11 +3,13 @@
 use super::template::{chat_template, check_chat};
 use crate::TrainError;
 use crate::data::{
-    ChatEncodingOptions, DataFormat, EncodingOptions, Example, Lines, PairTemplate, Record,
-    SourceOptions, concatenate_records, draw, encode_chats, encode_records, read_records,
+    ChatEncoder, ChatEncodingOptions, Concatenator, DataFormat, EncodingOptions, Example,
+    PairTemplate, Record, RecordEncoder, SourceOptions, TextEncoder, encode_all, first_text,
+    read_records,
 };
 use crate::jobs::session::Base;
 use crate::options::ReadingOptions;
+use lora_models::chat::ChatTemplate;
 use serde_json::Value;
 use std::path::Path;
 
@@ -21,15 +23,6 @@ pub(crate) struct Examples {
     pub format: DataFormat,
     /// Line for the log.
     pub report: String,
-}
-
-/// Records to read of a file.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Subset {
-    /// Maximum number of records; `None` for all.
-    pub most: Option<usize>,
-    /// Seed by which they are drawn.
-    pub seed: u64,
 }
 
 /// Returns a line about labels in a file that a language model does not look at; `None` without any. `format` is the resolved
@@ -48,7 +41,7 @@ pub(crate) fn unread_labels(
     ) {
         return Ok(None);
     }
-    let Some((first, _)) = Lines::open(path)?.next_text()? else {
+    let Some(first) = first_text(path)? else {
         return Ok(None);
     };
     let name = reading.label_column.as_deref().unwrap_or("label");
@@ -77,6 +70,25 @@ pub(super) fn source_options(reading: &ReadingOptions, adapter: Option<&str>) ->
     }
 }
 
+/// Returns the options for reading a file, with its format.
+///
+/// # Errors
+/// If the format is not detected, or options do not go with it or with the tokenizer.
+pub(super) fn source_of(
+    path: &Path,
+    reading: &ReadingOptions,
+    adapter: Option<&str>,
+    base: &Base,
+) -> Result<SourceOptions, TrainError> {
+    let mut source = source_options(reading, adapter);
+    if let Some(template) = &source.template {
+        check_template(template, base)?;
+    }
+    source.format = source.format_of(path)?;
+    check_chat(reading, source.format)?;
+    Ok(source)
+}
+
 /// Refuses a template whose separator is not one token.
 fn check_template(template: &PairTemplate, base: &Base) -> Result<(), TrainError> {
     let separator = &template.prompt_suffix;
@@ -91,46 +103,89 @@ fn check_template(template: &PairTemplate, base: &Base) -> Result<(), TrainError
     }
 }
 
-/// Reads and tokenizes a file. `adapter` is the column with the adapters' names, if they are to be read.
-pub(crate) fn read_examples(
-    path: &Path,
-    reading: &ReadingOptions,
-    adapter: Option<&str>,
-    subset: Subset,
-    base: &Base,
+/// Tokenization of a language model's data: tokenizer, chat template and options.
+pub(super) struct Encoding<'a> {
+    base: &'a Base,
+    reading: &'a ReadingOptions,
     max_length: usize,
-) -> Result<Examples, TrainError> {
-    let mut source = source_options(reading, adapter);
-    if let Some(template) = &source.template {
-        check_template(template, base)?;
-    }
-    source.format = source.format_of(path)?;
-    let records = draw(read_records(path, &source)?, subset.most, subset.seed);
-    let eos = base.eos_id().filter(|_| !reading.no_eos);
-    base.tokenizer.check_ids(eos.as_slice())?;
-    check_chat(reading, source.format)?;
-    let (examples, report) = if source.format.is_chat() {
+    /// Template of conversations; `None` for texts.
+    template: Option<ChatTemplate>,
+}
+
+impl<'a> Encoding<'a> {
+    /// Creates the tokenization of a format.
+    ///
+    /// # Errors
+    /// If the end-of-text token is no token of the model, or the model has no template for conversations.
+    pub fn new(
+        format: DataFormat,
+        reading: &'a ReadingOptions,
+        base: &'a Base,
+        max_length: usize,
+    ) -> Result<Self, TrainError> {
+        let eos = base.eos_id().filter(|_| !reading.no_eos);
+        base.tokenizer.check_ids(eos.as_slice())?;
         let (given, variables) = (&reading.chat_template, &reading.chat_template_kwargs);
-        let template = chat_template(base, given.as_deref(), variables.as_ref())?;
-        let options = ChatEncodingOptions {
-            train_on: reading.train_on.unwrap_or_default(),
+        let template = || chat_template(base, given.as_deref(), variables.as_ref());
+        Ok(Self {
+            base,
+            reading,
             max_length,
-        };
-        let (examples, report) = encode_chats(&records, &base.tokenizer, &template, &options)?;
-        (examples, report.to_string())
-    } else if reading.concatenate {
-        let (examples, report) = concatenate_records(&records, &base.tokenizer, eos, max_length)?;
-        (examples, report.to_string())
-    } else {
+            template: format.is_chat().then(template).transpose()?,
+        })
+    }
+
+    /// Creates the encoder of a file.
+    ///
+    /// # Errors
+    /// If the options are wrong.
+    pub fn encoder(&self) -> Result<Box<dyn RecordEncoder + '_>, TrainError> {
+        let Self {
+            base,
+            reading,
+            max_length,
+            template,
+        } = self;
+        let (tokenizer, max_length) = (&base.tokenizer, *max_length);
+        if let Some(template) = template {
+            let options = ChatEncodingOptions {
+                train_on: reading.train_on.unwrap_or_default(),
+                max_length,
+            };
+            return Ok(Box::new(ChatEncoder::new(tokenizer, template, options)?));
+        }
+        if reading.concatenate {
+            let eos = base.eos_id().filter(|_| !reading.no_eos);
+            return Ok(Box::new(Concatenator::new(tokenizer, eos, max_length)?));
+        }
         let options = EncodingOptions {
             append_eos: !reading.no_eos,
             loss_on_prompt: reading.loss_on_prompt,
             max_length,
         };
-        let (examples, report) =
-            encode_records(&records, &base.tokenizer, base.eos_id(), &options)?;
-        (examples, report.to_string())
-    };
+        Ok(Box::new(TextEncoder::new(
+            tokenizer,
+            base.eos_id(),
+            options,
+        )?))
+    }
+}
+
+/// Reads and tokenizes a file. `adapter` is the column with the adapters' names, if they are to be read.
+pub(crate) fn read_examples(
+    path: &Path,
+    reading: &ReadingOptions,
+    adapter: Option<&str>,
+    base: &Base,
+    max_length: usize,
+) -> Result<Examples, TrainError> {
+    let source = source_of(path, reading, adapter, base)?;
+    let records = read_records(path, &source)?;
+    let encoding = Encoding::new(source.format, reading, base, max_length)?;
+    let mut encoder = encoding.encoder()?;
+    let examples = encode_all(&mut *encoder, &records)?;
+    let report = encoder.finish()?;
+    drop(encoder);
     Ok(Examples {
         records,
         examples,

@@ -3,7 +3,7 @@
 use super::LEAST;
 use super::answers::{Answers, METRIC, unmeasured};
 use super::choice::{SamplingOptions, Unsupported, generation_config};
-use super::data::{Examples, Subset, read_examples};
+use super::data::{Examples, read_examples};
 use super::loss::evaluate;
 use super::template::render_prompts;
 use crate::TrainError;
@@ -45,14 +45,7 @@ pub(crate) fn eval<M: CausalLm>(
     base.pad_to_multiple_of = pad_multiple(options.pad_to_multiple_of, &device)?;
     let length = base.max_length(options.max_length, LEAST)?;
     let column = options.adapters.column();
-    let data = read_examples(
-        &options.data,
-        &options.reading,
-        column,
-        Subset::default(),
-        &base,
-        length,
-    )?;
+    let data = read_examples(&options.data, &options.reading, column, &base, length)?;
     // A chat template writes the special tokens itself.
     if let Some(line) = base.tokens_around().filter(|_| !data.format.is_chat()) {
         screen.line(&line);

@@ -2,7 +2,8 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `data`, `template` | tokenized examples of a file; the chat template |
+//! | `data`, `training`, `template` | tokenized examples of a file; those of the training data; the chat template |
+//! | `token_cache` | training data in memory, or tokenized once into a file beside the run |
 //! | `loss`, `answers` | loss, perplexity and accuracy; accuracy on MNLI |
 //! | `evaluator`, `eval` | evaluation during training, and by itself |
 //! | `choice` | choice of tokens: options, and settings that come with the model |
@@ -23,6 +24,8 @@ mod loss;
 mod score;
 mod template;
 mod texts;
+mod token_cache;
+mod training;
 
 pub use chat::{ChatOptions, Terminal, chat};
 pub use choice::SamplingOptions;
@@ -31,7 +34,7 @@ pub use generate::{Continuation, GenerateOptions, generate};
 pub use score::{ScoreOptions, ScoreReport, score};
 
 use super::batches::EvalBatches;
-use super::job::{BestBy, Evaluate, Job, Metrics};
+use super::job::{BestBy, Evaluate, Job, Metrics, TrainingSet};
 use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
@@ -41,13 +44,14 @@ use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
 use answers::Answers;
-use data::{Examples, Subset, read_examples, unread_labels};
+use data::{read_examples, unread_labels};
 use evaluator::CausalEvaluator;
 use lora_models::{CausalLm, LoadOptions, ModelConfig, ModelError};
 use std::marker::PhantomData;
-use std::path::Path;
 use std::sync::Arc;
 use texts::Prompts;
+use token_cache::tokenized;
+use training::TrainingData;
 
 /// Minimum length of an example with a token to predict.
 const LEAST: usize = 2;
@@ -95,49 +99,60 @@ impl<M: CausalLm> Job for CausalJob<M> {
         plan: &TrainPlan,
         base: &Base,
         screen: &Screen,
-    ) -> Result<Vec<Example>, TrainError> {
+    ) -> Result<TrainingSet, TrainError> {
         let length = base.max_length(plan.options.max_length, LEAST)?;
         let reading = &plan.options.reading;
-        let read = |path: &Path, subset| read_examples(path, reading, None, subset, base, length);
-        // The records of the training data are dropped before the evaluation data is read.
-        let Examples {
-            examples,
-            report,
-            format,
-            ..
-        } = read(&plan.data, subset(plan))?;
+        let training = TrainingData::new(plan, base)?;
+        let (examples, encoded) = tokenized(&training, (plan, base), length, screen)?;
         // A chat template writes the special tokens itself.
-        if let Some(line) = base.tokens_around().filter(|_| !format.is_chat()) {
+        let is_chat = training.formats().any(|(_, format)| format.is_chat());
+        if let Some(line) = base.tokens_around().filter(|_| !is_chat) {
             screen.line(&line);
         }
-        screen.line(&format!("data      {report}"));
-        if let Some(line) = unread_labels(&plan.data, format, reading)? {
-            screen.line(&line);
+        for ((path, format), (report, _)) in training.formats().zip(&encoded.files) {
+            screen.line(&format!("data      {}: {report}", path.display()));
+            if let Some(line) = unread_labels(path, format, reading)? {
+                screen.line(&line);
+            }
         }
+        let counts: Vec<usize> = encoded
+            .files
+            .iter()
+            .map(|(_, examples)| *examples)
+            .collect();
+        let mix = plan.mix(&counts, screen)?;
+        let (held, records) = (encoded.held_out, training.records().unwrap_or(0));
+        let held_out = plan.held_out(held.len(), records, screen);
         let mut eval_data = None;
-        if let Some(path) = &plan.options.eval_data {
-            let mut data = read(path, Subset::default())?;
+        if held_out.is_some() {
+            eval_data = Some(training.evaluation(held, length)?);
+        } else if let Some(path) = &plan.options.eval_data {
+            eval_data = Some(read_examples(path, reading, None, base, length)?);
+        }
+        if let Some(data) = &mut eval_data {
             screen.line(&format!("eval data {}", data.report));
             let size = ("eval_batch_size", plan.eval_batch_size);
             let answers = Answers::new((data.format, &data.records), reading, base, size, length)?;
             let examples = std::mem::take(&mut data.examples);
             let batches = EvalBatches::new(examples, size, base, length)?;
             self.evaluator = Some(Arc::new(CausalEvaluator { batches, answers }));
-            eval_data = Some(data);
         }
         self.prompts = Prompts::new(plan, eval_data.as_ref(), base)?;
-        Ok(examples)
+        Ok(TrainingSet {
+            examples,
+            mix,
+            held_out,
+        })
     }
 
     fn uncut(&self, plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError> {
-        let reading = &plan.options.reading;
         // Concatenated texts are divided by the length, and not cut.
-        let length = if reading.concatenate {
+        let length = if plan.options.reading.concatenate {
             base.max_length(plan.options.max_length, LEAST)?
         } else {
             UNCUT
         };
-        Ok(read_examples(&plan.data, reading, None, subset(plan), base, length)?.examples)
+        Ok(TrainingData::new(plan, base)?.in_memory(length)?.0)
     }
 
     fn eval_examples(&self) -> &[Example] {
@@ -182,14 +197,6 @@ impl<M: CausalLm> Job for CausalJob<M> {
         when: &str,
     ) -> Result<(Metrics, Vec<GeneratedText>), TrainError> {
         self.prompts.score(&task.model, base, screen, when)
-    }
-}
-
-/// Returns the records of the training data that a plan trains on.
-fn subset(plan: &TrainPlan) -> Subset {
-    Subset {
-        most: plan.options.max_examples,
-        seed: plan.seed,
     }
 }
 

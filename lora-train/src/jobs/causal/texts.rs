@@ -32,9 +32,18 @@ impl Prompts {
         if count == 0 {
             return Ok(Self::default());
         }
-        let (Some(data), Some(path)) = (data, &plan.options.eval_data) else {
-            let message = "needs eval_data, whose prompts it generates for";
+        let Some(data) = data else {
+            let message = "needs eval_data or eval_split, for whose prompts it generates";
             return Err(TrainError::config("generate_prompts", message));
+        };
+        let path = match &plan.options.eval_data {
+            Some(path) => path,
+            // Scores of a data set need the files beside it.
+            None if plan.data.is_one() => plan.data.first(),
+            None => {
+                let message = "with eval_split needs a single file of training data, whose scores are known; give eval_data";
+                return Err(TrainError::config("generate_prompts", message));
+            }
         };
         let scores = TextScores::of_data(path, data.format)?;
         let mut groups = group_references(&data.records)?;

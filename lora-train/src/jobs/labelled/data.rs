@@ -3,14 +3,15 @@
 use crate::TrainError;
 use crate::data::{
     ClassWeights, Content, Example, Label, LabelKind, LabelSet, LabelledData, LabelledLayout,
-    LabelledSource, Record, TruncationReport, Unlabelled, encode_labelled, read_labelled,
+    LabelledSource, ReadReport, Record, TruncationReport, Unlabelled, encode_labelled,
+    read_labelled_files,
 };
 use crate::error::listed;
 use crate::options::ReadingOptions;
 use crate::task::TaskName;
 use lora_models::encoder::Labels;
 use lora_models::tokenizer::Tokenizer;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Reads a file of a task. `adapter` is the column with the adapters' names, if they are to be read; `labels` are the
 /// classes, if they are known.
@@ -22,6 +23,20 @@ pub(super) fn read(
     labels: Option<&LabelSet>,
     unlabelled: Unlabelled,
 ) -> Result<LabelledData, TrainError> {
+    let paths = [path.to_path_buf()];
+    let (data, _) = read_files(&paths, task, reading, adapter, labels, unlabelled)?;
+    Ok(data)
+}
+
+/// Reads several files of a task, as [`read`]; their classes are united. Returns the report of each file, too.
+pub(super) fn read_files(
+    paths: &[PathBuf],
+    task: TaskName,
+    reading: &ReadingOptions,
+    adapter: Option<&str>,
+    labels: Option<&LabelSet>,
+    unlabelled: Unlabelled,
+) -> Result<(LabelledData, Vec<ReadReport>), TrainError> {
     let columns = reading.columns(adapter);
     let layout = match (task, task.label_kind()) {
         (TaskName::Glue(glue), _) => LabelledLayout::Glue(glue),
@@ -33,7 +48,7 @@ pub(super) fn read(
         .with_format(reading.format.unwrap_or_default())
         .with_unlabelled(unlabelled)
         .with_adapter_column(adapter);
-    read_labelled(path, &source)
+    read_labelled_files(paths, &source)
 }
 
 /// Reads a file for a head, as [`read`].

@@ -21,17 +21,21 @@ pub(crate) use eval::eval;
 pub use predict::{PredictOptions, Predicted, predict};
 
 use super::batches::EvalBatches;
-use super::job::{BestBy, Evaluate, Job};
+use super::division::HeldOut;
+use super::job::{BestBy, Evaluate, Job, TrainingSet};
 use super::plan::TrainPlan;
 use super::session::Base;
 use super::sources::Sources;
 use crate::TrainError;
-use crate::data::{ClassWeights, Example, LabelSet, Record, UNCUT, Unlabelled, draw};
+use crate::data::{
+    ClassWeights, Example, ExampleSet, LabelSet, Mix, Record, RecordUse, Selection, UNCUT,
+    Unlabelled,
+};
 use crate::metric::are_entity_tags;
-use crate::options::ClassWeighting;
+use crate::options::{ClassWeighting, DataCache};
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
-use data::{classes, encode, head_labels, label_set, read, read_for, shortest};
+use data::{classes, encode, head_labels, label_set, read_files, read_for, shortest};
 use evaluator::Evaluator;
 use heads::refuse_for_score;
 use lora_models::classifier::{Classifier, ClassifierOptions, HeadKind};
@@ -53,6 +57,7 @@ pub(crate) struct LabelledJob {
     head: Labels,
     thresholds: Thresholds,
     records: Vec<Record>,
+    division: (Option<Mix>, Option<HeldOut>),
     eval_records: Option<Vec<Record>>,
     weights: ClassWeights,
     evaluator: Option<Arc<Evaluator>>,
@@ -77,11 +82,16 @@ impl Job for LabelledJob {
         task: TaskName,
         screen: &Screen,
     ) -> Result<Self, TrainError> {
+        if plan.options.data_cache == Some(DataCache::Disk) {
+            let message = "is disk, which is for language models: labelled data is held in memory";
+            return Err(TrainError::config("data_cache", message));
+        }
         let reading = &plan.options.reading;
         let start = StartingHead::new(plan, sources, task)?;
         let known = start.known(plan, task, screen)?;
-        let (path, refuse) = (&plan.data, Unlabelled::Refuse);
-        let mut data = read(path, task, reading, None, known.as_ref(), refuse)?;
+        let (path, refuse) = (plan.data.first(), Unlabelled::Refuse);
+        let paths = plan.data.paths();
+        let (mut data, reports) = read_files(paths, task, reading, None, known.as_ref(), refuse)?;
         if known.is_none() {
             start.name(&mut data, screen)?;
         }
@@ -91,15 +101,32 @@ impl Job for LabelledJob {
         }
         start.check_outputs(&head)?;
         let labels = label_set(&head)?;
-        screen.line(&format!("data      {}: {}", path.display(), data.report));
-        // The classes are those of the whole file.
+        for (path, report) in paths.iter().zip(&reports) {
+            screen.line(&format!("data      {}: {report}", path.display()));
+        }
+        // The classes are those of the whole files.
         let all = data.records.len();
-        let records = draw(data.records, plan.options.max_examples, plan.seed);
-        if records.len() < all {
+        let selection = Selection::new(&plan.selection(), all)?;
+        let (mut records, mut held, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut places = data.records.into_iter().enumerate();
+        for report in &reports {
+            let before = records.len();
+            for (place, record) in places.by_ref().take(report.records) {
+                match selection.of(place) {
+                    RecordUse::Train => records.push(record),
+                    RecordUse::HoldOut => held.push(record),
+                    RecordUse::LeaveOut => {}
+                }
+            }
+            counts.push(records.len() - before);
+        }
+        let held_out = plan.held_out(held.len(), all, screen);
+        if records.len() + held.len() < all {
             let drawn = records.len();
             screen.line(&format!("data      {drawn} records drawn by the seed"));
         }
-        let mut eval_records = None;
+        let mix = plan.mix(&counts, screen)?;
+        let mut eval_records = held_out.map(|_| held);
         if let Some(path) = &plan.options.eval_data {
             let data = read_for(&head, path, task, reading, None, refuse)?;
             screen.line(&format!("eval data {}: {}", path.display(), data.report));
@@ -127,6 +154,7 @@ impl Job for LabelledJob {
             head,
             thresholds,
             records,
+            division: (mix, held_out),
             eval_records,
             weights,
             evaluator: None,
@@ -143,7 +171,7 @@ impl Job for LabelledJob {
         plan: &TrainPlan,
         base: &Base,
         screen: &Screen,
-    ) -> Result<Vec<Example>, TrainError> {
+    ) -> Result<TrainingSet, TrainError> {
         let records = std::mem::take(&mut self.records);
         let length = base.max_length(plan.options.max_length, shortest(&records))?;
         let reading = &plan.options.reading;
@@ -169,7 +197,12 @@ impl Job for LabelledJob {
             let evaluator = Evaluator::new(self.task, head, batches);
             self.evaluator = Some(Arc::new(evaluator));
         }
-        Ok(examples)
+        let (mix, held_out) = self.division.clone();
+        Ok(TrainingSet {
+            examples: ExampleSet::Memory(examples),
+            mix,
+            held_out,
+        })
     }
 
     fn uncut(&self, plan: &TrainPlan, base: &Base) -> Result<Vec<Example>, TrainError> {

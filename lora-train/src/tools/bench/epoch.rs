@@ -23,6 +23,8 @@ pub fn bench_epoch(options: &RunOptions, screen: &mut Screen) -> Result<BenchRep
     let options = TrainOptions {
         output: Some(output.clone()),
         eval_data: None,
+        eval_split: None,
+        eval_split_seed: None,
         generate_prompts: None,
         early_stopping: None,
         keep_best: false,

@@ -54,12 +54,17 @@ fn model(runs: &[Named]) -> String {
     let mut shown: Vec<String> = Vec::new();
     for key in ["model", "data"] {
         for run in runs {
-            let value = run.files.recipe.get(key).and_then(toml::Value::as_str);
-            let name = value.map(|path| {
+            let values = match run.files.recipe.get(key) {
+                Some(toml::Value::Array(values)) => values.as_slice(),
+                value => value.map_or(&[][..], std::slice::from_ref),
+            };
+            for path in values.iter().filter_map(toml::Value::as_str) {
                 let parts: Vec<&str> = path.trim_end_matches('/').rsplit('/').take(2).collect();
-                parts.into_iter().rev().collect::<Vec<_>>().join("/")
-            });
-            shown.extend(name.filter(|name| !shown.contains(name)));
+                let name = parts.into_iter().rev().collect::<Vec<_>>().join("/");
+                if !shown.contains(&name) {
+                    shown.push(name);
+                }
+            }
         }
     }
     shown.join(" · ")

@@ -270,7 +270,7 @@ mod tests {
     fn base() -> TrainOptions {
         TrainOptions {
             model: Some("base".into()),
-            data: Some("train.jsonl".into()),
+            data: vec!["train.jsonl".into()],
             output: Some("out".into()),
             warmup_steps: Some(5),
             seed: Some(7),

@@ -60,7 +60,7 @@ pub fn sweep(
     let base = options.run.clone().resolve()?;
     let grid = Grid::new(&options.grid, &options.zip, options.seeds)?;
     let plans = grid.plans(&base)?;
-    if plans.iter().any(|plan| plan.options.eval_data.is_none()) {
+    if plans.iter().any(|plan| !plan.options.evaluates()) {
         let message = "is missing: without it no run has a score, by which a sweep compares them";
         return Err(TrainError::config("eval_data", message));
     }

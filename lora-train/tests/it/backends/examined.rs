@@ -32,7 +32,7 @@ fn the_first_step_of_every_backend_agrees_with_the_cpu() {
         let dir = tempfile::tempdir().unwrap();
         let options = TrainOptions {
             model: Some(model()),
-            data: Some(fixtures().join("train20/train.jsonl")),
+            data: vec![fixtures().join("train20/train.jsonl")],
             output: Some(dir.path().join("run")),
             device: Some(name),
             max_steps: Some(1),

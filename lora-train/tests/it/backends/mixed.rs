@@ -320,7 +320,7 @@ fn a_step_that_overflows_is_left_out_in_mixed_precision_and_three_in_a_row_end_t
             let options = TrainOptions {
                 model: Some(encoder("bert", dir.path())),
                 task: Some(TaskName::Regression),
-                data: Some(data),
+                data: vec![data],
                 output: Some(dir.path().join("run")),
                 overwrite: true,
                 device: Some(name),

@@ -16,7 +16,7 @@ fn packing_is_refused_on_a_gpu() {
         let dir = tempfile::tempdir().unwrap();
         let options = TrainOptions {
             model: Some(model()),
-            data: Some(fixtures().join("train20/train.jsonl")),
+            data: vec![fixtures().join("train20/train.jsonl")],
             output: Some(dir.path().join("out")),
             device: Some(name),
             packing: true,
