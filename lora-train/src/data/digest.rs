@@ -28,6 +28,22 @@ pub struct DataDigest {
 }
 
 impl DataDigest {
+    /// Returns the digest as text, a line for each part.
+    pub(crate) fn lines(&self) -> String {
+        let Self {
+            examples,
+            tokens,
+            texts,
+            labels,
+            pairs,
+            order,
+            classes,
+        } = self;
+        format!(
+            "examples {examples}\ntokens {tokens}\ntexts {texts}\nlabels {labels}\npairs {pairs}\norder {order}\nclasses {classes}"
+        )
+    }
+
     /// Computes the digest of examples whose classes have these names; none for data without classes.
     pub fn new(examples: &[Example], classes: &[String]) -> Self {
         let (mut texts, mut labels, mut pairs) = (0, 0, 0);
