@@ -9,6 +9,9 @@ use mpi::environment::{Universe, initialize_with_threading};
 use mpi::topology::{Communicator, SimpleCommunicator};
 use std::sync::{Mutex, PoisonError};
 
+/// Memory whose address an empty message has.
+static EMPTY: [u8; 1] = [0];
+
 /// MPI of this process, from its start to [`finish`].
 static UNIVERSE: Mutex<Option<Universe>> = Mutex::new(None);
 
@@ -81,7 +84,9 @@ impl Ranks for Mpi {
             world.all_gather_into(&(own.len() as u64), &mut lengths);
             let lengths: Vec<usize> = lengths.into_iter().map(|length| length as usize).collect();
             let (counts, places, total) = counted(&lengths)?;
-            let mut all = vec![0u8; total];
+            // The address of an empty slice of bytes is 1, which is `MPI_IN_PLACE`.
+            let mut all = vec![0u8; total.max(1)];
+            let own = if own.is_empty() { &EMPTY[..0] } else { own };
             let mut parts = PartitionMut::new(&mut all[..], counts, places);
             world.all_gather_varcount_into(own, &mut parts);
             let mut rest = all.as_slice();
