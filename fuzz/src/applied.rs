@@ -12,12 +12,14 @@ use lora_models::{AdapterLoadOptions, CausalInput, CausalLm, LoraModel, Pretrain
 use lora_train::TrainError;
 use lora_train::data::{BatchOrder, BatchPlan, Example, Origin};
 use lora_train::task::CausalLmTask;
+use lora_train::trainer::ranks::Alone;
 use lora_train::trainer::{
     AdamW, BatchLoader, Checkpoint, CheckpointDir, Every, Hooks, NonFinite, ReadValues, Run,
     Schedule, ScheduleKind, TrainerConfig, fit,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Configuration of the classifier, that of the fixture `encoders/bert_seq`.
 const CLASSIFIER: &[u8] = br#"{"model_type":"bert","architectures":["BertForSequenceClassification"],
@@ -228,6 +230,7 @@ fn resume(model: Gpt2LmHead, output: &Path, checkpoint: Checkpoint) -> Result<()
         lora_plus: None,
         loader: BatchLoader::new(examples, plan, 0),
         hooks: Box::new(NoWeights),
+        ranks: Arc::new(Alone),
         observers: Vec::new(),
         interrupter: Interrupter::new(),
         fingerprint: checkpoint.state.fingerprint.clone(),

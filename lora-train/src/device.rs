@@ -122,20 +122,28 @@ fn ndarray() -> Device {
 /// Fails if the backend is not compiled in (the error names the cargo feature and the alternatives), or the
 /// machine has no such device.
 pub fn open(name: DeviceName) -> Result<Device, TrainError> {
+    open_numbered(name, 0)
+}
+
+/// Opens one of several devices, for a rank with this number on its machine. More ranks than devices share them in turn: a launcher
+/// may show each rank its own device alone.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_numbered(name: DeviceName, number: usize) -> Result<Device, TrainError> {
     let tuning = TUNING.get().copied();
     Tuning::prepare(tuning);
-    let device = select(name)?;
+    let device = select(name, number)?;
     Tuning::apply(tuning, &device);
     Ok(device)
 }
 
-fn select(name: DeviceName) -> Result<Device, TrainError> {
+fn select(name: DeviceName, number: usize) -> Result<Device, TrainError> {
     let kinds = compiled_in();
     if name == DeviceName::Auto {
-        let found = kinds.into_iter().find_map(|kind| {
-            let devices = Device::enumerate(kind.hardware).into_vec();
-            Some((kind.name, devices.into_iter().next()?))
-        });
+        let found = kinds
+            .into_iter()
+            .find_map(|kind| Some((kind.name, numbered(kind.hardware, number)?)));
         let (name, device) = found
             .ok_or_else(|| missing("no device was found; build with the feature `flex`".into()))?;
         check_files(name)?;
@@ -152,7 +160,9 @@ fn select(name: DeviceName) -> Result<Device, TrainError> {
     check_files(name)?;
     // Burn panics at the first use of a device that does not exist.
     let probe = move || {
-        let device = (kind.default)();
+        // The first one is the backend's default, which may be a software adapter.
+        let other = (number > 0).then(|| numbered(kind.hardware, number));
+        let device = other.flatten().unwrap_or_else(kind.default);
         let one = Tensor::<1>::ones([1], &device).try_into_data().is_ok();
         one.then_some(device)
     };
@@ -163,6 +173,13 @@ fn select(name: DeviceName) -> Result<Device, TrainError> {
         Ok(None) => Err(no_device("it does not compute")),
         Err(reason) => Err(no_device(&reason)),
     }
+}
+
+/// Returns the device with this number among the machine's devices of a type, counted in a circle; `None` without any.
+fn numbered(hardware: DeviceType, number: usize) -> Option<Device> {
+    let mut devices = Device::enumerate(hardware).into_vec();
+    let count = devices.len();
+    (count > 0).then(|| devices.swap_remove(number % count))
 }
 
 /// Runs `work`, and returns the message of its first panic, also one on another thread, instead of printing it.

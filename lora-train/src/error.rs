@@ -135,6 +135,16 @@ pub enum TrainError {
         /// Loss and gradients on both.
         measured: String,
     },
+    /// One of several ranks has ended, or does not do what the others do.
+    #[error("rank {rank} of {ranks} {message}")]
+    Rank {
+        /// The rank, counted from 0.
+        rank: usize,
+        /// Number of ranks.
+        ranks: usize,
+        /// Description of the problem.
+        message: String,
+    },
     /// Error of a model, its checkpoint or its tokenizer.
     #[error(transparent)]
     Model(#[from] lora_models::ModelError),
@@ -177,6 +187,15 @@ impl TrainError {
     pub fn data_format(path: &Path, message: impl Into<String>) -> Self {
         Self::DataFormat {
             path: path.to_path_buf(),
+            message: message.into(),
+        }
+    }
+
+    /// Creates a [`Rank`](Self::Rank) error.
+    pub fn rank(rank: usize, ranks: usize, message: impl Into<String>) -> Self {
+        Self::Rank {
+            rank,
+            ranks,
             message: message.into(),
         }
     }

@@ -4,7 +4,7 @@ use crate::error::ModelError;
 use lora_core::files::DirectoryFile;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Files that a model was read from, in the state that they had then.
@@ -70,6 +70,11 @@ impl WeightFiles {
         Ok(())
     }
 
+    /// Returns the files, without those in memory.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|(path, _)| path.as_path())
+    }
+
     /// Compares the files with their state when they were read. A file that is gone has not changed: what was opened stays as
     /// long as it is used.
     ///
@@ -93,7 +98,6 @@ impl WeightFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
     use std::time::Duration;
 
     #[test]

@@ -43,6 +43,25 @@ pub struct FileDigest {
 }
 
 impl DataDigest {
+    /// Returns the digest as text, a line for each part.
+    pub(crate) fn lines(&self) -> String {
+        let Self {
+            examples,
+            tokens,
+            texts,
+            labels,
+            pairs,
+            order,
+            classes,
+            files,
+        } = self;
+        let files = files.iter().map(|file| format!("\nfile {} {}", file.name, file.pairs));
+        format!(
+            "examples {examples}\ntokens {tokens}\ntexts {texts}\nlabels {labels}\npairs {pairs}\norder {order}\nclasses {classes}{}",
+            files.collect::<String>()
+        )
+    }
+
     /// Computes the digest of examples whose classes have these names; none for data without classes.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example>, classes: &[String]) -> Self {
         let mut builder = DigestBuilder::new(classes);

@@ -5,6 +5,7 @@ use super::ranges::at_least_one;
 use super::session::Base;
 use crate::TrainError;
 use crate::data::{Batch, BatchOrder, BatchPlan, Example, Padding, collate};
+use crate::trainer::ranks::Ranks;
 use burn::tensor::Device;
 use lora_core::ops::{device_facts, is_on_host};
 use lora_models::Pretrained;
@@ -115,19 +116,23 @@ impl EvalBatches {
         self.batches.iter().flatten().copied()
     }
 
-    /// Calls `work` with each batch and the indices of its examples. `adapters` assigns an adapter to each example.
+    /// Calls `work` with each batch of this rank and the indices of its examples. `adapters` assigns an adapter to each example.
     /// `progress` receives the number of finished examples.
     pub fn run<M: Pretrained>(
         &self,
+        ranks: &dyn Ranks,
         adapters: Option<&AdapterAssignment<M>>,
         progress: &mut dyn FnMut(usize),
         mut work: impl FnMut(&[usize], &Batch) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
         let mut done = 0;
-        for indices in &self.batches {
-            let examples: Vec<&Example> = indices.iter().map(|&i| &self.examples[i]).collect();
-            let batch = collate(&examples, self.padding);
-            within(adapters, indices, || work(indices, &batch))??;
+        for (number, indices) in self.batches.iter().enumerate() {
+            // Neighbours have like lengths, so that every rank has about as much to do.
+            if number % ranks.size() == ranks.rank() {
+                let examples: Vec<&Example> = indices.iter().map(|&i| &self.examples[i]).collect();
+                let batch = collate(&examples, self.padding);
+                within(adapters, indices, || work(indices, &batch))??;
+            }
             done += indices.len();
             progress(done);
         }

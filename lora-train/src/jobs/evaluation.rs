@@ -1,12 +1,16 @@
-//! Options and outcome of an evaluation.
+//! Options and outcome of an evaluation, and its comparison between ranks.
 
 use super::adapters::AdapterOptions;
+use crate::TrainError;
+use crate::data::{DataDigest, Example};
 use crate::device::DeviceName;
 use crate::metric::ConfusionMatrix;
 use crate::options::{DecodingOptions, Precision, ReadingOptions};
 use crate::task::{GeneratedText, TaskName};
+use crate::trainer::ranks::{Ranks, agree, digest_of_files};
 use clap::Args;
 use lora_core::{BaseDType, Quantization};
+use lora_models::checkpoint::WeightFiles;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -98,4 +102,25 @@ pub struct ExampleScore {
     pub loss: f64,
     /// Number of its label tokens.
     pub tokens: usize,
+}
+
+/// Checks that all ranks evaluate the same base model on the same data.
+///
+/// # Errors
+/// [`TrainError::Rank`] with the rank that differs.
+pub(super) fn agree_on(
+    ranks: &dyn Ranks,
+    files: &WeightFiles,
+    examples: &[Example],
+    classes: &[String],
+) -> Result<(), TrainError> {
+    if ranks.is_alone() {
+        return Ok(());
+    }
+    let facts = [
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("base model", digest_of_files(files.paths())?),
+        ("set of data", DataDigest::new(examples, classes).lines()),
+    ];
+    agree(ranks, &facts)
 }

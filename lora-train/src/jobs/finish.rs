@@ -13,6 +13,7 @@ use crate::device;
 use crate::progress::{MetricsFile, Screen};
 use crate::task::{GeneratedText, TaskName};
 use crate::trainer::Outcome;
+use crate::trainer::ranks::Ranks;
 use burn::module::Module;
 use burn::tensor::Device;
 use lora_core::files::Overwrite;
@@ -25,6 +26,9 @@ use std::path::{Path, PathBuf};
 
 /// Reason of a stop by Ctrl-C.
 pub const INTERRUPTED: &str = "interrupted";
+
+/// Name of the directory of the merged model.
+const MERGED: &str = "merged";
 
 /// Outcome of a run.
 #[derive(Clone, Debug)]
@@ -52,6 +56,7 @@ pub struct TrainSummary {
 /// Run whose training has ended.
 pub(super) struct Finish<'a, J: Job> {
     pub job: &'a J,
+    pub ranks: &'a dyn Ranks,
     pub plan: &'a TrainPlan,
     pub task: TaskName,
     pub base: &'a Base,
@@ -76,6 +81,7 @@ impl<J: Job> Finish<'_, J> {
     ) -> Result<TrainSummary, TrainError> {
         let Self {
             job,
+            ranks,
             plan,
             task: task_name,
             base,
@@ -90,11 +96,14 @@ impl<J: Job> Finish<'_, J> {
             state,
             stopped,
             last_evaluation,
+            ..
         } = outcome;
         phases.training(&state);
         // The metrics of the last evaluation are those of the final weights, if it followed the last step.
         let known = last_evaluation.filter(|evaluation| evaluation.step == state.step);
         let mut known = known.map(|evaluation| evaluation.eval);
+        // The best evaluation's weights are complete when the first rank is here.
+        ranks.wait()?;
         let best = state.best.as_ref();
         let best = best.and_then(|best| output.checkpoints().best(best.step));
         if let (true, Some(best)) = (plan.keeps_best(), best) {
@@ -104,10 +113,24 @@ impl<J: Job> Finish<'_, J> {
         }
         let (after, texts) = match stopped.as_deref() {
             Some(INTERRUPTED) => Default::default(),
-            _ => measure(job, &task, base, screen, "after", known)?,
+            _ => measure(job, &task, base, ranks, screen, "after", known)?,
         };
         phases.after = phases.lap();
         let path = plan.output.join(weights_name(plan.method.is_full()));
+        if !ranks.is_first() {
+            // The first rank writes.
+            return Ok(TrainSummary {
+                before,
+                after,
+                texts,
+                weights: path,
+                merged: plan.options.merge.then(|| plan.output.join(MERGED)),
+                stopped,
+                steps: state.step,
+                seconds: state.seconds,
+                trainable: weights.trainable,
+            });
+        }
         let files = saver.report().map(|report| {
             let model = J::model(&task);
             let card = Card {
@@ -135,7 +158,7 @@ impl<J: Job> Finish<'_, J> {
         }
         let mut merged = None;
         if plan.options.merge {
-            let dir = plan.output.join("merged");
+            let dir = plan.output.join(MERGED);
             let in_f32 = plan.options.base_dtype.unwrap_or_default() == BaseDType::F32;
             let model = if plan.options.quantize.is_none() && in_f32 && plan.mixed.is_none() {
                 J::into_model(task)

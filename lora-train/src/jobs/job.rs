@@ -9,6 +9,7 @@ use crate::data::{Example, ExampleSet, Mix, Sample};
 use crate::metric::ConfusionMatrix;
 use crate::progress::Screen;
 use crate::task::{GeneratedText, TaskName};
+use crate::trainer::ranks::Ranks;
 use crate::trainer::{Collate, Task};
 use lora_models::{LoraTargets, Pretrained};
 use std::collections::BTreeMap;
@@ -22,8 +23,14 @@ pub(crate) trait Evaluate<T>: Send + Sync {
     /// Returns the number of examples.
     fn len(&self) -> usize;
 
-    /// Computes metrics by name. `progress` receives the number of finished examples.
-    fn metrics(&self, task: &T, progress: &mut dyn FnMut(usize)) -> Result<Metrics, TrainError>;
+    /// Computes metrics by name. Ranks share the examples, and all have the metrics. `progress` receives the number of finished
+    /// examples.
+    fn metrics(
+        &self,
+        task: &T,
+        ranks: &dyn Ranks,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Metrics, TrainError>;
 
     /// Returns the confusion matrix that belongs to the last metrics; `None` without any.
     fn last_confusion(&self) -> Option<ConfusionMatrix> {
@@ -112,11 +119,12 @@ pub(crate) trait Job: Sized {
     /// Returns the metric that selects the best evaluation.
     fn best_by(&self) -> BestBy;
 
-    /// Generates and scores texts; called before and after training alone.
+    /// Generates and scores texts, which ranks share; called before and after training alone.
     fn score_texts(
         &self,
         _task: &Self::Task,
         _base: &Base,
+        _ranks: &dyn Ranks,
         _screen: &mut Screen,
         _when: &str,
     ) -> Result<(Metrics, Vec<GeneratedText>), TrainError> {
@@ -129,6 +137,7 @@ pub(crate) fn measure<J: Job>(
     job: &J,
     task: &J::Task,
     base: &Base,
+    ranks: &dyn Ranks,
     screen: &mut Screen,
     when: &str,
     known: Option<Metrics>,
@@ -139,12 +148,12 @@ pub(crate) fn measure<J: Job>(
         (None, Some(evaluator)) => {
             let bar = screen.bar(&format!("eval {when}"), evaluator.len());
             let mut bar = bar.for_device(&J::model(task).device());
-            let metrics = evaluator.metrics(task, &mut |done| bar.set(done))?;
+            let metrics = evaluator.metrics(task, ranks, &mut |done| bar.set(done))?;
             bar.finish();
             metrics
         }
     };
-    let (more, texts) = job.score_texts(task, base, screen, when)?;
+    let (more, texts) = job.score_texts(task, base, ranks, screen, when)?;
     metrics.extend(more);
     Ok((metrics, texts))
 }

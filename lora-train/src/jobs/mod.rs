@@ -15,6 +15,7 @@
 //! | `job`, `train`, `finish` | kinds of training; training; the results of a run |
 //! | `output` | output directory of a training run, with one run at a time |
 //! | `division` | shares of several files in an epoch, and records that are held out |
+//! | `together` | runs of several ranks |
 //! | `resumed` | comparison of a resumed run with the run before |
 //! | `preview` | encoded examples of a training run |
 //! | `device_check` | comparison of the first step with the CPU |
@@ -61,6 +62,7 @@ mod resumed;
 mod run_key;
 pub(crate) mod session;
 pub(crate) mod sources;
+mod together;
 pub(crate) mod train;
 mod verify;
 mod weights;
@@ -70,7 +72,7 @@ pub use causal::{
     ChatOptions, Continuation, GenerateOptions, SamplingOptions, ScoreOptions, ScoreReport,
     Terminal, chat, generate, score,
 };
-pub use eval::eval;
+pub use eval::{eval, eval_with};
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use finish::{INTERRUPTED, TrainSummary};
 pub use labelled::{PredictOptions, Predicted, predict};
@@ -79,5 +81,5 @@ pub use plan::TrainPlan;
 pub use preview::{Preview, PreviewOptions, preview};
 pub use results::OutputOptions;
 pub use session::{Base, Session};
-pub use train::train;
+pub use train::{train, train_with};
 pub use verify::{MergeCheck, Probe, VerifyOptions};

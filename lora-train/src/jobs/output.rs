@@ -5,6 +5,7 @@ use crate::TrainError;
 use crate::options::TokenSource;
 use crate::progress::Screen;
 use crate::trainer::CheckpointDir;
+use crate::trainer::ranks::Ranks;
 use lora_core::files::{DirLock, remove_leftovers};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,14 +31,15 @@ const TOKENS: &str = "tokens";
 /// Directory with the state of a run that is being overwritten.
 const PREVIOUS: &str = ".previous";
 
-/// Output directory of a run, locked as long as this exists.
+/// Output directory of a run, locked as long as this exists. Of several ranks, the first one has the lock.
 ///
 /// With `--overwrite`, the state of the earlier run goes to `.previous/` when the new one starts, and is put back if the new one
 /// ends before its first checkpoint: by an error at once, after a kill by the next run. Results stay until new ones replace
 /// them.
 pub(super) struct OutputDir {
     path: PathBuf,
-    _lock: DirLock,
+    /// Lock of the rank that writes.
+    lock: Option<DirLock>,
     // Dropped after the lock.
     _created: Option<Created>,
 }
@@ -74,7 +76,7 @@ impl OutputDir {
         }
         let output = Self {
             path,
-            _lock: lock,
+            lock: Some(lock),
             _created: created,
         };
         remove_leftovers(&output.path);
@@ -89,6 +91,28 @@ impl OutputDir {
         if !plan.options.resume {
             output.check(plan)?;
         }
+        Ok(output)
+    }
+
+    /// Opens the output directory of a plan at all ranks: the first one as [`open`](Self::open), and the others when it has done so,
+    /// to read.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(
+        ranks: &dyn Ranks,
+        plan: &TrainPlan,
+        screen: &Screen,
+    ) -> Result<Self, TrainError> {
+        let output = match ranks.is_first() {
+            true => Self::open(plan, screen)?,
+            false => Self {
+                path: plan.output.clone(),
+                lock: None,
+                _created: None,
+            },
+        };
+        ranks.wait()?;
         Ok(output)
     }
 
@@ -188,8 +212,10 @@ impl OutputDir {
 
 impl Drop for OutputDir {
     fn drop(&mut self) {
-        // The next run tries again.
-        let _ = self.settle();
+        if self.lock.is_some() {
+            // The next run tries again.
+            let _ = self.settle();
+        }
     }
 }
 

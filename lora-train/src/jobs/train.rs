@@ -16,15 +16,17 @@ use super::record::{Before, Phases};
 use super::resumed::RunRecord;
 use super::session::{Base, Session, check_base};
 use super::sources::Sources;
+use super::together::{agree_on_base, agree_on_run, exchanged, idle};
 use super::weights::{Saver, StartingWeights, check_attached, starting_weights, weights_name};
 use crate::TrainError;
 use crate::data::{BatchPlan, BatchSize, DataDigest, Example, ExampleSet, Mix};
 use crate::device::{self, DeviceName};
 use crate::progress::{MetricsFile, Screen, TensorBoard};
 use crate::task::TaskName;
+use crate::trainer::ranks::{Alone, Ranks};
 use crate::trainer::{
     BatchLoader, Checkpoint, CheckpointDir, Hooks, NonFinite, Observer, ReadValues, Run, Schedule,
-    TrainerConfig, fit,
+    TrainerConfig, fit, gradients_at_once,
 };
 use burn::module::Module;
 use burn::tensor::Device;
@@ -42,6 +44,9 @@ use std::time::Instant;
 /// Number of steps in a row whose loss or gradients are not finite, which end a run in mixed precision.
 const SKIPPED_IN_A_ROW: usize = 3;
 
+/// Number of moments that AdamW keeps for each parameter.
+const MOMENTS: usize = 2;
+
 /// Trains by a plan. A stop through the interrupter saves a checkpoint first.
 ///
 /// On a GPU backend, only one thread of a process may train at a time: Burn's kernel fusion loses tensors if two threads
@@ -54,15 +59,40 @@ pub fn train(
     interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
+    train_with(Arc::new(Alone), plan, interrupter, screen)
+}
+
+/// Trains by a plan together with other ranks, each of which calls this with the same plan and has the same summary. The first
+/// rank holds the lock of the output directory and writes there; the others read it, and print nothing.
+///
+/// # Errors
+/// As [`train()`], and [`TrainError::Rank`] if another rank differs or has ended. After an error at one rank, the others wait for it:
+/// [`Ranks::abort`] ends them.
+pub fn train_with(
+    ranks: Arc<dyn Ranks>,
+    plan: TrainPlan,
+    interrupter: Interrupter,
+    screen: &mut Screen,
+) -> Result<TrainSummary, TrainError> {
+    let quiet = &mut Screen::quiet();
+    let screen = if ranks.is_first() { screen } else { quiet };
     let (sources, task, plan) = opened(plan)?;
+    let with = With {
+        ranks,
+        plan,
+        interrupter,
+    };
     dispatch!(sources.model.config(),
-        causal M(config) => {
-            train_job::<CausalJob<M>>(&sources, config, task, plan, interrupter, screen)
-        },
-        encoder M(config) => {
-            train_job::<LabelledJob>(&sources, config, task, plan, interrupter, screen)
-        },
+        causal M(config) => train_job::<CausalJob<M>>(&sources, config, task, with, screen),
+        encoder M(config) => train_job::<LabelledJob>(&sources, config, task, with, screen),
     )
+}
+
+/// Plan of a run, and what it runs with.
+struct With {
+    ranks: Arc<dyn Ranks>,
+    plan: TrainPlan,
+    interrupter: Interrupter,
 }
 
 /// Opens the model and the adapter of a plan, and checks the options against the task.
@@ -105,12 +135,17 @@ fn train_job<J: Job + 'static>(
     sources: &Sources,
     config: &<J::Model as Pretrained>::Config,
     task: TaskName,
-    plan: TrainPlan,
-    interrupter: Interrupter,
+    with: With,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
-    let output = OutputDir::open(&plan, screen)?;
-    let device = device::open(plan.options.device.unwrap_or(DeviceName::Auto))?;
+    let With {
+        ranks,
+        plan,
+        interrupter,
+    } = with;
+    let output = OutputDir::open_with(&*ranks, &plan, screen)?;
+    let name = plan.options.device.unwrap_or(DeviceName::Auto);
+    let device = device::open_numbered(name, ranks.local().rank)?;
     screen.line(&format!("device    {}", device::describe(&device)));
     if plan.options.packing && !is_on_host(&device) {
         return Err(packed_on_gpu(&device));
@@ -123,17 +158,21 @@ fn train_job<J: Job + 'static>(
     }
     with_mixed_precision(plan.mixed, || {
         let run = LockedRun {
+            ranks,
             plan,
+            interrupter,
             output,
             device: device.autodiff(),
         };
-        run_job::<J>(sources, config, task, run, interrupter, screen)
+        run_job::<J>(sources, config, task, run, screen)
     })
 }
 
 /// Plan of a run with its locked output and its device.
 struct LockedRun {
+    ranks: Arc<dyn Ranks>,
     plan: TrainPlan,
+    interrupter: Interrupter,
     output: OutputDir,
     device: Device,
 }
@@ -144,12 +183,13 @@ fn run_job<J: Job + 'static>(
     config: &<J::Model as Pretrained>::Config,
     task: TaskName,
     run: LockedRun,
-    interrupter: Interrupter,
     screen: &mut Screen,
 ) -> Result<TrainSummary, TrainError> {
     let start = Instant::now();
     let LockedRun {
+        ranks,
         plan,
+        interrupter,
         output,
         device,
     } = run;
@@ -203,6 +243,10 @@ fn run_job<J: Job + 'static>(
             .keeps_best()
             .then(|| DataDigest::new(job.eval_examples(), job.classes())),
     };
+    agree_on_run(&*ranks, &plan, &record)?;
+    if let Some(line) = idle(&*ranks, plan.accumulation) {
+        screen.line(&line);
+    }
     if let Some(checkpoint) = &mut checkpoint {
         record.adopt(checkpoint, &plan, &loader, screen)?;
     }
@@ -243,18 +287,21 @@ fn run_job<J: Job + 'static>(
     screen.line(&format!("weights   {weights}"));
     check_memory(
         weights.trainable,
-        3,
+        MOMENTS + gradients_at_once(plan.accumulation),
         "the gradients and AdamW's two moments",
         &device,
     )?;
 
-    if checkpoint.is_none() {
+    agree_on_base(&*ranks, &base.weight_files)?;
+    if checkpoint.is_none() && ranks.is_first() {
         output.start()?;
     }
     let recipe = plan.options.clone().absolute()?.to_toml()?;
-    write_file(&output.recipe(), Overwrite::Replace, |file| {
-        file.write_all(recipe.as_bytes())
-    })?;
+    if ranks.is_first() {
+        write_file(&output.recipe(), Overwrite::Replace, |file| {
+            file.write_all(recipe.as_bytes())
+        })?;
+    }
 
     let task_name = task;
     let task = job.task(model);
@@ -269,24 +316,28 @@ fn run_job<J: Job + 'static>(
     let mut phases = Phases::starting(start);
     let (before, texts_before) = match &checkpoint {
         Some(_) => Default::default(),
-        None => measure(&job, &task.valid(), &base, screen, "before", None)?,
+        None => measure(&job, &task.valid(), &base, &*ranks, screen, "before", None)?,
     };
     phases.before = phases.lap();
     let saver = Arc::new(Saver::new(base.clone(), config.clone(), options, adapter));
     let hooks = JobHooks::<J> {
         evaluator: job.evaluator(),
         saver: saver.clone(),
+        ranks: ranks.clone(),
     };
     let step = checkpoint.as_ref().map_or(0, |c| c.state.step);
     let best = job.best_by();
-    let mut metrics = MetricsFile::open(&output.metrics(), step)?;
-    if checkpoint.is_none() && !before.is_empty() {
-        metrics.write(&Before::new(&before, &best, held_out, &texts_before))?;
+    let mut observers = Vec::new();
+    if ranks.is_first() {
+        let mut metrics = MetricsFile::open(&output.metrics(), step)?;
+        if checkpoint.is_none() && !before.is_empty() {
+            metrics.write(&Before::new(&before, &best, held_out, &texts_before))?;
+        }
+        let tensorboard = plan.options.tensorboard;
+        let tensorboard =
+            tensorboard.then(|| TensorBoard::create(&output.tensorboard(), step, &before));
+        observers = self::observers(metrics, tensorboard.transpose()?, screen, &device);
     }
-    let tensorboard = plan.options.tensorboard;
-    let tensorboard =
-        tensorboard.then(|| TensorBoard::create(&output.tensorboard(), step, &before));
-    let tensorboard = tensorboard.transpose()?;
     let warmup = plan.warmup_steps(total_steps);
     let run = Run {
         config: TrainerConfig {
@@ -320,12 +371,17 @@ fn run_job<J: Job + 'static>(
         eval_data: record.eval_data,
         loader,
         hooks: Box::new(hooks),
-        observers: observers(metrics, tensorboard, screen, &device),
+        ranks: ranks.clone(),
+        observers,
         interrupter,
     };
     let outcome = fit(task, run, &plan.output, checkpoint)?;
+    if let Some(line) = exchanged(&*ranks, outcome.exchange) {
+        screen.line(&line);
+    }
     let finish = Finish {
         job: &job,
+        ranks: &*ranks,
         plan: &plan,
         task: task_name,
         base: &base,
@@ -403,12 +459,13 @@ fn loader<J: Job>(
 struct JobHooks<J: Job> {
     evaluator: Option<Arc<dyn Evaluate<J::Task>>>,
     saver: Arc<Saver<J::Model>>,
+    ranks: Arc<dyn Ranks>,
 }
 
 impl<J: Job + 'static> Hooks<J::Task> for JobHooks<J> {
     fn evaluate(&mut self, task: &J::Task) -> Result<Metrics, TrainError> {
         match &self.evaluator {
-            Some(evaluator) => evaluator.metrics(task, &mut |_| {}),
+            Some(evaluator) => evaluator.metrics(task, &*self.ranks, &mut |_| {}),
             None => Ok(Metrics::new()),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::TrainError;
 use crate::data::ReferenceGroup;
+use crate::trainer::ranks::Ranks;
 use lora_models::generate::{GenerationConfig, Generator};
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{CausalLm, ModelError};
@@ -45,35 +46,39 @@ pub(crate) fn encode_prompts<M: CausalLm>(
     groups.iter().map(encode).collect()
 }
 
-/// Generates a text for each group's prompt, `batch` at a time, the shortest first for little padding. `progress` receives
-/// the number of finished prompts.
+/// Generates a text for each group's prompt, `batch` at a time, the shortest first for little padding. Ranks share the batches, and
+/// all have all texts. `progress` receives the number of finished prompts.
 ///
 /// # Errors
 /// If a prompt is empty or too long, or the device fails.
 pub fn generate_texts<M: CausalLm>(
     model: &M,
     tokenizer: &Tokenizer,
-    groups: &[ReferenceGroup],
+    (groups, batch): (&[ReferenceGroup], usize),
     config: GenerationConfig,
-    batch: usize,
+    ranks: &dyn Ranks,
     mut progress: impl FnMut(usize),
 ) -> Result<Vec<GeneratedText>, TrainError> {
     let device = model.device();
     let prompts = encode_prompts(model, tokenizer, groups, &config)?;
     let mut prompts: Vec<_> = prompts.into_iter().enumerate().collect();
     prompts.sort_by_key(|(_, tokens)| tokens.len());
-    let mut texts = vec![String::new(); groups.len()];
+    let mut own: Vec<(usize, String)> = Vec::new();
     let mut done = 0;
-    for chunk in prompts.chunks(batch.max(1)) {
-        let tokens: Vec<Vec<u32>> = chunk.iter().map(|(_, tokens)| tokens.clone()).collect();
-        let mut generator = Generator::new(model, config.clone(), &device).with_first(done);
-        let generated = generator.generate(&tokens)?;
-        for ((index, _), output) in chunk.iter().zip(generated) {
-            texts[*index] = tokenizer.decode(&output.tokens, true)?.trim().to_string();
+    for (number, chunk) in prompts.chunks(batch.max(1)).enumerate() {
+        if number % ranks.size() == ranks.rank() {
+            let tokens: Vec<Vec<u32>> = chunk.iter().map(|(_, tokens)| tokens.clone()).collect();
+            let mut generator = Generator::new(model, config.clone(), &device).with_first(done);
+            let generated = generator.generate(&tokens)?;
+            for ((index, _), output) in chunk.iter().zip(generated) {
+                let text = tokenizer.decode(&output.tokens, true)?;
+                own.push((*index, text.trim().to_string()));
+            }
         }
         done += chunk.len();
         progress(done);
     }
+    let texts = gathered(own, groups.len(), ranks)?;
     let texts = groups.iter().zip(texts).map(|(group, text)| GeneratedText {
         prompt: group.prompt.clone(),
         text,
@@ -81,4 +86,33 @@ pub fn generate_texts<M: CausalLm>(
         id: group.id.clone(),
     });
     Ok(texts.collect())
+}
+
+/// Returns the texts of all ranks in order, from the texts of this rank with their places.
+fn gathered(
+    own: Vec<(usize, String)>,
+    texts: usize,
+    ranks: &dyn Ranks,
+) -> Result<Vec<String>, TrainError> {
+    let mut all = vec![String::new(); texts];
+    let parts = match ranks.is_alone() {
+        true => vec![own],
+        false => {
+            // Numbers and strings always have a JSON form.
+            let own = serde_json::to_vec(&own).unwrap_or_default();
+            let parts = ranks.gather(&own)?.into_iter().enumerate();
+            let read = parts.map(|(rank, part)| {
+                let unread =
+                    |_| TrainError::rank(rank, ranks.size(), "sent texts of another version");
+                serde_json::from_slice::<Vec<(usize, String)>>(&part).map_err(unread)
+            });
+            read.collect::<Result<_, _>>()?
+        }
+    };
+    for (index, text) in parts.into_iter().flatten() {
+        if let Some(place) = all.get_mut(index) {
+            *place = text;
+        }
+    }
+    Ok(all)
 }

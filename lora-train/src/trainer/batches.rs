@@ -1,6 +1,7 @@
 //! Batches of a run, from any position in the data.
 
 use super::prefetch::Prefetch;
+use super::ranks::block;
 use crate::data::{BatchPlan, Padding, Sample, Samples};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -71,12 +72,26 @@ impl<S: Sample> BatchLoader<S> {
         &*self.examples
     }
 
-    /// Returns the batches from `position` to the end of its epoch, prefetched on another thread.
-    pub(super) fn batches_from(&self, position: Position) -> Prefetch<S::Batch> {
-        let batches = self.plan.epoch(position.epoch as u64).into_iter();
+    /// Returns the batches of a rank from `position` to the end of its epoch, prefetched on another thread. Steps have `accumulation`
+    /// batches of all ranks, and the last one those that are left.
+    pub(super) fn share_from(
+        &self,
+        position: Position,
+        accumulation: usize,
+        (rank, ranks): (usize, usize),
+    ) -> Prefetch<S::Batch> {
+        let batches = self.plan.epoch(position.epoch as u64);
+        let left = batches.len().saturating_sub(position.batch);
+        let accumulation = accumulation.max(1);
+        let is_own = move |index: usize| {
+            let first = index / accumulation * accumulation;
+            let length = accumulation.min(left - first);
+            block(length, rank, ranks).contains(&(index - first))
+        };
         let loader = self.clone();
-        let batches = batches.skip(position.batch);
-        Prefetch::new(batches.map(move |indices| loader.collate(&indices)))
+        let batches = batches.into_iter().skip(position.batch).enumerate();
+        let own = batches.filter(move |(index, _)| is_own(*index));
+        Prefetch::new(own.map(move |(_, indices)| loader.collate(&indices)))
     }
 
     /// Builds the batch of some examples.

@@ -1,11 +1,13 @@
 //! A run from its parts: Burn's `Learner` and the loop around it.
 
 use super::checkpoint::OPTIMIZER_FILE;
+use super::differences::differences;
 use super::optimizer_tap::{OptimizerTap, Tapped};
+use super::ranks::{ExchangeReport, agree, digest_of_trained};
 use super::training_loop::TrainingLoop;
 use super::{Checkpoint, CheckpointDir, EvalEvent, Position, Run, RunState, Task};
 use crate::TrainError;
-use crate::data::Sample;
+use crate::data::{DataDigest, Sample};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn_train::Learner;
 use std::path::Path;
@@ -21,16 +23,21 @@ pub struct Outcome<M> {
     pub stopped: Option<String>,
     /// The last evaluation of this session.
     pub last_evaluation: Option<EvalEvent>,
+    /// Exchange with other ranks in this session.
+    pub exchange: ExchangeReport,
 }
 
 /// Trains a model.
+///
+/// With several ranks, each calls this with the same model, data and options, and has the same outcome. The first rank writes the
+/// checkpoints.
 ///
 /// Checkpoints go to `checkpoints/` in `output`. With `resume`, the model must already hold the
 /// checkpoint's weights; optimizer, schedule, random numbers and position in the data are restored
 /// from it.
 ///
 /// # Errors
-/// Fails if the checkpoint belongs to a run with other options, to another model or to no batch of the data, a loss is not
+/// Fails if the ranks differ, the checkpoint belongs to a run with other options, to another model or to no batch of the data, a loss is not
 /// finite, or a file cannot be written.
 pub fn fit<S: Sample, M: Task<S>>(
     model: M,
@@ -78,6 +85,9 @@ pub fn fit<S: Sample, M: Task<S>>(
             ))
         })?);
     }
+    if !run.ranks.is_alone() {
+        agree(&*run.ranks, &facts(&model, &run, &state)?)?;
+    }
     let schedule = run.schedule.clone().starting_at(state.step);
     let schedule = match run.lora_plus {
         None => ModuleLrScheduler::new(schedule),
@@ -97,7 +107,26 @@ pub fn fit<S: Sample, M: Task<S>>(
         state: training.state,
         stopped,
         last_evaluation: training.last_evaluation,
+        exchange: training.exchange.report,
     })
+}
+
+/// Returns what must be the same for all ranks.
+fn facts<S: Sample, M: Task<S>>(
+    model: &M,
+    run: &Run<M, S>,
+    state: &RunState,
+) -> Result<[(&'static str, String); 6], TrainError> {
+    let digest =
+        |digest: &Option<DataDigest>| digest.as_ref().map_or_else(String::new, DataDigest::lines);
+    Ok([
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("set of options", run.fingerprint.clone()),
+        ("set of training data", digest(&run.data)),
+        ("set of evaluation data", digest(&run.eval_data)),
+        ("step to start from", state.step.to_string()),
+        ("state of the trained weights", digest_of_trained(model)?),
+    ])
 }
 
 /// Adds the observer that sends the events of a run to `tracing`.
@@ -106,15 +135,4 @@ fn traced<M, S: Sample>(mut run: Run<M, S>) -> Run<M, S> {
     run.observers
         .push(Box::new(super::traced::Traced::default()));
     run
-}
-
-/// Lists the lines in which two fingerprints differ.
-pub(crate) fn differences(saved: &str, now: &str) -> String {
-    let only = |a: &str, b: &str| {
-        let lines = a
-            .lines()
-            .filter(|line| !b.lines().any(|other| other == *line));
-        lines.collect::<Vec<_>>().join(", ")
-    };
-    format!("it had: {}; now: {}", only(saved, now), only(now, saved))
 }

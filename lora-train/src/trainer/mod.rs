@@ -9,7 +9,8 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `fit`, `run` | a run from its parts |
-//! | `training_loop`, `step_values` | steps, evaluations, checkpoints; the loss read from the device |
+//! | `training_loop`, `gradients`, `step_values` | steps, evaluations, checkpoints; gradients of a step; the loss read from the device |
+//! | `ranks` | several processes that train together |
 //! | `task` | [`Task`]: interface to a model with its loss |
 //! | `batches`, `prefetch` | batches from any position in the data, prepared on another thread |
 //! | `optimizer`, `lora_plus`, `optimizer_tap` | [`AdamW`], LoRA+, access to the state of the optimizer |
@@ -17,7 +18,7 @@
 //! | `schedule` | learning rates |
 //! | `checkpoint`, `run_state` | checkpoints, and resuming; the state of a run |
 //! | `checkpointed` | activation checkpointing |
-//! | `comparison` | a step on two devices |
+//! | `comparison`, `differences` | a step on two devices; two texts of options |
 //! | `events` | [`Event`]s for an [`Observer`] |
 //! | `traced` | events for `tracing`, with the feature of that name |
 
@@ -25,13 +26,16 @@ mod batches;
 mod checkpoint;
 mod checkpointed;
 mod comparison;
+mod differences;
 mod events;
 mod fit;
+mod gradients;
 mod lora_plus;
 mod optimizer;
 mod optimizer_state;
 mod optimizer_tap;
 mod prefetch;
+pub mod ranks;
 mod run;
 mod run_state;
 mod schedule;
@@ -45,9 +49,10 @@ pub use batches::{BatchLoader, Collate, MicroBatch, Position};
 pub use checkpoint::{Checkpoint, CheckpointDir, LastCheckpoint, SavedCheckpoint};
 pub(crate) use checkpointed::checkpointed_step;
 pub(crate) use comparison::{StepDifference, compare_steps};
+pub(crate) use differences::differences;
 pub use events::{EvalEvent, Event, Observer, StepEvent};
-pub(crate) use fit::differences;
 pub use fit::{Outcome, fit};
+pub(crate) use gradients::gradients_at_once;
 pub use lora_plus::LoraPlus;
 pub use optimizer::AdamW;
 pub use optimizer_state::OptimizerState;

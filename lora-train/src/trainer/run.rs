@@ -1,11 +1,13 @@
 //! Parts of a run other than the model: [`Run`].
 
+use super::ranks::Ranks;
 use super::{AdamW, BatchLoader, LoraPlus, Observer, Schedule};
 use crate::TrainError;
 use crate::data::{DataDigest, Sample};
 use burn_train::Interrupter;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Interval of evaluations or checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub enum ReadValues {
 pub struct TrainerConfig {
     /// Number of optimizer steps.
     pub total_steps: usize,
-    /// Number of batches whose gradients are accumulated in a step.
+    /// Number of batches whose gradients are accumulated in a step, over all ranks.
     pub accumulation: usize,
     /// Largest norm of all gradients together; larger gradients are scaled down to it.
     pub max_grad_norm: Option<f64>,
@@ -104,6 +106,8 @@ pub struct Run<M, S: Sample> {
     pub loader: BatchLoader<S>,
     /// Evaluation and saving.
     pub hooks: Box<dyn Hooks<M>>,
+    /// Ranks that train together; [`Alone`](super::ranks::Alone) for one process. The first one writes and has the observers.
+    pub ranks: Arc<dyn Ranks>,
     /// Receivers of the run's events.
     pub observers: Vec<Box<dyn Observer>>,
     /// Handle to stop the run from outside; it then saves a checkpoint and ends.

@@ -1,17 +1,19 @@
 //! The training loop: steps, evaluations, checkpoints.
 
-use super::optimizer::{Factor, scale, squared_norm};
+use super::gradients::{Group, StepGradients, gradients};
+use super::optimizer::{Factor, scale};
 use super::optimizer_tap::{OptimizerTap, Tapped};
+use super::ranks::{Exchange, agree, digest_of_trained};
 use super::step_values::{Reader, StepValues};
 use super::{
-    Best, CheckpointDir, EvalEvent, Event, Every, MicroBatch, NonFinite, Position, ReadValues, Run,
-    RunState, StepEvent, Task,
+    Best, CheckpointDir, EvalEvent, Event, Every, NonFinite, Position, ReadValues, Run, RunState,
+    StepEvent, Task,
 };
 use crate::TrainError;
-use crate::data::{Sample, SampleBatch};
-use burn::optim::{GradientsAccumulator, GradientsParams};
+use crate::data::Sample;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use burn_train::{ItemLazy, Learner};
+use burn_train::Learner;
 use std::time::Instant;
 
 /// The loop around Burn's [`Learner`], which holds the model, its optimizer and its schedule.
@@ -21,6 +23,7 @@ pub(super) struct TrainingLoop<M, S: Sample> {
     pub checkpoints: CheckpointDir,
     pub tap: OptimizerTap,
     pub last_evaluation: Option<EvalEvent>,
+    pub exchange: Exchange,
     /// Reader of values one step late; `None` to read them at once.
     reader: Option<Reader>,
     /// Step whose values are still to be read.
@@ -47,6 +50,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let late = config.read_values == ReadValues::OneStepLate
             && matches!(config.non_finite, NonFinite::Fail);
         Self {
+            exchange: Exchange::new(run.ranks.clone()),
             run,
             state,
             checkpoints,
@@ -88,15 +92,17 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         clock: &Clock,
     ) -> Result<Option<String>, TrainError> {
         let batches_in_epoch = self.run.loader.batches_in(self.state.position.epoch);
-        let mut batches = self.run.loader.batches_from(self.state.position);
-        while self.state.step < self.run.config.total_steps {
-            let group: Vec<_> = batches
-                .by_ref()
-                .take(self.run.config.accumulation)
-                .collect();
-            if group.is_empty() {
+        let epoch = self.state.position.epoch;
+        let (accumulation, ranks) = (self.run.config.accumulation, self.exchange.ranks());
+        let mut batches = self.run.loader.share_from(
+            self.state.position,
+            accumulation,
+            (ranks.rank(), ranks.size()),
+        );
+        while self.state.step < self.run.config.total_steps && self.state.position.epoch == epoch {
+            let Some(group) = Group::take(&self.run, self.state.position, &mut batches) else {
                 break;
-            }
+            };
             let stopped = self.step(learner, group, batches_in_epoch, clock)?;
             if let Some(reason) = &stopped {
                 self.notify(&Event::Stopped(reason.clone()))?;
@@ -110,17 +116,32 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
     fn step(
         &mut self,
         learner: &mut Learner<Tapped<M>>,
-        group: Vec<S::Batch>,
+        group: Group<S::Batch>,
         batches_in_epoch: usize,
         clock: &Clock,
     ) -> Result<Option<String>, TrainError> {
         let step = self.state.step + 1;
-        let position = next_position(self.state.position, group.len(), batches_in_epoch);
+        let position = next_position(self.state.position, group.length, batches_in_epoch);
         let epoch = position.epoch as f64 + position.batch as f64 / batches_in_epoch as f64;
-        let tokens = group.iter().map(SampleBatch::counted_tokens).sum();
-        let described = group[0].describe();
+        let described = group.describe();
 
         learner.lr_step();
+        let interrupter = &self.run.interrupter;
+        let StepGradients {
+            grads,
+            values,
+            tokens,
+            stop: interrupted,
+        } = gradients(
+            learner,
+            &mut self.exchange,
+            group,
+            (self.run.config.seed, step),
+            || {
+                let stops = interrupter.should_stop();
+                stops.then(|| interrupter.get_message().unwrap_or_default())
+            },
+        )?;
         let mut current = Pending {
             event: StepEvent {
                 step,
@@ -134,7 +155,6 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             },
             batch: described,
         };
-        let (grads, values) = self.gradients(learner, step, group)?;
         let grads = self.prepared(&learner.model().task, grads, values, &mut current)?;
 
         let end = step == self.run.config.total_steps;
@@ -144,10 +164,9 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             Every::End => end,
             Every::Never => false,
         };
-        let interrupted = self.run.interrupter.should_stop();
-        let evaluate = due(self.run.config.evaluate) && !interrupted;
+        let evaluate = due(self.run.config.evaluate) && interrupted.is_none();
         // An evaluation may end the run early, and the run must be resumable from there.
-        let save = interrupted
+        let save = interrupted.is_some()
             || due(self.run.config.save)
             || (evaluate && self.run.config.patience.is_some());
         if save {
@@ -167,47 +186,14 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         if evaluate {
             stopped = self.evaluate(&learner.model().task, epoch)?;
         }
-        if interrupted {
-            stopped = Some(self.run.interrupter.get_message().unwrap_or_default());
+        if interrupted.is_some() {
+            stopped = interrupted;
         }
         if save {
             self.state.seconds = clock.seconds();
             self.save(&learner.model().task)?;
         }
         Ok(stopped)
-    }
-
-    /// Accumulates the gradients of the batches of a step. Also returns the loss and the squared norm, `[2]`.
-    fn gradients(
-        &self,
-        learner: &Learner<Tapped<M>>,
-        step: usize,
-        group: Vec<S::Batch>,
-    ) -> Result<(GradientsParams, Tensor<1>), TrainError> {
-        let model = learner.model().task;
-        let weight: f64 = group.iter().map(SampleBatch::weight).sum();
-        // Without labels the loss is zero, whatever the factor.
-        let loss_scale = if weight > 0.0 { 1.0 / weight } else { 1.0 };
-        let mut accumulator = GradientsAccumulator::new();
-        let mut losses = Vec::with_capacity(group.len());
-        for (index, batch) in group.into_iter().enumerate() {
-            let output = learner.train_step(MicroBatch {
-                batch,
-                loss_scale,
-                seed: mix(self.run.config.seed, step as u64, index as u64),
-            });
-            accumulator.accumulate(&model, output.grads);
-            let synced = output.item.sync();
-            losses.push(
-                synced
-                    .map_err(|error| TrainError::burn(error.to_string()))?
-                    .loss,
-            );
-        }
-        let grads = accumulator.grads();
-        let loss = Tensor::cat(losses, 0).sum();
-        let norm = squared_norm(&model, &grads).unwrap_or_else(|| loss.zeros_like());
-        Ok((grads, Tensor::cat(vec![loss, norm], 0)))
     }
 
     /// Clips the gradients of a step, and reads its loss and norm or begins to. Returns no gradients for a step to leave out.
@@ -248,7 +234,10 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             self.state.skipped_in_a_row = 0;
             return Ok(());
         }
-        let (step, batch) = (of.event.step, of.batch.clone());
+        let step = of.event.step;
+        // Every rank comes here, with the same values, and the first one has the first batch.
+        let batch = self.exchange.ranks().from_first(of.batch.as_bytes())?;
+        let batch = String::from_utf8_lossy(&batch).into_owned();
         let NonFinite::Skip { limit } = self.run.config.non_finite else {
             let loss = if loss.is_finite() { grad_norm } else { loss };
             return Err(TrainError::NonFiniteLoss { step, batch, loss });
@@ -289,15 +278,20 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
             Some(best) => *value < best.value,
         };
         let step = self.state.step;
-        let best = value.filter(better).map(|value| Best { step, value });
-        let is_best = best.is_some();
+        let is_better = value.as_ref().is_some_and(better);
+        // The first rank decides for all: on a GPU, the last bits of its metrics may be its own.
+        let decision = self.exchange.ranks().from_first(&[is_better.into()])?;
+        let is_best = decision == [1];
         if is_best {
-            let hooks = &mut self.run.hooks;
-            let saved = self
-                .checkpoints
-                .save_best(step, |dir| hooks.save_weights(model, dir))?;
-            self.tell_left(saved.left)?;
-            self.state.best = best;
+            if self.exchange.ranks().is_first() {
+                let hooks = &mut self.run.hooks;
+                let saved = self
+                    .checkpoints
+                    .save_best(step, |dir| hooks.save_weights(model, dir))?;
+                self.tell_left(saved.left)?;
+            }
+            let value = value.unwrap_or(f64::NAN);
+            self.state.best = Some(Best { step, value });
             self.state.evaluations_since_best = 0;
         } else {
             self.state.evaluations_since_best += 1;
@@ -319,9 +313,20 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         }))
     }
 
+    /// Writes a checkpoint, after a comparison of the trained weights of all ranks.
     fn save(&mut self, model: &M) -> Result<(), TrainError> {
+        let ranks = self.exchange.ranks();
+        if !ranks.is_alone() {
+            agree(
+                ranks,
+                &[("state of the trained weights", digest_of_trained(model)?)],
+            )?;
+        }
         let message = "the optimizer was not stepped before its state was saved";
         let optimizer = self.tap.take().ok_or_else(|| TrainError::burn(message))?;
+        if !ranks.is_first() {
+            return Ok(());
+        }
         let hooks = &mut self.run.hooks;
         let start = Instant::now();
         let saved = self
@@ -376,14 +381,4 @@ impl Clock {
     fn seconds_at(&self, instant: Instant) -> f64 {
         self.before + (instant - self.start).as_secs_f64()
     }
-}
-
-/// Mixes the seed of the run, the step and the batch into the seed of one pass (`SplitMix64`'s finaliser).
-fn mix(seed: u64, step: u64, batch: u64) -> u64 {
-    let mut x = seed
-        .wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-        .wrapping_add(batch.wrapping_mul(0xd1b5_4a32_d192_ed03));
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

@@ -85,6 +85,7 @@ fn a_bench_above_the_limit_is_refused_in_words() {
                 ..Training::default()
             },
             steps: Some(1),
+            ..StepOptions::default()
         };
         with_max_buffer_bytes(LIMIT, || bench_step(&options))
     };

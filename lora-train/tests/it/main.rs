@@ -51,6 +51,8 @@ mod loss;
 mod merge;
 mod methods;
 mod metrics;
+#[cfg(feature = "mpi")]
+mod mpirun;
 mod named;
 mod new_tokens;
 mod odd_files;
@@ -68,6 +70,7 @@ mod preview;
 mod program;
 mod published;
 mod quantize;
+mod ranks;
 mod report;
 mod result_keys;
 mod result_lines;

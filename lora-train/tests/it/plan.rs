@@ -74,6 +74,7 @@ fn memory_is_within_a_tenth_of_what_is_measured() {
                 shape: shape.clone(),
                 training,
                 steps: Some(1),
+                ..StepOptions::default()
             })
             .unwrap();
             assert_eq!(report.trainable, forecast.trainable);

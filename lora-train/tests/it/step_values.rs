@@ -10,6 +10,7 @@ use lora_models::{LoraModel, ModelConfig};
 use lora_train::TrainError;
 use lora_train::data::{BatchOrder, BatchPlan, ClassWeights, Example, Origin, Target};
 use lora_train::task::Classify;
+use lora_train::trainer::ranks::{Alone, Ranks, Threads};
 use lora_train::trainer::{
     AdamW, BatchLoader, CheckpointDir, Event, Every, Hooks, NonFinite, Observer, Outcome,
     ReadValues, Run, Schedule, ScheduleKind, TrainerConfig, fit,
@@ -119,6 +120,17 @@ struct Session {
 
 /// Trains the head and the adapter with a constant learning rate.
 fn train(config: TrainerConfig, examples: Vec<Example>, output: &Path, resume: bool) -> Session {
+    train_at(Arc::new(Alone), config, examples, output, resume)
+}
+
+/// Trains at a rank.
+fn train_at(
+    ranks: Arc<dyn Ranks>,
+    config: TrainerConfig,
+    examples: Vec<Example>,
+    output: &Path,
+    resume: bool,
+) -> Session {
     let log = Log::default();
     let lengths = vec![6; examples.len()];
     let plan = BatchPlan::new(lengths, 1, BatchOrder::FileOrder, 0).unwrap();
@@ -131,6 +143,7 @@ fn train(config: TrainerConfig, examples: Vec<Example>, output: &Path, resume: b
         eval_data: None,
         loader: BatchLoader::new(examples, plan, 0),
         hooks: Box::new(Noted(log.clone())),
+        ranks,
         observers: vec![Box::new(log.clone())],
         interrupter: burn_train::Interrupter::new(),
         config,
@@ -290,4 +303,34 @@ fn steps_in_a_row_that_are_not_finite_end_a_run_that_leaves_them_out_even_across
             ..
         }
     ));
+}
+
+/// The loss of the third batch, which the second rank computes, is infinite.
+#[test]
+fn a_loss_that_is_not_finite_at_one_rank_ends_all_with_the_message_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (alone, several) = (dir.path().join("alone"), dir.path().join("several"));
+    let config = |non_finite| TrainerConfig {
+        accumulation: 4,
+        max_grad_norm: Some(1.0),
+        non_finite,
+        ..config(3)
+    };
+    let data = examples(&[1.0, -2.0, INFINITE, 3.0, 0.5]);
+    for non_finite in [NonFinite::Fail, NonFinite::Skip { limit: 1 }] {
+        let one = train(config(non_finite), data.clone(), &alone, false);
+        let expected = one.result.unwrap_err().to_string();
+        assert!(expected.contains("scores:1"), "{expected}");
+        std::thread::scope(|scope| {
+            for rank in Threads::new(3) {
+                let (config, data) = (config(non_finite), data.clone());
+                let (expected, several) = (&expected, &several);
+                scope.spawn(move || {
+                    let session = train_at(Arc::new(rank), config, data, several, false);
+                    assert_eq!(&session.result.unwrap_err().to_string(), expected);
+                    assert!(!session.log.contains(&"saves".to_string()));
+                });
+            }
+        });
+    }
 }

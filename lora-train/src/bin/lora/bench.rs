@@ -6,8 +6,10 @@ use lora_train::options::RunOptions;
 use lora_train::progress::Screen;
 use lora_train::tools::bench::{
     InferenceOptions, LoadOptions, StepOptions, bench_epoch, bench_inference, bench_latency,
-    bench_load, bench_step,
+    bench_load, bench_step_with,
 };
+use lora_train::trainer::ranks::Ranks;
+use std::sync::Arc;
 
 #[derive(Args)]
 pub struct Bench {
@@ -31,9 +33,14 @@ enum Target {
 }
 
 impl Bench {
-    pub fn run(self) -> Result<(), TrainError> {
+    /// Returns true if the ranks of a launcher are measured.
+    pub fn is_of_ranks(&self) -> bool {
+        matches!(&self.target, Target::Step(options) if options.ranks)
+    }
+
+    pub fn run(self, ranks: &Arc<dyn Ranks>) -> Result<(), TrainError> {
         let report = match &self.target {
-            Target::Step(options) => bench_step(options),
+            Target::Step(options) => bench_step_with(ranks, options),
             Target::Epoch(options) => bench_epoch(options, &mut Screen::detect()),
             Target::Inference(options) if options.is_by_size() => {
                 return super::print_report(&bench_latency(options)?, self.json);
@@ -41,6 +48,9 @@ impl Bench {
             Target::Inference(options) => bench_inference(options),
             Target::Load(options) => bench_load(options),
         }?;
+        if !ranks.is_first() {
+            return Ok(());
+        }
         super::print_report(&report, self.json)
     }
 }

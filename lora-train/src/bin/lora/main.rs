@@ -12,6 +12,7 @@ mod interrupt;
 mod manual;
 mod predict;
 mod preview;
+mod ranks;
 mod sweep;
 mod train;
 
@@ -111,6 +112,14 @@ fn print_report(
     }
 }
 
+/// Returns the exit code of an error: bad usage, or any other failure.
+fn exit_code(error: &TrainError) -> u8 {
+    match error {
+        TrainError::Config { .. } => 2,
+        _ => 1,
+    }
+}
+
 /// Reports an error and returns its exit code. A reader of the output that has read enough is no error.
 fn failed(error: &TrainError, code: u8) -> ExitCode {
     if is_closed_pipe(error) {
@@ -170,9 +179,9 @@ fn main() -> ExitCode {
         lora_train::progress::silence();
     }
     let result = match cli.command {
-        Command::Train(command) => command.run(),
+        Command::Train(command) => return ranks::run(|ranks| command.run(ranks)),
         Command::Preview(options) => preview::run(&options),
-        Command::Eval(options) => eval::run(&options),
+        Command::Eval(options) => return ranks::run(|ranks| eval::run(&options, &**ranks)),
         Command::Predict(options) => predict::run(&options),
         Command::Generate(options) => generate::run(&options),
         Command::Chat(options) => chat::run(&options),
@@ -188,7 +197,10 @@ fn main() -> ExitCode {
         }
         Command::Inspect(options) => lora_train::tools::inspect(&options)
             .and_then(|report| print_report(&report, options.json)),
-        Command::Bench(command) => command.run(),
+        Command::Bench(command) if command.is_of_ranks() => {
+            return ranks::run(|ranks| command.run(ranks));
+        }
+        Command::Bench(command) => command.run(&ranks::alone()),
         Command::Plan(options) => lora_train::tools::estimate(&options)
             .and_then(|forecast| print_report(&forecast, options.json)),
         Command::Diff(options) => return diff::run(&options),
@@ -205,7 +217,6 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ TrainError::Config { .. }) => failed(&error, 2),
-        Err(error) => failed(&error, 1),
+        Err(error) => failed(&error, exit_code(&error)),
     }
 }

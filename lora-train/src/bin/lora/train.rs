@@ -2,11 +2,13 @@
 
 use clap::Args;
 use lora_train::TrainError;
-use lora_train::jobs::{INTERRUPTED, TrainPlan, TrainSummary, train};
+use lora_train::jobs::{INTERRUPTED, TrainPlan, TrainSummary, train_with};
 use lora_train::memory::peak_mib;
 use lora_train::options::RunOptions;
 use lora_train::progress::{Screen, print_json, print_line, print_row};
+use lora_train::trainer::ranks::Ranks;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Number of generated texts shown at the end.
 const SHOWN: usize = 3;
@@ -21,12 +23,14 @@ pub struct Train {
 }
 
 impl Train {
-    pub fn run(self) -> Result<(), TrainError> {
+    pub fn run(self, ranks: &Arc<dyn Ranks>) -> Result<(), TrainError> {
         let plan = TrainPlan::new(self.run.resolve()?)?;
         let interrupter = super::interrupt::interrupter()?;
         let mut screen = Screen::detect();
-        let summary = train(plan, interrupter, &mut screen)?;
-        if self.json {
+        let summary = train_with(ranks.clone(), plan, interrupter, &mut screen)?;
+        if !ranks.is_first() {
+            Ok(())
+        } else if self.json {
             print_json(as_json(&summary))
         } else {
             show(&summary)

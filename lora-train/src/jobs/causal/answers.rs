@@ -10,6 +10,7 @@ use crate::jobs::batches::EvalBatches;
 use crate::jobs::session::Base;
 use crate::options::ReadingOptions;
 use crate::task::CausalLmTask;
+use crate::trainer::ranks::Ranks;
 use lora_models::CausalLm;
 
 /// Name of the metric.
@@ -91,9 +92,10 @@ impl Answers {
     pub fn accuracy<M: CausalLm>(
         &self,
         task: &CausalLmTask<M>,
+        ranks: &dyn Ranks,
         progress: &mut dyn FnMut(usize),
     ) -> Result<f64, TrainError> {
-        let (_, scores) = evaluate(&self.batches, task, None, progress)?;
+        let (_, scores) = evaluate(&self.batches, task, ranks, None, progress)?;
         let losses: Vec<f64> = scores
             .iter()
             .map(|score| score.loss * score.tokens as f64)

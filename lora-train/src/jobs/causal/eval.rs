@@ -10,11 +10,12 @@ use crate::TrainError;
 use crate::data::{Example, Record, ReferenceGroup, group_references};
 use crate::device;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
-use crate::jobs::evaluation::{EvalOptions, EvalSummary};
+use crate::jobs::evaluation::{EvalOptions, EvalSummary, agree_on};
 use crate::jobs::session::{Base, Session};
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, TextScores, encode_prompts, generate_texts};
+use crate::trainer::ranks::Ranks;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::with_mixed_precision;
 use lora_models::generate::GenerationConfig;
@@ -27,9 +28,10 @@ pub(crate) fn eval<M: CausalLm>(
     options: &EvalOptions,
     sources: &Sources,
     config: &M::Config,
+    ranks: &dyn Ranks,
     screen: &Screen,
 ) -> Result<EvalSummary, TrainError> {
-    let device = device::open(options.device)?;
+    let device = device::open_numbered(options.device, ranks.local().rank)?;
     let seed = options.seed.unwrap_or(42);
     device.seed(seed);
     let quantize = sources.quantize(options.quantize, &[])?;
@@ -70,6 +72,7 @@ pub(crate) fn eval<M: CausalLm>(
     sources.check_base(session.adapter.as_ref(), strict, screen)?;
     base.info = session.base.info;
     let examples = &data.examples;
+    agree_on(ranks, &session.base.weight_files, examples, &[])?;
     let adapters = &options.adapters;
     let (model, adapters) = adapters.assign(session.model, sources, examples, None, screen)?;
     let task = CausalLmTask::new(model, 0.0);
@@ -82,13 +85,14 @@ pub(crate) fn eval<M: CausalLm>(
     let mut bar = bar.for_device(&device);
     let adapters = adapters.as_ref();
     let (mut metrics, scores) = with_mixed_precision(mixed, || {
-        evaluate(&batches, &task, adapters, &mut |done| bar.set(done))
+        evaluate(&batches, &task, ranks, adapters, &mut |done| bar.set(done))
     })?;
     bar.finish();
     if let Some(answers) = answers.filter(|_| !sources.is_named()) {
         let mut bar = screen.bar("answers", answers.len()).for_device(&device);
-        let accuracy =
-            with_mixed_precision(mixed, || answers.accuracy(&task, &mut |done| bar.set(done)))?;
+        let accuracy = with_mixed_precision(mixed, || {
+            answers.accuracy(&task, ranks, &mut |done| bar.set(done))
+        })?;
         metrics.insert(METRIC.into(), accuracy);
         bar.finish();
     }
@@ -96,15 +100,15 @@ pub(crate) fn eval<M: CausalLm>(
     let mut texts = Vec::new();
     if let Some(Generation { groups, config, .. }) = &generation {
         let mut bar = screen.bar("texts", groups.len());
-        let (tokenizer, batch) = (&base.tokenizer, options.batch_size);
+        let (tokenizer, prompts) = (&base.tokenizer, (groups.as_slice(), options.batch_size));
         let progress = |done| bar.set(done);
         texts = with_mixed_precision(mixed, || {
             generate_texts(
                 &task.model,
                 tokenizer,
-                groups,
+                prompts,
                 config.clone(),
-                batch,
+                ranks,
                 progress,
             )
         })?;
@@ -116,7 +120,7 @@ pub(crate) fn eval<M: CausalLm>(
         texts,
         ..EvalSummary::default()
     };
-    if let Some(path) = &options.predictions {
+    if let Some(path) = options.predictions.as_ref().filter(|_| ranks.is_first()) {
         let lines = lines(&summary, &batches.examples, &data.records);
         write_file(path, Overwrite::Replace, |file| {
             lines.iter().try_for_each(|line| writeln!(file, "{line}"))

@@ -6,6 +6,7 @@ use crate::TrainError;
 use crate::jobs::batches::EvalBatches;
 use crate::jobs::job::{Evaluate, Metrics};
 use crate::task::CausalLmTask;
+use crate::trainer::ranks::Ranks;
 use lora_models::CausalLm;
 
 /// Evaluation of a language model on a data file.
@@ -24,12 +25,13 @@ impl<M: CausalLm> Evaluate<CausalLmTask<M>> for CausalEvaluator {
     fn metrics(
         &self,
         task: &CausalLmTask<M>,
+        ranks: &dyn Ranks,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
-        let (mut metrics, _) = evaluate(&self.batches, task, None, progress)?;
+        let (mut metrics, _) = evaluate(&self.batches, task, ranks, None, progress)?;
         if let Some(answers) = &self.answers {
             let before = self.batches.examples.len();
-            let accuracy = answers.accuracy(task, &mut |done| progress(before + done))?;
+            let accuracy = answers.accuracy(task, ranks, &mut |done| progress(before + done))?;
             metrics.insert(METRIC.into(), accuracy);
         }
         Ok(metrics)

@@ -43,6 +43,7 @@ use crate::data::{Example, Sample, UNCUT, pack};
 use crate::progress::Screen;
 use crate::task::{CausalLmTask, GeneratedText, TaskName};
 use crate::trainer::Collate;
+use crate::trainer::ranks::Ranks;
 use answers::Answers;
 use data::{read_examples, unread_labels};
 use evaluator::CausalEvaluator;
@@ -193,10 +194,11 @@ impl<M: CausalLm> Job for CausalJob<M> {
         &self,
         task: &CausalLmTask<M>,
         base: &Base,
+        ranks: &dyn Ranks,
         screen: &mut Screen,
         when: &str,
     ) -> Result<(Metrics, Vec<GeneratedText>), TrainError> {
-        self.prompts.score(&task.model, base, screen, when)
+        self.prompts.score(&task.model, base, ranks, screen, when)
     }
 }
 

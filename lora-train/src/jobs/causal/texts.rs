@@ -10,6 +10,7 @@ use crate::jobs::plan::TrainPlan;
 use crate::jobs::session::Base;
 use crate::progress::Screen;
 use crate::task::{GeneratedText, TextScores, generate_texts};
+use crate::trainer::ranks::Ranks;
 use lora_models::CausalLm;
 
 /// Prompts of the texts before and after training.
@@ -67,6 +68,7 @@ impl Prompts {
         &self,
         model: &M,
         base: &Base,
+        ranks: &dyn Ranks,
         screen: &mut Screen,
         when: &str,
     ) -> Result<(Metrics, Vec<GeneratedText>), TrainError> {
@@ -83,7 +85,8 @@ impl Prompts {
         let mut bar = screen.bar(&format!("texts {when}"), self.groups.len());
         let (tokenizer, groups) = (&base.tokenizer, &self.groups);
         let progress = |done| bar.set(done);
-        let texts = generate_texts(model, tokenizer, groups, config, self.batch, progress)?;
+        let prompts = (groups.as_slice(), self.batch);
+        let texts = generate_texts(model, tokenizer, prompts, config, ranks, progress)?;
         bar.finish();
         Ok((self.scores.score(&texts)?, texts))
     }

@@ -8,10 +8,11 @@ use crate::TrainError;
 use crate::data::{ClassWeights, Example, Target, Unlabelled};
 use crate::device;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
-use crate::jobs::evaluation::{EvalOptions, EvalSummary};
+use crate::jobs::evaluation::{EvalOptions, EvalSummary, agree_on};
 use crate::jobs::sources::Sources;
 use crate::progress::Screen;
 use crate::task::TaskName;
+use crate::trainer::ranks::Ranks;
 use lora_core::files::{Overwrite, write_file};
 use lora_core::ops::with_mixed_precision;
 use lora_models::encoder::Labels;
@@ -22,11 +23,12 @@ pub(crate) fn eval(
     task: TaskName,
     options: &EvalOptions,
     sources: &Sources,
+    ranks: &dyn Ranks,
     screen: &Screen,
 ) -> Result<EvalSummary, TrainError> {
     let head = labels_in_use(sources, task, options.labels.as_deref())?;
     let thresholds = Thresholds::new(options.threshold.as_deref(), &head)?;
-    let device = device::open(options.device)?;
+    let device = device::open_numbered(options.device, ranks.local().rank)?;
     let narrow = (options.quantize, options.base_dtype);
     let (path, reading, adapters) = (&options.data, &options.reading, &options.adapters);
     let column = adapters.column();
@@ -63,9 +65,10 @@ pub(crate) fn eval(
     let evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
     let each = &mut |_, _: &_| Ok(());
     let examples = evaluator.examples();
+    agree_on(ranks, &loaded.base.weight_files, examples, head.names())?;
     let model = adapters.assign(loaded.model, sources, examples, None, screen)?;
-    let outputs = with_mixed_precision(mixed, || evaluator.run(model, screen, each))?;
-    if let Some(path) = &options.predictions {
+    let outputs = with_mixed_precision(mixed, || evaluator.run(model, ranks, screen, each))?;
+    if let Some(path) = options.predictions.as_ref().filter(|_| ranks.is_first()) {
         let pairs = evaluator.examples().iter().zip(&outputs);
         let mut lines = pairs.map(|(example, rows)| line(example, rows, &head, &thresholds));
         write_file(path, Overwrite::Replace, |file| {

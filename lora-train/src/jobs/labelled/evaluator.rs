@@ -9,6 +9,7 @@ use crate::jobs::job::{Evaluate, Metrics};
 use crate::metric::{ConfusionMatrix, TOKEN_METRICS, multi_label, token_classification};
 use crate::progress::Screen;
 use crate::task::{Classify, TaskName};
+use crate::trainer::ranks::Ranks;
 use lora_models::LoraTargets;
 use lora_models::classifier::Classifier;
 use lora_models::encoder::Labels;
@@ -65,12 +66,13 @@ impl Evaluator {
         self.batches.leave_out(done);
     }
 
-    /// Returns the outputs for each example, in the order of the file. `adapters` assigns an adapter to each example, if
-    /// there are several; `result` receives the outputs of an example and its index, in the order of the file, as soon as those
-    /// before it are there.
+    /// Returns the outputs for each example, in the order of the file. Ranks share the batches, and all have all outputs. `adapters`
+    /// assigns an adapter to each example, if there are several; without other ranks, `result` receives the outputs of an example and
+    /// its index, in the order of the file, as soon as those before it are there.
     pub fn run(
         &self,
         (model, adapters): (Classifier, Option<AdapterAssignment<Classifier>>),
+        ranks: &dyn Ranks,
         screen: &Screen,
         result: &mut dyn FnMut(usize, &Rows) -> Result<(), TrainError>,
     ) -> Result<Vec<Rows>, TrainError> {
@@ -79,16 +81,17 @@ impl Evaluator {
         let examples = self.examples().len();
         let mut bar = screen.bar("examples", examples).for_device(&device);
         let progress = &mut |done| bar.set(done);
-        let outputs = self.outputs(&model, adapters.as_ref(), progress, result)?;
+        let outputs = self.outputs(&model, ranks, adapters.as_ref(), progress, result)?;
         bar.finish();
         Ok(outputs)
     }
 
-    /// Returns the outputs for each example, in the order of the file. `adapters` assigns an adapter to each example, if
-    /// there are several.
+    /// Returns the outputs for each example, in the order of the file. Ranks share the batches, and all have all outputs. `adapters`
+    /// assigns an adapter to each example, if there are several; `result` is called in a run without other ranks.
     fn outputs(
         &self,
         task: &Classify,
+        ranks: &dyn Ranks,
         adapters: Option<&AdapterAssignment<Classifier>>,
         progress: &mut dyn FnMut(usize),
         result: &mut dyn FnMut(usize, &Rows) -> Result<(), TrainError>,
@@ -97,27 +100,29 @@ impl Evaluator {
         let mut open: BTreeSet<usize> = self.batches.indices().collect();
         let mut waiting = BTreeSet::new();
         let of_tokens = self.task == TaskName::TokenClassification;
-        self.batches.run(adapters, progress, |indices, batch| {
-            let logits = task.logits(batch)?;
-            for (row, &index) in indices.iter().enumerate() {
-                outputs[index] = if of_tokens {
-                    let words = self.examples()[index].words();
-                    let rows = words.map(|(token, _)| row * batch.seq + token);
-                    rows.map(|row| logits[row].clone()).collect()
-                } else {
-                    vec![logits[row].clone()]
-                };
-                open.remove(&index);
-                waiting.insert(index);
-            }
-            while let Some(&next) = waiting.first()
-                && open.first().is_none_or(|&open| next < open)
-            {
-                result(next, &outputs[next])?;
-                waiting.pop_first();
-            }
-            Ok(())
-        })?;
+        self.batches
+            .run(ranks, adapters, progress, |indices, batch| {
+                let logits = task.logits(batch)?;
+                for (row, &index) in indices.iter().enumerate() {
+                    outputs[index] = if of_tokens {
+                        let words = self.examples()[index].words();
+                        let rows = words.map(|(token, _)| row * batch.seq + token);
+                        rows.map(|row| logits[row].clone()).collect()
+                    } else {
+                        vec![logits[row].clone()]
+                    };
+                    open.remove(&index);
+                    waiting.insert(index);
+                }
+                while let Some(&next) = waiting.first()
+                    && open.first().is_none_or(|&open| next < open)
+                {
+                    result(next, &outputs[next])?;
+                    waiting.pop_first();
+                }
+                Ok(())
+            })?;
+        gather_rows(ranks, &mut outputs)?;
         Ok(outputs)
     }
 
@@ -238,9 +243,10 @@ impl Evaluate<Classify> for Evaluator {
     fn metrics(
         &self,
         task: &Classify,
+        ranks: &dyn Ranks,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Metrics, TrainError> {
-        let outputs = self.outputs(task, None, progress, &mut |_, _| Ok(()))?;
+        let outputs = self.outputs(task, ranks, None, progress, &mut |_, _| Ok(()))?;
         // Of too many classes there is none.
         let confusion = self.confusion(&outputs).unwrap_or_default();
         *self
@@ -254,6 +260,33 @@ impl Evaluate<Classify> for Evaluator {
         let last = self.confusion.lock();
         last.unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Adds the outputs of the other ranks to those of this one.
+fn gather_rows(ranks: &dyn Ranks, outputs: &mut [Rows]) -> Result<(), TrainError> {
+    if ranks.is_alone() {
+        return Ok(());
+    }
+    // Of each example its place, its number of rows and their length, and the values.
+    let mut own = Vec::new();
+    for (index, rows) in outputs.iter().enumerate() {
+        if let Some(row) = rows.first() {
+            own.extend([index as f64, rows.len() as f64, row.len() as f64]);
+            own.extend(rows.iter().flatten().map(|&value| f64::from(value)));
+        }
+    }
+    for numbers in ranks.gather_numbers(&own)? {
+        let mut rest = numbers.as_slice();
+        while let Some((&[index, rows, columns], values)) = rest.split_first_chunk() {
+            let columns = columns as usize;
+            let (own, after) = values.split_at(rows as usize * columns);
+            let own = own.chunks_exact(columns.max(1));
+            let own = own.map(|row| row.iter().map(|&value| value as f32).collect());
+            outputs[index as usize] = own.collect();
+            rest = after;
+        }
+    }
+    Ok(())
 }
 
 /// Returns the scores of a target; none for another target.
@@ -327,6 +360,29 @@ mod tests {
     #[test]
     fn the_first_of_the_likeliest_classes_is_predicted() {
         assert_eq!(best(&[0.5, 2.0, 2.0, -1.0]), 1);
+    }
+
+    #[test]
+    fn outputs_of_all_ranks_come_together_in_order() {
+        let all: [Rows; 4] = [
+            vec![vec![0.5, 1.5]],
+            vec![],
+            vec![vec![2.0, 0.1], vec![3.0, 0.2]],
+            vec![vec![-1.0, 7.0]],
+        ];
+        std::thread::scope(|scope| {
+            for rank in crate::trainer::ranks::Threads::new(3) {
+                let all = all.clone();
+                scope.spawn(move || {
+                    let mut outputs = vec![Rows::new(); 4];
+                    for index in (rank.rank()..4).step_by(3) {
+                        outputs[index] = all[index].clone();
+                    }
+                    gather_rows(&rank, &mut outputs).unwrap();
+                    assert_eq!(outputs, all);
+                });
+            }
+        });
     }
 
     #[test]

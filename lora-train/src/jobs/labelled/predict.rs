@@ -19,6 +19,7 @@ use crate::jobs::sources::Sources;
 use crate::options::{Precision, ReadingOptions};
 use crate::progress::Screen;
 use crate::task::TaskName;
+use crate::trainer::ranks::Alone;
 use clap::Args;
 use lora_core::files::{Overwrite, check_dir};
 use lora_core::ops::with_mixed_precision;
@@ -240,7 +241,7 @@ pub fn predict(
         None => result(predicted(index, rows)),
         Some(file) => file.add(index, predicted(index, rows).object()),
     };
-    let outputs = with_mixed_precision(mixed, || evaluator.run(model, screen, &mut each))?;
+    let outputs = with_mixed_precision(mixed, || evaluator.run(model, &Alone, screen, &mut each))?;
     if let Some(file) = &file {
         let (done, path) = (file.done(), file.path().display());
         screen.line(&format!("{path}: {done} predictions"));

@@ -26,7 +26,7 @@ pub use latency::{LatencyReport, LatencyRow, bench_latency};
 pub use load::{LoadOptions, bench_load};
 pub use measure::Timing;
 pub use report::BenchReport;
-pub use step::{StepOptions, bench_step};
+pub use step::{StepOptions, bench_step, bench_step_with};
 pub use workload::{BatchSize, Shape, Training};
 
 pub(in crate::tools) use step::{Measured, adapted, measured};

@@ -3,8 +3,10 @@
 use crate::TrainError;
 use crate::memory::{allocated, available_mib, resident_mib};
 use crate::tools::bench::{Measured, Shape, Training, measured};
+use crate::trainer::ranks::{Alone, Exchange};
 use burn::tensor::Device;
 use lora_models::ModelConfig;
+use std::sync::Arc;
 
 /// Number of layers of the smaller and the larger model.
 const LAYERS: [usize; 2] = [2, 6];
@@ -90,7 +92,9 @@ pub(super) fn calibrate(
     for (i, &layers) in layers.iter().enumerate() {
         for (j, &examples) in examples.iter().enumerate() {
             let size = [examples, length];
-            let found: Measured = measured(&shallow(layers), shape, training, size, STEPS, device)?;
+            let mut alone = Exchange::new(Arc::new(Alone));
+            let on = (device, &mut alone);
+            let found: Measured = measured(&shallow(layers), shape, training, size, STEPS, on)?;
             seconds[i][j] = found.timing.min();
             peaks[i][j] = found.peak.map(|bytes| bytes as f64 / MIB);
         }

@@ -3,6 +3,7 @@
 use super::calibrate::Calibration;
 use super::weights::Counts;
 use crate::tools::text::rows;
+use crate::trainer::ranks::bytes_sent;
 use serde::Serialize;
 use std::fmt;
 
@@ -35,6 +36,10 @@ pub struct Forecast {
     pub saved_mib: f64,
     /// Size of the saved file in 16 bits.
     pub saved_half_mib: f64,
+    /// Number of ranks, if it was given.
+    pub ranks: Option<usize>,
+    /// Memory that each rank sends to the others in a step, and receives.
+    pub exchange_mib: Option<f64>,
     /// Peak of the activations and temporary tensors; `None` if not measured.
     pub activations_mib: Option<f64>,
     /// Memory of the program itself.
@@ -64,6 +69,12 @@ impl Forecast {
         self.optimizer_mib = mib(counts.optimizer_bytes());
         self.saved_mib = mib(counts.trainable * 4);
         self.saved_half_mib = mib(counts.trainable * 2);
+    }
+
+    /// Adds the exchange of a number of ranks.
+    pub(super) fn add_ranks(&mut self, ranks: usize) {
+        self.ranks = Some(ranks);
+        self.exchange_mib = Some(bytes_sent(self.trainable, ranks) as f64 / MIB);
     }
 
     /// Adds the numbers that measurements of few layers give.
@@ -102,6 +113,9 @@ impl fmt::Display for Forecast {
         );
         let largest = self.available_mib.zip(self.largest_batch);
         let largest = largest.map(|(mib, batch)| format!("{batch} examples in {mib:.0} MiB"));
+        let exchange = self.ranks.zip(self.exchange_mib);
+        let exchange = exchange
+            .map(|(ranks, sent)| format!("{} sent by each of {ranks} ranks in a step", mib(sent)));
         let table = [
             ("model", Some(self.model.clone())),
             ("method", Some(self.method.clone())),
@@ -114,6 +128,7 @@ impl fmt::Display for Forecast {
             ("program", self.program_mib.map(mib)),
             ("peak", self.peak_mib.map(mib)),
             ("saved", Some(saved)),
+            ("exchange", exchange),
             ("largest batch", largest),
             ("step", self.step_s.map(|step| format!("{step:.3} s"))),
             ("epoch", self.epoch_s.map(|epoch| format!("{epoch:.0} s"))),

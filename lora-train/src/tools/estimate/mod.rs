@@ -39,6 +39,9 @@ pub struct PlanOptions {
     /// Number of examples in an epoch, for its duration.
     #[arg(long, value_name = "N")]
     pub examples: Option<usize>,
+    /// Number of ranks, for the bytes that each sends in a step.
+    #[arg(long, value_name = "N")]
+    pub ranks: Option<usize>,
     /// Count only, without running steps.
     #[arg(long)]
     pub no_calibration: bool,
@@ -67,6 +70,9 @@ pub fn estimate(options: &PlanOptions) -> Result<Forecast, TrainError> {
         ..Forecast::default()
     };
     forecast.add_counts(&Counts::new(&config, shape, training)?);
+    if let Some(ranks) = options.ranks {
+        forecast.add_ranks(at_least_one("ranks", ranks)?);
+    }
     let calibration = if options.no_calibration {
         Err("disabled by an option".to_string())
     } else {
