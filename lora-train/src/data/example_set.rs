@@ -12,7 +12,7 @@ pub enum ExampleSet {
     /// Examples in memory.
     Memory(Vec<Example>),
     /// Examples in a mapped file.
-    File(TokenFile),
+    File(Box<TokenFile>),
 }
 
 impl ExampleSet {

@@ -18,10 +18,15 @@ pub(super) use rows::ParquetRows;
 #[cfg(not(feature = "parquet"))]
 pub(super) use without::ParquetRows;
 
+use super::record::Origin;
 use crate::error::TrainError;
+use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+
+/// Object of a row, and the place where it was read.
+type PlacedObject = (Map<String, Value>, Origin);
 
 /// First bytes of a file.
 const MAGIC: [u8; 4] = *b"PAR1";

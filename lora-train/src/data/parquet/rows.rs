@@ -1,5 +1,6 @@
 //! Rows of a Parquet file, one by one.
 
+use super::PlacedObject;
 use crate::data::lines::MAX_LINE_BYTES;
 use crate::data::record::Origin;
 use crate::data::rows::MAX_COLUMNS;
@@ -61,9 +62,7 @@ impl ParquetRows {
     ///
     /// # Errors
     /// [`TrainError::DataLine`] for a row that cannot be read, or has more text than a line may have.
-    pub(in crate::data) fn next_object(
-        &mut self,
-    ) -> Result<Option<(Map<String, Value>, Origin)>, TrainError> {
+    pub(in crate::data) fn next_object(&mut self) -> Result<Option<PlacedObject>, TrainError> {
         self.row += 1;
         let origin = Origin::new(self.path.clone(), self.row);
         let rows = &mut self.rows;

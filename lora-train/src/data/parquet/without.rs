@@ -1,8 +1,7 @@
 //! Parquet in a build that does not read it.
 
-use crate::data::record::Origin;
+use super::PlacedObject;
 use crate::error::TrainError;
-use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Reader that does not exist.
@@ -20,9 +19,7 @@ impl ParquetRows {
         match *self {}
     }
 
-    pub(in crate::data) fn next_object(
-        &mut self,
-    ) -> Result<Option<(Map<String, Value>, Origin)>, TrainError> {
+    pub(in crate::data) fn next_object(&mut self) -> Result<Option<PlacedObject>, TrainError> {
         match *self {}
     }
 }

@@ -284,7 +284,7 @@ mod tests {
         vec![
             Example::new(0, vec![5, 6, last], 2, origin(0, 1)),
             Example::with_parts(1, vec![1, 2, 3, 4, 5], vec![1..2, 3..5], origin(0, 9)),
-            Example::with_parts(2, vec![7, last], vec![1..2], origin(1, 3)),
+            Example::with_parts(2, vec![7, last, 8, 9], vec![1..2, 3..4], origin(1, 3)),
         ]
     }
 
@@ -316,7 +316,7 @@ mod tests {
             let expected = examples(vocabulary);
             let found: Vec<Example> = (0..file.len()).map(|index| file.get(index)).collect();
             assert_eq!(found, expected);
-            assert_eq!(file.lengths().collect::<Vec<_>>(), [3, 5, 2]);
+            assert_eq!(file.lengths().collect::<Vec<_>>(), [3, 5, 4]);
             assert_eq!(file.digest(), &DataDigest::new(&expected, &[]));
         }
     }

@@ -49,7 +49,10 @@ pub(super) fn tokenized(
                 "tokens    {shown}: {examples} examples of an earlier run"
             ));
             let held_out = training.held_out()?;
-            return Ok((ExampleSet::File(file), Encoded { files, held_out }));
+            return Ok((
+                ExampleSet::File(Box::new(file)),
+                Encoded { files, held_out },
+            ));
         }
         Ok(_) | Err(Rejected::Missing) => {}
         Err(reason) => screen.line(&format!("tokens    {shown}: {reason}; it is written anew")),
@@ -64,7 +67,7 @@ pub(super) fn tokenized(
     screen.line(&format!(
         "tokens    {shown}: {examples} examples in {mib:.1} MiB"
     ));
-    Ok((ExampleSet::File(file), encoded))
+    Ok((ExampleSet::File(Box::new(file)), encoded))
 }
 
 /// Writes the file of tokens, with progress by lines.
