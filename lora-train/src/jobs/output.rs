@@ -104,13 +104,14 @@ impl OutputDir {
         plan: &TrainPlan,
         screen: &Screen,
     ) -> Result<Self, TrainError> {
-        let output = match ranks.is_first() {
-            true => Self::open(plan, screen)?,
-            false => Self {
+        let output = if ranks.is_first() {
+            Self::open(plan, screen)?
+        } else {
+            Self {
                 path: plan.output.clone(),
                 lock: None,
                 _created: None,
-            },
+            }
         };
         ranks.wait()?;
         Ok(output)

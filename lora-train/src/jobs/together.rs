@@ -66,7 +66,7 @@ pub(super) fn idle(ranks: &dyn Ranks, accumulation: usize) -> Option<String> {
     let size = ranks.size();
     (accumulation < size).then(|| {
         format!(
-            "warning: {} of {size} ranks have nothing to do, because a step has {accumulation} batches: give \
+            "warning: {} of {size} ranks have nothing to do, because the number of batches in a step is {accumulation}: give \
              --grad-accumulation {size} or a multiple, which counts the batches of all ranks",
             size - accumulation
         )

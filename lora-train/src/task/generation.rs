@@ -95,19 +95,17 @@ fn gathered(
     ranks: &dyn Ranks,
 ) -> Result<Vec<String>, TrainError> {
     let mut all = vec![String::new(); texts];
-    let parts = match ranks.is_alone() {
-        true => vec![own],
-        false => {
-            // Numbers and strings always have a JSON form.
-            let own = serde_json::to_vec(&own).unwrap_or_default();
-            let parts = ranks.gather(&own)?.into_iter().enumerate();
-            let read = parts.map(|(rank, part)| {
-                let unread =
-                    |_| TrainError::rank(rank, ranks.size(), "sent texts of another version");
-                serde_json::from_slice::<Vec<(usize, String)>>(&part).map_err(unread)
-            });
-            read.collect::<Result<_, _>>()?
-        }
+    let parts = if ranks.is_alone() {
+        vec![own]
+    } else {
+        // Numbers and strings always have a JSON form.
+        let own = serde_json::to_vec(&own).unwrap_or_default();
+        let parts = ranks.gather(&own)?.into_iter().enumerate();
+        let read = parts.map(|(rank, part)| {
+            let unread = |_| TrainError::rank(rank, ranks.size(), "sent texts of another version");
+            serde_json::from_slice::<Vec<(usize, String)>>(&part).map_err(unread)
+        });
+        read.collect::<Result<_, _>>()?
     };
     for (index, text) in parts.into_iter().flatten() {
         if let Some(place) = all.get_mut(index) {

@@ -236,7 +236,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         }
         let step = of.event.step;
         // Every rank comes here, with the same values, and the first one has the first batch.
-        let batch = self.exchange.ranks().from_first(of.batch.as_bytes())?;
+        let batch = self.exchange.ranks().first_of(of.batch.as_bytes())?;
         let batch = String::from_utf8_lossy(&batch).into_owned();
         let NonFinite::Skip { limit } = self.run.config.non_finite else {
             let loss = if loss.is_finite() { grad_norm } else { loss };
@@ -280,7 +280,7 @@ impl<S: Sample, M: Task<S>> TrainingLoop<M, S> {
         let step = self.state.step;
         let is_better = value.as_ref().is_some_and(better);
         // The first rank decides for all: on a GPU, the last bits of its metrics may be its own.
-        let decision = self.exchange.ranks().from_first(&[is_better.into()])?;
+        let decision = self.exchange.ranks().first_of(&[is_better.into()])?;
         let is_best = decision == [1];
         if is_best {
             if self.exchange.ranks().is_first() {

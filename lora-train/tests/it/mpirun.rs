@@ -266,13 +266,8 @@ fn an_error_at_one_rank_ends_all_with_its_message() {
 
     // An error that all have is told once, with its exit code.
     let mut command = train(lora_at(3), &output, 7);
-    command.args(["--warmup-steps", "1", "--warmup-ratio", "0.5"]);
+    command.args(["--label-smoothing", "1.5"]);
     let failed = fail(command);
     assert_eq!(failed.status.code(), Some(2));
-    assert_eq!(
-        text(&failed)
-            .matches("is given beside warmup_steps")
-            .count(),
-        1
-    );
+    assert_eq!(text(&failed).matches("option `label_smoothing`").count(), 1);
 }

@@ -113,9 +113,10 @@ impl Exchange {
         for part in &parts {
             own.add(Layout::of(model, part));
         }
-        let losses = match losses.is_empty() {
-            true => Vec::new(),
-            false => host::values(Tensor::cat(losses, 0))?,
+        let losses = if losses.is_empty() {
+            Vec::new()
+        } else {
+            host::values(Tensor::cat(losses, 0))?
         };
         host::wait(device)?;
 

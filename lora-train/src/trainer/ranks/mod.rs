@@ -115,7 +115,7 @@ pub trait Ranks: Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`gather`](Self::gather).
-    fn from_first(&self, own: &[u8]) -> Result<Vec<u8>, TrainError> {
+    fn first_of(&self, own: &[u8]) -> Result<Vec<u8>, TrainError> {
         let own = if self.is_first() { own } else { &[] };
         Ok(self.gather(own)?.swap_remove(0))
     }

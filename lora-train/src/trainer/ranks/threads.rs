@@ -159,7 +159,7 @@ mod tests {
                     assert_eq!(parts, expected[rank.rank()]);
                     let all = rank.collect(&values[..rank.rank()], &[0, 1, 2]).unwrap();
                     assert_eq!(all, [1.0, 2.0, 12.0]);
-                    assert_eq!(rank.from_first(&[own as u8 + 7]).unwrap(), [7]);
+                    assert_eq!(rank.first_of(&[own as u8 + 7]).unwrap(), [7]);
                 });
             }
         });
