@@ -55,7 +55,9 @@ impl DataDigest {
             classes,
             files,
         } = self;
-        let files = files.iter().map(|file| format!("\nfile {} {}", file.name, file.pairs));
+        let files = files
+            .iter()
+            .map(|file| format!("\nfile {} {}", file.name, file.pairs));
         format!(
             "examples {examples}\ntokens {tokens}\ntexts {texts}\nlabels {labels}\npairs {pairs}\norder {order}\nclasses {classes}{}",
             files.collect::<String>()

@@ -43,7 +43,7 @@ fn train_at(
 fn language_model(output: &Path) -> TrainOptions {
     TrainOptions {
         model: Some(model()),
-        data: Some(texts()),
+        data: vec![texts()],
         eval_data: Some(texts()),
         output: Some(output.into()),
         device: Some(DeviceName::Flex),
@@ -150,7 +150,7 @@ fn ranks_share_the_examples_of_a_classifier() {
     let model = encoder("bert", base.path());
     assert_like_one(&[2, 3], |output| TrainOptions {
         model: Some(model.clone()),
-        data: Some(data("texts.jsonl")),
+        data: vec![data("texts.jsonl")],
         eval_data: Some(data("texts.jsonl")),
         batch_size: Some(2),
         grad_accumulation: Some(2),
@@ -218,11 +218,11 @@ fn a_rank_with_other_options_data_or_base_is_named_at_all_ranks() {
     assert_refused(
         &[&other[..], &["training data", "order"]].concat(),
         |rank| TrainOptions {
-            data: Some(if rank == 2 {
+            data: vec![if rank == 2 {
                 path("swapped.jsonl")
             } else {
                 texts()
-            }),
+            }],
             ..language_model(&path("data"))
         },
     );
@@ -249,11 +249,11 @@ fn a_rank_with_other_options_data_or_base_is_named_at_all_ranks() {
 fn an_error_at_one_rank_leaves_no_other_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let results = train_at(3, |rank| TrainOptions {
-        data: Some(if rank == 1 {
+        data: vec![if rank == 1 {
             "gone.jsonl".into()
         } else {
             texts()
-        }),
+        }],
         ..language_model(&dir.path().join("run"))
     });
     let errors = results
@@ -319,7 +319,7 @@ fn an_evaluation_of_several_ranks_is_that_of_one_with_results_in_order() {
     let trained = dir.path().join("trained");
     let options = TrainOptions {
         model: Some(classifier.clone()),
-        data: Some(data("texts.jsonl")),
+        data: vec![data("texts.jsonl")],
         output: Some(trained.clone()),
         device: Some(DeviceName::Flex),
         max_steps: Some(2),
