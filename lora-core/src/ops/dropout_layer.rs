@@ -112,6 +112,7 @@ mod tests {
 
     /// Runs of earlier versions drew the seeds from flex, and go on with the same ones.
     #[test]
+    #[cfg_attr(miri, ignore = "starts a process")]
     fn the_seeds_are_those_that_flex_would_draw() {
         if passed_alone("ops::dropout_layer::tests::the_seeds_are_those_that_flex_would_draw") {
             return;

@@ -59,6 +59,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "interprets hundreds of thousands of draws")]
     fn a_mask_drops_its_share_whatever_the_seed_and_scales_the_rest() {
         let mask = whole_mask(200_000, 0.3, 7);
         let dropped = mask.iter().filter(|&&value| value == 0.0).count() as f64 / 200_000.0;
@@ -82,6 +83,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "interprets hundreds of thousands of draws")]
     fn neighbours_in_a_mask_are_independent() {
         let mask = whole_mask(400_000, 0.5, 123 << 32);
         for lag in [1, 2, 64, CHUNK] {
