@@ -214,6 +214,10 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(
+        miri,
+        ignore = "interprets tensor operations on all numbers of 16 bits"
+    )]
     fn all_halves_are_widened_exactly() {
         type Widen = fn(u16) -> f32;
         let formats: [(PackedFormat, Widen, u16); 2] = [
