@@ -91,11 +91,11 @@ impl EvalSplit {
 /// Use of a record of the training data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordUse {
-    /// It is trained on.
+    /// Training.
     Train,
-    /// It is held out for the evaluation.
+    /// Evaluation.
     HoldOut,
-    /// It is neither, because other records were drawn.
+    /// No use, because other records were drawn.
     LeaveOut,
 }
 

@@ -113,12 +113,6 @@ impl TrainPlan {
             examples, tokens, ..
         } = data;
         let numbers = TrainOptions {
-            model: None,
-            data: Vec::new(),
-            eval_data: None,
-            output: None,
-            adapter: None,
-            new_tokens: None,
             overwrite: false,
             tensorboard: false,
             strict_base: false,
@@ -135,7 +129,7 @@ impl TrainPlan {
                 BatchSize::PaddedTokens(_) => Some(pad_to_multiple_of).filter(|&n| n > 1),
                 _ => self.options.pad_to_multiple_of,
             },
-            ..self.options.clone()
+            ..self.options.without_files()
         };
         // The tokens count, not the place of their file.
         let new_tokens = self.options.new_tokens.as_ref();

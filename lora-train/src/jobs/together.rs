@@ -4,7 +4,6 @@ use super::plan::TrainPlan;
 use super::resumed::RunRecord;
 use crate::TrainError;
 use crate::data::DataDigest;
-use crate::options::TrainOptions;
 use crate::trainer::ranks::{ExchangeReport, Ranks, agree, digest_of_files};
 use lora_models::checkpoint::WeightFiles;
 
@@ -27,19 +26,13 @@ pub(super) fn agree_on_run(
         ("new_tokens", o.new_tokens.is_some()),
     ];
     let given = given.map(|(name, given)| format!("{name} is given: {given}\n"));
-    let options = TrainOptions {
-        model: None,
-        data: Vec::new(),
-        eval_data: None,
-        output: None,
-        adapter: None,
-        new_tokens: None,
-        ..o.clone()
-    };
     let evaluation = record.eval_data.as_ref();
     let facts = [
         ("version", env!("CARGO_PKG_VERSION").into()),
-        ("set of options", options.to_toml()? + &given.concat()),
+        (
+            "set of options",
+            o.without_files().to_toml()? + &given.concat(),
+        ),
         ("fingerprint of the run", record.fingerprint.clone()),
         ("set of training data", record.data.lines()),
         (

@@ -421,6 +421,19 @@ impl TrainOptions {
     pub(crate) fn evaluates(&self) -> bool {
         self.eval_data.is_some() || self.eval_split.is_some()
     }
+
+    /// Returns the options without the files and directories, whose places may differ between runs that compute the same.
+    pub(crate) fn without_files(&self) -> Self {
+        Self {
+            model: None,
+            data: Vec::new(),
+            eval_data: None,
+            output: None,
+            adapter: None,
+            new_tokens: None,
+            ..self.clone()
+        }
+    }
 }
 
 fn is_false(value: &bool) -> bool {

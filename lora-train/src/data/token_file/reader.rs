@@ -22,23 +22,23 @@ const MAX_INFO: u64 = 1 << 24;
 /// Number of bytes that are read at a time.
 const BLOCK: usize = 1 << 20;
 
-/// What a file has beside the examples.
+/// Facts that a file has beside the examples.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Info {
     /// Digest of the examples.
     pub(super) digest: DataDigest,
-    /// What the writer was given.
+    /// Value that the writer was given.
     pub(super) more: serde_json::Value,
 }
 
 /// Reason why a file of tokens is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejected {
-    /// There is none.
+    /// No file.
     Missing,
-    /// It was made of other data, or with another tokenizer, template or options.
+    /// File of other data, or with another tokenizer, template or options.
     OtherKey,
-    /// It is not what was written.
+    /// Content that is not what was written, with the reason.
     Damaged(String),
     /// The system maps no files.
     NotMapped,

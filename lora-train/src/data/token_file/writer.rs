@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Writer of a file of tokens. Nothing is at the path before [`finish`](Self::finish).
 ///
-/// Of the examples, it keeps the position of each: 8 bytes.
+/// The position of each example is kept, 8 bytes.
 pub(crate) struct TokenFileWriter<'a> {
     path: PathBuf,
     file: BufWriter<AtomicFile>,

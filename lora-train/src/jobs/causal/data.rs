@@ -181,7 +181,25 @@ pub(crate) fn read_examples(
 ) -> Result<Examples, TrainError> {
     let source = source_of(path, reading, adapter, base)?;
     let records = read_records(path, &source)?;
-    let encoding = Encoding::new(source.format, reading, base, max_length)?;
+    let encoded = encode_records(records, source.format, reading, base, max_length)?;
+    Ok(Examples {
+        report: format!("{}: {}", path.display(), encoded.report),
+        ..encoded
+    })
+}
+
+/// Tokenizes the records of a format.
+///
+/// # Errors
+/// If a record cannot be tokenized, or nothing to learn is left.
+pub(super) fn encode_records(
+    records: Vec<Record>,
+    format: DataFormat,
+    reading: &ReadingOptions,
+    base: &Base,
+    max_length: usize,
+) -> Result<Examples, TrainError> {
+    let encoding = Encoding::new(format, reading, base, max_length)?;
     let mut encoder = encoding.encoder()?;
     let examples = encode_all(&mut *encoder, &records)?;
     let report = encoder.finish()?;
@@ -189,7 +207,7 @@ pub(crate) fn read_examples(
     Ok(Examples {
         records,
         examples,
-        format: source.format,
-        report: format!("{}: {report}", path.display()),
+        format,
+        report,
     })
 }

@@ -1,11 +1,10 @@
 //! Training data of a language model: one file or several, read and tokenized record by record.
 
-use super::data::{Encoding, Examples, source_of};
+use super::data::{Encoding, Examples, encode_records, source_of};
 use super::template::chat_template;
 use crate::TrainError;
 use crate::data::{
     DataFormat, EachExample, Example, Record, RecordUse, Selection, SourceOptions, each_record,
-    encode_all,
 };
 use crate::jobs::plan::TrainPlan;
 use crate::jobs::run_key::RunKey;
@@ -22,7 +21,7 @@ pub(super) struct TrainingData<'a> {
     counted: Option<usize>,
 }
 
-/// What became of the files.
+/// Results of the files, once they are tokenized.
 pub(super) struct Encoded {
     /// Report, and number of examples, of each file.
     pub files: Vec<(String, usize)>,
@@ -216,17 +215,7 @@ impl<'a> TrainingData<'a> {
     pub fn evaluation(&self, records: Vec<Record>, length: usize) -> Result<Examples, TrainError> {
         let format = self.files[0].1.format;
         let reading = &self.plan.options.reading;
-        let encoding = Encoding::new(format, reading, self.base, length)?;
-        let mut encoder = encoding.encoder()?;
-        let examples = encode_all(&mut *encoder, &records)?;
-        let report = encoder.finish()?;
-        drop(encoder);
-        Ok(Examples {
-            records,
-            examples,
-            format,
-            report,
-        })
+        encode_records(records, format, reading, self.base, length)
     }
 }
 

@@ -201,7 +201,7 @@ pub(in crate::trainer) fn add_gradients<M: Module>(
     sum.grads()
 }
 
-/// What a rank tells before the sum of the gradients.
+/// Message of a rank before the sum of the gradients.
 struct Header {
     /// Digest of the layout of its gradients; 0 if it had no batch.
     layout: u64,
