@@ -7,10 +7,10 @@ LORA is the program, built with the feature `mpi`. Three measurements, on a mach
 
 1. one process with two threads against two ranks of one thread each: throughput of both;
 2. the exchange for 2 and 4 ranks and ranks 8, 64 and 256 of the adapter, from little to much to send;
-3. a fit of `seconds = fixed + latency * 2 (W - 1) + bytes * host`, where each of W ranks sends `bytes`.
+3. a fit of `seconds = messages * latency + bytes * host`, where each of W ranks sends `bytes` in `2 (W - 1)` messages. Only
+   measurements with a core for each rank are fitted: others wait for cores.
 
-The forecast replaces what is shared memory here by a network: each byte also takes its time there, and a message the network's latency.
-A step takes as long as one process needs for its batch.
+The forecast adds a network to what is shared memory here: each byte also takes its time there, and a message the network's latency.
 """
 
 import argparse
@@ -73,26 +73,34 @@ def main():
         for rank in (8, 64, 256):
             # Batches are small: the exchange does not depend on them.
             found.append(bench(args.lora, ranks, 1, [*shape, "--rank", str(rank), "--batch-size", "1", "--max-length", "32"]))
-    rows = [[1.0, 2 * (f["ranks"] - 1), f["sent_mib"] * 2**20] for f in found]
-    fixed, latency, host = solve(rows, [f["exchange_s"] for f in found])
-    print("\n| ranks | sent by each, MiB | exchange, ms | model, ms |\n| --- | --- | --- | --- |")
-    for f, row in zip(found, rows):
-        model = sum(x * y for x, y in zip(row, (fixed, latency, host)))
-        print(f"| {f['ranks']:.0f} | {f['sent_mib']:.2f} | {f['exchange_s'] * 1e3:.2f} | {model * 1e3:.2f} |")
-    print(f"\nfixed {fixed * 1e3:.3f} ms, {latency * 1e6:.1f} µs for a message, {host * 2**30:.3f} s for a GiB\n")
+    def model(ranks, sent, message=0.0):
+        return 2 * (ranks - 1) * (latency + message) + host * sent
 
-    print("| model | ranks | Gbit/s | sent by each, MiB | exchange, ms |\n| --- | --- | --- | --- | --- |")
+    fitted = [f for f in found if f["ranks"] <= (os.cpu_count() or 1)]
+    rows = [[2 * (f["ranks"] - 1), f["sent_mib"] * 2**20] for f in fitted]
+    latency, host = (max(0.0, value) for value in solve(rows, [f["exchange_s"] for f in fitted]))
+    print("\n| ranks | sent by each, MiB | exchange, ms | model, ms |\n| --- | --- | --- | --- |")
+    for f in found:
+        expected = f"{model(f['ranks'], f['sent_mib'] * 2**20) * 1e3:.2f}" if f in fitted else "more ranks than cores"
+        print(f"| {f['ranks']:.0f} | {f['sent_mib']:.2f} | {f['exchange_s'] * 1e3:.2f} | {expected} |")
+    print(f"\n{latency * 1e6:.1f} µs for a message, {host * 2**30:.3f} s for a GiB\n")
+
+    print("| model | ranks | sent by each, MiB | " + " | ".join(f"at {gbit} Gbit/s, ms" for gbit in NETWORKS) + " |")
+    print("| --- | --- | --- |" + " --- |" * len(NETWORKS))
     for name, trained in MODELS.items():
         for ranks in RANKS:
             sent = 2 * trained * 4 * (ranks - 1) / ranks
+            cells = []
             for gbit, message in NETWORKS.items():
-                network = 0.0 if ranks <= PER_MACHINE else sent * 8 * PER_MACHINE / (gbit * 1e9)
-                delay = latency if ranks <= PER_MACHINE else message
-                seconds = max(fixed, 0) + delay * 2 * (ranks - 1) + max(host, 0) * sent + network
-                print(f"| {name} | {ranks} | {gbit} | {sent / 2**20:.1f} | {seconds * 1e3:.0f} |")
+                if ranks <= PER_MACHINE:
+                    seconds = model(ranks, sent)
+                else:
+                    seconds = model(ranks, sent, message) + sent * 8 * PER_MACHINE / (gbit * 1e9)
+                cells.append(f"{seconds * 1e3:.0f}")
+            print(f"| {name} | {ranks} | {sent / 2**20:.1f} | {' | '.join(cells)} |")
     if args.out:
         with open(args.out, "w") as file:
-            json.dump({"one": one, "two": two, "exchange": found, "fit": [fixed, latency, host]}, file, indent=1)
+            json.dump({"one": one, "two": two, "exchange": found, "latency": latency, "host": host}, file, indent=1)
 
 
 if __name__ == "__main__":
