@@ -7,8 +7,9 @@
 #     scripts/miri.sh asan     AddressSanitizer: all unit tests of lora-core, with threads and as the processor's vectors allow
 #     scripts/miri.sh plain    the tests that Miri runs, without it
 #
-# Both were run last on 1 December 2026 and found nothing: Miri the tests of `lora-core` one at a time, each within 400 seconds, those of
-# `lora-models` in 94, with the nightly of 19 May 2026.
+# Miri was run last on 1 December 2026 and found nothing: over the tests of `lora-core` one at a time, each within 400 seconds, and over
+# those of `lora-models` in 94 seconds, with the nightly of 19 May 2026. AddressSanitizer has not been run: its build takes longer than
+# there was time for.
 #
 # Miri interprets a test, some hundred times slower than it runs: of the rest, most would take hours. Files come from the host
 # (isolation is off). `rayon` keeps its threads until the process ends, and turns pointers into numbers and back, which is
