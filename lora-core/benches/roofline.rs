@@ -4,6 +4,7 @@
 //! `cargo bench --package lora-core --bench roofline`, in the sizes of the frozen weights of a step of 8 × 128 tokens. Numbers are the best
 //! of several repetitions.
 #![recursion_limit = "256"]
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measures")]
 
 use burn::tensor::{Device, Distribution, Tensor};
 use lora_core::ops::multiply;

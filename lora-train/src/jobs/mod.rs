@@ -70,12 +70,12 @@ mod weights;
 pub use adapters::{AdapterArg, AdapterOptions};
 pub use causal::{
     ChatOptions, Continuation, GenerateOptions, SamplingOptions, ScoreOptions, ScoreReport,
-    Terminal, chat, generate, score,
+    Terminal, chat, generate, generate_with, score,
 };
 pub use eval::{eval, eval_with};
 pub use evaluation::{EvalOptions, EvalSummary, ExampleScore};
 pub use finish::{INTERRUPTED, TrainSummary};
-pub use labelled::{PredictOptions, Predicted, predict};
+pub use labelled::{PredictOptions, Predicted, predict, predict_with};
 pub use merge::{MergeOptions, MergeSummary, ModelFormat, merge};
 pub use plan::TrainPlan;
 pub use preview::{Preview, PreviewOptions, preview};

@@ -2,7 +2,7 @@
 
 use crate::TrainError;
 use crate::data::ReferenceGroup;
-use crate::trainer::ranks::Ranks;
+use crate::trainer::ranks::{Ranks, gather_results};
 use lora_models::generate::{GenerationConfig, Generator};
 use lora_models::tokenizer::Tokenizer;
 use lora_models::{CausalLm, ModelError};
@@ -95,19 +95,7 @@ fn gathered(
     ranks: &dyn Ranks,
 ) -> Result<Vec<String>, TrainError> {
     let mut all = vec![String::new(); texts];
-    let parts = if ranks.is_alone() {
-        vec![own]
-    } else {
-        // Numbers and strings always have a JSON form.
-        let own = serde_json::to_vec(&own).unwrap_or_default();
-        let parts = ranks.gather(&own)?.into_iter().enumerate();
-        let read = parts.map(|(rank, part)| {
-            let unread = |_| TrainError::rank(rank, ranks.size(), "sent texts of another version");
-            serde_json::from_slice::<Vec<(usize, String)>>(&part).map_err(unread)
-        });
-        read.collect::<Result<_, _>>()?
-    };
-    for (index, text) in parts.into_iter().flatten() {
+    for (index, text) in gather_results(ranks, own)? {
         if let Some(place) = all.get_mut(index) {
             *place = text;
         }

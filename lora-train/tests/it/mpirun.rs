@@ -119,6 +119,25 @@ fn one_to_four_processes_have_the_losses_and_the_adapter_of_one_without_mpirun()
     let one = evaluated(1);
     assert_eq!(one.0.len(), 1);
     assert!(evaluated(3) == one);
+
+    let generated = |ranks: usize| {
+        let mut command = lora_at(ranks);
+        command
+            .args(["--quiet", "generate", "--model"])
+            .arg(model());
+        command.args(["--device", "flex", "--max-new-tokens", "4"]);
+        command.args(["--batch-size", "1", "--json"]);
+        for prompt in ["The king", "A small", "In the year", "Many of them"] {
+            command.args(["--prompt", prompt]);
+        }
+        command.stderr(Stdio::inherit());
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let one = generated(1);
+    assert_eq!(one.lines().count(), 4, "{one}");
+    assert_eq!(generated(3), one);
 }
 
 /// Starts a run and waits until it has done some steps.

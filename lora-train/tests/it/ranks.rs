@@ -6,7 +6,8 @@ use burn_train::Interrupter;
 use lora_train::TrainError;
 use lora_train::device::DeviceName;
 use lora_train::jobs::{
-    AdapterOptions, EvalOptions, EvalSummary, TrainPlan, TrainSummary, eval_with, train_with,
+    AdapterOptions, EvalOptions, EvalSummary, GenerateOptions, OutputOptions, PredictOptions,
+    SamplingOptions, TrainPlan, TrainSummary, eval_with, generate_with, predict_with, train_with,
 };
 use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
@@ -360,5 +361,114 @@ fn an_evaluation_of_several_ranks_is_that_of_one_with_results_in_order() {
         for size in [2, 3] {
             assert_eq!(run(size), one, "{name} at {size} ranks");
         }
+    }
+}
+
+/// Gives a command at several ranks a file of results, then continues one that was cut off; returns the file and what ranks got instead.
+fn results_at(
+    size: usize,
+    dir: &Path,
+    run: impl Fn(&dyn Ranks, &OutputOptions) -> Vec<String> + Sync,
+) -> (String, Vec<String>) {
+    let path = dir.join(format!("results{size}.jsonl"));
+    let mut output = OutputOptions {
+        output: Some(path.clone()),
+        ..OutputOptions::default()
+    };
+    let nothing = at_ranks(size, |ranks| run(&*ranks, &output)).concat();
+    assert!(nothing.is_empty(), "{nothing:?}");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    // The first line has the key of the run.
+    let cut: String = whole.split_inclusive('\n').take(4).collect();
+    assert!(cut.len() < whole.len());
+    std::fs::write(&path, cut).unwrap();
+    output.resume = true;
+    at_ranks(size, |ranks| run(&*ranks, &output));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    let mut printed = at_ranks(size, |ranks| run(&*ranks, &OutputOptions::default()));
+    let first = printed.remove(0);
+    assert!(printed.iter().all(Vec::is_empty), "{printed:?}");
+    (whole, first)
+}
+
+#[test]
+fn continuations_of_several_ranks_are_those_of_one_in_order() {
+    let prompts = [
+        "The king",
+        "A small",
+        "In the year",
+        "The",
+        "Many of them",
+        "On",
+    ];
+    let run = |ranks: &dyn Ranks, output: &OutputOptions| {
+        let options = GenerateOptions {
+            model: model(),
+            prompt: prompts.map(String::from).into(),
+            max_new_tokens: Some(5),
+            batch_size: 2,
+            sampling: SamplingOptions {
+                temperature: Some(1.5),
+                seed: 7,
+                ..SamplingOptions::default()
+            },
+            output: output.clone(),
+            device: DeviceName::Flex,
+            ..GenerateOptions::default()
+        };
+        let mut found = Vec::new();
+        generate_with(ranks, &options, &Screen::quiet(), &mut |continuation| {
+            found.push(format!("{continuation:?}"));
+            Ok(())
+        })
+        .unwrap();
+        found
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let one = results_at(1, dir.path(), run);
+    assert_eq!(one.1.len(), prompts.len());
+    for size in [2, 4] {
+        assert_eq!(results_at(size, dir.path(), run), one, "{size} ranks");
+    }
+}
+
+#[test]
+fn predictions_of_several_ranks_are_those_of_one_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let classifier = encoder("bert", dir.path());
+    let trained = dir.path().join("trained");
+    let options = TrainOptions {
+        model: Some(classifier.clone()),
+        data: vec![data("texts.jsonl")],
+        output: Some(trained.clone()),
+        device: Some(DeviceName::Flex),
+        max_steps: Some(2),
+        ..TrainOptions::default()
+    };
+    train_at(1, |_| options.clone()).remove(0).unwrap();
+    let run = |ranks: &dyn Ranks, output: &OutputOptions| {
+        let options = PredictOptions {
+            model: classifier.clone(),
+            adapters: AdapterOptions {
+                adapters: vec![trained.join("adapter").into()],
+                ..AdapterOptions::default()
+            },
+            data: Some(data("texts.jsonl")),
+            batch_size: 2,
+            output: output.clone(),
+            device: DeviceName::Flex,
+            ..PredictOptions::default()
+        };
+        let mut found = Vec::new();
+        predict_with(ranks, &options, &Screen::quiet(), &mut |prediction| {
+            found.push(format!("{prediction:?}"));
+            Ok(())
+        })
+        .unwrap();
+        found
+    };
+    let one = results_at(1, dir.path(), run);
+    for size in [2, 3] {
+        assert_eq!(results_at(size, dir.path(), run), one, "{size} ranks");
     }
 }

@@ -182,8 +182,8 @@ fn main() -> ExitCode {
         Command::Train(command) => return ranks::run(|ranks| command.run(ranks)),
         Command::Preview(options) => preview::run(&options),
         Command::Eval(options) => return ranks::run(|ranks| eval::run(&options, &**ranks)),
-        Command::Predict(options) => predict::run(&options),
-        Command::Generate(options) => generate::run(&options),
+        Command::Predict(options) => return ranks::run(|ranks| predict::run(&options, &**ranks)),
+        Command::Generate(options) => return ranks::run(|ranks| generate::run(&options, &**ranks)),
         Command::Chat(options) => chat::run(&options),
         Command::Score(options) => {
             lora_train::jobs::score(&options).and_then(|report| print_report(&report, options.json))

@@ -1,12 +1,13 @@
 //! `lora predict`.
 
 use lora_train::TrainError;
-use lora_train::jobs::{PredictOptions, Predicted, predict};
+use lora_train::jobs::{PredictOptions, Predicted, predict_with};
 use lora_train::progress::{Screen, print_json, print_line, print_row};
+use lora_train::trainer::ranks::Ranks;
 use serde_json::Value;
 
-pub fn run(options: &PredictOptions) -> Result<(), TrainError> {
-    let submission = predict(options, &Screen::detect(), &mut |prediction| {
+pub fn run(options: &PredictOptions, ranks: &dyn Ranks) -> Result<(), TrainError> {
+    let submission = predict_with(ranks, options, &Screen::detect(), &mut |prediction| {
         if options.json {
             print_json(Value::Object(prediction.object()))
         } else {

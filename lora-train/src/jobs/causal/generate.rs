@@ -17,13 +17,16 @@ use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
 use crate::options::{Precision, TemplateVariables};
 use crate::progress::Screen;
+use crate::trainer::ranks::{
+    Alone, Ranks, agree, digest_of_files, gather_results, number_of_first,
+};
 use clap::Args;
 use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
 use lora_models::chat::{Conversation, Message};
 use lora_models::generate::Generator;
 use lora_models::{CausalLm, LoadOptions, ModelAdapters, dispatch};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 
@@ -90,7 +93,7 @@ pub struct GenerateOptions {
 }
 
 /// Continuation of a prompt.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Continuation {
     /// Prompt.
     pub prompt: String,
@@ -112,24 +115,42 @@ pub fn generate(
     screen: &Screen,
     result: &mut dyn FnMut(Continuation) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
+    generate_with(&Alone, options, screen, result)
+}
+
+/// Generates a continuation of each prompt together with other ranks, which share the batches: each computes one at a time. The first
+/// rank alone gets the continuations, in the order of the prompts, and writes the file.
+///
+/// # Errors
+/// As [`generate`], and [`TrainError::Rank`] if another rank differs or has ended.
+pub fn generate_with(
+    ranks: &dyn Ranks,
+    options: &GenerateOptions,
+    screen: &Screen,
+    result: &mut dyn FnMut(Continuation) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    let quiet = &Screen::quiet();
+    let screen = if ranks.is_first() { screen } else { quiet };
     let default = options.use_adapter.as_deref();
     let selection = options.adapters.selection_with(default)?;
     let data = [options.prompts.as_ref()];
     let inputs = Inputs::new(&options.model, &options.adapters, data);
-    options.output.check(&inputs)?;
+    if ranks.is_first() {
+        options.output.check(&inputs)?;
+    }
     let prompts = prompts(options)?;
     let sources = Sources::open(&options.model, &selection)?;
     dispatch!(sources.model.config(),
-        causal M(config) => generate_with::<M>(options, &sources, config, &prompts, screen, result),
+        causal M(config) => continued::<M>(ranks, options, (&sources, config), &prompts, screen, result),
         encoder M(_) => Err(super::no_language_model(&sources)),
     )
 }
 
 /// Generates with a model of a known type.
-fn generate_with<M: CausalLm>(
+fn continued<M: CausalLm>(
+    ranks: &dyn Ranks,
     options: &GenerateOptions,
-    sources: &Sources,
-    config: &M::Config,
+    (sources, config): (&Sources, &M::Config),
     prompts: &[Prompt],
     screen: &Screen,
     result: &mut dyn FnMut(Continuation) -> Result<(), TrainError>,
@@ -222,17 +243,44 @@ fn generate_with<M: CausalLm>(
             .with("generation", &generation)
             .with("tokens", &tokens))
     };
-    let inputs: Vec<_> = prompts.iter().map(|prompt| json!(prompt.text)).collect();
-    let mut file = ResultFile::open(&options.output, "prompt", &inputs, key)?;
+    if !ranks.is_alone() {
+        let facts = [
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            (
+                "base model",
+                digest_of_files(session.base.weight_files.paths())?,
+            ),
+            (
+                "set of options",
+                format!("batch_size = {size}, {generation:?}"),
+            ),
+            (
+                "set of prompts",
+                RunKey::default().with("tokens", &tokens).finish(),
+            ),
+        ];
+        agree(ranks, &facts)?;
+    }
+    let mut file = if ranks.is_first() {
+        let inputs: Vec<_> = prompts.iter().map(|prompt| json!(prompt.text)).collect();
+        ResultFile::open(&options.output, "prompt", &inputs, key)?
+    } else {
+        None
+    };
     // A batch that was written in part is computed again as it was.
-    let start = file.as_ref().map_or(0, ResultFile::done) / size * size;
+    let done = file.as_ref().map_or(0, ResultFile::done);
+    let start = number_of_first(ranks, done)? / size * size;
     let bar = screen.bar("generate", prompts.len());
     let mut bar = bar.for_device(&device);
-    for first in (start..prompts.len()).step_by(size) {
+    // In a round, each rank computes a batch.
+    let round = size * ranks.size();
+    for start in (start..prompts.len()).step_by(round) {
+        let first = prompts.len().min(start + ranks.rank() * size);
         let batch = first..prompts.len().min(first + size);
-        let (chunk, tokens) = (&prompts[batch.clone()], &tokens[batch.clone()]);
+        let (chunk, tokens) = (&prompts[batch.clone()], &tokens[batch]);
         let config = generation.clone();
         let generated = with_mixed_precision(mixed, || match &named {
+            _ if tokens.is_empty() => Ok(Vec::new()),
             None => {
                 let generator = Generator::new(&model, config, &device);
                 generator.with_first(first).generate(tokens)
@@ -244,19 +292,24 @@ fn generate_with<M: CausalLm>(
                 generator.with_first(first).generate(tokens)
             }
         })?;
-        for ((index, prompt), output) in batch.clone().zip(chunk).zip(generated) {
-            let continuation = Continuation {
+        let own = chunk.iter().zip(generated).map(|(prompt, output)| {
+            Ok(Continuation {
                 prompt: prompt.text.clone(),
                 text: base.tokenizer.decode(&output.tokens, true)?,
                 tokens: output.tokens.len(),
                 finished: output.finished_by_stop,
-            };
+            })
+        });
+        let own = own.collect::<Result<Vec<_>, TrainError>>()?;
+        let continuations = gather_results(ranks, own)?;
+        for (index, continuation) in (start..).zip(continuations) {
             match &mut file {
+                _ if !ranks.is_first() => {}
                 Some(file) => file.add(index, continuation.object())?,
                 None => result(continuation)?,
             }
         }
-        bar.set(batch.end);
+        bar.set(prompts.len().min(start + round));
     }
     bar.finish();
     if let Some(file) = file {

@@ -30,7 +30,7 @@ mod training;
 pub use chat::{ChatOptions, Terminal, chat};
 pub use choice::SamplingOptions;
 pub(crate) use eval::eval;
-pub use generate::{Continuation, GenerateOptions, generate};
+pub use generate::{Continuation, GenerateOptions, generate, generate_with};
 pub use score::{ScoreOptions, ScoreReport, score};
 
 use super::batches::EvalBatches;

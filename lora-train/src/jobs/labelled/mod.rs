@@ -18,7 +18,7 @@ mod predict;
 mod thresholds;
 
 pub(crate) use eval::eval;
-pub use predict::{PredictOptions, Predicted, predict};
+pub use predict::{PredictOptions, Predicted, predict, predict_with};
 
 use super::batches::EvalBatches;
 use super::division::HeldOut;

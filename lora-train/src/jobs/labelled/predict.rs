@@ -12,6 +12,7 @@ use crate::data::{
 use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::batches::{EvalBatches, pad_multiple};
+use crate::jobs::evaluation::agree_on;
 use crate::jobs::inputs::Inputs;
 use crate::jobs::results::{OutputOptions, ResultFile};
 use crate::jobs::run_key::RunKey;
@@ -19,7 +20,7 @@ use crate::jobs::sources::Sources;
 use crate::options::{Precision, ReadingOptions};
 use crate::progress::Screen;
 use crate::task::TaskName;
-use crate::trainer::ranks::Alone;
+use crate::trainer::ranks::{Alone, Ranks, number_of_first};
 use clap::Args;
 use lora_core::files::{Overwrite, check_dir};
 use lora_core::ops::with_mixed_precision;
@@ -144,11 +145,29 @@ pub fn predict(
     screen: &Screen,
     result: &mut dyn FnMut(Predicted) -> Result<(), TrainError>,
 ) -> Result<Option<PathBuf>, TrainError> {
+    predict_with(&Alone, options, screen, result)
+}
+
+/// Predicts for each text together with other ranks, which share the batches. The first rank alone gets the predictions, once all are
+/// there, and writes the files.
+///
+/// # Errors
+/// As [`predict`], and [`TrainError::Rank`] if another rank differs or has ended.
+pub fn predict_with(
+    ranks: &dyn Ranks,
+    options: &PredictOptions,
+    screen: &Screen,
+    result: &mut dyn FnMut(Predicted) -> Result<(), TrainError>,
+) -> Result<Option<PathBuf>, TrainError> {
+    let quiet = &Screen::quiet();
+    let screen = if ranks.is_first() { screen } else { quiet };
     let default = options.use_adapter.as_deref();
     let selection = options.adapters.selection_with(default)?;
     let data = [options.texts.as_ref(), options.data.as_ref()];
     let inputs = Inputs::new(&options.model, &options.adapters, data);
-    options.output.check(&inputs)?;
+    if ranks.is_first() {
+        options.output.check(&inputs)?;
+    }
     let sources = &Sources::open_for(&options.model, &selection, options.task)?;
     let task = match options.task {
         Some(task) => task,
@@ -159,7 +178,9 @@ pub fn predict(
         return Err(TrainError::config("task", message));
     }
     options.check(task)?;
-    if let (Some(folder), TaskName::Glue(glue)) = (&options.submission, task) {
+    if let (Some(folder), TaskName::Glue(glue)) = (&options.submission, task)
+        && ranks.is_first()
+    {
         let path = folder.join(glue.submission_file());
         inputs.refuse_file("submission", &path)?;
         if path.exists() && !options.output.overwrite {
@@ -198,6 +219,8 @@ pub fn predict(
     let size = ("batch_size", options.batch_size);
     let batches = EvalBatches::in_windows(examples, size, &base, length)?;
     let mut evaluator = Evaluator::new(task, (head.clone(), thresholds.clone()), batches);
+    let examples = evaluator.examples();
+    agree_on(ranks, &loaded.base.weight_files, examples, head.names())?;
     let key = || {
         let adapters: Vec<_> = records.iter().map(|record| &record.adapter).collect();
         let key = RunKey::new(sources)?
@@ -213,8 +236,13 @@ pub fn predict(
             .with("data", &DataDigest::new(evaluator.examples(), head.names())))
     };
     let results: Vec<Value> = records.iter().map(input).collect();
-    let mut file = ResultFile::open(&options.output, "input", &results, key)?;
-    evaluator.leave_out(file.as_ref().map_or(0, ResultFile::done));
+    let mut file = if ranks.is_first() {
+        ResultFile::open(&options.output, "input", &results, key)?
+    } else {
+        None
+    };
+    let done = number_of_first(ranks, file.as_ref().map_or(0, ResultFile::done))?;
+    evaluator.leave_out(done);
     let predicted = |index: usize, rows: &Rows| match (&records[index].content, &head) {
         (Content::Words { words }, head) => Predicted::Tags {
             words: words.clone(),
@@ -241,7 +269,20 @@ pub fn predict(
         None => result(predicted(index, rows)),
         Some(file) => file.add(index, predicted(index, rows).object()),
     };
-    let outputs = with_mixed_precision(mixed, || evaluator.run(model, &Alone, screen, &mut each))?;
+    let outputs = with_mixed_precision(mixed, || {
+        if ranks.is_alone() {
+            return evaluator.run(model, ranks, screen, &mut each);
+        }
+        let outputs = evaluator.run(model, ranks, screen, &mut |_, _| Ok(()))?;
+        let mut of_all = (done..).zip(&outputs[done..]);
+        if ranks.is_first() {
+            of_all.try_for_each(|(index, rows)| each(index, rows))?;
+        }
+        Ok(outputs)
+    })?;
+    if !ranks.is_first() {
+        return Ok(None);
+    }
     if let Some(file) = &file {
         let (done, path) = (file.done(), file.path().display());
         screen.line(&format!("{path}: {done} predictions"));

@@ -16,6 +16,7 @@
 //! | `buffer` | gradients as one buffer on the host |
 //! | `exchange` | sums of a step over all ranks |
 //! | `agreement` | comparison of the ranks at the start |
+//! | `lists` | results that ranks share out |
 
 mod agreement;
 mod alone;
@@ -24,6 +25,7 @@ mod buffer;
 mod cores;
 mod exchange;
 mod launcher;
+mod lists;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod threads;
@@ -38,6 +40,7 @@ pub use exchange::ExchangeReport;
 pub(crate) use exchange::{Exchange, bytes_sent};
 pub(super) use exchange::{Summed, add_gradients};
 pub use launcher::{finish, join};
+pub(crate) use lists::{gather_results, number_of_first};
 pub use threads::Threads;
 pub(super) use tree::Tree;
 
