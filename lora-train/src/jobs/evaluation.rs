@@ -114,13 +114,27 @@ pub(super) fn agree_on(
     examples: &[Example],
     classes: &[String],
 ) -> Result<(), TrainError> {
+    agree_with(ranks, files, || {
+        vec![("set of data", DataDigest::new(examples, classes).lines())]
+    })
+}
+
+/// Checks that all ranks have the same base model and the same other facts, pairs of a name and a value.
+///
+/// # Errors
+/// [`TrainError::Rank`] with the rank that differs.
+pub(super) fn agree_with(
+    ranks: &dyn Ranks,
+    files: &WeightFiles,
+    others: impl FnOnce() -> Vec<(&'static str, String)>,
+) -> Result<(), TrainError> {
     if ranks.is_alone() {
         return Ok(());
     }
-    let facts = [
+    let mut facts = vec![
         ("version", env!("CARGO_PKG_VERSION").into()),
         ("base model", digest_of_files(files.paths())?),
-        ("set of data", DataDigest::new(examples, classes).lines()),
     ];
+    facts.extend(others());
     agree(ranks, &facts)
 }

@@ -3,6 +3,7 @@
 use super::inputs::Inputs;
 use super::run_key::RunKey;
 use crate::TrainError;
+use crate::trainer::ranks::{Ranks, number_of_first};
 use clap::Args;
 use lora_core::LoraError;
 use lora_core::files::{AtomicFile, Overwrite, check_file, remove_leftovers};
@@ -89,6 +90,27 @@ enum Place {
 }
 
 impl ResultFile {
+    /// Opens the file of the options at the first rank, as [`open`](Self::open); also returns the number of results that it has, at
+    /// every rank.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`TrainError::Rank`] if another rank has ended.
+    pub fn open_at(
+        ranks: &dyn Ranks,
+        options: &OutputOptions,
+        key: &str,
+        inputs: &[Value],
+        run: impl FnOnce() -> Result<RunKey, TrainError>,
+    ) -> Result<(Option<Self>, usize), TrainError> {
+        let file = if ranks.is_first() {
+            Self::open(options, key, inputs, run)?
+        } else {
+            None
+        };
+        let done = number_of_first(ranks, file.as_ref().map_or(0, Self::done))?;
+        Ok((file, done))
+    }
+
     /// Opens the file of the options; `None` without one. `inputs` holds the value that each line has under `key`; `run` computes
     /// the key of the run.
     ///

@@ -13,7 +13,7 @@ use lora_train::options::TrainOptions;
 use lora_train::progress::Screen;
 use lora_train::trainer::ranks::{Ranks, Threads};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -313,11 +313,10 @@ fn eval_at(size: usize, options: &EvalOptions) -> Vec<EvalSummary> {
     })
 }
 
-#[test]
-fn an_evaluation_of_several_ranks_is_that_of_one_with_results_in_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let classifier = encoder("bert", dir.path());
-    let trained = dir.path().join("trained");
+/// A classifier, and an adapter that was trained on it in two steps.
+fn trained_classifier(dir: &Path) -> (PathBuf, AdapterOptions) {
+    let classifier = encoder("bert", dir);
+    let trained = dir.join("trained");
     let options = TrainOptions {
         model: Some(classifier.clone()),
         data: vec![data("texts.jsonl")],
@@ -331,6 +330,13 @@ fn an_evaluation_of_several_ranks_is_that_of_one_with_results_in_order() {
         adapters: vec![trained.join("adapter").into()],
         ..AdapterOptions::default()
     };
+    (classifier, adapter)
+}
+
+#[test]
+fn an_evaluation_of_several_ranks_is_that_of_one_with_results_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (classifier, adapter) = trained_classifier(dir.path());
     for (name, model, adapters, data, generate) in [
         ("texts", model(), AdapterOptions::default(), texts(), true),
         ("classes", classifier, adapter, data("texts.jsonl"), false),
@@ -435,24 +441,11 @@ fn continuations_of_several_ranks_are_those_of_one_in_order() {
 #[test]
 fn predictions_of_several_ranks_are_those_of_one_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let classifier = encoder("bert", dir.path());
-    let trained = dir.path().join("trained");
-    let options = TrainOptions {
-        model: Some(classifier.clone()),
-        data: vec![data("texts.jsonl")],
-        output: Some(trained.clone()),
-        device: Some(DeviceName::Flex),
-        max_steps: Some(2),
-        ..TrainOptions::default()
-    };
-    train_at(1, |_| options.clone()).remove(0).unwrap();
+    let (classifier, adapter) = trained_classifier(dir.path());
     let run = |ranks: &dyn Ranks, output: &OutputOptions| {
         let options = PredictOptions {
             model: classifier.clone(),
-            adapters: AdapterOptions {
-                adapters: vec![trained.join("adapter").into()],
-                ..AdapterOptions::default()
-            },
+            adapters: adapter.clone(),
             data: Some(data("texts.jsonl")),
             batch_size: 2,
             output: output.clone(),

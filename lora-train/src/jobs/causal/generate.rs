@@ -10,6 +10,7 @@ use crate::device::{self, DeviceName};
 use crate::jobs::adapters::AdapterOptions;
 use crate::jobs::assignment::check;
 use crate::jobs::batches::pad_multiple;
+use crate::jobs::evaluation::agree_with;
 use crate::jobs::inputs::Inputs;
 use crate::jobs::results::{OutputOptions, ResultFile};
 use crate::jobs::run_key::RunKey;
@@ -17,9 +18,7 @@ use crate::jobs::session::Session;
 use crate::jobs::sources::Sources;
 use crate::options::{Precision, TemplateVariables};
 use crate::progress::Screen;
-use crate::trainer::ranks::{
-    Alone, Ranks, agree, digest_of_files, gather_results, number_of_first,
-};
+use crate::trainer::ranks::{Alone, Ranks, gather_results};
 use clap::Args;
 use lora_core::ops::with_mixed_precision;
 use lora_core::{BaseDType, Quantization};
@@ -243,33 +242,15 @@ fn continued<M: CausalLm>(
             .with("generation", &generation)
             .with("tokens", &tokens))
     };
-    if !ranks.is_alone() {
-        let facts = [
-            ("version", env!("CARGO_PKG_VERSION").into()),
-            (
-                "base model",
-                digest_of_files(session.base.weight_files.paths())?,
-            ),
-            (
-                "set of options",
-                format!("batch_size = {size}, {generation:?}"),
-            ),
-            (
-                "set of prompts",
-                RunKey::default().with("tokens", &tokens).finish(),
-            ),
-        ];
-        agree(ranks, &facts)?;
-    }
-    let mut file = if ranks.is_first() {
-        let inputs: Vec<_> = prompts.iter().map(|prompt| json!(prompt.text)).collect();
-        ResultFile::open(&options.output, "prompt", &inputs, key)?
-    } else {
-        None
-    };
+    agree_with(ranks, &session.base.weight_files, || {
+        let options = format!("batch_size = {size}, {generation:?}");
+        let prompts = RunKey::default().with("tokens", &tokens).finish();
+        vec![("set of options", options), ("set of prompts", prompts)]
+    })?;
+    let inputs: Vec<_> = prompts.iter().map(|prompt| json!(prompt.text)).collect();
+    let (mut file, done) = ResultFile::open_at(ranks, &options.output, "prompt", &inputs, key)?;
     // A batch that was written in part is computed again as it was.
-    let done = file.as_ref().map_or(0, ResultFile::done);
-    let start = number_of_first(ranks, done)? / size * size;
+    let start = done / size * size;
     let bar = screen.bar("generate", prompts.len());
     let mut bar = bar.for_device(&device);
     // In a round, each rank computes a batch.

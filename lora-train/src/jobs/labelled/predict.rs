@@ -20,7 +20,7 @@ use crate::jobs::sources::Sources;
 use crate::options::{Precision, ReadingOptions};
 use crate::progress::Screen;
 use crate::task::TaskName;
-use crate::trainer::ranks::{Alone, Ranks, number_of_first};
+use crate::trainer::ranks::{Alone, Ranks};
 use clap::Args;
 use lora_core::files::{Overwrite, check_dir};
 use lora_core::ops::with_mixed_precision;
@@ -236,12 +236,7 @@ pub fn predict_with(
             .with("data", &DataDigest::new(evaluator.examples(), head.names())))
     };
     let results: Vec<Value> = records.iter().map(input).collect();
-    let mut file = if ranks.is_first() {
-        ResultFile::open(&options.output, "input", &results, key)?
-    } else {
-        None
-    };
-    let done = number_of_first(ranks, file.as_ref().map_or(0, ResultFile::done))?;
+    let (mut file, done) = ResultFile::open_at(ranks, &options.output, "input", &results, key)?;
     evaluator.leave_out(done);
     let predicted = |index: usize, rows: &Rows| match (&records[index].content, &head) {
         (Content::Words { words }, head) => Predicted::Tags {
