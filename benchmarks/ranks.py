@@ -73,12 +73,13 @@ def main():
         for rank in (8, 64, 256):
             # Batches are small: the exchange does not depend on them.
             found.append(bench(args.lora, ranks, 1, [*shape, "--rank", str(rank), "--batch-size", "1", "--max-length", "32"]))
-    def model(ranks, sent, message=0.0):
-        return 2 * (ranks - 1) * (latency + message) + host * sent
-
     fitted = [f for f in found if f["ranks"] <= (os.cpu_count() or 1)]
     rows = [[2 * (f["ranks"] - 1), f["sent_mib"] * 2**20] for f in fitted]
     latency, host = (max(0.0, value) for value in solve(rows, [f["exchange_s"] for f in fitted]))
+
+    def model(ranks, sent, message=0.0):
+        return 2 * (ranks - 1) * (latency + message) + host * sent
+
     print("\n| ranks | sent by each, MiB | exchange, ms | model, ms |\n| --- | --- | --- | --- |")
     for f in found:
         expected = f"{model(f['ranks'], f['sent_mib'] * 2**20) * 1e3:.2f}" if f in fitted else "more ranks than cores"

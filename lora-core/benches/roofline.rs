@@ -1,5 +1,5 @@
-//! Limits of a processor: multiplications and additions from registers, bytes copied, and the share of the former that products of
-//! matrices reach, on one thread and on all.
+//! Limits of a processor, on one thread and on all: multiplications and additions of registers, and bytes copied; and what products of
+//! matrices reach on all.
 //!
 //! `cargo bench --package lora-core --bench roofline`, in the sizes of the frozen weights of a step of 8 × 128 tokens. Numbers are the best
 //! of several repetitions.
